@@ -1,0 +1,262 @@
+"""READ THIS FIRST. Forward and backward of N networks at once, in raw torch operations, no autograd.
+
+    net = below @ weight + bias            out = value(net)             loss = mean of error(out, target)
+    delta = dloss/dnet = dloss/dout * slope(net, out)
+    grad_weight = below^T @ delta          grad_bias = sum of delta over the samples
+    dloss/dout of the layer below = delta @ weight^T
+
+Words as in Matt Mazur's "A Step by Step Backpropagation Example". Shapes: below (N, B, I), net, out and delta (N, B,
+O), weight (N, I, O), bias (N, O). `layers` holds (weight, bias) of every layer, possibly padded to the widths of
+numerics.kernel_widths: a unit of padding may have an out, but its outgoing weights are 0 and it gets no delta; only
+the gradient of its outgoing weights is not 0, and whoever stores gradients cuts it off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .activations import ACTIVATIONS
+from .errors import ShapeError
+from .losses import LOSSES, cross_entropy_shares
+from .numerics import kernel_widths, product
+from .spec import NetworkSpec
+
+CHUNK = 256  # samples of one product in `forward`; part of the arithmetic: other sizes may give other bits
+BLOCK = 1 << 22  # bytes of the largest tensor of a block of networks: cache and allocator keep it (2 to 8 MB alike)
+
+Layers = Sequence[tuple[Tensor, Tensor]]
+
+
+class Pass(NamedTuple):
+    """What a forward pass leaves for the backward one, a tensor per layer."""
+
+    belows: list[Tensor]  # (N, B, I): what went into the layer: the inputs, or the outs below after dropout
+    nets: list[Tensor]  # (N, B, O)
+    outs: list[Tensor]  # (N, B, O)
+
+
+def forward_layers(
+    spec: NetworkSpec, layers: Layers, inputs: Float[Tensor, "N B I"], masks: Sequence[Tensor] = ()
+) -> Pass:
+    """Nets and outs of every layer. masks: dropout's factor for the outs of each hidden layer, (N, B, O) each."""
+    belows, nets, outs = [inputs], [], []
+    for number, (name, (weight, bias)) in enumerate(zip(spec.activations, layers)):
+        nets.append(product(belows[-1], weight, bias))
+        outs.append(ACTIVATIONS[name].value(nets[-1]))
+        if number < len(layers) - 1:
+            belows.append(outs[-1] * masks[number] if masks else outs[-1])
+    return Pass(belows, nets, outs)
+
+
+def backward_layers(
+    spec: NetworkSpec, layers: Layers, passed: Pass, delta: Float[Tensor, "N B O"], masks: Sequence[Tensor] = ()
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield (number, grad_weight (N, I, O), grad_bias (N, O)), the last layer first; delta is the output layer's.
+
+    The delta below is computed when the caller asks for the next layer, from the weights as they are by then: who has
+    changed them in between trains in the tutorial's "layerwise" order.
+    """
+    for number in reversed(range(len(layers))):
+        yield number, product(passed.belows[number].mT, delta), delta.sum(1)
+        if number:
+            delta = product(delta, layers[number][0].mT)
+            if masks:
+                delta *= masks[number - 1]
+            delta *= ACTIVATIONS[spec.activations[number - 1]].slope(passed.nets[number - 1], passed.outs[number - 1])
+
+
+def loss_and_delta(
+    spec: NetworkSpec,
+    net: Float[Tensor, "N B O"],
+    out: Float[Tensor, "N B O"],
+    target: Tensor,
+    weight: Float[Tensor, "N B"] | None = None,
+    hyper: Mapping[str, Tensor] | None = None,
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N B O"]]:
+    """The loss of each network, and the delta of the output layer, padded as net and out are.
+
+    target: (N, B, O), or class numbers (N, B). weight: of each sample; where all of a network's are 0, so are its loss
+    and delta. hyper: the loss's hyper-parameters, (N, 1) each; class_weight (N, O).
+    """
+    rule, width, wide, batch = LOSSES[spec.loss], spec.widths[-1], out.shape[2], out.shape[1]
+    net, out = net[:, :, :width], out[:, :, :width]
+    error, slope, counted = errors(spec, out, target, weight, hyper)
+    scale = 1 / width if rule.outputs == "mean" else 1.0
+    if counted is None:
+        loss, delta = error.sum(1) * (scale / batch), slope * (scale / batch)
+    else:
+        # A minibatch without weight has sum 0 and no say: its shares are 0, not 0 / 0.
+        total = counted.sum(1, keepdim=True)
+        share = scale / (total + (total == 0))
+        share = share.expand(error.shape) if weight is None else weight * share
+        loss, delta = (error * share).sum(1), slope * share[:, :, None]
+    if spec.output != "identity":
+        delta = delta * ACTIVATIONS[spec.output].slope(net, out)
+    return loss, pad(delta, (0, wide - width)) if wide > width else delta
+
+
+def errors(
+    spec: NetworkSpec,
+    out: Float[Tensor, "N B O"],
+    target: Tensor,
+    weight: Float[Tensor, "N B"] | None,
+    hyper: Mapping[str, Tensor] | None,
+) -> tuple[Float[Tensor, "N B"], Float[Tensor, "N B O"], Float[Tensor, "N B"] | None]:
+    """The error of each sample, summed over its outputs, its slope, and how much each sample counts in the mean's
+    divisor: its weight, times its class's weight where classes have one; None where all count 1. Parameters as in
+    loss_and_delta, without padding."""
+    rule, hyper = LOSSES[spec.loss], hyper or {}
+    arguments = {name: hyper[name][:, :, None] for name in rule.defaults if name in hyper}
+    if not rule.classes:
+        assert rule.slope is not None  # only a loss of classes gives value and slope at once
+        return rule.value(out, target, **arguments).sum(2), rule.slope(out, target, **arguments), weight
+    class_weight = hyper.get("class_weight")
+    shares = cross_entropy_shares(out, target, arguments.get("label_smoothing"), class_weight)
+    error, slope = rule.value(out, target, shares)
+    if class_weight is None:
+        return error, slope, weight
+    own = class_weight.gather(1, target)
+    return error, slope, own if weight is None else weight * own
+
+
+def widen(layers: Layers, widths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    """Contiguous copies of the layers (N, I, O), (N, O), with zeros up to `widths`."""
+    wide = []
+    for (weight, bias), inputs, outputs in zip(layers, widths, widths[1:]):
+        below, here = inputs - weight.shape[1], outputs - weight.shape[2]
+        if bias.shape[1] == weight.shape[2] and here:
+            bias = pad(bias, (0, here))
+        wide.append((pad(weight, (0, here, 0, below)) if below or here else weight.clone(), bias.clone()))
+    return wide
+
+
+def store(spec: NetworkSpec, grad: Float[Tensor, "N P"], number: int, grad_weight: Tensor, grad_bias: Tensor) -> None:
+    """One layer's gradients, without the padding, into their columns of the rows."""
+    at = spec.layout[number]
+    grad[:, at.weight].unflatten(1, (at.inputs, at.outputs)).copy_(grad_weight[:, : at.inputs, : at.outputs])
+    grad[:, at.bias] = bias_gradient(spec, grad_bias[:, : at.outputs])
+
+
+def bias_gradient(spec: NetworkSpec, grad_bias: Float[Tensor, "N O"]) -> Float[Tensor, "N _"]:
+    """(N, O), summed to (N, 1) where one bias serves a layer; nothing, (N, 0), where there is none; 0 where frozen."""
+    if spec.bias == "none":
+        return grad_bias[:, :0]
+    if not spec.train_bias:
+        grad_bias = torch.zeros_like(grad_bias)
+    return grad_bias if spec.bias == "neuron" else grad_bias.sum(1, keepdim=True)
+
+
+def doubled(tensor: Tensor) -> Tensor:
+    """A lone network twice: products need two (numerics.py). N > 1 stays as it is."""
+    return tensor if len(tensor) > 1 else tensor.expand(2, *tensor.shape[1:])
+
+
+def spread(count: int, name: str, tensor: Tensor, shared: int) -> Tensor:
+    """What all networks share (`shared` dimensions) gets a first dimension N; what is theirs must have it."""
+    if tensor.ndim == shared:
+        return tensor.expand(count, *tensor.shape)
+    if tensor.ndim != shared + 1 or len(tensor) != count:
+        raise ShapeError(
+            f"{name} {tuple(tensor.shape)}: {shared} dimensions, or {count} networks in front of them, expected"
+        )
+    return tensor
+
+
+def blocks(spec: NetworkSpec, count: int, batch: int, itemsize: int) -> Iterator[slice]:
+    """Networks to compute with together, so that they stay in cache. Bits do not depend on it."""
+    largest = max(max(i * o for i, o in zip(spec.widths, spec.widths[1:])), batch * max(spec.widths)) * itemsize
+    size = max(2, BLOCK // largest)
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))
+
+
+def check(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> None:
+    """Raise ShapeError unless params is (N, P) and inputs (B, I) or (N, B, I) of the same dtype."""
+    spec.layers(params)
+    if inputs.ndim not in (2, 3) or inputs.shape[-1] != spec.widths[0]:
+        raise ShapeError(f"inputs {tuple(inputs.shape)}: (B, {spec.widths[0]}) or (N, B, {spec.widths[0]}) expected")
+    if not inputs.shape[-2]:
+        raise ShapeError(f"inputs {tuple(inputs.shape)}: one sample or more expected")
+    if inputs.dtype != params.dtype:
+        raise ShapeError(f"inputs are {inputs.dtype}, params {params.dtype}: the same dtype expected")
+
+
+@torch.no_grad()
+def forward(spec: NetworkSpec, params: Float[Tensor, "N P"], inputs: Float[Tensor, "*N B I"]) -> Float[Tensor, "N B O"]:
+    """The outs of N networks. inputs: (B, I) for all, or (N, B, I). Raises ShapeError for any other shape.
+
+    Samples go through in chunks of 256 and networks in blocks that stay in cache; dropout is for training alone.
+    """
+    check(spec, params, inputs)
+    count, batch = len(params), inputs.shape[-2]
+    inputs = spread(count, "inputs", inputs, 2)
+    result = params.new_empty(count, batch, spec.widths[-1])
+    for part in blocks(spec, count, min(batch, CHUNK), params.element_size()):
+        for first in range(0, batch, CHUNK):
+            piece = slice(first, min(first + CHUNK, batch))
+            outs = _forward(spec, params[part], inputs[part, piece])
+            result[part, piece] = outs
+    return result
+
+
+def _forward(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
+    widths, count = kernel_widths(spec.widths, inputs.shape[1]), len(params)
+    layers = widen(spec.layers(doubled(params)), widths)
+    outs = forward_layers(spec, layers, pad(doubled(inputs), (0, widths[0] - spec.widths[0]))).outs
+    return outs[-1][:count, :, : spec.widths[-1]]
+
+
+@torch.no_grad()
+def gradients(
+    spec: NetworkSpec,
+    params: Float[Tensor, "N P"],
+    inputs: Float[Tensor, "*N B I"],
+    targets: Float[Tensor, "..."] | Int[Tensor, "..."],
+    sample_weight: Float[Tensor, "..."] | None = None,
+    hyper: Mapping[str, float | Tensor] | None = None,
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N P"]]:
+    """The loss of N networks on one minibatch and its gradient with respect to their rows.
+
+    inputs (B, I), targets (B, O) or class numbers (B,), sample_weight (B,), or each with N in front. hyper: the
+    loss's hyper-parameters, numbers or (N,), for instance {"delta": 2.0} for huber; class_weight (O,) or (N, O). The
+    gradient of frozen biases is 0. Raises ShapeError where a shape does not fit.
+    """
+    check(spec, params, inputs)
+    count, rule = len(params), LOSSES[spec.loss]
+    inputs = spread(count, "inputs", inputs, 2)
+    batch, width = inputs.shape[1], spec.widths[-1]
+    targets = spread(count, "targets", targets, 1 if rule.classes else 2)
+    if targets.shape[1:] != ((batch,) if rule.classes else (batch, width)):
+        wanted = f"(B,) class numbers, B = {batch}" if rule.classes else f"(B, O) = ({batch}, {width})"
+        raise ShapeError(f"targets {tuple(targets.shape[1:])} for each network: {wanted} expected")
+    weight = None if sample_weight is None else spread(count, "sample_weight", sample_weight, 1)
+    if weight is not None and weight.shape[1] != batch:
+        raise ShapeError(f"sample_weight {tuple(weight.shape[1:])} for each network: ({batch},) expected")
+    columns = {name: _column(name, value, params) for name, value in {**rule.defaults, **(hyper or {})}.items()}
+
+    widths = kernel_widths(spec.widths, batch)
+    layers = widen(spec.layers(doubled(params)), widths)
+    passed = forward_layers(spec, layers, pad(doubled(inputs), (0, widths[0] - spec.widths[0])))
+    loss, delta = loss_and_delta(
+        spec, passed.nets[-1], passed.outs[-1], doubled(targets), None if weight is None else doubled(weight),
+        {name: doubled(column) for name, column in columns.items()},
+    )  # fmt: skip
+    grad = params.new_empty(len(loss), spec.size)
+    for number, grad_weight, grad_bias in backward_layers(spec, layers, passed, delta):
+        store(spec, grad, number, grad_weight, grad_bias)
+    return loss[:count], grad[:count]
+
+
+def _column(name: str, value: float | Tensor, params: Tensor) -> Tensor:
+    given = torch.as_tensor(value).to(params)
+    if name == "class_weight":
+        return given.expand(len(params), -1)
+    if given.ndim > 1 or (given.ndim == 1 and len(given) != len(params)):
+        raise ShapeError(f"{name} {tuple(given.shape)}: a number or ({len(params)},) expected")
+    return given.expand(len(params))[:, None]

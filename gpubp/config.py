@@ -1,0 +1,298 @@
+"""TrainConfig: how to train, checked once; every hyper-parameter a number for all networks or (N,) numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError, ShapeError, lookup, one_of, unknown
+from .losses import LOSSES
+from .optimizers import OPTIMIZERS, Optimizer
+from .schedules import SCHEDULES, WARMUP, Schedule
+from .spec import NetworkSpec
+
+Hyper = float | Sequence[float] | Tensor | None
+
+SHUFFLES = ("network", "shared", "none")
+ORDERS = ("simultaneous", "layerwise")
+OFF_AT_ZERO = ("weight_decay", "l1", "l2", "dropout", "warmup", "label_smoothing")  # cost nothing as a plain 0
+
+# What a hyper-parameter may be: lowest, highest, and whether these themselves are allowed. 0 or more for the others.
+RANGES: dict[str, tuple[float, float, bool, bool]] = {
+    "beta1": (0, 1, True, False),
+    "beta2": (0, 1, True, False),
+    "rho": (0, 1, True, False),
+    "alpha": (0, 1, True, False),
+    "dropout": (0, 1, True, False),
+    "label_smoothing": (0, 1, True, True),
+    "quantile": (0, 1, False, False),
+    "delta": (0, math.inf, False, False),
+    "clip_value": (0, math.inf, False, True),
+    "clip_norm": (0, math.inf, False, True),
+    "gamma": (0, math.inf, False, False),
+    "step_size": (1, math.inf, True, False),
+    "timescale": (0, math.inf, False, False),
+    "pct_start": (0, 1, True, True),
+    "div_factor": (0, math.inf, False, False),
+    "final_div_factor": (0, math.inf, False, False),
+    "plateau_factor": (0, 1, False, False),
+    "warmup_start": (0, 1, True, True),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TrainConfig:
+    """How a population is trained. Raises ConfigError or ShapeError for what cannot be used.
+
+    Every hyper-parameter is a number for all networks or N numbers, one per network; None takes the default of its
+    optimizer, schedule or loss (OPTIMIZERS, SCHEDULES, LOSSES), or leaves out what it switches on. Names and meanings
+    are torch's.
+
+    Attributes:
+        optimizer: a row of OPTIMIZERS.
+        lr: learning rate.
+        weight_decay: times the parameter, added to the gradient; beside it for adamw and lion.
+        momentum: of momentum and nesterov.
+        alpha: of rmsprop: share of the old squares.
+        rho: of adadelta: share of the old squares.
+        beta1: of adam, amsgrad, adamw, nadam, lion: share of the old mean.
+        beta2: of adam, amsgrad, adamw, nadam: share of the old squares; of lion: of the old mean.
+        eps: added to a divisor.
+        momentum_decay: of nadam.
+        schedule: a row of SCHEDULES: the learning rate by the step.
+        step_size: of step: steps between two reductions.
+        gamma: of step and exponential: factor of one reduction.
+        eta_min: of cosine: the last learning rate.
+        pct_start: of one_cycle: share of the steps in which the rate rises.
+        div_factor: of one_cycle: lr over the first rate.
+        final_div_factor: of one_cycle: the first rate over the last.
+        timescale: of inverse_sqrt: steps.
+        plateau_factor: of plateau: factor of one reduction.
+        plateau_patience: of plateau: evaluations without a better loss that are borne.
+        plateau_threshold: of plateau: relative gain that counts as better.
+        plateau_cooldown: of plateau: evaluations after a reduction that do not count.
+        plateau_min_lr: of plateau: the least learning rate.
+        warmup: steps of linear warm-up before the schedule.
+        warmup_start: share of the learning rate in the first step of the warm-up.
+        l1: adds l1 * sum |w| over a network's weights, not its biases, to the loss.
+        l2: adds l2 / 2 * sum w^2 over a network's weights, not its biases, to the loss.
+        dropout: share of each hidden layer's outs set to 0; the rest is multiplied by 1 / (1 - dropout).
+        clip_value: limits each number of the gradient.
+        clip_norm: limits the norm of a network's whole gradient, after clip_value.
+        delta: of huber: where the error turns linear.
+        quantile: of quantile: which one.
+        label_smoothing: of cross_entropy: share of the target given to all classes alike.
+        class_weight: of cross_entropy: (O,) or (N, O).
+        batch_size: B, samples per step.
+        epochs: passes through a network's samples, one number or (N,): ceil(epochs M / B) steps.
+        steps: training steps, one number or (N,), instead of epochs.
+        evaluate_every: epochs, or steps where these are given, between evaluations; by default a hundredth of all.
+        shuffle: network (each its own order), shared (one for all) or none.
+        update_order: simultaneous, or layerwise: a layer is updated before the delta below it is computed.
+        extra: hyper-parameters of rules that you added to a table.
+    """
+
+    optimizer: str = "adam"
+    lr: Hyper = None
+    weight_decay: Hyper = None
+    momentum: Hyper = None
+    alpha: Hyper = None
+    rho: Hyper = None
+    beta1: Hyper = None
+    beta2: Hyper = None
+    eps: Hyper = None
+    momentum_decay: Hyper = None
+    schedule: str = "constant"
+    step_size: Hyper = None
+    gamma: Hyper = None
+    eta_min: Hyper = None
+    pct_start: Hyper = None
+    div_factor: Hyper = None
+    final_div_factor: Hyper = None
+    timescale: Hyper = None
+    plateau_factor: Hyper = None
+    plateau_patience: Hyper = None
+    plateau_threshold: Hyper = None
+    plateau_cooldown: Hyper = None
+    plateau_min_lr: Hyper = None
+    warmup: Hyper = None
+    warmup_start: Hyper = None
+    l1: Hyper = None
+    l2: Hyper = None
+    dropout: Hyper = None
+    clip_value: Hyper = None
+    clip_norm: Hyper = None
+    delta: Hyper = None
+    quantile: Hyper = None
+    label_smoothing: Hyper = None
+    class_weight: Sequence[float] | Tensor | None = None
+    batch_size: int = 32
+    epochs: int | Sequence[int] | Tensor | None = None
+    steps: int | Sequence[int] | Tensor | None = None
+    evaluate_every: int | None = None
+    shuffle: str = "network"
+    update_order: str = "simultaneous"
+    extra: Mapping[str, Hyper] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lookup(OPTIMIZERS, self.optimizer, "optimizer", ConfigError)
+        lookup(SCHEDULES, self.schedule, "schedule", ConfigError)
+        one_of(SHUFFLES, self.shuffle, "shuffle")
+        one_of(ORDERS, self.update_order, "update_order")
+        if (self.epochs is None) == (self.steps is None):
+            raise ConfigError("give epochs or steps, one of the two")
+        for name in ("batch_size", "evaluate_every"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} {value!r}: a whole number of 1 or more expected")
+        for name in ("epochs", "steps"):
+            value = getattr(self, name)
+            if value is not None:
+                length = torch.as_tensor(value)
+                if length.ndim > 1 or length.is_floating_point() or not length.numel() or int(length.min()) < 1:
+                    raise ConfigError(f"{name} {value!r}: whole numbers of 1 or more expected")
+        if self.update_order == "layerwise" and self.clip_norm is not None:
+            raise ConfigError(
+                "clip_norm needs the whole gradient before any update; update_order 'layerwise' has it not"
+            )
+        for name, value in self._given():
+            if name in HYPER or name in self.extra:
+                _numbers(name, value)
+
+    @property
+    def rule(self) -> Optimizer:
+        """The optimizer's row."""
+        return OPTIMIZERS[self.optimizer]
+
+    @property
+    def timetable(self) -> Schedule:
+        """The schedule's row."""
+        return SCHEDULES[self.schedule]
+
+    def _given(self) -> Iterator[tuple[str, Any]]:
+        for name in HYPER:
+            if getattr(self, name) is not None:
+                yield name, getattr(self, name)
+        for name, value in self.extra.items():
+            if name in HYPER:
+                raise ConfigError(f"extra holds {name!r}, which is a setting of its own: TrainConfig({name}=...)")
+            yield name, value
+
+    def defaults(self, loss: str) -> dict[str, float | None]:
+        """Every hyper-parameter of this optimizer, schedule and loss with its default; None where that is "off"."""
+        return {
+            "lr": self.rule.lr,
+            "weight_decay": self.rule.weight_decay,
+            **self.rule.defaults,
+            **self.timetable.defaults,
+            **WARMUP,
+            "l1": 0.0,
+            "l2": 0.0,
+            "dropout": 0.0,
+            "clip_value": None,
+            "clip_norm": None,
+            **LOSSES[loss].defaults,
+        }
+
+    def values(self, loss: str) -> dict[str, Any]:
+        """Every hyper-parameter that is in use, given or default. Raises ConfigError for one that nothing here uses."""
+        known, given = self.defaults(loss), dict(self._given())
+        for name in given:
+            if name not in known:
+                raise ConfigError(
+                    f"{name} is not a hyper-parameter of optimizer {self.optimizer!r}, schedule {self.schedule!r} and "
+                    f"loss {loss!r}; they have {', '.join(sorted(known))}"
+                )
+        return {name: given.get(name, default) for name, default in known.items()}
+
+    def columns(self, spec: NetworkSpec, count: int, device: torch.device) -> dict[str, Tensor]:
+        """{name: (N, 1) float64}, defaults filled in, what is off left out; class_weight (N, O).
+
+        Raises ShapeError for a column of another length.
+        """
+        columns = {}
+        for name, value in self.values(spec.loss).items():
+            if value is None or (name in OFF_AT_ZERO and isinstance(value, (int, float)) and value == 0):
+                continue
+            numbers = _numbers(name, value).to(device)
+            if numbers.ndim == 1 and len(numbers) != count:
+                raise ShapeError(f"{name} has {len(numbers)} numbers; one, or {count}, one per network, expected")
+            columns[name] = numbers.expand(count)[:, None].contiguous()
+        if self.class_weight is not None:
+            columns["class_weight"] = self._class_weight(spec, count).to(device)
+        return columns
+
+    def _class_weight(self, spec: NetworkSpec, count: int) -> Tensor:
+        weight, outputs = torch.as_tensor(self.class_weight, dtype=torch.float64), spec.widths[-1]
+        if not LOSSES[spec.loss].classes:
+            raise ConfigError(f"class_weight goes with loss 'cross_entropy', not with {spec.loss!r}")
+        if weight.shape not in ((outputs,), (count, outputs)):
+            raise ShapeError(f"class_weight {tuple(weight.shape)}: ({outputs},) or ({count}, {outputs}) expected")
+        if not bool(((weight >= 0) & weight.isfinite()).all()):
+            raise ConfigError("class_weight: finite numbers of 0 or more expected")
+        return weight.expand(count, -1).contiguous()
+
+    def lengths(self, sizes: Tensor) -> Tensor:
+        """How many steps networks with `sizes` (N,) samples train, (N,) int64."""
+        name = "epochs" if self.steps is None else "steps"
+        length = torch.as_tensor(getattr(self, name), dtype=torch.int64, device=sizes.device)
+        if length.ndim and len(length) != len(sizes):
+            raise ShapeError(f"{name} has {len(length)} numbers; one, or {len(sizes)}, one per network, expected")
+        steps = length if self.steps is not None else self._steps(length * sizes)
+        return steps.expand(len(sizes)).clone()
+
+    def round_end(self, number: int, sizes: Tensor) -> Tensor:
+        """The step at which evaluation `number`, from 1, finds each network, (N,) int64."""
+        done = torch.full_like(sizes, number * self.interval)
+        return done if self.steps is not None else self._steps(done * sizes)
+
+    def _steps(self, samples: Tensor) -> Tensor:
+        return torch.div(samples + self.batch_size - 1, self.batch_size, rounding_mode="floor")
+
+    @property
+    def interval(self) -> int:
+        """evaluate_every, with its default filled in."""
+        if self.evaluate_every is not None:
+            return self.evaluate_every
+        longest = torch.as_tensor(self.epochs if self.steps is None else self.steps).max()
+        return max(1, -(-int(longest) // 100))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting by name, tensors as they are."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """What to_dict() gave; raises ConfigError for a name that is not a setting."""
+        known = [each.name for each in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ConfigError(unknown("training setting", name, known))
+        return cls(**values)
+
+
+OTHER = ("optimizer", "schedule", "class_weight", "batch_size", "epochs", "steps", "evaluate_every", "shuffle",
+         "update_order", "extra")  # fmt: skip
+HYPER = tuple(each.name for each in fields(TrainConfig) if each.name not in OTHER)
+
+
+def _numbers(name: str, value: Any) -> Tensor:
+    """`value` as float64 numbers, () or (N,), within the range of `name`."""
+    try:
+        numbers = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise ConfigError(f"{name} {value!r}: a number, or N numbers, expected") from None
+    if isinstance(value, bool) or numbers.ndim > 1 or not numbers.numel():
+        raise ConfigError(f"{name} {value!r}: a number, or N numbers, expected")
+    low, high, low_in, high_in = RANGES.get(name, (0, math.inf, True, False))
+    inside = (numbers >= low if low_in else numbers > low) & (numbers <= high if high_in else numbers < high)
+    if not bool(inside.all()):
+        worst = float(numbers[~inside][0]) if numbers.ndim else float(numbers)
+        allowed = f"{'[' if low_in else '('}{low:g}, {high:g}{']' if high_in else ')'}"
+        raise ConfigError(f"{name} is {worst:g}; a number in {allowed} expected")
+    return numbers

@@ -1,0 +1,208 @@
+"""Dataset: samples that all networks share or that are each network's own, and which of them a step takes.
+
+Nothing is stored about the order: the sample in slot j of step t of a network is a pure function of (seed, id, t, j),
+by the permutation of rng.py. Every batch is full, every sample is seen equally often, and a batch may cross passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import DataError, ShapeError
+from .losses import LOSSES
+from .rng import EVERYBODY, LARGEST, samples
+from .spec import NetworkSpec
+
+
+class Batch(NamedTuple):
+    """A minibatch of each network: inputs (N, B, I), targets (N, B, O) or (N, B), weight (N, B) or None.
+
+    Where all networks see the same samples, N is 1.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    weight: Tensor | None
+
+
+class Dataset:
+    """Samples to train on.
+
+    inputs: (M, I), shared by all networks, or (N, M, I), each network's own. targets: (M, O) or class numbers (M,),
+    with N in front where the inputs have it. rows: for each network an index tensor of the samples that are its own,
+    of any lengths; all of them by default. sample_weight: (M,) or (N, M), 0 or more. Raises ShapeError or DataError
+    where these do not fit, are empty, or hold NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        rows: Sequence[Tensor | Sequence[int]] | None = None,
+        sample_weight: Tensor | None = None,
+    ) -> None:
+        inputs, targets = torch.as_tensor(inputs), torch.as_tensor(targets)
+        given = f"inputs {tuple(inputs.shape)}, targets {tuple(targets.shape)}"
+        if inputs.ndim not in (2, 3) or targets.shape[: inputs.ndim - 1] != inputs.shape[:-1]:
+            raise ShapeError(f"{given}: (M, I) and (M, O) or class numbers (M,) expected, or each with N in front")
+        if not inputs.numel() or not targets.numel():
+            raise DataError(f"{given}: the data are empty; one sample or more, each with one input or more, expected")
+        if not inputs.is_floating_point():
+            inputs = inputs.to(torch.get_default_dtype())
+        for name, tensor in (("inputs", inputs), ("targets", targets)):
+            _finite(name, tensor)
+        if (targets.ndim == inputs.ndim and not targets.is_floating_point()) or targets.is_floating_point():
+            targets = targets.to(inputs.dtype)
+        else:
+            targets = targets.long()
+        self.inputs, self.targets = inputs, targets
+        self.own = inputs.ndim == 3
+        if self.samples >= LARGEST:
+            raise DataError(f"{given}: fewer than {LARGEST} samples expected")
+        self.sample_weight = None if sample_weight is None else self._weights(torch.as_tensor(sample_weight))
+        self.rows: Tensor | None = None
+        self.sizes: Tensor | None = None
+        if rows is not None:
+            self.rows, self.sizes = self._rows(rows)
+
+    @property
+    def samples(self) -> int:
+        """M."""
+        return self.inputs.shape[-2]
+
+    @property
+    def networks(self) -> int | None:
+        """The N that the data are made for, or None where they serve any number of networks."""
+        if self.own:
+            return len(self.inputs)
+        if self.rows is not None:
+            return len(self.rows)
+        return len(self.sample_weight) if self.sample_weight is not None and self.sample_weight.ndim == 2 else None
+
+    def _weights(self, weight: Tensor) -> Tensor:
+        shape = tuple(weight.shape)
+        allowed = [(self.samples,)] + ([(len(self.inputs), self.samples)] if self.own else [])
+        if shape not in allowed and (self.own or len(shape) != 2 or shape[1] != self.samples):
+            raise ShapeError(f"sample_weight {shape}: ({self.samples},), or N of these in front, expected")
+        _finite("sample_weight", weight)
+        if bool((weight < 0).any()):
+            raise DataError(f"sample_weight holds {float(weight.min()):g}; 0 or more expected")
+        if not bool((weight.sum(-1) > 0).all()):
+            raise DataError("sample_weight: a network whose samples all have weight 0 has nothing to learn")
+        return weight.to(self.inputs.dtype)
+
+    def _rows(self, rows: Sequence[Tensor | Sequence[int]]) -> tuple[Tensor, Tensor]:
+        parts = [torch.as_tensor(part, dtype=torch.int64) for part in rows]
+        if not parts:
+            raise DataError("rows: an index tensor for each network expected, got none")
+        if self.own and len(parts) != len(self.inputs):
+            raise ShapeError(
+                f"rows of {len(parts)} networks, inputs {tuple(self.inputs.shape)}: equal numbers expected"
+            )
+        for number, part in enumerate(parts):
+            if part.ndim != 1 or not len(part):
+                raise DataError(f"rows[{number}] {tuple(part.shape)}: one index or more, in one dimension, expected")
+            if int(part.min()) < 0 or int(part.max()) >= self.samples:
+                raise DataError(
+                    f"rows[{number}] holds {int(part.min())} to {int(part.max())}; 0 to {self.samples - 1} expected"
+                )
+        sizes = torch.tensor([len(part) for part in parts])
+        return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), sizes
+
+    def check(self, spec: NetworkSpec, count: int) -> None:
+        """Raise ShapeError or DataError unless `count` networks of `spec` can train on these data."""
+        width, classes, rule = self.inputs.shape[-1], spec.widths[-1], LOSSES[spec.loss]
+        if width != spec.widths[0]:
+            raise ShapeError(
+                f"inputs {tuple(self.inputs.shape)}: the last size must be {spec.widths[0]}, the input width"
+            )
+        if self.networks not in (None, count):
+            raise ShapeError(f"the data are for {self.networks} networks, the population has {count}")
+        shape = tuple(self.targets.shape)
+        if rule.classes:
+            if len(shape) != self.inputs.ndim - 1 or self.targets.is_floating_point():
+                raise ShapeError(
+                    f"targets {shape} {self.targets.dtype}: loss {spec.loss!r} needs class numbers (M,), int64"
+                )
+            low, high = int(self.targets.min()), int(self.targets.max())
+            if low < 0 or high >= classes:
+                raise DataError(
+                    f"targets hold classes {low} to {high}; 0 to {classes - 1} expected for {classes} outputs"
+                )
+            return
+        if len(shape) != self.inputs.ndim or shape[-1] != classes:
+            raise ShapeError(
+                f"targets {shape}: (M, {classes}) expected for loss {spec.loss!r} and widths {spec.widths}"
+            )
+        low, high = float(self.targets.min()), float(self.targets.max())
+        if spec.loss == "binary_cross_entropy" and (low < 0 or high > 1):
+            raise DataError(f"targets hold {low:g} to {high:g}; binary_cross_entropy needs numbers from 0 to 1")
+        if spec.loss == "hinge" and not bool((self.targets.abs() == 1).all()):
+            raise DataError(f"targets hold {low:g} to {high:g}; hinge needs -1 and 1")
+        if spec.loss == "poisson" and low < 0:
+            raise DataError(f"targets hold {low:g}; poisson needs 0 or more")
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:
+        """The same data elsewhere, in another precision; this very object where nothing changes."""
+        if self.inputs.device == device and self.inputs.dtype == dtype:
+            return self
+        other = object.__new__(Dataset)
+        other.own = self.own
+        other.inputs = self.inputs.to(device, dtype)
+        other.targets = self.targets.to(device, dtype) if self.targets.is_floating_point() else self.targets.to(device)
+        other.sample_weight = None if self.sample_weight is None else self.sample_weight.to(device, dtype)
+        other.rows = None if self.rows is None else self.rows.to(device)
+        other.sizes = None if self.sizes is None else self.sizes.to(device)
+        return other
+
+    def size(self, position: Tensor) -> Tensor:
+        """How many samples the networks at `position` (N,) have, (N,) int64."""
+        return torch.full_like(position, self.samples) if self.sizes is None else self.sizes[position]
+
+    def order(
+        self, seed: int, ids: Tensor, position: Tensor, step: Tensor, count: int, batch: int, shuffle: str
+    ) -> Tensor:
+        """The samples of the next `count` steps, (N, count B), or (1, count B) where all networks see the same.
+
+        ids, position, step: (N,), a network's id, its place in this dataset and the step it is about to take. shuffle:
+        "network", "shared" or "none", as TrainConfig has it.
+        """
+        first = step * batch
+        together = self.sizes is None and bool((first == first[0]).all())
+        if together:
+            first = first[:1]
+        own = ids if shuffle == "network" else torch.full_like(ids[:1] if together else ids, EVERYBODY)
+        size: Tensor | int = self.samples if self.sizes is None else self.sizes[position]
+        place = samples(seed, own, first, count * batch, size, shuffle != "none")
+        return place if self.rows is None else self.rows[position].gather(1, place.long())
+
+    def batch(self, index: Tensor, position: Tensor) -> Batch:
+        """The samples `index` (N, B) of the networks at `position` (N,); index (1, B) serves them all."""
+        return Batch(
+            self._pick(self.inputs, self.own, index, position),
+            self._pick(self.targets, self.own, index, position),
+            None
+            if self.sample_weight is None
+            else self._pick(self.sample_weight, self.sample_weight.ndim == 2, index, position),
+        )
+
+    def _pick(self, table: Tensor, own: bool, index: Tensor, position: Tensor) -> Tensor:
+        if own:
+            index, table = index + (position * self.samples)[:, None], table.flatten(0, 1)
+        picked = table.index_select(0, index.reshape(-1))
+        return picked.view(*index.shape, *table.shape[1:])
+
+
+def _finite(name: str, tensor: Tensor) -> None:
+    """Raise DataError that names the first place of `tensor` that is NaN or infinite."""
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        place = (~tensor.isfinite()).nonzero()
+        at = tuple(place[0].tolist())
+        raise DataError(
+            f"{name}{list(at)} is {float(tensor[at])}, one of {len(place)} numbers that are NaN or infinite; "
+            "finite numbers expected"
+        )

@@ -1,0 +1,262 @@
+"""The definition: raw torch operations, one step after the other; results are ordinary tensors.
+
+Networks train in blocks that stay in cache, K steps of one block before the next. While it trains, a block's numbers
+lie layer by layer, contiguous, at the widths that products need (numerics.kernel_widths); the state's rows stay
+untouched until the end of the call, so that a network in which some number was not finite by then goes back to where
+it was, and finds the step at which it happened by halving the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .. import rng
+from ..backprop import backward_layers, bias_gradient, blocks, forward_layers, loss_and_delta, widen
+from ..data import Batch, Dataset
+from ..numerics import finite_rows, kernel_widths, row_sums
+from ..optimizers import rates, update
+from ..schedules import scheduled
+from ..state import Status, TrainState
+
+PIECE = 1 << 30
+
+
+@torch.no_grad()
+def run(state: TrainState, data: Dataset, steps: int) -> None:
+    """Advance every running network by up to `steps` steps, not beyond its limit, in place."""
+    spec, params = state.population.spec, state.population.params
+    for part in blocks(spec, len(params), state.config.batch_size, params.element_size()):
+        advance(state.rows(part), data, steps)
+
+
+def advance(state: TrainState, data: Dataset, steps: int) -> None:
+    """`run` for one block. A network that was not finite at the end tries again with half the steps, then the rest."""
+    left = torch.clamp(state.left, max=steps)
+    longest = int(left.max()) if len(left) else 0
+    if not longest:
+        return
+    if int(left.min()) == longest:
+        good = train(state, data, left)
+    else:  # the longest first: whoever still trains is then a leading part of the block
+        order = torch.argsort(left, descending=True, stable=True)
+        order = order[left[order] > 0]
+        own = state.rows(order)
+        good = torch.ones_like(state.running)
+        good[order] = train(own, data, left[order])
+        state.put(order, own)
+    if good.all():
+        return
+    bad = (~good).nonzero().squeeze(1)
+    own = state.rows(bad)
+    if longest == 1:
+        own.status.fill_(Status.diverged)
+        own.diverged_step.copy_(own.step)
+    else:
+        half = longest // 2
+        advance(own, data, half)
+        reached = torch.clamp(left[bad] - half, min=0)
+        for size in reached.unique().tolist():
+            some = (reached == size).nonzero().squeeze(1)
+            part = own.rows(some)
+            advance(part, data, size)
+            own.put(some, part)
+    state.put(bad, own)
+
+
+def train(state: TrainState, data: Dataset, left: Tensor) -> Tensor:
+    """Take `left` (N,) steps, in descending order, 1 or more. -> (N,) bool: which networks stayed finite. The others'
+    rows are as they were."""
+    config, spec, position = state.config, state.population.spec, state.position
+    batch, count = config.batch_size, len(left)
+    steps = int(left[0])
+    order = data.order(state.population.seed, state.population.ids, position, state.step, steps, batch, config.shuffle)
+    ends = left.tolist()
+    block = Block(state, kernel_widths(spec.widths, batch))
+    good = torch.ones(count, dtype=torch.bool, device=left.device)
+    for k in range(steps):
+        while ends[count - 1] <= k:
+            ended = ends.count(ends[count - 1])
+            good[count - ended : count] = block.leave(state.rows(slice(count - ended, count)), count - ended)
+            count -= ended
+            block.keep(count)
+        part = order[:count, k * batch : (k + 1) * batch]
+        block.step(data.batch(part, position[:count]))
+    good[:count] = block.leave(state.rows(slice(0, count)), 0)
+    return good
+
+
+@dataclass
+class Part:
+    """The weight (N, I, O) or bias (N, O) of a layer, with its slots of the same shape."""
+
+    param: Tensor
+    slots: list[Tensor]
+
+
+class Block:
+    """The numbers of a block of networks while it trains."""
+
+    def __init__(self, state: TrainState, widths: Sequence[int]) -> None:
+        self.state, self.spec, self.config, self.widths = state, state.population.spec, state.config, widths
+        self.rule = state.config.rule
+        self.parts = [
+            [Part(param, list(slots)) for param, *slots in zip(*layer)]
+            for layer in zip(*(widen(self.spec.layers(row), widths) for row in self._rows(state)))
+        ]
+        self.hyper, self.columns, self.plateau = dict(state.hyper), dict(state.columns), dict(state.plateau)
+        self.ids, self.now, self.total_steps = state.population.ids, state.step, state.end[:, None].double()
+        self.loss, self.total = state.loss, state.total
+        self.fault = torch.zeros_like(state.loss)  # NaN from the first loss on that was not finite
+        self.keep(len(state.step))
+
+    @staticmethod
+    def _rows(state: TrainState) -> list[Tensor]:
+        return [state.population.params, *state.slots]
+
+    def keep(self, count: int) -> None:
+        """Go on with the first `count` networks; a lone one is doubled, for products need two."""
+
+        def cut(tensor: Tensor) -> Tensor:
+            return tensor[:count] if count > 1 else torch.cat((tensor[:1], tensor[:1]))
+
+        for layer in self.parts:
+            for part in layer:
+                part.param, part.slots = cut(part.param), [cut(slot) for slot in part.slots]
+        for group in (self.hyper, self.columns, self.plateau):
+            for name, column in group.items():
+                group[name] = cut(column)
+        for name in ("ids", "now", "total_steps", "loss", "total", "fault"):
+            setattr(self, name, cut(getattr(self, name)))
+        self.typed = {name: column.to(self.loss.dtype) for name, column in self.hyper.items()}
+
+    def step(self, batch: Batch) -> None:
+        """One step of every network: forward, backward, update."""
+        count = len(self.now)
+        inputs, targets = (each.expand(count, *each.shape[1:]) for each in batch[:2])
+        weight = None if batch.weight is None else batch.weight.expand(count, -1)
+        if self.widths[0] > self.spec.widths[0]:
+            inputs = pad(inputs, (0, self.widths[0] - self.spec.widths[0]))
+        layers = [(weight.param, bias.param) for weight, bias in self.parts]
+        masks = self.masks(inputs.shape[1])
+        passed = forward_layers(self.spec, layers, inputs, masks)
+        loss, delta = loss_and_delta(self.spec, passed.nets[-1], passed.outs[-1], targets, weight, self.typed)
+        loss = self.penalised(loss)
+        self.begin_update()
+        backward = backward_layers(self.spec, layers, passed, delta, masks)
+        if self.config.update_order == "layerwise":
+            for number, *grads in backward:
+                self.update_layer(number, self.gradient(number, *grads))
+                layers[number] = (self.parts[number][0].param, self.parts[number][1].param)
+        else:
+            gradients = {number: self.gradient(number, *grads) for number, *grads in backward}
+            self.clip_norms(gradients)
+            for number, grads in gradients.items():
+                self.update_layer(number, grads)
+        self.now = self.now + 1
+        self.loss, self.total, self.fault = loss, self.total + loss, self.fault + loss * 0
+
+    def masks(self, batch: int) -> list[Tensor]:
+        """Dropout's factors for the outs of every hidden layer, (N, B, O) each; none without dropout.
+
+        Unit o of slot j in layer l takes word j O + o of the sequence at (step, layer l, DROPOUT).
+        """
+        chance = self.hyper.get("dropout")
+        if chance is None:
+            return []
+        least, factor = torch.round(chance * 2.0**32).long(), (1 / (1 - chance)).to(self.loss.dtype)
+        masks = []
+        for number, (width, wide) in enumerate(zip(self.spec.widths[1:-1], self.widths[1:-1])):
+            seed = self.state.population.seed
+            words = rng.words(seed, self.ids, batch * width, number, rng.DROPOUT, self.now & rng.WORD)
+            mask = ((words >= least) * factor).unflatten(1, (batch, width))
+            masks.append(pad(mask, (0, wide - width)))
+        return masks
+
+    def penalised(self, loss: Tensor) -> Tensor:
+        """The loss (N,) with the L1 and L2 terms of the weights."""
+        for name, term in (("l1", torch.abs), ("l2", torch.square)):
+            if name in self.typed:
+                factor = self.typed[name][:, 0] * (1 if name == "l1" else 0.5)
+                for weight, _ in self.parts:
+                    loss = loss + factor * row_sums(term(weight.param).flatten(1))
+        return loss
+
+    def gradient(self, number: int, grad_weight: Tensor, grad_bias: Tensor) -> list[Tensor]:
+        """A layer's gradients, with the penalties' and without what padding put in, each number clipped."""
+        weight = self.parts[number][0].param
+        if "l2" in self.typed:
+            grad_weight = torch.addcmul(grad_weight, self.typed["l2"][:, :, None], weight)
+        if "l1" in self.typed:
+            grad_weight = torch.addcmul(grad_weight, self.typed["l1"][:, :, None], torch.sign(weight))
+        grad_weight[:, self.spec.widths[number] :].zero_()
+        grads = [grad_weight]
+        if self.spec.train_bias:
+            grads.append(bias_gradient(self.spec, grad_bias))
+        if "clip_value" in self.typed:
+            limit = self.typed["clip_value"]
+            grads = [torch.clamp(grad, -_like(limit, grad), _like(limit, grad)) for grad in grads]
+        return grads
+
+    def clip_norms(self, gradients: dict[int, list[Tensor]]) -> None:
+        """Limit the norm of each network's whole gradient, as torch.nn.utils.clip_grad_norm_ does."""
+        if "clip_norm" not in self.typed:
+            return
+        grads = [grad for number in sorted(gradients) for grad in gradients[number]]
+        squares = sum((row_sums(grad.flatten(1) * grad.flatten(1)) for grad in grads), torch.zeros_like(self.loss))
+        factor = torch.clamp(self.typed["clip_norm"] / (torch.sqrt(squares)[:, None] + 1e-6), max=1)
+        for grad in grads:
+            grad *= _like(factor, grad)
+
+    def begin_update(self) -> None:
+        """What depends on network and step alone, in float64: the scheduled rate, and what the rule prepares."""
+        step = self.now[:, None].double()
+        lr = scheduled(self.config.timetable, {**self.hyper, **self.plateau}, step, self.total_steps)
+        self.rates, self.columns = rates(self.rule, self.hyper, self.columns, lr, self.loss.dtype)
+
+    def update_layer(self, number: int, grads: Sequence[Tensor]) -> None:
+        """The optimizer's step on one layer; frozen biases have no gradient and stay."""
+        for part, grad in zip(self.parts[number], grads):
+            if grad.shape[1]:
+                part.slots = update(self.rule, part.param, grad, part.slots, self.rates.like(grad))
+        weight, bias = self.parts[number]
+        inputs, outputs = self.spec.widths[number : number + 2]
+        if weight.param.shape[1:] != (inputs, outputs):  # padding stays 0, whatever a rule makes of a gradient of 0
+            weight.param[:, inputs:].zero_()
+            weight.param[:, :, outputs:].zero_()
+            if self.spec.bias == "neuron":
+                bias.param[:, outputs:].zero_()
+
+    def leave(self, state: TrainState, first: int) -> Tensor:
+        """The networks from `first` on, which are those of `state`, back into it where all their numbers are finite.
+        -> (N,) bool: where they are."""
+        part = slice(first, first + len(state.step))
+        rows = self._rows(state)
+        fresh = [torch.empty_like(row) for row in rows]
+        for number, layer in enumerate(self.parts):
+            for each, row in enumerate(fresh):
+                for target, own in zip(self.spec.layers(row)[number], layer):
+                    source = own.param if not each else own.slots[each - 1]
+                    target.copy_(source[part][tuple(slice(size) for size in (None, *target.shape[1:]))])
+        good = self.fault[part] == 0
+        for row in fresh:
+            good &= finite_rows(row)
+        pairs = [*zip(rows, fresh), (state.step, self.now[part]), (state.loss, self.loss[part])]
+        pairs += [(state.total, self.total[part])]
+        pairs += [(state.columns[name], self.columns[name][part]) for name in state.columns]
+        everyone = bool(good.all())
+        for mine, new in pairs:
+            if everyone:
+                mine.copy_(new)
+            else:
+                mine[good] = new[good]
+        return good
+
+
+def _like(column: Tensor, grad: Tensor) -> Tensor:
+    """A column (N, 1) that broadcasts along a part (N, ...)."""
+    return column if grad.ndim == 2 else column[:, :, None]

@@ -1,0 +1,72 @@
+"""One class per kind of mistake. Every message says what, where, what was given and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+Row = TypeVar("Row")
+
+
+class GpubpError(ValueError):
+    """Everything this package refuses; catch this one to catch them all."""
+
+
+class SpecError(GpubpError):
+    """A network that cannot be built."""
+
+
+class ShapeError(GpubpError):
+    """A tensor whose shape does not fit. Nothing is broadcast silently."""
+
+
+class ConfigError(GpubpError):
+    """A training setting that cannot be used."""
+
+
+class DataError(GpubpError):
+    """Samples, or a file of samples, that cannot be trained on."""
+
+
+class DeviceError(GpubpError):
+    """A device that this machine or this torch does not have."""
+
+
+class EngineError(GpubpError):
+    """An engine that cannot do what is asked of it."""
+
+
+class CheckpointError(GpubpError):
+    """A run directory or checkpoint that is damaged, foreign or of another version."""
+
+
+class OutOfMemoryError(GpubpError):
+    """A population that does not fit; the message says what it takes and what to change."""
+
+
+def nearest(name: object, allowed: Iterable[str]) -> str:
+    """`; did you mean 'relu'?`, or nothing where no allowed name is near."""
+    near = difflib.get_close_matches(str(name), list(allowed), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def unknown(what: str, name: object, allowed: Iterable[str]) -> str:
+    """The message for a name that is not in a table, with the nearest name that is."""
+    names = sorted(allowed)
+    return f"{what} {name!r} is unknown{nearest(name, names)}; allowed: {', '.join(names)}"
+
+
+def lookup(table: Mapping[str, Row], name: object, what: str, error: type[GpubpError] = SpecError) -> Row:
+    """The row `name` of `table`; raises `error` with the nearest name where there is none."""
+    if isinstance(name, str) and name in table:
+        return table[name]
+    raise error(unknown(what, name, table))
+
+
+def one_of(allowed: Iterable[str], name: object, what: str, error: type[GpubpError] = ConfigError) -> str:
+    """`name`, which must be one of `allowed`; raises `error` with the nearest one otherwise."""
+    names = list(allowed)
+    if isinstance(name, str) and name in names:
+        return name
+    raise error(unknown(what, name, names))

@@ -1,0 +1,107 @@
+"""INITIALISERS: a row each: how random numbers become the weights of a layer. Names and meanings are torch.nn.init's.
+
+A network's initial weights depend on (seed, id) alone: weight k of layer l takes number k of the Philox sequence at
+layer 2 l, its biases that at layer 2 l + 1. Numbers are drawn and computed in float64 on the CPU, then cast and
+moved, so that every device starts from the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import rng
+from .errors import ConfigError, ShapeError
+from .spec import NetworkSpec
+
+BLOCK = 1 << 19  # numbers drawn at once: they stay in cache (40 % faster than all at once) and need little memory
+
+
+class Initialiser(NamedTuple):
+    """How the weights of a layer start.
+
+    Attributes:
+        draw: rng.uniform, rng.normal, or None for ones.
+        bound: I, O -> factor of the weights.
+        scale: default of the factor that a user may choose.
+        weight: numbers (N, I, O) -> weights before the factors.
+        bias: whether biases are drawn like weights; otherwise they start at 0.
+    """
+
+    draw: Callable[..., Tensor] | None
+    bound: Callable[[int, int], float]
+    scale: float = 1.0
+    weight: Callable[[Tensor], Tensor] = lambda numbers: numbers
+    bias: bool = False
+
+
+def symmetric(numbers: Tensor) -> Tensor:
+    """(0, 1) -> (-1, 1)."""
+    return 2 * numbers - 1
+
+
+def orthogonal(numbers: Tensor) -> Tensor:
+    """(N, I, O) normal numbers -> orthonormal columns, or rows where O > I; uniform by Haar's measure.
+
+    Gram-Schmidt, twice for full precision, in elementwise operations and sums over rows: the bits of torch.linalg.qr
+    depend on how many matrices there are. Saxe, McClelland, Ganguli, 2014.
+    """
+    if numbers.shape[1] < numbers.shape[2]:
+        return orthogonal(numbers.mT).mT
+    rows = numbers.mT.contiguous()  # (N, O, I): one vector per row
+    for number in range(rows.shape[1]):
+        vector, before = rows[:, number], rows[:, :number]
+        for _ in range(2 if number else 0):
+            vector -= ((before * vector[:, None]).sum(2, keepdim=True) * before).sum(1)
+        vector /= torch.sqrt((vector * vector).sum(1, keepdim=True))
+    return rows.mT
+
+
+INITIALISERS: dict[str, Initialiser] = {
+    "constant": Initialiser(None, lambda i, o: 1.0, scale=0.0),
+    "uniform": Initialiser(rng.uniform, lambda i, o: 1.0, scale=0.1, weight=symmetric),
+    "normal": Initialiser(rng.normal, lambda i, o: 1.0, scale=0.1),
+    "glorot_uniform": Initialiser(rng.uniform, lambda i, o: math.sqrt(6 / (i + o)), weight=symmetric),
+    "glorot_normal": Initialiser(rng.normal, lambda i, o: math.sqrt(2 / (i + o))),
+    "kaiming_uniform": Initialiser(rng.uniform, lambda i, o: math.sqrt(6 / i), weight=symmetric),
+    "kaiming_normal": Initialiser(rng.normal, lambda i, o: math.sqrt(2 / i)),
+    "torch_linear": Initialiser(rng.uniform, lambda i, o: 1 / math.sqrt(i), weight=symmetric, bias=True),
+    "orthogonal": Initialiser(rng.normal, lambda i, o: 1.0, weight=orthogonal),
+}
+
+
+def initialise(
+    spec: NetworkSpec,
+    rule: Initialiser,
+    seed: int,
+    ids: Tensor,
+    dtype: torch.dtype,
+    scale: float | Tensor | None = None,
+) -> Tensor:
+    """The parameters (N, P) of the networks `ids` (N,), on the CPU. scale: a number, or (N,), that multiplies all."""
+    factor = torch.as_tensor(rule.scale if scale is None else scale, dtype=torch.float64)
+    if factor.ndim > 1 or (factor.ndim == 1 and len(factor) != len(ids)):
+        raise ShapeError(f"init_scale {tuple(factor.shape)}: a number or ({len(ids)},) expected")
+    if not bool(factor.isfinite().all()):
+        raise ConfigError("init_scale holds NaN or infinity; finite numbers expected")
+    factor = factor.expand(len(ids))[:, None]
+    params = torch.zeros(len(ids), spec.size, dtype=dtype)
+    for number, layer in enumerate(spec.layout):
+        shape = layer.inputs, layer.outputs
+        size, bound = layer.inputs * layer.outputs, rule.bound(*shape)
+        for first in range(0, len(ids), max(1, BLOCK // size)):
+            part = slice(first, first + max(1, BLOCK // size))
+            if rule.draw is None:
+                numbers = torch.ones(len(ids[part]), size, dtype=torch.float64)
+            else:
+                numbers = rule.draw(seed, ids[part], size, 2 * number)
+            weights = rule.weight(numbers.unflatten(1, shape)).flatten(1)
+            params[part, layer.weight] = (weights * (bound * factor[part])).to(dtype)
+            if rule.bias and rule.draw is not None and layer.bias.start < layer.bias.stop:
+                numbers = rule.draw(seed, ids[part], layer.bias.stop - layer.bias.start, 2 * number + 1)
+                params[part, layer.bias] = (rule.weight(numbers) * (bound * factor[part])).to(dtype)
+    return params

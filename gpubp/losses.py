@@ -1,0 +1,174 @@
+"""LOSSES: a row each: the error of one output and its slope, in plain torch arithmetic that torch.fx can trace.
+
+The loss of a network is the mean over samples; over a sample's outputs it is the mean, or the sum where the row says
+so. With sample weights it is sum(weight * error) / sum(weight). Names, defaults and meanings are
+torch.nn.functional's where it has the loss, but for half_squared_error (the tutorial's: the sum over outputs of
+(target - out)^2 / 2) and hinge (targets -1 and +1). Losses of logits take the net of an identity output and are safe
+for any finite one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .activations import sigmoid
+
+
+class Loss(NamedTuple):
+    """An error and its derivative.
+
+    Attributes:
+        value: out, target, <hyper-parameters by name> -> error of each output.
+        slope: the same -> dvalue/dout, shape of out.
+        outputs: how the errors of one sample's outputs combine, "mean" or "sum".
+        classes: the targets are class numbers and the rule is not elementwise: `value` alone gives the error of each
+            sample and its slope (cross_entropy).
+        defaults: hyper-parameters and their values.
+        metric: what is reported beside the loss: accuracy by the largest of the "classes" or by the "sign" of the
+            out, or "r2".
+    """
+
+    value: Callable[..., Any]
+    slope: Callable[..., Tensor] | None
+    outputs: str = "mean"
+    classes: bool = False
+    defaults: Mapping[str, float] = {}
+    metric: str = "r2"
+
+
+def half_squared_error(out: Tensor, target: Tensor) -> Tensor:
+    return 0.5 * (out - target) * (out - target)
+
+
+def half_squared_error_slope(out: Tensor, target: Tensor) -> Tensor:
+    return out - target
+
+
+def mean_squared_error(out: Tensor, target: Tensor) -> Tensor:
+    return (out - target) * (out - target)
+
+
+def mean_squared_error_slope(out: Tensor, target: Tensor) -> Tensor:
+    return 2 * (out - target)
+
+
+def mean_absolute_error(out: Tensor, target: Tensor) -> Tensor:
+    return torch.abs(out - target)
+
+
+def mean_absolute_error_slope(out: Tensor, target: Tensor) -> Tensor:
+    return torch.sign(out - target)
+
+
+def huber(out: Tensor, target: Tensor, delta: Tensor) -> Tensor:
+    gap = torch.abs(out - target)
+    near = torch.minimum(gap, delta)
+    return near * (gap - 0.5 * near)
+
+
+def huber_slope(out: Tensor, target: Tensor, delta: Tensor) -> Tensor:
+    return torch.maximum(torch.minimum(out - target, delta), -delta)
+
+
+def log_cosh(out: Tensor, target: Tensor) -> Tensor:
+    gap = torch.abs(out - target)
+    return gap + torch.log1p(torch.exp(-2 * gap)) - math.log(2)
+
+
+def log_cosh_slope(out: Tensor, target: Tensor) -> Tensor:
+    return torch.tanh(out - target)
+
+
+def quantile(out: Tensor, target: Tensor, quantile: Tensor) -> Tensor:
+    """Koenker, Bassett, "Regression Quantiles", 1978: quantile times what is missing, 1 - quantile times what is
+    over."""
+    over = out - target
+    return torch.maximum((1 - quantile) * over, -quantile * over)
+
+
+def quantile_slope(out: Tensor, target: Tensor, quantile: Tensor) -> Tensor:
+    return 0.5 * torch.sign(out - target) + (0.5 - quantile)
+
+
+def poisson(out: Tensor, target: Tensor) -> Tensor:
+    """out is the logarithm of the rate; the term that depends on the target alone is left out, as in torch."""
+    return torch.exp(out) - target * out
+
+
+def poisson_slope(out: Tensor, target: Tensor) -> Tensor:
+    return torch.exp(out) - target
+
+
+def hinge(out: Tensor, target: Tensor) -> Tensor:
+    return torch.clamp(1 - target * out, min=0)
+
+
+def hinge_slope(out: Tensor, target: Tensor) -> Tensor:
+    return -target * torch.sign(hinge(out, target))
+
+
+def binary_cross_entropy(out: Tensor, target: Tensor) -> Tensor:
+    """out is a logit, target from 0 to 1."""
+    return torch.clamp(out, min=0) - out * target + torch.log1p(torch.exp(-torch.abs(out)))
+
+
+def binary_cross_entropy_slope(out: Tensor, target: Tensor) -> Tensor:
+    return sigmoid(out) - target
+
+
+def cross_entropy_shares(
+    out: Tensor, target: Tensor, label_smoothing: Tensor | None, class_weight: Tensor | None
+) -> Tensor | None:
+    """How much each class counts in each sample's error (..., O), or None where it is the target's class alone.
+
+    (1 - smoothing) weight[target] for the target's class, plus smoothing / O * weight[class] for every class.
+    """
+    if label_smoothing is None and class_weight is None:
+        return None
+    classes = out.shape[-1]
+    weight = out.new_ones(()) if class_weight is None else class_weight.unsqueeze(-2)
+    own = out.new_ones(out.shape) * weight
+    if label_smoothing is None:
+        return torch.zeros_like(own).scatter_add_(-1, target[..., None], own.gather(-1, target[..., None]))
+    each = own * (label_smoothing / classes)
+    return each.scatter_add_(-1, target[..., None], ((1 - label_smoothing) * own).gather(-1, target[..., None]))
+
+
+def cross_entropy(out: Tensor, target: Tensor, shares: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Logits (..., O), class numbers (...), shares (..., O) or None -> the error of each sample (...), and its slope
+    (..., O), softmax minus target. They share the powers, so they come together."""
+    shifted = out - out.amax(-1, keepdim=True)
+    powers = torch.exp(shifted)
+    total = powers.sum(-1, keepdim=True)
+    chances = powers / total
+    if shares is None:
+        own = target[..., None]
+        error = torch.log(total) - shifted.gather(-1, own)
+        return error.squeeze(-1), chances.scatter_add_(-1, own, torch.full_like(total, -1))
+    return (shares * (torch.log(total) - shifted)).sum(-1), shares.sum(-1, keepdim=True) * chances - shares
+
+
+LOSSES: dict[str, Loss] = {
+    "half_squared_error": Loss(half_squared_error, half_squared_error_slope, outputs="sum"),
+    "mean_squared_error": Loss(mean_squared_error, mean_squared_error_slope),
+    "mean_absolute_error": Loss(mean_absolute_error, mean_absolute_error_slope),
+    "huber": Loss(huber, huber_slope, defaults={"delta": 1.0}),
+    "log_cosh": Loss(log_cosh, log_cosh_slope),
+    "quantile": Loss(quantile, quantile_slope, defaults={"quantile": 0.5}),
+    "poisson": Loss(poisson, poisson_slope),
+    "hinge": Loss(hinge, hinge_slope, metric="sign"),
+    "binary_cross_entropy": Loss(binary_cross_entropy, binary_cross_entropy_slope, metric="sign"),
+    "cross_entropy": Loss(
+        cross_entropy,
+        None,
+        outputs="sum",
+        classes=True,
+        defaults={"label_smoothing": 0.0},
+        metric="classes",
+    ),
+}

@@ -1,0 +1,119 @@
+"""A row to and from torch.nn: network n as a Sequential of Linear and activation, and a list of such as a
+population."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import SpecError
+from .spec import NetworkSpec
+
+
+class Sine(nn.Module):
+    """out = sin(net); torch.nn has none."""
+
+    def forward(self, net: Tensor) -> Tensor:
+        """Net (any shape) -> out, the same shape."""
+        return torch.sin(net)
+
+
+MODULES: dict[str, Callable[[], nn.Module]] = {
+    "identity": nn.Identity,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU("tanh"),
+    "softplus": nn.Softplus,
+    "softsign": nn.Softsign,
+    "hard_tanh": nn.Hardtanh,
+    "sine": Sine,
+}
+
+
+def sequential(spec: NetworkSpec, row: Tensor) -> nn.Sequential:
+    """row (P,) -> Linear and activation, alternating, with copies of its numbers; an identity output adds nothing.
+
+    A bias shared by a layer becomes as many equal ones; frozen biases get requires_grad=False.
+    """
+    modules: list[nn.Module] = []
+    for name, (weight, bias) in zip(spec.activations, spec.layers(row[None])):
+        if name not in MODULES:
+            raise SpecError(
+                f"activation {name!r} has no torch.nn module; add one: gpubp.modules.MODULES[{name!r}] = ..."
+            )
+        inputs, outputs = weight.shape[1:]
+        linear = nn.Linear(inputs, outputs, bias=spec.bias != "none", device=row.device, dtype=row.dtype)
+        with torch.no_grad():
+            linear.weight.copy_(weight[0].T)
+            if spec.bias != "none":
+                linear.bias.copy_(bias[0].expand(outputs))
+                linear.bias.requires_grad_(spec.train_bias)
+        modules += [linear, MODULES[name]()]
+    return nn.Sequential(*(modules[:-1] if spec.output == "identity" else modules))
+
+
+def rows(modules: Iterable[nn.Sequential], loss: str) -> tuple[NetworkSpec, Tensor]:
+    """Sequentials of equal topology -> their specification and rows (N, P). Raises SpecError for any other module."""
+    specs: list[NetworkSpec] = []
+    rows = []
+    for place, module in enumerate(modules):
+        spec, row = _row(module, f"module {place}", loss)
+        if specs and spec != specs[0]:
+            raise SpecError(f"module {place} is {spec}, module 0 is {specs[0]}; a population has one topology")
+        specs.append(spec)
+        rows.append(row)
+    if not specs:
+        raise SpecError("from_modules needs one module or more, got none")
+    return specs[0], torch.stack(rows)
+
+
+def _row(module: nn.Module, where: str, loss: str) -> tuple[NetworkSpec, Tensor]:
+    parts: Sequence[Any] = list(module.children()) if isinstance(module, nn.Sequential) else [module]
+    names: list[str] = []
+    linears: list[nn.Linear] = []
+    for part in parts:
+        if isinstance(part, nn.Linear):
+            if len(names) < len(linears):
+                names.append("identity")
+            linears.append(part)
+        elif (name := _name(part)) is not None and len(names) == len(linears) - 1:
+            names.append(name)
+        else:
+            raise SpecError(f"{where} holds {part}; Linear, each with at most one activation of {', '.join(MODULES)}")
+    if not linears:
+        raise SpecError(f"{where} is {module}; a Sequential of Linear and activations expected")
+    names += ["identity"] * (len(linears) - len(names))
+    bias = {linear.bias is not None for linear in linears}
+    if len(bias) > 1:
+        raise SpecError(f"{where}: some Linear have a bias and some have none; all or none expected")
+    for before, after in itertools.pairwise(linears):
+        if before.out_features != after.in_features:
+            raise SpecError(f"{where}: {before} is followed by {after}; equal features expected")
+    spec = NetworkSpec(
+        (linears[0].in_features, *(linear.out_features for linear in linears)),
+        hidden=tuple(names[:-1]),
+        output=names[-1],
+        loss=loss,
+        bias="neuron" if bias.pop() else "none",
+        train_bias=all(linear.bias is None or linear.bias.requires_grad for linear in linears),
+    )
+    pieces = [t.detach() for linear in linears for t in (linear.weight.T.flatten(), linear.bias) if t is not None]
+    return spec, torch.cat(pieces)
+
+
+def _name(module: nn.Module) -> str | None:
+    """The activation that `module` computes with gpubp's constants; None where there is none."""
+    for name, make in MODULES.items():
+        if type(make()) is type(module) and repr(make()) == repr(module):
+            return name
+    return None

@@ -1,0 +1,128 @@
+"""NetworkSpec: what a network is, parsed and checked once; Layout: where its parameters stand in a row."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .activations import ACTIVATIONS
+from .errors import ShapeError, SpecError, lookup, one_of, unknown
+from .losses import LOSSES
+
+BIASES = ("neuron", "layer", "none")
+
+
+class Layer(NamedTuple):
+    """One layer's place in a row: the columns of its weight, I x O, and of its bias, O columns, one, or none."""
+
+    inputs: int
+    outputs: int
+    weight: slice
+    bias: slice
+
+
+def layout(widths: Sequence[int], bias: str) -> list[Layer]:
+    """Layer after layer, the weight before the bias, nothing between."""
+    layers, start = [], 0
+    for inputs, outputs in itertools.pairwise(widths):
+        middle = start + inputs * outputs
+        end = middle + {"neuron": outputs, "layer": 1, "none": 0}[bias]
+        layers.append(Layer(inputs, outputs, slice(start, middle), slice(middle, end)))
+        start = end
+    return layers
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A fully connected network.
+
+    widths: of the inputs, of every hidden layer, of the outputs. hidden: an activation of ACTIVATIONS, or one per
+    hidden layer. output: the activation of the last layer. loss: one of LOSSES; those of logits take
+    output="identity". bias: one per "neuron", one per "layer" (the tutorial's), or "none". train_bias: False freezes
+    the biases. Raises SpecError for whatever cannot be built.
+    """
+
+    widths: tuple[int, ...]
+    hidden: str | tuple[str, ...] = "relu"
+    output: str = "identity"
+    loss: str = "mean_squared_error"
+    bias: str = "neuron"
+    train_bias: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", _widths(self.widths))
+        if not isinstance(self.hidden, str):
+            object.__setattr__(self, "hidden", tuple(self.hidden))
+            if len(self.hidden) != len(self.widths) - 2:
+                raise SpecError(
+                    f"hidden names {len(self.hidden)} activations, {', '.join(map(repr, self.hidden))}; "
+                    f"widths {self.widths} have {len(self.widths) - 2} hidden layers: one name for all, or one each"
+                )
+        for number, name in enumerate(self.activations):
+            where = "output" if number == len(self.activations) - 1 else f"hidden activation of layer {number + 1}"
+            lookup(ACTIVATIONS, name, where)
+        loss = lookup(LOSSES, self.loss, "loss")
+        one_of(BIASES, self.bias, "bias", SpecError)
+        if not isinstance(self.train_bias, bool):
+            raise SpecError(f"train_bias {self.train_bias!r}: True or False expected")
+        if loss.classes and self.widths[-1] < 2:
+            raise SpecError(
+                f"loss {self.loss!r} needs an output per class, two or more; widths {self.widths} end in "
+                f"{self.widths[-1]}; for one yes-or-no output take binary_cross_entropy"
+            )
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """The activation of every layer, the output's last."""
+        hidden = (self.hidden,) * (len(self.widths) - 2) if isinstance(self.hidden, str) else self.hidden
+        return (*hidden, self.output)
+
+    @cached_property
+    def layout(self) -> list[Layer]:
+        """Where the layers' weights and biases stand in a row of parameters."""
+        return layout(self.widths, self.bias)
+
+    @property
+    def size(self) -> int:
+        """P, the number of parameters of one network."""
+        return int(self.layout[-1].bias.stop)
+
+    def layers(self, params: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """params (N, P) -> per layer views (weight (N, I, O), bias (N, O)); bias (N, 1) when one serves a layer, (N, 0)
+        when there is none. Raises ShapeError for another shape."""
+        if params.ndim != 2 or params.shape[1] != self.size:
+            raise ShapeError(f"params {tuple(params.shape)}: (N, {self.size}) expected for widths {self.widths}")
+        return [(params[:, at.weight].unflatten(1, (at.inputs, at.outputs)), params[:, at.bias]) for at in self.layout]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, for YAML and JSON."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NetworkSpec:
+        """What to_dict() gave; raises SpecError for a name that is not a field."""
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise SpecError(unknown("network setting", name, known))
+        return cls(**values)
+
+
+def _widths(widths: Any) -> tuple[int, ...]:
+    try:
+        parsed = tuple(int(width) for width in widths)
+        whole = all(int(width) == width for width in widths)
+    except (TypeError, ValueError):
+        parsed, whole = (), False
+    if not whole or len(parsed) < 2 or min(parsed) < 1:
+        raise SpecError(
+            f"widths {widths!r}: whole numbers of 1 or more expected, those of the inputs, of each hidden layer and of "
+            "the outputs, for instance (64, 32, 10)"
+        )
+    return parsed
