@@ -200,16 +200,16 @@ def forward(spec: NetworkSpec, params: Float[Tensor, "N P"], inputs: Float[Tenso
     for part in blocks(spec, count, min(batch, CHUNK), params.element_size()):
         for first in range(0, batch, CHUNK):
             piece = slice(first, min(first + CHUNK, batch))
-            outs = _forward(spec, params[part], inputs[part, piece])
-            result[part, piece] = outs
+            result[part, piece] = outs(spec, params[part], inputs[part, piece])
     return result
 
 
-def _forward(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
+def outs(spec: NetworkSpec, params: Float[Tensor, "N P"], inputs: Float[Tensor, "N B I"]) -> Float[Tensor, "N B O"]:
+    """The outs of one block of networks on one chunk of samples; shapes are the caller's to check."""
     widths, count = kernel_widths(spec.widths, inputs.shape[1]), len(params)
     layers = widen(spec.layers(doubled(params)), widths)
-    outs = forward_layers(spec, layers, pad(doubled(inputs), (0, widths[0] - spec.widths[0]))).outs
-    return outs[-1][:count, :, : spec.widths[-1]]
+    passed = forward_layers(spec, layers, pad(doubled(inputs), (0, widths[0] - spec.widths[0])))
+    return passed.outs[-1][:count, :, : spec.widths[-1]]
 
 
 @torch.no_grad()

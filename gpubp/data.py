@@ -6,6 +6,7 @@ by the permutation of rng.py. Every batch is full, every sample is seen equally 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -128,10 +129,10 @@ class Dataset:
                 raise ShapeError(
                     f"targets {shape} {self.targets.dtype}: loss {spec.loss!r} needs class numbers (M,), int64"
                 )
-            low, high = int(self.targets.min()), int(self.targets.max())
-            if low < 0 or high >= classes:
+            first, last = int(self.targets.min()), int(self.targets.max())
+            if first < 0 or last >= classes:
                 raise DataError(
-                    f"targets hold classes {low} to {high}; 0 to {classes - 1} expected for {classes} outputs"
+                    f"targets hold classes {first} to {last}; 0 to {classes - 1} expected for {classes} outputs"
                 )
             return
         if len(shape) != self.inputs.ndim or shape[-1] != classes:
@@ -145,6 +146,16 @@ class Dataset:
             raise DataError(f"targets hold {low:g} to {high:g}; hinge needs -1 and 1")
         if spec.loss == "poisson" and low < 0:
             raise DataError(f"targets hold {low:g}; poisson needs 0 or more")
+
+    def fingerprint(self) -> str:
+        """SHA-256 of every number here: whether a run goes on with the data that it began with."""
+        digest = hashlib.sha256()
+        for name in ("inputs", "targets", "sample_weight", "rows", "sizes"):
+            tensor = getattr(self, name)
+            digest.update(f"{name} {None if tensor is None else (tensor.dtype, tuple(tensor.shape))};".encode())
+            if tensor is not None:
+                digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:
         """The same data elsewhere, in another precision; this very object where nothing changes."""

@@ -36,8 +36,8 @@ def philox(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four words for every counter (index, step, layer, stream) under key (seed, ids). All broadcast; int64 of 32
     bits."""
-    c0: Tensor | int
-    c0, c1, c2, c3, k0, k1 = index, step, layer, stream, seed, ids
+    c0, c1, c2, c3 = index, step, layer, stream
+    k0, k1 = seed, ids
     for _ in range(10):
         even, odd = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # wraps at 64 bits; both halves stay right
         c0, c1, c2, c3 = (odd >> 32) & WORD ^ c1 ^ k0, odd & WORD, (even >> 32) & WORD ^ c3 ^ k1, even & WORD
@@ -131,12 +131,12 @@ def _walk(value: Tensor, key: Tensor, a: Tensor | int, b: Tensor | int) -> Tenso
 
 def samples(
     seed: int,
-    ids: Int64[Tensor, "N"],
-    first: Int64[Tensor, "N"],
+    ids: Int64[Tensor, "#N"],
+    first: Int64[Tensor, "#N"],
     count: int,
-    size: Int64[Tensor, "N"] | int,
+    size: Int64[Tensor, "#N"] | int,
     shuffle: bool,
-) -> Int[Tensor, "N count"]:
+) -> Int[Tensor, "#N count"]:
     """Which sample stands at the positions first .. first + count of each network's endless row of passes.
 
     Position p lies in pass p // size; every pass is one permutation of range(size), so every sample is seen equally

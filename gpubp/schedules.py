@@ -56,7 +56,8 @@ def one_cycle(
     the steps, then down to lr / div_factor / final_div_factor, which the last step has. Smith, Topin, 2017."""
     peak, last = pct_start * total - 1, torch.clamp(total - 1, min=1)
     low = lr / div_factor
-    rising = torch.clamp(step / torch.clamp(peak, min=1e-9), 0, 1)
+    least = torch.clamp(peak, min=1e-9)
+    rising = torch.clamp((step + (least - peak)) / least, max=1)  # 1 at once where no step is left to rise in
     falling = torch.clamp((step - peak) / torch.clamp(last - peak, min=1e-9), 0, 1)
     up = lr + (low - lr) * (1 + torch.cos(math.pi * rising)) / 2
     down = low / final_div_factor
@@ -98,8 +99,9 @@ WARMUP = {"warmup": 0.0, "warmup_start": 1 / 3}  # LinearLR's start_factor
 
 
 def warm(step: Tensor, warmup: Tensor, warmup_start: Tensor) -> Tensor:
-    """LinearLR's factor before step `warmup`; 1 from there on."""
-    done = torch.clamp(step / torch.clamp(warmup, min=1e-9), max=1)
+    """LinearLR's factor before step `warmup`; 1 from there on, and at once where `warmup` is 0."""
+    least = torch.clamp(warmup, min=1e-9)
+    done = torch.clamp((step + (least - warmup)) / least, max=1)
     return warmup_start + (1 - warmup_start) * done
 
 

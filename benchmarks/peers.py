@@ -1,0 +1,212 @@
+"""The contenders: each is made from a Problem, advances K steps per call(), and gives params() in gpubp's layout.
+
+They get the same initial weights, minibatches, loss, optimizer and learning rates, and parity() proves it. gpubp reads
+the minibatches from a Dataset in order (shuffle="none"), so that it takes the very ones that the others slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from gpubp import Dataset, TrainConfig
+from gpubp.engines import eager
+from gpubp.state import TrainState
+
+from .updates import Update, torch_optimizer
+from .workloads import Problem, Workload
+
+LONG = 10**9  # steps: no run gets there
+SAMPLE = 16  # networks that `modules` trains; the others would take as long each
+
+VALUES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda net: net, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh,
+}  # fmt: skip
+
+
+class Contender(Protocol):
+    """networks: how many it trains. call(): K steps of each. params(): (networks, P), their rows as they are now."""
+
+    networks: int
+
+    def call(self) -> None: ...  # noqa: D102
+    def params(self) -> Tensor: ...  # noqa: D102
+
+
+class Eager:
+    """gpubp's own engine of raw torch operations. shuffle: as TrainConfig has it."""
+
+    def __init__(self, problem: Problem, shuffle: str = "none") -> None:
+        population = replace(problem.population, params=problem.population.params.clone())
+        self.networks, (self.steps, batch) = population.count, problem.inputs.shape[:2]
+        config = TrainConfig(problem.optimizer, lr=problem.lr, batch_size=batch, steps=LONG, shuffle=shuffle)
+        self.data = Dataset(problem.inputs.flatten(0, 1), problem.targets.flatten(0, 1))
+        self.state = TrainState.start(population, config, self.data)
+        self.state.limit.copy_(self.state.end)
+
+    def call(self) -> None:
+        """K steps."""
+        eager.run(self.state, self.data, self.steps)
+
+    def params(self) -> Tensor:
+        """The rows. Networks that diverged would train no more, and make the others look fast."""
+        if not bool(self.state.running.all()):
+            raise AssertionError(f"{int((~self.state.running).sum())} networks diverged: the figures mean nothing")
+        return self.state.population.params
+
+
+class Modules:
+    """A loop over nn.Module with torch.optim, one network after the other; a sample of them, for each takes as long."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.loss = problem, loss_of(problem)
+        self.networks = min(SAMPLE, problem.population.count)
+        self.modules = [problem.population.network(n) for n in range(self.networks)]
+        rates = [problem.lr[n].item() if isinstance(problem.lr, Tensor) else problem.lr for n in range(self.networks)]
+        self.optimizers = [
+            torch_optimizer(list(module.parameters()), problem.optimizer, rate, fused=False)
+            for module, rate in zip(self.modules, rates)
+        ]
+
+    def call(self) -> None:
+        """K steps of one network before the next: the order that its cache likes."""
+        for module, optimizer in zip(self.modules, self.optimizers):
+            for inputs, target in zip(self.problem.inputs, self.problem.targets):
+                optimizer.zero_grad()
+                self.loss(module(inputs), target).backward()
+                optimizer.step()
+
+    def params(self) -> Tensor:
+        """nn.Linear keeps its weight (O, I)."""
+        return torch.stack([
+            torch.cat([part for linear in module if isinstance(linear, nn.Linear)
+                       for part in (linear.weight.detach().T.flatten(), linear.bias.detach())])
+            for module in self.modules
+        ])  # fmt: skip
+
+
+class Stacked:
+    """What the two below share: per layer a weight (N, I, O) and a bias, of all networks."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.loss, self.networks = problem, loss_of(problem), problem.population.count
+        self.values = [VALUES[name] for name in problem.population.spec.activations]
+        layers = problem.population.spec.layers(problem.population.params)
+        self.flat = [part.clone(memory_format=torch.contiguous_format) for layer in layers for part in layer]
+
+    def params(self) -> Tensor:
+        """Layer after layer, the weight before the bias."""
+        return torch.cat([part.detach().flatten(1) for part in self.flat], 1)
+
+
+class AutogradBmm(Stacked):
+    """baddbmm on stacked weights, autograd, torch.optim; fused: with its fused kernel.
+
+    torch.optim takes no learning rate per network: Update stands in where the networks have their own.
+    """
+
+    def __init__(self, problem: Problem, fused: bool = False) -> None:
+        super().__init__(problem)
+        for number, part in enumerate(self.flat):
+            # (N, 1, O) from the start: adding the dimension in every step would cost autograd a node
+            self.flat[number] = (part if part.ndim == 3 else part[:, None]).requires_grad_()
+        self.layers = list(zip(self.flat[::2], self.flat[1::2]))
+        self.optimizer, self.update = None, None
+        if isinstance(problem.lr, Tensor):
+            self.update = Update(self.flat, problem.optimizer, problem.lr)
+        else:
+            self.optimizer = torch_optimizer(self.flat, problem.optimizer, problem.lr, fused)
+
+    def call(self) -> None:
+        """K steps."""
+        for inputs, target in zip(self.problem.inputs, self.problem.targets):
+            loss = self.forward(inputs, target)
+            if self.optimizer is None:
+                self.update.step(torch.autograd.grad(loss, self.flat))
+            else:
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+
+    def forward(self, inputs: Tensor, target: Tensor) -> Tensor:
+        """The losses of all networks, summed: each then gets its own gradient."""
+        out = inputs.expand(self.networks, -1, -1)
+        for (weight, bias), value in zip(self.layers, self.values):
+            out = value(torch.baddbmm(bias, out, weight))
+        # one long batch of N B samples: the mean over it is the mean of the networks' losses
+        target = target.expand(self.networks, *target.shape).flatten(0, 1)
+        return self.loss(out.flatten(0, 1), target) * self.networks
+
+
+class VmapGrad(Stacked):
+    """torch.func: vmap over the networks of grad of one network's loss, on stacked weights, with Update."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.update = Update(self.flat, problem.optimizer, problem.lr)
+        self.gradients = torch.func.vmap(torch.func.grad(self.one), in_dims=(0, None, None))
+
+    def one(self, flat: list[Tensor], inputs: Tensor, target: Tensor) -> Tensor:
+        """The loss of one network."""
+        out = inputs
+        for weight, bias, value in zip(flat[::2], flat[1::2], self.values):
+            out = value(torch.addmm(bias, out, weight))
+        return self.loss(out, target)
+
+    def call(self) -> None:
+        """K steps."""
+        for inputs, target in zip(self.problem.inputs, self.problem.targets):
+            self.update.step(self.gradients(self.flat, inputs, target))
+
+
+def loss_of(problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of one network in torch's own words: out (B, O), target -> a number."""
+    width = problem.population.spec.widths[-1]
+    return {
+        "cross_entropy": cross_entropy,
+        "mean_squared_error": mse_loss,
+        "half_squared_error": lambda out, target: mse_loss(out, target) * (width / 2),
+    }[problem.population.spec.loss]
+
+
+PEERS: dict[str, Callable[[Problem], Contender]] = {
+    "eager": Eager,
+    "modules": Modules,
+    "autograd_bmm": AutogradBmm,
+    "autograd_bmm_fused": partial(AutogradBmm, fused=True),
+    "vmap_grad": VmapGrad,
+}
+
+
+def names_for(workload: Workload, wanted: list[str]) -> list[str]:
+    """Those of `wanted` that differ from each other on `workload`: torch's fused optimizers have one lr for all."""
+    twice = workload.own_lr and "autograd_bmm" in wanted
+    return [name for name in wanted if not (twice and name == "autograd_bmm_fused")]
+
+
+def parity(workload: Workload, optimizer: str, names: list[str], device: str = "cpu") -> dict[str, float]:
+    """Train 8 networks in float64, four steps in two calls. -> the largest difference of each from the first.
+
+    Raises AssertionError for a contender whose rows are not the first's.
+    """
+    problem = replace(workload, networks=8, steps=2).problem(optimizer, torch.float64, device)
+    rows = {}
+    for name in names:
+        contender = PEERS[name](problem)
+        contender.call()
+        contender.call()
+        rows[name] = contender.params()
+    first = rows[names[0]]
+    if torch.equal(first, problem.population.params):
+        raise AssertionError(f"{names[0]} changed nothing")
+    for name, own in rows.items():
+        torch.testing.assert_close(
+            own, first[: len(own)], rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}, {optimizer}: {text}"
+        )
+    return {name: float((own - first[: len(own)]).abs().max()) for name, own in rows.items()}

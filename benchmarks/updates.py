@@ -1,0 +1,53 @@
+"""The optimizer's step on a list of stacked tensors (N, ...), for the peers that are not gpubp.
+
+torch.optim where one learning rate serves all networks. It takes no learning rate per network, so for that, and for
+gradients that come without autograd, the same arithmetic stands here, elementwise and in place, in as few passes as
+torch operations allow. Defaults are torch.optim's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+
+
+def torch_optimizer(params: Sequence[Tensor], optimizer: str, lr: float, fused: bool) -> torch.optim.Optimizer:
+    """torch's own, either fused into one kernel or operation by operation over all tensors."""
+    rule = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
+    return rule(params, lr=lr, foreach=not fused, fused=fused)
+
+
+class Update:
+    """SGD or Adam with one lr for all, or with a column of them."""
+
+    def __init__(self, params: Sequence[Tensor], optimizer: str, lr: float | Tensor) -> None:
+        self.params, self.adam, self.steps = params, optimizer == "adam", 0
+        own = isinstance(lr, Tensor)
+        self.rates = [lr.to(p).view(-1, *[1] * (p.ndim - 1)) if own else lr for p in params]
+        self.means = [torch.zeros_like(p) for p in params] if self.adam else []
+        self.squares = [torch.zeros_like(p) for p in params] if self.adam else []
+
+    @torch.no_grad()
+    def step(self, grads: Sequence[Tensor]) -> None:
+        """Change the parameters in place."""
+        self.steps += 1
+        for number, (param, grad, rate) in enumerate(zip(self.params, grads, self.rates)):
+            scale, direction = self._adam(number, grad) if self.adam else (1.0, grad)
+            if isinstance(rate, Tensor):
+                param.addcmul_(direction, rate * scale, value=-1)
+            else:
+                param.add_(direction, alpha=-rate * scale)
+
+    def _adam(self, number: int, grad: Tensor) -> tuple[float, Tensor]:
+        mean, square = self.means[number], self.squares[number]
+        mean.lerp_(grad, 1 - BETA1)
+        square.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
+        # Both bias corrections are numbers of the step: they belong in the rate and in eps, not in two passes more.
+        root = math.sqrt(1 - BETA2**self.steps)
+        floor = square.sqrt().add_(EPS * root)
+        return root / (1 - BETA1**self.steps), torch.div(mean, floor, out=floor)

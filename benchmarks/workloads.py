@@ -1,0 +1,83 @@
+"""The workloads W1 to W5: topology, loss, number of networks, minibatch. Inputs and targets are random numbers, drawn
+from a seed: a step costs the same whatever it learns."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gpubp import NetworkSpec, Population
+from gpubp.losses import LOSSES
+
+LR = 1e-3  # small, so that no network diverges in a long run
+
+
+class Problem(NamedTuple):
+    """What every contender starts from; none of them changes it.
+
+    population: the initial weights of N networks. inputs (K, B, I); targets (K, B, O), or class numbers (K, B):
+    minibatch k is that of step k of every call, for all networks. optimizer: "sgd" or "adam", with torch.optim's
+    defaults. lr: a number for all networks, or (N,) float64.
+    """
+
+    population: Population
+    inputs: Tensor
+    targets: Tensor
+    optimizer: str
+    lr: float | Tensor
+
+
+@dataclass(frozen=True)
+class Workload:
+    """N networks, B samples per step, K steps per call. own_lr: every network has a learning rate of its own."""
+
+    widths: tuple[int, ...]
+    hidden: str
+    loss: str
+    networks: int
+    batch: int
+    output: str = "identity"
+    steps: int = 16
+    own_lr: bool = False
+    optimizers: tuple[str, ...] = ("sgd", "adam")
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network."""
+        return NetworkSpec(self.widths, hidden=self.hidden, output=self.output, loss=self.loss)
+
+    @property
+    def flop(self) -> int:
+        """Model FLOP of one step of one network.
+
+        2B sum(IO) forward, as much for the weight gradients, 2B sum(IO) over the layers from the second on for the
+        deltas, 2P for the update. Activations, padding and recomputation do not count, nor do the optimizer's slots.
+        """
+        products = [inputs * outputs for inputs, outputs in itertools.pairwise(self.widths)]
+        return 2 * self.batch * (2 * sum(products) + sum(products[1:])) + 2 * self.spec.size
+
+    def problem(self, optimizer: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Problem:
+        """Weights, minibatches and learning rates, the same at every call, in the given precision."""
+        numbers = torch.Generator().manual_seed(0)
+        shape, width = (self.steps, self.batch), self.widths[-1]
+        inputs = torch.randn(*shape, self.widths[0], generator=numbers, dtype=torch.float64)
+        if LOSSES[self.loss].classes:
+            targets = torch.randint(width, shape, generator=numbers)
+        else:
+            targets = torch.rand(*shape, width, generator=numbers, dtype=torch.float64).to(dtype)
+        lr = LR * torch.logspace(-1, 1, self.networks, dtype=torch.float64) if self.own_lr else LR
+        population = Population.create(self.spec, self.networks, dtype=dtype, device=device)
+        return Problem(population, inputs.to(device, dtype), targets.to(device), optimizer, lr)
+
+
+WORKLOADS = {
+    "W1": Workload((2, 2, 2), "sigmoid", "half_squared_error", 200_000, 1, output="sigmoid"),
+    "W2": Workload((8, 16, 1), "tanh", "mean_squared_error", 10_000, 32),
+    "W3": Workload((16, 64, 64, 4), "relu", "mean_squared_error", 256, 128),
+    "W4": Workload((784, 128, 10), "relu", "cross_entropy", 64, 64),
+    "W5": Workload((64, 32, 10), "relu", "cross_entropy", 1_000, 64, own_lr=True),
+}

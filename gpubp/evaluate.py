@@ -1,0 +1,100 @@
+"""The loss and the metric of N networks over a whole dataset, each network over its own samples, without dropout.
+
+Networks go in blocks that stay in cache, samples in chunks of fixed size, sums in float64: a network's figures do not
+depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .backprop import CHUNK, blocks, errors, outs
+from .data import Batch, Dataset
+from .losses import LOSSES
+from .population import Population
+from .spec import NetworkSpec
+
+METRICS = {"classes": "accuracy", "sign": "accuracy", "r2": "r2"}
+
+
+class Evaluation(NamedTuple):
+    """loss (N,), penalties left out, and metric (N,), float64: accuracy, or R2, which is NaN where targets are
+    constant."""
+
+    loss: Tensor
+    metric: Tensor
+
+
+def metric_name(spec: NetworkSpec) -> str:
+    """What the metric of this specification's loss is called: accuracy or r2."""
+    return METRICS[LOSSES[spec.loss].metric]
+
+
+@torch.no_grad()
+def evaluate(
+    population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor | None = None
+) -> Evaluation:
+    """population's networks on `data`. hyper: TrainConfig.columns; position (N,): their places in the dataset."""
+    spec, params = population.spec, population.params
+    at = torch.arange(len(params), device=params.device) if position is None else position
+    wanted = ("class_weight", *LOSSES[spec.loss].defaults)
+    typed = {name: column.to(params.dtype) for name, column in hyper.items() if name in wanted}
+    parts = [
+        _block(spec, params[part], data, {name: column[part] for name, column in typed.items()}, at[part])
+        for part in blocks(spec, len(params), CHUNK, params.element_size())
+    ]
+    return Evaluation(torch.cat([part.loss for part in parts]), torch.cat([part.metric for part in parts]))
+
+
+def _block(
+    spec: NetworkSpec, params: Tensor, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor
+) -> Evaluation:
+    rule, count = LOSSES[spec.loss], len(params)
+    sums: dict[str, Tensor] = {}
+
+    def add(name: str, value: Tensor) -> None:
+        sums[name] = sums[name] + value if name in sums else value
+
+    for batch in _chunks(data, position):
+        out = outs(spec, params, batch.inputs.expand(count, *batch.inputs.shape[1:]))
+        target = batch.targets.expand(count, *batch.targets.shape[1:])
+        weight = out.new_ones(out.shape[:2]) if batch.weight is None else batch.weight.expand(count, -1)
+        error, _, counted = errors(spec, out, target, weight, hyper)
+        add("error", (error.double() * weight).sum(1))
+        add("counted", weight.double().sum(1) if counted is None else counted.double().sum(1))
+        add("weight", weight.double().sum(1))
+        wide = weight.double()[:, :, None]
+        if rule.metric == "r2":
+            add("target", (target.double() * wide).sum(1))
+            add("square", (target.double() ** 2 * wide).sum(1))
+            add("missed", ((target.double() - out.double()) ** 2 * wide).sum(1))
+        elif rule.metric == "classes":
+            add("hits", ((out.argmax(2) == target) * wide[:, :, 0]).sum(1))
+        else:
+            add("hits", (((out > 0) == (target > 0.5)).double().mean(2) * wide[:, :, 0]).sum(1))
+    scale = 1 / spec.widths[-1] if rule.outputs == "mean" else 1.0
+    if rule.metric == "r2":
+        spread = sums["square"] - sums["target"] ** 2 / sums["weight"][:, None]
+        flat = spread <= 1e-12 * sums["square"]
+        metric = (1 - sums["missed"] / spread.masked_fill(flat, float("nan"))).mean(1)
+    else:
+        metric = sums["hits"] / sums["weight"]
+    return Evaluation(sums["error"] * scale / sums["counted"], metric)
+
+
+def _chunks(data: Dataset, position: Tensor) -> Iterator[Batch]:
+    """All samples of the networks at `position`; where their numbers differ, the short ones end in weights of 0."""
+    for first in range(0, int(data.size(position).max()), CHUNK):
+        if data.rows is None:
+            last = min(first + CHUNK, data.samples)
+            yield data.batch(torch.arange(first, last, device=position.device)[None], position)
+            continue
+        index = data.rows[position, first : first + CHUNK]
+        inside = torch.arange(first, first + index.shape[1], device=position.device) < data.size(position)[:, None]
+        batch = data.batch(index, position)
+        weight = inside.to(batch.inputs.dtype)
+        yield batch._replace(weight=weight if batch.weight is None else batch.weight * weight)

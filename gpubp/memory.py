@@ -1,0 +1,83 @@
+"""What a training takes in memory, before it is tried and after it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from .backprop import BLOCK
+from .config import TrainConfig
+from .errors import OutOfMemoryError
+from .spec import NetworkSpec
+
+COLUMNS = 24  # int64 and float64 numbers per network beside its rows: clocks, hyper-parameters, losses
+
+
+def needed(spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int) -> int:
+    """Bytes to train `count` networks: the population that came, the one in training, its slots, a block's
+    workspace."""
+    rows = 2 + len(config.rule.slots)
+    largest = max(BLOCK, 2 * max(spec.size, config.batch_size * max(spec.widths)) * itemsize)
+    return count * (rows * spec.size * itemsize + COLUMNS * 8) + 16 * largest
+
+
+def available(device: torch.device) -> int | None:
+    """Free bytes on `device`; None where this system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def check(spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, device: torch.device) -> None:
+    """Raise OutOfMemoryError, before anything is allocated, for a population that cannot fit."""
+    free = available(device)
+    if free is not None and needed(spec, config, count, itemsize) > free:
+        raise OutOfMemoryError(message(spec, config, count, itemsize, device))
+
+
+@contextmanager
+def explained(
+    spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, device: torch.device
+) -> Iterator[None]:
+    """Turn what torch raises when memory runs out into an OutOfMemoryError that says what was needed."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in text:
+            raise
+        raise OutOfMemoryError(message(spec, config, count, itemsize, device)) from error
+
+
+def message(spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, device: torch.device) -> str:
+    """What was needed, what there is, and what to change."""
+    bytes_needed, free = needed(spec, config, count, itemsize), available(device)
+    each = (bytes_needed - needed(spec, config, 0, itemsize)) / count
+    slots = len(config.rule.slots)
+    text = (
+        f"{count:,} networks of {'-'.join(map(str, spec.widths))} with {config.optimizer} need {size(bytes_needed)} on "
+        f"{device}: {spec.size:,} parameters and {slots} slots of {itemsize} bytes each, {size(each)} per network"
+    )
+    if free is None:
+        return f"{text}; train fewer networks at once"
+    fit = max(0, int((free - needed(spec, config, 0, itemsize)) / each))
+    advice = f"; {size(free)} are free: train up to {fit:,} networks at once"
+    if slots:
+        advice += ", or take an optimizer without slots (sgd)"
+    return text + advice + (", or float32" if itemsize == 8 else "")
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1.5 GB."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"

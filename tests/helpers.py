@@ -1,0 +1,181 @@
+"""What several test files need: populations and data from a seed, training by the eager engine, comparisons of bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import gpubp
+from gpubp.engines import eager
+from gpubp.state import TrainState
+
+INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda net: net,
+    "sigmoid": functional.sigmoid,
+    "tanh": functional.tanh,
+    "relu": functional.relu,
+    "leaky_relu": functional.leaky_relu,
+    "elu": functional.elu,
+    "selu": functional.selu,
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda net: functional.gelu(net, approximate="tanh"),
+    "softplus": functional.softplus,
+    "softsign": functional.softsign,
+    "hard_tanh": functional.hardtanh,
+    "sine": torch.sin,
+}
+
+
+def _quantile(out: Tensor, target: Tensor, quantile: float = 0.5) -> Tensor:
+    missing = target - out
+    return torch.where(missing > 0, quantile * missing, (quantile - 1) * missing).mean()
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {  # out (B, O), target (B, O) or (B,), of one network
+    "half_squared_error": lambda out, target: functional.mse_loss(out, target, reduction="sum") / (2 * len(out)),
+    "mean_squared_error": functional.mse_loss,
+    "mean_absolute_error": functional.l1_loss,
+    "huber": functional.huber_loss,
+    "log_cosh": lambda out, target: torch.log(torch.cosh(out - target)).mean(),
+    "quantile": _quantile,
+    "poisson": functional.poisson_nll_loss,
+    "hinge": lambda out, target: torch.relu(1 - target * out).mean(),
+    "binary_cross_entropy": functional.binary_cross_entropy_with_logits,
+    "cross_entropy": functional.cross_entropy,
+}
+LOGITS = ("binary_cross_entropy", "cross_entropy", "poisson", "hinge")  # trained on the net of an identity output
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Equal shapes, types and bits: -0 is not 0, and a NaN is itself."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    kind = INTEGERS.get(one.dtype)
+    return (
+        torch.equal(one, other)
+        if kind is None
+        else torch.equal(one.contiguous().view(kind), other.contiguous().view(kind))
+    )
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """torch with another number of threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def population(
+    spec: gpubp.NetworkSpec,
+    count: int | None = None,
+    dtype: torch.dtype = torch.float64,
+    ids: Iterable[int] | None = None,
+    seed: int = 5,
+) -> gpubp.Population:
+    """Networks whose biases are not 0, so that a mistake about them shows."""
+    return gpubp.Population.create(spec, count, seed, "torch_linear", dtype=dtype, ids=ids, init_scale=1.5)
+
+
+def targets(spec: gpubp.NetworkSpec, *shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
+    """Targets that `spec`'s loss allows: class numbers `shape`, or (*shape, O)."""
+    source, width = generator(seed), spec.widths[-1]
+    if gpubp.LOSSES[spec.loss].classes:
+        return torch.randint(width, shape, generator=source)
+    if spec.loss == "hinge":
+        return torch.randint(2, (*shape, width), generator=source).to(dtype) * 2 - 1
+    if spec.loss == "poisson":
+        return torch.randint(5, (*shape, width), generator=source).to(dtype)
+    if spec.loss == "binary_cross_entropy":
+        return torch.rand(*shape, width, generator=source, dtype=torch.float64).to(dtype)
+    return torch.randn(*shape, width, generator=source, dtype=torch.float64).to(dtype)
+
+
+def samples(
+    spec: gpubp.NetworkSpec, *shape: int, dtype: torch.dtype = torch.float64, seed: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Inputs (*shape, I) and targets for them."""
+    inputs = torch.randn(*shape, spec.widths[0], generator=generator(seed), dtype=torch.float64)
+    return inputs.to(dtype), targets(spec, *shape, dtype=dtype, seed=seed + 1)
+
+
+def leaves(spec: gpubp.NetworkSpec, row: Tensor) -> list[Tensor]:
+    """Weight, bias, weight ... of one network (P,) as leaves of autograd; no bias where there is none, none of a frozen
+    one."""
+    parts = []
+    for weight, bias in spec.layers(row[None]):
+        parts += [
+            weight[0].clone().requires_grad_(),
+            bias[0].clone().requires_grad_(spec.train_bias and spec.bias != "none"),
+        ]
+    return parts
+
+
+def reference_out(
+    spec: gpubp.NetworkSpec, parts: Sequence[Tensor], inputs: Tensor, masks: Sequence[Tensor] = ()
+) -> Tensor:
+    """inputs (B, I) -> out (B, O) of one network, in torch.nn.functional's own operations."""
+    out = inputs
+    for number, name in enumerate(spec.activations):
+        weight, bias = parts[2 * number], parts[2 * number + 1]
+        out = functional.linear(out, weight.T, bias.expand(weight.shape[1]) if len(bias) else None)
+        out = ACTIVATIONS[name](out)
+        if masks and number < len(spec.activations) - 1:
+            out = out * masks[number]
+    return out
+
+
+def reference_loss(name: str, out: Tensor, target: Tensor, sample_weight: Tensor | None = None, **hyper: Any) -> Tensor:
+    """The loss of one network; with sample weights (B,) sum(weight * loss of the sample) / sum(weight)."""
+    if "class_weight" in hyper:
+        hyper["weight"] = hyper.pop("class_weight")
+    if sample_weight is None:
+        return LOSSES[name](out, target, **hyper)
+    each = torch.stack([LOSSES[name](out[j : j + 1], target[j : j + 1], **hyper) for j in range(len(out))])
+    return (sample_weight * each).sum() / sample_weight.sum()
+
+
+def reference_row(parts: Sequence[Tensor]) -> Tensor:
+    """The gradients of `parts` as one row (P,); 0 for what is frozen."""
+    return torch.cat([(torch.zeros_like(part) if part.grad is None else part.grad).flatten() for part in parts])
+
+
+def start(population: gpubp.Population, data: gpubp.Dataset, **settings: Any) -> TrainState:
+    """A state whose round is the whole training."""
+    copy = replace(population, params=population.params.clone())
+    state = TrainState.start(copy, gpubp.TrainConfig(**settings), data)
+    state.limit.copy_(state.end)
+    return state
+
+
+def train(
+    population: gpubp.Population, data: gpubp.Dataset, cuts: Sequence[int] | None = None, **settings: Any
+) -> TrainState:
+    """Trained by the eager engine from its first to its last step, in calls of `cuts` steps each."""
+    state = start(population, data, **settings)
+    for steps in cuts or [int(state.end.max())]:
+        eager.run(state, data, steps)
+    return state
+
+
+def one_step(spec: gpubp.NetworkSpec, params: Tensor, inputs: Tensor, target: Tensor, **settings: Any) -> TrainState:
+    """One step of sgd with lr 1 on exactly these samples (N, B, I): what it takes off the params is the gradient."""
+    ids = torch.arange(len(params))
+    settings = {"optimizer": "sgd", "lr": 1.0, "batch_size": inputs.shape[1], "steps": 1, "shuffle": "none", **settings}
+    return train(gpubp.Population(spec, params, 5, ids), gpubp.Dataset(inputs, target), **settings)

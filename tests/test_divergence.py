@@ -1,0 +1,119 @@
+"""A failure is a value: a network whose numbers are no longer finite stops where it was, and changes nobody."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import backprop
+from gpubp.engines import eager
+from gpubp.state import Status
+
+from .helpers import same_bits, start, train
+from .test_independence import BATCH, COUNT, LR, SPECS, STEPS, dataset, differences, networks
+
+EVERYONE = list(range(COUNT))
+
+
+@pytest.mark.parametrize("optimizer", LR)
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_network_that_is_not_finite_leaves_its_neighbours_alone(name: str, optimizer: str, value: float) -> None:
+    spec, data = SPECS[name], dataset(SPECS[name])
+    settings = {"optimizer": optimizer, "lr": LR[optimizer], "batch_size": BATCH, "steps": STEPS}
+    good = train(networks(spec, EVERYONE), data, **settings)
+    broken = networks(spec, EVERYONE)
+    broken.params[3, 1] = value
+    state = train(broken, data, **settings)
+    rest = [n for n in EVERYONE if n != 3]
+    assert not differences(state, rest, good, rest)
+    assert state.status.tolist() == [Status.diverged if n == 3 else Status.running for n in EVERYONE]
+    assert state.diverged_step.tolist() == [0 if n == 3 else -1 for n in EVERYONE]
+    assert state.step[3] == 0
+    assert same_bits(state.population.params[3], broken.params[3])
+    assert not any(slot[3].any() for slot in state.slots)
+    assert state.loss[3].isnan()
+
+
+def last_finite_step(number: int, lr: float, spec: gpubp.NetworkSpec, data: gpubp.Dataset) -> int:
+    """The first step that leaves a loss or a parameter that is not finite, by gradients() alone."""
+    row = networks(spec, [number]).params
+    place = torch.zeros(1, dtype=torch.int64)
+    order = data.order(5, torch.tensor([number]), place, place, STEPS, BATCH, "network")[0].view(STEPS, BATCH)
+    for step, batch in enumerate(order):
+        loss, grad = backprop.gradients(spec, row, data.inputs[batch], data.targets[batch])
+        row = row - lr * grad
+        if not (loss.isfinite() and row.isfinite().all()):
+            return step
+    return -1
+
+
+RATES = [0.01, 1.0, 0.01, 2.0, 10.0, 1e38, 0.01, 1e3, 3e38]
+
+
+@pytest.mark.parametrize("cuts", [[8], [1] * 8, [5, 3], [2, 6]], ids=str)
+def test_the_step_of_divergence_is_found_and_does_not_count(cuts: list[int]) -> None:
+    spec = gpubp.NetworkSpec((5, 16, 2), "relu")
+    data = dataset(spec)
+    settings = {"optimizer": "sgd", "batch_size": BATCH, "steps": STEPS, "lr": RATES}
+    state = train(networks(spec, EVERYONE), data, cuts, **settings)
+    found = [last_finite_step(n, lr, spec, data) for n, lr in enumerate(RATES)]
+    assert len(set(found)) > 3, "networks diverge at different steps"
+    assert state.diverged_step.tolist() == found
+    for number, step in enumerate(found):
+        assert state.status[number] == (Status.running if step < 0 else Status.diverged)
+        assert state.step[number] == (STEPS if step < 0 else step)
+        if step == 0:
+            assert same_bits(state.population.params[number], networks(spec, [number]).params[0])
+            continue
+        alone = train(networks(spec, [number]), data, batch_size=BATCH, optimizer="sgd", lr=RATES[number],
+                      steps=STEPS if step < 0 else step)  # fmt: skip
+        assert not set(differences(alone, [0], state, [number])) - {"status", "diverged_step"}, number
+        assert alone.diverged_step[0] == -1
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam", "amsgrad", "nadam"])
+def test_slots_and_columns_go_back_with_the_row(optimizer: str) -> None:
+    spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
+    settings = {"optimizer": optimizer, "batch_size": BATCH, "steps": STEPS}
+    state = start(networks(spec, EVERYONE), data, **settings)
+    eager.run(state, data, 3)
+    before = [(name, each.clone()) for name, each in state.tensors()]
+    state.hyper["lr"][4] = float("inf")
+    eager.run(state, data, 5)
+    assert (state.step[4], state.diverged_step[4], state.status[4]) == (3, 3, Status.diverged)
+    for (name, each), (_, after) in zip(before, state.tensors()):
+        if name not in ("hyper.lr", "status", "diverged_step"):
+            assert same_bits(each[4], after[4]), name
+    whole = train(networks(spec, EVERYONE), data, **settings)
+    rest = [n for n in EVERYONE if n != 4]
+    assert not differences(state, rest, whole, rest)
+
+
+def test_a_diverged_network_trains_no_more() -> None:
+    spec, data = SPECS["2-2-2"], dataset(SPECS["2-2-2"])
+    broken = networks(spec, EVERYONE)
+    broken.params[0] = float("nan")
+    state = train(broken, data, [2, 2, 4], optimizer="sgd", batch_size=BATCH, steps=STEPS)
+    assert state.step.tolist() == [0] + [STEPS] * (COUNT - 1)
+    assert state.diverged_step.tolist() == [0] + [-1] * (COUNT - 1)
+
+
+def test_all_may_diverge_at_once() -> None:
+    spec, data = SPECS["13-7-3"], dataset(SPECS["13-7-3"])
+    broken = networks(spec, EVERYONE)
+    broken.params[:] = float("inf")
+    state = train(broken, data, optimizer="adam", batch_size=BATCH, steps=STEPS)
+    assert (state.status == Status.diverged).all()
+    assert not state.step.any()
+
+
+def test_networks_of_different_lengths_diverge_where_they_do_alone() -> None:
+    spec = gpubp.NetworkSpec((5, 16, 2), "relu")
+    data, ends = dataset(spec), [5, 8, 2, 8, 1, 8, 7, 3, 8]
+    settings = {"optimizer": "sgd", "batch_size": BATCH}
+    state = train(networks(spec, EVERYONE), data, lr=RATES, steps=ends, **settings)
+    for number, end in enumerate(ends):
+        alone = train(networks(spec, [number]), data, lr=RATES[number], steps=end, **settings)
+        assert not differences(alone, [0], state, [number]), number

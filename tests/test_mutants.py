@@ -1,0 +1,242 @@
+"""Mistakes planted in a copy of the package, each of which the promise test named beside it must find."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+class Mutant(NamedTuple):
+    """`old` occurs once in `file` and becomes `new`; `test` must fail by it."""
+
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+GRADIENT = "test_gradient.py::test_the_gradient_is_autograds"
+STEP = "test_step.py::test_"
+MUTANTS = {
+    "the update adds": Mutant(
+        "optimizers.py",
+        "param.addcmul_(rates.direction, direction, value=-1)",
+        "param.addcmul_(rates.direction, direction)",
+        "test_optimizers.py::test_an_optimizer_is_torchs_on_given_gradients[sgd]",
+    ),
+    "the delta passes the weights untransposed": Mutant(
+        "backprop.py",
+        "delta = product(delta, layers[number][0].mT)",
+        "delta = product(delta, layers[number][0])",
+        "test_gradient.py::test_each_hidden_layer_may_have_its_own_activation",
+    ),
+    "a slope is missing": Mutant(
+        "backprop.py",
+        "delta *= ACTIVATIONS[spec.activations[number - 1]].slope(passed.nets[number - 1], passed.outs[number - 1])",
+        "pass",
+        f"{GRADIENT}[tanh-mean_squared_error-neuron-trained]",
+    ),
+    "the output's slope is missing": Mutant(
+        "backprop.py",
+        "delta = delta * ACTIVATIONS[spec.output].slope(net, out)",
+        "pass",
+        "test_gradient.py::test_the_gradient_passes_an_output_activation[sigmoid-half_squared_error]",
+    ),
+    "layerwise takes the stale weights": Mutant(
+        "engines/eager.py",
+        'if self.config.update_order == "layerwise":',
+        'if self.config.update_order == "never":',
+        f"{STEP}layerwise_updates_a_layer_before_the_delta_below_it[neuron]",
+    ),
+    "simultaneous takes the new weights": Mutant(
+        "engines/eager.py",
+        'if self.config.update_order == "layerwise":',
+        'if self.config.update_order == "layerwise" or "clip_norm" not in self.typed:',
+        f"{STEP}a_step_of_sgd_takes_off_the_gradient",
+    ),
+    "the loss is a sum, not a mean": Mutant(
+        "backprop.py",
+        "loss, delta = error.sum(1) * (scale / batch), slope * (scale / batch)",
+        "loss, delta = error.sum(1) * scale, slope * scale",
+        f"{GRADIENT}[tanh-mean_squared_error-neuron-trained]",
+    ),
+    "outputs are summed where a mean is due": Mutant(
+        "backprop.py",
+        'scale = 1 / width if rule.outputs == "mean" else 1.0',
+        "scale = 1.0",
+        f"{GRADIENT}[tanh-mean_squared_error-neuron-trained]",
+    ),
+    "the bias is skipped": Mutant(
+        "backprop.py",
+        "nets.append(product(belows[-1], weight, bias))",
+        "nets.append(product(belows[-1], weight))",
+        f"{GRADIENT}[tanh-mean_squared_error-neuron-trained]",
+    ),
+    "Adam's correction is a step behind": Mutant(
+        "optimizers.py",
+        "    root = torch.sqrt(1 - power2)\n",
+        "    root = torch.sqrt(1 - power2 * beta2)\n",
+        "test_optimizers.py::test_an_optimizer_is_torchs_on_given_gradients[adam]",
+    ),
+    "momentum forgets its velocity": Mutant(
+        "optimizers.py",
+        "    return velocity, velocity\n",
+        "    return velocity, grad\n",
+        "test_optimizers.py::test_networks_train_as_with_one_torch_optimizer_each[momentum-neuron]",
+    ),
+    "weight decay of AdamW passes the gradient": Mutant(
+        "optimizers.py",
+        "adam_prepare, decoupled=True, weight_decay=1e-2)",
+        "adam_prepare, weight_decay=1e-2)",
+        "test_optimizers.py::test_an_optimizer_is_torchs_on_given_gradients[adamw]",
+    ),
+    "label smoothing spares the target's class": Mutant(
+        "losses.py",
+        "each = own * (label_smoothing / classes)",
+        "each = own * (label_smoothing / (classes - 1))",
+        "test_gradient.py::test_each_network_may_have_its_own_loss_hyper_parameter[plain-label_smoothing]",
+    ),
+    "the softmax is not shifted": Mutant(
+        "losses.py",
+        "shifted = out - out.amax(-1, keepdim=True)",
+        "shifted = out",
+        "test_gradient.py::test_no_loss_is_nan_for_logits_of_10000[cross_entropy-float32]",
+    ),
+    "dropout does not scale the rest": Mutant(
+        "engines/eager.py",
+        "(1 / (1 - chance)).to(self.loss.dtype)",
+        "torch.ones_like(chance).to(self.loss.dtype)",
+        f"{STEP}dropout_takes_the_words_of_the_format_and_scales_the_rest",
+    ),
+    "dropout drops outs but not deltas": Mutant(
+        "backprop.py",
+        "                delta *= masks[number - 1]\n",
+        "                pass\n",
+        "test_gradient.py::test_dropout_masks_multiply_outs_and_deltas[tanh-mean_squared_error]",
+    ),
+    "the norm is clipped layer by layer": Mutant(
+        "engines/eager.py",
+        "            self.clip_norms(gradients)\n",
+        "            for each in gradients:\n                self.clip_norms({each: gradients[each]})\n",
+        f"{STEP}clip_norm_limits_the_norm_of_a_whole_network",
+    ),
+    "a frozen bias is trained": Mutant(
+        "engines/eager.py",
+        "if self.spec.train_bias:",
+        "if True:",
+        f"{STEP}frozen_biases_stay_whatever_the_optimizer_does[neuron-adamw]",
+    ),
+    "a frozen bias has a gradient": Mutant(
+        "backprop.py",
+        "    if not spec.train_bias:\n",
+        "    if False:\n",
+        f"{GRADIENT}[tanh-mean_squared_error-neuron-frozen]",
+    ),
+    "padding's gradients leak into clipped norms": Mutant(
+        "engines/eager.py",
+        "grad_weight[:, self.spec.widths[number] :].zero_()",
+        "pass",
+        f"{STEP}clip_norm_limits_the_norm_of_a_whole_network",
+    ),
+    "sample weights are not normalised": Mutant(
+        "backprop.py",
+        "share = scale / (total + (total == 0))",
+        "share = scale / batch * torch.ones_like(total)",
+        "test_gradient.py::test_sample_weights_make_a_weighted_mean[huber]",
+    ),
+    "the schedule is a step ahead": Mutant(
+        "engines/eager.py",
+        "step = self.now[:, None].double()",
+        "step = self.now[:, None].double() + 1",
+        "test_schedules.py::test_the_engine_takes_the_rate_of_each_networks_own_step",
+    ),
+    "the cosine ends a step early": Mutant(
+        "schedules.py",
+        "done = torch.clamp(step / torch.clamp(total, min=1), max=1)",
+        "done = torch.clamp(step / torch.clamp(total - 1, min=1), max=1)",
+        "test_schedules.py::test_a_schedule_is_torchs_for_50_steps[cosine-plain]",
+    ),
+    "all networks draw the same order": Mutant(
+        "data.py",
+        'own = ids if shuffle == "network"',
+        'own = ids[:1].expand_as(ids) if shuffle == "network"',
+        "test_independence.py::test_a_network_is_the_same_alone_and_among_any_others_in_any_order[2-2-2-sgd-network]",
+    ),
+    "a network that diverged keeps its step": Mutant(
+        "engines/eager.py",
+        "                mine[good] = new[good]\n",
+        "                mine.copy_(new)\n",
+        "test_divergence.py::test_slots_and_columns_go_back_with_the_row[adam]",
+    ),
+    "one network's NaN reaches the sum of all": Mutant(
+        "engines/eager.py",
+        "self.fault + loss * 0",
+        "self.fault + loss.sum() * 0",
+        "test_divergence.py::test_a_network_that_is_not_finite_leaves_its_neighbours_alone[nan-5-33-2-sgd]",
+    ),
+    "a lone network is not doubled": Mutant(
+        "engines/eager.py",
+        "return tensor[:count] if count > 1 else torch.cat((tensor[:1], tensor[:1]))",
+        "return tensor[:count] * (1 + 2.0**-18 * (count == 1))",
+        "test_independence.py::test_a_network_is_the_same_alone_and_among_any_others_in_any_order[5-33-2-adam-none]",
+    ),
+}
+
+
+def copy(folder: Path) -> None:
+    """The package and its tests, to be broken there."""
+    for name in ("gpubp", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "test_mutants.py"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+
+def run(folder: Path, *tests: str) -> tuple[int, list[str], str]:
+    """pytest's exit code, the tests that failed, and what it printed; the copy in `folder` is what it imports."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--tb=line",
+        *(test if test == "-x" else f"tests/{test}" for test in tests),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    return done.returncode, re.findall(r"^FAILED tests/(\S+)", done.stdout, re.MULTILINE), done.stdout + done.stderr
+
+
+def test_without_a_mistake_the_named_tests_pass(tmp_path: Path) -> None:
+    copy(tmp_path)
+    (tmp_path / "tests" / "test_copy.py").write_text(
+        "import pathlib, gpubp\n\ndef test_the_copy_is_what_is_imported() -> None:\n"
+        "    assert pathlib.Path(gpubp.__file__).parents[1] == pathlib.Path(__file__).parents[1]\n"
+    )
+    code, failed, printed = run(tmp_path, "test_copy.py", *sorted({mutant.test for mutant in MUTANTS.values()}))
+    assert (code, failed) == (0, []), printed
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_planted_mistake_is_found_by_the_test_that_names_it(name: str, tmp_path: Path) -> None:
+    mutant = MUTANTS[name]
+    copy(tmp_path)
+    source = tmp_path / "gpubp" / mutant.file
+    text = source.read_text()
+    assert text.count(mutant.old) == 1, "the planted text must stand in the source exactly once"
+    source.write_text(text.replace(mutant.old, mutant.new))
+    code, failed, printed = run(tmp_path, "-x", mutant.test)
+    assert code == 1, printed
+    assert len(failed) == 1
+    assert failed[0] == mutant.test or failed[0].startswith(mutant.test + "["), printed

@@ -1,0 +1,268 @@
+"""Random numbers are Philox's, and their format never changes: literals here are frozen."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import gpubp
+from gpubp import rng
+from gpubp.errors import ConfigError
+from gpubp.rng import DROPOUT, EVERYBODY, ORDER, ROUNDS, WORD
+
+IDS = torch.tensor([0, 7, 123456])
+PI = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0)
+KNOWN = [  # counter and key; the answer. Random123's kat_vectors, philox4x32 10
+    ((0,) * 6, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((WORD,) * 6, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (PI, (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
+]
+
+
+def philox(counter: tuple[int, ...], key: tuple[int, int]) -> list[int]:
+    """The definition, in whole numbers of Python."""
+    (c0, c1, c2, c3), (k0, k1) = counter, key
+    for _ in range(10):
+        low, high = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = (high >> 32) ^ c1 ^ k0, high & WORD, (low >> 32) ^ c3 ^ k1, low & WORD
+        k0, k1 = (k0 + 0x9E3779B9) & WORD, (k1 + 0xBB67AE85) & WORD
+    return [c0, c1, c2, c3]
+
+
+def signed(word: int) -> int:
+    """32 bits as an int32."""
+    return (word + 2**31 & WORD) - 2**31
+
+
+def permute(place: int, size: int, key: int) -> int:
+    """The definition, in whole numbers of Python that wrap at 32 bits."""
+    a = math.isqrt(size - 1) + 1
+    b = -(-size // a)
+    while True:
+        left, right = divmod(place, b)
+        for number, constant in enumerate(ROUNDS):
+            source, digit, radix = (right, left, a) if number % 2 == 0 else (left, right, b)
+            hashed = signed(((key ^ constant) + source) * -1640531535)
+            hashed = signed((hashed ^ hashed >> 15) * 739982445)
+            moved = (digit + ((hashed >> 16 & 0xFFFF) * radix >> 16)) % radix
+            left, right = (moved, source) if number % 2 == 0 else (source, moved)
+        place = left * b + right
+        if place < size:
+            return place
+
+
+def sample(seed: int, own: int, position: int, size: int) -> int:
+    """Which sample stands at `position` of network `own`'s row of passes."""
+    number, place = divmod(position, size)
+    key = philox((number & WORD, number >> 32, 0, ORDER), (seed, own))[0]
+    return permute(place, size, signed(key))
+
+
+def key(number: int) -> Tensor:
+    return torch.tensor(number, dtype=torch.int32)
+
+
+def everything(size: int) -> Tensor:
+    return torch.arange(size, dtype=torch.int32)
+
+
+@pytest.mark.parametrize(("given", "answer"), KNOWN, ids=["zeros", "ones", "pi"])
+def test_philox_gives_the_known_answers(given: tuple[int, ...], answer: tuple[int, ...]) -> None:
+    assert philox(given[:4], given[4:]) == list(answer)
+    found = rng.philox(*(torch.tensor([number]) for number in given))
+    assert tuple(int(word) for word in found) == answer
+
+
+def test_words_are_philox_at_the_counters_of_the_format() -> None:
+    step = torch.tensor([0, 5, 2**31])
+    found = rng.words(42, IDS, 6, 3, DROPOUT, step)
+    for row, own, when in zip(found.tolist(), IDS.tolist(), step.tolist()):
+        assert row == [philox((i // 4, when, 3, DROPOUT), (42, own))[i % 4] for i in range(6)]
+    assert found[:, :4].equal(rng.words(42, IDS, 4, 3, DROPOUT, step)), "a longer sequence starts like a shorter one"
+
+
+def test_words_never_change() -> None:
+    assert rng.words(42, IDS, 6, 3, DROPOUT, torch.tensor([0, 5, 2**31])).tolist() == [
+        [3613436405, 3827781737, 2256024068, 2486222280, 2071480676, 2200446093],
+        [3023034942, 3196176013, 2128586254, 1778704323, 2238797388, 3589786218],
+        [3214977183, 4122538464, 614120608, 2395029799, 195744370, 2578269313],
+    ]
+    assert rng.words(0, IDS[:1], 5, 0, 0).tolist() == [[1713891541, 3781805453, 3159862348, 2600524760, 4175744164]]
+
+
+def test_uniform_numbers_never_change() -> None:
+    assert [[number.hex() for number in row] for row in rng.uniform(42, IDS, 3, 1).tolist()] == [
+        ["0x1.499bb4c000000p-7", "0x1.028f489c00000p-3", "0x1.db4581c400000p-3"],
+        ["0x1.0d864efc00000p-3", "0x1.457fd58200000p-2", "0x1.8afaae2e00000p-2"],
+        ["0x1.033c1b8100000p-1", "0x1.abd04b7800000p-4", "0x1.55f078bc00000p-3"],
+    ]
+
+
+def test_normal_numbers_never_change() -> None:
+    """But for the last bits: another processor's log, cos and sin may round otherwise."""
+    frozen = [
+        ["0x1.10582d1613747p+1", "0x1.14a7e6993d690p+1", "-0x1.a211c09521ea7p-2"],
+        ["-0x1.aa83233c725f2p-1", "0x1.d564cc69824c9p+0", "0x1.d6fbac51f095cp-1"],
+        ["0x1.d9449b205198cp-1", "0x1.6c79df89519cep-1", "0x1.a554fa076a446p+0"],
+    ]
+    for row, own in zip(rng.normal(42, IDS, 3, 1).tolist(), frozen):
+        assert row == pytest.approx([float.fromhex(number) for number in own], rel=1e-14)
+
+
+def test_the_ends_of_uniform_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    for word in (0, WORD):
+        monkeypatch.setattr(rng, "words", lambda *_, word=word: torch.full((1, 2), word))
+        assert 0 < rng.uniform(0, IDS[:1], 2, 0).min() <= rng.uniform(0, IDS[:1], 2, 0).max() < 1
+        assert rng.normal(0, IDS[:1], 2, 0).isfinite().all()
+
+
+def test_uniform_and_normal_have_the_moments_of_their_names() -> None:
+    uniform, normal = (draw(1, torch.arange(50), 4000, 0) for draw in (rng.uniform, rng.normal))
+    count = uniform.numel()
+    for power, moment in ((1, 1 / 2), (2, 1 / 3), (3, 1 / 4), (4, 1 / 5)):
+        assert uniform.pow(power).mean().item() == pytest.approx(moment, abs=5 / math.sqrt(12 * count))
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert normal.pow(power).mean().item() == pytest.approx(moment, abs=5 * math.sqrt(variance / count))
+
+
+def test_every_part_of_a_counter_and_key_matters() -> None:
+    base = {"index": 1, "step": 2, "layer": 3, "stream": 0, "seed": 5, "ids": 6}
+    seen = set()
+    for name in (None, *base):
+        given = {key: torch.tensor([value + (key == name)]) for key, value in base.items()}
+        seen.add(tuple(int(word) for word in rng.philox(**given)))
+    assert len(seen) == len(base) + 1
+
+
+PERMUTATIONS = {
+    (10, 0): [5, 8, 6, 2, 7, 3, 9, 0, 1, 4],
+    (13, -5): [6, 7, 0, 4, 5, 3, 1, 2, 12, 10, 9, 8, 11],
+    (1, 9): [0],
+    (300, 123456789): [36, 21, 194, 287, 202, 54, 296, 239, 256, 71, 148, 153, 227, 207, 0, 121, 219, 229, 182, 24],
+}
+
+
+@pytest.mark.parametrize(("size", "number"), PERMUTATIONS)
+def test_permutations_never_change(size: int, number: int) -> None:
+    found = rng.permute(everything(size), size, key(number)).tolist()
+    assert found[:20] == PERMUTATIONS[size, number]
+    assert found == [permute(place, size, number) for place in range(size)]
+
+
+def test_a_permutation_takes_every_place_once() -> None:
+    for size in range(1, 301):
+        assert rng.permute(everything(size), size, key(77 * size)).sort()[0].equal(everything(size)), size
+
+
+@pytest.mark.parametrize("size", [4_096, 65_537, 1_000_003, 4_194_305])
+def test_a_large_permutation_takes_every_place_once(size: int) -> None:
+    found = rng.permute(everything(size), size, key(-size))
+    assert found.sort()[0].equal(everything(size))
+    assert found[:200].tolist() == [permute(place, size, -size) for place in range(200)]
+
+
+def test_the_largest_permutation_keeps_within_32_bits() -> None:
+    for size in (rng.LARGEST - 1, 2**29 + 1):
+        place = everything(300) * (size // 300)
+        found = rng.permute(place, size, key(5)).tolist()
+        assert found == [permute(each, size, 5) for each in place.tolist()]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 7, 10])
+def test_every_place_is_equally_likely(size: int) -> None:
+    """Chi-square of where each sample goes over 20,000 keys; its 99.99 % quantile by Wilson and Hilferty, 1931."""
+    keys = rng.philox(torch.arange(20_000), torch.tensor(0), 0, ORDER, 3, 4)[0].int()[:, None]
+    found = rng.permute(everything(size)[None].expand(20_000, -1), size, keys)
+    counts = torch.stack([(found == place).sum(0) for place in range(size)]).double()
+    expected = 20_000 / size
+    chi, free = ((counts - expected) ** 2 / expected).sum().item(), (size - 1) ** 2
+    assert chi < free * (1 - 2 / (9 * free) + 3.72 * math.sqrt(2 / (9 * free))) ** 3
+
+
+def test_every_order_of_four_samples_is_equally_likely() -> None:
+    keys = rng.philox(torch.arange(48_000), torch.tensor(0), 0, ORDER, 5, 6)[0].int()[:, None]
+    found = rng.permute(everything(4)[None].expand(48_000, -1), 4, keys).long()
+    counts = (found * torch.tensor([64, 16, 4, 1])).sum(1).unique(return_counts=True)[1].double()
+    assert len(counts) == 24
+    assert ((counts - 2000) ** 2 / 2000).sum().item() < 55  # 23 degrees of freedom: 99.98 %
+
+
+def test_samples_never_change() -> None:
+    first = torch.tensor([0, 8, 2**35 + 3])
+    assert rng.samples(42, IDS, first, 12, 10, True).tolist() == [
+        [6, 0, 3, 2, 4, 7, 9, 5, 8, 1, 2, 1],
+        [3, 2, 4, 0, 2, 8, 6, 3, 7, 1, 5, 9],
+        [9, 3, 4, 1, 6, 5, 0, 2, 7, 8, 2, 7],
+    ]
+    sizes = torch.tensor([10, 4, 999])
+    ragged = [[6, 0, 3, 2, 4, 7], [2, 1, 0, 3, 1, 2], [912, 858, 274, 73, 261, 497]]
+    assert rng.samples(42, IDS, first, 6, sizes, True).tolist() == ragged
+
+
+@pytest.mark.parametrize("start", [0, 3, 2**31 - 7, 2**31 + 11, 2**40 + 1, 2**62 - 1000])
+def test_samples_are_those_of_the_format_however_late(start: int) -> None:
+    first = torch.tensor([start, start + 5, start + 100])
+    for sizes in ([10, 10, 10], [1, 7, 300]):
+        found = rng.samples(42, IDS, first, 9, torch.tensor(sizes), True).tolist()
+        for row, own, begin, size in zip(found, IDS.tolist(), first.tolist(), sizes):
+            assert row == [sample(42, own, begin + j, size) for j in range(9)]
+
+
+def test_passes_beyond_the_largest_word_have_orders_of_their_own() -> None:
+    one = rng.samples(1, IDS[:1], torch.tensor([50 * 3]), 50, 50, True)
+    late = rng.samples(1, IDS[:1], torch.tensor([50 * (2**32 + 3)]), 50, 50, True)
+    assert not one.equal(late)
+    assert late[0].sort()[0].tolist() == list(range(50))
+
+
+@pytest.mark.parametrize("size", [1, 2, 9, 100])
+def test_every_sample_comes_once_per_pass(size: int) -> None:
+    found = rng.samples(3, IDS, torch.zeros(3, dtype=torch.int64), 6 * size, size, True)
+    for passed in found.unflatten(1, (6, size)).unbind(1):
+        assert passed.sort(1)[0].equal(everything(size).expand(3, -1))
+    if size > 2:
+        assert len({tuple(row) for row in found.view(-1, size).tolist()}) == 18, "six passes of three networks differ"
+
+
+def test_batches_cross_passes_without_a_gap() -> None:
+    whole = rng.samples(3, IDS, torch.zeros(3, dtype=torch.int64), 70, 10, True)
+    pieces = [rng.samples(3, IDS, torch.full((3,), 7 * step), 7, 10, True) for step in range(10)]
+    assert torch.cat(pieces, 1).equal(whole)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("size", [1, 5, 33])
+def test_a_size_for_all_is_the_same_as_each_its_own(size: int, shuffle: bool) -> None:
+    first = torch.tensor([0, 4, 2**33])
+    found = [rng.samples(3, IDS, first, 40, each, shuffle) for each in (size, torch.full((3,), size))]
+    assert found[0].equal(found[1])
+
+
+def test_without_shuffling_samples_come_in_order() -> None:
+    first = torch.tensor([0, 4, 2**33])
+    assert rng.samples(3, IDS, first, 5, 6, False).tolist() == [
+        [(begin + j) % 6 for j in range(5)] for begin in first.tolist()
+    ]
+
+
+def test_a_network_draws_the_same_samples_alone_and_among_others() -> None:
+    first, sizes = torch.tensor([11, 4, 999]), torch.tensor([5, 33, 7])
+    together = rng.samples(3, IDS, first, 40, sizes, True)
+    for n in range(3):
+        own = slice(n, n + 1)
+        assert rng.samples(3, IDS[own], first[own], 40, sizes[own], True).equal(together[own])
+        assert rng.samples(3, IDS[own], first[own], 40, int(sizes[n]), True).equal(together[own])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True, "7", None])
+def test_a_seed_that_is_no_32_bit_number_is_refused(seed: object) -> None:
+    with pytest.raises(ConfigError, match="whole number from 0 to 4294967295"):
+        rng.check_seed(seed)
+
+
+def test_nobody_may_have_the_id_whose_order_all_share() -> None:
+    with pytest.raises(ConfigError, match="from 0 to 4294967294"):
+        gpubp.Population.create(gpubp.NetworkSpec((2, 2)), ids=[EVERYBODY])

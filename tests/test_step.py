@@ -1,0 +1,206 @@
+"""One step of the engine is what torch makes of the same samples, penalties, limits and dropout."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import gpubp
+from gpubp import rng
+from gpubp.engines import eager
+
+from .helpers import (
+    leaves,
+    one_step,
+    population,
+    reference_loss,
+    reference_out,
+    reference_row,
+    same_bits,
+    samples,
+    start,
+    train,
+)
+from .tolerances import GRADIENT
+
+SPECS = [
+    gpubp.NetworkSpec((4, 6, 5, 3), "tanh", loss="half_squared_error"),
+    gpubp.NetworkSpec((4, 6, 5, 3), "relu", loss="cross_entropy", bias="layer"),
+    gpubp.NetworkSpec((33, 7, 3), "sigmoid", bias="none"),
+    gpubp.NetworkSpec((4, 6, 3), "silu", loss="huber", train_bias=False),
+]
+COLUMN = torch.tensor([0.0, 0.03, 0.4], dtype=torch.float64)
+
+
+def batch(spec: gpubp.NetworkSpec) -> tuple[Tensor, Tensor, Tensor]:
+    return population(spec, 3).params, *samples(spec, 3, 6)
+
+
+def penalised(spec: gpubp.NetworkSpec, parts: list[Tensor], l1: float, l2: float) -> Tensor:
+    """l1 |w| + l2 / 2 w^2 over weights, which are every other part."""
+    return sum(l1 * weight.abs().sum() + l2 / 2 * weight.square().sum() for weight in parts[::2])
+
+
+def check(spec: gpubp.NetworkSpec, losses: list[Tensor], lists: list[list[Tensor]], **settings: object) -> None:
+    """One step of sgd with lr 1 takes off the gradients in `lists`, and reports `losses`."""
+    params, inputs, target = batch(spec)
+    state = one_step(spec, params, inputs, target, **settings)
+    torch.testing.assert_close(state.loss, torch.stack(losses).detach(), **GRADIENT)
+    moved = params - state.population.params
+    torch.testing.assert_close(moved, torch.stack([reference_row(parts) for parts in lists]), **GRADIENT)
+
+
+def references(spec: gpubp.NetworkSpec, l1: Tensor | None = None, l2: Tensor | None = None):
+    """Loss and differentiated parts of the three networks of batch()."""
+    params, inputs, target = batch(spec)
+    losses, lists = [], []
+    for n in range(3):
+        parts = leaves(spec, params[n])
+        loss = reference_loss(spec.loss, reference_out(spec, parts, inputs[n]), target[n])
+        terms = [0.0 if column is None else float(column[n]) for column in (l1, l2)]
+        loss = loss + penalised(spec, parts, *terms)
+        loss.backward()
+        losses.append(loss)
+        lists.append(parts)
+    return losses, lists
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_a_step_of_sgd_takes_off_the_gradient(spec: gpubp.NetworkSpec) -> None:
+    check(spec, *references(spec))
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_l1_and_l2_are_terms_of_the_loss_over_weights_alone(spec: gpubp.NetworkSpec) -> None:
+    check(spec, *references(spec, l1=COLUMN), l1=COLUMN)
+    check(spec, *references(spec, l2=COLUMN), l2=COLUMN)
+    both = COLUMN.flip(0)
+    check(spec, *references(spec, COLUMN, both), l1=COLUMN, l2=both)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_clip_norm_limits_the_norm_of_a_whole_network(spec: gpubp.NetworkSpec) -> None:
+    limits = torch.tensor([0.05, 0.5, 1e3], dtype=torch.float64)
+    losses, lists = references(spec, l2=COLUMN)
+    before = [reference_row(parts).norm() for parts in lists]
+    assert before[0] > limits[0]
+    assert before[2] < limits[2]
+    for parts, limit in zip(lists, limits.tolist()):
+        torch.nn.utils.clip_grad_norm_([part for part in parts if part.grad is not None], limit)
+    check(spec, losses, lists, clip_norm=limits, l2=COLUMN)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_clip_value_limits_each_number_and_comes_before_clip_norm(spec: gpubp.NetworkSpec) -> None:
+    limits = torch.tensor([0.01, 0.1, 1e3], dtype=torch.float64)
+    losses, lists = references(spec)
+    for parts, limit in zip(lists, limits.tolist()):
+        torch.nn.utils.clip_grad_value_(parts, limit)
+    check(spec, losses, lists, clip_value=limits)
+    for parts in lists:
+        torch.nn.utils.clip_grad_norm_([part for part in parts if part.grad is not None], 0.08)
+    check(spec, losses, lists, clip_value=limits, clip_norm=0.08)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_dropout_takes_the_words_of_the_format_and_scales_the_rest(spec: gpubp.NetworkSpec) -> None:
+    chance, when = torch.tensor([0.0, 0.25, 0.7], dtype=torch.float64), 11
+    params, inputs, target = batch(spec)
+    data = gpubp.Dataset(inputs, target)
+    state = start(gpubp.Population(spec, params, 5, torch.tensor([4, 0, 9])), data, optimizer="sgd", lr=1.0,
+                  batch_size=6, steps=when + 1, shuffle="none", dropout=chance)  # fmt: skip
+    state.step.fill_(when)
+    eager.run(state, data, 1)
+    losses, rows = [], []
+    for n in range(3):
+        masks = []
+        for layer, width in enumerate(spec.widths[1:-1]):
+            words = rng.words(5, state.population.ids[n : n + 1], 6 * width, layer, rng.DROPOUT, torch.tensor([when]))
+            kept = words[0].view(6, width).double() / 2**32 >= chance[n]
+            masks.append(kept / (1 - chance[n]))
+        parts = leaves(spec, params[n])
+        loss = reference_loss(spec.loss, reference_out(spec, parts, inputs[n], masks), target[n])
+        loss.backward()
+        losses.append(loss.detach())
+        rows.append(reference_row(parts))
+    torch.testing.assert_close(state.loss, torch.stack(losses), **GRADIENT)
+    torch.testing.assert_close(params - state.population.params, torch.stack(rows), **GRADIENT)
+
+
+def test_dropout_drops_as_many_as_it_says_and_others_at_every_step() -> None:
+    spec = gpubp.NetworkSpec((3, 50, 40, 2), "sigmoid")
+    chance = torch.tensor([0.1, 0.5, 0.9])
+    data = gpubp.Dataset(*samples(spec, 100))
+    state = start(population(spec, 3), data, batch_size=100, steps=2, dropout=chance)
+    block = eager.Block(state, spec.widths)
+    first = block.masks(100)
+    block.now = block.now + 1
+    for mask, later in zip(first, block.masks(100)):
+        torch.testing.assert_close((mask == 0).double().mean((1, 2)), chance.double(), rtol=0, atol=0.02)
+        assert not torch.equal(mask, later)
+        assert not torch.equal(mask[0] > 0, mask[1] > 0)
+
+
+@pytest.mark.parametrize("bias", ["neuron", "layer"])
+def test_layerwise_updates_a_layer_before_the_delta_below_it(bias: str) -> None:
+    spec = gpubp.NetworkSpec((4, 6, 3), "tanh", bias=bias)
+    params, inputs, target = batch(spec)
+    state = one_step(spec, params, inputs, target, update_order="layerwise")
+    for n in range(3):
+        (low, low_bias), (top, top_bias) = ((w[n], b[n]) for w, b in spec.layers(params))
+        out = torch.tanh(inputs[n] @ low + low_bias)
+        delta = 2 * (out @ top + top_bias - target[n]) / target[n].numel()
+        top = top - out.T @ delta
+        below = delta @ top.T * (1 - out**2)
+        found = [w[n] for w, _ in spec.layers(state.population.params)]
+        torch.testing.assert_close(found[1], top, **GRADIENT)
+        torch.testing.assert_close(found[0], low - inputs[n].T @ below, **GRADIENT)
+
+
+@pytest.mark.parametrize("optimizer", gpubp.OPTIMIZERS)
+@pytest.mark.parametrize("bias", ["neuron", "layer"])
+def test_frozen_biases_stay_whatever_the_optimizer_does(optimizer: str, bias: str) -> None:
+    spec = gpubp.NetworkSpec((4, 6, 3), "tanh", bias=bias, train_bias=False)
+    params, inputs, target = batch(spec)
+    state = train(population(spec, 3), gpubp.Dataset(inputs, target), optimizer=optimizer, steps=3, batch_size=6,
+                  weight_decay=0.1, l1=0.1, l2=0.1)  # fmt: skip
+    for (before, fixed), (after, still) in zip(spec.layers(params), spec.layers(state.population.params)):
+        assert same_bits(fixed, still)
+        assert not torch.isclose(before, after).all(2).all(1).any()
+
+
+OFF = ("weight_decay", "l1", "l2", "dropout", "warmup", "label_smoothing")
+
+
+@pytest.mark.parametrize("name", OFF)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_column_of_zeros_is_the_same_as_nothing_bit_for_bit(name: str, dtype: torch.dtype, optimizer: str) -> None:
+    spec = gpubp.NetworkSpec((5, 7, 4), "tanh", loss="cross_entropy")
+    networks, data = population(spec, 3, dtype), gpubp.Dataset(*samples(spec, 20, dtype=dtype))
+    settings = {"optimizer": optimizer, "lr": 0.1, "batch_size": 6, "steps": 7, "schedule": "cosine"}
+    plain, zeros = (train(networks, data, **settings, **{name: value}) for value in (0.0, [0.0, 0.0, 0.0]))
+    assert name not in plain.hyper
+    assert name in zeros.hyper
+    assert same_bits(plain.population.params, zeros.population.params)
+    assert same_bits(plain.loss, zeros.loss)
+
+
+@pytest.mark.parametrize("name", ["sample_weight", "class_weight"])
+def test_a_step_weighs_the_samples_that_it_takes(name: str) -> None:
+    spec = gpubp.NetworkSpec((5, 7, 4), "tanh", loss="cross_entropy")
+    params, inputs, target = batch(spec)
+    weight = torch.arange(1.0, 19.0, dtype=torch.float64).view(3, 6) if name == "sample_weight" else None
+    by_class = (
+        {} if weight is not None else {"class_weight": torch.tensor([[1.0, 2, 3, 4], [4, 0, 2, 1], [1, 1, 1, 5]])}
+    )
+    data = gpubp.Dataset(inputs, target, sample_weight=weight)
+    state = train(gpubp.Population(spec, params, 5, torch.arange(3)), data, optimizer="sgd", lr=1.0, batch_size=6,
+                  steps=1, **by_class)  # fmt: skip
+    for n in range(3):
+        parts = leaves(spec, params[n])
+        hyper = {key: value[n].double() for key, value in by_class.items()}
+        own = None if weight is None else weight[n]
+        reference_loss(spec.loss, reference_out(spec, parts, inputs[n]), target[n], own, **hyper).backward()
+        torch.testing.assert_close(params[n] - state.population.params[n], reference_row(parts), **GRADIENT)

@@ -1,0 +1,43 @@
+"""Every tolerance of the tests, and why it is what it is. Promises of equal bits have none: helpers.same_bits.
+
+Each is a pair for torch.testing.assert_close: relative, absolute. eps is 2.2e-16 in float64, 1.2e-7 in float32.
+"""
+
+from __future__ import annotations
+
+# A gradient in float64 against autograd: some hundred terms of size 1, each rounded a few times, are off by 1e-13; a
+# wrong formula by a percent or more.
+GRADIENT = {"rtol": 1e-10, "atol": 1e-12}
+
+# An activation in float32 against float64: 1 / (1 + e) and the like round three to five times.
+SINGLE = {"rtol": 2e-6, "atol": 1e-6}
+
+# Central differences with steps of h = 1e-6 along a direction of length 1: rounding gives eps / h = 2e-10 of the loss,
+# curvature h^2; losses here stay below 100.
+STEP = 1e-6
+DIFFERENCE = {"rtol": 1e-6, "atol": 1e-7}
+
+# One optimizer step on given gradients in float64, 50 times: torch orders a few multiplications otherwise, so each step
+# may differ by some eps of the parameter. Measured: 3e-15.
+OPTIMIZER = {"rtol": 1e-12, "atol": 1e-13}
+
+# The same through forward and backward: 50 steps feed a difference of some eps back into the gradient, and rules that
+# divide by the gradient's size enlarge it where it is near 0. Measured: 4e-10 for rmsprop, 1e-14 for the others; a
+# wrong formula is off by 1e-3.
+TRAINING = {"rtol": 1e-8, "atol": 1e-9}
+
+# A learning rate after 50 steps: torch multiplies step by step where gpubp takes one power, so 50 roundings of eps.
+SCHEDULE = {"rtol": 1e-12, "atol": 1e-16}
+
+# product_in_order against torch's product: up to 784 terms of size 1 in another order are off by 784 eps.
+PRODUCT = {"float32": {"rtol": 1e-4, "atol": 1e-4}, "float64": {"rtol": 2e-13, "atol": 2e-13}}
+
+# Quantiles of 40,000 random numbers, in units of the distribution's width: their standard error is at most 0.011 at the
+# 2 % quantile of a normal distribution; two samples, five standard errors.
+QUANTILE = 0.08
+
+# Orthonormal vectors in float64, cast to float64: 64 products of eps each.
+ORTHONORMAL = {"rtol": 0.0, "atol": 1e-13}
+
+# A module of torch.nn and the same weights through forward(), float64: the order of sums differs, as in GRADIENT.
+MODULE = {"rtol": 1e-12, "atol": 1e-13}
