@@ -204,7 +204,7 @@ class Rates(NamedTuple):
     """The numbers of one step, (N, 1, ...) each, of the parameters' dtype.
 
     direction: what the direction is multiplied with. decay: weight_decay, or for a decoupled rule 1 - lr *
-    weight_decay; None without decay. arguments: of the rule. """
+    weight_decay; None without decay. arguments: of the rule."""
 
     direction: Tensor
     decay: Tensor | None

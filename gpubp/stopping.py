@@ -8,9 +8,9 @@ from torch import Tensor
 from .state import TrainState
 
 
-def plateau(state: TrainState, loss: Tensor) -> None:
+def plateau(state: TrainState, loss: Tensor, due: Tensor | None = None) -> None:
     """One evaluation's losses (N,): torch's ReduceLROnPlateau (mode min, threshold_mode rel, eps 0) for every running
-    network, in place. A loss that is not finite is not better than any."""
+    network, or every one of them that is `due` (N,), in place. A loss that is not finite is not better than any."""
     if not state.plateau:
         return
     hyper, memory = state.hyper, state.plateau
@@ -28,5 +28,6 @@ def plateau(state: TrainState, loss: Tensor) -> None:
         "bad": torch.where(enough, torch.zeros_like(bad), bad),
         "cooling": torch.where(enough, hyper["plateau_cooldown"], cooling),
     }
+    at = state.running if due is None else state.running & due
     for name, value in fresh.items():
-        memory[name].copy_(torch.where(state.running[:, None], value, memory[name]))
+        memory[name].copy_(torch.where(at[:, None], value, memory[name]))

@@ -91,6 +91,17 @@ def test_slots_and_columns_go_back_with_the_row(optimizer: str) -> None:
     assert not differences(state, rest, whole, rest)
 
 
+def test_a_loss_that_is_not_finite_ends_a_network_whose_row_still_is() -> None:
+    spec = gpubp.NetworkSpec((2, 1), bias="none")
+    population = gpubp.Population(spec, torch.tensor([[1.0, 1.0], [1e25, 1e25]]), 5, torch.arange(2))
+    data = gpubp.Dataset(torch.ones(BATCH, 2), torch.zeros(BATCH, 1))
+    for cuts in ([STEPS], [1] * STEPS):
+        state = train(population, data, cuts, optimizer="sgd", batch_size=BATCH, steps=STEPS, clip_value=1.0)
+        assert state.diverged_step.tolist() == [-1, 0]
+        assert state.loss[1].isnan(), "the step did not count, so there is no loss yet"
+        assert same_bits(state.population.params[1], population.params[1])
+
+
 def test_a_diverged_network_trains_no_more() -> None:
     spec, data = SPECS["2-2-2"], dataset(SPECS["2-2-2"])
     broken = networks(spec, EVERYONE)

@@ -130,6 +130,42 @@ def test_networks_train_as_with_one_torch_optimizer_each(name: str, bias: str) -
         torch.testing.assert_close(state.loss[number], loss.detach(), **TRAINING)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "lion"])
+def test_weight_decay_goes_with_the_scheduled_rate_as_in_torch(name: str) -> None:
+    spec = gpubp.NetworkSpec((4, 5, 3), "tanh")
+    networks, (inputs, target) = population(spec, 4), samples(spec, 8)
+    settings = {"optimizer": name, "batch_size": 8, "steps": STEPS, "schedule": "exponential", "gamma": 0.9}
+    state = train(networks, gpubp.Dataset(inputs, target), shuffle="none", **settings, **columns(name))
+    for number in range(4):
+        parts = leaves(spec, networks.params[number])
+        optimizer = reference(name, parts, number)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            reference_loss(spec.loss, reference_out(spec, parts, inputs), target).backward()
+            optimizer.step()
+            scheduler.step()
+        row = torch.cat([part.detach().flatten() for part in parts])
+        torch.testing.assert_close(state.population.params[number], row, **TRAINING)
+
+
+def test_a_rule_that_moves_without_a_gradient_moves_no_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "drift", Optimizer(lambda grad: grad + 1, lr=0.1))
+    spec = gpubp.NetworkSpec((5, 33, 2), "sigmoid")
+    networks, (inputs, target) = population(spec, 2), samples(spec, 8)
+    state = train(networks, gpubp.Dataset(inputs, target), optimizer="drift", batch_size=8, steps=4, shuffle="none")
+    for number in range(2):
+        parts = leaves(spec, networks.params[number])
+        for _ in range(4):
+            loss = reference_loss(spec.loss, reference_out(spec, parts, inputs), target)
+            grads = torch.autograd.grad(loss, parts)
+            with torch.no_grad():
+                for part, grad in zip(parts, grads):
+                    part -= 0.1 * (grad + 1)
+        row = torch.cat([part.detach().flatten() for part in parts])
+        torch.testing.assert_close(state.population.params[number], row, **TRAINING)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_defaults_are_torchs(name: str) -> None:
     if name == "lion":

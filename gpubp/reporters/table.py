@@ -1,0 +1,53 @@
+"""The results table: a row per network, as pyarrow.Table, results.parquet and results.csv."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+import pyarrow.parquet
+from torch import Tensor
+
+from ..evaluate import Evaluation
+from ..state import Status, TrainState
+
+if TYPE_CHECKING:
+    from ..train import Result
+
+
+def table(state: TrainState, training: Evaluation, validation: Evaluation | None, metric: str) -> pa.Table:
+    """A row per network: its row, id, status, steps, losses, metrics and every hyper-parameter in use."""
+
+    def numbers(tensor: Tensor) -> np.ndarray:
+        return tensor.detach().cpu().numpy()
+
+    names = np.array([each.name for each in Status])
+    columns = {
+        "network": np.arange(state.population.count),
+        "id": numbers(state.population.ids),
+        "status": names[numbers(state.status).astype(np.int64)],
+        "steps": numbers(state.step),
+        "diverged_step": numbers(state.diverged_step),
+        "loss": numbers(training.loss),
+        metric: numbers(training.metric),
+    }
+    if validation is not None:
+        columns |= {"validation_loss": numbers(validation.loss), f"validation_{metric}": numbers(validation.metric)}
+    columns |= {name: numbers(column[:, 0]) for name, column in state.hyper.items() if column.shape[1] == 1}
+    arrays = {name: pa.array(values) for name, values in columns.items()}
+    never = pa.array(columns["diverged_step"] < 0)
+    arrays["diverged_step"] = pa.compute.if_else(never, pa.scalar(None, pa.int64()), arrays["diverged_step"])
+    return pa.table(arrays)
+
+
+def write(result: Result, run_dir: Path) -> None:
+    """results.parquet and results.csv, written beside and renamed."""
+    for name, save in (("results.parquet", pa.parquet.write_table), ("results.csv", pa.csv.write_csv)):
+        beside = run_dir / f"{name}.writing"
+        save(result.table, beside)
+        os.replace(beside, run_dir / name)

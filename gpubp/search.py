@@ -1,0 +1,72 @@
+"""Hyper-parameters of many networks from one line: ranges sampled by scrambled Sobol points, lists as a grid.
+
+An expression is a number ("0.01"), a range ("1e-4..1e-1", uniform; "1e-4..1e-1:log", uniform in the logarithm) or a list
+("0.1,0.01"). Lists form a grid that repeats along the networks; point n of the Sobol sequence belongs to the network
+with id n, whatever the number of networks. Sobol, 1967; scrambled as by Owen, 1995 (torch.quasirandom.SobolEngine).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+
+
+class Range(NamedTuple):
+    """Numbers from low to high, uniform, or uniform in the logarithm."""
+
+    low: float
+    high: float
+    log: bool
+
+
+def parse(name: str, text: float | str) -> float | Range | list[float]:
+    """What an expression says; raises ConfigError for one that says nothing."""
+    if isinstance(text, (int, float)):
+        return float(text)
+    body, _, how = text.partition(":")
+    try:
+        if ".." in body:
+            low, high = (float(part) for part in body.split(".."))
+            if how not in ("", "log", "linear") or not low < high or (how == "log" and low <= 0):
+                raise ValueError
+            return Range(low, high, how == "log")
+        numbers = [float(part) for part in body.split(",")]
+        if how or not all(map(math.isfinite, numbers)):
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"{name} {text!r}: a number, a range LOW..HIGH or LOW..HIGH:log with LOW < HIGH, or numbers separated by "
+            "commas expected"
+        ) from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def sample(expressions: Mapping[str, float | str], count: int, seed: int) -> dict[str, float | Tensor]:
+    """Each name's number, or its numbers (N,) float64 for the networks with ids 0 .. count - 1."""
+    parsed = {name: parse(name, text) for name, text in expressions.items()}
+    ranges = [name for name, value in parsed.items() if isinstance(value, Range)]
+    points = torch.empty(count, 0, dtype=torch.float64)
+    if ranges:
+        engine = torch.quasirandom.SobolEngine(len(ranges), scramble=True, seed=seed)
+        points = engine.draw(count, dtype=torch.float64)
+    result: dict[str, float | Tensor] = {}
+    stride = 1
+    for name, value in parsed.items():
+        if isinstance(value, Range):
+            share = points[:, ranges.index(name)]
+            low, high = (math.log(value.low), math.log(value.high)) if value.log else (value.low, value.high)
+            numbers = low + share * (high - low)
+            result[name] = torch.exp(numbers).clamp(value.low, value.high) if value.log else numbers
+        elif isinstance(value, list):
+            place = torch.div(torch.arange(count), stride, rounding_mode="floor") % len(value)
+            result[name] = torch.tensor(value, dtype=torch.float64)[place]
+            stride *= len(value)
+        else:
+            result[name] = value
+    return result

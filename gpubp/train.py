@@ -1,0 +1,371 @@
+"""train() and resume(): the loop of run, look, decide, report, save.
+
+Evaluations come from the configuration alone and define rounds: in a round every network trains to the step at which its
+next evaluation is due. Whatever the clock decides (progress, timed checkpoints, Ctrl-C) only cuts a call of the engine
+short, which changes no bit.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pyarrow as pa
+import torch
+import yaml
+from torch import Tensor
+
+from . import checkpoint, memory
+from .config import TrainConfig
+from .data import Dataset
+from .engines import Choice, choose
+from .errors import CheckpointError, ConfigError
+from .evaluate import Evaluation, evaluate, metric_name
+from .population import Population, usable
+from .reporters import Progress, Reporter, Start, counts, quantiles
+from .reporters.table import table, write
+from .schedules import scheduled
+from .state import Status, TrainState
+from .stopping import plateau
+
+CALL = 0.25  # seconds that one call of the engine should take
+MOST = 1024  # steps of one call at most: the order of samples is computed for all of them at once
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a training left.
+
+    population: the trained networks, each at its last step that left finite numbers. loss and metric (N,): over each
+    network's training samples at its end; validation_loss, validation_metric: over the validation data, or None.
+    status: a name per network. table: a row per network (pyarrow). history: a record per evaluation. interrupted: the
+    signal that ended the run early, or None. seconds: in training, evaluations included.
+    """
+
+    population: Population
+    loss: Tensor
+    metric: Tensor
+    validation_loss: Tensor | None
+    validation_metric: Tensor | None
+    status: list[str]
+    statuses: dict[str, int]
+    table: pa.Table
+    history: list[dict[str, Any]]
+    state: TrainState
+    engine: str
+    engine_reason: str
+    seconds: float
+    network_steps: int
+    run_dir: Path | None
+    interrupted: int | None
+
+    def ranking(self) -> Tensor:
+        """Rows of the networks that did not diverge, the best first: by validation loss, or else by loss."""
+        return ranking(self.state, self.loss if self.validation_loss is None else self.validation_loss)
+
+
+def ranking(state: TrainState, loss: Tensor) -> Tensor:
+    """Rows of the networks that did not diverge, by `loss` (N,), the least first."""
+    order = torch.argsort(loss.nan_to_num(float("inf")), stable=True)
+    return order[state.status[order] != Status.diverged]
+
+
+def train(
+    population: Population,
+    data: Dataset,
+    config: TrainConfig,
+    validation: Dataset | None = None,
+    engine: str = "auto",
+    reporters: Sequence[Reporter] = (),
+    inplace: bool = False,
+    run_dir: str | Path | None = None,
+    checkpoint_minutes: float = 5.0,
+    settings: Mapping[str, Any] | None = None,
+) -> Result:
+    """Train every network of `population` on `data`, as `config` says.
+
+    validation: samples to evaluate on. reporters: see reporters/. inplace: write the trained numbers over
+    population.params too. run_dir: a new directory for checkpoints (every few minutes, at the end, on Ctrl-C and
+    SIGTERM), results.parquet, results.csv and config.yaml, which holds `settings` or else specification and
+    configuration. Ctrl-C and SIGTERM end the run after the present call; a second Ctrl-C at once.
+
+    Raises, before anything is trained or written, ShapeError, DataError, ConfigError, EngineError, OutOfMemoryError.
+    """
+    spec, params = population.spec, population.params
+    config = replace(config, evaluate_every=config.interval)
+    data, held_out = _ready(population, data, "data"), None
+    if validation is not None:
+        held_out = _ready(population, validation, "validation")
+    choice = choose(engine, spec, config, params.device)
+    folder = None if run_dir is None else _new(Path(run_dir))
+    memory.check(spec, config, population.count, params.element_size(), params.device)
+    with memory.explained(spec, config, population.count, params.element_size(), params.device):
+        own = replace(population, params=params.clone(), ids=population.ids.clone())
+        state = TrainState.start(own, config, data)
+        loop = Loop(state, data, held_out, choice, tuple(reporters), folder, checkpoint_minutes)
+        if folder is not None:
+            folder.mkdir(parents=True)
+            chosen = _settings(population, config, choice) if settings is None else dict(settings)
+            (folder / "config.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False), encoding="utf-8")
+        result = loop.run()
+    if inplace:
+        params.copy_(state.population.params)
+    return result
+
+
+def resume(
+    run_dir: str | Path,
+    data: Dataset,
+    validation: Dataset | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    reporters: Sequence[Reporter] = (),
+    device: str | torch.device = "cpu",
+    checkpoint_minutes: float = 5.0,
+) -> Result:
+    """Go on with the run in `run_dir`, to the same bits as if it had never stopped; with `epochs` or `steps`, more of
+    them than before, as if it had been begun with so many. Raises CheckpointError where run or data are not those."""
+    folder, where = Path(run_dir), usable(device)
+    saved = checkpoint.load(folder, where)
+    state, notes = saved.state, saved.notes
+    data = _ready(state.population, data, "data")
+    held_out = None if validation is None else _ready(state.population, validation, "validation")
+    for name, given in (("data", data), ("validation", held_out)):
+        if notes[name] != (None if given is None else given.fingerprint()):
+            raise CheckpointError(f"{folder}: the {name} are not those that the run was begun with")
+    if epochs is not None or steps is not None:
+        _extend(state, data, epochs, steps)
+    choice = choose(notes["engine"], state.population.spec, state.config, where)
+    loop = Loop(state, data, held_out, choice, tuple(reporters), folder, checkpoint_minutes)
+    loop.number, loop.history, loop.seconds = notes["number"], notes["history"], notes["seconds"]
+    shape = state.population.spec, state.config, state.population.count, state.population.params.element_size(), where
+    with memory.explained(*shape):
+        return loop.run()
+
+
+def _ready(population: Population, data: Dataset, name: str) -> Dataset:
+    data.check(population.spec, population.count)
+    return data.to(population.device, population.params.dtype)
+
+
+def _new(folder: Path) -> Path:
+    if folder.exists():
+        raise ConfigError(
+            f"run directory {folder} exists already; name a new one, or go on with it: gpubp resume {folder}"
+        )
+    return folder
+
+
+def _settings(population: Population, config: TrainConfig, choice: Choice) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        many = torch.as_tensor(value) if isinstance(value, (Tensor, list, tuple)) else None
+        if many is not None and many.numel() > 1:
+            return f"{many.numel()} numbers from {float(many.min()):g} to {float(many.max()):g}"
+        return value.item() if isinstance(value, Tensor) else value
+
+    used = {**config.to_dict(), **config.values(population.spec.loss)}
+    return {
+        "network": population.spec.to_dict(),
+        "networks": population.count,
+        "seed": population.seed,
+        "training": {name: plain(value) for name, value in used.items() if value is not None and name != "extra"},
+        "engine": choice.name,
+        "engine_reason": choice.reason,
+    }
+
+
+def _extend(state: TrainState, data: Dataset, epochs: int | None, steps: int | None) -> None:
+    """Move the end of the training. A network that was finished goes on."""
+    name, length = ("epochs", epochs) if steps is None else ("steps", steps)
+    if getattr(state.config, name) is None or (epochs is not None and steps is not None):
+        other = "steps" if state.config.epochs is None else "epochs"
+        raise ConfigError(f"this run counts {other}: give {other}, and nothing else, to make it longer")
+    longer = replace(state.config, **{name: length})
+    end = longer.lengths(data.size(state.position))
+    if bool((end < state.end).any()):
+        raise ConfigError(f"{name} {length} would end networks before where they are to end; give more than before")
+    if state.config.timetable.whole and bool((end > state.end).any()):
+        raise ConfigError(
+            f"schedule {state.config.schedule!r} depends on the length of the training: a longer run is another run; "
+            "train anew, or use a schedule that does not, such as step, exponential or inverse_sqrt"
+        )
+    state.config = longer
+    state.end.copy_(end)
+    state.status[(state.status == Status.finished) & (state.step < end)] = Status.running
+
+
+@dataclass
+class Loop:
+    """A run in progress. number: of the present round, from 1; 0 before the first."""
+
+    state: TrainState
+    data: Dataset
+    validation: Dataset | None
+    choice: Choice
+    reporters: tuple[Reporter, ...]
+    run_dir: Path | None
+    checkpoint_minutes: float
+    number: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def run(self) -> Result:
+        """To the end of every network, or to a signal."""
+        state, begun, before = self.state, time.monotonic(), self.seconds
+        taken = int(state.step.sum())
+        sizes = self.data.size(state.position)
+        if self.number:  # a resumed round; a longer training may have moved its end
+            state.limit.copy_(torch.minimum(self.state.config.round_end(self.number, sizes), state.end))
+        start = Start(
+            networks=state.population.count,
+            parameters=state.population.spec.size,
+            steps=int(state.end.sum()),
+            done=taken,
+            engine_reason=self.choice.reason,
+            run_dir=None if self.run_dir is None else str(self.run_dir),
+        )
+        for reporter in self.reporters:
+            reporter.start(start)
+        self.saved, self.call = time.monotonic(), 1
+        with interruptible() as signals:
+            while bool(state.running.any()) and not signals:
+                if not bool(state.left.any()):
+                    self.number += 1
+                    state.limit.copy_(torch.minimum(state.config.round_end(self.number, sizes), state.end))
+                    state.total.zero_()
+                while bool(state.left.any()) and not signals:
+                    self.advance()
+                    self.seconds = before + time.monotonic() - begun
+                    if self.run_dir is not None and time.monotonic() - self.saved > 60 * self.checkpoint_minutes:
+                        self.save()
+                if not bool(state.left.any()):
+                    self.look(sizes)
+            self.seconds = before + time.monotonic() - begun
+            if self.run_dir is not None:
+                self.save()
+        result = self.result(int(state.step.sum()) - taken, time.monotonic() - begun, next(iter(signals), None))
+        if self.run_dir is not None:
+            write(result, self.run_dir)
+        for reporter in self.reporters:
+            reporter.finish(result)
+        return result
+
+    def advance(self) -> None:
+        """One call of the engine, as long as a person likes to wait for the next sign of life."""
+        state = self.state
+        before, begun = int(state.step.sum()), time.monotonic()
+        self.choice.run(state, self.data, min(self.call, int(state.left.max())))
+        seconds = max(time.monotonic() - begun, 1e-6)
+        done = int(state.step.sum())
+        self.rate = (done - before) / seconds
+        self.call = max(1, min(MOST, 4 * self.call, round(self.call * CALL / seconds)))
+        for reporter in self.reporters:
+            reporter.progress(Progress(done, self.rate, int(state.running.sum())))
+
+    def look(self, sizes: Tensor) -> None:
+        """The evaluation at the end of a round, and what it decides."""
+        state, config = self.state, self.state.config
+        first = torch.minimum(config.round_end(self.number - 1, sizes), state.end)
+        mean = state.total.double() / torch.clamp(state.step - first, min=1)
+        mean = mean.masked_fill(state.step <= first, float("nan"))
+        held_out = self.evaluation(self.validation)
+        plateau_loss = mean if held_out is None else held_out.loss
+        whole = state.step == config.round_end(self.number, sizes)  # the training may end within a round
+        plateau(state, plateau_loss, whole)
+        state.status[state.running & (state.step >= state.end)] = Status.finished
+        alive = state.status != Status.diverged
+        name = metric_name(state.population.spec)
+        record = {
+            "round": self.number,
+            "step": int(state.step.max()),
+            "seconds": self.seconds,
+            "network_steps_per_second": self.rate,
+            "statuses": counts(state.status),
+            "loss": quantiles(mean[alive]),
+            "validation_loss": None if held_out is None else quantiles(held_out.loss[alive]),
+            "metric_name": name,
+            "metric": None if held_out is None else quantiles(held_out.metric[alive]),
+            "lr": quantiles(self.learning_rate()[alive]),
+        }
+        self.history.append(record)
+        for reporter in self.reporters:
+            reporter.evaluated(record)
+
+    def learning_rate(self) -> Tensor:
+        """(N,): the scheduled rate of each network's next step."""
+        state = self.state
+        step, end = state.step[:, None].double(), state.end[:, None].double()
+        return scheduled(state.config.timetable, {**state.hyper, **state.plateau}, step, end)[:, 0]
+
+    def evaluation(self, data: Dataset | None) -> Evaluation | None:
+        """The networks as they are, on `data`, where there is any."""
+        state = self.state
+        return None if data is None else evaluate(state.population, data, state.hyper, state.position)
+
+    def save(self) -> None:
+        """A checkpoint of now."""
+        assert self.run_dir is not None
+        notes = {
+            "number": self.number,
+            "history": self.history,
+            "seconds": self.seconds,
+            "engine": self.choice.name,
+            "data": self.data.fingerprint(),
+            "validation": None if self.validation is None else self.validation.fingerprint(),
+        }
+        checkpoint.save(self.run_dir, self.state, notes)
+        self.saved = time.monotonic()
+
+    def result(self, steps: int, seconds: float, interrupted: int | None) -> Result:
+        """The final evaluation, and everything that a caller may want."""
+        state, training = self.state, self.evaluation(self.data)
+        assert training is not None
+        held_out = self.evaluation(self.validation)
+        names = [each.name for each in Status]
+        return Result(
+            population=state.population,
+            loss=training.loss,
+            metric=training.metric,
+            validation_loss=None if held_out is None else held_out.loss,
+            validation_metric=None if held_out is None else held_out.metric,
+            status=[names[number] for number in state.status.tolist()],
+            statuses=counts(state.status),
+            table=table(state, training, held_out, metric_name(state.population.spec)),
+            history=self.history,
+            state=state,
+            engine=self.choice.name,
+            engine_reason=self.choice.reason,
+            seconds=seconds,
+            network_steps=steps,
+            run_dir=self.run_dir,
+            interrupted=interrupted,
+        )
+
+
+@contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list instead of ending at once; a second SIGINT does end at once. Only the main
+    thread can; elsewhere the list stays empty."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
