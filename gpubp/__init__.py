@@ -15,6 +15,7 @@ from .train import Result, resume, train
 
 __version__ = "0.1.0"
 __all__ = [
-    "ACTIVATIONS", "INITIALISERS", "LOSSES", "OPTIMIZERS", "SCHEDULES", "Activation", "Dataset", "GpubpError",
-    "Initialiser", "Loss", "NetworkSpec", "Optimizer", "Population", "Result", "Schedule", "TrainConfig", "backprop", "resume", "train",
+    "ACTIVATIONS", "INITIALISERS", "LOSSES", "OPTIMIZERS", "SCHEDULES",
+    "Activation", "Dataset", "GpubpError", "Initialiser", "Loss", "NetworkSpec", "Optimizer", "Population", "Result",
+    "Schedule", "TrainConfig", "backprop", "resume", "train",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """The command line: gpubp train | resume | inspect | predict | explain. scripts/train.py is `gpubp train`.
 
-Flags stand over the file of --config, that over the defaults. Results go to standard output, progress to standard error.
+Flags stand over the file of --config, that over the defaults. Results go to standard output, progress to standard
+error.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def train_parser() -> Parser:
     add("--init-scale", type=float | str | None, default=None, help="factor of the initial weights")
     add("--seed", type=int, default=0, help="of initial weights, order, dropout, split and sampling")
     notes = dict(re.findall(r"^ {8}(\w+): (.*)$", TrainConfig.__doc__ or "", re.M))
-    tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+    tables = {"optimizer": list(OPTIMIZERS), "schedule": list(SCHEDULES)}
     for each in fields(TrainConfig):
         flag, note = "--" + each.name.replace("_", "-"), notes.get(each.name, "")
         if each.name in HYPER:

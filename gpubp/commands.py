@@ -19,7 +19,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from . import checkpoint, sources, tutorial
+from . import checkpoint, memory, sources, tables, tutorial
 from .backprop import forward
 from .config import HYPER, TrainConfig
 from .data import Dataset
@@ -33,6 +33,7 @@ from .reporters.console import ConsoleReporter
 from .reporters.tensorboard import TensorBoardReporter
 from .search import sample
 from .spec import NetworkSpec
+from .state import TrainState
 from .train import Result, ranking
 from .train import resume as resume_run
 from .train import train as train_population
@@ -62,8 +63,6 @@ def train(settings: Settings) -> int:
     dtype = lookup(DTYPES, settings["dtype"], "dtype", ConfigError)
     config.columns(spec, settings["networks"], device)  # refuse before the population is made
     prepared.training.check(spec, settings["networks"])
-    from . import memory
-
     memory.check(spec, config, settings["networks"], dtype.itemsize, device)
     population = Population.create(
         spec, settings["networks"], settings["seed"], settings["init"], device, dtype, init_scale=scale
@@ -150,7 +149,7 @@ def predict(settings: Settings) -> int:
     preparation = Preparation.from_dict(json.loads(path.read_text(encoding="utf-8")))
     if chosen not in ("best", "all") and not (chosen.isdecimal() and int(chosen) > 0):
         raise ConfigError(f"--networks {chosen!r}: best, all, or a number of 1 or more expected")
-    samples = sources.read(settings["data"], text=preparation.text)
+    samples = tables.read(settings["data"], text=preparation.text)
     population = state.population
     inputs = preparation.inputs(samples).to(population.params.dtype)
     ranked = _ranking(folder, state)
@@ -183,8 +182,6 @@ def predict(settings: Settings) -> int:
 def explain(settings: Settings) -> int:
     """One step of one network, as text or JSON."""
     if settings["run"] == "tutorial":
-        from .state import TrainState
-
         data = tutorial.dataset()
         state = TrainState.start(tutorial.population(), tutorial.config(), data)
     else:
@@ -245,7 +242,8 @@ def _config(settings: Settings, spec: NetworkSpec) -> tuple[TrainConfig, Any]:
     except ValueError:
         raise ConfigError(f"--class-weight {weights!r}: numbers separated by commas expected") from None
     names = ("optimizer", "schedule", "batch_size", "epochs", "steps", "evaluate_every", "shuffle", "update_order")
-    config = TrainConfig(**{name: settings[name] for name in names}, class_weight=class_weight, **values)
+    chosen = {name: settings[name] for name in names}
+    config = TrainConfig.from_dict({**chosen, "class_weight": class_weight, **values})
     config.values(spec.loss)
     return config, scale
 
@@ -257,7 +255,7 @@ def _train(
     given = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(given)
     resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir")}
-    result = train_population(
+    return train_population(
         population,
         data,
         config,
@@ -268,7 +266,6 @@ def _train(
         checkpoint_minutes=settings["checkpoint_minutes"],
         settings={**resolved, "evaluate_every": config.interval},
     )
-    return result
 
 
 class Learned:

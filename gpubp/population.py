@@ -105,14 +105,14 @@ class Population:
         for other in others:
             if other.spec != self.spec or other.seed != self.seed:
                 raise SpecError(
-                    f"concatenate: {other.spec} with seed {other.seed} given, {self.spec} with seed {self.seed} expected"
+                    f"concatenate: {other.spec}, seed {other.seed}, given; {self.spec}, seed {self.seed}, expected"
                 )
         everyone = (self, *others)
         return replace(self, params=torch.cat([p.params for p in everyone]), ids=torch.cat([p.ids for p in everyone]))
 
     def copy_rows(self, source: Sequence[int] | Tensor, target: Sequence[int] | Tensor) -> Population:
-        """A population in which the rows `target` are copies of the rows `source`; ids stay with their places, so that a
-        copy goes on with the random numbers of the place it was copied to."""
+        """A population in which the rows `target` are copies of the rows `source`; ids stay with their places, so
+        that a copy goes on with the random numbers of the place it was copied to."""
         of, over = (torch.as_tensor(index, device=self.device) for index in (source, target))
         if of.shape != over.shape or of.ndim != 1:
             raise ShapeError(f"copy_rows: source {tuple(of.shape)}, target {tuple(over.shape)}: equal lengths expected")

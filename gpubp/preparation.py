@@ -1,4 +1,4 @@
-"""Table: raw samples by column; Preparation: how they become tensors, learned from the training part alone.
+"""Preparation: how the raw columns of a Table become tensors, learned by fit() from the training part alone.
 
 Number columns become (value - offset) / factor, text columns one input per category. Refused, with the column and the
 first sample: infinity always, missing values unless `impute` says how to fill them, missing targets always.
@@ -6,21 +6,19 @@ first sample: infinity always, missing values unless `impute` says how to fill t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .errors import ConfigError, DataError, nearest, one_of, unknown
+from .errors import ConfigError, DataError, one_of, unknown
+from .tables import Array, Table, complete, finite, listed, missing
 
-Array = npt.NDArray[Any]
 Label = str | int | bool
 
 TASKS = ("classes", "binary", "sign", "numbers")
@@ -33,62 +31,6 @@ UNSCALED = ("poisson", "binary_cross_entropy", "hinge")  # losses to which 0 and
 SCALES = ("none", "standard", "minmax")
 IMPUTES = ("mean", "median")
 CATEGORIES = 1000  # more of them in one text column are names or free text, not categories
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """M raw samples, column by column, before anything is learned from them.
-
-    name: the file or source, for messages. columns: name -> (M,): bool, int64, float64 with NaN where one is missing,
-    or object: str, or None where one is missing. targets: which columns are the targets; the others are inputs.
-    named: False where the columns have only places, so that another table must have as many. Raises DataError.
-    """
-
-    name: str
-    columns: dict[str, Array]
-    targets: tuple[str, ...] = ()
-    named: bool = True
-
-    def __post_init__(self) -> None:
-        plain = {name: _plain(f"{self.name}: column {name!r}", values) for name, values in self.columns.items()}
-        object.__setattr__(self, "columns", plain)
-        lengths = {len(values) for values in plain.values()}
-        if not plain or lengths == {0}:
-            raise DataError(f"{self.name} holds no samples; one or more expected")
-        if len(lengths) > 1:
-            raise DataError(f"{self.name}: columns of {min(lengths)} to {max(lengths)} samples; equal lengths expected")
-        for name in self.targets:
-            self.column(name)
-        if len(set(self.targets)) < len(self.targets):
-            raise DataError(f"{self.name}: targets {', '.join(self.targets)}: each column once expected")
-
-    @property
-    def samples(self) -> int:
-        """M."""
-        return len(next(iter(self.columns.values())))
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The columns that are not targets."""
-        return tuple(name for name in self.columns if name not in self.targets)
-
-    def column(self, name: str) -> Array:
-        """The values (M,) of a column; raises DataError with the nearest name where there is none."""
-        if name not in self.columns:
-            raise self.wrong(name, f"is missing{nearest(name, self.columns)}; the columns are {listed(self.columns)}")
-        return self.columns[name]
-
-    def wrong(self, name: str, why: str) -> DataError:
-        """The error that says what is wrong with a column."""
-        return DataError(f"{self.name}: column {name!r} {why}")
-
-    def fingerprint(self) -> str:
-        """SHA-256 of names, types and values: equal for equal data, whatever file they came from."""
-        digest = hashlib.sha256(json.dumps(self.targets).encode())
-        for name, values in self.columns.items():
-            digest.update(json.dumps([name, values.dtype.str]).encode())
-            digest.update(json.dumps(values.tolist()).encode() if values.dtype == object else values.tobytes())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -160,7 +102,7 @@ class Preparation:
             read = [(_target(table, column.name) - column.offset) / column.factor for column in self.target_columns]
             return torch.from_numpy(np.stack(read, 1))
         name = self.target_columns[0].name
-        labels = _complete(table, name, table.column(name)).tolist()
+        labels = complete(table, name, table.column(name)).tolist()
         place = {label: number for number, label in enumerate(self.classes)}
         for sample, label in enumerate(labels):
             if label not in place:
@@ -262,12 +204,6 @@ def check_scale(scale: object) -> str | float:
     return factor
 
 
-def listed(names: Collection[object]) -> str:
-    """The first names, and how many more there are."""
-    shown = ", ".join(str(name) for name in list(names)[:20])
-    return shown if len(names) <= 20 else f"{shown} and {len(names) - 20} more"
-
-
 def _learn(table: Table, name: str, rows: Array | slice, scale: str | float, impute: str | None) -> Column:
     values = table.columns[name]
     text = values.dtype == object
@@ -308,9 +244,9 @@ def _task(table: Table, loss: str, rows: Array | slice) -> tuple[str, tuple[Labe
     where = f"{table.name}: targets {listed(table.targets)}"
     if len(table.targets) != 1:
         raise DataError(f"{where}: loss {loss!r} needs one column of classes")
-    values = _complete(table, table.targets[0], table.columns[table.targets[0]])
+    values = complete(table, table.targets[0], table.columns[table.targets[0]])
     if values.dtype.kind == "f":
-        _finite(table, table.targets[0], values)
+        finite(table, table.targets[0], values)
         if not bool((values == np.floor(values)).all()):
             if loss == "binary_cross_entropy" and bool(((values >= 0) & (values <= 1)).all()):
                 return "numbers", ()
@@ -323,50 +259,20 @@ def _task(table: Table, loss: str, rows: Array | slice) -> tuple[str, tuple[Labe
     return task, classes
 
 
-def _plain(where: str, values: Array) -> Array:
-    """A column as one of the four types of Table."""
-    values = np.asarray(values)
-    if values.ndim != 1:
-        raise DataError(f"{where} has shape {values.shape}; one value per sample expected")
-    if values.dtype.kind == "O":
-        for sample, value in enumerate(values):
-            if value is not None and not isinstance(value, str):
-                raise DataError(f"{where} holds {type(value).__name__} {value!r} in sample {sample}; text expected")
-        return values
-    types = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64, "U": np.object_}
-    if values.dtype.kind not in types:
-        raise DataError(f"{where} holds {values.dtype}; numbers, truth values or text expected")
-    if values.dtype.kind == "u" and values.size and int(values.max()) > np.iinfo(np.int64).max:
-        raise DataError(f"{where} holds {values.max()}; whole numbers of 64 bits with a sign expected")
-    return values.astype(types[values.dtype.kind])
-
-
-def _missing(values: Array) -> Array:
-    return np.array([value is None for value in values]) if values.dtype == object else np.isnan(values)
-
-
 def _read(table: Table, name: str, text: bool) -> Array:
     """An input column as text (object) or as finite or missing numbers (float64)."""
     values = table.column(name)
-    if text and values.dtype.kind == "f" and bool(_missing(values).all()):
+    if text and values.dtype.kind == "f" and bool(missing(values).all()):
         values = np.full(len(values), None)  # an empty column of a file has no type
     if text != (values.dtype == object):
         holds, held = ("text", "numbers") if values.dtype == object else ("numbers", "text")
         raise table.wrong(name, f"holds {holds}, but {held} in training")
-    return values if text else _finite(table, name, values.astype(np.float64))
-
-
-def _finite(table: Table, name: str, values: Array) -> Array:
-    """`values` (M,), which may miss some but hold no infinity."""
-    at = np.isinf(values).nonzero()[0]
-    if len(at):
-        raise table.wrong(name, f"holds {values[at[0]]} in sample {at[0]}, one of {len(at)}; finite numbers expected")
-    return values
+    return values if text else finite(table, name, values.astype(np.float64))
 
 
 def _typical(table: Table, name: str, values: Array, impute: str) -> float | str:
     """What stands for the missing ones of these training values."""
-    known = values[~_missing(values)]
+    known = values[~missing(values)]
     if not len(known):
         raise table.wrong(name, "has no value in the training part; leave it out")
     if values.dtype == object:
@@ -378,21 +284,13 @@ def _typical(table: Table, name: str, values: Array, impute: str) -> float | str
 def _filled(table: Table, name: str, values: Array, fill: float | str | None) -> Array:
     """An input column in which `fill` stands for the missing values; refused where that is None."""
     if fill is None:
-        return _complete(table, name, values, "train with --impute mean or median, or leave these samples out")
-    return np.where(_missing(values), np.array(fill, dtype=values.dtype), values)
-
-
-def _complete(table: Table, name: str, values: Array, advice: str = "targets are not imputed") -> Array:
-    """`values` (M,), of which none is missing."""
-    at = _missing(values).nonzero()[0]
-    if len(at):
-        raise table.wrong(name, f"lacks {len(at)} of {len(values)} values, the first in sample {at[0]}; {advice}")
-    return values
+        return complete(table, name, values, "train with --impute mean or median, or leave these samples out")
+    return np.where(missing(values), np.array(fill, dtype=values.dtype), values)
 
 
 def _target(table: Table, name: str) -> Array:
     """A target column as finite numbers (M,) float64."""
-    values = _complete(table, name, table.column(name))
+    values = complete(table, name, table.column(name))
     if values.dtype == object:
         raise table.wrong(name, "holds text, this loss needs numbers; one column of classes goes with cross_entropy")
-    return _finite(table, name, values.astype(np.float64))
+    return finite(table, name, values.astype(np.float64))

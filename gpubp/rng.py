@@ -36,13 +36,13 @@ def philox(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four words for every counter (index, step, layer, stream) under key (seed, ids). All broadcast; int64 of 32
     bits."""
-    c0, c1, c2, c3 = index, step, layer, stream
+    c0, c1, c2, c3 = (torch.as_tensor(each) for each in (index, step, layer, stream))
     k0, k1 = seed, ids
     for _ in range(10):
         even, odd = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # wraps at 64 bits; both halves stay right
         c0, c1, c2, c3 = (odd >> 32) & WORD ^ c1 ^ k0, odd & WORD, (even >> 32) & WORD ^ c3 ^ k1, even & WORD
         k0, k1 = (k0 + 0x9E3779B9) & WORD, (k1 + 0xBB67AE85) & WORD
-    return c0, c1, c2, c3  # type: ignore[return-value]  # counters become tensors in the first round
+    return c0, c1, c2, c3
 
 
 def words(

@@ -1,8 +1,9 @@
 """Hyper-parameters of many networks from one line: ranges sampled by scrambled Sobol points, lists as a grid.
 
-An expression is a number ("0.01"), a range ("1e-4..1e-1", uniform; "1e-4..1e-1:log", uniform in the logarithm) or a list
-("0.1,0.01"). Lists form a grid that repeats along the networks; point n of the Sobol sequence belongs to the network
-with id n, whatever the number of networks. Sobol, 1967; scrambled as by Owen, 1995 (torch.quasirandom.SobolEngine).
+An expression is a number ("0.01"), a range ("1e-4..1e-1", uniform; "1e-4..1e-1:log", uniform in the logarithm) or a
+list ("0.1,0.01"). Lists form a grid that repeats along the networks; point n of the Sobol sequence belongs to the
+network with id n, whatever the number of networks. Sobol, 1967; scrambled as by Owen, 1995
+(torch.quasirandom.SobolEngine).
 """
 
 from __future__ import annotations

@@ -1,37 +1,32 @@
-"""SOURCES: data by name, a row each; read() takes files; load() makes either ready for training.
+"""SOURCES: data by name, a row each; load() makes them, or a file that tables.py reads, ready for training.
 
 Which loss, where none is asked for: the single target column of a file, of texts, truth values or whole numbers, holds
-classes, so cross_entropy; other targets are numbers, so mean_squared_error; a source has its own. Cells of a .csv that
-are empty, NA, NaN or null are missing values. Nothing that a file holds is ever executed.
+classes, so cross_entropy; other targets are numbers, so mean_squared_error; a source has its own.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow
 import torch
-from pyarrow import csv, parquet
 from torch import Tensor
 
 from .data import Dataset
 from .errors import ConfigError, DataError, lookup, unknown
 from .losses import LOSSES
-from .preparation import TASK_OF_LOSS, Array, Preparation, Table, fit, listed
+from .preparation import TASK_OF_LOSS, Preparation, fit
 from .rng import EVERYBODY, SEARCH, check_seed, normal, words
+from .tables import READERS, Table, listed, read
 
 SPLIT = 1 << 16  # the Philox layer of the split, apart from whatever else a search draws
 NOISE = SPLIT + 1  # and of the spirals
-INPUTS = ("inputs", "X", "x")  # names of arrays in .npz files
-TARGETS = ("targets", "y")
 
 
 class Source(NamedTuple):
@@ -192,34 +187,6 @@ def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     return order[held_out:].sort().values, order[:held_out].sort().values
 
 
-def read(path: str | os.PathLike[str], target: str | Sequence[str] | None = None, text: Collection[str] = ()) -> Table:
-    """The raw samples of a .csv, .npz or .parquet file.
-
-    target: the columns that are targets; without it every column of .csv and .parquet is an input, as for prediction.
-    An .npz has its inputs in an array inputs, X or x, and its targets, if any, in targets or y. text: columns of a .csv
-    to be read as text, whatever they look like: Preparation.text for prediction. Raises DataError that names the file.
-    """
-    path, targets = Path(path), (target,) if isinstance(target, str) else tuple(target or ())
-    if path.is_dir():
-        raise DataError(f"{path} is a directory; a file that ends in {listed(READERS)} expected")
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: {unknown('the ending', path.suffix, READERS)}")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    if not content:
-        raise DataError(f"{path} is empty; samples expected")
-    try:
-        return reader(str(path), content, targets, text)
-    except DataError:
-        raise
-    except Exception as error:  # damaged bytes make the parsers raise nearly anything
-        reason = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise DataError(f"{path} cannot be read as {path.suffix.lower()}: {reason}") from error
-
-
 def _file(path: str | os.PathLike[str], target: str | Sequence[str] | None) -> Table:
     """The file at `path` with its targets; what is neither a file nor looks like one was meant as a name."""
     if isinstance(path, str) and not Path(path).suffix and not Path(path).exists() and Path(path).name == path:
@@ -234,88 +201,3 @@ def _file(path: str | os.PathLike[str], target: str | Sequence[str] | None) -> T
 def _usual_loss(table: Table) -> str:
     classes = len(table.targets) == 1 and table.columns[table.targets[0]].dtype.kind in "Oib"
     return "cross_entropy" if classes else "mean_squared_error"
-
-
-def _csv(name: str, content: bytes, targets: tuple[str, ...], text: Collection[str]) -> Table:
-    convert = csv.ConvertOptions(strings_can_be_null=True, column_types={column: pyarrow.string() for column in text})
-    parse = csv.ParseOptions(newlines_in_values=True)
-    return _arrow(
-        name, csv.read_csv(pyarrow.BufferReader(content), parse_options=parse, convert_options=convert), targets
-    )
-
-
-def _parquet(name: str, content: bytes, targets: tuple[str, ...], text: Collection[str]) -> Table:
-    return _arrow(name, parquet.read_table(pyarrow.BufferReader(content)), targets)
-
-
-def _arrow(name: str, table: Any, targets: tuple[str, ...]) -> Table:
-    """A pyarrow.Table as a Table; raises DataError for columns without a name or of another type."""
-    names = table.column_names
-    for number, column in enumerate(names):
-        if column in ("", "__index_level_0__"):  # the second is what pandas calls it in .parquet
-            raise DataError(f"{name}: column {number} has no name; where it is a saved index, save without the index")
-        if names.index(column) != number:
-            raise DataError(f"{name}: two columns are called {column!r}; different names expected")
-    columns = {column: _numpy(f"{name}: column {column!r}", table.column(column)) for column in names}
-    return Table(name, columns, targets)
-
-
-def _numpy(where: str, column: Any) -> Array:
-    types = pyarrow.types
-    if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    kind = column.type
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        values: Array = np.array(column.to_pylist(), dtype=object)
-        return values
-    if types.is_null(kind):
-        return np.full(len(column), np.nan)
-    if types.is_binary(kind) or types.is_large_binary(kind):
-        raise DataError(f"{where} holds bytes that are not text in UTF-8; save the file in UTF-8")
-    if not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
-        raise DataError(
-            f"{where} holds {kind}; numbers, truth values or text expected: turn it into numbers or leave it out"
-        )
-    if types.is_decimal(kind) or (column.null_count and not types.is_floating(kind)):
-        column = column.cast(pyarrow.int8() if types.is_boolean(kind) else kind).cast(pyarrow.float64())
-    return np.asarray(column.to_numpy())
-
-
-def _npz(name: str, content: bytes, targets: tuple[str, ...], text: Collection[str]) -> Table:
-    if targets:
-        raise DataError(f"{name}: target {listed(targets)} chooses columns of .csv and .parquet; .npz has targets or y")
-    if not content.startswith(b"PK"):
-        raise DataError(f"{name} is not an .npz archive, as numpy.savez writes it")
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        inputs, outputs = _array(name, archive, INPUTS), _array(name, archive, TARGETS)
-    if inputs is None:
-        raise DataError(f"{name}: no array is called {' or '.join(INPUTS)}; it has {listed(archive.files)}")
-    given = f"{name}: inputs {inputs.shape}" + ("" if outputs is None else f", targets {outputs.shape}")
-    outputs = np.empty((*inputs.shape[:1], 0)) if outputs is None else outputs
-    if not (inputs.ndim and inputs.size) or outputs.ndim not in (1, 2) or len(inputs) != len(outputs):
-        raise DataError(f"{given}; (M, I), and (M,) or (M, O), with M and I of 1 or more expected")
-    columns = {}
-    for kind, array in (("inputs", inputs), ("targets", outputs)):
-        array = array.reshape(len(inputs), -1 if array.size else 0)
-        columns.update({f"{kind}[{number}]": array[:, number] for number in range(array.shape[1])})
-    return Table(name, columns, tuple(column for column in columns if column.startswith("targets")), named=False)
-
-
-def _array(name: str, archive: Any, names: Sequence[str]) -> Array | None:
-    """The array with one of these names, or None; nothing that needs unpickling, which could execute code."""
-    present = [each for each in names if each in archive.files]
-    if len(present) > 1:
-        raise DataError(f"{name}: arrays {' and '.join(present)} mean the same; one of them expected")
-    try:
-        return np.asarray(archive[present[0]]) if present else None
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
-        raise DataError(
-            f"{name}: array {present[0]!r} holds pickled Python objects, which can execute code and are never loaded; "
-            "numbers or text expected"
-        ) from None
-
-
-Reader = Callable[[str, bytes, tuple[str, ...], Collection[str]], Table]
-READERS: dict[str, Reader] = {".csv": _csv, ".npz": _npz, ".parquet": _parquet}

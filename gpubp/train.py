@@ -1,8 +1,8 @@
 """train() and resume(): the loop of run, look, decide, report, save.
 
-Evaluations come from the configuration alone and define rounds: in a round every network trains to the step at which its
-next evaluation is due. Whatever the clock decides (progress, timed checkpoints, Ctrl-C) only cuts a call of the engine
-short, which changes no bit.
+Evaluations come from the configuration alone and define rounds: in a round every network trains to the step at which
+its next evaluation is due. Whatever the clock decides (progress, timed checkpoints, Ctrl-C) only cuts a call of the
+engine short, which changes no bit.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _extend(state: TrainState, data: Dataset, epochs: int | None, steps: int | N
     if getattr(state.config, name) is None or (epochs is not None and steps is not None):
         other = "steps" if state.config.epochs is None else "epochs"
         raise ConfigError(f"this run counts {other}: give {other}, and nothing else, to make it longer")
-    longer = replace(state.config, **{name: length})
+    longer = TrainConfig.from_dict({**state.config.to_dict(), name: length})
     end = longer.lengths(data.size(state.position))
     if bool((end < state.end).any()):
         raise ConfigError(f"{name} {length} would end networks before where they are to end; give more than before")
@@ -215,6 +215,7 @@ class Loop:
     number: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    rate: float = 0.0
 
     def run(self) -> Result:
         """To the end of every network, or to a signal."""
@@ -240,13 +241,14 @@ class Loop:
                     self.number += 1
                     state.limit.copy_(torch.minimum(state.config.round_end(self.number, sizes), state.end))
                     state.total.zero_()
-                while bool(state.left.any()) and not signals:
+                if bool(state.left.any()):  # a round of less than a batch may have no step
                     self.advance()
-                    self.seconds = before + time.monotonic() - begun
-                    if self.run_dir is not None and time.monotonic() - self.saved > 60 * self.checkpoint_minutes:
-                        self.save()
+                self.seconds = before + time.monotonic() - begun
                 if not bool(state.left.any()):
                     self.look(sizes)
+                due = time.monotonic() - self.saved > 60 * self.checkpoint_minutes
+                if self.run_dir is not None and due:  # never between a round's last step and its evaluation
+                    self.save()
             self.seconds = before + time.monotonic() - begun
             if self.run_dir is not None:
                 self.save()

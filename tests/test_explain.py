@@ -14,7 +14,8 @@ from torch import Tensor
 import gpubp
 from gpubp import tutorial
 from gpubp.engines import eager
-from gpubp.explain import ERRORS, SLOPES, Explanation, explain
+from gpubp.explain import Explanation, explain
+from gpubp.explain_notation import ERRORS, SLOPES
 from gpubp.state import Status, TrainState
 
 from .helpers import population, same_bits, samples, start

@@ -1,4 +1,4 @@
-"""sources.py and preparation.py: data by name and from files, and what is learned about them."""
+"""sources.py, tables.py and preparation.py: data by name and from files, and what is learned about them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ import torch
 from pyarrow import parquet
 
 from gpubp.errors import ConfigError, DataError
-from gpubp.preparation import CATEGORIES, SCALES, Preparation, Table, check_scale, fit
-from gpubp.sources import SOURCES, load, read, split
+from gpubp.preparation import CATEGORIES, SCALES, Preparation, check_scale, fit
+from gpubp.sources import SOURCES, load, split
+from gpubp.tables import Table, read
 
 Write = Callable[[str, str | bytes], Path]
 

@@ -150,8 +150,7 @@ class Block:
         backward = backward_layers(self.spec, layers, passed, delta, masks)
         if self.config.update_order == "layerwise":
             for number, *grads in backward:
-                self.update_layer(number, self.gradient(number, *grads))
-                layers[number] = (self.parts[number][0].param, self.parts[number][1].param)
+                self.update_layer(number, self.gradient(number, *grads))  # in place: `layers` has it
         else:
             gradients = {number: self.gradient(number, *grads) for number, *grads in backward}
             self.clip_norms(gradients)

@@ -30,11 +30,11 @@ class TensorBoardReporter:
 
     def start(self, start: Start) -> None:
         """Open the file, and lay out charts that show the population as a band around its median."""
-        self.writer = self.make(str(self.folder))  # type: ignore[no-untyped-call]
+        self.writer = self.make(str(self.folder))
         charts = {}
         for name in ("loss", "validation_loss", "metric"):
             charts[name] = ["Margin", [f"{name}/{BANDS[1]}", f"{name}/{BANDS[0]}", f"{name}/{BANDS[2]}"]]
-        self.writer.add_custom_scalars({"population (median, 10 % to 90 %)": charts})  # type: ignore[no-untyped-call]
+        self.writer.add_custom_scalars({"population (median, 10 % to 90 %)": charts})
 
     def progress(self, progress: Progress) -> None:
         """Nothing: evaluations are often enough."""
@@ -46,9 +46,9 @@ class TensorBoardReporter:
             scalars |= {f"{name}/{which}": value for which, value in (record.get(name) or {}).items()}
         scalars |= {f"status/{name}": count for name, count in record["statuses"].items()}
         for name, value in scalars.items():
-            self.writer.add_scalar(name, value, record["step"])  # type: ignore[no-untyped-call]
-        self.writer.flush()  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, record["step"])
+        self.writer.flush()
 
     def finish(self, result: Result) -> None:
         """Close the file."""
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()

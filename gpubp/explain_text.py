@@ -1,0 +1,287 @@
+"""The text of an explanation: the lines to read beside Matt Mazur's "A Step by Step Backpropagation Example".
+
+Made from the plain values of `Explanation.to_dict()` alone, nothing is computed from a network: what came back from
+JSON reads the same. The parts come in the order of the tutorial: the forward pass, the total error, the backwards pass
+from the last layer to the first, the new error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from .explain_notation import ERRORS, SLOPES, Notation
+
+
+class Text(Notation):
+    """The lines of an explanation, made from its values alone."""
+
+    def __init__(self, values: dict[str, Any], full: bool) -> None:
+        self.values = values
+        self.network, self.step, self.layers, self.error = (values[k] for k in ("network", "step", "layers", "error"))
+        digits = 9 if self.network["dtype"] == "float64" else 7  # what a float32 knows of a number around 1
+        super().__init__(digits, full)
+        self.batch = len(self.step["samples"])
+
+    def lines(self) -> Iterator[str]:
+        """All of it."""
+        yield from self.heading()
+        yield from ("", "The Forward Pass")
+        yield from self.each_sample(self.inputs)
+        for number, layer in enumerate(self.layers):
+            yield from ("", f" {layer['name'].title()}")
+            yield from self.each_sample(self.forward, number)
+        yield from ("", "Calculating the Total Error")
+        yield from self.each_sample(self.errors)
+        yield from self.total()
+        yield from ("", "The Backwards Pass")
+        if "clip" in self.step:
+            norm, limit, factor = (self.number(each) for each in (self.step["norm"], self.step["hyper"]["clip_norm"],
+                                                                  self.step["clip"]))  # fmt: skip
+            yield f"  The whole gradient's norm is {norm}, its limit {limit}: every grad is multiplied with {factor}."
+        for number in reversed(range(len(self.layers))):
+            yield from ("", f" {self.layers[number]['name'].title()}")
+            yield from self.backward(number)
+        yield from ("", "The New Error")
+        new = self.number(self.values["new_error"]["E_total"])
+        yield self.line("E_total", f"{new} on the same samples; it was {self.number(self.error['E_total'])}")
+        if not self.step["counts"]:
+            yield "  A number is not finite: this step does not count, and the network is diverged."
+
+    def each_sample(self, lines: Callable[..., Iterator[str]], *arguments: Any) -> Iterator[str]:
+        """`lines` for every sample shown, which starts each with `at`."""
+        for s in self.few(self.batch):
+            yield from lines(s, self.at(s), *arguments)
+        yield from self.more(self.batch, "samples")
+
+    def at(self, s: int) -> str:
+        """Which sample a line is about, where there are several."""
+        return f"[sample {self.step['samples'][s]}] " if self.batch > 1 else ""
+
+    def heading(self) -> Iterator[str]:
+        """Which network, which step, which rates."""
+        network, step = self.network, self.step
+        widths, note = "-".join(map(str, network["widths"])), ""
+        if step["status"] != "running":
+            note = f"; the network is {step['status']}: this would be its next step"
+        yield f"Network {network['row']} (id {network['id']}), {widths}, {network['loss']}"
+        yield f"Step {step['number'] + 1}{note}"
+        yield f"{step['optimizer']}, learning rate {self.number(step['lr'])} (schedule {step['schedule']})"
+        rest = {**step["hyper"], **step["arguments"]}
+        rest = {name: value for name, value in rest.items() if name != "lr" and not isinstance(value, list)}
+        if "warmup" not in rest:
+            rest.pop("warmup_start", None)
+        if rest:
+            yield ", ".join(f"{name} {self.number(value)}" for name, value in rest.items())
+        yield {
+            "simultaneous": "All weights move together, after every gradient was computed from the original weights.",
+            "layerwise": "A layer is updated before the delta below it is computed: that meets the new weights.",
+        }[step["update_order"]]
+
+    def inputs(self, s: int, at: str) -> Iterator[str]:
+        """The sample's inputs and targets."""
+        inputs, target, units = self.values["inputs"][s], self.values["targets"][s], self.layers[-1]["units"]
+        text = ", ".join(f"i{k + 1} = {self.number(inputs[k])}" for k in self.few(len(inputs)))
+        yield f"  {at}{text}" + ("" if len(self.few(len(inputs))) == len(inputs) else f", ... ({len(inputs)} inputs)")
+        if isinstance(target, list):
+            yield "  " + at + ", ".join(f"target_{units[k]} = {self.number(target[k])}" for k in self.few(len(target)))
+        else:
+            yield f"  {at}target = class {target}, unit {units[target]}"
+
+    def forward(self, s: int, at: str, number: int) -> Iterator[str]:
+        """Net and out of a layer's units."""
+        units = len(self.layers[number]["units"])
+        for u in self.few(units):
+            yield from self.unit(s, at, number, u)
+        yield from self.more(units, "units")
+
+    def unit(self, s: int, at: str, number: int, u: int) -> Iterator[str]:
+        """Net and out of one unit, and what dropout leaves of it."""
+        layer, n = self.layers[number], self.number
+        unit, function, enters = layer["units"][u], layer["activation"], layer["enters"][s]
+        names, values, below = layer["weight"]["names"][u], layer["weight"]["value"][u], layer["below"]
+        bias, value = (layer["bias"][key][: u + 1][-1:] for key in ("names", "value"))  # its own, the layer's, or none
+        net, out = n(layer["net"][s][u]), n(layer["out"][s][u])
+        yield self.line(
+            f"{at}net_{unit}",
+            self.sum(len(below), lambda i: f"{names[i]} * {below[i]}", *(f"{each} * 1" for each in bias)),
+            self.sum(len(below), lambda i: f"{n(values[i])} * {n(enters[i])}", *(f"{n(each)} * 1" for each in value)),
+            net,
+        )
+        yield self.line(f"{at}out_{unit}", f"{function}(net_{unit})", f"{function}({net})", out)
+        if layer["dropout"]:
+            factor, kept = n(layer["dropout"][s][u]), n(self.layers[number + 1]["enters"][s][u])
+            yield self.line(f"{at}kept_{unit}", f"{factor} * out_{unit}", f"{factor} * {out}", kept)
+
+    def formula(self, u: int, s: int, slope: bool) -> tuple[str, str]:
+        """The error of an output unit, or its slope: in names, and in numbers."""
+        unit, loss, n = self.layers[-1]["units"][u], self.network["loss"], self.number
+        name = loss + ("'" if slope else "")
+        form = ERRORS[loss][slope] if loss in ERRORS else f"{name}({{out}}, {{target}})"
+        target, out = self.values["targets"][s][u], self.layers[-1]["out"][s][u]
+        return form.format(out=f"out_{unit}", target=f"target_{unit}"), form.format(out=n(out), target=n(target))
+
+    def errors(self, s: int, at: str) -> Iterator[str]:
+        """The error of every output, or the chance of every class; their sum."""
+        error, units, n = self.error, self.layers[-1]["units"], self.number
+        if "outputs" in error:
+            outputs = error["outputs"][s]
+            for u in self.few(len(units)):
+                yield self.line(f"{at}E_{units[u]}", *self.formula(u, s, False), n(outputs[u]))
+            yield from self.more(len(units), "outputs")
+            names = self.sum(len(units), lambda u: f"E_{units[u]}")
+            numbers = self.sum(len(units), lambda u: n(outputs[u]))
+        else:
+            shifted, targets, whole = error["shifted"][s], error["class_targets"][s], n(error["sums"][s])
+            for u in self.few(len(units)):
+                unit, power = units[u], n(error["powers"][s][u])
+                yield self.line(f"{at}shifted_{unit}", f"out_{unit} - the largest out", n(shifted[u]))
+                yield self.line(f"{at}power_{unit}", f"e^shifted_{unit}", f"e^{n(shifted[u])}", power)
+                chance = f"power_{unit} / sum of powers", f"{power} / {whole}", n(error["chances"][s][u])
+                yield self.line(f"{at}chance_{unit}", *chance)
+            yield from self.more(len(units), "classes")
+            own = [u for u, target in enumerate(targets) if target]
+            names = self.sum(len(own), lambda k: self.times(targets[own[k]], f"-ln(chance_{units[own[k]]})"))
+            numbers = self.sum(len(own), lambda k: self.times(targets[own[k]], f"(ln({whole}) - {n(shifted[own[k]])})"))
+        if self.batch > 1 or "outputs" not in error:
+            yield self.line(f"{at}E", names, numbers, n(error["samples"][s]))
+        else:
+            share = error["shares"][s]
+            yield self.line("E_total", self.times(share, names), self.times(share, numbers), n(error["E_total"]))
+
+    def total(self) -> Iterator[str]:
+        """E_total of several samples, and what the penalties add."""
+        error, n = self.error, self.number
+        if self.batch > 1 or "outputs" not in error:
+            names = "share of the sample * E" + (f", summed over {self.batch} samples" if self.batch > 1 else "")
+            numbers = self.sum(self.batch, lambda s: f"{n(error['shares'][s])} * {n(error['samples'][s])}")
+            yield self.line("E_total", names, numbers, n(error["E_total"]))
+        if "l1" in self.step["hyper"] or "l2" in self.step["hyper"]:
+            yield self.line("loss", "E_total + l1 * sum of |w| + l2 / 2 * sum of w^2", n(error["loss"]))
+
+    def backward(self, number: int) -> Iterator[str]:
+        """A layer's deltas, gradients and new weights, unit by unit."""
+        layer = self.layers[number]
+        units, inputs = layer["units"], len(layer["below"])
+        for u in self.few(len(units)):
+            yield from self.each_sample(self.delta, number, u)
+            for i in self.few(inputs):
+                yield from self.weight(layer, u, i)
+            yield from self.more(inputs, f"weights into {units[u]}")
+            if self.network["bias"] == "neuron":
+                yield from self.bias_update(layer, u, [u])
+        yield from self.more(len(units), "units")
+        if self.network["bias"] == "layer":
+            yield from self.bias_update(layer, 0, list(range(len(units))))
+
+    def delta(self, s: int, at: str, number: int, u: int) -> Iterator[str]:
+        """dE_total/dout, dout/dnet and their product, dE_total/dnet, of one unit."""
+        layer, n = self.layers[number], self.number
+        unit, name = layer["units"][u], layer["activation"]
+        net, out = n(layer["net"][s][u]), n(layer["out"][s][u])
+        arriving, slope, delta = (n(layer[key][s][u]) for key in ("dE/dout", "dout/dnet", "delta"))
+        yield from self.through(s, at, number, u) if number < len(self.layers) - 1 else self.out_slope(s, at, u)
+        form = SLOPES.get(name, f"{name}'({{net}})")
+        names, numbers = form.format(net=f"net_{unit}", out=f"out_{unit}"), form.format(net=net, out=out)
+        yield self.line(f"{at}dout_{unit}/dnet_{unit}", names, numbers, slope)
+        product = f"dE_total/dout_{unit} * dout_{unit}/dnet_{unit}", f"{arriving} * {slope}", delta
+        yield self.line(f"{at}dE_total/dnet_{unit}", *product)
+
+    def out_slope(self, s: int, at: str, u: int) -> Iterator[str]:
+        """dE_total/dout of an output unit."""
+        layer, error, n = self.layers[-1], self.error, self.number
+        unit, share = layer["units"][u], error["shares"][s]
+        if "outputs" in error:
+            sides = self.formula(u, s, True)
+        else:
+            targets = error["class_targets"][s]
+            sides = (
+                f"{self.times(round(sum(targets), self.digits), f'chance_{unit}')} - target_{unit}",
+                f"{self.times(round(sum(targets), self.digits), n(error['chances'][s][u]))} - {n(targets[u])}",
+            )
+        sides = self.times(share, sides[0]), self.times(share, sides[1])
+        yield self.line(f"{at}dE_total/dout_{unit}", *sides, n(layer["dE/dout"][s][u]))
+
+    def through(self, s: int, at: str, number: int, u: int) -> Iterator[str]:
+        """dE_total/dout of a hidden unit: what comes back through every unit above."""
+        layer, above, n = self.layers[number], self.layers[number + 1], self.number
+        unit, units, deltas = layer["units"][u], above["units"], above["delta"][s]
+        key, mark = ("new", "+") if self.step["update_order"] == "layerwise" else ("value", "")
+        names = [f"{row[u]}{mark}" for row in above["weight"]["names"]]
+        values = [n(row[u]) for row in above["weight"][key]]
+        enters = above["below"][u]
+        result = n(layer["dE/dkept" if layer["dropout"] else "dE/dout"][s][u])
+        if number == len(self.layers) - 2 and "outputs" in self.error and self.error["shares"][s] == 1:
+            parts = layer["dE_o/dout"][s][u]
+            for o in self.few(len(units)):
+                delta = f"dE_{units[o]}/dnet_{units[o]}"
+                sides = f"{delta} * dnet_{units[o]}/d{enters}", f"{delta} * {names[o]}", f"{n(deltas[o])} * {values[o]}"
+                yield self.line(f"{at}dE_{units[o]}/d{enters}", *sides, n(parts[o]))
+            yield from self.more(len(units), "outputs")
+            chain = self.sum(len(units), lambda o: f"dE_{units[o]}/d{enters}")
+            numbers = self.sum(len(units), lambda o: n(parts[o]))
+        else:
+            chain = self.sum(len(units), lambda o: f"dE_total/dnet_{units[o]} * {names[o]}")
+            numbers = self.sum(len(units), lambda o: f"{n(deltas[o])} * {values[o]}")
+        yield self.line(f"{at}dE_total/d{enters}", chain, numbers, result)
+        if layer["dropout"]:
+            factor = n(layer["dropout"][s][u])
+            kept = f"{factor} * dE_total/d{enters}", f"{factor} * {result}"
+            yield self.line(f"{at}dE_total/dout_{unit}", *kept, n(layer["dE/dout"][s][u]))
+
+    def weight(self, layer: dict[str, Any], u: int, i: int) -> Iterator[str]:
+        """dE_total/dw and the new weight of one weight."""
+        unit, below, name, n = layer["units"][u], layer["below"][i], layer["weight"]["names"][u][i], self.number
+        if self.batch == 1:
+            enters = n(layer["enters"][0][i])
+            yield self.line(f"dnet_{unit}/d{name}", below, enters)
+            names = f"dE_total/dout_{unit} * dout_{unit}/dnet_{unit} * dnet_{unit}/d{name}"
+            numbers = f"{n(layer['dE/dout'][0][u])} * {n(layer['dout/dnet'][0][u])} * {enters}"
+        else:
+            names = f"dE_total/dnet_{unit} * {below}, summed over {self.batch} samples"
+            numbers = self.sum(self.batch, lambda s: f"{n(layer['delta'][s][u])} * {n(layer['enters'][s][i])}")
+        yield self.line(f"dE_total/d{name}", names, numbers, n(layer["weight"]["dE"][u][i]))
+        yield from self.update("weight", layer["weight"], name, lambda rows: rows[u][i])
+
+    def bias_update(self, layer: dict[str, Any], at: int, units: Sequence[int]) -> Iterator[str]:
+        """dE_total/db and the new bias of bias number `at`, which serves `units`."""
+        bias, n = layer["bias"], self.number
+        name = bias["names"][at]
+        if bias["frozen"]:
+            yield f"  {name}+ = {name} = {n(bias['value'][at])}: it is frozen"
+            return
+        names = self.sum(len(units), lambda k: f"dE_total/dnet_{layer['units'][units[k]]}")
+        if self.batch > 1:
+            names += f", summed over {self.batch} samples"
+        deltas = [layer["delta"][s][u] for s in range(self.batch) for u in units]
+        yield self.line(f"dE_total/d{name}", names, self.sum(len(deltas), lambda k: n(deltas[k])), n(bias["dE"][at]))
+        yield from self.update("bias", bias, name, lambda row: row[at])
+
+    def update(self, kind: str, part: dict[str, Any], name: str, pick: Callable[[Any], float]) -> Iterator[str]:
+        """What the optimizer makes of a gradient."""
+        step, n = self.step, self.number
+        hyper, grad = step["hyper"], f"dE_total/d{name}"
+        changed = grad
+        for each, form in (("l2", name), ("l1", f"sign({name})")):
+            if kind == "weight" and each in hyper:
+                changed += f" + {n(hyper[each])} * {form}"
+        if "clip_value" in hyper:
+            changed = f"clipped({changed}, {n(hyper['clip_value'])})"
+        if "clip" in step:
+            changed = self.times(step["clip"], changed)
+        if step["decay"] is not None and not step["decoupled"]:
+            changed += f" + {n(step['decay'])} * {name}"
+        if changed != grad:
+            yield self.line(f"grad_{name}", changed, n(pick(part["grad"])))
+            grad = f"grad_{name}"
+        value, way = n(pick(part["value"])), n(pick(part["direction"]))
+        if step["optimizer"] != "sgd":
+            for slot, rows in part["slots"].items():
+                yield self.line(f"{slot}_{name}+", f"{n(pick(part['new_slots'][slot]))} (before: {n(pick(rows))})")
+            slots = "".join(f", {slot}_{name}+" for slot in part["slots"])
+            yield self.line(f"direction_{name}", f"{step['optimizer']}({grad}{slots})", way)
+            grad = f"direction_{name}"
+        keep = f"{n(step['decay'])} * " if step["decay"] is not None and step["decoupled"] else ""
+        rate = n(step["rate"])
+        numbers = f"{keep}{value} - {rate} * {way}"
+        yield self.line(f"{name}+", f"{keep}{name} - {rate} * {grad}", numbers, n(pick(part["new"])))

@@ -1,0 +1,243 @@
+"""Table: raw samples by column, and read(), which takes them from a .csv, .npz or .parquet file.
+
+Cells of a .csv that are empty, NA, NaN or null are missing values. Refused, with the file and the column: columns
+without a name or of one name, and what is neither number, truth value nor text. Nothing that a file holds is ever
+executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+from pyarrow import csv, parquet
+
+from .errors import DataError, nearest, unknown
+
+Array = npt.NDArray[Any]
+
+INPUTS = ("inputs", "X", "x")  # names of arrays in .npz files
+TARGETS = ("targets", "y")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """M raw samples, column by column, before anything is learned from them.
+
+    name: the file or source, for messages. columns: name -> (M,): bool, int64, float64 with NaN where one is missing,
+    or object: str, or None where one is missing. targets: which columns are the targets; the others are inputs.
+    named: False where the columns have only places, so that another table must have as many. Raises DataError.
+    """
+
+    name: str
+    columns: dict[str, Array]
+    targets: tuple[str, ...] = ()
+    named: bool = True
+
+    def __post_init__(self) -> None:
+        plain = {name: _plain(f"{self.name}: column {name!r}", values) for name, values in self.columns.items()}
+        object.__setattr__(self, "columns", plain)
+        lengths = {len(values) for values in plain.values()}
+        if not plain or lengths == {0}:
+            raise DataError(f"{self.name} holds no samples; one or more expected")
+        if len(lengths) > 1:
+            raise DataError(f"{self.name}: columns of {min(lengths)} to {max(lengths)} samples; equal lengths expected")
+        for name in self.targets:
+            self.column(name)
+        if len(set(self.targets)) < len(self.targets):
+            raise DataError(f"{self.name}: targets {', '.join(self.targets)}: each column once expected")
+
+    @property
+    def samples(self) -> int:
+        """M."""
+        return len(next(iter(self.columns.values())))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that are not targets."""
+        return tuple(name for name in self.columns if name not in self.targets)
+
+    def column(self, name: str) -> Array:
+        """The values (M,) of a column; raises DataError with the nearest name where there is none."""
+        if name not in self.columns:
+            raise self.wrong(name, f"is missing{nearest(name, self.columns)}; the columns are {listed(self.columns)}")
+        return self.columns[name]
+
+    def wrong(self, name: str, why: str) -> DataError:
+        """The error that says what is wrong with a column."""
+        return DataError(f"{self.name}: column {name!r} {why}")
+
+    def fingerprint(self) -> str:
+        """SHA-256 of names, types and values: equal for equal data, whatever file they came from."""
+        digest = hashlib.sha256(json.dumps(self.targets).encode())
+        for name, values in self.columns.items():
+            digest.update(json.dumps([name, values.dtype.str]).encode())
+            digest.update(json.dumps(values.tolist()).encode() if values.dtype == object else values.tobytes())
+        return digest.hexdigest()
+
+
+def listed(names: Collection[object]) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(str(name) for name in list(names)[:20])
+    return shown if len(names) <= 20 else f"{shown} and {len(names) - 20} more"
+
+
+def missing(values: Array) -> Array:
+    """Which of `values` (M,) are missing, (M,) bool."""
+    return np.array([value is None for value in values]) if values.dtype == object else np.isnan(values)
+
+
+def finite(table: Table, name: str, values: Array) -> Array:
+    """`values` (M,), which may miss some but hold no infinity."""
+    at = np.isinf(values).nonzero()[0]
+    if len(at):
+        raise table.wrong(name, f"holds {values[at[0]]} in sample {at[0]}, one of {len(at)}; finite numbers expected")
+    return values
+
+
+def complete(table: Table, name: str, values: Array, advice: str = "targets are not imputed") -> Array:
+    """`values` (M,), of which none is missing."""
+    at = missing(values).nonzero()[0]
+    if len(at):
+        raise table.wrong(name, f"lacks {len(at)} of {len(values)} values, the first in sample {at[0]}; {advice}")
+    return values
+
+
+def read(path: str | os.PathLike[str], target: str | Sequence[str] | None = None, text: Collection[str] = ()) -> Table:
+    """The raw samples of a .csv, .npz or .parquet file.
+
+    target: the columns that are targets; without it every column of .csv and .parquet is an input, as for prediction.
+    An .npz has its inputs in an array inputs, X or x, and its targets, if any, in targets or y. text: columns of a .csv
+    to be read as text, whatever they look like: Preparation.text for prediction. Raises DataError that names the file.
+    """
+    path, targets = Path(path), (target,) if isinstance(target, str) else tuple(target or ())
+    if path.is_dir():
+        raise DataError(f"{path} is a directory; a file that ends in {listed(READERS)} expected")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: {unknown('the ending', path.suffix, READERS)}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    if not content:
+        raise DataError(f"{path} is empty; samples expected")
+    try:
+        return reader(str(path), content, targets, text)
+    except DataError:
+        raise
+    except Exception as error:  # damaged bytes make the parsers raise nearly anything
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise DataError(f"{path} cannot be read as {path.suffix.lower()}: {reason}") from error
+
+
+def _plain(where: str, values: Array) -> Array:
+    """A column as one of the four types of Table."""
+    values = np.asarray(values)
+    if values.ndim != 1:
+        raise DataError(f"{where} has shape {values.shape}; one value per sample expected")
+    if values.dtype.kind == "O":
+        for sample, value in enumerate(values):
+            if value is not None and not isinstance(value, str):
+                raise DataError(f"{where} holds {type(value).__name__} {value!r} in sample {sample}; text expected")
+        return values
+    types = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64, "U": np.object_}
+    if values.dtype.kind not in types:
+        raise DataError(f"{where} holds {values.dtype}; numbers, truth values or text expected")
+    if values.dtype.kind == "u" and values.size and int(values.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"{where} holds {values.max()}; whole numbers of 64 bits with a sign expected")
+    return values.astype(types[values.dtype.kind])
+
+
+def _csv(name: str, content: bytes, targets: tuple[str, ...], text: Collection[str]) -> Table:
+    convert = csv.ConvertOptions(strings_can_be_null=True, column_types={column: pyarrow.string() for column in text})
+    parse = csv.ParseOptions(newlines_in_values=True)
+    return _arrow(
+        name, csv.read_csv(pyarrow.BufferReader(content), parse_options=parse, convert_options=convert), targets
+    )
+
+
+def _parquet(name: str, content: bytes, targets: tuple[str, ...], text: Collection[str]) -> Table:
+    return _arrow(name, parquet.read_table(pyarrow.BufferReader(content)), targets)
+
+
+def _arrow(name: str, table: Any, targets: tuple[str, ...]) -> Table:
+    """A pyarrow.Table as a Table; raises DataError for columns without a name or of another type."""
+    names = table.column_names
+    for number, column in enumerate(names):
+        if column in ("", "__index_level_0__"):  # the second is what pandas calls it in .parquet
+            raise DataError(f"{name}: column {number} has no name; where it is a saved index, save without the index")
+        if names.index(column) != number:
+            raise DataError(f"{name}: two columns are called {column!r}; different names expected")
+    columns = {column: _numpy(f"{name}: column {column!r}", table.column(column)) for column in names}
+    return Table(name, columns, targets)
+
+
+def _numpy(where: str, column: Any) -> Array:
+    types = pyarrow.types
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = column.type
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        values: Array = np.array(column.to_pylist(), dtype=object)
+        return values
+    if types.is_null(kind):
+        return np.full(len(column), np.nan)
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        raise DataError(f"{where} holds bytes that are not text in UTF-8; save the file in UTF-8")
+    if not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
+        raise DataError(
+            f"{where} holds {kind}; numbers, truth values or text expected: turn it into numbers or leave it out"
+        )
+    if types.is_decimal(kind) or (column.null_count and not types.is_floating(kind)):
+        column = column.cast(pyarrow.int8() if types.is_boolean(kind) else kind).cast(pyarrow.float64())
+    return np.asarray(column.to_numpy())
+
+
+def _npz(name: str, content: bytes, targets: tuple[str, ...], text: Collection[str]) -> Table:
+    if targets:
+        raise DataError(f"{name}: target {listed(targets)} chooses columns of .csv and .parquet; .npz has targets or y")
+    if not content.startswith(b"PK"):
+        raise DataError(f"{name} is not an .npz archive, as numpy.savez writes it")
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        inputs, outputs = _array(name, archive, INPUTS), _array(name, archive, TARGETS)
+    if inputs is None:
+        raise DataError(f"{name}: no array is called {' or '.join(INPUTS)}; it has {listed(archive.files)}")
+    given = f"{name}: inputs {inputs.shape}" + ("" if outputs is None else f", targets {outputs.shape}")
+    outputs = np.empty((*inputs.shape[:1], 0)) if outputs is None else outputs
+    if not (inputs.ndim and inputs.size) or outputs.ndim not in (1, 2) or len(inputs) != len(outputs):
+        raise DataError(f"{given}; (M, I), and (M,) or (M, O), with M and I of 1 or more expected")
+    columns = {}
+    for kind, array in (("inputs", inputs), ("targets", outputs)):
+        array = array.reshape(len(inputs), -1 if array.size else 0)
+        columns.update({f"{kind}[{number}]": array[:, number] for number in range(array.shape[1])})
+    return Table(name, columns, tuple(column for column in columns if column.startswith("targets")), named=False)
+
+
+def _array(name: str, archive: Any, names: Sequence[str]) -> Array | None:
+    """The array with one of these names, or None; nothing that needs unpickling, which could execute code."""
+    present = [each for each in names if each in archive.files]
+    if len(present) > 1:
+        raise DataError(f"{name}: arrays {' and '.join(present)} mean the same; one of them expected")
+    try:
+        return np.asarray(archive[present[0]]) if present else None
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise DataError(
+            f"{name}: array {present[0]!r} holds pickled Python objects, which can execute code and are never loaded; "
+            "numbers or text expected"
+        ) from None
+
+
+Reader = Callable[[str, bytes, tuple[str, ...], Collection[str]], Table]
+READERS: dict[str, Reader] = {".csv": _csv, ".npz": _npz, ".parquet": _parquet}

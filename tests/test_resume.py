@@ -1,0 +1,304 @@
+"""A run that was stopped, killed or made longer ends in the bits of one that was not; what is damaged is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import checkpoint
+from gpubp.errors import CheckpointError, ConfigError
+
+from .helpers import population, same_bits, samples
+
+ENGINE = sys.modules["gpubp.train"]  # gpubp.train is the function
+SPEC = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
+COUNT = 5
+RATES = [0.001, 0.3, 0.01, 1e308, 0.05]
+ALWAYS = 0.0  # minutes between checkpoints: one after every call
+
+
+@pytest.fixture(autouse=True)
+def _short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ENGINE, "CALL", 100.0)
+    monkeypatch.setattr(ENGINE, "MOST", 3)
+
+
+def networks() -> gpubp.Population:
+    return population(SPEC, COUNT)
+
+
+def training(seed: int = 1) -> gpubp.Dataset:
+    return gpubp.Dataset(*samples(SPEC, 40, seed=seed))
+
+
+def held_out() -> gpubp.Dataset:
+    return training(9)
+
+
+def config(**settings: Any) -> gpubp.TrainConfig:
+    chosen = {"lr": RATES, "dropout": 0.2, "batch_size": 8, "evaluate_every": 2, "epochs": 12}
+    chosen |= {"schedule": "plateau", "plateau_patience": 0, "plateau_factor": 0.5}
+    return gpubp.TrainConfig(**{**chosen, **settings})
+
+
+def run(folder: Path | None = None, reporters: Any = (), **settings: Any) -> gpubp.Result:
+    return gpubp.train(
+        networks(), training(), config(**settings), held_out(), reporters=reporters, run_dir=folder,
+        checkpoint_minutes=ALWAYS,
+    )  # fmt: skip
+
+
+def same(one: gpubp.Result, other: gpubp.Result) -> None:
+    for (name, mine), (again, theirs) in zip(one.state.tensors(), other.state.tensors(), strict=True):
+        assert name == again
+        assert same_bits(mine, theirs), name
+    assert one.table.equals(other.table)
+    assert one.status == other.status
+
+
+def told(result: gpubp.Result) -> list[dict[str, Any]]:
+    times = ("seconds", "network_steps_per_second")
+    return json.loads(json.dumps([{k: v for k, v in each.items() if k not in times} for each in result.history]))
+
+
+class Reporter:
+    """Does nothing."""
+
+    def start(self, start: Any) -> None: ...
+    def progress(self, progress: Any) -> None: ...
+    def evaluated(self, record: Any) -> None: ...
+    def finish(self, result: Any) -> None: ...
+
+
+class Stop(Reporter):
+    """Sends a signal to this process after so many calls of the engine."""
+
+    def __init__(self, calls: int, number: int) -> None:
+        self.calls, self.number = calls, number
+
+    def progress(self, progress: Any) -> None:
+        self.calls -= 1
+        if not self.calls:
+            os.kill(os.getpid(), self.number)
+
+
+class Crash(Reporter):
+    """Raises at the evaluation of a round."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def evaluated(self, record: Any) -> None:
+        if record["round"] == self.number:
+            raise RuntimeError("crashed")
+
+
+@pytest.mark.parametrize(("calls", "number"), [(1, signal.SIGINT), (6, signal.SIGTERM), (9, signal.SIGINT)])
+def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(calls: int, number: int, tmp_path: Path) -> None:
+    before = signal.getsignal(number)
+    stopped = run(tmp_path / "run", [Stop(calls, number)])
+    assert stopped.interrupted == number
+    assert stopped.statuses["running"] == COUNT - 1
+    assert signal.getsignal(number) is before, "the handlers of before are back"
+    again = gpubp.resume(tmp_path / "run", training(), held_out())
+    whole = run()
+    assert whole.statuses["diverged"] == 1
+    assert len(set(whole.state.plateau["scale"].flatten().tolist())) > 1, "plateau did something"
+    assert again.interrupted is None
+    same(again, whole)
+    assert told(again) == told(whole)
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", [Stop(4, signal.SIGINT), Stop(4, signal.SIGINT)])
+    same(gpubp.resume(tmp_path / "run", training(), held_out()), run())
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_crash_at_an_evaluation_does_not_lose_that_evaluation(number: int, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="crashed"):
+        run(tmp_path / "run", [Crash(number)])
+    again, whole = gpubp.resume(tmp_path / "run", training(), held_out()), run()
+    same(again, whole)
+    assert told(again) == told(whole)
+
+
+def test_rounds_without_a_step_can_be_resumed(tmp_path: Path) -> None:
+    settings = {"batch_size": 1000, "evaluate_every": 1, "epochs": 60, "schedule": "constant"}
+    run(tmp_path / "run", [Stop(1, signal.SIGINT)], **settings)
+    same(gpubp.resume(tmp_path / "run", training(), held_out()), run(**settings))
+
+
+@pytest.mark.parametrize("first", [6, 7])
+def test_more_epochs_end_as_a_run_begun_with_so_many(first: int, tmp_path: Path) -> None:
+    short = run(tmp_path / "run", epochs=first)
+    assert short.status.count("finished") == COUNT - 1
+    longer = gpubp.resume(tmp_path / "run", training(), held_out(), epochs=12)
+    same(longer, run())
+    assert longer.network_steps == (COUNT - 1) * (12 - first) * 5
+
+
+def test_more_steps_extend_a_run_that_counts_steps(tmp_path: Path) -> None:
+    run(tmp_path / "run", epochs=None, steps=25)
+    same(gpubp.resume(tmp_path / "run", training(), held_out(), steps=60), run(epochs=None, steps=60))
+
+
+@pytest.mark.parametrize(
+    ("settings", "longer", "reason"),
+    [
+        ({"schedule": "cosine", "plateau_patience": None, "plateau_factor": None}, {"epochs": 14},
+         "schedule 'cosine' depends on the length of the training: a longer run is another run"),
+        ({}, {"epochs": 5}, "epochs 5 would end networks before where they are to end; give more than before"),
+        ({}, {"steps": 100}, "this run counts epochs: give epochs, and nothing else"),
+        ({}, {"epochs": 14, "steps": 100}, "this run counts epochs: give epochs, and nothing else"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_extended_is_refused(
+    settings: dict[str, Any], longer: dict[str, int], reason: str, tmp_path: Path
+) -> None:
+    run(tmp_path / "run", epochs=6, **{name: value for name, value in settings.items()})
+    with pytest.raises(ConfigError, match=reason):
+        gpubp.resume(tmp_path / "run", training(), held_out(), **longer)
+
+
+@pytest.mark.parametrize(
+    ("data", "validation", "which"),
+    [(training(2), held_out(), "data"), (training(), training(2), "validation"), (training(), None, "validation")],
+)
+def test_other_data_are_refused(data: Any, validation: Any, which: str, tmp_path: Path) -> None:
+    run(tmp_path / "run", epochs=2)
+    with pytest.raises(CheckpointError, match=f"the {which} are not those that the run was begun with"):
+        gpubp.resume(tmp_path / "run", data, validation)
+
+
+def damage(folder: Path, what: str) -> None:
+    manifest = folder / "manifest.json"
+    tensors = next(folder.glob("tensors-*.safetensors"))
+    content = json.loads(manifest.read_text())
+    if what == "a flipped bit":
+        held = bytearray(tensors.read_bytes())
+        held[-5] ^= 1
+        tensors.write_bytes(held)
+    elif what == "truncated tensors":
+        tensors.write_bytes(tensors.read_bytes()[:-100])
+    elif what == "no tensors":
+        tensors.unlink()
+    elif what == "truncated manifest":
+        manifest.write_text(manifest.read_text()[:200])
+    elif what == "bytes":
+        manifest.write_bytes(b"\xff\xfe\x00garbage")
+    elif what == "no manifest":
+        manifest.unlink()
+    else:
+        changed = {"foreign": {"format": "another"}, "newer": {"version": 2}, "no spec": {"spec": {}},
+                   "no optimizer": {"config": {"optimizer": "adamm", "epochs": 3}}, "no notes": {"notes": {}},
+                   "a list": {}}[what]  # fmt: skip
+        manifest.write_text(json.dumps([] if what == "a list" else content | changed))
+
+
+DAMAGE = {
+    "a flipped bit": r"tensors-\d+\.safetensors is damaged: its SHA-256 is not the one in manifest.json",
+    "truncated tensors": "is damaged: its SHA-256 is not",
+    "no tensors": "the tensors cannot be read: .*No such file",
+    "truncated manifest": "manifest.json cannot be read: ",
+    "bytes": "manifest.json cannot be read: ",
+    "no manifest": "manifest.json is not there: .* is not the directory of a run, or it saved nothing",
+    "foreign": "manifest.json is not the manifest of a gpubp checkpoint",
+    "a list": "manifest.json is not the manifest of a gpubp checkpoint",
+    "newer": "manifest.json is of version 2; this gpubp reads version 1",
+    "no spec": "does not hold a whole state: .*widths",
+    "no optimizer": "does not hold a whole state: .*adamm",
+    "no notes": "does not hold a whole state: .*engine",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_checkpoint_is_refused_with_its_reason(what: str, tmp_path: Path) -> None:
+    run(tmp_path / "run", epochs=2)
+    damage(tmp_path / "run" / "checkpoint", what)
+    with pytest.raises(CheckpointError, match=DAMAGE[what]):
+        gpubp.resume(tmp_path / "run", training(), held_out())
+
+
+@pytest.mark.parametrize("call", ["save_file", "_settle", "replace", "fsync"])
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_failure_in_the_middle_of_saving_leaves_the_checkpoint_of_before(
+    call: str, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    stopped = run(folder, [Stop(5, signal.SIGINT)])
+    notes = checkpoint.load(folder, torch.device("cpu")).notes
+    owner = checkpoint if call in ("save_file", "_settle") else os
+    proper, left = getattr(owner, call), [0 if call == "save_file" else after]
+
+    def fail(*arguments: Any) -> Any:
+        if not left[0]:
+            raise OSError(28, "No space left on device")
+        left[0] -= 1
+        return proper(*arguments)
+
+    other = run()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, call, fail)
+        with pytest.raises(CheckpointError, match="cannot be written: .*No space left.*; the one of before stays"):
+            checkpoint.save(folder, other.state, notes)
+    loaded = checkpoint.load(folder, torch.device("cpu"))
+    for (name, mine), (_, theirs) in zip(loaded.state.tensors(), stopped.state.tensors(), strict=True):
+        assert same_bits(mine, theirs), name
+    same(gpubp.resume(folder, training(), held_out()), other)
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from tests import test_resume as own
+class Slow(own.Reporter):
+    def progress(self, progress):
+        time.sleep(0.001)
+folder = Path(sys.argv[1])
+own.torch.set_num_threads(1)
+own.ENGINE.CALL = 1e-9
+if folder.exists():
+    own.gpubp.resume(folder, own.training(), own.held_out(), reporters=[Slow()], checkpoint_minutes=1e-5)
+else:
+    own.run(folder, [Slow()], epochs=int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_goes_on_to_the_same_bits(kills: int, tmp_path: Path) -> None:
+    source, folder, epochs = random.Random(kills), tmp_path / "run", 100 * kills
+    manifest, steps = folder / "checkpoint" / "manifest.json", [0]
+    for _ in range(kills):
+        before = manifest.stat().st_mtime_ns if manifest.exists() else 0
+        with subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(folder), str(epochs)], cwd=Path(__file__).parent.parent
+        ) as child:
+            try:
+                limit = time.monotonic() + 60
+                while not manifest.exists() or manifest.stat().st_mtime_ns == before:
+                    assert child.poll() is None, "the run ended before it saved anything"
+                    assert time.monotonic() < limit
+                    time.sleep(0.001)
+                time.sleep(source.uniform(0, 0.2))
+            finally:
+                child.kill()
+        assert child.returncode == -signal.SIGKILL, "it was killed while it ran"
+        steps.append(int(checkpoint.load(folder, torch.device("cpu")).state.step.max()))
+    assert steps == sorted(set(steps)), "every run got further than the one before"
+    assert steps[-1] < epochs * 5
+    again, whole = gpubp.resume(folder, training(), held_out()), run(epochs=epochs)
+    same(again, whole)
+    assert told(again) == told(whole)

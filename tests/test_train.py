@@ -1,0 +1,279 @@
+"""train() around the engine: what it returns, what it leaves alone, rounds, calls, and memory; without autograd."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import memory
+from gpubp.errors import OutOfMemoryError
+
+from .helpers import population, same_bits, samples
+
+SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
+CLASSES = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
+ENGINE = sys.modules["gpubp.train"]  # gpubp.train is the function
+
+
+def data(spec: gpubp.NetworkSpec = SPEC, size: int = 40, seed: int = 1) -> gpubp.Dataset:
+    return gpubp.Dataset(*samples(spec, size, seed=seed))
+
+
+def config(**settings: Any) -> gpubp.TrainConfig:
+    return gpubp.TrainConfig(**{"batch_size": 8, "steps": 20, "lr": 0.01, "evaluate_every": 5, **settings})
+
+
+def same_result(one: gpubp.Result, other: gpubp.Result) -> bool:
+    tensors = zip(one.state.tensors(), other.state.tensors())
+    return all(name == again and same_bits(mine, theirs) for (name, mine), (again, theirs) in tensors)
+
+
+def test_the_result_says_what_became_of_every_network() -> None:
+    networks, training, held_out = population(CLASSES, 7), data(CLASSES), data(CLASSES, 30, 9)
+    result = gpubp.train(networks, training, config(), validation=held_out)
+    for values in (result.loss, result.metric, result.validation_loss, result.validation_metric):
+        assert values is not None
+        assert values.shape == (7,)
+        assert values.isfinite().all()
+    assert result.status == ["finished"] * 7
+    assert result.statuses == {"running": 0, "finished": 7, "converged": 0, "stopped": 0, "diverged": 0}
+    assert (result.table.num_rows, result.table["network"].to_pylist()) == (7, list(range(7)))
+    assert result.table["validation_accuracy"].to_pylist() == result.validation_metric.tolist()
+    assert [record["step"] for record in result.history] == [5, 10, 15, 20]
+    assert (result.network_steps, result.interrupted, result.run_dir) == (7 * 20, None, None)
+    assert result.engine == "eager"
+    assert result.engine_reason.startswith("eager: ")
+    assert result.seconds > 0
+    for name, held in (("loss", training), ("validation_loss", held_out)):
+        net = result.population.predict(held.inputs)
+        expected = torch.stack([torch.nn.functional.cross_entropy(each, held.targets) for each in net])
+        torch.testing.assert_close(getattr(result, name), expected)
+
+
+def test_without_validation_data_there_are_no_validation_figures() -> None:
+    result = gpubp.train(population(SPEC, 3), data(), config())
+    assert result.validation_loss is None
+    assert result.validation_metric is None
+    assert "validation_loss" not in result.table.column_names
+    assert result.history[-1]["metric"] is None
+
+
+def test_the_given_population_stays_as_it_was() -> None:
+    networks = population(SPEC, 4)
+    before = networks.params.clone()
+    result = gpubp.train(networks, data(), config())
+    assert same_bits(networks.params, before)
+    assert not same_bits(result.population.params, before)
+
+
+def test_inplace_writes_the_same_trained_numbers_over_it() -> None:
+    networks = population(SPEC, 4)
+    expected = gpubp.train(population(SPEC, 4), data(), config())
+    gpubp.train(networks, data(), config(), inplace=True)
+    assert same_bits(networks.params, expected.population.params)
+
+
+def test_the_ranking_goes_by_validation_loss_or_else_by_loss_and_leaves_out_the_diverged() -> None:
+    rates = [0.001, 1e300, 0.02, 0.005, 0.05]
+    settings = config(lr=rates, optimizer="sgd", steps=60)
+    apart = data(seed=50)
+    for held_out in (None, apart):
+        result = gpubp.train(population(SPEC, 5), data(), settings, validation=held_out)
+        loss = result.loss if result.validation_loss is None else result.validation_loss
+        expected = sorted((n for n in range(5) if n != 1), key=lambda n: float(loss[n]))
+        assert result.status[1] == "diverged"
+        assert result.ranking().tolist() == expected
+        if held_out is not None:
+            assert expected != sorted(expected, key=lambda n: float(result.loss[n])), "the two orders differ"
+
+
+def test_a_diverged_network_stays_at_its_last_finite_row_and_its_neighbours_are_as_without_it() -> None:
+    settings = {"optimizer": "sgd", "steps": 20}
+    absurd = gpubp.train(population(SPEC, 5), data(), config(lr=[0.01, 0.01, 1e308, 0.01, 0.01], **settings))
+    tame = gpubp.train(population(SPEC, 5), data(), config(lr=0.01, **settings))
+    assert absurd.status == ["finished", "finished", "diverged", "finished", "finished"]
+    assert absurd.statuses["diverged"] == 1
+    step = absurd.table["diverged_step"].to_pylist()
+    assert [each is None for each in step] == [True, True, False, True, True]
+    assert absurd.table["steps"].to_pylist()[2] == step[2] < 20
+    expected = population(SPEC, 5).params[2]
+    if step[2]:
+        short = config(lr=1e308, optimizer="sgd", steps=step[2])
+        expected = gpubp.train(population(SPEC, 5), data(), short).population.params[2]
+    assert same_bits(absurd.population.params[2], expected)
+    assert absurd.population.params.isfinite().all()
+    rest = [0, 1, 3, 4]
+    assert same_bits(absurd.population.params[rest], tame.population.params[rest])
+    assert same_bits(absurd.loss[rest], tame.loss[rest])
+
+
+def test_ragged_rows_end_each_at_its_own_step_as_if_alone() -> None:
+    inputs, targets = samples(SPEC, 40)
+    rows = [list(range(40)), [3], list(range(10, 27))]
+    settings = config(steps=None, epochs=6, evaluate_every=1)
+    result = gpubp.train(population(SPEC, 3), gpubp.Dataset(inputs, targets, rows=rows), settings)
+    assert result.table["steps"].to_pylist() == [30, 1, 13]  # ceil(6 * size / 8)
+    assert result.status == ["finished"] * 3
+    assert result.network_steps == 44
+    for number, part in enumerate(rows):
+        alone = gpubp.Dataset(inputs, targets, rows=[part])
+        single = gpubp.train(population(SPEC, ids=[number]), alone, settings)
+        assert same_bits(single.population.params[0], result.population.params[number]), number
+
+
+def test_a_sample_of_weight_0_is_not_seen_and_weights_count_as_often_as_they_say() -> None:
+    inputs, targets = samples(SPEC, 6)
+    weight = torch.tensor([1.0, 2.0, 0.0, 1.0, 0.0, 2.0], dtype=torch.float64)
+    settings = config(batch_size=6, shuffle="none", optimizer="sgd", lr=0.1)
+    weighted = gpubp.train(population(SPEC, 3), gpubp.Dataset(inputs, targets, sample_weight=weight), settings)
+    index = [0, 1, 1, 3, 5, 5]
+    repeated = gpubp.train(population(SPEC, 3), gpubp.Dataset(inputs[index], targets[index]), settings)
+    plain = gpubp.train(population(SPEC, 3), gpubp.Dataset(inputs, targets), settings)
+    torch.testing.assert_close(weighted.population.params, repeated.population.params)
+    torch.testing.assert_close(weighted.loss, repeated.loss)
+    assert (weighted.population.params - plain.population.params).abs().max() > 1e-3
+
+
+def test_every_network_may_have_inputs_of_its_own() -> None:
+    inputs, targets = samples(SPEC, 4, 40)
+    result = gpubp.train(population(SPEC, 4), gpubp.Dataset(inputs, targets), config())
+    for number in range(4):
+        own = gpubp.Dataset(inputs[number], targets[number])
+        alone = gpubp.train(population(SPEC, ids=[number]), own, config())
+        assert same_bits(alone.population.params[0], result.population.params[number])
+        assert same_bits(alone.loss, result.loss[number : number + 1])
+
+
+def test_plateau_reduces_the_rate_of_the_networks_that_stand_still_alone() -> None:
+    rates = [0.01, 1e-14, 0.01]
+    settings = config(optimizer="sgd", lr=rates, schedule="plateau", plateau_patience=1, plateau_factor=0.5, steps=40)
+    result = gpubp.train(population(SPEC, 3), data(), settings, validation=data())
+    # nothing gained in evaluations 2 to 8, each second one of which is one too many
+    assert result.state.plateau["scale"].flatten().tolist() == [1.0, 0.5**3, 1.0]
+
+
+@pytest.mark.parametrize("most", [1, 3, 7])
+def test_how_calls_are_split_changes_no_bit(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = [0.1, 0.01, 1e308, 0.03, 0.02]
+    settings = config(steps=60, evaluate_every=20, dropout=0.2, schedule="plateau", plateau_patience=0, lr=rates)
+
+    def run() -> tuple[gpubp.Result, int]:
+        calls: list[int] = []
+        counter = Counter(calls)
+        return gpubp.train(population(SPEC, 5), data(), settings, reporters=[counter]), len(calls)
+
+    monkeypatch.setattr(ENGINE, "CALL", 100.0)
+    whole, few = run()
+    monkeypatch.setattr(ENGINE, "MOST", most)
+    cut, many = run()
+    assert few < 60 / most < many + 1
+    assert same_result(whole, cut)
+    assert [{**each, "seconds": 0, "network_steps_per_second": 0} for each in whole.history] == [
+        {**each, "seconds": 0, "network_steps_per_second": 0} for each in cut.history
+    ]
+
+
+class Counter:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self, calls: list[int]) -> None:
+        self.calls, self.told = calls, []  # type: ignore[var-annotated]
+
+    def start(self, start: Any) -> None:
+        self.told.append("start")
+
+    def progress(self, progress: Any) -> None:
+        self.calls.append(progress.done)
+        self.told.append("progress")
+
+    def evaluated(self, record: Any) -> None:
+        self.told.append("evaluated")
+
+    def finish(self, result: Any) -> None:
+        self.told.append("finish")
+
+
+def test_reporters_hear_the_start_every_evaluation_and_the_end() -> None:
+    counter = Counter([])
+    gpubp.train(population(SPEC, 2), data(), config(), reporters=[counter])
+    assert (counter.told[0], counter.told[-1]) == ("start", "finish")
+    assert counter.told.count("evaluated") == 4
+    assert counter.calls[-1] == 40
+    assert counter.calls == sorted(counter.calls)
+
+
+ENTRIES = [
+    (torch.autograd, "backward"),
+    (torch.autograd, "grad"),
+    (torch.autograd.Function, "apply"),
+    (torch.autograd.graph, "_engine_run_backward"),
+    (torch.autograd.functional, "vjp"),
+    (torch.autograd.functional, "jacobian"),
+    (torch.Tensor, "backward"),
+    (torch.Tensor, "requires_grad_"),
+    (torch.func, "grad"),
+    (torch.func, "vjp"),
+    (torch.func, "jvp"),
+]
+
+
+@pytest.mark.parametrize("optimizer", gpubp.OPTIMIZERS)
+def test_training_never_enters_autograd(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = gpubp.train(population(CLASSES, 3), data(CLASSES), config(optimizer=optimizer))
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("autograd was entered")
+
+    probe = torch.ones(1, requires_grad=True)
+    for owner, name in ENTRIES:
+        monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(AssertionError, match="autograd was entered"):
+        probe.backward()
+    with torch.autograd.set_grad_enabled(False):
+        off = gpubp.train(population(CLASSES, 3), data(CLASSES), config(optimizer=optimizer))
+    assert same_result(expected, off)
+
+
+def test_results_are_ordinary_tensors() -> None:
+    result = gpubp.train(population(SPEC, 3), data(), config(), validation=data(seed=4))
+    assert torch.is_grad_enabled(), "the caller's mode is as it was"
+    values = [result.loss, result.metric, result.validation_loss, result.validation_metric]
+    for tensor in [*values, *(each for _, each in result.state.tensors())]:
+        assert tensor is not None
+        assert not tensor.requires_grad
+        assert not tensor.is_inference()
+        assert tensor.grad_fn is None
+    result.population.params.requires_grad_()
+    (result.population.params**2).sum().backward()
+    assert result.population.params.grad is not None
+
+
+@pytest.mark.parametrize(("optimizer", "advice"), [("adam", "sgd"), ("sgd", "")])
+def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
+    optimizer: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(optimizer=optimizer)
+    fixed = memory.needed(SPEC, settings, 0, 8)
+    each = memory.needed(SPEC, settings, 1, 8) - fixed
+    monkeypatch.setattr(memory, "available", lambda device: fixed + 3 * each)
+    gpubp.train(population(SPEC, 3), data(), settings)
+    with pytest.raises(OutOfMemoryError) as caught:
+        gpubp.train(population(SPEC, 4), data(), settings)
+    message = str(caught.value)
+    assert f"4 networks of 3-6-2 with {optimizer} need {memory.size(fixed + 4 * each)} on cpu" in message
+    assert f"{memory.size(fixed + 3 * each)} are free: train up to 3 networks at once" in message
+    assert ("or take an optimizer without slots (sgd)" in message) == bool(advice)
+    assert message.endswith(", or float32")
+
+
+def test_memory_that_runs_out_in_training_is_explained_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ENGINE.Loop, "advance", fail)
+    with pytest.raises(OutOfMemoryError, match="4 networks of 3-6-2 with adam need .* per network"):
+        gpubp.train(population(SPEC, 4), data(), config())
