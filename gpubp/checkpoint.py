@@ -29,6 +29,7 @@ from .spec import NetworkSpec
 from .state import TrainState
 
 FORMAT, VERSION = "gpubp checkpoint", 1
+NOTES = ("number", "history", "seconds", "engine", "data", "validation")  # what the loop saves with a state
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def load(run_dir: Path, device: torch.device) -> Checkpoint:
         content = load_file(tensors, device=str(device))
         spec = NetworkSpec.from_dict(manifest["spec"])
         config = TrainConfig.from_dict(_unpacked(manifest["config"], content))
-        return Checkpoint(_state(spec, config, manifest["seed"], content), manifest["notes"])
+        notes = {name: manifest["notes"][name] for name in NOTES}
+        return Checkpoint(_state(spec, config, manifest["seed"], content), notes)
     except CheckpointError:
         raise
     except (OSError, SafetensorError) as error:
@@ -170,12 +172,13 @@ def _state(spec: NetworkSpec, config: TrainConfig, seed: int, content: Mapping[s
     def group(name: str) -> dict[str, Tensor]:
         return {key.removeprefix(f"{name}."): each for key, each in content.items() if key.startswith(f"{name}.")}
 
-    slots = group("slots")
+    slots, hyper = group("slots"), group("hyper")
+    order = (*config.defaults(spec.loss), "class_weight")  # as TrainConfig.columns has them
     plain = [each.name for each in fields(TrainState) if isinstance(content.get(each.name), Tensor)]
     state = TrainState(
         population=Population(spec, content["params"], seed, content["ids"]),
         config=config,
-        hyper=group("hyper"),
+        hyper={name: hyper[name] for name in order if name in hyper},
         slots=[slots[name] for name in config.rule.slots],
         columns=group("columns"),
         plateau=group("plateau"),

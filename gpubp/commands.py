@@ -58,7 +58,11 @@ def train(settings: Settings) -> int:
         bias=settings["bias"],
         train_bias=settings["train_bias"],
     )
-    settings |= {"widths": ",".join(map(str, widths)), "loss": prepared.loss, "networks": settings["networks"] or 1000}
+    settings |= {
+        "widths": ",".join(map(str, widths)),
+        "loss": prepared.loss,
+        "networks": _networks(settings["networks"], 1000),
+    }
     config, scale = _config(settings, spec)
     dtype = lookup(DTYPES, settings["dtype"], "dtype", ConfigError)
     config.columns(spec, settings["networks"], device)  # refuse before the population is made
@@ -75,15 +79,16 @@ def train_tutorial(settings: Settings) -> int:
     for name in FIXED:
         if settings[name] is not None:
             raise ConfigError(f"--{name.replace('_', '-')} {settings[name]}: --data tutorial sets that itself")
-    rounds = settings["epochs"] or settings["steps"] or tutorial.ROUNDS
-    settings |= {"networks": settings["networks"] or 1, "optimizer": "sgd", "steps": rounds, "epochs": None}
+    given = settings["steps"] if settings["epochs"] is None else settings["epochs"]
+    rounds = tutorial.ROUNDS if given is None else given
+    settings |= {"networks": _networks(settings["networks"], 1), "optimizer": "sgd", "steps": rounds, "epochs": None}
     settings |= {"batch_size": 1, "lr": 0.5 if settings["lr"] is None else settings["lr"], "dtype": "float64"}
     device = _device(settings["device"])
     config, _ = _config(settings, tutorial.SPEC)
     population = tutorial.population(settings["networks"]).to(device)
     result = _train(settings, population, tutorial.dataset(), config, None)
     rows = tutorial.compare()
-    Console(soft_wrap=True).print(tutorial.table(rows))
+    _console().print(tutorial.table(rows))
     return _report(settings, result) or (0 if tutorial.reproduced(rows) else 1)
 
 
@@ -119,12 +124,16 @@ def inspect(settings: Settings) -> int:
     ranked = order[~diverged[order]]
     groups = {"best": ranked[:top], "worst": ranked[::-1][:top], "diverged": np.flatnonzero(diverged)[:top]}
     shown = [name for name in rows.column_names if name not in HYPER or len(set(rows[name].to_pylist())) > 1]
+    if rows["id"].equals(rows["network"]):
+        shown.remove("id")
+    if not diverged.any():
+        shown.remove("diverged_step")
     statuses = {name: rows["status"].to_pylist().count(name) for name in sorted(set(rows["status"].to_pylist()))}
     picked = {name: rows.select(shown).take(pa.array(index)).to_pylist() for name, index in groups.items()}
     if settings["json"]:
         _print_json({"run": str(folder), "networks": rows.num_rows, "statuses": statuses, **picked})
         return 0
-    console = Console(soft_wrap=True)
+    console = _console()
     fates = ", ".join(f"{count:,} {name}" for name, count in statuses.items())
     console.print(f"{folder}: {rows.num_rows:,} networks: {fates}; ranked by {key}", highlight=False)
     for name, entries in picked.items():
@@ -209,6 +218,12 @@ def _load(settings: Settings) -> sources.Prepared:
     )
 
 
+def _networks(given: int | None, usual: int) -> int:
+    if given is not None and given < 1:
+        raise ConfigError(f"--networks {given}: a whole number of 1 or more expected")
+    return usual if given is None else given
+
+
 def _device(name: str) -> torch.device:
     if name != "auto":
         return usable(name)
@@ -255,6 +270,8 @@ def _train(
     given = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(given)
     resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir")}
+    if settings["data"] not in sources.SOURCES:
+        resolved["data"] = str(Path(settings["data"]).absolute())  # a run may be resumed from another folder
     return train_population(
         population,
         data,
@@ -365,6 +382,11 @@ def _shown(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _console() -> Console:
+    """Standard output; wide enough for whole numbers where nobody says how wide it is."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 def _print_json(values: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The rooms of the package: a file imports only files above it; the README shows the tree as it is, and its code runs."""
+"""The rooms: a file imports only files above it; the README shows the tree as it is, and its code runs."""
 
 import ast
 import re

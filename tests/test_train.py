@@ -275,5 +275,5 @@ def test_memory_that_runs_out_in_training_is_explained_too(monkeypatch: pytest.M
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(ENGINE.Loop, "advance", fail)
-    with pytest.raises(OutOfMemoryError, match="4 networks of 3-6-2 with adam need .* per network"):
+    with pytest.raises(OutOfMemoryError, match=r"4 networks of 3-6-2 with adam need .* per network"):
         gpubp.train(population(SPEC, 4), data(), config())
