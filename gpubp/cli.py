@@ -21,7 +21,7 @@ from .errors import GpubpError, nearest
 from .initialise import INITIALISERS
 from .losses import LOSSES
 from .optimizers import OPTIMIZERS
-from .schedules import SCHEDULES
+from .schedules import SCHEDULES, WARMUP
 from .sources import SOURCES
 
 DEMO = ["--lr", "1e-4..1e-1:log"]  # what `train` adds where it is given nothing: something to look at
@@ -63,7 +63,10 @@ def parser() -> Parser:
 
 def train_parser() -> Parser:
     """Flags of `gpubp train`."""
-    own = Parser(description="Train a population. A hyper-parameter is a number, LOW..HIGH, LOW..HIGH:log, or A,B,C.")
+    own = Parser(
+        usage="gpubp train [--flag value ...]",
+        description="Train a population. A hyper-parameter is a number, LOW..HIGH, LOW..HIGH:log, or A,B,C.",
+    )
     own.add_argument("--config", action="config", help="a YAML file of these settings; flags stand over it")
     add = own.add_argument
     add("--data", type=str, default="digits", help=f"{', '.join(SOURCES)}, or a .csv, .parquet or .npz file")
@@ -83,16 +86,25 @@ def train_parser() -> Parser:
     add("--init-scale", type=float | str | None, default=None, help="factor of the initial weights")
     add("--seed", type=int, default=0, help="of initial weights, order, dropout, split and sampling")
     notes = dict(re.findall(r"^ {8}(\w+): (.*)$", TrainConfig.__doc__ or "", re.M))
+    usual_of = {name: value for row in (*SCHEDULES.values(), *LOSSES.values()) for name, value in row.defaults.items()}
+    usual_of |= {**WARMUP, "l1": 0, "l2": 0, "dropout": 0, "clip_value": "off", "clip_norm": "off"}
     tables = {"optimizer": list(OPTIMIZERS), "schedule": list(SCHEDULES)}
     for each in fields(TrainConfig):
         flag, note = "--" + each.name.replace("_", "-"), notes.get(each.name, "")
         if each.name in HYPER:
-            add(flag, type=float | str | None, default=None, help=note)
+            own_default = usual_of.get(each.name, "the optimizer's own")
+            shown = f"{own_default:.4g}" if isinstance(own_default, float) else own_default
+            add(flag, type=float | str | None, default=None, help=f"{note} Unless given: {shown}.")
         elif each.name in tables:
             add(flag, type=str, default=each.default, help=", ".join(tables[each.name]))
         elif each.name in ("epochs", "steps", "evaluate_every", "batch_size"):
             usual = {"batch_size": 64}.get(each.name)
-            add(flag, type=int | None, default=usual, help=note)
+            add(
+                flag,
+                type=int | None,
+                default=usual,
+                help=note + (" (20 where nothing is given)" if each.name == "epochs" else ""),
+            )
         elif each.name == "class_weight":
             add(flag, type=str | None, default=None, help="of cross_entropy: a number per class, separated by commas")
         elif each.name != "extra":
@@ -172,4 +184,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dashed(argument: str) -> str:
     """--batch_size is --batch-size."""
     flag, equals, value = argument.partition("=")
+    if flag == "--print_config":  # jsonargparse's own
+        return argument
     return (flag.replace("_", "-") if flag.startswith("--") else flag) + equals + value

@@ -111,9 +111,12 @@ def train(
         state = TrainState.start(own, config, data)
         loop = Loop(state, data, held_out, choice, tuple(reporters), folder, checkpoint_minutes)
         if folder is not None:
-            folder.mkdir(parents=True)
             chosen = _settings(population, config, choice) if settings is None else dict(settings)
-            (folder / "config.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False), encoding="utf-8")
+            try:
+                folder.mkdir(parents=True)
+                (folder / "config.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False), encoding="utf-8")
+            except OSError as error:
+                raise ConfigError(f"run directory {folder} cannot be made: {error.strerror}") from None
         result = loop.run()
     if inplace:
         params.copy_(state.population.params)

@@ -1,0 +1,221 @@
+"""What cannot be used is refused with a message that says what, before anything is trained or written."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gpubp
+from gpubp import sources
+from gpubp.cli import main
+from gpubp.errors import ConfigError, DataError, DeviceError, EngineError, GpubpError, ShapeError, SpecError
+
+from .helpers import population, samples
+
+SPEC = gpubp.NetworkSpec((3, 4, 2))
+CLASSES = gpubp.NetworkSpec((3, 4, 2), loss="cross_entropy")
+INPUTS, TARGETS = samples(SPEC, 10)
+
+
+def with_value(value: float) -> torch.Tensor:
+    inputs = INPUTS.clone()
+    inputs[4, 1] = value
+    return inputs
+
+
+def train(spec: gpubp.NetworkSpec = SPEC, inputs: Any = INPUTS, targets: Any = TARGETS, **settings: Any) -> None:
+    engine = settings.pop("engine", "auto")
+    config = gpubp.TrainConfig(**{"steps": 3, **settings})
+    gpubp.train(population(spec, 4), gpubp.Dataset(inputs, targets), config, engine=engine)
+
+
+PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
+    "wrong width": (
+        lambda: train(inputs=INPUTS[:, :2]), ShapeError, r"inputs \(10, 2\): the last size must be 3, the input width"),
+    "wrong target width": (
+        lambda: train(targets=TARGETS[:, :1]), ShapeError, r"targets \(10, 1\): \(M, 2\) expected for loss"),
+    "wrong shape": (
+        lambda: train(inputs=INPUTS[0]), ShapeError, r"inputs \(3,\), targets \(10, 2\): \(M, I\) and \(M, O\)"),
+    "unequal lengths": (lambda: train(targets=TARGETS[:9]), ShapeError, r"inputs \(10, 3\), targets \(9, 2\): "),
+    "NaN": (lambda: train(inputs=with_value(float("nan"))), DataError, r"inputs\[4, 1\] is nan, one of 1 numbers"),
+    "infinity": (lambda: train(inputs=with_value(float("-inf"))), DataError, r"inputs\[4, 1\] is -inf, one of 1"),
+    "NaN target": (lambda: train(targets=TARGETS * float("nan")), DataError, r"targets\[0, 0\] is nan, one of 20"),
+    "class out of range": (
+        lambda: train(CLASSES, targets=torch.arange(10) % 3), DataError,
+        "targets hold classes 0 to 2; 0 to 1 expected for 2 outputs"),
+    "numbers for classes": (
+        lambda: train(CLASSES, targets=TARGETS), ShapeError, "loss 'cross_entropy' needs class numbers"),
+    "empty": (lambda: train(inputs=INPUTS[:0], targets=TARGETS[:0]), DataError, "the data are empty; one sample"),
+    "activation": (
+        lambda: gpubp.NetworkSpec((3, 4, 2), hidden="rellu"), SpecError, "'rellu' is unknown; did you mean 'relu'"),
+    "loss": (lambda: gpubp.NetworkSpec((3, 2), loss="hubert"), SpecError, "'hubert' is unknown; did you mean 'huber'"),
+    "optimizer": (lambda: train(optimizer="adamm"), ConfigError, "optimizer 'adamm' is unknown; did you mean 'adam"),
+    "schedule": (lambda: train(schedule="cosin"), ConfigError, "schedule 'cosin' is unknown; did you mean 'cosine'"),
+    "init": (
+        lambda: gpubp.Population.create(SPEC, 3, init="glorot_unifrm"), ConfigError,
+        "init 'glorot_unifrm' is unknown; did you mean 'glorot_uniform'"),
+    "engine": (lambda: train(engine="eagr"), EngineError, "engine 'eagr' is unknown; did you mean 'eager'"),
+    "negative lr": (lambda: train(lr=-0.1), ConfigError, r"lr is -0.1; a number in \[0, inf\) expected"),
+    "one negative lr": (lambda: train(lr=[1.0, 0.1, -2.0, 1.0]), ConfigError, r"lr is -2; a number in \[0, inf\)"),
+    "NaN lr": (lambda: train(lr=float("nan")), ConfigError, "lr is nan; a number in"),
+    "lr of the wrong length": (
+        lambda: train(lr=[0.1, 0.2, 0.3]), ShapeError, "lr has 3 numbers; one, or 4, one per network, expected"),
+    "steps of the wrong length": (
+        lambda: train(steps=[1, 2, 3]), ShapeError, "steps has 3 numbers; one, or 4, one per network, expected"),
+    "another optimizer's": (
+        lambda: train(optimizer="sgd", beta1=0.9), ConfigError, "beta1 is not a hyper-parameter of optimizer 'sgd'"),
+    "epochs and steps": (lambda: train(epochs=2), ConfigError, "give epochs or steps, one of the two"),
+    "neither": (lambda: train(steps=None), ConfigError, "give epochs or steps, one of the two"),
+    "batch of 0": (lambda: train(batch_size=0), ConfigError, "batch_size 0: a whole number of 1 or more expected"),
+    "an unreadable file": (lambda: sources.load("missing.csv"), DataError, "missing.csv cannot be read: No such file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_the_python_face_refuses(name: str) -> None:
+    action, error, message = PYTHON[name]
+    with pytest.raises(error, match=message):
+        action()
+
+
+def test_what_is_refused_above_is_accepted_when_it_is_right() -> None:
+    train()
+    train(CLASSES, targets=torch.arange(10) % 2, lr=[0.1, 0.2, 0.3, 0.4], optimizer="adam", beta1=0.9)
+
+
+def test_a_refused_training_makes_no_directory(tmp_path: Path) -> None:
+    data = gpubp.Dataset(INPUTS[:, :2], TARGETS)
+    with pytest.raises(ShapeError):
+        gpubp.train(population(SPEC, 4), data, gpubp.TrainConfig(steps=3), run_dir=tmp_path / "run")
+    data, config = gpubp.Dataset(INPUTS, TARGETS), gpubp.TrainConfig(steps=3, lr=[1.0, 2.0])
+    with pytest.raises(ShapeError):
+        gpubp.train(population(SPEC, 4), data, config, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_directory_that_exists_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "kept.txt").write_text("kept")
+    data = gpubp.Dataset(INPUTS, TARGETS)
+    with pytest.raises(ConfigError, match=f"run directory {tmp_path} exists already; name a new one"):
+        gpubp.train(population(SPEC, 4), data, gpubp.TrainConfig(steps=3), run_dir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_a_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    data = gpubp.Dataset(INPUTS, TARGETS)
+    with pytest.raises(ConfigError, match=r"run directory .* cannot be made: Not a directory"):
+        gpubp.train(population(SPEC, 4), data, gpubp.TrainConfig(steps=3), run_dir=tmp_path / "file" / "run")
+
+
+FILES = {
+    "good.csv": "a,b,y\n1,2,u\n2,3,v\n3,4,u\n4,5,v\n5,6,u\n",
+    "nan.csv": "a,b,y\n1,2,u\n2,,v\n3,4,u\n4,5,v\n5,6,u\n",
+    "infinite.csv": "a,b,y\n1,2,u\n2,inf,v\n3,4,u\n4,5,v\n5,6,u\n",
+    "ragged.csv": "a,b,y\n1,2,u\n2,v\n",
+    "empty.csv": "",
+    "header.csv": "a,b,y\n",
+    "damaged.parquet": "PAR1 but no more",
+}
+
+COMMANDS = {
+    "wrong width": ("--data xor --widths 3,4,1", "the data have 2 inputs and need 1 outputs: 2,...,1"),
+    "widths of letters": ("--data xor --widths 2,x,1", "--widths '2,x,1': whole numbers separated by commas expected"),
+    "activation": ("--data xor --hidden rellu", "'rellu' is unknown; did you mean 'relu'?"),
+    "loss": ("--data xor --loss hubert", "loss 'hubert' is unknown; did you mean 'huber'?"),
+    "optimizer": ("--data xor --optimizer adamm", "optimizer 'adamm' is unknown; did you mean 'adam"),
+    "schedule": ("--data xor --schedule cosin", "schedule 'cosin' is unknown; did you mean 'cosine'?"),
+    "init": ("--data xor --init glorot_unifrm", "init 'glorot_unifrm' is unknown; did you mean 'glorot_uniform'?"),
+    "engine": ("--data xor --engine eagr", "engine 'eagr' is unknown; did you mean 'eager'?"),
+    "dtype": ("--data xor --dtype float46", "dtype 'float46' is unknown; did you mean 'float64'?"),
+    "device": ("--data xor --device cuba", "device 'cuba' is unknown; allowed: auto, cpu, cuda"),
+    "data": ("--data digit", "data 'digit' is unknown; did you mean 'digits'?"),
+    "negative lr": ("--data xor --lr=-0.1", "lr is -0.1; a number in [0, inf) expected"),
+    "a range upside down": ("--data xor --lr 1e-1..1e-4:log", "lr '1e-1..1e-4:log': a number, a range LOW..HIGH"),
+    "no networks": ("--data xor --networks 0", "networks 0: a whole number of 1 or more expected"),
+    "fewer than none": ("--data xor --networks -3", "networks -3: a whole number of 1 or more expected"),
+    "no networks of the tutorial": ("--data tutorial --networks 0", "networks 0: a whole number of 1 or more expected"),
+    "no rounds of the tutorial": ("--data tutorial --steps 0", "steps 0: whole numbers of 1 or more expected"),
+    "both for the tutorial": ("--data tutorial --epochs 3 --steps 3", "give epochs or steps, one of the two"),
+    "another optimizer's": (
+        "--data xor --optimizer sgd --beta1 0.9", "beta1 is not a hyper-parameter of optimizer 'sgd'"),
+    "epochs and steps": ("--data xor --epochs 3 --steps 3", "give epochs or steps, one of the two"),
+    "no epochs": ("--data xor --epochs 0", "epochs 0: whole numbers of 1 or more expected"),
+    "validation": ("--data iris --validation 1.5", "validation 1.5: a share from 0 to below 1 expected"),
+    "no such file": ("--data missing.csv --target y", "missing.csv cannot be read: No such file"),
+    "an unknown ending": ("--data table.xls --target y", "the ending '.xls' is unknown"),
+    "no target": ("--data good.csv", "good.csv has no targets; name the columns to predict by --target"),
+    "another column": ("--data good.csv --target z", "'z' is missing"),
+    "NaN": ("--data nan.csv --target y", "column 'b' lacks 1 of 5 values, the first in sample 1"),
+    "infinity": ("--data infinite.csv --target y", "column 'b' holds inf in sample 1"),
+    "ragged": ("--data ragged.csv --target y", "ragged.csv cannot be read as .csv: "),
+    "empty": ("--data empty.csv --target y", "empty.csv is empty; samples expected"),
+    "a header alone": ("--data header.csv --target y", "header.csv holds no samples"),
+    "damaged": ("--data damaged.parquet --target y", "damaged.parquet cannot be read as .parquet: "),
+    "pickle": ("--data pickle.npz", "array 'X' holds pickled Python objects, which can execute code"),
+    "NaN in .npz": ("--data nan.npz", "'inputs[0]' lacks 1 of 6 values"),
+    "tutorial's widths": ("--data tutorial --widths 2,2", "--widths 2,2: --data tutorial sets that itself"),
+}  # fmt: skip
+
+
+class Trap:
+    """What would be made of it on unpickling shows."""
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("executed"),)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    traps = np.empty(2, dtype=object)
+    traps[:] = [Trap(), Trap()]
+    np.savez(tmp_path / "pickle.npz", X=traps, y=np.zeros(2))
+    inputs = np.arange(12.0).reshape(6, 2)
+    inputs[3, 0] = np.nan
+    np.savez(tmp_path / "nan.npz", X=inputs, y=np.arange(6) % 2)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(arguments: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`arguments` are refused with one line on standard error, and the folder is as it was."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert main(["train", "--networks", "2", *arguments.split(), "--run-dir", "made/run"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.splitlines()[-1].startswith("error: ")
+    assert message in told.err
+    assert "network-steps" not in told.err, "nothing was trained"
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_command_line_refuses(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(*COMMANDS[name], folder, capsys)
+
+
+def test_the_trap_would_have_shown(folder: Path) -> None:
+    pickle.loads(pickle.dumps(Trap()))
+    assert (folder / "executed").exists()
+
+
+def test_the_command_line_leaves_a_run_that_is_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "made" / "run").mkdir(parents=True)
+    (folder / "made" / "run" / "results.csv").write_text("old")
+    refused("--data xor", "run directory made/run exists already; name a new one", folder, capsys)
+
+
+def test_cuda_that_is_not_there_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("CUDA is there")
+    refused("--data xor --device cuda", "use --device cpu", folder, capsys)
+    with pytest.raises(DeviceError, match=r"device 'cuda': .*use --device cpu"):
+        population(SPEC, 2).to("cuda")
