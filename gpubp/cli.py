@@ -86,23 +86,20 @@ def train_parser() -> Parser:
     add("--init-scale", type=float | str | None, default=None, help="factor of the initial weights")
     add("--seed", type=int, default=0, help="of initial weights, order, dropout, split and sampling")
     notes = dict(re.findall(r"^ {8}(\w+): (.*)$", TrainConfig.__doc__ or "", re.M))
-    usual_of = {name: value for row in (*SCHEDULES.values(), *LOSSES.values()) for name, value in row.defaults.items()}
-    usual_of |= {**WARMUP, "l1": 0, "l2": 0, "dropout": 0, "clip_value": "off", "clip_norm": "off"}
+    usual = _usual()
     tables = {"optimizer": list(OPTIMIZERS), "schedule": list(SCHEDULES)}
     for each in fields(TrainConfig):
         flag, note = "--" + each.name.replace("_", "-"), notes.get(each.name, "")
         if each.name in HYPER:
-            own_default = usual_of.get(each.name, "the optimizer's own")
-            shown = f"{own_default:.4g}" if isinstance(own_default, float) else own_default
-            add(flag, type=float | str | None, default=None, help=f"{note} Unless given: {shown}.")
+            add(flag, type=float | str | None, default=None, help=f"{note} Unless given: {usual[each.name]}.")
         elif each.name in tables:
             add(flag, type=str, default=each.default, help=", ".join(tables[each.name]))
         elif each.name in ("epochs", "steps", "evaluate_every", "batch_size"):
-            usual = {"batch_size": 64}.get(each.name)
+            value = 64 if each.name == "batch_size" else None
             add(
                 flag,
                 type=int | None,
-                default=usual,
+                default=value,
                 help=note + (" (20 where nothing is given)" if each.name == "epochs" else ""),
             )
         elif each.name == "class_weight":
@@ -117,6 +114,22 @@ def train_parser() -> Parser:
     add("--checkpoint-minutes", type=float, default=5.0, help="between two checkpoints")
     add("--json", action="store_true", help="one JSON object on standard output, last")
     return own
+
+
+def _usual() -> dict[str, str]:
+    """What each hyper-parameter is where nobody gives it, in words."""
+    found: dict[str, list[str]] = {name: [] for name in HYPER}
+    defaults = [(name, row.defaults) for name, row in SCHEDULES.items()]
+    defaults += [(name, row.defaults) for name, row in LOSSES.items()]
+    defaults += [
+        (name, {"lr": row.lr, "weight_decay": row.weight_decay, **row.defaults}) for name, row in OPTIMIZERS.items()
+    ]
+    for row, own in defaults:
+        for name, value in own.items():
+            found.setdefault(name, []).append(f"{value:g} ({row})")
+    for name, value in WARMUP.items():
+        found[name].append(f"{value:.4g}")
+    return {name: ", ".join(texts) or "off" for name, texts in found.items()}
 
 
 def _run_parser(about: str) -> Parser:

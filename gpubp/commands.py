@@ -79,9 +79,9 @@ def train_tutorial(settings: Settings) -> int:
     for name in FIXED:
         if settings[name] is not None:
             raise ConfigError(f"--{name.replace('_', '-')} {settings[name]}: --data tutorial sets that itself")
-    given = settings["steps"] if settings["epochs"] is None else settings["epochs"]
-    rounds = tutorial.ROUNDS if given is None else given
-    settings |= {"networks": _networks(settings["networks"], 1), "optimizer": "sgd", "steps": rounds, "epochs": None}
+    if settings["epochs"] is None and settings["steps"] is None:
+        settings["steps"] = tutorial.ROUNDS
+    settings |= {"networks": _networks(settings["networks"], 1), "optimizer": "sgd"}
     settings |= {"batch_size": 1, "lr": 0.5 if settings["lr"] is None else settings["lr"], "dtype": "float64"}
     device = _device(settings["device"])
     config, _ = _config(settings, tutorial.SPEC)

@@ -1,0 +1,255 @@
+"""gpubp train, resume, inspect, predict and explain, as a person types them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+import yaml
+
+from gpubp import checkpoint, sources, tutorial
+from gpubp.cli import main
+
+ROOT = Path(__file__).parent.parent
+Capture = pytest.CaptureFixture[str]
+
+
+def run(arguments: str, capsys: Capture, status: int = 0) -> str:
+    """Standard output of `gpubp arguments`."""
+    assert main(arguments.split()) == status
+    return capsys.readouterr().out
+
+
+def trained(arguments: str, capsys: Capture) -> dict[str, Any]:
+    """The JSON object that `gpubp train arguments --json` ends with."""
+    return json.loads(run(f"train {arguments} --json", capsys).splitlines()[-1])  # type: ignore[no-any-return]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_json_object_is_the_last_line_and_says_how_it_went(capsys: Capture) -> None:
+    told = trained("--data iris --networks 8 --steps 30 --batch-size 16 --run-dir made", capsys)
+    assert set(told) >= {"networks", "steps", "seconds", "network_steps_per_second", "engine", "engine_reason", "loss",
+                         "metric", "statuses", "run_dir"}  # fmt: skip
+    assert (told["networks"], told["steps"], told["engine"], told["run_dir"]) == (8, 30, "eager", "made")
+    assert told["network_steps_per_second"] == pytest.approx(8 * 30 / told["seconds"])
+    assert told["loss"]["best"] < told["loss"]["median"] < told["loss"]["worst"]
+    assert told["metric"]["name"] == "accuracy"
+    assert 0 <= told["metric"]["median"] <= told["metric"]["best"] <= 1
+    assert told["statuses"] == {"running": 0, "finished": 8, "converged": 0, "stopped": 0, "diverged": 0}
+    losses = pyarrow.parquet.read_table("made/results.parquet")["validation_loss"].to_pylist()
+    assert (told["loss"]["best"], told["loss"]["worst"]) == (min(losses), max(losses))
+    assert told["best_network"] == losses.index(min(losses))
+
+
+def test_a_run_directory_holds_results_settings_and_curves(capsys: Capture) -> None:
+    told = trained("--data xor --networks 6 --steps 20 --lr 1e-4..1e-1:log --run-dir made", capsys)
+    rows = pyarrow.parquet.read_table("made/results.parquet")
+    assert rows.num_rows == 6
+    with Path("made/results.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert list(read[0]) == rows.column_names
+    assert [float(row["loss"]) for row in read] == rows["loss"].to_pylist()
+    assert told["loss"]["best"] == min(rows["loss"].to_pylist())
+    assert json.loads(Path("made/preparation.json").read_text())
+
+
+def test_the_written_settings_make_the_same_run_again_and_flags_stand_over_them(capsys: Capture) -> None:
+    trained("--data iris --networks 5 --epochs 2 --lr 1e-3..1e-1:log --dropout 0.1 --seed 3 --run-dir one", capsys)
+    trained("--config one/config.yaml --run-dir two", capsys)
+    told = trained("--config one/config.yaml --networks 3 --run-dir three", capsys)
+    one, two, three = (pyarrow.parquet.read_table(f"{name}/results.parquet") for name in ("one", "two", "three"))
+    assert one.equals(two)
+    assert told["networks"] == 3
+    assert one.slice(0, 3).equals(three), "a network is the same among others"
+    assert yaml.safe_load(Path("three/config.yaml").read_text())["networks"] == 3
+
+
+def test_the_number_of_curves_does_not_depend_on_the_number_of_networks(capsys: Capture) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found = {}
+    for count in (2, 40):
+        trained(f"--data iris --networks {count} --steps 20 --evaluate-every 5 --run-dir made{count}", capsys)
+        read = events.EventAccumulator(f"made{count}/tensorboard").Reload()
+        found[count] = set(read.Tags()["scalars"])
+        assert [event.step for event in read.Scalars("loss/median")] == [5, 10, 15, 20]
+    assert found[2] == found[40]
+    assert {"loss/median", "validation_loss/q90", "metric/max", "lr/median", "status/diverged"} <= found[2]
+    trained("--data xor --networks 2 --steps 2 --tensorboard false --run-dir none", capsys)
+    assert not Path("none/tensorboard").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        ("--netwroks 3", "did you mean '--networks'?"),
+        ("--config wrong.yaml", "does not accept option 'optimiser'; did you mean '--optimizer'?"),
+        ("--networks many", "networks"),
+    ],
+)
+def test_a_wrong_flag_or_setting_is_an_error_that_names_the_near_one(
+    arguments: str, near: str, capsys: Capture
+) -> None:
+    Path("wrong.yaml").write_text("data: xor\noptimiser: adam\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--data", "xor", *arguments.split(), "--run-dir", "made"])
+    assert ended.value.code == 2
+    told = capsys.readouterr()
+    assert near in told.err
+    assert told.out == ""
+    assert not Path("made").exists()
+
+
+def columns(name: str) -> dict[str, list[float]]:
+    return pyarrow.parquet.read_table(f"{name}/results.parquet").to_pydict()  # type: ignore[no-any-return]
+
+
+def test_ranges_are_sampled_in_their_range_and_a_networks_value_does_not_depend_on_the_others(capsys: Capture) -> None:
+    settings = "--data xor --steps 1 --lr 1e-4..1e-1:log --l2 0..1e-3"
+    trained(f"{settings} --networks 64 --run-dir many", capsys)
+    trained(f"{settings} --networks 5 --run-dir few", capsys)
+    trained(f"{settings} --networks 5 --seed 1 --run-dir other", capsys)
+    many, few, other = columns("many"), columns("few"), columns("other")
+    for name in ("lr", "l2"):
+        assert len(set(many[name])) == 64
+        assert many[name][:5] == few[name] != other[name]
+    assert 1e-4 <= min(many["lr"]) < 1.2e-4
+    assert 0.8e-1 < max(many["lr"]) <= 1e-1
+    assert 10**-2.6 < np.median(many["lr"]) < 10**-2.4, "uniform in the logarithm"
+    assert 0.0004 < np.median(many["l2"]) < 0.0006
+
+
+def test_lists_form_a_grid(capsys: Capture) -> None:
+    trained("--data xor --steps 1 --networks 7 --lr 0.1,0.01,0.001 --l2 0,0.5 --run-dir made", capsys)
+    found = columns("made")
+    pairs = list(zip(found["lr"], found["l2"]))
+    assert pairs[:3] == [(0.1, 0.0), (0.01, 0.0), (0.001, 0.0)]
+    assert len(set(pairs[:6])) == 6
+    assert pairs[6] == pairs[0]
+
+
+def test_underscores_in_flags_are_accepted(capsys: Capture) -> None:
+    trained("--data xor --networks 2 --steps 3 --batch_size=2 --evaluate_every 3 --run_dir made", capsys)
+    settings = yaml.safe_load(Path("made/config.yaml").read_text())
+    assert (settings["batch_size"], settings["evaluate_every"]) == (2, 3)
+
+
+def test_inspect_shows_the_best_the_worst_and_the_diverged(capsys: Capture) -> None:
+    run("train --data xor --networks 6 --steps 20 --optimizer sgd --lr 0.1,0.01,1e38 --run-dir made", capsys)
+    loss = columns("made")["loss"]
+    told = json.loads(run("inspect made --top 2 --json", capsys))
+    assert told["networks"] == 6
+    assert told["statuses"] == {"diverged": 2, "finished": 4}
+    assert [row["network"] for row in told["diverged"]] == [2, 5]
+    ranked = sorted((0, 1, 3, 4), key=lambda n: loss[n])
+    assert [row["network"] for row in told["best"]] == ranked[:2]
+    assert [row["network"] for row in told["worst"]] == ranked[::-1][:2]
+    text = run("inspect made --top 2", capsys)
+    assert "6 networks: 2 diverged, 4 finished; ranked by loss" in text
+    assert f"{loss[ranked[0]]:.5g}" in text
+    assert main(["inspect", "missing"]) == 1
+
+
+def table() -> str:
+    """A table of which class is in which place, for predictions: a circle and what is around it."""
+    points = np.random.default_rng(3).uniform(-1, 1, (80, 2))
+    names = np.where((points**2).sum(1) < 0.5, "inside", "outside")
+    return "x,y,where\n" + "".join(f"{x:.6f},{y:.6f},{name}\n" for (x, y), name in zip(points, names))
+
+
+def test_a_file_with_classes_of_text_goes_from_training_to_prediction(capsys: Capture) -> None:
+    Path("table.csv").write_text(table())
+    settings = "--data table.csv --target where --networks 6 --epochs 60 --lr 0.02 --batch-size 8"
+    assert trained(f"{settings} --run-dir made", capsys)["metric"]["best"] > 0.8
+    expected = [line.split(",")[2] for line in table().splitlines()[1:]]
+    Path("new.csv").write_text("".join(line.rpartition(",")[0] + "\n" for line in table().splitlines()))
+    found = {}
+    for which in ("best", "3", "all"):
+        rows = list(csv.DictReader(io.StringIO(run(f"predict made --data new.csv --networks {which}", capsys))))
+        assert len(rows) == 80
+        found[which] = rows
+    for which in ("best", "3"):
+        right = [row["prediction"] == name for row, name in zip(found[which], expected)]
+        assert sum(right) > 0.8 * 80
+    assert sorted(found["all"][0]) == [f"network_{n}" for n in range(6)]
+    loss = columns("made")["validation_loss"]
+    best = f"network_{loss.index(min(loss))}"
+    assert [row[best] for row in found["all"]] == [row["prediction"] for row in found["best"]]
+    assert run("predict made --data new.csv --output out.csv", capsys) == ""
+    assert [row["prediction"] for row in csv.DictReader(Path("out.csv").open())] == [
+        row["prediction"] for row in found["best"]
+    ]
+
+
+def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture) -> None:
+    Path("table.csv").write_text(table())
+    Path("wrong.csv").write_text("x,z\n0.1,0.2\n")
+    trained("--data table.csv --target where --networks 2 --steps 3 --run-dir made", capsys)
+    for arguments, reason in (
+        ("--data wrong.csv", "column 'y' is missing"),
+        ("--data table.csv --networks 0", "--networks '0': best, all, or a number of 1 or more expected"),
+        ("--data table.csv --output wrong.csv", "wrong.csv exists already; name a new file"),
+    ):
+        assert main(["predict", "made", *arguments.split()]) == 1
+        assert reason in capsys.readouterr().err
+    assert Path("wrong.csv").read_text() == "x,z\n0.1,0.2\n"
+
+
+def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:
+    settings = "--data iris --networks 4 --lr 1e-3..1e-1:log --dropout 0.2 --evaluate-every 2"
+    trained(f"{settings} --epochs 4 --run-dir short", capsys)
+    trained(f"{settings} --epochs 8 --run-dir long", capsys)
+    told = json.loads(run("resume short --epochs 8 --json", capsys).splitlines()[-1])
+    assert (told["run_dir"], told["networks"]) == ("short", 4)
+    assert Path("short/results.csv").read_bytes() == Path("long/results.csv").read_bytes()
+    assert main(["resume", "missing"]) == 1
+    assert "config.yaml cannot be read" in capsys.readouterr().err
+
+
+def test_explain_shows_the_next_step_of_a_run_and_of_the_tutorial(capsys: Capture) -> None:
+    first = json.loads(run("explain tutorial --json", capsys))
+    assert first["error"]["E_total"] == pytest.approx(0.298371109, abs=1e-9)
+    assert "0.298371109" in run("explain", capsys)
+    trained("--data xor --widths 2,3,1 --networks 3 --steps 5 --run-dir made", capsys)
+    told = json.loads(run("explain made --network 2 --json", capsys))
+    state = checkpoint.load(Path("made"), torch.device("cpu")).state
+    weight = state.population.spec.layers(state.population.params)[0][0][2]
+    assert told["layers"][0]["weight"]["value"] == weight.tolist()
+    assert main(["explain", "made", "--network", "3"]) == 1
+
+
+def test_the_tutorial_prints_every_figure_and_reproduces_them_all(capsys: Capture) -> None:
+    out = run("train --data tutorial --run-dir made --json", capsys)
+    for name, printed in tutorial.PRINTED.items():
+        assert any(name in line and printed in line for line in out.splitlines()), name
+    told = json.loads(out.splitlines()[-1])
+    assert (told["networks"], told["steps"]) == (1, 10_000)
+    assert told["loss"]["best"] == pytest.approx(0.0000351085, rel=1e-3)
+
+
+def test_the_script_shows_every_flag_with_its_type_and_default() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    words = " ".join(done.stdout.split())
+    for flag, kind in (("--batch-size", "type: int | None, default: 64"), ("--seed", "type: int, default: 0"),
+                       ("--optimizer", "type: str, default: adam"), ("--lr", "type: float | str | None, default: null"),
+                       ("--data", "type: str, default: digits")):  # fmt: skip
+        assert flag in words
+        assert kind in words.rpartition(f" {flag} ")[2][:600], flag
+    assert all(name in words for name in sources.SOURCES)
