@@ -155,7 +155,10 @@ def predict(settings: Settings) -> int:
     path = folder / "preparation.json"
     if not path.is_file():
         raise CheckpointError(f"{path} is not there: the run was trained on data that take no file")
-    preparation = Preparation.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        preparation = Preparation.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:  # a GpubpError is a ValueError
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
     if chosen not in ("best", "all") and not (chosen.isdecimal() and int(chosen) > 0):
         raise ConfigError(f"--networks {chosen!r}: best, all, or a number of 1 or more expected")
     samples = tables.read(settings["data"], text=preparation.text)

@@ -191,9 +191,7 @@ def test_a_file_with_classes_of_text_goes_from_training_to_prediction(capsys: Ca
     best = f"network_{loss.index(min(loss))}"
     assert [row[best] for row in found["all"]] == [row["prediction"] for row in found["best"]]
     assert run("predict made --data new.csv --output out.csv", capsys) == ""
-    assert [row["prediction"] for row in csv.DictReader(Path("out.csv").open())] == [
-        row["prediction"] for row in found["best"]
-    ]
+    assert list(csv.DictReader(io.StringIO(Path("out.csv").read_text()))) == found["best"]
 
 
 def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture) -> None:
@@ -208,6 +206,10 @@ def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture)
         assert main(["predict", "made", *arguments.split()]) == 1
         assert reason in capsys.readouterr().err
     assert Path("wrong.csv").read_text() == "x,z\n0.1,0.2\n"
+    for damaged in ("{", "{}"):
+        Path("made/preparation.json").write_text(damaged)
+        assert main(["predict", "made", "--data", "table.csv"]) == 1
+        assert "preparation.json cannot be read: " in capsys.readouterr().err
 
 
 def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:
@@ -229,7 +231,7 @@ def test_explain_shows_the_next_step_of_a_run_and_of_the_tutorial(capsys: Captur
     told = json.loads(run("explain made --network 2 --json", capsys))
     state = checkpoint.load(Path("made"), torch.device("cpu")).state
     weight = state.population.spec.layers(state.population.params)[0][0][2]
-    assert told["layers"][0]["weight"]["value"] == weight.tolist()
+    assert told["layers"][0]["weight"]["value"] == weight.T.tolist(), "a row per unit"
     assert main(["explain", "made", "--network", "3"]) == 1
 
 
@@ -247,8 +249,8 @@ def test_the_script_shows_every_flag_with_its_type_and_default() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     words = " ".join(done.stdout.split())
-    for flag, kind in (("--batch-size", "type: int | None, default: 64"), ("--seed", "type: int, default: 0"),
-                       ("--optimizer", "type: str, default: adam"), ("--lr", "type: float | str | None, default: null"),
+    for flag, kind in (("--batch-size", "type: int | null, default: 64"), ("--seed", "type: int, default: 0"),
+                       ("--optimizer", "type: str, default: adam"), ("--lr", "type: float | str | null, default: null"),
                        ("--data", "type: str, default: digits")):  # fmt: skip
         assert flag in words
         assert kind in words.rpartition(f" {flag} ")[2][:600], flag

@@ -54,6 +54,13 @@ def test_the_result_says_what_became_of_every_network() -> None:
         torch.testing.assert_close(getattr(result, name), expected)
 
 
+def test_the_loss_of_a_round_is_the_mean_over_its_own_steps() -> None:
+    still = gpubp.train(population(SPEC, 3), data(), config(optimizer="sgd", lr=0.0, batch_size=40))
+    for record in still.history:
+        assert record["loss"]["max"] == pytest.approx(float(still.loss.max()), rel=1e-12)
+        assert record["lr"]["max"] == 0
+
+
 def test_without_validation_data_there_are_no_validation_figures() -> None:
     result = gpubp.train(population(SPEC, 3), data(), config())
     assert result.validation_loss is None
