@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .activations import ACTIVATIONS
-from .errors import ShapeError
+from .errors import ConfigError, ShapeError, unknown
 from .losses import LOSSES, cross_entropy_shares
 from .numerics import kernel_widths, product
 from .spec import NetworkSpec
@@ -238,6 +238,9 @@ def gradients(
     weight = None if sample_weight is None else spread(count, "sample_weight", sample_weight, 1)
     if weight is not None and weight.shape[1] != batch:
         raise ShapeError(f"sample_weight {tuple(weight.shape[1:])} for each network: ({batch},) expected")
+    for name in hyper or {}:
+        if name not in rule.defaults and not (name == "class_weight" and rule.classes):
+            raise ConfigError(unknown(f"hyper-parameter of loss {spec.loss!r}", name, rule.defaults))
     columns = {name: _column(name, value, params) for name, value in {**rule.defaults, **(hyper or {})}.items()}
 
     widths = kernel_widths(spec.widths, batch)

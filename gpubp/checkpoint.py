@@ -29,7 +29,7 @@ from .spec import NetworkSpec
 from .state import TrainState
 
 FORMAT, VERSION = "gpubp checkpoint", 1
-NOTES = ("number", "history", "seconds", "engine", "data", "validation")  # what the loop saves with a state
+NOTES = ("number", "history", "seconds", "engine", "engine_reason", "data", "validation")  # what the loop saves
 
 
 @dataclass(frozen=True)

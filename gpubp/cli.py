@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import jsonargparse
 
-from . import commands
+from . import commands, runs
 from .activations import ACTIVATIONS
 from .config import HYPER, TrainConfig
 from .errors import GpubpError, nearest
@@ -87,20 +87,28 @@ def train_parser() -> Parser:
     add("--seed", type=int, default=0, help="of initial weights, order, dropout, split and sampling")
     notes = dict(re.findall(r"^ {8}(\w+): (.*)$", TrainConfig.__doc__ or "", re.M))
     usual = _usual()
+    length = {
+        "epochs": " (unless given: 20, or more for 400 steps)",
+        "batch_size": " (unless given: 64, or all there are)",
+    }
     tables = {"optimizer": list(OPTIMIZERS), "schedule": list(SCHEDULES)}
     for each in fields(TrainConfig):
         flag, note = "--" + each.name.replace("_", "-"), notes.get(each.name, "")
         if each.name in HYPER:
-            add(flag, type=float | str | None, default=None, help=f"{note} Unless given: {usual[each.name]}.")
+            add(
+                flag,
+                type=float | str | None,
+                default=None,
+                help=f"{note} Unless given: {usual[each.name]}.",
+            )
         elif each.name in tables:
             add(flag, type=str, default=each.default, help=", ".join(tables[each.name]))
         elif each.name in ("epochs", "steps", "evaluate_every", "batch_size"):
-            value = 64 if each.name == "batch_size" else None
             add(
                 flag,
                 type=int | None,
-                default=value,
-                help=note + (" (20 where nothing is given)" if each.name == "epochs" else ""),
+                default=None,
+                help=note + length.get(each.name, ""),
             )
         elif each.name == "class_weight":
             add(flag, type=str | None, default=None, help="of cross_entropy: a number per class, separated by commas")
@@ -185,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = settings[name].as_dict()
     chosen.pop("config", None)
     try:
-        return int(getattr(commands, name)(chosen) or 0)
+        return int(getattr(commands if name in ("train", "resume") else runs, name)(chosen))
     except GpubpError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -1,45 +1,47 @@
-"""What the commands of cli.py do; each takes its settings as a plain dict and gives an exit status."""
+"""What the commands that train do, train and resume; each takes its settings as a plain dict, gives an exit status."""
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 import torch
 import yaml
-from rich.console import Console
-from rich.table import Table
 
-from . import checkpoint, memory, sources, tables, tutorial
-from .backprop import forward
+from . import memory, sources, tutorial
 from .config import HYPER, TrainConfig
 from .data import Dataset
-from .errors import CheckpointError, ConfigError, DataError, GpubpError, lookup
+from .errors import ConfigError, GpubpError, lookup
 from .evaluate import metric_name
-from .explain import explain as explain_step
 from .population import DTYPES, Population, usable
-from .preparation import Preparation
 from .reporters import Reporter, quantiles
 from .reporters.console import ConsoleReporter
 from .reporters.tensorboard import TensorBoardReporter
+from .runs import console, load_data, print_json, settings_of
 from .search import sample
 from .spec import NetworkSpec
-from .state import TrainState
-from .train import Result, ranking
+from .train import Result
 from .train import resume as resume_run
 from .train import train as train_population
 
 Settings = dict[str, Any]
-FIXED = ("widths", "loss", "init_scale", "scale", "scale_targets", "target", "impute", "validation")  # by the tutorial
+LENGTH = 20, 400  # epochs and steps, whichever is longer, of a training for which nobody says how long
+TUTORIAL = {  # what --data tutorial sets itself, and what the flags say where nobody uses them
+    "optimizer": ("sgd", "adam"),
+    "hidden": ("sigmoid", "relu"),
+    "output": ("sigmoid", "identity"),
+    "bias": ("layer", "neuron"),
+    "train_bias": (False, True),
+    "dtype": ("float64", "float32"),
+    "widths": ("2,2,2", None),
+    "loss": ("half_squared_error", None),
+    "batch_size": (1, None),
+    **dict.fromkeys(("init_scale", "scale", "scale_targets", "target", "impute", "validation"), (None, None)),
+}
 
 
 def train(settings: Settings) -> int:
@@ -47,7 +49,7 @@ def train(settings: Settings) -> int:
     if settings["data"] == "tutorial":
         return train_tutorial(settings)
     device = _device(settings["device"])
-    prepared = _load(settings)
+    prepared = load_data(settings)
     widths = _widths(settings["widths"], prepared.widths_in, prepared.widths_out)
     hidden = settings["hidden"].split(",")
     spec = NetworkSpec(
@@ -63,6 +65,11 @@ def train(settings: Settings) -> int:
         "loss": prepared.loss,
         "networks": _networks(settings["networks"], 1000),
     }
+    samples = prepared.training.samples
+    if settings["batch_size"] is None:
+        settings["batch_size"] = min(64, samples)
+    if settings["epochs"] is None and settings["steps"] is None:
+        settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * settings["batch_size"] // samples))
     config, scale = _config(settings, spec)
     dtype = lookup(DTYPES, settings["dtype"], "dtype", ConfigError)
     config.columns(spec, settings["networks"], device)  # refuse before the population is made
@@ -76,27 +83,28 @@ def train(settings: Settings) -> int:
 
 def train_tutorial(settings: Settings) -> int:
     """The tutorial's network; afterwards every printed figure beside ours."""
-    for name in FIXED:
-        if settings[name] is not None:
-            raise ConfigError(f"--{name.replace('_', '-')} {settings[name]}: --data tutorial sets that itself")
+    for name, allowed in TUTORIAL.items():
+        if settings[name] not in allowed:
+            raise ConfigError(f"--{name.replace('_', '-')} {settings[name]}: --data tutorial sets that to {allowed[0]}")
+        settings[name] = allowed[0]
     if settings["epochs"] is None and settings["steps"] is None:
         settings["steps"] = tutorial.ROUNDS
-    settings |= {"networks": _networks(settings["networks"], 1), "optimizer": "sgd"}
-    settings |= {"batch_size": 1, "lr": 0.5 if settings["lr"] is None else settings["lr"], "dtype": "float64"}
+    settings |= {"networks": _networks(settings["networks"], 1)}
+    settings |= {"lr": 0.5 if settings["lr"] is None else settings["lr"]}
     device = _device(settings["device"])
     config, _ = _config(settings, tutorial.SPEC)
     population = tutorial.population(settings["networks"]).to(device)
     result = _train(settings, population, tutorial.dataset(), config, None)
     rows = tutorial.compare()
-    _console().print(tutorial.table(rows))
+    console().print(tutorial.table(rows))
     return _report(settings, result) or (0 if tutorial.reproduced(rows) else 1)
 
 
 def resume(settings: Settings) -> int:
     """Go on with a run of `train`."""
     folder = Path(settings["run"])
-    before = _settings_of(folder)
-    prepared = None if before["data"] == "tutorial" else _load(before)
+    before = settings_of(folder)
+    prepared = None if before["data"] == "tutorial" else load_data(before)
     result = resume_run(
         folder,
         tutorial.dataset() if prepared is None else prepared.training,
@@ -107,118 +115,13 @@ def resume(settings: Settings) -> int:
         _device(before["device"]),
         before["checkpoint_minutes"],
     )
+    length = {name: settings[name] for name in ("epochs", "steps") if settings[name] is not None}
+    if length:  # the file says what was trained
+        text = yaml.safe_dump({**before, **length}, sort_keys=False)
+        beside = folder / "config.yaml.writing"
+        beside.write_text(f"# {result.engine_reason}\n{text}", encoding="utf-8")
+        beside.replace(folder / "config.yaml")
     return _report({**before, **settings}, result)
-
-
-def inspect(settings: Settings) -> int:
-    """The best, the worst and the diverged networks, and how the run went."""
-    folder, top = Path(settings["run"]), settings["top"]
-    path = folder / "results.parquet"
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not there: {folder} is not the directory of a run, or it has not ended yet")
-    rows = pa.parquet.read_table(path)
-    key = "validation_loss" if "validation_loss" in rows.column_names else "loss"
-    values = np.nan_to_num(rows[key].to_numpy(), nan=np.inf)
-    diverged = np.array([status == "diverged" for status in rows["status"].to_pylist()])
-    order = np.argsort(values, kind="stable")
-    ranked = order[~diverged[order]]
-    groups = {"best": ranked[:top], "worst": ranked[::-1][:top], "diverged": np.flatnonzero(diverged)[:top]}
-    shown = [name for name in rows.column_names if name not in HYPER or len(set(rows[name].to_pylist())) > 1]
-    if rows["id"].equals(rows["network"]):
-        shown.remove("id")
-    if not diverged.any():
-        shown.remove("diverged_step")
-    statuses = {name: rows["status"].to_pylist().count(name) for name in sorted(set(rows["status"].to_pylist()))}
-    picked = {name: rows.select(shown).take(pa.array(index)).to_pylist() for name, index in groups.items()}
-    if settings["json"]:
-        _print_json({"run": str(folder), "networks": rows.num_rows, "statuses": statuses, **picked})
-        return 0
-    console = _console()
-    fates = ", ".join(f"{count:,} {name}" for name, count in statuses.items())
-    console.print(f"{folder}: {rows.num_rows:,} networks: {fates}; ranked by {key}", highlight=False)
-    for name, entries in picked.items():
-        if not entries:
-            continue
-        table = Table(title=f"{name} of {int(diverged.sum()) if name == 'diverged' else len(ranked):,}")
-        for column in shown:
-            table.add_column(column, justify="left" if column == "status" else "right")
-        for entry in entries:
-            table.add_row(*(_shown(entry[column]) for column in shown))
-        console.print(table)
-    return 0
-
-
-def predict(settings: Settings) -> int:
-    """A CSV with a row per sample of a file."""
-    folder, chosen = Path(settings["run"]), settings["networks"]
-    state = checkpoint.load(folder, torch.device("cpu")).state
-    path = folder / "preparation.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not there: the run was trained on data that take no file")
-    try:
-        preparation = Preparation.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:  # a GpubpError is a ValueError
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if chosen not in ("best", "all") and not (chosen.isdecimal() and int(chosen) > 0):
-        raise ConfigError(f"--networks {chosen!r}: best, all, or a number of 1 or more expected")
-    samples = tables.read(settings["data"], text=preparation.text)
-    population = state.population
-    inputs = preparation.inputs(samples).to(population.params.dtype)
-    ranked = _ranking(folder, state)
-    some = ranked[: {"best": 1, "all": len(ranked)}.get(chosen) or int(chosen)]
-    out = forward(population.spec, population.take(some).params, inputs)
-    columns: dict[str, Any] = {}
-    if chosen == "all":
-        columns = {f"network_{int(row)}": preparation.decode(each) for row, each in zip(some, out)}
-    else:
-        columns = {"prediction": preparation.decode(_mean(population.spec, out))}
-    flat = {}
-    for name, values in columns.items():
-        wide = values.ndim == 2 and values.shape[1] > 1
-        for number in range(values.shape[1] if values.ndim == 2 else 1):
-            flat[f"{name}_{number}" if wide else name] = values[:, number] if values.ndim == 2 else values
-    table = pa.table({name: pa.array(values) for name, values in flat.items()})
-    if settings["output"] is None:
-        pa.csv.write_csv(table, sys.stdout.buffer)
-    else:
-        target = Path(settings["output"])
-        if target.exists():
-            raise ConfigError(f"{target} exists already; name a new file")
-        try:
-            pa.csv.write_csv(table, target)
-        except OSError as error:
-            raise DataError(f"{target} cannot be written: {error}") from None
-    return 0
-
-
-def explain(settings: Settings) -> int:
-    """One step of one network, as text or JSON."""
-    if settings["run"] == "tutorial":
-        data = tutorial.dataset()
-        state = TrainState.start(tutorial.population(), tutorial.config(), data)
-    else:
-        folder = Path(settings["run"])
-        before = _settings_of(folder)
-        state = checkpoint.load(folder, torch.device("cpu")).state
-        data = tutorial.dataset() if before["data"] == "tutorial" else _load(before).training
-        data = data.to(torch.device("cpu"), state.population.params.dtype)
-    told = explain_step(state, data, settings["network"])
-    print(told.json() if settings["json"] else told.text(full=settings["full"]))
-    return 0
-
-
-def _load(settings: Settings) -> sources.Prepared:
-    target = settings["target"]
-    return sources.load(
-        settings["data"],
-        target=None if target is None else target.split(","),
-        loss=settings["loss"],
-        scale=settings["scale"],
-        impute=settings["impute"],
-        validation=settings["validation"],
-        seed=settings["seed"],
-        scale_targets=settings["scale_targets"],
-    )
 
 
 def _networks(given: int | None, usual: int) -> int:
@@ -253,8 +156,6 @@ def _config(settings: Settings, spec: NetworkSpec) -> tuple[TrainConfig, Any]:
     values = sample(written, settings["networks"], settings["seed"])
     scale = values.pop("init_scale", None)
     weights = settings["class_weight"]
-    if settings["epochs"] is None and settings["steps"] is None:
-        settings["epochs"] = 20
     try:
         class_weight = None if weights is None else [float(part) for part in weights.split(",")]
     except ValueError:
@@ -262,7 +163,7 @@ def _config(settings: Settings, spec: NetworkSpec) -> tuple[TrainConfig, Any]:
     names = ("optimizer", "schedule", "batch_size", "epochs", "steps", "evaluate_every", "shuffle", "update_order")
     chosen = {name: settings[name] for name in names}
     config = TrainConfig.from_dict({**chosen, "class_weight": class_weight, **values})
-    config.values(spec.loss)
+    settings |= {name: value for name, value in config.values(spec.loss).items() if settings.get(name) is None}
     return config, scale
 
 
@@ -272,6 +173,7 @@ def _train(
     name = Path(settings["data"]).stem
     given = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(given)
+    settings["device"] = str(population.device)
     resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir")}
     if settings["data"] not in sources.SOURCES:
         resolved["data"] = str(Path(settings["data"]).absolute())  # a run may be resumed from another folder
@@ -326,7 +228,7 @@ def _report(settings: Settings, result: Result) -> int:
         metric = result.metric if result.validation_metric is None else result.validation_metric
         loss = result.loss if result.validation_loss is None else result.validation_loss
         spread, good = quantiles(loss), metric[metric.isfinite()]
-        _print_json(
+        print_json(
             {
                 "networks": result.population.count,
                 "steps": int(result.state.step.max()),
@@ -348,58 +250,3 @@ def _report(settings: Settings, result: Result) -> int:
     else:
         print(f"{folder}: results.csv, results.parquet, config.yaml, checkpoint; look: gpubp inspect {folder}")
     return 0 if result.interrupted is None else 128 + result.interrupted
-
-
-def _settings_of(folder: Path) -> Settings:
-    path = folder / "config.yaml"
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if not isinstance(settings, dict) or "data" not in settings:
-        raise CheckpointError(f"{path} names no data: the run was started from Python; resume it there: gpubp.resume")
-    return settings
-
-
-def _ranking(folder: Path, state: Any) -> torch.Tensor:
-    """Rows of the networks by the losses that the run ended with."""
-    path = folder / "results.parquet"
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not there: the run has not ended yet; gpubp resume {folder}")
-    rows = pa.parquet.read_table(path)
-    key = "validation_loss" if "validation_loss" in rows.column_names else "loss"
-    ranked = ranking(state, torch.tensor(rows[key].to_numpy()))
-    if not len(ranked):
-        raise CheckpointError(f"{folder}: every network diverged; there is none to predict with")
-    return ranked
-
-
-def _mean(spec: NetworkSpec, out: torch.Tensor) -> torch.Tensor:
-    """The mean of networks (K, M, O) -> (M, O): of probabilities where the outs are logits of classes."""
-    if spec.loss == "cross_entropy" and len(out) > 1:
-        return torch.log(torch.softmax(out.double(), 2).mean(0))
-    return out.mean(0)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def _console() -> Console:
-    """Standard output; wide enough for whole numbers where nobody says how wide it is."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-def _print_json(values: Mapping[str, Any]) -> None:
-    """One object on one line; what JSON cannot say, NaN and infinity, is null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: plain(each) for name, each in value.items()}
-        if isinstance(value, list):
-            return [plain(each) for each in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    print(json.dumps(plain(dict(values)), allow_nan=False))

@@ -154,7 +154,13 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None:
                 length = torch.as_tensor(value)
-                if length.ndim > 1 or length.is_floating_point() or not length.numel() or int(length.min()) < 1:
+                if (
+                    length.ndim > 1
+                    or length.dtype == torch.bool
+                    or length.is_floating_point()
+                    or not length.numel()
+                    or int(length.min()) < 1
+                ):
                     raise ConfigError(f"{name} {value!r}: whole numbers of 1 or more expected")
         if self.update_order == "layerwise" and self.clip_norm is not None:
             raise ConfigError(
@@ -235,6 +241,8 @@ class TrainConfig:
             raise ShapeError(f"class_weight {tuple(weight.shape)}: ({outputs},) or ({count}, {outputs}) expected")
         if not bool(((weight >= 0) & weight.isfinite()).all()):
             raise ConfigError("class_weight: finite numbers of 0 or more expected")
+        if not bool((weight.sum(-1) > 0).all()):
+            raise ConfigError("class_weight: all classes have weight 0; one or more above 0 expected")
         return weight.expand(count, -1).contiguous()
 
     def lengths(self, sizes: Tensor) -> Tensor:

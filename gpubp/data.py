@@ -166,6 +166,11 @@ class Dataset:
         other.inputs = self.inputs.to(device, dtype)
         other.targets = self.targets.to(device, dtype) if self.targets.is_floating_point() else self.targets.to(device)
         other.sample_weight = None if self.sample_weight is None else self.sample_weight.to(device, dtype)
+        for name in ("inputs", "targets", "sample_weight"):
+            if getattr(other, name) is not None:
+                _finite(f"as {dtype}, {name}", getattr(other, name))
+        if other.sample_weight is not None and not bool((other.sample_weight.sum(-1) > 0).all()):
+            raise DataError(f"sample_weight of a network is 0 throughout as {dtype}; larger weights expected")
         other.rows = None if self.rows is None else self.rows.to(device)
         other.sizes = None if self.sizes is None else self.sizes.to(device)
         return other

@@ -56,7 +56,9 @@ def _block(
     rule, count = LOSSES[spec.loss], len(params)
     sums: dict[str, Tensor] = {}
 
-    def add(name: str, value: Tensor) -> None:
+    def add(name: str, value: Tensor, weight: Tensor) -> None:
+        """The sum over samples; one of weight 0 has no say, not even by an error that is infinite."""
+        value = (value.double() * weight).masked_fill(weight == 0, 0).sum(1)
         sums[name] = sums[name] + value if name in sums else value
 
     for batch in _chunks(data, position):
@@ -64,18 +66,19 @@ def _block(
         target = batch.targets.expand(count, *batch.targets.shape[1:])
         weight = out.new_ones(out.shape[:2]) if batch.weight is None else batch.weight.expand(count, -1)
         error, _, counted = errors(spec, out, target, weight, hyper)
-        add("error", (error.double() * weight).sum(1))
-        add("counted", weight.double().sum(1) if counted is None else counted.double().sum(1))
-        add("weight", weight.double().sum(1))
-        wide = weight.double()[:, :, None]
+        weight = weight.double()
+        wide, one = weight[:, :, None], torch.ones_like(weight)
+        add("error", error, weight)
+        add("counted", one, weight if counted is None else counted.double())
+        add("weight", one, weight)
         if rule.metric == "r2":
-            add("target", (target.double() * wide).sum(1))
-            add("square", (target.double() ** 2 * wide).sum(1))
-            add("missed", ((target.double() - out.double()) ** 2 * wide).sum(1))
+            add("target", target, wide)
+            add("square", target.double() ** 2, wide)
+            add("missed", (target.double() - out.double()) ** 2, wide)
         elif rule.metric == "classes":
-            add("hits", ((out.argmax(2) == target) * wide[:, :, 0]).sum(1))
+            add("hits", out.argmax(2) == target, weight)
         else:
-            add("hits", (((out > 0) == (target > 0.5)).double().mean(2) * wide[:, :, 0]).sum(1))
+            add("hits", ((out > 0) == (target > 0.5)).double().mean(2), weight)
     scale = 1 / spec.widths[-1] if rule.outputs == "mean" else 1.0
     if rule.metric == "r2":
         spread = sums["square"] - sums["target"] ** 2 / sums["weight"][:, None]
@@ -87,14 +90,16 @@ def _block(
 
 
 def _chunks(data: Dataset, position: Tensor) -> Iterator[Batch]:
-    """All samples of the networks at `position`; where their numbers differ, the short ones end in weights of 0."""
+    """All samples of the networks at `position`. Where their numbers differ, every piece has CHUNK samples, however
+    many the longest network has; beyond its end a network sees its own first sample, with weight 0."""
     for first in range(0, int(data.size(position).max()), CHUNK):
         if data.rows is None:
             last = min(first + CHUNK, data.samples)
             yield data.batch(torch.arange(first, last, device=position.device)[None], position)
             continue
-        index = data.rows[position, first : first + CHUNK]
-        inside = torch.arange(first, first + index.shape[1], device=position.device) < data.size(position)[:, None]
+        place = torch.arange(first, first + CHUNK, device=position.device)
+        inside = place < data.size(position)[:, None]
+        index = data.rows[position].gather(1, torch.where(inside, place, 0))
         batch = data.batch(index, position)
         weight = inside.to(batch.inputs.dtype)
         yield batch._replace(weight=weight if batch.weight is None else batch.weight * weight)

@@ -65,6 +65,10 @@ class Population:
         chosen = torch.arange(count) if count is not None else torch.as_tensor(ids, dtype=torch.int64).cpu()
         if chosen.ndim != 1 or not len(chosen) or int(chosen.min()) < 0 or int(chosen.max()) >= EVERYBODY:
             raise ConfigError(f"ids: one or more whole numbers from 0 to {EVERYBODY - 1} expected")
+        if len(chosen.unique()) < len(chosen):
+            raise ConfigError(
+                "ids: some stand twice; networks with the same id would be the same; different ids expected"
+            )
         if dtype not in DTYPES.values():
             raise ConfigError(f"dtype {dtype}: one of {', '.join(DTYPES)} expected")
         params = initialise(spec, rule, check_seed(seed), chosen, dtype, init_scale)
@@ -95,6 +99,8 @@ class Population:
     def take(self, index: Sequence[int] | Tensor | slice) -> Population:
         """The rows `index`, in that order, with their ids; copies."""
         at = index if isinstance(index, slice) else torch.as_tensor(index, device=self.device)
+        if isinstance(at, Tensor) and at.numel() and at.dtype != torch.bool and not bool((at < self.count).all()):
+            raise ShapeError(f"take: row {int(at.max())}; rows 0 to {self.count - 1} expected")
         params = self.params[at]
         if params.ndim != 2:
             raise ShapeError(f"take({index!r}): a sequence of rows or a slice expected, for one row [{index!r}]")
@@ -135,7 +141,7 @@ class Population:
 
     def predict(self, inputs: Tensor) -> Tensor:
         """inputs (M, I) for all, or (N, M, I) -> outs (N, M, O); logits stay logits."""
-        return forward(self.spec, self.params, inputs.to(self.params))
+        return forward(self.spec, self.params, torch.as_tensor(inputs).to(self.params))
 
 
 def usable(device: str | torch.device) -> torch.device:

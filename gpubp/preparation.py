@@ -109,7 +109,8 @@ class Preparation:
                 raise table.wrong(
                     name,
                     f"has class {label!r} in sample {sample}, not one of the training part: {listed(self.classes)}; "
-                    "take another --seed, a smaller --validation, or a loss of numbers where these are not classes",
+                    "take another --seed, a smaller --validation, or --loss mean_squared_error where these "
+                    "are numbers, not classes",
                 )
         numbers = torch.tensor([place[label] for label in labels])
         if self.task == "classes":

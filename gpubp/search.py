@@ -26,8 +26,13 @@ class Range(NamedTuple):
     log: bool
 
 
-def parse(name: str, text: float | str) -> float | Range | list[float]:
+Expression = float | str | list[float]
+
+
+def parse(name: str, text: Expression) -> float | Range | list[float]:
     """What an expression says; raises ConfigError for one that says nothing."""
+    if isinstance(text, list):
+        text = ",".join(map(str, text))
     if isinstance(text, (int, float)):
         return float(text)
     body, _, how = text.partition(":")
@@ -48,7 +53,7 @@ def parse(name: str, text: float | str) -> float | Range | list[float]:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def sample(expressions: Mapping[str, float | str], count: int, seed: int) -> dict[str, float | Tensor]:
+def sample(expressions: Mapping[str, Expression], count: int, seed: int) -> dict[str, float | Tensor]:
     """Each name's number, or its numbers (N,) float64 for the networks with ids 0 .. count - 1."""
     parsed = {name: parse(name, text) for name, text in expressions.items()}
     ranges = [name for name, value in parsed.items() if isinstance(value, Range)]

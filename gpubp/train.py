@@ -99,6 +99,8 @@ def train(
     Raises, before anything is trained or written, ShapeError, DataError, ConfigError, EngineError, OutOfMemoryError.
     """
     spec, params = population.spec, population.params
+    if not checkpoint_minutes >= 0:
+        raise ConfigError(f"checkpoint_minutes {checkpoint_minutes}: 0 or more expected")
     config = replace(config, evaluate_every=config.interval)
     data, held_out = _ready(population, data, "data"), None
     if validation is not None:
@@ -114,7 +116,8 @@ def train(
             chosen = _settings(population, config, choice) if settings is None else dict(settings)
             try:
                 folder.mkdir(parents=True)
-                (folder / "config.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False), encoding="utf-8")
+                text = f"# {choice.reason}\n{yaml.safe_dump(chosen, sort_keys=False)}"
+                (folder / "config.yaml").write_text(text, encoding="utf-8")
             except OSError as error:
                 raise ConfigError(f"run directory {folder} cannot be made: {error.strerror}") from None
         result = loop.run()
@@ -145,7 +148,7 @@ def resume(
             raise CheckpointError(f"{folder}: the {name} are not those that the run was begun with")
     if epochs is not None or steps is not None:
         _extend(state, data, epochs, steps)
-    choice = choose(notes["engine"], state.population.spec, state.config, where)
+    choice = choose(notes["engine"], state.population.spec, state.config, where)._replace(reason=notes["engine_reason"])
     loop = Loop(state, data, held_out, choice, tuple(reporters), folder, checkpoint_minutes)
     loop.number, loop.history, loop.seconds = notes["number"], notes["history"], notes["seconds"]
     shape = state.population.spec, state.config, state.population.count, state.population.params.element_size(), where
@@ -192,7 +195,8 @@ def _extend(state: TrainState, data: Dataset, epochs: int | None, steps: int | N
         raise ConfigError(f"this run counts {other}: give {other}, and nothing else, to make it longer")
     longer = TrainConfig.from_dict({**state.config.to_dict(), name: length})
     end = longer.lengths(data.size(state.position))
-    if bool((end < state.end).any()):
+    shorter = bool((torch.as_tensor(length) < torch.as_tensor(getattr(state.config, name))).any())
+    if shorter or bool((end < state.end).any()):
         raise ConfigError(f"{name} {length} would end networks before where they are to end; give more than before")
     if state.config.timetable.whole and bool((end > state.end).any()):
         raise ConfigError(
@@ -232,12 +236,15 @@ class Loop:
             parameters=state.population.spec.size,
             steps=int(state.end.sum()),
             done=taken,
+            step=int(state.step.max()),
             engine_reason=self.choice.reason,
             run_dir=None if self.run_dir is None else str(self.run_dir),
         )
         for reporter in self.reporters:
             reporter.start(start)
         self.saved, self.call = time.monotonic(), 1
+        if self.run_dir is not None and not self.number:
+            self.save()  # killed before the first timed one, a run begins anew
         with interruptible() as signals:
             while bool(state.running.any()) and not signals:
                 if not bool(state.left.any()):
@@ -322,6 +329,7 @@ class Loop:
             "history": self.history,
             "seconds": self.seconds,
             "engine": self.choice.name,
+            "engine_reason": self.choice.reason,
             "data": self.data.fingerprint(),
             "validation": None if self.validation is None else self.validation.fingerprint(),
         }

@@ -160,7 +160,7 @@ COMMANDS = {
     "damaged": ("--data damaged.parquet --target y", "damaged.parquet cannot be read as .parquet: "),
     "pickle": ("--data pickle.npz", "array 'X' holds pickled Python objects, which can execute code"),
     "NaN in .npz": ("--data nan.npz", "'inputs[0]' lacks 1 of 6 values"),
-    "tutorial's widths": ("--data tutorial --widths 2,2", "--widths 2,2: --data tutorial sets that itself"),
+    "tutorial's widths": ("--data tutorial --widths 2,2", "--widths 2,2: --data tutorial sets that to 2,2,2"),
 }  # fmt: skip
 
 

@@ -18,12 +18,14 @@ QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q
 
 
 class Start(NamedTuple):
-    """What a run is about to do. steps: network-steps of all networks; done: those taken before a resume."""
+    """What a run is about to do. steps: network-steps of all networks; done: those taken before a resume; step: the
+    most that one network has taken."""
 
     networks: int
     parameters: int
     steps: int
     done: int
+    step: int
     engine_reason: str
     run_dir: str | None
 

@@ -30,7 +30,8 @@ class TensorBoardReporter:
 
     def start(self, start: Start) -> None:
         """Open the file, and lay out charts that show the population as a band around its median."""
-        self.writer = self.make(str(self.folder))
+        # What a killed run wrote after its last checkpoint comes again: hide the first time.
+        self.writer = self.make(str(self.folder), purge_step=start.step + 1 if start.done else None)
         charts = {}
         for name in ("loss", "validation_loss", "metric"):
             charts[name] = ["Margin", [f"{name}/{BANDS[1]}", f"{name}/{BANDS[0]}", f"{name}/{BANDS[2]}"]]

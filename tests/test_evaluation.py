@@ -1,0 +1,73 @@
+"""Losses and metrics of a network depend on that network and its own samples alone."""
+
+import pytest
+import torch
+
+import gpubp
+from gpubp.errors import ConfigError, DataError
+from gpubp.evaluate import evaluate
+
+SPEC = gpubp.NetworkSpec((3, 5, 2), hidden="tanh", loss="huber")
+SIZES = (3, 700, 17, 256, 1)
+
+
+def ragged(sizes: tuple[int, ...]) -> list[torch.Tensor]:
+    return [torch.randperm(1000, generator=torch.Generator().manual_seed(size))[:size] for size in sizes]
+
+
+def samples(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    source = torch.Generator().manual_seed(seed)
+    return torch.randn(1000, 3, generator=source), torch.randn(1000, 2, generator=source)
+
+
+def hyper(count: int) -> dict[str, torch.Tensor]:
+    return gpubp.TrainConfig(steps=1).columns(SPEC, count, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("place", range(len(SIZES)))
+def test_ragged_evaluation_gives_a_network_its_bits_alone(place: int) -> None:
+    population = gpubp.Population.create(SPEC, len(SIZES))
+    rows = ragged(SIZES)
+    among = evaluate(population, gpubp.Dataset(*samples(), rows=rows), hyper(len(SIZES)))
+    alone = evaluate(population.take([place]), gpubp.Dataset(*samples(), rows=[rows[place]]), hyper(1))
+    assert torch.equal(among.loss[place : place + 1], alone.loss)
+    assert torch.allclose(among.metric[place : place + 1], alone.metric, rtol=0, atol=0, equal_nan=True)
+
+
+def test_ragged_evaluation_is_the_mean_over_a_networks_own_samples() -> None:
+    population = gpubp.Population.create(SPEC, len(SIZES), dtype=torch.float64)
+    inputs, targets = (each.double() for each in samples())
+    rows = ragged(SIZES)
+    found = evaluate(population, gpubp.Dataset(inputs, targets, rows=rows), hyper(len(SIZES)))
+    outs = population.predict(inputs)
+    for number, own in enumerate(rows):
+        expected = torch.nn.functional.huber_loss(outs[number, own], targets[own])
+        assert found.loss[number] == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_a_sample_that_a_network_does_not_have_has_no_say_in_its_loss() -> None:
+    inputs, targets = samples()
+    targets[0] = 3e38  # its squared error is infinite
+    spec = gpubp.NetworkSpec((3, 2))
+    population = gpubp.Population.create(spec, 3)
+    data = gpubp.Dataset(inputs, targets, rows=[[1], [1, 2, 3], [2, 1]])
+    found = evaluate(population, data, {})
+    assert bool(found.loss.isfinite().all())
+    weight = torch.ones(1000)
+    weight[0] = 0
+    assert bool(evaluate(population, gpubp.Dataset(inputs, targets, sample_weight=weight), {}).loss.isfinite().all())
+
+
+def test_data_that_the_precision_cannot_hold_are_refused() -> None:
+    inputs, targets = (each.double() for each in samples())
+    inputs[5, 1] = 1e200
+    population = gpubp.Population.create(SPEC, 2)
+    with pytest.raises(DataError, match=r"as torch.float32, inputs\[5, 1\] is inf"):
+        gpubp.train(population, gpubp.Dataset(inputs, targets), gpubp.TrainConfig(steps=1))
+
+
+def test_class_weights_that_are_all_zero_are_refused() -> None:
+    spec = gpubp.NetworkSpec((3, 2), loss="cross_entropy")
+    data = gpubp.Dataset(samples()[0], torch.zeros(1000, dtype=torch.long))
+    with pytest.raises(ConfigError, match="all classes have weight 0"):
+        gpubp.train(gpubp.Population.create(spec, 2), data, gpubp.TrainConfig(steps=1, class_weight=[0.0, 0.0]))
