@@ -11,11 +11,11 @@ from .optimizers import OPTIMIZERS, Optimizer
 from .population import Population
 from .schedules import SCHEDULES, Schedule
 from .spec import NetworkSpec
-from .train import Result, resume, train
+from .train import Result, load, resume, train
 
 __version__ = "0.1.0"
 __all__ = [
     "ACTIVATIONS", "INITIALISERS", "LOSSES", "OPTIMIZERS", "SCHEDULES",
     "Activation", "Dataset", "GpubpError", "Initialiser", "Loss", "NetworkSpec", "Optimizer", "Population", "Result",
-    "Schedule", "TrainConfig", "backprop", "resume", "train",
+    "Schedule", "TrainConfig", "backprop", "load", "resume", "train",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ import yaml
 from . import memory, sources, tutorial
 from .config import HYPER, TrainConfig
 from .data import Dataset
+from .engines import choose
 from .errors import ConfigError, GpubpError, lookup
 from .evaluate import metric_name
 from .population import DTYPES, Population, usable
@@ -65,6 +66,7 @@ def train(settings: Settings) -> int:
         "loss": prepared.loss,
         "networks": _networks(settings["networks"], 1000),
     }
+    settings |= prepared.settings
     samples = prepared.training.samples
     if settings["batch_size"] is None:
         settings["batch_size"] = min(64, samples)
@@ -175,6 +177,7 @@ def _train(
     folder = Path(given)
     settings["device"] = str(population.device)
     resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir")}
+    resolved["engine"] = choose(settings["engine"], population.spec, config, population.device).name
     if settings["data"] not in sources.SOURCES:
         resolved["data"] = str(Path(settings["data"]).absolute())  # a run may be resumed from another folder
     return train_population(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -99,7 +99,8 @@ SOURCES: dict[str, Source] = {
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Data ready for training, in float64, and what made them so. fingerprint: of the raw samples, SHA-256."""
+    """Data ready for training, in float64, and what made them so. fingerprint: of the raw samples, SHA-256. settings:
+    the scale, scale_targets and validation share that were used, given or not."""
 
     name: str
     training: Dataset
@@ -107,6 +108,7 @@ class Prepared:
     preparation: Preparation
     loss: str
     fingerprint: str
+    settings: dict[str, Any]
 
     @property
     def widths_in(self) -> int:
@@ -155,8 +157,10 @@ def load(
     if scale_targets is None:  # the source's own goes with the losses of numbers
         plain = chosen == "poisson" or chosen in TASK_OF_LOSS
         scale_targets = "none" if plain else source.scale_targets
-    rows, held_out = split(table.samples, source.validation if validation is None else validation, seed)
-    preparation = fit(table, chosen, rows.numpy(), source.scale if scale is None else scale, impute, scale_targets)
+    scale = source.scale if scale is None else scale
+    share = source.validation if validation is None else validation
+    rows, held_out = split(table.samples, share, seed)
+    preparation = fit(table, chosen, rows.numpy(), scale, impute, scale_targets)
     inputs, targets = preparation.inputs(table), preparation.targets(table)
     return Prepared(
         name=str(name_or_path),
@@ -165,6 +169,7 @@ def load(
         preparation=preparation,
         loss=chosen,
         fingerprint=table.fingerprint(),
+        settings={"scale": str(scale), "scale_targets": scale_targets, "validation": share},
     )
 
 

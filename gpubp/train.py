@@ -156,6 +156,11 @@ def resume(
         return loop.run()
 
 
+def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Population:
+    """The networks of a run, as its last checkpoint has them. Raises CheckpointError for one that cannot be trusted."""
+    return checkpoint.load(Path(run_dir), usable(device)).state.population
+
+
 def _ready(population: Population, data: Dataset, name: str) -> Dataset:
     data.check(population.spec, population.count)
     return data.to(population.device, population.params.dtype)
