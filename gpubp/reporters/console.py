@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from . import Progress, Start
@@ -23,7 +23,7 @@ class ConsoleReporter:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, soft_wrap=True)
-        self.loss, self.spoken = "", 0.0
+        self.loss, self.brief, self.spoken = "", "", 0.0
         self.bar: Bar | None = None
 
     def start(self, start: Start) -> None:
@@ -32,12 +32,10 @@ class ConsoleReporter:
         self.total, self.begun, self.first = start.steps, time.monotonic(), start.done
         if self.console.is_terminal:
             self.bar = Bar(
-                TextColumn("training"),
-                BarColumn(),
+                BarColumn(bar_width=16),  # the whole line fits 80 columns
                 TextColumn("{task.percentage:>3.0f} %"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
                 TimeRemainingColumn(),
+                TextColumn("left"),
                 TextColumn("{task.fields[text]}"),
                 console=self.console,
             )
@@ -48,7 +46,8 @@ class ConsoleReporter:
         """Move the bar; without a terminal, a line every few seconds."""
         text = f"{progress.rate:,.0f} network-steps/s  {self.loss}"
         if self.bar is not None:
-            self.bar.update(self.task, completed=progress.done, text=text)
+            brief = f"{progress.rate:,.0f} network-steps/s{self.brief}"
+            self.bar.update(self.task, completed=progress.done, text=brief)
             return
         now = time.monotonic()
         if now - self.spoken >= PATIENCE:
@@ -70,6 +69,7 @@ class ConsoleReporter:
                 f"{record['metric_name']} {record['metric']['median']:.4g} (best {record['metric']['max']:.4g})"
             )
         self.loss = "median " + ", ".join(shown) if shown else ""
+        self.brief = ", " + shown[-1].split(" (")[0] if shown else ""
 
     def finish(self, result: Result) -> None:
         """Take the bar away and say what became of the networks."""
