@@ -91,8 +91,8 @@ def train_tutorial(settings: Settings) -> int:
         settings[name] = allowed[0]
     if settings["epochs"] is None and settings["steps"] is None:
         settings["steps"] = tutorial.ROUNDS
-    settings |= {"networks": _networks(settings["networks"], 1)}
-    settings |= {"lr": 0.5 if settings["lr"] is None else settings["lr"]}
+    settings["networks"] = _networks(settings["networks"], 1)
+    settings["lr"] = 0.5 if settings["lr"] is None else settings["lr"]
     device = _device(settings["device"])
     config, _ = _config(settings, tutorial.SPEC)
     population = tutorial.population(settings["networks"]).to(device)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -102,9 +103,9 @@ def train(
     if not checkpoint_minutes >= 0:
         raise ConfigError(f"checkpoint_minutes {checkpoint_minutes}: 0 or more expected")
     config = replace(config, evaluate_every=config.interval)
-    data, held_out = _ready(population, data, "data"), None
+    data, held_out = _ready(population, data), None
     if validation is not None:
-        held_out = _ready(population, validation, "validation")
+        held_out = _ready(population, validation)
     choice = choose(engine, spec, config, params.device)
     folder = None if run_dir is None else _new(Path(run_dir))
     memory.check(spec, config, population.count, params.element_size(), params.device)
@@ -141,15 +142,15 @@ def resume(
     folder, where = Path(run_dir), usable(device)
     saved = checkpoint.load(folder, where)
     state, notes = saved.state, saved.notes
-    data = _ready(state.population, data, "data")
-    held_out = None if validation is None else _ready(state.population, validation, "validation")
-    for name, given in (("data", data), ("validation", held_out)):
-        if notes[name] != (None if given is None else given.fingerprint()):
+    data = _ready(state.population, data)
+    held_out = None if validation is None else _ready(state.population, validation)
+    choice = choose(notes["engine"], state.population.spec, state.config, where)._replace(reason=notes["engine_reason"])
+    loop = Loop(state, data, held_out, choice, tuple(reporters), folder, checkpoint_minutes)
+    for name, fingerprint in loop.fingerprints.items():
+        if notes[name] != fingerprint:
             raise CheckpointError(f"{folder}: the {name} are not those that the run was begun with")
     if epochs is not None or steps is not None:
         _extend(state, data, epochs, steps)
-    choice = choose(notes["engine"], state.population.spec, state.config, where)._replace(reason=notes["engine_reason"])
-    loop = Loop(state, data, held_out, choice, tuple(reporters), folder, checkpoint_minutes)
     loop.number, loop.history, loop.seconds = notes["number"], notes["history"], notes["seconds"]
     shape = state.population.spec, state.config, state.population.count, state.population.params.element_size(), where
     with memory.explained(*shape):
@@ -161,7 +162,8 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Population:
     return checkpoint.load(Path(run_dir), usable(device)).state.population
 
 
-def _ready(population: Population, data: Dataset, name: str) -> Dataset:
+def _ready(population: Population, data: Dataset) -> Dataset:
+    """`data`, checked, where and as precise as the networks are."""
     data.check(population.spec, population.count)
     return data.to(population.device, population.params.dtype)
 
@@ -326,6 +328,12 @@ class Loop:
         state = self.state
         return None if data is None else evaluate(state.population, data, state.hyper, state.position)
 
+    @cached_property
+    def fingerprints(self) -> dict[str, str | None]:
+        """Of the data, read once for all checkpoints."""
+        given = {"data": self.data, "validation": self.validation}
+        return {name: None if each is None else each.fingerprint() for name, each in given.items()}
+
     def save(self) -> None:
         """A checkpoint of now."""
         assert self.run_dir is not None
@@ -335,8 +343,7 @@ class Loop:
             "seconds": self.seconds,
             "engine": self.choice.name,
             "engine_reason": self.choice.reason,
-            "data": self.data.fingerprint(),
-            "validation": None if self.validation is None else self.validation.fingerprint(),
+            **self.fingerprints,
         }
         checkpoint.save(self.run_dir, self.state, notes)
         self.saved = time.monotonic()
