@@ -81,11 +81,7 @@ def inspect(settings: Settings) -> int:
     folder, top = Path(settings["run"]), settings["top"]
     if top < 1:
         raise ConfigError(f"--top {top}: a whole number of 1 or more expected")
-    path = folder / "results.parquet"
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not there: {folder} is not the directory of a run, or it has not ended yet")
-    rows = pa.parquet.read_table(path)
-    key = "validation_loss" if "validation_loss" in rows.column_names else "loss"
+    rows, key = _results(folder)
     values = np.nan_to_num(rows[key].to_numpy(), nan=np.inf)
     diverged = np.array([status == "diverged" for status in rows["status"].to_pylist()])
     order = np.argsort(values, kind="stable")
@@ -177,13 +173,20 @@ def explain(settings: Settings) -> int:
     return 0
 
 
-def _ranking(folder: Path, state: Any) -> torch.Tensor:
-    """Rows of the networks by the losses that the run ended with."""
+def _results(folder: Path) -> tuple[pa.Table, str]:
+    """The results of a run, a row per network, and the column that ranks them."""
     path = folder / "results.parquet"
     if not path.is_file():
-        raise CheckpointError(f"{path} is not there: the run has not ended yet; gpubp resume {folder}")
+        raise CheckpointError(
+            f"{path} is not there: {folder} is not the directory of a run, or it has not ended: gpubp resume {folder}"
+        )
     rows = pa.parquet.read_table(path)
-    key = "validation_loss" if "validation_loss" in rows.column_names else "loss"
+    return rows, "validation_loss" if "validation_loss" in rows.column_names else "loss"
+
+
+def _ranking(folder: Path, state: Any) -> torch.Tensor:
+    """Rows of the networks by the losses that the run ended with."""
+    rows, key = _results(folder)
     ranked = ranking(state, torch.tensor(rows[key].to_numpy()))
     if not len(ranked):
         raise CheckpointError(f"{folder}: every network diverged; there is none to predict with")
