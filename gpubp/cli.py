@@ -116,7 +116,7 @@ def train_parser() -> Parser:
             add(flag, type=str, default=each.default, help=note)
     add("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
     add("--dtype", type=str, default="float32", help="float32 or float64")
-    add("--engine", type=str, default="auto", help="auto or eager")
+    add("--engine", type=str, default="auto", help="auto, cpu (compiled) or eager")
     add("--run-dir", type=str | None, default=None, help="a new directory; runs/DATA-DATE-TIME by default")
     add("--tensorboard", type=bool, default=True, help="write curves for TensorBoard, where it is installed")
     add("--checkpoint-minutes", type=float, default=5.0, help="between two checkpoints")

@@ -216,15 +216,21 @@ class TrainConfig:
                 )
         return {name: given.get(name, default) for name, default in known.items()}
 
+    def switched_on(self, loss: str) -> dict[str, Any]:
+        """Those of values() that have an effect: what is None, or a plain 0 that stands for nothing, is left out."""
+        return {
+            name: value
+            for name, value in self.values(loss).items()
+            if value is not None and not (name in OFF_AT_ZERO and isinstance(value, (int, float)) and value == 0)
+        }
+
     def columns(self, spec: NetworkSpec, count: int, device: torch.device) -> dict[str, Tensor]:
         """{name: (N, 1) float64}, defaults filled in, what is off left out; class_weight (N, O).
 
         Raises ShapeError for a column of another length.
         """
         columns = {}
-        for name, value in self.values(spec.loss).items():
-            if value is None or (name in OFF_AT_ZERO and isinstance(value, (int, float)) and value == 0):
-                continue
+        for name, value in self.switched_on(spec.loss).items():
             numbers = _numbers(name, value).to(device)
             if numbers.ndim == 1 and len(numbers) != count:
                 raise ShapeError(f"{name} has {len(numbers)} numbers; one, or {count}, one per network, expected")

@@ -60,7 +60,7 @@ class Dataset:
             targets = targets.to(inputs.dtype)
         else:
             targets = targets.long()
-        self.inputs, self.targets = inputs, targets
+        self.inputs, self.targets = inputs.contiguous(), targets.contiguous()
         self.own = inputs.ndim == 3
         if self.samples >= LARGEST:
             raise DataError(f"{given}: fewer than {LARGEST} samples expected")
@@ -94,7 +94,7 @@ class Dataset:
             raise DataError(f"sample_weight holds {float(weight.min()):g}; 0 or more expected")
         if not bool((weight.sum(-1) > 0).all()):
             raise DataError("sample_weight: a network whose samples all have weight 0 has nothing to learn")
-        return weight.to(self.inputs.dtype)
+        return weight.to(self.inputs.dtype).contiguous()
 
     def _rows(self, rows: Sequence[Tensor | Sequence[int]]) -> tuple[Tensor, Tensor]:
         parts = [torch.as_tensor(part, dtype=torch.int64) for part in rows]

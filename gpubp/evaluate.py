@@ -6,7 +6,7 @@ depend on its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -36,23 +36,26 @@ def metric_name(spec: NetworkSpec) -> str:
 
 @torch.no_grad()
 def evaluate(
-    population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor | None = None
-) -> Evaluation:
-    """population's networks on `data`. hyper: TrainConfig.columns; position (N,): their places in the dataset."""
+    population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor | None = None,
+    forward: Callable[[NetworkSpec, Tensor, Tensor], Tensor] = outs,
+) -> Evaluation:  # fmt: skip
+    """population's networks on `data`. hyper: TrainConfig.columns; position (N,): their places in the dataset; forward:
+    an engine's outs."""
     spec, params = population.spec, population.params
     at = torch.arange(len(params), device=params.device) if position is None else position
     wanted = ("class_weight", *LOSSES[spec.loss].defaults)
     typed = {name: column.to(params.dtype) for name, column in hyper.items() if name in wanted}
     parts = [
-        _block(spec, params[part], data, {name: column[part] for name, column in typed.items()}, at[part])
+        _block(spec, params[part], data, {name: column[part] for name, column in typed.items()}, at[part], forward)
         for part in blocks(spec, len(params), CHUNK, params.element_size())
     ]
     return Evaluation(torch.cat([part.loss for part in parts]), torch.cat([part.metric for part in parts]))
 
 
 def _block(
-    spec: NetworkSpec, params: Tensor, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor
-) -> Evaluation:
+    spec: NetworkSpec, params: Tensor, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor,
+    forward: Callable[[NetworkSpec, Tensor, Tensor], Tensor],
+) -> Evaluation:  # fmt: skip
     rule, count = LOSSES[spec.loss], len(params)
     sums: dict[str, Tensor] = {}
 
@@ -62,7 +65,7 @@ def _block(
         sums[name] = sums[name] + value if name in sums else value
 
     for batch in _chunks(data, position):
-        out = outs(spec, params, batch.inputs.expand(count, *batch.inputs.shape[1:]))
+        out = forward(spec, params, batch.inputs.expand(count, *batch.inputs.shape[1:]))
         target = batch.targets.expand(count, *batch.targets.shape[1:])
         weight = out.new_ones(out.shape[:2]) if batch.weight is None else batch.weight.expand(count, -1)
         error, _, counted = errors(spec, out, target, weight, hyper)

@@ -110,7 +110,8 @@ def train(
     folder = None if run_dir is None else _new(Path(run_dir))
     memory.check(spec, config, population.count, params.element_size(), params.device)
     with memory.explained(spec, config, population.count, params.element_size(), params.device):
-        own = replace(population, params=params.clone(), ids=population.ids.clone())
+        own = replace(population, params=params.clone(memory_format=torch.contiguous_format),
+                      ids=population.ids.clone())  # fmt: skip
         state = TrainState.start(own, config, data)
         loop = Loop(state, data, held_out, choice, tuple(reporters), folder, checkpoint_minutes)
         if folder is not None:
@@ -326,7 +327,7 @@ class Loop:
     def evaluation(self, data: Dataset | None) -> Evaluation | None:
         """The networks as they are, on `data`, where there is any."""
         state = self.state
-        return None if data is None else evaluate(state.population, data, state.hyper, state.position)
+        return None if data is None else evaluate(state.population, data, state.hyper, state.position, self.choice.outs)
 
     @cached_property
     def fingerprints(self) -> dict[str, str | None]:

@@ -44,7 +44,8 @@ def test_the_json_object_is_the_last_line_and_says_how_it_went(capsys: Capture) 
     told = trained("--data iris --networks 8 --steps 30 --batch-size 16 --run-dir made", capsys)
     assert set(told) >= {"networks", "steps", "seconds", "network_steps_per_second", "engine", "engine_reason", "loss",
                          "metric", "statuses", "run_dir"}  # fmt: skip
-    assert (told["networks"], told["steps"], told["engine"], told["run_dir"]) == (8, 30, "eager", "made")
+    assert (told["networks"], told["steps"], told["run_dir"]) == (8, 30, "made")
+    assert told["engine"] in ("cpu", "eager")
     assert told["network_steps_per_second"] == pytest.approx(8 * 30 / told["seconds"])
     assert told["loss"]["best"] < told["loss"]["median"] < told["loss"]["worst"]
     assert told["metric"]["name"] == "accuracy"

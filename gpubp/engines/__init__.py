@@ -1,5 +1,6 @@
-"""Engines advance a TrainState. choose() names one and says why; it looks at specification, configuration and device,
-never at the number of networks or free memory, so that a network gets the same engine alone and among others."""
+"""Engines advance a TrainState. choose() names one and says why; it looks at specification, configuration, device and
+compiler, never at the number of networks or free memory, so that a network gets the same engine alone and among others.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +8,53 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
+from .. import backprop
 from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import EngineError, unknown
 from ..spec import NetworkSpec
 from ..state import TrainState
-from . import eager
+from . import build, cpu, eager
 
-ENGINES: dict[str, Callable[[TrainState, Dataset, int], None]] = {"eager": eager.run}
+
+class Engine(NamedTuple):
+    """run(state, data, steps) trains; outs(spec, params, inputs) computes outs (N, B, O) for inputs (N, B, I)."""
+
+    run: Callable[[TrainState, Dataset, int], None]
+    outs: Callable[[NetworkSpec, Tensor, Tensor], Tensor]
+
+
+ENGINES = {"eager": Engine(eager.run, backprop.outs), "cpu": Engine(cpu.run, cpu.outs)}
 
 
 class Choice(NamedTuple):
-    """An engine: its name, run(state, data, steps), and the sentence that says why it was chosen."""
+    """An engine: its name, what it does, and the sentence that says why it was chosen."""
 
     name: str
     run: Callable[[TrainState, Dataset, int], None]
+    outs: Callable[[NetworkSpec, Tensor, Tensor], Tensor]
     reason: str
 
 
 def choose(name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device) -> Choice:
-    """The engine `name`, or for "auto" the best there is. Raises EngineError for a name that is none."""
+    """The engine `name`, or for "auto" the fastest that can. Raises EngineError for a name that is none, and for an
+    engine that cannot train such networks on this machine."""
     if name not in ("auto", *ENGINES):
         raise EngineError(unknown("engine", name, ("auto", *ENGINES)))
-    if name == "auto":
-        return Choice("eager", eager.run, f"eager: raw torch operations, which run everything on {device.type}")
-    return Choice(name, ENGINES[name], f"{name}: asked for by name")
+    if name == "eager":
+        return Choice(name, *ENGINES[name], "eager: asked for by name")
+    if device.type != "cpu":
+        if name == "cpu":
+            raise EngineError(
+                f'engine "cpu" trains on the CPU, the networks are on {device}; engine "eager" trains there'
+            )
+        return Choice("eager", *ENGINES["eager"], f"eager: raw torch operations, which run everything on {device.type}")
+    why_not = cpu.refused(spec, config)
+    if why_not is None:
+        why = "asked for by name" if name == "cpu" else f"compiled for this topology by {build.compiler()[0]}"
+        return Choice("cpu", *ENGINES["cpu"], f"cpu: {why}")
+    if name == "cpu":
+        raise EngineError(why_not)
+    return Choice("eager", *ENGINES["eager"], f"eager: {why_not}")

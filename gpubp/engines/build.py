@@ -1,0 +1,159 @@
+"""C++ text into a loaded library: compiled once by the system's compiler, kept in the user's cache directory.
+
+A kernel's file is named by a hash of its text, the sources of kernel/, the compiler, its flags and the processor, and
+by a hash of itself: a file that is not what its name says is never loaded. It is written beside its place and moved
+there, so processes that compile the same kernel at once do not meet. Where the cache cannot be written, a kernel is
+compiled for this process alone. The environment's CXX names a compiler, GPUBP_CACHE a directory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ..errors import EngineError
+
+SOURCES = Path(__file__).parent.parent / "kernel"
+ARCH = "native"
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off",
+         "-Wno-psabi", "-pthread")  # fmt: skip
+COMPILERS = ("g++", "clang++", "c++")
+
+# What the compiler makes of this processor: the bytes of a vector register that it multiplies and adds in one go.
+PROBE = """
+extern "C" __attribute__((visibility("default"))) int vector_bytes() {
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512BW__)
+  return 64;
+#elif defined(__AVX2__) && defined(__FMA__)
+  return 32;
+#elif defined(__aarch64__)
+  return 16;
+#else
+  return 0;
+#endif
+}
+"""
+
+
+def compiler() -> list[str]:
+    """The compiler's command. Raises EngineError where there is none."""
+    given = shlex.split(os.environ.get("CXX", ""))
+    for command in [given] if given else [[name] for name in COMPILERS]:
+        found = shutil.which(command[0])
+        if found:
+            return [found, *command[1:]]
+    wanted = f"CXX names {given[0]!r}, which is not there" if given else f"none of {', '.join(COMPILERS)} is installed"
+    raise EngineError(f'engine "cpu" needs a C++ compiler: {wanted}; engine "eager" needs none')
+
+
+@functools.cache
+def version(command: tuple[str, ...]) -> str:
+    """What a compiler says about itself."""
+    try:
+        result = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EngineError(f'engine "cpu": the C++ compiler {command[0]} does not run: {error}') from None
+    return result.stdout
+
+
+@functools.cache
+def processor() -> str:
+    """What distinguishes this processor's instructions from another's."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    flags = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
+    return "\n".join([platform.machine(), *sorted(set(flags))])
+
+
+def cache() -> Path:
+    """Where kernels are kept."""
+    if "GPUBP_CACHE" in os.environ:
+        return Path(os.environ["GPUBP_CACHE"])
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "gpubp"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpubp"
+
+
+@functools.cache
+def sources() -> str:
+    """The text of kernel/."""
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("*.h")))
+
+
+def library(text: str) -> ctypes.CDLL:
+    """`text`, which may include the sources of kernel/, compiled and loaded. Raises EngineError where it cannot be."""
+    command = compiler()
+    flags = [*FLAGS, f"-march={ARCH}"]
+    if platform.machine() == "arm64" and ARCH == "native":
+        flags[-1] = "-mcpu=native"
+    identity = (text, sources(), version(tuple(command)), *command, *flags, processor())
+    key = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32]
+    return _library(key, text, tuple(command), tuple(flags), cache())
+
+
+@functools.cache
+def _library(key: str, text: str, command: tuple[str, ...], flags: tuple[str, ...], folder: Path) -> ctypes.CDLL:
+    for path in sorted(folder.glob(f"{key}-*.so")) if folder.is_dir() else []:
+        if path.name == f"{key}-{_digest(path)}.so":
+            return ctypes.CDLL(str(path))
+    with tempfile.TemporaryDirectory(prefix="gpubp-") as scratch:
+        made = _compile(text, [*command, *flags], Path(scratch))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
+            os.close(handle)
+            try:
+                shutil.copyfile(made, name)
+                path = folder / f"{key}-{_digest(made)}.so"
+                os.replace(name, path)
+            except OSError:
+                os.unlink(name)
+                raise
+            return ctypes.CDLL(str(path))
+        except OSError:  # no place to keep it: this process alone has it
+            return ctypes.CDLL(str(made))
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError:
+        return ""
+
+
+def _compile(text: str, command: list[str], folder: Path) -> Path:
+    source, made = folder / "kernel.cpp", folder / "kernel.so"
+    source.write_text(text, encoding="utf-8")
+    try:
+        result = subprocess.run(
+            [*command, f"-I{SOURCES}", str(source), "-o", str(made)], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise EngineError(f'engine "cpu": the C++ compiler {command[0]} does not run: {error}') from None
+    if result.returncode:
+        raise EngineError(
+            f'engine "cpu": {command[0]} cannot compile the kernel (exit status {result.returncode}); engine "eager" '
+            f"needs no compiler. It says:\n{result.stderr.strip()[-2000:]}"
+        )
+    return made
+
+
+def vector_bytes() -> int:
+    """Bytes of a vector register of this processor. Raises EngineError where the compiler fails, or where the processor
+    has no fused multiply-add."""
+    found = int(library(PROBE).vector_bytes())
+    if not found:
+        raise EngineError(
+            f'engine "cpu" needs a processor with fused multiply-add in vectors (AVX2 with FMA, or arm64), and this '
+            f'{platform.machine()} has none; engine "eager" needs none'
+        )
+    return found

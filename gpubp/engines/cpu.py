@@ -1,0 +1,207 @@
+"""The compiled engine on CPUs: K steps in a kernel made for the topology, compiled at first use and cached.
+
+A kernel is a Program (program.py) compiled by the system's C++ compiler (build.py) for a layout that suits the
+population (layout.py). What is left to do here: to hand pointers over, and to find the step at which a network
+diverged.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..activations import ACTIVATIONS
+from ..config import TrainConfig
+from ..data import Dataset
+from ..errors import EngineError, OutOfMemoryError
+from ..losses import LOSSES
+from ..spec import NetworkSpec
+from ..state import Status, TrainState
+from . import build
+from .layout import best
+from .program import Layout, Program, Samples
+
+DONE, FAULTS, STEPS_DIFFER, NO_MEMORY = range(4)  # Answer of kernel/cpu.h
+SAMPLES = 64  # that go through a network at once where outs alone are wanted
+ALONE = TrainConfig("sgd", steps=1, batch_size=SAMPLES)
+
+
+@torch.no_grad()
+def run(state: TrainState, data: Dataset, steps: int) -> None:
+    """Advance every running network by up to `steps` steps, not beyond its limit, in place."""
+    if not all(tensor.is_contiguous() for _, tensor in state.tensors()):
+        everyone = torch.arange(len(state.step))
+        own = state.rows(everyone)
+        run(own, data, steps)
+        state.put(everyone, own)
+        return
+    taken = torch.empty_like(state.step)
+    if train(state, data, steps, taken) == FAULTS:
+        diverge(state, data, steps, (taken < 0).nonzero().squeeze(1))
+
+
+@torch.no_grad()
+def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
+    """The outs (N, B, O) of networks (N, P) for inputs (N, B, I); backprop.outs, compiled."""
+    shared = inputs.stride(0) == 0 or len(inputs) == 1
+    count, batch = inputs.shape[:2]
+    facts = Samples(own=not shared, rows=False, inputs=not shared, weight=0, shuffle="none")
+    key = Key(spec, ALONE, tuple(ALONE.switched_on(spec.loss)), params.dtype, facts, count, True)
+    threads = torch.get_num_threads()
+    own = kernel(key, threads)
+    job = own.job()
+    params, inputs = params.contiguous(), (inputs[0] if shared else inputs).contiguous()
+    result = params.new_empty(count, batch, spec.widths[-1])
+    job.params, job.inputs, job.outs = params.data_ptr(), inputs.data_ptr(), result.data_ptr()
+    job.count, job.samples, job.threads = count, batch, threads
+    _raise_for(own.library.outs(ctypes.byref(job)))
+    return result
+
+
+def refused(spec: NetworkSpec, config: TrainConfig) -> str | None:
+    """Why this engine cannot train such networks on this machine; None where it can."""
+    try:
+        build.vector_bytes()
+        names = [*config.switched_on(spec.loss), *(("scale",) if config.timetable.events else ())]
+        _ = Program(spec, config, names, torch.float32, Samples(False, False, False, 0, "none"), Layout()).text
+    except EngineError as error:
+        return str(error)
+    return None
+
+
+def train(state: TrainState, data: Dataset, steps: int, taken: Tensor, check: bool = False) -> int:
+    """One call of a kernel. -> DONE, or FAULTS where some of `taken` (N,) are below 0."""
+    shuffle = state.config.shuffle if data.samples > 1 else "none"
+    apart = data.own or data.rows is not None or shuffle == "network"
+    answer = STEPS_DIFFER if apart else launch(state, data, steps, taken, check, False, shuffle)
+    return launch(state, data, steps, taken, check, True, shuffle) if answer == STEPS_DIFFER else answer
+
+
+def diverge(state: TrainState, data: Dataset, steps: int, bad: Tensor) -> None:
+    """The networks `bad` had a number that was not finite after some step, and are as they were before the call: find
+    that step, train them up to it, and mark them."""
+    own = state.rows(bad)
+    taken = torch.empty_like(own.step)
+    train(own, data, steps, taken, check=True)
+    end, own.limit = own.limit, own.step - taken - 1
+    train(own, data, steps, taken)
+    own.limit = end
+    own.status.fill_(Status.diverged)
+    own.diverged_step.copy_(own.step)
+    state.put(bad, own)
+
+
+def launch(state: TrainState, data: Dataset, steps: int, taken: Tensor, check: bool, apart: bool, shuffle: str) -> int:
+    """Fill a Job and run the kernel for it. apart: networks see samples of their own, or stand at different steps."""
+    population, spec, weight = state.population, state.population.spec, data.sample_weight
+    params, hyper = population.params, {**state.hyper, **state.plateau}
+    if data.inputs.dtype != params.dtype or params.device.type != "cpu" or data.inputs.device.type != "cpu":
+        raise EngineError(
+            f'engine "cpu": networks are {params.dtype} on {params.device}, data {data.inputs.dtype} on '
+            f"{data.inputs.device}; equal types on the CPU expected"
+        )
+    facts = Samples(apart, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
+    names = tuple(state.hyper) + (("scale",) if state.plateau else ())
+    threads = torch.get_num_threads()
+    own = kernel(Key(spec, state.config, names, params.dtype, facts, len(params), False), threads)
+    job = own.job()
+    columns = [state.columns[name] for name in state.config.rule.columns]
+    for array, tensors in ((job.slots, state.slots), (job.columns, columns)):
+        for number, tensor in enumerate(tensors):
+            array[number] = tensor.data_ptr()
+    for number, name in enumerate(own.hyper):
+        job.hyper[number] = hyper[name].data_ptr()
+    pointers = {
+        "params": params, "ids": population.ids, "taken": taken, "inputs": data.inputs, "weights": weight,
+        "rows": data.rows, "sizes": data.sizes, "class_weight": hyper.get("class_weight"),
+        "targets" if data.targets.is_floating_point() else "classes": data.targets,
+        **{name: getattr(state, name) for name in ("position", "limit", "end", "step", "status", "loss", "total")},
+    }  # fmt: skip
+    for name, tensor in pointers.items():
+        if tensor is not None:
+            setattr(job, name, tensor.data_ptr())
+    job.count, job.samples, job.seed, job.steps = len(params), data.samples, population.seed, steps
+    job.longest = 0 if data.rows is None else data.rows.shape[1]
+    job.threads, job.check = threads, check
+    return _raise_for(own.library.run(ctypes.byref(job)))
+
+
+def _raise_for(answer: int) -> int:
+    if answer == NO_MEMORY:
+        raise OutOfMemoryError(
+            "there is no memory for the workspace of a group of networks; a smaller batch_size, or fewer threads "
+            "(torch.set_num_threads), need less"
+        )
+    return answer
+
+
+class Key(NamedTuple):
+    """What a kernel is made for; config is compared by what matters to it."""
+
+    spec: NetworkSpec
+    config: TrainConfig
+    names: tuple[str, ...]
+    dtype: torch.dtype
+    samples: Samples
+    networks: int
+    predict: bool
+
+    def identity(self, layout: Layout) -> tuple[Any, ...]:
+        """Everything that the kernel's text depends on; of rules, the functions themselves."""
+        config, rule = self.config, LOSSES[self.spec.loss]
+        activations = tuple(ACTIVATIONS[name] for name in self.spec.activations)
+        rules = (activations, rule.value, rule.slope, rule.outputs, config.rule.direction, config.rule.prepare,
+                 config.rule.decoupled, config.timetable.rate)  # fmt: skip
+        return (self.spec, rules, config.batch_size, config.update_order, self.names, self.dtype, self.samples,
+                self.predict, layout, build.ARCH)  # fmt: skip
+
+
+class Kernel:
+    """A compiled program."""
+
+    def __init__(self, program: Program) -> None:
+        self.library = build.library(program.text + '#include "cpu.h"\n')
+        self.hyper = program.hyper
+        rule = program.config.rule
+        self.job = job(len(rule.slots), len(program.hyper), len(rule.columns))
+
+
+KERNELS: dict[tuple[Any, ...], Kernel] = {}
+LAYOUT: Layout | None = None  # instead of the best one, for tests and benchmarks
+
+
+def kernel(key: Key, threads: int) -> Kernel:
+    """The kernel for `key`, compiled unless it is there already."""
+    layout = LAYOUT or best(
+        key.spec.widths, key.config.batch_size, len(key.config.rule.slots), key.dtype.itemsize, key.networks, threads,
+        build.vector_bytes(), whole=key.config.update_order == "layerwise", gathered=key.samples.own,
+    )  # fmt: skip
+    if key.predict and layout.team:
+        layout = replace(layout, team=False)
+    identity = key.identity(layout)
+    if identity not in KERNELS:
+        KERNELS[identity] = Kernel(
+            Program(key.spec, key.config, key.names, key.dtype, key.samples, layout, key.predict)
+        )
+    return KERNELS[identity]
+
+
+@lru_cache
+def job(slots: int, hyper: int, columns: int) -> type[ctypes.Structure]:
+    """Job of kernel/network.h."""
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    one = ("class_weight", "ids", "position", "limit", "end", "step", "status", "loss", "total", "inputs", "targets",
+           "classes", "weights", "rows", "sizes")  # fmt: skip
+    numbers = ("count", "samples", "longest", "seed", "steps", "threads", "check")
+    fields: Sequence[tuple[str, Any]] = [
+        ("params", pointer), ("slots", pointer * (slots + 1)), ("hyper", pointer * (hyper + 1)),
+        ("columns", pointer * (columns + 1)), *((name, pointer) for name in one),
+        *((name, integer) for name in numbers), ("taken", pointer), ("outs", pointer),
+    ]  # fmt: skip
+    return type("Job", (ctypes.Structure,), {"_fields_": fields})

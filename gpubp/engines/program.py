@@ -1,0 +1,233 @@
+"""Program: the C++ text of a kernel: constants, the rules translated, and the sources of kernel/ that use them.
+
+A program is made for a topology, its rules, a batch size, what is switched on, and how the data lie: all that a
+compiler can know. What differs between networks or calls it is given at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ..activations import ACTIVATIONS
+from ..config import TrainConfig
+from ..losses import LOSSES
+from ..optimizers import rates
+from ..schedules import scheduled
+from ..spec import BIASES, NetworkSpec
+from .translate import depends, lines, trace, value
+
+REALS = {torch.float32: "float", torch.float64: "double"}
+SHUFFLES = {"none": 0, "network": 1, "shared": 2}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a machine lays the numbers of networks out (kernel/machine.h).
+
+    vector: numbers in a register. wide: lanes are outputs of one network, not networks. parts: registers in a v. chunk:
+    samples of a batch that go through the network at once. team: threads share one network. accumulators, rows, cols:
+    the most that a tile of a product may have.
+    """
+
+    vector: int = 1
+    wide: bool = False
+    parts: int = 1
+    chunk: int = 0
+    team: bool = False
+    accumulators: int = 12
+    rows: int = 8
+    cols: int = 6
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a kernel is told about its data.
+
+    own: each network sees other samples than its neighbours, or stands at another step. rows: index tensors say which.
+    inputs: every network has inputs of its own. weight: none (0), shared (1), each network's (2). shuffle: as config.
+    """
+
+    own: bool
+    rows: bool
+    inputs: bool
+    weight: int
+    shuffle: str
+
+
+class Program:
+    """The text for one specification, configuration, data and layout.
+
+    names: the hyper-parameters that are on, in the kernel's order. predict: to compute outs, not to train.
+    """
+
+    def __init__(
+        self, spec: NetworkSpec, config: TrainConfig, names: Sequence[str], dtype: torch.dtype,
+        samples: Samples, layout: Layout, predict: bool = False,
+    ) -> None:  # fmt: skip
+        self.spec, self.config, self.dtype, self.predict = spec, config, dtype, predict
+        self.samples, self.layout = samples, layout
+        self.hyper = [name for name in names if name != "class_weight"]
+        self.class_weight = "class_weight" in names
+
+    @cached_property
+    def text(self) -> str:
+        """The whole translation unit, without the entry that a machine adds."""
+        rules = [*self.activations(), *self.loss(), *self.prepare(), *self.update()]
+        headers = [f'#include "{name}.h"' for name in ("machine", "arithmetic", "parts")]
+        return "\n".join([*self.constants(), *headers, "", *rules, '#include "network.h"', ""])
+
+    def at(self, name: str) -> int:
+        """The number of a hyper-parameter in the kernel; -1 where it is off."""
+        return self.hyper.index(name) if name in self.hyper else -1
+
+    def constants(self) -> list[str]:
+        """What the sources of kernel/ are compiled for."""
+        spec, rule, layout, samples = self.spec, LOSSES[self.spec.loss], self.layout, self.samples
+        macros = {
+            "REAL": REALS[self.dtype], "VECTOR": layout.vector, "PARTS": layout.parts, "WIDE": int(layout.wide),
+            "TEAM": int(layout.team), "PREDICT": int(self.predict),
+        }  # fmt: skip
+        batch = self.config.batch_size
+        numbers = {
+            "LAYERS": len(spec.widths) - 1, "BATCH": batch, "CHUNK": layout.chunk or batch,
+            "MOST_ROWS": layout.rows, "MOST_COLS": layout.cols, "ACCUMULATORS": layout.accumulators,
+            "BIAS": BIASES.index(spec.bias), "TRAIN_BIAS": int(spec.train_bias and spec.bias != "none"),
+            "CLASSES": int(rule.classes), "LOSS_SUM": int(rule.outputs == "sum"),
+            "OUTPUT_IDENTITY": int(spec.output == "identity"), "KEEP_NETS": int(self.keep_nets),
+            "OWN": int(samples.own), "ROWS": int(samples.rows), "OWN_INPUTS": int(samples.inputs),
+            "SAMPLE_WEIGHT": samples.weight, "SHUFFLE": SHUFFLES[samples.shuffle],
+            "CLASS_WEIGHT": int(self.class_weight), "LAYERWISE": int(self.config.update_order == "layerwise"),
+            **{name.upper(): self.at(name) for name in
+               ("l1", "l2", "clip_value", "clip_norm", "dropout", "label_smoothing")},
+            "HYPERS": len(self.hyper), "SLOTS": len(self.config.rule.slots), "COLUMNS": len(self.config.rule.columns),
+            "RATES": len(self.rates), "MOVING": int(self.moving),
+        }  # fmt: skip
+        return [
+            *(f"#define {name} {each}" for name, each in macros.items()),
+            *(f"constexpr int {name} = {each};" for name, each in numbers.items()),
+            f"constexpr int WIDTH[] = {{{', '.join(map(str, spec.widths))}}};",
+        ]
+
+    # ---- the rules
+
+    @cached_property
+    def traced(self) -> dict[str, tuple[Any, Any, Any, Any]]:
+        """Of every activation in use: graph and result of its value and of its slope."""
+        return {
+            name: (*trace(ACTIVATIONS[name].value, ["net"]), *trace(ACTIVATIONS[name].slope, ["net", "out"]))
+            for name in dict.fromkeys(self.spec.activations)
+        }
+
+    @property
+    def keep_nets(self) -> bool:
+        """Whether some slope needs the net, not the out alone."""
+        return any(depends(slope, ["net"]) for _, _, _, slope in self.traced.values())
+
+    def activations(self) -> list[str]:
+        """value<layer> and slope<layer>."""
+        text, used = [], list(self.traced)
+        for number, name in enumerate(used):
+            graph, result, slope_graph, slope = self.traced[name]
+            text += [
+                f"// {name}", f"template <class V> FN V value_{number}(V _net) {{", "  typedef element<V> T;",
+                *lines(name, graph, [result]), f"  return {value(result, True)};", "}",
+                f"template <class V> FN V slope_{number}(V _net, V _out) {{", "  typedef element<V> T;",
+                *lines(name, slope_graph, [slope]), f"  return {value(slope, True)};", "}",
+            ]  # fmt: skip
+        for what, names in (("value", "net"), ("slope", "net, out")):
+            arguments = ", ".join(f"v {name}" for name in names.split(", "))
+            text += [f"template <int l> FN v {what}({arguments}) {{"]
+            for layer, name in enumerate(self.spec.activations):
+                text.append(f"  if constexpr (l == {layer}) return {what}_{used.index(name)}<v>({names});")
+            text.append("}")
+        return text
+
+    def loss(self) -> list[str]:
+        """loss_value and loss_slope of one output; those of classes are in network.h."""
+        rule = LOSSES[self.spec.loss]
+        if rule.classes:
+            return []
+        names = [name for name in rule.defaults if name in self.hyper]
+        text = [f"// {self.spec.loss}"]
+        for what, function in (("value", rule.value), ("slope", rule.slope)):
+            assert function is not None
+
+            def named(out: Any, target: Any, *hyper: Any, function: Any = function) -> Any:
+                return function(out, target, **dict(zip(names, hyper)))
+
+            graph, result = trace(named, ["out", "target", *names])
+            text += [
+                f"template <class V, class H> FN V loss_{what}(V _out, V _target, H hyper) {{",
+                "  typedef element<V> T;",
+                *(f"  const V _{name} = hyper({self.at(name)});" for name in names),
+                *lines(self.spec.loss, graph, [result]), f"  return {value(result, True)};", "}",
+            ]  # fmt: skip
+        return text
+
+    @cached_property
+    def prepared(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Graph of a step's rates; the rates by name: direction, decay, the rule's arguments; the columns after it."""
+        rule, columns = self.config.rule, self.config.rule.columns
+
+        def of_step(step: Any, total: Any, *rest: Any) -> Any:
+            hyper, own = dict(zip(self.hyper, rest)), dict(zip(columns, rest[len(self.hyper) :]))
+            lr = scheduled(self.config.timetable, hyper, step, total)
+            found, after = rates(rule, hyper, own, lr, self.dtype)
+            known = {"direction": found.direction, **dict(found.arguments)}
+            return known if found.decay is None else {**known, "decay": found.decay}, after
+
+        names = ["step", "total", *self.hyper, *(f"{name}_before" for name in columns)]
+        graph, (known, after) = trace(of_step, names)
+        return graph, known, after
+
+    @property
+    def rates(self) -> list[str]:
+        """What a step's update takes, in the kernel's order."""
+        return list(self.prepared[1])
+
+    @property
+    def moving(self) -> bool:
+        """Whether the rates change from step to step."""
+        before = [f"{name}_before" for name in self.config.rule.columns]
+        return any(depends(each, ["step", *before]) for each in self.prepared[1].values())
+
+    def prepare(self) -> list[str]:
+        """The rates of a step from hyper-parameters and columns."""
+        graph, known, after = self.prepared
+        rule = f"{self.config.optimizer}, {self.config.schedule}"
+        return [
+            f"// {rule}",
+            "template <class V> FN void prepare(const V *hyper, V *columns, V _step, V _total, V *rate) {",
+            "  typedef element<V> T;",
+            *(f"  const V _{name} = hyper[{number}];" for number, name in enumerate(self.hyper)),
+            *(f"  const V _{name}_before = columns[{number}];" for number, name in enumerate(after)),
+            *lines(rule, graph, [*known.values(), *after.values()]),
+            *(f"  rate[{number}] = {value(each, True)};" for number, each in enumerate(known.values())),
+            *(f"  columns[{number}] = {value(each, True)};" for number, each in enumerate(after.values())),
+            "}",
+        ]
+
+    def update(self) -> list[str]:
+        """optimizers.update, decay and learning rate around the rule's direction."""
+        rule, names = self.config.rule, list(self.config.rule.arguments)
+        graph, result = trace(rule.direction, ["grad", *rule.slots, *names])
+        direction, *after = result if isinstance(result, tuple) else (result,)
+        decay = "decay" in self.rates and f"rate({self.rates.index('decay')})"
+        shrink = [f"  param = param * {decay};"] if decay and rule.decoupled else []
+        added = [f"  _grad = fma_({decay}, param, _grad);"] if decay and not rule.decoupled else []
+        return [
+            "template <class V, class R> FN void update(V &param, V _grad, V *slots, R rate) {",
+            "  typedef element<V> T;",
+            *shrink, *added,
+            *(f"  const V _{name} = slots[{number}];" for number, name in enumerate(rule.slots)),
+            *(f"  const V _{name} = rate({self.rates.index(name)});" for name in names),
+            *lines(self.config.optimizer, graph, [direction, *after]),
+            *(f"  slots[{number}] = {value(each, True)};" for number, each in enumerate(after)),
+            f"  param = fma_(-rate(0), {value(direction, True)}, param);",
+            "}",
+        ]  # fmt: skip

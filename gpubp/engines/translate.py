@@ -1,0 +1,141 @@
+"""Rules of the tables as C++ text: each is called once with torch.fx proxies, and every operation becomes a line.
+
+What a rule may use is the table OPERATIONS: arithmetic, comparisons and torch's elementwise functions, as functions or
+methods. An operation that is not there is refused by name. A rule's constants become numbers of its lanes' type.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import fx
+
+from ..errors import EngineError
+
+# By the name of a function, operator or method: C++ with a place per argument; # marks one that must be in lanes.
+OPERATIONS: dict[str, str] = {
+    "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "truediv": "({0} / {1})", "div": "({0} / {1})",
+    "neg": "(-{0})", "pos": "{0}", "to": "{0}", "float": "{0}", "double": "{0}",
+    "square": "({0} * {0})", "reciprocal": "(T(1) / {0})", "rsqrt": "(T(1) / sqrt_({0}))",
+    "sigmoid": "(T(1) / (T(1) + exp_(-{0})))", "relu": "at_least_({0}, all<V>(T(0)))",
+    "erfc": "(T(1) - erf_({0}))", "ones_like": "all<V>(T(1))", "zeros_like": "all<V>(T(0))",
+    "full_like": "#{1}", "maximum": "max_(#{0}, #{1})", "minimum": "min_(#{0}, #{1})",
+    "where": "where_(#{0}, #{1}, #{2})", "lerp": "lerp_(#{0}, #{1}, #{2})",
+    "addcmul": "fma_(#{1}, #{2}, #{0})", "addcdiv": "({0} + {1} / {2})",
+    "clamp_min": "at_least_(#{0}, #{1})", "clamp_max": "at_most_(#{0}, #{1})",
+    **{name: f"{name}_(#{{0}})" for name in
+       ("exp", "expm1", "log", "log1p", "sqrt", "abs", "sign", "tanh", "erf", "sin", "cos", "floor")},
+    **{name: f"{name}_(#{{0}}, #{{1}})" for name in ("gt", "lt", "ge", "le", "eq", "ne")},
+}  # fmt: skip
+POWERS = {0.5: "sqrt_({0})", 1: "{0}", 2: "({0} * {0})", 3: "({0} * {0} * {0})"}  # exponents, all constants
+CONSTANT = ("ones_like", "zeros_like", "full_like")  # of their first argument the shape alone
+SAME = {"absolute": "abs", "max": "maximum", "min": "minimum", "clip": "clamp", "multiply": "mul", "subtract": "sub",
+        "divide": "div", "true_divide": "div", "negative": "neg", "greater": "gt", "less": "lt",
+        "type": "to"}  # fmt: skip
+
+
+def trace(rule: Callable[..., Any], names: Sequence[str]) -> tuple[fx.Graph, Any]:
+    """Call `rule` with a proxy for each of `names`. -> what it did, and what it returned, its proxies made nodes."""
+    graph = fx.Graph()
+    tracer = fx.proxy.GraphAppendingTracer(graph)
+    proxies = [fx.Proxy(graph.placeholder(f"_{name}"), tracer) for name in names]
+
+    def node(value: Any) -> Any:
+        if isinstance(value, fx.Proxy):
+            return value.node
+        if isinstance(value, Mapping):
+            return {name: node(each) for name, each in value.items()}
+        if isinstance(value, (tuple, list)):
+            return tuple(map(node, value))
+        return value
+
+    try:
+        result = node(rule(*proxies))
+    except fx.proxy.TraceError as error:
+        raise EngineError(
+            f"rule {rule.__name__!r} cannot be compiled: {error}; a rule is arithmetic alone, without Python's control "
+            'flow on numbers; engine "eager" runs it'
+        ) from None
+    return graph, result
+
+
+def lines(rule: str, graph: fx.Graph, results: Sequence[Any], indent: str = "  ") -> list[str]:
+    """A line of C++ for every operation that `results` need. Raises EngineError for one that is not in OPERATIONS."""
+    needed: set[fx.Node] = set()
+    waiting = [value for value in results if isinstance(value, fx.Node)]
+    while waiting:
+        one = waiting.pop()
+        if one not in needed:
+            needed.add(one)
+            waiting += one.all_input_nodes
+    return [
+        f"{indent}const V _{node.name} = {expression(rule, node)};"
+        for node in graph.nodes
+        if node in needed and node.op != "placeholder"
+    ]
+
+
+def depends(result: Any, on: Sequence[str]) -> bool:
+    """Whether a result is computed from one of the arguments `on`."""
+    waiting, seen = [result], set()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, fx.Node) and one not in seen:
+            if one.op == "placeholder" and str(one.target).removeprefix("_") in on:
+                return True
+            seen.add(one)
+            waiting += [] if _name(one) in CONSTANT else one.all_input_nodes
+    return False
+
+
+def value(given: Any, lanes: bool = False) -> str:
+    """A node's name, or a number of the lanes' element type T; with `lanes`, one that is in lanes already."""
+    if isinstance(given, fx.Node):
+        return f"_{given.name}" if given.op != "placeholder" else str(given.target)
+    number = float(given)
+    text = f"T({number!r})" if math.isfinite(number) else "T(__builtin_nan(\"\"))" if number != number else (
+        f"T({'-' if number < 0 else ''}__builtin_inf())")  # fmt: skip
+    return f"all<V>({text})" if lanes else text
+
+
+def expression(rule: str, node: fx.Node) -> str:
+    """One operation."""
+    name = _name(node)
+    args, kwargs = list(node.args), dict(node.kwargs)
+    for word in ("other", "end", "weight", "exponent", "fill_value"):
+        if word in kwargs:
+            args.append(kwargs.pop(word))
+    if name in (*CONSTANT, "to", "float", "double"):
+        kwargs, args = {}, args[: 2 if name == "full_like" else 1]
+    if name == "clamp":
+        low, high = (*args[1:], None, None)[:2]
+        low, high = kwargs.get("min", low), kwargs.get("max", high)
+        text = value(args[0], True)
+        text = text if low is None else f"at_least_({text}, {value(low, True)})"
+        return text if high is None else f"at_most_({text}, {value(high, True)})"
+    if name == "pow" and isinstance(args[1], (int, float)) and args[1] in POWERS:
+        return POWERS[args[1]].replace("{0}", value(args[0], True))
+    factor = kwargs.pop("value", kwargs.pop("alpha", 1))
+    if factor != 1 and name in ("addcmul", "addcdiv", "add", "sub"):
+        args[1] = f"({value(factor)} * {value(args[1])})"
+        factor = 1
+    if name not in OPERATIONS or kwargs or factor != 1:
+        what = f"{name}({', '.join(kwargs)})" if kwargs and name in OPERATIONS else name
+        known = ", ".join(sorted({*OPERATIONS, *SAME, "clamp", "pow"}))
+        raise EngineError(
+            f'rule {rule!r}: operation {what!r} cannot be compiled; allowed: {known}; engine "eager" runs any'
+        )
+    text = OPERATIONS[name]
+    for number, each in enumerate(args):
+        for mark, wide in ((f"#{{{number}}}", True), (f"{{{number}}}", False)):
+            if mark in text:
+                text = text.replace(mark, each if isinstance(each, str) else value(each, wide))
+    return text
+
+
+def _name(node: fx.Node) -> str:
+    """What an operation is called here, be it a function, an operator, or a method."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    return SAME.get(name, name)

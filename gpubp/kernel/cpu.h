@@ -1,0 +1,199 @@
+// The CPU's launch: networks into groups, groups onto threads; or all threads onto one network after the other (TEAM).
+#pragma once
+#include <fenv.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include "network.h"
+
+struct Crew {  // what the threads of a call share
+  const Job *job;
+  const int64_t *who, *left;  // networks by steps to take, the most first; null: all of them, `same` steps
+  int64_t active, same;
+  const int32_t *table;       // (steps BATCH): samples, where all networks take the same
+  int64_t next;               // the group to be taken next
+  Memory memory;              // of a team
+  Group *group;
+  void *block;
+#if TEAM
+  Team team;
+#endif
+};
+struct Thread {
+  Crew *crew;
+  int number;
+  pthread_t handle;
+};
+
+// Zeroed, so that padding holds numbers.
+static bool reserve(Memory &memory, Group *&group, void *&block) {
+  size_t size = (layout(memory, nullptr) * sizeof(s) + 63) / 64 * 64;
+  size_t page = size < (1 << 18) ? 4096 : 1 << 21, bytes = (size + sizeof(Group) + page - 1) / page * page;
+  block = aligned_alloc(page, bytes);
+  if (!block) return false;
+#ifdef MADV_HUGEPAGE
+  if (page > 4096) madvise(block, bytes, MADV_HUGEPAGE);  // fewer misses of the TLB
+#endif
+  memset(block, 0, bytes);
+  layout(memory, (s *)block);
+  group = (Group *)((char *)block + size);
+  return true;
+}
+
+static void group_of(const Crew &crew, int64_t group, int64_t *who, int64_t *left) {
+  for (int n = 0; n < NETWORKS; n++) {
+    int64_t at = group * NETWORKS + n;
+    bool there = at < crew.active;
+    if (!there) at = group * NETWORKS;
+    who[n] = crew.who ? crew.who[at] : at;
+    left[n] = !there ? 0 : crew.left ? crew.left[at] : crew.same;
+  }
+}
+
+static void *work(void *given) {
+  Thread &thread = *(Thread *)given;
+  Crew &crew = *thread.crew;
+  int64_t groups = (crew.active + NETWORKS - 1) / NETWORKS, who[NETWORKS], left[NETWORKS];
+  fenv_t before;
+  fegetenv(&before);
+  fesetenv(FE_DFL_ENV);  // denormal numbers are kept, whatever the caller's thread does with them
+#if TEAM
+  team = &crew.team, member = thread.number;
+  while (!__atomic_load_n(&crew.team.size, __ATOMIC_ACQUIRE)) sched_yield();  // until all have come
+  for (int64_t group = 0; group < groups; group++) {
+    group_of(crew, group, who, left);
+    train({crew.memory, crew.group, crew.job, nullptr}, who, left, crew.table);
+    BARRIER
+  }
+#else
+  Memory memory;
+  Group *own;
+  void *block;
+  if (reserve(memory, own, block)) {
+    for (;;) {
+      int64_t group = __atomic_fetch_add(&crew.next, 1, __ATOMIC_RELAXED);
+      if (group >= groups) break;
+      group_of(crew, group, who, left);
+#if PREDICT
+      bool there[NETWORKS];
+      for (int n = 0; n < NETWORKS; n++) there[n] = left[n] > 0;
+      predict({memory, own, crew.job, nullptr}, who, there);
+#else
+      train({memory, own, crew.job, nullptr}, who, left, crew.table);
+#endif
+    }
+    free(block);
+  }
+#endif
+  fesetenv(&before);
+  return nullptr;
+}
+
+struct Waiting {
+  int64_t who, left;
+};
+static int by_left(const void *x, const void *y) {
+  const Waiting &a = *(const Waiting *)x, &b = *(const Waiting *)y;
+  return a.left != b.left ? (a.left < b.left ? 1 : -1) : (a.who > b.who) - (a.who < b.who);
+}
+
+// Samples of the next `steps` steps of networks that all stand at `step` and take the same.
+static void tabulate(const Job &job, int64_t step, int64_t steps, int32_t *table) {
+  int64_t pass = -1;
+  uint32_t size = (uint32_t)job.samples, a = root_up(size), b = (size + a - 1) / a, key = 0;
+  for (int64_t p = 0; p < steps * BATCH; p++) {
+    int64_t position = step * BATCH + p;
+    uint32_t place = (uint32_t)(position % size);
+    if (SHUFFLE && position / size != pass) key = pass_key((uint32_t)job.seed, EVERYBODY, pass = position / size);
+    uint32_t left[] = {place / b}, right[] = {place % b}, keys[] = {key}, found[] = {place};
+    if (SHUFFLE) permute(left, right, keys, size, a, b, found);
+    table[p] = (int32_t)found[0];
+  }
+}
+
+enum Answer { DONE = 0, FAULTS = 1, STEPS_DIFFER = 2, NO_MEMORY = 3 };
+
+// All threads to work; the caller's is the first of them.
+static Answer start(Crew &crew) {
+  int64_t groups = (crew.active + NETWORKS - 1) / NETWORKS, threads = crew.job->threads;
+  if (!TEAM && groups < threads) threads = groups;
+#if TEAM
+  crew.team = {0, 0, 0};
+  if (!reserve(crew.memory, crew.group, crew.block)) return NO_MEMORY;
+#endif
+  Thread *crowd = (Thread *)malloc(threads * sizeof(Thread));
+  if (!crowd) return free(crew.block), NO_MEMORY;
+  int64_t started = 1;
+  for (; started < threads; started++) {
+    crowd[started] = {&crew, (int)started, {}};
+    if (pthread_create(&crowd[started].handle, nullptr, work, &crowd[started])) break;  // then with those there are
+  }
+#if TEAM
+  __atomic_store_n(&crew.team.size, (int)started, __ATOMIC_RELEASE);
+#endif
+  crowd[0] = {&crew, 0, {}};
+  work(&crowd[0]);
+  for (int64_t t = 1; t < started; t++) pthread_join(crowd[t].handle, nullptr);
+  free(crowd);
+  free(crew.block);
+  return !TEAM && crew.next < groups ? NO_MEMORY : DONE;
+}
+
+// Advance every running network by up to job.steps steps, not beyond its limit.
+extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
+  const Job &job = *given;
+  Crew crew = {};
+  crew.job = &job;
+  bool alike = true;
+  int64_t step = -1, longest = 0;
+  for (int64_t n = 0; n < job.count; n++) {
+    int64_t left = job.status[n] == 0 ? job.limit[n] - job.step[n] : 0;
+    left = left < 0 ? 0 : left < job.steps ? left : job.steps;
+    if (n == 0) crew.same = left;
+    alike = alike && left == crew.same;
+    longest = left > longest ? left : longest;
+    if (left && step < 0) step = job.step[n];
+    if (!OWN && left && job.step[n] != step) return STEPS_DIFFER;
+    crew.active += left > 0;
+    job.taken[n] = 0;
+  }
+  if (!crew.active) return DONE;
+  int64_t *lists = nullptr;
+  int32_t *table = nullptr;
+  if (!alike) {
+    Waiting *waiting = (Waiting *)malloc(crew.active * sizeof(Waiting));
+    lists = (int64_t *)malloc(2 * crew.active * sizeof(int64_t));
+    if (!waiting || !lists) return free(waiting), free(lists), NO_MEMORY;
+    int64_t at = 0;
+    for (int64_t n = 0; n < job.count; n++) {
+      int64_t left = job.status[n] == 0 ? job.limit[n] - job.step[n] : 0;
+      if (left > 0) waiting[at++] = {n, left < job.steps ? left : job.steps};
+    }
+    qsort(waiting, crew.active, sizeof(Waiting), by_left);
+    for (at = 0; at < crew.active; at++) lists[at] = waiting[at].who, lists[crew.active + at] = waiting[at].left;
+    free(waiting);
+    crew.who = lists, crew.left = lists + crew.active;
+  }
+  Answer answer = DONE;
+  if (!OWN) {
+    table = (int32_t *)malloc(longest * BATCH * sizeof(int32_t));
+    if (table) tabulate(job, step, longest, table);
+    else answer = NO_MEMORY;
+    crew.table = table;
+  }
+  if (answer == DONE) answer = start(crew);
+  for (int64_t n = 0; n < job.count && answer == DONE; n++)
+    if (job.taken[n] < 0) answer = FAULTS;
+  free(table);
+  free(lists);
+  return answer;
+}
+
+// The outs of all networks for all samples.
+extern "C" __attribute__((visibility("default"))) int outs(const Job *given) {
+  Crew crew = {};
+  crew.job = given;
+  crew.active = given->count;
+  crew.same = 1;
+  return start(crew);
+}

@@ -1,0 +1,863 @@
+// READ THIS FIRST. One network, or a group of them side by side, trained for K steps: forward, loss, backward, update.
+//
+// The twin of backprop.py and engines/eager.py: the same uints (net, out, delta), a phase below its forward twin. machine.h
+// says what a lane is; the rules (value, slope, loss_value, loss_slope, prepare, update) are the tables' rows, translated
+// by engines/translate.py, and the constants in capitals say what was asked for. Every sum runs in one order: over k in
+// a product, over samples, over the outputs of a sample, over the columns of a gradient; so all machines give equal bits.
+#pragma once
+#include "arithmetic.h"
+#include "random.h"
+
+// ---- a number of one network, s in memory and v in lanes, at element j of an array ----
+
+#if WIDE
+typedef real s;                 // lanes are outputs: NL neighbouring elements make a v
+constexpr int NL = VECTOR, NETWORKS = 1;
+FN v get(const s *p, int j) { return all<v>(p[j]); }
+FN v read(const s *p, int j) { return load<v>(p + j); }
+FN void write(s *p, int j, v x) { store<v>(p + j, x); }
+#else
+typedef v s;                    // lanes are networks
+constexpr int NL = 1, NETWORKS = VECTOR * PARTS;
+FN v get(const s *p, int j) { return p[j]; }
+FN v read(const s *p, int j) { return p[j]; }
+FN void write(s *p, int j, v x) { p[j] = x; }
+#endif
+
+constexpr int cdiv(int a, int b) { return (a + b - 1) / b; }
+constexpr int least(int a, int b) { return a < b ? a : b; }
+constexpr int most(int a, int b) { return a > b ? a : b; }
+constexpr int pad(int width) { return cdiv(width, NL) * NL; }
+
+// ---- where everything stands ----
+
+enum Bias { NEURON, LAYER, NONE };
+constexpr int L = LAYERS, OUTPUTS = WIDTH[L];
+constexpr int bias_size(int l) { return BIAS == NEURON ? WIDTH[l + 1] : BIAS == LAYER ? 1 : 0; }
+constexpr int row_of(int l) {  // of layer l in a row of parameters, as spec.layout has it
+  int n = 0;
+  for (int k = 0; k < l; k++) n += WIDTH[k] * WIDTH[k + 1] + bias_size(k);
+  return n;
+}
+constexpr int weight_of(int l) {  // and here, with every row of a weight padded to whole v
+  int n = 0;
+  for (int k = 0; k < l; k++) n += WIDTH[k] * pad(WIDTH[k + 1]) + pad(bias_size(k));
+  return n;
+}
+constexpr int bias_of(int l) { return weight_of(l) + WIDTH[l] * pad(WIDTH[l + 1]); }
+constexpr bool is_weight(int at) {
+  for (int l = 0; l < LAYERS; l++)
+    if (at < bias_of(l) + pad(bias_size(l))) return at < bias_of(l);
+  return false;
+}
+constexpr int outs_of(int l) {  // the outs of layer l, CHUNK samples
+  int n = 0;
+  for (int k = 0; k < l; k++) n += CHUNK * pad(WIDTH[k + 1]);
+  return n;
+}
+constexpr int widest() {
+  int n = 0;
+  for (int l = 0; l < L; l++) n = most(n, pad(WIDTH[l + 1]));
+  return n;
+}
+constexpr int turned_size() {
+  int n = 0;
+  for (int l = 1; l < L; l++) n = most(n, pad(WIDTH[l]) * WIDTH[l + 1]);
+  return n;
+}
+
+constexpr int P = weight_of(L), ACTS = outs_of(L);
+constexpr bool GATHER = OWN && !WIDE && NETWORKS > 1;  // lanes with samples of their own: copied side by side
+constexpr bool CHUNKED = CHUNK < BATCH, KEEP_GRAD = CHUNKED || CLIP_NORM >= 0, WEIGHTED = SAMPLE_WEIGHT || CLASS_WEIGHT;
+constexpr int TARGETS = CLASSES ? 1 : OUTPUTS, INDEXED = GATHER ? NETWORKS : 1;
+
+// The numbers of a group, one after the other, each array a whole number of v.
+struct Memory {
+  s *row;       // (1 + SLOTS, P): parameters, then slots
+  s *grad;      // (P)
+  s *x, *y;     // (CHUNK, I), (CHUNK, TARGETS): gathered samples
+  s *nets, *outs, *belows, *masks;  // (CHUNK, O) per layer
+  s *delta, *below;                 // (CHUNK, widest)
+  s *turned;    // a weight with lanes along its inputs
+  s *sums;      // (widest): of columns
+  s *bias_sums; // (L, widest): of deltas, where one bias serves a layer and the batch comes in chunks
+  s *error, *share;                 // (BATCH)
+  s *class_weight;                  // (OUTPUTS)
+};
+
+FN int64_t layout(Memory &m, s *base) {
+  int64_t at = 0;
+  auto take = [&](int64_t size) {
+    s *p = base + at;
+    at += (size + VECTOR - 1) / VECTOR * VECTOR;
+    return p;
+  };
+  m.row = take((int64_t)(1 + SLOTS) * P);
+  m.grad = take(KEEP_GRAD ? P : 0);
+  m.x = take(GATHER ? CHUNK * WIDTH[0] : 0);
+  m.y = take(GATHER ? CHUNK * TARGETS : 0);
+  m.outs = take(ACTS);
+  m.nets = take(KEEP_NETS ? ACTS : 0);
+  m.belows = take(DROPOUT >= 0 ? ACTS : 0);
+  m.masks = take(DROPOUT >= 0 ? ACTS : 0);
+  m.delta = take(CHUNK * widest());
+  m.below = take(CHUNK * widest());
+  m.turned = take(NL > 1 ? turned_size() : 0);
+  m.sums = take(widest());
+  m.bias_sums = take(CHUNKED && BIAS == LAYER ? L * widest() : 0);
+  m.error = take(BATCH);
+  m.share = take(WEIGHTED ? BATCH : 0);
+  m.class_weight = take(CLASS_WEIGHT ? OUTPUTS : 0);
+  return at;
+}
+
+// What a call of the engine is given; the arrays are TrainState's and Dataset's, N networks and M samples.
+struct Job {
+  real *params, *slots[SLOTS + 1];                      // (N, row_of(L))
+  const double *hyper[HYPERS + 1];                      // (N)
+  double *columns[COLUMNS + 1];                         // (N)
+  const double *class_weight;                           // (N, O)
+  const int64_t *ids, *position, *limit, *end;          // (N)
+  int64_t *step;                                        // (N)
+  const int8_t *status;                                 // (N)
+  real *loss, *total;                                   // (N)
+  const real *inputs;                                   // (M, I) or (N, M, I)
+  const real *targets;                                  // (M, O) or (N, M, O)
+  const int64_t *classes;                               // (M) or (N, M)
+  const real *weights;                                  // (M) or (N, M)
+  const int64_t *rows, *sizes;                          // (N, longest), (N)
+  int64_t count, samples, longest, seed, steps, threads, check;
+  int64_t *taken;  // (N): steps taken; below 0 where a number was not finite, -t if it is known that after step t
+  real *outs;      // (N, M, O): of predict
+};
+
+// What the networks of a group are besides their numbers.
+struct alignas(64) Group {
+  double hyper[HYPERS + 1][NETWORKS], columns[COLUMNS + 1][NETWORKS], now[NETWORKS], end[NETWORKS];
+  real typed[HYPERS + 1][NETWORKS], rate[RATES][NETWORKS];
+  uint32_t id[NETWORKS], step[NETWORKS];
+  int64_t base[NETWORKS], rows[NETWORKS];  // where a network's own samples, and its row of Job.rows, begin
+  int32_t index[BATCH][INDEXED];           // the samples of this step
+};
+
+// A number of each network, as v.
+FN v spread(const real (&x)[NETWORKS]) { return WIDE ? all<v>(x[0]) : load<v>(x); }
+
+// One v per group: lanes as networks, or the same number in all lanes.
+typedef struct {
+  Memory m;
+  Group *g;
+  const Job *job;
+  const int32_t *index;  // (BATCH, INDEXED)
+} Work;
+
+// ---- samples: where the inputs, targets and weight of slot b of this step stand ----
+
+FN int64_t sample(const Work &k, int b, int n, bool own) {
+  int64_t at = k.index[b * INDEXED + (INDEXED > 1 ? n : 0)];
+  return own ? k.g->base[n] + at : at;
+}
+FN const real *inputs_of(const Work &k, int b, int n = 0) {
+  return k.job->inputs + sample(k, b, n, OWN_INPUTS) * WIDTH[0];
+}
+FN real target_of(const Work &k, int b, int n, int o) {
+  int64_t at = sample(k, b, n, OWN_INPUTS);
+  return CLASSES ? (real)k.job->classes[at] : k.job->targets[at * OUTPUTS + o];
+}
+FN real weight_of_sample(const Work &k, int b, int n) {
+  return SAMPLE_WEIGHT ? k.job->weights[sample(k, b, n, SAMPLE_WEIGHT == 2)] : real(1);
+}
+
+#if WIDE
+FN void copy_in(s *to, const real *rows, const int64_t *who) {
+  const real *from = rows + who[0] * row_of(L);
+  for (int l = 0; l < L; l++) {
+    const int O = WIDTH[l + 1], Op = pad(O), bias = bias_size(l);
+    EACH(i, WIDTH[l] + (bias > 0)) {
+      const int width = i < WIDTH[l] ? O : bias;
+      for (int o = 0; o < pad(width); o++)
+        to[weight_of(l) + i * Op + o] = o < width ? from[row_of(l) + i * O + o] : 0;
+    }
+  }
+}
+FN void copy_out(real *rows, const s *from, const int64_t *who, const bool *keep) {
+  real *to = rows + who[0] * row_of(L);
+  for (int l = 0; l < L && keep[0]; l++) {
+    const int O = WIDTH[l + 1], Op = pad(O), bias = bias_size(l);
+    EACH(i, WIDTH[l] + (bias > 0)) {
+      const int width = i < WIDTH[l] ? O : bias;
+      for (int o = 0; o < width; o++) to[row_of(l) + i * O + o] = from[weight_of(l) + i * Op + o];
+    }
+  }
+}
+template <int rows, bool targets = true>
+FN void gather(const Work &, int) {}
+#else
+// `count` numbers of each of NETWORKS rows, side by side: element i of row n in lane n of to[i]; and back, but for rows
+// that are null.
+template <int n>
+FN void interleave_square(real *to, const real *const *from, int first) {
+  for (int part = 0; part < PARTS; part++) {
+    native r[VECTOR];
+    UNROLL for (int i = 0; i < VECTOR; i++) r[i] = load_part<native, n>(from[part * VECTOR + i] + first);
+    transpose(r);
+    UNROLL for (int i = 0; i < n; i++) store(to + (first + i) * NETWORKS + part * VECTOR, r[i]);
+  }
+}
+template <int n>
+FN void separate_square(real *const *to, const real *from, int first) {
+  for (int part = 0; part < PARTS; part++) {
+    native r[VECTOR];
+    UNROLL for (int i = 0; i < VECTOR; i++)
+      r[i] = i < n ? load<native>(from + (first + i) * NETWORKS + part * VECTOR) : native{};
+    transpose(r);
+    UNROLL for (int i = 0; i < VECTOR; i++)
+      if (to[part * VECTOR + i]) store_part<native, n>(to[part * VECTOR + i] + first, r[i]);
+  }
+}
+template <int count>
+FN void interleave(real *to, const real *const *from) {
+  for (int i = 0; i + VECTOR <= count; i += VECTOR) interleave_square<VECTOR>(to, from, i);
+  if constexpr (count % VECTOR) interleave_square<count % VECTOR>(to, from, count - count % VECTOR);
+}
+template <int count>
+FN void separate(real *const *to, const real *from) {
+  for (int i = 0; i + VECTOR <= count; i += VECTOR) separate_square<VECTOR>(to, from, i);
+  if constexpr (count % VECTOR) separate_square<count % VECTOR>(to, from, count - count % VECTOR);
+}
+FN void copy_in(s *to, const real *rows, const int64_t *who) {
+  constexpr int size = row_of(L);
+  const real *from[NETWORKS];
+  for (int n = 0; n < NETWORKS; n++) from[n] = rows + who[n] * size;
+  interleave<size>((real *)to, from);
+}
+FN void copy_out(real *rows, const s *from, const int64_t *who, const bool *keep) {
+  constexpr int size = row_of(L);
+  real *to[NETWORKS];
+  for (int n = 0; n < NETWORKS; n++) to[n] = keep[n] ? rows + who[n] * size : nullptr;
+  separate<size>(to, (const real *)from);
+}
+
+template <int rows, bool targets = true>
+FN void gather(const Work &k, int first) {
+  if constexpr (GATHER) {
+    for (int b = 0; b < rows; b++) {
+      const real *from[NETWORKS];
+      for (int n = 0; n < NETWORKS; n++) from[n] = inputs_of(k, first + b, n);
+      interleave<WIDTH[0]>((real *)(k.m.x + b * WIDTH[0]), from);
+      real *y = (real *)(k.m.y + b * TARGETS);
+      for (int o = 0; o < TARGETS && targets; o++)
+        for (int n = 0; n < NETWORKS; n++) y[o * NETWORKS + n] = target_of(k, first + b, n, o);
+    }
+  }
+}
+#endif
+
+
+// ---- product: C(m, n) = sum over k, in order, of A(m, k) B(k, n), then epilogue(m, n, sum) ----
+
+// Tiles of accumulators are the independent items. Their shape: the one with the least cost, counted in halves of a cycle
+// of a processor that does two multiply-adds and two loads per cycle, each multiply-add with a latency of four. A last
+// tile that would stick out is moved back, and stores only what no other tile stores.
+struct Shape {
+  int rows, cols;
+};
+constexpr Shape tile_for(int m, int n) {
+  Shape best = {1, 1};
+  long cheapest = -1;
+  for (int rows = 1; rows <= least(m, MOST_ROWS); rows++)
+    for (int cols = 1; cols <= least(n, MOST_COLS) && rows * cols <= ACCUMULATORS; cols++) {
+      long cost = (long)cdiv(m, rows) * cdiv(n, cols) * most(8, most(rows * cols, rows + cols));
+      if (cheapest < 0 || cost < cheapest || (cost == cheapest && rows * cols > best.rows * best.cols))
+        best = {rows, cols}, cheapest = cost;
+    }
+  return best;
+}
+
+template <int M, int N, int K, class A_, class B_, class Start, class Epilogue>
+FN void product(A_ A, B_ B, Start start, Epilogue epilogue) {
+  constexpr int columns = pad(N) / NL;
+  constexpr Shape shape = tile_for(M, columns);
+  constexpr int tm = shape.rows, tn = shape.cols, down = cdiv(M, tm), across = cdiv(columns, tn);
+  EACH(t, down * across) {
+    int m1 = t % down * tm, n1 = t / down * tn, m0 = least(m1, M - tm), n0 = least(n1, columns - tn);
+    v sum[tm][tn];
+    UNROLL for (int m = 0; m < tm; m++)
+      UNROLL for (int n = 0; n < tn; n++) sum[m][n] = start(m0 + m, (n0 + n) * NL);
+    for (int k = 0; k < K; k++) {
+      v b[tn];
+      UNROLL for (int n = 0; n < tn; n++) b[n] = B(k, (n0 + n) * NL);
+      UNROLL for (int m = 0; m < tm; m++) {
+        v a = A(m0 + m, k);
+        UNROLL for (int n = 0; n < tn; n++) sum[m][n] = fma_(a, b[n], sum[m][n]);
+      }
+    }
+    UNROLL for (int m = 0; m < tm; m++)
+      UNROLL for (int n = 0; n < tn; n++)
+        if ((M % tm == 0 || m0 + m >= m1) && (columns % tn == 0 || n0 + n >= n1))
+          epilogue(m0 + m, (n0 + n) * NL, sum[m][n]);
+  }
+  BARRIER
+}
+FN v zero(int, int) { return all<v>(0); }
+
+// ---- forward: net = below @ weight + bias, out = value(net) ----
+
+template <int l>
+FN v below_of(const Work &k, int first, int b, int i) {  // what goes into layer l
+  constexpr int Ip = pad(WIDTH[l]);
+  if constexpr (l > 0) return get((DROPOUT >= 0 ? k.m.belows : k.m.outs) + outs_of(l - 1), b * Ip + i);
+  else if constexpr (GATHER) return get(k.m.x, b * WIDTH[0] + i);
+  else return all<v>(inputs_of(k, first + b)[i]);
+}
+
+template <int l, int rows>
+FN void dropout(const Work &k, int first);
+
+template <int l, int rows, bool training = true>
+FN void forward(const Work &k, int first) {
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = pad(O);
+  const s *weight = k.m.row + weight_of(l), *bias = k.m.row + bias_of(l);
+  s *nets = k.m.nets + outs_of(l), *outs = k.m.outs + outs_of(l);
+  product<rows, O, I>(
+      [&](int b, int i) { return below_of<l>(k, first, b, i); },
+      [&](int i, int o) { return read(weight, i * Op + o); }, zero,
+      [&](int b, int o, v net) {
+        if (BIAS != NONE) net = net + (BIAS == NEURON ? read(bias, o) : get(bias, 0));
+        if (KEEP_NETS) write(nets, b * Op + o, net);
+        write(outs, b * Op + o, value<l>(net));
+      });
+  if constexpr (l + 1 < L) {
+    if constexpr (DROPOUT >= 0 && training) dropout<l, rows>(k, first);
+    forward<l + 1, rows, training>(k, first);
+  }
+}
+
+// Unit o of slot b takes word b O + o of the sequence at (step, layer l, DROPOUT): kept, times 1 / (1 - p), if the word
+// is p 2^32 or more. Four uints come from one counter; a lane is a network, or a counter of one network.
+template <int l, int rows>
+FN void dropout(const Work &k, int first) {
+  constexpr int O = WIDTH[l + 1], Op = pad(O);
+  s *outs = k.m.outs + outs_of(l), *belows = k.m.belows + outs_of(l), *masks = k.m.masks + outs_of(l);
+  const Group &g = *k.g;
+  int begin = first * O, end = (first + rows) * O, quads = (end + 3) / 4 - begin / 4;
+  EACH(item, WIDE ? cdiv(quads, VECTOR) : quads) {
+    for (int part = 0; part < PARTS; part++) {
+      uints index = all<uints>((uint32_t)(begin / 4 + item * (WIDE ? VECTOR : 1))), id, step;
+      if (WIDE) {
+        for (int j = 0; j < VECTOR; j++) ((uint32_t *)&index)[j] += j;
+        id = all<uints>(g.id[0]), step = all<uints>(g.step[0]);
+      } else {
+        id = load<uints>(g.id + part * VECTOR), step = load<uints>(g.step + part * VECTOR);
+      }
+      auto four = philox<uints>(index, step, all<uints>(l), all<uints>(DROPOUT_STREAM), all<uints>(k.job->seed), id);
+      for (int j = 0; j < VECTOR; j++)
+        for (int q = 0; q < 4; q++) {
+          int n = WIDE ? 0 : part * VECTOR + j, at = 4 * (begin / 4 + (WIDE ? item * VECTOR + j : item)) + q;
+          if (at < begin || at >= end) continue;
+          double chance = g.hyper[DROPOUT][n];
+          double threshold = (chance * 4294967296.0 + 4503599627370496.0) - 4503599627370496.0;  // rounded
+          bool kept = ((const uint32_t *)&four.word[q])[j] >= threshold;
+          real factor = kept ? (real)(1 / (1 - chance)) : 0;
+          int place = ((at - begin) / O * Op + at % O) * (WIDE ? 1 : NETWORKS) + n;
+          ((real *)masks)[place] = factor;
+          ((real *)belows)[place] = ((real *)outs)[place] * factor;
+        }
+    }
+  }
+  BARRIER
+}
+
+// ---- loss and the delta of the output layer; lanes are networks, or samples of one network ----
+
+#if WIDE
+typedef real one;  // a number of each network of the group
+FN v as_v(one x) { return all<v>(x); }
+FN one own(const real (&x)[NETWORKS]) { return x[0]; }
+#else
+typedef v one;
+FN v as_v(one x) { return x; }
+FN one own(const real (&x)[NETWORKS]) { return load<v>(x); }
+#endif
+FN one nought() { return all<one>(0); }
+
+constexpr double SCALE = LOSS_SUM ? 1.0 : 1.0 / OUTPUTS;
+
+template <class F>
+FN v lanes_by(F f) {
+  v x;
+  for (int j = 0; j < (int)(sizeof(v) / sizeof(real)); j++) ((real *)&x)[j] = f(j);
+  return x;
+}
+
+// How much each sample of the batch counts: weight / sum of weights, where classes have weights times those.
+FN void weigh(const Work &k) {
+  one total = nought();
+  if constexpr (WEIGHTED) {
+    EACH(b, BATCH) {
+      for (int n = 0; n < NETWORKS; n++) {
+        real weight = weight_of_sample(k, b, n);
+        if (CLASS_WEIGHT) weight *= ((const real *)k.m.class_weight)[(int)target_of(k, b, n, 0) * NETWORKS + n];
+        ((real *)k.m.share)[b * NETWORKS + n] = weight;
+      }
+    }
+    BARRIER
+    for (int b = 0; b < BATCH; b++) total = total + k.m.share[b];
+    one scale = real(SCALE) / where_(eq_(total, nought()), all<one>(1), total);
+    BARRIER
+    EACH(b, BATCH) {
+      one weight = k.m.share[b];
+      if (CLASS_WEIGHT)
+        for (int n = 0; n < NETWORKS; n++) ((real *)&weight)[n] = weight_of_sample(k, b, n);
+      k.m.share[b] = weight * scale;
+    }
+    BARRIER
+  }
+}
+
+template <int rows>
+FN void loss_and_delta(const Work &k, int first) {
+  constexpr int Op = pad(OUTPUTS), PER = WIDE ? VECTOR : 1;  // samples of an item
+  const s *outs = k.m.outs + outs_of(L - 1), *nets = k.m.nets + outs_of(L - 1);
+  s *delta = k.m.delta;
+  auto hyper = [&](int h) { return spread(k.g->typed[h]); };
+  EACH(item, cdiv(rows, PER)) {
+    const int b = item * PER;
+    auto sample_in = [&](int j) { return least(b + j, rows - 1); };
+    auto pick = [&](const s *from, int o) {
+      if constexpr (WIDE) return lanes_by([&](int j) { return from[sample_in(j) * Op + o]; });
+      else return from[b * Op + o];
+    };
+    auto put = [&](int o, v x) {
+      if constexpr (WIDE) {
+        for (int j = 0; j < VECTOR; j++)
+          if (b + j < rows) delta[(b + j) * Op + o] = ((const real *)&x)[j];
+      } else delta[b * Op + o] = x;
+    };
+    auto target = [&](int o) {
+      if constexpr (WIDE) return lanes_by([&](int j) { return target_of(k, first + sample_in(j), 0, o); });
+      else if constexpr (GATHER) return k.m.y[b * TARGETS + o];
+      else return all<v>(target_of(k, first + b, 0, o));
+    };
+    v share = all<v>(real(SCALE / BATCH)), error = all<v>(0);
+    if constexpr (WEIGHTED && WIDE) share = lanes_by([&](int j) { return k.m.share[first + sample_in(j)]; });
+    else if constexpr (WEIGHTED) share = k.m.share[first + b];
+    if constexpr (CLASSES) {
+      v top = pick(outs, 0), total = all<v>(0), own = all<v>(0), mine = target(0);
+      for (int o = 1; o < OUTPUTS; o++) top = max_(top, pick(outs, o));
+      for (int o = 0; o < OUTPUTS; o++) {
+        v shifted = pick(outs, o) - top, power = exp_(shifted);
+        total = total + power;
+        own = where_(eq_(mine, all<v>(o)), shifted, own);
+        put(o, power);
+      }
+      v log_total = log_(total), chance = real(1) / total;
+      if constexpr (LABEL_SMOOTHING < 0 && !CLASS_WEIGHT) {
+        error = log_total - own;
+        for (int o = 0; o < OUTPUTS; o++) put(o, (pick(delta, o) * chance - eq_(mine, all<v>(o))) * share);
+      } else {
+        v smoothing = LABEL_SMOOTHING >= 0 ? hyper(LABEL_SMOOTHING) : all<v>(0), shares = all<v>(0);
+        auto part = [&](int o) {
+          v hit = eq_(mine, all<v>(o)), each = (real(1) - smoothing) * hit + smoothing / real(OUTPUTS);
+          return CLASS_WEIGHT ? each * get(k.m.class_weight, o) : each;
+        };
+        for (int o = 0; o < OUTPUTS; o++) {
+          error = error + part(o) * (log_total - (pick(outs, o) - top));
+          shares = shares + part(o);
+        }
+        for (int o = 0; o < OUTPUTS; o++) put(o, (shares * (pick(delta, o) * chance) - part(o)) * share);
+      }
+    } else {
+      for (int o = 0; o < OUTPUTS; o++) {
+        v out = pick(outs, o), wanted = target(o);
+        error = error + loss_value(out, wanted, hyper);
+        v slope_here = loss_slope(out, wanted, hyper) * share;
+        if constexpr (!OUTPUT_IDENTITY) slope_here = slope_here * slope<L - 1>(KEEP_NETS ? pick(nets, o) : out, out);
+        put(o, slope_here);
+      }
+    }
+    error = error * share;
+    if constexpr (WIDE) {
+      for (int j = 0; j < VECTOR; j++)
+        if (b + j < rows) k.m.error[first + b + j] = ((const real *)&error)[j];
+    } else k.m.error[first + b] = error;
+  }
+  BARRIER
+}
+
+// ---- update: what a gradient becomes; at is a place in a row ----
+
+FN v limited(const Work &k, v grad) {
+  if constexpr (CLIP_VALUE >= 0) {
+    v limit = spread(k.g->typed[least(CLIP_VALUE, HYPERS)]);
+    grad = at_least_(at_most_(grad, limit), -limit);
+  }
+  return grad;
+}
+FN v penalised(const Work &k, v grad, v weight) {
+  if constexpr (L2 >= 0) grad = fma_(spread(k.g->typed[most(L2, 0)]), weight, grad);
+  if constexpr (L1 >= 0) grad = fma_(spread(k.g->typed[most(L1, 0)]), sign_(weight), grad);
+  return grad;
+}
+FN void change(const Work &k, int at, v grad) {
+  v param = read(k.m.row, at), slots[SLOTS + 1];
+  for (int slot = 0; slot < SLOTS; slot++) slots[slot] = read(k.m.row, (1 + slot) * P + at);
+  update(param, grad, slots, [&](int r) { return spread(k.g->rate[r]); });
+  write(k.m.row, at, param);
+  for (int slot = 0; slot < SLOTS; slot++) write(k.m.row, (1 + slot) * P + at, slots[slot]);
+}
+// The whole gradient of an element is known: change it, or wait for the norm of all.
+template <bool weight>
+FN void finish(const Work &k, int at, v grad) {
+  if constexpr (weight) grad = penalised(k, grad, read(k.m.row, at));
+  grad = limited(k, grad);
+  if constexpr (CLIP_NORM >= 0) write(k.m.grad, at, grad);
+  else change(k, at, grad);
+}
+
+// ---- backward: delta = (delta above @ weight^T) * slope, grad_weight = below^T @ delta, grad_bias = sum of delta ----
+
+template <int l, int rows, bool last>
+FN void gradient(const Work &k, int first, const s *delta) {
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = pad(O), W = weight_of(l), at_bias = bias_of(l);
+  s *grad = k.m.grad, *sums = k.m.sums;
+  product<I, O, rows>(
+      [&](int i, int b) { return below_of<l>(k, first, b, i); }, [&](int b, int o) { return read(delta, b * Op + o); },
+      [&](int i, int o) { return CHUNKED ? read(grad, W + i * Op + o) : all<v>(0); },
+      [&](int i, int o, v sum) {
+        if constexpr (last) finish<true>(k, W + i * Op + o, sum);
+        else write(grad, W + i * Op + o, sum);
+      });
+  if constexpr (BIAS == NONE || !TRAIN_BIAS) return;
+  product<1, O, rows>(
+      [&](int, int) { return all<v>(1); }, [&](int b, int o) { return read(delta, b * Op + o); },
+      [&](int, int o) { return CHUNKED ? read(BIAS == NEURON ? grad + at_bias : (k.m.bias_sums + l * widest()), o) : all<v>(0); },
+      [&](int, int o, v sum) {
+        if constexpr (BIAS == LAYER) write(CHUNKED ? (k.m.bias_sums + l * widest()) : sums, o, sum);
+        else if constexpr (last) finish<false>(k, at_bias + o, sum);
+        else write(grad, at_bias + o, sum);
+      });
+  if constexpr (BIAS == LAYER && last) {
+    EACH(item, 1) {
+      one sum = nought();
+      for (int o = 0; o < O; o++) sum = sum + (CHUNKED ? k.m.bias_sums + l * widest() : sums)[o];
+      finish<false>(k, at_bias, as_v(sum));
+    }
+    BARRIER
+  }
+}
+
+template <int l, int rows, bool last>
+FN void backward(const Work &k, int first, s *delta, s *below) {
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Ip = pad(I), Op = pad(O);
+  if constexpr (LAYERWISE) gradient<l, rows, last>(k, first, delta);
+  if constexpr (l > 0) {
+    const s *weight = k.m.row + weight_of(l);
+    const int out = outs_of(l - 1);
+    s *turned = k.m.turned;
+    if constexpr (NL > 1) {
+      EACH(i, I) {
+        for (int o = 0; o < O; o++) turned[o * Ip + i] = weight[i * Op + o];
+      }
+      BARRIER
+    }
+    product<rows, I, O>(
+        [&](int b, int o) { return get(delta, b * Op + o); },
+        [&](int o, int i) { return NL > 1 ? read(turned, o * Ip + i) : get(weight, i * Op + o); }, zero,
+        [&](int b, int i, v sum) {
+          int at = out + b * Ip + i;
+          if (DROPOUT >= 0) sum = sum * read(k.m.masks, at);
+          v own = read(k.m.outs, at);
+          write(below, b * Ip + i, sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : own, own));
+        });
+  }
+  if constexpr (!LAYERWISE) gradient<l, rows, last>(k, first, delta);
+  if constexpr (l > 0) backward<l - 1, rows, last>(k, first, below, delta);
+}
+
+// ---- a step ----
+
+// The sum of f(place in a row) over weights, and over biases if asked for: down the columns, across, layer by layer.
+template <int l = 0, class F>
+FN one sum_of(const Work &k, bool biases, F f) {
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = pad(O), W = weight_of(l), size = bias_size(l);
+  EACH(item, Op / NL) {
+    v sum = all<v>(0);
+    for (int i = 0; i < I; i++) sum = sum + f(W + i * Op + item * NL);
+    if (biases && size == O) sum = sum + f(bias_of(l) + item * NL);
+    write(k.m.sums, item * NL, sum);
+  }
+  BARRIER
+  one total = nought();
+  for (int o = 0; o < O; o++) total = total + k.m.sums[o];
+  BARRIER
+  if (biases && size == 1 && O > 1) {
+    v bias = f(bias_of(l));
+    total = total + *(const one *)&bias;
+  }
+  if constexpr (l + 1 < L) total = total + sum_of<l + 1>(k, biases, f);
+  return total;
+}
+
+FN void clip_norm(const Work &k) {
+  if constexpr (CLIP_NORM >= 0) {
+    one square = sum_of(k, TRAIN_BIAS, [&](int at) { v grad = read(k.m.grad, at); return grad * grad; });
+    v factor = at_most_(spread(k.g->typed[CLIP_NORM]) / (sqrt_(as_v(square)) + real(1e-6)), all<v>(1));
+    EACH(item, P / NL) {
+      if (TRAIN_BIAS || is_weight(item * NL)) change(k, item * NL, read(k.m.grad, item * NL) * factor);
+    }
+    BARRIER
+  }
+}
+
+FN one penalty(const Work &k) {
+  one total = nought();
+  if constexpr (L1 >= 0)
+    total = total + own(k.g->typed[most(L1, 0)]) * sum_of(k, false, [&](int at) { return abs_(read(k.m.row, at)); });
+  if constexpr (L2 >= 0)
+    total = total + real(0.5) * own(k.g->typed[most(L2, 0)]) * sum_of(k, false, [&](int at) {
+              v weight = read(k.m.row, at);
+              return weight * weight;
+            });
+  return total;
+}
+
+// What depends on network and step alone, in double: the scheduled rate, and what the optimizer prepares.
+constexpr int DOUBLES = NETWORKS == 1 ? 1 : least(NETWORKS, most(1, VECTOR * (int)sizeof(real) / 8));
+FN void rates(const Work &k) {
+  typedef vec<double, DOUBLES> V;
+  Group &g = *k.g;
+  EACH(item, NETWORKS / DOUBLES) {
+    int n = item * DOUBLES;
+    V hyper[HYPERS + 1], columns[COLUMNS + 1], rate[RATES + 1];
+    for (int h = 0; h < HYPERS; h++) hyper[h] = load<V>(g.hyper[h] + n);
+    for (int c = 0; c < COLUMNS; c++) columns[c] = load<V>(g.columns[c] + n);
+    prepare(hyper, columns, load<V>(g.now + n), load<V>(g.end + n), rate);
+    for (int c = 0; c < COLUMNS; c++) store<V>(g.columns[c] + n, columns[c]);
+    for (int r = 0; r < RATES; r++)
+      for (int j = 0; j < DOUBLES; j++) g.rate[r][n + j] = (real)((const double *)&rate[r])[j];
+    store<V>(g.now + n, load<V>(g.now + n) + 1);
+  }
+  BARRIER
+}
+
+template <int rows, bool last>
+FN void chunk(const Work &k, int first) {
+  gather<rows>(k, first);
+  forward<0, rows>(k, first);
+  loss_and_delta<rows>(k, first);
+  backward<L - 1, rows, last>(k, first, k.m.delta, k.m.below);
+}
+
+// One step of every network of the group -> its loss, before the update.
+FN one step(const Work &k) {
+  constexpr int LAST = BATCH % CHUNK ? BATCH % CHUNK : CHUNK;
+  weigh(k);
+  one loss = nought(), more = penalty(k);
+  if constexpr (CHUNKED) {
+    EACH(at, P / NL) { write(k.m.grad, at * NL, all<v>(0)); }
+    if constexpr (BIAS == LAYER) EACH(at, L * widest() / NL) { write(k.m.bias_sums, at * NL, all<v>(0)); }
+    BARRIER
+    for (int first = 0; first + LAST < BATCH; first += CHUNK) chunk<CHUNK, false>(k, first);
+  }
+  chunk<LAST, true>(k, BATCH - LAST);
+  clip_norm(k);
+  for (int b = 0; b < BATCH; b++) loss = loss + k.m.error[b];
+  BARRIER
+  return loss + more;
+}
+
+// ---- which samples a step takes: position p = step BATCH + b of the endless row of passes (rng.samples) ----
+
+// Where a network stands in it; every thread of a team has its own.
+struct Clock {
+  uint32_t place[INDEXED], left[INDEXED], right[INDEXED];  // in the pass; digits: place = left * b + right
+  uint32_t size[INDEXED], a[INDEXED], b[INDEXED], key[INDEXED];
+  int64_t pass[INDEXED];
+};
+
+FN uint32_t key_of(const Work &k, const Clock &c, int n, int64_t ahead) {
+  return pass_key((uint32_t)k.job->seed, SHUFFLE == 2 ? EVERYBODY : k.g->id[n], c.pass[n] + ahead);
+}
+FN uint32_t root_up(uint32_t size) {  // the least whole number whose square is size or more
+  uint32_t root = 1;
+  while ((uint64_t)root * root < size) root++;
+  return root;
+}
+FN void set_clock(const Work &k, Clock &c, int n, int64_t size, int64_t step) {
+  c.size[n] = (uint32_t)size;
+  c.a[n] = root_up(c.size[n]);
+  c.b[n] = (c.size[n] + c.a[n] - 1) / c.a[n];
+  c.pass[n] = step * BATCH / size;
+  c.place[n] = (uint32_t)(step * BATCH % size);
+  c.left[n] = c.place[n] / c.b[n];
+  c.right[n] = c.place[n] % c.b[n];
+  c.key[n] = SHUFFLE ? key_of(k, c, n, 0) : 0;
+}
+
+// Fill the index of the next step. Lanes are networks, each at its own place, or places of one network.
+FN void draw(const Work &k, Clock &c) {
+  Group &g = *k.g;
+  auto row = [&](int n, uint32_t at) { return (int32_t)(ROWS ? k.job->rows[g.rows[n] + at] : at); };
+  if constexpr (GATHER) {
+    constexpr int Q = least(4, BATCH);
+    for (int n = 0; n < NETWORKS; n += VECTOR) {
+      const uints size = load<uints>(c.size + n), a = load<uints>(c.a + n), radix = load<uints>(c.b + n), one = all<uints>(1);
+      for (int b = 0; b < BATCH; b += Q) {
+        uints left[Q], right[Q], key[Q], found[Q];
+        for (int q = 0; q < least(Q, BATCH - b); q++) {
+          left[q] = load<uints>(c.left + n), right[q] = load<uints>(c.right + n), key[q] = load<uints>(c.key + n);
+          const uints next = load<uints>(c.place + n) + one, done = next >= size ? one : uints{};
+          const uints full = right[q] + one >= radix ? one : uints{};
+          found[q] = next - one;
+          store(c.left + n, done != 0 ? uints{} : left[q] + full);
+          store(c.right + n, (done | full) != 0 ? uints{} : right[q] + one);
+          store(c.place + n, done != 0 ? uints{} : next);
+          if (any(done)) {
+            for (int j = n; j < n + VECTOR; j++)
+              if (c.place[j] == 0) {
+                c.pass[j]++;
+                if (SHUFFLE) c.key[j] = key_of(k, c, j, 0);
+              }
+          }
+        }
+        for (int q = least(Q, BATCH - b); q < Q; q++) left[q] = left[0], right[q] = right[0], key[q] = key[0];
+        if (SHUFFLE) permute(left, right, key, size, a, radix, found);
+        for (int q = 0; q < least(Q, BATCH - b); q++) {
+          if (ROWS) for (int j = 0; j < VECTOR; j++) g.index[b + q][n + j] = row(n + j, ((uint32_t *)&found[q])[j]);
+          else store((uint32_t *)g.index[b + q] + n, found[q]);
+        }
+      }
+    }
+  } else if constexpr (OWN) {
+    EACH(item, cdiv(BATCH, VECTOR)) {
+      uints left[1], right[1], key[1], found[1];
+      for (int j = 0; j < VECTOR; j++) {
+        uint32_t place = c.place[0] + least(item * VECTOR + j, BATCH - 1), ahead = place / c.size[0];
+        place -= ahead * c.size[0];
+        ((uint32_t *)found)[j] = place;
+        ((uint32_t *)left)[j] = place / c.b[0];
+        ((uint32_t *)right)[j] = place % c.b[0];
+        ((uint32_t *)key)[j] = SHUFFLE && ahead ? key_of(k, c, 0, ahead) : c.key[0];
+      }
+      if (SHUFFLE)
+        permute(left, right, key, all<uints>(c.size[0]), all<uints>(c.a[0]), all<uints>(c.b[0]), found);
+      for (int j = 0; j < least(VECTOR, BATCH - item * VECTOR); j++)
+        g.index[item * VECTOR + j][0] = row(0, ((uint32_t *)found)[j]);
+    }
+    BARRIER
+    uint32_t place = c.place[0] + BATCH, ahead = place / c.size[0];
+    c.place[0] = place - ahead * c.size[0];
+    if (ahead && SHUFFLE) c.key[0] = key_of(k, c, 0, ahead);
+    c.pass[0] += ahead;
+  }
+}
+
+// ---- a call: `who` into the group, steps, and back ----
+
+// The rows of the networks `who` into the group, and back where `keep` says so; in Job's rows nothing is padded.
+FN void fetch(const Work &k, const int64_t *who) {
+  for (int slot = 0; slot <= SLOTS; slot++) copy_in(k.m.row + slot * P, slot ? k.job->slots[slot - 1] : k.job->params, who);
+  BARRIER
+}
+FN void give_back(const Work &k, const int64_t *who, const bool *keep) {
+  for (int slot = 0; slot <= SLOTS; slot++)
+    copy_out(slot ? k.job->slots[slot - 1] : k.job->params, k.m.row + slot * P, who, keep);
+}
+
+FN void begin(const Work &k, const int64_t *who) {
+  Group &g = *k.g;
+  const Job &job = *k.job;
+  EACH(n, NETWORKS) {
+    int64_t at = who[n], place = job.position[at];
+    for (int h = 0; h < HYPERS; h++) g.typed[h][n] = (real)(g.hyper[h][n] = job.hyper[h][at]);
+    for (int c = 0; c < COLUMNS; c++) g.columns[c][n] = job.columns[c][at];
+    g.now[n] = (double)job.step[at];
+    g.end[n] = (double)job.end[at];
+    g.id[n] = (uint32_t)job.ids[at];
+    g.step[n] = (uint32_t)job.step[at];
+    g.base[n] = place * job.samples;
+    g.rows[n] = place * job.longest;
+    if (CLASS_WEIGHT)
+      for (int o = 0; o < OUTPUTS; o++)
+        ((real *)k.m.class_weight)[o * NETWORKS + n] = (real)job.class_weight[at * OUTPUTS + o];
+  }
+  BARRIER
+}
+
+// Train the networks `who` (NETWORKS); `left` of them are steps to take, in descending order, 0 for a lane without a
+// network. A network that is through is given back, and its lane computes on for nobody. Rows of networks with a number
+// that is not finite stay as they are; with job.check no row changes, and every step looks for such numbers.
+FN void train(Work k, const int64_t *who, const int64_t *left, const int32_t *table) {
+  const Job &job = *k.job;
+  Group &g = *k.g;
+  Clock clock;
+  int64_t done = 0, faulty[NETWORKS];
+  one loss = nought(), total = nought(), fault = nought();
+  begin(k, who);
+  fetch(k, who);
+  for (int n = 0; n < NETWORKS; n++) {
+    faulty[n] = -1;
+    if (OWN && n < INDEXED) set_clock(k, clock, n, ROWS ? job.sizes[job.position[who[n]]] : job.samples, job.step[who[n]]);
+  }
+  if (!MOVING) rates(k);
+  for (int n = 0; n < NETWORKS; n++) ((real *)&total)[n] = job.total[who[n]];
+  while (left[0] > done) {
+    int64_t next = left[0];
+    for (int n = 0; n < NETWORKS; n++)
+      if (left[n] > done && left[n] < next) next = left[n];
+    if (job.check) next = done + 1;
+    for (; done < next; done++) {
+      k.index = OWN ? &g.index[0][0] : table + done * BATCH;
+      draw(k, clock);
+      if (MOVING) rates(k);
+      loss = step(k);
+      total = total + loss;
+      fault = fault + loss * real(0);
+      if (DROPOUT >= 0) {
+        EACH(n, NETWORKS) { g.step[n]++; }
+        BARRIER
+      }
+    }
+    one sound = fault;
+    for (int slot = 0; slot <= SLOTS; slot++)
+      sound = sound + sum_of(k, true, [&](int at) { return read(k.m.row, slot * P + at) * real(0); });
+    bool keep[NETWORKS], any_kept = false;
+    for (int n = 0; n < NETWORKS; n++) {
+      bool finite = ((real *)&sound)[n] == 0, through = left[n] == done;
+      if (!finite && faulty[n] < 0) faulty[n] = done;
+      keep[n] = through && faulty[n] < 0 && !job.check;
+      any_kept = any_kept || keep[n];
+      EACH(item, through) {
+        job.taken[who[n]] = faulty[n] < 0 ? done : -faulty[n];
+        if (!keep[n]) continue;
+        job.step[who[n]] += done;
+        job.loss[who[n]] = ((real *)&loss)[n];
+        job.total[who[n]] = ((real *)&total)[n];
+        for (int c = 0; c < COLUMNS; c++) job.columns[c][who[n]] = g.columns[c][n];
+      }
+    }
+    if (any_kept) give_back(k, who, keep);
+  }
+}
+
+// The outs of the networks `who` for all samples, without dropout; `there` says which of the lanes have a network.
+FN void predict(Work k, const int64_t *who, const bool *there) {
+  const Job &job = *k.job;
+  constexpr int Op = pad(OUTPUTS);
+  for (int n = 0; n < NETWORKS; n++) k.g->base[n] = who[n] * job.samples;
+  fetch(k, who);
+  k.index = &k.g->index[0][0];
+  for (int64_t first = 0; first < job.samples; first += CHUNK) {
+    const int rows = job.samples - first < CHUNK ? (int)(job.samples - first) : CHUNK;
+    for (int b = 0; b < CHUNK; b++)
+      for (int n = 0; n < INDEXED; n++) k.g->index[b][n] = (int32_t)first + least(b, rows - 1);
+    gather<CHUNK, false>(k, 0);
+    forward<0, CHUNK, false>(k, 0);
+    const real *outs = (const real *)(k.m.outs + outs_of(L - 1));
+    for (int n = 0; n < NETWORKS; n++)
+      for (int b = 0; b < rows && there[n]; b++)
+        for (int o = 0; o < OUTPUTS; o++)
+          job.outs[((int64_t)who[n] * job.samples + first + b) * OUTPUTS + o] = outs[(b * Op + o) * NETWORKS + n];
+  }
+}
