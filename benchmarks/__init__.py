@@ -1,8 +1,11 @@
 """gpubp beside its peers: equal weights, batches, loss and optimizer; parity first, then interleaved timing.
 
-    python -m benchmarks                              every workload, a table, JSON and a plot (about five minutes)
-    python -m benchmarks sweep --over batch_size      rate over the batch size, or over networks
+    python -m benchmarks                              every workload, tables, JSON and plots (under ten minutes)
+    python -m benchmarks sweep --over batch_size      or networks, width, steps_per_call
+    python -m benchmarks --against DIR                beside kernels of one file each
 
-workloads.py says what is trained, peers.py and updates.py by whom; harness.py measures, machine.py describes where,
-sampling.py prices the shuffling.
+workloads.py says what is trained, contenders.py by whom (peers.py, updates.py, compiled_peers.py, jax_peers.py);
+harness.py measures; machine.py and limits.py describe where; sweeps.py varies one thing; sampling.py prices shuffling
+and the real case; digits.py and scikit.py train end to end; prototypes.py races other kernels; arguments.py, tables.py,
+plots.py and roofline.py are the command line and what it shows.
 """

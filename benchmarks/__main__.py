@@ -1,168 +1,162 @@
-"""python -m benchmarks: measure, print a table, write JSON and a plot. python -m benchmarks --help says the rest."""
+"""python -m benchmarks: measure, print tables, write JSON and plots. python -m benchmarks --help says the rest."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from gpubp.errors import DeviceError
-from gpubp.population import usable
-
-from . import machine, plots, sampling
-from .harness import measure
-from .peers import PEERS, SAMPLE
+from . import digits, machine, plots, prototypes, roofline, sampling, sweeps, tables, threads
+from .arguments import END_TO_END, REAL, SCIKIT, parse, sized
+from .contenders import OURS, PEERS
+from .harness import Setting, measure
+from .peers import SAMPLE
 from .workloads import WORKLOADS, Workload
 
-VALUES = {"batch_size": (1, 4, 16, 64, 256, 1024), "networks": (1, 3, 10, 30, 100, 300, 1000, 3000)}
-SHUFFLED = ("W2", "W5")
-QUICK = 16  # times fewer networks
 SEED = 0
-
-
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; it exits with the allowed names where one is unknown."""
-    parser = argparse.ArgumentParser("python -m benchmarks", description="gpubp beside its peers, on this machine")
-    parser.add_argument("command", nargs="?", choices=("table", "sweep"), default="table")
-    parser.add_argument("--workload", nargs="+", choices=WORKLOADS, metavar="W", help=f"of {', '.join(WORKLOADS)}")
-    parser.add_argument("--peer", nargs="+", choices=PEERS, metavar="NAME", help=f"of {', '.join(PEERS)}; "
-                        "ratios are to the first; eager is put in front where it is not named")  # fmt: skip
-    parser.add_argument("--optimizer", nargs="+", choices=("sgd", "adam"), default=["sgd", "adam"])
-    parser.add_argument("--over", choices=VALUES, default="batch_size", help="what `sweep` varies")
-    parser.add_argument("--networks", type=_count, help="instead of the workload's own number")
-    parser.add_argument("--steps", type=_count, help="steps per call, instead of the workload's own number")
-    parser.add_argument("--rounds", type=_count, help="calls of each contender (15; 5 in a sweep; 3 with --quick)")
-    parser.add_argument("--threads", type=_count, default=torch.get_num_threads(), help="of torch, for all contenders; "
-                        "fewer than the cores where other programs are running")  # fmt: skip
-    parser.add_argument("--device", default="cpu", help="cpu, cuda")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK} times fewer networks, 3 rounds: a smoke test")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
-    chosen = parser.parse_args(arguments)
-    try:
-        chosen.device = str(usable(chosen.device))
-    except DeviceError as error:
-        parser.error(str(error))
-    if chosen.command == "sweep" and len(chosen.workload or ()) > 1:
-        parser.error(f"sweep takes one workload, of {', '.join(WORKLOADS)}")
-    chosen.workload = chosen.workload or (["W5"] if chosen.command == "sweep" else list(WORKLOADS))
-    chosen.peer = list(PEERS) if chosen.peer is None else list(dict.fromkeys(["eager", *chosen.peer]))
-    chosen.rounds = chosen.rounds or (3 if chosen.quick else 5 if chosen.command == "sweep" else 15)
-    return chosen
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of 1 or more expected")
-    return int(text)
-
-
-def sized(workload: Workload, chosen: argparse.Namespace) -> Workload:
-    """The workload as the command line wants it."""
-    networks = chosen.networks or (max(2, workload.networks // QUICK) if chosen.quick else workload.networks)
-    return replace(workload, networks=networks, steps=chosen.steps or workload.steps)
+WIDE = 140  # columns, where it is no terminal that shows them
+SHUFFLED = ("W2", "W5")
+SCIKIT_NETWORKS = 64  # that scikit-learn trains in W5b: all 1,000 would take as long each
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, print, write."""
-    chosen, console = parse(arguments), Console()
-    torch.set_num_threads(chosen.threads)
-    report: dict[str, Any] = {"machine": machine.facts(chosen.device), "rounds": chosen.rounds, "seed": SEED}
+    begun, chosen, console = time.perf_counter(), parse(arguments), Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    limits = threads.limit(chosen.threads)
+    with tempfile.TemporaryDirectory(prefix="kernels") as kernels:
+        given = os.environ.get("GPUBP_CACHE")
+        os.environ.setdefault("GPUBP_CACHE", kernels)  # what compiling takes, not what finding a kernel does
+        try:
+            _run(chosen, limits, console, begun)
+        finally:
+            if given is None:
+                del os.environ["GPUBP_CACHE"]
+
+
+def _run(chosen: argparse.Namespace, limits: dict[str, Any], console: Console, begun: float) -> None:
+    report: dict[str, Any] = {"machine": machine.facts(chosen.device, limits), "rounds": chosen.rounds, "seed": SEED}
+    report |= {"patience": chosen.patience, "quick": chosen.quick, "first": next(iter(OURS))}
     for name, value in report["machine"].items():
-        console.print(f"{name}: {value:.1f}" if isinstance(value, float) else f"{name}: {value}", highlight=False)
+        if name != "all_cpu_flags":
+            console.print(f"{name}: {value:.1f}" if isinstance(value, float) else f"{name}: {value}", highlight=False)
+    peak = report["machine"]["peak_gflops"] * 1e9
+    setting = Setting(chosen.rounds, SEED, chosen.device, peak, chosen.patience)
     chosen.out.mkdir(parents=True, exist_ok=True)
     if chosen.command == "sweep":
-        path, plot = chosen.out / f"sweep-{chosen.over}", plots.sweep
-        _sweep(report, chosen, console)
+        pictures = _sweep(report, chosen, setting, console)
+    elif chosen.against is not None:
+        pictures = _against(report, chosen, setting, console)
     else:
-        path, plot = chosen.out / chosen.device.partition(":")[0], plots.ratios
-        _table(report, chosen, console)
-    path.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    console.print(f"\n{path}.json", highlight=False, soft_wrap=True)
-    if any(len(result["contenders"]) > 1 for result in report["results"]):
-        plot(report, path.with_suffix(".png"))
-        console.print(f"{path}.png", highlight=False, soft_wrap=True)
+        pictures = _table(report, chosen, setting, console)
+    report["seconds"] = time.perf_counter() - begun
+    path, *plotted = pictures
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    for written in (path, *plotted):
+        console.print(str(written), highlight=False, soft_wrap=True)
+    console.print(f"{report['seconds']:.0f} s in all", highlight=False)
 
 
-def _measure(workload: Workload, chosen: argparse.Namespace, report: dict[str, Any]) -> list[dict[str, Any]]:
-    peak = report["machine"]["matmul_peak_gflops"] * 1e9
-    return [
-        measure(workload, optimizer, chosen.peer, chosen.rounds, SEED, chosen.device, peak)
-        for optimizer in chosen.optimizer
-    ]
+def _title(name: str, workload: Workload) -> str:
+    shape = "-".join(map(str, workload.widths))
+    return f"{name}: {shape}, B = {workload.batch:,}, N = {workload.networks:,}, K = {workload.steps}"
 
 
-def _table(report: dict[str, Any], chosen: argparse.Namespace, console: Console) -> None:
-    report["results"], report["shuffling"] = [], {}
-    for name in chosen.workload:
+def _show(console: Console, title: str, result: dict[str, Any]) -> None:
+    console.print(tables.rates(title, result))
+    for line in tables.absent(result):
+        console.print(line, highlight=False)
+
+
+def _table(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> list[Path]:
+    report |= {"results": [], "shuffling": {}, "real_case": {}, "end_to_end": None}
+    engine, goals = next(iter(OURS)), {}
+    peers = [name for name in chosen.peer if name in PEERS]
+    for name in [name for name in chosen.workload if name in WORKLOADS]:
         workload = sized(WORKLOADS[name], chosen)
-        results = [{"workload": name, **result} for result in _measure(workload, chosen, report)]
-        report["results"] += results
-        shape = "-".join(map(str, workload.widths))
-        for result in results:
-            console.print(rates(f"{name}: {shape}, B = {workload.batch:,}, N = {workload.networks:,}", result))
+        goals |= {(name, own): goal for own, goal in zip(workload.optimizers, workload.goals)}
+        for optimizer in chosen.optimizer or workload.optimizers:
+            skipped = sweeps.without_room(workload, optimizer, peers, {}, setting)
+            result = {"workload": name, **measure(workload, optimizer, peers, setting, skipped)}
+            report["results"].append(result)
+            _show(console, _title(name, workload), result)
         if name in SHUFFLED:
-            report["shuffling"][name] = sampling.cost(workload, chosen.rounds, SEED, chosen.device)
-    console.print(f"modules trains a sample of {SAMPLE} networks. Peak: the FLOP/s of a large matmul.")
+            report["shuffling"][name] = sampling.cost(workload, engine, setting)
+    if report["results"]:
+        console.print(f"modules trains a sample of {SAMPLE} networks. Peak: {report['machine']['peak_of']}. Compile "
+                      "s: apart from the rates; paid after so many steps of all networks beside eager.")  # fmt: skip
+        console.print(tables.summary(report["results"], goals))
     if report["shuffling"]:
-        console.print(shuffling(report["shuffling"]))
+        console.print(tables.shuffling(report["shuffling"], engine))
+    if REAL in chosen.workload:
+        for name in sampling.REAL_GOALS:
+            report["real_case"][name] = sampling.real_case(sized(WORKLOADS[name], chosen), engine, setting)
+        console.print(tables.real_case(report["real_case"], engine))
+    if END_TO_END in chosen.workload and SCIKIT in chosen.peer:
+        _end_to_end(report, chosen, setting, console)
+    path = chosen.out / chosen.device.partition(":")[0]
+    return _written(report, path, plots.ratios, roofline.plot)
 
 
-def _sweep(report: dict[str, Any], chosen: argparse.Namespace, console: Console) -> None:
-    name = chosen.workload[0]
+def _end_to_end(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
+    missing = [package for package in ("sklearn", "joblib") if find_spec(package) is None]
+    if missing:
+        console.print(f"{END_TO_END}, {SCIKIT}: not installed: {', '.join(missing)}", highlight=False)
+        return
+    networks = sized(WORKLOADS["W5"], chosen).networks
+    rounds = setting._replace(rounds=min(setting.rounds, 5))
+    sample = min(networks, SCIKIT_NETWORKS)
+    report["end_to_end"] = digits.race(next(iter(OURS)), networks, sample, chosen.threads, rounds)
+    console.print(tables.end_to_end(report["end_to_end"]))
+    console.print("Initial weights and minibatches differ: each has the epochs that its own median network needs for "
+                  "that accuracy; `per step` compares whole trainings by the number of steps, whatever was learned. "
+                  "scikit-learn trains a sample of the networks; ratios are per network.")  # fmt: skip
+
+
+def _against(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> list[Path]:
+    report |= {"against": str(chosen.against), "results": []}
+    for name, full in prototypes.AGAINST.items():
+        workload = sized(full, chosen)
+        for optimizer in chosen.optimizer or full.optimizers:
+            result = prototypes.measure(workload, optimizer, chosen.against, setting)
+            if result is not None:
+                report["results"].append({"workload": name, **result})
+                _show(console, _title(name, workload), result)
+    console.print(tables.summary(report["results"], {}))
+    return _written(report, chosen.out / "against", plots.ratios)
+
+
+def _sweep(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> list[Path]:
+    name, workload = chosen.base
     report |= {"workload": name, "over": chosen.over, "results": []}
-    for value in VALUES[chosen.over]:
-        field = {"batch_size": "batch"}.get(chosen.over, chosen.over)
-        workload = replace(sized(WORKLOADS[name], chosen), **{field: value})
-        results = _measure(workload, chosen, report)
-        report["results"] += results
-        for result in results:
-            console.print(rates(f"{name}: {chosen.over} {value:,}", result))
+    peers = [name for name in chosen.peer if name in PEERS]
+    for optimizer in chosen.optimizer or ("sgd",):
+        points = sweeps.points(sized(workload, chosen), chosen.over, optimizer, peers, setting, chosen.quick)
+        for point in points:
+            report["results"].append(point)
+            title = f"{name}: {chosen.over} {point['value']:,}, N = {point['networks']:,}, K = {point['steps']}"
+            _show(console, title, point)
+    return _written(report, chosen.out / f"sweep-{chosen.over}", plots.sweep)
 
 
-def rates(title: str, result: dict[str, Any]) -> Table:
-    """The figures of one workload and optimizer."""
-    first = next(iter(result["contenders"]))
-    columns = ("network-steps/s", f"{first} / this (95 %)", "of peak")
-    table = _table_of(f"{title}, {result['optimizer']}", ("contender",), columns)
-    for name, own in result["contenders"].items():
-        median, low, high = (_short(own["ratio"][key]) for key in ("median", "low", "high"))
-        range_ = "1" if name == first else f"{median} ({low} to {high})"
-        table.add_row(name, f"{own['rate']:,.0f}", range_, f"{own['share_of_peak']:.1%}")
-    return table
-
-
-def _short(ratio: float) -> str:
-    return f"{ratio:.2f}" if ratio < 100 else f"{ratio:,.0f}"
-
-
-def shuffling(costs: dict[str, dict[str, Any]]) -> Table:
-    """The price of the order, by workload and shuffle."""
-    title = f"The order of the samples, {sampling.OPTIMIZER}: beside a step in data order"
-    table = _table_of(title, ("workload", "shuffle"), ("ns per position", "order / step", "whole step / step"))
-    for workload, cost in costs.items():
-        for shuffle, own in cost.items():
-            table.add_row(
-                workload, shuffle, f"{own['ns_per_position']:.2f}", f"{own['share_of_step']['median']:.1%}",
-                f"{own['step_over_unshuffled']['median']:.2f}",
-            )  # fmt: skip
-    return table
-
-
-def _table_of(title: str, words: Sequence[str], figures: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in words:
-        table.add_column(heading, no_wrap=True)
-    for heading in figures:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
+def _written(report: dict[str, Any], path: Path, *draw: Any) -> list[Path]:
+    """The path of the JSON file, and those of the plots that were drawn: a contender alone makes none."""
+    paths = [path.with_name(f"{path.name}.json")]
+    if any(len(result["contenders"]) > 1 for result in report["results"]):
+        for plot in draw:
+            name = path.name if plot is not roofline.plot else f"{path.name}-roofline"
+            paths.append(path.with_name(f"{name}.png"))
+            plot(report, paths[-1])
+    return paths
 
 
 if __name__ == "__main__":

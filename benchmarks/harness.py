@@ -11,61 +11,101 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy
 from torch import Tensor
 
-from .machine import wait
-from .peers import PEERS, names_for, parity
+from .contenders import OURS, PEERS, excuse, parity
+from .limits import wait
+from .peers import Contender
 from .workloads import Workload
 
 RESAMPLED = 2000
 LEVEL = 0.95
-PATIENCE, FEWEST = 20.0, 3  # seconds; rounds. On a busy machine threads that wait for each other take 100 times as long
+FEWEST = 3  # rounds of every contender, whatever they cost
+PAUSE = 0.002  # seconds before a call: threads of the one before, which wait by spinning, go to sleep
 
 
-def interleave(calls: Mapping[str, Callable[[], None]], rounds: int, seed: int, device: str) -> dict[str, list[float]]:
-    """Seconds of every call, by name, one per round; fewer rounds where they would take longer than PATIENCE."""
-    draw, order, end = random.Random(seed), list(calls), time.perf_counter() + PATIENCE
+class Setting(NamedTuple):
+    """How to measure: rounds at most, the seed of their order, the device, FLOP/s that count as 100 %, and patience,
+    the seconds that the calls of one contender may take before it is left out of further rounds."""
+
+    rounds: int
+    seed: int
+    device: str
+    peak: float
+    patience: float
+
+
+def timed(call: Callable[[], object], device: str) -> float:
+    """Seconds of one call."""
+    time.sleep(PAUSE)
+    wait(device)
+    start = time.perf_counter()
+    call()
+    wait(device)
+    return time.perf_counter() - start
+
+
+def interleave(calls: Mapping[str, Callable[[], object]], setting: Setting) -> dict[str, list[float]]:
+    """Seconds of every call, by name, one per round: of all rounds, or of the first ones where patience ended."""
+    draw = random.Random(setting.seed)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds):
-        if number >= FEWEST and time.perf_counter() > end:
+    for number in range(setting.rounds):
+        order = [name for name in calls if number < FEWEST or sum(seconds[name]) < setting.patience]
+        order = [name for name in order if len(seconds[name]) == number]  # who left does not come back
+        if number >= FEWEST and (len(order) < 2 and len(calls) > 1):
             break
         draw.shuffle(order)
         for name in order:
-            wait(device)
-            start = time.perf_counter()
-            calls[name]()
-            wait(device)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(timed(calls[name], setting.device))
     return seconds
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
-    """The median of over[r] / under[r] over the rounds r, and where it lies with 95 % confidence."""
-    ratios = numpy.asarray(over) / numpy.asarray(under)
+    """The median of over[r] / under[r] over the rounds r that both took part in, and where it lies with 95 %."""
+    both = min(len(over), len(under))
+    ratios = numpy.asarray(over[:both]) / numpy.asarray(under[:both])
     drawn = numpy.random.default_rng(0).integers(len(ratios), size=(RESAMPLED, len(ratios)))
     low, high = numpy.quantile(numpy.median(ratios[drawn], axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return {"median": float(numpy.median(ratios)), "low": float(low), "high": float(high)}
 
 
 def measure(
-    workload: Workload, optimizer: str, names: Sequence[str], rounds: int, seed: int, device: str, peak: float
+    workload: Workload, optimizer: str, names: Sequence[str], setting: Setting, skipped: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """One row of the table: what was trained, parity, and of every contender its figures and raw seconds.
 
-    ratio: the first contender's rate over this one's, round by round. peak: FLOP/s that count as 100 %.
+    The first name that runs is the one that the others are compared with. skipped: who does not, and why.
     """
-    names = names_for(workload, list(names))
-    exact = parity(workload, optimizer, names, device)
-    problem = workload.problem(optimizer, device=device)
-    contenders = {name: PEERS[name](problem) for name in names}
-    for contender in contenders.values():
-        contender.call()  # warm-up; parity in float32 is of its end
-    rows = {name: contender.params() for name, contender in contenders.items()}
-    drift = {name: _distance(own, rows[names[0]][: len(own)]) for name, own in rows.items()}
-    seconds = interleave({name: contender.call for name, contender in contenders.items()}, rounds, seed, device)
+    absent = {name: excuse(name, workload, optimizer, setting.device) for name in names}
+    absent |= {name: reason for name, reason in (skipped or {}).items() if name in absent}
+    if all(absent.values()):
+        raise AssertionError(f"{workload}: nobody runs: {absent}")
+    names = [name for name in names if not absent[name]]
+    exact = parity(workload, optimizer, names, setting.device)
+    problem = workload.problem(optimizer, device=setting.device)
+    contenders = {name: PEERS[name].make(problem) for name in names}
+    result = race(workload, optimizer, contenders, setting)
+    for name, own in result["contenders"].items():
+        own["float64_largest_difference"] = exact[name]
+    result["absent"] = {name: reason for name, reason in absent.items() if reason}
+    return result
+
+
+def race(workload: Workload, optimizer: str, contenders: Mapping[str, Contender], setting: Setting) -> dict[str, Any]:
+    """Warm up and interleave contenders that stand at the same weights. -> the figures of each.
+
+    ratio: the first contender's rate over this one's, round by round. best_peer: the fastest that is not gpubp.
+    """
+    first = next(iter(contenders))
+    warm = {name: warm_up(name, contender, setting.device) for name, contender in contenders.items()}
+    rows = {name: own[0] for name, own in warm.items()}
+    spent_compiling = {name: compiling(name, workload, optimizer, own[1]) for name, own in warm.items()}
+    drift = {name: _distance(own, rows[first][: len(own)]) for name, own in rows.items()}
+    seconds = interleave({name: contender.call for name, contender in contenders.items()}, setting)
     for name, contender in contenders.items():
         if not bool(contender.params().isfinite().all()):
             raise AssertionError(f"{name}, {optimizer}: weights that are not finite, so the figures mean nothing")
@@ -73,7 +113,7 @@ def measure(
         name: [spent / (contender.networks * workload.steps) for spent in seconds[name]]
         for name, contender in contenders.items()
     }
-    return {
+    result: dict[str, Any] = {
         "optimizer": optimizer,
         "widths": list(workload.widths),
         "loss": workload.loss,
@@ -84,17 +124,54 @@ def measure(
         "flop": workload.flop,
         "contenders": {
             name: {
-                "networks": contenders[name].networks,
+                "networks": contender.networks,
                 "rate": 1 / statistics.median(each[name]),
-                "share_of_peak": workload.flop / statistics.median(each[name]) / peak,
-                "ratio": ratio(each[name], each[names[0]]),
-                "float64_largest_difference": exact[name],
+                "share_of_peak": workload.flop / statistics.median(each[name]) / setting.peak,
+                "ratio": ratio(each[name], each[first]),
+                "compile_seconds": spent_compiling[name],
+                "break_even_steps": _break_even(name, each, spent_compiling[name], workload.networks),
                 "float32_relative_distance": drift[name],
                 "seconds": [float(f"{spent:.6g}") for spent in seconds[name]],
             }
-            for name in names
+            for name, contender in contenders.items()
         },
     }
+    peers = [name for name in contenders if name not in OURS]
+    best = max(peers, key=lambda name: result["contenders"][name]["rate"], default=None)
+    result["best_peer"] = best and {"name": best, **result["contenders"][best]["ratio"]}
+    return result
+
+
+def warm_up(name: str, contender: Contender, device: str) -> tuple[Tensor, float | None]:
+    """The rows after the first call, and the seconds that went into compiling, None where nothing is compiled.
+
+    Contenders that say themselves what compiling took are believed. Of `cpu` it is the first call less the second.
+    """
+    first = timed(contender.call, device)
+    rows = contender.params().clone()
+    if name != "cpu":
+        return rows, getattr(contender, "compile_seconds", None)
+    return rows, max(0.0, first - timed(contender.call, device))
+
+
+def compiling(name: str, workload: Workload, optimizer: str, seconds: float | None) -> float | None:
+    """A kernel that an earlier row left in this process's cache took what it took there."""
+    if seconds is None:
+        return None
+    key = name, optimizer, replace(workload, networks=1, steps=1, goals=())
+    COMPILED[key] = max(seconds, COMPILED.get(key, 0.0))
+    return COMPILED[key]
+
+
+COMPILED: dict[Any, float] = {}
+
+
+def _break_even(name: str, each: Mapping[str, Sequence[float]], seconds: float | None, networks: int) -> float | None:
+    """Steps of the whole population after which compiling has paid for itself beside eager; None if it never does."""
+    if seconds is None or "eager" not in each or name == "eager":
+        return None
+    saved = (statistics.median(each["eager"]) - statistics.median(each[name])) * networks
+    return seconds / saved if saved > 0 else None
 
 
 def _distance(own: Tensor, first: Tensor) -> float:

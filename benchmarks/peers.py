@@ -1,4 +1,5 @@
-"""The contenders: each is made from a Problem, advances K steps per call(), and gives params() in gpubp's layout.
+"""Contenders that are gpubp's engines, or torch as it comes. Each is made from a Problem, advances K steps per call(),
+and gives params() in gpubp's layout; contenders.py has the table of all.
 
 They get the same initial weights, minibatches, loss, optimizer and learning rates, and parity() proves it. gpubp reads
 the minibatches from a Dataset in order (shuffle="none"), so that it takes the very ones that the others slice.
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from gpubp import Dataset, TrainConfig
-from gpubp.engines import eager
+from gpubp.engines import ENGINES
+from gpubp.spec import NetworkSpec
 from gpubp.state import TrainState
 
 from .updates import Update, torch_optimizer
-from .workloads import Problem, Workload
+from .workloads import Problem
 
 LONG = 10**9  # steps: no run gets there
 SAMPLE = 16  # networks that `modules` trains; the others would take as long each
@@ -39,20 +40,21 @@ class Contender(Protocol):
     def params(self) -> Tensor: ...  # noqa: D102
 
 
-class Eager:
-    """gpubp's own engine of raw torch operations. shuffle: as TrainConfig has it."""
+class Engine:
+    """An engine of gpubp, by its name in ENGINES. shuffle: as TrainConfig has it."""
 
-    def __init__(self, problem: Problem, shuffle: str = "none") -> None:
+    def __init__(self, problem: Problem, name: str = "eager", shuffle: str = "none") -> None:
         population = replace(problem.population, params=problem.population.params.clone())
         self.networks, (self.steps, batch) = population.count, problem.inputs.shape[:2]
         config = TrainConfig(problem.optimizer, lr=problem.lr, batch_size=batch, steps=LONG, shuffle=shuffle)
         self.data = Dataset(problem.inputs.flatten(0, 1), problem.targets.flatten(0, 1))
         self.state = TrainState.start(population, config, self.data)
         self.state.limit.copy_(self.state.end)
+        self.run = ENGINES[name].run
 
     def call(self) -> None:
         """K steps."""
-        eager.run(self.state, self.data, self.steps)
+        self.run(self.state, self.data, self.steps)
 
     def params(self) -> Tensor:
         """The rows. Networks that diverged would train no more, and make the others look fast."""
@@ -65,7 +67,7 @@ class Modules:
     """A loop over nn.Module with torch.optim, one network after the other; a sample of them, for each takes as long."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.loss = problem, loss_of(problem)
+        self.problem, self.loss = problem, loss_of(problem.population.spec)
         self.networks = min(SAMPLE, problem.population.count)
         self.modules = [problem.population.network(n) for n in range(self.networks)]
         rates = [problem.lr[n].item() if isinstance(problem.lr, Tensor) else problem.lr for n in range(self.networks)]
@@ -95,7 +97,7 @@ class Stacked:
     """What the two below share: per layer a weight (N, I, O) and a bias, of all networks."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.loss, self.networks = problem, loss_of(problem), problem.population.count
+        self.problem, self.loss, self.networks = problem, loss_of(problem.population.spec), problem.population.count
         self.values = [VALUES[name] for name in problem.population.spec.activations]
         layers = problem.population.spec.layers(problem.population.params)
         self.flat = [part.clone(memory_format=torch.contiguous_format) for layer in layers for part in layer]
@@ -165,48 +167,45 @@ class VmapGrad(Stacked):
             self.update.step(self.gradients(self.flat, inputs, target))
 
 
-def loss_of(problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+class TabmEnsemble(Stacked):
+    """tabm.LinearEnsemble, a module of N linear layers side by side, with torch.optim, or Update for own rates."""
+
+    def __init__(self, problem: Problem) -> None:
+        from tabm import LinearEnsemble
+
+        super().__init__(problem)
+        self.linears = []
+        for weight, bias in zip(self.flat[::2], self.flat[1::2]):
+            inputs, outputs = weight.shape[1:]
+            linear = LinearEnsemble(inputs, outputs, k=self.networks, dtype=weight.dtype, device=weight.device)
+            linear.weight.data, linear.bias.data = weight, bias
+            self.linears.append(linear)
+        self.flat = [part for linear in self.linears for part in (linear.weight, linear.bias)]
+        own = isinstance(problem.lr, Tensor)
+        self.update = Update(self.flat, problem.optimizer, problem.lr) if own else None
+        self.optimizer = None if own else torch_optimizer(self.flat, problem.optimizer, problem.lr, fused=False)
+
+    def call(self) -> None:
+        """K steps. An ensemble takes (B, N, I)."""
+        for inputs, target in zip(self.problem.inputs, self.problem.targets):
+            out = inputs[:, None].expand(-1, self.networks, -1)
+            for linear, value in zip(self.linears, self.values):
+                out = value(linear(out))
+            repeated = target[:, None].expand(target.shape[0], self.networks, *target.shape[1:]).flatten(0, 1)
+            loss = self.loss(out.flatten(0, 1), repeated) * self.networks
+            if self.optimizer is None:
+                self.update.step(torch.autograd.grad(loss, self.flat))
+            else:
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+
+
+def loss_of(spec: NetworkSpec) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of one network in torch's own words: out (B, O), target -> a number."""
-    width = problem.population.spec.widths[-1]
+    width = spec.widths[-1]
     return {
         "cross_entropy": cross_entropy,
         "mean_squared_error": mse_loss,
         "half_squared_error": lambda out, target: mse_loss(out, target) * (width / 2),
-    }[problem.population.spec.loss]
-
-
-PEERS: dict[str, Callable[[Problem], Contender]] = {
-    "eager": Eager,
-    "modules": Modules,
-    "autograd_bmm": AutogradBmm,
-    "autograd_bmm_fused": partial(AutogradBmm, fused=True),
-    "vmap_grad": VmapGrad,
-}
-
-
-def names_for(workload: Workload, wanted: list[str]) -> list[str]:
-    """Those of `wanted` that differ from each other on `workload`: torch's fused optimizers have one lr for all."""
-    twice = workload.own_lr and "autograd_bmm" in wanted
-    return [name for name in wanted if not (twice and name == "autograd_bmm_fused")]
-
-
-def parity(workload: Workload, optimizer: str, names: list[str], device: str = "cpu") -> dict[str, float]:
-    """Train 8 networks in float64, four steps in two calls. -> the largest difference of each from the first.
-
-    Raises AssertionError for a contender whose rows are not the first's.
-    """
-    problem = replace(workload, networks=8, steps=2).problem(optimizer, torch.float64, device)
-    rows = {}
-    for name in names:
-        contender = PEERS[name](problem)
-        contender.call()
-        contender.call()
-        rows[name] = contender.params()
-    first = rows[names[0]]
-    if torch.equal(first, problem.population.params):
-        raise AssertionError(f"{names[0]} changed nothing")
-    for name, own in rows.items():
-        torch.testing.assert_close(
-            own, first[: len(own)], rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}, {optimizer}: {text}"
-        )
-    return {name: float((own - first[: len(own)]).abs().max()) for name, own in rows.items()}
+    }[spec.loss]

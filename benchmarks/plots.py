@@ -1,4 +1,4 @@
-"""The plots. One colour and one marker per contender, everywhere."""
+"""The plots: ratios, sweeps. One colour and one marker per contender, everywhere."""
 
 from __future__ import annotations
 
@@ -13,29 +13,43 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator
 
-from .peers import PEERS
+from .contenders import PEERS
 
-LOOKS = dict(zip(PEERS, zip(("C0", "C7", "C1", "C3", "C2"), "osD^v")))
-WORDS = {"batch_size": "batch size B (samples per step)", "networks": "number of networks N"}
+LAST = ("pop", "wide", "pop_adam")  # of prototypes.py
+COLOURS = ("#0050b0", "#40a0ff", "#d05000", "#ff9840", "#c02020", "#907000", "#808080", "#107010", "#50c050", "#8030a0",
+           "#c060d0", "#303030", "#a08060", "#604020")  # fmt: skip
+LOOKS = dict(zip(dict.fromkeys(["cpu", *PEERS, *LAST]), zip(COLOURS, "os^v<Dd>PpX*h8")))
+WORDS = {
+    "batch_size": "batch size B (samples per step)",
+    "networks": "number of networks N",
+    "width": "hidden width",
+    "steps_per_call": "steps per call K",
+}
+
+
+def look(name: str) -> tuple[str, str]:
+    """Colour and marker of a contender."""
+    return LOOKS[name]
 
 
 def ratios(report: dict[str, Any], path: Path) -> None:
     """How many times a peer's rate the first contender has: a dot with its interval, a panel per optimizer."""
     optimizers = list(dict.fromkeys(result["optimizer"] for result in report["results"]))
     figure, panels = plt.subplots(
-        1, len(optimizers), figsize=(1.5 + 4.5 * len(optimizers), 5), sharex=True, sharey=True, squeeze=False
+        1, len(optimizers), figsize=(1.5 + 4.5 * len(optimizers), 7), sharex=True, sharey=True, squeeze=False
     )
-    workloads = list(dict.fromkeys(result["workload"] for result in report["results"]))
+    workloads, first = list(dict.fromkeys(result["workload"] for result in report["results"])), report["first"]
     for panel, optimizer in zip(panels[0], optimizers):
         for result in report["results"]:
             if result["optimizer"] == optimizer:
-                first, *peers = result["contenders"]
+                peers = list(result["contenders"])[1:]
                 for number, name in enumerate(peers):
-                    height = workloads.index(result["workload"]) + 0.16 * (number - (len(peers) - 1) / 2)
+                    height = workloads.index(result["workload"]) + 0.8 / len(peers) * (number - (len(peers) - 1) / 2)
                     _dot(panel, name, result["contenders"][name]["ratio"], height)
         panel.axvline(1, color="black", linewidth=1)
         panel.set_xscale("log")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = panel.get_xlim()
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,), numticks=30))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter("{x:g}")
         panel.tick_params(axis="x", labelsize=8)
@@ -45,14 +59,14 @@ def ratios(report: dict[str, Any], path: Path) -> None:
         panel.grid(axis="x", alpha=0.3)
     panels[0][0].invert_yaxis()
     handles = {name: dot for panel in panels[0] for dot, name in zip(*panel.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize="small")
     machine = report["machine"]
     figure.suptitle(f"{first} beside its peers, {machine['device']}, threads: {machine['torch_threads']}")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _dot(panel: Any, name: str, ratio: dict[str, float], height: float) -> None:
-    colour, marker = LOOKS[name]
+    colour, marker = look(name)
     middle = ratio["median"]
     panel.errorbar(
         middle, height, xerr=[[middle - ratio["low"]], [ratio["high"] - middle]],
@@ -67,11 +81,12 @@ def sweep(report: dict[str, Any], path: Path) -> None:
     figure, panels = plt.subplots(1, len(optimizers), figsize=(1 + 5 * len(optimizers), 5), sharey=True, squeeze=False)
     for panel, optimizer in zip(panels[0], optimizers):
         own = [point for point in points if point["optimizer"] == optimizer]
-        values = [point[{"batch_size": "batch"}.get(over, over)] for point in own]
-        for name in own[0]["contenders"]:
-            colour, marker = LOOKS[name]
-            rates = [point["contenders"][name]["rate"] for point in own]
-            panel.loglog(values, rates, color=colour, marker=marker, label=name)
+        values = [point["value"] for point in own]
+        for name in dict.fromkeys(name for point in own for name in point["contenders"]):
+            colour, marker = look(name)
+            there = [point for point in own if name in point["contenders"]]
+            rates = [point["contenders"][name]["rate"] for point in there]
+            panel.loglog([point["value"] for point in there], rates, color=colour, marker=marker, label=name)
         _peak(panel, report, own, values)
         panel.set_title(optimizer)
         panel.set_xlabel(WORDS[over])
@@ -79,21 +94,23 @@ def sweep(report: dict[str, Any], path: Path) -> None:
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("network-steps per second")
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    shape = "-".join(map(str, points[0]["widths"]))
-    rest = f"B = {points[0]['batch']}" if over == "networks" else f"N = {points[0]['networks']}"
-    figure.suptitle(f"{report['workload']}: {shape}, {rest}, {report['machine']['device']}, "
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
+    fixed = {"widths": "-".join(map(str, points[0]["widths"])), "B": points[0]["batch"], "N": points[0]["networks"]}
+    del fixed[{"batch_size": "B", "networks": "N", "width": "widths"}.get(over, "N")]
+    rest = ", ".join(f"{name} {value}" for name, value in fixed.items())
+    figure.suptitle(f"{report['workload']}: {rest}, {report['machine']['device']}, "
                     f"threads: {report['machine']['torch_threads']}")  # fmt: skip
-    _save(figure, path)
+    save(figure, path)
 
 
 def _peak(panel: Any, report: dict[str, Any], points: Sequence[dict[str, Any]], values: Sequence[float]) -> None:
-    peak = report["machine"]["matmul_peak_gflops"] * 1e9
+    peak = report["machine"]["peak_gflops"] * 1e9
     rates = [peak / point["flop"] for point in points]
-    panel.loglog(values, rates, color="black", linestyle="--", label="peak of a large matmul")
+    panel.loglog(values, rates, color="black", linestyle="--", label=f"peak: {report['machine']['peak_of']}")
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write and forget."""
     figure.set_layout_engine("constrained")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -4,7 +4,8 @@ from a seed: a step costs the same whatever it learns."""
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -33,7 +34,11 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Workload:
-    """N networks, B samples per step, K steps per call. own_lr: every network has a learning rate of its own."""
+    """N networks, B samples per step, K steps per call. own_lr: every network has a learning rate of its own.
+
+    optimizers: that are timed unless the command line names others. goals: for each of them, the rate that gpubp is to
+    have over the best peer's.
+    """
 
     widths: tuple[int, ...]
     hidden: str
@@ -43,7 +48,8 @@ class Workload:
     output: str = "identity"
     steps: int = 16
     own_lr: bool = False
-    optimizers: tuple[str, ...] = ("sgd", "adam")
+    optimizers: tuple[str, ...] = ("sgd",)
+    goals: tuple[float, ...] = ()
 
     @property
     def spec(self) -> NetworkSpec:
@@ -60,6 +66,10 @@ class Workload:
         products = [inputs * outputs for inputs, outputs in itertools.pairwise(self.widths)]
         return 2 * self.batch * (2 * sum(products) + sum(products[1:])) + 2 * self.spec.size
 
+    def tiny(self) -> Workload:
+        """Eight networks and two steps: enough to compare weights."""
+        return replace(self, networks=8, steps=2)
+
     def problem(self, optimizer: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Problem:
         """Weights, minibatches and learning rates, the same at every call, in the given precision."""
         numbers = torch.Generator().manual_seed(0)
@@ -74,10 +84,22 @@ class Workload:
         return Problem(population, inputs.to(device, dtype), targets.to(device), optimizer, lr)
 
 
+_W1 = Workload((2, 2, 2), "sigmoid", "half_squared_error", 200_000, 1, output="sigmoid", goals=(3.5,))
+_W3 = Workload((16, 64, 64, 4), "relu", "mean_squared_error", 256, 128, steps=8, goals=(4.5,))
+_W4 = Workload((784, 128, 10), "relu", "cross_entropy", 64, 64, steps=8, goals=(2.4,))
+
 WORKLOADS = {
-    "W1": Workload((2, 2, 2), "sigmoid", "half_squared_error", 200_000, 1, output="sigmoid"),
-    "W2": Workload((8, 16, 1), "tanh", "mean_squared_error", 10_000, 32),
-    "W3": Workload((16, 64, 64, 4), "relu", "mean_squared_error", 256, 128),
-    "W4": Workload((784, 128, 10), "relu", "cross_entropy", 64, 64),
-    "W5": Workload((64, 32, 10), "relu", "cross_entropy", 1_000, 64, own_lr=True),
+    "W1-K1": replace(_W1, steps=1),
+    "W1-K64": replace(_W1, steps=64),
+    "W2": Workload((8, 16, 1), "tanh", "mean_squared_error", 10_000, 32, optimizers=("sgd", "adam"), goals=(8, 15)),
+    "W3-N256": _W3,
+    "W3-N10000": replace(_W3, networks=10_000, steps=2),
+    "W4-N64": _W4,
+    "W4-N512": replace(_W4, networks=512, steps=4),
+    "W5": Workload((64, 32, 10), "relu", "cross_entropy", 1_000, 64, own_lr=True, optimizers=("adam",), goals=(4.5,)),
 }
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """W3 is W3-N256 and W3-N10000: every name that is one, or that begins one."""
+    return [known for known in WORKLOADS if known in names or known.partition("-")[0] in names]

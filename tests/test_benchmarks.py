@@ -1,19 +1,201 @@
-"""The benchmarks compare like with like: in float64 every contender trains to the same weights."""
+"""The benchmarks compare like with like: in float64 every contender trains to the same weights. No figure is judged."""
+
+import json
+import shutil
+from dataclasses import replace
 
 import pytest
+import torch
 
 pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
 
-from benchmarks.peers import PEERS, parity
-from benchmarks.workloads import WORKLOADS
+from benchmarks import __main__ as command
+from benchmarks import arguments, digits, harness, limits, prototypes, sweeps
+from benchmarks.contenders import OURS, PEERS, excuse, parity, rows
+from benchmarks.workloads import WORKLOADS, expand
+
+FIRST = next(iter(OURS))
+KINDS = ["W1-K1", "W2", "W3-N256", "W4-N64", "W5"]  # the others differ from these in N and K alone
+JAX = ("jax_first", "jax_last")  # a second for each compilation
+SLOW = ("compile_bmm", "compile_unrolled")  # five seconds for each of their compilations
+SETTING = harness.Setting(rounds=2, seed=0, device="cpu", peak=1e9, patience=0.01)
+TINY = ["--threads", "1", "--networks", "8", "--steps", "2", "--rounds", "2"]
+
+
+def check(name, workload, optimizer):
+    reason = excuse(name, WORKLOADS[workload], optimizer, "cpu")
+    if reason:
+        pytest.skip(f"{name}: {reason}")
+    assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("workload", WORKLOADS)
-def test_every_contender_trains_to_the_same_weights(workload, optimizer):
-    parity(WORKLOADS[workload], optimizer, list(PEERS))
+@pytest.mark.parametrize("workload", KINDS)
+@pytest.mark.parametrize("name", [name for name in PEERS if name not in (*SLOW, *JAX, "eager")])
+def test_every_contender_trains_to_the_same_weights(name, workload, optimizer):
+    check(name, workload, optimizer)
 
 
-@pytest.mark.parametrize(("workload", "flop"), [("W1", 64), ("W3", 3.88e6), ("W4", 26.4e6), ("W5", 0.652e6)])
+@pytest.mark.parametrize(("workload", "optimizer"), [("W1-K1", "sgd"), ("W2", "adam"), ("W5", "adam")])
+@pytest.mark.parametrize("name", JAX)
+def test_both_orders_of_jax_train_to_the_same_weights(name, workload, optimizer):
+    check(name, workload, optimizer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("workload", KINDS)
+@pytest.mark.parametrize("name", [*SLOW, *JAX])
+def test_a_compiled_contender_trains_to_the_same_weights(name, workload, optimizer):
+    check(name, workload, optimizer)
+
+
+def test_parity_sees_a_contender_with_another_learning_rate(monkeypatch):
+    def wrong(problem):
+        return PEERS["autograd_bmm"].make(problem._replace(lr=problem.lr * 1.001))
+
+    monkeypatch.setitem(PEERS, "modules", PEERS["modules"]._replace(make=wrong))
+    rows.cache_clear()
+    with pytest.raises(AssertionError, match="modules, sgd"):
+        parity(WORKLOADS["W2"], "sgd", ["eager", "modules"])
+    rows.cache_clear()
+
+
+@pytest.mark.parametrize(("workload", "flop"), [("W1-K1", 64), ("W3-N256", 3.88e6), ("W4-N64", 26.4e6), ("W5", 652e3)])
 def test_model_flop_are_those_of_the_formula(workload, flop):
     assert WORKLOADS[workload].flop == pytest.approx(flop, rel=2e-3)
+
+
+def test_a_name_stands_for_all_workloads_that_begin_with_it():
+    assert expand(["W3", "W1-K64"]) == ["W1-K64", "W3-N256", "W3-N10000"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workload", "W9"], "W9"),
+        (["--peer", "nobody"], "nobody"),
+        (["--rounds", "0"], "whole number"),
+        (["sweep", "--over", "colour"], "colour"),
+        (["sweep", "--workload", "W2", "W3"], "one workload"),
+        (["sweep", "--workload", "W5b"], "one workload"),
+        (["--against", "nowhere"], "pop.cpp"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
+def test_a_wrong_argument_is_named(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        arguments.parse(words)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(PEERS, "tabm_ensemble", PEERS["tabm_ensemble"]._replace(needs=("no_such_package",)))
+    result = harness.measure(WORKLOADS["W2"].tiny(), "sgd", ["eager", "tabm_ensemble"], SETTING)
+    assert list(result["contenders"]) == ["eager"]
+    assert result["absent"] == {"tabm_ensemble": "not installed: no_such_package"}
+
+
+@pytest.fixture
+def quick_limits(monkeypatch):
+    monkeypatch.setattr(limits, "peak", lambda device, threads: (1e11, "a guess"))
+    monkeypatch.setattr(limits, "matmul_peak", lambda device: 1e11)
+    monkeypatch.setattr(limits, "copy_rate", lambda device: 1e10)
+    for name in ("PJRT_NPROC", "JAX_PLATFORMS", "XLA_FLAGS"):
+        monkeypatch.setenv(name, "")  # whatever the command sets is gone afterwards
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_report_keeps_what_it_needs_to_be_judged(tmp_path, quick_limits, capsys):
+    words = ["--workload", "W2", "real", "--peer", "autograd_bmm", "--optimizer", "sgd", "--out", str(tmp_path)]
+    command.main([*TINY, *words])
+    report = json.loads((tmp_path / "cpu.json").read_text())
+    assert {"cpu_flags", "peak_gflops", "peak_of", "copy_gbytes_per_second", "threads", "versions", "commit"} <= set(
+        report["machine"]
+    )
+    (result,) = report["results"]
+    assert result["best_peer"]["name"] == "autograd_bmm"
+    assert list(result["contenders"]) == [FIRST, "autograd_bmm"]
+    for own in result["contenders"].values():
+        assert len(own["seconds"]) == 2
+        assert {"rate", "ratio", "share_of_peak", "compile_seconds", "float64_largest_difference"} <= set(own)
+    assert set(report["real_case"]) == {"W2", "W3-N256", "W4-N64"}
+    assert (tmp_path / "cpu.png").stat().st_size
+    assert (tmp_path / "cpu-roofline.png").stat().st_size
+    assert "Beside the best peer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("over", sweeps.VALUES)
+def test_a_sweep_varies_one_thing_and_says_who_was_left_out(over, tmp_path, quick_limits, monkeypatch, capsys):
+    monkeypatch.setitem(sweeps.VALUES, over, (2, 4))
+    monkeypatch.setattr(sweeps, "late", lambda workload, last, patience: {"modules": "too late"} if last else {})
+    words = ["sweep", "--over", over, "--workload", "W2", "--peer", "modules", "--out", str(tmp_path)]
+    command.main([*TINY, *words])
+    report = json.loads((tmp_path / f"sweep-{over}.json").read_text())
+    assert [point["value"] for point in report["results"]] == [2, 4]
+    assert "modules" in report["results"][0]["contenders"]
+    assert report["results"][1]["absent"] == {"modules": "too late"}
+    assert (tmp_path / f"sweep-{over}.png").stat().st_size
+    assert "modules: too late" in capsys.readouterr().out
+
+
+def test_a_call_that_would_take_too_long_is_foreseen():
+    workload = WORKLOADS["W2"].tiny()
+    work = workload.networks * workload.steps * workload.flop
+    assert sweeps.late(workload, {"eager": 2 / work, "vmap_grad": 0.5 / work}, 1.0).keys() == {"eager"}
+
+
+def test_impatience_ends_the_rounds_of_the_slow_alone():
+    slow, fast = [], []
+    setting = SETTING._replace(rounds=6, patience=0.02)
+    seconds = harness.interleave(
+        {"a": lambda: fast.append(1), "slow": lambda: (slow.append(1), limits.time.sleep(0.03)), "b": fast.clear},
+        setting,
+    )
+    assert len(seconds["slow"]) == harness.FEWEST
+    assert len(seconds["a"]) == len(seconds["b"]) == 6
+
+
+def test_the_peak_comes_from_a_compiled_loop_or_from_a_product(monkeypatch):
+    monkeypatch.setattr(limits, "SECONDS", 0.05)
+    monkeypatch.setattr(limits, "SIDE", 64)
+    if limits.compiler():
+        assert limits.peak("cpu", 1)[0] > 1e8
+    monkeypatch.setattr(limits, "compiler", lambda: None)
+    assert limits.peak("cpu", 1)[1] == "a large matrix product"
+
+
+KERNEL = """
+extern "C" int vl() { return 8; }
+extern "C" int npar() { int w[] = {WIDTHS}, p = 0; for (int l = 0; l < 2; l++) p += (w[l] + 1) * w[l + 1]; return p; }
+extern "C" void train(float*, const float*, const float*, const float*, int, int, float*) {}
+"""
+
+
+def test_a_kernel_that_trains_to_other_weights_is_refused(tmp_path):
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    (tmp_path / "pop.cpp").write_text(KERNEL)
+    with pytest.raises(AssertionError, match=r"pop, sgd: 1 of the way"):
+        prototypes.measure(replace(prototypes.AGAINST["8-16-1"], networks=20, steps=2), "sgd", tmp_path, SETTING)
+    assert prototypes.measure(prototypes.AGAINST["8-16-1"], "adam", tmp_path, SETTING) is None
+
+
+def test_the_digits_are_given_the_epochs_that_reach_the_accuracy():
+    assert digits.first_epoch([0.2, 0.96, 0.94], "gpubp") == 2
+    with pytest.raises(AssertionError, match=r"scikit-learn: median accuracy 0\.900"):
+        digits.first_epoch([0.2, 0.9], "scikit-learn")
+
+
+@pytest.mark.slow
+def test_the_digits_race_reports_both(monkeypatch):
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(digits, "PILOT", 4)
+    result = digits.race(FIRST, 8, 4, 2, SETTING)
+    for own in result["contenders"].values():
+        assert own["median_accuracy"] > 0.9
+        assert own["steps"] == pytest.approx(own["epochs"] * 23, abs=own["epochs"])

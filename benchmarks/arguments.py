@@ -1,0 +1,95 @@
+"""The command line of python -m benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from gpubp.errors import DeviceError
+from gpubp.population import usable
+
+from .contenders import OURS, PEERS
+from .sweeps import BASES, VALUES
+from .workloads import WORKLOADS, Workload, expand
+
+END_TO_END, REAL, SCIKIT = "W5b", "real", "scikit_learn"
+QUICK = 16  # times fewer networks
+GROUPS = list(dict.fromkeys(name.partition("-")[0] for name in WORKLOADS))
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; it exits with the allowed names where one is unknown."""
+    everything = [*dict.fromkeys([*GROUPS, *WORKLOADS]), END_TO_END, REAL]
+    peers = [*PEERS, SCIKIT]
+    parser = argparse.ArgumentParser("python -m benchmarks", description="gpubp beside its peers, on this machine")
+    parser.add_argument("command", nargs="?", choices=("table", "sweep"), default="table")
+    parser.add_argument("--workload", nargs="+", choices=everything, metavar="W", help=f"of {', '.join(everything)}: "
+                        f"W3 is all that begin with it; {END_TO_END} is the digits end to end beside scikit-learn; "
+                        f"{REAL} the share of plain SGD's rate that Adam, own rates and own orders leave")  # fmt: skip
+    parser.add_argument("--peer", nargs="+", choices=peers, metavar="NAME", help=f"of {', '.join(peers)}; ratios are "
+                        f"to the first, {next(iter(OURS))}, which is put in front where it is not named")  # fmt: skip
+    parser.add_argument("--optimizer", nargs="+", choices=("sgd", "adam"), help="instead of the workload's own; of a "
+                        "sweep sgd")  # fmt: skip
+    parser.add_argument("--over", choices=VALUES, default="batch_size", help="what `sweep` varies")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="a folder with pop.cpp, pop_adam.cpp or wide.cpp: "
+                        "race these kernels instead of the peers")  # fmt: skip
+    parser.add_argument("--networks", type=_count, help="instead of the workload's own number")
+    parser.add_argument("--steps", type=_count, help="steps per call, instead of the workload's own number")
+    parser.add_argument("--rounds", type=_count, help="calls of each contender at most (15; 5 in a sweep; 3 with "
+                        "--quick)")  # fmt: skip
+    parser.add_argument("--patience", type=float, default=2.0, metavar="SECONDS", help="that the calls of one "
+                        "contender may take on one row; three rounds are made in any case")  # fmt: skip
+    parser.add_argument("--threads", type=_count, default=torch.get_num_threads(), help="for all contenders alike; "
+                        "fewer than the cores where other programs are running")  # fmt: skip
+    parser.add_argument("--device", default="cpu", help="cpu, cuda")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} times fewer networks, 3 rounds: a smoke test")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
+    chosen = parser.parse_args(arguments)
+    try:
+        chosen.device = str(usable(chosen.device))
+    except DeviceError as error:
+        parser.error(str(error))
+    if chosen.against is not None:
+        _check_against(parser, chosen)
+    if chosen.command == "sweep":
+        _check_sweep(parser, chosen)
+    given = chosen.workload or everything
+    chosen.workload = [*expand(given), *(name for name in (END_TO_END, REAL) if name in given)]
+    chosen.peer = [*PEERS, SCIKIT] if chosen.peer is None else _ordered(chosen.peer)
+    chosen.rounds = chosen.rounds or (3 if chosen.quick else 5 if chosen.command == "sweep" else 15)
+    return chosen
+
+
+def _check_against(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> None:
+    if chosen.command != "table" or chosen.device != "cpu":
+        parser.error("--against races kernels for the CPU, on workloads of its own: not with sweep or another device")
+    if not any((chosen.against / f"{name}.cpp").is_file() for name in ("pop", "pop_adam", "wide")):
+        parser.error(f"--against {chosen.against}: a folder with pop.cpp, pop_adam.cpp or wide.cpp expected")
+
+
+def _check_sweep(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> None:
+    names = expand(chosen.workload or [])
+    if chosen.workload and (len(chosen.workload) > 1 or not names):
+        parser.error(f"sweep takes one workload, of {', '.join([*GROUPS, *WORKLOADS])}")
+    chosen.base = (names[0], WORKLOADS[names[0]]) if names else BASES[chosen.over]
+
+
+def _ordered(names: Sequence[str]) -> list[str]:
+    """Each once, the engine that ratios are to in front."""
+    return list(dict.fromkeys([next(iter(OURS)), *names]))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of 1 or more expected")
+    return int(text)
+
+
+def sized(workload: Workload, chosen: argparse.Namespace) -> Workload:
+    """The workload as the command line wants it."""
+    networks = chosen.networks or (max(2, workload.networks // QUICK) if chosen.quick else workload.networks)
+    return replace(workload, networks=networks, steps=chosen.steps or workload.steps)

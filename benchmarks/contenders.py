@@ -1,0 +1,121 @@
+"""PEERS: the table of contenders, a row each: how it is made, what it needs, where it does not run and why.
+
+parity() trains them all in float64 to the same weights before anything is timed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gpubp.engines import ENGINES
+
+from .limits import compiler
+from .peers import SAMPLE, AutogradBmm, Contender, Engine, Modules, TabmEnsemble, VmapGrad
+from .workloads import Problem, Workload
+
+Reason = str  # why a contender does not run; empty where it does
+
+
+def _late(module: str, name: str, **options: object) -> Callable[[Problem], Contender]:
+    """A contender of a module that is imported when it is first made: it may need what is not installed."""
+    return lambda problem: getattr(importlib.import_module(f".{module}", __package__), name)(problem, **options)
+
+
+def _everywhere(workload: Workload, optimizer: str, device: str) -> Reason:
+    return ""
+
+
+def _on_cpu(workload: Workload, optimizer: str, device: str) -> Reason:
+    return "" if device == "cpu" else "runs on the CPU only"
+
+
+def _one_lr(workload: Workload, optimizer: str, device: str) -> Reason:
+    return "torch's fused optimizers have one lr for all: the same as autograd_bmm here" if workload.own_lr else ""
+
+
+def _compiler(workload: Workload, optimizer: str, device: str) -> Reason:
+    return "" if device != "cpu" or compiler() else "no C++ compiler"
+
+
+def _unrolled(workload: Workload, optimizer: str, device: str) -> Reason:
+    fits = workload.widths == (2, 2, 2) and workload.batch == 1 and workload.hidden == "sigmoid"
+    if not (fits and optimizer == "sgd" and not workload.own_lr):
+        return "the formulas are for 2-2-2 sigmoid, B = 1, SGD"
+    return _compiler(workload, optimizer, device)
+
+
+class Peer(NamedTuple):
+    """A row. needs: packages. excuse(workload, optimizer, device): why it does not run there, or "". kept: the weights
+    of a network stay in cache over the K steps, as far as they fit. sample: how many networks at most it trains."""
+
+    make: Callable[[Problem], Contender]
+    needs: tuple[str, ...] = ()
+    excuse: Callable[[Workload, str, str], Reason] = _everywhere
+    kept: bool = False
+    sample: int | None = None
+
+    @property
+    def missing(self) -> list[str]:
+        """The packages that are not installed."""
+        return [package for package in self.needs if find_spec(package) is None]
+
+
+OURS = {
+    name: Peer(partial(Engine, name=name), excuse=_on_cpu if name == "cpu" else _everywhere, kept=True)
+    for name in ("cpu", "eager")
+    if name in ENGINES
+}
+
+PEERS: dict[str, Peer] = {
+    **OURS,
+    "autograd_bmm": Peer(AutogradBmm),
+    "autograd_bmm_fused": Peer(partial(AutogradBmm, fused=True), excuse=_one_lr),
+    "vmap_grad": Peer(VmapGrad),
+    "tabm_ensemble": Peer(TabmEnsemble, ("tabm",)),
+    "modules": Peer(Modules, sample=SAMPLE),
+    "compile_bmm": Peer(_late("compiled_peers", "CompiledBmm"), excuse=_compiler),
+    "compile_unrolled": Peer(_late("compiled_peers", "CompiledUnrolled"), excuse=_unrolled),
+    "jax_first": Peer(_late("jax_peers", "Jax"), ("jax", "optax"), _on_cpu),
+    "jax_last": Peer(_late("jax_peers", "Jax", last=True), ("jax", "optax"), _on_cpu),
+}
+
+
+def excuse(name: str, workload: Workload, optimizer: str, device: str) -> Reason:
+    """Why the contender does not run on this workload, or ""."""
+    peer = PEERS[name]
+    return f"not installed: {', '.join(peer.missing)}" if peer.missing else peer.excuse(workload, optimizer, device)
+
+
+def parity(workload: Workload, optimizer: str, names: Sequence[str], device: str = "cpu") -> dict[str, float]:
+    """Train 8 networks in float64, four steps in two calls. -> the largest difference of each from the first.
+
+    Raises AssertionError for a contender whose rows are not the first's.
+    """
+    small = workload.tiny()
+    first = rows(names[0], small, optimizer, device)
+    if torch.equal(first, small.problem(optimizer, torch.float64, device).population.params):
+        raise AssertionError(f"{names[0]} changed nothing")
+    differences = {}
+    for name in names:
+        own = rows(name, small, optimizer, device)
+        torch.testing.assert_close(
+            own, first[: len(own)], rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}, {optimizer}: {text}"
+        )
+        differences[name] = float((own - first[: len(own)]).abs().max())
+    return differences
+
+
+@cache
+def rows(name: str, small: Workload, optimizer: str, device: str) -> Tensor:
+    """The weights of one contender after two calls in float64."""
+    contender = PEERS[name].make(small.problem(optimizer, torch.float64, device))
+    contender.call()
+    contender.call()
+    return contender.params()

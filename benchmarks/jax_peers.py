@@ -1,0 +1,107 @@
+"""JAX with optax: jit of lax.scan over the K steps, weights and optimizer state donated, so updated in place.
+
+Two orders of the arrays, by vmap of one network's gradient: the network axis first, (N, I, O), or last, (I, O, N).
+The last one written out, as sums of products along the networks, was slower on W1 to W3 by 2 to 20 times. The number of
+threads is read from the environment when the first array is made (threads.py).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy
+import optax
+import torch
+from torch import Tensor
+
+from .workloads import Problem
+
+jax.config.update("jax_enable_x64", True)  # parity is in float64; every array below says its own type
+
+VALUES = {"identity": lambda net: net, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
+
+
+def array(tensor: Tensor) -> jax.Array:
+    """A copy of its own: what torch changes in place must not change here."""
+    return jnp.array(tensor.detach().cpu().numpy(), copy=True)
+
+
+class Jax:
+    """N networks; last: the order of the arrays."""
+
+    def __init__(self, problem: Problem, last: bool = False) -> None:
+        spec, params = problem.population.spec, problem.population.params
+        self.spec, self.last, self.networks = spec, last, problem.population.count
+        self.values = [VALUES[name] for name in spec.activations]
+        self.inputs = array(problem.inputs)
+        self.targets = self._targets(problem)
+        layers = [(array(weight), array(bias)) for weight, bias in spec.layers(params)]
+        if last:
+            layers = [tuple(jnp.array(jnp.moveaxis(part, 0, -1), copy=True) for part in layer) for layer in layers]
+        self.optimizer = self._optimizer(problem)
+        self.state = (layers, self.optimizer.init(layers))
+        start = time.perf_counter()
+        run = jax.jit(self._many, donate_argnums=0)
+        self.run = run.lower(self.state, self.inputs, self.targets).compile()
+        self.compile_seconds = time.perf_counter() - start
+
+    def _targets(self, problem: Problem) -> jax.Array:
+        """(K, B, O): class numbers as rows of 0 and 1, whose product with the outs has a cheap slope."""
+        targets = array(problem.targets)
+        if not problem.targets.is_floating_point():
+            targets = jax.nn.one_hot(targets, self.spec.widths[-1], dtype=self.inputs.dtype)
+        return targets
+
+    def _optimizer(self, problem: Problem) -> optax.GradientTransformation:
+        """optax's own; with rates per network its direction, and the rates along the network axis."""
+        adam = problem.optimizer == "adam"
+        if not isinstance(problem.lr, Tensor):
+            return optax.adam(problem.lr) if adam else optax.sgd(problem.lr)
+        rates = array(problem.lr.to(problem.inputs.dtype))
+
+        def scaled(update: jax.Array) -> jax.Array:
+            return -update * (rates if self.last else rates.reshape(-1, *[1] * (update.ndim - 1)))
+
+        scale = optax.stateless(lambda updates, _: jax.tree.map(scaled, updates))
+        return optax.chain(optax.scale_by_adam() if adam else optax.identity(), scale)
+
+    def _many(self, state: Any, inputs: jax.Array, targets: jax.Array) -> Any:
+        """K steps."""
+
+        def step(state: Any, minibatch: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+            layers, memory = state
+            axis = -1 if self.last else 0
+            gradient = jax.vmap(jax.grad(self._one), in_axes=(axis, None, None), out_axes=axis)
+            grads = gradient(layers, *minibatch)
+            updates, memory = self.optimizer.update(grads, memory, layers)
+            return (optax.apply_updates(layers, updates), memory), None
+
+        return jax.lax.scan(step, state, (inputs, targets))[0]
+
+    def _one(self, layers: Any, inputs: jax.Array, target: jax.Array) -> jax.Array:
+        """The loss of one network: weights (I, O), biases (O,)."""
+        out = inputs
+        for (weight, bias), value in zip(layers, self.values):
+            out = value(out @ weight + bias)
+        return self._loss(out, target)
+
+    def _loss(self, out: jax.Array, target: jax.Array) -> jax.Array:
+        """Of outs (B, O): the mean over the samples."""
+        if self.spec.loss == "cross_entropy":
+            return -(target * jax.nn.log_softmax(out)).sum(1).mean()
+        squares = (out - target) ** 2
+        return squares.mean() if self.spec.loss == "mean_squared_error" else 0.5 * squares.sum(1).mean()
+
+    def call(self) -> None:
+        """K steps."""
+        self.state = jax.block_until_ready(self.run(self.state, self.inputs, self.targets))
+
+    def params(self) -> Tensor:
+        """Layer after layer, the weight before the bias."""
+        parts = [numpy.asarray(part) for layer in self.state[0] for part in layer]
+        if self.last:
+            parts = [numpy.moveaxis(part, -1, 0) for part in parts]
+        return torch.from_numpy(numpy.concatenate([part.reshape(self.networks, -1) for part in parts], 1))

@@ -1,0 +1,110 @@
+"""What the console shows: rich tables of a report's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from .sampling import OPTIMIZER, REAL_GOALS
+
+
+def rates(title: str, result: dict[str, Any]) -> Table:
+    """The figures of one workload and optimizer."""
+    first = next(iter(result["contenders"]))
+    columns = ("network-steps/s", f"{first} / this (95 %)", "of peak", "compile s", "pays after steps")
+    table = _table(f"{title}, {result['optimizer']}", ("contender",), columns)
+    for name, own in result["contenders"].items():
+        compiling, paid = own["compile_seconds"], own["break_even_steps"]
+        never = "never" if compiling is not None and "eager" in result["contenders"] else ""
+        table.add_row(
+            name, f"{own['rate']:,.0f}", "1" if name == first else _range(own["ratio"]), f"{own['share_of_peak']:.1%}",
+            "" if compiling is None else f"{compiling:.1f}", never if paid is None else f"{paid:,.0f}",
+        )  # fmt: skip
+    return table
+
+
+def absent(result: dict[str, Any]) -> Iterator[str]:
+    """A line for every contender that was not run."""
+    for name, reason in result["absent"].items():
+        yield f"  {name}: {reason}"
+
+
+def summary(results: Sequence[dict[str, Any]], goals: Mapping[tuple[str, str], float]) -> Table:
+    """The first contender beside the best peer of every row."""
+    columns = ("network-steps/s", "over the best peer (95 %)", "goal", "of peak")
+    table = _table("Beside the best peer", ("workload", "optimizer", "contender", "best peer"), columns)
+    for result in results:
+        best, (first, own) = result["best_peer"], next(iter(result["contenders"].items()))
+        goal = goals.get((result["workload"], result["optimizer"]))
+        table.add_row(
+            result["workload"], result["optimizer"], first, best["name"] if best else "", f"{own['rate']:,.0f}",
+            _range(best) if best else "", f"{goal:g}" if goal else "", f"{own['share_of_peak']:.1%}",
+        )  # fmt: skip
+    return table
+
+
+def shuffling(costs: dict[str, dict[str, Any]], engine: str) -> Table:
+    """The price of the order, by workload and shuffle."""
+    title = f"The order of the samples, {OPTIMIZER}, {engine}: torch's order(), and a step, beside a step in data order"
+    table = _table(title, ("workload", "shuffle"), ("ns per position", "order / step", "whole step / step"))
+    for workload, cost in costs.items():
+        for shuffle, own in cost.items():
+            table.add_row(
+                workload, shuffle, f"{own['ns_per_position']:.2f}", f"{own['share_of_step']['median']:.1%}",
+                f"{own['step_over_unshuffled']['median']:.2f}",
+            )  # fmt: skip
+    return table
+
+
+def real_case(cases: dict[str, dict[str, Any]], engine: str) -> Table:
+    """The share of plain SGD's rate that is left."""
+    title = f"The real case, {engine}: share of the rate of SGD with one learning rate, in data order"
+    table = _table(title, ("workload", "case"), ("network-steps/s", "share (95 %)", "goal"))
+    for workload, each in cases.items():
+        for case, own in each.items():
+            low, high = own["share"]["low"], own["share"]["high"]
+            share = f"{own['share']['median']:.0%} ({low:.0%} to {high:.0%})"
+            goal = f"> {REAL_GOALS[workload]:.0%}" if case == list(each)[-1] and workload in REAL_GOALS else ""
+            table.add_row(workload, case, f"{own['rate']:,.0f}", share, goal)
+    return table
+
+
+def end_to_end(result: dict[str, Any]) -> Table:
+    """W5b."""
+    low, high = result["learning_rates"]
+    title = (
+        f"W5b: digits, 64-32-10, Adam, learning rates {low:g} to {high:g}, whole trainings to a median accuracy of "
+        f"{result['accuracy']:.0%} held out; scikit-learn in {result['threads']} processes"
+    )
+    columns = ("networks", "epochs", "accuracy", "ms / network", "to accuracy (95 %)", "network-steps/s", "per step")
+    table = _table(title, ("contender",), columns)
+    for name, own in result["contenders"].items():
+        alone = name == "gpubp"
+        table.add_row(
+            f"gpubp.train, {result['engine']}" if alone else name, f"{own['networks']:,}", str(own["epochs"]),
+            f"{own['median_accuracy']:.3f}", f"{own['ms_per_network']:.2f}",
+            "1" if alone else _range(own["to_accuracy"]), f"{own['rate']:,.0f}",
+            "1" if alone else _range(own["for_steps"]),
+        )  # fmt: skip
+    return table
+
+
+def _range(ratio: dict[str, float]) -> str:
+    median, low, high = (_short(ratio[key]) for key in ("median", "low", "high"))
+    return f"{median} ({low} to {high})"
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 100 else f"{ratio:,.0f}"
+
+
+def _table(title: str, words: Sequence[str], figures: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in words:
+        table.add_column(heading, no_wrap=True)
+    for heading in figures:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
