@@ -47,7 +47,6 @@ def test_the_result_says_what_became_of_every_network() -> None:
     assert (result.network_steps, result.interrupted, result.run_dir) == (7 * 20, None, None)
     assert result.engine in ("cpu", "eager")
     assert result.engine_reason.startswith(f"{result.engine}: ")
-    assert result.engine_reason.startswith("eager: ")
     assert result.seconds > 0
     for name, held in (("loss", training), ("validation_loss", held_out)):
         net = result.population.predict(held.inputs)
