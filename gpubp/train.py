@@ -254,15 +254,18 @@ class Loop:
         if self.run_dir is not None and not self.number:
             self.save()  # killed before the first timed one, a run begins anew
         with interruptible() as signals:
-            while bool(state.running.any()) and not signals:
-                if not bool(state.left.any()):
+            left = int(state.left.max())
+            while (left or bool(state.running.any())) and not signals:
+                if not left:
                     self.number += 1
                     state.limit.copy_(torch.minimum(state.config.round_end(self.number, sizes), state.end))
                     state.total.zero_()
-                if bool(state.left.any()):  # a round of less than a batch may have no step
-                    self.advance()
+                    left = int(state.left.max())
+                if left:  # a round of less than a batch may have no step
+                    self.advance(left)
+                    left = int(state.left.max())
                 self.seconds = before + time.monotonic() - begun
-                if not bool(state.left.any()):
+                if not left:
                     self.look(sizes)
                 due = time.monotonic() - self.saved > 60 * self.checkpoint_minutes
                 if self.run_dir is not None and due:  # never between a round's last step and its evaluation
@@ -277,11 +280,12 @@ class Loop:
             reporter.finish(result)
         return result
 
-    def advance(self) -> None:
-        """One call of the engine, as long as a person likes to wait for the next sign of life."""
+    def advance(self, left: int) -> None:
+        """One call of the engine, as long as a person likes to wait for the next sign of life. left: most steps that
+        a network has in this round."""
         state = self.state
         before, begun = int(state.step.sum()), time.monotonic()
-        self.choice.run(state, self.data, min(self.call, int(state.left.max())))
+        self.choice.run(state, self.data, min(self.call, left))
         seconds = max(time.monotonic() - begun, 1e-6)
         done = int(state.step.sum())
         self.rate = (done - before) / seconds

@@ -150,6 +150,11 @@ def _compile(text: str, command: list[str], folder: Path) -> Path:
 def vector_bytes() -> int:
     """Bytes of a vector register of this processor. Raises EngineError where the compiler fails, or where the processor
     has no fused multiply-add."""
+    return _vector_bytes(ARCH, os.environ.get("CXX"), os.environ.get("PATH"))
+
+
+@functools.cache
+def _vector_bytes(*machine: str | None) -> int:
     found = int(library(PROBE).vector_bytes())
     if not found:
         raise EngineError(

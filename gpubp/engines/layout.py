@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 
 from .program import Layout
 
@@ -33,6 +33,7 @@ def cache_bytes() -> int:
     return (size if size > 0 else 1 << 20) // 2
 
 
+@lru_cache(maxsize=4096)
 def best(
     widths: tuple[int, ...], batch: int, slots: int, itemsize: int, count: int, threads: int, vector_bytes: int,
     whole: bool, gathered: bool,

@@ -22,6 +22,7 @@ from ..spec import BIASES, NetworkSpec
 from .translate import depends, lines, trace, value
 
 REALS = {torch.float32: "float", torch.float64: "double"}
+SWITCHES = ("l1", "l2", "clip_value", "clip_norm", "dropout", "label_smoothing")  # -1 in the kernel where they are off
 SHUFFLES = {"none": 0, "network": 1, "shared": 2}
 
 
@@ -71,8 +72,15 @@ class Program:
     ) -> None:  # fmt: skip
         self.spec, self.config, self.dtype, self.predict = spec, config, dtype, predict
         self.samples, self.layout = samples, layout
-        self.hyper = [name for name in names if name != "class_weight"]
+        self.names = [name for name in names if name != "class_weight"]
         self.class_weight = "class_weight" in names
+
+    @cached_property
+    def hyper(self) -> list[str]:
+        """The hyper-parameters that the kernel reads, in its order."""
+        graph_results = [each for part in self.prepared[1:] for each in part.values()]
+        elsewhere = {*SWITCHES, *LOSSES[self.spec.loss].defaults}
+        return [n for n in self.names if n in elsewhere or any(depends(each, [n]) for each in graph_results)]
 
     @cached_property
     def text(self) -> str:
@@ -102,10 +110,9 @@ class Program:
             "OWN": int(samples.own), "ROWS": int(samples.rows), "OWN_INPUTS": int(samples.inputs),
             "SAMPLE_WEIGHT": samples.weight, "SHUFFLE": SHUFFLES[samples.shuffle],
             "CLASS_WEIGHT": int(self.class_weight), "LAYERWISE": int(self.config.update_order == "layerwise"),
-            **{name.upper(): self.at(name) for name in
-               ("l1", "l2", "clip_value", "clip_norm", "dropout", "label_smoothing")},
+            **{name.upper(): self.at(name) for name in SWITCHES},
             "HYPERS": len(self.hyper), "SLOTS": len(self.config.rule.slots), "COLUMNS": len(self.config.rule.columns),
-            "RATES": len(self.rates), "MOVING": int(self.moving),
+            "RATES": len(self.rates), "MOVING": int(self.moving), "TIMED": int(self.depends(["step", "total"])),
         }  # fmt: skip
         return [
             *(f"#define {name} {each}" for name, each in macros.items()),
@@ -175,13 +182,13 @@ class Program:
         rule, columns = self.config.rule, self.config.rule.columns
 
         def of_step(step: Any, total: Any, *rest: Any) -> Any:
-            hyper, own = dict(zip(self.hyper, rest)), dict(zip(columns, rest[len(self.hyper) :]))
+            hyper, own = dict(zip(self.names, rest)), dict(zip(columns, rest[len(self.names) :]))
             lr = scheduled(self.config.timetable, hyper, step, total)
             found, after = rates(rule, hyper, own, lr, self.dtype)
             known = {"direction": found.direction, **dict(found.arguments)}
             return known if found.decay is None else {**known, "decay": found.decay}, after
 
-        names = ["step", "total", *self.hyper, *(f"{name}_before" for name in columns)]
+        names = ["step", "total", *self.names, *(f"{name}_before" for name in columns)]
         graph, (known, after) = trace(of_step, names)
         return graph, known, after
 
@@ -193,8 +200,11 @@ class Program:
     @property
     def moving(self) -> bool:
         """Whether the rates change from step to step."""
-        before = [f"{name}_before" for name in self.config.rule.columns]
-        return any(depends(each, ["step", *before]) for each in self.prepared[1].values())
+        return self.depends(["step", *(f"{name}_before" for name in self.config.rule.columns)])
+
+    def depends(self, on: Sequence[str]) -> bool:
+        """Whether some rate is computed from one of `on`."""
+        return any(depends(each, on) for each in self.prepared[1].values())
 
     def prepare(self) -> list[str]:
         """The rates of a step from hyper-parameters and columns."""

@@ -12,6 +12,7 @@ struct Crew {  // what the threads of a call share
   int64_t active, same;
   const int32_t *table;       // (steps BATCH): samples, where all networks take the same
   int64_t next;               // the group to be taken next
+  int64_t faults;             // networks with a number that was not finite
   Memory memory;              // of a team
   Group *group;
   void *block;
@@ -62,7 +63,7 @@ static void *work(void *given) {
   while (!__atomic_load_n(&crew.team.size, __ATOMIC_ACQUIRE)) sched_yield();  // until all have come
   for (int64_t group = 0; group < groups; group++) {
     group_of(crew, group, who, left);
-    train({crew.memory, crew.group, crew.job, nullptr}, who, left, crew.table);
+    train({crew.memory, crew.group, crew.job, nullptr, &crew.faults}, who, left, crew.table);
     BARRIER
   }
 #else
@@ -77,9 +78,9 @@ static void *work(void *given) {
 #if PREDICT
       bool there[NETWORKS];
       for (int n = 0; n < NETWORKS; n++) there[n] = left[n] > 0;
-      predict({memory, own, crew.job, nullptr}, who, there);
+      predict({memory, own, crew.job, nullptr, &crew.faults}, who, there);
 #else
-      train({memory, own, crew.job, nullptr}, who, left, crew.table);
+      train({memory, own, crew.job, nullptr, &crew.faults}, who, left, crew.table);
 #endif
     }
     free(block);
@@ -155,7 +156,6 @@ extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
     if (left && step < 0) step = job.step[n];
     if (!OWN && left && job.step[n] != step) return STEPS_DIFFER;
     crew.active += left > 0;
-    job.taken[n] = 0;
   }
   if (!crew.active) return DONE;
   int64_t *lists = nullptr;
@@ -182,8 +182,7 @@ extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
     crew.table = table;
   }
   if (answer == DONE) answer = start(crew);
-  for (int64_t n = 0; n < job.count && answer == DONE; n++)
-    if (job.taken[n] < 0) answer = FAULTS;
+  if (answer == DONE && crew.faults) answer = FAULTS;
   free(table);
   free(lists);
   return answer;

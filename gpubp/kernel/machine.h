@@ -69,6 +69,9 @@ using element = typename lanes<V>::element;
 template <class V>
 using bits = typename lanes<V>::bits;
 
+template <class V, class T, int n>
+constexpr bool is = sizeof(element<V>) == sizeof(T) && lanes<V>::count == n;
+
 // The same number in every lane. (Taking off 0 changes no number, not even -0, so the compiler leaves it out.)
 template <class V>
 FN V all(element<V> x) {
@@ -98,7 +101,7 @@ template <class V, int n>
 FN V load_part(const element<V> *p) {
   if constexpr (n == lanes<V>::count) return load<V>(p);
 #if defined(__AVX512F__) && !defined(__clang__)
-  else if constexpr (sizeof(V) == 64 && sizeof(element<V>) == 4) return __builtin_ia32_loadups512_mask(p, V{}, (1 << n) - 1);
+  else if constexpr (is<V, float, 16>) return __builtin_ia32_loadups512_mask(p, V{}, (1 << n) - 1);
   else if constexpr (sizeof(V) == 64) return __builtin_ia32_loadupd512_mask(p, V{}, (1 << n) - 1);
 #endif
   else {
@@ -111,7 +114,7 @@ template <class V, int n>
 FN void store_part(element<V> *p, V x) {
   if constexpr (n == lanes<V>::count) store<V>(p, x);
 #if defined(__AVX512F__) && !defined(__clang__)
-  else if constexpr (sizeof(V) == 64 && sizeof(element<V>) == 4) __builtin_ia32_storeups512_mask(p, x, (1 << n) - 1);
+  else if constexpr (is<V, float, 16>) __builtin_ia32_storeups512_mask(p, x, (1 << n) - 1);
   else if constexpr (sizeof(V) == 64) __builtin_ia32_storeupd512_mask(p, x, (1 << n) - 1);
 #endif
   else
@@ -150,20 +153,21 @@ FN V fma_(V a, V b, V c) {
   constexpr int n = lanes<V>::count;
   if constexpr (n == 1) return sizeof(V) == 4 ? (V)__builtin_fmaf(a, b, c) : (V)__builtin_fma(a, b, c);
 #if defined(__clang__) && defined(__AVX512F__)
-  else if constexpr (sizeof(V) == 64 && sizeof(element<V>) == 4) return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  else if constexpr (is<V, float, 16>) return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
   else if constexpr (sizeof(V) == 64) return (V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
 #elif defined(__AVX512F__)
-  else if constexpr (sizeof(V) == 64 && sizeof(element<V>) == 4) return __builtin_ia32_vfmaddps512_mask(a, b, c, -1, 4);
+  else if constexpr (is<V, float, 16>) return __builtin_ia32_vfmaddps512_mask(a, b, c, -1, 4);
   else if constexpr (sizeof(V) == 64) return __builtin_ia32_vfmaddpd512_mask(a, b, c, -1, 4);
 #endif
 #if defined(__clang__) && defined(__FMA__)
-  else if constexpr (sizeof(V) == 32 && sizeof(element<V>) == 4) return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  else if constexpr (is<V, float, 8>) return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
   else if constexpr (sizeof(V) == 32) return (V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 #elif defined(__FMA__)
-  else if constexpr (sizeof(V) == 32 && sizeof(element<V>) == 4) return __builtin_ia32_vfmaddps256(a, b, c);
+  else if constexpr (is<V, float, 8>) return __builtin_ia32_vfmaddps256(a, b, c);
   else if constexpr (sizeof(V) == 32) return __builtin_ia32_vfmaddpd256(a, b, c);
 #elif defined(__aarch64__)
-  else if constexpr (sizeof(V) == 16 && sizeof(element<V>) == 4) return (V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+  else if constexpr (is<V, float, 4>)
+    return (V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
   else if constexpr (sizeof(V) == 16) return (V)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
 #endif
   else {
@@ -178,20 +182,20 @@ FN V sqrt_(V a) {
   constexpr int n = lanes<V>::count;
   if constexpr (n == 1) return sizeof(V) == 4 ? (V)__builtin_sqrtf(a) : (V)__builtin_sqrt(a);
 #if defined(__clang__) && defined(__AVX512F__)
-  else if constexpr (sizeof(V) == 64 && sizeof(element<V>) == 4) return (V)_mm512_sqrt_ps((__m512)a);
+  else if constexpr (is<V, float, 16>) return (V)_mm512_sqrt_ps((__m512)a);
   else if constexpr (sizeof(V) == 64) return (V)_mm512_sqrt_pd((__m512d)a);
 #elif defined(__AVX512F__)
-  else if constexpr (sizeof(V) == 64 && sizeof(element<V>) == 4) return __builtin_ia32_sqrtps512_mask(a, a, -1, 4);
+  else if constexpr (is<V, float, 16>) return __builtin_ia32_sqrtps512_mask(a, a, -1, 4);
   else if constexpr (sizeof(V) == 64) return __builtin_ia32_sqrtpd512_mask(a, a, -1, 4);
 #endif
 #if defined(__clang__) && defined(__AVX2__)
-  else if constexpr (sizeof(V) == 32 && sizeof(element<V>) == 4) return (V)_mm256_sqrt_ps((__m256)a);
+  else if constexpr (is<V, float, 8>) return (V)_mm256_sqrt_ps((__m256)a);
   else if constexpr (sizeof(V) == 32) return (V)_mm256_sqrt_pd((__m256d)a);
 #elif defined(__AVX2__)
-  else if constexpr (sizeof(V) == 32 && sizeof(element<V>) == 4) return __builtin_ia32_sqrtps256(a);
+  else if constexpr (is<V, float, 8>) return __builtin_ia32_sqrtps256(a);
   else if constexpr (sizeof(V) == 32) return __builtin_ia32_sqrtpd256(a);
 #elif defined(__aarch64__)
-  else if constexpr (sizeof(V) == 16 && sizeof(element<V>) == 4) return (V)vsqrtq_f32((float32x4_t)a);
+  else if constexpr (is<V, float, 4>) return (V)vsqrtq_f32((float32x4_t)a);
   else if constexpr (sizeof(V) == 16) return (V)vsqrtq_f64((float64x2_t)a);
 #endif
   else {
@@ -248,7 +252,9 @@ FN v operator-(v x) { return v(-x.a, -x.b, -x.c); }
 template <>
 inline __attribute__((always_inline)) v all<v>(real x) { return v(x); }
 template <>
-inline __attribute__((always_inline)) v load<v>(const real *p) { return v(load<native>(p), load<native>(p + VECTOR), load<native>(p + 2 * VECTOR)); }
+inline __attribute__((always_inline)) v load<v>(const real *p) {
+  return v(load<native>(p), load<native>(p + VECTOR), load<native>(p + 2 * VECTOR));
+}
 template <>
 inline __attribute__((always_inline)) void store<v>(real *p, v x) {
   store<native>(p, x.a);

@@ -1,264 +1,20 @@
-// READ THIS FIRST. One network, or a group of them side by side, trained for K steps: forward, loss, backward, update.
+// READ THIS FIRST. A group of networks side by side, or one network, trained for K steps: forward, loss, backward,
+// update.
 //
-// The twin of backprop.py and engines/eager.py: the same uints (net, out, delta), a phase below its forward twin. machine.h
-// says what a lane is; the rules (value, slope, loss_value, loss_slope, prepare, update) are the tables' rows, translated
-// by engines/translate.py, and the constants in capitals say what was asked for. Every sum runs in one order: over k in
-// a product, over samples, over the outputs of a sample, over the columns of a gradient; so all machines give equal bits.
+// The twin of backprop.py and engines/eager.py: the same words (net, out, delta), each phase below its forward twin.
+// machine.h says what a lane is; the rules (value, slope, loss_value, loss_slope, prepare, update) are the tables'
+// rows, translated by engines/translate.py; the constants in capitals say what was asked for (engines/program.py).
+// Every sum runs in one order, over k in a product, over samples, over the outputs of a sample, down and across a
+// gradient, so that all machines give the same bits.
 #pragma once
-#include "arithmetic.h"
-#include "random.h"
-
-// ---- a number of one network, s in memory and v in lanes, at element j of an array ----
-
-#if WIDE
-typedef real s;                 // lanes are outputs: NL neighbouring elements make a v
-constexpr int NL = VECTOR, NETWORKS = 1;
-FN v get(const s *p, int j) { return all<v>(p[j]); }
-FN v read(const s *p, int j) { return load<v>(p + j); }
-FN void write(s *p, int j, v x) { store<v>(p + j, x); }
-#else
-typedef v s;                    // lanes are networks
-constexpr int NL = 1, NETWORKS = VECTOR * PARTS;
-FN v get(const s *p, int j) { return p[j]; }
-FN v read(const s *p, int j) { return p[j]; }
-FN void write(s *p, int j, v x) { p[j] = x; }
-#endif
-
-constexpr int cdiv(int a, int b) { return (a + b - 1) / b; }
-constexpr int least(int a, int b) { return a < b ? a : b; }
-constexpr int most(int a, int b) { return a > b ? a : b; }
-constexpr int pad(int width) { return cdiv(width, NL) * NL; }
-
-// ---- where everything stands ----
-
-enum Bias { NEURON, LAYER, NONE };
-constexpr int L = LAYERS, OUTPUTS = WIDTH[L];
-constexpr int bias_size(int l) { return BIAS == NEURON ? WIDTH[l + 1] : BIAS == LAYER ? 1 : 0; }
-constexpr int row_of(int l) {  // of layer l in a row of parameters, as spec.layout has it
-  int n = 0;
-  for (int k = 0; k < l; k++) n += WIDTH[k] * WIDTH[k + 1] + bias_size(k);
-  return n;
-}
-constexpr int weight_of(int l) {  // and here, with every row of a weight padded to whole v
-  int n = 0;
-  for (int k = 0; k < l; k++) n += WIDTH[k] * pad(WIDTH[k + 1]) + pad(bias_size(k));
-  return n;
-}
-constexpr int bias_of(int l) { return weight_of(l) + WIDTH[l] * pad(WIDTH[l + 1]); }
-constexpr bool is_weight(int at) {
-  for (int l = 0; l < LAYERS; l++)
-    if (at < bias_of(l) + pad(bias_size(l))) return at < bias_of(l);
-  return false;
-}
-constexpr int outs_of(int l) {  // the outs of layer l, CHUNK samples
-  int n = 0;
-  for (int k = 0; k < l; k++) n += CHUNK * pad(WIDTH[k + 1]);
-  return n;
-}
-constexpr int widest() {
-  int n = 0;
-  for (int l = 0; l < L; l++) n = most(n, pad(WIDTH[l + 1]));
-  return n;
-}
-constexpr int turned_size() {
-  int n = 0;
-  for (int l = 1; l < L; l++) n = most(n, pad(WIDTH[l]) * WIDTH[l + 1]);
-  return n;
-}
-
-constexpr int P = weight_of(L), ACTS = outs_of(L);
-constexpr bool GATHER = OWN && !WIDE && NETWORKS > 1;  // lanes with samples of their own: copied side by side
-constexpr bool CHUNKED = CHUNK < BATCH, KEEP_GRAD = CHUNKED || CLIP_NORM >= 0, WEIGHTED = SAMPLE_WEIGHT || CLASS_WEIGHT;
-constexpr int TARGETS = CLASSES ? 1 : OUTPUTS, INDEXED = GATHER ? NETWORKS : 1;
-
-// The numbers of a group, one after the other, each array a whole number of v.
-struct Memory {
-  s *row;       // (1 + SLOTS, P): parameters, then slots
-  s *grad;      // (P)
-  s *x, *y;     // (CHUNK, I), (CHUNK, TARGETS): gathered samples
-  s *nets, *outs, *belows, *masks;  // (CHUNK, O) per layer
-  s *delta, *below;                 // (CHUNK, widest)
-  s *turned;    // a weight with lanes along its inputs
-  s *sums;      // (widest): of columns
-  s *bias_sums; // (L, widest): of deltas, where one bias serves a layer and the batch comes in chunks
-  s *error, *share;                 // (BATCH)
-  s *class_weight;                  // (OUTPUTS)
-};
-
-FN int64_t layout(Memory &m, s *base) {
-  int64_t at = 0;
-  auto take = [&](int64_t size) {
-    s *p = base + at;
-    at += (size + VECTOR - 1) / VECTOR * VECTOR;
-    return p;
-  };
-  m.row = take((int64_t)(1 + SLOTS) * P);
-  m.grad = take(KEEP_GRAD ? P : 0);
-  m.x = take(GATHER ? CHUNK * WIDTH[0] : 0);
-  m.y = take(GATHER ? CHUNK * TARGETS : 0);
-  m.outs = take(ACTS);
-  m.nets = take(KEEP_NETS ? ACTS : 0);
-  m.belows = take(DROPOUT >= 0 ? ACTS : 0);
-  m.masks = take(DROPOUT >= 0 ? ACTS : 0);
-  m.delta = take(CHUNK * widest());
-  m.below = take(CHUNK * widest());
-  m.turned = take(NL > 1 ? turned_size() : 0);
-  m.sums = take(widest());
-  m.bias_sums = take(CHUNKED && BIAS == LAYER ? L * widest() : 0);
-  m.error = take(BATCH);
-  m.share = take(WEIGHTED ? BATCH : 0);
-  m.class_weight = take(CLASS_WEIGHT ? OUTPUTS : 0);
-  return at;
-}
-
-// What a call of the engine is given; the arrays are TrainState's and Dataset's, N networks and M samples.
-struct Job {
-  real *params, *slots[SLOTS + 1];                      // (N, row_of(L))
-  const double *hyper[HYPERS + 1];                      // (N)
-  double *columns[COLUMNS + 1];                         // (N)
-  const double *class_weight;                           // (N, O)
-  const int64_t *ids, *position, *limit, *end;          // (N)
-  int64_t *step;                                        // (N)
-  const int8_t *status;                                 // (N)
-  real *loss, *total;                                   // (N)
-  const real *inputs;                                   // (M, I) or (N, M, I)
-  const real *targets;                                  // (M, O) or (N, M, O)
-  const int64_t *classes;                               // (M) or (N, M)
-  const real *weights;                                  // (M) or (N, M)
-  const int64_t *rows, *sizes;                          // (N, longest), (N)
-  int64_t count, samples, longest, seed, steps, threads, check;
-  int64_t *taken;  // (N): steps taken; below 0 where a number was not finite, -t if it is known that after step t
-  real *outs;      // (N, M, O): of predict
-};
-
-// What the networks of a group are besides their numbers.
-struct alignas(64) Group {
-  double hyper[HYPERS + 1][NETWORKS], columns[COLUMNS + 1][NETWORKS], now[NETWORKS], end[NETWORKS];
-  real typed[HYPERS + 1][NETWORKS], rate[RATES][NETWORKS];
-  uint32_t id[NETWORKS], step[NETWORKS];
-  int64_t base[NETWORKS], rows[NETWORKS];  // where a network's own samples, and its row of Job.rows, begin
-  int32_t index[BATCH][INDEXED];           // the samples of this step
-};
-
-// A number of each network, as v.
-FN v spread(const real (&x)[NETWORKS]) { return WIDE ? all<v>(x[0]) : load<v>(x); }
-
-// One v per group: lanes as networks, or the same number in all lanes.
-typedef struct {
-  Memory m;
-  Group *g;
-  const Job *job;
-  const int32_t *index;  // (BATCH, INDEXED)
-} Work;
-
-// ---- samples: where the inputs, targets and weight of slot b of this step stand ----
-
-FN int64_t sample(const Work &k, int b, int n, bool own) {
-  int64_t at = k.index[b * INDEXED + (INDEXED > 1 ? n : 0)];
-  return own ? k.g->base[n] + at : at;
-}
-FN const real *inputs_of(const Work &k, int b, int n = 0) {
-  return k.job->inputs + sample(k, b, n, OWN_INPUTS) * WIDTH[0];
-}
-FN real target_of(const Work &k, int b, int n, int o) {
-  int64_t at = sample(k, b, n, OWN_INPUTS);
-  return CLASSES ? (real)k.job->classes[at] : k.job->targets[at * OUTPUTS + o];
-}
-FN real weight_of_sample(const Work &k, int b, int n) {
-  return SAMPLE_WEIGHT ? k.job->weights[sample(k, b, n, SAMPLE_WEIGHT == 2)] : real(1);
-}
-
-#if WIDE
-FN void copy_in(s *to, const real *rows, const int64_t *who) {
-  const real *from = rows + who[0] * row_of(L);
-  for (int l = 0; l < L; l++) {
-    const int O = WIDTH[l + 1], Op = pad(O), bias = bias_size(l);
-    EACH(i, WIDTH[l] + (bias > 0)) {
-      const int width = i < WIDTH[l] ? O : bias;
-      for (int o = 0; o < pad(width); o++)
-        to[weight_of(l) + i * Op + o] = o < width ? from[row_of(l) + i * O + o] : 0;
-    }
-  }
-}
-FN void copy_out(real *rows, const s *from, const int64_t *who, const bool *keep) {
-  real *to = rows + who[0] * row_of(L);
-  for (int l = 0; l < L && keep[0]; l++) {
-    const int O = WIDTH[l + 1], Op = pad(O), bias = bias_size(l);
-    EACH(i, WIDTH[l] + (bias > 0)) {
-      const int width = i < WIDTH[l] ? O : bias;
-      for (int o = 0; o < width; o++) to[row_of(l) + i * O + o] = from[weight_of(l) + i * Op + o];
-    }
-  }
-}
-template <int rows, bool targets = true>
-FN void gather(const Work &, int) {}
-#else
-// `count` numbers of each of NETWORKS rows, side by side: element i of row n in lane n of to[i]; and back, but for rows
-// that are null.
-template <int n>
-FN void interleave_square(real *to, const real *const *from, int first) {
-  for (int part = 0; part < PARTS; part++) {
-    native r[VECTOR];
-    UNROLL for (int i = 0; i < VECTOR; i++) r[i] = load_part<native, n>(from[part * VECTOR + i] + first);
-    transpose(r);
-    UNROLL for (int i = 0; i < n; i++) store(to + (first + i) * NETWORKS + part * VECTOR, r[i]);
-  }
-}
-template <int n>
-FN void separate_square(real *const *to, const real *from, int first) {
-  for (int part = 0; part < PARTS; part++) {
-    native r[VECTOR];
-    UNROLL for (int i = 0; i < VECTOR; i++)
-      r[i] = i < n ? load<native>(from + (first + i) * NETWORKS + part * VECTOR) : native{};
-    transpose(r);
-    UNROLL for (int i = 0; i < VECTOR; i++)
-      if (to[part * VECTOR + i]) store_part<native, n>(to[part * VECTOR + i] + first, r[i]);
-  }
-}
-template <int count>
-FN void interleave(real *to, const real *const *from) {
-  for (int i = 0; i + VECTOR <= count; i += VECTOR) interleave_square<VECTOR>(to, from, i);
-  if constexpr (count % VECTOR) interleave_square<count % VECTOR>(to, from, count - count % VECTOR);
-}
-template <int count>
-FN void separate(real *const *to, const real *from) {
-  for (int i = 0; i + VECTOR <= count; i += VECTOR) separate_square<VECTOR>(to, from, i);
-  if constexpr (count % VECTOR) separate_square<count % VECTOR>(to, from, count - count % VECTOR);
-}
-FN void copy_in(s *to, const real *rows, const int64_t *who) {
-  constexpr int size = row_of(L);
-  const real *from[NETWORKS];
-  for (int n = 0; n < NETWORKS; n++) from[n] = rows + who[n] * size;
-  interleave<size>((real *)to, from);
-}
-FN void copy_out(real *rows, const s *from, const int64_t *who, const bool *keep) {
-  constexpr int size = row_of(L);
-  real *to[NETWORKS];
-  for (int n = 0; n < NETWORKS; n++) to[n] = keep[n] ? rows + who[n] * size : nullptr;
-  separate<size>(to, (const real *)from);
-}
-
-template <int rows, bool targets = true>
-FN void gather(const Work &k, int first) {
-  if constexpr (GATHER) {
-    for (int b = 0; b < rows; b++) {
-      const real *from[NETWORKS];
-      for (int n = 0; n < NETWORKS; n++) from[n] = inputs_of(k, first + b, n);
-      interleave<WIDTH[0]>((real *)(k.m.x + b * WIDTH[0]), from);
-      real *y = (real *)(k.m.y + b * TARGETS);
-      for (int o = 0; o < TARGETS && targets; o++)
-        for (int n = 0; n < NETWORKS; n++) y[o * NETWORKS + n] = target_of(k, first + b, n, o);
-    }
-  }
-}
-#endif
-
+#include "memory.h"
+#include "samples.h"
 
 // ---- product: C(m, n) = sum over k, in order, of A(m, k) B(k, n), then epilogue(m, n, sum) ----
 
-// Tiles of accumulators are the independent items. Their shape: the one with the least cost, counted in halves of a cycle
-// of a processor that does two multiply-adds and two loads per cycle, each multiply-add with a latency of four. A last
-// tile that would stick out is moved back, and stores only what no other tile stores.
+// Tiles of accumulators are the independent items. Their shape: the one with the least cost, counted in halves of a
+// cycle of a processor that does two multiply-adds and two loads per cycle, each multiply-add with a latency of four. A
+// last tile that would stick out is moved back, and stores only what no other tile stores.
 struct Shape {
   int rows, cols;
 };
@@ -334,7 +90,7 @@ FN void forward(const Work &k, int first) {
 }
 
 // Unit o of slot b takes word b O + o of the sequence at (step, layer l, DROPOUT): kept, times 1 / (1 - p), if the word
-// is p 2^32 or more. Four uints come from one counter; a lane is a network, or a counter of one network.
+// is p 2^32 or more. Four words come from one counter; a lane is a network, or a counter of one network.
 template <int l, int rows>
 FN void dropout(const Work &k, int first) {
   constexpr int O = WIDTH[l + 1], Op = pad(O);
@@ -369,17 +125,6 @@ FN void dropout(const Work &k, int first) {
 }
 
 // ---- loss and the delta of the output layer; lanes are networks, or samples of one network ----
-
-#if WIDE
-typedef real one;  // a number of each network of the group
-FN v as_v(one x) { return all<v>(x); }
-FN one own(const real (&x)[NETWORKS]) { return x[0]; }
-#else
-typedef v one;
-FN v as_v(one x) { return x; }
-FN one own(const real (&x)[NETWORKS]) { return load<v>(x); }
-#endif
-FN one nought() { return all<one>(0); }
 
 constexpr double SCALE = LOSS_SUM ? 1.0 : 1.0 / OUTPUTS;
 
@@ -520,7 +265,7 @@ FN void finish(const Work &k, int at, v grad) {
 template <int l, int rows, bool last>
 FN void gradient(const Work &k, int first, const s *delta) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = pad(O), W = weight_of(l), at_bias = bias_of(l);
-  s *grad = k.m.grad, *sums = k.m.sums;
+  s *grad = k.m.grad, *partial = CHUNKED && BIAS == LAYER ? k.m.bias_sums + l * widest() : k.m.sums;
   product<I, O, rows>(
       [&](int i, int b) { return below_of<l>(k, first, b, i); }, [&](int b, int o) { return read(delta, b * Op + o); },
       [&](int i, int o) { return CHUNKED ? read(grad, W + i * Op + o) : all<v>(0); },
@@ -531,16 +276,16 @@ FN void gradient(const Work &k, int first, const s *delta) {
   if constexpr (BIAS == NONE || !TRAIN_BIAS) return;
   product<1, O, rows>(
       [&](int, int) { return all<v>(1); }, [&](int b, int o) { return read(delta, b * Op + o); },
-      [&](int, int o) { return CHUNKED ? read(BIAS == NEURON ? grad + at_bias : (k.m.bias_sums + l * widest()), o) : all<v>(0); },
+      [&](int, int o) { return CHUNKED ? read(BIAS == NEURON ? grad + at_bias : partial, o) : all<v>(0); },
       [&](int, int o, v sum) {
-        if constexpr (BIAS == LAYER) write(CHUNKED ? (k.m.bias_sums + l * widest()) : sums, o, sum);
+        if constexpr (BIAS == LAYER) write(partial, o, sum);
         else if constexpr (last) finish<false>(k, at_bias + o, sum);
         else write(grad, at_bias + o, sum);
       });
   if constexpr (BIAS == LAYER && last) {
     EACH(item, 1) {
       one sum = nought();
-      for (int o = 0; o < O; o++) sum = sum + (CHUNKED ? k.m.bias_sums + l * widest() : sums)[o];
+      for (int o = 0; o < O; o++) sum = sum + partial[o];
       finish<false>(k, at_bias, as_v(sum));
     }
     BARRIER
@@ -667,97 +412,12 @@ FN one step(const Work &k) {
   return loss + more;
 }
 
-// ---- which samples a step takes: position p = step BATCH + b of the endless row of passes (rng.samples) ----
-
-// Where a network stands in it; every thread of a team has its own.
-struct Clock {
-  uint32_t place[INDEXED], left[INDEXED], right[INDEXED];  // in the pass; digits: place = left * b + right
-  uint32_t size[INDEXED], a[INDEXED], b[INDEXED], key[INDEXED];
-  int64_t pass[INDEXED];
-};
-
-FN uint32_t key_of(const Work &k, const Clock &c, int n, int64_t ahead) {
-  return pass_key((uint32_t)k.job->seed, SHUFFLE == 2 ? EVERYBODY : k.g->id[n], c.pass[n] + ahead);
-}
-FN uint32_t root_up(uint32_t size) {  // the least whole number whose square is size or more
-  uint32_t root = 1;
-  while ((uint64_t)root * root < size) root++;
-  return root;
-}
-FN void set_clock(const Work &k, Clock &c, int n, int64_t size, int64_t step) {
-  c.size[n] = (uint32_t)size;
-  c.a[n] = root_up(c.size[n]);
-  c.b[n] = (c.size[n] + c.a[n] - 1) / c.a[n];
-  c.pass[n] = step * BATCH / size;
-  c.place[n] = (uint32_t)(step * BATCH % size);
-  c.left[n] = c.place[n] / c.b[n];
-  c.right[n] = c.place[n] % c.b[n];
-  c.key[n] = SHUFFLE ? key_of(k, c, n, 0) : 0;
-}
-
-// Fill the index of the next step. Lanes are networks, each at its own place, or places of one network.
-FN void draw(const Work &k, Clock &c) {
-  Group &g = *k.g;
-  auto row = [&](int n, uint32_t at) { return (int32_t)(ROWS ? k.job->rows[g.rows[n] + at] : at); };
-  if constexpr (GATHER) {
-    constexpr int Q = least(4, BATCH);
-    for (int n = 0; n < NETWORKS; n += VECTOR) {
-      const uints size = load<uints>(c.size + n), a = load<uints>(c.a + n), radix = load<uints>(c.b + n), one = all<uints>(1);
-      for (int b = 0; b < BATCH; b += Q) {
-        uints left[Q], right[Q], key[Q], found[Q];
-        for (int q = 0; q < least(Q, BATCH - b); q++) {
-          left[q] = load<uints>(c.left + n), right[q] = load<uints>(c.right + n), key[q] = load<uints>(c.key + n);
-          const uints next = load<uints>(c.place + n) + one, done = next >= size ? one : uints{};
-          const uints full = right[q] + one >= radix ? one : uints{};
-          found[q] = next - one;
-          store(c.left + n, done != 0 ? uints{} : left[q] + full);
-          store(c.right + n, (done | full) != 0 ? uints{} : right[q] + one);
-          store(c.place + n, done != 0 ? uints{} : next);
-          if (any(done)) {
-            for (int j = n; j < n + VECTOR; j++)
-              if (c.place[j] == 0) {
-                c.pass[j]++;
-                if (SHUFFLE) c.key[j] = key_of(k, c, j, 0);
-              }
-          }
-        }
-        for (int q = least(Q, BATCH - b); q < Q; q++) left[q] = left[0], right[q] = right[0], key[q] = key[0];
-        if (SHUFFLE) permute(left, right, key, size, a, radix, found);
-        for (int q = 0; q < least(Q, BATCH - b); q++) {
-          if (ROWS) for (int j = 0; j < VECTOR; j++) g.index[b + q][n + j] = row(n + j, ((uint32_t *)&found[q])[j]);
-          else store((uint32_t *)g.index[b + q] + n, found[q]);
-        }
-      }
-    }
-  } else if constexpr (OWN) {
-    EACH(item, cdiv(BATCH, VECTOR)) {
-      uints left[1], right[1], key[1], found[1];
-      for (int j = 0; j < VECTOR; j++) {
-        uint32_t place = c.place[0] + least(item * VECTOR + j, BATCH - 1), ahead = place / c.size[0];
-        place -= ahead * c.size[0];
-        ((uint32_t *)found)[j] = place;
-        ((uint32_t *)left)[j] = place / c.b[0];
-        ((uint32_t *)right)[j] = place % c.b[0];
-        ((uint32_t *)key)[j] = SHUFFLE && ahead ? key_of(k, c, 0, ahead) : c.key[0];
-      }
-      if (SHUFFLE)
-        permute(left, right, key, all<uints>(c.size[0]), all<uints>(c.a[0]), all<uints>(c.b[0]), found);
-      for (int j = 0; j < least(VECTOR, BATCH - item * VECTOR); j++)
-        g.index[item * VECTOR + j][0] = row(0, ((uint32_t *)found)[j]);
-    }
-    BARRIER
-    uint32_t place = c.place[0] + BATCH, ahead = place / c.size[0];
-    c.place[0] = place - ahead * c.size[0];
-    if (ahead && SHUFFLE) c.key[0] = key_of(k, c, 0, ahead);
-    c.pass[0] += ahead;
-  }
-}
-
 // ---- a call: `who` into the group, steps, and back ----
 
 // The rows of the networks `who` into the group, and back where `keep` says so; in Job's rows nothing is padded.
 FN void fetch(const Work &k, const int64_t *who) {
-  for (int slot = 0; slot <= SLOTS; slot++) copy_in(k.m.row + slot * P, slot ? k.job->slots[slot - 1] : k.job->params, who);
+  for (int slot = 0; slot <= SLOTS; slot++)
+    copy_in(k.m.row + slot * P, slot ? k.job->slots[slot - 1] : k.job->params, who);
   BARRIER
 }
 FN void give_back(const Work &k, const int64_t *who, const bool *keep) {
@@ -769,15 +429,17 @@ FN void begin(const Work &k, const int64_t *who) {
   Group &g = *k.g;
   const Job &job = *k.job;
   EACH(n, NETWORKS) {
-    int64_t at = who[n], place = job.position[at];
+    int64_t at = who[n];
     for (int h = 0; h < HYPERS; h++) g.typed[h][n] = (real)(g.hyper[h][n] = job.hyper[h][at]);
     for (int c = 0; c < COLUMNS; c++) g.columns[c][n] = job.columns[c][at];
-    g.now[n] = (double)job.step[at];
-    g.end[n] = (double)job.end[at];
-    g.id[n] = (uint32_t)job.ids[at];
-    g.step[n] = (uint32_t)job.step[at];
-    g.base[n] = place * job.samples;
-    g.rows[n] = place * job.longest;
+    g.now[n] = TIMED ? (double)job.step[at] : 0;
+    g.end[n] = TIMED ? (double)job.end[at] : 0;
+    if (OWN || DROPOUT >= 0) g.id[n] = (uint32_t)job.ids[at];
+    if (DROPOUT >= 0) g.step[n] = (uint32_t)job.step[at];
+    if (OWN || SAMPLE_WEIGHT == 2) {
+      g.base[n] = job.position[at] * job.samples;
+      g.rows[n] = job.position[at] * job.longest;
+    }
     if (CLASS_WEIGHT)
       for (int o = 0; o < OUTPUTS; o++)
         ((real *)k.m.class_weight)[o * NETWORKS + n] = (real)job.class_weight[at * OUTPUTS + o];
@@ -798,7 +460,8 @@ FN void train(Work k, const int64_t *who, const int64_t *left, const int32_t *ta
   fetch(k, who);
   for (int n = 0; n < NETWORKS; n++) {
     faulty[n] = -1;
-    if (OWN && n < INDEXED) set_clock(k, clock, n, ROWS ? job.sizes[job.position[who[n]]] : job.samples, job.step[who[n]]);
+    const int64_t at = who[n];
+    if (OWN && n < INDEXED) set_clock(k, clock, n, ROWS ? job.sizes[job.position[at]] : job.samples, job.step[at]);
   }
   if (!MOVING) rates(k);
   for (int n = 0; n < NETWORKS; n++) ((real *)&total)[n] = job.total[who[n]];
@@ -829,7 +492,11 @@ FN void train(Work k, const int64_t *who, const int64_t *left, const int32_t *ta
       keep[n] = through && faulty[n] < 0 && !job.check;
       any_kept = any_kept || keep[n];
       EACH(item, through) {
-        job.taken[who[n]] = faulty[n] < 0 ? done : -faulty[n];
+        if (job.check) job.taken[who[n]] = done;
+        if (faulty[n] >= 0) {
+          job.taken[who[n]] = -faulty[n];
+          __atomic_add_fetch(k.faults, 1, __ATOMIC_RELAXED);
+        }
         if (!keep[n]) continue;
         job.step[who[n]] += done;
         job.loss[who[n]] = ((real *)&loss)[n];

@@ -1,0 +1,263 @@
+// Where the numbers of a group of networks stand, what a call is given, and how rows and samples get in and out.
+#pragma once
+#include "arithmetic.h"
+#include "random.h"
+
+// ---- a number of one network, s in memory and v in lanes, at element j of an array ----
+
+#if WIDE
+typedef real s;                 // lanes are outputs: NL neighbouring elements make a v
+constexpr int NL = VECTOR, NETWORKS = 1;
+FN v get(const s *p, int j) { return all<v>(p[j]); }
+FN v read(const s *p, int j) { return load<v>(p + j); }
+FN void write(s *p, int j, v x) { store<v>(p + j, x); }
+#else
+typedef v s;                    // lanes are networks
+constexpr int NL = 1, NETWORKS = VECTOR * PARTS;
+FN v get(const s *p, int j) { return p[j]; }
+FN v read(const s *p, int j) { return p[j]; }
+FN void write(s *p, int j, v x) { p[j] = x; }
+#endif
+
+constexpr int cdiv(int a, int b) { return (a + b - 1) / b; }
+constexpr int least(int a, int b) { return a < b ? a : b; }
+constexpr int most(int a, int b) { return a > b ? a : b; }
+constexpr int pad(int width) { return cdiv(width, NL) * NL; }
+
+// ---- where everything stands ----
+
+enum Bias { NEURON, LAYER, NONE };
+constexpr int L = LAYERS, OUTPUTS = WIDTH[L];
+constexpr int bias_size(int l) { return BIAS == NEURON ? WIDTH[l + 1] : BIAS == LAYER ? 1 : 0; }
+constexpr int row_of(int l) {  // of layer l in a row of parameters, as spec.layout has it
+  int n = 0;
+  for (int k = 0; k < l; k++) n += WIDTH[k] * WIDTH[k + 1] + bias_size(k);
+  return n;
+}
+constexpr int weight_of(int l) {  // and here, with every row of a weight padded to whole v
+  int n = 0;
+  for (int k = 0; k < l; k++) n += WIDTH[k] * pad(WIDTH[k + 1]) + pad(bias_size(k));
+  return n;
+}
+constexpr int bias_of(int l) { return weight_of(l) + WIDTH[l] * pad(WIDTH[l + 1]); }
+constexpr bool is_weight(int at) {
+  for (int l = 0; l < LAYERS; l++)
+    if (at < bias_of(l) + pad(bias_size(l))) return at < bias_of(l);
+  return false;
+}
+constexpr int outs_of(int l) {  // the outs of layer l, CHUNK samples
+  int n = 0;
+  for (int k = 0; k < l; k++) n += CHUNK * pad(WIDTH[k + 1]);
+  return n;
+}
+constexpr int widest() {
+  int n = 0;
+  for (int l = 0; l < L; l++) n = most(n, pad(WIDTH[l + 1]));
+  return n;
+}
+constexpr int turned_size() {
+  int n = 0;
+  for (int l = 1; l < L; l++) n = most(n, pad(WIDTH[l]) * WIDTH[l + 1]);
+  return n;
+}
+
+constexpr int P = weight_of(L), ACTS = outs_of(L);
+constexpr bool GATHER = OWN && !WIDE && NETWORKS > 1;  // lanes with samples of their own: copied side by side
+constexpr bool CHUNKED = CHUNK < BATCH, KEEP_GRAD = CHUNKED || CLIP_NORM >= 0, WEIGHTED = SAMPLE_WEIGHT || CLASS_WEIGHT;
+constexpr int TARGETS = CLASSES ? 1 : OUTPUTS, INDEXED = GATHER ? NETWORKS : 1;
+
+// The numbers of a group, one after the other, each array a whole number of v.
+struct Memory {
+  s *row;       // (1 + SLOTS, P): parameters, then slots
+  s *grad;      // (P)
+  s *x, *y;     // (CHUNK, I), (CHUNK, TARGETS): gathered samples
+  s *nets, *outs, *belows, *masks;  // (CHUNK, O) per layer
+  s *delta, *below;                 // (CHUNK, widest)
+  s *turned;    // a weight with lanes along its inputs
+  s *sums;      // (widest): of columns
+  s *bias_sums; // (L, widest): of deltas, where one bias serves a layer and the batch comes in chunks
+  s *error, *share;                 // (BATCH)
+  s *class_weight;                  // (OUTPUTS)
+};
+
+FN int64_t layout(Memory &m, s *base) {
+  int64_t at = 0;
+  auto take = [&](int64_t size) {
+    s *p = base + at;
+    at += (size + VECTOR - 1) / VECTOR * VECTOR;
+    return p;
+  };
+  m.row = take((int64_t)(1 + SLOTS) * P);
+  m.grad = take(KEEP_GRAD ? P : 0);
+  m.x = take(GATHER ? CHUNK * WIDTH[0] : 0);
+  m.y = take(GATHER ? CHUNK * TARGETS : 0);
+  m.outs = take(ACTS);
+  m.nets = take(KEEP_NETS ? ACTS : 0);
+  m.belows = take(DROPOUT >= 0 ? ACTS : 0);
+  m.masks = take(DROPOUT >= 0 ? ACTS : 0);
+  m.delta = take(CHUNK * widest());
+  m.below = take(CHUNK * widest());
+  m.turned = take(NL > 1 ? turned_size() : 0);
+  m.sums = take(widest());
+  m.bias_sums = take(CHUNKED && BIAS == LAYER ? L * widest() : 0);
+  m.error = take(BATCH);
+  m.share = take(WEIGHTED ? BATCH : 0);
+  m.class_weight = take(CLASS_WEIGHT ? OUTPUTS : 0);
+  return at;
+}
+
+// What a call of the engine is given; the arrays are TrainState's and Dataset's, N networks and M samples.
+struct Job {
+  real *params, *slots[SLOTS + 1];                      // (N, row_of(L))
+  const double *hyper[HYPERS + 1];                      // (N)
+  double *columns[COLUMNS + 1];                         // (N)
+  const double *class_weight;                           // (N, O)
+  const int64_t *ids, *position, *limit, *end;          // (N)
+  int64_t *step;                                        // (N)
+  const int8_t *status;                                 // (N)
+  real *loss, *total;                                   // (N)
+  const real *inputs;                                   // (M, I) or (N, M, I)
+  const real *targets;                                  // (M, O) or (N, M, O)
+  const int64_t *classes;                               // (M) or (N, M)
+  const real *weights;                                  // (M) or (N, M)
+  const int64_t *rows, *sizes;                          // (N, longest), (N)
+  int64_t count, samples, longest, seed, steps, threads, check;
+  int64_t *taken;  // (N): -t where a number was not finite after step t; with `check` steps taken elsewhere
+  real *outs;      // (N, M, O): of predict
+};
+
+// What the networks of a group are besides their numbers.
+struct alignas(64) Group {
+  double hyper[HYPERS + 1][NETWORKS], columns[COLUMNS + 1][NETWORKS], now[NETWORKS], end[NETWORKS];
+  real typed[HYPERS + 1][NETWORKS], rate[RATES][NETWORKS];
+  uint32_t id[NETWORKS], step[NETWORKS];
+  int64_t base[NETWORKS], rows[NETWORKS];  // where a network's own samples, and its row of Job.rows, begin
+  int32_t index[BATCH][INDEXED];           // the samples of this step
+};
+
+// A number of each network, as v.
+FN v spread(const real (&x)[NETWORKS]) { return WIDE ? all<v>(x[0]) : load<v>(x); }
+
+// One v per group: lanes as networks, or the same number in all lanes.
+typedef struct {
+  Memory m;
+  Group *g;
+  const Job *job;
+  const int32_t *index;  // (BATCH, INDEXED)
+  int64_t *faults;       // networks with a number that was not finite
+} Work;
+
+// ---- samples: where the inputs, targets and weight of slot b of this step stand ----
+
+FN int64_t sample(const Work &k, int b, int n, bool own) {
+  int64_t at = k.index[b * INDEXED + (INDEXED > 1 ? n : 0)];
+  return own ? k.g->base[n] + at : at;
+}
+FN const real *inputs_of(const Work &k, int b, int n = 0) {
+  return k.job->inputs + sample(k, b, n, OWN_INPUTS) * WIDTH[0];
+}
+FN real target_of(const Work &k, int b, int n, int o) {
+  int64_t at = sample(k, b, n, OWN_INPUTS);
+  return CLASSES ? (real)k.job->classes[at] : k.job->targets[at * OUTPUTS + o];
+}
+FN real weight_of_sample(const Work &k, int b, int n) {
+  return SAMPLE_WEIGHT ? k.job->weights[sample(k, b, n, SAMPLE_WEIGHT == 2)] : real(1);
+}
+
+#if WIDE
+FN void copy_in(s *to, const real *rows, const int64_t *who) {
+  const real *from = rows + who[0] * row_of(L);
+  for (int l = 0; l < L; l++) {
+    const int O = WIDTH[l + 1], Op = pad(O), bias = bias_size(l);
+    EACH(i, WIDTH[l] + (bias > 0)) {
+      const int width = i < WIDTH[l] ? O : bias;
+      for (int o = 0; o < pad(width); o++)
+        to[weight_of(l) + i * Op + o] = o < width ? from[row_of(l) + i * O + o] : 0;
+    }
+  }
+}
+FN void copy_out(real *rows, const s *from, const int64_t *who, const bool *keep) {
+  real *to = rows + who[0] * row_of(L);
+  for (int l = 0; l < L && keep[0]; l++) {
+    const int O = WIDTH[l + 1], Op = pad(O), bias = bias_size(l);
+    EACH(i, WIDTH[l] + (bias > 0)) {
+      const int width = i < WIDTH[l] ? O : bias;
+      for (int o = 0; o < width; o++) to[row_of(l) + i * O + o] = from[weight_of(l) + i * Op + o];
+    }
+  }
+}
+template <int rows, bool targets = true>
+FN void gather(const Work &, int) {}
+#else
+// `count` numbers of each of NETWORKS rows, side by side: element i of row n in lane n of to[i]; and back, but for rows
+// that are null.
+template <int n>
+FN void interleave_square(real *to, const real *const *from, int first) {
+  for (int part = 0; part < PARTS; part++) {
+    native r[VECTOR];
+    UNROLL for (int i = 0; i < VECTOR; i++) r[i] = load_part<native, n>(from[part * VECTOR + i] + first);
+    transpose(r);
+    UNROLL for (int i = 0; i < n; i++) store(to + (first + i) * NETWORKS + part * VECTOR, r[i]);
+  }
+}
+template <int n>
+FN void separate_square(real *const *to, const real *from, int first) {
+  for (int part = 0; part < PARTS; part++) {
+    native r[VECTOR];
+    UNROLL for (int i = 0; i < VECTOR; i++)
+      r[i] = i < n ? load<native>(from + (first + i) * NETWORKS + part * VECTOR) : native{};
+    transpose(r);
+    UNROLL for (int i = 0; i < VECTOR; i++)
+      if (to[part * VECTOR + i]) store_part<native, n>(to[part * VECTOR + i] + first, r[i]);
+  }
+}
+template <int count>
+FN void interleave(real *to, const real *const *from) {
+  for (int i = 0; i + VECTOR <= count; i += VECTOR) interleave_square<VECTOR>(to, from, i);
+  if constexpr (count % VECTOR) interleave_square<count % VECTOR>(to, from, count - count % VECTOR);
+}
+template <int count>
+FN void separate(real *const *to, const real *from) {
+  for (int i = 0; i + VECTOR <= count; i += VECTOR) separate_square<VECTOR>(to, from, i);
+  if constexpr (count % VECTOR) separate_square<count % VECTOR>(to, from, count - count % VECTOR);
+}
+FN void copy_in(s *to, const real *rows, const int64_t *who) {
+  constexpr int size = row_of(L);
+  const real *from[NETWORKS];
+  for (int n = 0; n < NETWORKS; n++) from[n] = rows + who[n] * size;
+  interleave<size>((real *)to, from);
+}
+FN void copy_out(real *rows, const s *from, const int64_t *who, const bool *keep) {
+  constexpr int size = row_of(L);
+  real *to[NETWORKS];
+  for (int n = 0; n < NETWORKS; n++) to[n] = keep[n] ? rows + who[n] * size : nullptr;
+  separate<size>(to, (const real *)from);
+}
+
+template <int rows, bool targets = true>
+FN void gather(const Work &k, int first) {
+  if constexpr (GATHER) {
+    for (int b = 0; b < rows; b++) {
+      const real *from[NETWORKS];
+      for (int n = 0; n < NETWORKS; n++) from[n] = inputs_of(k, first + b, n);
+      interleave<WIDTH[0]>((real *)(k.m.x + b * WIDTH[0]), from);
+      real *y = (real *)(k.m.y + b * TARGETS);
+      for (int o = 0; o < TARGETS && targets; o++)
+        for (int n = 0; n < NETWORKS; n++) y[o * NETWORKS + n] = target_of(k, first + b, n, o);
+    }
+  }
+}
+#endif
+
+// ---- one, a number of each network of the group: what lanes have to share in WIDE ----
+
+#if WIDE
+typedef real one;  // a number of each network of the group
+FN v as_v(one x) { return all<v>(x); }
+FN one own(const real (&x)[NETWORKS]) { return x[0]; }
+#else
+typedef v one;
+FN v as_v(one x) { return x; }
+FN one own(const real (&x)[NETWORKS]) { return load<v>(x); }
+#endif
+FN one nought() { return all<one>(0); }
