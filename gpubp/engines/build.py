@@ -25,7 +25,7 @@ from ..errors import EngineError
 SOURCES = Path(__file__).parent.parent / "kernel"
 ARCH = "native"
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off",
-         "-Wno-psabi", "-pthread")  # fmt: skip
+         "-w", "-pthread")  # fmt: skip
 COMPILERS = ("g++", "clang++", "c++")
 
 # What the compiler makes of this processor: the bytes of a vector register that it multiplies and adds in one go.

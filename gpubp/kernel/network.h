@@ -111,7 +111,7 @@ FN void dropout(const Work &k, int first) {
         for (int q = 0; q < 4; q++) {
           int n = WIDE ? 0 : part * VECTOR + j, at = 4 * (begin / 4 + (WIDE ? item * VECTOR + j : item)) + q;
           if (at < begin || at >= end) continue;
-          double chance = g.hyper[DROPOUT][n];
+          double chance = g.hyper[most(DROPOUT, 0)][n];
           double threshold = (chance * 4294967296.0 + 4503599627370496.0) - 4503599627370496.0;  // rounded
           bool kept = ((const uint32_t *)&four.word[q])[j] >= threshold;
           real factor = kept ? (real)(1 / (1 - chance)) : 0;
@@ -176,8 +176,8 @@ FN void loss_and_delta(const Work &k, int first) {
     auto put = [&](int o, v x) {
       if constexpr (WIDE) {
         for (int j = 0; j < VECTOR; j++)
-          if (b + j < rows) delta[(b + j) * Op + o] = ((const real *)&x)[j];
-      } else delta[b * Op + o] = x;
+          if (b + j < rows) ((real *)delta)[(b + j) * Op + o] = ((const real *)&x)[j];
+      } else write(delta, b * Op + o, x);
     };
     auto target = [&](int o) {
       if constexpr (WIDE) return lanes_by([&](int j) { return target_of(k, first + sample_in(j), 0, o); });
@@ -186,7 +186,7 @@ FN void loss_and_delta(const Work &k, int first) {
     };
     v share = all<v>(real(SCALE / BATCH)), error = all<v>(0);
     if constexpr (WEIGHTED && WIDE) share = lanes_by([&](int j) { return k.m.share[first + sample_in(j)]; });
-    else if constexpr (WEIGHTED) share = k.m.share[first + b];
+    else if constexpr (WEIGHTED) share = get(k.m.share, first + b);
     if constexpr (CLASSES) {
       v top = pick(outs, 0), total = all<v>(0), own = all<v>(0), mine = target(0);
       for (int o = 1; o < OUTPUTS; o++) top = max_(top, pick(outs, o));
@@ -224,8 +224,8 @@ FN void loss_and_delta(const Work &k, int first) {
     error = error * share;
     if constexpr (WIDE) {
       for (int j = 0; j < VECTOR; j++)
-        if (b + j < rows) k.m.error[first + b + j] = ((const real *)&error)[j];
-    } else k.m.error[first + b] = error;
+        if (b + j < rows) ((real *)k.m.error)[first + b + j] = ((const real *)&error)[j];
+    } else write(k.m.error, first + b, error);
   }
   BARRIER
 }
