@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 import gpubp
-from gpubp.engines import eager
+from gpubp.engines import build, cpu, eager
+from gpubp.engines.program import Layout
+from gpubp.errors import EngineError
 from gpubp.state import TrainState
 
 INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
@@ -165,12 +169,13 @@ def start(population: gpubp.Population, data: gpubp.Dataset, **settings: Any) ->
 
 
 def train(
-    population: gpubp.Population, data: gpubp.Dataset, cuts: Sequence[int] | None = None, **settings: Any
-) -> TrainState:
-    """Trained by the eager engine from its first to its last step, in calls of `cuts` steps each."""
+    population: gpubp.Population, data: gpubp.Dataset, cuts: Sequence[int] | None = None, engine: Any = eager,
+    **settings: Any,
+) -> TrainState:  # fmt: skip
+    """Trained by an engine from its first to its last step, in calls of `cuts` steps each."""
     state = start(population, data, **settings)
     for steps in cuts or [int(state.end.max())]:
-        eager.run(state, data, steps)
+        engine.run(state, data, steps)
     return state
 
 
@@ -179,3 +184,49 @@ def one_step(spec: gpubp.NetworkSpec, params: Tensor, inputs: Tensor, target: Te
     ids = torch.arange(len(params))
     settings = {"optimizer": "sgd", "lr": 1.0, "batch_size": inputs.shape[1], "steps": 1, "shuffle": "none", **settings}
     return train(gpubp.Population(spec, params, 5, ids), gpubp.Dataset(inputs, target), **settings)
+
+
+def copied(state: TrainState) -> TrainState:
+    """The same networks, with numbers of their own."""
+    return state.rows(torch.arange(len(state.step)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For modules that import it: kernels are kept in a directory of this test run; a named skip without a compiler."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "GPUBP_CACHE" not in os.environ:
+            patch.setenv("GPUBP_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
+        try:
+            build.vector_bytes()
+        except EngineError as error:
+            pytest.skip(str(error))
+        yield
+
+
+def layouts(dtype: torch.dtype, batch: int) -> dict[str, Layout | None]:
+    """Every kind of layout of the compiled engine by its name; the rule's own is None."""
+    lanes = build.vector_bytes() // dtype.itemsize
+    room = 24 if build.vector_bytes() == 64 else 12
+    piece = max(1, batch // 2 + 1)
+    return {
+        "chosen": None,
+        "networks": Layout(lanes, accumulators=room),
+        "outputs": Layout(lanes, wide=True, accumulators=room),
+        "one number": Layout(1),
+        "three registers": Layout(lanes, parts=3, accumulators=room // 3),
+        "networks, half a register": Layout(max(1, lanes // 2)),
+        "outputs, half a register": Layout(max(1, lanes // 2), wide=True),
+        "networks in chunks": Layout(lanes, chunk=piece, accumulators=room),
+        "outputs in chunks": Layout(lanes, wide=True, chunk=piece, accumulators=room),
+        "team": Layout(lanes, wide=True, team=True, accumulators=room),
+        "team in chunks": Layout(lanes, wide=True, team=True, chunk=piece, accumulators=room),
+    }
+
+
+@contextmanager
+def laid_out(layout: Layout | None) -> Iterator[None]:
+    """The compiled engine with this layout for a while."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "LAYOUT", layout)
+        yield

@@ -1,0 +1,251 @@
+"""The compiled engine against eager, its definition: every row of every table, every setting, every kind of data.
+
+A table of cases walks all of them at once, each axis at its own stride, so that every row meets many others.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+import gpubp
+from gpubp.engines import cpu, eager
+from gpubp.state import TrainState
+
+from .helpers import (
+    LOGITS,
+    compiled,  # noqa: F401
+    copied,
+    generator,
+    laid_out,
+    layouts,
+    population,
+    same_bits,
+    samples,
+    start,
+    train,
+)
+from .tolerances import COMPILED_TRAINING, TRAINING, compiled_step
+
+COUNT, SAMPLES, BATCH, STEPS = 19, 23, 6, 20  # networks fill registers of 8 and 16 lanes, and leave some over
+ACTIVATIONS, LOSSES, OPTIMIZERS = (tuple(table) for table in (gpubp.ACTIVATIONS, gpubp.LOSSES, gpubp.OPTIMIZERS))
+SCHEDULES = tuple(name for name, rule in gpubp.SCHEDULES.items() if not rule.events)
+DTYPES = (torch.float64, torch.float32)
+KINKED = ("relu", "leaky_relu", "selu", "hard_tanh", "mean_absolute_error", "quantile", "hinge", "lion")
+BIASES = (("neuron", True), ("layer", True), ("none", True), ("neuron", False), ("layer", False))
+SWITCHES: tuple[dict[str, float], ...] = (
+    {},
+    {"dropout": 0.4},
+    {"clip_value": 0.05},
+    {"clip_norm": 0.3},
+    {"l1": 0.02},
+    {"l2": 0.1},
+    {"weight_decay": 0.2},
+    {"dropout": 0.3, "clip_value": 0.2, "clip_norm": 0.5, "l1": 0.01, "l2": 0.05, "weight_decay": 0.1},
+)
+KINDS = ("shared", "rows", "own", "own rows")
+WEIGHTS = ("", "one weight", "own weights")
+SHUFFLES = ("network", "shared", "none")
+LAYOUTS = ("chosen", "outputs", "one number", "networks in chunks", "one number", "outputs in chunks", "team")
+WIDTHS = ((3, 5, 2), (7, 3), (2, 2, 2), (4, 17, 3), (5, 3, 2), (3, 3, 4, 2), (6, 4, 2))
+SIZES = {  # of what optimizers, schedules and losses have; `each` gives every network one near it
+    "lr": 0.02, "momentum": 0.8, "eps": 0.02, "alpha": 0.8, "rho": 0.8, "beta1": 0.8, "beta2": 0.9,
+    "momentum_decay": 0.1, "step_size": 7.0, "gamma": 0.8, "eta_min": 0.001, "pct_start": 0.3, "div_factor": 5.0,
+    "final_div_factor": 10.0, "timescale": 5.0, "delta": 0.5, "quantile": 0.4, "warmup": 5.0, "warmup_start": 0.3,
+    "label_smoothing": 0.3,
+}  # fmt: skip
+CASES = 30
+COUNTED = ("step", "status", "diverged_step")
+
+
+class Case(NamedTuple):
+    """What is trained, on what, and how; layout: a name of helpers.layouts."""
+
+    spec: gpubp.NetworkSpec
+    dtype: torch.dtype
+    kind: str
+    weight: str
+    layout: str
+    settings: dict[str, Any]
+
+    @property
+    def smooth(self) -> bool:
+        return not {*self.spec.activations, self.spec.loss, self.settings["optimizer"]} & {*KINKED}
+
+    def population(self, ids: range | list[int] = range(COUNT)) -> gpubp.Population:
+        return population(self.spec, ids=ids, dtype=self.dtype)
+
+    def data(self, rows: range | list[int] = range(COUNT)) -> gpubp.Dataset:
+        """The data of the networks `rows`."""
+        own, which, source = "own" in self.kind, list(rows), generator(3)
+        inputs, target = samples(self.spec, *(COUNT, SAMPLES) if own else (SAMPLES,), dtype=self.dtype)
+        weight = torch.rand(COUNT, SAMPLES, generator=source, dtype=torch.float64).to(self.dtype) + 0.1
+        index = [torch.randperm(SAMPLES, generator=source)[: 1 + (5 * n) % SAMPLES] for n in range(COUNT)]
+        return gpubp.Dataset(
+            inputs[which] if own else inputs,
+            target[which] if own else target,
+            [index[n] for n in which] if "rows" in self.kind else None,
+            None if not self.weight else weight[0 if self.weight == "one weight" else which],
+        )
+
+    def of(self, rows: list[int]) -> dict[str, Any]:
+        """The settings of the networks `rows`."""
+        columns = (*SIZES, *SWITCHES[-1], "steps", "class_weight")
+        return {
+            name: [value[n] for n in rows] if name in columns and isinstance(value, list) else
+            value[rows] if isinstance(value, Tensor) else value
+            for name, value in self.settings.items()
+        }  # fmt: skip
+
+
+def each(size: float) -> list[float]:
+    """A number near `size` for every network."""
+    return [size * (0.6 + 0.4 * ((7 * n) % COUNT) / COUNT) for n in range(COUNT)]
+
+
+def topology(number: int) -> tuple[tuple[int, ...], str]:
+    """Widths and loss of a case."""
+    return WIDTHS[number % len(WIDTHS)], LOSSES[(number + number // 10) % len(LOSSES)]
+
+
+def case(number: int) -> Case:
+    """One of CASES; float64 and float32 take turns, and each walks the activations."""
+    widths, loss = topology(number)
+    before = [topology(n) for n in range(number % 2, number, 2)]
+    deep, free = sum(len(each) > 2 for each, _ in before), sum(each not in LOGITS for _, each in before)
+    optimizer, schedule = OPTIMIZERS[number % len(OPTIMIZERS)], SCHEDULES[(number + number // 6) % len(SCHEDULES)]
+    bias, trained = BIASES[(number + number // 5) % len(BIASES)]
+    hidden = tuple(ACTIVATIONS[(deep + 8 * layer) % len(ACTIVATIONS)] for layer in range(len(widths) - 2))
+    output = "identity" if loss in LOGITS else ACTIVATIONS[(free + 7 * (number % 2)) % len(ACTIVATIONS)]
+    spec = gpubp.NetworkSpec(widths, hidden or "tanh", output, loss, bias, trained)
+    layout, layerwise = LAYOUTS[(number + number // 14) % len(LAYOUTS)], number % 4 == 3
+    switches = dict(SWITCHES[(3 * number + number // 8) % len(SWITCHES)])
+    if layerwise:
+        switches.pop("clip_norm", None)
+        layout = {"networks in chunks": "chosen", "outputs in chunks": "outputs"}.get(layout, layout)
+    known = gpubp.TrainConfig(optimizer, schedule=schedule, steps=1).defaults(loss)
+    names = [name for name in SIZES if name in known]
+    if number % 3:
+        names = [name for name in names if not name.startswith("warmup")]
+    settings = {name: each(size) for name, size in switches.items()} | {name: each(SIZES[name]) for name in names}
+    if loss == "cross_entropy":
+        settings["class_weight"] = torch.rand(COUNT, widths[-1], generator=generator(2)) + 0.1
+        if number % 2:
+            del settings["label_smoothing"], settings["class_weight"]
+    settings |= {
+        "optimizer": optimizer, "schedule": schedule, "batch_size": BATCH, "shuffle": SHUFFLES[number % 3],
+        "update_order": "layerwise" if layerwise else "simultaneous",
+        "steps": [STEPS - (3 * n) % 17 for n in range(COUNT)] if number % 4 < 2 else STEPS,
+    }  # fmt: skip
+    kind, weight = KINDS[(number + number // 4) % 4], WEIGHTS[(number + number // 9) % 3]
+    return Case(spec, DTYPES[number % 2], kind, weight, layout, settings)
+
+
+def numbers(state: TrainState) -> dict[str, Tensor]:
+    """Everything that an engine advances."""
+    found = {"params": state.population.params, **{f"slot {i}": slot for i, slot in enumerate(state.slots)}}
+    found |= {f"column {name}": column for name, column in state.columns.items()}
+    return found | {name: getattr(state, name) for name in ("loss", "total", *COUNTED)}
+
+
+def differences(one: TrainState, rows: list[int], other: TrainState, others: list[int]) -> list[str]:
+    """What differs in one bit between networks of two states."""
+    mine, theirs = numbers(one), numbers(other)
+    assert mine.keys() == theirs.keys()
+    return [name for name in mine if not same_bits(mine[name][rows], theirs[name][others])]
+
+
+def close(mine: TrainState, theirs: TrainState, tolerance: dict[str, float], where: Tensor | None = None) -> None:
+    """Equal counts, and numbers that are close; of the params only those in `where`."""
+    for (name, one), (_, other) in zip(numbers(mine).items(), numbers(theirs).items()):
+        if name in COUNTED:
+            assert torch.equal(one, other), name
+            continue
+        if name == "params" and where is not None:
+            one, other = one[where], other[where]
+        allowed = tolerance if one.dtype == mine.loss.dtype else compiled_step(torch.finfo(one.dtype).eps, 1, 1)
+        torch.testing.assert_close(one, other, **allowed, equal_nan=True, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def decided(before: TrainState, after: TrainState, tolerance: dict[str, float]) -> Tensor:
+    """Where lion's direction, the sign of what `share` is here, does not hang on a rounding."""
+    beta1, beta2 = (before.hyper[name].to(before.loss.dtype) for name in ("beta1", "beta2"))
+    old, new = before.slots[0], after.slots[0]
+    share = beta1 * old + (1 - beta1) * (new - beta2 * old) / (1 - beta2)
+    sure = (share.abs() > 10 * tolerance["atol"]) | ((old == 0) & (new == 0))
+    assert sure.double().mean() > 0.95
+    return sure
+
+
+def test_the_cases_hold_every_row_of_every_table() -> None:
+    cases = [case(number) for number in range(CASES)]
+    settings = [each.settings for each in cases]
+    for dtype in DTYPES:
+        hidden = {name for each in cases if each.dtype == dtype for name in each.spec.activations}
+        assert hidden == {*ACTIVATIONS}, f"{dtype}: {set(ACTIVATIONS) - hidden}"
+    assert {name for each in cases for name in each.spec.activations[:-1]} == {*ACTIVATIONS}
+    assert {each.spec.loss for each in cases} == {*LOSSES}
+    assert {each.spec.activations[-1] for each in cases} == {*ACTIVATIONS}
+    assert {each["optimizer"] for each in settings} == {*OPTIMIZERS}
+    assert {each["schedule"] for each in settings} == {*SCHEDULES}
+    assert {(each.spec.bias, each.spec.train_bias) for each in cases} == {*BIASES}
+    assert {each.kind for each in cases} == {*KINDS}
+    assert {each.weight for each in cases} == {*WEIGHTS}
+    assert {each.layout for each in cases} == {*LAYOUTS}
+    given = {name for each in settings for name in each}
+    assert {*SIZES, *SWITCHES[-1], "class_weight"} <= given
+
+
+@pytest.mark.parametrize("number", range(CASES))
+def test_each_step_is_eagers_from_the_same_numbers(number: int) -> None:
+    own = case(number)
+    data, theirs = own.data(), start(own.population(), own.data(), **own.settings)
+    terms = max(*own.spec.widths, BATCH, 0 if "clip_norm" not in own.settings else theirs.population.params.shape[1])
+    tolerance = compiled_step(torch.finfo(own.dtype).eps, terms, len(own.spec.widths) - 1)
+    with laid_out(layouts(own.dtype, BATCH)[own.layout]):
+        for _ in range(STEPS):
+            before, mine = copied(theirs), copied(theirs)
+            cpu.run(mine, data, 1)
+            eager.run(theirs, data, 1)
+            running = (theirs.step > before.step).nonzero().squeeze(1)
+            assert len(running)
+            if own.settings["optimizer"] == "lion":
+                before, now = before.rows(running), theirs.rows(running)
+                close(mine.rows(running), now, tolerance, decided(before, now, tolerance))
+            else:
+                close(mine, theirs, tolerance)
+    assert not theirs.population.params.equal(own.population().params)
+    assert torch.equal(theirs.step, theirs.end)
+
+
+@pytest.mark.parametrize("number", [n for n in range(0, CASES, 2) if case(n).smooth])
+def test_twenty_steps_in_float64_are_eagers(number: int) -> None:
+    own = case(number)
+    data = own.data()
+    with laid_out(layouts(own.dtype, BATCH)[own.layout]):
+        mine = train(own.population(), data, engine=cpu, **own.settings)
+    close(mine, train(own.population(), data, **own.settings), COMPILED_TRAINING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(CASES, 8 * CASES))
+def test_each_step_is_eagers_in_many_more_cases(number: int) -> None:
+    test_each_step_is_eagers_from_the_same_numbers(number)
+
+
+def test_networks_on_a_plateau_learn_as_by_eager() -> None:
+    spec = gpubp.NetworkSpec((3, 6, 2), "tanh")
+    networks, data = population(spec, COUNT), gpubp.Dataset(*samples(spec, SAMPLES))
+    config = gpubp.TrainConfig(
+        "momentum", lr=each(0.3), schedule="plateau", plateau_patience=0, plateau_factor=0.5, plateau_min_lr=0.01,
+        batch_size=BATCH, epochs=30, evaluate_every=1, warmup=4,
+    )  # fmt: skip
+    mine, theirs = (gpubp.train(networks, data, config, engine=name) for name in ("cpu", "eager"))
+    assert len(theirs.state.plateau["scale"].unique()) > 3, "the plateau did something"
+    assert torch.equal(mine.state.plateau["scale"], theirs.state.plateau["scale"])
+    torch.testing.assert_close(mine.population.params, theirs.population.params, **TRAINING)
+    torch.testing.assert_close(mine.loss, theirs.loss, **TRAINING)
+    assert (mine.engine, theirs.engine) == ("cpu", "eager")
