@@ -1,0 +1,188 @@
+"""A compiled network's bits are its own: alone and among others, in every layout, thread, cut and instruction set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp.engines import build, cpu
+from gpubp.engines.program import Program
+from gpubp.state import Status, TrainState
+
+from .helpers import compiled, laid_out, layouts, start, threads, train  # noqa: F401
+from .test_compiled import BATCH, CASES, COUNT, DTYPES, STEPS, Case, case, differences
+
+EVERYONE = list(range(COUNT))
+CHOSEN = {  # cases and layouts; all of both are slow
+    6: ("outputs", "one number", "team"),
+    7: ("outputs in chunks", "team in chunks", "three registers"),
+    16: ("networks in chunks", "outputs, half a register"),
+}
+SIZES = (1, 2, 15, 16, 17, 33)
+RULE = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
+SLOW = pytest.mark.slow
+
+
+def trained(own: Case, rows: list[int] = EVERYONE, cuts: list[int] | None = None) -> TrainState:
+    return train(own.population(rows), own.data(rows), cuts, engine=cpu, **own.of(rows))
+
+
+def possible(own: Case, name: str) -> bool:
+    """A layer that is updated before the delta below it needs the whole batch at once."""
+    return "chunks" not in name or own.settings["update_order"] == "simultaneous"
+
+
+def check_layouts(own: Case, names: tuple[str, ...]) -> None:
+    """Every layout has the bits of the chosen one, among others, alone, on two threads, and cut."""
+    expected = trained(own)
+    assert torch.equal(expected.step, expected.end)
+    assert "params" in differences(expected, [0], expected, [1]), "networks differ from each other"
+    for name, layout in layouts(own.dtype, BATCH).items():
+        if name not in names or not possible(own, name):
+            continue
+        with laid_out(layout):
+            assert not differences(trained(own), EVERYONE, expected, EVERYONE), name
+            assert not differences(trained(own, [7]), [0], expected, [7]), f"{name}, alone"
+            with threads(2):
+                assert not differences(trained(own), EVERYONE, expected, EVERYONE), f"{name}, two threads"
+            cut = trained(own, cuts=[1, 2, 3, 5, 9])
+            assert not differences(cut, EVERYONE, expected, EVERYONE), f"{name}, cut"
+
+
+@pytest.mark.parametrize("number", CHOSEN)
+def test_every_layout_gives_the_same_bits(number: int) -> None:
+    check_layouts(case(number), CHOSEN[number])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(CASES))
+def test_every_layout_gives_the_same_bits_in_every_case(number: int) -> None:
+    check_layouts(case(number), tuple(layouts(torch.float32, BATCH)))
+
+
+def small(dtype: torch.dtype, **settings: Any) -> Case:
+    """A case that switches much on; the same kernel serves all that follows."""
+    spec = gpubp.NetworkSpec((3, 5, 2), "tanh")
+    rest = {"optimizer": "adam", "batch_size": BATCH, "steps": STEPS, "lr": 0.02, "shuffle": "network", "dropout": 0.3,
+            "clip_norm": 0.2, "l2": 0.01, "schedule": "one_cycle", "warmup": 2}  # fmt: skip
+    return Case(spec, dtype, "shared", "", "chosen", rest | settings)
+
+
+@RULE
+def test_a_network_is_the_same_among_any_number_in_any_order(dtype: torch.dtype) -> None:
+    own = small(dtype)
+    everyone = trained(own, list(range(max(SIZES))))
+    for count in SIZES:
+        some = trained(own, list(range(count)))
+        assert not differences(some, list(range(count)), everyone, list(range(count))), count
+        last = list(range(max(SIZES) - count, max(SIZES)))[::-1]
+        assert not differences(trained(own, last), list(range(count)), everyone, last), f"the last {count}, backwards"
+    mixed = [*range(100, 130), 7, *range(130, 140), 3]
+    assert not differences(trained(own, mixed), [30, 41], everyone, [7, 3])
+
+
+HALF = [  # the other half is slow
+    pytest.param(dtype, shuffle, name, marks=[SLOW] if (name == "networks") == (shuffle == "shared") else [])
+    for dtype in DTYPES
+    for shuffle in ("network", "shared")
+    for name in ("networks", "outputs")
+]
+
+
+@pytest.mark.parametrize(("dtype", "shuffle", "name"), HALF)
+def test_any_cut_of_the_steps_gives_the_same_bits(dtype: torch.dtype, shuffle: str, name: str) -> None:
+    own = small(dtype, steps=7, shuffle=shuffle)
+    with laid_out(layouts(dtype, BATCH)[name]):
+        whole = trained(own)
+        for cuts in ([1] * 7, [3, 4], [6, 1], [2, 100]):
+            assert not differences(trained(own, cuts=cuts), EVERYONE, whole, EVERYONE), cuts
+
+
+@pytest.mark.parametrize(("dtype", "shuffle", "name"), HALF)
+def test_networks_may_stand_and_end_at_different_steps(dtype: torch.dtype, shuffle: str, name: str) -> None:
+    ends = [1 + (5 * n) % STEPS for n in EVERYONE]
+    own = small(dtype, steps=ends, shuffle=shuffle)
+    with laid_out(layouts(dtype, BATCH)[name]):
+        whole = trained(own)
+        assert whole.step.tolist() == ends
+        for number in (0, 4, 17):
+            assert not differences(trained(own, [number]), [0], whole, [number]), number
+        mixed, data = start(own.population(), own.data(), **own.settings), own.data()
+        for part, steps in ((slice(0, 7), 2), (slice(5, 18), 3), (slice(0, COUNT), 4), (slice(0, COUNT), STEPS)):
+            cpu.run(mixed.rows(part), data, steps)
+        assert not differences(mixed, EVERYONE, whole, EVERYONE)
+
+
+@RULE
+def test_retired_networks_stand_still_and_change_nobody(dtype: torch.dtype) -> None:
+    own = small(dtype)
+    plain, state, data = trained(own), start(own.population(), own.data(), **own.settings), own.data()
+    cpu.run(state, data, 3)
+    gone = [1, 4, 8, 16]
+    state.status[gone] = torch.tensor([2, 3, 1, 2], dtype=torch.int8)
+    cpu.run(state, data, STEPS)
+    rest = [n for n in EVERYONE if n not in gone]
+    assert not differences(state, rest, plain, rest)
+    early = start(own.population(), own.data(), **own.settings)
+    cpu.run(early, data, 3)
+    assert not set(differences(state, gone, early, gone)) - {"status"}
+    state.status.fill_(Status.stopped)
+    before = state.population.params.clone()
+    cpu.run(state, data, STEPS)
+    assert torch.equal(before, state.population.params), "nobody trains"
+
+
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float64, marks=SLOW), torch.float32], ids=["float64", "float32"])
+def test_a_processor_without_avx_512_has_the_same_bits(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    if build.vector_bytes() != 64:
+        pytest.skip("this processor has no AVX-512 to compare with")
+    own = small(dtype)
+    expected = trained(own)
+    monkeypatch.setattr(build, "ARCH", "x86-64-v3")
+    assert build.vector_bytes() == 32
+    assert not differences(trained(own), EVERYONE, expected, EVERYONE)
+    with laid_out(layouts(dtype, BATCH)["outputs"]):
+        assert not differences(trained(own), EVERYONE, expected, EVERYONE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(CASES))
+def test_a_processor_without_avx_512_has_the_same_bits_in_every_case(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if build.vector_bytes() != 64:
+        pytest.skip("this processor has no AVX-512 to compare with")
+    expected = trained(case(number))
+    monkeypatch.setattr(build, "ARCH", "x86-64-v3")
+    check_layouts(case(number), ("networks", "outputs", "three registers"))
+    assert not differences(trained(case(number)), EVERYONE, expected, EVERYONE)
+
+
+VIOLATIONS = {  # what is planted in the text of one layout: one rounding more or less, in all lanes or in one
+    "activation": ("return value_0<v>(net);", "return value_0<v>(net * real(1 + 0x1p-20));"),
+    "lane": ("if constexpr (l == 0) return value_0<v>(net);", "v x = value_0<v>(net); x[1] *= real(1.001); return x;"),
+    "sum": ('#include "network.h"', '#define fma_(a, b, c) ((a) * (b) + (c))\n#include "network.h"'),
+    "update": ("param = fma_(-rate(0), _truediv, param);", "param = param - rate(0) * _truediv;"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+def test_a_layout_that_computes_otherwise_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A violation of this file's promise, planted in the layout of outputs alone."""
+    own, (old, new), proper = small(torch.float32), VIOLATIONS[name], Program.text.func
+    expected = trained(own)
+
+    def planted(self: Program) -> str:
+        text: str = proper(self)
+        assert old in text
+        return text.replace(old, new)
+
+    monkeypatch.setattr(cpu, "KERNELS", {})
+    with laid_out(layouts(own.dtype, BATCH)["outputs"]):
+        assert not differences(trained(own), EVERYONE, expected, EVERYONE)
+        cpu.KERNELS.clear()
+        monkeypatch.setattr(Program, "text", property(planted))
+        assert "params" in differences(trained(own), EVERYONE, expected, EVERYONE)
