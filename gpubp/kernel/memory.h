@@ -213,13 +213,17 @@ FN void separate_square(real *const *to, const real *from, int first) {
 }
 template <int count>
 FN void interleave(real *to, const real *const *from) {
-  for (int i = 0; i + VECTOR <= count; i += VECTOR) interleave_square<VECTOR>(to, from, i);
-  if constexpr (count % VECTOR) interleave_square<count % VECTOR>(to, from, count - count % VECTOR);
+  EACH(square, count / VECTOR) { interleave_square<VECTOR>(to, from, square * VECTOR); }
+  if constexpr (count % VECTOR) {
+    EACH(item, 1) { interleave_square<count % VECTOR>(to, from, count - count % VECTOR); }
+  }
 }
 template <int count>
 FN void separate(real *const *to, const real *from) {
-  for (int i = 0; i + VECTOR <= count; i += VECTOR) separate_square<VECTOR>(to, from, i);
-  if constexpr (count % VECTOR) separate_square<count % VECTOR>(to, from, count - count % VECTOR);
+  EACH(square, count / VECTOR) { separate_square<VECTOR>(to, from, square * VECTOR); }
+  if constexpr (count % VECTOR) {
+    EACH(item, 1) { separate_square<count % VECTOR>(to, from, count - count % VECTOR); }
+  }
 }
 FN void copy_in(s *to, const real *rows, const int64_t *who) {
   constexpr int size = row_of(L);

@@ -37,9 +37,10 @@ FN void product(A_ A, B_ B, Start start, Epilogue epilogue) {
   constexpr int tm = shape.rows, tn = shape.cols, down = cdiv(M, tm), across = cdiv(columns, tn);
   EACH(t, down * across) {
     int m1 = t % down * tm, n1 = t / down * tn, m0 = least(m1, M - tm), n0 = least(n1, columns - tn);
+    auto own = [&](int m, int n) { return (M % tm == 0 || m0 + m >= m1) && (columns % tn == 0 || n0 + n >= n1); };
     v sum[tm][tn];
     UNROLL for (int m = 0; m < tm; m++)
-      UNROLL for (int n = 0; n < tn; n++) sum[m][n] = start(m0 + m, (n0 + n) * NL);
+      UNROLL for (int n = 0; n < tn; n++) sum[m][n] = own(m, n) ? start(m0 + m, (n0 + n) * NL) : all<v>(0);
     for (int k = 0; k < K; k++) {
       v b[tn];
       UNROLL for (int n = 0; n < tn; n++) b[n] = B(k, (n0 + n) * NL);
@@ -50,8 +51,7 @@ FN void product(A_ A, B_ B, Start start, Epilogue epilogue) {
     }
     UNROLL for (int m = 0; m < tm; m++)
       UNROLL for (int n = 0; n < tn; n++)
-        if ((M % tm == 0 || m0 + m >= m1) && (columns % tn == 0 || n0 + n >= n1))
-          epilogue(m0 + m, (n0 + n) * NL, sum[m][n]);
+        if (own(m, n)) epilogue(m0 + m, (n0 + n) * NL, sum[m][n]);
   }
   BARRIER
 }

@@ -1,0 +1,108 @@
+// A whole program around a generated kernel, for the sanitizers: test_sanitizers.py puts the kernel's text before it.
+//
+// Every array is a block of its own, as long as it must be and no longer, and begins at an address that suits its
+// elements and no vector. `program count threads` trains `count` networks twice, then once more with a network that
+// has a NaN, and prints every number that a call may change; or it computes outs. SETTINGS are the hyper-parameters.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+static uint64_t state = 1;
+static double uniform() {  // Knuth's multiplier and increment, the upper bits
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return (double)(state >> 40) / (1 << 24);
+}
+#define CHECK(what) \
+  if (!(what)) return fprintf(stderr, "line %d: not so: %s\n", __LINE__, #what), 1;
+
+static void *blocks[64];
+static int used = 0;
+template <class T, class F>
+static T *array(int64_t size, F fill) {
+  char *block = (char *)malloc((size + 1) * sizeof(T));
+  T *p = (T *)block + 1;
+  blocks[used++] = block;
+  for (int64_t i = 0; i < size; i++) p[i] = (T)fill(i);
+  return p;
+}
+template <class T>
+static bool print(const char *name, const T *numbers, int64_t size) {
+  bool finite = true;
+  printf("%s", name);
+  for (int64_t i = 0; i < size; i++) {
+    printf(" %a", (double)numbers[i]);
+    finite = finite && std::isfinite((double)numbers[i]);
+  }
+  printf("\n");
+  return finite;
+}
+
+int main(int, char **arguments) {
+  const int64_t N = atol(arguments[1]), M = 11, longest = 7, stopped = 2, broken = 1;
+  constexpr int ROW = row_of(L), I = WIDTH[0], O = OUTPUTS;
+  auto random = [](int64_t) { return uniform() * 1.2 - 0.6; };
+  auto zero = [](int64_t) { return 0; };
+  auto one = [](int64_t) { return 1; };
+  auto up_to_one = [](int64_t) { return uniform(); };
+  Job job = {};
+  job.count = N, job.samples = M, job.seed = 5, job.steps = 3, job.threads = atol(arguments[2]);
+  job.params = array<real>(N * ROW, random);
+  for (int s = 0; s < SLOTS; s++) job.slots[s] = array<real>(N * ROW, zero);
+  for (int h = 0; h < HYPERS; h++) job.hyper[h] = array<double>(N, [&](int64_t) { return SETTINGS[h]; });
+  for (int c = 0; c < COLUMNS; c++) job.columns[c] = array<double>(N, one);
+  if (CLASS_WEIGHT) job.class_weight = array<double>(N * O, up_to_one);
+  job.ids = array<int64_t>(N, [](int64_t n) { return 3 * n + 1; });
+  job.position = array<int64_t>(N, [&](int64_t n) { return N - 1 - n; });
+  job.step = array<int64_t>(N, [](int64_t n) { return OWN ? n % 4 : 4; });
+  int64_t *limit = array<int64_t>(N, [&](int64_t n) { return job.step[n] + (n == N - 1 ? 2 : 5); });
+  job.limit = limit;
+  job.end = array<int64_t>(N, [](int64_t) { return 20; });
+  job.status = array<int8_t>(N, [](int64_t n) { return n == stopped; });
+  job.loss = array<real>(N, zero);
+  job.total = array<real>(N, zero);
+  const int64_t each = OWN_INPUTS ? N * M : M;
+  job.inputs = array<real>(each * I, random);
+  if (CLASSES) job.classes = array<int64_t>(each, [](int64_t) { return (int64_t)(uniform() * O); });
+  else job.targets = array<real>(each * O, [](int64_t) { return uniform() < 0.5; });
+  if (SAMPLE_WEIGHT) job.weights = array<real>(SAMPLE_WEIGHT == 2 ? N * M : M, up_to_one);
+  if (ROWS) {
+    job.longest = longest;
+    job.rows = array<int64_t>(N * longest, [&](int64_t) { return (int64_t)(uniform() * M); });
+    job.sizes = array<int64_t>(N, [&](int64_t n) { return 1 + n % longest; });
+  }
+  job.taken = array<int64_t>(N, zero);
+  job.outs = array<real>(N * M * O, zero);
+
+#if PREDICT
+  CHECK(outs(&job) == DONE);
+  CHECK(print("outs", job.outs, N * M * O));
+#else
+  auto show = [&] {
+    bool finite = print("params", job.params, N * ROW) && print("loss", job.loss, N) && print("total", job.total, N);
+    for (int s = 0; s < SLOTS; s++) finite = print("slot", job.slots[s], N * ROW) && finite;
+    for (int c = 0; c < COLUMNS; c++) finite = print("column", job.columns[c], N) && finite;
+    return print("step", job.step, N) && print("taken", job.taken, N) && finite;
+  };
+  for (int call = 0; call < 2; call++) {
+    CHECK(run(&job) == DONE);
+    CHECK(show());
+    CHECK(job.step[stopped] == (OWN ? stopped % 4 : 4));
+    for (int64_t n = 0; n < N; n++) CHECK(job.taken[n] == 0);
+    if (!OWN) limit[N - 1] = job.step[N - 1];  // where networks share their samples, they stand at one step
+  }
+  for (int64_t n = 0; n < N; n++) limit[n] = OWN || n < N - 1 ? job.step[n] + 2 : job.step[n];
+  job.params[broken * ROW] = NAN;
+  for (job.check = 1; job.check >= 0; job.check--) {
+    int64_t before = job.step[broken];
+    for (int64_t n = 0; n < N; n++) job.taken[n] = 0;
+    for (int64_t n = 0; n < N; n++) job.taken[n] = 0;
+    CHECK(run(&job) == FAULTS);
+    CHECK(job.taken[broken] < 0 && (!job.check || job.taken[broken] == -1) && job.step[broken] == before);
+    for (int64_t n = 0; n < N; n++) CHECK(n == broken || job.taken[n] >= 0);
+  }
+  job.params[broken * ROW] = 0;
+  CHECK(show());
+#endif
+  while (used) free(blocks[--used]);
+  return 0;
+}

@@ -1,0 +1,259 @@
+"""Kernels under the compiler's sanitizers: no read or write beside an array, nothing undefined, no race.
+
+sanitize.cpp makes a program of a kernel, its Job in arrays of exact size at addresses that suit no vector; each case
+below is one, and together they have every activation, loss, optimizer and schedule, every kind of data and every layout.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+import gpubp
+from gpubp.engines import build
+from gpubp.engines.program import Layout, Program, Samples
+from gpubp.errors import EngineError
+
+DRIVER = Path(__file__).parent / "sanitize.cpp"
+MEMORY, RACES = "address,undefined", "thread"
+SHARED = Samples(own=False, rows=False, inputs=False, weight=0, shuffle="shared")
+OWN = Samples(own=True, rows=False, inputs=False, weight=0, shuffle="network")
+RAGGED = Samples(own=True, rows=True, inputs=False, weight=2, shuffle="network")
+APART = Samples(own=True, rows=False, inputs=True, weight=1, shuffle="none")
+MANY, SINGLE = Layout(16, accumulators=24), Layout(1)
+WIDE = Layout(16, wide=True, accumulators=24)
+
+
+class Case(NamedTuple):
+    """A kernel and how many networks it is given."""
+
+    hidden: tuple[str, ...]
+    loss: str
+    optimizer: str
+    schedule: str
+    samples: Samples
+    layout: Layout
+    count: int = 19
+    dtype: torch.dtype = torch.float32
+    output: str = "identity"
+    bias: str = "neuron"
+    predict: bool = False
+    widths: tuple[int, ...] = (3, 17, 9, 4)
+    settings: dict[str, Any] = {}
+
+    def text(self) -> str:
+        spec = gpubp.NetworkSpec(self.widths, self.hidden, self.output, self.loss, self.bias)
+        settings = {"batch_size": 7, "lr": 0.01, **self.settings}
+        config = gpubp.TrainConfig(self.optimizer, schedule=self.schedule, steps=20, **settings)
+        values = config.switched_on(self.loss)
+        values.update({"scale": 0.5} if config.timetable.events else {})
+        names = [*values, *(["class_weight"] if config.class_weight is not None else [])]
+        program = Program(spec, config, names, self.dtype, self.samples, self.layout, self.predict)
+        numbers = ", ".join(repr(float(values[name])) for name in program.hyper)
+        return (
+            f'{program.text}#include "cpu.h"\nconstexpr double SETTINGS[] = {{{numbers}}};\n#include "{DRIVER}"\n'
+        )
+
+
+CASES = {
+    "lanes are 16 networks, adam, everything clipped": Case(
+        ("tanh", "gelu"), "huber", "adam", "cosine", SHARED, MANY,
+        settings={"clip_value": 0.5, "clip_norm": 1.0, "l1": 1e-3, "l2": 1e-3, "warmup": 3, "weight_decay": 0.1},
+    ),
+    "lanes are 16 networks, their own ragged rows, chunks, dropout": Case(
+        ("relu", "sine"), "cross_entropy", "momentum", "step", RAGGED, replace(MANY, chunk=3),
+        settings={"dropout": 0.3, "label_smoothing": 0.1, "class_weight": [1.0, 2.0, 3.0, 4.0]},
+    ),
+    "lanes are outputs, ragged rows, classes with weights": Case(
+        ("softplus", "elu"), "cross_entropy", "adamw", "one_cycle", RAGGED, WIDE, 3,
+        settings={"dropout": 0.3, "class_weight": [1.0, 2.0, 3.0, 4.0]},
+    ),
+    "lanes are 4 double outputs in chunks, a bias per layer": Case(
+        ("selu", "sigmoid"), "log_cosh", "nadam", "exponential", SHARED, Layout(4, wide=True, chunk=2), 3,
+        torch.float64, bias="layer", settings={"clip_norm": 1.0, "dropout": 0.2},
+    ),
+    "three registers a lane, one sample a step, own inputs": Case(
+        ("leaky_relu",), "quantile", "rmsprop", "inverse_sqrt", APART, Layout(8, parts=3, accumulators=4), 29,
+        widths=(3, 5, 2), settings={"batch_size": 1},
+    ),
+    "a thread a network, double, layer by layer": Case(
+        ("silu", "softsign"), "binary_cross_entropy", "nesterov", "constant", OWN, SINGLE, 3, torch.float64,
+        settings={"update_order": "layerwise", "dropout": 0.1},
+    ),
+    "outs of networks, lanes are networks": Case(
+        ("tanh", "relu"), "mean_squared_error", "sgd", "constant", APART, replace(MANY, chunk=4), predict=True,
+    ),
+}  # fmt: skip
+MORE = {
+    "8 networks, hinge, adagrad, plateau": Case(
+        ("gelu_tanh", "hard_tanh"), "hinge", "adagrad", "plateau", OWN, Layout(8), bias="none",
+    ),
+    "8 double networks, an output that is not its net": Case(
+        ("identity", "tanh"), "mean_absolute_error", "adadelta", "constant", RAGGED, Layout(8, accumulators=24),
+        dtype=torch.float64, output="gelu", settings={"dropout": 0.1, "l2": 0.1},
+    ),
+    "outputs, poisson, amsgrad, own inputs": Case(
+        ("relu", "gelu"), "poisson", "amsgrad", "constant", APART, replace(WIDE, chunk=3), 3, output="identity",
+        settings={"l1": 0.01, "clip_value": 1.0},
+    ),
+    "outputs, lion, a sigmoid": Case(
+        ("relu", "relu"), "half_squared_error", "lion", "constant", OWN, Layout(8, wide=True), 3, output="sigmoid",
+    ),
+    "three registers, chunks, ragged rows, everything": Case(
+        ("gelu", "selu"), "mean_squared_error", "adam", "cosine", RAGGED, Layout(4, parts=3, chunk=2, accumulators=4), 29,
+        torch.float64, bias="layer", settings={"dropout": 0.3, "clip_norm": 1.0, "l1": 0.01},
+    ),
+    "three registers, shared samples, classes": Case(
+        ("relu", "tanh"), "cross_entropy", "adam", "constant", SHARED, Layout(16, parts=3, accumulators=8), 50,
+    ),
+    "scalars, cross_entropy, norms": Case(
+        ("relu", "tanh"), "cross_entropy", "adam", "constant", RAGGED, replace(SINGLE, chunk=2), 3,
+        settings={"clip_norm": 1.0, "dropout": 0.2, "class_weight": [1.0, 2.0, 3.0, 4.0]},
+    ),
+    "outs of networks, lanes are outputs": Case(
+        ("tanh", "relu"), "mean_squared_error", "sgd", "constant", APART, replace(WIDE, chunk=4), 3, predict=True,
+    ),
+    "outs of networks, three registers, shared inputs": Case(
+        ("tanh", "relu"), "mean_squared_error", "sgd", "constant", replace(SHARED, shuffle="none"),
+        Layout(8, parts=3, chunk=4, accumulators=4), 29, torch.float64, predict=True,
+    ),
+}  # fmt: skip
+
+EVERYTHING = {"dropout": 0.3, "clip_norm": 1.0, "l1": 0.01, "clip_value": 0.5}
+TEAMS = {
+    "a block of scalar lanes": Case(
+        ("tanh", "gelu"), "cross_entropy", "adam", "cosine", RAGGED, replace(SINGLE, team=True, chunk=3), 3,
+        widths=(3, 9, 5, 4), settings={**EVERYTHING, "class_weight": [1.0, 2.0, 3.0, 4.0]},
+    ),
+    "lanes are outputs": Case(
+        ("tanh", "gelu"), "huber", "adam", "constant", SHARED, replace(WIDE, vector=8, team=True), 3,
+        bias="layer", settings=EVERYTHING,
+    ),
+}  # fmt: skip
+MORE_TEAMS = {
+    "lanes are networks": Case(
+        ("relu", "sine"), "cross_entropy", "nadam", "cosine", RAGGED, Layout(8, team=True, chunk=3), 11,
+        settings={**EVERYTHING, "class_weight": [1.0, 2.0, 3.0, 4.0]},
+    ),
+    "16 double outputs, ragged": Case(
+        ("tanh", "gelu"), "cross_entropy", "adamw", "one_cycle", RAGGED, replace(WIDE, team=True, chunk=3), 3,
+        torch.float64, bias="layer", settings=EVERYTHING,
+    ),
+    "scalar lanes, layer by layer": Case(
+        ("tanh", "gelu"), "mean_squared_error", "momentum", "constant", OWN, replace(SINGLE, team=True), 3,
+        bias="layer", settings={"update_order": "layerwise", "dropout": 0.2, "l2": 0.1},
+    ),
+}  # fmt: skip
+GROUPS = {
+    "groups of 8, ragged": CASES["lanes are 16 networks, their own ragged rows, chunks, dropout"]._replace(
+        layout=Layout(8, chunk=3)
+    ),
+}
+
+
+@lru_cache
+def compiler(kind: str) -> list[str]:
+    """The compiler's command for sanitizers `kind`; skips where it has not their runtime."""
+    try:
+        command = [*build.compiler(), "-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-Wno-psabi", "-pthread",
+                   "-march=native", f"-fsanitize={kind}"]  # fmt: skip
+    except EngineError as error:
+        pytest.skip(str(error))
+    if kind == MEMORY:
+        command.append("-fno-sanitize-recover=all")
+    probe = "set -e; d=$(mktemp -d); echo 'int main() {}' > $d/a.cpp; \"$@\" $d/a.cpp -o $d/a && $d/a; rm -r $d"
+    done = subprocess.run(["bash", "-c", probe, "probe", *command], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"{command[0]} has no -fsanitize={kind} that runs here: {done.stderr.strip()[-300:]}")
+    return command
+
+
+def made(text: str, folder: Path, kind: str, *flags: str) -> Path:
+    """The program."""
+    source, program = folder / "kernel.cpp", folder / "kernel"
+    source.write_text(text, encoding="utf-8")
+    command = [*compiler(kind), *flags, f"-I{build.SOURCES}", str(source), "-o", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return program
+
+
+def played(program: Path, count: int, threads: int) -> subprocess.CompletedProcess[str]:
+    """What it said with so many networks and threads."""
+    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1", "ASAN_OPTIONS": "detect_leaks=0"}
+    command = [str(program), str(count), str(threads)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def sound(program: Path, count: int, threads: int) -> str:
+    """The numbers it printed; fails with what a sanitizer or the driver reported."""
+    done = played(program, count, threads)
+    assert done.returncode == 0 and not done.stderr, done.stderr[:4000] or f"exit status {done.returncode}"
+    return done.stdout
+
+
+def marked(cases: dict[str, Case], slow: bool) -> Sequence[Any]:
+    marks = [pytest.mark.slow] if slow else []
+    return [pytest.param(case, id=name, marks=marks) for name, case in cases.items()]
+
+
+@pytest.mark.parametrize("case", [*marked(CASES, False), *marked(MORE, True)])
+def test_a_kernel_touches_its_own_memory_alone_and_does_nothing_undefined(case: Case, tmp_path: Path) -> None:
+    program = made(case.text(), tmp_path, MEMORY)
+    assert sound(program, case.count, 1) == sound(program, case.count, 2)
+
+
+@pytest.mark.parametrize("case", [*marked(TEAMS, False), *marked(MORE_TEAMS, True)])
+def test_a_team_has_no_race_and_the_bits_of_one_thread(case: Case, tmp_path: Path) -> None:
+    program = made(case.text(), tmp_path, RACES)
+    alone = sound(program, case.count, 1)
+    for threads in (2, 3):
+        assert sound(program, case.count, threads) == alone, f"{threads} threads"
+
+
+@pytest.mark.parametrize("case", marked(GROUPS, False))
+def test_threads_over_groups_have_no_race_and_the_bits_of_one(case: Case, tmp_path: Path) -> None:
+    program = made(case.text(), tmp_path, RACES)
+    alone = sound(program, case.count, 1)
+    for threads in (2, 3):
+        assert sound(program, case.count, threads) == alone, f"{threads} threads"
+
+
+def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
+    case = TEAMS["a block of scalar lanes"]
+    program = made(case.text(), tmp_path, RACES, "-DBARRIER=")
+    alone = sound(program, case.count, 1)
+    done = played(program, case.count, 2)
+    assert "data race" in done.stderr or done.stdout != alone
+
+
+def test_an_overrun_and_a_sum_that_overflows_are_caught(tmp_path: Path) -> None:
+    text = CASES["a thread a network, double, layer by layer"].text()
+    for name, old, new, words in (
+        ("array", "job.status = array<int8_t>(N, [", "job.status = array<int8_t>(N - 1, [", "overflow"),
+        ("seed", "job.seed = 5", "job.seed = 5 + N * INT64_MAX", "signed integer overflow"),
+    ):
+        driver = DRIVER.read_text(encoding="utf-8")
+        assert old in driver
+        folder = tmp_path / name
+        folder.mkdir()
+        program = made(text.replace(f'#include "{DRIVER}"', driver.replace(old, new)), folder, MEMORY)
+        done = played(program, 3, 1)
+        assert done.returncode and words in done.stderr, done.stderr
+
+
+def test_the_cases_have_every_row_of_the_tables() -> None:
+    cases = [*CASES.values(), *MORE.values()]
+    assert {*chain(*(case.hidden for case in cases))} == {*gpubp.ACTIVATIONS}
+    assert {case.loss for case in cases} == {*gpubp.LOSSES}
+    assert {case.optimizer for case in cases} == {*gpubp.OPTIMIZERS}
+    assert {case.schedule for case in cases} == {*gpubp.SCHEDULES}
