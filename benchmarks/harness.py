@@ -25,7 +25,7 @@ from .workloads import Workload
 RESAMPLED = 2000
 LEVEL = 0.95
 FEWEST = 3  # rounds of every contender, whatever they cost
-PAUSE = 0.002  # seconds before a call: threads of the one before, which wait by spinning, go to sleep
+PAUSE = 0.03  # seconds before a call: threads of the one before, which wait by spinning for milliseconds, go to sleep
 
 
 class Setting(NamedTuple):
