@@ -165,7 +165,7 @@ VIOLATIONS = {  # what is planted in the text of one layout: one rounding more o
     "activation": ("return value_0<v>(net);", "return value_0<v>(net * real(1 + 0x1p-20));"),
     "lane": ("if constexpr (l == 0) return value_0<v>(net);", "v x = value_0<v>(net); x[1] *= real(1.001); return x;"),
     "sum": ('#include "network.h"', '#define fma_(a, b, c) ((a) * (b) + (c))\n#include "network.h"'),
-    "update": ("param = fma_(-rate(0), _truediv, param);", "param = param - rate(0) * _truediv;"),
+    "update": ("param = fma_(-rate(0), of_truediv, param);", "param = param - rate(0) * of_truediv;"),
 }  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Kernels under the compiler's sanitizers: no read or write beside an array, nothing undefined, no race.
 
 sanitize.cpp makes a program of a kernel, its Job in arrays of exact size at addresses that suit no vector; each case
-below is one, and together they have every activation, loss, optimizer and schedule, every kind of data and every layout.
+below is one, and together they have every activation, loss, optimizer and schedule, every kind of data and every
+layout.
 """
 
 from __future__ import annotations
@@ -59,9 +60,7 @@ class Case(NamedTuple):
         names = [*values, *(["class_weight"] if config.class_weight is not None else [])]
         program = Program(spec, config, names, self.dtype, self.samples, self.layout, self.predict)
         numbers = ", ".join(repr(float(values[name])) for name in program.hyper)
-        return (
-            f'{program.text}#include "cpu.h"\nconstexpr double SETTINGS[] = {{{numbers}}};\n#include "{DRIVER}"\n'
-        )
+        return f'{program.text}#include "cpu.h"\nconstexpr double SETTINGS[] = {{{numbers}}};\n#include "{DRIVER}"\n'
 
 
 CASES = {
@@ -109,8 +108,8 @@ MORE = {
         ("relu", "relu"), "half_squared_error", "lion", "constant", OWN, Layout(8, wide=True), 3, output="sigmoid",
     ),
     "three registers, chunks, ragged rows, everything": Case(
-        ("gelu", "selu"), "mean_squared_error", "adam", "cosine", RAGGED, Layout(4, parts=3, chunk=2, accumulators=4), 29,
-        torch.float64, bias="layer", settings={"dropout": 0.3, "clip_norm": 1.0, "l1": 0.01},
+        ("gelu", "selu"), "mean_squared_error", "adam", "cosine", RAGGED, Layout(4, parts=3, chunk=2, accumulators=4),
+        29, torch.float64, bias="layer", settings={"dropout": 0.3, "clip_norm": 1.0, "l1": 0.01},
     ),
     "three registers, shared samples, classes": Case(
         ("relu", "tanh"), "cross_entropy", "adam", "constant", SHARED, Layout(16, parts=3, accumulators=8), 50,
@@ -197,7 +196,8 @@ def played(program: Path, count: int, threads: int) -> subprocess.CompletedProce
 def sound(program: Path, count: int, threads: int) -> str:
     """The numbers it printed; fails with what a sanitizer or the driver reported."""
     done = played(program, count, threads)
-    assert done.returncode == 0 and not done.stderr, done.stderr[:4000] or f"exit status {done.returncode}"
+    assert not done.stderr, done.stderr[:4000]
+    assert done.returncode == 0
     return done.stdout
 
 
@@ -248,7 +248,8 @@ def test_an_overrun_and_a_sum_that_overflows_are_caught(tmp_path: Path) -> None:
         folder.mkdir()
         program = made(text.replace(f'#include "{DRIVER}"', driver.replace(old, new)), folder, MEMORY)
         done = played(program, 3, 1)
-        assert done.returncode and words in done.stderr, done.stderr
+        assert done.returncode
+        assert words in done.stderr
 
 
 def test_the_cases_have_every_row_of_the_tables() -> None:

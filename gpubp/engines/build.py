@@ -46,7 +46,10 @@ extern "C" __attribute__((visibility("default"))) int vector_bytes() {
 
 def compiler() -> list[str]:
     """The compiler's command. Raises EngineError where there is none."""
-    given = shlex.split(os.environ.get("CXX", ""))
+    try:
+        given = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise EngineError(f'engine "cpu": CXX is {os.environ["CXX"]!r}, which is no command: {error}') from None
     for command in [given] if given else [[name] for name in COMPILERS]:
         found = shutil.which(command[0])
         if found:
@@ -59,7 +62,8 @@ def compiler() -> list[str]:
 def version(command: tuple[str, ...]) -> str:
     """What a compiler says about itself."""
     try:
-        result = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True, timeout=60)
+        result = subprocess.run([*command, "--version"], capture_output=True, text=True, errors="replace", check=True,
+                                timeout=60)  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         raise EngineError(f'engine "cpu": the C++ compiler {command[0]} does not run: {error}') from None
     return result.stdout
@@ -74,13 +78,17 @@ def processor() -> str:
     return "\n".join([platform.machine(), *sorted(set(flags))])
 
 
-def cache() -> Path:
-    """Where kernels are kept."""
-    if "GPUBP_CACHE" in os.environ:
-        return Path(os.environ["GPUBP_CACHE"])
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "gpubp"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpubp"
+def cache() -> Path | None:
+    """Where kernels are kept; None where there is no home directory."""
+    given = os.environ.get("GPUBP_CACHE")
+    try:
+        if given:
+            return Path(given).expanduser().absolute()
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "gpubp"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "gpubp"
+    except RuntimeError:
+        return None
 
 
 @functools.cache
@@ -101,26 +109,50 @@ def library(text: str) -> ctypes.CDLL:
 
 
 @functools.cache
-def _library(key: str, text: str, command: tuple[str, ...], flags: tuple[str, ...], folder: Path) -> ctypes.CDLL:
-    for path in sorted(folder.glob(f"{key}-*.so")) if folder.is_dir() else []:
-        if path.name == f"{key}-{_digest(path)}.so":
-            return ctypes.CDLL(str(path))
-    with tempfile.TemporaryDirectory(prefix="gpubp-") as scratch:
-        made = _compile(text, [*command, *flags], Path(scratch))
+def _library(key: str, text: str, command: tuple[str, ...], flags: tuple[str, ...], folder: Path | None) -> ctypes.CDLL:
+    found = _kept(key, folder)
+    if found:
+        return found
+    try:
+        with tempfile.TemporaryDirectory(prefix="gpubp-", ignore_cleanup_errors=True) as scratch:
+            made = _compile(text, [*command, *flags], Path(scratch))
+            return _keep(made, key, folder) or ctypes.CDLL(str(made))
+    except OSError as error:
+        raise EngineError(
+            f'engine "cpu" cannot compile and load its kernel: {error}; the environment\'s TMPDIR may name a directory '
+            f'for temporary files; engine "eager" needs none'
+        ) from None
+
+
+def _kept(key: str, folder: Path | None) -> ctypes.CDLL | None:
+    """The library of the cache, if it is there, is what its name says and can be loaded."""
+    try:
+        for path in sorted(folder.glob(f"{key}-*.so")) if folder else []:
+            if path.name == f"{key}-{_digest(path)}.so":
+                return ctypes.CDLL(str(path))
+    except OSError:  # then it is made
+        pass
+    return None
+
+
+def _keep(made: Path, key: str, folder: Path | None) -> ctypes.CDLL | None:
+    """`made` moved into the cache and loaded from there; None where it cannot be kept: this process alone has it."""
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
+        os.close(handle)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
-            os.close(handle)
-            try:
-                shutil.copyfile(made, name)
-                path = folder / f"{key}-{_digest(made)}.so"
-                os.replace(name, path)
-            except OSError:
-                os.unlink(name)
-                raise
-            return ctypes.CDLL(str(path))
-        except OSError:  # no place to keep it: this process alone has it
-            return ctypes.CDLL(str(made))
+            shutil.copyfile(made, name)
+            path = folder / f"{key}-{_digest(made)}.so"
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+        return ctypes.CDLL(str(path))
+    except OSError:
+        return None
 
 
 def _digest(path: Path) -> str:
@@ -135,8 +167,9 @@ def _compile(text: str, command: list[str], folder: Path) -> Path:
     source.write_text(text, encoding="utf-8")
     try:
         result = subprocess.run(
-            [*command, f"-I{SOURCES}", str(source), "-o", str(made)], capture_output=True, text=True, check=False
-        )
+            [*command, f"-I{SOURCES}", str(source), "-o", str(made)],
+            capture_output=True, text=True, errors="replace", check=False,
+        )  # fmt: skip
     except OSError as error:
         raise EngineError(f'engine "cpu": the C++ compiler {command[0]} does not run: {error}') from None
     if result.returncode:

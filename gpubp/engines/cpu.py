@@ -50,6 +50,8 @@ def run(state: TrainState, data: Dataset, steps: int) -> None:
 @torch.no_grad()
 def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
     """The outs (N, B, O) of networks (N, P) for inputs (N, B, I); backprop.outs, compiled."""
+    if inputs.dtype != params.dtype:
+        raise EngineError(f'engine "cpu": networks are {params.dtype}, inputs {inputs.dtype}; equal types expected')
     shared = inputs.stride(0) == 0 or len(inputs) == 1
     count, batch = inputs.shape[:2]
     facts = Samples(own=not shared, rows=False, inputs=not shared, weight=0, shuffle="none")

@@ -15,7 +15,8 @@ import torch
 
 from ..activations import ACTIVATIONS
 from ..config import TrainConfig
-from ..losses import LOSSES
+from ..errors import EngineError
+from ..losses import LOSSES, cross_entropy
 from ..optimizers import rates
 from ..schedules import scheduled
 from ..spec import BIASES, NetworkSpec
@@ -158,6 +159,11 @@ class Program:
         """loss_value and loss_slope of one output; those of classes are in network.h."""
         rule = LOSSES[self.spec.loss]
         if rule.classes:
+            if rule.value is not cross_entropy:
+                raise EngineError(
+                    f"loss {self.spec.loss!r}: of the losses of classes the compiled kernel has cross_entropy alone; "
+                    'engine "eager" runs any'
+                )
             return []
         names = [name for name in rule.defaults if name in self.hyper]
         text = [f"// {self.spec.loss}"]
@@ -199,8 +205,8 @@ class Program:
 
     @property
     def moving(self) -> bool:
-        """Whether the rates change from step to step."""
-        return self.depends(["step", *(f"{name}_before" for name in self.config.rule.columns)])
+        """Whether something must be computed at every step: rates that change, or columns."""
+        return bool(self.config.rule.columns) or self.depends(["step"])
 
     def depends(self, on: Sequence[str]) -> bool:
         """Whether some rate is computed from one of `on`."""

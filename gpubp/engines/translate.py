@@ -7,9 +7,11 @@ methods. An operation that is not there is refused by name. A rule's constants b
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import fx
 
 from ..errors import EngineError
@@ -20,7 +22,7 @@ OPERATIONS: dict[str, str] = {
     "neg": "(-{0})", "pos": "{0}", "to": "{0}", "float": "{0}", "double": "{0}",
     "square": "({0} * {0})", "reciprocal": "(T(1) / {0})", "rsqrt": "(T(1) / sqrt_({0}))",
     "sigmoid": "(T(1) / (T(1) + exp_(-{0})))", "relu": "at_least_({0}, all<V>(T(0)))",
-    "erfc": "(T(1) - erf_({0}))", "ones_like": "all<V>(T(1))", "zeros_like": "all<V>(T(0))",
+    "ones_like": "all<V>(T(1))", "zeros_like": "all<V>(T(0))",
     "full_like": "#{1}", "maximum": "max_(#{0}, #{1})", "minimum": "min_(#{0}, #{1})",
     "where": "where_(#{0}, #{1}, #{2})", "lerp": "lerp_(#{0}, #{1}, #{2})",
     "addcmul": "fma_(#{1}, #{2}, #{0})", "addcdiv": "({0} + {1} / {2})",
@@ -29,7 +31,9 @@ OPERATIONS: dict[str, str] = {
        ("exp", "expm1", "log", "log1p", "sqrt", "abs", "sign", "tanh", "erf", "sin", "cos", "floor")},
     **{name: f"{name}_(#{{0}}, #{{1}})" for name in ("gt", "lt", "ge", "le", "eq", "ne")},
 }  # fmt: skip
-POWERS = {0.5: "sqrt_({0})", 1: "{0}", 2: "({0} * {0})", 3: "({0} * {0} * {0})"}  # exponents, all constants
+# Exponents, all constants.
+POWERS = {0.5: "sqrt_({0})", 1: "{0}", 2: "({0} * {0})", 3: "({0} * {0} * {0})", -0.5: "(T(1) / sqrt_({0}))",
+          -1: "(T(1) / {0})", -2: "(T(1) / ({0} * {0}))"}  # fmt: skip
 CONSTANT = ("ones_like", "zeros_like", "full_like")  # of their first argument the shape alone
 SAME = {"absolute": "abs", "max": "maximum", "min": "minimum", "clip": "clamp", "multiply": "mul", "subtract": "sub",
         "divide": "div", "true_divide": "div", "negative": "neg", "greater": "gt", "less": "lt",
@@ -53,10 +57,11 @@ def trace(rule: Callable[..., Any], names: Sequence[str]) -> tuple[fx.Graph, Any
 
     try:
         result = node(rule(*proxies))
-    except fx.proxy.TraceError as error:
+    except (fx.proxy.TraceError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        name = getattr(rule, "__name__", rule)
         raise EngineError(
-            f"rule {rule.__name__!r} cannot be compiled: {error}; a rule is arithmetic alone, without Python's control "
-            'flow on numbers; engine "eager" runs it'
+            f"rule {name!r} cannot be compiled: {error}; a rule is arithmetic alone, without Python's control flow on "
+            'numbers; engine "eager" runs it'
         ) from None
     return graph, result
 
@@ -71,7 +76,7 @@ def lines(rule: str, graph: fx.Graph, results: Sequence[Any], indent: str = "  "
             needed.add(one)
             waiting += one.all_input_nodes
     return [
-        f"{indent}const V _{node.name} = {expression(rule, node)};"
+        f"{indent}const V {value(node)} = {expression(rule, node)};"
         for node in graph.nodes
         if node in needed and node.op != "placeholder"
     ]
@@ -93,7 +98,7 @@ def depends(result: Any, on: Sequence[str]) -> bool:
 def value(given: Any, lanes: bool = False) -> str:
     """A node's name, or a number of the lanes' element type T; with `lanes`, one that is in lanes already."""
     if isinstance(given, fx.Node):
-        return f"_{given.name}" if given.op != "placeholder" else str(given.target)
+        return f"of_{given.name}" if given.op != "placeholder" else str(given.target)
     number = float(given)
     text = f"T({number!r})" if math.isfinite(number) else "T(__builtin_nan(\"\"))" if number != number else (
         f"T({'-' if number < 0 else ''}__builtin_inf())")  # fmt: skip
@@ -107,7 +112,18 @@ def expression(rule: str, node: fx.Node) -> str:
     for word in ("other", "end", "weight", "exponent", "fill_value"):
         if word in kwargs:
             args.append(kwargs.pop(word))
-    if name in (*CONSTANT, "to", "float", "double"):
+    if kwargs.get("inplace") is False:  # torch.nn.functional's
+        del kwargs["inplace"]
+    for each in (*args, *kwargs.values()):
+        if isinstance(each, torch.Tensor) and each.numel() != 1:
+            raise EngineError(
+                f"rule {rule!r}: a constant of {each.numel()} numbers in {name!r} cannot be compiled; one number "
+                'expected; engine "eager" runs any'
+            )
+    if name == "where" and node.op == "call_method":
+        args[:2] = args[1::-1]  # x.where(condition, y)
+    whole = [each for each in (*args, *kwargs.values()) if isinstance(each, torch.dtype) and not each.is_floating_point]
+    if name in (*CONSTANT, "to", "float", "double") and not whole:
         kwargs, args = {}, args[: 2 if name == "full_like" else 1]
     if name == "clamp":
         low, high = (*args[1:], None, None)[:2]
@@ -117,12 +133,16 @@ def expression(rule: str, node: fx.Node) -> str:
         return text if high is None else f"at_most_({text}, {value(high, True)})"
     if name == "pow" and isinstance(args[1], (int, float)) and args[1] in POWERS:
         return POWERS[args[1]].replace("{0}", value(args[0], True))
-    factor = kwargs.pop("value", kwargs.pop("alpha", 1))
-    if factor != 1 and name in ("addcmul", "addcdiv", "add", "sub"):
+    factor: Any = kwargs.pop("value", kwargs.pop("alpha", 1))
+    if factor != 1 and name in ("add", "sub") and not kwargs:  # fused, as torch's
+        sign = 1 if name == "add" else -1
+        return f"fma_({value(sign * factor, True)}, {value(args[1], True)}, {value(args[0], True)})"
+    if factor != 1 and name in ("addcmul", "addcdiv"):
         args[1] = f"({value(factor)} * {value(args[1])})"
         factor = 1
-    if name not in OPERATIONS or kwargs or factor != 1:
-        what = f"{name}({', '.join(kwargs)})" if kwargs and name in OPERATIONS else name
+    places = [int(place) + 1 for place in re.findall(r"{(\d)}", OPERATIONS.get(name, ""))]
+    if name not in OPERATIONS or kwargs or factor != 1 or len(args) != max(places, default=1):
+        what = f"{name}({', '.join(map(str, kwargs or args))})" if name in (*OPERATIONS, "pow") else name
         known = ", ".join(sorted({*OPERATIONS, *SAME, "clamp", "pow"}))
         raise EngineError(
             f'rule {rule!r}: operation {what!r} cannot be compiled; allowed: {known}; engine "eager" runs any'

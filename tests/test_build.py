@@ -1,0 +1,336 @@
+"""A kernel is compiled once and kept; whatever ails the cache, the compiler or the machine, it is compiled again or
+refused with a sentence, and never is a file loaded that is not what its name says."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import engines
+from gpubp.engines import build
+from gpubp.errors import EngineError
+
+CHILD = """
+import sys
+from gpubp.engines import build
+print(build.library(sys.stdin.read()).answer())
+"""
+CPU = torch.device("cpu")
+
+
+def text(answer: int) -> str:
+    """A library with one function; of a number that no other test takes, for a process loads a file once."""
+    return f'extern "C" __attribute__((visibility("default"))) int answer() {{ return {answer}; }}\n'
+
+
+def answer(number: int) -> int:
+    return int(build.library(text(number)).answer())
+
+
+def forget() -> None:
+    """What this process knows of compilers and kernels; the files stay."""
+    for function in (build._library, build._vector_bytes, build.version):
+        function.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache."""
+    try:
+        build.compiler()
+    except EngineError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "cache"))
+    forget()
+    yield tmp_path / "cache"
+    forget()
+
+
+def kept(folder: Path) -> list[Path]:
+    """What is in the cache: libraries alone, each what its name says."""
+    files = sorted(folder.iterdir())
+    assert all(path.suffix == ".so" and path.stem.split("-")[1] == build._digest(path) for path in files), files
+    return files
+
+
+def no_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_nothing(*_: object) -> Path:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(build, "_compile", compile_nothing)
+
+
+def wrapper(path: Path, script: str) -> str:
+    """A compiler that is a shell script."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def child(number: int, **environment: str) -> subprocess.Popen[str]:
+    """Another process that asks for a kernel."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    assert process.stdin
+    process.stdin.write(text(number))
+    process.stdin.flush()
+    return process
+
+
+def refused(*parts: str) -> None:
+    """Asking for any kernel is refused in these words."""
+    with pytest.raises(EngineError) as caught:
+        answer(0)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_a_kernel_is_compiled_once_and_found_by_the_next_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answer(1) == 1
+    (file,) = kept(folder)
+    no_compiling(monkeypatch)
+    assert answer(1) == 1
+    forget()
+    assert answer(1) == 1
+    found, errors = child(1, CXX=os.environ.get("CXX", ""), TMPDIR=str(file)).communicate(timeout=60)
+    assert found == "1\n", errors  # whose temporary directory is none, so it cannot have compiled
+    assert kept(folder) == [file]
+
+
+def test_processes_that_compile_a_kernel_at_once_leave_one_sound_file(folder: Path) -> None:
+    children = [child(2) for _ in range(4)]
+    for process in children:
+        found, errors = process.communicate(timeout=120)
+        assert found == "2\n", errors
+    assert len(kept(folder)) == 1
+
+
+@pytest.mark.parametrize("damage", ["truncated", "overwritten", "empty", "another kernel"])
+def test_a_damaged_file_is_compiled_anew(folder: Path, damage: str) -> None:
+    assert answer(3) == 3
+    (file,) = kept(folder)
+    sound = file.read_bytes()
+    assert answer(4) == 4
+    (other,) = set(kept(folder)) - {file}
+    damaged = {"truncated": sound[:5000], "overwritten": sound[:-9] + b"\0" * 9 + b"x", "empty": b""}
+    file.unlink()  # this process has it open
+    file.write_bytes(damaged.get(damage, other.read_bytes()))
+    forget()
+    assert answer(3) == 3
+    assert file.read_bytes() == sound
+    assert len(kept(folder)) == 2
+
+
+def test_a_sound_file_that_is_no_library_is_compiled_anew(folder: Path) -> None:
+    assert answer(5) == 5
+    (file,) = kept(folder)
+    false = folder / "false"
+    false.write_text("no library")
+    key = file.stem.split("-")[0]
+    false = false.rename(folder / f"{key}-{build._digest(false)}.so")
+    file.unlink()
+    forget()
+    assert answer(5) == 5
+    assert len(kept(folder)) == 2
+
+
+@pytest.mark.parametrize("call", ["os.replace", "shutil.copyfile", "tempfile.mkstemp"])
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_cache_that_cannot_be_written_does_without(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(call, fail)
+        assert answer(6) == 6
+    assert kept(folder) == []
+    forget()
+    assert answer(6) == 6
+    assert len(kept(folder)) == 1
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(source: Path, target: str) -> None:
+        Path(target).write_bytes(Path(source).read_bytes()[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", fill)
+    assert answer(7) == 7
+    assert kept(folder) == []
+
+
+def test_an_interrupt_leaves_no_part_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        answer(8)
+    assert kept(folder) == []
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "/proc/no such folder"])
+def test_a_cache_where_no_folder_can_be_does_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    places = {"a file": tmp_path / "file", "below a file": tmp_path / "file" / "cache"}
+    monkeypatch.setenv("GPUBP_CACHE", str(places.get(place, place)))
+    assert answer(9) == 9
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for given, xdg, expected in (
+        ("/a/b", "/c", "/a/b"), ("~/b", "", "/home/somebody/b"), ("b", "", f"{tmp_path}/b"), ("", "/c", "/c/gpubp"),
+        ("", "", "/home/somebody/.cache/gpubp"),
+    ):  # fmt: skip
+        monkeypatch.setenv("GPUBP_CACHE", given)
+        monkeypatch.setenv("XDG_CACHE_HOME", xdg)
+        assert build.cache() == Path(expected)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert build.cache() == Path("/home/somebody/Library/Caches/gpubp")
+
+
+def test_a_relative_cache_is_written_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPUBP_CACHE", ".")
+    assert answer(10) == 10
+    assert len(kept(tmp_path)) == 1
+    no_compiling(monkeypatch)
+    forget()
+    assert answer(10) == 10
+
+
+def test_a_user_without_a_home_does_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    for name in ("GPUBP_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert build.cache() is None
+    assert answer(11) == 11
+
+
+def test_another_processor_flag_compiler_or_version_gives_another_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = build.compiler()
+    copies = [wrapper(tmp_path / name, f'exec {" ".join(real)} "$@"') for name in ("one", "two")]
+    newer = f'[ "$1" = --version ] && echo 99 || exec {" ".join(real)} "$@"'
+    assert answer(12) == 12
+    for count, change in enumerate(
+        (
+            lambda patch: patch.setattr(build, "ARCH", "x86-64-v3" if "86" in os.uname().machine else "armv8-a"),
+            lambda patch: patch.setattr(build, "FLAGS", (*build.FLAGS, "-O2")),
+            lambda patch: patch.setattr(build, "sources", lambda: "other headers"),
+            lambda patch: patch.setattr(build, "processor", lambda: "another"),
+            lambda patch: patch.setenv("CXX", copies[0]),
+            lambda patch: patch.setenv("CXX", copies[1]),
+            lambda patch: patch.setenv("CXX", f"{copies[1]} -DX"),
+            lambda patch: (wrapper(Path(copies[1]), newer), patch.setenv("CXX", copies[1])),
+        ),
+        start=2,
+    ):
+        with monkeypatch.context() as patch:
+            change(patch)
+            build.version.cache_clear()
+            assert answer(12) == 12
+        assert len(kept(folder)) == count
+
+
+def test_cxx_names_the_compiler_and_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", f"{build.compiler()[0]} -DNUMBER=13 '-DOTHER=1 + 1'")
+    assert build.library(text(0).replace("0", "NUMBER + OTHER")).answer() == 15
+
+
+def test_a_compiler_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler -O2")
+    refused("CXX names 'no-such-compiler', which is not there", 'engine "eager" needs none')
+    monkeypatch.setenv("CXX", "g++ 'unbalanced")
+    refused('CXX is "g++ \'unbalanced", which is no command')
+    monkeypatch.setenv("CXX", wrapper(tmp_path / "script", "exit 0").replace("script", "."))
+    refused("which is not there")
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineError, match=r"(?s)cannot compile the kernel.*exit status 1.*no-such-file\.h"):
+        build.library('#include "no-such-file.h"\n')
+    working = '[ "$1" = --version ] && echo 1 && exit 0'
+    for name, script, words in (
+        ("speechless", f"{working}; exit 3", "exit status 3"),
+        ("garbled", f"{working}; printf 'caf\\351' >&2; exit 1", "caf\ufffd"),
+        ("lazy", f"{working}; exit 0", "cannot compile and load its kernel"),
+        (
+            "wrong",
+            f'{working}; while [ "$1" != -o ]; do shift; done; echo text > "$2"',
+            "cannot compile and load its kernel",
+        ),
+        ("silent", "exit 1", "does not run"),
+    ):
+        if name == "wrong" and sys.platform != "linux":
+            continue
+        monkeypatch.setenv("CXX", wrapper(tmp_path / name, script))
+        refused(words)
+
+
+def test_a_failure_is_not_remembered(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, flag = build.compiler()[0], tmp_path / "repaired"
+    script = f'[ "$1" = --version ] || [ -e {flag} ] || exit 1; exec {real} "$@"'
+    monkeypatch.setenv("CXX", wrapper(tmp_path / "flaky", script))
+    refused("exit status 1")
+    flag.touch()
+    assert answer(0) == 0
+    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "elsewhere"))
+    assert answer(0) == 0
+    assert len(kept(tmp_path / "elsewhere")) == len(kept(folder)) == 1
+
+
+def test_a_temporary_directory_that_cannot_be_written_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    refused("cannot compile and load its kernel", "TMPDIR", 'engine "eager" needs none')
+
+
+def test_without_a_compiler_the_eager_engine_is_chosen_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, config = gpubp.NetworkSpec((2, 3, 1)), gpubp.TrainConfig(steps=1)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    choice = engines.choose("auto", spec, config, CPU)
+    assert choice.name == "eager"
+    assert "needs a C++ compiler: none of g++, clang++, c++ is installed" in choice.reason
+    with pytest.raises(EngineError, match="needs a C\\+\\+ compiler"):
+        engines.choose("cpu", spec, config, CPU)
+    monkeypatch.setenv("CXX", wrapper(tmp_path / "broken", "exit 1"))
+    choice = engines.choose("auto", spec, config, CPU)
+    assert choice.name == "eager"
+    assert "does not run" in choice.reason
+
+
+def test_a_processor_without_fused_multiply_add_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    if "86" not in os.uname().machine:
+        pytest.skip("every arm64 has fused multiply-add")
+    monkeypatch.setattr(build, "ARCH", "x86-64")
+    with pytest.raises(EngineError, match="needs a processor with fused multiply-add"):
+        build.vector_bytes()

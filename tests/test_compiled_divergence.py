@@ -1,0 +1,142 @@
+"""A failure is a value in the compiled engine too: a network that diverges stops where it was, and changes nobody."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp.engines import cpu
+from gpubp.state import Status, TrainState
+
+from .helpers import compiled, copied, laid_out, layouts, same_bits, samples, start, train  # noqa: F401
+from .test_compiled import DTYPES, Case, differences, numbers
+
+COUNT, STEPS, BATCH = 19, 12, 6
+EVERYONE = list(range(COUNT))
+NAMES = ("chosen", "outputs")
+LAYOUTS = pytest.mark.parametrize(
+    "name", [*NAMES, *(pytest.param(name, marks=pytest.mark.slow) for name in layouts(torch.float32, BATCH)
+                       if name not in NAMES)])  # fmt: skip
+WIDE = [0.01, 1.0, 0.01, 2.0, 10.0, 1e38, 0.01, 1e3, 3e38, 1e20]
+SPEC = gpubp.NetworkSpec((5, 6, 2), "relu")
+
+
+def rates(dtype: torch.dtype) -> list[float]:
+    """Learning rates of networks that end well, late, soon, and in their first step."""
+    wide = WIDE if dtype == torch.float32 else [rate**8 if rate < 3e38 else 1.7e308 for rate in WIDE]
+    return [wide[n % len(wide)] if n % 3 else 0.01 for n in EVERYONE]
+
+
+def trained(
+    dtype: torch.dtype, rows: list[int] = EVERYONE, cuts: list[int] | None = None, **settings: Any
+) -> TrainState:
+    own = Case(SPEC, dtype, "shared", "", "chosen", {})
+    data = gpubp.Dataset(*samples(SPEC, 23, dtype=dtype))
+    given = {"optimizer": "momentum", "batch_size": BATCH, "steps": STEPS, "lr": [rates(dtype)[n] for n in rows]}
+    return train(own.population(rows), data, cuts, engine=cpu, **given | settings)
+
+
+@LAYOUTS
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
+def test_the_step_of_divergence_is_that_of_one_step_at_a_time(dtype: torch.dtype, name: str) -> None:
+    with laid_out(layouts(dtype, BATCH)[name]):
+        slow, before = start_of(dtype), []
+        data = gpubp.Dataset(*samples(SPEC, 23, dtype=dtype))
+        for _ in range(STEPS):
+            before.append(copied(slow))
+            cpu.run(slow, data, 1)
+        found = slow.diverged_step.tolist()
+        assert {0, -1} < set(found), "some diverge in the first step, some later, some never"
+        assert len(set(found)) > 3
+        for cuts in ([STEPS], [5, 7], [1, 11], [100]):
+            state = trained(dtype, cuts=cuts)
+            assert not differences(state, EVERYONE, slow, EVERYONE), cuts
+    for number, step in enumerate(found):
+        if step < 0:
+            assert (state.status[number], state.step[number]) == (Status.running, STEPS)
+            continue
+        assert (state.status[number], state.step[number]) == (Status.diverged, step)
+        kept = set(differences(state, [number], before[step], [number]))
+        assert kept == {"status", "diverged_step"}, "everything is as before that step"
+        assert all(each[number].isfinite().all() for key, each in numbers(state).items() if key != "loss")
+
+
+def start_of(dtype: torch.dtype) -> TrainState:
+    """All networks before their first step."""
+    own = Case(SPEC, dtype, "shared", "", "chosen", {})
+    data = gpubp.Dataset(*samples(SPEC, 23, dtype=dtype))
+    return start(own.population(EVERYONE), data, optimizer="momentum", batch_size=BATCH, steps=STEPS, lr=rates(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
+def test_neighbours_and_lone_networks_have_the_bits_of_before(dtype: torch.dtype) -> None:
+    state = trained(dtype)
+    for number in EVERYONE:
+        assert not differences(trained(dtype, [number]), [0], state, [number]), number
+    sound = [n for n in EVERYONE if state.diverged_step[n] < 0]
+    assert 3 < len(sound) < COUNT - 5
+    assert not differences(trained(dtype, sound), list(range(len(sound))), state, sound)
+    with laid_out(layouts(dtype, BATCH)["outputs"]):
+        assert not differences(trained(dtype), EVERYONE, state, EVERYONE)
+
+
+def test_eager_finds_the_same_steps() -> None:
+    """Where a number overflows by orders of magnitude, not by a rounding."""
+    data = gpubp.Dataset(*samples(SPEC, 23, dtype=torch.float32))
+    own = Case(SPEC, torch.float32, "shared", "", "chosen", {}).population(EVERYONE)
+    steep = [0.01 if n % 3 else 10.0 ** (6 * (1 + n // 3)) for n in EVERYONE]
+    theirs = train(own, data, optimizer="sgd", batch_size=BATCH, steps=STEPS, lr=steep)
+    mine = train(own, data, optimizer="sgd", batch_size=BATCH, steps=STEPS, lr=steep, engine=cpu)
+    assert len(theirs.diverged_step.unique()) > 3
+    for name in ("diverged_step", "step", "status"):
+        assert torch.equal(getattr(mine, name), getattr(theirs, name)), name
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_network_that_is_not_finite_from_the_start_stays_as_it_is(value: float) -> None:
+    data = gpubp.Dataset(*samples(SPEC, 23, dtype=torch.float32))
+    settings = {"optimizer": "adam", "batch_size": BATCH, "steps": STEPS}
+    own = Case(SPEC, torch.float32, "shared", "", "chosen", {})
+    good, broken = own.population(EVERYONE), own.population(EVERYONE)
+    broken.params[3, 1] = value
+    state, rest = train(broken, data, engine=cpu, **settings), [n for n in EVERYONE if n != 3]
+    assert not differences(state, rest, train(good, data, engine=cpu, **settings), rest)
+    assert (state.status[3], state.step[3], state.diverged_step[3]) == (Status.diverged, 0, 0)
+    assert same_bits(state.population.params[3], broken.params[3])
+    assert not any(slot[3].any() for slot in state.slots)
+    assert all(column[3] == 1 for column in state.columns.values())
+    assert state.loss[3].isnan()
+
+
+def test_all_may_diverge_at_once_and_train_no_more() -> None:
+    own = Case(SPEC, torch.float32, "shared", "", "chosen", {})
+    data, settings = gpubp.Dataset(*samples(SPEC, 23, dtype=torch.float32)), {"optimizer": "adam", "steps": STEPS}
+    broken = own.population(EVERYONE)
+    broken.params[:] = float("inf")
+    state = train(broken, data, [5, 7], engine=cpu, batch_size=BATCH, **settings)
+    assert (state.status == Status.diverged).all()
+    assert not state.step.any()
+    assert (state.diverged_step == 0).all()
+
+
+def test_a_loss_that_is_not_finite_ends_a_network_whose_row_still_is() -> None:
+    spec = gpubp.NetworkSpec((2, 1), bias="none")
+    population = gpubp.Population(spec, torch.tensor([[1.0, 1.0], [1e25, 1e25]]), 5, torch.arange(2))
+    data = gpubp.Dataset(torch.ones(BATCH, 2), torch.zeros(BATCH, 1))
+    for cuts in ([STEPS], [1] * STEPS):
+        state = train(
+            population, data, cuts, engine=cpu, optimizer="sgd", batch_size=BATCH, steps=STEPS, clip_value=1.0
+        )
+        assert state.diverged_step.tolist() == [-1, 0]
+        assert state.loss[1].isnan(), "the step did not count, so there is no loss yet"
+        assert same_bits(state.population.params[1], population.params[1])
+
+
+def test_networks_of_different_lengths_diverge_where_they_do_alone() -> None:
+    ends = [1 + (5 * n) % STEPS for n in EVERYONE]
+    state = trained(torch.float32, steps=ends)
+    for number, end in enumerate(ends):
+        assert not differences(trained(torch.float32, [number], steps=end), [0], state, [number]), number

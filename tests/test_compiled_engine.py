@@ -1,0 +1,222 @@
+"""The compiled engine's surroundings: the tutorial, prediction, the choice, what it is given, and resuming."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import gpubp
+from gpubp import backprop, tutorial
+from gpubp.engines import build, choose, cpu, eager
+from gpubp.errors import EngineError
+from gpubp.evaluate import evaluate
+
+from . import test_resume as resuming
+from . import test_tutorial as printed
+from .helpers import compiled, laid_out, layouts, population, same_bits, samples, start, threads, train  # noqa: F401
+from .test_compiled import DTYPES, differences
+from .tolerances import TRAINING, compiled_step
+
+SPEC = gpubp.NetworkSpec((3, 5, 2), "gelu", "tanh")
+COUNT, CPU = 19, torch.device("cpu")
+RULE = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
+
+
+def test_the_tutorials_figures_come_out_of_the_compiled_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def run(*arguments: object) -> None:
+        calls.append(arguments[2])
+        cpu.run(*arguments)
+
+    monkeypatch.setattr(eager, "run", run)
+    rows = {row.name: row for row in tutorial.compare()}
+    assert len(calls) == 6, "three calls in each of two orders"
+    printed.test_every_printed_figure_is_reproduced_in_the_order_of_the_tutorial(rows)
+    printed.test_the_first_round_is_the_true_gradient(rows)
+    printed.test_the_figures_after_training_tell_the_two_update_orders_apart(rows)
+    printed.test_the_measured_figures_of_both_orders(rows)
+
+
+# ---- prediction
+
+
+def pieces(params: Tensor, inputs: Tensor) -> list[Tensor]:
+    """The outs of all networks, computed in several ways."""
+    shared = inputs.ndim == 2
+    own = inputs.expand(len(params), *inputs.shape) if shared else inputs
+    last = len(params) - 1
+    return [
+        cpu.outs(SPEC, params, own),
+        torch.cat([cpu.outs(SPEC, params[n : n + 1], own[n : n + 1]) for n in range(len(params))]),
+        torch.cat([cpu.outs(SPEC, params[:last], own[:last]), cpu.outs(SPEC, params[last:], own[last:])]),
+        torch.cat([cpu.outs(SPEC, params, own[:, at : at + 7]) for at in range(0, own.shape[1], 7)], 1),
+        cpu.outs(SPEC, params, own.contiguous()),
+        cpu.outs(SPEC, params.t().contiguous().t(), own),
+    ]
+
+
+@RULE
+@pytest.mark.parametrize("shared", [True, False])
+def test_outs_are_eagers_and_have_the_same_bits_however_they_are_cut(dtype: torch.dtype, shared: bool) -> None:
+    params = population(SPEC, COUNT, dtype).params
+    inputs = samples(SPEC, *([] if shared else [COUNT]), 150, dtype=dtype)[0]
+    tolerance = compiled_step(torch.finfo(dtype).eps, max(SPEC.widths), 2)
+    whole = pieces(params, inputs)
+    torch.testing.assert_close(whole[0], backprop.forward(SPEC, params, inputs), **tolerance)
+    assert all(same_bits(each, whole[0]) for each in whole)
+    for name in ("outputs", "one number"):
+        with laid_out(layouts(dtype, 64)[name]), threads(2):
+            own = inputs.expand(COUNT, *inputs.shape) if shared else inputs
+            assert same_bits(cpu.outs(SPEC, params, own), whole[0]), name
+
+
+def test_evaluations_are_eagers() -> None:
+    networks, (inputs, target) = population(SPEC, COUNT), samples(SPEC, 150)
+    index = [torch.arange(1 + 7 * n) for n in range(COUNT)]
+    for data in (gpubp.Dataset(inputs, target), gpubp.Dataset(inputs, target, rows=index)):
+        mine, theirs = evaluate(networks, data, {}, forward=cpu.outs), evaluate(networks, data, {})
+        torch.testing.assert_close(mine.loss, theirs.loss, **TRAINING)
+        torch.testing.assert_close(mine.metric, theirs.metric, **TRAINING, equal_nan=True)
+
+
+# ---- the choice
+
+
+def test_auto_is_the_compiled_engine_where_a_compiler_is() -> None:
+    config = gpubp.TrainConfig(steps=1)
+    choice = choose("auto", SPEC, config, CPU)
+    assert (choice.name, choice.run, choice.outs) == ("cpu", cpu.run, cpu.outs)
+    assert "compiled for this topology by " in choice.reason
+    assert choose("cpu", SPEC, config, CPU).reason == "cpu: asked for by name"
+    assert choose("eager", SPEC, config, CPU).run is eager.run
+    assert choose("auto", SPEC, config, torch.device("cuda")).name == "eager"
+    with pytest.raises(EngineError, match='engine "cpu" trains on the CPU, the networks are on cuda'):
+        choose("cpu", SPEC, config, torch.device("cuda"))
+
+
+@pytest.mark.parametrize("missing", ["no compiler", "CXX is not there", "CXX does not run", "no vectors"])
+def test_without_a_compiler_auto_is_eager_and_says_why(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "cache"))
+    reason = {"no compiler": r"needs a C\+\+ compiler: none of g\+\+, clang\+\+, c\+\+ is installed",
+              "CXX is not there": "CXX names 'no-such-compiler', which is not there",
+              "CXX does not run": "does not run|cannot compile",
+              "no vectors": "fused multiply-add"}[missing]  # fmt: skip
+    if missing == "no compiler":
+        monkeypatch.delenv("CXX", raising=False)
+        monkeypatch.setenv("PATH", str(tmp_path))
+    elif missing == "CXX is not there":
+        monkeypatch.setenv("CXX", "no-such-compiler -O3")
+    elif missing == "CXX does not run":
+        broken = tmp_path / "broken"
+        broken.write_text("#!/bin/sh\necho broken >&2\nexit 3\n")
+        broken.chmod(0o755)
+        monkeypatch.setenv("CXX", str(broken))
+    else:
+        monkeypatch.setattr(build, "ARCH", "x86-64")
+    choice = choose("auto", SPEC, gpubp.TrainConfig(steps=1), CPU)
+    assert (choice.name, choice.run) == ("eager", eager.run)
+    with pytest.raises(EngineError, match=reason) as error:
+        choose("cpu", SPEC, gpubp.TrainConfig(steps=1), CPU)
+    assert choice.reason == f"eager: {error.value}"
+    networks, data = population(SPEC, 3), gpubp.Dataset(*samples(SPEC, 8))
+    assert gpubp.train(networks, data, gpubp.TrainConfig(steps=2)).engine == "eager"
+    with pytest.raises(EngineError, match=reason):
+        gpubp.train(networks, data, gpubp.TrainConfig(steps=2), engine="cpu")
+
+
+def test_the_choice_knows_nothing_of_the_number_of_networks() -> None:
+    data = gpubp.Dataset(*samples(SPEC, 8))
+    config = gpubp.TrainConfig(steps=2)
+    names = {gpubp.train(population(SPEC, count), data, config).engine for count in (1, 40)}
+    assert names == {"cpu"}
+
+
+# ---- what it is given
+
+
+def test_numbers_that_do_not_lie_side_by_side_train_to_the_same_bits() -> None:
+    networks, data = population(SPEC, COUNT), gpubp.Dataset(*samples(SPEC, 23))
+    settings = {"optimizer": "adam", "batch_size": 6, "steps": 9}
+    expected = train(networks, data, engine=cpu, **settings)
+    state = start(networks, data, **settings)
+    state.population = gpubp.Population(SPEC, networks.params.t().contiguous().t(), 5, networks.ids)
+    state.slots[1] = torch.zeros(COUNT, 2 * networks.params.shape[1], dtype=torch.float64)[:, ::2]
+    assert not state.population.params.is_contiguous()
+    cpu.run(state, data, 9)
+    assert not differences(state, list(range(COUNT)), expected, list(range(COUNT)))
+    wide = torch.empty(2, 23, 6, dtype=torch.float64)
+    inputs, target = wide[0, :, ::2], wide[1, :, 1::3]
+    inputs.copy_(data.inputs)
+    target.copy_(data.targets)
+    again = train(networks, gpubp.Dataset(inputs, target), engine=cpu, **settings)
+    assert not differences(again, list(range(COUNT)), expected, list(range(COUNT)))
+
+
+def test_numbers_of_another_type_are_refused() -> None:
+    networks, data = population(SPEC, 3, torch.float32), gpubp.Dataset(*samples(SPEC, 8))
+    state = start(networks, data, batch_size=4, steps=2)
+    with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, data torch.float64"):
+        cpu.run(state, data, 2)
+    with pytest.raises((EngineError, RuntimeError), match=r"type|float"):
+        cpu.outs(SPEC, networks.params, data.inputs.expand(3, -1, -1))
+    assert gpubp.train(networks, data, gpubp.TrainConfig(batch_size=4, steps=2), engine="cpu").engine == "cpu"
+
+
+def tiny(number: float) -> Tensor:
+    return torch.tensor([number], dtype=torch.float32)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_denormal_numbers_are_kept_and_the_callers_setting_comes_back(count: int) -> None:
+    spec = gpubp.NetworkSpec((3, 4, 2), "identity", bias="none")
+    inputs, target = samples(spec, 23, dtype=torch.float32)
+    data, settings = (
+        gpubp.Dataset(inputs * 1e-21, target * 1e-21),
+        {"optimizer": "momentum", "batch_size": 6, "steps": 9},
+    )
+    networks = population(spec, COUNT, torch.float32)
+    with threads(count):
+        expected = train(networks, data, engine=cpu, **settings)
+        slot = expected.slots[0]
+        assert ((slot != 0) & (slot.abs() < torch.finfo(torch.float32).tiny)).any(), "denormal numbers occur"
+        state = start(networks, data, **settings)
+        assert torch.set_flush_denormal(True)
+        try:
+            cpu.run(state, data, 9)
+            assert float(tiny(1e-30) * tiny(1e-10)) == 0, "still set"
+        finally:
+            torch.set_flush_denormal(False)
+    assert not differences(state, list(range(COUNT)), expected, list(range(COUNT)))
+    assert float(tiny(1e-30) * tiny(1e-10)) != 0
+
+
+# ---- resuming
+
+
+@pytest.mark.parametrize("calls", [1, 6])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
+    calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resuming.ENGINE, "CALL", 100.0)
+    monkeypatch.setattr(resuming.ENGINE, "MOST", 3)
+
+    def run(folder: Path | None = None, *reporters: object) -> gpubp.Result:
+        return gpubp.train(
+            resuming.networks(), resuming.training(), resuming.config(), resuming.held_out(), "cpu", reporters,
+            run_dir=folder, checkpoint_minutes=0.0,
+        )  # fmt: skip
+
+    stopped = run(tmp_path / "run", resuming.Stop(calls, signal.SIGINT))
+    assert stopped.interrupted == signal.SIGINT
+    again = gpubp.resume(tmp_path / "run", resuming.training(), resuming.held_out())
+    whole = run()
+    resuming.same(again, whole)
+    assert (stopped.engine, again.engine, whole.engine) == ("cpu", "cpu", "cpu")
+    assert whole.statuses["diverged"] == 1

@@ -1,0 +1,214 @@
+"""A rule of one's own is compiled like the tables' rows; one that cannot be is refused by name and runs on eager."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import gpubp
+from gpubp.engines import choose, cpu
+from gpubp.errors import EngineError
+from gpubp.losses import Loss, cross_entropy
+from gpubp.optimizers import Optimizer
+
+from .helpers import compiled, population, same_bits, samples, train  # noqa: F401
+from .test_compiled import close
+from .tolerances import COMPILED_TRAINING
+
+SPEC, CPU = gpubp.NetworkSpec((3, 5, 2), "tanh"), torch.device("cpu")
+README = Path(__file__).parent.parent / "README.md"
+Rule = Callable[..., Any]
+
+
+def both(spec: gpubp.NetworkSpec = SPEC, cuts: list[int] | None = None, **settings: Any) -> None:
+    """20 steps by the compiled engine and by eager are the same."""
+    networks, data = population(spec, 5), gpubp.Dataset(*samples(spec, 23))
+    given = {"optimizer": "sgd", "batch_size": 6, "steps": 20, "lr": 0.02} | settings
+    mine, theirs = train(networks, data, cuts, engine=cpu, **given), train(networks, data, **given)
+    assert not torch.equal(theirs.population.params, networks.params)
+    close(mine, theirs, COMPILED_TRAINING)
+
+
+def mish(net: Tensor) -> Tensor:
+    return net * torch.tanh(torch.log1p(torch.exp(net)))
+
+
+def mish_slope(net: Tensor, out: Tensor) -> Tensor:
+    share, soft = 1 / (1 + torch.exp(-net)), torch.tanh(torch.log1p(torch.exp(net)))
+    return soft + net * share * (1 - soft * soft)
+
+
+def test_an_activation_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gpubp.ACTIVATIONS, "mish", gpubp.Activation(mish, mish_slope))
+    both(gpubp.NetworkSpec((3, 5, 2), "mish", "mish"))
+
+
+def test_an_optimizer_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def averaged(grad: Tensor, mean: Tensor, rest: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
+        mean = torch.lerp(mean, grad, rest)
+        return push * mean, mean
+
+    def averaged_prepare(keep: Tensor, count: Tensor) -> dict[str, Tensor]:
+        return {"rest": 1 - keep, "count": count + 1, "rate": 1 / torch.sqrt(count)}
+
+    row = Optimizer(averaged, ("mean",), {"keep": 0.9, "push": 2.0}, ("count",), averaged_prepare, lr=0.05)
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "averaged", row)
+    both(optimizer="averaged", extra={"keep": [0.5, 0.6, 0.7, 0.8, 0.9], "push": 1.5})
+
+
+def test_a_loss_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def charbonnier(out: Tensor, target: Tensor, width: Tensor) -> Tensor:
+        return torch.sqrt((out - target) * (out - target) + width * width)
+
+    def charbonnier_slope(out: Tensor, target: Tensor, width: Tensor) -> Tensor:
+        return (out - target) / charbonnier(out, target, width)
+
+    monkeypatch.setitem(gpubp.LOSSES, "charbonnier", Loss(charbonnier, charbonnier_slope, defaults={"width": 0.5}))
+    both(gpubp.NetworkSpec((3, 5, 2), "tanh", loss="charbonnier"), extra={"width": [0.5, 0.6, 0.7, 0.8, 0.9]})
+
+
+def test_a_loss_of_classes_of_ones_own_is_not_taken_for_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is trained as eager trains it, or refused."""
+
+    def tripled(out: Tensor, target: Tensor, shares: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        error, slope = cross_entropy(out, target, shares)
+        return 3 * error, 3 * slope
+
+    monkeypatch.setitem(gpubp.LOSSES, "tripled", Loss(tripled, None, "sum", classes=True, metric="classes"))
+    spec = gpubp.NetworkSpec((3, 5, 2), "tanh", loss="tripled")
+    if choose("auto", spec, gpubp.TrainConfig("sgd", steps=1), CPU).name == "cpu":
+        both(spec)
+
+
+def test_names_of_slots_and_settings_may_be_those_of_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    def direction(grad: Tensor, square: Tensor, sqrt: Tensor, add: Tensor, mul: Tensor) -> tuple[Tensor, ...]:
+        square = torch.lerp(square, torch.square(grad), mul)
+        return grad / (torch.sqrt(square) + add), square, torch.sqrt(sqrt * sqrt + grad * grad)
+
+    row = Optimizer(direction, ("square", "sqrt"), {"add": 0.1, "mul": 0.2})
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "named", row)
+    both(optimizer="named")
+
+
+@pytest.mark.parametrize("cuts", [[20], [1] * 20, [7, 13]], ids=str)
+def test_a_column_that_no_rate_needs_counts_every_step(cuts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(count: Tensor, share: Tensor) -> dict[str, Tensor]:
+        return {"count": count + 1, "rest": 1 - share}
+
+    row = Optimizer(lambda grad, rest: rest * grad, (), {"share": 0.5}, ("count",), prepare)
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "counting", row)
+    both(optimizer="counting", cuts=cuts)
+
+
+def test_a_rule_that_moves_without_a_gradient_moves_no_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "drift", Optimizer(lambda grad: grad + 1))
+    both(optimizer="drift", clip_norm=0.5)
+
+
+OPERATIONS: dict[str, Rule] = {  # by what they use, each for lanes and for the numbers of a step
+    "comparisons": lambda net: (net > 0) * net + (net <= 0.5) * 0.125 + torch.ge(net, 1) - net.lt(0) * 0.25,
+    "where": lambda net: torch.where(net > 0.1, net, 0.1 * net) + torch.where(net.ne(0), 1.0, torch.sin(net)),
+    "powers": lambda net: net**2 + torch.pow(net, 3) + (net * net + 1).pow(0.5) + (net.square() + 1).rsqrt(),
+    "clamps": lambda net: net.clamp(-1, 0.5) + torch.clamp(net, max=0.2) + net.clamp_min(0.1) + torch.clip(net, 0, 1),
+    "scaled": lambda net: torch.add(net, net * net, alpha=0.5) + torch.sub(net, 1, alpha=0.5) + net.mul(0.3).neg(),
+    "three": lambda net: torch.addcmul(net, net, net, value=0.5) + torch.lerp(net, net * net, 0.25)
+    + torch.addcdiv(net, net, net * net + 1, value=2),
+    "functions": lambda net: torch.sigmoid(net) + net.tanh() + torch.erf(net) + torch.floor(net) + net.abs().sqrt()
+    + torch.expm1(net) + torch.log(net * net + 1) + torch.reciprocal(net * net + 1) + net.cos(),
+    "constants": lambda net: net * math.pi + torch.full_like(net, 0.5) - torch.zeros_like(net) + 1e-3
+    + net * torch.tensor(0.5),
+    "order": lambda net: torch.maximum(net, 0.5 * net) + torch.min(net, -net) + torch.sign(net) * 0.1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_mean_what_they_mean_in_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = gpubp.Activation(OPERATIONS[name], lambda net, out: 0.1 * out)
+    monkeypatch.setitem(gpubp.ACTIVATIONS, "own", rule)
+    both(gpubp.NetworkSpec((3, 2), output="own"), steps=3)
+
+
+def test_another_rule_under_the_same_name_is_another_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    outs = []
+    for factor in (1.0, 2.0):
+        rule = gpubp.Activation(lambda net, factor=factor: factor * net, lambda net, out, factor=factor: factor)
+        monkeypatch.setitem(gpubp.ACTIVATIONS, "own", rule)
+        spec = gpubp.NetworkSpec((3, 5, 2), "own")
+        networks, inputs = population(spec, 3), samples(spec, 8)[0]
+        outs.append(cpu.outs(spec, networks.params, inputs.expand(3, -1, -1)))
+        both(spec)
+    assert not torch.equal(*outs)
+
+
+def scaled(net: Tensor, factor: float) -> Tensor:
+    return net if net.sum() > 0 else factor * net
+
+
+REFUSED: dict[str, tuple[Rule, str]] = {
+    "an operation": (lambda net: torch.cumsum(net, -1), "operation 'cumsum' cannot be compiled; allowed: abs, "),
+    "a method": (lambda net: net.cumsum(-1), "operation 'cumsum'"),
+    "an operator": (lambda net: ((net > 0) & (net < 1)) * net, "operation 'and_'"),
+    "a setting": (lambda net: torch.div(net, 2, rounding_mode="floor"), r"operation 'div\(rounding_mode\)'"),
+    "a power": (lambda net: net**4, "operation 'pow"),
+    "a function of torch.nn": (torch.nn.functional.silu, "operation 'silu'"),
+    "if": (lambda net: net if net.sum() > 0 else -net, "control flow"),
+    "for": (lambda net: torch.stack([2 * each for each in net]), "cannot be compiled"),
+    "a shape": (lambda net: net * net.shape[0], "cannot be compiled"),
+    "float": (lambda net: net * float(net.mean()), "cannot be compiled"),
+    "int": (lambda net: net * int(net.sum() > 0), "cannot be compiled"),
+    "len": (lambda net: net * len(net), "cannot be compiled"),
+    "an array": (lambda net: net * torch.linspace(0, 1, 5, dtype=net.dtype), "cannot be compiled"),
+    "several constants": (lambda net: net * torch.ones(1, 1, 5, dtype=torch.float64), "cannot be compiled"),
+    "a partial function": (functools.partial(scaled, factor=0.5), "cannot be compiled"),
+    "numpy": (lambda net: torch.from_numpy(net.numpy()), "cannot be compiled"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_compiled_is_refused_and_left_to_eager(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, reason = REFUSED[name]
+    monkeypatch.setitem(gpubp.ACTIVATIONS, "own", gpubp.Activation(rule, lambda net, out: torch.ones_like(net)))
+    spec, config = gpubp.NetworkSpec((3, 5, 2), "own"), gpubp.TrainConfig(batch_size=4, steps=2)
+    with pytest.raises(EngineError, match=reason) as error:
+        choose("cpu", spec, config, CPU)
+    assert "eager" in str(error.value)
+    choice = choose("auto", spec, config, CPU)
+    assert (choice.name, choice.reason) == ("eager", f"eager: {error.value}")
+    result = gpubp.train(population(spec, 3), gpubp.Dataset(*samples(spec, 8)), config)
+    assert (result.engine, result.engine_reason) == ("eager", choice.reason)
+
+
+def test_an_optimizer_and_a_loss_that_cannot_be_compiled_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Loss(lambda out, target: torch.xlogy(out, target), lambda out, target: out)
+    monkeypatch.setitem(gpubp.LOSSES, "own", own)
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "own", Optimizer(lambda grad: grad / grad.norm()))
+    for spec, config, what in (
+        (gpubp.NetworkSpec((3, 2), loss="own"), gpubp.TrainConfig(steps=1), "xlogy"),
+        (SPEC, gpubp.TrainConfig("own", steps=1), "norm"),
+    ):
+        with pytest.raises(EngineError, match=f"rule 'own': operation '{what}' cannot be compiled"):
+            choose("cpu", spec, config, CPU)
+
+
+def test_the_readmes_rule_trains_on_the_engine_that_auto_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    code = next(block for block in blocks if "mish" in block)
+    monkeypatch.setitem(gpubp.ACTIVATIONS, "mish", gpubp.ACTIVATIONS["tanh"])  # the block's own row goes with it
+    found: dict[str, Any] = {}
+    exec(code, found)
+    spec = found["spec"]
+    networks, data = population(spec, 5), gpubp.Dataset(*samples(spec, 23))
+    results = [
+        gpubp.train(networks, data, gpubp.TrainConfig(steps=5), engine=name) for name in ("auto", "cpu", "eager")
+    ]
+    assert [each.engine for each in results] == ["cpu", "cpu", "eager"]
+    assert same_bits(results[0].population.params, results[1].population.params)
+    torch.testing.assert_close(results[0].population.params, results[2].population.params, **COMPILED_TRAINING)

@@ -1,0 +1,369 @@
+"""Rules in C++ compute what torch computes: every operation of translate.py in every form, in one library, for floats
+and doubles, numbers and vectors; and what cannot be translated is refused by the name of rule and operation."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gpubp.engines import build, translate
+from gpubp.engines.program import REALS
+from gpubp.errors import EngineError
+
+Rule = Callable[..., Any]
+INF, NAN = math.inf, math.nan
+
+# Rules of a, b, c that must have torch's very bits, any NaN as good as another, and either zero of maximum and minimum.
+EXACT: dict[str, Rule] = {
+    "a + b": lambda a, b, c: a + b,
+    "a - b": lambda a, b, c: a - b,
+    "a * b": lambda a, b, c: a * b,
+    "a / b": lambda a, b, c: a / b,
+    "-a": lambda a, b, c: -a,
+    "+a": lambda a, b, c: +a,
+    "abs(a)": lambda a, b, c: abs(a),
+    "1 - a": lambda a, b, c: 1 - a,
+    "2 / a": lambda a, b, c: 2 / a,
+    "2 + a": lambda a, b, c: 2 + a,
+    "0.1 * a": lambda a, b, c: 0.1 * a,
+    "a / 3": lambda a, b, c: a / 3,
+    "a += b": lambda a, b, c: operator.iadd(a, b),
+    "True * a": lambda a, b, c: True * a,
+    "a + inf": lambda a, b, c: a + INF,
+    "a * -inf": lambda a, b, c: a * -INF,
+    "a * nan": lambda a, b, c: a * NAN,
+    "a * -0.0": lambda a, b, c: a * -0.0,
+    "1e-40 + a": lambda a, b, c: a + 1e-40,
+    "a ** 1": lambda a, b, c: a**1,
+    "a ** 2": lambda a, b, c: a**2,
+    "a ** 3": lambda a, b, c: a**3,
+    "a ** -1": lambda a, b, c: a**-1,
+    "torch.pow": lambda a, b, c: torch.pow(a, 2),
+    "torch.pow, exponent": lambda a, b, c: torch.pow(a, exponent=3),
+    "a.pow": lambda a, b, c: a.pow(2.0),
+    "a > b": lambda a, b, c: (a > b) * c,
+    "a < b": lambda a, b, c: (a < b) * c,
+    "a >= b": lambda a, b, c: (a >= b) * c,
+    "a <= b": lambda a, b, c: (a <= b) * c,
+    "a == b": lambda a, b, c: (a == b) * c,
+    "a != b": lambda a, b, c: (a != b) * c,
+    "0 < a": lambda a, b, c: 1.0 - (a > 0) * b,
+    "masks multiply": lambda a, b, c: (a > 0) * (b > 0) * c,
+    "a mask as a number": lambda a, b, c: (a > 0).to(a.dtype) if isinstance(a, Tensor) else (a > 0).to(torch.float32),
+    "torch.where": lambda a, b, c: torch.where(a > b, b, c),
+    "torch.where, numbers": lambda a, b, c: torch.where(a > b, 1.0, torch.where(a < b, c, -INF)),
+    "a.where": lambda a, b, c: a.where(b > 0, c),
+    "torch.where, other": lambda a, b, c: torch.where(a > 0, b, other=c),
+    "torch.clamp, min": lambda a, b, c: torch.clamp(a, min=0.5),
+    "torch.clamp, max": lambda a, b, c: torch.clamp(a, max=0.5),
+    "torch.clamp": lambda a, b, c: torch.clamp(a, -1, 1),
+    "a.clamp, max": lambda a, b, c: a.clamp(max=1),
+    "a.clamp, both": lambda a, b, c: a.clamp(min=-1, max=INF),
+    "torch.clip": lambda a, b, c: torch.clip(a, -2, 2),
+    "a.clip": lambda a, b, c: a.clip(min=-2),
+    "torch.clamp_min": lambda a, b, c: torch.clamp_min(a, 0.25),
+    "a.clamp_max": lambda a, b, c: a.clamp_max(0.25),
+    "torch.add, alpha": lambda a, b, c: torch.add(a, b, alpha=2),
+    "a.sub, alpha": lambda a, b, c: a.sub(b, alpha=4),
+    "torch.add, other": lambda a, b, c: torch.add(a, other=b, alpha=1),
+    "torch.ones_like": lambda a, b, c: torch.ones_like(a) * b,
+    "torch.zeros_like": lambda a, b, c: torch.zeros_like(a) + b,
+    "torch.full_like": lambda a, b, c: torch.full_like(a, 3),
+    "torch.full_like, fill_value": lambda a, b, c: torch.full_like(a, fill_value=-INF),
+    "a.float of a mask": lambda a, b, c: (a > b).float() * c,
+    "a.to": lambda a, b, c: a.to(torch.float64).to(dtype=torch.float64) * 2 if not isinstance(a, Tensor) else a * 2,
+    "a number": lambda a, b, c: 0.25,
+    "functional.relu": lambda a, b, c: functional.relu(a),
+    "an argument": lambda a, b, c: b,
+    **{
+        f"torch.{name}, {form}": (lambda f: lambda a, b, c: f(a))(function)
+        for name in ("neg", "negative", "abs", "absolute", "sign", "floor", "square", "reciprocal", "relu")
+        for form, function in (
+            ("function", getattr(torch, name)),
+            ("method", (lambda method: lambda a: getattr(a, method)())(name)),
+        )
+    },
+    **{
+        f"torch.{name}, {form}": (lambda f: lambda a, b, c: f(a, b))(function)
+        for name in ("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "maximum", "minimum",
+                     "max", "min")
+        for form, function in (
+            ("function", getattr(torch, name)),
+            ("method", (lambda method: lambda a, b: getattr(a, method)(b))(name)),
+        )
+    },
+    **{
+        f"torch.{name}, {form}": (lambda f: lambda a, b, c: f(a, b) * c)(function)
+        for name in ("gt", "lt", "ge", "le", "eq", "ne", "greater", "less", "greater_equal", "less_equal", "not_equal")
+        if name in translate.OPERATIONS or name in translate.SAME
+        for form, function in (
+            ("function", getattr(torch, name)),
+            ("method", (lambda method: lambda a, b: getattr(a, method)(b))(name)),
+        )
+    },
+}  # fmt: skip
+
+# Within 4 ulps of torch in float64, or of the largest number below the smallest that is not denormal.
+ROUNDED: dict[str, Rule] = {
+    "a ** 0.5": lambda a, b, c: torch.where(a < 0, NAN, a**0.5),  # of -inf pow is inf and sqrt NaN
+    **{
+        f"torch.{name}, {form}": (lambda f: lambda a, b, c: f(a))(function)
+        for name in ("sqrt", "exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos", "sigmoid", "rsqrt")
+        for form, function in (
+            ("function", getattr(torch, name)),
+            ("method", (lambda method: lambda a: getattr(a, method)())(name)),
+        )
+    },
+    "a ** -0.5": lambda a, b, c: torch.where(a < 0, NAN, a**-0.5),
+    "a ** -2": lambda a, b, c: a**-2,
+    "functional.sigmoid": lambda a, b, c: functional.sigmoid(a),
+}
+# Of numbers of size 1 to 10; they round differently than torch, which uses no fused multiply-add, or another form.
+SUMS: dict[str, Rule] = {
+    "torch.lerp": lambda a, b, c: torch.lerp(a, b, torch.clamp(c, 0, 1)),
+    "torch.lerp, words": lambda a, b, c: torch.lerp(a, end=b, weight=torch.clamp(c, 0, 1)),
+    "a.lerp": lambda a, b, c: a.lerp(b, 0.25),
+    "torch.addcmul": lambda a, b, c: torch.addcmul(a, b, c),
+    "torch.addcmul, value": lambda a, b, c: torch.addcmul(a, b, c, value=-0.3),
+    "a.addcmul": lambda a, b, c: a.addcmul(b, c, value=2),
+    "torch.addcdiv": lambda a, b, c: torch.addcdiv(a, b, c),
+    "torch.addcdiv, value": lambda a, b, c: torch.addcdiv(a, b, c, value=-3),
+    "torch.add, alpha": lambda a, b, c: torch.add(a, b, alpha=0.3),
+}
+RULES = [*EXACT.items(), *ROUNDED.items(), *SUMS.items()]
+SPECIAL = [0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 9.3, 88.8, 1e3, 2.0**23 + 1, 1e9, 1e-3, 1e-30, 1e-40, 3e38, INF, NAN]
+KINDS = [(dtype, many) for dtype in REALS for many in (False, True)]
+
+
+def lanes(dtype: torch.dtype, many: bool) -> int:
+    return build.vector_bytes() // dtype.itemsize if many else 1
+
+
+def source(rules: list[tuple[str, Rule]], *names: str) -> str:
+    """Every rule as a function over arrays, for every kind of lanes."""
+    text = ["#define REAL float", f"#define VECTOR {lanes(torch.float32, True)}", "#define PARTS 1", "#define WIDE 0",
+            "#define TEAM 0", '#include "arithmetic.h"']  # fmt: skip
+    arguments = ", ".join(f"V _{name}" for name in names)
+    for number, (name, rule) in enumerate(rules):
+        graph, result = translate.trace(rule, names)
+        body = translate.lines(name, graph, [result])
+        text += [f"template <class V> FN V rule_{number}({arguments}) {{", "  typedef element<V> T;", *body,
+                 f"  return {translate.value(result, True)};", "}"]  # fmt: skip
+        for dtype, many in KINDS:
+            real, n = REALS[dtype], lanes(dtype, many)
+            given = ", ".join(f"load<vec<{real}, {n}>>(in + {at} * count + i)" for at in range(len(names)))
+            text.append(
+                f'extern "C" __attribute__((visibility("default"))) void run_{number}_{real}_{int(many)}(const {real} '
+                f"*in, {real} *out, long count) {{ for (long i = 0; i < count; i += {n}) "
+                f"store<vec<{real}, {n}>>(out + i, rule_{number}<vec<{real}, {n}>>({given})); }}"
+            )
+    return "\n".join([*text, ""])
+
+
+def library(text: str) -> ctypes.CDLL:
+    """Compiled quickly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "FLAGS", tuple("-O1" if flag == "-O3" else flag for flag in build.FLAGS))
+        return build.library(text)
+
+
+@pytest.fixture(scope="module")
+def compiled() -> ctypes.CDLL:
+    try:
+        build.vector_bytes()
+    except EngineError as error:
+        pytest.skip(str(error))
+    return library(source(RULES, "a", "b", "c"))
+
+
+def computed(library: ctypes.CDLL, number: int, given: Tensor, many: bool) -> Tensor:
+    """Rule `number` of the arguments `given` (A, count)."""
+    out = given.new_empty(given.shape[1])
+    pointers = [ctypes.c_void_p(each.data_ptr()) for each in (given, out)]
+    getattr(library, f"run_{number}_{REALS[given.dtype]}_{int(many)}")(*pointers, ctypes.c_long(given.shape[1]))
+    return out
+
+
+def numbers(dtype: torch.dtype) -> Tensor:
+    """(3, count): every pair of special numbers with either sign, and random ones; count suits any vector."""
+    special = [sign * each for each in SPECIAL for sign in (1, -1)]
+    pairs = torch.tensor(list(itertools.product(special, special)), dtype=torch.float64).T
+    third = pairs[0].flip(0).nan_to_num(7.0)
+    random = torch.randn(3, 3056, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    both = torch.cat([torch.cat([pairs, third[None]]), random], 1)
+    return both[:, : both.shape[1] // 16 * 16].to(dtype).contiguous()
+
+
+def wrong(got: Tensor, expected: Tensor, allowed: Tensor | float = 0.0) -> Tensor:
+    """(count,) bool; NaN equals NaN, infinity itself."""
+    same = (got == expected) | (got.isnan() & expected.isnan())
+    return ~(same | ((got.double() - expected.double()).abs() <= allowed))
+
+
+def told(name: str, given: Tensor, bad: Tensor, got: Tensor, expected: Tensor) -> str:
+    return f"{name}{tuple(given[:, bad][:, 0].tolist())}: {got[bad][0]}, torch has {expected[bad][0]}"
+
+
+@pytest.mark.parametrize(("dtype", "many"), KINDS)
+def test_arithmetic_is_exactly_torchs(compiled: ctypes.CDLL, dtype: torch.dtype, many: bool) -> None:
+    given = numbers(dtype)
+    for number, (name, rule) in enumerate(EXACT.items()):
+        expected = torch.as_tensor(rule(*given.clone())).to(dtype).expand(given.shape[1])
+        got = computed(compiled, number, given, many)
+        bad = wrong(got, expected)
+        if not any(word in name for word in ("max", "min", "cl", "relu", "sign", "0.5")):
+            bad |= (got.signbit() != expected.signbit()) & ~got.isnan()
+        assert not bad.any(), told(name, given, bad, got, expected)
+
+
+@pytest.mark.parametrize(("dtype", "many"), KINDS)
+def test_functions_are_within_four_ulps_of_torchs(compiled: ctypes.CDLL, dtype: torch.dtype, many: bool) -> None:
+    given, info = numbers(dtype), torch.finfo(dtype)
+    for number, (name, rule) in enumerate(ROUNDED.items(), start=len(EXACT)):
+        exact = rule(*given.double())
+        expected = exact.to(dtype)
+        got = computed(compiled, number, given, many)
+        bad = wrong(got, expected, torch.clamp(4 * info.eps * exact.abs(), min=info.smallest_normal))
+        assert not bad.any(), told(name, given, bad, got, expected)
+
+
+@pytest.mark.parametrize(("dtype", "many"), KINDS)
+def test_fused_sums_are_torchs_but_for_rounding(compiled: ctypes.CDLL, dtype: torch.dtype, many: bool) -> None:
+    size = torch.rand(3, 512, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 9 + 1
+    given = (size * torch.tensor([1.0, -1.0]).repeat(256)).to(dtype)
+    for number, (name, rule) in enumerate(SUMS.items(), start=len(EXACT) + len(ROUNDED)):
+        expected = rule(*given.double())
+        got = computed(compiled, number, given, many)
+        bad = wrong(got, expected, 400 * torch.finfo(dtype).eps)  # terms up to 200, two roundings
+        assert not bad.any(), told(name, given, bad, got, expected)
+
+
+def test_every_operation_is_tried() -> None:
+    tried = set()
+    for _, rule in RULES:
+        graph, _ = translate.trace(rule, ["a", "b", "c"])
+        tried |= {translate._name(node) for node in graph.nodes if node.op != "placeholder"}
+    expected = {*translate.OPERATIONS, "clamp", "pow"} - {"double"}  # as "float"
+    assert tried >= expected, expected - tried
+
+
+def refused(rule: Rule, *words: str) -> None:
+    rule.__name__ = "gurgle"
+
+    def compiled_text() -> None:
+        graph, result = translate.trace(rule, ["a", "b"])
+        translate.lines("gurgle", graph, [result])
+
+    with pytest.raises(EngineError) as caught:
+        compiled_text()
+    for word in ("'gurgle'", 'engine "eager"', *words):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("operation", "rule"),
+    [
+        ("softplus", lambda a, b: functional.softplus(a)),
+        ("cumsum", lambda a, b: torch.cumsum(a, 0)),
+        ("sum", lambda a, b: a.sum()),
+        ("erfc", lambda a, b: torch.erfc(a)),
+        ("mod", lambda a, b: a % 2),
+        ("floordiv", lambda a, b: a // 2),
+        ("and_", lambda a, b: (a > 0) & (b > 0)),
+        ("invert", lambda a, b: ~(a > 0)),
+        ("add_", lambda a, b: a.add_(b)),
+        ("getitem", lambda a, b: a[0]),
+        ("getattr", lambda a, b: a * a.shape[0]),
+        ("matmul", lambda a, b: a @ b),
+        ("pow", lambda a, b: a**1.7),
+        ("pow", lambda a, b: a**b),
+        ("pow", lambda a, b: 2**a),
+        ("div(rounding_mode)", lambda a, b: torch.div(a, b, rounding_mode="floor")),
+        ("exp(out)", lambda a, b: torch.exp(a, out=b)),
+        ("maximum(_a)", lambda a, b: torch.max(a)),
+        ("maximum(_a, 0, True)", lambda a, b: a.max(0, True)),
+        ("where(", lambda a, b: torch.where(a > 0)),
+        ("to(_a, torch.int64)", lambda a, b: a.to(torch.int64)),
+        ("to(dtype)", lambda a, b: a.to(dtype=torch.bool)),
+    ],
+)
+def test_an_operation_that_is_not_in_the_table_is_refused_by_name(operation: str, rule: Rule) -> None:
+    refused(rule, f"'{operation}" if "(" in operation else operation, "allowed: abs, ")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda a, b: a if a > 0 else b,
+        lambda a, b: max(a, b),
+        lambda a, b: sum(x for x in a),
+        lambda a, b: a * len(b),
+        lambda a, b: math.exp(a),
+        lambda a, b: a * float(b),
+        lambda a, b: a > 0 and b,
+    ],
+)
+def test_control_flow_and_what_is_no_arithmetic_are_refused_with_advice(rule: Rule) -> None:
+    refused(rule, "a rule is arithmetic alone, without Python's control flow on numbers")
+
+
+def test_a_constant_of_several_numbers_is_refused() -> None:
+    refused(lambda a, b: a * torch.tensor([1.0, 2.0]), "a constant of 2 numbers in 'mul' cannot be compiled")
+
+
+def test_a_rule_without_a_name_is_refused_as_well() -> None:
+    class Ask:
+        def __call__(self, a: Any, b: Any) -> Any:
+            return a if a > b else b
+
+    with pytest.raises(EngineError, match="Ask object"):
+        translate.trace(Ask(), ["a", "b"])
+
+
+def test_arguments_may_be_named_like_words_of_cpp_operations_and_each_other(compiled: ctypes.CDLL) -> None:
+    names = ("float", "new", "add", "square", "T", "V", "exp", "of_add", "_add", "λ")
+
+    def rule(*given: Any) -> Any:
+        total = given[0]
+        for each in given[1:]:
+            total = torch.exp(torch.square(total * 0.1)) + each
+        return total
+
+    own = library(source([("words", rule)], *names))
+    given = torch.randn(len(names), 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(computed(own, 0, given, True), rule(*given), rtol=1e-14, atol=0)
+
+
+def test_only_what_a_result_needs_is_translated() -> None:
+    def rule(a: Any, b: Any) -> Any:
+        torch.cumsum(a, 0)
+        return {"one": a * 2, "rest": [b, 3]}
+
+    graph, result = translate.trace(rule, ["a", "b"])
+    assert len(translate.lines("rule", graph, [result["one"], *result["rest"]])) == 1
+    assert translate.value(result["rest"][1], True) == "all<V>(T(3.0))"
+
+
+def test_what_a_result_depends_on_is_known() -> None:
+    _, (one, other) = translate.trace(lambda a, b: (torch.ones_like(a) * 2, a * b), ["a", "b"])
+    assert not translate.depends(one, ["a", "b"])
+    assert translate.depends(other, ["a"])
+    assert translate.depends(other, ["b"])
+    assert not translate.depends(3, ["a"])
+
+
+def test_a_wrong_translation_is_found(compiled: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [name for name, _ in RULES].index("a - b") == 1
+    monkeypatch.setitem(translate.OPERATIONS, "sub", "({1} - {0})")
+    own = library(source(RULES[:2], "a", "b", "c"))
+    given = numbers(torch.float32)
+    assert wrong(computed(own, 1, given, True), given[0] - given[1]).any()
