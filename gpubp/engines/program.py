@@ -173,6 +173,7 @@ class Program:
             def named(out: Any, target: Any, *hyper: Any, function: Any = function) -> Any:
                 return function(out, target, **dict(zip(names, hyper)))
 
+            named.__name__ = getattr(function, "__name__", self.spec.loss)  # what a refusal calls the rule
             graph, result = trace(named, ["out", "target", *names])
             text += [
                 f"template <class V, class H> FN V loss_{what}(V _out, V _target, H hyper) {{",
@@ -195,6 +196,7 @@ class Program:
             return known if found.decay is None else {**known, "decay": found.decay}, after
 
         names = ["step", "total", *self.names, *(f"{name}_before" for name in columns)]
+        of_step.__name__ = f"{self.config.optimizer}, {self.config.schedule}"
         graph, (known, after) = trace(of_step, names)
         return graph, known, after
 

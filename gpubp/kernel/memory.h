@@ -245,10 +245,13 @@ FN void gather(const Work &k, int first) {
       const real *from[NETWORKS];
       for (int n = 0; n < NETWORKS; n++) from[n] = inputs_of(k, first + b, n);
       interleave<WIDTH[0]>((real *)(k.m.x + b * WIDTH[0]), from);
+    }
+    EACH(b, rows) {
       real *y = (real *)(k.m.y + b * TARGETS);
       for (int o = 0; o < TARGETS && targets; o++)
         for (int n = 0; n < NETWORKS; n++) y[o * NETWORKS + n] = target_of(k, first + b, n, o);
     }
+    BARRIER
   }
 }
 #endif

@@ -36,7 +36,8 @@ FN void draw(const Work &k, Clock &c) {
   auto row = [&](int n, uint32_t at) { return (int32_t)(ROWS ? k.job->rows[g.rows[n] + at] : at); };
   if constexpr (GATHER) {
     constexpr int Q = least(4, BATCH);
-    for (int n = 0; n < NETWORKS; n += VECTOR) {
+    EACH(part, PARTS) {
+      const int n = part * VECTOR;
       const uints size = load<uints>(c.size + n), a = load<uints>(c.a + n), radix = load<uints>(c.b + n);
       const uints one = all<uints>(1);
       for (int b = 0; b < BATCH; b += Q) {
@@ -65,6 +66,7 @@ FN void draw(const Work &k, Clock &c) {
         }
       }
     }
+    BARRIER
   } else if constexpr (OWN) {
     EACH(item, cdiv(BATCH, VECTOR)) {
       uints left[1], right[1], key[1], found[1];
