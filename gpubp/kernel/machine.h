@@ -177,6 +177,19 @@ FN V fma_(V a, V b, V c) {
   }
 }
 
+// x in a register from here on. GCC would rather read it from memory again at every use: twice the loads of a product.
+template <class V>
+FN V hold(V x) {
+#if defined(__AVX512F__)
+  if constexpr (lanes<V>::count > 1) asm("" : "+v"(x));
+#elif defined(__x86_64__)
+  if constexpr (lanes<V>::count > 1) asm("" : "+x"(x));
+#elif defined(__aarch64__)
+  if constexpr (lanes<V>::count > 1) asm("" : "+w"(x));
+#endif
+  return x;
+}
+
 template <class V>
 FN V sqrt_(V a) {
   constexpr int n = lanes<V>::count;
@@ -249,6 +262,10 @@ FN v operator-(v x, v y) { return v(x.a - y.a, x.b - y.b, x.c - y.c); }
 FN v operator*(v x, v y) { return v(x.a * y.a, x.b * y.b, x.c * y.c); }
 FN v operator/(v x, v y) { return v(x.a / y.a, x.b / y.b, x.c / y.c); }
 FN v operator-(v x) { return v(-x.a, -x.b, -x.c); }
+template <>
+inline __attribute__((always_inline)) v hold<v>(v x) {
+  return v(hold(x.a), hold(x.b), hold(x.c));
+}
 template <>
 inline __attribute__((always_inline)) v all<v>(real x) { return v(x); }
 template <>

@@ -43,9 +43,9 @@ FN void product(A_ A, B_ B, Start start, Epilogue epilogue) {
       UNROLL for (int n = 0; n < tn; n++) sum[m][n] = own(m, n) ? start(m0 + m, (n0 + n) * NL) : all<v>(0);
     for (int k = 0; k < K; k++) {
       v b[tn];
-      UNROLL for (int n = 0; n < tn; n++) b[n] = B(k, (n0 + n) * NL);
+      UNROLL for (int n = 0; n < tn; n++) b[n] = hold(B(k, (n0 + n) * NL));
       UNROLL for (int m = 0; m < tm; m++) {
-        v a = A(m0 + m, k);
+        v a = hold(A(m0 + m, k));
         UNROLL for (int n = 0; n < tn; n++) sum[m][n] = fma_(a, b[n], sum[m][n]);
       }
     }
