@@ -30,6 +30,8 @@ class Optimizer(NamedTuple):
         decoupled: weight decay beside the gradient (AdamW), not inside it.
         lr: the default learning rate.
         weight_decay: its default.
+        absorbing: a slot's number that is not finite stays so; an engine may then look for such numbers at the end of
+            a call. Of other rules it looks at the slots after every step.
     """
 
     direction: Callable[..., Tensor | tuple[Tensor, ...]]
@@ -40,6 +42,7 @@ class Optimizer(NamedTuple):
     decoupled: bool = False
     lr: float = 1e-3
     weight_decay: float = 0.0
+    absorbing: bool = False
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -159,28 +162,31 @@ def lion(grad: Tensor, mean: Tensor, rest1: Tensor, rest2: Tensor) -> tuple[Tens
 ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 POWERS = ("power1", "power2")
 OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": Optimizer(sgd),
-    "momentum": Optimizer(momentum, ("velocity",), {"momentum": 0.9}),
-    "nesterov": Optimizer(nesterov, ("velocity",), {"momentum": 0.9}),
-    "adagrad": Optimizer(adagrad, ("total",), {"eps": 1e-10}, lr=1e-2),
-    "rmsprop": Optimizer(rmsprop, ("square",), {"alpha": 0.99, "eps": 1e-8}, prepare=rmsprop_prepare, lr=1e-2),
-    "adadelta": Optimizer(
-        adadelta, ("square", "moved"), {"rho": 0.9, "eps": 1e-6}, prepare=adadelta_prepare, lr=1.0
-    ),
-    "adam": Optimizer(adam, ("mean", "square"), ADAM, POWERS, adam_prepare),
-    "amsgrad": Optimizer(amsgrad, ("mean", "square", "largest"), ADAM, POWERS, adam_prepare),
-    "adamw": Optimizer(adam, ("mean", "square"), ADAM, POWERS, adam_prepare, decoupled=True, weight_decay=1e-2),
-    "nadam": Optimizer(
-        nadam,
-        ("mean", "square"),
-        {**ADAM, "momentum_decay": 4e-3},
-        ("power2", "drift", "product"),
-        nadam_prepare,
-        lr=2e-3,
-    ),
-    "lion": Optimizer(
-        lion, ("mean",), {"beta1": 0.9, "beta2": 0.99}, prepare=lion_prepare, decoupled=True, lr=1e-4
-    ),
+    name: rule._replace(absorbing=True)
+    for name, rule in {
+        "sgd": Optimizer(sgd),
+        "momentum": Optimizer(momentum, ("velocity",), {"momentum": 0.9}),
+        "nesterov": Optimizer(nesterov, ("velocity",), {"momentum": 0.9}),
+        "adagrad": Optimizer(adagrad, ("total",), {"eps": 1e-10}, lr=1e-2),
+        "rmsprop": Optimizer(rmsprop, ("square",), {"alpha": 0.99, "eps": 1e-8}, prepare=rmsprop_prepare, lr=1e-2),
+        "adadelta": Optimizer(
+            adadelta, ("square", "moved"), {"rho": 0.9, "eps": 1e-6}, prepare=adadelta_prepare, lr=1.0
+        ),
+        "adam": Optimizer(adam, ("mean", "square"), ADAM, POWERS, adam_prepare),
+        "amsgrad": Optimizer(amsgrad, ("mean", "square", "largest"), ADAM, POWERS, adam_prepare),
+        "adamw": Optimizer(adam, ("mean", "square"), ADAM, POWERS, adam_prepare, decoupled=True, weight_decay=1e-2),
+        "nadam": Optimizer(
+            nadam,
+            ("mean", "square"),
+            {**ADAM, "momentum_decay": 4e-3},
+            ("power2", "drift", "product"),
+            nadam_prepare,
+            lr=2e-3,
+        ),
+        "lion": Optimizer(
+            lion, ("mean",), {"beta1": 0.9, "beta2": 0.99}, prepare=lion_prepare, decoupled=True, lr=1e-4
+        ),
+    }.items()
 }  # fmt: skip
 
 

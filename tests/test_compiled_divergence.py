@@ -13,6 +13,7 @@ from gpubp.state import Status, TrainState
 
 from .helpers import compiled, copied, laid_out, layouts, same_bits, samples, start, train  # noqa: F401
 from .test_compiled import DTYPES, Case, differences, numbers
+from .test_divergence import trained_by_returning
 
 COUNT, STEPS, BATCH = 19, 12, 6
 EVERYONE = list(range(COUNT))
@@ -140,3 +141,14 @@ def test_networks_of_different_lengths_diverge_where_they_do_alone() -> None:
     state = trained(torch.float32, steps=ends)
     for number, end in enumerate(ends):
         assert not differences(trained(torch.float32, [number], steps=end), [0], state, [number]), number
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("cuts", [[8], [1] * 8, [3, 5]], ids=str)
+def test_a_slot_that_is_not_finite_for_one_step_alone_counts(
+    cuts: list[int], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with laid_out(layouts(torch.float32, 1)[name]):
+        state = trained_by_returning(cpu, cuts, monkeypatch)
+    assert state.diverged_step.tolist() == [-1, 3]
+    assert state.step.tolist() == [8, 3]

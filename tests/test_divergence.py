@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 import gpubp
 from gpubp import backprop
 from gpubp.engines import eager
-from gpubp.state import Status
+from gpubp.state import Status, TrainState
 
 from .helpers import same_bits, start, train
 from .test_independence import BATCH, COUNT, LR, SPECS, STEPS, dataset, differences, networks
@@ -128,3 +130,41 @@ def test_networks_of_different_lengths_diverge_where_they_do_alone() -> None:
     for number, end in enumerate(ends):
         alone = train(networks(spec, [number]), data, lr=RATES[number], steps=end, **settings)
         assert not differences(alone, [0], state, [number]), number
+
+
+def returning(grad: torch.Tensor, peak: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Its slot is infinite after a large gradient, and finite after the next small one; its direction always is."""
+    return torch.clamp(grad, -1, 1), grad * 1e30 * torch.clamp(torch.abs(grad) - 2, min=0) * 1e30
+
+
+def trained_by_returning(engine: Any, cuts: list[int], monkeypatch: pytest.MonkeyPatch) -> TrainState:
+    """Two networks of one weight, whose fourth sample is far off; it does not count for the first of them."""
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "returning", gpubp.Optimizer(returning, ("peak",)))
+    far, weight = torch.tensor([[0.5]] * 3 + [[9.0]] + [[0.5]] * 4), torch.ones(2, 8)
+    weight[0, 3] = 0
+    data = gpubp.Dataset(torch.ones(8, 1), far, sample_weight=weight)
+    networks = gpubp.Population(gpubp.NetworkSpec((1, 1), bias="none"), torch.full((2, 1), 0.5), 5, torch.arange(2))
+    settings = {"optimizer": "returning", "lr": 1e-3, "batch_size": 1, "steps": 8, "shuffle": "none"}
+    return train(networks, data, cuts, engine=engine, **settings)
+
+
+@pytest.mark.parametrize("cuts", [[8], [1] * 8, [3, 5]], ids=str)
+def test_a_slot_that_is_not_finite_for_one_step_alone_counts(cuts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    state = trained_by_returning(eager, cuts, monkeypatch)
+    assert state.diverged_step.tolist() == [-1, 3]
+    assert state.step.tolist() == [8, 3]
+
+
+@pytest.mark.parametrize("name", [name for name, rule in gpubp.OPTIMIZERS.items() if rule.absorbing and rule.slots])
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+def test_an_absorbing_rules_slots_never_come_back(name: str, value: float) -> None:
+    rule = gpubp.OPTIMIZERS[name]
+    arguments = [torch.tensor(0.25, dtype=torch.float64)] * len(rule.arguments)
+    for number, slot in enumerate(rule.slots):
+        if value < 0 and slot not in ("velocity", "mean", "moved"):
+            continue  # sums of squares
+        slots = [torch.full((3,), 0.5, dtype=torch.float64) for _ in rule.slots]
+        slots[number][:] = value
+        for grad in (0.0, 1.0, -1.0, 1e300):
+            after = rule.direction(torch.full((3,), grad, dtype=torch.float64), *slots, *arguments)[1:]
+            assert not after[number].isfinite().any(), (slot, grad)

@@ -8,7 +8,7 @@ diverged.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -155,14 +155,20 @@ class Key(NamedTuple):
     networks: int
     predict: bool
 
+    @property
+    def rules(self) -> list[Callable[..., Any]]:
+        """The functions that are translated."""
+        config, loss = self.config, LOSSES[self.spec.loss]
+        activations = [part for name in self.spec.activations for part in ACTIVATIONS[name]]
+        rest = (loss.value, loss.slope, config.rule.direction, config.rule.prepare, config.timetable.rate)
+        return [rule for rule in (*activations, *rest) if rule is not None]
+
     def identity(self, layout: Layout) -> tuple[Any, ...]:
         """Everything that the kernel's text depends on; of rules, the functions themselves."""
-        config, rule = self.config, LOSSES[self.spec.loss]
-        activations = tuple(ACTIVATIONS[name] for name in self.spec.activations)
-        rules = (activations, rule.value, rule.slope, rule.outputs, config.rule.direction, config.rule.prepare,
-                 config.rule.decoupled, config.timetable.rate)  # fmt: skip
-        return (self.spec, rules, config.batch_size, config.update_order, self.names, self.dtype, self.samples,
-                self.predict, layout, build.ARCH)  # fmt: skip
+        config, loss = self.config, LOSSES[self.spec.loss]
+        facts = (loss.outputs, config.rule.decoupled, config.rule.absorbing, config.batch_size, config.update_order)
+        return (self.spec, tuple(self.rules), facts, self.names, self.dtype, self.samples, self.predict, layout,
+                build.ARCH)  # fmt: skip
 
 
 class Kernel:
@@ -187,11 +193,12 @@ def kernel(key: Key, threads: int) -> Kernel:
     )  # fmt: skip
     if key.predict and layout.team:
         layout = replace(layout, team=False)
+    program = Program(key.spec, key.config, key.names, key.dtype, key.samples, layout, key.predict)
     identity = key.identity(layout)
+    if not all(str(rule.__module__).startswith("gpubp.") for rule in key.rules):
+        identity = (*identity, program.text)  # a rule of your own may read what has changed since
     if identity not in KERNELS:
-        KERNELS[identity] = Kernel(
-            Program(key.spec, key.config, key.names, key.dtype, key.samples, layout, key.predict)
-        )
+        KERNELS[identity] = Kernel(program)
     return KERNELS[identity]
 
 

@@ -157,6 +157,8 @@ class Block:
             for number, grads in gradients.items():
                 self.update_layer(number, grads)
         self.now = self.now + 1
+        if not self.rule.absorbing:
+            self.look_at_slots()
         self.loss, self.total, self.fault = loss, self.total + loss, self.fault + loss * 0
 
     def masks(self, batch: int) -> list[Tensor]:
@@ -229,6 +231,14 @@ class Block:
             weight.param[:, :, outputs:].zero_()
             if self.spec.bias == "neuron":
                 bias.param[:, outputs:].zero_()
+
+    def look_at_slots(self) -> None:
+        """Remember whose slots hold a number that is not finite; what padding made of a rule does not count."""
+        for layer, views in zip(self.parts, self.spec.layers(self.state.population.params)):
+            for part, view in zip(layer, views):
+                real = (slice(None), *(slice(size) for size in view.shape[1:]))
+                for slot in part.slots:
+                    self.fault = self.fault + row_sums((slot[real] * 0).flatten(1))
 
     def leave(self, state: TrainState, first: int) -> Tensor:
         """The networks from `first` on, which are those of `state`, back into it where all their numbers are finite.

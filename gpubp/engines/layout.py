@@ -17,20 +17,20 @@ from functools import cache, lru_cache
 
 from .program import Layout
 
-OUT_OF_CACHE = 1.5  # how much slower lanes as networks are where a group does not fit half of L2
-TINY = 256  # parameters up to which, with one sample, three registers make a v: latency is what takes the time
+OUT_OF_CACHE = 1.3  # how much slower lanes as networks are where a group does not fit
+TINY = 128  # parameters up to which, with one sample, three registers make a v: latency is what takes the time
 TEAM = 20_000  # half-cycles of a step below which threads that share a network wait more than they work
 SLICE = 16  # samples of a chunk at least
 
 
 @cache
 def cache_bytes() -> int:
-    """Half of a core's L2: what a group may take, beside what else passes through."""
+    """Three quarters of a core's L2: what a group may take, beside what else passes through."""
     try:
         size = os.sysconf("SC_LEVEL2_CACHE_SIZE")
     except (ValueError, OSError):
         size = 0
-    return (size if size > 0 else 1 << 20) // 2
+    return (size if size > 0 else 1 << 20) // 4 * 3
 
 
 @lru_cache(maxsize=4096)

@@ -112,6 +112,7 @@ class Program:
             "SAMPLE_WEIGHT": samples.weight, "SHUFFLE": SHUFFLES[samples.shuffle],
             "CLASS_WEIGHT": int(self.class_weight), "LAYERWISE": int(self.config.update_order == "layerwise"),
             **{name.upper(): self.at(name) for name in SWITCHES},
+            "ABSORBING": int(self.config.rule.absorbing),
             "HYPERS": len(self.hyper), "SLOTS": len(self.config.rule.slots), "COLUMNS": len(self.config.rule.columns),
             "RATES": len(self.rates), "MOVING": int(self.moving), "TIMED": int(self.depends(["step", "total"])),
         }  # fmt: skip

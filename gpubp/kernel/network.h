@@ -449,7 +449,8 @@ FN void begin(const Work &k, const int64_t *who) {
 
 // Train the networks `who` (NETWORKS); `left` of them are steps to take, in descending order, 0 for a lane without a
 // network. A network that is through is given back, and its lane computes on for nobody. Rows of networks with a number
-// that is not finite stay as they are; with job.check no row changes, and every step looks for such numbers.
+// that is not finite stay as they are. One look at the end finds such numbers, where they stay in a row once they are
+// there (ABSORBING); with job.check every step looks for them, and no row changes.
 FN void train(Work k, const int64_t *who, const int64_t *left, const int32_t *table) {
   const Job &job = *k.job;
   Group &g = *k.g;
@@ -469,7 +470,7 @@ FN void train(Work k, const int64_t *who, const int64_t *left, const int32_t *ta
     int64_t next = left[0];
     for (int n = 0; n < NETWORKS; n++)
       if (left[n] > done && left[n] < next) next = left[n];
-    if (job.check) next = done + 1;
+    if (job.check || !ABSORBING) next = done + 1;
     for (; done < next; done++) {
       k.index = OWN ? &g.index[0][0] : table + done * BATCH;
       draw(k, clock);
