@@ -189,7 +189,7 @@ def kernel(key: Key, threads: int) -> Kernel:
     """The kernel for `key`, compiled unless it is there already."""
     layout = LAYOUT or best(
         key.spec.widths, key.config.batch_size, len(key.config.rule.slots), key.dtype.itemsize, key.networks, threads,
-        build.vector_bytes(), whole=key.config.update_order == "layerwise", gathered=key.samples.own,
+        build.vector_bytes(), whole=key.config.update_order == "layerwise",
     )  # fmt: skip
     if key.predict and layout.team:
         layout = replace(layout, team=False)

@@ -17,29 +17,29 @@ from functools import cache, lru_cache
 
 from .program import Layout
 
-OUT_OF_CACHE = 1.3  # how much slower lanes as networks are where a group does not fit
+OUT_OF_CACHE = 1.1  # how much slower a step is where a group's rows do not fit into L2,
+FAR_OUT = 1.4  # and where they are more than four times as large
 TINY = 128  # parameters up to which, with one sample, three registers make a v: latency is what takes the time
 TEAM = 20_000  # half-cycles of a step below which threads that share a network wait more than they work
-SLICE = 16  # samples of a chunk at least
+SLICE = 32  # samples that go through together, of a batch that is four times as large or more
 
 
 @cache
 def cache_bytes() -> int:
-    """Three quarters of a core's L2: what a group may take, beside what else passes through."""
+    """A core's L2."""
     try:
         size = os.sysconf("SC_LEVEL2_CACHE_SIZE")
     except (ValueError, OSError):
         size = 0
-    return (size if size > 0 else 1 << 20) // 4 * 3
+    return size if size > 0 else 1 << 20
 
 
 @lru_cache(maxsize=4096)
 def best(
     widths: tuple[int, ...], batch: int, slots: int, itemsize: int, count: int, threads: int, vector_bytes: int,
-    whole: bool, gathered: bool,
+    whole: bool,
 ) -> Layout:  # fmt: skip
-    """The layout for `count` networks on `threads` threads. whole: a batch must not be cut. gathered: lanes as networks
-    need copies of their samples."""
+    """The layout for `count` networks on `threads` threads. whole: a batch must not be cut."""
     vector = vector_bytes // itemsize
     plain = Layout(vector, accumulators=24, cols=6) if vector_bytes == 64 else Layout(vector, accumulators=12, cols=4)
 
@@ -47,34 +47,34 @@ def best(
         parameters = sum(i * o + o for i, o in itertools.pairwise(widths))
         parts = 3 if batch == 1 and parameters <= TINY and count >= 3 * vector * threads else 1
         group = vector * parts
-        per_sample = 2 * max(widths[1:]) + sum(widths[1:]) + (widths[0] if gathered else 0)
-        chunk, fits = _chunk(parameters * (1 + slots), parameters, per_sample, batch, group * itemsize, whole)
-        layout = replace(plain, parts=parts, chunk=chunk, accumulators=plain.accumulators // parts)
         rounds = math.ceil(math.ceil(count / group) / threads)
-        yield rounds * cost(widths, chunk, 1, layout) * batch / chunk * parts * (1 if fits else OUT_OF_CACHE), layout
+        chunk = batch if batch < 4 * SLICE or whole else piece(batch)
+        layout = replace(plain, parts=parts, chunk=chunk, accumulators=plain.accumulators // parts)
+        yield rounds * parts * step(widths, batch, slots, group * itemsize, 1, layout), layout
         wide = [-(-width // vector) * vector for width in widths[1:]]
-        padded = sum(i * o + o for i, o in zip(widths, wide))
-        chunk, _ = _chunk(padded * (1 + slots), padded, 2 * max(wide) + sum(wide), batch, itemsize, whole)
-        layout = replace(plain, wide=True, chunk=chunk)
-        step = cost(widths, chunk, vector, layout) * batch / chunk
-        yield math.ceil(count / threads) * step, layout
-        if count < threads and step > TEAM:
-            yield count * step / threads * 1.25, replace(layout, team=True)
+        fits = batch * (2 * max(wide) + sum(wide)) * itemsize <= cache_bytes()
+        layout = replace(plain, wide=True, chunk=batch if batch < 4 * SLICE or whole or fits else piece(batch))
+        spent = step(widths, batch, slots, itemsize, vector, layout)
+        yield math.ceil(count / threads) * spent, layout
+        if count < threads and spent > TEAM:
+            yield count * spent / threads * 1.25, replace(layout, team=True)
 
     return min(options(), key=lambda option: option[0])[1]
 
 
-def _chunk(rows: int, grad: int, per_sample: int, batch: int, item: int, whole: bool) -> tuple[int, bool]:
-    """Samples that go through at once, so that rows and activations of a group fit, and whether they do."""
-    room = cache_bytes() // item
-    if whole or batch <= SLICE or rows + batch * per_sample <= room:
-        return batch, rows + batch * per_sample <= room
-    pieces = next((n for n in range(2, batch // SLICE + 1) if rows + grad + -(-batch // n) * per_sample <= room), 0)
-    if pieces:
-        return -(-batch // pieces), True
-    return (
-        (batch, False) if batch * per_sample <= 4 * (rows + grad) else (max(SLICE, (rows + grad) // per_sample), False)
-    )
+def piece(batch: int) -> int:
+    """Into how large pieces a batch is cut: equal ones if that can be, of a size that tiles divide well."""
+    sizes = range(SLICE, 2 * SLICE + 1)
+    return min(sizes, key=lambda size: (batch % size > 0, size % 8 > 0, size))
+
+
+def step(widths: tuple[int, ...], batch: int, slots: int, itemsize: int, vector: int, layout: Layout) -> float:
+    """Half-cycles of a step of a group. itemsize: bytes of an element; vector: outputs in a register."""
+    parameters = sum(i * -(-o // vector) * vector for i, o in itertools.pairwise(widths))
+    size, rest = (1 + slots) * parameters * itemsize / cache_bytes(), batch % layout.chunk
+    spent = batch // layout.chunk * cost(widths, layout.chunk, vector, layout)
+    spent += cost(widths, rest, vector, layout) if rest else 0
+    return spent * (1 if size <= 1 else OUT_OF_CACHE if size <= 4 else FAR_OUT)
 
 
 def cost(widths: tuple[int, ...], batch: int, vector: int, layout: Layout) -> int:

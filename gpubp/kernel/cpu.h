@@ -70,20 +70,22 @@ static bool reserve(Memory &memory, Group *&group, void *&block) {
   return true;
 }
 
-static void group_of(const Crew &crew, int64_t group, int64_t *who, int64_t *left) {
+static Who group_of(const Crew &crew, int64_t group, int64_t *rows, int64_t *left) {
+  bool neighbours = !crew.who && (group + 1) * NETWORKS <= crew.active;
   for (int n = 0; n < NETWORKS; n++) {
     int64_t at = group * NETWORKS + n;
     bool there = at < crew.active;
     if (!there) at = group * NETWORKS;
-    who[n] = crew.who ? crew.who[at] : at;
+    rows[n] = crew.who ? crew.who[at] : at;
     left[n] = !there ? 0 : crew.left ? crew.left[at] : crew.same;
   }
+  return {rows, neighbours};
 }
 
 static void *work(void *given) {
   Thread &thread = *(Thread *)given;
   Crew &crew = *thread.crew;
-  int64_t groups = (crew.active + NETWORKS - 1) / NETWORKS, who[NETWORKS], left[NETWORKS];
+  int64_t groups = (crew.active + NETWORKS - 1) / NETWORKS, rows[NETWORKS], left[NETWORKS];
   if (thread.number) crew.processors.release();
   fenv_t before;
   fegetenv(&before);
@@ -92,7 +94,7 @@ static void *work(void *given) {
   team = &crew.team, member = thread.number;
   while (!__atomic_load_n(&crew.team.size, __ATOMIC_ACQUIRE)) sched_yield();  // until all have come
   for (int64_t group = 0; group < groups; group++) {
-    group_of(crew, group, who, left);
+    Who who = group_of(crew, group, rows, left);
     train({crew.memory, crew.group, crew.job, nullptr, &crew.faults}, who, left, crew.table);
     BARRIER
   }
@@ -104,7 +106,7 @@ static void *work(void *given) {
     for (;;) {
       int64_t group = __atomic_fetch_add(&crew.next, 1, __ATOMIC_RELAXED);
       if (group >= groups) break;
-      group_of(crew, group, who, left);
+      Who who = group_of(crew, group, rows, left);
 #if PREDICT
       bool there[NETWORKS];
       for (int n = 0; n < NETWORKS; n++) there[n] = left[n] > 0;
@@ -178,34 +180,41 @@ static Answer start(Crew &crew) {
   return !TEAM && crew.next < groups ? NO_MEMORY : DONE;
 }
 
+// The steps of this call that a network takes.
+FN int64_t left_of(const Job &job, int64_t n) {
+  int64_t left = job.status[n] == 0 ? job.limit[n] - job.step[n] : 0;
+  return left < 0 ? 0 : left < job.steps ? left : job.steps;
+}
+
 // Advance every running network by up to job.steps steps, not beyond its limit.
 extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
   const Job &job = *given;
   Crew crew = {};
   crew.job = &job;
-  bool alike = true;
-  int64_t step = -1, longest = 0;
-  for (int64_t n = 0; n < job.count; n++) {
-    int64_t left = job.status[n] == 0 ? job.limit[n] - job.step[n] : 0;
-    left = left < 0 ? 0 : left < job.steps ? left : job.steps;
-    if (n == 0) crew.same = left;
-    alike = alike && left == crew.same;
+  int64_t apart = 0, active = 0, longest = 0, shortest = job.steps, earliest = INT64_MAX, latest = -1;
+  for (int64_t n = 0; n < job.count; n++)
+    apart |= job.status[n] | (job.step[n] ^ job.step[0]) | (job.limit[n] ^ job.limit[0]);
+  for (int64_t n = 0; n < (apart ? job.count : job.count > 0); n++) {  // one stands for all, where they are alike
+    int64_t left = left_of(job, n), step = job.step[n];
+    active += left > 0;
     longest = left > longest ? left : longest;
-    if (left && step < 0) step = job.step[n];
-    if (!OWN && left && job.step[n] != step) return STEPS_DIFFER;
-    crew.active += left > 0;
+    shortest = left < shortest ? left : shortest;
+    earliest = left > 0 && step < earliest ? step : earliest;
+    latest = left > 0 && step > latest ? step : latest;
   }
-  if (!crew.active) return DONE;
+  if (!apart) active *= job.count;
+  if (!active) return DONE;
+  if (!OWN && earliest < latest) return STEPS_DIFFER;
+  crew.active = active, crew.same = longest;
   int64_t *lists = nullptr;
   int32_t *table = nullptr;
-  if (!alike) {
+  if (shortest < longest) {
     Waiting *waiting = (Waiting *)malloc(crew.active * sizeof(Waiting));
     lists = (int64_t *)malloc(2 * crew.active * sizeof(int64_t));
     if (!waiting || !lists) return free(waiting), free(lists), NO_MEMORY;
     int64_t at = 0;
     for (int64_t n = 0; n < job.count; n++) {
-      int64_t left = job.status[n] == 0 ? job.limit[n] - job.step[n] : 0;
-      if (left > 0) waiting[at++] = {n, left < job.steps ? left : job.steps};
+      if (int64_t left = left_of(job, n)) waiting[at++] = {n, left};
     }
     qsort(waiting, crew.active, sizeof(Waiting), by_left);
     for (at = 0; at < crew.active; at++) lists[at] = waiting[at].who, lists[crew.active + at] = waiting[at].left;
@@ -215,7 +224,7 @@ extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
   Answer answer = DONE;
   if (!OWN) {
     table = (int32_t *)malloc(longest * BATCH * sizeof(int32_t));
-    if (table) tabulate(job, step, longest, table);
+    if (table) tabulate(job, earliest, longest, table);
     else answer = NO_MEMORY;
     crew.table = table;
   }

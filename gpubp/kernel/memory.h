@@ -23,6 +23,9 @@ constexpr int cdiv(int a, int b) { return (a + b - 1) / b; }
 constexpr int least(int a, int b) { return a < b ? a : b; }
 constexpr int most(int a, int b) { return a > b ? a : b; }
 constexpr int pad(int width) { return cdiv(width, NL) * NL; }
+// Elements from a row of a matrix to the next. A column of rows that lie 1 KB apart, or a multiple, finds place in few
+// lines of a cache only: with 64 networks-as-lanes outputs a third of the rate was lost.
+constexpr int line(int width) { return pad(width) + (pad(width) * sizeof(s) % 1024 ? 0 : NL); }
 
 // ---- where everything stands ----
 
@@ -34,12 +37,12 @@ constexpr int row_of(int l) {  // of layer l in a row of parameters, as spec.lay
   for (int k = 0; k < l; k++) n += WIDTH[k] * WIDTH[k + 1] + bias_size(k);
   return n;
 }
-constexpr int weight_of(int l) {  // and here, with every row of a weight padded to whole v
+constexpr int weight_of(int l) {  // and here, with every row of a weight padded
   int n = 0;
-  for (int k = 0; k < l; k++) n += WIDTH[k] * pad(WIDTH[k + 1]) + pad(bias_size(k));
+  for (int k = 0; k < l; k++) n += WIDTH[k] * line(WIDTH[k + 1]) + pad(bias_size(k));
   return n;
 }
-constexpr int bias_of(int l) { return weight_of(l) + WIDTH[l] * pad(WIDTH[l + 1]); }
+constexpr int bias_of(int l) { return weight_of(l) + WIDTH[l] * line(WIDTH[l + 1]); }
 constexpr bool is_weight(int at) {
   for (int l = 0; l < LAYERS; l++)
     if (at < bias_of(l) + pad(bias_size(l))) return at < bias_of(l);
@@ -47,17 +50,17 @@ constexpr bool is_weight(int at) {
 }
 constexpr int outs_of(int l) {  // the outs of layer l, CHUNK samples
   int n = 0;
-  for (int k = 0; k < l; k++) n += CHUNK * pad(WIDTH[k + 1]);
+  for (int k = 0; k < l; k++) n += CHUNK * line(WIDTH[k + 1]);
   return n;
 }
 constexpr int widest() {
   int n = 0;
-  for (int l = 0; l < L; l++) n = most(n, pad(WIDTH[l + 1]));
+  for (int l = 0; l < L; l++) n = most(n, line(WIDTH[l + 1]));
   return n;
 }
 constexpr int turned_size() {
   int n = 0;
-  for (int l = 1; l < L; l++) n = most(n, pad(WIDTH[l]) * WIDTH[l + 1]);
+  for (int l = 1; l < L; l++) n = most(n, line(WIDTH[l]) * WIDTH[l + 1]);
   return n;
 }
 
@@ -89,7 +92,7 @@ FN int64_t layout(Memory &m, s *base) {
   };
   m.row = take((int64_t)(1 + SLOTS) * P);
   m.grad = take(KEEP_GRAD ? P : 0);
-  m.x = take(GATHER ? CHUNK * WIDTH[0] : 0);
+  m.x = take(GATHER ? CHUNK * line(WIDTH[0]) : 0);
   m.y = take(GATHER ? CHUNK * TARGETS : 0);
   m.outs = take(ACTS);
   m.nets = take(KEEP_NETS ? ACTS : 0);
@@ -138,6 +141,13 @@ struct alignas(64) Group {
 // A number of each network, as v.
 FN v spread(const real (&x)[NETWORKS]) { return WIDE ? all<v>(x[0]) : load<v>(x); }
 
+// The networks of a group, by their rows; most often neighbours, whose numbers are moved by whole vectors.
+struct Who {
+  const int64_t *rows;
+  bool neighbours;
+  inline __attribute__((always_inline)) int64_t operator[](int n) const { return neighbours ? rows[0] + n : rows[n]; }
+};
+
 // One v per group: lanes as networks, or the same number in all lanes.
 typedef struct {
   Memory m;
@@ -165,10 +175,10 @@ FN real weight_of_sample(const Work &k, int b, int n) {
 }
 
 #if WIDE
-FN void copy_in(s *to, const real *rows, const int64_t *who) {
+FN void copy_in(s *to, const real *rows, Who who) {
   const real *from = rows + who[0] * row_of(L);
   for (int l = 0; l < L; l++) {
-    const int O = WIDTH[l + 1], Op = pad(O), bias = bias_size(l);
+    const int O = WIDTH[l + 1], Op = line(O), bias = bias_size(l);
     EACH(i, WIDTH[l] + (bias > 0)) {
       const int width = i < WIDTH[l] ? O : bias;
       for (int o = 0; o < pad(width); o++)
@@ -176,10 +186,10 @@ FN void copy_in(s *to, const real *rows, const int64_t *who) {
     }
   }
 }
-FN void copy_out(real *rows, const s *from, const int64_t *who, const bool *keep) {
+FN void copy_out(real *rows, const s *from, Who who, const bool *keep) {
   real *to = rows + who[0] * row_of(L);
   for (int l = 0; l < L && keep[0]; l++) {
-    const int O = WIDTH[l + 1], Op = pad(O), bias = bias_size(l);
+    const int O = WIDTH[l + 1], Op = line(O), bias = bias_size(l);
     EACH(i, WIDTH[l] + (bias > 0)) {
       const int width = i < WIDTH[l] ? O : bias;
       for (int o = 0; o < width; o++) to[row_of(l) + i * O + o] = from[weight_of(l) + i * Op + o];
@@ -189,53 +199,74 @@ FN void copy_out(real *rows, const s *from, const int64_t *who, const bool *keep
 template <int rows, bool targets = true>
 FN void gather(const Work &, int) {}
 #else
-// `count` numbers of each of NETWORKS rows, side by side: element i of row n in lane n of to[i]; and back, but for rows
-// that are null.
+// Numbers of NETWORKS rows, side by side: element first + i of row n in lane n of to[i], for `count` of i; and back, but
+// for rows that are null.
 template <int n>
 FN void interleave_square(real *to, const real *const *from, int first) {
   for (int part = 0; part < PARTS; part++) {
     native r[VECTOR];
     UNROLL for (int i = 0; i < VECTOR; i++) r[i] = load_part<native, n>(from[part * VECTOR + i] + first);
     transpose(r);
-    UNROLL for (int i = 0; i < n; i++) store(to + (first + i) * NETWORKS + part * VECTOR, r[i]);
+    UNROLL for (int i = 0; i < n; i++) store(to + i * NETWORKS + part * VECTOR, r[i]);
   }
 }
 template <int n>
 FN void separate_square(real *const *to, const real *from, int first) {
   for (int part = 0; part < PARTS; part++) {
     native r[VECTOR];
-    UNROLL for (int i = 0; i < VECTOR; i++)
-      r[i] = i < n ? load<native>(from + (first + i) * NETWORKS + part * VECTOR) : native{};
+    UNROLL for (int i = 0; i < VECTOR; i++) r[i] = i < n ? load<native>(from + i * NETWORKS + part * VECTOR) : native{};
     transpose(r);
     UNROLL for (int i = 0; i < VECTOR; i++)
       if (to[part * VECTOR + i]) store_part<native, n>(to[part * VECTOR + i] + first, r[i]);
   }
 }
-template <int count>
-FN void interleave(real *to, const real *const *from) {
-  EACH(square, count / VECTOR) { interleave_square<VECTOR>(to, from, square * VECTOR); }
+// f(number of neighbours, which they are) for whole squares, and for what is left.
+template <int n>
+struct number {
+  static constexpr int value = n;
+};
+template <int count, class F>
+FN void squares(F f) {
+  EACH(square, count / VECTOR) { f(number<VECTOR>(), square * VECTOR); }
   if constexpr (count % VECTOR) {
-    EACH(item, 1) { interleave_square<count % VECTOR>(to, from, count - count % VECTOR); }
+    EACH(item, 1) { f(number<count % VECTOR>(), count - count % VECTOR); }
   }
 }
 template <int count>
-FN void separate(real *const *to, const real *from) {
-  EACH(square, count / VECTOR) { separate_square<VECTOR>(to, from, square * VECTOR); }
-  if constexpr (count % VECTOR) {
-    EACH(item, 1) { separate_square<count % VECTOR>(to, from, count - count % VECTOR); }
+FN void interleave(real *to, const real *const *from, int first) {
+  squares<count>([&](auto n, int i) { interleave_square<n.value>(to + i * NETWORKS, from, first + i); });
+}
+template <int count>
+FN void separate(real *const *to, const real *from, int first) {
+  squares<count>([&](auto n, int i) { separate_square<n.value>(to, from + i * NETWORKS, first + i); });
+}
+
+// f(number of neighbours, where they begin in a row, where here): all of a row, or of a layer, or, where the rows of a
+// weight are padded, each of these.
+template <int l = 0, class F>
+FN void runs(F f) {
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], from = row_of(l), to = weight_of(l);
+  if constexpr (l == 0 && weight_of(L) == row_of(L)) {
+    f(number<row_of(L)>(), 0, 0);
+  } else {
+    if constexpr (line(O) == O) {
+      f(number<I * O + bias_size(l)>(), from, to);
+    } else {
+      for (int i = 0; i < I; i++) f(number<O>(), from + i * O, to + i * line(O));
+      f(number<bias_size(l)>(), from + I * O, bias_of(l));
+    }
+    if constexpr (l + 1 < L) runs<l + 1>(f);
   }
 }
-FN void copy_in(s *to, const real *rows, const int64_t *who) {
-  constexpr int size = row_of(L);
+FN void copy_in(s *to, const real *rows, Who who) {
   const real *from[NETWORKS];
-  for (int n = 0; n < NETWORKS; n++) from[n] = rows + who[n] * size;
-  interleave<size>((real *)to, from);
+  for (int n = 0; n < NETWORKS; n++) from[n] = rows + who[n] * row_of(L);
+  runs([&](auto count, int in_row, int here) { interleave<count.value>((real *)(to + here), from, in_row); });
 }
-FN void copy_out(real *rows, const s *from, const int64_t *who, const bool *keep) {
-  constexpr int size = row_of(L);
+FN void copy_out(real *rows, const s *from, Who who, const bool *keep) {
   real *to[NETWORKS];
-  for (int n = 0; n < NETWORKS; n++) to[n] = keep[n] ? rows + who[n] * size : nullptr;
-  separate<size>(to, (const real *)from);
+  for (int n = 0; n < NETWORKS; n++) to[n] = keep[n] ? rows + who[n] * row_of(L) : nullptr;
+  runs([&](auto count, int in_row, int here) { separate<count.value>(to, (const real *)(from + here), in_row); });
 }
 
 template <int rows, bool targets = true>
@@ -244,7 +275,7 @@ FN void gather(const Work &k, int first) {
     for (int b = 0; b < rows; b++) {
       const real *from[NETWORKS];
       for (int n = 0; n < NETWORKS; n++) from[n] = inputs_of(k, first + b, n);
-      interleave<WIDTH[0]>((real *)(k.m.x + b * WIDTH[0]), from);
+      interleave<WIDTH[0]>((real *)(k.m.x + b * line(WIDTH[0])), from, 0);
     }
     EACH(b, rows) {
       real *y = (real *)(k.m.y + b * TARGETS);

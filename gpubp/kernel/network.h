@@ -61,9 +61,9 @@ FN v zero(int, int) { return all<v>(0); }
 
 template <int l>
 FN v below_of(const Work &k, int first, int b, int i) {  // what goes into layer l
-  constexpr int Ip = pad(WIDTH[l]);
+  constexpr int Ip = line(WIDTH[l]);
   if constexpr (l > 0) return get((DROPOUT >= 0 ? k.m.belows : k.m.outs) + outs_of(l - 1), b * Ip + i);
-  else if constexpr (GATHER) return get(k.m.x, b * WIDTH[0] + i);
+  else if constexpr (GATHER) return get(k.m.x, b * Ip + i);
   else return all<v>(inputs_of(k, first + b)[i]);
 }
 
@@ -72,7 +72,7 @@ FN void dropout(const Work &k, int first);
 
 template <int l, int rows, bool training = true>
 FN void forward(const Work &k, int first) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = pad(O);
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = line(O);
   const s *weight = k.m.row + weight_of(l), *bias = k.m.row + bias_of(l);
   s *nets = k.m.nets + outs_of(l), *outs = k.m.outs + outs_of(l);
   product<rows, O, I>(
@@ -93,7 +93,7 @@ FN void forward(const Work &k, int first) {
 // is p 2^32 or more. Four words come from one counter; a lane is a network, or a counter of one network.
 template <int l, int rows>
 FN void dropout(const Work &k, int first) {
-  constexpr int O = WIDTH[l + 1], Op = pad(O);
+  constexpr int O = WIDTH[l + 1], Op = line(O);
   s *outs = k.m.outs + outs_of(l), *belows = k.m.belows + outs_of(l), *masks = k.m.masks + outs_of(l);
   const Group &g = *k.g;
   int begin = first * O, end = (first + rows) * O, quads = (end + 3) / 4 - begin / 4;
@@ -162,7 +162,7 @@ FN void weigh(const Work &k) {
 
 template <int rows>
 FN void loss_and_delta(const Work &k, int first) {
-  constexpr int Op = pad(OUTPUTS), PER = WIDE ? VECTOR : 1;  // samples of an item
+  constexpr int Op = line(OUTPUTS), PER = WIDE ? VECTOR : 1;  // samples of an item
   const s *outs = k.m.outs + outs_of(L - 1), *nets = k.m.nets + outs_of(L - 1);
   s *delta = k.m.delta;
   auto hyper = [&](int h) { return spread(k.g->typed[h]); };
@@ -264,7 +264,7 @@ FN void finish(const Work &k, int at, v grad) {
 
 template <int l, int rows, bool last>
 FN void gradient(const Work &k, int first, const s *delta) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = pad(O), W = weight_of(l), at_bias = bias_of(l);
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = line(O), W = weight_of(l), at_bias = bias_of(l);
   s *grad = k.m.grad, *partial = CHUNKED && BIAS == LAYER ? k.m.bias_sums + l * widest() : k.m.sums;
   product<I, O, rows>(
       [&](int i, int b) { return below_of<l>(k, first, b, i); }, [&](int b, int o) { return read(delta, b * Op + o); },
@@ -294,7 +294,7 @@ FN void gradient(const Work &k, int first, const s *delta) {
 
 template <int l, int rows, bool last>
 FN void backward(const Work &k, int first, s *delta, s *below) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Ip = pad(I), Op = pad(O);
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Ip = line(I), Op = line(O);
   if constexpr (LAYERWISE) gradient<l, rows, last>(k, first, delta);
   if constexpr (l > 0) {
     const s *weight = k.m.row + weight_of(l);
@@ -325,8 +325,8 @@ FN void backward(const Work &k, int first, s *delta, s *below) {
 // The sum of f(place in a row) over weights, and over biases if asked for: down the columns, across, layer by layer.
 template <int l = 0, class F>
 FN one sum_of(const Work &k, bool biases, F f) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = pad(O), W = weight_of(l), size = bias_size(l);
-  EACH(item, Op / NL) {
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = line(O), W = weight_of(l), size = bias_size(l);
+  EACH(item, pad(O) / NL) {
     v sum = all<v>(0);
     for (int i = 0; i < I; i++) sum = sum + f(W + i * Op + item * NL);
     if (biases && size == O) sum = sum + f(bias_of(l) + item * NL);
@@ -415,17 +415,17 @@ FN one step(const Work &k) {
 // ---- a call: `who` into the group, steps, and back ----
 
 // The rows of the networks `who` into the group, and back where `keep` says so; in Job's rows nothing is padded.
-FN void fetch(const Work &k, const int64_t *who) {
+FN void fetch(const Work &k, Who who) {
   for (int slot = 0; slot <= SLOTS; slot++)
     copy_in(k.m.row + slot * P, slot ? k.job->slots[slot - 1] : k.job->params, who);
   BARRIER
 }
-FN void give_back(const Work &k, const int64_t *who, const bool *keep) {
+FN void give_back(const Work &k, Who who, const bool *keep) {
   for (int slot = 0; slot <= SLOTS; slot++)
     copy_out(slot ? k.job->slots[slot - 1] : k.job->params, k.m.row + slot * P, who, keep);
 }
 
-FN void begin(const Work &k, const int64_t *who) {
+FN void begin(const Work &k, Who who) {
   Group &g = *k.g;
   const Job &job = *k.job;
   EACH(n, NETWORKS) {
@@ -451,7 +451,7 @@ FN void begin(const Work &k, const int64_t *who) {
 // network. A network that is through is given back, and its lane computes on for nobody. Rows of networks with a number
 // that is not finite stay as they are. One look at the end finds such numbers, where they stay in a row once they are
 // there (ABSORBING); with job.check every step looks for them, and no row changes.
-FN void train(Work k, const int64_t *who, const int64_t *left, const int32_t *table) {
+FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
   const Job &job = *k.job;
   Group &g = *k.g;
   Clock clock;
@@ -466,11 +466,15 @@ FN void train(Work k, const int64_t *who, const int64_t *left, const int32_t *ta
   }
   if (!MOVING) rates(k);
   for (int n = 0; n < NETWORKS; n++) ((real *)&total)[n] = job.total[who[n]];
-  while (left[0] > done) {
-    int64_t next = left[0];
-    for (int n = 0; n < NETWORKS; n++)
-      if (left[n] > done && left[n] < next) next = left[n];
-    if (job.check || !ABSORBING) next = done + 1;
+  auto hand_over = [&](int n) {
+    job.step[who[n]] += done;
+    job.loss[who[n]] = ((real *)&loss)[n];
+    job.total[who[n]] = ((real *)&total)[n];
+    for (int c = 0; c < COLUMNS; c++) job.columns[c][who[n]] = g.columns[c][n];
+  };
+  for (int waiting = NETWORKS; left[0] > done;) {
+    while (left[waiting - 1] <= done) waiting--;
+    int64_t next = job.check || !ABSORBING ? done + 1 : left[waiting - 1];
     for (; done < next; done++) {
       k.index = OWN ? &g.index[0][0] : table + done * BATCH;
       draw(k, clock);
@@ -486,7 +490,13 @@ FN void train(Work k, const int64_t *who, const int64_t *left, const int32_t *ta
     one sound = fault;
     for (int slot = 0; slot <= SLOTS; slot++)
       sound = sound + sum_of(k, true, [&](int at) { return read(k.m.row, slot * P + at) * real(0); });
-    bool keep[NETWORKS], any_kept = false;
+    bool keep[NETWORKS], any_kept = false, well = left[0] == done && left[NETWORKS - 1] == done && !job.check;
+    for (int n = 0; n < NETWORKS; n++) well &= (((real *)&sound)[n] == 0) & (faulty[n] < 0);
+    if (well) {  // all, and all are through
+      EACH(n, NETWORKS) { hand_over(n); }
+      for (int n = 0; n < NETWORKS; n++) keep[n] = true;
+      return give_back(k, who, keep);
+    }
     for (int n = 0; n < NETWORKS; n++) {
       bool finite = ((real *)&sound)[n] == 0, through = left[n] == done;
       if (!finite && faulty[n] < 0) faulty[n] = done;
@@ -498,11 +508,7 @@ FN void train(Work k, const int64_t *who, const int64_t *left, const int32_t *ta
           job.taken[who[n]] = -faulty[n];
           __atomic_add_fetch(k.faults, 1, __ATOMIC_RELAXED);
         }
-        if (!keep[n]) continue;
-        job.step[who[n]] += done;
-        job.loss[who[n]] = ((real *)&loss)[n];
-        job.total[who[n]] = ((real *)&total)[n];
-        for (int c = 0; c < COLUMNS; c++) job.columns[c][who[n]] = g.columns[c][n];
+        if (keep[n]) hand_over(n);
       }
     }
     if (any_kept) give_back(k, who, keep);
@@ -510,9 +516,9 @@ FN void train(Work k, const int64_t *who, const int64_t *left, const int32_t *ta
 }
 
 // The outs of the networks `who` for all samples, without dropout; `there` says which of the lanes have a network.
-FN void predict(Work k, const int64_t *who, const bool *there) {
+FN void predict(Work k, Who who, const bool *there) {
   const Job &job = *k.job;
-  constexpr int Op = pad(OUTPUTS);
+  constexpr int Op = line(OUTPUTS);
   for (int n = 0; n < NETWORKS; n++) k.g->base[n] = who[n] * job.samples;
   fetch(k, who);
   k.index = &k.g->index[0][0];
