@@ -175,26 +175,24 @@ FN real weight_of_sample(const Work &k, int b, int n) {
 }
 
 #if WIDE
+// f(numbers, where they begin in a row, where here) for every row of a weight, and for every bias.
+template <class F>
+FN void lines(F f) {
+  for (int l = 0; l < L; l++) {
+    const int I = WIDTH[l], O = WIDTH[l + 1], bias = bias_size(l);
+    EACH(i, I + (bias > 0)) { f(i < I ? O : bias, row_of(l) + i * O, weight_of(l) + i * line(O)); }
+  }
+}
 FN void copy_in(s *to, const real *rows, Who who) {
   const real *from = rows + who[0] * row_of(L);
-  for (int l = 0; l < L; l++) {
-    const int O = WIDTH[l + 1], Op = line(O), bias = bias_size(l);
-    EACH(i, WIDTH[l] + (bias > 0)) {
-      const int width = i < WIDTH[l] ? O : bias;
-      for (int o = 0; o < pad(width); o++)
-        to[weight_of(l) + i * Op + o] = o < width ? from[row_of(l) + i * O + o] : 0;
-    }
-  }
+  lines([&](int count, int in_row, int here) {
+    memcpy(to + here, from + in_row, count * sizeof(real));
+    memset(to + here + count, 0, (pad(count) - count) * sizeof(real));
+  });
 }
 FN void copy_out(real *rows, const s *from, Who who, const bool *keep) {
   real *to = rows + who[0] * row_of(L);
-  for (int l = 0; l < L && keep[0]; l++) {
-    const int O = WIDTH[l + 1], Op = line(O), bias = bias_size(l);
-    EACH(i, WIDTH[l] + (bias > 0)) {
-      const int width = i < WIDTH[l] ? O : bias;
-      for (int o = 0; o < width; o++) to[row_of(l) + i * O + o] = from[weight_of(l) + i * Op + o];
-    }
-  }
+  if (keep[0]) lines([&](int count, int in_row, int here) { memcpy(to + in_row, from + here, count * sizeof(real)); });
 }
 template <int rows, bool targets = true>
 FN void gather(const Work &, int) {}

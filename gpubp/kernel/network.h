@@ -292,6 +292,23 @@ FN void gradient(const Work &k, int first, const s *delta) {
   }
 }
 
+// A weight (I, O) turned into (O, I), square by square.
+template <int I, int O>
+FN void turn([[maybe_unused]] s *turned, [[maybe_unused]] const s *weight) {
+#if WIDE
+  constexpr int down = pad(I) / NL, across = pad(O) / NL;
+  EACH(square, down * across) {
+    const int i = square % down * NL, o = square / down * NL;
+    v r[NL];
+    UNROLL for (int j = 0; j < NL; j++) r[j] = i + j < I ? read(weight, (i + j) * line(O) + o) : all<v>(0);
+    transpose(r);
+    UNROLL for (int j = 0; j < NL; j++)
+      if (o + j < O) write(turned, (o + j) * line(I) + i, r[j]);
+  }
+  BARRIER
+#endif
+}
+
 template <int l, int rows, bool last>
 FN void backward(const Work &k, int first, s *delta, s *below) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], Ip = line(I), Op = line(O);
@@ -300,12 +317,7 @@ FN void backward(const Work &k, int first, s *delta, s *below) {
     const s *weight = k.m.row + weight_of(l);
     const int out = outs_of(l - 1);
     s *turned = k.m.turned;
-    if constexpr (NL > 1) {
-      EACH(i, I) {
-        for (int o = 0; o < O; o++) turned[o * Ip + i] = weight[i * Op + o];
-      }
-      BARRIER
-    }
+    if constexpr (NL > 1) turn<I, O>(turned, weight);
     product<rows, I, O>(
         [&](int b, int o) { return get(delta, b * Op + o); },
         [&](int o, int i) { return NL > 1 ? read(turned, o * Ip + i) : get(weight, i * Op + o); }, zero,
