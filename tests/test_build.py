@@ -291,6 +291,12 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
         refused(words)
 
 
+def test_a_compiler_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "PATIENCE", 0.2)
+    monkeypatch.setenv("CXX", wrapper(tmp_path / "slow", '[ "$1" = --version ] && echo 1 && exit 0; exec sleep 60'))
+    refused("has not compiled the kernel in 0.2 s", 'engine "eager" needs no compiler')
+
+
 def test_a_failure_is_not_remembered(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, flag = build.compiler()[0], tmp_path / "repaired"
     script = f'[ "$1" = --version ] || [ -e {flag} ] || exit 1; exec {real} "$@"'

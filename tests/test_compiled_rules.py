@@ -98,6 +98,18 @@ def test_names_of_slots_and_settings_may_be_those_of_operations(monkeypatch: pyt
     both(optimizer="named")
 
 
+def test_settings_may_be_called_like_what_a_schedule_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    def direction(grad: Tensor, step: Tensor, total: Tensor, power_before: Tensor) -> Tensor:
+        return step * grad + total * power_before
+
+    def prepare(power: Tensor, total: Tensor) -> dict[str, Tensor]:
+        return {"power": power * total}
+
+    row = Optimizer(direction, (), {"step": 0.5, "total": 0.25, "power_before": 0.125}, ("power",), prepare)
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "own", row)
+    both(optimizer="own", schedule="cosine")
+
+
 @pytest.mark.parametrize("cuts", [[20], [1] * 20, [7, 13]], ids=str)
 def test_a_column_that_no_rate_needs_counts_every_step(cuts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     def prepare(count: Tensor, share: Tensor) -> dict[str, Tensor]:

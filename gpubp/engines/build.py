@@ -27,6 +27,7 @@ ARCH = "native"
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off",
          "-w", "-pthread")  # fmt: skip
 COMPILERS = ("g++", "clang++", "c++")
+PATIENCE = 600  # seconds that a compiler may take; a kernel of many layers takes it some
 
 # What the compiler makes of this processor: the bytes of a vector register that it multiplies and adds in one go.
 PROBE = """
@@ -168,8 +169,12 @@ def _compile(text: str, command: list[str], folder: Path) -> Path:
     try:
         result = subprocess.run(
             [*command, f"-I{SOURCES}", str(source), "-o", str(made)],
-            capture_output=True, text=True, errors="replace", check=False,
+            capture_output=True, text=True, errors="replace", check=False, timeout=PATIENCE,
         )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise EngineError(
+            f'engine "cpu": {command[0]} has not compiled the kernel in {PATIENCE} s; engine "eager" needs no compiler'
+        ) from None
     except OSError as error:
         raise EngineError(f'engine "cpu": the C++ compiler {command[0]} does not run: {error}') from None
     if result.returncode:

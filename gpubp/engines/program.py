@@ -24,6 +24,7 @@ from .translate import depends, lines, trace, value
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 SWITCHES = ("l1", "l2", "clip_value", "clip_norm", "dropout", "label_smoothing")  # -1 in the kernel where they are off
+STEP, TOTAL, BEFORE = "0step", "0total", "0before_"  # no name of a rule begins so
 SHUFFLES = {"none": 0, "network": 1, "shared": 2}
 
 
@@ -114,7 +115,7 @@ class Program:
             **{name.upper(): self.at(name) for name in SWITCHES},
             "ABSORBING": int(self.config.rule.absorbing),
             "HYPERS": len(self.hyper), "SLOTS": len(self.config.rule.slots), "COLUMNS": len(self.config.rule.columns),
-            "RATES": len(self.rates), "MOVING": int(self.moving), "TIMED": int(self.depends(["step", "total"])),
+            "RATES": len(self.rates), "MOVING": int(self.moving), "TIMED": int(self.depends([STEP, TOTAL])),
         }  # fmt: skip
         return [
             *(f"#define {name} {each}" for name, each in macros.items()),
@@ -196,7 +197,7 @@ class Program:
             known = {"direction": found.direction, **dict(found.arguments)}
             return known if found.decay is None else {**known, "decay": found.decay}, after
 
-        names = ["step", "total", *self.names, *(f"{name}_before" for name in columns)]
+        names = [STEP, TOTAL, *self.names, *(BEFORE + name for name in columns)]
         of_step.__name__ = f"{self.config.optimizer}, {self.config.schedule}"
         graph, (known, after) = trace(of_step, names)
         return graph, known, after
@@ -209,7 +210,7 @@ class Program:
     @property
     def moving(self) -> bool:
         """Whether something must be computed at every step: rates that change, or columns."""
-        return bool(self.config.rule.columns) or self.depends(["step"])
+        return bool(self.config.rule.columns) or self.depends([STEP])
 
     def depends(self, on: Sequence[str]) -> bool:
         """Whether some rate is computed from one of `on`."""
@@ -221,10 +222,10 @@ class Program:
         rule = f"{self.config.optimizer}, {self.config.schedule}"
         return [
             f"// {rule}",
-            "template <class V> FN void prepare(const V *hyper, V *columns, V _step, V _total, V *rate) {",
+            f"template <class V> FN void prepare(const V *hyper, V *columns, V _{STEP}, V _{TOTAL}, V *rate) {{",
             "  typedef element<V> T;",
             *(f"  const V _{name} = hyper[{number}];" for number, name in enumerate(self.hyper)),
-            *(f"  const V _{name}_before = columns[{number}];" for number, name in enumerate(after)),
+            *(f"  const V _{BEFORE}{name} = columns[{number}];" for number, name in enumerate(after)),
             *lines(rule, graph, [*known.values(), *after.values()]),
             *(f"  rate[{number}] = {value(each, True)};" for number, each in enumerate(known.values())),
             *(f"  columns[{number}] = {value(each, True)};" for number, each in enumerate(after.values())),
