@@ -6,4 +6,4 @@ cd "$(dirname "$0")/.."
 python -m ruff format --check .
 python -m ruff check .
 python -m mypy
-exec python -m pytest "$@"
+exec python -m pytest -n auto --dist worksteal "$@"

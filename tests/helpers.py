@@ -196,7 +196,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """For modules that import it: kernels are kept in a directory of this test run; a named skip without a compiler."""
     with pytest.MonkeyPatch.context() as patch:
         if "GPUBP_CACHE" not in os.environ:
-            patch.setenv("GPUBP_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
+            folder = tmp_path_factory.getbasetemp()
+            shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+            patch.setenv("GPUBP_CACHE", str(shared / "kernels"))
         try:
             build.vector_bytes()
         except EngineError as error:

@@ -19,6 +19,8 @@ from .program import Layout
 
 OUT_OF_CACHE = 1.1  # how much slower a step is where a group's rows do not fit into L2,
 FAR_OUT = 1.4  # and where they are more than four times as large
+DEEPER = 1.2  # with lanes as networks, for products of outs, each a vector, where an input is one number for all
+LOSS = 4  # half-cycles with lanes as outputs, for every out of the last layer: its lanes change places
 TINY = 128  # parameters up to which, with one sample, three registers make a v: latency is what takes the time
 TEAM = 20_000  # half-cycles of a step below which threads that share a network wait more than they work
 SLICE = 32  # samples that go through together, of a batch that is four times as large or more
@@ -74,16 +76,18 @@ def step(widths: tuple[int, ...], batch: int, slots: int, itemsize: int, vector:
     size, rest = (1 + slots) * parameters * itemsize / cache_bytes(), batch % layout.chunk
     spent = batch // layout.chunk * cost(widths, layout.chunk, vector, layout)
     spent += cost(widths, rest, vector, layout) if rest else 0
+    spent += batch * LOSS * widths[-1] if layout.wide else 0
     return spent * (1 if size <= 1 else OUT_OF_CACHE if size <= 4 else FAR_OUT)
 
 
-def cost(widths: tuple[int, ...], batch: int, vector: int, layout: Layout) -> int:
+def cost(widths: tuple[int, ...], batch: int, vector: int, layout: Layout) -> float:
     """Half-cycles of the products of a step; vector: outputs in a register."""
-    total = 0
+    total = 0.0
     for layer, (i, o) in enumerate(itertools.pairwise(widths)):
         across, back = -(-o // vector), -(-i // vector)
-        total += _product(batch, across, i, layout) + _product(i, across, batch, layout)
-        total += _product(batch, back, o, layout) if layer else 0
+        spent = _product(batch, across, i, layout) + _product(i, across, batch, layout)
+        spent += _product(batch, back, o, layout) if layer else 0
+        total += spent * (DEEPER if layer and not layout.wide else 1)
     return total
 
 
