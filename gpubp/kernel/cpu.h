@@ -92,7 +92,7 @@ static void *work(void *given) {
   fesetenv(FE_DFL_ENV);  // denormal numbers are kept, whatever the caller's thread does with them
 #if TEAM
   team = &crew.team, member = thread.number;
-  while (!__atomic_load_n(&crew.team.size, __ATOMIC_ACQUIRE)) sched_yield();  // until all have come
+  while (!(members = __atomic_load_n(&crew.team.size, __ATOMIC_ACQUIRE))) sched_yield();  // until all have come
   for (int64_t group = 0; group < groups; group++) {
     Who who = group_of(crew, group, rows, left);
     train({crew.memory, crew.group, crew.job, nullptr, &crew.faults}, who, left, crew.table);

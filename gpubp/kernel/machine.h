@@ -283,15 +283,18 @@ inline __attribute__((always_inline)) void store<v>(real *p, v x) {
 // ---- phases ----
 
 #if TEAM
-// A barrier of `size` threads: the last to come opens it. All spin; a thread that waits long lets others run.
+// A barrier of `size` threads: the last to come opens it. All spin; a thread that waits long lets others run. What is
+// written while others spin, or read at every phase, has cache lines of its own.
 struct Team {
-  int size, waiting, round;
+  alignas(64) int size;
+  alignas(64) int waiting;
+  alignas(64) int round;
 };
 static thread_local Team *team;
-static thread_local int member;
+static thread_local int member, members;
 static void barrier() {
   int round = __atomic_load_n(&team->round, __ATOMIC_RELAXED);
-  if (__atomic_add_fetch(&team->waiting, 1, __ATOMIC_ACQ_REL) == team->size) {
+  if (__atomic_add_fetch(&team->waiting, 1, __ATOMIC_ACQ_REL) == members) {
     __atomic_store_n(&team->waiting, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&team->round, round + 1, __ATOMIC_RELEASE);
     return;
@@ -299,7 +302,7 @@ static void barrier() {
   for (int spins = 0; __atomic_load_n(&team->round, __ATOMIC_ACQUIRE) == round; spins++)
     if (spins > 2000) sched_yield();
 }
-#define EACH(t, n) for (int t = member; t < (n); t += team->size)
+#define EACH(t, n) for (int t = member; t < (n); t += members)
 #ifndef BARRIER
 #define BARRIER barrier();
 #endif
