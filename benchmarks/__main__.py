@@ -67,8 +67,7 @@ def _run(chosen: argparse.Namespace, limits: dict[str, Any], console: Console, b
 
 
 def _title(name: str, workload: Workload) -> str:
-    shape = "-".join(map(str, workload.widths))
-    return f"{name}: {shape}, B = {workload.batch:,}, N = {workload.networks:,}, K = {workload.steps}"
+    return f"{name}: {workload.shape}, B = {workload.batch:,}, N = {workload.networks:,}, K = {workload.steps}"
 
 
 def _show(console: Console, title: str, result: dict[str, Any]) -> None:

@@ -90,6 +90,8 @@ PEERS: dict[str, Peer] = {
 def excuse(name: str, workload: Workload, optimizer: str, device: str) -> Reason:
     """Why the contender does not run on this workload, or ""."""
     peer = PEERS[name]
+    if peer.sample and len(workload.parts) > 1:
+        return "trains a sample of one topology"
     return f"not installed: {', '.join(peer.missing)}" if peer.missing else peer.excuse(workload, optimizer, device)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .contenders import OURS, PEERS, excuse, parity
 from .limits import wait
-from .peers import Contender
+from .peers import Contender, together
 from .workloads import Workload
 
 RESAMPLED = 2000
@@ -85,12 +85,12 @@ def measure(
     if all(absent.values()):
         raise AssertionError(f"{workload}: nobody runs: {absent}")
     names = [name for name in names if not absent[name]]
-    exact = parity(workload, optimizer, names, setting.device)
-    problem = workload.problem(optimizer, device=setting.device)
-    contenders = {name: PEERS[name].make(problem) for name in names}
+    exact = [parity(part, optimizer, names, setting.device) for part in workload.parts]
+    problems = [part.problem(optimizer, device=setting.device) for part in workload.parts]
+    contenders = {name: together([PEERS[name].make(problem) for problem in problems]) for name in names}
     result = race(workload, optimizer, contenders, setting)
     for name, own in result["contenders"].items():
-        own["float64_largest_difference"] = exact[name]
+        own["float64_largest_difference"] = max(part[name] for part in exact)
     result["absent"] = {name: reason for name, reason in absent.items() if reason}
     return result
 
@@ -116,6 +116,8 @@ def race(workload: Workload, optimizer: str, contenders: Mapping[str, Contender]
     result: dict[str, Any] = {
         "optimizer": optimizer,
         "widths": list(workload.widths),
+        "shape": workload.shape,
+        "parameters": workload.parameters,
         "loss": workload.loss,
         "own_lr": workload.own_lr,
         "networks": workload.networks,

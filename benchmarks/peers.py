@@ -7,7 +7,7 @@ the minibatches from a Dataset in order (shuffle="none"), so that it takes the v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -38,6 +38,30 @@ class Contender(Protocol):
 
     def call(self) -> None: ...  # noqa: D102
     def params(self) -> Tensor: ...  # noqa: D102
+
+
+class Together:
+    """The contenders of several topologies, one after the other."""
+
+    def __init__(self, parts: Sequence[Contender]) -> None:
+        self.parts, self.networks = parts, sum(part.networks for part in parts)
+        spent = [part.compile_seconds for part in parts if hasattr(part, "compile_seconds")]
+        if spent:
+            self.compile_seconds = sum(spent)
+
+    def call(self) -> None:
+        """K steps of all."""
+        for part in self.parts:
+            part.call()
+
+    def params(self) -> Tensor:
+        """All rows, one after the other."""
+        return torch.cat([part.params().flatten() for part in self.parts])
+
+
+def together(parts: Sequence[Contender]) -> Contender:
+    """One contender of all."""
+    return parts[0] if len(parts) == 1 else Together(parts)
 
 
 class Engine:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gpubp.spec import layout
-
 from .contenders import PEERS
 from .plots import look, plt, save
 
@@ -21,8 +19,7 @@ FLOAT = 4  # bytes
 
 def intensity(result: dict[str, Any], name: str) -> float:
     """FLOP per byte of one contender on one row of the table."""
-    widths, steps = result["widths"], result["steps"]
-    size = layout(widths, "neuron")[-1].bias.stop
+    widths, steps, size = result["widths"], result["steps"], result["parameters"]
     arrays = {"sgd": 1, "adam": 3}[result["optimizer"]]
     kept = name not in PEERS or PEERS[name].kept  # the prototypes keep them too
     moved = 2 * arrays if kept else steps * (2 * arrays + 1)

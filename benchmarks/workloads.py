@@ -1,11 +1,11 @@
-"""The workloads W1 to W5: topology, loss, number of networks, minibatch. Inputs and targets are random numbers, drawn
+"""The workloads W1 to W6: topology, loss, number of networks, minibatch. Inputs and targets are random numbers, drawn
 from a seed: a step costs the same whatever it learns."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -57,7 +57,22 @@ class Workload:
         return NetworkSpec(self.widths, hidden=self.hidden, output=self.output, loss=self.loss)
 
     @property
-    def flop(self) -> int:
+    def parts(self) -> tuple[Workload, ...]:
+        """The populations that it is made of."""
+        return (self,)
+
+    @property
+    def shape(self) -> str:
+        """The widths, for a title."""
+        return "-".join(map(str, self.widths))
+
+    @property
+    def parameters(self) -> float:
+        """Of a network."""
+        return self.spec.size
+
+    @property
+    def flop(self) -> float:
         """Model FLOP of one step of one network.
 
         2B sum(IO) forward, as much for the weight gradients, 2B sum(IO) over the layers from the second on for the
@@ -84,6 +99,37 @@ class Workload:
         return Problem(population, inputs.to(device, dtype), targets.to(device), optimizer, lr)
 
 
+@dataclass(frozen=True)
+class Mixed(Workload):
+    """Several widths of the hidden layer, a population of each, one after the other in every call; `widths` has the
+    largest, `networks` counts all."""
+
+    hidden_widths: tuple[int, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Workload, ...]:
+        """A population per width."""
+        common = {each.name: getattr(self, each.name) for each in fields(Workload)}
+        common["networks"] = max(1, self.networks // len(self.hidden_widths))
+        first, *_, last = self.widths
+        return tuple(Workload(**{**common, "widths": (first, hidden, last)}) for hidden in self.hidden_widths)
+
+    @property
+    def shape(self) -> str:
+        """The widths, for a title."""
+        return f"{self.widths[0]}-{{{','.join(map(str, self.hidden_widths))}}}-{self.widths[-1]}"
+
+    @property
+    def parameters(self) -> float:
+        """The mean of the parts."""
+        return sum(part.parameters for part in self.parts) / len(self.parts)
+
+    @property
+    def flop(self) -> float:
+        """The mean of the parts."""
+        return sum(part.flop for part in self.parts) / len(self.parts)
+
+
 _W1 = Workload((2, 2, 2), "sigmoid", "half_squared_error", 200_000, 1, output="sigmoid", goals=(3.5,))
 _W3 = Workload((16, 64, 64, 4), "relu", "mean_squared_error", 256, 128, steps=8, goals=(4.5,))
 _W4 = Workload((784, 128, 10), "relu", "cross_entropy", 64, 64, steps=8, goals=(2.4,))
@@ -97,7 +143,9 @@ WORKLOADS = {
     "W4-N64": _W4,
     "W4-N512": replace(_W4, networks=512, steps=4),
     "W5": Workload((64, 32, 10), "relu", "cross_entropy", 1_000, 64, own_lr=True, optimizers=("adam",), goals=(4.5,)),
-}
+    "W6-mixed": Mixed((64, 128, 10), "relu", "cross_entropy", 500, 64, own_lr=True, optimizers=("adam",), goals=(1,),
+                      hidden_widths=(8, 16, 32, 64, 128)),
+}  # fmt: skip
 
 
 def expand(names: Sequence[str]) -> list[str]:

@@ -50,6 +50,15 @@ def test_a_compiled_contender_trains_to_the_same_weights(name, workload, optimiz
     check(name, workload, optimizer)
 
 
+def test_a_mixed_workload_is_its_topologies_one_after_the_other():
+    workload = replace(WORKLOADS["W6-mixed"], networks=10, steps=2)
+    result = harness.measure(workload, "adam", ["eager", "autograd_bmm", "modules"], SETTING)
+    assert [part.widths[1] for part in workload.parts] == [8, 16, 32, 64, 128]
+    assert {name: own["networks"] for name, own in result["contenders"].items()} == {"eager": 10, "autograd_bmm": 10}
+    assert result["absent"] == {"modules": "trains a sample of one topology"}
+    assert result["flop"] == sum(part.flop for part in workload.parts) / 5
+
+
 def test_parity_sees_a_contender_with_another_learning_rate(monkeypatch):
     def wrong(problem):
         return PEERS["autograd_bmm"].make(problem._replace(lr=problem.lr * 1.001))
