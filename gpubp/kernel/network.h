@@ -18,14 +18,15 @@
 struct Shape {
   int rows, cols;
 };
-constexpr Shape tile_for(int m, int n) {
+constexpr Shape tile_for(int m, int n, int k) {
+  const bool far = WIDE && m * k * sizeof(real) > 32768;  // A does not fit L1: the more rows, the fewer times it is read
   Shape best = {1, 1};
   long cheapest = -1;
   for (int rows = 1; rows <= least(m, MOST_ROWS); rows++)
     for (int cols = 1; cols <= least(n, MOST_COLS) && rows * cols <= ACCUMULATORS; cols++) {
       long cost = (long)cdiv(m, rows) * cdiv(n, cols) * most(8, most(rows * cols, rows + cols));
-      if (cheapest < 0 || cost < cheapest || (cost == cheapest && rows * cols > best.rows * best.cols))
-        best = {rows, cols}, cheapest = cost;
+      bool better = far ? rows > best.rows : rows * cols > best.rows * best.cols;
+      if (cheapest < 0 || cost < cheapest || (cost == cheapest && better)) best = {rows, cols}, cheapest = cost;
     }
   return best;
 }
@@ -33,7 +34,7 @@ constexpr Shape tile_for(int m, int n) {
 template <int M, int N, int K, class A_, class B_, class Start, class Epilogue>
 FN void product(A_ A, B_ B, Start start, Epilogue epilogue) {
   constexpr int columns = pad(N) / NL;
-  constexpr Shape shape = tile_for(M, columns);
+  constexpr Shape shape = tile_for(M, columns, K);
   constexpr int tm = shape.rows, tn = shape.cols, down = cdiv(M, tm), across = cdiv(columns, tn);
   EACH(t, down * across) {
     int m1 = t % down * tm, n1 = t / down * tn, m0 = least(m1, M - tm), n0 = least(n1, columns - tn);
