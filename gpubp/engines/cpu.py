@@ -25,7 +25,7 @@ from ..losses import LOSSES
 from ..spec import NetworkSpec
 from ..state import Status, TrainState
 from . import build
-from .layout import best
+from .layout import best, crew
 from .program import Layout, Program, Samples
 
 DONE, FAULTS, STEPS_DIFFER, NO_MEMORY = range(4)  # Answer of kernel/cpu.h
@@ -56,13 +56,12 @@ def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
     count, batch = inputs.shape[:2]
     facts = Samples(own=not shared, rows=False, inputs=not shared, weight=0, shuffle="none")
     key = Key(spec, ALONE, tuple(ALONE.switched_on(spec.loss)), params.dtype, facts, count, True)
-    threads = torch.get_num_threads()
-    own = kernel(key, threads)
+    own = kernel(key)
     job = own.job()
     params, inputs = params.contiguous(), (inputs[0] if shared else inputs).contiguous()
     result = params.new_empty(count, batch, spec.widths[-1])
     job.params, job.inputs, job.outs = params.data_ptr(), inputs.data_ptr(), result.data_ptr()
-    job.count, job.samples, job.threads = count, batch, threads
+    job.count, job.samples, job.threads = count, batch, own.threads(count, batch / SAMPLES)
     _raise_for(own.library.outs(ctypes.byref(job)))
     return result
 
@@ -111,8 +110,7 @@ def launch(state: TrainState, data: Dataset, steps: int, taken: Tensor, check: b
         )
     facts = Samples(apart, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
     names = tuple(state.hyper) + (("scale",) if state.plateau else ())
-    threads = torch.get_num_threads()
-    own = kernel(Key(spec, state.config, names, params.dtype, facts, len(params), False), threads)
+    own = kernel(Key(spec, state.config, names, params.dtype, facts, len(params), False))
     job = own.job()
     columns = [state.columns[name] for name in state.config.rule.columns]
     for array, tensors in ((job.slots, state.slots), (job.columns, columns)):
@@ -131,7 +129,7 @@ def launch(state: TrainState, data: Dataset, steps: int, taken: Tensor, check: b
             setattr(job, name, tensor.data_ptr())
     job.count, job.samples, job.seed, job.steps = len(params), data.samples, population.seed, steps
     job.longest = 0 if data.rows is None else data.rows.shape[1]
-    job.threads, job.check = threads, check
+    job.threads, job.check = own.threads(len(params), steps), check
     return _raise_for(own.library.run(ctypes.byref(job)))
 
 
@@ -179,17 +177,22 @@ class Kernel:
         self.hyper = program.hyper
         rule = program.config.rule
         self.job = job(len(rule.slots), len(program.hyper), len(rule.columns))
+        self.work = (program.layout, program.spec.widths, program.config.batch_size, len(rule.slots))
+
+    def threads(self, count: int, steps: float) -> int:
+        """How many of torch.get_num_threads() a call for `count` networks begins."""
+        return crew(*self.work, count, steps, torch.get_num_threads())
 
 
 KERNELS: dict[tuple[Any, ...], Kernel] = {}
 LAYOUT: Layout | None = None  # instead of the best one, for tests and benchmarks
 
 
-def kernel(key: Key, threads: int) -> Kernel:
+def kernel(key: Key) -> Kernel:
     """The kernel for `key`, compiled unless it is there already."""
     layout = LAYOUT or best(
-        key.spec.widths, key.config.batch_size, len(key.config.rule.slots), key.dtype.itemsize, key.networks, threads,
-        build.vector_bytes(), whole=key.config.update_order == "layerwise",
+        key.spec.widths, key.config.batch_size, len(key.config.rule.slots), key.dtype.itemsize, key.networks,
+        torch.get_num_threads(), build.vector_bytes(), whole=key.config.update_order == "layerwise",
     )  # fmt: skip
     if key.predict and layout.team:
         layout = replace(layout, team=False)

@@ -23,6 +23,7 @@ DEEPER = 1.2  # with lanes as networks, for products of outs, each a vector, whe
 LOSS = 4  # half-cycles with lanes as outputs, for every out of the last layer: its lanes change places
 TINY = 128  # parameters up to which, with one sample, three registers make a v: latency is what takes the time
 TEAM = 20_000  # half-cycles of a step below which threads that share a network wait more than they work
+WORTH = 4e5  # half-cycles of work for every thread: beginning one takes 60 us, and 300 on a virtual processor at rest
 SLICE = 32  # samples that go through together, of a batch that is four times as large or more
 
 
@@ -78,6 +79,21 @@ def step(widths: tuple[int, ...], batch: int, slots: int, itemsize: int, vector:
     spent += cost(widths, rest, vector, layout) if rest else 0
     spent += batch * LOSS * widths[-1] if layout.wide else 0
     return spent * (1 if size <= 1 else OUT_OF_CACHE if size <= 4 else FAR_OUT)
+
+
+def crew(layout: Layout, widths: tuple[int, ...], batch: int, slots: int, count: int, steps: float, most: int) -> int:
+    """How many of `most` threads are worth beginning for so many steps of `count` networks."""
+    groups = math.ceil(count / (1 if layout.wide else layout.vector * layout.parts))
+    of_step, of_call = work(layout, widths, batch, slots)
+    return max(1, min(most, int(groups * (steps * of_step + of_call) / WORTH))) if WORTH else most
+
+
+@lru_cache(maxsize=4096)
+def work(layout: Layout, widths: tuple[int, ...], batch: int, slots: int) -> tuple[float, float]:
+    """Half-cycles that a group takes for a step, and for its way in and out; roughly."""
+    numbers = layout.parts * (1 + slots) * sum(i * o + o for i, o in itertools.pairwise(widths))
+    products = cost(widths, batch, layout.vector if layout.wide else 1, layout)
+    return layout.parts * products + 8 * numbers, 16 * numbers + 600 * layout.parts
 
 
 def cost(widths: tuple[int, ...], batch: int, vector: int, layout: Layout) -> float:

@@ -1,0 +1,83 @@
+"""The rule that chooses how the compiled engine lays networks out: what it takes where. It may change no bit, and
+test_compiled_independence.py proves that; here it is held to what was measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpubp.engines import layout
+from gpubp.engines.layout import SLICE, best, crew, piece
+from gpubp.engines.program import Layout
+
+AVX512, AVX2, NEON = 64, 32, 16
+MEGABYTE = 1 << 20
+
+
+def chosen(
+    widths: tuple[int, ...], batch: int, count: int = 1000, threads: int = 2, slots: int = 2, itemsize: int = 4,
+    vector_bytes: int = AVX512, whole: bool = False,
+) -> Layout:  # fmt: skip
+    return best(widths, batch, slots, itemsize, count, threads, vector_bytes, whole)
+
+
+@pytest.fixture(autouse=True)
+def one_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same L2 on every machine."""
+    monkeypatch.setattr(layout, "cache_bytes", lambda: MEGABYTE)
+    best.cache_clear()
+
+
+@pytest.mark.parametrize("vector_bytes", [AVX512, AVX2, NEON])
+@pytest.mark.parametrize("itemsize", [4, 8])
+def test_a_register_holds_as_many_lanes_as_it_has_room_for(vector_bytes: int, itemsize: int) -> None:
+    assert chosen((8, 16, 1), 32, itemsize=itemsize, vector_bytes=vector_bytes).vector == vector_bytes // itemsize
+
+
+def test_lanes_are_networks_where_layers_are_narrow_and_outputs_where_they_are_wide() -> None:
+    assert not chosen((8, 16, 1), 32).wide
+    assert not chosen((64, 32, 10), 64).wide
+    assert chosen((784, 128, 10), 64).wide
+    assert chosen((16, 64, 64, 4), 128).wide
+
+
+def test_a_few_networks_do_not_fill_the_lanes_of_many() -> None:
+    assert chosen((64, 32, 10), 64, count=2).wide
+
+
+def test_threads_share_a_lone_network_whose_step_is_long_enough() -> None:
+    assert chosen((784, 128, 10), 64, count=1).team
+    assert not chosen((8, 16, 1), 32, count=1).team
+    assert not chosen((784, 128, 10), 64, count=1, threads=1).team
+    assert not chosen((784, 128, 10), 64, count=2).team
+
+
+def test_three_registers_hide_the_latency_of_tiny_networks_alone() -> None:
+    assert chosen((2, 2, 2), 1).parts == 3
+    assert chosen((2, 2, 2), 4).parts == 1
+    assert chosen((64, 32, 10), 1).parts == 1
+    assert chosen((2, 2, 2), 1, count=40).parts == 1, "there are not enough networks for all threads"
+
+
+def test_a_batch_is_cut_from_four_slices_on_unless_it_must_stay_whole() -> None:
+    assert chosen((8, 16, 1), 4 * SLICE - 1).chunk == 4 * SLICE - 1
+    assert chosen((8, 16, 1), 4 * SLICE).chunk == SLICE
+    assert chosen((8, 16, 1), 4 * SLICE, whole=True).chunk == 4 * SLICE
+
+
+@pytest.mark.parametrize(("batch", "size"), [(128, 32), (200, 40), (192, 32), (150, 50), (1000, 40), (131, 32)])
+def test_pieces_are_equal_if_they_can_be(batch: int, size: int) -> None:
+    assert piece(batch) == size
+
+
+def test_lanes_as_outputs_cut_a_batch_whose_outs_do_not_fit() -> None:
+    assert chosen((784, 128, 10), 256).chunk == 256
+    assert chosen((784, 128, 10), 65_536).chunk == SLICE
+
+
+def test_a_thread_is_begun_for_work_that_is_worth_it() -> None:
+    narrow = chosen((8, 16, 1), 32)
+    threads = [crew(narrow, (8, 16, 1), 32, 2, count, 16, 64) for count in (1, 100, 10_000, 1_000_000)]
+    assert threads[0] == 1
+    assert threads == sorted(threads)
+    assert threads[-1] == 64
+    assert crew(narrow, (8, 16, 1), 32, 2, 100, 10_000, 2) == 2
