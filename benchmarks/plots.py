@@ -78,7 +78,8 @@ def sweep(report: dict[str, Any], path: Path) -> None:
     """Rate over what was swept, both logarithmic, a line per contender, the measured peak on top."""
     over, points = report["over"], report["results"]
     optimizers = list(dict.fromkeys(point["optimizer"] for point in points))
-    figure, panels = plt.subplots(1, len(optimizers), figsize=(1 + 5 * len(optimizers), 5), sharey=True, squeeze=False)
+    size = (3 + 5 * len(optimizers), 5.5)
+    figure, panels = plt.subplots(1, len(optimizers), figsize=size, sharey=True, squeeze=False)
     for panel, optimizer in zip(panels[0], optimizers):
         own = [point for point in points if point["optimizer"] == optimizer]
         values = [point["value"] for point in own]
@@ -97,6 +98,8 @@ def sweep(report: dict[str, Any], path: Path) -> None:
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
     fixed = {"widths": "-".join(map(str, points[0]["widths"])), "B": points[0]["batch"], "N": points[0]["networks"]}
     del fixed[{"batch_size": "B", "networks": "N", "width": "widths"}.get(over, "N")]
+    steps = sorted({point["steps"] for point in points})
+    fixed |= {} if over == "steps_per_call" else {"K": "-".join(map(str, dict.fromkeys((steps[0], steps[-1]))))}
     rest = ", ".join(f"{name} {value}" for name, value in fixed.items())
     figure.suptitle(f"{report['workload']}: {rest}, {report['machine']['device']}, "
                     f"threads: {report['machine']['torch_threads']}")  # fmt: skip

@@ -115,7 +115,7 @@ def train_parser() -> Parser:
         elif each.name != "extra":
             add(flag, type=str, default=each.default, help=note)
     add("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
-    add("--dtype", type=str, default="float32", help="float32 or float64")
+    add("--dtype", type=str | None, default=None, help="float32 or float64; float32, but for the tutorial")
     add("--engine", type=str, default="auto", help="auto, cpu (compiled) or eager")
     add("--run-dir", type=str | None, default=None, help="a new directory; runs/DATA-DATE-TIME by default")
     add("--tensorboard", type=bool, default=True, help="write curves for TensorBoard, where it is installed")

@@ -37,7 +37,6 @@ TUTORIAL = {  # what --data tutorial sets itself, and what the flags say where n
     "output": ("sigmoid", "identity"),
     "bias": ("layer", "neuron"),
     "train_bias": (False, True),
-    "dtype": ("float64", "float32"),
     "widths": ("2,2,2", None),
     "loss": ("half_squared_error", None),
     "batch_size": (1, None),
@@ -73,7 +72,7 @@ def train(settings: Settings) -> int:
     if settings["epochs"] is None and settings["steps"] is None:
         settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * settings["batch_size"] // samples))
     config, scale = _config(settings, spec)
-    dtype = lookup(DTYPES, settings["dtype"], "dtype", ConfigError)
+    dtype = _dtype(settings, "float32")
     config.columns(spec, settings["networks"], device)  # refuse before the population is made
     prepared.training.check(spec, settings["networks"])
     memory.check(spec, config, settings["networks"], dtype.itemsize, device)
@@ -95,7 +94,7 @@ def train_tutorial(settings: Settings) -> int:
     settings["lr"] = 0.5 if settings["lr"] is None else settings["lr"]
     device = _device(settings["device"])
     config, _ = _config(settings, tutorial.SPEC)
-    population = tutorial.population(settings["networks"]).to(device)
+    population = tutorial.population(settings["networks"], _dtype(settings, "float64")).to(device)
     result = _train(settings, population, tutorial.dataset(), config, None)
     rows = tutorial.compare()
     console().print(tutorial.table(rows))
@@ -130,6 +129,12 @@ def _networks(given: int | None, usual: int) -> int:
     if given is not None and given < 1:
         raise ConfigError(f"--networks {given}: a whole number of 1 or more expected")
     return usual if given is None else given
+
+
+def _dtype(settings: Settings, default: str) -> torch.dtype:
+    """The precision that was asked for; what nobody said is written down."""
+    settings["dtype"] = settings["dtype"] or default
+    return lookup(DTYPES, settings["dtype"], "dtype", ConfigError)
 
 
 def _device(name: str) -> torch.device:

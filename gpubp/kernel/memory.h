@@ -133,6 +133,7 @@ struct Job {
 struct alignas(64) Group {
   double hyper[HYPERS + 1][NETWORKS], columns[COLUMNS + 1][NETWORKS], now[NETWORKS], end[NETWORKS];
   real typed[HYPERS + 1][NETWORKS], rate[RATES][NETWORKS];
+  bool alike;                              // in hyper, columns, now and end: of the latter three the first is kept up
   uint32_t id[NETWORKS], step[NETWORKS];
   int64_t base[NETWORKS], rows[NETWORKS];  // where a network's own samples, and its row of Job.rows, begin
   int32_t index[BATCH][INDEXED];           // the samples of this step

@@ -380,23 +380,43 @@ FN one penalty(const Work &k) {
   return total;
 }
 
-// What depends on network and step alone, in double: the scheduled rate, and what the optimizer prepares.
+// What depends on network and step alone, in double: the scheduled rate, and what the optimizer prepares. For networks
+// that are alike in all of this, one stands for all.
 constexpr int DOUBLES = NETWORKS == 1 ? 1 : least(NETWORKS, most(1, VECTOR * (int)sizeof(real) / 8));
+template <class V, class Keep>
+FN void rates_of(Group &g, int n, Keep keep) {
+  V hyper[HYPERS + 1], columns[COLUMNS + 1], rate[RATES + 1];
+  for (int h = 0; h < HYPERS; h++) hyper[h] = load<V>(g.hyper[h] + n);
+  for (int c = 0; c < COLUMNS; c++) columns[c] = load<V>(g.columns[c] + n);
+  prepare(hyper, columns, load<V>(g.now + n), load<V>(g.end + n), rate);
+  for (int c = 0; c < COLUMNS; c++) store<V>(g.columns[c] + n, columns[c]);
+  for (int r = 0; r < RATES; r++) keep(r, rate[r]);
+  store<V>(g.now + n, load<V>(g.now + n) + 1);
+}
 FN void rates(const Work &k) {
-  typedef vec<double, DOUBLES> V;
   Group &g = *k.g;
-  EACH(item, NETWORKS / DOUBLES) {
-    int n = item * DOUBLES;
-    V hyper[HYPERS + 1], columns[COLUMNS + 1], rate[RATES + 1];
-    for (int h = 0; h < HYPERS; h++) hyper[h] = load<V>(g.hyper[h] + n);
-    for (int c = 0; c < COLUMNS; c++) columns[c] = load<V>(g.columns[c] + n);
-    prepare(hyper, columns, load<V>(g.now + n), load<V>(g.end + n), rate);
-    for (int c = 0; c < COLUMNS; c++) store<V>(g.columns[c] + n, columns[c]);
-    for (int r = 0; r < RATES; r++)
-      for (int j = 0; j < DOUBLES; j++) g.rate[r][n + j] = (real)((const double *)&rate[r])[j];
-    store<V>(g.now + n, load<V>(g.now + n) + 1);
+  if (NETWORKS > 1 && g.alike) {
+    rates_of<double>(g, 0, [&](int r, double rate) {
+      for (int n = 0; n < NETWORKS; n++) g.rate[r][n] = (real)rate;
+    });
+  } else {
+    typedef vec<double, DOUBLES> V;
+    EACH(item, NETWORKS / DOUBLES) {
+      rates_of<V>(g, item * DOUBLES, [&](int r, V rate) {
+        for (int j = 0; j < DOUBLES; j++) g.rate[r][item * DOUBLES + j] = (real)((const double *)&rate)[j];
+      });
+    }
   }
   BARRIER
+}
+FN bool alike(const Group &g) {
+  bool same = true;
+  for (int n = 1; n < NETWORKS; n++) {
+    for (int h = 0; h < HYPERS; h++) same &= g.hyper[h][n] == g.hyper[h][0];
+    for (int c = 0; c < COLUMNS; c++) same &= g.columns[c][n] == g.columns[c][0];
+    same &= (g.now[n] == g.now[0]) & (g.end[n] == g.end[0]);
+  }
+  return same;
 }
 
 template <int rows, bool last>
@@ -458,6 +478,7 @@ FN void begin(const Work &k, Who who) {
         ((real *)k.m.class_weight)[o * NETWORKS + n] = (real)job.class_weight[at * OUTPUTS + o];
   }
   BARRIER
+  if (NETWORKS > 1) g.alike = alike(g);
 }
 
 // Train the networks `who` (NETWORKS); `left` of them are steps to take, in descending order, 0 for a lane without a
@@ -483,7 +504,7 @@ FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
     job.step[who[n]] += done;
     job.loss[who[n]] = ((real *)&loss)[n];
     job.total[who[n]] = ((real *)&total)[n];
-    for (int c = 0; c < COLUMNS; c++) job.columns[c][who[n]] = g.columns[c][n];
+    for (int c = 0; c < COLUMNS; c++) job.columns[c][who[n]] = g.columns[c][NETWORKS > 1 && g.alike ? 0 : n];
   };
   for (int waiting = NETWORKS; left[0] > done;) {
     while (left[waiting - 1] <= done) waiting--;
