@@ -46,7 +46,6 @@ TORCH: dict[str, Callable[..., torch.Tensor]] = {
     "floor": torch.floor,
     "abs": torch.abs,
     "sign": torch.sign,
-    "reciprocal": torch.reciprocal,
     "min": torch.minimum,
     "max": torch.maximum,
     "at_least": lambda x, low: torch.where(low.isnan(), x, torch.maximum(x, low)),
@@ -60,12 +59,12 @@ TORCH: dict[str, Callable[..., torch.Tensor]] = {
     "where": lambda a, b: torch.where(a.bool(), b, a),
     "lerp": lambda a, b: torch.where(a.isfinite(), b, torch.nan),  # all of the way
 }
-UNARY = (*BOUNDS, "floor", "abs", "sign", "reciprocal")
+UNARY = (*BOUNDS, "floor", "abs", "sign")
 BINARY = tuple(name for name in TORCH if name not in UNARY)
 DRIVER = """
 #include "arithmetic.h"
 template <class V> FN V where__(V a, V b) { return where_(a, b, a); }
-template <class V> FN V lerp__(V a, V b) { return lerp_(a, b, like_(a, 1)); }
+template <class V> FN V lerp__(V a, V b) { return lerp_(a, b, all<V>(1)); }
 #define UNARY(name, T, n) extern "C" void name##_##T(const T *a, const T *, T *y, long count) { \\
   for (long i = 0; i < count; i += n) store<vec<T, n>>(y + i, name##_(load<vec<T, n>>(a + i))); }
 #define BINARY(name, function, T, n) extern "C" void name##_##T(const T *a, const T *b, T *y, long count) { \\

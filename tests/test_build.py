@@ -297,6 +297,14 @@ def test_a_compiler_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.M
     refused("has not compiled the kernel in 0.2 s", 'engine "eager" needs no compiler')
 
 
+def test_ctrl_c_at_the_terminal_does_not_reach_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = tmp_path / "groups"
+    script = f'[ "$1" = --version ] || ps -o pgid= -p $$ > {groups}; exec {build.compiler()[0]} "$@"'
+    monkeypatch.setenv("CXX", wrapper(tmp_path / "compiler", script))
+    assert answer(21) == 21
+    assert int(groups.read_text()) != os.getpgid(0)
+
+
 def test_a_failure_is_not_remembered(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, flag = build.compiler()[0], tmp_path / "repaired"
     script = f'[ "$1" = --version ] || [ -e {flag} ] || exit 1; exec {real} "$@"'

@@ -136,6 +136,18 @@ def test_a_loss_that_is_not_finite_ends_a_network_whose_row_still_is() -> None:
         assert same_bits(state.population.params[1], population.params[1])
 
 
+def test_a_divergence_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "KERNELS", {})
+    spec = gpubp.NetworkSpec((8, 16, 1), "tanh")  # of which one or a thousand networks take different layouts
+    data = gpubp.Dataset(*samples(spec, 64, dtype=torch.float32))
+    lr = torch.full((1000,), 0.01)
+    lr[3] = 1e38
+    networks = gpubp.Population.create(spec, 1000)
+    state = train(networks, data, [2, 3], engine=cpu, optimizer="sgd", batch_size=32, steps=5, lr=lr, shuffle="none")
+    assert (state.diverged_step >= 0).sum() == 1
+    assert len(cpu.KERNELS) <= 2, "one for networks at the same step, one for networks apart"
+
+
 def test_networks_of_different_lengths_diverge_where_they_do_alone() -> None:
     ends = [1 + (5 * n) % STEPS for n in EVERYONE]
     state = trained(torch.float32, steps=ends)

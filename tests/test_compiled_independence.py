@@ -63,6 +63,17 @@ def test_every_layout_gives_the_same_bits_in_every_case(number: int) -> None:
     check_layouts(case(number), tuple(layouts(torch.float32, BATCH)))
 
 
+@pytest.mark.parametrize("shuffle", ["shared", "network"])
+def test_rows_that_are_padded_have_the_same_bits(shuffle: str) -> None:
+    """Widths whose rows would lie a multiple of 1 KB apart: of 16 with lanes as networks, of 256 as outputs."""
+    spec = gpubp.NetworkSpec((16, 32, 256, 3), "tanh")
+    rest = {"optimizer": "adam", "batch_size": BATCH, "steps": STEPS, "lr": 0.02, "shuffle": shuffle, "clip_norm": 0.2,
+            "update_order": "simultaneous"}  # fmt: skip
+    check_layouts(
+        Case(spec, torch.float32, "shared", "", "chosen", rest), ("networks in chunks", "outputs", "one number")
+    )
+
+
 def small(dtype: torch.dtype, **settings: Any) -> Case:
     """A case that switches much on; the same kernel serves all that follows."""
     spec = gpubp.NetworkSpec((3, 5, 2), "tanh")

@@ -129,7 +129,8 @@ OPERATIONS: dict[str, Rule] = {  # by what they use, each for lanes and for the 
     "comparisons": lambda net: (net > 0) * net + (net <= 0.5) * 0.125 + torch.ge(net, 1) - net.lt(0) * 0.25,
     "where": lambda net: torch.where(net > 0.1, net, 0.1 * net) + torch.where(net.ne(0), 1.0, torch.sin(net)),
     "powers": lambda net: net**2 + torch.pow(net, 3) + (net * net + 1).pow(0.5) + (net.square() + 1).rsqrt(),
-    "clamps": lambda net: net.clamp(-1, 0.5) + torch.clamp(net, max=0.2) + net.clamp_min(0.1) + torch.clip(net, 0, 1),
+    "clamps": lambda net: torch.clamp(input=net, min=-1, max=0.5)
+    + torch.clamp(net, max=0.2) + net.clamp_min(0.1) + torch.clip(net, 0, 1),
     "scaled": lambda net: torch.add(net, net * net, alpha=0.5) + torch.sub(net, 1, alpha=0.5) + net.mul(0.3).neg(),
     "three": lambda net: torch.addcmul(net, net, net, value=0.5) + torch.lerp(net, net * net, 0.25)
     + torch.addcdiv(net, net, net * net + 1, value=2),
@@ -169,6 +170,7 @@ REFUSED: dict[str, tuple[Rule, str]] = {
     "a method": (lambda net: net.cumsum(-1), "operation 'cumsum'"),
     "an operator": (lambda net: ((net > 0) & (net < 1)) * net, "operation 'and_'"),
     "a setting": (lambda net: torch.div(net, 2, rounding_mode="floor"), r"operation 'div\(rounding_mode\)'"),
+    "a sum of truths": (lambda net: net * ((net > 0) + (net > -1)), "'add' of comparisons alone"),
     "a power": (lambda net: net**4, "operation 'pow"),
     "a function of torch.nn": (torch.nn.functional.silu, "operation 'silu'"),
     "if": (lambda net: net if net.sum() > 0 else -net, "control flow"),

@@ -88,6 +88,10 @@ CASES = {
         ("silu", "softsign"), "binary_cross_entropy", "nesterov", "constant", OWN, SINGLE, 3, torch.float64,
         settings={"update_order": "layerwise", "dropout": 0.1},
     ),
+    "lanes are 16 networks, rows that are padded, their own inputs, chunks": Case(
+        ("tanh", "relu"), "mean_squared_error", "adam", "constant", APART, replace(MANY, chunk=3), 17,
+        widths=(16, 32, 16, 4), settings={"clip_norm": 1.0, "dropout": 0.2},
+    ),
     "outs of networks, lanes are networks": Case(
         ("tanh", "relu"), "mean_squared_error", "sgd", "constant", APART, replace(MANY, chunk=4), predict=True,
     ),

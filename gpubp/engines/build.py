@@ -170,6 +170,7 @@ def _compile(text: str, command: list[str], folder: Path) -> Path:
         result = subprocess.run(
             [*command, f"-I{SOURCES}", str(source), "-o", str(made)],
             capture_output=True, text=True, errors="replace", check=False, timeout=PATIENCE,
+            start_new_session=True,  # Ctrl-C ends a run after its call, not the compiler in it
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise EngineError(

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..activations import ACTIVATIONS
 from ..config import TrainConfig
 from ..data import Dataset
-from ..errors import EngineError, OutOfMemoryError
+from ..errors import EngineError, OutOfMemoryError, ShapeError
 from ..losses import LOSSES
 from ..spec import NetworkSpec
 from ..state import Status, TrainState
@@ -52,6 +52,8 @@ def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
     """The outs (N, B, O) of networks (N, P) for inputs (N, B, I); backprop.outs, compiled."""
     if inputs.dtype != params.dtype:
         raise EngineError(f'engine "cpu": networks are {params.dtype}, inputs {inputs.dtype}; equal types expected')
+    if inputs.shape[0] != len(params) or inputs.shape[2] != spec.widths[0]:
+        raise ShapeError(f"inputs {tuple(inputs.shape)}: ({len(params)}, B, {spec.widths[0]}) expected")
     shared = inputs.stride(0) == 0 or len(inputs) == 1
     count, batch = inputs.shape[:2]
     facts = Samples(own=not shared, rows=False, inputs=not shared, weight=0, shuffle="none")
@@ -77,29 +79,35 @@ def refused(spec: NetworkSpec, config: TrainConfig) -> str | None:
     return None
 
 
-def train(state: TrainState, data: Dataset, steps: int, taken: Tensor, check: bool = False) -> int:
-    """One call of a kernel. -> DONE, or FAULTS where some of `taken` (N,) are below 0."""
+def train(
+    state: TrainState, data: Dataset, steps: int, taken: Tensor, check: bool = False, among: int | None = None
+) -> int:
+    """One call of a kernel. -> DONE, or FAULTS where some of `taken` (N,) are below 0. among: take the kernel
+    of so many networks, which is there already."""
     shuffle = state.config.shuffle if data.samples > 1 else "none"
     apart = data.own or data.rows is not None or shuffle == "network"
-    answer = STEPS_DIFFER if apart else launch(state, data, steps, taken, check, False, shuffle)
-    return launch(state, data, steps, taken, check, True, shuffle) if answer == STEPS_DIFFER else answer
+    answer = STEPS_DIFFER if apart else launch(state, data, steps, taken, check, False, shuffle, among)
+    return launch(state, data, steps, taken, check, True, shuffle, among) if answer == STEPS_DIFFER else answer
 
 
 def diverge(state: TrainState, data: Dataset, steps: int, bad: Tensor) -> None:
     """The networks `bad` had a number that was not finite after some step, and are as they were before the call: find
     that step, train them up to it, and mark them."""
-    own = state.rows(bad)
+    own, everyone = state.rows(bad), len(state.step)
     taken = torch.empty_like(own.step)
-    train(own, data, steps, taken, check=True)
+    train(own, data, steps, taken, check=True, among=everyone)
     end, own.limit = own.limit, own.step - taken - 1
-    train(own, data, steps, taken)
+    train(own, data, steps, taken, among=everyone)
     own.limit = end
     own.status.fill_(Status.diverged)
     own.diverged_step.copy_(own.step)
     state.put(bad, own)
 
 
-def launch(state: TrainState, data: Dataset, steps: int, taken: Tensor, check: bool, apart: bool, shuffle: str) -> int:
+def launch(
+    state: TrainState, data: Dataset, steps: int, taken: Tensor, check: bool, apart: bool, shuffle: str,
+    among: int | None = None,
+) -> int:  # fmt: skip
     """Fill a Job and run the kernel for it. apart: networks see samples of their own, or stand at different steps."""
     population, spec, weight = state.population, state.population.spec, data.sample_weight
     params, hyper = population.params, {**state.hyper, **state.plateau}
@@ -110,7 +118,7 @@ def launch(state: TrainState, data: Dataset, steps: int, taken: Tensor, check: b
         )
     facts = Samples(apart, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
     names = tuple(state.hyper) + (("scale",) if state.plateau else ())
-    own = kernel(Key(spec, state.config, names, params.dtype, facts, len(params), False))
+    own = kernel(Key(spec, state.config, names, params.dtype, facts, among or len(params), False))
     job = own.job()
     columns = [state.columns[name] for name in state.config.rule.columns]
     for array, tensors in ((job.slots, state.slots), (job.columns, columns)):

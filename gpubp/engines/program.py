@@ -144,7 +144,7 @@ class Program:
         for number, name in enumerate(used):
             graph, result, slope_graph, slope = self.traced[name]
             text += [
-                f"// {name}", f"template <class V> FN V value_{number}(V _net) {{", "  typedef element<V> T;",
+                f"// {name!r}", f"template <class V> FN V value_{number}(V _net) {{", "  typedef element<V> T;",
                 *lines(name, graph, [result]), f"  return {value(result, True)};", "}",
                 f"template <class V> FN V slope_{number}(V _net, V _out) {{", "  typedef element<V> T;",
                 *lines(name, slope_graph, [slope]), f"  return {value(slope, True)};", "}",
@@ -168,7 +168,7 @@ class Program:
                 )
             return []
         names = [name for name in rule.defaults if name in self.hyper]
-        text = [f"// {self.spec.loss}"]
+        text = [f"// {self.spec.loss!r}"]
         for what, function in (("value", rule.value), ("slope", rule.slope)):
             assert function is not None
 
@@ -221,7 +221,7 @@ class Program:
         graph, known, after = self.prepared
         rule = f"{self.config.optimizer}, {self.config.schedule}"
         return [
-            f"// {rule}",
+            f"// {rule!r}",
             f"template <class V> FN void prepare(const V *hyper, V *columns, V _{STEP}, V _{TOTAL}, V *rate) {{",
             "  typedef element<V> T;",
             *(f"  const V _{name} = hyper[{number}];" for number, name in enumerate(self.hyper)),

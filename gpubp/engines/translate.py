@@ -34,6 +34,7 @@ OPERATIONS: dict[str, str] = {
 # Exponents, all constants.
 POWERS = {0.5: "sqrt_({0})", 1: "{0}", 2: "({0} * {0})", 3: "({0} * {0} * {0})", -0.5: "(T(1) / sqrt_({0}))",
           -1: "(T(1) / {0})", -2: "(T(1) / ({0} * {0}))"}  # fmt: skip
+COMPARISONS = ("gt", "lt", "ge", "le", "eq", "ne")  # torch's truths are no numbers: their sum is "or"
 CONSTANT = ("ones_like", "zeros_like", "full_like")  # of their first argument the shape alone
 SAME = {"absolute": "abs", "max": "maximum", "min": "minimum", "clip": "clamp", "multiply": "mul", "subtract": "sub",
         "divide": "div", "true_divide": "div", "negative": "neg", "greater": "gt", "less": "lt",
@@ -109,6 +110,13 @@ def expression(rule: str, node: fx.Node) -> str:
     """One operation."""
     name = _name(node)
     args, kwargs = list(node.args), dict(node.kwargs)
+    if "input" in kwargs:
+        args.insert(0, kwargs.pop("input"))
+    if name in ("add", "sub", "neg") and all(isinstance(each, fx.Node) and _name(each) in COMPARISONS for each in args):
+        raise EngineError(
+            f"rule {rule!r}: {name!r} of comparisons alone cannot be compiled; multiply each with a number first; "
+            'engine "eager" runs it as torch means it'
+        )
     for word in ("other", "end", "weight", "exponent", "fill_value"):
         if word in kwargs:
             args.append(kwargs.pop(word))

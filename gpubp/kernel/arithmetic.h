@@ -58,7 +58,6 @@ FN V polynomial_(V x) {
 // ---- comparisons, as 1 and 0 ----
 
 // clang-format off
-template <class V> FN V like_(V, element<V> c) { return all<V>(c); }
 template <class V> FN V gt_(V a, V b) { return a > b ? all<V>(1) : all<V>(0); }
 template <class V> FN V lt_(V a, V b) { return a < b ? all<V>(1) : all<V>(0); }
 template <class V> FN V ge_(V a, V b) { return a >= b ? all<V>(1) : all<V>(0); }
@@ -74,7 +73,6 @@ template <class V> FN V sign_(V x) { return gt_(x, all<V>(0)) - lt_(x, all<V>(0)
 template <class V> FN V min_(V a, V b) { return (a < b) | (a != a) ? a : b; }
 template <class V> FN V max_(V a, V b) { return (a > b) | (a != a) ? a : b; }
 template <class V> FN V lerp_(V a, V b, V w) { return fma_<V>(w, b, fma_<V>(-w, a, a)); }
-template <class V> FN V reciprocal_(V x) { return all<V>(1) / x; }
 // clang-format on
 
 // low > x ? low : x and high < x ? high : x, which keep a NaN of x: an instruction each, if told to GCC.

@@ -148,6 +148,7 @@ enum Answer { DONE = 0, FAULTS = 1, STEPS_DIFFER = 2, NO_MEMORY = 3 };
 
 // All threads to work; the caller's is the first of them.
 static Answer start(Crew &crew) {
+  if (!crew.active) return DONE;
   int64_t groups = (crew.active + NETWORKS - 1) / NETWORKS, threads = crew.job->threads;
   if (!TEAM && groups < threads) threads = groups;
 #if TEAM
