@@ -46,9 +46,9 @@ class Group:
         except RuntimeError as error:
             self.reason = (str(error).splitlines() or [repr(error)])[0]
             self.launch = self.step
-        self._keep()  # where the recording broke off in the middle of a step
-        for mine, theirs in zip(self.stay, begun):
-            mine.copy_(theirs)
+        for stays, (holder, name), before in zip(self.stay, block.held(), begun):
+            holder[name] = stays  # the recording may have broken off in the middle of a step
+            stays.copy_(before)
 
     def step(self) -> None:
         """One step on the samples `index`, its results where the step began."""
