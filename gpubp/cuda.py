@@ -63,9 +63,10 @@ def on(device: torch.device) -> Iterator[None]:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Until the device has done what this thread gave it. Not all that it has to do: waiting for a stream on which
+    another thread records would break its recording off."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()
 
 
 def release(device: torch.device) -> None:

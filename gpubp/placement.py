@@ -65,6 +65,9 @@ class Place(Protocol):
     def evaluate(self, data: Dataset) -> Evaluation:
         """The networks as they are, on one of the datasets that the place was made with."""
 
+    def news(self) -> list[str]:
+        """What a person should know, and was not told."""
+
     def gather(self) -> None:
         """Bring the rows home."""
 
@@ -93,6 +96,10 @@ class Home:
         state = self.state
         return evaluate(state.population, data, state.hyper, state.position, self.choice.outs)
 
+    def news(self) -> list[str]:
+        """See Place."""
+        return []
+
     def gather(self) -> None:
         """They are here."""
 
@@ -116,6 +123,10 @@ class Shards:
     def run(self, steps: int) -> list[str]:
         """See Place."""
         return [note for notes in self.pool.map(lambda shard: shard.run(steps), self.shards) for note in notes]
+
+    def news(self) -> list[str]:
+        """See Place."""
+        return [note for shard in self.shards for note in shard.news()]
 
     def evaluate(self, data: Dataset) -> Evaluation:
         """See Place."""
@@ -155,6 +166,10 @@ class Shard:
             self.choice.run(state, self.training, steps)
 
         self._each(advance)
+        return self.news()
+
+    def news(self) -> list[str]:
+        """See Place."""
         why = graph.reason(self.training)
         if why != self.reason and why is not None:
             self.notes.append(f"{self.device}: every operation is launched by itself, without a CUDA graph: {why}")

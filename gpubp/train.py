@@ -386,7 +386,7 @@ class Loop:
             statuses=counts(state.status),
             table=table(state, training, held_out, metric_name(state.population.spec)),
             history=self.history,
-            notes=self.notes,
+            notes=[*self.notes, *self.place.news()],
             state=state,
             engine=self.choice.name,
             engine_reason=self.choice.reason,

@@ -161,8 +161,13 @@ def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
     assert max(full.sizes[-3:]) <= room
 
 
-def test_memory_that_runs_out_in_an_evaluation_halves_the_group_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, evaluate = train(), placement.evaluate
+@pytest.mark.parametrize("every", [4, STEPS])
+def test_memory_that_runs_out_in_an_evaluation_halves_the_group_too(
+    every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the last one, after which no step is taken."""
+    chosen = config(evaluate_every=every)
+    expected, evaluate = train(config=chosen), placement.evaluate
 
     def full(networks: gpubp.Population, *rest: Any) -> Any:
         if networks.count > 4:
@@ -170,7 +175,7 @@ def test_memory_that_runs_out_in_an_evaluation_halves_the_group_too(monkeypatch:
         return evaluate(networks, *rest)
 
     monkeypatch.setattr(placement, "evaluate", full)
-    result = train(["cpu"])
+    result = train(["cpu"], config=chosen)
     assert same(result, expected)
     assert len(result.notes) == 1
 
