@@ -16,7 +16,7 @@ from rich.console import Console
 
 from . import digits, machine, plots, prototypes, roofline, sampling, sweeps, tables, threads
 from .arguments import END_TO_END, REAL, SCIKIT, parse, sized
-from .contenders import OURS, PEERS
+from .contenders import PEERS, ours
 from .harness import Setting, measure
 from .peers import SAMPLE
 from .workloads import WORKLOADS, Workload
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     begun, chosen, console = time.perf_counter(), parse(arguments), Console()
     if not console.is_terminal:
         console = Console(width=WIDE)
-    limits = threads.limit(chosen.threads)
+    limits = threads.limit(chosen.threads, chosen.device)
     with tempfile.TemporaryDirectory(prefix="kernels") as kernels:
         given = os.environ.get("GPUBP_CACHE")
         os.environ.setdefault("GPUBP_CACHE", kernels)  # what compiling takes, not what finding a kernel does
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(chosen: argparse.Namespace, limits: dict[str, Any], console: Console, begun: float) -> None:
     report: dict[str, Any] = {"machine": machine.facts(chosen.device, limits), "rounds": chosen.rounds, "seed": SEED}
-    report |= {"patience": chosen.patience, "quick": chosen.quick, "first": next(iter(OURS))}
+    report |= {"patience": chosen.patience, "quick": chosen.quick, "first": ours(chosen.device)}
     for name, value in report["machine"].items():
         if name != "all_cpu_flags":
             console.print(f"{name}: {value:.1f}" if isinstance(value, float) else f"{name}: {value}", highlight=False)
@@ -78,7 +78,7 @@ def _show(console: Console, title: str, result: dict[str, Any]) -> None:
 
 def _table(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> list[Path]:
     report |= {"results": [], "shuffling": {}, "real_case": {}, "end_to_end": None}
-    engine, goals = next(iter(OURS)), {}
+    engine, goals = ours(chosen.device), {}
     peers = [name for name in chosen.peer if name in PEERS]
     for name in [name for name in chosen.workload if name in WORKLOADS]:
         workload = sized(WORKLOADS[name], chosen)
@@ -100,7 +100,9 @@ def _table(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
         for name in sampling.REAL_GOALS:
             report["real_case"][name] = sampling.real_case(sized(WORKLOADS[name], chosen), engine, setting)
         console.print(tables.real_case(report["real_case"], engine))
-    if END_TO_END in chosen.workload and SCIKIT in chosen.peer:
+    if END_TO_END in chosen.workload and chosen.device != "cpu":
+        console.print(f"{END_TO_END}: beside scikit-learn, on the CPU only", highlight=False)
+    elif END_TO_END in chosen.workload and SCIKIT in chosen.peer:
         _end_to_end(report, chosen, setting, console)
     path = chosen.out / chosen.device.partition(":")[0]
     return _written(report, path, plots.ratios, roofline.plot)
@@ -114,7 +116,7 @@ def _end_to_end(report: dict[str, Any], chosen: argparse.Namespace, setting: Set
     networks = sized(WORKLOADS["W5"], chosen).networks
     rounds = setting._replace(rounds=min(setting.rounds, 5))
     sample = min(networks, SCIKIT_NETWORKS)
-    report["end_to_end"] = digits.race(next(iter(OURS)), networks, sample, chosen.threads, rounds)
+    report["end_to_end"] = digits.race(ours(chosen.device), networks, sample, chosen.threads, rounds)
     console.print(tables.end_to_end(report["end_to_end"]))
     console.print("Initial weights and minibatches differ: each has the epochs that its own median network needs for "
                   "that accuracy; `per step` compares whole trainings by the number of steps, whatever was learned. "
@@ -144,7 +146,8 @@ def _sweep(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
             report["results"].append(point)
             title = f"{name}: {chosen.over} {point['value']:,}, N = {point['networks']:,}, K = {point['steps']}"
             _show(console, title, point)
-    return _written(report, chosen.out / f"sweep-{chosen.over}", plots.sweep)
+    kind = "" if chosen.device == "cpu" else f"-{chosen.device.partition(':')[0]}"
+    return _written(report, chosen.out / f"sweep-{chosen.over}{kind}", plots.sweep)
 
 
 def _written(report: dict[str, Any], path: Path, *draw: Any) -> list[Path]:

@@ -12,7 +12,7 @@ import torch
 from gpubp.errors import DeviceError
 from gpubp.population import usable
 
-from .contenders import OURS, PEERS
+from .contenders import PEERS, ours
 from .sweeps import BASES, VALUES
 from .workloads import WORKLOADS, Workload, expand
 
@@ -30,8 +30,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workload", nargs="+", choices=everything, metavar="W", help=f"of {', '.join(everything)}: "
                         f"W3 is all that begin with it; {END_TO_END} is the digits end to end beside scikit-learn; "
                         f"{REAL} the share of plain SGD's rate that Adam, own rates and own orders leave")  # fmt: skip
-    parser.add_argument("--peer", nargs="+", choices=peers, metavar="NAME", help=f"of {', '.join(peers)}; ratios are "
-                        f"to the first, {next(iter(OURS))}, which is put in front where it is not named")  # fmt: skip
+    parser.add_argument("--peer", nargs="+", choices=peers, metavar="NAME", help=f"of {', '.join(peers)}; ratios "
+                        "are to gpubp's first engine on the device, put in front where it is not named")  # fmt: skip
     parser.add_argument("--optimizer", nargs="+", choices=("sgd", "adam"), help="instead of the workload's own; of a "
                         "sweep sgd")  # fmt: skip
     parser.add_argument("--over", choices=VALUES, default="batch_size", help="what `sweep` varies")
@@ -45,7 +45,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
                         "contender may take on one row; three rounds are made in any case")  # fmt: skip
     parser.add_argument("--threads", type=_count, default=torch.get_num_threads(), help="for all contenders alike; "
                         "fewer than the cores where other programs are running")  # fmt: skip
-    parser.add_argument("--device", default="cpu", help="cpu, cuda")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} times fewer networks, 3 rounds: a smoke test")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
     chosen = parser.parse_args(arguments)
@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         _check_sweep(parser, chosen)
     given = chosen.workload or everything
     chosen.workload = [*expand(given), *(name for name in (END_TO_END, REAL) if name in given)]
-    chosen.peer = [*PEERS, SCIKIT] if chosen.peer is None else _ordered(chosen.peer)
+    chosen.peer = _ordered(ours(chosen.device), peers if chosen.peer is None else chosen.peer)
     chosen.rounds = chosen.rounds or (3 if chosen.quick else 5 if chosen.command == "sweep" else 15)
     return chosen
 
@@ -78,9 +78,9 @@ def _check_sweep(parser: argparse.ArgumentParser, chosen: argparse.Namespace) ->
     chosen.base = (names[0], WORKLOADS[names[0]]) if names else BASES[chosen.over]
 
 
-def _ordered(names: Sequence[str]) -> list[str]:
+def _ordered(first: str, names: Sequence[str]) -> list[str]:
     """Each once, the engine that ratios are to in front."""
-    return list(dict.fromkeys([next(iter(OURS)), *names]))
+    return list(dict.fromkeys([first, *names]))
 
 
 def _count(text: str) -> int:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gpubp import cuda
 from gpubp.spec import NetworkSpec
 
 from .peers import VALUES, Stacked, loss_of
@@ -37,17 +38,20 @@ class Compiled(NamedTuple):
     seconds: float
 
 
-def compiled(step: Callable[..., Any], example: Callable[[], tuple[Any, ...]]) -> Compiled:
-    """torch.compile of `step`, done now, on example() arguments that it may change."""
+def compiled(step: Callable[..., Any], example: Callable[[], tuple[Any, ...]], device: torch.device) -> Compiled:
+    """torch.compile of `step`, done now, on example() arguments that it may change; on a GPU the best of the kernels
+    that it finds by trying."""
     _own_cache()
     torch._dynamo.config.recompile_limit = 1000  # one function serves all workloads: 8 would be reached
-    fast = torch.compile(step, fullgraph=True, dynamic=False)
+    mode = "max-autotune" if device.type == "cuda" else None
+    fast = torch.compile(step, fullgraph=True, dynamic=False, mode=mode)
     arguments = example()
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
         with torch.no_grad():
             fast(*arguments)
+        cuda.wait(device)
         seconds.append(time.perf_counter() - start)
     return Compiled(fast, max(0.0, seconds[0] - seconds[1]))
 
@@ -121,7 +125,7 @@ def _bmm(spec: NetworkSpec, optimizer: str, own: bool, *rest: Any) -> Compiled:
             others[1] = torch.ones_like(others[1])
             return [part.clone() for part in flat], [slot.clone() for slot in slots], *others
 
-        _STEPS[known] = compiled(step, example)
+        _STEPS[known] = compiled(step, example, contender.flat[0].device)
     return _STEPS[known]
 
 
@@ -141,7 +145,7 @@ class CompiledUnrolled(Stacked):
         if key not in _STEPS:
             step = _formulas(float(problem.lr), spec)
             first = problem.inputs[: self.size], problem.targets[: self.size]
-            _STEPS[key] = compiled(step, lambda: ([weight.clone() for weight in self.weights], *first))
+            _STEPS[key] = compiled(step, lambda: ([weight.clone() for weight in self.weights], *first), rows.device)
         self.step, self.compile_seconds = _STEPS[key]
 
     def call(self) -> None:

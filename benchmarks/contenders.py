@@ -17,8 +17,8 @@ from torch import Tensor
 from gpubp.engines import ENGINES
 
 from .limits import compiler
-from .peers import SAMPLE, AutogradBmm, Contender, Engine, Modules, TabmEnsemble, VmapGrad
-from .workloads import Problem, Workload
+from .peers import SAMPLE, AutogradBmm, AutogradGraph, Contender, Engine, Modules, TabmEnsemble, VmapGrad
+from .workloads import WORKLOADS, Problem, Workload
 
 Reason = str  # why a contender does not run; empty where it does
 
@@ -34,6 +34,17 @@ def _everywhere(workload: Workload, optimizer: str, device: str) -> Reason:
 
 def _on_cpu(workload: Workload, optimizer: str, device: str) -> Reason:
     return "" if device == "cpu" else "runs on the CPU only"
+
+
+def _on_gpu(workload: Workload, optimizer: str, device: str) -> Reason:
+    return "runs on a GPU only" if device == "cpu" else ""
+
+
+def _jax(workload: Workload, optimizer: str, device: str) -> Reason:
+    if device == "cpu":
+        return ""
+    jax = importlib.import_module("jax")
+    return "" if jax.default_backend() == "gpu" else "this JAX finds no GPU"
 
 
 def _one_lr(workload: Workload, optimizer: str, device: str) -> Reason:
@@ -68,22 +79,29 @@ class Peer(NamedTuple):
 
 
 OURS = {
-    name: Peer(partial(Engine, name=name), excuse=_on_cpu if name == "cpu" else _everywhere, kept=True)
-    for name in ("cpu", "eager")
+    name: Peer(partial(Engine, name=name), excuse=excuse, kept=True)
+    for name, excuse in {"cpu": _on_cpu, "cuda": _on_gpu, "eager": _everywhere}.items()
     if name in ENGINES
 }
+
+
+def ours(device: str) -> str:
+    """The engine that the others are compared with on this device."""
+    return next(name for name, peer in OURS.items() if not peer.excuse(WORKLOADS["W2"], "sgd", device))
+
 
 PEERS: dict[str, Peer] = {
     **OURS,
     "autograd_bmm": Peer(AutogradBmm),
     "autograd_bmm_fused": Peer(partial(AutogradBmm, fused=True), excuse=_one_lr),
+    "autograd_graph": Peer(AutogradGraph, excuse=_on_gpu),
     "vmap_grad": Peer(VmapGrad),
     "tabm_ensemble": Peer(TabmEnsemble, ("tabm",)),
     "modules": Peer(Modules, sample=SAMPLE),
     "compile_bmm": Peer(_late("compiled_peers", "CompiledBmm"), excuse=_compiler),
     "compile_unrolled": Peer(_late("compiled_peers", "CompiledUnrolled"), excuse=_unrolled),
-    "jax_first": Peer(_late("jax_peers", "Jax"), ("jax", "optax"), _on_cpu),
-    "jax_last": Peer(_late("jax_peers", "Jax", last=True), ("jax", "optax"), _on_cpu),
+    "jax_first": Peer(_late("jax_peers", "Jax"), ("jax", "optax"), _jax),
+    "jax_last": Peer(_late("jax_peers", "Jax", last=True), ("jax", "optax"), _jax),
 }
 
 
@@ -120,4 +138,4 @@ def rows(name: str, small: Workload, optimizer: str, device: str) -> Tensor:
     contender = PEERS[name].make(small.problem(optimizer, torch.float64, device))
     contender.call()
     contender.call()
-    return contender.params()
+    return contender.params().cpu()

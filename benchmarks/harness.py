@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy
 from torch import Tensor
 
-from .contenders import OURS, PEERS, excuse, parity
+from .contenders import OURS, PEERS, excuse, parity, rows
 from .limits import wait
 from .peers import Contender, together
 from .workloads import Workload
@@ -85,6 +85,8 @@ def measure(
     if all(absent.values()):
         raise AssertionError(f"{workload}: nobody runs: {absent}")
     names = [name for name in names if not absent[name]]
+    absent |= unable(names, workload, optimizer, setting.device)
+    names = [name for name in names if not absent[name]]
     exact = [parity(part, optimizer, names, setting.device) for part in workload.parts]
     problems = [part.problem(optimizer, device=setting.device) for part in workload.parts]
     contenders = {name: together([PEERS[name].make(problem) for problem in problems]) for name in names}
@@ -93,6 +95,22 @@ def measure(
         own["float64_largest_difference"] = max(part[name] for part in exact)
     result["absent"] = {name: reason for name, reason in absent.items() if reason}
     return result
+
+
+def unable(names: Sequence[str], workload: Workload, optimizer: str, device: str) -> dict[str, str]:
+    """Peers that fail on the eight networks of parity, and how: a GPU's compilers do not take everything. gpubp's own
+    engines may not fail."""
+    reasons = {}
+    for name in names:
+        try:
+            rows(name, workload.tiny(), optimizer, device)
+        except AssertionError:
+            raise
+        except Exception as error:
+            if name in OURS:
+                raise
+            reasons[name] = f"fails: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return reasons
 
 
 def race(workload: Workload, optimizer: str, contenders: Mapping[str, Contender], setting: Setting) -> dict[str, Any]:
@@ -147,11 +165,12 @@ def race(workload: Workload, optimizer: str, contenders: Mapping[str, Contender]
 def warm_up(name: str, contender: Contender, device: str) -> tuple[Tensor, float | None]:
     """The rows after the first call, and the seconds that went into compiling, None where nothing is compiled.
 
-    Contenders that say themselves what compiling took are believed. Of `cpu` it is the first call less the second.
+    Contenders that say themselves what compiling took are believed. Of `cpu` and `cuda` it is the first call less
+    the second.
     """
     first = timed(contender.call, device)
-    rows = contender.params().clone()
-    if name != "cpu":
+    rows = contender.params().cpu().clone()
+    if name not in ("cpu", "cuda"):
         return rows, getattr(contender, "compile_seconds", None)
     return rows, max(0.0, first - timed(contender.call, device))
 

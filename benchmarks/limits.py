@@ -17,7 +17,9 @@ from pathlib import Path
 
 import torch
 
-SIDE = 2048  # of the matrices whose product stands in for the peak
+from gpubp import cuda
+
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product stands in for the peak
 COPIED = 512 << 20  # bytes; more than the last-level cache of most processors
 SECONDS = 1.0  # that each limit is tried for
 
@@ -111,8 +113,9 @@ def fma_peak(command: Sequence[str], threads: int) -> float:
 
 def matmul_peak(device: str) -> float:
     """FLOP/s of a large float32 product."""
-    left, right = torch.rand(2, SIDE, SIDE, device=device)
-    return 2 * SIDE**3 / _fastest(lambda: left @ right, device)
+    side = SIDE[torch.device(device).type]
+    left, right = torch.rand(2, side, side, device=device)
+    return 2 * side**3 / _fastest(lambda: left @ right, device)
 
 
 def copy_rate(device: str) -> float:
@@ -124,8 +127,7 @@ def copy_rate(device: str) -> float:
 
 def wait(device: str) -> None:
     """Until the device has done what it was given."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+    cuda.wait(torch.device(device))
 
 
 def _fastest(call: Callable[[], object], device: str) -> float:

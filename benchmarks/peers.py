@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from gpubp import Dataset, TrainConfig
+from gpubp import Dataset, TrainConfig, cuda
 from gpubp.engines import ENGINES
 from gpubp.spec import NetworkSpec
 from gpubp.state import TrainState
 
-from .updates import Update, torch_optimizer
+from .updates import DeviceUpdate, Update, capturable, torch_optimizer
 from .workloads import Problem
 
 LONG = 10**9  # steps: no run gets there
@@ -168,6 +168,50 @@ class AutogradBmm(Stacked):
         # one long batch of N B samples: the mean over it is the mean of the networks' losses
         target = target.expand(self.networks, *target.shape).flatten(0, 1)
         return self.loss(out.flatten(0, 1), target) * self.networks
+
+
+class AutogradGraph(AutogradBmm):
+    """AutogradBmm on a GPU, its K steps recorded as one CUDA graph: what the GPU does without Python in between.
+
+    torch.optim's fused kernels where one learning rate serves all networks; else the same arithmetic, with the numbers
+    of the step in tensors, for a graph repeats what it was given.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        own = isinstance(problem.lr, Tensor) or self.flat[0].device.type == "cpu"
+        self.update = DeviceUpdate(self.flat, problem.optimizer, problem.lr) if own else None
+        self.optimizer = None if own else capturable(self.flat, problem.optimizer, problem.lr)
+        begun = [part.detach().clone() for part in self.flat]
+        self.replay = cuda.capture(self.steps)
+        with torch.no_grad():
+            for part, before in zip(self.flat, begun):
+                part.copy_(before)
+        self._forget()
+
+    def steps(self) -> None:
+        """K steps, as they are recorded."""
+        for inputs, target in zip(self.problem.inputs, self.problem.targets):
+            grads = torch.autograd.grad(self.forward(inputs, target), self.flat)
+            if self.update is not None:
+                self.update.step(grads)
+                continue
+            for part, grad in zip(self.flat, grads):
+                part.grad = grad
+            self.optimizer.step()
+
+    def _forget(self) -> None:
+        """The optimizer's memory as before the first step, in the same tensors."""
+        if self.update is not None:
+            self.update.reset()
+        else:
+            for slots in self.optimizer.state.values():
+                for slot in slots.values():
+                    slot.zero_()
+
+    def call(self) -> None:
+        """K steps."""
+        self.replay()
 
 
 class VmapGrad(Stacked):

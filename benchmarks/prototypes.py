@@ -157,7 +157,9 @@ def measure(workload: Workload, optimizer: str, folder: Path, setting: Setting) 
     if not rivals:
         return None
     problem = workload.problem(optimizer)
-    makers: Mapping[str, Callable[[Problem], Contender]] = {name: peer.make for name, peer in OURS.items()}
+    makers: Mapping[str, Callable[[Problem], Contender]] = {
+        name: peer.make for name, peer in OURS.items() if name != "cuda"
+    }
     check(workload, optimizer, {**makers, **rivals})
     result = race(workload, optimizer, {name: make(problem) for name, make in {**makers, **rivals}.items()}, setting)
     result["absent"] = {}

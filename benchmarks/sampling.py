@@ -32,7 +32,7 @@ def order(contender: Engine, shuffle: str) -> int:
     """Compute the samples of K steps of every network, block by block like eager. -> how many positions."""
     state, data = contender.state, contender.data
     population, batch, steps, positions = state.population, state.config.batch_size, contender.steps, 0
-    for part in blocks(population.spec, population.count, batch, population.params.element_size()):
+    for part in blocks(population.spec, population.count, batch, population.params.element_size(), population.device):
         networks = population.ids[part], state.position[part], state.step[part]
         positions += data.order(population.seed, *networks, steps, batch, shuffle).numel()
     return positions

@@ -11,14 +11,19 @@ import torch
 ALONE = "--xla_cpu_multi_thread_eigen=false"
 
 
-def limit(threads: int) -> dict[str, Any]:
+def limit(threads: int, device: str = "cpu") -> dict[str, Any]:
     """Set them. -> how, by name, for the record.
+
+    On a GPU, JAX looks for its own device, and leaves memory to the others.
 
     torch.compile takes torch's number. JAX's CPU client reads PJRT_NPROC once; the calling thread waits meanwhile.
     GNU's OpenMP, which compiled kernels outside torch share, takes its own. joblib is told at each call.
     """
     torch.set_num_threads(threads)
     chosen = {"PJRT_NPROC": str(threads), "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
+    if device != "cpu":
+        del chosen["JAX_PLATFORMS"]
+        chosen["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     flags = os.environ.get("XLA_FLAGS", "")
     if threads == 1 and ALONE not in flags:
         chosen["XLA_FLAGS"] = f"{flags} {ALONE}".strip()

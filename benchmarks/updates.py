@@ -22,6 +22,13 @@ def torch_optimizer(params: Sequence[Tensor], optimizer: str, lr: float, fused: 
     return rule(params, lr=lr, foreach=not fused, fused=fused)
 
 
+def capturable(params: Sequence[Tensor], optimizer: str, lr: float) -> torch.optim.Optimizer:
+    """torch's own, fused, in a form that a CUDA graph can hold."""
+    if optimizer == "sgd":
+        return torch.optim.SGD(params, lr=lr, fused=True)
+    return torch.optim.Adam(params, lr=lr, fused=True, capturable=True)
+
+
 class Update:
     """SGD or Adam with one lr for all, or with a column of them."""
 
@@ -51,3 +58,35 @@ class Update:
         root = math.sqrt(1 - BETA2**self.steps)
         floor = square.sqrt().add_(EPS * root)
         return root / (1 - BETA1**self.steps), torch.div(mean, floor, out=floor)
+
+
+class DeviceUpdate(Update):
+    """The same, the numbers that change with the step in tensors: a CUDA graph computes them anew."""
+
+    def __init__(self, params: Sequence[Tensor], optimizer: str, lr: float | Tensor) -> None:
+        super().__init__(params, optimizer, lr)
+        first = params[0]
+        self.rates = [torch.as_tensor(rate, dtype=first.dtype, device=first.device) for rate in self.rates]
+        self.betas = torch.tensor([BETA1, BETA2], dtype=torch.float64, device=first.device)
+        self.powers = torch.ones_like(self.betas)
+
+    def reset(self) -> None:
+        """As before the first step, in the same tensors."""
+        self.powers.fill_(1)
+        for slot in (*self.means, *self.squares):
+            slot.zero_()
+
+    @torch.no_grad()
+    def step(self, grads: Sequence[Tensor]) -> None:
+        """Change the parameters in place."""
+        self.powers *= self.betas
+        root = torch.sqrt(1 - self.powers[1])
+        scale, floor = (each.to(grads[0].dtype) for each in (root / (1 - self.powers[0]), EPS * root))
+        for number, (param, grad, rate) in enumerate(zip(self.params, grads, self.rates)):
+            direction = grad
+            if self.adam:
+                mean, square = self.means[number], self.squares[number]
+                mean.lerp_(grad, 1 - BETA1)
+                square.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
+                direction, rate = mean / square.sqrt().add_(floor), rate * scale
+            param.addcmul_(direction, rate, value=-1)

@@ -29,6 +29,9 @@ from .spec import NetworkSpec
 
 CHUNK = 256  # samples of one product in `forward`; part of the arithmetic: other sizes may give other bits
 BLOCK = 1 << 22  # bytes of the largest tensor of a block of networks: cache and allocator keep it (2 to 8 MB alike)
+GROUP = 1 << 24  # the same on a GPU, part of the arithmetic there; chosen for caches of 40 MB and more, not measured
+FIXED = ("cuda",)  # kinds of device for `fixed`
+MOST = 1 << 16  # networks of a group: what one alone costs there stays bearable
 
 Layers = Sequence[tuple[Tensor, Tensor]]
 
@@ -157,6 +160,17 @@ def doubled(tensor: Tensor) -> Tensor:
     return tensor if len(tensor) > 1 else tensor.expand(2, *tensor.shape[1:])
 
 
+def fixed(device: torch.device) -> bool:
+    """Whether networks are computed in groups of one size, filled up where there are fewer: a GPU's libraries choose
+    a kernel, and with it the bits, by the size of the whole batch."""
+    return device.type in FIXED
+
+
+def filled(params: Tensor, size: int) -> Tensor:
+    """The rows that make `size` networks of a group with fewer: the last one again and again."""
+    return torch.arange(size, device=params.device).clamp_(max=len(params) - 1)
+
+
 def spread(count: int, name: str, tensor: Tensor, shared: int) -> Tensor:
     """What all networks share (`shared` dimensions) gets a first dimension N; what is theirs must have it."""
     if tensor.ndim == shared:
@@ -168,10 +182,16 @@ def spread(count: int, name: str, tensor: Tensor, shared: int) -> Tensor:
     return tensor
 
 
-def blocks(spec: NetworkSpec, count: int, batch: int, itemsize: int) -> Iterator[slice]:
-    """Networks to compute with together, so that they stay in cache. Bits do not depend on it."""
+def together(spec: NetworkSpec, batch: int, itemsize: int, device: torch.device) -> int:
+    """How many networks to compute with together, so that they stay in cache. Bits do not depend on it on a CPU; on a
+    GPU they may, so there it depends on the specification and the batch alone."""
     largest = max(max(i * o for i, o in zip(spec.widths, spec.widths[1:])), batch * max(spec.widths)) * itemsize
-    size = max(2, BLOCK // largest)
+    return max(2, min(MOST, GROUP // largest) if fixed(device) else BLOCK // largest)
+
+
+def blocks(spec: NetworkSpec, count: int, batch: int, itemsize: int, device: torch.device) -> Iterator[slice]:
+    """The networks that are computed with together."""
+    size = together(spec, batch, itemsize, device)
     for first in range(0, count, size):
         yield slice(first, min(first + size, count))
 
@@ -197,7 +217,7 @@ def forward(spec: NetworkSpec, params: Float[Tensor, "N P"], inputs: Float[Tenso
     count, batch = len(params), inputs.shape[-2]
     inputs = spread(count, "inputs", inputs, 2)
     result = params.new_empty(count, batch, spec.widths[-1])
-    for part in blocks(spec, count, min(batch, CHUNK), params.element_size()):
+    for part in blocks(spec, count, min(batch, CHUNK), params.element_size(), params.device):
         for first in range(0, batch, CHUNK):
             piece = slice(first, min(first + CHUNK, batch))
             result[part, piece] = outs(spec, params[part], inputs[part, piece])
@@ -207,6 +227,9 @@ def forward(spec: NetworkSpec, params: Float[Tensor, "N P"], inputs: Float[Tenso
 def outs(spec: NetworkSpec, params: Float[Tensor, "N P"], inputs: Float[Tensor, "N B I"]) -> Float[Tensor, "N B O"]:
     """The outs of one block of networks on one chunk of samples; shapes are the caller's to check."""
     widths, count = kernel_widths(spec.widths, inputs.shape[1]), len(params)
+    if fixed(params.device):
+        rows = filled(params, max(count, together(spec, inputs.shape[1], params.element_size(), params.device)))
+        params, inputs = params[rows], inputs[rows]
     layers = widen(spec.layers(doubled(params)), widths)
     passed = forward_layers(spec, layers, pad(doubled(inputs), (0, widths[0] - spec.widths[0])))
     return passed.outs[-1][:count, :, : spec.widths[-1]]

@@ -114,7 +114,7 @@ def train_parser() -> Parser:
             add(flag, type=str | None, default=None, help="of cross_entropy: a number per class, separated by commas")
         elif each.name != "extra":
             add(flag, type=str, default=each.default, help=note)
-    add("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
+    add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, or cuda:all: all share the networks")
     add("--dtype", type=str | None, default=None, help="float32 or float64; float32, but for the tutorial")
     add("--engine", type=str, default="auto", help="auto, cpu (compiled) or eager")
     add("--run-dir", type=str | None, default=None, help="a new directory; runs/DATA-DATE-TIME by default")

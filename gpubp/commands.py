@@ -18,7 +18,8 @@ from .data import Dataset
 from .engines import choose
 from .errors import ConfigError, GpubpError, lookup
 from .evaluate import metric_name
-from .population import DTYPES, Population, usable
+from .placement import ALL, HOME, automatic, devices
+from .population import DTYPES, Population
 from .reporters import Reporter, quantiles
 from .reporters.console import ConsoleReporter
 from .reporters.tensorboard import TensorBoardReporter
@@ -48,7 +49,7 @@ def train(settings: Settings) -> int:
     """Train a population on data by name or from a file."""
     if settings["data"] == "tutorial":
         return train_tutorial(settings)
-    device = _device(settings["device"])
+    _device(settings)
     prepared = load_data(settings)
     widths = _widths(settings["widths"], prepared.widths_in, prepared.widths_out)
     hidden = settings["hidden"].split(",")
@@ -73,11 +74,11 @@ def train(settings: Settings) -> int:
         settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * settings["batch_size"] // samples))
     config, scale = _config(settings, spec)
     dtype = _dtype(settings, "float32")
-    config.columns(spec, settings["networks"], device)  # refuse before the population is made
+    config.columns(spec, settings["networks"], HOME)  # refuse before the population is made
     prepared.training.check(spec, settings["networks"])
-    memory.check(spec, config, settings["networks"], dtype.itemsize, device)
+    memory.check(spec, config, settings["networks"], dtype.itemsize, HOME)
     population = Population.create(
-        spec, settings["networks"], settings["seed"], settings["init"], device, dtype, init_scale=scale
+        spec, settings["networks"], settings["seed"], settings["init"], HOME, dtype, init_scale=scale
     )
     return _report(settings, _train(settings, population, prepared.training, config, prepared))
 
@@ -92,9 +93,9 @@ def train_tutorial(settings: Settings) -> int:
         settings["steps"] = tutorial.ROUNDS
     settings["networks"] = _networks(settings["networks"], 1)
     settings["lr"] = 0.5 if settings["lr"] is None else settings["lr"]
-    device = _device(settings["device"])
+    _device(settings)
     config, _ = _config(settings, tutorial.SPEC)
-    population = tutorial.population(settings["networks"], _dtype(settings, "float64")).to(device)
+    population = tutorial.population(settings["networks"], _dtype(settings, "float64"))
     result = _train(settings, population, tutorial.dataset(), config, None)
     rows = tutorial.compare()
     console().print(tutorial.table(rows))
@@ -113,7 +114,7 @@ def resume(settings: Settings) -> int:
         settings["epochs"],
         settings["steps"],
         _reporters(before, folder),
-        _device(before["device"]),
+        before["device"],
         before["checkpoint_minutes"],
     )
     length = {name: settings[name] for name in ("epochs", "steps") if settings[name] is not None}
@@ -137,10 +138,14 @@ def _dtype(settings: Settings, default: str) -> torch.dtype:
     return lookup(DTYPES, settings["dtype"], "dtype", ConfigError)
 
 
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return usable(name)
-    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+def _device(settings: Settings) -> None:
+    """Check --device, or say what auto takes, and put the name into the settings."""
+    if settings["device"] == "auto":
+        settings["device"], told = automatic()
+        sys.stderr.write(f"{told}\n")
+    named = devices(settings["device"])
+    if settings["device"] != ALL:  # a run on all may be resumed where there are others
+        settings["device"] = str(named[0])
 
 
 def _widths(given: str | None, inputs: int, outputs: int) -> tuple[int, ...]:
@@ -180,9 +185,8 @@ def _train(
     name = Path(settings["data"]).stem
     given = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(given)
-    settings["device"] = str(population.device)
     resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir")}
-    resolved["engine"] = choose(settings["engine"], population.spec, config, population.device).name
+    resolved["engine"] = choose(settings["engine"], population.spec, config, devices(settings["device"])[0]).name
     if settings["data"] not in sources.SOURCES:
         resolved["data"] = str(Path(settings["data"]).absolute())  # a run may be resumed from another folder
     return train_population(
@@ -195,6 +199,7 @@ def _train(
         run_dir=folder,
         checkpoint_minutes=settings["checkpoint_minutes"],
         settings={**resolved, "evaluate_every": config.interval},
+        device=settings["device"],
     )
 
 
@@ -244,6 +249,8 @@ def _report(settings: Settings, result: Result) -> int:
                 "network_steps_per_second": result.network_steps / max(result.seconds, 1e-9),
                 "engine": result.engine,
                 "engine_reason": result.engine_reason,
+                "device": settings["device"],
+                "notes": result.notes,
                 "loss": {"best": spread.get("min"), "median": spread.get("median"), "worst": spread.get("max")},
                 "metric": {
                     "name": metric_name(result.population.spec),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backprop import CHUNK, blocks, errors, outs
+from .backprop import CHUNK, blocks, errors, filled, fixed, outs, together
 from .data import Batch, Dataset
 from .losses import LOSSES
 from .population import Population
@@ -45,15 +45,28 @@ def evaluate(
     at = torch.arange(len(params), device=params.device) if position is None else position
     wanted = ("class_weight", *LOSSES[spec.loss].defaults)
     typed = {name: column.to(params.dtype) for name, column in hyper.items() if name in wanted}
-    parts = [
-        _block(spec, params[part], data, {name: column[part] for name, column in typed.items()}, at[part], forward)
-        for part in blocks(spec, len(params), CHUNK, params.element_size())
-    ]
-    return Evaluation(torch.cat([part.loss for part in parts]), torch.cat([part.metric for part in parts]))
+    found = []
+    for part in blocks(spec, len(params), CHUNK, params.element_size(), params.device):
+        some = params[part], {name: column[part] for name, column in typed.items()}, at[part]
+        found.append(
+            _filled(spec, *some, data, forward) if fixed(params.device) else _block(spec, *some, data, forward)
+        )
+    return Evaluation(torch.cat([each.loss for each in found]), torch.cat([each.metric for each in found]))
+
+
+def _filled(
+    spec: NetworkSpec, params: Tensor, hyper: Mapping[str, Tensor], position: Tensor, data: Dataset,
+    forward: Callable[[NetworkSpec, Tensor, Tensor], Tensor],
+) -> Evaluation:  # fmt: skip
+    """_block of a whole group: a GPU's sums, too, depend on how many there are."""
+    rows = filled(params, together(spec, CHUNK, params.element_size(), params.device))
+    columns = {name: column[rows] for name, column in hyper.items()}
+    whole = _block(spec, params[rows], columns, position[rows], data, forward)
+    return Evaluation(whole.loss[: len(params)], whole.metric[: len(params)])
 
 
 def _block(
-    spec: NetworkSpec, params: Tensor, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor,
+    spec: NetworkSpec, params: Tensor, hyper: Mapping[str, Tensor], position: Tensor, data: Dataset,
     forward: Callable[[NetworkSpec, Tensor, Tensor], Tensor],
 ) -> Evaluation:  # fmt: skip
     rule, count = LOSSES[spec.loss], len(params)

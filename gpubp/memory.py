@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from .backprop import BLOCK
+from . import cuda
+from .backprop import BLOCK, GROUP, together
 from .config import TrainConfig
 from .errors import OutOfMemoryError
 from .spec import NetworkSpec
@@ -16,23 +18,36 @@ from .spec import NetworkSpec
 COLUMNS = 24  # int64 and float64 numbers per network beside its rows: clocks, hyper-parameters, losses
 
 
-def needed(spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int) -> int:
-    """Bytes to train `count` networks: the population that came, the one in training, its slots, a block's
-    workspace."""
-    rows = 2 + len(config.rule.slots)
-    largest = max(BLOCK, 2 * max(spec.size, config.batch_size * max(spec.widths)) * itemsize)
-    return count * (rows * spec.size * itemsize + COLUMNS * 8) + 16 * largest
+def needed(spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, gpu: bool = False) -> int:
+    """Bytes to train `count` networks: the population that came, which no GPU holds, the one in training, its slots, a
+    block's workspace, and on a GPU the copies of a group's rows that a recording needs."""
+    rows = 1 + len(config.rule.slots)
+    size, batch = spec.size * itemsize, config.batch_size
+    largest = max(GROUP if gpu else BLOCK, 2 * max(size, batch * max(spec.widths) * itemsize))
+    if not gpu:
+        return count * ((rows + 1) * size + COLUMNS * 8) + 16 * largest
+    copies = 4 * rows * size * together(spec, batch, itemsize, torch.device("cuda"))
+    return count * (rows * size + COLUMNS * 8) + 16 * largest + copies
 
 
 def available(device: torch.device) -> int | None:
     """Free bytes on `device`; None where this system does not say."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        return cuda.free(device)
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def fit(spec: NetworkSpec, config: TrainConfig, itemsize: int, device: torch.device) -> int:
+    """How many networks `device` can train at once; any number where it does not say."""
+    free, gpu = available(device), device.type == "cuda"
+    if free is None:
+        return sys.maxsize
+    none, one = (needed(spec, config, count, itemsize, gpu) for count in (0, 1))
+    return max(0, (free - none) // (one - none))
 
 
 def check(spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, device: torch.device) -> None:
@@ -58,8 +73,9 @@ def explained(
 
 def message(spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, device: torch.device) -> str:
     """What was needed, what there is, and what to change."""
-    bytes_needed, free = needed(spec, config, count, itemsize), available(device)
-    each = (bytes_needed - needed(spec, config, 0, itemsize)) / count
+    free, gpu = available(device), device.type == "cuda"
+    bytes_needed = needed(spec, config, count, itemsize, gpu)
+    each = (bytes_needed - needed(spec, config, 0, itemsize, gpu)) / count
     slots = len(config.rule.slots)
     text = (
         f"{count:,} networks of {'-'.join(map(str, spec.widths))} with {config.optimizer} need {size(bytes_needed)} on "
@@ -67,8 +83,8 @@ def message(spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, d
     )
     if free is None:
         return f"{text}; train fewer networks at once"
-    fit = max(0, int((free - needed(spec, config, 0, itemsize)) / each))
-    advice = f"; {size(free)} are free: train up to {fit:,} networks at once"
+    most = fit(spec, config, itemsize, device)
+    advice = f"; {size(free)} are free: train up to {most:,} networks at once"
     if slots:
         advice += ", or take an optimizer without slots (sgd)"
     return text + advice + (", or float32" if itemsize == 8 else "")

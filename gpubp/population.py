@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from . import modules
+from . import cuda, modules
 from .backprop import forward
 from .errors import ConfigError, DeviceError, ShapeError, SpecError, lookup
 from .initialise import INITIALISERS, initialise
@@ -16,6 +16,7 @@ from .rng import EVERYBODY, check_seed
 from .spec import NetworkSpec
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+ALLOWED = "auto, cpu, cuda, cuda:1 ..., or cuda:all to train"
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,17 +150,14 @@ def usable(device: str | torch.device) -> torch.device:
     try:
         wanted = torch.device(device)
     except RuntimeError:
-        raise DeviceError(f"device {device!r} is unknown; allowed: auto, cpu, cuda, cuda:1 ...") from None
+        raise DeviceError(f"device {device!r} is unknown; allowed: {ALLOWED}") from None
     if wanted.type == "cuda":
-        if not torch.backends.cuda.is_built():
-            raise DeviceError(
-                f"device {str(device)!r}: this build of torch {torch.__version__} has no CUDA; install a CUDA build "
-                "(see https://pytorch.org/get-started/locally) or use --device cpu"
-            )
-        if not torch.cuda.is_available():
-            raise DeviceError(f"device {str(device)!r}: torch finds no CUDA driver or no GPU here; use --device cpu")
-        if (wanted.index or 0) >= torch.cuda.device_count():
-            raise DeviceError(f"device {str(device)!r}: this machine has {torch.cuda.device_count()} GPUs")
-    elif wanted.type != "cpu":
-        raise DeviceError(f"device {str(device)!r} is not supported; allowed: auto, cpu, cuda, cuda:1 ...")
-    return wanted
+        missing = cuda.missing()
+        if missing is not None:
+            raise DeviceError(f"device {str(device)!r}: {missing}; use --device cpu")
+        if (wanted.index or 0) >= cuda.count():
+            raise DeviceError(f"device {str(device)!r}: this machine has {cuda.count()} GPUs, from cuda:0 on")
+        return torch.device("cuda", cuda.current() if wanted.index is None else wanted.index)
+    if wanted.type != "cpu":
+        raise DeviceError(f"device {str(device)!r} is not supported; allowed: {ALLOWED}")
+    return torch.device("cpu")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from typing import Any
@@ -85,12 +85,24 @@ class TrainState:
 
     def rows(self, part: slice | Tensor) -> TrainState:
         """The networks of `part` as a state of their own: views for a slice, copies for indices (put them back)."""
-        population = replace(self.population, params=self.population.params[part], ids=self.population.ids[part])
-        rest: dict[str, Any] = {
-            each.name: _cut(getattr(self, each.name), part)
-            for each in fields(self)
-            if each.name not in ("population", "config")
-        }
+        return self._each(lambda tensor: tensor[part])
+
+    def to(self, device: torch.device) -> TrainState:
+        """The same networks as copies on `device`."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True, copy=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TrainState:
+        """Every tensor changed."""
+
+        def changed(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: change(each) for name, each in value.items()}
+            return [change(each) for each in value] if isinstance(value, list) else change(value)
+
+        mine = self.population
+        population = replace(mine, params=change(mine.params), ids=change(mine.ids))
+        names = (each.name for each in fields(self) if each.name not in ("population", "config"))
+        rest: dict[str, Any] = {name: changed(getattr(self, name)) for name in names}
         return TrainState(population=population, config=self.config, **rest)
 
     def put(self, part: Tensor, other: TrainState) -> None:
@@ -109,9 +121,3 @@ class TrainState:
                 yield f"{group}.{name}", column
         for name in ("position", "step", "limit", "end", "status", "loss", "total", "diverged_step"):
             yield name, getattr(self, name)
-
-
-def _cut(value: Tensor | list[Tensor] | dict[str, Tensor], part: slice | Tensor) -> Any:
-    if isinstance(value, dict):
-        return {name: each[part] for name, each in value.items()}
-    return [each[part] for each in value] if isinstance(value, list) else value[part]

@@ -28,7 +28,8 @@ from .config import TrainConfig
 from .data import Dataset
 from .engines import Choice, choose
 from .errors import CheckpointError, ConfigError
-from .evaluate import Evaluation, evaluate, metric_name
+from .evaluate import Evaluation, metric_name
+from .placement import HOME, Devices, devices, placed
 from .population import Population, usable
 from .reporters import Progress, Reporter, Start, counts, quantiles
 from .reporters.table import table, write
@@ -44,10 +45,12 @@ MOST = 1024  # steps of one call at most: the order of samples is computed for a
 class Result:
     """What a training left.
 
-    population: the trained networks, each at its last step that left finite numbers. loss and metric (N,): over each
-    network's training samples at its end; validation_loss, validation_metric: over the validation data, or None.
-    status: a name per network. table: a row per network (pyarrow). history: a record per evaluation. interrupted: the
-    signal that ended the run early, or None. seconds: in training, evaluations included.
+    population: the trained networks, each at its last step that left finite numbers, on the device of the given ones.
+    loss and metric (N,): over each network's training samples at its end;
+    validation_loss, validation_metric: over the validation data, or None.
+    status: a name per network. table: a row per network (pyarrow). history: a record per evaluation. notes: what went
+    otherwise than asked for, such as memory that ran out. interrupted: the signal that ended the run early, or None.
+    seconds: in training, evaluations included.
     """
 
     population: Population
@@ -59,6 +62,7 @@ class Result:
     statuses: dict[str, int]
     table: pa.Table
     history: list[dict[str, Any]]
+    notes: list[str]
     state: TrainState
     engine: str
     engine_reason: str
@@ -89,31 +93,37 @@ def train(
     run_dir: str | Path | None = None,
     checkpoint_minutes: float = 5.0,
     settings: Mapping[str, Any] | None = None,
+    device: Devices | None = None,
 ) -> Result:
     """Train every network of `population` on `data`, as `config` says.
 
+    device: where to train, by default where the population is: "cpu", "cuda", "cuda:1"; "cuda:all", or several, share
+    the networks. The result's state and figures are in the processor's memory.
     validation: samples to evaluate on. reporters: see reporters/. inplace: write the trained numbers over
     population.params too. run_dir: a new directory for checkpoints (every few minutes, at the end, on Ctrl-C and
     SIGTERM), results.parquet, results.csv and config.yaml, which holds `settings` or else specification and
     configuration. Ctrl-C and SIGTERM end the run after the present call; a second Ctrl-C at once.
 
-    Raises, before anything is trained or written, ShapeError, DataError, ConfigError, EngineError, OutOfMemoryError.
+    Raises, before anything is trained or written, ShapeError, DataError, ConfigError, DeviceError, EngineError,
+    OutOfMemoryError.
     """
     spec, params = population.spec, population.params
     if not checkpoint_minutes >= 0:
         raise ConfigError(f"checkpoint_minutes {checkpoint_minutes}: 0 or more expected")
     config = replace(config, evaluate_every=config.interval)
+    where = devices(params.device if device is None else device)
     data, held_out = _ready(population, data), None
     if validation is not None:
         held_out = _ready(population, validation)
-    choice = choose(engine, spec, config, params.device)
+    choice = choose(engine, spec, config, where[0])
     folder = None if run_dir is None else _new(Path(run_dir))
-    memory.check(spec, config, population.count, params.element_size(), params.device)
-    with memory.explained(spec, config, population.count, params.element_size(), params.device):
-        own = replace(population, params=params.clone(memory_format=torch.contiguous_format),
-                      ids=population.ids.clone())  # fmt: skip
+    memory.check(spec, config, population.count, params.element_size(), HOME)
+    with memory.explained(spec, config, population.count, params.element_size(), where[0]):
+        own = replace(
+            population, params=params.to(HOME, copy=True).contiguous(), ids=population.ids.to(HOME, copy=True)
+        )
         state = TrainState.start(own, config, data)
-        loop = Loop(state, data, held_out, choice, tuple(reporters), folder, checkpoint_minutes)
+        loop = Loop(state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes)
         if folder is not None:
             chosen = _settings(population, config, choice) if settings is None else dict(settings)
             try:
@@ -123,9 +133,9 @@ def train(
             except OSError as error:
                 raise ConfigError(f"run directory {folder} cannot be made: {error.strerror}") from None
         result = loop.run()
-    if inplace:
-        params.copy_(state.population.params)
-    return result
+        if inplace:
+            params.copy_(state.population.params)
+        return replace(result, population=result.population.to(params.device))
 
 
 def resume(
@@ -135,26 +145,27 @@ def resume(
     epochs: int | None = None,
     steps: int | None = None,
     reporters: Sequence[Reporter] = (),
-    device: str | torch.device = "cpu",
+    device: Devices = "cpu",
     checkpoint_minutes: float = 5.0,
 ) -> Result:
     """Go on with the run in `run_dir`, to the same bits as if it had never stopped; with `epochs` or `steps`, more of
     them than before, as if it had been begun with so many. Raises CheckpointError where run or data are not those."""
-    folder, where = Path(run_dir), usable(device)
-    saved = checkpoint.load(folder, where)
+    folder, where = Path(run_dir), devices(device)
+    saved = checkpoint.load(folder, HOME)
     state, notes = saved.state, saved.notes
     data = _ready(state.population, data)
     held_out = None if validation is None else _ready(state.population, validation)
-    choice = choose(notes["engine"], state.population.spec, state.config, where)._replace(reason=notes["engine_reason"])
-    loop = Loop(state, data, held_out, choice, tuple(reporters), folder, checkpoint_minutes)
+    choice = choose(notes["engine"], state.population.spec, state.config, where[0])
+    choice = choice._replace(reason=notes["engine_reason"])
+    loop = Loop(state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes)
     for name, fingerprint in loop.fingerprints.items():
         if notes[name] != fingerprint:
             raise CheckpointError(f"{folder}: the {name} are not those that the run was begun with")
     if epochs is not None or steps is not None:
         _extend(state, data, epochs, steps)
     loop.number, loop.history, loop.seconds = notes["number"], notes["history"], notes["seconds"]
-    shape = state.population.spec, state.config, state.population.count, state.population.params.element_size(), where
-    with memory.explained(*shape):
+    shape = state.population.spec, state.config, state.population.count, state.population.params.element_size()
+    with memory.explained(*shape, where[0]):
         return loop.run()
 
 
@@ -164,9 +175,9 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Population:
 
 
 def _ready(population: Population, data: Dataset) -> Dataset:
-    """`data`, checked, where and as precise as the networks are."""
+    """`data`, checked, at home, as precise as the networks are."""
     data.check(population.spec, population.count)
-    return data.to(population.device, population.params.dtype)
+    return data.to(HOME, population.params.dtype)
 
 
 def _new(folder: Path) -> Path:
@@ -224,6 +235,7 @@ class Loop:
     data: Dataset
     validation: Dataset | None
     choice: Choice
+    where: list[torch.device]
     reporters: tuple[Reporter, ...]
     run_dir: Path | None
     checkpoint_minutes: float
@@ -231,9 +243,12 @@ class Loop:
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     rate: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
     def run(self) -> Result:
         """To the end of every network, or to a signal."""
+        data = [each for each in (self.data, self.validation) if each is not None]
+        self.place = placed(self.state, data, self.choice, self.where)
         state, begun, before = self.state, time.monotonic(), self.seconds
         taken = int(state.step.sum())
         sizes = self.data.size(state.position)
@@ -285,13 +300,14 @@ class Loop:
         a network has in this round."""
         state = self.state
         before, begun = int(state.step.sum()), time.monotonic()
-        self.choice.run(state, self.data, min(self.call, left))
+        notes = self.place.run(min(self.call, left))
         seconds = max(time.monotonic() - begun, 1e-6)
         done = int(state.step.sum())
         self.rate = (done - before) / seconds
         self.call = max(1, min(MOST, 4 * self.call, round(self.call * CALL / seconds)))
+        self.notes += notes
         for reporter in self.reporters:
-            reporter.progress(Progress(done, self.rate, int(state.running.sum())))
+            reporter.progress(Progress(done, self.rate, int(state.running.sum()), tuple(notes)))
 
     def look(self, sizes: Tensor) -> None:
         """The evaluation at the end of a round, and what it decides."""
@@ -330,8 +346,7 @@ class Loop:
 
     def evaluation(self, data: Dataset | None) -> Evaluation | None:
         """The networks as they are, on `data`, where there is any."""
-        state = self.state
-        return None if data is None else evaluate(state.population, data, state.hyper, state.position, self.choice.outs)
+        return None if data is None else self.place.evaluate(data)
 
     @cached_property
     def fingerprints(self) -> dict[str, str | None]:
@@ -342,6 +357,7 @@ class Loop:
     def save(self) -> None:
         """A checkpoint of now."""
         assert self.run_dir is not None
+        self.place.gather()
         notes = {
             "number": self.number,
             "history": self.history,
@@ -358,6 +374,7 @@ class Loop:
         state, training = self.state, self.evaluation(self.data)
         assert training is not None
         held_out = self.evaluation(self.validation)
+        self.place.gather()
         names = [each.name for each in Status]
         return Result(
             population=state.population,
@@ -369,6 +386,7 @@ class Loop:
             statuses=counts(state.status),
             table=table(state, training, held_out, metric_name(state.population.spec)),
             history=self.history,
+            notes=[*self.notes, *self.place.news()],
             state=state,
             engine=self.choice.name,
             engine_reason=self.choice.reason,

@@ -13,6 +13,9 @@ from benchmarks import __main__ as command
 from benchmarks import arguments, digits, harness, limits, prototypes, sweeps
 from benchmarks.contenders import OURS, PEERS, excuse, parity, rows
 from benchmarks.workloads import WORKLOADS, expand
+from gpubp import cuda
+
+from .recorder import Recorder
 
 FIRST = next(iter(OURS))
 KINDS = ["W1-K1", "W2", "W3-N256", "W4-N64", "W5"]  # the others differ from these in N and K alone
@@ -57,6 +60,31 @@ def test_a_mixed_workload_is_its_topologies_one_after_the_other():
     assert {name: own["networks"] for name, own in result["contenders"].items()} == {"eager": 10, "autograd_bmm": 10}
     assert result["absent"] == {"modules": "trains a sample of one topology"}
     assert result["flop"] == sum(part.flop for part in workload.parts) / 5
+
+
+@pytest.mark.parametrize(("workload", "optimizer"), [("W2", "sgd"), ("W2", "adam"), ("W5", "sgd"), ("W5", "adam")])
+def test_the_recorded_contender_trains_to_the_same_weights(workload, optimizer, monkeypatch):
+    """A CUDA graph of autograd's steps, played by the CPU."""
+    recorder = Recorder()
+    monkeypatch.setattr(cuda, "capture", recorder.capture)
+    rows.cache_clear()
+    assert parity(WORKLOADS[workload], optimizer, ["eager", "autograd_graph"])["autograd_graph"] < 1e-12
+    assert recorder.replays == [2]
+    rows.cache_clear()
+
+
+def test_a_peer_that_fails_is_named_and_an_engine_that_fails_is_not_borne(monkeypatch):
+    def fails(problem):
+        raise RuntimeError("no kernel image is available\nfor execution")
+
+    rows.cache_clear()
+    for name in ("vmap_grad", "eager"):
+        monkeypatch.setitem(PEERS, name, PEERS[name]._replace(make=fails))
+    result = harness.measure(WORKLOADS["W2"].tiny(), "sgd", ["autograd_bmm", "vmap_grad"], SETTING)
+    assert result["absent"] == {"vmap_grad": "fails: RuntimeError: no kernel image is available"}
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        harness.measure(WORKLOADS["W2"].tiny(), "sgd", ["eager", "autograd_bmm"], SETTING)
+    rows.cache_clear()
 
 
 def test_parity_sees_a_contender_with_another_learning_rate(monkeypatch):
@@ -171,7 +199,7 @@ def test_impatience_ends_the_rounds_of_the_slow_alone():
 
 def test_the_peak_comes_from_a_compiled_loop_or_from_a_product(monkeypatch):
     monkeypatch.setattr(limits, "SECONDS", 0.05)
-    monkeypatch.setattr(limits, "SIDE", 64)
+    monkeypatch.setitem(limits.SIDE, "cpu", 64)
     if limits.compiler():
         assert limits.peak("cpu", 1)[0] > 1e8
     monkeypatch.setattr(limits, "compiler", lambda: None)

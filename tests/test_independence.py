@@ -88,7 +88,7 @@ def test_blocks_threads_and_cuts_change_no_bit(case: Case, monkeypatch: pytest.M
     largest = max(BATCH * max(spec.widths), *(i * o for i, o in zip(spec.widths, spec.widths[1:]))) * 4
     for size in (2, 3, 8):  # 8 leaves a lone network in the last block
         monkeypatch.setattr(backprop, "BLOCK", size * largest)
-        blocks = [part.stop - part.start for part in backprop.blocks(spec, COUNT, BATCH, 4)]
+        blocks = [part.stop - part.start for part in backprop.blocks(spec, COUNT, BATCH, 4, torch.device("cpu"))]
         assert blocks[0] == size
         assert not differences(train(population, data, **settings), everyone, whole, everyone), f"blocks of {size}"
 

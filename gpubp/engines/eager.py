@@ -3,34 +3,47 @@
 Networks train in blocks that stay in cache, K steps of one block before the next. While it trains, a block's numbers
 lie layer by layer, contiguous, at the widths that products need (numerics.kernel_widths); the state's rows stay
 untouched until the end of the call, so that a network in which some number was not finite by then goes back to where
-it was, and finds the step at which it happened by halving the call.
+it was, and finds the step at which it happened by halving the call. On a GPU steps are replayed from a recording
+(graph.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, MutableMapping, MutableSequence, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from .. import rng
-from ..backprop import backward_layers, bias_gradient, blocks, forward_layers, loss_and_delta, widen
+from ..backprop import (
+    backward_layers,
+    bias_gradient,
+    blocks,
+    filled,
+    fixed,
+    forward_layers,
+    loss_and_delta,
+    together,
+    widen,
+)
 from ..data import Batch, Dataset
 from ..numerics import finite_rows, kernel_widths, row_sums
 from ..optimizers import rates, update
 from ..schedules import scheduled
 from ..state import Status, TrainState
+from . import graph
 
-PIECE = 1 << 30
+POSITIONS = 1 << 22  # samples of a group whose order is computed at once on a GPU
 
 
 @torch.no_grad()
 def run(state: TrainState, data: Dataset, steps: int) -> None:
     """Advance every running network by up to `steps` steps, not beyond its limit, in place."""
     spec, params = state.population.spec, state.population.params
-    for part in blocks(spec, len(params), state.config.batch_size, params.element_size()):
+    for part in blocks(spec, len(params), state.config.batch_size, params.element_size(), params.device):
         advance(state.rows(part), data, steps)
 
 
@@ -71,6 +84,8 @@ def advance(state: TrainState, data: Dataset, steps: int) -> None:
 def train(state: TrainState, data: Dataset, left: Tensor) -> Tensor:
     """Take `left` (N,) steps, in descending order, 1 or more. -> (N,) bool: which networks stayed finite. The others'
     rows are as they were."""
+    if fixed(left.device):
+        return train_group(state, data, left)
     config, spec, position = state.config, state.population.spec, state.position
     batch, count = config.batch_size, len(left)
     steps = int(left[0])
@@ -87,6 +102,29 @@ def train(state: TrainState, data: Dataset, left: Tensor) -> Tensor:
         part = order[:count, k * batch : (k + 1) * batch]
         block.step(data.batch(part, position[:count]))
     good[:count] = block.leave(state.rows(slice(0, count)), 0)
+    return good
+
+
+def train_group(state: TrainState, data: Dataset, left: Tensor) -> Tensor:
+    """`train` on a GPU: a group of one size, filled up where there are fewer networks, whose step is a recording. A
+    network that has left is computed along until the last one has; nobody looks at it any more."""
+    config, population, position, begun = state.config, state.population, state.position, state.step.clone()
+    batch, count, ends, done = config.batch_size, len(left), left.tolist(), 0
+    size = together(population.spec, batch, population.params.element_size(), left.device)
+    rows = filled(population.params, size)
+    block = Block(state.rows(rows), kernel_widths(population.spec.widths, batch))
+    group = graph.group(block, position[rows], data)
+    good = torch.ones(count, dtype=torch.bool, device=left.device)
+    while count:
+        while done < ends[count - 1]:
+            steps = min(max(1, POSITIONS // (size * batch)), ends[count - 1] - done)
+            now = begun + done
+            order = data.order(population.seed, population.ids, position, now, steps, batch, config.shuffle)
+            group.take(order[rows] if len(order) > 1 else order.expand(size, -1))
+            done += steps
+        first = ends.index(ends[count - 1])
+        good[first:count] = group.block.leave(state.rows(slice(first, count)), first)
+        count = first
     return good
 
 
@@ -133,6 +171,16 @@ class Block:
         for name in ("ids", "now", "total_steps", "loss", "total", "fault"):
             setattr(self, name, cut(getattr(self, name)))
         self.typed = {name: column.to(self.loss.dtype) for name, column in self.hyper.items()}
+
+    def held(self) -> Iterator[tuple[MutableMapping[Any, Tensor] | MutableSequence[Tensor], Any]]:
+        """Where every tensor is that a step reads or changes, in a fixed order: holder[name]."""
+        for layer in self.parts:
+            for part in layer:
+                yield vars(part), "param"
+                yield from ((part.slots, number) for number in range(len(part.slots)))
+        for group in (self.hyper, self.typed, self.columns, self.plateau):
+            yield from ((group, name) for name in sorted(group))
+        yield from ((vars(self), name) for name in ("ids", "now", "total_steps", "loss", "total", "fault"))
 
     def step(self, batch: Batch) -> None:
         """One step of every network: forward, backward, update."""

@@ -31,11 +31,13 @@ class Start(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where a run is. done: network-steps so far; rate: network-steps/s of this call; running: networks."""
+    """Where a run is. done: network-steps so far; rate: network-steps/s of this call; running: networks; notes: what
+    this call met that a person should know."""
 
     done: int
     rate: float
     running: int
+    notes: tuple[str, ...] = ()
 
 
 class Reporter(Protocol):

@@ -44,6 +44,8 @@ class ConsoleReporter:
 
     def progress(self, progress: Progress) -> None:
         """Move the bar; without a terminal, a line every few seconds."""
+        for note in progress.notes:
+            self.console.print(note, highlight=False)
         text = f"{progress.rate:,.0f} network-steps/s  {self.loss}"
         if self.bar is not None:
             brief = f"{progress.rate:,.0f} network-steps/s{self.brief}"

@@ -1,0 +1,167 @@
+"""What scripts/gpu_check.py proves on a device, before anything is timed: a network's bits are its own; on a GPU they
+are the CPU's where one kernel serves both, and near eager's on the CPU where it does not.
+
+Every proof trains small populations and compares; it returns what it compared and what differed. None takes a figure
+from anywhere but the tensors in front of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import gpubp
+from gpubp.engines import ENGINES
+from gpubp.state import TrainState
+
+SPECS = {
+    "2-2-2": gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", bias="layer"),
+    "8-16-1": gpubp.NetworkSpec((8, 16, 1), "tanh"),
+    "5-33-2": gpubp.NetworkSpec((5, 33, 2), "gelu", loss="huber"),
+    "64-32-10": gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy"),
+    "16-64-64-4": gpubp.NetworkSpec((16, 64, 64, 4), "relu"),
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": "sgd", "lr": 0.05, "shuffle": "none"},
+    "adam, dropout, own order": {"optimizer": "adam", "lr": 0.01, "dropout": 0.1, "shuffle": "network"},
+    "momentum, clipped, shared order": {"optimizer": "momentum", "lr": 0.01, "clip_norm": 0.5, "shuffle": "shared"},
+}
+COUNT, SAMPLES, BATCH, STEPS, SEED = 9, 23, 6, 12, 3
+MANY = 3000  # networks among which one is to stay what it is
+NEAR = 1e-9  # of a row's length, float64: 12 steps of some hundred operations of 1e-16, in another order
+
+
+class Proof(NamedTuple):
+    """How many comparisons were made, and which of them failed, in words."""
+
+    compared: int
+    differing: list[str]
+
+
+class Case(NamedTuple):
+    """A specification and settings by name, and a trainer of networks by their ids."""
+
+    name: str
+    spec: gpubp.NetworkSpec
+    settings: dict[str, Any]
+
+    def train(
+        self, engine: str, device: str, ids: Sequence[int], cuts: Sequence[int] = (STEPS,),
+        dtype: torch.dtype = torch.float32,
+    ) -> TrainState:  # fmt: skip
+        """The networks `ids` after STEPS steps, in calls of `cuts`."""
+        population = gpubp.Population.create(self.spec, ids=ids, seed=SEED, dtype=dtype, device=device)
+        data = dataset(self.spec).to(population.device, dtype)
+        config = gpubp.TrainConfig(**self.settings, batch_size=BATCH, steps=STEPS)
+        state = TrainState.start(population, config, data)
+        state.limit.copy_(state.end)
+        for steps in cuts:
+            ENGINES[engine].run(state, data, steps)
+        return state
+
+
+def cases() -> Iterator[Case]:
+    """Every specification with all settings."""
+    for name, spec in SPECS.items():
+        for setting, settings in SETTINGS.items():
+            yield Case(f"{name}, {setting}", spec, settings)
+
+
+def dataset(spec: gpubp.NetworkSpec) -> gpubp.Dataset:
+    """Samples from a seed."""
+    numbers, width = torch.Generator().manual_seed(SEED), spec.widths[-1]
+    inputs = torch.randn(SAMPLES, spec.widths[0], generator=numbers)
+    if spec.loss == "cross_entropy":
+        return gpubp.Dataset(inputs, torch.randint(width, (SAMPLES,), generator=numbers))
+    return gpubp.Dataset(inputs, torch.rand(SAMPLES, width, generator=numbers))
+
+
+def rows(state: TrainState, which: Sequence[int]) -> list[Tensor]:
+    """Everything that training changed about some networks, on the CPU, NaN as bits."""
+    names = ("params", "slots", "columns", "step", "status", "loss", "diverged_step")
+    found = [tensor[list(which)].cpu() for name, tensor in state.tensors() if name.partition(".")[0] in names]
+    kinds = {torch.float32: torch.int32, torch.float64: torch.int64}
+    return [tensor.contiguous().view(kinds.get(tensor.dtype, tensor.dtype)) for tensor in found]
+
+
+def same(one: TrainState, which: Sequence[int], other: TrainState, others: Sequence[int]) -> bool:
+    """Whether some networks of both are equal to the bit."""
+    return all(map(torch.equal, rows(one, which), rows(other, others)))
+
+
+def independence(engine: str, device: str) -> Proof:
+    """Networks alone, among others, many, in another order, with K split: the same bits."""
+    compared, differing = 0, []
+    everyone = list(range(COUNT))
+    for case in cases():
+        whole = case.train(engine, device, everyone)
+        if not bool(whole.population.params.isfinite().all()) or same(whole, [0], whole, [1]):
+            differing.append(f"{case.name}: networks that are alike or not finite prove nothing")
+        trials = {
+            "twice": (everyone, (STEPS,), everyone),
+            "alone": ([7], (STEPS,), [7]),
+            "two": ([8, 7], (STEPS,), [8, 7]),
+            "another order": (everyone[::-1], (STEPS,), everyone[::-1]),
+            "K = 1": (everyone, (1,) * STEPS, everyone),
+            "K = 5 and 7": (everyone, (5, 7), everyone),
+            "among many": ([*range(100, 100 + MANY // 2), 7, *range(100 + MANY // 2, 100 + MANY)], (STEPS,), [7]),
+        }
+        for name, (ids, cuts, common) in trials.items():
+            compared += 1
+            found = case.train(engine, device, ids, cuts)
+            if not same(found, [ids.index(each) for each in common], whole, common):
+                differing.append(f"{case.name}: {name}")
+    return Proof(compared, differing)
+
+
+def shares(engine: str, devices: Sequence[str]) -> Proof:
+    """gpubp.train on the first device, and with the networks shared over several: the same bits."""
+    compared, differing = 0, []
+    for case in cases():
+        population = gpubp.Population.create(case.spec, 2 * COUNT + 1, seed=SEED)
+        config = gpubp.TrainConfig(**case.settings, batch_size=BATCH, steps=STEPS)
+        one, *more = (
+            gpubp.train(population, dataset(case.spec), config, engine=engine, device=devices[:count]).state
+            for count in range(1, len(devices) + 1)
+        )
+        for count, found in enumerate(more, 2):
+            compared += 1
+            everyone = range(population.count)
+            if not same(found, everyone, one, everyone):
+                differing.append(f"{case.name}: {count} devices")
+    return Proof(compared, differing)
+
+
+def equal_bits(engine: str, device: str, other: str, there: str = "cpu") -> Proof:
+    """Two engines on two devices: the same bits in float32 and float64."""
+    compared, differing, everyone = 0, [], list(range(COUNT))
+    for case in cases():
+        for dtype in (torch.float32, torch.float64):
+            compared += 1
+            one, two = (case.train(*each, everyone, dtype=dtype) for each in ((engine, device), (other, there)))
+            if not same(one, everyone, two, everyone):
+                distance = _distance(one.population.params.cpu(), two.population.params.cpu())
+                differing.append(f"{case.name}, {str(dtype).partition('.')[2]}: {distance:.1g} of a row's length apart")
+    return Proof(compared, differing)
+
+
+def nearness(engine: str, device: str, **changes: Any) -> Proof:
+    """An engine on a device beside eager on the CPU, float64: the same to rounding. changes: of the settings of one of
+    the two, for whoever wants to see it fail."""
+    compared, differing, everyone = 0, [], list(range(COUNT))
+    for case in cases():
+        compared += 1
+        other = case._replace(settings={**case.settings, **changes})
+        one = other.train(engine, device, everyone, dtype=torch.float64)
+        two = case.train("eager", "cpu", everyone, dtype=torch.float64)
+        distance = _distance(one.population.params.cpu(), two.population.params)
+        if not distance < NEAR:
+            differing.append(f"{case.name}: {distance:.1g} of a row's length apart, less than {NEAR:g} expected")
+    return Proof(compared, differing)
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    return float(((one.double() - other.double()).norm(dim=1) / other.double().norm(dim=1)).max())

@@ -1,0 +1,98 @@
+"""Every call of torch.cuda in this package, in functions that say what they are for; tests put others in their place.
+
+A graph is a recording of what a step launches. It is replayed with the memory that it was recorded with, without the
+Python of the step: where kernels are short, that Python is what a step takes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+WARM = 3  # steps before a recording: libraries make their handles and choose their kernels in the first
+RECORDING = threading.Lock()  # threads of other GPUs record one after the other
+
+
+def missing() -> str | None:
+    """What this machine or this torch lacks for CUDA; None where there is a GPU."""
+    if not torch.backends.cuda.is_built():
+        return (
+            f"this build of torch {torch.__version__} has no CUDA; install a CUDA build (see "
+            "https://pytorch.org/get-started/locally)"
+        )
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA driver or no GPU here"
+    return None
+
+
+def count() -> int:
+    """GPUs that torch sees."""
+    return torch.cuda.device_count()
+
+
+def current() -> int:
+    """The number of the GPU that "cuda" means."""
+    return torch.cuda.current_device()
+
+
+def name(device: torch.device) -> str:
+    """What its maker calls it."""
+    return torch.cuda.get_device_name(device)
+
+
+def free(device: torch.device) -> int:
+    """Bytes that nobody has, and those that torch keeps for later."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
+
+
+@contextmanager
+def on(device: torch.device) -> Iterator[None]:
+    """This thread's work goes to `device`; nothing changes for one that is no GPU."""
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or products may differ from one stream to the next
+    with torch.cuda.device(device):
+        yield
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what this thread gave it. Not all that it has to do: waiting for a stream on which
+    another thread records would break its recording off."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
+def release(device: torch.device) -> None:
+    """Give back what torch keeps for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def pinned(tensor: Tensor) -> Tensor:
+    """A copy in memory that a GPU reads and writes by itself, while the processor does something else."""
+    return tensor.pin_memory()
+
+
+def capture(step: Callable[[], None]) -> Callable[[], None]:
+    """Record what `step` launches on this thread's GPU. -> call that launches it again, on the same memory.
+
+    `step` is executed a few times first. Raises RuntimeError where it waits for the GPU, or does something else that a
+    graph cannot hold.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with RECORDING, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        step()
+    return graph.replay

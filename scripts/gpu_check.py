@@ -1,0 +1,35 @@
+"""Check gpubp on this machine's GPUs: tests, bits, independence, benchmarks. One command, under ten minutes.
+
+    python scripts/gpu_check.py [--out FOLDER] [--minutes 9.5]
+
+Needs gpubp[test,bench]. A table, JSON and plots go into the folder; whatever was not run stands there with its reason.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    from gpubp import cuda
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    folder = ROOT / "benchmarks" / "results" / "gpu_check"
+    parser.add_argument("--out", type=Path, default=folder, help="where results go")
+    parser.add_argument("--minutes", type=float, default=9.5, help="after which nothing more is begun")
+    chosen = parser.parse_args(arguments)
+    missing = cuda.missing()
+    if missing is not None:
+        sys.stderr.write(f"gpu_check needs a CUDA GPU: {missing}\n")
+        return 2
+    from benchmarks import gpu  # what it needs is not looked for where there is no GPU
+
+    return gpu.main(chosen.out, chosen.minutes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

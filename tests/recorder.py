@@ -1,0 +1,154 @@
+"""What stands in for a GPU where there is none: CUDA graphs played by the CPU, and tensors that claim to lie on cuda:0.
+
+A Tape is a CUDA graph as far as memory goes: what a step calls is recorded with the very tensors that it was called
+with, and called again on them, its results written into those of the recording. So it repeats what a graph would: it
+never sees a tensor that came later, a number that was read into Python, a branch. What waits for a GPU is refused while
+recording, as CUDA refuses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import gpubp
+from gpubp import backprop, cuda
+from gpubp.engines import graph
+from gpubp.state import TrainState
+
+aten = torch.ops.aten
+WAITS = (aten._local_scalar_dense, aten.nonzero, aten.equal, aten.is_nonzero, aten.masked_select, aten._unique2)
+DEVICE = torch.device("cuda:0")
+
+
+class Tape(TorchDispatchMode):
+    """One recording. calls: how many operations it holds; replayed: how often it was played."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recorded: list[tuple[Any, Any, Any, Any]] = []
+        self.replayed = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        waits = func.overloadpacket in WAITS or (
+            func.overloadpacket in (aten.index, aten.index_put_) and _masked(args[1])
+        )
+        if waits:
+            raise RuntimeError(f"{func}: operation not permitted when stream is capturing")
+        out = func(*args, **(kwargs or {}))
+        self.recorded.append((func, args, kwargs or {}, out))
+        return out
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        """The same calls on the same memory."""
+        self.replayed += 1
+        for func, args, kwargs, out in self.recorded:
+            for old, new in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs))):
+                if isinstance(old, Tensor) and old.untyped_storage()._cdata != new.untyped_storage()._cdata:
+                    old.copy_(new)
+
+
+def _masked(index: Any) -> bool:
+    return any(each is not None and each.dtype == torch.bool for each in index)
+
+
+class Recorder:
+    """Stands for gpubp.cuda's graphs. tapes: every recording that was made, in order."""
+
+    def __init__(self) -> None:
+        self.tapes: list[Tape] = []
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """gpubp.cuda.capture."""
+        for _ in range(cuda.WARM):
+            step()
+        tape = Tape()
+        with tape:
+            step()
+        self.tapes.append(tape)
+        return tape.replay
+
+    @property
+    def replays(self) -> list[int]:
+        """How often each was played."""
+        return [tape.replayed for tape in self.tapes]
+
+
+@contextmanager
+def recorded(most: int = 4) -> Iterator[Recorder]:
+    """The CPU trains as a GPU does: in groups of `most` networks, whose steps are recorded and replayed."""
+    recorder = Recorder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "capture", recorder.capture)
+        patch.setattr(backprop, "FIXED", ("cuda", "cpu"))
+        patch.setattr(backprop, "MOST", most)
+        patch.setattr(graph, "GROUPS", type(graph.GROUPS)())
+        yield recorder
+
+
+class Indexing(TorchFunctionMode):
+    """tensor[...], copy_ and the like by operations: torch's own ask for the device's driver before they look at the
+    tensor."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__getitem__:
+            return _item(*args)
+        if func is Tensor.__setitem__:
+            return aten.copy_(_item(*args[:2]), args[2])
+        try:
+            return func(*args, **(kwargs or {}))
+        except RuntimeError as error:
+            if "not linked with support for cuda" not in str(error):
+                raise
+            return getattr(aten, func.__name__)(*args, **(kwargs or {}))
+
+
+def _item(tensor: Tensor, index: Any) -> Tensor:
+    place, parts = 0, index if isinstance(index, tuple) else (index,)
+    for number, each in enumerate(parts):
+        if each is Ellipsis:
+            place = tensor.ndim - sum(later is not None for later in parts[number + 1 :])
+            continue
+        if each is None:
+            tensor = aten.unsqueeze(tensor, place)
+        elif isinstance(each, slice):
+            tensor = aten.slice(tensor, place, each.start, each.stop, each.step or 1)
+        elif isinstance(each, int):
+            tensor, place = aten.select(tensor, place, each), place - 1
+        else:
+            tensor = aten.index(tensor, [*[None] * place, each])
+        place += 1
+    return tensor
+
+
+@contextmanager
+def pretended() -> Iterator[Callable[[Tensor], Tensor]]:
+    """torch without numbers: give() makes a tensor on cuda:0 like another. Whatever reads a number there, or mixes it
+    with a tensor of the CPU, raises."""
+    with pytest.MonkeyPatch.context() as patch, FakeTensorMode(), Indexing():
+        patch.setattr(cuda, "capture", lambda step: (step(), step)[1])
+        patch.setattr(graph, "GROUPS", type(graph.GROUPS)())
+        yield lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=DEVICE)
+
+
+def there(data: gpubp.Dataset, give: Callable[[Tensor], Tensor]) -> gpubp.Dataset:
+    """`data` in tensors that `give` makes."""
+    other = object.__new__(gpubp.Dataset)
+    for name, value in vars(data).items():
+        setattr(other, name, give(value) if isinstance(value, Tensor) else value)
+    return other
+
+
+def state_there(state: TrainState, give: Callable[[Tensor], Tensor]) -> TrainState:
+    """`state` in tensors that `give` makes."""
+    return state._each(give)

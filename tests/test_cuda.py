@@ -1,0 +1,124 @@
+"""The module that calls torch.cuda, with a torch.cuda that writes down what is asked of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import cuda, placement
+
+from .helpers import population, same_bits, samples, start
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda:1")
+
+
+class Stream:
+    """A stream by its name."""
+
+    def __init__(self, told: list[str], name: str = "side") -> None:
+        self.told, self.name = told, name
+        told.append(f"{name} stream")
+
+    def wait_stream(self, other: Stream) -> None:
+        self.told.append(f"{self.name} waits for {other.name}")
+
+    def synchronize(self) -> None:
+        self.told.append(f"wait for {self.name}")
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What torch.cuda was asked, in order."""
+    asked: list[str] = []
+    main = Stream(asked, "main")
+    asked.clear()
+
+    @contextmanager
+    def within(name: str) -> Iterator[None]:
+        asked.append(f"into {name}")
+        try:
+            yield
+        finally:
+            asked.append(f"out of {name}")
+
+    class Graph:
+        def replay(self) -> None:
+            asked.append("replay")
+
+    def recording(graph: Graph, stream: Stream, capture_error_mode: str) -> Any:
+        return within(f"a recording on {stream.name}, {capture_error_mode}")
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: Stream(asked))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *device: main)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: within(stream.name))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: within(str(device)))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: asked.append("give back"))
+    return asked
+
+
+def test_a_step_warms_up_on_a_stream_beside_and_is_recorded_there(told: list[str]) -> None:
+    replay = cuda.capture(lambda: told.append("step"))
+    replay()
+    replay()
+    recording = "a recording on side, thread_local"
+    assert told == [
+        "side stream", "side waits for main", "into side", "step", "step", "step", "out of side", "main waits for side",
+        f"into {recording}", "step", f"out of {recording}", "replay", "replay",
+    ]  # fmt: skip
+
+
+def test_a_recording_that_breaks_off_is_ended(told: list[str]) -> None:
+    def step() -> None:
+        if told[-1].startswith("into a recording"):
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        cuda.capture(step)
+    assert told[-1] == "out of a recording on side, thread_local"
+    assert not cuda.RECORDING.locked()
+
+
+def test_a_gpu_is_asked_for_by_its_number_and_the_cpu_asks_for_none(
+    told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    for device in (CPU, GPU):
+        with cuda.on(device):
+            cuda.wait(device)
+            cuda.release(device)
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == (device == GPU)
+    assert told == ["into cuda:1", "wait for main", "give back", "out of cuda:1"]
+
+
+def test_what_is_missing_is_said_and_free_memory_is_what_torch_could_still_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cases = ((False, False, "has no CUDA"), (True, False, "no CUDA driver or no GPU"), (True, True, None))
+    for built, available, said in cases:
+        monkeypatch.setattr(torch.backends.cuda, "is_built", lambda built=built: built)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
+        assert (cuda.missing() is None) if said is None else (said in str(cuda.missing()))
+    for name, value in {"memory_reserved": 50, "memory_allocated": 20, "mem_get_info": (100, 1000)}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert cuda.free(GPU) == 130
+
+
+def test_rows_that_go_to_and_fro_lie_in_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, pinned = gpubp.NetworkSpec((3, 6, 2)), []
+    monkeypatch.setattr(cuda, "pinned", lambda tensor: pinned.append(tensor) or tensor.clone())
+    state = start(population(spec, 5), gpubp.Dataset(*samples(spec, 20)), optimizer="adam", steps=1)
+    before = replace(state.population)
+    placement._pin(state)
+    assert [each is mine for each, mine in zip(pinned, [before.params])] == [True]
+    assert len(pinned) == 1 + len(state.slots)
+    assert state.population.params is not before.params
+    assert same_bits(state.population.params, before.params)

@@ -1,0 +1,201 @@
+"""scripts/gpu_check.py with the CPU in a GPU's place: what it writes, and that its proofs find what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
+
+from benchmarks import gpu, machine, proofs, sweeps
+from benchmarks.workloads import WORKLOADS
+from gpubp import backprop, cuda
+from gpubp.engines import ENGINES
+
+from .helpers import compiled  # noqa: F401
+from .recorder import recorded
+
+ROOT = Path(__file__).parent.parent
+FACTS = {"device": "a CPU in a GPU's place", "peak_gflops": 100.0, "peak_of": "a guess", "torch_threads": 1,
+         "copy_gbytes_per_second": 10.0}  # fmt: skip
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> gpu.Check:
+    return gpu.Check(["cpu", "cpu"], tmp_path / "out", time.monotonic() + 60, Console(record=True, width=140))
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two topologies, and fewer networks."""
+    monkeypatch.setattr(proofs, "SPECS", {name: proofs.SPECS[name] for name in ("5-33-2", "64-32-10")})
+    monkeypatch.setattr(proofs, "MANY", 20)
+
+
+def written(check: gpu.Check) -> dict[str, Any]:
+    return json.loads((check.out / "gpu_check.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_without_cuda_it_ends_with_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        import gpu_check
+    finally:
+        sys.path.remove(str(ROOT / "scripts"))
+    monkeypatch.setattr(cuda, "missing", lambda: "torch finds no CUDA driver or no GPU here")
+    assert gpu_check.main([]) == 2
+    told = capsys.readouterr()
+    assert told.err == "gpu_check needs a CUDA GPU: torch finds no CUDA driver or no GPU here\n"
+    assert told.out == ""
+
+
+def test_it_runs_as_a_command() -> None:
+    if cuda.missing() is None:
+        pytest.skip("CUDA is there")
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "gpu_check.py"], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_steps_that_fail_or_have_no_time_are_named_and_the_next_is_taken(check: gpu.Check) -> None:
+    def breaks() -> gpu.Outcome:
+        raise RuntimeError("CUDA error: an illegal memory access\nwas encountered")
+
+    made = [
+        gpu.Step("broken", breaks, 1),
+        gpu.Step("long", lambda: gpu.Outcome(gpu.PASSED, "never"), 3600),
+        gpu.Step("fine", lambda: gpu.Outcome(gpu.PASSED, "3 comparisons", ["modules: not installed"]), 1),
+    ]
+    assert not check.run(made)
+    report = written(check)
+    assert [each["status"] for each in report["checks"]] == [gpu.FAILED, gpu.ABSENT, gpu.PASSED]
+    assert report["checks"][0]["said"] == "RuntimeError: CUDA error: an illegal memory access"
+    assert "3600 are needed" in report["checks"][1]["said"]
+    text = check.console.export_text()
+    for word in ("broken", "not run", "modules: not installed", "3 comparisons"):
+        assert word in text
+    assert check.run(made[2:])
+
+
+def test_every_workload_and_every_promise_has_a_step(check: gpu.Check) -> None:
+    names = [step.name for step in gpu.steps(check)]
+    assert len(set(names)) == len(names)
+    for name, workload in WORKLOADS.items():
+        for optimizer in workload.optimizers:
+            assert {f"{name}, {optimizer}", f"{name}, {optimizer}, compiled peers"} <= set(names)
+    assert {"machine", "tests marked gpu", "bits of engine cuda against engine cpu", "eager: independence",
+            "eager: number of GPUs", "sweep over batch_size"} <= set(names)  # fmt: skip
+    assert names[0] == "machine"
+
+
+def test_what_is_not_there_is_not_run_and_says_why(check: gpu.Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(ENGINES, "cuda", raising=False)
+    assert gpu.bits("cpu") == (gpu.ABSENT, "this gpubp has no engine cuda", ())
+    assert gpu.shared("eager", ["cpu"]).status == gpu.ABSENT
+    assert gpu.raced(check, "W2", WORKLOADS["W2"], "sgd", []).status == gpu.ABSENT, "no figure without the machine's"
+
+
+def test_a_workload_is_measured_and_who_does_not_run_is_listed(check: gpu.Check) -> None:
+    check.out.mkdir()
+    check.report |= {"results": [], "machine": FACTS}
+    outcome = gpu.raced(check, "W2", WORKLOADS["W2"].tiny(), "sgd", ["autograd_bmm", "autograd_graph"])
+    assert outcome.status == gpu.PASSED
+    assert outcome.listed == ["  autograd_graph: runs on a GPU only"]
+    (result,) = check.report["results"]
+    assert set(result["contenders"]) >= {"autograd_bmm"}
+    assert "network-steps/s" in outcome.said
+
+
+def test_the_whole_report_is_written_with_its_plots(check: gpu.Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "facts", lambda device, threads: dict(FACTS))
+    monkeypatch.setattr(gpu.threads, "limit", lambda *arguments: {})
+    monkeypatch.setattr(gpu, "tests", lambda check, chosen: gpu.Outcome(gpu.PASSED, "none"))
+    monkeypatch.setattr(gpu, "WORKLOADS", {"W2": WORKLOADS["W2"].tiny()})
+    monkeypatch.setattr(gpu, "PEERS", {name: gpu.PEERS[name] for name in ("cpu", "eager", "autograd_bmm")})
+    monkeypatch.setattr(gpu, "COMPILED", ())
+    monkeypatch.setattr(proofs, "SPECS", {"2-2-2": proofs.SPECS["2-2-2"]})
+    monkeypatch.setattr(proofs, "MANY", 20)
+    monkeypatch.setitem(sweeps.VALUES, "batch_size", (2, 4))
+    monkeypatch.setitem(sweeps.BASES, "batch_size", ("W2", WORKLOADS["W2"].tiny()))
+    assert check.run(gpu.steps(check)), check.console.export_text()
+    report = written(check)
+    assert [point["value"] for point in report["sweep"]] == [2, 4]
+    assert {path.name for path in check.out.iterdir()} == {
+        "gpu_check.json", "gpu_check.png", "gpu_check-roofline.png", "gpu_check-batch_size.png"}  # fmt: skip
+
+
+def test_the_outcome_of_tests_is_read_from_their_report(tmp_path: Path) -> None:
+    (tmp_path / "test_some.py").write_text(
+        "import pytest\ndef test_fine(): pass\ndef test_bad(): assert 1 == 2\n"
+        "def test_away(): pytest.skip('no CUDA device')\n"
+    )
+
+    def outcome(*words: str) -> gpu.Outcome:
+        log = tmp_path / "log.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", f"--junitxml={log}", "test_some.py", *words]
+        subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=120)
+        return gpu.read_tests(log)
+
+    status, said, listed = outcome()
+    assert (status, said) == (gpu.FAILED, "1 passed, 1 failed, 1 skipped")
+    assert listed == ["failure: test_bad: assert 1 == 2", "skipped: test_away: no CUDA device"]
+    assert outcome("-k", "fine").status == gpu.PASSED
+    assert outcome("-k", "away").status == gpu.FAILED, "nothing passed"
+
+
+@pytest.mark.usefixtures("few")
+def test_the_proofs_hold_on_the_cpu_and_on_a_played_gpu() -> None:
+    assert proofs.independence("eager", "cpu").differing == []
+    assert proofs.shares("eager", ["cpu"] * 3).differing == []
+    assert proofs.equal_bits("cpu", "cpu", "cpu").differing == []
+    with recorded(4):
+        assert proofs.independence("eager", "cpu").differing == []
+        near = proofs.nearness("eager", "cpu")
+    assert near.differing == []
+    assert near.compared == 2 * len(proofs.SETTINGS)
+
+
+@pytest.mark.usefixtures("few")
+def test_engines_that_round_otherwise_are_told_apart_and_how_far() -> None:
+    found = proofs.equal_bits("eager", "cpu", "cpu")
+    assert found.differing
+    assert all("of a row's length apart" in each for each in found.differing)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_planted_dependence_on_the_neighbours_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    product = backprop.product
+    monkeypatch.setattr(backprop, "product", lambda left, *rest: product(left, *rest) * (1 + 2**-20 * (len(left) > 4)))
+    differing = proofs.independence("eager", "cpu").differing
+    assert any("alone" in each for each in differing)
+    assert not any("another order" in each for each in differing)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_wrong_rate_is_found() -> None:
+    found = proofs.nearness("eager", "cpu", lr=0.011)
+    assert len(found.differing) == found.compared
+
+
+@pytest.mark.usefixtures("few")
+def test_networks_that_are_alike_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = proofs.Case.train
+
+    def alike(case: proofs.Case, *arguments: Any, **more: Any) -> Any:
+        state = train(case, *arguments, **more)
+        return state.rows(torch.zeros_like(state.step))
+
+    monkeypatch.setattr(proofs.Case, "train", alike)
+    assert any("prove nothing" in each for each in proofs.independence("eager", "cpu").differing)

@@ -1,0 +1,274 @@
+"""Training on a GPU, played by the CPU: groups of one size, a step recorded once and replayed, to eager's bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import gpubp
+from gpubp import backprop, cuda
+from gpubp.engines import eager, graph
+from gpubp.evaluate import evaluate
+from gpubp.optimizers import Optimizer
+from gpubp.state import Status, TrainState
+
+from .helpers import population, same_bits, samples, start, train
+from .recorder import Recorder, recorded
+
+SPECS = {
+    "2-2-2": gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", bias="layer"),
+    "5-33-2": gpubp.NetworkSpec((5, 33, 2), "gelu"),
+    "64-32-10": gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy"),
+    "13-7-7-3": gpubp.NetworkSpec((13, 7, 7, 3), "elu", loss="huber", train_bias=False),
+}
+COUNT, SAMPLES, BATCH, STEPS = 9, 23, 6, 7
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": "sgd", "lr": 0.1, "shuffle": "none"},
+    "adam": {"optimizer": "adam", "lr": [0.01 * (n + 1) for n in range(COUNT)], "shuffle": "shared"},
+    "nadam, dropout": {"optimizer": "nadam", "dropout": [0.1 * n for n in range(COUNT)], "shuffle": "network"},
+    "clipped": {"optimizer": "momentum", "lr": 0.01, "clip_norm": 0.5, "l1": 1e-3, "l2": 1e-2},
+    "scheduled": {"optimizer": "adamw", "schedule": "cosine", "warmup": 3},
+    "layerwise": {"optimizer": "rmsprop", "lr": 1e-3, "update_order": "layerwise", "clip_value": 0.1},
+}
+
+
+def dataset(spec: gpubp.NetworkSpec, **more: Any) -> gpubp.Dataset:
+    inputs, target = samples(spec, SAMPLES, dtype=torch.float32)
+    return gpubp.Dataset(inputs, target.sigmoid() if spec.loss == "half_squared_error" else target, **more)
+
+
+def networks(spec: gpubp.NetworkSpec, count: int = COUNT) -> gpubp.Population:
+    return population(spec, count, torch.float32)
+
+
+def differing(one: TrainState, other: TrainState) -> list[str]:
+    return [name for (name, mine), (_, theirs) in zip(one.tensors(), other.tensors()) if not same_bits(mine, theirs)]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("name", SPECS)
+def test_replayed_steps_have_the_bits_of_steps_taken_one_by_one(name: str, settings: str) -> None:
+    spec, data = SPECS[name], dataset(SPECS[name])
+    chosen = {"batch_size": BATCH, "steps": STEPS, **SETTINGS[settings]}
+    expected = train(networks(spec), data, **chosen)
+    with recorded() as gpu:
+        found = train(networks(spec), data, [3, 4], **chosen)
+    assert not differing(found, expected)
+    assert gpu.replays == [STEPS * 3], "9 networks are 3 groups of 4"
+
+
+@pytest.mark.parametrize("data", ["own samples", "own inputs", "weights"])
+def test_each_network_may_have_data_of_its_own(data: str) -> None:
+    spec = SPECS["64-32-10"]
+    inputs, target = samples(spec, COUNT, SAMPLES, dtype=torch.float32)
+    weight = torch.rand(COUNT, SAMPLES, generator=torch.Generator().manual_seed(1))
+    given = {
+        "own samples": gpubp.Dataset(inputs[0], target[0], rows=[range(3 + n) for n in range(COUNT)]),
+        "own inputs": gpubp.Dataset(inputs, target),
+        "weights": gpubp.Dataset(inputs[0], target[0], sample_weight=weight),
+    }[data]
+    settings = {"batch_size": BATCH, "steps": STEPS}
+    expected = train(networks(spec), given, **settings)
+    with recorded():
+        assert not differing(train(networks(spec), given, **settings), expected)
+
+
+def test_networks_may_end_and_stand_at_different_steps() -> None:
+    spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
+    settings = {"batch_size": BATCH, "steps": [5, 3, 8, 3, 1, 8, 2, 5, 8], "dropout": 0.2}
+    expected = train(networks(spec), data, **settings)
+    with recorded() as gpu:
+        state = start(networks(spec), data, **settings)
+        for part, steps in ((slice(0, 3), 2), (slice(2, 6), 1), (slice(0, COUNT), 3), (slice(0, COUNT), 8)):
+            eager.run(state.rows(part), data, steps)
+    assert not differing(state, expected)
+    assert len(gpu.tapes) == 1
+
+
+def test_a_network_that_diverges_is_found_at_its_step_and_harms_nobody() -> None:
+    spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
+    settings = {"batch_size": BATCH, "steps": STEPS, "optimizer": "momentum"}
+    settings["lr"] = [1e38 if n in (1, 6) else 0.01 for n in range(COUNT)]
+    expected = train(networks(spec), data, **settings)
+    with recorded() as gpu:
+        found = train(networks(spec), data, **settings)
+    assert found.status.tolist().count(Status.diverged) == 2
+    assert not differing(found, expected)
+    assert len(gpu.tapes) == 1, "tries again by the same recording"
+
+
+def test_a_rule_may_make_one_slots_old_numbers_anothers_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def two_back(grad: Tensor, last: Tensor, before: Tensor) -> tuple[Tensor, ...]:
+        return grad + 0.5 * before, grad, last
+
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "two_back", Optimizer(two_back, ("last", "before")))
+    spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
+    settings = {"batch_size": BATCH, "steps": STEPS, "optimizer": "two_back", "lr": 0.05}
+    expected = train(networks(spec), data, **settings)
+    with recorded():
+        assert not differing(train(networks(spec), data, **settings), expected)
+
+
+def test_a_step_is_recorded_once_and_anew_only_where_something_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
+    with recorded() as gpu:
+        state = start(networks(spec), data, batch_size=BATCH, steps=100)
+        for steps in (1, 2, 5, 30):
+            eager.run(state, data, steps)
+        eager.run(state.rows(torch.tensor([4])), data, 2)
+        assert gpu.replays == [38 * 3 + 2]
+        for changed in ({"batch_size": BATCH + 1}, {"optimizer": "sgd"}, {"dropout": 0.1}, {"seed": 6}):
+            seed = changed.pop("seed", 5)
+            other = population(spec, COUNT, torch.float32, seed=seed)
+            eager.run(start(other, data, **{"batch_size": BATCH, "steps": 2, **changed}), data, 2)
+        assert gpu.replays[1:] == [2 * 3] * 4
+        eager.run(state, data, 1)
+        rule = gpubp.ACTIVATIONS["gelu"]
+        monkeypatch.setitem(gpubp.ACTIVATIONS, "gelu", rule._replace(value=lambda net: net * 1.0))
+        eager.run(state, data, 1)
+        assert gpu.replays[5:] == [3, 3], "a rule that was replaced"
+
+
+def test_a_dataset_that_is_gone_takes_its_recording_along() -> None:
+    spec, data = SPECS["2-2-2"], dataset(SPECS["2-2-2"])
+    with recorded():
+        train(networks(spec), data, batch_size=BATCH, steps=2)
+        assert len(graph.GROUPS) == 1
+        del data
+        assert len(graph.GROUPS) == 0
+
+
+def waiting(net: Tensor) -> Tensor:
+    return net * (float(net.flatten()[0]) * 0 + 1)
+
+
+def test_what_cannot_be_recorded_is_launched_step_by_step_and_the_reason_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(gpubp.ACTIVATIONS, "waiting", gpubp.Activation(waiting, lambda net, out: torch.ones_like(net)))
+    spec = gpubp.NetworkSpec((5, 8, 2), "waiting")
+    data, settings = dataset(spec), {"batch_size": BATCH, "steps": STEPS}
+    expected = train(networks(spec), data, **settings)
+    assert graph.reason(data) is None
+    with recorded() as gpu:
+        found = train(networks(spec), data, [2, 5], **settings)
+        reason = graph.reason(data)
+    assert gpu.tapes == []
+    assert reason is not None
+    assert "_local_scalar_dense" in reason
+    assert "not permitted when stream is capturing" in reason
+    assert not differing(found, expected)
+
+
+def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(step: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with recorded():
+        monkeypatch.setattr(cuda, "capture", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            train(networks(SPECS["2-2-2"]), dataset(SPECS["2-2-2"]), batch_size=BATCH, steps=2)
+
+
+class Shapes(TorchDispatchMode):
+    """The shapes of everything that a GPU's libraries may decide by: products and sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[Any] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in ("bmm", "baddbmm", "sum", "mean", "amax", "cumsum", "logsumexp"):
+            tensors = [each for each in args if isinstance(each, Tensor)]
+            self.seen.add((str(func), *((tuple(each.shape), each.stride()) for each in tensors)))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_products_and_sums_have_the_same_shapes_whatever_the_number_of_networks(name: str) -> None:
+    spec, data = SPECS[name], dataset(SPECS[name])
+    seen = []
+    for count in (1, 1, 3, 4, 9):  # what the first tries out about this machine's products is kept
+        with recorded(), Shapes() as shapes:
+            state = start(networks(spec, count), data, batch_size=BATCH, steps=2, clip_norm=1.0, l2=0.1)
+            rows = state.rows(slice(0, count))
+            block = eager.Block(rows.rows(backprop.filled(rows.loss, 4)), spec.widths)
+            group = graph.group(block, state.position[backprop.filled(rows.loss, 4)], data)
+            group.take(torch.zeros(4, BATCH, dtype=torch.int64))
+            evaluate(state.population, data, state.hyper)
+            backprop.forward(spec, state.population.params, data.inputs)
+        seen.append(shapes.seen)
+    assert len(seen[1]) > 5
+    assert seen[1] == seen[2] == seen[3] == seen[4]
+
+
+def test_evaluation_and_prediction_in_groups_have_the_same_bits() -> None:
+    for spec in SPECS.values():
+        data, state = dataset(spec), start(networks(spec), dataset(spec), steps=1)
+        out, figures = state.population.predict(data.inputs), evaluate(state.population, data, state.hyper)
+        with recorded():
+            assert same_bits(state.population.predict(data.inputs), out)
+            found = evaluate(state.population, data, state.hyper)
+        assert same_bits(found.loss, figures.loss)
+        assert same_bits(found.metric, figures.metric)
+
+
+def forgets(group: graph.Group) -> None:
+    """A step's results stay where they were computed."""
+
+
+def stale(group: graph.Group, order: Tensor) -> None:
+    """Every step on the first one's samples: the recording reads a tensor that nobody fills."""
+    for own in order.split(group.index.shape[1], 1):
+        group.index = own.long()
+        group.launch()
+
+
+def one_short(group: graph.Group, order: Tensor) -> None:
+    """K - 1 steps of K."""
+    for own in order.split(group.index.shape[1], 1)[1:]:
+        group.index.copy_(own)
+        group.launch()
+
+
+def rebinds(group: graph.Group, block: eager.Block, position: Tensor) -> None:
+    """Other networks in tensors of their own, while the recording reads the old ones."""
+    group.block = block
+
+
+FAULTS = {
+    "results are not kept": ("_keep", forgets),
+    "a stale index": ("take", stale),
+    "off by one in K": ("take", one_short),
+    "stale pointers after a load": ("load", rebinds),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_by_the_bits(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
+    settings = {"batch_size": BATCH, "steps": STEPS}
+    expected = train(networks(spec), data, **settings)
+    with recorded():
+        monkeypatch.setattr(graph.Group, *FAULTS[fault])
+        assert "params" in differing(train(networks(spec), data, [3, 4], **settings), expected)
+
+
+def test_a_copied_state_trains_on_by_itself() -> None:
+    """What `to` makes shares no memory with what it was made of."""
+    state = start(networks(SPECS["2-2-2"]), dataset(SPECS["2-2-2"]), steps=3)
+    other = state.to(torch.device("cpu"))
+    eager.run(other, dataset(SPECS["2-2-2"]), 3)
+    assert state.step.tolist() == [0] * COUNT
+    assert not same_bits(state.population.params, other.population.params)
+
+
+def test_the_recorder_refuses_what_waits() -> None:
+    with pytest.raises(RuntimeError, match="not permitted"):
+        Recorder().capture(lambda: bool(torch.ones(2).sum() > 1))  # type: ignore[arg-type,return-value]
+    with pytest.raises(RuntimeError, match="not permitted"):
+        Recorder().capture(lambda: torch.ones(2)[torch.tensor([True, False])])  # type: ignore[arg-type,return-value]

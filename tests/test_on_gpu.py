@@ -1,0 +1,179 @@
+"""On a GPU: every row of the tables near the CPU's, networks independent, steps replayed from a recording, devices that
+share. The proofs without one are test_graph.py, test_fake_cuda.py and test_placement.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import cuda, memory, placement, rng
+from gpubp.engines import ENGINES, eager, graph
+from gpubp.state import Status, TrainState
+
+from . import tolerances
+from .helpers import LOGITS, population, same_bits, samples, start
+
+pytestmark = pytest.mark.gpu
+DEVICE = torch.device("cuda:0")
+COUNT, BATCH, STEPS = 5, 6, 5
+SPEC = gpubp.NetworkSpec((5, 33, 2), "tanh")
+
+
+def trained(
+    spec: gpubp.NetworkSpec, device: torch.device | str, data: gpubp.Dataset | None = None, **settings: Any
+) -> TrainState:
+    """Networks after STEPS steps of eager on a device, float64."""
+    where = torch.device(device)
+    given = gpubp.Dataset(*samples(spec, 23)) if data is None else data
+    there = given.to(where, torch.float64)
+    settings = {"batch_size": BATCH, "steps": STEPS, "lr": 0.01, **settings}
+    state = start(population(spec, COUNT).to(where), there, **settings)
+    eager.run(state, there, STEPS)
+    if where.type == "cuda":
+        assert graph.reason(there) is None, graph.reason(there)
+    return state
+
+
+def near(spec: gpubp.NetworkSpec, data: gpubp.Dataset | None = None, **settings: Any) -> None:
+    """The GPU's numbers are the CPU's, to rounding."""
+    found, expected = (trained(spec, device, data, **settings) for device in (DEVICE, "cpu"))
+    for (name, mine), (_, theirs) in zip(found.tensors(), expected.tensors()):
+        assert mine.device == DEVICE
+        assert torch.allclose(mine.cpu(), theirs, **tolerances.TRAINING, equal_nan=True), name
+
+
+@pytest.mark.parametrize("name", gpubp.ACTIVATIONS)
+def test_every_activation_is_the_cpus(name: str) -> None:
+    near(gpubp.NetworkSpec((5, 33, 7, 2), name, name, "mean_squared_error"))
+
+
+@pytest.mark.parametrize("name", gpubp.LOSSES)
+def test_every_loss_is_the_cpus(name: str) -> None:
+    near(gpubp.NetworkSpec((5, 8, 3), "tanh", "identity" if name in LOGITS else "sigmoid", name))
+
+
+@pytest.mark.parametrize("order", ["simultaneous", "layerwise"])
+@pytest.mark.parametrize("name", gpubp.OPTIMIZERS)
+def test_every_optimizer_is_the_cpus(name: str, order: str) -> None:
+    extra = {"eps": 1e-3} if "eps" in gpubp.OPTIMIZERS[name].defaults else {}
+    near(SPEC, optimizer=name, weight_decay=0.1, update_order=order, **extra)
+
+
+@pytest.mark.parametrize("name", gpubp.SCHEDULES)
+def test_every_schedule_is_the_cpus(name: str) -> None:
+    near(SPEC, schedule=name, warmup=[0, 2, 3, 1, 0])
+
+
+@pytest.mark.parametrize("bias", ["neuron", "layer", "none"])
+def test_every_bias_is_the_cpus(bias: str) -> None:
+    near(gpubp.NetworkSpec((5, 33, 2), "tanh", bias=bias))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"dropout": [0.1, 0.2, 0.3, 0.4, 0.5]}, {"l1": 1e-3, "l2": 0.1}, {"clip_value": 0.1, "clip_norm": 0.5},
+     {"shuffle": "shared"}, {"shuffle": "none"}, {"steps": [5, 1, 3, 3, 2]}],
+    ids=str,
+)  # fmt: skip
+def test_every_feature_is_the_cpus(settings: dict[str, Any]) -> None:
+    near(SPEC, **settings)
+
+
+@pytest.mark.parametrize("own", ["inputs", "rows", "weights"])
+def test_data_of_each_network_are_the_cpus(own: str) -> None:
+    inputs, target = samples(SPEC, COUNT, 23)
+    weight = torch.rand(COUNT, 23, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    data = {
+        "inputs": gpubp.Dataset(inputs, target),
+        "rows": gpubp.Dataset(inputs[0], target[0], rows=[range(3 + n) for n in range(COUNT)]),
+        "weights": gpubp.Dataset(inputs[0], target[0], sample_weight=weight),
+    }[own]
+    near(SPEC, data)
+
+
+def test_random_numbers_and_orders_are_the_cpus_to_the_bit() -> None:
+    ids, step = torch.arange(300), torch.arange(300) * 7
+    for device in (DEVICE, torch.device("cpu")):
+        words = rng.words(3, ids.to(device), 1000, 1, rng.DROPOUT, step.to(device)).cpu()
+        order = rng.samples(3, ids.to(device), step.to(device), 500, 97, True).cpu()
+        expected = (words, order) if device == DEVICE else expected
+        assert all(map(torch.equal, expected, (words, order)))
+
+
+@pytest.mark.parametrize("engine", [name for name in ("eager", "cuda") if name in ENGINES])
+def test_networks_are_independent(engine: str) -> None:
+    proofs = pytest.importorskip("benchmarks.proofs", reason="the benchmarks folder is not importable from here")
+    assert proofs.independence(engine, str(DEVICE)).differing == []
+
+
+def test_a_network_that_diverges_harms_nobody() -> None:
+    rates = [0.01, 1e200, 0.01, 0.01, 1e200]
+    found, sound = trained(SPEC, DEVICE, optimizer="sgd", lr=rates), trained(SPEC, DEVICE, optimizer="sgd")
+    assert (found.status == Status.diverged).tolist() == [False, True, False, False, True]
+    assert same_bits(found.population.params[[0, 2, 3]], sound.population.params[[0, 2, 3]])
+    assert found.population.params.isfinite().all()
+
+
+def test_a_step_is_recorded_once_for_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded, capture = [], cuda.capture
+    monkeypatch.setattr(cuda, "capture", lambda step: recorded.append(1) or capture(step))
+    data = gpubp.Dataset(*samples(SPEC, 23)).to(DEVICE, torch.float64)
+    state = start(population(SPEC, COUNT).to(DEVICE), data, batch_size=BATCH, steps=30)
+    for steps in (1, 9, 20):
+        eager.run(state, data, steps)
+    assert len(recorded) == 1
+    assert state.step.tolist() == [30] * COUNT
+
+
+def run(device: Any, **more: Any) -> gpubp.Result:
+    config = gpubp.TrainConfig(batch_size=8, steps=12, lr=0.05, evaluate_every=4)
+    data, held_out = (gpubp.Dataset(*samples(SPEC, 40, seed=seed)) for seed in (1, 9))
+    return gpubp.train(population(SPEC, 7), data, config, held_out, engine="eager", device=device, **more)
+
+
+def test_a_run_on_the_gpu_is_near_one_on_the_cpu_and_its_figures_are_at_home() -> None:
+    found, expected = run("cuda"), run("cpu")
+    assert found.population.device == torch.device("cpu")
+    assert found.notes == []
+    for name in ("loss", "metric", "validation_loss", "validation_metric"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), **tolerances.TRAINING)
+
+
+def test_a_population_on_the_gpu_trains_there_and_comes_back_there() -> None:
+    config = gpubp.TrainConfig(batch_size=8, steps=12)
+    result = gpubp.train(population(SPEC, 7).to("cuda"), gpubp.Dataset(*samples(SPEC, 40)), config, engine="eager")
+    assert result.population.device == DEVICE
+    assert result.population.predict(torch.zeros(3, 5)).device == DEVICE
+
+
+def test_every_number_of_gpus_gives_the_same_bits() -> None:
+    everyone, one = placement.devices("cuda:all"), run(["cuda:0"])
+    for device in (["cuda:0", "cuda:0"], everyone):  # the same one twice: two threads, two streams
+        assert same_bits(run(device).population.params, one.population.params)
+
+
+def test_a_run_stopped_on_the_gpu_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    run("cuda", run_dir=tmp_path / "run")
+    data, held_out = (gpubp.Dataset(*samples(SPEC, 40, seed=seed)) for seed in (1, 9))
+    resumed = gpubp.resume(tmp_path / "run", data, held_out, steps=20, device="cuda")
+    config = gpubp.TrainConfig(batch_size=8, steps=20, lr=0.05, evaluate_every=4)
+    whole = gpubp.train(population(SPEC, 7), data, config, held_out, engine="eager", device="cuda")
+    assert same_bits(resumed.population.params, whole.population.params)
+
+
+def test_memory_that_runs_out_for_real_halves_the_group() -> None:
+    spec, config = gpubp.NetworkSpec((64, 256, 10), "relu"), gpubp.TrainConfig(batch_size=8, steps=4)
+    networks = gpubp.Population.create(spec, 4000)
+    data = gpubp.Dataset(*samples(spec, 40, dtype=torch.float32))
+    expected = gpubp.train(networks, data, config, engine="eager", device="cuda")
+    cuda.release(DEVICE)
+    left = memory.needed(spec, config, 1500, 4, gpu=True)
+    taken = torch.empty(cuda.free(DEVICE) - left, dtype=torch.uint8, device=DEVICE)
+    result = gpubp.train(networks, data, config, engine="eager", device="cuda")
+    del taken
+    assert any("groups" in note for note in result.notes)
+    assert same_bits(result.population.params, expected.population.params)

@@ -1,0 +1,303 @@
+"""Where a population trains: shares and groups change no bit, memory that runs out is borne, devices are named."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import cuda, memory, placement
+from gpubp.cli import main
+from gpubp.engines import ENGINES, Engine, eager
+from gpubp.errors import ConfigError, DeviceError, OutOfMemoryError
+from gpubp.population import usable
+from gpubp.state import TrainState
+
+from .helpers import population, same_bits, samples
+from .recorder import recorded
+
+SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
+COUNT, STEPS = 7, 12
+CPU = torch.device("cpu")
+TRAIN = sys.modules["gpubp.train"]  # gpubp.train is the function
+
+
+def data(size: int = 40, seed: int = 1, **more: Any) -> gpubp.Dataset:
+    return gpubp.Dataset(*samples(SPEC, size, seed=seed), **more)
+
+
+def config(**settings: Any) -> gpubp.TrainConfig:
+    given = {"batch_size": 8, "steps": STEPS, "lr": 0.05, "evaluate_every": 4, "dropout": 0.1}
+    plateau = {"schedule": "plateau", "plateau_patience": 0, "plateau_threshold": 0.5}
+    return gpubp.TrainConfig(**{**given, **({} if "schedule" in settings else plateau), **settings})
+
+
+def train(device: Any = None, engine: str = "eager", **more: Any) -> gpubp.Result:
+    """A run; on a list of devices the networks are shared, also over a list of one."""
+    networks, training = population(SPEC, COUNT), more.pop("data", data())
+    with pytest.MonkeyPatch.context() as patch:
+        if isinstance(device, list):
+            patch.setattr(TRAIN, "placed", placement.Shards)
+        return gpubp.train(
+            networks, training, more.pop("config", config()), data(30, 9), engine=engine, device=device, **more
+        )
+
+
+def same(one: gpubp.Result, other: gpubp.Result) -> bool:
+    tensors = zip(one.state.tensors(), other.state.tensors())
+    clocks = {"seconds": 0, "network_steps_per_second": 0}
+    histories = [[{**record, **clocks} for record in each.history] for each in (one, other)]
+    return (
+        all(name == again and same_bits(mine, theirs) for (name, mine), (again, theirs) in tensors)
+        and same_bits(one.loss, other.loss)
+        and same_bits(one.validation_loss, other.validation_loss)  # type: ignore[arg-type]
+        and histories[0] == histories[1]
+        and one.table.equals(other.table)
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("shares", [1, 2, 3, 7, 9])
+def test_networks_shared_over_any_number_of_devices_have_the_same_bits(shares: int, optimizer: str) -> None:
+    chosen = config(optimizer=optimizer)
+    assert same(train(["cpu"] * shares, config=chosen), train(config=chosen))
+
+
+def test_every_share_trains_on_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+
+    def run(state: TrainState, *rest: Any) -> None:
+        seen.add((threading.current_thread().name, *state.population.ids.tolist()))
+        eager.run(state, *rest)
+
+    monkeypatch.setitem(ENGINES, "eager", Engine(run, ENGINES["eager"].outs))
+    train(["cpu"] * 3)
+    assert {networks for _, *networks in map(list, seen) for networks in [tuple(networks)]} == {
+        (0, 1, 2),
+        (3, 4, 5),
+        (6,),
+    }
+    assert all(name.startswith("gpubp") for name, *_ in seen)
+
+
+def test_data_and_settings_of_each_network_go_with_it() -> None:
+    own = data(rows=[range(n, 20 + n) for n in range(COUNT)])
+    chosen = config(lr=[0.01 * (n + 1) for n in range(COUNT)], steps=[STEPS - n for n in range(COUNT)])
+    assert same(train(["cpu"] * 3, data=own, config=chosen), train(data=own, config=chosen))
+
+
+def test_shares_of_recorded_groups_have_the_same_bits() -> None:
+    expected = train()
+    with recorded(3) as gpu:
+        found = train(["cpu"])
+    assert same(found, expected)
+    assert sum(gpu.replays) == STEPS * 3, "7 networks are 3 groups of 3"
+
+
+def test_a_run_on_many_devices_is_resumed_on_one_and_the_other_way_round(tmp_path: Path) -> None:
+    expected = train(config=config(schedule="constant", steps=20))
+    for number, (first, then) in enumerate(((["cpu"] * 3, "cpu"), ("cpu", ["cpu"] * 2))):
+        folder = tmp_path / str(number)
+        train(first, config=config(schedule="constant"), run_dir=folder)
+        resumed = gpubp.resume(folder, data(), data(30, 9), steps=20, device=then)
+        assert same_bits(resumed.population.params, expected.population.params)
+        assert same_bits(resumed.loss, expected.loss)
+
+
+def test_a_checkpoint_in_the_middle_holds_the_rows_of_all_devices(tmp_path: Path) -> None:
+    train(["cpu"] * 3, run_dir=tmp_path / "one", checkpoint_minutes=0.0)
+    train(run_dir=tmp_path / "two", checkpoint_minutes=0.0)
+    assert same_bits(gpubp.load(tmp_path / "one").params, gpubp.load(tmp_path / "two").params)
+
+
+def test_the_given_population_is_written_over_only_where_that_is_asked_for() -> None:
+    networks, before = population(SPEC, COUNT), population(SPEC, COUNT).params
+    result = gpubp.train(networks, data(), config(), device=["cpu", "cpu"])
+    assert same_bits(networks.params, before)
+    gpubp.train(networks, data(), config(), device=["cpu", "cpu"], inplace=True)
+    assert same_bits(networks.params, result.population.params)
+
+
+class Full:
+    """An engine on whose device `room` networks can train: more run out of memory in the middle of the share."""
+
+    def __init__(self, room: int, after: int = 0) -> None:
+        self.room, self.after, self.sizes = room, after, []  # type: ignore[var-annotated]
+
+    def run(self, state: TrainState, data: gpubp.Dataset, steps: int) -> None:
+        self.sizes.append(state.population.count)
+        if len(self.sizes) > self.after and state.population.count > self.room:
+            eager.run(state.rows(slice(0, self.room)), data, steps)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+        eager.run(state, data, steps)
+
+
+@pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize(("room", "groups"), [(6, [4]), (3, [4, 2]), (1, [4, 2, 1])])
+def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
+    room: int, groups: list[int], after: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected, released = train(), []
+    full = Full(room, after)
+    monkeypatch.setitem(ENGINES, "eager", Engine(full.run, ENGINES["eager"].outs))
+    monkeypatch.setattr(cuda, "release", released.append)
+    monkeypatch.setattr(TRAIN, "MOST", 3)  # several calls
+    result = train(["cpu"], reporters=[gpubp.reporters.console.ConsoleReporter()])
+    assert same(result, expected)
+    assert len(result.notes) == len(groups) == len(released)
+    for note, size in zip(result.notes, groups):
+        assert note == (
+            f"cpu: memory ran out there; its 7 networks train in {-(-7 // size)} groups of up to {size}, one after the "
+            "other; results do not depend on it"
+        )
+        assert note in capsys.readouterr().err or note != result.notes[0]
+    assert max(full.sizes[-3:]) <= room
+
+
+@pytest.mark.parametrize("every", [4, STEPS])
+def test_memory_that_runs_out_in_an_evaluation_halves_the_group_too(
+    every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the last one, after which no step is taken."""
+    chosen = config(evaluate_every=every)
+    expected, evaluate = train(config=chosen), placement.evaluate
+
+    def full(networks: gpubp.Population, *rest: Any) -> Any:
+        if networks.count > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return evaluate(networks, *rest)
+
+    monkeypatch.setattr(placement, "evaluate", full)
+    result = train(["cpu"], config=chosen)
+    assert same(result, expected)
+    assert len(result.notes) == 1
+
+
+def test_one_network_that_does_not_fit_ends_the_run_with_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "eager", Engine(Full(0).run, ENGINES["eager"].outs))
+    with pytest.raises(OutOfMemoryError, match=r"7 networks of 3-6-2 with adam need .* on cpu"):
+        train(["cpu", "cpu"])
+
+
+def test_a_share_that_cannot_fit_begins_in_groups_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = train()
+    monkeypatch.setattr(memory, "fit", lambda spec, config, itemsize, device: 2)
+    result = train(["cpu", "cpu"])
+    assert same(result, expected)
+    assert result.notes == [
+        "cpu: memory is short there; its 4 networks train in 2 groups of up to 2, one after the other; results do not "
+        "depend on it",
+        "cpu: memory is short there; its 3 networks train in 2 groups of up to 2, one after the other; results do not "
+        "depend on it",
+    ]
+    monkeypatch.setattr(memory, "fit", lambda spec, config, itemsize, device: 0)
+    with pytest.raises(OutOfMemoryError, match="networks at once"):
+        train(["cpu", "cpu"])
+
+
+def test_why_a_gpu_launches_operation_by_operation_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(step: Any) -> Any:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+    with recorded():
+        monkeypatch.setattr(cuda, "capture", refuses)
+        monkeypatch.setattr(TRAIN, "MOST", 3)
+        result = train(["cpu"])
+    assert same(result, train())
+    assert result.notes == [
+        "cpu: every operation is launched by itself, without a CUDA graph: CUDA error: operation not permitted when "
+        "stream is capturing"
+    ]
+
+
+def forgetful(shard: placement.Shard) -> None:
+    """The rows stay where they are."""
+
+
+def everything(shard: placement.Shard, *rest: Any) -> Any:
+    """Trains again what was trained when memory ran out."""
+    shard.there = None
+    return halve(shard)
+
+
+halve = placement.Shard._halve
+
+
+@pytest.mark.parametrize(("name", "fault"), [("gather", forgetful), ("_halve", everything)])
+def test_a_planted_fault_is_found_by_the_bits(name: str, fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = train()
+    monkeypatch.setattr(placement.Shard, name, fault)
+    monkeypatch.setitem(ENGINES, "eager", Engine(Full(4, after=2).run, ENGINES["eager"].outs))
+    monkeypatch.setattr(TRAIN, "MOST", 3)
+    assert not same(train(["cpu"] if name == "_halve" else ["cpu", "cpu"]), expected)
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that says it has two."""
+    for name, value in {"missing": None, "count": 2, "current": 1, "name": "NVIDIA H100"}.items():
+        monkeypatch.setattr(cuda, name, lambda *device, value=value: value)
+
+
+def test_devices_are_called_by_name(gpus: None) -> None:
+    for given, expected in {
+        "cpu": ["cpu"], "cuda": ["cuda:1"], "cuda:0": ["cuda:0"], "cuda:all": ["cuda:0", "cuda:1"],
+        ("cuda:1", "cuda:0"): ["cuda:1", "cuda:0"], CPU: ["cpu"], torch.device("cuda", 1): ["cuda:1"],
+    }.items():  # fmt: skip
+        assert list(map(str, placement.devices(given))) == expected
+    with pytest.raises(DeviceError, match=r"device 'cuda:2': this machine has 2 GPUs, from cuda:0 on"):
+        usable("cuda:2")
+    with pytest.raises(ConfigError, match="one or more of the same kind expected"):
+        placement.devices(["cpu", "cuda"])
+    with pytest.raises(ConfigError, match="one or more of the same kind expected"):
+        placement.devices([])
+
+
+def test_auto_takes_a_gpu_and_says_which(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert placement.automatic() == ("cuda:1", "device cuda:1: NVIDIA H100; --device cuda:all takes all 2")
+    monkeypatch.setattr(cuda, "count", lambda: 1)
+    monkeypatch.setattr(cuda, "current", lambda: 0)
+    assert placement.automatic() == ("cuda:0", "device cuda:0: NVIDIA H100")
+
+
+def test_auto_goes_on_on_the_cpu_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cuda, "missing", lambda: "torch finds no CUDA driver or no GPU here")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--data", "xor", "--networks", "2", "--steps", "2", "--run-dir", "made", "--json"]) == 0
+    told = capsys.readouterr()
+    assert told.err.splitlines()[0] == "device cpu: torch finds no CUDA driver or no GPU here"
+    assert json.loads(told.out.splitlines()[-1])["device"] == "cpu"
+    assert "device: cpu" in Path("made/config.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", "cuda:all"])
+def test_cuda_by_name_where_there_is_none_ends_at_once_with_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cuda, "missing", lambda: "torch finds no CUDA driver or no GPU here")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--data", "xor", "--device", name, "--run-dir", "made"]) == 1
+    told = capsys.readouterr()
+    shown = "cuda" if name == "cuda:all" else name
+    assert told.err == f"error: device '{shown}': torch finds no CUDA driver or no GPU here; use --device cpu\n"
+    assert told.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_call_of_torch_cuda_is_in_one_module() -> None:
+    root = Path(gpubp.__file__).parent
+    found = [
+        str(path.relative_to(root))
+        for path in [*root.rglob("*.py"), *(root.parent / "benchmarks").glob("*.py")]
+        if re.search(r"torch\.cuda\.|from torch import cuda|torch\.backends\.cuda", path.read_text())
+    ]
+    assert set(found) <= {"cuda.py", "engines/device.py", "engines/cuda.py"}
