@@ -177,7 +177,9 @@ def _train(
     folder = Path(given)
     settings["device"] = str(population.device)
     resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir")}
-    resolved["engine"] = choose(settings["engine"], population.spec, config, population.device).name
+    resolved["engine"] = choose(
+        settings["engine"], population.spec, config, population.device, population.params.dtype
+    ).name
     if settings["data"] not in sources.SOURCES:
         resolved["data"] = str(Path(settings["data"]).absolute())  # a run may be resumed from another folder
     return train_population(

@@ -106,7 +106,7 @@ def train(
     data, held_out = _ready(population, data), None
     if validation is not None:
         held_out = _ready(population, validation)
-    choice = choose(engine, spec, config, params.device)
+    choice = choose(engine, spec, config, params.device, params.dtype)
     folder = None if run_dir is None else _new(Path(run_dir))
     memory.check(spec, config, population.count, params.element_size(), params.device)
     with memory.explained(spec, config, population.count, params.element_size(), params.device):
@@ -145,7 +145,9 @@ def resume(
     state, notes = saved.state, saved.notes
     data = _ready(state.population, data)
     held_out = None if validation is None else _ready(state.population, validation)
-    choice = choose(notes["engine"], state.population.spec, state.config, where)._replace(reason=notes["engine_reason"])
+    own = state.population
+    choice = choose(notes["engine"], own.spec, state.config, where, own.params.dtype)
+    choice = choice._replace(reason=notes["engine_reason"])
     loop = Loop(state, data, held_out, choice, tuple(reporters), folder, checkpoint_minutes)
     for name, fingerprint in loop.fingerprints.items():
         if notes[name] != fingerprint:
@@ -286,8 +288,8 @@ class Loop:
         state = self.state
         before, begun = int(state.step.sum()), time.monotonic()
         self.choice.run(state, self.data, min(self.call, left))
+        done = int(state.step.sum())  # a GPU is waited for here
         seconds = max(time.monotonic() - begun, 1e-6)
-        done = int(state.step.sum())
         self.rate = (done - before) / seconds
         self.call = max(1, min(MOST, 4 * self.call, round(self.call * CALL / seconds)))
         for reporter in self.reporters:
