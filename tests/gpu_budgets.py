@@ -23,14 +23,16 @@ from gpubp.engines.chip import Limits
 from gpubp.engines.program import Layout, Program, Samples
 
 TABLE = Path(__file__).parent / "gpu_budgets.json"
-H100 = Limits(90, 227 << 10, 228 << 10)
-OWN = Samples(own=True, rows=False, inputs=False, weight=0, shuffle="network")
-WORKLOADS: dict[str, tuple[tuple[int, ...], str, str, str, str, int]] = {
-    # widths, hidden, output, loss, optimizer, batch
-    "2-2-2, batch 1, sgd": ((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", "sgd", 1),
-    "8-16-1, batch 32, adam": ((8, 16, 1), "tanh", "identity", "mean_squared_error", "adam", 32),
-    "64-32-10, batch 64, adam": ((64, 32, 10), "relu", "identity", "cross_entropy", "adam", 64),
-    "16-64-64-4, batch 128, sgd": ((16, 64, 64, 4), "relu", "identity", "mean_squared_error", "sgd", 128),
+H100 = Limits(90, 227 << 10)
+WORKLOADS: dict[str, tuple[tuple[int, ...], str, str, str, str, int, str]] = {
+    # widths, hidden, output, loss, optimizer, batch, shuffle
+    "2-2-2, batch 1, sgd, in order": ((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", "sgd", 1, "none"),
+    "2-2-2, batch 1, sgd": ((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", "sgd", 1, "network"),
+    "2-2-2, batch 1, adam": ((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", "adam", 1, "network"),
+    "8-16-1, batch 32, adam": ((8, 16, 1), "tanh", "identity", "mean_squared_error", "adam", 32, "network"),
+    "64-32-10, batch 64, adam": ((64, 32, 10), "relu", "identity", "cross_entropy", "adam", 64, "network"),
+    "16-64-64-4, batch 128, sgd": ((16, 64, 64, 4), "relu", "identity", "mean_squared_error", "sgd", 128, "network"),
+    "16-64-64-4, batch 128, adam": ((16, 64, 64, 4), "relu", "identity", "mean_squared_error", "adam", 128, "network"),
 }
 COUNTED = ("FFMA", "FADD", "FMUL", "MUFU", "LDS", "STS", "LDG", "BAR")
 
@@ -101,10 +103,11 @@ def step(found: list[Instruction]) -> list[Instruction]:
 
 def program(name: str) -> Program:
     """A workload's, not yet laid out."""
-    widths, hidden, output, loss, optimizer, batch = WORKLOADS[name]
+    widths, hidden, output, loss, optimizer, batch, shuffle = WORKLOADS[name]
     spec = gpubp.NetworkSpec(widths, hidden, output, loss)
     config = gpubp.TrainConfig(optimizer, lr=0.1, batch_size=batch, steps=10)
-    return Program(spec, config, list(config.switched_on(loss)), torch.float32, OWN, Layout())
+    samples = Samples(own=True, rows=False, inputs=False, weight=0, shuffle=shuffle)
+    return Program(spec, config, list(config.switched_on(loss)), torch.float32, samples, Layout())
 
 
 def figures(name: str, limits: Limits = H100) -> dict[str, Any]:

@@ -21,6 +21,7 @@ alignas(1024) double shared[ROOM / sizeof(double)];
 
 #define __global__ __attribute__((visibility("default")))
 #define __shared__
+#define __grid_constant__
 #define __launch_bounds__(threads)
 
 enum Wrong { NOTHING, BARRIER_MISSED, BEYOND_SHARED };

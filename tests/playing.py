@@ -4,6 +4,7 @@ calls replaced by one that records every launch and plays it."""
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from gpubp.engines.device import Function
 from gpubp.engines.program import Layout
 
 HEADER = Path(__file__).parent / "play.h"
-H100 = Limits(90, 227 << 10, 228 << 10)
+H100 = Limits(90, 227 << 10)
 WRONG = ("", "a barrier that not all threads came to", "a write beyond the shared memory that was asked for")
 
 
@@ -70,6 +71,22 @@ class Player:
         wrong = WRONG[played(job, end, launch.blocks, launch.threads, launch.shared)]
         if wrong:
             raise WrongError(wrong)
+
+
+def flat(text: str) -> str:
+    """A kernel's text with the sources of kernel/ in it."""
+    seen = set()
+
+    def source(match: re.Match[str]) -> str:
+        if match[1] in seen:
+            return ""
+        seen.add(match[1])
+        return whole((build.SOURCES / match[1]).read_text(encoding="utf-8").replace("#pragma once", ""))
+
+    def whole(text: str) -> str:
+        return re.sub(r'#include "(\w+\.h)"', source, text)
+
+    return whole(text)
 
 
 @contextmanager

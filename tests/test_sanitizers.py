@@ -24,7 +24,7 @@ from gpubp.engines import build, cuda
 from gpubp.engines.program import Layout, Program, Samples
 from gpubp.errors import EngineError
 
-from .playing import HEADER
+from .playing import HEADER, flat
 
 DRIVER = Path(__file__).parent / "sanitize.cpp"
 MEMORY, RACES = "address,undefined", "thread"
@@ -260,8 +260,10 @@ def test_a_gpus_kernel_touches_its_own_memory_alone(case: Case, tmp_path: Path) 
 
 
 def test_a_barrier_that_a_block_misses_is_caught(tmp_path: Path) -> None:
-    case = next(iter(BLOCKS.values()))
-    done = played(made(case.text(), tmp_path, RACES, "-DRACES", "-DBARRIER="), case.count, 1)
+    case, end = next(iter(BLOCKS.values())), "* NL, sum[m][n]);\n  }\n"
+    text = flat(case.text())
+    assert f"{end}  BARRIER" in text
+    done = played(made(text.replace(f"{end}  BARRIER", end), tmp_path, RACES, "-DRACES"), case.count, 1)
     assert "data race" in done.stderr
 
 

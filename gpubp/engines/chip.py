@@ -19,19 +19,15 @@ REGISTERS = 200  # of 4 bytes, that a thread may need by count; of its 255 other
 THREAD = Layout(1, threads=128)
 BLOCK = Layout(1, team=True, accumulators=32, cols=8)
 LEAST_PIECE = 16  # samples that go through together at least
-PER_THREAD = 32  # numbers of the largest product that a thread has: a tile of 8 x 4 loads 12 numbers for 32 products,
-SMALLER = 16  # and of a multiprocessor that holds few warps: 4 x 4, 8 numbers for 16
-FEW = 16  # warps
-WARP, MOST_THREADS = 32, 512
-RESERVED = 1024  # bytes of shared memory that every block takes besides its own
+PER_THREAD = 16  # numbers of the largest product that a thread has at least: a tile of 4 x 4 loads 8 for 16 products
+WARP, MOST_THREADS = 32, 256
 
 
 class Limits(NamedTuple):
-    """Of a device: its architecture (90 for sm_90), bytes of shared memory of a block and of a multiprocessor."""
+    """Of a device: its architecture (90 for sm_90), and the bytes of shared memory that a block may have."""
 
     arch: int
     block: int
-    multiprocessor: int
 
 
 def line(width: int, team: bool) -> int:
@@ -98,7 +94,7 @@ def in_shared_memory(program: Program, limits: Limits) -> Program | None:
     for layout in _blocks(program):
         own = program.laid_out(replace(layout, threads=WARP))
         if shared(own) <= limits.block:
-            return own.laid_out(replace(layout, threads=threads(own, limits)))
+            return own.laid_out(replace(layout, threads=threads(own)))
     return None
 
 
@@ -112,17 +108,12 @@ def _blocks(program: Program) -> Iterator[Layout]:
             yield replace(BLOCK, chunk=piece, near=near)
 
 
-def threads(program: Program, limits: Limits) -> int:
-    """Of a block: one warp, doubled while each of its threads has many numbers of the largest product; while the
-    multiprocessor would hold few warps, fewer numbers are enough."""
-    widths, chunk = program.spec.widths, program.layout.chunk
-    largest = max(max(i, chunk) * o for i, o in itertools.pairwise(widths))
-    blocks = max(1, limits.multiprocessor // (shared(program) + RESERVED))
+def threads(program: Program) -> int:
+    """Of a block: one warp, doubled while each of its threads has many numbers of the largest product."""
+    chunk = program.layout.chunk
+    largest = max(max(i, chunk) * o for i, o in itertools.pairwise(program.spec.widths))
     count = WARP
-    while count < MOST_THREADS:
-        few = blocks * count // WARP < FEW
-        if largest // (2 * count) < (SMALLER if few else PER_THREAD):
-            break
+    while count < MOST_THREADS and largest >= 2 * count * PER_THREAD:
         count *= 2
     return count
 

@@ -132,9 +132,6 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
             'engine "eager" trains them'
         )
     kernel = _made(own, limits)
-    while kernel.use.local and own.layout.threads > chip.WARP:  # fewer threads have more registers each
-        own = own.laid_out(replace(own.layout, threads=own.layout.threads // 2))
-        kernel = _made(own, limits)
     layout = own.layout
     pieces = f", {layout.chunk} of {batch} samples at once" if layout.chunk < batch else ""
     slots = "" if layout.near else ", slots in global memory"

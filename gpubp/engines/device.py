@@ -13,7 +13,6 @@ from torch import Tensor
 from ..errors import EngineError, OutOfMemoryError
 from .chip import Limits
 
-PREFIX = "CU_DEVICE_ATTRIBUTE_"
 OLDEST = 80  # sm_80; what came before has neither so much shared memory nor a compiler that is still kept
 
 
@@ -39,12 +38,8 @@ def limits(device: torch.device) -> Limits:
     driver = _driver()
     torch.cuda.init()
     number = _done(driver.cuDeviceGet(torch.cuda.current_device() if device.index is None else device.index))
-
-    def attribute(name: str) -> int:
-        return int(_done(driver.cuDeviceGetAttribute(getattr(driver.CUdevice_attribute, PREFIX + name), number)))
-
-    block = attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
-    return Limits(10 * major + minor, block, attribute("MAX_SHARED_MEMORY_PER_MULTIPROCESSOR"))
+    most = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+    return Limits(10 * major + minor, int(_done(driver.cuDeviceGetAttribute(most, number))))
 
 
 def here(tensor: Tensor) -> bool:

@@ -19,14 +19,13 @@ constexpr int64_t size_of_memory() {
 
 // The steps of network n. If a number was not finite after one of them, the network is what it was before; then look
 // after which step that was, train up to the one before, and note it (what diverge() in engines/cpu.py does).
-FN void advance(const Memory &m, Group *g, Job &job, const End &end, int64_t n) {
+FN void advance(const Memory &m, Group *g, const Job &job, const End &end, int64_t n) {
   enum { ALL, LOOK, SOUND };
   int64_t row[] = {n}, left[] = {left_of(job, n)};
   if (!left[0]) return;
   for (int pass = ALL; pass <= SOUND; pass++) {
-    job.check = pass == LOOK;
     EACH(item, 1) { job.taken[n] = 0; }
-    if (left[0]) train({m, g, &job, nullptr, nullptr}, {row, false}, left, nullptr);
+    if (left[0]) train({m, g, &job, nullptr, nullptr, pass == LOOK}, {row, false}, left, nullptr);
     BARRIER
     const int64_t fault = -job.taken[n];
     if (pass == ALL && !fault) return;
@@ -44,7 +43,8 @@ FN void advance(const Memory &m, Group *g, Job &job, const End &end, int64_t n) 
 constexpr int64_t NUMBERS = size_of_memory();
 static_assert(SHARED == sizeof(Group) + NUMBERS * sizeof(real), "engines/chip.py counts otherwise");
 
-extern "C" __global__ void __launch_bounds__(THREADS) run(const Job given, const End end) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    run(const __grid_constant__ Job job, const __grid_constant__ End end) {
   extern __shared__ double shared[];  // begins where it suits any number
   Memory m;
   s *numbers = (s *)((char *)shared + sizeof(Group));
@@ -54,7 +54,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) run(const Job given, const
   EACH(at, SLOTS * P) { m.slots[at] = 0; }
 #endif
   EACH(at, (int)NUMBERS) { numbers[at] = 0; }  // so that padding holds numbers
-  Job job = given;
   for (int64_t n = blockIdx.x; n < job.count; n += gridDim.x) {
     BARRIER
     advance(m, (Group *)shared, job, end, n);
@@ -77,7 +76,8 @@ FN void move_rows(real *near, real *rows, int64_t first, int64_t count) {
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) run(const Job given, const End end) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    run(const __grid_constant__ Job given, const __grid_constant__ End end) {
   extern __shared__ double shared[];
   const int64_t first = (int64_t)blockIdx.x * THREADS, n = first + threadIdx.x;
   Job job = given;

@@ -313,9 +313,7 @@ inline __attribute__((always_inline)) void store<v>(real *p, v x) {
 #if THREADS
 #if TEAM
 #define EACH(t, n) for (int t = threadIdx.x; t < (n); t += THREADS)
-#ifndef BARRIER
 #define BARRIER __syncthreads();
-#endif
 #else
 #define EACH(t, n) UNROLL for (int t = 0; t < (n); ++t)
 #define BARRIER

@@ -185,6 +185,12 @@ typedef struct {
   const Job *job;
   const int32_t *index;  // (BATCH, INDEXED)
   int64_t *faults;       // networks with a number that was not finite
+#if THREADS
+  bool check;            // instead of Job's, which a GPU's threads share
+#define CHECK(k, job) (k).check
+#else
+#define CHECK(k, job) (job).check
+#endif
 } Work;
 
 // ---- samples: where the inputs, targets and weight of slot b of this step stand ----

@@ -484,7 +484,7 @@ FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
   };
   for (int waiting = NETWORKS; left[0] > done;) {
     while (left[waiting - 1] <= done) waiting--;
-    int64_t next = job.check || !ABSORBING ? done + 1 : left[waiting - 1];
+    int64_t next = CHECK(k, job) || !ABSORBING ? done + 1 : left[waiting - 1];
     for (; done < next; done++) {
       k.index = OWN ? &g.index[0][0] : table + done * BATCH;
       draw(k, clock);
@@ -500,7 +500,7 @@ FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
     one sound = fault;
     for (int slot = 0; slot <= SLOTS; slot++)
       sound = sound + sum_of(k, true, [&](int at) { return read(NUMBER(k.m, slot, at)) * real(0); });
-    bool keep[NETWORKS], any_kept = false, well = left[0] == done && left[NETWORKS - 1] == done && !job.check;
+    bool keep[NETWORKS], any_kept = false, well = left[0] == done && left[NETWORKS - 1] == done && !CHECK(k, job);
     for (int n = 0; n < NETWORKS; n++) well &= (((real *)&sound)[n] == 0) & (faulty[n] < 0);
     if (well) {  // all, and all are through
       EACH(n, NETWORKS) { hand_over(n); }
@@ -510,10 +510,10 @@ FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
     for (int n = 0; n < NETWORKS; n++) {
       bool finite = ((real *)&sound)[n] == 0, through = left[n] == done;
       if (!finite && faulty[n] < 0) faulty[n] = done;
-      keep[n] = through && faulty[n] < 0 && !job.check;
+      keep[n] = through && faulty[n] < 0 && !CHECK(k, job);
       any_kept = any_kept || keep[n];
       EACH(item, through) {
-        if (job.check) job.taken[who[n]] = done;
+        if (CHECK(k, job)) job.taken[who[n]] = done;
         if (faulty[n] >= 0) {
           job.taken[who[n]] = -faulty[n];
           count_one(k.faults);
