@@ -232,7 +232,7 @@ def test_on_a_gpu_auto_is_cuda_and_says_how(driver: Driver) -> None:
     choice = choose("auto", SPEC, config, gpu)
     assert (choice.name, choice.run) == ("cuda", cuda.run)
     assert choice.reason == (
-        "cuda: a thread is a network: the kernel for 3-5-4 takes 64 registers of sm_90 and no local memory"
+        "cuda: a thread is a network: the kernel for 3-5-4 takes 64 registers of sm_90 and 0 bytes of local memory"
     )
     reason = choose("auto", SPEC, gpubp.TrainConfig(batch_size=64, steps=1), gpu).reason
     assert reason.startswith("cuda: a block of 32 threads is a network: 3-5-4 takes ")

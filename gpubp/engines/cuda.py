@@ -114,15 +114,14 @@ def _made(program: Program, limits: chip.Limits) -> Kernel:
 
 
 def _best(program: Program, limits: chip.Limits) -> Kernel:
-    """A thread is a network where the compiler finds a register for each of its numbers; else a block."""
+    """A thread is a network where the compiler finds registers for its numbers; else a block."""
     widths, batch, spilled = "-".join(map(str, program.spec.widths)), program.config.batch_size, ""
     own = chip.in_registers(program, limits)
     if own:
         kernel = _made(own, limits)
-        used = f"{kernel.use.registers} registers of sm_{limits.arch}"
-        if not kernel.use.local:
-            why = f"cuda: a thread is a network: the kernel for {widths} takes {used} and no local memory"
-            return replace(kernel, reason=why)
+        if kernel.use.local <= chip.SPILLED:
+            used = f"{kernel.use.registers} registers of sm_{limits.arch} and {kernel.use.local} bytes of local memory"
+            return replace(kernel, reason=f"cuda: a thread is a network: the kernel for {widths} takes {used}")
         spilled = f", for a thread would keep {kernel.use.local} bytes in local memory"
     own = chip.in_shared_memory(program, limits)
     if own is None:
