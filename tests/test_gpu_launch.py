@@ -270,3 +270,12 @@ def test_without_a_gpu_the_engine_says_what_is_missing() -> None:
         choose("cuda", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
     with pytest.raises(EngineError, match="trains on a GPU, the networks are on cpu"):
         choose("cuda", SPEC, gpubp.TrainConfig(steps=1), torch.device("cpu"))
+
+
+def test_the_bindings_have_what_is_called() -> None:
+    driver = pytest.importorskip("cuda.bindings.driver", reason='needs pip install "gpubp[gpu]"')
+    for name in (each for each in vars(Driver) if each.startswith("cu")):
+        assert callable(getattr(driver, name)), name
+    for name in ("CUresult", "CUfunction_attribute", "CUdevice_attribute"):
+        for value in vars(getattr(Driver, name)):
+            assert hasattr(getattr(driver, name), value), value

@@ -355,6 +355,8 @@ FN void count_one([[maybe_unused]] int64_t *count) {
 }
 
 // ---- tiles of a product: what one costs, and which rows or columns it has ----
+//
+// Macros, so that what a CPU's compiler sees is plain arithmetic: with functions in their place it inlined otherwise.
 
 constexpr int cdiv(int a, int b) { return (a + b - 1) / b; }
 constexpr int least(int a, int b) { return a < b ? a : b; }

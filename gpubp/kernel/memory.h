@@ -89,7 +89,7 @@ struct Memory {
   s *class_weight;                  // (OUTPUTS)
 };
 
-// Place them, one after the other -> how many elements; from Nowhere on, to count alone.
+// Place them, one after the other -> how many elements; on a GPU from Nowhere on, to count them for the compiler.
 #if THREADS
 struct Nowhere {
   constexpr s *operator+(int64_t) const { return nullptr; }
