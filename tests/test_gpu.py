@@ -106,6 +106,18 @@ def test_a_network_that_diverges_is_left_as_by_the_cpu(layout: Layout, optimizer
     assert torch.equal(got.status, expected.status)
 
 
+def test_tiny_networks_are_threads_by_the_rules() -> None:
+    many = list(range(300))  # two blocks of 128 and a part of one
+    own = small(batch_size=1)._replace(spec=gpubp.NetworkSpec((2, 2, 2), "tanh"))
+    networks, data = own.population(many), own.data()
+    expected = train(networks, data, engine=cpu, **own.settings)
+    with playing(Player()) as player:
+        got = train(networks, data, engine=cuda, **own.settings)
+    launch = player.launches[-1]
+    assert (launch.blocks, launch.threads, "#define TEAM 0" in launch.text) == (3, 128, True)
+    assert not differences(got, many, expected, many)
+
+
 def test_rows_that_do_not_lie_side_by_side_are_put_back() -> None:
     own = small()
     expected = train(own.population(), own.data(), engine=cpu, **own.settings)

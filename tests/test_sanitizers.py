@@ -279,7 +279,7 @@ def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
 def test_an_overrun_and_a_sum_that_overflows_are_caught(tmp_path: Path) -> None:
     text = CASES["a thread a network, double, layer by layer"].text()
     for name, old, new, words in (
-        ("array", "job.status = array<int8_t>(N, [", "job.status = array<int8_t>(N - 1, [", "overflow"),
+        ("array", "status = array<int8_t>(N, [", "status = array<int8_t>(N - 1, [", "overflow"),
         ("seed", "job.seed = 5", "job.seed = 5 + N * INT64_MAX", "signed integer overflow"),
     ):
         driver = DRIVER.read_text(encoding="utf-8")
