@@ -186,7 +186,8 @@ def _train(
     given = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(given)
     resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir")}
-    resolved["engine"] = choose(settings["engine"], population.spec, config, devices(settings["device"])[0]).name
+    where = devices(settings["device"])[0]
+    resolved["engine"] = choose(settings["engine"], population.spec, config, where, population.params.dtype).name
     if settings["data"] not in sources.SOURCES:
         resolved["data"] = str(Path(settings["data"]).absolute())  # a run may be resumed from another folder
     return train_population(

@@ -115,7 +115,7 @@ def train(
     data, held_out = _ready(population, data), None
     if validation is not None:
         held_out = _ready(population, validation)
-    choice = choose(engine, spec, config, where[0])
+    choice = choose(engine, spec, config, where[0], params.dtype)
     folder = None if run_dir is None else _new(Path(run_dir))
     memory.check(spec, config, population.count, params.element_size(), HOME)
     with memory.explained(spec, config, population.count, params.element_size(), where[0]):
@@ -155,7 +155,8 @@ def resume(
     state, notes = saved.state, saved.notes
     data = _ready(state.population, data)
     held_out = None if validation is None else _ready(state.population, validation)
-    choice = choose(notes["engine"], state.population.spec, state.config, where[0])
+    own = state.population
+    choice = choose(notes["engine"], own.spec, state.config, where[0], own.params.dtype)
     choice = choice._replace(reason=notes["engine_reason"])
     loop = Loop(state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes)
     for name, fingerprint in loop.fingerprints.items():
@@ -301,8 +302,8 @@ class Loop:
         state = self.state
         before, begun = int(state.step.sum()), time.monotonic()
         notes = self.place.run(min(self.call, left))
+        done = int(state.step.sum())  # a GPU is waited for here
         seconds = max(time.monotonic() - begun, 1e-6)
-        done = int(state.step.sum())
         self.rate = (done - before) / seconds
         self.call = max(1, min(MOST, 4 * self.call, round(self.call * CALL / seconds)))
         self.notes += notes

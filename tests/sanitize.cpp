@@ -37,6 +37,16 @@ static bool print(const char *name, const T *numbers, int64_t size) {
   return finite;
 }
 
+#if THREADS  // a GPU's kernel, played; it notes by itself who diverged
+enum { DONE };
+static End end;
+static int run(const Job *job) {
+  kernel_job = job, kernel_end = &end;
+  const int64_t blocks = TEAM ? job->count : (job->count + THREADS - 1) / THREADS;
+  return play_grid(blocks, THREADS, SHARED, [] { run(*kernel_job, *kernel_end); });
+}
+#endif
+
 int main(int, char **arguments) {
   const int64_t N = atol(arguments[1]), M = 11, longest = 7, stopped = 2, broken = 1;
   constexpr int ROW = row_of(L), I = WIDTH[0], O = OUTPUTS;
@@ -57,7 +67,8 @@ int main(int, char **arguments) {
   int64_t *limit = array<int64_t>(N, [&](int64_t n) { return job.step[n] + (n == N - 1 ? 2 : 5); });
   job.limit = limit;
   job.end = array<int64_t>(N, [](int64_t) { return 20; });
-  job.status = array<int8_t>(N, [](int64_t n) { return n == stopped; });
+  int8_t *status = array<int8_t>(N, [](int64_t n) { return n == stopped; });
+  job.status = status;
   job.loss = array<real>(N, zero);
   job.total = array<real>(N, zero);
   const int64_t each = OWN_INPUTS ? N * M : M;
@@ -92,14 +103,20 @@ int main(int, char **arguments) {
   }
   for (int64_t n = 0; n < N; n++) limit[n] = OWN || n < N - 1 ? job.step[n] + 2 : job.step[n];
   job.params[broken * ROW] = NAN;
+#if THREADS
+  end = {status, array<int64_t>(N, zero), nullptr};
+  CHECK(run(&job) == DONE);
+  for (int64_t n = 0; n < N; n++) CHECK((status[n] == DIVERGED) == (n == broken));
+  CHECK(end.diverged[broken] == job.step[broken]);
+#else
   for (job.check = 1; job.check >= 0; job.check--) {
     int64_t before = job.step[broken];
-    for (int64_t n = 0; n < N; n++) job.taken[n] = 0;
     for (int64_t n = 0; n < N; n++) job.taken[n] = 0;
     CHECK(run(&job) == FAULTS);
     CHECK(job.taken[broken] < 0 && (!job.check || job.taken[broken] == -1) && job.step[broken] == before);
     for (int64_t n = 0; n < N; n++) CHECK(n == broken || job.taken[n] >= 0);
   }
+#endif
   job.params[broken * ROW] = 0;
   CHECK(show());
 #endif

@@ -20,9 +20,11 @@ import pytest
 import torch
 
 import gpubp
-from gpubp.engines import build
+from gpubp.engines import build, cuda
 from gpubp.engines.program import Layout, Program, Samples
 from gpubp.errors import EngineError
+
+from .playing import HEADER, flat
 
 DRIVER = Path(__file__).parent / "sanitize.cpp"
 MEMORY, RACES = "address,undefined", "thread"
@@ -60,7 +62,9 @@ class Case(NamedTuple):
         names = [*values, *(["class_weight"] if config.class_weight is not None else [])]
         program = Program(spec, config, names, self.dtype, self.samples, self.layout, self.predict)
         numbers = ", ".join(repr(float(values[name])) for name in program.hyper)
-        return f'{program.text}#include "cpu.h"\nconstexpr double SETTINGS[] = {{{numbers}}};\n#include "{DRIVER}"\n'
+        gpu = f'#include "{HEADER}"\n{cuda.text(program)}' if self.layout.threads else ""
+        kernel = gpu or f'{program.text}#include "cpu.h"\n'
+        return f'{kernel}constexpr double SETTINGS[] = {{{numbers}}};\n#include "{DRIVER}"\n'
 
 
 CASES = {
@@ -156,6 +160,17 @@ MORE_TEAMS = {
         bias="layer", settings={"update_order": "layerwise", "dropout": 0.2, "l2": 0.1},
     ),
 }  # fmt: skip
+BLOCK = Layout(1, team=True, threads=3, accumulators=32, cols=8)
+BLOCKS = {
+    "a block, ragged rows, in pieces": TEAMS["a block of scalar lanes"]._replace(layout=replace(BLOCK, chunk=3)),
+}  # fmt: skip
+MORE_BLOCKS = {
+    "a block, shared rows": TEAMS["lanes are outputs"]._replace(layout=BLOCK, samples=OWN),
+    "a block, layer by layer": MORE_TEAMS["scalar lanes, layer by layer"]._replace(layout=BLOCK),
+}  # fmt: skip
+SINGLE_THREADS = {
+    "a thread a network": CASES["a thread a network, double, layer by layer"]._replace(layout=Layout(1, threads=2)),
+}  # fmt: skip
 GROUPS = {
     "groups of 8, ragged": CASES["lanes are 16 networks, their own ragged rows, chunks, dropout"]._replace(
         layout=Layout(8, chunk=3)
@@ -232,6 +247,31 @@ def test_threads_over_groups_have_no_race_and_the_bits_of_one(case: Case, tmp_pa
         assert sound(program, case.count, threads) == alone, f"{threads} threads"
 
 
+@pytest.mark.parametrize("case", [*marked(BLOCKS, False), *marked(MORE_BLOCKS, True)])
+def test_a_gpus_block_has_no_race_and_the_bits_of_one_thread(case: Case, tmp_path: Path) -> None:
+    numbers = []
+    for threads in (1, 3):
+        folder = tmp_path / str(threads)
+        folder.mkdir()
+        own = case._replace(layout=replace(case.layout, threads=threads))
+        numbers.append(sound(made(own.text(), folder, RACES, "-DRACES"), case.count, 1))
+    assert numbers[0] == numbers[1]
+
+
+@pytest.mark.parametrize("case", [*marked(BLOCKS, False), *marked(SINGLE_THREADS, False)])
+def test_a_gpus_kernel_touches_its_own_memory_alone(case: Case, tmp_path: Path) -> None:
+    sound(made(case.text(), tmp_path, MEMORY, "-DRACES"), case.count, 1)
+
+
+def test_a_barrier_that_a_block_misses_is_caught(tmp_path: Path) -> None:
+    case, end = next(iter(BLOCKS.values())), "* NL, sum[m][n]);\n  }\n"
+    text = flat(case.text())
+    assert f"{end}  BARRIER" in text
+    alone = sound(made(text, tmp_path, RACES, "-DRACES"), case.count, 1)
+    done = played(made(text.replace(f"{end}  BARRIER", end), tmp_path, RACES, "-DRACES"), case.count, 1)
+    assert "data race" in done.stderr or done.stdout != alone
+
+
 def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
     case = TEAMS["a block of scalar lanes"]
     program = made(case.text(), tmp_path, RACES, "-DBARRIER=")
@@ -243,7 +283,7 @@ def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
 def test_an_overrun_and_a_sum_that_overflows_are_caught(tmp_path: Path) -> None:
     text = CASES["a thread a network, double, layer by layer"].text()
     for name, old, new, words in (
-        ("array", "job.status = array<int8_t>(N, [", "job.status = array<int8_t>(N - 1, [", "overflow"),
+        ("array", "status = array<int8_t>(N, [", "status = array<int8_t>(N - 1, [", "overflow"),
         ("seed", "job.seed = 5", "job.seed = 5 + N * INT64_MAX", "signed integer overflow"),
     ):
         driver = DRIVER.read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from ..data import Dataset
 from ..errors import EngineError, unknown
 from ..spec import NetworkSpec
 from ..state import TrainState
-from . import build, cpu, eager
+from . import build, cpu, cuda, eager
 
 
 class Engine(NamedTuple):
@@ -26,7 +26,8 @@ class Engine(NamedTuple):
     outs: Callable[[NetworkSpec, Tensor, Tensor], Tensor]
 
 
-ENGINES = {"eager": Engine(eager.run, backprop.outs), "cpu": Engine(cpu.run, cpu.outs)}
+ENGINES = {"eager": Engine(eager.run, backprop.outs), "cpu": Engine(cpu.run, cpu.outs),
+           "cuda": Engine(cuda.run, backprop.outs)}  # fmt: skip
 
 
 class Choice(NamedTuple):
@@ -38,18 +39,24 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device) -> Choice:
+def choose(
+    name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Choice:
     """The engine `name`, or for "auto" the fastest that can. Raises EngineError for a name that is none, and for an
     engine that cannot train such networks on this machine."""
     if name not in ("auto", *ENGINES):
         raise EngineError(unknown("engine", name, ("auto", *ENGINES)))
     if name == "eager":
         return Choice(name, *ENGINES[name], "eager: asked for by name")
+    if name == "cuda" and device.type != "cuda":
+        raise EngineError(f'engine "cuda" trains on a GPU, the networks are on {device}; engine "eager" trains there')
     if device.type != "cpu":
         if name == "cpu":
             raise EngineError(
                 f'engine "cpu" trains on the CPU, the networks are on {device}; engine "eager" trains there'
             )
+        if device.type == "cuda":
+            return _on_a_gpu(name, spec, config, device, dtype)
         return Choice("eager", *ENGINES["eager"], f"eager: raw torch operations, which run everything on {device.type}")
     why_not = cpu.refused(spec, config)
     if why_not is None:
@@ -58,3 +65,12 @@ def choose(name: str, spec: NetworkSpec, config: TrainConfig, device: torch.devi
     if name == "cpu":
         raise EngineError(why_not)
     return Choice("eager", *ENGINES["eager"], f"eager: {why_not}")
+
+
+def _on_a_gpu(name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Choice:
+    try:
+        return Choice("cuda", *ENGINES["cuda"], cuda.why(spec, config, device, dtype))
+    except EngineError as error:
+        if name == "cuda":
+            raise
+        return Choice("eager", *ENGINES["eager"], f"eager: {error}")

@@ -18,10 +18,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import EngineError
 
+T = TypeVar("T")
 SOURCES = Path(__file__).parent.parent / "kernel"
 ARCH = "native"
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off",
@@ -98,6 +101,37 @@ def sources() -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("*.h")))
 
 
+def kept(key: str, folder: Path | None, suffix: str, load: Callable[[Path], T]) -> T | None:
+    """What `load` makes of the cache's file, if it is there, is what its name says and can be loaded."""
+    try:
+        for path in sorted(folder.glob(f"{key}-*{suffix}")) if folder else []:
+            if path.name == f"{key}-{_digest(path)}{suffix}":
+                return load(path)
+    except OSError:  # then it is made
+        pass
+    return None
+
+
+def keep(made: Path, key: str, folder: Path | None, load: Callable[[Path], T]) -> T | None:
+    """`made` moved into the cache and loaded from there; None where it cannot be kept: this process alone has it."""
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
+        os.close(handle)
+        try:
+            shutil.copyfile(made, name)
+            path = folder / f"{key}-{_digest(made)}{made.suffix}"
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+        return load(path)
+    except OSError:
+        return None
+
+
 def library(text: str) -> ctypes.CDLL:
     """`text`, which may include the sources of kernel/, compiled and loaded. Raises EngineError where it cannot be."""
     command = compiler()
@@ -111,13 +145,13 @@ def library(text: str) -> ctypes.CDLL:
 
 @functools.cache
 def _library(key: str, text: str, command: tuple[str, ...], flags: tuple[str, ...], folder: Path | None) -> ctypes.CDLL:
-    found = _kept(key, folder)
+    found = kept(key, folder, ".so", _load)
     if found:
         return found
     try:
         with tempfile.TemporaryDirectory(prefix="gpubp-", ignore_cleanup_errors=True) as scratch:
             made = _compile(text, [*command, *flags], Path(scratch))
-            return _keep(made, key, folder) or ctypes.CDLL(str(made))
+            return keep(made, key, folder, _load) or _load(made)
     except OSError as error:
         raise EngineError(
             f'engine "cpu" cannot compile and load its kernel: {error}; the environment\'s TMPDIR may name a directory '
@@ -125,35 +159,8 @@ def _library(key: str, text: str, command: tuple[str, ...], flags: tuple[str, ..
         ) from None
 
 
-def _kept(key: str, folder: Path | None) -> ctypes.CDLL | None:
-    """The library of the cache, if it is there, is what its name says and can be loaded."""
-    try:
-        for path in sorted(folder.glob(f"{key}-*.so")) if folder else []:
-            if path.name == f"{key}-{_digest(path)}.so":
-                return ctypes.CDLL(str(path))
-    except OSError:  # then it is made
-        pass
-    return None
-
-
-def _keep(made: Path, key: str, folder: Path | None) -> ctypes.CDLL | None:
-    """`made` moved into the cache and loaded from there; None where it cannot be kept: this process alone has it."""
-    if folder is None:
-        return None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
-        os.close(handle)
-        try:
-            shutil.copyfile(made, name)
-            path = folder / f"{key}-{_digest(made)}.so"
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-        return ctypes.CDLL(str(path))
-    except OSError:
-        return None
+def _load(path: Path) -> ctypes.CDLL:
+    return ctypes.CDLL(str(path))
 
 
 def _digest(path: Path) -> str:

@@ -8,23 +8,20 @@ diverged.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 import torch
 from torch import Tensor
 
-from ..activations import ACTIVATIONS
 from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import EngineError, OutOfMemoryError, ShapeError
-from ..losses import LOSSES
 from ..spec import NetworkSpec
 from ..state import Status, TrainState
 from . import build
+from .job import Key, contiguous, fill, job_of
 from .layout import best, crew
 from .program import Layout, Program, Samples
 
@@ -36,15 +33,10 @@ ALONE = TrainConfig("sgd", steps=1, batch_size=SAMPLES)
 @torch.no_grad()
 def run(state: TrainState, data: Dataset, steps: int) -> None:
     """Advance every running network by up to `steps` steps, not beyond its limit, in place."""
-    if not all(tensor.is_contiguous() for _, tensor in state.tensors()):
-        everyone = torch.arange(len(state.step))
-        own = state.rows(everyone)
-        run(own, data, steps)
-        state.put(everyone, own)
-        return
     taken = torch.from_numpy(numpy.zeros(len(state.step), numpy.int64))  # pages that nobody writes cost nothing
-    if train(state, data, steps, taken) == FAULTS:
-        diverge(state, data, steps, (taken < 0).nonzero().squeeze(1))
+    with contiguous(state) as own:
+        if train(own, data, steps, taken) == FAULTS:
+            diverge(own, data, steps, (taken < 0).nonzero().squeeze(1))
 
 
 @torch.no_grad()
@@ -109,34 +101,16 @@ def launch(
     among: int | None = None,
 ) -> int:  # fmt: skip
     """Fill a Job and run the kernel for it. apart: networks see samples of their own, or stand at different steps."""
-    population, spec, weight = state.population, state.population.spec, data.sample_weight
-    params, hyper = population.params, {**state.hyper, **state.plateau}
+    params = state.population.params
     if data.inputs.dtype != params.dtype or params.device.type != "cpu" or data.inputs.device.type != "cpu":
         raise EngineError(
             f'engine "cpu": networks are {params.dtype} on {params.device}, data {data.inputs.dtype} on '
             f"{data.inputs.device}; equal types on the CPU expected"
         )
-    facts = Samples(apart, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
-    names = tuple(state.hyper) + (("scale",) if state.plateau else ())
-    own = kernel(Key(spec, state.config, names, params.dtype, facts, among or len(params), False))
+    key = Key.of(state, data, apart, shuffle)
+    own = kernel(key._replace(networks=among or key.networks))
     job = own.job()
-    columns = [state.columns[name] for name in state.config.rule.columns]
-    for array, tensors in ((job.slots, state.slots), (job.columns, columns)):
-        for number, tensor in enumerate(tensors):
-            array[number] = tensor.data_ptr()
-    for number, name in enumerate(own.hyper):
-        job.hyper[number] = hyper[name].data_ptr()
-    pointers = {
-        "params": params, "ids": population.ids, "taken": taken, "inputs": data.inputs, "weights": weight,
-        "rows": data.rows, "sizes": data.sizes, "class_weight": hyper.get("class_weight"),
-        "targets" if data.targets.is_floating_point() else "classes": data.targets,
-        **{name: getattr(state, name) for name in ("position", "limit", "end", "step", "status", "loss", "total")},
-    }  # fmt: skip
-    for name, tensor in pointers.items():
-        if tensor is not None:
-            setattr(job, name, tensor.data_ptr())
-    job.count, job.samples, job.seed, job.steps = len(params), data.samples, population.seed, steps
-    job.longest = 0 if data.rows is None else data.rows.shape[1]
+    fill(job, own.hyper, state, data, steps, taken)
     job.threads, job.check = own.threads(len(params), steps), check
     return _raise_for(own.library.run(ctypes.byref(job)))
 
@@ -150,42 +124,14 @@ def _raise_for(answer: int) -> int:
     return answer
 
 
-class Key(NamedTuple):
-    """What a kernel is made for; config is compared by what matters to it."""
-
-    spec: NetworkSpec
-    config: TrainConfig
-    names: tuple[str, ...]
-    dtype: torch.dtype
-    samples: Samples
-    networks: int
-    predict: bool
-
-    @property
-    def rules(self) -> list[Callable[..., Any]]:
-        """The functions that are translated."""
-        config, loss = self.config, LOSSES[self.spec.loss]
-        activations = [part for name in self.spec.activations for part in ACTIVATIONS[name]]
-        rest = (loss.value, loss.slope, config.rule.direction, config.rule.prepare, config.timetable.rate)
-        return [rule for rule in (*activations, *rest) if rule is not None]
-
-    def identity(self, layout: Layout) -> tuple[Any, ...]:
-        """Everything that the kernel's text depends on; of rules, the functions themselves."""
-        config, loss = self.config, LOSSES[self.spec.loss]
-        facts = (loss.outputs, config.rule.decoupled, config.rule.absorbing, config.batch_size, config.update_order)
-        return (self.spec, tuple(self.rules), facts, self.names, self.dtype, self.samples, self.predict, layout,
-                build.ARCH)  # fmt: skip
-
-
 class Kernel:
     """A compiled program."""
 
     def __init__(self, program: Program) -> None:
         self.library = build.library(program.text + '#include "cpu.h"\n')
         self.hyper = program.hyper
-        rule = program.config.rule
-        self.job = job(len(rule.slots), len(program.hyper), len(rule.columns))
-        self.work = (program.layout, program.spec.widths, program.config.batch_size, len(rule.slots))
+        self.job = job_of(program)
+        self.work = (program.layout, program.spec.widths, program.config.batch_size, len(program.config.rule.slots))
 
     def threads(self, count: int, steps: float) -> int:
         """How many of torch.get_num_threads() a call for `count` networks begins."""
@@ -204,25 +150,8 @@ def kernel(key: Key) -> Kernel:
     )  # fmt: skip
     if key.predict and layout.team:
         layout = replace(layout, team=False)
-    program = Program(key.spec, key.config, key.names, key.dtype, key.samples, layout, key.predict)
-    identity = key.identity(layout)
-    if not all(str(rule.__module__).startswith("gpubp.") for rule in key.rules):
-        identity = (*identity, program.text)  # a rule of your own may read what has changed since
+    program = key.program(layout)
+    identity = key.identity(program, build.ARCH)
     if identity not in KERNELS:
         KERNELS[identity] = Kernel(program)
     return KERNELS[identity]
-
-
-@lru_cache
-def job(slots: int, hyper: int, columns: int) -> type[ctypes.Structure]:
-    """Job of kernel/network.h."""
-    pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    one = ("class_weight", "ids", "position", "limit", "end", "step", "status", "loss", "total", "inputs", "targets",
-           "classes", "weights", "rows", "sizes")  # fmt: skip
-    numbers = ("count", "samples", "longest", "seed", "steps", "threads", "check")
-    fields: Sequence[tuple[str, Any]] = [
-        ("params", pointer), ("slots", pointer * (slots + 1)), ("hyper", pointer * (hyper + 1)),
-        ("columns", pointer * (columns + 1)), *((name, pointer) for name in one),
-        *((name, integer) for name in numbers), ("taken", pointer), ("outs", pointer),
-    ]  # fmt: skip
-    return type("Job", (ctypes.Structure,), {"_fields_": fields})

@@ -6,6 +6,7 @@ compiler can know. What differs between networks or calls it is given at run tim
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +35,8 @@ class Layout:
 
     vector: numbers in a register. wide: lanes are outputs of one network, not networks. parts: registers in a v. chunk:
     samples of a batch that go through the network at once. team: threads share one network. accumulators, rows, cols:
-    the most that a tile of a product may have.
+    the most that a tile of a product may have. threads: of a GPU's block; 0 on a CPU. near: a GPU's block keeps the
+    slots beside the parameters, in shared memory; else in global memory.
     """
 
     vector: int = 1
@@ -45,6 +47,8 @@ class Layout:
     accumulators: int = 12
     rows: int = 8
     cols: int = 6
+    threads: int = 0
+    near: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,18 @@ class Program:
         self.names = [name for name in names if name != "class_weight"]
         self.class_weight = "class_weight" in names
 
+    def laid_out(self, layout: Layout) -> Program:
+        """The same in another layout."""
+        other = copy.copy(self)
+        other.layout = layout
+        other.__dict__.pop("text", None)
+        return other
+
+    @property
+    def classes(self) -> bool:
+        """Whether a target is the number of a class."""
+        return LOSSES[self.spec.loss].classes
+
     @cached_property
     def hyper(self) -> list[str]:
         """The hyper-parameters that the kernel reads, in its order."""
@@ -101,13 +117,14 @@ class Program:
         macros = {
             "REAL": REALS[self.dtype], "VECTOR": layout.vector, "PARTS": layout.parts, "WIDE": int(layout.wide),
             "TEAM": int(layout.team), "PREDICT": int(self.predict),
+            "THREADS": layout.threads, "NEAR": int(layout.near),
         }  # fmt: skip
         batch = self.config.batch_size
         numbers = {
             "LAYERS": len(spec.widths) - 1, "BATCH": batch, "CHUNK": layout.chunk or batch,
             "MOST_ROWS": layout.rows, "MOST_COLS": layout.cols, "ACCUMULATORS": layout.accumulators,
             "BIAS": BIASES.index(spec.bias), "TRAIN_BIAS": int(spec.train_bias and spec.bias != "none"),
-            "CLASSES": int(rule.classes), "LOSS_SUM": int(rule.outputs == "sum"),
+            "CLASSES": int(self.classes), "LOSS_SUM": int(rule.outputs == "sum"),
             "OUTPUT_IDENTITY": int(spec.output == "identity"), "KEEP_NETS": int(self.keep_nets),
             "OWN": int(samples.own), "ROWS": int(samples.rows), "OWN_INPUTS": int(samples.inputs),
             "SAMPLE_WEIGHT": samples.weight, "SHUFFLE": SHUFFLES[samples.shuffle],

@@ -393,7 +393,7 @@ static __attribute__((noinline, unused)) double without_turns_(double x, uint64_
   const double high = (double)f, rest = (double)(f - (__int128)high);
   const double first = 1.5707963267948966 * 0x1p-128, second = 6.123233995736766e-17 * 0x1p-128;
   const double r = high * first;
-  return r + (__builtin_fma(high, first, -r) + (high * second + rest * first));
+  return r + (fma_<double>(high, first, -r) + (high * second + rest * first));
 }
 
 template <class C>

@@ -181,12 +181,6 @@ static Answer start(Crew &crew) {
   return !TEAM && crew.next < groups ? NO_MEMORY : DONE;
 }
 
-// The steps of this call that a network takes.
-FN int64_t left_of(const Job &job, int64_t n) {
-  int64_t left = job.status[n] == 0 ? job.limit[n] - job.step[n] : 0;
-  return left < 0 ? 0 : left < job.steps ? left : job.steps;
-}
-
 // Advance every running network by up to job.steps steps, not beyond its limit.
 extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
   const Job &job = *given;

@@ -3,18 +3,29 @@
 //   lanes are networks   v holds one number of each of several networks side by side (narrow layers, small batches)
 //   lanes are outputs    v holds neighbouring numbers of one network (WIDE: wide layers)
 //   a thread, a network  v is one number (VECTOR = 1)
-//   a team, a network    threads share the items of every phase (TEAM): CPU threads, or a GPU block
+//   a team, a network    threads share the items of every phase (TEAM): CPU threads, or a GPU's block
 //
 // A phase is EACH over independent items and ends at a BARRIER. On every machine an item computes its numbers by the
 // same operations in the same order, so they have the same bits. For that, products and polynomials say fma themselves
 // and the compiler contracts nothing (-ffp-contract=off). Denormal numbers are kept, as IEEE 754 says.
 //
 // Compile-time constants: REAL, float or double; VECTOR, the numbers in a vector register; PARTS, the registers that
-// make a v: with three, the steps of three groups of tiny networks overlap and hide each other's latency; WIDE; TEAM.
+// make a v: with three, the steps of three groups of tiny networks overlap and hide each other's latency; WIDE; TEAM;
+// THREADS of a block on a GPU, 0 on a CPU.
 #pragma once
+#ifdef __CUDACC__  // NVRTC, which has no headers; and is told to compile everything for the device
+typedef signed char int8_t;
+typedef int int32_t;
+typedef unsigned uint32_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+#define __builtin_inf() __longlong_as_double(0x7ff0000000000000)
+#define __builtin_nan(text) __longlong_as_double(0x7ff8000000000000)
+#else
 #include <cstdint>
 #include <cstring>
-#if TEAM
+#endif
+#if TEAM && !THREADS
 #include <sched.h>
 #endif
 #if defined(__aarch64__)
@@ -23,15 +34,23 @@
 #include <immintrin.h>  // GCC's builtins below need no header; this one takes it 0.4 s to read
 #endif
 
+#ifdef __CUDACC__
+#define FN static __forceinline__
+#define UNROLL _Pragma("unroll")
+#else
 #define FN static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
 typedef REAL real;
 
 // ---- vectors: vec<T, n> is T itself for n = 1 ----
 
 template <class T, int n>
 struct vector_of {
+#ifndef __CUDACC__
   typedef T type __attribute__((vector_size(sizeof(T) * n), aligned(sizeof(T) * n)));
   typedef T loose __attribute__((vector_size(sizeof(T) * n), aligned(alignof(T)), may_alias));  // at any address
+#endif
 };
 template <class T>
 struct vector_of<T, 1> {
@@ -122,7 +141,6 @@ FN void store_part(element<V> *p, V x) {
 }
 
 // Turn a square of vectors: element j of r[i] changes places with element i of r[j]. Squares of 2, then of 4, ...
-#define UNROLL _Pragma("GCC unroll 32")
 template <class V, int d = 1>
 FN void transpose(V *r) {
   constexpr int n = lanes<V>::count;
@@ -151,7 +169,12 @@ FN void transpose(V *r) {
 template <class V>
 FN V fma_(V a, V b, V c) {
   constexpr int n = lanes<V>::count;
+#ifdef __CUDACC__
+  if constexpr (sizeof(V) == 4) return __fmaf_rn(a, b, c);
+  else if constexpr (sizeof(V) == 8) return __fma_rn(a, b, c);
+#else
   if constexpr (n == 1) return sizeof(V) == 4 ? (V)__builtin_fmaf(a, b, c) : (V)__builtin_fma(a, b, c);
+#endif
 #if defined(__clang__) && defined(__AVX512F__)
   else if constexpr (is<V, float, 16>) return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
   else if constexpr (sizeof(V) == 64) return (V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
@@ -193,7 +216,12 @@ FN V hold(V x) {
 template <class V>
 FN V sqrt_(V a) {
   constexpr int n = lanes<V>::count;
+#ifdef __CUDACC__
+  if constexpr (sizeof(V) == 4) return __fsqrt_rn(a);
+  else if constexpr (sizeof(V) == 8) return __dsqrt_rn(a);
+#else
   if constexpr (n == 1) return sizeof(V) == 4 ? (V)__builtin_sqrtf(a) : (V)__builtin_sqrt(a);
+#endif
 #if defined(__clang__) && defined(__AVX512F__)
   else if constexpr (is<V, float, 16>) return (V)_mm512_sqrt_ps((__m512)a);
   else if constexpr (sizeof(V) == 64) return (V)_mm512_sqrt_pd((__m512d)a);
@@ -282,7 +310,15 @@ inline __attribute__((always_inline)) void store<v>(real *p, v x) {
 
 // ---- phases ----
 
+#if THREADS
 #if TEAM
+#define EACH(t, n) for (int t = threadIdx.x; t < (n); t += THREADS)
+#define BARRIER __syncthreads();
+#else
+#define EACH(t, n) UNROLL for (int t = 0; t < (n); ++t)
+#define BARRIER
+#endif
+#elif TEAM
 // A barrier of `size` threads: the last to come opens it. All spin; a thread that waits long lets others run. What is
 // written while others spin, or read at every phase, has cache lines of its own.
 struct Team {
@@ -309,4 +345,44 @@ static void barrier() {
 #else
 #define EACH(t, n) for (int t = 0; t < (n); ++t)
 #define BARRIER
+#endif
+
+// How many networks of a call had a number that was not finite; a GPU's blocks see to theirs themselves.
+FN void count_one([[maybe_unused]] int64_t *count) {
+#if !THREADS
+  __atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
+#endif
+}
+
+// ---- tiles of a product: what one costs, and which rows or columns it has ----
+//
+// Macros, so that what a CPU's compiler sees is plain arithmetic: with functions in their place it inlined otherwise.
+
+constexpr int cdiv(int a, int b) { return (a + b - 1) / b; }
+constexpr int least(int a, int b) { return a < b ? a : b; }
+constexpr int most(int a, int b) { return a > b ? a : b; }
+
+#if THREADS && TEAM
+// In quarters of a cycle, for each k: what a thread issues, tile after tile, and what the block takes of its
+// multiprocessor, which does four warps' multiply-adds, or one warp's load from shared memory, in a cycle.
+constexpr long tile_cost(long tiles, int rows, int cols) {
+  const long alone = rows * cols + rows + cols, together = most(rows * cols, 4 * (rows + cols));
+  return 4 * ((tiles + THREADS - 1) / THREADS) * alone + (tiles + 31) / 32 * together;
+}
+// An item has places that lie as far apart as there are items: neighbouring threads have neighbours, which lie in
+// different banks of shared memory. Beyond the last it reads the last, and stores nothing.
+#define BEGIN(item, each) (item)
+#define FIRST(begin, each, size) (begin)
+#define OWNS(first, begin, i, each, size) ((size) % (each) == 0 || (first) + (i) * cdiv(size, each) < (size))
+#define PLACE(first, i, each, size) \
+  ((size) % (each) == 0 ? (first) + (i) * cdiv(size, each) : least((first) + (i) * cdiv(size, each), (size) - 1))
+#else
+// In halves of a cycle of a processor that does two multiply-adds and two loads per cycle, each multiply-add with a
+// latency of four.
+constexpr long tile_cost(long tiles, int rows, int cols) { return tiles * most(8, most(rows * cols, rows + cols)); }
+// An item has neighbours; a last one that would stick out is moved back, and stores only what no other stores.
+#define BEGIN(item, each) ((item) * (each))
+#define FIRST(begin, each, size) least(begin, (size) - (each))
+#define OWNS(first, begin, i, each, size) ((size) % (each) == 0 || (first) + (i) >= (begin))
+#define PLACE(first, i, each, size) ((first) + (i))
 #endif

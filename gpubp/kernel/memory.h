@@ -19,13 +19,14 @@ FN v read(const s *p, int j) { return p[j]; }
 FN void write(s *p, int j, v x) { p[j] = x; }
 #endif
 
-constexpr int cdiv(int a, int b) { return (a + b - 1) / b; }
-constexpr int least(int a, int b) { return a < b ? a : b; }
-constexpr int most(int a, int b) { return a > b ? a : b; }
 constexpr int pad(int width) { return cdiv(width, NL) * NL; }
 // Elements from a row of a matrix to the next. A column of rows that lie 1 KB apart, or a multiple, finds place in few
-// lines of a cache only: with 64 networks-as-lanes outputs a third of the rate was lost.
-constexpr int line(int width) { return pad(width) + (pad(width) * sizeof(s) % 1024 ? 0 : NL); }
+// lines of a cache only: with 64 networks-as-lanes outputs a third of the rate was lost. On a GPU, rows of a
+// block that lie an odd number apart meet each of the 32 banks of its shared memory once; a thread's are in registers.
+constexpr int line(int width) {
+  if (THREADS) return TEAM ? width | 1 : width;
+  return pad(width) + (pad(width) * sizeof(s) % 1024 ? 0 : NL);
+}
 
 // ---- where everything stands ----
 
@@ -65,13 +66,18 @@ constexpr int turned_size() {
 }
 
 constexpr int P = weight_of(L), ACTS = outs_of(L);
-constexpr bool GATHER = OWN && !WIDE && NETWORKS > 1;  // lanes with samples of their own: copied side by side
+constexpr bool APART = OWN && !WIDE && NETWORKS > 1;  // lanes with samples of their own,
+constexpr bool GATHER = APART || (THREADS && TEAM);   // copied side by side, or into a GPU's shared memory
+constexpr int NEXT_ROW = THREADS && !TEAM ? 0 : row_of(L);  // in Job; a GPU's thread is shown its own row alone
 constexpr bool CHUNKED = CHUNK < BATCH, KEEP_GRAD = CHUNKED || CLIP_NORM >= 0, WEIGHTED = SAMPLE_WEIGHT || CLASS_WEIGHT;
-constexpr int TARGETS = CLASSES ? 1 : OUTPUTS, INDEXED = GATHER ? NETWORKS : 1;
+constexpr int TARGETS = CLASSES ? 1 : OUTPUTS, INDEXED = APART ? NETWORKS : 1;
 
 // The numbers of a group, one after the other, each array a whole number of v.
 struct Memory {
   s *row;       // (1 + SLOTS, P): parameters, then slots
+#if !NEAR
+  s *slots;     // (SLOTS, P), elsewhere: in a GPU's global memory
+#endif
   s *grad;      // (P)
   s *x, *y;     // (CHUNK, I), (CHUNK, TARGETS): gathered samples
   s *nets, *outs, *belows, *masks;  // (CHUNK, O) per layer
@@ -83,14 +89,23 @@ struct Memory {
   s *class_weight;                  // (OUTPUTS)
 };
 
+// Place them, one after the other -> how many elements; on a GPU from Nowhere on, to count them for the compiler.
+#if THREADS
+struct Nowhere {
+  constexpr s *operator+(int64_t) const { return nullptr; }
+};
+template <class Base>
+FN constexpr int64_t layout(Memory &m, Base base) {
+#else
 FN int64_t layout(Memory &m, s *base) {
+#endif
   int64_t at = 0;
   auto take = [&](int64_t size) {
     s *p = base + at;
     at += (size + VECTOR - 1) / VECTOR * VECTOR;
     return p;
   };
-  m.row = take((int64_t)(1 + SLOTS) * P);
+  m.row = take((int64_t)(NEAR ? 1 + SLOTS : 1) * P);
   m.grad = take(KEEP_GRAD ? P : 0);
   m.x = take(GATHER ? CHUNK * line(WIDTH[0]) : 0);
   m.y = take(GATHER ? CHUNK * TARGETS : 0);
@@ -108,6 +123,15 @@ FN int64_t layout(Memory &m, s *base) {
   m.class_weight = take(CLASS_WEIGHT ? OUTPUTS : 0);
   return at;
 }
+
+// The parameters of a group, or a slot of theirs, from 1; and where one of their numbers is, as read() and write() want it.
+#if NEAR
+FN s *numbers_of(const Memory &m, int slot) { return m.row + slot * P; }
+#define NUMBER(m, slot, at) (m).row, (slot) * P + (at)
+#else
+FN s *numbers_of(const Memory &m, int slot) { return slot ? m.slots + (slot - 1) * P : m.row; }
+#define NUMBER(m, slot, at) numbers_of(m, slot), at
+#endif
 
 // What a call of the engine is given; the arrays are TrainState's and Dataset's, N networks and M samples.
 struct Job {
@@ -128,6 +152,12 @@ struct Job {
   int64_t *taken;  // (N): -t where a number was not finite after step t; with `check` steps taken elsewhere
   real *outs;      // (N, M, O): of predict
 };
+
+// The steps of this call that a network takes.
+FN int64_t left_of(const Job &job, int64_t n) {
+  int64_t left = job.status[n] == 0 ? job.limit[n] - job.step[n] : 0;
+  return left < 0 ? 0 : left < job.steps ? left : job.steps;
+}
 
 // What the networks of a group are besides their numbers.
 struct alignas(64) Group {
@@ -156,6 +186,12 @@ typedef struct {
   const Job *job;
   const int32_t *index;  // (BATCH, INDEXED)
   int64_t *faults;       // networks with a number that was not finite
+#if THREADS
+  bool check;            // instead of Job's, which a GPU's threads share
+#define CHECK(k, job) (k).check
+#else
+#define CHECK(k, job) (job).check
+#endif
 } Work;
 
 // ---- samples: where the inputs, targets and weight of slot b of this step stand ----
@@ -197,6 +233,31 @@ FN void copy_out(real *rows, const s *from, Who who, const bool *keep) {
 }
 template <int rows, bool targets = true>
 FN void gather(const Work &, int) {}
+#elif THREADS && TEAM
+// f(place in a row, place here) for every number of a row: neighbouring threads take neighbours.
+template <int l = 0, class F>
+FN void each_number(F f) {
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], weights = I * O;
+  EACH(at, weights + bias_size(l)) {
+    f(row_of(l) + at, at < weights ? weight_of(l) + at / O * line(O) + at % O : bias_of(l) + at - weights);
+  }
+  if constexpr (l + 1 < L) each_number<l + 1>(f);
+}
+FN void copy_in(s *to, const real *rows, Who who) {
+  const real *from = rows + who[0] * NEXT_ROW;
+  each_number([&](int in_row, int here) { to[here] = from[in_row]; });
+}
+FN void copy_out(real *rows, const s *from, Who who, const bool *keep) {
+  real *to = rows + who[0] * NEXT_ROW;
+  if (keep[0]) each_number([&](int in_row, int here) { to[in_row] = from[here]; });
+}
+template <int rows, bool targets = true>
+FN void gather(const Work &k, int first) {
+  constexpr int I = WIDTH[0];
+  EACH(at, rows * I) { k.m.x[at / I * line(I) + at % I] = inputs_of(k, first + at / I)[at % I]; }
+  EACH(at, targets ? rows * TARGETS : 0) { k.m.y[at] = target_of(k, first + at / TARGETS, 0, at % TARGETS); }
+  BARRIER
+}
 #else
 // Numbers of NETWORKS rows, side by side: element first + i of row n in lane n of to[i], for `count` of i; and back, but
 // for rows that are null.
@@ -259,12 +320,12 @@ FN void runs(F f) {
 }
 FN void copy_in(s *to, const real *rows, Who who) {
   const real *from[NETWORKS];
-  for (int n = 0; n < NETWORKS; n++) from[n] = rows + who[n] * row_of(L);
+  for (int n = 0; n < NETWORKS; n++) from[n] = rows + who[n] * NEXT_ROW;
   runs([&](auto count, int in_row, int here) { interleave<count.value>((real *)(to + here), from, in_row); });
 }
 FN void copy_out(real *rows, const s *from, Who who, const bool *keep) {
   real *to[NETWORKS];
-  for (int n = 0; n < NETWORKS; n++) to[n] = keep[n] ? rows + who[n] * row_of(L) : nullptr;
+  for (int n = 0; n < NETWORKS; n++) to[n] = keep[n] ? rows + who[n] * NEXT_ROW : nullptr;
   runs([&](auto count, int in_row, int here) { separate<count.value>(to, (const real *)(from + here), in_row); });
 }
 

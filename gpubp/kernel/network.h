@@ -12,9 +12,7 @@
 
 // ---- product: C(m, n) = sum over k, in order, of A(m, k) B(k, n), then epilogue(m, n, sum) ----
 
-// Tiles of accumulators are the independent items. Their shape: the one with the least cost, counted in halves of a
-// cycle of a processor that does two multiply-adds and two loads per cycle, each multiply-add with a latency of four. A
-// last tile that would stick out is moved back, and stores only what no other tile stores.
+// Tiles of accumulators are the independent items; their shape is the one with the least cost (machine.h).
 struct Shape {
   int rows, cols;
 };
@@ -24,7 +22,7 @@ constexpr Shape tile_for(int m, int n, int k) {
   long cheapest = -1;
   for (int rows = 1; rows <= least(m, MOST_ROWS); rows++)
     for (int cols = 1; cols <= least(n, MOST_COLS) && rows * cols <= ACCUMULATORS; cols++) {
-      long cost = (long)cdiv(m, rows) * cdiv(n, cols) * most(8, most(rows * cols, rows + cols));
+      long cost = tile_cost((long)cdiv(m, rows) * cdiv(n, cols), rows, cols);
       bool better = far ? rows > best.rows : rows * cols > best.rows * best.cols;
       if (cheapest < 0 || cost < cheapest || (cost == cheapest && better)) best = {rows, cols}, cheapest = cost;
     }
@@ -37,22 +35,23 @@ FN void product(A_ A, B_ B, Start start, Epilogue epilogue) {
   constexpr Shape shape = tile_for(M, columns, K);
   constexpr int tm = shape.rows, tn = shape.cols, down = cdiv(M, tm), across = cdiv(columns, tn);
   EACH(t, down * across) {
-    int m1 = t % down * tm, n1 = t / down * tn, m0 = least(m1, M - tm), n0 = least(n1, columns - tn);
-    auto own = [&](int m, int n) { return (M % tm == 0 || m0 + m >= m1) && (columns % tn == 0 || n0 + n >= n1); };
+    int m1 = BEGIN(t % down, tm), n1 = BEGIN(t / down, tn), m0 = FIRST(m1, tm, M), n0 = FIRST(n1, tn, columns);
+    auto own = [&](int m, int n) { return OWNS(m0, m1, m, tm, M) && OWNS(n0, n1, n, tn, columns); };
     v sum[tm][tn];
     UNROLL for (int m = 0; m < tm; m++)
-      UNROLL for (int n = 0; n < tn; n++) sum[m][n] = own(m, n) ? start(m0 + m, (n0 + n) * NL) : all<v>(0);
+      UNROLL for (int n = 0; n < tn; n++)
+        sum[m][n] = own(m, n) ? start(PLACE(m0, m, tm, M), PLACE(n0, n, tn, columns) * NL) : all<v>(0);
     for (int k = 0; k < K; k++) {
       v b[tn];
-      UNROLL for (int n = 0; n < tn; n++) b[n] = hold(B(k, (n0 + n) * NL));
+      UNROLL for (int n = 0; n < tn; n++) b[n] = hold(B(k, PLACE(n0, n, tn, columns) * NL));
       UNROLL for (int m = 0; m < tm; m++) {
-        v a = hold(A(m0 + m, k));
+        v a = hold(A(PLACE(m0, m, tm, M), k));
         UNROLL for (int n = 0; n < tn; n++) sum[m][n] = fma_(a, b[n], sum[m][n]);
       }
     }
     UNROLL for (int m = 0; m < tm; m++)
       UNROLL for (int n = 0; n < tn; n++)
-        if (own(m, n)) epilogue(m0 + m, (n0 + n) * NL, sum[m][n]);
+        if (own(m, n)) epilogue(PLACE(m0, m, tm, M), PLACE(n0, n, tn, columns) * NL, sum[m][n]);
   }
   BARRIER
 }
@@ -247,10 +246,10 @@ FN v penalised(const Work &k, v grad, v weight) {
 }
 FN void change(const Work &k, int at, v grad) {
   v param = read(k.m.row, at), slots[SLOTS + 1];
-  for (int slot = 0; slot < SLOTS; slot++) slots[slot] = read(k.m.row, (1 + slot) * P + at);
+  for (int slot = 0; slot < SLOTS; slot++) slots[slot] = read(NUMBER(k.m, 1 + slot, at));
   update(param, grad, slots, [&](int r) { return spread(k.g->rate[r]); });
   write(k.m.row, at, param);
-  for (int slot = 0; slot < SLOTS; slot++) write(k.m.row, (1 + slot) * P + at, slots[slot]);
+  for (int slot = 0; slot < SLOTS; slot++) write(NUMBER(k.m, 1 + slot, at), slots[slot]);
 }
 // The whole gradient of an element is known: change it, or wait for the norm of all.
 template <bool weight>
@@ -450,12 +449,12 @@ FN one step(const Work &k) {
 // The rows of the networks `who` into the group, and back where `keep` says so; in Job's rows nothing is padded.
 FN void fetch(const Work &k, Who who) {
   for (int slot = 0; slot <= SLOTS; slot++)
-    copy_in(k.m.row + slot * P, slot ? k.job->slots[slot - 1] : k.job->params, who);
+    copy_in(numbers_of(k.m, slot), slot ? k.job->slots[slot - 1] : k.job->params, who);
   BARRIER
 }
 FN void give_back(const Work &k, Who who, const bool *keep) {
   for (int slot = 0; slot <= SLOTS; slot++)
-    copy_out(slot ? k.job->slots[slot - 1] : k.job->params, k.m.row + slot * P, who, keep);
+    copy_out(slot ? k.job->slots[slot - 1] : k.job->params, numbers_of(k.m, slot), who, keep);
 }
 
 FN void begin(const Work &k, Who who) {
@@ -508,7 +507,7 @@ FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
   };
   for (int waiting = NETWORKS; left[0] > done;) {
     while (left[waiting - 1] <= done) waiting--;
-    int64_t next = job.check || !ABSORBING ? done + 1 : left[waiting - 1];
+    int64_t next = CHECK(k, job) || !ABSORBING ? done + 1 : left[waiting - 1];
     for (; done < next; done++) {
       k.index = OWN ? &g.index[0][0] : table + done * BATCH;
       draw(k, clock);
@@ -523,8 +522,8 @@ FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
     }
     one sound = fault;
     for (int slot = 0; slot <= SLOTS; slot++)
-      sound = sound + sum_of(k, true, [&](int at) { return read(k.m.row, slot * P + at) * real(0); });
-    bool keep[NETWORKS], any_kept = false, well = left[0] == done && left[NETWORKS - 1] == done && !job.check;
+      sound = sound + sum_of(k, true, [&](int at) { return read(NUMBER(k.m, slot, at)) * real(0); });
+    bool keep[NETWORKS], any_kept = false, well = left[0] == done && left[NETWORKS - 1] == done && !CHECK(k, job);
     for (int n = 0; n < NETWORKS; n++) well &= (((real *)&sound)[n] == 0) & (faulty[n] < 0);
     if (well) {  // all, and all are through
       EACH(n, NETWORKS) { hand_over(n); }
@@ -534,13 +533,13 @@ FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
     for (int n = 0; n < NETWORKS; n++) {
       bool finite = ((real *)&sound)[n] == 0, through = left[n] == done;
       if (!finite && faulty[n] < 0) faulty[n] = done;
-      keep[n] = through && faulty[n] < 0 && !job.check;
+      keep[n] = through && faulty[n] < 0 && !CHECK(k, job);
       any_kept = any_kept || keep[n];
       EACH(item, through) {
-        if (job.check) job.taken[who[n]] = done;
+        if (CHECK(k, job)) job.taken[who[n]] = done;
         if (faulty[n] >= 0) {
           job.taken[who[n]] = -faulty[n];
-          __atomic_add_fetch(k.faults, 1, __ATOMIC_RELAXED);
+          count_one(k.faults);
         }
         if (keep[n]) hand_over(n);
       }

@@ -34,7 +34,7 @@ FN void set_clock(const Work &k, Clock &c, int n, int64_t size, int64_t step) {
 FN void draw(const Work &k, Clock &c) {
   Group &g = *k.g;
   auto row = [&](int n, uint32_t at) { return (int32_t)(ROWS ? k.job->rows[g.rows[n] + at] : at); };
-  if constexpr (GATHER) {
+  if constexpr (APART) {
     constexpr int Q = least(4, BATCH);
     EACH(part, PARTS) {
       const int n = part * VECTOR;

@@ -1,0 +1,139 @@
+"""The GPU engine: the CPU's kernel source compiled by NVRTC, K steps per launch on torch's current stream.
+
+A kernel is a Program (program.py) for a layout that fits on the chip (chip.py), compiled (nvrtc.py) and launched
+(device.py). A network that diverges is seen to in the kernel, so a call waits for nothing and reads nothing back. It
+refuses networks that do not fit into a multiprocessor's shared memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ..config import TrainConfig
+from ..data import Dataset
+from ..errors import EngineError
+from ..spec import NetworkSpec
+from ..state import TrainState
+from . import chip, device, nvrtc
+from .job import Key, contiguous, fill, job_of
+from .program import Layout, Program, Samples
+
+
+class End(ctypes.Structure):
+    """End of kernel/gpu.h."""
+
+    _fields_ = [("status", ctypes.c_void_p), ("diverged", ctypes.c_void_p), ("slots", ctypes.c_void_p)]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A compiled program, what a thread of it takes, and the sentence that says why it is this one."""
+
+    program: Program
+    code: bytes
+    use: nvrtc.Use
+    reason: str
+
+    @cached_property
+    def shared(self) -> int:
+        """Bytes of shared memory of a block."""
+        return chip.shared(self.program)
+
+    @cached_property
+    def job(self) -> Any:
+        """The type of its Job."""
+        return job_of(self.program)
+
+
+@torch.no_grad()
+def run(state: TrainState, data: Dataset, steps: int) -> None:
+    """Advance every running network by up to `steps` steps, not beyond its limit, in place; it is launched, and not
+    waited for."""
+    with contiguous(state) as own:
+        launch(own, data, steps)
+
+
+def launch(state: TrainState, data: Dataset, steps: int) -> None:
+    """Fill a Job and start the kernel for it."""
+    params = state.population.params
+    if data.inputs.dtype != params.dtype or not device.here(params) or data.inputs.device != params.device:
+        raise EngineError(
+            f'engine "cuda": networks are {params.dtype} on {params.device}, data {data.inputs.dtype} on '
+            f"{data.inputs.device}; equal types on one GPU expected"
+        )
+    shuffle = state.config.shuffle if data.samples > 1 else "none"
+    own = kernel(Key.of(state, data, True, shuffle), device.limits(params.device))
+    layout, count, slots = own.program.layout, len(params), len(state.slots)
+    function = device.load(own.code, layout.threads, own.shared, params.device)
+    blocks = count if layout.team else -(-count // layout.threads)
+    far = None
+    if not layout.near:  # the blocks that run at once go from network to network, so that what they share stays in L2
+        blocks = min(blocks, function.blocks)
+        far = params.new_empty(blocks * slots * chip.parameters(own.program, layout.team))
+    taken = torch.empty_like(state.step)
+    job = own.job()
+    fill(job, own.program.hyper, state, data, steps, taken)
+    end = End(state.status.data_ptr(), state.diverged_step.data_ptr(), None if far is None else far.data_ptr())
+    if count:
+        device.launch(function, blocks, layout.threads, own.shared, (job, end), params.device)
+
+
+def why(spec: NetworkSpec, config: TrainConfig, where: torch.device, dtype: torch.dtype) -> str:
+    """The sentence that says how such networks are trained. Raises EngineError where they cannot be."""
+    names = (*config.switched_on(spec.loss), *(("scale",) if config.timetable.events else ()))
+    samples = Samples(True, False, False, 2, config.shuffle)
+    return kernel(Key(spec, config, names, dtype, samples, 1, False), device.limits(where)).reason
+
+
+KERNELS: dict[tuple[Any, ...], Kernel] = {}
+LAYOUT: Layout | None = None  # instead of the rule's, for tests and benchmarks
+
+
+def kernel(key: Key, limits: chip.Limits) -> Kernel:
+    """The kernel for `key` on such a device, compiled unless it is there already."""
+    program = key.program(LAYOUT or Layout())
+    identity = key.identity(program, str(limits))
+    if identity not in KERNELS:
+        KERNELS[identity] = _made(program, limits) if LAYOUT else _best(program, limits)
+    return KERNELS[identity]
+
+
+def text(program: Program) -> str:
+    """The whole translation unit."""
+    return f'constexpr int SHARED = {chip.shared(program)};\n{program.text}#include "gpu.h"\n'
+
+
+def _made(program: Program, limits: chip.Limits) -> Kernel:
+    code = nvrtc.cubin(text(program), limits.arch)
+    return Kernel(program, code, nvrtc.use(code), "cuda: laid out by hand")
+
+
+def _best(program: Program, limits: chip.Limits) -> Kernel:
+    """A thread is a network where the compiler finds registers for its numbers; else a block."""
+    widths, batch, spilled = "-".join(map(str, program.spec.widths)), program.config.batch_size, ""
+    own = chip.in_registers(program, limits)
+    if own:
+        kernel = _made(own, limits)
+        if kernel.use.local <= chip.SPILLED:
+            used = f"{kernel.use.registers} registers of sm_{limits.arch} and {kernel.use.local} bytes of local memory"
+            return replace(kernel, reason=f"cuda: a thread is a network: the kernel for {widths} takes {used}")
+        spilled = f", for a thread would keep {kernel.use.local} bytes in local memory"
+    own = chip.in_shared_memory(program, limits)
+    if own is None:
+        raise EngineError(
+            f'engine "cuda": networks {widths} with batch_size {batch} and {program.config.optimizer} need '
+            f"{chip.wants(program):,} bytes of shared memory or more, a block has {limits.block:,}; "
+            'engine "eager" trains them'
+        )
+    kernel = _made(own, limits)
+    layout = own.layout
+    pieces = f", {layout.chunk} of {batch} samples at once" if layout.chunk < batch else ""
+    slots = "" if layout.near else ", slots in global memory"
+    room = f"{kernel.shared:,} of {limits.block:,} bytes of shared memory"
+    why = f"cuda: a block of {layout.threads} threads is a network: {widths} takes {room}{pieces}{slots}{spilled}"
+    return replace(kernel, reason=why)

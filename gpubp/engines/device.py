@@ -1,0 +1,93 @@
+"""Every call of torch.cuda and of the driver that the GPU engine makes: what a test replaces to go without a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import EngineError, OutOfMemoryError
+from .chip import Limits
+
+OLDEST = 80  # sm_80; what came before has neither so much shared memory nor a compiler that is still kept
+
+
+class Function(NamedTuple):
+    """A kernel on a device, and how many of its blocks run there at once."""
+
+    handle: Any
+    blocks: int
+
+
+@functools.cache
+def limits(device: torch.device) -> Limits:
+    """What the device has. Raises EngineError where there is none, or where it is too old."""
+    if not torch.cuda.is_available():
+        built = "finds no GPU" if torch.backends.cuda.is_built() else "was built without CUDA"
+        raise EngineError(f'engine "cuda" needs a GPU, and torch {torch.__version__} {built}')
+    major, minor = torch.cuda.get_device_capability(device)
+    if 10 * major + minor < OLDEST:
+        raise EngineError(
+            f'engine "cuda" needs compute capability {OLDEST // 10}.{OLDEST % 10} or more, '
+            f'{torch.cuda.get_device_name(device)} has {major}.{minor}; engine "eager" runs on it'
+        )
+    driver = _driver()
+    torch.cuda.init()
+    number = _done(driver.cuDeviceGet(torch.cuda.current_device() if device.index is None else device.index))
+    most = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+    return Limits(10 * major + minor, int(_done(driver.cuDeviceGetAttribute(most, number))))
+
+
+def here(tensor: Tensor) -> bool:
+    """Whether a tensor is where kernels can reach it."""
+    return tensor.is_cuda
+
+
+@functools.cache
+def load(code: bytes, threads: int, shared: int, device: torch.device) -> Function:
+    """The kernel "run" of a cubin, ready for blocks of so many threads and bytes of shared memory."""
+    driver = _driver()
+    with torch.cuda.device(device):
+        torch.cuda.current_stream()  # so that there is a context
+        handle = _done(driver.cuModuleGetFunction(_done(driver.cuModuleLoadData(code)), b"run"))
+        bytes_of_shared = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        _done(driver.cuFuncSetAttribute(handle, bytes_of_shared, shared))
+        each = _done(driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(handle, threads, shared))
+        return Function(handle, each * torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def launch(
+    function: Function, blocks: int, threads: int, shared: int, given: Sequence[ctypes.Structure], device: torch.device
+) -> None:
+    """Start a kernel on torch's current stream, with structures that it takes by value."""
+    pointers = (ctypes.c_void_p * len(given))(*(ctypes.addressof(each) for each in given))
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream(device).cuda_stream
+        _done(_driver().cuLaunchKernel(
+            function.handle, blocks, 1, 1, threads, 1, 1, shared, stream, ctypes.addressof(pointers), 0
+        ))  # fmt: skip
+
+
+def _driver() -> Any:
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        raise EngineError(
+            f'engine "cuda" needs NVIDIA\'s driver bindings: pip install "gpubp[gpu]" ({error}); engine "eager" needs '
+            "none"
+        ) from None
+    return driver
+
+
+def _done(result: tuple[Any, ...]) -> Any:
+    """What a call of the driver gives. Raises EngineError where it fails."""
+    error, *values = result
+    if error == _driver().CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+        raise OutOfMemoryError("the GPU has no memory left for the kernel's code; train fewer networks at once")
+    if error != _driver().CUresult.CUDA_SUCCESS:
+        raise EngineError(f'engine "cuda": the driver says {error.name}; engine "eager" does without it')
+    return values[0] if values else None

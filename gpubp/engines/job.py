@@ -1,0 +1,119 @@
+"""What a compiled kernel is made for (Key) and what a call gives it (Job of kernel/memory.h), on any device."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..activations import ACTIVATIONS
+from ..config import TrainConfig
+from ..data import Dataset
+from ..losses import LOSSES
+from ..spec import NetworkSpec
+from ..state import TrainState
+from .program import Layout, Program, Samples
+
+
+class Key(NamedTuple):
+    """What a kernel is made for; config is compared by what matters to it."""
+
+    spec: NetworkSpec
+    config: TrainConfig
+    names: tuple[str, ...]
+    dtype: torch.dtype
+    samples: Samples
+    networks: int
+    predict: bool
+
+    @classmethod
+    def of(cls, state: TrainState, data: Dataset, apart: bool, shuffle: str) -> Key:
+        """For training a population. apart: networks see samples of their own, or stand at different steps."""
+        population, weight = state.population, data.sample_weight
+        facts = Samples(apart, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
+        names = tuple(state.hyper) + (("scale",) if state.plateau else ())
+        params = population.params
+        return cls(population.spec, state.config, names, params.dtype, facts, len(params), False)
+
+    @property
+    def rules(self) -> list[Callable[..., Any]]:
+        """The functions that are translated."""
+        config, loss = self.config, LOSSES[self.spec.loss]
+        activations = [part for name in self.spec.activations for part in ACTIVATIONS[name]]
+        rest = (loss.value, loss.slope, config.rule.direction, config.rule.prepare, config.timetable.rate)
+        return [rule for rule in (*activations, *rest) if rule is not None]
+
+    def program(self, layout: Layout) -> Program:
+        """The kernel's program."""
+        return Program(self.spec, self.config, self.names, self.dtype, self.samples, layout, self.predict)
+
+    def identity(self, program: Program, machine: str) -> tuple[Any, ...]:
+        """Everything that the kernel's text depends on; of rules, the functions themselves."""
+        config, loss = self.config, LOSSES[self.spec.loss]
+        facts = (loss.outputs, config.rule.decoupled, config.rule.absorbing, config.batch_size, config.update_order)
+        found = (self.spec, tuple(self.rules), facts, self.names, self.dtype, self.samples, self.predict,
+                 program.layout, machine)  # fmt: skip
+        if all(str(rule.__module__).startswith("gpubp.") for rule in self.rules):
+            return found
+        return (*found, program.text)  # a rule of your own may read what has changed since
+
+
+@contextmanager
+def contiguous(state: TrainState) -> Iterator[TrainState]:
+    """The state, or where its rows do not lie side by side a copy of it, which is then put back."""
+    if all(tensor.is_contiguous() for _, tensor in state.tensors()):
+        yield state
+        return
+    everyone = torch.arange(len(state.step), device=state.step.device)
+    own = state.rows(everyone)
+    yield own
+    state.put(everyone, own)
+
+
+@lru_cache
+def job(slots: int, hyper: int, columns: int) -> type[ctypes.Structure]:
+    """Job of kernel/memory.h."""
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    one = ("class_weight", "ids", "position", "limit", "end", "step", "status", "loss", "total", "inputs", "targets",
+           "classes", "weights", "rows", "sizes")  # fmt: skip
+    numbers = ("count", "samples", "longest", "seed", "steps", "threads", "check")
+    fields: Sequence[tuple[str, Any]] = [
+        ("params", pointer), ("slots", pointer * (slots + 1)), ("hyper", pointer * (hyper + 1)),
+        ("columns", pointer * (columns + 1)), *((name, pointer) for name in one),
+        *((name, integer) for name in numbers), ("taken", pointer), ("outs", pointer),
+    ]  # fmt: skip
+    return type("Job", (ctypes.Structure,), {"_fields_": fields})
+
+
+def job_of(program: Program) -> type[ctypes.Structure]:
+    """Job as a program has it."""
+    rule = program.config.rule
+    return job(len(rule.slots), len(program.hyper), len(rule.columns))
+
+
+def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset, steps: int, taken: Tensor) -> None:
+    """Where the numbers of a call stand. names: the hyper-parameters that the kernel reads, in its order."""
+    population, hyper = state.population, {**state.hyper, **state.plateau}
+    columns = [state.columns[name] for name in state.config.rule.columns]
+    for array, tensors in ((job.slots, state.slots), (job.columns, columns)):
+        for number, tensor in enumerate(tensors):
+            array[number] = tensor.data_ptr()
+    for number, name in enumerate(names):
+        job.hyper[number] = hyper[name].data_ptr()
+    pointers = {
+        "params": population.params, "ids": population.ids, "taken": taken, "inputs": data.inputs,
+        "weights": data.sample_weight, "rows": data.rows, "sizes": data.sizes,
+        "class_weight": hyper.get("class_weight"),
+        "targets" if data.targets.is_floating_point() else "classes": data.targets,
+        **{name: getattr(state, name) for name in ("position", "limit", "end", "step", "status", "loss", "total")},
+    }  # fmt: skip
+    for name, tensor in pointers.items():
+        if tensor is not None:
+            setattr(job, name, tensor.data_ptr())
+    job.count, job.samples, job.seed, job.steps = len(population.params), data.samples, population.seed, steps
+    job.longest = 0 if data.rows is None else data.rows.shape[1]

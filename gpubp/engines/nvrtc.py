@@ -1,0 +1,120 @@
+"""C++ text into a cubin, machine code of one GPU architecture, by NVIDIA's compiler as a library: no GPU is needed.
+
+The compiler is a package (pip install "gpubp[gpu]"). Cubins are kept beside the CPU's kernels (build.py), named by a
+hash of text, sources, compiler and flags. Arithmetic is IEEE 754's: no product is contracted to a fused multiply-add,
+denormal numbers are kept, division and square root are rounded correctly.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import EngineError
+from . import build
+
+FLAGS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true",
+         "--device-as-default-execution-space", "--device-int128")  # fmt: skip
+REGISTERS, STACK = 0x2F, 0x11  # attributes of a function in a cubin's .nv.info
+
+
+class Use(NamedTuple):
+    """What a thread of a kernel takes: registers, and bytes of local memory: numbers that found no register."""
+
+    registers: int
+    local: int
+
+
+def compiler() -> Any:
+    """cuda.bindings.nvrtc. Raises EngineError where a package is missing."""
+    try:
+        from cuda.bindings import nvrtc
+
+        nvrtc.nvrtcVersion()
+    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: the library itself is not there
+        raise EngineError(
+            f'engine "cuda" needs NVIDIA\'s compiler: pip install "gpubp[gpu]" ({type(error).__name__}: '
+            f'{str(error).splitlines()[0]}); engine "eager" needs none'
+        ) from None
+    return nvrtc
+
+
+def cubin(text: str, arch: int) -> bytes:
+    """`text`, which may include the sources of kernel/, compiled for sm_<arch>. Raises EngineError where it cannot."""
+    flags = (*FLAGS, f"--gpu-architecture=sm_{arch}")
+    version = ".".join(str(part) for part in compiler().nvrtcVersion()[1:])
+    key = hashlib.sha256("\0".join((text, build.sources(), "nvrtc", version, *flags)).encode()).hexdigest()[:32]
+    return _cubin(key, text, flags, build.cache())
+
+
+@functools.cache
+def _cubin(key: str, text: str, flags: tuple[str, ...], folder: Path | None) -> bytes:
+    found = build.kept(key, folder, ".cubin", Path.read_bytes)
+    if found:
+        return found
+    code = compiled(text, flags)
+    with tempfile.TemporaryDirectory(prefix="gpubp-", ignore_cleanup_errors=True) as scratch:
+        made = Path(scratch) / "kernel.cubin"
+        made.write_bytes(code)
+        build.keep(made, key, folder, Path.read_bytes)
+    return code
+
+
+def compiled(text: str, flags: tuple[str, ...]) -> bytes:
+    """What the compiler makes of `text`."""
+    nvrtc = compiler()
+
+    def done(result: tuple[Any, ...]) -> Any:
+        if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise EngineError(f'engine "cuda": NVRTC fails ({result[0].name}); engine "eager" needs no compiler')
+        return result[1] if len(result) > 1 else None
+
+    headers = sorted(build.SOURCES.glob("*.h"))
+    program = done(nvrtc.nvrtcCreateProgram(
+        text.encode(), b"kernel.cu", len(headers), [path.read_bytes() for path in headers],
+        [path.name.encode() for path in headers],
+    ))  # fmt: skip
+    try:
+        (result,) = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
+        if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            log = bytes(done(nvrtc.nvrtcGetProgramLogSize(program)))
+            done(nvrtc.nvrtcGetProgramLog(program, log))
+            says = log.decode(errors="replace").strip(" \n\0")[:2000]
+            raise EngineError(
+                f'engine "cuda": NVRTC cannot compile the kernel; engine "eager" needs no compiler. It says:\n{says}'
+            )
+        code = bytes(done(nvrtc.nvrtcGetCUBINSize(program)))
+        done(nvrtc.nvrtcGetCUBIN(program, code))
+        return code
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def use(code: bytes) -> Use:
+    """What the one kernel of a cubin takes, as its ELF file says: section .nv.info is a list of attributes, each a
+    format, a number, a size, and for those two a function and a value."""
+    found: dict[int, int] = {}
+    for name, data in sections(code):
+        at = 0
+        while name == ".nv.info" and at + 4 <= len(data):
+            form, attribute, size = struct.unpack_from("<BBH", data, at)
+            if form == 4 and attribute in (REGISTERS, STACK):
+                found[attribute] = max(found.get(attribute, 0), struct.unpack_from("<I", data, at + 8)[0])
+            at += 4 + (size if form == 4 else 0)
+    return Use(found[REGISTERS], found[STACK])
+
+
+def sections(code: bytes) -> list[tuple[str, bytes]]:
+    """Name and content of the sections of a little-endian 64-bit ELF file."""
+    (table,) = struct.unpack_from("<Q", code, 0x28)
+    size, count, names = struct.unpack_from("<HHH", code, 0x3A)
+    heads = [struct.unpack_from("<IIQQQQ", code, table + number * size) for number in range(count)]
+    text = heads[names][4]
+    return [
+        (code[text + head[0] : code.index(b"\0", text + head[0])].decode(), code[head[4] : head[4] + head[5]])
+        for head in heads
+    ]

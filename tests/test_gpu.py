@@ -1,0 +1,220 @@
+"""The GPU engine on a GPU that the CPU plays: launch, layout and kernel are the real ones, and the bits are the CPU
+engine's; faults that are planted in each of them are found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp.engines import cpu, cuda
+from gpubp.engines.chip import Limits
+from gpubp.engines.program import Layout
+from gpubp.state import Status, TrainState
+
+from .helpers import compiled, copied, population, samples, start, train  # noqa: F401
+from .playing import Launch, Player, WrongError, flat, playing
+from .test_compiled import BATCH, CASES, COUNT, STEPS, Case, case, differences
+
+EVERYONE = list(range(COUNT))
+THREAD, BLOCK = Layout(1, threads=4), Layout(1, team=True, threads=8, accumulators=32, cols=8)
+LAYOUTS = {
+    "thread": THREAD,
+    "block": BLOCK,
+    "block in pieces": replace(BLOCK, chunk=4),
+    "block, slots outside": replace(BLOCK, near=False, threads=32),
+    "chosen": None,
+}
+CHOSEN = {  # cases and layouts; all of both are slow
+    4: ("thread", "block, slots outside"),
+    6: ("block", "chosen"),
+    7: ("block",),
+    12: ("block in pieces",),
+    13: ("thread",),
+}
+
+
+def trained(own: Case, layout: Layout | None, player: Player | None = None, **more: Any) -> TrainState:
+    """By the GPU engine."""
+    with playing(player or Player(), layout):
+        return train(own.population(), own.data(), engine=cuda, **own.settings, **more)
+
+
+def check(own: Case, name: str) -> None:
+    if "pieces" in name and own.settings["update_order"] == "layerwise":
+        pytest.skip("a layer that is updated before the delta below it needs the whole batch at once")
+    expected = train(own.population(), own.data(), engine=cpu, **own.settings)
+    assert torch.equal(expected.step, expected.end)
+    assert not differences(trained(own, LAYOUTS[name]), EVERYONE, expected, EVERYONE)
+
+
+@pytest.mark.parametrize(("number", "name"), [(number, name) for number, names in CHOSEN.items() for name in names])
+def test_a_gpu_has_the_cpus_bits(number: int, name: str) -> None:
+    check(case(number), name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(CASES))
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_gpu_has_the_cpus_bits_in_every_case(number: int, name: str) -> None:
+    check(case(number), name)
+
+
+def small(**settings: Any) -> Case:
+    """What the following tests train; few kernels serve them all."""
+    spec = gpubp.NetworkSpec((3, 5, 2), "tanh")
+    rest = {"optimizer": "adam", "batch_size": BATCH, "steps": STEPS, "lr": 0.02, "shuffle": "network"}
+    return Case(spec, torch.float32, "shared", "", "chosen", rest | settings)
+
+
+BOTH = pytest.mark.parametrize("layout", [THREAD, BLOCK], ids=["thread", "block"])
+
+
+@BOTH
+def test_any_cut_and_any_end_gives_the_same_bits(layout: Layout) -> None:
+    own = small(steps=[1 + (5 * n) % STEPS for n in EVERYONE])
+    expected = train(own.population(), own.data(), engine=cpu, **own.settings)
+    with playing(Player(), layout):
+        for cuts in ([1, 2, 3, 5, 9], [7, 100]):
+            cut = train(own.population(), own.data(), cuts, engine=cuda, **own.settings)
+            assert not differences(cut, EVERYONE, expected, EVERYONE), cuts
+        state = start(own.population(), own.data(), **own.settings)
+        state.status[[1, 4, 18]] = Status.stopped
+        before = copied(state)
+        cuda.run(state, own.data(), STEPS)
+    assert not differences(state, [1, 4, 18], before, [1, 4, 18]), "who stands still is not touched"
+    rest = [n for n in EVERYONE if n not in (1, 4, 18)]
+    assert not differences(state, rest, expected, rest)
+
+
+@BOTH
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_network_that_diverges_is_left_as_by_the_cpu(layout: Layout, optimizer: str) -> None:
+    rates = [1e30 if n % 4 == 1 else 3e38 if n % 4 == 2 else 0.01 for n in EVERYONE]
+    own = small(optimizer=optimizer, lr=rates, **({} if optimizer == "adam" else {"momentum": 0.0}))
+    own = own._replace(spec=gpubp.NetworkSpec((3, 5, 2), "identity"))
+    own.settings.pop("momentum", None)
+    expected = train(own.population(), own.data(), engine=cpu, **own.settings)
+    got = trained(own, layout)
+    assert 0 < int((got.status == Status.diverged).sum()) < COUNT
+    assert not differences(got, EVERYONE, expected, EVERYONE)
+    assert torch.equal(got.diverged_step, expected.diverged_step)
+    assert torch.equal(got.status, expected.status)
+
+
+def test_tiny_networks_are_threads_by_the_rules() -> None:
+    many = list(range(300))  # two blocks of 128 and a part of one
+    own = small(batch_size=1)._replace(spec=gpubp.NetworkSpec((2, 2, 2), "tanh"))
+    networks, data = own.population(many), own.data()
+    expected = train(networks, data, engine=cpu, **own.settings)
+    with playing(Player()) as player:
+        got = train(networks, data, engine=cuda, **own.settings)
+    launch = player.launches[-1]
+    assert (launch.blocks, launch.threads, "#define TEAM 0" in launch.text) == (3, 128, True)
+    assert not differences(got, many, expected, many)
+
+
+def test_rows_that_do_not_lie_side_by_side_are_put_back() -> None:
+    own = small()
+    expected = train(own.population(), own.data(), engine=cpu, **own.settings)
+    state = start(own.population(), own.data(), **own.settings)
+    networks = own.population()
+    state.population = gpubp.Population(own.spec, networks.params.t().contiguous().t(), 5, networks.ids)
+    assert not state.population.params.is_contiguous()
+    with playing(Player(), THREAD):
+        cuda.run(state, own.data(), STEPS)
+    assert not differences(state, EVERYONE, expected, EVERYONE)
+
+
+def test_what_fits_nowhere_else_has_its_slots_outside() -> None:
+    """A device so small that the rules have to give way one after the other, to the same bits each time."""
+    own = small(batch_size=64)
+    own = own._replace(spec=gpubp.NetworkSpec((3, 20, 2), "tanh"))
+    expected = train(own.population(), own.data(), engine=cpu, **own.settings)
+    seen = []
+    for room in (21_000, 10_000, 7_000):
+        player = Player(Limits(90, room))
+        assert not differences(trained(own, None, player), EVERYONE, expected, EVERYONE)
+        launch = player.launches[-1]
+        near, chunk = "#define NEAR 1" in launch.text, launch.text.split("int CHUNK = ")[1].split(";")[0]
+        seen.append((near, int(chunk) < 64, launch.blocks))
+    assert seen == [(True, False, COUNT), (True, True, COUNT), (False, True, 2)]
+
+
+# ---- planted faults
+
+
+class Broken(Player):
+    """A device that is handed something else than was meant."""
+
+    def __init__(self, change: Callable[[Launch], Launch | None]) -> None:
+        super().__init__()
+        self.change = change
+
+    def play(self, launch: Launch) -> None:
+        changed = self.change(launch)
+        super().play(launch if changed is None else changed)
+
+
+def wrote(old: str, new: str) -> Callable[[Launch], Launch]:
+    """Something in the sources of kernel/ replaced."""
+
+    def change(launch: Launch) -> Launch:
+        text = flat(launch.text)
+        assert old in text, old
+        return launch._replace(text=text.replace(old, new))
+
+    return change
+
+
+def field(name: str, value: Callable[[Any], Any]) -> Callable[[Launch], None]:
+    """A field of the Job changed."""
+
+    def change(launch: Launch) -> None:
+        setattr(launch.job, name, value(getattr(launch.job, name)))
+
+    return change
+
+
+STALE = torch.zeros(COUNT * 64, dtype=torch.float64)
+FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
+    "a grid too small": (THREAD, lambda launch: launch._replace(blocks=launch.blocks - 1)),
+    "no grid": (BLOCK, lambda launch: launch._replace(blocks=0)),
+    "a step too many": (BLOCK, field("steps", lambda steps: steps + 1)),
+    "a step too few": (THREAD, field("steps", lambda steps: steps - 1)),
+    "a pointer from before": (THREAD, field("params", lambda _: STALE.data_ptr())),
+    "another order": (BLOCK, field("seed", lambda seed: seed + 1)),
+    "shared memory too small": (BLOCK, lambda launch: launch._replace(shared=launch.shared - 4)),
+    "places in a row and rows exchanged": (THREAD, wrote("at / ROW * STEP + at % ROW", "at % ROW * STEP + at / ROW")),
+    "the row of a neighbour": (THREAD, wrote("near(slot) + threadIdx.x * STEP", "near(slot)")),
+    "a stride that is not the threads'": (BLOCK, wrote("t += THREADS", "t += THREADS + 1")),
+    "no barrier after a product": (BLOCK, wrote("* NL, sum[m][n]);\n  }\n  BARRIER", "* NL, sum[m][n]);\n  }\n")),
+    "a barrier for some": (BLOCK, wrote("weigh(k);", "weigh(k); if (threadIdx.x) BARRIER")),
+    "rows of a tile another distance apart": (BLOCK, wrote("(first) + (i) * cdiv(size, each)", "(first) + (i)")),
+}
+
+
+def faulty(layout: Layout, change: Callable[[Launch], Launch | None]) -> bool:
+    """Whether training on a device with a fault is seen to be wrong."""
+    own, cuts = small(), [3, 4]
+    expected = train(own.population(), own.data(), cuts, engine=cpu, **own.settings)
+    try:
+        with playing(Broken(change), layout):
+            state = train(own.population(), own.data(), cuts, engine=cuda, **own.settings)
+    except WrongError:
+        return True
+    return bool(differences(state, EVERYONE, expected, EVERYONE))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_found_out(name: str) -> None:
+    assert faulty(*FAULTS[name])
+
+
+@BOTH
+def test_without_a_fault_nothing_is_found(layout: Layout) -> None:
+    assert not faulty(layout, lambda launch: launch._replace(text=flat(launch.text)))

@@ -1,0 +1,127 @@
+"""The kernel compiled by NVRTC, which needs no GPU: every row of the tables on every architecture, and for sm_90 what
+the workloads take, held against gpu_budgets.json.
+
+A change that moves a figure writes the table anew, knowingly: python -m tests.gpu_budgets
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp.engines import build, chip, cuda, nvrtc
+from gpubp.engines.program import Layout, Program, Samples
+from gpubp.errors import EngineError
+
+from . import gpu_budgets
+from .playing import H100
+
+ARCHITECTURES = (80, 90, 100)
+PATIENCE = 5.0  # seconds of one processor that a kernel may take
+TABLES = tuple(tuple(table) for table in (gpubp.ACTIVATIONS, gpubp.LOSSES, gpubp.OPTIMIZERS, gpubp.SCHEDULES))
+KERNELS = max(*map(len, TABLES[1:]), len(TABLES[0]) // 2)
+LAYOUTS = (Layout(1, threads=128), Layout(1, team=True, threads=64, accumulators=32, cols=8))
+SWITCHES = (
+    {"dropout": 0.3, "l1": 0.1},
+    {"clip_norm": 1.0, "l2": 0.1},
+    {"clip_value": 0.5, "weight_decay": 0.1},
+    {"warmup": 5},
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiler() -> Any:
+    try:
+        return nvrtc.compiler()
+    except EngineError as error:
+        pytest.skip(str(error))
+
+
+def program(number: int) -> Program:
+    """One of KERNELS, which together have every row of every table, each kind of data, and both regimes."""
+    activations, losses, optimizers, schedules = TABLES
+    hidden = tuple(activations[(2 * number + layer) % len(activations)] for layer in range(2))
+    loss, optimizer = losses[number % len(losses)], optimizers[number % len(optimizers)]
+    spec = gpubp.NetworkSpec((3, 5, 4, 2), hidden, loss=loss, bias=("neuron", "layer", "none")[number % 3])
+    config = gpubp.TrainConfig(
+        optimizer, schedule=schedules[number % len(schedules)], batch_size=4, steps=9, **SWITCHES[number % 4]
+    )
+    names = [*config.switched_on(loss), *(["scale"] if config.timetable.events else [])]
+    names += ["class_weight"] if loss == "cross_entropy" else []
+    samples = Samples(True, number % 2 == 0, number % 3 == 0, number % 3, ("network", "shared", "none")[number % 3])
+    team = number // 2 % 2
+    layout = LAYOUTS[team] if not team or number % 3 else Layout(1, team=True, threads=32, chunk=3, near=False)
+    return Program(spec, config, names, (torch.float32, torch.float64)[number % 5 == 0], samples, layout)
+
+
+def test_the_kernels_have_every_row_of_the_tables() -> None:
+    found = [program(number) for number in range(KERNELS)]
+    for table, names in zip(TABLES, zip(*(
+        (each.spec.activations[:2], [each.spec.loss], [each.config.optimizer], [each.config.schedule]) for each in found
+    ))):  # fmt: skip
+        assert {*itertools.chain(*names)} == {*table}
+    assert {each.layout.team for each in found} == {True, False}
+    assert {each.layout.near for each in found} == {True, False}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("number", range(KERNELS))
+def test_every_rule_compiles(arch: int, number: int) -> None:
+    before = time.process_time()
+    code = nvrtc.compiled(cuda.text(program(number)), (*nvrtc.FLAGS, f"--gpu-architecture=sm_{arch}"))
+    assert time.process_time() - before < PATIENCE
+    assert nvrtc.use(code).registers <= 255
+
+
+def test_a_count_of_shared_memory_that_is_not_the_kernels_is_refused_by_the_compiler() -> None:
+    for number in (0, 2):
+        own = program(number)
+        wrong = cuda.text(own).replace(f"SHARED = {chip.shared(own)}", f"SHARED = {chip.shared(own) - 8}")
+        with pytest.raises(EngineError, match=r"chip\.py counts otherwise"):
+            nvrtc.compiled(wrong, (*nvrtc.FLAGS, "--gpu-architecture=sm_90"))
+
+
+def test_a_cubin_is_compiled_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path))
+    nvrtc._cubin.cache_clear()
+    text = cuda.text(program(1))
+    code = nvrtc.cubin(text, 90)
+    (file,) = tmp_path.iterdir()
+    assert file.name.split("-")[1] == f"{build._digest(file)}.cubin"
+    monkeypatch.setattr(nvrtc, "compiled", lambda *_: pytest.fail("compiled again"))
+    nvrtc._cubin.cache_clear()
+    assert nvrtc.cubin(text, 90) == code
+    nvrtc._cubin.cache_clear()
+
+
+def test_the_flags_keep_ieee_arithmetic() -> None:
+    """No contraction to fused multiply-add and no flushed denormals in the machine code."""
+    if not gpu_budgets.disassembler():
+        pytest.skip("nvdisasm is not installed (nvidia-cuda-nvdisasm)")
+    code = 'extern "C" __global__ void run(float *x) { x[0] = x[0] * x[1] + x[2]; x[3] = x[3] + x[4] - 1.0f; }'
+    found = gpu_budgets.instructions(nvrtc.compiled(code, (*nvrtc.FLAGS, "--gpu-architecture=sm_90")))
+    names = [each.name for each in found]
+    assert "FMUL" in names
+    assert "FFMA" not in names
+    assert not any("FTZ" in each.text for each in found)
+
+
+@pytest.mark.parametrize("name", gpu_budgets.WORKLOADS)
+def test_a_workload_stays_in_its_budget(name: str) -> None:
+    table = json.loads(gpu_budgets.TABLE.read_text(encoding="utf-8"))
+    version = gpu_budgets.version()
+    if table["nvrtc"] != version:
+        pytest.skip(f"the budgets are NVRTC {table['nvrtc']}'s, this is {version}")
+    found, budget = gpu_budgets.figures(name, H100), table["workloads"][name]
+    if not gpu_budgets.disassembler():
+        found = {each: number for each, number in found.items() if each in ("regime", "registers", "local", "shared")}
+        budget = {each: budget[each] for each in found}
+    assert found == budget, "python -m tests.gpu_budgets writes the table anew"
+    assert found["local"] == 0, "a number found no register"

@@ -1,0 +1,281 @@
+"""What the GPU engine hands to the driver, against a driver that records: grid, block, shared memory, stream, and the
+pointer of every field; nobody computes."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp.engines import choose, cuda, device, nvrtc
+from gpubp.engines.program import Layout
+from gpubp.errors import EngineError, OutOfMemoryError
+from gpubp.state import TrainState
+
+from .helpers import generator, population, samples, start
+
+SPEC = gpubp.NetworkSpec((3, 5, 4), "tanh", loss="cross_entropy")
+COUNT, SAMPLES, STREAM, EACH, PROCESSORS = 300, 11, 77, 3, 132
+SUCCESS, MEMORY_GONE, FAILURE = (SimpleNamespace(name=name) for name in ("SUCCESS", "OUT_OF_MEMORY", "LAUNCH_FAILED"))
+
+
+class Driver:
+    """cuda.bindings.driver, as far as it is used."""
+
+    CUresult = SimpleNamespace(CUDA_SUCCESS=SUCCESS, CUDA_ERROR_OUT_OF_MEMORY=MEMORY_GONE)
+    CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared")
+    CUdevice_attribute = SimpleNamespace(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN=227 << 10)
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.loaded: list[bytes] = []
+        self.answer: Any = SUCCESS
+
+    def cuDeviceGet(self, number: int) -> tuple[Any, int]:
+        return SUCCESS, number
+
+    def cuDeviceGetAttribute(self, value: int, number: int) -> tuple[Any, int]:
+        return SUCCESS, value
+
+    def cuModuleLoadData(self, code: bytes) -> tuple[Any, bytes]:
+        self.loaded.append(code)
+        return SUCCESS, code
+
+    def cuModuleGetFunction(self, module: bytes, name: bytes) -> tuple[Any, bytes]:
+        assert name == b"run"
+        return SUCCESS, module
+
+    def cuFuncSetAttribute(self, function: bytes, attribute: str, value: int) -> tuple[Any]:
+        self.allowed = value
+        return (SUCCESS,)
+
+    def cuOccupancyMaxActiveBlocksPerMultiprocessor(self, *_: Any) -> tuple[Any, int]:
+        return SUCCESS, EACH
+
+    def cuLaunchKernel(self, *given: Any) -> tuple[Any]:
+        self.calls.append(given)
+        pointers = (ctypes.c_void_p * 2).from_address(given[9])
+        (kernel,) = cuda.KERNELS.values()
+        self.job = kernel.job.from_buffer_copy(ctypes.string_at(pointers[0], ctypes.sizeof(kernel.job)))
+        self.end = cuda.End.from_buffer_copy(ctypes.string_at(pointers[1], ctypes.sizeof(cuda.End)))
+        return (self.answer,)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
+    """A driver, a torch that has a GPU, and a compiler that gives the text itself."""
+    own = Driver()
+    found = {
+        "is_available": lambda: True, "init": lambda: None, "current_device": lambda: 0,
+        "get_device_capability": lambda _: (9, 0), "device": lambda _: nullcontext(),
+        "current_stream": lambda *_: SimpleNamespace(cuda_stream=STREAM),
+        "get_device_properties": lambda _: SimpleNamespace(multi_processor_count=PROCESSORS),
+        "get_device_name": lambda _: "GPU",
+    }  # fmt: skip
+    for name, value in found.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(device, "_driver", lambda: own)
+    monkeypatch.setattr(device, "here", lambda tensor: True)
+    monkeypatch.setattr(nvrtc, "cubin", lambda text, arch: text.encode())
+    monkeypatch.setattr(nvrtc, "use", lambda code: nvrtc.Use(64, 0))
+    monkeypatch.setattr(cuda, "KERNELS", {})
+    for function in (device.load, device.limits):
+        function.cache_clear()
+    yield own
+    for function in (device.load, device.limits):
+        function.cache_clear()
+
+
+def training(count: int = COUNT, **settings: Any) -> tuple[TrainState, gpubp.Dataset]:
+    """A state and data with everything that a Job can name, but for targets."""
+    networks = population(SPEC, count, torch.float32)
+    inputs, classes = samples(SPEC, count, SAMPLES, dtype=torch.float32)
+    rows = [torch.arange(1 + n % SAMPLES) for n in range(count)]
+    weight = torch.rand(count, SAMPLES, generator=generator(1))
+    own = {"optimizer": "adam", "batch_size": 2, "steps": 9, "class_weight": torch.ones(count, 4), **settings}
+    data = gpubp.Dataset(inputs, classes, rows, weight)
+    return start(networks, data, **own), data
+
+
+def expected(state: TrainState, data: gpubp.Dataset) -> dict[str, Any]:
+    """Every field of the Job but `taken`, and of the End but `slots`."""
+    one = {name: getattr(state, name) for name in ("position", "limit", "end", "step", "status", "loss", "total")}
+    tensors = {
+        **one, "params": state.population.params, "ids": state.population.ids, "inputs": data.inputs,
+        "classes": data.targets, "weights": data.sample_weight, "rows": data.rows, "sizes": data.sizes,
+        "class_weight": state.hyper["class_weight"],
+    }  # fmt: skip
+    return {
+        **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+        "targets": None, "outs": None, "count": len(state.step), "samples": SAMPLES, "longest": SAMPLES,
+        "seed": state.population.seed, "threads": 0, "check": 0,
+        "slots": [*(slot.data_ptr() for slot in state.slots), None],
+        "columns": [*(state.columns[name].data_ptr() for name in state.config.rule.columns), None],
+    }  # fmt: skip
+
+
+def launched(own: Driver) -> dict[str, Any]:
+    """The fields that the kernel was given."""
+    return {
+        name: list(value) if hasattr(value := getattr(own.job, name), "__len__") else value
+        for name, _ in own.job._fields_
+    }
+
+
+def test_a_launch_has_the_grid_the_stream_and_the_pointer_of_every_field(driver: Driver) -> None:
+    state, data = training()
+    cuda.run(state, data, 5)
+    (kernel,) = cuda.KERNELS.values()
+    layout = kernel.program.layout
+    ((function, *shape, shared, stream, _, extra),) = driver.calls
+    assert function == cuda.text(kernel.program).encode()
+    assert shape == [-(-COUNT // layout.threads), 1, 1, layout.threads, 1, 1]
+    assert (shared, driver.allowed, stream, extra) == (kernel.shared, kernel.shared, STREAM, 0)
+    given = launched(driver)
+    assert given.pop("taken"), "room for the kernel's own notes"
+    names = kernel.program.hyper
+    assert given.pop("hyper") == [*(state.hyper[name].data_ptr() for name in names), None]
+    assert given.pop("steps") == 5
+    assert given == expected(state, data)
+    ends = (driver.end.status, driver.end.diverged, driver.end.slots)
+    assert ends == (state.status.data_ptr(), state.diverged_step.data_ptr(), None)
+
+
+def test_after_a_resize_the_pointers_are_those_of_the_new_tensors(driver: Driver) -> None:
+    state, data = training()
+    cuda.run(state, data, 5)
+    part = torch.arange(0, COUNT, 2)
+    own, rows = state.rows(part), training(COUNT // 2)[1]
+    cuda.run(own, rows, 7)
+    given = launched(driver)
+    assert given["steps"] == 7
+    assert {name: given[name] for name in expected(own, rows)} == expected(own, rows)
+    assert len(driver.loaded) == 1, "the kernel is loaded once"
+
+
+def test_a_block_is_a_network_where_a_thread_has_no_room(driver: Driver) -> None:
+    state, data = training(batch_size=64)
+    cuda.run(state, data, 5)
+    (kernel,) = cuda.KERNELS.values()
+    layout = kernel.program.layout
+    assert layout.team
+    assert driver.calls[0][1:7] == (COUNT, 1, 1, layout.threads, 1, 1)
+
+
+def test_slots_outside_have_room_for_the_blocks_that_run_at_once(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "LAYOUT", Layout(1, team=True, threads=64, near=False))
+    state, data = training(1000)
+    cuda.run(state, data, 5)
+    assert driver.calls[0][1] == EACH * PROCESSORS
+    assert driver.end.slots
+    cuda.run(*training(7), 5)
+    assert driver.calls[1][1] == 7, "no more blocks than networks"
+
+
+def test_a_launch_does_nothing_that_grows_with_the_networks(driver: Driver) -> None:
+    import sys
+
+    def lines(count: int) -> int:
+        state, data = training(count)
+        cuda.run(state, data, 5)  # compiled and loaded
+        seen = 0
+
+        def tracer(*_: Any) -> Any:
+            nonlocal seen
+            seen += 1
+            return tracer
+
+        before = sys.gettrace()
+        sys.settrace(tracer)
+        try:
+            cuda.run(state, data, 5)
+        finally:
+            sys.settrace(before)
+        return seen
+
+    assert lines(10) == lines(1000)
+
+
+def test_what_the_driver_refuses_is_said(driver: Driver) -> None:
+    state, data = training()
+    driver.answer = FAILURE
+    with pytest.raises(EngineError, match="the driver says LAUNCH_FAILED"):
+        cuda.run(state, data, 5)
+    driver.answer = MEMORY_GONE
+    with pytest.raises(OutOfMemoryError):
+        cuda.run(state, data, 5)
+
+
+def test_other_types_and_places_are_refused(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, data = training()
+    state.population = population(SPEC, COUNT, torch.float64)
+    with pytest.raises(EngineError, match=r"networks are torch.float64 on cpu, data torch.float32"):
+        cuda.run(state, data, 5)
+    monkeypatch.setattr(device, "here", lambda tensor: tensor.is_cuda)
+    with pytest.raises(EngineError, match="on one GPU expected"):
+        cuda.run(*training(), 5)
+
+
+# ---- the choice
+
+
+def test_on_a_gpu_auto_is_cuda_and_says_how(driver: Driver) -> None:
+    config, gpu = gpubp.TrainConfig(batch_size=2, steps=1), torch.device("cuda:0")
+    choice = choose("auto", SPEC, config, gpu)
+    assert (choice.name, choice.run) == ("cuda", cuda.run)
+    assert choice.reason == (
+        "cuda: a thread is a network: the kernel for 3-5-4 takes 64 registers of sm_90 and 0 bytes of local memory"
+    )
+    reason = choose("auto", SPEC, gpubp.TrainConfig(batch_size=64, steps=1), gpu).reason
+    assert reason.startswith("cuda: a block of 32 threads is a network: 3-5-4 takes ")
+    assert "of 232,448 bytes of shared memory" in reason
+
+
+def test_a_thread_that_spills_gives_way_to_a_block(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "use", lambda code: nvrtc.Use(255, 384))
+    reason = choose("cuda", SPEC, gpubp.TrainConfig(batch_size=2, steps=1), torch.device("cuda:0")).reason
+    assert reason.startswith("cuda: a block of 32 threads is a network")
+    assert reason.endswith("for a thread would keep 384 bytes in local memory")
+
+
+def test_wider_networks_are_left_to_eager_with_the_reason(driver: Driver) -> None:
+    wide, config, gpu = gpubp.NetworkSpec((784, 512, 10), "relu"), gpubp.TrainConfig(steps=1), torch.device("cuda:0")
+    choice = choose("auto", wide, config, gpu)
+    assert choice.name == "eager"
+    assert "networks 784-512-10 with batch_size" in choice.reason
+    assert "a block has 232,448" in choice.reason
+    with pytest.raises(EngineError, match="bytes of shared memory or more"):
+        choose("cuda", wide, config, gpu)
+
+
+def test_an_old_gpu_is_refused(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    choice = choose("auto", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
+    assert choice.name == "eager"
+    assert "needs compute capability 8.0 or more, GPU has 7.5" in choice.reason
+
+
+def test_without_a_gpu_the_engine_says_what_is_missing() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(EngineError, match="needs a GPU, and torch"):
+        choose("cuda", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
+    with pytest.raises(EngineError, match="trains on a GPU, the networks are on cpu"):
+        choose("cuda", SPEC, gpubp.TrainConfig(steps=1), torch.device("cpu"))
+
+
+def test_the_bindings_have_what_is_called() -> None:
+    driver = pytest.importorskip("cuda.bindings.driver", reason='needs pip install "gpubp[gpu]"')
+    for name in (each for each in vars(Driver) if each.startswith("cu")):
+        assert callable(getattr(driver, name)), name
+    for name in ("CUresult", "CUfunction_attribute", "CUdevice_attribute"):
+        for value in vars(getattr(Driver, name)):
+            assert hasattr(getattr(driver, name), value), value

@@ -1,0 +1,75 @@
+"""The rules by which a network finds place on a GPU's chip; nothing is compiled."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+import gpubp
+from gpubp.engines import chip
+from gpubp.engines.program import Layout, Program, Samples
+
+from .playing import H100
+
+OWN = Samples(own=True, rows=False, inputs=False, weight=0, shuffle="network")
+
+
+def program(
+    widths: tuple[int, ...], batch: int = 32, optimizer: str = "adam", dtype: torch.dtype = torch.float32,
+    order: str = "simultaneous",
+) -> Program:  # fmt: skip
+    spec = gpubp.NetworkSpec(widths, "relu")
+    config = gpubp.TrainConfig(optimizer, batch_size=batch, steps=1, update_order=order)
+    return Program(spec, config, list(config.switched_on(spec.loss)), dtype, OWN, Layout())
+
+
+def test_a_thread_is_a_network_only_where_its_numbers_may_be_registers() -> None:
+    assert chip.in_registers(program((2, 2, 2), 1), H100)
+    assert chip.in_registers(program((4, 8, 3), 1, "sgd"), H100)
+    assert not chip.in_registers(program((4, 8, 3), 1), H100), "three rows"
+    assert not chip.in_registers(program((4, 8, 3), 1, "sgd", torch.float64), H100), "numbers of two words"
+    assert not chip.in_registers(program((2, 2, 2), 32), H100), "outs of a batch"
+
+
+@pytest.mark.parametrize(
+    ("widths", "batch", "threads"),
+    [((2, 2, 2), 1, 32), ((8, 16, 1), 32, 32), ((64, 32, 10), 64, 128), ((16, 64, 64, 4), 128, 256),
+     ((32, 256, 8), 32, 256)],
+)  # fmt: skip
+def test_a_block_has_16_numbers_of_the_largest_product_for_each_thread(
+    widths: tuple[int, ...], batch: int, threads: int
+) -> None:
+    own = chip.in_shared_memory(program(widths, batch), H100)
+    assert own is not None
+    assert own.layout.threads == threads
+
+
+def test_what_does_not_fit_gives_way_in_order() -> None:
+    """Whole, in pieces, slots outside, not at all."""
+    whole, seen = program((64, 64, 10), 256), []
+    most = chip.shared(whole.laid_out(Layout(1, team=True, threads=32, chunk=256)))
+    for room in range(most, 0, -512):
+        own = chip.in_shared_memory(whole, chip.Limits(90, room))
+        if own is None:
+            assert chip.wants(whole) > room
+            break
+        assert chip.shared(own) <= room
+        seen.append((own.layout.near, own.layout.chunk))
+    order = [place for place, _ in itertools.groupby(seen)]
+    assert order[0] == (True, 256)
+    assert order == sorted(order, reverse=True), "the slots leave last, and the pieces get smaller"
+    assert {near for near, _ in order} == {True, False}
+    assert min(chunk for _, chunk in order) == 16
+
+
+def test_a_batch_that_must_stay_whole_is_not_cut() -> None:
+    layered = program((64, 64, 10), 256, "momentum", order="layerwise")
+    room = chip.wants(program((64, 64, 10), 256, "momentum"))
+    assert chip.in_shared_memory(layered, chip.Limits(90, room)) is None
+    assert chip.in_shared_memory(layered, chip.Limits(90, chip.wants(layered)))
+
+
+def test_wide_networks_find_no_place() -> None:
+    assert chip.in_shared_memory(program((784, 128, 10), 64), H100) is None
