@@ -124,7 +124,7 @@ def _end_to_end(report: dict[str, Any], chosen: argparse.Namespace, setting: Set
 
 
 def _against(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> list[Path]:
-    report |= {"against": str(chosen.against), "results": []}
+    report |= {"against": chosen.against.name, "results": []}
     for name, full in prototypes.AGAINST.items():
         workload = sized(full, chosen)
         for optimizer in chosen.optimizer or full.optimizers:
@@ -141,7 +141,8 @@ def _sweep(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
     report |= {"workload": name, "over": chosen.over, "results": []}
     peers = [name for name in chosen.peer if name in PEERS]
     for optimizer in chosen.optimizer or ("sgd",):
-        points = sweeps.points(sized(workload, chosen), chosen.over, optimizer, peers, setting, chosen.quick)
+        base, all_steps = sized(workload, chosen), chosen.steps is not None
+        points = sweeps.points(base, chosen.over, optimizer, peers, setting, chosen.quick, all_steps)
         for point in points:
             report["results"].append(point)
             title = f"{name}: {chosen.over} {point['value']:,}, N = {point['networks']:,}, K = {point['steps']}"

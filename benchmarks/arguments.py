@@ -38,7 +38,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--against", type=Path, metavar="DIR", help="a folder with pop.cpp, pop_adam.cpp or wide.cpp: "
                         "race these kernels instead of the peers")  # fmt: skip
     parser.add_argument("--networks", type=_count, help="instead of the workload's own number")
-    parser.add_argument("--steps", type=_count, help="steps per call, instead of the workload's own number")
+    parser.add_argument("--steps", type=_count, help="steps per call, instead of the workload's own number; a "
+                        "sweep takes as many at every point")  # fmt: skip
     parser.add_argument("--rounds", type=_count, help="calls of each contender at most (15; 5 in a sweep; 3 with "
                         "--quick)")  # fmt: skip
     parser.add_argument("--patience", type=float, default=2.0, metavar="SECONDS", help="that the calls of one "

@@ -35,8 +35,9 @@ SHARE = 0.6  # of the memory that is available
 FLOAT = 4  # bytes
 
 
-def at(workload: Workload, over: str, value: int) -> Workload:
-    """The workload with one thing changed; width is that of every hidden layer."""
+def at(workload: Workload, over: str, value: int, all_steps: bool = False) -> Workload:
+    """The workload with one thing changed; width is that of every hidden layer. A call takes fewer steps where they
+    would be too much WORK, but for all_steps."""
     if over == "steps_per_call":
         return replace(workload, steps=value)
     if over == "width":
@@ -44,16 +45,19 @@ def at(workload: Workload, over: str, value: int) -> Workload:
         changed = replace(workload, widths=(widths[0], *[value] * (len(widths) - 2), widths[-1]))
     else:
         changed = replace(workload, **{{"batch_size": "batch"}.get(over, over): value})
+    if all_steps:
+        return changed
     return replace(changed, steps=max(1, min(changed.steps, int(WORK / (changed.networks * changed.flop)))))
 
 
 def points(
-    workload: Workload, over: str, optimizer: str, names: Sequence[str], setting: Setting, quick: bool = False
-) -> Iterator[dict[str, Any]]:
+    workload: Workload, over: str, optimizer: str, names: Sequence[str], setting: Setting, quick: bool = False,
+    all_steps: bool = False,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """The results along VALUES[over], the last third of them left out where it is to be quick."""
     values, last = VALUES[over], dict[str, float]()  # seconds per model FLOP
     for value in values[: -(-2 * len(values) // 3)] if quick else values:
-        point = at(workload, over, value)
+        point = at(workload, over, value, all_steps)
         skipped = late(point, last, setting.patience)
         skipped |= without_room(point, optimizer, [name for name in names if name not in skipped], last, setting)
         result = measure(point, optimizer, names, setting, skipped)

@@ -3,7 +3,7 @@
 Lanes are networks, or outputs of one network: the rule counts what each would take, in halves of a cycle of a processor
 that starts two multiply-adds and two loads in a cycle, and takes the least. Products count as network.h tiles them;
 lanes as outputs pay for widths that do not fill a register, lanes as networks for groups that leave the cache, and both
-for threads without work. What was measured to set the constants stands in docs/log.md.
+for threads without work. What was measured to set the constants stands in docs/engine.md.
 """
 
 from __future__ import annotations
