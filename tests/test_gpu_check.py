@@ -120,6 +120,7 @@ def test_a_workload_is_measured_and_who_does_not_run_is_listed(check: gpu.Check)
 
 def test_the_whole_report_is_written_with_its_plots(check: gpu.Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "facts", lambda device, threads: dict(FACTS))
+    monkeypatch.delitem(ENGINES, "cuda")  # a CPU in a GPU's place plays eager alone
     monkeypatch.setattr(gpu.threads, "limit", lambda *arguments: {})
     monkeypatch.setattr(gpu, "tests", lambda check, chosen: gpu.Outcome(gpu.PASSED, "none"))
     monkeypatch.setattr(gpu, "WORKLOADS", {"W2": WORKLOADS["W2"].tiny()})
