@@ -1,17 +1,20 @@
-"""The rules by which a network finds place on a GPU's chip; nothing is compiled."""
+"""The rules by which a network finds place on a GPU's chip."""
 
 from __future__ import annotations
 
 import itertools
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 
 import gpubp
-from gpubp.engines import chip
+from gpubp.engines import build, chip, cuda
 from gpubp.engines.program import Layout, Program, Samples
+from gpubp.errors import EngineError
 
-from .playing import H100
+from .playing import H100, HEADER
 
 OWN = Samples(own=True, rows=False, inputs=False, weight=0, shuffle="network")
 
@@ -73,3 +76,20 @@ def test_a_batch_that_must_stay_whole_is_not_cut() -> None:
 
 def test_wide_networks_find_no_place() -> None:
     assert chip.in_shared_memory(program((784, 128, 10), 64), H100) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_host_and_kernel_count_the_same_bytes(dtype: torch.dtype, tmp_path: Path) -> None:
+    """For batches that leave every remainder of the 64 bytes to which what a block keeps is rounded up."""
+    try:
+        command = build.compiler()
+    except EngineError as error:
+        pytest.skip(str(error))
+    source = tmp_path / "kernel.cpp"
+    for batch in range(1, 17):
+        optimizer = ("sgd", "adam")[batch % 3 == 0]
+        own = program((3, 5, 2), batch, optimizer, dtype).laid_out(Layout(1, team=True, threads=32, chunk=batch))
+        source.write_text(f'#include "{HEADER}"\n{cuda.text(own)}', encoding="utf-8")
+        checked = [*command, "-std=c++17", "-w", "-fsyntax-only", f"-I{build.SOURCES}", str(source)]
+        done = subprocess.run(checked, capture_output=True, text=True)
+        assert done.returncode == 0, f"batch {batch}: {done.stderr[-2000:]}"
