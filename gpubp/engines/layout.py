@@ -1,7 +1,7 @@
 """Which layout of kernel/machine.h trains a population fastest on this CPU. It changes the time and no bit.
 
 Lanes are networks, or outputs of one network: the rule counts what each would take, in halves of a cycle of a processor
-that starts two multiply-adds and two loads in a cycle, and takes the least. Products count as network.h tiles them;
+that starts two multiply-adds and two loads in a cycle, and takes the least. Products count as product.h tiles them;
 lanes as outputs pay for widths that do not fill a register, lanes as networks for groups that leave the cache, and both
 for threads without work. What was measured to set the constants stands in docs/engine.md.
 """
@@ -109,7 +109,7 @@ def cost(widths: tuple[int, ...], batch: int, vector: int, layout: Layout) -> fl
 
 @cache
 def _product(m: int, n: int, k: int, layout: Layout) -> int:
-    """network.h's tile_for."""
+    """tile_for of product.h."""
     return k * min(
         -(-m // rows) * -(-n // cols) * max(8, rows * cols, rows + cols)
         for rows in range(1, min(m, layout.rows) + 1)

@@ -175,7 +175,7 @@ class Program:
         return text
 
     def loss(self) -> list[str]:
-        """loss_value and loss_slope of one output; those of classes are in network.h."""
+        """loss_value and loss_slope of one output; those of classes are in loss.h."""
         rule = LOSSES[self.spec.loss]
         if rule.classes:
             if rule.value is not cross_entropy:

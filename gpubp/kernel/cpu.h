@@ -5,7 +5,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include "network.h"
+#include "call.h"
 
 // A thread begins on a processor of its own, and goes on wherever the scheduler moves it. Left to itself, a scheduler
 // that takes a virtual processor at rest for a busy one begins all of them on the caller's, and needs some 10 ms to

@@ -3,7 +3,7 @@
 // Whoever launches gives every block SHARED bytes of shared memory. The Job is the CPU's; End says where it is noted
 // that a network diverged, and Job.taken is the kernel's own.
 #pragma once
-#include "network.h"
+#include "call.h"
 
 struct End {
   int8_t *status;      // (N): Job.status

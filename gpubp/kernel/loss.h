@@ -1,0 +1,107 @@
+// The loss of a step and the delta of the output layer. Lanes are networks, or samples of one network.
+#pragma once
+#include "memory.h"
+
+constexpr double SCALE = LOSS_SUM ? 1.0 : 1.0 / OUTPUTS;
+
+template <class F>
+FN v lanes_by(F f) {
+  v x;
+  for (int j = 0; j < (int)(sizeof(v) / sizeof(real)); j++) ((real *)&x)[j] = f(j);
+  return x;
+}
+
+// How much each sample of the batch counts: weight / sum of weights, where classes have weights times those.
+FN void weigh(const Work &k) {
+  one total = nought();
+  if constexpr (WEIGHTED) {
+    EACH(b, BATCH) {
+      for (int n = 0; n < NETWORKS; n++) {
+        real weight = weight_of_sample(k, b, n);
+        if (CLASS_WEIGHT) weight *= ((const real *)k.m.class_weight)[(int)target_of(k, b, n, 0) * NETWORKS + n];
+        ((real *)k.m.share)[b * NETWORKS + n] = weight;
+      }
+    }
+    BARRIER
+    for (int b = 0; b < BATCH; b++) total = total + k.m.share[b];
+    one scale = real(SCALE) / where_(eq_(total, nought()), all<one>(1), total);
+    BARRIER
+    EACH(b, BATCH) {
+      one weight = k.m.share[b];
+      if (CLASS_WEIGHT)
+        for (int n = 0; n < NETWORKS; n++) ((real *)&weight)[n] = weight_of_sample(k, b, n);
+      k.m.share[b] = weight * scale;
+    }
+    BARRIER
+  }
+}
+
+template <int rows>
+FN void loss_and_delta(const Work &k, int first) {
+  constexpr int Op = line(OUTPUTS), PER = WIDE ? VECTOR : 1;  // samples of an item
+  const s *outs = k.m.outs + outs_of(L - 1), *nets = k.m.nets + outs_of(L - 1);
+  s *delta = k.m.delta;
+  auto hyper = [&](int h) { return spread(k.g->typed[h]); };
+  EACH(item, cdiv(rows, PER)) {
+    const int b = item * PER;
+    auto sample_in = [&](int j) { return least(b + j, rows - 1); };
+    auto pick = [&](const s *from, int o) {
+      if constexpr (WIDE) return lanes_by([&](int j) { return from[sample_in(j) * Op + o]; });
+      else return from[b * Op + o];
+    };
+    auto put = [&](int o, v x) {
+      if constexpr (WIDE) {
+        for (int j = 0; j < VECTOR; j++)
+          if (b + j < rows) ((real *)delta)[(b + j) * Op + o] = ((const real *)&x)[j];
+      } else write(delta, b * Op + o, x);
+    };
+    auto target = [&](int o) {
+      if constexpr (WIDE) return lanes_by([&](int j) { return target_of(k, first + sample_in(j), 0, o); });
+      else if constexpr (GATHER) return k.m.y[b * TARGETS + o];
+      else return all<v>(target_of(k, first + b, 0, o));
+    };
+    v share = all<v>(real(SCALE / BATCH)), error = all<v>(0);
+    if constexpr (WEIGHTED && WIDE) share = lanes_by([&](int j) { return k.m.share[first + sample_in(j)]; });
+    else if constexpr (WEIGHTED) share = get(k.m.share, first + b);
+    if constexpr (CLASSES) {
+      v top = pick(outs, 0), total = all<v>(0), own = all<v>(0), mine = target(0);
+      for (int o = 1; o < OUTPUTS; o++) top = max_(top, pick(outs, o));
+      for (int o = 0; o < OUTPUTS; o++) {
+        v shifted = pick(outs, o) - top, power = exp_(shifted);
+        total = total + power;
+        own = where_(eq_(mine, all<v>(o)), shifted, own);
+        put(o, power);
+      }
+      v log_total = log_(total), chance = real(1) / total;
+      if constexpr (LABEL_SMOOTHING < 0 && !CLASS_WEIGHT) {
+        error = log_total - own;
+        for (int o = 0; o < OUTPUTS; o++) put(o, (pick(delta, o) * chance - eq_(mine, all<v>(o))) * share);
+      } else {
+        v smoothing = LABEL_SMOOTHING >= 0 ? hyper(LABEL_SMOOTHING) : all<v>(0), shares = all<v>(0);
+        auto part = [&](int o) {
+          v hit = eq_(mine, all<v>(o)), each = (real(1) - smoothing) * hit + smoothing / real(OUTPUTS);
+          return CLASS_WEIGHT ? each * get(k.m.class_weight, o) : each;
+        };
+        for (int o = 0; o < OUTPUTS; o++) {
+          error = error + part(o) * (log_total - (pick(outs, o) - top));
+          shares = shares + part(o);
+        }
+        for (int o = 0; o < OUTPUTS; o++) put(o, (shares * (pick(delta, o) * chance) - part(o)) * share);
+      }
+    } else {
+      for (int o = 0; o < OUTPUTS; o++) {
+        v out = pick(outs, o), wanted = target(o);
+        error = error + loss_value(out, wanted, hyper);
+        v slope_here = loss_slope(out, wanted, hyper) * share;
+        if constexpr (!OUTPUT_IDENTITY) slope_here = slope_here * slope<L - 1>(KEEP_NETS ? pick(nets, o) : out, out);
+        put(o, slope_here);
+      }
+    }
+    error = error * share;
+    if constexpr (WIDE) {
+      for (int j = 0; j < VECTOR; j++)
+        if (b + j < rows) ((real *)k.m.error)[first + b + j] = ((const real *)&error)[j];
+    } else write(k.m.error, first + b, error);
+  }
+  BARRIER
+}
