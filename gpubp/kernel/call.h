@@ -16,8 +16,7 @@ FN void give_back(const Work &k, Who who, const bool *keep) {
 FN void begin(const Work &k, Who who) {
   Group &g = *k.g;
   const Job &job = *k.job;
-  EACH(n, NETWORKS) {
-    int64_t at = who[n];
+  each_network(who, [&](int n, int64_t at) {
     for (int h = 0; h < HYPERS; h++) g.typed[h][n] = (real)(g.hyper[h][n] = job.hyper[h][at]);
     for (int c = 0; c < COLUMNS; c++) g.columns[c][n] = job.columns[c][at];
     g.now[n] = TIMED ? (double)job.step[at] : 0;
@@ -31,76 +30,103 @@ FN void begin(const Work &k, Who who) {
     if (CLASS_WEIGHT)
       for (int o = 0; o < OUTPUTS; o++)
         ((real *)k.m.class_weight)[o * NETWORKS + n] = (real)job.class_weight[at * OUTPUTS + o];
-  }
+  });
   BARRIER
   if (NETWORKS > 1) g.alike = alike(g);
 }
 
+// How far a group has come.
+struct Course {
+  int64_t done;              // steps of this call
+  one loss, total, fault;    // of the last step; Job's and all since; 0 while every loss is finite
+  int64_t faulty[NETWORKS];  // steps after which a number was not finite; -1
+};
+
+// One step of every network. table: the samples of a call, where all networks take the same.
+FN void next_step(Work &k, Clock &clock, Course &c, const int32_t *table) {
+  k.index = OWN ? &k.g->index[0][0] : table + c.done * BATCH;
+  draw(k, clock);
+  if (MOVING) rates(k);
+  c.loss = step(k);
+  c.total = c.total + c.loss;
+  c.fault = c.fault + c.loss * real(0);
+  c.done++;
+  if (DROPOUT >= 0) {
+    EACH(n, NETWORKS) { k.g->step[n]++; }
+    BARRIER
+  }
+}
+
+// 0 for a network whose losses and numbers are finite.
+FN one unsound(const Work &k, const Course &c) {
+  one found = nought();
+  for (int slot = 0; slot <= SLOTS; slot++)
+    found = found + sum_of(k, true, [&](int at) { return read(NUMBER(k.m, slot, at)) * real(0); });
+  return found + c.fault;
+}
+
+// What Job keeps of a network besides its rows.
+FN void hand_over(const Work &k, const Course &c, int n, int64_t at) {
+  const Job &job = *k.job;
+  job.step[at] += c.done;
+  job.loss[at] = lane(c.loss, n);
+  job.total[at] = lane(c.total, n);
+  for (int i = 0; i < COLUMNS; i++) job.columns[i][at] = k.g->columns[i][NETWORKS > 1 && k.g->alike ? 0 : n];
+}
+
+// Look at every network, and give back those that are through, but for the faulty: their rows stay as they are, and so do
+// all with job.check. A lane that is through computes on for nobody.
+FN void settle(const Work &k, Course &c, Who who, const int64_t *left) {
+  const Job &job = *k.job;
+  const one found = unsound(k, c);
+  bool keep[NETWORKS], any_kept = false, through = left[0] == c.done && left[NETWORKS - 1] == c.done;
+  int64_t known = -1;  // below 0 where nobody is known to be faulty
+  int wrong = 0;
+  for (int n = 0; n < NETWORKS; n++) known &= c.faulty[n];
+  for (int n = 0; n < NETWORKS; n++) wrong |= lane(found, n) != 0;
+  if (through && known < 0 && !wrong && !CHECK(k, job)) {  // all are well and through
+    each_network(who, [&](int n, int64_t at) { hand_over(k, c, n, at); });
+    for (int n = 0; n < NETWORKS; n++) keep[n] = true;
+    return give_back(k, who, keep);
+  }
+  for (int n = 0; n < NETWORKS; n++) {
+    if (lane(found, n) != 0 && c.faulty[n] < 0) c.faulty[n] = c.done;
+    through = left[n] == c.done;
+    keep[n] = through && c.faulty[n] < 0 && !CHECK(k, job);
+    any_kept = any_kept || keep[n];
+    EACH(item, through) {
+      if (CHECK(k, job)) job.taken[who[n]] = c.done;
+      if (c.faulty[n] >= 0) {
+        job.taken[who[n]] = -c.faulty[n];
+        count_one(k.faults);
+      }
+      if (keep[n]) hand_over(k, c, n, who[n]);
+    }
+  }
+  if (any_kept) give_back(k, who, keep);
+}
+
 // Train the networks `who` (NETWORKS); `left` of them are steps to take, in descending order, 0 for a lane without a
-// network. A network that is through is given back, and its lane computes on for nobody. Rows of networks with a number
-// that is not finite stay as they are. One look at the end finds such numbers, where they stay in a row once they are
-// there (ABSORBING); with job.check every step looks for them, and no row changes.
+// network. One look at the end finds numbers that are not finite, where they stay in a row once they are there
+// (ABSORBING); with job.check every step looks for them.
 FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
   const Job &job = *k.job;
-  Group &g = *k.g;
   Clock clock;
-  int64_t done = 0, faulty[NETWORKS];
-  one loss = nought(), total = nought(), fault = nought();
+  Course c = {0, nought(), nought(), nought(), {}};
   begin(k, who);
   fetch(k, who);
   for (int n = 0; n < NETWORKS; n++) {
-    faulty[n] = -1;
-    const int64_t at = who[n];
-    if (OWN && n < INDEXED) set_clock(k, clock, n, ROWS ? job.sizes[job.position[at]] : job.samples, job.step[at]);
+    c.faulty[n] = -1;
+    if (OWN && n < INDEXED)
+      set_clock(k, clock, n, ROWS ? job.sizes[job.position[who[n]]] : job.samples, job.step[who[n]]);
   }
   if (!MOVING) rates(k);
-  for (int n = 0; n < NETWORKS; n++) ((real *)&total)[n] = job.total[who[n]];
-  auto hand_over = [&](int n) {
-    job.step[who[n]] += done;
-    job.loss[who[n]] = ((real *)&loss)[n];
-    job.total[who[n]] = ((real *)&total)[n];
-    for (int c = 0; c < COLUMNS; c++) job.columns[c][who[n]] = g.columns[c][NETWORKS > 1 && g.alike ? 0 : n];
-  };
-  for (int waiting = NETWORKS; left[0] > done;) {
-    while (left[waiting - 1] <= done) waiting--;
-    int64_t next = CHECK(k, job) || !ABSORBING ? done + 1 : left[waiting - 1];
-    for (; done < next; done++) {
-      k.index = OWN ? &g.index[0][0] : table + done * BATCH;
-      draw(k, clock);
-      if (MOVING) rates(k);
-      loss = step(k);
-      total = total + loss;
-      fault = fault + loss * real(0);
-      if (DROPOUT >= 0) {
-        EACH(n, NETWORKS) { g.step[n]++; }
-        BARRIER
-      }
-    }
-    one sound = fault;
-    for (int slot = 0; slot <= SLOTS; slot++)
-      sound = sound + sum_of(k, true, [&](int at) { return read(NUMBER(k.m, slot, at)) * real(0); });
-    bool keep[NETWORKS], any_kept = false, well = left[0] == done && left[NETWORKS - 1] == done && !CHECK(k, job);
-    for (int n = 0; n < NETWORKS; n++) well &= (((real *)&sound)[n] == 0) & (faulty[n] < 0);
-    if (well) {  // all, and all are through
-      EACH(n, NETWORKS) { hand_over(n); }
-      for (int n = 0; n < NETWORKS; n++) keep[n] = true;
-      return give_back(k, who, keep);
-    }
-    for (int n = 0; n < NETWORKS; n++) {
-      bool finite = ((real *)&sound)[n] == 0, through = left[n] == done;
-      if (!finite && faulty[n] < 0) faulty[n] = done;
-      keep[n] = through && faulty[n] < 0 && !CHECK(k, job);
-      any_kept = any_kept || keep[n];
-      EACH(item, through) {
-        if (CHECK(k, job)) job.taken[who[n]] = done;
-        if (faulty[n] >= 0) {
-          job.taken[who[n]] = -faulty[n];
-          count_one(k.faults);
-        }
-        if (keep[n]) hand_over(n);
-      }
-    }
-    if (any_kept) give_back(k, who, keep);
+  for (int n = 0; n < NETWORKS; n++) ((real *)&c.total)[n] = job.total[who[n]];
+  for (int waiting = NETWORKS; left[0] > c.done;) {
+    while (left[waiting - 1] <= c.done) waiting--;
+    const int64_t next = CHECK(k, job) || !ABSORBING ? c.done + 1 : left[waiting - 1];
+    while (c.done < next) next_step(k, clock, c, table);
+    settle(k, c, who, left);
   }
 }
 

@@ -72,6 +72,10 @@ static bool reserve(Memory &memory, Group *&group, void *&block) {
 
 static Who group_of(const Crew &crew, int64_t group, int64_t *rows, int64_t *left) {
   bool neighbours = !crew.who && (group + 1) * NETWORKS <= crew.active;
+  if (neighbours) {
+    for (int n = 0; n < NETWORKS; n++) rows[n] = group * NETWORKS + n, left[n] = crew.same;
+    return {rows, neighbours};
+  }
   for (int n = 0; n < NETWORKS; n++) {
     int64_t at = group * NETWORKS + n;
     bool there = at < crew.active;

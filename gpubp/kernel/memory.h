@@ -178,6 +178,15 @@ struct Who {
   bool neighbours;
   inline __attribute__((always_inline)) int64_t operator[](int n) const { return neighbours ? rows[0] + n : rows[n]; }
 };
+template <class F>
+FN void each_network(Who who, F f) {  // f(lane, row); of neighbours many at once
+  if (NETWORKS > 1 && who.neighbours) {
+    const int64_t first = who[0];
+    EACH(n, NETWORKS) { f(n, first + n); }
+  } else {
+    EACH(n, NETWORKS) { f(n, who[n]); }
+  }
+}
 
 // One v per group: lanes as networks, or the same number in all lanes.
 typedef struct {
@@ -359,3 +368,4 @@ FN v as_v(one x) { return x; }
 FN one own(const real (&x)[NETWORKS]) { return load<v>(x); }
 #endif
 FN one nought() { return all<one>(0); }
+FN real lane(const one &x, int n) { return ((const real *)&x)[NETWORKS == 1 ? 0 : n]; }

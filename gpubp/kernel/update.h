@@ -109,11 +109,12 @@ FN void rates(const Work &k) {
   BARRIER
 }
 FN bool alike(const Group &g) {
-  bool same = true;
-  for (int n = 1; n < NETWORKS; n++) {
-    for (int h = 0; h < HYPERS; h++) same &= g.hyper[h][n] == g.hyper[h][0];
-    for (int c = 0; c < COLUMNS; c++) same &= g.columns[c][n] == g.columns[c][0];
-    same &= (g.now[n] == g.now[0]) & (g.end[n] == g.end[0]);
-  }
-  return same;
+  int64_t apart = 0;
+  auto compare = [&](const double (&x)[NETWORKS]) {
+    for (int n = 1; n < NETWORKS; n++) apart |= reinterpret<int64_t>(x[n]) ^ reinterpret<int64_t>(x[0]);
+  };
+  for (int h = 0; h < HYPERS; h++) compare(g.hyper[h]);
+  for (int c = 0; c < COLUMNS; c++) compare(g.columns[c]);
+  compare(g.now), compare(g.end);
+  return !apart;
 }
