@@ -36,12 +36,59 @@ FN void weigh(const Work &k) {
   }
 }
 
+FN v hyper_of(const Work &k, int h) { return spread(k.g->typed[h]); }
+
+// The softmax's cross-entropy with the classes `mine`: its loss, and p - y times share as the delta. out(o) and delta(o)
+// read an output and what put(o, x) wrote for it.
+template <class Out, class Delta, class Put>
+FN v cross_entropy(const Work &k, v mine, v share, Out out, Delta delta, Put put) {
+  v top = out(0), total = all<v>(0), own = all<v>(0), error = all<v>(0);
+  for (int o = 1; o < OUTPUTS; o++) top = max_(top, out(o));
+  for (int o = 0; o < OUTPUTS; o++) {
+    v shifted = out(o) - top, power = exp_(shifted);
+    total = total + power;
+    own = where_(eq_(mine, all<v>(o)), shifted, own);
+    put(o, power);
+  }
+  v log_total = log_(total), chance = real(1) / total;
+  if constexpr (LABEL_SMOOTHING < 0 && !CLASS_WEIGHT) {
+    error = log_total - own;
+    for (int o = 0; o < OUTPUTS; o++) put(o, (delta(o) * chance - eq_(mine, all<v>(o))) * share);
+  } else {
+    v smoothing = LABEL_SMOOTHING >= 0 ? hyper_of(k, LABEL_SMOOTHING) : all<v>(0), shares = all<v>(0);
+    auto part = [&](int o) {
+      v hit = eq_(mine, all<v>(o)), each = (real(1) - smoothing) * hit + smoothing / real(OUTPUTS);
+      return CLASS_WEIGHT ? each * get(k.m.class_weight, o) : each;
+    };
+    for (int o = 0; o < OUTPUTS; o++) {
+      error = error + part(o) * (log_total - (out(o) - top));
+      shares = shares + part(o);
+    }
+    for (int o = 0; o < OUTPUTS; o++) put(o, (shares * (delta(o) * chance) - part(o)) * share);
+  }
+  return error * share;
+}
+
+// A loss that is a sum over the outputs, each with a target of its own.
+template <class Out, class Net, class Target, class Put>
+FN v elementwise(const Work &k, v share, Out out, Net net, Target target, Put put) {
+  auto hyper = [&](int h) { return hyper_of(k, h); };
+  v error = all<v>(0);
+  for (int o = 0; o < OUTPUTS; o++) {
+    v own = out(o), wanted = target(o);
+    error = error + loss_value(own, wanted, hyper);
+    v delta = loss_slope(own, wanted, hyper) * share;
+    if constexpr (!OUTPUT_IDENTITY) delta = delta * slope<L - 1>(KEEP_NETS ? net(o) : own, own);
+    put(o, delta);
+  }
+  return error * share;
+}
+
 template <int rows>
 FN void loss_and_delta(const Work &k, int first) {
   constexpr int Op = line(OUTPUTS), PER = WIDE ? VECTOR : 1;  // samples of an item
   const s *outs = k.m.outs + outs_of(L - 1), *nets = k.m.nets + outs_of(L - 1);
   s *delta = k.m.delta;
-  auto hyper = [&](int h) { return spread(k.g->typed[h]); };
   EACH(item, cdiv(rows, PER)) {
     const int b = item * PER;
     auto sample_in = [&](int j) { return least(b + j, rows - 1); };
@@ -60,44 +107,12 @@ FN void loss_and_delta(const Work &k, int first) {
       else if constexpr (GATHER) return k.m.y[b * TARGETS + o];
       else return all<v>(target_of(k, first + b, 0, o));
     };
-    v share = all<v>(real(SCALE / BATCH)), error = all<v>(0);
+    auto out = [&](int o) { return pick(outs, o); };
+    v share = all<v>(real(SCALE / BATCH)), error;
     if constexpr (WEIGHTED && WIDE) share = lanes_by([&](int j) { return k.m.share[first + sample_in(j)]; });
     else if constexpr (WEIGHTED) share = get(k.m.share, first + b);
-    if constexpr (CLASSES) {
-      v top = pick(outs, 0), total = all<v>(0), own = all<v>(0), mine = target(0);
-      for (int o = 1; o < OUTPUTS; o++) top = max_(top, pick(outs, o));
-      for (int o = 0; o < OUTPUTS; o++) {
-        v shifted = pick(outs, o) - top, power = exp_(shifted);
-        total = total + power;
-        own = where_(eq_(mine, all<v>(o)), shifted, own);
-        put(o, power);
-      }
-      v log_total = log_(total), chance = real(1) / total;
-      if constexpr (LABEL_SMOOTHING < 0 && !CLASS_WEIGHT) {
-        error = log_total - own;
-        for (int o = 0; o < OUTPUTS; o++) put(o, (pick(delta, o) * chance - eq_(mine, all<v>(o))) * share);
-      } else {
-        v smoothing = LABEL_SMOOTHING >= 0 ? hyper(LABEL_SMOOTHING) : all<v>(0), shares = all<v>(0);
-        auto part = [&](int o) {
-          v hit = eq_(mine, all<v>(o)), each = (real(1) - smoothing) * hit + smoothing / real(OUTPUTS);
-          return CLASS_WEIGHT ? each * get(k.m.class_weight, o) : each;
-        };
-        for (int o = 0; o < OUTPUTS; o++) {
-          error = error + part(o) * (log_total - (pick(outs, o) - top));
-          shares = shares + part(o);
-        }
-        for (int o = 0; o < OUTPUTS; o++) put(o, (shares * (pick(delta, o) * chance) - part(o)) * share);
-      }
-    } else {
-      for (int o = 0; o < OUTPUTS; o++) {
-        v out = pick(outs, o), wanted = target(o);
-        error = error + loss_value(out, wanted, hyper);
-        v slope_here = loss_slope(out, wanted, hyper) * share;
-        if constexpr (!OUTPUT_IDENTITY) slope_here = slope_here * slope<L - 1>(KEEP_NETS ? pick(nets, o) : out, out);
-        put(o, slope_here);
-      }
-    }
-    error = error * share;
+    if constexpr (CLASSES) error = cross_entropy(k, target(0), share, out, [&](int o) { return pick(delta, o); }, put);
+    else error = elementwise(k, share, out, [&](int o) { return pick(nets, o); }, target, put);
     if constexpr (WIDE) {
       for (int j = 0; j < VECTOR; j++)
         if (b + j < rows) ((real *)k.m.error)[first + b + j] = ((const real *)&error)[j];
