@@ -58,7 +58,7 @@ def choose(
         if device.type == "cuda":
             return _on_a_gpu(name, spec, config, device, dtype)
         return Choice("eager", *ENGINES["eager"], f"eager: raw torch operations, which run everything on {device.type}")
-    why_not = cpu.refused(spec, config)
+    why_not = cpu.refused(spec, config, dtype)
     if why_not is None:
         why = "asked for by name" if name == "cpu" else f"compiled for this topology by {build.compiler()[0]}"
         return Choice("cpu", *ENGINES["cpu"], f"cpu: {why}")

@@ -60,12 +60,12 @@ def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
     return result
 
 
-def refused(spec: NetworkSpec, config: TrainConfig) -> str | None:
+def refused(spec: NetworkSpec, config: TrainConfig, dtype: torch.dtype) -> str | None:
     """Why this engine cannot train such networks on this machine; None where it can."""
     try:
         build.vector_bytes()
         names = [*config.switched_on(spec.loss), *(("scale",) if config.timetable.events else ())]
-        _ = Program(spec, config, names, torch.float32, Samples(False, False, False, 0, "none"), Layout()).text
+        _ = Program(spec, config, names, dtype, Samples(False, False, False, 0, "none"), Layout()).text
     except EngineError as error:
         return str(error)
     return None
