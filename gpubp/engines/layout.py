@@ -24,6 +24,7 @@ LOSS = 4  # half-cycles with lanes as outputs, for every out of the last layer: 
 TINY = 128  # parameters up to which, with one sample, three registers make a v: latency is what takes the time
 TEAM = 20_000  # half-cycles of a step below which threads that share a network wait more than they work
 WORTH = 4e5  # half-cycles of work for every thread: beginning one takes 60 us, and 300 on a virtual processor at rest
+REACH = 2**31 - 1  # of an index in a kernel, which is an int; memory.h asserts it
 SLICE = 32  # samples that go through together, of a batch that is four times as large or more
 
 
@@ -62,7 +63,14 @@ def best(
         if count < threads and spent > TEAM:
             yield count * spent / threads * 1.25, replace(layout, team=True)
 
-    return min(options(), key=lambda option: option[0])[1]
+    return min(options(), key=lambda option: (largest_index(widths, batch, slots, option[1]) > REACH, option[0]))[1]
+
+
+def largest_index(widths: tuple[int, ...], batch: int, slots: int, layout: Layout) -> int:
+    """At least the largest index that a kernel takes: every row of a matrix is taken to be padded by two registers."""
+    lines, lanes = [width + 2 * layout.vector for width in widths], 1 if layout.wide else layout.vector * layout.parts
+    row = sum((i + 1) * o for i, o in zip(widths, lines[1:]))
+    return max(row * max(1 + slots, lanes), batch * max(*lines, lanes), (layout.chunk or batch) * sum(lines) * lanes)
 
 
 def piece(batch: int) -> int:
