@@ -44,8 +44,8 @@ def best(
     whole: bool,
 ) -> Layout:  # fmt: skip
     """The layout for `count` networks on `threads` threads. whole: a batch must not be cut."""
-    vector = vector_bytes // itemsize
-    plain = Layout(vector, accumulators=24, cols=6) if vector_bytes == 64 else Layout(vector, accumulators=12, cols=4)
+    lanes = plain(itemsize, vector_bytes)
+    vector = lanes.vector
 
     def options() -> Iterator[tuple[float, Layout]]:
         parameters = sum(i * o + o for i, o in itertools.pairwise(widths))
@@ -53,11 +53,11 @@ def best(
         group = vector * parts
         rounds = math.ceil(math.ceil(count / group) / threads)
         chunk = batch if batch < 4 * SLICE or whole else piece(batch)
-        layout = replace(plain, parts=parts, chunk=chunk, accumulators=plain.accumulators // parts)
+        layout = replace(lanes, parts=parts, chunk=chunk, accumulators=lanes.accumulators // parts)
         yield rounds * parts * step(widths, batch, slots, group * itemsize, 1, layout), layout
         wide = [-(-width // vector) * vector for width in widths[1:]]
         fits = batch * (2 * max(wide) + sum(wide)) * itemsize <= cache_bytes()
-        layout = replace(plain, wide=True, chunk=batch if batch < 4 * SLICE or whole or fits else piece(batch))
+        layout = replace(lanes, wide=True, chunk=batch if batch < 4 * SLICE or whole or fits else piece(batch))
         spent = step(widths, batch, slots, itemsize, vector, layout)
         yield math.ceil(count / threads) * spent, layout
         if count < threads and spent > TEAM:
@@ -71,6 +71,12 @@ def largest_index(widths: tuple[int, ...], batch: int, slots: int, layout: Layou
     lines, lanes = [width + 2 * layout.vector for width in widths], 1 if layout.wide else layout.vector * layout.parts
     row = sum((i + 1) * o for i, o in zip(widths, lines[1:]))
     return max(row * max(1 + slots, lanes), batch * max(*lines, lanes), (layout.chunk or batch) * sum(lines) * lanes)
+
+
+def plain(itemsize: int, vector_bytes: int) -> Layout:
+    """Lanes are networks, one register of them, and tiles as large as this processor's registers allow."""
+    vector = vector_bytes // itemsize
+    return Layout(vector, accumulators=24, cols=6) if vector_bytes == 64 else Layout(vector, accumulators=12, cols=4)
 
 
 def piece(batch: int) -> int:
