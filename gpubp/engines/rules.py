@@ -19,7 +19,7 @@ from ..schedules import names, scheduled
 from ..spec import NetworkSpec
 
 
-def own(*rules: Any) -> bool:
+def added(*rules: Any) -> bool:
     """Whether one of these functions is not the package's."""
     return any(rule is not None and not str(rule.__module__).startswith("gpubp.") for rule in rules)
 
@@ -35,15 +35,15 @@ def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: t
         for name, value in config.switched_on(spec.loss).items()
     }
     for name, width in zip(spec.activations, spec.widths[1:]):
-        if own(*ACTIVATIONS[name]):
+        if added(*ACTIVATIONS[name]):
             activation(name, torch.full((1, 1, width), 0.5, dtype=dtype, device=device))
-    if own(LOSSES[spec.loss].value, LOSSES[spec.loss].slope):
+    if added(LOSSES[spec.loss].value, LOSSES[spec.loss].slope):
         loss(spec.loss, torch.full((1, 1, spec.widths[-1]), 0.5, dtype=dtype, device=device), known)
     one = torch.ones(1, 1, dtype=torch.float64, device=device)
-    if own(config.timetable.rate):
+    if added(config.timetable.rate):
         rate = scheduled(config.timetable, {**known, "scale": one}, one, one)
         expect(ConfigError, f"schedule {config.schedule!r}: rate", rate, "the learning rate")
-    if own(config.rule.direction, config.rule.prepare):
+    if added(config.rule.direction, config.rule.prepare):
         optimizer(config, one, known, dtype)
 
 
