@@ -5,6 +5,7 @@ a tuple too short would be anybody's mistake. The tables' own rows are trusted.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,20 +31,26 @@ def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: t
     Raises SpecError for an activation or a loss, ConfigError for an optimizer or a schedule, that returns something
     else than its table asks for.
     """
+    activations = [(name, ACTIVATIONS[name], width) for name, width in zip(spec.activations, spec.widths[1:])]
+    of_loss, rule, rate = LOSSES[spec.loss], config.rule, config.timetable.rate
+    steps = (of_loss.value, of_loss.slope, rule.direction, rule.prepare, rate)
+    if not added(*steps, *(part for _, row, _ in activations for part in row)):
+        return
+    number = partial(torch.full, fill_value=0.5, dtype=dtype, device=device)
+    one = torch.ones(1, 1, dtype=torch.float64, device=device)
     known = {
         name: torch.as_tensor(value, dtype=torch.float64, device=device).reshape(-1, 1)[:1]
         for name, value in config.switched_on(spec.loss).items()
     }
-    for name, width in zip(spec.activations, spec.widths[1:]):
-        if added(*ACTIVATIONS[name]):
-            activation(name, torch.full((1, 1, width), 0.5, dtype=dtype, device=device))
-    if added(LOSSES[spec.loss].value, LOSSES[spec.loss].slope):
-        loss(spec.loss, torch.full((1, 1, spec.widths[-1]), 0.5, dtype=dtype, device=device), known)
-    one = torch.ones(1, 1, dtype=torch.float64, device=device)
-    if added(config.timetable.rate):
-        rate = scheduled(config.timetable, {**known, "scale": one}, one, one)
-        expect(ConfigError, f"schedule {config.schedule!r}: rate", rate, "the learning rate")
-    if added(config.rule.direction, config.rule.prepare):
+    for name, row, width in activations:
+        if added(*row):
+            activation(name, number((1, 1, width)))
+    if added(of_loss.value, of_loss.slope):
+        loss(spec.loss, number((1, 1, spec.widths[-1])), known)
+    if added(rate):
+        found = scheduled(config.timetable, {**known, "scale": one}, one, one)
+        expect(ConfigError, f"schedule {config.schedule!r}: rate", found, "the learning rate")
+    if added(rule.direction, rule.prepare):
         optimizer(config, one, known, dtype)
 
 
