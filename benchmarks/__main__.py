@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from . import digits, machine, plots, prototypes, roofline, sampling, sweeps, tables, threads
+from . import digits, layouts, machine, plots, pool, prototypes, roofline, sampling, sweeps, tables, threads
 from .arguments import END_TO_END, REAL, SCIKIT, parse, sized
 from .contenders import PEERS, ours
 from .harness import Setting, measure
@@ -54,6 +55,12 @@ def _run(chosen: argparse.Namespace, limits: dict[str, Any], console: Console, b
     chosen.out.mkdir(parents=True, exist_ok=True)
     if chosen.command == "sweep":
         pictures = _sweep(report, chosen, setting, console)
+    elif chosen.command == "layouts":
+        pictures = _layouts(report, chosen, setting, console)
+    elif chosen.command == "pool":
+        report["calls"] = pool.after_torch(setting)
+        console.print(tables.pool(report["calls"]))
+        pictures = [chosen.out / "pool.json"]
     elif chosen.against is not None:
         pictures = _against(report, chosen, setting, console)
     else:
@@ -149,6 +156,21 @@ def _sweep(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
             _show(console, title, point)
     kind = "" if chosen.device == "cpu" else f"-{chosen.device.partition(':')[0]}"
     return _written(report, chosen.out / f"sweep-{chosen.over}{kind}", plots.sweep)
+
+
+def _layouts(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> list[Path]:
+    report["cases"] = list(layouts.cases(setting, chosen.quick))
+    report["sharing"] = list(layouts.sharing(chosen.threads, setting))
+    report["registers"] = list(layouts.registers(setting))
+    excess = [case["excess"] for case in report["cases"]]
+    report["excess"] = {"mean": statistics.mean(excess), "most": max(excess)}
+    console.print(tables.lanes(report["cases"], layouts.OPTIMIZERS[-1]))
+    mean, most = (f"{report['excess'][name]:.1%}" for name in ("mean", "most"))
+    console.print(f"In {len(excess)} cases the rule's layout took {mean} more time than the fastest, {most} at most")
+    title = f"One network on {chosen.threads} threads that share it over one thread, adam"
+    console.print(tables.gains(title, report["sharing"]))
+    console.print(tables.gains("Three registers side by side over one, sgd, one thread", report["registers"]))
+    return [chosen.out / "layouts.json"]
 
 
 def _written(report: dict[str, Any], path: Path, *draw: Any) -> list[Path]:

@@ -13,10 +13,12 @@ from gpubp.errors import DeviceError
 from gpubp.population import usable
 
 from .contenders import PEERS, ours
+from .limits import compiler
 from .sweeps import BASES, VALUES
 from .workloads import WORKLOADS, Workload, expand
 
 END_TO_END, REAL, SCIKIT = "W5b", "real", "scikit_learn"
+COMMANDS = ("table", "sweep", "layouts", "pool")
 QUICK = 16  # times fewer networks
 GROUPS = list(dict.fromkeys(name.partition("-")[0] for name in WORKLOADS))
 
@@ -26,7 +28,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     everything = [*dict.fromkeys([*GROUPS, *WORKLOADS]), END_TO_END, REAL]
     peers = [*PEERS, SCIKIT]
     parser = argparse.ArgumentParser("python -m benchmarks", description="gpubp beside its peers, on this machine")
-    parser.add_argument("command", nargs="?", choices=("table", "sweep"), default="table")
+    parser.add_argument("command", nargs="?", choices=COMMANDS, default="table", help="layouts: those of the "
+                        "engine cpu beside each other; pool: its calls after torch has used its threads")  # fmt: skip
     parser.add_argument("--workload", nargs="+", choices=everything, metavar="W", help=f"of {', '.join(everything)}: "
                         f"W3 is all that begin with it; {END_TO_END} is the digits end to end beside scikit-learn; "
                         f"{REAL} the share of plain SGD's rate that Adam, own rates and own orders leave")  # fmt: skip
@@ -58,6 +61,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         _check_against(parser, chosen)
     if chosen.command == "sweep":
         _check_sweep(parser, chosen)
+    if chosen.command in ("layouts", "pool") and (chosen.device != "cpu" or not compiler()):
+        parser.error(f"{chosen.command} measures the engine cpu: a C++ compiler, and --device cpu, expected")
     given = chosen.workload or everything
     chosen.workload = [*expand(given), *(name for name in (END_TO_END, REAL) if name in given)]
     chosen.peer = _ordered(ours(chosen.device), peers if chosen.peer is None else chosen.peer)
@@ -67,7 +72,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _check_against(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> None:
     if chosen.command != "table" or chosen.device != "cpu":
-        parser.error("--against races kernels for the CPU, on workloads of its own: not with sweep or another device")
+        parser.error("--against races kernels for the CPU, on workloads of its own: not with another command or device")
     if not any((chosen.against / f"{name}.cpp").is_file() for name in ("pop", "pop_adam", "wide")):
         parser.error(f"--against {chosen.against}: a folder with pop.cpp, pop_adam.cpp or wide.cpp expected")
 

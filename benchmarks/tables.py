@@ -92,6 +92,38 @@ def end_to_end(result: dict[str, Any]) -> Table:
     return table
 
 
+def lanes(cases: Sequence[dict[str, Any]], optimizer: str) -> Table:
+    """Lanes as networks beside lanes as outputs, over the width of the one hidden layer."""
+    shown = [case for case in cases if case["optimizer"] == optimizer and len(case["widths"]) == 3]
+    rows: dict[tuple[int, int, int], dict[int, float]] = {}
+    for case in shown:
+        inputs, hidden, outputs = case["widths"]
+        rows.setdefault((inputs, outputs, case["batch"]), {})[hidden] = case["lanes"]["median"]
+    widths = sorted({hidden for row in rows.values() for hidden in row})
+    title = f"Rate with lanes as networks over the rate with lanes as outputs, {optimizer}, one thread"
+    table = _table(title, ("hidden width",), [str(width) for width in widths])
+    for (inputs, outputs, batch), row in rows.items():
+        found = [f"{row[width]:.1f}" if width in row else "" for width in widths]
+        table.add_row(f"{inputs} inputs, {outputs} outputs, batch {batch}", *found)
+    return table
+
+
+def gains(title: str, results: Sequence[dict[str, Any]]) -> Table:
+    """The rate of one layout over another's, by topology."""
+    table = _table(title, ("network", "batch"), ("rate (95 %)",))
+    for result in results:
+        table.add_row("-".join(map(str, result["widths"])), str(result["batch"]), _range(result["gain"]))
+    return table
+
+
+def pool(calls: Mapping[str, dict[str, Any]]) -> Table:
+    """Calls after torch has used its threads."""
+    table = _table("Calls after torch has used its threads", ("call",), ("ms", "over one at rest (95 %)"))
+    for name, own in calls.items():
+        table.add_row(name, f"{own['ms']:.2f}", _range(own["over_rest"]))
+    return table
+
+
 def _range(ratio: dict[str, float]) -> str:
     median, low, high = (_short(ratio[key]) for key in ("median", "low", "high"))
     return f"{median} ({low} to {high})"

@@ -17,7 +17,7 @@ import torch
 
 from . import cuda, memory
 from .data import Dataset
-from .engines import Choice, graph
+from .engines import Choice, build, graph
 from .errors import ConfigError, OutOfMemoryError
 from .evaluate import Evaluation, evaluate
 from .population import usable
@@ -89,7 +89,7 @@ class Home:
     def run(self, steps: int) -> list[str]:
         """See Place."""
         self.choice.run(self.state, self.data, steps)
-        return []
+        return build.news()
 
     def evaluate(self, data: Dataset) -> Evaluation:
         """See Place."""
@@ -98,7 +98,7 @@ class Home:
 
     def news(self) -> list[str]:
         """See Place."""
-        return []
+        return build.news()
 
     def gather(self) -> None:
         """They are here."""
@@ -174,7 +174,7 @@ class Shard:
         if why != self.reason and why is not None:
             self.notes.append(f"{self.device}: every operation is launched by itself, without a CUDA graph: {why}")
         self.reason = why
-        told, self.notes = self.notes, []
+        told, self.notes = [*self.notes, *build.news()], []
         return told
 
     def evaluate(self, data: Dataset) -> Evaluation:

@@ -10,10 +10,11 @@ import torch
 pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
 
 from benchmarks import __main__ as command
-from benchmarks import arguments, digits, harness, limits, prototypes, sweeps
+from benchmarks import arguments, digits, harness, layouts, limits, pool, prototypes, sweeps
 from benchmarks.contenders import OURS, PEERS, excuse, parity, rows
 from benchmarks.workloads import WORKLOADS, expand
 from gpubp import cuda
+from gpubp.engines import build, cpu
 
 from .recorder import Recorder
 
@@ -118,6 +119,7 @@ def test_a_name_stands_for_all_workloads_that_begin_with_it():
         (["sweep", "--workload", "W5b"], "one workload"),
         (["--against", "nowhere"], "pop.cpp"),
         (["--device", "abacus"], "abacus"),
+        (["layouts", "--against", "."], "not with another command"),
     ],
 )
 def test_a_wrong_argument_is_named(words, message, capsys):
@@ -178,6 +180,54 @@ def test_a_sweep_varies_one_thing_and_says_who_was_left_out(over, tmp_path, quic
     assert report["results"][1]["absent"] == {"modules": "too late"}
     assert (tmp_path / f"sweep-{over}.png").stat().st_size
     assert "modules: too late" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not limits.compiler(), reason="no C++ compiler")
+def test_the_layouts_are_raced_to_the_same_bits(tmp_path, quick_limits, monkeypatch, capsys):
+    small = {"AROUND": ((3, 2, 66),), "HIDDEN": (4,), "ALONE": (((3, 4, 2), 2),), "TINY": (((2, 2, 2), 1),)}
+    for name, value in {**small, "NETWORKS": 20, "MOST_STEPS": 2}.items():
+        monkeypatch.setattr(layouts, name, value)
+    monkeypatch.setattr(build, "FLAGS", tuple("-O1" if flag == "-O3" else flag for flag in build.FLAGS))
+    before = cpu.LAYOUT, layouts.rule.WORTH
+    command.main(["layouts", "--quick", "--threads", "2", "--rounds", "2", "--out", str(tmp_path)])
+    assert (cpu.LAYOUT, layouts.rule.WORTH, torch.get_num_threads()) == (*before, 2)
+    report, said = json.loads((tmp_path / "layouts.json").read_text()), capsys.readouterr().out
+    (case,) = report["cases"]
+    assert list(case["seconds"]) == ["networks, 66", "networks, 33", "outputs, 66", "outputs, 33"]
+    assert case["taken"] in case["seconds"]
+    assert {len(each) for each in case["seconds"].values()} == {2}
+    assert report["excess"]["most"] == case["excess"] >= 0
+    assert [set(result["seconds"]) for result in report["sharing"]] == [{"one thread", "shared"}]
+    assert [set(result["seconds"]) for result in report["registers"]] == [{"one register", "three registers"}]
+    for words in (
+        "3 inputs, 2 outputs, batch 66",
+        "In 1 cases the rule's layout",
+        "One network on 2 threads",
+        "Three reg",
+    ):
+        assert words in said
+
+
+@pytest.mark.skipif(not limits.compiler(), reason="no C++ compiler")
+def test_layouts_that_differ_in_a_bit_are_not_compared(monkeypatch):
+    class Other(layouts.LaidOut):
+        def params(self):
+            return super().params() * (1 + self.layout.wide)
+
+    monkeypatch.setattr(layouts, "LaidOut", Other)
+    with pytest.raises(AssertionError, match="the layouts differ in a bit"):
+        layouts.against_the_rule(layouts.workload((3, 4, 2), 2, networks=8), "sgd", SETTING)
+
+
+@pytest.mark.skipif(not limits.compiler(), reason="no C++ compiler")
+def test_calls_after_torchs_are_timed_beside_one_at_rest(tmp_path, quick_limits, monkeypatch, capsys):
+    monkeypatch.setattr(pool, "WORKLOAD", replace(pool.WORKLOAD, networks=20))
+    command.main(["pool", "--threads", "1", "--rounds", "2", "--out", str(tmp_path)])
+    calls = json.loads((tmp_path / "pool.json").read_text())["calls"]
+    assert list(calls) == ["at rest", "first", "second", "hundredth"]
+    assert all(len(own["seconds"]) == 2 and own["ms"] > 0 for own in calls.values())
+    assert calls["at rest"]["over_rest"]["median"] == 1
+    assert "hundredth" in capsys.readouterr().out
 
 
 def test_a_call_that_would_take_too_long_is_foreseen():

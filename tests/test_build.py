@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +18,12 @@ import torch
 
 import gpubp
 from gpubp import engines
-from gpubp.engines import build
+from gpubp.engines import build, cpu
 from gpubp.errors import EngineError
 
 CHILD = """
 import sys
-from gpubp.engines import build
+from gpubp.engines import build, cpu
 print(build.library(sys.stdin.read()).answer())
 """
 CPU = torch.device("cpu")
@@ -41,6 +42,7 @@ def forget() -> None:
     """What this process knows of compilers and kernels; the files stay."""
     for function in (build._library, build._vector_bytes, build.version):
         function.cache_clear()
+    build.UNKEPT.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +165,61 @@ def test_a_cache_that_cannot_be_written_does_without(
     assert len(kept(folder)) == 1
 
 
+@pytest.mark.parametrize("call", ["os.replace", "pathlib.Path.mkdir"])
+def test_a_run_says_once_that_its_kernels_cannot_be_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    spec, config = gpubp.NetworkSpec((2, 3, 1)), gpubp.TrainConfig(steps=2, evaluate_every=1)
+    networks, data = gpubp.Population.create(spec, 3), gpubp.Dataset(torch.rand(5, 2), torch.rand(5, 1))
+    monkeypatch.setattr(cpu, "KERNELS", {})
+    monkeypatch.setattr(call, fail)
+    (note,) = gpubp.train(networks, data, config, engine="cpu").notes
+    assert note == (
+        f"every process compiles its kernels anew: they cannot be kept in {folder}: Read-only file system; the "
+        "environment's GPUBP_CACHE may name another directory"
+    )
+    cpu.KERNELS.clear()
+    build._library.cache_clear()
+    assert gpubp.train(networks, data, config, engine="cpu").notes == []
+
+
+def test_a_run_whose_kernels_are_kept_says_nothing(folder: Path) -> None:
+    assert answer(22) == 22
+    assert len(kept(folder)) == 1
+    assert build.news() == []
+
+
+def test_what_killed_processes_left_of_files_is_removed_when_a_kernel_is_kept(folder: Path) -> None:
+    folder.mkdir()
+    old, young = folder / "old.part", folder / "young.part"
+    for path in (old, young):
+        path.write_text("half a kernel")
+    hours_ago = time.time() - 2 * build.STALE
+    os.utime(old, (hours_ago, hours_ago))
+    assert answer(23) == 23
+    assert not old.exists()
+    young.unlink()
+    assert len(kept(folder)) == 1
+
+
+def test_a_part_that_cannot_be_removed_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError
+
+    folder.mkdir()
+    part = folder / "other.part"
+    part.write_text("")
+    os.utime(part, (0, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        assert answer(24) == 24
+    part.unlink()
+    assert len(kept(folder)) == 1
+
+
 def test_a_full_disk_leaves_no_part_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fill(source: Path, target: str) -> None:
         Path(target).write_bytes(Path(source).read_bytes()[:100])
@@ -227,6 +284,8 @@ def test_a_user_without_a_home_does_without_a_cache(monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name, raising=False)
     assert build.cache() is None
     assert answer(11) == 11
+    (note,) = build.news()
+    assert "there is no home directory to keep them in; the environment's GPUBP_CACHE" in note
 
 
 def test_another_processor_flag_compiler_or_version_gives_another_file(

@@ -171,11 +171,12 @@ def close(mine: TrainState, theirs: TrainState, tolerance: dict[str, float], whe
 
 
 def decided(before: TrainState, after: TrainState, tolerance: dict[str, float]) -> Tensor:
-    """Where lion's direction, the sign of what `share` is here, does not hang on a rounding."""
-    beta1, beta2 = (before.hyper[name].to(before.loss.dtype) for name in ("beta1", "beta2"))
+    """Where lion's direction, the sign of what `share` is here, does not hang on a rounding: it is large enough, or the
+    gradient is 0, of a unit that is dead."""
+    rest1, rest2 = ((1 - before.hyper[name]).to(before.loss.dtype) for name in ("beta1", "beta2"))
     old, new = before.slots[0], after.slots[0]
-    share = beta1 * old + (1 - beta1) * (new - beta2 * old) / (1 - beta2)
-    sure = (share.abs() > 10 * tolerance["atol"]) | ((old == 0) & (new == 0))
+    share = old + rest1 * (new - old) / rest2
+    sure = (share.abs() > 10 * tolerance["atol"]) | (new == torch.lerp(old, torch.zeros_like(old), rest2))
     assert sure.double().mean() > 0.9
     return sure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -170,6 +171,43 @@ def test_a_processor_without_avx_512_has_the_same_bits_in_every_case(
     monkeypatch.setattr(build, "ARCH", "x86-64-v3")
     check_layouts(case(number), ("networks", "outputs", "three registers"))
     assert not differences(trained(case(number)), EVERYONE, expected, EVERYONE)
+
+
+def compilers() -> dict[str, str]:
+    """g++ and clang++, or a named skip: on macOS both names are clang's."""
+    found = {}
+    for name in ("g++", "clang++"):
+        path = shutil.which(name)
+        if path and ("clang" in build.version((path,))) == (name == "clang++"):
+            found[name] = path
+    if len(found) < 2:
+        pytest.skip(f"of g++ and clang++ this machine has {', '.join(found) or 'none'}")
+    return found
+
+
+def check_compilers(own: Case, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both compilers' kernels give the same bits."""
+    for name, layout in layouts(own.dtype, BATCH).items():
+        if name not in names or not possible(own, name):
+            continue
+        states = []
+        for command in compilers().values():
+            monkeypatch.setenv("CXX", command)
+            monkeypatch.setattr(cpu, "KERNELS", {})
+            with laid_out(layout):
+                states.append(trained(own))
+        assert not differences(states[0], EVERYONE, states[1], EVERYONE), name
+
+
+@pytest.mark.parametrize(("number", "name"), [(2, "networks"), (5, "outputs"), (11, "one number"), (21, "team")])
+def test_another_compiler_gives_the_same_bits(number: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_compilers(case(number), (name,), monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 5, 11, 18, 21, 27])
+def test_another_compiler_gives_the_same_bits_in_every_layout(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_compilers(case(number), tuple(layouts(torch.float32, BATCH)), monkeypatch)
 
 
 VIOLATIONS = {  # what is planted in the text of one layout: one rounding more or less, in all lanes or in one

@@ -166,11 +166,14 @@ def scaled(net: Tensor, factor: float) -> Tensor:
 
 
 REFUSED: dict[str, tuple[Rule, str]] = {
-    "an operation": (lambda net: torch.cumsum(net, -1), "operation 'cumsum' cannot be compiled; allowed: abs, "),
+    "an operation": (
+        lambda net: torch.cumsum(net, -1),
+        "operation 'cumsum' cannot be compiled; engine .eager. runs any",
+    ),
     "a method": (lambda net: net.cumsum(-1), "operation 'cumsum'"),
     "an operator": (lambda net: ((net > 0) & (net < 1)) * net, "operation 'and_'"),
     "a setting": (lambda net: torch.div(net, 2, rounding_mode="floor"), r"operation 'div\(rounding_mode\)'"),
-    "a sum of truths": (lambda net: net * ((net > 0) + (net > -1)), "'add' of comparisons alone"),
+    "a sum of truths": (lambda net: net * ((net > 0) + (net > -1)), "torch computes 'add' in torch.bool"),
     "a power": (lambda net: net**4, "operation 'pow"),
     "a function of torch.nn": (torch.nn.functional.silu, "operation 'silu'"),
     "if": (lambda net: net if net.sum() > 0 else -net, "control flow"),
@@ -192,12 +195,22 @@ def test_what_cannot_be_compiled_is_refused_and_left_to_eager(name: str, monkeyp
     monkeypatch.setitem(gpubp.ACTIVATIONS, "own", gpubp.Activation(rule, lambda net, out: torch.ones_like(net)))
     spec, config = gpubp.NetworkSpec((3, 5, 2), "own"), gpubp.TrainConfig(batch_size=4, steps=2)
     with pytest.raises(EngineError, match=reason) as error:
-        choose("cpu", spec, config, CPU)
+        choose("cpu", spec, config, CPU, torch.float64)
     assert "eager" in str(error.value)
-    choice = choose("auto", spec, config, CPU)
+    choice = choose("auto", spec, config, CPU, torch.float64)
     assert (choice.name, choice.reason) == ("eager", f"eager: {error.value}")
     result = gpubp.train(population(spec, 3), gpubp.Dataset(*samples(spec, 8)), config)
     assert (result.engine, result.engine_reason) == ("eager", choice.reason)
+
+
+def test_a_rule_in_float32_is_compiled_for_networks_of_float32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.where of two literals is float32, whatever the networks are."""
+    leaky = gpubp.Activation(lambda net: net * torch.where(net > 0, 1.0, 0.1),
+                             lambda net, out: torch.where(net > 0, 1.0, 0.1))  # fmt: skip
+    monkeypatch.setitem(gpubp.ACTIVATIONS, "own", leaky)
+    spec, config = gpubp.NetworkSpec((3, 5, 2), "own"), gpubp.TrainConfig(batch_size=4, steps=2)
+    assert choose("auto", spec, config, CPU, torch.float32).name == "cpu"
+    assert "torch computes 'where' in torch.float32" in choose("auto", spec, config, CPU, torch.float64).reason
 
 
 def test_an_optimizer_and_a_loss_that_cannot_be_compiled_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,16 @@ test_compiled_independence.py proves that; here it is held to what was measured.
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from gpubp.engines import layout
-from gpubp.engines.layout import SLICE, best, crew, piece
-from gpubp.engines.program import Layout
+import pytest
+import torch
+
+import gpubp
+from gpubp.engines import build, choose, layout
+from gpubp.engines.layout import REACH, SLICE, best, crew, largest_index, piece
+from gpubp.engines.program import Layout, Program, Samples
+from gpubp.errors import EngineError
 
 AVX512, AVX2, NEON = 64, 32, 16
 MEGABYTE = 1 << 20
@@ -81,3 +86,54 @@ def test_a_thread_is_begun_for_work_that_is_worth_it() -> None:
     assert threads == sorted(threads)
     assert threads[-1] == 64
     assert crew(narrow, (8, 16, 1), 32, 2, 100, 10_000, 2) == 2
+
+
+def text(widths: tuple[int, ...], batch: int, layout: Layout) -> str:
+    spec, config = gpubp.NetworkSpec(widths), gpubp.TrainConfig("adam", batch_size=batch, steps=1)
+    samples = Samples(own=False, rows=False, inputs=False, weight=0, shuffle="none")
+    return Program(spec, config, list(config.switched_on(spec.loss)), torch.float32, samples, layout).text
+
+
+WIDE = Layout(4, wide=True)
+LARGE = [
+    ((20_000, 40_000), 1, WIDE),
+    ((8, 300, 1), 1 << 23, replace(WIDE, chunk=32)),
+    ((4_000, 4_000), 1, Layout(16, parts=9)),
+    ((8, 300, 1), 1 << 19, Layout(16)),
+    ((2, 2), 1 << 28, Layout(16)),
+]
+
+
+@pytest.mark.parametrize(("widths", "batch", "layout"), LARGE)
+def test_a_kernel_whose_indices_overflow_does_not_compile(widths: tuple[int, ...], batch: int, layout: Layout) -> None:
+    assert largest_index(widths, batch, 2, layout) > REACH
+    try:
+        build.vector_bytes()
+    except EngineError as error:
+        pytest.skip(str(error))
+    with pytest.raises(EngineError, match="beyond the reach of an index"):
+        build.library(text(widths, batch, layout) + '#include "cpu.h"\n')
+
+
+@pytest.mark.parametrize(("widths", "batch"), [((20_000, 40_000), 1), ((8, 16, 1), 1 << 28)])
+def test_networks_whose_indices_overflow_are_left_to_eager(widths: tuple[int, ...], batch: int) -> None:
+    spec, config, here = (
+        gpubp.NetworkSpec(widths),
+        gpubp.TrainConfig("adam", batch_size=batch, steps=1),
+        torch.device("cpu"),
+    )
+    choice = choose("auto", spec, config, here)
+    assert choice.name == "eager"
+    assert "that an index reaches" in choice.reason
+    with pytest.raises(
+        EngineError, match=f"{spec.size:,} parameters with 2 slots of the optimizer each, or batch_size"
+    ):
+        choose("cpu", spec, config, here)
+
+
+def test_a_layout_whose_indices_overflow_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = (8, 16, 1)
+    assert not chosen(widths, 32).wide
+    monkeypatch.setattr(layout, "REACH", largest_index(widths, 32, 2, chosen(widths, 32)) - 1)
+    best.cache_clear()
+    assert chosen(widths, 32).wide

@@ -7,7 +7,7 @@ import ctypes
 import itertools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -58,14 +58,26 @@ EXACT: dict[str, Rule] = {
     "a != b": lambda a, b, c: (a != b) * c,
     "0 < a": lambda a, b, c: 1.0 - (a > 0) * b,
     "masks multiply": lambda a, b, c: (a > 0) * (b > 0) * c,
-    "a mask as a number": lambda a, b, c: (a > 0).to(a.dtype) if isinstance(a, Tensor) else (a > 0).to(torch.float32),
+    "a > 0.1": lambda a, b, c: (a > 0.1) * c,
+    "a mask as a number": lambda a, b, c: (a > 0).to(a.dtype) * 0.1,
+    "a mask as another number": lambda a, b, c: 0.1 * (a > 0).type_as(b),
+    "a mask of some type": lambda a, b, c: (a > 0).to(torch.float32) * b + (b > 0).float() * c,
+    "a mask of a number's type": lambda a, b, c: (a > 0).to(b) + (b > 0).type(c.dtype) * 0.1,
+    "a mask of a number's type and place": lambda a, b, c: (a > 0).to(device=b.device, dtype=c.dtype) * 0.1,
+    "masks and whole numbers": lambda a, b, c: ((a > 0) * 2 - 1) * b + torch.where(c > 0, 1, -3),
+    "masks and halves": lambda a, b, c: (a > 0) * 0.5 * c + torch.where(b > 0, 1.0, 0.25),
+    "the larger of two masks": lambda a, b, c: torch.maximum(a > 0, b > 0) * c,
+    "a mask's shape": lambda a, b, c: torch.ones_like(a > 0) * c + torch.zeros_like(b > 0) * a,
     "torch.where": lambda a, b, c: torch.where(a > b, b, c),
     "torch.where, numbers": lambda a, b, c: torch.where(a > b, 1.0, torch.where(a < b, c, -INF)),
     "a.where": lambda a, b, c: a.where(b > 0, c),
+    "torch.where, a number": lambda a, b, c: torch.where(a > b, 0.1, c) + torch.where(a > b, c, 0.7),
+    "torch.where, filled": lambda a, b, c: torch.where(a > b, torch.full_like(a, 1.1), torch.full_like(a, 0.1)),
     "torch.where, other": lambda a, b, c: torch.where(a > 0, b, other=c),
     "torch.clamp, min": lambda a, b, c: torch.clamp(a, min=0.5),
     "torch.clamp, max": lambda a, b, c: torch.clamp(a, max=0.5),
     "torch.clamp": lambda a, b, c: torch.clamp(a, -1, 1),
+    "torch.clamp, tenths": lambda a, b, c: torch.clamp(a, -0.1, 0.7),
     "a.clamp, max": lambda a, b, c: a.clamp(max=1),
     "a.clamp, both": lambda a, b, c: a.clamp(min=-1, max=INF),
     "torch.clip": lambda a, b, c: torch.clip(a, -2, 2),
@@ -78,9 +90,12 @@ EXACT: dict[str, Rule] = {
     "torch.ones_like": lambda a, b, c: torch.ones_like(a) * b,
     "torch.zeros_like": lambda a, b, c: torch.zeros_like(a) + b,
     "torch.full_like": lambda a, b, c: torch.full_like(a, 3),
+    "torch.full_like, a tenth": lambda a, b, c: torch.full_like(a, 0.1) * b,
+    "torch.ones_like, dtype": lambda a, b, c: torch.ones_like(a, dtype=b.dtype) * 0.1,
+    "torch.tensor": lambda a, b, c: a * torch.tensor(0.1) + torch.tensor(0.1, dtype=torch.float64),
     "torch.full_like, fill_value": lambda a, b, c: torch.full_like(a, fill_value=-INF),
     "a.float of a mask": lambda a, b, c: (a > b).float() * c,
-    "a.to": lambda a, b, c: a.to(torch.float64).to(dtype=torch.float64) * 2 if not isinstance(a, Tensor) else a * 2,
+    "a.to": lambda a, b, c: a.to(b.dtype).to(dtype=c.dtype).to(b).type_as(c) * 2,
     "a number": lambda a, b, c: 0.25,
     "functional.relu": lambda a, b, c: functional.relu(a),
     "an argument": lambda a, b, c: b,
@@ -148,17 +163,18 @@ def lanes(dtype: torch.dtype, many: bool) -> int:
     return build.vector_bytes() // dtype.itemsize if many else 1
 
 
-def source(rules: list[tuple[str, Rule]], *names: str) -> str:
+def source(rules: list[tuple[str, Rule]], *names: str, dtypes: Sequence[torch.dtype] = tuple(REALS)) -> str:
     """Every rule as a function over arrays, for every kind of lanes."""
     text = ["#define REAL float", f"#define VECTOR {lanes(torch.float32, True)}", "#define PARTS 1", "#define WIDE 0",
             "#define TEAM 0", '#include "arithmetic.h"']  # fmt: skip
     arguments = ", ".join(f"V _{name}" for name in names)
     for number, (name, rule) in enumerate(rules):
         graph, result = translate.trace(rule, names)
-        body = translate.lines(name, graph, [result])
+        for dtype in dtypes:
+            body = translate.lines(name, graph, [result], dtype)
         text += [f"template <class V> FN V rule_{number}({arguments}) {{", "  typedef element<V> T;", *body,
                  f"  return {translate.value(result, True)};", "}"]  # fmt: skip
-        for dtype, many in KINDS:
+        for dtype, many in [kind for kind in KINDS if kind[0] in dtypes]:
             real, n = REALS[dtype], lanes(dtype, many)
             given = ", ".join(f"load<vec<{real}, {n}>>(in + {at} * count + i)" for at in range(len(names)))
             text.append(
@@ -256,16 +272,16 @@ def test_every_operation_is_tried() -> None:
     assert tried >= expected, expected - tried
 
 
-def refused(rule: Rule, *words: str) -> None:
+def compiled_text(rule: Rule, dtype: torch.dtype = torch.float32) -> list[str]:
+    graph, result = translate.trace(rule, ["a", "b"])
+    return translate.lines("gurgle", graph, [result], dtype)
+
+
+def refused(rule: Rule, *words: str, dtype: torch.dtype = torch.float32) -> None:
     rule.__name__ = "gurgle"
-
-    def compiled_text() -> None:
-        graph, result = translate.trace(rule, ["a", "b"])
-        translate.lines("gurgle", graph, [result])
-
     with pytest.raises(EngineError) as caught:
-        compiled_text()
-    for word in ("'gurgle'", 'engine "eager"', *words):
+        compiled_text(rule, dtype)
+    for word in ("'gurgle'", *words):
         assert word in str(caught.value)
 
 
@@ -292,12 +308,14 @@ def refused(rule: Rule, *words: str) -> None:
         ("maximum(_a)", lambda a, b: torch.max(a)),
         ("maximum(_a, 0, True)", lambda a, b: a.max(0, True)),
         ("where(", lambda a, b: torch.where(a > 0)),
-        ("to(_a, torch.int64)", lambda a, b: a.to(torch.int64)),
-        ("to(dtype)", lambda a, b: a.to(dtype=torch.bool)),
     ],
 )
 def test_an_operation_that_is_not_in_the_table_is_refused_by_name(operation: str, rule: Rule) -> None:
-    refused(rule, f"'{operation}" if "(" in operation else operation, "allowed: abs, ")
+    refused(
+        rule,
+        f"operation '{operation}",
+        'cannot be compiled; engine "eager" runs any. Allowed: arithmetic, comparisons, abs, ',
+    )
 
 
 @pytest.mark.parametrize(
@@ -313,7 +331,58 @@ def test_an_operation_that_is_not_in_the_table_is_refused_by_name(operation: str
     ],
 )
 def test_control_flow_and_what_is_no_arithmetic_are_refused_with_advice(rule: Rule) -> None:
-    refused(rule, "a rule is arithmetic alone, without Python's control flow on numbers")
+    refused(rule, "a rule is arithmetic alone, without Python's control flow on numbers", 'engine "eager" runs it')
+
+
+@pytest.mark.parametrize(
+    ("dtype", "found", "rule"),
+    [
+        (torch.float64, "'where' in torch.float32", lambda a, b: torch.where(a > 0, 1.5, 0.1) * b),
+        (torch.float64, "'where' in torch.float32", lambda a, b: torch.where(a > 0, 1, 0.1)),
+        (torch.float64, "'mul' in torch.float32", lambda a, b: (a > 0) * 0.1 * b),
+        (torch.float64, "'mul' in torch.float32", lambda a, b: (a > 0).float() * 0.1),
+        (torch.float64, "'truediv' in torch.float32", lambda a, b: (a > 0) * 2 / 3 * b),
+        (torch.float64, "'exp' in torch.float32", lambda a, b: torch.exp(a > 0) * b),
+        (torch.float64, "'clamp' in torch.float32", lambda a, b: torch.clamp(a > 0, min=0.1) * b),
+        (torch.float64, "'float' in torch.float32", lambda a, b: a.float() * b),
+        (torch.float32, "'double' in torch.float64", lambda a, b: a.double()),
+        (torch.float32, "'to' in torch.float64", lambda a, b: a.to(torch.float64)),
+        (torch.float32, "'mul' in torch.float64", lambda a, b: a * torch.tensor([0.1], dtype=torch.float64)),
+        (torch.float64, "'full_like' in torch.float32", lambda a, b: torch.full_like(a, 0.1, dtype=torch.float32)),
+        *(
+            case
+            for dtype in REALS
+            for case in (
+                (dtype, "'to' in torch.int64", lambda a, b: a.to(torch.int64)),
+                (dtype, "'to' in torch.bool", lambda a, b: a.to(dtype=torch.bool)),
+                (dtype, "'to' in torch.bool", lambda a, b: a.type_as(b > 0)),
+                (dtype, "'to' in torch.float16", lambda a, b: a.to(torch.float16)),
+                (dtype, "'add' in torch.bool", lambda a, b: ((a > 0) + (b > 0)) * a),
+                (dtype, "'full_like' in torch.bool", lambda a, b: torch.full_like(a > 0, 0.5) * b),
+                (dtype, "'full_like' in torch.int64", lambda a, b: torch.full_like((a > 0) * 2, 0.5) * b),
+                (dtype, "'maximum' in <class", lambda a, b: torch.max(a, 0)),
+            )
+        ),
+    ],
+)
+def test_what_torch_computes_in_another_type_is_refused(dtype: torch.dtype, found: str, rule: Rule) -> None:
+    refused(rule, f"torch computes {found}", f"the numbers are {dtype}", 'engine "eager" runs it', dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "rule", [lambda a, b: torch.where(a > 0, 1.5, 0.1), lambda a, b: (a > 0) * 0.1, lambda a, b: (a > 0) * 2 / 3 * b]
+)
+def test_a_literal_in_float32_is_one_in_networks_of_float32(rule: Rule, compiled: ctypes.CDLL) -> None:
+    given = numbers(torch.float32)
+    own = library(source([("literal", rule)], "a", "b", dtypes=[torch.float32]))
+    assert not wrong(computed(own, 0, given[:2].contiguous(), True), rule(*given[:2])).any()
+
+
+@pytest.mark.parametrize(
+    "rule", [lambda a, b: 1 - (a > 0), lambda a, b: torch.lerp(a, b, a > 0), lambda a, b: torch.add(a, b, alpha=b)]
+)
+def test_what_torch_itself_refuses_is_refused_in_its_words(rule: Rule) -> None:
+    refused(rule, "torch itself refuses operation '")
 
 
 def test_a_constant_of_several_numbers_is_refused() -> None:
@@ -349,7 +418,7 @@ def test_only_what_a_result_needs_is_translated() -> None:
         return {"one": a * 2, "rest": [b, 3]}
 
     graph, result = translate.trace(rule, ["a", "b"])
-    assert len(translate.lines("rule", graph, [result["one"], *result["rest"]])) == 1
+    assert len(translate.lines("rule", graph, [result["one"], *result["rest"]], torch.float32)) == 1
     assert translate.value(result["rest"][1], True) == "all<V>(T(3.0))"
 
 

@@ -16,7 +16,7 @@ from ..data import Dataset
 from ..errors import EngineError, unknown
 from ..spec import NetworkSpec
 from ..state import TrainState
-from . import build, cpu, cuda, eager
+from . import build, cpu, cuda, eager, rules
 
 
 class Engine(NamedTuple):
@@ -43,9 +43,11 @@ def choose(
     name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Choice:
     """The engine `name`, or for "auto" the fastest that can. Raises EngineError for a name that is none, and for an
-    engine that cannot train such networks on this machine."""
+    engine that cannot train such networks on this machine; SpecError and ConfigError for a rule of your own that does
+    not return what its table asks for."""
     if name not in ("auto", *ENGINES):
         raise EngineError(unknown("engine", name, ("auto", *ENGINES)))
+    rules.check(spec, config, device, dtype)
     if name == "eager":
         return Choice(name, *ENGINES[name], "eager: asked for by name")
     if name == "cuda" and device.type != "cuda":
@@ -58,7 +60,7 @@ def choose(
         if device.type == "cuda":
             return _on_a_gpu(name, spec, config, device, dtype)
         return Choice("eager", *ENGINES["eager"], f"eager: raw torch operations, which run everything on {device.type}")
-    why_not = cpu.refused(spec, config)
+    why_not = cpu.refused(spec, config, dtype)
     if why_not is None:
         why = "asked for by name" if name == "cpu" else f"compiled for this topology by {build.compiler()[0]}"
         return Choice("cpu", *ENGINES["cpu"], f"cpu: {why}")

@@ -3,7 +3,7 @@
 A kernel's file is named by a hash of its text, the sources of kernel/, the compiler, its flags and the processor, and
 by a hash of itself: a file that is not what its name says is never loaded. It is written beside its place and moved
 there, so processes that compile the same kernel at once do not meet. Where the cache cannot be written, a kernel is
-compiled for this process alone. The environment's CXX names a compiler, GPUBP_CACHE a directory.
+compiled for this process alone, and news() says so. The environment's CXX names a compiler, GPUBP_CACHE a directory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +33,7 @@ FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-m
          "-w", "-pthread")  # fmt: skip
 COMPILERS = ("g++", "clang++", "c++")
 PATIENCE = 600  # seconds that a compiler may take; a kernel of many layers takes it some
+STALE = 3600  # seconds after which a file that is still being written belongs to a process that is gone
 
 # What the compiler makes of this processor: the bytes of a vector register that it multiplies and adds in one go.
 PROBE = """
@@ -115,9 +118,11 @@ def kept(key: str, folder: Path | None, suffix: str, load: Callable[[Path], T]) 
 def keep(made: Path, key: str, folder: Path | None, load: Callable[[Path], T]) -> T | None:
     """`made` moved into the cache and loaded from there; None where it cannot be kept: this process alone has it."""
     if folder is None:
+        UNKEPT.setdefault(None, "there is no home directory to keep them in")
         return None
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
         os.close(handle)
         try:
@@ -128,8 +133,30 @@ def keep(made: Path, key: str, folder: Path | None, load: Callable[[Path], T]) -
             os.unlink(name)
             raise
         return load(path)
-    except OSError:
+    except OSError as error:
+        UNKEPT.setdefault(folder, f"they cannot be kept in {folder}: {error.strerror or error}")
         return None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left of files."""
+    for path in folder.glob("*.part"):
+        with suppress(OSError):  # another process was faster, or it is another user's
+            if time.time() - path.stat().st_mtime > STALE:
+                path.unlink()
+
+
+UNKEPT: dict[Path | None, str] = {}  # caches that did not keep a kernel, and why; "" once it was told
+
+
+def news() -> list[str]:
+    """What a person should know, and was not told: once for every cache that kernels cannot be kept in."""
+    told = [why for why in UNKEPT.values() if why]
+    UNKEPT.update(dict.fromkeys(UNKEPT, ""))
+    return [
+        f"every process compiles its kernels anew: {why}; the environment's GPUBP_CACHE may name another directory"
+        for why in told
+    ]
 
 
 def library(text: str) -> ctypes.CDLL:

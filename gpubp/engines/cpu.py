@@ -22,7 +22,7 @@ from ..spec import NetworkSpec
 from ..state import Status, TrainState
 from . import build
 from .job import Key, contiguous, fill, job_of
-from .layout import best, crew
+from .layout import REACH, best, crew, largest_index
 from .program import Layout, Program, Samples
 
 DONE, FAULTS, STEPS_DIFFER, NO_MEMORY = range(4)  # Answer of kernel/cpu.h
@@ -60,12 +60,18 @@ def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
     return result
 
 
-def refused(spec: NetworkSpec, config: TrainConfig) -> str | None:
+def refused(spec: NetworkSpec, config: TrainConfig, dtype: torch.dtype) -> str | None:
     """Why this engine cannot train such networks on this machine; None where it can."""
     try:
-        build.vector_bytes()
+        lanes, slots = build.vector_bytes() // dtype.itemsize, len(config.rule.slots)
+        if largest_index(spec.widths, config.batch_size, slots, Layout(lanes, wide=True)) > REACH:
+            return (
+                f'engine "cpu": {spec.size:,} parameters with {slots} slots of the optimizer each, or batch_size '
+                f"{config.batch_size:,} with widths up to {max(spec.widths):,}, are more numbers than the {REACH:,} "
+                'that an index reaches; engine "eager" has no such bound'
+            )
         names = [*config.switched_on(spec.loss), *(("scale",) if config.timetable.events else ())]
-        _ = Program(spec, config, names, torch.float32, Samples(False, False, False, 0, "none"), Layout()).text
+        _ = Program(spec, config, names, dtype, Samples(False, False, False, 0, "none"), Layout()).text
     except EngineError as error:
         return str(error)
     return None

@@ -18,6 +18,7 @@ from ..losses import LOSSES
 from ..spec import NetworkSpec
 from ..state import TrainState
 from .program import Layout, Program, Samples
+from .rules import added
 
 
 class Key(NamedTuple):
@@ -58,7 +59,7 @@ class Key(NamedTuple):
         facts = (loss.outputs, config.rule.decoupled, config.rule.absorbing, config.batch_size, config.update_order)
         found = (self.spec, tuple(self.rules), facts, self.names, self.dtype, self.samples, self.predict,
                  program.layout, machine)  # fmt: skip
-        if all(str(rule.__module__).startswith("gpubp.") for rule in self.rules):
+        if not added(*self.rules):
             return found
         return (*found, program.text)  # a rule of your own may read what has changed since
 

@@ -24,6 +24,7 @@ LOSS = 4  # half-cycles with lanes as outputs, for every out of the last layer: 
 TINY = 128  # parameters up to which, with one sample, three registers make a v: latency is what takes the time
 TEAM = 20_000  # half-cycles of a step below which threads that share a network wait more than they work
 WORTH = 4e5  # half-cycles of work for every thread: beginning one takes 60 us, and 300 on a virtual processor at rest
+REACH = 2**31 - 1  # of an index in a kernel, which is an int; memory.h asserts it
 SLICE = 32  # samples that go through together, of a batch that is four times as large or more
 
 
@@ -43,8 +44,8 @@ def best(
     whole: bool,
 ) -> Layout:  # fmt: skip
     """The layout for `count` networks on `threads` threads. whole: a batch must not be cut."""
-    vector = vector_bytes // itemsize
-    plain = Layout(vector, accumulators=24, cols=6) if vector_bytes == 64 else Layout(vector, accumulators=12, cols=4)
+    lanes = plain(itemsize, vector_bytes)
+    vector = lanes.vector
 
     def options() -> Iterator[tuple[float, Layout]]:
         parameters = sum(i * o + o for i, o in itertools.pairwise(widths))
@@ -52,17 +53,30 @@ def best(
         group = vector * parts
         rounds = math.ceil(math.ceil(count / group) / threads)
         chunk = batch if batch < 4 * SLICE or whole else piece(batch)
-        layout = replace(plain, parts=parts, chunk=chunk, accumulators=plain.accumulators // parts)
+        layout = replace(lanes, parts=parts, chunk=chunk, accumulators=lanes.accumulators // parts)
         yield rounds * parts * step(widths, batch, slots, group * itemsize, 1, layout), layout
         wide = [-(-width // vector) * vector for width in widths[1:]]
         fits = batch * (2 * max(wide) + sum(wide)) * itemsize <= cache_bytes()
-        layout = replace(plain, wide=True, chunk=batch if batch < 4 * SLICE or whole or fits else piece(batch))
+        layout = replace(lanes, wide=True, chunk=batch if batch < 4 * SLICE or whole or fits else piece(batch))
         spent = step(widths, batch, slots, itemsize, vector, layout)
         yield math.ceil(count / threads) * spent, layout
         if count < threads and spent > TEAM:
             yield count * spent / threads * 1.25, replace(layout, team=True)
 
-    return min(options(), key=lambda option: option[0])[1]
+    return min(options(), key=lambda option: (largest_index(widths, batch, slots, option[1]) > REACH, option[0]))[1]
+
+
+def largest_index(widths: tuple[int, ...], batch: int, slots: int, layout: Layout) -> int:
+    """At least the largest index that a kernel takes: every row of a matrix is taken to be padded by two registers."""
+    lines, lanes = [width + 2 * layout.vector for width in widths], 1 if layout.wide else layout.vector * layout.parts
+    row = sum((i + 1) * o for i, o in zip(widths, lines[1:]))
+    return max(row * max(1 + slots, lanes), batch * max(*lines, lanes), (layout.chunk or batch) * sum(lines) * lanes)
+
+
+def plain(itemsize: int, vector_bytes: int) -> Layout:
+    """Lanes are networks, one register of them, and tiles as large as this processor's registers allow."""
+    vector = vector_bytes // itemsize
+    return Layout(vector, accumulators=24, cols=6) if vector_bytes == 64 else Layout(vector, accumulators=12, cols=4)
 
 
 def piece(batch: int) -> int:

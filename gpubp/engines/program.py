@@ -162,9 +162,9 @@ class Program:
             graph, result, slope_graph, slope = self.traced[name]
             text += [
                 f"// {name!r}", f"template <class V> FN V value_{number}(V _net) {{", "  typedef element<V> T;",
-                *lines(name, graph, [result]), f"  return {value(result, True)};", "}",
+                *lines(name, graph, [result], self.dtype), f"  return {value(result, True)};", "}",
                 f"template <class V> FN V slope_{number}(V _net, V _out) {{", "  typedef element<V> T;",
-                *lines(name, slope_graph, [slope]), f"  return {value(slope, True)};", "}",
+                *lines(name, slope_graph, [slope], self.dtype), f"  return {value(slope, True)};", "}",
             ]  # fmt: skip
         for what, names in (("value", "net"), ("slope", "net, out")):
             arguments = ", ".join(f"v {name}" for name in names.split(", "))
@@ -198,7 +198,7 @@ class Program:
                 f"template <class V, class H> FN V loss_{what}(V _out, V _target, H hyper) {{",
                 "  typedef element<V> T;",
                 *(f"  const V _{name} = hyper({self.at(name)});" for name in names),
-                *lines(self.spec.loss, graph, [result]), f"  return {value(result, True)};", "}",
+                *lines(self.spec.loss, graph, [result], self.dtype), f"  return {value(result, True)};", "}",
             ]  # fmt: skip
         return text
 
@@ -210,7 +210,7 @@ class Program:
         def of_step(step: Any, total: Any, *rest: Any) -> Any:
             hyper, own = dict(zip(self.names, rest)), dict(zip(columns, rest[len(self.names) :]))
             lr = scheduled(self.config.timetable, hyper, step, total)
-            found, after = rates(rule, hyper, own, lr, self.dtype)
+            found, after = rates(rule, hyper, own, lr, torch.float64)  # network.h rounds them
             known = {"direction": found.direction, **dict(found.arguments)}
             return known if found.decay is None else {**known, "decay": found.decay}, after
 
@@ -243,7 +243,7 @@ class Program:
             "  typedef element<V> T;",
             *(f"  const V _{name} = hyper[{number}];" for number, name in enumerate(self.hyper)),
             *(f"  const V _{BEFORE}{name} = columns[{number}];" for number, name in enumerate(after)),
-            *lines(rule, graph, [*known.values(), *after.values()]),
+            *lines(rule, graph, [*known.values(), *after.values()], torch.float64),
             *(f"  rate[{number}] = {value(each, True)};" for number, each in enumerate(known.values())),
             *(f"  columns[{number}] = {value(each, True)};" for number, each in enumerate(after.values())),
             "}",
@@ -263,7 +263,7 @@ class Program:
             *shrink, *added,
             *(f"  const V _{name} = slots[{number}];" for number, name in enumerate(rule.slots)),
             *(f"  const V _{name} = rate({self.rates.index(name)});" for name in names),
-            *lines(self.config.optimizer, graph, [direction, *after]),
+            *lines(self.config.optimizer, graph, [direction, *after], self.dtype),
             *(f"  slots[{number}] = {value(each, True)};" for number, each in enumerate(after)),
             f"  param = fma_(-rate(0), {value(direction, True)}, param);",
             "}",

@@ -1,7 +1,9 @@
 """Rules of the tables as C++ text: each is called once with torch.fx proxies, and every operation becomes a line.
 
 What a rule may use is the table OPERATIONS: arithmetic, comparisons and torch's elementwise functions, as functions or
-methods. An operation that is not there is refused by name. A rule's constants become numbers of its lanes' type.
+methods. An operation that is not there is refused by name. Here every number has the lanes' type, so each operation is
+also computed once by torch, and refused where torch has another type for it: `torch.where(net > 0, 1.0, 0.1)` is
+float32 whatever net is.
 """
 
 from __future__ import annotations
@@ -34,11 +36,17 @@ OPERATIONS: dict[str, str] = {
 # Exponents, all constants.
 POWERS = {0.5: "sqrt_({0})", 1: "{0}", 2: "({0} * {0})", 3: "({0} * {0} * {0})", -0.5: "(T(1) / sqrt_({0}))",
           -1: "(T(1) / {0})", -2: "(T(1) / ({0} * {0}))"}  # fmt: skip
-COMPARISONS = ("gt", "lt", "ge", "le", "eq", "ne")  # torch's truths are no numbers: their sum is "or"
+COMPARISONS = ("gt", "lt", "ge", "le", "eq", "ne")
+# What torch computes in another type than the lanes', to the same numbers: of bools ("add" of two is "or"); and of
+# bools and literals.
+TRUTHS = (*COMPARISONS, "mul", "maximum", "minimum", "where", "ones_like", "zeros_like")
+SCALED = ("mul", "where", "to", "float", "double")
 CONSTANT = ("ones_like", "zeros_like", "full_like")  # of their first argument the shape alone
 SAME = {"absolute": "abs", "max": "maximum", "min": "minimum", "clip": "clamp", "multiply": "mul", "subtract": "sub",
-        "divide": "div", "true_divide": "div", "negative": "neg", "greater": "gt", "less": "lt",
-        "type": "to"}  # fmt: skip
+        "divide": "div", "true_divide": "div", "negative": "neg", "greater": "gt", "less": "lt", "type": "to",
+        "type_as": "to"}  # fmt: skip
+FUNCTIONS = sorted({*OPERATIONS, "clamp"} - {*COMPARISONS, "add", "sub", "mul", "truediv", "div", "neg", "pos"})
+ALLOWED = f"arithmetic, comparisons, {', '.join(FUNCTIONS)}, and pow by {', '.join(map(str, POWERS))}"
 
 
 def trace(rule: Callable[..., Any], names: Sequence[str]) -> tuple[fx.Graph, Any]:
@@ -67,20 +75,66 @@ def trace(rule: Callable[..., Any], names: Sequence[str]) -> tuple[fx.Graph, Any
     return graph, result
 
 
-def lines(rule: str, graph: fx.Graph, results: Sequence[Any], indent: str = "  ") -> list[str]:
-    """A line of C++ for every operation that `results` need. Raises EngineError for one that is not in OPERATIONS."""
-    needed: set[fx.Node] = set()
+def lines(rule: str, graph: fx.Graph, results: Sequence[Any], dtype: torch.dtype) -> list[str]:
+    """A line of C++ for every operation that `results` need, of arguments that are `dtype`. Raises EngineError for one
+    that is not in OPERATIONS, or to which torch gives another type."""
+    text, known, wanted = [], {}, needed(results)
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            known[node] = torch.ones(1, dtype=dtype, device="cpu")
+        elif node in wanted:
+            known[node] = computed(rule, node, known)
+            if isinstance(known[node], (torch.dtype, torch.device)):  # of another number, that a conversion names
+                continue
+            text.append(f"  const V {value(node)} = {expression(rule, node)};")
+            if not faithful(node, known, dtype):
+                found = getattr(known[node], "dtype", type(known[node]))
+                raise EngineError(
+                    f"rule {rule!r}: torch computes {_name(node)!r} in {found} here, the numbers are {dtype}; convert "
+                    'with .to(net.dtype), or fill with torch.full_like; engine "eager" runs it as it is'
+                )
+    return text
+
+
+def needed(results: Sequence[Any]) -> set[fx.Node]:
+    """What `results` are computed from, themselves included."""
+    found: set[fx.Node] = set()
     waiting = [value for value in results if isinstance(value, fx.Node)]
     while waiting:
         one = waiting.pop()
-        if one not in needed:
-            needed.add(one)
+        if one not in found:
+            found.add(one)
             waiting += one.all_input_nodes
-    return [
-        f"{indent}const V {value(node)} = {expression(rule, node)};"
-        for node in graph.nodes
-        if node in needed and node.op != "placeholder"
-    ]
+    return found
+
+
+def computed(rule: str, node: fx.Node, known: Mapping[fx.Node, Any]) -> Any:
+    """What torch makes of one operation; `known` holds its arguments."""
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+    try:
+        if isinstance(node.target, str):
+            return getattr(args[0], node.target)(*args[1:], **kwargs)
+        return node.target(*args, **kwargs)
+    except (TypeError, AttributeError, ValueError, RuntimeError) as error:
+        says = str(error).splitlines()[0]
+        raise EngineError(f"rule {rule!r}: torch itself refuses operation {_name(node)!r}: {says}") from None
+
+
+def faithful(node: fx.Node, known: Mapping[fx.Node, Any], dtype: torch.dtype) -> bool:
+    """Whether numbers that are `dtype` hold what torch computes."""
+    name, result = _name(node), known[node]
+    if not isinstance(result, torch.Tensor):  # torch.max(net, 0) is a pair
+        return False
+    if result.dtype == dtype:
+        return True
+    if result.dtype == torch.bool:
+        return name in TRUTHS
+    given = {known[each].dtype for each in node.all_input_nodes if isinstance(known[each], torch.Tensor)}
+    if result.dtype == torch.int64:
+        return given <= {torch.bool, torch.int64} and name != "full_like"
+    literals = [each for each in (*node.args, *node.kwargs.values()) if isinstance(each, (int, float))]
+    short = all(float(torch.tensor(each, dtype=result.dtype)) == each for each in literals)
+    return name in SCALED and given == {torch.bool} and short
 
 
 def depends(result: Any, on: Sequence[str]) -> bool:
@@ -112,11 +166,6 @@ def expression(rule: str, node: fx.Node) -> str:
     args, kwargs = list(node.args), dict(node.kwargs)
     if "input" in kwargs:
         args.insert(0, kwargs.pop("input"))
-    if name in ("add", "sub", "neg") and all(isinstance(each, fx.Node) and _name(each) in COMPARISONS for each in args):
-        raise EngineError(
-            f"rule {rule!r}: {name!r} of comparisons alone cannot be compiled; multiply each with a number first; "
-            'engine "eager" runs it as torch means it'
-        )
     for word in ("other", "end", "weight", "exponent", "fill_value"):
         if word in kwargs:
             args.append(kwargs.pop(word))
@@ -130,8 +179,7 @@ def expression(rule: str, node: fx.Node) -> str:
             )
     if name == "where" and node.op == "call_method":
         args[:2] = args[1::-1]  # x.where(condition, y)
-    whole = [each for each in (*args, *kwargs.values()) if isinstance(each, torch.dtype) and not each.is_floating_point]
-    if name in (*CONSTANT, "to", "float", "double") and not whole:
+    if name in (*CONSTANT, "to", "float", "double"):
         kwargs, args = {}, args[: 2 if name == "full_like" else 1]
     if name == "clamp":
         low, high = (*args[1:], None, None)[:2]
@@ -151,9 +199,8 @@ def expression(rule: str, node: fx.Node) -> str:
     places = [int(place) + 1 for place in re.findall(r"{(\d)}", OPERATIONS.get(name, ""))]
     if name not in OPERATIONS or kwargs or factor != 1 or len(args) != max(places, default=1):
         what = f"{name}({', '.join(map(str, kwargs or args))})" if name in (*OPERATIONS, "pow") else name
-        known = ", ".join(sorted({*OPERATIONS, *SAME, "clamp", "pow"}))
         raise EngineError(
-            f'rule {rule!r}: operation {what!r} cannot be compiled; allowed: {known}; engine "eager" runs any'
+            f'rule {rule!r}: operation {what!r} cannot be compiled; engine "eager" runs any. Allowed: {ALLOWED}'
         )
     text = OPERATIONS[name]
     for number, each in enumerate(args):

@@ -66,6 +66,10 @@ constexpr int turned_size() {
 }
 
 constexpr int P = weight_of(L), ACTS = outs_of(L);
+constexpr int64_t REACH = 0x7fffffff;  // of an index: layout.py refuses what is larger
+static_assert((int64_t)most(1 + SLOTS, NETWORKS) * P < REACH, "a row and its slots are beyond the reach of an index");
+static_assert((int64_t)CHUNK * NETWORKS * most(widest(), line(WIDTH[0])) < REACH &&
+              (int64_t)BATCH * most(widest(), NETWORKS) < REACH, "a batch is beyond the reach of an index");
 constexpr bool APART = OWN && !WIDE && NETWORKS > 1;  // lanes with samples of their own,
 constexpr bool GATHER = APART || (THREADS && TEAM);   // copied side by side, or into a GPU's shared memory
 constexpr int NEXT_ROW = THREADS && !TEAM ? 0 : row_of(L);  // in Job; a GPU's thread is shown its own row alone

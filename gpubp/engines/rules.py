@@ -1,0 +1,114 @@
+"""What rules of your own return, looked at once before a training, whatever the engine: deep inside a step a None or
+a tuple too short would be anybody's mistake. The tables' own rows are trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..activations import ACTIVATIONS
+from ..config import TrainConfig
+from ..errors import ConfigError, GpubpError, SpecError
+from ..losses import LOSSES, cross_entropy_shares
+from ..optimizers import prepare
+from ..schedules import names, scheduled
+from ..spec import NetworkSpec
+
+
+def added(*rules: Any) -> bool:
+    """Whether one of these functions is not the package's."""
+    return any(rule is not None and not str(rule.__module__).startswith("gpubp.") for rule in rules)
+
+
+def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Call every rule that is not the package's with numbers of one network on `device`.
+
+    Raises SpecError for an activation or a loss, ConfigError for an optimizer or a schedule, that returns something
+    else than its table asks for.
+    """
+    activations = [(name, ACTIVATIONS[name], width) for name, width in zip(spec.activations, spec.widths[1:])]
+    of_loss, rule, rate = LOSSES[spec.loss], config.rule, config.timetable.rate
+    steps = (of_loss.value, of_loss.slope, rule.direction, rule.prepare, rate)
+    if not added(*steps, *(part for _, row, _ in activations for part in row)):
+        return
+    number = partial(torch.full, fill_value=0.5, dtype=dtype, device=device)
+    one = torch.ones(1, 1, dtype=torch.float64, device=device)
+    known = {
+        name: torch.as_tensor(value, dtype=torch.float64, device=device).reshape(-1, 1)[:1]
+        for name, value in config.switched_on(spec.loss).items()
+    }
+    for name, row, width in activations:
+        if added(*row):
+            activation(name, number((1, 1, width)))
+    if added(of_loss.value, of_loss.slope):
+        loss(spec.loss, number((1, 1, spec.widths[-1])), known)
+    if added(rate):
+        found = scheduled(config.timetable, {**known, "scale": one}, one, one)
+        expect(ConfigError, f"schedule {config.schedule!r}: rate", found, "the learning rate")
+    if added(rule.direction, rule.prepare):
+        optimizer(config, one, known, dtype)
+
+
+def activation(name: str, net: Tensor) -> None:
+    """Of net (1, B, O)."""
+    rule = ACTIVATIONS[name]
+    out = rule.value(net)
+    expect(SpecError, f"activation {name!r}: value", out, "out")
+    slope = rule.slope(net, out)
+    if not isinstance(slope, (int, float)):
+        expect(SpecError, f"activation {name!r}: slope", slope, "dout/dnet")
+
+
+def loss(name: str, out: Tensor, known: dict[str, Tensor]) -> None:
+    """Of out (1, B, O) and hyper-parameters (1, 1)."""
+    rule = LOSSES[name]
+    hyper = {each: known[each].to(out.dtype)[:, :, None] for each in rule.defaults if each in known}
+    if rule.classes:
+        target = torch.zeros_like(out[:, :, 0], dtype=torch.int64)
+        both = rule.value(out, target, cross_entropy_shares(out, target, hyper.get("label_smoothing"), None))
+        return expect(SpecError, f"loss {name!r}: value", both, "the error", "its slope")
+    expect(SpecError, f"loss {name!r}: value", rule.value(out, out, **hyper), "the error")
+    if rule.slope is None:
+        raise SpecError(f"loss {name!r}: slope is None; a function expected, for its targets are no classes")
+    return expect(SpecError, f"loss {name!r}: slope", rule.slope(out, out, **hyper), "dvalue/dout")
+
+
+def optimizer(config: TrainConfig, one: Tensor, known: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """Of a gradient, slots and columns (1, 1)."""
+    name, rule, columns = config.optimizer, config.rule, dict.fromkeys(config.rule.columns, one)
+    if rule.prepare is not None:
+        given = {**known, **columns}
+        prepared = rule.prepare(**{each: given[each] for each in names(rule.prepare)})
+        wanted = [*rule.columns, *(each for each in rule.arguments if each not in known)]
+        if not isinstance(prepared, dict) or not {*wanted} <= {*prepared}:
+            raise ConfigError(
+                f"optimizer {name!r}: prepare returned {came(prepared)}; a dictionary with {', '.join(wanted)} expected"
+            )
+    arguments = {each: column.to(dtype) for each, column in prepare(rule, known, columns)[0].items()}
+    grad = one.to(dtype)
+    found = rule.direction(grad, *[torch.zeros_like(grad) for _ in rule.slots], **arguments)
+    slots = (f"the new {slot}" for slot in rule.slots)
+    expect(ConfigError, f"optimizer {name!r}: direction", found, "the direction", *slots)
+
+
+def expect(error: type[GpubpError], rule: str, found: Any, *wanted: str) -> None:
+    """Raise `error` unless `found` is a tensor, or for several `wanted` a tuple with a tensor for each."""
+    several: Sequence[Any] = found if isinstance(found, (tuple, list)) else (found,)
+    if len(several) != len(wanted) or not all(isinstance(each, Tensor) for each in several):
+        what = "a tensor" if len(wanted) == 1 else f"a tuple of {len(wanted)} tensors"
+        raise error(f"{rule} returned {came(found)}; {what}, {', '.join(wanted)}, expected")
+
+
+def came(found: Any) -> str:
+    """What a rule returned, in words."""
+    if isinstance(found, (tuple, list)):
+        kinds = ", ".join(type(each).__name__ for each in found)
+        return f"{type(found).__name__} ({kinds})"
+    if isinstance(found, dict):
+        return f"a dictionary with {', '.join(map(str, found)) or 'nothing'}"
+    return "None" if found is None else f"a {type(found).__name__}"

@@ -1,0 +1,144 @@
+"""Mistakes planted in a copy of the kernel, each of which an ordinary test of the compiled engine must find."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from gpubp.engines import build, cpu
+
+from . import test_compiled, test_compiled_divergence, test_compiled_engine, test_compiled_independence
+from .helpers import compiled  # noqa: F401
+from .test_compiled import CASES, Case, case
+
+
+def a_step(has: Callable[[Case], bool]) -> None:
+    """test_each_step_is_eagers of the first case that has what the mistake is about."""
+    number = next(number for number in range(CASES) if has(case(number)))
+    test_compiled.test_each_step_is_eagers_from_the_same_numbers(number)
+
+
+def deep(own: Case) -> bool:
+    """A hidden layer with a slope of its own, in one of the layouts that are not cut."""
+    return len(own.spec.widths) > 2 and own.spec.activations[0] in ("sigmoid", "tanh", "gelu") and whole(own)
+
+
+def whole(own: Case) -> bool:
+    return "chunks" not in own.layout
+
+
+def on(*names: str) -> Callable[[Case], bool]:
+    """A case that has these settings."""
+    return lambda own: all(name in own.settings for name in names) and len(own.spec.widths) > 2
+
+
+class Mutant(NamedTuple):
+    """`old` occurs once in the kernel's sources and becomes `new`; `test` must fail by it."""
+
+    old: str
+    new: str
+    test: Callable[[], None]
+
+
+DIVERGENCE = partial(
+    test_compiled_divergence.test_the_step_of_divergence_is_that_of_one_step_at_a_time, torch.float32, "chosen"
+)
+MUTANTS = {
+    "a sign in the delta": Mutant(
+        "write(below, b * Ip + i, sum * slope", "write(below, b * Ip + i, -sum * slope", partial(a_step, deep)),
+    "a slope is missing": Mutant(
+        "sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : own, own)", "sum", partial(a_step, deep)),
+    "the output's slope is missing": Mutant(
+        "if constexpr (!OUTPUT_IDENTITY) slope_here =", "if constexpr (false) slope_here =",
+        partial(a_step, lambda own: own.spec.output in ("sigmoid", "tanh"))),
+    "a bias of a neuron counts its samples twice": Mutant(
+        "[&](int, int) { return all<v>(1); }", "[&](int, int) { return all<v>(2); }",
+        partial(a_step, lambda own: own.spec.bias == "neuron" and own.spec.train_bias)),
+    "a bias of a layer leaves out a neuron": Mutant(
+        "for (int o = 0; o < O; o++) sum = sum + partial[o];", "for (int o = 1; o < O; o++) sum = sum + partial[o];",
+        partial(a_step, lambda own: own.spec.bias == "layer" and own.spec.train_bias)),
+    "clipping trains a frozen bias": Mutant(
+        "if (TRAIN_BIAS || is_weight(item * NL)) change", "change",
+        partial(a_step, lambda own: not own.spec.train_bias and on("clip_norm", "weight_decay")(own))),
+    "the shared order is a sample ahead": Mutant(
+        "int64_t position = step * BATCH + p;", "int64_t position = step * BATCH + p + 1;",
+        partial(a_step, lambda own: own.settings["shuffle"] == "shared" and own.kind == "shared")),
+    "a network's own order is a sample ahead": Mutant(
+        "c.place[n] = (uint32_t)(step * BATCH % size);", "c.place[n] = (uint32_t)((step * BATCH + 1) % size);",
+        partial(a_step, lambda own: own.settings["shuffle"] == "network")),
+    "a sample's weight counts twice": Mutant(
+        "k.m.share[b] = weight * scale;", "k.m.share[b] = weight * weight * scale;",
+        partial(a_step, lambda own: own.weight == "own weights")),
+    "the clipped norm is a square": Mutant(
+        "(sqrt_(as_v(square)) + real(1e-6))", "(as_v(square) + real(1e-6))", partial(a_step, on("clip_norm"))),
+    "a value is clipped above alone": Mutant(
+        "at_least_(at_most_(grad, limit), -limit)", "at_most_(grad, limit)", partial(a_step, on("clip_value"))),
+    "dropout drops outs but not deltas": Mutant(
+        "if (DROPOUT >= 0) sum = sum * read(k.m.masks, at);", "", partial(a_step, on("dropout"))),
+    "dropout does not scale the rest": Mutant(
+        "kept ? (real)(1 / (1 - chance)) : 0", "kept ? 1 : 0", partial(a_step, on("dropout"))),
+    "the slots are read in another order": Mutant(
+        "slots[slot] = read(NUMBER(k.m, 1 + slot, at));", "slots[slot] = read(NUMBER(k.m, SLOTS - slot, at));",
+        partial(a_step, lambda own: own.settings["optimizer"] == "adam")),
+    "l2 is not halved in the loss": Mutant(
+        "real(0.5) * own(k.g->typed[most(L2, 0)])", "own(k.g->typed[most(L2, 0)])", partial(a_step, on("l2"))),
+    "l1 has a weight's size": Mutant("sign_(weight), grad)", "weight, grad)", partial(a_step, on("l1"))),
+    "label smoothing spares a class": Mutant(
+        "smoothing / real(OUTPUTS)", "smoothing / real(OUTPUTS - 1)", partial(a_step, on("label_smoothing"))),
+    "a piece of a batch forgets the one before": Mutant(
+        "CHUNKED ? read(grad, W + i * Op + o) : all<v>(0)", "all<v>(0)",
+        partial(a_step, lambda own: not whole(own))),
+    "a transposed weight is not transposed": Mutant(
+        "write(turned, (o + j) * line(I) + i, r[j])", "write(turned, (o + j) * line(I) + i, r[NL - 1 - j])",
+        partial(a_step, lambda own: own.layout == "outputs" and len(own.spec.widths) > 2)),
+    "a tile is a column short": Mutant(
+        "for (int k = 0; k < K; k++) {\n      v b[tn];", "for (int k = 0; k < K - (K > 2); k++) {\n      v b[tn];",
+        partial(test_compiled_engine.test_outs_are_eagers_and_have_the_same_bits_however_they_are_cut,
+                torch.float32, True)),
+    "a row that diverged is handed back": Mutant(
+        "keep[n] = through && faulty[n] < 0 && !CHECK(k, job);", "keep[n] = through && !CHECK(k, job);", DIVERGENCE),
+    "a step of divergence is a step late": Mutant(
+        "if (!finite && faulty[n] < 0) faulty[n] = done;", "if (!finite && faulty[n] < 0) faulty[n] = done + 1;",
+        DIVERGENCE),
+    "a loss that is not finite is overlooked": Mutant(
+        "fault = fault + loss * real(0);", "",
+        test_compiled_divergence.test_a_loss_that_is_not_finite_ends_a_network_whose_row_still_is),
+    "a network that is through trains on": Mutant(
+        "int64_t next = CHECK(k, job) || !ABSORBING ? done + 1 : left[waiting - 1];", "int64_t next = left[0];",
+        partial(test_compiled_independence.test_networks_may_stand_and_end_at_different_steps,
+                torch.float32, "network", "networks")),
+}  # fmt: skip
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of kernel/ from which kernels are compiled, quickly, and none is there already."""
+    folder = tmp_path / "kernel"
+    shutil.copytree(build.SOURCES, folder)
+    monkeypatch.setattr(build, "SOURCES", folder)
+    monkeypatch.setattr(build, "sources", build.sources.__wrapped__)
+    monkeypatch.setattr(build, "FLAGS", tuple("-O1" if flag == "-O3" else flag for flag in build.FLAGS))
+    monkeypatch.setattr(cpu, "KERNELS", {})
+    return folder
+
+
+def test_without_a_mistake_the_copy_passes(sources: Path) -> None:
+    DIVERGENCE()
+    a_step(deep)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mistake_planted_in_the_kernel_is_found(name: str, sources: Path) -> None:
+    mutant = MUTANTS[name]
+    texts = {path: path.read_text(encoding="utf-8") for path in sources.glob("*.h")}
+    (path,) = [path for path, text in texts.items() if mutant.old in text]
+    assert texts[path].count(mutant.old) == 1, "the planted text must stand in the sources exactly once"
+    path.write_text(texts[path].replace(mutant.old, mutant.new), encoding="utf-8")
+    with pytest.raises(AssertionError):
+        mutant.test()

@@ -1,0 +1,155 @@
+"""A rule of one's own that returns something else than its table asks for is refused in a sentence, before anything is
+trained, on every engine."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+import gpubp
+from gpubp.errors import ConfigError, GpubpError, SpecError
+from gpubp.losses import Loss
+from gpubp.optimizers import Optimizer
+from gpubp.schedules import Schedule
+
+from .helpers import compiled, population, samples  # noqa: F401
+
+ENGINES = pytest.mark.parametrize("engine", ["eager", "cpu", "auto"])
+
+
+class Case(NamedTuple):
+    """`row` under the name "own" in `table`, and how it is refused."""
+
+    table: str
+    row: Any
+    message: str
+    error: type[GpubpError] = SpecError
+
+
+def one(*_: Any) -> Any:
+    return _[0]
+
+
+def none(*_: Any, **__: Any) -> None:
+    return None
+
+
+def two(*given: Any) -> Any:
+    return given[0], given[0]
+
+
+def missing(power: Any) -> dict[str, Any]:
+    return {"power": power}
+
+
+def direction(grad: Any, mean: Any, rest: Any) -> Any:
+    return rest * grad, mean
+
+
+def sgd(grad: Any) -> Any:
+    return grad
+
+
+def silent(grad: Any) -> None:
+    return None
+
+
+def forgetful(grad: Any, mean: Any) -> Any:
+    return grad
+
+
+def short(grad: Any, mean: Any, square: Any) -> Any:
+    return grad, mean
+
+
+def long(grad: Any, mean: Any) -> Any:
+    return grad, mean, mean
+
+
+def hollow(grad: Any, mean: Any) -> Any:
+    return grad, None
+
+
+def never(lr: Any, step: Any, total: Any) -> None:
+    return None
+
+
+CASES = {
+    "value is None": Case("ACTIVATIONS", gpubp.Activation(none, one), (
+        "activation 'own': value returned None; a tensor, out, expected")),
+    "value is a pair": Case("ACTIVATIONS", gpubp.Activation(two, one), (
+        "activation 'own': value returned tuple (Tensor, Tensor); a tensor, out, expected")),
+    "value is a number": Case("ACTIVATIONS", gpubp.Activation(lambda net: 0.5, one), (
+        "activation 'own': value returned a float; a tensor, out, expected")),
+    "slope is None": Case("ACTIVATIONS", gpubp.Activation(one, none), (
+        "activation 'own': slope returned None; a tensor, dout/dnet, expected")),
+    "error is None": Case("LOSSES", Loss(none, one), "loss 'own': value returned None; a tensor, the error, expected"),
+    "error and slope at once": Case("LOSSES", Loss(two, one), (
+        "loss 'own': value returned tuple (Tensor, Tensor); a tensor, the error, expected")),
+    "slope of a loss is None": Case("LOSSES", Loss(one, none), (
+        "loss 'own': slope returned None; a tensor, dvalue/dout, expected")),
+    "no slope": Case("LOSSES", Loss(one, None), "loss 'own': slope is None; a function expected"),
+    "classes without a slope": Case("LOSSES", Loss(one, None, "sum", classes=True), (
+        "loss 'own': value returned a Tensor; a tuple of 2 tensors, the error, its slope, expected")),
+    "direction is None": Case("OPTIMIZERS", Optimizer(silent), (
+        "optimizer 'own': direction returned None; a tensor, the direction, expected"), ConfigError),
+    "a slot is forgotten": Case("OPTIMIZERS", Optimizer(forgetful, ("mean",)), (
+        "direction returned a Tensor; a tuple of 2 tensors, the direction, the new mean, expected"), ConfigError),
+    "too short": Case("OPTIMIZERS", Optimizer(short, ("mean", "square")), (
+        "direction returned tuple (Tensor, Tensor); a tuple of 3 tensors, the direction, the new mean, the new square"),
+        ConfigError),
+    "too long": Case("OPTIMIZERS", Optimizer(long, ("mean",)), (
+        "direction returned tuple (Tensor, Tensor, Tensor); a tuple of 2 tensors"), ConfigError),
+    "a slot is None": Case("OPTIMIZERS", Optimizer(hollow, ("mean",)), (
+        "direction returned tuple (Tensor, NoneType); a tuple of 2 tensors"), ConfigError),
+    "prepare is None": Case("OPTIMIZERS", Optimizer(direction, ("mean",), {}, ("power",), lambda power: None), (
+        "optimizer 'own': prepare returned None; a dictionary with power, rest expected"), ConfigError),
+    "prepare forgets": Case("OPTIMIZERS", Optimizer(direction, ("mean",), {}, ("power",), missing), (
+        "prepare returned a dictionary with power; a dictionary with power, rest expected"), ConfigError),
+    "no rate": Case("SCHEDULES", Schedule(never), (
+        "schedule 'own': rate returned None; a tensor, the learning rate, expected"), ConfigError),
+}  # fmt: skip
+
+
+def train(table: str, engine: str, **settings: Any) -> gpubp.Result:
+    """With the row "own" of `table`."""
+    network = {"ACTIVATIONS": {"hidden": "own"}, "LOSSES": {"loss": "own"}}.get(table, {})
+    used = {"OPTIMIZERS": {"optimizer": "own"}, "SCHEDULES": {"schedule": "own"}}.get(table, {})
+    spec = gpubp.NetworkSpec((3, 4, 2), **network)
+    config = gpubp.TrainConfig(**{"steps": 3, "batch_size": 4, **used, **settings})
+    return gpubp.train(population(spec, 4), gpubp.Dataset(*samples(spec, 10)), config, engine=engine)
+
+
+@ENGINES
+@pytest.mark.parametrize("name", CASES)
+def test_a_rule_that_returns_something_else_is_refused(name: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = CASES[name]
+    monkeypatch.setitem(getattr(gpubp, own.table), "own", own.row)
+    with pytest.raises(own.error) as caught:
+        train(own.table, engine)
+    assert own.message in str(caught.value)
+
+
+SOUND: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "activation": ("ACTIVATIONS", gpubp.Activation(lambda net: 2 * net, lambda net, out: 2), {}),
+    "loss": ("LOSSES", Loss(lambda out, target, width: (out - target) * width,
+                            lambda out, target, width: 0 * out + width, defaults={"width": 0.5}),
+             {"extra": {"width": [0.1, 0.2, 0.3, 0.4]}}),
+    "optimizer": ("OPTIMIZERS", Optimizer(direction, ("mean",), {"keep": 0.5}, ("power",), lambda power, keep: {
+        "power": power * keep, "rest": 1 - power, "rate": keep}), {"lr": [0.1, 0.2, 0.3, 0.4]}),
+    "optimizer of one number": ("OPTIMIZERS", Optimizer(sgd), {"schedule": "plateau", "warmup": 2}),
+    "schedule": ("SCHEDULES", Schedule(lambda lr, step, total, share: lr * share, {"share": 0.5}), {"warmup": 2}),
+}  # fmt: skip
+
+
+@ENGINES
+@pytest.mark.parametrize("name", SOUND)
+def test_a_rule_that_returns_what_is_asked_for_trains(name: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, row, settings = SOUND[name]
+    monkeypatch.setitem(getattr(gpubp, table), "own", row)
+    result = train(table, engine, **settings)
+    assert result.engine == {"auto": "cpu"}.get(engine, engine)
+    assert result.statuses["finished"] == 4
+    assert torch.isfinite(result.population.params).all()
