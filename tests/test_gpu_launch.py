@@ -19,6 +19,7 @@ from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
 
 from .helpers import generator, population, samples, start
+from .recorder import Tape
 
 SPEC = gpubp.NetworkSpec((3, 5, 4), "tanh", loss="cross_entropy")
 COUNT, SAMPLES, STREAM, EACH, PROCESSORS = 300, 11, 77, 3, 132
@@ -186,6 +187,19 @@ def test_slots_outside_have_room_for_the_blocks_that_run_at_once(
     assert driver.calls[2][1:5] == (3, 1, 1, 32)
     (kernel,) = cuda.KERNELS.values()
     assert wanted == [3 * 4 * 2 * chip.parameters(kernel.program, True)], "for four networks of each block"
+
+
+def test_a_launch_can_be_captured_in_a_graph(driver: Driver) -> None:
+    """After a first one it waits for nothing, and all that torch is asked for is room for the kernel's own notes."""
+    state, data = training()
+    cuda.run(state, data, 5)
+    with Tape() as tape:
+        cuda.run(state, data, 5)
+    (room,) = (out for func, _, _, out in tape.recorded if func is not torch.ops.aten.detach.default)  # a view
+    assert driver.job.taken == room.data_ptr()
+    first, second = (call[:9] for call in driver.calls)
+    assert first == second, "grid, block, shared memory and stream"
+    assert len(driver.loaded) == 1
 
 
 def test_a_launch_does_nothing_that_grows_with_the_networks(driver: Driver) -> None:
