@@ -73,13 +73,26 @@ def test_the_kernels_have_every_row_of_the_tables() -> None:
     assert {each.layout.near for each in found} == {True, False}
 
 
+def compiled(own: Program, arch: int) -> bytes:
+    """Its machine code, from scratch and in time."""
+    before = time.process_time()
+    code = nvrtc.compiled(cuda.text(own), (*nvrtc.FLAGS, f"--gpu-architecture=sm_{arch}"))
+    assert time.process_time() - before < PATIENCE
+    return code
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("number", range(KERNELS))
 def test_every_rule_compiles(arch: int, number: int) -> None:
-    before = time.process_time()
-    code = nvrtc.compiled(cuda.text(program(number)), (*nvrtc.FLAGS, f"--gpu-architecture=sm_{arch}"))
-    assert time.process_time() - before < PATIENCE
-    assert nvrtc.use(code).registers <= 255
+    assert nvrtc.use(compiled(program(number), arch)).registers <= 255
+
+
+@pytest.mark.parametrize("name", gpu_budgets.WORKLOADS)
+def test_a_workload_compiles_in_time(name: str) -> None:
+    own = gpu_budgets.program(name)
+    found = chip.in_registers(own, H100) or chip.in_shared_memory(own, H100)
+    assert found is not None
+    assert nvrtc.use(compiled(found, H100.arch)).registers <= 255
 
 
 def test_a_count_of_shared_memory_that_is_not_the_kernels_is_refused_by_the_compiler() -> None:

@@ -76,6 +76,7 @@ def test_a_network_is_the_same_alone_and_among_any_others_in_any_order(case: Cas
         assert not differences(some, [ids.index(number) for number in common], everyone, common), ids
 
 
+@pytest.mark.cpu
 def test_blocks_threads_and_cuts_change_no_bit(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, data, settings = case
     population, everyone = networks(spec, list(range(COUNT))), list(range(COUNT))
