@@ -19,7 +19,7 @@ from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
 
 from .helpers import generator, population, samples, start
-from .recorder import Tape
+from .recorder import Tape, like
 
 SPEC = gpubp.NetworkSpec((3, 5, 4), "tanh", loss="cross_entropy")
 COUNT, SAMPLES, STREAM, EACH, PROCESSORS = 300, 11, 77, 3, 132
@@ -80,7 +80,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
         "get_device_name": lambda _: "GPU",
     }  # fmt: skip
     for name, value in found.items():
-        monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(torch.cuda, name, like(getattr(torch.cuda, name), value))
     monkeypatch.setattr(device, "_driver", lambda: own)
     monkeypatch.setattr(device, "here", lambda tensor: True)
     monkeypatch.setattr(nvrtc, "cubin", lambda text, arch: text.encode())
