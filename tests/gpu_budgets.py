@@ -35,7 +35,7 @@ WORKLOADS: dict[str, tuple[tuple[int, ...], str, str, str, str, int, str]] = {
     "16-64-64-4, batch 128, sgd": ((16, 64, 64, 4), "relu", "identity", "mean_squared_error", "sgd", 128, "network"),
     "16-64-64-4, batch 128, adam": ((16, 64, 64, 4), "relu", "identity", "mean_squared_error", "adam", 128, "network"),
 }
-COUNTED = ("FFMA", "FADD", "FMUL", "MUFU", "LDS", "STS", "LDG", "LDL", "STL", "BAR")
+COUNTED = ("FFMA", "FADD", "FMUL", "MUFU", "LDS", "STS", "LDG", "BAR")
 
 
 class Instruction(NamedTuple):

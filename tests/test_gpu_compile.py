@@ -139,5 +139,4 @@ def test_a_workload_stays_in_its_budget(name: str) -> None:
         found = {each: number for each, number in found.items() if each in ("networks", "registers", "local", "shared")}
         budget = {each: budget[each] for each in found}
     assert found == budget, "python -m tests.gpu_budgets writes the table anew"
-    assert found.get("LDL", 0) + found.get("STL", 0) == 0, "a number of a step found no register"
-    assert found["local"] <= 8, "before or after the steps"
+    assert found["local"] == 0, "a number found no register"

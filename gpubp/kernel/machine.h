@@ -312,10 +312,11 @@ inline __attribute__((always_inline)) void store<v>(real *p, v x) {
 
 #if THREADS
 #if TEAM
-// Networks that share a block are parts of one warp, none of which waits for the others. No block has more than 1024
-// threads: the compiler, who is not sure, then sees which loops end after one round (64 registers for 96).
+// Networks that share a block are parts of one warp, none of which waits for the others. For one network the remainder
+// changes nothing, but the compiler then sees which loops end after one round: 64 registers for 96. Were it of THREADS,
+// it would unroll more than it has registers for.
 #if TOGETHER == 1
-#define MEMBER (threadIdx.x & 1023)
+#define MEMBER (threadIdx.x % (2 * THREADS))
 #define BARRIER __syncthreads();
 #else
 #define MEMBER (threadIdx.x % THREADS)
