@@ -78,12 +78,12 @@ def shape(m: int, n: int, own: Program) -> tuple[int, int]:
 
 
 def product(name: str, sizes: tuple[int, int, int], each: float, own: Program) -> Phase:
-    """C (m, n) = sum over k: a tile's multiply-adds and loads, 5 of the loop for 4 of k, 8 to begin; `each` number then
-    takes so many."""
+    """C (m, n) = sum over k: a tile's multiply-adds, its loads by four numbers, 5 of the loop for 4 of k, 8 to begin;
+    `each` number then takes so many."""
     m, n, k = sizes
     rows, cols = shape(m, n, own)
     tiles = m * n / (rows * cols)
-    hand = k * (rows * cols + rows + cols) + 5 * k / 4 + 8 + rows * cols * each
+    hand = k * rows * cols + (rows + cols + 5) * k / 4 + 8 + rows * cols * each
     return Phase(name, -(-m // rows) * -(-n // cols), warps(tiles) * hand, k, rows * cols)
 
 
