@@ -34,6 +34,7 @@ from .workloads import WORKLOADS, Workload
 ROOT = Path(__file__).resolve().parent.parent
 PASSED, FAILED, ABSENT = "passed", "failed", "not run"
 COMPILED = ("compile_bmm", "compile_unrolled", "jax_first", "jax_last")  # they take longer to compile than to measure
+SUITE = ("compiled_independence", "compiled_divergence", "compiled", "compiled_rules", "independence", "divergence")
 ROUNDS, PATIENCE, SEED = 9, 1.0, 0
 
 
@@ -112,7 +113,7 @@ def steps(check: Check) -> list[Step]:
     engines = [name for name in ("cuda", "eager") if name in ENGINES]
     made = [
         Step("machine", partial(facts, check), 10),
-        Step("tests marked gpu", partial(tests, check, ["-m", "gpu"]), 30),
+        Step("tests marked gpu", partial(tests, check, ["-m", "gpu"], check.out / "tests.xml"), 30),
         Step("bits of engine cuda against engine cpu", partial(bits, first), 10),
     ]
     for engine in engines:
@@ -121,6 +122,9 @@ def steps(check: Check) -> list[Step]:
             Step(f"{engine}: independence", lambda e=engine: proven(proofs.independence(e, first)), 10),
             Step(f"{engine}: number of GPUs", partial(shared, engine, check.devices), 10),
         ]
+    for name in SUITE:
+        chosen = ["--device", first, f"tests/test_{name}.py"]
+        made.append(Step(f"suite on {first}: {name}", partial(tests, check, chosen, check.out / f"{name}.xml"), 20))
     rows = [(name, each, optimizer) for name, each in WORKLOADS.items() for optimizer in each.optimizers]
     plain = [name for name in PEERS if name not in COMPILED]
     made += [Step(f"{name}, {o}", partial(raced, check, name, each, o, plain), 20) for name, each, o in rows]
@@ -141,9 +145,9 @@ def facts(check: Check) -> Outcome:
     return Outcome(PASSED, f"{said}{known['copy_gbytes_per_second']:,.0f} GB/s")
 
 
-def tests(check: Check, chosen: Sequence[str]) -> Outcome:
-    """pytest with these arguments, as long as there is time. What it skipped is listed."""
-    log = check.out / "tests.xml"
+def tests(check: Check, chosen: Sequence[str], log: Path) -> Outcome:
+    """pytest with these arguments, for half of the time left at most. What it skipped is listed. log: its report."""
+    log.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={log}", *chosen]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=check.left / 2, check=False)
@@ -197,10 +201,14 @@ def raced(check: Check, name: str, workload: Workload, optimizer: str, peers: Se
     names = list(dict.fromkeys([ours(check.devices[0]), *peers]))
     skipped = sweeps.without_room(workload, optimizer, names, {}, setting)
     result = {"workload": name, **measure(workload, optimizer, names, setting, skipped)}
+    for each, figures in result["contenders"].items():
+        moved = figures["rate"] * result["flop"] / roofline.intensity(result, each)
+        figures["share_of_bandwidth"] = moved / (check.report["machine"]["copy_gbytes_per_second"] * 1e9)
     check.report["results"].append(result)
     check.console.print(tables.rates(name, result))
     own, best = result["contenders"][names[0]], result["best_peer"]
-    said = f"{names[0]} {own['rate']:,.0f} network-steps/s, {own['share_of_peak']:.1%} of the peak"
+    shares = f"{own['share_of_peak']:.1%} of the peak, {own['share_of_bandwidth']:.1%} of the bandwidth"
+    said = f"{names[0]} {own['rate']:,.0f} network-steps/s, {shares}"
     if best:
         said += f", {best['median']:.2f} times {best['name']}"
     return Outcome(PASSED, said, list(tables.absent(result)))

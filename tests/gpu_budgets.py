@@ -29,6 +29,7 @@ WORKLOADS: dict[str, tuple[tuple[int, ...], str, str, str, str, int, str]] = {
     "2-2-2, batch 1, sgd, in order": ((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", "sgd", 1, "none"),
     "2-2-2, batch 1, sgd": ((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", "sgd", 1, "network"),
     "2-2-2, batch 1, adam": ((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", "adam", 1, "network"),
+    "4-8-3, batch 1, adam": ((4, 8, 3), "tanh", "identity", "mean_squared_error", "adam", 1, "network"),
     "8-16-1, batch 32, adam": ((8, 16, 1), "tanh", "identity", "mean_squared_error", "adam", 32, "network"),
     "64-32-10, batch 64, adam": ((64, 32, 10), "relu", "identity", "cross_entropy", "adam", 64, "network"),
     "16-64-64-4, batch 128, sgd": ((16, 64, 64, 4), "relu", "identity", "mean_squared_error", "sgd", 128, "network"),
@@ -115,7 +116,7 @@ def figures(name: str, limits: Limits = H100) -> dict[str, Any]:
     kernel = cuda._best(program(name), limits)
     layout = kernel.program.layout
     row: dict[str, Any] = {
-        "regime": "a block is a network" if layout.team else "a thread is a network", "threads": layout.threads,
+        "networks": layout.together if layout.team else "a thread each", "threads": chip.block(layout)[0],
         "chunk": layout.chunk or kernel.program.config.batch_size, "registers": kernel.use.registers,
         "local": kernel.use.local, "shared": chip.shared(kernel.program),
     }  # fmt: skip

@@ -1,7 +1,8 @@
 // CUDA's words for a C++ compiler: a kernel of kernel/gpu.h, its blocks one after the other, the threads of a block as
-// coroutines that change at __syncthreads(), in one order and then in the other; with RACES as threads, for a sanitizer.
+// coroutines that change at barriers, in one order and then in the other; with RACES as threads, for a sanitizer. `team`
+// neighbouring threads wait for each other: all, or those of a part of a warp.
 //
-// play() says what is wrong: a barrier that not all threads came to, a write beyond the shared memory that was asked
+// play() says what is wrong: a barrier that not all threads of a team came to, a write beyond the shared memory that was asked
 // for. Shared memory begins as NaN, as nobody promises what is in it.
 #pragma once
 #include <pthread.h>
@@ -35,36 +36,44 @@ struct Thread {
 };
 static Thread *crowd;
 static thread_local Place threadIdx;
-static pthread_barrier_t meeting;
-#define __syncthreads() (void)pthread_barrier_wait(&meeting)
+static pthread_barrier_t *meetings;
+static int members;
+#define __syncthreads() (void)pthread_barrier_wait(&meetings[threadIdx.x / members])
+#define __syncwarp(mask) ((void)(mask), __syncthreads())
 
 static void *whole(void *thread) {
   threadIdx.x = ((Thread *)thread)->number;
   kernel();
   return nullptr;
 }
-static Wrong play_block(int threads, char *) {
-  pthread_barrier_init(&meeting, nullptr, threads);
+static Wrong play_block(int threads, int team, char *) {
+  members = team;
+  meetings = (pthread_barrier_t *)calloc(threads / team, sizeof(pthread_barrier_t));
+  for (int i = 0; i < threads / team; i++) pthread_barrier_init(&meetings[i], nullptr, team);
   for (int t = 0; t < threads; t++) {
     crowd[t].number = t;
     pthread_create(&crowd[t].handle, nullptr, whole, &crowd[t]);
   }
   for (int t = 0; t < threads; t++) pthread_join(crowd[t].handle, nullptr);
-  pthread_barrier_destroy(&meeting);
+  for (int i = 0; i < threads / team; i++) pthread_barrier_destroy(&meetings[i]);
+  free(meetings);
   return NOTHING;
 }
 #else
 struct Thread {
   ucontext_t context;
-  int at;  // the line of its barrier
+  int at;         // the line of its barrier
+  unsigned mask;  // of whom it waits for there, in a warp
 };
 static Thread *crowd;
 static Place threadIdx;
 static ucontext_t scheduler;
-#define __syncthreads() come_to(__LINE__)
+#define __syncthreads() come_to(__LINE__, ~0u)
+#define __syncwarp(mask) come_to(__LINE__, mask)
 
-static void come_to(int line) {
+static void come_to(int line, unsigned mask) {
   crowd[threadIdx.x].at = line;
+  crowd[threadIdx.x].mask = mask;
   swapcontext(&crowd[threadIdx.x].context, &scheduler);
 }
 static void whole() {
@@ -72,7 +81,13 @@ static void whole() {
   crowd[threadIdx.x].at = ENDED;
 }
 
-static Wrong play_block(int threads, char *stacks) {
+// Whether a thread came to the barrier of its team, and waits there for this team alone, or for the whole block.
+static bool met(int thread, int threads, int team) {
+  const Thread &own = crowd[thread], &first = crowd[thread / team * team];
+  const unsigned whom = team == threads ? ~0u : ((1u << team) - 1) << (thread / team * team % 32);
+  return own.at == first.at && (own.at == ENDED || own.mask == whom);
+}
+static Wrong play_block(int threads, int team, char *stacks) {
   for (int t = 0; t < threads; t++) {
     getcontext(&crowd[t].context);
     crowd[t].context.uc_stack.ss_sp = stacks + (int64_t)t * STACK;
@@ -84,16 +99,19 @@ static Wrong play_block(int threads, char *stacks) {
   for (bool backwards = false;; backwards = !backwards) {
     for (int i = 0; i < threads; i++) {
       threadIdx.x = backwards ? threads - 1 - i : i;
-      swapcontext(&scheduler, &crowd[threadIdx.x].context);
+      if (crowd[threadIdx.x].at != ENDED) swapcontext(&scheduler, &crowd[threadIdx.x].context);
     }
-    for (int t = 1; t < threads; t++)
-      if (crowd[t].at != crowd[0].at) return BARRIER_MISSED;
-    if (crowd[0].at == ENDED) return NOTHING;
+    bool all_ended = true;
+    for (int t = 0; t < threads; t++) {
+      if (!met(t, threads, team)) return BARRIER_MISSED;
+      all_ended &= crowd[t].at == ENDED;
+    }
+    if (all_ended) return NOTHING;
   }
 }
 #endif
 
-static Wrong play_grid(int64_t blocks, int threads, int64_t bytes, void (*function)()) {
+static Wrong play_grid(int64_t blocks, int threads, int team, int64_t bytes, void (*function)()) {
   Wrong wrong = NOTHING;
   kernel = function;
   crowd = (Thread *)calloc(threads, sizeof(Thread));
@@ -101,7 +119,7 @@ static Wrong play_grid(int64_t blocks, int threads, int64_t bytes, void (*functi
   gridDim.x = (int)blocks;
   for (blockIdx.x = 0; blockIdx.x < blocks && !wrong; blockIdx.x++) {
     memset(shared, 0xFF, sizeof shared);
-    wrong = play_block(threads, stacks);
+    wrong = play_block(threads, team, stacks);
     for (int64_t at = bytes; at < ROOM && !wrong; at++)
       if (((unsigned char *)shared)[at] != 0xFF) wrong = BEYOND_SHARED;
   }
@@ -110,11 +128,12 @@ static Wrong play_grid(int64_t blocks, int threads, int64_t bytes, void (*functi
   return wrong;
 }
 
-// What kernels are given; and the entry, for behind a kernel's text.
+// What kernels are given; who of a block waits for each other; and the entry, for behind a kernel's text.
 static const struct Job *kernel_job;
 static const struct End *kernel_end;
+#define TEAM_OF(threads) (TOGETHER > 1 ? THREADS : (int)(threads))
 #define PLAY                                                                                                       \
   extern "C" __global__ int play(const Job *job, const End *end, int64_t blocks, int64_t threads, int64_t bytes) { \
     kernel_job = job, kernel_end = end;                                                                            \
-    return play_grid(blocks, (int)threads, bytes, [] { run(*kernel_job, *kernel_end); });                          \
+    return play_grid(blocks, (int)threads, TEAM_OF(threads), bytes, [] { run(*kernel_job, *kernel_end); });        \
   }

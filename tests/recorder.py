@@ -8,6 +8,7 @@ recording, as CUDA refuses it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,17 @@ from gpubp.state import TrainState
 aten = torch.ops.aten
 WAITS = (aten._local_scalar_dense, aten.nonzero, aten.equal, aten.is_nonzero, aten.masked_select, aten._unique2)
 DEVICE = torch.device("cuda:0")
+
+
+def like(real: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
+    """`fake`, called with what `real` takes, or TypeError."""
+    signature = inspect.signature(real)
+
+    def call(*given: Any, **named: Any) -> Any:
+        signature.bind(*given, **named)
+        return fake(*given, **named)
+
+    return call
 
 
 class Tape(TorchDispatchMode):

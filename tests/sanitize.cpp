@@ -42,8 +42,9 @@ enum { DONE };
 static End end;
 static int run(const Job *job) {
   kernel_job = job, kernel_end = &end;
-  const int64_t blocks = TEAM ? job->count : (job->count + THREADS - 1) / THREADS;
-  return play_grid(blocks, THREADS, SHARED, [] { run(*kernel_job, *kernel_end); });
+  const int threads = THREADS * TOGETHER, networks = TEAM ? TOGETHER : threads;
+  const int64_t blocks = (job->count + networks - 1) / networks;
+  return play_grid(blocks, threads, TEAM_OF(threads), SHARED, [] { run(*kernel_job, *kernel_end); });
 }
 #endif
 

@@ -218,6 +218,7 @@ VIOLATIONS = {  # what is planted in the text of one layout: one rounding more o
 }  # fmt: skip
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("name", VIOLATIONS)
 def test_a_layout_that_computes_otherwise_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A violation of this file's promise, planted in the layout of outputs alone."""

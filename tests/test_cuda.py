@@ -15,6 +15,7 @@ import gpubp
 from gpubp import cuda, placement
 
 from .helpers import population, same_bits, samples, start
+from .recorder import like
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:1")
 
@@ -55,13 +56,14 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def recording(graph: Graph, stream: Stream, capture_error_mode: str) -> Any:
         return within(f"a recording on {stream.name}, {capture_error_mode}")
 
+    found: dict[str, Any] = {
+        "current_stream": lambda *device: main, "stream": lambda stream: within(stream.name), "graph": recording,
+        "device": lambda device: within(str(device)), "empty_cache": lambda: asked.append("give back"),
+    }  # fmt: skip
+    for name, fake in found.items():
+        monkeypatch.setattr(torch.cuda, name, like(getattr(torch.cuda, name), fake))
     monkeypatch.setattr(torch.cuda, "Stream", lambda: Stream(asked))
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda *device: main)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: within(stream.name))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", recording)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: within(str(device)))
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: asked.append("give back"))
     return asked
 
 

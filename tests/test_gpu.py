@@ -22,17 +22,21 @@ from .test_compiled import BATCH, CASES, COUNT, STEPS, Case, case, differences
 
 EVERYONE = list(range(COUNT))
 THREAD, BLOCK = Layout(1, threads=4), Layout(1, team=True, threads=8, accumulators=32, cols=8)
+PARTS = replace(BLOCK, together=4)
 LAYOUTS = {
     "thread": THREAD,
     "block": BLOCK,
     "block in pieces": replace(BLOCK, chunk=4),
     "block, slots outside": replace(BLOCK, near=False, threads=32),
+    "parts of a warp": PARTS,
+    "parts of a warp, slots outside": replace(PARTS, near=False),
     "chosen": None,
 }
 CHOSEN = {  # cases and layouts; all of both are slow
     4: ("thread", "block, slots outside"),
     6: ("block", "chosen"),
-    7: ("block",),
+    7: ("block", "parts of a warp"),
+    9: ("parts of a warp, slots outside",),
     12: ("block in pieces",),
     13: ("thread",),
 }
@@ -71,7 +75,7 @@ def small(**settings: Any) -> Case:
     return Case(spec, torch.float32, "shared", "", "chosen", rest | settings)
 
 
-BOTH = pytest.mark.parametrize("layout", [THREAD, BLOCK], ids=["thread", "block"])
+BOTH = pytest.mark.parametrize("layout", [THREAD, BLOCK, PARTS], ids=["thread", "block", "parts of a warp"])
 
 
 @BOTH
@@ -194,6 +198,10 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "a stride that is not the threads'": (BLOCK, wrote("t += THREADS", "t += THREADS + 1")),
     "no barrier after a product": (BLOCK, wrote("* NL, sum[m][n]);\n  }\n  BARRIER", "* NL, sum[m][n]);\n  }\n")),
     "a barrier for some": (BLOCK, wrote("weigh(k);", "weigh(k); if (threadIdx.x) BARRIER")),
+    "a barrier of the whole warp": (PARTS, wrote("((1u << THREADS) - 1) << (threadIdx.x - MEMBER)", "~0u")),
+    "a barrier of the neighbours": (PARTS, wrote("(threadIdx.x - MEMBER)", "(24 - threadIdx.x + MEMBER)")),
+    "the memory of the neighbours": (PARTS, wrote("part * APART_BY", "0 * APART_BY")),
+    "networks that nobody trains": (PARTS, wrote("blockIdx.x * TOGETHER + part", "blockIdx.x * TOGETHER")),
     "rows of a tile another distance apart": (BLOCK, wrote("(first) + (i) * cdiv(size, each)", "(first) + (i)")),
 }
 

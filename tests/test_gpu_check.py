@@ -18,10 +18,13 @@ pytest.importorskip("benchmarks", reason="the benchmarks folder is not importabl
 from benchmarks import gpu, machine, proofs, sweeps
 from benchmarks.workloads import WORKLOADS
 from gpubp import backprop, cuda
-from gpubp.engines import ENGINES
+from gpubp.engines import ENGINES, cpu
 
-from .helpers import compiled  # noqa: F401
+from .elsewhere import elsewhere
+from .helpers import compiled, train  # noqa: F401
 from .recorder import recorded
+from .test_compiled import case, differences
+from .test_independence import SPECS
 
 ROOT = Path(__file__).parent.parent
 FACTS = {"device": "a CPU in a GPU's place", "peak_gflops": 100.0, "peak_of": "a guess", "torch_threads": 1,
@@ -98,6 +101,29 @@ def test_every_workload_and_every_promise_has_a_step(check: gpu.Check) -> None:
     assert {"machine", "tests marked gpu", "bits of engine cuda against engine cpu", "eager: independence",
             "eager: number of GPUs", "sweep over batch_size"} <= set(names)  # fmt: skip
     assert names[0] == "machine"
+    for name in gpu.SUITE:
+        assert f"suite on cpu: {name}" in names
+        assert (ROOT / "tests" / f"test_{name}.py").exists()
+
+
+def test_the_suite_runs_with_its_steps_on_another_device(check: gpu.Check) -> None:
+    check.out.mkdir()
+    check.end = time.monotonic() + 1200  # a kernel is compiled, perhaps on a busy machine
+    chosen = ["--device", "played", "tests/test_compiled_divergence.py", "tests/test_independence.py",
+              "-k", "all_may_diverge or (blocks_threads and sgd-none)"]  # fmt: skip
+    status, said, listed = gpu.tests(check, chosen, check.out / "log.xml")
+    assert (status, said) == (gpu.PASSED, f"1 passed, 0 failed, {len(SPECS)} skipped")
+    assert all(each.endswith("shows what a CPU does") for each in listed)
+
+
+def test_steps_taken_elsewhere_are_brought_back() -> None:
+    own = case(6)
+    expected = train(own.population(), own.data(), engine=cpu, **own.settings)
+    with elsewhere("played") as player:
+        found = train(own.population(), own.data(), [3, 100], engine=cpu, **own.settings)
+        assert len(player.launches) == 2
+    everyone = list(range(found.population.count))
+    assert not differences(found, everyone, expected, everyone)
 
 
 def test_what_is_not_there_is_not_run_and_says_why(check: gpu.Check, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,14 +141,18 @@ def test_a_workload_is_measured_and_who_does_not_run_is_listed(check: gpu.Check)
     assert outcome.listed == ["  autograd_graph: runs on a GPU only"]
     (result,) = check.report["results"]
     assert set(result["contenders"]) >= {"autograd_bmm"}
-    assert "network-steps/s" in outcome.said
+    for word in ("network-steps/s", "of the peak", "of the bandwidth"):
+        assert word in outcome.said
+    own = result["contenders"]["autograd_bmm"]
+    moved = 4 * (own["rate"] * 3 * result["parameters"] + own["rate"] * result["batch"] * 9 / result["networks"])
+    assert own["share_of_bandwidth"] == pytest.approx(moved / (FACTS["copy_gbytes_per_second"] * 1e9))
 
 
 def test_the_whole_report_is_written_with_its_plots(check: gpu.Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "facts", lambda device, threads: dict(FACTS))
     monkeypatch.delitem(ENGINES, "cuda")  # a CPU in a GPU's place plays eager alone
     monkeypatch.setattr(gpu.threads, "limit", lambda *arguments: {})
-    monkeypatch.setattr(gpu, "tests", lambda check, chosen: gpu.Outcome(gpu.PASSED, "none"))
+    monkeypatch.setattr(gpu, "tests", lambda check, chosen, log: gpu.Outcome(gpu.PASSED, "none"))
     monkeypatch.setattr(gpu, "WORKLOADS", {"W2": WORKLOADS["W2"].tiny()})
     monkeypatch.setattr(gpu, "PEERS", {name: gpu.PEERS[name] for name in ("cpu", "eager", "autograd_bmm")})
     monkeypatch.setattr(gpu, "COMPILED", ())

@@ -57,7 +57,9 @@ def program(number: int) -> Program:
     names += ["class_weight"] if loss == "cross_entropy" else []
     samples = Samples(True, number % 2 == 0, number % 3 == 0, number % 3, ("network", "shared", "none")[number % 3])
     team = number // 2 % 2
-    layout = LAYOUTS[team] if not team or number % 3 else Layout(1, team=True, threads=32, chunk=3, near=False)
+    layout = (
+        LAYOUTS[team] if not team or number % 3 else Layout(1, team=True, threads=16, together=2, chunk=3, near=False)
+    )
     return Program(spec, config, names, (torch.float32, torch.float64)[number % 5 == 0], samples, layout)
 
 
@@ -71,13 +73,26 @@ def test_the_kernels_have_every_row_of_the_tables() -> None:
     assert {each.layout.near for each in found} == {True, False}
 
 
+def compiled(own: Program, arch: int) -> bytes:
+    """Its machine code, from scratch and in time."""
+    before = time.process_time()
+    code = nvrtc.compiled(cuda.text(own), (*nvrtc.FLAGS, f"--gpu-architecture=sm_{arch}"))
+    assert time.process_time() - before < PATIENCE
+    return code
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("number", range(KERNELS))
 def test_every_rule_compiles(arch: int, number: int) -> None:
-    before = time.process_time()
-    code = nvrtc.compiled(cuda.text(program(number)), (*nvrtc.FLAGS, f"--gpu-architecture=sm_{arch}"))
-    assert time.process_time() - before < PATIENCE
-    assert nvrtc.use(code).registers <= 255
+    assert nvrtc.use(compiled(program(number), arch)).registers <= 255
+
+
+@pytest.mark.parametrize("name", gpu_budgets.WORKLOADS)
+def test_a_workload_compiles_in_time(name: str) -> None:
+    own = gpu_budgets.program(name)
+    found = chip.in_registers(own, H100) or chip.in_shared_memory(own, H100)
+    assert found is not None
+    assert nvrtc.use(compiled(found, H100.arch)).registers <= 255
 
 
 def test_a_count_of_shared_memory_that_is_not_the_kernels_is_refused_by_the_compiler() -> None:
@@ -121,7 +136,7 @@ def test_a_workload_stays_in_its_budget(name: str) -> None:
         pytest.skip(f"the budgets are NVRTC {table['nvrtc']}'s, this is {version}")
     found, budget = gpu_budgets.figures(name, H100), table["workloads"][name]
     if not gpu_budgets.disassembler():
-        found = {each: number for each, number in found.items() if each in ("regime", "registers", "local", "shared")}
+        found = {each: number for each, number in found.items() if each in ("networks", "registers", "local", "shared")}
         budget = {each: budget[each] for each in found}
     assert found == budget, "python -m tests.gpu_budgets writes the table anew"
     assert found["local"] == 0, "a number found no register"

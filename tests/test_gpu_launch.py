@@ -13,12 +13,13 @@ import pytest
 import torch
 
 import gpubp
-from gpubp.engines import choose, cuda, device, nvrtc
+from gpubp.engines import chip, choose, cuda, device, nvrtc
 from gpubp.engines.program import Layout
 from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
 
 from .helpers import generator, population, samples, start
+from .recorder import Tape, like
 
 SPEC = gpubp.NetworkSpec((3, 5, 4), "tanh", loss="cross_entropy")
 COUNT, SAMPLES, STREAM, EACH, PROCESSORS = 300, 11, 77, 3, 132
@@ -79,7 +80,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
         "get_device_name": lambda _: "GPU",
     }  # fmt: skip
     for name, value in found.items():
-        monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(torch.cuda, name, like(getattr(torch.cuda, name), value))
     monkeypatch.setattr(device, "_driver", lambda: own)
     monkeypatch.setattr(device, "here", lambda tensor: True)
     monkeypatch.setattr(nvrtc, "cubin", lambda text, arch: text.encode())
@@ -159,13 +160,13 @@ def test_after_a_resize_the_pointers_are_those_of_the_new_tensors(driver: Driver
     assert len(driver.loaded) == 1, "the kernel is loaded once"
 
 
-def test_a_block_is_a_network_where_a_thread_has_no_room(driver: Driver) -> None:
+def test_a_block_is_two_networks_where_a_thread_has_no_room(driver: Driver) -> None:
     state, data = training(batch_size=64)
     cuda.run(state, data, 5)
     (kernel,) = cuda.KERNELS.values()
     layout = kernel.program.layout
-    assert layout.team
-    assert driver.calls[0][1:7] == (COUNT, 1, 1, layout.threads, 1, 1)
+    assert (layout.team, layout.threads, layout.together) == (True, 16, 2)
+    assert driver.calls[0][1:7] == (COUNT // 2, 1, 1, 32, 1, 1)
 
 
 def test_slots_outside_have_room_for_the_blocks_that_run_at_once(
@@ -178,6 +179,27 @@ def test_slots_outside_have_room_for_the_blocks_that_run_at_once(
     assert driver.end.slots
     cuda.run(*training(7), 5)
     assert driver.calls[1][1] == 7, "no more blocks than networks"
+    monkeypatch.setattr(cuda, "LAYOUT", Layout(1, team=True, threads=8, together=4, near=False))
+    wanted, empty = [], torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *given: wanted.append(given[1]) or empty(*given))
+    cuda.KERNELS.clear()
+    cuda.run(*training(9), 5)
+    assert driver.calls[2][1:5] == (3, 1, 1, 32)
+    (kernel,) = cuda.KERNELS.values()
+    assert wanted == [3 * 4 * 2 * chip.parameters(kernel.program, True)], "for four networks of each block"
+
+
+def test_a_launch_can_be_captured_in_a_graph(driver: Driver) -> None:
+    """After a first one it waits for nothing, and all that torch is asked for is room for the kernel's own notes."""
+    state, data = training()
+    cuda.run(state, data, 5)
+    with Tape() as tape:
+        cuda.run(state, data, 5)
+    (room,) = (out for func, _, _, out in tape.recorded if func is not torch.ops.aten.detach.default)  # a view
+    assert driver.job.taken == room.data_ptr()
+    first, second = (call[:9] for call in driver.calls)
+    assert first == second, "grid, block, shared memory and stream"
+    assert len(driver.loaded) == 1
 
 
 def test_a_launch_does_nothing_that_grows_with_the_networks(driver: Driver) -> None:
@@ -235,14 +257,14 @@ def test_on_a_gpu_auto_is_cuda_and_says_how(driver: Driver) -> None:
         "cuda: a thread is a network: the kernel for 3-5-4 takes 64 registers of sm_90 and 0 bytes of local memory"
     )
     reason = choose("auto", SPEC, gpubp.TrainConfig(batch_size=64, steps=1), gpu).reason
-    assert reason.startswith("cuda: a block of 32 threads is a network: 3-5-4 takes ")
+    assert reason.startswith("cuda: a block of 32 threads is 2 networks: 3-5-4 takes ")
     assert "of 232,448 bytes of shared memory" in reason
 
 
 def test_a_thread_that_spills_gives_way_to_a_block(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvrtc, "use", lambda code: nvrtc.Use(255, 384))
     reason = choose("cuda", SPEC, gpubp.TrainConfig(batch_size=2, steps=1), torch.device("cuda:0")).reason
-    assert reason.startswith("cuda: a block of 32 threads is a network")
+    assert reason.startswith("cuda: a block of 32 threads is 4 networks")
     assert reason.endswith("for a thread would keep 384 bytes in local memory")
 
 

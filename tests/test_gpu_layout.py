@@ -16,6 +16,7 @@ from gpubp.errors import EngineError
 
 from .playing import H100, HEADER
 
+PARTS = Layout(1, team=True, threads=8, together=4)
 OWN = Samples(own=True, rows=False, inputs=False, weight=0, shuffle="network")
 
 
@@ -37,16 +38,27 @@ def test_a_thread_is_a_network_only_where_its_numbers_may_be_registers() -> None
 
 
 @pytest.mark.parametrize(
-    ("widths", "batch", "threads"),
-    [((2, 2, 2), 1, 32), ((8, 16, 1), 32, 32), ((64, 32, 10), 64, 128), ((16, 64, 64, 4), 128, 256),
-     ((32, 256, 8), 32, 256)],
+    ("widths", "batch", "threads", "together"),
+    [((2, 2, 2), 1, 8, 4), ((8, 16, 1), 16, 16, 2), ((8, 16, 1), 32, 32, 1), ((64, 32, 10), 64, 128, 1),
+     ((16, 64, 64, 4), 128, 256, 1), ((32, 256, 8), 32, 256, 1)],
 )  # fmt: skip
-def test_a_block_has_16_numbers_of_the_largest_product_for_each_thread(
-    widths: tuple[int, ...], batch: int, threads: int
+def test_a_network_has_a_thread_for_16_numbers_of_the_largest_product_and_shares_a_warp_where_it_needs_less(
+    widths: tuple[int, ...], batch: int, threads: int, together: int
 ) -> None:
     own = chip.in_shared_memory(program(widths, batch), H100)
     assert own is not None
-    assert own.layout.threads == threads
+    assert (own.layout.threads, own.layout.together) == (threads, together)
+    assert chip.block(own.layout) == (threads * together, together)
+
+
+def test_networks_do_not_share_a_warp_where_memory_is_for_one() -> None:
+    own = program((8, 16, 1), 16)
+    two = chip.in_shared_memory(own, H100)
+    assert two is not None
+    one = chip.in_shared_memory(own, chip.Limits(90, chip.shared(two) - 1))
+    assert one is not None
+    assert (one.layout.threads, one.layout.together) == (32, 1)
+    assert chip.shared(one) < chip.shared(two) / 2 + 128
 
 
 def test_what_does_not_fit_gives_way_in_order() -> None:
@@ -88,7 +100,8 @@ def test_host_and_kernel_count_the_same_bytes(dtype: torch.dtype, tmp_path: Path
     source = tmp_path / "kernel.cpp"
     for batch in range(1, 17):
         optimizer = ("sgd", "adam")[batch % 3 == 0]
-        own = program((3, 5, 2), batch, optimizer, dtype).laid_out(Layout(1, team=True, threads=32, chunk=batch))
+        alone = Layout(1, team=True, threads=32, chunk=batch)
+        own = program((3, 5, 2), batch, optimizer, dtype).laid_out((alone, PARTS)[batch % 2])
         source.write_text(f'#include "{HEADER}"\n{cuda.text(own)}', encoding="utf-8")
         checked = [*command, "-std=c++17", "-w", "-fsyntax-only", f"-I{build.SOURCES}", str(source)]
         done = subprocess.run(checked, capture_output=True, text=True)

@@ -76,6 +76,7 @@ def test_a_network_is_the_same_alone_and_among_any_others_in_any_order(case: Cas
         assert not differences(some, [ids.index(number) for number in common], everyone, common), ids
 
 
+@pytest.mark.cpu
 def test_blocks_threads_and_cuts_change_no_bit(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, data, settings = case
     population, everyone = networks(spec, list(range(COUNT))), list(range(COUNT))
@@ -217,6 +218,7 @@ def test_the_outs_of_a_network_are_the_same_alone_and_among_others(name: str, mo
             assert all(same_bits(*pair) for pair in zip(call(list(range(COUNT))), whole))
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("place", ["backprop.product", "numerics.row_sums", "optimizers.update"])
 def test_a_number_that_depends_on_the_neighbours_is_found_out(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A violation of this file's promise, planted: a part in a million, and only by how many networks there are."""

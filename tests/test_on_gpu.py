@@ -129,6 +129,21 @@ def test_a_step_is_recorded_once_for_all_calls(monkeypatch: pytest.MonkeyPatch) 
     assert state.step.tolist() == [30] * COUNT
 
 
+@pytest.mark.skipif("cuda" not in ENGINES, reason="this gpubp has no engine cuda")
+def test_a_call_of_the_compiled_engine_is_captured_in_a_graph() -> None:
+    engine, data = ENGINES["cuda"], gpubp.Dataset(*samples(SPEC, 23)).to(DEVICE, torch.float64)
+    state, other = (start(population(SPEC, COUNT).to(DEVICE), data, batch_size=BATCH, steps=30) for _ in range(2))
+    engine.run(state, data, 4)  # compiled and loaded
+    recording = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recording):
+        engine.run(state, data, 4)
+    for _ in range(2):
+        recording.replay()
+    engine.run(other, data, 12)
+    assert state.step.tolist() == [12] * COUNT
+    assert same_bits(state.population.params, other.population.params)
+
+
 def run(device: Any, **more: Any) -> gpubp.Result:
     config = gpubp.TrainConfig(batch_size=8, steps=12, lr=0.05, evaluate_every=4)
     data, held_out = (gpubp.Dataset(*samples(SPEC, 40, seed=seed)) for seed in (1, 9))

@@ -164,6 +164,11 @@ BLOCK = Layout(1, team=True, threads=3, accumulators=32, cols=8)
 BLOCKS = {
     "a block, ragged rows, in pieces": TEAMS["a block of scalar lanes"]._replace(layout=replace(BLOCK, chunk=3)),
 }  # fmt: skip
+PARTS_OF_A_WARP = {
+    "two networks in a warp": TEAMS["a block of scalar lanes"]._replace(
+        layout=replace(BLOCK, threads=16, together=2), widths=(3, 4, 4, 4)
+    ),
+}  # fmt: skip
 MORE_BLOCKS = {
     "a block, shared rows": TEAMS["lanes are outputs"]._replace(layout=BLOCK, samples=OWN),
     "a block, layer by layer": MORE_TEAMS["scalar lanes, layer by layer"]._replace(layout=BLOCK),
@@ -254,6 +259,17 @@ def test_a_gpus_block_has_no_race_and_the_bits_of_one_thread(case: Case, tmp_pat
         folder = tmp_path / str(threads)
         folder.mkdir()
         own = case._replace(layout=replace(case.layout, threads=threads))
+        numbers.append(sound(made(own.text(), folder, RACES, "-DRACES"), case.count, 1))
+    assert numbers[0] == numbers[1]
+
+
+@pytest.mark.parametrize("case", marked(PARTS_OF_A_WARP, False))
+def test_networks_in_one_warp_have_no_race_and_the_bits_of_one_alone(case: Case, tmp_path: Path) -> None:
+    numbers = []
+    for layout in (case.layout, replace(case.layout, threads=3, together=1)):
+        folder = tmp_path / str(layout.together)
+        folder.mkdir()
+        own = case._replace(layout=layout)
         numbers.append(sound(made(own.text(), folder, RACES, "-DRACES"), case.count, 1))
     assert numbers[0] == numbers[1]
 

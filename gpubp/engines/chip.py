@@ -1,8 +1,8 @@
 """What of a network finds place on a GPU's chip, and the Layout that follows: the rules of docs/gpu.md.
 
 A thread is a network where its numbers may all be registers; whether they are, the compiled kernel says. Else a block
-is a network, with all of its numbers in shared memory: the batch in pieces, or the slots in global memory, where they
-do not fit. The choice changes no bit.
+is a network, or a few small ones, with all of its numbers in shared memory: the batch in pieces, or the slots in global
+memory, where they do not fit. The choice changes no bit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ THREAD = Layout(1, threads=128)
 BLOCK = Layout(1, team=True, accumulators=32, cols=8)
 LEAST_PIECE = 16  # samples that go through together at least
 PER_THREAD = 16  # numbers of the largest product that a thread has at least: a tile of 4 x 4 loads 8 for 16 products
-WARP, MOST_THREADS = 32, 256
+WARP, LEAST_THREADS, MOST_THREADS = 32, 8, 256
 
 
 class Limits(NamedTuple):
@@ -80,7 +80,8 @@ def shared(program: Program) -> int:
     """Bytes of shared memory that a block needs; gpu.h holds it against its own count."""
     layout, itemsize = program.layout, program.dtype.itemsize
     if layout.team:
-        return group(program) + numbers(program, layout) * itemsize
+        size = group(program) + numbers(program, layout) * itemsize
+        return size if layout.together == 1 else layout.together * 64 * (-(-size // 64) | 1)
     rows = 1 + len(program.config.rule.slots)
     return rows * layout.threads * (parameters(program, False) | 1) * itemsize
 
@@ -97,8 +98,15 @@ def in_shared_memory(program: Program, limits: Limits) -> Program | None:
     for layout in _blocks(program):
         own = program.laid_out(replace(layout, threads=WARP))
         if shared(own) <= limits.block:
-            return own.laid_out(replace(layout, threads=threads(own)))
+            return _with_threads(own, limits)
     return None
+
+
+def _with_threads(program: Program, limits: Limits) -> Program:
+    """A block of as many threads as its network gives work to; of less than a warp, several networks, if they fit."""
+    count = threads(program)
+    own = program.laid_out(replace(program.layout, threads=count, together=max(1, WARP // count)))
+    return own if shared(own) <= limits.block else program
 
 
 def _blocks(program: Program) -> Iterator[Layout]:
@@ -112,13 +120,19 @@ def _blocks(program: Program) -> Iterator[Layout]:
 
 
 def threads(program: Program) -> int:
-    """Of a block: one warp, doubled while each of its threads has many numbers of the largest product."""
+    """Of a network: a quarter of a warp, doubled while each of them has many numbers of the largest product."""
     chunk = program.layout.chunk
     largest = max(max(i, chunk) * o for i, o in itertools.pairwise(program.spec.widths))
-    count = WARP
+    count = LEAST_THREADS
     while count < MOST_THREADS and largest >= 2 * count * PER_THREAD:
         count *= 2
     return count
+
+
+def block(layout: Layout) -> tuple[int, int]:
+    """Threads and networks of a block."""
+    threads = layout.threads * layout.together
+    return threads, layout.together if layout.team else threads
 
 
 def wants(program: Program) -> int:

@@ -69,18 +69,18 @@ def launch(state: TrainState, data: Dataset, steps: int) -> None:
     shuffle = state.config.shuffle if data.samples > 1 else "none"
     own = kernel(Key.of(state, data, True, shuffle), device.limits(params.device))
     layout, count, slots = own.program.layout, len(params), len(state.slots)
-    function = device.load(own.code, layout.threads, own.shared, params.device)
-    blocks = count if layout.team else -(-count // layout.threads)
-    far = None
+    threads, networks = chip.block(layout)
+    function = device.load(own.code, threads, own.shared, params.device)
+    blocks, far = -(-count // networks), None
     if not layout.near:  # the blocks that run at once go from network to network, so that what they share stays in L2
         blocks = min(blocks, function.blocks)
-        far = params.new_empty(blocks * slots * chip.parameters(own.program, layout.team))
+        far = params.new_empty(blocks * networks * slots * chip.parameters(own.program, layout.team))
     taken = torch.empty_like(state.step)
     job = own.job()
     fill(job, own.program.hyper, state, data, steps, taken)
     end = End(state.status.data_ptr(), state.diverged_step.data_ptr(), None if far is None else far.data_ptr())
     if count:
-        device.launch(function, blocks, layout.threads, own.shared, (job, end), params.device)
+        device.launch(function, blocks, threads, own.shared, (job, end), params.device)
 
 
 def why(spec: NetworkSpec, config: TrainConfig, where: torch.device, dtype: torch.dtype) -> str:
@@ -135,5 +135,7 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
     pieces = f", {layout.chunk} of {batch} samples at once" if layout.chunk < batch else ""
     slots = "" if layout.near else ", slots in global memory"
     room = f"{kernel.shared:,} of {limits.block:,} bytes of shared memory"
-    why = f"cuda: a block of {layout.threads} threads is a network: {widths} takes {room}{pieces}{slots}{spilled}"
+    who = "is a network" if layout.together == 1 else f"is {layout.together} networks"
+    threads = layout.threads * layout.together
+    why = f"cuda: a block of {threads} threads {who}: {widths} takes {room}{pieces}{slots}{spilled}"
     return replace(kernel, reason=why)

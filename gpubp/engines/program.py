@@ -35,8 +35,9 @@ class Layout:
 
     vector: numbers in a register. wide: lanes are outputs of one network, not networks. parts: registers in a v. chunk:
     samples of a batch that go through the network at once. team: threads share one network. accumulators, rows, cols:
-    the most that a tile of a product may have. threads: of a GPU's block; 0 on a CPU. near: a GPU's block keeps the
-    slots beside the parameters, in shared memory; else in global memory.
+    the most that a tile of a product may have. threads: of a GPU's block; 0 on a CPU. together: networks that share a
+    GPU's block, each with so many threads. near: a GPU's block keeps the slots beside the parameters, in shared memory;
+    else in global memory.
     """
 
     vector: int = 1
@@ -48,6 +49,7 @@ class Layout:
     rows: int = 8
     cols: int = 6
     threads: int = 0
+    together: int = 1
     near: bool = True
 
 
@@ -117,7 +119,7 @@ class Program:
         macros = {
             "REAL": REALS[self.dtype], "VECTOR": layout.vector, "PARTS": layout.parts, "WIDE": int(layout.wide),
             "TEAM": int(layout.team), "PREDICT": int(self.predict),
-            "THREADS": layout.threads, "NEAR": int(layout.near),
+            "THREADS": layout.threads, "TOGETHER": layout.together, "NEAR": int(layout.near),
         }  # fmt: skip
         batch = self.config.batch_size
         numbers = {

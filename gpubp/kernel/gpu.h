@@ -1,4 +1,5 @@
-// The GPU's launch: a thread is a network, or the threads of a block train one network after the other (TEAM).
+// The GPU's launch: a thread is a network, or the threads of a block train one network after the other (TEAM), or in each
+// of TOGETHER parts of the block.
 //
 // Whoever launches gives every block SHARED bytes of shared memory. The Job is the CPU's; End says where it is noted
 // that a network diverged, and Job.taken is the kernel's own.
@@ -8,7 +9,7 @@
 struct End {
   int8_t *status;      // (N): Job.status
   int64_t *diverged;   // (N): the step after which a number was not finite
-  real *slots;         // (blocks, SLOTS, P): a block's, where they find no place in shared memory
+  real *slots;         // (blocks, TOGETHER, SLOTS, P): of its networks, where they find no place in shared memory
 };
 constexpr int8_t DIVERGED = 4;  // of state.Status
 
@@ -40,23 +41,29 @@ FN void advance(const Memory &m, Group *g, const Job &job, const End &end, int64
 
 #if TEAM
 
-constexpr int64_t NUMBERS = size_of_memory();
-static_assert(SHARED == sizeof(Group) + NUMBERS * sizeof(real), "engines/chip.py counts otherwise");
+constexpr int64_t NUMBERS = size_of_memory(), BYTES = sizeof(Group) + NUMBERS * sizeof(real);
+// Parts of a block lie an odd multiple of 64 bytes apart: the numbers of half a warp begin in other banks.
+constexpr int64_t APART_BY = TOGETHER == 1 ? BYTES : 64 * ((BYTES + 63) / 64 | 1);
+static_assert(SHARED == TOGETHER * APART_BY, "engines/chip.py counts otherwise");
+static_assert(TOGETHER == 1 || TOGETHER * THREADS == 32, "networks share a warp");
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS * TOGETHER)
     run(const __grid_constant__ Job job, const __grid_constant__ End end) {
   extern __shared__ double shared[];  // begins where it suits any number
+  const int part = TOGETHER == 1 ? 0 : threadIdx.x / THREADS;
+  const int64_t first = (int64_t)blockIdx.x * TOGETHER + part;
   Memory m;
-  s *numbers = (s *)((char *)shared + sizeof(Group));
+  Group *group = (Group *)((char *)shared + part * APART_BY);
+  s *numbers = (s *)(group + 1);
   layout(m, numbers);
 #if !NEAR
-  m.slots = end.slots + (int64_t)blockIdx.x * SLOTS * P;
+  m.slots = end.slots + first * SLOTS * P;
   EACH(at, SLOTS * P) { m.slots[at] = 0; }
 #endif
   EACH(at, (int)NUMBERS) { numbers[at] = 0; }  // so that padding holds numbers
-  for (int64_t n = blockIdx.x; n < job.count; n += gridDim.x) {
+  for (int64_t n = first; n < job.count; n += (int64_t)gridDim.x * TOGETHER) {
     BARRIER
-    advance(m, (Group *)shared, job, end, n);
+    advance(m, group, job, end, n);
   }
 }
 

@@ -3,7 +3,7 @@
 //   lanes are networks   v holds one number of each of several networks side by side (narrow layers, small batches)
 //   lanes are outputs    v holds neighbouring numbers of one network (WIDE: wide layers)
 //   a thread, a network  v is one number (VECTOR = 1)
-//   a team, a network    threads share the items of every phase (TEAM): CPU threads, or a GPU's block
+//   a team, a network    threads share the items of every phase (TEAM): CPU threads, a GPU's block, or a part of a warp
 //
 // A phase is EACH over independent items and ends at a BARRIER. On every machine an item computes its numbers by the
 // same operations in the same order, so they have the same bits. For that, products and polynomials say fma themselves
@@ -11,7 +11,7 @@
 //
 // Compile-time constants: REAL, float or double; VECTOR, the numbers in a vector register; PARTS, the registers that
 // make a v: with three, the steps of three groups of tiny networks overlap and hide each other's latency; WIDE; TEAM;
-// THREADS of a block on a GPU, 0 on a CPU.
+// THREADS of a network's block on a GPU, 0 on a CPU; TOGETHER, the networks that share such a block.
 #pragma once
 #ifdef __CUDACC__  // NVRTC, which has no headers; and is told to compile everything for the device
 typedef signed char int8_t;
@@ -315,8 +315,17 @@ inline __attribute__((always_inline)) void store<v>(real *p, v x) {
 
 #if THREADS
 #if TEAM
-#define EACH(t, n) for (int t = threadIdx.x; t < (n); t += THREADS)
+// Networks that share a block are parts of one warp, none of which waits for the others. For one network the remainder
+// changes nothing, but the compiler then sees which loops end after one round: 64 registers for 96. Were it of THREADS,
+// it would unroll more than it has registers for.
+#if TOGETHER == 1
+#define MEMBER (threadIdx.x % (2 * THREADS))
 #define BARRIER __syncthreads();
+#else
+#define MEMBER (threadIdx.x % THREADS)
+#define BARRIER __syncwarp(((1u << THREADS) - 1) << (threadIdx.x - MEMBER));
+#endif
+#define EACH(t, n) for (int t = MEMBER; t < (n); t += THREADS)
 #else
 #define EACH(t, n) UNROLL for (int t = 0; t < (n); ++t)
 #define BARRIER
