@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -131,6 +132,56 @@ def test_a_step_is_recorded_once_and_anew_only_where_something_changes(monkeypat
         monkeypatch.setitem(gpubp.ACTIVATIONS, "gelu", rule._replace(value=lambda net: net * 1.0))
         eager.run(state, data, 1)
         assert gpu.replays[5:] == [3, 3], "a rule that was replaced"
+
+
+FACTOR = 1.0
+
+
+def reads_a_constant(net: Tensor) -> Tensor:
+    return FACTOR * net
+
+
+@functools.wraps(gpubp.ACTIVATIONS["identity"].value)
+def looks_like_the_packages(net: Tensor) -> Tensor:
+    return FACTOR * net
+
+
+class Called:
+    """A rule that is no function."""
+
+    def __call__(self, net: Tensor) -> Tensor:
+        return FACTOR * net
+
+
+CELL = {"factor": 1.0}
+
+
+def closed_over(cell: dict[str, float]) -> Any:
+    return lambda net: cell["factor"] * net
+
+
+RULES = (reads_a_constant, looks_like_the_packages, Called(), closed_over(CELL))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=["a constant", "under another's name", "an object", "a variable around it"])
+def test_a_rule_that_reads_what_changed_is_recorded_anew(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = gpubp.ACTIVATIONS["identity"]._replace(value=rule)
+    monkeypatch.setitem(gpubp.ACTIVATIONS, "own", own)
+    spec = gpubp.NetworkSpec((5, 8, 2), "own")
+    data, settings = dataset(spec), {"batch_size": BATCH, "steps": STEPS}
+
+    def changing(state: TrainState) -> TrainState:
+        for value, steps in ((1.0, 3), (2.0, 4)):
+            monkeypatch.setitem(CELL, "factor", value)
+            monkeypatch.setitem(globals(), "FACTOR", value)
+            eager.run(state, data, steps)
+        return state
+
+    expected = changing(start(networks(spec), data, **settings))
+    with recorded() as gpu:
+        found = changing(start(networks(spec), data, **settings))
+    assert not differing(found, expected)
+    assert gpu.replays == [3 * 3, 4 * 3], "a recording for each call, whatever the number of groups"
 
 
 def test_a_dataset_that_is_gone_takes_its_recording_along() -> None:
