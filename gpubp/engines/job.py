@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -32,13 +33,20 @@ class Key(NamedTuple):
     predict: bool
 
     @classmethod
-    def of(cls, state: TrainState, data: Dataset, apart: bool, shuffle: str) -> Key:
-        """For training a population. apart: networks see samples of their own, or stand at different steps."""
+    def of(cls, state: TrainState, data: Dataset) -> Key:
+        """For training a population that stands at one step."""
         population, weight = state.population, data.sample_weight
-        facts = Samples(apart, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
+        shuffle = state.config.shuffle if data.samples > 1 else "none"
+        own = data.own or data.rows is not None or shuffle == "network"
+        facts = Samples(own, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
         names = tuple(state.hyper) + (("scale",) if state.plateau else ())
         params = population.params
         return cls(population.spec, state.config, names, params.dtype, facts, len(params), False)
+
+    @property
+    def apart(self) -> Key:
+        """The same for networks that may stand at different steps."""
+        return self._replace(samples=replace(self.samples, own=True))
 
     def program(self, layout: Layout) -> Program:
         """The kernel's program."""
