@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import threading
 from pathlib import Path
@@ -291,13 +290,3 @@ def test_cuda_by_name_where_there_is_none_ends_at_once_with_one_sentence(
     assert told.err == f"error: device '{shown}': torch finds no CUDA driver or no GPU here; use --device cpu\n"
     assert told.out == ""
     assert list(tmp_path.iterdir()) == []
-
-
-def test_every_call_of_torch_cuda_is_in_one_module() -> None:
-    root = Path(gpubp.__file__).parent
-    found = [
-        str(path.relative_to(root))
-        for path in [*root.rglob("*.py"), *(root.parent / "benchmarks").glob("*.py")]
-        if re.search(r"torch\.cuda\.|from torch import cuda|torch\.backends\.cuda", path.read_text())
-    ]
-    assert set(found) <= {"cuda.py", "engines/device.py", "engines/cuda.py"}
