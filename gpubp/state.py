@@ -29,7 +29,7 @@ class Status(IntEnum):
 class TrainState:
     """A population in training. An engine advances `step` (N,), the only clock, up to `limit` (N,), and with it
     params, slots, columns, loss and total, in place; a step that leaves a number that is not finite does not count,
-    and makes the network `diverged`. Everything else belongs to the loop in train.py.
+    and makes the network `diverged`. Everything else belongs to the loop (loop.py).
     """
 
     population: Population

@@ -219,8 +219,8 @@ def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(monkeypatch:
     def full(step: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with recorded():
-        monkeypatch.setattr(cuda, "capture", full)
+    with recorded(), monkeypatch.context() as patch:
+        patch.setattr(cuda, "capture", full)
         with pytest.raises(torch.OutOfMemoryError):
             train(networks(SPECS["2-2-2"]), dataset(SPECS["2-2-2"]), batch_size=BATCH, steps=2)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import cuda, memory, placement
+from gpubp import cuda, loop, memory, placement
 from gpubp.cli import main
 from gpubp.engines import ENGINES, Engine, eager
 from gpubp.errors import ConfigError, DeviceError, OutOfMemoryError
@@ -25,7 +24,6 @@ from .recorder import recorded
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 COUNT, STEPS = 7, 12
 CPU = torch.device("cpu")
-TRAIN = sys.modules["gpubp.train"]  # gpubp.train is the function
 
 
 def data(size: int = 40, seed: int = 1, **more: Any) -> gpubp.Dataset:
@@ -43,7 +41,7 @@ def train(device: Any = None, engine: str = "eager", **more: Any) -> gpubp.Resul
     networks, training = population(SPEC, COUNT), more.pop("data", data())
     with pytest.MonkeyPatch.context() as patch:
         if isinstance(device, list):
-            patch.setattr(TRAIN, "placed", placement.Shards)
+            patch.setattr(loop, "placed", placement.Shards)
         return gpubp.train(
             networks, training, more.pop("config", config()), data(30, 9), engine=engine, device=device, **more
         )
@@ -147,7 +145,7 @@ def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
     full = Full(room, after)
     monkeypatch.setitem(ENGINES, "eager", Engine(full.run, ENGINES["eager"].outs))
     monkeypatch.setattr(cuda, "release", released.append)
-    monkeypatch.setattr(TRAIN, "MOST", 3)  # several calls
+    monkeypatch.setattr(loop, "MOST", 3)  # several calls
     result = train(["cpu"], reporters=[gpubp.reporters.console.ConsoleReporter()])
     assert same(result, expected)
     assert len(result.notes) == len(groups) == len(released)
@@ -187,7 +185,7 @@ def test_one_network_that_does_not_fit_ends_the_run_with_what_it_takes(monkeypat
 
 def test_a_share_that_cannot_fit_begins_in_groups_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = train()
-    monkeypatch.setattr(memory, "fit", lambda spec, config, itemsize, device: 2)
+    monkeypatch.setattr(memory, "fit", lambda *given: 2)
     result = train(["cpu", "cpu"])
     assert same(result, expected)
     assert result.notes == [
@@ -196,7 +194,7 @@ def test_a_share_that_cannot_fit_begins_in_groups_and_says_so(monkeypatch: pytes
         "cpu: memory is short there; its 3 networks train in 2 groups of up to 2, one after the other; results do not "
         "depend on it",
     ]
-    monkeypatch.setattr(memory, "fit", lambda spec, config, itemsize, device: 0)
+    monkeypatch.setattr(memory, "fit", lambda *given: 0)
     with pytest.raises(OutOfMemoryError, match="networks at once"):
         train(["cpu", "cpu"])
 
@@ -205,9 +203,9 @@ def test_why_a_gpu_launches_operation_by_operation_is_told_once(monkeypatch: pyt
     def refuses(step: Any) -> Any:
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
-    with recorded():
-        monkeypatch.setattr(cuda, "capture", refuses)
-        monkeypatch.setattr(TRAIN, "MOST", 3)
+    with recorded(), monkeypatch.context() as patch:
+        patch.setattr(cuda, "capture", refuses)
+        patch.setattr(loop, "MOST", 3)
         result = train(["cpu"])
     assert same(result, train())
     assert result.notes == [
@@ -234,7 +232,7 @@ def test_a_planted_fault_is_found_by_the_bits(name: str, fault: Any, monkeypatch
     expected = train()
     monkeypatch.setattr(placement.Shard, name, fault)
     monkeypatch.setitem(ENGINES, "eager", Engine(Full(4, after=2).run, ENGINES["eager"].outs))
-    monkeypatch.setattr(TRAIN, "MOST", 3)
+    monkeypatch.setattr(loop, "MOST", 3)
     assert not same(train(["cpu"] if name == "_halve" else ["cpu", "cpu"]), expected)
 
 
