@@ -234,7 +234,7 @@ def test_resume_takes_a_run_to_another_device_and_writes_that_down(
     path = Path("short/config.yaml")
     path.write_text(path.read_text().replace("device: cpu", "device: cuda:1"))
     before = path.read_text()
-    assert main("resume short --epochs 8".split()) == 1, "its own device is the default"
+    assert main(["resume", "short", "--epochs", "8"]) == 1, "its own device is the default"
     told = capsys.readouterr()
     assert told.err == "error: device 'cuda:1': torch finds no CUDA driver or no GPU here; use --device cpu\n"
     assert (told.out, path.read_text()) == ("", before)
