@@ -106,9 +106,10 @@ class TrainState:
         return TrainState(population=population, config=self.config, **rest)
 
     def put(self, part: Tensor, other: TrainState) -> None:
-        """`other`, made by rows(part) and trained since, back into its place."""
-        for mine, theirs in zip(self.tensors(), other.tensors()):
-            mine[1][part] = theirs[1]
+        """`other`, made by rows(part) and trained since, back into its place: by copies in place, which need no memory,
+        so that no network comes back in part."""
+        for (_, mine), (_, theirs) in zip(self.tensors(), other.tensors()):
+            mine.index_copy_(0, part, theirs)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor with its name, in a fixed order: what a checkpoint holds."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
 from gpubp import cuda, loop, memory, placement
@@ -18,7 +23,7 @@ from gpubp.errors import ConfigError, DeviceError, OutOfMemoryError
 from gpubp.population import usable
 from gpubp.state import TrainState
 
-from .helpers import population, same_bits, samples
+from .helpers import population, same_bits, samples, start
 from .recorder import recorded
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
@@ -156,6 +161,66 @@ def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
         )
         assert note in capsys.readouterr().err or note != result.notes[0]
     assert max(full.sizes[-3:]) <= room
+
+
+class Short(TorchDispatchMode):
+    """Memory that runs out at the `last`th operation that takes some; index_put_ does so on a GPU."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.left = last
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        fresh = any(each.alias_info is None for each in func._schema.returns)
+        if fresh or func.overloadpacket is torch.ops.aten.index_put_:
+            self.left -= 1
+            if not self.left:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return func(*args, **(kwargs or {}))
+
+
+def halted(last: int) -> tuple[TrainState, bool]:
+    """Networks of which some diverge and each ends at its own step, after a call that ran out of memory at its `last`th
+    operation, and then another. -> the state, and whether memory did run out."""
+    spec = gpubp.NetworkSpec((2, 2))
+    settings = {"optimizer": "sgd", "lr": [0.01, 1e30, 0.01], "steps": [2, 2, 1], "batch_size": 8, "shuffle": "none"}
+    given = gpubp.Dataset(*samples(spec, 40, dtype=torch.float32))
+    state = start(population(spec, 3, torch.float32), given, **settings)
+    short = Short(last)
+    try:
+        with short:
+            eager.run(state, given, 2)
+    except torch.OutOfMemoryError:
+        pass
+    eager.run(state, given, 2)
+    return state, short.left <= 0
+
+
+def wrongly_halted(played: Callable[[], Any]) -> list[int]:
+    """At which operations memory may run out so that some number differs; every operation is tried."""
+    with played():
+        expected, wrong, last = halted(sys.maxsize)[0], [], 1
+        while True:
+            found, short = halted(last)
+            if not all(same_bits(mine, theirs) for (_, mine), (_, theirs) in zip(found.tensors(), expected.tensors())):
+                wrong.append(last)
+            if not short:
+                return wrong
+            last += 1
+
+
+@pytest.mark.parametrize("played", [nullcontext, lambda: recorded(4)], ids=["eager", "recorded"])
+def test_memory_may_run_out_at_any_operation_without_a_network_half_written(played: Any) -> None:
+    assert wrongly_halted(played) == []
+
+
+def test_a_network_that_is_put_back_in_part_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def put(state: TrainState, part: Tensor, other: TrainState) -> None:
+        for (_, mine), (_, theirs) in zip(state.tensors(), other.tensors()):
+            mine[part] = theirs
+
+    monkeypatch.setattr(TrainState, "put", put)
+    assert wrongly_halted(nullcontext)
 
 
 @pytest.mark.parametrize("every", [4, STEPS])

@@ -307,12 +307,14 @@ class Block:
         pairs = [*zip(rows, fresh), (state.step, self.now[part]), (state.loss, self.loss[part])]
         pairs += [(state.total, self.total[part])]
         pairs += [(state.columns[name], self.columns[name][part]) for name in state.columns]
-        everyone = bool(good.all())
-        for mine, new in pairs:
-            if everyone:
+        if good.all():
+            for mine, new in pairs:
                 mine.copy_(new)
-            else:
-                mine[good] = new[good]
+            return good
+        sound = good.nonzero().squeeze(1)
+        picked = [(mine, new[sound]) for mine, new in pairs]
+        for mine, new in picked:  # from here on nothing needs memory: a network leaves with all its numbers, or none
+            mine.index_copy_(0, sound, new)
         return good
 
 
