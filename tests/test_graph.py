@@ -252,14 +252,20 @@ def test_products_and_sums_have_the_same_shapes_whatever_the_number_of_networks(
             group.take(torch.zeros(4, BATCH, dtype=torch.int64))
             evaluate(state.population, data, state.hyper)
             backprop.forward(spec, state.population.params, data.inputs)
+            backprop.gradients(spec, state.population.params, data.inputs, data.targets)
         seen.append(shapes.seen)
     assert len(seen[1]) > 5
     assert seen[1] == seen[2] == seen[3] == seen[4]
 
 
-def test_evaluation_and_prediction_in_groups_have_the_same_bits() -> None:
+def test_evaluation_prediction_and_gradients_in_groups_have_the_same_bits() -> None:
     for spec in SPECS.values():
         data, state = dataset(spec), start(networks(spec), dataset(spec), steps=1)
+        weight = torch.rand(COUNT, SAMPLES, generator=torch.Generator().manual_seed(2))
+        given = spec, state.population.params, data.inputs, data.targets, weight
+        gradients = backprop.gradients(*given)
+        with recorded():
+            assert all(map(same_bits, backprop.gradients(*given), gradients))
         out, figures = state.population.predict(data.inputs), evaluate(state.population, data, state.hyper)
         with recorded():
             assert same_bits(state.population.predict(data.inputs), out)
