@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import gpubp
+from gpubp import backprop
 from gpubp.engines import choose, cuda, device, nvrtc
 from gpubp.engines.program import Layout
 from gpubp.errors import EngineError, OutOfMemoryError
@@ -280,3 +281,9 @@ def test_the_bindings_have_what_is_called() -> None:
     for name in ("CUresult", "CUfunction_attribute", "CUdevice_attribute"):
         for value in vars(getattr(Driver, name)):
             assert hasattr(getattr(driver, name), value), value
+
+
+def test_evaluations_on_a_gpu_are_torchs_whatever_trains(driver: Driver) -> None:
+    config, gpu = gpubp.TrainConfig(batch_size=2, steps=1), torch.device("cuda:0")
+    for name in ("cuda", "eager"):
+        assert choose(name, SPEC, config, gpu).outs is backprop.outs
