@@ -182,6 +182,13 @@ class Dataset:
         other.sizes = None if self.sizes is None else self.sizes.to(device)
         return other
 
+    def nbytes(self, count: int) -> int:
+        """Bytes that the data of `count` networks take."""
+        each = self.each
+        rest = (getattr(self, name) for name in TENSORS if name not in each)
+        shared = sum(int(tensor.nbytes) for tensor in rest if tensor is not None)
+        return shared + count * sum(int(tensor[0].nbytes) for tensor in each.values())
+
     def part(self, part: slice) -> Dataset:
         """The data of the networks `part`, views; what all share is shared on."""
         return self._with({name: tensor[part] for name, tensor in self.each.items()})

@@ -12,7 +12,7 @@ import torch
 from . import cuda
 from .backprop import BLOCK, GROUP, together
 from .config import TrainConfig
-from .data import TENSORS, Dataset
+from .data import Dataset
 from .errors import OutOfMemoryError
 from .spec import NetworkSpec
 
@@ -30,15 +30,7 @@ def needed(
     if not gpu:
         return count * ((rows + 1) * size + COLUMNS * 8) + 16 * largest
     copies = 4 * rows * size * together(spec, batch, itemsize, torch.device("cuda"))
-    return count * (rows * size + COLUMNS * 8) + 16 * largest + copies + sum(_taken(each, count) for each in data)
-
-
-def _taken(data: Dataset, count: int) -> int:
-    """Bytes of the data of `count` networks."""
-    each = data.each
-    rest = (getattr(data, name) for name in TENSORS if name not in each)
-    shared = sum(int(tensor.nbytes) for tensor in rest if tensor is not None)
-    return shared + count * sum(int(tensor[0].nbytes) for tensor in each.values())
+    return count * (rows * size + COLUMNS * 8) + 16 * largest + copies + sum(each.nbytes(count) for each in data)
 
 
 def available(device: torch.device) -> int | None:

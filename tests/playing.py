@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gpubp import cuda as calls
-from gpubp import memory, placement
+from gpubp import placement
 from gpubp.data import Dataset
 from gpubp.engines import build, cuda, nvrtc
 from gpubp.engines.chip import Limits
@@ -143,12 +143,12 @@ class Machine:
         """Dataset.to."""
         if device.type == "cpu":
             return TO(data, device, dtype)
-        self.sent.append(("data", memory._taken(data, data.networks or 0)))
+        self.sent.append(("data", data.nbytes(data.networks or 0)))
         return data._with({name: tensor.clone() for name, tensor in data.each.items()})
 
     def load(self, data: Dataset, other: Dataset) -> None:
         """Dataset.load."""
-        self.sent.append(("data", memory._taken(other, other.networks or 0) - memory._taken(other, 0)))
+        self.sent.append(("data", other.nbytes(other.networks or 0) - other.nbytes(0)))
         LOAD(data, other)
 
 

@@ -141,13 +141,13 @@ def test_a_gpu_has_the_data_of_its_own_networks_alone(count: int) -> None:
     with machine(count) as own:
         train("cuda:all", "inputs and weights")
     sent = sorted((size for name, size in own.sent if name == "data"), reverse=True)[:count]
-    assert sum(sent) == memory._taken(data("inputs and weights"), COUNT)
-    assert max(sent) == memory._taken(data("inputs and weights"), -(-COUNT // count))
+    assert sum(sent) == data("inputs and weights").nbytes(COUNT)
+    assert max(sent) == data("inputs and weights").nbytes(-(-COUNT // count))
 
 
 def test_own_data_that_do_not_fit_come_group_by_group_into_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "fit", lambda *given: 3)
-    whole, rooms = memory._taken(data("inputs"), COUNT), []
+    whole, rooms = data("inputs").nbytes(COUNT), []
     with machine() as own, monkeypatch.context() as patch:
         room = gpubp.Dataset.room
         patch.setattr(gpubp.Dataset, "room", lambda *given: rooms.append(given[1]) or room(*given))
@@ -156,7 +156,7 @@ def test_own_data_that_do_not_fit_come_group_by_group_into_one_place(monkeypatch
     assert rooms == [3]
     assert own.pinned == whole + result.state.population.params.nbytes * 3, "the data, and rows with two slots"
     assert sum(sent[:3]) == whole, "the first call's three groups"
-    assert max(sent) == memory._taken(data("inputs"), 3)
+    assert max(sent) == data("inputs").nbytes(3)
 
 
 def test_data_count_in_what_fits() -> None:
