@@ -29,7 +29,7 @@ def rates(count: int) -> torch.Tensor:
     return LOW * torch.logspace(0, 1, count, dtype=torch.float64) ** torch.log10(torch.tensor(HIGH / LOW)).item()
 
 
-def trained(engine: str, count: int, epochs: int, every: int, device: str = "cpu") -> gpubp.train.Result:
+def trained(engine: str, count: int, epochs: int, every: int, device: str = "cpu") -> gpubp.Result:
     """Adam, a learning rate and an order of samples per network, from nothing."""
     prepared = sources.load("digits")
     spec = gpubp.NetworkSpec(WIDTHS, loss="cross_entropy")

@@ -6,12 +6,13 @@ from .config import TrainConfig
 from .data import Dataset
 from .errors import GpubpError
 from .initialise import INITIALISERS, Initialiser
+from .loop import Result
 from .losses import LOSSES, Loss
 from .optimizers import OPTIMIZERS, Optimizer
 from .population import Population
 from .schedules import SCHEDULES, Schedule
 from .spec import NetworkSpec
-from .train import Result, load, resume, train
+from .train import load, resume, train
 
 __version__ = "0.1.0"
 __all__ = [

@@ -248,7 +248,8 @@ def gradients(
 
     inputs (B, I), targets (B, O) or class numbers (B,), sample_weight (B,), or each with N in front. hyper: the
     loss's hyper-parameters, numbers or (N,), for instance {"delta": 2.0} for huber; class_weight (O,) or (N, O). The
-    gradient of frozen biases is 0. Raises ShapeError where a shape does not fit.
+    gradient of frozen biases is 0. Raises ShapeError where a shape does not fit. Networks go in blocks that stay in
+    cache, so that no more memory is taken than for loss and gradient, and for one block.
     """
     check(spec, params, inputs)
     count, rule = len(params), LOSSES[spec.loss]
@@ -266,12 +267,29 @@ def gradients(
             raise ConfigError(unknown(f"hyper-parameter of loss {spec.loss!r}", name, rule.defaults))
     columns = {name: _column(name, value, params) for name, value in {**rule.defaults, **(hyper or {})}.items()}
 
+    loss, grad = params.new_empty(count), params.new_empty(count, spec.size)
+    for part in blocks(spec, count, batch, params.element_size(), params.device):
+        some = params[part], inputs[part], targets[part], None if weight is None else weight[part]
+        loss[part], grad[part] = _gradients(spec, *some, {name: column[part] for name, column in columns.items()})
+    return loss, grad
+
+
+def _gradients(
+    spec: NetworkSpec, params: Tensor, inputs: Tensor, targets: Tensor, weight: Tensor | None, hyper: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """`gradients` of one block, N in front of everything."""
+    count, batch = inputs.shape[:2]
+    size = together(spec, batch, params.element_size(), params.device)
+
+    def whole(tensor: Tensor) -> Tensor:
+        return tensor[filled(params, size)] if fixed(params.device) else doubled(tensor)
+
     widths = kernel_widths(spec.widths, batch)
-    layers = widen(spec.layers(doubled(params)), widths)
-    passed = forward_layers(spec, layers, pad(doubled(inputs), (0, widths[0] - spec.widths[0])))
+    layers = widen(spec.layers(whole(params)), widths)
+    passed = forward_layers(spec, layers, pad(whole(inputs), (0, widths[0] - spec.widths[0])))
     loss, delta = loss_and_delta(
-        spec, passed.nets[-1], passed.outs[-1], doubled(targets), None if weight is None else doubled(weight),
-        {name: doubled(column) for name, column in columns.items()},
+        spec, passed.nets[-1], passed.outs[-1], whole(targets), None if weight is None else whole(weight),
+        {name: whole(column) for name, column in hyper.items()},
     )  # fmt: skip
     grad = params.new_empty(len(loss), spec.size)
     for number, grad_weight, grad_bias in backward_layers(spec, layers, passed, delta):

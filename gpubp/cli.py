@@ -116,7 +116,7 @@ def train_parser() -> Parser:
             add(flag, type=str, default=each.default, help=note)
     add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, or cuda:all: all share the networks")
     add("--dtype", type=str | None, default=None, help="float32 or float64; float32, but for the tutorial")
-    add("--engine", type=str, default="auto", help="auto, cpu (compiled) or eager")
+    add("--engine", type=str, default="auto", help="auto, cpu or cuda (compiled), or eager")
     add("--run-dir", type=str | None, default=None, help="a new directory; runs/DATA-DATE-TIME by default")
     add("--tensorboard", type=bool, default=True, help="write curves for TensorBoard, where it is installed")
     add("--checkpoint-minutes", type=float, default=5.0, help="between two checkpoints")
@@ -151,6 +151,7 @@ def resume_parser() -> Parser:
     own = _run_parser("Go on with a run, to the same bits as if it had never stopped.")
     own.add_argument("--epochs", type=int | None, default=None, help="more than before: makes the run longer")
     own.add_argument("--steps", type=int | None, default=None, help="the same, for a run that counts steps")
+    own.add_argument("--device", type=str | None, default=None, help="as of train; by default where the run trained")
     own.add_argument("--json", action="store_true", help="one JSON object on standard output, last")
     return own
 

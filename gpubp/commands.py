@@ -18,6 +18,7 @@ from .data import Dataset
 from .engines import choose
 from .errors import ConfigError, GpubpError, lookup
 from .evaluate import metric_name
+from .loop import Result
 from .placement import ALL, HOME, automatic, devices
 from .population import DTYPES, Population
 from .reporters import Reporter, quantiles
@@ -26,7 +27,6 @@ from .reporters.tensorboard import TensorBoardReporter
 from .runs import console, load_data, print_json, settings_of
 from .search import sample
 from .spec import NetworkSpec
-from .train import Result
 from .train import resume as resume_run
 from .train import train as train_population
 
@@ -103,9 +103,11 @@ def train_tutorial(settings: Settings) -> int:
 
 
 def resume(settings: Settings) -> int:
-    """Go on with a run of `train`."""
+    """Go on with a run of `train`; what is said of it anew goes into its config.yaml."""
     folder = Path(settings["run"])
     before = settings_of(folder)
+    now = {**before, **{name: settings[name] for name in ("epochs", "steps", "device") if settings[name] is not None}}
+    _device(now)
     prepared = None if before["data"] == "tutorial" else load_data(before)
     result = resume_run(
         folder,
@@ -114,16 +116,15 @@ def resume(settings: Settings) -> int:
         settings["epochs"],
         settings["steps"],
         _reporters(before, folder),
-        before["device"],
+        now["device"],
         before["checkpoint_minutes"],
     )
-    length = {name: settings[name] for name in ("epochs", "steps") if settings[name] is not None}
-    if length:  # the file says what was trained
-        text = yaml.safe_dump({**before, **length}, sort_keys=False)
+    now["engine"] = result.engine
+    if now != before:
         beside = folder / "config.yaml.writing"
-        beside.write_text(f"# {result.engine_reason}\n{text}", encoding="utf-8")
+        beside.write_text(f"# {result.engine_reason}\n{yaml.safe_dump(now, sort_keys=False)}", encoding="utf-8")
         beside.replace(folder / "config.yaml")
-    return _report({**before, **settings}, result)
+    return _report({**settings, **now}, result)
 
 
 def _networks(given: int | None, usual: int) -> int:

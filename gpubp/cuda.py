@@ -45,6 +45,17 @@ def name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device)
 
 
+def capability(device: torch.device) -> int:
+    """Its compute capability: 90 for 9.0, sm_90."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def processors(device: torch.device) -> int:
+    """How many multiprocessors it has."""
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
 def free(device: torch.device) -> int:
     """Bytes that nobody has, and those that torch keeps for later."""
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -60,6 +71,11 @@ def on(device: torch.device) -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or products may differ from one stream to the next
     with torch.cuda.device(device):
         yield
+
+
+def stream(device: torch.device) -> int:
+    """The driver's handle of this thread's stream; from then on the device has torch's context."""
+    return int(torch.cuda.current_stream(device).cuda_stream)
 
 
 def wait(device: torch.device) -> None:

@@ -6,17 +6,21 @@ by the permutation of rng.py. Every batch is full, every sample is seen equally 
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from . import cuda
 from .errors import DataError, ShapeError
 from .losses import LOSSES
 from .rng import EVERYBODY, LARGEST, samples
 from .spec import NetworkSpec
+
+TENSORS = ("inputs", "targets", "sample_weight", "rows", "sizes")  # of a Dataset, where it has them
 
 
 class Batch(NamedTuple):
@@ -76,13 +80,16 @@ class Dataset:
         return self.inputs.shape[-2]
 
     @property
+    def each(self) -> dict[str, Tensor]:
+        """What is each network's own, by name, N in front of each."""
+        own = {"inputs": self.own, "targets": self.own, "rows": self.rows is not None, "sizes": self.sizes is not None}
+        own["sample_weight"] = self.sample_weight is not None and self.sample_weight.ndim == 2
+        return {name: getattr(self, name) for name in TENSORS if own[name]}
+
+    @property
     def networks(self) -> int | None:
         """The N that the data are made for, or None where they serve any number of networks."""
-        if self.own:
-            return len(self.inputs)
-        if self.rows is not None:
-            return len(self.rows)
-        return len(self.sample_weight) if self.sample_weight is not None and self.sample_weight.ndim == 2 else None
+        return next((len(tensor) for tensor in self.each.values()), None)
 
     def _weights(self, weight: Tensor) -> Tensor:
         shape = tuple(weight.shape)
@@ -150,7 +157,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 of every number here: whether a run goes on with the data that it began with."""
         digest = hashlib.sha256()
-        for name in ("inputs", "targets", "sample_weight", "rows", "sizes"):
+        for name in TENSORS:
             tensor = getattr(self, name)
             digest.update(f"{name} {None if tensor is None else (tensor.dtype, tuple(tensor.shape))};".encode())
             if tensor is not None:
@@ -173,6 +180,38 @@ class Dataset:
             raise DataError(f"sample_weight of a network is 0 throughout as {dtype}; larger weights expected")
         other.rows = None if self.rows is None else self.rows.to(device)
         other.sizes = None if self.sizes is None else self.sizes.to(device)
+        return other
+
+    def nbytes(self, count: int) -> int:
+        """Bytes that the data of `count` networks take."""
+        each = self.each
+        rest = (getattr(self, name) for name in TENSORS if name not in each)
+        shared = sum(int(tensor.nbytes) for tensor in rest if tensor is not None)
+        return shared + count * sum(int(tensor[0].nbytes) for tensor in each.values())
+
+    def part(self, part: slice) -> Dataset:
+        """The data of the networks `part`, views; what all share is shared on."""
+        return self._with({name: tensor[part] for name, tensor in self.each.items()})
+
+    def room(self, count: int, device: torch.device) -> Dataset:
+        """A place on `device` for the data of `count` networks, to be filled by load(); what all share is there."""
+        each = {name: tensor.new_zeros(count, *tensor.shape[1:], device=device) for name, tensor in self.each.items()}
+        rest = {name: getattr(self, name) for name in TENSORS if name not in each}
+        return self._with(each | {name: tensor.to(device) for name, tensor in rest.items() if tensor is not None})
+
+    def load(self, other: Dataset) -> None:
+        """The networks of `other`, which are as many as these or fewer, in the place of the first of these."""
+        for name, theirs in other.each.items():
+            getattr(self, name)[: len(theirs)].copy_(theirs, non_blocking=True)
+
+    def pinned(self) -> Dataset:
+        """The same, each network's own in memory that a GPU reads by itself."""
+        return self._with({name: cuda.pinned(tensor) for name, tensor in self.each.items()})
+
+    def _with(self, tensors: Mapping[str, Tensor]) -> Dataset:
+        """The same with other tensors."""
+        other = copy.copy(self)
+        vars(other).update(tensors)
         return other
 
     def size(self, position: Tensor) -> Tensor:

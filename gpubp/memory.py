@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,22 +12,25 @@ import torch
 from . import cuda
 from .backprop import BLOCK, GROUP, together
 from .config import TrainConfig
+from .data import Dataset
 from .errors import OutOfMemoryError
 from .spec import NetworkSpec
 
 COLUMNS = 24  # int64 and float64 numbers per network beside its rows: clocks, hyper-parameters, losses
 
 
-def needed(spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, gpu: bool = False) -> int:
+def needed(
+    spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, gpu: bool = False, data: Sequence[Dataset] = ()
+) -> int:
     """Bytes to train `count` networks: the population that came, which no GPU holds, the one in training, its slots, a
-    block's workspace, and on a GPU the copies of a group's rows that a recording needs."""
+    block's workspace; on a GPU the copies of a group's rows that a recording needs, and `data`."""
     rows = 1 + len(config.rule.slots)
     size, batch = spec.size * itemsize, config.batch_size
     largest = max(GROUP if gpu else BLOCK, 2 * max(size, batch * max(spec.widths) * itemsize))
     if not gpu:
         return count * ((rows + 1) * size + COLUMNS * 8) + 16 * largest
     copies = 4 * rows * size * together(spec, batch, itemsize, torch.device("cuda"))
-    return count * (rows * size + COLUMNS * 8) + 16 * largest + copies
+    return count * (rows * size + COLUMNS * 8) + 16 * largest + copies + sum(each.nbytes(count) for each in data)
 
 
 def available(device: torch.device) -> int | None:
@@ -41,12 +44,14 @@ def available(device: torch.device) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def fit(spec: NetworkSpec, config: TrainConfig, itemsize: int, device: torch.device) -> int:
-    """How many networks `device` can train at once; any number where it does not say."""
+def fit(
+    spec: NetworkSpec, config: TrainConfig, itemsize: int, device: torch.device, data: Sequence[Dataset] = ()
+) -> int:
+    """How many networks `device` can train at once, `data` with them on a GPU; any number where it does not say."""
     free, gpu = available(device), device.type == "cuda"
     if free is None:
         return sys.maxsize
-    none, one = (needed(spec, config, count, itemsize, gpu) for count in (0, 1))
+    none, one = (needed(spec, config, count, itemsize, gpu, data) for count in (0, 1))
     return max(0, (free - none) // (one - none))
 
 
@@ -71,11 +76,18 @@ def explained(
         raise OutOfMemoryError(message(spec, config, count, itemsize, device)) from error
 
 
-def message(spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, device: torch.device) -> str:
+def message(
+    spec: NetworkSpec,
+    config: TrainConfig,
+    count: int,
+    itemsize: int,
+    device: torch.device,
+    data: Sequence[Dataset] = (),
+) -> str:
     """What was needed, what there is, and what to change."""
     free, gpu = available(device), device.type == "cuda"
-    bytes_needed = needed(spec, config, count, itemsize, gpu)
-    each = (bytes_needed - needed(spec, config, 0, itemsize, gpu)) / count
+    bytes_needed = needed(spec, config, count, itemsize, gpu, data)
+    each = (bytes_needed - needed(spec, config, 0, itemsize, gpu, data)) / count
     slots = len(config.rule.slots)
     text = (
         f"{count:,} networks of {'-'.join(map(str, spec.widths))} with {config.optimizer} need {size(bytes_needed)} on "
@@ -83,7 +95,7 @@ def message(spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, d
     )
     if free is None:
         return f"{text}; train fewer networks at once"
-    most = fit(spec, config, itemsize, device)
+    most = fit(spec, config, itemsize, device, data)
     advice = f"; {size(free)} are free: train up to {most:,} networks at once"
     if slots:
         advice += ", or take an optimizer without slots (sgd)"

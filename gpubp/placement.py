@@ -1,9 +1,10 @@
 """Where a population trains: where it lies, or with its rows shared over GPUs.
 
-The loop in train.py sees one state. Where GPUs train, it is at home in the processor's memory, and each GPU keeps its
-share of the rows; between calls only what the loop looks at goes to and fro, a few numbers per network. The rows come
-home for a checkpoint and at the end. A share that does not fit trains in groups, one after the other, which wait at
-home. A network's numbers are its own, so no bit depends on how many GPUs there are, nor on the groups.
+The loop (loop.py) sees one state. Where GPUs train, it is at home in the processor's memory, and each GPU keeps its
+share of the rows, and the data of those alone; between calls only what the loop looks at goes to and fro, a few numbers
+per network. The rows come home for a checkpoint and at the end. A share that does not fit trains in groups, one after
+the other, which wait at home, and each network's own data with them. A network's numbers are its own, so no bit depends
+on how many GPUs there are, nor on the groups.
 """
 
 from __future__ import annotations
@@ -111,12 +112,12 @@ class Shards:
         self, state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device]
     ) -> None:
         count, each = state.population.count, -(-state.population.count // len(where))
-        sizes = [_fitting(state, each, device) for device in where]
+        sizes = [_fitting(state, each, device, data) for device in where]
         if min(sizes) < each and where[0].type == "cuda":
             _pin(state)
         parts = [slice(first, min(first + each, count)) for first in range(0, count, each)]
         self.shards = [
-            Shard(state.rows(part), data, choice, device, size) for part, device, size in zip(parts, where, sizes)
+            Shard(state.rows(part), data, part, choice, device, size) for part, device, size in zip(parts, where, sizes)
         ]
         self.pool = ThreadPoolExecutor(len(self.shards), "gpubp")
 
@@ -141,19 +142,19 @@ class Shards:
 
 class Shard:
     """Rows of a population, at home in `home` (views of the whole), that train on `device`: all of them at once, and
-    then they stay there, or in groups of `size` where memory is short."""
+    then they and their data stay there, or in groups of `size` where memory is short. part: which rows of the whole."""
 
     def __init__(
-        self, home: TrainState, data: Sequence[Dataset], choice: Choice, device: torch.device, size: int
+        self, home: TrainState, data: Sequence[Dataset], part: slice, choice: Choice, device: torch.device, size: int
     ) -> None:
         self.home, self.choice, self.device, self.size = home, choice, device, size
         self.count = home.population.count
         self.there: TrainState | None = None  # the networks on the device, where they stay
+        self.training = data[0]
+        self.data = {id(each): each.part(part) for each in data}
+        self.sent: dict[int, Dataset] = {}  # what of it is on the device
         self.notes: list[str] = []
         self.reason: str | None = None
-        with cuda.on(device):
-            self.data = {id(each): each.to(device, home.population.params.dtype) for each in data}
-        self.training = self.data[id(data[0])]
         if size < self.count:
             self._tell("memory is short there")
 
@@ -163,14 +164,15 @@ class Shard:
 
         def advance(state: TrainState, part: slice) -> None:
             state.limit.copy_(until[part])
-            self.choice.run(state, self.training, steps)
+            self.choice.run(state, self._data(self.training, part), steps)
 
         self._each(advance)
         return self.news()
 
     def news(self) -> list[str]:
         """See Place."""
-        why = graph.reason(self.training)
+        sent = self.sent.get(id(self.training))
+        why = None if sent is None else graph.reason(sent)
         if why != self.reason and why is not None:
             self.notes.append(f"{self.device}: every operation is launched by itself, without a CUDA graph: {why}")
         self.reason = why
@@ -179,9 +181,10 @@ class Shard:
 
     def evaluate(self, data: Dataset) -> Evaluation:
         """See Place."""
-        there, home = self.data[id(data)], self.home.population.device
+        home = self.home.population.device
 
         def figures(state: TrainState, part: slice) -> Evaluation:
+            there = self._data(data, part)
             found = evaluate(state.population, there, state.hyper, state.position, self.choice.outs)
             return Evaluation(found.loss.to(home), found.metric.to(home))
 
@@ -200,7 +203,7 @@ class Shard:
             try:
                 with cuda.on(self.device):
                     return [self._group(work, slice(first, first + self.size)) for first in self._firsts()]
-            except torch.OutOfMemoryError:
+            except (torch.OutOfMemoryError, OutOfMemoryError):
                 if self.size == 1:
                     raise
             self._halve()  # not before the exception is gone, which holds what could not be held
@@ -212,6 +215,7 @@ class Shard:
         home = self.home.rows(part)
         if self.there is None:
             state = home.to(self.device)
+            state.position = state.position - state.position[0]  # in what _data() gives
         else:
             state = self.there
             _copy(home, state, CLOCKS + LOOPS)
@@ -222,12 +226,28 @@ class Shard:
         cuda.wait(self.device)
         return found
 
+    def _data(self, whole: Dataset, part: slice) -> Dataset:
+        """The data of a group on the device: they stay there, but for those of each network's own where there are
+        several groups: these take turns in one place, so that a recording that reads it serves all."""
+        key, home = id(whole), self.data[id(whole)]
+        turns = self.size < self.count and home.networks is not None
+        if turns and key not in self.sent:
+            if self.device.type == "cuda":
+                self.data[key] = home = home.pinned()
+            self.sent[key] = home.room(self.size, self.device)
+        elif key not in self.sent:
+            self.sent[key] = home.to(self.device, self.home.population.params.dtype)
+        if turns:
+            self.sent[key].load(home.part(part))
+        return self.sent[key]
+
     def _halve(self) -> None:
         """Smaller groups. What a call has reached so far comes home, each network at its own step."""
         if self.there is not None:
             _copy(self.there, self.home, CLOCKS + ROWS)
             cuda.wait(self.device)
             self.there = None
+        self.sent = {key: data for key, data in self.sent.items() if data.networks is None}
         self.size = -(-min(self.size, self.count) // 2)
         cuda.release(self.device)
         self._tell("memory ran out there")
@@ -239,13 +259,13 @@ class Shard:
         )
 
 
-def _fitting(state: TrainState, count: int, device: torch.device) -> int:
+def _fitting(state: TrainState, count: int, device: torch.device, data: Sequence[Dataset]) -> int:
     """How many of `count` networks `device` holds at once. Raises OutOfMemoryError where it does not hold one."""
     population = state.population
     shape = population.spec, state.config
-    fit = memory.fit(*shape, population.params.element_size(), device)
+    fit = memory.fit(*shape, population.params.element_size(), device, data)
     if fit < 1:
-        raise OutOfMemoryError(memory.message(*shape, count, population.params.element_size(), device))
+        raise OutOfMemoryError(memory.message(*shape, count, population.params.element_size(), device, data))
     return min(count, fit)
 
 

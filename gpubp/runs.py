@@ -23,10 +23,10 @@ from .backprop import forward
 from .config import HYPER
 from .errors import CheckpointError, ConfigError, DataError
 from .explain import explain as explain_step
+from .loop import ranking
 from .preparation import Preparation
 from .spec import NetworkSpec
 from .state import TrainState
-from .train import ranking
 
 Settings = dict[str, Any]
 

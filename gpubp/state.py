@@ -29,7 +29,7 @@ class Status(IntEnum):
 class TrainState:
     """A population in training. An engine advances `step` (N,), the only clock, up to `limit` (N,), and with it
     params, slots, columns, loss and total, in place; a step that leaves a number that is not finite does not count,
-    and makes the network `diverged`. Everything else belongs to the loop in train.py.
+    and makes the network `diverged`. Everything else belongs to the loop (loop.py).
     """
 
     population: Population
@@ -106,9 +106,10 @@ class TrainState:
         return TrainState(population=population, config=self.config, **rest)
 
     def put(self, part: Tensor, other: TrainState) -> None:
-        """`other`, made by rows(part) and trained since, back into its place."""
-        for mine, theirs in zip(self.tensors(), other.tensors()):
-            mine[1][part] = theirs[1]
+        """`other`, made by rows(part) and trained since, back into its place: by copies in place, which need no memory,
+        so that no network comes back in part."""
+        for (_, mine), (_, theirs) in zip(self.tensors(), other.tensors()):
+            mine.index_copy_(0, part, theirs)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor with its name, in a fixed order: what a checkpoint holds."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import ctypes
 import re
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +15,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from gpubp import cuda as calls
+from gpubp import placement
+from gpubp.data import Dataset
 from gpubp.engines import build, cuda, nvrtc
 from gpubp.engines.chip import Limits
 from gpubp.engines.device import Function
 from gpubp.engines.program import Layout
+from gpubp.state import TrainState
 
 HEADER = Path(__file__).parent / "play.h"
 H100 = Limits(90, 227 << 10)
+ONE = threading.Lock()  # play.h plays one grid at a time
 WRONG = ("", "a barrier that not all threads came to", "a write beyond the shared memory that was asked for")
 
 
@@ -68,7 +74,8 @@ class Player:
         played = build.library(f'#include "{HEADER}"\n{launch.text}PLAY\n').play
         played.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3]
         job, end = ctypes.byref(launch.job), ctypes.byref(launch.end)
-        wrong = WRONG[played(job, end, launch.blocks, launch.threads, launch.shared)]
+        with ONE:
+            wrong = WRONG[played(job, end, launch.blocks, launch.threads, launch.shared)]
         if wrong:
             raise WrongError(wrong)
 
@@ -99,3 +106,68 @@ def playing(player: Player, layout: Layout | None = None, local: int = 0) -> Ite
         patch.setattr(nvrtc, "cubin", lambda text, arch: text.encode())
         patch.setattr(nvrtc, "use", lambda code: nvrtc.Use(64, local))
         yield player
+
+
+class Machine:
+    """GPUs whose memory is the processor's. sent: what went to and fro, in order: the names of a state's tensors, or
+    "data", and bytes; on: the devices whose work threads took up; pinned: bytes that were pinned."""
+
+    def __init__(self, count: int, free: int) -> None:
+        self.count, self.free, self.player = count, free, Player()
+        self.sent: list[tuple[Any, int]] = []
+        self.on: set[tuple[str, str]] = set()
+        self.pinned = 0
+
+    def enter(self, device: torch.device) -> Any:
+        """gpubp.cuda.on."""
+        self.on.add((threading.current_thread().name, str(device)))
+        return nullcontext()
+
+    def pin(self, tensor: Tensor) -> Tensor:
+        """gpubp.cuda.pinned."""
+        self.pinned += tensor.nbytes
+        return tensor.clone()
+
+    def send(self, state: TrainState, device: torch.device) -> TrainState:
+        """TrainState.to."""
+        self.sent.append(("state", sum(tensor.nbytes for _, tensor in state.tensors())))
+        return state._each(torch.clone)
+
+    def copy(self, source: TrainState, target: TrainState, names: tuple[str, ...]) -> None:
+        """placement._copy."""
+        chosen = [each.nbytes for name, each in target.tensors() if name.partition(".")[0] in names]
+        self.sent.append((names, sum(chosen)))
+        COPY(source, target, names)
+
+    def whole(self, data: Dataset, device: torch.device, dtype: torch.dtype) -> Dataset:
+        """Dataset.to."""
+        if device.type == "cpu":
+            return TO(data, device, dtype)
+        self.sent.append(("data", data.nbytes(data.networks or 0)))
+        return data._with({name: tensor.clone() for name, tensor in data.each.items()})
+
+    def load(self, data: Dataset, other: Dataset) -> None:
+        """Dataset.load."""
+        self.sent.append(("data", other.nbytes(other.networks or 0) - other.nbytes(0)))
+        LOAD(data, other)
+
+
+COPY, TO, LOAD, ROOM = placement._copy, Dataset.to, Dataset.load, Dataset.room
+
+
+@contextmanager
+def machine(count: int = 1, free: int = 1 << 40) -> Iterator[Machine]:
+    """A machine with `count` GPUs of `free` bytes each, played: cuda:0, ... are devices, engine "cuda" trains there."""
+    own = Machine(count, free)
+    with pytest.MonkeyPatch.context() as patch, playing(own.player):
+        simple = {"missing": None, "count": count, "current": 0, "name": "played", "free": free, "wait": None}
+        for name, value in {**simple, "release": None}.items():
+            patch.setattr(calls, name, lambda *device, value=value: value)
+        patch.setattr(calls, "on", own.enter)
+        patch.setattr(calls, "pinned", own.pin)
+        patch.setattr(placement, "_copy", own.copy)
+        patch.setattr(TrainState, "to", lambda state, device: own.send(state, device))
+        patch.setattr(Dataset, "to", lambda data, device, dtype: own.whole(data, device, dtype))
+        patch.setattr(Dataset, "load", lambda data, other: own.load(data, other))
+        patch.setattr(Dataset, "room", lambda data, count, device: ROOM(data, count, placement.HOME))
+        yield own

@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from gpubp import checkpoint, sources, tutorial
+from gpubp import checkpoint, cuda, sources, tutorial
 from gpubp.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -222,6 +222,31 @@ def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:
     assert Path("short/results.csv").read_bytes() == Path("long/results.csv").read_bytes()
     assert main(["resume", "missing"]) == 1
     assert "config.yaml cannot be read" in capsys.readouterr().err
+
+
+def test_resume_takes_a_run_to_another_device_and_writes_that_down(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "missing", lambda: "torch finds no CUDA driver or no GPU here")
+    settings = "--data iris --networks 4 --dropout 0.2 --evaluate-every 2 --device cpu"
+    trained(f"{settings} --epochs 4 --run-dir short", capsys)
+    trained(f"{settings} --epochs 8 --run-dir long", capsys)
+    path = Path("short/config.yaml")
+    path.write_text(path.read_text().replace("device: cpu", "device: cuda:1"))
+    before = path.read_text()
+    assert main(["resume", "short", "--epochs", "8"]) == 1, "its own device is the default"
+    told = capsys.readouterr()
+    assert told.err == "error: device 'cuda:1': torch finds no CUDA driver or no GPU here; use --device cpu\n"
+    assert (told.out, path.read_text()) == ("", before)
+    for device, said in (("auto", "device cpu: torch finds no CUDA driver"), ("cpu", "")):
+        path.write_text(before)
+        assert main(f"resume short --epochs 8 --device {device} --json".split()) == 0
+        told = capsys.readouterr()
+        assert json.loads(told.out.splitlines()[-1])["device"] == "cpu"
+        assert told.err.startswith(said)
+        now = yaml.safe_load(path.read_text())
+        assert now == {**yaml.safe_load(before), "device": "cpu", "epochs": 8}
+        assert Path("short/results.csv").read_bytes() == Path("long/results.csv").read_bytes()
 
 
 def test_explain_shows_the_next_step_of_a_run_and_of_the_tutorial(capsys: Capture) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import gpubp
+from gpubp import backprop
 from gpubp.engines import chip, choose, cuda, device, nvrtc
 from gpubp.engines.program import Layout
 from gpubp.errors import EngineError, OutOfMemoryError
@@ -73,12 +74,13 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     """A driver, a torch that has a GPU, and a compiler that gives the text itself."""
     own = Driver()
     found = {
-        "is_available": lambda: True, "init": lambda: None, "current_device": lambda: 0,
+        "is_available": lambda: True, "current_device": lambda: 0,
         "get_device_capability": lambda _: (9, 0), "device": lambda _: nullcontext(),
         "current_stream": lambda *_: SimpleNamespace(cuda_stream=STREAM),
         "get_device_properties": lambda _: SimpleNamespace(multi_processor_count=PROCESSORS),
         "get_device_name": lambda _: "GPU",
     }  # fmt: skip
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     for name, value in found.items():
         monkeypatch.setattr(torch.cuda, name, like(getattr(torch.cuda, name), value))
     monkeypatch.setattr(device, "_driver", lambda: own)
@@ -288,7 +290,7 @@ def test_an_old_gpu_is_refused(driver: Driver, monkeypatch: pytest.MonkeyPatch) 
 def test_without_a_gpu_the_engine_says_what_is_missing() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(EngineError, match="needs a GPU, and torch"):
+    with pytest.raises(EngineError, match=r"needs a GPU: (this build of torch|torch finds no)"):
         choose("cuda", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
     with pytest.raises(EngineError, match="trains on a GPU, the networks are on cpu"):
         choose("cuda", SPEC, gpubp.TrainConfig(steps=1), torch.device("cpu"))
@@ -301,3 +303,9 @@ def test_the_bindings_have_what_is_called() -> None:
     for name in ("CUresult", "CUfunction_attribute", "CUdevice_attribute"):
         for value in vars(getattr(Driver, name)):
             assert hasattr(getattr(driver, name), value), value
+
+
+def test_evaluations_on_a_gpu_are_torchs_whatever_trains(driver: Driver) -> None:
+    config, gpu = gpubp.TrainConfig(batch_size=2, steps=1), torch.device("cuda:0")
+    for name in ("cuda", "eager"):
+        assert choose(name, SPEC, config, gpu).outs is backprop.outs

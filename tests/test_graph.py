@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -133,6 +134,56 @@ def test_a_step_is_recorded_once_and_anew_only_where_something_changes(monkeypat
         assert gpu.replays[5:] == [3, 3], "a rule that was replaced"
 
 
+FACTOR = 1.0
+
+
+def reads_a_constant(net: Tensor) -> Tensor:
+    return FACTOR * net
+
+
+@functools.wraps(gpubp.ACTIVATIONS["identity"].value)
+def looks_like_the_packages(net: Tensor) -> Tensor:
+    return FACTOR * net
+
+
+class Called:
+    """A rule that is no function."""
+
+    def __call__(self, net: Tensor) -> Tensor:
+        return FACTOR * net
+
+
+CELL = {"factor": 1.0}
+
+
+def closed_over(cell: dict[str, float]) -> Any:
+    return lambda net: cell["factor"] * net
+
+
+RULES = (reads_a_constant, looks_like_the_packages, Called(), closed_over(CELL))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=["a constant", "under another's name", "an object", "a variable around it"])
+def test_a_rule_that_reads_what_changed_is_recorded_anew(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = gpubp.ACTIVATIONS["identity"]._replace(value=rule)
+    monkeypatch.setitem(gpubp.ACTIVATIONS, "own", own)
+    spec = gpubp.NetworkSpec((5, 8, 2), "own")
+    data, settings = dataset(spec), {"batch_size": BATCH, "steps": STEPS}
+
+    def changing(state: TrainState) -> TrainState:
+        for value, steps in ((1.0, 3), (2.0, 4)):
+            monkeypatch.setitem(CELL, "factor", value)
+            monkeypatch.setitem(globals(), "FACTOR", value)
+            eager.run(state, data, steps)
+        return state
+
+    expected = changing(start(networks(spec), data, **settings))
+    with recorded() as gpu:
+        found = changing(start(networks(spec), data, **settings))
+    assert not differing(found, expected)
+    assert gpu.replays == [3 * 3, 4 * 3], "a recording for each call, whatever the number of groups"
+
+
 def test_a_dataset_that_is_gone_takes_its_recording_along() -> None:
     spec, data = SPECS["2-2-2"], dataset(SPECS["2-2-2"])
     with recorded():
@@ -168,8 +219,8 @@ def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(monkeypatch:
     def full(step: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with recorded():
-        monkeypatch.setattr(cuda, "capture", full)
+    with recorded(), monkeypatch.context() as patch:
+        patch.setattr(cuda, "capture", full)
         with pytest.raises(torch.OutOfMemoryError):
             train(networks(SPECS["2-2-2"]), dataset(SPECS["2-2-2"]), batch_size=BATCH, steps=2)
 
@@ -201,14 +252,20 @@ def test_products_and_sums_have_the_same_shapes_whatever_the_number_of_networks(
             group.take(torch.zeros(4, BATCH, dtype=torch.int64))
             evaluate(state.population, data, state.hyper)
             backprop.forward(spec, state.population.params, data.inputs)
+            backprop.gradients(spec, state.population.params, data.inputs, data.targets)
         seen.append(shapes.seen)
     assert len(seen[1]) > 5
     assert seen[1] == seen[2] == seen[3] == seen[4]
 
 
-def test_evaluation_and_prediction_in_groups_have_the_same_bits() -> None:
+def test_evaluation_prediction_and_gradients_in_groups_have_the_same_bits() -> None:
     for spec in SPECS.values():
         data, state = dataset(spec), start(networks(spec), dataset(spec), steps=1)
+        weight = torch.rand(COUNT, SAMPLES, generator=torch.Generator().manual_seed(2))
+        given = spec, state.population.params, data.inputs, data.targets, weight
+        gradients = backprop.gradients(*given)
+        with recorded():
+            assert all(map(same_bits, backprop.gradients(*given), gradients))
         out, figures = state.population.predict(data.inputs), evaluate(state.population, data, state.hyper)
         with recorded():
             assert same_bits(state.population.predict(data.inputs), out)

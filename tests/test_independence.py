@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import gpubp
 from gpubp import backprop
@@ -216,6 +218,34 @@ def test_the_outs_of_a_network_are_the_same_alone_and_among_others(name: str, mo
         with monkeypatch.context() as patch:
             patch.setattr(backprop, "BLOCK", 1)
             assert all(same_bits(*pair) for pair in zip(call(list(range(COUNT))), whole))
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that one operation gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        fresh = any(each.alias_info is None for each in func._schema.returns)  # what is expanded takes none
+        given = [each for each in tree_leaves(out) if isinstance(each, Tensor)] if fresh else []
+        self.numbers = max([self.numbers, *(each.numel() for each in given)])
+        return out
+
+
+def test_outs_and_gradients_of_many_networks_take_the_memory_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, batch, taken = gpubp.NetworkSpec((3, 40, 2)), 50, []
+    inputs, target = samples(spec, batch, dtype=torch.float32)
+    monkeypatch.setattr(backprop, "BLOCK", 4 * 50 * 40 * 4)  # four networks
+    for count in (4, 64):
+        params = networks(spec, list(range(count))).params
+        backprop.gradients(spec, params, inputs, target)  # the first tries products out
+        with Largest() as largest:
+            backprop.gradients(spec, params, inputs, target)
+        taken.append(largest.numbers)
+    assert taken == [4 * 50 * 40, 64 * spec.size], "a block's outs; the gradients themselves"
 
 
 @pytest.mark.cpu

@@ -15,84 +15,32 @@ from gpubp.engines import ENGINES, eager, graph
 from gpubp.state import Status, TrainState
 
 from . import tolerances
-from .helpers import LOGITS, population, same_bits, samples, start
+from .gpu_cases import BATCH, CASES, COUNT, SPEC, STEPS, Case
+from .helpers import population, same_bits, samples, start
 
 pytestmark = pytest.mark.gpu
 DEVICE = torch.device("cuda:0")
-COUNT, BATCH, STEPS = 5, 6, 5
-SPEC = gpubp.NetworkSpec((5, 33, 2), "tanh")
 
 
-def trained(
-    spec: gpubp.NetworkSpec, device: torch.device | str, data: gpubp.Dataset | None = None, **settings: Any
-) -> TrainState:
+def trained(case: Case, device: torch.device | str) -> TrainState:
     """Networks after STEPS steps of eager on a device, float64."""
     where = torch.device(device)
-    given = gpubp.Dataset(*samples(spec, 23)) if data is None else data
-    there = given.to(where, torch.float64)
-    settings = {"batch_size": BATCH, "steps": STEPS, "lr": 0.01, **settings}
-    state = start(population(spec, COUNT).to(where), there, **settings)
+    there = case.data(torch.float64).to(where, torch.float64)
+    settings = {"batch_size": BATCH, "steps": STEPS, "lr": 0.01, **case.settings}
+    state = start(population(case.spec, COUNT).to(where), there, **settings)
     eager.run(state, there, STEPS)
     if where.type == "cuda":
         assert graph.reason(there) is None, graph.reason(there)
     return state
 
 
-def near(spec: gpubp.NetworkSpec, data: gpubp.Dataset | None = None, **settings: Any) -> None:
-    """The GPU's numbers are the CPU's, to rounding."""
-    found, expected = (trained(spec, device, data, **settings) for device in (DEVICE, "cpu"))
+@pytest.mark.parametrize("name", CASES)
+def test_every_row_and_feature_is_the_cpus(name: str) -> None:
+    case = CASES[name]
+    found, expected = (trained(case, device) for device in (DEVICE, "cpu"))
     for (name, mine), (_, theirs) in zip(found.tensors(), expected.tensors()):
         assert mine.device == DEVICE
         assert torch.allclose(mine.cpu(), theirs, **tolerances.TRAINING, equal_nan=True), name
-
-
-@pytest.mark.parametrize("name", gpubp.ACTIVATIONS)
-def test_every_activation_is_the_cpus(name: str) -> None:
-    near(gpubp.NetworkSpec((5, 33, 7, 2), name, name, "mean_squared_error"))
-
-
-@pytest.mark.parametrize("name", gpubp.LOSSES)
-def test_every_loss_is_the_cpus(name: str) -> None:
-    near(gpubp.NetworkSpec((5, 8, 3), "tanh", "identity" if name in LOGITS else "sigmoid", name))
-
-
-@pytest.mark.parametrize("order", ["simultaneous", "layerwise"])
-@pytest.mark.parametrize("name", gpubp.OPTIMIZERS)
-def test_every_optimizer_is_the_cpus(name: str, order: str) -> None:
-    extra = {"eps": 1e-3} if "eps" in gpubp.OPTIMIZERS[name].defaults else {}
-    near(SPEC, optimizer=name, weight_decay=0.1, update_order=order, **extra)
-
-
-@pytest.mark.parametrize("name", gpubp.SCHEDULES)
-def test_every_schedule_is_the_cpus(name: str) -> None:
-    near(SPEC, schedule=name, warmup=[0, 2, 3, 1, 0])
-
-
-@pytest.mark.parametrize("bias", ["neuron", "layer", "none"])
-def test_every_bias_is_the_cpus(bias: str) -> None:
-    near(gpubp.NetworkSpec((5, 33, 2), "tanh", bias=bias))
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"dropout": [0.1, 0.2, 0.3, 0.4, 0.5]}, {"l1": 1e-3, "l2": 0.1}, {"clip_value": 0.1, "clip_norm": 0.5},
-     {"shuffle": "shared"}, {"shuffle": "none"}, {"steps": [5, 1, 3, 3, 2]}],
-    ids=str,
-)  # fmt: skip
-def test_every_feature_is_the_cpus(settings: dict[str, Any]) -> None:
-    near(SPEC, **settings)
-
-
-@pytest.mark.parametrize("own", ["inputs", "rows", "weights"])
-def test_data_of_each_network_are_the_cpus(own: str) -> None:
-    inputs, target = samples(SPEC, COUNT, 23)
-    weight = torch.rand(COUNT, 23, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    data = {
-        "inputs": gpubp.Dataset(inputs, target),
-        "rows": gpubp.Dataset(inputs[0], target[0], rows=[range(3 + n) for n in range(COUNT)]),
-        "weights": gpubp.Dataset(inputs[0], target[0], sample_weight=weight),
-    }[own]
-    near(SPEC, data)
 
 
 def test_random_numbers_and_orders_are_the_cpus_to_the_bit() -> None:
@@ -112,7 +60,7 @@ def test_networks_are_independent(engine: str) -> None:
 
 def test_a_network_that_diverges_harms_nobody() -> None:
     rates = [0.01, 1e200, 0.01, 0.01, 1e200]
-    found, sound = trained(SPEC, DEVICE, optimizer="sgd", lr=rates), trained(SPEC, DEVICE, optimizer="sgd")
+    found, sound = (trained(Case(SPEC, {"optimizer": "sgd", **lr}), DEVICE) for lr in ({"lr": rates}, {}))
     assert (found.status == Status.diverged).tolist() == [False, True, False, False, True]
     assert same_bits(found.population.params[[0, 2, 3]], sound.population.params[[0, 2, 3]])
     assert found.population.params.isfinite().all()

@@ -16,12 +16,11 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import checkpoint
+from gpubp import checkpoint, loop
 from gpubp.errors import CheckpointError, ConfigError
 
 from .helpers import population, same_bits, samples
 
-ENGINE = sys.modules["gpubp.train"]  # gpubp.train is the function
 SPEC = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
 COUNT = 5
 RATES = [0.001, 0.3, 0.01, 1e308, 0.05]
@@ -31,8 +30,8 @@ ALWAYS = 0.0  # minutes between checkpoints: one after every call
 
 @pytest.fixture(autouse=True)
 def _short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ENGINE, "CALL", 100.0)
-    monkeypatch.setattr(ENGINE, "MOST", 3)
+    monkeypatch.setattr(loop, "CALL", 100.0)
+    monkeypatch.setattr(loop, "MOST", 3)
 
 
 def networks() -> gpubp.Population:
@@ -268,7 +267,7 @@ class Slow(own.Reporter):
         time.sleep(0.001)
 folder = Path(sys.argv[1])
 own.torch.set_num_threads(1)
-own.ENGINE.CALL = 1e-9
+own.loop.CALL = 1e-9
 if folder.exists():
     own.gpubp.resume(folder, own.training(), own.held_out(), reporters=[Slow()], checkpoint_minutes=1e-5)
 else:

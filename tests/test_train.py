@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pytest
 import torch
 
 import gpubp
-from gpubp import memory
+from gpubp import loop, memory
 from gpubp.errors import OutOfMemoryError
 
 from .helpers import population, same_bits, samples
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 CLASSES = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
-ENGINE = sys.modules["gpubp.train"]  # gpubp.train is the function
 
 
 def data(spec: gpubp.NetworkSpec = SPEC, size: int = 40, seed: int = 1) -> gpubp.Dataset:
@@ -173,9 +171,9 @@ def test_how_calls_are_split_changes_no_bit(most: int, monkeypatch: pytest.Monke
         counter = Counter(calls)
         return gpubp.train(population(SPEC, 5), data(), settings, reporters=[counter]), len(calls)
 
-    monkeypatch.setattr(ENGINE, "CALL", 100.0)
+    monkeypatch.setattr(loop, "CALL", 100.0)
     whole, few = run()
-    monkeypatch.setattr(ENGINE, "MOST", most)
+    monkeypatch.setattr(loop, "MOST", most)
     cut, many = run()
     assert few < 60 / most < many + 1
     assert same_result(whole, cut)
@@ -281,6 +279,6 @@ def test_memory_that_runs_out_in_training_is_explained_too(monkeypatch: pytest.M
     def fail(*arguments: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(ENGINE.Loop, "advance", fail)
+    monkeypatch.setattr(loop.Loop, "advance", fail)
     with pytest.raises(OutOfMemoryError, match=r"4 networks of 3-6-2 with adam need .* per network"):
         gpubp.train(population(SPEC, 4), data(), config())

@@ -20,7 +20,8 @@ from . import build, cpu, cuda, eager, rules
 
 
 class Engine(NamedTuple):
-    """run(state, data, steps) trains; outs(spec, params, inputs) computes outs (N, B, O) for inputs (N, B, I)."""
+    """run(state, data, steps) trains; outs(spec, params, inputs) computes outs (N, B, O) for inputs (N, B, I), for
+    evaluations: on a CPU by what trains there, on a GPU by torch's operations, whatever trains."""
 
     run: Callable[[TrainState, Dataset, int], None]
     outs: Callable[[NetworkSpec, Tensor, Tensor], Tensor]

@@ -35,8 +35,9 @@ def run(state: TrainState, data: Dataset, steps: int) -> None:
     """Advance every running network by up to `steps` steps, not beyond its limit, in place."""
     taken = torch.from_numpy(numpy.zeros(len(state.step), numpy.int64))  # pages that nobody writes cost nothing
     with contiguous(state) as own:
-        if train(own, data, steps, taken) == FAULTS:
-            diverge(own, data, steps, (taken < 0).nonzero().squeeze(1))
+        key = Key.of(own, data)
+        if train(own, data, steps, taken, key) == FAULTS:
+            diverge(own, data, steps, (taken < 0).nonzero().squeeze(1), key)
 
 
 @torch.no_grad()
@@ -77,44 +78,35 @@ def refused(spec: NetworkSpec, config: TrainConfig, dtype: torch.dtype) -> str |
     return None
 
 
-def train(
-    state: TrainState, data: Dataset, steps: int, taken: Tensor, check: bool = False, among: int | None = None
-) -> int:
-    """One call of a kernel. -> DONE, or FAULTS where some of `taken` (N,) are below 0. among: take the kernel
-    of so many networks, which is there already."""
-    shuffle = state.config.shuffle if data.samples > 1 else "none"
-    apart = data.own or data.rows is not None or shuffle == "network"
-    answer = STEPS_DIFFER if apart else launch(state, data, steps, taken, check, False, shuffle, among)
-    return launch(state, data, steps, taken, check, True, shuffle, among) if answer == STEPS_DIFFER else answer
+def train(state: TrainState, data: Dataset, steps: int, taken: Tensor, key: Key, check: bool = False) -> int:
+    """One call of the kernel for `key`. -> DONE, or FAULTS where some of `taken` (N,) are below 0."""
+    answer = launch(state, data, steps, taken, key, check)
+    return launch(state, data, steps, taken, key.apart, check) if answer == STEPS_DIFFER else answer
 
 
-def diverge(state: TrainState, data: Dataset, steps: int, bad: Tensor) -> None:
+def diverge(state: TrainState, data: Dataset, steps: int, bad: Tensor, key: Key) -> None:
     """The networks `bad` had a number that was not finite after some step, and are as they were before the call: find
-    that step, train them up to it, and mark them."""
-    own, everyone = state.rows(bad), len(state.step)
+    that step, train them up to it, and mark them. key: of the kernel that is there already."""
+    own = state.rows(bad)
     taken = torch.empty_like(own.step)
-    train(own, data, steps, taken, check=True, among=everyone)
+    train(own, data, steps, taken, key, check=True)
     end, own.limit = own.limit, own.step - taken - 1
-    train(own, data, steps, taken, among=everyone)
+    train(own, data, steps, taken, key)
     own.limit = end
     own.status.fill_(Status.diverged)
     own.diverged_step.copy_(own.step)
     state.put(bad, own)
 
 
-def launch(
-    state: TrainState, data: Dataset, steps: int, taken: Tensor, check: bool, apart: bool, shuffle: str,
-    among: int | None = None,
-) -> int:  # fmt: skip
-    """Fill a Job and run the kernel for it. apart: networks see samples of their own, or stand at different steps."""
+def launch(state: TrainState, data: Dataset, steps: int, taken: Tensor, key: Key, check: bool) -> int:
+    """Fill a Job and run the kernel for it."""
     params = state.population.params
     if data.inputs.dtype != params.dtype or params.device.type != "cpu" or data.inputs.device.type != "cpu":
         raise EngineError(
             f'engine "cpu": networks are {params.dtype} on {params.device}, data {data.inputs.dtype} on '
             f"{data.inputs.device}; equal types on the CPU expected"
         )
-    key = Key.of(state, data, apart, shuffle)
-    own = kernel(key._replace(networks=among or key.networks))
+    own = kernel(key)
     job = own.job()
     fill(job, own.hyper, state, data, steps, taken)
     job.threads, job.check = own.threads(len(params), steps), check

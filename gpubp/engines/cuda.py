@@ -66,8 +66,7 @@ def launch(state: TrainState, data: Dataset, steps: int) -> None:
             f'engine "cuda": networks are {params.dtype} on {params.device}, data {data.inputs.dtype} on '
             f"{data.inputs.device}; equal types on one GPU expected"
         )
-    shuffle = state.config.shuffle if data.samples > 1 else "none"
-    own = kernel(Key.of(state, data, True, shuffle), device.limits(params.device))
+    own = kernel(Key.of(state, data).apart, device.limits(params.device))
     layout, count, slots = own.program.layout, len(params), len(state.slots)
     threads, networks = chip.block(layout)
     function = device.load(own.code, threads, own.shared, params.device)

@@ -1,4 +1,5 @@
-"""Every call of torch.cuda and of the driver that the GPU engine makes: what a test replaces to go without a GPU."""
+"""Every call of the driver that the GPU engine makes (torch's are in gpubp/cuda.py): what a test replaces to go without
+a GPU."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import cuda
 from ..errors import EngineError, OutOfMemoryError
 from .chip import Limits
 
@@ -26,20 +28,20 @@ class Function(NamedTuple):
 @functools.cache
 def limits(device: torch.device) -> Limits:
     """What the device has. Raises EngineError where there is none, or where it is too old."""
-    if not torch.cuda.is_available():
-        built = "finds no GPU" if torch.backends.cuda.is_built() else "was built without CUDA"
-        raise EngineError(f'engine "cuda" needs a GPU, and torch {torch.__version__} {built}')
-    major, minor = torch.cuda.get_device_capability(device)
-    if 10 * major + minor < OLDEST:
+    missing = cuda.missing()
+    if missing is not None:
+        raise EngineError(f'engine "cuda" needs a GPU: {missing}')
+    arch = cuda.capability(device)
+    if arch < OLDEST:
         raise EngineError(
-            f'engine "cuda" needs compute capability {OLDEST // 10}.{OLDEST % 10} or more, '
-            f'{torch.cuda.get_device_name(device)} has {major}.{minor}; engine "eager" runs on it'
+            f'engine "cuda" needs compute capability {OLDEST / 10} or more, {cuda.name(device)} has {arch / 10}; '
+            'engine "eager" runs on it'
         )
     driver = _driver()
-    torch.cuda.init()
-    number = _done(driver.cuDeviceGet(torch.cuda.current_device() if device.index is None else device.index))
+    cuda.stream(device)  # so that the driver is awake
+    number = _done(driver.cuDeviceGet(cuda.current() if device.index is None else device.index))
     most = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-    return Limits(10 * major + minor, int(_done(driver.cuDeviceGetAttribute(most, number))))
+    return Limits(arch, int(_done(driver.cuDeviceGetAttribute(most, number))))
 
 
 def here(tensor: Tensor) -> bool:
@@ -51,13 +53,13 @@ def here(tensor: Tensor) -> bool:
 def load(code: bytes, threads: int, shared: int, device: torch.device) -> Function:
     """The kernel "run" of a cubin, ready for blocks of so many threads and bytes of shared memory."""
     driver = _driver()
-    with torch.cuda.device(device):
-        torch.cuda.current_stream()  # so that there is a context
+    with cuda.on(device):
+        cuda.stream(device)  # so that there is a context
         handle = _done(driver.cuModuleGetFunction(_done(driver.cuModuleLoadData(code)), b"run"))
         bytes_of_shared = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         _done(driver.cuFuncSetAttribute(handle, bytes_of_shared, shared))
         each = _done(driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(handle, threads, shared))
-        return Function(handle, each * torch.cuda.get_device_properties(device).multi_processor_count)
+        return Function(handle, each * cuda.processors(device))
 
 
 def launch(
@@ -65,10 +67,9 @@ def launch(
 ) -> None:
     """Start a kernel on torch's current stream, with structures that it takes by value."""
     pointers = (ctypes.c_void_p * len(given))(*(ctypes.addressof(each) for each in given))
-    with torch.cuda.device(device):
-        stream = torch.cuda.current_stream(device).cuda_stream
+    with cuda.on(device):
         _done(_driver().cuLaunchKernel(
-            function.handle, blocks, 1, 1, threads, 1, 1, shared, stream, ctypes.addressof(pointers), 0
+            function.handle, blocks, 1, 1, threads, 1, 1, shared, cuda.stream(device), ctypes.addressof(pointers), 0
         ))  # fmt: skip
 
 

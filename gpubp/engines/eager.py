@@ -43,6 +43,8 @@ POSITIONS = 1 << 22  # samples of a group whose order is computed at once on a G
 def run(state: TrainState, data: Dataset, steps: int) -> None:
     """Advance every running network by up to `steps` steps, not beyond its limit, in place."""
     spec, params = state.population.spec, state.population.params
+    if fixed(params.device):
+        graph.begin(spec, state.config, data)
     for part in blocks(spec, len(params), state.config.batch_size, params.element_size(), params.device):
         advance(state.rows(part), data, steps)
 
@@ -305,12 +307,14 @@ class Block:
         pairs = [*zip(rows, fresh), (state.step, self.now[part]), (state.loss, self.loss[part])]
         pairs += [(state.total, self.total[part])]
         pairs += [(state.columns[name], self.columns[name][part]) for name in state.columns]
-        everyone = bool(good.all())
-        for mine, new in pairs:
-            if everyone:
+        if good.all():
+            for mine, new in pairs:
                 mine.copy_(new)
-            else:
-                mine[good] = new[good]
+            return good
+        sound = good.nonzero().squeeze(1)
+        picked = [(mine, new[sound]) for mine, new in pairs]
+        for mine, new in picked:  # from here on nothing needs memory: a network leaves with all its numbers, or none
+            mine.index_copy_(0, sound, new)
         return good
 
 

@@ -5,7 +5,8 @@ a step computes anew is copied back into them at its end, and other networks are
 has the same size whoever is in it: the recording serves every call, and the libraries of a GPU, which choose the kernel
 of a product by the size of the whole batch, choose the same one for a network alone and among others.
 
-A dataset keeps its last recording. Where a step cannot be recorded, it is launched operation by operation, and
+A dataset keeps its last recording; one of a rule that is not the package's own serves one call of the engine, as the
+rule may read what has changed by the next. Where a step cannot be recorded, it is launched operation by operation, and
 `reason` says why.
 """
 
@@ -19,9 +20,10 @@ import torch
 from torch import Tensor
 
 from .. import cuda
-from ..activations import ACTIVATIONS
+from ..config import TrainConfig
 from ..data import Dataset
-from ..losses import LOSSES
+from ..spec import NetworkSpec
+from . import rules
 
 if TYPE_CHECKING:
     from .eager import Block
@@ -83,11 +85,9 @@ def group(block: Block, position: Tensor, data: Dataset) -> Group:
     """`block` where a recording reads it: the one that `data` keeps, or a new one where that was made for something
     else."""
     spec, config = block.spec, block.config
-    rules = [(rule.value, rule.slope) for rule in map(ACTIVATIONS.__getitem__, spec.activations)]
-    loss, timetable = LOSSES[spec.loss], config.timetable
-    functions = (*rules, loss.value, loss.slope, block.rule.direction, block.rule.prepare, timetable.rate)
     like = block.loss.dtype, block.loss.device, len(block.loss), block.state.population.seed
-    key = (spec, config, functions, *like, *(tuple(holder[name].shape) for holder, name in block.held()))
+    shapes = (tuple(holder[name].shape) for holder, name in block.held())
+    key = (spec, config, rules.rows(spec, config), *like, *shapes)
     known = GROUPS.get(data)
     if known is not None and known.key == key:
         known.load(block, position)
@@ -95,6 +95,12 @@ def group(block: Block, position: Tensor, data: Dataset) -> Group:
     GROUPS.pop(data, None)  # its memory is free before the next is recorded
     GROUPS[data] = made = Group(block, position, data, key)
     return made
+
+
+def begin(spec: NetworkSpec, config: TrainConfig, data: Dataset) -> None:
+    """A call of the engine begins: a recording of rules that may have changed since the last call is dropped."""
+    if not rules.fixed(rules.functions(rules.rows(spec, config))):
+        GROUPS.pop(data, None)
 
 
 def reason(data: Dataset) -> str | None:

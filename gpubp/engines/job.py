@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..activations import ACTIVATIONS
 from ..config import TrainConfig
 from ..data import Dataset
 from ..losses import LOSSES
 from ..spec import NetworkSpec
 from ..state import TrainState
+from . import rules
 from .program import Layout, Program, Samples
-from .rules import added
 
 
 class Key(NamedTuple):
@@ -33,35 +33,32 @@ class Key(NamedTuple):
     predict: bool
 
     @classmethod
-    def of(cls, state: TrainState, data: Dataset, apart: bool, shuffle: str) -> Key:
-        """For training a population. apart: networks see samples of their own, or stand at different steps."""
+    def of(cls, state: TrainState, data: Dataset) -> Key:
+        """For training a population that stands at one step."""
         population, weight = state.population, data.sample_weight
-        facts = Samples(apart, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
+        shuffle = state.config.shuffle if data.samples > 1 else "none"
+        own = data.own or data.rows is not None or shuffle == "network"
+        facts = Samples(own, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
         names = tuple(state.hyper) + (("scale",) if state.plateau else ())
         params = population.params
         return cls(population.spec, state.config, names, params.dtype, facts, len(params), False)
 
     @property
-    def rules(self) -> list[Callable[..., Any]]:
-        """The functions that are translated."""
-        config, loss = self.config, LOSSES[self.spec.loss]
-        activations = [part for name in self.spec.activations for part in ACTIVATIONS[name]]
-        rest = (loss.value, loss.slope, config.rule.direction, config.rule.prepare, config.timetable.rate)
-        return [rule for rule in (*activations, *rest) if rule is not None]
+    def apart(self) -> Key:
+        """The same for networks that may stand at different steps."""
+        return self._replace(samples=replace(self.samples, own=True))
 
     def program(self, layout: Layout) -> Program:
         """The kernel's program."""
         return Program(self.spec, self.config, self.names, self.dtype, self.samples, layout, self.predict)
 
     def identity(self, program: Program, machine: str) -> tuple[Any, ...]:
-        """Everything that the kernel's text depends on; of rules, the functions themselves."""
+        """Everything that the kernel's text depends on; of the package's rules, the functions themselves."""
+        own = rules.functions(rules.rows(self.spec, self.config))
         config, loss = self.config, LOSSES[self.spec.loss]
         facts = (loss.outputs, config.rule.decoupled, config.rule.absorbing, config.batch_size, config.update_order)
-        found = (self.spec, tuple(self.rules), facts, self.names, self.dtype, self.samples, self.predict,
-                 program.layout, machine)  # fmt: skip
-        if not added(*self.rules):
-            return found
-        return (*found, program.text)  # a rule of your own may read what has changed since
+        found = (self.spec, own, facts, self.names, self.dtype, self.samples, self.predict, program.layout, machine)
+        return found if rules.fixed(own) else (*found, program.text)
 
 
 @contextmanager

@@ -1,11 +1,14 @@
-"""What rules of your own return, looked at once before a training, whatever the engine: deep inside a step a None or
-a tuple too short would be anybody's mistake. The tables' own rows are trusted.
+"""The rows of the tables that a training takes: whether they can change, and what those of yours return.
+
+What yours return is looked at once before a training, whatever the engine: deep inside a step a None or a tuple too
+short would be anybody's mistake. The tables' own rows are trusted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -19,10 +22,33 @@ from ..optimizers import prepare
 from ..schedules import names, scheduled
 from ..spec import NetworkSpec
 
+Rows = tuple[tuple[Any, ...], ...]
 
-def added(*rules: Any) -> bool:
-    """Whether one of these functions is not the package's."""
-    return any(rule is not None and not str(rule.__module__).startswith("gpubp.") for rule in rules)
+
+def rows(spec: NetworkSpec, config: TrainConfig) -> Rows:
+    """Activations by layer, loss, optimizer, schedule, as the tables have them now."""
+    return (*(ACTIVATIONS[name] for name in spec.activations), LOSSES[spec.loss], config.rule, config.timetable)
+
+
+def functions(given: Rows) -> tuple[Callable[..., Any], ...]:
+    """The functions of rows, in order."""
+    return tuple(part for row in given for part in row if callable(part))
+
+
+def fixed(given: Iterable[Callable[..., Any]]) -> bool:
+    """Whether functions do for ever what they do now: the package's own. Another may read a constant, or a variable of
+    the function around it, that changes between two calls."""
+    return all(isinstance(each, FunctionType) and _ours(each) for each in given)
+
+
+def _ours(function: FunctionType) -> bool:
+    """By where its globals are: functools.wraps gives a function another's __module__."""
+    return function.__globals__.get("__name__", "").startswith("gpubp.") and function.__closure__ is None
+
+
+def added(row: tuple[Any, ...]) -> bool:
+    """Whether some function of a row is not the package's."""
+    return not fixed(functions((row,)))
 
 
 def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> None:
@@ -31,10 +57,7 @@ def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: t
     Raises SpecError for an activation or a loss, ConfigError for an optimizer or a schedule, that returns something
     else than its table asks for.
     """
-    activations = [(name, ACTIVATIONS[name], width) for name, width in zip(spec.activations, spec.widths[1:])]
-    of_loss, rule, rate = LOSSES[spec.loss], config.rule, config.timetable.rate
-    steps = (of_loss.value, of_loss.slope, rule.direction, rule.prepare, rate)
-    if not added(*steps, *(part for _, row, _ in activations for part in row)):
+    if fixed(functions(rows(spec, config))):
         return
     number = partial(torch.full, fill_value=0.5, dtype=dtype, device=device)
     one = torch.ones(1, 1, dtype=torch.float64, device=device)
@@ -42,15 +65,15 @@ def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: t
         name: torch.as_tensor(value, dtype=torch.float64, device=device).reshape(-1, 1)[:1]
         for name, value in config.switched_on(spec.loss).items()
     }
-    for name, row, width in activations:
-        if added(*row):
+    for name, width in zip(spec.activations, spec.widths[1:]):
+        if added(ACTIVATIONS[name]):
             activation(name, number((1, 1, width)))
-    if added(of_loss.value, of_loss.slope):
+    if added(LOSSES[spec.loss]):
         loss(spec.loss, number((1, 1, spec.widths[-1])), known)
-    if added(rate):
+    if added(config.timetable):
         found = scheduled(config.timetable, {**known, "scale": one}, one, one)
         expect(ConfigError, f"schedule {config.schedule!r}: rate", found, "the learning rate")
-    if added(rule.direction, rule.prepare):
+    if added(config.rule):
         optimizer(config, one, known, dtype)
 
 

@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from . import Progress, Start
 
 if TYPE_CHECKING:
-    from ..train import Result
+    from ..loop import Result
 
 PATIENCE = 5.0  # seconds between two plain lines
 

@@ -17,7 +17,7 @@ from ..evaluate import Evaluation
 from ..state import Status, TrainState
 
 if TYPE_CHECKING:
-    from ..train import Result
+    from ..loop import Result
 
 
 def table(state: TrainState, training: Evaluation, validation: Evaluation | None, metric: str) -> pa.Table:

@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from . import Progress, Start
 
 if TYPE_CHECKING:
-    from ..train import Result
+    from ..loop import Result
 
 BANDS = ("q10", "median", "q90")  # of a chart with a band: the line's place in it comes from these
 

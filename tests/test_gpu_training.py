@@ -1,0 +1,237 @@
+"""train() with engine "cuda" on GPUs that the CPU plays: placement, engine, launch and kernel together, from the first
+call to the last, to the CPU engine's bits; and what goes to and fro meanwhile."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import backprop, loop, memory, placement
+from gpubp.engines import ENGINES, Engine, choose, cpu
+from gpubp.errors import OutOfMemoryError
+from gpubp.state import TrainState
+
+from .helpers import compiled, population, same_bits, samples  # noqa: F401
+from .playing import Launch, Player, machine
+from .test_placement import same
+
+SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
+COUNT, STEPS = 7, 12
+RATES = [0.01 * (n + 1) for n in range(COUNT)]
+
+
+@pytest.fixture(autouse=True)
+def _one_outs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations by the same operations on both, and calls of 3 steps."""
+    monkeypatch.setitem(ENGINES, "cpu", Engine(cpu.run, backprop.outs))
+    monkeypatch.setattr(loop, "CALL", 100.0)
+    monkeypatch.setattr(loop, "MOST", 3)
+
+
+def data(kind: str = "shared", size: int = 40, seed: int = 1) -> gpubp.Dataset:
+    """float32, as a GPU would have it."""
+    own = "inputs" in kind
+    inputs, target = samples(SPEC, *((COUNT, size) if own else (size,)), dtype=torch.float32, seed=seed)
+    rows = [range(n, 20 + 2 * n) for n in range(COUNT)] if "rows" in kind else None
+    weight = torch.rand(COUNT, size, generator=torch.Generator().manual_seed(3)) if "weights" in kind else None
+    return gpubp.Dataset(inputs, target, rows, weight)
+
+
+def train(device: str, kind: str = "shared", run_dir: Path | None = None, **settings: Any) -> gpubp.Result:
+    given = {"batch_size": 8, "steps": STEPS, "lr": RATES, "evaluate_every": 4, "dropout": 0.1, **settings}
+    engine = "cpu" if device == "cpu" else "cuda"
+    held_out = data("shared", 30, 9)
+    return gpubp.train(
+        population(SPEC, COUNT, torch.float32), data(kind), gpubp.TrainConfig(**given), held_out, engine=engine,
+        device=device, run_dir=run_dir,
+    )  # fmt: skip
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "adam": {},
+    "a plateau": {"schedule": "plateau", "plateau_patience": 0, "plateau_threshold": 0.5, "lr": 0.05},
+    "ends of their own": {"steps": [STEPS - n for n in range(COUNT)]},
+    "some diverge": {"optimizer": "sgd", "lr": [1e30 if n % 3 == 1 else 0.01 for n in range(COUNT)]},
+    "own rows": {"kind": "rows"},
+    "own inputs and weights": {"kind": "inputs and weights"},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_run_on_any_number_of_gpus_is_the_cpus(name: str, count: int) -> None:
+    expected = train("cpu", **SETTINGS[name])
+    with machine(count) as own:
+        found = train("cuda:0" if count == 1 else "cuda:all", **SETTINGS[name])
+    assert (found.engine, expected.engine) == ("cuda", "cpu")
+    assert found.notes == []
+    assert same(found, expected)
+    assert {device for _, device in own.on} == {f"cuda:{number}" for number in range(count)}
+    assert len(own.player.launches) == count * (-(-STEPS // 3) + STEPS // 4 - 1), "a launch for every call"
+    if name == "some diverge":
+        assert found.statuses["diverged"] == 2
+
+
+@pytest.mark.parametrize("name", ["adam", "some diverge", "own inputs and weights", "own rows"])
+def test_where_memory_is_short_groups_take_turns_to_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = train("cpu", **SETTINGS[name])
+    monkeypatch.setattr(memory, "fit", lambda *given: 3)
+    with machine() as own:
+        found = train("cuda:0", **SETTINGS[name])
+    assert same(found, expected)
+    assert found.notes == [
+        "cuda:0: memory is short there; its 7 networks train in 3 groups of up to 3, one after the other; results do "
+        "not depend on it"
+    ]
+    assert own.pinned, "what goes to and fro lies in pinned memory"
+
+
+def test_a_driver_that_has_no_memory_left_halves_the_group_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, play = train("cpu"), Player.play
+
+    def full(player: Player, launch: Launch) -> None:
+        if launch.job.count > 4:
+            raise OutOfMemoryError("the GPU has no memory left for the kernel's code")
+        play(player, launch)
+
+    monkeypatch.setattr(Player, "play", full)
+    with machine():
+        found = train("cuda:0")
+    assert same(found, expected)
+    assert len(found.notes) == 1
+    assert "memory ran out there; its 7 networks train in 2 groups of up to 4" in found.notes[0]
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:all"])
+def test_a_run_begun_on_gpus_is_resumed_on_others_and_on_the_cpu(device: str, tmp_path: Path) -> None:
+    whole = train("cpu", steps=20)
+    for number, other in enumerate(("cuda:0", "cuda:all", "cpu")):
+        folder = tmp_path / str(number)
+        with machine(2):
+            first = train(device, run_dir=folder)
+            resumed = gpubp.resume(folder, data(), data("shared", 30, 9), steps=20, device=other)
+        assert same_bits(resumed.population.params, whole.population.params)
+        assert same_bits(resumed.loss, whole.loss)
+        assert resumed.engine == ("cpu" if other == "cpu" else "cuda")
+        told = resumed.engine_reason
+        assert told.endswith("; the run was begun by engine cuda") if other == "cpu" else told == first.engine_reason
+
+
+def test_rows_and_data_stay_and_a_call_moves_clocks_alone() -> None:
+    with machine() as own:
+        result = train("cuda:0", "inputs")
+    names = [name for name, _ in own.sent]
+    assert names.count("state") == 1
+    assert names.count("data") == 2, "training and validation data, once"
+    assert names.count(placement.ROWS) == 1, "the rows come home at the end"
+    there, back = (*placement.CLOCKS, *placement.LOOPS), placement.CLOCKS
+    assert set(names) == {"state", "data", placement.ROWS, there, back}
+    each = max(size for name, size in own.sent if name in (there, back)) / COUNT
+    columns = len(result.state.columns) + len(result.state.plateau)
+    assert each <= 8 * (columns + 6), "numbers of a network, whatever its size"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_gpu_has_the_data_of_its_own_networks_alone(count: int) -> None:
+    with machine(count) as own:
+        train("cuda:all", "inputs and weights")
+    sent = sorted((size for name, size in own.sent if name == "data"), reverse=True)[:count]
+    assert sum(sent) == data("inputs and weights").nbytes(COUNT)
+    assert max(sent) == data("inputs and weights").nbytes(-(-COUNT // count))
+
+
+def test_own_data_that_do_not_fit_come_group_by_group_into_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "fit", lambda *given: 3)
+    whole, rooms = data("inputs").nbytes(COUNT), []
+    with machine() as own, monkeypatch.context() as patch:
+        room = gpubp.Dataset.room
+        patch.setattr(gpubp.Dataset, "room", lambda *given: rooms.append(given[1]) or room(*given))
+        result = train("cuda:0", "inputs")
+    sent = [size for name, size in own.sent if name == "data"]
+    assert rooms == [3]
+    assert own.pinned == whole + result.state.population.params.nbytes * 3, "the data, and rows with two slots"
+    assert sum(sent[:3]) == whole, "the first call's three groups"
+    assert max(sent) == data("inputs").nbytes(3)
+
+
+def test_data_count_in_what_fits() -> None:
+    spec, config, gpu = SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0")
+    own, shared = data("inputs"), data()
+    for given in ([], [own], [shared], [own, shared]):
+        least = memory.needed(spec, config, 5, 4, True, given)
+        with machine(free=least):
+            assert memory.fit(spec, config, 4, gpu, given) == 5
+        with machine(free=least - 1):
+            assert memory.fit(spec, config, 4, gpu, given) == 4
+    assert memory.needed(spec, config, 5, 4, True, [own]) - memory.needed(spec, config, 5, 4, True) == (
+        5 * (own.inputs[0].nbytes + own.targets[0].nbytes)
+    )
+
+
+def lines(count: int) -> int:
+    """Lines of Python that the second call of a place takes in the thread of its GPU."""
+    networks, config = population(SPEC, count, torch.float32), gpubp.TrainConfig(batch_size=8, steps=STEPS)
+    state, given = TrainState.start(networks, config, data()), [data()]
+    state.limit.copy_(state.end)
+    where, seen = placement.devices("cuda:all"), [0]
+    place = placement.placed(state, given, choose("cuda", SPEC, config, where[0]), where)
+
+    def tracer(*_: Any) -> Any:
+        seen[0] += 1
+        return tracer
+
+    def traced(run: Any) -> Any:
+        def inside(shard: Any, steps: int) -> Any:
+            gc.disable()  # it would come in between, whenever it likes
+            sys.settrace(tracer)
+            try:
+                return run(shard, steps)
+            finally:
+                sys.settrace(None)
+                gc.enable()
+
+        return inside
+
+    place.run(3)
+    before = sys.gettrace()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(placement.Shard, "run", traced(placement.Shard.run))
+        place.run(3)
+    assert sys.gettrace() is before
+    assert state.step.tolist() == [6] * count
+    return seen[0]
+
+
+def test_a_call_does_no_python_work_that_grows_with_the_networks() -> None:
+    with machine():
+        few, many = lines(10), lines(1000)
+    assert few == many > 100
+
+
+def forgets(shard: placement.Shard, whole: gpubp.Dataset, part: slice) -> gpubp.Dataset:
+    """The first group's data for every group."""
+    return SUPPLY(shard, whole, slice(0, shard.size))
+
+
+def unmoved(data: gpubp.Dataset, part: slice) -> gpubp.Dataset:
+    """Every part is the first."""
+    return data._with({name: tensor[: part.stop - part.start] for name, tensor in data.each.items()})
+
+
+SUPPLY = placement.Shard._data
+FAULTS = {"the first group's data": (placement.Shard, "_data", forgets), "another's": (gpubp.Dataset, "part", unmoved)}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_by_the_bits(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = train("cpu", "inputs")
+    monkeypatch.setattr(memory, "fit", lambda *given: 3)
+    monkeypatch.setattr(*FAULTS[fault])
+    with machine():
+        assert not same(train("cuda:0", "inputs"), expected)
