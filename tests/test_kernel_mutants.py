@@ -55,7 +55,7 @@ MUTANTS = {
     "a slope is missing": Mutant(
         "sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : own, own)", "sum", partial(a_step, deep)),
     "the output's slope is missing": Mutant(
-        "if constexpr (!OUTPUT_IDENTITY) slope_here =", "if constexpr (false) slope_here =",
+        "if constexpr (!OUTPUT_IDENTITY) delta =", "if constexpr (false) delta =",
         partial(a_step, lambda own: own.spec.output in ("sigmoid", "tanh"))),
     "a bias of a neuron counts its samples twice": Mutant(
         "[&](int, int) { return all<v>(1); }", "[&](int, int) { return all<v>(2); }",
@@ -102,15 +102,14 @@ MUTANTS = {
         partial(test_compiled_engine.test_outs_are_eagers_and_have_the_same_bits_however_they_are_cut,
                 torch.float32, True)),
     "a row that diverged is handed back": Mutant(
-        "keep[n] = through && faulty[n] < 0 && !CHECK(k, job);", "keep[n] = through && !CHECK(k, job);", DIVERGENCE),
+        "keep[n] = through && c.faulty[n] < 0 && !CHECK(k, job);", "keep[n] = through && !CHECK(k, job);", DIVERGENCE),
     "a step of divergence is a step late": Mutant(
-        "if (!finite && faulty[n] < 0) faulty[n] = done;", "if (!finite && faulty[n] < 0) faulty[n] = done + 1;",
-        DIVERGENCE),
+        "c.faulty[n] < 0) c.faulty[n] = c.done;", "c.faulty[n] < 0) c.faulty[n] = c.done + 1;", DIVERGENCE),
     "a loss that is not finite is overlooked": Mutant(
-        "fault = fault + loss * real(0);", "",
+        "c.fault = c.fault + c.loss * real(0);", "",
         test_compiled_divergence.test_a_loss_that_is_not_finite_ends_a_network_whose_row_still_is),
     "a network that is through trains on": Mutant(
-        "int64_t next = CHECK(k, job) || !ABSORBING ? done + 1 : left[waiting - 1];", "int64_t next = left[0];",
+        "next = CHECK(k, job) || !ABSORBING ? c.done + 1 : left[waiting - 1];", "next = left[0];",
         partial(test_compiled_independence.test_networks_may_stand_and_end_at_different_steps,
                 torch.float32, "network", "networks")),
 }  # fmt: skip

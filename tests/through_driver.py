@@ -34,6 +34,7 @@ def main(stream: int) -> None:
         "get_device_properties": lambda _: SimpleNamespace(multi_processor_count=1),
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.backends.cuda, "is_built", lambda: True)
         for name, value in found.items():
             patch.setattr(torch.cuda, name, value)
         patch.setattr(device, "here", lambda tensor: True)
