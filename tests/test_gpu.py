@@ -149,6 +149,25 @@ def test_what_fits_nowhere_else_has_its_slots_outside() -> None:
     assert seen == [(True, False, COUNT), (True, True, COUNT), (False, True, 2)]
 
 
+PREDICTS = {"whole": Layout(1, team=True, threads=32), "pieces": Layout(1, team=True, threads=8, together=4, chunk=24),
+            "by the rules": None}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PREDICTS)
+@pytest.mark.parametrize("shared", [True, False], ids=["shared inputs", "own inputs"])
+def test_outs_have_the_cpus_bits(name: str, shared: bool) -> None:
+    own = small()._replace(spec=gpubp.NetworkSpec((3, 9, 4, 2), "gelu", "sigmoid", loss="mean_squared_error"))
+    params = own.population().params
+    inputs = torch.randn(1 if shared else COUNT, 150, 3, generator=torch.Generator().manual_seed(2))
+    inputs = inputs.expand(COUNT, -1, -1)
+    expected = cpu.outs(own.spec, params, inputs)
+    with playing(Player(), PREDICTS[name]) as player:
+        assert torch.equal(cuda.outs(own.spec, params, inputs).view(torch.int32), expected.view(torch.int32))
+        assert len(player.launches) == 1
+        got = cuda.outs(own.spec, params[:3], inputs[:3, 60:70])
+    assert torch.equal(got.view(torch.int32), expected[:3, 60:70].view(torch.int32))
+
+
 # ---- planted faults
 
 

@@ -17,6 +17,7 @@ import torch
 
 import gpubp
 from gpubp.engines import build, chip, cuda, nvrtc
+from gpubp.engines.job import ALONE, Key
 from gpubp.engines.program import Layout, Program, Samples
 from gpubp.errors import EngineError
 
@@ -79,6 +80,16 @@ def compiled(own: Program, arch: int) -> bytes:
     code = nvrtc.compiled(cuda.text(own), (*nvrtc.FLAGS, f"--gpu-architecture=sm_{arch}"))
     assert time.process_time() - before < PATIENCE
     return code
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_kernels_that_predict_compile_everywhere(arch: int) -> None:
+    spec = gpubp.NetworkSpec((3, 5, 4, 2), "gelu")
+    key = Key(spec, ALONE, (), torch.float32, Samples(True, False, True, 0, "none"), 7, True)
+    own = chip.in_shared_memory(key.program(Layout()), chip.Limits(arch, H100.block))
+    assert own is not None
+    assert own.layout.team
+    assert nvrtc.use(compiled(own, arch)).local == 0
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -305,7 +305,10 @@ def test_the_bindings_have_what_is_called() -> None:
             assert hasattr(getattr(driver, name), value), value
 
 
-def test_evaluations_on_a_gpu_are_torchs_whatever_trains(driver: Driver) -> None:
-    config, gpu = gpubp.TrainConfig(batch_size=2, steps=1), torch.device("cuda:0")
-    for name in ("cuda", "eager"):
-        assert choose(name, SPEC, config, gpu).outs is backprop.outs
+def test_evaluations_on_a_gpu_are_by_the_engine_that_trains_or_torchs_where_it_has_no_room(driver: Driver) -> None:
+    config, gpu = gpubp.TrainConfig(batch_size=1, steps=1), torch.device("cuda:0")
+    assert choose("eager", SPEC, config, gpu).outs is backprop.outs
+    assert choose("cuda", SPEC, config, gpu).outs is cuda.outs
+    wide = gpubp.NetworkSpec((3, 1800, 2), "tanh")
+    choice = choose("auto", wide, config, gpu)
+    assert (choice.name, choice.outs) == ("cuda", backprop.outs), choice.reason

@@ -92,6 +92,14 @@ def test_a_call_of_the_compiled_engine_is_captured_in_a_graph() -> None:
     assert same_bits(state.population.params, other.population.params)
 
 
+@pytest.mark.skipif("cuda" not in ENGINES, reason="this gpubp has no engine cuda")
+def test_outs_are_the_cpus_to_the_bit() -> None:
+    networks, (inputs, _) = population(SPEC, COUNT), samples(SPEC, 150)
+    own = inputs.expand(COUNT, -1, -1)
+    there = ENGINES["cuda"].outs(SPEC, networks.params.to(DEVICE), own.to(DEVICE)).cpu()
+    assert same_bits(there, ENGINES["cpu"].outs(SPEC, networks.params, own))
+
+
 def run(device: Any, **more: Any) -> gpubp.Result:
     config = gpubp.TrainConfig(batch_size=8, steps=12, lr=0.05, evaluate_every=4)
     data, held_out = (gpubp.Dataset(*samples(SPEC, 40, seed=seed)) for seed in (1, 9))

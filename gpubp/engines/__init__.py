@@ -21,14 +21,14 @@ from . import build, cpu, cuda, eager, rules
 
 class Engine(NamedTuple):
     """run(state, data, steps) trains; outs(spec, params, inputs) computes outs (N, B, O) for inputs (N, B, I), for
-    evaluations: on a CPU by what trains there, on a GPU by torch's operations, whatever trains."""
+    evaluations."""
 
     run: Callable[[TrainState, Dataset, int], None]
     outs: Callable[[NetworkSpec, Tensor, Tensor], Tensor]
 
 
 ENGINES = {"eager": Engine(eager.run, backprop.outs), "cpu": Engine(cpu.run, cpu.outs),
-           "cuda": Engine(cuda.run, backprop.outs)}  # fmt: skip
+           "cuda": Engine(cuda.run, cuda.outs)}  # fmt: skip
 
 
 class Choice(NamedTuple):
@@ -72,7 +72,8 @@ def choose(
 
 def _on_a_gpu(name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Choice:
     try:
-        return Choice("cuda", *ENGINES["cuda"], cuda.why(spec, config, device, dtype))
+        why, own = cuda.why(spec, config, device, dtype), ENGINES["cuda"]
+        return Choice("cuda", own.run, own.outs if cuda.predicts(spec, device, dtype) else backprop.outs, why)
     except EngineError as error:
         if name == "cuda":
             raise

@@ -17,17 +17,15 @@ from torch import Tensor
 
 from ..config import TrainConfig
 from ..data import Dataset
-from ..errors import EngineError, OutOfMemoryError, ShapeError
+from ..errors import EngineError, OutOfMemoryError
 from ..spec import NetworkSpec
 from ..state import Status, TrainState
 from . import build
-from .job import Key, contiguous, fill, job_of
+from .job import SAMPLES, Key, contiguous, fill, fill_outs, job_of, to_predict
 from .layout import REACH, best, crew, largest_index
 from .program import Layout, Program, Samples
 
 DONE, FAULTS, STEPS_DIFFER, NO_MEMORY = range(4)  # Answer of kernel/cpu.h
-SAMPLES = 64  # that go through a network at once where outs alone are wanted
-ALONE = TrainConfig("sgd", steps=1, batch_size=SAMPLES)
 
 
 @torch.no_grad()
@@ -43,20 +41,11 @@ def run(state: TrainState, data: Dataset, steps: int) -> None:
 @torch.no_grad()
 def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
     """The outs (N, B, O) of networks (N, P) for inputs (N, B, I); backprop.outs, compiled."""
-    if inputs.dtype != params.dtype:
-        raise EngineError(f'engine "cpu": networks are {params.dtype}, inputs {inputs.dtype}; equal types expected')
-    if inputs.shape[0] != len(params) or inputs.shape[2] != spec.widths[0]:
-        raise ShapeError(f"inputs {tuple(inputs.shape)}: ({len(params)}, B, {spec.widths[0]}) expected")
-    shared = inputs.stride(0) == 0 or len(inputs) == 1
-    count, batch = inputs.shape[:2]
-    facts = Samples(own=not shared, rows=False, inputs=not shared, weight=0, shuffle="none")
-    key = Key(spec, ALONE, tuple(ALONE.switched_on(spec.loss)), params.dtype, facts, count, True)
+    key, params, inputs = to_predict("cpu", spec, params, inputs)
     own = kernel(key)
     job = own.job()
-    params, inputs = params.contiguous(), (inputs[0] if shared else inputs).contiguous()
-    result = params.new_empty(count, batch, spec.widths[-1])
-    job.params, job.inputs, job.outs = params.data_ptr(), inputs.data_ptr(), result.data_ptr()
-    job.count, job.samples, job.threads = count, batch, own.threads(count, batch / SAMPLES)
+    result = fill_outs(job, spec, params, inputs)
+    job.threads = own.threads(len(params), inputs.shape[-2] / SAMPLES)
     _raise_for(own.library.outs(ctypes.byref(job)))
     return result
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..config import TrainConfig
 from ..data import Dataset
@@ -20,7 +21,7 @@ from ..errors import EngineError
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import chip, device, nvrtc
-from .job import Key, contiguous, fill, job_of
+from .job import ALONE, Key, contiguous, fill, fill_outs, job_of, to_predict
 from .program import Layout, Program, Samples
 
 
@@ -67,17 +68,36 @@ def launch(state: TrainState, data: Dataset, steps: int) -> None:
             f"{data.inputs.device}; equal types on one GPU expected"
         )
     own = kernel(Key.of(state, data).apart, device.limits(params.device))
-    layout, count, slots = own.program.layout, len(params), len(state.slots)
-    threads, networks = chip.block(layout)
-    function = device.load(own.code, threads, own.shared, params.device)
-    blocks, far = -(-count // networks), None
-    if not layout.near:  # the blocks that run at once go from network to network, so that what they share stays in L2
-        blocks = min(blocks, function.blocks)
-        far = params.new_empty(blocks * networks * slots * chip.parameters(own.program, layout.team))
     taken = torch.empty_like(state.step)
     job = own.job()
     fill(job, own.program.hyper, state, data, steps, taken)
-    end = End(state.status.data_ptr(), state.diverged_step.data_ptr(), None if far is None else far.data_ptr())
+    start(own, job, End(state.status.data_ptr(), state.diverged_step.data_ptr()), params)
+
+
+@torch.no_grad()
+def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
+    """The outs (N, B, O) of networks (N, P) for inputs (N, B, I); launched, and not waited for."""
+    if not device.here(params):
+        raise EngineError(f'engine "cuda": networks are on {params.device}; a GPU expected')
+    key, params, inputs = to_predict("cuda", spec, params, inputs)
+    own = kernel(key, device.limits(params.device))
+    job = own.job()
+    result = fill_outs(job, spec, params, inputs)
+    start(own, job, End(), params)
+    return result
+
+
+def start(own: Kernel, job: Any, end: End, params: Tensor) -> None:
+    """Launch a kernel for networks (N, P), a thread or a block for each."""
+    layout, count = own.program.layout, len(params)
+    threads, networks = chip.block(layout)
+    function = device.load(own.code, threads, own.shared, params.device)
+    blocks = -(-count // networks)
+    if not layout.near:  # the blocks that run at once go from network to network, so that what they share stays in L2
+        blocks = min(blocks, function.blocks)
+        slots = len(own.program.config.rule.slots) * chip.parameters(own.program, layout.team)
+        far = params.new_empty(blocks * networks * slots)  # torch gives its memory to nobody before the kernel has run
+        end.slots = far.data_ptr()
     if count:
         device.launch(function, blocks, threads, own.shared, (job, end), params.device)
 
@@ -87,6 +107,12 @@ def why(spec: NetworkSpec, config: TrainConfig, where: torch.device, dtype: torc
     names = (*config.switched_on(spec.loss), *(("scale",) if config.timetable.events else ()))
     samples = Samples(True, False, False, 2, config.shuffle)
     return kernel(Key(spec, config, names, dtype, samples, 1, False), device.limits(where)).reason
+
+
+def predicts(spec: NetworkSpec, where: torch.device, dtype: torch.dtype) -> bool:
+    """Whether outs() has room: with samples one by one, training takes less."""
+    key = Key(spec, ALONE, tuple(ALONE.switched_on(spec.loss)), dtype, Samples(True, False, True, 0, "none"), 1, True)
+    return chip.in_shared_memory(key.program(Layout()), device.limits(where)) is not None
 
 
 KERNELS: dict[tuple[Any, ...], Kernel] = {}

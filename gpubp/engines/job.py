@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..config import TrainConfig
 from ..data import Dataset
+from ..errors import EngineError, ShapeError
 from ..losses import LOSSES
 from ..spec import NetworkSpec
 from ..state import TrainState
@@ -61,6 +62,26 @@ class Key(NamedTuple):
         return found if rules.fixed(own) else (*found, program.text)
 
 
+SAMPLES = 64  # that go through a network at once where outs alone are wanted
+ALONE = TrainConfig("sgd", steps=1, batch_size=SAMPLES)
+
+
+def to_predict(engine: str, spec: NetworkSpec, params: Tensor, inputs: Tensor) -> tuple[Key, Tensor, Tensor]:
+    """What a kernel is made for that computes the outs of networks (N, P) for inputs (N, B, I), and what it reads: the
+    networks, and inputs (B, I) where all have the same. Raises EngineError for other types and places, ShapeError."""
+    if inputs.dtype != params.dtype or inputs.device != params.device:
+        raise EngineError(
+            f'engine "{engine}": networks are {params.dtype} on {params.device}, inputs {inputs.dtype} on '
+            f"{inputs.device}; equal types on one device expected"
+        )
+    if inputs.shape[0] != len(params) or inputs.shape[2] != spec.widths[0]:
+        raise ShapeError(f"inputs {tuple(inputs.shape)}: ({len(params)}, B, {spec.widths[0]}) expected")
+    shared = inputs.stride(0) == 0 or len(inputs) == 1
+    facts = Samples(own=not shared, rows=False, inputs=not shared, weight=0, shuffle="none")
+    key = Key(spec, ALONE, tuple(ALONE.switched_on(spec.loss)), params.dtype, facts, len(params), True)
+    return key, params.contiguous(), (inputs[0] if shared else inputs).contiguous()
+
+
 @contextmanager
 def contiguous(state: TrainState) -> Iterator[TrainState]:
     """The state, or where its rows do not lie side by side a copy of it, which is then put back."""
@@ -92,6 +113,15 @@ def job_of(program: Program) -> type[ctypes.Structure]:
     """Job as a program has it."""
     rule = program.config.rule
     return job(len(rule.slots), len(program.hyper), len(rule.columns))
+
+
+def fill_outs(job: Any, spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
+    """Where the numbers of a prediction stand. -> outs (N, B, O), to be computed."""
+    count, batch = len(params), inputs.shape[-2]
+    outs = params.new_empty(count, batch, spec.widths[-1])
+    job.params, job.inputs, job.outs = params.data_ptr(), inputs.data_ptr(), outs.data_ptr()
+    job.count, job.samples = count, batch
+    return outs
 
 
 def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset, steps: int, taken: Tensor) -> None:

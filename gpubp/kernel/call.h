@@ -134,19 +134,22 @@ FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
 FN void predict(Work k, Who who, const bool *there) {
   const Job &job = *k.job;
   constexpr int Op = line(OUTPUTS);
-  for (int n = 0; n < NETWORKS; n++) k.g->base[n] = who[n] * job.samples;
+  EACH(n, NETWORKS) { k.g->base[n] = who[n] * job.samples; }
   fetch(k, who);
   k.index = &k.g->index[0][0];
   for (int64_t first = 0; first < job.samples; first += CHUNK) {
     const int rows = job.samples - first < CHUNK ? (int)(job.samples - first) : CHUNK;
-    for (int b = 0; b < CHUNK; b++)
+    EACH(b, CHUNK) {
       for (int n = 0; n < INDEXED; n++) k.g->index[b][n] = (int32_t)first + least(b, rows - 1);
+    }
+    BARRIER
     gather<CHUNK, false>(k, 0);
     forward<0, CHUNK, false>(k, 0);
     const real *outs = (const real *)(k.m.outs + outs_of(L - 1));
     for (int n = 0; n < NETWORKS; n++)
-      for (int b = 0; b < rows && there[n]; b++)
+      EACH(b, there[n] ? rows : 0) {
         for (int o = 0; o < OUTPUTS; o++)
           job.outs[((int64_t)who[n] * job.samples + first + b) * OUTPUTS + o] = outs[(b * Op + o) * NETWORKS + n];
+      }
   }
 }

@@ -2,7 +2,7 @@
 // of TOGETHER parts of the block.
 //
 // Whoever launches gives every block SHARED bytes of shared memory. The Job is the CPU's; End says where it is noted
-// that a network diverged, and Job.taken is the kernel's own.
+// that a network diverged, and Job.taken is the kernel's own. With PREDICT a network is shown samples, and does not learn.
 #pragma once
 #include "call.h"
 
@@ -18,6 +18,13 @@ constexpr int64_t size_of_memory() {
   return layout(m, Nowhere());
 }
 
+#if PREDICT
+FN void advance(const Memory &m, Group *g, const Job &job, const End &, int64_t n) {
+  const int64_t row[] = {n};
+  const bool there[] = {true};
+  predict({m, g, &job, nullptr, nullptr, false}, {row, false}, there);
+}
+#else
 // The steps of network n. If a number was not finite after one of them, the network is what it was before; then look
 // after which step that was, train up to the one before, and note it (what diverge() in engines/cpu.py does).
 FN void advance(const Memory &m, Group *g, const Job &job, const End &end, int64_t n) {
@@ -38,6 +45,7 @@ FN void advance(const Memory &m, Group *g, const Job &job, const End &end, int64
     end.diverged[n] = job.step[n];
   }
 }
+#endif
 
 #if TEAM
 
