@@ -85,7 +85,8 @@ def compiled(own: Program, arch: int) -> bytes:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_kernels_that_predict_compile_everywhere(arch: int) -> None:
     spec = gpubp.NetworkSpec((3, 5, 4, 2), "gelu")
-    key = Key(spec, ALONE, (), torch.float32, Samples(True, False, True, 0, "none"), 7, True)
+    names = tuple(ALONE.switched_on(spec.loss))
+    key = Key(spec, ALONE, names, torch.float32, Samples(True, False, True, 0, "none"), 7, True)
     own = chip.in_shared_memory(key.program(Layout()), chip.Limits(arch, H100.block))
     assert own is not None
     assert own.layout.team
