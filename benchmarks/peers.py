@@ -183,7 +183,8 @@ class AutogradGraph(AutogradBmm):
         self.update = DeviceUpdate(self.flat, problem.optimizer, problem.lr) if own else None
         self.optimizer = None if own else capturable(self.flat, problem.optimizer, problem.lr)
         begun = [part.detach().clone() for part in self.flat]
-        self.replay = cuda.capture(self.steps)
+        with cuda.on(self.flat[0].device):
+            self.replay = cuda.capture(self.steps)
         with torch.no_grad():
             for part, before in zip(self.flat, begun):
                 part.copy_(before)

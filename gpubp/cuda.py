@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ def on(device: torch.device) -> Iterator[None]:
 
 
 def stream(device: torch.device) -> int:
-    """The driver's handle of this thread's stream; from then on the device has torch's context."""
+    """The driver's handle of this thread's stream."""
     return int(torch.cuda.current_stream(device).cuda_stream)
 
 
@@ -86,14 +86,20 @@ def wait(device: torch.device) -> None:
 
 
 def release(device: torch.device) -> None:
-    """Give back what torch keeps for later."""
+    """Give back what torch keeps for later, but not while a thread records. An older torch refuses it for good after a
+    recording that failed, and then keeps it for its own use."""
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        with RECORDING, suppress(RuntimeError):
+            torch.cuda.empty_cache()
 
 
 def pinned(tensor: Tensor) -> Tensor:
-    """A copy in memory that a GPU reads and writes by itself, while the processor does something else."""
-    return tensor.pin_memory()
+    """A copy in memory that a GPU reads and writes by itself, while the processor does something else; where the system
+    has no such memory left, the tensor itself, which is copied more slowly."""
+    try:
+        return tensor.pin_memory()
+    except RuntimeError:
+        return tensor
 
 
 def capture(step: Callable[[], None]) -> Callable[[], None]:
@@ -102,13 +108,14 @@ def capture(step: Callable[[], None]) -> Callable[[], None]:
     `step` is executed a few times first. Raises RuntimeError where it waits for the GPU, or does something else that a
     graph cannot hold.
     """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
+    main, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    side.wait_stream(main)
+    with torch.cuda.stream(side):
         for _ in range(WARM):
             step()
-    torch.cuda.current_stream().wait_stream(stream)
+    main.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with RECORDING, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+    recording = torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local")
+    with RECORDING, torch.cuda.stream(main), recording:  # one that fails would leave the thread on `side`
         step()
     return graph.replay

@@ -24,7 +24,6 @@ from torch.utils._pytree import tree_leaves
 import gpubp
 from gpubp import backprop, cuda
 from gpubp.engines import graph
-from gpubp.state import TrainState
 
 aten = torch.ops.aten
 WAITS = (aten._local_scalar_dense, aten.nonzero, aten.equal, aten.is_nonzero, aten.masked_select, aten._unique2)
@@ -159,8 +158,3 @@ def there(data: gpubp.Dataset, give: Callable[[Tensor], Tensor]) -> gpubp.Datase
     for name, value in vars(data).items():
         setattr(other, name, give(value) if isinstance(value, Tensor) else value)
     return other
-
-
-def state_there(state: TrainState, give: Callable[[Tensor], Tensor]) -> TrainState:
-    """`state` in tensors that `give` makes."""
-    return state._each(give)

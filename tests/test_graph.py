@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -122,16 +124,34 @@ def test_a_step_is_recorded_once_and_anew_only_where_something_changes(monkeypat
             eager.run(state, data, steps)
         eager.run(state.rows(torch.tensor([4])), data, 2)
         assert gpu.replays == [38 * 3 + 2]
-        for changed in ({"batch_size": BATCH + 1}, {"optimizer": "sgd"}, {"dropout": 0.1}, {"seed": 6}):
-            seed = changed.pop("seed", 5)
-            other = population(spec, COUNT, torch.float32, seed=seed)
-            eager.run(start(other, data, **{"batch_size": BATCH, "steps": 2, **changed}), data, 2)
+        settings = {"batch_size": BATCH, "steps": 2}
+        for changed in ({"batch_size": BATCH + 1}, {"update_order": "layerwise"}, {"schedule": "cosine"}):
+            eager.run(start(networks(spec), data, **{**settings, **changed}), data, 2)
+        other = start(population(spec, COUNT, torch.float32, seed=6), data, **settings)
+        other.config = state.config  # nothing but the seed is another
+        eager.run(other, data, 2)
         assert gpu.replays[1:] == [2 * 3] * 4
         eager.run(state, data, 1)
-        rule = gpubp.ACTIVATIONS["gelu"]
-        monkeypatch.setitem(gpubp.ACTIVATIONS, "gelu", rule._replace(value=lambda net: net * 1.0))
+        monkeypatch.setitem(gpubp.ACTIVATIONS, "gelu", gpubp.ACTIVATIONS["silu"])
         eager.run(state, data, 1)
         assert gpu.replays[5:] == [3, 3], "a rule that was replaced"
+
+
+def test_a_step_is_recorded_on_the_gpu_of_its_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, data, current, seen = SPECS["2-2-2"], dataset(SPECS["2-2-2"]), [], []
+
+    @contextmanager
+    def on(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(cuda, "on", on)
+    with recorded(), monkeypatch.context() as patch:
+        capture = cuda.capture
+        patch.setattr(cuda, "capture", lambda step: seen.append([*current]) or capture(step))
+        train(networks(spec), data, batch_size=BATCH, steps=2)
+    assert seen == [[torch.device("cpu")]]
 
 
 FACTOR = 1.0

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .. import rng
+from .. import cuda, rng
 from ..backprop import (
     backward_layers,
     bias_gradient,
@@ -43,10 +43,11 @@ POSITIONS = 1 << 22  # samples of a group whose order is computed at once on a G
 def run(state: TrainState, data: Dataset, steps: int) -> None:
     """Advance every running network by up to `steps` steps, not beyond its limit, in place."""
     spec, params = state.population.spec, state.population.params
-    if fixed(params.device):
-        graph.begin(spec, state.config, data)
-    for part in blocks(spec, len(params), state.config.batch_size, params.element_size(), params.device):
-        advance(state.rows(part), data, steps)
+    with cuda.on(params.device):
+        if fixed(params.device):
+            graph.begin(spec, state.config, data)
+        for part in blocks(spec, len(params), state.config.batch_size, params.element_size(), params.device):
+            advance(state.rows(part), data, steps)
 
 
 def advance(state: TrainState, data: Dataset, steps: int) -> None:
