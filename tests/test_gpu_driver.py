@@ -35,10 +35,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def through(folder: Path, stream: int) -> subprocess.CompletedProcess[str]:
-    """tests/through_driver.py with that driver."""
+def through(folder: Path, stream: int, version: int = 13000) -> subprocess.CompletedProcess[str]:
+    """tests/through_driver.py with that driver, which says that it is of this version."""
     paths = os.pathsep.join([str(folder), *os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)])
-    environment = {**os.environ, "LD_LIBRARY_PATH": paths}
+    environment = {**os.environ, "LD_LIBRARY_PATH": paths, "PLAYED_VERSION": str(version)}
     command = [sys.executable, "-m", "tests.through_driver", str(stream)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -53,3 +53,9 @@ def test_a_driver_that_refuses_is_heard(folder: Path) -> None:
     done = through(folder, STREAM + 1)
     assert done.returncode
     assert 'EngineError: engine "cuda": the driver says CUDA_ERROR_INVALID_VALUE' in done.stderr
+
+
+def test_a_driver_of_cuda_12_is_refused(folder: Path) -> None:
+    done = through(folder, STREAM, 12080)
+    assert done.returncode
+    assert 'EngineError: engine "cuda" needs a driver of CUDA 13 or newer, this one is of CUDA 12.8' in done.stderr

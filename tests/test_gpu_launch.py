@@ -4,7 +4,10 @@ pointer of every field; nobody computes."""
 from __future__ import annotations
 
 import ctypes
+import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +41,22 @@ class Driver:
         self.calls: list[tuple[Any, ...]] = []
         self.loaded: list[bytes] = []
         self.answer: Any = SUCCESS
+        self.version = 13000
+        self.current = threading.local()
+
+    def cuInit(self, flags: int) -> tuple[Any]:
+        assert flags == 0
+        return (SUCCESS,)
+
+    def cuDriverGetVersion(self) -> tuple[Any, int]:
+        return SUCCESS, self.version
+
+    def cuDevicePrimaryCtxRetain(self, number: int) -> tuple[Any, str]:
+        return SUCCESS, f"context {number}"
+
+    def cuCtxSetCurrent(self, context: str) -> tuple[Any]:
+        self.current.context = context
+        return (SUCCESS,)
 
     def cuDeviceGet(self, number: int) -> tuple[Any, int]:
         return SUCCESS, number
@@ -46,6 +65,7 @@ class Driver:
         return SUCCESS, value
 
     def cuModuleLoadData(self, code: bytes) -> tuple[Any, bytes]:
+        assert self.current.context == "context 0"
         self.loaded.append(code)
         return SUCCESS, code
 
@@ -61,6 +81,7 @@ class Driver:
         return SUCCESS, EACH
 
     def cuLaunchKernel(self, *given: Any) -> tuple[Any]:
+        assert self.current.context == "context 0"
         self.calls.append(given)
         pointers = (ctypes.c_void_p * 2).from_address(given[9])
         (kernel,) = cuda.KERNELS.values()
@@ -88,10 +109,11 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     monkeypatch.setattr(nvrtc, "cubin", lambda text, arch: text.encode())
     monkeypatch.setattr(nvrtc, "use", lambda code: nvrtc.Use(64, 0))
     monkeypatch.setattr(cuda, "KERNELS", {})
-    for function in (device.load, device.limits):
+    kept = (device.load, device.limits, device._context)
+    for function in kept:
         function.cache_clear()
     yield own
-    for function in (device.load, device.limits):
+    for function in kept:
         function.cache_clear()
 
 
@@ -191,6 +213,14 @@ def test_slots_outside_have_room_for_the_blocks_that_run_at_once(
     assert wanted == [3 * 4 * 2 * chip.parameters(kernel.program, True)], "for four networks of each block"
 
 
+def test_a_thread_that_has_done_nothing_yet_gets_a_context_for_loading_and_for_launching(driver: Driver) -> None:
+    given = training()
+    for _ in range(2):  # loads and launches, and then launches alone
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(cuda.run, *given, 5).result()
+    assert (len(driver.loaded), len(driver.calls)) == (1, 2)
+
+
 def test_a_launch_can_be_captured_in_a_graph(driver: Driver) -> None:
     """After a first one it waits for nothing, and all that torch is asked for is room for the kernel's own notes."""
     state, data = training()
@@ -205,8 +235,6 @@ def test_a_launch_can_be_captured_in_a_graph(driver: Driver) -> None:
 
 
 def test_a_launch_does_nothing_that_grows_with_the_networks(driver: Driver) -> None:
-    import sys
-
     def lines(count: int) -> int:
         state, data = training(count)
         cuda.run(state, data, 5)  # compiled and loaded
@@ -256,7 +284,8 @@ def test_on_a_gpu_auto_is_cuda_and_says_how(driver: Driver) -> None:
     choice = choose("auto", SPEC, config, gpu)
     assert (choice.name, choice.run) == ("cuda", cuda.run)
     assert choice.reason == (
-        "cuda: a thread is a network: the kernel for 3-5-4 takes 64 registers of sm_90 and 0 bytes of local memory"
+        "cuda: a thread is a network: the kernel for 3-5-4 takes 64 registers of sm_90 and 0 bytes of local memory, "
+        "counted with a weight for each sample"
     )
     reason = choose("auto", SPEC, gpubp.TrainConfig(batch_size=64, steps=1), gpu).reason
     assert reason.startswith("cuda: a block of 32 threads is 2 networks: 3-5-4 takes ")
@@ -267,7 +296,7 @@ def test_a_thread_that_spills_gives_way_to_a_block(driver: Driver, monkeypatch: 
     monkeypatch.setattr(nvrtc, "use", lambda code: nvrtc.Use(255, 384))
     reason = choose("cuda", SPEC, gpubp.TrainConfig(batch_size=2, steps=1), torch.device("cuda:0")).reason
     assert reason.startswith("cuda: a block of 32 threads is 4 networks")
-    assert reason.endswith("for a thread would keep 384 bytes in local memory")
+    assert ", for a thread would keep 384 bytes in local memory, counted" in reason
 
 
 def test_wider_networks_are_left_to_eager_with_the_reason(driver: Driver) -> None:
@@ -280,11 +309,34 @@ def test_wider_networks_are_left_to_eager_with_the_reason(driver: Driver) -> Non
         choose("cuda", wide, config, gpu)
 
 
+def test_what_is_chosen_has_room_for_the_weights_of_classes(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a block so small that it is a number too small with them."""
+    state, data = training(batch_size=64)
+    cuda.run(state, data, 1)
+    (kernel,) = cuda.KERNELS.values()
+    least, gpu = chip.wants(kernel.program), torch.device("cuda:0")
+    for room, name in ((least, "cuda"), (least - 1, "eager")):
+        monkeypatch.setattr(device, "limits", lambda _, room=room: chip.Limits(90, room))
+        cuda.KERNELS.clear()
+        assert choose("auto", SPEC, state.config, gpu).name == name
+
+
 def test_an_old_gpu_is_refused(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     choice = choose("auto", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
     assert choice.name == "eager"
     assert "needs compute capability 8.0 or more, GPU has 7.5" in choice.reason
+
+
+def test_a_driver_of_cuda_12_is_refused_before_anything_is_compiled(driver: Driver) -> None:
+    config, gpu = gpubp.TrainConfig(steps=1), torch.device("cuda:0")
+    driver.version = 12080
+    choice = choose("auto", SPEC, config, gpu)
+    assert choice.name == "eager"
+    assert "needs a driver of CUDA 13 or newer, this one is of CUDA 12.8" in choice.reason
+    assert cuda.KERNELS == {}
+    with pytest.raises(EngineError, match='engine "eager" runs on it'):
+        choose("cuda", SPEC, config, gpu)
 
 
 def test_without_a_gpu_the_engine_says_what_is_missing() -> None:
@@ -294,6 +346,22 @@ def test_without_a_gpu_the_engine_says_what_is_missing() -> None:
         choose("cuda", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
     with pytest.raises(EngineError, match="trains on a GPU, the networks are on cpu"):
         choose("cuda", SPEC, gpubp.TrainConfig(steps=1), torch.device("cpu"))
+
+
+def test_a_compiler_that_fails_without_a_word_is_named_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise RuntimeError
+
+    bindings = SimpleNamespace(nvrtc=SimpleNamespace(nvrtcVersion=fails))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    with pytest.raises(EngineError, match=r"needs NVIDIA's compiler: .*RuntimeError"):
+        nvrtc.compiler()
+
+
+def test_a_cubin_that_does_not_say_what_its_kernel_takes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "sections", lambda code: [(".nv.info", b"")])
+    with pytest.raises(EngineError, match="does not say what registers and local memory"):
+        nvrtc.use(b"")
 
 
 def test_the_bindings_have_what_is_called() -> None:

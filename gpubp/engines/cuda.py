@@ -103,10 +103,15 @@ def start(own: Kernel, job: Any, end: End, params: Tensor) -> None:
 
 
 def why(spec: NetworkSpec, config: TrainConfig, where: torch.device, dtype: torch.dtype) -> str:
-    """The sentence that says how such networks are trained. Raises EngineError where they cannot be."""
-    names = (*config.switched_on(spec.loss), *(("scale",) if config.timetable.events else ()))
-    samples = Samples(True, False, False, 2, config.shuffle)
-    return kernel(Key(spec, config, names, dtype, samples, 1, False), device.limits(where)).reason
+    """The sentence that says how such networks are trained, whatever their data. Raises EngineError where they cannot
+    be."""
+    names = (
+        *config.switched_on(spec.loss), *(() if config.class_weight is None else ("class_weight",)),
+        *(("scale",) if config.timetable.events else ()),
+    )  # fmt: skip
+    samples = Samples(True, False, False, 2, config.shuffle)  # no data take more
+    own = kernel(Key(spec, config, names, dtype, samples, 1, False), device.limits(where))
+    return f"{own.reason}, counted with a weight for each sample"
 
 
 def predicts(spec: NetworkSpec, where: torch.device, dtype: torch.dtype) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from ..errors import EngineError, OutOfMemoryError
 from .chip import Limits
 
 OLDEST = 80  # sm_80; what came before has neither so much shared memory nor a compiler that is still kept
+DRIVER = 13000  # CUDA 13.0: an older driver does not load what its compiler makes
 
 
 class Function(NamedTuple):
@@ -27,7 +29,7 @@ class Function(NamedTuple):
 
 @functools.cache
 def limits(device: torch.device) -> Limits:
-    """What the device has. Raises EngineError where there is none, or where it is too old."""
+    """What the device has. Raises EngineError where there is none, or where it or its driver is too old."""
     missing = cuda.missing()
     if missing is not None:
         raise EngineError(f'engine "cuda" needs a GPU: {missing}')
@@ -38,10 +40,14 @@ def limits(device: torch.device) -> Limits:
             'engine "eager" runs on it'
         )
     driver = _driver()
-    cuda.stream(device)  # so that the driver is awake
-    number = _done(driver.cuDeviceGet(cuda.current() if device.index is None else device.index))
+    version = _done(driver.cuDriverGetVersion())
+    if version < DRIVER:
+        raise EngineError(
+            f'engine "cuda" needs a driver of CUDA 13 or newer, this one is of CUDA {version // 1000}.'
+            f'{version % 1000 // 10}; engine "eager" runs on it'
+        )
     most = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-    return Limits(arch, int(_done(driver.cuDeviceGetAttribute(most, number))))
+    return Limits(arch, int(_done(driver.cuDeviceGetAttribute(most, _number(device)))))
 
 
 def here(tensor: Tensor) -> bool:
@@ -53,8 +59,7 @@ def here(tensor: Tensor) -> bool:
 def load(code: bytes, threads: int, shared: int, device: torch.device) -> Function:
     """The kernel "run" of a cubin, ready for blocks of so many threads and bytes of shared memory."""
     driver = _driver()
-    with cuda.on(device):
-        cuda.stream(device)  # so that there is a context
+    with _on(device):
         handle = _done(driver.cuModuleGetFunction(_done(driver.cuModuleLoadData(code)), b"run"))
         bytes_of_shared = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         _done(driver.cuFuncSetAttribute(handle, bytes_of_shared, shared))
@@ -67,10 +72,31 @@ def launch(
 ) -> None:
     """Start a kernel on torch's current stream, with structures that it takes by value."""
     pointers = (ctypes.c_void_p * len(given))(*(ctypes.addressof(each) for each in given))
-    with cuda.on(device):
+    with _on(device):
         _done(_driver().cuLaunchKernel(
             function.handle, blocks, 1, 1, threads, 1, 1, shared, cuda.stream(device), ctypes.addressof(pointers), 0
         ))  # fmt: skip
+
+
+@contextmanager
+def _on(device: torch.device) -> Iterator[None]:
+    """This thread's calls of the driver go to `device`: a thread in which torch has done nothing yet has no context."""
+    with cuda.on(device):
+        _done(_driver().cuCtxSetCurrent(_context(device)))
+        yield
+
+
+@functools.cache
+def _context(device: torch.device) -> Any:
+    """The one that torch has there too."""
+    return _done(_driver().cuDevicePrimaryCtxRetain(_number(device)))
+
+
+def _number(device: torch.device) -> Any:
+    """The driver's handle of a device."""
+    driver = _driver()
+    _done(driver.cuInit(0))
+    return _done(driver.cuDeviceGet(cuda.current() if device.index is None else device.index))
 
 
 def _driver() -> Any:

@@ -38,7 +38,7 @@ def compiler() -> Any:
     except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: the library itself is not there
         raise EngineError(
             f'engine "cuda" needs NVIDIA\'s compiler: pip install "gpubp[gpu]" ({type(error).__name__}: '
-            f'{str(error).splitlines()[0]}); engine "eager" needs none'
+            f'{(str(error).splitlines() or [""])[0]}); engine "eager" needs none'
         ) from None
     return nvrtc
 
@@ -96,7 +96,7 @@ def compiled(text: str, flags: tuple[str, ...]) -> bytes:
 
 def use(code: bytes) -> Use:
     """What the one kernel of a cubin takes, as its ELF file says: section .nv.info is a list of attributes, each a
-    format, a number, a size, and for those two a function and a value."""
+    format, a number, a size, and for those two a function and a value. Raises EngineError where it does not say so."""
     found: dict[int, int] = {}
     for name, data in sections(code):
         at = 0
@@ -105,6 +105,11 @@ def use(code: bytes) -> Use:
             if form == 4 and attribute in (REGISTERS, STACK):
                 found[attribute] = max(found.get(attribute, 0), struct.unpack_from("<I", data, at + 8)[0])
             at += 4 + (size if form == 4 else 0)
+    if found.keys() != {REGISTERS, STACK}:
+        raise EngineError(
+            'engine "cuda": what NVRTC made does not say what registers and local memory the kernel takes; engine '
+            '"eager" needs no compiler'
+        )
     return Use(found[REGISTERS], found[STACK])
 
 
