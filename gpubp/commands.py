@@ -15,7 +15,7 @@ import yaml
 from . import memory, sources, tutorial
 from .config import HYPER, TrainConfig
 from .data import Dataset
-from .engines import choose
+from .engines import choose_for_all
 from .errors import ConfigError, GpubpError, lookup
 from .evaluate import metric_name
 from .loop import Result
@@ -187,8 +187,9 @@ def _train(
     given = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(given)
     resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir")}
-    where = devices(settings["device"])[0]
-    resolved["engine"] = choose(settings["engine"], population.spec, config, where, population.params.dtype).name
+    where = devices(settings["device"])
+    choice = choose_for_all(settings["engine"], population.spec, config, where, population.params.dtype)
+    resolved["engine"] = choice.name
     if settings["data"] not in sources.SOURCES:
         resolved["data"] = str(Path(settings["data"]).absolute())  # a run may be resumed from another folder
     return train_population(

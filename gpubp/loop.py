@@ -153,7 +153,7 @@ class Loop:
         state = self.state
         before, begun = int(state.step.sum()), time.monotonic()
         notes = self.place.run(min(self.call, left))
-        done = int(state.step.sum())  # a GPU is waited for here
+        done = int(state.step.sum())
         seconds = max(time.monotonic() - begun, 1e-6)
         self.rate = (done - before) / seconds
         self.call = max(1, min(MOST, 4 * self.call, round(self.call * CALL / seconds)))

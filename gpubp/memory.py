@@ -96,10 +96,10 @@ def message(
     if free is None:
         return f"{text}; train fewer networks at once"
     most = fit(spec, config, itemsize, device, data)
-    advice = f"; {size(free)} are free: train up to {most:,} networks at once"
+    advice = f": train up to {most:,} networks at once" if most else ", too few for one: take a smaller batch_size"
     if slots:
         advice += ", or take an optimizer without slots (sgd)"
-    return text + advice + (", or float32" if itemsize == 8 else "")
+    return f"{text}; {size(free)} are free{advice}" + (", or float32" if itemsize == 8 else "")
 
 
 def size(count: float) -> str:

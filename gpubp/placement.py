@@ -111,10 +111,9 @@ class Shards:
     def __init__(
         self, state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device]
     ) -> None:
+        self.state, self.pinned = state, where[0].type != "cuda"  # nothing to pin for a CPU
         count, each = state.population.count, -(-state.population.count // len(where))
         sizes = [_fitting(state, each, device, data) for device in where]
-        if min(sizes) < each and where[0].type == "cuda":
-            _pin(state)
         parts = [slice(first, min(first + each, count)) for first in range(0, count, each)]
         self.shards = [
             Shard(state.rows(part), data, part, choice, device, size) for part, device, size in zip(parts, where, sizes)
@@ -123,7 +122,16 @@ class Shards:
 
     def run(self, steps: int) -> list[str]:
         """See Place."""
+        if not self.pinned and any(shard.size < shard.count for shard in self.shards):
+            self._pin_rows()
         return [note for notes in self.pool.map(lambda shard: shard.run(steps), self.shards) for note in notes]
+
+    def _pin_rows(self) -> None:
+        """From now on some shards have groups, whose rows go to and fro."""
+        self.pinned = True
+        _pin(self.state)
+        for shard in self.shards:
+            shard.home = self.state.rows(shard.part)
 
     def news(self) -> list[str]:
         """See Place."""
@@ -147,7 +155,7 @@ class Shard:
     def __init__(
         self, home: TrainState, data: Sequence[Dataset], part: slice, choice: Choice, device: torch.device, size: int
     ) -> None:
-        self.home, self.choice, self.device, self.size = home, choice, device, size
+        self.home, self.part, self.choice, self.device, self.size = home, part, choice, device, size
         self.count = home.population.count
         self.there: TrainState | None = None  # the networks on the device, where they stay
         self.training = data[0]
@@ -270,7 +278,7 @@ def _fitting(state: TrainState, count: int, device: torch.device, data: Sequence
 
 
 def _pin(state: TrainState) -> None:
-    """The rows in memory that a GPU reads by itself: they will go to and fro."""
+    """The rows in memory that a GPU reads by itself."""
     state.population = replace(state.population, params=cuda.pinned(state.population.params))
     state.slots = [cuda.pinned(slot) for slot in state.slots]
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from . import checkpoint, memory
 from .config import TrainConfig
 from .data import Dataset
-from .engines import Choice, choose
-from .errors import CheckpointError, ConfigError
+from .engines import Choice, choose_for_all
+from .errors import CheckpointError, ConfigError, EngineError
 from .loop import Loop, Result
 from .placement import HOME, Devices, devices
 from .population import Population, usable
@@ -56,7 +56,7 @@ def train(
     data, held_out = _ready(population, data), None
     if validation is not None:
         held_out = _ready(population, validation)
-    choice = choose(engine, spec, config, where[0], params.dtype)
+    choice = choose_for_all(engine, spec, config, where, params.dtype)
     folder = None if run_dir is None else _new(Path(run_dir))
     memory.check(spec, config, population.count, params.element_size(), HOME)
     with memory.explained(spec, config, population.count, params.element_size(), where[0]):
@@ -91,6 +91,7 @@ def resume(
 ) -> Result:
     """Go on with the run in `run_dir`, to the same bits as if it had never stopped (on a device of another kind than
     before, to rounding); with `epochs` or `steps`, more of them than before, as if it had been begun with so many.
+    device: as in train(), but the CPU unless another is named, wherever the run was begun.
     Raises CheckpointError where run or data are not those, DeviceError, EngineError."""
     folder, where = Path(run_dir), devices(device)
     saved = checkpoint.load(folder, HOME)
@@ -98,7 +99,7 @@ def resume(
     data = _ready(state.population, data)
     held_out = None if validation is None else _ready(state.population, validation)
     own = state.population
-    choice = _going_on(notes, own, state.config, where[0])
+    choice = _going_on(notes, own, state.config, where)
     loop = Loop(state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes)
     for name, fingerprint in loop.fingerprints.items():
         if notes[name] != fingerprint:
@@ -122,14 +123,22 @@ def _ready(population: Population, data: Dataset) -> Dataset:
     return data.to(HOME, population.params.dtype)
 
 
-def _going_on(notes: Mapping[str, Any], population: Population, config: TrainConfig, where: torch.device) -> Choice:
+def _going_on(
+    notes: Mapping[str, Any], population: Population, config: TrainConfig, where: Sequence[torch.device]
+) -> Choice:
     """The engine that a run was begun with; on a device of another kind the same source compiled for that."""
     begun = notes["engine"]
-    name = begun if begun == "eager" else where.type
-    choice = choose(name, population.spec, config, where, population.params.dtype)
-    if name == begun:
-        return choice._replace(reason=notes["engine_reason"])
-    return choice._replace(reason=f"{choice.reason}; the run was begun by engine {begun}")
+    name = begun if begun == "eager" else where[0].type
+    try:
+        choice = choose_for_all(name, population.spec, config, where, population.params.dtype)
+    except EngineError as error:
+        raise EngineError(
+            f'{error}; but this run was begun by engine "{begun}", and goes on where that can train it: name another '
+            "device"
+        ) from None
+    if name != begun:
+        return choice._replace(reason=f"{choice.reason}; the run was begun by engine {begun}")
+    return choice if name == "cuda" else choice._replace(reason=notes["engine_reason"])  # cuda's is of the GPU at hand
 
 
 def _new(folder: Path) -> Path:

@@ -14,11 +14,12 @@ import torch
 import gpubp
 from gpubp import loop, memory, placement
 from gpubp.engines import choose
-from gpubp.errors import OutOfMemoryError
+from gpubp.engines.chip import Limits
+from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
 
 from .helpers import compiled, population, same_bits, samples  # noqa: F401
-from .playing import Launch, Player, machine
+from .playing import H100, Launch, Player, machine
 from .test_placement import same
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
@@ -100,11 +101,12 @@ def test_a_driver_that_has_no_memory_left_halves_the_group_too(monkeypatch: pyte
         play(player, launch)
 
     monkeypatch.setattr(Player, "play", full)
-    with machine():
+    with machine() as own:
         found = train("cuda:0")
     assert same(found, expected)
     assert len(found.notes) == 1
     assert "memory ran out there; its 7 networks train in 2 groups of up to 4" in found.notes[0]
+    assert own.pinned == found.population.params.nbytes * 3, "rows with two slots, which go to and fro from then on"
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "cuda:all"])
@@ -120,6 +122,41 @@ def test_a_run_begun_on_gpus_is_resumed_on_others_and_on_the_cpu(device: str, tm
         assert resumed.engine == ("cpu" if other == "cpu" else "cuda")
         told = resumed.engine_reason
         assert told.endswith("; the run was begun by engine cuda") if other == "cpu" else told == first.engine_reason
+
+
+SMALL = Limits(80, 1000)  # of a GPU in which no network finds place
+
+
+def test_auto_takes_what_every_gpu_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = population(SPEC, COUNT, torch.float32), data(), gpubp.TrainConfig(batch_size=8, steps=STEPS)
+    with machine(2) as own:
+        found = {torch.device("cuda:0"): H100, torch.device("cuda:1"): SMALL}
+        monkeypatch.setattr(own.player, "limits", found.__getitem__)
+        result = gpubp.train(*given, device="cuda:all")
+        with pytest.raises(EngineError, match="a block has 1,000"):
+            gpubp.train(*given, engine="cuda", device="cuda:all", run_dir=tmp_path / "run")
+    assert result.engine == "eager"
+    assert result.engine_reason.endswith("(cuda:1)")
+    assert own.player.launches == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_speaks_of_the_gpu_at_hand(tmp_path: Path) -> None:
+    with machine():
+        first = train("cuda:0", run_dir=tmp_path / "run", batch_size=64)
+    with machine() as own:
+        own.player.found = Limits(80, 163 << 10)
+        resumed = gpubp.resume(tmp_path / "run", data(), data("shared", 30, 9), steps=20, device="cuda:0")
+    assert "of 232,448 bytes" in first.engine_reason
+    assert resumed.engine_reason == first.engine_reason.replace("232,448", "166,912")
+
+
+def test_a_run_that_does_not_fit_on_the_gpu_says_where_it_goes_on(tmp_path: Path) -> None:
+    train("cpu", run_dir=tmp_path / "run")
+    with machine() as own:
+        own.player.found = SMALL
+        with pytest.raises(EngineError, match='begun by engine "cpu", and goes on where that can train it'):
+            gpubp.resume(tmp_path / "run", data(), data("shared", 30, 9), steps=20, device="cuda:0")
 
 
 def test_rows_and_data_stay_and_a_call_moves_clocks_alone() -> None:

@@ -4,7 +4,7 @@ compiler, never at the number of networks or free memory, so that a network gets
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -68,6 +68,16 @@ def choose(
     if name == "cpu":
         raise EngineError(why_not)
     return Choice("eager", *ENGINES["eager"], f"eager: {why_not}")
+
+
+def choose_for_all(
+    name: str, spec: NetworkSpec, config: TrainConfig, devices: Sequence[torch.device], dtype: torch.dtype
+) -> Choice:
+    """One engine for all devices: `name`, or for "auto" the fastest that each of them can. Raises as choose()."""
+    found = {device: choose(name, spec, config, device, dtype) for device in devices}
+    device, least = min(found.items(), key=lambda each: (each[1].name != "eager", each[1].outs is not backprop.outs))
+    alike = len({choice.reason for choice in found.values()}) == 1
+    return least if alike else least._replace(reason=f"{least.reason} ({device})")
 
 
 def _on_a_gpu(name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Choice:
