@@ -38,14 +38,16 @@ static bool print(const char *name, const T *numbers, int64_t size) {
 }
 
 #if THREADS  // a GPU's kernel, played; it notes by itself who diverged
-enum { DONE };
+enum { DONE, AT_ONCE = 2 };
 static End end;
 static int run(const Job *job) {
   kernel_job = job, kernel_end = &end;
   const int threads = THREADS * TOGETHER, networks = TEAM ? TOGETHER : threads;
-  const int64_t blocks = (job->count + networks - 1) / networks;
-  return play_grid(blocks, threads, TEAM_OF(threads), SHARED, [] { run(*kernel_job, *kernel_end); });
+  int64_t grid = (job->count + networks - 1) / networks;
+  if (!NEAR && grid > AT_ONCE) grid = AT_ONCE;  // each block goes from network to network
+  return play_grid(grid, threads, TEAM_OF(threads), SHARED, [] { run(*kernel_job, *kernel_end); });
 }
+static int outs(const Job *job) { return run(job); }
 #endif
 
 int main(int, char **arguments) {
@@ -85,6 +87,9 @@ int main(int, char **arguments) {
   job.taken = array<int64_t>(N, zero);
   job.outs = array<real>(N * M * O, zero);
 
+#if THREADS && !NEAR
+  end.slots = array<real>(AT_ONCE * TOGETHER * SLOTS * P, random);
+#endif
 #if PREDICT
   CHECK(outs(&job) == DONE);
   CHECK(print("outs", job.outs, N * M * O));
@@ -105,7 +110,7 @@ int main(int, char **arguments) {
   for (int64_t n = 0; n < N; n++) limit[n] = OWN || n < N - 1 ? job.step[n] + 2 : job.step[n];
   job.params[broken * ROW] = NAN;
 #if THREADS
-  end = {status, array<int64_t>(N, zero), nullptr};
+  end.status = status, end.diverged = array<int64_t>(N, zero);
   CHECK(run(&job) == DONE);
   for (int64_t n = 0; n < N; n++) CHECK((status[n] == DIVERGED) == (n == broken));
   CHECK(end.diverged[broken] == job.step[broken]);

@@ -163,6 +163,10 @@ MORE_TEAMS = {
 BLOCK = Layout(1, team=True, threads=3, accumulators=32, cols=8)
 BLOCKS = {
     "a block, ragged rows, in pieces": TEAMS["a block of scalar lanes"]._replace(layout=replace(BLOCK, chunk=3)),
+    "two blocks for three networks, slots outside": TEAMS["a block of scalar lanes"]._replace(
+        layout=replace(BLOCK, near=False)
+    ),
+    "outs of networks": CASES["outs of networks, lanes are networks"]._replace(layout=replace(BLOCK, chunk=4), count=3),
 }  # fmt: skip
 PARTS_OF_A_WARP = {
     "two networks in a warp": TEAMS["a block of scalar lanes"]._replace(
