@@ -1,5 +1,5 @@
-// The GPU's launch: a thread is a network, or the threads of a block train one network after the other (TEAM), or in each
-// of TOGETHER parts of the block.
+// The GPU's launch: a thread is a network, or the threads of a block train one network after the other (TEAM), or each of
+// TOGETHER parts of the block trains one.
 //
 // Whoever launches gives every block SHARED bytes of shared memory. The Job is the CPU's; End says where it is noted
 // that a network diverged, and Job.taken is the kernel's own. With PREDICT a network is shown samples, and does not learn.
@@ -110,8 +110,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     layout(m, numbers);
     advance(m, &group, job, end, n);
   }
+#if !PREDICT
   __syncthreads();
   for (int slot = 0; slot <= SLOTS; slot++) move_rows<true>(near(slot), far(slot), first, given.count);
+#endif
 }
 
 #endif
