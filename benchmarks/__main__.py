@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,8 @@ from rich.console import Console
 
 from . import digits, layouts, machine, plots, pool, prototypes, roofline, sampling, sweeps, tables, threads
 from .arguments import END_TO_END, REAL, SCIKIT, parse, sized
-from .contenders import PEERS, ours
-from .harness import Setting, measure
+from .contenders import PEERS, excuse, ours
+from .harness import Setting, measure, own_kernels
 from .peers import SAMPLE
 from .workloads import WORKLOADS, Workload
 
@@ -34,14 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not console.is_terminal:
         console = Console(width=WIDE)
     limits = threads.limit(chosen.threads, chosen.device)
-    with tempfile.TemporaryDirectory(prefix="kernels") as kernels:
-        given = os.environ.get("GPUBP_CACHE")
-        os.environ.setdefault("GPUBP_CACHE", kernels)  # what compiling takes, not what finding a kernel does
-        try:
-            _run(chosen, limits, console, begun)
-        finally:
-            if given is None:
-                del os.environ["GPUBP_CACHE"]
+    with own_kernels():
+        _run(chosen, limits, console, begun)
 
 
 def _run(chosen: argparse.Namespace, limits: dict[str, Any], console: Console, begun: float) -> None:
@@ -53,24 +45,27 @@ def _run(chosen: argparse.Namespace, limits: dict[str, Any], console: Console, b
     peak = report["machine"]["peak_gflops"] * 1e9
     setting = Setting(chosen.rounds, SEED, chosen.device, peak, chosen.patience)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    if chosen.command == "sweep":
-        pictures = _sweep(report, chosen, setting, console)
-    elif chosen.command == "layouts":
-        pictures = _layouts(report, chosen, setting, console)
-    elif chosen.command == "pool":
-        report["calls"] = pool.after_torch(setting)
-        console.print(tables.pool(report["calls"]))
-        pictures = [chosen.out / "pool.json"]
-    elif chosen.against is not None:
-        pictures = _against(report, chosen, setting, console)
-    else:
-        pictures = _table(report, chosen, setting, console)
-    report["seconds"] = time.perf_counter() - begun
-    path, *plotted = pictures
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    for written in (path, *plotted):
+    path, measured = _kind(chosen)
+    try:
+        measured(report, chosen, setting, console)
+    finally:  # what was measured before something failed is kept too
+        report["seconds"] = time.perf_counter() - begun
+        path.write_text(json.dumps(report, indent=1) + "\n")
+    for written in (path, *_drawn(report, path)):
         console.print(str(written), highlight=False, soft_wrap=True)
     console.print(f"{report['seconds']:.0f} s in all", highlight=False)
+
+
+def _kind(chosen: argparse.Namespace) -> tuple[Path, Callable[..., None]]:
+    """What is measured, and the file of its report."""
+    device = chosen.device.partition(":")[0]
+    if chosen.command == "table":
+        name, measured = (device, _table) if chosen.against is None else ("against", _against)
+    elif chosen.command == "sweep":
+        name, measured = f"sweep-{chosen.over}" + ("" if device == "cpu" else f"-{device}"), _sweep
+    else:
+        name, measured = chosen.command, {"layouts": _layouts, "pool": _pool}[chosen.command]
+    return chosen.out / f"{name}.json", measured
 
 
 def _title(name: str, workload: Workload) -> str:
@@ -83,7 +78,7 @@ def _show(console: Console, title: str, result: dict[str, Any]) -> None:
         console.print(line, highlight=False)
 
 
-def _table(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> list[Path]:
+def _table(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
     report |= {"results": [], "shuffling": {}, "real_case": {}, "end_to_end": None}
     engine, goals = ours(chosen.device), {}
     peers = [name for name in chosen.peer if name in PEERS]
@@ -105,14 +100,15 @@ def _table(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
         console.print(tables.shuffling(report["shuffling"], engine))
     if REAL in chosen.workload:
         for name in sampling.REAL_GOALS:
+            if reason := excuse(engine, WORKLOADS[name], "adam", chosen.device):
+                console.print(f"{REAL}, {name}: {engine}: {reason}", highlight=False)
+                continue
             report["real_case"][name] = sampling.real_case(sized(WORKLOADS[name], chosen), engine, setting)
         console.print(tables.real_case(report["real_case"], engine))
     if END_TO_END in chosen.workload and chosen.device != "cpu":
         console.print(f"{END_TO_END}: beside scikit-learn, on the CPU only", highlight=False)
     elif END_TO_END in chosen.workload and SCIKIT in chosen.peer:
         _end_to_end(report, chosen, setting, console)
-    path = chosen.out / chosen.device.partition(":")[0]
-    return _written(report, path, plots.ratios, roofline.plot)
 
 
 def _end_to_end(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
@@ -130,7 +126,7 @@ def _end_to_end(report: dict[str, Any], chosen: argparse.Namespace, setting: Set
                   "scikit-learn trains a sample of the networks; ratios are per network.")  # fmt: skip
 
 
-def _against(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> list[Path]:
+def _against(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
     report |= {"against": chosen.against.name, "results": []}
     for name, full in prototypes.AGAINST.items():
         workload = sized(full, chosen)
@@ -140,10 +136,9 @@ def _against(report: dict[str, Any], chosen: argparse.Namespace, setting: Settin
                 report["results"].append({"workload": name, **result})
                 _show(console, _title(name, workload), result)
     console.print(tables.summary(report["results"], {}))
-    return _written(report, chosen.out / "against", plots.ratios)
 
 
-def _sweep(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> list[Path]:
+def _sweep(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
     name, workload = chosen.base
     report |= {"workload": name, "over": chosen.over, "results": []}
     peers = [name for name in chosen.peer if name in PEERS]
@@ -154,11 +149,14 @@ def _sweep(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
             report["results"].append(point)
             title = f"{name}: {chosen.over} {point['value']:,}, N = {point['networks']:,}, K = {point['steps']}"
             _show(console, title, point)
-    kind = "" if chosen.device == "cpu" else f"-{chosen.device.partition(':')[0]}"
-    return _written(report, chosen.out / f"sweep-{chosen.over}{kind}", plots.sweep)
 
 
-def _layouts(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> list[Path]:
+def _pool(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
+    report["calls"] = pool.after_torch(setting)
+    console.print(tables.pool(report["calls"]))
+
+
+def _layouts(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
     report["cases"] = list(layouts.cases(setting, chosen.quick))
     report["sharing"] = list(layouts.sharing(chosen.threads, setting))
     report["registers"] = list(layouts.registers(setting))
@@ -170,18 +168,18 @@ def _layouts(report: dict[str, Any], chosen: argparse.Namespace, setting: Settin
     title = f"One network on {chosen.threads} threads that share it over one thread, adam"
     console.print(tables.gains(title, report["sharing"]))
     console.print(tables.gains("Three registers side by side over one, sgd, one thread", report["registers"]))
-    return [chosen.out / "layouts.json"]
 
 
-def _written(report: dict[str, Any], path: Path, *draw: Any) -> list[Path]:
-    """The path of the JSON file, and those of the plots that were drawn: a contender alone makes none."""
-    paths = [path.with_name(f"{path.name}.json")]
-    if any(len(result["contenders"]) > 1 for result in report["results"]):
-        for plot in draw:
-            name = path.name if plot is not roofline.plot else f"{path.name}-roofline"
-            paths.append(path.with_name(f"{name}.png"))
-            plot(report, paths[-1])
-    return paths
+def _drawn(report: dict[str, Any], path: Path) -> list[Path]:
+    """The plots beside the report, of results with more than one contender."""
+    if not any(len(result["contenders"]) > 1 for result in report.get("results", [])):
+        return []
+    draw = {path.with_suffix(".png"): plots.sweep if "over" in report else plots.ratios}
+    if "real_case" in report:
+        draw[path.with_name(f"{path.stem}-roofline.png")] = roofline.plot
+    for picture, plot in draw.items():
+        plot(report, picture)
+    return [*draw]
 
 
 if __name__ == "__main__":

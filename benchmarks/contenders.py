@@ -6,6 +6,7 @@ parity() trains them all in float64 to the same weights before anything is timed
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
@@ -14,7 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gpubp.engines import ENGINES
+from gpubp import TrainConfig
+from gpubp.engines import ENGINES, choose
+from gpubp.errors import EngineError
 
 from .limits import compiler
 from .peers import SAMPLE, AutogradBmm, AutogradGraph, Contender, Engine, Modules, TabmEnsemble, VmapGrad
@@ -38,6 +41,19 @@ def _on_cpu(workload: Workload, optimizer: str, device: str) -> Reason:
 
 def _on_gpu(workload: Workload, optimizer: str, device: str) -> Reason:
     return "runs on a GPU only" if device == "cpu" else ""
+
+
+def _on_chip(workload: Workload, optimizer: str, device: str) -> Reason:
+    """Networks that find no place on the GPU's chip: in float32, or in float64, in which parity is proven."""
+    if device == "cpu":
+        return "runs on a GPU only"
+    try:
+        for part, dtype in itertools.product(workload.parts, (torch.float32, torch.float64)):
+            config = TrainConfig(optimizer, batch_size=part.batch, steps=1, shuffle="none")
+            choose("cuda", part.spec, config, torch.device(device), dtype)
+    except EngineError as error:
+        return str(error)
+    return ""
 
 
 def _jax(workload: Workload, optimizer: str, device: str) -> Reason:
@@ -80,7 +96,7 @@ class Peer(NamedTuple):
 
 OURS = {
     name: Peer(partial(Engine, name=name), excuse=excuse, kept=True)
-    for name, excuse in {"cpu": _on_cpu, "cuda": _on_gpu, "eager": _everywhere}.items()
+    for name, excuse in {"cpu": _on_cpu, "cuda": _on_chip, "eager": _everywhere}.items()
     if name in ENGINES
 }
 

@@ -27,8 +27,8 @@ from gpubp import placement
 from gpubp.engines import ENGINES
 
 from . import machine, plots, proofs, roofline, sweeps, tables, threads
-from .contenders import PEERS, ours
-from .harness import Setting, measure
+from .contenders import OURS, PEERS, ours
+from .harness import Setting, measure, own_kernels
 from .workloads import WORKLOADS, Workload
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -198,7 +198,7 @@ def raced(check: Check, name: str, workload: Workload, optimizer: str, peers: Se
     if "machine" not in check.report:
         return Outcome(ABSENT, "the machine's peak is not known")
     setting = Setting(ROUNDS, SEED, check.devices[0], check.report["machine"]["peak_gflops"] * 1e9, PATIENCE)
-    names = list(dict.fromkeys([ours(check.devices[0]), *peers]))
+    names = list(dict.fromkeys([*OURS, *peers]))
     skipped = sweeps.without_room(workload, optimizer, names, {}, setting)
     result = {"workload": name, **measure(workload, optimizer, names, setting, skipped)}
     for each, figures in result["contenders"].items():
@@ -206,9 +206,9 @@ def raced(check: Check, name: str, workload: Workload, optimizer: str, peers: Se
         figures["share_of_bandwidth"] = moved / (check.report["machine"]["copy_gbytes_per_second"] * 1e9)
     check.report["results"].append(result)
     check.console.print(tables.rates(name, result))
-    own, best = result["contenders"][names[0]], result["best_peer"]
+    (first, own), best = next(iter(result["contenders"].items())), result["best_peer"]
     shares = f"{own['share_of_peak']:.1%} of the peak, {own['share_of_bandwidth']:.1%} of the bandwidth"
-    said = f"{names[0]} {own['rate']:,.0f} network-steps/s, {shares}"
+    said = f"{first} {own['rate']:,.0f} network-steps/s, {shares}"
     if best:
         said += f", {best['median']:.2f} times {best['name']}"
     return Outcome(PASSED, said, list(tables.absent(result)))
@@ -219,7 +219,7 @@ def swept(check: Check, peers: Sequence[str]) -> Outcome:
     if "machine" not in check.report:
         return Outcome(ABSENT, "the machine's peak is not known")
     setting = Setting(5, SEED, check.devices[0], check.report["machine"]["peak_gflops"] * 1e9, PATIENCE)
-    names = list(dict.fromkeys([ours(check.devices[0]), *peers]))
+    names = list(dict.fromkeys([*OURS, *peers]))
     until = check.left / 2
     points = sweeps.points(sweeps.BASES["batch_size"][1], "batch_size", "sgd", names, setting)
     while check.left > until and (point := next(points, None)):
@@ -244,7 +244,8 @@ def main(out: Path, minutes: float) -> int:
     console = Console(record=True, width=None if sys.stdout.isatty() else 140)
     devices = [str(each) for each in placement.devices(placement.ALL)]
     check = Check(devices, out, time.monotonic() + 60 * minutes, console)
-    good = check.run(steps(check))
+    with own_kernels():
+        good = check.run(steps(check))
     console.print(str(out), highlight=False, soft_wrap=True)
     console.save_text(str(out / "gpu_check.txt"))
     return 0 if good else 1

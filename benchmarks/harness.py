@@ -7,10 +7,13 @@ method). Cf. google/benchmark's random interleaving.
 
 from __future__ import annotations
 
+import os
 import random
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -37,6 +40,16 @@ class Setting(NamedTuple):
     device: str
     peak: float
     patience: float
+
+
+@contextmanager
+def own_kernels() -> Iterator[None]:
+    """A new cache for kernels, unless GPUBP_CACHE names one: what compiling takes, not what finding a kernel does."""
+    with tempfile.TemporaryDirectory(prefix="kernels") as kernels, ExitStack() as after:
+        if "GPUBP_CACHE" not in os.environ:
+            os.environ["GPUBP_CACHE"] = kernels
+            after.callback(os.environ.pop, "GPUBP_CACHE")
+        yield
 
 
 def timed(call: Callable[[], object], device: str) -> float:

@@ -33,12 +33,14 @@ def look(name: str) -> tuple[str, str]:
 
 
 def ratios(report: dict[str, Any], path: Path) -> None:
-    """How many times a peer's rate the first contender has: a dot with its interval, a panel per optimizer."""
+    """How many times a peer's rate the first contender has: a dot with its interval, a panel per optimizer. Where it
+    is another than the report's first, it is named."""
     optimizers = list(dict.fromkeys(result["optimizer"] for result in report["results"]))
     figure, panels = plt.subplots(
         1, len(optimizers), figsize=(1.5 + 4.5 * len(optimizers), 7), sharex=True, sharey=True, squeeze=False
     )
-    workloads, first = list(dict.fromkeys(result["workload"] for result in report["results"])), report["first"]
+    first, firsts = report["first"], {each["workload"]: next(iter(each["contenders"])) for each in report["results"]}
+    workloads = list(firsts)
     for panel, optimizer in zip(panels[0], optimizers):
         for result in report["results"]:
             if result["optimizer"] == optimizer:
@@ -54,7 +56,9 @@ def ratios(report: dict[str, Any], path: Path) -> None:
         panel.xaxis.set_major_formatter("{x:g}")
         panel.tick_params(axis="x", labelsize=8)
         panel.set_title(optimizer)
-        panel.set_yticks(range(len(workloads)), workloads)
+        panel.set_yticks(
+            range(len(workloads)), [name if own == first else f"{name}: {own}" for name, own in firsts.items()]
+        )
         panel.set_xlabel(f"rate of {first} over the peer's (right of 1: {first} is faster)")
         panel.grid(axis="x", alpha=0.3)
     panels[0][0].invert_yaxis()

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     from benchmarks import gpu  # what it needs is not looked for where there is no GPU
 
-    return gpu.main(chosen.out, chosen.minutes)
+    return gpu.main(chosen.out.resolve(), chosen.minutes)
 
 
 if __name__ == "__main__":

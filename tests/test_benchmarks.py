@@ -1,8 +1,10 @@
 """The benchmarks compare like with like: in float64 every contender trains to the same weights. No figure is judged."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from benchmarks.workloads import WORKLOADS, expand
 from gpubp import cuda
 from gpubp.engines import build, cpu
 
+from .playing import Player, playing
 from .recorder import Recorder
 
 FIRST = next(iter(OURS))
@@ -86,6 +89,27 @@ def test_a_peer_that_fails_is_named_and_an_engine_that_fails_is_not_borne(monkey
     with pytest.raises(RuntimeError, match="no kernel image"):
         harness.measure(WORKLOADS["W2"].tiny(), "sgd", ["eager", "autograd_bmm"], SETTING)
     rows.cache_clear()
+
+
+def test_networks_that_find_no_place_on_a_gpus_chip_are_not_given_to_engine_cuda():
+    with playing(Player()):
+        reason = excuse("cuda", WORKLOADS["W4-N64"], "sgd", "cuda:0")
+        assert excuse("cuda", WORKLOADS["W2"], "sgd", "cuda:0") == ""
+    assert 'engine "cuda": networks 784-128-10' in reason
+    assert "a block has 232,448" in reason
+
+
+def test_kernels_are_compiled_anew_unless_a_cache_is_named(monkeypatch):
+    monkeypatch.delenv("GPUBP_CACHE", raising=False)
+    with harness.own_kernels():
+        folder = Path(os.environ["GPUBP_CACHE"])
+        assert list(folder.iterdir()) == []
+    assert "GPUBP_CACHE" not in os.environ
+    assert not folder.exists()
+    monkeypatch.setenv("GPUBP_CACHE", "given")
+    with harness.own_kernels():
+        assert os.environ["GPUBP_CACHE"] == "given"
+    assert os.environ["GPUBP_CACHE"] == "given"
 
 
 def test_parity_sees_a_contender_with_another_learning_rate(monkeypatch):
@@ -166,6 +190,20 @@ def test_a_report_keeps_what_it_needs_to_be_judged(tmp_path, quick_limits, capsy
     assert (tmp_path / "cpu.png").stat().st_size
     assert (tmp_path / "cpu-roofline.png").stat().st_size
     assert "Beside the best peer" in capsys.readouterr().out
+
+
+def test_what_was_measured_before_something_failed_is_written(tmp_path, quick_limits, monkeypatch):
+    def measure(workload, *rest):
+        if workload.widths != WORKLOADS["W2"].widths:
+            raise RuntimeError("no kernel image is available")
+        return harness.measure(workload, *rest)
+
+    monkeypatch.setattr(command, "measure", measure)
+    words = ["--workload", "W2", "W5", "--peer", "autograd_bmm", "--optimizer", "sgd", "--out", str(tmp_path)]
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        command.main([*TINY, *words])
+    report = json.loads((tmp_path / "cpu.json").read_text())
+    assert [result["workload"] for result in report["results"]] == ["W2"]
 
 
 @pytest.mark.parametrize("over", sweeps.VALUES)

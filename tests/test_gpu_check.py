@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -47,19 +49,32 @@ def written(check: gpu.Check) -> dict[str, Any]:
     return json.loads((check.out / "gpu_check.json").read_text())  # type: ignore[no-any-return]
 
 
+@pytest.fixture
+def gpu_check(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """scripts/gpu_check.py."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module("gpu_check")
+
+
 def test_without_cuda_it_ends_with_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    gpu_check: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        import gpu_check
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
     monkeypatch.setattr(cuda, "missing", lambda: "torch finds no CUDA driver or no GPU here")
     assert gpu_check.main([]) == 2
     told = capsys.readouterr()
     assert told.err == "gpu_check needs a CUDA GPU: torch finds no CUDA driver or no GPU here\n"
     assert told.out == ""
+
+
+def test_its_folder_is_named_from_where_the_command_is_given(
+    gpu_check: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(cuda, "missing", lambda: None)
+    monkeypatch.setattr(gpu, "main", lambda *chosen: given.append(chosen) or 0)
+    monkeypatch.chdir(tmp_path)
+    assert gpu_check.main(["--out", "found", "--minutes", "1"]) == 0
+    assert given == [(tmp_path.resolve() / "found", 1.0)]
 
 
 def test_it_runs_as_a_command() -> None:
@@ -138,7 +153,7 @@ def test_a_workload_is_measured_and_who_does_not_run_is_listed(check: gpu.Check)
     check.report |= {"results": [], "machine": FACTS}
     outcome = gpu.raced(check, "W2", WORKLOADS["W2"].tiny(), "sgd", ["autograd_bmm", "autograd_graph"])
     assert outcome.status == gpu.PASSED
-    assert outcome.listed == ["  autograd_graph: runs on a GPU only"]
+    assert outcome.listed == ["  cuda: runs on a GPU only", "  autograd_graph: runs on a GPU only"]
     (result,) = check.report["results"]
     assert set(result["contenders"]) >= {"autograd_bmm"}
     for word in ("network-steps/s", "of the peak", "of the bandwidth"):
@@ -146,6 +161,28 @@ def test_a_workload_is_measured_and_who_does_not_run_is_listed(check: gpu.Check)
     own = result["contenders"]["autograd_bmm"]
     moved = 4 * (own["rate"] * 3 * result["parameters"] + own["rate"] * result["batch"] * 9 / result["networks"])
     assert own["share_of_bandwidth"] == pytest.approx(moved / (FACTS["copy_gbytes_per_second"] * 1e9))
+
+
+def test_a_workload_that_the_first_engine_cannot_train_is_measured_without_it(
+    check: gpu.Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = gpu.PEERS["cpu"]._replace(excuse=lambda *given: "finds no place on the chip")
+    monkeypatch.setitem(gpu.PEERS, "cpu", full)
+    check.out.mkdir()
+    check.report |= {"results": [], "machine": FACTS}
+    outcome = gpu.raced(check, "W2", WORKLOADS["W2"].tiny(), "sgd", ["autograd_bmm"])
+    assert outcome.said.startswith("eager ")
+    assert "  cpu: finds no place on the chip" in outcome.listed
+
+
+def test_kernels_are_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.delenv("GPUBP_CACHE", raising=False)
+    monkeypatch.setattr(gpu.placement, "devices", lambda given: ["cpu"])
+    monkeypatch.setattr(gpu.Check, "run", lambda *given: seen.append(os.environ["GPUBP_CACHE"]) or True)
+    assert gpu.main(tmp_path, 1.0) == 0
+    assert len(seen) == 1
+    assert "GPUBP_CACHE" not in os.environ
 
 
 def test_the_whole_report_is_written_with_its_plots(check: gpu.Check, monkeypatch: pytest.MonkeyPatch) -> None:
