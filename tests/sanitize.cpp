@@ -12,7 +12,7 @@ static double uniform() {  // Knuth's multiplier and increment, the upper bits
   state = state * 6364136223846793005u + 1442695040888963407u;
   return (double)(state >> 40) / (1 << 24);
 }
-#define CHECK(what) \
+#define EXPECT(what) \
   if (!(what)) return fprintf(stderr, "line %d: not so: %s\n", __LINE__, #what), 1;
 
 static void *blocks[64];
@@ -91,8 +91,8 @@ int main(int, char **arguments) {
   end.slots = array<real>(AT_ONCE * TOGETHER * SLOTS * P, random);
 #endif
 #if PREDICT
-  CHECK(outs(&job) == DONE);
-  CHECK(print("outs", job.outs, N * M * O));
+  EXPECT(outs(&job) == DONE);
+  EXPECT(print("outs", job.outs, N * M * O));
 #else
   auto show = [&] {
     bool finite = print("params", job.params, N * ROW) && print("loss", job.loss, N) && print("total", job.total, N);
@@ -101,30 +101,30 @@ int main(int, char **arguments) {
     return print("step", job.step, N) && print("taken", job.taken, N) && finite;
   };
   for (int call = 0; call < 2; call++) {
-    CHECK(run(&job) == DONE);
-    CHECK(show());
-    CHECK(job.step[stopped] == (OWN ? stopped % 4 : 4));
-    for (int64_t n = 0; n < N; n++) CHECK(job.taken[n] == 0);
+    EXPECT(run(&job) == DONE);
+    EXPECT(show());
+    EXPECT(job.step[stopped] == (OWN ? stopped % 4 : 4));
+    for (int64_t n = 0; n < N; n++) EXPECT(job.taken[n] == 0);
     if (!OWN) limit[N - 1] = job.step[N - 1];  // where networks share their samples, they stand at one step
   }
   for (int64_t n = 0; n < N; n++) limit[n] = OWN || n < N - 1 ? job.step[n] + 2 : job.step[n];
   job.params[broken * ROW] = NAN;
 #if THREADS
   end.status = status, end.diverged = array<int64_t>(N, zero);
-  CHECK(run(&job) == DONE);
-  for (int64_t n = 0; n < N; n++) CHECK((status[n] == DIVERGED) == (n == broken));
-  CHECK(end.diverged[broken] == job.step[broken]);
+  EXPECT(run(&job) == DONE);
+  for (int64_t n = 0; n < N; n++) EXPECT((status[n] == DIVERGED) == (n == broken));
+  EXPECT(end.diverged[broken] == job.step[broken]);
 #else
   for (job.check = 1; job.check >= 0; job.check--) {
     int64_t before = job.step[broken];
     for (int64_t n = 0; n < N; n++) job.taken[n] = 0;
-    CHECK(run(&job) == FAULTS);
-    CHECK(job.taken[broken] < 0 && (!job.check || job.taken[broken] == -1) && job.step[broken] == before);
-    for (int64_t n = 0; n < N; n++) CHECK(n == broken || job.taken[n] >= 0);
+    EXPECT(run(&job) == FAULTS);
+    EXPECT(job.taken[broken] < 0 && (!job.check || job.taken[broken] == -1) && job.step[broken] == before);
+    for (int64_t n = 0; n < N; n++) EXPECT(n == broken || job.taken[n] >= 0);
   }
 #endif
   job.params[broken * ROW] = 0;
-  CHECK(show());
+  EXPECT(show());
 #endif
   while (used) free(blocks[--used]);
   return 0;

@@ -53,7 +53,7 @@ MUTANTS = {
     "a sign in the delta": Mutant(
         "write(below, b * Ip + i, sum * slope", "write(below, b * Ip + i, -sum * slope", partial(a_step, deep)),
     "a slope is missing": Mutant(
-        "sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : own, own)", "sum", partial(a_step, deep)),
+        "sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : out, out)", "sum", partial(a_step, deep)),
     "the output's slope is missing": Mutant(
         "if constexpr (!OUTPUT_IDENTITY) delta =", "if constexpr (false) delta =",
         partial(a_step, lambda own: own.spec.output in ("sigmoid", "tanh"))),

@@ -216,7 +216,7 @@ def made(text: str, folder: Path, kind: str, *flags: str) -> Path:
 
 def played(program: Path, count: int, threads: int) -> subprocess.CompletedProcess[str]:
     """What it said with so many networks and threads."""
-    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1", "ASAN_OPTIONS": "detect_leaks=0"}
+    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1", "ASAN_OPTIONS": "detect_leaks=1"}
     command = [str(program), str(count), str(threads)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 

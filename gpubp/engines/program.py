@@ -212,7 +212,7 @@ class Program:
         def of_step(step: Any, total: Any, *rest: Any) -> Any:
             hyper, own = dict(zip(self.names, rest)), dict(zip(columns, rest[len(self.names) :]))
             lr = scheduled(self.config.timetable, hyper, step, total)
-            found, after = rates(rule, hyper, own, lr, torch.float64)  # network.h rounds them
+            found, after = rates(rule, hyper, own, lr, torch.float64)  # update.h rounds them
             known = {"direction": found.direction, **dict(found.arguments)}
             return known if found.decay is None else {**known, "decay": found.decay}, after
 

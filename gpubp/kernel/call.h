@@ -32,7 +32,9 @@ FN void begin(const Work &k, Who who) {
         ((real *)k.m.class_weight)[o * NETWORKS + n] = (real)job.class_weight[at * OUTPUTS + o];
   });
   BARRIER
-  if (NETWORKS > 1) g.alike = alike(g);
+  if (NETWORKS > 1) {
+    EACH(item, 1) { g.alike = alike(g); }
+  }
 }
 
 // How far a group has come.

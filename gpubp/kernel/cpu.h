@@ -62,7 +62,7 @@ static bool reserve(Memory &memory, Group *&group, void *&block) {
   block = aligned_alloc(page, bytes);
   if (!block) return false;
 #ifdef MADV_HUGEPAGE
-  if (page > 4096) madvise(block, bytes, MADV_HUGEPAGE);  // fewer misses of the TLB
+  if (page > 4096) madvise(block, bytes, MADV_HUGEPAGE);  // where memory is in pieces; here it made no difference
 #endif
   memset(block, 0, bytes);
   layout(memory, (s *)block);
@@ -185,6 +185,23 @@ static Answer start(Crew &crew) {
   return !TEAM && crew.next < groups ? NO_MEMORY : DONE;
 }
 
+// The networks that take steps, by how many, the most first, and behind them how many -> false without memory.
+static bool list(const Job &job, Crew &crew, int64_t *&lists) {
+  Waiting *waiting = (Waiting *)malloc(crew.active * sizeof(Waiting));
+  lists = (int64_t *)malloc(2 * crew.active * sizeof(int64_t));
+  if (waiting && lists) {
+    int64_t at = 0;
+    for (int64_t n = 0; n < job.count; n++) {
+      if (int64_t left = left_of(job, n)) waiting[at++] = {n, left};
+    }
+    qsort(waiting, crew.active, sizeof(Waiting), by_left);
+    for (at = 0; at < crew.active; at++) lists[at] = waiting[at].who, lists[crew.active + at] = waiting[at].left;
+    crew.who = lists, crew.left = lists + crew.active;
+  }
+  free(waiting);
+  return crew.who;
+}
+
 // Advance every running network by up to job.steps steps, not beyond its limit.
 extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
   const Job &job = *given;
@@ -207,21 +224,8 @@ extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
   crew.active = active, crew.same = longest;
   int64_t *lists = nullptr;
   int32_t *table = nullptr;
-  if (shortest < longest) {
-    Waiting *waiting = (Waiting *)malloc(crew.active * sizeof(Waiting));
-    lists = (int64_t *)malloc(2 * crew.active * sizeof(int64_t));
-    if (!waiting || !lists) return free(waiting), free(lists), NO_MEMORY;
-    int64_t at = 0;
-    for (int64_t n = 0; n < job.count; n++) {
-      if (int64_t left = left_of(job, n)) waiting[at++] = {n, left};
-    }
-    qsort(waiting, crew.active, sizeof(Waiting), by_left);
-    for (at = 0; at < crew.active; at++) lists[at] = waiting[at].who, lists[crew.active + at] = waiting[at].left;
-    free(waiting);
-    crew.who = lists, crew.left = lists + crew.active;
-  }
-  Answer answer = DONE;
-  if (!OWN) {
+  Answer answer = shortest == longest || list(job, crew, lists) ? DONE : NO_MEMORY;
+  if (answer == DONE && !OWN) {
     table = (int32_t *)malloc(longest * BATCH * sizeof(int32_t));
     if (table) tabulate(job, earliest, longest, table);
     else answer = NO_MEMORY;

@@ -43,7 +43,7 @@ typedef unsigned long long uint64_t;
 #endif
 typedef REAL real;
 #if PARTS != 1 && !defined(__clang__)
-#pragma GCC optimize("no-tree-ter")  // operations of the three stay in the order they are written: 1.06 of the rate
+#pragma GCC optimize("no-tree-ter")  // operations of the three stay as they are written: 1.06 to 1.09 of the rate
 #endif
 
 // ---- vectors: vec<T, n> is T itself for n = 1 ----
@@ -207,11 +207,11 @@ FN V fma_(V a, V b, V c) {
 template <class V>
 FN V hold(V x) {
 #if defined(__AVX512F__)
-  if constexpr (lanes<V>::count > 1) asm("" : "+v"(x));
-#elif defined(__x86_64__)
-  if constexpr (lanes<V>::count > 1) asm("" : "+x"(x));
+  if constexpr (lanes<V>::count > 1 && sizeof(V) <= 64) asm("" : "+v"(x));
+#elif defined(__AVX__)
+  if constexpr (lanes<V>::count > 1 && sizeof(V) <= 32) asm("" : "+x"(x));
 #elif defined(__aarch64__)
-  if constexpr (lanes<V>::count > 1) asm("" : "+w"(x));
+  if constexpr (lanes<V>::count > 1 && sizeof(V) <= 16) asm("" : "+w"(x));
 #endif
   return x;
 }

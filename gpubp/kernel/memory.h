@@ -1,4 +1,4 @@
-// Where the numbers of a group of networks stand, what a call is given, and how rows and samples get in and out.
+// Where the numbers of a group of networks stand, and what a call is given.
 #pragma once
 #include "arithmetic.h"
 #include "random.h"
@@ -21,7 +21,7 @@ FN void write(s *p, int j, v x) { p[j] = x; }
 
 constexpr int pad(int width) { return cdiv(width, NL) * NL; }
 // Elements from a row of a matrix to the next. A column of rows that lie 1 KB apart, or a multiple, finds place in few
-// lines of a cache only: with 64 networks-as-lanes outputs a third of the rate was lost. On a GPU, rows of a
+// lines of a cache only: 64 outputs with lanes as networks lost up to a quarter of the rate. On a GPU, rows of a
 // block that lie an odd number apart meet each of the 32 banks of its shared memory once; a thread's are in registers.
 constexpr int line(int width) {
   if (THREADS) return TEAM ? width | 1 : width;
@@ -66,7 +66,7 @@ constexpr int turned_size() {
 }
 
 constexpr int P = weight_of(L), ACTS = outs_of(L);
-constexpr int64_t REACH = 0x7fffffff;  // of an index: layout.py refuses what is larger
+constexpr int64_t REACH = 0x7fffffff;  // of an index: engines/cpu.py refuses what is larger
 static_assert((int64_t)most(1 + SLOTS, NETWORKS) * P < REACH, "a row and its slots are beyond the reach of an index");
 static_assert((int64_t)CHUNK * NETWORKS * most(widest(), line(WIDTH[0])) < REACH &&
               (int64_t)BATCH * most(widest(), NETWORKS) < REACH, "a batch is beyond the reach of an index");
@@ -223,142 +223,6 @@ FN real target_of(const Work &k, int b, int n, int o) {
 FN real weight_of_sample(const Work &k, int b, int n) {
   return SAMPLE_WEIGHT ? k.job->weights[sample(k, b, n, SAMPLE_WEIGHT == 2)] : real(1);
 }
-
-#if WIDE
-// f(numbers, where they begin in a row, where here) for every row of a weight, and for every bias.
-template <class F>
-FN void lines(F f) {
-  for (int l = 0; l < L; l++) {
-    const int I = WIDTH[l], O = WIDTH[l + 1], bias = bias_size(l);
-    EACH(i, I + (bias > 0)) { f(i < I ? O : bias, row_of(l) + i * O, weight_of(l) + i * line(O)); }
-  }
-}
-FN void copy_in(s *to, const real *rows, Who who) {
-  const real *from = rows + who[0] * row_of(L);
-  lines([&](int count, int in_row, int here) {
-    memcpy(to + here, from + in_row, count * sizeof(real));
-    memset(to + here + count, 0, (pad(count) - count) * sizeof(real));
-  });
-}
-FN void copy_out(real *rows, const s *from, Who who, const bool *keep) {
-  real *to = rows + who[0] * row_of(L);
-  if (keep[0]) lines([&](int count, int in_row, int here) { memcpy(to + in_row, from + here, count * sizeof(real)); });
-}
-template <int rows, bool targets = true>
-FN void gather(const Work &, int) {}
-#elif THREADS && TEAM
-// f(place in a row, place here) for every number of a row: neighbouring threads take neighbours.
-template <int l = 0, class F>
-FN void each_number(F f) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], weights = I * O;
-  EACH(at, weights + bias_size(l)) {
-    f(row_of(l) + at, at < weights ? weight_of(l) + at / O * line(O) + at % O : bias_of(l) + at - weights);
-  }
-  if constexpr (l + 1 < L) each_number<l + 1>(f);
-}
-FN void copy_in(s *to, const real *rows, Who who) {
-  const real *from = rows + who[0] * NEXT_ROW;
-  each_number([&](int in_row, int here) { to[here] = from[in_row]; });
-}
-FN void copy_out(real *rows, const s *from, Who who, const bool *keep) {
-  real *to = rows + who[0] * NEXT_ROW;
-  if (keep[0]) each_number([&](int in_row, int here) { to[in_row] = from[here]; });
-}
-template <int rows, bool targets = true>
-FN void gather(const Work &k, int first) {
-  constexpr int I = WIDTH[0];
-  EACH(at, rows * I) { k.m.x[at / I * line(I) + at % I] = inputs_of(k, first + at / I)[at % I]; }
-  EACH(at, targets ? rows * TARGETS : 0) { k.m.y[at] = target_of(k, first + at / TARGETS, 0, at % TARGETS); }
-  BARRIER
-}
-#else
-// Numbers of NETWORKS rows, side by side: element first + i of row n in lane n of to[i], for `count` of i; and back, but
-// for rows that are null.
-template <int n>
-FN void interleave_square(real *to, const real *const *from, int first) {
-  for (int part = 0; part < PARTS; part++) {
-    native r[VECTOR];
-    UNROLL for (int i = 0; i < VECTOR; i++) r[i] = load_part<native, n>(from[part * VECTOR + i] + first);
-    transpose(r);
-    UNROLL for (int i = 0; i < n; i++) store(to + i * NETWORKS + part * VECTOR, r[i]);
-  }
-}
-template <int n>
-FN void separate_square(real *const *to, const real *from, int first) {
-  for (int part = 0; part < PARTS; part++) {
-    native r[VECTOR];
-    UNROLL for (int i = 0; i < VECTOR; i++) r[i] = i < n ? load<native>(from + i * NETWORKS + part * VECTOR) : native{};
-    transpose(r);
-    UNROLL for (int i = 0; i < VECTOR; i++)
-      if (to[part * VECTOR + i]) store_part<native, n>(to[part * VECTOR + i] + first, r[i]);
-  }
-}
-// f(number of neighbours, which they are) for whole squares, and for what is left.
-template <int n>
-struct number {
-  static constexpr int value = n;
-};
-template <int count, class F>
-FN void squares(F f) {
-  EACH(square, count / VECTOR) { f(number<VECTOR>(), square * VECTOR); }
-  if constexpr (count % VECTOR) {
-    EACH(item, 1) { f(number<count % VECTOR>(), count - count % VECTOR); }
-  }
-}
-template <int count>
-FN void interleave(real *to, const real *const *from, int first) {
-  squares<count>([&](auto n, int i) { interleave_square<n.value>(to + i * NETWORKS, from, first + i); });
-}
-template <int count>
-FN void separate(real *const *to, const real *from, int first) {
-  squares<count>([&](auto n, int i) { separate_square<n.value>(to, from + i * NETWORKS, first + i); });
-}
-
-// f(number of neighbours, where they begin in a row, where here): all of a row, or of a layer, or, where the rows of a
-// weight are padded, each of these.
-template <int l = 0, class F>
-FN void runs(F f) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], from = row_of(l), to = weight_of(l);
-  if constexpr (l == 0 && weight_of(L) == row_of(L)) {
-    f(number<row_of(L)>(), 0, 0);
-  } else {
-    if constexpr (line(O) == O) {
-      f(number<I * O + bias_size(l)>(), from, to);
-    } else {
-      for (int i = 0; i < I; i++) f(number<O>(), from + i * O, to + i * line(O));
-      f(number<bias_size(l)>(), from + I * O, bias_of(l));
-    }
-    if constexpr (l + 1 < L) runs<l + 1>(f);
-  }
-}
-FN void copy_in(s *to, const real *rows, Who who) {
-  const real *from[NETWORKS];
-  for (int n = 0; n < NETWORKS; n++) from[n] = rows + who[n] * NEXT_ROW;
-  runs([&](auto count, int in_row, int here) { interleave<count.value>((real *)(to + here), from, in_row); });
-}
-FN void copy_out(real *rows, const s *from, Who who, const bool *keep) {
-  real *to[NETWORKS];
-  for (int n = 0; n < NETWORKS; n++) to[n] = keep[n] ? rows + who[n] * NEXT_ROW : nullptr;
-  runs([&](auto count, int in_row, int here) { separate<count.value>(to, (const real *)(from + here), in_row); });
-}
-
-template <int rows, bool targets = true>
-FN void gather(const Work &k, int first) {
-  if constexpr (GATHER) {
-    for (int b = 0; b < rows; b++) {
-      const real *from[NETWORKS];
-      for (int n = 0; n < NETWORKS; n++) from[n] = inputs_of(k, first + b, n);
-      interleave<WIDTH[0]>((real *)(k.m.x + b * line(WIDTH[0])), from, 0);
-    }
-    EACH(b, rows) {
-      real *y = (real *)(k.m.y + b * TARGETS);
-      for (int o = 0; o < TARGETS && targets; o++)
-        for (int n = 0; n < NETWORKS; n++) y[o * NETWORKS + n] = target_of(k, first + b, n, o);
-    }
-    BARRIER
-  }
-}
-#endif
 
 // ---- one, a number of each network of the group: what lanes have to share in WIDE ----
 

@@ -11,6 +11,7 @@
 #include "dropout.h"
 #include "loss.h"
 #include "product.h"
+#include "rows.h"
 #include "samples.h"
 #include "update.h"
 
@@ -98,17 +99,17 @@ FN void backward(const Work &k, int first, s *delta, s *below) {
   if constexpr (LAYERWISE) gradient<l, rows, last>(k, first, delta);
   if constexpr (l > 0) {
     const s *weight = k.m.row + weight_of(l);
-    const int out = outs_of(l - 1);
+    const int outs = outs_of(l - 1);
     s *turned = k.m.turned;
     if constexpr (NL > 1) turn<I, O>(turned, weight);
     product<rows, I, O>(
         [&](int b, int o) { return get(delta, b * Op + o); },
         [&](int o, int i) { return NL > 1 ? read(turned, o * Ip + i) : get(weight, i * Op + o); }, zero,
         [&](int b, int i, v sum) {
-          int at = out + b * Ip + i;
+          int at = outs + b * Ip + i;
           if (DROPOUT >= 0) sum = sum * read(k.m.masks, at);
-          v own = read(k.m.outs, at);
-          write(below, b * Ip + i, sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : own, own));
+          v out = read(k.m.outs, at);
+          write(below, b * Ip + i, sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : out, out));
         });
   }
   if constexpr (!LAYERWISE) gradient<l, rows, last>(k, first, delta);

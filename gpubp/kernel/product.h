@@ -27,11 +27,11 @@ FN void product(A_ A, B_ B, Start start, Epilogue epilogue) {
   constexpr int tm = shape.rows, tn = shape.cols, down = cdiv(M, tm), across = cdiv(columns, tn);
   EACH(t, down * across) {
     int m1 = BEGIN(t % down, tm), n1 = BEGIN(t / down, tn), m0 = FIRST(m1, tm, M), n0 = FIRST(n1, tn, columns);
-    auto own = [&](int m, int n) { return OWNS(m0, m1, m, tm, M) && OWNS(n0, n1, n, tn, columns); };
+    auto mine = [&](int m, int n) { return OWNS(m0, m1, m, tm, M) && OWNS(n0, n1, n, tn, columns); };
     v sum[tm][tn];
     UNROLL for (int m = 0; m < tm; m++)
       UNROLL for (int n = 0; n < tn; n++)
-        sum[m][n] = own(m, n) ? start(PLACE(m0, m, tm, M), PLACE(n0, n, tn, columns) * NL) : all<v>(0);
+        sum[m][n] = mine(m, n) ? start(PLACE(m0, m, tm, M), PLACE(n0, n, tn, columns) * NL) : all<v>(0);
     for (int k = 0; k < K; k++) {
       v b[tn];
       UNROLL for (int n = 0; n < tn; n++) b[n] = hold(B(k, PLACE(n0, n, tn, columns) * NL));
@@ -42,7 +42,7 @@ FN void product(A_ A, B_ B, Start start, Epilogue epilogue) {
     }
     UNROLL for (int m = 0; m < tm; m++)
       UNROLL for (int n = 0; n < tn; n++)
-        if (own(m, n)) epilogue(PLACE(m0, m, tm, M), PLACE(n0, n, tn, columns) * NL, sum[m][n]);
+        if (mine(m, n)) epilogue(PLACE(m0, m, tm, M), PLACE(n0, n, tn, columns) * NL, sum[m][n]);
   }
   BARRIER
 }

@@ -4,7 +4,7 @@
 
 FN v limited(const Work &k, v grad) {
   if constexpr (CLIP_VALUE >= 0) {
-    v limit = spread(k.g->typed[least(CLIP_VALUE, HYPERS)]);
+    v limit = spread(k.g->typed[most(CLIP_VALUE, 0)]);
     grad = at_least_(at_most_(grad, limit), -limit);
   }
   return grad;
@@ -57,7 +57,7 @@ FN one sum_of(const Work &k, bool biases, F f) {
 FN void clip_norm(const Work &k) {
   if constexpr (CLIP_NORM >= 0) {
     one square = sum_of(k, TRAIN_BIAS, [&](int at) { v grad = read(k.m.grad, at); return grad * grad; });
-    v factor = at_most_(spread(k.g->typed[CLIP_NORM]) / (sqrt_(as_v(square)) + real(1e-6)), all<v>(1));
+    v factor = at_most_(spread(k.g->typed[most(CLIP_NORM, 0)]) / (sqrt_(as_v(square)) + real(1e-6)), all<v>(1));
     EACH(item, P / NL) {
       if (TRAIN_BIAS || is_weight(item * NL)) change(k, item * NL, read(k.m.grad, item * NL) * factor);
     }
@@ -95,9 +95,11 @@ FN void rates_of(Group &g, int n, Keep keep) {
 FN void rates(const Work &k) {
   Group &g = *k.g;
   if (NETWORKS > 1 && g.alike) {
-    rates_of<double>(g, 0, [&](int r, double rate) {
-      for (int n = 0; n < NETWORKS; n++) g.rate[r][n] = (real)rate;
-    });
+    EACH(item, 1) {
+      rates_of<double>(g, 0, [&](int r, double rate) {
+        for (int n = 0; n < NETWORKS; n++) g.rate[r][n] = (real)rate;
+      });
+    }
   } else {
     typedef vec<double, DOUBLES> V;
     EACH(item, NETWORKS / DOUBLES) {
