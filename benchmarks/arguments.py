@@ -15,7 +15,7 @@ from gpubp.population import usable
 from .contenders import PEERS, ours
 from .limits import compiler
 from .sweeps import BASES, VALUES
-from .workloads import WORKLOADS, Workload, expand
+from .workloads import WORKLOADS, Mixed, Workload, expand
 
 END_TO_END, REAL, SCIKIT = "W5b", "real", "scikit_learn"
 COMMANDS = ("table", "sweep", "layouts", "pool")
@@ -81,7 +81,11 @@ def _check_sweep(parser: argparse.ArgumentParser, chosen: argparse.Namespace) ->
     names = expand(chosen.workload or [])
     if chosen.workload and (len(chosen.workload) > 1 or not names):
         parser.error(f"sweep takes one workload, of {', '.join([*GROUPS, *WORKLOADS])}")
+    if len(names) > 1:
+        parser.error(f"sweep takes one workload, {chosen.workload[0]} is several: {', '.join(names)}")
     chosen.base = (names[0], WORKLOADS[names[0]]) if names else BASES[chosen.over]
+    if chosen.over == "width" and isinstance(chosen.base[1], Mixed):
+        parser.error(f"sweep --over width: {names[0]} has widths of its own; another workload expected")
 
 
 def _ordered(first: str, names: Sequence[str]) -> list[str]:

@@ -7,8 +7,6 @@ this processor; where there is no compiler, or on a GPU, that of a large matrix 
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 import subprocess
 import tempfile
 import time
@@ -18,6 +16,8 @@ from pathlib import Path
 import torch
 
 from gpubp import cuda
+from gpubp.engines import build
+from gpubp.errors import EngineError
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product stands in for the peak
 COPIED = 512 << 20  # bytes; more than the last-level cache of most processors
@@ -89,9 +89,11 @@ def peak(device: str, threads: int) -> tuple[float, str]:
 
 
 def compiler() -> list[str] | None:
-    """The words that call the C++ compiler: CXX's, or else one of the usual names; None where there is none."""
-    commands = [shlex.split(os.environ.get("CXX", "")), ["g++"], ["clang++"]]
-    return next((command for command in commands if command and shutil.which(command[0])), None)
+    """The words that call the engine's C++ compiler; None where there is none."""
+    try:
+        return build.compiler()
+    except EngineError:
+        return None
 
 
 def fma_peak(command: Sequence[str], threads: int) -> float:

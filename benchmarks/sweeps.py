@@ -22,7 +22,7 @@ VALUES = {
     "batch_size": (1, 4, 16, 64, 256, 1024, 4096),
     "networks": (1, 2, 4, 10, 30, 100, 1_000, 10_000, 100_000, 1_000_000),
     "width": (2, 4, 8, 16, 32, 64, 128, 256, 512),
-    "steps_per_call": (1, 2, 4, 16, 64, 256),
+    "steps_per_call": (1, 2, 4, 8, 16, 64, 256),
 }
 BASES = {
     "batch_size": ("W5", replace(WORKLOADS["W5"], networks=100)),

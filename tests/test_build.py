@@ -352,8 +352,12 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_compiler_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "PATIENCE", 0.2)
-    monkeypatch.setenv("CXX", wrapper(tmp_path / "slow", '[ "$1" = --version ] && echo 1 && exit 0; exec sleep 60'))
+    child = tmp_path / "child"
+    script = f'[ "$1" = --version ] && echo 1 && exit 0; sleep 60 & echo $! > {child}; wait'
+    monkeypatch.setenv("CXX", wrapper(tmp_path / "slow", script))
     refused("has not compiled the kernel in 0.2 s", 'engine "eager" needs no compiler')
+    state = subprocess.run(["ps", "-o", "stat=", "-p", child.read_text()], capture_output=True, text=True).stdout
+    assert state.strip() in ("", "Z"), "what the compiler began has ended, too"
 
 
 def test_ctrl_c_at_the_terminal_does_not_reach_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

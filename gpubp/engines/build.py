@@ -15,6 +15,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -201,21 +202,27 @@ def _compile(text: str, command: list[str], folder: Path) -> Path:
     source, made = folder / "kernel.cpp", folder / "kernel.so"
     source.write_text(text, encoding="utf-8")
     try:
-        result = subprocess.run(
+        process = subprocess.Popen(
             [*command, f"-I{SOURCES}", str(source), "-o", str(made)],
-            capture_output=True, text=True, errors="replace", check=False, timeout=PATIENCE,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
             start_new_session=True,  # Ctrl-C ends a run after its call, not the compiler in it
         )  # fmt: skip
+        with process:
+            try:
+                _, said = process.communicate(timeout=PATIENCE)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)  # and what it began
+                raise
     except subprocess.TimeoutExpired:
         raise EngineError(
             f'engine "cpu": {command[0]} has not compiled the kernel in {PATIENCE} s; engine "eager" needs no compiler'
         ) from None
     except OSError as error:
         raise EngineError(f'engine "cpu": the C++ compiler {command[0]} does not run: {error}') from None
-    if result.returncode:
+    if process.returncode:
         raise EngineError(
-            f'engine "cpu": {command[0]} cannot compile the kernel (exit status {result.returncode}); engine "eager" '
-            f"needs no compiler. It says:\n{result.stderr.strip()[-2000:]}"
+            f'engine "cpu": {command[0]} cannot compile the kernel (exit status {process.returncode}); engine "eager" '
+            f"needs no compiler. It says:\n{said.strip()[-2000:]}"
         )
     return made
 
