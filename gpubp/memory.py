@@ -28,7 +28,7 @@ def needed(
     size, batch = spec.size * itemsize, config.batch_size
     largest = max(GROUP if gpu else BLOCK, 2 * max(size, batch * max(spec.widths) * itemsize))
     if not gpu:
-        return count * ((rows + 1) * size + COLUMNS * 8) + 16 * largest
+        return count * ((rows + 1) * size + COLUMNS * 8) + 40 * largest
     copies = 4 * rows * size * together(spec, batch, itemsize, torch.device("cuda"))
     return count * (rows * size + COLUMNS * 8) + 16 * largest + copies + sum(each.nbytes(count) for each in data)
 

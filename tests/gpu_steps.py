@@ -10,6 +10,7 @@ first. By hand: HAND, for what the phases have to do, with every lane of a warp 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from gpubp.engines import cuda
 from gpubp.engines.program import Program
 
+from . import gpu_budgets
 from .gpu_budgets import H100, Instruction, instructions, program, step
 
 BLOCKS = ("64-32-10, batch 64, adam", "16-64-64-4, batch 128, sgd", "16-64-64-4, batch 128, adam")
@@ -234,6 +236,14 @@ def row(*cells: object) -> str:
     return f"| {' | '.join(f'{cell:,.0f}' if isinstance(cell, (int, float)) else str(cell) for cell in cells)} |"
 
 
+def kernels() -> list[str]:
+    """The table of what kernels take, as gpu_budgets.json has it."""
+    found = json.loads(gpu_budgets.TABLE.read_text(encoding="utf-8"))["workloads"]
+    who = {"a thread each": "a thread", 1: "a block", 2: "half a warp", 4: "a quarter of a warp"}
+    columns = ("threads", "registers", "local", "shared", "step", "FFMA", "MUFU", "LDS")
+    return [row(name, who[own["networks"]], *(own[each] for each in columns)) for name, own in found.items()]
+
+
 def overview() -> list[str]:
     """The table of steps, and what bounds them."""
     rows = []
@@ -254,5 +264,5 @@ def detail(name: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    for lines in (overview(), *map(detail, BLOCKS[:2])):
+    for lines in (kernels(), overview(), *map(detail, BLOCKS[:2])):
         print("\n".join(lines), end="\n\n")

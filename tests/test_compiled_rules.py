@@ -76,16 +76,15 @@ def test_a_loss_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_loss_of_classes_of_ones_own_is_not_taken_for_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is trained as eager trains it, or refused."""
-
     def tripled(out: Tensor, target: Tensor, shares: Tensor | None = None) -> tuple[Tensor, Tensor]:
         error, slope = cross_entropy(out, target, shares)
         return 3 * error, 3 * slope
 
     monkeypatch.setitem(gpubp.LOSSES, "tripled", Loss(tripled, None, "sum", classes=True, metric="classes"))
     spec = gpubp.NetworkSpec((3, 5, 2), "tanh", loss="tripled")
-    if choose("auto", spec, gpubp.TrainConfig("sgd", steps=1), CPU).name == "cpu":
-        both(spec)
+    choice = choose("auto", spec, gpubp.TrainConfig("sgd", steps=1), CPU)
+    assert choice.name == "eager"
+    assert "has cross_entropy alone" in choice.reason
 
 
 def test_names_of_slots_and_settings_may_be_those_of_operations(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -273,6 +275,30 @@ def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
     assert f"{memory.size(fixed + 3 * each)} are free: train up to 3 networks at once" in message
     assert ("or take an optimizer without slots (sgd)" in message) == bool(advice)
     assert message.endswith(", or float32")
+
+
+TAKEN = """
+import sys
+import torch, gpubp
+from gpubp import memory
+count, engine = int(sys.argv[1]), sys.argv[2]
+spec, config = gpubp.NetworkSpec((8, 16, 1)), gpubp.TrainConfig("adam", steps=4, batch_size=8)
+data = gpubp.Dataset(torch.rand(64, 8), torch.rand(64, 1))
+train = lambda networks: gpubp.train(networks, data, config, engine=engine)
+train(gpubp.Population.create(spec, 10))  # what is loaded and compiled once
+found = lambda name: int(open("/proc/self/status").read().split(name)[1].split()[0]) * 1024
+before = found("VmRSS:")
+train(gpubp.Population.create(spec, count))
+print((found("VmHWM:") - before) / memory.needed(spec, config, count, 4))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("engine", ["eager", "cpu"])
+def test_a_training_takes_the_memory_that_was_planned(engine: str) -> None:
+    """100,000 networks: 300 MB of rows and slots. At most what is planned; and no plan of twice what it takes."""
+    done = subprocess.run([sys.executable, "-c", TAKEN, "100000", engine], capture_output=True, text=True, check=True)
+    assert 0.5 < float(done.stdout) < 1
 
 
 def test_memory_that_runs_out_in_training_is_explained_too(monkeypatch: pytest.MonkeyPatch) -> None:
