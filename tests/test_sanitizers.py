@@ -168,6 +168,13 @@ BLOCKS = {
     ),
     "outs of networks": CASES["outs of networks, lanes are networks"]._replace(layout=replace(BLOCK, chunk=4), count=3),
 }  # fmt: skip
+ROWS_OF_THE_TABLES = {
+    name: case._replace(
+        layout=replace(BLOCK, near=number % 3 > 0, chunk=3 * (number % 2 and "update_order" not in case.settings)),
+        samples=replace(case.samples, own=True), count=3,
+    )
+    for number, (name, case) in enumerate({**CASES, **MORE}.items()) if not case.predict
+}  # fmt: skip
 PARTS_OF_A_WARP = {
     "two networks in a warp": TEAMS["a block of scalar lanes"]._replace(
         layout=replace(BLOCK, threads=16, together=2), widths=(3, 4, 4, 4)
@@ -265,6 +272,19 @@ def test_a_gpus_block_has_no_race_and_the_bits_of_one_thread(case: Case, tmp_pat
         own = case._replace(layout=replace(case.layout, threads=threads))
         numbers.append(sound(made(own.text(), folder, RACES, "-DRACES"), case.count, 1))
     assert numbers[0] == numbers[1]
+
+
+def test_the_blocks_train_by_every_row_of_the_tables() -> None:
+    cases = ROWS_OF_THE_TABLES.values()
+    assert {name for case in cases for name in (*case.hidden, case.output)} == {*gpubp.ACTIVATIONS}
+    assert {case.loss for case in cases} == {*gpubp.LOSSES}
+    assert {case.schedule for case in cases} == {*gpubp.SCHEDULES}
+    assert {case.optimizer for case in cases} == {*gpubp.OPTIMIZERS} - {"sgd"}, "which has no slots to race for"
+
+
+@pytest.mark.parametrize("case", marked(ROWS_OF_THE_TABLES, False))
+def test_a_gpus_block_has_no_race_by_whatever_rule_it_trains(case: Case, tmp_path: Path) -> None:
+    sound(made(case.text(), tmp_path, RACES, "-DRACES"), case.count, 1)
 
 
 @pytest.mark.parametrize("case", marked(PARTS_OF_A_WARP, False))
