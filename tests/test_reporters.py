@@ -2,10 +2,12 @@
 
 import io
 
+import pytest
 import torch
 from rich.console import Console
 
 import gpubp
+from gpubp.reporters import Progress, Start, console
 from gpubp.reporters.console import ConsoleReporter
 
 
@@ -34,3 +36,18 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
     assert "━" not in text
     assert "50 networks of 26 parameters" in text
     assert "50 finished" in text.splitlines()[-1]
+
+
+def test_the_time_left_knows_nothing_of_the_first_call_which_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    screen = Console(file=io.StringIO(), force_terminal=False, width=80, soft_wrap=True)
+    reporter = ConsoleReporter(screen)
+    reporter.start(Start(networks=1, parameters=3, steps=1000, done=0, step=0, engine_reason="", run_dir=None))
+    for now, done in ((30.0, 100), (33.0, 200), (36.0, 400)):
+        clock[0] = now
+        reporter.progress(Progress(done, 1.0, 1))
+    lines = screen.file.getvalue().splitlines()[1:]
+    assert len(lines) == 1, "nothing before the first call is over and five seconds have passed"
+    assert " 40 % " in lines[0]
+    assert " 12 s left " in lines[0]

@@ -23,13 +23,14 @@ class ConsoleReporter:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, soft_wrap=True)
-        self.loss, self.brief, self.spoken = "", "", 0.0
+        self.loss, self.brief = "", ""
+        self.begun: float | None = None  # when the first call, which may compile, was over
         self.bar: Bar | None = None
 
     def start(self, start: Start) -> None:
         """The head line and the bar."""
         self.console.print(f"{start.networks:,} networks of {start.parameters:,} parameters. {start.engine_reason}")
-        self.total, self.begun, self.first = start.steps, time.monotonic(), start.done
+        self.total = start.steps
         if self.console.is_terminal:
             self.bar = Bar(
                 BarColumn(bar_width=16),  # the whole line fits 80 columns
@@ -52,7 +53,10 @@ class ConsoleReporter:
             self.bar.update(self.task, completed=progress.done, text=brief)
             return
         now = time.monotonic()
-        if now - self.spoken >= PATIENCE:
+        if self.begun is None:
+            self.begun = self.spoken = now
+            self.first = progress.done
+        elif now - self.spoken >= PATIENCE:
             self.spoken = now
             spent, gone = now - self.begun, progress.done - self.first
             left = spent * (self.total - progress.done) / gone if gone else float("nan")
