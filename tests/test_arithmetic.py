@@ -6,10 +6,8 @@ The reference of float is float64 by numpy and torch; that of double is mpmath, 
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +18,9 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+
+from gpubp.engines import build as engine_build
+from gpubp.errors import EngineError
 
 ROOT = Path(__file__).parent.parent
 HEADER = ROOT / "gpubp" / "kernel" / "arithmetic.h"
@@ -138,11 +139,11 @@ def same(a: Array, b: Array) -> bool:
     return bool(((a.view(word) == b.view(word)) | (np.isnan(a) & np.isnan(b))).all())
 
 
-def compiler() -> str:
-    for name in (os.environ.get("CXX"), "g++", "clang++"):
-        if name and (path := shutil.which(name)):
-            return path
-    pytest.skip("no C++ compiler: neither $CXX nor g++ nor clang++")
+def compiler() -> list[str]:
+    try:
+        return engine_build.compiler()
+    except EngineError as error:
+        pytest.skip(str(error))
 
 
 def build(folder: Path, lanes: int, machine: str, *flags: str, header: str | None = None) -> ctypes.CDLL:
@@ -151,7 +152,7 @@ def build(folder: Path, lanes: int, machine: str, *flags: str, header: str | Non
     (folder / "arithmetic.h").write_text(header or HEADER.read_text())
     library = folder / "driver.so"
     names = [f"-march={machine}", f"-DVECTOR={lanes}", f"-I{folder}", f"-I{HEADER.parent}", "-Wall", "-Werror"]
-    command = [compiler(), *FLAGS, *names, *flags, str(folder / "driver.cc"), "-o", str(library)]
+    command = [*compiler(), *FLAGS, *names, *flags, str(folder / "driver.cc"), "-o", str(library)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(library))

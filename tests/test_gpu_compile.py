@@ -17,7 +17,7 @@ import torch
 
 import gpubp
 from gpubp.engines import build, chip, cuda, nvrtc
-from gpubp.engines.job import ALONE, Key
+from gpubp.engines.job import Key
 from gpubp.engines.program import Layout, Program, Samples
 from gpubp.errors import EngineError
 
@@ -85,8 +85,7 @@ def compiled(own: Program, arch: int) -> bytes:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_kernels_that_predict_compile_everywhere(arch: int) -> None:
     spec = gpubp.NetworkSpec((3, 5, 4, 2), "gelu")
-    names = tuple(ALONE.switched_on(spec.loss))
-    key = Key(spec, ALONE, names, torch.float32, Samples(True, False, True, 0, "none"), 7, True)
+    key = Key.of_outs(spec, torch.float32, shared=False, count=7)
     own = chip.in_shared_memory(key.program(Layout()), chip.Limits(arch, H100.block))
     assert own is not None
     assert own.layout.team

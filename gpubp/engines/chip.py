@@ -16,9 +16,7 @@ from typing import NamedTuple
 from .program import Layout, Program
 
 REGISTERS = 200  # of 4 bytes, that a thread may need by count; of its 255 others hold addresses and what is computed
-SPILLED = (
-    64  # bytes that a thread may keep in local memory: the compiler puts a few aside even where registers are left
-)
+SPILLED = 64  # bytes that a thread may keep in local memory: the compiler puts a few aside even with registers left
 THREAD = Layout(1, threads=128)
 BLOCK = Layout(1, team=True, accumulators=32, cols=8)
 LEAST_PIECE = 16  # samples that go through together at least

@@ -21,7 +21,7 @@ from ..errors import EngineError, OutOfMemoryError
 from ..spec import NetworkSpec
 from ..state import Status, TrainState
 from . import build
-from .job import SAMPLES, Key, contiguous, fill, fill_outs, job_of, to_predict
+from .job import SAMPLES, Key, contiguous, fill, fill_outs, job_of, switched_on, to_predict
 from .layout import REACH, best, crew, largest_index
 from .program import Layout, Program, Samples
 
@@ -60,8 +60,8 @@ def refused(spec: NetworkSpec, config: TrainConfig, dtype: torch.dtype) -> str |
                 f"{config.batch_size:,} with widths up to {max(spec.widths):,}, are more numbers than the {REACH:,} "
                 'that an index reaches; engine "eager" has no such bound'
             )
-        names = [*config.switched_on(spec.loss), *(("scale",) if config.timetable.events else ())]
-        _ = Program(spec, config, names, dtype, Samples(False, False, False, 0, "none"), Layout()).text
+        facts = Samples(False, False, False, 0, "none")
+        _ = Program(spec, config, switched_on(spec, config), dtype, facts, Layout()).text
     except EngineError as error:
         return str(error)
     return None

@@ -21,7 +21,7 @@ from ..errors import EngineError
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import chip, device, nvrtc
-from .job import ALONE, Key, contiguous, fill, fill_outs, job_of, to_predict
+from .job import Key, contiguous, fill, fill_outs, job_of, switched_on, to_predict
 from .program import Layout, Program, Samples
 
 
@@ -105,18 +105,14 @@ def start(own: Kernel, job: Any, end: End, params: Tensor) -> None:
 def why(spec: NetworkSpec, config: TrainConfig, where: torch.device, dtype: torch.dtype) -> str:
     """The sentence that says how such networks are trained, whatever their data. Raises EngineError where they cannot
     be."""
-    names = (
-        *config.switched_on(spec.loss), *(() if config.class_weight is None else ("class_weight",)),
-        *(("scale",) if config.timetable.events else ()),
-    )  # fmt: skip
     samples = Samples(True, False, False, 2, config.shuffle)  # no data take more
-    own = kernel(Key(spec, config, names, dtype, samples, 1, False), device.limits(where))
+    own = kernel(Key(spec, config, switched_on(spec, config), dtype, samples, 1, False), device.limits(where))
     return f"{own.reason}, counted with a weight for each sample"
 
 
 def predicts(spec: NetworkSpec, where: torch.device, dtype: torch.dtype) -> bool:
     """Whether outs() has room: with samples one by one, training takes less."""
-    key = Key(spec, ALONE, tuple(ALONE.switched_on(spec.loss)), dtype, Samples(True, False, True, 0, "none"), 1, True)
+    key = Key.of_outs(spec, dtype, shared=False, count=1)
     return chip.in_shared_memory(key.program(Layout()), device.limits(where)) is not None
 
 

@@ -44,6 +44,12 @@ class Key(NamedTuple):
         params = population.params
         return cls(population.spec, state.config, names, params.dtype, facts, len(params), False)
 
+    @classmethod
+    def of_outs(cls, spec: NetworkSpec, dtype: torch.dtype, shared: bool, count: int) -> Key:
+        """For outs alone of `count` networks. shared: all have the same inputs."""
+        facts = Samples(own=not shared, rows=False, inputs=not shared, weight=0, shuffle="none")
+        return cls(spec, ALONE, switched_on(spec, ALONE), dtype, facts, count, True)
+
     @property
     def apart(self) -> Key:
         """The same for networks that may stand at different steps."""
@@ -66,6 +72,12 @@ SAMPLES = 64  # that go through a network at once where outs alone are wanted
 ALONE = TrainConfig("sgd", steps=1, batch_size=SAMPLES)
 
 
+def switched_on(spec: NetworkSpec, config: TrainConfig) -> tuple[str, ...]:
+    """The hyper-parameters that a training will have, before there is a state of it."""
+    rest = {"class_weight": config.class_weight is not None, "scale": bool(config.timetable.events)}
+    return (*config.switched_on(spec.loss), *(name for name, on in rest.items() if on))
+
+
 def to_predict(engine: str, spec: NetworkSpec, params: Tensor, inputs: Tensor) -> tuple[Key, Tensor, Tensor]:
     """What a kernel is made for that computes the outs of networks (N, P) for inputs (N, B, I), and what it reads: the
     networks, and inputs (B, I) where all have the same. Raises EngineError for other types and places, ShapeError."""
@@ -77,8 +89,7 @@ def to_predict(engine: str, spec: NetworkSpec, params: Tensor, inputs: Tensor) -
     if inputs.shape[0] != len(params) or inputs.shape[2] != spec.widths[0]:
         raise ShapeError(f"inputs {tuple(inputs.shape)}: ({len(params)}, B, {spec.widths[0]}) expected")
     shared = inputs.stride(0) == 0 or len(inputs) == 1
-    facts = Samples(own=not shared, rows=False, inputs=not shared, weight=0, shuffle="none")
-    key = Key(spec, ALONE, tuple(ALONE.switched_on(spec.loss)), params.dtype, facts, len(params), True)
+    key = Key.of_outs(spec, params.dtype, shared, len(params))
     return key, params.contiguous(), (inputs[0] if shared else inputs).contiguous()
 
 
