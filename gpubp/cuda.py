@@ -10,11 +10,12 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor
 
-WARM = 3  # steps before a recording: libraries make their handles and choose their kernels in the first
+WARM = 3  # runs before a recording: libraries make their handles and choose their kernels in the first
 RECORDING = threading.Lock()  # threads of other GPUs record one after the other
 
 
@@ -102,20 +103,25 @@ def pinned(tensor: Tensor) -> Tensor:
         return tensor
 
 
-def capture(step: Callable[[], None]) -> Callable[[], None]:
+def pool() -> Any:
+    """Memory for recordings that are replayed one after the other, each of which may write over what others left."""
+    return torch.cuda.graph_pool_handle()
+
+
+def capture(step: Callable[[], None], first: Callable[[], None] | None = None, pool: Any = None) -> Callable[[], None]:
     """Record what `step` launches on this thread's GPU. -> call that launches it again, on the same memory.
 
-    `step` is executed a few times first. Raises RuntimeError where it waits for the GPU, or does something else that a
-    graph cannot hold.
+    Before, `step` is executed a few times, or `first` instead, which calls the same libraries. Raises RuntimeError
+    where `step` waits for the GPU, or does something else that a graph cannot hold.
     """
     main, side = torch.cuda.current_stream(), torch.cuda.Stream()
     side.wait_stream(main)
     with torch.cuda.stream(side):
         for _ in range(WARM):
-            step()
+            (first or step)()
     main.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    recording = torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local")
+    recording = torch.cuda.graph(graph, pool, side, capture_error_mode="thread_local")
     with RECORDING, torch.cuda.stream(main), recording:  # one that fails would leave the thread on `side`
         step()
     return graph.replay

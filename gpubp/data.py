@@ -40,7 +40,7 @@ class Dataset:
     inputs: (M, I), shared by all networks, or (N, M, I), each network's own. targets: (M, O) or class numbers (M,),
     with N in front where the inputs have it. rows: for each network an index tensor of the samples that are its own,
     of any lengths; all of them by default. sample_weight: (M,) or (N, M), 0 or more. Raises ShapeError or DataError
-    where these do not fit, are empty, or hold NaN or infinity.
+    where these do not fit, are empty, or hold NaN or infinity. lengths: the fewest and the most samples of a network.
     """
 
     def __init__(
@@ -71,8 +71,10 @@ class Dataset:
         self.sample_weight = None if sample_weight is None else self._weights(torch.as_tensor(sample_weight))
         self.rows: Tensor | None = None
         self.sizes: Tensor | None = None
+        self.lengths = self.samples, self.samples
         if rows is not None:
             self.rows, self.sizes = self._rows(rows)
+            self.lengths = int(self.sizes.min()), int(self.sizes.max())
 
     @property
     def samples(self) -> int:
@@ -169,7 +171,7 @@ class Dataset:
         if self.inputs.device == device and self.inputs.dtype == dtype:
             return self
         other = object.__new__(Dataset)
-        other.own = self.own
+        other.own, other.lengths = self.own, self.lengths
         other.inputs = self.inputs.to(device, dtype)
         other.targets = self.targets.to(device, dtype) if self.targets.is_floating_point() else self.targets.to(device)
         other.sample_weight = None if self.sample_weight is None else self.sample_weight.to(device, dtype)
@@ -219,20 +221,20 @@ class Dataset:
         return torch.full_like(position, self.samples) if self.sizes is None else self.sizes[position]
 
     def order(
-        self, seed: int, ids: Tensor, position: Tensor, step: Tensor, count: int, batch: int, shuffle: str
-    ) -> Tensor:
+        self, seed: int, ids: Tensor, position: Tensor, step: Tensor, count: int, batch: int, shuffle: str,
+        waiting: bool = True,
+    ) -> Tensor:  # fmt: skip
         """The samples of the next `count` steps, (N, count B), or (1, count B) where all networks see the same.
 
-        ids, position, step: (N,), a network's id, its place in this dataset and the step it is about to take. shuffle:
-        "network", "shared" or "none", as TrainConfig has it.
+        ids, position: (N,), a network's id and its place in this dataset; step: (N,) or (1,), the one it is about to
+        take. shuffle: "network", "shared" or "none", as TrainConfig has it. waiting: whether numbers may be read on the
+        way, for which a GPU has to be waited.
         """
-        first = step * batch
-        together = self.sizes is None and bool((first == first[0]).all())
-        if together:
-            first = first[:1]
-        own = ids if shuffle == "network" else torch.full_like(ids[:1] if together else ids, EVERYBODY)
+        own = ids if shuffle == "network" else torch.full_like(ids[:1], EVERYBODY)
         size: Tensor | int = self.samples if self.sizes is None else self.sizes[position]
-        place = samples(seed, own, first, count * batch, size, shuffle != "none")
+        place = samples(
+            seed, own, step * batch, count * batch, size, shuffle != "none", None if waiting else self.lengths
+        )
         return place if self.rows is None else self.rows[position].gather(1, place.long())
 
     def batch(self, index: Tensor, position: Tensor) -> Batch:
@@ -250,6 +252,11 @@ class Dataset:
             index, table = index + (position * self.samples)[:, None], table.flatten(0, 1)
         picked = table.index_select(0, index.reshape(-1))
         return picked.view(*index.shape, *table.shape[1:])
+
+
+def common(step: Tensor) -> Tensor:
+    """step (N,), or (1,) where all networks stand at the same one; reads a number back."""
+    return step[:1] if bool((step == step[0]).all()) else step
 
 
 def _finite(name: str, tensor: Tensor) -> None:

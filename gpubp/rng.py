@@ -90,12 +90,7 @@ def permute(
     radices a = ceil(sqrt(size)) and b = ceil(size / a); every round moves one digit by a hash of the other. What falls
     outside of range(size) walks on until it falls inside, 1.0 to 1.3 walks on average.
     """
-    if isinstance(size, int):
-        a: Tensor | int = math.isqrt(size - 1) + 1
-        b = -(-size // a)
-    else:
-        a = torch.ceil(torch.sqrt(size.double())).int()
-        b = torch.div(size + a - 1, a, rounding_mode="floor")
+    a, b = _radices(size)
     value = _walk(place, key, a, b)
     outside = value >= size
     while outside.any():
@@ -107,6 +102,14 @@ def permute(
         value[at] = _walk(value[at], there(key), there(a), there(b))  # type: ignore[arg-type]
         outside = value >= size
     return value
+
+
+def _radices(size: Tensor | int) -> tuple[Tensor | int, Tensor | int]:
+    if isinstance(size, int):
+        a = math.isqrt(size - 1) + 1
+        return a, -(-size // a)
+    root = torch.ceil(torch.sqrt(size.double())).int()
+    return root, torch.div(size + root - 1, root, rounding_mode="floor")
 
 
 def _walk(value: Tensor, key: Tensor, a: Tensor | int, b: Tensor | int) -> Tensor:
@@ -129,6 +132,25 @@ def _walk(value: Tensor, key: Tensor, a: Tensor | int, b: Tensor | int) -> Tenso
     return left * b + right
 
 
+def _ways_in(size: Tensor | int, key: Tensor, count: int) -> Tensor:
+    """Where each of the `count` places from `size` on comes inside, (N, P, count), for size (N, 1) and keys (N, P).
+
+    All of them walk once. Then each goes on to where the one has come at whose place it stands: that doubles what every
+    place has walked, until the longest walk, which meets all the others, has come inside.
+    """
+
+    def deep(t: Tensor | int) -> Tensor | int:
+        return t if isinstance(t, int) else t[..., None]
+
+    a, b = _radices(size)
+    size, place = deep(size), torch.arange(count, dtype=torch.int32, device=key.device)
+    value = _walk((place + size).expand(*key.shape, count), key[..., None], deep(a), deep(b))
+    for _ in range((count - 1).bit_length()):
+        met = torch.clamp(value - size, 0, count - 1).long()
+        value = torch.where(value < size, value, value.gather(-1, met))
+    return value
+
+
 def samples(
     seed: int,
     ids: Int64[Tensor, "#N"],
@@ -136,12 +158,16 @@ def samples(
     count: int,
     size: Int64[Tensor, "#N"] | int,
     shuffle: bool,
+    bounds: tuple[int, int] | None = None,
 ) -> Int[Tensor, "#N count"]:
     """Which sample stands at the positions first .. first + count of each network's endless row of passes.
 
     Position p lies in pass p // size; every pass is one permutation of range(size), so every sample is seen equally
     often. The key of a pass is Philox word 0 at counter (pass mod 2^32, pass // 2^32, 0, ORDER). An int `size` says
     that all networks have as many samples, which spares a division per position.
+
+    bounds: the smallest and the largest size, for a GPU: with them no number is read back, for which it would have to
+    be waited; the ways in of all places outside are then computed, whether they are needed or not.
     """
     sizes = size if isinstance(size, int) else size.int()[:, None]
     start = torch.div(first, size, rounding_mode="floor")
@@ -150,8 +176,19 @@ def samples(
     place -= ahead * sizes
     if not shuffle:
         return place
-    passes = start[:, None] + torch.arange(int(ahead.max()) + 1, device=first.device)
+    begun = int(ahead.max()) + 1 if bounds is None else (count + bounds[0] - 2) // bounds[0] + 1
+    passes = start[:, None] + torch.arange(begun, device=first.device)
     keys = philox(passes & WORD, passes >> 32, torch.zeros_like(passes), ORDER, seed, ids[:, None])[0]
     keys = (keys - ((keys >> 31) << 32)).int()
-    key = keys if keys.shape[1] == 1 else keys.gather(1, ahead.long().expand(len(keys), -1))
-    return permute(place, sizes, key)
+    at = ahead.long().expand(len(keys), -1)
+    key = keys if begun == 1 else keys.gather(1, at)
+    if bounds is None:
+        return permute(place, sizes, key)
+    a, b = _radices(sizes)
+    value = _walk(place, key, a, b)
+    beyond = int(a * b - sizes) if isinstance(size, int) else math.isqrt(bounds[1] - 1)  # places outside, at most
+    if not beyond:
+        return value
+    ways_in = _ways_in(sizes, keys, beyond).flatten(1)
+    met = at * beyond + torch.clamp(value - sizes, 0, beyond - 1)
+    return torch.where(value < sizes, value, ways_in.gather(1, met))

@@ -79,10 +79,12 @@ class Recorder:
     def __init__(self) -> None:
         self.tapes: list[Tape] = []
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+    def capture(
+        self, step: Callable[[], None], first: Callable[[], None] | None = None, pool: Any = None
+    ) -> Callable[[], None]:
         """gpubp.cuda.capture."""
         for _ in range(cuda.WARM):
-            step()
+            (first or step)()
         tape = Tape()
         with tape:
             step()
@@ -101,6 +103,7 @@ def recorded(most: int = 4) -> Iterator[Recorder]:
     recorder = Recorder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "capture", recorder.capture)
+        patch.setattr(cuda, "pool", lambda: None)
         patch.setattr(backprop, "FIXED", ("cuda", "cpu"))
         patch.setattr(backprop, "MOST", most)
         patch.setattr(graph, "GROUPS", type(graph.GROUPS)())
@@ -147,7 +150,8 @@ def pretended() -> Iterator[Callable[[Tensor], Tensor]]:
     """torch without numbers: give() makes a tensor on cuda:0 like another. Whatever reads a number there, or mixes it
     with a tensor of the CPU, raises."""
     with pytest.MonkeyPatch.context() as patch, FakeTensorMode(), Indexing():
-        patch.setattr(cuda, "capture", lambda step: (step(), step)[1])
+        patch.setattr(cuda, "capture", lambda step, first, pool: (step(), step)[1])
+        patch.setattr(cuda, "pool", lambda: None)
         patch.setattr(graph, "GROUPS", type(graph.GROUPS)())
         yield lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=DEVICE)
 

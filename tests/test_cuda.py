@@ -53,12 +53,13 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def replay(self) -> None:
             asked.append("replay")
 
-    def recording(graph: Graph, stream: Stream, capture_error_mode: str) -> Any:
-        return within(f"a recording on {stream.name}, {capture_error_mode}")
+    def recording(graph: Graph, pool: Any, stream: Stream, capture_error_mode: str) -> Any:
+        return within(f"a recording in {pool} on {stream.name}, {capture_error_mode}")
 
     found: dict[str, Any] = {
         "current_stream": lambda *device: main, "stream": lambda stream: within(stream.name), "graph": recording,
         "device": lambda device: within(str(device)), "empty_cache": lambda: asked.append("give back"),
+        "graph_pool_handle": lambda: "a pool",
     }  # fmt: skip
     for name, fake in found.items():
         monkeypatch.setattr(torch.cuda, name, like(getattr(torch.cuda, name), fake))
@@ -71,11 +72,17 @@ def test_a_step_warms_up_on_a_stream_beside_and_is_recorded_there(told: list[str
     replay = cuda.capture(lambda: told.append("step"))
     replay()
     replay()
-    recording = "a recording on side, thread_local"
+    recording = "a recording in None on side, thread_local"
     assert told == [
         "side stream", "side waits for main", "into side", "step", "step", "step", "out of side", "main waits for side",
         "into main", f"into {recording}", "step", f"out of {recording}", "out of main", "replay", "replay",
     ]  # fmt: skip
+
+
+def test_several_steps_warm_up_by_one_and_share_a_pool(told: list[str]) -> None:
+    cuda.capture(lambda: told.append("four steps"), lambda: told.append("step"), cuda.pool())
+    assert told[3:6] == ["step"] * 3
+    assert told[-3:-1] == ["four steps", "out of a recording in a pool on side, thread_local"]
 
 
 def test_a_recording_that_breaks_off_is_ended(told: list[str]) -> None:
@@ -85,7 +92,7 @@ def test_a_recording_that_breaks_off_is_ended(told: list[str]) -> None:
 
     with pytest.raises(RuntimeError, match="not permitted"):
         cuda.capture(step)
-    assert told[-2:] == ["out of a recording on side, thread_local", "out of main"], "back on the stream of before"
+    assert told[-2:] == ["out of a recording in None on side, thread_local", "out of main"], "on the stream of before"
     assert not cuda.RECORDING.locked()
 
 

@@ -23,7 +23,8 @@ GROUP = 8
 
 
 def pretend(case: Case) -> None:
-    """One group's recording and three replays on cuda:0, the way that eager.train_group makes them."""
+    """One group's recordings, of 4 steps and of 1, and their replays on cuda:0, as eager.train_group makes them; its
+    networks may be at one step, or not."""
     given = case.data(torch.float32)
     settings = {"batch_size": BATCH, "steps": STEPS, **case.settings}
     state = start(population(case.spec, COUNT, torch.float32), given, **settings)
@@ -31,10 +32,14 @@ def pretend(case: Case) -> None:
         pretending, own = there(given, give), state._each(give)
         rows = backprop.filled(own.population.params, GROUP)
         block = eager.Block(own.rows(rows), kernel_widths(case.spec.widths, BATCH))
-        whole = graph.group(block, own.position[rows], pretending)
-        assert whole.reason is None, whole.reason
-        whole.take(torch.zeros(GROUP, 3 * BATCH, dtype=torch.int32, device=DEVICE))
-        assert {tensor.device for tensor in whole.stay} == {DEVICE}
+        for common in (True, False):
+            whole = graph.group(block, own.position[rows], pretending, common)
+            for length in (4, 1):
+                whole.recording(length)
+                assert whole.reason is None, whole.reason
+            whole.take(6)
+            assert sorted(whole.recordings) == [1, 4]
+            assert {tensor.device for tensor in whole.stay} == {DEVICE}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -61,7 +61,7 @@ def test_replayed_steps_have_the_bits_of_steps_taken_one_by_one(name: str, setti
     with recorded() as gpu:
         found = train(networks(spec), data, [3, 4], **chosen)
     assert not differing(found, expected)
-    assert gpu.replays == [STEPS * 3], "9 networks are 3 groups of 4"
+    assert gpu.replays == [3 * 3, 3], "9 networks are 3 groups of 4; 3 steps are 3 recordings, 4 are one"
 
 
 @pytest.mark.parametrize("data", ["own samples", "own inputs", "weights"])
@@ -84,12 +84,11 @@ def test_networks_may_end_and_stand_at_different_steps() -> None:
     spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
     settings = {"batch_size": BATCH, "steps": [5, 3, 8, 3, 1, 8, 2, 5, 8], "dropout": 0.2}
     expected = train(networks(spec), data, **settings)
-    with recorded() as gpu:
+    with recorded():
         state = start(networks(spec), data, **settings)
         for part, steps in ((slice(0, 3), 2), (slice(2, 6), 1), (slice(0, COUNT), 3), (slice(0, COUNT), 8)):
             eager.run(state.rows(part), data, steps)
     assert not differing(state, expected)
-    assert len(gpu.tapes) == 1
 
 
 def test_a_network_that_diverges_is_found_at_its_step_and_harms_nobody() -> None:
@@ -101,7 +100,7 @@ def test_a_network_that_diverges_is_found_at_its_step_and_harms_nobody() -> None
         found = train(networks(spec), data, **settings)
     assert found.status.tolist().count(Status.diverged) == 2
     assert not differing(found, expected)
-    assert len(gpu.tapes) == 1, "tries again by the same recording"
+    assert len(gpu.tapes) == 2, "tries again by the same recordings, of 4 steps and of 1"
 
 
 def test_a_rule_may_make_one_slots_old_numbers_anothers_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,25 +115,44 @@ def test_a_rule_may_make_one_slots_old_numbers_anothers_new_ones(monkeypatch: py
         assert not differing(train(networks(spec), data, **settings), expected)
 
 
-def test_a_step_is_recorded_once_and_anew_only_where_something_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_recorded_once_and_anew_only_where_something_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
     with recorded() as gpu:
-        state = start(networks(spec), data, batch_size=BATCH, steps=100)
+        state = start(networks(spec), data, batch_size=BATCH, steps=200)
         for steps in (1, 2, 5, 30):
             eager.run(state, data, steps)
+        assert gpu.replays == [6 * 3, 4 * 3, 3], "of 1, 4 and 16 steps: 1, 2, 4 + 1, 16 + 3 * 4 + 2, for 3 groups"
         eager.run(state.rows(torch.tensor([4])), data, 2)
-        assert gpu.replays == [38 * 3 + 2]
+        assert gpu.replays == [6 * 3 + 2, 4 * 3, 3]
         settings = {"batch_size": BATCH, "steps": 2}
         for changed in ({"batch_size": BATCH + 1}, {"update_order": "layerwise"}, {"schedule": "cosine"}):
             eager.run(start(networks(spec), data, **{**settings, **changed}), data, 2)
         other = start(population(spec, COUNT, torch.float32, seed=6), data, **settings)
         other.config = state.config  # nothing but the seed is another
         eager.run(other, data, 2)
-        assert gpu.replays[1:] == [2 * 3] * 4
-        eager.run(state, data, 1)
+        assert gpu.replays[3:] == [2 * 3] * 4
+        eager.run(state.rows(slice(0, 4)), data, 1)
         monkeypatch.setitem(gpubp.ACTIVATIONS, "gelu", gpubp.ACTIVATIONS["silu"])
-        eager.run(state, data, 1)
-        assert gpu.replays[5:] == [3, 3], "a rule that was replaced"
+        eager.run(state.rows(slice(0, 4)), data, 1)
+        assert gpu.replays[7:] == [1, 1], "a rule that was replaced"
+
+
+@pytest.mark.parametrize("steps", [63, 64, 85, 150])
+def test_any_number_of_steps_is_made_up_of_recordings(steps: int) -> None:
+    spec, data = SPECS["2-2-2"], dataset(SPECS["2-2-2"])
+    settings = {"batch_size": 1, "steps": steps}
+    expected = train(networks(spec), data, **settings)
+    with recorded(COUNT) as gpu:
+        assert not differing(train(networks(spec), data, **settings), expected)
+    assert gpu.replays == {63: [3, 3, 3], 64: [1], 85: [1, 1, 1, 1], 150: [2, 1, 1, 2]}[steps]
+
+
+def test_a_long_recording_is_not_made_where_its_samples_would_take_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "POSITIONS", 4 * 4 * BATCH)
+    spec, data = SPECS["2-2-2"], dataset(SPECS["2-2-2"])
+    with recorded(4) as gpu:
+        train(networks(spec, 4), data, batch_size=BATCH, steps=18)
+    assert gpu.replays == [4, 2], "of 4 steps and of 1, none of 16"
 
 
 def test_a_step_is_recorded_on_the_gpu_of_its_networks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +167,7 @@ def test_a_step_is_recorded_on_the_gpu_of_its_networks(monkeypatch: pytest.Monke
     monkeypatch.setattr(cuda, "on", on)
     with recorded(), monkeypatch.context() as patch:
         capture = cuda.capture
-        patch.setattr(cuda, "capture", lambda step: seen.append([*current]) or capture(step))
+        patch.setattr(cuda, "capture", lambda *given: seen.append([*current]) or capture(*given))
         train(networks(spec), data, batch_size=BATCH, steps=2)
     assert seen == [[torch.device("cpu")]]
 
@@ -201,7 +219,7 @@ def test_a_rule_that_reads_what_changed_is_recorded_anew(rule: Any, monkeypatch:
     with recorded() as gpu:
         found = changing(start(networks(spec), data, **settings))
     assert not differing(found, expected)
-    assert gpu.replays == [3 * 3, 4 * 3], "a recording for each call, whatever the number of groups"
+    assert gpu.replays == [3 * 3, 3], "a recording for each call, whatever the number of groups"
 
 
 def test_a_dataset_that_is_gone_takes_its_recording_along() -> None:
@@ -236,7 +254,7 @@ def test_what_cannot_be_recorded_is_launched_step_by_step_and_the_reason_is_kept
 
 
 def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(step: Any) -> Any:
+    def full(*given: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with recorded(), monkeypatch.context() as patch:
@@ -268,8 +286,8 @@ def test_products_and_sums_have_the_same_shapes_whatever_the_number_of_networks(
             state = start(networks(spec, count), data, batch_size=BATCH, steps=2, clip_norm=1.0, l2=0.1)
             rows = state.rows(slice(0, count))
             block = eager.Block(rows.rows(backprop.filled(rows.loss, 4)), spec.widths)
-            group = graph.group(block, state.position[backprop.filled(rows.loss, 4)], data)
-            group.take(torch.zeros(4, BATCH, dtype=torch.int64))
+            group = graph.group(block, state.position[backprop.filled(rows.loss, 4)], data, True)
+            group.take(1)
             evaluate(state.population, data, state.hyper)
             backprop.forward(spec, state.population.params, data.inputs)
             backprop.gradients(spec, state.population.params, data.inputs, data.targets)
@@ -298,18 +316,20 @@ def forgets(group: graph.Group) -> None:
     """A step's results stay where they were computed."""
 
 
-def stale(group: graph.Group, order: Tensor) -> None:
-    """Every step on the first one's samples: the recording reads a tensor that nobody fills."""
-    for own in order.split(group.index.shape[1], 1):
-        group.index = own.long()
-        group.launch()
+def stale(group: graph.Group, length: int) -> None:
+    """Every recording draws the samples of the first steps: it reads a clock that nobody moves."""
+    moved, group.block.now = group.block.now, torch.zeros_like(group.block.now)
+    STEPS_OF_A_GROUP(group, length)
+    moved += length
+    group.block.now = moved
 
 
-def one_short(group: graph.Group, order: Tensor) -> None:
+def one_short(group: graph.Group, steps: int) -> None:
     """K - 1 steps of K."""
-    for own in order.split(group.index.shape[1], 1)[1:]:
-        group.index.copy_(own)
-        group.launch()
+    TAKE(group, steps - 1)
+
+
+STEPS_OF_A_GROUP, TAKE = graph.Group.steps, graph.Group.take
 
 
 def rebinds(group: graph.Group, block: eager.Block, position: Tensor) -> None:
@@ -319,7 +339,7 @@ def rebinds(group: graph.Group, block: eager.Block, position: Tensor) -> None:
 
 FAULTS = {
     "results are not kept": ("_keep", forgets),
-    "a stale index": ("take", stale),
+    "a stale clock": ("steps", stale),
     "off by one in K": ("take", one_short),
     "stale pointers after a load": ("load", rebinds),
 }

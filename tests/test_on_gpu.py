@@ -48,9 +48,11 @@ def test_random_numbers_and_orders_are_the_cpus_to_the_bit() -> None:
     ids, step = torch.arange(300), torch.arange(300) * 7
     for device in (DEVICE, torch.device("cpu")):
         words = rng.words(3, ids.to(device), 1000, 1, rng.DROPOUT, step.to(device)).cpu()
-        order = rng.samples(3, ids.to(device), step.to(device), 500, 97, True).cpu()
-        expected = (words, order) if device == DEVICE else expected
-        assert all(map(torch.equal, expected, (words, order)))
+        orders = [
+            rng.samples(3, ids.to(device), step.to(device), 500, 97, True, bounds).cpu() for bounds in (None, (97, 97))
+        ]
+        expected = (words, *orders) if device == DEVICE else expected
+        assert all(map(torch.equal, expected, (words, *orders)))
 
 
 @pytest.mark.parametrize("engine", [name for name in ("eager", "cuda") if name in ENGINES])
@@ -67,14 +69,14 @@ def test_a_network_that_diverges_harms_nobody() -> None:
     assert found.population.params.isfinite().all()
 
 
-def test_a_step_is_recorded_once_for_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_recorded_once_for_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded, capture = [], cuda.capture
-    monkeypatch.setattr(cuda, "capture", lambda step: recorded.append(1) or capture(step))
+    monkeypatch.setattr(cuda, "capture", lambda *given: recorded.append(1) or capture(*given))
     data = gpubp.Dataset(*samples(SPEC, 23)).to(DEVICE, torch.float64)
     state = start(population(SPEC, COUNT).to(DEVICE), data, batch_size=BATCH, steps=30)
     for steps in (1, 9, 20):
         eager.run(state, data, steps)
-    assert len(recorded) == 1
+    assert len(recorded) == 3, "of 1, 4 and 16 steps"
     assert state.step.tolist() == [30] * COUNT
 
 

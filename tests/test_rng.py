@@ -13,6 +13,8 @@ from gpubp import rng
 from gpubp.errors import ConfigError
 from gpubp.rng import DROPOUT, EVERYBODY, ORDER, ROUNDS, WORD
 
+from .recorder import Tape
+
 IDS = torch.tensor([0, 7, 123456])
 PI = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0)
 KNOWN = [  # counter and key; the answer. Random123's kat_vectors, philox4x32 10
@@ -255,6 +257,45 @@ def test_a_network_draws_the_same_samples_alone_and_among_others() -> None:
         own = slice(n, n + 1)
         assert rng.samples(3, IDS[own], first[own], 40, sizes[own], True).equal(together[own])
         assert rng.samples(3, IDS[own], first[own], 40, int(sizes[n]), True).equal(together[own])
+
+
+SIZES = [1, 2, 3, 4, 5, 7, 10, 17, 26, 50, 97, 100, 101, 999, 1025, 65_537]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_has_to_be_read_back_for_the_same_samples(size: int) -> None:
+    first = torch.tensor([0, size - 1, 2**33 + 5])
+    for count in (1, 32, 3 * min(size, 2000) + 1):
+        expected = rng.samples(3, IDS, first, count, size, True)
+        with Tape():  # refuses what waits
+            found = rng.samples(3, IDS, first, count, size, True, (size, size))
+        assert found.equal(expected)
+        assert rng.samples(3, IDS, first[1:2], count, size, True, (size, size)).equal(
+            rng.samples(3, IDS, first[1:2], count, size, True)
+        )
+
+
+def test_nothing_has_to_be_read_back_where_sizes_differ() -> None:
+    ids, sizes = torch.arange(300), torch.arange(300) % 103 + 1
+    first = torch.arange(300) * 37
+    for count in (1, 20, 500):
+        for shuffle in (True, False):
+            expected = rng.samples(3, ids, first, count, sizes, shuffle)
+            with Tape():
+                found = rng.samples(3, ids, first, count, sizes, shuffle, (1, 103))
+            assert found.equal(expected)
+
+
+def test_the_longest_way_in_passes_every_place_outside() -> None:
+    size, count = 26, 4
+    keys = torch.arange(-20_000, 20_000, dtype=torch.int32)
+    walks, place = torch.zeros(len(keys), dtype=torch.int64), torch.full((len(keys),), size, dtype=torch.int32)
+    for _ in range(count):
+        walks += place >= size
+        place = torch.where(place >= size, rng._walk(place, keys, 6, 5), place)
+    inside = place < size  # a circle outside is reached from nowhere
+    assert walks[inside].max() == count
+    assert rng._ways_in(size, keys[:, None], count)[inside, 0, 0].equal(place[inside])
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True, "7", None])

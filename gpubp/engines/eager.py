@@ -29,14 +29,12 @@ from ..backprop import (
     together,
     widen,
 )
-from ..data import Batch, Dataset
+from ..data import Batch, Dataset, common
 from ..numerics import finite_rows, kernel_widths, row_sums
 from ..optimizers import rates, update
 from ..schedules import scheduled
 from ..state import Status, TrainState
 from . import graph
-
-POSITIONS = 1 << 22  # samples of a group whose order is computed at once on a GPU
 
 
 @torch.no_grad()
@@ -92,7 +90,8 @@ def train(state: TrainState, data: Dataset, left: Tensor) -> Tensor:
     config, spec, position = state.config, state.population.spec, state.position
     batch, count = config.batch_size, len(left)
     steps = int(left[0])
-    order = data.order(state.population.seed, state.population.ids, position, state.step, steps, batch, config.shuffle)
+    clock = common(state.step)
+    order = data.order(state.population.seed, state.population.ids, position, clock, steps, batch, config.shuffle)
     ends = left.tolist()
     block = Block(state, kernel_widths(spec.widths, batch))
     good = torch.ones(count, dtype=torch.bool, device=left.device)
@@ -109,23 +108,18 @@ def train(state: TrainState, data: Dataset, left: Tensor) -> Tensor:
 
 
 def train_group(state: TrainState, data: Dataset, left: Tensor) -> Tensor:
-    """`train` on a GPU: a group of one size, filled up where there are fewer networks, whose step is a recording. A
+    """`train` on a GPU: a group of one size, filled up where there are fewer networks, whose steps are recordings. A
     network that has left is computed along until the last one has; nobody looks at it any more."""
-    config, population, position, begun = state.config, state.population, state.position, state.step.clone()
-    batch, count, ends, done = config.batch_size, len(left), left.tolist(), 0
-    size = together(population.spec, batch, population.params.element_size(), left.device)
-    rows = filled(population.params, size)
-    block = Block(state.rows(rows), kernel_widths(population.spec.widths, batch))
-    group = graph.group(block, position[rows], data)
+    count, ends, done = len(left), left.tolist(), 0
+    spec, params, batch = state.population.spec, state.population.params, state.config.batch_size
+    rows = filled(params, together(spec, batch, params.element_size(), left.device))
+    block = Block(state.rows(rows), kernel_widths(spec.widths, batch))
+    group = graph.group(block, state.position[rows], data, len(common(state.step)) == 1)
     good = torch.ones(count, dtype=torch.bool, device=left.device)
     while count:
-        while done < ends[count - 1]:
-            steps = min(max(1, POSITIONS // (size * batch)), ends[count - 1] - done)
-            now = begun + done
-            order = data.order(population.seed, population.ids, position, now, steps, batch, config.shuffle)
-            group.take(order[rows] if len(order) > 1 else order.expand(size, -1))
-            done += steps
-        first = ends.index(ends[count - 1])
+        group.take(ends[count - 1] - done)
+        done = ends[count - 1]
+        first = ends.index(done)
         good[first:count] = group.block.leave(state.rows(slice(first, count)), first)
         count = first
     return good

@@ -1,19 +1,21 @@
-"""Steps of a group of networks on a GPU: recorded once as a CUDA graph, replayed for every step.
+"""Steps of a group of networks on a GPU: recorded as CUDA graphs of 64, 16, 4 and 1 steps, which make up every number.
 
-A graph reads and writes the memory that it was recorded with. So the numbers of a group lie in tensors that stay: what
-a step computes anew is copied back into them at its end, and other networks are loaded into the same tensors. A group
-has the same size whoever is in it: the recording serves every call, and the libraries of a GPU, which choose the kernel
-of a product by the size of the whole batch, choose the same one for a network alone and among others.
+A recording draws the samples of its steps and takes them; replayed, it waits for nothing. It reads and writes the
+memory that it was recorded with. So the numbers of a group lie in tensors that stay: what the steps compute anew is
+copied back into them at the end, and other networks are loaded into the same tensors. A group has the same size whoever
+is in it: a recording serves every call, and the libraries of a GPU, which choose the kernel of a product by the size of
+the whole batch, choose the same one for a network alone and among others.
 
-A dataset keeps its last recording; one of a rule that is not the package's own serves one call of the engine, as the
-rule may read what has changed by the next. Where a step cannot be recorded, it is launched operation by operation, and
+A dataset keeps its last group; one of a rule that is not the package's own serves one call of the engine, as the rule
+may read what has changed by the next. Where steps cannot be recorded, they are launched operation by operation, and
 `reason` says why.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,33 +30,62 @@ from . import rules
 if TYPE_CHECKING:
     from .eager import Block
 
+LENGTHS = (64, 16, 4, 1)  # steps of a recording
+POSITIONS = 1 << 22  # samples of a group that are drawn at once: some 30 bytes each
+
 GROUPS: weakref.WeakKeyDictionary[Dataset, Group] = weakref.WeakKeyDictionary()
 
 
 class Group:
-    """A Block whose tensors stay, and its step, recorded. position (N,): places of its networks in the dataset."""
+    """A Block whose tensors stay, and its steps, recorded. position (N,): places of its networks in the dataset;
+    common: all of them are at the same step."""
 
-    def __init__(self, block: Block, position: Tensor, data: Dataset, key: Hashable) -> None:
-        self.block, self.position, self.key = block, position.clone(), key
+    def __init__(self, block: Block, position: Tensor, data: Dataset, common: bool, key: Hashable) -> None:
+        self.block, self.position, self.common, self.key = block, position.clone(), common, key
         self.data = weakref.proxy(data)  # the dataset keeps the group, not the group the dataset
-        self.index = torch.zeros(len(position), block.config.batch_size, dtype=torch.int64, device=position.device)
         self.stay = [holder[name] for holder, name in block.held()]
+        drawn = len(position) * block.config.batch_size
+        self.lengths = [length for length in LENGTHS if length * drawn <= POSITIONS or length == 1]
+        self.recordings: dict[int, Callable[[], None]] = {}
+        self.pool = cuda.pool()
         self.reason: str | None = None
+
+    def take(self, steps: int) -> None:
+        """So many steps. But for recordings that are made, nothing in here waits for the GPU."""
+        for length in self.lengths:
+            for _ in range(steps // length):
+                self.recording(length)()
+            steps %= length
+
+    def recording(self, length: int) -> Callable[[], None]:
+        """So many steps as one call, recorded where that can be."""
+        if self.reason is None and length not in self.recordings:
+            self._record(length)
+        return self.recordings.get(length, partial(self.steps, length))
+
+    def _record(self, length: int) -> None:
         begun = [each.clone() for each in self.stay]
         try:
-            self.launch = cuda.capture(self.step)
+            self.recordings[length] = cuda.capture(partial(self.steps, length), partial(self.steps, 1), self.pool)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             self.reason = (str(error).splitlines() or [repr(error)])[0]
-            self.launch = self.step
-        for stays, (holder, name), before in zip(self.stay, block.held(), begun):
-            holder[name] = stays  # the recording may have broken off in the middle of a step
-            stays.copy_(before)
+        finally:
+            for stays, (holder, name), before in zip(self.stay, self.block.held(), begun):
+                holder[name] = stays  # the recording may have broken off in the middle of a step
+                stays.copy_(before)
 
-    def step(self) -> None:
-        """One step on the samples `index`, its results where the step began."""
-        self.block.step(self.data.batch(self.index, self.position))
+    def steps(self, length: int) -> None:
+        """The next steps, their results where they began."""
+        block, config, count = self.block, self.block.config, len(self.position)
+        clock = block.now[:1] if self.common else block.now
+        order = self.data.order(
+            block.state.population.seed, block.ids, self.position, clock, length, config.batch_size, config.shuffle,
+            waiting=False,
+        )  # fmt: skip
+        for index in order.split(config.batch_size, 1):
+            block.step(self.data.batch(index.expand(count, -1), self.position))
         self._keep()
 
     def _keep(self) -> None:
@@ -74,26 +105,20 @@ class Group:
             stays.copy_(holder[name])
         self.position.copy_(position)
 
-    def take(self, order: Tensor) -> None:
-        """The steps whose samples are `order` (N, K B). Nothing in here waits for the GPU."""
-        for samples in order.split(self.index.shape[1], 1):
-            self.index.copy_(samples)
-            self.launch()
 
-
-def group(block: Block, position: Tensor, data: Dataset) -> Group:
-    """`block` where a recording reads it: the one that `data` keeps, or a new one where that was made for something
-    else."""
+def group(block: Block, position: Tensor, data: Dataset, common: bool) -> Group:
+    """`block` where recordings read it: in the group that `data` keeps, or in a new one where that was made for
+    something else. common: all networks are at the same step."""
     spec, config = block.spec, block.config
     like = block.loss.dtype, block.loss.device, len(block.loss), block.state.population.seed
     shapes = (tuple(holder[name].shape) for holder, name in block.held())
-    key = (spec, config, rules.rows(spec, config), *like, *shapes)
+    key = (spec, config, rules.rows(spec, config), common, *like, *shapes)
     known = GROUPS.get(data)
     if known is not None and known.key == key:
         known.load(block, position)
         return known
     GROUPS.pop(data, None)  # its memory is free before the next is recorded
-    GROUPS[data] = made = Group(block, position, data, key)
+    GROUPS[data] = made = Group(block, position, data, common, key)
     return made
 
 
