@@ -5,7 +5,8 @@ pytest --device cuda TESTS: what they train takes its steps there (elsewhere.py)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,3 +41,15 @@ def device(pytestconfig: pytest.Config) -> Iterator[None]:
 
     with elsewhere(chosen):
         yield
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
+    """A file of that name with that content."""
+
+    def writer(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return writer

@@ -1,0 +1,30 @@
+"""Files and tables that tests of data read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpubp.errors import DataError
+from gpubp.tables import Table
+
+Write = Callable[[str, str | bytes], Path]
+
+FLOWERS = "length,colour,kind\n1.0,red,a\n2.0,blue,b\n3.0,red,a\n6.0,green,b\n"
+
+
+def table(columns: Mapping[str, list[Any]], targets: tuple[str, ...] = ("y",)) -> Table:
+    arrays = {
+        name: np.array(values, dtype=object if any(isinstance(value, str) for value in values) else None)
+        for name, values in columns.items()
+    }
+    return Table("a table", arrays, targets)
+
+
+def refused(what: str) -> Any:
+    return pytest.raises(DataError, match=re.escape(what))

@@ -1,0 +1,320 @@
+"""preparation.py: what is learned about data from their training part."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gpubp.errors import ConfigError, DataError
+from gpubp.preparation import CATEGORIES, SCALES, Preparation, check_scale, fit
+from gpubp.sources import load
+from gpubp.tables import read
+
+from .files import FLOWERS, Write, refused, table
+
+# --- the loss and the targets
+
+
+@pytest.mark.parametrize(
+    ("column", "loss", "task"),
+    [
+        ("a\nb\n", "cross_entropy", "classes"),
+        ("5\n2\n", "cross_entropy", "classes"),
+        ("true\nfalse\n", "cross_entropy", "classes"),
+        ("5.0\n2.0\n", "mean_squared_error", "numbers"),
+    ],
+)
+def test_the_type_of_a_target_column_decides_the_usual_loss(write: Write, column: str, loss: str, task: str) -> None:
+    values = column.split()
+    data = load(write("a.csv", f"x,y\n1,{values[0]}\n2,{values[1]}\n"), target="y", validation=0)
+    assert (data.loss, data.preparation.task) == (loss, task)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"), [(["b", "a", "b"], ("a", "b")), ([10, 9, 10], (9, 10)), ([True, False, True], (False, True))]
+)
+def test_classes_are_sorted_encoded_by_the_loss_and_decoded(labels: list[Any], classes: tuple[Any, ...]) -> None:
+    raw = table({"x": [1, 2, 3], "y": labels})
+    learned = {loss: fit(raw, loss) for loss in ("cross_entropy", "binary_cross_entropy", "hinge")}
+    assert all(each.classes == classes for each in learned.values())
+    assert learned["cross_entropy"].targets(raw).tolist() == [1, 0, 1]
+    assert learned["binary_cross_entropy"].targets(raw).tolist() == [[1.0], [0.0], [1.0]]
+    assert learned["hinge"].targets(raw).tolist() == [[1.0], [-1.0], [1.0]]
+    assert [each.width_out for each in learned.values()] == [2, 1, 1]
+    two, one = torch.tensor([[[0.0, 1], [3, 2], [0, 1]]]), torch.tensor([[[0.5], [-0.5], [0.5]]])
+    assert learned["cross_entropy"].decode(two).tolist() == [labels]
+    assert learned["binary_cross_entropy"].decode(one).tolist() == [labels]
+    assert learned["hinge"].decode(one.requires_grad_()).tolist() == [labels]
+    assert torch.equal(learned["cross_entropy"].outputs(two), two)
+
+
+def test_whole_floats_may_be_classes_and_shares_may_be_binary_targets() -> None:
+    raw = table({"x": [1, 2], "y": [1.0, 3.0]})
+    assert fit(raw, "cross_entropy").classes == (1, 3)
+    assert fit(raw, "cross_entropy").targets(raw).tolist() == [0, 1]
+    shares = table({"x": [1, 2], "y": [0.25, 1.0]})
+    assert fit(shares, "binary_cross_entropy").targets(shares).tolist() == [[0.25], [1.0]]
+    several = table({"x": [1, 2], "y": [0, 1], "z": [True, False]}, ("y", "z"))
+    assert fit(several, "binary_cross_entropy").targets(several).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+
+
+def test_whole_numbers_are_numbers_where_the_loss_says_so() -> None:
+    raw = table({"x": [1, 2], "y": [4, 9]})
+    assert fit(raw, "poisson").targets(raw).tolist() == [[4.0], [9.0]]
+
+
+@pytest.mark.parametrize(
+    ("targets", "loss", "message"),
+    [
+        ({"y": [0.5, 1.0]}, "cross_entropy", "targets y hold 0.5; loss 'cross_entropy' needs classes"),
+        ({"y": [1.5, 0.0]}, "binary_cross_entropy", "targets y hold 1.5; loss 'binary_cross_entropy' needs classes"),
+        ({"y": ["a", "a"]}, "cross_entropy", "classes a in the training part; loss 'cross_entropy' needs two or more"),
+        ({"y": ["a", "a"]}, "hinge", "classes a in the training part; loss 'hinge' needs two"),
+        ({"y": ["a", "b"]}, "mean_squared_error", "column 'y' holds text, this loss needs numbers"),
+        ({"y": [1, 2], "z": [1, 2]}, "cross_entropy", "targets y, z: loss 'cross_entropy' needs one column of classes"),
+        (
+            {"y": ["a", None]},
+            "cross_entropy",
+            "column 'y' lacks 1 of 2 values, the first in sample 1; targets are not",
+        ),
+        (
+            {"y": [np.nan, 1]},
+            "huber",
+            "column 'y' lacks 1 of 2 values, the first in sample 0; targets are not imputed",
+        ),
+        ({"y": [np.inf, 1]}, "huber", "column 'y' holds inf in sample 0, one of 1; finite numbers expected"),
+        ({"y": [-np.inf, 1]}, "hinge", "column 'y' holds -inf in sample 0, one of 1; finite numbers expected"),
+    ],
+)
+def test_targets_that_the_loss_cannot_use_are_refused(targets: dict[str, list[Any]], loss: str, message: str) -> None:
+    with refused(message):
+        fit(table({"x": [1, 2], **targets}, tuple(targets)), loss)
+
+
+def test_three_classes_are_too_many_for_a_binary_loss() -> None:
+    with refused("classes 1, 2, 3 in the training part; loss 'binary_cross_entropy' needs two"):
+        fit(table({"x": [1, 2, 3], "y": [1, 2, 3]}), "binary_cross_entropy")
+
+
+def test_an_unknown_loss_gets_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match="loss 'cross_entrop' is unknown; did you mean 'cross_entropy'"):
+        load("xor", loss="cross_entrop")
+
+
+def test_a_class_that_training_did_not_have_is_refused() -> None:
+    raw = table({"x": [1, 2, 3], "y": ["a", "b", "c"]})
+    with refused("column 'y' has class 'c' in sample 2, not one of the training part: a, b; take another --seed"):
+        fit(raw, "cross_entropy", rows=np.array([0, 1])).targets(raw)
+
+
+def test_scaled_targets_come_back_in_their_units() -> None:
+    raw = table({"x": [1, 2], "y": [10.0, 30.0], "z": [5.0, 5.0]}, ("y", "z"))
+    learned = fit(raw, "mean_squared_error", scale_targets="standard")
+    assert learned.targets(raw).tolist() == [[-1.0, 0.0], [1.0, 0.0]]
+    out = torch.tensor([[0.5, 1.0]])
+    assert learned.outputs(out).tolist() == learned.decode(out).tolist() == [[25.0, 6.0]]
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "hinge", "poisson"])
+def test_targets_that_mean_what_they_are_are_not_scaled(loss: str) -> None:
+    with pytest.raises(ConfigError, match=f"scale_targets 'standard': loss '{loss}' needs its targets as they are"):
+        fit(table({"x": [1, 2], "y": [0, 1]}), loss, scale_targets="standard")
+    with pytest.raises(ConfigError, match="scale_targets 'minmx' is unknown"):
+        fit(table({"x": [1, 2], "y": [0, 1]}), loss, scale_targets="minmx")
+
+
+# --- what is learned, from the training part alone
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        ("none", [1.0, 3.0, 100.0]),
+        ("standard", [-1.0, 1.0, 98.0]),
+        ("minmax", [0.0, 1.0, 49.5]),
+        ("16", [1 / 16, 3 / 16, 6.25]),
+        (2, [0.5, 1.5, 50.0]),
+    ],
+)
+def test_scaling_is_learned_from_the_training_part_alone(scale: str | float, expected: list[float]) -> None:
+    raw = table({"x": [1, 3, 100], "y": [0.5, 1.5, 2.5]})
+    learned = fit(raw, "mean_squared_error", rows=np.array([0, 1]), scale=scale)
+    assert learned.inputs(raw)[:, 0].tolist() == expected
+
+
+def test_target_scaling_is_learned_from_the_training_part_alone() -> None:
+    raw = table({"x": [1, 3, 100], "y": [10.0, 30.0, 100.0]})
+    learned = fit(raw, "mean_squared_error", rows=np.array([0, 1]), scale_targets="standard")
+    assert learned.targets(raw).tolist() == [[-1.0], [1.0], [8.0]]
+
+
+def test_load_learns_from_its_training_part_alone(write: Write) -> None:
+    lines = "".join(f"{number * number},{number}.5\n" for number in range(50))
+    data = load(write("a.csv", "x,y\n" + lines), target="y")
+    assert data.sizes == (40, 10)
+    assert data.validation is not None
+    torch.testing.assert_close(data.training.inputs.mean(), torch.tensor(0.0, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(data.training.inputs.var(correction=0), torch.tensor(1.0, dtype=torch.float64))
+    assert abs(float(data.validation.inputs.mean())) > 1e-3
+
+
+@pytest.mark.parametrize("scale", ["standard", "minmax"])
+def test_a_constant_column_becomes_zero(scale: str) -> None:
+    raw = table({"x": [0.1] * 3, "y": [0.5, 1.5, 2.5]})
+    assert fit(raw, "huber", scale=scale).inputs(raw).tolist() == [[0.0]] * 3
+
+
+@pytest.mark.parametrize("scale", ["standard", "minmax"])
+def test_a_column_too_wide_to_scale_is_refused(scale: str) -> None:
+    with refused(f"column 'x' holds -1.7e+308 to 1.7e+308, which 64 bits cannot scale by '{scale}'"):
+        fit(table({"x": [1.7e308, -1.7e308], "y": [0.5, 1.5]}), "huber", scale=scale)
+
+
+def test_check_scale_takes_names_and_numbers() -> None:
+    assert [check_scale(scale) for scale in (*SCALES, "16", 0.5)] == [*SCALES, 16.0, 0.5]
+
+
+@pytest.mark.parametrize("scale", ["standart", "0", -1, "inf", "nan", True, None])
+def test_another_scale_is_refused(scale: Any) -> None:
+    with pytest.raises(ConfigError, match=r"allowed: minmax, none, standard, or a number above 0 to divide by"):
+        check_scale(scale)
+
+
+def test_missing_values_are_refused_with_advice(write: Write) -> None:
+    advice = "values, the first in sample 1; train with --impute mean or median, or leave these samples out"
+    with refused(f"column 'x' lacks 2 of 3 {advice}"):
+        load(write("a.csv", "x,y\n1,a\n,b\nNA,a\n"), target="y", validation=0)
+    with refused(f"column 'x' lacks 1 of 2 {advice}"):
+        load(write("b.csv", "x,y\nred,a\n,b\n"), target="y", validation=0)
+
+
+@pytest.mark.parametrize(("impute", "expected"), [("mean", 4.0), ("median", 2.0)])
+def test_missing_values_are_filled_with_what_training_shows(impute: str, expected: float) -> None:
+    x, colour = [1.0, 2.0, 9.0, np.nan, 1000.0], ["red", "blue", "blue", None, "red"]
+    raw = table({"x": x, "colour": colour, "y": [0.5, 1.5, 2.5, 3.5, 4.5]})
+    learned = fit(raw, "huber", rows=np.array([0, 1, 2, 3]), impute=impute)
+    assert learned.inputs(raw)[3].tolist() == [expected, 1.0, 0.0]
+    assert [column.fill for column in learned.columns] == [expected, "blue"]
+
+
+def test_missing_truth_values_and_whole_numbers_are_filled(write: Write) -> None:
+    text = "x,flag,y\n1,true,0.5\n,false,1.5\n3,,2.5\n"
+    data = load(write("a.csv", text), target="y", impute="mean", scale="none", validation=0)
+    assert data.training.inputs.tolist() == [[1, 1], [2, 0], [3, 0.5]]
+
+
+def test_a_column_without_values_cannot_be_filled(write: Write) -> None:
+    with refused("column 'x' has no value in the training part; leave it out"):
+        load(write("a.csv", "x,y\n,a\n,b\n"), target="y", impute="median", validation=0)
+
+
+def test_another_imputation_is_refused() -> None:
+    with pytest.raises(ConfigError, match="impute 'meen' is unknown; did you mean 'mean'"):
+        fit(table({"x": [1, 2], "y": [0.5, 1.5]}), "huber", impute="meen")
+
+
+def test_infinity_is_refused_even_outside_the_training_part() -> None:
+    raw = table({"x": [1.0, 2.0, -np.inf], "y": [0.5, 1.5, 2.5]})
+    with refused("column 'x' holds -inf in sample 2, one of 1; finite numbers expected"):
+        fit(raw, "huber", rows=np.array([0, 1]), impute="mean")
+
+
+def test_free_text_is_refused() -> None:
+    count = CATEGORIES + 1
+    with refused(f"column 'x' holds {count} different texts, an input each; at most {CATEGORIES} expected"):
+        fit(table({"x": [f"text {number}" for number in range(count)], "y": [0.5] * count}), "huber")
+
+
+# --- prediction
+
+
+def test_a_category_that_training_did_not_have_is_all_zeros() -> None:
+    learned = fit(table({"colour": ["red", "blue"], "y": [0.5, 1.5]}), "huber")
+    assert learned.inputs(table({"colour": ["green", "red"]}, ())).tolist() == [[0, 0], [0, 1]]
+
+
+def test_extra_columns_are_ignored_and_the_order_is_that_of_training(write: Write) -> None:
+    learned = load(write("flowers.csv", FLOWERS), target="kind", scale="none", validation=0).preparation
+    raw = read(write("new.csv", "colour,other,length,kind\nred,x,5,b\n"))
+    assert learned.inputs(raw).tolist() == [[5, 0, 0, 1]]
+    assert learned.targets(raw).tolist() == [1]
+
+
+def test_a_missing_column_is_named() -> None:
+    learned = fit(table({"length": [1, 2], "y": [0.5, 1.5]}), "huber")
+    with refused("a table: column 'length' is missing; did you mean 'lenght'?; the columns are lenght"):
+        learned.inputs(table({"lenght": [1]}, ()))
+    with refused("column 'y' is missing"):
+        learned.targets(table({"lenght": [1]}, ()))
+
+
+def test_an_npz_of_another_width_is_refused_with_both_widths(tmp_path: Path) -> None:
+    for width in (2, 3):
+        np.savez(tmp_path / f"{width}.npz", X=np.ones((4, width)), y=np.arange(4.0))
+    learned = load(tmp_path / "2.npz").preparation
+    with refused("3.npz: inputs (4, 3): the last size must be 2, as in training"):
+        learned.inputs(read(tmp_path / "3.npz"))
+
+
+def test_an_npz_without_targets_serves_prediction(tmp_path: Path) -> None:
+    np.savez(tmp_path / "train.npz", X=np.array([["a"], ["b"]]), y=np.array(["yes", "no"]))
+    np.savez(tmp_path / "new.npz", X=np.array([["b"]]))
+    data = load(tmp_path / "train.npz", validation=0)
+    assert data.training.targets.tolist() == [1, 0]
+    assert data.preparation.inputs(read(tmp_path / "new.npz")).tolist() == [[0, 1]]
+
+
+def test_a_column_of_another_type_is_refused() -> None:
+    learned = fit(table({"a": [1, 2], "b": ["x", "z"], "y": [0.5, 1.5]}), "huber")
+    with refused("column 'a' holds text, but numbers in training"):
+        learned.inputs(table({"a": ["1"], "b": ["x"]}, ()))
+    with refused("column 'b' holds numbers, but text in training"):
+        learned.inputs(table({"a": [1], "b": [1]}, ()))
+
+
+def test_codes_that_look_like_numbers_are_read_as_the_text_they_were(write: Write) -> None:
+    data = load(write("a.csv", "code,y\nA1,x1\n007,02\n"), target="y", validation=0)
+    assert data.preparation.text == ("code", "y")
+    raw = read(write("new.csv", "code,y\n007,02\n"), text=data.preparation.text)
+    assert data.preparation.inputs(raw).tolist() == [[1, 0]]
+    assert data.preparation.targets(raw).tolist() == [0]
+
+
+def test_an_empty_column_is_filled_whatever_its_type(write: Write) -> None:
+    learned = load(write("a.csv", "c,y\nr,0.5\nb,1.5\nb,2.5\n"), target="y", impute="mean", validation=0).preparation
+    assert learned.inputs(read(write("new.csv", "c,d\n,1\n"))).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "hinge"])
+def test_a_preparation_survives_json(write: Write, loss: str) -> None:
+    path = write("a.csv", "x,colour,y\n0.1,red,a\n,blue,b\n0.7,,a\n1e-9,red,b\n")
+    learned = load(path, target="y", loss=loss, impute="mean", validation=0).preparation
+    again = Preparation.from_dict(json.loads(json.dumps(learned.to_dict())))
+    assert again == learned
+    assert again.to_dict() == learned.to_dict()
+    raw = read(path)
+    assert torch.equal(again.inputs(raw), learned.inputs(raw))
+    assert torch.equal(again.targets(raw), learned.targets(raw))
+
+
+def test_a_preparation_of_numbers_survives_json() -> None:
+    raw = table({"x": [0.1, 0.7, 1e-9], "y": [0.1, 0.2, 0.4]})
+    learned = fit(raw, "huber", scale="standard", scale_targets="standard")
+    again = Preparation.from_dict(json.loads(json.dumps(learned.to_dict())))
+    assert again == learned
+    assert torch.equal(again.inputs(raw), learned.inputs(raw))
+    assert torch.equal(again.targets(raw), learned.targets(raw))
+
+
+@pytest.mark.parametrize("change", [{"task": "guess"}, {"more": 1}, {"columns": [{"name": "x"}]}, {"classes": None}])
+def test_a_damaged_preparation_is_refused(change: dict[str, Any]) -> None:
+    values = fit(table({"x": [1, 2], "y": [0.5, 1.5]}), "huber").to_dict()
+    with pytest.raises(DataError, match="preparation: "):
+        Preparation.from_dict({**values, **change})
+    with pytest.raises(DataError, match="preparation: "):
+        Preparation.from_dict({})

@@ -1,0 +1,239 @@
+"""tables.py: columns by name, and the readers of files."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from gpubp.errors import DataError
+from gpubp.sources import load
+from gpubp.tables import Table, read
+
+from .files import FLOWERS, Write, refused, table
+
+
+def test_a_csv_becomes_numbers_one_hot_texts_and_classes(write: Write) -> None:
+    data = load(write("flowers.csv", FLOWERS), target="kind", validation=0, scale="none")
+    assert data.loss == "cross_entropy"
+    assert (data.widths_in, data.widths_out, data.sizes) == (4, 2, (4, 0))
+    assert data.preparation.columns[1].categories == ("blue", "green", "red")
+    assert data.training.inputs.tolist() == [[1, 0, 0, 1], [2, 1, 0, 0], [3, 0, 0, 1], [6, 0, 1, 0]]
+    assert data.training.targets.tolist() == [0, 1, 0, 1]
+    assert data.preparation.classes == ("a", "b")
+
+
+def test_a_csv_may_have_a_byte_order_mark_quotes_and_line_breaks_in_quotes(write: Write) -> None:
+    raw = read(write("q.csv", b'\xef\xbb\xbf"first, second",kind\r\n1.5,"a ""b""\nc"\r\n2.5,\xc3\xa9\r\n'), ["kind"])
+    assert list(raw.columns) == ["first, second", "kind"]
+    assert raw.inputs == ("first, second",)
+    assert raw.columns["kind"].tolist() == ['a "b"\nc', "é"]
+
+
+def test_a_line_break_in_quotes_may_stand_where_a_large_csv_is_cut_into_blocks(write: Write) -> None:
+    rows = 1 << 17  # 20 bytes each, where pyarrow cuts after each 1 MiB
+    raw = read(write("long.csv", "text,y\n" + '"a\nb\nc\nd\ne\nf\ng\nh",1\n' * rows))
+    assert raw.samples == rows
+    assert set(raw.columns["text"]) == {"a\nb\nc\nd\ne\nf\ng\nh"}
+
+
+def test_a_parquet_file_gives_what_the_csv_gives(write: Write, tmp_path: Path) -> None:
+    columns = {"length": [1.0, 2.0, 3.0, 6.0], "colour": ["red", "blue", "red", "green"], "kind": ["a", "b", "a", "b"]}
+    plain = pyarrow.table(columns)
+    parquet.write_table(plain, tmp_path / "flowers.parquet")
+    encoded = plain.set_column(1, "colour", plain.column(1).dictionary_encode())
+    parquet.write_table(encoded, tmp_path / "encoded.PARQUET")
+    paths = [write("flowers.csv", FLOWERS), tmp_path / "flowers.parquet", tmp_path / "encoded.PARQUET"]
+    assert len({load(path, target="kind").fingerprint for path in paths}) == 1
+
+
+@pytest.mark.parametrize(("inputs", "targets"), [("inputs", "targets"), ("X", "y"), ("x", "y")])
+def test_an_npz_has_its_targets_by_name(tmp_path: Path, inputs: str, targets: str) -> None:
+    arrays: dict[str, Any] = {
+        inputs: np.arange(12, dtype=np.float32).reshape(3, 2, 2),
+        targets: np.array([7, 3, 7], dtype=np.uint8),
+    }
+    np.savez(tmp_path / "a.npz", **arrays)
+    data = load(tmp_path / "a.npz", scale=2, validation=0)
+    assert data.training.inputs.tolist() == [[0, 0.5, 1, 1.5], [2, 2.5, 3, 3.5], [4, 4.5, 5, 5.5]]
+    assert data.training.targets.tolist() == [1, 0, 1]
+    assert data.preparation.classes == (3, 7)
+
+
+def test_one_target_column_may_be_a_string_and_several_a_list(write: Write) -> None:
+    path = write("n.csv", "a,b,c\n1,2.5,3.5\n4,5.5,6.5\n")
+    one, two = load(path, target="c", validation=0), load(path, target=["c", "b"], validation=0)
+    assert (one.loss, one.widths_in, one.training.targets.tolist()) == ("mean_squared_error", 2, [[3.5], [6.5]])
+    assert (two.loss, two.widths_in) == ("mean_squared_error", 1)
+    assert two.training.targets.tolist() == [[3.5, 2.5], [6.5, 5.5]]
+
+
+def test_a_fingerprint_changes_with_a_value_a_name_and_the_target() -> None:
+    same = table({"x": [1, 2], "y": ["a", "b"]}).fingerprint()
+    assert table({"x": [1, 2], "y": ["a", "b"]}).fingerprint() == same
+    others = [table({"x": [1, 3], "y": ["a", "b"]}), table({"z": [1, 2], "y": ["a", "b"]})]
+    others += [table({"x": [1, 2], "y": ["a", "c"]}), table({"x": [1, 2], "y": ["a", "b"]}, ("x",))]
+    others += [table({"x": [1.0, 2.0], "y": ["a", "b"]})]
+    assert len({same, *(other.fingerprint() for other in others)}) == 6
+
+
+def test_a_file_without_a_target_lists_its_columns(write: Write) -> None:
+    with refused("has no targets; name the columns to predict by --target; it has length, colour, kind"):
+        load(write("flowers.csv", FLOWERS))
+
+
+def test_a_target_that_is_not_there_gets_the_nearest_name(write: Write) -> None:
+    message = "column 'kin' is missing; did you mean 'kind'?; the columns are length, colour, kind"
+    with refused(message):
+        load(write("flowers.csv", FLOWERS), target=["kin"])
+
+
+def test_a_long_list_of_columns_is_cut(write: Write) -> None:
+    with refused("19 and 10 more"):
+        load(write("wide.csv", ",".join(map(str, range(30))) + "\n" + ",".join("1" * 30)), target="y")
+
+
+def test_a_target_named_twice_is_refused(write: Write) -> None:
+    with refused("targets kind, kind: each column once expected"):
+        load(write("flowers.csv", FLOWERS), target=["kind", "kind"])
+
+
+def test_a_file_of_targets_alone_is_refused(write: Write) -> None:
+    with refused("every column is a target"):
+        load(write("n.csv", "a,b\n1.5,2\n"), target=["a", "b"], validation=0)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.npz", "a.parquet"])
+def test_a_missing_an_empty_and_a_damaged_file_are_refused(write: Write, name: str) -> None:
+    with refused(f"{name} cannot be read: No such file or directory"):
+        load(f"nowhere/{name}")
+    with refused(f"{name} is empty; samples expected"):
+        read(write(name, ""))
+    with pytest.raises(DataError, match=rf"{name} (cannot be read as \.|is not an \.npz archive)"):
+        read(write(name, b"a,b\n1,2,3\n"))
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.parquet"])
+def test_half_a_file_is_refused_with_the_reason(write: Write, tmp_path: Path, name: str) -> None:
+    np.savez(tmp_path / "a.npz", X=np.ones((9, 9)), y=np.ones(9))
+    parquet.write_table(pyarrow.table({"x": [1.0]}), tmp_path / "a.parquet")
+    whole = (tmp_path / name).read_bytes()
+    with pytest.raises(DataError, match=rf"{name} cannot be read as \.\w+: (BadZipFile|ArrowInvalid): .+"):
+        read(write(name, whole[: len(whole) // 2]))
+
+
+def test_a_directory_is_refused(tmp_path: Path) -> None:
+    with refused("is a directory; a file that ends in .csv, .npz, .parquet expected"):
+        load(tmp_path)
+    (tmp_path / "d.csv").mkdir()
+    with refused("d.csv is a directory"):
+        read(tmp_path / "d.csv")
+
+
+def test_a_file_that_may_not_be_read_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = write("a.csv", FLOWERS)
+    monkeypatch.setattr(Path, "read_bytes", forbid)
+    with refused("a.csv cannot be read: Permission denied"):
+        read(path)
+
+
+def test_an_unknown_ending_gets_the_nearest_one() -> None:
+    with refused("a.cvs: the ending '.cvs' is unknown; did you mean '.csv'?; allowed: .csv, .npz, .parquet"):
+        load("a.cvs")
+    with refused("the ending '' is unknown"):
+        load("folder/data")
+
+
+def test_a_csv_without_samples_is_refused(write: Write) -> None:
+    with refused("a.csv holds no samples; one or more expected"):
+        read(write("a.csv", "x,y\n"))
+
+
+def test_columns_need_different_names(write: Write) -> None:
+    with refused("two columns are called 'x'"):
+        read(write("a.csv", "x,x\n1,2\n"))
+    with refused("column 0 has no name; where it is a saved index, save without the index"):
+        read(write("a.csv", ",x\n1,2\n"))
+
+
+def test_bytes_that_are_not_utf_8_and_dates_are_refused(write: Write) -> None:
+    with refused("column 'y' holds bytes that are not text in UTF-8"):
+        read(write("a.csv", b"x,y\n1,caf\xe9\n"))
+    with refused("column 'day' holds date32[day]; numbers, truth values or text expected"):
+        read(write("a.csv", "day,y\n2020-01-31,1\n"))
+
+
+class Bomb:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("name", ["X", "y"])
+def test_a_pickle_in_an_npz_is_refused_and_nothing_is_executed(tmp_path: Path, name: str) -> None:
+    arrays: dict[str, Any] = {"X": np.ones((1, 2)), "y": np.ones(1)}
+    arrays[name] = np.array([Bomb(tmp_path / "executed")], dtype=object)
+    np.savez(tmp_path / "a.npz", **arrays)
+    with refused(f"a.npz: array '{name}' holds pickled Python objects, which can execute code and are never loaded"):
+        read(tmp_path / "a.npz")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_pickle_called_npz_is_refused_and_nothing_is_executed(write: Write, tmp_path: Path) -> None:
+    path = write("a.npz", pickle.dumps(Bomb(tmp_path / "executed")))
+    with refused("a.npz is not an .npz archive, as numpy.savez writes it"):
+        read(path)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"data": np.ones((2, 2))}, "no array is called inputs or X or x; it has data"),
+        ({"X": np.ones((2, 2))}, "has no targets; no array is called targets or y; it has inputs[0], inputs[1]"),
+        ({"X": np.ones((2, 2)), "x": np.ones((2, 2))}, "arrays X and x mean the same; one of them expected"),
+        ({"X": np.ones((2, 2)), "y": np.ones(3)}, "inputs (2, 2), targets (3,); (M, I), and (M,) or (M, O)"),
+        ({"X": np.ones((2, 2)), "y": np.ones((2, 1, 1))}, "inputs (2, 2), targets (2, 1, 1); (M, I)"),
+        ({"X": np.float64(1), "y": np.ones(1)}, "inputs (), targets (1,); (M, I)"),
+        ({"X": np.ones((0, 2)), "y": np.ones(0)}, "inputs (0, 2), targets (0,); (M, I)"),
+        ({"X": np.ones((2, 2)), "y": np.ones((2, 0))}, "has no targets"),
+        ({"X": np.ones((1, 1)) * 1j, "y": np.ones(1)}, "column 'inputs[0]' holds complex128; numbers, truth values or"),
+        ({"X": np.array([[2**64 - 1]], dtype=np.uint64), "y": np.ones(1)}, "holds 18446744073709551615; whole numbers"),
+    ],
+)
+def test_an_npz_of_other_arrays_is_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    with refused(message):
+        load(tmp_path / "a.npz", validation=0)
+
+
+def test_an_npz_takes_no_target_columns(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", X=np.ones((2, 2)), y=np.ones(2))
+    with refused("target label chooses columns of .csv and .parquet; .npz has targets or y"):
+        load(tmp_path / "a.npz", target="label")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.ones((2, 2)), "has shape (2, 2); one value per sample expected"),
+        (np.array(["a", 1], dtype=object), "holds int 1 in sample 1; text expected"),
+        (np.array([b"a", b"b"]), "holds |S1; numbers, truth values or text expected"),
+        (np.ones(3), "columns of 2 to 3 samples; equal lengths expected"),
+    ],
+)
+def test_a_table_of_other_values_is_refused(values: Any, message: str) -> None:
+    with refused(message):
+        Table("a table", {"y": np.ones(2), "x": values})
