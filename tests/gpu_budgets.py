@@ -49,7 +49,7 @@ class Instruction(NamedTuple):
 
 def version() -> str:
     """NVRTC's."""
-    return ".".join(str(part) for part in nvrtc.compiler().nvrtcVersion()[1:])
+    return nvrtc.compiler()[1]
 
 
 def disassembler() -> str | None:

@@ -77,7 +77,7 @@ def test_the_kernels_have_every_row_of_the_tables() -> None:
 def compiled(own: Program, arch: int) -> bytes:
     """Its machine code, from scratch and in time."""
     before = time.process_time()
-    code = nvrtc.compiled(cuda.text(own), (*nvrtc.FLAGS, f"--gpu-architecture=sm_{arch}"))
+    code = nvrtc.compiled(cuda.text(own), arch)
     assert time.process_time() - before < PATIENCE
     return code
 
@@ -111,7 +111,7 @@ def test_a_count_of_shared_memory_that_is_not_the_kernels_is_refused_by_the_comp
         own = program(number)
         wrong = cuda.text(own).replace(f"SHARED = {chip.shared(own)}", f"SHARED = {chip.shared(own) - 8}")
         with pytest.raises(EngineError, match=r"chip\.py counts otherwise"):
-            nvrtc.compiled(wrong, (*nvrtc.FLAGS, "--gpu-architecture=sm_90"))
+            nvrtc.compiled(wrong, 90)
 
 
 def test_a_cubin_is_compiled_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,12 +127,45 @@ def test_a_cubin_is_compiled_once_and_kept(tmp_path: Path, monkeypatch: pytest.M
     nvrtc._cubin.cache_clear()
 
 
+def test_a_cubin_is_kept_under_what_it_was_compiled_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another version of NVRTC, another option and another architecture each make a file of their own."""
+    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path))
+    monkeypatch.setattr(nvrtc, "compiled", lambda text, arch: text.encode())
+    core, _ = nvrtc.compiler()
+    for arch, version, more in (
+        (90, "13.5", {}), (80, "13.5", {}), (90, "13.6", {}), (90, "13.5", {"fma": True}), (90, "13.5", {})
+    ):  # fmt: skip
+        monkeypatch.setattr(nvrtc, "compiler", lambda version=version: (core, version))
+        with monkeypatch.context() as patch:
+            patch.setattr(nvrtc, "OPTIONS", {**nvrtc.OPTIONS, **more})
+            nvrtc.cubin("", arch)
+    assert len(list(tmp_path.iterdir())) == 4
+    nvrtc._cubin.cache_clear()
+
+
+def test_what_nvrtc_says_is_told_as_far_as_a_person_reads() -> None:
+    with pytest.raises(EngineError, match="NVRTC cannot compile the kernel") as caught:
+        nvrtc.compiled(f"#error {'x' * 5000}", 90)
+    told = str(caught.value)
+    assert "NVRTC_ERROR_COMPILATION" in told
+    assert "kernel.cu(1): catastrophic error: #error directive: xxx" in told
+    assert 2000 < len(told) < 2200
+
+
+def test_a_header_of_the_working_directory_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in build.SOURCES.glob("*.h"):
+        (tmp_path / path.name).write_text("#error another's")
+    own, elsewhere = cuda.text(program(1)), nvrtc.compiled(cuda.text(program(1)), 90)
+    monkeypatch.chdir(tmp_path)
+    assert nvrtc.compiled(own, 90) == elsewhere
+
+
 def test_the_flags_keep_ieee_arithmetic() -> None:
     """No contraction to fused multiply-add and no flushed denormals in the machine code."""
     if not gpu_budgets.disassembler():
         pytest.skip("nvdisasm is not installed (nvidia-cuda-nvdisasm)")
     code = 'extern "C" __global__ void run(float *x) { x[0] = x[0] * x[1] + x[2]; x[3] = x[3] + x[4] - 1.0f; }'
-    found = gpu_budgets.instructions(nvrtc.compiled(code, (*nvrtc.FLAGS, "--gpu-architecture=sm_90")))
+    found = gpu_budgets.instructions(nvrtc.compiled(code, 90))
     names = [each.name for each in found]
     assert "FMUL" in names
     assert "FFMA" not in names

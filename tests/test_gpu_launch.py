@@ -358,6 +358,13 @@ def test_a_compiler_that_fails_without_a_word_is_named_all_the_same(monkeypatch:
         nvrtc.compiler()
 
 
+def test_without_cuda_core_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc", reason='needs pip install "gpubp[gpu]"')
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
+    with pytest.raises(EngineError, match=r'pip install "gpubp\[gpu\]" \(ModuleNotFoundError: .*cuda\.core'):
+        nvrtc.compiler()
+
+
 def test_a_cubin_that_does_not_say_what_its_kernel_takes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvrtc, "sections", lambda code: [(".nv.info", b"")])
     with pytest.raises(EngineError, match="does not say what registers and local memory"):

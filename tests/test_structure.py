@@ -82,7 +82,8 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 
 DRIVERS = {"torch.cuda": "cuda.py", "torch.backends.cuda": "cuda.py", "pin_memory": "cuda.py",
-           "cuda.bindings.driver": "engines/device.py", "cuda.bindings.nvrtc": "engines/nvrtc.py"}  # fmt: skip
+           "cuda.bindings.driver": "engines/device.py", "cuda.bindings.nvrtc": "engines/nvrtc.py",
+           "cuda.core": "engines/nvrtc.py"}  # fmt: skip
 
 
 def drivers(text):

@@ -1,8 +1,8 @@
 """C++ text into a cubin, machine code of one GPU architecture, by NVIDIA's compiler as a library: no GPU is needed.
 
-The compiler is a package (pip install "gpubp[gpu]"). Cubins are kept beside the CPU's kernels (build.py), named by a
-hash of text, sources, compiler and flags. Arithmetic is IEEE 754's: no product is contracted to a fused multiply-add,
-denormal numbers are kept, division and square root are rounded correctly.
+The compiler, NVRTC, and cuda.core, which calls it, are packages (pip install "gpubp[gpu]"). Cubins are kept beside the
+CPU's kernels (build.py), named by a hash of text, sources, compiler and flags. Arithmetic is IEEE 754's: no product is
+contracted to a fused multiply-add, denormal numbers are kept, division and square root are rounded correctly.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from ..errors import EngineError
 from . import build
 
-FLAGS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true",
-         "--device-as-default-execution-space", "--device-int128")  # fmt: skip
+OPTIONS = {"std": "c++17", "fma": False, "ftz": False, "prec_div": True, "prec_sqrt": True,
+           "device_as_default_execution_space": True, "device_int128": True,
+           "no_source_include": True}  # fmt: skip  # or headers of the working directory come before kernel/'s
 REGISTERS, STACK = 0x2F, 0x11  # attributes of a function in a cubin's .nv.info
 
 
@@ -29,34 +30,35 @@ class Use(NamedTuple):
     local: int
 
 
-def compiler() -> Any:
-    """cuda.bindings.nvrtc. Raises EngineError where a package is missing."""
+def compiler() -> tuple[Any, str]:
+    """cuda.core, and NVRTC's version. Raises EngineError where a package is missing."""
     try:
         from cuda.bindings import nvrtc
 
-        nvrtc.nvrtcVersion()
+        version = ".".join(str(part) for part in nvrtc.nvrtcVersion()[1:])
+        import cuda.core as core
     except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: the library itself is not there
         raise EngineError(
             f'engine "cuda" needs NVIDIA\'s compiler: pip install "gpubp[gpu]" ({type(error).__name__}: '
             f'{(str(error).splitlines() or [""])[0]}); engine "eager" needs none'
         ) from None
-    return nvrtc
+    return core, version
 
 
 def cubin(text: str, arch: int) -> bytes:
     """`text`, which may include the sources of kernel/, compiled for sm_<arch>. Raises EngineError where it cannot."""
-    flags = (*FLAGS, f"--gpu-architecture=sm_{arch}")
-    version = ".".join(str(part) for part in compiler().nvrtcVersion()[1:])
+    core, version = compiler()
+    flags = [flag.decode() for flag in core.ProgramOptions(arch=f"sm_{arch}", **OPTIONS).as_bytes("nvrtc")]
     key = hashlib.sha256("\0".join((text, build.sources(), "nvrtc", version, *flags)).encode()).hexdigest()[:32]
-    return _cubin(key, text, flags, build.cache())
+    return _cubin(key, text, arch, build.cache())
 
 
 @functools.cache
-def _cubin(key: str, text: str, flags: tuple[str, ...], folder: Path | None) -> bytes:
+def _cubin(key: str, text: str, arch: int, folder: Path | None) -> bytes:
     found = build.kept(key, folder, ".cubin", Path.read_bytes)
     if found:
         return found
-    code = compiled(text, flags)
+    code = compiled(text, arch)
     with tempfile.TemporaryDirectory(prefix="gpubp-", ignore_cleanup_errors=True) as scratch:
         made = Path(scratch) / "kernel.cubin"
         made.write_bytes(code)
@@ -64,34 +66,20 @@ def _cubin(key: str, text: str, flags: tuple[str, ...], folder: Path | None) -> 
     return code
 
 
-def compiled(text: str, flags: tuple[str, ...]) -> bytes:
-    """What the compiler makes of `text`."""
-    nvrtc = compiler()
-
-    def done(result: tuple[Any, ...]) -> Any:
-        if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            raise EngineError(f'engine "cuda": NVRTC fails ({result[0].name}); engine "eager" needs no compiler')
-        return result[1] if len(result) > 1 else None
-
-    headers = sorted(build.SOURCES.glob("*.h"))
-    program = done(nvrtc.nvrtcCreateProgram(
-        text.encode(), b"kernel.cu", len(headers), [path.read_bytes() for path in headers],
-        [path.name.encode() for path in headers],
-    ))  # fmt: skip
+def compiled(text: str, arch: int) -> bytes:
+    """What the compiler makes of `text`. Raises as cubin()."""
+    core, _ = compiler()
+    options = core.ProgramOptions("kernel.cu", f"sm_{arch}", include_path=str(build.SOURCES), **OPTIONS)
+    program = core.Program(text, "c++", options)
     try:
-        (result,) = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
-        if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            log = bytes(done(nvrtc.nvrtcGetProgramLogSize(program)))
-            done(nvrtc.nvrtcGetProgramLog(program, log))
-            says = log.decode(errors="replace").strip(" \n\0")[:2000]
-            raise EngineError(
-                f'engine "cuda": NVRTC cannot compile the kernel; engine "eager" needs no compiler. It says:\n{says}'
-            )
-        code = bytes(done(nvrtc.nvrtcGetCUBINSize(program)))
-        done(nvrtc.nvrtcGetCUBIN(program, code))
-        return code
+        return bytes(program.compile("cubin").code)
+    except Exception as error:  # cuda.core names no class for what NVRTC refuses; the log is in its message
+        raise EngineError(
+            'engine "cuda": NVRTC cannot compile the kernel; engine "eager" needs no compiler. It says:\n'
+            f"{str(error).strip()[:2000]}"
+        ) from None
     finally:
-        nvrtc.nvrtcDestroyProgram(program)
+        program.close()
 
 
 def use(code: bytes) -> Use:
