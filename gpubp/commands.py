@@ -188,7 +188,7 @@ def _train(
     folder = Path(given)
     resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir")}
     where = devices(settings["device"])
-    choice = choose_for_all(settings["engine"], population.spec, config, where, population.params.dtype)
+    choice = choose_for_all(settings["engine"], population.spec, config, where, population.params.dtype, data)
     resolved["engine"] = choice.name
     if settings["data"] not in sources.SOURCES:
         resolved["data"] = str(Path(settings["data"]).absolute())  # a run may be resumed from another folder

@@ -56,7 +56,7 @@ def train(
     data, held_out = _ready(population, data), None
     if validation is not None:
         held_out = _ready(population, validation)
-    choice = choose_for_all(engine, spec, config, where, params.dtype)
+    choice = choose_for_all(engine, spec, config, where, params.dtype, data)
     folder = None if run_dir is None else _new(Path(run_dir))
     memory.check(spec, config, population.count, params.element_size(), HOME)
     with memory.explained(spec, config, population.count, params.element_size(), where[0]):
@@ -99,7 +99,7 @@ def resume(
     data = _ready(state.population, data)
     held_out = None if validation is None else _ready(state.population, validation)
     own = state.population
-    choice = _going_on(notes, own, state.config, where)
+    choice = _going_on(notes, own, state.config, where, data)
     loop = Loop(state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes)
     for name, fingerprint in loop.fingerprints.items():
         if notes[name] != fingerprint:
@@ -124,13 +124,13 @@ def _ready(population: Population, data: Dataset) -> Dataset:
 
 
 def _going_on(
-    notes: Mapping[str, Any], population: Population, config: TrainConfig, where: Sequence[torch.device]
+    notes: Mapping[str, Any], population: Population, config: TrainConfig, where: Sequence[torch.device], data: Dataset
 ) -> Choice:
     """The engine that a run was begun with; on a device of another kind the same source compiled for that."""
     begun = notes["engine"]
     name = begun if begun == "eager" else where[0].type
     try:
-        choice = choose_for_all(name, population.spec, config, where, population.params.dtype)
+        choice = choose_for_all(name, population.spec, config, where, population.params.dtype, data)
     except EngineError as error:
         raise EngineError(
             f'{error}; but this run was begun by engine "{begun}", and goes on where that can train it: name another '

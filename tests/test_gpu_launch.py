@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ import torch
 import gpubp
 from gpubp import backprop
 from gpubp.engines import chip, choose, cuda, device, nvrtc
+from gpubp.engines.job import Key
 from gpubp.engines.program import Layout
 from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
@@ -290,6 +292,59 @@ def test_on_a_gpu_auto_is_cuda_and_says_how(driver: Driver) -> None:
     reason = choose("auto", SPEC, gpubp.TrainConfig(batch_size=64, steps=1), gpu).reason
     assert reason.startswith("cuda: a block of 32 threads is 2 networks: 3-5-4 takes ")
     assert "of 232,448 bytes of shared memory" in reason
+
+
+def form(name: str) -> tuple[gpubp.NetworkSpec, gpubp.Dataset]:
+    """Data of that form for COUNT networks."""
+    own = (COUNT, SAMPLES) if "inputs" in name else (1 if name == "one sample" else SAMPLES,)
+    inputs, classes = samples(SPEC, *own, dtype=torch.float32)
+    rows = [torch.arange(1 + n % SAMPLES) for n in range(COUNT)] if "rows" in name else None
+    sizes = {"a weight": (SAMPLES,), "weights": (COUNT, SAMPLES)}
+    weight = next((torch.rand(*size, generator=generator(1)) for each, size in sizes.items() if each in name), None)
+    return SPEC, gpubp.Dataset(inputs, classes, rows, weight)
+
+
+FORMS = ("shared", "one sample", "rows", "own inputs", "own inputs, rows and weights", "a weight each", "weights")
+MORE: dict[str, dict[str, Any]] = {
+    "none": {"shuffle": "none"},
+    "shared": {"shuffle": "shared"},
+    "network": {"shuffle": "network"},
+    "a plateau": {"schedule": "plateau"},
+    "much switched on": {"class_weight": torch.ones(4), "dropout": 0.1, "l1": [0.0] * COUNT, "schedule": "plateau"},
+}
+
+
+@pytest.mark.parametrize("more", MORE)
+@pytest.mark.parametrize("name", FORMS)
+def test_the_sentence_is_of_the_kernel_that_trains(
+    name: str, more: str, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All networks, then a part of them with their part of the data: one kernel, which choose() compiled."""
+    monkeypatch.setattr(nvrtc, "use", lambda code: nvrtc.Use(zlib.crc32(code), 0))  # each text's own sentence
+    spec, data = form(name)
+    config = gpubp.TrainConfig("adam", batch_size=2, steps=9, **MORE[more])
+    choice = choose("auto", spec, config, torch.device("cuda:0"), torch.float32, data)
+    (kernel,) = cuda.KERNELS.values()
+    assert (choice.name, choice.reason) == ("cuda", kernel.reason)
+    state = TrainState.start(population(spec, COUNT, torch.float32), config, data)
+    for part in (slice(0, COUNT), slice(COUNT // 2, COUNT)):
+        choice.run(state.rows(part), data.part(part), 3)
+    assert [*cuda.KERNELS.values()] == [kernel]
+    assert driver.loaded == [kernel.code]
+
+
+def test_the_choice_does_not_depend_on_the_data(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the kernel for these data would find room: others of the specification would not."""
+    config, gpu = gpubp.TrainConfig("adam", batch_size=64, steps=9), torch.device("cuda:0")
+    most, light = (Key.to_come(SPEC, config, torch.float32, given) for given in (None, form("shared")[1]))
+    least, less = (chip.wants(key.program(Layout())) for key in (most, light))
+    assert less < least
+    for room, name in ((least, "cuda"), (least - 1, "eager")):
+        monkeypatch.setattr(device, "limits", lambda _, room=room: chip.Limits(90, room))
+        cuda.KERNELS.clear()
+        for given in (None, *(form(each)[1] for each in FORMS)):
+            assert choose("auto", SPEC, config, gpu, torch.float32, given).name == name
+    assert cuda.KERNELS == {}, "nothing is compiled to refuse"
 
 
 def test_a_thread_that_spills_gives_way_to_a_block(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:

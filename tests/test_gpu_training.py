@@ -4,6 +4,7 @@ call to the last, to the CPU engine's bits; and what goes to and fro meanwhile."
 from __future__ import annotations
 
 import gc
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 
 import gpubp
 from gpubp import loop, memory, placement
-from gpubp.engines import choose
+from gpubp.cli import main
+from gpubp.engines import choose, cuda
 from gpubp.engines.chip import Limits
 from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
@@ -52,6 +54,12 @@ def train(device: str, kind: str = "shared", run_dir: Path | None = None, **sett
     )  # fmt: skip
 
 
+def trained_by() -> str:
+    """The sentence of the one kernel for training that was compiled."""
+    (kernel,) = (each for each in cuda.KERNELS.values() if not each.program.predict)
+    return kernel.reason
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "adam": {},
     "a plateau": {"schedule": "plateau", "plateau_patience": 0, "plateau_threshold": 0.5, "lr": 0.05},
@@ -68,6 +76,7 @@ def test_a_run_on_any_number_of_gpus_is_the_cpus(name: str, count: int) -> None:
     expected = train("cpu", **SETTINGS[name])
     with machine(count) as own:
         found = train("cuda:0" if count == 1 else "cuda:all", **SETTINGS[name])
+        assert found.engine_reason == trained_by()
     assert (found.engine, expected.engine) == ("cuda", "cpu")
     assert found.notes == []
     assert same(found, expected)
@@ -84,6 +93,7 @@ def test_where_memory_is_short_groups_take_turns_to_the_same_bits(name: str, mon
     monkeypatch.setattr(memory, "fit", lambda *given: 3)
     with machine() as own:
         found = train("cuda:0", **SETTINGS[name])
+        assert found.engine_reason == trained_by()
     assert same(found, expected)
     assert found.notes == [
         "cuda:0: memory is short there; its 7 networks train in 3 groups of up to 3, one after the other; results do "
@@ -117,11 +127,25 @@ def test_a_run_begun_on_gpus_is_resumed_on_others_and_on_the_cpu(device: str, tm
         with machine(2):
             first = train(device, run_dir=folder)
             resumed = gpubp.resume(folder, data(), data("shared", 30, 9), steps=20, device=other)
+            assert first.engine_reason == trained_by()
         assert same_bits(resumed.population.params, whole.population.params)
         assert same_bits(resumed.loss, whole.loss)
         assert resumed.engine == ("cpu" if other == "cpu" else "cuda")
         told = resumed.engine_reason
         assert told.endswith("; the run was begun by engine cuda") if other == "cpu" else told == first.engine_reason
+
+
+def test_the_command_line_compiles_one_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    what = "--data iris --networks 4 --widths 4,5,3 --batch-size 16 --device cuda:0 --run-dir made --tensorboard false"
+    with machine():
+        assert main(f"train {what} --steps 6 --json".split()) == 0
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (told["engine"], told["engine_reason"]) == ("cuda", trained_by())
+        assert main(["resume", "made", "--steps", "9"]) == 0
+        assert told["engine_reason"] == trained_by()
 
 
 SMALL = Limits(80, 1000)  # of a GPU in which no network finds place

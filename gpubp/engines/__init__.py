@@ -1,5 +1,6 @@
 """Engines advance a TrainState. choose() names one and says why; it looks at specification, configuration, device and
-compiler, never at the number of networks or free memory, so that a network gets the same engine alone and among others.
+compiler, never at the number of networks, their data or free memory, so that a network gets the same engine alone and
+among others. The data make the sentence exact.
 """
 
 from __future__ import annotations
@@ -41,11 +42,13 @@ class Choice(NamedTuple):
 
 
 def choose(
-    name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype = torch.float32
-) -> Choice:
-    """The engine `name`, or for "auto" the fastest that can. Raises EngineError for a name that is none, and for an
-    engine that cannot train such networks on this machine; SpecError and ConfigError for a rule of your own that does
-    not return what its table asks for."""
+    name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype = torch.float32,
+    data: Dataset | None = None,
+) -> Choice:  # fmt: skip
+    """The engine `name`, or for "auto" the fastest that can. data: what will be trained on, for the sentence: the
+    choice does not depend on it. Raises EngineError for a name that is none, and for an engine that cannot train such
+    networks on this machine; SpecError and ConfigError for a rule of your own that does not return what its table asks
+    for."""
     if name not in ("auto", *ENGINES):
         raise EngineError(unknown("engine", name, ("auto", *ENGINES)))
     rules.check(spec, config, device, dtype)
@@ -59,7 +62,7 @@ def choose(
                 f'engine "cpu" trains on the CPU, the networks are on {device}; engine "eager" trains there'
             )
         if device.type == "cuda":
-            return _on_a_gpu(name, spec, config, device, dtype)
+            return _on_a_gpu(name, spec, config, device, dtype, data)
         return Choice("eager", *ENGINES["eager"], f"eager: raw torch operations, which run everything on {device.type}")
     why_not = cpu.refused(spec, config, dtype)
     if why_not is None:
@@ -71,18 +74,22 @@ def choose(
 
 
 def choose_for_all(
-    name: str, spec: NetworkSpec, config: TrainConfig, devices: Sequence[torch.device], dtype: torch.dtype
-) -> Choice:
-    """One engine for all devices: `name`, or for "auto" the fastest that each of them can. Raises as choose()."""
-    found = {device: choose(name, spec, config, device, dtype) for device in devices}
+    name: str, spec: NetworkSpec, config: TrainConfig, devices: Sequence[torch.device], dtype: torch.dtype,
+    data: Dataset | None = None,
+) -> Choice:  # fmt: skip
+    """One engine for all devices: `name`, or for "auto" the fastest that each of them can. data and errors as in
+    choose()."""
+    found = {device: choose(name, spec, config, device, dtype, data) for device in devices}
     device, least = min(found.items(), key=lambda each: (each[1].name != "eager", each[1].outs is not backprop.outs))
     alike = len({choice.reason for choice in found.values()}) == 1
     return least if alike else least._replace(reason=f"{least.reason} ({device})")
 
 
-def _on_a_gpu(name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Choice:
+def _on_a_gpu(
+    name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype, data: Dataset | None
+) -> Choice:
     try:
-        why, own = cuda.why(spec, config, device, dtype), ENGINES["cuda"]
+        why, own = cuda.why(spec, config, device, dtype, data), ENGINES["cuda"]
         return Choice("cuda", own.run, own.outs if cuda.predicts(spec, device, dtype) else backprop.outs, why)
     except EngineError as error:
         if name == "cuda":

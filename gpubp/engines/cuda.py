@@ -21,8 +21,8 @@ from ..errors import EngineError
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import chip, device, nvrtc
-from .job import Key, contiguous, fill, fill_outs, job_of, switched_on, to_predict
-from .program import Layout, Program, Samples
+from .job import Key, contiguous, fill, fill_outs, job_of, to_predict
+from .program import Layout, Program
 
 
 class End(ctypes.Structure):
@@ -102,12 +102,16 @@ def start(own: Kernel, job: Any, end: End, params: Tensor) -> None:
         device.launch(function, blocks, threads, own.shared, (job, end), params.device)
 
 
-def why(spec: NetworkSpec, config: TrainConfig, where: torch.device, dtype: torch.dtype) -> str:
-    """The sentence that says how such networks are trained, whatever their data. Raises EngineError where they cannot
-    be."""
-    samples = Samples(True, False, False, 2, config.shuffle)  # no data take more
-    own = kernel(Key(spec, config, switched_on(spec, config), dtype, samples, 1, False), device.limits(where))
-    return f"{own.reason}, counted with a weight for each sample"
+def why(
+    spec: NetworkSpec, config: TrainConfig, where: torch.device, dtype: torch.dtype, data: Dataset | None = None
+) -> str:
+    """The sentence that says how such networks are trained: on `data`, of the very kernel that run() will take. Raises
+    EngineError where they cannot be, which no data change."""
+    limits, most = device.limits(where), Key.to_come(spec, config, dtype, None)
+    _a_block(most.program(Layout()), limits)
+    if data is None:
+        return f"{kernel(most, limits).reason}, counted with a weight for each sample"
+    return kernel(Key.to_come(spec, config, dtype, data), limits).reason
 
 
 def predicts(spec: NetworkSpec, where: torch.device, dtype: torch.dtype) -> bool:
@@ -141,7 +145,7 @@ def _made(program: Program, limits: chip.Limits) -> Kernel:
 
 def _best(program: Program, limits: chip.Limits) -> Kernel:
     """A thread is a network where the compiler finds registers for its numbers; else a block."""
-    widths, batch, spilled = "-".join(map(str, program.spec.widths)), program.config.batch_size, ""
+    widths, batch, spilled = _widths(program), program.config.batch_size, ""
     own = chip.in_registers(program, limits)
     if own:
         kernel = _made(own, limits)
@@ -149,13 +153,7 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
             used = f"{kernel.use.registers} registers of sm_{limits.arch} and {kernel.use.local} bytes of local memory"
             return replace(kernel, reason=f"cuda: a thread is a network: the kernel for {widths} takes {used}")
         spilled = f", for a thread would keep {kernel.use.local} bytes in local memory"
-    own = chip.in_shared_memory(program, limits)
-    if own is None:
-        raise EngineError(
-            f'engine "cuda": networks {widths} with batch_size {batch} and {program.config.optimizer} need '
-            f"{chip.wants(program):,} bytes of shared memory or more, a block has {limits.block:,}; "
-            'engine "eager" trains them'
-        )
+    own = _a_block(program, limits)
     kernel = _made(own, limits)
     layout = own.layout
     pieces = f", {layout.chunk} of {batch} samples at once" if layout.chunk < batch else ""
@@ -165,3 +163,19 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
     threads = layout.threads * layout.together
     why = f"cuda: a block of {threads} threads {who}: {widths} takes {room}{pieces}{slots}{spilled}"
     return replace(kernel, reason=why)
+
+
+def _a_block(program: Program, limits: chip.Limits) -> Program:
+    """A block is a network. Raises EngineError where it does not fit."""
+    own = chip.in_shared_memory(program, limits)
+    if own is None:
+        raise EngineError(
+            f'engine "cuda": networks {_widths(program)} with batch_size {program.config.batch_size} and '
+            f"{program.config.optimizer} need {chip.wants(program):,} bytes of shared memory or more, a block has "
+            f'{limits.block:,}; engine "eager" trains them'
+        )
+    return own
+
+
+def _widths(program: Program) -> str:
+    return "-".join(map(str, program.spec.widths))

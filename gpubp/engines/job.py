@@ -36,13 +36,16 @@ class Key(NamedTuple):
     @classmethod
     def of(cls, state: TrainState, data: Dataset) -> Key:
         """For training a population that stands at one step."""
-        population, weight = state.population, data.sample_weight
-        shuffle = state.config.shuffle if data.samples > 1 else "none"
-        own = data.own or data.rows is not None or shuffle == "network"
-        facts = Samples(own, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
-        names = tuple(state.hyper) + (("scale",) if state.plateau else ())
-        params = population.params
-        return cls(population.spec, state.config, names, params.dtype, facts, len(params), False)
+        names, params = tuple(state.hyper) + (("scale",) if state.plateau else ()), state.population.params
+        facts = seen(state.config, data)
+        return cls(state.population.spec, state.config, names, params.dtype, facts, len(params), False)
+
+    @classmethod
+    def to_come(cls, spec: NetworkSpec, config: TrainConfig, dtype: torch.dtype, data: Dataset | None) -> Key:
+        """For a training to come, of networks that may stand at different steps: of(state, data).apart of every state
+        of it, and of every part of the data. None: the data of which a network takes most."""
+        facts = Samples(True, False, False, 2, config.shuffle) if data is None else seen(config, data)
+        return cls(spec, config, switched_on(spec, config), dtype, facts, 1, False).apart
 
     @classmethod
     def of_outs(cls, spec: NetworkSpec, dtype: torch.dtype, shared: bool, count: int) -> Key:
@@ -66,6 +69,13 @@ class Key(NamedTuple):
         facts = (loss.outputs, config.rule.decoupled, config.rule.absorbing, config.batch_size, config.update_order)
         found = (self.spec, own, facts, self.names, self.dtype, self.samples, self.predict, program.layout, machine)
         return found if rules.fixed(own) else (*found, program.text)
+
+
+def seen(config: TrainConfig, data: Dataset) -> Samples:
+    """What a kernel that trains is told about its data."""
+    weight, shuffle = data.sample_weight, config.shuffle if data.samples > 1 else "none"
+    own = data.own or data.rows is not None or shuffle == "network"
+    return Samples(own, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
 
 
 SAMPLES = 64  # that go through a network at once where outs alone are wanted
