@@ -48,28 +48,21 @@ def evaluate(
     found = []
     for part in blocks(spec, len(params), CHUNK, params.element_size(), params.device):
         some = params[part], {name: column[part] for name, column in typed.items()}, at[part]
-        found.append(
-            _filled(spec, *some, data, forward) if fixed(params.device) else _block(spec, *some, data, forward)
-        )
+        found.append(_block(spec, *some, data, forward))
     return Evaluation(torch.cat([each.loss for each in found]), torch.cat([each.metric for each in found]))
-
-
-def _filled(
-    spec: NetworkSpec, params: Tensor, hyper: Mapping[str, Tensor], position: Tensor, data: Dataset,
-    forward: Callable[[NetworkSpec, Tensor, Tensor], Tensor],
-) -> Evaluation:  # fmt: skip
-    """_block of a whole group: a GPU's sums, too, depend on how many there are."""
-    rows = filled(params, together(spec, CHUNK, params.element_size(), params.device))
-    columns = {name: column[rows] for name, column in hyper.items()}
-    whole = _block(spec, params[rows], columns, position[rows], data, forward)
-    return Evaluation(whole.loss[: len(params)], whole.metric[: len(params)])
 
 
 def _block(
     spec: NetworkSpec, params: Tensor, hyper: Mapping[str, Tensor], position: Tensor, data: Dataset,
     forward: Callable[[NetworkSpec, Tensor, Tensor], Tensor],
 ) -> Evaluation:  # fmt: skip
+    """A GPU's sums depend on how many there are, so there they are over a whole group. Outs are of these networks alone:
+    `forward` fills a group up itself where its bits depend on that."""
     rule, count = LOSSES[spec.loss], len(params)
+    rows: Tensor | slice = slice(None)
+    if fixed(params.device):
+        rows = filled(params, together(spec, CHUNK, params.element_size(), params.device))
+    hyper = {name: column[rows] for name, column in hyper.items()}
     sums: dict[str, Tensor] = {}
 
     def add(name: str, value: Tensor, weight: Tensor) -> None:
@@ -77,10 +70,10 @@ def _block(
         value = (value.double() * weight).masked_fill(weight == 0, 0).sum(1)
         sums[name] = sums[name] + value if name in sums else value
 
-    for batch in _chunks(data, position):
-        out = forward(spec, params, batch.inputs.expand(count, *batch.inputs.shape[1:]))
-        target = batch.targets.expand(count, *batch.targets.shape[1:])
-        weight = out.new_ones(out.shape[:2]) if batch.weight is None else batch.weight.expand(count, -1)
+    for batch in _chunks(data, position[rows]):
+        out = forward(spec, params, batch.inputs[:count].expand(count, *batch.inputs.shape[1:]))[rows]
+        target = batch.targets.expand(len(out), *batch.targets.shape[1:])
+        weight = out.new_ones(out.shape[:2]) if batch.weight is None else batch.weight.expand(len(out), -1)
         error, _, counted = errors(spec, out, target, weight, hyper)
         weight = weight.double()
         wide, one = weight[:, :, None], torch.ones_like(weight)
@@ -102,7 +95,7 @@ def _block(
         metric = (1 - sums["missed"] / spread.masked_fill(flat, float("nan"))).mean(1)
     else:
         metric = sums["hits"] / sums["weight"]
-    return Evaluation(sums["error"] * scale / sums["counted"], metric)
+    return Evaluation((sums["error"] * scale / sums["counted"])[:count], metric[:count])
 
 
 def _chunks(data: Dataset, position: Tensor) -> Iterator[Batch]:
