@@ -56,8 +56,8 @@ def _block(
     spec: NetworkSpec, params: Tensor, hyper: Mapping[str, Tensor], position: Tensor, data: Dataset,
     forward: Callable[[NetworkSpec, Tensor, Tensor], Tensor],
 ) -> Evaluation:  # fmt: skip
-    """A GPU's sums depend on how many there are, so there they are over a whole group. Outs are of these networks alone:
-    `forward` fills a group up itself where its bits depend on that."""
+    """A GPU's sums depend on how many there are, so there they are over a whole group. Outs are of these networks
+    alone: `forward` fills a group up itself where its bits depend on that."""
     rule, count = LOSSES[spec.loss], len(params)
     rows: Tensor | slice = slice(None)
     if fixed(params.device):
