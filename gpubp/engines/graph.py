@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .eager import Block
 
 LENGTHS = (64, 16, 4, 1)  # steps of a recording
-POSITIONS = 1 << 22  # samples of a group that are drawn at once: some 30 bytes each
+POSITIONS = 1 << 22  # samples that are drawn at once, some 60 bytes each: 250 MB, as much as steps take (memory.py)
 
 GROUPS: weakref.WeakKeyDictionary[Dataset, Group] = weakref.WeakKeyDictionary()
 
