@@ -38,12 +38,14 @@ class Compiled(NamedTuple):
     seconds: float
 
 
-def compiled(step: Callable[..., Any], example: Callable[[], tuple[Any, ...]], device: torch.device) -> Compiled:
-    """torch.compile of `step`, done now, on example() arguments that it may change; on a GPU the best of the kernels
-    that it finds by trying."""
+def compiled(step: Callable[..., Any], example: Callable[[], tuple[Any, ...]], like: Tensor) -> Compiled:
+    """torch.compile of `step` for a device and a precision, done now, on example() arguments that it may change. On a
+    GPU it takes the best of the kernels that it finds by trying, and graphs; in float64, which is not timed, graphs."""
     _own_cache()
     torch._dynamo.config.recompile_limit = 1000  # one function serves all workloads: 8 would be reached
-    mode = "max-autotune" if device.type == "cuda" else None
+    mode = None
+    if like.is_cuda:
+        mode = "reduce-overhead" if like.dtype == torch.float64 else "max-autotune"
     fast = torch.compile(step, fullgraph=True, dynamic=False, mode=mode)
     arguments = example()
     seconds = []
@@ -51,7 +53,7 @@ def compiled(step: Callable[..., Any], example: Callable[[], tuple[Any, ...]], d
         start = time.perf_counter()
         with torch.no_grad():
             fast(*arguments)
-        cuda.wait(device)
+        cuda.wait(like.device)
         seconds.append(time.perf_counter() - start)
     return Compiled(fast, max(0.0, seconds[0] - seconds[1]))
 
@@ -125,7 +127,7 @@ def _bmm(spec: NetworkSpec, optimizer: str, own: bool, *rest: Any) -> Compiled:
             others[1] = torch.ones_like(others[1])
             return [part.clone() for part in flat], [slot.clone() for slot in slots], *others
 
-        _STEPS[known] = compiled(step, example, contender.flat[0].device)
+        _STEPS[known] = compiled(step, example, contender.flat[0])
     return _STEPS[known]
 
 
@@ -145,7 +147,7 @@ class CompiledUnrolled(Stacked):
         if key not in _STEPS:
             step = _formulas(float(problem.lr), spec)
             first = problem.inputs[: self.size], problem.targets[: self.size]
-            _STEPS[key] = compiled(step, lambda: ([weight.clone() for weight in self.weights], *first), rows.device)
+            _STEPS[key] = compiled(step, lambda: ([weight.clone() for weight in self.weights], *first), rows)
         self.step, self.compile_seconds = _STEPS[key]
 
     def call(self) -> None:

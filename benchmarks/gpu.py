@@ -1,16 +1,17 @@
-"""Everything that only a GPU can show, in one run with an end: scripts/gpu_check.py.
+"""Everything that only a GPU can show, step by step, the most telling first: scripts/gpu_check.py.
 
-Steps are taken in order while there is time; one that fails does not keep the next from being taken. Whatever was not
-run stands in the report with its reason, and a figure stands there only where it was measured.
+Steps are taken in a child process, which supervisor.py ends where one takes too long, and begins anew where one takes
+the process along. What is known stands in gpu_check.json after every step. Whatever was not run stands there with its
+reason, and a figure stands there only where it was measured.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
+import pkgutil
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,27 +20,26 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import torch
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from gpubp import placement
+from gpubp import cuda
 from gpubp.engines import ENGINES
 
-from . import machine, plots, proofs, roofline, sweeps, tables, threads
-from .contenders import OURS, PEERS, ours
-from .harness import Setting, measure, own_kernels
+from . import machine, proofs, roofline, supervisor, sweeps, tables, threads
+from .contenders import OURS, PEERS, excuse, ours
+from .harness import Setting, measure
+from .supervisor import ABSENT, FAILED, PASSED
 from .workloads import WORKLOADS, Workload
 
 ROOT = Path(__file__).resolve().parent.parent
-PASSED, FAILED, ABSENT = "passed", "failed", "not run"
-COMPILED = ("compile_bmm", "compile_unrolled", "jax_first", "jax_last")  # they take longer to compile than to measure
-SUITE = ("compiled_independence", "compiled_divergence", "compiled", "compiled_rules", "independence", "divergence")
+COMPILED = {"torch.compile": ("compile_bmm", "compile_unrolled"), "JAX": ("jax_first", "jax_last")}
+MAIN = ("W1-K64", "W2", "W3-N256", "W4-N64", "W5", "W6-mixed")  # one of each kind, by its first optimizer
 ROUNDS, PATIENCE, SEED = 9, 1.0, 0
+PROCESSES = 8  # of pytest at most: each has a context of its own on the GPU, some 0.5 GB
 
 
 class Outcome(NamedTuple):
-    """What became of a step: one of the three words above, a line about it, and what it lists."""
+    """What became of a step: one of the three words of supervisor.py, a line about it, and what it lists."""
 
     status: str
     said: str
@@ -47,22 +47,27 @@ class Outcome(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A part of the check. least: seconds that must be left for it to begin."""
+    """A part of the check. least: seconds that must be left for it to begin; share: of the time left, that it may take,
+    or `least` where that is more; proves: whether it has failed where it had to be ended then."""
 
     name: str
     run: Callable[[], Outcome]
     least: float
+    share: float = 1 / 2
+    proves: bool = True
 
 
 @dataclass
 class Check:
-    """One run. devices: the GPUs; out: the folder of its results; end: when it has to be over, by time.monotonic()."""
+    """A process that takes steps. devices: the GPUs; out: the folder of the results; end: when it has to be over, by
+    time.monotonic(), which all processes share; until: when the present step has to be."""
 
     devices: Sequence[str]
     out: Path
     end: float
     console: Console
-    report: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=lambda: supervisor.blank([]))
+    until: float = 0.0
 
     @property
     def left(self) -> float:
@@ -70,30 +75,41 @@ class Check:
         return self.end - time.monotonic()
 
     def run(self, steps: Sequence[Step]) -> bool:
-        """Take the steps, write what is known after each. -> whether none failed."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        self.report |= {"devices": list(self.devices), "checks": [], "results": [], "sweep": []}
+        """Take the steps that are not in the report, write what is known before and after each. -> whether all were
+        taken: after one that leaves the GPU unusable for this process none is."""
+        known = {each["name"] for each in self.report["checks"]}
+        self.report["planned"] = [step.name for step in steps]
         for step in steps:
+            if step.name in known:
+                continue
             begun = time.monotonic()
-            outcome = attempt(step, self.left)
-            entry = {"name": step.name, **outcome._asdict(), "listed": list(outcome.listed)}
-            self.report["checks"].append({**entry, "seconds": time.monotonic() - begun})
-            self.console.print(f"{step.name}: {outcome.status}: {outcome.said}", highlight=False)
-            for line in outcome.listed:
-                self.console.print(f"  {line}", highlight=False)
-            (self.out / "gpu_check.json").write_text(json.dumps(self.report, indent=1) + "\n")
-        self.console.print(overview(self.report))
-        self._draw()
-        return all(each["status"] != FAILED for each in self.report["checks"])
+            self.until = min(self.end, begun + max(step.least, step.share * self.left))
+            running = {"name": step.name, "begun": begun, "until": self.until, "proves": step.proves}
+            self.report["running"] = running
+            supervisor.write(self.out, self.report)
+            outcome, lost = attempt(step, self.left), self.lost()
+            if lost:
+                outcome = Outcome(FAILED, f"{outcome.said}; then no call to the GPU went well: {lost}", outcome.listed)
+            supervisor.add(self.report, **outcome._asdict())
+            supervisor.write(self.out, self.report)
+            supervisor.show(self.report["checks"][-1], self.console)
+            if lost:
+                return False
+        return True
 
-    def _draw(self) -> None:
-        """The plots of what was measured."""
-        if self.report["results"]:
-            plots.ratios(self.report, self.out / "gpu_check.png")
-            roofline.plot(self.report, self.out / "gpu_check-roofline.png")
-        if self.report["sweep"]:
-            points = {**self.report, "results": self.report["sweep"], "over": "batch_size", "workload": "W5"}
-            plots.sweep(points, self.out / "gpu_check-batch_size.png")
+    def lost(self) -> str:
+        """Why this process can no longer use a GPU, or "": after some errors CUDA refuses every further call."""
+        try:
+            for device in self.devices:
+                cuda.wait(torch.device(device))
+        except RuntimeError as error:
+            return first_line(error)
+        return ""
+
+
+def first_line(error: Exception) -> str:
+    """Of its message."""
+    return (str(error).splitlines() or [""])[0]
 
 
 def attempt(step: Step, left: float) -> Outcome:
@@ -103,42 +119,55 @@ def attempt(step: Step, left: float) -> Outcome:
     try:
         return step.run()
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        return Outcome(FAILED, f"{type(error).__name__}: {first}")
+        return Outcome(FAILED, f"{type(error).__name__}: {first_line(error)}")
 
 
 def steps(check: Check) -> list[Step]:
-    """What is done on `check.devices`, the most telling first."""
+    """What is done on `check.devices`, the most telling first: proofs, every kind of workload beside peers that need no
+    compiler, the tests, the same workloads beside those that do, then the rest."""
     first = check.devices[0]
-    engines = [name for name in ("cuda", "eager") if name in ENGINES]
     made = [
         Step("machine", partial(facts, check), 10),
-        Step("tests marked gpu", partial(tests, check, ["-m", "gpu"], check.out / "tests.xml"), 30),
-        Step("bits of engine cuda against engine cpu", partial(bits, first), 10),
+        Step("tests marked gpu", partial(tests, check, ["-n", "1", "-m", "gpu"], check.out / "tests.xml"), 30, 1 / 3),
+        Step("bits of engine cuda against engine cpu", partial(bits, first), 10, 1 / 3),
     ]
-    for engine in engines:
+    for engine in [name for name in ("cuda", "eager") if name in ENGINES]:
         made += [
-            Step(f"{engine}: near eager on the CPU", lambda e=engine: proven(proofs.nearness(e, first)), 10),
-            Step(f"{engine}: independence", lambda e=engine: proven(proofs.independence(e, first)), 10),
-            Step(f"{engine}: number of GPUs", partial(shared, engine, check.devices), 10),
+            Step(f"{engine}: near eager on the CPU", lambda e=engine: proven(proofs.nearness(e, first)), 10, 1 / 3),
+            Step(f"{engine}: independence", lambda e=engine: proven(proofs.independence(e, first)), 10, 1 / 3),
+            Step(f"{engine}: number of GPUs", partial(shared, engine, check.devices), 10, 1 / 3),
         ]
-    for name in SUITE:
-        chosen = ["--device", first, f"tests/test_{name}.py"]
-        made.append(Step(f"suite on {first}: {name}", partial(tests, check, chosen, check.out / f"{name}.xml"), 20))
-    rows = [(name, each, optimizer) for name, each in WORKLOADS.items() for optimizer in each.optimizers]
-    plain = [name for name in PEERS if name not in COMPILED]
-    made += [Step(f"{name}, {o}", partial(raced, check, name, each, o, plain), 20) for name, each, o in rows]
-    made.append(Step("sweep over batch_size", partial(swept, check, plain), 40))
-    made += [
-        Step(f"{name}, {o}, compiled peers", partial(raced, check, name, each, o, COMPILED), 60)
-        for name, each, o in rows
-    ]
+    rows = [(name, optimizer) for name, each in WORKLOADS.items() for optimizer in each.optimizers]
+    main = [(name, WORKLOADS[name].optimizers[0]) for name in MAIN if name in WORKLOADS]
+    rest = [row for row in rows if row not in main]
+    processes = str(min(PROCESSES, os.cpu_count() or 1))
+    suite = ["-n", processes, "--dist", "worksteal", "--device", first, "-m", "not slow and not gpu"]
+    made += races(check, main, "peers")
+    made.append(Step(f"suite on {first}", partial(tests, check, suite, check.out / "suite.xml"), 30, 1 / 3))
+    made += [step for row in main for kind in COMPILED for step in races(check, [row], kind)]
+    made += races(check, rest, "peers")
+    made += [step for row in rest for kind in COMPILED for step in races(check, [row], kind)]
+    made.append(Step("sweep over batch_size", partial(swept, check, plain()), 40, proves=False))
     return made
+
+
+def plain() -> list[str]:
+    """The peers that need no compiler."""
+    return [name for name in PEERS if name not in sum(COMPILED.values(), ())]
+
+
+def races(check: Check, rows: Sequence[tuple[str, str]], kind: str) -> list[Step]:
+    """Workloads and their optimizers beside peers of a kind: a key of COMPILED, or "peers"."""
+    names, least = (COMPILED[kind], 40) if kind in COMPILED else (plain(), 20)
+    return [
+        Step(f"{name}, {o}, {kind}", partial(raced, check, name, WORKLOADS[name], o, names), least, proves=False)
+        for name, o in rows
+    ]
 
 
 def facts(check: Check) -> Outcome:
     """The machine, its peak and its bandwidth; later steps need them."""
-    check.report["machine"] = known = machine.facts(check.devices[0], threads.limit(os.cpu_count() or 1, "cuda"))
+    check.report["machine"] = known = machine.facts(check.devices[0], check.report["threads"])
     check.report |= {"first": ours(check.devices[0]), "rounds": ROUNDS, "seed": SEED, "patience": PATIENCE}
     known["tf32"] = torch.get_float32_matmul_precision()
     said = f"{known['device']}, {known['peak_gflops']:,.0f} GFLOP/s ({known['peak_of']}), "
@@ -146,30 +175,41 @@ def facts(check: Check) -> Outcome:
 
 
 def tests(check: Check, chosen: Sequence[str], log: Path) -> Outcome:
-    """pytest with these arguments, for half of the time left at most. What it skipped is listed. log: its report."""
+    """pytest with these arguments, within the step's time: tests that would begin after 7 tenths of it are skipped
+    by name. log: its report."""
     log.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={log}", *chosen]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=check.left / 2, check=False)
-    except subprocess.TimeoutExpired as late:
-        return Outcome(FAILED, f"not done after {late.timeout:.0f} s")
+    seconds = check.until - time.monotonic()
+    until = f"--until={time.time() + 0.7 * seconds}"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={log}", until, *chosen]
+    said = supervisor.call(command, ROOT, 0.95 * seconds)
+    if said is None:
+        return Outcome(FAILED, f"not done: ended after {0.95 * seconds:.0f} s")
     if not log.exists():
-        return Outcome(FAILED, (done.stdout + done.stderr).strip().splitlines()[-1])
+        return Outcome(FAILED, (said.strip().splitlines() or ["pytest said nothing"])[-1])
     return read_tests(log)
 
 
 def read_tests(log: Path) -> Outcome:
-    """The outcome in pytest's XML: failed where a test did, or where none ran."""
+    """The outcome in pytest's XML: failed where a test did, or where none passed. Those that were skipped are listed by
+    their reason; of tests with --device, how many calls were taken there is said."""
     found: dict[str, list[str]] = {"failure": [], "error": [], "skipped": [], PASSED: []}
+    skipped: dict[str, dict[str, None]] = defaultdict(dict)
+    taken: list[int] = []
     for case in ElementTree.parse(log).iter("testcase"):
         kind = next((child for child in case if child.tag in found), None)
         name = case.get("name", "")
         found[PASSED if kind is None else kind.tag].append(
             name if kind is None else f"{kind.tag}: {name}: {kind.get('message')}"
         )
+        if kind is not None and kind.tag == "skipped":
+            skipped[kind.get("message", "")][name.partition("[")[0]] = None
+        taken += [int(each.get("value", 0)) for each in case.iter("property") if each.get("name") == supervisor.TAKEN]
     bad = found["failure"] + found["error"]
     said = f"{len(found[PASSED])} passed, {len(bad)} failed, {len(found['skipped'])} skipped"
-    return Outcome(PASSED if found[PASSED] and not bad else FAILED, said, bad + found["skipped"])
+    if taken:
+        said += f"; {sum(taken):,} calls were taken there, by {sum(map(bool, taken)):,} tests"
+    reasons = [f"skipped: {', '.join(names)}: {reason}" for reason, names in skipped.items()]
+    return Outcome(PASSED if found[PASSED] and not bad else FAILED, said, bad + reasons)
 
 
 def proven(proof: proofs.Proof) -> Outcome:
@@ -197,6 +237,9 @@ def raced(check: Check, name: str, workload: Workload, optimizer: str, peers: Se
     """One workload, gpubp beside peers; who does not run is listed with the reason."""
     if "machine" not in check.report:
         return Outcome(ABSENT, "the machine's peak is not known")
+    reasons = {each: excuse(each, workload, optimizer, check.devices[0]) for each in peers if each not in OURS}
+    if reasons and all(reasons.values()):
+        return Outcome(ABSENT, "; ".join(f"{each}: {reason}" for each, reason in reasons.items()))
     setting = Setting(ROUNDS, SEED, check.devices[0], check.report["machine"]["peak_gflops"] * 1e9, PATIENCE)
     names = list(dict.fromkeys([*OURS, *peers]))
     skipped = sweeps.without_room(workload, optimizer, names, {}, setting)
@@ -229,23 +272,10 @@ def swept(check: Check, peers: Sequence[str]) -> Outcome:
     return Outcome(PASSED, f"batch sizes {', '.join(map(str, values))}", missing)
 
 
-def overview(report: dict[str, Any]) -> Table:
-    """Every step in a line."""
-    table = Table(title="GPU check", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("step", "outcome", "s", "what"):
-        table.add_column(heading, justify="right" if heading == "s" else "left")
-    for each in report["checks"]:
-        table.add_row(each["name"], each["status"], f"{each['seconds']:.0f}", each["said"])
-    return table
-
-
-def main(out: Path, minutes: float) -> int:
-    """Check every GPU of this machine. -> exit status: 0 where nothing failed."""
-    console = Console(record=True, width=None if sys.stdout.isatty() else 140)
-    devices = [str(each) for each in placement.devices(placement.ALL)]
-    check = Check(devices, out, time.monotonic() + 60 * minutes, console)
-    with own_kernels():
-        good = check.run(steps(check))
-    console.print(str(out), highlight=False, soft_wrap=True)
-    console.save_text(str(out / "gpu_check.txt"))
-    return 0 if good else 1
+def work(out: str, end: str, make: str) -> int:
+    """The child: take the steps that make(check) gives and the report in `out` lacks. -> exit status, 0 where all were
+    taken. end: by time.monotonic(); make: a function by name, module:function."""
+    report = supervisor.read(Path(out))
+    check = Check(report["devices"], Path(out), float(end), supervisor.screen(), report)
+    report["threads"] = threads.limit(os.cpu_count() or 1, "cuda")
+    return 0 if check.run(pkgutil.resolve_name(make)(check)) else 1

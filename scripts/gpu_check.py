@@ -3,9 +3,11 @@
     python scripts/gpu_check.py [--out FOLDER] [--minutes 9.5]
 
 Needs gpubp[test,bench]. A table, JSON and plots go into the folder; whatever was not run stands there with its reason.
+The exit status is 0 where nothing failed: what there was no time for has not, a proof or test that had to be ended has.
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,16 +22,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     folder = ROOT / "benchmarks" / "results" / "gpu_check"
     parser.add_argument("--out", type=Path, default=folder, help="where results go")
-    parser.add_argument("--minutes", type=float, default=9.5, help="after which nothing more is begun")
+    parser.add_argument("--minutes", type=float, default=9.5, help="after which whatever still runs is ended")
     chosen = parser.parse_args(arguments)
     missing = cuda.missing()
     if missing is not None:
         sys.stderr.write(f"gpu_check needs a CUDA GPU: {missing}\n")
         return 2
-    from benchmarks import gpu  # what it needs is not looked for where there is no GPU
+    from benchmarks import supervisor  # what it needs is not looked for where there is no GPU
 
-    return gpu.main(chosen.out.resolve(), chosen.minutes)
+    return supervisor.main(chosen.out.resolve(), chosen.minutes)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     sys.exit(main())

@@ -1,6 +1,7 @@
 """Shapes are checked under pytest alone: jaxtyping and beartype read the annotations of the modules named below.
 
-pytest --device cuda TESTS: what they train takes its steps there (elsewhere.py).
+pytest --device cuda: what the tests train takes its steps there (elsewhere.py), but for files in HERE, and for tests
+marked `cpu`, which say why.
 """
 
 from __future__ import annotations
@@ -12,13 +13,33 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+from . import limit
+from .limit import pytest_runtest_protocol, pytest_runtest_setup  # noqa: F401
+
 CHECKED = ("gpubp.backprop", "gpubp.numerics", "gpubp.rng")
 install_import_hook(CHECKED, "beartype.beartype")
+HERE = {
+    "trains nothing, or by no engine": ("arithmetic", "build", "evaluation", "gradient", "initialise", "layout",
+        "modules", "numerics", "products", "reporters", "rng", "sources", "structure", "translate"),
+    "plays a GPU itself": ("cuda", "fake_cuda", "gpu", "gpu_check", "gpu_compile", "gpu_driver", "gpu_launch",
+        "gpu_layout", "gpu_steps", "gpu_training", "graph", "placement"),
+    "compiles for the CPU otherwise": ("kernel_mutants", "mutants", "sanitizers"),
+    "chooses its device by name": ("bad_input", "benchmarks", "command_line", "on_gpu"),
+    "explains a step, which takes the CPU": ("explain",),
+}  # fmt: skip
+TAKEN = "calls taken elsewhere"  # in the report, of every test with --device
 torch.set_num_threads(1)  # on a busy machine two wait for each other ten times as long; threads() tries others by name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", help="where engines take their steps: cuda, cuda:1, or played, by the CPU")
+    limit.add(parser)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --device, the files of HERE."""
+    away = config.getoption("--device") is not None
+    return True if away and any(collection_path.name == f"test_{name}.py" for name in sum(HERE.values(), ())) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -26,21 +47,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-        if item.get_closest_marker("cpu") and away:
-            item.add_marker(pytest.mark.skip(reason="shows what a CPU does"))
+        if (mark := item.get_closest_marker("cpu")) and away:
+            item.add_marker(pytest.mark.skip(reason=mark.args[0] if mark.args else "shows what a CPU does"))
 
 
 @pytest.fixture(autouse=True, scope="session")
-def device(pytestconfig: pytest.Config) -> Iterator[None]:
-    """Engines take their steps where --device says."""
+def device(pytestconfig: pytest.Config) -> Iterator[list[int]]:
+    """Engines take their steps where --device says. -> the calls that they have taken there."""
     chosen = pytestconfig.getoption("--device")
     if chosen is None:
-        yield
+        yield []
         return
     from .elsewhere import elsewhere
 
-    with elsewhere(chosen):
-        yield
+    with elsewhere(chosen) as place:
+        yield place.calls
+
+
+@pytest.fixture(autouse=True)
+def taken(device: list[int], request: pytest.FixtureRequest) -> Iterator[None]:
+    """With --device, how many calls of a test were taken there stands in the report."""
+    before = len(device)
+    yield
+    if request.config.getoption("--device") is not None:
+        request.node.user_properties.append((TAKEN, len(device) - before))
 
 
 @pytest.fixture

@@ -177,6 +177,7 @@ def tiny(number: float) -> Tensor:
     return torch.tensor([number], dtype=torch.float32)
 
 
+@pytest.mark.cpu("the setting is that of a CPU's thread")
 @pytest.mark.parametrize("count", [1, 2])
 def test_denormal_numbers_are_kept_and_the_callers_setting_comes_back(count: int) -> None:
     spec = gpubp.NetworkSpec((3, 4, 2), "identity", bias="none")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from rich.console import Console
 
 pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
 
-from benchmarks import gpu, machine, proofs, sweeps
+from benchmarks import gpu, machine, proofs, supervisor, sweeps
 from benchmarks.workloads import WORKLOADS
 from gpubp import backprop, cuda
 from gpubp.engines import ENGINES, cpu
@@ -35,7 +39,7 @@ FACTS = {"device": "a CPU in a GPU's place", "peak_gflops": 100.0, "peak_of": "a
 
 @pytest.fixture
 def check(tmp_path: Path) -> gpu.Check:
-    return gpu.Check(["cpu", "cpu"], tmp_path / "out", time.monotonic() + 60, Console(record=True, width=140))
+    return gpu.Check(["cpu", "cpu"], tmp_path / "out", time.monotonic() + 60, Console(file=io.StringIO(), width=140))
 
 
 @pytest.fixture
@@ -71,7 +75,7 @@ def test_its_folder_is_named_from_where_the_command_is_given(
 ) -> None:
     given: list[Any] = []
     monkeypatch.setattr(cuda, "missing", lambda: None)
-    monkeypatch.setattr(gpu, "main", lambda *chosen: given.append(chosen) or 0)
+    monkeypatch.setattr(supervisor, "main", lambda *chosen: given.append(chosen) or 0)
     monkeypatch.chdir(tmp_path)
     assert gpu_check.main(["--out", "found", "--minutes", "1"]) == 0
     assert given == [(tmp_path.resolve() / "found", 1.0)]
@@ -96,15 +100,126 @@ def test_steps_that_fail_or_have_no_time_are_named_and_the_next_is_taken(check: 
         gpu.Step("long", lambda: gpu.Outcome(gpu.PASSED, "never"), 3600),
         gpu.Step("fine", lambda: gpu.Outcome(gpu.PASSED, "3 comparisons", ["modules: not installed"]), 1),
     ]
-    assert not check.run(made)
+    check.out.mkdir()
+    assert check.run(made)
     report = written(check)
     assert [each["status"] for each in report["checks"]] == [gpu.FAILED, gpu.ABSENT, gpu.PASSED]
     assert report["checks"][0]["said"] == "RuntimeError: CUDA error: an illegal memory access"
     assert "3600 are needed" in report["checks"][1]["said"]
-    text = check.console.export_text()
+    told = supervisor.text(report)
     for word in ("broken", "not run", "modules: not installed", "3 comparisons"):
-        assert word in text
-    assert check.run(made[2:])
+        assert word in told
+        assert word in check.console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float], tuple[int, dict[str, Any], float]]:
+    """The exit status, the report and the seconds of a check by steps of gpu_check_steps.py."""
+    monkeypatch.setattr(supervisor.placement, "devices", lambda given: ["cpu"])
+    monkeypatch.setattr(supervisor, "WORTH", 1.0)
+    monkeypatch.setattr(supervisor, "POLL", 0.05)
+
+    def run(make: str, seconds: float) -> tuple[int, dict[str, Any], float]:
+        begun = time.monotonic()
+        status = supervisor.main(tmp_path, seconds / 60, f"tests.gpu_check_steps:{make}")
+        return status, supervisor.read(tmp_path), time.monotonic() - begun
+
+    return run
+
+
+def outcomes(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """What became of every step, and what is said of it but for the seconds."""
+    said = {each["name"]: re.sub(r" after \d+ s$", "", each["said"]) for each in report["checks"]}
+    return {each["name"]: (each["status"], said[each["name"]]) for each in report["checks"]}
+
+
+def gone(folder: Path) -> bool:
+    """Whether the processes that a step left behind have ended: there are none, or they wait to be counted."""
+    states = []
+    for each in (folder / "left.txt").read_text().split():
+        stat = Path("/proc") / each / "stat"
+        states.append(stat.read_text().rpartition(")")[2].split()[0] if stat.exists() else "gone")
+    return set(states) <= {"gone", "Z"}
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+
+
+@linux
+def test_a_step_that_takes_its_process_along_is_named_and_a_new_process_takes_the_next(
+    ended: Any, tmp_path: Path
+) -> None:
+    status, report, _ = ended("troubled", 600)
+    found = outcomes(report)
+    assert status == 1
+    assert list(found) == report["planned"] == ["fine", "aborts", "exits", "loses", "leaves", "long", "last"]
+    processes = {found[name][1] for name in ("fine", "last")}
+    assert len(processes) == 2
+    assert {name: outcome for name, outcome in found.items() if name not in ("fine", "long", "last")} == {
+        "aborts": (gpu.FAILED, "not done: ended by SIGABRT"),
+        "exits": (gpu.FAILED, "not done: ended with exit status 7"),
+        "loses": (gpu.FAILED, "RuntimeError: CUDA error: an illegal memory access; then no call to the GPU went well: "
+                              "CUDA error: an illegal memory access"),
+        "leaves": (gpu.FAILED, "not done: ended"),
+    }  # fmt: skip
+    assert [found[name][0] for name in ("fine", "long", "last")] == [gpu.PASSED, gpu.ABSENT, gpu.PASSED]
+    assert gone(tmp_path), "in a session of its own or not"
+    told = (tmp_path / "gpu_check.txt").read_text()
+    for name, (outcome, _) in found.items():
+        assert re.search(rf"^ {name} +{outcome} ", told, re.MULTILINE), name
+
+
+@linux
+def test_a_proof_that_still_runs_at_the_end_is_ended_and_has_failed(ended: Any, tmp_path: Path) -> None:
+    status, report, seconds = ended("proof", 12)
+    assert (status, list(outcomes(report).values())[1:]) == (
+        1, [(gpu.FAILED, "not done: ended"), (gpu.ABSENT, "no time left")])  # fmt: skip
+    assert 12 < seconds < 22
+    assert report["checks"][1]["seconds"] < 12
+    assert gone(tmp_path)
+
+
+@pytest.mark.parametrize("proves", [False, True])
+def test_a_race_that_had_to_be_ended_was_not_run_and_a_proof_has_failed(
+    proves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = {"name": "step", "begun": time.monotonic() - 7, "until": 0.0, "proves": proves}
+    supervisor.write(tmp_path, supervisor.blank(["cpu"]) | {"planned": ["step", "next"], "running": running})
+    monkeypatch.setattr(supervisor, "child", lambda *given: supervisor.ENDED)
+    assert supervisor.supervise(tmp_path, time.monotonic(), "") == "no time left"
+    report = supervisor.read(tmp_path)
+    assert outcomes(report) == {"step": (gpu.FAILED if proves else gpu.ABSENT, "not done: ended")}
+    assert report["checks"][0]["seconds"] >= 7
+    assert "running" not in report
+
+
+def test_a_process_that_takes_no_step_is_no_endless_trial(ended: Any) -> None:
+    status, report, _ = ended("broken", 600)
+    assert (status, outcomes(report)) == (
+        1, {"start": (gpu.FAILED, "the process that takes the steps was ended with exit status 1 before it took one")}
+    )  # fmt: skip
+
+
+@linux
+def test_an_interruption_ends_everything_and_the_report_says_so(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys\nfrom benchmarks import supervisor\n"
+        "supervisor.placement.devices = lambda given: ['cpu']\n"
+        f"sys.exit(supervisor.main(pathlib.Path({str(tmp_path)!r}), 10, 'tests.gpu_check_steps:proof'))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 120
+        while not (tmp_path / "left.txt").exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 1
+    finally:
+        process.kill()
+    found = outcomes(supervisor.read(tmp_path))
+    assert found.pop("fine")[0] == gpu.PASSED
+    assert found == {"proof": (gpu.ABSENT, "not done: interrupted"), "late": (gpu.ABSENT, "interrupted")}
+    assert gone(tmp_path)
 
 
 def test_every_workload_and_every_promise_has_a_step(check: gpu.Check) -> None:
@@ -112,31 +227,68 @@ def test_every_workload_and_every_promise_has_a_step(check: gpu.Check) -> None:
     assert len(set(names)) == len(names)
     for name, workload in WORKLOADS.items():
         for optimizer in workload.optimizers:
-            assert {f"{name}, {optimizer}", f"{name}, {optimizer}, compiled peers"} <= set(names)
+            assert {f"{name}, {optimizer}, {kind}" for kind in ("peers", "torch.compile", "JAX")} <= set(names)
     assert {"machine", "tests marked gpu", "bits of engine cuda against engine cpu", "eager: independence",
-            "eager: number of GPUs", "sweep over batch_size"} <= set(names)  # fmt: skip
+            "eager: number of GPUs", "suite on cpu", "sweep over batch_size"} <= set(names)  # fmt: skip
     assert names[0] == "machine"
-    for name in gpu.SUITE:
-        assert f"suite on cpu: {name}" in names
-        assert (ROOT / "tests" / f"test_{name}.py").exists()
+
+
+def test_the_main_workloads_meet_compiled_peers_before_the_rest_is_raced(check: gpu.Check) -> None:
+    names = [step.name for step in gpu.steps(check)]
+    main = [f"{name}, {WORKLOADS[name].optimizers[0]}" for name in gpu.MAIN]
+    assert {name.partition("-")[0] for name in gpu.MAIN} == {name.partition("-")[0] for name in WORKLOADS}
+    last = max(names.index(f"{each}, {kind}") for each in main for kind in ("peers", *gpu.COMPILED))
+    assert last < min(names.index(name) for name in ("W2, adam, peers", "W1-K1, sgd, peers", "sweep over batch_size"))
 
 
 def test_the_suite_runs_with_its_steps_on_another_device(check: gpu.Check) -> None:
     check.out.mkdir()
-    check.end = time.monotonic() + 1200  # a kernel is compiled, perhaps on a busy machine
+    check.until = time.monotonic() + 1200  # a kernel is compiled, perhaps on a busy machine
     chosen = ["--device", "played", "tests/test_compiled_divergence.py", "tests/test_independence.py",
               "-k", "all_may_diverge or (blocks_threads and sgd-none)"]  # fmt: skip
     status, said, listed = gpu.tests(check, chosen, check.out / "log.xml")
-    assert (status, said) == (gpu.PASSED, f"1 passed, 0 failed, {len(SPECS)} skipped")
-    assert all(each.endswith("shows what a CPU does") for each in listed)
+    assert status == gpu.PASSED
+    assert said == f"1 passed, 0 failed, {len(SPECS)} skipped; 2 calls were taken there, by 1 tests"
+    assert listed == ["skipped: test_blocks_threads_and_cuts_change_no_bit: shows what a CPU does"]
+
+
+def test_tests_that_have_no_time_are_named_and_one_that_hangs_is_ended(tmp_path: Path) -> None:
+    flag = "\n\ndef pytest_addoption(parser): add(parser)\n"
+    (tmp_path / "conftest.py").write_text(
+        (ROOT / "tests" / "limit.py").read_text().replace("GRACE = 5.0", "GRACE = 1.0") + flag
+    )
+    (tmp_path / "test_some.py").write_text(
+        "import time\ndef test_fine(): pass\ndef test_hangs(): time.sleep(3600)\ndef test_late(): pass\n"
+    )
+    log, until = tmp_path / "log.xml", time.time() + 6
+    command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", str(tmp_path), "-n", "1",
+               f"--junitxml={log}", f"--until={until}", "test_some.py"]  # fmt: skip
+    told = supervisor.call(command, tmp_path, 100)
+    assert told is not None
+    status, said, listed = gpu.read_tests(log)
+    assert (status, said) == (gpu.FAILED, "1 passed, 1 failed, 1 skipped"), told
+    assert "crashed while running" in listed[0]
+    assert "test_hangs" in listed[0]
+    assert listed[1] == "skipped: test_late: no time left"
+
+
+def test_a_command_that_hangs_is_ended_with_what_it_began(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, subprocess, sys\n"
+        "own = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)'])\n"
+        "pathlib.Path('left.txt').write_text(str(own.pid))\nown.wait()"
+    )
+    assert supervisor.call([sys.executable, "-c", program], tmp_path, 3) is None
+    assert gone(tmp_path)
+    assert supervisor.call([sys.executable, "-c", "print(1)"], tmp_path, 60) == "1\n"
 
 
 def test_steps_taken_elsewhere_are_brought_back() -> None:
     own = case(6)
     expected = train(own.population(), own.data(), engine=cpu, **own.settings)
-    with elsewhere("played") as player:
+    with elsewhere("played") as place:
         found = train(own.population(), own.data(), [3, 100], engine=cpu, **own.settings)
-        assert len(player.launches) == 2
+        assert (len(place.player.launches), place.calls) == (2, [3, 100])
     everyone = list(range(found.population.count))
     assert not differences(found, everyone, expected, everyone)
 
@@ -175,12 +327,11 @@ def test_a_workload_that_the_first_engine_cannot_train_is_measured_without_it(
     assert "  cpu: finds no place on the chip" in outcome.listed
 
 
-def test_kernels_are_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_compiled_anew(ended: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.delenv("GPUBP_CACHE", raising=False)
-    monkeypatch.setattr(gpu.placement, "devices", lambda given: ["cpu"])
-    monkeypatch.setattr(gpu.Check, "run", lambda *given: seen.append(os.environ["GPUBP_CACHE"]) or True)
-    assert gpu.main(tmp_path, 1.0) == 0
+    monkeypatch.setattr(supervisor, "supervise", lambda *given: seen.append(os.environ["GPUBP_CACHE"]) or "")
+    assert ended("proof", 60)[0] == 0
     assert len(seen) == 1
     assert "GPUBP_CACHE" not in os.environ
 
@@ -188,20 +339,22 @@ def test_kernels_are_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_whole_report_is_written_with_its_plots(check: gpu.Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "facts", lambda device, threads: dict(FACTS))
     monkeypatch.delitem(ENGINES, "cuda")  # a CPU in a GPU's place plays eager alone
-    monkeypatch.setattr(gpu.threads, "limit", lambda *arguments: {})
     monkeypatch.setattr(gpu, "tests", lambda check, chosen, log: gpu.Outcome(gpu.PASSED, "none"))
     monkeypatch.setattr(gpu, "WORKLOADS", {"W2": WORKLOADS["W2"].tiny()})
     monkeypatch.setattr(gpu, "PEERS", {name: gpu.PEERS[name] for name in ("cpu", "eager", "autograd_bmm")})
-    monkeypatch.setattr(gpu, "COMPILED", ())
+    monkeypatch.setattr(gpu, "COMPILED", {})
     monkeypatch.setattr(proofs, "SPECS", {"2-2-2": proofs.SPECS["2-2-2"]})
     monkeypatch.setattr(proofs, "MANY", 20)
     monkeypatch.setitem(sweeps.VALUES, "batch_size", (2, 4))
     monkeypatch.setitem(sweeps.BASES, "batch_size", ("W2", WORKLOADS["W2"].tiny()))
-    assert check.run(gpu.steps(check)), check.console.export_text()
+    monkeypatch.setattr(supervisor, "supervise", lambda out, end, make: "" if check.run(gpu.steps(check)) else "lost")
+    monkeypatch.setattr(supervisor.placement, "devices", lambda given: ["cpu", "cpu"])
+    check.report |= {"devices": check.devices, "threads": {}}
+    assert supervisor.main(check.out, 1.0) == 0, supervisor.text(written(check))
     report = written(check)
     assert [point["value"] for point in report["sweep"]] == [2, 4]
-    assert {path.name for path in check.out.iterdir()} == {
-        "gpu_check.json", "gpu_check.png", "gpu_check-roofline.png", "gpu_check-batch_size.png"}  # fmt: skip
+    files = {".json", ".txt", ".png", "-roofline.png", "-batch_size.png"}
+    assert {path.name for path in check.out.iterdir()} == {f"gpu_check{each}" for each in files}
 
 
 def test_the_outcome_of_tests_is_read_from_their_report(tmp_path: Path) -> None:

@@ -293,6 +293,7 @@ print((found("VmHWM:") - before) / memory.needed(spec, config, count, 4))
 """
 
 
+@pytest.mark.cpu("a process of its own trains, on the CPU")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("engine", ["eager", "cpu"])
 def test_a_training_takes_the_memory_that_was_planned(engine: str) -> None:
