@@ -7,7 +7,9 @@ from anywhere but the tensors in front of it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -137,15 +139,19 @@ def shares(engine: str, devices: Sequence[str]) -> Proof:
 
 def equal_bits(engine: str, device: str, other: str, there: str = "cpu") -> Proof:
     """Two engines on two devices: the same bits in float32 and float64."""
-    compared, differing, everyone = 0, [], list(range(COUNT))
-    for case in cases():
-        for dtype in (torch.float32, torch.float64):
-            compared += 1
-            one, two = (case.train(*each, everyone, dtype=dtype) for each in ((engine, device), (other, there)))
+    trials = [(case, dtype) for case in cases() for dtype in (torch.float32, torch.float64)]
+    differing, everyone = [], list(range(COUNT))
+
+    def theirs(trial: tuple[Case, torch.dtype]) -> TrainState:
+        return trial[0].train(other, there, everyone, dtype=trial[1])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the CPU's kernels are compiled side by side
+        for (case, dtype), two in zip(trials, pool.map(theirs, trials)):
+            one = case.train(engine, device, everyone, dtype=dtype)
             if not same(one, everyone, two, everyone):
                 distance = _distance(one.population.params.cpu(), two.population.params.cpu())
                 differing.append(f"{case.name}, {str(dtype).partition('.')[2]}: {distance:.1g} of a row's length apart")
-    return Proof(compared, differing)
+    return Proof(len(trials), differing)
 
 
 def nearness(engine: str, device: str, **changes: Any) -> Proof:

@@ -6,6 +6,7 @@ marked `cpu`, which say why.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ HERE = {
         "gpu_layout", "gpu_steps", "gpu_training", "graph", "placement"),
     "compiles for the CPU otherwise": ("kernel_mutants", "mutants", "sanitizers"),
     "chooses its device by name": ("bad_input", "benchmarks", "command_line", "on_gpu"),
+    "waits for scikit-learn most of its time": ("learning",),
     "explains a step, which takes the CPU": ("explain",),
 }  # fmt: skip
 TAKEN = "calls taken elsewhere"  # in the report, of every test with --device
@@ -49,6 +51,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
         if (mark := item.get_closest_marker("cpu")) and away:
             item.add_marker(pytest.mark.skip(reason=mark.args[0] if mark.args else "shows what a CPU does"))
+
+
+def pytest_runtest_logfinish() -> None:
+    """A process that can no longer use its GPU, as after an illegal access, fails no further test: it ends, and
+    pytest-xdist begins another."""
+    if "PYTEST_XDIST_WORKER" in os.environ and torch.cuda.is_initialized():
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError:
+            os._exit(3)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-GRACE = 5.0  # seconds after the end that a test has
+GRACE = 15.0  # seconds after the end that a test has: it may compile some kernels
 
 
 def add(parser: pytest.Parser) -> None:

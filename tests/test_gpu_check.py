@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import io
 import json
@@ -26,6 +27,7 @@ from benchmarks.workloads import WORKLOADS
 from gpubp import backprop, cuda
 from gpubp.engines import ENGINES, cpu
 
+from .conftest import HERE, pytest_ignore_collect, pytest_runtest_logfinish
 from .elsewhere import elsewhere
 from .helpers import compiled, train  # noqa: F401
 from .recorder import recorded
@@ -244,18 +246,49 @@ def test_the_main_workloads_meet_compiled_peers_before_the_rest_is_raced(check: 
 def test_the_suite_runs_with_its_steps_on_another_device(check: gpu.Check) -> None:
     check.out.mkdir()
     check.until = time.monotonic() + 1200  # a kernel is compiled, perhaps on a busy machine
-    chosen = ["--device", "played", "tests/test_compiled_divergence.py", "tests/test_independence.py",
-              "-k", "all_may_diverge or (blocks_threads and sgd-none)"]  # fmt: skip
+    files = [f"tests/test_{name}.py" for name in ("compiled_divergence", "independence", "schedules", "rng")]
+    chosen = [
+        "--device",
+        "played",
+        *files,
+        "-k",
+        "all_may_diverge or (blocks_threads and sgd-none) or _has_a_reference",
+    ]
     status, said, listed = gpu.tests(check, chosen, check.out / "log.xml")
     assert status == gpu.PASSED
-    assert said == f"1 passed, 0 failed, {len(SPECS)} skipped; 2 calls were taken there, by 1 tests"
-    assert listed == ["skipped: test_blocks_threads_and_cuts_change_no_bit: shows what a CPU does"]
+    assert said == f"2 passed, 0 failed, {len(SPECS)} skipped; 2 calls were taken there, by 1 tests"
+    assert listed == ["skipped: test_blocks_threads_and_cuts_change_no_bit: shows what a CPU does",
+                      "no call was taken there: tests.test_schedules"]  # fmt: skip
+
+
+def test_files_that_stay_here_are_there_and_are_left_out(pytestconfig: pytest.Config) -> None:
+    names = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+    assert set(sum(HERE.values(), ())) <= names
+    away = argparse.Namespace(getoption=lambda name: "played")
+    left_out = {name for name in names if pytest_ignore_collect(ROOT / "tests" / f"test_{name}.py", away)}  # type: ignore[arg-type]
+    assert left_out == set(sum(HERE.values(), ()))
+    assert not any(pytest_ignore_collect(ROOT / "tests" / f"test_{name}.py", pytestconfig) for name in names)
+
+
+def test_a_process_of_pytest_that_lost_its_gpu_ends_and_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    for sound, processes, expected in ((True, True, []), (False, False, []), (False, True, [3])):
+        monkeypatch.setattr(torch.cuda, "synchronize", (lambda: None) if sound else lost)
+        with monkeypatch.context() as patch:
+            patch.setenv("PYTEST_XDIST_WORKER", "gw0") if processes else patch.delenv("PYTEST_XDIST_WORKER", False)
+            pytest_runtest_logfinish()
+        assert ended == expected
 
 
 def test_tests_that_have_no_time_are_named_and_one_that_hangs_is_ended(tmp_path: Path) -> None:
     flag = "\n\ndef pytest_addoption(parser): add(parser)\n"
     (tmp_path / "conftest.py").write_text(
-        (ROOT / "tests" / "limit.py").read_text().replace("GRACE = 5.0", "GRACE = 1.0") + flag
+        (ROOT / "tests" / "limit.py").read_text().replace("GRACE = 15.0", "GRACE = 1.0") + flag
     )
     (tmp_path / "test_some.py").write_text(
         "import time\ndef test_fine(): pass\ndef test_hangs(): time.sleep(3600)\ndef test_late(): pass\n"
