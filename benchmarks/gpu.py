@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMPILED = {"torch.compile": ("compile_bmm", "compile_unrolled"), "JAX": ("jax_first", "jax_last")}
 MAIN = ("W1-K64", "W2", "W3-N256", "W4-N64", "W5", "W6-mixed")  # one of each kind, by its first optimizer
 ROUNDS, PATIENCE, SEED = 9, 1.0, 0
+POINT = 20.0  # seconds that must be left for a point of the sweep to begin
 PROCESSES = 8  # of pytest at most: each has a context of its own on the GPU, some 0.5 GB
 
 
@@ -265,9 +266,8 @@ def swept(check: Check, peers: Sequence[str]) -> Outcome:
         return Outcome(ABSENT, "the machine's peak is not known")
     setting = Setting(5, SEED, check.devices[0], check.report["machine"]["peak_gflops"] * 1e9, PATIENCE)
     names = list(dict.fromkeys([*OURS, *peers]))
-    until = check.left / 2
     points = sweeps.points(sweeps.BASES["batch_size"][1], "batch_size", "sgd", names, setting)
-    while check.left > until and (point := next(points, None)):
+    while check.left > POINT and (point := next(points, None)):
         check.report["sweep"].append(point)
         supervisor.write(check.out, check.report)
     values = [point["value"] for point in check.report["sweep"]]

@@ -221,8 +221,20 @@ def text(report: dict[str, Any]) -> str:
 def draw(report: dict[str, Any], out: Path) -> None:
     """The plots of what was measured."""
     if report["results"]:
-        plots.ratios(report, out / "gpu_check.png")
-        roofline.plot(report, out / "gpu_check-roofline.png")
+        whole = {**report, "results": merged(report["results"])}
+        plots.ratios(whole, out / "gpu_check.png")
+        roofline.plot(whole, out / "gpu_check-roofline.png")
     if report["sweep"]:
         points = {**report, "results": report["sweep"], "over": "batch_size", "workload": "W5"}
         plots.sweep(points, out / "gpu_check-batch_size.png")
+
+
+def merged(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Races of one workload and optimizer as one: a ratio is to the first contender of its own race, which is the same.
+    Of a contender in several, the figures of the first."""
+    found: dict[Any, dict[str, Any]] = {}
+    for result in results:
+        key = result["workload"], result["optimizer"], next(iter(result["contenders"]))
+        known = found.setdefault(key, {**result, "contenders": {}})["contenders"]
+        known |= {name: own for name, own in result["contenders"].items() if name not in known}
+    return list(found.values())

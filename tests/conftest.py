@@ -23,7 +23,7 @@ HERE = {
     "trains nothing, or by no engine": ("arithmetic", "build", "evaluation", "gradient", "initialise", "layout",
         "modules", "numerics", "products", "reporters", "rng", "sources", "structure", "translate"),
     "plays a GPU itself": ("cuda", "fake_cuda", "gpu", "gpu_check", "gpu_compile", "gpu_driver", "gpu_launch",
-        "gpu_layout", "gpu_steps", "gpu_training", "graph", "placement"),
+        "gpu_layout", "gpu_steps", "gpu_training", "graph", "placement", "supervisor"),
     "compiles for the CPU otherwise": ("kernel_mutants", "mutants", "sanitizers"),
     "chooses its device by name": ("bad_input", "benchmarks", "command_line", "on_gpu"),
     "waits for scikit-learn most of its time": ("learning",),

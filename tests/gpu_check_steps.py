@@ -1,4 +1,4 @@
-"""Steps that take their process along, for test_gpu_check.py: they are taken in a child, which finds them by name."""
+"""Steps that take their process along, for test_supervisor.py: they are taken in a child, which finds them by name."""
 
 from __future__ import annotations
 
