@@ -75,6 +75,8 @@ def main(out: Path, minutes: float, make: str = STEPS) -> int:
     to be ended has."""
     end = time.monotonic() + 60 * minutes
     out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("gpu_check*"):
+        old.unlink()
     write(out, blank([str(each) for each in placement.devices(placement.ALL)]))
     with own_kernels():
         why = supervise(out, end, make)

@@ -180,7 +180,7 @@ def test_tests_that_have_no_time_are_named_and_one_that_hangs_is_ended(tmp_path:
     (tmp_path / "test_some.py").write_text(
         "import time\ndef test_fine(): pass\ndef test_hangs(): time.sleep(3600)\ndef test_late(): pass\n"
     )
-    log, until = tmp_path / "log.xml", time.time() + 6
+    log, until = tmp_path / "log.xml", time.time() + 8
     command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", str(tmp_path), "-n", "1",
                f"--junitxml={log}", f"--until={until}", "test_some.py"]  # fmt: skip
     told = supervisor.call(command, tmp_path, 100)
