@@ -19,14 +19,16 @@ from rich.console import Console
 
 pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
 
+import gpubp
 from benchmarks import gpu, machine, proofs, supervisor, sweeps
 from benchmarks.workloads import WORKLOADS
 from gpubp import backprop, cuda
 from gpubp.engines import ENGINES, cpu
 
+from . import tolerances
 from .conftest import HERE, pytest_ignore_collect, pytest_runtest_logfinish
 from .elsewhere import elsewhere
-from .helpers import compiled, train  # noqa: F401
+from .helpers import compiled, population, same_bits, samples, train  # noqa: F401
 from .recorder import recorded
 from .test_compiled import case, differences
 from .test_independence import SPECS
@@ -200,6 +202,20 @@ def test_steps_taken_elsewhere_are_brought_back() -> None:
         assert (len(place.player.launches), place.calls) == (2, [3, 100])
     everyone = list(range(found.population.count))
     assert not differences(found, everyone, expected, everyone)
+
+
+def test_eager_rounds_otherwise_elsewhere_and_nowhere_else() -> None:
+    spec, settings = SPECS["13-7-3"], {"optimizer": "sgd", "lr": 0.1, "batch_size": 6, "steps": 8}
+    networks, data = population(spec, 5), gpubp.Dataset(*samples(spec, 23))
+    expected, everyone = train(networks, data, **settings), list(range(5))
+    with elsewhere("played"):
+        found, again = train(networks, data, **settings), train(networks, data, [3, 100], **settings)
+        outs = backprop.forward(spec, networks.params, data.inputs)
+    assert "params" in differences(found, everyone, expected, everyone)
+    torch.testing.assert_close(found.population.params, expected.population.params, **tolerances.TRAINING)
+    assert not differences(again, everyone, found, everyone)
+    assert same_bits(outs, backprop.forward(spec, networks.params, data.inputs))
+    assert not differences(train(networks, data, **settings), everyone, expected, everyone)
 
 
 def test_what_is_not_there_is_not_run_and_says_why(check: gpu.Check, monkeypatch: pytest.MonkeyPatch) -> None:
