@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -84,6 +84,29 @@ def wait(device: torch.device) -> None:
     another thread records would break its recording off."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
+
+
+class Copies:
+    """A stream of `device` for copies beside the stream of the thread that calls, which trains. On a device that is no
+    GPU a copy is done at once, and nothing waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        # torch has few streams of a priority and gives them out again; recordings take those of the other one
+        self.stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
+
+    def beside(self) -> AbstractContextManager[Any]:
+        """In it, this thread gives its work to the stream for copies."""
+        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
+
+    def follow(self) -> None:
+        """What is copied from now on comes after what was given for training so far."""
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+
+    def lead(self) -> None:
+        """What is given for training from now on comes after what was copied so far."""
+        if self.stream is not None:
+            torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
 
 
 def release(device: torch.device) -> None:

@@ -148,15 +148,15 @@ class Loop:
         return result
 
     def advance(self, left: int) -> None:
-        """One call of the engine, as long as a person likes to wait for the next sign of life. left: most steps that
-        a network has in this round."""
-        state = self.state
+        """One call of the engine, as long as a person likes to wait for the next sign of life, or as is worth what has
+        to be moved for it. left: most steps that a network has in this round."""
+        state, steps = self.state, min(MOST, max(self.call, self.place.least))
         before, begun = int(state.step.sum()), time.monotonic()
-        notes = self.place.run(min(self.call, left))
+        notes = self.place.run(min(steps, left))
         done = int(state.step.sum())
         seconds = max(time.monotonic() - begun, 1e-6)
         self.rate = (done - before) / seconds
-        self.call = max(1, min(MOST, 4 * self.call, round(self.call * CALL / seconds)))
+        self.call = max(1, min(MOST, 4 * steps, round(steps * CALL / seconds)))
         self.notes += notes
         for reporter in self.reporters:
             reporter.progress(Progress(done, self.rate, int(state.running.sum()), tuple(notes)))

@@ -3,8 +3,8 @@
 The loop (loop.py) sees one state. Where GPUs train, it is at home in the processor's memory, and each GPU keeps its
 share of the rows, and the data of those alone; between calls only what the loop looks at goes to and fro, a few numbers
 per network. The rows come home for a checkpoint and at the end. A share that does not fit trains in groups, one after
-the other, which wait at home, and each network's own data with them. A network's numbers are its own, so no bit depends
-on how many GPUs there are, nor on the groups.
+the other, which wait at home, and each network's own data with them; they come and go while another trains (turns.py).
+A network's numbers are its own, so no bit depends on how many GPUs there are, nor on the groups.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 
@@ -23,14 +23,18 @@ from .errors import ConfigError, OutOfMemoryError
 from .evaluate import Evaluation, evaluate
 from .population import usable
 from .state import TrainState
+from .turns import SEATS, Found, Group, groups, take_turns
 
 Devices = str | torch.device | Sequence[str | torch.device]
+Names = tuple[str, ...]
 ALL = "cuda:all"
 HOME = torch.device("cpu")
 ROWS = ("params", "slots")  # what a GPU keeps; the names are those of TrainState.tensors()
 LOOPS = ("limit", "plateau")  # what the loop alone changes
 CLOCKS = ("columns", "step", "status", "loss", "total", "diverged_step")  # what both may change
-Found = TypeVar("Found")
+TRAINED = (*ROWS, *CLOCKS, *LOOPS, "ids", "hyper", "end")  # what a group trains with
+SEEN = ("params", "hyper")  # what an evaluation looks at
+LEAST = 64  # steps of a call in which groups take turns
 
 
 def devices(given: Devices) -> list[torch.device]:
@@ -60,6 +64,12 @@ def automatic() -> tuple[str, str]:
 class Place(Protocol):
     """What the loop asks for."""
 
+    @property
+    def least(self) -> int:
+        """Steps that a call should take at least: 1, or LEAST where groups take turns, whose rows all move to and fro
+        in a call. 64-32-10 with Adam has 28 KB of rows: at 50 GB/s a way takes 0.6 us, in which a GPU may take 18 steps
+        (docs/gpu.md). So copies take less than training does, and are hidden beside it."""
+
     def run(self, steps: int) -> list[str]:
         """Advance every running network by up to `steps` steps, not beyond its limit. -> what a person should know."""
 
@@ -83,6 +93,8 @@ def placed(state: TrainState, data: Sequence[Dataset], choice: Choice, where: Se
 
 class Home:
     """A population that trains where it lies."""
+
+    least = 1
 
     def __init__(self, state: TrainState, data: Dataset, choice: Choice) -> None:
         self.state, self.data, self.choice = state, data, choice
@@ -120,18 +132,23 @@ class Shards:
         ]
         self.pool = ThreadPoolExecutor(len(self.shards), "gpubp")
 
+    @property
+    def least(self) -> int:
+        """See Place."""
+        return 1 if all(shard.stays for shard in self.shards) else LEAST
+
     def run(self, steps: int) -> list[str]:
         """See Place."""
-        if not self.pinned and any(shard.size < shard.count for shard in self.shards):
-            self._pin_rows()
+        if not self.pinned and not all(shard.stays for shard in self.shards):
+            self._pin_home()
         return [note for notes in self.pool.map(lambda shard: shard.run(steps), self.shards) for note in notes]
 
-    def _pin_rows(self) -> None:
-        """From now on some shards have groups, whose rows go to and fro."""
+    def _pin_home(self) -> None:
+        """From now on some shards have groups, which go to and fro."""
         self.pinned = True
         _pin(self.state)
         for shard in self.shards:
-            shard.home = self.state.rows(shard.part)
+            shard.home, shard.until = self.state.rows(shard.part), cuda.pinned(shard.until)
 
     def news(self) -> list[str]:
         """See Place."""
@@ -150,31 +167,34 @@ class Shards:
 
 class Shard:
     """Rows of a population, at home in `home` (views of the whole), that train on `device`: all of them at once, and
-    then they and their data stay there, or in groups of `size` where memory is short. part: which rows of the whole."""
+    then they and their data stay there, or in groups of `size` that take turns where memory is short. part: which rows
+    of the whole."""
 
     def __init__(
         self, home: TrainState, data: Sequence[Dataset], part: slice, choice: Choice, device: torch.device, size: int
     ) -> None:
         self.home, self.part, self.choice, self.device, self.size = home, part, choice, device, size
         self.count = home.population.count
-        self.there: TrainState | None = None  # the networks on the device, where they stay
+        self.until = home.limit.clone()  # where a call ends
+        self.copies = cuda.Copies(device)
+        self.there: TrainState | None = None  # the networks on the device, or the seats of two groups
         self.training = data[0]
         self.data = {id(each): each.part(part) for each in data}
         self.sent: dict[int, Dataset] = {}  # what of it is on the device
         self.notes: list[str] = []
         self.reason: str | None = None
-        if size < self.count:
+        if not self.stays:
             self._tell("memory is short there")
+
+    @property
+    def stays(self) -> bool:
+        """Whether all are on the device at once."""
+        return self.size >= self.count
 
     def run(self, steps: int) -> list[str]:
         """See Place. What was trained when memory ran out is not trained again: a call ends at `until`."""
-        until = torch.minimum(self.home.step + steps, self.home.limit)
-
-        def advance(state: TrainState, part: slice) -> None:
-            state.limit.copy_(until[part])
-            self.choice.run(state, self._data(self.training, part), steps)
-
-        self._each(advance)
+        torch.minimum(self.home.step + steps, self.home.limit, out=self.until)
+        self._each(lambda state, data: self.choice.run(state, data, steps), self.training, TRAINED, CLOCKS + ROWS)
         return self.news()
 
     def news(self) -> list[str]:
@@ -191,99 +211,110 @@ class Shard:
         """See Place."""
         home = self.home.population.device
 
-        def figures(state: TrainState, part: slice) -> Evaluation:
-            there = self._data(data, part)
+        def figures(state: TrainState, there: Dataset) -> Evaluation:
             found = evaluate(state.population, there, state.hyper, state.position, self.choice.outs)
             return Evaluation(found.loss.to(home), found.metric.to(home))
 
-        return Evaluation(*(torch.cat(each) for each in zip(*self._each(figures))))
+        return Evaluation(*(torch.cat(each) for each in zip(*self._each(figures, data, SEEN, ()))))
 
     def gather(self) -> None:
         """See Place."""
-        if self.there is not None:
+        if self.stays and self.there is not None:
             _copy(self.there, self.home, ROWS)
             cuda.wait(self.device)
 
-    def _each(self, work: Callable[[TrainState, slice], Found]) -> list[Found]:
-        """work(networks on the device, where they stand at home) for every group; in smaller groups from where memory
-        runs out on."""
+    def _each(
+        self, work: Callable[[TrainState, Dataset], Found], data: Dataset, come: Names, leave: Names
+    ) -> list[Found]:
+        """work(networks on the device, where they stand at home, their data there) for every group; in smaller groups
+        from where memory runs out on. come, leave: what a group brings and takes home; where all stay, clocks alone."""
         while True:
             try:
                 with cuda.on(self.device):
-                    return [self._group(work, slice(first, first + self.size)) for first in self._firsts()]
+                    return self._turns(work, data, come, leave)
             except (torch.OutOfMemoryError, OutOfMemoryError):
                 if self.size == 1:
                     raise
             self._halve()  # not before the exception is gone, which holds what could not be held
 
-    def _firsts(self) -> range:
-        return range(0, self.count, self.size)
+    def _turns(
+        self, work: Callable[[TrainState, Dataset], Found], data: Dataset, come: Names, leave: Names
+    ) -> list[Found]:
+        if self.stays:
+            come, leave = CLOCKS + LOOPS, tuple(name for name in leave if name not in ROWS)
+        home, there, sent = replace(self.home, limit=self.until), self._seats(), self._data(data)
+        own = self.data[id(data)]
 
-    def _group(self, work: Callable[[TrainState, slice], Found], part: slice) -> Found:
-        home = self.home.rows(part)
+        def bring(group: Group) -> None:
+            _copy(home.rows(group.part), there.rows(group.seat), come)
+            if not self.stays and own.networks is not None:
+                sent.part(group.seat).load(own.part(group.part))
+
+        def train(group: Group) -> Found:
+            return work(there.rows(group.seat), sent)
+
+        def take_home(group: Group) -> None:
+            _copy(there.rows(group.seat), home.rows(group.part), leave)
+
+        return take_turns(groups(self.count, self.size), self.device, self.copies, bring, train, take_home)
+
+    def _seats(self) -> TrainState:
+        """The networks on the device: all, or those of the first two groups, in whose place the others come."""
         if self.there is None:
-            state = home.to(self.device)
-            state.position = state.position - state.position[0]  # in what _data() gives
-        else:
-            state = self.there
-            _copy(home, state, CLOCKS + LOOPS)
-        if self.size >= self.count:
-            self.there = state
-        found = work(state, part)
-        _copy(state, home, CLOCKS if self.there is not None else CLOCKS + ROWS)
-        cuda.wait(self.device)
-        return found
+            there = self.home.rows(slice(0, SEATS * self.size)).to(self.device)
+            there.position = there.position - there.position[0]  # in what _data() gives
+            self.there = there
+        return self.there
 
-    def _data(self, whole: Dataset, part: slice) -> Dataset:
-        """The data of a group on the device: they stay there, but for those of each network's own where there are
-        several groups: these take turns in one place, so that a recording that reads it serves all."""
+    def _data(self, whole: Dataset) -> Dataset:
+        """The data on the device, which stay there, or the room of two seats for each network's own where groups take
+        turns: one room, so that a recording that reads it serves all."""
         key, home = id(whole), self.data[id(whole)]
-        turns = self.size < self.count and home.networks is not None
-        if turns and key not in self.sent:
+        if key not in self.sent and (self.stays or home.networks is None):
+            self.sent[key] = home.to(self.device, self.home.population.params.dtype)
+        elif key not in self.sent:
             if self.device.type == "cuda":
                 self.data[key] = home = home.pinned()
-            self.sent[key] = home.room(self.size, self.device)
-        elif key not in self.sent:
-            self.sent[key] = home.to(self.device, self.home.population.params.dtype)
-        if turns:
-            self.sent[key].load(home.part(part))
+            self.sent[key] = home.room(min(SEATS * self.size, self.count), self.device)
         return self.sent[key]
 
     def _halve(self) -> None:
         """Smaller groups. What a call has reached so far comes home, each network at its own step."""
-        if self.there is not None:
+        if self.stays and self.there is not None:
             _copy(self.there, self.home, CLOCKS + ROWS)
             cuda.wait(self.device)
-            self.there = None
+        self.there = None
         self.sent = {key: data for key, data in self.sent.items() if data.networks is None}
         self.size = -(-min(self.size, self.count) // 2)
         cuda.release(self.device)
         self._tell("memory ran out there")
 
     def _tell(self, why: str) -> None:
+        number = len(groups(self.count, self.size))
         self.notes.append(
-            f"{self.device}: {why}; its {self.count:,} networks train in {len(self._firsts())} groups of up to "
-            f"{self.size:,}, one after the other; results do not depend on it"
+            f"{self.device}: {why}; its {self.count:,} networks train in {number} groups of up to {self.size:,}, one "
+            "after the other; results do not depend on it"
         )
 
 
 def _fitting(state: TrainState, count: int, device: torch.device, data: Sequence[Dataset]) -> int:
-    """How many of `count` networks `device` holds at once. Raises OutOfMemoryError where it does not hold one."""
+    """How many of `count` networks train at once on `device`: all of them, or half of what it holds, for groups take
+    turns in two seats. Raises OutOfMemoryError where it does not hold one."""
     population = state.population
     shape = population.spec, state.config
     fit = memory.fit(*shape, population.params.element_size(), device, data)
     if fit < 1:
         raise OutOfMemoryError(memory.message(*shape, count, population.params.element_size(), device, data))
-    return min(count, fit)
+    return count if fit >= count else max(1, fit // SEATS)
 
 
 def _pin(state: TrainState) -> None:
-    """The rows in memory that a GPU reads by itself."""
-    state.population = replace(state.population, params=cuda.pinned(state.population.params))
-    state.slots = [cuda.pinned(slot) for slot in state.slots]
+    """Every tensor in memory that a GPU reads and writes by itself: a copy to or from other memory makes the host wait
+    for all that its stream has to do before."""
+    vars(state).update(vars(state._each(cuda.pinned)))
 
 
-def _copy(source: TrainState, target: TrainState, names: tuple[str, ...]) -> None:
+def _copy(source: TrainState, target: TrainState, names: Names) -> None:
     """The tensors whose names, up to a dot, are `names`."""
     for (name, mine), (_, theirs) in zip(target.tensors(), source.tensors()):
         if name.partition(".")[0] in names:

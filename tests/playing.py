@@ -136,7 +136,8 @@ class Machine:
     def copy(self, source: TrainState, target: TrainState, names: tuple[str, ...]) -> None:
         """placement._copy."""
         chosen = [each.nbytes for name, each in target.tensors() if name.partition(".")[0] in names]
-        self.sent.append((names, sum(chosen)))
+        if names:
+            self.sent.append((names, sum(chosen)))
         COPY(source, target, names)
 
     def whole(self, data: Dataset, device: torch.device, dtype: torch.dtype) -> Dataset:
@@ -152,7 +153,7 @@ class Machine:
         LOAD(data, other)
 
 
-COPY, TO, LOAD, ROOM = placement._copy, Dataset.to, Dataset.load, Dataset.room
+COPY, TO, LOAD, ROOM, COPIES = placement._copy, Dataset.to, Dataset.load, Dataset.room, calls.Copies
 
 
 @contextmanager
@@ -165,6 +166,7 @@ def machine(count: int = 1, free: int = 1 << 40) -> Iterator[Machine]:
             patch.setattr(calls, name, lambda *device, value=value: value)
         patch.setattr(calls, "on", own.enter)
         patch.setattr(calls, "pinned", own.pin)
+        patch.setattr(calls, "Copies", lambda device: COPIES(placement.HOME))
         patch.setattr(placement, "_copy", own.copy)
         patch.setattr(TrainState, "to", lambda state, device: own.send(state, device))
         patch.setattr(Dataset, "to", lambda data, device, dtype: own.whole(data, device, dtype))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ class Stream:
     """A stream by its name."""
 
     def __init__(self, told: list[str], name: str = "side") -> None:
-        self.told, self.name = told, name
+        self.told, self.name, self.device = told, name, GPU
         told.append(f"{name} stream")
 
     def wait_stream(self, other: Stream) -> None:
@@ -63,7 +62,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     }  # fmt: skip
     for name, fake in found.items():
         monkeypatch.setattr(torch.cuda, name, like(getattr(torch.cuda, name), fake))
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: Stream(asked))
+    named = {0: "side", -1: "copies"}
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device=None, priority=0: Stream(asked, named[priority]))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     return asked
 
@@ -83,6 +83,17 @@ def test_several_steps_warm_up_by_one_and_share_a_pool(told: list[str]) -> None:
     cuda.capture(lambda: told.append("four steps"), lambda: told.append("step"), cuda.pool())
     assert told[3:6] == ["step"] * 3
     assert told[-3:-1] == ["four steps", "out of a recording in a pool on side, thread_local"]
+
+
+def test_copies_have_a_stream_that_no_recording_is_given_and_order_is_asked_for_both_ways(told: list[str]) -> None:
+    copies = cuda.Copies(GPU)
+    copies.follow()
+    with copies.beside():
+        told.append("copy")
+    copies.lead()
+    assert told == [
+        "copies stream", "copies waits for main", "into copies", "copy", "out of copies", "main waits for copies",
+    ]  # fmt: skip
 
 
 def test_a_recording_that_breaks_off_is_ended(told: list[str]) -> None:
@@ -131,6 +142,11 @@ def test_a_gpu_is_asked_for_by_its_number_and_the_cpu_asks_for_none(
         with cuda.on(device):
             cuda.wait(device)
             cuda.release(device)
+        if device == CPU:
+            copies = cuda.Copies(device)
+            copies.follow()
+            with copies.beside():
+                copies.lead()
         assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == (device == GPU)
     assert told == ["into cuda:1", "wait for main", "give back", "out of cuda:1"]
 
@@ -148,13 +164,17 @@ def test_what_is_missing_is_said_and_free_memory_is_what_torch_could_still_have(
     assert cuda.free(GPU) == 130
 
 
-def test_rows_that_go_to_and_fro_lie_in_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, pinned = gpubp.NetworkSpec((3, 6, 2)), []
-    monkeypatch.setattr(cuda, "pinned", lambda tensor: pinned.append(tensor) or tensor.clone())
+def test_whatever_goes_to_and_fro_lies_in_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, pinned = gpubp.NetworkSpec((3, 6, 2)), {}
     state = start(population(spec, 5), gpubp.Dataset(*samples(spec, 20)), optimizer="adam", steps=1)
-    before = replace(state.population)
+    before = dict(state.tensors())
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned[id(tensor)] = tensor.clone()
+        return pinned[id(tensor)]
+
+    monkeypatch.setattr(cuda, "pinned", pin)
     placement._pin(state)
-    assert pinned[0] is before.params
-    assert len(pinned) == 1 + len(state.slots)
-    assert state.population.params is not before.params
-    assert same_bits(state.population.params, before.params)
+    for name, tensor in state.tensors():
+        assert tensor is pinned[id(before[name])], name
+        assert same_bits(tensor, before[name]), name

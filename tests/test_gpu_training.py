@@ -21,7 +21,7 @@ from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
 
 from .helpers import compiled, population, same_bits, samples  # noqa: F401
-from .playing import H100, Launch, Player, machine
+from .playing import H100, LOAD, Launch, Player, machine
 from .test_placement import same
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
@@ -90,7 +90,7 @@ def test_a_run_on_any_number_of_gpus_is_the_cpus(name: str, count: int) -> None:
 @pytest.mark.parametrize("name", ["adam", "some diverge", "own inputs and weights", "own rows"])
 def test_where_memory_is_short_groups_take_turns_to_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = train("cpu", **SETTINGS[name])
-    monkeypatch.setattr(memory, "fit", lambda *given: 3)
+    monkeypatch.setattr(memory, "fit", lambda *given: 6)
     with machine() as own:
         found = train("cuda:0", **SETTINGS[name])
         assert found.engine_reason == trained_by()
@@ -116,7 +116,12 @@ def test_a_driver_that_has_no_memory_left_halves_the_group_too(monkeypatch: pyte
     assert same(found, expected)
     assert len(found.notes) == 1
     assert "memory ran out there; its 7 networks train in 2 groups of up to 4" in found.notes[0]
-    assert own.pinned == found.population.params.nbytes * 3, "rows with two slots, which go to and fro from then on"
+    assert own.pinned == at_home(found), "what goes to and fro from then on"
+
+
+def at_home(result: gpubp.Result) -> int:
+    """Bytes of a state, and of where a call ends."""
+    return sum(tensor.nbytes for _, tensor in result.state.tensors()) + result.state.limit.nbytes
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "cuda:all"])
@@ -207,15 +212,15 @@ def test_a_gpu_has_the_data_of_its_own_networks_alone(count: int) -> None:
 
 
 def test_own_data_that_do_not_fit_come_group_by_group_into_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "fit", lambda *given: 3)
+    monkeypatch.setattr(memory, "fit", lambda *given: 6)
     whole, rooms = data("inputs").nbytes(COUNT), []
     with machine() as own, monkeypatch.context() as patch:
         room = gpubp.Dataset.room
         patch.setattr(gpubp.Dataset, "room", lambda *given: rooms.append(given[1]) or room(*given))
         result = train("cuda:0", "inputs")
     sent = [size for name, size in own.sent if name == "data"]
-    assert rooms == [3]
-    assert own.pinned == whole + result.state.population.params.nbytes * 3, "the data, and rows with two slots"
+    assert rooms == [6], "two seats"
+    assert own.pinned == whole + at_home(result)
     assert sum(sent[:3]) == whole, "the first call's three groups"
     assert max(sent) == data("inputs").nbytes(3)
 
@@ -274,9 +279,10 @@ def test_a_call_does_no_python_work_that_grows_with_the_networks() -> None:
     assert few == many > 100
 
 
-def forgets(shard: placement.Shard, whole: gpubp.Dataset, part: slice) -> gpubp.Dataset:
-    """The first group's data for every group."""
-    return SUPPLY(shard, whole, slice(0, shard.size))
+def forgets(data: gpubp.Dataset, other: gpubp.Dataset) -> None:
+    """Only the first groups' data come."""
+    if not any(map(bool, (tensor.count_nonzero() for tensor in data.each.values()))):
+        LOAD(data, other)
 
 
 def unmoved(data: gpubp.Dataset, part: slice) -> gpubp.Dataset:
@@ -284,14 +290,13 @@ def unmoved(data: gpubp.Dataset, part: slice) -> gpubp.Dataset:
     return data._with({name: tensor[: part.stop - part.start] for name, tensor in data.each.items()})
 
 
-SUPPLY = placement.Shard._data
-FAULTS = {"the first group's data": (placement.Shard, "_data", forgets), "another's": (gpubp.Dataset, "part", unmoved)}
+FAULTS = {"the first groups' data": ("load", forgets), "another's": ("part", unmoved)}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found_by_the_bits(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = train("cpu", "inputs")
-    monkeypatch.setattr(memory, "fit", lambda *given: 3)
-    monkeypatch.setattr(*FAULTS[fault])
+    monkeypatch.setattr(memory, "fit", lambda *given: 6)
     with machine():
+        monkeypatch.setattr(gpubp.Dataset, *FAULTS[fault])
         assert not same(train("cuda:0", "inputs"), expected)

@@ -251,13 +251,13 @@ def test_one_network_that_does_not_fit_ends_the_run_with_what_it_takes(monkeypat
 
 def test_a_share_that_cannot_fit_begins_in_groups_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = train()
-    monkeypatch.setattr(memory, "fit", lambda *given: 2)
+    monkeypatch.setattr(memory, "fit", lambda *given: 2)  # in two seats of one
     result = train(["cpu", "cpu"])
     assert same(result, expected)
     assert result.notes == [
-        "cpu: memory is short there; its 4 networks train in 2 groups of up to 2, one after the other; results do not "
+        "cpu: memory is short there; its 4 networks train in 4 groups of up to 1, one after the other; results do not "
         "depend on it",
-        "cpu: memory is short there; its 3 networks train in 2 groups of up to 2, one after the other; results do not "
+        "cpu: memory is short there; its 3 networks train in 3 groups of up to 1, one after the other; results do not "
         "depend on it",
     ]
     monkeypatch.setattr(memory, "fit", lambda *given: 0)

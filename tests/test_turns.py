@@ -1,0 +1,325 @@
+"""Groups that take turns: whatever of two streams comes first where nothing says so, the bits are those of one group;
+and copies are given before the work that hides them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import cuda, loop, memory, placement, turns
+from gpubp.data import Dataset
+from gpubp.engines import ENGINES, Engine
+from gpubp.state import TrainState
+
+from . import test_gpu_training as compiled_runs
+from .helpers import compiled, samples  # noqa: F401
+from .playing import machine
+from .streams import PLAYERS, Streams, streams
+from .test_placement import COUNT, SPEC, STEPS, config, data, same, train
+
+CALLS, ROUNDS = -(-STEPS // 3) + STEPS // 4 - 1, STEPS // 4  # of 3 steps or fewer; of 4 steps
+
+
+@pytest.fixture(autouse=True)
+def _calls_of_three_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CALL", 100.0)
+    monkeypatch.setattr(loop, "MOST", 3)
+
+
+def own_inputs() -> gpubp.Dataset:
+    """Each network's own inputs, rows and weights."""
+    weight = torch.rand(COUNT, 40, generator=torch.Generator().manual_seed(3)).double()
+    return gpubp.Dataset(*samples(SPEC, COUNT, 40), [range(n, 20 + 2 * n) for n in range(COUNT)], weight)
+
+
+RUNS: dict[str, Callable[[], dict[str, Any]]] = {
+    "shared": dict,
+    "own inputs": lambda: {"data": own_inputs()},
+    "own rows, sgd": lambda: {
+        "data": data(rows=[range(n, 20 + n) for n in range(COUNT)]), "config": config(optimizer="sgd")
+    },
+    "some diverge": lambda: {
+        "config": config(optimizer="sgd", schedule="constant", lr=[1e200 if n % 3 == 1 else 0.01 for n in range(COUNT)])
+    },
+    "ends of their own": lambda: {"config": config(steps=[STEPS - n for n in range(COUNT)])},
+}  # fmt: skip
+
+
+def played(
+    player: str, run: str, fit: int = 6, reads: bool = False, engine: Callable[..., Any] = lambda run: run
+) -> tuple[gpubp.Result, Streams]:
+    """A run on a device that holds `fit` networks, its streams played. engine: makes another of the eager one."""
+    with streams(player, reads) as own, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "fit", lambda *given: fit)
+        patch.setitem(ENGINES, "eager", Engine(engine(ENGINES["eager"].run), ENGINES["eager"].outs))
+        return train(["cpu"], **RUNS[run]()), own
+
+
+@pytest.mark.parametrize("reads", [False, True], ids=["", "reads"])
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("player", PLAYERS)
+def test_groups_that_come_and_go_beside_the_training_have_the_bits_of_one(player: str, run: str, reads: bool) -> None:
+    expected = train(**RUNS[run]())
+    for fit in (2, 4, 6, COUNT):  # the last holds all
+        found, own = played(player, run, fit, reads)
+        assert same(found, expected), fit
+        assert own.waits == CALLS + ROUNDS + 2 + (fit == COUNT), "a call, an evaluation, and rows that come home, wait"
+    if run == "some diverge":
+        assert found.statuses["diverged"] == 2
+
+
+@pytest.mark.parametrize("player", PLAYERS)
+@pytest.mark.parametrize("run", ["shared", "own inputs"])
+@pytest.mark.parametrize(
+    ("fit", "room", "after", "notes"), [(6, 2, 4, 2), (6, 1, 5, 3), (COUNT, 3, 0, 2), (COUNT, 2, 2, 2)]
+)
+def test_memory_that_runs_out_in_the_middle_of_a_turn_changes_no_bit(
+    fit: int, room: int, after: int, notes: int, run: str, player: str
+) -> None:
+    calls = [0]
+
+    def full(trains: Callable[..., None]) -> Callable[..., None]:
+        def run(state: TrainState, data: Dataset, steps: int) -> None:
+            calls[0] += 1
+            if calls[0] > after and state.population.count > room:
+                trains(state.rows(slice(0, room)), data, steps)
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            trains(state, data, steps)
+
+        return run
+
+    found, _ = played(player, run, fit, engine=full)
+    assert same(found, train(**RUNS[run]()))
+    assert len(found.notes) == notes
+
+
+@pytest.mark.parametrize("name", ["to", "room"])
+def test_memory_that_does_not_suffice_for_two_seats_halves_the_groups(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = getattr({"to": TrainState, "room": Dataset}[name], name)
+    made = []
+
+    def full(given: Any, *rest: Any) -> Any:
+        made.append(rest[0] if name == "room" else given.population.count)
+        if made[-1] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return make(given, *rest)
+
+    monkeypatch.setattr(owner, name, full)
+    monkeypatch.setattr(memory, "fit", lambda *given: 6)
+    found = train(["cpu"], data=own_inputs())
+    assert same(found, train(data=own_inputs()))
+    assert made == [6, 4], "two seats of three, then of two"
+
+
+@pytest.mark.parametrize("player", PLAYERS)
+@pytest.mark.parametrize("name", ["adam", "some diverge", "own inputs and weights", "own rows"])
+def test_the_compiled_engine_which_waits_for_nothing_has_the_same_bits(
+    name: str, player: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = compiled_runs.SETTINGS[name]
+    expected = compiled_runs.train("cpu", **settings)
+    monkeypatch.setattr(memory, "fit", lambda *given: 4)
+    with machine(), streams(player, engine="cuda"):
+        assert same(compiled_runs.train("cuda:0", **settings), expected)
+
+
+class Told:
+    """gpubp.cuda.Copies that writes down what it is asked."""
+
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        self.told.append("beside")
+        yield
+        self.told.append("end")
+
+    def follow(self) -> None:
+        self.told.append("follow")
+
+    def lead(self) -> None:
+        self.told.append("lead")
+
+
+def told(number: int, monkeypatch: pytest.MonkeyPatch, take_turns: Any = turns.take_turns) -> list[str]:
+    """What `number` groups that take turns ask for, in order: copies by their stream, the host's waits."""
+    asked: list[str] = []
+    monkeypatch.setattr(cuda, "wait", lambda device: asked.append("wait"))
+    everyone = turns.groups(number, 1)
+
+    def tell(what: str) -> Callable[[turns.Group], None]:
+        return lambda group: asked.append(f"{what} {group.part.start}")
+
+    take_turns(everyone, torch.device("cpu"), Told(asked), tell("come"), tell("work"), tell("leave"))
+    found, inside = [], False
+    for each in asked:
+        inside = each == "beside" or (inside and each != "end")
+        assert inside == (each.split()[0] in ("beside", "come", "leave")), "copies are beside, and nothing else is"
+        found += [] if each in ("beside", "end") else [each]
+    return found
+
+
+def test_the_next_group_comes_before_the_work_that_hides_it_and_the_host_waits_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert told(3, monkeypatch) == [
+        "follow", "come 0", "lead",
+        "come 1", "work 0", "lead", "follow", "leave 0",
+        "come 2", "work 1", "lead", "follow", "leave 1",
+        "work 2", "lead", "follow", "leave 2",
+        "lead", "wait",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["come 0", "come 1", "work 0", "work 1", "leave 1"])
+def test_where_a_turn_fails_the_host_still_waits_for_what_is_under_way(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(cuda, "wait", lambda device: asked.append("wait"))
+
+    def tell(word: str) -> Callable[[turns.Group], None]:
+        def act(group: turns.Group) -> None:
+            if f"{word} {group.part.start}" == what:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        return act
+
+    with pytest.raises(torch.OutOfMemoryError):
+        turns.take_turns(
+            turns.groups(3, 1), torch.device("cpu"), Told(asked), tell("come"), tell("work"), tell("leave")
+        )
+    assert asked[-2:] == ["lead", "wait"]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "found"),
+    [(7, 3, [(0, 3, 0), (3, 6, 3), (6, 7, 0)]), (4, 2, [(0, 2, 0), (2, 4, 2)]), (3, 5, [(0, 3, 0)]),
+     (3, 1, [(0, 1, 0), (1, 2, 1), (2, 3, 0)])],
+)  # fmt: skip
+def test_neighbouring_groups_sit_apart(count: int, size: int, found: list[tuple[int, int, int]]) -> None:
+    assert [(part.start, part.stop, seat.start) for part, seat in turns.groups(count, size)] == found
+    assert all(part.stop - part.start == seat.stop - seat.start for part, seat in turns.groups(count, size))
+
+
+SOURCE = inspect.getsource(turns.take_turns), inspect.getsource(turns.groups)
+FAULTS = {
+    "copies do not wait for the seats to be made": (
+        0,
+        "        copies.follow()  # the seats",
+        "        pass  # the seats",
+    ),
+    "the first group is not waited for": (0, "        copies.lead()\n        for", "        for"),
+    "the next is not waited for": (0, "copies.lead()  # the next", "pass  # the next"),
+    "rows go home, and others come, while a group works": (0, "            copies.follow()\n", ""),
+    "the last way home is not waited for": (0, "    finally:\n        copies.lead()\n", "    finally:\n"),
+    "the host does not wait": (0, "        cuda.wait(device)\n", ""),
+    "one seat for both": (1, "number % SEATS * size", "0 * number"),
+    "the seats are exchanged": (1, "number % SEATS * size", "(number % SEATS + number // SEATS) % SEATS * size"),
+}
+
+
+class StuckError(Exception):
+    """A run that takes more calls than it has steps."""
+
+
+def same_as(player: str, expected: gpubp.Result) -> bool:
+    """Whether a run in groups has these bits, and an end."""
+    calls = [0]
+
+    def counted(trains: Callable[..., None]) -> Callable[..., None]:
+        def run(*given: Any) -> None:
+            calls[0] += 1
+            if calls[0] > STEPS * COUNT:
+                raise StuckError
+            trains(*given)
+
+        return run
+
+    try:
+        return same(played(player, "own inputs", engine=counted)[0], expected)
+    except StuckError:
+        return False
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_by_late_or_by_early_copies(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    number, old, new = FAULTS[fault]
+    assert SOURCE[number].count(old) == 1
+    planted = dict(vars(turns))
+    exec(SOURCE[number].replace(old, new), planted)
+    expected = train(**RUNS["own inputs"]())
+    name = ("take_turns", "groups")[number]
+    monkeypatch.setattr(placement, name, planted[name])
+    found = [
+        player for player in ("late copies", "early copies") if not same(played(player, "own inputs")[0], expected)
+    ]
+    assert found, "neither"
+
+
+ORDERS = {
+    "the next comes after the work": [
+        ("            with copies.beside():\n                for following in everyone[number + 1 : number + 2]:\n"
+         "                    come(following)  # before the work, in which an engine may make the host wait\n"
+         "            found.append(work(group))\n",
+         "            found.append(work(group))\n            with copies.beside():\n"
+         "                for following in everyone[number + 1 : number + 2]:\n                    come(following)\n")
+    ],
+    "a group waits for the way home of the last": [
+        ("            copies.lead()  # the next", "            pass  # the next"),
+        ("                leave(group)\n", "                leave(group)\n            copies.lead()\n"),
+    ],
+    "the host waits for every group": [
+        ("                leave(group)\n", "                leave(group)\n            cuda.wait(device)\n"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_planted_order_that_hides_less_has_the_same_bits_and_is_found_by_what_is_asked_for(
+    order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, planted = SOURCE[0], dict(vars(turns))
+    for old, new in ORDERS[order]:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    exec(text, planted)
+    with monkeypatch.context() as patch:
+        patch.setattr(placement, "take_turns", planted["take_turns"])
+        for player in PLAYERS:
+            assert same(played(player, "own inputs")[0], train(**RUNS["own inputs"]()))
+    with monkeypatch.context() as patch:
+        usual = told(3, patch)
+    assert told(3, monkeypatch, planted["take_turns"]) != usual
+
+
+def test_a_call_in_turns_has_steps_enough_to_hide_the_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CALL", 0.0)  # calls of one step
+    monkeypatch.setattr(loop, "MOST", 1024)
+    taken: list[int] = []
+
+    def counted(trains: Callable[..., None]) -> Callable[..., None]:
+        def run(state: TrainState, data: Dataset, steps: int) -> None:
+            taken.append(steps)
+            trains(state, data, steps)
+
+        return run
+
+    chosen = config(steps=150, evaluate_every=100, schedule="constant")
+    for fit, groups, expected in ((6, 3, [64, 36, 50]), (COUNT, 1, [1] * 150)):
+        taken.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(memory, "fit", lambda *given, fit=fit: fit)
+            patch.setitem(ENGINES, "eager", Engine(counted(ENGINES["eager"].run), ENGINES["eager"].outs))
+            train(["cpu"], config=chosen)
+        assert taken == [steps for steps in expected for _ in range(groups)]
+    assert placement.Home.least == 1
