@@ -90,6 +90,9 @@ class Streams:
 
     def __init__(self, reads: bool) -> None:
         self.reads = reads
+        self.made_by: dict[str, Callable[..., Any]] = {
+            "to": TrainState.to, "room": Dataset.room, "evaluate": placement.evaluate
+        }  # fmt: skip
         self.threads: dict[int, Stream] = {}
         self.waits = 0
 
@@ -119,24 +122,23 @@ class Streams:
 
     def to(self, state: TrainState, device: torch.device) -> TrainState:
         """TrainState.to: the training stream writes what is new, so it may do so late."""
-        made = TO(state, device)
+        made: TrainState = self.made_by["to"](state, device)
         pairs = [(mine, theirs) for (_, mine), (_, theirs) in zip(made.tensors(), state.tensors())]
         self.training.give(lambda: [mine.copy_(theirs) for mine, theirs in pairs])
         return made
 
     def room(self, data: Dataset, count: int, device: torch.device) -> Dataset:
         """Dataset.room, likewise."""
-        made = ROOM(data, count, device)
+        made: Dataset = self.made_by["room"](data, count, device)
         self.training.give(lambda: [tensor.zero_() for tensor in made.each.values()])
         return made
 
     def evaluate(self, *given: Any) -> Any:
         """placement.evaluate, which reads numbers."""
         self.read()
-        return EVALUATE(*given)
+        return self.made_by["evaluate"](*given)
 
 
-TO, ROOM, EVALUATE = TrainState.to, Dataset.room, placement.evaluate
 PLAYERS = {"late copies": (0, 1), "early copies": (1, 0), "all late": (0, 0), "chance": (0.5, 0.5)}
 
 

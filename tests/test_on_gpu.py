@@ -152,3 +152,24 @@ def test_memory_that_runs_out_for_real_halves_the_group(monkeypatch: pytest.Monk
     del taken
     assert any("memory ran out there" in note for note in result.notes)
     assert same_bits(result.population.params, expected.population.params)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
+@pytest.mark.parametrize("engine", [name for name in ("eager", "cuda") if name in ENGINES])
+def test_groups_that_take_turns_have_the_bits_of_one(engine: str, own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, config = 600, gpubp.TrainConfig(batch_size=8, steps=200, lr=0.01, evaluate_every=70)
+    data = gpubp.Dataset(*samples(SPEC, *((count, 40) if own else (40,)), dtype=torch.float32))
+
+    def trained() -> gpubp.Result:
+        networks = population(SPEC, count, torch.float32)
+        return gpubp.train(networks, data, config, data, engine=engine, device="cuda")
+
+    expected = trained()
+    for fit in (400, 130, 2):
+        if fit > 2 or engine == "cuda":
+            monkeypatch.setattr(memory, "fit", lambda *given, fit=fit: fit)
+            found = trained()
+            assert f"groups of up to {fit // 2}" in found.notes[0]
+            for (name, mine), (_, theirs) in zip(found.state.tensors(), expected.state.tensors()):
+                assert same_bits(mine.cpu(), theirs.cpu()), name
+            assert same_bits(found.loss, expected.loss)
