@@ -29,7 +29,7 @@ from .spec import NetworkSpec
 
 CHUNK = 256  # samples of one product in `forward`; part of the arithmetic: other sizes may give other bits
 BLOCK = 1 << 22  # bytes of the largest tensor of a block of networks: cache and allocator keep it (2 to 8 MB alike)
-GROUP = 1 << 24  # the same on a GPU, part of the arithmetic there; chosen for caches of 40 MB and more, not measured
+GROUP = 40 << 20  # bytes of a group on a GPU, part of the arithmetic there: an A100's L2, less than an H100's
 FIXED = ("cuda",)  # kinds of device for `fixed`
 MOST = 1 << 16  # networks of a group: what one alone costs there stays bearable
 
@@ -184,9 +184,13 @@ def spread(count: int, name: str, tensor: Tensor, shared: int) -> Tensor:
 
 def together(spec: NetworkSpec, batch: int, itemsize: int, device: torch.device) -> int:
     """How many networks to compute with together, so that they stay in cache. Bits do not depend on it on a CPU; on a
-    GPU they may, so there it depends on the specification and the batch alone."""
+    GPU they may, so there it depends on the specification and the batch alone: parameters, gradient, two slots, and
+    nets and outs find place."""
+    if fixed(device):
+        each = (4 * spec.size + 2 * batch * sum(spec.widths)) * itemsize
+        return max(2, min(MOST, GROUP // each))
     largest = max(max(i * o for i, o in zip(spec.widths, spec.widths[1:])), batch * max(spec.widths)) * itemsize
-    return max(2, min(MOST, GROUP // largest) if fixed(device) else BLOCK // largest)
+    return max(2, BLOCK // largest)
 
 
 def blocks(spec: NetworkSpec, count: int, batch: int, itemsize: int, device: torch.device) -> Iterator[slice]:

@@ -6,6 +6,7 @@ Python of the step: where kernels are short, that Python is what a step takes.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from torch import Tensor
 
 WARM = 3  # runs before a recording: libraries make their handles and choose their kernels in the first
 RECORDING = threading.Lock()  # threads of other GPUs record one after the other
+MENDED = "2.13"  # the torch that gives memory back as before after a recording that failed (pytorch#180395)
+SPOILT: dict[int, str] = {}  # GPUs on which an older one failed, and what that means
 
 
 def missing() -> str | None:
@@ -55,6 +58,12 @@ def capability(device: torch.device) -> int:
 def processors(device: torch.device) -> int:
     """How many multiprocessors it has."""
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def tf32() -> bool:
+    """Whether torch was told to round what products of float32 take to 10 bits of mantissa."""
+    own = torch.backends.cuda.matmul.fp32_precision
+    return bool((torch.backends.fp32_precision if own == "none" else own) == "tf32")
 
 
 def free(device: torch.device) -> int:
@@ -134,10 +143,13 @@ def pool() -> Any:
 def capture(step: Callable[[], None], first: Callable[[], None] | None = None, pool: Any = None) -> Callable[[], None]:
     """Record what `step` launches on this thread's GPU. -> call that launches it again, on the same memory.
 
-    Before, `step` is executed a few times, or `first` instead, which calls the same libraries. Raises RuntimeError
-    where `step` waits for the GPU, or does something else that a graph cannot hold.
+    Before, `step` is executed a few times, or `first` instead, which calls the same kernels. Raises RuntimeError where
+    `step` waits for the GPU, or does something else that a graph cannot hold.
     """
-    main, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    device = torch.cuda.current_device()
+    if device in SPOILT:
+        raise RuntimeError(SPOILT[device])
+    main, side = torch.cuda.current_stream(), _side(device)
     side.wait_stream(main)
     with torch.cuda.stream(side):
         for _ in range(WARM):
@@ -145,6 +157,22 @@ def capture(step: Callable[[], None], first: Callable[[], None] | None = None, p
     main.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     recording = torch.cuda.graph(graph, pool, side, capture_error_mode="thread_local")
-    with RECORDING, torch.cuda.stream(main), recording:  # one that fails would leave the thread on `side`
-        step()
+    errors: list[RuntimeError] = []
+    try:
+        with RECORDING, torch.cuda.stream(main), recording:  # one that fails would leave the thread on `side`
+            try:
+                step()
+            except RuntimeError as error:
+                errors.append(error)
+                raise
+    except RuntimeError as error:  # or that a recording was ended by one
+        if torch.__version__ < MENDED:
+            SPOILT[device] = f"torch {torch.__version__} records nothing more after a recording that failed"
+        raise (*errors, error)[0] from None
     return graph.replay
+
+
+@functools.cache
+def _side(device: int) -> torch.cuda.Stream:
+    """The stream of all recordings: a pool's memory, and a library's, is of one stream."""
+    return torch.cuda.Stream(device)

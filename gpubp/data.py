@@ -17,7 +17,7 @@ from torch import Tensor
 from . import cuda
 from .errors import DataError, ShapeError
 from .losses import LOSSES
-from .rng import EVERYBODY, LARGEST, samples
+from .rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
 from .spec import NetworkSpec
 
 TENSORS = ("inputs", "targets", "sample_weight", "rows", "sizes")  # of a Dataset, where it has them
@@ -232,10 +232,34 @@ class Dataset:
         """
         own = ids if shuffle == "network" else torch.full_like(ids[:1], EVERYBODY)
         size: Tensor | int = self.samples if self.sizes is None else self.sizes[position]
-        place = samples(
-            seed, own, step * batch, count * batch, size, shuffle != "none", None if waiting else self.lengths
-        )
-        return place if self.rows is None else self.rows[position].gather(1, place.long())
+        if waiting:
+            place = samples(seed, own, step * batch, count * batch, size, shuffle != "none")
+        else:
+            place = self._order_at_once(seed, own, step * batch, count * batch, size, shuffle != "none")
+        return place if self.rows is None else self.row(position, place)
+
+    def _order_at_once(
+        self, seed: int, ids: Tensor, first: Tensor, count: int, size: Tensor | int, shuffle: bool
+    ) -> Tensor:
+        """samples() without reading a number, of so many networks at once that what it computes finds place."""
+        networks = max(len(each) for each in (ids, first, size) if isinstance(each, Tensor))
+        most = max(1, AT_ONCE // walks(count, self.lengths))
+
+        def part(each: Tensor, begun: int) -> Tensor:
+            return each if len(each) == 1 else each[begun : begun + most]
+
+        return torch.cat([
+            samples(
+                seed, part(ids, begun), part(first, begun), count,
+                size if isinstance(size, int) else part(size, begun), shuffle, self.lengths,
+            )
+            for begun in range(0, networks, most)
+        ])  # fmt: skip
+
+    def row(self, position: Tensor, place: Tensor) -> Tensor:
+        """The samples at `place` (N, K) of the networks' own, at `position` (N,)."""
+        assert self.rows is not None
+        return self.rows.take(position[:, None] * self.rows.shape[1] + place)
 
     def batch(self, index: Tensor, position: Tensor) -> Batch:
         """The samples `index` (N, B) of the networks at `position` (N,); index (1, B) serves them all."""

@@ -108,7 +108,7 @@ def _chunks(data: Dataset, position: Tensor) -> Iterator[Batch]:
             continue
         place = torch.arange(first, first + CHUNK, device=position.device)
         inside = place < data.size(position)[:, None]
-        index = data.rows[position].gather(1, torch.where(inside, place, 0))
+        index = data.row(position, torch.where(inside, place, 0))
         batch = data.batch(index, position)
         weight = inside.to(batch.inputs.dtype)
         yield batch._replace(weight=weight if batch.weight is None else batch.weight * weight)

@@ -14,8 +14,11 @@ from .backprop import BLOCK, GROUP, together
 from .config import TrainConfig
 from .data import Dataset
 from .errors import OutOfMemoryError
+from .rng import AT_ONCE, EACH
 from .spec import NetworkSpec
 
+RESERVE = 1 << 30  # bytes of a GPU for what libraries load and for the nodes of recordings
+RAN_OUT = ("out of memory", "allocate memory", "ALLOC_FAILED")
 COLUMNS = 24  # int64 and float64 numbers per network beside its rows: clocks, hyper-parameters, losses
 
 
@@ -23,14 +26,15 @@ def needed(
     spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, gpu: bool = False, data: Sequence[Dataset] = ()
 ) -> int:
     """Bytes to train `count` networks: the population that came, which no GPU holds, the one in training, its slots, a
-    block's workspace; on a GPU the copies of a group's rows that a recording needs, and `data`."""
+    block's workspace; on a GPU the copies of a group's rows that recordings need, their samples, and `data`."""
     rows = 1 + len(config.rule.slots)
     size, batch = spec.size * itemsize, config.batch_size
-    largest = max(GROUP if gpu else BLOCK, 2 * max(size, batch * max(spec.widths) * itemsize))
+    largest = max(size, batch * max(spec.widths) * itemsize)
     if not gpu:
-        return count * ((rows + 1) * size + COLUMNS * 8) + 40 * largest
-    copies = 4 * rows * size * together(spec, batch, itemsize, torch.device("cuda"))
-    return count * (rows * size + COLUMNS * 8) + 16 * largest + copies + sum(each.nbytes(count) for each in data)
+        return count * ((rows + 1) * size + COLUMNS * 8) + 40 * max(BLOCK, 2 * largest)
+    work = max(8 * GROUP, 32 * largest) + 4 * rows * size * together(spec, batch, itemsize, torch.device("cuda"))
+    work += AT_ONCE * EACH + RESERVE
+    return count * (rows * size + COLUMNS * 8) + work + sum(each.nbytes(count) for each in data)
 
 
 def available(device: torch.device) -> int | None:
@@ -62,6 +66,16 @@ def check(spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, dev
         raise OutOfMemoryError(message(spec, config, count, itemsize, device))
 
 
+def ran_out(error: BaseException | None) -> bool:
+    """Whether memory is what was missing, for `error` or for one that it came after: allocator, driver and libraries
+    say it in words of their own."""
+    while error is not None:
+        if isinstance(error, (MemoryError, OutOfMemoryError)) or any(word in str(error) for word in RAN_OUT):
+            return True
+        error = error.__context__
+    return False
+
+
 @contextmanager
 def explained(
     spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, device: torch.device
@@ -70,8 +84,7 @@ def explained(
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in text:
+        if not ran_out(error):
             raise
         raise OutOfMemoryError(message(spec, config, count, itemsize, device)) from error
 

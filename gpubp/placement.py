@@ -185,6 +185,11 @@ class Shard:
         self.reason: str | None = None
         if not self.stays:
             self._tell("memory is short there")
+        if choice.name == "eager" and home.population.params.dtype == torch.float32 and cuda.tf32():
+            self.notes.append(
+                f"{device}: products are in TF32, as torch was told; after torch.set_float32_matmul_precision"
+                '("highest") they are in float32'
+            )
 
     @property
     def stays(self) -> bool:
@@ -232,8 +237,8 @@ class Shard:
             try:
                 with cuda.on(self.device):
                     return self._turns(work, data, come, leave)
-            except (torch.OutOfMemoryError, OutOfMemoryError):
-                if self.size == 1:
+            except (RuntimeError, MemoryError, OutOfMemoryError) as error:
+                if self.size == 1 or not memory.ran_out(error):
                     raise
             self._halve()  # not before the exception is gone, which holds what could not be held
 

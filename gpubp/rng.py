@@ -78,6 +78,7 @@ ROUNDS = (
     0x3C6EF372, -0x255992AB, 0x1B873593, -0x52DCE729, 0x27D4EB2F, -0x7A143589,
     0x165667B1, -0x3D4D51CB, 0x5BD1E995, 0x2545F491, 0x01234567, 0x7FEB352D,
 )  # fmt: skip
+AT_ONCE, EACH = 1 << 22, 64  # places that a GPU walks with at once, and bytes that each of them takes
 LARGEST = 1 << 30  # a digit is moved by 16 bits of a hash, so both radices stay below 2^16
 
 
@@ -167,7 +168,7 @@ def samples(
     that all networks have as many samples, which spares a division per position.
 
     bounds: the smallest and the largest size, for a GPU: with them no number is read back, for which it would have to
-    be waited; the ways in of all places outside are then computed, whether they are needed or not.
+    be waited; the ways in of all places outside are then computed, whether they are needed or not: walks() places.
     """
     sizes = size if isinstance(size, int) else size.int()[:, None]
     start = torch.div(first, size, rounding_mode="floor")
@@ -176,7 +177,7 @@ def samples(
     place -= ahead * sizes
     if not shuffle:
         return place
-    begun = int(ahead.max()) + 1 if bounds is None else (count + bounds[0] - 2) // bounds[0] + 1
+    begun = int(ahead.max()) + 1 if bounds is None else _passes(count, bounds)
     passes = start[:, None] + torch.arange(begun, device=first.device)
     keys = philox(passes & WORD, passes >> 32, torch.zeros_like(passes), ORDER, seed, ids[:, None])[0]
     keys = (keys - ((keys >> 31) << 32)).int()
@@ -186,9 +187,28 @@ def samples(
         return permute(place, sizes, key)
     a, b = _radices(sizes)
     value = _walk(place, key, a, b)
-    beyond = int(a * b - sizes) if isinstance(size, int) else math.isqrt(bounds[1] - 1)  # places outside, at most
+    beyond = _beyond(bounds)
     if not beyond:
         return value
     ways_in = _ways_in(sizes, keys, beyond).flatten(1)
     met = at * beyond + torch.clamp(value - sizes, 0, beyond - 1)
     return torch.where(value < sizes, value, ways_in.gather(1, met))
+
+
+def walks(count: int, bounds: tuple[int, int]) -> int:
+    """With how many places of a network samples() walks for `count` positions."""
+    return count + _passes(count, bounds) * _beyond(bounds)
+
+
+def _passes(count: int, bounds: tuple[int, int]) -> int:
+    """Passes that `count` positions may touch."""
+    return (count + bounds[0] - 2) // bounds[0] + 1
+
+
+def _beyond(bounds: tuple[int, int]) -> int:
+    """Places outside, at most."""
+    smallest, largest = bounds
+    if smallest < largest:
+        return math.isqrt(largest - 1)
+    a, b = _radices(largest)
+    return int(a * b - largest)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 import gpubp
 from gpubp import cuda, placement
@@ -37,6 +40,8 @@ class Stream:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What torch.cuda was asked, in order."""
     asked: list[str] = []
+    monkeypatch.setattr(cuda, "_side", functools.cache(cuda._side.__wrapped__))
+    monkeypatch.setattr(cuda, "SPOILT", {})
     main = Stream(asked, "main")
     asked.clear()
 
@@ -48,17 +53,26 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         finally:
             asked.append(f"out of {name}")
 
+    @contextmanager
+    def ended(name: str) -> Iterator[None]:
+        """torch.cuda.graph: a recording that an error has broken off cannot be ended without another."""
+        with within(name):
+            try:
+                yield
+            except RuntimeError:
+                raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
+
     class Graph:
         def replay(self) -> None:
             asked.append("replay")
 
     def recording(graph: Graph, pool: Any, stream: Stream, capture_error_mode: str) -> Any:
-        return within(f"a recording in {pool} on {stream.name}, {capture_error_mode}")
+        return ended(f"a recording in {pool} on {stream.name}, {capture_error_mode}")
 
     found: dict[str, Any] = {
         "current_stream": lambda *device: main, "stream": lambda stream: within(stream.name), "graph": recording,
         "device": lambda device: within(str(device)), "empty_cache": lambda: asked.append("give back"),
-        "graph_pool_handle": lambda: "a pool",
+        "graph_pool_handle": lambda: "a pool", "current_device": lambda: 1,
     }  # fmt: skip
     for name, fake in found.items():
         monkeypatch.setattr(torch.cuda, name, like(getattr(torch.cuda, name), fake))
@@ -96,15 +110,52 @@ def test_copies_have_a_stream_that_no_recording_is_given_and_order_is_asked_for_
     ]  # fmt: skip
 
 
-def test_a_recording_that_breaks_off_is_ended(told: list[str]) -> None:
-    def step() -> None:
-        if told[-1].startswith("into a recording"):
-            raise RuntimeError("operation not permitted when stream is capturing")
+def test_all_recordings_of_a_gpu_are_made_in_one_stream(told: list[str]) -> None:
+    pool = cuda.pool()
+    for _ in range(2):
+        cuda.capture(lambda: None, pool=pool)
+    assert told.count("side stream") == 1, "memory of a pool is given again in the stream alone that had it"
 
+
+def broken(told: list[str]) -> None:
+    """A step that waits."""
+    if told[-1].startswith("into a recording"):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def test_a_recording_that_breaks_off_is_ended_and_its_first_error_told(told: list[str]) -> None:
     with pytest.raises(RuntimeError, match="not permitted"):
-        cuda.capture(step)
+        cuda.capture(lambda: broken(told))
     assert told[-2:] == ["out of a recording in None on side, thread_local", "out of main"], "on the stream of before"
     assert not cuda.RECORDING.locked()
+
+
+@pytest.mark.parametrize(("version", "spoilt"), [("2.9.1", True), ("2.12.0+cu126", True), ("2.13.0", False)])
+def test_an_older_torch_records_nothing_after_a_recording_that_broke_off(
+    version: str, spoilt: bool, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    with pytest.raises(RuntimeError, match="not permitted"):
+        cuda.capture(lambda: broken(told))
+    if not spoilt:
+        cuda.capture(lambda: None)
+        return
+    told.clear()
+    with pytest.raises(
+        RuntimeError, match=f"torch {re.escape(version)} records nothing more after a recording that fa"
+    ):
+        cuda.capture(lambda: None)
+    assert told == []
+
+
+@pytest.mark.parametrize("precision", ["high", "medium", "highest"])
+def test_whether_products_are_in_tf32_is_known(precision: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        assert cuda.tf32() is (precision != "highest")
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_nothing_is_given_back_while_a_thread_records(told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

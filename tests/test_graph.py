@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -148,7 +149,7 @@ def test_any_number_of_steps_is_made_up_of_recordings(steps: int) -> None:
 
 
 def test_a_long_recording_is_not_made_where_its_samples_would_take_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "POSITIONS", 4 * 4 * BATCH)
+    monkeypatch.setattr(graph, "AT_ONCE", 4 * 4 * BATCH)
     spec, data = SPECS["2-2-2"], dataset(SPECS["2-2-2"])
     with recorded(4) as gpu:
         train(networks(spec, 4), data, batch_size=BATCH, steps=18)
@@ -253,14 +254,54 @@ def test_what_cannot_be_recorded_is_launched_step_by_step_and_the_reason_is_kept
     assert not differing(found, expected)
 
 
-def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_could_not_be_recorded_is_not_tried_again_in_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gpubp.ACTIVATIONS, "waiting", gpubp.Activation(waiting, lambda net, out: torch.ones_like(net)))
+    spec, tried = gpubp.NetworkSpec((5, 8, 2), "waiting"), []
+    data, settings = dataset(spec), {"batch_size": BATCH, "steps": STEPS}
+    expected = train(networks(spec), data, **settings)
+    with recorded(), monkeypatch.context() as patch:
+        capture = cuda.capture
+        patch.setattr(cuda, "capture", lambda *given: tried.append(1) or capture(*given))
+        found = train(networks(spec), data, [1] * STEPS, **settings)
+        assert graph.reason(data) is not None
+    assert len(tried) == 1, "torch keeps the memory of each that fails"
+    assert not differing(found, expected)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*given: Any) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     with recorded(), monkeypatch.context() as patch:
         patch.setattr(cuda, "capture", full)
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(type(error), match=re.escape(str(error))):
             train(networks(SPECS["2-2-2"]), dataset(SPECS["2-2-2"]), batch_size=BATCH, steps=2)
+
+
+def test_samples_are_drawn_for_as_many_networks_at_once_as_find_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpubp.data, "AT_ONCE", 100)
+    spec = SPECS["5-33-2"]
+    inputs, target = samples(spec, 50, dtype=torch.float32)
+    given = {
+        "shared": gpubp.Dataset(inputs, target),
+        "own samples": gpubp.Dataset(inputs, target, rows=[range(n, 17 + 3 * n) for n in range(COUNT)]),
+    }
+    settings = {"batch_size": BATCH, "steps": STEPS}
+    for data in given.values():
+        for shuffle in ("network", "shared", "none"):
+            expected = train(networks(spec), data, shuffle=shuffle, **settings)
+            with recorded():
+                assert not differing(train(networks(spec), data, shuffle=shuffle, **settings), expected)
 
 
 class Shapes(TorchDispatchMode):
@@ -344,10 +385,10 @@ def forgets(group: graph.Group) -> None:
     """A step's results stay where they were computed."""
 
 
-def stale(group: graph.Group, length: int) -> None:
+def stale(group: graph.Group, length: int, taken: int | None = None) -> None:
     """Every recording draws the samples of the first steps: it reads a clock that nobody moves."""
     moved, group.block.now = group.block.now, torch.zeros_like(group.block.now)
-    STEPS_OF_A_GROUP(group, length)
+    STEPS_OF_A_GROUP(group, length, taken)
     moved += length
     group.block.now = moved
 

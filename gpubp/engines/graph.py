@@ -18,12 +18,12 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from .. import cuda
+from .. import cuda, memory
 from ..config import TrainConfig
 from ..data import Dataset
+from ..rng import AT_ONCE
 from ..spec import NetworkSpec
 from . import rules
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from .eager import Block
 
 LENGTHS = (64, 16, 4, 1)  # steps of a recording
-POSITIONS = 1 << 22  # samples that are drawn at once, some 60 bytes each: 250 MB, as much as steps take (memory.py)
 
 GROUPS: weakref.WeakKeyDictionary[Dataset, Group] = weakref.WeakKeyDictionary()
 
@@ -45,7 +44,7 @@ class Group:
         self.data = weakref.proxy(data)  # the dataset keeps the group, not the group the dataset
         self.stay = [holder[name] for holder, name in block.held()]
         drawn = len(position) * block.config.batch_size
-        self.lengths = [length for length in LENGTHS if length * drawn <= POSITIONS or length == 1]
+        self.lengths = [length for length in LENGTHS if length * drawn <= AT_ONCE or length == 1]
         self.recordings: dict[int, Callable[[], None]] = {}
         self.pool = cuda.pool()
         self.reason: str | None = None
@@ -64,27 +63,27 @@ class Group:
         return self.recordings.get(length, partial(self.steps, length))
 
     def _record(self, length: int) -> None:
-        begun = [each.clone() for each in self.stay]
+        begun, steps = [each.clone() for each in self.stay], partial(self.steps, length)
         try:
-            self.recordings[length] = cuda.capture(partial(self.steps, length), partial(self.steps, 1), self.pool)
-        except torch.OutOfMemoryError:
-            raise
+            self.recordings[length] = cuda.capture(steps, partial(steps, taken=1), self.pool)
         except RuntimeError as error:
+            if memory.ran_out(error):
+                raise
             self.reason = (str(error).splitlines() or [repr(error)])[0]
         finally:
             for stays, (holder, name), before in zip(self.stay, self.block.held(), begun):
                 holder[name] = stays  # the recording may have broken off in the middle of a step
                 stays.copy_(before)
 
-    def steps(self, length: int) -> None:
-        """The next steps, their results where they began."""
+    def steps(self, length: int, taken: int | None = None) -> None:
+        """The next steps, or the first of them that are `taken`, their results where they began."""
         block, config, count = self.block, self.block.config, len(self.position)
         clock = block.now[:1] if self.common else block.now
         order = self.data.order(
             block.state.population.seed, block.ids, self.position, clock, length, config.batch_size, config.shuffle,
             waiting=False,
         )  # fmt: skip
-        for index in order.split(config.batch_size, 1):
+        for index in order.split(config.batch_size, 1)[:taken]:
             block.step(self.data.batch(index.expand(count, -1), self.position))
         self._keep()
 
@@ -123,9 +122,11 @@ def group(block: Block, position: Tensor, data: Dataset, common: bool) -> Group:
 
 
 def begin(spec: NetworkSpec, config: TrainConfig, data: Dataset) -> None:
-    """A call of the engine begins: a recording of rules that may have changed since the last call is dropped."""
-    if not rules.fixed(rules.functions(rules.rows(spec, config))):
-        GROUPS.pop(data, None)
+    """A call of the engine begins: recordings of rules that may have changed since the last call are dropped. Where
+    none could be made, none is tried again: torch keeps the memory of one that failed."""
+    known = GROUPS.get(data)
+    if known is not None and known.reason is None and not rules.fixed(rules.functions(rules.rows(spec, config))):
+        del GROUPS[data]
 
 
 def reason(data: Dataset) -> str | None:
