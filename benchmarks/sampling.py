@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from gpubp.backprop import blocks
-from gpubp.data import common
 
 from .harness import Setting, interleave, ratio
 from .peers import Engine
@@ -34,7 +33,7 @@ def order(contender: Engine, shuffle: str) -> int:
     state, data = contender.state, contender.data
     population, batch, steps, positions = state.population, state.config.batch_size, contender.steps, 0
     for part in blocks(population.spec, population.count, batch, population.params.element_size(), population.device):
-        networks = population.ids[part], state.position[part], common(state.step[part])
+        networks = population.ids[part], state.position[part], state.step[part][:1]
         positions += data.order(population.seed, *networks, steps, batch, shuffle).numel()
     return positions
 

@@ -63,7 +63,7 @@ def processors(device: torch.device) -> int:
 def tf32() -> bool:
     """Whether torch was told to round what products of float32 take to 10 bits of mantissa."""
     own = torch.backends.cuda.matmul.fp32_precision
-    return bool((torch.backends.fp32_precision if own == "none" else own) == "tf32")
+    return bool((getattr(torch.backends, "fp32_precision", own) if own == "none" else own) == "tf32")
 
 
 def free(device: torch.device) -> int:

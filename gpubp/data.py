@@ -278,11 +278,6 @@ class Dataset:
         return picked.view(*index.shape, *table.shape[1:])
 
 
-def common(step: Tensor) -> Tensor:
-    """step (N,), or (1,) where all networks stand at the same one; reads a number back."""
-    return step[:1] if bool((step == step[0]).all()) else step
-
-
 def _finite(name: str, tensor: Tensor) -> None:
     """Raise DataError that names the first place of `tensor` that is NaN or infinite."""
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):

@@ -32,14 +32,17 @@ def pretend(case: Case) -> None:
         pretending, own = there(given, give), state._each(give)
         rows = backprop.filled(own.population.params, GROUP)
         block = eager.Block(own.rows(rows), kernel_widths(case.spec.widths, BATCH))
+        whole = graph.group(block, own.position[rows], pretending)
         for common in (True, False):
-            whole = graph.group(block, own.position[rows], pretending, common)
             for length in (4, 1):
-                whole.recording(length)
+                whole.recording(length, common)
                 assert whole.reason is None, whole.reason
-            whole.take(6)
-            assert sorted(whole.recordings) == [1, 4]
-            assert {tensor.device for tensor in whole.stay} == {DEVICE}
+            whole.take(6, common)
+        assert sorted(whole.recordings) == [(1, False), (1, True), (4, False), (4, True)]
+        assert {tensor.device for tensor in whole.stay} == {DEVICE}
+        for ends in ([(STEPS, COUNT)], [(2, 1), (STEPS, COUNT - 2)]):  # a whole call of several groups
+            good = [eager.train(own, pretending, ends, True) for _ in range(2)]
+            assert torch.cat(good).device == DEVICE
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -304,6 +304,20 @@ def test_samples_are_drawn_for_as_many_networks_at_once_as_find_place(monkeypatc
                 assert not differing(train(networks(spec), data, shuffle=shuffle, **settings), expected)
 
 
+@pytest.mark.parametrize("widths", [(2, 2, 2), (8, 16, 1), (64, 32, 10), (16, 64, 64, 4), (784, 128, 10)])
+@pytest.mark.parametrize("batch", [1, 32, 128])
+def test_a_group_fits_the_cache_of_an_a100_and_is_no_smaller_than_that_asks_for(
+    widths: tuple[int, ...], batch: int
+) -> None:
+    spec, gpu = gpubp.NetworkSpec(widths), torch.device("cuda")
+    for itemsize in (4, 8):
+        count = backprop.together(spec, batch, itemsize, gpu)
+        rows, outs = 4 * spec.size, batch * sum(widths)  # parameters, gradient, two slots
+        assert 2 <= count <= backprop.MOST
+        assert count * (rows + 2 * outs) * itemsize <= 40 * 2**20
+        assert count == backprop.MOST or (count + 1) * (rows + 2 * outs) * itemsize > 40 * 2**20
+
+
 class Shapes(TorchDispatchMode):
     """The shapes of everything that a GPU's libraries may decide by: products and sums."""
 
@@ -327,8 +341,8 @@ def test_products_and_sums_have_the_same_shapes_whatever_the_number_of_networks(
             state = start(networks(spec, count), data, batch_size=BATCH, steps=2, clip_norm=1.0, l2=0.1)
             rows = state.rows(slice(0, count))
             block = eager.Block(rows.rows(backprop.filled(rows.loss, 4)), spec.widths)
-            group = graph.group(block, state.position[backprop.filled(rows.loss, 4)], data, True)
-            group.take(1)
+            group = graph.group(block, state.position[backprop.filled(rows.loss, 4)], data)
+            group.take(1, True)
             evaluate(state.population, data, state.hyper)
             backprop.forward(spec, state.population.params, data.inputs)
             backprop.gradients(spec, state.population.params, data.inputs, data.targets)
@@ -385,17 +399,17 @@ def forgets(group: graph.Group) -> None:
     """A step's results stay where they were computed."""
 
 
-def stale(group: graph.Group, length: int, taken: int | None = None) -> None:
+def stale(group: graph.Group, length: int, common: bool, taken: int | None = None) -> None:
     """Every recording draws the samples of the first steps: it reads a clock that nobody moves."""
     moved, group.block.now = group.block.now, torch.zeros_like(group.block.now)
-    STEPS_OF_A_GROUP(group, length, taken)
+    STEPS_OF_A_GROUP(group, length, common, taken)
     moved += length
     group.block.now = moved
 
 
-def one_short(group: graph.Group, steps: int) -> None:
+def one_short(group: graph.Group, steps: int, common: bool) -> None:
     """K - 1 steps of K."""
-    TAKE(group, steps - 1)
+    TAKE(group, steps - 1, common)
 
 
 STEPS_OF_A_GROUP, TAKE = graph.Group.steps, graph.Group.take

@@ -127,17 +127,25 @@ def test_the_given_population_is_written_over_only_where_that_is_asked_for() -> 
     assert same_bits(networks.params, result.population.params)
 
 
+FULL = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    OutOfMemoryError("the GPU has no memory left for the kernel's code"),
+)
+
+
 class Full:
     """An engine on whose device `room` networks can train: more run out of memory in the middle of the share."""
 
-    def __init__(self, room: int, after: int = 0) -> None:
-        self.room, self.after, self.sizes = room, after, []  # type: ignore[var-annotated]
+    def __init__(self, room: int, after: int = 0, error: Exception = FULL[0]) -> None:
+        self.room, self.after, self.error, self.sizes = room, after, error, []  # type: ignore[var-annotated]
 
     def run(self, state: TrainState, data: gpubp.Dataset, steps: int) -> None:
         self.sizes.append(state.population.count)
         if len(self.sizes) > self.after and state.population.count > self.room:
             eager.run(state.rows(slice(0, self.room)), data, steps)
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+            raise self.error
         eager.run(state, data, steps)
 
 
@@ -162,6 +170,33 @@ def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
         )
         assert note in told
     assert max(full.sizes[-3:]) <= room
+
+
+@pytest.mark.parametrize("error", FULL, ids=["allocator", "driver", "cuBLAS", "kernel"])
+def test_memory_that_runs_out_is_known_by_whatever_says_so(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = train()
+    monkeypatch.setitem(ENGINES, "eager", Engine(Full(3, 1, error).run, ENGINES["eager"].outs))
+    result = train(["cpu"])
+    assert same(result, expected)
+    assert len(result.notes) == 2
+
+
+def test_another_error_is_no_reason_for_smaller_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    monkeypatch.setitem(ENGINES, "eager", Engine(Full(3, 1, error).run, ENGINES["eager"].outs))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        train(["cpu"])
+
+
+@pytest.mark.parametrize(("precision", "told"), [("high", 1), ("highest", 0)])
+def test_products_in_tf32_are_told_of(precision: str, told: int) -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        notes = train(["cpu"]).notes
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert [note.startswith("cpu: products are in TF32, as torch was told") for note in notes] == [True] * told
 
 
 class Short(TorchDispatchMode):

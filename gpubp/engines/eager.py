@@ -3,8 +3,8 @@
 Networks train in blocks that stay in cache, K steps of one block before the next. While it trains, a block's numbers
 lie layer by layer, contiguous, at the widths that products need (numerics.kernel_widths); the state's rows stay
 untouched until the end of the call, so that a network in which some number was not finite by then goes back to where
-it was, and finds the step at which it happened by halving the call. On a GPU steps are replayed from a recording
-(graph.py).
+it was, and finds the step at which it happened by halving the call. On a GPU steps are replayed from recordings
+(graph.py), and no number is read back before the last block was given its steps.
 """
 
 from __future__ import annotations
@@ -29,44 +29,40 @@ from ..backprop import (
     together,
     widen,
 )
-from ..data import Batch, Dataset, common
+from ..data import Batch, Dataset
 from ..numerics import finite_rows, kernel_widths, row_sums
 from ..optimizers import rates, update
 from ..schedules import scheduled
 from ..state import Status, TrainState
 from . import graph
 
+Ends = list[tuple[int, int]]  # after how many steps how many networks leave; the first to leave first
+
 
 @torch.no_grad()
 def run(state: TrainState, data: Dataset, steps: int) -> None:
     """Advance every running network by up to `steps` steps, not beyond its limit, in place."""
-    spec, params = state.population.spec, state.population.params
-    with cuda.on(params.device):
-        if fixed(params.device):
-            graph.begin(spec, state.config, data)
-        for part in blocks(spec, len(params), state.config.batch_size, params.element_size(), params.device):
-            advance(state.rows(part), data, steps)
+    with cuda.on(state.population.device):
+        if fixed(state.population.device):
+            graph.begin(state.population.spec, state.config, data)
+        advance(state, data, steps)
 
 
 def advance(state: TrainState, data: Dataset, steps: int) -> None:
-    """`run` for one block. A network that was not finite at the end tries again with half the steps, then the rest."""
-    left = torch.clamp(state.left, max=steps)
-    longest = int(left.max()) if len(left) else 0
-    if not longest:
-        return
-    if int(left.min()) == longest:
-        good = train(state, data, left)
-    else:  # the longest first: whoever still trains is then a leading part of the block
-        order = torch.argsort(left, descending=True, stable=True)
-        order = order[left[order] > 0]
-        own = state.rows(order)
-        good = torch.ones_like(state.running)
-        good[order] = train(own, data, left[order])
-        state.put(order, own)
-    if good.all():
-        return
-    bad = (~good).nonzero().squeeze(1)
-    own = state.rows(bad)
+    """`run`, block by block. A GPU is waited for before the first block and after the last."""
+    spec, params = state.population.spec, state.population.params
+    left, step = torch.stack((torch.clamp(state.left, max=steps), state.step)).cpu()
+    parts = list(blocks(spec, len(params), state.config.batch_size, params.element_size(), params.device))
+    good = [train(state.rows(part), data, *course(left[part], step[part])) for part in parts]
+    for part, sound in zip(parts, torch.cat(good).cpu().split([len(each) for each in good])):
+        if not sound.all():
+            try_again(state.rows(part), data, left[part], (~sound).nonzero().squeeze(1))
+
+
+def try_again(state: TrainState, data: Dataset, left: Tensor, bad: Tensor) -> None:
+    """The networks `bad`, which were not finite at the end, with half the steps, then the rest."""
+    longest, rows = int(left[bad].max()), bad.to(state.step.device)
+    own = state.rows(rows)
     if longest == 1:
         own.status.fill_(Status.diverged)
         own.diverged_step.copy_(own.step)
@@ -75,54 +71,68 @@ def advance(state: TrainState, data: Dataset, steps: int) -> None:
         advance(own, data, half)
         reached = torch.clamp(left[bad] - half, min=0)
         for size in reached.unique().tolist():
-            some = (reached == size).nonzero().squeeze(1)
+            some = (reached == size).nonzero().squeeze(1).to(rows.device)
             part = own.rows(some)
             advance(part, data, size)
             own.put(some, part)
-    state.put(bad, own)
+    state.put(rows, own)
 
 
-def train(state: TrainState, data: Dataset, left: Tensor) -> Tensor:
-    """Take `left` (N,) steps, in descending order, 1 or more. -> (N,) bool: which networks stayed finite. The others'
-    rows are as they were."""
-    if fixed(left.device):
-        return train_group(state, data, left)
-    config, spec, position = state.config, state.population.spec, state.position
-    batch, count = config.batch_size, len(left)
-    steps = int(left[0])
-    clock = common(state.step)
-    order = data.order(state.population.seed, state.population.ids, position, clock, steps, batch, config.shuffle)
-    ends = left.tolist()
-    block = Block(state, kernel_widths(spec.widths, batch))
-    good = torch.ones(count, dtype=torch.bool, device=left.device)
-    for k in range(steps):
-        while ends[count - 1] <= k:
-            ended = ends.count(ends[count - 1])
-            good[count - ended : count] = block.leave(state.rows(slice(count - ended, count)), count - ended)
-            count -= ended
-            block.keep(count)
-        part = order[:count, k * batch : (k + 1) * batch]
-        block.step(data.batch(part, position[:count]))
-    good[:count] = block.leave(state.rows(slice(0, count)), 0)
+def course(left: Tensor, step: Tensor) -> tuple[Ends, bool]:
+    """For steps to take and taken (N,): when those networks leave that take any, and whether they are at one step."""
+    if left.min() == left.max() > 0:
+        return [(int(left[0]), len(left))], bool((step == step[0]).all())
+    left, step = left[left > 0], step[left > 0]
+    steps, networks = left.unique(return_counts=True)
+    return list(zip(steps.tolist(), networks.tolist())), bool((step == step[:1]).all())
+
+
+def train(state: TrainState, data: Dataset, ends: Ends, common: bool) -> Tensor:
+    """Take the steps of one block, whose networks are at one step if `common`. -> (N,) bool: which stayed finite. The
+    others' rows are as they were."""
+    count, take = sum(networks for _, networks in ends), train_group if fixed(state.step.device) else train_block
+    if len(ends) == 1 and count == len(state.step):
+        return take(state, data, ends, common)
+    good = torch.ones_like(state.running)
+    if ends:  # the longest first: whoever still trains is then a leading part of the block
+        longest_first = torch.argsort(torch.clamp(state.left, max=ends[-1][0]), descending=True, stable=True)[:count]
+        own = state.rows(longest_first)
+        good.index_copy_(0, longest_first, take(own, data, ends, common))
+        state.put(longest_first, own)
     return good
 
 
-def train_group(state: TrainState, data: Dataset, left: Tensor) -> Tensor:
-    """`train` on a GPU: a group of one size, filled up where there are fewer networks, whose steps are recordings. A
-    network that has left is computed along until the last one has; nobody looks at it any more."""
-    count, ends, done = len(left), left.tolist(), 0
-    spec, params, batch = state.population.spec, state.population.params, state.config.batch_size
-    rows = filled(params, together(spec, batch, params.element_size(), left.device))
-    block = Block(state.rows(rows), kernel_widths(spec.widths, batch))
-    group = graph.group(block, state.position[rows], data, len(common(state.step)) == 1)
-    good = torch.ones(count, dtype=torch.bool, device=left.device)
-    while count:
-        group.take(ends[count - 1] - done)
-        done = ends[count - 1]
-        first = ends.index(done)
-        good[first:count] = group.block.leave(state.rows(slice(first, count)), first)
+def train_block(state: TrainState, data: Dataset, ends: Ends, common: bool) -> Tensor:
+    """`train` of networks in descending order of their steps, of which each takes one or more."""
+    config, population, count, done = state.config, state.population, len(state.step), 0
+    batch, clock, steps = config.batch_size, state.step[:1] if common else state.step, ends[-1][0]
+    order = data.order(population.seed, population.ids, state.position, clock, steps, batch, config.shuffle)
+    block, good = Block(state, kernel_widths(population.spec.widths, batch)), []
+    for steps, networks in ends:
+        for k in range(done, steps):
+            block.step(data.batch(order[:count, k * batch : (k + 1) * batch], state.position[:count]))
+        done, first = steps, count - networks
+        good.append(block.leave(state.rows(slice(first, count)), first))
         count = first
-    return good
+        if count:
+            block.keep(count)
+    return torch.cat(good[::-1])
+
+
+def train_group(state: TrainState, data: Dataset, ends: Ends, common: bool) -> Tensor:
+    """train_block on a GPU: a group of one size, filled up where there are fewer networks, whose steps are recordings.
+    A network that has left is computed along until the last one has; nobody looks at it any more."""
+    spec, params, batch = state.population.spec, state.population.params, state.config.batch_size
+    count, done = len(params), 0
+    rows = filled(params, together(spec, batch, params.element_size(), params.device))
+    block, good = Block(state.rows(rows), kernel_widths(spec.widths, batch)), []
+    group = graph.group(block, state.position[rows], data)
+    for steps, networks in ends:
+        group.take(steps - done, common)
+        done, first = steps, count - networks
+        good.append(group.block.leave(state.rows(slice(first, count)), first))
+        count = first
+    return torch.cat(good[::-1])
 
 
 @dataclass
@@ -302,14 +312,10 @@ class Block:
         pairs = [*zip(rows, fresh), (state.step, self.now[part]), (state.loss, self.loss[part])]
         pairs += [(state.total, self.total[part])]
         pairs += [(state.columns[name], self.columns[name][part]) for name in state.columns]
-        if good.all():
-            for mine, new in pairs:
-                mine.copy_(new)
-            return good
-        sound = good.nonzero().squeeze(1)
-        picked = [(mine, new[sound]) for mine, new in pairs]
-        for mine, new in picked:  # from here on nothing needs memory: a network leaves with all its numbers, or none
-            mine.index_copy_(0, sound, new)
+        if good.device.type != "cpu" or not good.all():  # a GPU would have to be waited for to know
+            pairs = [(mine, torch.where(good if mine.ndim == 1 else good[:, None], new, mine)) for mine, new in pairs]
+        for mine, new in pairs:  # from here on nothing needs memory: a network leaves with all its numbers, or none
+            mine.copy_(new)
         return good
 
 

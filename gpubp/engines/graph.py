@@ -36,36 +36,36 @@ GROUPS: weakref.WeakKeyDictionary[Dataset, Group] = weakref.WeakKeyDictionary()
 
 
 class Group:
-    """A Block whose tensors stay, and its steps, recorded. position (N,): places of its networks in the dataset;
-    common: all of them are at the same step."""
+    """A Block whose tensors stay, and its steps, recorded. position (N,): places of its networks in the dataset."""
 
-    def __init__(self, block: Block, position: Tensor, data: Dataset, common: bool, key: Hashable) -> None:
-        self.block, self.position, self.common, self.key = block, position.clone(), common, key
+    def __init__(self, block: Block, position: Tensor, data: Dataset, key: Hashable) -> None:
+        self.block, self.position, self.key = block, position.clone(), key
         self.data = weakref.proxy(data)  # the dataset keeps the group, not the group the dataset
         self.stay = [holder[name] for holder, name in block.held()]
         drawn = len(position) * block.config.batch_size
         self.lengths = [length for length in LENGTHS if length * drawn <= AT_ONCE or length == 1]
-        self.recordings: dict[int, Callable[[], None]] = {}
+        self.recordings: dict[tuple[int, bool], Callable[[], None]] = {}
         self.pool = cuda.pool()
         self.reason: str | None = None
 
-    def take(self, steps: int) -> None:
-        """So many steps. But for recordings that are made, nothing in here waits for the GPU."""
+    def take(self, steps: int, common: bool) -> None:
+        """So many steps of networks that are at one step if `common`. But for recordings that are made, nothing in here
+        waits for the GPU."""
         for length in self.lengths:
             for _ in range(steps // length):
-                self.recording(length)()
+                self.recording(length, common)()
             steps %= length
 
-    def recording(self, length: int) -> Callable[[], None]:
+    def recording(self, length: int, common: bool) -> Callable[[], None]:
         """So many steps as one call, recorded where that can be."""
-        if self.reason is None and length not in self.recordings:
-            self._record(length)
-        return self.recordings.get(length, partial(self.steps, length))
+        if self.reason is None and (length, common) not in self.recordings:
+            self._record(length, common)
+        return self.recordings.get((length, common), partial(self.steps, length, common))
 
-    def _record(self, length: int) -> None:
-        begun, steps = [each.clone() for each in self.stay], partial(self.steps, length)
+    def _record(self, length: int, common: bool) -> None:
+        begun, steps = [each.clone() for each in self.stay], partial(self.steps, length, common)
         try:
-            self.recordings[length] = cuda.capture(steps, partial(steps, taken=1), self.pool)
+            self.recordings[length, common] = cuda.capture(steps, partial(steps, taken=1), self.pool)
         except RuntimeError as error:
             if memory.ran_out(error):
                 raise
@@ -75,10 +75,10 @@ class Group:
                 holder[name] = stays  # the recording may have broken off in the middle of a step
                 stays.copy_(before)
 
-    def steps(self, length: int, taken: int | None = None) -> None:
+    def steps(self, length: int, common: bool, taken: int | None = None) -> None:
         """The next steps, or the first of them that are `taken`, their results where they began."""
         block, config, count = self.block, self.block.config, len(self.position)
-        clock = block.now[:1] if self.common else block.now
+        clock = block.now[:1] if common else block.now
         order = self.data.order(
             block.state.population.seed, block.ids, self.position, clock, length, config.batch_size, config.shuffle,
             waiting=False,
@@ -105,19 +105,19 @@ class Group:
         self.position.copy_(position)
 
 
-def group(block: Block, position: Tensor, data: Dataset, common: bool) -> Group:
+def group(block: Block, position: Tensor, data: Dataset) -> Group:
     """`block` where recordings read it: in the group that `data` keeps, or in a new one where that was made for
-    something else. common: all networks are at the same step."""
+    something else."""
     spec, config = block.spec, block.config
     like = block.loss.dtype, block.loss.device, len(block.loss), block.state.population.seed
     shapes = (tuple(holder[name].shape) for holder, name in block.held())
-    key = (spec, config, rules.rows(spec, config), common, *like, *shapes)
+    key = (spec, config, rules.rows(spec, config), *like, *shapes)
     known = GROUPS.get(data)
     if known is not None and known.key == key:
         known.load(block, position)
         return known
     GROUPS.pop(data, None)  # its memory is free before the next is recorded
-    GROUPS[data] = made = Group(block, position, data, common, key)
+    GROUPS[data] = made = Group(block, position, data, key)
     return made
 
 
