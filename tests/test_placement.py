@@ -43,7 +43,7 @@ def config(**settings: Any) -> gpubp.TrainConfig:
 
 def train(device: Any = None, engine: str = "eager", **more: Any) -> gpubp.Result:
     """A run; on a list of devices the networks are shared, also over a list of one."""
-    networks, training = population(SPEC, COUNT), more.pop("data", data())
+    networks, training = population(SPEC, COUNT, more.pop("dtype", torch.float64)), more.pop("data", data())
     with pytest.MonkeyPatch.context() as patch:
         if isinstance(device, list):
             patch.setattr(loop, "placed", placement.Shards)
@@ -188,15 +188,17 @@ def test_another_error_is_no_reason_for_smaller_groups(monkeypatch: pytest.Monke
         train(["cpu"])
 
 
-@pytest.mark.parametrize(("precision", "told"), [("high", 1), ("highest", 0)])
-def test_products_in_tf32_are_told_of(precision: str, told: int) -> None:
+@pytest.mark.parametrize("precision", ["high", "highest"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_in_tf32_are_told_of(dtype: torch.dtype, precision: str) -> None:
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision(precision)
-        notes = train(["cpu"]).notes
+        notes = train(["cpu"], dtype=dtype).notes
     finally:
         torch.set_float32_matmul_precision(before)
-    assert [note.startswith("cpu: products are in TF32, as torch was told") for note in notes] == [True] * told
+    expected = "cpu: products are in TF32, as torch was told; after torch.set_float32_matmul_precision"
+    assert [note.partition("(")[0] for note in notes] == [expected] * (precision == "high" and dtype == torch.float32)
 
 
 class Short(TorchDispatchMode):

@@ -54,9 +54,10 @@ def advance(state: TrainState, data: Dataset, steps: int) -> None:
     left, step = torch.stack((torch.clamp(state.left, max=steps), state.step)).cpu()
     parts = list(blocks(spec, len(params), state.config.batch_size, params.element_size(), params.device))
     good = [train(state.rows(part), data, *course(left[part], step[part])) for part in parts]
-    for part, sound in zip(parts, torch.cat(good).cpu().split([len(each) for each in good])):
-        if not sound.all():
-            try_again(state.rows(part), data, left[part], (~sound).nonzero().squeeze(1))
+    for part, sound in zip(parts, good):
+        bad = (~sound.cpu()).nonzero().squeeze(1)
+        if len(bad):
+            try_again(state.rows(part), data, left[part], bad)
 
 
 def try_again(state: TrainState, data: Dataset, left: Tensor, bad: Tensor) -> None:
