@@ -145,11 +145,22 @@ def _item(tensor: Tensor, index: Any) -> Tensor:
     return tensor
 
 
+class Near(TorchDispatchMode):
+    """Refuses copies between a GPU and the host, for which it would be waited."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket in (aten._to_copy, aten.copy_):
+            devices = {str(each.device) for each in tree_leaves((args, out)) if isinstance(each, Tensor)}
+            assert len(devices) == 1, f"{func} from one device to another: {devices}"
+        return out
+
+
 @contextmanager
 def pretended() -> Iterator[Callable[[Tensor], Tensor]]:
     """torch without numbers: give() makes a tensor on cuda:0 like another. Whatever reads a number there, or mixes it
     with a tensor of the CPU, raises."""
-    with pytest.MonkeyPatch.context() as patch, FakeTensorMode(), Indexing():
+    with pytest.MonkeyPatch.context() as patch, FakeTensorMode(), Near(), Indexing():
         patch.setattr(cuda, "capture", lambda step, first, pool: (step(), step)[1])
         patch.setattr(cuda, "pool", lambda: None)
         patch.setattr(graph, "GROUPS", type(graph.GROUPS)())
