@@ -3,9 +3,12 @@
 import ast
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from gpubp.cli import parser
 
@@ -79,6 +82,20 @@ def test_the_commands_of_the_readme_are_commands():
 def test_ci_runs_the_test_command_of_the_readme():
     assert 'grep "^python3 -m venv .venv-test" README.md' in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert len(re.findall(r"^python3 -m venv \.venv-test", README, re.M)) == 1
+
+
+def test_every_version_that_is_pinned_is_one_that_the_package_asks_for():
+    """And all that the commands of the README install by name is pinned."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pinned = {canonicalize_name(name): version for name, version in pins.items()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = {"": project["dependencies"], **project["optional-dependencies"]}
+    for extra, lines in asked.items():
+        for each in map(Requirement, lines):
+            version = pinned.get(canonicalize_name(each.name))
+            assert version is None or each.specifier.contains(version), f"{each}: {version}"
+            assert version or each.name == "gpubp" or extra == "bench", f"{each} is not pinned"
 
 
 DRIVERS = {"torch.cuda": "cuda.py", "torch.backends.cuda": "cuda.py", "pin_memory": "cuda.py",
