@@ -9,7 +9,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -392,6 +392,28 @@ def test_a_driver_of_cuda_12_is_refused_before_anything_is_compiled(driver: Driv
     assert cuda.KERNELS == {}
     with pytest.raises(EngineError, match='engine "eager" runs on it'):
         choose("cuda", SPEC, config, gpu)
+
+
+def test_without_nvidias_driver_eager_trains(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU of another maker is a "cuda" of torch too."""
+
+    def fails() -> None:
+        raise RuntimeError('"cuda" is an NVIDIA driver library\nMore.')
+
+    monkeypatch.setattr(driver, "cuDriverGetVersion", fails)
+    choice = choose("auto", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
+    told = 'finds no NVIDIA driver for GPU ("cuda" is an NVIDIA driver library); engine "eager" does without'
+    assert (choice.name, choice.reason) == ("eager", f'eager: engine "cuda" {told}')
+
+
+def test_the_bindings_say_so_where_there_is_no_driver(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    bindings = pytest.importorskip("cuda.bindings.driver", reason='needs pip install "gpubp[gpu]"')
+    with suppress(RuntimeError):
+        bindings.cuDriverGetVersion()
+        pytest.skip("this machine has NVIDIA's driver")
+    monkeypatch.setattr(device, "_driver", lambda: bindings)
+    with pytest.raises(EngineError, match="finds no NVIDIA driver for GPU"):
+        choose("cuda", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
 
 
 def test_without_a_gpu_the_engine_says_what_is_missing() -> None:

@@ -16,7 +16,7 @@ from .. import cuda
 from ..errors import EngineError, OutOfMemoryError
 from .chip import Limits
 
-OLDEST = 80  # sm_80; what came before has neither so much shared memory nor a compiler that is still kept
+OLDEST = 80  # sm_80; of what came before, NVRTC 13 compiles for sm_75 alone, whose blocks have 64 KB of shared memory
 DRIVER = 13000  # CUDA 13.0: an older driver does not load what its compiler makes
 
 
@@ -40,7 +40,14 @@ def limits(device: torch.device) -> Limits:
             'engine "eager" runs on it'
         )
     driver = _driver()
-    version = _done(driver.cuDriverGetVersion())
+    try:
+        found = driver.cuDriverGetVersion()
+    except RuntimeError as error:  # libcuda is not there: torch's GPU is of another maker
+        raise EngineError(
+            f'engine "cuda" finds no NVIDIA driver for {cuda.name(device)} ({(str(error).splitlines() or [""])[0]}); '
+            'engine "eager" does without'
+        ) from None
+    version = _done(found)
     if version < DRIVER:
         raise EngineError(
             f'engine "cuda" needs a driver of CUDA 13 or newer, this one is of CUDA {version // 1000}.'
