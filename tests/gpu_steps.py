@@ -43,7 +43,7 @@ HAND = {  # instructions of a thread
     "walk": 120,       # 12 rounds of 10
     "place": 35,       # of a sample in its pass: two quotients of whole numbers 15 each, number and store 5
     "gathered": 7,     # index, address 2, place 2, load, store
-    "phase": 4,        # of a warp: who has items 3, the barrier
+    "phase": 4,        # of every warp: who has items 3, the barrier
 }  # fmt: skip
 
 
@@ -89,8 +89,14 @@ def product(name: str, sizes: tuple[int, int, int], each: float, own: Program) -
     return Phase(name, -(-m // rows) * -(-n // cols), warps(tiles) * hand, k, rows * cols)
 
 
-def phases(own: Program) -> Iterator[Phase]:
+def phases(own: Program) -> list[Phase]:
     """Of a step, in order, of networks of relu in one piece, with an order of their own."""
+    each = own.layout.threads / WARP * HAND["phase"]
+    return [phase._replace(hand=phase.hand + each) for phase in work(own)]
+
+
+def work(own: Program) -> Iterator[Phase]:
+    """The phases, without what each costs where it has no items."""
     spec, batch, wide = own.spec, own.config.batch_size, list(itertools.pairwise(own.spec.widths))
     adam, targets = own.config.optimizer == "adam", 1 if own.classes else spec.widths[-1]
     update = HAND["update by adam" if adam else "update by sgd"]
@@ -203,7 +209,7 @@ def by_phases(name: str) -> list[tuple[Phase, Counter[str]]]:
     """Every phase of a workload whose block is a network, and what its warps issue."""
     kernel = cuda._best(program(name), H100)
     own, loop = kernel.program, step(instructions(kernel.code))
-    planned, found = list(phases(own)), parts(loop)
+    planned, found = phases(own), parts(loop)
     assert len(planned) == len(found), (len(planned), len(found))
     return [(phase, issued(part, phase, own.layout.threads // WARP)) for phase, part in zip(planned, found)]
 

@@ -47,6 +47,8 @@ FN void advance(const Memory &m, Group *g, const Job &job, const End &end, int64
 }
 #endif
 
+alignas(64) extern __shared__ double shared[];  // as a Group asks for
+
 #if TEAM
 
 constexpr int64_t NUMBERS = size_of_memory(), BYTES = sizeof(Group) + NUMBERS * sizeof(real);
@@ -57,7 +59,6 @@ static_assert(TOGETHER == 1 || TOGETHER * THREADS == 32, "networks share a warp"
 
 extern "C" __global__ void __launch_bounds__(THREADS * TOGETHER)
     run(const __grid_constant__ Job job, const __grid_constant__ End end) {
-  extern __shared__ double shared[];  // begins where it suits any number
   const int part = TOGETHER == 1 ? 0 : threadIdx.x / THREADS;
   const int64_t first = (int64_t)blockIdx.x * TOGETHER + part;
   Memory m;
@@ -93,7 +94,6 @@ FN void move_rows(real *near, real *rows, int64_t first, int64_t count) {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     run(const __grid_constant__ Job given, const __grid_constant__ End end) {
-  extern __shared__ double shared[];
   const int64_t first = (int64_t)blockIdx.x * THREADS, n = first + threadIdx.x;
   Job job = given;
   auto near = [&](int slot) { return (real *)shared + slot * THREADS * STEP; };

@@ -315,11 +315,14 @@ inline __attribute__((always_inline)) void store<v>(real *p, v x) {
 
 #if THREADS
 #if TEAM
-// Networks that share a block are parts of one warp, none of which waits for the others. For one network the remainder
-// changes nothing, but the compiler then sees which loops end after one round: 64 registers for 96. Were it of THREADS,
-// it would unroll more than it has registers for.
+// Networks that share a block are parts of one warp, none of which waits for the others. That the number of a thread of
+// one network is below THREADS, the compiler has to be told: it then sees which loops end after one round.
 #if TOGETHER == 1
-#define MEMBER (threadIdx.x % (2 * THREADS))
+FN int member() {
+  __builtin_assume(threadIdx.x < THREADS);
+  return threadIdx.x;
+}
+#define MEMBER member()
 #define BARRIER __syncthreads();
 #else
 #define MEMBER (threadIdx.x % THREADS)
