@@ -14,6 +14,8 @@ from gpubp.engines import build, chip, cuda
 from gpubp.engines.program import Layout, Program, Samples
 from gpubp.errors import EngineError
 
+from .gpu_budgets import WORKLOADS
+from .gpu_budgets import program as workload
 from .playing import H100, HEADER
 
 PARTS = Layout(1, team=True, threads=8, together=4)
@@ -77,6 +79,25 @@ def test_what_does_not_fit_gives_way_in_order() -> None:
     assert order == sorted(order, reverse=True), "the slots leave last, and the pieces get smaller"
     assert {near for near, _ in order} == {True, False}
     assert min(chunk for _, chunk in order) == 16
+
+
+def test_blocks_of_99_kb_have_room_for_every_workload() -> None:
+    """Those of sm_86, sm_89 and sm_120. Two are laid out otherwise than on sm_90: in pieces, one with slots outside."""
+    limits, other = chip.Limits(89, 99 << 10), {}
+    for name in WORKLOADS:
+        own, large = (
+            chip.in_registers(workload(name), each) or chip.in_shared_memory(workload(name), each)
+            for each in (limits, H100)
+        )
+        assert own is not None
+        assert large is not None
+        assert chip.shared(own) <= limits.block
+        if own.layout != large.layout:
+            other[name] = (own.layout.threads, own.layout.chunk, own.layout.near)
+    assert other == {
+        "16-64-64-4, batch 128, sgd": (256, 43, True),
+        "16-64-64-4, batch 128, adam": (256, 43, False),
+    }
 
 
 def test_a_batch_that_must_stay_whole_is_not_cut() -> None:
