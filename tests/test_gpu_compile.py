@@ -25,7 +25,7 @@ from . import gpu_budgets
 from .playing import H100
 
 DEVICES = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}  # architectures, and KB of shared memory that a block may have
-ARCHITECTURES = (80, 90, 120)  # of those, for every rule
+ARCHITECTURES = (80, 90, 100)  # of those, for every rule
 PATIENCE = 5.0  # seconds of one processor that a kernel may take
 TABLES = tuple(tuple(table) for table in (gpubp.ACTIVATIONS, gpubp.LOSSES, gpubp.OPTIMIZERS, gpubp.SCHEDULES))
 KERNELS = max(*map(len, TABLES[1:]), len(TABLES[0]) // 2)
