@@ -13,6 +13,7 @@ the gradient of its outgoing weights is not 0, and whoever stores gradients cuts
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -184,11 +185,12 @@ def spread(count: int, name: str, tensor: Tensor, shared: int) -> Tensor:
 
 def together(spec: NetworkSpec, batch: int, itemsize: int, device: torch.device) -> int:
     """How many networks to compute with together, so that they stay in cache. Bits do not depend on it on a CPU; on a
-    GPU they may, so there it depends on the specification and the batch alone: parameters, gradient, two slots, and
-    nets and outs find place."""
+    GPU they may, so there it depends on the specification and the batch alone: parameters, gradient, three slots, nets
+    and outs find place, unless it be two networks'."""
     if fixed(device):
-        each = (4 * spec.size + 2 * batch * sum(spec.widths)) * itemsize
-        return max(2, min(MOST, GROUP // each))
+        wide = kernel_widths(spec.widths, batch)
+        parameters = sum(i * o + o for i, o in itertools.pairwise(wide))
+        return max(2, min(MOST, GROUP // ((5 * parameters + 2 * batch * sum(wide)) * itemsize)))
     largest = max(max(i * o for i, o in zip(spec.widths, spec.widths[1:])), batch * max(spec.widths)) * itemsize
     return max(2, BLOCK // largest)
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 WARM = 3  # runs before a recording: libraries make their handles and choose their kernels in the first
-RECORDING = threading.Lock()  # threads of other GPUs record one after the other
-MENDED = "2.13"  # the torch that gives memory back as before after a recording that failed (pytorch#180395)
-SPOILT: dict[int, str] = {}  # GPUs on which an older one failed, and what that means
+RECORDING = threading.Lock()  # threads record one after the other
+MENDED = "2.13"  # the torch that goes on recording after a recording that failed (pytorch#180395)
+SPOILT: set[int] = set()  # GPUs on which an older one failed
 
 
 def missing() -> str | None:
@@ -62,8 +62,7 @@ def processors(device: torch.device) -> int:
 
 def tf32() -> bool:
     """Whether torch was told to round what products of float32 take to 10 bits of mantissa."""
-    own = torch.backends.cuda.matmul.fp32_precision
-    return bool((getattr(torch.backends, "fp32_precision", own) if own == "none" else own) == "tf32")
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 
 
 def free(device: torch.device) -> int:
@@ -146,29 +145,36 @@ def capture(step: Callable[[], None], first: Callable[[], None] | None = None, p
     Before, `step` is executed a few times, or `first` instead, which calls the same kernels. Raises RuntimeError where
     `step` waits for the GPU, or does something else that a graph cannot hold.
     """
-    device = torch.cuda.current_device()
-    if device in SPOILT:
-        raise RuntimeError(SPOILT[device])
-    main, side = torch.cuda.current_stream(), _side(device)
-    side.wait_stream(main)
-    with torch.cuda.stream(side):
-        for _ in range(WARM):
-            (first or step)()
-    main.wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    recording = torch.cuda.graph(graph, pool, side, capture_error_mode="thread_local")
-    errors: list[RuntimeError] = []
-    try:
-        with RECORDING, torch.cuda.stream(main), recording:  # one that fails would leave the thread on `side`
-            try:
-                step()
-            except RuntimeError as error:
-                errors.append(error)
-                raise
-    except RuntimeError as error:  # or that a recording was ended by one
-        if torch.__version__ < MENDED:
-            SPOILT[device] = f"torch {torch.__version__} records nothing more after a recording that failed"
-        raise (*errors, error)[0] from None
+    device, main, failed = torch.cuda.current_device(), torch.cuda.current_stream(), None
+    with RECORDING:  # threads of one GPU share the stream
+        if device in SPOILT:
+            raise RuntimeError(f"torch {torch.__version__} records nothing more after a recording that failed")
+        side = _side(device)
+        side.wait_stream(main)
+        try:
+            with torch.cuda.stream(side):
+                for _ in range(WARM):
+                    (first or step)()
+        finally:
+            main.wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        recording = torch.cuda.graph(graph, pool, side, capture_error_mode="thread_local")
+        try:
+            with torch.cuda.stream(main), recording:  # one that fails would leave the thread on `side`
+                try:
+                    step()
+                except RuntimeError as error:
+                    failed = error
+                    raise
+        except RuntimeError as error:  # or that a recording was ended by one
+            failed = failed or error
+            if torch.__version__ < MENDED:
+                SPOILT.add(device)
+    if failed is not None:
+        try:
+            raise failed
+        finally:
+            failed = None  # it has this frame, and would keep what the step computed
     return graph.replay
 
 

@@ -230,31 +230,30 @@ class Dataset:
         take. shuffle: "network", "shared" or "none", as TrainConfig has it. waiting: whether numbers may be read on the
         way, for which a GPU has to be waited.
         """
+        first, count = step * batch, count * batch
         own = ids if shuffle == "network" else torch.full_like(ids[:1], EVERYBODY)
         size: Tensor | int = self.samples if self.sizes is None else self.sizes[position]
-        if waiting:
-            place = samples(seed, own, step * batch, count * batch, size, shuffle != "none")
-        else:
-            place = self._order_at_once(seed, own, step * batch, count * batch, size, shuffle != "none")
-        return place if self.rows is None else self.row(position, place)
-
-    def _order_at_once(
-        self, seed: int, ids: Tensor, first: Tensor, count: int, size: Tensor | int, shuffle: bool
-    ) -> Tensor:
-        """samples() without reading a number, of so many networks at once that what it computes finds place."""
-        networks = max(len(each) for each in (ids, first, size) if isinstance(each, Tensor))
-        most = max(1, AT_ONCE // walks(count, self.lengths))
+        networks = max(len(each) for each in (own, first, size) if isinstance(each, Tensor))
+        most = networks if waiting else -(-networks // self.rounds(networks, count))
 
         def part(each: Tensor, begun: int) -> Tensor:
             return each if len(each) == 1 else each[begun : begun + most]
 
-        return torch.cat([
+        places = [
             samples(
-                seed, part(ids, begun), part(first, begun), count,
-                size if isinstance(size, int) else part(size, begun), shuffle, self.lengths,
+                seed, part(own, begun), part(first, begun), count,
+                size if isinstance(size, int) else part(size, begun), shuffle != "none",
+                None if waiting else self.lengths,
             )
             for begun in range(0, networks, most)
-        ])  # fmt: skip
+        ]  # fmt: skip
+        place = torch.cat(places) if len(places) > 1 else places[0]
+        return place if self.rows is None else self.row(position, place)
+
+    def rounds(self, networks: int, count: int) -> int:
+        """In how many parts a GPU draws `count` samples of each of so many networks, that what it computes finds
+        place."""
+        return -(-networks // max(1, AT_ONCE // walks(count, self.lengths)))
 
     def row(self, position: Tensor, place: Tensor) -> Tensor:
         """The samples at `place` (N, K) of the networks' own, at `position` (N,)."""

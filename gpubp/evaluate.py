@@ -101,7 +101,8 @@ def _block(
 def _chunks(data: Dataset, position: Tensor) -> Iterator[Batch]:
     """All samples of the networks at `position`. Where their numbers differ, every piece has CHUNK samples, however
     many the longest network has; beyond its end a network sees its own first sample, with weight 0."""
-    for first in range(0, int(data.size(position).max()), CHUNK):
+    longest = data.samples if data.sizes is None else int(data.size(position).max())
+    for first in range(0, longest, CHUNK):
         if data.rows is None:
             last = min(first + CHUNK, data.samples)
             yield data.batch(torch.arange(first, last, device=position.device)[None], position)

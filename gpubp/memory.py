@@ -17,8 +17,8 @@ from .errors import OutOfMemoryError
 from .rng import AT_ONCE, EACH
 from .spec import NetworkSpec
 
-RESERVE = 1 << 30  # bytes of a GPU for what libraries load and for the nodes of recordings
-RAN_OUT = ("out of memory", "allocate memory", "ALLOC_FAILED")
+RESERVE = 1 << 28  # bytes of a GPU for what libraries load and for the nodes of recordings
+RAN_OUT = ("out of memory", "allocate memory", "ALLOC_FAILED", "cublasCreate")
 COLUMNS = 24  # int64 and float64 numbers per network beside its rows: clocks, hyper-parameters, losses
 
 

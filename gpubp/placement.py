@@ -16,7 +16,7 @@ from typing import Protocol
 
 import torch
 
-from . import cuda, memory
+from . import backprop, cuda, memory
 from .data import Dataset
 from .engines import Choice, build, graph
 from .errors import ConfigError, OutOfMemoryError
@@ -185,11 +185,8 @@ class Shard:
         self.reason: str | None = None
         if not self.stays:
             self._tell("memory is short there")
-        if choice.name == "eager" and home.population.params.dtype == torch.float32 and cuda.tf32():
-            self.notes.append(
-                f"{device}: products are in TF32, as torch was told; after torch.set_float32_matmul_precision"
-                '("highest") they are in float32'
-            )
+        if told := in_tf32(choice, home.population.params.dtype, device):
+            self.notes.append(told)
 
     @property
     def stays(self) -> bool:
@@ -300,6 +297,16 @@ class Shard:
             f"{self.device}: {why}; its {self.count:,} networks train in {number} groups of up to {self.size:,}, one "
             "after the other; results do not depend on it"
         )
+
+
+def in_tf32(choice: Choice, dtype: torch.dtype, device: torch.device) -> str | None:
+    """That torch rounds the products of float32 that `choice` has it compute; None where it does not."""
+    if choice.outs is not backprop.outs or dtype != torch.float32 or device.type != "cuda" or not cuda.tf32():
+        return None
+    return (
+        f"{device}: torch was told to multiply in TF32; after "
+        'torch.set_float32_matmul_precision("highest") it multiplies in float32'
+    )
 
 
 def _fitting(state: TrainState, count: int, device: torch.device, data: Sequence[Dataset]) -> int:

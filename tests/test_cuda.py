@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import os
 import re
+import threading
+import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,7 +46,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What torch.cuda was asked, in order."""
     asked: list[str] = []
     monkeypatch.setattr(cuda, "_side", functools.cache(cuda._side.__wrapped__))
-    monkeypatch.setattr(cuda, "SPOILT", {})
+    monkeypatch.setattr(cuda, "SPOILT", set())
     main = Stream(asked, "main")
     asked.clear()
 
@@ -127,6 +132,54 @@ def test_a_recording_that_breaks_off_is_ended_and_its_first_error_told(told: lis
     with pytest.raises(RuntimeError, match="not permitted"):
         cuda.capture(lambda: broken(told))
     assert told[-2:] == ["out of a recording in None on side, thread_local", "out of main"], "on the stream of before"
+    assert not cuda.RECORDING.locked()
+
+
+def test_nothing_is_kept_of_a_recording_that_broke_off(told: list[str]) -> None:
+    class Numbers:
+        pass
+
+    kept: list[weakref.ref[Numbers]] = []
+
+    def fails() -> None:
+        numbers = Numbers()
+        kept.append(weakref.ref(numbers))
+        broken(told)
+
+    gc.disable()
+    try:
+        with contextlib.suppress(RuntimeError):
+            cuda.capture(fails)
+        assert len(kept) == cuda.WARM + 1
+        assert all(each() is None for each in kept), "not before somebody looks for cycles"
+    finally:
+        gc.enable()
+
+
+def test_threads_of_a_gpu_record_one_after_the_other(told: list[str]) -> None:
+    other = threading.Thread(target=lambda: cuda.capture(lambda: told.append("other")))
+
+    def step() -> None:
+        if not other.ident:
+            other.start()
+        time.sleep(0.05)
+        told.append("step")
+
+    cuda.capture(step)
+    other.join()
+    assert told.count("other") == told.count("step") == cuda.WARM + 1
+    assert "step" not in told[told.index("other") :], (
+        "a warm-up of the other would be recorded too: the stream is the same"
+    )
+
+
+def test_a_warm_up_that_fails_is_waited_for(told: list[str]) -> None:
+    def fails() -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        cuda.capture(fails)
+    assert told[-2:] == ["out of side", "main waits for side"]
     assert not cuda.RECORDING.locked()
 
 

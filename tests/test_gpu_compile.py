@@ -111,7 +111,9 @@ def test_kernels_that_predict_compile_everywhere(arch: int) -> None:
 def test_every_rule_compiles(arch: int, number: int) -> None:
     local = nvrtc.use(compiled(program(number), arch)).local
     assert len(LOCAL) == KERNELS
-    assert local <= LOCAL[number] or not same_compiler()
+    if not same_compiler():
+        pytest.skip("it compiles; what it spills is known of another NVRTC")
+    assert local <= LOCAL[number]
 
 
 @pytest.mark.parametrize("arch", DEVICES)

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import gpubp
 from gpubp import cuda, loop, memory, placement
 from gpubp.cli import main
-from gpubp.engines import ENGINES, Engine, eager
+from gpubp.engines import ENGINES, Choice, Engine, eager
 from gpubp.errors import ConfigError, DeviceError, OutOfMemoryError
 from gpubp.population import usable
 from gpubp.state import TrainState
@@ -43,7 +43,7 @@ def config(**settings: Any) -> gpubp.TrainConfig:
 
 def train(device: Any = None, engine: str = "eager", **more: Any) -> gpubp.Result:
     """A run; on a list of devices the networks are shared, also over a list of one."""
-    networks, training = population(SPEC, COUNT, more.pop("dtype", torch.float64)), more.pop("data", data())
+    networks, training = population(SPEC, COUNT), more.pop("data", data())
     with pytest.MonkeyPatch.context() as patch:
         if isinstance(device, list):
             patch.setattr(loop, "placed", placement.Shards)
@@ -188,17 +188,22 @@ def test_another_error_is_no_reason_for_smaller_groups(monkeypatch: pytest.Monke
         train(["cpu"])
 
 
-@pytest.mark.parametrize("precision", ["high", "highest"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_products_in_tf32_are_told_of(dtype: torch.dtype, precision: str) -> None:
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision(precision)
-        notes = train(["cpu"], dtype=dtype).notes
-    finally:
-        torch.set_float32_matmul_precision(before)
-    expected = "cpu: products are in TF32, as torch was told; after torch.set_float32_matmul_precision"
-    assert [note.partition("(")[0] for note in notes] == [expected] * (precision == "high" and dtype == torch.float32)
+def test_products_in_tf32_are_told_of_where_torch_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    eagers, own = (Choice(name, *ENGINES[name], "") for name in ("eager", "cuda"))
+    gpu, said = torch.device("cuda:1"), []
+    monkeypatch.setattr(cuda, "tf32", lambda: True)
+    for choice, dtype, device in (
+        (eagers, torch.float32, gpu), (own._replace(outs=eagers.outs), torch.float32, gpu),
+        (own, torch.float32, gpu), (eagers, torch.float64, gpu), (eagers, torch.float32, CPU),
+    ):  # fmt: skip
+        said.append(placement.in_tf32(choice, dtype, device))
+    assert said[0] == said[1]
+    assert str(said[0]).startswith(
+        "cuda:1: torch was told to multiply in TF32; after torch.set_float32_matmul_precision"
+    )
+    assert said[2:] == [None] * 3
+    monkeypatch.setattr(placement, "in_tf32", lambda *given: "told")
+    assert train(["cpu"]).notes == ["told"]
 
 
 class Short(TorchDispatchMode):

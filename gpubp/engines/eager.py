@@ -4,7 +4,7 @@ Networks train in blocks that stay in cache, K steps of one block before the nex
 lie layer by layer, contiguous, at the widths that products need (numerics.kernel_widths); the state's rows stay
 untouched until the end of the call, so that a network in which some number was not finite by then goes back to where
 it was, and finds the step at which it happened by halving the call. On a GPU steps are replayed from recordings
-(graph.py), and no number is read back before the last block was given its steps.
+(graph.py), and all blocks are given theirs before the host looks which networks stayed finite.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def advance(state: TrainState, data: Dataset, steps: int) -> None:
     left, step = torch.stack((torch.clamp(state.left, max=steps), state.step)).cpu()
     parts = list(blocks(spec, len(params), state.config.batch_size, params.element_size(), params.device))
     good = [train(state.rows(part), data, *course(left[part], step[part])) for part in parts]
-    for part, sound in zip(parts, good):
-        bad = (~sound.cpu()).nonzero().squeeze(1)
+    found = torch.cat(good).cpu().split([len(each) for each in good]) if good else ()
+    for part, sound in zip(parts, found):
+        bad = (~sound).nonzero().squeeze(1)
         if len(bad):
             try_again(state.rows(part), data, left[part], bad)
 

@@ -1,4 +1,4 @@
-"""Steps of a group of networks on a GPU: recorded as CUDA graphs of 64, 16, 4 and 1 steps, which make up every number.
+"""Steps of a group of networks on a GPU: recorded as CUDA graphs of up to 64 steps, which make up every number.
 
 A recording draws the samples of its steps and takes them; replayed, it waits for nothing. It reads and writes the
 memory that it was recorded with. So the numbers of a group lie in tensors that stay: what the steps compute anew is
@@ -6,7 +6,7 @@ copied back into them at the end, and other networks are loaded into the same te
 is in it: a recording serves every call, and the libraries of a GPU, which choose the kernel of a product by the size of
 the whole batch, choose the same one for a network alone and among others.
 
-A dataset keeps its last group; one of a rule that is not the package's own serves one call of the engine, as the rule
+A dataset keeps its last group; recordings of a rule that is not the package's own serve one call of the engine, as it
 may read what has changed by the next. Where steps cannot be recorded, they are launched operation by operation, and
 `reason` says why.
 """
@@ -23,14 +23,13 @@ from torch import Tensor
 from .. import cuda, memory
 from ..config import TrainConfig
 from ..data import Dataset
-from ..rng import AT_ONCE
 from ..spec import NetworkSpec
 from . import rules
 
 if TYPE_CHECKING:
     from .eager import Block
 
-LENGTHS = (64, 16, 4, 1)  # steps of a recording
+LENGTHS = (64, 16, 4, 1)  # steps of a recording; no longer than it takes rounds to draw its samples
 
 GROUPS: weakref.WeakKeyDictionary[Dataset, Group] = weakref.WeakKeyDictionary()
 
@@ -42,8 +41,8 @@ class Group:
         self.block, self.position, self.key = block, position.clone(), key
         self.data = weakref.proxy(data)  # the dataset keeps the group, not the group the dataset
         self.stay = [holder[name] for holder, name in block.held()]
-        drawn = len(position) * block.config.batch_size
-        self.lengths = [length for length in LENGTHS if length * drawn <= AT_ONCE or length == 1]
+        networks, batch = len(position), block.config.batch_size
+        self.lengths = [length for length in LENGTHS if data.rounds(networks, length * batch) <= length or length == 1]
         self.recordings: dict[tuple[int, bool], Callable[[], None]] = {}
         self.pool = cuda.pool()
         self.reason: str | None = None
@@ -122,10 +121,13 @@ def group(block: Block, position: Tensor, data: Dataset) -> Group:
 
 
 def begin(spec: NetworkSpec, config: TrainConfig, data: Dataset) -> None:
-    """A call of the engine begins: recordings of rules that may have changed since the last call are dropped. Where
-    none could be made, none is tried again: torch keeps the memory of one that failed."""
+    """A call of the engine begins: recordings of rules that may have changed since the last one are dropped. A group
+    that could not be recorded stays, so that it is not tried again: torch keeps the memory of what failed."""
     known = GROUPS.get(data)
-    if known is not None and known.reason is None and not rules.fixed(rules.functions(rules.rows(spec, config))):
+    if known is None or rules.fixed(rules.functions(rules.rows(spec, config))):
+        return
+    known.recordings.clear()
+    if known.reason is None:
         del GROUPS[data]
 
 
