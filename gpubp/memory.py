@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from . import cuda
-from .backprop import BLOCK, GROUP, together
+from .backprop import BLOCK, GROUP
 from .config import TrainConfig
 from .data import Dataset
 from .errors import OutOfMemoryError
@@ -26,15 +26,15 @@ def needed(
     spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, gpu: bool = False, data: Sequence[Dataset] = ()
 ) -> int:
     """Bytes to train `count` networks: the population that came, which no GPU holds, the one in training, its slots, a
-    block's workspace; on a GPU the copies of a group's rows that recordings need, their samples, and `data`."""
+    block's workspace; on a GPU that of a group with the copies that recordings need, their samples, and `data`."""
     rows = 1 + len(config.rule.slots)
     size, batch = spec.size * itemsize, config.batch_size
     largest = max(size, batch * max(spec.widths) * itemsize)
     if not gpu:
         return count * ((rows + 1) * size + COLUMNS * 8) + 40 * max(BLOCK, 2 * largest)
-    work = max(8 * GROUP, 32 * largest) + 4 * rows * size * together(spec, batch, itemsize, torch.device("cuda"))
-    work += AT_ONCE * EACH + RESERVE
-    return count * (rows * size + COLUMNS * 8) + work + sum(each.nbytes(count) for each in data)
+    group = max(12 * GROUP, (8 * rows + 32) * largest)  # of two networks where these are more than a group's bytes
+    fixed = group + AT_ONCE * EACH + RESERVE
+    return count * (rows * size + COLUMNS * 8) + fixed + sum(each.nbytes(count) for each in data)
 
 
 def available(device: torch.device) -> int | None:

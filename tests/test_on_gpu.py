@@ -126,7 +126,7 @@ def test_a_population_on_the_gpu_trains_there_and_comes_back_there() -> None:
 
 def test_every_number_of_gpus_gives_the_same_bits() -> None:
     everyone, one = placement.devices("cuda:all"), run(["cuda:0"])
-    for device in (["cuda:0", "cuda:0"], everyone):  # the same one twice: two threads, one stream
+    for device in (["cuda:0", "cuda:0"], everyone):  # the same one twice: two threads of one GPU
         assert same_bits(run(device).population.params, one.population.params)
 
 
