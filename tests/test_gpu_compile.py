@@ -26,6 +26,9 @@ from .playing import H100
 
 DEVICES = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}  # architectures, and KB of shared memory that a block may have
 ARCHITECTURES = (80, 90, 100)  # of those, for every rule
+SPREAD = (
+    0.02  # of instructions: NVRTC 13.0 made 2,245 to 2,252 of 8-16-1's step, 359 to 366 of them LDS, in eight processes
+)
 PATIENCE = 5.0  # seconds of one processor that a kernel may take
 TABLES = tuple(tuple(table) for table in (gpubp.ACTIVATIONS, gpubp.LOSSES, gpubp.OPTIMIZERS, gpubp.SCHEDULES))
 KERNELS = max(*map(len, TABLES[1:]), len(TABLES[0]) // 2)
@@ -198,8 +201,15 @@ def test_a_workload_stays_in_its_budget(name: str) -> None:
     if not same_compiler():
         pytest.skip(f"the budgets are NVRTC {table['nvrtc']}'s, this is {gpu_budgets.version()}")
     found, budget = gpu_budgets.figures(name, H100), table["workloads"][name]
+    counts = ("step", *gpu_budgets.COUNTED)
     if not gpu_budgets.disassembler():
         found = {each: number for each, number in found.items() if each in ("networks", "registers", "local", "shared")}
         budget = {each: budget[each] for each in found}
-    assert found == budget, "python -m tests.gpu_budgets writes the table anew"
+    far = {
+        each: (number, budget[each])
+        for each, number in found.items()
+        if number != budget[each] and not (each in counts and abs(number - budget[each]) <= SPREAD * budget[each])
+    }
+    assert found.keys() == budget.keys()
+    assert far == {}, "python -m tests.gpu_budgets writes the table anew"
     assert found["local"] == 0, "a number found no register"
