@@ -181,8 +181,8 @@ def samples(
     passes = start[:, None] + torch.arange(begun, device=first.device)
     keys = philox(passes & WORD, passes >> 32, torch.zeros_like(passes), ORDER, seed, ids[:, None])[0]
     keys = (keys - ((keys >> 31) << 32)).int()
-    at = ahead.long().expand(len(keys), -1)
-    key = keys if begun == 1 else keys.gather(1, at)
+    at = None if begun == 1 else ahead.long().expand(len(keys), -1)
+    key = keys if at is None else keys.gather(1, at)
     if bounds is None:
         return permute(place, sizes, key)
     a, b = _radices(sizes)
@@ -191,8 +191,8 @@ def samples(
     if not beyond:
         return value
     ways_in = _ways_in(sizes, keys, beyond).flatten(1)
-    met = at * beyond + torch.clamp(value - sizes, 0, beyond - 1)
-    return torch.where(value < sizes, value, ways_in.gather(1, met))
+    met = torch.clamp(value - sizes, 0, beyond - 1).long()
+    return torch.where(value < sizes, value, ways_in.gather(1, met if at is None else at * beyond + met))
 
 
 def walks(count: int, bounds: tuple[int, int]) -> int:
