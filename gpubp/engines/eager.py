@@ -107,8 +107,8 @@ def train(state: TrainState, data: Dataset, ends: Ends, common: bool) -> Tensor:
 def train_block(state: TrainState, data: Dataset, ends: Ends, common: bool) -> Tensor:
     """`train` of networks in descending order of their steps, of which each takes one or more."""
     config, population, count, done = state.config, state.population, len(state.step), 0
-    batch, clock, steps = config.batch_size, state.step[:1] if common else state.step, ends[-1][0]
-    order = data.order(population.seed, population.ids, state.position, clock, steps, batch, config.shuffle)
+    batch, clock, longest = config.batch_size, state.step[:1] if common else state.step, ends[-1][0]
+    order = data.order(population.seed, population.ids, state.position, clock, longest, batch, config.shuffle)
     block, good = Block(state, kernel_widths(population.spec.widths, batch)), []
     for steps, networks in ends:
         for k in range(done, steps):
