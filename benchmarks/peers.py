@@ -32,12 +32,15 @@ VALUES: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class Contender(Protocol):
-    """networks: how many it trains. call(): K steps of each. params(): (networks, P), their rows as they are now."""
+    """networks: how many it trains."""
 
     networks: int
 
-    def call(self) -> None: ...  # noqa: D102
-    def params(self) -> Tensor: ...  # noqa: D102
+    def call(self) -> None:
+        """K steps of each."""
+
+    def params(self) -> Tensor:
+        """Their rows as they are now, (networks, P)."""
 
 
 class Together:
