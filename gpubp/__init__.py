@@ -1,18 +1,15 @@
-"""gpubp trains very many small neural networks at once. Start at README.md, then backprop.py."""
+"""gpubp trains very many small neural networks at once. Start at README.md, then backprop.py.
 
-from . import backprop
-from .activations import ACTIVATIONS, Activation
-from .config import TrainConfig
-from .data import Dataset
-from .errors import GpubpError
-from .initialise import INITIALISERS, Initialiser
-from .loop import Result
-from .losses import LOSSES, Loss
-from .optimizers import OPTIMIZERS, Optimizer
-from .population import Population
-from .schedules import SCHEDULES, Schedule
-from .spec import NetworkSpec
-from .train import load, resume, train
+Its names, by public.py, and its modules come when they are first asked for (PEP 562): `gpubp --help` needs no torch,
+which takes seconds to import.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .public import *
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,3 +17,19 @@ __all__ = [
     "Activation", "Dataset", "GpubpError", "Initialiser", "Loss", "NetworkSpec", "Optimizer", "Population", "Result",
     "Schedule", "TrainConfig", "backprop", "load", "resume", "train",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:  # for a type checker it would make every name known
+
+    def __getattr__(name: str) -> object:
+        """A module of the package, or a name of public.py."""
+        if find_spec(f"{__name__}.{name}"):
+            return import_module(f"{__name__}.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = getattr(import_module(f"{__name__}.public"), name)
+        return globals()[name]
+
+
+def __dir__() -> list[str]:
+    """What is here and what would come."""
+    return sorted({*globals(), *__all__})

@@ -1,63 +1,83 @@
 """The command line: gpubp train | resume | inspect | predict | explain. scripts/train.py is `gpubp train`.
 
 Flags stand over the file of --config, that over the defaults. Results go to standard output, progress to standard
-error.
+error. What a command does is imported when its flags are read: help, the version and refusals wait for no torch.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any, NoReturn
+from argparse import SUPPRESS, Action
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple, NoReturn
 
 import jsonargparse
 
-from . import commands, runs
-from .activations import ACTIVATIONS
-from .config import HYPER, TrainConfig
-from .errors import GpubpError, nearest
-from .initialise import INITIALISERS
-from .losses import LOSSES
-from .optimizers import OPTIMIZERS
-from .schedules import SCHEDULES, WARMUP
-from .sources import SOURCES
+from . import __version__
+from .errors import GpubpError, nearest, unknown
+from .flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind
 
 DEMO = ["--lr", "1e-4..1e-1:log"]  # what `train` adds where it is given nothing: something to look at
 
 
+class Help(jsonargparse.DefaultHelpFormatter):
+    """What a flag is, and its default where it has one."""
+
+    def _get_help_string(self, action: Action) -> str:
+        plain = action.default in (None, SUPPRESS) or isinstance(action.default, bool)
+        return (action.help or "") + ("" if plain else f" (default: {action.default})")
+
+
 class Parser(jsonargparse.ArgumentParser):
-    """Errors name the nearest flag."""
+    """Errors are one line, and name the nearest flag."""
 
     flags: tuple[str, ...] = ()
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=Help, **settings)
+
+    def flag(self, name: str, kind: Kind, about: str, default: Any = None) -> None:
+        """Add --name; without a default it may be null, as in a file that says nothing of it."""
+        known = kind.or_null() if default is None else kind
+        self.add_argument(name, type=known, default=default, help=about, metavar=kind.name)
+
+    def switch(self, name: str, about: str) -> None:
+        """Add --name, which takes no value."""
+        self.add_argument(name, action="store_true", help=about)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with status 2 and one line that says what is wrong."""
-        wrong = re.search(r"unrecognized arguments: --([\w-]+)|accept option '([\w.-]+)'", message)
-        if wrong:
-            name = (wrong.group(1) or wrong.group(2)).replace("_", "-")
-            message += nearest("--" + name, self.flags)
-        sys.stderr.write(f"error: {message}\n")
+        sys.stderr.write(f"error: {self.reworded(' '.join(message.split()))}\n")
         raise SystemExit(2)
 
+    def reworded(self, message: str) -> str:
+        """What argparse or jsonargparse says, in our words."""
+        if found := re.match(r"argument subcommand: invalid choice: '(.*?)'", message):
+            return unknown("command", found[1], COMMANDS)
+        if message.startswith('expected "subcommand"'):
+            return f"a command expected: {', '.join(COMMANDS)}; gpubp --help"
+        if found := re.match(r"argument ([\w-]+): (.*)", message):
+            return f"{found[1]} {found[2]}"
+        if found := re.match(r'Parser key "(\w+)": (.*)', message):  # of a file
+            return f"{found[1]} {found[2]}"
+        if found := re.search(r"unrecognized arguments: --([\w-]+)|accept option '([\w.-]+)'", message):
+            name = (found[1] or found[2]).replace("_", "-")
+            return message + nearest("--" + name, self.flags)
+        return message
 
-def parser() -> Parser:
-    """The whole command line."""
-    top = Parser(prog="gpubp", description="Train very many small neural networks at once.", exit_on_error=True)
+
+def parser(chosen: str = "") -> Parser:
+    """The whole command line; what is near to a wrong flag is looked for among those of the command `chosen`."""
+    top = Parser(prog="gpubp", description="Train very many small neural networks at once.")
+    top.add_argument("--version", action="version", version=f"gpubp {__version__}", help="show it and exit")
     subcommands = top.add_subcommands()
-    flags: set[str] = set()
-    made = {
-        "train": (train_parser(), "train a population"),
-        "resume": (resume_parser(), "go on with a run, or make it longer"),
-        "inspect": (inspect_parser(), "the best, the worst and the diverged networks of a run"),
-        "predict": (predict_parser(), "what a run's networks say to new samples"),
-        "explain": (explain_parser(), "one step of one network with every number"),
-    }
-    for name, (each, about) in made.items():
-        subcommands.add_subcommand(name, each, help=about)
-        flags |= {option for action in each._actions for option in action.option_strings}
-    Parser.flags = tuple(sorted(flags))
+    for name, command in COMMANDS.items():
+        each = command.parser()
+        subcommands.add_subcommand(name, each, help=command.about)
+        if name == chosen:
+            Parser.flags = tuple(option for action in each._actions for option in action.option_strings)
     return top
 
 
@@ -65,122 +85,108 @@ def train_parser() -> Parser:
     """Flags of `gpubp train`."""
     own = Parser(
         usage="gpubp train [--flag value ...]",
-        description="Train a population. A hyper-parameter is a number, LOW..HIGH, LOW..HIGH:log, or A,B,C.",
+        description="Train a population. NUMBERS are a number for all networks, a range LOW..HIGH or LOW..HIGH:log to "
+        "sample, or a grid A,B,C.",
     )
     own.add_argument("--config", action="config", help="a YAML file of these settings; flags stand over it")
-    add = own.add_argument
-    add("--data", type=str, default="digits", help=f"{', '.join(SOURCES)}, or a .csv, .parquet or .npz file")
-    add("--target", type=str | None, default=None, help="the target columns of a file, separated by commas")
-    add("--validation", type=float | None, default=None, help="share of the samples held out; 0.2 but for tiny data")
-    add("--scale", type=str | None, default=None, help="inputs: none, standard, minmax, or a number to divide by")
-    add("--scale-targets", type=str | None, default=None, help="targets that are numbers: none or standard")
-    add("--impute", type=str | None, default=None, help="missing values: mean or median; refused by default")
-    add("--networks", type=int | None, default=None, help="N; 1000, or 1 for the tutorial")
-    add("--widths", type=str | None, default=None, help="of inputs, hidden layers and outputs: 64,32,10")
-    add("--hidden", type=str, default="relu", help=f"one activation, or one per layer: {', '.join(ACTIVATIONS)}")
-    add("--output", type=str, default="identity", help="activation of the last layer")
-    add("--loss", type=str | None, default=None, help=f"by default as the data need: {', '.join(LOSSES)}")
-    add("--bias", type=str, default="neuron", help="neuron, layer or none")
-    add("--train-bias", type=bool, default=True, help="false freezes the biases")
-    add("--init", type=str, default="glorot_uniform", help=", ".join(INITIALISERS))
-    add("--init-scale", type=float | str | None, default=None, help="factor of the initial weights")
-    add("--seed", type=int, default=0, help="of initial weights, order, dropout, split and sampling")
-    notes = dict(re.findall(r"^ {8}(\w+): (.*)$", TrainConfig.__doc__ or "", re.M))
-    usual = _usual()
-    length = {
-        "epochs": " (unless given: 20, or more for 400 steps)",
-        "batch_size": " (unless given: 64, or all there are)",
+    add, rows = own.flag, {name: ", ".join(names) for name, names in FLAGS["tables"].items()}
+    add("--data", TEXT, f"{rows['data']}, or a .csv, .parquet or .npz file", "digits")
+    add("--target", TEXT, "the target columns of a file, separated by commas")
+    add("--validation", NUMBER, "share of the samples held out; 0.2 but for tiny data")
+    add("--scale", TEXT, "inputs: none, standard, minmax, or a number to divide by")
+    add("--scale-targets", TEXT, "targets that are numbers: none or standard")
+    add("--impute", TEXT, "missing values: mean or median; refused by default")
+    add("--networks", COUNT, "N; 1000, or 1 for the tutorial")
+    add("--widths", TEXT, "of inputs, hidden layers and outputs: 64,32,10")
+    add("--hidden", TEXT, f"one activation, or one per layer: {rows['activation']}", "relu")
+    add("--output", TEXT, "activation of the last layer", "identity")
+    add("--loss", TEXT, f"by default as the data need: {rows['loss']}")
+    add("--bias", TEXT, "neuron, layer or none", "neuron")
+    add("--train-bias", TRUTH, "whether biases train; true by default", True)
+    add("--init", TEXT, rows["init"], "glorot_uniform")
+    add("--init-scale", NUMBERS, "factor of the initial weights")
+    add("--seed", INDEX, "of initial weights, order, dropout, split and sampling", 0)
+    special = {  # of the command line, beside TrainConfig's own words
+        "optimizer": rows["optimizer"],
+        "schedule": rows["schedule"],
+        "class_weight": "of cross_entropy: a number per class, separated by commas",
+        "batch_size": "B, samples per step; 64, or all there are",
+        "epochs": "passes through the samples: ceil(epochs M / B) steps; 20, or more for 400 steps",
+        "steps": "training steps, instead of epochs",
     }
-    tables = {"optimizer": list(OPTIMIZERS), "schedule": list(SCHEDULES)}
-    for each in fields(TrainConfig):
-        flag, note = "--" + each.name.replace("_", "-"), notes.get(each.name, "")
-        if each.name in HYPER:
-            add(
-                flag,
-                type=float | str | None,
-                default=None,
-                help=f"{note} Unless given: {usual[each.name]}.",
-            )
-        elif each.name in tables:
-            add(flag, type=str, default=each.default, help=", ".join(tables[each.name]))
-        elif each.name in ("epochs", "steps", "evaluate_every", "batch_size"):
-            add(
-                flag,
-                type=int | None,
-                default=None,
-                help=note + length.get(each.name, ""),
-            )
-        elif each.name == "class_weight":
-            add(flag, type=str | None, default=None, help="of cross_entropy: a number per class, separated by commas")
-        elif each.name != "extra":
-            add(flag, type=str, default=each.default, help=note)
-    add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, or cuda:all: all share the networks")
-    add("--dtype", type=str | None, default=None, help="float32 or float64; float32, but for the tutorial")
-    add("--engine", type=str, default="auto", help="auto, cpu or cuda (compiled), or eager")
-    add("--run-dir", type=str | None, default=None, help="a new directory; runs/DATA-DATE-TIME by default")
-    add("--tensorboard", type=bool, default=True, help="write curves for TensorBoard, where it is installed")
-    add("--checkpoint-minutes", type=float, default=5.0, help="between two checkpoints")
-    add("--json", action="store_true", help="one JSON object on standard output, last")
+    for name, each in FLAGS["settings"].items():
+        default = None if name == "batch_size" else each["default"]  # by how many samples there are
+        add("--" + name.replace("_", "-"), KINDS[each["kind"]], special.get(name, each["about"]), default)
+    add("--device", TEXT, "auto, cpu, cuda, cuda:1, or cuda:all: all share the networks", "auto")
+    add("--dtype", TEXT, "float32 or float64; float32, but for the tutorial")
+    add("--engine", TEXT, "auto, cpu or cuda (compiled), or eager", "auto")
+    add("--run-dir", TEXT, "a new directory; runs/DATA-DATE-TIME by default")
+    add("--tensorboard", TRUTH, "curves for TensorBoard, where it is installed; true by default", True)
+    add("--checkpoint-minutes", NUMBER, "between two checkpoints", 5.0)
+    own.switch("--json", "one JSON object on standard output, last")
     return own
-
-
-def _usual() -> dict[str, str]:
-    """What each hyper-parameter is where nobody gives it, in words."""
-    found: dict[str, list[str]] = {name: [] for name in HYPER}
-    defaults = [(name, row.defaults) for name, row in SCHEDULES.items()]
-    defaults += [(name, row.defaults) for name, row in LOSSES.items()]
-    defaults += [
-        (name, {"lr": row.lr, "weight_decay": row.weight_decay, **row.defaults}) for name, row in OPTIMIZERS.items()
-    ]
-    for row, own in defaults:
-        for name, value in own.items():
-            found.setdefault(name, []).append(f"{value:g} ({row})")
-    for name, value in WARMUP.items():
-        found[name].append(f"{value:.4g}")
-    return {name: ", ".join(texts) or "off" for name, texts in found.items()}
 
 
 def _run_parser(about: str) -> Parser:
     own = Parser(description=about)
-    own.add_argument("run", type=str, help="the directory of a run")
+    own.add_argument("run", type=TEXT, help="the directory of a run")
     return own
 
 
 def resume_parser() -> Parser:
     """Flags of `gpubp resume`."""
     own = _run_parser("Go on with a run, to the same bits as if it had never stopped.")
-    own.add_argument("--epochs", type=int | None, default=None, help="more than before: makes the run longer")
-    own.add_argument("--steps", type=int | None, default=None, help="the same, for a run that counts steps")
-    own.add_argument("--device", type=str | None, default=None, help="as of train; by default where the run trained")
-    own.add_argument("--json", action="store_true", help="one JSON object on standard output, last")
+    own.flag("--epochs", COUNT, "more than before: makes the run longer")
+    own.flag("--steps", COUNT, "the same, for a run that counts steps")
+    own.flag("--device", TEXT, "as of train; by default where the run trained")
+    own.switch("--json", "one JSON object on standard output, last")
     return own
 
 
 def inspect_parser() -> Parser:
     """Flags of `gpubp inspect`."""
     own = _run_parser("The best, the worst and the diverged networks of a run, with their hyper-parameters.")
-    own.add_argument("--top", type=int, default=5, help="how many of each")
-    own.add_argument("--json", action="store_true", help="as one JSON object")
+    own.flag("--top", COUNT, "how many of each", 5)
+    own.switch("--json", "as one JSON object")
     return own
 
 
 def predict_parser() -> Parser:
     """Flags of `gpubp predict`."""
     own = _run_parser("Predict the samples of a file, as CSV.")
-    own.add_argument("--data", type=str, required=True, help="a file with the input columns of the training")
-    own.add_argument("--networks", type=str, default="best", help="best, a number K (mean of the best K), or all")
-    own.add_argument("--output", type=str | None, default=None, help="a new .csv file; standard output by default")
+    own.add_argument(
+        "--data", type=TEXT, required=True, metavar="TEXT", help="a file with the training's input columns"
+    )
+    own.flag("--networks", TEXT, "best, a number K (mean of the best K), or all", "best")
+    own.flag("--output", TEXT, "a new .csv file; standard output by default")
     return own
 
 
 def explain_parser() -> Parser:
     """Flags of `gpubp explain`."""
     own = Parser(description="The next step of one network of a run, with every number; by default the tutorial's.")
-    own.add_argument("run", type=str, nargs="?", default="tutorial", help="the directory of a run, or tutorial")
-    own.add_argument("--network", type=int, default=0, help="its row")
-    own.add_argument("--full", action="store_true", help="every unit and term, however many")
-    own.add_argument("--json", action="store_true", help="as one JSON object")
+    own.add_argument("run", type=TEXT, nargs="?", default="tutorial", help="the directory of a run, or tutorial")
+    own.flag("--network", INDEX, "its row", 0)
+    own.switch("--full", "every unit and term, however many")
+    own.switch("--json", "as one JSON object")
     return own
+
+
+class Command(NamedTuple):
+    """A command. room: the module that has a function of its name, settings -> exit status."""
+
+    parser: Callable[[], Parser]
+    room: str
+    about: str
+
+
+COMMANDS = {
+    "train": Command(train_parser, "commands", "train a population"),
+    "resume": Command(resume_parser, "commands", "go on with a run, or make it longer"),
+    "inspect": Command(inspect_parser, "runs", "the best, the worst and the diverged networks of a run"),
+    "predict": Command(predict_parser, "runs", "what a run's networks say to new samples"),
+    "explain": Command(explain_parser, "runs", "one step of one network with every number"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -189,12 +195,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given == ["train"]:
         sys.stderr.write(f"nothing asked for, so: gpubp train {' '.join(DEMO)}\n")
         given += DEMO
-    settings: Any = parser().parse_args(given)
+    settings: Any = parser(*given[:1]).parse_args(given)
     name = settings.subcommand
     chosen = settings[name].as_dict()
     chosen.pop("config", None)
     try:
-        return int(getattr(commands if name in ("train", "resume") else runs, name)(chosen))
+        return int(getattr(import_module(f"gpubp.{COMMANDS[name].room}"), name)(chosen))
     except GpubpError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

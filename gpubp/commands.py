@@ -27,8 +27,8 @@ from .reporters.tensorboard import TensorBoardReporter
 from .runs import console, load_data, print_json, settings_of
 from .search import sample
 from .spec import NetworkSpec
-from .train import resume as resume_run
-from .train import train as train_population
+from .training import resume as resume_run
+from .training import train as train_population
 
 Settings = dict[str, Any]
 LENGTH = 20, 400  # epochs and steps, whichever is longer, of a training for which nobody says how long

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -33,6 +32,9 @@ from .reporters.table import table, write
 from .schedules import scheduled
 from .state import Status, TrainState
 from .stopping import plateau
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CALL = 0.25  # seconds that one call of the engine should take
 MOST = 1024  # steps of one call at most: the order of samples is computed for all of them at once

@@ -270,14 +270,12 @@ def test_the_tutorial_prints_every_figure_and_reproduces_them_all(capsys: Captur
     assert told["loss"]["best"] == pytest.approx(0.0000351085, rel=1e-3)
 
 
-def test_the_script_shows_every_flag_with_its_type_and_default() -> None:
+def test_the_script_shows_every_flag_with_its_kind_and_default() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     words = " ".join(done.stdout.split())
-    for flag, kind in (("--batch-size", "unless given: 64"), ("--seed", "type: int, default: 0"),
-                       ("--optimizer", "type: str, default: adam"), ("--lr", "type: float | str | null, default: null"),
-                       ("--data", "type: str, default: digits")):  # fmt: skip
-        assert flag in words
-        assert kind in words.rpartition(f" {flag} ")[2][:600], flag
-    assert all(name in words for name in sources.SOURCES)
+    for shown in ("--batch-size COUNT B, samples per step; 64, or all there are", "--seed INDEX of initial weights",
+                  "sampling (default: 0)", "lion (default: adam)", "--lr NUMBERS learning rate. Unless given: 0.001",
+                  "--train-bias true|false", *sources.SOURCES):  # fmt: skip
+        assert shown in words

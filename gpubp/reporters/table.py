@@ -1,4 +1,6 @@
-"""The results table: a row per network, as pyarrow.Table, results.parquet and results.csv."""
+"""The results table: a row per network, as pyarrow.Table, results.parquet and results.csv.
+
+pyarrow is imported by what makes a table: `import gpubp` need not wait for it."""
 
 from __future__ import annotations
 
@@ -7,21 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute
-import pyarrow.csv
-import pyarrow.parquet
 from torch import Tensor
 
 from ..evaluate import Evaluation
 from ..state import Status, TrainState
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ..loop import Result
 
 
 def table(state: TrainState, training: Evaluation, validation: Evaluation | None, metric: str) -> pa.Table:
     """A row per network: its row, id, status, steps, losses, metrics and every hyper-parameter in use."""
+    import pyarrow as pa
+    from pyarrow import compute
 
     def numbers(tensor: Tensor) -> np.ndarray:
         return tensor.detach().cpu().numpy()
@@ -41,13 +43,15 @@ def table(state: TrainState, training: Evaluation, validation: Evaluation | None
     columns |= {name: numbers(column[:, 0]) for name, column in state.hyper.items() if column.shape[1] == 1}
     arrays = {name: pa.array(values) for name, values in columns.items()}
     never = pa.array(columns["diverged_step"] < 0)
-    arrays["diverged_step"] = pa.compute.if_else(never, pa.scalar(None, pa.int64()), arrays["diverged_step"])
+    arrays["diverged_step"] = compute.if_else(never, pa.scalar(None, pa.int64()), arrays["diverged_step"])
     return pa.table(arrays)
 
 
 def write(result: Result, run_dir: Path) -> None:
     """results.parquet and results.csv, written beside and renamed."""
-    for name, save in (("results.parquet", pa.parquet.write_table), ("results.csv", pa.csv.write_csv)):
+    from pyarrow import csv, parquet
+
+    for name, save in (("results.parquet", parquet.write_table), ("results.csv", csv.write_csv)):
         beside = run_dir / f"{name}.writing"
         save(result.table, beside)
         os.replace(beside, run_dir / name)

@@ -1,0 +1,100 @@
+"""Kinds of values that flags take, each refused in one sentence; and FLAGS, what the tables and TrainConfig hold.
+
+FLAGS is flags.json, which scripts/flags.py writes and a test holds against the tables: torch takes seconds to import,
+and no help text waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+FLAGS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+MOST = 2**63 - 1  # of a count, as tensors and files keep it
+
+
+class RefusedError(ArgumentTypeError, ValueError):
+    """What argparse shows where a flag's value is refused, and jsonargparse where a file's is."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a flag takes, as argparse's type: a text of the command line, or what stands in a YAML file.
+
+    name: in help. read: the text, number or truth value -> what it means; raises ValueError or ArithmeticError. A list
+    in a file is its items with commas. optional: null is allowed, as if nothing were given.
+    """
+
+    name: str
+    expected: str
+    read: Callable[[Any], Any]
+    optional: bool = False
+
+    def __call__(self, given: Any) -> Any:
+        """The value; raises RefusedError."""
+        if self.optional and given in (None, "null"):
+            return None
+        value = ",".join(map(str, given)) if isinstance(given, list) else given
+        try:
+            if isinstance(value, (str, int, float)):
+                return self.read(value)
+        except (ValueError, ArithmeticError):
+            pass
+        shown = repr(given) if given == "" else "null" if given is None else str(given)
+        raise RefusedError(f"{shown}: {self.expected} expected")
+
+    def or_null(self) -> Kind:
+        """The same, where null is allowed."""
+        return replace(self, optional=True)
+
+
+def _text(given: Any) -> str:
+    if isinstance(given, bool) or given == "" or "\0" in str(given):
+        raise ValueError
+    return str(given)
+
+
+def _whole(least: int) -> Callable[[Any], int]:
+    def read(given: Any) -> int:
+        number = Decimal(_text(given))  # 1e3 is a thousand
+        if not least <= number <= MOST or number != int(number):
+            raise ValueError
+        return int(number)
+
+    return read
+
+
+def _number(given: Any) -> float:
+    number = float(_text(given))
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _numbers(given: Any) -> float | str:
+    text = _text(given)
+    try:
+        return float(text)
+    except ValueError:
+        return text  # search.py reads it
+
+
+def _truth(given: Any) -> bool:
+    if str(given).lower() not in ("true", "false"):
+        raise ValueError
+    return str(given).lower() == "true"
+
+
+TEXT = Kind("TEXT", "a text", _text)
+COUNT = Kind("COUNT", "a whole number of 1 or more", _whole(1))
+INDEX = Kind("INDEX", "a whole number of 0 or more", _whole(0))
+NUMBER = Kind("NUMBER", "a number", _number)
+NUMBERS = Kind("NUMBERS", "a number, a range LOW..HIGH or LOW..HIGH:log, or numbers separated by commas", _numbers)
+TRUTH = Kind("true|false", "true or false", _truth)
+KINDS = {each.name: each for each in (TEXT, COUNT, INDEX, NUMBER, NUMBERS, TRUTH)}

@@ -1,0 +1,22 @@
+"""Every name of gpubp.__all__, from its module. No module but backprop is called like one: it would take its place."""
+
+from . import backprop as backprop
+from .activations import ACTIVATIONS as ACTIVATIONS
+from .activations import Activation as Activation
+from .config import TrainConfig as TrainConfig
+from .data import Dataset as Dataset
+from .errors import GpubpError as GpubpError
+from .initialise import INITIALISERS as INITIALISERS
+from .initialise import Initialiser as Initialiser
+from .loop import Result as Result
+from .losses import LOSSES as LOSSES
+from .losses import Loss as Loss
+from .optimizers import OPTIMIZERS as OPTIMIZERS
+from .optimizers import Optimizer as Optimizer
+from .population import Population as Population
+from .schedules import SCHEDULES as SCHEDULES
+from .schedules import Schedule as Schedule
+from .spec import NetworkSpec as NetworkSpec
+from .training import load as load
+from .training import resume as resume
+from .training import train as train

@@ -1,0 +1,61 @@
+"""Prints gpubp/flags.json, from TrainConfig and the tables: python scripts/flags.py > gpubp/flags.json"""
+
+import json
+import re
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout's gpubp, whichever is installed
+
+from gpubp.activations import ACTIVATIONS
+from gpubp.config import HYPER, TrainConfig
+from gpubp.initialise import INITIALISERS
+from gpubp.losses import LOSSES
+from gpubp.optimizers import OPTIMIZERS
+from gpubp.schedules import SCHEDULES, WARMUP
+from gpubp.sources import SOURCES
+
+TABLES = {"data": SOURCES, "activation": ACTIVATIONS, "loss": LOSSES, "init": INITIALISERS, "optimizer": OPTIMIZERS,
+          "schedule": SCHEDULES}  # fmt: skip
+
+
+def flags():
+    """The rows of every table by name; and each setting of TrainConfig: its kind (cli.py), its default, what it is."""
+    notes, usual = dict(re.findall(r"^ {8}(\w+): (.*)$", TrainConfig.__doc__, re.M)), _usual()
+    settings = {
+        each.name: {
+            "kind": "NUMBERS" if each.name in HYPER else "COUNT" if each.type.startswith("int") else "TEXT",
+            "default": each.default,
+            "about": notes[each.name] + (f" Unless given: {usual[each.name]}." if each.name in HYPER else ""),
+        }
+        for each in fields(TrainConfig)
+        if each.name != "extra"
+    }
+    return {"tables": {name: list(table) for name, table in TABLES.items()}, "settings": settings}
+
+
+def _usual():
+    """What each hyper-parameter is where nobody gives it, in words."""
+    found = {name: {} for name in HYPER}  # value -> the rows that have it
+    defaults = [(name, row.defaults) for table in (SCHEDULES, LOSSES) for name, row in table.items()]
+    defaults += [
+        (name, {"lr": row.lr, "weight_decay": row.weight_decay, **row.defaults}) for name, row in OPTIMIZERS.items()
+    ]
+    for row, own in defaults:
+        for name, value in own.items():
+            found[name].setdefault(value, []).append(row)
+    words = {
+        name: ", ".join(f"{value:g} ({', '.join(rows)})" for value, rows in values.items())
+        for name, values in found.items()
+    }
+    return {name: text or "off" for name, text in words.items()} | {name: f"{x:.4g}" for name, x in WARMUP.items()}
+
+
+def text():
+    """What stands in the file."""
+    return json.dumps(flags(), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(text())

@@ -1,0 +1,62 @@
+"""What does not wait: help, the version and refusals for torch, `import gpubp` for what only a command line needs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gpubp
+from gpubp import flags
+from scripts.flags import text
+
+HEAVY = ("jsonargparse", "matplotlib", "pandas", "pyarrow", "rich", "scipy", "sklearn", "tensorboard")
+RUN = "import sys\ntry:\n    {}\nfinally:\n    print(*sys.modules, file=sys.stderr)"
+
+
+def modules(statement: str) -> set[str]:
+    """The packages that a process of its own has loaded after `statement`."""
+    code = RUN.format(statement)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent
+    )
+    return {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["train", "--help"], ["train", "--networks", "ten"], ["trian"], ["inspect"], []],
+    ids=" ".join,
+)
+def test_help_the_version_and_a_refused_flag_wait_for_no_torch(arguments: list[str]) -> None:
+    loaded = modules(f"from gpubp.cli import main; main({arguments})")
+    assert "jsonargparse" in loaded
+    assert not loaded & {"torch", "numpy", *HEAVY} - {"jsonargparse"}
+
+
+def test_the_package_waits_for_torch_and_nothing_heavier() -> None:
+    assert "torch" not in modules("import gpubp")
+    loaded = modules("import gpubp; gpubp.train, gpubp.NetworkSpec, gpubp.Population")
+    assert "torch" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_every_public_name_is_there_whichever_module_came_first() -> None:
+    for first in ("gpubp.training", "gpubp.commands", "gpubp.backprop", "gpubp"):
+        code = f"import {first}, gpubp; print(*(callable(getattr(gpubp, name)) for name in gpubp.__all__))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        silent = [name for name, said in zip(gpubp.__all__, done.stdout.split()) if said == "False"]
+        assert silent == ["ACTIVATIONS", "INITIALISERS", "LOSSES", "OPTIMIZERS", "SCHEDULES", "backprop"], first
+    assert set(gpubp.__all__) <= set(dir(gpubp))
+    assert gpubp.tutorial.ROUNDS == 10_000, "and so is every module"
+    with pytest.raises(AttributeError, match="module 'gpubp' has no attribute 'trian'"):
+        gpubp.trian  # noqa: B018
+
+
+def test_the_flags_are_those_that_the_script_prints() -> None:
+    path = Path(flags.__file__).with_suffix(".json")
+    assert path.read_text(encoding="utf-8") == text(), "python scripts/flags.py > gpubp/flags.json"
+    assert json.loads(text()) == flags.FLAGS
