@@ -94,6 +94,15 @@ def wait(device: torch.device) -> None:
         torch.cuda.current_stream(device).synchronize()
 
 
+def mark(device: torch.device) -> Callable[[], None]:
+    """-> waits until the device has done what this thread has given it by now."""
+    if device.type != "cuda":
+        return lambda: None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event.synchronize
+
+
 class Copies:
     """A stream of `device` for copies beside the stream of the thread that calls, which trains. On a device that is no
     GPU a copy is done at once, and nothing waits."""

@@ -1,12 +1,12 @@
 """The loss and the metric of N networks over a whole dataset, each network over its own samples, without dropout.
 
-Networks go in blocks that stay in cache, samples in chunks of fixed size, sums in float64: a network's figures do not
-depend on its neighbours.
+The definition, and what engine `eager` does; kernel/show.h is its compiled twin. Networks go in blocks that stay in
+cache, samples in chunks of fixed size, sums in float64: a network's figures do not depend on its neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -36,11 +36,10 @@ def metric_name(spec: NetworkSpec) -> str:
 
 @torch.no_grad()
 def evaluate(
-    population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor | None = None,
-    forward: Callable[[NetworkSpec, Tensor, Tensor], Tensor] = outs,
-) -> Evaluation:  # fmt: skip
-    """population's networks on `data`. hyper: TrainConfig.columns; position (N,): their places in the dataset; forward:
-    an engine's outs."""
+    population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor | None = None
+) -> Evaluation:
+    """population's networks on `data`. hyper: TrainConfig.columns; position (N,): their places in the dataset, 0 to
+    N - 1 by default."""
     spec, params = population.spec, population.params
     at = torch.arange(len(params), device=params.device) if position is None else position
     wanted = ("class_weight", *LOSSES[spec.loss].defaults)
@@ -48,16 +47,14 @@ def evaluate(
     found = []
     for part in blocks(spec, len(params), CHUNK, params.element_size(), params.device):
         some = params[part], {name: column[part] for name, column in typed.items()}, at[part]
-        found.append(_block(spec, *some, data, forward))
+        found.append(_block(spec, *some, data))
     return Evaluation(torch.cat([each.loss for each in found]), torch.cat([each.metric for each in found]))
 
 
 def _block(
-    spec: NetworkSpec, params: Tensor, hyper: Mapping[str, Tensor], position: Tensor, data: Dataset,
-    forward: Callable[[NetworkSpec, Tensor, Tensor], Tensor],
-) -> Evaluation:  # fmt: skip
-    """A GPU's sums depend on how many there are, so there they are over a whole group. Outs are of these networks
-    alone: `forward` fills a group up itself where its bits depend on that."""
+    spec: NetworkSpec, params: Tensor, hyper: Mapping[str, Tensor], position: Tensor, data: Dataset
+) -> Evaluation:
+    """A GPU's sums depend on how many there are, so there they are over a whole group."""
     rule, count = LOSSES[spec.loss], len(params)
     rows: Tensor | slice = slice(None)
     if fixed(params.device):
@@ -71,7 +68,7 @@ def _block(
         sums[name] = sums[name] + value if name in sums else value
 
     for batch in _chunks(data, position[rows]):
-        out = forward(spec, params, batch.inputs[:count].expand(count, *batch.inputs.shape[1:]))[rows]
+        out = outs(spec, params, batch.inputs[:count].expand(count, *batch.inputs.shape[1:]))[rows]
         target = batch.targets.expand(len(out), *batch.targets.shape[1:])
         weight = out.new_ones(out.shape[:2]) if batch.weight is None else batch.weight.expand(len(out), -1)
         error, _, counted = errors(spec, out, target, weight, hyper)

@@ -155,6 +155,7 @@ class Loop:
         state, steps = self.state, min(MOST, max(self.call, self.place.least))
         before, begun = int(state.step.sum()), time.monotonic()
         notes = self.place.run(min(steps, left))
+        self.place.look()
         done = int(state.step.sum())
         seconds = max(time.monotonic() - begun, 1e-6)
         self.rate = (done - before) / seconds

@@ -9,6 +9,7 @@ A network's numbers are its own, so no bit depends on how many GPUs there are, n
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,11 +17,11 @@ from typing import Protocol
 
 import torch
 
-from . import backprop, cuda, memory
+from . import cuda, memory
 from .data import Dataset
 from .engines import Choice, build, graph
 from .errors import ConfigError, OutOfMemoryError
-from .evaluate import Evaluation, evaluate
+from .evaluate import Evaluation
 from .population import usable
 from .state import TrainState
 from .turns import SEATS, Found, Group, groups, take_turns
@@ -71,7 +72,12 @@ class Place(Protocol):
         (docs/gpu.md). So copies take less than training does, and are hidden beside it."""
 
     def run(self, steps: int) -> list[str]:
-        """Advance every running network by up to `steps` steps, not beyond its limit. -> what a person should know."""
+        """Advance every running network by up to `steps` steps, not beyond its limit. -> what a person should know. The
+        call may still be under way afterwards, though the one before is not, and the state does not show it before
+        look()."""
+
+    def look(self) -> None:
+        """Wait, and bring the clocks home: all that the loop looks at in the state, besides the rows."""
 
     def evaluate(self, data: Dataset) -> Evaluation:
         """The networks as they are, on one of the datasets that the place was made with."""
@@ -80,12 +86,14 @@ class Place(Protocol):
         """What a person should know, and was not told."""
 
     def gather(self) -> None:
-        """Bring the rows home."""
+        """Bring the rows home, and the clocks."""
 
 
 def placed(state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device]) -> Place:
     """`state` on the devices `where`, or as it is where that is the one on which it lies. data: to train on, then
     others to evaluate on."""
+    for device in where:
+        choice.prepare(state, data[0], data, device)
     if list(where) == [state.population.device]:
         return Home(state, data[0], choice)
     return Shards(state, data, choice, where)
@@ -107,11 +115,14 @@ class Home:
     def evaluate(self, data: Dataset) -> Evaluation:
         """See Place."""
         state = self.state
-        return evaluate(state.population, data, state.hyper, state.position, self.choice.outs)
+        return self.choice.evaluate(state.population, data, state.hyper, state.position)
 
     def news(self) -> list[str]:
         """See Place."""
         return build.news()
+
+    def look(self) -> None:
+        """They are here."""
 
     def gather(self) -> None:
         """They are here."""
@@ -159,6 +170,11 @@ class Shards:
         found = list(self.pool.map(lambda shard: shard.evaluate(data), self.shards))
         return Evaluation(*(torch.cat(each) for each in zip(*found)))
 
+    def look(self) -> None:
+        """See Place."""
+        for shard in self.shards:
+            shard.look()
+
     def gather(self) -> None:
         """See Place."""
         for shard in self.shards:
@@ -181,6 +197,7 @@ class Shard:
         self.training = data[0]
         self.data = {id(each): each.part(part) for each in data}
         self.sent: dict[int, Dataset] = {}  # what of it is on the device
+        self.under_way: deque[Callable[[], None]] = deque()  # waits for the last calls, of which home knows nothing
         self.notes: list[str] = []
         self.reason: str | None = None
         if not self.stays:
@@ -195,9 +212,33 @@ class Shard:
 
     def run(self, steps: int) -> list[str]:
         """See Place. What was trained when memory ran out is not trained again: a call ends at `until`."""
+        if self.stays and self.choice.name == "cuda" and self._launch(steps):
+            return self.news()
         torch.minimum(self.home.step + steps, self.home.limit, out=self.until)
         self._each(lambda state, data: self.choice.run(state, data, steps), self.training, TRAINED, CLOCKS + ROWS)
         return self.news()
+
+    def _launch(self, steps: int) -> bool:
+        """A call of an engine that waits for nothing, with the clocks where they are: at home before the first call and
+        after look(), else on the device. -> False where memory ran out: nothing was trained."""
+        try:
+            with cuda.on(self.device):
+                there, data = self._seats(), self._data(self.training)
+                if not self.under_way:
+                    _copy(self.home, there, CLOCKS + LOOPS)
+                self.choice.run(there, data, steps)
+                self.under_way.append(cuda.mark(self.device))
+                if len(self.under_way) > 2:
+                    self.under_way.popleft()
+                if len(self.under_way) > 1:
+                    self.under_way[0]()
+                return True
+        except (RuntimeError, MemoryError, OutOfMemoryError) as error:
+            if not memory.ran_out(error):
+                raise
+        self.look()
+        self._halve()
+        return False
 
     def news(self) -> list[str]:
         """See Place."""
@@ -214,13 +255,21 @@ class Shard:
         home = self.home.population.device
 
         def figures(state: TrainState, there: Dataset) -> Evaluation:
-            found = evaluate(state.population, there, state.hyper, state.position, self.choice.outs)
+            found = self.choice.evaluate(state.population, there, state.hyper, state.position)
             return Evaluation(found.loss.to(home), found.metric.to(home))
 
         return Evaluation(*(torch.cat(each) for each in zip(*self._each(figures, data, SEEN, ()))))
 
+    def look(self) -> None:
+        """See Place."""
+        if self.there is not None and self.under_way:
+            _copy(self.there, self.home, CLOCKS)
+            cuda.wait(self.device)
+        self.under_way.clear()
+
     def gather(self) -> None:
         """See Place."""
+        self.look()
         if self.stays and self.there is not None:
             _copy(self.there, self.home, ROWS)
             cuda.wait(self.device)
@@ -243,7 +292,8 @@ class Shard:
         self, work: Callable[[TrainState, Dataset], Found], data: Dataset, come: Names, leave: Names
     ) -> list[Found]:
         if self.stays:
-            come, leave = CLOCKS + LOOPS, tuple(name for name in leave if name not in ROWS)
+            come = tuple(name for name in come if name in CLOCKS + LOOPS)
+            leave = tuple(name for name in leave if name not in ROWS)
         home, there, sent = replace(self.home, limit=self.until), self._seats(), self._data(data)
         own = self.data[id(data)]
 
@@ -301,7 +351,7 @@ class Shard:
 
 def in_tf32(choice: Choice, dtype: torch.dtype, device: torch.device) -> str | None:
     """That torch rounds the products of float32 that `choice` has it compute; None where it does not."""
-    if choice.outs is not backprop.outs or dtype != torch.float32 or device.type != "cuda" or not cuda.tf32():
+    if choice.name != "eager" or dtype != torch.float32 or device.type != "cuda" or not cuda.tf32():
         return None
     return (
         f"{device}: torch was told to multiply in TF32; after "

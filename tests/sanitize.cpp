@@ -47,7 +47,7 @@ static int run(const Job *job) {
   if (!NEAR && grid > AT_ONCE) grid = AT_ONCE;  // each block goes from network to network
   return play_grid(grid, threads, TEAM_OF(threads), SHARED, [] { run(*kernel_job, *kernel_end); });
 }
-static int outs(const Job *job) { return run(job); }
+static int shown(const Job *job) { return run(job); }
 #endif
 
 int main(int, char **arguments) {
@@ -90,8 +90,8 @@ int main(int, char **arguments) {
 #if THREADS && !NEAR
   end.slots = array<real>(AT_ONCE * TOGETHER * SLOTS * P, random);
 #endif
-#if PREDICT
-  EXPECT(outs(&job) == DONE);
+#if TASK == PREDICT
+  EXPECT(shown(&job) == DONE);
   EXPECT(print("outs", job.outs, N * M * O));
 #else
   auto show = [&] {

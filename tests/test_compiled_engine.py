@@ -75,22 +75,13 @@ def test_outs_are_eagers_and_have_the_same_bits_however_they_are_cut(dtype: torc
             assert same_bits(cpu.outs(SPEC, params, own), whole[0]), name
 
 
-def test_evaluations_are_eagers() -> None:
-    networks, (inputs, target) = population(SPEC, COUNT), samples(SPEC, 150)
-    index = [torch.arange(1 + 7 * n) for n in range(COUNT)]
-    for data in (gpubp.Dataset(inputs, target), gpubp.Dataset(inputs, target, rows=index)):
-        mine, theirs = evaluate(networks, data, {}, forward=cpu.outs), evaluate(networks, data, {})
-        torch.testing.assert_close(mine.loss, theirs.loss, **TRAINING)
-        torch.testing.assert_close(mine.metric, theirs.metric, **TRAINING, equal_nan=True)
-
-
 # ---- the choice
 
 
 def test_auto_is_the_compiled_engine_where_a_compiler_is() -> None:
     config = gpubp.TrainConfig(steps=1)
     choice = choose("auto", SPEC, config, CPU)
-    assert (choice.name, choice.run, choice.outs) == ("cpu", cpu.run, cpu.outs)
+    assert (choice.name, choice.run, choice.evaluate) == ("cpu", cpu.run, cpu.evaluate)
     assert "compiled for this topology by " in choice.reason
     assert choose("cpu", SPEC, config, CPU).reason == "cpu: asked for by name"
     assert choose("eager", SPEC, config, CPU).run is eager.run

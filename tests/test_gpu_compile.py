@@ -102,7 +102,7 @@ def compiled(own: Program, arch: int) -> bytes:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_kernels_that_predict_compile_everywhere(arch: int) -> None:
     spec = gpubp.NetworkSpec((3, 5, 4, 2), "gelu")
-    key = Key.of_outs(spec, torch.float32, shared=False, count=7)
+    key = Key.of_outs(spec, torch.float32, shared=False, count=7, samples=64)
     own = chip.in_shared_memory(key.program(Layout()), limits(arch))
     assert own is not None
     assert own.layout.team

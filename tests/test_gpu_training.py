@@ -81,7 +81,7 @@ def test_a_run_on_any_number_of_gpus_is_the_cpus(name: str, count: int) -> None:
     assert found.notes == []
     assert same(found, expected)
     assert {device for _, device in own.on} == {f"cuda:{number}" for number in range(count)}
-    training = [launch for launch in own.player.launches if "#define PREDICT 0" in launch.text]
+    training = [launch for launch in own.player.launches if "#define TASK 0" in launch.text]
     assert len(training) == count * (-(-STEPS // 3) + STEPS // 4 - 1), "a launch for every call"
     if name == "some diverge":
         assert found.statuses["diverged"] == 2

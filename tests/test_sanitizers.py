@@ -49,7 +49,7 @@ class Case(NamedTuple):
     dtype: torch.dtype = torch.float32
     output: str = "identity"
     bias: str = "neuron"
-    predict: bool = False
+    task: str = "train"
     widths: tuple[int, ...] = (3, 17, 9, 4)
     settings: dict[str, Any] = {}
 
@@ -60,7 +60,7 @@ class Case(NamedTuple):
         values = config.switched_on(self.loss)
         values.update({"scale": 0.5} if config.timetable.events else {})
         names = [*values, *(["class_weight"] if config.class_weight is not None else [])]
-        program = Program(spec, config, names, self.dtype, self.samples, self.layout, self.predict)
+        program = Program(spec, config, names, self.dtype, self.samples, self.layout, self.task)
         numbers = ", ".join(repr(float(values[name])) for name in program.hyper)
         gpu = f'#include "{HEADER}"\n{cuda.text(program)}' if self.layout.threads else ""
         kernel = gpu or f'{program.text}#include "cpu.h"\n'
@@ -97,7 +97,7 @@ CASES = {
         widths=(16, 32, 16, 4), settings={"clip_norm": 1.0, "dropout": 0.2},
     ),
     "outs of networks, lanes are networks": Case(
-        ("tanh", "relu"), "mean_squared_error", "sgd", "constant", APART, replace(MANY, chunk=4), predict=True,
+        ("tanh", "relu"), "mean_squared_error", "sgd", "constant", APART, replace(MANY, chunk=4), task="predict",
     ),
 }  # fmt: skip
 MORE = {
@@ -127,11 +127,11 @@ MORE = {
         settings={"clip_norm": 1.0, "dropout": 0.2, "class_weight": [1.0, 2.0, 3.0, 4.0]},
     ),
     "outs of networks, lanes are outputs": Case(
-        ("tanh", "relu"), "mean_squared_error", "sgd", "constant", APART, replace(WIDE, chunk=4), 3, predict=True,
+        ("tanh", "relu"), "mean_squared_error", "sgd", "constant", APART, replace(WIDE, chunk=4), 3, task="predict",
     ),
     "outs of networks, three registers, shared inputs": Case(
         ("tanh", "relu"), "mean_squared_error", "sgd", "constant", replace(SHARED, shuffle="none"),
-        Layout(8, parts=3, chunk=4, accumulators=4), 29, torch.float64, predict=True,
+        Layout(8, parts=3, chunk=4, accumulators=4), 29, torch.float64, task="predict",
     ),
 }  # fmt: skip
 
@@ -173,7 +173,7 @@ ROWS_OF_THE_TABLES = {
         layout=replace(BLOCK, near=number % 3 > 0, chunk=3 * (number % 2 and "update_order" not in case.settings)),
         samples=replace(case.samples, own=True), count=3,
     )
-    for number, (name, case) in enumerate({**CASES, **MORE}.items()) if not case.predict
+    for number, (name, case) in enumerate({**CASES, **MORE}.items()) if case.task == "train"
 }  # fmt: skip
 PARTS_OF_A_WARP = {
     "two networks in a warp": TEAMS["a block of scalar lanes"]._replace(

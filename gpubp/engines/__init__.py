@@ -5,31 +5,36 @@ among others. The data make the sentence exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .. import backprop
 from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import EngineError, unknown
+from ..evaluate import Evaluation, evaluate
+from ..population import Population
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import build, cpu, cuda, eager, rules
 
 
 class Engine(NamedTuple):
-    """run(state, data, steps) trains; outs(spec, params, inputs) computes outs (N, B, O) for inputs (N, B, I), for
-    evaluations."""
+    """run(state, data, steps) trains; evaluate(population, data, hyper, position) gives loss and metric, as evaluate.py
+    has them; prepare(state, data, evaluated, device) compiles what these two need, side by side."""
 
     run: Callable[[TrainState, Dataset, int], None]
-    outs: Callable[[NetworkSpec, Tensor, Tensor], Tensor]
+    evaluate: Callable[[Population, Dataset, Mapping[str, Tensor], Tensor], Evaluation]
+    prepare: Callable[[TrainState, Dataset, Sequence[Dataset], torch.device], None]
 
 
-ENGINES = {"eager": Engine(eager.run, backprop.outs), "cpu": Engine(cpu.run, cpu.outs),
-           "cuda": Engine(cuda.run, cuda.outs)}  # fmt: skip
+ENGINES = {
+    "eager": Engine(eager.run, evaluate, lambda *_: None),
+    "cpu": Engine(cpu.run, cpu.evaluate, cpu.prepare),
+    "cuda": Engine(cuda.run, cuda.evaluate, cuda.prepare),
+}
 
 
 class Choice(NamedTuple):
@@ -37,7 +42,8 @@ class Choice(NamedTuple):
 
     name: str
     run: Callable[[TrainState, Dataset, int], None]
-    outs: Callable[[NetworkSpec, Tensor, Tensor], Tensor]
+    evaluate: Callable[[Population, Dataset, Mapping[str, Tensor], Tensor], Evaluation]
+    prepare: Callable[[TrainState, Dataset, Sequence[Dataset], torch.device], None]
     reason: str
 
 
@@ -80,7 +86,7 @@ def choose_for_all(
     """One engine for all devices: `name`, or for "auto" the fastest that each of them can. data and errors as in
     choose()."""
     found = {device: choose(name, spec, config, device, dtype, data) for device in devices}
-    device, least = min(found.items(), key=lambda each: (each[1].name != "eager", each[1].outs is not backprop.outs))
+    device, least = min(found.items(), key=lambda each: each[1].name != "eager")
     alike = len({choice.reason for choice in found.values()}) == 1
     return least if alike else least._replace(reason=f"{least.reason} ({device})")
 
@@ -89,8 +95,7 @@ def _on_a_gpu(
     name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype, data: Dataset | None
 ) -> Choice:
     try:
-        why, own = cuda.why(spec, config, device, dtype, data), ENGINES["cuda"]
-        return Choice("cuda", own.run, own.outs if cuda.predicts(spec, device, dtype) else backprop.outs, why)
+        return Choice("cuda", *ENGINES["cuda"], cuda.why(spec, config, device, dtype, data))
     except EngineError as error:
         if name == "cuda":
             raise

@@ -22,6 +22,7 @@ BLOCK = Layout(1, team=True, accumulators=32, cols=8)
 LEAST_PIECE = 16  # samples that go through together at least
 PER_THREAD = 16  # numbers of the largest product that a thread has at least: a tile of 4 x 4 loads 8 for 16 products
 WARP, LEAST_THREADS, MOST_THREADS = 32, 8, 256
+WAYS = 8  # memory.h's
 
 
 class Limits(NamedTuple):
@@ -48,8 +49,10 @@ def numbers(program: Program, layout: Layout) -> int:
     """Elements of memory.h's Memory, of a network that a thread or a block trains."""
     spec, config, on = program.spec, program.config, set(program.hyper)
     widths = [line(width, layout.team) for width in spec.widths]
-    batch, chunk = config.batch_size, layout.chunk or config.batch_size
-    row, outs, widest, cut = parameters(program, layout.team), chunk * sum(widths[1:]), max(widths[1:]), chunk < batch
+    batch, chunk = program.batch, layout.chunk or config.batch_size
+    row, outs, widest = parameters(program, layout.team), chunk * sum(widths[1:]), max(widths[1:])
+    learns, judged = program.task == "train", program.task == "evaluate" and program.metric != "r2"
+    cut = chunk < batch
     weighted = program.samples.weight or program.class_weight
     targets = 1 if program.classes else spec.widths[-1]
     return (
@@ -57,11 +60,11 @@ def numbers(program: Program, layout: Layout) -> int:
         + (row if cut or "clip_norm" in on else 0)
         + (chunk * (widths[0] + targets) if layout.team else 0)
         + outs * (1 + program.keep_nets + 2 * ("dropout" in on))
-        + 2 * chunk * widest
-        + widest
+        + (2 * chunk * widest + widest if learns else 0)
         + ((len(spec.widths) - 1) * widest if cut and spec.bias == "layer" else 0)
         + batch
-        + (batch if weighted else 0)
+        + (batch if learns and weighted else 0)
+        + (batch if judged else 0)
         + (spec.widths[-1] if program.class_weight else 0)
     )
 
@@ -70,8 +73,19 @@ def group(program: Program) -> int:
     """Bytes of memory.h's Group."""
     hyper, columns, itemsize = len(program.hyper) + 1, len(program.config.rule.columns) + 1, program.dtype.itemsize
     size = 8 * (hyper + columns + 2) + itemsize * (hyper + len(program.rates)) + 4 + 2 * 4
-    size = -(-size // 8) * 8 + 2 * 8 + 4 * program.config.batch_size
+    size = -(-size // 8) * 8 + 2 * 8 + 4 * program.batch
+    if program.task != "train":
+        size = -(-size // 8) * 8 + 8 + 8 * sums(program)
     return -(-size // 64) * 64
+
+
+def sums(program: Program) -> int:
+    """memory.h's SUMS: what an evaluation adds up."""
+    if program.task != "evaluate":
+        return 0
+    weight, outputs = program.samples.weight > 0, program.spec.widths[-1]
+    of_r2 = 3 * outputs * max(1, WAYS // outputs) if program.metric == "r2" else WAYS
+    return WAYS * (1 + (weight or program.class_weight) + weight) + of_r2
 
 
 def shared(program: Program) -> int:
@@ -86,9 +100,12 @@ def shared(program: Program) -> int:
 
 def in_registers(program: Program, limits: Limits) -> Program | None:
     """A thread is a network, if that can be by count."""
-    own = program.laid_out(THREAD)
-    words = numbers(own, THREAD) * own.dtype.itemsize // 4
-    return own if words <= REGISTERS and shared(own) <= limits.block else None
+    for piece in (0,) if program.task == "train" else _divided(min(WAYS, program.config.batch_size)):
+        own = program.laid_out(replace(THREAD, chunk=piece))
+        words = numbers(own, own.layout) * own.dtype.itemsize // 4 + 2 * sums(own)
+        if words <= REGISTERS and shared(own) <= limits.block:
+            return own
+    return None
 
 
 def in_shared_memory(program: Program, limits: Limits) -> Program | None:
@@ -112,9 +129,20 @@ def _blocks(program: Program) -> Iterator[Layout]:
     batch = program.config.batch_size
     parts = range(1, max(1, batch // LEAST_PIECE) + 1) if program.config.update_order == "simultaneous" else (1,)
     pieces = sorted({math.ceil(batch / count) for count in parts}, reverse=True)
+    if program.task != "train":
+        pieces = _divided(batch)
     for near in (True, False) if program.config.rule.slots else (True,):
         for piece in pieces:
             yield replace(BLOCK, chunk=piece, near=near)
+
+
+def _divided(batch: int) -> list[int]:
+    """A piece of samples that networks are shown, and what is left of it, halved again and again, where that does not
+    fit."""
+    pieces = [batch]
+    while pieces[-1] > 1:
+        pieces.append(-(-pieces[-1] // 2))
+    return pieces
 
 
 def threads(program: Program) -> int:

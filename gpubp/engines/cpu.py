@@ -8,7 +8,7 @@ diverged.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -18,13 +18,27 @@ from torch import Tensor
 from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import EngineError, OutOfMemoryError
+from ..evaluate import Evaluation
+from ..population import Population
 from ..spec import NetworkSpec
 from ..state import Status, TrainState
 from . import build
-from .job import SAMPLES, Key, contiguous, fill, fill_outs, job_of, switched_on, to_predict
+from .job import (
+    Key,
+    contiguous,
+    fill,
+    fill_evaluation,
+    fill_outs,
+    job_of,
+    side_by_side,
+    switched_on,
+    to_evaluate,
+    to_predict,
+)
 from .layout import REACH, best, crew, largest_index
 from .program import Layout, Program, Samples
 
+FORWARD = 1 / 3  # of a step's work
 DONE, FAULTS, STEPS_DIFFER, NO_MEMORY = range(4)  # Answer of kernel/cpu.h
 
 
@@ -44,10 +58,34 @@ def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
     key, params, inputs = to_predict("cpu", spec, params, inputs)
     own = kernel(key)
     job = own.job()
-    result = fill_outs(job, spec, params, inputs)
-    job.threads = own.threads(len(params), inputs.shape[-2] / SAMPLES)
-    _raise_for(own.library.outs(ctypes.byref(job)))
+    result, _position = fill_outs(job, spec, params, inputs)
+    _show(own, job, inputs.shape[-2])
     return result
+
+
+@torch.no_grad()
+def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor) -> Evaluation:
+    """Loss and metric of the networks on `data`; evaluate.evaluate, compiled."""
+    key, params, columns, position = to_evaluate("cpu", population, data, hyper, position)
+    own = kernel(key)
+    job = own.job()
+    figures = fill_evaluation(job, own.hyper, params, data, columns, position)
+    _show(own, job, data.lengths[1])
+    return figures
+
+
+def _show(own: Kernel, job: Any, samples: int) -> None:
+    """Run a kernel that shows networks so many samples each."""
+    job.threads = own.threads(job.count, samples / own.work[2] * FORWARD)
+    _raise_for(own.library.shown(ctypes.byref(job)))
+
+
+def prepare(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:
+    """Compile what training on `data` and evaluations need, side by side."""
+    params = state.population.params
+    shown = (state.population.spec, params.dtype, len(params))
+    keys = [Key.of_evaluation(*shown, each, state.hyper) for each in evaluated]
+    side_by_side(kernel, Key.of(state, data), keys)
 
 
 def refused(spec: NetworkSpec, config: TrainConfig, dtype: torch.dtype) -> str | None:
@@ -135,8 +173,6 @@ def kernel(key: Key) -> Kernel:
         key.spec.widths, key.config.batch_size, len(key.config.rule.slots), key.dtype.itemsize, key.networks,
         torch.get_num_threads(), build.vector_bytes(), whole=key.config.update_order == "layerwise",
     )  # fmt: skip
-    if key.predict and layout.team:
-        layout = replace(layout, team=False)
     program = key.program(layout)
     identity = key.identity(program, build.ARCH)
     if identity not in KERNELS:

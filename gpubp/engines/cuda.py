@@ -8,6 +8,7 @@ refuses networks that do not fit into a multiprocessor's shared memory.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,10 +19,12 @@ from torch import Tensor
 from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import EngineError
+from ..evaluate import Evaluation
+from ..population import Population
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import chip, device, nvrtc
-from .job import Key, contiguous, fill, fill_outs, job_of, to_predict
+from .job import Key, contiguous, fill, fill_evaluation, fill_outs, job_of, side_by_side, to_evaluate, to_predict
 from .program import Layout, Program
 
 
@@ -82,9 +85,31 @@ def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
     key, params, inputs = to_predict("cuda", spec, params, inputs)
     own = kernel(key, device.limits(params.device))
     job = own.job()
-    result = fill_outs(job, spec, params, inputs)
+    result, _position = fill_outs(job, spec, params, inputs)
     start(own, job, End(), params)
     return result
+
+
+@torch.no_grad()
+def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor) -> Evaluation:
+    """Loss and metric of the networks on `data`; launched, and not waited for."""
+    if not device.here(population.params):
+        raise EngineError(f'engine "cuda": networks are on {population.params.device}; a GPU expected')
+    key, params, columns, position = to_evaluate("cuda", population, data, hyper, position)
+    own = kernel(key, device.limits(params.device))
+    job = own.job()
+    figures = fill_evaluation(job, own.program.hyper, params, data, columns, position)
+    start(own, job, End(), params)
+    return figures
+
+
+def prepare(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:
+    """Compile what training on `data` and evaluations need, side by side."""
+    limits = device.limits(where)
+    params = state.population.params
+    shown = (state.population.spec, params.dtype, len(params))
+    keys = [Key.of_evaluation(*shown, each, state.hyper) for each in evaluated]
+    side_by_side(lambda key: kernel(key, limits), Key.of(state, data).apart, keys)
 
 
 def start(own: Kernel, job: Any, end: End, params: Tensor) -> None:
@@ -111,13 +136,12 @@ def why(
     _a_block(most.program(Layout()), limits)
     if data is None:
         return f"{kernel(most, limits).reason}, counted with a weight for each sample"
-    return kernel(Key.to_come(spec, config, dtype, data), limits).reason
-
-
-def predicts(spec: NetworkSpec, where: torch.device, dtype: torch.dtype) -> bool:
-    """Whether outs() has room: with samples one by one, training takes less."""
-    key = Key.of_outs(spec, dtype, shared=False, count=1)
-    return chip.in_shared_memory(key.program(Layout()), device.limits(where)) is not None
+    training, shown = (
+        Key.to_come(spec, config, dtype, data),
+        Key.of_evaluation(spec, dtype, 1, data, config.switched_on(spec.loss)),
+    )
+    side_by_side(lambda key: kernel(key, limits), training, [shown])
+    return kernel(training, limits).reason
 
 
 KERNELS: dict[tuple[Any, ...], Kernel] = {}

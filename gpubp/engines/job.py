@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -15,7 +16,9 @@ from torch import Tensor
 from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import EngineError, ShapeError
+from ..evaluate import Evaluation
 from ..losses import LOSSES
+from ..population import Population
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import rules
@@ -31,27 +34,36 @@ class Key(NamedTuple):
     dtype: torch.dtype
     samples: Samples
     networks: int
-    predict: bool
+    task: str
 
     @classmethod
     def of(cls, state: TrainState, data: Dataset) -> Key:
         """For training a population that stands at one step."""
         names, params = tuple(state.hyper) + (("scale",) if state.plateau else ()), state.population.params
         facts = seen(state.config, data)
-        return cls(state.population.spec, state.config, names, params.dtype, facts, len(params), False)
+        return cls(state.population.spec, state.config, names, params.dtype, facts, len(params), "train")
 
     @classmethod
     def to_come(cls, spec: NetworkSpec, config: TrainConfig, dtype: torch.dtype, data: Dataset | None) -> Key:
         """For a training to come, of networks that may stand at different steps: of(state, data).apart of every state
         of it, and of every part of the data. None: the data of which a network takes most."""
         facts = Samples(True, False, False, 2, config.shuffle) if data is None else seen(config, data)
-        return cls(spec, config, switched_on(spec, config), dtype, facts, 1, False).apart
+        return cls(spec, config, switched_on(spec, config), dtype, facts, 1, "train").apart
 
     @classmethod
-    def of_outs(cls, spec: NetworkSpec, dtype: torch.dtype, shared: bool, count: int) -> Key:
-        """For outs alone of `count` networks. shared: all have the same inputs."""
+    def of_outs(cls, spec: NetworkSpec, dtype: torch.dtype, shared: bool, count: int, samples: int) -> Key:
+        """For outs alone of `count` networks for so many samples. shared: all have the same inputs."""
         facts = Samples(own=not shared, rows=False, inputs=not shared, weight=0, shuffle="none")
-        return cls(spec, ALONE, switched_on(spec, ALONE), dtype, facts, count, True)
+        return cls(spec, showing(samples), (), dtype, facts, count, "predict")
+
+    @classmethod
+    def of_evaluation(
+        cls, spec: NetworkSpec, dtype: torch.dtype, count: int, data: Dataset, hyper: Iterable[str]
+    ) -> Key:
+        """For loss and metric of `count` networks on `data`. hyper: the names of TrainConfig.columns."""
+        config, known = showing(data.lengths[1]), ("class_weight", *LOSSES[spec.loss].defaults)
+        names = tuple(name for name in hyper if name in known)
+        return cls(spec, config, names, dtype, seen(config, data), count, "evaluate")
 
     @property
     def apart(self) -> Key:
@@ -60,14 +72,14 @@ class Key(NamedTuple):
 
     def program(self, layout: Layout) -> Program:
         """The kernel's program."""
-        return Program(self.spec, self.config, self.names, self.dtype, self.samples, layout, self.predict)
+        return Program(self.spec, self.config, self.names, self.dtype, self.samples, layout, self.task)
 
     def identity(self, program: Program, machine: str) -> tuple[Any, ...]:
         """Everything that the kernel's text depends on; of the package's rules, the functions themselves."""
         own = rules.functions(rules.rows(self.spec, self.config))
         config, loss = self.config, LOSSES[self.spec.loss]
         facts = (loss.outputs, config.rule.decoupled, config.rule.absorbing, config.batch_size, config.update_order)
-        found = (self.spec, own, facts, self.names, self.dtype, self.samples, self.predict, program.layout, machine)
+        found = (self.spec, own, facts, self.names, self.dtype, self.samples, self.task, program.layout, machine)
         return found if rules.fixed(own) else (*found, program.text)
 
 
@@ -78,8 +90,19 @@ def seen(config: TrainConfig, data: Dataset) -> Samples:
     return Samples(own, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
 
 
-SAMPLES = 64  # that go through a network at once where outs alone are wanted
-ALONE = TrainConfig("sgd", steps=1, batch_size=SAMPLES)
+PIECES, WASTE = range(64, 24, -8), 1.1  # samples that go through a network at once where it does not learn
+
+
+@lru_cache
+def showing(samples: int) -> TrainConfig:
+    """For networks that are shown so many samples: the batch is a piece of them, the largest that leaves little of its
+    last one empty."""
+
+    def waste(piece: int) -> float:
+        return max(WASTE, -(-samples // piece) * piece / samples)
+
+    piece = samples if samples <= PIECES[0] else min(PIECES, key=waste)
+    return TrainConfig("sgd", steps=1, batch_size=piece, shuffle="none")
 
 
 def switched_on(spec: NetworkSpec, config: TrainConfig) -> tuple[str, ...]:
@@ -88,18 +111,34 @@ def switched_on(spec: NetworkSpec, config: TrainConfig) -> tuple[str, ...]:
     return (*config.switched_on(spec.loss), *(name for name, on in rest.items() if on))
 
 
-def to_predict(engine: str, spec: NetworkSpec, params: Tensor, inputs: Tensor) -> tuple[Key, Tensor, Tensor]:
-    """What a kernel is made for that computes the outs of networks (N, P) for inputs (N, B, I), and what it reads: the
-    networks, and inputs (B, I) where all have the same. Raises EngineError for other types and places, ShapeError."""
+def to_evaluate(
+    engine: str, population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor
+) -> tuple[Key, Tensor, dict[str, Tensor], Tensor]:
+    """What a kernel is made for that evaluates networks, and what it reads besides the data: rows (N, P),
+    hyper-parameters by name and positions (N,). Raises EngineError for other types and places."""
+    params = population.params
+    agree(engine, params, data.inputs)
+    key = Key.of_evaluation(population.spec, params.dtype, len(params), data, hyper)
+    return key, params.contiguous(), {name: hyper[name].contiguous() for name in key.names}, position.contiguous()
+
+
+def agree(engine: str, params: Tensor, inputs: Tensor) -> None:
+    """Raise EngineError unless networks and their inputs are of one type and on one device."""
     if inputs.dtype != params.dtype or inputs.device != params.device:
         raise EngineError(
             f'engine "{engine}": networks are {params.dtype} on {params.device}, inputs {inputs.dtype} on '
             f"{inputs.device}; equal types on one device expected"
         )
+
+
+def to_predict(engine: str, spec: NetworkSpec, params: Tensor, inputs: Tensor) -> tuple[Key, Tensor, Tensor]:
+    """What a kernel is made for that computes the outs of networks (N, P) for inputs (N, B, I), and what it reads: the
+    networks, and inputs (B, I) where all have the same. Raises EngineError for other types and places, ShapeError."""
+    agree(engine, params, inputs)
     if inputs.shape[0] != len(params) or inputs.shape[2] != spec.widths[0]:
         raise ShapeError(f"inputs {tuple(inputs.shape)}: ({len(params)}, B, {spec.widths[0]}) expected")
     shared = inputs.stride(0) == 0 or len(inputs) == 1
-    key = Key.of_outs(spec, params.dtype, shared, len(params))
+    key = Key.of_outs(spec, params.dtype, shared, len(params), inputs.shape[1])
     return key, params.contiguous(), (inputs[0] if shared else inputs).contiguous()
 
 
@@ -125,7 +164,7 @@ def job(slots: int, hyper: int, columns: int) -> type[ctypes.Structure]:
     fields: Sequence[tuple[str, Any]] = [
         ("params", pointer), ("slots", pointer * (slots + 1)), ("hyper", pointer * (hyper + 1)),
         ("columns", pointer * (columns + 1)), *((name, pointer) for name in one),
-        *((name, integer) for name in numbers), ("taken", pointer), ("outs", pointer),
+        *((name, integer) for name in numbers), ("taken", pointer), ("outs", pointer), ("figures", pointer),
     ]  # fmt: skip
     return type("Job", (ctypes.Structure,), {"_fields_": fields})
 
@@ -136,13 +175,39 @@ def job_of(program: Program) -> type[ctypes.Structure]:
     return job(len(rule.slots), len(program.hyper), len(rule.columns))
 
 
-def fill_outs(job: Any, spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
-    """Where the numbers of a prediction stand. -> outs (N, B, O), to be computed."""
+def fill_outs(job: Any, spec: NetworkSpec, params: Tensor, inputs: Tensor) -> tuple[Tensor, ...]:
+    """Where the numbers of a prediction stand. -> outs (N, B, O), to be computed, and what must live until they are."""
     count, batch = len(params), inputs.shape[-2]
-    outs = params.new_empty(count, batch, spec.widths[-1])
+    outs, position = params.new_empty(count, batch, spec.widths[-1]), torch.arange(count, device=params.device)
     job.params, job.inputs, job.outs = params.data_ptr(), inputs.data_ptr(), outs.data_ptr()
-    job.count, job.samples = count, batch
-    return outs
+    job.count, job.samples, job.position = count, batch, position.data_ptr()
+    return outs, position
+
+
+def fill_evaluation(
+    job: Any, names: Sequence[str], params: Tensor, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor
+) -> Evaluation:
+    """Where the numbers of an evaluation stand. -> the figures, to be computed."""
+    for number, name in enumerate(names):
+        job.hyper[number] = hyper[name].data_ptr()
+    point(job, data, hyper)
+    figures = params.new_empty(2, len(params), dtype=torch.float64)
+    job.params, job.position, job.figures = params.data_ptr(), position.data_ptr(), figures.data_ptr()
+    job.count = len(params)
+    return Evaluation(*figures)
+
+
+def point(job: Any, data: Dataset, hyper: Mapping[str, Tensor]) -> None:
+    """Where the samples stand, and what the classes weigh."""
+    pointers = {
+        "inputs": data.inputs, "weights": data.sample_weight, "rows": data.rows, "sizes": data.sizes,
+        "class_weight": hyper.get("class_weight"),
+        "targets" if data.targets.is_floating_point() else "classes": data.targets,
+    }  # fmt: skip
+    for name, tensor in pointers.items():
+        if tensor is not None:
+            setattr(job, name, tensor.data_ptr())
+    job.samples, job.longest = data.samples, 0 if data.rows is None else data.rows.shape[1]
 
 
 def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset, steps: int, taken: Tensor) -> None:
@@ -154,15 +219,18 @@ def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset, steps
             array[number] = tensor.data_ptr()
     for number, name in enumerate(names):
         job.hyper[number] = hyper[name].data_ptr()
+    point(job, data, hyper)
     pointers = {
-        "params": population.params, "ids": population.ids, "taken": taken, "inputs": data.inputs,
-        "weights": data.sample_weight, "rows": data.rows, "sizes": data.sizes,
-        "class_weight": hyper.get("class_weight"),
-        "targets" if data.targets.is_floating_point() else "classes": data.targets,
+        "params": population.params, "ids": population.ids, "taken": taken,
         **{name: getattr(state, name) for name in ("position", "limit", "end", "step", "status", "loss", "total")},
     }  # fmt: skip
     for name, tensor in pointers.items():
-        if tensor is not None:
-            setattr(job, name, tensor.data_ptr())
-    job.count, job.samples, job.seed, job.steps = len(population.params), data.samples, population.seed, steps
-    job.longest = 0 if data.rows is None else data.rows.shape[1]
+        setattr(job, name, tensor.data_ptr())
+    job.count, job.seed, job.steps = len(population.params), population.seed, steps
+
+
+def side_by_side(compile_one: Callable[[Key], object], training: Key, evaluations: Iterable[Key]) -> None:
+    """Compile kernels in threads; what fails says so when it is needed."""
+    keys = [training, *{(key.config.batch_size, key.samples): key for key in evaluations}.values()]
+    with ThreadPoolExecutor(len(keys), "gpubp-compile") as pool:
+        wait([pool.submit(compile_one, key) for key in keys])

@@ -27,6 +27,8 @@ REALS = {torch.float32: "float", torch.float64: "double"}
 SWITCHES = ("l1", "l2", "clip_value", "clip_norm", "dropout", "label_smoothing")  # -1 in the kernel where they are off
 STEP, TOTAL, BEFORE = "0step", "0total", "0before_"  # no name of a rule begins so
 SHUFFLES = {"none": 0, "network": 1, "shared": 2}
+TASKS = ("train", "predict", "evaluate")
+METRICS = ("r2", "classes", "sign")
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,15 @@ class Samples:
 class Program:
     """The text for one specification, configuration, data and layout.
 
-    names: the hyper-parameters that are on, in the kernel's order. predict: to compute outs, not to train.
+    names: the hyper-parameters that are on, in the kernel's order. task: to train, or to show networks samples: to
+    predict, which gives their outs, or to evaluate, which gives loss and metric.
     """
 
     def __init__(
         self, spec: NetworkSpec, config: TrainConfig, names: Sequence[str], dtype: torch.dtype,
-        samples: Samples, layout: Layout, predict: bool = False,
+        samples: Samples, layout: Layout, task: str = "train",
     ) -> None:  # fmt: skip
-        self.spec, self.config, self.dtype, self.predict = spec, config, dtype, predict
+        self.spec, self.config, self.dtype, self.task = spec, config, dtype, task
         self.samples, self.layout = samples, layout
         self.names = [name for name in names if name != "class_weight"]
         self.class_weight = "class_weight" in names
@@ -89,6 +92,17 @@ class Program:
         other.layout = layout
         other.__dict__.pop("text", None)
         return other
+
+    @property
+    def batch(self) -> int:
+        """Samples of a step; of networks that do not learn, those that go through them at once."""
+        batch = self.config.batch_size
+        return batch if self.task == "train" else self.layout.chunk or batch
+
+    @property
+    def metric(self) -> str:
+        """What an evaluation reports beside the loss: one of METRICS."""
+        return LOSSES[self.spec.loss].metric
 
     @property
     def classes(self) -> bool:
@@ -105,7 +119,9 @@ class Program:
     @cached_property
     def text(self) -> str:
         """The whole translation unit, without the entry that a machine adds."""
-        rules = [*self.activations(), *self.loss(), *self.prepare(), *self.update()]
+        rules = [*self.activations(), *self.loss()]
+        if self.task == "train":
+            rules += [*self.prepare(), *self.update()]
         headers = [f'#include "{name}.h"' for name in ("machine", "arithmetic", "parts")]
         return "\n".join([*self.constants(), *headers, "", *rules, '#include "network.h"', ""])
 
@@ -118,16 +134,16 @@ class Program:
         spec, rule, layout, samples = self.spec, LOSSES[self.spec.loss], self.layout, self.samples
         macros = {
             "REAL": REALS[self.dtype], "VECTOR": layout.vector, "PARTS": layout.parts, "WIDE": int(layout.wide),
-            "TEAM": int(layout.team), "PREDICT": int(self.predict),
+            "TEAM": int(layout.team), "TASK": TASKS.index(self.task),
             "THREADS": layout.threads, "TOGETHER": layout.together, "NEAR": int(layout.near),
         }  # fmt: skip
-        batch = self.config.batch_size
         numbers = {
-            "LAYERS": len(spec.widths) - 1, "BATCH": batch, "CHUNK": layout.chunk or batch,
+            "LAYERS": len(spec.widths) - 1, "BATCH": self.batch, "CHUNK": layout.chunk or self.batch,
             "MOST_ROWS": layout.rows, "MOST_COLS": layout.cols, "ACCUMULATORS": layout.accumulators,
             "BIAS": BIASES.index(spec.bias), "TRAIN_BIAS": int(spec.train_bias and spec.bias != "none"),
             "CLASSES": int(self.classes), "LOSS_SUM": int(rule.outputs == "sum"),
-            "OUTPUT_IDENTITY": int(spec.output == "identity"), "KEEP_NETS": int(self.keep_nets),
+            "METRIC": METRICS.index(self.metric), "OUTPUT_IDENTITY": int(spec.output == "identity"),
+            "KEEP_NETS": int(self.keep_nets),
             "OWN": int(samples.own), "ROWS": int(samples.rows), "OWN_INPUTS": int(samples.inputs),
             "SAMPLE_WEIGHT": samples.weight, "SHUFFLE": SHUFFLES[samples.shuffle],
             "CLASS_WEIGHT": int(self.class_weight), "LAYERWISE": int(self.config.update_order == "layerwise"),
@@ -154,8 +170,8 @@ class Program:
 
     @property
     def keep_nets(self) -> bool:
-        """Whether some slope needs the net, not the out alone."""
-        return any(depends(slope, ["net"]) for _, _, _, slope in self.traced.values())
+        """Whether some slope, where there are any, needs the net, not the out alone."""
+        return self.task == "train" and any(depends(slope, ["net"]) for _, _, _, slope in self.traced.values())
 
     def activations(self) -> list[str]:
         """value<layer> and slope<layer>."""
@@ -208,6 +224,8 @@ class Program:
     def prepared(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Graph of a step's rates; the rates by name: direction, decay, the rule's arguments; the columns after it."""
         rule, columns = self.config.rule, self.config.rule.columns
+        if self.task != "train":
+            return None, {}, {}
 
         def of_step(step: Any, total: Any, *rest: Any) -> Any:
             hyper, own = dict(zip(self.names, rest)), dict(zip(columns, rest[len(self.names) :]))

@@ -1,13 +1,8 @@
-// A call: networks `who` into the group, steps, and back.
+// A call that trains: networks `who` into the group, steps, and back.
 #pragma once
 #include "network.h"
 
-// The rows of the networks `who` into the group, and back where `keep` says so; in Job's rows nothing is padded.
-FN void fetch(const Work &k, Who who) {
-  for (int slot = 0; slot <= SLOTS; slot++)
-    copy_in(numbers_of(k.m, slot), slot ? k.job->slots[slot - 1] : k.job->params, who);
-  BARRIER
-}
+// The rows of a group back where `keep` says so.
 FN void give_back(const Work &k, Who who, const bool *keep) {
   for (int slot = 0; slot <= SLOTS; slot++)
     copy_out(slot ? k.job->slots[slot - 1] : k.job->params, numbers_of(k.m, slot), who, keep);
@@ -23,13 +18,7 @@ FN void begin(const Work &k, Who who) {
     g.end[n] = TIMED ? (double)job.end[at] : 0;
     if (OWN || DROPOUT >= 0) g.id[n] = (uint32_t)job.ids[at];
     if (DROPOUT >= 0) g.step[n] = (uint32_t)job.step[at];
-    if (OWN || SAMPLE_WEIGHT == 2) {
-      g.base[n] = job.position[at] * job.samples;
-      g.rows[n] = job.position[at] * job.longest;
-    }
-    if (CLASS_WEIGHT)
-      for (int o = 0; o < OUTPUTS; o++)
-        ((real *)k.m.class_weight)[o * NETWORKS + n] = (real)job.class_weight[at * OUTPUTS + o];
+    begin_data(k, n, at);
   });
   BARRIER
   if (NETWORKS > 1) {
@@ -129,29 +118,5 @@ FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
     const int64_t next = CHECK(k, job) || !ABSORBING ? c.done + 1 : left[waiting - 1];
     while (c.done < next) next_step(k, clock, c, table);
     settle(k, c, who, left);
-  }
-}
-
-// The outs of the networks `who` for all samples, without dropout; `there` says which of the lanes have a network.
-FN void predict(Work k, Who who, const bool *there) {
-  const Job &job = *k.job;
-  constexpr int Op = line(OUTPUTS);
-  EACH(n, NETWORKS) { k.g->base[n] = who[n] * job.samples; }
-  fetch(k, who);
-  k.index = &k.g->index[0][0];
-  for (int64_t first = 0; first < job.samples; first += CHUNK) {
-    const int rows = job.samples - first < CHUNK ? (int)(job.samples - first) : CHUNK;
-    EACH(b, CHUNK) {
-      for (int n = 0; n < INDEXED; n++) k.g->index[b][n] = (int32_t)first + least(b, rows - 1);
-    }
-    BARRIER
-    gather<CHUNK, false>(k, 0);
-    forward<0, CHUNK, false>(k, 0);
-    const real *outs = (const real *)(k.m.outs + outs_of(L - 1));
-    for (int n = 0; n < NETWORKS; n++)
-      EACH(b, there[n] ? rows : 0) {
-        for (int o = 0; o < OUTPUTS; o++)
-          job.outs[((int64_t)who[n] * job.samples + first + b) * OUTPUTS + o] = outs[(b * Op + o) * NETWORKS + n];
-      }
   }
 }

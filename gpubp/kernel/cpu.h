@@ -5,7 +5,11 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#if TASK == TRAIN
 #include "call.h"
+#else
+#include "show.h"
+#endif
 
 // A thread begins on a processor of its own, and goes on wherever the scheduler moves it. Left to itself, a scheduler
 // that takes a virtual processor at rest for a busy one begins all of them on the caller's, and needs some 10 ms to
@@ -86,6 +90,17 @@ static Who group_of(const Crew &crew, int64_t group, int64_t *rows, int64_t *lef
   return {rows, neighbours};
 }
 
+// left: steps of each network to take; else, 0 for a lane without one.
+FN void act(const Work &k, Who who, const int64_t *left, [[maybe_unused]] const int32_t *table) {
+#if TASK == TRAIN
+  train(k, who, left, table);
+#else
+  bool there[NETWORKS];
+  for (int n = 0; n < NETWORKS; n++) there[n] = left[n] > 0;
+  tell(k, who, there);
+#endif
+}
+
 static void *work(void *given) {
   Thread &thread = *(Thread *)given;
   Crew &crew = *thread.crew;
@@ -99,7 +114,7 @@ static void *work(void *given) {
   while (!(members = __atomic_load_n(&crew.team.size, __ATOMIC_ACQUIRE))) sched_yield();  // until all have come
   for (int64_t group = 0; group < groups; group++) {
     Who who = group_of(crew, group, rows, left);
-    train({crew.memory, crew.group, crew.job, nullptr, &crew.faults}, who, left, crew.table);
+    act({crew.memory, crew.group, crew.job, nullptr, &crew.faults}, who, left, crew.table);
     BARRIER
   }
 #else
@@ -111,13 +126,7 @@ static void *work(void *given) {
       int64_t group = __atomic_fetch_add(&crew.next, 1, __ATOMIC_RELAXED);
       if (group >= groups) break;
       Who who = group_of(crew, group, rows, left);
-#if PREDICT
-      bool there[NETWORKS];
-      for (int n = 0; n < NETWORKS; n++) there[n] = left[n] > 0;
-      predict({memory, own, crew.job, nullptr, &crew.faults}, who, there);
-#else
-      train({memory, own, crew.job, nullptr, &crew.faults}, who, left, crew.table);
-#endif
+      act({memory, own, crew.job, nullptr, &crew.faults}, who, left, crew.table);
     }
     free(block);
   }
@@ -185,6 +194,8 @@ static Answer start(Crew &crew) {
   return !TEAM && crew.next < groups ? NO_MEMORY : DONE;
 }
 
+#if TASK == TRAIN
+
 // The networks that take steps, by how many, the most first, and behind them how many -> false without memory.
 static bool list(const Job &job, Crew &crew, int64_t *&lists) {
   Waiting *waiting = (Waiting *)malloc(crew.active * sizeof(Waiting));
@@ -238,11 +249,15 @@ extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
   return answer;
 }
 
-// The outs of all networks for all samples.
-extern "C" __attribute__((visibility("default"))) int outs(const Job *given) {
+#else
+
+// The outs of all networks for all samples, or their figures.
+extern "C" __attribute__((visibility("default"))) int shown(const Job *given) {
   Crew crew = {};
   crew.job = given;
   crew.active = given->count;
   crew.same = 1;
   return start(crew);
 }
+
+#endif

@@ -2,9 +2,13 @@
 // TOGETHER parts of the block trains one.
 //
 // Whoever launches gives every block SHARED bytes of shared memory. The Job is the CPU's; End says where it is noted
-// that a network diverged, and Job.taken is the kernel's own. With PREDICT a network is shown samples, and does not learn.
+// that a network diverged, and Job.taken is the kernel's own. Unless TASK is TRAIN a network is shown samples, and does not learn.
 #pragma once
+#if TASK == TRAIN
 #include "call.h"
+#else
+#include "show.h"
+#endif
 
 struct End {
   int8_t *status;      // (N): Job.status
@@ -18,11 +22,11 @@ constexpr int64_t size_of_memory() {
   return layout(m, Nowhere());
 }
 
-#if PREDICT
+#if TASK != TRAIN
 FN void advance(const Memory &m, Group *g, const Job &job, const End &, int64_t n) {
   const int64_t row[] = {n};
   const bool there[] = {true};
-  predict({m, g, &job, nullptr, nullptr, false}, {row, false}, there);
+  tell({m, g, &job, nullptr, nullptr, false}, {row, false}, there);
 }
 #else
 // The steps of network n. If a number was not finite after one of them, the network is what it was before; then look
@@ -110,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     layout(m, numbers);
     advance(m, &group, job, end, n);
   }
-#if !PREDICT
+#if TASK == TRAIN
   __syncthreads();
   for (int slot = 0; slot <= SLOTS; slot++) move_rows<true>(near(slot), far(slot), first, given.count);
 #endif

@@ -84,7 +84,26 @@ FN v elementwise(const Work &k, v share, Out out, Net net, Target target, Put pu
   return error * share;
 }
 
-template <int rows>
+// The outs are right by how many: 1 where the class's is the largest, as torch's argmax has it, to which NaN is the
+// largest; or the number of outs on the side of 0 on which the target is of 1/2.
+template <class Out, class Target>
+FN v hits(Out out, Target target) {
+  v top = out(0), place = all<v>(0), sides = all<v>(0);
+  if constexpr (METRIC == SIGN) {
+    for (int o = 0; o < OUTPUTS; o++)
+      sides = sides + eq_(gt_(out(o), all<v>(0)), gt_(target(o), all<v>(real(0.5))));
+    return sides;
+  }
+  for (int o = 1; o < OUTPUTS; o++) {
+    v own = out(o), larger = max_(gt_(own, top), ne_(own, own) * eq_(top, top));
+    place = where_(larger, all<v>(o), place);
+    top = where_(larger, own, top);
+  }
+  return eq_(place, target(0));
+}
+
+// learn: delta too, and errors as shares of the batch's; else errors as they are, and hits.
+template <int rows, bool learn = true>
 FN void loss_and_delta(const Work &k, int first) {
   constexpr int Op = line(OUTPUTS), PER = WIDE ? VECTOR : 1;  // samples of an item
   const s *outs = k.m.outs + outs_of(L - 1), *nets = k.m.nets + outs_of(L - 1);
@@ -97,7 +116,8 @@ FN void loss_and_delta(const Work &k, int first) {
       else return from[b * Op + o];
     };
     auto put = [&](int o, v x) {
-      if constexpr (WIDE) {
+      if constexpr (!learn) return;
+      else if constexpr (WIDE) {
         for (int j = 0; j < VECTOR; j++)
           if (b + j < rows) ((real *)delta)[(b + j) * Op + o] = ((const real *)&x)[j];
       } else write(delta, b * Op + o, x);
@@ -108,15 +128,21 @@ FN void loss_and_delta(const Work &k, int first) {
       else return all<v>(target_of(k, first + b, 0, o));
     };
     auto out = [&](int o) { return pick(outs, o); };
-    v share = all<v>(real(SCALE / BATCH)), error;
-    if constexpr (WEIGHTED && WIDE) share = lanes_by([&](int j) { return k.m.share[first + sample_in(j)]; });
+    auto keep = [&](s *to, v x) {
+      if constexpr (WIDE) {
+        for (int j = 0; j < VECTOR; j++)
+          if (b + j < rows) ((real *)to)[first + b + j] = ((const real *)&x)[j];
+      } else write(to, first + b, x);
+    };
+    v share = all<v>(learn ? real(SCALE / BATCH) : real(1)), error;
+    if constexpr (!learn) {
+      if constexpr (METRIC != R2) keep(k.m.hits, hits(out, target));
+    } else if constexpr (WEIGHTED && WIDE) share = lanes_by([&](int j) { return k.m.share[first + sample_in(j)]; });
     else if constexpr (WEIGHTED) share = get(k.m.share, first + b);
-    if constexpr (CLASSES) error = cross_entropy(k, target(0), share, out, [&](int o) { return pick(delta, o); }, put);
+    auto put_before = [&](int o) { return learn ? pick(delta, o) : out(o); };
+    if constexpr (CLASSES) error = cross_entropy(k, target(0), share, out, put_before, put);
     else error = elementwise(k, share, out, [&](int o) { return pick(nets, o); }, target, put);
-    if constexpr (WIDE) {
-      for (int j = 0; j < VECTOR; j++)
-        if (b + j < rows) ((real *)k.m.error)[first + b + j] = ((const real *)&error)[j];
-    } else write(k.m.error, first + b, error);
+    keep(k.m.error, error);
   }
   BARRIER
 }

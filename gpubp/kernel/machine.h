@@ -9,10 +9,13 @@
 // same operations in the same order, so they have the same bits. For that, products and polynomials say fma themselves
 // and the compiler contracts nothing (-ffp-contract=off). Denormal numbers are kept, as IEEE 754 says.
 //
-// Compile-time constants: REAL, float or double; VECTOR, the numbers in a vector register; PARTS, the registers that
+// Compile-time constants: TASK, to train, or to predict or evaluate (show.h); REAL, float or double; VECTOR, the numbers in a vector register; PARTS, the registers that
 // make a v: with three, the steps of three groups of tiny networks overlap and hide each other's latency; WIDE; TEAM;
 // THREADS of a network's block on a GPU, 0 on a CPU; TOGETHER, the networks that share such a block.
 #pragma once
+#define TRAIN 0  // what TASK may be
+#define PREDICT 1
+#define EVALUATE 2
 #ifdef __CUDACC__  // NVRTC, which has no headers; and is told to compile everything for the device
 typedef signed char int8_t;
 typedef int int32_t;
@@ -141,6 +144,15 @@ FN void store_part(element<V> *p, V x) {
 #endif
   else
     for (int i = 0; i < n; i++) p[i] = x[i];
+}
+
+// The nearest numbers of another type.
+template <class To, class From>
+FN To convert_(From x) {
+  if constexpr (lanes<To>::count == 1) return (To)x;
+#ifndef __CUDACC__
+  else return __builtin_convertvector(x, To);
+#endif
 }
 
 // Turn a square of vectors: element j of r[i] changes places with element i of r[j]. Squares of 2, then of 4, ...

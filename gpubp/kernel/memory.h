@@ -19,6 +19,8 @@ FN v read(const s *p, int j) { return p[j]; }
 FN void write(s *p, int j, v x) { p[j] = x; }
 #endif
 
+constexpr int DOUBLES = NETWORKS == 1 ? 1 : least(NETWORKS, most(1, VECTOR * (int)sizeof(real) / 8));  // in a register
+
 constexpr int pad(int width) { return cdiv(width, NL) * NL; }
 // Elements from a row of a matrix to the next. A column of rows that lie 1 KB apart, or a multiple, finds place in few
 // lines of a cache only: 64 outputs with lanes as networks lost up to a quarter of the rate. On a GPU, rows of a
@@ -75,6 +77,12 @@ constexpr bool GATHER = APART || (THREADS && TEAM);   // copied side by side, or
 constexpr int NEXT_ROW = THREADS && !TEAM ? 0 : row_of(L);  // in Job; a GPU's thread is shown its own row alone
 constexpr bool CHUNKED = CHUNK < BATCH, KEEP_GRAD = CHUNKED || CLIP_NORM >= 0, WEIGHTED = SAMPLE_WEIGHT || CLASS_WEIGHT;
 constexpr int TARGETS = CLASSES ? 1 : OUTPUTS, INDEXED = APART ? NETWORKS : 1;
+constexpr bool LEARNS = TASK == TRAIN;
+
+// What an evaluation adds up (show.h): partial sums, of which some are of every output.
+enum Metric { R2, CLASS, SIGN };
+constexpr int WAYS = 8, R2_SUMS = METRIC != R2 ? 0 : OUTPUTS * most(1, WAYS / OUTPUTS);
+constexpr int SUMS = WAYS * (1 + (METRIC != R2) + WEIGHTED + (SAMPLE_WEIGHT > 0)) + 3 * R2_SUMS;
 
 // The numbers of a group, one after the other, each array a whole number of v.
 struct Memory {
@@ -89,7 +97,7 @@ struct Memory {
   s *turned;    // a weight with lanes along its inputs
   s *sums;      // (widest): of columns
   s *bias_sums; // (L, widest): of deltas, where one bias serves a layer and the batch comes in chunks
-  s *error, *share;                 // (BATCH)
+  s *error, *share, *hits;          // (BATCH)
   s *class_weight;                  // (OUTPUTS)
 };
 
@@ -117,13 +125,14 @@ FN int64_t layout(Memory &m, s *base) {
   m.nets = take(KEEP_NETS ? ACTS : 0);
   m.belows = take(DROPOUT >= 0 ? ACTS : 0);
   m.masks = take(DROPOUT >= 0 ? ACTS : 0);
-  m.delta = take(CHUNK * widest());
-  m.below = take(CHUNK * widest());
-  m.turned = take(NL > 1 ? turned_size() : 0);
-  m.sums = take(widest());
+  m.delta = take(LEARNS ? CHUNK * widest() : 0);
+  m.below = take(LEARNS ? CHUNK * widest() : 0);
+  m.turned = take(LEARNS && NL > 1 ? turned_size() : 0);
+  m.sums = take(LEARNS ? widest() : 0);
   m.bias_sums = take(CHUNKED && BIAS == LAYER ? L * widest() : 0);
   m.error = take(BATCH);
-  m.share = take(WEIGHTED ? BATCH : 0);
+  m.share = take(LEARNS && WEIGHTED ? BATCH : 0);
+  m.hits = take(TASK == EVALUATE && METRIC != R2 ? BATCH : 0);
   m.class_weight = take(CLASS_WEIGHT ? OUTPUTS : 0);
   return at;
 }
@@ -154,7 +163,8 @@ struct Job {
   const int64_t *rows, *sizes;                          // (N, longest), (N)
   int64_t count, samples, longest, seed, steps, threads, check;
   int64_t *taken;  // (N): -t where a number was not finite after step t; with `check` steps taken elsewhere
-  real *outs;      // (N, M, O): of predict
+  real *outs;       // (N, M, O): of predict
+  double *figures;  // (2, N): loss and metric, of evaluate
 };
 
 // The steps of this call that a network takes.
@@ -171,6 +181,12 @@ struct alignas(64) Group {
   uint32_t id[NETWORKS], step[NETWORKS];
   int64_t base[NETWORKS], rows[NETWORKS];  // where a network's own samples, and its row of Job.rows, begin
   int32_t index[BATCH][INDEXED];           // the samples of this step
+#if TASK != TRAIN
+  int64_t size[NETWORKS];                  // how many samples a network has
+#endif
+#if TASK == EVALUATE
+  double sums[SUMS][NETWORKS];
+#endif
 };
 
 // A number of each network, as v.

@@ -13,7 +13,9 @@
 #include "product.h"
 #include "rows.h"
 #include "samples.h"
+#if TASK == TRAIN
 #include "update.h"
+#endif
 
 // ---- forward: net = below @ weight + bias, out = value(net) ----
 
@@ -43,6 +45,8 @@ FN void forward(const Work &k, int first) {
     forward<l + 1, rows, training>(k, first);
   }
 }
+
+#if TASK == TRAIN
 
 // ---- backward: delta = (delta above @ weight^T) * slope, grad_weight = below^T @ delta, grad_bias = sum of delta ----
 
@@ -143,3 +147,5 @@ FN one step(const Work &k) {
   BARRIER
   return loss + more;
 }
+
+#endif

@@ -137,3 +137,21 @@ FN void gather(const Work &k, int first) {
   }
 }
 #endif
+
+// The rows of the networks `who` into the group; in Job's rows nothing is padded.
+FN void fetch(const Work &k, Who who) {
+  for (int slot = 0; slot <= SLOTS; slot++)
+    copy_in(numbers_of(k.m, slot), slot ? k.job->slots[slot - 1] : k.job->params, who);
+  BARRIER
+}
+// Where a network's own samples begin, and what its classes weigh.
+FN void begin_data(const Work &k, int n, int64_t at) {
+  const Job &job = *k.job;
+  if (OWN || SAMPLE_WEIGHT == 2) {
+    k.g->base[n] = job.position[at] * job.samples;
+    k.g->rows[n] = job.position[at] * job.longest;
+  }
+  if (CLASS_WEIGHT)
+    for (int o = 0; o < OUTPUTS; o++)
+      ((real *)k.m.class_weight)[o * NETWORKS + n] = (real)job.class_weight[at * OUTPUTS + o];
+}

@@ -81,7 +81,6 @@ FN one penalty(const Work &k) {
 
 // What depends on network and step alone, in double: the scheduled rate, and what the optimizer prepares. For networks
 // that are alike in all of this, one stands for all.
-constexpr int DOUBLES = NETWORKS == 1 ? 1 : least(NETWORKS, most(1, VECTOR * (int)sizeof(real) / 8));
 template <class V, class Keep>
 FN void rates_of(Group &g, int n, Keep keep) {
   V hyper[HYPERS + 1], columns[COLUMNS + 1], rate[RATES + 1];

@@ -1,0 +1,218 @@
+"""Loss and metric by the compiled engines: eager's figures, and the same bits whatever lays them out or computes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import evaluate as definition
+from gpubp.data import Dataset
+from gpubp.engines import cpu, cuda
+from gpubp.engines.program import Layout
+from gpubp.errors import EngineError
+from gpubp.evaluate import Evaluation
+
+from .helpers import compiled, generator, laid_out, layouts, population, same_bits, samples, threads  # noqa: F401
+from .playing import Player, playing
+from .tolerances import EVALUATION, compiled_step
+
+COUNT, SAMPLES = 19, 150
+KINDS = ("shared", "rows", "own", "own rows")
+EVERYONE = list(range(COUNT))
+LOSSES = tuple(gpubp.LOSSES)
+HYPER = {"delta": 0.5, "quantile": 0.4, "label_smoothing": 0.3}
+BLOCK = Layout(1, team=True, threads=8, accumulators=32, cols=8)
+GPU = {
+    "thread": Layout(1, threads=4, chunk=8), "thread, sample by sample": Layout(1, threads=4, chunk=1), "block": BLOCK,
+    "block in pieces": replace(BLOCK, chunk=13), "parts of a warp": replace(BLOCK, together=4), "chosen": None,
+}  # fmt: skip
+
+
+class Case(NamedTuple):
+    """Networks and what they are evaluated on; the data of the networks `rows` alone are data(rows)."""
+
+    spec: gpubp.NetworkSpec
+    dtype: torch.dtype
+    kind: str
+    weight: int
+    own_hyper: bool
+
+    @property
+    def networks(self) -> gpubp.Population:
+        return population(self.spec, COUNT, self.dtype)
+
+    def data(self, rows: list[int] = EVERYONE) -> Dataset:
+        own, source = "own" in self.kind, generator(3)
+        inputs, target = samples(self.spec, *(COUNT, SAMPLES) if own else (SAMPLES,), dtype=self.dtype)
+        index = [torch.randperm(SAMPLES, generator=source)[: 1 + (31 * n) % SAMPLES] for n in range(COUNT)]
+        weight = torch.rand(COUNT, SAMPLES, generator=source, dtype=torch.float64).to(self.dtype)
+        weight[:, 1::7] = 0
+        return Dataset(
+            inputs[rows] if own else inputs,
+            target[rows] if own else target,
+            [index[n] for n in rows] if "rows" in self.kind else None,
+            (None, weight[0], weight[rows])[self.weight],
+        )
+
+    def hyper(self, rows: list[int] = EVERYONE) -> dict[str, torch.Tensor]:
+        known = gpubp.LOSSES[self.spec.loss].defaults
+        given = {name: [size * (1 + n / COUNT) for n in rows] for name, size in HYPER.items() if name in known}
+        if self.spec.loss == "cross_entropy":
+            given["class_weight"] = (torch.rand(COUNT, self.spec.widths[-1], generator=generator(2)) + 0.1)[rows]
+        config = gpubp.TrainConfig(steps=1, **given if self.own_hyper else {})
+        return config.columns(self.spec, len(rows), torch.device("cpu"))
+
+    def by(self, engine: object, rows: list[int] = EVERYONE, data: list[int] | None = None) -> Evaluation:
+        """Of the networks `rows`; data: whose data are there, where not theirs alone."""
+        position = torch.arange(len(rows)) if data is None else torch.tensor(rows)
+        return engine.evaluate(  # type: ignore[attr-defined]
+            self.networks.take(rows), self.data(data or rows), self.hyper(rows), position
+        )
+
+
+def case(number: int, dtype: torch.dtype) -> Case:
+    """Every loss meets kinds of data, weights and numbers of outputs."""
+    loss, width = LOSSES[number % len(LOSSES)], (4, 1, 9)[number % 3]
+    width = max(width, 2) if loss == "cross_entropy" else width
+    output = "tanh" if loss == "mean_squared_error" else "identity"
+    spec = gpubp.NetworkSpec((3, 5, width), "tanh", output, loss)
+    return Case(spec, dtype, KINDS[number % 4], number % 3 if number % 4 < 2 else 2 * (number % 2), number % 2 == 1)
+
+
+def alike(one: Evaluation, other: Evaluation) -> bool:
+    return same_bits(one.loss, other.loss) and same_bits(one.metric, other.metric)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("number", range(len(LOSSES) + 2))
+def test_figures_are_eagers(number: int, dtype: torch.dtype) -> None:
+    own = case(number, dtype)
+    mine, theirs = own.by(cpu), own.by(definition)
+    tolerance = EVALUATION if dtype == torch.float64 else compiled_step(torch.finfo(dtype).eps, max(own.spec.widths), 2)
+    assert mine.loss.dtype == mine.metric.dtype == torch.float64
+    torch.testing.assert_close(mine.loss, theirs.loss, **tolerance)
+    counted = own.spec.loss in ("hinge", "binary_cross_entropy", "cross_entropy")
+    torch.testing.assert_close(mine.metric, theirs.metric, **EVALUATION if counted else tolerance, equal_nan=True)
+
+
+@pytest.mark.parametrize("number", [0, 3, 7, 9])
+def test_every_layout_gives_the_same_bits(number: int) -> None:
+    own = case(number, torch.float64 if number % 2 else torch.float32)
+    expected = own.by(cpu)
+    for name in ("networks", "outputs", "one number", "three registers", "networks, half a register", "team"):
+        with laid_out(layouts(own.dtype, 8)[name]), threads(2):
+            assert alike(own.by(cpu), expected), name
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 8])
+def test_a_network_gets_its_bits_alone_in_any_order_and_by_any_number_of_threads(number: int) -> None:
+    own = case(number, torch.float32)
+    whole = own.by(cpu)
+    for n in (0, 7, 18):
+        assert alike(own.by(cpu, [n]), Evaluation(*(each[n : n + 1] for each in whole))), n
+    turned = EVERYONE[::-1]
+    for among in (own.by(cpu, turned), own.by(cpu, turned, EVERYONE)):
+        assert alike(among, Evaluation(*(each[turned] for each in whole)))
+    with threads(3):
+        assert alike(own.by(cpu), whole)
+
+
+@pytest.mark.parametrize("number", [0, 3, 8, 9])
+@pytest.mark.parametrize("name", GPU)
+def test_a_gpu_gives_the_cpus_bits(number: int, name: str) -> None:
+    own = case(number, torch.float32)
+    with playing(Player(), GPU[name]) as player:
+        assert alike(own.by(cuda), own.by(cpu))
+    assert len(player.launches) == 1
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 64, 65, 100, 1000])
+def test_any_number_of_samples_is_added_up_in_one_order(count: int) -> None:
+    """The order of docs/engine.md: sample m belongs to partial sum m % 8."""
+    spec = gpubp.NetworkSpec((3, 1), loss="mean_absolute_error")
+    networks = population(spec, 2, torch.float64)
+    inputs, target = samples(spec, count)
+    found = cpu.evaluate(networks, Dataset(inputs, target), {}, torch.arange(2))
+    ways = [0.0] * 8
+    for m, error in enumerate((networks.predict(inputs)[0] - target).abs().squeeze(1).tolist()):
+        ways[m % 8] += error
+    assert float(found.loss[0]) == sum(ways) / count
+
+
+def test_a_planted_sum_in_another_order_is_found() -> None:
+    own = case(1, torch.float32)
+    with playing(Player()) as player:
+        expected = own.by(cuda)
+        text = player.launches[0].text
+    for old, new in (("b < CHUNK; b += ways", "b < CHUNK; b += 1"), ("way = 1; way < ways; way++", "way = ways - 1; way > 0; way--")):
+        with playing(Changed(old, new)) as changed:
+            got = own.by(cuda)
+        assert changed.changed and not alike(got, expected), (old, text[:0])
+
+
+class Changed(Player):
+    """Plays a kernel with other words in its sources."""
+
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__()
+        self.old, self.new, self.changed = old, new, False
+
+    def play(self, launch: object) -> None:
+        from .playing import flat
+
+        text = flat(launch.text)  # type: ignore[attr-defined]
+        self.changed = text.count(self.old) == 1
+        super().play(launch._replace(text=text.replace(self.old, self.new)))  # type: ignore[attr-defined]
+
+
+def test_the_largest_of_outs_is_torchs_argmax_also_of_nan_infinity_and_equals() -> None:
+    spec = gpubp.NetworkSpec((3, 3), loss="cross_entropy", bias="none")
+    rows = [[1, 1, 0], [0, 2, 2], [float("nan"), 9, 1], [1, float("nan"), float("nan")], [float("inf"), 3, float("inf")],
+            [-float("inf")] * 3, [0.0, -0.0, -1], [5, 5, 5]]  # fmt: skip
+    inputs = torch.eye(3)[:1]
+    params = torch.zeros(len(rows), 9)
+    params[:, :3] = torch.tensor(rows)
+    networks = gpubp.Population(spec, params, 0, torch.arange(len(rows)))
+    for target in range(3):
+        data = Dataset(inputs, torch.tensor([target]))
+        expected = [float(torch.tensor(row).argmax() == target) for row in rows]
+        for layout in ("chosen", "outputs", "one number"):
+            with laid_out(layouts(torch.float32, 8)[layout]):
+                found = cpu.evaluate(networks, data, {}, torch.arange(len(rows)))
+            assert found.metric.tolist() == expected, (target, layout)
+
+
+def test_a_sample_without_weight_or_beyond_a_networks_own_has_no_say() -> None:
+    inputs, targets = samples(gpubp.NetworkSpec((3, 2)), 40, dtype=torch.float32)
+    targets[0] = 3e38  # its squared error is infinite
+    networks, at = population(gpubp.NetworkSpec((3, 2)), 3, torch.float32), torch.arange(3)
+    weight = torch.ones(40)
+    weight[0] = 0
+    for data in (Dataset(inputs, targets, rows=[[1], [1, 2, 3], [2, 1]]), Dataset(inputs, targets, sample_weight=weight)):
+        assert bool(cpu.evaluate(networks, data, {}, at).loss.isfinite().all())
+    assert bool(cpu.evaluate(networks, Dataset(inputs, targets), {}, at).loss.isinf().all())
+
+
+def test_no_figure_of_a_compiled_training_goes_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("torch computes")
+
+    for name in ("outs", "errors"):
+        monkeypatch.setattr(definition, name, refuse)
+    spec = gpubp.NetworkSpec((3, 5, 2), loss="huber")
+    inputs, targets = samples(spec, 30, dtype=torch.float32)
+    data = Dataset(inputs, targets)
+    result = gpubp.train(population(spec, 4, torch.float32), data, gpubp.TrainConfig(steps=4), validation=data)
+    assert result.engine == "cpu"
+    with pytest.raises(AssertionError, match="torch computes"):
+        gpubp.train(population(spec, 4, torch.float32), data, gpubp.TrainConfig(steps=4), engine="eager")
+
+
+def test_data_of_another_type_are_refused() -> None:
+    own = case(0, torch.float32)
+    with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, inputs torch.float64 on cpu"):
+        cpu.evaluate(own.networks, case(0, torch.float64).data(), own.hyper(), torch.arange(COUNT))
