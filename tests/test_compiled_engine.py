@@ -13,13 +13,12 @@ import gpubp
 from gpubp import backprop, loop, tutorial
 from gpubp.engines import build, choose, cpu, eager
 from gpubp.errors import EngineError, ShapeError
-from gpubp.evaluate import evaluate
 
 from . import test_resume as resuming
 from . import test_tutorial as printed
 from .helpers import compiled, laid_out, layouts, population, same_bits, samples, start, threads, train  # noqa: F401
 from .test_compiled import DTYPES, differences
-from .tolerances import TRAINING, compiled_step
+from .tolerances import compiled_step
 
 SPEC = gpubp.NetworkSpec((3, 5, 2), "gelu", "tanh")
 COUNT, CPU = 19, torch.device("cpu")
