@@ -2,7 +2,7 @@
 //
 // Every array is a block of its own, as long as it must be and no longer, and begins at an address that suits its
 // elements and no vector. `program count threads` trains `count` networks twice, then once more with a network that
-// has a NaN, and prints every number that a call may change; or it computes outs. SETTINGS are the hyper-parameters.
+// has a NaN, and prints every number that a call may change; or it computes outs, or losses and metrics. SETTINGS are the hyper-parameters.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -86,6 +86,7 @@ int main(int, char **arguments) {
   }
   job.taken = array<int64_t>(N, zero);
   job.outs = array<real>(N * M * O, zero);
+  job.figures = array<double>(2 * N, zero);
 
 #if THREADS && !NEAR
   end.slots = array<real>(AT_ONCE * TOGETHER * SLOTS * P, random);
@@ -93,6 +94,10 @@ int main(int, char **arguments) {
 #if TASK == PREDICT
   EXPECT(shown(&job) == DONE);
   EXPECT(print("outs", job.outs, N * M * O));
+#elif TASK == EVALUATE
+  EXPECT(shown(&job) == DONE);
+  EXPECT(print("loss", job.figures, N));
+  print("metric", job.figures + N, N);  // NaN of a network with one sample
 #else
   auto show = [&] {
     bool finite = print("params", job.params, N * ROW) && print("loss", job.loss, N) && print("total", job.total, N);

@@ -22,6 +22,7 @@ from gpubp.engines.program import Layout, Program, Samples
 from gpubp.errors import EngineError
 
 from . import gpu_budgets
+from .helpers import samples
 from .playing import H100
 
 DEVICES = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}  # architectures, and KB of shared memory that a block may have
@@ -107,6 +108,23 @@ def test_kernels_that_predict_compile_everywhere(arch: int) -> None:
     assert own is not None
     assert own.layout.team
     assert nvrtc.use(compiled(own, arch)).local == 0
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(("widths", "loss", "thread"), [
+    ((2, 2, 2), "half_squared_error", True), ((2, 8, 1), "binary_cross_entropy", True),
+    ((64, 32, 10), "cross_entropy", False), ((8, 16, 1), "mean_squared_error", False),
+])  # fmt: skip
+def test_kernels_that_evaluate_compile_everywhere_into_registers(
+    arch: int, widths: tuple[int, ...], loss: str, thread: bool
+) -> None:
+    spec = gpubp.NetworkSpec(widths, "tanh", loss=loss)
+    key = Key.of_evaluation(spec, torch.float32, 1, gpubp.Dataset(*samples(spec, 1437, dtype=torch.float32)), ())
+    own = chip.in_registers(key.program(Layout()), limits(arch))
+    assert (own is not None) == thread
+    own = own or chip.in_shared_memory(key.program(Layout()), limits(arch))
+    assert own is not None
+    assert nvrtc.use(compiled(own, arch)).local <= chip.SPILLED
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

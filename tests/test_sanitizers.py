@@ -99,6 +99,10 @@ CASES = {
     "outs of networks, lanes are networks": Case(
         ("tanh", "relu"), "mean_squared_error", "sgd", "constant", APART, replace(MANY, chunk=4), task="predict",
     ),
+    "figures of networks, ragged rows, classes with weights": Case(
+        ("tanh", "relu"), "cross_entropy", "sgd", "constant", replace(RAGGED, shuffle="none"), replace(MANY, chunk=3),
+        task="evaluate", settings={"class_weight": [1.0, 2.0, 3.0, 4.0], "label_smoothing": 0.1},
+    ),
 }  # fmt: skip
 MORE = {
     "8 networks, hinge, adagrad, plateau": Case(
@@ -133,6 +137,14 @@ MORE = {
         ("tanh", "relu"), "mean_squared_error", "sgd", "constant", replace(SHARED, shuffle="none"),
         Layout(8, parts=3, chunk=4, accumulators=4), 29, torch.float64, task="predict",
     ),
+    "figures of one network, lanes are outputs": Case(
+        ("tanh", "relu"), "huber", "sgd", "constant", replace(APART, shuffle="none"), replace(WIDE, chunk=4), 3,
+        task="evaluate",
+    ),
+    "figures of networks, three registers, shared samples": Case(
+        ("tanh", "relu"), "hinge", "sgd", "constant", replace(SHARED, shuffle="none"),
+        Layout(8, parts=3, chunk=4, accumulators=4), 29, torch.float64, task="evaluate",
+    ),
 }  # fmt: skip
 
 EVERYTHING = {"dropout": 0.3, "clip_norm": 1.0, "l1": 0.01, "clip_value": 0.5}
@@ -147,6 +159,9 @@ TEAMS = {
     ),
 }  # fmt: skip
 MORE_TEAMS = {
+    "figures of a team": MORE["figures of one network, lanes are outputs"]._replace(
+        layout=replace(WIDE, chunk=4, team=True)
+    ),
     "lanes are networks": Case(
         ("relu", "sine"), "cross_entropy", "nadam", "cosine", RAGGED, Layout(8, team=True, chunk=3), 11,
         settings={**EVERYTHING, "class_weight": [1.0, 2.0, 3.0, 4.0]},
@@ -167,6 +182,10 @@ BLOCKS = {
         layout=replace(BLOCK, near=False)
     ),
     "outs of networks": CASES["outs of networks, lanes are networks"]._replace(layout=replace(BLOCK, chunk=4), count=3),
+    "figures of networks": CASES["figures of networks, ragged rows, classes with weights"]._replace(
+        layout=replace(BLOCK, chunk=3), count=3
+    ),
+    "figures of R2": MORE["figures of one network, lanes are outputs"]._replace(layout=replace(BLOCK, chunk=4)),
 }  # fmt: skip
 ROWS_OF_THE_TABLES = {
     name: case._replace(

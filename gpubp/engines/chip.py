@@ -72,7 +72,7 @@ def numbers(program: Program, layout: Layout) -> int:
 def group(program: Program) -> int:
     """Bytes of memory.h's Group."""
     hyper, columns, itemsize = len(program.hyper) + 1, len(program.config.rule.columns) + 1, program.dtype.itemsize
-    size = 8 * (hyper + columns + 2) + itemsize * (hyper + len(program.rates)) + 4 + 2 * 4
+    size = 8 * (hyper + columns + 2) + itemsize * (hyper + max(1, len(program.rates))) + 4 + 2 * 4
     size = -(-size // 8) * 8 + 2 * 8 + 4 * program.batch
     if program.task != "train":
         size = -(-size // 8) * 8 + 8 + 8 * sums(program)

@@ -176,7 +176,7 @@ FN int64_t left_of(const Job &job, int64_t n) {
 // What the networks of a group are besides their numbers.
 struct alignas(64) Group {
   double hyper[HYPERS + 1][NETWORKS], columns[COLUMNS + 1][NETWORKS], now[NETWORKS], end[NETWORKS];
-  real typed[HYPERS + 1][NETWORKS], rate[RATES][NETWORKS];
+  real typed[HYPERS + 1][NETWORKS], rate[most(RATES, 1)][NETWORKS];
   bool alike;                              // in hyper, columns, now and end: of the latter three the first is kept up
   uint32_t id[NETWORKS], step[NETWORKS];
   int64_t base[NETWORKS], rows[NETWORKS];  // where a network's own samples, and its row of Job.rows, begin
