@@ -145,8 +145,9 @@ def fill_outs(job: Any, spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Te
     return outs
 
 
-def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset, steps: int, taken: Tensor) -> None:
-    """Where the numbers of a call stand. names: the hyper-parameters that the kernel reads, in its order."""
+def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset) -> None:
+    """Where the numbers of a training stand; what differs from call to call is left open. names: the hyper-parameters
+    that the kernel reads, in its order."""
     population, hyper = state.population, {**state.hyper, **state.plateau}
     columns = [state.columns[name] for name in state.config.rule.columns]
     for array, tensors in ((job.slots, state.slots), (job.columns, columns)):
@@ -155,7 +156,7 @@ def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset, steps
     for number, name in enumerate(names):
         job.hyper[number] = hyper[name].data_ptr()
     pointers = {
-        "params": population.params, "ids": population.ids, "taken": taken, "inputs": data.inputs,
+        "params": population.params, "ids": population.ids, "inputs": data.inputs,
         "weights": data.sample_weight, "rows": data.rows, "sizes": data.sizes,
         "class_weight": hyper.get("class_weight"),
         "targets" if data.targets.is_floating_point() else "classes": data.targets,
@@ -164,5 +165,5 @@ def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset, steps
     for name, tensor in pointers.items():
         if tensor is not None:
             setattr(job, name, tensor.data_ptr())
-    job.count, job.samples, job.seed, job.steps = len(population.params), data.samples, population.seed, steps
+    job.count, job.samples, job.seed = len(population.params), data.samples, population.seed
     job.longest = 0 if data.rows is None else data.rows.shape[1]
