@@ -93,7 +93,7 @@ def placed(state: TrainState, data: Sequence[Dataset], choice: Choice, where: Se
     """`state` on the devices `where`, or as it is where that is the one on which it lies. data: to train on, then
     others to evaluate on."""
     for device in where:
-        choice.prepare(state, data[0], data, device)
+        choice.compile_ahead(state, data[0], data, device)
     if list(where) == [state.population.device]:
         return Home(state, data[0], choice)
     return Shards(state, data, choice, where)

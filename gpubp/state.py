@@ -25,7 +25,7 @@ class Status(IntEnum):
     diverged = 4
 
 
-@dataclass
+@dataclass(eq=False)
 class TrainState:
     """A population in training. An engine advances `step` (N,), the only clock, up to `limit` (N,), and with it
     params, slots, columns, loss and total, in place; a step that leaves a number that is not finite does not count,

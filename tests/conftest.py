@@ -24,7 +24,7 @@ HERE = {
         "modules", "numerics", "preparation", "products", "reporters", "rng", "sources", "startup", "structure", "tables",
         "translate"),
     "plays a GPU itself": ("cuda", "fake_cuda", "gpu", "gpu_check", "gpu_compile", "gpu_driver", "gpu_launch",
-        "gpu_layout", "gpu_steps", "gpu_training", "graph", "placement", "supervisor", "turns"),
+        "gpu_layout", "gpu_prepared", "gpu_steps", "gpu_training", "graph", "placement", "supervisor", "turns"),
     "compiles for the CPU otherwise": ("kernel_mutants", "mutants", "sanitizers"),
     "chooses its device by name": ("bad_input", "benchmarks", "command_line", "on_gpu"),
     "waits for scikit-learn most of its time": ("learning",),

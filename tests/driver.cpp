@@ -22,6 +22,7 @@ static int get_version(int *version) {
 static int get_device(int *device, int number) { return *device = number, awake ? SUCCESS : NOT_INITIALIZED; }
 static int retain(void **context, int) { return *context = &primary, awake ? SUCCESS : NOT_INITIALIZED; }
 static int set_current(void *context) { return current = context, SUCCESS; }
+static int get_current(void **context) { return *context = (void *)current, SUCCESS; }
 static int get_attribute(int *value, int attribute, int) {
   return *value = MOST_SHARED, attribute == SHARED_OF_A_BLOCK ? SUCCESS : INVALID_VALUE;
 }
@@ -59,6 +60,7 @@ extern "C" int cuGetProcAddress_v2(const char *symbol, void **function, int, uin
       {"cuDeviceGet", (void *)get_device},
       {"cuDevicePrimaryCtxRetain", (void *)retain},
       {"cuCtxSetCurrent", (void *)set_current},
+      {"cuCtxGetCurrent", (void *)get_current},
       {"cuDeviceGetAttribute", (void *)get_attribute},
       {"cuModuleLoadData", (void *)load},
       {"cuModuleGetFunction", (void *)get_function},

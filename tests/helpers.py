@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -191,6 +194,42 @@ def one_step(spec: gpubp.NetworkSpec, params: Tensor, inputs: Tensor, target: Te
 def copied(state: TrainState) -> TrainState:
     """The same networks, with numbers of their own."""
     return state.rows(torch.arange(len(state.step)))
+
+
+def put(state: TrainState, name: str, tensor: Tensor) -> None:
+    """Another tensor under a name of state.tensors()."""
+    group, _, name = name.rpartition(".")
+    if name in ("params", "ids"):
+        state.population = replace(state.population, **{name: tensor})
+    elif group == "slots":
+        state.slots[state.config.rule.slots.index(name)] = tensor
+    elif group:
+        getattr(state, group)[name] = tensor
+    else:
+        setattr(state, name, tensor)
+
+
+def instructions(call: Callable[[], None]) -> int:
+    """Of the package's Python, that `call` takes."""
+    seen = 0
+
+    def tracer(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal seen
+        if not frame.f_globals["__name__"].startswith("gpubp."):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        seen += event == "opcode"
+        return tracer
+
+    before = sys.gettrace()
+    gc.disable()  # nobody else's Python in between
+    sys.settrace(tracer)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+        gc.enable()
+    return seen
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,13 +62,16 @@ class Player:
         assert shared <= self.found.block
         return Function(code.decode(), self.resident)
 
-    def launch(
+    def Launch(
         self, function: Function, blocks: int, threads: int, shared: int, given: Sequence[Any], device: torch.device
-    ) -> None:
-        job, end = given
-        copies = type(job).from_buffer_copy(job), cuda.End.from_buffer_copy(end)
-        self.launches.append(Launch(function.handle, blocks, threads, shared, *copies, device))
-        self.play(self.launches[-1])
+    ) -> Callable[[], None]:
+        def launch() -> None:
+            job, end = given
+            copies = type(job).from_buffer_copy(job), cuda.End.from_buffer_copy(end)
+            self.launches.append(Launch(function.handle, blocks, threads, shared, *copies, device))
+            self.play(self.launches[-1])
+
+        return launch
 
     def play(self, launch: Launch) -> None:
         played = build.library(f'#include "{HEADER}"\n{launch.text}PLAY\n').play
@@ -102,6 +105,7 @@ def playing(player: Player, layout: Layout | None = None, local: int = 0) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "device", player)
         patch.setattr(cuda, "KERNELS", {})
+        patch.setattr(cuda, "CALLS", type(cuda.CALLS)())
         patch.setattr(cuda, "LAYOUT", layout)
         patch.setattr(nvrtc, "cubin", lambda text, arch: text.encode())
         patch.setattr(nvrtc, "use", lambda code: nvrtc.Use(64, local))

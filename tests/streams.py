@@ -154,5 +154,5 @@ def streams(player: str, reads: bool = False, engine: str = "eager") -> Iterator
         patch.setattr(placement, "evaluate", played.evaluate)
         patch.setattr(TrainState, "to", lambda state, device: played.to(state, device))
         patch.setattr(Dataset, "room", lambda data, count, device: played.room(data, count, device))
-        patch.setitem(ENGINES, engine, Engine(played.engine(ENGINES[engine].run), ENGINES[engine].outs))
+        patch.setitem(ENGINES, engine, ENGINES[engine]._replace(run=played.engine(ENGINES[engine].run)))
         yield played

@@ -57,7 +57,7 @@ def played(
     """A run on a device that holds `fit` networks, its streams played. engine: makes another of the eager one."""
     with streams(player, reads) as own, pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "fit", lambda *given: fit)
-        patch.setitem(ENGINES, "eager", Engine(engine(ENGINES["eager"].run), ENGINES["eager"].outs))
+        patch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=engine(ENGINES["eager"].run)))
         return train(["cpu"], **RUNS[run]()), own
 
 
@@ -313,7 +313,7 @@ def test_a_call_in_turns_has_steps_enough_to_hide_the_copies(monkeypatch: pytest
         taken.clear()
         with monkeypatch.context() as patch:
             patch.setattr(memory, "fit", lambda *given, fit=fit: fit)
-            patch.setitem(ENGINES, "eager", Engine(counted(ENGINES["eager"].run), ENGINES["eager"].outs))
+            patch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=counted(ENGINES["eager"].run)))
             train(["cpu"], config=chosen)
         assert taken == [steps for steps in expected for _ in range(groups)]
     assert placement.Home.least == 1

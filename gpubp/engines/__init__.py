@@ -23,17 +23,17 @@ from . import build, cpu, cuda, eager, rules
 
 class Engine(NamedTuple):
     """run(state, data, steps) trains; evaluate(population, data, hyper, position) gives loss and metric, as evaluate.py
-    has them; prepare(state, data, evaluated, device) compiles what these two need, side by side."""
+    has them; compile_ahead(state, data, evaluated, device) compiles what these two need, side by side."""
 
     run: Callable[[TrainState, Dataset, int], None]
     evaluate: Callable[[Population, Dataset, Mapping[str, Tensor], Tensor], Evaluation]
-    prepare: Callable[[TrainState, Dataset, Sequence[Dataset], torch.device], None]
+    compile_ahead: Callable[[TrainState, Dataset, Sequence[Dataset], torch.device], None]
 
 
 ENGINES = {
     "eager": Engine(eager.run, evaluate, lambda *_: None),
-    "cpu": Engine(cpu.run, cpu.evaluate, cpu.prepare),
-    "cuda": Engine(cuda.run, cuda.evaluate, cuda.prepare),
+    "cpu": Engine(cpu.run, cpu.evaluate, cpu.compile_ahead),
+    "cuda": Engine(cuda.run, cuda.evaluate, cuda.compile_ahead),
 }
 
 
@@ -43,7 +43,7 @@ class Choice(NamedTuple):
     name: str
     run: Callable[[TrainState, Dataset, int], None]
     evaluate: Callable[[Population, Dataset, Mapping[str, Tensor], Tensor], Evaluation]
-    prepare: Callable[[TrainState, Dataset, Sequence[Dataset], torch.device], None]
+    compile_ahead: Callable[[TrainState, Dataset, Sequence[Dataset], torch.device], None]
     reason: str
 
 

@@ -35,21 +35,25 @@ from .job import (
     to_evaluate,
     to_predict,
 )
-from .layout import REACH, best, crew, largest_index
+from .layout import REACH, best, crew, largest_index, work
+from .prepared import Calls
 from .program import Layout, Program, Samples
 
 FORWARD = 1 / 3  # of a step's work
 DONE, FAULTS, STEPS_DIFFER, NO_MEMORY = range(4)  # Answer of kernel/cpu.h
 
 
-@torch.no_grad()
 def run(state: TrainState, data: Dataset, steps: int) -> None:
     """Advance every running network by up to `steps` steps, not beyond its limit, in place."""
-    taken = torch.from_numpy(numpy.zeros(len(state.step), numpy.int64))  # pages that nobody writes cost nothing
-    with contiguous(state) as own:
-        key = Key.of(own, data)
-        if train(own, data, steps, taken, key) == FAULTS:
-            diverge(own, data, steps, (taken < 0).nonzero().squeeze(1), key)
+    call = CALLS.find(state, data, LAYOUT, torch.get_num_threads())
+    if call is not None:
+        advance(call, state, data, steps)
+        return
+    with torch.no_grad(), contiguous(state) as own:
+        call = Call(own, data, Key.of(own, data))
+        advance(call, own, data, steps)
+    if own is state:
+        CALLS.keep(state, data, call, LAYOUT, torch.get_num_threads())
 
 
 @torch.no_grad()
@@ -76,11 +80,11 @@ def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor],
 
 def _show(own: Kernel, job: Any, samples: int) -> None:
     """Run a kernel that shows networks so many samples each."""
-    job.threads = own.threads(job.count, samples / own.work[2] * FORWARD)
+    job.threads = own.threads(job.count, samples / own.batch * FORWARD)
     _raise_for(own.library.shown(ctypes.byref(job)))
 
 
-def prepare(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:
+def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:
     """Compile what training on `data` and evaluations need, side by side."""
     params = state.population.params
     shown = (state.population.spec, params.dtype, len(params))
@@ -105,39 +109,73 @@ def refused(spec: NetworkSpec, config: TrainConfig, dtype: torch.dtype) -> str |
     return None
 
 
-def train(state: TrainState, data: Dataset, steps: int, taken: Tensor, key: Key, check: bool = False) -> int:
-    """One call of the kernel for `key`. -> DONE, or FAULTS where some of `taken` (N,) are below 0."""
-    answer = launch(state, data, steps, taken, key, check)
-    return launch(state, data, steps, taken, key.apart, check) if answer == STEPS_DIFFER else answer
+class Call:
+    """A call of training, but for how many steps it takes: of networks that stand at one step, and of networks apart.
+    taken (N,): below 0 for those that had a number that was not finite; else 0."""
+
+    def __init__(self, state: TrainState, data: Dataset, key: Key) -> None:
+        taken = numpy.zeros(len(state.step), numpy.int64)  # pages that nobody writes cost nothing
+        self.key, self.taken, self.clean = key, torch.from_numpy(taken), True
+        self.alike = Prepared(state, data, key, self.taken)
+        self.apart: Prepared | None = None
+
+    def __call__(self, state: TrainState, data: Dataset, steps: int, check: bool = False) -> int:
+        """Train what this was made from. -> DONE, or FAULTS where some of `taken` are below 0. check: look after every
+        step, change nothing, and leave in `taken` how many steps were sound."""
+        if not self.clean:
+            self.taken.zero_()
+        self.clean = False  # until the kernel has said so, even if that is never heard
+        answer = self.alike(steps, check)
+        if answer == STEPS_DIFFER:
+            if self.apart is None:
+                self.apart = Prepared(state, data, self.key.apart, self.taken)
+            answer = self.apart(steps, check)
+        self.clean = answer == DONE and not check
+        return answer
 
 
+class Prepared:
+    """A call of one kernel, but for how many steps it takes."""
+
+    def __init__(self, state: TrainState, data: Dataset, key: Key, taken: Tensor) -> None:
+        params = state.population.params
+        if data.inputs.dtype != params.dtype or params.device.type != "cpu" or data.inputs.device.type != "cpu":
+            raise EngineError(
+                f'engine "cpu": networks are {params.dtype} on {params.device}, data {data.inputs.dtype} on '
+                f"{data.inputs.device}; equal types on the CPU expected"
+            )
+        self.kernel = kernel(key)
+        self.job = self.kernel.job()
+        fill(self.job, self.kernel.hyper, state, data)
+        self.job.taken = taken.data_ptr()
+        self.start, self.given, self.count = self.kernel.library.run, ctypes.byref(self.job), len(params)
+
+    def __call__(self, steps: int, check: bool) -> int:
+        """Run it. -> an Answer; raises OutOfMemoryError."""
+        job = self.job
+        job.steps, job.threads, job.check = steps, self.kernel.threads(self.count, steps), check
+        return _raise_for(self.start(self.given))
+
+
+def advance(call: Call, state: TrainState, data: Dataset, steps: int) -> None:
+    """One call, and what became of the networks that diverged in it."""
+    if call(state, data, steps) == FAULTS:
+        diverge(state, data, steps, (call.taken < 0).nonzero().squeeze(1), call.key)
+
+
+@torch.no_grad()
 def diverge(state: TrainState, data: Dataset, steps: int, bad: Tensor, key: Key) -> None:
     """The networks `bad` had a number that was not finite after some step, and are as they were before the call: find
     that step, train them up to it, and mark them. key: of the kernel that is there already."""
     own = state.rows(bad)
-    taken = torch.empty_like(own.step)
-    train(own, data, steps, taken, key, check=True)
-    end, own.limit = own.limit, own.step - taken - 1
-    train(own, data, steps, taken, key)
-    own.limit = end
+    call, end = Call(own, data, key), own.limit.clone()
+    call(own, data, steps, check=True)
+    own.limit.copy_(own.step - call.taken - 1)
+    call(own, data, steps)
+    own.limit.copy_(end)
     own.status.fill_(Status.diverged)
     own.diverged_step.copy_(own.step)
     state.put(bad, own)
-
-
-def launch(state: TrainState, data: Dataset, steps: int, taken: Tensor, key: Key, check: bool) -> int:
-    """Fill a Job and run the kernel for it."""
-    params = state.population.params
-    if data.inputs.dtype != params.dtype or params.device.type != "cpu" or data.inputs.device.type != "cpu":
-        raise EngineError(
-            f'engine "cpu": networks are {params.dtype} on {params.device}, data {data.inputs.dtype} on '
-            f"{data.inputs.device}; equal types on the CPU expected"
-        )
-    own = kernel(key)
-    job = own.job()
-    fill(job, own.hyper, state, data, steps, taken)
-    job.threads, job.check = own.threads(len(params), steps), check
-    return _raise_for(own.library.run(ctypes.byref(job)))
 
 
 def _raise_for(answer: int) -> int:
@@ -156,13 +194,17 @@ class Kernel:
         self.library = build.library(program.text + '#include "cpu.h"\n')
         self.hyper = program.hyper
         self.job = job_of(program)
-        self.work = (program.layout, program.spec.widths, program.config.batch_size, len(program.config.rule.slots))
+        layout, config = program.layout, program.config
+        self.batch = config.batch_size
+        self.group = 1 if layout.wide else layout.vector * layout.parts
+        self.spent = work(layout, program.spec.widths, config.batch_size, len(config.rule.slots))
 
     def threads(self, count: int, steps: float) -> int:
         """How many of torch.get_num_threads() a call for `count` networks begins."""
-        return crew(*self.work, count, steps, torch.get_num_threads())
+        return crew(self.group, self.spent, count, steps, torch.get_num_threads())
 
 
+CALLS: Calls[Call] = Calls()
 KERNELS: dict[tuple[Any, ...], Kernel] = {}
 LAYOUT: Layout | None = None  # instead of the best one, for tests and benchmarks
 

@@ -8,7 +8,7 @@ refuses networks that do not fit into a multiprocessor's shared memory.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,7 @@ from ..spec import NetworkSpec
 from ..state import TrainState
 from . import chip, device, nvrtc
 from .job import Key, contiguous, fill, fill_evaluation, fill_outs, job_of, side_by_side, to_evaluate, to_predict
+from .prepared import Calls
 from .program import Layout, Program
 
 
@@ -54,27 +55,40 @@ class Kernel:
         return job_of(self.program)
 
 
-@torch.no_grad()
 def run(state: TrainState, data: Dataset, steps: int) -> None:
     """Advance every running network by up to `steps` steps, not beyond its limit, in place; it is launched, and not
     waited for."""
-    with contiguous(state) as own:
-        launch(own, data, steps)
+    call = CALLS.find(state, data, LAYOUT)
+    if call is not None:
+        call(state, steps)
+        return
+    with torch.no_grad(), contiguous(state) as own:
+        call = Call(own, data)
+        call(own, steps)
+    if own is state:
+        CALLS.keep(state, data, call, LAYOUT)
 
 
-def launch(state: TrainState, data: Dataset, steps: int) -> None:
-    """Fill a Job and start the kernel for it."""
-    params = state.population.params
-    if data.inputs.dtype != params.dtype or not device.here(params) or data.inputs.device != params.device:
-        raise EngineError(
-            f'engine "cuda": networks are {params.dtype} on {params.device}, data {data.inputs.dtype} on '
-            f"{data.inputs.device}; equal types on one GPU expected"
-        )
-    own = kernel(Key.of(state, data).apart, device.limits(params.device))
-    taken = torch.empty_like(state.step)
-    job = own.job()
-    fill(job, own.program.hyper, state, data, steps, taken)
-    start(own, job, End(state.status.data_ptr(), state.diverged_step.data_ptr()), params)
+class Call:
+    """A call of training, but for how many steps it takes."""
+
+    def __init__(self, state: TrainState, data: Dataset) -> None:
+        params = state.population.params
+        if data.inputs.dtype != params.dtype or not device.here(params) or data.inputs.device != params.device:
+            raise EngineError(
+                f'engine "cuda": networks are {params.dtype} on {params.device}, data {data.inputs.dtype} on '
+                f"{data.inputs.device}; equal types on one GPU expected"
+            )
+        own = kernel(Key.of(state, data).apart, device.limits(params.device))
+        self.job = own.job()
+        fill(self.job, own.program.hyper, state, data)
+        self.start = prepare(own, self.job, End(state.status.data_ptr(), state.diverged_step.data_ptr()), params)
+
+    def __call__(self, state: TrainState, steps: int) -> None:
+        """Launch it for the state that it was made for."""
+        taken = torch.empty_like(state.step)  # torch gives its memory to nobody before the kernel has run
+        self.job.taken, self.job.steps = taken.data_ptr(), steps
+        self.start(state.population.params)
 
 
 @torch.no_grad()
@@ -103,7 +117,7 @@ def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor],
     return figures
 
 
-def prepare(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:
+def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:
     """Compile what training on `data` and evaluations need, side by side."""
     limits = device.limits(where)
     params = state.population.params
@@ -114,17 +128,28 @@ def prepare(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], wher
 
 def start(own: Kernel, job: Any, end: End, params: Tensor) -> None:
     """Launch a kernel for networks (N, P), a thread or a block for each."""
+    prepare(own, job, end, params)(params)
+
+
+def prepare(own: Kernel, job: Any, end: End, params: Tensor) -> Callable[[Tensor], None]:
+    """-> call that launches a kernel for networks (N, P), a thread or a block for each, with `job` as it then is."""
     layout, count = own.program.layout, len(params)
     threads, networks = chip.block(layout)
     function = device.load(own.code, threads, own.shared, params.device)
-    blocks = -(-count // networks)
+    blocks, far = -(-count // networks), 0
     if not layout.near:  # the blocks that run at once go from network to network, so that what they share stays in L2
         blocks = min(blocks, function.blocks)
-        slots = len(own.program.config.rule.slots) * chip.parameters(own.program, layout.team)
-        far = params.new_empty(blocks * networks * slots)  # torch gives its memory to nobody before the kernel has run
-        end.slots = far.data_ptr()
-    if count:
-        device.launch(function, blocks, threads, own.shared, (job, end), params.device)
+        far = blocks * networks * len(own.program.config.rule.slots) * chip.parameters(own.program, layout.team)
+    launch = device.Launch(function, blocks, threads, own.shared, (job, end), params.device)
+
+    def start(params: Tensor) -> None:
+        if far:
+            slots = params.new_empty(far)  # as `taken`: it is this launch's
+            end.slots = slots.data_ptr()
+        if count:
+            launch()
+
+    return start
 
 
 def why(
@@ -144,6 +169,7 @@ def why(
     return kernel(training, limits).reason
 
 
+CALLS: Calls[Call] = Calls()
 KERNELS: dict[tuple[Any, ...], Kernel] = {}
 LAYOUT: Layout | None = None  # instead of the rule's, for tests and benchmarks
 

@@ -74,15 +74,27 @@ def load(code: bytes, threads: int, shared: int, device: torch.device) -> Functi
         return Function(handle, each * cuda.processors(device))
 
 
-def launch(
-    function: Function, blocks: int, threads: int, shared: int, given: Sequence[ctypes.Structure], device: torch.device
-) -> None:
-    """Start a kernel on torch's current stream, with structures that it takes by value."""
-    pointers = (ctypes.c_void_p * len(given))(*(ctypes.addressof(each) for each in given))
-    with _on(device):
-        _done(_driver().cuLaunchKernel(
-            function.handle, blocks, 1, 1, threads, 1, 1, shared, cuda.stream(device), ctypes.addressof(pointers), 0
-        ))  # fmt: skip
+class Launch:
+    """A kernel, started on torch's current stream by every call, with structures that it takes by value as they are."""
+
+    def __init__(
+        self, function: Function, blocks: int, threads: int, shared: int, given: Sequence[ctypes.Structure],
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self.shape = (function.handle, blocks, 1, 1, threads, 1, 1, shared)
+        self.given, self.device, self.context = given, device, _context(device)
+        self.pointers = (ctypes.c_void_p * len(given))(*(ctypes.addressof(each) for each in given))
+
+    def __call__(self) -> None:
+        """Start it."""
+        if _done(_driver().cuCtxGetCurrent()) == self.context:  # as torch leaves it: nothing to enter and to leave
+            return self._start()
+        with _on(self.device):
+            return self._start()
+
+    def _start(self) -> None:
+        stream, pointers = cuda.stream(self.device), ctypes.addressof(self.pointers)
+        _done(_driver().cuLaunchKernel(*self.shape, stream, pointers, 0))
 
 
 @contextmanager
@@ -106,6 +118,7 @@ def _number(device: torch.device) -> Any:
     return _done(driver.cuDeviceGet(cuda.current() if device.index is None else device.index))
 
 
+@functools.cache
 def _driver() -> Any:
     try:
         from cuda.bindings import driver
@@ -120,8 +133,8 @@ def _driver() -> Any:
 def _done(result: tuple[Any, ...]) -> Any:
     """What a call of the driver gives. Raises EngineError where it fails."""
     error, *values = result
+    if error == _driver().CUresult.CUDA_SUCCESS:
+        return values[0] if values else None
     if error == _driver().CUresult.CUDA_ERROR_OUT_OF_MEMORY:
         raise OutOfMemoryError("the GPU has no memory left for the kernel's code; train fewer networks at once")
-    if error != _driver().CUresult.CUDA_SUCCESS:
-        raise EngineError(f'engine "cuda": the driver says {error.name}; engine "eager" does without it')
-    return values[0] if values else None
+    raise EngineError(f'engine "cuda": the driver says {error.name}; engine "eager" does without it')

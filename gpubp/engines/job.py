@@ -210,8 +210,9 @@ def point(job: Any, data: Dataset, hyper: Mapping[str, Tensor]) -> None:
     job.samples, job.longest = data.samples, 0 if data.rows is None else data.rows.shape[1]
 
 
-def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset, steps: int, taken: Tensor) -> None:
-    """Where the numbers of a call stand. names: the hyper-parameters that the kernel reads, in its order."""
+def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset) -> None:
+    """Where the numbers of a training stand; what differs from call to call is left open. names: the hyper-parameters
+    that the kernel reads, in its order."""
     population, hyper = state.population, {**state.hyper, **state.plateau}
     columns = [state.columns[name] for name in state.config.rule.columns]
     for array, tensors in ((job.slots, state.slots), (job.columns, columns)):
@@ -221,12 +222,12 @@ def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset, steps
         job.hyper[number] = hyper[name].data_ptr()
     point(job, data, hyper)
     pointers = {
-        "params": population.params, "ids": population.ids, "taken": taken,
+        "params": population.params, "ids": population.ids,
         **{name: getattr(state, name) for name in ("position", "limit", "end", "step", "status", "loss", "total")},
     }  # fmt: skip
     for name, tensor in pointers.items():
         setattr(job, name, tensor.data_ptr())
-    job.count, job.seed, job.steps = len(population.params), population.seed, steps
+    job.count, job.seed = len(population.params), population.seed
 
 
 def side_by_side(compile_one: Callable[[Key], object], training: Key, evaluations: Iterable[Key]) -> None:

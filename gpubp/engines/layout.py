@@ -95,14 +95,13 @@ def step(widths: tuple[int, ...], batch: int, slots: int, itemsize: int, vector:
     return spent * (1 if size <= 1 else OUT_OF_CACHE if size <= 4 else FAR_OUT)
 
 
-def crew(layout: Layout, widths: tuple[int, ...], batch: int, slots: int, count: int, steps: float, most: int) -> int:
-    """How many of `most` threads are worth beginning for so many steps of `count` networks."""
-    groups = math.ceil(count / (1 if layout.wide else layout.vector * layout.parts))
-    of_step, of_call = work(layout, widths, batch, slots)
+def crew(group: int, spent: tuple[float, float], count: int, steps: float, most: int) -> int:
+    """How many of `most` threads are worth beginning for so many steps of `count` networks, `group` of them at a time.
+    spent: work() of a group."""
+    groups, (of_step, of_call) = -(-count // group), spent
     return max(1, min(most, int(groups * (steps * of_step + of_call) / WORTH))) if WORTH else most
 
 
-@lru_cache(maxsize=4096)
 def work(layout: Layout, widths: tuple[int, ...], batch: int, slots: int) -> tuple[float, float]:
     """Half-cycles that a group takes for a step, and for its way in and out; roughly."""
     numbers = layout.parts * (1 + slots) * sum(i * o + o for i, o in itertools.pairwise(widths))

@@ -1,0 +1,386 @@
+"""A call that was prepared serves another only while all that it was made from is what it was: whatever changes between
+two calls, the second has the bits of one that nothing prepared, and writes nowhere else."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import gpubp
+from gpubp.data import TENSORS
+from gpubp.engines import cpu
+from gpubp.engines.prepared import origin
+from gpubp.errors import EngineError
+from gpubp.state import Status, TrainState
+
+from .helpers import (
+    compiled,
+    copied,
+    generator,
+    instructions,
+    laid_out,
+    layouts,
+    population,
+    put,
+    same_bits,
+    samples,
+    start,
+    threads,
+)  # fmt: skip
+from .test_compiled import differences
+from .test_compiled_divergence import rates
+
+__all__ = ["compiled"]
+pytestmark = pytest.mark.cpu("of the CPU's engine")
+SPEC = gpubp.NetworkSpec((3, 5, 4), "tanh", loss="cross_entropy")
+COUNT, SAMPLES, EVERYONE = 19, 23, list(range(19))
+INSTRUCTIONS = 500  # of Python, in a call
+
+
+def dataset(seed: int = 1, count: int = SAMPLES) -> gpubp.Dataset:
+    """Everything that a Dataset can hold."""
+    inputs, classes = samples(SPEC, count, dtype=torch.float32, seed=seed)
+    rows = [torch.arange(1 + n % count) for n in EVERYONE]
+    return gpubp.Dataset(inputs, classes, rows, torch.rand(COUNT, count, generator=generator(seed)))
+
+
+def training(data: gpubp.Dataset, **settings: Any) -> TrainState:
+    """A state with everything that one can hold, after a call that was prepared and one that it served."""
+    own = {"optimizer": "adam", "lr": 0.1, "batch_size": 4, "steps": 40, "schedule": "plateau", **settings}
+    own.setdefault("class_weight", 1 + torch.rand(COUNT, 4, generator=generator(3)))
+    state = start(population(SPEC, COUNT, torch.float32), data, **own)
+    cpu.run(state, data, 2)
+    cpu.run(state, data, 1)
+    assert found(state, data) is not None, "kept"
+    return state
+
+
+def found(state: TrainState, data: gpubp.Dataset) -> cpu.Call | None:
+    return cpu.CALLS.find(state, data, cpu.LAYOUT, torch.get_num_threads())
+
+
+def check(state: TrainState, data: gpubp.Dataset, steps: int = 3) -> None:
+    """A call on `state`, for which one is kept, has the bits of one on a copy, for which none is."""
+    twin = copied(state)
+    cpu.run(twin, data, steps)
+    cpu.run(state, data, steps)
+    everyone = list(range(len(state.step)))
+    assert not differences(state, everyone, twin, everyone)
+
+
+def another(old: Tensor, new: Tensor) -> Tensor:
+    return new
+
+
+def within(old: Tensor, new: Tensor) -> Tensor:
+    old.set_(new)
+    return old
+
+
+def by_data(old: Tensor, new: Tensor) -> Tensor:
+    old.data = new
+    return old
+
+
+NAMES = [name for name, _ in start(population(SPEC, COUNT), dataset(), schedule="plateau", steps=1).tensors()]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *TENSORS])
+def test_the_origin_of_a_call_tells_every_tensor_from_its_copy(name: str) -> None:
+    data = dataset()
+    state = training(data)
+    assert {each for each, _ in state.tensors()} == {*NAMES, "hyper.class_weight"}
+    before = origin(state, data)
+    assert origin(state, data) == before
+    if name in TENSORS:
+        setattr(data, name, getattr(data, name).clone())
+    else:
+        put(state, name, dict(state.tensors())[name].clone())
+    assert origin(state, data) != before
+
+
+FACTS: dict[str, Callable[[gpubp.Dataset], Tensor]] = {
+    "targets": lambda data: data.targets.view(torch.float64),
+    "rows": lambda data: data.rows.view(-1, 1),
+    "sample_weight": lambda data: data.sample_weight.view(-1),
+    "sizes": lambda data: None,
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_the_origin_of_a_call_tells_data_of_another_form_at_the_same_place(name: str) -> None:
+    data = dataset()
+    state = training(data)
+    before = origin(state, data)
+    setattr(data, name, FACTS[name](data))
+    assert origin(state, data) != before
+
+
+def test_numbers_of_another_type_at_the_same_place_are_refused() -> None:
+    data = dataset()
+    state, inputs = training(data), data.inputs
+    room = torch.zeros(COUNT, 2 * state.population.params.shape[1])
+    params = room.view(-1)[: state.population.params.numel()].view_as(state.population.params)
+    put(state, "params", params.copy_(state.population.params))
+    check(state, data)
+    put(state, "params", room.view(torch.float64))
+    with pytest.raises(EngineError, match=r"networks are torch.float64 on cpu, data torch.float32"):
+        cpu.run(state, data, 1)
+    put(state, "params", params)
+    check(state, data)
+    data.inputs = inputs.view(torch.int32)
+    with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, data torch.int32"):
+        cpu.run(state, data, 1)
+
+
+@pytest.mark.parametrize("change", [another, within, by_data])
+@pytest.mark.parametrize("name", ["params", "slots.square", "hyper.lr", "columns.power1", "limit", "status", "total"])
+def test_numbers_that_moved_are_found_and_where_they_were_nothing_is_written(
+    name: str, change: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    data = dataset()
+    state = training(data)
+    old = dict(state.tensors())[name]
+    new, left = old.clone(), old.data.view(-1)  # the same memory in another object
+    put(state, name, change(old, new))
+    left.fill_(-1)
+    check(state, data)
+    assert bool((left == -1).all())
+
+
+def test_numbers_at_the_same_place_that_lie_otherwise_are_put_back_where_they_lie() -> None:
+    data = dataset()
+    state = training(data)
+    slot = state.slots[0]
+    room = torch.zeros(COUNT, 2 * slot.shape[1])
+    together, apart = room.view(-1)[: slot.numel()].view_as(slot), room[:, : slot.shape[1]]
+    state.slots[0] = together.copy_(slot)
+    check(state, data)
+    now = together.clone()
+    room.zero_()
+    state.slots[0] = apart.copy_(now)
+    assert together.data_ptr() == apart.data_ptr()
+    check(state, data)
+    check(state, data)
+    assert not bool(room[:, slot.shape[1] :].any()), "between the rows"
+    state.slots[0] = apart.contiguous()
+    state.population.params.t_()  # in place, and back
+    state.population.params.t_()
+    check(state, data)
+
+
+def test_a_population_that_became_smaller_where_it_lies_is_trained_no_further_than_it_reaches() -> None:
+    data = dataset()
+    state = training(data)
+    gone = {name: tensor[COUNT - 5 :].clone() for name, tensor in state.tensors()}
+    whole = {name: torch.as_strided(tensor, tensor.shape, tensor.stride()) for name, tensor in state.tensors()}
+    for _, tensor in state.tensors():
+        tensor.resize_(COUNT - 5, *tensor.shape[1:])
+    check(state, data)
+    assert all(same_bits(whole[name][COUNT - 5 :], gone[name]) for name in whole)
+
+
+def test_samples_that_became_fewer_where_they_lie_are_not_read() -> None:
+    inputs, classes = samples(SPEC, SAMPLES, dtype=torch.float32)
+    data = gpubp.Dataset(inputs, classes)
+    state = training(data)
+    data.inputs.resize_(5, 3)
+    data.targets.resize_(5)
+    torch.as_strided(data.inputs, (SAMPLES, 3), (3, 1))[5:] = float("nan")
+    check(state, data, 20)
+    assert not bool((state.status == Status.diverged).any())
+
+
+def test_rows_as_a_slice_are_a_state_of_their_own() -> None:
+    data = dataset()
+    state = training(data)
+    for part in (slice(0, 7), slice(5, 18), slice(0, COUNT)):
+        twin, before = copied(state), state.population.params.clone()
+        cpu.run(twin, data, 2)
+        cpu.run(state.rows(part), data.part(part) if part.start == 0 else data, 2)
+        inside = EVERYONE[part]
+        outside = [n for n in EVERYONE if n not in inside]
+        assert not differences(state, inside, twin, inside)
+        assert same_bits(state.population.params[outside], before[outside])
+    check(state, data)
+
+
+def test_other_data_are_read_even_where_the_old_ones_were() -> None:
+    data = dataset()
+    state = training(data)
+    check(state, dataset(seed=7))
+    for seed in range(8, 30):  # memory and ids of what is gone are given out again
+        del data
+        data = dataset(seed, 20 + seed % 3)
+        check(state, data, 1)
+    shared = gpubp.Dataset(data.inputs, data.targets)
+    check(state, shared)
+    shared.sample_weight = torch.rand(len(shared.inputs), generator=generator(4))
+    check(state, shared)
+    shared.sample_weight = None
+    check(state, shared)
+
+
+def test_a_weight_of_each_network_is_not_taken_for_one_of_all() -> None:
+    """At the same place."""
+    data = dataset()
+    state, weight = training(data), data.sample_weight
+    assert weight is not None
+    data.sample_weight = weight[0]
+    check(state, data)
+    data.sample_weight = weight
+    check(state, data)
+
+
+def test_settings_and_hyper_parameters_that_change_are_followed() -> None:
+    data = dataset()
+    state = training(data)
+    for change in ({"batch_size": 3}, {"shuffle": "none"}, {"update_order": "layerwise"}, {"schedule": "constant"}):
+        state.config = replace(state.config, **change)
+        check(state, data)
+    state.hyper["l2"] = torch.full_like(state.hyper["lr"], 0.1)
+    check(state, data)
+    state.hyper["l1"] = state.hyper.pop("l2")  # the same number in the same place under another name
+    check(state, data)
+    state.plateau = {}
+    check(state, data)
+    state.population = replace(state.population, seed=6)
+    state.config = replace(state.config, shuffle="network")
+    check(state, data)
+    state.population = replace(state.population, seed=7)
+    check(state, data)
+    state.population = replace(state.population, spec=replace(SPEC, train_bias=False))
+    check(state, data)
+
+
+def test_another_row_of_a_table_is_taken_under_the_old_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dataset()
+    state, other = training(data), training(data)
+    monkeypatch.setitem(gpubp.ACTIVATIONS, "tanh", gpubp.ACTIVATIONS["relu"])
+    check(state, data)
+    monkeypatch.undo()
+    cpu.run(other, data, 3)
+    assert "params" in differences(state, EVERYONE, other, EVERYONE)
+
+
+def test_a_rule_of_ones_own_may_change_between_two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, factor = dataset(), [1.0]
+    rule = gpubp.ACTIVATIONS["tanh"]
+    own = rule._replace(value=lambda net: factor[0] * torch.tanh(net))
+    monkeypatch.setitem(gpubp.ACTIVATIONS, "tanh", own)
+    state = start(population(SPEC, COUNT, torch.float32), data, lr=0.1, batch_size=4, steps=40)
+    for factor[0] in (1.0, 1.0, 0.5):
+        check(state, data)
+    assert found(state, data) is None
+
+
+def test_a_numbers_of_threads_and_a_layout_that_change_are_followed() -> None:
+    data = dataset()
+    state, plenty = training(data), layouts(torch.float32, 4)
+    for number, name in ((2, "one number"), (1, "one number"), (2, "outputs")):
+        with threads(number), laid_out(plenty[name]):
+            check(state, data, 1)
+            call = found(state, data)
+            assert call is not None
+            assert call.alike.job.threads == number
+            assert call.alike.kernel is cpu.kernel(call.key)
+
+
+def test_networks_that_come_to_stand_apart_and_alike_again_take_the_kernel_that_is_theirs() -> None:
+    data = gpubp.Dataset(*samples(SPEC, SAMPLES, dtype=torch.float32))
+    state = training(data, shuffle="shared")
+    plain = copied(state)
+    cpu.run(plain, data, 20)
+    state.limit.copy_(torch.tensor([3 + 2 + n % 3 for n in EVERYONE]))
+    for limit in (None, None, 9, None, 14, 20, 23):
+        if limit:
+            state.limit.fill_(limit)
+        cpu.run(state, data, 6)
+    state.limit.copy_(plain.limit)
+    assert not differences(state, EVERYONE, plain, EVERYONE)
+    call = found(state, data)
+    assert call is not None
+    assert call.apart is not None
+
+
+# ---- divergence
+
+
+def diverging() -> tuple[TrainState, gpubp.Dataset]:
+    spec, settings = gpubp.NetworkSpec((5, 6, 2), "relu"), {"optimizer": "momentum", "batch_size": 6, "steps": 12}
+    data = gpubp.Dataset(*samples(spec, SAMPLES, dtype=torch.float32))
+    return start(population(spec, COUNT, torch.float32), data, lr=rates(torch.float32), **settings), data
+
+
+def test_networks_diverge_in_calls_that_were_prepared() -> None:
+    state, data = diverging()
+    whole, _ = diverging()
+    cpu.run(whole, data, 12)
+    for _ in range(12):
+        check(state, data, 1)
+    assert not differences(state, EVERYONE, whole, EVERYONE)
+    assert len(set(whole.diverged_step.tolist())) > 3
+
+
+@pytest.mark.parametrize("name", ["_raise_for", "diverge"])
+def test_a_call_that_was_broken_off_leaves_nothing_for_the_next(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Ctrl-C behind the kernel: which networks it found to diverge in its 12 steps is not said of the next 2."""
+    state, data = diverging()
+    cpu.run(state, data, 0)
+    keep = copied(state)
+
+    def broken(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu, name, broken)
+        with pytest.raises(KeyboardInterrupt):
+            cpu.run(state, data, 12)
+    for (_, mine), (_, theirs) in zip(state.tensors(), keep.tensors()):
+        mine.copy_(theirs)
+    check(state, data, 2)
+    assert 0 < int((state.status == Status.diverged).sum()) < COUNT
+
+
+# ---- what it keeps, and what it costs
+
+
+def test_a_call_goes_with_its_state_and_keeps_no_numbers_alive() -> None:
+    data = dataset()
+    state = training(data)
+    gc.collect()
+    gc.disable()  # and needs no collector for it
+    try:
+        kept = len(cpu.CALLS.kept)
+        there = {
+            name: weakref.ref(each) for name, each in [*state.tensors(), *((n, getattr(data, n)) for n in TENSORS)]
+        }
+        state.total, other = state.total.clone(), data
+        assert there["total"]() is None
+        del data, other
+        assert [name for name in TENSORS if there[name]() is not None] == []
+        del state
+        assert [name for name, each in there.items() if each() is not None] == []
+        assert len(cpu.CALLS.kept) == kept - 1
+    finally:
+        gc.enable()
+
+
+def test_a_call_that_was_prepared_takes_few_instructions_of_python_for_any_number_of_networks() -> None:
+    def taken(count: int, steps: int) -> int:
+        spec = gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid")
+        data = gpubp.Dataset(*samples(spec, 4, dtype=torch.float32))
+        state = start(population(spec, count, torch.float32), data, optimizer="sgd", batch_size=1, steps=1000)
+        first = instructions(lambda: cpu.run(state, data, steps))
+        second, third = (instructions(lambda: cpu.run(state, data, steps)) for _ in range(2))
+        assert second == third < first / 4
+        return second
+
+    assert taken(1, 1) == taken(1000, 1) == taken(10, 7) <= INSTRUCTIONS
