@@ -136,7 +136,7 @@ def parity(workload: Workload, optimizer: str, names: Sequence[str], device: str
     """
     small = workload.tiny()
     first = rows(names[0], small, optimizer, device)
-    if torch.equal(first, small.problem(optimizer, torch.float64, device).population.params):
+    if torch.equal(first, small.problem(optimizer, torch.float64, device).population.params.cpu()):
         raise AssertionError(f"{names[0]} changed nothing")
     differences = {}
     for name in names:

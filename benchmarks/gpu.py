@@ -36,6 +36,8 @@ COMPILED = {"torch.compile": ("compile_bmm", "compile_unrolled"), "JAX": ("jax_f
 MAIN = ("W1-K64", "W2", "W3-N256", "W4-N64", "W5", "W6-mixed")  # one of each kind, by its first optimizer
 ROUNDS, PATIENCE, SEED = 9, 1.0, 0
 POINT = 20.0  # seconds that must be left for a point of the sweep to begin
+PYTEST = [sys.executable, "-m", "pytest", "-p", "xdist"]
+ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # whatever else is installed may warn, and a warning is an error
 PROCESSES = 8  # of pytest at most: each has a context of its own on the GPU, some 0.5 GB
 
 
@@ -181,8 +183,8 @@ def tests(check: Check, chosen: Sequence[str], log: Path) -> Outcome:
     log.unlink(missing_ok=True)
     seconds = check.until - time.monotonic()
     until = f"--until={time.time() + 0.6 * seconds}"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={log}", until, *chosen]
-    said = supervisor.call(command, ROOT, 0.95 * seconds)
+    command = [*PYTEST, "-q", "-p", "no:cacheprovider", f"--junitxml={log}", until, *chosen]
+    said = supervisor.call(command, ROOT, 0.95 * seconds, ALONE)
     if said is None:
         return Outcome(FAILED, f"not done: ended after {0.95 * seconds:.0f} s")
     if not log.exists():

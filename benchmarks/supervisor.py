@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
@@ -171,10 +171,13 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def call(command: Sequence[str], folder: Path, seconds: float) -> str | None:
-    """What a command prints; None where it had to be ended, with all that it began."""
+def call(command: Sequence[str], folder: Path, seconds: float, also: Mapping[str, str] | None = None) -> str | None:
+    """What a command prints; None where it had to be ended, with all that it began. also: goes into its environment."""
     with tempfile.TemporaryFile("w+") as told:
-        process = subprocess.Popen(command, cwd=folder, stdout=told, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=told, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, **(also or {})},
+        )  # fmt: skip
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:

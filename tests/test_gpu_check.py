@@ -150,6 +150,37 @@ def test_the_suite_runs_with_its_steps_on_another_device(check: gpu.Check) -> No
                       "no call was taken there: tests.test_schedules"]  # fmt: skip
 
 
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A plugin of somebody else's is installed, and breaks every run of pytest that loads it. -> what it says."""
+    says = "a plugin that nobody asked for"
+    (tmp_path / "foreign-1.dist-info").mkdir()
+    (tmp_path / "foreign-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1\n")
+    (tmp_path / "foreign-1.dist-info" / "entry_points.txt").write_text("[pytest11]\nforeign = foreign\n")
+    (tmp_path / "foreign.py").write_text(f"def pytest_configure(config): raise RuntimeError({says!r})\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
+    return says
+
+
+def test_plugins_that_others_installed_do_not_reach_the_suite(check: gpu.Check, foreign: str, tmp_path: Path) -> None:
+    check.out.mkdir()
+    check.until = time.monotonic() + 600
+    chosen = ["-n", "1", "tests/test_schedules.py", "-k", "_has_a_reference"]
+    assert foreign in str(supervisor.call([*gpu.PYTEST, "--markers"], ROOT, 100)), "it is loaded where it may be"
+    assert gpu.tests(check, chosen, check.out / "log.xml").status == gpu.PASSED
+
+
+def test_the_command_of_all_checks_names_its_plugins(tmp_path: Path) -> None:
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\necho "$PYTEST_DISABLE_PLUGIN_AUTOLOAD $*"\n')
+    fake.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    told = supervisor.call(["bash", "scripts/check.sh", "-m", "slow"], ROOT, 60,
+                           {"PATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""})  # fmt: skip
+    assert str(told).splitlines()[-1] == "1 -m pytest -p xdist -n auto --dist worksteal -m slow"
+
+
 def test_files_that_stay_here_are_there_and_are_left_out(pytestconfig: pytest.Config) -> None:
     names = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     assert set(sum(HERE.values(), ())) <= names
@@ -183,9 +214,9 @@ def test_tests_that_have_no_time_are_named_and_one_that_hangs_is_ended(tmp_path:
         "import time\ndef test_fine(): pass\ndef test_hangs(): time.sleep(3600)\ndef test_late(): pass\n"
     )
     log, until = tmp_path / "log.xml", time.time() + 8
-    command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", str(tmp_path), "-n", "1",
-               f"--junitxml={log}", f"--until={until}", "test_some.py"]  # fmt: skip
-    told = supervisor.call(command, tmp_path, 100)
+    command = [*gpu.PYTEST, "-q", "-c", "/dev/null", "--rootdir", str(tmp_path), "-n", "1", f"--junitxml={log}",
+               f"--until={until}", "test_some.py"]  # fmt: skip
+    told = supervisor.call(command, tmp_path, 100, gpu.ALONE)
     assert told is not None
     status, said, listed = gpu.read_tests(log)
     assert (status, said) == (gpu.FAILED, "1 passed, 1 failed, 1 skipped"), told
@@ -281,8 +312,8 @@ def test_the_outcome_of_tests_is_read_from_their_report(tmp_path: Path) -> None:
 
     def outcome(*words: str) -> gpu.Outcome:
         log = tmp_path / "log.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", f"--junitxml={log}", "test_some.py", *words]
-        subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=120)
+        command = [*gpu.PYTEST, "-q", "-c", "/dev/null", f"--junitxml={log}", "test_some.py", *words]
+        assert supervisor.call(command, tmp_path, 120, gpu.ALONE)
         return gpu.read_tests(log)
 
     status, said, listed = outcome()
