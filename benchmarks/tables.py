@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,14 +15,18 @@ from .sampling import OPTIMIZER, REAL_GOALS
 def rates(title: str, result: dict[str, Any]) -> Table:
     """The figures of one workload and optimizer."""
     first = next(iter(result["contenders"]))
-    columns = ("network-steps/s", f"{first} / this (95 %)", "of peak", "compile s", "pays after steps")
+    columns = ("network-steps/s", f"{first} / this (95 %)", "of peak", "one call alone ms", "compile s",
+               "pays after steps", "")  # fmt: skip
     table = _table(f"{title}, {result['optimizer']}", ("contender",), columns)
     for name, own in result["contenders"].items():
+        alone = own.get("seconds_alone")
         compiling, paid = own["compile_seconds"], own["break_even_steps"]
         never = "never" if compiling is not None and "eager" in result["contenders"] else ""
         table.add_row(
             name, f"{own['rate']:,.0f}", "1" if name == first else _range(own["ratio"]), f"{own['share_of_peak']:.1%}",
+            f"{1e3 * statistics.median(alone):.2f}" if alone else "",
             "" if compiling is None else f"{compiling:.1f}", never if paid is None else f"{paid:,.0f}",
+            "" if own.get("exact", True) else "other arithmetic",
         )  # fmt: skip
     return table
 

@@ -103,6 +103,13 @@ def test_outs_are_the_cpus_to_the_bit() -> None:
     assert same_bits(there, ENGINES["cpu"].outs(SPEC, networks.params, own))
 
 
+def test_multiply_adds_by_themselves_are_the_peak_of_products() -> None:
+    limits = pytest.importorskip("benchmarks.limits", reason="the benchmarks folder is not importable from here")
+    peak, of = limits.peak(str(DEVICE), 1)
+    assert of == "a loop of multiply-adds"
+    assert peak > 0.95 * limits.matmul_peak(str(DEVICE))
+
+
 def run(device: Any, **more: Any) -> gpubp.Result:
     config = gpubp.TrainConfig(batch_size=8, steps=12, lr=0.05, evaluate_every=4)
     data, held_out = (gpubp.Dataset(*samples(SPEC, 40, seed=seed)) for seed in (1, 9))
