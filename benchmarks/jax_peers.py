@@ -35,7 +35,7 @@ class Jax:
 
     def __init__(self, problem: Problem, last: bool = False, precision: str = "highest") -> None:
         spec, params = problem.population.spec, problem.population.params
-        self.spec, self.last, self.networks = spec, last, problem.population.count
+        self.spec, self.last, self.networks, self.precision = spec, last, problem.population.count, precision
         self.values = [VALUES[name] for name in spec.activations]
         self.inputs = array(problem.inputs)
         self.targets = self._targets(problem)
@@ -45,10 +45,13 @@ class Jax:
         self.optimizer = self._optimizer(problem)
         self.state = (layers, self.optimizer.init(layers))
         start = time.perf_counter()
-        with jax.default_matmul_precision(precision):
+        self._compile()
+        self.compile_seconds = time.perf_counter() - start
+
+    def _compile(self) -> None:
+        with jax.default_matmul_precision(self.precision):
             run = jax.jit(self._many, donate_argnums=0)
             self.run = run.lower(self.state, self.inputs, self.targets).compile()
-        self.compile_seconds = time.perf_counter() - start
 
     def _targets(self, problem: Problem) -> jax.Array:
         """(K, B, O): class numbers as rows of 0 and 1, whose product with the outs has a cheap slope."""

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -44,9 +44,18 @@ WIDTH = 140  # of what is written
 WORTH = 15.0  # seconds that must be left for another child: its start alone takes most of them
 
 
+class Outcome(NamedTuple):
+    """What became of a step: one of the three words above, a line about it, and what it lists."""
+
+    status: str
+    said: str
+    listed: Sequence[str] = ()
+
+
 def blank(devices: Sequence[str]) -> dict[str, Any]:
     """A report in which nothing stands yet."""
-    return {"devices": list(devices), "planned": [], "checks": [], "results": [], "sweep": []}
+    measured: dict[str, Any] = {"results": [], "sweep": [], "calls": [], "whole": {}, "beside_jax": []}
+    return {"devices": list(devices), "planned": [], "checks": [], **measured}
 
 
 def read(out: Path) -> dict[str, Any]:
@@ -219,6 +228,12 @@ def text(report: dict[str, Any]) -> str:
         show(each, console)
     for result in report["results"]:
         console.print(tables.rates(result["workload"], result))
+    if report["calls"]:
+        console.print(tables.calls(report["calls"]))
+    for name, result in report["whole"].items():
+        console.print(tables.parts(name, result))
+    if report["beside_jax"]:
+        console.print(tables.beside_jax(report["beside_jax"]))
     console.print(overview(report))
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 

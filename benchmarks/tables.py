@@ -129,6 +129,38 @@ def pool(calls: Mapping[str, dict[str, Any]]) -> Table:
     return table
 
 
+def calls(cases: Sequence[dict[str, Any]]) -> Table:
+    """Calls of one step."""
+    parts = list(cases[0]["us"])
+    table = _table("Calls of one step, back to back: us of a call", ("networks", "engine"), parts)
+    for own in cases:
+        table.add_row(own["case"], own["engine"], *(f"{own['us'][part]:.1f}" for part in parts))
+    return table
+
+
+def parts(name: str, result: dict[str, Any]) -> Table:
+    """A run of the command line, part by part."""
+    heads = list(result["median"])
+    table = _table(f"{name}: seconds of gpubp {' '.join(result['command'])}", ("process",), (*heads, "total / steps"))
+    rows = {"the first, which compiles": result["first"], f"median of {len(result['runs'])}": result["median"]}
+    for row, own in rows.items():
+        table.add_row(row, *(f"{own[part]:.2f}" for part in heads), f"{own['total'] / own['steps']:.2f}")
+    return table
+
+
+def beside_jax(results: Sequence[dict[str, Any]]) -> Table:
+    """Whole trainings."""
+    columns = ("ms", "JAX's time over it (95 %)", "beside processes that spin (95 %)")
+    table = _table(
+        "Whole trainings: gpubp.train, and JAX's jit of vmap of scan", ("training", "engine", "JAX"), columns
+    )
+    for own in results:
+        spent = f"{1e3 * statistics.median(own['quiet']['gpubp']):.1f}"
+        ratios = (_range(own[name]) for name in ("quiet_ratio", "busy_ratio"))
+        table.add_row(own["case"], own["engine"], own["best"], spent, *ratios)
+    return table
+
+
 def _range(ratio: dict[str, float]) -> str:
     median, low, high = (_short(ratio[key]) for key in ("median", "low", "high"))
     return f"{median} ({low} to {high})"

@@ -17,7 +17,21 @@ from torch.utils._pytree import tree_leaves
 pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
 
 from benchmarks import __main__ as command
-from benchmarks import arguments, compiled_peers, digits, harness, layouts, limits, pool, prototypes, sweeps, tables
+from benchmarks import (
+    arguments,
+    calls,
+    compiled_peers,
+    digits,
+    harness,
+    layouts,
+    limits,
+    phases,
+    pool,
+    prototypes,
+    sweeps,
+    tables,
+    whole,
+)
 from benchmarks.contenders import OURS, PEERS, excuse, parity, rows
 from benchmarks.peers import AutogradBmm
 from benchmarks.workloads import WORKLOADS, Workload, expand
@@ -419,6 +433,50 @@ def test_calls_after_torchs_are_timed_beside_one_at_rest(tmp_path, quick_limits,
     assert all(len(own["seconds"]) == 2 and own["ms"] > 0 for own in calls.values())
     assert calls["at rest"]["over_rest"]["median"] == 1
     assert "hundredth" in capsys.readouterr().out
+
+
+def test_calls_of_one_step_are_timed_back_to_back(tmp_path, quick_limits, monkeypatch):
+    monkeypatch.setattr(calls, "CASES", {name: replace(each, networks=2) for name, each in calls.CASES.items()})
+    command.main(["calls", "--threads", "1", "--rounds", "2", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "calls.json").read_text())["calls"]
+    assert [own["widths"] for own in found] == [[2, 2, 2], [64, 32, 10]]
+    assert all(own["engine"] == FIRST and own["us"].keys() == {"whole"} and own["us"]["whole"] > 0 for own in found)
+
+
+def test_what_is_inside_another_part_counts_there_alone():
+    clock = phases.Clock(limits.time.monotonic() - 5)
+    inner = clock.timed("evaluation", lambda: limits.time.sleep(0.1))
+    outer = clock.timed("writing", lambda: (limits.time.sleep(0.05), inner()))
+    clock.started(lambda: (outer(), outer()))()
+    assert 5 <= clock.spent["start"] < 5.05
+    assert clock.spent["evaluation"] == pytest.approx(0.2, abs=0.04)
+    assert clock.spent["writing"] == pytest.approx(0.1, abs=0.04)
+    assert clock.spent["steps"] == 0
+
+
+def test_a_run_of_the_command_line_is_told_part_by_part_and_one_that_fails_with_its_words():
+    words = ("--data", "xor", "--epochs", "2", "--networks", "8", "--seed", "3")
+    found = whole.runs(words, 1, 1, "cpu")
+    for parts in (found["first"], found["median"]):
+        assert min(parts.values()) > 0
+        assert sum(parts.values()) == pytest.approx(2 * parts["total"])
+    assert found["total_over_steps"] > 1
+    with pytest.raises(RuntimeError, match="ended with 1:\nerror: --networks 0"):
+        whole.run((*words, "--networks", "0"), 1, "cpu")
+
+
+@pytest.mark.parametrize(
+    "case", [whole.CASES[0], *[pytest.param(case, marks=pytest.mark.slow) for case in whole.CASES[1:]]]
+)
+def test_a_whole_training_is_the_same_in_jax(case, monkeypatch):
+    pytest.importorskip("jax")
+    pytest.importorskip("optax")
+    result = whole.beside_jax(case._replace(networks=9), SETTING)
+    assert max(result["share_of_way"].values()) < whole.FAR
+    assert {name: len(each) for name, each in result["busy"].items()} == {"gpubp": 2, "jax_first": 2, "jax_last": 2}
+    monkeypatch.setattr(whole.Case, "problem", lambda own, made=whole.Case.problem: made(own)._replace(lr=0.0101))
+    with pytest.raises(AssertionError, match="not the same training"):
+        whole.beside_jax(case._replace(networks=9), SETTING)
 
 
 def test_a_call_that_would_take_too_long_is_foreseen():
