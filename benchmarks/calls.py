@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from gpubp import cuda
+
 from .harness import PAUSE, Setting
 from .limits import wait
 from .peers import Engine
@@ -24,7 +26,8 @@ CASES = {
 }
 CALLS, SECONDS = 1000, 0.25  # of a sample: so many, or as many as take so long
 AHEAD = 200  # calls that the host gives while the device is busy: a device's queue holds some thousand launches
-CYCLES = 2e9  # of a GPU in a second, at most
+SIDE = 8192  # of matrices whose product keeps it busy
+PRODUCT = 2 * SIDE**3 / 80e12  # seconds of one, at least
 
 
 def measure(engine: str, setting: Setting) -> list[dict[str, Any]]:
@@ -65,10 +68,12 @@ def _sample(contender: Engine, count: int, device: str) -> dict[str, float]:
 
 
 def _apart(contender: Engine, count: int, us: float, device: str) -> dict[str, float]:
-    """Host and device: the device sleeps until the host, which may take half again as long, has given all calls."""
-    with torch.cuda.device(device):
-        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda._sleep(int(1.5e-6 * us * count * CYCLES))
+    """Host and device: the device multiplies until the host, which may take twice as long, has given all calls."""
+    with cuda.on(torch.device(device)):
+        first, last = (torch.Event(device, enable_timing=True) for _ in range(2))
+        matrix = torch.ones(SIDE, SIDE, device=device)
+        for _ in range(1 + int(2e-6 * us * count / PRODUCT)):
+            matrix @ matrix
         first.record()
         begun = time.perf_counter()
         for _ in range(count):

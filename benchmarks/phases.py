@@ -36,7 +36,7 @@ class Clock:
             try:
                 found = call(*given, **named)
                 if part != "writing":
-                    _wait()
+                    _wait(given[0])
                 return found
             finally:
                 spent = time.monotonic() - begun
@@ -57,11 +57,13 @@ class Clock:
         return counted
 
 
-def _wait() -> None:
-    import torch
+def _wait(place: Any) -> None:
+    """Until the devices of a Place have done what they were given."""
+    from gpubp import cuda
 
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    shards = getattr(place, "shards", None)
+    for device in [place.state.population.device] if shards is None else [shard.device for shard in shards]:
+        cuda.wait(device)
 
 
 def watch(clock: Clock) -> None:

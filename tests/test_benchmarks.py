@@ -1,5 +1,6 @@
 """The benchmarks compare like with like: in float64 every contender trains to the same weights. No figure is judged."""
 
+import argparse
 import importlib
 import io
 import json
@@ -443,10 +444,35 @@ def test_calls_of_one_step_are_timed_back_to_back(tmp_path, quick_limits, monkey
     assert all(own["engine"] == FIRST and own["us"].keys() == {"whole"} and own["us"]["whole"] > 0 for own in found)
 
 
+def test_host_and_device_are_told_apart_where_calls_wait_in_a_queue(monkeypatch):
+    """The events are the CPU's clock, and a call takes the host 1 ms, the device nothing."""
+
+    class Event:
+        def __init__(self, device, *, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = limits.time.perf_counter()
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, other):
+            return 1e3 * (other.at - self.at)
+
+    contender = argparse.Namespace(call=lambda: limits.time.sleep(0.001))
+    monkeypatch.setattr(torch, "Event", like(Event, Event))
+    monkeypatch.setattr(calls, "SIDE", 8)
+    found = calls._apart(contender, 20, 1000.0, "cpu")
+    assert found.keys() == {"host", "device"}
+    assert 1000 < found["host"] <= found["device"] < 3000
+
+
 def test_what_is_inside_another_part_counts_there_alone():
     clock = phases.Clock(limits.time.monotonic() - 5)
-    inner = clock.timed("evaluation", lambda: limits.time.sleep(0.1))
-    outer = clock.timed("writing", lambda: (limits.time.sleep(0.05), inner()))
+    inner = clock.timed("evaluation", lambda place: limits.time.sleep(0.1))
+    place = argparse.Namespace(shards=[argparse.Namespace(device=torch.device("cpu"))])
+    outer = clock.timed("writing", lambda: (limits.time.sleep(0.05), inner(place)))
     clock.started(lambda: (outer(), outer()))()
     assert 5 <= clock.spent["start"] < 5.05
     assert clock.spent["evaluation"] == pytest.approx(0.2, abs=0.04)
