@@ -90,13 +90,22 @@ def test_a_mixed_workload_is_its_topologies_one_after_the_other():
 
 
 @pytest.mark.parametrize(("workload", "optimizer"), [("W2", "sgd"), ("W2", "adam"), ("W5", "sgd"), ("W5", "adam")])
-def test_the_recorded_contender_trains_to_the_same_weights(workload, optimizer, monkeypatch):
+@pytest.mark.parametrize("name", ["autograd_graph", "torch_tf32"])
+def test_the_recorded_contender_trains_to_the_same_weights(name, workload, optimizer, monkeypatch):
     """A CUDA graph of autograd's steps, played by the CPU."""
-    recorder = Recorder()
+    recorder, precisions, forward = Recorder(), set(), AutogradBmm.forward
+
+    def seen(*given):
+        precisions.add(torch.get_float32_matmul_precision())
+        return forward(*given)
+
+    monkeypatch.setattr(AutogradBmm, "forward", seen)
     monkeypatch.setattr(cuda, "capture", recorder.capture)
     rows.cache_clear()
-    assert parity(WORKLOADS[workload], optimizer, ["eager", "autograd_graph"])["autograd_graph"] < 1e-12
+    assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
     assert recorder.replays == [2]
+    assert precisions == {"high" if name == "torch_tf32" else "highest"}
+    assert torch.get_float32_matmul_precision() == "highest"
     rows.cache_clear()
 
 
@@ -487,7 +496,7 @@ def test_a_run_of_the_command_line_is_told_part_by_part_and_one_that_fails_with_
         assert min(parts.values()) > 0
         assert sum(parts.values()) == pytest.approx(2 * parts["total"])
     assert found["total_over_steps"] > 1
-    with pytest.raises(RuntimeError, match="ended with 1:\nerror: --networks 0"):
+    with pytest.raises(RuntimeError, match=r"ended with \d:\nerror: --networks 0"):
         whole.run((*words, "--networks", "0"), 1, "cpu")
 
 
