@@ -124,6 +124,7 @@ def steps(check: Check) -> list[Step]:
     made = [
         Step("machine", partial(facts, check), 10),
         Step("bits of engine cuda against engine cpu", partial(bits, first), 10, 1 / 3),
+        Step("evaluations of engine cuda against engine cpu", partial(bits, first, proofs.equal_figures), 10, 1 / 4),
         Step("tests marked gpu", partial(tests, check, ["-n", "1", "-m", "gpu"], check.out / "tests.xml"), 30, 1 / 3),
         Step("calls of one step", partial(called, check), 15, proves=False),
     ]
@@ -178,12 +179,12 @@ def proven(proof: proofs.Proof) -> Outcome:
     return Outcome(status, f"{proof.compared} comparisons, {len(proof.differing)} differ", proof.differing)
 
 
-def bits(device: str) -> Outcome:
+def bits(device: str, proof: Callable[..., proofs.Proof] = proofs.equal_bits) -> Outcome:
     """Engine cuda against engine cpu."""
     for name in ("cuda", "cpu"):
         if name not in ENGINES:
             return Outcome(ABSENT, f"this gpubp has no engine {name}")
-    return proven(proofs.equal_bits("cuda", device, "cpu"))
+    return proven(proof("cuda", device, "cpu"))
 
 
 def shared(engine: str, devices: Sequence[str]) -> Outcome:

@@ -1,7 +1,7 @@
 """A run of the command line in a process of its own, and the seconds of its parts: python -c "from benchmarks import
 phases; phases.main(...)".
 
-start: until the training begins: interpreter, imports, data, the choice of the engine, kernels compiled or found.
+start: until the first of the others: interpreter, imports, data, the choice of the engine, kernels compiled or found.
 steps: the calls of the engine. evaluation. writing: checkpoints, tables, curves. What is inside another part counts
 there alone. On a GPU it is waited for at the end of each call, so that it counts where it was given.
 """
@@ -31,8 +31,9 @@ class Clock:
 
         @functools.wraps(call)
         def counted(*given: Any, **named: Any) -> Any:
-            self.inside.append(0.0)
             begun = time.monotonic()
+            self.spent["start"] = self.spent["start"] or begun - self.begun
+            self.inside.append(0.0)
             try:
                 found = call(*given, **named)
                 if part != "writing":
@@ -43,16 +44,6 @@ class Clock:
                 self.spent[part] += spent - self.inside.pop()
                 if self.inside:
                     self.inside[-1] += spent
-
-        return counted
-
-    def started(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """`call`, before which everything was the start."""
-
-        @functools.wraps(call)
-        def counted(*given: Any, **named: Any) -> Any:
-            self.spent["start"] = time.monotonic() - self.begun
-            return call(*given, **named)
 
         return counted
 
@@ -78,7 +69,6 @@ def watch(clock: Clock) -> None:
     for owner, names in ((loop.Loop, ("save",)), (loop, ("write",)), (curves, ("start", "evaluated", "finish"))):
         for name in names:
             setattr(owner, name, clock.timed("writing", getattr(owner, name)))
-    loop.Loop.run = clock.started(loop.Loop.run)  # type: ignore[method-assign]
 
 
 def main(begun: str, out: str, *words: str) -> None:

@@ -29,6 +29,7 @@ from . import tolerances
 from .conftest import HERE, pytest_ignore_collect, pytest_runtest_logfinish
 from .elsewhere import elsewhere
 from .helpers import compiled, population, same_bits, samples, train  # noqa: F401
+from .playing import Player, playing
 from .recorder import recorded
 from .test_compiled import case, differences
 from .test_independence import SPECS
@@ -341,6 +342,9 @@ def test_the_proofs_hold_on_the_cpu_and_on_a_played_gpu() -> None:
     assert proofs.independence("eager", "cpu").differing == []
     assert proofs.shares("eager", ["cpu"] * 3).differing == []
     assert proofs.equal_bits("cpu", "cpu", "cpu").differing == []
+    with playing(Player()):
+        played = proofs.equal_figures("cuda", "cpu", "cpu")
+    assert (played.compared, played.differing) == (2 * 2 * len(proofs.SPECS), [])
     with recorded(4):
         assert proofs.independence("eager", "cpu").differing == []
         near = proofs.nearness("eager", "cpu")
@@ -353,6 +357,7 @@ def test_engines_that_round_otherwise_are_told_apart_and_how_far() -> None:
     found = proofs.equal_bits("eager", "cpu", "cpu")
     assert found.differing
     assert all("of a row's length apart" in each for each in found.differing)
+    assert proofs.equal_figures("eager", "cpu", "cpu").differing
 
 
 @pytest.mark.usefixtures("few")

@@ -13,6 +13,8 @@ import torch
 import gpubp
 from gpubp import cuda, memory, placement, rng
 from gpubp.engines import ENGINES, eager, graph
+from gpubp.engines import cpu as compiled_here
+from gpubp.engines import cuda as compiled_there
 from gpubp.state import Status, TrainState
 
 from . import tolerances
@@ -99,8 +101,15 @@ def test_a_call_of_the_compiled_engine_is_captured_in_a_graph() -> None:
 def test_outs_are_the_cpus_to_the_bit() -> None:
     networks, (inputs, _) = population(SPEC, COUNT), samples(SPEC, 150)
     own = inputs.expand(COUNT, -1, -1)
-    there = ENGINES["cuda"].outs(SPEC, networks.params.to(DEVICE), own.to(DEVICE)).cpu()
-    assert same_bits(there, ENGINES["cpu"].outs(SPEC, networks.params, own))
+    there = compiled_there.outs(SPEC, networks.params.to(DEVICE), own.to(DEVICE)).cpu()
+    assert same_bits(there, compiled_here.outs(SPEC, networks.params, own))
+
+
+@pytest.mark.skipif("cuda" not in ENGINES, reason="this gpubp has no engine cuda")
+def test_evaluations_are_the_cpus_to_the_bit() -> None:
+    proofs = pytest.importorskip("benchmarks.proofs", reason="the benchmarks folder is not importable from here")
+    proof = proofs.equal_figures("cuda", str(DEVICE), "cpu")
+    assert (proof.compared, proof.differing) == (proofs.FIGURES, [])
 
 
 def test_multiply_adds_by_themselves_are_the_peak_of_products() -> None:
