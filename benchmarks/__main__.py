@@ -13,7 +13,21 @@ from typing import Any
 
 from rich.console import Console
 
-from . import digits, layouts, machine, plots, pool, prototypes, roofline, sampling, sweeps, tables, threads
+from . import (
+    calls,
+    digits,
+    layouts,
+    machine,
+    plots,
+    pool,
+    prototypes,
+    roofline,
+    sampling,
+    sweeps,
+    tables,
+    threads,
+    whole,
+)
 from .arguments import END_TO_END, REAL, SCIKIT, parse, sized
 from .contenders import PEERS, excuse, ours
 from .harness import Setting, measure, own_kernels
@@ -64,7 +78,8 @@ def _kind(chosen: argparse.Namespace) -> tuple[Path, Callable[..., None]]:
     elif chosen.command == "sweep":
         name, measured = f"sweep-{chosen.over}" + ("" if device == "cpu" else f"-{device}"), _sweep
     else:
-        name, measured = chosen.command, {"layouts": _layouts, "pool": _pool}[chosen.command]
+        commands = {"layouts": _layouts, "pool": _pool, "calls": _calls, "whole": _whole}
+        name, measured = chosen.command + ("" if device == "cpu" else f"-{device}"), commands[chosen.command]
     return chosen.out / f"{name}.json", measured
 
 
@@ -154,6 +169,27 @@ def _sweep(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
 def _pool(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
     report["calls"] = pool.after_torch(setting)
     console.print(tables.pool(report["calls"]))
+
+
+def _calls(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
+    report["calls"] = calls.measure(ours(chosen.device), setting)
+    console.print(tables.calls(report["calls"]))
+
+
+def _whole(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
+    report |= {"command_lines": {}, "beside_jax": []}
+    count = 1 if chosen.quick else whole.RUNS
+    for name, words in whole.command_lines(chosen.device, chosen.networks).items():
+        report["command_lines"][name] = whole.runs(words, count, chosen.threads, chosen.device)
+        console.print(tables.parts(name, report["command_lines"][name]))
+    missing = [package for package in ("jax", "optax") if find_spec(package) is None]
+    if missing:
+        console.print(f"whole trainings beside JAX: not installed: {', '.join(missing)}", highlight=False)
+        return
+    for case in whole.CASES[: 1 if chosen.quick else None]:
+        networks = chosen.networks or case.networks
+        report["beside_jax"].append(whole.beside_jax(case._replace(networks=networks), setting))
+    console.print(tables.beside_jax(report["beside_jax"]))
 
 
 def _layouts(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:

@@ -18,7 +18,7 @@ from .sweeps import BASES, VALUES
 from .workloads import WORKLOADS, Mixed, Workload, expand
 
 END_TO_END, REAL, SCIKIT = "W5b", "real", "scikit_learn"
-COMMANDS = ("table", "sweep", "layouts", "pool")
+COMMANDS = ("table", "sweep", "layouts", "pool", "calls", "whole")
 QUICK = 16  # times fewer networks
 GROUPS = list(dict.fromkeys(name.partition("-")[0] for name in WORKLOADS))
 
@@ -29,7 +29,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     peers = [*PEERS, SCIKIT]
     parser = argparse.ArgumentParser("python -m benchmarks", description="gpubp beside its peers, on this machine")
     parser.add_argument("command", nargs="?", choices=COMMANDS, default="table", help="layouts: those of the "
-                        "engine cpu beside each other; pool: its calls after torch has used its threads")  # fmt: skip
+                        "engine cpu beside each other; pool: its calls after torch has used its threads; calls: of one "
+                        "step, back to back; whole: the command line part by part, and beside JAX")  # fmt: skip
     parser.add_argument("--workload", nargs="+", choices=everything, metavar="W", help=f"of {', '.join(everything)}: "
                         f"W3 is all that begin with it; {END_TO_END} is the digits end to end beside scikit-learn; "
                         f"{REAL} the share of plain SGD's rate that Adam, own rates and own orders leave")  # fmt: skip
@@ -66,7 +67,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     given = chosen.workload or everything
     chosen.workload = [*expand(given), *(name for name in (END_TO_END, REAL) if name in given)]
     chosen.peer = _ordered(ours(chosen.device), peers if chosen.peer is None else chosen.peer)
-    chosen.rounds = chosen.rounds or (3 if chosen.quick else 5 if chosen.command == "sweep" else 15)
+    few = {"sweep": 5, "whole": 7}
+    chosen.rounds = chosen.rounds or (3 if chosen.quick else few.get(chosen.command, 15))
     return chosen
 
 

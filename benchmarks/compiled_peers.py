@@ -1,5 +1,6 @@
 """torch.compile (inductor): the whole training step on stacked weights, and a 2-2-2 network written out by hand with
-the network axis last.
+the network axis last. On a GPU the compiled steps of a call are recorded as one CUDA graph, by hand: torch.compile
+itself makes none of a step that changes its arguments, and updates in place are what training is.
 
 A compiled step is kept for the life of the process, by everything that it was specialised for, with the seconds that
 its compilation took: the first call less a later one. Files of an earlier run are not used, so that these are real.
@@ -23,12 +24,15 @@ from torch import Tensor
 from gpubp import cuda
 from gpubp.spec import NetworkSpec
 
-from .peers import VALUES, Stacked, loss_of
+from .peers import VALUES, Stacked, loss_of, recorded
 from .updates import BETA1, BETA2, EPS
 from .workloads import Problem
 
 UNROLLED = (2, 2, 2)  # the topology of the formulas below
 STEPS = 8  # that one compiled call of them takes, where K allows it: the weights stay in registers between
+
+
+RECORDED = ("cuda",)  # kinds of devices on which the compiled steps of a call are one CUDA graph
 
 
 class Compiled(NamedTuple):
@@ -40,12 +44,10 @@ class Compiled(NamedTuple):
 
 def compiled(step: Callable[..., Any], example: Callable[[], tuple[Any, ...]], like: Tensor) -> Compiled:
     """torch.compile of `step` for a device and a precision, done now, on example() arguments that it may change. On a
-    GPU it takes the best of the kernels that it finds by trying, and graphs; in float64, which is not timed, graphs."""
+    GPU it takes the best of the kernels that it finds by trying, but in float64, which is not timed."""
     _own_cache()
     torch._dynamo.config.recompile_limit = 1000  # one function serves all workloads: 8 would be reached
-    mode = None
-    if like.is_cuda:
-        mode = "reduce-overhead" if like.dtype == torch.float64 else "max-autotune"
+    mode = "max-autotune-no-cudagraphs" if like.is_cuda and like.dtype != torch.float64 else None
     fast = torch.compile(step, fullgraph=True, dynamic=False, mode=mode)
     arguments = example()
     seconds = []
@@ -77,8 +79,10 @@ class CompiledBmm(Stacked):
         self.rates = rates.to(first)[:, None, None]
         self.slots = [torch.zeros_like(part) for part in self.flat * 2] if self.adam else []
         self.powers = torch.ones(2, dtype=torch.float64, device=first.device)
+        self.betas = torch.tensor([BETA1, BETA2], dtype=torch.float64, device=first.device)
         key = (spec, problem.optimizer, own, self.networks, *problem.inputs.shape[1:], first.dtype, str(first.device))
         self.step, self.compile_seconds = _bmm(*key, self)
+        self.call = _recorded(self.call, [*self.flat, *self.slots, self.powers])  # type: ignore[method-assign]
 
     def arguments(self, inputs: Tensor, target: Tensor) -> tuple[Any, ...]:
         """What the compiled step takes. corrections: 1 - beta^t of both means, numbers in a tensor, which need no
@@ -87,11 +91,14 @@ class CompiledBmm(Stacked):
 
     def call(self) -> None:
         """K steps."""
-        betas = torch.tensor([BETA1, BETA2], dtype=torch.float64, device=self.powers.device)
         with torch.no_grad():
             for inputs, target in zip(self.problem.inputs, self.problem.targets):
-                self.powers *= betas
+                self.powers *= self.betas
                 self.step(*self.arguments(inputs, target))
+
+
+def _recorded(call: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
+    return recorded(call, changed) if changed[0].device.type in RECORDED else call
 
 
 def _bmm(spec: NetworkSpec, optimizer: str, own: bool, *rest: Any) -> Compiled:
@@ -149,6 +156,7 @@ class CompiledUnrolled(Stacked):
             first = problem.inputs[: self.size], problem.targets[: self.size]
             _STEPS[key] = compiled(step, lambda: ([weight.clone() for weight in self.weights], *first), rows)
         self.step, self.compile_seconds = _STEPS[key]
+        self.call = _recorded(self.call, self.weights)  # type: ignore[method-assign]
 
     def call(self) -> None:
         """K steps."""

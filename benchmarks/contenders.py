@@ -20,7 +20,17 @@ from gpubp.engines import ENGINES, choose
 from gpubp.errors import EngineError
 
 from .limits import compiler
-from .peers import SAMPLE, AutogradBmm, AutogradGraph, Contender, Engine, Modules, TabmEnsemble, VmapGrad
+from .peers import (
+    SAMPLE,
+    AutogradBmm,
+    AutogradGraph,
+    AutogradGraphTf32,
+    Contender,
+    Engine,
+    Modules,
+    TabmEnsemble,
+    VmapGrad,
+)
 from .workloads import WORKLOADS, Problem, Workload
 
 Reason = str  # why a contender does not run; empty where it does
@@ -63,6 +73,10 @@ def _jax(workload: Workload, optimizer: str, device: str) -> Reason:
     return "" if jax.default_backend() == "gpu" else "this JAX finds no GPU"
 
 
+def _jax_on_gpu(workload: Workload, optimizer: str, device: str) -> Reason:
+    return _on_gpu(workload, optimizer, device) or _jax(workload, optimizer, device)
+
+
 def _one_lr(workload: Workload, optimizer: str, device: str) -> Reason:
     return "torch's fused optimizers have one lr for all: the same as autograd_bmm here" if workload.own_lr else ""
 
@@ -80,13 +94,15 @@ def _unrolled(workload: Workload, optimizer: str, device: str) -> Reason:
 
 class Peer(NamedTuple):
     """A row. needs: packages. excuse(workload, optimizer, device): why it does not run there, or "". kept: the weights
-    of a network stay in cache over the K steps, as far as they fit. sample: how many networks at most it trains."""
+    of a network stay in cache over the K steps, as far as they fit. sample: how many networks at most it trains. exact:
+    products are of float32; what rounds them to less is shown, and is the peer of nobody."""
 
     make: Callable[[Problem], Contender]
     needs: tuple[str, ...] = ()
     excuse: Callable[[Workload, str, str], Reason] = _everywhere
     kept: bool = False
     sample: int | None = None
+    exact: bool = True
 
     @property
     def missing(self) -> list[str]:
@@ -118,6 +134,8 @@ PEERS: dict[str, Peer] = {
     "compile_unrolled": Peer(_late("compiled_peers", "CompiledUnrolled"), excuse=_unrolled),
     "jax_first": Peer(_late("jax_peers", "Jax"), ("jax", "optax"), _jax),
     "jax_last": Peer(_late("jax_peers", "Jax", last=True), ("jax", "optax"), _jax),
+    "torch_tf32": Peer(AutogradGraphTf32, excuse=_on_gpu, exact=False),
+    "jax_tf32": Peer(_late("jax_peers", "Jax", precision="tensorfloat32"), ("jax", "optax"), _jax_on_gpu, exact=False),
 }
 
 
@@ -136,7 +154,7 @@ def parity(workload: Workload, optimizer: str, names: Sequence[str], device: str
     """
     small = workload.tiny()
     first = rows(names[0], small, optimizer, device)
-    if torch.equal(first, small.problem(optimizer, torch.float64, device).population.params):
+    if torch.equal(first, small.problem(optimizer, torch.float64, device).population.params.cpu()):
         raise AssertionError(f"{names[0]} changed nothing")
     differences = {}
     for name in names:

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import os
 import pkgutil
-import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 import torch
 from rich.console import Console
@@ -25,26 +22,22 @@ from rich.console import Console
 from gpubp import cuda
 from gpubp.engines import ENGINES
 
-from . import machine, proofs, roofline, supervisor, sweeps, tables, threads
-from .contenders import OURS, PEERS, excuse, ours
+from . import calls, machine, proofs, roofline, supervisor, sweeps, tables, threads, whole
+from .contenders import OURS, excuse, ours
 from .harness import Setting, measure
-from .supervisor import ABSENT, FAILED, PASSED
+from .suite import tests
+from .supervisor import ABSENT, FAILED, PASSED, Outcome
 from .workloads import WORKLOADS, Workload
 
-ROOT = Path(__file__).resolve().parent.parent
-COMPILED = {"torch.compile": ("compile_bmm", "compile_unrolled"), "JAX": ("jax_first", "jax_last")}
-MAIN = ("W1-K64", "W2", "W3-N256", "W4-N64", "W5", "W6-mixed")  # one of each kind, by its first optimizer
-ROUNDS, PATIENCE, SEED = 9, 1.0, 0
+KINDS = {  # of peers, the telling ones first
+    "peers": ("autograd_graph", "jax_first", "jax_last", "torch_tf32", "jax_tf32", "autograd_bmm"),
+    "others": ("autograd_bmm_fused", "vmap_grad", "tabm_ensemble", "modules"),
+    "torch.compile": ("compile_bmm", "compile_unrolled"),
+}
+MAIN = ("W1-K64", "W5", "W3-N256", "W4-N64", "W2", "W6-mixed")  # one of each kind, by its first optimizer
+ROUNDS, PATIENCE, SEED = 7, 1.0, 0
 POINT = 20.0  # seconds that must be left for a point of the sweep to begin
 PROCESSES = 8  # of pytest at most: each has a context of its own on the GPU, some 0.5 GB
-
-
-class Outcome(NamedTuple):
-    """What became of a step: one of the three words of supervisor.py, a line about it, and what it lists."""
-
-    status: str
-    said: str
-    listed: Sequence[str] = ()
 
 
 class Step(NamedTuple):
@@ -124,42 +117,46 @@ def attempt(step: Step, left: float) -> Outcome:
 
 
 def steps(check: Check) -> list[Step]:
-    """What is done on `check.devices`, the most telling first: proofs, every kind of workload beside peers that need no
-    compiler, the tests, the same workloads beside those that do, then the rest."""
+    """What is done on `check.devices`, the most telling first: bits, the tests for a GPU, whole runs, every kind of
+    workload beside the best peers, the other proofs, the suite, then the rest. torch.compile comes last: a recording
+    that fails may end all recordings of its process."""
     first = check.devices[0]
     made = [
         Step("machine", partial(facts, check), 10),
-        Step("tests marked gpu", partial(tests, check, ["-n", "1", "-m", "gpu"], check.out / "tests.xml"), 30, 1 / 3),
         Step("bits of engine cuda against engine cpu", partial(bits, first), 10, 1 / 3),
+        Step("evaluations of engine cuda against engine cpu", partial(bits, first, proofs.equal_figures), 10, 1 / 4),
+        Step("tests marked gpu", partial(tests, check, ["-n", "1", "-m", "gpu"], check.out / "tests.xml"), 30, 1 / 3),
+        Step("calls of one step", partial(called, check), 15, proves=False),
     ]
+    lines = whole.command_lines(first)
+    made += [Step(name, partial(ran, check, name, words), 20, 1 / 3, proves=False) for name, words in lines.items()]
+    rows = [(name, optimizer) for name, each in WORKLOADS.items() for optimizer in each.optimizers]
+    main = [(name, WORKLOADS[name].optimizers[0]) for name in MAIN if name in WORKLOADS]
+    rest = [row for row in rows if row not in main]
+    made += races(check, main, "peers")
     for engine in [name for name in ("cuda", "eager") if name in ENGINES]:
         made += [
             Step(f"{engine}: near eager on the CPU", lambda e=engine: proven(proofs.nearness(e, first)), 10, 1 / 3),
             Step(f"{engine}: independence", lambda e=engine: proven(proofs.independence(e, first)), 10, 1 / 3),
             Step(f"{engine}: number of GPUs", partial(shared, engine, check.devices), 10, 1 / 3),
         ]
-    rows = [(name, optimizer) for name, each in WORKLOADS.items() for optimizer in each.optimizers]
-    main = [(name, WORKLOADS[name].optimizers[0]) for name in MAIN if name in WORKLOADS]
-    rest = [row for row in rows if row not in main]
+    made += [
+        Step(f"whole training {number}", partial(beside, check, case), 20, proves=False)
+        for number, case in enumerate(whole.CASES, 1)
+    ]
     processes = str(min(PROCESSES, os.cpu_count() or 1))
     suite = ["-n", processes, "--device", first, "-m", "not slow and not gpu"]
-    made += races(check, main, "peers")
     made.append(Step(f"suite on {first}", partial(tests, check, suite, check.out / "suite.xml"), 30, 1 / 3))
-    made += [step for row in main for kind in COMPILED for step in races(check, [row], kind)]
     made += races(check, rest, "peers")
-    made += [step for row in rest for kind in COMPILED for step in races(check, [row], kind)]
-    made.append(Step("sweep over batch_size", partial(swept, check, plain()), 40, 1, proves=False))
+    made.append(Step("sweep over batch_size", partial(swept, check, KINDS["peers"]), 40, 1 / 2, proves=False))
+    made += races(check, main, "others") + races(check, rest, "others")
+    made += races(check, main, "torch.compile") + races(check, rest, "torch.compile")
     return made
 
 
-def plain() -> list[str]:
-    """The peers that need no compiler."""
-    return [name for name in PEERS if name not in sum(COMPILED.values(), ())]
-
-
 def races(check: Check, rows: Sequence[tuple[str, str]], kind: str) -> list[Step]:
-    """Workloads and their optimizers beside peers of a kind: a key of COMPILED, or "peers"."""
-    names, least = (COMPILED[kind], 40) if kind in COMPILED else (plain(), 20)
+    """Workloads and their optimizers beside peers of a kind."""
+    names, least = KINDS[kind], 40 if kind == "torch.compile" else 20
     return [
         Step(f"{name}, {o}, {kind}", partial(raced, check, name, WORKLOADS[name], o, names), least, proves=False)
         for name, o in rows
@@ -172,47 +169,8 @@ def facts(check: Check) -> Outcome:
     check.report |= {"first": ours(check.devices[0]), "rounds": ROUNDS, "seed": SEED, "patience": PATIENCE}
     known["tf32"] = torch.get_float32_matmul_precision()
     said = f"{known['device']}, {known['peak_gflops']:,.0f} GFLOP/s ({known['peak_of']}), "
+    said += f"{known['matmul_peak_gflops']:,.0f} of a large matrix product, "
     return Outcome(PASSED, f"{said}{known['copy_gbytes_per_second']:,.0f} GB/s")
-
-
-def tests(check: Check, chosen: Sequence[str], log: Path) -> Outcome:
-    """pytest with these arguments, within the step's time: tests that would begin after 6 tenths of it are skipped
-    by name. log: its report."""
-    log.unlink(missing_ok=True)
-    seconds = check.until - time.monotonic()
-    until = f"--until={time.time() + 0.6 * seconds}"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={log}", until, *chosen]
-    said = supervisor.call(command, ROOT, 0.95 * seconds)
-    if said is None:
-        return Outcome(FAILED, f"not done: ended after {0.95 * seconds:.0f} s")
-    if not log.exists():
-        return Outcome(FAILED, (said.strip().splitlines() or ["pytest said nothing"])[-1])
-    return read_tests(log)
-
-
-def read_tests(log: Path) -> Outcome:
-    """The outcome in pytest's XML: failed where a test did, or where none passed. Those that were skipped are listed by
-    their reason; of tests with --device, how many calls were taken there, and the files that took none."""
-    found: dict[str, list[str]] = {"failure": [], "error": [], "skipped": [], PASSED: []}
-    skipped: dict[str, dict[str, None]] = defaultdict(dict)
-    taken: dict[str, list[int]] = defaultdict(list)
-    for case in ElementTree.parse(log).iter("testcase"):
-        kind = next((child for child in case if child.tag in found), None)
-        name = case.get("name", "")
-        found[PASSED if kind is None else kind.tag].append(
-            name if kind is None else f"{kind.tag}: {name}: {kind.get('message')}"
-        )
-        if kind is not None and kind.tag == "skipped":
-            skipped[kind.get("message", "")][name.partition("[")[0]] = None
-        elif counted := [each for each in case.iter("property") if each.get("name") == supervisor.TAKEN]:
-            taken[case.get("classname", "")] += [int(each.get("value", 0)) for each in counted]
-    bad = found["failure"] + found["error"]
-    said = f"{len(found[PASSED])} passed, {len(bad)} failed, {len(found['skipped'])} skipped"
-    if calls := [count for counts in taken.values() for count in counts]:
-        said += f"; {sum(calls):,} calls were taken there, by {sum(map(bool, calls)):,} tests"
-    listed = bad + [f"skipped: {', '.join(names)}: {reason}" for reason, names in skipped.items()]
-    listed += [f"no call was taken there: {name}" for name, counts in taken.items() if not any(counts)]
-    return Outcome(PASSED if found[PASSED] and not bad else FAILED, said, listed)
 
 
 def proven(proof: proofs.Proof) -> Outcome:
@@ -221,12 +179,12 @@ def proven(proof: proofs.Proof) -> Outcome:
     return Outcome(status, f"{proof.compared} comparisons, {len(proof.differing)} differ", proof.differing)
 
 
-def bits(device: str) -> Outcome:
+def bits(device: str, proof: Callable[..., proofs.Proof] = proofs.equal_bits) -> Outcome:
     """Engine cuda against engine cpu."""
     for name in ("cuda", "cpu"):
         if name not in ENGINES:
             return Outcome(ABSENT, f"this gpubp has no engine {name}")
-    return proven(proofs.equal_bits("cuda", device, "cpu"))
+    return proven(proof("cuda", device, "cpu"))
 
 
 def shared(engine: str, devices: Sequence[str]) -> Outcome:
@@ -236,6 +194,36 @@ def shared(engine: str, devices: Sequence[str]) -> Outcome:
     return proven(proofs.shares(engine, devices))
 
 
+def setting(check: Check, rounds: int = ROUNDS) -> Setting:
+    """How to measure, with the machine's peak."""
+    return Setting(rounds, SEED, check.devices[0], check.report["machine"]["peak_gflops"] * 1e9, PATIENCE)
+
+
+def called(check: Check) -> Outcome:
+    """Calls of one step, back to back."""
+    check.report["calls"] = found = calls.measure(ours(check.devices[0]), Setting(5, SEED, check.devices[0], 0, 0))
+    check.console.print(tables.calls(found))
+    words = (", ".join(f"{part} {us:.1f}" for part, us in own["us"].items()) for own in found)
+    return Outcome(PASSED, "us a call: " + "; ".join(f"{own['case']}: {word}" for own, word in zip(found, words)))
+
+
+def ran(check: Check, name: str, words: Sequence[str]) -> Outcome:
+    """A command line in a process of its own, twice: kernels are compiled by the first."""
+    check.report["whole"][name] = found = whole.runs(words, 1, os.cpu_count() or 1, check.devices[0])
+    check.console.print(tables.parts(name, found))
+    spent = ", ".join(f"{part} {seconds:.2f}" for part, seconds in found["median"].items())
+    return Outcome(PASSED, f"s: {spent}; {found['total_over_steps']:.2f} times its steps")
+
+
+def beside(check: Check, case: whole.Case) -> Outcome:
+    """A whole training beside JAX's."""
+    own = whole.beside_jax(case, Setting(5, SEED, check.devices[0], 0, 2 * PATIENCE))
+    check.report["beside_jax"].append(own)
+    check.console.print(tables.beside_jax([own]))
+    quiet, busy = own["quiet_ratio"]["median"], own["busy_ratio"]["median"]
+    return Outcome(PASSED, f"{case.name}: {quiet:.2f} times {own['best']}, {busy:.2f} beside processes that spin")
+
+
 def raced(check: Check, name: str, workload: Workload, optimizer: str, peers: Sequence[str]) -> Outcome:
     """One workload, gpubp beside peers; who does not run is listed with the reason."""
     if "machine" not in check.report:
@@ -243,10 +231,10 @@ def raced(check: Check, name: str, workload: Workload, optimizer: str, peers: Se
     reasons = {each: excuse(each, workload, optimizer, check.devices[0]) for each in peers if each not in OURS}
     if reasons and all(reasons.values()):
         return Outcome(ABSENT, "; ".join(f"{each}: {reason}" for each, reason in reasons.items()))
-    setting = Setting(ROUNDS, SEED, check.devices[0], check.report["machine"]["peak_gflops"] * 1e9, PATIENCE)
+    how = setting(check)
     names = list(dict.fromkeys([*OURS, *peers]))
-    skipped = sweeps.without_room(workload, optimizer, names, {}, setting)
-    result = {"workload": name, **measure(workload, optimizer, names, setting, skipped)}
+    skipped = sweeps.without_room(workload, optimizer, names, {}, how)
+    result = {"workload": name, **measure(workload, optimizer, names, how, skipped)}
     for each, figures in result["contenders"].items():
         moved = figures["rate"] * result["flop"] / roofline.intensity(result, each)
         figures["share_of_bandwidth"] = moved / (check.report["machine"]["copy_gbytes_per_second"] * 1e9)
@@ -264,9 +252,8 @@ def swept(check: Check, peers: Sequence[str]) -> Outcome:
     """The rate over the batch size, as far as time goes."""
     if "machine" not in check.report:
         return Outcome(ABSENT, "the machine's peak is not known")
-    setting = Setting(5, SEED, check.devices[0], check.report["machine"]["peak_gflops"] * 1e9, PATIENCE)
     names = list(dict.fromkeys([*OURS, *peers]))
-    points = sweeps.points(sweeps.BASES["batch_size"][1], "batch_size", "sgd", names, setting)
+    points = sweeps.points(sweeps.BASES["batch_size"][1], "batch_size", "sgd", names, setting(check, 5))
     while check.left > POINT and (point := next(points, None)):
         check.report["sweep"].append(point)
         supervisor.write(check.out, check.report)

@@ -3,6 +3,9 @@
 Machines warm up, throttle and serve other people. What disturbs a round disturbs all of it, so a ratio is taken within
 a round, and the median over the rounds is what is reported, with a bootstrap interval (Efron, 1979, the percentile
 method). Cf. google/benchmark's random interleaving.
+
+On a CPU a sample is a call. On a GPU it is as many calls back to back as take BURST seconds: one by itself, after a
+pause, is mostly what waking up takes. That is measured too, and is a figure of its own.
 """
 
 from __future__ import annotations
@@ -18,16 +21,21 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy
+import torch
 from torch import Tensor
 
 from .contenders import OURS, PEERS, excuse, parity, rows
 from .limits import wait
 from .peers import Contender, together
+from .peers import wait as finish
 from .workloads import Workload
 
 RESAMPLED = 2000
 LEVEL = 0.95
 FEWEST = 3  # rounds of every contender, whatever they cost
+BURST, MOST = 0.05, 4000  # seconds and calls of a sample on a GPU
+ALONE = 5  # calls of each contender by themselves, at most
+OTHER = 3e-5  # of the way: products rounded to TF32 leave 9e-5 and more, orders of summation 6e-6 at most, on W1 to W6
 PAUSE = 0.03  # seconds before a call: threads of the one before, which wait by spinning for milliseconds, go to sleep
 
 
@@ -75,6 +83,28 @@ def interleave(calls: Mapping[str, Callable[[], object]], setting: Setting) -> d
         for name in order:
             seconds[name].append(timed(calls[name], setting.device))
     return seconds
+
+
+def burst(contender: Contender, calls: int = 1) -> Callable[[], None]:
+    """So many calls back to back, to the end of the last."""
+
+    def sample() -> None:
+        for _ in range(calls):
+            contender.call()
+        finish(contender)
+
+    return sample
+
+
+def length(contender: Contender, device: str) -> int:
+    """Calls of a sample: as many as take BURST seconds on a GPU, by what the last and longest trial took."""
+    calls, spent = 1, 0.0
+    while device != "cpu" and calls < MOST:
+        spent = timed(burst(contender, calls), device)
+        if spent > BURST / 2:
+            break
+        calls = min(MOST, 4 * calls)
+    return max(1, min(MOST, round(calls * BURST / spent))) if spent else 1
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
@@ -129,19 +159,28 @@ def unable(names: Sequence[str], workload: Workload, optimizer: str, device: str
 def race(workload: Workload, optimizer: str, contenders: Mapping[str, Contender], setting: Setting) -> dict[str, Any]:
     """Warm up and interleave contenders that stand at the same weights. -> the figures of each.
 
-    ratio: the first contender's rate over this one's, round by round. best_peer: the fastest that is not gpubp.
+    ratio: the first contender's rate over this one's, round by round. exact: whether its weights after the first call
+    are the first contender's, as near as float32 has them. best_peer: the fastest that is, and is not gpubp. seconds:
+    of a sample of so many calls. seconds_alone: of one after a pause, on a GPU.
     """
     first = next(iter(contenders))
+    start = contenders[first].params().cpu().clone()
     warm = {name: warm_up(name, contender, setting.device) for name, contender in contenders.items()}
     rows = {name: own[0] for name, own in warm.items()}
     spent_compiling = {name: compiling(name, workload, optimizer, own[1]) for name, own in warm.items()}
     drift = {name: _distance(own, rows[first][: len(own)]) for name, own in rows.items()}
-    seconds = interleave({name: contender.call for name, contender in contenders.items()}, setting)
+    way = {name: _share_of_way(own, rows[first][: len(own)], start[: len(own)]) for name, own in rows.items()}
+    calls = {name: length(contender, setting.device) for name, contender in contenders.items()}
+    seconds = interleave({name: burst(contender, calls[name]) for name, contender in contenders.items()}, setting)
+    alone = dict[str, list[float]]()
+    if setting.device != "cpu":
+        few = setting._replace(rounds=min(ALONE, setting.rounds))
+        alone = interleave({name: burst(contender) for name, contender in contenders.items()}, few)
     for name, contender in contenders.items():
         if not bool(contender.params().isfinite().all()):
             raise AssertionError(f"{name}, {optimizer}: weights that are not finite, so the figures mean nothing")
     each = {
-        name: [spent / (contender.networks * workload.steps) for spent in seconds[name]]
+        name: [spent / (calls[name] * contender.networks * workload.steps) for spent in seconds[name]]
         for name, contender in contenders.items()
     }
     result: dict[str, Any] = {
@@ -164,12 +203,16 @@ def race(workload: Workload, optimizer: str, contenders: Mapping[str, Contender]
                 "compile_seconds": spent_compiling[name],
                 "break_even_steps": _break_even(name, each, spent_compiling[name], workload.networks),
                 "float32_relative_distance": drift[name],
+                "float32_share_of_way": way[name],
+                "exact": name not in PEERS or (PEERS[name].exact and way[name] <= OTHER),
+                "calls": calls[name],
                 "seconds": [float(f"{spent:.6g}") for spent in seconds[name]],
+                "seconds_alone": [float(f"{spent:.6g}") for spent in alone.get(name, [])],
             }
             for name, contender in contenders.items()
         },
     }
-    peers = [name for name in contenders if name not in OURS]
+    peers = [name for name in contenders if name not in OURS and result["contenders"][name]["exact"]]
     best = max(peers, key=lambda name: result["contenders"][name]["rate"], default=None)
     result["best_peer"] = best and {"name": best, **result["contenders"][best]["ratio"]}
     return result
@@ -206,6 +249,13 @@ def _break_even(name: str, each: Mapping[str, Sequence[float]], seconds: float |
         return None
     saved = (statistics.median(each["eager"]) - statistics.median(each[name])) * networks
     return seconds / saved if saved > 0 else None
+
+
+def _share_of_way(own: Tensor, first: Tensor, start: Tensor) -> float:
+    """How far the median network's rows lie apart, as a share of the way that it went. Not the mean, nor the largest:
+    where a gradient is 0 but for rounding, Adam steps by its sign."""
+    apart, way = (each.double().norm(dim=1) for each in (own - first, first - start))
+    return float((apart / way.clamp(min=torch.finfo(way.dtype).tiny)).median())
 
 
 def _distance(own: Tensor, first: Tensor) -> float:

@@ -2,7 +2,8 @@
 
 Two orders of the arrays, by vmap of one network's gradient: the network axis first, (N, I, O), or last, (I, O, N).
 The last one written out, as sums of products along the networks, was slower on W1 to W3 by 2 to 20 times. The number of
-threads is read from the environment when the first array is made (threads.py).
+threads is read from the environment when the first array is made (threads.py). On a GPU JAX rounds what products of
+float32 take to TF32 unless it is told otherwise, which it is.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ def array(tensor: Tensor) -> jax.Array:
 
 
 class Jax:
-    """N networks; last: the order of the arrays."""
+    """N networks; last: the order of the arrays; precision: of products, "highest" is float32."""
 
-    def __init__(self, problem: Problem, last: bool = False) -> None:
+    def __init__(self, problem: Problem, last: bool = False, precision: str = "highest") -> None:
         spec, params = problem.population.spec, problem.population.params
-        self.spec, self.last, self.networks = spec, last, problem.population.count
+        self.spec, self.last, self.networks, self.precision = spec, last, problem.population.count, precision
         self.values = [VALUES[name] for name in spec.activations]
         self.inputs = array(problem.inputs)
         self.targets = self._targets(problem)
@@ -44,9 +45,13 @@ class Jax:
         self.optimizer = self._optimizer(problem)
         self.state = (layers, self.optimizer.init(layers))
         start = time.perf_counter()
-        run = jax.jit(self._many, donate_argnums=0)
-        self.run = run.lower(self.state, self.inputs, self.targets).compile()
+        self._compile()
         self.compile_seconds = time.perf_counter() - start
+
+    def _compile(self) -> None:
+        with jax.default_matmul_precision(self.precision):
+            run = jax.jit(self._many, donate_argnums=0)
+            self.run = run.lower(self.state, self.inputs, self.targets).compile()
 
     def _targets(self, problem: Problem) -> jax.Array:
         """(K, B, O): class numbers as rows of 0 and 1, whose product with the outs has a cheap slope."""
@@ -97,7 +102,11 @@ class Jax:
 
     def call(self) -> None:
         """K steps."""
-        self.state = jax.block_until_ready(self.run(self.state, self.inputs, self.targets))
+        self.state = self.run(self.state, self.inputs, self.targets)
+
+    def wait(self) -> None:
+        """Until they are done."""
+        jax.block_until_ready(self.state)
 
     def params(self) -> Tensor:
         """Layer after layer, the weight before the bias."""

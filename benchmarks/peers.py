@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy, mse_loss, pad
 
 from gpubp import Dataset, TrainConfig, cuda
 from gpubp.engines import ENGINES
@@ -32,12 +32,12 @@ VALUES: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class Contender(Protocol):
-    """networks: how many it trains."""
+    """networks: how many it trains. One whose calls torch does not know of has a wait() for them, too."""
 
     networks: int
 
     def call(self) -> None:
-        """K steps of each."""
+        """K steps of each; on a GPU they are given, and not waited for."""
 
     def params(self) -> Tensor:
         """Their rows as they are now, (networks, P)."""
@@ -57,9 +57,21 @@ class Together:
         for part in self.parts:
             part.call()
 
+    def wait(self) -> None:
+        """Until they are done."""
+        for part in self.parts:
+            wait(part)
+
     def params(self) -> Tensor:
-        """All rows, one after the other."""
-        return torch.cat([part.params().flatten() for part in self.parts])
+        """All rows, one after the other, each filled up with zeros to the longest."""
+        rows = [part.params() for part in self.parts]
+        longest = max(each.shape[1] for each in rows)
+        return torch.cat([pad(each, (0, longest - each.shape[1])) for each in rows])
+
+
+def wait(contender: Contender) -> None:
+    """Until those of its calls are done that torch knows nothing of."""
+    getattr(contender, "wait", lambda: None)()
 
 
 def together(parts: Sequence[Contender]) -> Contender:
@@ -185,12 +197,7 @@ class AutogradGraph(AutogradBmm):
         own = isinstance(problem.lr, Tensor) or self.flat[0].device.type == "cpu"
         self.update = DeviceUpdate(self.flat, problem.optimizer, problem.lr) if own else None
         self.optimizer = None if own else capturable(self.flat, problem.optimizer, problem.lr)
-        begun = [part.detach().clone() for part in self.flat]
-        with cuda.on(self.flat[0].device):
-            self.replay = cuda.capture(self.steps)
-        with torch.no_grad():
-            for part, before in zip(self.flat, begun):
-                part.copy_(before)
+        self.replay = recorded(self.steps, self.flat)
         self._forget()
 
     def steps(self) -> None:
@@ -216,6 +223,29 @@ class AutogradGraph(AutogradBmm):
     def call(self) -> None:
         """K steps."""
         self.replay()
+
+
+class AutogradGraphTf32(AutogradGraph):
+    """The same for whom torch may round to TF32 what products take: another arithmetic."""
+
+    def __init__(self, problem: Problem) -> None:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")  # which kernels are recorded
+        try:
+            super().__init__(problem)
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
+def recorded(steps: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
+    """What `steps` launches, as one CUDA graph. changed: the tensors that it changes, which are put back."""
+    begun = [each.detach().clone() for each in changed]
+    with cuda.on(changed[0].device):
+        replay = cuda.capture(steps)
+    with torch.no_grad():
+        for each, before in zip(changed, begun):
+            each.copy_(before)
+    return replay
 
 
 class VmapGrad(Stacked):

@@ -7,6 +7,7 @@ from anywhere but the tensors in front of it.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -152,6 +153,44 @@ def equal_bits(engine: str, device: str, other: str, there: str = "cpu") -> Proo
                 distance = _distance(one.population.params.cpu(), two.population.params.cpu())
                 differing.append(f"{case.name}, {str(dtype).partition('.')[2]}: {distance:.1g} of a row's length apart")
     return Proof(len(trials), differing)
+
+
+def seen(spec: gpubp.NetworkSpec) -> dict[str, gpubp.Dataset]:
+    """Data to evaluate COUNT networks on, by name: more samples than go through at once; each network's own, of any
+    number, with weights, of which one is 0."""
+    whole, numbers = dataset(spec), torch.Generator().manual_seed(SEED)
+    weight = torch.rand(SAMPLES, generator=numbers)
+    weight[2] = 0
+    rows = [torch.randperm(SAMPLES, generator=numbers)[: 1 + 5 * n % SAMPLES] for n in range(COUNT)]
+    many = torch.randint(SAMPLES, (200,), generator=numbers)
+    return {
+        "shared": gpubp.Dataset(whole.inputs[many], whole.targets[many]),
+        "own, weighted": gpubp.Dataset(whole.inputs, whole.targets, rows=rows, sample_weight=weight),
+    }
+
+
+FIGURES = len(SPECS) * 2 * 2  # with both kinds of data, in both precisions
+
+
+def equal_figures(engine: str, device: str, other: str, there: str = "cpu") -> Proof:
+    """What two engines on two devices say of loss and metric: the same bits in float32 and float64."""
+    compared, differing = 0, []
+    for (name, spec), dtype in itertools.product(SPECS.items(), (torch.float32, torch.float64)):
+        for kind, data in seen(spec).items():
+            compared += 1
+            one, two = (_figures(each, where, spec, data, dtype) for each, where in ((engine, device), (other, there)))
+            if not torch.equal(one, two):
+                differing.append(f"{name}, {kind}, {str(dtype).partition('.')[2]}: loss or metric")
+    return Proof(compared, differing)
+
+
+def _figures(engine: str, device: str, spec: gpubp.NetworkSpec, data: gpubp.Dataset, dtype: torch.dtype) -> Tensor:
+    """Loss and metric of COUNT networks, as bits."""
+    population = gpubp.Population.create(spec, COUNT, seed=SEED, dtype=dtype, device=device)
+    own = data.to(population.device, dtype)
+    state = TrainState.start(population, gpubp.TrainConfig(batch_size=BATCH, steps=STEPS), own)
+    found = ENGINES[engine].evaluate(population, own, state.hyper, state.position)
+    return torch.stack([each.cpu() for each in found]).view(torch.int64)
 
 
 def nearness(engine: str, device: str, **changes: Any) -> Proof:

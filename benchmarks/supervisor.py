@@ -15,18 +15,18 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpubp import placement
+from gpubp import devices
 
 from . import plots, roofline, tables
 from .harness import own_kernels
@@ -44,9 +44,18 @@ WIDTH = 140  # of what is written
 WORTH = 15.0  # seconds that must be left for another child: its start alone takes most of them
 
 
+class Outcome(NamedTuple):
+    """What became of a step: one of the three words above, a line about it, and what it lists."""
+
+    status: str
+    said: str
+    listed: Sequence[str] = ()
+
+
 def blank(devices: Sequence[str]) -> dict[str, Any]:
     """A report in which nothing stands yet."""
-    return {"devices": list(devices), "planned": [], "checks": [], "results": [], "sweep": []}
+    measured: dict[str, Any] = {"results": [], "sweep": [], "calls": [], "whole": {}, "beside_jax": []}
+    return {"devices": list(devices), "planned": [], "checks": [], **measured}
 
 
 def read(out: Path) -> dict[str, Any]:
@@ -77,7 +86,7 @@ def main(out: Path, minutes: float, make: str = STEPS) -> int:
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("gpu_check*"):
         old.unlink()
-    write(out, blank([str(each) for each in placement.devices(placement.ALL)]))
+    write(out, blank([str(each) for each in devices.devices(devices.ALL)]))
     with own_kernels():
         why = supervise(out, end, make)
     report = read(out)
@@ -171,10 +180,13 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def call(command: Sequence[str], folder: Path, seconds: float) -> str | None:
-    """What a command prints; None where it had to be ended, with all that it began."""
+def call(command: Sequence[str], folder: Path, seconds: float, also: Mapping[str, str] | None = None) -> str | None:
+    """What a command prints; None where it had to be ended, with all that it began. also: goes into its environment."""
     with tempfile.TemporaryFile("w+") as told:
-        process = subprocess.Popen(command, cwd=folder, stdout=told, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=told, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, **(also or {})},
+        )  # fmt: skip
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -216,6 +228,12 @@ def text(report: dict[str, Any]) -> str:
         show(each, console)
     for result in report["results"]:
         console.print(tables.rates(result["workload"], result))
+    if report["calls"]:
+        console.print(tables.calls(report["calls"]))
+    for name, result in report["whole"].items():
+        console.print(tables.parts(name, result))
+    if report["beside_jax"]:
+        console.print(tables.beside_jax(report["beside_jax"]))
     console.print(overview(report))
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 

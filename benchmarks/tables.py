@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,14 +15,18 @@ from .sampling import OPTIMIZER, REAL_GOALS
 def rates(title: str, result: dict[str, Any]) -> Table:
     """The figures of one workload and optimizer."""
     first = next(iter(result["contenders"]))
-    columns = ("network-steps/s", f"{first} / this (95 %)", "of peak", "compile s", "pays after steps")
+    columns = ("network-steps/s", f"{first} / this (95 %)", "of peak", "one call alone ms", "compile s",
+               "pays after steps", "")  # fmt: skip
     table = _table(f"{title}, {result['optimizer']}", ("contender",), columns)
     for name, own in result["contenders"].items():
+        alone = own.get("seconds_alone")
         compiling, paid = own["compile_seconds"], own["break_even_steps"]
         never = "never" if compiling is not None and "eager" in result["contenders"] else ""
         table.add_row(
             name, f"{own['rate']:,.0f}", "1" if name == first else _range(own["ratio"]), f"{own['share_of_peak']:.1%}",
+            f"{1e3 * statistics.median(alone):.2f}" if alone else "",
             "" if compiling is None else f"{compiling:.1f}", never if paid is None else f"{paid:,.0f}",
+            "" if own.get("exact", True) else "other arithmetic",
         )  # fmt: skip
     return table
 
@@ -121,6 +126,38 @@ def pool(calls: Mapping[str, dict[str, Any]]) -> Table:
     table = _table("Calls after torch has used its threads", ("call",), ("ms", "over one at rest (95 %)"))
     for name, own in calls.items():
         table.add_row(name, f"{own['ms']:.2f}", _range(own["over_rest"]))
+    return table
+
+
+def calls(cases: Sequence[dict[str, Any]]) -> Table:
+    """Calls of one step."""
+    parts = list(cases[0]["us"])
+    table = _table("Calls of one step, back to back: us of a call", ("networks", "engine"), parts)
+    for own in cases:
+        table.add_row(own["case"], own["engine"], *(f"{own['us'][part]:.1f}" for part in parts))
+    return table
+
+
+def parts(name: str, result: dict[str, Any]) -> Table:
+    """A run of the command line, part by part."""
+    heads = list(result["median"])
+    table = _table(f"{name}: seconds of gpubp {' '.join(result['command'])}", ("process",), (*heads, "total / steps"))
+    rows = {"the first, which compiles": result["first"], f"median of {len(result['runs'])}": result["median"]}
+    for row, own in rows.items():
+        table.add_row(row, *(f"{own[part]:.2f}" for part in heads), f"{own['total'] / own['steps']:.2f}")
+    return table
+
+
+def beside_jax(results: Sequence[dict[str, Any]]) -> Table:
+    """Whole trainings."""
+    columns = ("ms", "JAX's time over it (95 %)", "beside processes that spin (95 %)")
+    table = _table(
+        "Whole trainings: gpubp.train, and JAX's jit of vmap of scan", ("training", "engine", "JAX"), columns
+    )
+    for own in results:
+        spent = f"{1e3 * statistics.median(own['quiet']['gpubp']):.1f}"
+        ratios = (_range(own[name]) for name in ("quiet_ratio", "busy_ratio"))
+        table.add_row(own["case"], own["engine"], own["best"], spent, *ratios)
     return table
 
 

@@ -15,11 +15,12 @@ import yaml
 from . import memory, sources, tutorial
 from .config import HYPER, TrainConfig
 from .data import Dataset
+from .devices import ALL, automatic, devices
 from .engines import choose_for_all
 from .errors import ConfigError, GpubpError, lookup
 from .evaluate import metric_name
 from .loop import Result
-from .placement import ALL, HOME, automatic, devices
+from .placement import HOME
 from .population import DTYPES, Population
 from .reporters import Reporter, quantiles
 from .reporters.console import ConsoleReporter

@@ -20,15 +20,12 @@ import torch
 from . import cuda, memory
 from .data import Dataset
 from .engines import Choice, build, graph
-from .errors import ConfigError, OutOfMemoryError
+from .errors import OutOfMemoryError
 from .evaluate import Evaluation
-from .population import usable
 from .state import TrainState
 from .turns import SEATS, Found, Group, groups, take_turns
 
-Devices = str | torch.device | Sequence[str | torch.device]
 Names = tuple[str, ...]
-ALL = "cuda:all"
 HOME = torch.device("cpu")
 ROWS = ("params", "slots")  # what a GPU keeps; the names are those of TrainState.tensors()
 LOOPS = ("limit", "plateau")  # what the loop alone changes
@@ -36,30 +33,6 @@ CLOCKS = ("columns", "step", "status", "loss", "total", "diverged_step")  # what
 TRAINED = (*ROWS, *CLOCKS, *LOOPS, "ids", "hyper", "end")  # what a group trains with
 SEEN = ("params", "hyper")  # what an evaluation looks at
 LEAST = 64  # steps of a call in which groups take turns
-
-
-def devices(given: Devices) -> list[torch.device]:
-    """The devices by name: "cpu", "cuda", "cuda:1", "cuda:all" for every GPU, or several of one kind. Raises
-    DeviceError for what is not here, ConfigError for CPU and GPU together."""
-    if isinstance(given, str) and given == ALL:
-        usable("cuda")
-        return [torch.device("cuda", number) for number in range(cuda.count())]
-    names = [given] if isinstance(given, (str, torch.device)) else list(given)
-    found = [usable(each) for each in names]
-    if len({each.type for each in found}) != 1:
-        raise ConfigError(f"device {given!r}: one or more of the same kind expected, GPUs or the CPU")
-    return found
-
-
-def automatic() -> tuple[str, str]:
-    """What --device auto takes, and the sentence that says so: a GPU where there is one, so that nobody's other GPUs
-    are taken without being asked for."""
-    missing = cuda.missing()
-    if missing is not None:
-        return "cpu", f"device cpu: {missing}"
-    device = usable("cuda")
-    others = f"; --device {ALL} takes all {cuda.count()}" if cuda.count() > 1 else ""
-    return str(device), f"device {device}: {cuda.name(device)}{others}"
 
 
 class Place(Protocol):

@@ -14,10 +14,11 @@ from torch import Tensor
 from . import checkpoint, memory
 from .config import TrainConfig
 from .data import Dataset
+from .devices import Devices, devices
 from .engines import Choice, choose_for_all
 from .errors import CheckpointError, ConfigError, EngineError
 from .loop import Loop, Result
-from .placement import HOME, Devices, devices
+from .placement import HOME
 from .population import Population, usable
 from .reporters import Reporter
 from .state import Status, TrainState

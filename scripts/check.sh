@@ -6,4 +6,5 @@ cd "$(dirname "$0")/.."
 python -m ruff format --check .
 python -m ruff check .
 python -m mypy
-exec python -m pytest -n auto --dist worksteal "$@"
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1  # whatever else is installed may warn, and a warning is an error
+exec python -m pytest -p xdist -n auto --dist worksteal "$@"

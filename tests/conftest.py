@@ -21,8 +21,8 @@ CHECKED = ("gpubp.backprop", "gpubp.numerics", "gpubp.rng")
 install_import_hook(CHECKED, "beartype.beartype")
 HERE = {
     "trains nothing, or by no engine": ("arithmetic", "build", "evaluation", "gradient", "initialise", "layout",
-        "modules", "numerics", "preparation", "products", "reporters", "rng", "sources", "startup", "structure", "tables",
-        "translate"),
+        "modules", "numerics", "preparation", "products", "reporters", "rng", "sources", "startup", "structure",
+        "tables", "translate"),
     "plays a GPU itself": ("cuda", "fake_cuda", "gpu", "gpu_check", "gpu_compile", "gpu_driver", "gpu_launch",
         "gpu_layout", "gpu_prepared", "gpu_steps", "gpu_training", "graph", "placement", "supervisor", "turns"),
     "compiles for the CPU otherwise": ("kernel_mutants", "mutants", "sanitizers"),

@@ -171,6 +171,7 @@ def machine(count: int = 1, free: int = 1 << 40) -> Iterator[Machine]:
         patch.setattr(calls, "on", own.enter)
         patch.setattr(calls, "pinned", own.pin)
         patch.setattr(calls, "Copies", lambda device: COPIES(placement.HOME))
+        patch.setattr(calls, "mark", lambda device: lambda: None)
         patch.setattr(placement, "_copy", own.copy)
         patch.setattr(TrainState, "to", lambda state, device: own.send(state, device))
         patch.setattr(Dataset, "to", lambda data, device, dtype: own.whole(data, device, dtype))

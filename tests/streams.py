@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpubp import cuda, placement
 from gpubp.data import Dataset
-from gpubp.engines import ENGINES, Engine
+from gpubp.engines import ENGINES
 from gpubp.state import TrainState
 
 Act = Callable[[], Any]

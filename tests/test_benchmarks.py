@@ -1,5 +1,8 @@
 """The benchmarks compare like with like: in float64 every contender trains to the same weights. No figure is judged."""
 
+import argparse
+import importlib
+import io
 import json
 import os
 import shutil
@@ -8,18 +11,38 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
 
 from benchmarks import __main__ as command
-from benchmarks import arguments, digits, harness, layouts, limits, pool, prototypes, sweeps
+from benchmarks import (
+    arguments,
+    calls,
+    compiled_peers,
+    digits,
+    harness,
+    layouts,
+    limits,
+    phases,
+    pool,
+    prototypes,
+    sweeps,
+    tables,
+    whole,
+)
 from benchmarks.contenders import OURS, PEERS, excuse, parity, rows
-from benchmarks.workloads import WORKLOADS, expand
+from benchmarks.peers import AutogradBmm
+from benchmarks.workloads import WORKLOADS, Workload, expand
 from gpubp import cuda
-from gpubp.engines import build, cpu
+from gpubp.engines import build, cpu, device, nvrtc
+from gpubp.errors import EngineError
 
+from . import gpu_budgets
 from .playing import Player, playing
-from .recorder import Recorder
+from .recorder import Recorder, like
 
 FIRST = next(iter(OURS))
 KINDS = ["W1-K1", "W2", "W3-N256", "W4-N64", "W5"]  # the others differ from these in N and K alone
@@ -67,12 +90,166 @@ def test_a_mixed_workload_is_its_topologies_one_after_the_other():
 
 
 @pytest.mark.parametrize(("workload", "optimizer"), [("W2", "sgd"), ("W2", "adam"), ("W5", "sgd"), ("W5", "adam")])
-def test_the_recorded_contender_trains_to_the_same_weights(workload, optimizer, monkeypatch):
+@pytest.mark.parametrize("name", ["autograd_graph", "torch_tf32"])
+def test_the_recorded_contender_trains_to_the_same_weights(name, workload, optimizer, monkeypatch):
     """A CUDA graph of autograd's steps, played by the CPU."""
-    recorder = Recorder()
+    recorder, precisions, forward = Recorder(), set(), AutogradBmm.forward
+
+    def seen(*given):
+        precisions.add(torch.get_float32_matmul_precision())
+        return forward(*given)
+
+    monkeypatch.setattr(AutogradBmm, "forward", seen)
     monkeypatch.setattr(cuda, "capture", recorder.capture)
     rows.cache_clear()
-    assert parity(WORKLOADS[workload], optimizer, ["eager", "autograd_graph"])["autograd_graph"] < 1e-12
+    assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
+    assert recorder.replays == [2]
+    assert precisions == {"high" if name == "torch_tf32" else "highest"}
+    assert torch.get_float32_matmul_precision() == "highest"
+    rows.cache_clear()
+
+
+class Away(Tensor):
+    """Numbers that claim to lie on a GPU: torch refuses them together with those of a CPU."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is Tensor.cpu:
+            return args[0].as_subclass(Tensor)
+        if any(type(each) is Tensor and each.ndim for each in tree_leaves((args, kwargs))):
+            raise RuntimeError("Expected all tensors to be on the same device, but found cuda:0 and cpu")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@pytest.fixture
+def away(monkeypatch):
+    """The weights of all contenders claim to lie on cuda:0."""
+    problem = Workload.problem
+
+    def claimed(workload, optimizer, dtype=torch.float32, device="cpu"):
+        own = problem(workload, optimizer, dtype)
+        return own._replace(population=replace(own.population, params=own.population.params.as_subclass(Away)))
+
+    def made(make):
+        def contender(own):
+            here = make(own._replace(population=replace(own.population, params=own.population.params.cpu())))
+            params = here.params
+            here.params = lambda: params().as_subclass(Away)
+            return here
+
+        return contender
+
+    rows.cache_clear()
+    monkeypatch.setattr(Workload, "problem", claimed)
+    for name, peer in PEERS.items():
+        monkeypatch.setitem(PEERS, name, peer._replace(make=made(peer.make), excuse=lambda *given: ""))
+    monkeypatch.setattr(harness, "wait", lambda device: None)
+    yield SETTING._replace(device="cuda:0")
+    rows.cache_clear()
+
+
+def test_weights_on_a_gpu_are_compared_at_home(away, monkeypatch):
+    monkeypatch.setattr(harness, "BURST", 0.002)
+    result = harness.measure(replace(WORKLOADS["W2"], networks=8), "sgd", ["eager", "autograd_bmm"], away)
+    for own in result["contenders"].values():
+        assert own["float32_share_of_way"] < harness.OTHER
+        assert own["calls"] >= 1
+        assert len(own["seconds_alone"]) == 2
+
+
+def test_on_a_gpu_a_sample_is_as_many_calls_as_take_a_while(monkeypatch):
+    class Sleeps:
+        given = done = 0
+
+        def call(self):
+            self.given += 1
+            limits.time.sleep(0.002)
+
+        def wait(self):
+            self.done = self.given
+
+    contender = Sleeps()
+    monkeypatch.setattr(harness, "wait", lambda device: None)
+    assert 15 <= harness.length(contender, "cuda:0") <= 25
+    assert harness.length(contender, "cpu") == 1
+    before = contender.given
+    harness.burst(contender, 7)()
+    assert contender.done == contender.given == before + 7, "to the end of the last call"
+
+
+def test_products_rounded_to_tf32_are_another_arithmetic_and_nobodys_peer(monkeypatch):
+    def rounded(tensor):
+        bits = (tensor.detach().view(torch.int32) + 0x1000) & ~0x1FFF
+        return tensor + (bits.view(torch.float32) - tensor).detach()
+
+    class Rounded(AutogradBmm):
+        def forward(self, inputs, target):
+            if inputs.dtype == torch.float32:
+                inputs, whole = rounded(inputs), self.layers
+                self.layers = [(rounded(weight), bias) for weight, bias in whole]
+                loss = super().forward(inputs, target)
+                self.layers = whole
+                return loss
+            return super().forward(inputs, target)
+
+    monkeypatch.setitem(PEERS, "vmap_grad", PEERS["vmap_grad"]._replace(make=Rounded))
+    rows.cache_clear()
+    for name, optimizer in (("W2", "sgd"), ("W5", "adam"), ("W6-mixed", "adam")):
+        workload = replace(WORKLOADS[name], networks=20)
+        result = harness.measure(workload, optimizer, ["eager", "autograd_bmm", "vmap_grad"], SETTING)
+        exact = {each: own["exact"] for each, own in result["contenders"].items()}
+        assert exact == {"eager": True, "autograd_bmm": True, "vmap_grad": False}
+        assert result["best_peer"]["name"] == "autograd_bmm"
+        console = Console(file=io.StringIO(), width=140)
+        console.print(tables.rates(name, result))
+        assert console.file.getvalue().count("other arithmetic") == 1
+    rows.cache_clear()
+
+
+def test_what_is_asked_to_multiply_in_tf32_is_named_so_and_exact_nowhere():
+    assert {name for name, peer in PEERS.items() if not peer.exact} == {"torch_tf32", "jax_tf32"}
+    for name in ("torch_tf32", "jax_tf32"):
+        assert excuse(name, WORKLOADS["W2"], "sgd", "cpu") == "runs on a GPU only"
+
+
+@pytest.mark.parametrize("name", ["jax_last", "jax_tf32"])
+def test_jax_is_told_how_to_multiply(name):
+    pytest.importorskip("jax")
+    pytest.importorskip("optax")
+    seen = []
+
+    class Seen(jax_peers().Jax):
+        def _one(self, *given):
+            seen.append(jax_peers().jax.config.jax_default_matmul_precision)
+            return super()._one(*given)
+
+    make = PEERS[name].make
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax_peers(), "Jax", Seen)
+        contender = make(WORKLOADS["W2"].tiny().problem("sgd"))
+    contender.call()
+    contender.wait()
+    assert set(seen) == {"tensorfloat32" if name == "jax_tf32" else "highest"}
+
+
+def jax_peers():
+    return importlib.import_module("benchmarks.jax_peers")
+
+
+@pytest.mark.parametrize(
+    ("workload", "optimizer", "name"),
+    [("W5", "adam", "compile_bmm"), ("W2", "sgd", "compile_bmm"), ("W1-K1", "sgd", "compile_unrolled")],
+)
+def test_compiled_steps_are_recorded_by_hand(workload, optimizer, name, monkeypatch):
+    """What torch.compile would make of a step runs as it is; the recording is the CPU's."""
+    recorder = Recorder()
+    monkeypatch.setattr(cuda, "capture", recorder.capture)
+    monkeypatch.setattr(compiled_peers, "RECORDED", ("cpu",))
+    monkeypatch.setattr(compiled_peers, "_STEPS", {})
+    monkeypatch.setattr(torch, "compile", lambda step, **settings: step)
+    monkeypatch.setitem(PEERS, name, PEERS[name]._replace(excuse=lambda *given: ""))
+    rows.cache_clear()
+    assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
     assert recorder.replays == [2]
     rows.cache_clear()
 
@@ -268,6 +445,76 @@ def test_calls_after_torchs_are_timed_beside_one_at_rest(tmp_path, quick_limits,
     assert "hundredth" in capsys.readouterr().out
 
 
+def test_calls_of_one_step_are_timed_back_to_back(tmp_path, quick_limits, monkeypatch):
+    monkeypatch.setattr(calls, "CASES", {name: replace(each, networks=2) for name, each in calls.CASES.items()})
+    command.main(["calls", "--threads", "1", "--rounds", "2", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "calls.json").read_text())["calls"]
+    assert [own["widths"] for own in found] == [[2, 2, 2], [64, 32, 10]]
+    assert all(own["engine"] == FIRST and own["us"].keys() == {"whole"} and own["us"]["whole"] > 0 for own in found)
+
+
+def test_host_and_device_are_told_apart_where_calls_wait_in_a_queue(monkeypatch):
+    """The events are the CPU's clock, and a call takes the host 1 ms, the device nothing."""
+
+    class Event:
+        def __init__(self, device, *, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = limits.time.perf_counter()
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, other):
+            return 1e3 * (other.at - self.at)
+
+    contender = argparse.Namespace(call=lambda: limits.time.sleep(0.001))
+    monkeypatch.setattr(torch, "Event", like(Event, Event))
+    monkeypatch.setattr(calls, "SIDE", 8)
+    found = calls._apart(contender, 20, 1000.0, "cpu")
+    assert found.keys() == {"host", "device"}
+    assert 1000 < found["host"] <= found["device"] < 3000
+
+
+def test_what_is_inside_another_part_counts_there_alone():
+    clock = phases.Clock(limits.time.monotonic() - 5)
+    inner = clock.timed("evaluation", lambda place: limits.time.sleep(0.1))
+    place = argparse.Namespace(shards=[argparse.Namespace(device=torch.device("cpu"))])
+    outer = clock.timed("writing", lambda: (limits.time.sleep(0.05), inner(place)))
+    outer()
+    outer()
+    assert 5 <= clock.spent["start"] < 5.05
+    assert clock.spent["evaluation"] == pytest.approx(0.2, abs=0.04)
+    assert clock.spent["writing"] == pytest.approx(0.1, abs=0.04)
+    assert clock.spent["steps"] == 0
+
+
+def test_a_run_of_the_command_line_is_told_part_by_part_and_one_that_fails_with_its_words():
+    words = ("--data", "xor", "--epochs", "2", "--networks", "8", "--seed", "3")
+    found = whole.runs(words, 1, 1, "cpu")
+    for parts in (found["first"], found["median"]):
+        assert min(parts.values()) > 0
+        assert sum(parts.values()) == pytest.approx(2 * parts["total"])
+    assert found["total_over_steps"] > 1
+    with pytest.raises(RuntimeError, match=r"ended with \d:\nerror: --networks 0"):
+        whole.run((*words, "--networks", "0"), 1, "cpu")
+
+
+@pytest.mark.parametrize(
+    "case", [whole.CASES[0], *[pytest.param(case, marks=pytest.mark.slow) for case in whole.CASES[1:]]]
+)
+def test_a_whole_training_is_the_same_in_jax(case, monkeypatch):
+    pytest.importorskip("jax")
+    pytest.importorskip("optax")
+    result = whole.beside_jax(case._replace(networks=9), SETTING)
+    assert max(result["share_of_way"].values()) < whole.FAR
+    assert {name: len(each) for name, each in result["busy"].items()} == {"gpubp": 2, "jax_first": 2, "jax_last": 2}
+    monkeypatch.setattr(whole.Case, "problem", lambda own, made=whole.Case.problem: made(own)._replace(lr=0.0101))
+    with pytest.raises(AssertionError, match="not the same training"):
+        whole.beside_jax(case._replace(networks=9), SETTING)
+
+
 def test_a_call_that_would_take_too_long_is_foreseen():
     workload = WORKLOADS["W2"].tiny()
     work = workload.networks * workload.steps * workload.flop
@@ -292,6 +539,49 @@ def test_the_peak_comes_from_a_compiled_loop_or_from_a_product(monkeypatch):
         assert limits.peak("cpu", 1)[0] > 1e8
     monkeypatch.setattr(limits, "compiler", lambda: None)
     assert limits.peak("cpu", 1)[1] == "a large matrix product"
+
+
+def test_the_peak_of_a_gpu_is_that_of_multiply_adds_that_do_not_wait_for_each_other():
+    try:
+        code = nvrtc.cubin(limits.GPU_LOOP, 90)
+    except EngineError as error:
+        pytest.skip(str(error))
+    assert nvrtc.use(code).local == 0
+    if gpu_budgets.disassembler() is None:
+        pytest.skip("nvdisasm is not installed")
+    loop = gpu_budgets.step(gpu_budgets.instructions(code))
+    assert sum(each.name == "FFMA" for each in loop) == limits.CHAINS * limits.UNROLLED
+    assert len(loop) < 1.06 * limits.CHAINS * limits.UNROLLED
+
+
+def test_the_peak_of_a_gpu_counts_what_was_launched(monkeypatch):
+    launched, left = [], []
+
+    def launch(function, blocks, threads, shared, given, device):
+        assert (function, threads, shared) == ("loaded", limits.BLOCK, 0)
+        launched.append(blocks)
+        left[0].fill_(limits.CHAINS)
+        limits.time.sleep(0.002)
+
+    def empty(count, device, make=torch.empty):
+        left.append(make(count))
+        return left[0]
+
+    function = device.Function("handle", 6)
+    fakes = {"limits": lambda where: Player().found, "load": lambda *given: function, "launch": lambda *given: None}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(device, name, like(getattr(device, name), fake))
+    monkeypatch.setattr(limits.torch, "empty", empty)
+    launch_ = like(device.launch, lambda f, *rest: launch("loaded" if f is function else f, *rest))
+    monkeypatch.setattr(device, "launch", launch_)
+    monkeypatch.setattr(nvrtc, "cubin", lambda text, arch: b"")
+    monkeypatch.setattr(limits, "wait", lambda device: None)
+    monkeypatch.setattr(limits, "SECONDS", 0.01)
+    rate, of = limits.peak("cuda:0", 1)
+    work = 2 * limits.CHAINS * limits.UNROLLED * limits.TURNS * limits.BLOCK * limits.BLOCKS * 6
+    assert of == "a loop of multiply-adds"
+    assert 0.2 * work / 0.002 < rate <= work / 0.002
+    assert set(launched) == {6 * limits.BLOCKS}
 
 
 KERNEL = """

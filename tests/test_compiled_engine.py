@@ -149,6 +149,7 @@ def test_numbers_that_do_not_lie_side_by_side_train_to_the_same_bits() -> None:
     assert not differences(again, list(range(COUNT)), expected, list(range(COUNT)))
 
 
+@pytest.mark.cpu("the words name the CPU")
 def test_numbers_of_another_type_are_refused() -> None:
     networks, data = population(SPEC, 3, torch.float32), gpubp.Dataset(*samples(SPEC, 8))
     state = start(networks, data, batch_size=4, steps=2)

@@ -188,7 +188,11 @@ REFUSED: dict[str, tuple[Rule, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+HOME = pytest.mark.cpu("the rule's own numbers lie on the CPU")
+ON_CPU = ("an array", "several constants", "numpy")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=HOME) if name in ON_CPU else name for name in REFUSED])
 def test_what_cannot_be_compiled_is_refused_and_left_to_eager(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule, reason = REFUSED[name]
     monkeypatch.setitem(gpubp.ACTIVATIONS, "own", gpubp.Activation(rule, lambda net, out: torch.ones_like(net)))

@@ -20,7 +20,7 @@ from rich.console import Console
 pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
 
 import gpubp
-from benchmarks import gpu, machine, proofs, supervisor, sweeps
+from benchmarks import calls, contenders, gpu, machine, proofs, suite, supervisor, sweeps, whole
 from benchmarks.workloads import WORKLOADS
 from gpubp import backprop, cuda
 from gpubp.engines import ENGINES, cpu
@@ -29,13 +29,14 @@ from . import tolerances
 from .conftest import HERE, pytest_ignore_collect, pytest_runtest_logfinish
 from .elsewhere import elsewhere
 from .helpers import compiled, population, same_bits, samples, train  # noqa: F401
+from .playing import Player, playing
 from .recorder import recorded
 from .test_compiled import case, differences
 from .test_independence import SPECS
 
 ROOT = Path(__file__).parent.parent
 FACTS = {"device": "a CPU in a GPU's place", "peak_gflops": 100.0, "peak_of": "a guess", "torch_threads": 1,
-         "copy_gbytes_per_second": 10.0}  # fmt: skip
+         "copy_gbytes_per_second": 10.0, "matmul_peak_gflops": 90.0}  # fmt: skip
 
 
 @pytest.fixture
@@ -118,18 +119,22 @@ def test_every_workload_and_every_promise_has_a_step(check: gpu.Check) -> None:
     assert len(set(names)) == len(names)
     for name, workload in WORKLOADS.items():
         for optimizer in workload.optimizers:
-            assert {f"{name}, {optimizer}, {kind}" for kind in ("peers", "torch.compile", "JAX")} <= set(names)
+            assert {f"{name}, {optimizer}, {kind}" for kind in gpu.KINDS} <= set(names)
+    assert set(sum(gpu.KINDS.values(), ())) == set(contenders.PEERS) - set(contenders.OURS)
+    assert {"calls of one step", "digits, 1,000", f"whole training {len(whole.CASES)}"} <= set(names)
     assert {"machine", "tests marked gpu", "bits of engine cuda against engine cpu", "eager: independence",
             "eager: number of GPUs", "suite on cpu", "sweep over batch_size"} <= set(names)  # fmt: skip
     assert names[0] == "machine"
 
 
-def test_the_main_workloads_meet_compiled_peers_before_the_rest_is_raced(check: gpu.Check) -> None:
+def test_the_main_workloads_meet_their_best_peers_before_the_rest_is_raced(check: gpu.Check) -> None:
     names = [step.name for step in gpu.steps(check)]
     main = [f"{name}, {WORKLOADS[name].optimizers[0]}" for name in gpu.MAIN]
     assert {name.partition("-")[0] for name in gpu.MAIN} == {name.partition("-")[0] for name in WORKLOADS}
-    last = max(names.index(f"{each}, {kind}") for each in main for kind in ("peers", *gpu.COMPILED))
+    last = max(names.index(f"{each}, peers") for each in main)
     assert last < min(names.index(name) for name in ("W2, adam, peers", "W1-K1, sgd, peers", "sweep over batch_size"))
+    compiling = [name.endswith("torch.compile") for name in names]
+    assert compiling == sorted(compiling), "a recording of theirs that fails would take others along"
 
 
 def test_the_suite_runs_with_its_steps_on_another_device(check: gpu.Check) -> None:
@@ -143,11 +148,42 @@ def test_the_suite_runs_with_its_steps_on_another_device(check: gpu.Check) -> No
         "-k",
         "all_may_diverge or (blocks_threads and sgd-none) or _has_a_reference",
     ]
-    status, said, listed = gpu.tests(check, chosen, check.out / "log.xml")
+    status, said, listed = suite.tests(check, chosen, check.out / "log.xml")
     assert status == gpu.PASSED
     assert said == f"2 passed, 0 failed, {len(SPECS)} skipped; 2 calls were taken there, by 1 tests"
     assert listed == ["skipped: test_blocks_threads_and_cuts_change_no_bit: shows what a CPU does",
                       "no call was taken there: tests.test_schedules"]  # fmt: skip
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A plugin of somebody else's is installed, and breaks every run of pytest that loads it. -> what it says."""
+    says = "a plugin that nobody asked for"
+    (tmp_path / "foreign-1.dist-info").mkdir()
+    (tmp_path / "foreign-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1\n")
+    (tmp_path / "foreign-1.dist-info" / "entry_points.txt").write_text("[pytest11]\nforeign = foreign\n")
+    (tmp_path / "foreign.py").write_text(f"def pytest_configure(config): raise RuntimeError({says!r})\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
+    return says
+
+
+def test_plugins_that_others_installed_do_not_reach_the_suite(check: gpu.Check, foreign: str, tmp_path: Path) -> None:
+    check.out.mkdir()
+    check.until = time.monotonic() + 600
+    chosen = ["-n", "1", "tests/test_schedules.py", "-k", "_has_a_reference"]
+    assert foreign in str(supervisor.call([*suite.PYTEST, "--markers"], ROOT, 100)), "it is loaded where it may be"
+    assert suite.tests(check, chosen, check.out / "log.xml").status == gpu.PASSED
+
+
+def test_the_command_of_all_checks_names_its_plugins(tmp_path: Path) -> None:
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\necho "$PYTEST_DISABLE_PLUGIN_AUTOLOAD $*"\n')
+    fake.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    told = supervisor.call(["bash", "scripts/check.sh", "-m", "slow"], ROOT, 60,
+                           {"PATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""})  # fmt: skip
+    assert str(told).splitlines()[-1] == "1 -m pytest -p xdist -n auto --dist worksteal -m slow"
 
 
 def test_files_that_stay_here_are_there_and_are_left_out(pytestconfig: pytest.Config) -> None:
@@ -183,11 +219,11 @@ def test_tests_that_have_no_time_are_named_and_one_that_hangs_is_ended(tmp_path:
         "import time\ndef test_fine(): pass\ndef test_hangs(): time.sleep(3600)\ndef test_late(): pass\n"
     )
     log, until = tmp_path / "log.xml", time.time() + 8
-    command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", str(tmp_path), "-n", "1",
-               f"--junitxml={log}", f"--until={until}", "test_some.py"]  # fmt: skip
-    told = supervisor.call(command, tmp_path, 100)
+    command = [*suite.PYTEST, "-q", "-c", "/dev/null", "--rootdir", str(tmp_path), "-n", "1", f"--junitxml={log}",
+               f"--until={until}", "test_some.py"]  # fmt: skip
+    told = supervisor.call(command, tmp_path, 100, suite.ALONE)
     assert told is not None
-    status, said, listed = gpu.read_tests(log)
+    status, said, listed = suite.read_tests(log)
     assert (status, said) == (gpu.FAILED, "1 passed, 1 failed, 1 skipped"), told
     assert "crashed while running" in listed[0]
     assert "test_hangs" in listed[0]
@@ -243,8 +279,8 @@ def test_a_workload_is_measured_and_who_does_not_run_is_listed(check: gpu.Check)
 def test_a_workload_that_the_first_engine_cannot_train_is_measured_without_it(
     check: gpu.Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = gpu.PEERS["cpu"]._replace(excuse=lambda *given: "finds no place on the chip")
-    monkeypatch.setitem(gpu.PEERS, "cpu", full)
+    full = contenders.PEERS["cpu"]._replace(excuse=lambda *given: "finds no place on the chip")
+    monkeypatch.setitem(contenders.PEERS, "cpu", full)
     check.out.mkdir()
     check.report |= {"results": [], "machine": FACTS}
     outcome = gpu.raced(check, "W2", WORKLOADS["W2"].tiny(), "sgd", ["autograd_bmm"])
@@ -257,8 +293,11 @@ def test_the_whole_report_is_written_with_its_plots(check: gpu.Check, monkeypatc
     monkeypatch.delitem(ENGINES, "cuda")  # a CPU in a GPU's place plays eager alone
     monkeypatch.setattr(gpu, "tests", lambda check, chosen, log: gpu.Outcome(gpu.PASSED, "none"))
     monkeypatch.setattr(gpu, "WORKLOADS", {"W2": WORKLOADS["W2"].tiny()})
-    monkeypatch.setattr(gpu, "PEERS", {name: gpu.PEERS[name] for name in ("cpu", "eager", "autograd_bmm")})
-    monkeypatch.setattr(gpu, "COMPILED", {})
+    monkeypatch.setattr(gpu, "KINDS", {**dict.fromkeys(gpu.KINDS, ()), "peers": ("autograd_bmm",)})
+    monkeypatch.setattr(calls, "CASES", {"W2": WORKLOADS["W2"].tiny()})
+    monkeypatch.setattr(whole, "CASES", (whole.CASES[0]._replace(networks=4, steps=2),))
+    line = ("--data", "tutorial", "--steps", "3", "--tensorboard=false")
+    monkeypatch.setattr(whole, "command_lines", lambda device: {"tutorial": line})
     monkeypatch.setattr(proofs, "SPECS", {"2-2-2": proofs.SPECS["2-2-2"]})
     monkeypatch.setattr(proofs, "MANY", 20)
     monkeypatch.setitem(sweeps.VALUES, "batch_size", (2, 4))
@@ -269,6 +308,12 @@ def test_the_whole_report_is_written_with_its_plots(check: gpu.Check, monkeypatc
     assert supervisor.main(check.out, 1.0) == 0, supervisor.text(written(check))
     report = written(check)
     assert [point["value"] for point in report["sweep"]] == [2, 4]
+    assert [own["case"] for own in report["calls"]] == ["W2"]
+    assert list(report["whole"]) == ["tutorial"]
+    assert [own["networks"] for own in report["beside_jax"]] == [4]
+    told = (check.out / "gpu_check.txt").read_text()
+    for words in ("seconds of gpubp train --data tutorial", "Calls of one step", "Whole trainings"):
+        assert words in told
     files = {".json", ".txt", ".png", "-roofline.png", "-batch_size.png"}
     assert {path.name for path in check.out.iterdir()} == {f"gpu_check{each}" for each in files}
 
@@ -281,9 +326,9 @@ def test_the_outcome_of_tests_is_read_from_their_report(tmp_path: Path) -> None:
 
     def outcome(*words: str) -> gpu.Outcome:
         log = tmp_path / "log.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", f"--junitxml={log}", "test_some.py", *words]
-        subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=120)
-        return gpu.read_tests(log)
+        command = [*suite.PYTEST, "-q", "-c", "/dev/null", f"--junitxml={log}", "test_some.py", *words]
+        assert supervisor.call(command, tmp_path, 120, suite.ALONE)
+        return suite.read_tests(log)
 
     status, said, listed = outcome()
     assert (status, said) == (gpu.FAILED, "1 passed, 1 failed, 1 skipped")
@@ -297,6 +342,9 @@ def test_the_proofs_hold_on_the_cpu_and_on_a_played_gpu() -> None:
     assert proofs.independence("eager", "cpu").differing == []
     assert proofs.shares("eager", ["cpu"] * 3).differing == []
     assert proofs.equal_bits("cpu", "cpu", "cpu").differing == []
+    with playing(Player()):
+        played = proofs.equal_figures("cuda", "cpu", "cpu")
+    assert (played.compared, played.differing) == (2 * 2 * len(proofs.SPECS), [])
     with recorded(4):
         assert proofs.independence("eager", "cpu").differing == []
         near = proofs.nearness("eager", "cpu")
@@ -309,6 +357,7 @@ def test_engines_that_round_otherwise_are_told_apart_and_how_far() -> None:
     found = proofs.equal_bits("eager", "cpu", "cpu")
     assert found.differing
     assert all("of a row's length apart" in each for each in found.differing)
+    assert proofs.equal_figures("eager", "cpu", "cpu").differing
 
 
 @pytest.mark.usefixtures("few")

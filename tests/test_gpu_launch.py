@@ -17,7 +17,6 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import backprop
 from gpubp.engines import chip, choose, cuda, device, nvrtc
 from gpubp.engines.job import Key
 from gpubp.engines.program import Layout
@@ -149,7 +148,8 @@ def expected(state: TrainState, data: gpubp.Dataset) -> dict[str, Any]:
     }  # fmt: skip
     return {
         **{name: tensor.data_ptr() for name, tensor in tensors.items()},
-        "targets": None, "outs": None, "figures": None, "count": len(state.step), "samples": SAMPLES, "longest": SAMPLES,
+        "targets": None, "outs": None, "figures": None, "count": len(state.step),
+        "samples": SAMPLES, "longest": SAMPLES,
         "seed": state.population.seed, "threads": 0, "check": 0,
         "slots": [*(slot.data_ptr() for slot in state.slots), None],
         "columns": [*(state.columns[name].data_ptr() for name in state.config.rule.columns), None],

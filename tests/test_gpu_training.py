@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import loop, memory, placement
+from gpubp import devices, loop, memory, placement
 from gpubp.cli import main
 from gpubp.engines import choose, cuda
 from gpubp.engines.chip import Limits
@@ -244,7 +244,7 @@ def lines(count: int) -> int:
     networks, config = population(SPEC, count, torch.float32), gpubp.TrainConfig(batch_size=8, steps=STEPS)
     state, given = TrainState.start(networks, config, data()), [data()]
     state.limit.copy_(state.end)
-    where, seen = placement.devices("cuda:all"), [0]
+    where, seen = devices.devices("cuda:all"), [0]
     place = placement.placed(state, given, choose("cuda", SPEC, config, where[0]), where)
 
     def tracer(*_: Any) -> Any:

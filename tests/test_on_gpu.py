@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import cuda, memory, placement, rng
+from gpubp import cuda, devices, memory, rng
 from gpubp.engines import ENGINES, eager, graph
+from gpubp.engines import cpu as compiled_here
+from gpubp.engines import cuda as compiled_there
 from gpubp.state import Status, TrainState
 
 from . import tolerances
@@ -99,8 +101,22 @@ def test_a_call_of_the_compiled_engine_is_captured_in_a_graph() -> None:
 def test_outs_are_the_cpus_to_the_bit() -> None:
     networks, (inputs, _) = population(SPEC, COUNT), samples(SPEC, 150)
     own = inputs.expand(COUNT, -1, -1)
-    there = ENGINES["cuda"].outs(SPEC, networks.params.to(DEVICE), own.to(DEVICE)).cpu()
-    assert same_bits(there, ENGINES["cpu"].outs(SPEC, networks.params, own))
+    there = compiled_there.outs(SPEC, networks.params.to(DEVICE), own.to(DEVICE)).cpu()
+    assert same_bits(there, compiled_here.outs(SPEC, networks.params, own))
+
+
+@pytest.mark.skipif("cuda" not in ENGINES, reason="this gpubp has no engine cuda")
+def test_evaluations_are_the_cpus_to_the_bit() -> None:
+    proofs = pytest.importorskip("benchmarks.proofs", reason="the benchmarks folder is not importable from here")
+    proof = proofs.equal_figures("cuda", str(DEVICE), "cpu")
+    assert (proof.compared, proof.differing) == (proofs.FIGURES, [])
+
+
+def test_multiply_adds_by_themselves_are_the_peak_of_products() -> None:
+    limits = pytest.importorskip("benchmarks.limits", reason="the benchmarks folder is not importable from here")
+    peak, of = limits.peak(str(DEVICE), 1)
+    assert of == "a loop of multiply-adds"
+    assert peak > 0.95 * limits.matmul_peak(str(DEVICE))
 
 
 def run(device: Any, **more: Any) -> gpubp.Result:
@@ -125,7 +141,7 @@ def test_a_population_on_the_gpu_trains_there_and_comes_back_there() -> None:
 
 
 def test_every_number_of_gpus_gives_the_same_bits() -> None:
-    everyone, one = placement.devices("cuda:all"), run(["cuda:0"])
+    everyone, one = devices.devices("cuda:all"), run(["cuda:0"])
     for device in (["cuda:0", "cuda:0"], everyone):  # the same one twice: two threads of one GPU
         assert same_bits(run(device).population.params, one.population.params)
 
@@ -139,19 +155,26 @@ def test_a_run_stopped_on_the_gpu_resumes_to_the_same_bits(tmp_path: Path) -> No
     assert same_bits(resumed.population.params, whole.population.params)
 
 
-def test_memory_that_runs_out_for_real_halves_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", [name for name in ("eager", "cuda") if name in ENGINES])
+def test_memory_that_runs_out_for_real_halves_the_group(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch is allowed nine tenths of the rows beyond what it holds, however much the GPU has: all rows do not fit;
+    half of them do, with what training takes besides, of which there are twice as many bytes of rows."""
     spec, config = gpubp.NetworkSpec((64, 256, 10), "relu"), gpubp.TrainConfig(batch_size=8, steps=4)
-    networks = gpubp.Population.create(spec, 4000)
+    count = 2 * memory.needed(spec, config, 0, 4, gpu=True) // (4 * spec.size)
+    rows = torch.empty(count, spec.size).uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(0))
+    networks = gpubp.Population(spec, rows, 0, torch.arange(count))
     data = gpubp.Dataset(*samples(spec, 40, dtype=torch.float32))
-    expected = gpubp.train(networks, data, config, engine="eager", device="cuda")
+    expected = gpubp.train(networks, data, config, engine=engine, device="cuda").population.params
     cuda.release(DEVICE)
-    left = memory.needed(spec, config, 1500, 4, gpu=True)
     monkeypatch.setattr(memory, "fit", lambda *given: sys.maxsize)  # it would foresee what is to happen
-    taken = torch.empty(cuda.free(DEVICE) - left, dtype=torch.uint8, device=DEVICE)
-    result = gpubp.train(networks, data, config, engine="eager", device="cuda")
-    del taken
-    assert any("memory ran out there" in note for note in result.notes)
-    assert same_bits(result.population.params, expected.population.params)
+    allowed = torch.cuda.memory_reserved(DEVICE) + 0.9 * rows.nbytes
+    torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.mem_get_info(DEVICE)[1], DEVICE)
+    try:
+        result = gpubp.train(networks, data, config, engine=engine, device="cuda")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, DEVICE)
+    assert any("memory ran out there" in note for note in result.notes), result.notes
+    assert same_bits(result.population.params, expected)
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
-from gpubp import cuda, loop, memory, placement
+from gpubp import cuda, devices, loop, memory, placement
 from gpubp.cli import main
-from gpubp.engines import ENGINES, Choice, Engine, eager
+from gpubp.engines import ENGINES, Choice, eager
 from gpubp.errors import ConfigError, DeviceError, OutOfMemoryError
 from gpubp.population import usable
 from gpubp.state import TrainState
@@ -193,7 +193,8 @@ def test_products_in_tf32_are_told_of_where_torch_computes_them(monkeypatch: pyt
     gpu, said = torch.device("cuda:1"), []
     monkeypatch.setattr(cuda, "tf32", lambda: True)
     for choice, dtype, device in (
-        (eagers, torch.float32, gpu), (own, torch.float32, gpu), (eagers, torch.float64, gpu), (eagers, torch.float32, CPU),
+        (eagers, torch.float32, gpu), (own, torch.float32, gpu), (eagers, torch.float64, gpu),
+        (eagers, torch.float32, CPU),
     ):  # fmt: skip
         said.append(placement.in_tf32(choice, dtype, device))
     assert str(said[0]).startswith(
@@ -354,20 +355,20 @@ def test_devices_are_called_by_name(gpus: None) -> None:
         "cpu": ["cpu"], "cuda": ["cuda:1"], "cuda:0": ["cuda:0"], "cuda:all": ["cuda:0", "cuda:1"],
         ("cuda:1", "cuda:0"): ["cuda:1", "cuda:0"], CPU: ["cpu"], torch.device("cuda", 1): ["cuda:1"],
     }.items():  # fmt: skip
-        assert list(map(str, placement.devices(given))) == expected
+        assert list(map(str, devices.devices(given))) == expected
     with pytest.raises(DeviceError, match=r"device 'cuda:2': this machine has 2 GPUs, from cuda:0 on"):
         usable("cuda:2")
     with pytest.raises(ConfigError, match="one or more of the same kind expected"):
-        placement.devices(["cpu", "cuda"])
+        devices.devices(["cpu", "cuda"])
     with pytest.raises(ConfigError, match="one or more of the same kind expected"):
-        placement.devices([])
+        devices.devices([])
 
 
 def test_auto_takes_a_gpu_and_says_which(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert placement.automatic() == ("cuda:1", "device cuda:1: NVIDIA H100; --device cuda:all takes all 2")
+    assert devices.automatic() == ("cuda:1", "device cuda:1: NVIDIA H100; --device cuda:all takes all 2")
     monkeypatch.setattr(cuda, "count", lambda: 1)
     monkeypatch.setattr(cuda, "current", lambda: 0)
-    assert placement.automatic() == ("cuda:0", "device cuda:0: NVIDIA H100")
+    assert devices.automatic() == ("cuda:0", "device cuda:0: NVIDIA H100")
 
 
 def test_auto_goes_on_on_the_cpu_and_says_why(

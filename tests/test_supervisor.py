@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture
 def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float], tuple[int, dict[str, Any], float]]:
     """The exit status, the report and the seconds of a check by steps of gpu_check_steps.py."""
-    monkeypatch.setattr(supervisor.placement, "devices", lambda given: ["cpu"])
+    monkeypatch.setattr(supervisor.devices, "devices", lambda given: ["cpu"])
     monkeypatch.setattr(supervisor, "WORTH", 1.0)
     monkeypatch.setattr(supervisor, "POLL", 0.05)
 
@@ -123,7 +123,7 @@ def test_a_process_that_takes_no_step_is_no_endless_trial(ended: Any, tmp_path: 
 def test_an_interruption_ends_everything_and_the_report_says_so(tmp_path: Path) -> None:
     program = (
         "import pathlib, sys\nfrom benchmarks import supervisor\n"
-        "supervisor.placement.devices = lambda given: ['cpu']\n"
+        "supervisor.devices.devices = lambda given: ['cpu']\n"
         f"sys.exit(supervisor.main(pathlib.Path({str(tmp_path)!r}), 10, 'tests.gpu_check_steps:proof'))"
     )
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.DEVNULL)

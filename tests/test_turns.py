@@ -14,7 +14,7 @@ import torch
 import gpubp
 from gpubp import cuda, loop, memory, placement, turns
 from gpubp.data import Dataset
-from gpubp.engines import ENGINES, Engine
+from gpubp.engines import ENGINES
 from gpubp.state import TrainState
 
 from . import test_gpu_training as compiled_runs
