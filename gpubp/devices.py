@@ -1,4 +1,4 @@
-"""Names of devices: what train() and the command line are given, and what `auto` takes."""
+"""Names of devices: what train() and the command line are given, what `auto` takes, and how torch multiplies there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from . import cuda
+from .engines import Choice
 from .errors import ConfigError
 from .population import usable
 
@@ -36,3 +37,13 @@ def automatic() -> tuple[str, str]:
     device = usable("cuda")
     others = f"; --device {ALL} takes all {cuda.count()}" if cuda.count() > 1 else ""
     return str(device), f"device {device}: {cuda.name(device)}{others}"
+
+
+def in_tf32(choice: Choice, dtype: torch.dtype, device: torch.device) -> str | None:
+    """That torch rounds the products of float32 that `choice` has it compute; None where it does not."""
+    if choice.name != "eager" or dtype != torch.float32 or device.type != "cuda" or not cuda.tf32():
+        return None
+    return (
+        f"{device}: torch was told to multiply in TF32; after "
+        'torch.set_float32_matmul_precision("highest") it multiplies in float32'
+    )

@@ -19,6 +19,7 @@ import torch
 
 from . import cuda, memory
 from .data import Dataset
+from .devices import in_tf32
 from .engines import Choice, build, graph
 from .errors import OutOfMemoryError
 from .evaluate import Evaluation
@@ -320,16 +321,6 @@ class Shard:
             f"{self.device}: {why}; its {self.count:,} networks train in {number} groups of up to {self.size:,}, one "
             "after the other; results do not depend on it"
         )
-
-
-def in_tf32(choice: Choice, dtype: torch.dtype, device: torch.device) -> str | None:
-    """That torch rounds the products of float32 that `choice` has it compute; None where it does not."""
-    if choice.name != "eager" or dtype != torch.float32 or device.type != "cuda" or not cuda.tf32():
-        return None
-    return (
-        f"{device}: torch was told to multiply in TF32; after "
-        'torch.set_float32_matmul_precision("highest") it multiplies in float32'
-    )
 
 
 def _fitting(state: TrainState, count: int, device: torch.device, data: Sequence[Dataset]) -> int:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpubp import cuda, placement
+from gpubp import cuda
 from gpubp.data import Dataset
 from gpubp.engines import ENGINES
 from gpubp.state import TrainState
@@ -88,10 +88,10 @@ class Streams:
     copies: Callable[[], bool]
     trains: Callable[[], bool]
 
-    def __init__(self, reads: bool) -> None:
+    def __init__(self, reads: bool, engine: str) -> None:
         self.reads = reads
         self.made_by: dict[str, Callable[..., Any]] = {
-            "to": TrainState.to, "room": Dataset.room, "evaluate": placement.evaluate
+            "to": TrainState.to, "room": Dataset.room, "evaluate": ENGINES[engine].evaluate
         }  # fmt: skip
         self.threads: dict[int, Stream] = {}
         self.waits = 0
@@ -134,7 +134,7 @@ class Streams:
         return made
 
     def evaluate(self, *given: Any) -> Any:
-        """placement.evaluate, which reads numbers."""
+        """An evaluation, which reads numbers."""
         self.read()
         return self.made_by["evaluate"](*given)
 
@@ -146,13 +146,13 @@ PLAYERS = {"late copies": (0, 1), "early copies": (1, 0), "all late": (0, 0), "c
 def streams(player: str, reads: bool = False, engine: str = "eager") -> Iterator[Streams]:
     """The CPU does at once, of copies and of training, the shares that PLAYERS has. reads: the engine waits for its
     steps."""
-    played, chance = Streams(reads), random.Random(player)
+    played, chance = Streams(reads, engine), random.Random(player)
     played.copies, played.trains = ((lambda share=share: chance.random() < share) for share in PLAYERS[player])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "Copies", lambda device: Copies(played))
         patch.setattr(cuda, "wait", played.wait)
-        patch.setattr(placement, "evaluate", played.evaluate)
         patch.setattr(TrainState, "to", lambda state, device: played.to(state, device))
         patch.setattr(Dataset, "room", lambda data, count, device: played.room(data, count, device))
-        patch.setitem(ENGINES, engine, ENGINES[engine]._replace(run=played.engine(ENGINES[engine].run)))
+        run = played.engine(ENGINES[engine].run)
+        patch.setitem(ENGINES, engine, ENGINES[engine]._replace(run=run, evaluate=played.evaluate))
         yield played

@@ -271,14 +271,14 @@ def test_memory_that_runs_out_in_an_evaluation_halves_the_group_too(
 ) -> None:
     """Also in the last one, after which no step is taken."""
     chosen = config(evaluate_every=every)
-    expected, evaluate = train(config=chosen), placement.evaluate
+    expected, evaluate = train(config=chosen), ENGINES["eager"].evaluate
 
     def full(networks: gpubp.Population, *rest: Any) -> Any:
         if networks.count > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return evaluate(networks, *rest)
 
-    monkeypatch.setattr(placement, "evaluate", full)
+    monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(evaluate=full))
     result = train(["cpu"], config=chosen)
     assert same(result, expected)
     assert len(result.notes) == 1
