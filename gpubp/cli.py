@@ -7,6 +7,7 @@ error. What a command does is imported when its flags are read: help, the versio
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from argparse import SUPPRESS, Action
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ import jsonargparse
 from . import __version__
 from .errors import GpubpError, nearest, unknown
 from .flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind
+from .signals import terminating
 
 DEMO = ["--lr", "1e-4..1e-1:log"]  # what `train` adds where it is given nothing: something to look at
 
@@ -191,7 +193,22 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. -> exit status: 0; 1 for what is refused; 128 + n when signal n ended a training early."""
-    given = [_dashed(each) for each in (sys.argv[1:] if arguments is None else arguments)]
+    try:
+        with terminating():
+            return _run([_dashed(each) for each in (sys.argv[1:] if arguments is None else arguments)])
+    except GpubpError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt as stopped:  # a training that had begun has ended in commands.py
+        number = getattr(stopped, "number", signal.SIGINT)
+        sys.stderr.write(f"stopped by {signal.Signals(number).name}\n")
+        return 128 + number
+    except BrokenPipeError:  # whoever read standard output has gone
+        sys.stderr.close()
+        return 141
+
+
+def _run(given: list[str]) -> int:
     if given == ["train"]:
         sys.stderr.write(f"nothing asked for, so: gpubp train {' '.join(DEMO)}\n")
         given += DEMO
@@ -199,14 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = settings.subcommand
     chosen = settings[name].as_dict()
     chosen.pop("config", None)
-    try:
-        return int(getattr(import_module(f"gpubp.{COMMANDS[name].room}"), name)(chosen))
-    except GpubpError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except BrokenPipeError:  # whoever read standard output has gone
-        sys.stderr.close()
-        return 141
+    return int(getattr(import_module(f"gpubp.{COMMANDS[name].room}"), name)(chosen))
 
 
 def _dashed(argument: str) -> str:

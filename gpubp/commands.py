@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from .devices import ALL, automatic, devices
 from .engines import choose_for_all
 from .errors import ConfigError, GpubpError, lookup
 from .evaluate import metric_name
-from .loop import Result
 from .placement import HOME
 from .population import DTYPES, Population
 from .reporters import Reporter, quantiles
 from .reporters.console import ConsoleReporter
 from .reporters.tensorboard import TensorBoardReporter
+from .result import Result
 from .runs import console, load_data, print_json, settings_of
 from .search import sample
 from .spec import NetworkSpec
@@ -110,16 +110,22 @@ def resume(settings: Settings) -> int:
     now = {**before, **{name: settings[name] for name in ("epochs", "steps", "device") if settings[name] is not None}}
     _device(now)
     prepared = None if before["data"] == "tutorial" else load_data(before)
-    result = resume_run(
+    result = _ended(
         folder,
-        tutorial.dataset() if prepared is None else prepared.training,
-        None if prepared is None else prepared.validation,
-        settings["epochs"],
-        settings["steps"],
-        _reporters(before, folder),
-        now["device"],
-        before["checkpoint_minutes"],
+        lambda: resume_run(
+            folder,
+            tutorial.dataset() if prepared is None else prepared.training,
+            None if prepared is None else prepared.validation,
+            settings["epochs"],
+            settings["steps"],
+            _reporters(before, folder),
+            now["device"],
+            before["checkpoint_minutes"],
+            settings=now,
+        ),
     )
+    trained = result.state.config  # longer than `before` says, if that resume was killed
+    now |= {name: getattr(trained, name) for name in ("epochs", "steps") if before[name] is not None}
     now["engine"] = result.engine
     if now != before:
         beside = folder / "config.yaml.writing"
@@ -193,21 +199,36 @@ def _train(
     resolved["engine"] = choice.name
     if settings["data"] not in sources.SOURCES:
         resolved["data"] = str(Path(settings["data"]).absolute())  # a run may be resumed from another folder
-    return train_population(
-        population,
-        data,
-        config,
-        validation=None if prepared is None else prepared.validation,
-        engine=settings["engine"],
-        reporters=(*_reporters(settings, folder), *([] if prepared is None else [Learned(folder, prepared)])),
-        run_dir=folder,
-        checkpoint_minutes=settings["checkpoint_minutes"],
-        settings={**resolved, "evaluate_every": config.interval},
-        device=settings["device"],
+    return _ended(
+        folder,
+        lambda: train_population(
+            population,
+            data,
+            config,
+            validation=None if prepared is None else prepared.validation,
+            engine=settings["engine"],
+            reporters=(*_reporters(settings, folder), *([] if prepared is None else [Learned(folder, prepared)])),
+            run_dir=folder,
+            checkpoint_minutes=settings["checkpoint_minutes"],
+            settings={**resolved, "evaluate_every": config.interval},
+            device=settings["device"],
+        ),
     )
 
 
-class Learned:
+def _ended(folder: Path, training: Callable[[], Result]) -> Result:
+    """What `training` returns; the same where a signal ended it, which the exit status then says."""
+    try:
+        return training()
+    except KeyboardInterrupt as stopped:
+        if hasattr(stopped, "result"):
+            return stopped.result  # type: ignore[no-any-return]
+        if (folder / "checkpoint").exists():
+            sys.stderr.write(f"{folder} is as its last checkpoint has it; go on: gpubp resume {folder}\n")
+        raise
+
+
+class Learned(Reporter):
     """A reporter that saves, at the start, what was learned from the training part of the data."""
 
     def __init__(self, folder: Path, prepared: sources.Prepared) -> None:
@@ -217,15 +238,6 @@ class Learned:
         """Write preparation.json."""
         text = json.dumps(self.prepared.preparation.to_dict(), indent=1)
         (self.folder / "preparation.json").write_text(text + "\n", encoding="utf-8")
-
-    def progress(self, progress: Any) -> None:
-        """Nothing."""
-
-    def evaluated(self, record: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-    def finish(self, result: Result) -> None:
-        """Nothing."""
 
 
 def _reporters(settings: Settings, folder: Path) -> list[Reporter]:
@@ -250,7 +262,9 @@ def _report(settings: Settings, result: Result) -> int:
                 "networks": result.population.count,
                 "steps": int(result.state.step.max()),
                 "seconds": result.seconds,
-                "network_steps_per_second": result.network_steps / max(result.seconds, 1e-9),
+                "step_seconds": result.step_seconds,
+                "network_steps": result.network_steps,
+                "network_steps_per_second": result.network_steps / max(result.step_seconds, 1e-9),
                 "engine": result.engine,
                 "engine_reason": result.engine_reason,
                 "device": settings["device"],
@@ -264,8 +278,16 @@ def _report(settings: Settings, result: Result) -> int:
                 "best_network": int(best[0]) if len(best) else None,
                 "statuses": result.statuses,
                 "run_dir": str(folder),
+                "interrupted": result.stopped_by,
+                "unsaved": result.unsaved,
             }
         )
-    else:
-        print(f"{folder}: results.csv, results.parquet, config.yaml, checkpoint; look: gpubp inspect {folder}")
-    return 0 if result.interrupted is None else 128 + result.interrupted
+    elif result.unsaved is None:
+        left = result.statuses["running"]
+        todo = f"{left:,} networks have steps left; go on: gpubp resume {folder}\n" if left else ""
+        print(f"{todo}{folder}: results.csv, results.parquet, config.yaml, checkpoint; look: gpubp inspect {folder}")
+    if result.unsaved is not None:
+        sys.stderr.write(f"error: not saved: {result.unsaved}\n")
+    if result.interrupted is not None:
+        return 128 + result.interrupted
+    return 0 if result.unsaved is None else 1

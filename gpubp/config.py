@@ -20,6 +20,7 @@ Hyper = float | Sequence[float] | Tensor | None
 
 SHUFFLES = ("network", "shared", "none")
 ORDERS = ("simultaneous", "layerwise")
+EVENTS = {"epochs": 1, "steps": 100}  # between evaluations of a schedule that watches them
 OFF_AT_ZERO = ("weight_decay", "l1", "l2", "dropout", "warmup", "label_smoothing")  # cost nothing as a plain 0
 
 # What a hyper-parameter may be: lowest, highest, and whether these themselves are allowed. 0 or more for the others.
@@ -91,7 +92,8 @@ class TrainConfig:
         batch_size: B, samples per step.
         epochs: passes through a network's samples, one number or (N,): ceil(epochs M / B) steps.
         steps: training steps, one number or (N,), instead of epochs.
-        evaluate_every: epochs, or steps where these are given, between evaluations; by default a hundredth of all.
+        evaluate_every: epochs, or steps where these are given, between evaluations; by default a hundredth of all; with
+            schedule plateau, which depends on them, 1 epoch or 100 steps.
         shuffle: network (each its own order), shared (one for all) or none.
         update_order: simultaneous, or layerwise: a layer is updated before the delta below it is computed.
         extra: hyper-parameters of rules that you added to a table.
@@ -270,11 +272,18 @@ class TrainConfig:
 
     @property
     def interval(self) -> int:
-        """evaluate_every, with its default filled in."""
+        """evaluate_every, with its default filled in. Where evaluations change the training it depends on no length: a
+        network trains to the same bits beside longer ones, and a run that is made longer as one begun so."""
         if self.evaluate_every is not None:
             return self.evaluate_every
-        longest = torch.as_tensor(self.epochs if self.steps is None else self.steps).max()
-        return max(1, -(-int(longest) // 100))
+        if self.timetable.events:
+            return EVENTS["epochs" if self.steps is None else "steps"]
+        return -(-self.longest // 100)
+
+    @property
+    def longest(self) -> int:
+        """Epochs, or steps where these are given, of the network that trains the longest."""
+        return int(torch.as_tensor(self.epochs if self.steps is None else self.steps).max())
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting by name, tensors as they are."""

@@ -8,12 +8,15 @@ from .data import Dataset as Dataset
 from .errors import GpubpError as GpubpError
 from .initialise import INITIALISERS as INITIALISERS
 from .initialise import Initialiser as Initialiser
-from .loop import Result as Result
 from .losses import LOSSES as LOSSES
 from .losses import Loss as Loss
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import Optimizer as Optimizer
 from .population import Population as Population
+from .reporters import Reporter as Reporter
+from .reporters.console import ConsoleReporter as ConsoleReporter
+from .reporters.tensorboard import TensorBoardReporter as TensorBoardReporter
+from .result import Result as Result
 from .schedules import SCHEDULES as SCHEDULES
 from .schedules import Schedule as Schedule
 from .spec import NetworkSpec as NetworkSpec

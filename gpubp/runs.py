@@ -23,8 +23,8 @@ from .backprop import forward
 from .config import HYPER
 from .errors import CheckpointError, ConfigError, DataError
 from .explain import explain as explain_step
-from .loop import ranking
 from .preparation import Preparation
+from .result import ranking
 from .spec import NetworkSpec
 from .state import TrainState
 

@@ -17,10 +17,12 @@ from .data import Dataset
 from .devices import Devices, devices
 from .engines import Choice, choose_for_all
 from .errors import CheckpointError, ConfigError, EngineError
-from .loop import Loop, Result
+from .loop import Loop
 from .placement import HOME
 from .population import Population, usable
-from .reporters import Reporter
+from .reporters import Reporter, watches
+from .result import Result
+from .signals import delivered
 from .state import Status, TrainState
 
 
@@ -36,15 +38,27 @@ def train(
     checkpoint_minutes: float = 5.0,
     settings: Mapping[str, Any] | None = None,
     device: Devices | None = None,
+    lines: Sequence[str] = (),
 ) -> Result:
     """Train every network of `population` on `data`, as `config` says.
 
     device: where to train, by default where the population is: "cpu", "cuda", "cuda:1"; "cuda:all", or several, share
     the networks. The result's state and figures are in the processor's memory.
-    validation: samples to evaluate on. reporters: see reporters/. inplace: write the trained numbers over
-    population.params too. run_dir: a new directory for checkpoints (every few minutes, at the end, on Ctrl-C and
-    SIGTERM), results.parquet, results.csv and config.yaml, which holds `settings` or else specification and
-    configuration. Ctrl-C and SIGTERM end the run after the present call; a second Ctrl-C at once.
+    validation: samples to evaluate on. reporters: see reporters/, for instance [gpubp.ConsoleReporter()]; lines: what
+    they say first. inplace: write the trained numbers over population.params too. run_dir: a new directory for
+    checkpoints (every few minutes, at the end, on Ctrl-C and SIGTERM), results.parquet, results.csv and config.yaml,
+    which holds `settings` or else specification and configuration.
+
+    The result's history has a record per evaluation: one every config.evaluate_every; where that is not given, every
+    hundredth of the training if somebody looks (validation data, a reporter that hears evaluations, schedule plateau),
+    and if nobody does, one at the end, whose loss is the mean over all steps.
+
+    Ctrl-C and SIGTERM end the run after the present call, with everything saved; then the signal goes to whoever
+    handled it before. So Ctrl-C raises KeyboardInterrupt, whose `result` is the Result so far, and SIGTERM ends the
+    process, unless it has a handler, which is called: what that raises has the `result`, and where it raises nothing,
+    train() returns it. A second Ctrl-C ends at once, without a result. In a thread that is not the main one signals are
+    the main one's. What cannot be written on the way, for a full disk, is tried again, and the result says if the last
+    try failed (`unsaved`).
 
     Raises, before anything is trained or written, ShapeError, DataError, ConfigError, DeviceError, EngineError,
     OutOfMemoryError.
@@ -52,7 +66,9 @@ def train(
     spec, params = population.spec, population.params
     if not checkpoint_minutes >= 0:
         raise ConfigError(f"checkpoint_minutes {checkpoint_minutes}: 0 or more expected")
-    config = replace(config, evaluate_every=config.interval)
+    looked_at = validation is not None or config.timetable.events or any(map(watches, reporters))
+    every = config.interval if looked_at or config.evaluate_every is not None else config.longest
+    config = replace(config, evaluate_every=every)
     where = devices(params.device if device is None else device)
     data, held_out = _ready(population, data), None
     if validation is not None:
@@ -65,9 +81,11 @@ def train(
             population, params=params.to(HOME, copy=True).contiguous(), ids=population.ids.to(HOME, copy=True)
         )
         state = TrainState.start(own, config, data)
-        loop = Loop(state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes)
+        chosen = _settings(population, config, choice) if settings is None else dict(settings)
+        loop = Loop(
+            state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, chosen, tuple(lines)
+        )
         if folder is not None:
-            chosen = _settings(population, config, choice) if settings is None else dict(settings)
             try:
                 folder.mkdir(parents=True)
                 text = f"# {choice.reason}\n{yaml.safe_dump(chosen, sort_keys=False)}"
@@ -76,8 +94,10 @@ def train(
                 raise ConfigError(f"run directory {folder} cannot be made: {error.strerror}") from None
         result = loop.run()
         if inplace:
-            params.copy_(state.population.params)
-        return replace(result, population=result.population.to(params.device))
+            with torch.inference_mode():  # so that params made in that mode, or that require grad, may be written to
+                params.copy_(state.population.params)
+        result = replace(result, population=result.population.to(params.device))
+    return delivered(result)
 
 
 def resume(
@@ -89,10 +109,13 @@ def resume(
     reporters: Sequence[Reporter] = (),
     device: Devices = "cpu",
     checkpoint_minutes: float = 5.0,
+    settings: Mapping[str, Any] | None = None,
+    lines: Sequence[str] = (),
 ) -> Result:
     """Go on with the run in `run_dir`, to the same bits as if it had never stopped (on a device of another kind than
     before, to rounding); with `epochs` or `steps`, more of them than before, as if it had been begun with so many.
-    device: as in train(), but the CPU unless another is named, wherever the run was begun.
+    device: as in train(), but the CPU unless another is named, wherever the run was begun. settings: the configuration
+    for reporters. Evaluations come as often as the run was begun with. Signals, lines: as in train().
     Raises CheckpointError where run or data are not those, DeviceError, EngineError."""
     folder, where = Path(run_dir), devices(device)
     saved = checkpoint.load(folder, HOME)
@@ -101,7 +124,10 @@ def resume(
     held_out = None if validation is None else _ready(state.population, validation)
     own = state.population
     choice = _going_on(notes, own, state.config, where, data)
-    loop = Loop(state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes)
+    chosen = _settings(own, state.config, choice) if settings is None else dict(settings)
+    loop = Loop(
+        state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, chosen, tuple(lines)
+    )
     for name, fingerprint in loop.fingerprints.items():
         if notes[name] != fingerprint:
             raise CheckpointError(f"{folder}: the {name} are not those that the run was begun with")
@@ -110,7 +136,8 @@ def resume(
     loop.number, loop.history, loop.seconds = notes["number"], notes["history"], notes["seconds"]
     shape = state.population.spec, state.config, state.population.count, state.population.params.element_size()
     with memory.explained(*shape, where[0]):
-        return loop.run()
+        result = loop.run()
+    return delivered(result)
 
 
 def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Population:

@@ -46,11 +46,14 @@ def test_the_json_object_is_the_last_line_and_says_how_it_went(capsys: Capture) 
                          "metric", "statuses", "run_dir"}  # fmt: skip
     assert (told["networks"], told["steps"], told["run_dir"]) == (8, 30, "made")
     assert told["engine"] in ("cpu", "eager")
-    assert told["network_steps_per_second"] == pytest.approx(8 * 30 / told["seconds"])
+    assert told["network_steps"] == 8 * 30
+    assert told["network_steps_per_second"] == pytest.approx(8 * 30 / told["step_seconds"])
+    assert 0 < told["step_seconds"] < told["seconds"]
+    assert (told["interrupted"], told["unsaved"]) == (None, None)
     assert told["loss"]["best"] < told["loss"]["median"] < told["loss"]["worst"]
     assert told["metric"]["name"] == "accuracy"
     assert 0 <= told["metric"]["median"] <= told["metric"]["best"] <= 1
-    assert told["statuses"] == {"running": 0, "finished": 8, "converged": 0, "stopped": 0, "diverged": 0}
+    assert told["statuses"] == {"running": 0, "finished": 8, "diverged": 0}
     losses = pyarrow.parquet.read_table("made/results.parquet")["validation_loss"].to_pylist()
     assert (told["loss"]["best"], told["loss"]["worst"]) == (min(losses), max(losses))
     assert told["best_network"] == losses.index(min(losses))
@@ -88,9 +91,15 @@ def test_the_number_of_curves_does_not_depend_on_the_number_of_networks(capsys: 
         trained(f"--data iris --networks {count} --steps 20 --evaluate-every 5 --run-dir made{count}", capsys)
         read = events.EventAccumulator(f"made{count}/tensorboard").Reload()
         found[count] = set(read.Tags()["scalars"])
-        assert [event.step for event in read.Scalars("loss/median")] == [5, 10, 15, 20]
+        assert [event.step for event in read.Scalars("training/loss/median")] == [5, 10, 15, 20]
     assert found[2] == found[40]
-    assert {"loss/median", "validation_loss/q90", "metric/max", "lr/median", "status/diverged"} <= found[2]
+    assert len(found[2]) < 20
+    assert {"training/loss/median", "training/accuracy/median", "validation/loss/q90", "validation/accuracy/best",
+            "vitals/learning_rate/median", "vitals/networks_diverged"} <= found[2]  # fmt: skip
+    [text] = read.Tensors("configuration/text_summary")
+    told = text.tensor_proto.string_val[0].decode()
+    assert "| data | iris |" in told
+    assert "40 networks of " in told
     trained("--data xor --networks 2 --steps 2 --tensorboard false --run-dir none", capsys)
     assert not Path("none/tensorboard").exists()
 

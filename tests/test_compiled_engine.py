@@ -209,7 +209,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
             run_dir=folder, checkpoint_minutes=0.0,
         )  # fmt: skip
 
-    stopped = run(tmp_path / "run", resuming.Stop(calls, signal.SIGINT))
+    stopped = resuming.stopped(lambda: run(tmp_path / "run", resuming.Stop(calls, signal.SIGINT)))
     assert stopped.interrupted == signal.SIGINT
     again = gpubp.resume(tmp_path / "run", resuming.training(), resuming.held_out())
     whole = run()

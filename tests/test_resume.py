@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,25 @@ def finishes_as(whole: gpubp.Result, folder: Path) -> None:
     assert again.interrupted is None
 
 
-class Reporter:
-    """Does nothing."""
+def stopped(training: Callable[[], gpubp.Result]) -> gpubp.Result:
+    """What there is of a training that Ctrl-C, or SIGTERM with a handler that raises, ends early."""
 
-    def start(self, start: Any) -> None: ...
-    def progress(self, progress: Any) -> None: ...
-    def evaluated(self, record: Any) -> None: ...
-    def finish(self, result: Any) -> None: ...
+    def handler(number: int, frame: Any) -> None:
+        raise SystemExit(f"handled {number}")
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)) as caught:
+            training()
+        assert signal.getsignal(signal.SIGTERM) is handler, "the handlers of before are back"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    result: gpubp.Result = caught.value.result  # type: ignore[attr-defined]
+    assert isinstance(caught.value, KeyboardInterrupt if result.interrupted == signal.SIGINT else SystemExit)
+    return result
 
 
-class Stop(Reporter):
+class Stop(gpubp.Reporter):
     """Sends a signal to this process after so many calls of the engine."""
 
     def __init__(self, calls: int, number: int) -> None:
@@ -100,7 +110,7 @@ class Stop(Reporter):
             os.kill(os.getpid(), self.number)
 
 
-class Crash(Reporter):
+class Crash(gpubp.Reporter):
     def __init__(self, number: int) -> None:
         self.number = number
 
@@ -111,11 +121,11 @@ class Crash(Reporter):
 
 @pytest.mark.parametrize(("calls", "number"), [(1, signal.SIGINT), (6, signal.SIGTERM), (9, signal.SIGINT)])
 def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(calls: int, number: int, tmp_path: Path) -> None:
-    before = signal.getsignal(number)
-    stopped = run(tmp_path / "run", [Stop(calls, number)])
-    assert stopped.interrupted == number
-    assert stopped.statuses["running"] >= COUNT - 1
-    assert signal.getsignal(number) is before, "the handlers of before are back"
+    before = signal.getsignal(signal.SIGINT)
+    result = stopped(lambda: run(tmp_path / "run", [Stop(calls, number)]))
+    assert result.interrupted == number
+    assert result.statuses["running"] >= COUNT - 1
+    assert signal.getsignal(signal.SIGINT) is before, "the handlers of before are back"
     whole = run()
     assert whole.statuses["diverged"] == 1
     assert len(set(whole.state.plateau["scale"].flatten().tolist())) > 1, "plateau did something"
@@ -123,8 +133,9 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(calls: int, number: 
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         run(tmp_path / "run", [Stop(4, signal.SIGINT), Stop(4, signal.SIGINT)])
+    assert not hasattr(caught.value, "result")
     same(gpubp.resume(tmp_path / "run", training(), held_out()), run())
 
 
@@ -138,7 +149,7 @@ def test_a_crash_at_an_evaluation_does_not_lose_that_evaluation(number: int, tmp
 def test_rounds_without_a_step_can_be_resumed(tmp_path: Path) -> None:
     settings = {"batch_size": 1000, "evaluate_every": 1, "epochs": 60, "schedule": "constant"}
     settings |= {"plateau_patience": None, "plateau_factor": None}
-    run(tmp_path / "run", [Stop(1, signal.SIGINT)], **settings)
+    stopped(lambda: run(tmp_path / "run", [Stop(1, signal.SIGINT)], **settings))
     same(gpubp.resume(tmp_path / "run", training(), held_out()), run(**settings))
 
 
@@ -236,7 +247,7 @@ def test_a_failure_in_the_middle_of_saving_leaves_the_checkpoint_of_before(
     call: str, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    stopped = run(folder, [Stop(5, signal.SIGINT)])
+    early = stopped(lambda: run(folder, [Stop(5, signal.SIGINT)]))
     notes = checkpoint.load(folder, torch.device("cpu")).notes
     owner = checkpoint if call in ("save_file", "_settle") else os
     proper, left = getattr(owner, call), [0 if call == "save_file" else after]
@@ -253,7 +264,7 @@ def test_a_failure_in_the_middle_of_saving_leaves_the_checkpoint_of_before(
         with pytest.raises(CheckpointError, match=r"cannot be written: .*No space left.*; the one of before stays"):
             checkpoint.save(folder, other.state, notes)
     loaded = checkpoint.load(folder, torch.device("cpu"))
-    for (name, mine), (_, theirs) in zip(loaded.state.tensors(), stopped.state.tensors(), strict=True):
+    for (name, mine), (_, theirs) in zip(loaded.state.tensors(), early.state.tensors(), strict=True):
         assert same_bits(mine, theirs), name
     same(gpubp.resume(folder, training(), held_out()), other)
 
@@ -262,7 +273,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from tests import test_resume as own
-class Slow(own.Reporter):
+class Slow(own.gpubp.Reporter):
     def progress(self, progress):
         time.sleep(0.001)
 folder = Path(sys.argv[1])

@@ -6,20 +6,21 @@ They see numbers of the population, never a network each: a run of a million net
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ..loop import Result
+    from ..result import Result
 
 QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
 
 
 class Start(NamedTuple):
     """What a run is about to do. steps: network-steps of all networks; done: those taken before a resume; step: the
-    most that one network has taken."""
+    most that one network has taken. lines: what a person should know of it; settings: the whole configuration by name;
+    history: the records of the evaluations before a resume."""
 
     networks: int
     parameters: int
@@ -28,11 +29,15 @@ class Start(NamedTuple):
     step: int
     engine_reason: str
     run_dir: str | None
+    metric_name: str = "metric"
+    lines: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = {}
+    history: tuple[Mapping[str, Any], ...] = ()
 
 
 class Progress(NamedTuple):
-    """Where a run is. done: network-steps so far; rate: network-steps/s of this call; running: networks; notes: what
-    this call met that a person should know."""
+    """Where a run is. done: network-steps so far; rate: network-steps/s of late, 0 as long as it is not known; running:
+    networks; notes: what a person should know. A network that diverged since the last evaluation still counts."""
 
     done: int
     rate: float
@@ -40,20 +45,25 @@ class Progress(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Reporter(Protocol):
-    """What train() calls; any object with these methods will do."""
+class Reporter:
+    """Hears what happens, and does nothing: override what you want to hear. Any object with these methods will do."""
 
     def start(self, start: Start) -> None:
         """Before the first step."""
 
     def progress(self, progress: Progress) -> None:
-        """After every call of the engine, a few times a second."""
+        """After every call of the engine, a few times a second, and where there is a note."""
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
         """After every evaluation: the record that the history keeps."""
 
     def finish(self, result: Result) -> None:
         """After the last step, everything saved."""
+
+
+def watches(reporter: Reporter) -> bool:
+    """Whether it wants to hear of evaluations."""
+    return getattr(type(reporter), "evaluated", None) is not Reporter.evaluated
 
 
 def quantiles(values: Tensor) -> dict[str, float]:
@@ -66,8 +76,10 @@ def quantiles(values: Tensor) -> dict[str, float]:
 
 
 def counts(status: Tensor) -> dict[str, int]:
-    """How many networks have each status, by name."""
+    """How many networks have each status, by name; what can only come of settings that were not made is left out where
+    no network has it."""
     from ..state import Status
 
     found = torch.bincount(status.long(), minlength=len(Status)).tolist()
-    return {each.name: found[each.value] for each in Status}
+    usual = (Status.running, Status.finished, Status.diverged)
+    return {each.name: found[each.value] for each in Status if each in usual or found[each.value]}

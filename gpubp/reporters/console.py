@@ -1,4 +1,6 @@
-"""What a person sees: a progress bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+"""What a person sees: a progress bar with rate and time left on a terminal, a plain line now and then elsewhere.
+
+rich is imported by who makes a reporter: `import gpubp` need not wait for it."""
 
 from __future__ import annotations
 
@@ -6,33 +8,40 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-
-from . import Progress, Start
+from . import Progress, Reporter, Start
 
 if TYPE_CHECKING:
-    from ..loop import Result
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    from ..result import Result
 
 PATIENCE = 5.0  # seconds between two plain lines
 
 
-class ConsoleReporter:
+class ConsoleReporter(Reporter):
     """Progress on standard error, so that standard output holds results alone."""
 
     def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console
+
         self.console = console or Console(stderr=True, soft_wrap=True)
         self.loss, self.brief = "", ""
         self.begun: float | None = None  # when the first call, which may compile, was over
         self.bar: Bar | None = None
 
     def start(self, start: Start) -> None:
-        """The head line and the bar."""
-        self.console.print(f"{start.networks:,} networks of {start.parameters:,} parameters. {start.engine_reason}")
+        """What is trained, and the bar."""
+        head = f"{start.networks:,} networks of {start.parameters:,} parameters. {start.engine_reason}"
+        for line in (*start.lines, head):
+            self.say(line)
         self.total = start.steps
+        if start.history:
+            self.evaluated(start.history[-1])
         if self.console.is_terminal:
-            self.bar = Bar(
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self.bar = Progress(
                 BarColumn(bar_width=16),  # the whole line fits 80 columns
                 TextColumn("{task.percentage:>3.0f} %"),
                 TimeRemainingColumn(),
@@ -46,11 +55,10 @@ class ConsoleReporter:
     def progress(self, progress: Progress) -> None:
         """Move the bar; without a terminal, a line every few seconds."""
         for note in progress.notes:
-            self.console.print(note, highlight=False)
-        text = f"{progress.rate:,.0f} network-steps/s  {self.loss}"
+            self.say(note)
+        rate = f"{progress.rate:,.0f} network-steps/s" if progress.rate else "..."
         if self.bar is not None:
-            brief = f"{progress.rate:,.0f} network-steps/s{self.brief}"
-            self.bar.update(self.task, completed=progress.done, text=brief)
+            self.bar.update(self.task, completed=progress.done, text=rate + self.brief)
             return
         now = time.monotonic()
         if self.begun is None:
@@ -61,9 +69,7 @@ class ConsoleReporter:
             spent, gone = now - self.begun, progress.done - self.first
             left = spent * (self.total - progress.done) / gone if gone else float("nan")
             share = 100 * progress.done / self.total
-            self.console.print(
-                f"{share:3.0f} %  {text}  {left:,.0f} s left  {progress.running:,} running", highlight=False
-            )
+            self.say(f"{share:3.0f} %  {rate}  {self.loss}  {left:,.0f} s left  {progress.running:,} running")
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
         """Remember what to show."""
@@ -81,9 +87,16 @@ class ConsoleReporter:
         """Take the bar away and say what became of the networks."""
         if self.bar is not None:
             self.bar.stop()
-        rate = result.network_steps / max(result.seconds, 1e-9)
-        fates = ", ".join(f"{count:,} {name}" for name, count in result.statuses.items() if count)
-        self.console.print(
-            f"{result.network_steps:,} network-steps in {result.seconds:,.1f} s, {rate:,.0f}/s: {fates}. {self.loss}",
-            highlight=False,
-        )
+        steps, spent = result.network_steps, result.step_seconds
+        if steps:
+            rate = f"{steps:,} network-steps in {spent:,.1f} s, {steps / max(spent, 1e-9):,.0f}/s"
+            self.say(f"{rate}; {result.seconds:,.1f} s with evaluations and the rest: {result.fates}. {self.loss}")
+        else:
+            done = "nothing was trained" if result.interrupted else "nothing was left to train: every network has ended"
+            self.say(f"{done}: {result.fates}. {self.loss}")
+        if result.interrupted is not None:
+            self.say(f"stopped by {result.stopped_by}")
+
+    def say(self, text: str) -> None:
+        """A line as it is: brackets in it are no markup."""
+        self.console.print(text, highlight=False, markup=False)

@@ -17,8 +17,6 @@ from ..state import Status, TrainState
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..loop import Result
-
 
 def table(state: TrainState, training: Evaluation, validation: Evaluation | None, metric: str) -> pa.Table:
     """A row per network: its row, id, status, steps, losses, metrics and every hyper-parameter in use."""
@@ -47,11 +45,15 @@ def table(state: TrainState, training: Evaluation, validation: Evaluation | None
     return pa.table(arrays)
 
 
-def write(result: Result, run_dir: Path) -> None:
-    """results.parquet and results.csv, written beside and renamed."""
+def write(rows: pa.Table, run_dir: Path) -> None:
+    """results.parquet and results.csv, written beside and renamed. Raises OSError."""
     from pyarrow import csv, parquet
 
     for name, save in (("results.parquet", parquet.write_table), ("results.csv", csv.write_csv)):
         beside = run_dir / f"{name}.writing"
-        save(result.table, beside)
-        os.replace(beside, run_dir / name)
+        beside.unlink(missing_ok=True)  # a link would lead elsewhere
+        try:
+            save(rows, beside)
+            os.replace(beside, run_dir / name)
+        finally:
+            beside.unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""Pace: how many steps a call of the engine takes, and what the calls will have done, counted ahead: between two looks
+at the clocks nothing is read back, so that a GPU never waits for the host, nor the host for a GPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from .state import TrainState
+
+GROWTH = 4  # of a call, at most, over the one before
+
+
+class Pace:
+    """length: steps of a call that takes `wanted` seconds, at most `most`, as far as is known. rate: network-steps/s, 0
+    as long as it is not known. seconds: in steps, of all calls. Since the last look: left: the most steps that a
+    network has to the end of the round; taken: steps of the calls; running: networks, at that look."""
+
+    def __init__(self, wanted: float, most: int) -> None:
+        self.wanted, self.most = wanted, most
+        self.length, self.rate, self.seconds = 1, 0.0, 0.0
+
+    def look(self, state: TrainState) -> None:
+        """The clocks of `state` are up to date, or were changed."""
+        left = state.left
+        self.each = left[left > 0]
+        self.left = int(self.each.max()) if len(self.each) else 0
+        self.alike = not len(self.each) or int(self.each.min()) == self.left
+        self.before, self.running, self.taken = int(state.step.sum()), int(state.running.sum()), 0
+        self.calls: deque[int] = deque(maxlen=3)
+
+    @property
+    def done(self) -> int:
+        """Network-steps of all networks so far, if none has diverged since the last look."""
+        return self.before + (self.taken * len(self.each) if self.alike else int(self.each.clamp(max=self.taken).sum()))
+
+    def next(self, least: int) -> int:
+        """Steps of the call that begins now; `least` or more, where there are so many."""
+        if not self.taken:
+            self.begun = self.last = time.monotonic()
+        return min(self.left, self.most, max(self.length, least))
+
+    def returned(self, steps: int) -> None:
+        """A call has returned. On a GPU it does when the one two before is done: which of the two took the time since
+        the last return is not known, so the shorter one is assumed."""
+        done, now = self.done, time.monotonic()
+        seconds, self.last = max(now - self.last, 1e-6), now
+        self.taken, self.left = self.taken + steps, self.left - steps
+        self.calls.append(steps)
+        if len(self.calls) < 3:
+            return
+        sure = min(steps, self.calls[0])
+        self.rate = (self.done - done) / steps * sure / seconds
+        if self.left or steps > self.length:  # not what was left over of a round
+            kept = min(steps, round(steps * self.wanted / seconds))
+            self.length = self._within(max(kept, round(sure * self.wanted / seconds)), steps)
+
+    def settled(self, state: TrainState) -> None:
+        """The clocks are at home again: all calls are done."""
+        if self.taken:
+            seconds = max(time.monotonic() - self.begun, 1e-6)
+            self.seconds += seconds
+            self.rate = (int(state.step.sum()) - self.before) / seconds
+            self.length = max(self.length, self._within(round(self.taken * self.wanted / seconds), self.taken))
+        self.look(state)
+
+    def _within(self, steps: int, before: int) -> int:
+        return max(1, min(self.most, GROWTH * before, steps))

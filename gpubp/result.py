@@ -1,0 +1,84 @@
+"""Result: what a training left; and ranking(), the order of its networks."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .state import Status, TrainState
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+    from .population import Population
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """What a training left.
+
+    population: the trained networks, each at its last step that left finite numbers, on the device of the given ones.
+    loss and metric (N,): over each network's training samples at its end;
+    validation_loss, validation_metric: over the validation data, or None.
+    status: a name per network. table: a row per network (pyarrow). history: a record per evaluation (see train()).
+    notes: what went otherwise than asked for, such as memory that ran out. interrupted: the signal that ended the run
+    early, or None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None.
+    seconds: in training, evaluations and saving included; step_seconds: in steps alone. network_steps: those taken.
+    """
+
+    population: Population
+    loss: Tensor
+    metric: Tensor
+    validation_loss: Tensor | None
+    validation_metric: Tensor | None
+    status: list[str]
+    statuses: dict[str, int]
+    table: pa.Table
+    history: list[dict[str, Any]]
+    notes: list[str]
+    state: TrainState
+    engine: str
+    engine_reason: str
+    seconds: float
+    step_seconds: float
+    network_steps: int
+    run_dir: Path | None
+    interrupted: int | None
+    unsaved: str | None
+
+    def ranking(self) -> Tensor:
+        """Rows of the networks that did not diverge, the best first: by validation loss, or else by loss."""
+        return ranking(self.state, self._ranks[1])
+
+    @property
+    def fates(self) -> str:
+        """How many networks became what, in words."""
+        return ", ".join(f"{count:,} {name}" for name, count in self.statuses.items() if count)
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The name of the signal that ended the run early."""
+        return None if self.interrupted is None else signal.Signals(self.interrupted).name
+
+    @property
+    def _ranks(self) -> tuple[str, Tensor]:
+        if self.validation_loss is None:
+            return "loss", self.loss
+        return "validation loss", self.validation_loss
+
+    def __repr__(self) -> str:
+        name, loss = self._ranks
+        good = self.ranking()
+        best = f"; best {name} {float(loss[good[0]]):.4g} (network {int(good[0])})" if len(good) else ""
+        early = "" if self.interrupted is None else f"; stopped by {self.stopped_by}"
+        where = "" if self.run_dir is None else f"; {self.run_dir}"
+        return f"Result({self.population.count:,} networks: {self.fates}{best}; engine {self.engine}{early}{where})"
+
+
+def ranking(state: TrainState, loss: Tensor) -> Tensor:
+    """Rows of the networks that did not diverge, by `loss` (N,), the least first."""
+    order = loss.nan_to_num(float("inf")).argsort(stable=True)
+    return order[state.status[order] != Status.diverged]
