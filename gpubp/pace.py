@@ -48,13 +48,12 @@ class Pace:
         seconds, self.last = max(now - self.last, 1e-6), now
         self.taken, self.left = self.taken + steps, self.left - steps
         self.calls.append(steps)
-        if len(self.calls) < 3:
+        if len(self.calls) < 3 or steps < self.length:  # less is what was left of a round, too little to judge by
             return
         sure = min(steps, self.calls[0])
         self.rate = (self.done - done) / steps * sure / seconds
-        if self.left or steps > self.length:  # not what was left over of a round
-            kept = min(steps, round(steps * self.wanted / seconds))
-            self.length = self._within(max(kept, round(sure * self.wanted / seconds)), steps)
+        kept = min(steps, round(steps * self.wanted / seconds))
+        self.length = self._within(max(kept, round(sure * self.wanted / seconds)), steps)
 
     def settled(self, state: TrainState) -> None:
         """The clocks are at home again: all calls are done."""

@@ -1,0 +1,176 @@
+"""Calls of the engine are as long as is worth it, are counted ahead, and are cut by nothing that nobody looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import loop, pace, placement
+from gpubp.config import TrainConfig
+from gpubp.state import Status, TrainState
+
+from .helpers import population, same_bits, samples
+
+SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
+STEP, LEAST = 0.002, 1  # seconds of a step of the machine below
+
+
+def state(*limits: int) -> TrainState:
+    inputs, targets = samples(SPEC, 40)
+    own = TrainState.start(population(SPEC, len(limits)), TrainConfig(steps=1), gpubp.Dataset(inputs, targets))
+    own.limit = torch.tensor(limits)
+    return own
+
+
+class Machine:
+    """Takes STEP seconds for a step. A call returns when it is done, or, like a GPU's, when the one two before is."""
+
+    def __init__(self, ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead, self.now, self.ends = ahead, 0.0, [0.0, 0.0]
+        monkeypatch.setattr(pace.time, "monotonic", lambda: self.now)
+
+    def run(self, steps: int) -> None:
+        self.ends.append(max(self.ends[-1], self.now) + STEP * steps)
+        self.now = max(self.now + 2e-5, self.ends[-3 if self.ahead else -1])
+
+    def wait(self) -> None:
+        self.now = max(self.now, self.ends[-1])
+
+
+def calls(own: pace.Pace, machine: Machine) -> list[int]:
+    found = []
+    while own.left:
+        found.append(own.next(LEAST))
+        machine.run(found[-1])
+        own.returned(found[-1])
+    return found
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["waits for a call", "is ahead of it"])
+def test_calls_become_as_long_as_wanted_and_never_much_longer(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, own, networks = Machine(ahead, monkeypatch), pace.Pace(wanted=0.25, most=1 << 16), state(20_000, 20_000)
+    own.look(networks)
+    found = calls(own, machine)
+    assert sum(found) == 20_000
+    assert max(found) <= 126
+    assert found[20:-1] == [125] * len(found[20:-1])
+    assert own.rate == pytest.approx(2 / STEP, rel=0.01)
+    machine.wait()
+    networks.step += 20_000
+    own.settled(networks)
+    assert own.seconds == pytest.approx(20_000 * STEP)
+    assert own.rate == pytest.approx(2 / STEP)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_rounds_of_one_call_become_one_call(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, own, networks = Machine(ahead, monkeypatch), pace.Pace(wanted=0.25, most=1 << 16), state(0, 0)
+    found = []
+    for _ in range(3):
+        networks.limit += 100
+        own.look(networks)
+        found.append(calls(own, machine))
+        machine.wait()
+        networks.step += 100
+        own.settled(networks)
+    assert found[0][:3] == [1, 1, 1], "not before it is known how long one takes"
+    assert found[1:] == [[100], [100]]
+
+
+def test_what_calls_will_have_done_is_counted_for_networks_that_end_apart() -> None:
+    own, networks = pace.Pace(1.0, 1 << 16), state(10, 3, 10, 0)
+    networks.status[2] = Status.diverged
+    own.look(networks)
+    assert (own.left, own.running, own.done) == (10, 3, 0)
+    for steps, done in ((2, 4), (4, 9), (4, 13)):
+        own.next(1)
+        own.returned(steps)
+        assert own.done == done
+    assert own.left == 0
+
+
+def train(monkeypatch: pytest.MonkeyPatch, *reporters: Any, **settings: Any) -> tuple[gpubp.Result, list[int]]:
+    """A run, and the steps of its calls."""
+    taken: list[int] = []
+    run = placement.Home.run
+
+    def counted(self: placement.Home, steps: int) -> list[str]:
+        taken.append(steps)
+        return run(self, steps)
+
+    validation = settings.pop("validation", None)
+    config = TrainConfig(**{"batch_size": 8, "steps": 400, "lr": 0.01, **settings})
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "CALL", 100.0)
+        patch.setattr(placement.Home, "run", counted)
+        data = gpubp.Dataset(*samples(SPEC, 40))
+        return gpubp.train(population(SPEC, 3), data, config, validation, reporters=reporters), taken
+
+
+class Hears(gpubp.Reporter):
+    def evaluated(self, record: Any) -> None: ...
+
+
+class Counts(gpubp.Reporter):
+    def progress(self, progress: Any) -> None: ...
+
+
+def test_rounds_that_nobody_looks_at_cut_no_call_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, few = train(monkeypatch)
+    assert few == [1, 1, 1, 4, 16, 64, 256, 57]
+    assert [(record["step"], record["round"]) for record in alone.history] == [(400, 1)]
+    assert len(train(monkeypatch, Counts())[0].history) == 1
+    held_out = gpubp.Dataset(*samples(SPEC, 10, seed=4))
+    looks: Sequence[tuple[Any, ...]] = ((Hears(),), {"validation": held_out}, {"evaluate_every": 4})
+    for each in looks:
+        looked, many = train(monkeypatch, *each) if isinstance(each, tuple) else train(monkeypatch, **each)
+        assert len(looked.history) == 100
+        assert len(many) >= 100
+        for name in ("step", "status", "loss"):
+            assert same_bits(getattr(looked.state, name), getattr(alone.state, name)), name
+        assert same_bits(looked.population.params, alone.population.params)
+        assert same_bits(looked.loss, alone.loss)
+
+
+def test_between_two_evaluations_no_clock_of_a_network_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Step, status and limit are what they were at the last look, until the place brings them home."""
+    run, look, away = placement.Home.run, placement.Home.look, {}
+
+    def stale(self: placement.Home, steps: int) -> list[str]:
+        own = self.state
+        if away:
+            own.step, own.status = away["step"], away["status"]
+        notes = run(self, steps)
+        away.update(step=own.step, status=own.status)
+        own.step, own.status = torch.full_like(own.step, -99), torch.full_like(own.status, 77)
+        return notes
+
+    def home(self: placement.Home) -> None:
+        if away:
+            self.state.step, self.state.status = away["step"], away["status"]
+            away.clear()
+        look(self)
+
+    expected, _ = train(monkeypatch, Hears(), lr=[0.01, 1e308, 0.02], optimizer="sgd")
+    monkeypatch.setattr(placement.Home, "run", stale)
+    monkeypatch.setattr(placement.Home, "look", home)
+    found, _ = train(monkeypatch, Hears(), lr=[0.01, 1e308, 0.02], optimizer="sgd")
+    assert same_bits(found.population.params, expected.population.params)
+    assert found.status == expected.status == ["finished", "diverged", "finished"]
+    assert found.network_steps == expected.network_steps
+
+
+@pytest.mark.parametrize("length", [{"epochs": [12, 40]}, {"steps": [600, 2000]}])
+def test_plateau_decides_as_often_beside_longer_networks_and_in_longer_runs(length: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {"lr": 0.3, "schedule": "plateau", "plateau_patience": 0, "plateau_factor": 0.5}
+    [(name, lengths)] = length.items()
+
+    def found(ids: list[int], ends: Any) -> torch.Tensor:
+        config = TrainConfig(batch_size=8, **{name: ends}, **settings)
+        return gpubp.train(population(SPEC, ids=ids), gpubp.Dataset(*samples(SPEC, 40)), config).population.params
+
+    assert same_bits(found([0, 1], lengths)[:1], found([0], lengths[0]))

@@ -1,0 +1,190 @@
+"""A signal ends a training with everything saved, and then reaches whoever handled it before, with the result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpubp
+from gpubp import checkpoint, commands
+from gpubp.cli import main
+
+from .helpers import population, samples
+from .test_resume import ROOT, Stop
+
+SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
+Capture = pytest.CaptureFixture[str]
+
+
+def train(*reporters: gpubp.Reporter, run_dir: Path | None = None) -> gpubp.Result:
+    config = gpubp.TrainConfig(lr=0.01, batch_size=8, steps=20, evaluate_every=5)
+    return gpubp.train(
+        population(SPEC, 3), gpubp.Dataset(*samples(SPEC, 40)), config, reporters=reporters, run_dir=run_dir
+    )
+
+
+class Last(gpubp.Reporter):
+    """Sends signals to this process at evaluation `number`; the fourth is the last."""
+
+    def __init__(self, *signals: int, number: int = 4) -> None:
+        self.signals, self.number, self.finished = signals, number, False
+
+    def evaluated(self, record: Any) -> None:
+        for each in self.signals if record["round"] == self.number else ():
+            os.kill(os.getpid(), each)
+
+    def finish(self, result: gpubp.Result) -> None:
+        self.finished = True
+
+
+SCRIPT = """
+import os, sys
+import gpubp
+from tests import test_signals as own
+
+print("before", flush=True)
+for number in range(3):
+    own.train(own.Stop(3, int(sys.argv[1])), run_dir=own.Path(sys.argv[2]) / str(number))
+    print("went on", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_script_that_trains_in_a_loop_ends_by_the_signal_with_its_training_saved(number: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT, str(int(number)), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (-number, "before\n"), done.stderr
+    assert os.listdir(tmp_path) == ["0"]
+    steps = checkpoint.load(tmp_path / "0", population(SPEC, 1).params.device).state.step
+    assert 0 < int(steps.max()) < 20
+    assert (tmp_path / "0" / "results.csv").exists()
+    if number == signal.SIGINT:
+        assert f"this exception's `result` is what there is; it goes on by gpubp.resume('{tmp_path}/0'" in done.stderr
+
+
+def test_a_handler_that_raises_nothing_is_called_and_the_result_comes_back() -> None:
+    called: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: called.append(number))
+    try:
+        reporter = Last(signal.SIGTERM, number=2)
+        result = train(reporter)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert called == [signal.SIGTERM]
+    assert reporter.finished
+    assert (result.interrupted, result.statuses["running"], len(result.history)) == (signal.SIGTERM, 3, 2)
+    assert "3 running" in repr(result)
+    assert "stopped by SIGTERM" in repr(result)
+
+
+def test_of_both_signals_the_one_that_ends_the_process_is_delivered() -> None:
+    called: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: called.append(number))
+    try:
+        assert train(Last(signal.SIGINT, signal.SIGTERM, number=2)).interrupted == signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert called == [signal.SIGTERM]
+
+
+def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert train(Last(signal.SIGINT, number=1)).interrupted is None
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_handler_that_python_did_not_install_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda *given: pytest.fail("it could not be put back"))
+    assert train().interrupted is None
+
+
+@pytest.mark.parametrize("when", ["at the last evaluation", "while saving"])
+def test_a_signal_near_the_end_is_delivered_when_all_is_done(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proper, folder, reporter = checkpoint.save, tmp_path / "run", Last()
+
+    def save(*given: Any) -> None:
+        proper(*given)
+        if int(given[1].step.max()) == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    if when == "while saving":
+        monkeypatch.setattr(checkpoint, "save", save)
+    else:
+        reporter = Last(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(reporter, run_dir=folder)
+    assert caught.value.result.status == ["finished"] * 3  # type: ignore[attr-defined]
+    assert reporter.finished
+    assert (folder / "results.csv").exists()
+
+
+def test_in_another_thread_signals_stay_the_main_threads() -> None:
+    seen: list[Any] = []
+
+    class Look(gpubp.Reporter):
+        def progress(self, progress: Any) -> None:
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=lambda: seen.append(train(Look()).interrupted))
+    thread.start()
+    thread.join()
+    assert seen[-1] is None
+    assert set(seen[:-1]) == {signal.getsignal(signal.SIGINT)}
+
+
+COMMAND = "train --data xor --networks 2 --steps 50 --evaluate-every 10 --tensorboard false --run-dir run"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_line_says_how_to_go_on_and_does(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "_reporters", lambda *given: [gpubp.ConsoleReporter(), Last(number, number=2)])
+        assert main(COMMAND.split()) == 128 + number
+    told = capsys.readouterr()
+    assert "2 networks have steps left; go on: gpubp resume run\n" in told.out
+    assert f"stopped by {signal.Signals(number).name}" in told.err
+    assert main(["resume", "run"]) == 0
+    assert "2 finished" in capsys.readouterr().err
+    assert main(["resume", "run"]) == 0
+    assert "nothing was left to train: every network has ended: 2 finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_any_training_is_one_line(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(number)
+    monkeypatch.setattr(commands, "load_data", lambda settings: os.kill(os.getpid(), number))
+    assert main([*COMMAND.split(), "--device", "cpu"]) == 128 + number
+    assert capsys.readouterr() == ("", f"stopped by {signal.Signals(number).name}\n")
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_names_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    twice = [Stop(2, signal.SIGINT), Stop(2, signal.SIGINT)]
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "_reporters", lambda *given: twice)
+        assert main([*COMMAND.split(), "--device", "cpu"]) == 130
+    told = "run is as its last checkpoint has it; go on: gpubp resume run\nstopped by SIGINT\n"
+    assert capsys.readouterr() == ("", told)
+    assert main(["resume", "run"]) == 0
