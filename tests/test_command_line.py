@@ -19,6 +19,7 @@ import yaml
 
 from gpubp import checkpoint, cuda, sources, tutorial
 from gpubp.cli import main
+from gpubp.errors import CheckpointError
 
 ROOT = Path(__file__).parent.parent
 Capture = pytest.CaptureFixture[str]
@@ -123,6 +124,34 @@ def test_a_wrong_flag_or_setting_is_an_error_that_names_the_near_one(
     assert near in told.err
     assert told.out == ""
     assert not Path("made").exists()
+
+
+def test_a_run_whose_last_checkpoint_failed_ends_with_1_and_says_why(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proper = checkpoint.save
+
+    def save(folder: Path, state: Any, notes: Any) -> None:
+        if notes["number"]:
+            raise CheckpointError("the disk is full")
+        proper(folder, state, notes)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    arguments = "train --data xor --networks 2 --steps 4 --run-dir made"
+    assert json.loads(run(f"{arguments} --json", capsys, status=1))["unsaved"] == "the disk is full"
+    assert main([*arguments[:-4].split(), "again"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.endswith("error: not saved: the disk is full\n")
+
+
+def test_config_yaml_says_what_a_run_that_was_made_longer_and_killed_trained(capsys: Capture) -> None:
+    trained("--data xor --networks 2 --epochs 4 --run-dir made", capsys)
+    before = Path("made/config.yaml").read_text()
+    run("resume made --epochs 8", capsys)
+    Path("made/config.yaml").write_text(before)  # as if killed after a checkpoint
+    run("resume made", capsys)
+    assert yaml.safe_load(Path("made/config.yaml").read_text())["epochs"] == 8
 
 
 def columns(name: str) -> dict[str, list[float]]:

@@ -1,6 +1,12 @@
-"""What a person sees while a population trains."""
+"""What a person sees while a population trains, and what is there to see in TensorBoard afterwards."""
+
+from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,3 +57,79 @@ def test_the_time_left_knows_nothing_of_the_first_call_which_compiles(monkeypatc
     assert len(lines) == 1, "nothing before the first call is over and five seconds have passed"
     assert " 40 % " in lines[0]
     assert " 12 s left " in lines[0]
+
+
+def test_lines_come_first_and_brackets_in_them_are_no_markup() -> None:
+    screen = Console(file=io.StringIO(), force_terminal=False, width=80, soft_wrap=True)
+    population, told = gpubp.Population.create(gpubp.NetworkSpec((3, 4, 1)), 2), ["rows: 64", "target [red] of 'a[b]'"]
+    data = gpubp.Dataset(torch.rand(20, 3), torch.rand(20, 1))
+    gpubp.train(population, data, gpubp.TrainConfig(steps=3), reporters=[ConsoleReporter(screen)], lines=told)
+    lines = screen.file.getvalue().splitlines()
+    assert lines[:2] == told
+    assert lines[2].startswith("2 networks of 21 parameters. ")
+
+
+class Fails(gpubp.Reporter):
+    """Cannot write from evaluation `number` on."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.heard = number, 0
+
+    def evaluated(self, record: Any) -> None:
+        self.heard += 1
+        if record["round"] >= self.number:
+            raise OSError(28, "No space left on device")
+
+
+def test_a_reporter_that_cannot_write_ends_no_training_and_the_others_hear_why() -> None:
+    screen = Console(file=io.StringIO(), force_terminal=False, width=80, soft_wrap=True)
+    failing, config = Fails(2), gpubp.TrainConfig(steps=20, evaluate_every=5)
+    population, data = gpubp.Population.create(gpubp.NetworkSpec((3, 4, 1)), 2), gpubp.Dataset(*ragged()[:2])
+    result = gpubp.train(population, data, config, reporters=[failing, ConsoleReporter(screen)])
+    note = "Fails cannot write, and reports no more: [Errno 28] No space left on device"
+    assert (failing.heard, result.notes, len(result.history)) == (2, [note], 4)
+    assert note in screen.file.getvalue()
+
+
+def ragged() -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
+    inputs = torch.rand(100, 3, generator=torch.Generator().manual_seed(0))
+    return inputs, inputs.sum(1, keepdim=True), [list(range(100)), list(range(10))]
+
+
+def trained(reporter: gpubp.Reporter, *others: gpubp.Reporter, **settings: Any) -> gpubp.Result:
+    """A network ends early, so that from round 2 on every record is of one step."""
+    inputs, targets, rows = ragged()
+    population = gpubp.Population.create(gpubp.NetworkSpec((3, 4, 1)), 2)
+    config = gpubp.TrainConfig(batch_size=10, epochs=[1, 9], evaluate_every=1)
+    data = gpubp.Dataset(inputs, targets, rows=rows)
+    if "resume" in settings:
+        return gpubp.resume(settings["resume"], data, reporters=[reporter])
+    return gpubp.train(population, data, config, reporters=[reporter, *others], **settings)
+
+
+def points(folder: Path) -> Callable[[str], list[tuple[int, float]]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    read = events.EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return lambda tag: [(event.step, event.value) for event in read.Scalars(tag)]
+
+
+class Killed(gpubp.Reporter):
+    def evaluated(self, record: Any) -> None:
+        if record["round"] == 5:
+            raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("minutes", [0.0, 5.0], ids=["after a checkpoint", "before the second checkpoint"])
+def test_tensorboard_shows_every_evaluation_once_after_a_run_was_killed(minutes: float, tmp_path: Path) -> None:
+    curves = lambda: gpubp.TensorBoardReporter(tmp_path / "run" / "tensorboard")  # noqa: E731
+    with pytest.raises(RuntimeError, match="killed"):
+        trained(curves(), Killed(), run_dir=tmp_path / "run", checkpoint_minutes=minutes)
+    result = trained(curves(), resume=tmp_path / "run")
+    trained(gpubp.TensorBoardReporter(tmp_path / "whole"))
+    found, whole = points(tmp_path / "run" / "tensorboard"), points(tmp_path / "whole")
+    assert len(whole("training/loss/median")) == len(result.history) == 9
+    for tag in ("training/loss/median", "vitals/learning_rate/median", "training/r2/median"):
+        assert found(tag) == whole(tag)
+    assert found("training/r2/median") == [(10, pytest.approx(float(result.metric.min())))]

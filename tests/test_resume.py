@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -267,6 +268,64 @@ def test_a_failure_in_the_middle_of_saving_leaves_the_checkpoint_of_before(
     for (name, mine), (_, theirs) in zip(loaded.state.tensors(), early.state.tensors(), strict=True):
         assert same_bits(mine, theirs), name
     same(gpubp.resume(folder, training(), held_out()), other)
+
+
+class Notes(gpubp.Reporter):
+    """Keeps what a person should know."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def progress(self, progress: Any) -> None:
+        self.told += progress.notes
+
+
+def full(*given: Any) -> None:
+    raise CheckpointError("the disk is full")
+
+
+@pytest.mark.parametrize("works", [[2], [1, 2], [5, 6], []], ids=repr)
+def test_a_checkpoint_that_cannot_be_written_ends_no_training(
+    works: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """works: at which evaluations, of six, a checkpoint can be written; the last one is written after the sixth too."""
+    proper, notes = checkpoint.save, Notes()
+
+    def save(folder: Path, state: Any, kept: Any) -> None:
+        (proper if kept["number"] in (0, *works) else full)(folder, state, kept)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save)
+        result = run(tmp_path / "run", [notes], steps=12, epochs=None)
+    same(result, run(steps=12, epochs=None))
+    again = "the disk is full; training goes on, and it is tried again every 0 minutes"
+    worked = f"{tmp_path / 'run'}: a checkpoint could be written again"
+    assert notes.told == {2: [again, worked, again], 1: [again], 5: [again, worked], 0: [again]}[min(works, default=0)]
+    assert result.notes == notes.told
+    assert result.unsaved == (None if 6 in works else "the disk is full")
+    finishes_as(run(steps=12, epochs=None), tmp_path / "run")
+
+
+def test_results_that_cannot_be_written_lose_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pyarrow.parquet, "write_table", fail)
+        result = run(tmp_path / "run", epochs=2)
+    assert result.unsaved == f"{tmp_path / 'run'}: the results cannot be written: [Errno 28] No space left on device"
+    assert sorted(each.name for each in (tmp_path / "run").iterdir()) == ["checkpoint", "config.yaml"]
+    again = gpubp.resume(tmp_path / "run", training(), held_out())
+    assert (again.unsaved, again.network_steps) == (None, 0)
+    assert (tmp_path / "run" / "results.csv").exists()
+
+
+def test_results_are_not_written_through_a_link(tmp_path: Path) -> None:
+    stopped(lambda: run(tmp_path / "run", [Stop(1, signal.SIGINT)], epochs=2))
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run" / "results.csv.writing").symlink_to("../mine")
+    gpubp.resume(tmp_path / "run", training(), held_out())
+    assert (tmp_path / "mine").read_text() == "mine"
 
 
 CHILD = """

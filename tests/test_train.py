@@ -84,6 +84,23 @@ def test_inplace_writes_the_same_trained_numbers_over_it() -> None:
     assert same_bits(networks.params, expected.population.params)
 
 
+@pytest.mark.parametrize("kind", ["made in inference mode", "requiring grad"])
+def test_inplace_writes_to_params_of_every_kind(kind: str) -> None:
+    with torch.inference_mode(kind == "made in inference mode"):
+        networks = population(SPEC, 4)
+    networks.params.requires_grad_(kind == "requiring grad")
+    assert same_bits(networks.params, gpubp.train(networks, data(), config(), inplace=True).population.params)
+
+
+def test_a_result_prints_as_one_line_that_names_the_best() -> None:
+    result = gpubp.train(population(SPEC, 5), data(), config(lr=[0.01, 1e308, 0.01, 0.01, 0.01], optimizer="sgd"))
+    best = int(result.ranking()[0])
+    assert repr(result) == (
+        f"Result(5 networks: 4 finished, 1 diverged; best loss {float(result.loss[best]):.4g} (network {best}); "
+        f"engine {result.engine})"
+    )
+
+
 def test_the_ranking_goes_by_validation_loss_or_else_by_loss_and_leaves_out_the_diverged() -> None:
     rates = [0.001, 1e300, 0.02, 0.005, 0.05]
     settings = config(lr=rates, optimizer="sgd", steps=60)
