@@ -95,12 +95,14 @@ def test_the_number_of_curves_does_not_depend_on_the_number_of_networks(capsys: 
         assert [event.step for event in read.Scalars("training/loss/median")] == [5, 10, 15, 20]
     assert found[2] == found[40]
     assert len(found[2]) < 20
-    assert {"training/loss/median", "training/accuracy/median", "validation/loss/q90", "validation/accuracy/best",
-            "vitals/learning_rate/median", "vitals/networks_diverged"} <= found[2]  # fmt: skip
-    [text] = read.Tensors("configuration/text_summary")
-    told = text.tensor_proto.string_val[0].decode()
-    assert "| data | iris |" in told
-    assert "40 networks of " in told
+    assert {"training/loss/median", "validation/loss/median", "validation/accuracy/best", "vitals/networks_diverged",
+            "variation/validation/accuracy/q90", "vitals/training_accuracy/median"} <= found[2]  # fmt: skip
+    texts = [read.Tensors(f"{name}/text_summary")[0] for name in ("configuration", "outcome")]
+    asked, became = (text.tensor_proto.string_val[0].decode() for text in texts)
+    assert "| data | iris |" in asked
+    assert "40 networks of " in asked
+    assert "40 finished" in became
+    assert all(f"| {part} accuracy | " in became for part in ("training", "validation"))
     trained("--data xor --networks 2 --steps 2 --tensorboard false --run-dir none", capsys)
     assert not Path("none/tensorboard").exists()
 

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 import gpubp
+from gpubp import reporters
 from gpubp.reporters import Progress, Start, console
 from gpubp.reporters.console import ConsoleReporter
 
@@ -130,6 +131,15 @@ def test_tensorboard_shows_every_evaluation_once_after_a_run_was_killed(minutes:
     trained(gpubp.TensorBoardReporter(tmp_path / "whole"))
     found, whole = points(tmp_path / "run" / "tensorboard"), points(tmp_path / "whole")
     assert len(whole("training/loss/median")) == len(result.history) == 9
-    for tag in ("training/loss/median", "vitals/learning_rate/median", "training/r2/median"):
+    for tag in ("training/loss/median", "vitals/learning_rate/median", "vitals/training_r2/median"):
         assert found(tag) == whole(tag)
-    assert found("training/r2/median") == [(10, pytest.approx(float(result.metric.min())))]
+    assert found("vitals/training_r2/median") == [(10, pytest.approx(float(result.metric.min())))]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 101])
+def test_quantiles_are_those_of_the_finite_values_in_order(count: int) -> None:
+    values = torch.randn(count, generator=torch.Generator().manual_seed(count)).double()
+    ordered = values.sort().values.tolist()
+    mixed = torch.cat([values, torch.tensor([float("nan"), float("inf")])])
+    expected = {name: ordered[round(share * (count - 1))] for name, share in reporters.QUANTILES.items()}
+    assert reporters.quantiles(mixed) == expected

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,11 +69,12 @@ def watches(reporter: Reporter) -> bool:
 
 def quantiles(values: Tensor) -> dict[str, float]:
     """The quantiles of those of `values` (N,) that are finite, by name; empty where none is."""
-    finite = values[values.isfinite()].double().cpu().sort().values
+    finite = values[values.isfinite()].double().cpu().numpy()
     if not len(finite):
         return {}
-    last = len(finite) - 1
-    return {name: float(finite[round(share * last)]) for name, share in QUANTILES.items()}
+    ranks = {name: round(share * (len(finite) - 1)) for name, share in QUANTILES.items()}
+    placed = np.partition(finite, sorted(set(ranks.values())))  # a sort of a million takes five times as long
+    return {name: float(placed[rank]) for name, rank in ranks.items()}
 
 
 def counts(status: Tensor) -> dict[str, int]:

@@ -1,30 +1,27 @@
-"""TensorBoard: curves of the population, as many for any number of networks, and the configuration as text.
+"""TensorBoard: curves of the population, as many for any number of networks; configuration and outcome as text.
 
-    training/loss/median             over the minibatches since the last evaluation; q10, q90
-    training/accuracy/median         at the end of the run, over all training samples (or r2)
-    validation/accuracy/median       of the held-out samples; best, q10, q90
+    training/loss/median             over the minibatches since the last evaluation; best
+    validation/accuracy/median       of the held-out samples (or r2); best
     validation/loss/median           the same
-    vitals/...                       learning rate, network-steps/s, networks that diverged
+    variation/...                    q10 and q90 of these, which are bands around the median under Custom Scalars
+    vitals/...                       learning rate, network-steps/s, how many diverged, training accuracy at the end
 
-TensorBoard orders groups and cards by name: what is to be seen first comes first. Bands around the median are under
-Custom Scalars.
+TensorBoard orders groups and cards by name: what is to be seen first comes first.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from . import Reporter, Start, quantiles
+from . import QUANTILES, Reporter, Start, quantiles
 
 if TYPE_CHECKING:
     from ..result import Result
-
-BAND = ("median", "q10", "q90")
 
 
 class TensorBoardReporter(Reporter):
@@ -43,10 +40,7 @@ class TensorBoardReporter(Reporter):
         """Open the file. What a run that is resumed wrote before is hidden, and its history written again: it may have
         gone on after the checkpoint."""
         self.writer = self.make(str(self.folder), purge_step=0)
-        self.metric, self.step = start.metric_name, start.step
-        names = ("training/loss", "validation/loss", f"validation/{self.metric}")
-        bands = {name: ["Margin", [f"{name}/{which}" for which in BAND]] for name in names}
-        self.writer.add_custom_scalars({"population: median, 10 % to 90 %": bands})
+        self.metric, self.step, self.charted = start.metric_name, start.step, False
         rows = [f"| {name} | {_cell(value)} |" for name, value in start.settings.items() if value is not None]
         told = [*start.lines, f"{start.networks:,} networks of {start.parameters:,} parameters. {start.engine_reason}"]
         text = "\n\n".join([*map(_cell, told), "\n".join(["| setting | value |", "| --- | --- |", *rows])])
@@ -63,30 +57,49 @@ class TensorBoardReporter(Reporter):
 
     def write(self, record: Mapping[str, Any], when: float) -> None:
         """The curves of `record`, which was made at `when`."""
-        best = "max"  # of accuracy and R2
         shown = {
-            "training/loss": (record["loss"], {}),
-            "validation/loss": (record["validation_loss"], {"best": "min"}),
-            f"validation/{self.metric}": (record["metric"], {"best": best}),
-            "vitals/learning_rate": (record["lr"], {}),
+            "training/loss": (record["loss"], "min"),
+            "validation/loss": (record["validation_loss"], "min"),
+            f"validation/{self.metric}": (record["metric"], "max"),
         }
-        scalars = {
-            f"{name}/{tag}": found[of]
-            for name, (found, more) in shown.items()
-            if found
-            for tag, of in ({each: each for each in BAND} | more).items()
-        }
+        shown = {name: found for name, found in shown.items() if found[0]}
+        if shown and not self.charted:
+            self.chart(shown)
+        scalars: dict[str, float] = {}
+        for name, (found, best) in shown.items():
+            scalars |= {f"{name}/best": found[best], f"{name}/median": found["median"]}
+            scalars |= {f"variation/{name}/{which}": found[which] for which in ("q10", "q90")}
+        if record["lr"]:
+            scalars["vitals/learning_rate/median"] = record["lr"]["median"]
         scalars["vitals/networks_diverged"] = record["statuses"].get("diverged", 0)
         scalars["vitals/network_steps_per_second"] = record["network_steps_per_second"]
         self.step = record["step"]
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, self.step, when)
 
+    def chart(self, names: Iterable[str]) -> None:
+        """Lay out charts that show the population as a band around its median."""
+        charts = {
+            name: ["Margin", [f"{name}/median", f"variation/{name}/q10", f"variation/{name}/q90"]] for name in names
+        }
+        self.writer.add_custom_scalars({"population: median, 10 % to 90 %": charts})
+        self.charted = True
+
     def finish(self, result: Result) -> None:
-        """What only the final evaluation knows."""
-        for which, value in quantiles(result.metric).items():
-            if which in BAND:
-                self.writer.add_scalar(f"training/{self.metric}/{which}", value, self.step)
+        """What the final evaluation found."""
+        figures = {
+            "training loss": result.loss,
+            f"training {self.metric}": result.metric,
+            "validation loss": result.validation_loss,
+            f"validation {self.metric}": result.validation_metric,
+        }
+        found = {name: quantiles(values) for name, values in figures.items() if values is not None}
+        if final := found[f"training {self.metric}"]:
+            self.writer.add_scalar(f"vitals/training_{self.metric}/median", final["median"], self.step)
+        rows = [f"| {name} | " + " | ".join(f"{value:.5g}" for value in each.values()) for name, each in found.items()]
+        names = list(QUANTILES)
+        table = "\n".join([f"| | {' | '.join(names)} |", "| --- " * (1 + len(names)) + "|", *rows])
+        self.writer.add_text("outcome", f"{result.fates}\n\n{table}", self.step)
         self.writer.close()
 
 
