@@ -92,7 +92,7 @@ class TrainConfig:
         batch_size: B, samples per step.
         epochs: passes through a network's samples, one number or (N,): ceil(epochs M / B) steps.
         steps: training steps, one number or (N,), instead of epochs.
-        evaluate_every: epochs, or steps, between evaluations; unless given a hundredth of all (plateau: 1, or 100 steps).
+        evaluate_every: epochs, or steps, between evaluations; by default a hundredth of all (plateau: 1 or 100).
         shuffle: network (each its own order), shared (one for all) or none.
         update_order: simultaneous, or layerwise: a layer is updated before the delta below it is computed.
         extra: hyper-parameters of rules that you added to a table.
