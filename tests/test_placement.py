@@ -159,7 +159,7 @@ def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=full.run))
     monkeypatch.setattr(cuda, "release", released.append)
     monkeypatch.setattr(loop, "MOST", 3)  # several calls
-    result = train(["cpu"], reporters=[gpubp.reporters.console.ConsoleReporter()])
+    result = train(["cpu"], reporters=[gpubp.ConsoleReporter()])
     assert same(result, expected)
     assert len(result.notes) == len(groups) == len(released)
     told = capsys.readouterr().err
