@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import bundled
 from .data import Dataset
 from .errors import ConfigError, DataError, lookup, unknown
 from .losses import LOSSES
@@ -66,15 +67,7 @@ def spirals() -> Table:
 
 def scikit(name: str) -> Table:
     """A data set that comes with scikit-learn, in its raw units, its classes by name where they have one."""
-    try:
-        from sklearn import datasets
-    except ImportError:
-        raise DataError(f'data {name!r}: scikit-learn is not installed; pip install "gpubp[data]"') from None
-    options = {"scaled": False} if name == "diabetes" else {}
-    bunch = getattr(datasets, f"load_{name}")(**options)
-    columns = {str(column): bunch.data[:, number] for number, column in enumerate(bunch.feature_names)}
-    target = bunch.target_names[bunch.target] if "target_names" in bunch else bunch.target
-    return Table(name, {**columns, "target": target}, ("target",))
+    return Table(name, bundled.columns(name), ("target",))
 
 
 SOURCES: dict[str, Source] = {

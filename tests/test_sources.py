@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import builtins
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from gpubp import bundled
 from gpubp.errors import ConfigError
 from gpubp.sources import SOURCES, load, split
 
@@ -70,15 +74,38 @@ def test_diabetes_has_targets_of_variance_one_that_decode_to_the_raw_ones() -> N
     assert load("diabetes", loss="poisson").training.targets.min() >= 25
 
 
+@pytest.mark.parametrize("name", bundled.INPUTS)
+def test_bundled_data_are_what_scikit_learn_loads_and_it_is_not_imported(name: str) -> None:
+    asked = bundled._asked(name)
+    code = f"import sys; from gpubp import bundled; bundled.columns({name!r}); print('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    read = bundled.columns(name)
+    assert list(read) == list(asked)
+    for column, values in asked.items():
+        assert read[column].dtype == values.dtype
+        assert read[column].tobytes() == values.tobytes(), column
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "5.1,3.5,1.4,0.2,0\n" * 150, "1,4,setosa\n1,2,3,4,0\n", "150,4,setosa\n" + "1,2,3,4,0\n" * 149,
+     "150,4,setosa\n" + "1,2,3,4,1\n" * 150, "150,4,setosa\n" + "1,2,3,long,0\n" * 150],
+    ids=["no file", "nothing", "no header", "another table", "a row too few", "another class", "no numbers"],
+)  # fmt: skip
+def test_where_its_files_are_others_scikit_learn_is_asked(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "datasets" / "data"
+    folder.mkdir(parents=True)
+    if text is not None:
+        (folder / "iris.csv").write_text(text)
+    monkeypatch.setattr(bundled, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
+    monkeypatch.setattr(bundled, "_asked", lambda name: {"asked": np.array([name])})
+    assert list(bundled.columns("iris")) == ["asked"]
+
+
 def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = builtins.__import__
-
-    def without(name: str, *rest: Any, **more: Any) -> Any:
-        if name.startswith("sklearn"):
-            raise ImportError(name)
-        return usual(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(bundled, "find_spec", lambda name: None)
     with refused("data 'iris': scikit-learn is not installed; pip install \"gpubp[data]\""):
         load("iris")
 
