@@ -206,6 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read standard output has gone
         sys.stderr.close()
         return 141
+    except OSError as error:  # a file or folder that could not be read or written
+        sys.stderr.write(f"error: {error}\n")
+        return 1
 
 
 def _run(given: list[str]) -> int:
@@ -214,7 +217,8 @@ def _run(given: list[str]) -> int:
         given += DEMO
     settings: Any = parser(*given[:1]).parse_args(given)
     name = settings.subcommand
-    chosen = settings[name].as_dict()
+    usual = COMMANDS[name].parser().get_defaults().as_dict()  # for what is null in a file
+    chosen = {key: usual[key] if value is None else value for key, value in settings[name].as_dict().items()}
     chosen.pop("config", None)
     return int(getattr(import_module(f"gpubp.{COMMANDS[name].room}"), name)(chosen))
 

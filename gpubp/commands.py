@@ -65,7 +65,7 @@ def train(settings: Settings) -> int:
     settings |= {
         "widths": ",".join(map(str, widths)),
         "loss": prepared.loss,
-        "networks": _networks(settings["networks"], 1000),
+        "networks": settings["networks"] or 1000,
     }
     settings |= prepared.settings
     samples = prepared.training.samples
@@ -73,11 +73,10 @@ def train(settings: Settings) -> int:
         settings["batch_size"] = min(64, samples)
     if settings["epochs"] is None and settings["steps"] is None:
         settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * settings["batch_size"] // samples))
-    config, scale = _config(settings, spec)
     dtype = _dtype(settings, "float32")
+    config, scale = _config(settings, spec, dtype)
     config.columns(spec, settings["networks"], HOME)  # refuse before the population is made
     prepared.training.check(spec, settings["networks"])
-    memory.check(spec, config, settings["networks"], dtype.itemsize, HOME)
     population = Population.create(
         spec, settings["networks"], settings["seed"], settings["init"], HOME, dtype, init_scale=scale
     )
@@ -92,11 +91,12 @@ def train_tutorial(settings: Settings) -> int:
         settings[name] = allowed[0]
     if settings["epochs"] is None and settings["steps"] is None:
         settings["steps"] = tutorial.ROUNDS
-    settings["networks"] = _networks(settings["networks"], 1)
+    settings["networks"] = settings["networks"] or 1
     settings["lr"] = 0.5 if settings["lr"] is None else settings["lr"]
     _device(settings)
-    config, _ = _config(settings, tutorial.SPEC)
-    population = tutorial.population(settings["networks"], _dtype(settings, "float64"))
+    dtype = _dtype(settings, "float64")
+    config, _ = _config(settings, tutorial.SPEC, dtype)
+    population = tutorial.population(settings["networks"], dtype)
     result = _train(settings, population, tutorial.dataset(), config, None)
     rows = tutorial.compare()
     console().print(tutorial.table(rows))
@@ -134,12 +134,6 @@ def resume(settings: Settings) -> int:
     return _report({**settings, **now}, result)
 
 
-def _networks(given: int | None, usual: int) -> int:
-    if given is not None and given < 1:
-        raise ConfigError(f"--networks {given}: a whole number of 1 or more expected")
-    return usual if given is None else given
-
-
 def _dtype(settings: Settings, default: str) -> torch.dtype:
     """The precision that was asked for; what nobody said is written down."""
     settings["dtype"] = settings["dtype"] or default
@@ -170,8 +164,11 @@ def _widths(given: str | None, inputs: int, outputs: int) -> tuple[int, ...]:
     return widths
 
 
-def _config(settings: Settings, spec: NetworkSpec) -> tuple[TrainConfig, Any]:
-    """The training's configuration, and the scale of the initial weights, with ranges and lists sampled."""
+def _config(settings: Settings, spec: NetworkSpec, dtype: torch.dtype) -> tuple[TrainConfig, Any]:
+    """The training's configuration, and the scale of the initial weights, with ranges and lists sampled; refused where
+    the population would not fit, before there is anything of it."""
+    plain = TrainConfig(settings["optimizer"], batch_size=settings["batch_size"], steps=1)
+    memory.check(spec, plain, settings["networks"], dtype.itemsize, HOME)
     written = {name: settings[name] for name in (*HYPER, "init_scale") if settings[name] is not None}
     values = sample(written, settings["networks"], settings["seed"])
     scale = values.pop("init_scale", None)

@@ -21,6 +21,7 @@ Hyper = float | Sequence[float] | Tensor | None
 SHUFFLES = ("network", "shared", "none")
 ORDERS = ("simultaneous", "layerwise")
 EVENTS = {"epochs": 1, "steps": 100}  # between evaluations of a schedule that watches them
+LONGEST = 10**12  # steps, epochs, samples per step: what is counted of them all stays below 2^63
 OFF_AT_ZERO = ("weight_decay", "l1", "l2", "dropout", "warmup", "label_smoothing")  # cost nothing as a plain 0
 
 # What a hyper-parameter may be: lowest, highest, and whether these themselves are allowed. 0 or more for the others.
@@ -151,6 +152,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} {value!r}: a whole number of 1 or more expected")
+            if value is not None and value > LONGEST:
+                raise ConfigError(f"{name} {value}: {LONGEST:,} or less expected")
         for name in ("epochs", "steps"):
             value = getattr(self, name)
             if value is not None:
@@ -163,6 +166,8 @@ class TrainConfig:
                     or int(length.min()) < 1
                 ):
                     raise ConfigError(f"{name} {value!r}: whole numbers of 1 or more expected")
+                if int(length.max()) > LONGEST:
+                    raise ConfigError(f"{name} {int(length.max())}: {LONGEST:,} or less expected")
         if self.update_order == "layerwise" and self.clip_norm is not None:
             raise ConfigError(
                 "clip_norm needs the whole gradient before any update; update_order 'layerwise' has it not"

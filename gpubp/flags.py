@@ -72,7 +72,7 @@ def _whole(least: int) -> Callable[[Any], int]:
 
 def _number(given: Any) -> float:
     number = float(_text(given))
-    if not math.isfinite(number):
+    if not 0 <= number < math.inf:
         raise ValueError
     return number
 
@@ -94,7 +94,7 @@ def _truth(given: Any) -> bool:
 TEXT = Kind("TEXT", "a text", _text)
 COUNT = Kind("COUNT", "a whole number of 1 or more", _whole(1))
 INDEX = Kind("INDEX", "a whole number of 0 or more", _whole(0))
-NUMBER = Kind("NUMBER", "a number", _number)
+NUMBER = Kind("NUMBER", "a number of 0 or more", _number)
 NUMBERS = Kind("NUMBERS", "a number, a range LOW..HIGH or LOW..HIGH:log, or numbers separated by commas", _numbers)
 TRUTH = Kind("true|false", "true or false", _truth)
 KINDS = {each.name: each for each in (TEXT, COUNT, INDEX, NUMBER, NUMBERS, TRUTH)}

@@ -187,7 +187,7 @@ def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 def _file(path: str | os.PathLike[str], target: str | Sequence[str] | None) -> Table:
     """The file at `path` with its targets; what is neither a file nor looks like one was meant as a name."""
-    if isinstance(path, str) and not Path(path).suffix and not Path(path).exists() and Path(path).name == path:
+    if isinstance(path, str) and not Path(path).suffix and not os.path.exists(path) and Path(path).name == path:
         raise DataError(f"{unknown('data', path, SOURCES)}; or a file that ends in {listed(READERS)}")
     table = read(path, target)
     if not table.targets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -170,7 +171,7 @@ def _going_on(
 
 
 def _new(folder: Path) -> Path:
-    if folder.exists():
+    if os.path.exists(folder):  # Path's own raises for a name that is too long
         raise ConfigError(
             f"run directory {folder} exists already; name a new one, or go on with it: gpubp resume {folder}"
         )

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 def table(state: TrainState, training: Evaluation, validation: Evaluation | None, metric: str) -> pa.Table:
     """A row per network: its row, id, status, steps, losses, metrics and every hyper-parameter in use."""
     import pyarrow as pa
-    from pyarrow import compute
 
     def numbers(tensor: Tensor) -> np.ndarray:
         return tensor.detach().cpu().numpy()
@@ -40,8 +39,7 @@ def table(state: TrainState, training: Evaluation, validation: Evaluation | None
         columns |= {"validation_loss": numbers(validation.loss), f"validation_{metric}": numbers(validation.metric)}
     columns |= {name: numbers(column[:, 0]) for name, column in state.hyper.items() if column.shape[1] == 1}
     arrays = {name: pa.array(values) for name, values in columns.items()}
-    never = pa.array(columns["diverged_step"] < 0)
-    arrays["diverged_step"] = compute.if_else(never, pa.scalar(None, pa.int64()), arrays["diverged_step"])
+    arrays["diverged_step"] = pa.array(columns["diverged_step"], mask=columns["diverged_step"] < 0)
     return pa.table(arrays)
 
 

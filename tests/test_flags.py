@@ -1,0 +1,147 @@
+"""flags.py and cli.py: what each flag takes, on the command line and in a file; everything else is refused in one line
+that says what came and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpubp import commands
+from gpubp.cli import main, parser, train_parser
+from gpubp.flags import COUNT, INDEX, NUMBER, NUMBERS, TEXT, TRUTH, Kind, RefusedError
+
+Capture = pytest.CaptureFixture[str]
+FLAGS = {action.option_strings[0]: action.type for action in train_parser()._actions if isinstance(action.type, Kind)}
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def status(arguments: list[str]) -> object:
+    """What `gpubp arguments` exits with."""
+    try:
+        return main(arguments)
+    except SystemExit as ended:
+        return ended.code
+
+
+def refused(arguments: list[str], capsys: Capture, expected: int = 2) -> str:
+    """The one line that says why `gpubp arguments` is refused."""
+    assert status(arguments) == expected
+    told = capsys.readouterr()
+    assert told.out == ""
+    (line,) = told.err.splitlines()
+    return line.removeprefix("error: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "value"),
+    [
+        (COUNT, "1000", 1000), (COUNT, "1e3", 1000), (COUNT, "1.5e1", 15), (COUNT, "2.0", 2), (COUNT, 7, 7),
+        (COUNT, 1e3, 1000), (COUNT, "9223372036854775807", 2**63 - 1), (INDEX, "0", 0), (INDEX, 0, 0),
+        (NUMBER, "0.25", 0.25), (NUMBER, 0, 0.0), (NUMBERS, "1e-3", 1e-3), (NUMBERS, 2, 2.0),
+        (NUMBERS, "1e-4..1e-1:log", "1e-4..1e-1:log"), (NUMBERS, [0.1, 0.01], "0.1,0.01"), (TEXT, "tanh", "tanh"),
+        (TEXT, 16, "16"), (TEXT, [64, 32, 10], "64,32,10"), (TEXT, "null", "null"), (TRUTH, "true", True),
+        (TRUTH, "False", False), (TRUTH, True, True), (COUNT.or_null(), None, None), (TEXT.or_null(), "null", None),
+    ],
+)  # fmt: skip
+def test_a_flag_takes_what_its_kind_says(kind: Kind, given: Any, value: Any) -> None:
+    assert (kind(given), type(kind(given))) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        *((COUNT, given) for given in ("ten", "", "0", "-1", "2.5", "nan", "inf", "1e19", "1e999999999", "1,2", None)),
+        (COUNT, True),
+        *((INDEX, given) for given in ("-1", "0.5", "one", False)),
+        *((NUMBER, given) for given in ("half", "nan", "inf", "-0.1", "1e400", "", True, {"a": 1})),
+        *((NUMBERS, given) for given in ("", True, None, {}, b"1")),
+        *((TEXT, given) for given in ("", None, True, {"a": 1}, "a\0b")),
+        *((TRUTH, given) for given in ("maybe", "", 1, None, "yes,no")),
+    ],
+)  # fmt: skip
+def test_a_flag_refuses_what_its_kind_does_not_say(kind: Kind, given: Any) -> None:
+    with pytest.raises(RefusedError) as error:
+        kind(given)
+    shown = {"": "''", None: "null"}.get(given, str(given)) if not isinstance(given, dict) else str(given)
+    assert str(error.value) == f"{shown}: {kind.expected} expected"
+
+
+def test_every_flag_of_train_refuses_a_value_in_one_sentence(capsys: Capture) -> None:
+    assert len(FLAGS) > 60
+    wrong = {"COUNT": "ten", "INDEX": "-1", "NUMBER": "half", "NUMBERS": "", "TEXT": "", "true|false": "maybe"}
+    for flag, kind in FLAGS.items():
+        value = wrong[kind.name]
+        assert refused(["train", f"{flag}={value}"], capsys) == f"{flag} {value or repr('')}: {kind.expected} expected"
+
+
+def test_every_count_may_be_written_with_an_exponent() -> None:
+    counts = [flag for flag, kind in FLAGS.items() if kind.name == "COUNT"]
+    assert {"--networks", "--batch-size", "--epochs", "--steps", "--evaluate-every"} <= set(counts)
+    for flag in counts:
+        settings = parser("train").parse_args(["train", flag, "1e3"]).train
+        assert settings[flag.strip("-").replace("-", "_")] == 1000
+
+
+def test_a_file_of_settings_is_refused_in_the_same_sentence_and_null_is_as_if_not_given(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path("settings.yaml")
+    for text, expected in (
+        ("networks: ten", "networks ten: a whole number of 1 or more expected"),
+        ("train_bias: 2", "train_bias 2: true or false expected"),
+        ("widths: {a: 1}", "widths {'a': 1}: a text expected"),
+        ("- 1", "Unexpected config: - 1"),
+    ):
+        file.write_text(text)
+        assert refused(["train", "--config", "settings.yaml"], capsys) == expected
+    assert refused(["train", "--config", "none.yaml"], capsys).startswith("config File does not exist: ")
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(commands, "train", lambda settings: found.append(settings) or 0)
+    file.write_text("hidden: null\nseed: null\nepochs: null\nwidths: [64, 32, 10]\nlr: [0.1, 0.01]\ntrain_bias: null\n")
+    assert main(["train", "--config", "settings.yaml"]) == 0
+    (settings,) = found
+    assert [settings[name] for name in ("hidden", "seed", "epochs", "widths", "lr", "train_bias")] == [
+        "relu", 0, None, "64,32,10", "0.1,0.01", True,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("trian", "command 'trian' is unknown; did you mean 'train'?; allowed: "),
+        ("", "a command expected: train, resume, "),
+        ("train --netw 3", "unrecognized arguments: --netw 3; did you mean '--networks'?"),
+        ("explain --netw 3", "unrecognized arguments: --netw; did you mean '--network'?"),
+        ("train --networks", "--networks expected one argument"),
+        ("inspect made --top 0", "--top 0: a whole number of 1 or more expected"),
+        ("explain --network 1.5", "--network 1.5: a whole number of 0 or more expected"),
+    ],
+)
+def test_what_is_not_a_command_or_a_flag_is_named(arguments: str, expected: str, capsys: Capture) -> None:
+    assert refused(arguments.split(), capsys).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--networks 1e12 --lr 1..2", "1,000,000,000,000 networks of 2-32-1 with adam need "),
+        ("--data tutorial --networks 1e13", "10,000,000,000,000 networks of 2-2-2 with sgd need "),
+        ("--epochs 9e18", "epochs 9000000000000000000: 1,000,000,000,000 or less expected"),
+        ("--steps 1e13", "steps 10000000000000: 1,000,000,000,000 or less expected"),
+        ("--evaluate-every 9e18", "evaluate_every 9000000000000000000: 1,000,000,000,000 or less expected"),
+        (f"--data {'a' * 300}", f"data '{'a' * 300}' is unknown; "),
+        (f"--data {'a' * 300}.csv", "File name too long: "),
+        (f"--run-dir {'a' * 300}", f"run directory {'a' * 300} cannot be made: File name too long"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_nothing_can_train_or_read_is_refused_in_one_line(arguments: str, expected: str, capsys: Capture) -> None:
+    usual = ["--data", "xor", "--device", "cpu", "--engine", "eager", "--tensorboard", "false"]
+    assert expected in refused(["train", *usual, *arguments.split()], capsys, 1)
+    assert not list(Path().iterdir())
