@@ -104,6 +104,19 @@ def test_where_its_files_are_others_scikit_learn_is_asked(
     assert list(bundled.columns("iris")) == ["asked"]
 
 
+def test_scikit_learn_is_asked_where_targets_and_inputs_are_not_as_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "datasets" / "data"
+    folder.mkdir(parents=True)
+    np.savetxt(folder / "diabetes_data_raw.csv.gz", np.ones((442, 10)))
+    monkeypatch.setattr(bundled, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
+    monkeypatch.setattr(bundled, "_asked", lambda name: {"asked": np.array([name])})
+    for targets, columns in ((442, 11), (441, 1)):
+        np.savetxt(folder / "diabetes_target.csv.gz", np.ones(targets))
+        assert len(bundled.columns("diabetes")) == columns
+
+
 def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled, "find_spec", lambda name: None)
     with refused("data 'iris': scikit-learn is not installed; pip install \"gpubp[data]\""):
