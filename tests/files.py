@@ -1,4 +1,4 @@
-"""Files and tables that tests of data read."""
+"""Files and tables that tests of data read, and how a command line that reads them ends."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpubp.cli import main
 from gpubp.errors import DataError
 from gpubp.tables import Table
 
@@ -28,3 +29,11 @@ def table(columns: Mapping[str, list[Any]], targets: tuple[str, ...] = ("y",)) -
 
 def refused(what: str) -> Any:
     return pytest.raises(DataError, match=re.escape(what))
+
+
+def status(arguments: list[str]) -> object:
+    """What `gpubp arguments` exits with."""
+    try:
+        return main(arguments)
+    except SystemExit as ended:
+        return ended.code

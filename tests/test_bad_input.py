@@ -13,9 +13,9 @@ import torch
 
 import gpubp
 from gpubp import sources
-from gpubp.cli import main
 from gpubp.errors import ConfigError, DataError, DeviceError, EngineError, GpubpError, ShapeError, SpecError
 
+from .files import status
 from .helpers import population, samples
 
 SPEC = gpubp.NetworkSpec((3, 4, 2))
@@ -141,12 +141,12 @@ COMMANDS = {
     "no networks": ("--data xor --networks 0", "networks 0: a whole number of 1 or more expected"),
     "fewer than none": ("--data xor --networks -3", "networks -3: a whole number of 1 or more expected"),
     "no networks of the tutorial": ("--data tutorial --networks 0", "networks 0: a whole number of 1 or more expected"),
-    "no rounds of the tutorial": ("--data tutorial --steps 0", "steps 0: whole numbers of 1 or more expected"),
+    "no rounds of the tutorial": ("--data tutorial --steps 0", "steps 0: a whole number of 1 or more expected"),
     "both for the tutorial": ("--data tutorial --epochs 3 --steps 3", "give epochs or steps, one of the two"),
     "another optimizer's": (
         "--data xor --optimizer sgd --beta1 0.9", "beta1 is not a hyper-parameter of optimizer 'sgd'"),
     "epochs and steps": ("--data xor --epochs 3 --steps 3", "give epochs or steps, one of the two"),
-    "no epochs": ("--data xor --epochs 0", "epochs 0: whole numbers of 1 or more expected"),
+    "no epochs": ("--data xor --epochs 0", "epochs 0: a whole number of 1 or more expected"),
     "validation": ("--data iris --validation 1.5", "validation 1.5: a share from 0 to below 1 expected"),
     "no such file": ("--data missing.csv --target y", "missing.csv cannot be read: No such file"),
     "an unknown ending": ("--data table.xls --target y", "the ending '.xls' is unknown"),
@@ -188,7 +188,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def refused(arguments: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`arguments` are refused with one line on standard error, and the folder is as it was."""
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert main(["train", "--networks", "2", *arguments.split(), "--run-dir", "made/run"]) == 1
+    assert status(["train", "--networks", "2", *arguments.split(), "--run-dir", "made/run"]) in (1, 2)
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.splitlines()[-1].startswith("error: ")

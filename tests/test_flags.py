@@ -12,6 +12,8 @@ from gpubp import commands
 from gpubp.cli import main, parser, train_parser
 from gpubp.flags import COUNT, INDEX, NUMBER, NUMBERS, TEXT, TRUTH, Kind, RefusedError
 
+from .files import status
+
 Capture = pytest.CaptureFixture[str]
 FLAGS = {action.option_strings[0]: action.type for action in train_parser()._actions if isinstance(action.type, Kind)}
 
@@ -19,14 +21,6 @@ FLAGS = {action.option_strings[0]: action.type for action in train_parser()._act
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def status(arguments: list[str]) -> object:
-    """What `gpubp arguments` exits with."""
-    try:
-        return main(arguments)
-    except SystemExit as ended:
-        return ended.code
 
 
 def refused(arguments: list[str], capsys: Capture, expected: int = 2) -> str:
