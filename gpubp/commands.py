@@ -42,7 +42,25 @@ TUTORIAL = {  # what --data tutorial sets itself, and what the flags say where n
     "widths": ("2,2,2", None),
     "loss": ("half_squared_error", None),
     "batch_size": (1, None),
-    **dict.fromkeys(("init_scale", "scale", "scale_targets", "target", "impute", "validation"), (None, None)),
+    **dict.fromkeys(
+        (
+            "init_scale",
+            "scale",
+            "scale_targets",
+            "target",
+            "impute",
+            "validation",
+            "task",
+            "delimiter",
+            "decimal",
+            "thousands",
+            "encoding",
+            "drop",
+            "text",
+            "dates",
+        ),
+        (None, None),
+    ),
 }
 
 
@@ -52,6 +70,7 @@ def train(settings: Settings) -> int:
         return train_tutorial(settings)
     _device(settings)
     prepared = load_data(settings)
+    sys.stderr.writelines(f"{each}\n" for each in prepared.about)
     widths = _widths(settings["widths"], prepared.widths_in, prepared.widths_out)
     hidden = settings["hidden"].split(",")
     spec = NetworkSpec(
@@ -74,6 +93,9 @@ def train(settings: Settings) -> int:
     if settings["epochs"] is None and settings["steps"] is None:
         settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * settings["batch_size"] // samples))
     config, scale = _config(settings, spec)
+    config, notes = config.fitted(prepared.training)
+    sys.stderr.writelines(f"{each}\n" for each in notes)
+    settings["batch_size"] = config.batch_size
     dtype = _dtype(settings, "float32")
     config.columns(spec, settings["networks"], HOME)  # refuse before the population is made
     prepared.training.check(spec, settings["networks"])

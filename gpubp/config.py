@@ -66,8 +66,7 @@ class TrainConfig:
         rho: of adadelta: share of the old squares.
         beta1: of adam, amsgrad, adamw, nadam, lion: share of the old mean.
         beta2: of adam, amsgrad, adamw, nadam: share of the old squares; of lion: of the old mean.
-        eps: added to a divisor. With 0 a parameter whose gradient has been 0 from the start divides 0 by 0: the network
-            diverges at once, with every optimizer that divides by a root (torch's parameters become NaN).
+        eps: added to a divisor; with 0, a gradient of 0 from the start makes 0 / 0: the network diverges.
         momentum_decay: of nadam.
         schedule: a row of SCHEDULES: the learning rate by the step.
         step_size: of step: steps between two reductions.
@@ -93,8 +92,7 @@ class TrainConfig:
         quantile: of quantile: which one.
         label_smoothing: of cross_entropy: share of the target given to all classes alike.
         class_weight: of cross_entropy: (O,) or (N, O).
-        batch_size: B, samples per step. Where networks have no rows of their own, at most the samples that there are;
-            those with fewer rows than B take batches that go through them more than once.
+        batch_size: B, samples per step; at most all of them, but for networks with fewer rows of their own: fitted().
         epochs: passes through a network's samples, one number or (N,): ceil(epochs M / B) steps.
         steps: training steps, one number or (N,), instead of epochs.
         evaluate_every: epochs, or steps, between evaluations; by default a hundredth of all (plateau: 1 or 100).
