@@ -78,7 +78,7 @@ def _array(name: str, values: Any, error: type[GpubpError]) -> Array:
         raise error(f"{name} is a {type(values).__name__}; numbers in order, as in a list or an array, expected")
     try:
         if not hasattr(values, "__array__") and isinstance(values, Iterable):
-            values = [_plain(each) for each in values]
+            values = [each.detach().cpu().numpy() if isinstance(each, Tensor) else each for each in values]
         array = np.asarray(values)
         if array.dtype.kind == "O":  # columns of several types, or a type of pandas'
             array = np.array(array.tolist())
@@ -89,13 +89,6 @@ def _array(name: str, values: Any, error: type[GpubpError]) -> Array:
             f"{name} holds {_culprit(values, array)}; numbers of at most 64 bits, with a sign, or truth values expected"
         )
     return array
-
-
-def _plain(value: Any) -> Any:
-    """One of a list's values, by position where it is a list of another kind."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu().numpy()
-    return np.asarray(value) if hasattr(value, "__array__") else value
 
 
 def _culprit(values: Any, array: Array) -> str:

@@ -162,6 +162,12 @@ def test_values_are_read_by_position_and_never_by_label() -> None:
     assert same_bits(scaled.params, expected.params)
 
 
+def test_a_list_of_tensors_or_columns_is_a_table() -> None:
+    for parts in ([torch.ones(2), torch.zeros(2).requires_grad_()], [Series([1.0, 1.0]), Series([0.0, 0.0])]):
+        assert arrays.tensor("inputs", parts).tolist() == [[1, 1], [0, 0]]
+    assert arrays.tensor("ids", [torch.tensor(3), torch.tensor(1)]).tolist() == [3, 1]
+
+
 def test_columns_of_several_types_are_numbers_where_each_is_one() -> None:
     frame = Series(np.array([[True, 1.5], [False, 2]], dtype=object))
     assert arrays.tensor("inputs", frame).tolist() == [[1, 1.5], [0, 2]]
