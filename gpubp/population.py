@@ -35,7 +35,8 @@ class Population:
     ids: Tensor
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "params", self.params.detach())
+        if self.params.requires_grad:  # an nn.Parameter's numbers are trained by hand
+            object.__setattr__(self, "params", self.params.detach())
         self.spec.layers(self.params)
         object.__setattr__(self, "seed", check_seed(self.seed))
         if self.params.dtype not in DTYPES.values():
