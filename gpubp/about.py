@@ -70,13 +70,14 @@ def sentences(
         for name in numbers
         if table.named and table.samples > 2 and _counting(table.columns[name])
     ]
-    return (
+    told = (
         f"{table.name}: {table.samples} samples, {sizes[0]} to train with, {sizes[1]} held out",
         *(["read: " + "; ".join(table.about)] if table.about else []),
         "; ".join(inputs),
         f"target: {targets}; task: {task}; loss: {loss}, {why}",
         *counting,
     )
+    return tuple("".join(sign if sign.isprintable() else " " for sign in each) for each in told)
 
 
 def _counting(values: Array) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,6 @@ def train(settings: Settings) -> int:
         return train_tutorial(settings)
     _device(settings)
     prepared = load_data(settings)
-    sys.stderr.writelines(f"{each}\n" for each in prepared.about)
     widths = _widths(settings["widths"], prepared.widths_in, prepared.widths_out)
     hidden = settings["hidden"].split(",")
     spec = NetworkSpec(
@@ -91,10 +90,9 @@ def train(settings: Settings) -> int:
     if settings["batch_size"] is None:
         settings["batch_size"] = min(64, samples)
     if settings["epochs"] is None and settings["steps"] is None:
-        settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * settings["batch_size"] // samples))
+        settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * min(settings["batch_size"], samples) // samples))
     config, scale = _config(settings, spec)
     config, notes = config.fitted(prepared.training)
-    sys.stderr.writelines(f"{each}\n" for each in notes)
     settings["batch_size"] = config.batch_size
     dtype = _dtype(settings, "float32")
     config.columns(spec, settings["networks"], HOME)  # refuse before the population is made
@@ -103,7 +101,7 @@ def train(settings: Settings) -> int:
     population = Population.create(
         spec, settings["networks"], settings["seed"], settings["init"], HOME, dtype, init_scale=scale
     )
-    return _report(settings, _train(settings, population, prepared.training, config, prepared))
+    return _report(settings, _train(settings, population, prepared.training, config, prepared, notes))
 
 
 def train_tutorial(settings: Settings) -> int:
@@ -210,8 +208,9 @@ def _config(settings: Settings, spec: NetworkSpec) -> tuple[TrainConfig, Any]:
 
 
 def _train(
-    settings: Settings, population: Population, data: Dataset, config: TrainConfig, prepared: sources.Prepared | None
-) -> Result:
+    settings: Settings, population: Population, data: Dataset, config: TrainConfig, prepared: sources.Prepared | None,
+    notes: Sequence[str] = (),
+) -> Result:  # fmt: skip
     name = Path(settings["data"]).stem
     given = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(given)
@@ -234,6 +233,7 @@ def _train(
             checkpoint_minutes=settings["checkpoint_minutes"],
             settings={**resolved, "evaluate_every": config.interval},
             device=settings["device"],
+            lines=(*(() if prepared is None else prepared.about), *notes),
         ),
     )
 

@@ -90,8 +90,8 @@ def train(
         state = TrainState.start(own, config, data)
         chosen = _settings(population, config, choice) if settings is None else dict(settings)
         loop = Loop(
-            state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, chosen, tuple(lines),
-            notes=notes,
+            state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, chosen,
+            (*lines, *notes), notes=notes,
         )  # fmt: skip
         if folder is not None:
             try:
