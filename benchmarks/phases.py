@@ -66,7 +66,11 @@ def watch(clock: Clock) -> None:
         for name, part in (("run", "steps"), ("evaluate", "evaluation")):
             setattr(place, name, clock.timed(part, getattr(place, name)))
     curves = tensorboard.TensorBoardReporter
-    for owner, names in ((loop.Loop, ("write_checkpoint",)), (loop, ("write",)), (curves, ("start", "evaluated", "finish"))):
+    for owner, names in (
+        (loop.Loop, ("write_checkpoint",)),
+        (loop, ("write",)),
+        (curves, ("start", "evaluated", "finish")),
+    ):
         for name in names:
             setattr(owner, name, clock.timed("writing", getattr(owner, name)))
 

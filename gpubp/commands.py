@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,25 @@ TUTORIAL = {  # what --data tutorial sets itself, and what the flags say where n
     "widths": ("2,2,2", None),
     "loss": ("half_squared_error", None),
     "batch_size": (1, None),
-    **dict.fromkeys(("init_scale", "scale", "scale_targets", "target", "impute", "validation"), (None, None)),
+    **dict.fromkeys(
+        (
+            "init_scale",
+            "scale",
+            "scale_targets",
+            "target",
+            "impute",
+            "validation",
+            "task",
+            "delimiter",
+            "decimal",
+            "thousands",
+            "encoding",
+            "drop",
+            "text",
+            "dates",
+        ),
+        (None, None),
+    ),
 }
 
 
@@ -72,15 +90,17 @@ def train(settings: Settings) -> int:
     if settings["batch_size"] is None:
         settings["batch_size"] = min(64, samples)
     if settings["epochs"] is None and settings["steps"] is None:
-        settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * settings["batch_size"] // samples))
+        settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * min(settings["batch_size"], samples) // samples))
     dtype = _dtype(settings, "float32")
     config, scale = _config(settings, spec, dtype)
+    config, notes = config.fitted(prepared.training)
+    settings["batch_size"] = config.batch_size
     config.columns(spec, settings["networks"], HOME)  # refuse before the population is made
     prepared.training.check(spec, settings["networks"])
     population = Population.create(
         spec, settings["networks"], settings["seed"], settings["init"], HOME, dtype, init_scale=scale
     )
-    return _report(settings, _train(settings, population, prepared.training, config, prepared))
+    return _report(settings, _train(settings, population, prepared.training, config, prepared, notes))
 
 
 def train_tutorial(settings: Settings) -> int:
@@ -185,8 +205,9 @@ def _config(settings: Settings, spec: NetworkSpec, dtype: torch.dtype) -> tuple[
 
 
 def _train(
-    settings: Settings, population: Population, data: Dataset, config: TrainConfig, prepared: sources.Prepared | None
-) -> Result:
+    settings: Settings, population: Population, data: Dataset, config: TrainConfig, prepared: sources.Prepared | None,
+    notes: Sequence[str] = (),
+) -> Result:  # fmt: skip
     name = Path(settings["data"]).stem
     given = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(given)
@@ -209,6 +230,7 @@ def _train(
             checkpoint_minutes=settings["checkpoint_minutes"],
             settings={**resolved, "evaluate_every": config.interval},
             device=settings["device"],
+            lines=(*(() if prepared is None else prepared.about), *notes),
         ),
     )
 

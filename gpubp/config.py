@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from . import arrays
+from .data import Dataset
 from .errors import ConfigError, ShapeError, lookup, one_of, unknown
 from .losses import LOSSES
 from .optimizers import OPTIMIZERS, Optimizer
@@ -64,7 +67,7 @@ class TrainConfig:
         rho: of adadelta: share of the old squares.
         beta1: of adam, amsgrad, adamw, nadam, lion: share of the old mean.
         beta2: of adam, amsgrad, adamw, nadam: share of the old squares; of lion: of the old mean.
-        eps: added to a divisor.
+        eps: added to a divisor; with 0, a gradient of 0 from the start makes 0 / 0: the network diverges.
         momentum_decay: of nadam.
         schedule: a row of SCHEDULES: the learning rate by the step.
         step_size: of step: steps between two reductions.
@@ -90,7 +93,7 @@ class TrainConfig:
         quantile: of quantile: which one.
         label_smoothing: of cross_entropy: share of the target given to all classes alike.
         class_weight: of cross_entropy: (O,) or (N, O).
-        batch_size: B, samples per step.
+        batch_size: B, samples per step; at most all of them, but for networks with fewer rows of their own: fitted().
         epochs: passes through a network's samples, one number or (N,): ceil(epochs M / B) steps.
         steps: training steps, one number or (N,), instead of epochs.
         evaluate_every: epochs, or steps, between evaluations; by default a hundredth of all (plateau: 1 or 100).
@@ -150,31 +153,38 @@ class TrainConfig:
             raise ConfigError("give epochs or steps, one of the two")
         for name in ("batch_size", "evaluate_every"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name} {value!r}: a whole number of 1 or more expected")
-            if value is not None and value > LONGEST:
-                raise ConfigError(f"{name} {value}: {LONGEST:,} or less expected")
-        for name in ("epochs", "steps"):
-            value = getattr(self, name)
             if value is not None:
-                length = torch.as_tensor(value)
-                if (
-                    length.ndim > 1
-                    or length.dtype == torch.bool
-                    or length.is_floating_point()
-                    or not length.numel()
-                    or int(length.min()) < 1
-                ):
-                    raise ConfigError(f"{name} {value!r}: whole numbers of 1 or more expected")
+                number = arrays.whole(value)
+                if number is None or number < 1:
+                    raise ConfigError(f"{name} {value!r}: a whole number of 1 or more expected")
+                if number > LONGEST:
+                    raise ConfigError(f"{name} {number}: {LONGEST:,} or less expected")
+                object.__setattr__(self, name, number)
+        for name in ("epochs", "steps"):
+            if getattr(self, name) is not None:
+                self._keep(name)
+                length = arrays.tensor(name, getattr(self, name), ConfigError)
+                if length.ndim > 1 or length.dtype != torch.int64 or not length.numel() or int(length.min()) < 1:
+                    raise ConfigError(f"{name} {getattr(self, name)!r}: whole numbers of 1 or more expected")
                 if int(length.max()) > LONGEST:
                     raise ConfigError(f"{name} {int(length.max())}: {LONGEST:,} or less expected")
+        if self.class_weight is not None:
+            self._keep("class_weight")
         if self.update_order == "layerwise" and self.clip_norm is not None:
             raise ConfigError(
                 "clip_norm needs the whole gradient before any update; update_order 'layerwise' has it not"
             )
         for name, value in self._given():
-            if name in HYPER or name in self.extra:
-                _numbers(name, value)
+            if name in HYPER:
+                self._keep(name)
+            _numbers(name, value)
+
+    def _keep(self, name: str) -> None:
+        """A number of NumPy's as Python's, another array as a tensor: what a checkpoint and a YAML file can hold."""
+        value = getattr(self, name)
+        if not isinstance(value, (int, float, list, tuple, Tensor)) or isinstance(value, np.generic):
+            numbers = arrays.tensor(name, value, ConfigError)
+            object.__setattr__(self, name, numbers if numbers.ndim else numbers.item())
 
     @property
     def rule(self) -> Optimizer:
@@ -246,7 +256,8 @@ class TrainConfig:
         return columns
 
     def _class_weight(self, spec: NetworkSpec, count: int) -> Tensor:
-        weight, outputs = torch.as_tensor(self.class_weight, dtype=torch.float64), spec.widths[-1]
+        weight = arrays.tensor("class_weight", self.class_weight, ConfigError).double()
+        outputs = spec.widths[-1]
         if not LOSSES[spec.loss].classes:
             raise ConfigError(f"class_weight goes with loss 'cross_entropy', not with {spec.loss!r}")
         if weight.shape not in ((outputs,), (count, outputs)):
@@ -265,6 +276,25 @@ class TrainConfig:
             raise ShapeError(f"{name} has {len(length)} numbers; one, or {len(sizes)}, one per network, expected")
         steps = length if self.steps is not None else self._steps(length * sizes)
         return steps.expand(len(sizes)).clone()
+
+    def fitted(self, data: Dataset) -> tuple[TrainConfig, list[str]]:
+        """This configuration with a batch of at most the samples, and what was changed or is to be known.
+
+        Networks that share their samples, or have as many each, take a batch of all. Networks with `rows` keep the
+        batch, whatever their neighbours have: a network's bits depend on its own samples alone.
+        """
+        fewest, size = data.lengths[0], self.batch_size
+        if fewest >= size:
+            return self, []
+        if data.sizes is None:
+            return replace(self, batch_size=fewest), [
+                f"batch_size {size} is more than the {fewest} samples: a batch is all of them"
+            ]
+        few = int((data.sizes < size).sum())
+        return self, [
+            f"batch_size {size}: {few} of {len(data.sizes)} networks have fewer samples, from {fewest} on; a batch of "
+            "theirs goes through them more than once"
+        ]
 
     def round_end(self, number: int, sizes: Tensor) -> Tensor:
         """The step at which evaluation `number`, from 1, finds each network, (N,) int64."""
@@ -310,11 +340,9 @@ HYPER = tuple(each.name for each in fields(TrainConfig) if each.name not in OTHE
 
 def _numbers(name: str, value: Any) -> Tensor:
     """`value` as float64 numbers, () or (N,), within the range of `name`."""
-    try:
-        numbers = torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise ConfigError(f"{name} {value!r}: a number, or N numbers, expected") from None
-    if isinstance(value, bool) or numbers.ndim > 1 or not numbers.numel():
+    given = arrays.tensor(name, value, ConfigError)
+    numbers = given.double()
+    if given.dtype == torch.bool or numbers.ndim > 1 or not numbers.numel():
         raise ConfigError(f"{name} {value!r}: a number, or N numbers, expected")
     low, high, low_in, high_in = RANGES.get(name, (0, math.inf, True, False))
     inside = (numbers >= low if low_in else numbers > low) & (numbers <= high if high_in else numbers < high)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import cuda
+from . import arrays, cuda
 from .errors import DataError, ShapeError
 from .losses import LOSSES
 from .rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
@@ -35,46 +35,55 @@ class Batch(NamedTuple):
 
 
 class Dataset:
-    """Samples to train on.
+    """Samples to train on: tensors, arrays, data frames or lists, read by position, whatever index they carry.
 
     inputs: (M, I), shared by all networks, or (N, M, I), each network's own. targets: (M, O) or class numbers (M,),
-    with N in front where the inputs have it. rows: for each network an index tensor of the samples that are its own,
-    of any lengths; all of them by default. sample_weight: (M,) or (N, M), 0 or more. Raises ShapeError or DataError
-    where these do not fit, are empty, or hold NaN or infinity. lengths: the fewest and the most samples of a network.
+    with N in front where the inputs have it. rows: for each network the samples that are its own, as a mask of M truth
+    values or as indices in any number, which may repeat (a bootstrap) but not be negative (pandas' -1 stands for one
+    that is missing); all of them by default. sample_weight: (M,) or (N, M), 0 or more; a mask counts as 1 and 0. Raises
+    ShapeError or DataError where these do not fit, are empty, or hold NaN or infinity. lengths: the fewest and the most
+    samples of a network.
     """
 
     def __init__(
         self,
-        inputs: Tensor,
-        targets: Tensor,
-        rows: Sequence[Tensor | Sequence[int]] | None = None,
-        sample_weight: Tensor | None = None,
+        inputs: Tensor | Sequence[Any],
+        targets: Tensor | Sequence[Any],
+        rows: Iterable[Tensor | Sequence[int] | Sequence[bool]] | None = None,
+        sample_weight: Tensor | Sequence[Any] | None = None,
     ) -> None:
-        inputs, targets = torch.as_tensor(inputs), torch.as_tensor(targets)
+        inputs, targets = arrays.tensor("inputs", inputs), arrays.tensor("targets", targets)
         given = f"inputs {tuple(inputs.shape)}, targets {tuple(targets.shape)}"
         if inputs.ndim not in (2, 3) or targets.shape[: inputs.ndim - 1] != inputs.shape[:-1]:
             raise ShapeError(f"{given}: (M, I) and (M, O) or class numbers (M,) expected, or each with N in front")
         if not inputs.numel() or not targets.numel():
             raise DataError(f"{given}: the data are empty; one sample or more, each with one input or more, expected")
-        if not inputs.is_floating_point():
-            inputs = inputs.to(torch.get_default_dtype())
-        for name, tensor in (("inputs", inputs), ("targets", targets)):
-            _finite(name, tensor)
-        if (targets.ndim == inputs.ndim and not targets.is_floating_point()) or targets.is_floating_point():
-            targets = targets.to(inputs.dtype)
-        else:
-            targets = targets.long()
+        inputs = _floats(inputs)
+        targets = _floats(targets) if targets.ndim == inputs.ndim else targets
+        targets = targets if targets.is_floating_point() else targets.long()
+        for name, each in (("inputs", inputs), ("targets", targets)):
+            _finite(name, each)
         self.inputs, self.targets = inputs.contiguous(), targets.contiguous()
         self.own = inputs.ndim == 3
         if self.samples >= LARGEST:
             raise DataError(f"{given}: fewer than {LARGEST} samples expected")
-        self.sample_weight = None if sample_weight is None else self._weights(torch.as_tensor(sample_weight))
+        self.sample_weight = None if sample_weight is None else self._weights(sample_weight)
         self.rows: Tensor | None = None
         self.sizes: Tensor | None = None
         self.lengths = self.samples, self.samples
         if rows is not None:
             self.rows, self.sizes = self._rows(rows)
             self.lengths = int(self.sizes.min()), int(self.sizes.max())
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __repr__(self) -> str:
+        given = ((name, getattr(self, name)) for name in TENSORS if name not in ("rows", "sizes"))
+        tensors = ", ".join(f"{name} {tuple(each.shape)} {each.dtype}" for name, each in given if each is not None)
+        few, most = self.lengths
+        own = "" if self.rows is None else f", {few}{f' to {most}' if few < most else ''} for each of {len(self.rows)}"
+        return f"Dataset({self.samples} samples{own}: {tensors})".replace("torch.", "")
 
     @property
     def samples(self) -> int:
@@ -91,9 +100,10 @@ class Dataset:
     @property
     def networks(self) -> int | None:
         """The N that the data are made for, or None where they serve any number of networks."""
-        return next((len(tensor) for tensor in self.each.values()), None)
+        return next((len(each) for each in self.each.values()), None)
 
-    def _weights(self, weight: Tensor) -> Tensor:
+    def _weights(self, given: Any) -> Tensor:
+        weight = arrays.tensor("sample_weight", given)
         shape = tuple(weight.shape)
         allowed = [(self.samples,)] + ([(len(self.inputs), self.samples)] if self.own else [])
         if shape not in allowed and (self.own or len(shape) != 2 or shape[1] != self.samples):
@@ -103,10 +113,13 @@ class Dataset:
             raise DataError(f"sample_weight holds {float(weight.min()):g}; 0 or more expected")
         if not bool((weight.sum(-1) > 0).all()):
             raise DataError("sample_weight: a network whose samples all have weight 0 has nothing to learn")
-        return weight.to(self.inputs.dtype).contiguous()
+        return _floats(weight).contiguous()
 
-    def _rows(self, rows: Sequence[Tensor | Sequence[int]]) -> tuple[Tensor, Tensor]:
-        parts = [torch.as_tensor(part, dtype=torch.int64) for part in rows]
+    def _rows(self, rows: Any) -> tuple[Tensor, Tensor]:
+        if isinstance(rows, Mapping):
+            raise DataError("rows is a dict; its values in the order of the networks, list(rows.values()), expected")
+        rows = rows.to_numpy() if hasattr(rows, "to_numpy") else rows  # a frame's iterator gives names of columns
+        parts = [arrays.indices(f"rows[{number}]", part, self.samples) for number, part in enumerate(rows)]
         if not parts:
             raise DataError("rows: an index tensor for each network expected, got none")
         if self.own and len(parts) != len(self.inputs):
@@ -114,12 +127,8 @@ class Dataset:
                 f"rows of {len(parts)} networks, inputs {tuple(self.inputs.shape)}: equal numbers expected"
             )
         for number, part in enumerate(parts):
-            if part.ndim != 1 or not len(part):
-                raise DataError(f"rows[{number}] {tuple(part.shape)}: one index or more, in one dimension, expected")
-            if int(part.min()) < 0 or int(part.max()) >= self.samples:
-                raise DataError(
-                    f"rows[{number}] holds {int(part.min())} to {int(part.max())}; 0 to {self.samples - 1} expected"
-                )
+            if not len(part):
+                raise DataError(f"rows[{number}] selects none of {self.samples} samples; one or more expected")
         sizes = torch.tensor([len(part) for part in parts])
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), sizes
 
@@ -168,7 +177,8 @@ class Dataset:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:
         """The same data elsewhere, in another precision; this very object where nothing changes."""
-        if self.inputs.device == device and self.inputs.dtype == dtype:
+        floats = {each.dtype for each in (self.inputs, self.targets, self.sample_weight) if each is not None}
+        if self.inputs.device == device and floats <= {dtype, torch.int64}:
             return self
         other = object.__new__(Dataset)
         other.own, other.lengths = self.own, self.lengths
@@ -277,12 +287,20 @@ class Dataset:
         return picked.view(*index.shape, *table.shape[1:])
 
 
-def _finite(name: str, tensor: Tensor) -> None:
-    """Raise DataError that names the first place of `tensor` that is NaN or infinite."""
-    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-        place = (~tensor.isfinite()).nonzero()
+def _floats(numbers: Tensor) -> Tensor:
+    """Floats as they are; whole numbers and truth values as floats that hold them exactly."""
+    if numbers.is_floating_point():
+        return numbers
+    usual = numbers.to(torch.get_default_dtype())
+    return usual if torch.equal(usual.to(numbers.dtype), numbers) else numbers.double()
+
+
+def _finite(name: str, numbers: Tensor) -> None:
+    """Raise DataError that names the first place of `numbers` that is NaN or infinite."""
+    if numbers.is_floating_point() and not bool(numbers.isfinite().all()):
+        place = (~numbers.isfinite()).nonzero()
         at = tuple(place[0].tolist())
         raise DataError(
-            f"{name}{list(at)} is {float(tensor[at])}, one of {len(place)} numbers that are NaN or infinite; "
+            f"{name}{list(at)} is {float(numbers[at])}, one of {len(place)} numbers that are NaN or infinite; "
             "finite numbers expected"
         )

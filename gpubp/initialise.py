@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import rng
+from . import arrays, rng
 from .errors import ConfigError, ShapeError
 from .spec import NetworkSpec
 
@@ -83,7 +83,10 @@ def initialise(
     scale: float | Tensor | None = None,
 ) -> Tensor:
     """The parameters (N, P) of the networks `ids` (N,), on the CPU. scale: a number, or (N,), that multiplies all."""
-    factor = torch.as_tensor(rule.scale if scale is None else scale, dtype=torch.float64)
+    factor = arrays.tensor("init_scale", rule.scale if scale is None else scale, ConfigError).cpu()
+    if factor.dtype == torch.bool:
+        raise ConfigError("init_scale holds truth values; numbers expected")
+    factor = factor.double()
     if factor.ndim > 1 or (factor.ndim == 1 and len(factor) != len(ids)):
         raise ShapeError(f"init_scale {tuple(factor.shape)}: a number or ({len(ids)},) expected")
     if not bool(factor.isfinite().all()):

@@ -31,6 +31,8 @@ class Loss(NamedTuple):
         defaults: hyper-parameters and their values.
         metric: what is reported beside the loss: accuracy by the largest of the "classes" or by the "sign" of the
             out, or "r2".
+        takes: what an out means: a "number"; or a "logit", a "log rate", any real number to which the rule applies its
+            own function; or a "score", whose sign is the class.
     """
 
     value: Callable[..., Any]
@@ -39,6 +41,7 @@ class Loss(NamedTuple):
     classes: bool = False
     defaults: Mapping[str, float] = {}
     metric: str = "r2"
+    takes: str = "number"
 
 
 def half_squared_error(out: Tensor, target: Tensor) -> Tensor:
@@ -160,9 +163,9 @@ LOSSES: dict[str, Loss] = {
     "huber": Loss(huber, huber_slope, defaults={"delta": 1.0}),
     "log_cosh": Loss(log_cosh, log_cosh_slope),
     "quantile": Loss(quantile, quantile_slope, defaults={"quantile": 0.5}),
-    "poisson": Loss(poisson, poisson_slope),
-    "hinge": Loss(hinge, hinge_slope, metric="sign"),
-    "binary_cross_entropy": Loss(binary_cross_entropy, binary_cross_entropy_slope, metric="sign"),
+    "poisson": Loss(poisson, poisson_slope, takes="log rate"),
+    "hinge": Loss(hinge, hinge_slope, metric="sign", takes="score"),
+    "binary_cross_entropy": Loss(binary_cross_entropy, binary_cross_entropy_slope, metric="sign", takes="logit"),
     "cross_entropy": Loss(
         cross_entropy,
         None,
@@ -170,5 +173,6 @@ LOSSES: dict[str, Loss] = {
         classes=True,
         defaults={"label_smoothing": 0.0},
         metric="classes",
+        takes="logit",
     ),
 }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import cuda, modules
+from . import arrays, cuda, modules
 from .backprop import forward
 from .errors import ConfigError, DeviceError, ShapeError, SpecError, lookup
 from .initialise import INITIALISERS, initialise
@@ -34,12 +35,18 @@ class Population:
     ids: Tensor
 
     def __post_init__(self) -> None:
+        if self.params.requires_grad:  # an nn.Parameter's numbers are trained by hand
+            object.__setattr__(self, "params", self.params.detach())
         self.spec.layers(self.params)
-        check_seed(self.seed)
+        object.__setattr__(self, "seed", check_seed(self.seed))
         if self.params.dtype not in DTYPES.values():
             raise ConfigError(f"dtype {self.params.dtype}: one of {', '.join(DTYPES)} expected")
         if self.ids.shape != self.params.shape[:1] or self.ids.dtype != torch.int64:
             raise ShapeError(f"ids {tuple(self.ids.shape)} {self.ids.dtype}: ({len(self.params)},) int64 expected")
+
+    def __repr__(self) -> str:
+        widths, kind = "-".join(map(str, self.spec.widths)), str(self.params.dtype).removeprefix("torch.")
+        return f"Population({self.count} networks of {widths}, seed {self.seed}, {kind} on {self.device})"
 
     @classmethod
     def create(
@@ -61,10 +68,9 @@ class Population:
         rule = lookup(INITIALISERS, init, "init", ConfigError)
         if (count is None) == (ids is None):
             raise ConfigError("create needs count, or ids, not both and not neither")
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise ConfigError(f"count {count!r}: a whole number of networks, 1 or more, expected")
-        chosen = torch.arange(count) if count is not None else torch.as_tensor(ids, dtype=torch.int64).cpu()
-        if chosen.ndim != 1 or not len(chosen) or int(chosen.min()) < 0 or int(chosen.max()) >= EVERYBODY:
+        chosen = torch.arange(_count(count)) if ids is None else arrays.tensor("ids", ids, ConfigError).cpu()
+        whole = chosen.dtype == torch.int64 and chosen.ndim == 1 and len(chosen) > 0
+        if not whole or int(chosen.min()) < 0 or int(chosen.max()) >= EVERYBODY:
             raise ConfigError(f"ids: one or more whole numbers from 0 to {EVERYBODY - 1} expected")
         if len(chosen.unique()) < len(chosen):
             raise ConfigError(
@@ -97,15 +103,16 @@ class Population:
         """Where the parameters are."""
         return self.params.device
 
-    def take(self, index: Sequence[int] | Tensor | slice) -> Population:
-        """The rows `index`, in that order, with their ids; copies."""
-        at = index if isinstance(index, slice) else torch.as_tensor(index, device=self.device)
-        if isinstance(at, Tensor) and at.numel() and at.dtype != torch.bool and not bool((at < self.count).all()):
-            raise ShapeError(f"take: row {int(at.max())}; rows 0 to {self.count - 1} expected")
-        params = self.params[at]
-        if params.ndim != 2:
-            raise ShapeError(f"take({index!r}): a sequence of rows or a slice expected, for one row [{index!r}]")
-        return replace(self, params=params.clone(), ids=self.ids[at].clone())
+    def take(self, index: Sequence[int] | Sequence[bool] | Tensor | slice) -> Population:
+        """The rows `index`, in that order, with their ids; copies. A mask of N truth values selects; -1 is the last
+        row, as in a list."""
+        if isinstance(index, slice):
+            return replace(self, params=self.params[index].clone(), ids=self.ids[index].clone())
+        at = self._rows("take", index)
+        return replace(self, params=self.params[at], ids=self.ids[at])
+
+    def _rows(self, name: str, index: Any) -> Tensor:
+        return arrays.indices(name, index, self.count, ShapeError, negative=True).to(self.device)
 
     def concatenate(self, *others: Population) -> Population:
         """These networks, then the others', with their ids. Raises SpecError where specification or seed differ."""
@@ -118,11 +125,14 @@ class Population:
         return replace(self, params=torch.cat([p.params for p in everyone]), ids=torch.cat([p.ids for p in everyone]))
 
     def copy_rows(self, source: Sequence[int] | Tensor, target: Sequence[int] | Tensor) -> Population:
-        """A population in which the rows `target` are copies of the rows `source`; ids stay with their places, so
-        that a copy goes on with the random numbers of the place it was copied to."""
-        of, over = (torch.as_tensor(index, device=self.device) for index in (source, target))
-        if of.shape != over.shape or of.ndim != 1:
-            raise ShapeError(f"copy_rows: source {tuple(of.shape)}, target {tuple(over.shape)}: equal lengths expected")
+        """A population in which the rows `target` are copies of the rows `source`, which may repeat, as take() has
+        them; ids stay with their places, so that a copy goes on with the random numbers of the place it was copied
+        to."""
+        of, over = self._rows("copy_rows: source", source), self._rows("copy_rows: target", target)
+        if len(of) != len(over):
+            raise ShapeError(f"copy_rows: source of {len(of)} rows, target of {len(over)}: equal lengths expected")
+        if len(over.unique()) < len(over):
+            raise ShapeError("copy_rows: target has a row twice; different rows expected")
         params = self.params.clone()
         params[over] = self.params[of]
         return replace(self, params=params)
@@ -136,13 +146,22 @@ class Population:
 
     def network(self, index: int) -> nn.Sequential:
         """The network in row `index` as torch.nn.Sequential, with copies of its weights."""
-        if not -self.count <= index < self.count:
-            raise ShapeError(f"network({index}): a row from 0 to {self.count - 1} expected")
-        return modules.sequential(self.spec, self.params[index])
+        row = arrays.whole(index)
+        if row is None:
+            raise ShapeError(f"network({index!r}): a whole number, the network's row, expected")
+        return modules.sequential(self.spec, self.params[int(self._rows("network", [row]))])
 
-    def predict(self, inputs: Tensor) -> Tensor:
+    def predict(self, inputs: Tensor | Sequence[Any]) -> Tensor:
         """inputs (M, I) for all, or (N, M, I) -> outs (N, M, O); logits stay logits."""
-        return forward(self.spec, self.params, torch.as_tensor(inputs).to(self.params))
+        return forward(self.spec, self.params, arrays.tensor("inputs", inputs).to(self.params))
+
+
+def _count(count: Any) -> int:
+    """How many networks, as an int; raises ConfigError for what is no number of them."""
+    number = arrays.whole(count)
+    if number is None or not 0 < number <= EVERYBODY:
+        raise ConfigError(f"count {count!r}: a whole number of networks, 1 or more, below 2^32, expected")
+    return number
 
 
 def usable(device: str | torch.device) -> torch.device:

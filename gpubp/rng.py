@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float64, Int, Int32, Int64
 from torch import Tensor
 
+from .arrays import whole
 from .errors import ConfigError
 
 WORD = 0xFFFFFFFF
@@ -26,9 +27,10 @@ EVERYBODY = WORD  # the id whose order shuffle="shared" takes; no network may ha
 
 def check_seed(seed: object) -> int:
     """`seed` as an int of 32 bits; raises ConfigError for anything else."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= WORD:
+    number = whole(seed)
+    if number is None or not 0 <= number <= WORD:
         raise ConfigError(f"seed {seed!r}: a whole number from 0 to {WORD} expected")
-    return seed
+    return number
 
 
 def philox(

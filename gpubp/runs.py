@@ -27,6 +27,7 @@ from .preparation import Preparation
 from .result import ranking
 from .spec import NetworkSpec
 from .state import TrainState
+from .text import Reading
 
 Settings = dict[str, Any]
 
@@ -43,7 +44,28 @@ def load_data(settings: Settings) -> sources.Prepared:
         validation=settings["validation"],
         seed=settings["seed"],
         scale_targets=settings["scale_targets"],
+        task=settings["task"],
+        reading=_reading(settings),
     )
+
+
+def _reading(settings: Settings) -> Reading:
+    """How the flags say that a file is to be read."""
+    sign = settings["delimiter"]
+    dates = (each.partition("=") for each in _listed(settings["dates"]))
+    return Reading(
+        delimiter="\t" if sign in ("\\t", "tab") else sign,
+        decimal=settings["decimal"] or ".",
+        thousands=settings["thousands"],
+        encoding=settings["encoding"],
+        drop=_listed(settings["drop"]),
+        text=_listed(settings["text"]),
+        dates={name: form for name, _, form in dates},
+    )
+
+
+def _listed(names: str | None) -> tuple[str, ...]:
+    return () if names is None else tuple(names.split(","))
 
 
 def settings_of(folder: Path) -> Settings:
@@ -125,7 +147,9 @@ def predict(settings: Settings) -> int:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if chosen not in ("best", "all") and not (chosen.isdecimal() and int(chosen) > 0):
         raise ConfigError(f"--networks {chosen!r}: best, all, or a number of 1 or more expected")
-    samples = tables.read(settings["data"], text=preparation.text)
+    samples = tables.read(settings["data"], reading=preparation.reading)
+    for each in preparation.strange(samples):
+        sys.stderr.write(f"warning: {settings['data']}: {each}\n")
     population = state.population
     inputs = preparation.inputs(samples).to(population.params.dtype)
     ranked = _ranking(folder, state)

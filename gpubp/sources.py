@@ -1,7 +1,6 @@
 """SOURCES: data by name, a row each; load() makes them, or a file that tables.py reads, ready for training.
 
-Which loss, where none is asked for: the single target column of a file, of texts, truth values or whole numbers, holds
-classes, so cross_entropy; other targets are numbers, so mean_squared_error; a source has its own.
+Which task and loss, where neither is asked for: a source has its own; about.py says what a file's targets look like.
 """
 
 from __future__ import annotations
@@ -19,12 +18,15 @@ import torch
 from torch import Tensor
 
 from . import bundled
+from .about import choose_loss, sentences
 from .data import Dataset
 from .errors import ConfigError, DataError, lookup, unknown
+from .fitting import ask, fit
 from .losses import LOSSES
-from .preparation import TASK_OF_LOSS, Preparation, fit
+from .preparation import TASK_OF_LOSS, Preparation
 from .rng import EVERYBODY, SEARCH, check_seed, normal, words
 from .tables import READERS, Table, listed, read
+from .text import Reading
 
 SPLIT = 1 << 16  # the Philox layer of the split, apart from whatever else a search draws
 NOISE = SPLIT + 1  # and of the spirals
@@ -83,7 +85,8 @@ SOURCES: dict[str, Source] = {
     "diabetes": Source(
         partial(scikit, "diabetes"),
         "mean_squared_error",
-        "442 patients, 10 inputs, how the disease progressed in a year",
+        "442 patients, 10 inputs, how the disease progressed in a year; in raw units, those of scikit-learn's "
+        "load_diabetes(scaled=False)",
         "standard",
         "standard",
     ),
@@ -93,7 +96,8 @@ SOURCES: dict[str, Source] = {
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """Data ready for training, in float64, and what made them so. fingerprint: of the raw samples, SHA-256. settings:
-    the scale, scale_targets and validation share that were used, given or not."""
+    the scale, scale_targets and validation share that were used, given or not. about: what became of the data and what
+    they are for, a sentence each."""
 
     name: str
     training: Dataset
@@ -102,6 +106,7 @@ class Prepared:
     loss: str
     fingerprint: str
     settings: dict[str, Any]
+    about: tuple[str, ...]
 
     @property
     def widths_in(self) -> int:
@@ -128,25 +133,29 @@ def load(
     validation: float | None = None,
     seed: int = 0,
     scale_targets: str | None = None,
+    task: str | None = None,
+    reading: Reading | None = None,
 ) -> Prepared:
     """A source of SOURCES or a file, split into training and validation and prepared by what the training part shows.
 
-    target: the columns to predict, of a .csv or .parquet file. loss: a row of LOSSES. scale, impute, scale_targets: as
-    fit() has them. validation: the share of samples not trained on, 0 for none. None takes the source's own; for files
-    that is loss by the rule above, scale "standard", scale_targets "none", validation 0.2.
+    target: the columns to predict, of a .csv or .parquet file. task: "classification" or "regression". loss: a row of
+    LOSSES. scale, impute, scale_targets: as fit() has them. validation: the share of samples not trained on, 0 for
+    none. None takes the source's own; for files that is task and loss by the rule above, scale "standard",
+    scale_targets "none", validation 0.2. reading: how a file is read.
     Raises DataError for what cannot be trained on and ConfigError for settings that cannot be used.
     """
     source = SOURCES.get(str(name_or_path)) if isinstance(name_or_path, str) else None
     if source is None:
-        table = _file(name_or_path, target)
-        source = Source(lambda: table, _usual_loss(table), "a file", "standard")
-    elif target is not None:
-        raise ConfigError(
-            f"target {target!r}: data {name_or_path!r} have their own; target is for .csv and .parquet files"
-        )
-    table = source.table()
-    chosen = source.loss if loss is None else loss
-    lookup(LOSSES, chosen, "loss", ConfigError)
+        table = _file(name_or_path, target, reading or Reading())
+        usual, source = None, Source(lambda: table, "", "", "standard")
+    elif target is not None or reading not in (None, Reading()):
+        given = f"target {target!r}" if target is not None else "--drop, --text, --dates and what else is of reading"
+        raise ConfigError(f"{given}: data {name_or_path!r} have their own; that is for files")
+    else:
+        usual, table = source.loss, source.table()
+    if loss is not None:
+        lookup(LOSSES, loss, "loss", ConfigError)
+    chosen, why = choose_loss(table, usual, loss, task)
     if scale_targets is None:  # the source's own goes with the losses of numbers
         plain = chosen == "poisson" or chosen in TASK_OF_LOSS
         scale_targets = "none" if plain else source.scale_targets
@@ -155,6 +164,8 @@ def load(
     rows, held_out = split(table.samples, share, seed)
     preparation = fit(table, chosen, rows.numpy(), scale, impute, scale_targets)
     inputs, targets = preparation.inputs(table), preparation.targets(table)
+    told = sentences(table, preparation, (len(rows), len(held_out)), str(scale), chosen, why)
+    told = ((source.about,) if source.about else ()) + told
     return Prepared(
         name=str(name_or_path),
         training=Dataset(inputs[rows], targets[rows]),
@@ -163,6 +174,7 @@ def load(
         loss=chosen,
         fingerprint=table.fingerprint(),
         settings={"scale": str(scale), "scale_targets": scale_targets, "validation": share},
+        about=told,
     )
 
 
@@ -185,17 +197,17 @@ def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     return order[held_out:].sort().values, order[:held_out].sort().values
 
 
-def _file(path: str | os.PathLike[str], target: str | Sequence[str] | None) -> Table:
+def _file(path: str | os.PathLike[str], target: str | Sequence[str] | None, reading: Reading) -> Table:
     """The file at `path` with its targets; what is neither a file nor looks like one was meant as a name."""
     if isinstance(path, str) and not Path(path).suffix and not os.path.exists(path) and Path(path).name == path:
         raise DataError(f"{unknown('data', path, SOURCES)}; or a file that ends in {listed(READERS)}")
-    table = read(path, target)
+    table = read(path, target, reading)
+    for name in (*reading.text, *reading.dates):
+        table.column(name)
     if not table.targets:
         missing = "name the columns to predict by --target" if table.named else "no array is called targets or y"
         raise DataError(f"{path} has no targets; {missing}; it has {listed(table.columns)}")
+    for name in table.targets:
+        if table.columns[name].dtype == object and name not in reading.text:
+            ask(table, name)
     return table
-
-
-def _usual_loss(table: Table) -> str:
-    classes = len(table.targets) == 1 and table.columns[table.targets[0]].dtype.kind in "Oib"
-    return "cross_entropy" if classes else "mean_squared_error"

@@ -15,6 +15,11 @@ from .errors import ShapeError, SpecError, lookup, one_of, unknown
 from .losses import LOSSES
 
 BIASES = ("neuron", "layer", "none")
+OUTPUTS = {  # the activations whose outs can be what a loss takes; those that are not here go with every activation
+    "logit": ("identity",),
+    "log rate": ("identity",),
+    "score": ("identity", "tanh", "softsign", "hard_tanh", "sine"),  # as often below 0 as above
+}
 
 
 class Layer(NamedTuple):
@@ -42,9 +47,10 @@ class NetworkSpec:
     """A fully connected network.
 
     widths: of the inputs, of every hidden layer, of the outputs. hidden: an activation of ACTIVATIONS, or one per
-    hidden layer. output: the activation of the last layer. loss: one of LOSSES; those of logits take
-    output="identity". bias: one per "neuron", one per "layer" (the tutorial's), or "none". train_bias: False freezes
-    the biases. Raises SpecError for whatever cannot be built.
+    hidden layer. output: the activation of the last layer. loss: one of LOSSES; those that
+    apply a function of their own to the outs (cross_entropy, binary_cross_entropy, poisson) take output="identity",
+    hinge takes outs of both signs (OUTPUTS), all others any output. bias: one per "neuron", one per "layer" (the
+    tutorial's), or "none". train_bias: False freezes the biases. Raises SpecError for whatever cannot be built.
     """
 
     widths: tuple[int, ...]
@@ -67,6 +73,12 @@ class NetworkSpec:
             where = "output" if number == len(self.activations) - 1 else f"hidden activation of layer {number + 1}"
             lookup(ACTIVATIONS, name, where)
         loss = lookup(LOSSES, self.loss, "loss")
+        if self.output not in OUTPUTS.get(loss.takes, ACTIVATIONS):
+            allowed = " or ".join(map(repr, OUTPUTS[loss.takes]))
+            raise SpecError(
+                f"output {self.output!r} with loss {self.loss!r}, which takes a {loss.takes}: {allowed} expected; "
+                f"for outs of {self.output!r} as they are, a loss of numbers such as 'mean_squared_error'"
+            )
         one_of(BIASES, self.bias, "bias", SpecError)
         if not isinstance(self.train_bias, bool):
             raise SpecError(f"train_bias {self.train_bias!r}: True or False expected")

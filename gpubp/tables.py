@@ -1,8 +1,8 @@
-"""Table: raw samples by column, and read(), which takes them from a .csv, .npz or .parquet file.
+"""Table: raw samples by column, and read(), which takes them from a .csv, .tsv, .npz or .parquet file.
 
-Cells of a .csv that are empty, NA, NaN or null are missing values. Refused, with the file and the column: columns
-without a name or of one name, and what is neither number, truth value nor text. Nothing that a file holds is ever
-executed.
+Cells of a .csv that are empty, NA, NaN or null are missing values; text.py says what else a file of text may look
+like. Refused, with the file and the column: columns without a name or of one name, and what is neither number, truth
+value nor text, dates but for those that are asked for. Nothing that a file holds is ever executed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import hashlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ import numpy.typing as npt
 import pyarrow
 from pyarrow import csv, parquet
 
+from . import text
 from .errors import DataError, nearest, unknown
+from .text import Reading
 
 Array = npt.NDArray[Any]
 
 INPUTS = ("inputs", "X", "x")  # names of arrays in .npz files
 TARGETS = ("targets", "y")
+BLOCK = 1 << 26  # bytes of a .csv that are read at once; a row may not be longer
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +39,16 @@ class Table:
 
     name: the file or source, for messages. columns: name -> (M,): bool, int64, float64 with NaN where one is missing,
     or object: str, or None where one is missing. targets: which columns are the targets; the others are inputs.
-    named: False where the columns have only places, so that another table must have as many. Raises DataError.
+    named: False where the columns have only places, so that another table must have as many. reading: how another
+    file of these columns is to be read. about: what was found out in reading. Raises DataError.
     """
 
     name: str
     columns: dict[str, Array]
     targets: tuple[str, ...] = ()
     named: bool = True
+    reading: Reading = field(default_factory=Reading)
+    about: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         plain = {name: _plain(f"{self.name}: column {name!r}", values) for name, values in self.columns.items()}
@@ -85,10 +92,10 @@ class Table:
         return digest.hexdigest()
 
 
-def listed(names: Collection[object]) -> str:
+def listed(names: Collection[object], most: int = 20) -> str:
     """The first names, and how many more there are."""
-    shown = ", ".join(str(name) for name in list(names)[:20])
-    return shown if len(names) <= 20 else f"{shown} and {len(names) - 20} more"
+    shown = ", ".join(str(name) for name in list(names)[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def missing(values: Array) -> Array:
@@ -112,12 +119,14 @@ def complete(table: Table, name: str, values: Array, advice: str = "targets are 
     return values
 
 
-def read(path: str | os.PathLike[str], target: str | Sequence[str] | None = None, text: Collection[str] = ()) -> Table:
-    """The raw samples of a .csv, .npz or .parquet file.
+def read(
+    path: str | os.PathLike[str], target: str | Sequence[str] | None = None, reading: Reading | None = None
+) -> Table:
+    """The raw samples of a .csv, .tsv, .npz or .parquet file.
 
     target: the columns that are targets; without it every column of .csv and .parquet is an input, as for prediction.
-    An .npz has its inputs in an array inputs, X or x, and its targets, if any, in targets or y. text: columns of a .csv
-    to be read as text, whatever they look like: Preparation.text for prediction. Raises DataError that names the file.
+    An .npz has its inputs in an array inputs, X or x, and its targets, if any, in targets or y. reading: how, for
+    prediction Preparation.reading. Raises DataError that names the file.
     """
     path, targets = Path(path), (target,) if isinstance(target, str) else tuple(target or ())
     if path.is_dir():
@@ -132,7 +141,7 @@ def read(path: str | os.PathLike[str], target: str | Sequence[str] | None = None
     if not content:
         raise DataError(f"{path} is empty; samples expected")
     try:
-        return reader(str(path), content, targets, text)
+        return reader(str(path), content, targets, reading or Reading())
     except DataError:
         raise
     except Exception as error:  # damaged bytes make the parsers raise nearly anything
@@ -158,28 +167,78 @@ def _plain(where: str, values: Array) -> Array:
     return values.astype(types[values.dtype.kind])
 
 
-def _csv(name: str, content: bytes, targets: tuple[str, ...], text: Collection[str]) -> Table:
-    convert = csv.ConvertOptions(strings_can_be_null=True, column_types={column: pyarrow.string() for column in text})
-    parse = csv.ParseOptions(newlines_in_values=True)
-    return _arrow(
-        name, csv.read_csv(pyarrow.BufferReader(content), parse_options=parse, convert_options=convert), targets
+def _csv(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
+    content, encoding = text.decoded(name, content, reading.encoding)
+    sign = reading.delimiter or text.delimiter(content)
+    found = [f"encoding {encoding}"] * (not encoding.startswith("utf-8")) + [f"delimiter {sign!r}"] * (sign != ",")
+    convert = csv.ConvertOptions(
+        strings_can_be_null=True,
+        decimal_point=reading.decimal,
+        column_types=dict.fromkeys((*reading.text, *reading.dates), pyarrow.string()),
     )
+    table = csv.read_csv(
+        pyarrow.BufferReader(content),
+        read_options=csv.ReadOptions(block_size=BLOCK),
+        parse_options=csv.ParseOptions(delimiter=sign, newlines_in_values=True),
+        convert_options=convert,
+    )
+    return _arrow(name, table, targets, reading, found)
 
 
-def _parquet(name: str, content: bytes, targets: tuple[str, ...], text: Collection[str]) -> Table:
-    return _arrow(name, parquet.read_table(pyarrow.BufferReader(content)), targets)
+def _parquet(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
+    source = pyarrow.BufferReader(content)
+    _names(name, parquet.read_schema(source).names)
+    return _arrow(name, parquet.read_table(source), targets, reading, [])
 
 
-def _arrow(name: str, table: Any, targets: tuple[str, ...]) -> Table:
-    """A pyarrow.Table as a Table; raises DataError for columns without a name or of another type."""
-    names = table.column_names
+def _names(name: str, names: Sequence[str]) -> None:
+    """Raise DataError for columns without a name or of one name."""
     for number, column in enumerate(names):
         if column in ("", "__index_level_0__"):  # the second is what pandas calls it in .parquet
             raise DataError(f"{name}: column {number} has no name; where it is a saved index, save without the index")
-        if names.index(column) != number:
-            raise DataError(f"{name}: two columns are called {column!r}; different names expected")
-    columns = {column: _numpy(f"{name}: column {column!r}", table.column(column)) for column in names}
-    return Table(name, columns, targets)
+    column, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise DataError(f"{name}: {count} columns are called {column!r}; different names expected")
+
+
+def _arrow(name: str, table: Any, targets: tuple[str, ...], reading: Reading, found: list[str]) -> Table:
+    """A pyarrow.Table as a Table; raises DataError for columns without a name or of another type."""
+    _names(name, table.column_names)
+    columns, dates = {}, dict(reading.dates)
+    for column in reading.drop:
+        if column not in table.column_names:
+            near = nearest(column, table.column_names)
+            raise DataError(
+                f"{name}: column {column!r}, to be left out, is missing{near}; {listed(table.column_names)}"
+            )
+    for column, values in zip(table.column_names, table.itercolumns()):
+        where = f"{name}: column {column!r}"
+        if column in reading.drop:
+            found.append(f"{column} left out")
+            continue
+        if column in dates:
+            columns[column], dates[column] = _days(where, values, dates[column])
+            found.append(f"{column} in days since 1970, dates as {dates[column]}")
+            continue
+        columns[column] = _numpy(where, values)
+        numbers = None
+        if columns[column].dtype == object and column not in reading.text:
+            numbers = text.numbers(columns[column], reading)
+        if numbers is not None:
+            columns[column], sign = numbers
+            found += [f"{column} in {sign}"] * bool(sign)
+    return Table(name, columns, targets, reading=replace(reading, dates=dates), about=tuple(found))
+
+
+def _days(where: str, column: Any, form: str) -> tuple[Array, str]:
+    """A column of dates as days since 1970, NaN where one is missing, and their format."""
+    kind, types = column.type, pyarrow.types
+    if types.is_date(kind) or types.is_timestamp(kind):
+        moments = column.cast(pyarrow.timestamp("us", kind.tz if types.is_timestamp(kind) else None))
+        return np.asarray(moments.cast(pyarrow.int64()).to_numpy(), dtype=np.float64) / 86400e6, form or text.ISO
+    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind)):
+        raise DataError(f"{where} holds {kind}; dates expected")
+    return text.days(where, np.array(column.to_pylist(), dtype=object), form)
 
 
 def _numpy(where: str, column: Any) -> Array:
@@ -192,18 +251,22 @@ def _numpy(where: str, column: Any) -> Array:
         return values
     if types.is_null(kind):
         return np.full(len(column), np.nan)
-    if types.is_binary(kind) or types.is_large_binary(kind):
-        raise DataError(f"{where} holds bytes that are not text in UTF-8; save the file in UTF-8")
+    if types.is_date(kind) or types.is_timestamp(kind):
+        raise DataError(f"{where} holds dates; --dates NAME reads them as days, --drop NAME leaves them out")
     if not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
         raise DataError(
-            f"{where} holds {kind}; numbers, truth values or text expected: turn it into numbers or leave it out"
+            f"{where} holds {kind}; numbers, truth values or text expected: turn it into numbers, or --drop NAME"
         )
     if types.is_decimal(kind) or (column.null_count and not types.is_floating(kind)):
-        column = column.cast(pyarrow.int8() if types.is_boolean(kind) else kind).cast(pyarrow.float64())
+        plain = column.cast(pyarrow.int8() if types.is_boolean(kind) else kind)
+        try:
+            column = plain.cast(pyarrow.float64())
+        except pyarrow.ArrowInvalid as error:
+            raise DataError(f"{where} lacks values and holds whole numbers above 2^53: {error}") from None
     return np.asarray(column.to_numpy())
 
 
-def _npz(name: str, content: bytes, targets: tuple[str, ...], text: Collection[str]) -> Table:
+def _npz(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
     if targets:
         raise DataError(f"{name}: target {listed(targets)} chooses columns of .csv and .parquet; .npz has targets or y")
     if not content.startswith(b"PK"):
@@ -239,5 +302,5 @@ def _array(name: str, archive: Any, names: Sequence[str]) -> Array | None:
         ) from None
 
 
-Reader = Callable[[str, bytes, tuple[str, ...], Collection[str]], Table]
-READERS: dict[str, Reader] = {".csv": _csv, ".npz": _npz, ".parquet": _parquet}
+Reader = Callable[[str, bytes, tuple[str, ...], Reading], Table]
+READERS: dict[str, Reader] = {".csv": _csv, ".tsv": _csv, ".npz": _npz, ".parquet": _parquet}

@@ -64,12 +64,19 @@ def train(
     Raises, before anything is trained or written, ShapeError, DataError, ConfigError, DeviceError, EngineError,
     OutOfMemoryError.
     """
+    for name, given, kind in (("population", population, Population), ("data", data, Dataset),
+                              ("config", config, TrainConfig), ("validation", validation, Dataset)):  # fmt: skip
+        if not isinstance(given, kind) and not (name == "validation" and given is None):
+            raise ConfigError(
+                f"{name} is a {type(given).__name__}, {kind.__name__} expected: train(population, data, config, "
+                "validation=None, ...)"
+            )
     spec, params = population.spec, population.params
     if not checkpoint_minutes >= 0:
         raise ConfigError(f"checkpoint_minutes {checkpoint_minutes}: 0 or more expected")
     looked_at = validation is not None or config.timetable.events or any(map(watches, reporters))
     every = config.interval if looked_at or config.evaluate_every is not None else config.longest
-    config = replace(config, evaluate_every=every)
+    config, notes = replace(config, evaluate_every=every).fitted(data)
     where = devices(params.device if device is None else device)
     data, held_out = _ready(population, data), None
     if validation is not None:
@@ -84,8 +91,9 @@ def train(
         state = TrainState.start(own, config, data)
         chosen = _settings(population, config, choice) if settings is None else dict(settings)
         loop = Loop(
-            state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, chosen, tuple(lines)
-        )
+            state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, chosen,
+            (*lines, *notes), notes=notes,
+        )  # fmt: skip
         if folder is not None:
             try:
                 folder.mkdir(parents=True)

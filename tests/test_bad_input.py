@@ -16,7 +16,7 @@ from gpubp import sources
 from gpubp.errors import ConfigError, DataError, DeviceError, EngineError, GpubpError, ShapeError, SpecError
 
 from .files import status
-from .helpers import population, samples
+from .helpers import population, same_bits, samples
 
 SPEC = gpubp.NetworkSpec((3, 4, 2))
 CLASSES = gpubp.NetworkSpec((3, 4, 2), loss="cross_entropy")
@@ -219,3 +219,75 @@ def test_cuda_that_is_not_there_is_refused(folder: Path, capsys: pytest.CaptureF
     refused("--data xor --device cuda", "use --device cpu", folder, capsys)
     with pytest.raises(DeviceError, match=r"device 'cuda': .*use --device cpu"):
         population(SPEC, 2).to("cuda")
+
+
+# --- pairs, batches and the short words that results have for themselves
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "poisson"])
+@pytest.mark.parametrize("output", gpubp.ACTIVATIONS)
+def test_a_loss_that_applies_its_own_function_takes_no_output_but_identity(output: str, loss: str) -> None:
+    if output == "identity":
+        assert gpubp.NetworkSpec((3, 2), output=output, loss=loss).output == output
+        return
+    with pytest.raises(
+        SpecError, match=f"output '{output}' with loss '{loss}', which takes a log.*'identity' expected"
+    ):
+        gpubp.NetworkSpec((3, 2), output=output, loss=loss)
+
+
+def test_hinge_takes_outs_of_both_signs_and_losses_of_numbers_take_any() -> None:
+    for output in ("identity", "tanh"):
+        gpubp.NetworkSpec((3, 1), output=output, loss="hinge")
+    for output in ("sigmoid", "relu", "softplus"):
+        with pytest.raises(SpecError, match=f"output '{output}' with loss 'hinge', which takes a score"):
+            gpubp.NetworkSpec((3, 1), output=output, loss="hinge")
+    for output in gpubp.ACTIVATIONS:
+        gpubp.NetworkSpec((3, 1), output=output, loss="half_squared_error")
+
+
+def test_a_batch_is_at_most_the_samples_and_that_is_said() -> None:
+    data = gpubp.Dataset(INPUTS, TARGETS)
+    results = {
+        size: gpubp.train(population(SPEC, 2), data, gpubp.TrainConfig(epochs=7, batch_size=size), engine="eager")
+        for size in (10, 1000)
+    }
+    assert [int(result.state.step[0]) for result in results.values()] == [7, 7]
+    assert same_bits(results[1000].population.params, results[10].population.params)
+    assert results[10].notes == []
+    assert results[1000].notes == ["batch_size 1000 is more than the 10 samples: a batch is all of them"]
+
+
+def test_a_batch_of_networks_with_rows_does_not_depend_on_what_others_have() -> None:
+    rows = [[0, 1, 2], [3, 4, 5, 6, 7]]
+    config = gpubp.TrainConfig(epochs=4, batch_size=6)
+    both = gpubp.train(population(SPEC, 2), gpubp.Dataset(INPUTS, TARGETS, rows), config, engine="eager")
+    assert both.state.step.tolist() == [2, 4]
+    assert both.notes[0].startswith("batch_size 6: 2 of 2 networks have fewer samples, from 3 on; a batch of theirs")
+    for number, own in enumerate(rows):
+        alone = gpubp.train(
+            population(SPEC, 2).take([number]), gpubp.Dataset(INPUTS, TARGETS, [own]), config, engine="eager"
+        )
+        assert same_bits(alone.population.params[0], both.population.params[number])
+
+
+def test_arguments_of_train_in_the_wrong_place_are_named() -> None:
+    networks, data, config = population(SPEC, 2), gpubp.Dataset(INPUTS, TARGETS), gpubp.TrainConfig(steps=1)
+    wrong: Any = [
+        ((networks, data, data), "config is a Dataset, TrainConfig expected"),
+        ((networks, config, data), "data is a TrainConfig, Dataset expected"),
+        ((data, networks, config), "population is a Dataset, Population expected"),
+        ((networks, data, config, INPUTS), "validation is a Tensor, Dataset expected"),
+    ]
+    for arguments, message in wrong:
+        with pytest.raises(ConfigError, match=message):
+            gpubp.train(*arguments)
+
+
+def test_populations_and_data_show_themselves_in_a_line() -> None:
+    data = gpubp.Dataset(INPUTS, TARGETS)
+    assert repr(population(SPEC, 500)) == "Population(500 networks of 3-4-2, seed 5, float64 on cpu)"
+    assert repr(data) == "Dataset(10 samples: inputs (10, 3) float64, targets (10, 2) float64)"
+    own = gpubp.Dataset(INPUTS, TARGETS, rows=[[0], [1, 2]])
+    assert repr(own).startswith("Dataset(10 samples, 1 to 2 for each of 2: inputs (10, 3)")
+    assert len(data) == len(own) == 10

@@ -253,6 +253,35 @@ def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture)
         assert "preparation.json cannot be read: " in capsys.readouterr().err
 
 
+def test_a_file_as_people_write_it_goes_from_training_to_prediction_and_the_run_begins_by_saying_what_it_took(
+    capsys: Capture,
+) -> None:
+    rows = "".join(f"{n % 28 + 1:02}.{n % 12 + 1:02}.2021;{n},5;{'abc'[n % 3]};{'uv'[n % 2]};{n}\n" for n in range(60))
+    Path("sales.csv").write_text("day;size;shop;kind;id\n" + rows, encoding="utf-16")
+    settings = "--networks 2 --steps 3 --data sales.csv --target kind --run-dir made --tensorboard false --device cpu"
+    flags = "--dates day --decimal , --drop id --batch-size 500 --json"
+    assert main(f"train {settings} {flags}".split()) == 0
+    told = capsys.readouterr()
+    assert [line[:1] for line in told.out.splitlines()] == ["{"]
+    assert told.err.splitlines()[:5] == [
+        "sales.csv: 60 samples, 48 to train with, 12 held out",
+        "read: encoding utf-16; delimiter ';'; day in days since 1970, dates as %d.%m.%Y; id left out",
+        "5 inputs; numbers, scale standard: day, size; texts, an input per category: shop (3)",
+        "target: kind; task: classification, 2 classes (u, v); loss: cross_entropy, as kind holds text; --task "
+        "regression says otherwise",
+        "batch_size 500 is more than the 48 samples: a batch is all of them",
+    ]
+    Path("new.csv").write_text("shop\tday\tsize\na\t05.03.2021\t5,5\nb\t06.03.2021\t900,5\n")
+    assert main(["predict", "made", "--data", "new.csv"]) == 0
+    told = capsys.readouterr()
+    assert (len(told.out.splitlines()), told.err) == (3, "")
+    Path("new.csv").write_text("shop\tday\tsize\na\t05.03.2021\t905,5\nb\t06.03.2021\t900,5\n")
+    assert main(["predict", "made", "--data", "new.csv"]) == 0
+    assert capsys.readouterr().err == (
+        "warning: new.csv: column 'size' holds 900.5 to 905.5, in training 1.5 to 58.5; are the units the same?\n"
+    )
+
+
 def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:
     settings = "--data iris --networks 4 --lr 1e-3..1e-1:log --dropout 0.2 --evaluate-every 2"
     trained(f"{settings} --epochs 4 --run-dir short", capsys)

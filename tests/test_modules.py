@@ -95,7 +95,7 @@ def test_rows_count_from_the_end_too() -> None:
 
 @pytest.mark.parametrize("row", [3, -4])
 def test_a_row_that_there_is_not_is_refused(row: int) -> None:
-    with pytest.raises(ShapeError, match=rf"network\({row}\): a row from 0 to 2"):
+    with pytest.raises(ShapeError, match=f"network holds {row} to {row}; rows from 0 to 2"):
         population(gpubp.NetworkSpec((5, 4)), 3).network(row)
 
 

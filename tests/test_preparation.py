@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from gpubp.errors import ConfigError, DataError
-from gpubp.preparation import CATEGORIES, SCALES, Preparation, check_scale, fit
+from gpubp.fitting import SCALES, check_scale, fit
+from gpubp.preparation import Preparation
 from gpubp.sources import load
 from gpubp.tables import read
+from gpubp.text import MANY, Reading
 
 from .files import FLOWERS, Write, refused, table
 
@@ -26,13 +28,55 @@ from .files import FLOWERS, Write, refused, table
         ("a\nb\n", "cross_entropy", "classes"),
         ("5\n2\n", "cross_entropy", "classes"),
         ("true\nfalse\n", "cross_entropy", "classes"),
-        ("5.0\n2.0\n", "mean_squared_error", "numbers"),
+        ("5.0\n2.0\n", "cross_entropy", "classes"),
+        ("1.0\n2.0\n3.0\n" * 5, "cross_entropy", "classes"),
+        ("5.5\n2.0\n", "mean_squared_error", "numbers"),
+        ("1\n2\n3\n" * 4, "mean_squared_error", "numbers"),
+        ("".join(f"{1000 * price}\n" for price in range(25)), "mean_squared_error", "numbers"),
+        ("".join(f"{price}\n" for price in range(101)) * 5, "mean_squared_error", "numbers"),
     ],
 )
-def test_the_type_of_a_target_column_decides_the_usual_loss(write: Write, column: str, loss: str, task: str) -> None:
-    values = column.split()
-    data = load(write("a.csv", f"x,y\n1,{values[0]}\n2,{values[1]}\n"), target="y", validation=0)
+def test_text_truth_values_and_few_whole_numbers_are_classes(write: Write, column: str, loss: str, task: str) -> None:
+    lines = "".join(f"1,{value}\n" for value in column.split())
+    data = load(write("a.csv", "x,y\n" + lines), target="y", validation=0)
     assert (data.loss, data.preparation.task) == (loss, task)
+
+
+def test_the_task_and_why_are_said_and_can_be_said_otherwise(write: Write) -> None:
+    path = write("a.csv", "x,y\n" + "0,7\n1,8\n0,9\n" * 5)
+    data = {task: load(path, target="y", task=task) for task in (None, "classification", "regression")}
+    assert [each.loss for each in data.values()] == ["cross_entropy", "cross_entropy", "mean_squared_error"]
+    assert data[None].about == (
+        f"{path}: 15 samples, 12 to train with, 3 held out",
+        "1 inputs; numbers, scale standard: x",
+        "target: y; task: classification, 3 classes (7, 8, 9); loss: cross_entropy, as y holds 3 different whole "
+        "numbers in 15 samples; --task regression says otherwise",
+    )
+    assert data["regression"].about[2] == (
+        "target: y; task: regression; loss: mean_squared_error, usual for the regression that was asked for"
+    )
+    assert load(path, target="y", loss="huber").about[2].endswith("task: regression; loss: huber, as asked for")
+    assert load("xor", task="regression").loss == "mean_squared_error"
+    assert load("xor", task="classification").loss == "binary_cross_entropy"
+    for task, loss in (("regression", "cross_entropy"), ("classification", "huber")):
+        with pytest.raises(ConfigError, match=f"loss '{loss}' is one of .*, task '{task}'; give one of the two"):
+            load(path, target="y", task=task, loss=loss)
+    with pytest.raises(ConfigError, match="task 'clasification' is unknown; did you mean 'classification'"):
+        load(path, target="y", task="clasification")
+
+
+def test_what_became_of_the_columns_is_said(write: Write) -> None:
+    rows = "".join(f"{n};red;$5;01.02.20{n:02};{n}\n" for n in range(20, 40))
+    path = write("a.csv", "id;colour;cost;day;y\n" + rows)
+    reading = Reading(drop=("cost",), dates={"day": ""})
+    assert load(path, target="y", reading=reading, scale="minmax").about[1:] == (
+        "read: delimiter ';'; cost left out; day in days since 1970, dates as %d.%m.%Y",
+        "3 inputs; numbers, scale minmax: id, day; texts, an input per category: colour (1)",
+        "target: y; task: regression; loss: mean_squared_error, as y holds 20 different whole numbers in 20 samples, "
+        "too many for classes; --task classification says otherwise",
+        "id numbers the samples; --drop id leaves it out",
+    )
+    assert load("diabetes").about[0].endswith("in raw units, those of scikit-learn's load_diabetes(scaled=False)")
 
 
 @pytest.mark.parametrize(
@@ -224,10 +268,29 @@ def test_infinity_is_refused_even_outside_the_training_part() -> None:
         fit(raw, "huber", rows=np.array([0, 1]), impute="mean")
 
 
-def test_free_text_is_refused() -> None:
-    count = CATEGORIES + 1
-    with refused(f"column 'x' holds {count} different texts, an input each; at most {CATEGORIES} expected"):
-        fit(table({"x": [f"text {number}" for number in range(count)], "y": [0.5] * count}), "huber")
+def test_many_categories_are_taken_where_they_are_asked_for(write: Write) -> None:
+    path = write("a.csv", "my x,y\n" + "".join(f"text {number % (MANY + 1)},0.5\n" for number in range(200)))
+    asked = (
+        f"column 'my x' holds {MANY + 1} different texts in 200 samples, such as 'text 0'; are they names or numbers"
+    )
+    with refused(asked + " of something? --text 'my x' takes them as they are, --drop 'my x' leaves them out"):
+        load(path, target="y")
+    assert load(path, target="y", validation=0, reading=Reading(text=("my x",))).widths_in == MANY + 1
+
+
+def test_a_column_in_which_each_sample_has_its_own_text_is_asked_about(write: Write) -> None:
+    path = write("a.csv", "name,y\n" + "".join(f"N{number},{number}.5\n" for number in range(10)))
+    with refused("column 'name' holds 10 different texts in 10 samples, such as 'N0'; are they names or numbers of"):
+        load(path, target="y")
+    with refused("column 'name' holds 10 different texts in 10 samples"):
+        load(path, target="name")
+    assert load(path, target="y", validation=0, reading=Reading(text=("name",))).widths_in == 10
+
+
+def test_a_constant_column_that_was_rounded_twice_is_constant() -> None:
+    raw = table({"x": [0.3, 0.1 * 3] * 50, "y": [0.5, 1.5] * 50})
+    assert fit(raw, "huber", scale="standard").columns[0].factor == 1
+    assert fit(table({"x": [1.0, 1 + 1e-9], "y": [0.5, 1.5]}), "huber", scale="standard").columns[0].factor < 1e-9
 
 
 # --- prediction
@@ -271,7 +334,9 @@ def test_an_npz_without_targets_serves_prediction(tmp_path: Path) -> None:
 
 def test_a_column_of_another_type_is_refused() -> None:
     learned = fit(table({"a": [1, 2], "b": ["x", "z"], "y": [0.5, 1.5]}), "huber")
-    with refused("column 'a' holds text, but numbers in training"):
+    with refused("column 'a' holds text, the first 'one' in sample 1, but numbers in training"):
+        learned.inputs(table({"a": ["1", "one"], "b": ["x", "x"]}, ()))
+    with refused("column 'a' holds text, the first '1' in sample 0, but numbers in training"):
         learned.inputs(table({"a": ["1"], "b": ["x"]}, ()))
     with refused("column 'b' holds numbers, but text in training"):
         learned.inputs(table({"a": [1], "b": [1]}, ()))
@@ -279,10 +344,30 @@ def test_a_column_of_another_type_is_refused() -> None:
 
 def test_codes_that_look_like_numbers_are_read_as_the_text_they_were(write: Write) -> None:
     data = load(write("a.csv", "code,y\nA1,x1\n007,02\n"), target="y", validation=0)
-    assert data.preparation.text == ("code", "y")
-    raw = read(write("new.csv", "code,y\n007,02\n"), text=data.preparation.text)
+    assert data.preparation.reading.text == ("code", "y")
+    raw = read(write("new.csv", "code,y\n007,02\n"), reading=data.preparation.reading)
     assert data.preparation.inputs(raw).tolist() == [[1, 0]]
     assert data.preparation.targets(raw).tolist() == [0]
+
+
+def test_a_file_whose_columns_do_not_meet_those_of_training_is_strange() -> None:
+    data = load("diabetes")
+    sklearn = pytest.importorskip("sklearn.datasets")
+    for scaled, count in ((False, 0), (True, 10)):
+        bunch = sklearn.load_diabetes(scaled=scaled)
+        columns = dict(zip(bunch.feature_names, bunch.data.T.tolist()))
+        strange = data.preparation.strange(table(columns, ()))
+        assert len(strange) == count, strange
+    assert strange[2].startswith("column 'bmi' holds -0.0902753 to 0.170555, in training 18")
+    assert strange[2].endswith("are the units the same?")
+    learned = fit(table({"colour": ["red", "blue"], "x": [1.0, 3.0], "y": [0.5, 1.5]}), "huber")
+    again = Preparation.from_dict(learned.to_dict())
+    for made in (learned, again):
+        assert made.strange(table({"colour": ["red", "green"], "x": [3.0, np.nan]}, ())) == []
+        assert made.strange(table({"colour": ["green", "rot"], "x": [3.1, 4.0]}, ())) == [
+            "column 'colour' holds green, rot; in training blue, red",
+            "column 'x' holds 3.1 to 4, in training 1 to 3; are the units the same?",
+        ]
 
 
 def test_an_empty_column_is_filled_whatever_its_type(write: Write) -> None:

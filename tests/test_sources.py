@@ -126,7 +126,7 @@ def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch: pyte
 def test_an_unknown_name_gets_the_nearest_one_and_hears_of_files() -> None:
     with refused("data 'digts' is unknown; did you mean 'digits'?; allowed: breast_cancer, "):
         load("digts")
-    with refused("or a file that ends in .csv, .npz, .parquet"):
+    with refused("or a file that ends in .csv, .tsv, .npz, .parquet"):
         load("digts")
 
 

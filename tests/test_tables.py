@@ -128,7 +128,7 @@ def test_half_a_file_is_refused_with_the_reason(write: Write, tmp_path: Path, na
 
 
 def test_a_directory_is_refused(tmp_path: Path) -> None:
-    with refused("is a directory; a file that ends in .csv, .npz, .parquet expected"):
+    with refused("is a directory; a file that ends in .csv, .tsv, .npz, .parquet expected"):
         load(tmp_path)
     (tmp_path / "d.csv").mkdir()
     with refused("d.csv is a directory"):
@@ -146,7 +146,7 @@ def test_a_file_that_may_not_be_read_is_refused(write: Write, monkeypatch: pytes
 
 
 def test_an_unknown_ending_gets_the_nearest_one() -> None:
-    with refused("a.cvs: the ending '.cvs' is unknown; did you mean '.csv'?; allowed: .csv, .npz, .parquet"):
+    with refused("a.cvs: the ending '.cvs' is unknown; did you mean '.csv'?; allowed: .csv, .npz, .parquet, .tsv"):
         load("a.cvs")
     with refused("the ending '' is unknown"):
         load("folder/data")
@@ -157,17 +157,21 @@ def test_a_csv_without_samples_is_refused(write: Write) -> None:
         read(write("a.csv", "x,y\n"))
 
 
-def test_columns_need_different_names(write: Write) -> None:
-    with refused("two columns are called 'x'"):
+def test_columns_need_different_names(write: Write, tmp_path: Path) -> None:
+    with refused("2 columns are called 'x'"):
         read(write("a.csv", "x,x\n1,2\n"))
+    same = pyarrow.Table.from_arrays([pyarrow.array([1.0])] * 2, names=["x", "x"])
+    parquet.write_table(same, tmp_path / "a.parquet")
+    with refused("2 columns are called 'x'"):
+        read(tmp_path / "a.parquet")
     with refused("column 0 has no name; where it is a saved index, save without the index"):
         read(write("a.csv", ",x\n1,2\n"))
 
 
 def test_bytes_that_are_not_utf_8_and_dates_are_refused(write: Write) -> None:
-    with refused("column 'y' holds bytes that are not text in UTF-8"):
-        read(write("a.csv", b"x,y\n1,caf\xe9\n"))
-    with refused("column 'day' holds date32[day]; numbers, truth values or text expected"):
+    with refused("a.csv: line 2 holds bytes that are not text in utf-8 (unexpected end of data); --encoding says"):
+        read(write("a.csv", b"x,y\n1,caf\xe9"))
+    with refused("column 'day' holds dates; --dates NAME reads them as days, --drop NAME leaves them out"):
         read(write("a.csv", "day,y\n2020-01-31,1\n"))
 
 

@@ -1,0 +1,85 @@
+"""What load() decides by itself, and the sentences that say so: the task, its loss, what became of the columns.
+
+A file's single target holds classes where it holds text, truth values, or few whole numbers, 1.0 as well as 1: two, or
+at most MOST that are there EACH times on average. Else it holds numbers. Whoever knows better says --task or --loss.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .errors import ConfigError, one_of
+from .preparation import TASK_OF_LOSS, Preparation
+from .tables import Array, Table, listed, missing
+
+USUAL = {"classification": "cross_entropy", "regression": "mean_squared_error"}  # task -> loss
+MOST, EACH = 100, 5
+SHOWN = 6  # names in one sentence
+
+
+def choose_loss(table: Table, usual: str | None, loss: str | None, task: str | None) -> tuple[str, str]:
+    """The loss to train with, and why. usual: that of a source, None for a file; loss, task: as asked for, or None."""
+    if task is not None:
+        one_of(USUAL, task, "task")
+    if loss is not None:
+        of = "classification" if loss in TASK_OF_LOSS else "regression"
+        if task not in (None, of) and loss != "binary_cross_entropy":  # which takes shares as well
+            raise ConfigError(f"loss {loss!r} is one of {of}, task {task!r}; give one of the two")
+        return loss, "as asked for"
+    if task is not None:
+        same = usual is not None and (usual in TASK_OF_LOSS) == (task == "classification")
+        return (usual if usual is not None and same else USUAL[task]), f"usual for the {task} that was asked for"
+    if usual is not None:
+        return usual, f"usual for {table.name}"
+    task, why = guess(table)
+    other = "regression" if task == "classification" else "classification"
+    return USUAL[task], f"as {why}; --task {other} says otherwise"
+
+
+def guess(table: Table) -> tuple[str, str]:
+    """The task that the targets of a file look like, and why."""
+    if len(table.targets) > 1:
+        return "regression", f"there are {len(table.targets)} targets"
+    name = table.targets[0]
+    values: Array = table.columns[name]
+    if values.dtype.kind in "Ob":
+        return "classification", f"{name} holds {'text' if values.dtype == object else 'truth values'}"
+    known = values[~missing(values)]
+    parts = known[known != np.floor(known)]
+    if len(parts):
+        return "regression", f"{name} holds numbers such as {parts[0]:g}"
+    count = len(np.unique(known))
+    why = f"{name} holds {count} different whole numbers in {len(known)} samples"
+    few = count <= 2 or (count <= MOST and EACH * count <= len(known))
+    return ("classification", why) if few else ("regression", why + ", too many for classes")
+
+
+def sentences(
+    table: Table, preparation: Preparation, sizes: tuple[int, int], scale: str, loss: str, why: str
+) -> tuple[str, ...]:
+    """What a run begins with: samples and split, inputs, target, task and loss. sizes: samples to train, held out."""
+    numbers = [column.name for column in preparation.columns if column.categories is None]
+    texts = [f"{column.name} ({len(column.categories)})" for column in preparation.columns if column.categories]
+    inputs = [f"{preparation.width_in} inputs"]
+    inputs += [f"numbers, scale {scale}: {listed(numbers, SHOWN)}"] * bool(numbers)
+    inputs += [f"texts, an input per category: {listed(texts, SHOWN)}"] * bool(texts)
+    classes, targets = preparation.classes, listed(table.targets, SHOWN)
+    task = f"classification, {len(classes)} classes ({listed(classes, SHOWN)})" if classes else "regression"
+    counting = [
+        f"{name} numbers the samples; --drop {name} leaves it out"
+        for name in numbers
+        if table.named and table.samples > 2 and _counting(table.columns[name])
+    ]
+    told = (
+        f"{table.name}: {table.samples} samples, {sizes[0]} to train with, {sizes[1]} held out",
+        *(["read: " + "; ".join(table.about)] if table.about else []),
+        "; ".join(inputs),
+        f"target: {targets}; task: {task}; loss: {loss}, {why}",
+        *counting,
+    )
+    return tuple("".join(sign if sign.isprintable() else " " for sign in each) for each in told)
+
+
+def _counting(values: Array) -> bool:
+    """Whether a column of numbers is one whole number after the other, as that of a saved index."""
+    return bool(values[0] == np.floor(values[0])) and bool((np.diff(values.astype(np.float64)) == 1).all())

@@ -1,0 +1,100 @@
+"""tensor(): numbers by position, out of tensors, arrays, data frames and lists; indices(): which rows are meant;
+whole(): one whole number.
+
+What offers an array (`__array__`: NumPy, pandas, polars) is read as that array, so that no label of an index decides.
+Refused, with the argument's name and the place: text, missing and complex values, dicts, and rows of unequal lengths.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .errors import DataError, GpubpError, ShapeError
+
+Array = npt.NDArray[Any]
+
+
+def tensor(name: str, values: Any, error: type[GpubpError] = DataError) -> Tensor:
+    """`values` as a tensor that asks for no gradient, in memory of their own only where they need it: floats as precise
+    as they come, int64, or bool. name: of the argument, for messages."""
+    if isinstance(values, Tensor):
+        plain = values.detach()
+        if plain.is_complex() or plain.layout != torch.strided:
+            raise error(f"{name} holds {plain.dtype}, {plain.layout}; plain numbers expected")
+        return plain if plain.dtype == torch.bool or plain.is_floating_point() else plain.long()
+    array = _array(name, values, error)
+    if array.dtype.kind in "iu":
+        array = array.astype(np.int64)
+    elif array.dtype.kind == "f":
+        array = array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="), copy=False)
+    array = np.ascontiguousarray(array).reshape(array.shape)  # the first makes one dimension of none
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def indices(name: str, values: Any, count: int, error: type[GpubpError] = DataError, negative: bool = False) -> Tensor:
+    """Which of `count` rows `values` mean, (K,) int64: a mask of `count` truth values selects, whole numbers are rows,
+    in their order. negative: whether -1 is the last row, as in a Python list; it is refused otherwise."""
+    mixed = isinstance(values, (list, tuple)) and len({isinstance(each, (bool, np.bool_)) for each in values}) > 1
+    at = tensor(name, values, error)
+    if at.shape == (0,) and at.dtype != torch.bool:
+        at = at.long()  # an empty list has no type
+    if mixed or at.is_floating_point() or at.ndim != 1:
+        holds = "truth values and numbers" if mixed else f"{str(at.dtype).removeprefix('torch.')} {tuple(at.shape)}"
+        raise (ShapeError if at.ndim != 1 else error)(
+            f"{name}: {holds}; whole numbers, each a row, or a mask of {count} truth values, in one dimension, expected"
+        )
+    if at.dtype == torch.bool:
+        if len(at) != count:
+            raise ShapeError(f"{name}: a mask of {len(at)} truth values; {count}, one per row, expected")
+        return at.nonzero()[:, 0]
+    if len(at) and (int(at.min()) < (-count if negative else 0) or int(at.max()) >= count):
+        from_the_end = f", or -{count} to -1 from the end" if negative else ""
+        raise error(
+            f"{name} holds {int(at.min())} to {int(at.max())}; rows from 0 to {count - 1}{from_the_end} expected"
+        )
+    return at % count if negative else at
+
+
+def whole(value: object) -> int | None:
+    """`value` as an int where it is a whole number, Python's, NumPy's or torch's, and no truth value; else None."""
+    if "bool" in str(getattr(value, "dtype", type(value))):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _array(name: str, values: Any, error: type[GpubpError]) -> Array:
+    """`values` as an array of floats, whole numbers or truth values."""
+    if isinstance(values, (Mapping, str, bytes)):
+        raise error(f"{name} is a {type(values).__name__}; numbers in order, as in a list or an array, expected")
+    try:
+        if not hasattr(values, "__array__") and isinstance(values, Iterable):
+            values = [each.detach().cpu().numpy() if isinstance(each, Tensor) else each for each in values]
+        array = np.asarray(values)
+        if array.dtype.kind == "O":  # columns of several types, or a type of pandas'
+            array = np.array(array.tolist())
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise error(f"{name}: {type(values).__name__}; numbers, in rows of equal length, expected") from None
+    if array.dtype.kind not in "fiub" or (array.dtype.kind == "u" and array.size and int(array.max()) >= 1 << 63):
+        raise error(
+            f"{name} holds {_culprit(values, array)}; numbers of at most 64 bits, with a sign, or truth values expected"
+        )
+    return array
+
+
+def _culprit(values: Any, array: Array) -> str:
+    """The first value that is no number, and its place."""
+    each = np.asarray(values, dtype=object) if array.dtype.kind in "OU" else array
+    for at, value in np.ndenumerate(each):
+        if not isinstance(value, (int, float, np.number, np.bool_)):
+            return f"{type(value).__name__} {value!r} at {list(at)}"
+    return str(array.max() if array.dtype.kind == "u" else array.dtype)

@@ -1,0 +1,213 @@
+"""Reading: how a file of text is read: encoding, delimiter, numbers as people write them, dates; and what to ask where
+a column of texts looks like something else.
+
+A column is numbers where every cell is one, in the notation that was asked for, with the same sign of currency or
+percent on each, which is left out; ?, - and None then stand for missing values. Nothing else is guessed of a cell.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ConfigError, DataError
+
+Array = npt.NDArray[Any]
+
+DELIMITERS = (",", ";", "\t", "|")
+BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+        codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
+UNKNOWN = ("?", "-", "--", "None", "none", "N.A.", "n.a.")  # missing values, in a column of numbers
+SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2019": "'", "\u2212": "-"})
+NOTATIONS = ((",", None), (".", ","), (",", "."), (",", " "), (".", " "), (".", "'"), (",", "'"))
+ISO = "ISO 8601"
+FORMATS = (ISO, "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%y", "%d.%m.%Y %H:%M",
+           "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d %b %Y", "%b %d, %Y")  # fmt: skip
+MANY = 50  # categories of one column; more of them are names, numbers of something, or free text
+HEAD = 1 << 20  # bytes that show the delimiter
+SOME = 10_000  # different texts of a column, by which it is judged
+EPOCH = datetime(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is to be read. Raises ConfigError.
+
+    delimiter: between the columns of a text file; by default what its first lines show, of comma, semicolon, tab and |.
+    decimal: the point of numbers. thousands: what may stand between groups of digits, nothing by default. encoding: of
+    a text file; by default what its byte order mark says, or UTF-8. drop: columns to leave out. text: columns that hold
+    text, whatever it looks like. dates: columns that become days since 1970, each with the format of strptime or "ISO
+    8601", or with "" to be found out.
+    """
+
+    delimiter: str | None = None
+    decimal: str = "."
+    thousands: str | None = None
+    encoding: str | None = None
+    drop: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+    dates: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("delimiter", "decimal", "thousands"):
+            value = getattr(self, name)
+            if value is not None and (
+                not isinstance(value, str) or len(value) != 1 or value.isalnum() or value in "+-"
+            ):
+                raise ConfigError(f"{name} {value!r}: one character that is no digit, letter or sign expected")
+        if self.decimal == self.thousands:
+            raise ConfigError(f"decimal and thousands are both {self.decimal!r}; different characters expected")
+        try:
+            codecs.lookup(self.encoding or "utf-8")
+        except LookupError:
+            raise ConfigError(f"encoding {self.encoding!r} is unknown; utf-8, utf-16, latin-1, cp1252 ...") from None
+
+    def number(self, cell: str) -> tuple[float, str] | None:
+        """What a cell says where it is a number, and its sign of currency or percent; None where it is none."""
+        return _number(cell, self.decimal, self.thousands)
+
+
+def decoded(name: str, content: bytes, encoding: str | None) -> tuple[bytes, str]:
+    """The content in UTF-8, and the name of the encoding it had. Raises DataError that says where it is another one."""
+    found = encoding or next((value for mark, value in BOMS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(found).lstrip("\ufeff").encode(), found
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{name}: line {line} holds bytes that are not text in {found} ({error.reason}); --encoding says what it "
+            "is, often latin-1 or cp1252"
+        ) from None
+
+
+def delimiter(content: bytes) -> str:
+    """What separates the columns: that of DELIMITERS by which the first lines have equally many columns, and most."""
+    lines = content[:HEAD].decode(errors="replace").splitlines(keepends=True)
+    lines = lines[:-1][:20] if len(lines) > 1 and len(content) > HEAD else lines[:20]
+
+    def columns(sign: str) -> tuple[bool, int]:
+        try:
+            widths = [len(row) for row in csv.reader(lines, delimiter=sign) if row]
+        except csv.Error:  # a field longer than it reads
+            return False, 0
+        return len(set(widths)) == 1 < widths[0], widths[0] if widths else 0
+
+    return max(DELIMITERS, key=columns)  # the first of equally good ones
+
+
+def numbers(cells: Array, reading: Reading) -> tuple[Array, str] | None:
+    """A column of texts (M,), None where one is missing, as numbers (M,) float64 with NaN there, and the sign that was
+    left out of each; None where the column is not all numbers."""
+    found: dict[str | None, float] = {None: np.nan}
+    signs = set()
+    for cell in set(cells.tolist()) - {None}:
+        value = reading.number(cell)
+        if value is not None:
+            signs.add(value[1])
+        elif cell.strip() not in UNKNOWN:
+            return None
+        found[cell] = np.nan if value is None else value[0]
+    return (np.array([found[cell] for cell in cells.tolist()]), signs.pop()) if len(signs) == 1 else None
+
+
+def days(where: str, cells: Array, form: str) -> tuple[Array, str]:
+    """A column of dates (M,), None where one is missing, as days since 1970 (M,) float64 with NaN there, and their
+    format: `form`, or where that is "" the one of FORMATS that all of them have."""
+    known = set(cells.tolist()) - {None}
+    read = {each: {cell: _day(cell, each) for cell in known} for each in ([form] if form else FORMATS)}
+    fits = {each: found for each, found in read.items() if None not in found.values()}
+    if not fits:
+        each, found = max(read.items(), key=lambda item: sum(day is not None for day in item[1].values()))
+        wrong = next(cell for cell in cells.tolist() if cell is not None and found[cell] is None)
+        at = cells.tolist().index(wrong)
+        raise DataError(
+            f"{where} holds {wrong!r} in sample {at}, which is no date as {each} has it: --dates NAME=FORMAT"
+        )
+    form, found = next(iter(fits.items()))
+    for other in list(fits)[1:]:
+        if fits[other] != found:
+            raise DataError(
+                f"{where} holds dates that {form} and {other} read differently; --dates NAME={form} says which"
+            )
+    return np.array([np.nan if cell is None else found[cell] for cell in cells.tolist()], dtype=np.float64), form
+
+
+def question(cells: Array, reading: Reading, column: str) -> str | None:
+    """What to ask of a column of texts (M,) that looks as if it were something else than categories; None otherwise."""
+    known = [cell for cell in cells.tolist() if cell is not None]
+    counts, take = Counter(known), f"--text {column} takes them as they are, --drop {column} leaves them out"
+    other = {text for text in counts if reading.number(text) is None and text.strip() not in UNKNOWN}
+    few = sum(counts[text] for text in other)
+    if known and not other:
+        return f"holds numbers with different signs, such as {min(counts)!r} and {max(counts)!r}; {take}"
+    if 2 * few < len(known):
+        at = next(sample for sample, cell in enumerate(cells.tolist()) if cell in other)
+        return (
+            f"holds numbers but for {few} of {len(known)} texts, the first {cells[at]!r} in sample {at}; correct them, "
+            f"leave cells empty whose value is missing, or {take}"
+        )
+    some = list(counts)[:SOME]
+    others = [each for each in NOTATIONS if each != (reading.decimal, reading.thousands)]
+    found = {each: [text for text in some if _number(text, *each) is not None] for each in others}
+    most = max(map(len, found.values()))
+    if 2 * most > len(some):
+        best = [each for each, texts in found.items() if len(texts) == most]
+        ways = [_flags(each, reading) for each in best if not each[1] or (each[0], None) not in best]
+        such = found[best[0]][0]
+        return f"holds texts such as {such!r}, which are numbers with {' or '.join(ways[:2])}; {take}"
+    for form in FORMATS:
+        dates = [text for text in some[:100] if _day(text, form) is not None]
+        if 2 * len(dates) > len(some[:100]):
+            return f"holds texts such as {dates[0]!r}, which are dates; --dates {column} reads them as days; {take}"
+    if len(counts) > MANY or (len(counts) == len(known) >= 10):
+        return (
+            f"holds {len(counts)} different texts in {len(known)} samples, such as {known[0]!r}; are they names or "
+            f"numbers of something? {take}"
+        )
+    return None
+
+
+def _flags(notation: tuple[str, str | None], reading: Reading) -> str:
+    decimal, thousands = notation
+    flags = [f"--decimal {decimal!r}"] * (decimal != reading.decimal) + [f"--thousands {thousands!r}"] * bool(thousands)
+    return " ".join(flags)
+
+
+@cache
+def _pattern(decimal: str, thousands: str | None) -> re.Pattern[str]:
+    point, apart = re.escape(decimal), re.escape(thousands or "")
+    groups = rf"|\d{{1,3}}(?:{apart}\d{{2,3}})*{apart}\d{{3}}" if thousands else ""
+    return re.compile(
+        rf"([-+]?)([$€£¥]?) ?([-+]?)((?={point}?\d)(?:\d+{groups})?(?:{point}\d*)?(?:[eE][-+]?\d+)?) ?([%$€£¥]?)"
+    )
+
+
+def _number(cell: str, decimal: str, thousands: str | None) -> tuple[float, str] | None:
+    found = _pattern(decimal, thousands).fullmatch(cell.translate(SPACES).strip())
+    if found is None:
+        return None
+    plus, before, minus, digits, after = found.groups()
+    if (plus and minus) or (before and after):
+        return None
+    value = digits.replace(thousands, "") if thousands else digits
+    return float(plus + minus + value.replace(decimal, ".")), before + after
+
+
+def _day(cell: str, form: str) -> float | None:
+    try:
+        moment = datetime.fromisoformat(cell.strip()) if form == ISO else datetime.strptime(cell.strip(), form)
+    except ValueError:
+        return None
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    return (moment - EPOCH).total_seconds() / 86400

@@ -1,0 +1,246 @@
+"""What a person hands over is read by position: masks select, whole numbers index, and what is neither is refused."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gpubp
+from gpubp import arrays
+from gpubp.errors import ConfigError, DataError, GpubpError, ShapeError
+
+from .helpers import population, same_bits, samples
+
+SPEC = gpubp.NetworkSpec((2, 3, 1))
+INPUTS, TARGETS = samples(SPEC, 6)
+SHOP = torch.tensor([0, 2, 1, 0, 2, 2])
+
+
+class Series:
+    """Values under labels in another order, as a data frame's column has them after a filter: [0] is a label."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.asarray(values)
+
+    def __getitem__(self, label: int) -> Any:
+        return self.values[{3: 0, 0: 1, 7: 2}[label]]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError("read label by label")
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return self.values if dtype is None else self.values.astype(dtype)
+
+
+def masked(kind: Callable[[torch.Tensor], Any]) -> gpubp.Dataset:
+    return gpubp.Dataset(INPUTS, TARGETS, rows=[kind(shop == SHOP) for shop in range(3)])
+
+
+KINDS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "tensor": lambda mask: mask,
+    "numpy": lambda mask: mask.numpy(),
+    "list": lambda mask: mask.tolist(),
+    "series": lambda mask: Series(mask.numpy()),
+    "objects": lambda mask: Series(mask.numpy().astype(object)),
+    "indices": lambda mask: mask.nonzero()[:, 0],
+    "int8": lambda mask: mask.nonzero()[:, 0].to(torch.int8),
+    "unsigned": lambda mask: mask.nonzero()[:, 0].numpy().astype(np.uint16),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mask_of_the_samples_selects_and_whole_numbers_index(kind: str) -> None:
+    data = masked(KINDS[kind])
+    assert data.rows is not None
+    assert data.sizes is not None
+    found = [row[:size].tolist() for row, size in zip(data.rows, data.sizes)]
+    assert found == [[0, 3], [2], [1, 4, 5]]
+
+
+def test_rows_may_be_a_table_and_an_index_may_repeat() -> None:
+    mask = torch.stack([shop == SHOP for shop in range(3)])
+    assert gpubp.Dataset(INPUTS, TARGETS, rows=mask).sizes.tolist() == [2, 1, 3]  # type: ignore[union-attr]
+    bootstrap = gpubp.Dataset(INPUTS, TARGETS, rows=[[5, 5, 0]])
+    assert bootstrap.rows is not None
+    assert bootstrap.rows.tolist() == [[5, 5, 0]]
+
+
+WRONG: dict[str, tuple[Any, type[GpubpError], str]] = {
+    "floats": ([[0.0, 1.0]], DataError, r"rows\[0\]: float64 \(2,\); whole numbers, each a row, or a mask of 6"),
+    "a short mask": ([[True, False]], ShapeError, r"rows\[0\]: a mask of 2 truth values; 6, one per row, expected"),
+    "a mixture": ([[True, 2, 0, 0, 0, 0]], DataError, r"rows\[0\]: truth values and numbers; whole numbers"),
+    "two dimensions": ([[[0, 1]]], ShapeError, r"rows\[0\]: int64 \(1, 2\); whole numbers, each a row"),
+    "one mask for all": (SHOP == 0, ShapeError, r"rows\[0\]: bool \(\); whole numbers, each a row"),
+    "a negative row": ([[0, -1]], DataError, r"rows\[0\] holds -1 to 0; rows from 0 to 5 expected"),
+    "a row too far": ([[0], [6, 2]], DataError, r"rows\[1\] holds 2 to 6; rows from 0 to 5 expected"),
+    "a mask of none": ([[0], [False] * 6], DataError, r"rows\[1\] selects none of 6 samples; one or more expected"),
+    "text": ([["0"]], DataError, r"rows\[0\] holds str '0' at \[0\]; numbers of at most 64 bits"),
+    "a dict": ({0: [1]}, DataError, r"rows is a dict; its values in the order of the networks, list\(rows.values"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_rows_that_are_neither_masks_nor_indices_are_refused(name: str) -> None:
+    rows, error, message = WRONG[name]
+    with pytest.raises(error, match=message):
+        gpubp.Dataset(INPUTS, TARGETS, rows=rows)
+
+
+def test_rows_of_a_population_are_taken_by_a_mask_and_from_the_end_as_in_a_list() -> None:
+    networks = population(SPEC, 4)
+    mask = [False, True, False, True]
+    for index in (mask, torch.tensor(mask), np.array(mask), [1, 3], [1, -1], range(1, 4, 2), slice(1, None, 2)):
+        taken = networks.take(index)
+        assert taken.ids.tolist() == [1, 3]
+        assert same_bits(taken.params, networks.params[1::2])
+    assert len(networks.take([])) == 0
+    copied = networks.copy_rows([0, 0], [False, True, False, True])
+    assert same_bits(copied.params, networks.params[[0, 0, 2, 0]])
+    assert same_bits(networks.network(-1)[0].weight.T.flatten(), networks.params[3, :6])
+
+
+TAKES: dict[str, tuple[Any, str]] = {
+    "a short mask": ([True, False], "take: a mask of 2 truth values; 4, one per row, expected"),
+    "floats": ([0.0, 1.0], r"take: float64 \(2,\); whole numbers, each a row, or a mask of 4 truth values"),
+    "one row": (2, r"take: int64 \(\); whole numbers, each a row"),
+    "too far": ([4], "take holds 4 to 4; rows from 0 to 3, or -4 to -1 from the end expected"),
+    "too far from the end": ([-5], "take holds -5 to -5; rows from 0 to 3, or -4 to -1 from the end expected"),
+}
+
+
+@pytest.mark.parametrize("name", TAKES)
+def test_rows_that_a_population_does_not_have_are_refused(name: str) -> None:
+    index, message = TAKES[name]
+    with pytest.raises(ShapeError, match=message):
+        population(SPEC, 4).take(index)
+
+
+def test_a_copy_has_one_source() -> None:
+    with pytest.raises(ShapeError, match="copy_rows: target has a row twice"):
+        population(SPEC, 4).copy_rows([0, 1], [2, -2])
+    with pytest.raises(ShapeError, match="source of 1 rows, target of 2: equal lengths expected"):
+        population(SPEC, 4).copy_rows([0], [True, False, True, False])
+
+
+@pytest.mark.parametrize("ids", [[True, False], [0.0, 1.0], ["a"], {1: 2}, [[1, 2]], [-1], []])
+def test_ids_that_are_no_whole_numbers_are_refused(ids: Any) -> None:
+    with pytest.raises(ConfigError, match="ids"):
+        gpubp.Population.create(SPEC, ids=ids)
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    given = gpubp.Population.create(SPEC, np.int64(3), seed=np.int32(3))  # type: ignore[arg-type]
+    assert same_bits(given.params, gpubp.Population.create(SPEC, 3, seed=3).params)
+    assert type(given.seed) is int
+    for ids in ({0, 1, 2}, range(3), np.arange(3, dtype=np.uint8), (each for each in range(3))):
+        assert same_bits(gpubp.Population.create(SPEC, ids=ids, seed=3).params, given.params)
+    config = gpubp.TrainConfig(lr=np.float64(0.1), l2=np.logspace(-3, -1, 3), steps=np.int64(3), batch_size=np.int8(2))
+    assert [type(each) for each in (config.lr, config.l2, config.steps, config.batch_size)] == [
+        float, torch.Tensor, int, int
+    ]  # fmt: skip
+
+
+def test_values_are_read_by_position_and_never_by_label() -> None:
+    values = [0.1, 0.2, 0.3]
+    assert arrays.tensor("x", Series(values)).tolist() == values
+    weighted = gpubp.Dataset(INPUTS[:3], Series([[1.0], [2.0], [3.0]]), sample_weight=Series([1.0, 2.0, 3.0]))
+    assert weighted.targets.flatten().tolist() == [1, 2, 3]
+    assert weighted.sample_weight is not None
+    assert weighted.sample_weight.tolist() == [1, 2, 3]
+    columns = gpubp.TrainConfig(lr=Series(values), steps=Series([1, 2, 3])).columns(SPEC, 3, torch.device("cpu"))
+    assert columns["lr"].flatten().tolist() == values
+    scaled = gpubp.Population.create(SPEC, 3, init_scale=Series(values))
+    expected = gpubp.Population.create(SPEC, 3, init_scale=torch.tensor(values, dtype=torch.float64))
+    assert same_bits(scaled.params, expected.params)
+
+
+def test_a_list_of_tensors_or_columns_is_a_table() -> None:
+    for parts in ([torch.ones(2), torch.zeros(2).requires_grad_()], [Series([1.0, 1.0]), Series([0.0, 0.0])]):
+        assert arrays.tensor("inputs", parts).tolist() == [[1, 1], [0, 0]]
+    assert arrays.tensor("ids", [torch.tensor(3), torch.tensor(1)]).tolist() == [3, 1]
+
+
+def test_columns_of_several_types_are_numbers_where_each_is_one() -> None:
+    frame = Series(np.array([[True, 1.5], [False, 2]], dtype=object))
+    assert arrays.tensor("inputs", frame).tolist() == [[1, 1.5], [0, 2]]
+    with pytest.raises(DataError, match=r"inputs holds str 'red' at \[1, 1\]; numbers of at most 64 bits"):
+        arrays.tensor("inputs", np.array([[True, 1.5], [False, "red"]], dtype=object))
+    with pytest.raises(DataError, match=r"inputs holds NoneType None at \[0\]; numbers"):
+        arrays.tensor("inputs", [None, 1.0])
+
+
+def test_memory_that_may_not_be_written_is_copied_without_a_warning() -> None:
+    frozen = np.ones((3, 2))
+    frozen.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for array in (frozen, np.arange(4.0)[::-1], np.arange(3, dtype=">f4")):
+            assert arrays.tensor("x", array).tolist() == array.tolist()
+    own = np.ones(3)
+    assert arrays.tensor("x", own).data_ptr() == own.ctypes.data, "what can be shared is"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: gpubp.TrainConfig(steps=1, lr=[True, False]), "lr .*: a number, or N numbers, expected"),
+        (lambda: gpubp.TrainConfig(steps=1, lr="0.1"), "lr is a str; numbers in order"),
+        (
+            lambda: gpubp.TrainConfig(steps=2**63),
+            "steps holds 9223372036854775808; numbers of at most 64 bits, with a sign",
+        ),
+        (lambda: gpubp.TrainConfig(steps=1, class_weight={0: 1.0}), "class_weight is a dict; numbers in order"),
+        (lambda: gpubp.Population.create(SPEC, 2, init_scale=True), "init_scale holds truth values; numbers expected"),
+        (lambda: gpubp.Population.create(SPEC, 10**12), "count 1000000000000: a whole number of networks"),
+        (lambda: gpubp.Dataset(INPUTS, TARGETS, sample_weight=["1"] * 6), "sample_weight holds str '1' at"),
+        (lambda: gpubp.Dataset(INPUTS, TARGETS, sample_weight=torch.ones(6, 1)), r"sample_weight \(6, 1\): \(6,\), or"),
+    ],
+)
+def test_what_is_no_number_is_refused_with_the_name_of_its_argument(call: Any, message: str) -> None:
+    with pytest.raises(GpubpError, match=message):
+        call()
+
+
+def test_a_mask_as_weights_leaves_samples_out() -> None:
+    data = gpubp.Dataset(INPUTS, TARGETS, sample_weight=SHOP == 2)
+    assert data.sample_weight is not None
+    assert data.sample_weight.tolist() == [0, 1, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "target", "square"),
+    [
+        (torch.ones(1, 1).half(), torch.tensor([[1234.567]], dtype=torch.float64), 1233.567**2),
+        (torch.ones(1, 1).bfloat16(), torch.tensor([[257.0]]), 256.0**2),
+        (torch.ones(1, 1), torch.tensor([[16777217.0]], dtype=torch.float64), 16777216.0**2),
+        (torch.tensor([[2**24 + 1]]), torch.tensor([[2.0**24]]).double(), 1.0),
+        (torch.ones(1, 1).half(), torch.tensor([[1e5]]).double(), 99999.0**2),
+    ],
+)
+def test_targets_and_whole_numbers_are_not_rounded_to_the_type_of_the_inputs(
+    inputs: torch.Tensor, target: torch.Tensor, square: float
+) -> None:
+    one = gpubp.Population(
+        gpubp.NetworkSpec((1, 1), bias="none"), torch.ones(1, 1).double(), 0, torch.zeros(1, dtype=torch.int64)
+    )
+    config = gpubp.TrainConfig("sgd", lr=0.0, steps=1)
+    result = gpubp.train(one, gpubp.Dataset(inputs, target), config, engine="eager")
+    assert float(result.loss) == pytest.approx(square, rel=1e-15)
+
+
+def test_tensors_that_ask_for_gradients_train_like_others(tmp_path: Any) -> None:
+    networks, config = population(SPEC, 2), gpubp.TrainConfig(steps=3, batch_size=6)
+    expected = gpubp.train(networks, gpubp.Dataset(INPUTS, TARGETS), config, engine="eager")
+    asking = gpubp.Dataset(INPUTS.clone().requires_grad_(), TARGETS.clone().requires_grad_())
+    own = gpubp.Population(SPEC, torch.nn.Parameter(networks.params.clone()), networks.seed, networks.ids)
+    result = gpubp.train(own, asking, config, engine="eager", run_dir=tmp_path / "run", inplace=True)
+    assert same_bits(result.population.params, expected.population.params)
+    assert same_bits(own.params, expected.population.params)
