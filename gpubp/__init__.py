@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "ACTIVATIONS", "INITIALISERS", "LOSSES", "OPTIMIZERS", "SCHEDULES",
-    "Activation", "Dataset", "GpubpError", "Initialiser", "Loss", "NetworkSpec", "Optimizer", "Population", "Result",
-    "Schedule", "TrainConfig", "backprop", "load", "resume", "train",
+    "Activation", "Dataset", "GpubpError", "Initialiser", "Loss", "Model", "NetworkSpec", "Optimizer", "Population",
+    "Result", "Schedule", "TrainConfig", "backprop", "load", "load_data", "resume", "train",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # for a type checker it would make every name known

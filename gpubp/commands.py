@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -199,33 +197,12 @@ def _train(
         config,
         validation=None if prepared is None else prepared.validation,
         engine=settings["engine"],
-        reporters=(*_reporters(settings, folder), *([] if prepared is None else [Learned(folder, prepared)])),
+        reporters=_reporters(settings, folder),
         run_dir=folder,
         checkpoint_minutes=settings["checkpoint_minutes"],
         settings={**resolved, "evaluate_every": config.interval},
         device=settings["device"],
     )
-
-
-class Learned:
-    """A reporter that saves, at the start, what was learned from the training part of the data."""
-
-    def __init__(self, folder: Path, prepared: sources.Prepared) -> None:
-        self.folder, self.prepared = folder, prepared
-
-    def start(self, start: Any) -> None:
-        """Write preparation.json."""
-        text = json.dumps(self.prepared.preparation.to_dict(), indent=1)
-        (self.folder / "preparation.json").write_text(text + "\n", encoding="utf-8")
-
-    def progress(self, progress: Any) -> None:
-        """Nothing."""
-
-    def evaluated(self, record: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-    def finish(self, result: Result) -> None:
-        """Nothing."""
 
 
 def _reporters(settings: Settings, folder: Path) -> list[Reporter]:

@@ -5,6 +5,9 @@ so. With sample weights it is sum(weight * error) / sum(weight). Names, defaults
 torch.nn.functional's where it has the loss, but for half_squared_error (the tutorial's: the sum over outputs of
 (target - out)^2 / 2) and hinge (targets -1 and +1). Losses of logits take the net of an identity output and are safe
 for any finite one.
+
+What a network expects of the target is its inverse link of the out: the rate of poisson, the probability of a logit;
+for most losses the out itself.
 """
 
 from __future__ import annotations
@@ -19,6 +22,26 @@ from torch import Tensor
 from .activations import sigmoid
 
 
+def same(out: Tensor) -> Tensor:
+    """Identity link: the out is what is expected."""
+    return out
+
+
+def rate(out: Tensor) -> Tensor:
+    """Log link: the out is the logarithm of what is expected."""
+    return torch.exp(out)
+
+
+def margin(out: Tensor) -> Tensor:
+    """From -1 to 1: hinge does not tell margins beyond 1 apart, so one sure network cannot outvote many."""
+    return torch.clamp(out, -1, 1)
+
+
+def probabilities(out: Tensor) -> Tensor:
+    """Of the classes, along the last dimension: softmax."""
+    return torch.softmax(out, -1)
+
+
 class Loss(NamedTuple):
     """An error and its derivative.
 
@@ -31,6 +54,8 @@ class Loss(NamedTuple):
         defaults: hyper-parameters and their values.
         metric: what is reported beside the loss: accuracy by the largest of the "classes" or by the "sign" of the
             out, or "r2".
+        inverse_link: out (..., O) -> what the network expects of the target, the same shape; of several networks it is
+            the mean of these.
     """
 
     value: Callable[..., Any]
@@ -39,6 +64,7 @@ class Loss(NamedTuple):
     classes: bool = False
     defaults: Mapping[str, float] = {}
     metric: str = "r2"
+    inverse_link: Callable[[Tensor], Tensor] = same
 
 
 def half_squared_error(out: Tensor, target: Tensor) -> Tensor:
@@ -160,9 +186,9 @@ LOSSES: dict[str, Loss] = {
     "huber": Loss(huber, huber_slope, defaults={"delta": 1.0}),
     "log_cosh": Loss(log_cosh, log_cosh_slope),
     "quantile": Loss(quantile, quantile_slope, defaults={"quantile": 0.5}),
-    "poisson": Loss(poisson, poisson_slope),
-    "hinge": Loss(hinge, hinge_slope, metric="sign"),
-    "binary_cross_entropy": Loss(binary_cross_entropy, binary_cross_entropy_slope, metric="sign"),
+    "poisson": Loss(poisson, poisson_slope, inverse_link=rate),
+    "hinge": Loss(hinge, hinge_slope, metric="sign", inverse_link=margin),
+    "binary_cross_entropy": Loss(binary_cross_entropy, binary_cross_entropy_slope, metric="sign", inverse_link=sigmoid),
     "cross_entropy": Loss(
         cross_entropy,
         None,
@@ -170,5 +196,6 @@ LOSSES: dict[str, Loss] = {
         classes=True,
         defaults={"label_smoothing": 0.0},
         metric="classes",
+        inverse_link=probabilities,
     ),
 }

@@ -118,18 +118,22 @@ class Preparation:
         return (numbers if self.task == "binary" else 2 * numbers - 1).double()[:, None]
 
     def outputs(self, out: Tensor) -> Tensor:
-        """out (..., O) in the units of the raw targets; those of classes as they are."""
+        """What is expected of the targets (..., O), in the units of the raw ones; of classes as it is."""
         offset, factor = (
             torch.tensor([getattr(column, part) for column in self.target_columns], dtype=out.dtype, device=out.device)
             for part in ("offset", "factor")
         )
         return out * factor + offset if self.task == "numbers" else out
 
-    def decode(self, out: Tensor) -> Array:
-        """The predictions of out (..., O): labels (...) of classes, by the largest or the sign; numbers (..., O)."""
+    def decode(self, expected: Tensor) -> Array:
+        """The predictions of what is expected of the targets (..., O), a loss's inverse link of outs: the nearest
+        labels (...) of classes; numbers (..., O)."""
         if self.task == "numbers":
-            return np.asarray(self.outputs(out.detach()).cpu())
-        number = out.argmax(-1) if self.task == "classes" else (out[..., 0] > 0).long()
+            return np.asarray(self.outputs(expected.detach()).cpu())
+        if self.task == "classes":
+            number = expected.argmax(-1)
+        else:
+            number = (expected[..., 0] > (0.5 if self.task == "binary" else 0)).long()
         labels: Array = np.array(self.classes)
         return np.asarray(labels[number.cpu().numpy()])
 

@@ -11,12 +11,14 @@ from .initialise import Initialiser as Initialiser
 from .loop import Result as Result
 from .losses import LOSSES as LOSSES
 from .losses import Loss as Loss
+from .model import Model as Model
+from .model import load as load
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import Optimizer as Optimizer
 from .population import Population as Population
 from .schedules import SCHEDULES as SCHEDULES
 from .schedules import Schedule as Schedule
+from .sources import load as load_data
 from .spec import NetworkSpec as NetworkSpec
-from .training import load as load
 from .training import resume as resume
 from .training import train as train

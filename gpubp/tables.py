@@ -161,16 +161,16 @@ def _plain(where: str, values: Array) -> Array:
 def _csv(name: str, content: bytes, targets: tuple[str, ...], text: Collection[str]) -> Table:
     convert = csv.ConvertOptions(strings_can_be_null=True, column_types={column: pyarrow.string() for column in text})
     parse = csv.ParseOptions(newlines_in_values=True)
-    return _arrow(
+    return from_arrow(
         name, csv.read_csv(pyarrow.BufferReader(content), parse_options=parse, convert_options=convert), targets
     )
 
 
 def _parquet(name: str, content: bytes, targets: tuple[str, ...], text: Collection[str]) -> Table:
-    return _arrow(name, parquet.read_table(pyarrow.BufferReader(content)), targets)
+    return from_arrow(name, parquet.read_table(pyarrow.BufferReader(content)), targets)
 
 
-def _arrow(name: str, table: Any, targets: tuple[str, ...]) -> Table:
+def from_arrow(name: str, table: Any, targets: tuple[str, ...] = ()) -> Table:
     """A pyarrow.Table as a Table; raises DataError for columns without a name or of another type."""
     names = table.column_names
     for number, column in enumerate(names):

@@ -1,4 +1,4 @@
-"""train() and resume(): what was asked for, checked, becomes a Loop (loop.py); load() reads what a run left."""
+"""train() and resume(): what was asked for, checked, becomes a Loop (loop.py)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from .devices import Devices, devices
 from .engines import Choice, choose_for_all
 from .errors import CheckpointError, ConfigError, EngineError
 from .loop import Loop, Result
+from .model import save_preparation
 from .placement import HOME
-from .population import Population, usable
+from .population import Population
 from .reporters import Reporter
 from .state import Status, TrainState
 
@@ -43,8 +44,9 @@ def train(
     the networks. The result's state and figures are in the processor's memory.
     validation: samples to evaluate on. reporters: see reporters/. inplace: write the trained numbers over
     population.params too. run_dir: a new directory for checkpoints (every few minutes, at the end, on Ctrl-C and
-    SIGTERM), results.parquet, results.csv and config.yaml, which holds `settings` or else specification and
-    configuration. Ctrl-C and SIGTERM end the run after the present call; a second Ctrl-C at once.
+    SIGTERM), results.parquet, results.csv, config.yaml, which holds `settings` or else specification and
+    configuration, and preparation.json, the preparation of `data`, for load(). Ctrl-C and SIGTERM end the run after the
+    present call; a second Ctrl-C at once.
 
     Raises, before anything is trained or written, ShapeError, DataError, ConfigError, DeviceError, EngineError,
     OutOfMemoryError.
@@ -54,6 +56,7 @@ def train(
         raise ConfigError(f"checkpoint_minutes {checkpoint_minutes}: 0 or more expected")
     config = replace(config, evaluate_every=config.interval)
     where = devices(params.device if device is None else device)
+    preparation = data.preparation
     data, held_out = _ready(population, data), None
     if validation is not None:
         held_out = _ready(population, validation)
@@ -72,6 +75,8 @@ def train(
                 folder.mkdir(parents=True)
                 text = f"# {choice.reason}\n{yaml.safe_dump(chosen, sort_keys=False)}"
                 (folder / "config.yaml").write_text(text, encoding="utf-8")
+                if preparation is not None:
+                    save_preparation(folder, preparation)
             except OSError as error:
                 raise ConfigError(f"run directory {folder} cannot be made: {error.strerror}") from None
         result = loop.run()
@@ -111,11 +116,6 @@ def resume(
     shape = state.population.spec, state.config, state.population.count, state.population.params.element_size()
     with memory.explained(*shape, where[0]):
         return loop.run()
-
-
-def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Population:
-    """The networks of a run, as its last checkpoint has them. Raises CheckpointError for one that cannot be trusted."""
-    return checkpoint.load(Path(run_dir), usable(device)).state.population
 
 
 def _ready(population: Population, data: Dataset) -> Dataset:
