@@ -1,6 +1,7 @@
 """Every name of gpubp.__all__, from its module. No module but backprop is called like one: it would take its place."""
 
 from . import backprop as backprop
+from . import sources
 from .activations import ACTIVATIONS as ACTIVATIONS
 from .activations import Activation as Activation
 from .config import TrainConfig as TrainConfig
@@ -18,7 +19,8 @@ from .optimizers import Optimizer as Optimizer
 from .population import Population as Population
 from .schedules import SCHEDULES as SCHEDULES
 from .schedules import Schedule as Schedule
-from .sources import load as load_data
 from .spec import NetworkSpec as NetworkSpec
 from .training import resume as resume
 from .training import train as train
+
+load_data = sources.load
