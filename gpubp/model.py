@@ -27,11 +27,11 @@ from .errors import CheckpointError, ConfigError, DataError, ShapeError, nearest
 from .losses import LOSSES, probabilities
 from .modules import PreparedNetwork
 from .population import Population, usable
-from .preparation import Label, Preparation
+from .preparation import FILE, Label, Preparation
 from .spec import NetworkSpec
 from .tables import Array, Table, from_arrow, listed, read
 
-PREPARATION, RESULTS = "preparation.json", "results.parquet"
+RESULTS = "results.parquet"
 PIECE = 16 * CHUNK  # samples of which the outs of a block of networks are kept at once
 
 
@@ -198,7 +198,7 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     cannot be trusted."""
     folder = Path(run_dir)
     state = checkpoint.load(folder, usable(device)).state
-    own, rows = folder / PREPARATION, folder / RESULTS
+    own, rows = folder / FILE, folder / RESULTS
     try:
         preparation = Preparation.from_dict(json.loads(own.read_text(encoding="utf-8"))) if own.is_file() else None
         model = Model(state.population, preparation)
@@ -208,11 +208,6 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     if results is None or results["steps"].to_pylist() != state.step.tolist():
         return model
     return Model(state.population, preparation, results)
-
-
-def save_preparation(folder: Path, preparation: Preparation) -> None:
-    """preparation.json of a run, for load()."""
-    (folder / PREPARATION).write_text(json.dumps(preparation.to_dict(), indent=1) + "\n", encoding="utf-8")
 
 
 def read_results(path: Path) -> pa.Table:

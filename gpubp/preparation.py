@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ TASK_OF_LOSS = {
 UNSCALED = ("poisson", "binary_cross_entropy", "hinge")  # losses to which 0 and 1 mean what they are
 SCALES = ("none", "standard", "minmax")
 IMPUTES = ("mean", "median")
+FILE = "preparation.json"  # of a run
 CATEGORIES = 1000  # more of them in one text column are names or free text, not categories
 
 
@@ -141,6 +143,10 @@ class Preparation:
         """Plain lists and dicts, as JSON gives them back."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
+
+    def save(self, run_dir: Path) -> None:
+        """Into the directory of a run, for load()."""
+        (run_dir / FILE).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preparation:

@@ -1,7 +1,9 @@
-"""Every name of gpubp.__all__, from its module. No module but backprop is called like one: it would take its place."""
+"""Every name of gpubp.__all__ that takes nothing heavier than torch, from its module.
+
+No module but backprop is called like one: it would take its place.
+"""
 
 from . import backprop as backprop
-from . import sources
 from .activations import ACTIVATIONS as ACTIVATIONS
 from .activations import Activation as Activation
 from .config import TrainConfig as TrainConfig
@@ -12,8 +14,6 @@ from .initialise import Initialiser as Initialiser
 from .loop import Result as Result
 from .losses import LOSSES as LOSSES
 from .losses import Loss as Loss
-from .model import Model as Model
-from .model import load as load
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import Optimizer as Optimizer
 from .population import Population as Population
@@ -22,5 +22,3 @@ from .schedules import Schedule as Schedule
 from .spec import NetworkSpec as NetworkSpec
 from .training import resume as resume
 from .training import train as train
-
-load_data = sources.load

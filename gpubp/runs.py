@@ -21,7 +21,8 @@ from . import checkpoint, sources, tutorial
 from .config import HYPER
 from .errors import CheckpointError, ConfigError, DataError
 from .explain import explain as explain_step
-from .model import PREPARATION, RESULTS, load, ranked_by, read_results
+from .model import RESULTS, load, ranked_by, read_results
+from .preparation import FILE
 from .state import TrainState
 
 Settings = dict[str, Any]
@@ -113,7 +114,7 @@ def predict(settings: Settings) -> int:
     folder, chosen, each = Path(settings["run"]), settings["networks"], settings["each"]
     model = load(folder)
     if model.preparation is None:
-        raise CheckpointError(f"{folder / PREPARATION} is not there: the run was trained on data that take no file")
+        raise CheckpointError(f"{folder / FILE} is not there: the run was trained on data that take no file")
     if chosen not in ("best", "all") and not (chosen.isdecimal() and int(chosen) > 0):
         raise ConfigError(f"--networks {chosen!r}: best, all, or a number of 1 or more expected")
     rows = model.chosen(int(chosen) if chosen.isdecimal() else chosen)

@@ -18,8 +18,8 @@ from .devices import Devices, devices
 from .engines import Choice, choose_for_all
 from .errors import CheckpointError, ConfigError, EngineError
 from .loop import Loop, Result
-from .model import save_preparation
 from .placement import HOME
+from .population import Population
 from .population import Population
 from .reporters import Reporter
 from .state import Status, TrainState
@@ -76,7 +76,7 @@ def train(
                 text = f"# {choice.reason}\n{yaml.safe_dump(chosen, sort_keys=False)}"
                 (folder / "config.yaml").write_text(text, encoding="utf-8")
                 if preparation is not None:
-                    save_preparation(folder, preparation)
+                    preparation.save(folder)
             except OSError as error:
                 raise ConfigError(f"run directory {folder} cannot be made: {error.strerror}") from None
         result = loop.run()
