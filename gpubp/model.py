@@ -148,8 +148,7 @@ class Model:
         are no labels (M, O), of 1 in each column. Raises ConfigError for any other loss."""
         if LOSSES[self.spec.loss].inverse_link not in (sigmoid, probabilities):
             raise ConfigError(
-                f"loss {self.spec.loss!r} gives no probabilities; cross_entropy and binary_cross_entropy do; predict() "
-                "expected"
+                f"loss {self.spec.loss!r} gives no probabilities; cross_entropy and binary_cross_entropy do"
             )
         expected = self._expected(samples, networks, each)
         binary = len(self.classes) == 2 and expected.shape[-1] == 1
@@ -238,19 +237,20 @@ def taken(samples: Any, preparation: Preparation) -> Table:
             present = {name for row in samples for name in row}
             samples = {name: [row.get(name) for row in samples] for name in present}
         if isinstance(samples, Mapping):
-            arrow = pa.table({name: samples[name] for name in _present(samples, names)})
+            arrow = pa.table({name: _column(samples[name]) for name in _present(samples, names)})
         elif isinstance(samples, pa.Table):
             arrow = samples.select(_present(samples.column_names, names))
         elif hasattr(samples, "columns"):
             known = {str(name): name for name in samples.columns}
             arrow = pa.table(samples[[known[name] for name in _present(known, names)]])
+            arrow = arrow.drop_columns([name for name in arrow.column_names if name not in known])  # pandas' index
         else:
             arrow = pa.table(_places(samples, names), names)
+        return from_arrow("samples", arrow)
     except (pa.ArrowException, TypeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"samples, {type(samples).__name__}, cannot be read as columns: {error}") from None
-    return from_arrow("samples", arrow)
 
 
 def _present(given: Any, wanted: Sequence[str]) -> Sequence[str]:
@@ -273,7 +273,14 @@ def _places(samples: Any, names: Sequence[str]) -> list[pa.Array]:
     if len(columns) != len(names):
         shape = tuple(samples.shape) if hasattr(samples, "shape") else (len(samples), len(columns))
         raise DataError(f"samples {shape}: (M, {len(names)}), in the order of preparation.columns, expected")
-    return [pa.array(column, from_pandas=True) for column in columns]
+    return [_column(column) for column in columns]
+
+
+def _column(values: Any) -> pa.Array | pa.ChunkedArray:
+    """Values (M,), in which None and NaN are missing."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    return pa.array(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, from_pandas=True)
 
 
 def _numbers(samples: Any, width: int) -> Tensor:

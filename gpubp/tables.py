@@ -185,7 +185,7 @@ def from_arrow(name: str, table: Any, targets: tuple[str, ...] = ()) -> Table:
 def _numpy(where: str, column: Any) -> Array:
     types = pyarrow.types
     if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+        column = pyarrow.chunked_array([column.to_pylist()], column.type.value_type)  # cast() lacks polars' types
     kind = column.type
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         values: Array = np.array(column.to_pylist(), dtype=object)

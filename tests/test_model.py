@@ -167,6 +167,13 @@ class Frame:
         return self.table.__arrow_c_stream__(requested)
 
 
+class Indexed(Frame):
+    """As pandas gives an index that is no range."""
+
+    def __getitem__(self, names: list[str]) -> Frame:
+        return Frame(self.table.select(names).append_column("__index_level_0__", pa.array(range(SAMPLES))))
+
+
 def rows_of(raw: dict[str, list[Any]]) -> list[list[Any]]:
     return [list(row) for row in zip(*raw.values())]
 
@@ -176,7 +183,15 @@ KINDS: dict[str, Callable[[dict[str, list[Any]], Path], Any]] = {
     "frame with more columns in another order": lambda raw, _: Frame(
         pa.table({"when": pa.array([0] * SAMPLES, pa.timestamp("s")), **dict(reversed(raw.items()))})
     ),
+    "frame with an index": lambda raw, _: Indexed(pa.table(raw)),
+    "columns as numpy has them": lambda raw, _: {
+        name: np.array([np.nan if value is None else value for value in values], object if name == "colour" else None)
+        for name, values in raw.items()
+    },
     "pyarrow": lambda raw, _: pa.table(raw),
+    "texts by their numbers, as polars has them": lambda raw, _: pa.table(
+        {**raw, "colour": pa.array(raw["colour"], pa.string_view()).dictionary_encode()}
+    ),
     "texts by their numbers": lambda raw, _: pa.table({**raw, "colour": pa.array(raw["colour"]).dictionary_encode()}),
     "mappings": lambda raw, _: [dict(zip(raw, row)) for row in rows_of(raw)],
     "mappings that leave out what is missing": lambda raw, _: [
