@@ -8,8 +8,7 @@ with numbers that the networks' precision does not hold, and a ranking of a run 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,14 @@ from torch import Tensor, nn
 from . import checkpoint
 from .activations import sigmoid
 from .backprop import CHUNK, blocks, forward
-from .errors import CheckpointError, ConfigError, DataError, ShapeError, nearest
+from .errors import CheckpointError, ConfigError, DataError, ShapeError
+from .frames import table_of
 from .losses import LOSSES, probabilities
 from .modules import PreparedNetwork
 from .population import Population, usable
 from .preparation import FILE, Label, Preparation
 from .spec import NetworkSpec
-from .tables import Array, Table, from_arrow, listed, read
+from .tables import Array, listed
 
 RESULTS = "results.parquet"
 PIECE = 16 * CHUNK  # samples of which the outs of a block of networks are kept at once
@@ -113,7 +113,7 @@ class Model:
         if self.preparation is None:
             prepared = _numbers(samples, self.spec.widths[0])
         else:
-            table = taken(samples, self.preparation)
+            table = table_of(samples, self.preparation)
             prepared = self.preparation.inputs(table)
             names = [column.name for column in self.preparation.columns for _ in column.categories or (None,)]
         inputs = prepared.to(like.device, like.dtype)
@@ -223,64 +223,6 @@ def read_results(path: Path) -> pa.Table:
 def ranked_by(results: pa.Table) -> str:
     """The column of a results table that ranks networks, the least first."""
     return "validation_loss" if "validation_loss" in results.column_names else "loss"
-
-
-def taken(samples: Any, preparation: Preparation) -> Table:
-    """Raw samples of any kind that Model takes as a Table of the columns that were learned from, and of no others."""
-    if isinstance(samples, Table):
-        return samples
-    if isinstance(samples, str | os.PathLike):
-        return read(samples, text=preparation.text)
-    names = [column.name for column in preparation.columns]
-    try:
-        if isinstance(samples, Sequence) and len(samples) and isinstance(samples[0], Mapping):
-            present = {name for row in samples for name in row}
-            samples = {name: [row.get(name) for row in samples] for name in present}
-        if isinstance(samples, Mapping):
-            arrow = pa.table({name: _column(samples[name]) for name in _present(samples, names)})
-        elif isinstance(samples, pa.Table):
-            arrow = samples.select(_present(samples.column_names, names))
-        elif hasattr(samples, "columns"):
-            known = {str(name): name for name in samples.columns}
-            arrow = pa.table(samples[[known[name] for name in _present(known, names)]])
-            arrow = arrow.drop_columns([name for name in arrow.column_names if name not in known])  # pandas' index
-        else:
-            arrow = pa.table(_places(samples, names), names)
-        return from_arrow("samples", arrow)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"samples, {type(samples).__name__}, cannot be read as columns: {error}") from None
-
-
-def _present(given: Any, wanted: Sequence[str]) -> Sequence[str]:
-    for name in wanted:
-        if name not in given:
-            raise DataError(
-                f"samples: column {name!r} is missing{nearest(name, given)}; the columns are {listed(given)}"
-            )
-    return wanted
-
-
-def _places(samples: Any, names: Sequence[str]) -> list[pa.Array]:
-    """The columns of rows (M, C) of values, which have no names."""
-    if isinstance(samples, Tensor):
-        samples = samples.detach().cpu().numpy()
-    if isinstance(samples, np.ndarray):
-        columns = list(samples.T) if samples.ndim == 2 else []
-    else:
-        columns = list(zip(*samples, strict=True))
-    if len(columns) != len(names):
-        shape = tuple(samples.shape) if hasattr(samples, "shape") else (len(samples), len(columns))
-        raise DataError(f"samples {shape}: (M, {len(names)}), in the order of preparation.columns, expected")
-    return [_column(column) for column in columns]
-
-
-def _column(values: Any) -> pa.Array | pa.ChunkedArray:
-    """Values (M,), in which None and NaN are missing."""
-    if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values
-    return pa.array(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, from_pandas=True)
 
 
 def _numbers(samples: Any, width: int) -> Tensor:
