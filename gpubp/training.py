@@ -20,7 +20,6 @@ from .errors import CheckpointError, ConfigError, EngineError
 from .loop import Loop, Result
 from .placement import HOME
 from .population import Population
-from .population import Population
 from .reporters import Reporter
 from .state import Status, TrainState
 
