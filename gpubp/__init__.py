@@ -1,7 +1,7 @@
 """gpubp trains very many small neural networks at once. Start at README.md, then backprop.py.
 
-Its names, by public.py, and its modules come when they are first asked for (PEP 562): `gpubp --help` needs no torch,
-which takes seconds to import.
+Its names, by public.py and FILES, and its modules come when they are first asked for (PEP 562): `gpubp --help` needs no
+torch, which takes seconds to import.
 """
 
 from importlib import import_module
@@ -9,25 +9,34 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .model import Model, load
     from .public import *
+    from .sources import load as load_data
+
+FILES = {  # names that take pyarrow
+    "Model": ("model", "Model"),
+    "load": ("model", "load"),
+    "load_data": ("sources", "load"),
+}
 
 __version__ = "0.1.0"
 __all__ = [
     "ACTIVATIONS", "INITIALISERS", "LOSSES", "OPTIMIZERS", "SCHEDULES",
-    "Activation", "ConsoleReporter", "Dataset", "GpubpError", "Initialiser", "Loss", "NetworkSpec", "Optimizer",
-    "Population", "Reporter", "Result", "Schedule", "TensorBoardReporter", "TrainConfig", "backprop", "load", "resume",
-    "train",
+    "Activation", "ConsoleReporter", "Dataset", "GpubpError", "Initialiser", "Loss", "Model", "NetworkSpec",
+    "Optimizer", "Population", "Reporter", "Result", "Schedule", "TensorBoardReporter", "TrainConfig", "backprop",
+    "load", "load_data", "resume", "train",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # for a type checker it would make every name known
 
     def __getattr__(name: str) -> object:
-        """A module of the package, or a name of public.py."""
+        """A module of the package, or a name of public.py or FILES."""
         if find_spec(f"{__name__}.{name}"):
             return import_module(f"{__name__}.{name}")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = getattr(import_module(f"{__name__}.public"), name)
+        room, own = FILES.get(name, ("public", name))
+        globals()[name] = getattr(import_module(f"{__name__}.{room}"), own)
         return globals()[name]
 
 

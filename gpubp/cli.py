@@ -167,7 +167,9 @@ def predict_parser() -> Parser:
     own.add_argument(
         "--data", type=TEXT, required=True, metavar="TEXT", help="a file with the training's input columns"
     )
-    own.flag("--networks", TEXT, "best, a number K (mean of the best K), or all", "best")
+    own.flag("--networks", TEXT, "best, a number K for the best K, or all: their mean", "best")
+    own.switch("--proba", "the probability of each class instead of the class")
+    own.switch("--each", "each network in a column of its own instead of the mean")
     own.flag("--output", TEXT, "a new .csv file; standard output by default")
     return own
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -225,7 +224,7 @@ def _train(
             config,
             validation=None if prepared is None else prepared.validation,
             engine=settings["engine"],
-            reporters=(*_reporters(settings, folder), *([] if prepared is None else [Learned(folder, prepared)])),
+            reporters=_reporters(settings, folder),
             run_dir=folder,
             checkpoint_minutes=settings["checkpoint_minutes"],
             settings={**resolved, "evaluate_every": config.interval},
@@ -245,18 +244,6 @@ def _ended(folder: Path, training: Callable[[], Result]) -> Result:
         if (folder / "checkpoint").exists():
             sys.stderr.write(f"{folder} is as its last checkpoint has it; go on: gpubp resume {folder}\n")
         raise
-
-
-class Learned(Reporter):
-    """A reporter that saves, at the start, what was learned from the training part of the data."""
-
-    def __init__(self, folder: Path, prepared: sources.Prepared) -> None:
-        self.folder, self.prepared = folder, prepared
-
-    def start(self, start: Any) -> None:
-        """Write preparation.json."""
-        text = json.dumps(self.prepared.preparation.to_dict(), indent=1)
-        (self.folder / "preparation.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _reporters(settings: Settings, folder: Path) -> list[Reporter]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from .errors import DataError, ShapeError
 from .losses import LOSSES
 from .rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
 from .spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from .preparation import Preparation
 
 TENSORS = ("inputs", "targets", "sample_weight", "rows", "sizes")  # of a Dataset, where it has them
 
@@ -40,9 +43,9 @@ class Dataset:
     inputs: (M, I), shared by all networks, or (N, M, I), each network's own. targets: (M, O) or class numbers (M,),
     with N in front where the inputs have it. rows: for each network the samples that are its own, as a mask of M truth
     values or as indices in any number, which may repeat (a bootstrap) but not be negative (pandas' -1 stands for one
-    that is missing); all of them by default. sample_weight: (M,) or (N, M), 0 or more; a mask counts as 1 and 0. Raises
-    ShapeError or DataError where these do not fit, are empty, or hold NaN or infinity. lengths: the fewest and the most
-    samples of a network.
+    that is missing); all of them by default. sample_weight: (M,) or (N, M), 0 or more; a mask counts as 1 and 0.
+    preparation: what made these of raw columns, saved with a run, for load(). Raises ShapeError or DataError where
+    these do not fit, are empty, or hold NaN or infinity. lengths: the fewest and the most samples of a network.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Dataset:
         targets: Tensor | Sequence[Any],
         rows: Iterable[Tensor | Sequence[int] | Sequence[bool]] | None = None,
         sample_weight: Tensor | Sequence[Any] | None = None,
+        preparation: Preparation | None = None,
     ) -> None:
         inputs, targets = arrays.tensor("inputs", inputs), arrays.tensor("targets", targets)
         given = f"inputs {tuple(inputs.shape)}, targets {tuple(targets.shape)}"
@@ -64,7 +68,7 @@ class Dataset:
         for name, each in (("inputs", inputs), ("targets", targets)):
             _finite(name, each)
         self.inputs, self.targets = inputs.contiguous(), targets.contiguous()
-        self.own = inputs.ndim == 3
+        self.own, self.preparation = inputs.ndim == 3, preparation
         if self.samples >= LARGEST:
             raise DataError(f"{given}: fewer than {LARGEST} samples expected")
         self.sample_weight = None if sample_weight is None else self._weights(sample_weight)
@@ -181,7 +185,7 @@ class Dataset:
         if self.inputs.device == device and floats <= {dtype, torch.int64}:
             return self
         other = object.__new__(Dataset)
-        other.own, other.lengths = self.own, self.lengths
+        other.own, other.lengths, other.preparation = self.own, self.lengths, self.preparation
         other.inputs = self.inputs.to(device, dtype)
         other.targets = self.targets.to(device, dtype) if self.targets.is_floating_point() else self.targets.to(device)
         other.sample_weight = None if self.sample_weight is None else self.sample_weight.to(device, dtype)

@@ -5,6 +5,9 @@ so. With sample weights it is sum(weight * error) / sum(weight). Names, defaults
 torch.nn.functional's where it has the loss, but for half_squared_error (the tutorial's: the sum over outputs of
 (target - out)^2 / 2) and hinge (targets -1 and +1). Losses of logits take the net of an identity output and are safe
 for any finite one.
+
+What a network expects of the target is its inverse link of the out: the rate of poisson, the probability of a logit;
+for most losses the out itself.
 """
 
 from __future__ import annotations
@@ -17,6 +20,26 @@ import torch
 from torch import Tensor
 
 from .activations import sigmoid
+
+
+def same(out: Tensor) -> Tensor:
+    """Identity link: the out is what is expected."""
+    return out
+
+
+def rate(out: Tensor) -> Tensor:
+    """Log link: the out is the logarithm of what is expected."""
+    return torch.exp(out)
+
+
+def margin(out: Tensor) -> Tensor:
+    """From -1 to 1: hinge does not tell margins beyond 1 apart, so one sure network cannot outvote many."""
+    return torch.clamp(out, -1, 1)
+
+
+def probabilities(out: Tensor) -> Tensor:
+    """Of the classes, along the last dimension: softmax."""
+    return torch.softmax(out, -1)
 
 
 class Loss(NamedTuple):
@@ -33,6 +56,8 @@ class Loss(NamedTuple):
             out, or "r2".
         takes: what an out means: a "number"; or a "logit", a "log rate", any real number to which the rule applies its
             own function; or a "score", whose sign is the class.
+        inverse_link: out (..., O) -> what the network expects of the target, the same shape; of several networks it is
+            the mean of these.
     """
 
     value: Callable[..., Any]
@@ -42,6 +67,7 @@ class Loss(NamedTuple):
     defaults: Mapping[str, float] = {}
     metric: str = "r2"
     takes: str = "number"
+    inverse_link: Callable[[Tensor], Tensor] = same
 
 
 def half_squared_error(out: Tensor, target: Tensor) -> Tensor:
@@ -163,9 +189,11 @@ LOSSES: dict[str, Loss] = {
     "huber": Loss(huber, huber_slope, defaults={"delta": 1.0}),
     "log_cosh": Loss(log_cosh, log_cosh_slope),
     "quantile": Loss(quantile, quantile_slope, defaults={"quantile": 0.5}),
-    "poisson": Loss(poisson, poisson_slope, takes="log rate"),
-    "hinge": Loss(hinge, hinge_slope, metric="sign", takes="score"),
-    "binary_cross_entropy": Loss(binary_cross_entropy, binary_cross_entropy_slope, metric="sign", takes="logit"),
+    "poisson": Loss(poisson, poisson_slope, takes="log rate", inverse_link=rate),
+    "hinge": Loss(hinge, hinge_slope, metric="sign", takes="score", inverse_link=margin),
+    "binary_cross_entropy": Loss(
+        binary_cross_entropy, binary_cross_entropy_slope, metric="sign", takes="logit", inverse_link=sigmoid
+    ),
     "cross_entropy": Loss(
         cross_entropy,
         None,
@@ -174,5 +202,6 @@ LOSSES: dict[str, Loss] = {
         defaults={"label_smoothing": 0.0},
         metric="classes",
         takes="logit",
+        inverse_link=probabilities,
     ),
 }

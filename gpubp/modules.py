@@ -1,17 +1,22 @@
-"""A row to and from torch.nn: network n as a Sequential of Linear and activation, and a list of such as a
-population."""
+"""A row to and from torch.nn: network n as a Sequential of Linear and activation, a list of such as a population, and
+PreparedNetwork, one with the preparation of its samples around it."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from .errors import SpecError
+from .errors import ShapeError, SpecError
+from .losses import LOSSES
 from .spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from .preparation import Preparation
 
 
 class Sine(nn.Module):
@@ -60,6 +65,69 @@ def sequential(spec: NetworkSpec, row: Tensor) -> nn.Sequential:
                 linear.bias.requires_grad_(spec.train_bias)
         modules += [linear, MODULES[name]()]
     return nn.Sequential(*(modules[:-1] if spec.output == "identity" else modules))
+
+
+class PreparedNetwork(nn.Module):
+    """A network on raw samples (..., columns) -> (..., O): numbers in the units of the targets; logits of classes, as
+    torch's losses take them.
+
+    A number column is taken as it is, a text column by the places of its texts among the sorted `categories`, as
+    pandas.Categorical(texts, categories).codes has them: -1 for one that training did not have. NaN stands for a
+    missing value where training filled those, and stays NaN where it refused them.
+    """
+
+    offset: Tensor
+    factor: Tensor
+    category: Tensor
+    fill: Tensor
+    place: Tensor
+    target_offset: Tensor
+    target_factor: Tensor
+
+    def __init__(self, network: nn.Sequential, preparation: Preparation, loss: str) -> None:
+        super().__init__()
+        columns, targets = preparation.columns, preparation.target_columns
+        self.network, self.inverse_link, self.labels = network, LOSSES[loss].inverse_link, bool(preparation.classes)
+        self.columns = tuple(column.name for column in columns)
+        self.categories = {each.name: each.categories for each in columns if each.categories is not None}
+        inputs = [
+            (place, column.offset, column.factor, category)
+            for place, column in enumerate(columns)
+            for category in ([None] if column.categories is None else range(len(column.categories)))
+        ]
+        fills = [
+            each.categories.index(each.fill) if each.categories and isinstance(each.fill, str) else each.fill
+            for each in columns
+        ]
+        device = next(network.parameters()).device
+
+        def keep(name: str, values: Iterable[Any]) -> None:
+            numbers = [math.nan if value is None else value for value in values]
+            self.register_buffer(name, torch.tensor(numbers, dtype=torch.float64, device=device))
+
+        self.register_buffer("place", torch.tensor([place for place, *_ in inputs], device=device))
+        for number, name in enumerate(("offset", "factor", "category"), 1):
+            keep(name, [each[number] for each in inputs])
+        keep("fill", fills)
+        keep("target_offset", [column.offset for column in targets])
+        keep("target_factor", [column.factor for column in targets])
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Raw (..., columns) -> (..., O). Raises ShapeError for another number of columns."""
+        if not raw.ndim or raw.shape[-1] != len(self.columns):
+            raise ShapeError(
+                f"raw samples {tuple(raw.shape)}: the last size must be {len(self.columns)}, one for each of `columns`"
+            )
+        raw = raw.to(self.offset.dtype)
+        raw = torch.where(raw.isnan(), self.fill, raw)[..., self.place]
+        one_hot = (raw == self.category).to(raw.dtype)
+        inputs = torch.where(self.category.isnan(), (raw - self.offset) / self.factor, one_hot)
+        out: Tensor = self.network(inputs.to(next(self.network.parameters()).dtype))
+        return out if self.labels else self.inverse_link(out) * self.target_factor.to(out) + self.target_offset.to(out)
+
+    def extra_repr(self) -> str:
+        """What goes in."""
+        return ", ".join(self.columns)
 
 
 def rows(modules: Iterable[nn.Sequential], loss: str) -> tuple[NetworkSpec, Tensor]:

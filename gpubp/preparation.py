@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ TASK_OF_LOSS = {
     "binary_cross_entropy": "binary",
     "hinge": "sign",
 }  # "numbers" for the others
+FILE = "preparation.json"  # of a run
 
 
 @dataclass(frozen=True)
@@ -138,18 +140,22 @@ class Preparation:
         return (numbers if self.task == "binary" else 2 * numbers - 1).double()[:, None]
 
     def outputs(self, out: Tensor) -> Tensor:
-        """out (..., O) in the units of the raw targets; those of classes as they are."""
+        """What is expected of the targets (..., O), in the units of the raw ones; of classes as it is."""
         offset, factor = (
             torch.tensor([getattr(column, part) for column in self.target_columns], dtype=out.dtype, device=out.device)
             for part in ("offset", "factor")
         )
         return out * factor + offset if self.task == "numbers" else out
 
-    def decode(self, out: Tensor) -> Array:
-        """The predictions of out (..., O): labels (...) of classes, by the largest or the sign; numbers (..., O)."""
+    def decode(self, expected: Tensor) -> Array:
+        """The predictions of what is expected of the targets (..., O), a loss's inverse link of outs: the nearest
+        labels (...) of classes; numbers (..., O)."""
         if self.task == "numbers":
-            return np.asarray(self.outputs(out.detach()).cpu())
-        number = out.argmax(-1) if self.task == "classes" else (out[..., 0] > 0).long()
+            return np.asarray(self.outputs(expected.detach()).cpu())
+        if self.task == "classes":
+            number = expected.argmax(-1)
+        else:
+            number = (expected[..., 0] > (0.5 if self.task == "binary" else 0)).long()
         labels: Array = np.array(self.classes)
         return np.asarray(labels[number.cpu().numpy()])
 
@@ -157,6 +163,10 @@ class Preparation:
         """Plain lists and dicts, as JSON gives them back."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
+
+    def save(self, run_dir: Path) -> None:
+        """Into the directory of a run, for load()."""
+        (run_dir / FILE).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preparation:

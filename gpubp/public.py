@@ -1,4 +1,7 @@
-"""Every name of gpubp.__all__, from its module. No module but backprop is called like one: it would take its place."""
+"""Every name of gpubp.__all__ that takes nothing heavier than torch, from its module.
+
+No module but backprop is called like one: it would take its place.
+"""
 
 from . import backprop as backprop
 from .activations import ACTIVATIONS as ACTIVATIONS
@@ -20,6 +23,5 @@ from .result import Result as Result
 from .schedules import SCHEDULES as SCHEDULES
 from .schedules import Schedule as Schedule
 from .spec import NetworkSpec as NetworkSpec
-from .training import load as load
 from .training import resume as resume
 from .training import train as train

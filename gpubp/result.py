@@ -51,7 +51,7 @@ class Result:
 
     def ranking(self) -> Tensor:
         """Rows of the networks that did not diverge, the best first: by validation loss, or else by loss."""
-        return ranking(self.state, self._ranks[1])
+        return ranking(self._ranks[1], self.state.status == Status.diverged)
 
     @property
     def fates(self) -> str:
@@ -78,7 +78,7 @@ class Result:
         return f"Result({self.population.count:,} networks: {self.fates}{best}; engine {self.engine}{early}{where})"
 
 
-def ranking(state: TrainState, loss: Tensor) -> Tensor:
+def ranking(loss: Tensor, diverged: Tensor) -> Tensor:
     """Rows of the networks that did not diverge, by `loss` (N,), the least first."""
     order = loss.nan_to_num(float("inf")).argsort(stable=True)
-    return order[state.status[order] != Status.diverged]
+    return order[~diverged[order]]

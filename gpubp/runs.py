@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet
 import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
 
-from . import checkpoint, sources, tables, tutorial
-from .backprop import forward
+from . import checkpoint, sources, tutorial
 from .config import HYPER
 from .errors import CheckpointError, ConfigError, DataError
 from .explain import explain as explain_step
-from .preparation import Preparation
-from .result import ranking
-from .spec import NetworkSpec
+from .model import RESULTS, load, ranked_by, read_results
+from .preparation import FILE
 from .state import TrainState
 from .text import Reading
 
@@ -135,38 +133,30 @@ def inspect(settings: Settings) -> int:
 
 
 def predict(settings: Settings) -> int:
-    """A CSV with a row per sample of a file."""
-    folder, chosen = Path(settings["run"]), settings["networks"]
-    state = checkpoint.load(folder, torch.device("cpu")).state
-    path = folder / "preparation.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not there: the run was trained on data that take no file")
-    try:
-        preparation = Preparation.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:  # a GpubpError is a ValueError
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    """A CSV with a row per sample of a file: what the chosen networks predict together, or each in a column."""
+    folder, chosen, each = Path(settings["run"]), settings["networks"], settings["each"]
+    model = load(folder)
+    if model.preparation is None:
+        raise CheckpointError(f"{folder / FILE} is not there: the run was trained on data that take no file")
     if chosen not in ("best", "all") and not (chosen.isdecimal() and int(chosen) > 0):
         raise ConfigError(f"--networks {chosen!r}: best, all, or a number of 1 or more expected")
-    samples = tables.read(settings["data"], reading=preparation.reading)
-    for each in preparation.strange(samples):
-        sys.stderr.write(f"warning: {settings['data']}: {each}\n")
-    population = state.population
-    inputs = preparation.inputs(samples).to(population.params.dtype)
-    ranked = _ranking(folder, state)
-    if chosen.isdecimal() and int(chosen) > len(ranked):
-        raise ConfigError(f"--networks {chosen}: the run has {len(ranked)} networks that did not diverge")
-    some = ranked[: {"best": 1, "all": len(ranked)}.get(chosen) or int(chosen)]
-    out = forward(population.spec, population.take(some).params, inputs)
-    columns: dict[str, Any] = {}
-    if chosen == "all":
-        columns = {f"network_{int(row)}": preparation.decode(each) for row, each in zip(some, out)}
+    rows = model.chosen(int(chosen) if chosen.isdecimal() else chosen)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = (model.predict_proba if settings["proba"] else model.predict)(settings["data"], rows, each)
+    for warning in told:
+        sys.stderr.write(f"warning: {warning.message}\n")
+    if each:
+        columns = {f"network_{row}": values for row, values in zip(rows.tolist(), found)}
     else:
-        columns = {"prediction": preparation.decode(_mean(population.spec, out))}
+        columns = {"probability" if settings["proba"] else "prediction": found}
+    parts = model.classes if settings["proba"] and model.classes else [c.name for c in model.preparation.target_columns]
     flat = {}
     for name, values in columns.items():
-        wide = values.ndim == 2 and values.shape[1] > 1
-        for number in range(values.shape[1] if values.ndim == 2 else 1):
-            flat[f"{name}_{number}" if wide else name] = values[:, number] if values.ndim == 2 else values
+        if values.ndim == 1:
+            flat[name] = values
+        else:
+            flat |= {f"{name}_{part}": values[:, number] for number, part in enumerate(parts)}
     table = pa.table({name: pa.array(values) for name, values in flat.items()})
     if settings["output"] is None:
         pa.csv.write_csv(table, sys.stdout.buffer)
@@ -199,29 +189,13 @@ def explain(settings: Settings) -> int:
 
 def _results(folder: Path) -> tuple[pa.Table, str]:
     """The results of a run, a row per network, and the column that ranks them."""
-    path = folder / "results.parquet"
+    path = folder / RESULTS
     if not path.is_file():
         raise CheckpointError(
             f"{path} is not there: {folder} is not the directory of a run, or it has not ended: gpubp resume {folder}"
         )
-    rows = pa.parquet.read_table(path)
-    return rows, "validation_loss" if "validation_loss" in rows.column_names else "loss"
-
-
-def _ranking(folder: Path, state: Any) -> torch.Tensor:
-    """Rows of the networks by the losses that the run ended with."""
-    rows, key = _results(folder)
-    ranked = ranking(state, torch.tensor(rows[key].to_numpy()))
-    if not len(ranked):
-        raise CheckpointError(f"{folder}: every network diverged; there is none to predict with")
-    return ranked
-
-
-def _mean(spec: NetworkSpec, out: torch.Tensor) -> torch.Tensor:
-    """The mean of networks (K, M, O) -> (M, O): of probabilities where the outs are logits of classes."""
-    if spec.loss == "cross_entropy" and len(out) > 1:
-        return torch.log(torch.softmax(out.double(), 2).mean(0))
-    return out.mean(0)
+    rows = read_results(path)
+    return rows, ranked_by(rows)
 
 
 def _shown(value: Any) -> str:

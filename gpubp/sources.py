@@ -168,8 +168,8 @@ def load(
     told = ((source.about,) if source.about else ()) + told
     return Prepared(
         name=str(name_or_path),
-        training=Dataset(inputs[rows], targets[rows]),
-        validation=Dataset(inputs[held_out], targets[held_out]) if len(held_out) else None,
+        training=Dataset(inputs[rows], targets[rows], preparation=preparation),
+        validation=Dataset(inputs[held_out], targets[held_out], preparation=preparation) if len(held_out) else None,
         preparation=preparation,
         loss=chosen,
         fingerprint=table.fingerprint(),

@@ -182,13 +182,13 @@ def _csv(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) 
         parse_options=csv.ParseOptions(delimiter=sign, newlines_in_values=True),
         convert_options=convert,
     )
-    return _arrow(name, table, targets, reading, found)
+    return from_arrow(name, table, targets, reading, found)
 
 
 def _parquet(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
     source = pyarrow.BufferReader(content)
     _names(name, parquet.read_schema(source).names)
-    return _arrow(name, parquet.read_table(source), targets, reading, [])
+    return from_arrow(name, parquet.read_table(source), targets, reading, [])
 
 
 def _names(name: str, names: Sequence[str]) -> None:
@@ -201,8 +201,11 @@ def _names(name: str, names: Sequence[str]) -> None:
         raise DataError(f"{name}: {count} columns are called {column!r}; different names expected")
 
 
-def _arrow(name: str, table: Any, targets: tuple[str, ...], reading: Reading, found: list[str]) -> Table:
+def from_arrow(
+    name: str, table: Any, targets: tuple[str, ...] = (), reading: Reading | None = None, found: Sequence[str] = ()
+) -> Table:
     """A pyarrow.Table as a Table; raises DataError for columns without a name or of another type."""
+    reading, found = reading or Reading(), list(found)
     _names(name, table.column_names)
     columns, dates = {}, dict(reading.dates)
     for column in reading.drop:
@@ -244,7 +247,7 @@ def _days(where: str, column: Any, form: str) -> tuple[Array, str]:
 def _numpy(where: str, column: Any) -> Array:
     types = pyarrow.types
     if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+        column = pyarrow.chunked_array([column.to_pylist()], column.type.value_type)  # cast() lacks polars' types
     kind = column.type
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         values: Array = np.array(column.to_pylist(), dtype=object)

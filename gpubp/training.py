@@ -1,4 +1,4 @@
-"""train() and resume(): what was asked for, checked, becomes a Loop (loop.py); load() reads what a run left."""
+"""train() and resume(): what was asked for, checked, becomes a Loop (loop.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .engines import Choice, choose_for_all
 from .errors import CheckpointError, ConfigError, EngineError
 from .loop import Loop
 from .placement import HOME
-from .population import Population, usable
+from .population import Population
 from .reporters import Reporter, watches
 from .result import Result
 from .signals import delivered
@@ -47,8 +47,9 @@ def train(
     the networks. The result's state and figures are in the processor's memory.
     validation: samples to evaluate on. reporters: see reporters/, for instance [gpubp.ConsoleReporter()]; lines: what
     they say first. inplace: write the trained numbers over population.params too. run_dir: a new directory for
-    checkpoints (every few minutes, at the end, on Ctrl-C and SIGTERM), results.parquet, results.csv and config.yaml,
-    which holds `settings` or else specification and configuration.
+    checkpoints (every few minutes, at the end, on Ctrl-C and SIGTERM), results.parquet, results.csv, config.yaml, which
+    holds `settings` or else specification and configuration, and preparation.json, the preparation of `data`, for
+    load().
 
     The result's history has a record per evaluation: one every config.evaluate_every; where that is not given, every
     hundredth of the training if somebody looks (validation data, a reporter that hears evaluations, schedule plateau),
@@ -78,6 +79,7 @@ def train(
     every = config.interval if looked_at or config.evaluate_every is not None else config.longest
     config, notes = replace(config, evaluate_every=every).fitted(data)
     where = devices(params.device if device is None else device)
+    preparation = data.preparation
     data, held_out = _ready(population, data), None
     if validation is not None:
         held_out = _ready(population, validation)
@@ -99,6 +101,8 @@ def train(
                 folder.mkdir(parents=True)
                 text = f"# {choice.reason}\n{yaml.safe_dump(chosen, sort_keys=False)}"
                 (folder / "config.yaml").write_text(text, encoding="utf-8")
+                if preparation is not None:
+                    preparation.save(folder)
             except OSError as error:
                 raise ConfigError(f"run directory {folder} cannot be made: {error.strerror}") from None
         result = loop.run()
@@ -147,11 +151,6 @@ def resume(
     with memory.explained(*shape, where[0]):
         result = loop.run()
     return delivered(result)
-
-
-def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Population:
-    """The networks of a run, as its last checkpoint has them. Raises CheckpointError for one that cannot be trusted."""
-    return checkpoint.load(Path(run_dir), usable(device)).state.population
 
 
 def _ready(population: Population, data: Dataset) -> Dataset:

@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 
+import gpubp
 from gpubp import checkpoint, cuda, sources, tutorial
 from gpubp.cli import main
 from gpubp.errors import CheckpointError
@@ -220,29 +221,40 @@ def test_a_file_with_classes_of_text_goes_from_training_to_prediction(capsys: Ca
     expected = [line.split(",")[2] for line in table().splitlines()[1:]]
     Path("new.csv").write_text("".join(line.rpartition(",")[0] + "\n" for line in table().splitlines()))
     found = {}
-    for which in ("best", "3", "all"):
+    for which in ("best", "3", "all", "all --each", "3 --proba", "2 --proba --each"):
         rows = list(csv.DictReader(io.StringIO(run(f"predict made --data new.csv --networks {which}", capsys))))
         assert len(rows) == 80
         found[which] = rows
-    for which in ("best", "3"):
+    for which in ("best", "3", "all"):
         right = [row["prediction"] == name for row, name in zip(found[which], expected)]
         assert sum(right) > 0.8 * 80
-    assert sorted(found["all"][0]) == [f"network_{n}" for n in range(6)]
+    assert sorted(found["all --each"][0]) == [f"network_{n}" for n in range(6)]
     loss = columns("made")["validation_loss"]
-    best = f"network_{loss.index(min(loss))}"
-    assert [row[best] for row in found["all"]] == [row["prediction"] for row in found["best"]]
+    best, second = (f"network_{loss.index(each)}" for each in sorted(loss)[:2])
+    assert [row[best] for row in found["all --each"]] == [row["prediction"] for row in found["best"]]
+    assert list(found["3 --proba"][0]) == ["probability_inside", "probability_outside"]
+    for row, label in zip(found["3 --proba"], found["3"]):
+        inside, outside = map(float, row.values())
+        assert inside + outside == pytest.approx(1)
+        assert label["prediction"] == ("inside" if inside > outside else "outside")
+    names = [f"{network}_{place}" for network in (best, second) for place in ("inside", "outside")]
+    assert list(found["2 --proba --each"][0]) == names
     assert run("predict made --data new.csv --output out.csv", capsys) == ""
     assert list(csv.DictReader(io.StringIO(Path("out.csv").read_text()))) == found["best"]
+    model = gpubp.load("made")
+    assert model.predict("new.csv", 3).tolist() == [row["prediction"] for row in found["3"]]
 
 
 def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture) -> None:
     Path("table.csv").write_text(table())
     Path("wrong.csv").write_text("x,z\n0.1,0.2\n")
-    trained("--data table.csv --target where --networks 2 --steps 3 --run-dir made", capsys)
+    Path("large.csv").write_text("x,y\n0.1,0.2\n3.4e300,0\n")
+    trained("--data table.csv --target where --scale none --networks 2 --steps 3 --run-dir made", capsys)
     for arguments, reason in (
         ("--data wrong.csv", "column 'y' is missing"),
         ("--data table.csv --networks 0", "--networks '0': best, all, or a number of 1 or more expected"),
         ("--data table.csv --output wrong.csv", "wrong.csv exists already; name a new file"),
+        ("--data large.csv", "column 'x' becomes 3.4e+300 in sample 1, one of 1 numbers that are not finite"),
     ):
         assert main(["predict", "made", *arguments.split()]) == 1
         assert reason in capsys.readouterr().err
@@ -251,6 +263,24 @@ def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture)
         Path("made/preparation.json").write_text(damaged)
         assert main(["predict", "made", "--data", "table.csv"]) == 1
         assert "preparation.json cannot be read: " in capsys.readouterr().err
+
+
+def test_counts_are_predicted_as_rates_and_targets_by_their_names(capsys: Capture) -> None:
+    """Rates exp(2 + a) of a from -1 to 1: 2.7 to 20."""
+    source = np.random.default_rng(0)
+    a = source.uniform(-1, 1, 300)
+    Path("counts.csv").write_text("a,n\n" + "".join(f"{x:.4f},{source.poisson(np.exp(2 + x))}\n" for x in a))
+    Path("new.csv").write_text("a\n-1\n0\n1\n")
+    trained("--data counts.csv --target n --loss poisson --networks 3 --lr 0.02 --epochs 40 --run-dir made", capsys)
+    rates = [float(line) for line in run("predict made --data new.csv --networks all", capsys).split()[1:]]
+    assert rates == pytest.approx([np.exp(1), np.exp(2), np.exp(3)], rel=0.25)
+    assert main(["predict", "made", "--data", "new.csv", "--proba"]) == 1
+    assert "loss 'poisson' gives no probabilities" in capsys.readouterr().err
+    Path("two.csv").write_text("a,p,q\n" + "".join(f"{x:.4f},{x + 1:.4f},{x - 1:.4f}\n" for x in a))
+    trained("--data two.csv --target p,q --networks 2 --steps 2 --run-dir two", capsys)
+    for flags, names in (("", '"prediction_p","prediction_q"'), ("--each --networks 1", '"network_0_p","network_0_q"')):
+        head = run(f"predict two --data new.csv {flags}", capsys).split()[0]
+        assert head == names.replace("network_0", f"network_{int(gpubp.load('two').ranking()[0])}")
 
 
 def test_a_file_as_people_write_it_goes_from_training_to_prediction_and_the_run_begins_by_saying_what_it_took(

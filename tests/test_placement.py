@@ -116,7 +116,8 @@ def test_a_run_on_many_devices_is_resumed_on_one_and_the_other_way_round(tmp_pat
 def test_a_checkpoint_in_the_middle_holds_the_rows_of_all_devices(tmp_path: Path) -> None:
     train(["cpu"] * 3, run_dir=tmp_path / "one", checkpoint_minutes=0.0)
     train(run_dir=tmp_path / "two", checkpoint_minutes=0.0)
-    assert same_bits(gpubp.load(tmp_path / "one").params, gpubp.load(tmp_path / "two").params)
+    one, two = (gpubp.load(tmp_path / name).population for name in ("one", "two"))
+    assert same_bits(one.params, two.params)
 
 
 def test_the_given_population_is_written_over_only_where_that_is_asked_for() -> None:

@@ -92,7 +92,7 @@ def test_classes_are_sorted_encoded_by_the_loss_and_decoded(labels: list[Any], c
     assert [each.width_out for each in learned.values()] == [2, 1, 1]
     two, one = torch.tensor([[[0.0, 1], [3, 2], [0, 1]]]), torch.tensor([[[0.5], [-0.5], [0.5]]])
     assert learned["cross_entropy"].decode(two).tolist() == [labels]
-    assert learned["binary_cross_entropy"].decode(one).tolist() == [labels]
+    assert learned["binary_cross_entropy"].decode(one.sigmoid()).tolist() == [labels]
     assert learned["hinge"].decode(one.requires_grad_()).tolist() == [labels]
     assert torch.equal(learned["cross_entropy"].outputs(two), two)
 

@@ -371,7 +371,7 @@ def test_a_run_killed_at_random_moments_goes_on_to_the_same_bits(kills: int, tmp
 
 def test_the_networks_of_a_run_come_back_as_modules(tmp_path: Path) -> None:
     result = run(tmp_path / "run", epochs=2)
-    population = gpubp.load(tmp_path / "run")
+    population = gpubp.load(tmp_path / "run").population
     assert torch.equal(population.params, result.population.params)
     inputs = training().inputs[:5].to(population.params.dtype)
     assert torch.allclose(population.network(1)(inputs), population.predict(inputs)[1], atol=1e-5)

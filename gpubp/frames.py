@@ -1,0 +1,79 @@
+"""table_of(): raw samples of any kind as a Table: frames of pandas and polars, pyarrow, mappings, rows, arrays, files.
+
+Frames are known by what they do, `columns` and Arrow's stream, so neither library is imported. Columns that training
+did not have are left alone, whatever they hold. Refused: columns that are missing, and rows of another width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from .errors import DataError, nearest
+from .preparation import Preparation
+from .tables import Table, from_arrow, listed, read
+
+
+def table_of(samples: Any, preparation: Preparation) -> Table:
+    """The Table of `samples`, with the columns that `preparation` was learned from and no others."""
+    if isinstance(samples, Table):
+        return samples
+    if isinstance(samples, str | os.PathLike):
+        return read(samples, reading=preparation.reading)
+    names = [column.name for column in preparation.columns]
+    try:
+        if isinstance(samples, Sequence) and len(samples) and isinstance(samples[0], Mapping):
+            present = {name for row in samples for name in row}
+            samples = {name: [row.get(name) for row in samples] for name in present}
+        if isinstance(samples, Mapping):
+            arrow = pa.table({name: _column(samples[name]) for name in _present(samples, names)})
+        elif isinstance(samples, pa.Table):
+            arrow = samples.select(_present(samples.column_names, names))
+        elif hasattr(samples, "columns"):
+            known = {str(name): name for name in samples.columns}
+            arrow = pa.table(samples[[known[name] for name in _present(known, names)]])
+            arrow = arrow.drop_columns([name for name in arrow.column_names if name not in known])  # pandas' index
+        else:
+            arrow = pa.table(_places(samples, names), names)
+        return from_arrow("samples", arrow, reading=replace(preparation.reading, drop=()))
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"samples, {type(samples).__name__}, cannot be read as columns: {error}") from None
+
+
+def _present(given: Any, wanted: Sequence[str]) -> Sequence[str]:
+    """The names `wanted`; raises DataError for one that is not among those given."""
+    for name in wanted:
+        if name not in given:
+            raise DataError(
+                f"samples: column {name!r} is missing{nearest(name, given)}; the columns are {listed(given)}"
+            )
+    return wanted
+
+
+def _places(samples: Any, names: Sequence[str]) -> list[pa.Array]:
+    """The columns of rows (M, C) of values, which have no names."""
+    if isinstance(samples, Tensor):
+        samples = samples.detach().cpu().numpy()
+    if isinstance(samples, np.ndarray):
+        columns = list(samples.T) if samples.ndim == 2 else []
+    else:
+        columns = list(zip(*samples, strict=True))
+    if len(columns) != len(names):
+        shape = tuple(samples.shape) if hasattr(samples, "shape") else (len(samples), len(columns))
+        raise DataError(f"samples {shape}: (M, {len(names)}), in the order of preparation.columns, expected")
+    return [_column(column) for column in columns]
+
+
+def _column(values: Any) -> pa.Array | pa.ChunkedArray:
+    """Values (M,), in which None and NaN are missing."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    return pa.array(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, from_pandas=True)

@@ -1,0 +1,239 @@
+"""Model: the networks of a run on raw samples, and what they predict as labels or in the units of the targets.
+
+load() makes one of a run directory: the networks from its checkpoint, how raw columns become inputs from
+preparation.json, and results.parquet, which ranks the networks. Refused: samples without the columns of training, or
+with numbers that the networks' precision does not hold, and a ranking of a run that has not ended.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+from torch import Tensor, nn
+
+from . import arrays, checkpoint
+from .activations import sigmoid
+from .backprop import CHUNK, blocks, forward
+from .errors import CheckpointError, ConfigError, DataError, ShapeError
+from .frames import table_of
+from .losses import LOSSES, probabilities
+from .modules import PreparedNetwork
+from .population import Population, usable
+from .preparation import FILE, Label, Preparation
+from .result import ranking
+from .spec import NetworkSpec
+from .tables import Array, listed
+
+RESULTS = "results.parquet"
+PIECE = 16 * CHUNK  # samples of which the outs of a block of networks are kept at once
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Model:
+    """N trained networks and the preparation of their samples.
+
+    preparation: None where training was on plain tensors; then samples are numbers (M, I), taken as they are. results:
+    the results table, a row per network, or None where the run has not ended: nothing ranks the networks then.
+
+    `networks` of predict() and predict_proba(): "best", a number K for the best K, "all" that did not diverge, or a
+    sequence of rows or a mask, [3] for network 3. Several predict together, by the mean of what each expects of the
+    target: of probabilities, of rates for poisson, of margins cut at -1 and 1 for hinge. With `each`, one by one,
+    (K, ...).
+
+    `samples`: by the columns' names a frame of pandas or polars, a pyarrow.Table, a Table, a mapping of columns, a
+    sequence of mappings, or the path of a file; a tensor, an array or rows of values in the order of
+    preparation.columns.
+    """
+
+    population: Population
+    preparation: Preparation | None = None
+    results: pa.Table | None = None
+
+    def __post_init__(self) -> None:
+        widths, own = self.spec.widths, self.preparation
+        if own is not None and (own.width_in, own.width_out) != (widths[0], widths[-1]):
+            raise ShapeError(
+                f"preparation of {own.width_in} inputs and {own.width_out} outputs; the networks have {widths[0]} and "
+                f"{widths[-1]}"
+            )
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """What the networks are."""
+        return self.population.spec
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        """The labels, in the order of predict_proba()'s columns; class numbers without a preparation, () of numbers."""
+        if self.preparation is not None:
+            return self.preparation.classes
+        return tuple(range(self.spec.widths[-1])) if LOSSES[self.spec.loss].classes else ()
+
+    def __len__(self) -> int:
+        return self.population.count
+
+    def __repr__(self) -> str:
+        many = f"{len(self):,} network{'s' * (len(self) != 1)} of {'-'.join(map(str, self.spec.widths))}"
+        if self.preparation is None:
+            return f"Model({many}, {self.spec.loss}, on plain tensors)"
+        targets = listed([column.name for column in self.preparation.target_columns])
+        classes = f" ({listed(self.classes)})" if self.classes else ""
+        return f"Model({many}, {self.spec.loss}: {len(self.preparation.columns)} columns -> {targets}{classes})"
+
+    def ranking(self) -> Tensor:
+        """Rows of the networks that did not diverge, the best first: by validation loss, or else by loss."""
+        if self.results is None:
+            raise CheckpointError(
+                f"nothing ranks the networks: {RESULTS} is not there or older than the checkpoint, for the run has not "
+                "ended; name networks by their rows, such as [0, 3], or end it: gpubp resume"
+            )
+        loss = torch.tensor(self.results[ranked_by(self.results)].to_numpy())
+        return ranking(loss, torch.tensor([status == "diverged" for status in self.results["status"].to_pylist()]))
+
+    def network(self, row: int, raw: bool = False) -> nn.Module:
+        """The network in a row with copies of its weights, a PreparedNetwork: raw numbers in, numbers in the units of
+        the targets out, or logits of classes. raw: without the preparation, as it also is where there is none: a
+        torch.nn.Sequential on inputs(), whose outs are what the loss takes."""
+        bare = self.population.network(row)
+        if raw or self.preparation is None:
+            return bare
+        return PreparedNetwork(bare, self.preparation, self.spec.loss)
+
+    def inputs(self, samples: Any) -> Tensor:
+        """The inputs (M, I) of raw samples, as precise as the networks are and where they are. Warns of columns that
+        are unlike all of training."""
+        like, names = self.population.params, None
+        if self.preparation is None:
+            prepared = _numbers(samples, self.spec.widths[0])
+        else:
+            table = table_of(samples, self.preparation)
+            prepared = self.preparation.inputs(table)
+            for each in self.preparation.strange(table):
+                warnings.warn(f"{table.name}: {each}", stacklevel=2)
+            names = [column.name for column in self.preparation.columns for _ in column.categories or (None,)]
+        inputs = prepared.to(like.device, like.dtype)
+        bad = (~inputs.isfinite()).nonzero()
+        if len(bad):
+            sample, place = bad[0].tolist()
+            where = f"input {place}" if names is None else f"{table.name}: column {names[place]!r}"
+            raise DataError(
+                f"{where} becomes {float(prepared[sample, place]):g} in sample {sample}, one of {len(bad)} numbers "
+                f"that are not finite as {like.dtype}; finite numbers expected"
+            )
+        return inputs
+
+    def predict(self, samples: Any, networks: str | int | Sequence[int] | Tensor = "best", each: bool = False) -> Array:
+        """The predictions of M samples: labels (M,); numbers in the units of the targets, (M,), or (M, O) where there
+        are several target columns or no preparation.
+
+        A number is what the networks expect of the target: a rate for poisson, a probability for binary_cross_entropy
+        whose targets are no labels, a margin from -1 to 1 for such of hinge.
+        """
+        expected = self._expected(samples, networks, each)
+        if self.preparation is None:
+            return np.asarray(expected.argmax(-1) if self.classes else expected)
+        decoded = self.preparation.decode(expected)
+        single = self.preparation.task == "numbers" and decoded.shape[-1] == 1
+        return decoded[..., 0] if single else decoded
+
+    def predict_proba(
+        self, samples: Any, networks: str | int | Sequence[int] | Tensor = "best", each: bool = False
+    ) -> Array:
+        """The probabilities of M samples, (M, classes) in the order of `classes`; of binary_cross_entropy whose targets
+        are no labels (M, O), of 1 in each column. Raises ConfigError for any other loss."""
+        if LOSSES[self.spec.loss].inverse_link not in (sigmoid, probabilities):
+            raise ConfigError(
+                f"loss {self.spec.loss!r} gives no probabilities; cross_entropy and binary_cross_entropy do"
+            )
+        expected = self._expected(samples, networks, each)
+        binary = len(self.classes) == 2 and expected.shape[-1] == 1
+        return np.asarray(torch.cat((1 - expected, expected), -1) if binary else expected)
+
+    def chosen(self, networks: str | int | Sequence[int] | Tensor) -> Tensor:
+        """The rows that `networks` means, the best first where it does not name them."""
+        many = isinstance(networks, Iterable) and not isinstance(networks, str)
+        if many and getattr(networks, "ndim", True):
+            rows = arrays.indices("networks", networks, len(self), ConfigError)
+            if not len(rows):
+                raise ConfigError("networks: one row or more expected, got none")
+            return rows
+        number = arrays.whole(networks)
+        if networks not in ("best", "all") and (number is None or number < 1):
+            raise ConfigError(
+                f"networks {networks!r}: best, all, a number of 1 or more, or a sequence of rows expected"
+            )
+        ranked = self.ranking()
+        if not len(ranked):
+            raise CheckpointError("every network diverged; there is none to predict with")
+        count = {"best": 1, "all": len(ranked)}.get(str(networks)) or number or 0
+        if count > len(ranked):
+            raise ConfigError(f"networks {count}: the run has {len(ranked)} networks that did not diverge")
+        return ranked[:count]
+
+    def _expected(self, samples: Any, networks: Any, each: bool) -> Tensor:
+        """What the networks expect of the targets, by the loss's inverse link: the mean (M, O), or each (K, M, O);
+        float64, on the CPU."""
+        rows, inputs, link = self.chosen(networks), self.inputs(samples), LOSSES[self.spec.loss].inverse_link
+        some = self.population.take(rows)
+        if each:
+            return link(forward(self.spec, some.params, inputs).double()).cpu()
+        total = inputs.new_zeros(len(inputs), self.spec.widths[-1], dtype=torch.float64)
+        for part in blocks(self.spec, some.count, CHUNK, inputs.element_size(), inputs.device):
+            for piece, sums in zip(inputs.split(PIECE), total.split(PIECE)):
+                sums += link(forward(self.spec, some.params[part], piece).double()).sum(0)
+        return (total / some.count).cpu()
+
+
+def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
+    """The networks of a run, as its last checkpoint has them, ready for raw samples. Raises CheckpointError for what
+    cannot be trusted."""
+    folder = Path(run_dir)
+    state = checkpoint.load(folder, usable(device)).state
+    own, rows = folder / FILE, folder / RESULTS
+    try:
+        preparation = Preparation.from_dict(json.loads(own.read_text(encoding="utf-8"))) if own.is_file() else None
+        model = Model(state.population, preparation)
+    except (OSError, ValueError) as error:  # a GpubpError is a ValueError
+        raise CheckpointError(f"{own} cannot be read: {error}") from None
+    results = read_results(rows) if rows.is_file() else None
+    if results is None or results["steps"].to_pylist() != state.step.tolist():
+        return model
+    return Model(state.population, preparation, results)
+
+
+def read_results(path: Path) -> pa.Table:
+    """A results table; raises CheckpointError for one that cannot be read."""
+    try:
+        found = pa.parquet.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if missing := {"status", "steps", "loss"} - set(found.column_names):
+        raise CheckpointError(f"{path} has no column {', '.join(sorted(missing))}: it is not the results of a run")
+    return found
+
+
+def ranked_by(results: pa.Table) -> str:
+    """The column of a results table that ranks networks, the least first."""
+    return "validation_loss" if "validation_loss" in results.column_names else "loss"
+
+
+def _numbers(samples: Any, width: int) -> Tensor:
+    """Samples of networks without a preparation, (M, I), as they are."""
+    try:
+        numbers = arrays.tensor("samples", samples)
+    except DataError as error:
+        raise DataError(
+            f"{error}; the run was trained on plain tensors, without a preparation: numbers (M, {width})"
+        ) from None
+    if numbers.ndim != 2 or numbers.shape[1] != width or not len(numbers):
+        raise ShapeError(f"samples {tuple(numbers.shape)}: (M, {width}) expected")
+    return numbers

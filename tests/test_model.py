@@ -1,0 +1,423 @@
+"""A run's networks on raw samples: the preparation goes with them, and predictions are in the units of the targets."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+import torch
+from torch import Tensor
+
+import gpubp
+from gpubp.errors import CheckpointError, ConfigError, DataError, GpubpError, ShapeError
+from gpubp.model import PIECE, Model
+from gpubp.preparation import Column, Preparation
+from gpubp.sources import split
+
+from .helpers import LOGITS, generator, population, same_bits
+from .tolerances import MODULE, PREDICTION
+
+COLOURS = ("blue", "green", "red")
+SAMPLES = 60
+TARGETS: dict[str, Callable[[np.ndarray], Any]] = {  # of a number around 0, as a person's file has them
+    "cross_entropy": lambda x: np.array(["low", "middle", "high"])[np.digitize(x, [-0.5, 0.5])],
+    "binary_cross_entropy": lambda x: np.where(x > 0, "yes", "no"),
+    "hinge": lambda x: np.where(x > 0, "yes", "no"),
+    "poisson": lambda x: np.floor(10 * np.exp(x)).astype(int),
+}
+
+
+def columns(loss: str) -> dict[str, list[Any]]:
+    """Raw columns of very unlike sizes, one of texts and two with gaps, and a target."""
+    source = np.random.default_rng(4)
+    size, near = 1e5 + 3e4 * source.normal(size=SAMPLES), source.normal(size=SAMPLES) / 50
+    colour = source.integers(3, size=SAMPLES)
+    hidden = (size - 1e5) / 3e4 + 20 * near + colour - 1
+    target = TARGETS.get(loss, lambda x: 2e5 + 1e4 * x)(hidden / 2)
+    found = {"size": size.tolist(), "colour": [COLOURS[n] for n in colour], "near": near.tolist(), "y": target.tolist()}
+    found["near"][3], found["colour"][5] = None, None
+    return found
+
+
+def trained(folder: Path, loss: str, count: int = 5, **settings: Any) -> tuple[Model, dict[str, list[Any]]]:
+    """A model of a run on a file of columns(), and these columns without the target."""
+    raw, path = columns(loss), folder / "raw.csv"
+    pa.csv.write_csv(pa.table(raw), path)
+    scaled = "none" if loss in LOGITS else "standard"
+    data = gpubp.load_data(path, target="y", loss=loss, impute="mean", scale_targets=scaled)
+    spec = gpubp.NetworkSpec((data.widths_in, 8, data.widths_out), "tanh", loss=loss)
+    networks = gpubp.Population.create(spec, count, dtype=torch.float64)
+    config = gpubp.TrainConfig(lr=0.03, batch_size=16, **{"steps": 150, "evaluate_every": 150, **settings})
+    gpubp.train(networks, data.training, config, data.validation, engine="eager", run_dir=folder / "run")
+    del raw["y"]
+    return gpubp.load(folder / "run"), raw
+
+
+def by_hand(raw: dict[str, list[Any]], model: Model) -> Tensor:
+    """The outs (N, M, O) of all networks, with means and deviations taken from the raw training part anew."""
+    rows = split(SAMPLES, 0.2, 0)[0].numpy()
+    inputs = []
+    for name in ("size", "near"):
+        values = np.array([np.nan if value is None else value for value in raw[name]])
+        values = np.where(np.isnan(values), np.nanmean(values[rows]), values)
+        inputs.append((values - values[rows].mean()) / values[rows].std())
+    texts = [raw["colour"][row] for row in rows if raw["colour"][row]]
+    usual = max(COLOURS, key=texts.count)
+    hot = [np.array([(value or usual) == colour for value in raw["colour"]], float) for colour in COLOURS]
+    prepared = torch.tensor(np.stack([inputs[0], *hot, inputs[1]], 1))
+    return model.population.predict(prepared)
+
+
+def expected(loss: str, out: Tensor) -> np.ndarray:
+    """What a person expects to read of outs (M, O) of one network, or of the mean over networks (K, M, O)."""
+    raw = columns(loss)["y"]
+    if loss == "cross_entropy":
+        return np.array(["high", "low", "middle"])[out.softmax(-1).mean(0).argmax(-1)]
+    if loss == "binary_cross_entropy":
+        return np.where(out.sigmoid().mean(0)[:, 0] > 0.5, "yes", "no")
+    if loss == "hinge":
+        return np.where(out.clamp(-1, 1).mean(0)[:, 0] > 0, "yes", "no")
+    if loss == "poisson":
+        return out.exp().mean(0)[:, 0].numpy()
+    known = np.array(raw)[split(SAMPLES, 0.2, 0)[0].numpy()]
+    return known.mean() + known.std() * out.mean(0)[:, 0].numpy()
+
+
+@pytest.mark.parametrize("loss", gpubp.LOSSES)
+def test_predictions_on_raw_samples_are_those_by_hand_in_the_units_of_the_targets(loss: str, tmp_path: Path) -> None:
+    model, raw = trained(tmp_path, loss, steps=20)
+    outs = by_hand(raw, model)
+    for networks, rows in (([3], [3]), ("best", model.ranking()[:1]), (3, model.ranking()[:3]), ("all", range(5))):
+        told, right = model.predict(raw, networks), expected(loss, outs[torch.as_tensor(list(rows))])
+        assert told.shape == (SAMPLES,)
+        if loss in TARGETS and loss != "poisson":
+            assert told.tolist() == right.tolist()
+        else:
+            np.testing.assert_allclose(told, right, rtol=PREDICTION["rtol"])
+    each = model.predict(raw, [4, 1], each=True)
+    assert [row.tolist() for row in each] == [model.predict(raw, [row]).tolist() for row in (4, 1)]
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "poisson", "huber"])
+def test_a_trained_network_of_a_run_is_right_on_raw_numbers(loss: str, tmp_path: Path) -> None:
+    """Without scaling, sizes of 1e5 saturate every unit."""
+    model, raw = trained(tmp_path, loss)
+    target = np.array(columns(loss)["y"])
+    codes = {colour: number for number, colour in enumerate(COLOURS)} | {None: np.nan}
+    numbers = [raw["size"], [codes[colour] for colour in raw["colour"]], raw["near"]]
+    tensor = torch.tensor(np.array(numbers, dtype=float).T, dtype=torch.float64)
+    best = int(model.ranking()[0])
+    module = model.network(best)
+    out, told = module(tensor).detach(), model.predict(raw)
+    if model.classes:
+        labels = np.array(model.classes)[out.argmax(-1) if loss == "cross_entropy" else (out[:, 0] > 0).long()]
+        assert labels.tolist() == told.tolist()
+        assert (labels == target).mean() > 0.85
+    else:
+        np.testing.assert_allclose(out[:, 0], told, rtol=PREDICTION["rtol"])
+        assert np.corrcoef(told, target)[0, 1] > 0.85
+        assert 0.8 < told.mean() / target.mean() < 1.25
+    bare = model.network(best, raw=True)
+    assert isinstance(bare, torch.nn.Sequential)
+    assert same_bits(bare[0].weight, model.population.network(best)[0].weight)
+    assert same_bits(bare(model.inputs(raw)), module.network(module_inputs(module, tensor)))
+
+
+def module_inputs(module: torch.nn.Module, raw: Tensor) -> Tensor:
+    """What a PreparedNetwork gives its network."""
+    given: list[Tensor] = []
+    handle = module.network.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    module(raw)
+    handle.remove()
+    return given[0]
+
+
+def test_a_prepared_network_moves_is_copied_and_learns_like_any_module(tmp_path: Path) -> None:
+    model, _ = trained(tmp_path, "huber", steps=2)
+    module, raw = model.network(0), torch.tensor([[1e5, 1.0, 0.01], [2e5, -1.0, float("nan")]], dtype=torch.float64)
+    out = module(raw)
+    assert out.shape == (2, 1)
+    assert module(raw[None].expand(4, 2, 3)).shape == (4, 2, 1)
+    torch.testing.assert_close(copy.deepcopy(module).float()(raw.float()), out.float(), rtol=1e-4, atol=1e-2)
+    torch.save(module.state_dict(), tmp_path / "weights.pt")
+    other = model.network(1)
+    other.load_state_dict(torch.load(tmp_path / "weights.pt"))
+    assert same_bits(other(raw), out)
+    out.sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    assert module_inputs(module, raw)[1, 1:4].tolist() == [0, 0, 0], "a text that training did not have"
+
+
+class Frame:
+    """What pandas and polars have in common: columns, a choice of them, and Arrow's stream."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table, self.columns = table, table.column_names
+
+    def __getitem__(self, names: list[str]) -> Frame:
+        return Frame(self.table.select(names))
+
+    def __arrow_c_stream__(self, requested: object = None) -> object:
+        return self.table.__arrow_c_stream__(requested)
+
+
+class Indexed(Frame):
+    """As pandas gives an index that is no range."""
+
+    def __getitem__(self, names: list[str]) -> Frame:
+        return Frame(self.table.select(names).append_column("__index_level_0__", pa.array(range(SAMPLES))))
+
+
+def rows_of(raw: dict[str, list[Any]]) -> list[list[Any]]:
+    return [list(row) for row in zip(*raw.values())]
+
+
+KINDS: dict[str, Callable[[dict[str, list[Any]], Path], Any]] = {
+    "frame": lambda raw, _: Frame(pa.table(raw)),
+    "frame with more columns in another order": lambda raw, _: Frame(
+        pa.table({"when": pa.array([0] * SAMPLES, pa.timestamp("s")), **dict(reversed(raw.items()))})
+    ),
+    "frame with an index": lambda raw, _: Indexed(pa.table(raw)),
+    "columns as numpy has them": lambda raw, _: {
+        name: np.array([np.nan if value is None else value for value in values], object if name == "colour" else None)
+        for name, values in raw.items()
+    },
+    "pyarrow": lambda raw, _: pa.table(raw),
+    "texts by their numbers, as polars has them": lambda raw, _: pa.table(
+        {**raw, "colour": pa.array(raw["colour"], pa.string_view()).dictionary_encode()}
+    ),
+    "texts by their numbers": lambda raw, _: pa.table({**raw, "colour": pa.array(raw["colour"]).dictionary_encode()}),
+    "mappings": lambda raw, _: [dict(zip(raw, row)) for row in rows_of(raw)],
+    "mappings that leave out what is missing": lambda raw, _: [
+        {name: value for name, value in zip(raw, row) if value is not None} for row in rows_of(raw)
+    ],
+    "rows": lambda raw, _: rows_of(raw),
+    "array": lambda raw, _: np.array(rows_of(raw), dtype=object),
+    "file": lambda raw, path: write(raw, path),
+    "table": lambda raw, path: gpubp.tables.read(write(raw, path)),
+}
+
+
+def write(raw: dict[str, list[Any]], folder: Path) -> str:
+    pa.csv.write_csv(pa.table(raw), folder / "new.csv")
+    return str(folder / "new.csv")
+
+
+def test_samples_of_every_kind_give_the_same_predictions(tmp_path: Path) -> None:
+    model, raw = trained(tmp_path, "cross_entropy", steps=5)
+    expected = model.predict_proba(raw, "all")
+    for name, make in KINDS.items():
+        assert np.array_equal(model.predict_proba(make(raw, tmp_path), "all"), expected), name
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, list])
+def test_arrays_of_numbers_are_in_the_order_of_the_columns(kind: Callable[[Any], Any]) -> None:
+    model = Model(population(gpubp.NetworkSpec((2, 1)), 1), numbers(("a", 1.0, 2.0), ("b", 0.0, 10.0), y=(5.0, 3.0)))
+    values = [[1.0, 20.0], [3.0, 0.0]]
+    out = model.population.predict(torch.tensor([[0.0, 2.0], [1.0, 0.0]]))[0, :, 0]
+    np.testing.assert_allclose(model.predict(kind(values), [0]), out * 3 + 5, rtol=PREDICTION["rtol"])
+
+
+def numbers(*inputs: tuple[str, float, float], **targets: tuple[float, float]) -> Preparation:
+    """The preparation of number columns: name, offset, factor."""
+    return Preparation(
+        tuple(Column(*each) for each in inputs), tuple(Column(name, *each) for name, each in targets.items()), "numbers"
+    )
+
+
+def constant(loss: str, *outs: list[float]) -> gpubp.Population:
+    """Networks of one input that say `outs` whatever the input is."""
+    spec = gpubp.NetworkSpec((1, len(outs[0])), loss=loss)
+    rows = torch.tensor([[0.0] * len(each) + each for each in outs])
+    return gpubp.Population(spec, rows, 0, torch.arange(len(outs)))
+
+
+def labelled(task: str, *classes: str) -> Preparation:
+    return Preparation((Column("x"),), (Column("y"),), task, classes)
+
+
+def test_one_sure_network_does_not_outvote_the_others() -> None:
+    """sigmoid(5, -1, -1.5, -1.5) is 0.99, 0.27, 0.18, 0.18: 0.407 on average, where the mean logit is above 0."""
+    logits = [5.0, -1.0, -1.5, -1.5]
+    x = {"x": [0.0, 1.0]}
+    binary = Model(constant("binary_cross_entropy", *([each] for each in logits)), labelled("binary", "no", "yes"))
+    two = Model(constant("cross_entropy", *([0.0, each] for each in logits)), labelled("classes", "no", "yes"))
+    for model in (binary, two):
+        assert model.predict(x, range(4)).tolist() == ["no", "no"]
+        np.testing.assert_allclose(model.predict_proba(x, range(4))[:, 1], 0.406775, atol=1e-6)
+        assert model.predict(x, [0]).tolist() == ["yes", "yes"]
+    sign = Model(constant("hinge", [50.0], [-0.9], [-0.8]), labelled("sign", "no", "yes"))
+    assert sign.predict(x, range(3)).tolist() == ["no", "no"], "1 - 0.9 - 0.8 is below 0"
+    rates = Model(constant("poisson", [0.0], [2.0]), numbers(("x", 0.0, 1.0), y=(0.0, 1.0)))
+    np.testing.assert_allclose(rates.predict(x, range(2)), (1 + np.e**2) / 2, rtol=1e-6)
+
+
+def test_targets_of_binary_cross_entropy_that_are_no_labels_are_predicted_as_probabilities() -> None:
+    networks = constant("binary_cross_entropy", [0.0, 1.0], [1.0, 0.0])
+    many = Model(networks, numbers(("x", 0.0, 1.0), a=(0.0, 1.0), b=(0.0, 1.0)))
+    half = (0.5 + 1 / (1 + np.exp(-1))) / 2
+    for model in (many, Model(networks)):
+        x = torch.zeros(1, 1)
+        np.testing.assert_allclose(model.predict(x, range(2)), [[half, half]], rtol=1e-6)
+        assert np.array_equal(model.predict_proba(x, range(2)), model.predict(x, range(2)))
+        assert model.classes == ()
+
+
+def test_probabilities_are_of_classes_in_their_order_and_sum_to_one(tmp_path: Path) -> None:
+    for number, loss in enumerate(("cross_entropy", "binary_cross_entropy")):
+        (tmp_path / str(number)).mkdir()
+        model, raw = trained(tmp_path / str(number), loss, steps=10)
+        assert model.classes == (("high", "low", "middle") if loss == "cross_entropy" else ("no", "yes"))
+        chances = model.predict_proba(raw, 3)
+        assert chances.shape == (SAMPLES, len(model.classes))
+        np.testing.assert_allclose(chances.sum(1), 1, rtol=1e-12)
+        assert np.array(model.classes)[chances.argmax(1)].tolist() == model.predict(raw, 3).tolist()
+
+
+@pytest.mark.parametrize("loss", sorted(set(gpubp.LOSSES) - {"cross_entropy", "binary_cross_entropy"}))
+def test_losses_without_probabilities_refuse_them(loss: str) -> None:
+    with pytest.raises(ConfigError, match=f"loss '{loss}' gives no probabilities"):
+        Model(constant(loss, [0.0])).predict_proba(torch.zeros(1, 1), [0])
+
+
+def test_many_samples_go_through_in_pieces_to_the_same_numbers() -> None:
+    networks = population(gpubp.NetworkSpec((3, 4, 2)), 70, torch.float32)
+    inputs = torch.randn(2 * PIECE + 10, 3, generator=generator(2))
+    expected = networks.predict(inputs).double().mean(0)
+    np.testing.assert_allclose(Model(networks).predict(inputs, range(70)), expected, **MODULE)
+
+
+def test_a_run_on_plain_tensors_takes_them_as_they_are(tmp_path: Path) -> None:
+    inputs = torch.randn(40, 3, generator=generator(1))
+    data = gpubp.Dataset(inputs, inputs.argmax(1))
+    networks = gpubp.Population.create(gpubp.NetworkSpec((3, 8, 3), loss="cross_entropy"), 4)
+    config = gpubp.TrainConfig(lr=0.05, steps=60, batch_size=20)
+    result = gpubp.train(networks, data, config, engine="eager", run_dir=tmp_path / "run")
+    model = gpubp.load(tmp_path / "run")
+    assert model.preparation is None
+    assert model.classes == (0, 1, 2)
+    assert same_bits(model.ranking(), result.ranking())
+    assert (model.predict(inputs, "all") == inputs.argmax(1).numpy()).mean() > 0.9
+    assert np.array_equal(model.predict_proba(inputs.numpy().tolist()), model.predict_proba(inputs))
+    module = model.network(2)
+    assert isinstance(module, torch.nn.Sequential)
+    assert same_bits(module(inputs), model.network(2, raw=True)(inputs))
+    for wrong in ("new.csv", {"x": [1]}, [{"x": 1}], torch.zeros(2, 4), torch.zeros(3)):
+        with pytest.raises((DataError, ShapeError), match=r"\(M, 3\)"):
+            model.predict(wrong)
+
+
+def test_a_population_and_its_preparation_make_a_model_without_a_run(tmp_path: Path) -> None:
+    model, raw = trained(tmp_path, "huber", steps=5)
+    made = Model(model.population, model.preparation, model.results)
+    assert np.array_equal(made.predict(raw, 2), model.predict(raw, 2))
+
+
+def test_a_run_that_has_not_ended_says_so_where_networks_are_ranked_and_predicts_by_rows(tmp_path: Path) -> None:
+    model, raw = trained(tmp_path, "huber", steps=5)
+    known = model.predict(raw, [1])
+    (tmp_path / "run" / "results.parquet").rename(tmp_path / "before.parquet")
+    killed = gpubp.load(tmp_path / "run")
+    assert np.array_equal(killed.predict(raw, [1]), known)
+    for networks in ("best", "all", 2):
+        with pytest.raises(CheckpointError, match=r"results.parquet is not there or older .*gpubp resume"):
+            killed.predict(raw, networks)
+    data = gpubp.load_data(tmp_path / "raw.csv", target="y", loss="huber", impute="mean", scale_targets="standard")
+    gpubp.resume(tmp_path / "run", data.training, data.validation, steps=10)
+    assert len(gpubp.load(tmp_path / "run").ranking()) == 5
+    (tmp_path / "before.parquet").replace(tmp_path / "run" / "results.parquet")
+    assert gpubp.load(tmp_path / "run").results is None, "of the checkpoint of before"
+
+
+def test_diverged_networks_do_not_predict_unless_they_are_named() -> None:
+    results = pa.table({"status": ["finished", "diverged", "finished"], "steps": [1] * 3, "loss": [0.5, 0.1, 0.2]})
+    model = Model(constant("huber", [1.0], [2.0], [4.0]), None, results)
+    x = torch.zeros(1, 1)
+    assert model.ranking().tolist() == [2, 0]
+    assert model.predict(x).tolist() == [[4]]
+    assert model.predict(x, "all").tolist() == [[2.5]]
+    assert model.predict(x, [1]).tolist() == [[2]]
+    lost = Model(model.population, None, results.set_column(0, "status", pa.array(["diverged"] * 3)))
+    with pytest.raises(CheckpointError, match="every network diverged"):
+        lost.predict(x)
+
+
+ONE = Model(
+    constant("huber", [1.0], [2.0]),
+    numbers(("x", 0.0, 1e-3), y=(0.0, 1.0)),
+    pa.table({"status": ["finished"] * 2, "steps": [1, 1], "loss": [0.5, 0.1]}),
+)
+REFUSED: list[tuple[Any, Any, type[GpubpError], str]] = [
+    ({"z": [1.0]}, "best", DataError, "column 'x' is missing; the columns are z"),
+    (pa.table({"xx": [1.0]}), "best", DataError, "column 'x' is missing; did you mean 'xx'"),
+    ({"x": ["a"]}, "best", DataError, "column 'x' holds text, the first 'a' in sample 0, but numbers"),
+    ({"x": [None, 1.0]}, "best", DataError, "column 'x' lacks 1 of 2 values, the first in sample 0"),
+    ({"x": [1.0, 1e300]}, "best", DataError, "column 'x' becomes 1e.303 in sample 1, one of 1 .* as torch.float32"),
+    ({"x": [[1.0]]}, "best", DataError, "column 'x'"),
+    ({"x": 1.0}, "best", DataError, "samples, dict, cannot be read as columns"),
+    ([], "best", DataError, "samples"),
+    ([1.0], "best", DataError, "samples, list, cannot be read as columns"),
+    ([[1.0], [1.0, 2.0]], "best", DataError, "samples, list, cannot be read as columns"),
+    (torch.zeros(3), "best", DataError, r"samples \(3,\): \(M, 1\), in the order of preparation.columns"),
+    (torch.zeros(2, 2), "best", DataError, r"samples \(2, 2\): \(M, 1\)"),
+    (None, "best", DataError, "samples, NoneType"),
+    ("new.txt", "best", DataError, "the ending '.txt' is unknown"),
+    ({"x": [1.0]}, "bets", ConfigError, "networks 'bets': best, all, a number of 1 or more, or a sequence of rows"),
+    ({"x": [1.0]}, 0, ConfigError, "networks 0: best"),
+    ({"x": [1.0]}, True, ConfigError, "networks True: best"),
+    ({"x": [1.0]}, 3, ConfigError, "networks 3: the run has 2 networks that did not diverge"),
+    ({"x": [1.0]}, [2], ConfigError, "networks holds 2 to 2; rows from 0 to 1"),
+    ({"x": [1.0]}, [-1], ConfigError, "networks holds -1 to -1; rows from 0 to 1"),
+    ({"x": [1.0]}, [], ConfigError, "networks: one row or more expected, got none"),
+    ({"x": [1.0]}, [False, False], ConfigError, "networks: one row or more expected, got none"),
+    ({"x": [1.0]}, [0.5], ConfigError, "networks: float64"),
+    ({"x": [1.0]}, 1.5, ConfigError, "networks 1.5: best"),
+]
+
+
+@pytest.mark.parametrize(("samples", "networks", "error", "message"), REFUSED)
+def test_what_cannot_be_predicted_is_refused(
+    samples: Any, networks: Any, error: type[GpubpError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        ONE.predict(samples, networks)
+
+
+def test_a_column_unlike_all_of_training_is_warned_of(tmp_path: Path) -> None:
+    model, raw = trained(tmp_path, "huber", steps=2)
+    with pytest.warns(UserWarning, match=r"samples: column 'size' holds .*; are the units the same\?"):
+        model.predict({**raw, "size": [each / 1000 for each in raw["size"]]})
+
+
+def test_what_a_network_does_not_take_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"raw samples \(4, 2\): the last size must be 1"):
+        ONE.network(0)(torch.zeros(4, 2))
+    with pytest.raises(ShapeError, match=r"network.* 0 to 1"):
+        ONE.network(2)
+
+
+def test_a_preparation_of_other_networks_or_damaged_results_are_refused(tmp_path: Path) -> None:
+    trained(tmp_path, "huber", steps=2)
+    path = tmp_path / "run" / "preparation.json"
+    kept = path.read_text()
+    path.write_text(kept.replace('"green",', ""))
+    with pytest.raises(CheckpointError, match="preparation of 4 inputs and 1 outputs; the networks have 5 and 1"):
+        gpubp.load(tmp_path / "run")
+    path.write_text(kept)
+    (tmp_path / "run" / "results.parquet").write_bytes(b"PAR1")
+    with pytest.raises(CheckpointError, match=r"results.parquet cannot be read"):
+        gpubp.load(tmp_path / "run")
+
+
+def test_a_model_says_what_it_is_in_a_line(tmp_path: Path) -> None:
+    model, _ = trained(tmp_path, "cross_entropy", steps=1)
+    assert repr(model) == "Model(5 networks of 5-8-3, cross_entropy: 3 columns -> y (high, low, middle))"
+    assert len(model) == 5
+    assert repr(ONE) == "Model(2 networks of 1-1, huber: 1 columns -> y)"
+    assert repr(Model(constant("huber", [1.0]))) == "Model(1 network of 1-1, huber, on plain tensors)"
