@@ -20,7 +20,7 @@ import torch
 from . import cuda, memory
 from .data import Dataset
 from .devices import in_tf32
-from .engines import Choice, build, graph
+from .engines import Choice, cache, graph
 from .errors import OutOfMemoryError
 from .evaluate import Evaluation
 from .state import TrainState
@@ -84,7 +84,7 @@ class Home:
     def run(self, steps: int) -> list[str]:
         """See Place."""
         self.choice.run(self.state, self.data, steps)
-        return build.news()
+        return cache.news()
 
     def evaluate(self, data: Dataset) -> Evaluation:
         """See Place."""
@@ -93,7 +93,7 @@ class Home:
 
     def news(self) -> list[str]:
         """See Place."""
-        return build.news()
+        return cache.news()
 
     def look(self) -> None:
         """They are here."""
@@ -223,7 +223,7 @@ class Shard:
         if why != self.reason and why is not None:
             self.notes.append(f"{self.device}: every operation is launched by itself, without a CUDA graph: {why}")
         self.reason = why
-        told, self.notes = [*self.notes, *build.news()], []
+        told, self.notes = [*self.notes, *cache.news()], []
         return told
 
     def evaluate(self, data: Dataset) -> Evaluation:
