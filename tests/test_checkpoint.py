@@ -3,6 +3,7 @@ refused with its reason."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -273,3 +274,20 @@ def test_a_reader_is_not_disturbed_by_saves_meanwhile(
     loaded = checkpoint.load(folder, CPU)
     assert loaded.told == ()
     assert int(loaded.state.step.max()) == int(whole.state.step.max())
+
+
+def test_a_digest_is_that_of_the_pieces_digests_and_sees_every_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "PIECE", 8)
+    monkeypatch.setattr(checkpoint, "BLOCK", 4)
+    path, content = tmp_path / "file", bytes(range(27))
+    path.write_bytes(content)
+    pieces = b"".join(hashlib.sha256(content[at : at + 8]).digest() for at in range(0, 27, 8))
+    assert checkpoint._digest(path) == hashlib.sha256(pieces).hexdigest()
+    assert checkpoint._digest(path, 1) == hashlib.sha256(content).hexdigest()
+    found = set()
+    for at in range(27):
+        path.write_bytes(content[:at] + b"\xff" + content[at + 1 :])
+        found.add(checkpoint._digest(path))
+    assert len(found) == 27
