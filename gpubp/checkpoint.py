@@ -1,19 +1,24 @@
 """Checkpoints: every tensor of a state in one safetensors file, everything else in a JSON manifest beside it.
 
-    RUN/checkpoint/manifest.json                format, version, specification, configuration, position, history
-    RUN/checkpoint/tensors-00000012.safetensors what the manifest names, with its SHA-256
+    RUN/checkpoint/manifest.json                 format, version, specification, configuration, position, history
+    RUN/checkpoint/tensors-00000012.safetensors  what the manifest names, with its SHA-256
+    RUN/checkpoint/manifest.previous.json        the checkpoint before that one, with tensors of its own
 
-Both are written beside and renamed, the manifest last: a run killed at any instant leaves the old pair or the new one.
-Nothing in them can execute code. What is damaged, foreign or of another version is refused with its reason.
+The manifest carries a SHA-256 of itself. Each file is written beside and renamed, the manifest after its tensors, the
+previous one after that, and only then is deleted what neither names: a run killed at any instant leaves a whole pair.
+Where the newer pair is damaged, load() takes the previous one and says so. Nothing in them can execute code. What is
+damaged, foreign or of another version is refused with its reason.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,89 +27,178 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from . import files, lock
 from .config import TrainConfig
 from .errors import CheckpointError, GpubpError
 from .population import Population
 from .spec import NetworkSpec
 from .state import TrainState
 
-FORMAT, VERSION = "gpubp checkpoint", 1
+FORMAT, VERSION = "gpubp checkpoint", 2
+PIECE, BLOCK = 1 << 26, 1 << 20  # bytes: of what a thread digests, and of what it reads at once
+MANIFEST, PREVIOUS = "manifest.json", "manifest.previous.json"
 NOTES = ("number", "history", "seconds", "engine", "engine_reason", "data", "validation")  # what the loop saves
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state, and what the loop had saved with it."""
+    """A saved state, and what the loop had saved with it. told: what a person should know of how it was found."""
 
     state: TrainState
     notes: dict[str, Any]
+    told: tuple[str, ...] = ()
+
+
+class ForeignError(CheckpointError):
+    """A sound checkpoint that another gpubp wrote: an older one beside it is not what was meant."""
 
 
 def save(run_dir: Path, state: TrainState, notes: Mapping[str, Any]) -> None:
-    """Save `state` and the JSON-able `notes` as the run's checkpoint. Raises CheckpointError where that cannot be done;
-    the checkpoint of before is then still there."""
+    """Save `state` and the JSON-able `notes` as the run's checkpoint, and keep the one of before.
+
+    Raises CheckpointError where that cannot be done: the run's checkpoint is then what it was, nothing else is left,
+    and save() may be called again."""
     folder = run_dir / "checkpoint"
+    manifest, before = folder / MANIFEST, _bytes(folder / MANIFEST)
+    number = max((_number(path) for path in folder.glob("tensors-*.safetensors")), default=0) + 1
+    tensors = folder / f"tensors-{number:08}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        number = max((_number(path) for path in folder.glob("tensors-*.safetensors")), default=0) + 1
-        tensors = folder / f"tensors-{number:08}.safetensors"
-        config, own = _packed(state)
-        content = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors()} | own
-        beside = tensors.with_suffix(".writing")
-        save_file(content, beside)
-        _settle(beside, tensors)
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "tensors": tensors.name,
-            "sha256": _digest(tensors),
-            "spec": state.population.spec.to_dict(),
-            "seed": state.population.seed,
-            "config": config,
-            "notes": dict(notes),
-        }
-        beside = folder / "manifest.writing"
-        beside.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        _settle(beside, folder / "manifest.json")
-        for old in (*folder.glob("tensors-*.safetensors"), *folder.glob("*.writing")):
-            if old != tensors:
-                old.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder}: the checkpoint cannot be written: {error}; the one of before stays"
-        ) from error
+        _write(tensors, manifest, state, notes)
+    except BaseException as error:
+        stays = _bytes(manifest) == before  # or else it failed when the manifest was in its place
+        if stays:
+            with suppress(OSError):
+                tensors.unlink()
+        if not isinstance(error, (OSError, SafetensorError)):
+            raise
+        more = "; the one of before stays" if stays and before else ""
+        raise CheckpointError(f"{folder}: the checkpoint cannot be written: {error}{more}") from error
+    if before and _named(before):
+        with suppress(OSError):  # then the one that is there stays
+            files.write(folder / PREVIOUS, lambda beside: beside.write_bytes(before))
+    _tidy(folder)
+
+
+def _write(tensors: Path, manifest: Path, state: TrainState, notes: Mapping[str, Any]) -> None:
+    config, own = _packed(state)
+    content = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors()} | own
+    _make_room(tensors.parent, sum(tensor.nbytes for tensor in content.values()))
+    files.write(tensors, lambda beside: save_file(content, beside))
+    described = {
+        "format": FORMAT,
+        "version": VERSION,
+        "tensors": tensors.name,
+        "sha256": _digest(tensors),
+        "spec": state.population.spec.to_dict(),
+        "seed": state.population.seed,
+        "config": config,
+        "notes": dict(notes),
+    }
+    text = json.dumps(described | {"manifest_sha256": _own_digest(described)}, indent=1)
+    files.write_text(manifest, text + "\n")
 
 
 def load(run_dir: Path, device: torch.device) -> Checkpoint:
-    """The run's checkpoint, on `device`. Raises CheckpointError with the reason for one that cannot be trusted."""
-    path = run_dir / "checkpoint" / "manifest.json"
+    """The run's checkpoint, on `device`; where it is damaged, the one before it. Another process may save meanwhile.
+    Raises CheckpointError with the reason where none can be trusted."""
+    folder = run_dir / "checkpoint"
+    while True:
+        seen = _bytes(folder / MANIFEST)
+        try:
+            return _read(folder, MANIFEST, device)
+        except ForeignError:
+            raise
+        except CheckpointError as error:
+            damaged = error
+        if seen == _bytes(folder / MANIFEST):  # or else another was saved meanwhile
+            break
+    try:
+        before = _read(folder, PREVIOUS, device)
+    except CheckpointError:
+        raise damaged from None
+    return replace(before, told=(f"{damaged}; the checkpoint before it is used, of round {before.notes['number']}",))
+
+
+def begun(run_dir: Path) -> bool:
+    """Whether a run was begun in `run_dir`, and ended before it saved anything."""
+    return lock.file(run_dir).exists() and not any((run_dir / "checkpoint" / n).exists() for n in (MANIFEST, PREVIOUS))
+
+
+def _read(folder: Path, name: str, device: torch.device) -> Checkpoint:
+    """The checkpoint whose manifest is the file `name`."""
+    path = folder / name
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
+        _check(path, manifest)
+    except CheckpointError:
+        raise
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path} is not there: {run_dir} is not the directory of a run, or it saved nothing"
+            f"{path} is not there: {folder.parent} is not the directory of a run, or it saved nothing"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not the manifest of a gpubp checkpoint")
-    if manifest.get("version") != VERSION:
-        raise CheckpointError(f"{path} is of version {manifest.get('version')!r}; this gpubp reads version {VERSION}")
     try:
-        tensors = path.parent / Path(manifest["tensors"]).name
-        if _digest(tensors) != manifest["sha256"]:
-            raise CheckpointError(f"{tensors} is damaged: its SHA-256 is not the one in {path.name}")
+        tensors = folder / Path(manifest["tensors"]).name
+        if _digest(tensors, manifest["version"]) != manifest["sha256"]:
+            raise CheckpointError(f"{tensors} is damaged: its SHA-256 is not the one in {name}")
         content = load_file(tensors, device=str(device))
         spec = NetworkSpec.from_dict(manifest["spec"])
         config = TrainConfig.from_dict(_unpacked(manifest["config"], content))
-        notes = {name: manifest["notes"][name] for name in NOTES}
+        notes = {each: manifest["notes"][each] for each in NOTES}
         return Checkpoint(_state(spec, config, manifest["seed"], content), notes)
     except CheckpointError:
         raise
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path.parent}: the tensors cannot be read: {error}") from None
+        raise CheckpointError(f"{folder}: the tensors cannot be read: {error}") from None
     except (GpubpError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path.parent} does not hold a whole state: {error!r}") from None
+        raise CheckpointError(f"{folder} does not hold a whole state: {error!r}") from None
+
+
+def _check(path: Path, manifest: Any) -> None:
+    """Refuse what is no manifest, is damaged, or is of another version; version 1 had no digest of itself."""
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not the manifest of a gpubp checkpoint")
+    version = manifest.get("version")
+    if version != 1 and manifest.get("manifest_sha256") != _own_digest(manifest):
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
+    if version not in (1, VERSION):
+        raise ForeignError(f"{path} is of version {version!r}; this gpubp reads versions 1 to {VERSION}")
+
+
+def _own_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of the manifest without its digest, as JSON with sorted names and without spaces."""
+    rest = {name: value for name, value in json.loads(json.dumps(manifest)).items() if name != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _named(manifest: bytes | None) -> dict[str, Any]:
+    """A manifest that is what was written, or {}."""
+    try:
+        found = json.loads(manifest or b"")
+        _check(Path(MANIFEST), found)
+    except (ValueError, RecursionError):  # a CheckpointError is a ValueError
+        return {}
+    return dict(found)
+
+
+def _tidy(folder: Path) -> None:
+    """Delete the tensors that no manifest names, and what killed processes left beside."""
+    named = {_named(_bytes(folder / name)).get("tensors") for name in (MANIFEST, PREVIOUS)}
+    for old in (*folder.glob("tensors-*.safetensors"), *folder.glob("*.writing"), *folder.glob(".tmp*")):
+        if old.name not in named:  # .tmp: safetensors' own
+            with suppress(OSError):  # the next one tidies up
+                old.unlink()
+
+
+def _make_room(folder: Path, size: int) -> None:
+    """Where the disk has no room for a third pair of `size` bytes, delete the previous one, if the newer is whole."""
+    if shutil.disk_usage(folder).free < size:
+        newer = _named(_bytes(folder / MANIFEST))
+        if newer and _digest(folder / Path(newer["tensors"]).name, newer["version"]) == newer["sha256"]:
+            (folder / PREVIOUS).unlink(missing_ok=True)
+            _tidy(folder)
 
 
 def _number(path: Path) -> int:
@@ -112,22 +206,29 @@ def _number(path: Path) -> int:
     return int(digits) if digits.isdecimal() else 0
 
 
-def _settle(beside: Path, final: Path) -> None:
-    """`beside`, on the disk for good, under the name `final`."""
-    with beside.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(beside, final)
-    if os.name == "posix":  # elsewhere a directory cannot be opened
-        folder = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: Path, version: int = VERSION) -> str:
+    """SHA-256 of a file, in version 2 of the SHA-256 of each of its pieces, which threads compute side by side."""
+    if version == 1:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def piece(begin: int) -> bytes:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            file.seek(begin)
+            for _ in range(0, PIECE, BLOCK):
+                digest.update(file.read(BLOCK))
+        return digest.digest()
+
+    with ThreadPoolExecutor() as pool:
+        return hashlib.sha256(b"".join(pool.map(piece, range(0, path.stat().st_size, PIECE)))).hexdigest()
 
 
 def _packed(state: TrainState) -> tuple[dict[str, Any], dict[str, Tensor]]:

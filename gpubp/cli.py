@@ -12,13 +12,15 @@ import sys
 from argparse import SUPPRESS, Action
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jsonargparse
 
-from . import __version__
+from . import __version__, files
 from .errors import GpubpError, nearest, unknown
 from .flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind
+from .line import line
 from .signals import terminating
 
 DEMO = ["--lr", "1e-4..1e-1:log"]  # what `train` adds where it is given nothing: something to look at
@@ -51,8 +53,16 @@ class Parser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with status 2 and one line that says what is wrong."""
-        sys.stderr.write(f"error: {self.reworded(' '.join(message.split()))}\n")
+        sys.stderr.write(f"error: {self.reworded(line(message))}\n")
         raise SystemExit(2)
+
+    def parse_path(self, path: Any, *arguments: Any, **settings: Any) -> Any:
+        """The file of --config, refused where it is not plain: jsonargparse would go through all that it refers to."""
+        try:
+            files.read_settings(Path(path))
+        except GpubpError as error:
+            self.error(str(error))
+        return super().parse_path(path, *arguments, **settings)
 
     def reworded(self, message: str) -> str:
         """What argparse or jsonargparse says, in our words."""
@@ -149,6 +159,7 @@ def resume_parser() -> Parser:
     own.flag("--epochs", COUNT, "more than before: makes the run longer")
     own.flag("--steps", COUNT, "the same, for a run that counts steps")
     own.flag("--device", TEXT, "as of train; by default where the run trained")
+    own.switch("--force", "take the run from a process that is gone but for its lock")
     own.switch("--json", "one JSON object on standard output, last")
     return own
 

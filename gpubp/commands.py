@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from . import memory, sources, tutorial
+from . import files, memory, sources, tutorial
 from .config import HYPER, TrainConfig
 from .data import Dataset
 from .devices import ALL, automatic, devices
 from .engines import choose_for_all
 from .errors import ConfigError, GpubpError, lookup
 from .evaluate import metric_name
+from .line import line
 from .placement import HOME
 from .population import DTYPES, Population
 from .reporters import Reporter, quantiles
@@ -141,15 +141,14 @@ def resume(settings: Settings) -> int:
             now["device"],
             before["checkpoint_minutes"],
             settings=now,
+            force=settings["force"],
         ),
     )
     trained = result.state.config  # longer than `before` says, if that resume was killed
     now |= {name: getattr(trained, name) for name in ("epochs", "steps") if before[name] is not None}
     now["engine"] = result.engine
     if now != before:
-        beside = folder / "config.yaml.writing"
-        beside.write_text(f"# {result.engine_reason}\n{yaml.safe_dump(now, sort_keys=False)}", encoding="utf-8")
-        beside.replace(folder / "config.yaml")
+        files.write_settings(folder / "config.yaml", now, result.engine_reason)
     return _report({**settings, **now}, result)
 
 
@@ -290,10 +289,11 @@ def _report(settings: Settings, result: Result) -> int:
         )
     elif result.unsaved is None:
         left = result.statuses["running"]
-        todo = f"{left:,} networks have steps left; go on: gpubp resume {folder}\n" if left else ""
-        print(f"{todo}{folder}: results.csv, results.parquet, config.yaml, checkpoint; look: gpubp inspect {folder}")
+        name = line(folder)
+        todo = f"{left:,} networks have steps left; go on: gpubp resume {name}\n" if left else ""
+        print(f"{todo}{name}: results.csv, results.parquet, config.yaml, checkpoint; look: gpubp inspect {name}")
     if result.unsaved is not None:
-        sys.stderr.write(f"error: not saved: {result.unsaved}\n")
+        sys.stderr.write(f"error: not saved: {line(result.unsaved)}\n")
     if result.interrupted is not None:
         return 128 + result.interrupted
     return 0 if result.unsaved is None else 1

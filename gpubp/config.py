@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -16,6 +15,7 @@ from .data import Dataset
 from .errors import ConfigError, ShapeError, lookup, one_of, unknown
 from .losses import LOSSES
 from .optimizers import OPTIMIZERS, Optimizer
+from .ranges import bounded, numbers_of
 from .schedules import SCHEDULES, WARMUP, Schedule
 from .spec import NetworkSpec
 
@@ -24,30 +24,7 @@ Hyper = float | Sequence[float] | Tensor | None
 SHUFFLES = ("network", "shared", "none")
 ORDERS = ("simultaneous", "layerwise")
 EVENTS = {"epochs": 1, "steps": 100}  # between evaluations of a schedule that watches them
-LONGEST = 10**12  # steps, epochs, samples per step: what is counted of them all stays below 2^63
 OFF_AT_ZERO = ("weight_decay", "l1", "l2", "dropout", "warmup", "label_smoothing")  # cost nothing as a plain 0
-
-# What a hyper-parameter may be: lowest, highest, and whether these themselves are allowed. 0 or more for the others.
-RANGES: dict[str, tuple[float, float, bool, bool]] = {
-    "beta1": (0, 1, True, False),
-    "beta2": (0, 1, True, False),
-    "rho": (0, 1, True, False),
-    "alpha": (0, 1, True, False),
-    "dropout": (0, 1, True, False),
-    "label_smoothing": (0, 1, True, True),
-    "quantile": (0, 1, False, False),
-    "delta": (0, math.inf, False, False),
-    "clip_value": (0, math.inf, False, True),
-    "clip_norm": (0, math.inf, False, True),
-    "gamma": (0, math.inf, False, False),
-    "step_size": (1, math.inf, True, False),
-    "timescale": (0, math.inf, False, False),
-    "pct_start": (0, 1, True, True),
-    "div_factor": (0, math.inf, False, False),
-    "final_div_factor": (0, math.inf, False, False),
-    "plateau_factor": (0, 1, False, False),
-    "warmup_start": (0, 1, True, True),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,27 +134,22 @@ class TrainConfig:
                 number = arrays.whole(value)
                 if number is None or number < 1:
                     raise ConfigError(f"{name} {value!r}: a whole number of 1 or more expected")
-                if number > LONGEST:
-                    raise ConfigError(f"{name} {number}: {LONGEST:,} or less expected")
-                object.__setattr__(self, name, number)
+                object.__setattr__(self, name, bounded(name, number))
         for name in ("epochs", "steps"):
             if getattr(self, name) is not None:
                 self._keep(name)
                 length = arrays.tensor(name, getattr(self, name), ConfigError)
                 if length.ndim > 1 or length.dtype != torch.int64 or not length.numel() or int(length.min()) < 1:
                     raise ConfigError(f"{name} {getattr(self, name)!r}: whole numbers of 1 or more expected")
-                if int(length.max()) > LONGEST:
-                    raise ConfigError(f"{name} {int(length.max())}: {LONGEST:,} or less expected")
+                bounded(name, int(length.max()))
         if self.class_weight is not None:
             self._keep("class_weight")
         if self.update_order == "layerwise" and self.clip_norm is not None:
-            raise ConfigError(
-                "clip_norm needs the whole gradient before any update; update_order 'layerwise' has it not"
-            )
+            raise ConfigError("clip_norm needs the whole gradient before any update; not so update_order 'layerwise'")
         for name, value in self._given():
             if name in HYPER:
                 self._keep(name)
-            _numbers(name, value)
+            numbers_of(name, value)
 
     def _keep(self, name: str) -> None:
         """A number of NumPy's as Python's, another array as a tensor: what a checkpoint and a YAML file can hold."""
@@ -247,7 +219,7 @@ class TrainConfig:
         """
         columns = {}
         for name, value in self.switched_on(spec.loss).items():
-            numbers = _numbers(name, value).to(device)
+            numbers = numbers_of(name, value).to(device)
             if numbers.ndim == 1 and len(numbers) != count:
                 raise ShapeError(f"{name} has {len(numbers)} numbers; one, or {count}, one per network, expected")
             columns[name] = numbers.expand(count)[:, None].contiguous()
@@ -336,18 +308,3 @@ class TrainConfig:
 OTHER = ("optimizer", "schedule", "class_weight", "batch_size", "epochs", "steps", "evaluate_every", "shuffle",
          "update_order", "extra")  # fmt: skip
 HYPER = tuple(each.name for each in fields(TrainConfig) if each.name not in OTHER)
-
-
-def _numbers(name: str, value: Any) -> Tensor:
-    """`value` as float64 numbers, () or (N,), within the range of `name`."""
-    given = arrays.tensor(name, value, ConfigError)
-    numbers = given.double()
-    if given.dtype == torch.bool or numbers.ndim > 1 or not numbers.numel():
-        raise ConfigError(f"{name} {value!r}: a number, or N numbers, expected")
-    low, high, low_in, high_in = RANGES.get(name, (0, math.inf, True, False))
-    inside = (numbers >= low if low_in else numbers > low) & (numbers <= high if high_in else numbers < high)
-    if not bool(inside.all()):
-        worst = float(numbers[~inside][0]) if numbers.ndim else float(numbers)
-        allowed = f"{'[' if low_in else '('}{low:g}, {high:g}{']' if high_in else ')'}"
-        raise ConfigError(f"{name} is {worst:g}; a number in {allowed} expected")
-    return numbers

@@ -6,11 +6,16 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from .line import line
+
 Row = TypeVar("Row")
 
 
 class GpubpError(ValueError):
-    """Everything this package refuses; catch this one to catch them all."""
+    """Everything this package refuses; catch this one to catch them all. Its message is one line, always."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(line(message))
 
 
 class SpecError(GpubpError):

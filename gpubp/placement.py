@@ -20,7 +20,7 @@ import torch
 from . import cuda, memory
 from .data import Dataset
 from .devices import in_tf32
-from .engines import Choice, build, graph
+from .engines import Choice, cache, graph
 from .errors import OutOfMemoryError
 from .evaluate import Evaluation
 from .state import TrainState
@@ -84,7 +84,7 @@ class Home:
     def run(self, steps: int) -> list[str]:
         """See Place."""
         self.choice.run(self.state, self.data, steps)
-        return build.news()
+        return cache.news()
 
     def evaluate(self, data: Dataset) -> Evaluation:
         """See Place."""
@@ -93,7 +93,7 @@ class Home:
 
     def news(self) -> list[str]:
         """See Place."""
-        return build.news()
+        return cache.news()
 
     def look(self) -> None:
         """They are here."""
@@ -171,6 +171,7 @@ class Shard:
         self.training = data[0]
         self.data = {id(each): each.part(part) for each in data}
         self.sent: dict[int, Dataset] = {}  # what of it is on the device
+        self.ahead = False  # whether rows that stay on the device were trained since home saw them
         self.under_way: deque[Callable[[], None]] = deque()  # waits for the last calls, of which home knows nothing
         self.notes: list[str] = []
         self.reason: str | None = None
@@ -186,6 +187,7 @@ class Shard:
 
     def run(self, steps: int) -> list[str]:
         """See Place. What was trained when memory ran out is not trained again: a call ends at `until`."""
+        self.ahead = True
         if self.stays and self.choice.name == "cuda" and self._launch(steps):
             return self.news()
         torch.minimum(self.home.step + steps, self.home.limit, out=self.until)
@@ -221,7 +223,7 @@ class Shard:
         if why != self.reason and why is not None:
             self.notes.append(f"{self.device}: every operation is launched by itself, without a CUDA graph: {why}")
         self.reason = why
-        told, self.notes = [*self.notes, *build.news()], []
+        told, self.notes = [*self.notes, *cache.news()], []
         return told
 
     def evaluate(self, data: Dataset) -> Evaluation:
@@ -244,9 +246,10 @@ class Shard:
     def gather(self) -> None:
         """See Place."""
         self.look()
-        if self.stays and self.there is not None:
+        if self.stays and self.there is not None and self.ahead:
             _copy(self.there, self.home, ROWS)
             cuda.wait(self.device)
+        self.ahead = False
 
     def _each(
         self, work: Callable[[TrainState, Dataset], Found], data: Dataset, come: Names, leave: Names

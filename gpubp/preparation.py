@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import files
 from .errors import DataError, one_of
 from .tables import Array, Table, complete, finite, listed, missing
 from .text import Reading
@@ -165,8 +166,8 @@ class Preparation:
         return plain
 
     def save(self, run_dir: Path) -> None:
-        """Into the directory of a run, for load()."""
-        (run_dir / FILE).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        """Into the directory of a run, for load(). Raises OSError."""
+        files.write_text(run_dir / FILE, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preparation:

@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import torch
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from . import checkpoint, sources, tutorial
+from . import checkpoint, files, sources, tutorial
 from .config import HYPER
 from .errors import CheckpointError, ConfigError, DataError
 from .explain import explain as explain_step
+from .line import line
 from .model import RESULTS, load, ranked_by, read_results
 from .preparation import FILE
 from .state import TrainState
@@ -70,17 +70,17 @@ def settings_of(folder: Path) -> Settings:
     """The config.yaml of a run of `train`; raises CheckpointError where there is none."""
     path = folder / "config.yaml"
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+        settings = files.read_settings(path)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
     if not isinstance(settings, dict) or "data" not in settings:
         raise CheckpointError(f"{path} names no data: the run was started from Python; resume it there: gpubp.resume")
     return settings
 
 
 def console() -> Console:
-    """Standard output; wide enough for whole numbers where nobody says how wide it is."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    """Standard output, where brackets are brackets; wide enough for whole numbers where nobody says how wide it is."""
+    return Console(markup=False) if sys.stdout.isatty() else Console(markup=False, width=160)
 
 
 def print_json(values: Mapping[str, Any]) -> None:
@@ -119,13 +119,13 @@ def inspect(settings: Settings) -> int:
         return 0
     screen = console()
     fates = ", ".join(f"{count:,} {name}" for name, count in statuses.items())
-    screen.print(f"{folder}: {rows.num_rows:,} networks: {fates}; ranked by {key}", highlight=False)
+    screen.print(f"{line(folder)}: {rows.num_rows:,} networks: {fates}; ranked by {key}", highlight=False)
     for name, entries in picked.items():
         if not entries:
             continue
         table = Table(title=f"{name} of {int(diverged.sum()) if name == 'diverged' else len(ranked):,}")
         for column in shown:
-            table.add_column(column, justify="left" if column == "status" else "right")
+            table.add_column(line(column), justify="left" if column == "status" else "right")
         for entry in entries:
             table.add_row(*(_shown(entry[column]) for column in shown))
         screen.print(table)
@@ -145,7 +145,7 @@ def predict(settings: Settings) -> int:
         warnings.simplefilter("always")
         found = (model.predict_proba if settings["proba"] else model.predict)(settings["data"], rows, each)
     for warning in told:
-        sys.stderr.write(f"warning: {warning.message}\n")
+        sys.stderr.write(f"warning: {line(warning.message)}\n")
     if each:
         columns = {f"network_{row}": values for row, values in zip(rows.tolist(), found)}
     else:
@@ -201,4 +201,4 @@ def _results(folder: Path) -> tuple[pa.Table, str]:
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) else line(value)

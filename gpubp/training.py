@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
-from . import checkpoint, memory
+from . import checkpoint, files, lock, memory
 from .config import TrainConfig
 from .data import Dataset
 from .devices import Devices, devices
 from .engines import Choice, choose_for_all
 from .errors import CheckpointError, ConfigError, EngineError
+from .line import line
 from .loop import Loop
 from .placement import HOME
 from .population import Population
@@ -49,7 +50,7 @@ def train(
     they say first. inplace: write the trained numbers over population.params too. run_dir: a new directory for
     checkpoints (every few minutes, at the end, on Ctrl-C and SIGTERM), results.parquet, results.csv, config.yaml, which
     holds `settings` or else specification and configuration, and preparation.json, the preparation of `data`, for
-    load().
+    load(); while the run lasts, no other process can go on with it.
 
     The result's history has a record per evaluation: one every config.evaluate_every; where that is not given, every
     hundredth of the training if somebody looks (validation data, a reporter that hears evaluations, schedule plateau),
@@ -86,7 +87,7 @@ def train(
     choice = choose_for_all(engine, spec, config, where, params.dtype, data)
     folder = None if run_dir is None else _new(Path(run_dir))
     memory.check(spec, config, population.count, params.element_size(), HOME)
-    with memory.explained(spec, config, population.count, params.element_size(), where[0]):
+    with memory.explained(spec, config, population.count, params.element_size(), where[0]), ExitStack() as stack:
         own = replace(
             population, params=params.to(HOME, copy=True).contiguous(), ids=population.ids.to(HOME, copy=True)
         )
@@ -98,9 +99,12 @@ def train(
         )  # fmt: skip
         if folder is not None:
             try:
-                folder.mkdir(parents=True)
-                text = f"# {choice.reason}\n{yaml.safe_dump(chosen, sort_keys=False)}"
-                (folder / "config.yaml").write_text(text, encoding="utf-8")
+                lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
+                told = stack.enter_context(lock.held(folder))
+                loop.notes, loop.lines = [*loop.notes, *told], (*loop.lines, *told)
+                _new(folder)  # another process may have been faster
+                files.write_settings(folder / "config.yaml", chosen, choice.reason)
+                (folder / "preparation.json").unlink(missing_ok=True)  # of a run that ended before it saved anything
                 if preparation is not None:
                     preparation.save(folder)
             except OSError as error:
@@ -124,13 +128,37 @@ def resume(
     checkpoint_minutes: float = 5.0,
     settings: Mapping[str, Any] | None = None,
     lines: Sequence[str] = (),
+    force: bool = False,
 ) -> Result:
     """Go on with the run in `run_dir`, to the same bits as if it had never stopped (on a device of another kind than
     before, to rounding); with `epochs` or `steps`, more of them than before, as if it had been begun with so many.
     device: as in train(), but the CPU unless another is named, wherever the run was begun. settings: the configuration
-    for reporters. Evaluations come as often as the run was begun with. Signals, lines: as in train().
-    Raises CheckpointError where run or data are not those, DeviceError, EngineError."""
+    for reporters. Evaluations come as often as the run was begun with. Signals, lines: as in train(). force: take the
+    run from a process that is gone but for its lock, which a network file system may keep.
+    Raises CheckpointError where run or data are not those or another process trains it, DeviceError, EngineError."""
     folder, where = Path(run_dir), devices(device)
+    with lock.held(folder, force) as told:
+        loop = _loop(folder, data, validation, epochs, steps, reporters, where, checkpoint_minutes, settings, lines)
+        loop.notes, loop.lines = [*loop.notes, *told], (*loop.lines, *told)
+        own = loop.state.population
+        with memory.explained(own.spec, loop.state.config, own.count, own.params.element_size(), where[0]):
+            result = loop.run()
+    return delivered(result)
+
+
+def _loop(
+    folder: Path,
+    data: Dataset,
+    validation: Dataset | None,
+    epochs: int | None,
+    steps: int | None,
+    reporters: Sequence[Reporter],
+    where: list[torch.device],
+    checkpoint_minutes: float,
+    settings: Mapping[str, Any] | None,
+    lines: Sequence[str],
+) -> Loop:
+    """The run in `folder`, ready to go on."""
     saved = checkpoint.load(folder, HOME)
     state, notes = saved.state, saved.notes
     data = _ready(state.population, data)
@@ -139,18 +167,16 @@ def resume(
     choice = _going_on(notes, own, state.config, where, data)
     chosen = _settings(own, state.config, choice) if settings is None else dict(settings)
     loop = Loop(
-        state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, chosen, tuple(lines)
-    )
+        state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, chosen,
+        (*lines, *saved.told), notes=list(saved.told),
+    )  # fmt: skip
     for name, fingerprint in loop.fingerprints.items():
         if notes[name] != fingerprint:
             raise CheckpointError(f"{folder}: the {name} are not those that the run was begun with")
     if epochs is not None or steps is not None:
         _extend(state, data, epochs, steps)
     loop.number, loop.history, loop.seconds = notes["number"], notes["history"], notes["seconds"]
-    shape = state.population.spec, state.config, state.population.count, state.population.params.element_size()
-    with memory.explained(*shape, where[0]):
-        result = loop.run()
-    return delivered(result)
+    return loop
 
 
 def _ready(population: Population, data: Dataset) -> Dataset:
@@ -174,11 +200,14 @@ def _going_on(
         ) from None
     if name != begun:
         return choice._replace(reason=f"{choice.reason}; the run was begun by engine {begun}")
-    return choice if name == "cuda" else choice._replace(reason=notes["engine_reason"])  # cuda's is of the GPU at hand
+    return (
+        choice if name == "cuda" else choice._replace(reason=line(notes["engine_reason"]))
+    )  # cuda's is of the GPU at hand
 
 
 def _new(folder: Path) -> Path:
-    if os.path.exists(folder):  # Path's own raises for a name that is too long
+    # os.path's, for Path's own raises for a name that is too long
+    if os.path.exists(folder) and any(folder.iterdir()) and not checkpoint.begun(folder):
         raise ConfigError(
             f"run directory {folder} exists already; name a new one, or go on with it: gpubp resume {folder}"
         )

@@ -20,9 +20,9 @@ from .limit import pytest_runtest_protocol, pytest_runtest_setup  # noqa: F401
 CHECKED = ("gpubp.backprop", "gpubp.numerics", "gpubp.rng")
 install_import_hook(CHECKED, "beartype.beartype")
 HERE = {
-    "trains nothing, or by no engine": ("arithmetic", "build", "evaluation", "flags", "gradient", "initialise",
-        "layout", "modules", "numerics", "preparation", "products", "reporters", "rng", "sources", "startup",
-        "structure", "tables", "text", "translate"),
+    "trains nothing, or by no engine": ("arithmetic", "build", "cache", "evaluation", "files", "flags", "gradient",
+        "initialise", "layout", "modules", "numerics", "preparation", "products", "reporters", "rng", "sources",
+        "startup", "structure", "tables", "text", "translate"),
     "counts the calls of a place": ("pace",),
     "plays a GPU itself": ("cuda", "fake_cuda", "gpu", "gpu_check", "gpu_compile", "gpu_driver", "gpu_launch",
         "gpu_layout", "gpu_prepared", "gpu_steps", "gpu_training", "graph", "placement", "supervisor", "turns"),

@@ -1,29 +1,31 @@
-"""A kernel is compiled once and kept; whatever ails the cache, the compiler or the machine, it is compiled again or
-refused with a sentence, and never is a file loaded that is not what its name says."""
+"""A kernel is compiled once; whatever ails the cache, the compiler or the machine, it is compiled again or refused with
+a sentence, and what a compiler says is one line and a file."""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import gpubp
-from gpubp import engines
-from gpubp.engines import build, cpu
+from gpubp import engines, files
+from gpubp.cli import main
+from gpubp.engines import build, cache, cpu
 from gpubp.errors import EngineError
 
 CHILD = """
 import sys
-from gpubp.engines import build, cpu
+from gpubp.engines import build
 print(build.library(sys.stdin.read()).answer())
 """
 CPU = torch.device("cpu")
@@ -42,7 +44,7 @@ def forget() -> None:
     """What this process knows of compilers and kernels; the files stay."""
     for function in (build._library, build._vector_bytes, build.version):
         function.cache_clear()
-    build.UNKEPT.clear()
+    cache.UNKEPT.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +63,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def kept(folder: Path) -> list[Path]:
     """What is in the cache: libraries alone, each what its name says."""
     files = sorted(folder.iterdir())
-    assert all(path.suffix == ".so" and path.stem.split("-")[1] == build._digest(path) for path in files), files
+    assert all(path.suffix == ".so" and path.stem.split("-")[1] == cache.digest(path.read_bytes()) for path in files), (
+        files
+    )
     return files
 
 
@@ -141,14 +145,14 @@ def test_a_sound_file_that_is_no_library_is_compiled_anew(folder: Path) -> None:
     false = folder / "false"
     false.write_text("no library")
     key = file.stem.split("-")[0]
-    false = false.rename(folder / f"{key}-{build._digest(false)}.so")
+    false = false.rename(folder / f"{key}-{cache.digest(false.read_bytes())}.so")
     file.unlink()
     forget()
     assert answer(5) == 5
     assert len(kept(folder)) == 2
 
 
-@pytest.mark.parametrize("call", ["os.replace", "shutil.copyfile", "tempfile.mkstemp"])
+@pytest.mark.parametrize("call", ["os.replace", "os.fdopen", "tempfile.mkstemp"])
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
 def test_a_cache_that_cannot_be_written_does_without(
     folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
@@ -189,7 +193,7 @@ def test_a_run_says_once_that_its_kernels_cannot_be_kept(
 def test_a_run_whose_kernels_are_kept_says_nothing(folder: Path) -> None:
     assert answer(22) == 22
     assert len(kept(folder)) == 1
-    assert build.news() == []
+    assert cache.news() == []
 
 
 def test_what_killed_processes_left_of_files_is_removed_when_a_kernel_is_kept(folder: Path) -> None:
@@ -197,7 +201,7 @@ def test_what_killed_processes_left_of_files_is_removed_when_a_kernel_is_kept(fo
     old, young = folder / "old.part", folder / "young.part"
     for path in (old, young):
         path.write_text("half a kernel")
-    hours_ago = time.time() - 2 * build.STALE
+    hours_ago = time.time() - 2 * cache.STALE
     os.utime(old, (hours_ago, hours_ago))
     assert answer(23) == 23
     assert not old.exists()
@@ -221,11 +225,12 @@ def test_a_part_that_cannot_be_removed_stays(folder: Path, monkeypatch: pytest.M
 
 
 def test_a_full_disk_leaves_no_part_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(source: Path, target: str) -> None:
-        Path(target).write_bytes(Path(source).read_bytes()[:100])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    class Full(io.FileIO):
+        def write(self, content: Any) -> int:
+            super().write(content[:100])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(shutil, "copyfile", fill)
+    monkeypatch.setattr(os, "fdopen", Full)
     assert answer(7) == 7
     assert kept(folder) == []
 
@@ -260,9 +265,9 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
     ):  # fmt: skip
         monkeypatch.setenv("GPUBP_CACHE", given)
         monkeypatch.setenv("XDG_CACHE_HOME", xdg)
-        assert build.cache() == Path(expected)
+        assert cache.place() == Path(expected)
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert build.cache() == Path("/home/somebody/Library/Caches/gpubp")
+    assert cache.place() == Path("/home/somebody/Library/Caches/gpubp")
 
 
 def test_a_relative_cache_is_written_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,9 +287,9 @@ def test_a_user_without_a_home_does_without_a_cache(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Path, "home", homeless)
     for name in ("GPUBP_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
-    assert build.cache() is None
+    assert cache.place() is None
     assert answer(11) == 11
-    (note,) = build.news()
+    (note,) = cache.news()
     assert "there is no home directory to keep them in; the environment's GPUBP_CACHE" in note
 
 
@@ -329,13 +334,19 @@ def test_a_compiler_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pyte
     refused("which is not there")
 
 
-def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EngineError, match=r"(?s)cannot compile the kernel.*exit status 1.*no-such-file\.h"):
+def test_a_compiler_that_fails_is_quoted_in_one_line_which_names_the_file_of_all_it_says(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EngineError, match=r"cannot compile the kernel \(exit status 1; .*no-such-file\.h.*") as caught:
         build.library('#include "no-such-file.h"\n')
+    (log,) = folder.iterdir()
+    assert f"; all that it says: {log})" in str(caught.value)
+    assert len(log.read_text().splitlines()) > 1
+    assert log.stat().st_mode & 0o777 == 0o600
     working = '[ "$1" = --version ] && echo 1 && exit 0'
     for name, script, words in (
-        ("speechless", f"{working}; exit 3", "exit status 3"),
-        ("garbled", f"{working}; printf 'caf\\351' >&2; exit 1", "caf\ufffd"),
+        ("speechless", f"{working}; exit 3", "exit status 3; it says nothing"),
+        ("garbled", f"{working}; printf 'caf\\351\\033[2J' >&2; exit 1", "caf\ufffd\\x1b[2J; all"),
         ("lazy", f"{working}; exit 0", "cannot compile and load its kernel"),
         (
             "wrong",
@@ -348,6 +359,33 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
             continue
         monkeypatch.setenv("CXX", wrapper(tmp_path / name, script))
         refused(words)
+
+
+def test_a_log_that_the_cache_cannot_have_is_a_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert Path(cache.log("words", tmp_path / "file")).read_text() == "words"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    assert cache.log("words", None) == "a file that could not be written"
+
+
+def test_what_a_compiler_says_does_not_become_a_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = '[ "$1" = --version ] && echo 1 && exit 0; printf "error: a[/b]c\\nseed: 99\\n" >&2; exit 1'
+    monkeypatch.setenv("CXX", wrapper(tmp_path / "bad", script))
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(
+            ["train", "--data", "xor", "--networks", "2", "--epochs", "2", "--run-dir", "run", "--tensorboard", "false"]
+        )
+        == 0
+    )
+    (log,) = (tmp_path / "cache").iterdir()
+    assert f"error: a[/b]c; all that it says: {log}" in " ".join(capsys.readouterr().err.split())
+    assert files.read_settings(tmp_path / "run" / "config.yaml")["seed"] == 0
+    assert main(["resume", "run", "--epochs", "4"]) == 0
+    assert files.read_settings(tmp_path / "run" / "config.yaml")["seed"] == 0
 
 
 def test_a_compiler_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

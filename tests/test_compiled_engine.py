@@ -14,7 +14,7 @@ from gpubp import backprop, loop, tutorial
 from gpubp.engines import build, choose, cpu, eager
 from gpubp.errors import EngineError, ShapeError
 
-from . import test_resume as resuming
+from . import short_runs as resuming
 from . import test_tutorial as printed
 from .helpers import compiled, laid_out, layouts, population, same_bits, samples, start, threads, train  # noqa: F401
 from .test_compiled import DTYPES, differences

@@ -269,6 +269,7 @@ def lines(count: int) -> int:
         patch.setattr(placement.Shard, "run", traced(placement.Shard.run))
         place.run(3)
     assert sys.gettrace() is before
+    place.look()
     assert state.step.tolist() == [6] * count
     return seen[0]
 

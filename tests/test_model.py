@@ -298,6 +298,9 @@ def test_a_run_on_plain_tensors_takes_them_as_they_are(tmp_path: Path) -> None:
     data = gpubp.Dataset(inputs, inputs.argmax(1))
     networks = gpubp.Population.create(gpubp.NetworkSpec((3, 8, 3), loss="cross_entropy"), 4)
     config = gpubp.TrainConfig(lr=0.05, steps=60, batch_size=20)
+    for name in ("preparation.json", "checkpoint/lock"):  # of a run that ended before it saved anything
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("")
     result = gpubp.train(networks, data, config, engine="eager", run_dir=tmp_path / "run")
     model = gpubp.load(tmp_path / "run")
     assert model.preparation is None

@@ -162,6 +162,8 @@ def test_between_two_evaluations_no_clock_of_a_network_is_read(monkeypatch: pyte
     assert same_bits(found.population.params, expected.population.params)
     assert found.status == expected.status == ["finished", "diverged", "finished"]
     assert found.network_steps == expected.network_steps
+    steps = [[record["step"] for record in each.history] for each in (found, expected)]
+    assert steps[0] == steps[1] == list(range(4, 401, 4))
 
 
 @pytest.mark.parametrize("length", [{"epochs": [12, 40]}, {"steps": [600, 2000]}])

@@ -64,7 +64,9 @@ def test_lines_come_first_and_brackets_in_them_are_no_markup() -> None:
     screen = Console(file=io.StringIO(), force_terminal=False, width=80, soft_wrap=True)
     population, told = gpubp.Population.create(gpubp.NetworkSpec((3, 4, 1)), 2), ["rows: 64", "target [red] of 'a[b]'"]
     data = gpubp.Dataset(torch.rand(20, 3), torch.rand(20, 1))
-    gpubp.train(population, data, gpubp.TrainConfig(steps=3), reporters=[ConsoleReporter(screen)], lines=told)
+    gpubp.train(
+        population, data, gpubp.TrainConfig(steps=3, batch_size=10), reporters=[ConsoleReporter(screen)], lines=told
+    )
     lines = screen.file.getvalue().splitlines()
     assert lines[:2] == told
     assert lines[2].startswith("2 networks of 21 parameters. ")

@@ -1,15 +1,12 @@
-"""A run that was stopped, killed or made longer ends in the bits of one that was not; what is damaged is refused."""
+"""A run that was stopped, killed or made longer ends in the bits of one that was not."""
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,106 +15,27 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import checkpoint, loop
+from gpubp import checkpoint
 from gpubp.errors import CheckpointError, ConfigError
 
-from .helpers import population, same_bits, samples
+from .short_runs import (  # noqa: F401
+    COUNT,
+    CPU,
+    Crash,
+    Stop,
+    config,
+    finishes_as,
+    held_out,
+    networks,
+    run,
+    same,
+    short_calls,
+    stopped,
+    told,
+    training,
+)  # fmt: skip
 
-SPEC = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
-COUNT = 5
-RATES = [0.001, 0.3, 0.01, 1e308, 0.05]
 ROOT = Path(__file__).parent.parent
-ALWAYS = 0.0  # minutes between checkpoints: one after every call
-
-
-@pytest.fixture(autouse=True)
-def _short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CALL", 100.0)
-    monkeypatch.setattr(loop, "MOST", 3)
-
-
-def networks() -> gpubp.Population:
-    return population(SPEC, COUNT)
-
-
-def training(seed: int = 1) -> gpubp.Dataset:
-    return gpubp.Dataset(*samples(SPEC, 40, seed=seed))
-
-
-def held_out() -> gpubp.Dataset:
-    return training(9)
-
-
-def config(**settings: Any) -> gpubp.TrainConfig:
-    chosen = {"lr": RATES, "dropout": 0.2, "batch_size": 8, "evaluate_every": 2, "epochs": 12}
-    chosen |= {"schedule": "plateau", "plateau_patience": 0, "plateau_factor": 0.5}
-    return gpubp.TrainConfig(**{**chosen, **settings})
-
-
-def run(folder: Path | None = None, reporters: Any = (), **settings: Any) -> gpubp.Result:
-    return gpubp.train(
-        networks(), training(), config(**settings), held_out(), reporters=reporters, run_dir=folder,
-        checkpoint_minutes=ALWAYS,
-    )  # fmt: skip
-
-
-def same(one: gpubp.Result, other: gpubp.Result) -> None:
-    for (name, mine), (again, theirs) in zip(one.state.tensors(), other.state.tensors(), strict=True):
-        assert name == again
-        assert same_bits(mine, theirs), name
-    assert repr(one.table.to_pydict()) == repr(other.table.to_pydict())  # a NaN is itself
-    assert one.status == other.status
-
-
-def told(result: gpubp.Result) -> list[dict[str, Any]]:
-    times = ("seconds", "network_steps_per_second")
-    return json.loads(json.dumps([{k: v for k, v in each.items() if k not in times} for each in result.history]))
-
-
-def finishes_as(whole: gpubp.Result, folder: Path) -> None:
-    again = gpubp.resume(folder, training(), held_out())
-    same(again, whole)
-    assert told(again) == told(whole)
-    assert again.interrupted is None
-
-
-def stopped(training: Callable[[], gpubp.Result]) -> gpubp.Result:
-    """What there is of a training that Ctrl-C, or SIGTERM with a handler that raises, ends early."""
-
-    def handler(number: int, frame: Any) -> None:
-        raise SystemExit(f"handled {number}")
-
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        with pytest.raises((KeyboardInterrupt, SystemExit)) as caught:
-            training()
-        assert signal.getsignal(signal.SIGTERM) is handler, "the handlers of before are back"
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    result: gpubp.Result = caught.value.result  # type: ignore[attr-defined]
-    assert isinstance(caught.value, KeyboardInterrupt if result.interrupted == signal.SIGINT else SystemExit)
-    return result
-
-
-class Stop(gpubp.Reporter):
-    """Sends a signal to this process after so many calls of the engine."""
-
-    def __init__(self, calls: int, number: int) -> None:
-        self.calls, self.number = calls, number
-
-    def progress(self, progress: Any) -> None:
-        self.calls -= 1
-        if not self.calls:
-            os.kill(os.getpid(), self.number)
-
-
-class Crash(gpubp.Reporter):
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def evaluated(self, record: Any) -> None:
-        if record["round"] == self.number:
-            raise RuntimeError("crashed")
 
 
 @pytest.mark.parametrize(("calls", "number"), [(1, signal.SIGINT), (6, signal.SIGTERM), (9, signal.SIGINT)])
@@ -196,80 +114,6 @@ def test_other_data_are_refused(data: Any, validation: Any, which: str, tmp_path
         gpubp.resume(tmp_path / "run", data, validation)
 
 
-def damage(folder: Path, what: str) -> None:
-    manifest = folder / "manifest.json"
-    tensors = next(folder.glob("tensors-*.safetensors"))
-    content = json.loads(manifest.read_text())
-    if what == "a flipped bit":
-        held = bytearray(tensors.read_bytes())
-        held[-5] ^= 1
-        tensors.write_bytes(held)
-    elif what == "no tensors":
-        tensors.unlink()
-    elif what == "truncated manifest":
-        manifest.write_text(manifest.read_text()[:200])
-    elif what == "bytes":
-        manifest.write_bytes(b"\xff\xfe\x00garbage")
-    elif what == "no manifest":
-        manifest.unlink()
-    else:
-        changed = {"foreign": {"format": "another"}, "newer": {"version": 2}, "no spec": {"spec": {}},
-                   "no optimizer": {"config": {"optimizer": "adamm", "epochs": 3}}, "no notes": {"notes": {}},
-                   "a list": {}}[what]  # fmt: skip
-        manifest.write_text(json.dumps([] if what == "a list" else content | changed))
-
-
-DAMAGE = {
-    "a flipped bit": r"tensors-\d+\.safetensors is damaged: its SHA-256 is not the one in manifest.json",
-    "no tensors": "the tensors cannot be read: .*No such file",
-    "truncated manifest": "manifest.json cannot be read: ",
-    "bytes": "manifest.json cannot be read: ",
-    "no manifest": "manifest.json is not there: .* is not the directory of a run, or it saved nothing",
-    "foreign": "manifest.json is not the manifest of a gpubp checkpoint",
-    "a list": "manifest.json is not the manifest of a gpubp checkpoint",
-    "newer": "manifest.json is of version 2; this gpubp reads version 1",
-    "no spec": "does not hold a whole state: .*widths",
-    "no optimizer": "does not hold a whole state: .*adamm",
-    "no notes": "does not hold a whole state: .*number",
-}
-
-
-@pytest.mark.parametrize("what", DAMAGE)
-def test_a_damaged_checkpoint_is_refused_with_its_reason(what: str, tmp_path: Path) -> None:
-    run(tmp_path / "run", epochs=2)
-    damage(tmp_path / "run" / "checkpoint", what)
-    with pytest.raises(CheckpointError, match=DAMAGE[what]):
-        gpubp.resume(tmp_path / "run", training(), held_out())
-
-
-@pytest.mark.parametrize("call", ["save_file", "_settle", "replace", "fsync"])
-@pytest.mark.parametrize("after", [0, 1])
-def test_a_failure_in_the_middle_of_saving_leaves_the_checkpoint_of_before(
-    call: str, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "run"
-    early = stopped(lambda: run(folder, [Stop(5, signal.SIGINT)]))
-    notes = checkpoint.load(folder, torch.device("cpu")).notes
-    owner = checkpoint if call in ("save_file", "_settle") else os
-    proper, left = getattr(owner, call), [0 if call == "save_file" else after]
-
-    def fail(*arguments: Any) -> Any:
-        if not left[0]:
-            raise OSError(28, "No space left on device")
-        left[0] -= 1
-        return proper(*arguments)
-
-    other = run()
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, call, fail)
-        with pytest.raises(CheckpointError, match=r"cannot be written: .*No space left.*; the one of before stays"):
-            checkpoint.save(folder, other.state, notes)
-    loaded = checkpoint.load(folder, torch.device("cpu"))
-    for (name, mine), (_, theirs) in zip(loaded.state.tensors(), early.state.tensors(), strict=True):
-        assert same_bits(mine, theirs), name
-    same(gpubp.resume(folder, training(), held_out()), other)
-
-
 class Notes(gpubp.Reporter):
     """Keeps what a person should know."""
 
@@ -331,7 +175,7 @@ def test_results_are_not_written_through_a_link(tmp_path: Path) -> None:
 CHILD = """
 import sys, time
 from pathlib import Path
-from tests import test_resume as own
+from tests import short_runs as own
 class Slow(own.gpubp.Reporter):
     def progress(self, progress):
         time.sleep(0.001)
@@ -363,7 +207,7 @@ def test_a_run_killed_at_random_moments_goes_on_to_the_same_bits(kills: int, tmp
             finally:
                 child.kill()
         assert child.returncode == -signal.SIGKILL, "it was killed while it ran"
-        steps.append(int(checkpoint.load(folder, torch.device("cpu")).state.step.max()))
+        steps.append(int(checkpoint.load(folder, CPU).state.step.max()))
     assert steps == sorted(set(steps)), "every run got further than the one before"
     assert steps[-1] < epochs * 5
     finishes_as(run(epochs=epochs), folder)

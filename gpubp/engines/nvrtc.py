@@ -1,7 +1,7 @@
 """C++ text into a cubin, machine code of one GPU architecture, by NVIDIA's compiler as a library: no GPU is needed.
 
 The compiler, NVRTC, and cuda.core, which calls it, are packages (pip install "gpubp[gpu]"). Cubins are kept beside the
-CPU's kernels (build.py), named by a hash of text, sources, compiler and flags. Arithmetic is IEEE 754's: no product is
+CPU's kernels (cache.py), named by a hash of text, sources, compiler and flags. Arithmetic is IEEE 754's: no product is
 contracted to a fused multiply-add, denormal numbers are kept, division and square root are rounded correctly.
 """
 
@@ -10,12 +10,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import struct
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import EngineError
-from . import build
+from . import build, cache
 
 OPTIONS = {"std": "c++17", "fma": False, "ftz": False, "prec_div": True, "prec_sqrt": True,
            "device_as_default_execution_space": True, "device_int128": True,
@@ -50,19 +49,16 @@ def cubin(text: str, arch: int) -> bytes:
     core, version = compiler()
     flags = [flag.decode() for flag in core.ProgramOptions(arch=f"sm_{arch}", **OPTIONS).as_bytes("nvrtc")]
     key = hashlib.sha256("\0".join((text, build.sources(), "nvrtc", version, *flags)).encode()).hexdigest()[:32]
-    return _cubin(key, text, arch, build.cache())
+    return _cubin(key, text, arch, cache.place())
 
 
 @functools.cache
 def _cubin(key: str, text: str, arch: int, folder: Path | None) -> bytes:
-    found = build.kept(key, folder, ".cubin", Path.read_bytes)
+    found = cache.kept(key, folder, ".cubin", Path.read_bytes)
     if found:
         return found
     code = compiled(text, arch)
-    with tempfile.TemporaryDirectory(prefix="gpubp-", ignore_cleanup_errors=True) as scratch:
-        made = Path(scratch) / "kernel.cubin"
-        made.write_bytes(code)
-        build.keep(made, key, folder, Path.read_bytes)
+    cache.keep(code, key, folder, ".cubin", Path.read_bytes)
     return code
 
 
@@ -75,8 +71,8 @@ def compiled(text: str, arch: int) -> bytes:
         return bytes(program.compile("cubin").code)
     except Exception as error:  # cuda.core names no class for what NVRTC refuses; the log is in its message
         raise EngineError(
-            'engine "cuda": NVRTC cannot compile the kernel; engine "eager" needs no compiler. It says:\n'
-            f"{str(error).strip()[:2000]}"
+            f'engine "cuda": NVRTC cannot compile the kernel ({build.told(str(error), cache.place())}); engine "eager" '
+            "needs no compiler"
         ) from None
     finally:
         program.close()

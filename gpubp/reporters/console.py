@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..line import line
 from . import Progress, Reporter, Start
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class ConsoleReporter(Reporter):
     def start(self, start: Start) -> None:
         """What is trained, and the bar."""
         head = f"{start.networks:,} networks of {start.parameters:,} parameters. {start.engine_reason}"
-        for line in (*start.lines, head):
-            self.say(line)
+        for each in (*start.lines, head):
+            self.say(each)
         self.total = start.steps
         if start.history:
             self.evaluated(start.history[-1])
@@ -99,4 +100,4 @@ class ConsoleReporter(Reporter):
 
     def say(self, text: str) -> None:
         """A line as it is: brackets in it are no markup."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(line(text), highlight=False, markup=False)

@@ -4,13 +4,14 @@ pyarrow is imported by what makes a table: `import gpubp` need not wait for it."
 
 from __future__ import annotations
 
-import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
+from .. import files
 from ..evaluate import Evaluation
 from ..state import Status, TrainState
 
@@ -44,14 +45,8 @@ def table(state: TrainState, training: Evaluation, validation: Evaluation | None
 
 
 def write(rows: pa.Table, run_dir: Path) -> None:
-    """results.parquet and results.csv, written beside and renamed. Raises OSError."""
+    """results.parquet and results.csv. Raises OSError."""
     from pyarrow import csv, parquet
 
     for name, save in (("results.parquet", parquet.write_table), ("results.csv", csv.write_csv)):
-        beside = run_dir / f"{name}.writing"
-        beside.unlink(missing_ok=True)  # a link would lead elsewhere
-        try:
-            save(rows, beside)
-            os.replace(beside, run_dir / name)
-        finally:
-            beside.unlink(missing_ok=True)
+        files.write(run_dir / name, partial(save, rows))

@@ -1,0 +1,107 @@
+"""Files that are whole or not there, and the YAML of settings.
+
+A file is filled beside its place, brought to the disk for good and renamed: whoever reads it, and a process that is
+killed at any instant, leaves or finds the one of before or the new one. Links that lie in the way are not followed.
+
+Settings are plain YAML: names and values, no anchors and aliases (a few hundred bytes of them grow to gigabytes), of a
+size and a depth that a person writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import ConfigError
+from .line import line
+
+LARGEST = 200_000  # bytes of a file of settings
+DEEPEST = 20  # lists and mappings within each other
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def write(path: Path, fill: Callable[[Path], object]) -> None:
+    """Have `fill` write a new file, which becomes `path` when it is whole. Raises OSError, or as `fill` does; `path` is
+    then what it was, and nothing is left beside it."""
+    beside = path.with_name(f"{path.name}.writing")
+    beside.unlink(missing_ok=True)
+    beside.touch(exist_ok=False)
+    try:
+        fill(beside)
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
+    if os.name == "posix":  # elsewhere a directory cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`text` as the file `path`, in UTF-8. Raises OSError."""
+    write(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def write_settings(path: Path, settings: Mapping[str, Any], comment: str) -> None:
+    """`settings` as YAML below a comment of one line. Raises OSError."""
+    write_text(path, f"# {line(comment)}\n{yaml.safe_dump(dict(settings), sort_keys=False)}")
+
+
+def read_settings(path: Path) -> Any:
+    """What the YAML file `path` says. Raises ConfigError with the place of what is not allowed."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST + 1).decode()
+        if len(text) > LARGEST:
+            raise ConfigError(f"longer than {LARGEST:,} bytes, which is what settings may take")
+        _check(text)
+        settings = yaml.load(text, LOADER)
+        for each in _texts(settings):
+            with suppress(yaml.YAMLError):  # which is not meant as YAML
+                _check(each, within="a text with ")
+        return settings
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        said = error if mark is None else f"{_place(mark)}: {error.problem}"  # type: ignore[attr-defined]
+        raise ConfigError(f"{path}: {said}") from None
+    except ValueError as error:  # a ConfigError, or bytes that are no UTF-8
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _check(text: str, within: str = "") -> None:
+    """Refuse what is not plain. within: where this stands in another YAML, as a text, which jsonargparse reads as YAML
+    again; there only an alias within a list or a mapping is not plain, for `*x` is a text like any other."""
+    depth = 0
+    for event in yaml.parse(text, LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        anchor = getattr(event, "anchor", None)
+        named = isinstance(event, yaml.AliasEvent) and depth if within else anchor is not None
+        if named or depth > DEEPEST:
+            what = f"the anchor or alias {anchor!r}" if named else f"{depth} lists within each other"
+            place = _place(event.start_mark)
+            raise ConfigError(f"{within}{what} ({place}); settings are plain values, written out")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for each in (*value, *value.values()) if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+def _place(mark: Any) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"

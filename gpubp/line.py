@@ -1,0 +1,10 @@
+"""Text from elsewhere (a compiler, a file, a name in somebody's data) as one line that a terminal or a comment can
+hold: it begins no second line and moves no cursor."""
+
+from __future__ import annotations
+
+
+def line(text: object) -> str:
+    """`text` on one line: lines are joined by spaces, what does not print is shown as Python would escape it."""
+    joined = " ".join(part for part in map(str.strip, str(text).splitlines()) if part)
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in joined)

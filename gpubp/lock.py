@@ -1,0 +1,70 @@
+"""One process at a time writes a run: it holds a lock on RUN/checkpoint/lock, which names it.
+
+The lock is flock's: it goes with its process, however that ends. A network file system may keep one of a machine that
+is gone; `force` takes it. Where there is no flock, nothing guards a run, and held() says so. Readers need no lock.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from .errors import CheckpointError
+from .line import line
+
+UNGUARDED = "nothing keeps a second process from writing this run at the same time: {} has no file locks"
+
+
+def file(run_dir: Path) -> Path:
+    """Where the lock of a run is; its folder is what a run has before it has saved anything."""
+    return run_dir / "checkpoint" / "lock"
+
+
+@contextmanager
+def held(run_dir: Path, force: bool = False) -> Iterator[list[str]]:
+    """Hold the lock of the run in `run_dir`, taken from whoever has it with `force`. -> what a person should know.
+    Raises CheckpointError where another process holds it, by name."""
+    path = file(run_dir)
+    if path.parent.is_symlink():
+        raise CheckpointError(
+            f"{path.parent} is a link; the files of another run may lie behind it: put it there itself"
+        )
+    try:
+        if force:
+            path.unlink(missing_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        descriptor = os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path.parent} is not there: {run_dir} is not the directory of a run, or it saved nothing"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error.strerror}") from None
+    with os.fdopen(descriptor, "a+", encoding="utf-8", errors="replace") as handle:  # the lock goes when it is closed
+        notes = _locked(handle, run_dir)
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        handle.flush()
+        yield notes
+
+
+def _locked(handle: TextIO, run_dir: Path) -> list[str]:
+    try:
+        import fcntl
+    except ImportError:
+        return [UNGUARDED.format("this system")]
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        handle.seek(0)
+        raise CheckpointError(
+            f"{run_dir} is in use by {line(handle.read(200)) or 'another process'}; wait for it or end it. If it is "
+            f"gone, and a network file system keeps its lock: gpubp resume {run_dir} --force"
+        ) from None
+    except OSError as error:
+        return [UNGUARDED.format(f"the file system of {run_dir} ({error.strerror})")]
+    return []

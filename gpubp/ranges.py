@@ -1,0 +1,58 @@
+"""What a setting of a training may be: the range of every hyper-parameter, and how far a training counts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import arrays
+from .errors import ConfigError
+
+LONGEST = 10**12  # steps, epochs, samples per step: what is counted of them all stays below 2^63
+
+# What a hyper-parameter may be: lowest, highest, and whether these themselves are allowed. 0 or more for the others.
+RANGES: dict[str, tuple[float, float, bool, bool]] = {
+    "beta1": (0, 1, True, False),
+    "beta2": (0, 1, True, False),
+    "rho": (0, 1, True, False),
+    "alpha": (0, 1, True, False),
+    "dropout": (0, 1, True, False),
+    "label_smoothing": (0, 1, True, True),
+    "quantile": (0, 1, False, False),
+    "delta": (0, math.inf, False, False),
+    "clip_value": (0, math.inf, False, True),
+    "clip_norm": (0, math.inf, False, True),
+    "gamma": (0, math.inf, False, False),
+    "step_size": (1, math.inf, True, False),
+    "timescale": (0, math.inf, False, False),
+    "pct_start": (0, 1, True, True),
+    "div_factor": (0, math.inf, False, False),
+    "final_div_factor": (0, math.inf, False, False),
+    "plateau_factor": (0, 1, False, False),
+    "warmup_start": (0, 1, True, True),
+}
+
+
+def bounded(name: str, number: int) -> int:
+    """`number`, which a training counts up to. Raises ConfigError for one that is too large."""
+    if number > LONGEST:
+        raise ConfigError(f"{name} {number}: {LONGEST:,} or less expected")
+    return number
+
+
+def numbers_of(name: str, value: Any) -> Tensor:
+    """`value` as float64 numbers, () or (N,). Raises ConfigError unless all are within the range of `name`."""
+    given = arrays.tensor(name, value, ConfigError)
+    numbers = given.double()
+    if given.dtype == torch.bool or numbers.ndim > 1 or not numbers.numel():
+        raise ConfigError(f"{name} {value!r}: a number, or N numbers, expected")
+    low, high, low_in, high_in = RANGES.get(name, (0, math.inf, True, False))
+    inside = (numbers >= low if low_in else numbers > low) & (numbers <= high if high_in else numbers < high)
+    if not bool(inside.all()):
+        worst = float(numbers[~inside][0]) if numbers.ndim else float(numbers)
+        allowed = f"{'[' if low_in else '('}{low:g}, {high:g}{']' if high_in else ')'}"
+        raise ConfigError(f"{name} is {worst:g}; a number in {allowed} expected")
+    return numbers

@@ -1,0 +1,165 @@
+"""A run of few networks in calls of few steps, which tests stop, damage and go on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import checkpoint, loop
+from gpubp.state import TrainState
+
+from .helpers import population, same_bits, samples
+
+SPEC = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
+COUNT = 5
+RATES = [0.001, 0.3, 0.01, 1e308, 0.05]
+CPU = torch.device("cpu")
+NAMES = ("manifest.json", "manifest.previous.json")
+ALWAYS = 0.0  # minutes between checkpoints: one after every call
+
+
+@pytest.fixture(autouse=True)
+def short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CALL", 100.0)
+    monkeypatch.setattr(loop, "MOST", 3)
+
+
+def networks() -> gpubp.Population:
+    return population(SPEC, COUNT)
+
+
+def training(seed: int = 1) -> gpubp.Dataset:
+    return gpubp.Dataset(*samples(SPEC, 40, seed=seed))
+
+
+def held_out() -> gpubp.Dataset:
+    return training(9)
+
+
+def config(**settings: Any) -> gpubp.TrainConfig:
+    chosen = {"lr": RATES, "dropout": 0.2, "batch_size": 8, "evaluate_every": 2, "epochs": 12}
+    chosen |= {"schedule": "plateau", "plateau_patience": 0, "plateau_factor": 0.5}
+    return gpubp.TrainConfig(**{**chosen, **settings})
+
+
+def run(folder: Path | None = None, reporters: Any = (), **settings: Any) -> gpubp.Result:
+    return gpubp.train(
+        networks(), training(), config(**settings), held_out(), reporters=reporters, run_dir=folder,
+        checkpoint_minutes=ALWAYS,
+    )  # fmt: skip
+
+
+def same_state(one: TrainState, other: TrainState) -> None:
+    for (name, mine), (again, theirs) in zip(one.tensors(), other.tensors(), strict=True):
+        assert name == again
+        assert same_bits(mine, theirs), name
+
+
+def same(one: gpubp.Result, other: gpubp.Result) -> None:
+    same_state(one.state, other.state)
+    assert repr(one.table.to_pydict()) == repr(other.table.to_pydict())  # a NaN is itself
+    assert one.status == other.status
+
+
+def told(result: gpubp.Result) -> list[dict[str, Any]]:
+    times = ("seconds", "network_steps_per_second")
+    return json.loads(json.dumps([{k: v for k, v in each.items() if k not in times} for each in result.history]))
+
+
+def finishes_as(whole: gpubp.Result, folder: Path) -> None:
+    again = gpubp.resume(folder, training(), held_out())
+    same(again, whole)
+    assert told(again) == told(whole)
+    assert again.interrupted is None
+
+
+def stopped(training: Callable[[], gpubp.Result]) -> gpubp.Result:
+    """What there is of a training that Ctrl-C, or SIGTERM with a handler that raises, ends early."""
+
+    def handler(number: int, frame: Any) -> None:
+        raise SystemExit(f"handled {number}")
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)) as caught:
+            training()
+        assert signal.getsignal(signal.SIGTERM) is handler, "the handlers of before are back"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    result: gpubp.Result = caught.value.result  # type: ignore[attr-defined]
+    assert isinstance(caught.value, KeyboardInterrupt if result.interrupted == signal.SIGINT else SystemExit)
+    return result
+
+
+class Stop(gpubp.Reporter):
+    """Sends a signal to this process after so many calls of the engine."""
+
+    def __init__(self, calls: int, number: int) -> None:
+        self.calls, self.number = calls, number
+
+    def progress(self, progress: Any) -> None:
+        self.calls -= 1
+        if not self.calls:
+            os.kill(os.getpid(), self.number)
+
+
+class Crash(gpubp.Reporter):
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def evaluated(self, record: Any) -> None:
+        if record["round"] == self.number:
+            raise RuntimeError("crashed")
+
+
+def sealed(manifest: dict[str, Any]) -> str:
+    """A manifest that somebody wrote on purpose: its digest is its own."""
+    return json.dumps(manifest | {"manifest_sha256": checkpoint._own_digest(manifest)})
+
+
+CALLS = {"save_file": checkpoint, "replace": os, "fsync": os, "touch": Path, "open": os, "write_text": Path}
+
+
+def fail(patch: pytest.MonkeyPatch, call: str, after: int, error: BaseException) -> None:
+    """The `call` after so many raises `error`, as do all that follow."""
+    owner, left = CALLS[call], [after]
+    proper = getattr(owner, call)
+
+    def failing(*arguments: Any, **named: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise error
+        return proper(*arguments, **named)
+
+    patch.setattr(owner, call, failing)
+
+
+@pytest.fixture(name="crashed", scope="module")
+def a_crashed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that crashed within its third round, for tests to copy."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "CALL", 100.0)
+        patch.setattr(loop, "MOST", 3)
+        with pytest.raises(RuntimeError, match="crashed"):
+            run(folder, [Crash(3)])
+    return folder
+
+
+@pytest.fixture(name="whole", scope="module")
+def a_whole_run() -> gpubp.Result:
+    return run()
+
+
+@pytest.fixture(name="folder")
+def a_copy_of_it(crashed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(crashed, tmp_path / "run"))

@@ -1,0 +1,205 @@
+"""A kept kernel runs only where nobody else can have put it: whose the folder, the folders above it and the file are,
+and who may write them. Everywhere else a process compiles for itself, and says so."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gpubp.engines import build, cache
+from gpubp.errors import EngineError
+
+NOBODY = 65534
+
+
+def text(answer: int) -> str:
+    """A library with one function; of a number that no other test takes, for a process loads a file once."""
+    return f'extern "C" __attribute__((visibility("default"))) int answer() {{ return {answer}; }}\n'
+
+
+def forget() -> None:
+    build._library.cache_clear()
+    cache.UNKEPT.clear()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache, as its user alone can write it."""
+    try:
+        build.compiler()
+    except EngineError as error:
+        pytest.skip(str(error))
+    (tmp_path / "above").mkdir(mode=0o755)
+    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "above" / "cache"))
+    forget()
+    yield tmp_path / "above" / "cache"
+    forget()
+
+
+def give_away(path: Path) -> None:
+    """`path` as another user's."""
+    if os.geteuid():
+        pytest.skip("only root can give a file away")
+    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+
+
+def plant(folder: Path, asked: int, planted: int) -> Path:
+    """A library that answers `planted`, where a process looks for one that answers `asked`: whoever can write a folder
+    can name a file by its own hash."""
+    assert build.library(text(asked)).answer() == asked
+    (file,) = folder.iterdir()
+    with cache.scratch() as scratch:
+        content = build._compile(text(planted), [*build.compiler(), *build.FLAGS], scratch, None).read_bytes()
+    name = f"{file.stem.split('-')[0]}-{cache.digest(content)}.so"
+    file.unlink()
+    (folder / name).write_bytes(content)
+    forget()
+    return folder / name
+
+
+def link(path: Path) -> None:
+    path.rename(path.with_suffix(".elsewhere"))
+    path.symlink_to(path.with_suffix(".elsewhere"))
+
+
+FOLDERS: dict[str, Callable[[Path], None]] = {
+    "world-writable": lambda folder: folder.chmod(0o777),
+    "sticky": lambda folder: folder.chmod(0o1777),
+    "another's": give_away,
+    "below a folder that all can write": lambda folder: folder.parent.chmod(0o777),
+    "below another's": lambda folder: give_away(folder.parent),
+    "below another's that is sticky": lambda folder: (folder.parent.chmod(0o1777), give_away(folder.parent))[0],
+}
+FILES: dict[str, Callable[[Path], None]] = {
+    "world-writable": lambda file: file.chmod(0o666),
+    "another's": give_away,
+    "a link": link,
+}
+NUMBERS = iter(range(100, 1000, 2))
+
+
+def test_a_library_that_is_planted_where_only_its_user_can_write_runs(folder: Path) -> None:
+    """What the tests below plant would be run."""
+    number = next(NUMBERS)
+    plant(folder, number, number + 1)
+    assert build.library(text(number)).answer() == number + 1
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_a_library_in_a_folder_that_others_can_write_never_runs_and_nothing_is_kept_there(
+    kind: str, folder: Path
+) -> None:
+    number = next(NUMBERS)
+    planted = plant(folder, number, number + 1)
+    FOLDERS[kind](folder)
+    assert build.library(text(number)).answer() == number
+    assert [*folder.iterdir()] == [planted]
+    (note,) = cache.news()
+    assert f"every process compiles its kernels anew: none is kept in {folder}, nor loaded from there, for " in note
+    assert str(folder if "below" not in kind else folder.parent) in note.split(" for ")[1]
+    assert cache.news() == []
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_that_others_can_write_never_runs_and_is_compiled_anew(kind: str, folder: Path) -> None:
+    number = next(NUMBERS)
+    FILES[kind](plant(folder, number, number + 1))
+    assert build.library(text(number)).answer() == number
+    assert cache.news() == []
+
+
+def test_a_sticky_folder_above_does_no_harm(folder: Path) -> None:
+    number = next(NUMBERS)
+    folder.parent.chmod(0o1777)
+    assert build.library(text(number)).answer() == number
+    assert len([*folder.iterdir()]) == 1
+    assert cache.news() == []
+
+
+def test_files_and_folders_are_made_for_their_user_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUBP_CACHE", str(folder / "deep"))
+    before = os.umask(0)
+    try:
+        build.library(text(next(NUMBERS)))
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (folder, folder / "deep")} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in (folder / "deep").iterdir()} == {0o600}
+
+
+def test_a_cache_behind_a_link_is_judged_where_it_lies(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "disk")
+    build.library(text(next(NUMBERS)))
+    assert len([*(tmp_path / "disk").iterdir()]) == 1
+    (tmp_path / "disk").chmod(0o777)
+    build.library(text(next(NUMBERS)))
+    assert f"others can write to {tmp_path / 'disk'};" in cache.news()[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "members", "trusted"),
+    [
+        ("ann", 1000, [], True),
+        ("ann", 1000, ["ann"], True),
+        ("ann", 1000, ["ann", "bob"], False),
+        ("users", 1000, [], False),  # the first group of many
+        ("ann", 1001, [], False),
+    ],
+)
+def test_a_group_that_has_no_other_member_is_not_others(
+    name: str, number: int, members: list[str], trusted: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir()
+    folder.chmod(0o770)
+    user = SimpleNamespace(pw_name="ann", pw_gid=1000)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: user)
+    monkeypatch.setattr(grp, "getgrgid", lambda _: SimpleNamespace(gr_name=name, gr_gid=number, gr_mem=members))
+    assert (cache.exposed(folder) is None) == trusted
+
+
+def test_a_user_namespace_that_knows_no_root_has_a_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There what is root's belongs to nobody, as does /."""
+    folder.mkdir()
+    proper = Path.stat
+
+    def stat(path: Path, **named: bool) -> object:
+        found = proper(path, **named)
+        return found if path == folder else os.stat_result((*found[:4], NOBODY, *found[5:]))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert cache.exposed(folder) is None
+    monkeypatch.setattr(Path, "stat", lambda path, **named: stat(path.parent, **named))
+    assert cache.exposed(folder) == f"{folder} belongs to another user"
+
+
+def test_nothing_is_compiled_where_others_can_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folder.parent / "temporary"
+    place.mkdir()
+    place.chmod(0o777)
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    with pytest.raises(EngineError, match=f"others can write to {place}; the environment's TMPDIR may name another"):
+        build.library(text(next(NUMBERS)))
+    place.chmod(0o1777)
+    build.library(text(next(NUMBERS)))
+
+
+def test_what_killed_processes_left_of_compilations_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folder.parent / "temporary"
+    old, young, other = (place / f"gpubp-{name}" for name in ("1.compiling", "2.compiling", "3"))
+    for each in (old, young, other):
+        each.mkdir(parents=True)
+        (each / "kernel.cpp").write_text("half")
+    for each in (old, other):
+        os.utime(each, (0, time.time() - 2 * cache.STALE))
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    build.library(text(next(NUMBERS)))
+    assert sorted(place.iterdir()) == [young, other]

@@ -1,0 +1,293 @@
+"""A checkpoint is whole at every instant, covered to the bit, and kept beside the one before it; what is damaged is
+refused with its reason."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from safetensors.torch import save_file
+
+import gpubp
+from gpubp import checkpoint
+from gpubp.errors import CheckpointError
+
+from .short_runs import (  # noqa: F401
+    CALLS,
+    CPU,
+    NAMES,
+    a_copy_of_it,
+    a_crashed_run,
+    a_whole_run,
+    config,
+    fail,
+    held_out,
+    run,
+    same,
+    same_state,
+    sealed,
+    short_calls,
+    told,
+    training,
+)  # fmt: skip
+
+
+def damage(folder: Path, what: str, name: str = "manifest.json") -> None:
+    """Do `what` to the checkpoint whose manifest is `name`."""
+    manifest = folder / name
+    content = json.loads(manifest.read_text())
+    tensors = folder / content["tensors"]
+    if what == "a flipped bit":
+        held = bytearray(tensors.read_bytes())
+        held[-5] ^= 1
+        tensors.write_bytes(held)
+    elif what == "no tensors":
+        tensors.unlink()
+    elif what == "truncated manifest":
+        manifest.write_text(manifest.read_text()[:200])
+    elif what == "bytes":
+        manifest.write_bytes(b"\xff\xfe\x00garbage")
+    elif what == "nested":
+        manifest.write_text("[" * 100_000)
+    elif what == "no manifest":
+        manifest.unlink()
+    elif what == "another seed":
+        manifest.write_text(json.dumps(content | {"seed": 4}))
+    elif what == "no digest":
+        manifest.write_text(json.dumps({name: value for name, value in content.items() if name != "manifest_sha256"}))
+    else:
+        changed = {"foreign": {"format": "another"}, "newer": {"version": 3}, "no spec": {"spec": {}},
+                   "no optimizer": {"config": {"optimizer": "adamm", "epochs": 3}}, "no notes": {"notes": {}},
+                   "a list": {}}[what]  # fmt: skip
+        manifest.write_text("[]" if what == "a list" else sealed(content | changed))
+
+
+DAMAGE = {
+    "a flipped bit": r"tensors-\d+\.safetensors is damaged: its SHA-256 is not the one in manifest.json",
+    "no tensors": "the tensors cannot be read: .*No such file",
+    "truncated manifest": "manifest.json cannot be read: ",
+    "bytes": "manifest.json cannot be read: ",
+    "nested": "manifest.json cannot be read: ",
+    "no manifest": "manifest.json is not there: .* is not the directory of a run, or it saved nothing",
+    "another seed": "manifest.json is damaged: its SHA-256 is not the one in it",
+    "no digest": "manifest.json is damaged: its SHA-256 is not the one in it",
+    "foreign": "manifest.json is not the manifest of a gpubp checkpoint",
+    "a list": "manifest.json is not the manifest of a gpubp checkpoint",
+    "no spec": "does not hold a whole state: .*widths",
+    "no optimizer": "does not hold a whole state: .*adamm",
+    "no notes": "does not hold a whole state: .*number",
+}
+
+
+def whole_pairs(folder: Path) -> list[str]:
+    """The manifests in `folder`, a run's, that can be resumed from."""
+    found = []
+    for name in NAMES:
+        with suppress(CheckpointError):
+            checkpoint._read(folder / "checkpoint", name, CPU)
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it_which_is_said(
+    what: str, folder: Path, whole: gpubp.Result
+) -> None:
+    first = checkpoint.load(folder, CPU)
+    assert first.told == ()
+    damage(folder / "checkpoint", what)
+    before = checkpoint.load(folder, CPU)
+    assert int(before.state.step.max()) < int(first.state.step.max())
+    again = gpubp.resume(folder, training(), held_out())
+    same(again, whole)
+    (note,) = again.notes
+    assert re.search(DAMAGE[what], note)
+    assert note.endswith(f"; the checkpoint before it is used, of round {before.notes['number']}")
+    assert gpubp.resume(folder, training(), held_out()).notes == []
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_where_both_checkpoints_are_damaged_the_newer_one_is_refused_with_its_reason(what: str, folder: Path) -> None:
+    damage(folder / "checkpoint", "no tensors" if what == "no notes" else "no notes", "manifest.previous.json")
+    damage(folder / "checkpoint", what)
+    with pytest.raises(CheckpointError, match=DAMAGE[what]):
+        gpubp.resume(folder, training(), held_out())
+
+
+def test_a_checkpoint_of_a_later_version_is_refused_whatever_lies_beside_it(folder: Path) -> None:
+    damage(folder / "checkpoint", "newer")
+    with pytest.raises(CheckpointError, match=r"manifest.json is of version 3; this gpubp reads versions 1 to 2"):
+        gpubp.resume(folder, training(), held_out())
+
+
+def test_every_bit_of_a_manifest_that_means_something_is_covered(folder: Path) -> None:
+    manifest = folder / "checkpoint" / "manifest.json"
+    sound, unnoticed = manifest.read_bytes(), []
+    meant = json.loads(sound)
+    for place in range(0, 8 * len(sound), 29):  # all bits of a byte, in turns
+        flipped = bytearray(sound)
+        flipped[place // 8] ^= 1 << place % 8
+        manifest.write_bytes(flipped)
+        if checkpoint._named(manifest.read_bytes()) and json.loads(flipped) != meant:
+            unnoticed.append(place)
+    assert not unnoticed
+
+
+@pytest.mark.cpu("goes on with what the engine cpu began")
+def test_a_checkpoint_of_version_1_goes_on_and_is_kept_beside_the_next(tmp_path: Path, whole: gpubp.Result) -> None:
+    if whole.engine != "cpu":
+        pytest.skip(whole.engine_reason)
+    folder = tmp_path / "run"
+    shutil.copytree(Path(__file__).parent / "checkpoints" / "version-1", folder / "checkpoint")
+    assert "manifest_sha256" not in json.loads((folder / "checkpoint" / "manifest.json").read_text())
+    assert int(checkpoint.load(folder, CPU).state.step.max()) == 16
+    same(gpubp.resume(folder, training(), held_out()), whole)
+    assert whole_pairs(folder) == ["manifest.json", "manifest.previous.json"]
+
+
+def test_a_run_has_two_checkpoints_and_the_lock(folder: Path) -> None:
+    newer, before = (json.loads((folder / "checkpoint" / name).read_text()) for name in NAMES)
+    files = {path.name for path in (folder / "checkpoint").iterdir()}
+    assert files == {*NAMES, newer["tensors"], before["tensors"], "lock"}
+    assert len(files) == 5
+
+
+@pytest.mark.parametrize(("call", "after"), [(call, after) for call in CALLS for after in range(3)])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
+def test_a_save_that_fails_leaves_what_was_there_and_can_be_tried_again(
+    call: str, after: int, error: BaseException, folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, files = checkpoint.load(folder, CPU), sorted((folder / "checkpoint").iterdir())
+    manifest = folder / "checkpoint" / "manifest.json"
+    content = manifest.read_bytes()
+    with monkeypatch.context() as patch:
+        fail(patch, call, after, error)
+        try:
+            checkpoint.save(folder, whole.state, before.notes)
+            failed = ""
+        except KeyboardInterrupt:
+            failed = "interrupted"
+        except CheckpointError as caught:
+            failed = str(caught)
+    if manifest.read_bytes() == content:
+        assert failed
+        assert failed == "interrupted" or re.search(
+            r"cannot be written: .*No space left on device.*; the one of before stays$", failed
+        )
+        assert sorted((folder / "checkpoint").iterdir()) == files, "no debris"
+        same_state(checkpoint.load(folder, CPU).state, before.state)
+    else:
+        assert "stays" not in failed
+    checkpoint.save(folder, whole.state, before.notes)
+    assert whole_pairs(folder) == list(NAMES)
+    same_state(checkpoint.load(folder, CPU).state, whole.state)
+
+
+def test_a_first_save_that_fails_does_not_speak_of_one_before(
+    tmp_path: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        fail(patch, "replace", 0, OSError(28, "No space left on device"))
+        with pytest.raises(CheckpointError, match=r"cannot be written: .*No space left on device$"):
+            checkpoint.save(tmp_path, whole.state, {})
+    assert list((tmp_path / "checkpoint").iterdir()) == []
+
+
+def test_where_the_disk_has_no_room_for_a_third_checkpoint_the_oldest_goes_first(
+    folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most, notes = [0], checkpoint.load(folder, CPU).notes
+
+    def counted(content: Any, beside: Path) -> None:
+        most[0] = max(most[0], len([*beside.parent.glob("tensors-*")]))
+        save_file(content, beside)
+
+    monkeypatch.setattr(checkpoint, "save_file", counted)
+    checkpoint.save(folder, whole.state, notes)
+    assert most == [3]
+    most[0] = 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    checkpoint.save(folder, whole.state, notes)
+    assert most == [2]
+    assert whole_pairs(folder) == list(NAMES)
+    damage(folder / "checkpoint", "a flipped bit")
+    checkpoint.save(folder, whole.state, notes)
+    assert most == [3], "the oldest stays where the newer one is damaged"
+
+
+def test_at_every_instant_of_a_save_there_is_a_whole_checkpoint(
+    folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before and after each call that changes a file: what a process that is killed there would leave."""
+    notes, instants = checkpoint.load(folder, CPU).notes, []
+
+    def watched(proper: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            instants.append(whole_pairs(folder))
+            done = proper(*arguments, **named)
+            instants.append(whole_pairs(folder))
+            return done
+
+        return call
+
+    for owner, name in ((os, "replace"), (os, "fsync"), (Path, "touch"), (Path, "unlink"), (Path, "write_text"),
+                        (Path, "write_bytes"), (checkpoint, "save_file")):  # fmt: skip
+        monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
+    for _ in range(2):
+        checkpoint.save(folder, whole.state, notes)
+    assert len(instants) > 50
+    assert min(instants, key=len) == list(NAMES), "both are whole all the time"
+
+
+def test_what_killed_processes_left_beside_a_checkpoint_goes_with_the_next_save(
+    folder: Path, whole: gpubp.Result
+) -> None:
+    for name in ("tensors-00000099.safetensors", "tensors-00000100.safetensors.writing", "manifest.json.writing",
+                 ".tmpAbCdEf"):  # fmt: skip
+        (folder / "checkpoint" / name).write_text("half")
+    checkpoint.save(folder, whole.state, checkpoint.load(folder, CPU).notes)
+    assert len([*(folder / "checkpoint").iterdir()]) == 5
+
+
+def test_a_reader_is_not_disturbed_by_saves_meanwhile(
+    folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two saves between the reading of a manifest and of its tensors, which the second deletes."""
+    notes, saves = checkpoint.load(folder, CPU).notes, [2]
+    proper = checkpoint._check
+
+    def slow(path: Path, manifest: Any) -> None:
+        proper(path, manifest)
+        while saves[0]:
+            saves[0] -= 1
+            checkpoint.save(folder, whole.state, notes)
+
+    monkeypatch.setattr(checkpoint, "_check", slow)
+    loaded = checkpoint.load(folder, CPU)
+    assert loaded.told == ()
+    assert int(loaded.state.step.max()) == int(whole.state.step.max())
+
+
+def test_a_digest_is_that_of_the_pieces_digests_and_sees_every_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "PIECE", 8)
+    monkeypatch.setattr(checkpoint, "BLOCK", 4)
+    path, content = tmp_path / "file", bytes(range(27))
+    path.write_bytes(content)
+    pieces = b"".join(hashlib.sha256(content[at : at + 8]).digest() for at in range(0, 27, 8))
+    assert checkpoint._digest(path) == hashlib.sha256(pieces).hexdigest()
+    assert checkpoint._digest(path, 1) == hashlib.sha256(content).hexdigest()
+    found = set()
+    for at in range(27):
+        path.write_bytes(content[:at] + b"\xff" + content[at + 1 :])
+        found.add(checkpoint._digest(path))
+    assert len(found) == 27

@@ -1,0 +1,143 @@
+"""Text from elsewhere is one line; a file is whole or not there; settings are plain YAML."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpubp import files
+from gpubp.cli import main
+from gpubp.errors import ConfigError, GpubpError
+from gpubp.line import line
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("plain [red] text, ä 日本", "plain [red] text, ä 日本"),
+        ("two  spaces", "two  spaces"),
+        ("  first\n\n second\r\nthird ", "first second third"),
+        ("a\x1b[2Jb\x07\x00\x7f\x9b", r"a\x1b[2Jb\x07\x00\x7f\x9b"),
+        ("a\u2028b\x85c\x0bd\x1ce", "a b c d e"),
+        ("right\u202eleft\u200b", r"right\u202eleft\u200b"),
+        ("\udcff", r"\udcff"),
+        (Path("a/b"), "a/b"),
+        ("", ""),
+    ],
+)
+def test_text_from_elsewhere_is_one_line_that_prints(given: object, shown: str) -> None:
+    assert line(given) == shown
+    assert line(given).isprintable()
+    assert str(GpubpError(given)) == shown
+
+
+def test_a_file_is_the_one_of_before_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    files.write_text(path, "before")
+
+    def half(beside: Path) -> None:
+        beside.write_text("half")
+        assert path.read_text() == "before"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        files.write(path, half)
+    assert [*tmp_path.iterdir()] == [path]
+    assert path.read_text() == "before"
+    files.write_text(path, "after")
+    assert path.read_text() == "after"
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "file"
+    victim.write_text("somebody's")
+    for place in (path, tmp_path / "file.writing"):
+        place.symlink_to(victim)
+    files.write_text(path, "ours")
+    assert (victim.read_text(), path.read_text(), path.is_symlink()) == ("somebody's", "ours", False)
+
+
+def test_settings_come_back_as_they_were_written(tmp_path: Path) -> None:
+    settings = {"seed": 5, "data": "a: &b c\nseed: 99", "lr": 0.1, "target": None, "widths": [1, {"x": True}]}
+    files.write_settings(tmp_path / "s.yaml", settings, "why: so\nseed: 99")
+    text = (tmp_path / "s.yaml").read_text()
+    assert text.splitlines()[0] == "# why: so seed: 99"
+    assert files.read_settings(tmp_path / "s.yaml") == settings
+
+
+INLINE = "{" + BOMB.strip().replace("\n", ",") + "}"
+PLAIN = "; settings are plain values, written out"
+WRONG = {
+    BOMB: f"the anchor or alias 'a' (line 1, column 4){PLAIN}",
+    "seed: 1\nlr: &rate 0.1\n": f"the anchor or alias 'rate' (line 2, column 5){PLAIN}",
+    "seed: 1\nlr: *rate\n": f"the anchor or alias 'rate' (line 2, column 5){PLAIN}",
+    "&a seed: 1\n": f"the anchor or alias 'a' (line 1, column 1){PLAIN}",
+    f"networks: '{INLINE}'\n": f"a text with the anchor or alias 'a' (line 1, column 35){PLAIN}",
+    f"widths: [['{INLINE}']]\n": f"a text with the anchor or alias 'a' (line 1, column 35){PLAIN}",
+    "seed: " + "[" * 30 + "]" * 30: f"21 lists within each other (line 1, column 26){PLAIN}",
+    "seed: [1\n": "line 2, column 1: did not find expected ',' or ']'",
+    "seed: 1\n\tlr: 2\n": "line 2, column 1: found a tab character that violates indentation",
+    "seed: !!python/object/apply:os.system [touch planted]\n": "line 1, column 7: could not determine a constructor",
+    "seed: \x07\n": "control characters are not allowed",
+    "seed: 1\n" + "#" * files.LARGEST: "longer than 200,000 bytes, which is what settings may take",
+}
+
+
+@pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
+def test_settings_that_are_not_plain_are_refused_with_their_place(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        files.read_settings(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert WRONG[text] in str(caught.value)
+
+
+@pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
+def test_a_file_of_config_that_is_not_plain_is_one_sentence(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--config", "c.yaml", "--data", "xor"])
+    told = capsys.readouterr()
+    assert (ended.value.code, told.out) == (2, "")
+    (sentence,) = told.err.splitlines()
+    assert sentence.startswith("error: c.yaml: ")
+    assert WRONG[text] in sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_a_text_that_begins_as_an_alias_does_is_a_text(tmp_path: Path) -> None:
+    settings = {"target": "*total*", "data": "&x", "widths": "[1, 2]", "loss": "{", "impute": ": - ["}
+    files.write_settings(tmp_path / "c.yaml", settings, "")
+    assert files.read_settings(tmp_path / "c.yaml") == settings
+
+
+def test_a_run_whose_settings_are_not_plain_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text(f"data: xor\n{BOMB}")
+    assert main(["resume", str(tmp_path)]) == 1
+    assert f"error: {tmp_path / 'config.yaml'}: the anchor or alias 'a' (line 2, " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="brackets in names")
+def test_brackets_in_names_are_no_markup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "file" / "[/x]"))
+    for name in ("a[/b]c", "a[red]c"):
+        Path(name).parent.mkdir(exist_ok=True)
+        assert main(f"train --data xor --networks 2 --epochs 2 --tensorboard false --run-dir {name}".split()) == 0
+        assert main(["inspect", name]) == 0
+        told = capsys.readouterr()
+        assert told.out.count(f"{name}: ") == 2
+    assert "MarkupError" not in told.err

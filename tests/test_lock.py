@@ -1,0 +1,156 @@
+"""One process at a time writes a run, and writes nothing but that run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from socket import gethostname
+from typing import Any
+
+import pytest
+
+import gpubp
+from gpubp.errors import CheckpointError, ConfigError
+from gpubp.reporters.console import ConsoleReporter
+
+from .short_runs import (  # noqa: F401
+    COUNT,
+    a_copy_of_it,
+    a_crashed_run,
+    a_whole_run,
+    config,
+    fail,
+    finishes_as,
+    held_out,
+    run,
+    same,
+    sealed,
+    short_calls,
+    training,
+)  # fmt: skip
+
+ROOT = Path(__file__).parent.parent
+HOLDER = """
+import sys
+from pathlib import Path
+from gpubp import lock
+with lock.held(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(folder: Path) -> subprocess.Popen[str]:
+    """Another process that trains the run."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_on_a_run_is_refused_by_name_until_the_first_ends_however_it_does(
+    folder: Path, whole: gpubp.Result
+) -> None:
+    with holder(folder) as first:
+        files = sorted(folder.rglob("*"))
+        with pytest.raises(CheckpointError, match=rf"{folder} is in use by process {first.pid} on {gethostname()}; "):
+            gpubp.resume(folder, training(), held_out())
+        assert sorted(folder.rglob("*")) == files
+        assert gpubp.load(folder).population.count == COUNT, "a reader needs no lock"
+        first.kill()
+    finishes_as(whole, folder)
+
+
+def test_force_takes_the_lock_of_a_process_that_is_gone(folder: Path, whole: gpubp.Result) -> None:
+    with holder(folder) as gone:
+        same(gpubp.resume(folder, training(), held_out(), force=True), whole)
+        gone.kill()
+    finishes_as(whole, folder)
+
+
+def test_a_run_that_is_being_trained_cannot_be_resumed_from_within(tmp_path: Path) -> None:
+    class Second(gpubp.Reporter):
+        def evaluated(self, record: Any) -> None:
+            with pytest.raises(CheckpointError, match=f"is in use by process {os.getpid()} on"):
+                gpubp.resume(tmp_path / "run", training(), held_out())
+
+    run(tmp_path / "run", [Second()], epochs=2)
+    assert gpubp.resume(tmp_path / "run", training(), held_out(), epochs=2).interrupted is None
+
+
+@pytest.mark.parametrize("lacking", ["the system", "the file system"])
+def test_where_files_have_no_locks_a_run_says_so(
+    lacking: str, folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def unable(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if lacking == "the system":
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", unable)
+    again = gpubp.resume(folder, training(), held_out())
+    same(again, whole)
+    (note,) = again.notes
+    assert note.startswith("nothing keeps a second process from writing this run at the same time")
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew_by_the_same_call(
+    tmp_path: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        fail(patch, "save_file", 0, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            run(folder)
+    assert (folder / "config.yaml").exists()
+    with pytest.raises(CheckpointError, match="is not the directory of a run, or it saved nothing"):
+        gpubp.resume(folder, training(), held_out())
+    with holder(folder) as other:
+        with pytest.raises(CheckpointError, match="is in use by process"):
+            run(folder)
+        other.kill()
+    same(run(folder), whole)
+    with pytest.raises(ConfigError, match=f"run directory {folder} exists already; name a new one, or go on with it"):
+        run(folder)
+
+
+def test_links_in_a_run_directory_are_not_followed(folder: Path, tmp_path: Path) -> None:
+    for place in ("config.yaml.writing", "results.csv.writing", "results.parquet.writing",
+                  "checkpoint/manifest.json.writing", "checkpoint/manifest.previous.json.writing"):  # fmt: skip
+        victim = tmp_path / place.replace("/", "-")
+        victim.write_text("somebody's")
+        (folder / place).symlink_to(victim)
+    gpubp.resume(folder, training(), held_out())
+    assert {path.read_text() for path in tmp_path.iterdir() if path.is_file()} == {"somebody's"}
+    assert not [path for path in folder.rglob("*") if path.is_symlink() and path.parent.name == "checkpoint"]
+
+
+@pytest.mark.parametrize("link", ["checkpoint", "checkpoint/lock"])
+def test_a_run_whose_checkpoint_is_a_link_to_anothers_is_refused(link: str, folder: Path, tmp_path: Path) -> None:
+    (folder / link).rename(tmp_path / "mine")
+    (folder / link).symlink_to(tmp_path / "mine")
+    before = [path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint is a link; the files of another|lock cannot be written: Too"
+    ):
+        gpubp.resume(folder, training(), held_out())
+    assert [path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()] == before
+
+
+def test_a_reason_of_several_lines_is_one_line_of_a_comment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = folder / "checkpoint" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["notes"] |= {"engine_reason": "it says:\nseed: 99\x1b[2J\u2028[/red]"}
+    manifest.write_text(sealed(content))
+    result = gpubp.resume(folder, training(), held_out(), reporters=[ConsoleReporter()])
+    assert result.engine_reason.splitlines() == [result.engine_reason]
+    assert r"it says: seed: 99\x1b[2J [/red]" in capsys.readouterr().err
