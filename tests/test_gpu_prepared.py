@@ -57,24 +57,23 @@ def test_every_tensor_that_moves_is_followed(driver: Driver) -> None:
     assert len(driver.loaded) == 1
 
 
-def test_each_call_has_its_own_steps_stream_and_room_for_notes(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Room of another call may be anybody's by now."""
+def test_each_call_has_its_own_steps_and_stream_and_the_notes_of_its_state(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state, data = training()
-    rooms, empty = [], torch.empty_like
-
-    def room(tensor: torch.Tensor) -> torch.Tensor:
-        rooms.append(empty(tensor))
-        return rooms[-1]
-
-    monkeypatch.setattr(torch, "empty_like", room)
+    notes = set()
     for number in range(3):
         monkeypatch.setattr(
             torch.cuda, "current_stream", lambda *_, at=number: SimpleNamespace(cuda_stream=STREAM + at)
         )
         cuda.run(state, data, 5 + number)
         assert driver.calls[-1][8] == STREAM + number
-        assert (driver.job.steps, driver.job.taken) == (5 + number, rooms[-1].data_ptr())
-    assert len(rooms) == 3
+        assert driver.job.steps == 5 + number
+        notes.add(driver.job.taken)
+    assert len(notes) == 1
+    other, _ = training()
+    cuda.run(other, data, 5)
+    assert driver.job.taken not in notes, "another state's"
 
 
 def test_slots_outside_are_each_calls_own(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,12 +82,13 @@ class Call:
         own = kernel(Key.of(state, data).apart, device.limits(params.device))
         self.job = own.job()
         fill(self.job, own.program.hyper, state, data)
+        self.taken = torch.empty_like(state.step)  # the kernel's notes, of one call after the other as all of the state
+        self.job.taken = self.taken.data_ptr()
         self.start = prepare(own, self.job, End(state.status.data_ptr(), state.diverged_step.data_ptr()), params)
 
     def __call__(self, state: TrainState, steps: int) -> None:
         """Launch it for the state that it was made for."""
-        taken = torch.empty_like(state.step)  # torch gives its memory to nobody before the kernel has run
-        self.job.taken, self.job.steps = taken.data_ptr(), steps
+        self.job.steps = steps
         self.start(state.population.params)
 
 
@@ -144,7 +145,7 @@ def prepare(own: Kernel, job: Any, end: End, params: Tensor) -> Callable[[Tensor
 
     def start(params: Tensor) -> None:
         if far:
-            slots = params.new_empty(far)  # as `taken`: it is this launch's
+            slots = params.new_empty(far)  # torch gives its memory to nobody before the kernel has run
             end.slots = slots.data_ptr()
         if count:
             launch()
