@@ -16,6 +16,7 @@ from rich.console import Console
 from . import (
     calls,
     digits,
+    evaluations,
     layouts,
     machine,
     plots,
@@ -78,7 +79,9 @@ def _kind(chosen: argparse.Namespace) -> tuple[Path, Callable[..., None]]:
     elif chosen.command == "sweep":
         name, measured = f"sweep-{chosen.over}" + ("" if device == "cpu" else f"-{device}"), _sweep
     else:
-        commands = {"layouts": _layouts, "pool": _pool, "calls": _calls, "whole": _whole}
+        commands = {
+            "layouts": _layouts, "pool": _pool, "calls": _calls, "evaluations": _evaluations, "whole": _whole,
+        }  # fmt: skip
         name, measured = chosen.command + ("" if device == "cpu" else f"-{device}"), commands[chosen.command]
     return chosen.out / f"{name}.json", measured
 
@@ -174,6 +177,11 @@ def _pool(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, 
 def _calls(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
     report["calls"] = calls.measure(ours(chosen.device), setting)
     console.print(tables.calls(report["calls"]))
+
+
+def _evaluations(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
+    report["evaluations"] = evaluations.measure(ours(chosen.device), setting)
+    console.print(tables.evaluations(report["evaluations"]))
 
 
 def _whole(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:

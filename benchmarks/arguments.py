@@ -18,7 +18,7 @@ from .sweeps import BASES, VALUES
 from .workloads import WORKLOADS, Mixed, Workload, expand
 
 END_TO_END, REAL, SCIKIT = "W5b", "real", "scikit_learn"
-COMMANDS = ("table", "sweep", "layouts", "pool", "calls", "whole")
+COMMANDS = ("table", "sweep", "layouts", "pool", "calls", "evaluations", "whole")
 QUICK = 16  # times fewer networks
 GROUPS = list(dict.fromkeys(name.partition("-")[0] for name in WORKLOADS))
 

@@ -138,6 +138,16 @@ def calls(cases: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def evaluations(cases: Sequence[dict[str, Any]]) -> Table:
+    """Evaluations beside training."""
+    columns = ("networks", "samples", "ms", "over its forward FLOP at the rate of training")
+    table = _table("Evaluations: loss and metric of all networks", ("workload", "engine"), columns)
+    for own in cases:
+        counts = (f"{own[name]:,}" for name in ("networks", "samples"))
+        table.add_row(own["workload"], own["engine"], *counts, f"{own['ms']:.2f}", f"{own['over_forward']:.2f}")
+    return table
+
+
 def parts(name: str, result: dict[str, Any]) -> Table:
     """A run of the command line, part by part."""
     heads = list(result["median"])

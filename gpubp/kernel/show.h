@@ -72,6 +72,11 @@ FN doubles each_double(F f) {
 }
 FN doubles doubles_of(const real *p) { return convert_<doubles>(load<vec<real, DOUBLES>>(p)); }
 
+FN doubles targets_of(const Work &k, int n, int b, int o) {
+  if constexpr (!GATHER) return all<doubles>((double)target_of(k, b, n, o));  // one for all
+  return each_double([&](int j) { return (double)target_of(k, b, n + j, o); });
+}
+
 // How much sample b of a piece, `place` of all, counts.
 FN doubles say_of(const Work &k, int n, int b, int64_t place) {
   if constexpr (!SAMPLE_WEIGHT && !ROWS) return all<doubles>(1);
@@ -81,55 +86,61 @@ FN doubles say_of(const Work &k, int n, int b, int64_t place) {
   });
 }
 // What has no weight has no say, not even where it is infinite.
-FN void add(double *sum, doubles x, doubles say) {
+FN doubles said(doubles x, doubles say) {
   if constexpr (SAMPLE_WEIGHT || ROWS) x = where_(ne_(say, all<doubles>(0)), x * say, all<doubles>(0));
-  store<doubles>(sum, load<doubles>(sum) + x);
+  return x;
+}
+// `say` times the weight of the sample's class.
+FN doubles counted_of(const Work &k, int n, int b, doubles say) {
+  if constexpr (!CLASS_WEIGHT) return say;
+  const real *of_class = (const real *)k.m.class_weight;
+  return each_double([&](int j) {
+    real counted = (real)((const double *)&say)[j];
+    counted *= of_class[(int)target_of(k, b, n + j, 0) * NETWORKS + n + j];
+    return (double)counted;
+  });
 }
 
-// f(b) for the samples of a piece that belong to a partial sum of `ways`, in order.
-template <int ways, class F>
-FN void by_ways(int way, int64_t first, int rows, F f) {
+// Add f(b, sums) of the samples of a piece that belong to a partial sum of `ways` to `count` sums, in order: sum i of
+// networks n and on stands at sums + i * apart. In registers meanwhile: CHUNK is known to the compiler.
+template <int ways, int count, class F>
+FN void add_up(Group &g, int first_sum, int apart, int n, int way, int64_t first, int rows, F f) {
+  doubles sums[count];
+  UNROLL for (int i = 0; i < count; i++) sums[i] = load<doubles>(&g.sums[first_sum + i * apart][n]);
   for (int b = CHUNK % ways ? (int)((way + ways - first % ways) % ways) : way; b < CHUNK; b += ways)
-    if (b < rows) f(b);  // CHUNK is known to the compiler
+    if (b < rows) f(b, sums);
+  UNROLL for (int i = 0; i < count; i++) store<doubles>(&g.sums[first_sum + i * apart][n], sums[i]);
 }
 
 // Add a piece to the sums.
-FN void add_up(const Work &k, int64_t first, int rows) {
-  constexpr int Op = line(OUTPUTS);
-  auto sums = [&](int which, int n) { return &k.g->sums[which][n]; };
+FN void add_piece(const Work &k, int64_t first, int rows) {
+  constexpr int Op = line(OUTPUTS), sums_of_a_way = TARGET / WAYS;
   EACH(way, WAYS) {
-    by_ways<WAYS>(way, first, rows, [&](int b) {
-      by_networks([&](int n) {
+    by_networks([&](int n) {
+      add_up<WAYS, sums_of_a_way>(*k.g, ERROR + way, WAYS, n, way, first, rows, [&](int b, doubles *sums) {
         const doubles say = say_of(k, n, b, first + b);
-        add(sums(ERROR + way, n), doubles_of((const real *)k.m.error + b * NETWORKS + n), say);
+        auto add = [&](int which, doubles x) { sums[which / WAYS] = sums[which / WAYS] + x; };
+        add(ERROR, said(doubles_of((const real *)k.m.error + b * NETWORKS + n), say));
         if constexpr (METRIC != R2) {
           constexpr double most = METRIC == SIGN ? OUTPUTS : 1;
-          add(sums(HITS + way, n), doubles_of((const real *)k.m.hits + b * NETWORKS + n) / all<doubles>(most), say);
+          add(HITS, said(doubles_of((const real *)k.m.hits + b * NETWORKS + n) / all<doubles>(most), say));
         }
-        if constexpr (SAMPLE_WEIGHT) add(sums(WEIGHT + way, n), all<doubles>(1), say);
-        if constexpr (CLASS_WEIGHT) {
-          const real *of_class = (const real *)k.m.class_weight;
-          add(sums(COUNTED + way, n), each_double([&](int j) {
-            real counted = (real)((const double *)&say)[j];
-            counted *= of_class[(int)target_of(k, b, n + j, 0) * NETWORKS + n + j];
-            return (double)counted;
-          }), where_(ne_(say, all<doubles>(0)), all<doubles>(1), all<doubles>(0)));
-        } else if constexpr (WEIGHTED) add(sums(COUNTED + way, n), all<doubles>(1), say);
+        if constexpr (WEIGHTED) add(COUNTED, counted_of(k, n, b, say));
+        if constexpr (SAMPLE_WEIGHT) add(WEIGHT, say);
       });
     });
   }
   if constexpr (METRIC == R2) {
     const real *outs = (const real *)(k.m.outs + outs_of(L - 1));
     EACH(item, R2_SUMS) {
-      const int o = item / R2_WAYS;
-      by_ways<R2_WAYS>(item % R2_WAYS, first, rows, [&](int b) {
-        by_networks([&](int n) {
-          const doubles say = say_of(k, n, b, first + b);
-          const doubles target = each_double([&](int j) { return (double)target_of(k, b, n + j, o); });
+      const int o = item / R2_WAYS, way = item % R2_WAYS;
+      by_networks([&](int n) {
+        add_up<R2_WAYS, 3>(*k.g, TARGET + item, R2_SUMS, n, way, first, rows, [&](int b, doubles *sums) {
+          const doubles say = say_of(k, n, b, first + b), target = targets_of(k, n, b, o);
           const doubles missed = target - doubles_of(outs + (b * Op + o) * NETWORKS + n);
-          add(sums(TARGET + item, n), target, say);
-          add(sums(SQUARE + item, n), target * target, say);
-          add(sums(MISSED + item, n), missed * missed, say);
+          sums[0] = sums[0] + said(target, say);
+          sums[1] = sums[1] + said(target * target, say);
+          sums[2] = sums[2] + said(missed * missed, say);
         });
       });
     }
@@ -162,7 +173,7 @@ FN void tell(Work k, Who who, const bool *there) {
   EACH(item, SUMS) { by_networks([&](int n) { store<doubles>(&g.sums[item][n], all<doubles>(0)); }); }
   show(k, who, [&](int64_t first, int rows) {
     loss_and_delta<CHUNK, false>(k, 0);
-    add_up(k, first, rows);
+    add_piece(k, first, rows);
   });
   if constexpr (METRIC == R2) {
     EACH(o, OUTPUTS) { by_networks([&](int n) { store<doubles>(&g.sums[TARGET + o * R2_WAYS][n], explained(g, o, n)); }); }
