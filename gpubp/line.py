@@ -6,5 +6,6 @@ from __future__ import annotations
 
 def line(text: object) -> str:
     """`text` on one line: lines are joined by spaces, what does not print is shown as Python would escape it."""
-    joined = " ".join(part for part in map(str.strip, str(text).splitlines()) if part)
+    lines = str(text).splitlines()
+    joined = lines[0] if len(lines) == 1 else " ".join(part for part in map(str.strip, lines) if part)
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in joined)

@@ -176,7 +176,7 @@ def test_a_run_says_once_that_its_kernels_cannot_be_kept(
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    spec, config = gpubp.NetworkSpec((2, 3, 1)), gpubp.TrainConfig(steps=2, evaluate_every=1)
+    spec, config = gpubp.NetworkSpec((2, 3, 1)), gpubp.TrainConfig(steps=2, evaluate_every=1, batch_size=5)
     networks, data = gpubp.Population.create(spec, 3), gpubp.Dataset(torch.rand(5, 2), torch.rand(5, 1))
     monkeypatch.setattr(cpu, "KERNELS", {})
     monkeypatch.setattr(call, fail)

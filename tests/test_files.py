@@ -21,7 +21,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     ("given", "shown"),
     [
         ("plain [red] text, ä 日本", "plain [red] text, ä 日本"),
-        ("two  spaces", "two  spaces"),
+        (" 40 %  two  spaces", " 40 %  two  spaces"),
         ("  first\n\n second\r\nthird ", "first second third"),
         ("a\x1b[2Jb\x07\x00\x7f\x9b", r"a\x1b[2Jb\x07\x00\x7f\x9b"),
         ("a\u2028b\x85c\x0bd\x1ce", "a b c d e"),
