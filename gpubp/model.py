@@ -197,7 +197,10 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     """The networks of a run, as its last checkpoint has them, ready for raw samples. Raises CheckpointError for what
     cannot be trusted."""
     folder = Path(run_dir)
-    state = checkpoint.load(folder, usable(device)).state
+    saved = checkpoint.load(folder, usable(device))
+    for each in saved.told:
+        warnings.warn(each, stacklevel=2)
+    state = saved.state
     own, rows = folder / FILE, folder / RESULTS
     try:
         preparation = Preparation.from_dict(json.loads(own.read_text(encoding="utf-8"))) if own.is_file() else None

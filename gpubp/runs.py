@@ -6,7 +6,8 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,20 +133,28 @@ def inspect(settings: Settings) -> int:
     return 0
 
 
+@contextmanager
+def spoken() -> Iterator[None]:
+    """What is warned of within goes to standard error, a line each."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        yield
+    for warning in told:
+        sys.stderr.write(f"warning: {line(warning.message)}\n")
+
+
 def predict(settings: Settings) -> int:
     """A CSV with a row per sample of a file: what the chosen networks predict together, or each in a column."""
     folder, chosen, each = Path(settings["run"]), settings["networks"], settings["each"]
-    model = load(folder)
+    with spoken():
+        model = load(folder)
     if model.preparation is None:
         raise CheckpointError(f"{folder / FILE} is not there: the run was trained on data that take no file")
     if chosen not in ("best", "all") and not (chosen.isdecimal() and int(chosen) > 0):
         raise ConfigError(f"--networks {chosen!r}: best, all, or a number of 1 or more expected")
     rows = model.chosen(int(chosen) if chosen.isdecimal() else chosen)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with spoken():
         found = (model.predict_proba if settings["proba"] else model.predict)(settings["data"], rows, each)
-    for warning in told:
-        sys.stderr.write(f"warning: {line(warning.message)}\n")
     if each:
         columns = {f"network_{row}": values for row, values in zip(rows.tolist(), found)}
     else:
@@ -179,7 +188,9 @@ def explain(settings: Settings) -> int:
     else:
         folder = Path(settings["run"])
         before = settings_of(folder)
-        state = checkpoint.load(folder, torch.device("cpu")).state
+        saved = checkpoint.load(folder, torch.device("cpu"))
+        sys.stderr.writelines(f"warning: {line(each)}\n" for each in saved.told)
+        state = saved.state
         data = tutorial.dataset() if before["data"] == "tutorial" else load_data(before).training
         data = data.to(torch.device("cpu"), state.population.params.dtype)
     told = explain_step(state, data, settings["network"])

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 import gpubp
@@ -106,6 +107,8 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it_which_is_said(
     damage(folder / "checkpoint", what)
     before = checkpoint.load(folder, CPU)
     assert int(before.state.step.max()) < int(first.state.step.max())
+    with pytest.warns(UserWarning, match="the checkpoint before it is used, of round"):
+        assert torch.equal(gpubp.load(folder).population.params, before.state.population.params)
     again = gpubp.resume(folder, training(), held_out())
     same(again, whole)
     (note,) = again.notes
