@@ -40,7 +40,7 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
         with suppress(OSError):
             beside.unlink()
         raise
-    if os.name == "posix":  # elsewhere a directory cannot be opened
+    with suppress(OSError):  # some systems cannot open a directory, or have no fsync of one; the file is in its place
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -55,7 +55,15 @@ def write_text(path: Path, text: str) -> None:
 
 def write_settings(path: Path, settings: Mapping[str, Any], comment: str) -> None:
     """`settings` as YAML below a comment of one line. Raises OSError."""
-    write_text(path, f"# {line(comment)}\n{yaml.safe_dump(dict(settings), sort_keys=False)}")
+    write_text(path, f"# {line(comment)}\n{as_yaml(settings)}")
+
+
+def as_yaml(settings: Mapping[str, Any]) -> str:
+    """`settings` as YAML. Raises ConfigError for what is not plain."""
+    try:
+        return str(yaml.safe_dump(dict(settings), sort_keys=False))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"settings: {error}; names, and plain numbers, texts, lists and dicts expected") from None
 
 
 def read_settings(path: Path) -> Any:

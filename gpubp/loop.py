@@ -3,13 +3,15 @@
 Evaluations come from the configuration alone and define rounds: in a round every network trains to the step at which
 its next evaluation is due. Whatever the clock decides (progress, timed checkpoints, Ctrl-C) only cuts a call of the
 engine short, which changes no bit. Within a round the loop reads no clock of a network: it counts ahead (pace.py).
-What cannot be written, a checkpoint, results, a reporter's file, is told and tried again, and ends no training.
+What cannot be written, a checkpoint, results, a reporter's file, is reported and ends no training; checkpoints are
+tried again.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +64,16 @@ class Loop:
 
     def run(self) -> Result:
         """To the end of every network, or to a signal, which the result names."""
+        try:
+            return self.to_the_end()
+        except BaseException:
+            for reporter in self.reporters:
+                with suppress(OSError):
+                    getattr(reporter, "failed", lambda: None)()
+            raise
+
+    def to_the_end(self) -> Result:
+        """run(), whose errors nobody was told of."""
         with collected() as signals:
             self.begin()
             while not signals and (self.pace.left or self.next_round()):
@@ -150,6 +162,8 @@ class Loop:
     def tell(self, what: Callable[[Reporter], None]) -> None:
         """Tell every reporter. One that cannot write what it hears, for a full disk or a closed pipe, hears no more."""
         for reporter in tuple(self.listening):
+            if reporter not in self.listening:  # it failed while another's failure was told
+                continue
             try:
                 what(reporter)
             except OSError as error:

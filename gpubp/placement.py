@@ -47,8 +47,7 @@ class Place(Protocol):
 
     def run(self, steps: int) -> list[str]:
         """Advance every running network by up to `steps` steps, not beyond its limit. -> what a person should know. The
-        call may still be under way afterwards, though the one before is not, and the state does not show it before
-        look()."""
+        call and the one before may be under way afterwards, and the state does not show them before look()."""
 
     def look(self) -> None:
         """Wait, and bring the clocks home: all that the loop looks at in the state, besides the rows."""
@@ -110,6 +109,7 @@ class Shards:
     ) -> None:
         self.state, self.pinned = state, where[0].type != "cuda"  # nothing to pin for a CPU
         count, each = state.population.count, -(-state.population.count // len(where))
+        where = where[: -(-count // each)]  # more devices than networks: the others have no rows
         sizes = [_fitting(state, each, device, data) for device in where]
         parts = [slice(first, min(first + each, count)) for first in range(0, count, each)]
         self.shards = [
@@ -204,10 +204,8 @@ class Shard:
                     _copy(self.home, there, CLOCKS + LOOPS)
                 self.choice.run(there, data, steps)
                 self.under_way.append(cuda.mark(self.device))
-                if len(self.under_way) > 2:
-                    self.under_way.popleft()
-                if len(self.under_way) > 1:
-                    self.under_way[0]()
+                if len(self.under_way) > 2:  # the host is two calls ahead at most
+                    self.under_way.popleft()()
                 return True
         except (RuntimeError, MemoryError, OutOfMemoryError) as error:
             if not memory.ran_out(error):
@@ -238,10 +236,12 @@ class Shard:
 
     def look(self) -> None:
         """See Place."""
-        if self.there is not None and self.under_way:
+        away = bool(self.under_way)
+        while self.under_way:
+            self.under_way.popleft()()  # of the worker's stream: the thread that looks may have another
+        if self.there is not None and away:
             _copy(self.there, self.home, CLOCKS)
             cuda.wait(self.device)
-        self.under_way.clear()
 
     def gather(self) -> None:
         """See Place."""

@@ -180,7 +180,11 @@ class Preparation:
                 )
                 for part in ("columns", "target_columns")
             )
-            reading = values["reading"]
+            reading = values.get("reading")
+            if reading is None:  # of a run that began when files were read in one way alone
+                texts = [column.name for column in columns if column.categories is not None]
+                texts += [column.name for column in target_columns[:1] if isinstance((*values["classes"], 0)[0], str)]
+                reading = {"drop": (), "text": texts}
             reading = Reading(**{**reading, "drop": tuple(reading["drop"]), "text": tuple(reading["text"])})
             changed = {"columns": columns, "target_columns": target_columns, "classes": tuple(values["classes"])}
             read = cls(**{**values, **changed, "reading": reading})

@@ -29,6 +29,7 @@ from .state import TrainState
 from .text import Reading
 
 Settings = dict[str, Any]
+OF_READING = ("task", "delimiter", "decimal", "thousands", "encoding", "drop", "text", "dates")  # not in older files
 
 
 def load_data(settings: Settings) -> sources.Prepared:
@@ -76,7 +77,7 @@ def settings_of(folder: Path) -> Settings:
         raise CheckpointError(str(error)) from None
     if not isinstance(settings, dict) or "data" not in settings:
         raise CheckpointError(f"{path} names no data: the run was started from Python; resume it there: gpubp.resume")
-    return settings
+    return {**dict.fromkeys(OF_READING), **settings}
 
 
 def console() -> Console:

@@ -272,6 +272,8 @@ def _numpy(where: str, column: Any) -> Array:
 def _npz(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
     if targets:
         raise DataError(f"{name}: target {listed(targets)} chooses columns of .csv and .parquet; .npz has targets or y")
+    if replace(reading, text=()) != Reading():
+        raise DataError(f"{name}: columns to drop, dates and how numbers are written are of .csv and .parquet files")
     if not content.startswith(b"PK"):
         raise DataError(f"{name} is not an .npz archive, as numpy.savez writes it")
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:

@@ -74,8 +74,10 @@ def train(
                 "validation=None, ...)"
             )
     spec, params = population.spec, population.params
-    if not checkpoint_minutes >= 0:
-        raise ConfigError(f"checkpoint_minutes {checkpoint_minutes}: 0 or more expected")
+    if not (isinstance(checkpoint_minutes, (int, float)) and checkpoint_minutes >= 0):
+        raise ConfigError(f"checkpoint_minutes {checkpoint_minutes!r}: a number of 0 or more expected")
+    if isinstance(reporters, Reporter) or any(isinstance(each, type) for each in reporters):
+        raise ConfigError("reporters: a list of reporters expected, such as [gpubp.ConsoleReporter()]")
     looked_at = validation is not None or config.timetable.events or any(map(watches, reporters))
     every = config.interval if looked_at or config.evaluate_every is not None else config.longest
     config, notes = replace(config, evaluate_every=every).fitted(data)
@@ -93,6 +95,7 @@ def train(
         )
         state = TrainState.start(own, config, data)
         chosen = _settings(population, config, choice) if settings is None else dict(settings)
+        files.as_yaml(chosen)  # refused before anything is written
         loop = Loop(
             state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, chosen,
             (*lines, *notes), notes=notes,
@@ -207,6 +210,8 @@ def _going_on(
 
 def _new(folder: Path) -> Path:
     # os.path's, for Path's own raises for a name that is too long
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise ConfigError(f"run directory {folder} is a file; name a new directory")
     if os.path.exists(folder) and any(folder.iterdir()) and not checkpoint.begun(folder):
         raise ConfigError(
             f"run directory {folder} exists already; name a new one, or go on with it: gpubp resume {folder}"

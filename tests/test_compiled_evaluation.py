@@ -219,3 +219,15 @@ def test_data_of_another_type_are_refused() -> None:
     own = case(0, torch.float32)
     with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, inputs torch.float64 on cpu"):
         cpu.evaluate(own.networks, case(0, torch.float64).data(), own.hyper(), torch.arange(COUNT))
+
+
+def test_a_row_of_losses_that_changes_its_metric_has_a_kernel_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = gpubp.LOSSES["mean_squared_error"]
+    spec = gpubp.NetworkSpec((3, 2))
+    data = Dataset(*samples(spec, 40, dtype=torch.float32))
+    given = population(spec, 3, torch.float32), data, {}, torch.arange(3)
+    first = cpu.evaluate(*given)
+    monkeypatch.setitem(gpubp.LOSSES, "mean_squared_error", rule._replace(metric="sign"))
+    second = cpu.evaluate(*given)
+    assert not same_bits(first.metric, second.metric)
+    assert same_bits(second.metric, definition.evaluate(*given).metric)

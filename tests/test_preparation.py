@@ -403,3 +403,12 @@ def test_a_damaged_preparation_is_refused(change: dict[str, Any]) -> None:
         Preparation.from_dict({**values, **change})
     with pytest.raises(DataError, match="preparation: "):
         Preparation.from_dict({})
+
+
+def test_a_preparation_of_before_there_were_ways_of_reading_is_read() -> None:
+    learned = fit(table({"x": [1.0, 2.0, 3.0], "c": ["a", "b", "a"], "y": ["no", "yes", "no"]}), "cross_entropy")
+    values = learned.to_dict()
+    del values["reading"]
+    again = Preparation.from_dict(values)
+    assert again.reading.text == ("c", "y")
+    assert again.to_dict()["columns"] == learned.to_dict()["columns"]

@@ -145,3 +145,37 @@ def test_quantiles_are_those_of_the_finite_values_in_order(count: int) -> None:
     mixed = torch.cat([values, torch.tensor([float("nan"), float("inf")])])
     expected = {name: ordered[round(share * (count - 1))] for name, share in reporters.QUANTILES.items()}
     assert reporters.quantiles(mixed) == expected
+
+
+def test_two_reporters_that_cannot_write_end_no_training() -> None:
+    class Full(gpubp.Reporter):
+        def progress(self, progress: Progress) -> None:
+            raise OSError("no space left")
+
+        def evaluated(self, record: Any) -> None:
+            raise OSError("no space left")
+
+    inputs = torch.rand(20, 3)
+    data = gpubp.Dataset(inputs, inputs[:, :2])
+    population = gpubp.Population.create(gpubp.NetworkSpec((3, 2)), 2)
+    config = gpubp.TrainConfig(steps=3, batch_size=10, evaluate_every=1)
+    result = gpubp.train(population, data, config, reporters=[Full(), Full()])
+    assert result.status == ["finished"] * 2
+    assert sum("Full cannot write" in note for note in result.notes) == 2
+
+
+def test_a_run_that_ends_by_an_error_gives_the_screen_and_the_files_back(tmp_path: Path) -> None:
+    class Broken(gpubp.Reporter):
+        def evaluated(self, record: Any) -> None:
+            raise RuntimeError("broken")
+
+    screen = Console(file=io.StringIO(), force_terminal=True, width=80)
+    bar, curves = ConsoleReporter(screen), gpubp.TensorBoardReporter(tmp_path)
+    inputs = torch.rand(20, 3)
+    data = gpubp.Dataset(inputs, inputs[:, :2])
+    population = gpubp.Population.create(gpubp.NetworkSpec((3, 2)), 2)
+    with pytest.raises(RuntimeError, match="broken"):
+        gpubp.train(population, data, gpubp.TrainConfig(steps=3, batch_size=10), reporters=[bar, curves, Broken()])
+    assert bar.bar is not None
+    assert not bar.bar.live.is_started
+    assert curves.writer.file_writer is None, "closed"

@@ -14,6 +14,7 @@ from pyarrow import parquet
 from gpubp.errors import DataError
 from gpubp.sources import load
 from gpubp.tables import Table, read
+from gpubp.text import Reading
 
 from .files import FLOWERS, Write, refused, table
 
@@ -106,6 +107,15 @@ def test_a_target_named_twice_is_refused(write: Write) -> None:
 def test_a_file_of_targets_alone_is_refused(write: Write) -> None:
     with refused("every column is a target"):
         load(write("n.csv", "a,b\n1.5,2\n"), target=["a", "b"], validation=0)
+
+
+def test_settings_of_text_files_are_refused_for_an_npz(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, X=np.eye(3), y=np.arange(3))
+    for reading in (Reading(drop=("inputs[1]",)), Reading(decimal=","), Reading(dates={"inputs[0]": ""})):
+        with pytest.raises(DataError, match=r"are of \.csv and \.parquet files"):
+            read(path, reading=reading)
+    assert read(path, reading=Reading(text=("targets[0]",))).samples == 3, "as a preparation asks for"
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.npz", "a.parquet"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 import gpubp
 from gpubp import loop, memory
-from gpubp.errors import OutOfMemoryError
+from gpubp.errors import ConfigError, OutOfMemoryError
 
 from .helpers import population, same_bits, samples
 
@@ -326,3 +327,20 @@ def test_memory_that_runs_out_in_training_is_explained_too(monkeypatch: pytest.M
     monkeypatch.setattr(loop.Loop, "advance", fail)
     with pytest.raises(OutOfMemoryError, match=r"4 networks of 3-6-2 with adam need .* per network"):
         gpubp.train(population(SPEC, 4), data(), config())
+
+
+def test_arguments_that_are_something_else_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    inputs = torch.rand(8, 3)
+    data = gpubp.Dataset(inputs, inputs[:, :2])
+    population, config = gpubp.Population.create(gpubp.NetworkSpec((3, 2)), 2), gpubp.TrainConfig(steps=1)
+    (tmp_path / "file").write_text("")
+    for given, message in (
+        ({"run_dir": tmp_path / "file"}, "file is a file; name a new directory"),
+        ({"run_dir": tmp_path / "new", "settings": {"a": object()}}, "settings: .*plain numbers, texts"),
+        ({"checkpoint_minutes": "5"}, "checkpoint_minutes '5': a number of 0 or more expected"),
+        ({"reporters": gpubp.ConsoleReporter()}, "reporters: a list of reporters expected"),
+        ({"reporters": [gpubp.ConsoleReporter]}, "reporters: a list of reporters expected"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            gpubp.train(population, data, config, **given)  # type: ignore[arg-type]
+    assert not (tmp_path / "new").exists()

@@ -78,7 +78,8 @@ class Key(NamedTuple):
         """Everything that the kernel's text depends on; of the package's rules, the functions themselves."""
         own = rules.functions(rules.rows(self.spec, self.config))
         config, loss = self.config, LOSSES[self.spec.loss]
-        facts = (loss.outputs, config.rule.decoupled, config.rule.absorbing, config.batch_size, config.update_order)
+        of_loss, of_rule = (loss.outputs, loss.metric, loss.classes), (config.rule.decoupled, config.rule.absorbing)
+        facts = (*of_loss, *of_rule, config.batch_size, config.update_order)
         found = (self.spec, own, facts, self.names, self.dtype, self.samples, self.task, program.layout, machine)
         return found if rules.fixed(own) else (*found, program.text)
 

@@ -59,7 +59,10 @@ class Reporter:
         """After every evaluation: the record that the history keeps."""
 
     def finish(self, result: Result) -> None:
-        """After the last step, everything saved."""
+        """After the last step, everything saved that could be (`result.unsaved`)."""
+
+    def failed(self) -> None:
+        """The run ends by an error, which is raised next: give the screen and files back."""
 
 
 def watches(reporter: Reporter) -> bool:

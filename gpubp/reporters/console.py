@@ -84,6 +84,11 @@ class ConsoleReporter(Reporter):
         self.loss = "median " + ", ".join(shown) if shown else ""
         self.brief = ", " + shown[-1].split(" (")[0] if shown else ""
 
+    def failed(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.stop()
+
     def finish(self, result: Result) -> None:
         """Take the bar away and say what became of the networks."""
         if self.bar is not None:

@@ -102,6 +102,11 @@ class TensorBoardReporter(Reporter):
         self.writer.add_text("outcome", f"{result.fates}\n\n{table}", self.step)
         self.writer.close()
 
+    def failed(self) -> None:
+        """Close the file, if there is one."""
+        if hasattr(self, "writer"):
+            self.writer.close()
+
 
 def _cell(value: Any) -> str:
     """One line of a Markdown table."""
