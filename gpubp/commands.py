@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +92,13 @@ def train(settings: Settings) -> int:
         settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * min(settings["batch_size"], samples) // samples))
     dtype = _dtype(settings, "float32")
     config, scale = _config(settings, spec, dtype)
-    config, notes = config.fitted(prepared.training)
-    settings["batch_size"] = config.batch_size
+    settings["batch_size"] = config.fitted(prepared.training)[0].batch_size  # as train() will have it, which says so
     config.columns(spec, settings["networks"], HOME)  # refuse before the population is made
     prepared.training.check(spec, settings["networks"])
     population = Population.create(
         spec, settings["networks"], settings["seed"], settings["init"], HOME, dtype, init_scale=scale
     )
-    return _report(settings, _train(settings, population, prepared.training, config, prepared, notes))
+    return _report(settings, _train(settings, population, prepared.training, config, prepared))
 
 
 def train_tutorial(settings: Settings) -> int:
@@ -203,9 +202,8 @@ def _config(settings: Settings, spec: NetworkSpec, dtype: torch.dtype) -> tuple[
 
 
 def _train(
-    settings: Settings, population: Population, data: Dataset, config: TrainConfig, prepared: sources.Prepared | None,
-    notes: Sequence[str] = (),
-) -> Result:  # fmt: skip
+    settings: Settings, population: Population, data: Dataset, config: TrainConfig, prepared: sources.Prepared | None
+) -> Result:
     name = Path(settings["data"]).stem
     given = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(given)
@@ -228,7 +226,7 @@ def _train(
             checkpoint_minutes=settings["checkpoint_minutes"],
             settings={**resolved, "evaluate_every": config.interval},
             device=settings["device"],
-            lines=(*(() if prepared is None else prepared.about), *notes),
+            lines=() if prepared is None else prepared.about,
         ),
     )
 

@@ -93,8 +93,8 @@ class Model:
         """Rows of the networks that did not diverge, the best first: by validation loss, or else by loss."""
         if self.results is None:
             raise CheckpointError(
-                f"nothing ranks the networks: {RESULTS} is not there or older than the checkpoint, for the run has not "
-                "ended; name networks by their rows, such as [0, 3], or end it: gpubp resume"
+                f"nothing ranks the networks: {RESULTS} is missing or not of this checkpoint; name networks by their "
+                "rows, such as [0, 3], or let the run end: gpubp resume"
             )
         loss = torch.tensor(self.results[ranked_by(self.results)].to_numpy())
         return ranking(loss, torch.tensor([status == "diverged" for status in self.results["status"].to_pylist()]))

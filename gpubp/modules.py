@@ -114,6 +114,8 @@ class PreparedNetwork(nn.Module):
 
     def forward(self, raw: Tensor) -> Tensor:
         """Raw (..., columns) -> (..., O). Raises ShapeError for another number of columns."""
+        if not isinstance(raw, Tensor):  # an array
+            raw = torch.as_tensor(raw, device=self.offset.device)
         if not raw.ndim or raw.shape[-1] != len(self.columns):
             raise ShapeError(
                 f"raw samples {tuple(raw.shape)}: the last size must be {len(self.columns)}, one for each of `columns`"

@@ -22,6 +22,7 @@ from . import checkpoint, files, sources, tutorial
 from .config import HYPER
 from .errors import CheckpointError, ConfigError, DataError
 from .explain import explain as explain_step
+from .flags import COUNT
 from .line import line
 from .model import RESULTS, load, ranked_by, read_results
 from .preparation import FILE
@@ -151,9 +152,12 @@ def predict(settings: Settings) -> int:
         model = load(folder)
     if model.preparation is None:
         raise CheckpointError(f"{folder / FILE} is not there: the run was trained on data that take no file")
-    if chosen not in ("best", "all") and not (chosen.isdecimal() and int(chosen) > 0):
-        raise ConfigError(f"--networks {chosen!r}: best, all, or a number of 1 or more expected")
-    rows = model.chosen(int(chosen) if chosen.isdecimal() else chosen)
+    if chosen not in ("best", "all"):
+        try:
+            chosen = COUNT.read(chosen)
+        except (ValueError, ArithmeticError):
+            raise ConfigError(f"--networks {chosen!r}: best, all, or a number of 1 or more expected") from None
+    rows = model.chosen(chosen)
     with spoken():
         found = (model.predict_proba if settings["proba"] else model.predict)(settings["data"], rows, each)
     if each:

@@ -108,6 +108,9 @@ class Prepared:
     settings: dict[str, Any]
     about: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"Prepared({'; '.join(self.about)})"
+
     @property
     def widths_in(self) -> int:
         """I, the width of the inputs."""

@@ -76,7 +76,7 @@ def train(
     spec, params = population.spec, population.params
     if not (isinstance(checkpoint_minutes, (int, float)) and checkpoint_minutes >= 0):
         raise ConfigError(f"checkpoint_minutes {checkpoint_minutes!r}: a number of 0 or more expected")
-    if isinstance(reporters, Reporter) or any(isinstance(each, type) for each in reporters):
+    if not isinstance(reporters, Sequence) or any(isinstance(each, type) for each in reporters):
         raise ConfigError("reporters: a list of reporters expected, such as [gpubp.ConsoleReporter()]")
     looked_at = validation is not None or config.timetable.events or any(map(watches, reporters))
     every = config.interval if looked_at or config.evaluate_every is not None else config.longest
@@ -214,7 +214,8 @@ def _new(folder: Path) -> Path:
         raise ConfigError(f"run directory {folder} is a file; name a new directory")
     if os.path.exists(folder) and any(folder.iterdir()) and not checkpoint.begun(folder):
         raise ConfigError(
-            f"run directory {folder} exists already; name a new one, or go on with it: gpubp resume {folder}"
+            f"run directory {folder} exists already; name a new one, or go on with it: gpubp resume {folder}, or "
+            "gpubp.resume where it was begun from Python"
         )
     return folder
 

@@ -378,3 +378,20 @@ def test_the_script_shows_every_flag_with_its_kind_and_default() -> None:
                   "sampling (default: 0)", "lion (default: adam)", "--lr NUMBERS learning rate. Unless given: 0.001",
                   "--train-bias true|false", *sources.SOURCES):  # fmt: skip
         assert shown in words
+
+
+def test_a_batch_that_is_cut_to_the_samples_is_a_note_and_counts_are_read_alike_everywhere(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    folder, data = tmp_path / "run", tmp_path / "new.csv"
+    words = "train --data iris --networks 1e1 --batch-size 1000 --epochs 2 --tensorboard false --json"
+    assert main([*words.split(), "--run-dir", str(folder)]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [
+        "batch_size 1000 is more than the 120 samples: a batch is all of them"
+    ]
+    data.write_text("sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n5.1,3.5,1.4,0.2\n")
+    assert main(["predict", str(folder), "--data", str(data), "--networks", "1e1"]) == 0
+    assert capsys.readouterr().out.startswith("\"prediction\"")
+    assert repr(gpubp.load_data("iris")).startswith("Prepared(150 flowers, 4 inputs, 3 classes; iris: 150 samples")
+    network, row = gpubp.load(folder).network(3), [[5.1, 3.5, 1.4, 0.2]]
+    assert torch.equal(network(np.array(row)), network(torch.tensor(row, dtype=torch.float64)))

@@ -96,10 +96,12 @@ class ConsoleReporter(Reporter):
         steps, spent = result.network_steps, result.step_seconds
         if steps:
             rate = f"{steps:,} network-steps in {spent:,.1f} s, {steps / max(spent, 1e-9):,.0f}/s"
-            self.say(f"{rate}; {result.seconds:,.1f} s with evaluations and the rest: {result.fates}. {self.loss}")
+            self.say(
+                f"{rate}; {result.seconds:,.1f} s with evaluations and the rest: {result.fates}. {self.loss}".rstrip()
+            )
         else:
             done = "nothing was trained" if result.interrupted else "nothing was left to train: every network has ended"
-            self.say(f"{done}: {result.fates}. {self.loss}")
+            self.say(f"{done}: {result.fates}. {self.loss}".rstrip())
         if result.interrupted is not None:
             self.say(f"stopped by {result.stopped_by}")
 
