@@ -11,8 +11,8 @@
 //
 // Compile-time constants: TASK, to train, or to predict or evaluate (show.h); REAL, float or double; VECTOR, the
 // numbers in a vector register; PARTS, the registers that make a v: with three, the steps of three groups of tiny
-// networks overlap and hide each other's latency; WIDE; TEAM; THREADS of a network's block on a GPU, 0 on a CPU; TOGETHER,
-// the networks that share such a block.
+// networks overlap and hide each other's latency; WIDE; TEAM; THREADS of a network's block on a GPU, 0 on a CPU;
+// TOGETHER, the networks that share such a block.
 #pragma once
 #define TRAIN 0  // what TASK may be
 #define PREDICT 1

@@ -59,8 +59,8 @@ constexpr int TARGET = WEIGHT + (SAMPLE_WEIGHT ? WAYS : 0), SQUARE = TARGET + R2
 constexpr int R2_WAYS = R2_SUMS / OUTPUTS;
 static_assert(MISSED + R2_SUMS == SUMS, "memory.h counts otherwise");
 
-// A float64 of each of DOUBLES networks, from n on. Explicit vectors: GCC 12 miscompiles the
-// same sums written as loops over networks.
+// A float64 of each of DOUBLES networks, from n on. Explicit vectors: GCC 12 miscompiles the same
+// sums written as loops over networks.
 typedef vec<double, DOUBLES> doubles;
 template <class F>
 FN void by_networks(F f) {
