@@ -151,6 +151,8 @@ def test_documents_keep_to_120_columns(pattern):
 
 
 def test_kernels_keep_to_120_columns():
-    lines = [(path.name, line) for path in (ROOT / "gpubp/kernel").glob("*.h") for line in path.read_text().splitlines()]
+    lines = [
+        (path.name, line) for path in (ROOT / "gpubp/kernel").glob("*.h") for line in path.read_text().splitlines()
+    ]
     assert len(lines) > 1000
     assert [each for each in lines if len(each[1]) > 120] == []
