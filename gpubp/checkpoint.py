@@ -54,7 +54,7 @@ class ForeignError(CheckpointError):
 
 
 def save(run_dir: Path, state: TrainState, notes: Mapping[str, Any]) -> None:
-    """Save `state` and the JSON-able `notes` as the run's checkpoint, and keep the one of before.
+    """Save `state` and the JSON-able `notes` as the run's checkpoint, and keep the previous one.
 
     Raises CheckpointError where that cannot be done: the run's checkpoint is then what it was, nothing else is left,
     and save() may be called again."""
@@ -72,7 +72,7 @@ def save(run_dir: Path, state: TrainState, notes: Mapping[str, Any]) -> None:
                 tensors.unlink()
         if not isinstance(error, (OSError, SafetensorError)):
             raise
-        more = "; the one of before stays" if stays and before else ""
+        more = "; the previous one is kept" if stays and before else ""
         raise CheckpointError(f"{folder}: the checkpoint cannot be written: {error}{more}") from error
     if before and _named(before):
         with suppress(OSError):  # then the one that is there stays

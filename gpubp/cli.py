@@ -1,6 +1,6 @@
 """The command line: gpubp train | resume | inspect | predict | explain. scripts/train.py is `gpubp train`.
 
-Flags stand over the file of --config, that over the defaults. Results go to standard output, progress to standard
+Flags override the file of --config, which overrides the defaults. Results go to standard output, progress to standard
 error. What a command does is imported when its flags are read: help, the version and refusals wait for no torch.
 """
 
@@ -83,7 +83,7 @@ class Parser(jsonargparse.ArgumentParser):
 def parser(chosen: str = "") -> Parser:
     """The whole command line; what is near to a wrong flag is looked for among those of the command `chosen`."""
     top = Parser(prog="gpubp", description="Train very many small neural networks at once.")
-    top.add_argument("--version", action="version", version=f"gpubp {__version__}", help="show it and exit")
+    top.add_argument("--version", action="version", version=f"gpubp {__version__}", help="show the version and exit")
     subcommands = top.add_subcommands()
     for name, command in COMMANDS.items():
         each = command.parser()
@@ -100,19 +100,23 @@ def train_parser() -> Parser:
         description="Train a population. NUMBERS are a number for all networks, a range LOW..HIGH or LOW..HIGH:log to "
         "sample, or a grid A,B,C.",
     )
-    own.add_argument("--config", action="config", help="a YAML file of these settings; flags stand over it")
+    own.add_argument("--config", action="config", help="a YAML file of these settings; flags override it")
     add, rows = own.flag, {name: ", ".join(names) for name, names in FLAGS["tables"].items()}
     add("--data", TEXT, f"{rows['data']}, or a .csv, .tsv, .parquet or .npz file", "digits")
     add("--target", TEXT, "the target columns of a file, separated by commas")
-    add("--task", TEXT, "classification or regression; by default as the targets look, which is said")
+    add("--task", TEXT, "classification or regression; by default judged from the targets, and printed")
     add("--drop", TEXT, "columns of a file to leave out, separated by commas")
     add("--text", TEXT, "columns that hold text, whatever it looks like: an input per category, however many")
-    add("--dates", TEXT, "columns that hold dates, as days; NAME=FORMAT, as of strptime, where two ways lead")
+    add(
+        "--dates",
+        TEXT,
+        "columns of dates, read as days since 1970; NAME=FORMAT (strptime) where the format is ambiguous",
+    )
     add("--delimiter", TEXT, "between columns of text; by default as the file shows: comma, semicolon, tab or |")
     add("--decimal", TEXT, "the point of numbers; . by default")
     add("--thousands", TEXT, "what stands between groups of digits; nothing by default")
     add("--encoding", TEXT, "of a file of text: latin-1, cp1252; by default its byte order mark, or utf-8")
-    add("--validation", NUMBER, "share of the samples held out; 0.2 but for tiny data")
+    add("--validation", NUMBER, "fraction of the samples held out; 0.2, or 0 for tutorial and xor")
     add("--scale", TEXT, "inputs: none, standard, minmax, or a number to divide by")
     add("--scale-targets", TEXT, "targets that are numbers: none or standard")
     add("--impute", TEXT, "missing values: mean or median; refused by default")
@@ -120,7 +124,7 @@ def train_parser() -> Parser:
     add("--widths", TEXT, "of inputs, hidden layers and outputs: 64,32,10")
     add("--hidden", TEXT, f"one activation, or one per layer: {rows['activation']}", "relu")
     add("--output", TEXT, "activation of the last layer", "identity")
-    add("--loss", TEXT, f"by default as the data need: {rows['loss']}")
+    add("--loss", TEXT, f"by default chosen for the data: {rows['loss']}")
     add("--bias", TEXT, "neuron, layer or none", "neuron")
     add("--train-bias", TRUTH, "whether biases train; true by default", True)
     add("--init", TEXT, rows["init"], "glorot_uniform")
@@ -131,7 +135,7 @@ def train_parser() -> Parser:
         "schedule": rows["schedule"],
         "class_weight": "of cross_entropy: a number per class, separated by commas",
         "batch_size": "B, samples per step; 64, or all there are",
-        "epochs": "passes through the samples: ceil(epochs M / B) steps; 20, or more for 400 steps",
+        "epochs": "passes through the samples: ceil(epochs M / B) steps; 20, or as many as make 400 steps",
         "steps": "training steps, instead of epochs",
     }
     for name, each in FLAGS["settings"].items():
@@ -159,7 +163,7 @@ def resume_parser() -> Parser:
     own.flag("--epochs", COUNT, "more than before: makes the run longer")
     own.flag("--steps", COUNT, "the same, for a run that counts steps")
     own.flag("--device", TEXT, "as of train; by default where the run trained")
-    own.switch("--force", "take the run from a process that is gone but for its lock")
+    own.switch("--force", "take over a run whose process is gone but whose lock remains")
     own.switch("--json", "one JSON object on standard output, last")
     return own
 
@@ -207,13 +211,14 @@ COMMANDS = {
     "train": Command(train_parser, "commands", "train a population"),
     "resume": Command(resume_parser, "commands", "go on with a run, or make it longer"),
     "inspect": Command(inspect_parser, "runs", "the best, the worst and the diverged networks of a run"),
-    "predict": Command(predict_parser, "runs", "what a run's networks say to new samples"),
+    "predict": Command(predict_parser, "runs", "predict new samples with a run's networks"),
     "explain": Command(explain_parser, "runs", "one step of one network with every number"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. -> exit status: 0; 1 for what is refused; 128 + n when signal n ended a training early."""
+    """Run the command line. -> exit status: 0; 1 where something was refused or could not be saved;
+    2 for a flag that is wrong; 128 + n after signal n."""
     try:
         with terminating():
             return _run([_dashed(each) for each in (sys.argv[1:] if arguments is None else arguments)])

@@ -239,7 +239,7 @@ def _ended(folder: Path, training: Callable[[], Result]) -> Result:
         if hasattr(stopped, "result"):
             return stopped.result  # type: ignore[no-any-return]
         if (folder / "checkpoint").exists():
-            sys.stderr.write(f"{folder} is as its last checkpoint has it; go on: gpubp resume {folder}\n")
+            sys.stderr.write(f"{folder} holds its last checkpoint; continue with: gpubp resume {folder}\n")
         raise
 
 

@@ -40,35 +40,35 @@ class TrainConfig:
         lr: learning rate.
         weight_decay: times the parameter, added to the gradient; beside it for adamw and lion.
         momentum: of momentum and nesterov.
-        alpha: of rmsprop: share of the old squares.
-        rho: of adadelta: share of the old squares.
-        beta1: of adam, amsgrad, adamw, nadam, lion: share of the old mean.
-        beta2: of adam, amsgrad, adamw, nadam: share of the old squares; of lion: of the old mean.
+        alpha: of rmsprop: fraction of the old squares.
+        rho: of adadelta: fraction of the old squares.
+        beta1: of adam, amsgrad, adamw, nadam, lion: fraction of the old mean.
+        beta2: of adam, amsgrad, adamw, nadam: fraction of the old squares; of lion: of the old mean.
         eps: added to a divisor; with 0, a gradient of 0 from the start makes 0 / 0: the network diverges.
         momentum_decay: of nadam.
         schedule: a row of SCHEDULES: the learning rate by the step.
         step_size: of step: steps between two reductions.
         gamma: of step and exponential: factor of one reduction.
         eta_min: of cosine: the last learning rate.
-        pct_start: of one_cycle: share of the steps in which the rate rises.
-        div_factor: of one_cycle: lr over the first rate.
-        final_div_factor: of one_cycle: the first rate over the last.
+        pct_start: of one_cycle: fraction of the steps in which the rate rises.
+        div_factor: of one_cycle: lr divided by the first learning rate.
+        final_div_factor: of one_cycle: first learning rate divided by the last.
         timescale: of inverse_sqrt: steps.
         plateau_factor: of plateau: factor of one reduction.
-        plateau_patience: of plateau: evaluations without a better loss that are borne.
+        plateau_patience: of plateau: evaluations without a better loss before a reduction.
         plateau_threshold: of plateau: relative gain that counts as better.
         plateau_cooldown: of plateau: evaluations after a reduction that do not count.
         plateau_min_lr: of plateau: the least learning rate.
         warmup: steps of linear warm-up before the schedule.
-        warmup_start: share of the learning rate in the first step of the warm-up.
+        warmup_start: fraction of the learning rate in the first step of the warm-up.
         l1: adds l1 * sum |w| over a network's weights, not its biases, to the loss.
         l2: adds l2 / 2 * sum w^2 over a network's weights, not its biases, to the loss.
-        dropout: share of each hidden layer's outs set to 0; the rest is multiplied by 1 / (1 - dropout).
+        dropout: fraction of each hidden layer's outs set to 0; the rest is multiplied by 1 / (1 - dropout).
         clip_value: limits each number of the gradient.
         clip_norm: limits the norm of a network's whole gradient, after clip_value.
         delta: of huber: where the error turns linear.
         quantile: of quantile: which one.
-        label_smoothing: of cross_entropy: share of the target given to all classes alike.
+        label_smoothing: of cross_entropy: fraction of the target given to all classes alike.
         class_weight: of cross_entropy: (O,) or (N, O).
         batch_size: B, samples per step; at most all of them, but for networks with fewer rows of their own: fitted().
         epochs: passes through a network's samples, one number or (N,): ceil(epochs M / B) steps.

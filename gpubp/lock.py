@@ -16,7 +16,7 @@ from typing import TextIO
 from .errors import CheckpointError
 from .line import line
 
-UNGUARDED = "nothing keeps a second process from writing this run at the same time: {} has no file locks"
+UNGUARDED = "nothing keeps a second process from writing this run: {} has no file locks"
 
 
 def file(run_dir: Path) -> Path:
@@ -31,7 +31,7 @@ def held(run_dir: Path, force: bool = False) -> Iterator[list[str]]:
     path = file(run_dir)
     if path.parent.is_symlink():
         raise CheckpointError(
-            f"{path.parent} is a link; the files of another run may lie behind it: put it there itself"
+            f"{path.parent} is a link; the files of another run may lie behind it: move the directory itself there"
         )
     try:
         if force:

@@ -74,7 +74,7 @@ class Population:
             raise ConfigError(f"ids: one or more whole numbers from 0 to {EVERYBODY - 1} expected")
         if len(chosen.unique()) < len(chosen):
             raise ConfigError(
-                "ids: some stand twice; networks with the same id would be the same; different ids expected"
+                "ids: some occur twice; networks with the same id would be the same; different ids expected"
             )
         if dtype not in DTYPES.values():
             raise ConfigError(f"dtype {dtype}: one of {', '.join(DTYPES)} expected")

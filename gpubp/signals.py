@@ -55,7 +55,7 @@ def delivered(result: Result) -> Result:
         signal.raise_signal(result.interrupted)
     except BaseException as raised:
         raised.result = result  # type: ignore[attr-defined]
-        saved = "" if result.run_dir is None else f"; it goes on by gpubp.resume({str(result.run_dir)!r}, ...)"
+        saved = "" if result.run_dir is None else f"; continue with gpubp.resume({str(result.run_dir)!r}, ...)"
         raised.add_note(f"the training ended early; this exception's `result` is what there is{saved}")
         raise
     return result

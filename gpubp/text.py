@@ -64,7 +64,7 @@ class Reading:
             if value is not None and (
                 not isinstance(value, str) or len(value) != 1 or value.isalnum() or value in "+-"
             ):
-                raise ConfigError(f"{name} {value!r}: one character that is no digit, letter or sign expected")
+                raise ConfigError(f"{name} {value!r}: one character, not a digit, letter or sign, expected")
         if self.decimal == self.thousands:
             raise ConfigError(f"decimal and thousands are both {self.decimal!r}; different characters expected")
         try:

@@ -103,8 +103,8 @@ def test_a_library_in_a_folder_that_others_can_write_never_runs_and_nothing_is_k
     assert build.library(text(number)).answer() == number
     assert [*folder.iterdir()] == [planted]
     (note,) = cache.news()
-    assert f"every process compiles its kernels anew: none is kept in {folder}, nor loaded from there, for " in note
-    assert str(folder if "below" not in kind else folder.parent) in note.split(" for ")[1]
+    assert f"every process compiles its kernels anew: no kernel is stored in or loaded from {folder}, because " in note
+    assert str(folder if "below" not in kind else folder.parent) in note.split(" because ")[1]
     assert cache.news() == []
 
 

@@ -183,12 +183,12 @@ def test_a_save_that_fails_leaves_what_was_there_and_can_be_tried_again(
     if manifest.read_bytes() == content:
         assert failed
         assert failed == "interrupted" or re.search(
-            r"cannot be written: .*No space left on device.*; the one of before stays$", failed
+            r"cannot be written: .*No space left on device.*; the previous one is kept$", failed
         )
         assert sorted((folder / "checkpoint").iterdir()) == files, "no debris"
         same_state(checkpoint.load(folder, CPU).state, before.state)
     else:
-        assert "stays" not in failed
+        assert "is kept" not in failed
     checkpoint.save(folder, whole.state, before.notes)
     assert whole_pairs(folder) == list(NAMES)
     same_state(checkpoint.load(folder, CPU).state, whole.state)

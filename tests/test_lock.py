@@ -100,7 +100,7 @@ def test_where_files_have_no_locks_a_run_says_so(
     again = gpubp.resume(folder, training(), held_out())
     same(again, whole)
     (note,) = again.notes
-    assert note.startswith("nothing keeps a second process from writing this run at the same time")
+    assert note.startswith("nothing keeps a second process from writing this run: ")
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew_by_the_same_call(

@@ -66,7 +66,7 @@ def test_a_script_that_trains_in_a_loop_ends_by_the_signal_with_its_training_sav
     assert 0 < int(steps.max()) < 20
     assert (tmp_path / "0" / "results.csv").exists()
     if number == signal.SIGINT:
-        assert f"this exception's `result` is what there is; it goes on by gpubp.resume('{tmp_path}/0'" in done.stderr
+        assert f"this exception's `result` is what there is; continue with gpubp.resume('{tmp_path}/0'" in done.stderr
 
 
 def test_a_handler_that_raises_nothing_is_called_and_the_result_comes_back() -> None:
@@ -185,6 +185,6 @@ def test_a_second_ctrl_c_names_the_last_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(commands, "_reporters", lambda *given: twice)
         assert main([*COMMAND.split(), "--device", "cpu"]) == 130
-    told = "run is as its last checkpoint has it; go on: gpubp resume run\nstopped by SIGINT\n"
+    told = "run holds its last checkpoint; continue with: gpubp resume run\nstopped by SIGINT\n"
     assert capsys.readouterr() == ("", told)
     assert main(["resume", "run"]) == 0

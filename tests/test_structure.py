@@ -137,3 +137,22 @@ def test_a_call_that_is_planted_elsewhere_is_found(planted):
 def test_files_stay_within_what_a_person_reads_at_once():
     long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules()}
     assert {name: lines for name, lines in long.items() if lines > 350} == {}
+
+
+def wide(text):
+    """The lines of more than 120 columns, but for rows of tables and what stands in code blocks of Markdown."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    return [line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "    "))]
+
+
+@pytest.mark.parametrize("pattern", ["*.md", "docs/*.md"])
+def test_documents_keep_to_120_columns(pattern):
+    assert {path.name: found for path in ROOT.glob(pattern) if (found := wide(path.read_text(encoding="utf-8")))} == {}
+
+
+def test_kernels_keep_to_120_columns():
+    lines = [
+        (path.name, line) for path in (ROOT / "gpubp/kernel").glob("*.h") for line in path.read_text().splitlines()
+    ]
+    assert len(lines) > 1000
+    assert [each for each in lines if len(each[1]) > 120] == []

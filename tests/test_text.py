@@ -169,7 +169,7 @@ def test_columns_of_flags_that_are_not_there_get_the_nearest_name(write: Write) 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"delimiter": "ab"}, "delimiter 'ab': one character that is no digit, letter or sign expected"),
+        ({"delimiter": "ab"}, "delimiter 'ab': one character, not a digit, letter or sign, expected"),
         ({"decimal": "1"}, "decimal '1': one character"),
         ({"decimal": ",", "thousands": ","}, "decimal and thousands are both ','; different characters expected"),
         ({"encoding": "latin-0"}, "encoding 'latin-0' is unknown; utf-8, utf-16"),

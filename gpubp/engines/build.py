@@ -48,7 +48,9 @@ def compiler() -> list[str]:
     try:
         given = shlex.split(os.environ.get("CXX", ""))
     except ValueError as error:
-        raise EngineError(f'engine "cpu": CXX is {os.environ["CXX"]!r}, which is no command: {error}') from None
+        raise EngineError(
+            f'engine "cpu": CXX is {os.environ["CXX"]!r}, which is not a valid command: {error}'
+        ) from None
     for command in [given] if given else [[name] for name in COMPILERS]:
         found = shutil.which(command[0])
         if found:

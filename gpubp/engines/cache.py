@@ -140,7 +140,7 @@ def exposed(folder: Path) -> str | None:
 def _trusted(folder: Path) -> bool:
     why = exposed(folder)
     if why:
-        UNKEPT.setdefault(folder, f"none is kept in {folder}, nor loaded from there, for {why}")
+        UNKEPT.setdefault(folder, f"no kernel is stored in or loaded from {folder}, because {why}")
     return not why
 
 

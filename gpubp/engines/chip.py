@@ -1,4 +1,4 @@
-"""What of a network finds place on a GPU's chip, and the Layout that follows: the rules of docs/gpu.md.
+"""What of a network fits on a GPU's chip, and the Layout that follows: the rules of docs/gpu.md.
 
 A thread is a network where its numbers may all be registers; whether they are, the compiled kernel says. Else a block
 is a network, or a few small ones, with all of its numbers in shared memory: the batch in pieces, or the slots in global

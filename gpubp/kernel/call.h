@@ -65,8 +65,8 @@ FN void hand_over(const Work &k, const Course &c, int n, int64_t at) {
   for (int i = 0; i < COLUMNS; i++) job.columns[i][at] = k.g->columns[i][NETWORKS > 1 && k.g->alike ? 0 : n];
 }
 
-// Look at every network, and give back those that are through, but for the faulty: their rows stay as they are, and so do
-// all with job.check. A lane that is through computes on for nobody.
+// Look at every network, and give back those that are through, but for the faulty: their rows stay as they are, and so
+// do all with job.check. A lane that is through computes on for nobody.
 FN void settle(const Work &k, Course &c, Who who, const int64_t *left) {
   const Job &job = *k.job;
   const one found = unsound(k, c);

@@ -1,8 +1,9 @@
-// The GPU's launch: a thread is a network, or the threads of a block train one network after the other (TEAM), or each of
-// TOGETHER parts of the block trains one.
+// The GPU's launch: a thread is a network, or the threads of a block train one network after the other (TEAM), or each
+// of TOGETHER parts of the block trains one.
 //
 // Whoever launches gives every block SHARED bytes of shared memory. The Job is the CPU's; End says where it is noted
-// that a network diverged, and Job.taken is the kernel's own. Unless TASK is TRAIN a network is shown samples, and does not learn.
+// that a network diverged, and Job.taken is the kernel's own. Unless TASK is TRAIN a network is shown samples, and
+// does not learn.
 #pragma once
 #if TASK == TRAIN
 #include "call.h"
@@ -13,7 +14,7 @@
 struct End {
   int8_t *status;      // (N): Job.status
   int64_t *diverged;   // (N): the step after which a number was not finite
-  real *slots;         // (blocks, TOGETHER, SLOTS, P): of its networks, where they find no place in shared memory
+  real *slots;         // (blocks, TOGETHER, SLOTS, P): of its networks, where they do not fit in shared memory
 };
 constexpr int8_t DIVERGED = 4;  // of state.Status
 

@@ -38,8 +38,8 @@ FN void weigh(const Work &k) {
 
 FN v hyper_of(const Work &k, int h) { return spread(k.g->typed[h]); }
 
-// The softmax's cross-entropy with the classes `mine`: its loss, and p - y times share as the delta. out(o) and delta(o)
-// read an output and what put(o, x) wrote for it.
+// The softmax's cross-entropy with the classes `mine`: its loss, and p - y times share as the delta. out(o) and
+// delta(o) read an output and what put(o, x) wrote for it.
 template <class Out, class Delta, class Put>
 FN v cross_entropy(const Work &k, v mine, v share, Out out, Delta delta, Put put) {
   v top = out(0), total = all<v>(0), own = all<v>(0), error = all<v>(0);

@@ -9,9 +9,10 @@
 // same operations in the same order, so they have the same bits. For that, products and polynomials say fma themselves
 // and the compiler contracts nothing (-ffp-contract=off). Denormal numbers are kept, as IEEE 754 says.
 //
-// Compile-time constants: TASK, to train, or to predict or evaluate (show.h); REAL, float or double; VECTOR, the numbers in a vector register; PARTS, the registers that
-// make a v: with three, the steps of three groups of tiny networks overlap and hide each other's latency; WIDE; TEAM;
-// THREADS of a network's block on a GPU, 0 on a CPU; TOGETHER, the networks that share such a block.
+// Compile-time constants: TASK, to train, or to predict or evaluate (show.h); REAL, float or double; VECTOR, the
+// numbers in a vector register; PARTS, the registers that make a v: with three, the steps of three groups of tiny
+// networks overlap and hide each other's latency; WIDE; TEAM; THREADS of a network's block on a GPU, 0 on a CPU;
+// TOGETHER, the networks that share such a block.
 #pragma once
 #define TRAIN 0  // what TASK may be
 #define PREDICT 1

@@ -22,7 +22,7 @@ FN void write(s *p, int j, v x) { p[j] = x; }
 constexpr int DOUBLES = NETWORKS == 1 ? 1 : least(NETWORKS, most(1, VECTOR * (int)sizeof(real) / 8));  // in a register
 
 constexpr int pad(int width) { return cdiv(width, NL) * NL; }
-// Elements from a row of a matrix to the next. A column of rows that lie 1 KB apart, or a multiple, finds place in few
+// Elements from a row of a matrix to the next. A column of rows that lie 1 KB apart, or a multiple, fits in few
 // lines of a cache only: 64 outputs with lanes as networks lost up to a quarter of the rate. On a GPU, rows of a
 // block that lie an odd number apart meet each of the 32 banks of its shared memory once; a thread's are in registers.
 constexpr int line(int width) {
@@ -137,7 +137,8 @@ FN int64_t layout(Memory &m, s *base) {
   return at;
 }
 
-// The parameters of a group, or a slot of theirs, from 1; and where one of their numbers is, as read() and write() want it.
+// The parameters of a group, or a slot of theirs, from 1; and where one of their numbers is, as read() and write()
+// want it.
 #if NEAR
 FN s *numbers_of(const Memory &m, int slot) { return m.row + slot * P; }
 #define NUMBER(m, slot, at) (m).row, (slot) * P + (at)

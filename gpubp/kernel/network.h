@@ -5,8 +5,8 @@
 // machine.h says what a lane is; the rules (value, slope, loss_value, loss_slope, prepare, update) are the tables'
 // rows, translated by engines/translate.py; the constants in capitals say what was asked for (engines/program.py).
 // Every sum runs in one order, over k in a product, over samples, over the outputs of a sample, down and across a
-// gradient, so that all machines give the same bits. What a phase is made of stands in the files included; call.h has the
-// loop over K steps.
+// gradient, so that all machines give the same bits. What a phase is made of stands in the files included; call.h has
+// the loop over K steps.
 #pragma once
 #include "dropout.h"
 #include "loss.h"

@@ -8,7 +8,7 @@ struct Shape {
   int rows, cols;
 };
 constexpr Shape tile_for(int m, int n, int k) {
-  const bool far = WIDE && m * k * sizeof(real) > 32768;  // A does not fit L1: the more rows, the fewer times it is read
+  const bool far = WIDE && m * k * sizeof(real) > 32768;  // A does not fit L1: more rows, fewer reads of it
   Shape best = {1, 1};
   long cheapest = -1;
   for (int rows = 1; rows <= least(m, MOST_ROWS); rows++)

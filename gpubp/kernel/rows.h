@@ -50,8 +50,8 @@ FN void gather(const Work &k, int first) {
   BARRIER
 }
 #else
-// Numbers of NETWORKS rows, side by side: element first + i of row n in lane n of to[i], for `count` of i; and back, but
-// for rows that are null.
+// Numbers of NETWORKS rows, side by side: element first + i of row n in lane n of to[i], for `count` of i; and
+// back, but for rows that are null.
 template <int n>
 FN void interleave_square(real *to, const real *const *from, int first) {
   for (int part = 0; part < PARTS; part++) {

@@ -1,7 +1,7 @@
 // Networks are shown samples and do not learn: their outs for each (predict), or their loss and metric (evaluate).
 //
-// The twin of evaluate.py. Sums are float64, in one order on every machine: sample m of a network belongs to partial sum
-// m % WAYS, where samples are added in order, and partial sums are added in order at the end.
+// The twin of evaluate.py. Sums are float64, in one order on every machine: sample m of a network belongs to partial
+// sum m % WAYS, where samples are added in order, and partial sums are added in order at the end.
 #pragma once
 #include "network.h"
 
@@ -53,12 +53,14 @@ FN void tell(Work k, Who who, const bool *there) {
 #else
 
 // Of a group's sums: which partial sum is which. Of R2 every output has three of its own.
-constexpr int ERROR = 0, HITS = WAYS, COUNTED = HITS + (METRIC == R2 ? 0 : WAYS), WEIGHT = COUNTED + (WEIGHTED ? WAYS : 0);
+constexpr int ERROR = 0, HITS = WAYS, COUNTED = HITS + (METRIC == R2 ? 0 : WAYS);
+constexpr int WEIGHT = COUNTED + (WEIGHTED ? WAYS : 0);
 constexpr int TARGET = WEIGHT + (SAMPLE_WEIGHT ? WAYS : 0), SQUARE = TARGET + R2_SUMS, MISSED = SQUARE + R2_SUMS;
 constexpr int R2_WAYS = R2_SUMS / OUTPUTS;
 static_assert(MISSED + R2_SUMS == SUMS, "memory.h counts otherwise");
 
-// A float64 of each of DOUBLES networks, from n on. Vectors by name: of loops over networks GCC 12 made wrong sums.
+// A float64 of each of DOUBLES networks, from n on. Explicit vectors: GCC 12 miscompiles the same
+// sums written as loops over networks.
 typedef vec<double, DOUBLES> doubles;
 template <class F>
 FN void by_networks(F f) {
@@ -176,7 +178,9 @@ FN void tell(Work k, Who who, const bool *there) {
     add_piece(k, first, rows);
   });
   if constexpr (METRIC == R2) {
-    EACH(o, OUTPUTS) { by_networks([&](int n) { store<doubles>(&g.sums[TARGET + o * R2_WAYS][n], explained(g, o, n)); }); }
+    EACH(o, OUTPUTS) {
+      by_networks([&](int n) { store<doubles>(&g.sums[TARGET + o * R2_WAYS][n], explained(g, o, n)); });
+    }
     BARRIER
   }
   EACH(item, NETWORKS / DOUBLES) {
