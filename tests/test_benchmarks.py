@@ -557,23 +557,26 @@ def test_the_peak_of_a_gpu_is_that_of_multiply_adds_that_do_not_wait_for_each_ot
 def test_the_peak_of_a_gpu_counts_what_was_launched(monkeypatch):
     launched, left = [], []
 
-    def launch(function, blocks, threads, shared, given, device):
-        assert (function, threads, shared) == ("loaded", limits.BLOCK, 0)
-        launched.append(blocks)
-        left[0].fill_(limits.CHAINS)
-        limits.time.sleep(0.002)
+    def launch(given, blocks, threads, shared, structures, device):
+        assert (given is function, threads, shared) == (True, limits.BLOCK, 0)
+
+        def start():
+            launched.append(blocks)
+            left[0].fill_(limits.CHAINS)
+            limits.time.sleep(0.002)
+
+        return start
 
     def empty(count, device, make=torch.empty):
         left.append(make(count))
         return left[0]
 
     function = device.Function("handle", 6)
-    fakes = {"limits": lambda where: Player().found, "load": lambda *given: function, "launch": lambda *given: None}
+    fakes = {"limits": lambda where: Player().found, "load": lambda *given: function}
     for name, fake in fakes.items():
         monkeypatch.setattr(device, name, like(getattr(device, name), fake))
     monkeypatch.setattr(limits.torch, "empty", empty)
-    launch_ = like(device.launch, lambda f, *rest: launch("loaded" if f is function else f, *rest))
-    monkeypatch.setattr(device, "launch", launch_)
+    monkeypatch.setattr(device, "Launch", like(device.Launch, launch))
     monkeypatch.setattr(nvrtc, "cubin", lambda text, arch: b"")
     monkeypatch.setattr(limits, "wait", lambda device: None)
     monkeypatch.setattr(limits, "SECONDS", 0.01)

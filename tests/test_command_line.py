@@ -391,7 +391,7 @@ def test_a_batch_that_is_cut_to_the_samples_is_a_note_and_counts_are_read_alike_
     ]
     data.write_text("sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n5.1,3.5,1.4,0.2\n")
     assert main(["predict", str(folder), "--data", str(data), "--networks", "1e1"]) == 0
-    assert capsys.readouterr().out.startswith("\"prediction\"")
+    assert capsys.readouterr().out.startswith('"prediction"')
     assert repr(gpubp.load_data("iris")).startswith("Prepared(150 flowers, 4 inputs, 3 classes; iris: 150 samples")
     network, row = gpubp.load(folder).network(3), [[5.1, 3.5, 1.4, 0.2]]
     assert torch.equal(network(np.array(row)), network(torch.tensor(row, dtype=torch.float64)))
