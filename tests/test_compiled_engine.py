@@ -153,7 +153,7 @@ def test_numbers_that_do_not_lie_side_by_side_train_to_the_same_bits() -> None:
 def test_numbers_of_another_type_are_refused() -> None:
     networks, data = population(SPEC, 3, torch.float32), gpubp.Dataset(*samples(SPEC, 8))
     state = start(networks, data, batch_size=4, steps=2)
-    with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, data torch.float64"):
+    with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, inputs torch.float64"):
         cpu.run(state, data, 2)
     inputs = data.inputs.expand(3, -1, -1)
     with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, inputs torch.float64"):
@@ -162,6 +162,22 @@ def test_numbers_of_another_type_are_refused() -> None:
         with pytest.raises(ShapeError, match=r"inputs \(\d, 8, \d\): \(3, B, \d\) expected"):
             cpu.outs(SPEC, networks.params, wrong)
     assert gpubp.train(networks, data, gpubp.TrainConfig(batch_size=4, steps=2), engine="cpu").engine == "cpu"
+
+
+def test_targets_and_weights_of_another_type_are_refused_and_train_takes_any() -> None:
+    inputs, target = samples(SPEC, 8, dtype=torch.float32)
+    networks, weight = population(SPEC, 3, torch.float32), torch.rand(8, dtype=torch.float64) + 0.1
+    for data, name in (
+        (gpubp.Dataset(inputs, target.double()), "targets"),
+        (gpubp.Dataset(inputs, target, sample_weight=weight), "sample_weight"),
+    ):
+        state = start(networks, data, batch_size=4, steps=2)
+        with pytest.raises(EngineError, match=f"networks are torch.float32 on cpu, {name} torch.float64"):
+            cpu.run(state, data, 2)
+        with pytest.raises(EngineError, match=f"networks are torch.float32 on cpu, {name} torch.float64"):
+            cpu.evaluate(networks, data, {}, torch.arange(3))
+        result = gpubp.train(networks, data, gpubp.TrainConfig(batch_size=4, steps=2))
+        assert (result.engine, result.status) == ("cpu", ["finished"] * 3)
 
 
 def tiny(number: float) -> Tensor:

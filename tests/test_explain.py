@@ -218,7 +218,7 @@ def test_chances_are_softmax_and_their_slope_chance_minus_target():
 
 def test_samples_with_weights_have_their_share_of_the_error():
     inputs, targets = samples(SPEC, 11)
-    data = gpubp.Dataset(inputs, targets, sample_weight=torch.arange(11.0))
+    data = gpubp.Dataset(inputs, targets, sample_weight=torch.arange(11.0, dtype=torch.float64))
     error = told(SPEC, data=data)["error"]
     assert sum(error["shares"]) == pytest.approx(1 / 3)
     shared = sum(share * each for share, each in zip(error["shares"], error["samples"]))

@@ -257,10 +257,10 @@ def test_what_the_driver_refuses_is_said(driver: Driver) -> None:
 def test_other_types_and_places_are_refused(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     state, data = training()
     state.population = population(SPEC, COUNT, torch.float64)
-    with pytest.raises(EngineError, match=r"networks are torch.float64 on cpu, data torch.float32"):
+    with pytest.raises(EngineError, match=r"networks are torch.float64 on cpu, inputs torch.float32"):
         cuda.run(state, data, 5)
     monkeypatch.setattr(device, "here", lambda tensor: tensor.is_cuda)
-    with pytest.raises(EngineError, match="on one GPU expected"):
+    with pytest.raises(EngineError, match="a GPU expected"):
         cuda.run(*training(), 5)
 
 

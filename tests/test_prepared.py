@@ -131,12 +131,12 @@ def test_numbers_of_another_type_at_the_same_place_are_refused() -> None:
     put(state, "params", params.copy_(state.population.params))
     check(state, data)
     put(state, "params", room.view(torch.float64))
-    with pytest.raises(EngineError, match=r"networks are torch.float64 on cpu, data torch.float32"):
+    with pytest.raises(EngineError, match=r"networks are torch.float64 on cpu, inputs torch.float32"):
         cpu.run(state, data, 1)
     put(state, "params", params)
     check(state, data)
     data.inputs = inputs.view(torch.int32)
-    with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, data torch.int32"):
+    with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, inputs torch.int32"):
         cpu.run(state, data, 1)
 
 

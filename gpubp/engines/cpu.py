@@ -25,6 +25,7 @@ from ..state import Status, TrainState
 from . import build
 from .job import (
     Key,
+    agree,
     contiguous,
     fill,
     fill_evaluation,
@@ -139,11 +140,9 @@ class Prepared:
 
     def __init__(self, state: TrainState, data: Dataset, key: Key, taken: Tensor) -> None:
         params = state.population.params
-        if data.inputs.dtype != params.dtype or params.device.type != "cpu" or data.inputs.device.type != "cpu":
-            raise EngineError(
-                f'engine "cpu": networks are {params.dtype} on {params.device}, data {data.inputs.dtype} on '
-                f"{data.inputs.device}; equal types on the CPU expected"
-            )
+        if params.device.type != "cpu":
+            raise EngineError(f'engine "cpu": networks are on {params.device}; the CPU expected')
+        agree("cpu", params, data)
         self.kernel = kernel(key)
         self.job = self.kernel.job()
         fill(self.job, self.kernel.hyper, state, data)

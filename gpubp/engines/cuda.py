@@ -24,7 +24,7 @@ from ..population import Population
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import chip, device, nvrtc
-from .job import Key, contiguous, fill, fill_evaluation, fill_outs, job_of, side_by_side, to_evaluate, to_predict
+from .job import Key, agree, contiguous, fill, fill_evaluation, fill_outs, job_of, side_by_side, to_evaluate, to_predict
 from .prepared import Calls
 from .program import Layout, Program
 
@@ -74,11 +74,8 @@ class Call:
 
     def __init__(self, state: TrainState, data: Dataset) -> None:
         params = state.population.params
-        if data.inputs.dtype != params.dtype or not device.here(params) or data.inputs.device != params.device:
-            raise EngineError(
-                f'engine "cuda": networks are {params.dtype} on {params.device}, data {data.inputs.dtype} on '
-                f"{data.inputs.device}; equal types on one GPU expected"
-            )
+        _on_a_gpu(params)
+        agree("cuda", params, data)
         own = kernel(Key.of(state, data).apart, device.limits(params.device))
         self.job = own.job()
         fill(self.job, own.program.hyper, state, data)
@@ -95,8 +92,7 @@ class Call:
 @torch.no_grad()
 def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
     """The outs (N, B, O) of networks (N, P) for inputs (N, B, I); launched, and not waited for."""
-    if not device.here(params):
-        raise EngineError(f'engine "cuda": networks are on {params.device}; a GPU expected')
+    _on_a_gpu(params)
     key, params, inputs = to_predict("cuda", spec, params, inputs)
     own = kernel(key, device.limits(params.device))
     job = own.job()
@@ -108,8 +104,7 @@ def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
 @torch.no_grad()
 def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor) -> Evaluation:
     """Loss and metric of the networks on `data`; launched, and not waited for."""
-    if not device.here(population.params):
-        raise EngineError(f'engine "cuda": networks are on {population.params.device}; a GPU expected')
+    _on_a_gpu(population.params)
     key, params, columns, position = to_evaluate("cuda", population, data, hyper, position)
     own = kernel(key, device.limits(params.device))
     job = own.job()
@@ -125,6 +120,11 @@ def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset]
     shown = (state.population.spec, params.dtype, len(params))
     keys = [Key.of_evaluation(*shown, each, state.hyper) for each in evaluated]
     side_by_side(lambda key: kernel(key, limits), Key.of(state, data).apart, keys)
+
+
+def _on_a_gpu(params: Tensor) -> None:
+    if not device.here(params):
+        raise EngineError(f'engine "cuda": networks are on {params.device}; a GPU expected')
 
 
 def start(own: Kernel, job: Any, end: End, params: Tensor) -> None:

@@ -118,17 +118,23 @@ def to_evaluate(
     """What a kernel is made for that evaluates networks, and what it reads besides the data: rows (N, P),
     hyper-parameters by name and positions (N,). Raises EngineError for other types and places."""
     params = population.params
-    agree(engine, params, data.inputs)
+    agree(engine, params, data)
     key = Key.of_evaluation(population.spec, params.dtype, len(params), data, hyper)
     return key, params.contiguous(), {name: hyper[name].contiguous() for name in key.names}, position.contiguous()
 
 
-def agree(engine: str, params: Tensor, inputs: Tensor) -> None:
-    """Raise EngineError unless networks and their inputs are of one type and on one device."""
-    if inputs.dtype != params.dtype or inputs.device != params.device:
+def agree(engine: str, params: Tensor, given: Dataset | Tensor) -> None:
+    """Raise EngineError unless networks and their data, or inputs, are of one type and on one device: a kernel reads
+    numbers of the networks' type wherever it is pointed to."""
+    names = ("inputs", "targets", "sample_weight")
+    read = {"inputs": given} if isinstance(given, Tensor) else {name: getattr(given, name) for name in names}
+    for name, each in read.items():
+        types = (params.dtype, torch.int64) if name == "targets" else (params.dtype,)  # or numbers of classes
+        if each is None or (each.dtype in types and each.device == params.device):
+            continue
         raise EngineError(
-            f'engine "{engine}": networks are {params.dtype} on {params.device}, inputs {inputs.dtype} on '
-            f"{inputs.device}; equal types on one device expected"
+            f'engine "{engine}": networks are {params.dtype} on {params.device}, {name} {each.dtype} on '
+            f"{each.device}; equal types on one device expected"
         )
 
 

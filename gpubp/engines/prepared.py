@@ -65,7 +65,7 @@ def origin(state: TrainState, data: Dataset) -> Origin:
         spec, state.config, rules.rows(spec, state.config), population.seed,
         *hyper, *columns, *plateau, len(state.slots),
         params.shape, params.dtype, params.device, inputs.shape, inputs.dtype, inputs.device, targets.dtype,
-        None if weight is None else weight.ndim, None if rows is None else rows.shape,
+        None if weight is None else (weight.ndim, weight.dtype), None if rows is None else rows.shape,
         *map(Tensor.data_ptr, trained), *map(Tensor.data_ptr, given),
         all(map(Tensor.is_contiguous, trained)),
     )  # fmt: skip
