@@ -303,7 +303,7 @@ def test_the_whole_report_is_written_with_its_plots(check: gpu.Check, monkeypatc
     monkeypatch.setitem(sweeps.VALUES, "batch_size", (2, 4))
     monkeypatch.setitem(sweeps.BASES, "batch_size", ("W2", WORKLOADS["W2"].tiny()))
     monkeypatch.setattr(supervisor, "supervise", lambda out, end, make: "" if check.run(gpu.steps(check)) else "lost")
-    monkeypatch.setattr(supervisor.placement, "devices", lambda given: ["cpu", "cpu"])
+    monkeypatch.setattr(supervisor.devices, "devices", lambda given: ["cpu", "cpu"])
     check.report |= {"devices": check.devices, "threads": {}}
     assert supervisor.main(check.out, 1.0) == 0, supervisor.text(written(check))
     report = written(check)
