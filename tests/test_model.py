@@ -329,7 +329,9 @@ def test_a_run_that_has_not_ended_says_so_where_networks_are_ranked_and_predicts
     killed = gpubp.load(tmp_path / "run")
     assert np.array_equal(killed.predict(raw, [1]), known)
     for networks in ("best", "all", 2):
-        with pytest.raises(CheckpointError, match=r"results.parquet is missing or not of this checkpoint.*gpubp resume"):
+        with pytest.raises(
+            CheckpointError, match=r"results.parquet is missing or not of this checkpoint.*gpubp resume"
+        ):
             killed.predict(raw, networks)
     data = gpubp.load_data(tmp_path / "raw.csv", target="y", loss="huber", impute="mean", scale_targets="standard")
     gpubp.resume(tmp_path / "run", data.training, data.validation, steps=10)
