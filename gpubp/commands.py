@@ -24,7 +24,7 @@ from .reporters import Reporter, quantiles
 from .reporters.console import ConsoleReporter
 from .reporters.tensorboard import TensorBoardReporter
 from .result import Result
-from .runs import console, load_data, print_json, settings_of
+from .runs import OF_READING, console, load_data, print_json, settings_of
 from .search import sample
 from .spec import NetworkSpec
 from .training import resume as resume_run
@@ -42,23 +42,7 @@ TUTORIAL = {  # what --data tutorial sets itself, and what the flags say where n
     "loss": ("half_squared_error", None),
     "batch_size": (1, None),
     **dict.fromkeys(
-        (
-            "init_scale",
-            "scale",
-            "scale_targets",
-            "target",
-            "impute",
-            "validation",
-            "task",
-            "delimiter",
-            "decimal",
-            "thousands",
-            "encoding",
-            "drop",
-            "text",
-            "dates",
-        ),
-        (None, None),
+        ("init_scale", "scale", "scale_targets", "target", "impute", "validation", *OF_READING), (None, None)
     ),
 }
 

@@ -96,8 +96,7 @@ class Model:
                 f"nothing ranks the networks: {RESULTS} is missing or not of this checkpoint; name networks by their "
                 "rows, such as [0, 3], or let the run end: gpubp resume"
             )
-        loss = torch.tensor(self.results[ranked_by(self.results)].to_numpy())
-        return ranking(loss, torch.tensor([status == "diverged" for status in self.results["status"].to_pylist()]))
+        return order_of(self.results)
 
     def network(self, row: int, raw: bool = False) -> nn.Module:
         """The network in a row with copies of its weights, a PreparedNetwork: raw numbers in, numbers in the units of
@@ -227,6 +226,12 @@ def read_results(path: Path) -> pa.Table:
 def ranked_by(results: pa.Table) -> str:
     """The column of a results table that ranks networks, the least first."""
     return "validation_loss" if "validation_loss" in results.column_names else "loss"
+
+
+def order_of(results: pa.Table) -> Tensor:
+    """Rows of the networks of a results table that did not diverge, the best first."""
+    loss = torch.tensor(results[ranked_by(results)].to_numpy())
+    return ranking(loss, torch.tensor([status == "diverged" for status in results["status"].to_pylist()]))
 
 
 def _numbers(samples: Any, width: int) -> Tensor:

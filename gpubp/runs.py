@@ -24,7 +24,7 @@ from .errors import CheckpointError, ConfigError, DataError
 from .explain import explain as explain_step
 from .flags import COUNT
 from .line import line
-from .model import RESULTS, load, ranked_by, read_results
+from .model import RESULTS, load, order_of, ranked_by, read_results
 from .preparation import FILE
 from .state import TrainState
 from .text import Reading
@@ -105,10 +105,8 @@ def inspect(settings: Settings) -> int:
     if top < 1:
         raise ConfigError(f"--top {top}: a whole number of 1 or more expected")
     rows, key = _results(folder)
-    values = np.nan_to_num(rows[key].to_numpy(), nan=np.inf)
     diverged = np.array([status == "diverged" for status in rows["status"].to_pylist()])
-    order = np.argsort(values, kind="stable")
-    ranked = order[~diverged[order]]
+    ranked = order_of(rows).numpy()
     groups = {"best": ranked[:top], "worst": ranked[::-1][:top], "diverged": np.flatnonzero(diverged)[:top]}
     shown = [name for name in rows.column_names if name not in HYPER or len(set(rows[name].to_pylist())) > 1]
     if rows["id"].equals(rows["network"]):

@@ -203,9 +203,9 @@ def _going_on(
         ) from None
     if name != begun:
         return choice._replace(reason=f"{choice.reason}; the run was begun by engine {begun}")
-    return (
-        choice if name == "cuda" else choice._replace(reason=line(notes["engine_reason"]))
-    )  # cuda's is of the GPU at hand
+    if name == "cuda":  # its reason is of the GPU at hand
+        return choice
+    return choice._replace(reason=line(notes["engine_reason"]))
 
 
 def _new(folder: Path) -> Path:

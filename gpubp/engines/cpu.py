@@ -31,6 +31,7 @@ from .job import (
     fill_evaluation,
     fill_outs,
     job_of,
+    of_evaluations,
     side_by_side,
     switched_on,
     to_evaluate,
@@ -87,10 +88,7 @@ def _show(own: Kernel, job: Any, samples: int) -> None:
 
 def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:
     """Compile what training on `data` and evaluations need, side by side."""
-    params = state.population.params
-    shown = (state.population.spec, params.dtype, len(params))
-    keys = [Key.of_evaluation(*shown, each, state.hyper) for each in evaluated]
-    side_by_side(kernel, Key.of(state, data), keys)
+    side_by_side(kernel, Key.of(state, data), of_evaluations(state, evaluated))
 
 
 def refused(spec: NetworkSpec, config: TrainConfig, dtype: torch.dtype) -> str | None:

@@ -24,7 +24,19 @@ from ..population import Population
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import chip, device, nvrtc
-from .job import Key, agree, contiguous, fill, fill_evaluation, fill_outs, job_of, side_by_side, to_evaluate, to_predict
+from .job import (
+    Key,
+    agree,
+    contiguous,
+    fill,
+    fill_evaluation,
+    fill_outs,
+    job_of,
+    of_evaluations,
+    side_by_side,
+    to_evaluate,
+    to_predict,
+)
 from .prepared import Calls
 from .program import Layout, Program
 
@@ -116,10 +128,7 @@ def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor],
 def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:
     """Compile what training on `data` and evaluations need, side by side."""
     limits = device.limits(where)
-    params = state.population.params
-    shown = (state.population.spec, params.dtype, len(params))
-    keys = [Key.of_evaluation(*shown, each, state.hyper) for each in evaluated]
-    side_by_side(lambda key: kernel(key, limits), Key.of(state, data).apart, keys)
+    side_by_side(lambda key: kernel(key, limits), Key.of(state, data).apart, of_evaluations(state, evaluated))
 
 
 def _on_a_gpu(params: Tensor) -> None:
@@ -162,10 +171,8 @@ def why(
     _a_block(most.program(Layout()), limits)
     if data is None:
         return f"{kernel(most, limits).reason}, counted with a weight for each sample"
-    training, shown = (
-        Key.to_come(spec, config, dtype, data),
-        Key.of_evaluation(spec, dtype, 1, data, config.switched_on(spec.loss)),
-    )
+    training = Key.to_come(spec, config, dtype, data)
+    shown = Key.of_evaluation(spec, dtype, 1, data, config.switched_on(spec.loss))
     side_by_side(lambda key: kernel(key, limits), training, [shown])
     return kernel(training, limits).reason
 

@@ -237,6 +237,12 @@ def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset) -> No
     job.count, job.seed = len(population.params), population.seed
 
 
+def of_evaluations(state: TrainState, evaluated: Iterable[Dataset]) -> list[Key]:
+    """For the evaluations of a population in training."""
+    spec, params = state.population.spec, state.population.params
+    return [Key.of_evaluation(spec, params.dtype, len(params), each, state.hyper) for each in evaluated]
+
+
 def side_by_side(compile_one: Callable[[Key], object], training: Key, evaluations: Iterable[Key]) -> None:
     """Compile kernels in threads; what fails says so when it is needed."""
     keys = [training, *{(key.config.batch_size, key.samples): key for key in evaluations}.values()]

@@ -42,20 +42,9 @@ class Calls(Generic[Call]):
 
 def origin(state: TrainState, data: Dataset) -> Origin:
     """What the calls of a training are made from; the numbers themselves apart."""
-    population, inputs, targets, weight, rows = (
-        state.population,
-        data.inputs,
-        data.targets,
-        data.sample_weight,
-        data.rows,
-    )
-    params, spec, hyper, columns, plateau = (
-        population.params,
-        population.spec,
-        state.hyper,
-        state.columns,
-        state.plateau,
-    )
+    population, hyper, columns, plateau = state.population, state.hyper, state.columns, state.plateau
+    params, spec = population.params, population.spec
+    inputs, targets, weight, rows = data.inputs, data.targets, data.sample_weight, data.rows
     trained = (
         params, population.ids, *state.slots, *hyper.values(), *columns.values(), *plateau.values(), state.position,
         state.step, state.limit, state.end, state.status, state.loss, state.total, state.diverged_step,
