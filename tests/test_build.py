@@ -23,6 +23,8 @@ from gpubp.cli import main
 from gpubp.engines import build, cache, cpu
 from gpubp.errors import EngineError
 
+from .libraries import cached_in, forget, text
+
 CHILD = """
 import sys
 from gpubp.engines import build
@@ -31,33 +33,15 @@ print(build.library(sys.stdin.read()).answer())
 CPU = torch.device("cpu")
 
 
-def text(answer: int) -> str:
-    """A library with one function; of a number that no other test takes, for a process loads a file once."""
-    return f'extern "C" __attribute__((visibility("default"))) int answer() {{ return {answer}; }}\n'
-
-
 def answer(number: int) -> int:
     return int(build.library(text(number)).answer())
 
 
-def forget() -> None:
-    """What this process knows of compilers and kernels; the files stay."""
-    for function in (build._library, build._vector_bytes, build.version):
-        function.cache_clear()
-    cache.UNKEPT.clear()
-
-
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Iterator[Path]:
     """An empty cache."""
-    try:
-        build.compiler()
-    except EngineError as error:
-        pytest.skip(str(error))
-    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "cache"))
-    forget()
-    yield tmp_path / "cache"
-    forget()
+    with cached_in(tmp_path / "cache") as empty:
+        yield empty
 
 
 def kept(folder: Path) -> list[Path]:

@@ -17,31 +17,17 @@ import pytest
 from gpubp.engines import build, cache
 from gpubp.errors import EngineError
 
+from .libraries import cached_in, forget, text
+
 NOBODY = 65534
 
 
-def text(answer: int) -> str:
-    """A library with one function; of a number that no other test takes, for a process loads a file once."""
-    return f'extern "C" __attribute__((visibility("default"))) int answer() {{ return {answer}; }}\n'
-
-
-def forget() -> None:
-    build._library.cache_clear()
-    cache.UNKEPT.clear()
-
-
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Iterator[Path]:
     """A cache, as its user alone can write it."""
-    try:
-        build.compiler()
-    except EngineError as error:
-        pytest.skip(str(error))
     (tmp_path / "above").mkdir(mode=0o755)
-    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "above" / "cache"))
-    forget()
-    yield tmp_path / "above" / "cache"
-    forget()
+    with cached_in(tmp_path / "above" / "cache") as empty:
+        yield empty
 
 
 def give_away(path: Path) -> None:
