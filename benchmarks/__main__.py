@@ -190,9 +190,8 @@ def _whole(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
     for name, words in whole.command_lines(chosen.device, chosen.networks).items():
         report["command_lines"][name] = whole.runs(words, count, chosen.threads, chosen.device)
         console.print(tables.parts(name, report["command_lines"][name]))
-    missing = [package for package in ("jax", "optax") if find_spec(package) is None]
-    if missing:
-        console.print(f"whole trainings beside JAX: not installed: {', '.join(missing)}", highlight=False)
+    if reason := whole.without_jax():
+        console.print(f"whole trainings beside JAX: {reason}", highlight=False)
         return
     for case in whole.CASES[: 1 if chosen.quick else None]:
         networks = chosen.networks or case.networks

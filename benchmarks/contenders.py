@@ -144,7 +144,8 @@ def excuse(name: str, workload: Workload, optimizer: str, device: str) -> Reason
     peer = PEERS[name]
     if peer.sample and len(workload.parts) > 1:
         return "trains a sample of one topology"
-    return f"not installed: {', '.join(peer.missing)}" if peer.missing else peer.excuse(workload, optimizer, device)
+    missing = f"not installed: {', '.join(peer.missing)}" if peer.missing else ""
+    return peer.excuse(workload, optimizer, device) or missing
 
 
 def parity(workload: Workload, optimizer: str, names: Sequence[str], device: str = "cpu") -> dict[str, float]:

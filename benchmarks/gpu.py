@@ -217,6 +217,8 @@ def ran(check: Check, name: str, words: Sequence[str]) -> Outcome:
 
 def beside(check: Check, case: whole.Case) -> Outcome:
     """A whole training beside JAX's."""
+    if reason := whole.without_jax():
+        return Outcome(ABSENT, reason)
     own = whole.beside_jax(case, Setting(5, SEED, check.devices[0], 0, 2 * PATIENCE))
     check.report["beside_jax"].append(own)
     check.console.print(tables.beside_jax([own]))

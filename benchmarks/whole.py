@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,6 +106,12 @@ def run(words: Sequence[str], threads: int, device: str) -> dict[str, float]:
 def _threads(threads: int) -> dict[str, str]:
     """Of the processes, where it is not all cores: what a person's would have."""
     return {} if threads == os.cpu_count() else {"OMP_NUM_THREADS": str(threads)}
+
+
+def without_jax() -> str:
+    """Why no training runs beside JAX here, or ""."""
+    missing = [package for package in ("jax", "optax") if find_spec(package) is None]
+    return f"not installed: {', '.join(missing)}" if missing else ""
 
 
 def beside_jax(case: Case, setting: Setting) -> dict[str, Any]:
