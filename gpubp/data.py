@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .preparation import Preparation
 
 TENSORS = ("inputs", "targets", "sample_weight", "rows", "sizes")  # of a Dataset, where it has them
+HELD = (*TENSORS, "spread")  # and what was computed from them
 
 
 class Batch(NamedTuple):
@@ -45,8 +46,11 @@ class Dataset:
     values or as indices in any number, which may repeat (a bootstrap) but not be negative (pandas' -1 stands for one
     that is missing); all of them by default. sample_weight: (M,) or (N, M), 0 or more; a mask counts as 1 and 0.
     preparation: what made these of raw columns, saved with a run, for load(). Raises ShapeError or DataError where
-    these do not fit, are empty, or hold NaN or infinity. lengths: the fewest and the most samples of a network.
+    these do not fit, are empty, or hold NaN or infinity. lengths: the fewest and the most samples of a network. spread:
+    evaluate.spread, once it was computed.
     """
+
+    spread: Tensor | None = None
 
     def __init__(
         self,
@@ -99,7 +103,8 @@ class Dataset:
         """What is each network's own, by name, N in front of each."""
         own = {"inputs": self.own, "targets": self.own, "rows": self.rows is not None, "sizes": self.sizes is not None}
         own["sample_weight"] = self.sample_weight is not None and self.sample_weight.ndim == 2
-        return {name: getattr(self, name) for name in TENSORS if own[name]}
+        own["spread"] = self.spread is not None and any(own.values())
+        return {name: getattr(self, name) for name in HELD if own[name]}
 
     @property
     def networks(self) -> int | None:
@@ -182,7 +187,8 @@ class Dataset:
     def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:
         """The same data elsewhere, in another precision; this very object where nothing changes."""
         floats = {each.dtype for each in (self.inputs, self.targets, self.sample_weight) if each is not None}
-        if self.inputs.device == device and floats <= {dtype, torch.int64}:
+        same = floats <= {dtype, torch.int64}
+        if self.inputs.device == device and same:
             return self
         other = object.__new__(Dataset)
         other.own, other.lengths, other.preparation = self.own, self.lengths, self.preparation
@@ -196,12 +202,13 @@ class Dataset:
             raise DataError(f"sample_weight of a network is 0 throughout as {dtype}; larger weights expected")
         other.rows = None if self.rows is None else self.rows.to(device)
         other.sizes = None if self.sizes is None else self.sizes.to(device)
+        other.spread = None if self.spread is None or not same else self.spread.to(device)
         return other
 
     def nbytes(self, count: int) -> int:
         """Bytes that the data of `count` networks take."""
         each = self.each
-        rest = (getattr(self, name) for name in TENSORS if name not in each)
+        rest = (getattr(self, name) for name in HELD if name not in each)
         shared = sum(int(tensor.nbytes) for tensor in rest if tensor is not None)
         return shared + count * sum(int(tensor[0].nbytes) for tensor in each.values())
 
@@ -212,7 +219,7 @@ class Dataset:
     def room(self, count: int, device: torch.device) -> Dataset:
         """A place on `device` for the data of `count` networks, to be filled by load(); what all share is there."""
         each = {name: tensor.new_zeros(count, *tensor.shape[1:], device=device) for name, tensor in self.each.items()}
-        rest = {name: getattr(self, name) for name in TENSORS if name not in each}
+        rest = {name: getattr(self, name) for name in HELD if name not in each}
         return self._with(each | {name: tensor.to(device) for name, tensor in rest.items() if tensor is not None})
 
     def load(self, other: Dataset) -> None:

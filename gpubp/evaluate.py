@@ -18,6 +18,8 @@ from .losses import LOSSES
 from .population import Population
 from .spec import NetworkSpec
 
+AT_ONCE = 1 << 22  # targets that spread() looks at together
+FLAT = 1e-28  # of the sum of squares: less is the rounding of the mean
 METRICS = {"classes": "accuracy", "sign": "accuracy", "r2": "r2"}
 
 
@@ -78,21 +80,57 @@ def _block(
         add("counted", one, weight if counted is None else counted.double())
         add("weight", one, weight)
         if rule.metric == "r2":
-            add("target", target, wide)
-            add("square", target.double() ** 2, wide)
-            add("missed", (target.double() - out.double()) ** 2, wide)
+            add("missed", (target.double() - rule.inverse_link(out).double()) ** 2, wide)
         elif rule.metric == "classes":
             add("hits", out.argmax(2) == target, weight)
         else:
             add("hits", ((out > 0) == (target > 0.5)).double().mean(2), weight)
     scale = 1 / spec.widths[-1] if rule.outputs == "mean" else 1.0
     if rule.metric == "r2":
-        spread = sums["square"] - sums["target"] ** 2 / sums["weight"][:, None]
-        flat = spread <= 1e-12 * sums["square"]
-        metric = (1 - sums["missed"] / spread.masked_fill(flat, float("nan"))).mean(1)
+        around = spread(data)
+        metric = (1 - sums["missed"] / (around if len(around) == 1 else around[position[rows]])).mean(1)
     else:
         metric = sums["hits"] / sums["weight"]
     return Evaluation((sums["error"] * scale / sums["counted"])[:count], metric[:count])
+
+
+@torch.no_grad()
+def spread(data: Dataset) -> Tensor:
+    """What R2 divides by: of each output the weighted sum of squares of the targets about their mean, NaN where they
+    are constant. -> (1, O) where all networks see the same samples, else (N, O), float64; computed once, and kept with
+    the data. Sums go by halves, number by number, so that no bit depends on the device, nor on how many samples other
+    networks have."""
+    if data.spread is None:
+        count, most = data.networks or 1, max(1, AT_ONCE // (data.lengths[1] * data.targets.shape[-1]))
+        everyone = torch.arange(count, device=data.targets.device)
+        data.spread = torch.cat([_spread(data, some) for some in everyone.split(most)])
+    return data.spread
+
+
+def _spread(data: Dataset, position: Tensor) -> Tensor:
+    """Of the networks at `position`. Targets are taken from the first, so that those of a large mean keep their
+    digits."""
+    place = torch.arange(data.lengths[1], device=position.device)[None]
+    inside = place < data.size(position)[:, None]
+    index = place if data.rows is None else data.row(position, torch.where(inside, place, 0))
+    batch = data.batch(index, position)
+    weight = (inside if batch.weight is None else batch.weight.double() * inside).double()[:, :, None]
+    apart = batch.targets.double() - batch.targets[:, :1].double()
+
+    def total(value: Tensor) -> Tensor:
+        return _by_halves((value * weight).masked_fill(weight == 0, 0))
+
+    apart_from_mean = apart - total(apart) / total(torch.ones_like(apart))
+    found, square = total(apart_from_mean * apart_from_mean), total(apart * apart)
+    return found.masked_fill(found <= FLAT * square, float("nan")).squeeze(1)
+
+
+def _by_halves(value: Tensor) -> Tensor:
+    """The sum over dimension 1, which stays: first half plus second half, and so on; zeros behind change no bit."""
+    while (count := value.shape[1]) > 1:
+        half = 1 << (count - 1).bit_length() - 1
+        value = torch.cat([value[:, : count - half] + value[:, half:], value[:, count - half : half]], 1)
+    return value
 
 
 def _chunks(data: Dataset, position: Tensor) -> Iterator[Batch]:

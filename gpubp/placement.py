@@ -22,7 +22,8 @@ from .data import Dataset
 from .devices import in_tf32
 from .engines import Choice, cache, graph
 from .errors import OutOfMemoryError
-from .evaluate import Evaluation
+from .evaluate import Evaluation, spread
+from .losses import LOSSES
 from .state import TrainState
 from .turns import SEATS, Found, Group, groups, take_turns
 
@@ -67,6 +68,9 @@ def placed(state: TrainState, data: Sequence[Dataset], choice: Choice, where: Se
     others to evaluate on."""
     for device in where:
         choice.compile_ahead(state, data[0], data, device)
+    if LOSSES[state.population.spec.loss].metric == "r2":
+        for each in data:  # of all, before each device is given its part
+            spread(each)
     if list(where) == [state.population.device]:
         return Home(state, data[0], choice)
     return Shards(state, data, choice, where)

@@ -84,7 +84,7 @@ def sums(program: Program) -> int:
     if program.task != "evaluate":
         return 0
     weight, outputs = program.samples.weight > 0, program.spec.widths[-1]
-    of_r2 = 3 * outputs * max(1, WAYS // outputs) if program.metric == "r2" else WAYS
+    of_r2 = outputs * max(1, WAYS // outputs) if program.metric == "r2" else WAYS
     return WAYS * (1 + (weight or program.class_weight) + weight) + of_r2
 
 

@@ -75,7 +75,7 @@ def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor],
     key, params, columns, position = to_evaluate("cpu", population, data, hyper, position)
     own = kernel(key)
     job = own.job()
-    figures = fill_evaluation(job, own.hyper, params, data, columns, position)
+    figures = fill_evaluation(job, population.spec, own.hyper, params, data, columns, position)
     _show(own, job, data.lengths[1])
     return figures
 

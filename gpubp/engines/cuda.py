@@ -120,7 +120,7 @@ def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor],
     key, params, columns, position = to_evaluate("cuda", population, data, hyper, position)
     own = kernel(key, device.limits(params.device))
     job = own.job()
-    figures = fill_evaluation(job, own.program.hyper, params, data, columns, position)
+    figures = fill_evaluation(job, population.spec, own.program.hyper, params, data, columns, position)
     start(own, job, End(), params)
     return figures
 

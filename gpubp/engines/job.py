@@ -16,7 +16,7 @@ from torch import Tensor
 from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import EngineError, ShapeError
-from ..evaluate import Evaluation
+from ..evaluate import Evaluation, spread
 from ..losses import LOSSES
 from ..population import Population
 from ..spec import NetworkSpec
@@ -166,7 +166,7 @@ def job(slots: int, hyper: int, columns: int) -> type[ctypes.Structure]:
     """Job of kernel/memory.h."""
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     one = ("class_weight", "ids", "position", "limit", "end", "step", "status", "loss", "total", "inputs", "targets",
-           "classes", "weights", "rows", "sizes")  # fmt: skip
+           "classes", "weights", "spread", "rows", "sizes")  # fmt: skip
     numbers = ("count", "samples", "longest", "seed", "steps", "threads", "check")
     fields: Sequence[tuple[str, Any]] = [
         ("params", pointer), ("slots", pointer * (slots + 1)), ("hyper", pointer * (hyper + 1)),
@@ -192,12 +192,15 @@ def fill_outs(job: Any, spec: NetworkSpec, params: Tensor, inputs: Tensor) -> tu
 
 
 def fill_evaluation(
-    job: Any, names: Sequence[str], params: Tensor, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor
-) -> Evaluation:
+    job: Any, spec: NetworkSpec, names: Sequence[str], params: Tensor, data: Dataset, hyper: Mapping[str, Tensor],
+    position: Tensor,
+) -> Evaluation:  # fmt: skip
     """Where the numbers of an evaluation stand. -> the figures, to be computed."""
     for number, name in enumerate(names):
         job.hyper[number] = hyper[name].data_ptr()
     point(job, data, hyper)
+    if LOSSES[spec.loss].metric == "r2":
+        job.spread = spread(data).data_ptr()
     figures = params.new_empty(2, len(params), dtype=torch.float64)
     job.params, job.position, job.figures = params.data_ptr(), position.data_ptr(), figures.data_ptr()
     job.count = len(params)

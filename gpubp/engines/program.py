@@ -17,7 +17,7 @@ import torch
 from ..activations import ACTIVATIONS
 from ..config import TrainConfig
 from ..errors import EngineError
-from ..losses import LOSSES, cross_entropy
+from ..losses import LOSSES, cross_entropy, same
 from ..optimizers import rates
 from ..schedules import scheduled
 from ..spec import BIASES, NetworkSpec
@@ -122,6 +122,8 @@ class Program:
         rules = [*self.activations(), *self.loss()]
         if self.task == "train":
             rules += [*self.prepare(), *self.update()]
+        if self.task == "evaluate" and self.metric == "r2":
+            rules += self.expected()
         headers = [f'#include "{name}.h"' for name in ("machine", "arithmetic", "parts")]
         return "\n".join([*self.constants(), *headers, "", *rules, '#include "network.h"', ""])
 
@@ -142,7 +144,8 @@ class Program:
             "MOST_ROWS": layout.rows, "MOST_COLS": layout.cols, "ACCUMULATORS": layout.accumulators,
             "BIAS": BIASES.index(spec.bias), "TRAIN_BIAS": int(spec.train_bias and spec.bias != "none"),
             "CLASSES": int(self.classes), "LOSS_SUM": int(rule.outputs == "sum"),
-            "METRIC": METRICS.index(self.metric), "OUTPUT_IDENTITY": int(spec.output == "identity"),
+            "METRIC": METRICS.index(self.metric), "LINKED": int(rule.inverse_link is not same),
+            "OUTPUT_IDENTITY": int(spec.output == "identity"),
             "KEEP_NETS": int(self.keep_nets),
             "OWN": int(samples.own), "ROWS": int(samples.rows), "OWN_INPUTS": int(samples.inputs),
             "SAMPLE_WEIGHT": samples.weight, "SHUFFLE": SHUFFLES[samples.shuffle],
@@ -219,6 +222,13 @@ class Program:
                 *lines(self.spec.loss, graph, [result], self.dtype), f"  return {value(result, True)};", "}",
             ]  # fmt: skip
         return text
+
+    def expected(self) -> list[str]:
+        """What a network expects of the target, from an out."""
+        graph, result = trace(LOSSES[self.spec.loss].inverse_link, ["out"])
+        of_rule = lines(self.spec.loss, graph, [result], self.dtype)
+        begin = ["template <class V> FN V expected(V _out) {", "  typedef element<V> T;"]
+        return [*begin, *of_rule, f"  return {value(result, True)};", "}"]
 
     @cached_property
     def prepared(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:

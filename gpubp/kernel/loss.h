@@ -102,12 +102,13 @@ FN v hits(Out out, Target target) {
   return eq_(place, target(0));
 }
 
-// learn: delta too, and errors as shares of the batch's; else errors as they are, and hits.
+// learn: delta too, and errors as shares of the batch's; else errors as they are, and hits, or in the place of the outs
+// what they expect of the target.
 template <int rows, bool learn = true>
 FN void loss_and_delta(const Work &k, int first) {
   constexpr int Op = line(OUTPUTS), PER = WIDE ? VECTOR : 1;  // samples of an item
-  const s *outs = k.m.outs + outs_of(L - 1), *nets = k.m.nets + outs_of(L - 1);
-  s *delta = k.m.delta;
+  const s *nets = k.m.nets + outs_of(L - 1);
+  s *outs = k.m.outs + outs_of(L - 1), *delta = k.m.delta;
   EACH(item, cdiv(rows, PER)) {
     const int b = item * PER;
     auto sample_in = [&](int j) { return least(b + j, rows - 1); };
@@ -115,12 +116,14 @@ FN void loss_and_delta(const Work &k, int first) {
       if constexpr (WIDE) return lanes_by([&](int j) { return from[sample_in(j) * Op + o]; });
       else return from[b * Op + o];
     };
-    auto put = [&](int o, v x) {
-      if constexpr (!learn) return;
-      else if constexpr (WIDE) {
+    auto place = [&](s *to, int o, v x) {
+      if constexpr (WIDE) {
         for (int j = 0; j < VECTOR; j++)
-          if (b + j < rows) ((real *)delta)[(b + j) * Op + o] = ((const real *)&x)[j];
-      } else write(delta, b * Op + o, x);
+          if (b + j < rows) ((real *)to)[(b + j) * Op + o] = ((const real *)&x)[j];
+      } else write(to, b * Op + o, x);
+    };
+    auto put = [&](int o, v x) {
+      if constexpr (learn) place(delta, o, x);
     };
     auto target = [&](int o) {
       if constexpr (WIDE) return lanes_by([&](int j) { return target_of(k, first + sample_in(j), 0, o); });
@@ -143,6 +146,8 @@ FN void loss_and_delta(const Work &k, int first) {
     if constexpr (CLASSES) error = cross_entropy(k, target(0), share, out, put_before, put);
     else error = elementwise(k, share, out, [&](int o) { return pick(nets, o); }, target, put);
     keep(k.m.error, error);
+    if constexpr (!learn && METRIC == R2 && LINKED)
+      for (int o = 0; o < OUTPUTS; o++) place(outs, o, expected(out(o)));
   }
   BARRIER
 }

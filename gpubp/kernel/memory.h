@@ -82,7 +82,7 @@ constexpr bool LEARNS = TASK == TRAIN;
 // What an evaluation adds up (show.h): partial sums, of which some are of every output.
 enum Metric { R2, CLASS, SIGN };
 constexpr int WAYS = 8, R2_SUMS = METRIC != R2 ? 0 : OUTPUTS * most(1, WAYS / OUTPUTS);
-constexpr int SUMS = WAYS * (1 + (METRIC != R2) + WEIGHTED + (SAMPLE_WEIGHT > 0)) + 3 * R2_SUMS;
+constexpr int SUMS = WAYS * (1 + (METRIC != R2) + WEIGHTED + (SAMPLE_WEIGHT > 0)) + R2_SUMS;
 
 // The numbers of a group, one after the other, each array a whole number of v.
 struct Memory {
@@ -161,6 +161,7 @@ struct Job {
   const real *targets;                                  // (M, O) or (N, M, O)
   const int64_t *classes;                               // (M) or (N, M)
   const real *weights;                                  // (M) or (N, M)
+  const double *spread;                                 // (1, O) or (N, O): Dataset.spread
   const int64_t *rows, *sizes;                          // (N, longest), (N)
   int64_t count, samples, longest, seed, steps, threads, check;
   int64_t *taken;  // (N): -t where a number was not finite after step t; with `check` steps taken elsewhere

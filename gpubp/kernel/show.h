@@ -52,11 +52,10 @@ FN void tell(Work k, Who who, const bool *there) {
 
 #else
 
-// Of a group's sums: which partial sum is which. Of R2 every output has three of its own.
+// Of a group's sums: which partial sum is which. Of R2 every output has some of its own.
 constexpr int ERROR = 0, HITS = WAYS, COUNTED = HITS + (METRIC == R2 ? 0 : WAYS);
 constexpr int WEIGHT = COUNTED + (WEIGHTED ? WAYS : 0);
-constexpr int TARGET = WEIGHT + (SAMPLE_WEIGHT ? WAYS : 0), SQUARE = TARGET + R2_SUMS, MISSED = SQUARE + R2_SUMS;
-constexpr int R2_WAYS = R2_SUMS / OUTPUTS;
+constexpr int MISSED = WEIGHT + (SAMPLE_WEIGHT ? WAYS : 0), R2_WAYS = R2_SUMS / OUTPUTS;
 static_assert(MISSED + R2_SUMS == SUMS, "memory.h counts otherwise");
 
 // A float64 of each of DOUBLES networks, from n on. Explicit vectors: GCC 12 miscompiles the same
@@ -116,7 +115,7 @@ FN void add_up(Group &g, int first_sum, int apart, int n, int way, int64_t first
 
 // Add a piece to the sums.
 FN void add_piece(const Work &k, int64_t first, int rows) {
-  constexpr int Op = line(OUTPUTS), sums_of_a_way = TARGET / WAYS;
+  constexpr int Op = line(OUTPUTS), sums_of_a_way = MISSED / WAYS;
   EACH(way, WAYS) {
     by_networks([&](int n) {
       add_up<WAYS, sums_of_a_way>(*k.g, ERROR + way, WAYS, n, way, first, rows, [&](int b, doubles *sums) {
@@ -133,16 +132,13 @@ FN void add_piece(const Work &k, int64_t first, int rows) {
     });
   }
   if constexpr (METRIC == R2) {
-    const real *outs = (const real *)(k.m.outs + outs_of(L - 1));
+    const real *expected = (const real *)(k.m.outs + outs_of(L - 1));
     EACH(item, R2_SUMS) {
       const int o = item / R2_WAYS, way = item % R2_WAYS;
       by_networks([&](int n) {
-        add_up<R2_WAYS, 3>(*k.g, TARGET + item, R2_SUMS, n, way, first, rows, [&](int b, doubles *sums) {
-          const doubles say = say_of(k, n, b, first + b), target = targets_of(k, n, b, o);
-          const doubles missed = target - doubles_of(outs + (b * Op + o) * NETWORKS + n);
-          sums[0] = sums[0] + said(target, say);
-          sums[1] = sums[1] + said(target * target, say);
-          sums[2] = sums[2] + said(missed * missed, say);
+        add_up<R2_WAYS, 1>(*k.g, MISSED + item, 0, n, way, first, rows, [&](int b, doubles *sums) {
+          const doubles missed = targets_of(k, n, b, o) - doubles_of(expected + (b * Op + o) * NETWORKS + n);
+          sums[0] = sums[0] + said(missed * missed, say_of(k, n, b, first + b));
         });
       });
     }
@@ -160,12 +156,13 @@ FN doubles weight_of_all(const Group &g, int n) {
   return each_double([&](int j) { return (double)g.size[n + j]; });
 }
 
-// 1 - missed / spread of an output; NaN where its targets are constant.
-FN doubles explained(const Group &g, int o, int n) {
-  auto sum = [&](int from) { return folded(g, from + o * R2_WAYS, R2_WAYS, n); };
-  const doubles target = sum(TARGET), square = sum(SQUARE), spread = square - target * target / weight_of_all(g, n);
-  const doubles share = all<doubles>(1) - sum(MISSED) / spread;
-  return where_(le_(spread, all<doubles>(1e-12) * square), all<doubles>(__builtin_nan("")), share);
+// 1 - missed / spread of an output; NaN where its targets are constant, as the spread then is.
+FN doubles explained(const Work &k, Who who, int o, int n) {
+  constexpr bool own = ROWS || OWN_INPUTS || SAMPLE_WEIGHT == 2;
+  const doubles missed = folded(*k.g, MISSED + o * R2_WAYS, R2_WAYS, n);
+  return all<doubles>(1) - missed / each_double([&](int j) {
+    return k.job->spread[(own ? k.job->position[who[n + j]] * OUTPUTS : 0) + o];
+  });
 }
 
 // `there` says which of the lanes have a network.
@@ -179,7 +176,7 @@ FN void tell(Work k, Who who, const bool *there) {
   });
   if constexpr (METRIC == R2) {
     EACH(o, OUTPUTS) {
-      by_networks([&](int n) { store<doubles>(&g.sums[TARGET + o * R2_WAYS][n], explained(g, o, n)); });
+      by_networks([&](int n) { store<doubles>(&g.sums[MISSED + o * R2_WAYS][n], explained(k, who, o, n)); });
     }
     BARRIER
   }
@@ -189,7 +186,7 @@ FN void tell(Work k, Who who, const bool *there) {
     const doubles loss = folded(g, ERROR, WAYS, n) * all<doubles>(SCALE) / counted;
     doubles metric = all<doubles>(0);
     if constexpr (METRIC == R2) {
-      for (int o = 0; o < OUTPUTS; o++) metric = metric + load<doubles>(&g.sums[TARGET + o * R2_WAYS][n]);
+      for (int o = 0; o < OUTPUTS; o++) metric = metric + load<doubles>(&g.sums[MISSED + o * R2_WAYS][n]);
       metric = metric / all<doubles>(OUTPUTS);
     } else metric = folded(g, HITS, WAYS, n) / weight;
     for (int j = 0; j < DOUBLES; j++)
