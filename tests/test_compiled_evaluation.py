@@ -99,7 +99,7 @@ def test_figures_are_eagers(number: int, dtype: torch.dtype) -> None:
     torch.testing.assert_close(mine.metric, theirs.metric, **EVALUATION if counted else tolerance, equal_nan=True)
 
 
-@pytest.mark.parametrize("number", [0, 3, 7, 9])
+@pytest.mark.parametrize("number", [0, 3, 6, 7, 9])
 def test_every_layout_gives_the_same_bits(number: int) -> None:
     own = case(number, torch.float64 if number % 2 else torch.float32)
     expected = own.by(cpu)
@@ -121,7 +121,7 @@ def test_a_network_gets_its_bits_alone_in_any_order_and_by_any_number_of_threads
         assert alike(own.by(cpu), whole)
 
 
-@pytest.mark.parametrize("number", [0, 3, 8, 9])
+@pytest.mark.parametrize("number", [0, 3, 6, 8, 9])
 @pytest.mark.parametrize("name", GPU)
 def test_a_gpu_gives_the_cpus_bits(number: int, name: str) -> None:
     own = case(number, torch.float32)
@@ -213,6 +213,45 @@ def test_no_figure_of_a_compiled_training_goes_through_torch(monkeypatch: pytest
     assert result.engine == "cpu"
     with pytest.raises(AssertionError, match="torch computes"):
         gpubp.train(population(spec, 4, torch.float32), data, gpubp.TrainConfig(steps=4), engine="eager")
+
+
+@pytest.mark.parametrize("engine", [definition, cpu], ids=["eager", "cpu"])
+def test_r2_of_poisson_is_of_rates(engine: object) -> None:
+    spec = gpubp.NetworkSpec((3, 4, 2), "tanh", loss="poisson")
+    inputs, targets = samples(spec, 50, dtype=torch.float64)
+    networks = population(spec, 3, torch.float64)
+    found = engine.evaluate(networks, Dataset(inputs, targets), {}, torch.arange(3))  # type: ignore[attr-defined]
+    missed = ((networks.predict(inputs).exp() - targets) ** 2).sum(1)
+    expected = (1 - missed / ((targets - targets.mean(0)) ** 2).sum(0)).mean(1)
+    torch.testing.assert_close(found.metric, expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("engine", [definition, cpu], ids=["eager", "cpu"])
+def test_r2_keeps_its_digits_where_targets_are_far_from_0_and_is_nan_where_they_are_constant(engine: object) -> None:
+    inputs = torch.tensor([[1.0], [2.0], [3.0], [4.0]], dtype=torch.float64)
+    targets = torch.tensor([[2.0], [2.0], [4.0], [4.0]], dtype=torch.float64) + 2**40
+    one = population(gpubp.NetworkSpec((1, 1)), 3, torch.float64)
+    one.params[:] = torch.tensor([1, 2**40])  # so it misses two targets by 1
+    data = Dataset(inputs, targets, rows=[[0, 1, 2, 3], [2, 3], [0, 2, 3]])
+    found = engine.evaluate(one, data, {}, torch.arange(3))  # type: ignore[attr-defined]
+    assert float(found.metric[0]) == 0.5
+    assert bool(found.metric[1].isnan())
+    assert float(found.metric[2]) == pytest.approx(0.25, rel=1e-15)
+    for constant in (0.1, 1e-30, 1e30):  # whose mean is rounded
+        flat = Dataset(inputs, torch.full_like(targets, constant), sample_weight=[0.0, 1, 2, 1])
+        assert bool(engine.evaluate(one, flat, {}, torch.arange(3)).metric.isnan().all())  # type: ignore[attr-defined]
+
+
+def test_a_link_that_cannot_be_compiled_is_refused_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = gpubp.LOSSES["mean_squared_error"]._replace(inverse_link=lambda out: torch.sort(out)[0])
+    monkeypatch.setitem(gpubp.LOSSES, "sorted", rule)
+    spec = gpubp.NetworkSpec((3, 2), loss="sorted")
+    data = Dataset(*samples(gpubp.NetworkSpec((3, 2)), 40, dtype=torch.float32))
+    with pytest.raises(EngineError, match="sort"):
+        gpubp.train(population(spec, 3, torch.float32), data, gpubp.TrainConfig(steps=1), engine="cpu")
+    result = gpubp.train(population(spec, 3, torch.float32), data, gpubp.TrainConfig(steps=1))
+    assert result.engine == "eager"
+    assert "sort" in result.engine_reason
 
 
 def test_data_of_another_type_are_refused() -> None:

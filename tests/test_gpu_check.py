@@ -312,7 +312,11 @@ def test_the_whole_report_is_written_with_its_plots(check: gpu.Check, monkeypatc
     assert list(report["whole"]) == ["tutorial"]
     assert [own["networks"] for own in report["beside_jax"]] == ([] if whole.without_jax() else [4])
     told = (check.out / "gpu_check.txt").read_text()
-    for words in ("seconds of gpubp train --data tutorial", "Calls of one step", whole.without_jax() or "Whole trainings"):
+    for words in (
+        "seconds of gpubp train --data tutorial",
+        "Calls of one step",
+        whole.without_jax() or "Whole trainings",
+    ):
         assert words in told
     files = {".json", ".txt", ".png", "-roofline.png", "-batch_size.png"}
     assert {path.name for path in check.out.iterdir()} == {f"gpu_check{each}" for each in files}

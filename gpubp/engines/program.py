@@ -119,11 +119,9 @@ class Program:
     @cached_property
     def text(self) -> str:
         """The whole translation unit, without the entry that a machine adds."""
-        rules = [*self.activations(), *self.loss()]
+        rules = [*self.activations(), *self.loss(), *self.expected()]
         if self.task == "train":
             rules += [*self.prepare(), *self.update()]
-        if self.task == "evaluate" and self.metric == "r2":
-            rules += self.expected()
         headers = [f'#include "{name}.h"' for name in ("machine", "arithmetic", "parts")]
         return "\n".join([*self.constants(), *headers, "", *rules, '#include "network.h"', ""])
 
@@ -224,7 +222,10 @@ class Program:
         return text
 
     def expected(self) -> list[str]:
-        """What a network expects of the target, from an out."""
+        """What a network expects of the target, from an out: of R2 alone. It is here for a training too, so that what
+        cannot be translated is refused before it."""
+        if self.metric != "r2":
+            return []
         graph, result = trace(LOSSES[self.spec.loss].inverse_link, ["out"])
         of_rule = lines(self.spec.loss, graph, [result], self.dtype)
         begin = ["template <class V> FN V expected(V _out) {", "  typedef element<V> T;"]
