@@ -31,6 +31,7 @@ from .reporters import Progress, Reporter, Start, counts, quantiles
 from .reporters.table import table, write
 from .result import Result
 from .schedules import scheduled
+from .serial import one_thread
 from .signals import collected
 from .state import Status, TrainState
 from .stopping import plateau
@@ -128,6 +129,7 @@ class Loop:
         """(N,): the step at which round `number` ends for each network."""
         return torch.minimum(self.state.config.round_end(number, self.sizes), self.state.end)
 
+    @one_thread()
     def next_round(self) -> bool:
         """Begin it; False where every network has ended."""
         if not self.pace.running:
@@ -150,7 +152,8 @@ class Loop:
     def settle(self) -> None:
         """Wait for all calls; the clocks are then at home."""
         self.place.look()
-        self.pace.settled(self.state)
+        with one_thread():
+            self.pace.settled(self.state)
         self.seconds = self.before + time.monotonic() - self.begun
 
     def note(self, *notes: str) -> None:
@@ -172,19 +175,26 @@ class Loop:
 
     def look(self) -> None:
         """The evaluation at the end of a round, and what it decides."""
+        if self.validation is not None:
+            self.held_out = self.place.evaluate(self.validation)
+        record = self.decided()
+        self.history.append(record)
+        self.tell(lambda reporter: reporter.evaluated(record))
+
+    @one_thread()
+    def decided(self) -> dict[str, Any]:
+        """What the end of a round changes in the state. -> the record of it."""
         state, config = self.state, self.state.config
         first = self.round_end(self.number - 1)
         mean = state.total.double() / torch.clamp(state.step - first, min=1)
         mean = mean.masked_fill(state.step <= first, float("nan"))
-        if self.validation is not None:
-            self.held_out = self.place.evaluate(self.validation)
         plateau_loss = mean if self.held_out is None else self.held_out.loss
         whole = state.step == config.round_end(self.number, self.sizes)  # the training may end within a round
         plateau(state, plateau_loss, whole)
         state.status[state.running & (state.step >= state.end)] = Status.finished
         self.pace.running = int(state.running.sum())
         alive = state.status != Status.diverged
-        record = {
+        return {
             "round": self.number,
             "step": int(state.step.max()),
             "seconds": self.seconds,
@@ -196,8 +206,6 @@ class Loop:
             "metric": None if self.held_out is None else quantiles(self.held_out.metric[alive]),
             "lr": quantiles(self.learning_rate()[alive]),
         }
-        self.history.append(record)
-        self.tell(lambda reporter: reporter.evaluated(record))
 
     def learning_rate(self) -> Tensor:
         """(N,): the scheduled rate of each network's next step."""
