@@ -207,8 +207,8 @@ class Dataset:
 
     def nbytes(self, count: int) -> int:
         """Bytes that the data of `count` networks take."""
-        each = self.each
-        rest = (getattr(self, name) for name in HELD if name not in each)
+        each = {name: tensor for name, tensor in self.each.items() if name in TENSORS}
+        rest = (getattr(self, name) for name in TENSORS if name not in each)
         shared = sum(int(tensor.nbytes) for tensor in rest if tensor is not None)
         return shared + count * sum(int(tensor[0].nbytes) for tensor in each.values())
 

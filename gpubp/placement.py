@@ -68,9 +68,6 @@ def placed(state: TrainState, data: Sequence[Dataset], choice: Choice, where: Se
     others to evaluate on."""
     for device in where:
         choice.compile_ahead(state, data[0], data, device)
-    if LOSSES[state.population.spec.loss].metric == "r2":
-        for each in data:  # of all, before each device is given its part
-            spread(each)
     if list(where) == [state.population.device]:
         return Home(state, data[0], choice)
     return Shards(state, data, choice, where)
@@ -112,6 +109,9 @@ class Shards:
         self, state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device]
     ) -> None:
         self.state, self.pinned = state, where[0].type != "cuda"  # nothing to pin for a CPU
+        if LOSSES[state.population.spec.loss].metric == "r2":
+            for each in data:  # before each device is given its part, and a room for it
+                spread(each)
         count, each = state.population.count, -(-state.population.count // len(where))
         where = where[: -(-count // each)]  # more devices than networks: the others have no rows
         sizes = [_fitting(state, each, device, data) for device in where]
