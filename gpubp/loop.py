@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -62,6 +63,7 @@ class Loop:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     unsaved: str | None = None
+    first: Future[None] | None = None  # the first checkpoint, as long as it may be under way
 
     def run(self) -> Result:
         """To the end of every network, or to a signal, which the result names."""
@@ -72,6 +74,8 @@ class Loop:
                 with suppress(OSError):
                     getattr(reporter, "failed", lambda: None)()
             raise
+        finally:
+            self.wait_for_first()
 
     def to_the_end(self) -> Result:
         """run(), whose errors nobody was told of."""
@@ -123,7 +127,7 @@ class Loop:
             reporter.start(start)
         self.saved = time.monotonic()
         if self.run_dir is not None and not self.number:
-            self.write_checkpoint(self.run_dir)
+            self.write_first(self.run_dir)
 
     def round_end(self, number: int) -> Tensor:
         """(N,): the step at which round `number` ends for each network."""
@@ -146,6 +150,8 @@ class Loop:
         steps, self.held_out = self.pace.next(self.place.least), None
         notes = self.place.run(steps)
         self.pace.returned(steps)
+        if self.first is not None and self.first.done():
+            self.finish_first()
         self.seconds = self.before + time.monotonic() - self.begun
         self.note(*notes)
 
@@ -223,6 +229,8 @@ class Loop:
         """A checkpoint of now; where it cannot be written, the next one is tried when it is due."""
         assert self.run_dir is not None
         self.settle()
+        with suppress(CheckpointError):  # then this is the first
+            self.finish_first()
         before, self.unsaved = self.unsaved, None
         try:
             self.write_checkpoint(self.run_dir)
@@ -235,10 +243,37 @@ class Loop:
                 self.note(f"{self.run_dir}: a checkpoint could be written again")
         self.saved = time.monotonic()
 
+    def write_first(self, run_dir: Path) -> None:
+        """The checkpoint before the first step; beside the first calls, where the rows at home stay as they are. Raises
+        CheckpointError where it cannot be done, then or soon."""
+        if not self.place.leave(self.wait_for_first):
+            self.write_checkpoint(run_dir)
+            return
+        notes = self.noted() | {"history": type(self.history)()}
+        pool = ThreadPoolExecutor(1, "gpubp-checkpoint")
+        self.first = pool.submit(checkpoint.save, run_dir, self.state.at_rest(), notes)
+        pool.shutdown(wait=False)
+
+    def wait_for_first(self) -> None:
+        """Until the first checkpoint is written, or could not be."""
+        if self.first is not None:
+            wait([self.first])
+
+    def finish_first(self) -> None:
+        """The same, and raise why it could not."""
+        first, self.first = self.first, None
+        if first is not None:
+            first.result()
+
     def write_checkpoint(self, run_dir: Path) -> None:
         """Raises CheckpointError where it cannot be done."""
+        self.wait_for_first()
         self.place.gather()
-        notes = {
+        checkpoint.save(run_dir, self.state, self.noted())
+
+    def noted(self) -> dict[str, Any]:
+        """What a checkpoint has besides the state."""
+        return {
             "number": self.number,
             "history": self.history,
             "seconds": self.seconds,
@@ -246,7 +281,6 @@ class Loop:
             "engine_reason": self.choice.reason,
             **self.fingerprints,
         }
-        checkpoint.save(run_dir, self.state, notes)
 
     def result(self, signals: list[int]) -> Result:
         """The final evaluation, results in the run's directory, and everything that a caller may want."""

@@ -3,8 +3,8 @@
 The loop (loop.py) sees one state. Where GPUs train, it is at home in the processor's memory, and each GPU keeps its
 share of the rows, and the data of those alone; between calls only what the loop looks at goes to and fro, a few numbers
 per network. The rows come home for a checkpoint and at the end. A share that does not fit trains in groups, one after
-the other, which wait at home, and each network's own data with them; they come and go while another trains (turns.py).
-A network's numbers are its own, so no bit depends on how many GPUs there are, nor on the groups.
+the other, which wait at home with their own data; they come and go while another trains (turns.py). No bit depends on
+how many GPUs there are, nor on groups.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .errors import OutOfMemoryError
 from .evaluate import Evaluation, spread
 from .losses import LOSSES
 from .state import TrainState
-from .turns import SEATS, Found, Group, groups, take_turns
+from .turns import SEATS, Found, Group, fitting, groups, pin, take_turns
 
 Names = tuple[str, ...]
 HOME = torch.device("cpu")
@@ -43,8 +43,7 @@ class Place(Protocol):
     @property
     def least(self) -> int:
         """Steps that a call should take at least: 1, or LEAST where groups take turns, whose rows all move to and fro
-        in a call. 64-32-10 with Adam has 28 KB of rows: at 50 GB/s a way takes 0.6 us, in which a GPU may take 18 steps
-        (docs/gpu.md). So copies take less than training does, and are hidden beside it."""
+        in a call: at 50 GB/s a way takes 64-32-10 with Adam as long as 18 steps may (docs/gpu.md)."""
 
     def run(self, steps: int) -> list[str]:
         """Advance every running network by up to `steps` steps, not beyond its limit. -> what a person should know. The
@@ -61,6 +60,9 @@ class Place(Protocol):
 
     def gather(self) -> None:
         """Bring the rows home, and the clocks."""
+
+    def leave(self, read: Callable[[], object]) -> bool:
+        """Whether the rows at home stay as they are until gather(), or memory runs out, which waits for read()."""
 
 
 def placed(state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device]) -> Place:
@@ -101,6 +103,10 @@ class Home:
     def gather(self) -> None:
         """They are here."""
 
+    def leave(self, read: Callable[[], object]) -> bool:
+        """They change."""
+        return False
+
 
 class Shards:
     """A population whose rows are shared over devices, a thread for each."""
@@ -110,11 +116,11 @@ class Shards:
     ) -> None:
         self.state, self.pinned = state, where[0].type != "cuda"  # nothing to pin for a CPU
         if LOSSES[state.population.spec.loss].metric == "r2":
-            for each in data:  # before each device is given its part, and a room for it
-                spread(each)
+            for own in data:  # before each device is given its part, and a room for it
+                spread(own)
         count, each = state.population.count, -(-state.population.count // len(where))
         where = where[: -(-count // each)]  # more devices than networks: the others have no rows
-        sizes = [_fitting(state, each, device, data) for device in where]
+        sizes = [fitting(state, each, device, data) for device in where]
         parts = [slice(first, min(first + each, count)) for first in range(0, count, each)]
         self.shards = [
             Shard(state.rows(part), data, part, choice, device, size) for part, device, size in zip(parts, where, sizes)
@@ -135,7 +141,7 @@ class Shards:
     def _pin_home(self) -> None:
         """From now on some shards have groups, which go to and fro."""
         self.pinned = True
-        _pin(self.state)
+        pin(self.state)
         for shard in self.shards:
             shard.home, shard.until = self.state.rows(shard.part), cuda.pinned(shard.until)
 
@@ -158,6 +164,12 @@ class Shards:
         for shard in self.shards:
             shard.gather()
 
+    def leave(self, read: Callable[[], object]) -> bool:
+        """See Place."""
+        for shard in self.shards:
+            shard.read = read
+        return all(shard.stays for shard in self.shards)
+
 
 class Shard:
     """Rows of a population, at home in `home` (views of the whole), that train on `device`: all of them at once, and
@@ -177,6 +189,7 @@ class Shard:
         self.sent: dict[int, Dataset] = {}  # what of it is on the device
         self.ahead = False  # whether rows that stay on the device were trained since home saw them
         self.under_way: deque[Callable[[], None]] = deque()  # waits for the last calls, of which home knows nothing
+        self.read: Callable[[], object] = lambda: None  # see Place.leave
         self.notes: list[str] = []
         self.reason: str | None = None
         if not self.stays:
@@ -283,13 +296,13 @@ class Shard:
             if not self.stays and own.networks is not None:
                 sent.part(group.seat).load(own.part(group.part))
 
-        def train(group: Group) -> Found:
-            return work(there.rows(group.seat), sent)
-
         def take_home(group: Group) -> None:
             _copy(there.rows(group.seat), home.rows(group.part), leave)
 
-        return take_turns(groups(self.count, self.size), self.device, self.copies, bring, train, take_home)
+        return take_turns(
+            groups(self.count, self.size), self.device, self.copies, bring,
+            lambda group: work(there.rows(group.seat), sent), take_home,
+        )  # fmt: skip
 
     def _seats(self) -> TrainState:
         """The networks on the device: all, or those of the first two groups, in whose place the others come."""
@@ -313,6 +326,7 @@ class Shard:
 
     def _halve(self) -> None:
         """Smaller groups. What a call has reached so far comes home, each network at its own step."""
+        self.read()
         if self.stays and self.there is not None:
             _copy(self.there, self.home, CLOCKS + ROWS)
             cuda.wait(self.device)
@@ -328,23 +342,6 @@ class Shard:
             f"{self.device}: {why}; its {self.count:,} networks train in {number} groups of up to {self.size:,}, one "
             "after the other; results do not depend on it"
         )
-
-
-def _fitting(state: TrainState, count: int, device: torch.device, data: Sequence[Dataset]) -> int:
-    """How many of `count` networks train at once on `device`: all of them, or half of what it holds, for groups take
-    turns in two seats. Raises OutOfMemoryError where it does not hold one."""
-    population = state.population
-    shape = population.spec, state.config
-    fit = memory.fit(*shape, population.params.element_size(), device, data)
-    if fit < 1:
-        raise OutOfMemoryError(memory.message(*shape, count, population.params.element_size(), device, data))
-    return count if fit >= count else max(1, fit // SEATS)
-
-
-def _pin(state: TrainState) -> None:
-    """Every tensor in memory that a GPU reads and writes by itself: a copy to or from other memory makes the host wait
-    for all that its stream has to do before."""
-    vars(state).update(vars(state._each(cuda.pinned)))
 
 
 def _copy(source: TrainState, target: TrainState, names: Names) -> None:

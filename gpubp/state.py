@@ -105,6 +105,11 @@ class TrainState:
         rest: dict[str, Any] = {name: changed(getattr(self, name)) for name in names}
         return TrainState(population=population, config=self.config, **rest)
 
+    def at_rest(self) -> TrainState:
+        """The same rows, with copies of everything else, which changes on while the rows do not."""
+        rows = {id(each) for each in (self.population.params, *self.slots)}
+        return self._each(lambda tensor: tensor if id(tensor) in rows else tensor.clone())
+
     def put(self, part: Tensor, other: TrainState) -> None:
         """`other`, made by rows(part) and trained since, back into its place: by copies in place, which need no memory,
         so that no network comes back in part."""

@@ -16,10 +16,30 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from . import cuda
+from . import cuda, memory
+from .data import Dataset
+from .errors import OutOfMemoryError
+from .state import TrainState
 
 SEATS = 2
 Found = TypeVar("Found")
+
+
+def fitting(state: TrainState, count: int, device: torch.device, data: Sequence[Dataset]) -> int:
+    """How many of `count` networks train at once on `device`: all of them, or half of what it holds, for groups take
+    turns in two seats. Raises OutOfMemoryError where it does not hold one."""
+    population = state.population
+    shape = population.spec, state.config
+    fit = memory.fit(*shape, population.params.element_size(), device, data)
+    if fit < 1:
+        raise OutOfMemoryError(memory.message(*shape, count, population.params.element_size(), device, data))
+    return count if fit >= count else max(1, fit // SEATS)
+
+
+def pin(state: TrainState) -> None:
+    """Every tensor in memory that a GPU reads and writes by itself: a copy to or from other memory makes the host wait
+    for all that its stream has to do before."""
+    vars(state).update(vars(state._each(cuda.pinned)))
 
 
 class Group(NamedTuple):

@@ -19,7 +19,7 @@ import torch
 from torch.torch_version import TorchVersion
 
 import gpubp
-from gpubp import cuda, placement
+from gpubp import cuda
 
 from .helpers import population, same_bits, samples, start
 from .recorder import like
@@ -278,7 +278,7 @@ def test_whatever_goes_to_and_fro_lies_in_pinned_memory(monkeypatch: pytest.Monk
         return pinned[id(tensor)]
 
     monkeypatch.setattr(cuda, "pinned", pin)
-    placement._pin(state)
+    turns.pin(state)
     for name, tensor in state.tensors():
         assert tensor is pinned[id(before[name])], name
         assert same_bits(tensor, before[name]), name

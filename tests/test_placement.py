@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
-from gpubp import cuda, devices, loop, memory, placement
+from gpubp import checkpoint, cuda, devices, loop, memory, placement
 from gpubp.cli import main
 from gpubp.engines import ENGINES, Choice, eager
-from gpubp.errors import ConfigError, DeviceError, OutOfMemoryError
+from gpubp.errors import CheckpointError, ConfigError, DeviceError, OutOfMemoryError
 from gpubp.population import usable
 from gpubp.state import TrainState
 
@@ -101,6 +101,50 @@ def test_shares_of_recorded_groups_have_the_same_bits() -> None:
         found = train(["cpu"])
     assert same(found, expected)
     assert sum(count % 3 for count in gpu.replays) == 0 < sum(gpu.replays), "7 networks are 3 groups of 3"
+
+
+@pytest.mark.parametrize("fit", [COUNT, 2], ids=["memory", "memory runs out"])
+def test_the_first_checkpoint_is_written_beside_the_first_calls_and_holds_what_was_there_before(
+    fit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, saved, save = threading.Event(), [], checkpoint.save
+
+    def late(run_dir: Path, state: TrainState, notes: Any) -> None:
+        if not saved:
+            assert trained.wait(60), "the first call waits for the checkpoint"
+        save(run_dir, state, notes)
+        saved.append([tensor.clone() for _, tensor in checkpoint.load(run_dir, CPU).state.tensors()])
+
+    def run(state: TrainState, *rest: Any) -> None:
+        eager.run(state.rows(slice(0, fit)), *rest)
+        trained.set()
+        if state.population.count > fit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(checkpoint, "save", late)
+    before = [tensor.clone() for _, tensor in TrainState.start(population(SPEC, COUNT), config(), data()).tensors()]
+    with monkeypatch.context() as patch:
+        patch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=run))
+        found = train(["cpu"], run_dir=tmp_path / "run")
+    assert all(map(same_bits, saved[0], before))
+    assert len(saved) == 2
+    assert same(found, train())
+
+
+def test_a_first_checkpoint_that_cannot_be_written_ends_the_training_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any) -> None:
+        raise CheckpointError("no space left")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    calls = []
+    for device in (None, ["cpu"]):
+        with monkeypatch.context() as patch:
+            patch.setattr(eager, "run", lambda *given: calls.append(given))
+            with pytest.raises(CheckpointError, match="no space"):
+                train(device, config=config(steps=10**6), run_dir=tmp_path / str(device))
+    assert len(calls) < 100
 
 
 def test_a_run_on_many_devices_is_resumed_on_one_and_the_other_way_round(tmp_path: Path) -> None:
