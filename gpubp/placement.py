@@ -233,8 +233,7 @@ class Shard:
 
     def news(self) -> list[str]:
         """See Place."""
-        sent = self.sent.get(id(self.training))
-        why = None if sent is None else graph.reason(sent)
+        why = graph.reason(sent) if (sent := self.sent.get(id(self.training))) else None
         if why != self.reason and why is not None:
             self.notes.append(f"{self.device}: every operation is launched by itself, without a CUDA graph: {why}")
         self.reason = why
@@ -313,8 +312,8 @@ class Shard:
         return self.there
 
     def _data(self, whole: Dataset) -> Dataset:
-        """The data on the device, which stay there, or the room of two seats for each network's own where groups take
-        turns: one room, so that a recording that reads it serves all."""
+        """The data on the device, which stay there; or where groups take turns one room of two seats for each network's
+        own, so that a recording that reads it serves all."""
         key, home = id(whole), self.data[id(whole)]
         if key not in self.sent and (self.stays or home.networks is None):
             self.sent[key] = home.to(self.device, self.home.population.params.dtype)
