@@ -19,7 +19,7 @@ import torch
 from torch.torch_version import TorchVersion
 
 import gpubp
-from gpubp import cuda
+from gpubp import cuda, turns
 
 from .helpers import population, same_bits, samples, start
 from .recorder import like
