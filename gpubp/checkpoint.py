@@ -96,6 +96,7 @@ def _write(tensors: Path, manifest: Path, state: TrainState, notes: Mapping[str,
     content = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors()} | own
     _make_room(tensors.parent, sum(tensor.nbytes for tensor in content.values()))
     files.write(tensors, lambda beside: save_file(content, beside))
+    kept = {"history": history.save(run_dir, notes["number"])} if isinstance(history, History) else {}
     described = {
         "format": FORMAT,
         "version": VERSION,
@@ -104,7 +105,7 @@ def _write(tensors: Path, manifest: Path, state: TrainState, notes: Mapping[str,
         "spec": state.population.spec.to_dict(),
         "seed": state.population.seed,
         "config": config,
-        "notes": dict(notes) | ({"history": history.save(run_dir)} if isinstance(history, History) else {}),
+        "notes": dict(notes) | kept,
         "preparation": digest_of(run_dir / PREPARATION),
     }
     text = json.dumps(described | {"manifest_sha256": _own_digest(described)}, indent=1)

@@ -31,13 +31,13 @@ class History(list[dict[str, Any]]):
         self.written, self.digest = 0, hashlib.sha256()  # records in the file, and of its bytes
         self.file: tuple[int, ...] | None = None  # which one save() has written
 
-    def save(self, run_dir: Path) -> dict[str, Any]:
-        """Bring every record to the file. -> what a checkpoint says of it, for load(). Raises OSError; save() may be
-        called again then."""
-        path = run_dir / FILE
+    def save(self, run_dir: Path, number: int | None = None) -> dict[str, Any]:
+        """Bring every record to the file, or those up to round `number`, while others come about. -> what a checkpoint
+        says of it, for load(). Raises OSError; save() may be called again then."""
+        path, count = run_dir / FILE, sum(number is None or each["round"] <= number for each in self)
         if self.file is None or self.file != _identity(path):  # the file of before, half a record, a link
             self.written, self.digest = 0, hashlib.sha256()
-        lines = "".join(f"{json.dumps(each)}\n" for each in self[self.written :]).encode()
+        lines = "".join(f"{json.dumps(each)}\n" for each in self[self.written : count]).encode()
         if not self.written:
             files.write(path, lambda beside: beside.write_bytes(lines))
         elif lines:
@@ -46,8 +46,8 @@ class History(list[dict[str, Any]]):
                 file.flush()
                 os.fsync(file.fileno())
         self.digest.update(lines)
-        self.written, self.file = len(self), _identity(path)
-        return {"records": len(self), "bytes": path.stat().st_size, "sha256": self.digest.hexdigest()}
+        self.written, self.file = count, _identity(path)
+        return {"records": count, "bytes": path.stat().st_size, "sha256": self.digest.hexdigest()}
 
     @classmethod
     def load(cls, run_dir: Path, saved: Any) -> History:

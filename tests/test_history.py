@@ -67,6 +67,13 @@ def test_what_is_new_is_added_and_nothing_before_it_is_written_again(
     assert (tmp_path / FILE).stat().st_ino == place
 
 
+def test_a_checkpoint_has_no_evaluation_after_its_round(tmp_path: Path) -> None:
+    history = History(record(number) for number in range(1, 5))
+    saved = history.save(tmp_path, 2)
+    assert [each["round"] for each in History.load(tmp_path, saved)] == [1, 2]
+    assert [each["round"] for each in History.load(tmp_path, history.save(tmp_path))] == [1, 2, 3, 4]
+
+
 def test_a_run_that_goes_on_drops_what_came_after_its_checkpoint(folder: Path, whole: gpubp.Result) -> None:
     covered = len(checkpoint.load(folder, CPU).notes["history"])
     with (folder / FILE).open("a") as file:
