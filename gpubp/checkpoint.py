@@ -204,18 +204,15 @@ def _check_notes(notes: Mapping[str, Any], config: TrainConfig) -> None:
     """Raise ValueError unless the notes are what a loop goes on from."""
     number, seconds = arrays.whole(notes["number"]), notes["seconds"]
     rounds = -(-config.longest // config.interval)
-    texts = [notes[name] for name in ("engine", "engine_reason", "data", "validation") if notes[name] is not None]
-    for good, what in (
-        (number is not None and 0 <= number <= rounds, f"round {number} of {rounds}"),
-        (type(seconds) in (int, float) and 0 <= seconds < float("inf"), f"{seconds!r} seconds"),
-        (notes["engine"] in ENGINES, f"engine {notes['engine']!r}"),
-        (
-            all(isinstance(each, str) for each in texts) and notes["engine_reason"] is not None,
-            "reason and fingerprints",
-        ),
-    ):
-        if not good:
-            raise ValueError(what)
+    texts = [notes[name] for name in ("engine_reason", "data", "validation") if notes[name] is not None]
+    sound = {
+        f"round {number} of {rounds}": number is not None and 0 <= number <= rounds,
+        f"{seconds!r} seconds": type(seconds) in (int, float) and 0 <= seconds < float("inf"),
+        f"engine {notes['engine']!r}": isinstance(notes["engine"], str) and notes["engine"] in ENGINES,
+        "reason and fingerprints": notes["engine_reason"] is not None and all(isinstance(each, str) for each in texts),
+    }
+    for what in (what for what, good in sound.items() if not good):
+        raise ValueError(what)
 
 
 def _own_digest(manifest: Mapping[str, Any]) -> str:

@@ -184,6 +184,9 @@ def _loop(
     for name, fingerprint in loop.fingerprints.items():
         if notes[name] != fingerprint:
             raise CheckpointError(f"{folder}: the {name} are not those that the run was begun with")
+    state.check(data)
+    if bool((state.step > state.config.round_end(notes["number"], data.size(state.position))).any()):
+        raise CheckpointError(f"{folder}: networks are beyond round {notes['number']}, in which they are said to be")
     longer = epochs is not None or steps is not None
     if longer:
         _extend(state, data, epochs, steps)

@@ -138,6 +138,15 @@ def test_untrained_networks_do_not_predict_in_the_place_of_damaged_ones(tmp_path
     assert torch.equal(gpubp.load(folder).population.params, whole.population.params)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_networks_that_are_beyond_their_round_are_refused(number: int, folder: Path) -> None:
+    manifest = folder / "checkpoint" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(sealed(content | {"notes": content["notes"] | {"number": number}}))
+    with pytest.raises(CheckpointError, match=f"networks are beyond round {number}, in which they are said to be"):
+        gpubp.resume(folder, training(), held_out())
+
+
 def test_a_checkpoint_of_a_later_version_is_refused_whatever_lies_beside_it(folder: Path) -> None:
     damage(folder / "checkpoint", "newer")
     with pytest.raises(CheckpointError, match=r"manifest.json is of version 4; this gpubp reads versions 1 to 3"):
