@@ -161,11 +161,14 @@ class TrainState:
         }
 
     def fit(self) -> None:
-        """Raise ShapeError unless every tensor is of its kind and on the networks' device."""
+        """Raise ShapeError unless every tensor is there, of its kind and on the networks' device; columns that nothing
+        uses may be there too."""
         found, kinds, device = dict(self.tensors()), self.kinds(), self.population.device
-        if found.keys() != kinds.keys() or len(self.slots) != len(self.config.rule.slots):
-            odd = ", ".join(sorted(found.keys() ^ kinds.keys())) or f"{len(self.slots)} slots"
-            raise ShapeError(f"state: {odd} missing or too many; {', '.join(kinds)} expected")
+        missing = kinds.keys() - found.keys()
+        if missing or len(self.slots) != len(self.config.rule.slots):
+            odd = f"{', '.join(sorted(missing))} missing" if missing else f"{len(self.slots)} slots"
+            raise ShapeError(f"state: {odd}; {', '.join(kinds)} expected")
+        kinds = dict.fromkeys(found, Kind(torch.float64, (self.population.count, 1))) | kinds
         for name, tensor in found.items():
             if (tensor.dtype, tensor.shape, tensor.device) != (*kinds[name], device):
                 raise ShapeError(

@@ -138,6 +138,21 @@ def test_untrained_networks_do_not_predict_in_the_place_of_damaged_ones(tmp_path
     assert torch.equal(gpubp.load(folder).population.params, whole.population.params)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("number", -1), ("number", True), ("number", 7), ("number", 10**30), ("number", 1.0), ("seconds", float("nan")),
+     ("seconds", "1"), ("seconds", -1), ("engine", "none"), ("engine", []), ("engine_reason", None),
+     ("engine_reason", 5), ("data", 5), ("validation", {})],
+)  # fmt: skip
+def test_notes_that_are_none_are_refused_whatever_their_digest(name: str, value: Any, folder: Path) -> None:
+    manifest = folder / "checkpoint" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(sealed(content | {"notes": content["notes"] | {name: value}}))
+    with pytest.raises(CheckpointError, match=r"does not hold a whole state: "):
+        checkpoint._read(folder / "checkpoint", "manifest.json", CPU)
+    assert checkpoint.load(folder, CPU).older
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_networks_that_are_beyond_their_round_are_refused(number: int, folder: Path) -> None:
     manifest = folder / "checkpoint" / "manifest.json"
