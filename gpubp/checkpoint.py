@@ -1,19 +1,23 @@
 """Checkpoints: every tensor of a state in one safetensors file, everything else in a JSON manifest beside it.
 
-    RUN/checkpoint/manifest.json                 format, version, specification, configuration, position, history
+    RUN/checkpoint/manifest.json                 format, version, specification, configuration, round, how much of
+                                                 RUN/history.jsonl is this checkpoint's (history.py)
     RUN/checkpoint/tensors-00000012.safetensors  what the manifest names, with its SHA-256
     RUN/checkpoint/manifest.previous.json        the checkpoint before that one, with tensors of its own
 
 The manifest carries a SHA-256 of itself. Each file is written beside and renamed, the manifest after its tensors, the
 previous one after that, and only then is deleted what neither names: a run killed at any instant leaves a whole pair.
 Where the newer pair is damaged, load() takes the previous one and says so. Nothing in them can execute code. What is
-damaged, foreign or of another version is refused with its reason.
+damaged, foreign or of another version is refused with its reason, and so is what an engine could not be given, whatever
+its digest: every tensor and note is checked for its type, shape and range. A history that is damaged is left out, which
+is said: no number of a network depends on it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,26 +31,32 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from . import files, lock
+from . import arrays, files, lock
 from .config import TrainConfig
+from .engines import ENGINES
 from .errors import CheckpointError, GpubpError
+from .history import History
 from .population import Population
 from .spec import NetworkSpec
 from .state import TrainState
 
-FORMAT, VERSION = "gpubp checkpoint", 2
+FORMAT, VERSION = "gpubp checkpoint", 3
 PIECE, BLOCK = 1 << 26, 1 << 20  # bytes: of what a thread digests, and of what it reads at once
 MANIFEST, PREVIOUS = "manifest.json", "manifest.previous.json"
+PREPARATION = "preparation.json"
 NOTES = ("number", "history", "seconds", "engine", "engine_reason", "data", "validation")  # what the loop saves
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state, and what the loop had saved with it. told: what a person should know of how it was found."""
+    """A saved state, and what the loop had saved with it. told: what a person should know of how it was found. older:
+    whether a newer one is damaged. preparation: the SHA-256 of the run's preparation.json; None where it had none."""
 
     state: TrainState
     notes: dict[str, Any]
     told: tuple[str, ...] = ()
+    older: bool = False
+    preparation: str | None = None
 
 
 class ForeignError(CheckpointError):
@@ -81,10 +91,12 @@ def save(run_dir: Path, state: TrainState, notes: Mapping[str, Any]) -> None:
 
 
 def _write(tensors: Path, manifest: Path, state: TrainState, notes: Mapping[str, Any]) -> None:
+    run_dir, history = manifest.parent.parent, notes.get("history")
     config, own = _packed(state)
     content = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors()} | own
     _make_room(tensors.parent, sum(tensor.nbytes for tensor in content.values()))
     files.write(tensors, lambda beside: save_file(content, beside))
+    kept = {"history": history.save(run_dir, notes["number"])} if isinstance(history, History) else {}
     described = {
         "format": FORMAT,
         "version": VERSION,
@@ -93,7 +105,8 @@ def _write(tensors: Path, manifest: Path, state: TrainState, notes: Mapping[str,
         "spec": state.population.spec.to_dict(),
         "seed": state.population.seed,
         "config": config,
-        "notes": dict(notes),
+        "notes": dict(notes) | kept,
+        "preparation": digest_of(run_dir / PREPARATION),
     }
     text = json.dumps(described | {"manifest_sha256": _own_digest(described)}, indent=1)
     files.write_text(manifest, text + "\n")
@@ -117,19 +130,23 @@ def load(run_dir: Path, device: torch.device) -> Checkpoint:
         before = _read(folder, PREVIOUS, device)
     except CheckpointError:
         raise damaged from None
-    return replace(before, told=(f"{damaged}; the checkpoint before it is used, of round {before.notes['number']}",))
+    used = f"{damaged}; the checkpoint before it is used, of round {before.notes['number']}"
+    return replace(before, told=(used, *before.told), older=True)
 
 
 def begun(run_dir: Path) -> bool:
     """Whether a run was begun in `run_dir`, and ended before it saved anything."""
-    return lock.file(run_dir).exists() and not any((run_dir / "checkpoint" / n).exists() for n in (MANIFEST, PREVIOUS))
+    folder = run_dir / "checkpoint"
+    if not folder.is_dir() or any(os.path.lexists(folder / name) for name in (MANIFEST, PREVIOUS)):
+        return False
+    return lock.file(run_dir).exists() or ([*run_dir.iterdir()] == [folder] and not any(folder.iterdir()))
 
 
 def _read(folder: Path, name: str, device: torch.device) -> Checkpoint:
     """The checkpoint whose manifest is the file `name`."""
     path = folder / name
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(files.read(path))
         _check(path, manifest)
     except CheckpointError:
         raise
@@ -146,14 +163,24 @@ def _read(folder: Path, name: str, device: torch.device) -> Checkpoint:
         content = load_file(tensors, device=str(device))
         spec = NetworkSpec.from_dict(manifest["spec"])
         config = TrainConfig.from_dict(_unpacked(manifest["config"], content))
+        state = _state(spec, config, manifest["seed"], content)
+        state.check()
         notes = {each: manifest["notes"][each] for each in NOTES}
-        return Checkpoint(_state(spec, config, manifest["seed"], content), notes)
+        _check_notes(notes, config)
     except CheckpointError:
         raise
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the tensors cannot be read: {error}") from None
-    except (GpubpError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder} does not hold a whole state: {error!r}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        reason = error if isinstance(error, GpubpError) else repr(error)
+        raise CheckpointError(f"{folder} does not hold a whole state: {reason}") from None
+    told: list[str] = []
+    try:
+        notes["history"] = History.load(folder.parent, notes["history"])
+    except CheckpointError as error:
+        notes["history"] = History()
+        told.append(f"{error}; the history begins anew after round {notes['number']}; the networks are whole")
+    return Checkpoint(state, notes, tuple(told), preparation=manifest.get("preparation"))
 
 
 def _check(path: Path, manifest: Any) -> None:
@@ -163,8 +190,29 @@ def _check(path: Path, manifest: Any) -> None:
     version = manifest.get("version")
     if version != 1 and manifest.get("manifest_sha256") != _own_digest(manifest):
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
-    if version not in (1, VERSION):
+    if version not in range(1, VERSION + 1):
         raise ForeignError(f"{path} is of version {version!r}; this gpubp reads versions 1 to {VERSION}")
+
+
+def digest_of(path: Path) -> str | None:
+    """SHA-256 of a file of the run's that is no larger than memory; None where there is none."""
+    content = _bytes(path)
+    return None if content is None else hashlib.sha256(content).hexdigest()
+
+
+def _check_notes(notes: Mapping[str, Any], config: TrainConfig) -> None:
+    """Raise ValueError unless the notes are what a loop goes on from."""
+    number, seconds = arrays.whole(notes["number"]), notes["seconds"]
+    rounds = -(-config.longest // config.interval)
+    texts = [notes[name] for name in ("engine_reason", "data", "validation") if notes[name] is not None]
+    sound = {
+        f"round {number} of {rounds}": number is not None and 0 <= number <= rounds,
+        f"{seconds!r} seconds": type(seconds) in (int, float) and 0 <= seconds < float("inf"),
+        f"engine {notes['engine']!r}": isinstance(notes["engine"], str) and notes["engine"] in ENGINES,
+        "reason and fingerprints": notes["engine_reason"] is not None and all(isinstance(each, str) for each in texts),
+    }
+    for what in (what for what, good in sound.items() if not good):
+        raise ValueError(what)
 
 
 def _own_digest(manifest: Mapping[str, Any]) -> str:
@@ -180,14 +228,15 @@ def _named(manifest: bytes | None) -> dict[str, Any]:
         _check(Path(MANIFEST), found)
     except (ValueError, RecursionError):  # a CheckpointError is a ValueError
         return {}
-    return dict(found)
+    return dict(found) if all(isinstance(found.get(name), str) for name in ("tensors", "sha256")) else {}
 
 
 def _tidy(folder: Path) -> None:
     """Delete the tensors that no manifest names, and what killed processes left beside."""
     named = {_named(_bytes(folder / name)).get("tensors") for name in (MANIFEST, PREVIOUS)}
-    for old in (*folder.glob("tensors-*.safetensors"), *folder.glob("*.writing"), *folder.glob(".tmp*")):
-        if old.name not in named:  # .tmp: safetensors' own
+    files.sweep(folder)
+    for old in folder.glob("tensors-*.safetensors"):
+        if old.name not in named:
             with suppress(OSError):  # the next one tidies up
                 old.unlink()
 
@@ -208,13 +257,14 @@ def _number(path: Path) -> int:
 
 def _bytes(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return files.read(path)
     except OSError:
         return None
 
 
 def _digest(path: Path, version: int = VERSION) -> str:
     """SHA-256 of a file, in version 2 of the SHA-256 of each of its pieces, which threads compute side by side."""
+    files.regular(path)
     if version == 1:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -276,7 +326,7 @@ def _state(spec: NetworkSpec, config: TrainConfig, seed: int, content: Mapping[s
     slots, hyper = group("slots"), group("hyper")
     order = (*config.defaults(spec.loss), "class_weight")  # as TrainConfig.columns has them
     plain = [each.name for each in fields(TrainState) if isinstance(content.get(each.name), Tensor)]
-    state = TrainState(
+    return TrainState(
         population=Population(spec, content["params"], seed, content["ids"]),
         config=config,
         hyper={name: hyper[name] for name in order if name in hyper},
@@ -285,7 +335,3 @@ def _state(spec: NetworkSpec, config: TrainConfig, seed: int, content: Mapping[s
         plateau=group("plateau"),
         **{name: content[name] for name in plain},
     )
-    for name, tensor in state.tensors():
-        if len(tensor) != state.population.count:
-            raise CheckpointError(f"{name} has {len(tensor)} rows, params have {state.population.count}")
-    return state

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from . import files, memory, sources, tutorial
+from . import checkpoint, lock, memory, sources, tutorial
 from .config import HYPER, TrainConfig
 from .data import Dataset
 from .devices import ALL, automatic, devices
 from .engines import choose_for_all
-from .errors import ConfigError, GpubpError, lookup
+from .errors import CheckpointError, ConfigError, GpubpError, lookup
 from .evaluate import metric_name
 from .line import line
 from .placement import HOME
@@ -108,8 +108,14 @@ def train_tutorial(settings: Settings) -> int:
 def resume(settings: Settings) -> int:
     """Go on with a run of `train`; what is said of it anew goes into its config.yaml."""
     folder = Path(settings["run"])
+    if checkpoint.begun(folder) and not (folder / "config.yaml").exists():
+        raise CheckpointError(
+            f"{folder} ended before anything of it was written; gpubp train, as before, begins it anew"
+        )
     before = settings_of(folder)
     now = {**before, **{name: settings[name] for name in ("epochs", "steps", "device") if settings[name] is not None}}
+    if checkpoint.begun(folder):
+        return _begin_anew(settings, now)
     _device(now)
     prepared = None if before["data"] == "tutorial" else load_data(before)
     result = _ended(
@@ -127,12 +133,16 @@ def resume(settings: Settings) -> int:
             force=settings["force"],
         ),
     )
-    trained = result.state.config  # longer than `before` says, if that resume was killed
-    now |= {name: getattr(trained, name) for name in ("epochs", "steps") if before[name] is not None}
-    now["engine"] = result.engine
-    if now != before:
-        files.write_settings(folder / "config.yaml", now, result.engine_reason)
     return _report({**settings, **now}, result)
+
+
+def _begin_anew(settings: Settings, now: Settings) -> int:
+    """Train what config.yaml says from the start: the run ended before its first checkpoint."""
+    folder = Path(settings["run"])
+    with lock.held(folder, settings["force"]):
+        pass
+    sys.stderr.write(f"{line(folder)} ended before its first checkpoint; it is begun anew, as its config.yaml says\n")
+    return train({**now, "run_dir": str(folder), "json": settings["json"]})
 
 
 def _dtype(settings: Settings, default: str) -> torch.dtype:
@@ -229,9 +239,12 @@ def _ended(folder: Path, training: Callable[[], Result]) -> Result:
 
 def _reporters(settings: Settings, folder: Path) -> list[Reporter]:
     reporters: list[Reporter] = [ConsoleReporter()]
+    curves = folder / "tensorboard"
     if settings["tensorboard"]:
         try:
-            reporters.append(TensorBoardReporter(folder / "tensorboard"))
+            if curves.is_symlink():
+                raise ConfigError(f"{curves} is a link; the files of another run may lie behind it")
+            reporters.append(TensorBoardReporter(curves))
         except GpubpError as missing:
             sys.stderr.write(f"no curves: {missing}\n")
     return reporters

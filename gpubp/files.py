@@ -1,7 +1,9 @@
 """Files that are whole or not there, and the YAML of settings.
 
-A file is filled beside its place, brought to the disk for good and renamed: whoever reads it, and a process that is
-killed at any instant, leaves or finds the one of before or the new one. Links that lie in the way are not followed.
+A file is filled beside its place, under a name that nobody can foresee, brought to the disk for good and renamed:
+whoever reads it, and a process that is killed at any instant, leaves or finds the one of before or the new one. Links
+that lie in the way are not followed; sweep() deletes what killed processes left. A file has the mode that the umask
+gives. Only regular files are read: a pipe or a device in the place of one would never end.
 
 Settings are plain YAML: names and values, no anchors and aliases (a few hundred bytes of them grow to gigabytes), of a
 size and a depth that a person writes.
@@ -9,7 +11,10 @@ size and a depth that a person writes.
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,18 +27,23 @@ from .line import line
 
 LARGEST = 200_000  # bytes of a file of settings
 DEEPEST = 20  # lists and mappings within each other
+UNFINISHED = ".writing"  # how the name of a file ends that is being filled
+FOLLOW_NONE = getattr(os, "O_NOFOLLOW", 0)
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def write(path: Path, fill: Callable[[Path], object]) -> None:
     """Have `fill` write a new file, which becomes `path` when it is whole. Raises OSError, or as `fill` does; `path` is
     then what it was, and nothing is left beside it."""
-    beside = path.with_name(f"{path.name}.writing")
-    beside.unlink(missing_ok=True)
-    beside.touch(exist_ok=False)
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
+    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | FOLLOW_NONE, 0o666)
+    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    os.close(descriptor)
     try:
         fill(beside)
         with beside.open("rb+") as file:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != mode:  # `fill` has put a file of its own there
+                beside.chmod(mode)
             os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException:
@@ -46,6 +56,25 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left unfinished in `folder`, where nobody else may write now."""
+    for each in (*folder.glob(f"*{UNFINISHED}"), *folder.glob(".tmp??????")):  # the latter are safetensors' own
+        with suppress(OSError):
+            each.unlink()
+
+
+def read(path: Path) -> bytes:
+    """What is in a regular file. Raises OSError."""
+    regular(path)
+    return path.read_bytes()
+
+
+def regular(path: Path) -> None:
+    """Raise OSError unless `path`, or what it links to, is a regular file."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -69,6 +98,7 @@ def as_yaml(settings: Mapping[str, Any]) -> str:
 def read_settings(path: Path) -> Any:
     """What the YAML file `path` says. Raises ConfigError with the place of what is not allowed."""
     try:
+        regular(path)
         with path.open("rb") as file:
             text = file.read(LARGEST + 1).decode()
         if len(text) > LARGEST:

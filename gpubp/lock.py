@@ -1,7 +1,8 @@
 """One process at a time writes a run: it holds a lock on RUN/checkpoint/lock, which names it.
 
 The lock is flock's: it goes with its process, however that ends. A network file system may keep one of a machine that
-is gone; `force` takes it. Where there is no flock, nothing guards a run, and held() says so. Readers need no lock.
+is gone; `force` takes it. Where there is no flock, nothing guards a run, and held() says so. Readers need no lock. Who
+has it deletes what killed processes left unfinished.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from . import files
 from .errors import CheckpointError
 from .line import line
 
@@ -36,7 +38,14 @@ def held(run_dir: Path, force: bool = False) -> Iterator[list[str]]:
     try:
         if force:
             path.unlink(missing_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        if path.exists():
+            files.regular(path)
+            if path.stat().st_nlink > 1 and not path.is_symlink():
+                raise CheckpointError(
+                    f"{path} has another name elsewhere, and is not written to; gpubp resume {run_dir} --force makes a "
+                    "new one"
+                )
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | files.FOLLOW_NONE
         descriptor = os.open(path, flags, 0o666)
     except FileNotFoundError:
         raise CheckpointError(
@@ -49,6 +58,8 @@ def held(run_dir: Path, force: bool = False) -> Iterator[list[str]]:
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         handle.flush()
+        for folder in (run_dir, path.parent) if not notes else ():
+            files.sweep(folder)
         yield notes
 
 

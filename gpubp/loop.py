@@ -26,6 +26,7 @@ from .data import Dataset
 from .engines import Choice
 from .errors import CheckpointError
 from .evaluate import Evaluation, metric_name
+from .history import History
 from .pace import Pace
 from .placement import placed
 from .reporters import Progress, Reporter, Start, counts, quantiles
@@ -59,7 +60,7 @@ class Loop:
     settings: Mapping[str, Any] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     number: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: History = field(default_factory=History)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     unsaved: str | None = None
@@ -307,7 +308,7 @@ class Loop:
             status=[names[number] for number in state.status.tolist()],
             statuses=counts(state.status),
             table=rows,
-            history=self.history,
+            history=list(self.history),
             notes=self.notes,
             state=state,
             engine=self.choice.name,

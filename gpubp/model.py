@@ -20,7 +20,7 @@ import pyarrow.parquet
 import torch
 from torch import Tensor, nn
 
-from . import arrays, checkpoint
+from . import arrays, checkpoint, files
 from .activations import sigmoid
 from .backprop import CHUNK, blocks, forward
 from .errors import CheckpointError, ConfigError, DataError, ShapeError
@@ -29,6 +29,7 @@ from .losses import LOSSES, probabilities
 from .modules import PreparedNetwork
 from .population import Population, usable
 from .preparation import FILE, Label, Preparation
+from .reporters.table import SEAL, digest
 from .result import ranking
 from .spec import NetworkSpec
 from .tables import Array, listed
@@ -200,9 +201,19 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     for each in saved.told:
         warnings.warn(each, stacklevel=2)
     state = saved.state
+    if saved.older and not bool(state.step.any()):
+        raise CheckpointError(
+            f"{saved.told[0]}, whose networks are untrained and predict nothing; gpubp resume {folder}, or "
+            "gpubp.resume where it was begun from Python, trains them anew, to the same bits"
+        )
     own, rows = folder / FILE, folder / RESULTS
+    if saved.preparation not in (None, checkpoint.digest_of(own)):
+        raise CheckpointError(
+            f"{own} is damaged or not there: its SHA-256 is not the one in the checkpoint; gpubp resume {folder} "
+            "writes it anew"
+        )
     try:
-        preparation = Preparation.from_dict(json.loads(own.read_text(encoding="utf-8"))) if own.is_file() else None
+        preparation = Preparation.from_dict(json.loads(files.read(own))) if own.exists() else None
         model = Model(state.population, preparation)
     except (OSError, ValueError) as error:  # a GpubpError is a ValueError
         raise CheckpointError(f"{own} cannot be read: {error}") from None
@@ -213,11 +224,16 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
 
 
 def read_results(path: Path) -> pa.Table:
-    """A results table; raises CheckpointError for one that cannot be read."""
+    """A results table; raises CheckpointError for one that cannot be read, or is not what was written."""
     try:
+        files.regular(path)
         found = pa.parquet.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        seal = (found.schema.metadata or {}).get(SEAL)  # older ones have none
+        damaged = seal is not None and seal.decode() != digest(found)
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if damaged:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
     if missing := {"status", "steps", "loss"} - set(found.column_names):
         raise CheckpointError(f"{path} has no column {', '.join(sorted(missing))}: it is not the results of a run")
     return found

@@ -35,6 +35,11 @@ class Population:
     ids: Tensor
 
     def __post_init__(self) -> None:
+        for name in ("params", "ids"):
+            given = getattr(self, name)
+            if not isinstance(given, Tensor) or given.layout != torch.strided or given.device != self.device:
+                what = f"{given.layout} on {given.device}" if isinstance(given, Tensor) else type(given).__name__
+                raise ShapeError(f"{name}: {what}; a dense tensor on one device, params' and ids', expected")
         if self.params.requires_grad:  # an nn.Parameter's numbers are trained by hand
             object.__setattr__(self, "params", self.params.detach())
         self.spec.layers(self.params)

@@ -105,6 +105,8 @@ def inspect(settings: Settings) -> int:
     if top < 1:
         raise ConfigError(f"--top {top}: a whole number of 1 or more expected")
     rows, key = _results(folder)
+    damage = _damage(folder)
+    sys.stderr.writelines(f"warning: {line(each)}\n" for each in damage)
     diverged = np.array([status == "diverged" for status in rows["status"].to_pylist()])
     ranked = order_of(rows).numpy()
     groups = {"best": ranked[:top], "worst": ranked[::-1][:top], "diverged": np.flatnonzero(diverged)[:top]}
@@ -116,7 +118,7 @@ def inspect(settings: Settings) -> int:
     statuses = {name: rows["status"].to_pylist().count(name) for name in sorted(set(rows["status"].to_pylist()))}
     picked = {name: rows.select(shown).take(pa.array(index)).to_pylist() for name, index in groups.items()}
     if settings["json"]:
-        print_json({"run": str(folder), "networks": rows.num_rows, "statuses": statuses, **picked})
+        print_json({"run": str(folder), "networks": rows.num_rows, "statuses": statuses, "damage": damage, **picked})
         return 0
     screen = console()
     fates = ", ".join(f"{count:,} {name}" for name, count in statuses.items())
@@ -199,6 +201,14 @@ def explain(settings: Settings) -> int:
     told = explain_step(state, data, settings["network"])
     print(told.json() if settings["json"] else told.text(full=settings["full"]))
     return 0
+
+
+def _damage(folder: Path) -> list[str]:
+    """What is wrong with a run's checkpoint."""
+    try:
+        return list(checkpoint.load(folder, torch.device("cpu")).told)
+    except CheckpointError as error:
+        return [str(error)]
 
 
 def _results(folder: Path) -> tuple[pa.Table, str]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .config import TrainConfig
 from .data import Dataset
+from .errors import ConfigError, ShapeError
 from .population import Population
+from .ranges import numbers_of
+from .rng import EVERYBODY
 
 
 class Status(IntEnum):
@@ -23,6 +26,16 @@ class Status(IntEnum):
     converged = 2
     stopped = 3
     diverged = 4
+
+
+MEMORY = {"scale": 1.0, "best": float("inf"), "bad": 0.0, "cooling": 0.0}  # of a schedule that watches evaluations
+
+
+class Kind(NamedTuple):
+    """What a tensor of a state is: an engine reads and writes where it is pointed to."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
 
 
 @dataclass(eq=False)
@@ -55,7 +68,7 @@ class TrainState:
         position = torch.arange(count, device=params.device)
         end = config.lengths(data.size(position))
         column = params.new_ones(count, 1, dtype=torch.float64)
-        memory = {"scale": 1.0, "best": float("inf"), "bad": 0.0, "cooling": 0.0} if config.timetable.events else {}
+        memory = MEMORY if config.timetable.events else {}
         return cls(
             population=population,
             config=config,
@@ -127,3 +140,71 @@ class TrainState:
                 yield f"{group}.{name}", column
         for name in ("position", "step", "limit", "end", "status", "loss", "total", "diverged_step"):
             yield name, getattr(self, name)
+
+    def kinds(self) -> dict[str, Kind]:
+        """What each tensor of tensors() has to be for these networks and this configuration."""
+        population, config = self.population, self.config
+        count, dtype = len(population.params), population.params.dtype
+        row, column = Kind(dtype, (count, population.spec.size)), Kind(torch.float64, (count, 1))
+        clock = Kind(torch.int64, (count,))
+        columns = {
+            "hyper": config.switched_on(population.spec.loss),
+            "columns": config.rule.columns,
+            "plateau": MEMORY if config.timetable.events else (),
+        }
+        weights = {"hyper.class_weight": Kind(torch.float64, (count, population.spec.widths[-1]))}
+        return {
+            "params": row,
+            "ids": clock,
+            **{f"slots.{name}": row for name in config.rule.slots},
+            **{f"{group}.{name}": column for group, names in columns.items() for name in names},
+            **(weights if config.class_weight is not None else {}),
+            **dict.fromkeys(("position", "step", "limit", "end", "diverged_step"), clock),
+            "status": Kind(torch.int8, (count,)),
+            "loss": Kind(dtype, (count,)),
+            "total": Kind(dtype, (count,)),
+        }
+
+    def fit(self) -> None:
+        """Raise ShapeError unless every tensor is there, of its kind and on the networks' device; columns that nothing
+        uses may be there too."""
+        found, kinds, device = dict(self.tensors()), self.kinds(), self.population.device
+        missing = kinds.keys() - found.keys()
+        if missing or len(self.slots) != len(self.config.rule.slots):
+            odd = f"{', '.join(sorted(missing))} missing" if missing else f"{len(self.slots)} slots"
+            raise ShapeError(f"state: {odd}; {', '.join(kinds)} expected")
+        kinds = dict.fromkeys(found, Kind(torch.float64, (self.population.count, 1))) | kinds
+        for name, tensor in found.items():
+            if (tensor.dtype, tensor.shape, tensor.device) != (*kinds[name], device):
+                raise ShapeError(
+                    f"state: {name} is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}; {kinds[name].dtype} "
+                    f"{kinds[name].shape} on {device} expected"
+                )
+
+    def check(self, data: Dataset | None = None) -> None:
+        """Raise ShapeError or ConfigError unless these are numbers that an engine can be given: of their kinds, within
+        their ranges, and at positions that `data` have."""
+        self.fit()
+        networks, last, inf = None if data is None else data.networks, (1 << 63) - 1, float("inf")
+        ranges: dict[str, tuple[float, float | Tensor]] = {
+            "ids": (0, EVERYBODY - 1),
+            "position": (0, last if networks is None else networks - 1),
+            "end": (0, last // self.config.batch_size),
+            "limit": (0, self.end),
+            "step": (0, self.limit),
+            "diverged_step": (-1, self.step),
+            "status": (0, max(Status)),
+            "hyper.class_weight": (0, torch.finfo(torch.float64).max),
+            **{f"plateau.{name}": (-inf if name == "best" else 0, inf) for name in MEMORY},
+        }
+        tensors = dict(self.tensors())
+        found = {name: tensors[name] for name in ranges if name in tensors}
+        sound = [((each >= ranges[name][0]) & (each <= ranges[name][1])).all() for name, each in found.items()]
+        for name, good in zip(found, torch.stack(sound).tolist()):
+            if not good:
+                low, high = ranges[name]
+                most = "where its network's round or training ends" if isinstance(high, Tensor) else f"{high:,}"
+                least, largest = found[name].min().item(), found[name].max().item()
+                raise ConfigError(f"state: {name} is {least:,} to {largest:,}; {low:,} to {most} expected")
+        for name in self.hyper.keys() - {"class_weight"}:
+            numbers_of(name, self.hyper[name][:, 0])

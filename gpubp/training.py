@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -107,7 +108,9 @@ def train(
                 loop.notes, loop.lines = [*loop.notes, *told], (*loop.lines, *told)
                 _new(folder)  # another process may have been faster
                 files.write_settings(folder / "config.yaml", chosen, choice.reason)
-                (folder / "preparation.json").unlink(missing_ok=True)  # of a run that ended before it saved anything
+                (folder / checkpoint.PREPARATION).unlink(
+                    missing_ok=True
+                )  # of a run that ended before it saved anything
                 if preparation is not None:
                     preparation.save(folder)
             except OSError as error:
@@ -134,10 +137,11 @@ def resume(
     force: bool = False,
 ) -> Result:
     """Go on with the run in `run_dir`, to the same bits as if it had never stopped (on a device of another kind than
-    before, to rounding); with `epochs` or `steps`, more of them than before, as if it had been begun with so many.
-    device: as in train(), but the CPU unless another is named, wherever the run was begun. settings: the configuration
-    for reporters. Evaluations come as often as the run was begun with. Signals, lines: as in train(). force: take the
-    run from a process that is gone but for its lock, which a network file system may keep.
+    before, to rounding); with `epochs` or `steps`, more of them than before, as if it had been begun with so many,
+    which is saved before the first step. device: as in train(), but the CPU unless another is named, wherever the run
+    was begun. settings: the configuration, for reporters and config.yaml. Evaluations come as often as the run was
+    begun with. Signals, lines: as in train(). force: take the run from a process that is gone but for its lock, which a
+    network file system may keep.
     Raises CheckpointError where run or data are not those or another process trains it, DeviceError, EngineError."""
     folder, where = Path(run_dir), devices(device)
     with lock.held(folder, force) as told:
@@ -162,24 +166,68 @@ def _loop(
     lines: Sequence[str],
 ) -> Loop:
     """The run in `folder`, ready to go on."""
+    if checkpoint.begun(folder):
+        raise CheckpointError(
+            f"{folder} ended before its first checkpoint; it is begun anew by the same call of train, or where the "
+            f"command line began it, by gpubp resume {folder}"
+        )
     saved = checkpoint.load(folder, HOME)
-    state, notes = saved.state, saved.notes
+    state, notes, preparation = saved.state, saved.notes, data.preparation
     data = _ready(state.population, data)
     held_out = None if validation is None else _ready(state.population, validation)
     own = state.population
     choice = _going_on(notes, own, state.config, where, data)
-    chosen = _settings(own, state.config, choice) if settings is None else dict(settings)
     loop = Loop(
-        state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, chosen,
+        state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, {},
         (*lines, *saved.told), notes=list(saved.told),
     )  # fmt: skip
     for name, fingerprint in loop.fingerprints.items():
         if notes[name] != fingerprint:
             raise CheckpointError(f"{folder}: the {name} are not those that the run was begun with")
-    if epochs is not None or steps is not None:
+    state.check(data)
+    if bool((state.step > state.config.round_end(notes["number"], data.size(state.position))).any()):
+        raise CheckpointError(f"{folder}: networks are beyond round {notes['number']}, in which they are said to be")
+    longer = epochs is not None or steps is not None
+    if longer:
         _extend(state, data, epochs, steps)
+    chosen = _settings(own, state.config, choice) if settings is None else settings
+    loop.settings = _brought_up(chosen, state.config, choice)
     loop.number, loop.history, loop.seconds = notes["number"], notes["history"], notes["seconds"]
+    try:
+        loop.history.save(folder)  # without what was added after the checkpoint
+        digest = checkpoint.digest_of(folder / checkpoint.PREPARATION)
+        if preparation is not None and saved.preparation not in (None, digest):
+            preparation.save(folder)
+        if longer:
+            checkpoint.save(folder, state, notes)  # so that a run that is killed next is as long
+        _write_down(folder, settings, state.config, choice)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written: {error.strerror}") from None
     return loop
+
+
+def _brought_up(settings: Mapping[str, Any], config: TrainConfig, choice: Choice) -> dict[str, Any]:
+    """`settings` with the length and the engine that a run has by now."""
+    now = copy.deepcopy(dict(settings))
+    known = {"engine": choice.name, "engine_reason": choice.reason}
+    now |= {name: value for name, value in known.items() if name in now}
+    for part in (now, now.get("training")):
+        for name in ("epochs", "steps"):
+            if isinstance(part, dict) and part.get(name) is not None:
+                part[name] = _plain(getattr(config, name))
+    return now
+
+
+def _write_down(folder: Path, settings: Mapping[str, Any] | None, config: TrainConfig, choice: Choice) -> None:
+    """`settings`, or else those of before, in config.yaml, brought up to date. Raises OSError."""
+    path = folder / "config.yaml"
+    try:
+        before = files.read_settings(path)
+    except ConfigError:  # none are needed to go on
+        before = None
+    chosen = before if settings is None else settings
+    if isinstance(chosen, Mapping) and (now := _brought_up(chosen, config, choice)) != before:
+        files.write_settings(path, now, choice.reason)
 
 
 def _ready(population: Population, data: Dataset) -> Dataset:
@@ -221,21 +269,22 @@ def _new(folder: Path) -> Path:
 
 
 def _settings(population: Population, config: TrainConfig, choice: Choice) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        many = torch.as_tensor(value) if isinstance(value, (Tensor, list, tuple)) else None
-        if many is not None and many.numel() > 1:
-            return f"{many.numel()} numbers from {float(many.min()):g} to {float(many.max()):g}"
-        return value.item() if isinstance(value, Tensor) else value
-
     used = {**config.to_dict(), **config.values(population.spec.loss)}
     return {
         "network": population.spec.to_dict(),
         "networks": population.count,
         "seed": population.seed,
-        "training": {name: plain(value) for name, value in used.items() if value is not None and name != "extra"},
+        "training": {name: _plain(value) for name, value in used.items() if value is not None and name != "extra"},
         "engine": choice.name,
         "engine_reason": choice.reason,
     }
+
+
+def _plain(value: Any) -> Any:
+    many = torch.as_tensor(value) if isinstance(value, (Tensor, list, tuple)) else None
+    if many is not None and many.numel() > 1:
+        return f"{many.numel()} numbers from {float(many.min()):g} to {float(many.max()):g}"
+    return value.item() if isinstance(value, Tensor) else value
 
 
 def _extend(state: TrainState, data: Dataset, epochs: int | None, steps: int | None) -> None:

@@ -126,7 +126,7 @@ def sealed(manifest: dict[str, Any]) -> str:
     return json.dumps(manifest | {"manifest_sha256": checkpoint._own_digest(manifest)})
 
 
-CALLS = {"save_file": checkpoint, "replace": os, "fsync": os, "touch": Path, "open": os, "write_text": Path}
+CALLS = {"save_file": checkpoint, "replace": os, "fsync": os, "chmod": Path, "open": os, "write_text": Path}
 
 
 def fail(patch: pytest.MonkeyPatch, call: str, after: int, error: BaseException) -> None:

@@ -110,7 +110,9 @@ def test_a_sticky_folder_above_does_no_harm(folder: Path) -> None:
     assert cache.news() == []
 
 
-def test_files_and_folders_are_made_for_their_user_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_made_for_their_user_alone_and_files_are_written_by_nobody_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GPUBP_CACHE", str(folder / "deep"))
     before = os.umask(0)
     try:
@@ -118,7 +120,7 @@ def test_files_and_folders_are_made_for_their_user_alone(folder: Path, monkeypat
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in (folder, folder / "deep")} == {0o700}
-    assert {path.stat().st_mode & 0o777 for path in (folder / "deep").iterdir()} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in (folder / "deep").iterdir()} == {0o644}
 
 
 def test_a_cache_behind_a_link_is_judged_where_it_lies(folder: Path, tmp_path: Path) -> None:
@@ -180,12 +182,15 @@ def test_nothing_is_compiled_where_others_can_write(folder: Path, monkeypatch: p
 
 def test_what_killed_processes_left_of_compilations_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = folder.parent / "temporary"
-    old, young, other = (place / f"gpubp-{name}" for name in ("1.compiling", "2.compiling", "3"))
-    for each in (old, young, other):
+    names = ("1.compiling", "2.compiling", "3", "4.compiling", "5.compiling")
+    old, young, other, gone, another = (place / f"gpubp-{name}" for name in names)
+    for each in (old, young, other, gone, another):
         each.mkdir(parents=True)
         (each / "kernel.cpp").write_text("half")
-    for each in (old, other):
-        os.utime(each, (0, time.time() - 2 * cache.STALE))
+    for each, age in ((old, 2 * cache.STALE), (other, 2 * cache.STALE), (gone, 60), (another, 60)):
+        os.utime(each, (0, time.time() - age))
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    build.library(text(next(NUMBERS)))
-    assert sorted(place.iterdir()) == [young, other]
+    with cache._locked(another) as free:
+        assert free
+        build.library(text(next(NUMBERS)))
+    assert sorted(place.iterdir()) == [young, other, another], "who still compiles there has the folder's lock"

@@ -31,6 +31,7 @@ from .short_runs import (  # noqa: F401
     config,
     fail,
     held_out,
+    networks,
     run,
     same,
     same_state,
@@ -65,12 +66,13 @@ def damage(folder: Path, what: str, name: str = "manifest.json") -> None:
     elif what == "no digest":
         manifest.write_text(json.dumps({name: value for name, value in content.items() if name != "manifest_sha256"}))
     else:
-        changed = {"foreign": {"format": "another"}, "newer": {"version": 3}, "no spec": {"spec": {}},
+        changed = {"foreign": {"format": "another"}, "newer": {"version": 4}, "no spec": {"spec": {}},
                    "no optimizer": {"config": {"optimizer": "adamm", "epochs": 3}}, "no notes": {"notes": {}},
                    "a list": {}}[what]  # fmt: skip
         manifest.write_text("[]" if what == "a list" else sealed(content | changed))
 
 
+STEPS_OF = {1: 16, 2: 29}  # the checkpoints of older versions
 DAMAGE = {
     "a flipped bit": r"tensors-\d+\.safetensors is damaged: its SHA-256 is not the one in manifest.json",
     "no tensors": "the tensors cannot be read: .*No such file",
@@ -125,9 +127,44 @@ def test_where_both_checkpoints_are_damaged_the_newer_one_is_refused_with_its_re
         gpubp.resume(folder, training(), held_out())
 
 
+def test_untrained_networks_do_not_predict_in_the_place_of_damaged_ones(tmp_path: Path) -> None:
+    folder, length = tmp_path / "run", config(epochs=2)
+    whole = gpubp.train(networks(), training(), length, held_out(), run_dir=folder)
+    damage(folder / "checkpoint", "a flipped bit")
+    with pytest.warns(UserWarning, match="is used, of round 0"), pytest.raises(CheckpointError) as caught:
+        gpubp.load(folder)
+    assert "of round 0, whose networks are untrained and predict nothing; gpubp resume " in str(caught.value)
+    same(gpubp.resume(folder, training(), held_out()), whole)
+    assert torch.equal(gpubp.load(folder).population.params, whole.population.params)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("number", -1), ("number", True), ("number", 7), ("number", 10**30), ("number", 1.0), ("seconds", float("nan")),
+     ("seconds", "1"), ("seconds", -1), ("engine", "none"), ("engine", []), ("engine_reason", None),
+     ("engine_reason", 5), ("data", 5), ("validation", {})],
+)  # fmt: skip
+def test_notes_that_are_none_are_refused_whatever_their_digest(name: str, value: Any, folder: Path) -> None:
+    manifest = folder / "checkpoint" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(sealed(content | {"notes": content["notes"] | {name: value}}))
+    with pytest.raises(CheckpointError, match=r"does not hold a whole state: "):
+        checkpoint._read(folder / "checkpoint", "manifest.json", CPU)
+    assert checkpoint.load(folder, CPU).older
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_networks_that_are_beyond_their_round_are_refused(number: int, folder: Path) -> None:
+    manifest = folder / "checkpoint" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(sealed(content | {"notes": content["notes"] | {"number": number}}))
+    with pytest.raises(CheckpointError, match=f"networks are beyond round {number}, in which they are said to be"):
+        gpubp.resume(folder, training(), held_out())
+
+
 def test_a_checkpoint_of_a_later_version_is_refused_whatever_lies_beside_it(folder: Path) -> None:
     damage(folder / "checkpoint", "newer")
-    with pytest.raises(CheckpointError, match=r"manifest.json is of version 3; this gpubp reads versions 1 to 2"):
+    with pytest.raises(CheckpointError, match=r"manifest.json is of version 4; this gpubp reads versions 1 to 3"):
         gpubp.resume(folder, training(), held_out())
 
 
@@ -145,14 +182,21 @@ def test_every_bit_of_a_manifest_that_means_something_is_covered(folder: Path) -
 
 
 @pytest.mark.cpu("goes on with what the engine cpu began")
-def test_a_checkpoint_of_version_1_goes_on_and_is_kept_beside_the_next(tmp_path: Path, whole: gpubp.Result) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_checkpoint_of_an_older_version_goes_on_and_is_kept_beside_the_next(
+    version: int, tmp_path: Path, whole: gpubp.Result
+) -> None:
     if whole.engine != "cpu":
         pytest.skip(whole.engine_reason)
     folder = tmp_path / "run"
-    shutil.copytree(Path(__file__).parent / "checkpoints" / "version-1", folder / "checkpoint")
-    assert "manifest_sha256" not in json.loads((folder / "checkpoint" / "manifest.json").read_text())
-    assert int(checkpoint.load(folder, CPU).state.step.max()) == 16
-    same(gpubp.resume(folder, training(), held_out()), whole)
+    shutil.copytree(Path(__file__).parent / "checkpoints" / f"version-{version}", folder / "checkpoint")
+    manifest = json.loads((folder / "checkpoint" / "manifest.json").read_text())
+    assert (manifest["version"], "manifest_sha256" in manifest) == (version, version > 1)
+    assert int(checkpoint.load(folder, CPU).state.step.max()) == STEPS_OF[version]
+    again = gpubp.resume(folder, training(), held_out())
+    same(again, whole)
+    rounds = [each["round"] for each in again.history]
+    assert rounds == [each["round"] for each in whole.history], "the history that was in the manifest goes on"
     assert whole_pairs(folder) == ["manifest.json", "manifest.previous.json"]
 
 
@@ -241,7 +285,7 @@ def test_at_every_instant_of_a_save_there_is_a_whole_checkpoint(
 
         return call
 
-    for owner, name in ((os, "replace"), (os, "fsync"), (Path, "touch"), (Path, "unlink"), (Path, "write_text"),
+    for owner, name in ((os, "replace"), (os, "fsync"), (os, "open"), (Path, "unlink"), (Path, "write_text"),
                         (Path, "write_bytes"), (checkpoint, "save_file")):  # fmt: skip
         monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
     for _ in range(2):

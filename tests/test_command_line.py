@@ -18,7 +18,7 @@ import torch
 import yaml
 
 import gpubp
-from gpubp import checkpoint, cuda, sources, tutorial
+from gpubp import checkpoint, cuda, loop, sources, tutorial
 from gpubp.cli import main
 from gpubp.errors import CheckpointError
 
@@ -321,6 +321,85 @@ def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:
     assert Path("short/results.csv").read_bytes() == Path("long/results.csv").read_bytes()
     assert main(["resume", "missing"]) == 1
     assert "config.yaml cannot be read" in capsys.readouterr().err
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_begun_anew_by_its_settings_alone(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = "--data iris --networks 5 --epochs 2 --lr 1e-3..1e-1:log --dropout 0.1 --seed 3 --tensorboard false"
+    run(f"train {asked} --run-dir whole", capsys)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", interrupted)
+        assert main(f"train {asked} --run-dir made".split()) == 130
+    assert {path.name for path in Path("made").iterdir()} == {"checkpoint", "config.yaml", "preparation.json"}
+    assert json.loads(run("resume made --json", capsys).splitlines()[-1])["statuses"]["finished"] == 5
+    assert columns("made") == columns("whole")
+    made, whole = (yaml.safe_load(Path(name, "config.yaml").read_text()) for name in ("made", "whole"))
+    assert made == whole
+
+
+@pytest.mark.parametrize("when", ["before the lock", "before the settings"])
+def test_a_run_killed_before_it_wrote_anything_is_begun_anew_by_the_same_command(when: str, capsys: Capture) -> None:
+    Path("made/checkpoint").mkdir(parents=True)
+    if when == "before the settings":
+        Path("made/checkpoint/lock").touch()
+    assert main(["resume", "made"]) == 1
+    assert "made ended before anything of it was written; gpubp train, as before" in capsys.readouterr().err
+    run("train --data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+
+
+def test_a_longer_run_that_is_killed_at_once_stays_longer(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = "--data iris --networks 3 --batch-size 16 --evaluate-every 1 --tensorboard false"
+    run(f"train {asked} --epochs 2 --run-dir made", capsys)
+    run(f"train {asked} --epochs 5 --run-dir whole", capsys)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "advance", interrupted)
+        assert main(["resume", "made", "--epochs", "5"]) == 130
+    assert yaml.safe_load(Path("made/config.yaml").read_text())["epochs"] == 5
+    run("resume made", capsys)
+    assert columns("made") == columns("whole")
+
+
+def test_a_preparation_that_was_changed_predicts_nothing_until_the_run_goes_on(capsys: Capture) -> None:
+    run("train --data iris --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    path = Path("made/preparation.json")
+    sound = path.read_text()
+    Path("new.csv").write_text("sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n5,3,1,0.2\n")
+    said = run("predict made --data new.csv", capsys)
+    for changed in (sound.replace('"factor": 0.', '"factor": 1.', 1), None):
+        path.unlink() if changed is None else path.write_text(changed)
+        assert main(["predict", "made", "--data", "new.csv"]) == 1
+        assert "preparation.json is damaged or not there: its SHA-256 is not the one in" in capsys.readouterr().err
+        run("resume made", capsys)
+        assert path.read_text() == sound
+        assert run("predict made --data new.csv", capsys) == said
+
+
+def test_inspect_says_what_is_damaged(capsys: Capture) -> None:
+    run("train --data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    assert json.loads(run("inspect made --json", capsys))["damage"] == []
+    manifest = Path("made/checkpoint/manifest.json")
+    manifest.write_bytes(manifest.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
+    (said,) = json.loads(run("inspect made --json", capsys))["damage"]
+    assert "manifest.json is damaged: its SHA-256 is not the one in it; the checkpoint before it is used" in said
+    assert main(["inspect", "made"]) == 0
+    assert f"warning: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+def test_curves_are_not_drawn_into_a_linked_directory(capsys: Capture) -> None:
+    run("train --data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    settings = Path("made/config.yaml")
+    settings.write_text(settings.read_text().replace("tensorboard: false", "tensorboard: true"))
+    Path("mine").mkdir()
+    Path("made/tensorboard").symlink_to("../mine")
+    assert main(["resume", "made", "--epochs", "4"]) == 0
+    assert "no curves: made/tensorboard is a link" in capsys.readouterr().err
+    assert not any(Path("mine").iterdir())
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_resume_takes_a_run_to_another_device_and_writes_that_down(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -61,6 +62,29 @@ def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Pa
         place.symlink_to(victim)
     files.write_text(path, "ours")
     assert (victim.read_text(), path.read_text(), path.is_symlink()) == ("somebody's", "ours", False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of files")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_every_file_of_a_run_has_the_mode_that_the_umask_gives(mask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        assert main(f"train --data xor --networks 2 --epochs 2 --run-dir {tmp_path / 'run'}".split()) == 0
+    finally:
+        os.umask(before)
+    found = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert set(found.values()) == {oct(mode)}, found
+    assert len(found) >= 9
+
+
+def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
+    for name in ("pipe", "directory", "device"):
+        path = tmp_path / name
+        {"pipe": os.mkfifo, "directory": os.mkdir, "device": lambda at: at.symlink_to("/dev/zero")}[name](path)
+        with pytest.raises(OSError, match="not a regular file"):
+            files.read(path)
+        with pytest.raises(ConfigError, match="not a regular file"):
+            files.read_settings(path)
 
 
 def test_settings_come_back_as_they_were_written(tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew_by_the_same_
         with pytest.raises(KeyboardInterrupt):
             run(folder)
     assert (folder / "config.yaml").exists()
-    with pytest.raises(CheckpointError, match="is not the directory of a run, or it saved nothing"):
+    with pytest.raises(
+        CheckpointError, match="ended before its first checkpoint; it is begun anew by the same call of"
+    ):
         gpubp.resume(folder, training(), held_out())
     with holder(folder) as other:
         with pytest.raises(CheckpointError, match="is in use by process"):
@@ -121,6 +123,32 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew_by_the_same_
     same(run(folder), whole)
     with pytest.raises(ConfigError, match=f"run directory {folder} exists already; name a new one, or go on with it"):
         run(folder)
+
+
+def test_whoever_has_the_lock_sweeps_what_killed_processes_left_and_nobody_else(folder: Path) -> None:
+    left = [folder / "config.yaml.0123456789abcdef.writing", folder / "checkpoint" / "manifest.json.writing",
+            folder / "checkpoint" / ".tmpAbCd3f"]  # fmt: skip
+    for path in left:
+        path.write_text("half")
+    before = sorted(folder.rglob("*"))
+    with holder(folder) as other:
+        assert sorted({*before} - {*folder.rglob("*")}) == sorted(left)
+        left[0].write_text("of the other, which is writing it")
+        with pytest.raises(CheckpointError, match="is in use by"):
+            gpubp.resume(folder, training(), held_out())
+        assert left[0].exists()
+        other.kill()
+
+
+@pytest.mark.parametrize("kind", ["hard link", "pipe", "directory"])
+def test_a_lock_that_is_something_else_is_refused_and_not_written_to(kind: str, folder: Path, tmp_path: Path) -> None:
+    path, victim = folder / "checkpoint" / "lock", tmp_path / "victim"
+    path.unlink()
+    victim.write_text("somebody's")
+    {"hard link": lambda at: os.link(victim, at), "pipe": os.mkfifo, "directory": os.mkdir}[kind](path)
+    with pytest.raises(CheckpointError, match=r"checkpoint/lock (has another name elsewhere|cannot be written: not a)"):
+        gpubp.resume(folder, training(), held_out())
+    assert victim.read_text() == "somebody's"
 
 
 def test_links_in_a_run_directory_are_not_followed(folder: Path, tmp_path: Path) -> None:

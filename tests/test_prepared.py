@@ -17,7 +17,7 @@ import gpubp
 from gpubp.data import TENSORS
 from gpubp.engines import cpu
 from gpubp.engines.prepared import origin
-from gpubp.errors import EngineError
+from gpubp.errors import EngineError, ShapeError
 from gpubp.state import Status, TrainState
 
 from .helpers import (
@@ -131,7 +131,7 @@ def test_numbers_of_another_type_at_the_same_place_are_refused() -> None:
     put(state, "params", params.copy_(state.population.params))
     check(state, data)
     put(state, "params", room.view(torch.float64))
-    with pytest.raises(EngineError, match=r"networks are torch.float64 on cpu, inputs torch.float32"):
+    with pytest.raises(ShapeError, match=r"slots.mean is torch.float32 .*; torch.float64 .* expected"):
         cpu.run(state, data, 1)
     put(state, "params", params)
     check(state, data)

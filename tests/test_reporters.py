@@ -14,6 +14,8 @@ from rich.console import Console
 
 import gpubp
 from gpubp import reporters
+from gpubp.errors import CheckpointError
+from gpubp.model import read_results
 from gpubp.reporters import Progress, Start, console
 from gpubp.reporters.console import ConsoleReporter
 
@@ -179,3 +181,23 @@ def test_a_run_that_ends_by_an_error_gives_the_screen_and_the_files_back(tmp_pat
     assert bar.bar is not None
     assert not bar.bar.live.is_started
     assert curves.writer.file_writer is None, "closed"
+
+
+def test_a_results_table_with_a_flipped_bit_is_refused_or_what_was_written(tmp_path: Path) -> None:
+    result = gpubp.train(
+        gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 3), gpubp.Dataset([[1.0], [2.0]], [[1.0], [2.0]]),
+        gpubp.TrainConfig(steps=2, lr=[0.1, 0.2, 1e30], optimizer="sgd"), run_dir=tmp_path / "run",
+    )  # fmt: skip
+    path, refused = tmp_path / "run" / "results.parquet", 0
+    sound = path.read_bytes()
+    assert read_results(path).equals(result.table)
+    places = range(0, 8 * len(sound), 29)  # all bits of a byte, in turns
+    for place in places:
+        flipped = bytearray(sound)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            assert read_results(path).equals(result.table), place
+        except CheckpointError:
+            refused += 1
+    assert refused > len(places) / 4, "statistics, which nobody reads, are most of such a small file"

@@ -158,7 +158,7 @@ def test_results_that_cannot_be_written_lose_no_result(tmp_path: Path, monkeypat
         patch.setattr(pyarrow.parquet, "write_table", fail)
         result = run(tmp_path / "run", epochs=2)
     assert result.unsaved == f"{tmp_path / 'run'}: the results cannot be written: [Errno 28] No space left on device"
-    assert sorted(each.name for each in (tmp_path / "run").iterdir()) == ["checkpoint", "config.yaml"]
+    assert sorted(each.name for each in (tmp_path / "run").iterdir()) == ["checkpoint", "config.yaml", "history.jsonl"]
     again = gpubp.resume(tmp_path / "run", training(), held_out())
     assert (again.unsaved, again.network_steps) == (None, 0)
     assert (tmp_path / "run" / "results.csv").exists()

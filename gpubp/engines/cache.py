@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 import sys
@@ -25,6 +26,7 @@ from ..errors import EngineError
 
 T = TypeVar("T")
 STALE = 3600  # seconds after which what is still being written belongs to a process that is gone
+FRESH = 10  # within which a folder's maker may not have locked it yet
 UNKEPT: dict[Path | None, str] = {}  # caches that did not keep a kernel, and why; "" once it was told
 
 
@@ -94,8 +96,11 @@ def scratch() -> Iterator[Path]:
     for old in Path(tempfile.gettempdir()).glob("gpubp-*.compiling"):
         with suppress(OSError):
             found = old.lstat()
-            if time.time() - found.st_mtime > STALE and not _stranger(found):
-                shutil.rmtree(old)
+            age = time.time() - found.st_mtime
+            if stat.S_ISDIR(found.st_mode) and not _stranger(found) and age > FRESH:
+                with _locked(old) as gone:
+                    if gone or age > STALE:
+                        shutil.rmtree(old)
     with tempfile.TemporaryDirectory(prefix="gpubp-", suffix=".compiling", ignore_cleanup_errors=True) as name:
         folder = Path(os.path.realpath(name))
         if why := exposed(folder):
@@ -103,7 +108,28 @@ def scratch() -> Iterator[Path]:
                 f"a kernel is compiled where nobody else can write, and {why}; the environment's TMPDIR may name "
                 'another directory for temporary files; engine "eager" needs none'
             )
-        yield folder
+        with _locked(folder):
+            yield folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder, which goes with its process. -> whether it could be had; False without locks."""
+    try:
+        import fcntl
+    except ImportError:
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:
+            free = False
+        yield free
+    finally:
+        os.close(descriptor)
 
 
 def news() -> list[str]:
@@ -154,7 +180,8 @@ def _put(folder: Path, name: str, content: bytes) -> Path | None:
         with suppress(OSError):  # another process was faster
             if time.time() - old.stat().st_mtime > STALE:
                 old.unlink()
-    handle, part = tempfile.mkstemp(dir=folder, suffix=".part")  # new, and of mode 0600
+    part = folder / f"{secrets.token_hex(8)}.part"
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)  # for others to read, where the umask lets them
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

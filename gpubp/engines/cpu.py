@@ -51,6 +51,7 @@ def run(state: TrainState, data: Dataset, steps: int) -> None:
     if call is not None:
         advance(call, state, data, steps)
         return
+    state.check(data)
     with torch.no_grad(), contiguous(state) as own:
         call = Call(own, data, Key.of(own, data))
         advance(call, own, data, steps)

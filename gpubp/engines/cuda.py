@@ -74,6 +74,7 @@ def run(state: TrainState, data: Dataset, steps: int) -> None:
     if call is not None:
         call(state, steps)
         return
+    state.check(data)
     with torch.no_grad(), contiguous(state) as own:
         call = Call(own, data)
         call(own, steps)

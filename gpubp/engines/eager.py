@@ -42,6 +42,7 @@ Ends = list[tuple[int, int]]  # after how many steps how many networks leave; th
 @torch.no_grad()
 def run(state: TrainState, data: Dataset, steps: int) -> None:
     """Advance every running network by up to `steps` steps, not beyond its limit, in place."""
+    state.fit()
     with cuda.on(state.population.device):
         if fixed(state.population.device):
             graph.begin(state.population.spec, state.config, data)

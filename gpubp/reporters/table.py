@@ -1,10 +1,10 @@
-"""The results table: a row per network, as pyarrow.Table, results.parquet and results.csv.
+"""The results table: a row per network, as pyarrow.Table, results.parquet, which holds a digest of it, and results.csv.
 
 pyarrow is imported by what makes a table: `import gpubp` need not wait for it."""
 
 from __future__ import annotations
 
-from functools import partial
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from ..state import Status, TrainState
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+SEAL = b"gpubp_sha256"  # under which results.parquet holds the digest of its table
 
 
 def table(state: TrainState, training: Evaluation, validation: Evaluation | None, metric: str) -> pa.Table:
@@ -48,5 +50,16 @@ def write(rows: pa.Table, run_dir: Path) -> None:
     """results.parquet and results.csv. Raises OSError."""
     from pyarrow import csv, parquet
 
-    for name, save in (("results.parquet", parquet.write_table), ("results.csv", csv.write_csv)):
-        files.write(run_dir / name, partial(save, rows))
+    sealed = rows.replace_schema_metadata({SEAL: digest(rows)})
+    files.write(run_dir / "results.parquet", lambda beside: parquet.write_table(sealed, beside))
+    files.write(run_dir / "results.csv", lambda beside: csv.write_csv(rows, beside))
+
+
+def digest(rows: pa.Table) -> str:
+    """SHA-256 of the names, types and values of every column."""
+    found = hashlib.sha256()
+    for name, column in zip(rows.column_names, rows.columns):
+        values = column.to_numpy()
+        content = "\n".join(map(str, values)).encode() if values.dtype == object else values.tobytes()
+        found.update(f"{name} {column.type} {len(values)};".encode() + content)
+    return found.hexdigest()

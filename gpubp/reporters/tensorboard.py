@@ -11,6 +11,7 @@ TensorBoard orders groups and cards by name: what is to be seen first comes firs
 
 from __future__ import annotations
 
+import secrets
 import time
 import warnings
 from collections.abc import Iterable, Mapping
@@ -38,8 +39,8 @@ class TensorBoardReporter(Reporter):
 
     def start(self, start: Start) -> None:
         """Open the file. What a run that is resumed wrote before is hidden, and its history written again: it may have
-        gone on after the checkpoint."""
-        self.writer = self.make(str(self.folder), purge_step=0)
+        gone on after the checkpoint. Nobody can foresee the file's name and have put a link there."""
+        self.writer = self.make(str(self.folder), purge_step=0, filename_suffix=f".{secrets.token_hex(8)}")
         self.metric, self.step, self.charted = start.metric_name, start.step, False
         rows = [f"| {name} | {_cell(value)} |" for name, value in start.settings.items() if value is not None]
         told = [*start.lines, f"{start.networks:,} networks of {start.parameters:,} parameters. {start.engine_reason}"]

@@ -1,0 +1,92 @@
+"""A run's history: a record per evaluation, a line of JSON each in RUN/history.jsonl.
+
+The file grows by what is new. A checkpoint says how much of it is its own, and the SHA-256 of that; what a killed run
+added later goes when the run goes on. Records that are not what was written are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import files
+from .errors import CheckpointError
+
+FILE = "history.jsonl"
+NUMBERS = ("round", "step", "seconds", "network_steps_per_second")  # of a record, and these are quantiles by name:
+SPREADS = ("loss", "validation_loss", "metric", "lr")
+SHOWN = {"min", "q10", "median", "q90", "max"}  # those that curves are drawn of; there are none where nothing is finite
+
+
+class History(list[dict[str, Any]]):
+    """The records of a run's evaluations."""
+
+    def __init__(self, records: Iterable[dict[str, Any]] = ()) -> None:
+        super().__init__(records)
+        self.written, self.digest = 0, hashlib.sha256()  # records in the file, and of its bytes
+        self.file: tuple[int, ...] | None = None  # which one save() has written
+
+    def save(self, run_dir: Path, number: int | None = None) -> dict[str, Any]:
+        """Bring every record to the file, or those up to round `number`, while others come about. -> what a checkpoint
+        says of it, for load(). Raises OSError; save() may be called again then."""
+        path, count = run_dir / FILE, sum(number is None or each["round"] <= number for each in self)
+        if self.file is None or self.file != _identity(path):  # the file of before, half a record, a link
+            self.written, self.digest = 0, hashlib.sha256()
+        lines = "".join(f"{json.dumps(each)}\n" for each in self[self.written : count]).encode()
+        if not self.written:
+            files.write(path, lambda beside: beside.write_bytes(lines))
+        elif lines:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | files.FOLLOW_NONE), "ab") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        self.digest.update(lines)
+        self.written, self.file = count, _identity(path)
+        return {"records": count, "bytes": path.stat().st_size, "sha256": self.digest.hexdigest()}
+
+    @classmethod
+    def load(cls, run_dir: Path, saved: Any) -> History:
+        """The records that a checkpoint has: those of the file, of which `saved` is what save() said; or `saved`
+        itself, in older checkpoints. Raises CheckpointError where they are not what was written."""
+        path = run_dir / FILE
+        try:
+            if isinstance(saved, Mapping):
+                files.regular(path)
+                with path.open("rb") as file:
+                    text = file.read(saved["bytes"])
+                if len(text) != saved["bytes"] or hashlib.sha256(text).hexdigest() != saved["sha256"]:
+                    raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the checkpoint")
+                saved = [json.loads(each) for each in text.splitlines()]
+            if not all(map(_sound, saved)):
+                raise CheckpointError(f"{path} does not hold records of evaluations")
+        except CheckpointError:
+            raise
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise CheckpointError(f"{path} does not hold records of evaluations: {error!r}") from None
+        return cls(saved)
+
+
+def _sound(record: Any) -> bool:
+    """Whether reporters can show it."""
+    spreads = [record[name] or {} for name in SPREADS]
+    numbers = [record[name] for name in NUMBERS] + [value for each in spreads for value in each.values()]
+    named = isinstance(record["metric_name"], str) and all(set(each) >= SHOWN for each in spreads if each)
+    counts = all(type(count) is int for count in record["statuses"].values())
+    return named and counts and all(type(number) in (int, float) for number in numbers)
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """A regular file with one name, as it is now; None for anything else."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    one = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+    return (found.st_dev, found.st_ino, found.st_size) if one else None
