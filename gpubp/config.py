@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import arrays
+from .ambient import neutral
 from .data import Dataset
 from .errors import ConfigError, ShapeError, lookup, one_of, unknown
 from .losses import LOSSES
@@ -121,6 +122,7 @@ class TrainConfig:
     update_order: str = "simultaneous"
     extra: Mapping[str, Hyper] = field(default_factory=dict)
 
+    @neutral()
     def __post_init__(self) -> None:
         lookup(OPTIMIZERS, self.optimizer, "optimizer", ConfigError)
         lookup(SCHEDULES, self.schedule, "schedule", ConfigError)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import arrays, cuda, modules
+from .ambient import neutral
 from .backprop import forward
 from .errors import ConfigError, DeviceError, ShapeError, SpecError, lookup
 from .initialise import INITIALISERS, initialise
@@ -34,6 +35,7 @@ class Population:
     seed: int
     ids: Tensor
 
+    @neutral()
     def __post_init__(self) -> None:
         if self.params.requires_grad:  # an nn.Parameter's numbers are trained by hand
             object.__setattr__(self, "params", self.params.detach())
@@ -49,6 +51,7 @@ class Population:
         return f"Population({self.count} networks of {widths}, seed {self.seed}, {kind} on {self.device})"
 
     @classmethod
+    @neutral()
     def create(
         cls,
         spec: NetworkSpec,
@@ -82,6 +85,7 @@ class Population:
         return cls(spec, params, seed, chosen).to(device=device)
 
     @classmethod
+    @neutral()
     def from_modules(
         cls, networks: Iterable[nn.Sequential], loss: str = "mean_squared_error", seed: int = 0
     ) -> Population:
@@ -103,6 +107,7 @@ class Population:
         """Where the parameters are."""
         return self.params.device
 
+    @neutral()
     def take(self, index: Sequence[int] | Sequence[bool] | Tensor | slice) -> Population:
         """The rows `index`, in that order, with their ids; copies. A mask of N truth values selects; -1 is the last
         row, as in a list."""
@@ -114,6 +119,7 @@ class Population:
     def _rows(self, name: str, index: Any) -> Tensor:
         return arrays.indices(name, index, self.count, ShapeError, negative=True).to(self.device)
 
+    @neutral()
     def concatenate(self, *others: Population) -> Population:
         """These networks, then the others', with their ids. Raises SpecError where specification or seed differ."""
         for other in others:
@@ -124,6 +130,7 @@ class Population:
         everyone = (self, *others)
         return replace(self, params=torch.cat([p.params for p in everyone]), ids=torch.cat([p.ids for p in everyone]))
 
+    @neutral()
     def copy_rows(self, source: Sequence[int] | Tensor, target: Sequence[int] | Tensor) -> Population:
         """A population in which the rows `target` are copies of the rows `source`, which may repeat, as take() has
         them; ids stay with their places, so that a copy goes on with the random numbers of the place it was copied
@@ -137,6 +144,7 @@ class Population:
         params[over] = self.params[of]
         return replace(self, params=params)
 
+    @neutral()
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Population:
         """The same networks elsewhere or in another precision; these very ones where nothing changes."""
         if dtype is not None and dtype not in DTYPES.values():
@@ -144,6 +152,7 @@ class Population:
         where = self.device if device is None else usable(device)
         return replace(self, params=self.params.to(where, dtype), ids=self.ids.to(where))
 
+    @neutral()
     def network(self, index: int) -> nn.Sequential:
         """The network in row `index` as torch.nn.Sequential, with copies of its weights."""
         row = arrays.whole(index)
@@ -151,6 +160,7 @@ class Population:
             raise ShapeError(f"network({index!r}): a whole number, the network's row, expected")
         return modules.sequential(self.spec, self.params[int(self._rows("network", [row]))])
 
+    @neutral()
     def predict(self, inputs: Tensor | Sequence[Any]) -> Tensor:
         """inputs (M, I) for all, or (N, M, I) -> outs (N, M, O); logits stay logits."""
         return forward(self.spec, self.params, arrays.tensor("inputs", inputs).to(self.params))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from . import bundled
 from .about import choose_loss, sentences
+from .ambient import neutral
 from .data import Dataset
 from .errors import ConfigError, DataError, lookup, unknown
 from .fitting import ask, fit
@@ -127,6 +128,7 @@ class Prepared:
         return self.training.samples, 0 if self.validation is None else self.validation.samples
 
 
+@neutral()
 def load(
     name_or_path: str | os.PathLike[str],
     target: str | Sequence[str] | None = None,

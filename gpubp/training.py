@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import checkpoint, files, lock, memory
+from .ambient import neutral
 from .config import TrainConfig
 from .data import Dataset
 from .devices import Devices, devices
@@ -28,6 +29,7 @@ from .signals import delivered
 from .state import Status, TrainState
 
 
+@neutral()
 def train(
     population: Population,
     data: Dataset,
@@ -120,6 +122,7 @@ def train(
     return delivered(result)
 
 
+@neutral()
 def resume(
     run_dir: str | Path,
     data: Dataset,
