@@ -169,7 +169,7 @@ def load(
     rows, held_out = split(table.samples, share, seed)
     preparation = fit(table, chosen, rows.numpy(), scale, impute, scale_targets)
     inputs, targets = preparation.inputs(table), preparation.targets(table)
-    told = sentences(table, preparation, (len(rows), len(held_out)), str(scale), chosen, why)
+    told = sentences(table, preparation, rows.numpy(), str(scale), chosen, why)
     told = ((source.about,) if source.about else ()) + told
     return Prepared(
         name=str(name_or_path),

@@ -4,6 +4,8 @@ longer. Settings are drawn, defaults among them; networks have lengths, samples 
 from __future__ import annotations
 
 import random
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ import pytest
 import torch
 
 import gpubp
+from gpubp import loop
 from gpubp.state import TrainState
 
 from .helpers import compiled, same_bits  # noqa: F401
+from .short_runs import Stop
 
 COUNT, SAMPLES = 5, 24
 FREE = ("constant", "step", "exponential", "inverse_sqrt", "plateau")  # of the length of the training
@@ -49,6 +53,7 @@ class Example:
         most = 6 if self.unit == "epochs" else 150 if self.alike["schedule"] == "plateau" else 30  # it looks every 100
         self.lengths = [draw.randint(1, most) for _ in range(COUNT)]
         self.longer = [length + draw.randint(0, most) for length in self.lengths]
+        self.calls = draw.choice([2, 5, 10, 20, 1000])
         self.validated, self.ids = draw.random() < 0.5, draw.sample(range(100), COUNT)
         shape = (COUNT, SAMPLES) if self.data_kind.startswith("own") else (SAMPLES,)
         self.inputs = torch.randn(*shape, 3, generator=source)
@@ -78,12 +83,15 @@ class Example:
         each = (self.inputs, self.targets) if self.inputs.ndim == 2 else (self.inputs[0], self.targets[0])
         return gpubp.Dataset(*each) if self.validated else None
 
-    def train(self, some: list[int], lengths: list[int], run_dir: Path | None = None) -> gpubp.Result:
+    def train(self, some: list[int], lengths: list[int], **more: Any) -> gpubp.Result:
         given = self.population(some), self.data(some), self.config(some, lengths), self.held_out()
-        return gpubp.train(*given, engine=self.engine, run_dir=run_dir)
+        return gpubp.train(*given, engine=self.engine, **more)
 
     def made_longer(self, some: list[int], run_dir: Path) -> gpubp.Result:
-        self.train(some, self.lengths, run_dir)
+        """Interrupted after some calls of the engine, if it has so many, then resumed with more than before."""
+        with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(loop, "MOST", 7)
+            self.train(some, self.lengths, run_dir=run_dir, reporters=[Stop(self.calls, signal.SIGINT)])
         lengths = torch.tensor([self.longer[n] for n in some])
         return gpubp.resume(run_dir, self.data(some), self.held_out(), **{self.unit: lengths})
 
