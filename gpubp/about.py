@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .errors import ConfigError, one_of
+from .fitting import rounded
 from .preparation import TASK_OF_LOSS, Preparation
 from .tables import Array, Table, listed, missing
 
@@ -54,10 +55,8 @@ def guess(table: Table) -> tuple[str, str]:
     return ("classification", why) if few else ("regression", why + ", too many for classes")
 
 
-def sentences(
-    table: Table, preparation: Preparation, sizes: tuple[int, int], scale: str, loss: str, why: str
-) -> tuple[str, ...]:
-    """What a run begins with: samples and split, inputs, target, task and loss. sizes: samples to train, held out."""
+def sentences(table: Table, preparation: Preparation, rows: Array, scale: str, loss: str, why: str) -> tuple[str, ...]:
+    """What a run begins with: samples and split, inputs, target, task and loss. rows: the samples to train with."""
     numbers = [column.name for column in preparation.columns if column.categories is None]
     texts = [f"{column.name} ({len(column.categories)})" for column in preparation.columns if column.categories]
     inputs = [f"{preparation.width_in} inputs"]
@@ -70,12 +69,18 @@ def sentences(
         for name in numbers
         if table.named and table.samples > 2 and _counting(table.columns[name])
     ]
+    same = [
+        f"{name} is one number, rounded differently, in all samples to train with: it is not scaled"
+        for name in (*numbers, *(() if preparation.classes else table.targets))
+        if rounded(table.columns[name][rows])
+    ]
     told = (
-        f"{table.name}: {table.samples} samples, {sizes[0]} to train with, {sizes[1]} held out",
+        f"{table.name}: {table.samples} samples, {len(rows)} to train with, {table.samples - len(rows)} held out",
         *(["read: " + "; ".join(table.about)] if table.about else []),
         "; ".join(inputs),
         f"target: {targets}; task: {task}; loss: {loss}, {why}",
         *counting,
+        *same,
     )
     return tuple("".join(sign if sign.isprintable() else " " for sign in each) for each in told)
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .activations import ACTIVATIONS
+from .ambient import neutral
 from .errors import ConfigError, ShapeError, unknown
 from .losses import LOSSES, cross_entropy_shares
 from .numerics import kernel_widths, product
@@ -213,6 +214,7 @@ def check(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> None:
         raise ShapeError(f"inputs are {inputs.dtype}, params {params.dtype}: the same dtype expected")
 
 
+@neutral()
 @torch.no_grad()
 def forward(spec: NetworkSpec, params: Float[Tensor, "N P"], inputs: Float[Tensor, "*N B I"]) -> Float[Tensor, "N B O"]:
     """The outs of N networks. inputs: (B, I) for all, or (N, B, I). Raises ShapeError for any other shape.
@@ -241,6 +243,7 @@ def outs(spec: NetworkSpec, params: Float[Tensor, "N P"], inputs: Float[Tensor, 
     return passed.outs[-1][:count, :, : spec.widths[-1]]
 
 
+@neutral()
 @torch.no_grad()
 def gradients(
     spec: NetworkSpec,

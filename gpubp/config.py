@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import arrays
+from .ambient import neutral
 from .data import Dataset
 from .errors import ConfigError, ShapeError, lookup, one_of, unknown
 from .losses import LOSSES
@@ -121,6 +122,7 @@ class TrainConfig:
     update_order: str = "simultaneous"
     extra: Mapping[str, Hyper] = field(default_factory=dict)
 
+    @neutral()
     def __post_init__(self) -> None:
         lookup(OPTIMIZERS, self.optimizer, "optimizer", ConfigError)
         lookup(SCHEDULES, self.schedule, "schedule", ConfigError)
@@ -268,10 +270,15 @@ class TrainConfig:
             "theirs goes through them more than once"
         ]
 
-    def round_end(self, number: int, sizes: Tensor) -> Tensor:
-        """The step at which evaluation `number`, from 1, finds each network, (N,) int64."""
-        done = torch.full_like(sizes, number * self.interval)
-        return done if self.steps is not None else self._steps(done * sizes)
+    def round(self, step: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each network's round at `step` (N,) begins and ends, (N,) int64 both: its last evaluation up to there,
+        and the first after it. A function of its own step and samples; a round has one step or more."""
+        if self.steps is not None:
+            done = torch.div(step, self.interval, rounding_mode="floor")
+            return done * self.interval, (done + 1) * self.interval
+        samples = self.interval * sizes
+        done = torch.div(step * self.batch_size, samples, rounding_mode="floor")
+        return self._steps(done * samples), self._steps((done + 1) * samples)
 
     def _steps(self, samples: Tensor) -> Tensor:
         return torch.div(samples + self.batch_size - 1, self.batch_size, rounding_mode="floor")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import arrays, cuda
+from .ambient import neutral
 from .errors import DataError, ShapeError
 from .losses import LOSSES
 from .rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
@@ -52,6 +53,7 @@ class Dataset:
 
     spread: Tensor | None = None
 
+    @neutral()
     def __init__(
         self,
         inputs: Tensor | Sequence[Any],
@@ -302,7 +304,7 @@ def _floats(numbers: Tensor) -> Tensor:
     """Floats as they are; whole numbers and truth values as floats that hold them exactly."""
     if numbers.is_floating_point():
         return numbers
-    usual = numbers.to(torch.get_default_dtype())
+    usual = numbers.to(torch.float32)
     return usual if torch.equal(usual.to(numbers.dtype), numbers) else numbers.double()
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .activations import ACTIVATIONS
+from .ambient import neutral
 from .backprop import Pass, bias_gradient, doubled, errors, forward_layers, loss_and_delta
 from .data import Batch, Dataset
 from .engines.eager import Block
@@ -56,6 +57,7 @@ class Explanation:
         return self.text()
 
 
+@neutral()
 @torch.no_grad()
 def explain(state: TrainState, data: Dataset, network: int = 0) -> Explanation:
     """The next step of the network in row `network` of `state`, on the samples that it takes from `data`.

@@ -22,6 +22,7 @@ UNSCALED = ("poisson", "binary_cross_entropy", "hinge")  # losses to which 0 and
 SCALES = ("none", "standard", "minmax")
 IMPUTES = ("mean", "median")
 SAME = 1e-13  # of a column's largest number: what lies closer together is one number, rounded differently
+SINGLE = 4 * 2.0**-23  # the same of numbers that were float32: four steps of its
 
 
 def fit(
@@ -100,13 +101,24 @@ def _scaling(table: Table, name: str, values: Array, scale: str | float) -> tupl
     if isinstance(scale, float):
         return 0.0, scale
     low, high = float(values.min()), float(values.max())
-    if high - low <= SAME * max(abs(low), abs(high)):  # of a constant column, rounding makes a tiny deviation
+    if low == high or rounded(values):
         return low, 1.0
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         offset, factor = (low, high - low) if scale == "minmax" else (float(values.mean()), float(values.std()))
     if not (math.isfinite(offset) and 0 < factor < math.inf):
         raise table.wrong(name, f"holds {low:g} to {high:g}, which 64 bits cannot scale by {scale!r}")
     return offset, factor
+
+
+def rounded(values: Array) -> bool:
+    """Whether a column of numbers, some of them missing, is one number that was rounded differently: its deviation,
+    which is rounding alone, is nothing to divide by."""
+    values = values[~missing(values)].astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32)
+    halves = bool((single == values).all()) and not bool((values == np.floor(values)).all())  # whole ones are exact
+    return low < high and high - low <= (SINGLE if halves else SAME) * max(abs(low), abs(high))
 
 
 def _task(table: Table, loss: str, rows: Array | slice) -> tuple[str, tuple[Label, ...]]:

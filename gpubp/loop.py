@@ -1,10 +1,10 @@
 """Loop: run, look, decide, report, save, until every network has ended.
 
-Evaluations come from the configuration alone and define rounds: in a round every network trains to the step at which
-its next evaluation is due. Whatever the clock decides (progress, timed checkpoints, Ctrl-C) only cuts a call of the
-engine short, which changes no bit. Within a round the loop reads no clock of a network: it counts ahead (pace.py).
-What cannot be written, a checkpoint, results, a reporter's file, is reported and ends no training; checkpoints are
-tried again.
+Evaluations come from the configuration alone and define rounds, which are a network's own: in a round every network
+trains to the step at which its next evaluation is due. Whatever the clock decides (progress, timed checkpoints, Ctrl-C)
+only cuts a call of the engine short, which changes no bit. Within a round the loop reads no clock of a network: it
+counts ahead (pace.py). What cannot be written, a checkpoint, results, a reporter's file, is reported and ends no
+training; checkpoints are tried again.
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ class Loop:
     unsaved: str | None = None
     first: Future[None] | None = None  # the first checkpoint, as long as it may be under way
 
+    def __post_init__(self) -> None:
+        # Which networks the evaluation at the end of the present round is of. A checkpoint is never written between a
+        # round's last step and its evaluation: where nobody has a step left, all have been looked at.
+        self.due = self.state.running & bool(self.state.left.any())
+
     def run(self) -> Result:
         """To the end of every network, or to a signal, which the result names."""
         try:
@@ -83,8 +88,7 @@ class Loop:
         with collected() as signals:
             self.begin()
             while not signals and (self.pace.left or self.next_round()):
-                if self.pace.left:  # a round of less than a batch may have no step
-                    self.advance()
+                self.advance()
                 if not self.pace.left:
                     self.settle()
                     self.look()
@@ -100,11 +104,11 @@ class Loop:
     def begin(self) -> None:
         """Networks and data where they train, reporters told, a run that is killed early there to begin anew."""
         self.begun, self.before, state = time.monotonic(), self.seconds, self.state
-        self.sizes = self.data.size(state.position)
         data = [each for each in (self.data, self.validation) if each is not None]
         self.place = placed(state, data, self.choice, self.where)
-        if self.number:  # a resumed round; a longer training may have moved its end
-            state.limit.copy_(self.round_end(self.number))
+        if self.number:  # a longer training may have moved the ends of rounds
+            self.train_to(self.round(torch.where(self.due, state.limit, state.step) - 1)[1])
+            self.due |= state.left > 0
         batch = state.config.batch_size
         self.pace = Pace(CALL, min(MOST, EAGER if self.choice.name == "eager" else max(EAGER, TABLE // batch)))
         self.pace.look(state)
@@ -130,9 +134,13 @@ class Loop:
         if self.run_dir is not None and not self.number:
             self.write_first(self.run_dir)
 
-    def round_end(self, number: int) -> Tensor:
-        """(N,): the step at which round `number` ends for each network."""
-        return torch.minimum(self.state.config.round_end(number, self.sizes), self.state.end)
+    def round(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) both: the steps at which the round that holds the step after `step` begins and ends."""
+        return self.state.config.round(step, self.data.size(self.state.position))
+
+    def train_to(self, step: Tensor) -> None:
+        """Each network to `step` (N,), or to the end of its training."""
+        torch.minimum(step, self.state.end, out=self.state.limit)
 
     @one_thread()
     def next_round(self) -> bool:
@@ -140,8 +148,9 @@ class Loop:
         if not self.pace.running:
             return False
         self.number += 1
-        self.state.limit.copy_(self.round_end(self.number))
-        self.state.total.zero_()
+        self.due = self.state.running
+        self.train_to(self.round(self.state.step)[1])
+        self.state.total[self.state.status != Status.finished] = 0  # a longer training may go on with its last round
         self.pace.look(self.state)
         return True
 
@@ -191,13 +200,12 @@ class Loop:
     @one_thread()
     def decided(self) -> dict[str, Any]:
         """What the end of a round changes in the state. -> the record of it."""
-        state, config = self.state, self.state.config
-        first = self.round_end(self.number - 1)
+        state = self.state
+        first, last = self.round(state.step - 1)
         mean = state.total.double() / torch.clamp(state.step - first, min=1)
-        mean = mean.masked_fill(state.step <= first, float("nan"))
+        mean = mean.masked_fill(~self.due, float("nan"))
         plateau_loss = mean if self.held_out is None else self.held_out.loss
-        whole = state.step == config.round_end(self.number, self.sizes)  # the training may end within a round
-        plateau(state, plateau_loss, whole)
+        plateau(state, plateau_loss, self.due & (state.step == last))  # the training may end within a round
         state.status[state.running & (state.step >= state.end)] = Status.finished
         self.pace.running = int(state.running.sum())
         alive = state.status != Status.diverged

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from . import arrays, checkpoint, files
 from .activations import sigmoid
+from .ambient import neutral
 from .backprop import CHUNK, blocks, forward
 from .errors import CheckpointError, ConfigError, DataError, ShapeError
 from .frames import table_of
@@ -90,6 +91,7 @@ class Model:
         classes = f" ({listed(self.classes)})" if self.classes else ""
         return f"Model({many}, {self.spec.loss}: {len(self.preparation.columns)} columns -> {targets}{classes})"
 
+    @neutral()
     def ranking(self) -> Tensor:
         """Rows of the networks that did not diverge, the best first: by validation loss, or else by loss."""
         if self.results is None:
@@ -99,6 +101,7 @@ class Model:
             )
         return order_of(self.results)
 
+    @neutral()
     def network(self, row: int, raw: bool = False) -> nn.Module:
         """The network in a row with copies of its weights, a PreparedNetwork: raw numbers in, numbers in the units of
         the targets out, or logits of classes. raw: without the preparation, as it also is where there is none: a
@@ -108,6 +111,7 @@ class Model:
             return bare
         return PreparedNetwork(bare, self.preparation, self.spec.loss)
 
+    @neutral()
     def inputs(self, samples: Any) -> Tensor:
         """The inputs (M, I) of raw samples, as precise as the networks are and where they are. Warns of columns that
         are unlike all of training."""
@@ -118,7 +122,7 @@ class Model:
             table = table_of(samples, self.preparation)
             prepared = self.preparation.inputs(table)
             for each in self.preparation.strange(table):
-                warnings.warn(f"{table.name}: {each}", stacklevel=2)
+                warnings.warn(f"{table.name}: {each}", stacklevel=3)  # beyond neutral()
             names = [column.name for column in self.preparation.columns for _ in column.categories or (None,)]
         inputs = prepared.to(like.device, like.dtype)
         bad = (~inputs.isfinite()).nonzero()
@@ -131,6 +135,7 @@ class Model:
             )
         return inputs
 
+    @neutral()
     def predict(self, samples: Any, networks: str | int | Sequence[int] | Tensor = "best", each: bool = False) -> Array:
         """The predictions of M samples: labels (M,); numbers in the units of the targets, (M,), or (M, O) where there
         are several target columns or no preparation.
@@ -145,6 +150,7 @@ class Model:
         single = self.preparation.task == "numbers" and decoded.shape[-1] == 1
         return decoded[..., 0] if single else decoded
 
+    @neutral()
     def predict_proba(
         self, samples: Any, networks: str | int | Sequence[int] | Tensor = "best", each: bool = False
     ) -> Array:
@@ -158,6 +164,7 @@ class Model:
         binary = len(self.classes) == 2 and expected.shape[-1] == 1
         return np.asarray(torch.cat((1 - expected, expected), -1) if binary else expected)
 
+    @neutral()
     def chosen(self, networks: str | int | Sequence[int] | Tensor) -> Tensor:
         """The rows that `networks` means, the best first where it does not name them."""
         many = isinstance(networks, Iterable) and not isinstance(networks, str)
@@ -193,13 +200,14 @@ class Model:
         return (total / some.count).cpu()
 
 
+@neutral()
 def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     """The networks of a run, as its last checkpoint has them, ready for raw samples. Raises CheckpointError for what
     cannot be trusted."""
     folder = Path(run_dir)
     saved = checkpoint.load(folder, usable(device))
     for each in saved.told:
-        warnings.warn(each, stacklevel=2)
+        warnings.warn(each, stacklevel=3)
     state = saved.state
     if saved.older and not bool(state.step.any()):
         raise CheckpointError(

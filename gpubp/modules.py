@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, skip_init
 
 from .errors import ShapeError, SpecError
 from .losses import LOSSES
@@ -43,6 +44,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "hard_tanh": nn.Hardtanh,
     "sine": Sine,
 }
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def sequential(spec: NetworkSpec, row: Tensor) -> nn.Sequential:
@@ -57,10 +59,11 @@ def sequential(spec: NetworkSpec, row: Tensor) -> nn.Sequential:
                 f"activation {name!r} has no torch.nn module; add one: gpubp.modules.MODULES[{name!r}] = ..."
             )
         inputs, outputs = weight.shape[1:]
-        linear = nn.Linear(inputs, outputs, bias=spec.bias != "none", device=row.device, dtype=row.dtype)
+        bias_too = spec.bias != "none"
+        linear = skip_init(nn.Linear, inputs, outputs, bias=bias_too, device=row.device, dtype=row.dtype)
         with torch.no_grad():
             linear.weight.copy_(weight[0].T)
-            if spec.bias != "none":
+            if bias_too:
                 linear.bias.copy_(bias[0].expand(outputs))
                 linear.bias.requires_grad_(spec.train_bias)
         modules += [linear, MODULES[name]()]
@@ -133,13 +136,21 @@ class PreparedNetwork(nn.Module):
 
 
 def rows(modules: Iterable[nn.Sequential], loss: str) -> tuple[NetworkSpec, Tensor]:
-    """Sequentials of equal topology -> their specification and rows (N, P). Raises SpecError for any other module."""
+    """Sequentials of equal topology -> their specification and rows (N, P). Raises SpecError for any other module, and
+    for one that a row cannot stand for: other functions, tied or frozen weights, hooks."""
+    if isinstance(modules, nn.Module):  # a Sequential's iterator gives its parts
+        raise SpecError(f"from_modules takes several networks: [module], not the {type(modules).__name__} itself")
     specs: list[NetworkSpec] = []
-    rows = []
+    rows: list[Tensor] = []
     for place, module in enumerate(modules):
         spec, row = _row(module, f"module {place}", loss)
         if specs and spec != specs[0]:
             raise SpecError(f"module {place} is {spec}, module 0 is {specs[0]}; a population has one topology")
+        if rows and (row.dtype, row.device) != (rows[0].dtype, rows[0].device):
+            raise SpecError(
+                f"module {place} is {row.dtype} on {row.device}, module 0 is {rows[0].dtype} on {rows[0].device}; a "
+                "population has one type and one place"
+            )
         specs.append(spec)
         rows.append(row)
     if not specs:
@@ -148,18 +159,21 @@ def rows(modules: Iterable[nn.Sequential], loss: str) -> tuple[NetworkSpec, Tens
 
 
 def _row(module: nn.Module, where: str, loss: str) -> tuple[NetworkSpec, Tensor]:
-    parts: Sequence[Any] = list(module.children()) if isinstance(module, nn.Sequential) else [module]
     names: list[str] = []
     linears: list[nn.Linear] = []
-    for part in parts:
-        if isinstance(part, nn.Linear):
-            if len(names) < len(linears):
-                names.append("identity")
+    parameters: dict[str, Tensor] = {}
+    for at, part in _parts(module, where):
+        if _is(part, nn.Linear):
+            names += ["identity"] * (len(linears) - len(names))
             linears.append(part)
+            own = {"weight": part.weight, "bias": part.bias}
+            parameters |= {f"{at}.{kind}": each for kind, each in own.items() if each is not None}
         elif (name := _name(part)) is not None and len(names) == len(linears) - 1:
             names.append(name)
         else:
-            raise SpecError(f"{where} holds {part}; Linear, each with at most one activation of {', '.join(MODULES)}")
+            raise SpecError(
+                f"{at} is {part}; Linear, each with at most one activation of {', '.join(MODULES)}, expected"
+            )
     if not linears:
         raise SpecError(f"{where} is {module}; a Sequential of Linear and activations expected")
     names += ["identity"] * (len(linears) - len(names))
@@ -175,15 +189,71 @@ def _row(module: nn.Module, where: str, loss: str) -> tuple[NetworkSpec, Tensor]
         output=names[-1],
         loss=loss,
         bias="neuron" if bias.pop() else "none",
-        train_bias=all(linear.bias is None or linear.bias.requires_grad for linear in linears),
+        train_bias=_trained(parameters),
     )
-    pieces = [t.detach() for linear in linears for t in (linear.weight.T.flatten(), linear.bias) if t is not None]
-    return spec, torch.cat(pieces)
+    return spec, torch.cat([each.detach().t().flatten() for each in parameters.values()])
+
+
+def _parts(module: nn.Module | None, where: str) -> Iterator[tuple[str, Any]]:
+    """What a Sequential calls, one after the other, those within Sequentials too, with their places; Identity left out.
+    Raises SpecError for a part that computes more than its class says."""
+    if not isinstance(module, nn.Module):
+        raise SpecError(f"{where} is a {type(module).__name__}; a Sequential of Linear and activations expected")
+    own, plain = f"{where}, {type(module).__name__},", "which a population would not call"
+    if "forward" in vars(module):
+        raise SpecError(f"{own} has a forward that was put in the place of its class's, {plain}")
+    if parametrize.is_parametrized(module):
+        raise SpecError(f"{own} has parametrizations, {plain}: remove_parametrizations leaves plain weights")
+    if any(map(nn.parameter.is_lazy, module.parameters(recurse=False))):
+        raise SpecError(f"{own} has no numbers yet; call the module once on a batch of inputs")
+    if any(hooks for name, hooks in vars(module).items() if name in HOOKS):
+        raise SpecError(f"{own} has hooks, such as those of weight_norm and pruning, {plain}")
+    if _is(module, nn.Sequential):
+        for name, part in module._modules.items():  # children() gives an object that stands there twice once
+            yield from _parts(part, f"{where}[{name}]")
+    elif not _is(module, nn.Identity):
+        yield where, module
+
+
+def _is(part: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether `part` computes what `kind` does: it may be of a subclass that calls the same."""
+    same = all(getattr(type(part), name) is getattr(kind, name) for name in ("__call__", "forward"))
+    return isinstance(part, kind) and same
+
+
+def _trained(parameters: Mapping[str, Tensor]) -> bool:
+    """Whether the biases train. Raises SpecError for parameters of which a population would make something else."""
+    first, like = next(iter(parameters.items()))
+    seen: dict[int, str] = {}
+    for name, each in parameters.items():
+        if each.is_meta:
+            raise SpecError(f"{name} is on device meta, where it has no numbers")
+        if (each.dtype, each.device) != (like.dtype, like.device):
+            raise SpecError(
+                f"{name} is {each.dtype} on {each.device}, {first} is {like.dtype} on {like.device}; one type and one "
+                "place expected"
+            )
+        if (other := seen.setdefault(each.data_ptr(), name)) != name:
+            raise SpecError(f"{name} is {other} once more; a population trains the parameters of each layer apart")
+        if each._backward_hooks or each._post_accumulate_grad_hooks:
+            raise SpecError(f"{name} has hooks on its gradient, which a population would not call")
+        if name.endswith("weight") and not (each.requires_grad and each.is_leaf):
+            why = "is computed from other tensors" if each.requires_grad else "has requires_grad=False"
+            raise SpecError(f"{name} {why}; a population trains all weights: module.requires_grad_()")
+    biases = {name: each.requires_grad for name, each in parameters.items() if name.endswith("bias")}
+    if len(set(biases.values())) > 1:
+        frozen = ", ".join(name for name, trains in biases.items() if not trains)
+        raise SpecError(f"{frozen} with requires_grad=False; the biases of a population train, or none of them does")
+    return all(biases.values())
 
 
 def _name(module: nn.Module) -> str | None:
     """The activation that `module` computes with gpubp's constants; None where there is none."""
+
+    def constants(each: nn.Module) -> dict[str, Any]:
+        return {key: value for key, value in vars(each).items() if key[0] != "_" and key not in ("inplace", "training")}
+
     for name, make in MODULES.items():
-        if type(make()) is type(module) and repr(make()) == repr(module):
+        if _is(module, type(own := make())) and constants(own) == constants(module):
             return name
     return None

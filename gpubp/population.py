@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import arrays, cuda, modules
+from .ambient import neutral
 from .backprop import forward
 from .errors import ConfigError, DeviceError, ShapeError, SpecError, lookup
 from .initialise import INITIALISERS, initialise
@@ -34,6 +35,7 @@ class Population:
     seed: int
     ids: Tensor
 
+    @neutral()
     def __post_init__(self) -> None:
         for name in ("params", "ids"):
             given = getattr(self, name)
@@ -54,6 +56,7 @@ class Population:
         return f"Population({self.count} networks of {widths}, seed {self.seed}, {kind} on {self.device})"
 
     @classmethod
+    @neutral()
     def create(
         cls,
         spec: NetworkSpec,
@@ -87,11 +90,13 @@ class Population:
         return cls(spec, params, seed, chosen).to(device=device)
 
     @classmethod
+    @neutral()
     def from_modules(
         cls, networks: Iterable[nn.Sequential], loss: str = "mean_squared_error", seed: int = 0
     ) -> Population:
-        """torch.nn.Sequential of Linear and activation, all of one topology, as a population; the inverse of
-        network()."""
+        """torch.nn.Sequential of Linear and activation, Identity and Sequentials within, all of one topology, as a
+        population of copies; the inverse of network(). Raises SpecError for a module whose function or training a row
+        cannot stand for: tied or frozen weights, hooks, parametrizations, a forward of its own."""
         spec, params = modules.rows(networks, loss)
         return cls(spec, params, seed, torch.arange(len(params), device=params.device))
 
@@ -108,6 +113,7 @@ class Population:
         """Where the parameters are."""
         return self.params.device
 
+    @neutral()
     def take(self, index: Sequence[int] | Sequence[bool] | Tensor | slice) -> Population:
         """The rows `index`, in that order, with their ids; copies. A mask of N truth values selects; -1 is the last
         row, as in a list."""
@@ -119,6 +125,7 @@ class Population:
     def _rows(self, name: str, index: Any) -> Tensor:
         return arrays.indices(name, index, self.count, ShapeError, negative=True).to(self.device)
 
+    @neutral()
     def concatenate(self, *others: Population) -> Population:
         """These networks, then the others', with their ids. Raises SpecError where specification or seed differ."""
         for other in others:
@@ -129,6 +136,7 @@ class Population:
         everyone = (self, *others)
         return replace(self, params=torch.cat([p.params for p in everyone]), ids=torch.cat([p.ids for p in everyone]))
 
+    @neutral()
     def copy_rows(self, source: Sequence[int] | Tensor, target: Sequence[int] | Tensor) -> Population:
         """A population in which the rows `target` are copies of the rows `source`, which may repeat, as take() has
         them; ids stay with their places, so that a copy goes on with the random numbers of the place it was copied
@@ -142,6 +150,7 @@ class Population:
         params[over] = self.params[of]
         return replace(self, params=params)
 
+    @neutral()
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Population:
         """The same networks elsewhere or in another precision; these very ones where nothing changes."""
         if dtype is not None and dtype not in DTYPES.values():
@@ -149,6 +158,7 @@ class Population:
         where = self.device if device is None else usable(device)
         return replace(self, params=self.params.to(where, dtype), ids=self.ids.to(where))
 
+    @neutral()
     def network(self, index: int) -> nn.Sequential:
         """The network in row `index` as torch.nn.Sequential, with copies of its weights."""
         row = arrays.whole(index)
@@ -156,6 +166,7 @@ class Population:
             raise ShapeError(f"network({index!r}): a whole number, the network's row, expected")
         return modules.sequential(self.spec, self.params[int(self._rows("network", [row]))])
 
+    @neutral()
     def predict(self, inputs: Tensor | Sequence[Any]) -> Tensor:
         """inputs (M, I) for all, or (N, M, I) -> outs (N, M, O); logits stay logits."""
         return forward(self.spec, self.params, arrays.tensor("inputs", inputs).to(self.params))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .ambient import neutral
 from .state import Status, TrainState
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Result:
     interrupted: int | None
     unsaved: str | None
 
+    @neutral()
     def ranking(self) -> Tensor:
         """Rows of the networks that did not diverge, the best first: by validation loss, or else by loss."""
         return ranking(self._ranks[1], self.state.status == Status.diverged)

@@ -38,7 +38,9 @@ def philox(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four words for every counter (index, step, layer, stream) under key (seed, ids). All broadcast; int64 of 32
     bits."""
-    c0, c1, c2, c3 = (torch.as_tensor(each) for each in (index, step, layer, stream))
+    c0, c1, c2, c3 = (
+        each if isinstance(each, Tensor) else torch.tensor(each, device="cpu") for each in (index, step, layer, stream)
+    )
     k0, k1 = seed, ids
     for _ in range(10):
         even, odd = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # wraps at 64 bits; both halves stay right

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from . import bundled
 from .about import choose_loss, sentences
+from .ambient import neutral
 from .data import Dataset
 from .errors import ConfigError, DataError, lookup, unknown
 from .fitting import ask, fit
@@ -127,6 +128,7 @@ class Prepared:
         return self.training.samples, 0 if self.validation is None else self.validation.samples
 
 
+@neutral()
 def load(
     name_or_path: str | os.PathLike[str],
     target: str | Sequence[str] | None = None,
@@ -167,7 +169,7 @@ def load(
     rows, held_out = split(table.samples, share, seed)
     preparation = fit(table, chosen, rows.numpy(), scale, impute, scale_targets)
     inputs, targets = preparation.inputs(table), preparation.targets(table)
-    told = sentences(table, preparation, (len(rows), len(held_out)), str(scale), chosen, why)
+    told = sentences(table, preparation, rows.numpy(), str(scale), chosen, why)
     told = ((source.about,) if source.about else ()) + told
     return Prepared(
         name=str(name_or_path),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import checkpoint, files, lock, memory
+from .ambient import neutral
 from .config import TrainConfig
 from .data import Dataset
 from .devices import Devices, devices
@@ -29,6 +30,7 @@ from .signals import delivered
 from .state import Status, TrainState
 
 
+@neutral()
 def train(
     population: Population,
     data: Dataset,
@@ -123,6 +125,7 @@ def train(
     return delivered(result)
 
 
+@neutral()
 def resume(
     run_dir: str | Path,
     data: Dataset,

@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -433,3 +435,18 @@ def test_a_processor_without_fused_multiply_add_is_a_sentence(monkeypatch: pytes
     monkeypatch.setattr(build, "ARCH", "x86-64")
     with pytest.raises(EngineError, match="needs a processor with fused multiply-add"):
         build.vector_bytes()
+
+
+def test_the_probe_has_every_header_of_the_kernels() -> None:
+    named = re.compile(r"#include <(.+?)>")
+    assert set(named.findall(build.PROBE)) == set(named.findall(build.sources()))
+
+
+def test_a_compiler_without_headers_leaves_the_eager_engine_which_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", shlex.join([*build.compiler(), "-nostdinc"]))
+    spec, config = gpubp.NetworkSpec((3, 2)), gpubp.TrainConfig(steps=1)
+    choice = engines.choose("auto", spec, config, CPU)
+    assert choice.name == "eager"
+    assert re.search(r"cannot compile .*No such file|cannot compile .*not found", choice.reason)
+    with pytest.raises(EngineError, match="cannot compile the kernel"):
+        engines.choose("cpu", spec, config, CPU)

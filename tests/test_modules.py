@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+import warnings
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune, weight_norm
 
 import gpubp
 from gpubp.errors import ShapeError, SpecError
 from gpubp.modules import MODULES
 
 from .helpers import generator, population, same_bits, samples
-from .tolerances import MODULE
+from .tolerances import MODULE, SINGLE
 
+WHOLE = {torch.float32: SINGLE, torch.float64: MODULE}
 BIASES = ("neuron", "layer", "none")
 
 
@@ -112,16 +119,19 @@ def test_an_activation_without_a_module_is_named(monkeypatch: pytest.MonkeyPatch
 
 REFUSED = [
     ([], "one module or more, got none"),
-    ([nn.ReLU()], "module 0"),
+    ([nn.ReLU()], "module 0 is ReLU"),
+    (nn.Sequential(nn.Linear(2, 3), nn.ReLU()), r"from_modules takes several networks: \[module\]"),
+    (["a network"], "module 0 is a str"),
     ([nn.Sequential()], "a Sequential of Linear and activations expected"),
     ([nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Tanh())], "at most one activation"),
-    ([nn.Sequential(nn.Tanh(), nn.Linear(2, 3))], "module 0 holds Tanh"),
+    ([nn.Sequential(nn.Tanh(), nn.Linear(2, 3))], "module 0\\[0\\] is Tanh"),
     ([nn.Sequential(nn.Conv1d(2, 2, 1))], "Conv1d"),
     ([nn.Sequential(nn.Linear(2, 3), nn.LeakyReLU(0.5))], "LeakyReLU"),
     ([nn.Sequential(nn.Linear(2, 3), nn.ELU(2.0))], "ELU"),
     ([nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1, bias=False))], "some Linear have a bias and some have none"),
     ([nn.Sequential(nn.Linear(2, 3), nn.Linear(4, 1))], "equal features expected"),
     ([nn.Linear(2, 3), nn.Linear(2, 4)], "module 1 is"),
+    ([nn.Linear(2, 3), nn.Linear(2, 3, dtype=torch.float64)], "module 1 is torch.float64 on cpu, module 0 is"),
     ([nn.Sequential(nn.Linear(2, 3), nn.ReLU()), nn.Sequential(nn.Linear(2, 3), nn.Tanh())], "one topology"),
 ]
 
@@ -138,3 +148,171 @@ def test_a_lone_linear_is_a_network() -> None:
     assert networks.spec.widths == (3, 2)
     inputs = torch.randn(4, 3, generator=generator(1))
     torch.testing.assert_close(networks.predict(inputs)[0], linear(inputs).detach())
+
+
+def test_a_module_takes_no_random_number_of_torchs() -> None:
+    networks = population(gpubp.NetworkSpec((5, 7, 4)), 1)
+    before = torch.random.get_rng_state()
+    networks.network(0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+class Own(nn.Linear):
+    """A Linear in all but its name."""
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight)
+        if self.bias is not None:
+            nn.init.normal_(self.bias)
+
+
+def drawn(source: random.Random) -> nn.Sequential:
+    """A module that a row can stand for: any depth, widths and activations, some of them in place or used twice,
+    Identity and Sequentials anywhere."""
+    kinds = [*MODULES.values(), *(lambda own=own: own(inplace=True) for own in (nn.ReLU, nn.SiLU, nn.ELU, nn.SELU))]
+    shared = [source.choice(kinds)() for _ in range(2)]
+    widths, bias = [source.randint(1, 9) for _ in range(source.randint(2, 6))], source.random() < 0.7
+    dtype = source.choice([torch.float32, torch.float64])
+    parts: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        parts.append(source.choice([nn.Linear, Own])(inputs, outputs, bias=bias, dtype=dtype))
+        parts += [nn.Identity()] * source.randint(0, 1)
+        parts += [source.choice([*shared, source.choice(kinds)()])] * source.randint(0, 1)
+    for _ in range(source.randint(0, 2)):
+        first, last = sorted(source.sample(range(len(parts) + 1), 2))
+        parts[first:last] = [nn.Sequential(*parts[first:last])]
+    return nn.Sequential(*parts)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_population_computes_what_any_module_does(seed: int) -> None:
+    source = random.Random(seed)
+    torch.manual_seed(seed)
+    module = drawn(source)
+    networks = gpubp.Population.from_modules([module])
+    inputs = torch.randn(7, networks.spec.widths[0], dtype=networks.params.dtype)
+    for outs in (networks.predict(inputs)[0], networks.network(0)(inputs)):
+        torch.testing.assert_close(outs.detach(), module(inputs).detach(), **WHOLE[networks.params.dtype])
+
+
+def test_whatever_torch_has_for_a_sequential_is_refused_by_name_or_computed() -> None:
+    """Every class of torch.nn that can be made of a width or two, between two Linear."""
+    accepted, refused = set(), {}
+    inputs = torch.randn(6, 4, generator=generator(1))
+    for name in sorted(dir(nn)):
+        kind = getattr(nn, name)
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            continue
+        for arguments in ((), (4,), (4, 4), (4, 4, 4)):
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    part = kind(*arguments)
+            except (TypeError, ValueError, RuntimeError, AssertionError):
+                continue
+            module = nn.Sequential(nn.Linear(4, 4), part, nn.Linear(4, 4)).eval()
+            try:
+                networks = gpubp.Population.from_modules([module])
+            except SpecError as error:
+                refused[name] = str(error)
+                continue
+            torch.testing.assert_close(networks.predict(inputs)[0], module(inputs).detach(), **WHOLE[torch.float32])
+            accepted.add(name)
+    assert {"ReLU", "Identity", "Linear", "Sequential", "Tanh"} <= accepted
+    assert {
+        "Dropout",
+        "LayerNorm",
+        "BatchNorm1d",
+        "PReLU",
+        "ReLU6",
+        "LazyLinear",
+        "Softmax",
+        "Flatten",
+    } <= refused.keys()
+    assert not [name for name, said in refused.items() if name not in said]
+    assert not {"Module", "ModuleList", "RReLU", "Bilinear", "LSTM"} & accepted
+
+
+def mlp() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+
+
+class Doubled(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+class Skip(nn.Sequential):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return input + super().forward(input)
+
+
+class Loud(nn.Tanh):
+    def __call__(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().__call__(input)
+
+
+def twice(module: nn.Sequential) -> None:
+    module[2] = module[0]
+
+
+def same_storage(module: nn.Sequential) -> None:
+    module[2].weight = nn.Parameter(module[0].weight.data.T)
+
+
+def computed(module: nn.Sequential) -> None:
+    weight = 2 * module[2].weight
+    del module[2].weight
+    module[2].weight = weight
+
+
+def patched(module: nn.Sequential) -> None:
+    module[1].forward = torch.sin
+
+
+def hidden_within(module: nn.Sequential) -> None:
+    module[1] = nn.Sequential(nn.Sequential(Loud()))
+
+
+REFUSED_CHANGES: dict[str, tuple[Callable[[nn.Sequential], object], str]] = {
+    "one Linear twice": (twice, r"0\[2\].weight is module 0\[0\].weight once more"),
+    "one storage twice": (same_storage, r"0\[2\].weight is module 0\[0\].weight once more"),
+    "a frozen weight": (lambda m: m[0].weight.requires_grad_(False), r"0\[0\].weight has requires_grad=False"),
+    "a frozen layer": (lambda m: m[2].requires_grad_(False), r"0\[2\].weight has requires_grad=False"),
+    "a frozen bias": (lambda m: m[2].bias.requires_grad_(False), r"0\[2\].bias with requires_grad=False"),
+    "a computed weight": (computed, r"0\[2\].weight is computed from other tensors"),
+    "another forward": (patched, r"0\[1\], Tanh, has a forward that was put"),
+    "a Linear's own forward": (lambda m: m.append(Doubled(3, 3)), r"0\[3\] is Doubled"),
+    "a Sequential's own forward": (lambda m: m.append(Skip(nn.Linear(3, 3))), r"0\[3\] is Skip"),
+    "another call": (hidden_within, r"0\[1\]\[0\]\[0\] is Loud"),
+    "a hook": (lambda m: m[1].register_forward_hook(lambda *_: None), r"0\[1\], Tanh, has hooks"),
+    "a hook before": (lambda m: m[0].register_forward_pre_hook(lambda *_: None), r"0\[0\], Linear, has hooks"),
+    "a hook of all": (lambda m: m.register_forward_hook(lambda *_: None), "module 0, Sequential, has hooks"),
+    "a backward hook": (lambda m: m[0].register_full_backward_hook(lambda *_: None), r"0\[0\], Linear, has hooks"),
+    "a gradient's hook": (lambda m: m[0].weight.register_hook(lambda grad: 2 * grad), r"0\[0\].weight has hooks"),
+    "pruning": (lambda m: prune.l1_unstructured(m[0], "weight", 0.5), r"0\[0\], Linear, has hooks, such as .* pruning"),
+    "weight_norm": (lambda m: weight_norm(m[0]), r"0\[0\], Linear, has hooks, such as those of weight_norm"),
+    "a parametrization": (lambda m: parametrizations.orthogonal(m[2]), r"0\[2\], \w+Linear, has parametrizations"),
+    "no numbers yet": (lambda m: m.append(nn.LazyLinear(2)), r"0\[3\], LazyLinear, has no numbers yet"),
+    "no numbers": (lambda m: m.to("meta"), "module 0.* is on device meta"),
+    "two types": (lambda m: m[2].double(), r"0\[2\].weight is torch.float64 on cpu, module 0\[0\].weight is"),
+    "nothing": (lambda m: m.append(None), r"0\[3\] is a NoneType"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED_CHANGES)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_what_a_row_cannot_stand_for_is_refused_by_its_place(name: str) -> None:
+    module, (change, message) = mlp(), REFUSED_CHANGES[name]
+    gpubp.Population.from_modules([module])
+    change(module)
+    with pytest.raises(SpecError, match=message):
+        gpubp.Population.from_modules([module])
+
+
+def test_all_biases_may_be_frozen_and_a_module_may_stand_twice_in_a_population() -> None:
+    module = mlp()
+    for part in (module[0], module[2]):
+        part.bias.requires_grad_(False)
+    networks = gpubp.Population.from_modules([module, module])
+    assert not networks.spec.train_bias
+    assert same_bits(networks.params[0], networks.params[1])

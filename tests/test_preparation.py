@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -287,10 +289,28 @@ def test_a_column_in_which_each_sample_has_its_own_text_is_asked_about(write: Wr
     assert load(path, target="y", validation=0, reading=Reading(text=("name",))).widths_in == 10
 
 
-def test_a_constant_column_that_was_rounded_twice_is_constant() -> None:
-    raw = table({"x": [0.3, 0.1 * 3] * 50, "y": [0.5, 1.5] * 50})
-    assert fit(raw, "huber", scale="standard").columns[0].factor == 1
-    assert fit(table({"x": [1.0, 1 + 1e-9], "y": [0.5, 1.5]}), "huber", scale="standard").columns[0].factor < 1e-9
+ROUNDED = {
+    "float64": (np.array([0.3, 0.1 * 3]), np.array([1.0, 1 + 1e-9])),
+    "float32": (np.array([0.3, np.nextafter(np.float32(0.3), np.float32(1))], np.float32), np.array([0.25, 0.25001])),
+    "large": (np.array([1e12 + 0.1, 1e12 + 0.1002]), np.array([1e12 + 1, 1e12 + 2])),
+    "whole": (np.array([1e17, 1e17 + 16]), np.array([8388609.0, 8388610.0])),
+}
+
+
+@pytest.mark.parametrize("scale", ["standard", "minmax"])
+@pytest.mark.parametrize("kind", ROUNDED)
+def test_a_column_of_one_number_rounded_differently_is_shifted_alone_and_named(
+    kind: str, scale: str, tmp_path: Path
+) -> None:
+    same, others = (np.tile(values, 50) for values in ROUNDED[kind])
+    frame = pa.table({"one": same, "some": others, "y": same})
+    pq.write_table(frame, tmp_path / "a.parquet")
+    data = load(tmp_path / "a.parquet", "y", "mean_squared_error", scale=scale, scale_targets="standard")
+    one, some = data.preparation.columns
+    assert (one.factor, data.preparation.target_columns[0].factor) == (1, 1)
+    assert 0 < some.factor < 1 or scale == "minmax"
+    about = "is one number, rounded differently, in all samples to train with: it is not scaled"
+    assert [each for each in data.about if "rounded" in each] == [f"one {about}", f"y {about}"]
 
 
 # --- prediction

@@ -27,8 +27,21 @@ FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-m
 COMPILERS = ("g++", "clang++", "c++")
 PATIENCE = 600  # seconds that a compiler may take; a kernel of many layers takes it some
 
-# What the compiler makes of this processor: the bytes of a vector register that it multiplies and adds in one go.
+# What the compiler makes of this processor: the bytes of a vector register that it multiplies and adds in one go. With
+# the headers of kernels, so that a compiler that lacks one is found out before an engine is chosen.
 PROBE = """
+#include <cstdint>
+#include <cstring>
+#include <fenv.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#elif defined(__clang__) && defined(__x86_64__)
+#include <immintrin.h>
+#endif
 extern "C" __attribute__((visibility("default"))) int vector_bytes() {
 #if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512BW__)
   return 64;
