@@ -273,12 +273,17 @@ class TrainConfig:
     def round(self, step: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Where each network's round at `step` (N,) begins and ends, (N,) int64 both: its last evaluation up to there,
         and the first after it. A function of its own step and samples; a round has one step or more."""
+        done = self.rounds(step, sizes)
         if self.steps is not None:
-            done = torch.div(step, self.interval, rounding_mode="floor")
             return done * self.interval, (done + 1) * self.interval
         samples = self.interval * sizes
-        done = torch.div(step * self.batch_size, samples, rounding_mode="floor")
         return self._steps(done * samples), self._steps((done + 1) * samples)
+
+    def rounds(self, step: Tensor, sizes: Tensor) -> Tensor:
+        """How many evaluations each network has had up to `step` (N,), (N,) int64."""
+        if self.steps is not None:
+            return torch.div(step, self.interval, rounding_mode="floor")
+        return torch.div(step * self.batch_size, self.interval * sizes, rounding_mode="floor")
 
     def _steps(self, samples: Tensor) -> Tensor:
         return torch.div(samples + self.batch_size - 1, self.batch_size, rounding_mode="floor")

@@ -188,7 +188,7 @@ def _loop(
         if notes[name] != fingerprint:
             raise CheckpointError(f"{folder}: the {name} are not those that the run was begun with")
     state.check(data)
-    if bool((state.step > state.config.round_end(notes["number"], data.size(state.position))).any()):
+    if bool((state.config.rounds(state.step - 1, data.size(state.position)) >= notes["number"]).any()):
         raise CheckpointError(f"{folder}: networks are beyond round {notes['number']}, in which they are said to be")
     longer = epochs is not None or steps is not None
     if longer:
