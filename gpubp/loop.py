@@ -193,7 +193,7 @@ class Loop:
         """What the end of a round changes in the state. -> the record of it."""
         state, config = self.state, self.state.config
         first = self.round_end(self.number - 1)
-        mean = state.total / torch.clamp(state.step - first, min=1)
+        mean = state.total.double() / torch.clamp(state.step - first, min=1)
         mean = mean.masked_fill(state.step <= first, float("nan"))
         plateau_loss = mean if self.held_out is None else self.held_out.loss
         whole = state.step == config.round_end(self.number, self.sizes)  # the training may end within a round

@@ -228,8 +228,8 @@ typedef struct {
 
 // ---- sums ----
 
-// term(first) + term(first + 1) + ..., n of them: 64 at a time, 64 such sums at a time and so on, so that no number meets
-// a sum of thousands, in which float32 would lose most of it.
+// term(first) + term(first + 1) + ..., n of them: 64 at a time, 64 such sums at a time, and so on, so that no number
+// meets a sum of thousands, in which float32 would lose most of it.
 template <int n, class F>
 FN auto summed(F term, int first = 0) {
   constexpr int PIECE = 64, part = n <= PIECE ? 1 : n <= PIECE * PIECE ? PIECE : PIECE * PIECE;
