@@ -152,7 +152,11 @@ def binary_cross_entropy(out: Tensor, target: Tensor) -> Tensor:
 
 
 def binary_cross_entropy_slope(out: Tensor, target: Tensor) -> Tensor:
-    return (1 - target) * sigmoid(out) - target * sigmoid(-out)
+    """sigmoid(out) - target = (1 - target) sigmoid(out) - target sigmoid(-out), by the exponential of the value."""
+    power, positive = torch.exp(-torch.abs(out)), 0.5 + 0.5 * torch.sign(out)
+    more = 1 / (1 + power)
+    less = power * more
+    return (1 - target) * (less + positive * (more - less)) - target * (less + (1 - positive) * (more - less))
 
 
 def cross_entropy_shares(
