@@ -206,18 +206,16 @@ def test_a_checkpoint_of_an_older_version_goes_on_and_is_kept_beside_the_next(
     assert whole_pairs(folder) == ["manifest.json", "manifest.previous.json"]
 
 
-def test_up_to_version_2_the_sum_of_losses_had_the_type_of_the_networks(tmp_path: Path, whole: gpubp.Result) -> None:
-    state = whole.state
-    checkpoint.save(tmp_path, state, dict.fromkeys(checkpoint.NOTES))
-    path = tmp_path / "checkpoint" / "manifest.json"
+def test_a_sum_of_losses_in_the_type_of_the_networks_is_read_as_float64(folder: Path) -> None:
+    """As it was up to version 2."""
+    before, path = checkpoint.load(folder, CPU).state.total, folder / "checkpoint" / "manifest.json"
     manifest = json.loads(path.read_text())
     tensors = path.parent / manifest["tensors"]
-    held = load_file(tensors)
-    assert held["total"].dtype == torch.float64
-    save_file(held | {"total": held["total"].float()}, tensors)
-    path.write_text(sealed(manifest | {"version": 2, "sha256": checkpoint._digest(tensors)}))
-    loaded = checkpoint.load(tmp_path, CPU).state.total
-    assert same_bits(loaded, state.total.float().double())
+    save_file(load_file(tensors) | {"total": before.float()}, tensors)
+    path.write_text(sealed(manifest | {"sha256": checkpoint._digest(tensors)}))
+    loaded = checkpoint.load(folder, CPU)
+    assert not loaded.told, "it is this checkpoint that was read"
+    assert same_bits(loaded.state.total, before.float().double())
 
 
 def test_a_run_has_two_checkpoints_and_the_lock(folder: Path) -> None:
