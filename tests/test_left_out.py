@@ -79,7 +79,9 @@ def test_a_neighbour_whose_labels_are_smoothed_changes_nothing_of_that(machine: 
 @pytest.mark.parametrize("machine", ["eager", "networks"])
 def test_a_minibatch_without_weight_changes_no_parameter(machine: str) -> None:
     spec = gpubp.NetworkSpec((2, 3, 1), "relu")
-    data = gpubp.Dataset(torch.tensor([[FILL, FILL], [1.0, 2.0]]), torch.ones(2, 1), sample_weight=torch.tensor([0.0, 1.0]))
+    data = gpubp.Dataset(
+        torch.tensor([[FILL, FILL], [1.0, 2.0]]), torch.ones(2, 1), sample_weight=torch.tensor([0.0, 1.0])
+    )
     state = start(population(spec, 3, torch.float32), data, optimizer="sgd", batch_size=1, steps=1, shuffle="none")
     before = state.population.params.clone()
     with on(machine, 1) as engine:
