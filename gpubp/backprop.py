@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -47,20 +47,31 @@ class Pass(NamedTuple):
 
 
 def forward_layers(
-    spec: NetworkSpec, layers: Layers, inputs: Float[Tensor, "N B I"], masks: Sequence[Tensor] = ()
+    spec: NetworkSpec,
+    layers: Layers,
+    inputs: Float[Tensor, "N B I"],
+    masks: Sequence[Tensor] = (),
+    silent: Bool[Tensor, "N B"] | None = None,
 ) -> Pass:
-    """Nets and outs of every layer. masks: dropout's factor for the outs of each hidden layer, (N, B, O) each."""
+    """Nets and outs of every layer. masks: dropout's factor for the outs of each hidden layer, (N, B, O) each. silent:
+    the samples that count nothing (`uncounted`), whose nets and outs are 0, whatever overflows in them."""
     belows, nets, outs = [inputs], [], []
     for number, (name, (weight, bias)) in enumerate(zip(spec.activations, layers)):
-        nets.append(product(belows[-1], weight, bias))
-        outs.append(ACTIVATIONS[name].value(nets[-1]))
+        net = product(belows[-1], weight, bias)
+        nets.append(hushed(net, silent))
+        outs.append(hushed(ACTIVATIONS[name].value(net), silent))
         if number < len(layers) - 1:
             belows.append(outs[-1] * masks[number] if masks else outs[-1])
     return Pass(belows, nets, outs)
 
 
 def backward_layers(
-    spec: NetworkSpec, layers: Layers, passed: Pass, delta: Float[Tensor, "N B O"], masks: Sequence[Tensor] = ()
+    spec: NetworkSpec,
+    layers: Layers,
+    passed: Pass,
+    delta: Float[Tensor, "N B O"],
+    masks: Sequence[Tensor] = (),
+    silent: Bool[Tensor, "N B"] | None = None,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield (number, grad_weight (N, I, O), grad_bias (N, O)), the last layer first; delta is the output layer's.
 
@@ -74,6 +85,7 @@ def backward_layers(
             if masks:
                 delta *= masks[number - 1]
             delta *= ACTIVATIONS[spec.activations[number - 1]].slope(passed.nets[number - 1], passed.outs[number - 1])
+            delta = hushed(delta, silent)
 
 
 def loss_and_delta(
@@ -93,6 +105,7 @@ def loss_and_delta(
     net, out = net[:, :, :width], out[:, :, :width]
     error, slope, counted = errors(spec, out, target, weight, hyper)
     scale = 1 / width if rule.outputs == "mean" else 1.0
+    silent = uncounted(target, weight, hyper)
     if counted is None:
         loss, delta = error.sum(1) * (scale / batch), slope * (scale / batch)
     else:
@@ -100,9 +113,10 @@ def loss_and_delta(
         total = counted.sum(1, keepdim=True)
         share = scale / (total + (total == 0))
         share = share.expand(error.shape) if weight is None else weight * share
-        loss, delta = (error * share).sum(1), slope * share[:, :, None]
+        loss, delta = hushed(error * share, silent).sum(1), slope * share[:, :, None]
     if spec.output != "identity":
         delta = delta * ACTIVATIONS[spec.output].slope(net, out)
+    delta = hushed(delta, silent)
     return loss, pad(delta, (0, wide - width)) if wide > width else delta
 
 
@@ -128,6 +142,25 @@ def errors(
         return error, slope, weight
     own = class_weight.gather(1, target)
     return error, slope, own if weight is None else weight * own
+
+
+def uncounted(
+    target: Tensor, weight: Float[Tensor, "N B"] | None, hyper: Mapping[str, Tensor] | None
+) -> Bool[Tensor, "N B"] | None:
+    """Which samples count nothing, and are as left out: those of weight 0, and of a class of weight 0 unless labels are
+    smoothed; None where all count. Parameters as in loss_and_delta."""
+    silent, class_weight = None if weight is None else weight == 0, (hyper or {}).get("class_weight")
+    if class_weight is not None:
+        nothing = class_weight.gather(1, target) == 0
+        if hyper and "label_smoothing" in hyper:
+            nothing &= hyper["label_smoothing"] == 0
+        silent = nothing if silent is None else silent | nothing
+    return silent
+
+
+def hushed(values: Tensor, silent: Bool[Tensor, "N B"] | None) -> Tensor:
+    """values (N, B) or (N, B, O) with 0 for every sample of `silent`: 0 times what overflowed would be NaN."""
+    return values if silent is None else values.masked_fill(silent if values.ndim == 2 else silent[:, :, None], 0)
 
 
 def widen(layers: Layers, widths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
@@ -295,13 +328,13 @@ def _gradients(
 
     widths = kernel_widths(spec.widths, batch)
     layers = widen(spec.layers(whole(params)), widths)
-    passed = forward_layers(spec, layers, pad(whole(inputs), (0, widths[0] - spec.widths[0])))
-    loss, delta = loss_and_delta(
-        spec, passed.nets[-1], passed.outs[-1], whole(targets), None if weight is None else whole(weight),
-        {name: whole(column) for name, column in hyper.items()},
-    )  # fmt: skip
+    targets, weight = whole(targets), None if weight is None else whole(weight)
+    hyper = {name: whole(column) for name, column in hyper.items()}
+    silent = uncounted(targets, weight, hyper)
+    passed = forward_layers(spec, layers, pad(whole(inputs), (0, widths[0] - spec.widths[0])), silent=silent)
+    loss, delta = loss_and_delta(spec, passed.nets[-1], passed.outs[-1], targets, weight, hyper)
     grad = params.new_empty(len(loss), spec.size)
-    for number, grad_weight, grad_bias in backward_layers(spec, layers, passed, delta):
+    for number, grad_weight, grad_bias in backward_layers(spec, layers, passed, delta, silent=silent):
         store(spec, grad, number, grad_weight, grad_bias)
     return loss[:count], grad[:count]
 

@@ -263,7 +263,7 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def _digest(path: Path, version: int = VERSION) -> str:
-    """SHA-256 of a file, in version 2 of the SHA-256 of each of its pieces, which threads compute side by side."""
+    """SHA-256 of a file, from version 2 on of the SHA-256 of each of its pieces, which threads compute side by side."""
     files.regular(path)
     if version == 1:
         with path.open("rb") as file:
@@ -333,5 +333,6 @@ def _state(spec: NetworkSpec, config: TrainConfig, seed: int, content: Mapping[s
         slots=[slots[name] for name in config.rule.slots],
         columns=group("columns"),
         plateau=group("plateau"),
-        **{name: content[name] for name in plain},
+        **{name: content[name] for name in plain if name != "total"},
+        total=content["total"].double(),  # up to version 2 it had the type of params
     )

@@ -48,7 +48,8 @@ class Dataset:
     that is missing); all of them by default. sample_weight: (M,) or (N, M), 0 or more; a mask counts as 1 and 0.
     preparation: what made these of raw columns, saved with a run, for load(). Raises ShapeError or DataError where
     these do not fit, are empty, or hold NaN or infinity. lengths: the fewest and the most samples of a network. spread:
-    evaluate.spread, once it was computed.
+    evaluate.spread, once it was computed. Floats stay as precise as they come, until a training converts them to the
+    type of its networks; whole numbers are refused where that type does not hold them exactly.
     """
 
     spread: Tensor | None = None
@@ -68,8 +69,9 @@ class Dataset:
             raise ShapeError(f"{given}: (M, I) and (M, O) or class numbers (M,) expected, or each with N in front")
         if not inputs.numel() or not targets.numel():
             raise DataError(f"{given}: the data are empty; one sample or more, each with one input or more, expected")
-        inputs = _floats(inputs)
-        targets = _floats(targets) if targets.ndim == inputs.ndim else targets
+        self.whole = {name for name, each in (("inputs", inputs), ("targets", targets)) if not each.is_floating_point()}
+        inputs = _floats("inputs", inputs)
+        targets = _floats("targets", targets) if targets.ndim == inputs.ndim else targets
         targets = targets if targets.is_floating_point() else targets.long()
         for name, each in (("inputs", inputs), ("targets", targets)):
             _finite(name, each)
@@ -124,7 +126,7 @@ class Dataset:
             raise DataError(f"sample_weight holds {float(weight.min()):g}; 0 or more expected")
         if not bool((weight.sum(-1) > 0).all()):
             raise DataError("sample_weight: a network whose samples all have weight 0 has nothing to learn")
-        return _floats(weight).contiguous()
+        return _floats("sample_weight", weight).contiguous()
 
     def _rows(self, rows: Any) -> tuple[Tensor, Tensor]:
         if isinstance(rows, Mapping):
@@ -194,14 +196,21 @@ class Dataset:
             return self
         other = object.__new__(Dataset)
         other.own, other.lengths, other.preparation = self.own, self.lengths, self.preparation
+        other.whole = self.whole
         other.inputs = self.inputs.to(device, dtype)
         other.targets = self.targets.to(device, dtype) if self.targets.is_floating_point() else self.targets.to(device)
         other.sample_weight = None if self.sample_weight is None else self.sample_weight.to(device, dtype)
         for name in ("inputs", "targets", "sample_weight"):
             if getattr(other, name) is not None:
                 _finite(f"as {dtype}, {name}", getattr(other, name))
-        if other.sample_weight is not None and not bool((other.sample_weight.sum(-1) > 0).all()):
-            raise DataError(f"sample_weight of a network is 0 throughout as {dtype}; larger weights expected")
+        for name in self.whole:
+            held(name, getattr(self, name), getattr(other, name))
+        if other.sample_weight is not None:
+            sums = other.sample_weight.sum(-1)
+            if not bool((sums > 0).all()):
+                raise DataError(f"sample_weight of a network is 0 throughout as {dtype}; larger weights expected")
+            if not bool(sums.isfinite().all()):
+                raise DataError(f"sample_weight of a network has an infinite sum as {dtype}; smaller weights expected")
         other.rows = None if self.rows is None else self.rows.to(device)
         other.sizes = None if self.sizes is None else self.sizes.to(device)
         other.spread = None if self.spread is None or not same else self.spread.to(device)
@@ -300,12 +309,26 @@ class Dataset:
         return picked.view(*index.shape, *table.shape[1:])
 
 
-def _floats(numbers: Tensor) -> Tensor:
-    """Floats as they are; whole numbers and truth values as floats that hold them exactly."""
+def _floats(name: str, numbers: Tensor) -> Tensor:
+    """Floats as they are; whole numbers and truth values as floats that hold them exactly. Raises DataError."""
     if numbers.is_floating_point():
         return numbers
-    usual = numbers.to(torch.float32)
-    return usual if torch.equal(usual.to(numbers.dtype), numbers) else numbers.double()
+    single = numbers.float()
+    return single if torch.equal(single.to(numbers.dtype), numbers) else held(name, numbers, numbers.double())
+
+
+def held(name: str, given: Tensor, floats: Tensor) -> Tensor:
+    """`floats`, which must be the whole numbers `given` exactly. Raises DataError that names the first that is not."""
+    place = (floats.to(given.device, given.dtype) != given).nonzero()
+    if len(place):
+        at = tuple(place[0].tolist())
+        kind = str(floats.dtype).removeprefix("torch.")
+        advice = "numbers of at most 2^53" if floats.dtype == torch.float64 else "smaller ones, or networks of float64"
+        raise DataError(
+            f"{name}{list(at)} is {int(given[at])}, one of {len(place)} whole numbers that {kind} does not hold; "
+            f"{advice} expected, or floats, which are rounded"
+        )
+    return floats
 
 
 def _finite(name: str, numbers: Tensor) -> None:

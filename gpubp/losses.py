@@ -4,7 +4,8 @@ The loss of a network is the mean over samples; over a sample's outputs it is th
 so. With sample weights it is sum(weight * error) / sum(weight). Names, defaults and meanings are
 torch.nn.functional's where it has the loss, but for half_squared_error (the tutorial's: the sum over outputs of
 (target - out)^2 / 2) and hinge (targets -1 and +1). Losses of logits take the net of an identity output and are safe
-for any finite one.
+for any finite one. Where a network is nearly right, nothing cancels in its error: it still learns from what it misses,
+in float32 too.
 
 What a network expects of the target is its inverse link of the out: the rate of poisson, the probability of a logit;
 for most losses the out itself.
@@ -12,7 +13,6 @@ for most losses the out itself.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -105,8 +105,11 @@ def huber_slope(out: Tensor, target: Tensor, delta: Tensor) -> Tensor:
 
 
 def log_cosh(out: Tensor, target: Tensor) -> Tensor:
+    """log(cosh(gap)), where cosh(x) - 1 = grown^2 / (2 (grown + 1)); from 20 on it is straight in float64 too."""
     gap = torch.abs(out - target)
-    return gap + torch.log1p(torch.exp(-2 * gap)) - math.log(2)
+    near = torch.clamp(gap, max=20)
+    grown = torch.expm1(near)
+    return (gap - near) + torch.log1p(0.5 * grown * (grown / (grown + 1)))
 
 
 def log_cosh_slope(out: Tensor, target: Tensor) -> Tensor:
@@ -121,7 +124,8 @@ def quantile(out: Tensor, target: Tensor, quantile: Tensor) -> Tensor:
 
 
 def quantile_slope(out: Tensor, target: Tensor, quantile: Tensor) -> Tensor:
-    return 0.5 * torch.sign(out - target) + (0.5 - quantile)
+    over = 0.5 + 0.5 * torch.sign(out - target)
+    return (1 - quantile) * over - quantile * (1 - over)
 
 
 def poisson(out: Tensor, target: Tensor) -> Tensor:
@@ -143,11 +147,16 @@ def hinge_slope(out: Tensor, target: Tensor) -> Tensor:
 
 def binary_cross_entropy(out: Tensor, target: Tensor) -> Tensor:
     """out is a logit, target from 0 to 1."""
-    return torch.clamp(out, min=0) - out * target + torch.log1p(torch.exp(-torch.abs(out)))
+    wrong = torch.clamp(out, min=0) * (1 - target) - torch.clamp(out, max=0) * target
+    return wrong + torch.log1p(torch.exp(-torch.abs(out)))
 
 
 def binary_cross_entropy_slope(out: Tensor, target: Tensor) -> Tensor:
-    return sigmoid(out) - target
+    """sigmoid(out) - target = (1 - target) sigmoid(out) - target sigmoid(-out), by the exponential of the value."""
+    power, positive = torch.exp(-torch.abs(out)), 0.5 + 0.5 * torch.sign(out)
+    more = 1 / (1 + power)
+    less = power * more
+    return (1 - target) * (less + positive * (more - less)) - target * (less + (1 - positive) * (more - less))
 
 
 def cross_entropy_shares(
@@ -170,16 +179,20 @@ def cross_entropy_shares(
 
 def cross_entropy(out: Tensor, target: Tensor, shares: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Logits (..., O), class numbers (...), shares (..., O) or None -> the error of each sample (...), and its slope
-    (..., O), softmax minus target. They share the powers, so they come together."""
-    shifted = out - out.amax(-1, keepdim=True)
+    (..., O), softmax minus target. They share the powers, so they come together.
+
+    The class's own power is kept apart from the others': beside its 1 what a sure network still misses would be lost.
+    """
+    own, shifted = target[..., None], out - out.amax(-1, keepdim=True)
     powers = torch.exp(shifted)
-    total = powers.sum(-1, keepdim=True)
-    chances = powers / total
+    power = powers.gather(-1, own)
+    others = powers.scatter(-1, own, 0).sum(-1, keepdim=True)
+    log_total, total = torch.log1p(others + (power - 1)), others + power
+    gap = powers.scatter_(-1, own, -others) / total  # softmax, less 1 for the class
     if shares is None:
-        own = target[..., None]
-        error = torch.log(total) - shifted.gather(-1, own)
-        return error.squeeze(-1), chances.scatter_add_(-1, own, torch.full_like(total, -1))
-    return (shares * (torch.log(total) - shifted)).sum(-1), shares.sum(-1, keepdim=True) * chances - shares
+        return (log_total - shifted.gather(-1, own)).squeeze(-1), gap
+    whole = shares.sum(-1, keepdim=True)
+    return (shares * (log_total - shifted)).sum(-1), whole * gap - shares.scatter_add(-1, own, -whole)
 
 
 LOSSES: dict[str, Loss] = {

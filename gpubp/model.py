@@ -24,6 +24,7 @@ from . import arrays, checkpoint, files
 from .activations import sigmoid
 from .ambient import neutral
 from .backprop import CHUNK, blocks, forward
+from .data import held
 from .errors import CheckpointError, ConfigError, DataError, ShapeError
 from .frames import table_of
 from .losses import LOSSES, probabilities
@@ -118,6 +119,8 @@ class Model:
         like, names = self.population.params, None
         if self.preparation is None:
             prepared = _numbers(samples, self.spec.widths[0])
+            if not prepared.is_floating_point():
+                held("samples", prepared, prepared.to(like.dtype))
         else:
             table = table_of(samples, self.preparation)
             prepared = self.preparation.inputs(table)

@@ -3,7 +3,9 @@
 Names, meanings and defaults are torch.optim's, betas as beta1 and beta2; where a convention differs, the rule says so.
 What depends on network and step alone (Adam's bias correction) is computed by `prepare`, in float64, once per step:
 in float32 1 - beta2 would lose 6e-5 of itself. With eps = 0, a parameter whose gradient has been 0 from the start gets
-0 / 0 from every rule that divides by a root: its network diverges at once, where torch's goes on with NaN.
+0 / 0 from every rule that divides by a root: its network diverges at once, where torch's goes on with NaN. Rules that
+keep squares of gradients (adagrad to nadam) cannot keep what overflows: from gradients of 2e19 on in float32, 1e154 in
+float64, the network diverges, and its row stays as it was, where torch's never moves that parameter again.
 Add a row: `gpubp.OPTIMIZERS["name"] = Optimizer(direction, ...)`.
 """
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import files
 from .errors import DataError, one_of
-from .tables import Array, Table, complete, finite, listed, missing
+from .tables import Array, Table, complete, finite, floats, listed, missing
 from .text import Reading
 
 Label = str | int | bool
@@ -204,7 +204,7 @@ def raw(table: Table, name: str, text: bool) -> Array:
             raise table.wrong(name, "holds numbers, but text in training")
         at = next((at for at, each in enumerate(values) if each and table.reading.number(each) is None), 0)
         raise table.wrong(name, f"holds text, the first {values[at]!r} in sample {at}, but numbers in training")
-    return values if text else finite(table, name, values.astype(np.float64))
+    return values if text else finite(table, name, floats(table, name, values))
 
 
 def filled(table: Table, name: str, values: Array, fill: float | str | None) -> Array:
@@ -221,4 +221,4 @@ def number_target(table: Table, name: str) -> Array:
         raise table.wrong(
             name, "holds text, this loss needs numbers; one column of classes goes with --task classification"
         )
-    return finite(table, name, values.astype(np.float64))
+    return finite(table, name, floats(table, name, values))

@@ -57,7 +57,7 @@ class TrainState:
     end: Tensor  # (N,) int64: where the network's training ends
     status: Tensor  # (N,) int8
     loss: Tensor  # (N,): of the last minibatch, before its update; NaN before the first
-    total: Tensor  # (N,): sum of the minibatch losses of the present round
+    total: Tensor  # (N,) float64: sum of the minibatch losses of the present round
     diverged_step: Tensor  # (N,) int64: the step that did not count; -1 where all did
 
     @classmethod
@@ -82,7 +82,7 @@ class TrainState:
             end=end,
             status=zeros.to(torch.int8),
             loss=torch.full_like(params[:, 0], float("nan")),
-            total=torch.zeros_like(params[:, 0]),
+            total=torch.zeros_like(params[:, 0], dtype=torch.float64),
             diverged_step=zeros - 1,
         )
 
@@ -162,7 +162,7 @@ class TrainState:
             **dict.fromkeys(("position", "step", "limit", "end", "diverged_step"), clock),
             "status": Kind(torch.int8, (count,)),
             "loss": Kind(dtype, (count,)),
-            "total": Kind(dtype, (count,)),
+            "total": Kind(torch.float64, (count,)),
         }
 
     def fit(self) -> None:

@@ -111,6 +111,20 @@ def finite(table: Table, name: str, values: Array) -> Array:
     return values
 
 
+def floats(table: Table, name: str, values: Array) -> Array:
+    """`values` (M,) as float64, which holds whole numbers exactly; larger ones are refused."""
+    found = values.astype(np.float64)
+    if values.dtype.kind == "i":
+        at = ((values > 1 << 53) | (values < -1 << 53)).nonzero()[0]
+        if len(at):
+            raise table.wrong(
+                name,
+                f"holds {values[at[0]]} in sample {at[0]}, one of {len(at)} whole numbers beyond 2^53, which float64 "
+                f"may not hold; --text {name} takes them as names, --drop {name} leaves them out",
+            )
+    return found
+
+
 def complete(table: Table, name: str, values: Array, advice: str = "targets are not imputed") -> Array:
     """`values` (M,), of which none is missing."""
     at = missing(values).nonzero()[0]

@@ -149,7 +149,7 @@ def question(cells: Array, reading: Reading, column: str) -> str | None:
     other = {text for text in counts if reading.number(text) is None and text.strip() not in UNKNOWN}
     few = sum(counts[text] for text in other)
     if known and not other:
-        return f"holds numbers with different signs, such as {min(counts)!r} and {max(counts)!r}; {take}"
+        return _signs(cells.tolist(), reading) + take
     if 2 * few < len(known):
         at = next(sample for sample, cell in enumerate(cells.tolist()) if cell in other)
         return (
@@ -175,6 +175,19 @@ def question(cells: Array, reading: Reading, column: str) -> str | None:
             f"numbers of something? {take}"
         )
     return None
+
+
+def _signs(cells: list[str | None], reading: Reading) -> str:
+    """What is said of numbers with different signs of currency or percent: the usual one, and where another begins."""
+    found = {cell: number[1] for cell in set(cells) if cell is not None and (number := reading.number(cell))}
+    counts = Counter(found[cell] for cell in cells if cell in found)
+    usual = counts.most_common(1)[0][0]
+    such = next(cell for cell in cells if cell in found and found[cell] == usual)
+    at = next(sample for sample, cell in enumerate(cells) if cell in found and found[cell] != usual)
+    return (
+        f"holds {counts[usual]} numbers such as {such!r}, and {counts.total() - counts[usual]} with another sign, the "
+        f"first {cells[at]!r} in sample {at}; correct them, or "
+    )
 
 
 def _flags(notation: tuple[str, str | None], reading: Reading) -> str:

@@ -244,3 +244,66 @@ def test_tensors_that_ask_for_gradients_train_like_others(tmp_path: Any) -> None
     result = gpubp.train(own, asking, config, engine="eager", run_dir=tmp_path / "run", inplace=True)
     assert same_bits(result.population.params, expected.population.params)
     assert same_bits(own.params, expected.population.params)
+
+
+LOST = 2**24 + 1  # the least whole number that float32 does not hold
+
+
+def dataset_of(name: str, values: Any, **more: Any) -> gpubp.Dataset:
+    given = {"inputs": torch.ones(2, 1), "targets": torch.ones(2, 1), **more, name: values}
+    return gpubp.Dataset(**given)
+
+
+@pytest.mark.parametrize("name", ["inputs", "targets"])
+def test_whole_numbers_are_held_exactly_or_refused(name: str) -> None:
+    values = np.array([[3], [LOST]])
+    wide = dataset_of(name, values).to(torch.device("cpu"), torch.float64)
+    assert getattr(wide, name).tolist() == values.tolist()
+    with pytest.raises(
+        DataError, match=rf"{name}\[1, 0\] is {LOST}, one of 1 whole numbers that float32 does not hold"
+    ):
+        dataset_of(name, values).to(torch.device("cpu"), torch.float32)
+    with pytest.raises(DataError, match=rf"{name}\[0, 0\] is {2**53 + 1}, .* float64 does not hold; .* at most 2\^53"):
+        dataset_of(name, np.array([[2**53 + 1], [0]]))
+    rounded = dataset_of(name, values.astype(np.float64)).to(torch.device("cpu"), torch.float32)
+    assert getattr(rounded, name).tolist() == [[3.0], [LOST - 1.0]], "floats are rounded, as ever"
+
+
+def test_training_refuses_whole_numbers_that_its_networks_do_not_hold() -> None:
+    for dtype, refused in ((torch.float32, True), (torch.float64, False)):
+        networks = gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 2, dtype=dtype)
+        data = dataset_of("targets", [[LOST], [1]])
+        config = gpubp.TrainConfig("sgd", lr=0.0, steps=1, batch_size=2)
+        if refused:
+            with pytest.raises(DataError, match=r"targets\[0, 0\] is 16777217"):
+                gpubp.train(networks, data, config)
+        else:
+            assert gpubp.train(networks, data, config).status == ["finished"] * 2
+
+
+def test_whole_numbers_do_not_depend_on_torchs_default_type() -> None:
+    values = [[3], [2]]
+    before = dataset_of("inputs", values).fingerprint()
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert dataset_of("inputs", values, targets=torch.ones(2, 1, dtype=torch.float32)).fingerprint() == before
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_what_is_given_beside_half_precision_keeps_its_digits(kind: torch.dtype) -> None:
+    data = gpubp.Dataset(
+        torch.ones(2, 1, dtype=kind), torch.tensor([[1234.567], [1e5]]), None, torch.tensor([1e6, 1.0])
+    )
+    held = data.to(torch.device("cpu"), torch.float32)
+    assert held.targets.tolist() == torch.tensor([[1234.567], [1e5]]).tolist()
+    assert held.sample_weight is not None
+    assert held.sample_weight.tolist() == [1e6, 1.0]
+
+
+def test_weights_whose_sum_overflows_are_refused() -> None:
+    weight = torch.tensor([3e38, 3e38], dtype=torch.float64)
+    data = dataset_of("sample_weight", weight)
+    with pytest.raises(DataError, match="infinite sum as torch"):
+        data.to(torch.device("cpu"), torch.float32)

@@ -51,7 +51,7 @@ DIVERGENCE = partial(
 )
 MUTANTS = {
     "a sign in the delta": Mutant(
-        "write(below, b * Ip + i, sum * slope", "write(below, b * Ip + i, -sum * slope", partial(a_step, deep)),
+        "v x = sum * slope", "v x = -sum * slope", partial(a_step, deep)),
     "a slope is missing": Mutant(
         "sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : out, out)", "sum", partial(a_step, deep)),
     "the output's slope is missing": Mutant(

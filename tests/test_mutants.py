@@ -77,8 +77,8 @@ MUTANTS = {
     ),
     "the bias is skipped": Mutant(
         "backprop.py",
-        "nets.append(product(belows[-1], weight, bias))",
-        "nets.append(product(belows[-1], weight))",
+        "net = product(belows[-1], weight, bias)",
+        "net = product(belows[-1], weight)",
         f"{GRADIENT}[tanh-mean_squared_error-neuron-trained]",
     ),
     "Adam's correction is a step behind": Mutant(
@@ -107,8 +107,8 @@ MUTANTS = {
     ),
     "the softmax is not shifted": Mutant(
         "losses.py",
-        "shifted = out - out.amax(-1, keepdim=True)",
-        "shifted = out",
+        "own, shifted = target[..., None], out - out.amax(-1, keepdim=True)",
+        "own, shifted = target[..., None], out",
         "test_gradient.py::test_no_loss_is_nan_for_logits_of_10000[cross_entropy-float32]",
     ),
     "dropout does not scale the rest": Mutant(

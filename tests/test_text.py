@@ -79,7 +79,10 @@ TEXTS = {
     "an ambiguous comma": (["1,234", "2,500"], "which are numbers with --decimal ',' or --thousands ','; --text"),
     "groups": (["1,234.50", "7.5"], "'1,234.50', which are numbers with --thousands ','; --text x takes"),
     "both": (["1.234,5", "2.345,5"], "which are numbers with --decimal ',' --thousands '.'; --text"),
-    "two currencies": (["$5", "€7"], "numbers with different signs, such as '$5' and '€7'; --text x takes"),
+    "two currencies": (
+        ["$5", "€7", "$9"], "2 numbers such as '$5', and 1 with another sign, the first '€7' in sample 1; correct"),
+    "a percentage among numbers": (
+        ["1", "?", "5%", "2"], "2 numbers such as '1', and 1 with another sign, the first '5%' in sample 2; correct"),
     "a stray text": (
         ["1.5", "2.5", "oops", "4"], "numbers but for 1 of 4 texts, the first 'oops' in sample 2; correct them"),
     "dates": (["31.12.2020", "1.1.2021"], "'31.12.2020', which are dates; --dates x reads them as days; --text"),
@@ -96,6 +99,22 @@ def test_texts_that_look_like_something_else_are_asked_about_as_inputs_and_as_ta
     taken = load(path, target="y", validation=0, reading=Reading(text=("x",)))
     assert taken.preparation.columns[0].categories == tuple(sorted(cells))
     assert load(path, target="x", validation=0, reading=Reading(text=("x",))).loss == "cross_entropy"
+
+
+def test_a_question_mark_among_numbers_is_a_missing_value_whose_sample_is_named(write: Write) -> None:
+    path = write("a.csv", "x;y\n1.5;1\n?;2\n2.5;3\n")
+    with pytest.raises(DataError, match=r"column 'x' lacks 1 of 3 values, the first in sample 1; train with --impute"):
+        load(path, target="y", validation=0)
+    assert load(path, target="y", validation=0, impute="mean").widths_in == 1
+
+
+def test_whole_numbers_beyond_2_to_the_53_are_no_inputs_and_no_targets(write: Write) -> None:
+    path = write("a.csv", f"x;y\n1;1.5\n{2**53 + 1};2.5\n3;0.5\n")
+    for target in ("x", "y"):
+        with pytest.raises(
+            DataError, match=rf"'x' holds {2**53 + 1} in sample 1, one of 1 .* beyond 2\^53, .*--text x"
+        ):
+            load(path, target=target, loss="mean_squared_error", validation=0)
 
 
 def test_categories_are_asked_nothing(write: Write) -> None:

@@ -27,6 +27,7 @@ from ..backprop import (
     forward_layers,
     loss_and_delta,
     together,
+    uncounted,
     widen,
 )
 from ..data import Batch, Dataset
@@ -201,11 +202,12 @@ class Block:
             inputs = pad(inputs, (0, self.widths[0] - self.spec.widths[0]))
         layers = [(weight.param, bias.param) for weight, bias in self.parts]
         masks = self.masks(inputs.shape[1])
-        passed = forward_layers(self.spec, layers, inputs, masks)
+        silent = uncounted(targets, weight, self.typed)
+        passed = forward_layers(self.spec, layers, inputs, masks, silent)
         loss, delta = loss_and_delta(self.spec, passed.nets[-1], passed.outs[-1], targets, weight, self.typed)
         loss = self.penalised(loss)
         self.begin_update()
-        backward = backward_layers(self.spec, layers, passed, delta, masks)
+        backward = backward_layers(self.spec, layers, passed, delta, masks, silent)
         if self.config.update_order == "layerwise":
             for number, *grads in backward:
                 self.update_layer(number, self.gradient(number, *grads))  # in place: `layers` has it
@@ -217,7 +219,7 @@ class Block:
         self.now = self.now + 1
         if not self.rule.absorbing:
             self.look_at_slots()
-        self.loss, self.total, self.fault = loss, self.total + loss, self.fault + loss * 0
+        self.loss, self.total, self.fault = loss, self.total + loss.double(), self.fault + loss * 0
 
     def masks(self, batch: int) -> list[Tensor]:
         """Dropout's factors for the outs of every hidden layer, (N, B, O) each; none without dropout.

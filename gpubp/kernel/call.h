@@ -29,9 +29,19 @@ FN void begin(const Work &k, Who who) {
 // How far a group has come.
 struct Course {
   int64_t done;              // steps of this call
-  one loss, total, fault;    // of the last step; Job's and all since; 0 while every loss is finite
+  one loss, fault;           // of the last step; 0 while every loss is finite
+  double total[NETWORKS];    // Job's and all losses since
   int64_t faulty[NETWORKS];  // steps after which a number was not finite; -1
 };
+
+// In float64, to which a single loss is not too small after any number of steps.
+FN void add_loss(Course &c) {
+  typedef vec<double, DOUBLES> V;
+  for (int n = 0; n < NETWORKS; n += DOUBLES) {
+    const auto loss = load<vec<real, DOUBLES>>((const real *)&c.loss + n);
+    store<V>(c.total + n, load<V>(c.total + n) + convert_<V>(loss));
+  }
+}
 
 // One step of every network. table: the samples of a call, where all networks take the same.
 FN void next_step(Work &k, Clock &clock, Course &c, const int32_t *table) {
@@ -39,7 +49,7 @@ FN void next_step(Work &k, Clock &clock, Course &c, const int32_t *table) {
   draw(k, clock);
   if (MOVING) rates(k);
   c.loss = step(k);
-  c.total = c.total + c.loss;
+  add_loss(c);
   c.fault = c.fault + c.loss * real(0);
   c.done++;
   if (DROPOUT >= 0) {
@@ -61,7 +71,7 @@ FN void hand_over(const Work &k, const Course &c, int n, int64_t at) {
   const Job &job = *k.job;
   job.step[at] += c.done;
   job.loss[at] = lane(c.loss, n);
-  job.total[at] = lane(c.total, n);
+  job.total[at] = c.total[n];
   for (int i = 0; i < COLUMNS; i++) job.columns[i][at] = k.g->columns[i][NETWORKS > 1 && k.g->alike ? 0 : n];
 }
 
@@ -103,7 +113,7 @@ FN void settle(const Work &k, Course &c, Who who, const int64_t *left) {
 FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
   const Job &job = *k.job;
   Clock clock;
-  Course c = {0, nought(), nought(), nought(), {}};
+  Course c = {0, nought(), nought(), {}, {}};
   begin(k, who);
   fetch(k, who);
   for (int n = 0; n < NETWORKS; n++) {
@@ -112,7 +122,7 @@ FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
       set_clock(k, clock, n, ROWS ? job.sizes[job.position[who[n]]] : job.samples, job.step[who[n]]);
   }
   if (!MOVING) rates(k);
-  for (int n = 0; n < NETWORKS; n++) ((real *)&c.total)[n] = job.total[who[n]];
+  for (int n = 0; n < NETWORKS; n++) c.total[n] = job.total[who[n]];
   for (int waiting = NETWORKS; left[0] > c.done;) {
     while (left[waiting - 1] <= c.done) waiting--;
     const int64_t next = CHECK(k, job) || !ABSORBING ? c.done + 1 : left[waiting - 1];

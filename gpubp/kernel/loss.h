@@ -11,9 +11,9 @@ FN v lanes_by(F f) {
   return x;
 }
 
-// How much each sample of the batch counts: weight / sum of weights, where classes have weights times those.
+// How much each sample of the batch counts: weight / sum of weights, where classes have weights times those. It is 0
+// for a sample without weight, also by its class alone, unless its label is smoothed.
 FN void weigh(const Work &k) {
-  one total = nought();
   if constexpr (WEIGHTED) {
     EACH(b, BATCH) {
       for (int n = 0; n < NETWORKS; n++) {
@@ -23,65 +23,71 @@ FN void weigh(const Work &k) {
       }
     }
     BARRIER
-    for (int b = 0; b < BATCH; b++) total = total + k.m.share[b];
+    one total = summed<BATCH>([&](int b) { return one(k.m.share[b]); });
     one scale = real(SCALE) / where_(eq_(total, nought()), all<one>(1), total);
     BARRIER
     EACH(b, BATCH) {
       one weight = k.m.share[b];
       if (CLASS_WEIGHT)
-        for (int n = 0; n < NETWORKS; n++) ((real *)&weight)[n] = weight_of_sample(k, b, n);
+        for (int n = 0; n < NETWORKS; n++) {
+          const bool smoothed = LABEL_SMOOTHING >= 0 && k.g->typed[most(LABEL_SMOOTHING, 0)][n] != 0;
+          if (lane(weight, n) != 0 || smoothed) ((real *)&weight)[n] = weight_of_sample(k, b, n);
+        }
       k.m.share[b] = weight * scale;
     }
     BARRIER
   }
 }
 
+// What counts nothing is 0, whatever has become of it: 0 times what overflowed would be NaN.
+FN v heard(v share, v x) { return WEIGHTED ? where_(share, x, all<v>(0)) : x; }
+
 FN v hyper_of(const Work &k, int h) { return spread(k.g->typed[h]); }
 
 // The softmax's cross-entropy with the classes `mine`: its loss, and p - y times share as the delta. out(o) and
-// delta(o) read an output and what put(o, x) wrote for it.
+// delta(o) read an output and what put(o, x) wrote for it. Of the total of powers the class's own is kept apart: what a
+// network that is sure of it still misses would be lost beside a 1.
 template <class Out, class Delta, class Put>
 FN v cross_entropy(const Work &k, v mine, v share, Out out, Delta delta, Put put) {
-  v top = out(0), total = all<v>(0), own = all<v>(0), error = all<v>(0);
+  v top = out(0), own = all<v>(0), error;
   for (int o = 1; o < OUTPUTS; o++) top = max_(top, out(o));
-  for (int o = 0; o < OUTPUTS; o++) {
+  auto hit = [&](int o) { return eq_(mine, all<v>(o)); };
+  const v others = summed<OUTPUTS>([&](int o) {
     v shifted = out(o) - top, power = exp_(shifted);
-    total = total + power;
-    own = where_(eq_(mine, all<v>(o)), shifted, own);
+    own = where_(hit(o), shifted, own);
     put(o, power);
-  }
-  v log_total = log_(total), chance = real(1) / total;
+    return where_(hit(o), all<v>(0), power);
+  });
+  const v power = exp_(own), log_total = log1p_(others + (power - real(1))), chance = real(1) / (others + power);
+  auto gap = [&](int o) { return where_(hit(o), -others, delta(o)) * chance; };  // p, less 1 for the class
   if constexpr (LABEL_SMOOTHING < 0 && !CLASS_WEIGHT) {
     error = log_total - own;
-    for (int o = 0; o < OUTPUTS; o++) put(o, (delta(o) * chance - eq_(mine, all<v>(o))) * share);
+    for (int o = 0; o < OUTPUTS; o++) put(o, heard(share, gap(o) * share));
   } else {
-    v smoothing = LABEL_SMOOTHING >= 0 ? hyper_of(k, LABEL_SMOOTHING) : all<v>(0), shares = all<v>(0);
+    const v smoothing = LABEL_SMOOTHING >= 0 ? hyper_of(k, LABEL_SMOOTHING) : all<v>(0);
     auto part = [&](int o) {
-      v hit = eq_(mine, all<v>(o)), each = (real(1) - smoothing) * hit + smoothing / real(OUTPUTS);
+      v each = (real(1) - smoothing) * hit(o) + smoothing / real(OUTPUTS);
       return CLASS_WEIGHT ? each * get(k.m.class_weight, o) : each;
     };
-    for (int o = 0; o < OUTPUTS; o++) {
-      error = error + part(o) * (log_total - (out(o) - top));
-      shares = shares + part(o);
-    }
-    for (int o = 0; o < OUTPUTS; o++) put(o, (shares * (delta(o) * chance) - part(o)) * share);
+    const v parts = summed<OUTPUTS>(part);
+    error = summed<OUTPUTS>([&](int o) { return part(o) * (log_total - (out(o) - top)); });
+    for (int o = 0; o < OUTPUTS; o++)
+      put(o, heard(share, (parts * gap(o) - (part(o) - parts * hit(o))) * share));
   }
-  return error * share;
+  return heard(share, error * share);
 }
 
 // A loss that is a sum over the outputs, each with a target of its own.
 template <class Out, class Net, class Target, class Put>
 FN v elementwise(const Work &k, v share, Out out, Net net, Target target, Put put) {
   auto hyper = [&](int h) { return hyper_of(k, h); };
-  v error = all<v>(0);
-  for (int o = 0; o < OUTPUTS; o++) {
-    v own = out(o), wanted = target(o);
-    error = error + loss_value(own, wanted, hyper);
-    v delta = loss_slope(own, wanted, hyper) * share;
+  const v error = summed<OUTPUTS>([&](int o) {
+    v own = out(o), wanted = target(o), delta = loss_slope(own, wanted, hyper) * share;
     if constexpr (!OUTPUT_IDENTITY) delta = delta * slope<L - 1>(KEEP_NETS ? net(o) : own, own);
-    put(o, delta);
-  }
-  return error * share;
+    put(o, heard(share, delta));
+    return loss_value(own, wanted, hyper);
+  });
+  return heard(share, error * share);
 }
 
 // The outs are right by how many: 1 where the class's is the largest, as torch's argmax has it, to which NaN is the

@@ -156,7 +156,8 @@ struct Job {
   const int64_t *ids, *position, *limit, *end;          // (N)
   int64_t *step;                                        // (N)
   const int8_t *status;                                 // (N)
-  real *loss, *total;                                   // (N)
+  real *loss;                                           // (N)
+  double *total;                                        // (N)
   const real *inputs;                                   // (M, I) or (N, M, I)
   const real *targets;                                  // (M, O) or (N, M, O)
   const int64_t *classes;                               // (M) or (N, M)
@@ -224,6 +225,22 @@ typedef struct {
 #define CHECK(k, job) (job).check
 #endif
 } Work;
+
+// ---- sums ----
+
+// term(first) + term(first + 1) + ..., n of them: 64 at a time, 64 such sums at a time, and so on, so that no number
+// meets a sum of thousands, in which float32 would lose most of it.
+template <int n, class F>
+FN auto summed(F term, int first = 0) {
+  constexpr int PIECE = 64, part = n <= PIECE ? 1 : n <= PIECE * PIECE ? PIECE : PIECE * PIECE;
+  auto total = all<decltype(term(0))>(0);
+  for (int at = 0; at + part <= n; at += part) {
+    if constexpr (part == 1) total = total + term(first + at);
+    else total = total + summed<part>(term, first + at);
+  }
+  if constexpr (n % part) total = total + summed<n % part>(term, first + n / part * part);
+  return total;
+}
 
 // ---- samples: where the inputs, targets and weight of slot b of this step stand ----
 

@@ -37,8 +37,13 @@ FN void forward(const Work &k, int first) {
       [&](int i, int o) { return read(weight, i * Op + o); }, zero,
       [&](int b, int o, v net) {
         if (BIAS != NONE) net = net + (BIAS == NEURON ? read(bias, o) : get(bias, 0));
+        v out = value<l>(net);
+        if constexpr (WEIGHTED && training) {
+          const v share = get(k.m.share, first + b);
+          net = heard(share, net), out = heard(share, out);
+        }
         if (KEEP_NETS) write(nets, b * Op + o, net);
-        write(outs, b * Op + o, value<l>(net));
+        write(outs, b * Op + o, out);
       });
   if constexpr (l + 1 < L) {
     if constexpr (DROPOUT >= 0 && training) dropout<l, rows>(k, first);
@@ -113,7 +118,9 @@ FN void backward(const Work &k, int first, s *delta, s *below) {
           int at = outs + b * Ip + i;
           if (DROPOUT >= 0) sum = sum * read(k.m.masks, at);
           v out = read(k.m.outs, at);
-          write(below, b * Ip + i, sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : out, out));
+          v x = sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : out, out);
+          if constexpr (WEIGHTED) x = heard(get(k.m.share, first + b), x);
+          write(below, b * Ip + i, x);
         });
   }
   if constexpr (!LAYERWISE) gradient<l, rows, last>(k, first, delta);
@@ -134,7 +141,7 @@ FN void chunk(const Work &k, int first) {
 FN one step(const Work &k) {
   constexpr int LAST = BATCH % CHUNK ? BATCH % CHUNK : CHUNK;
   weigh(k);
-  one loss = nought(), more = penalty(k);
+  const one more = penalty(k);
   if constexpr (CHUNKED) {
     EACH(at, P / NL) { write(k.m.grad, at * NL, all<v>(0)); }
     if constexpr (BIAS == LAYER) EACH(at, L * widest() / NL) { write(k.m.bias_sums, at * NL, all<v>(0)); }
@@ -143,7 +150,7 @@ FN one step(const Work &k) {
   }
   chunk<LAST, true>(k, BATCH - LAST);
   clip_norm(k);
-  for (int b = 0; b < BATCH; b++) loss = loss + k.m.error[b];
+  const one loss = summed<BATCH>([&](int b) { return one(k.m.error[b]); });
   BARRIER
   return loss + more;
 }

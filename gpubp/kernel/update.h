@@ -37,14 +37,12 @@ template <int l = 0, class F>
 FN one sum_of(const Work &k, bool biases, F f) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = line(O), W = weight_of(l), size = bias_size(l);
   EACH(item, pad(O) / NL) {
-    v sum = all<v>(0);
-    for (int i = 0; i < I; i++) sum = sum + f(W + i * Op + item * NL);
+    v sum = summed<I>([&](int i) { return f(W + i * Op + item * NL); });
     if (biases && size == O) sum = sum + f(bias_of(l) + item * NL);
     write(k.m.sums, item * NL, sum);
   }
   BARRIER
-  one total = nought();
-  for (int o = 0; o < O; o++) total = total + k.m.sums[o];
+  one total = summed<O>([&](int o) { return one(k.m.sums[o]); });
   BARRIER
   if (biases && size == 1 && O > 1) {
     v bias = f(bias_of(l));
