@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checkpoint, files, lock, memory
+from . import checkpoint, files, forks, lock, memory
 from .ambient import neutral
 from .config import TrainConfig
 from .data import Dataset
 from .devices import Devices, devices
 from .engines import Choice, choose_for_all
 from .errors import CheckpointError, ConfigError, EngineError
-from .line import line
+from .line import line, quoted
 from .loop import Loop
 from .placement import HOME
 from .population import Population
 from .reporters import Reporter, watches
-from .result import Result
+from .result import Result, kept
 from .signals import delivered
 from .state import Status, TrainState
 
@@ -84,6 +84,7 @@ def train(
     looked_at = validation is not None or config.timetable.events or any(map(watches, reporters))
     every = config.interval if looked_at or config.evaluate_every is not None else config.longest
     config, notes = replace(config, evaluate_every=every).fitted(data)
+    notes += forks.notes()
     where = devices(params.device if device is None else device)
     preparation = data.preparation
     data, held_out = _ready(population, data), None
@@ -118,6 +119,7 @@ def train(
             except OSError as error:
                 raise ConfigError(f"run directory {folder} cannot be made: {error.strerror}") from None
         result = loop.run()
+    with kept(result):
         if inplace:
             with torch.inference_mode():  # so that params made in that mode, or that require grad, may be written to
                 params.copy_(state.population.params)
@@ -180,9 +182,10 @@ def _loop(
     held_out = None if validation is None else _ready(state.population, validation)
     own = state.population
     choice = _going_on(notes, own, state.config, where, data)
+    told = [*saved.told, *forks.notes()]
     loop = Loop(
         state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, {},
-        (*lines, *saved.told), notes=list(saved.told),
+        (*lines, *told), notes=told,
     )  # fmt: skip
     for name, fingerprint in loop.fingerprints.items():
         if notes[name] != fingerprint:
@@ -265,8 +268,8 @@ def _new(folder: Path) -> Path:
         raise ConfigError(f"run directory {folder} is a file; name a new directory")
     if os.path.exists(folder) and any(folder.iterdir()) and not checkpoint.begun(folder):
         raise ConfigError(
-            f"run directory {folder} exists already; name a new one, or go on with it: gpubp resume {folder}, or "
-            "gpubp.resume where it was begun from Python"
+            f"run directory {folder} exists already; name a new one, or go on with it: gpubp resume {quoted(folder)}, "
+            "or gpubp.resume where it was begun from Python"
         )
     return folder
 
