@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from .line import line, quoted
 from .loop import Loop
 from .placement import HOME
 from .population import Population
-from .reporters import Reporter, watches
+from .reporters import Reporter, check, watches
 from .result import Result, kept
 from .signals import delivered
 from .state import Status, TrainState
@@ -77,10 +78,11 @@ def train(
                 "validation=None, ...)"
             )
     spec, params = population.spec, population.params
-    if not (isinstance(checkpoint_minutes, (int, float)) and checkpoint_minutes >= 0):
+    if not (isinstance(checkpoint_minutes, Real) and checkpoint_minutes >= 0):
         raise ConfigError(f"checkpoint_minutes {checkpoint_minutes!r}: a number of 0 or more expected")
-    if not isinstance(reporters, Sequence) or any(isinstance(each, type) for each in reporters):
-        raise ConfigError("reporters: a list of reporters expected, such as [gpubp.ConsoleReporter()]")
+    check(reporters)
+    if not (settings is None or isinstance(settings, Mapping)):
+        raise ConfigError(f"settings is a {type(settings).__name__}; a dict of names and plain values expected")
     looked_at = validation is not None or config.timetable.events or any(map(watches, reporters))
     every = config.interval if looked_at or config.evaluate_every is not None else config.longest
     config, notes = replace(config, evaluate_every=every).fitted(data)
@@ -91,7 +93,7 @@ def train(
     if validation is not None:
         held_out = _ready(population, validation)
     choice = choose_for_all(engine, spec, config, where, params.dtype, data)
-    folder = None if run_dir is None else _new(Path(run_dir))
+    folder = None if run_dir is None else _new(_path(run_dir))
     memory.check(spec, config, population.count, params.element_size(), HOME)
     with memory.explained(spec, config, population.count, params.element_size(), where[0]), ExitStack() as stack:
         own = replace(
@@ -148,6 +150,7 @@ def resume(
     begun with. Signals, lines: as in train(). force: take the run from a process that is gone but for its lock, which a
     network file system may keep.
     Raises CheckpointError where run or data are not those or another process trains it, DeviceError, EngineError."""
+    check(reporters)
     folder, where = Path(run_dir), devices(device)
     with lock.held(folder, force) as told:
         loop = _loop(folder, data, validation, epochs, steps, reporters, where, checkpoint_minutes, settings, lines)
@@ -260,6 +263,16 @@ def _going_on(
     if name == "cuda":  # its reason is of the GPU at hand
         return choice
     return choice._replace(reason=line(notes["engine_reason"]))
+
+
+def _path(run_dir: str | Path) -> Path:
+    try:
+        name = os.fsdecode(run_dir)
+    except TypeError:
+        raise ConfigError(f"run_dir is a {type(run_dir).__name__}; the path of a directory expected") from None
+    if "\0" in name:
+        raise ConfigError(f"run_dir {name!r} has a character that no path has; another name expected")
+    return Path(name)
 
 
 def _new(folder: Path) -> Path:
