@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 from weakref import WeakSet
@@ -63,7 +63,18 @@ def held(run_dir: Path, force: bool = False) -> Iterator[list[str]]:
         handle.flush()
         for folder in (run_dir, path.parent) if not notes else ():
             files.sweep(folder)
-        yield notes
+        try:
+            yield notes
+        finally:
+            _unlock(handle)
+
+
+def _unlock(handle: TextIO) -> None:
+    """Let go of it, also where a process that was forked a moment ago has it open."""
+    with suppress(ImportError, OSError, ValueError):  # no such locks here, or closed, for this is such a process
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _let_go() -> None:
