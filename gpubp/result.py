@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .ambient import neutral
+from .line import line
 from .state import Status, TrainState
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ class Result:
         best = f"; best {name} {float(loss[good[0]]):.4g} (network {int(good[0])})" if len(good) else ""
         early = "" if self.interrupted is None else f"; stopped by {self.stopped_by}"
         where = "" if self.run_dir is None else f"; {self.run_dir}"
-        return f"Result({self.population.count:,} networks: {self.fates}{best}; engine {self.engine}{early}{where})"
+        return line(
+            f"Result({self.population.count:,} networks: {self.fates}{best}; engine {self.engine}{early}{where})"
+        )
 
 
 @contextmanager

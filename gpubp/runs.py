@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -174,7 +175,7 @@ def predict(settings: Settings) -> int:
             flat |= {f"{name}_{part}": values[:, number] for number, part in enumerate(parts)}
     table = pa.table({name: pa.array(values) for name, values in flat.items()})
     if settings["output"] is None:
-        write_csv(table, sys.stdout.buffer)
+        _print_csv(table)
     else:
         target = Path(settings["output"])
         if target.exists():
@@ -184,6 +185,16 @@ def predict(settings: Settings) -> int:
         except OSError as error:
             raise DataError(f"{target} cannot be written: {error}") from None
     return 0
+
+
+def _print_csv(table: pa.Table) -> None:
+    """As a file has it; what would move a terminal's cursor is shown there as Python escapes it."""
+    if not sys.stdout.isatty():
+        write_csv(table, sys.stdout.buffer)
+        return
+    text = io.BytesIO()
+    write_csv(table, text)
+    print(*map(line, text.getvalue().decode().rstrip("\n").split("\n")), sep="\n")
 
 
 def explain(settings: Settings) -> int:
