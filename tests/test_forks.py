@@ -25,7 +25,11 @@ import faulthandler, hashlib, json, multiprocessing, os, sys, uuid
 import joblib, torch
 import gpubp
 
-faulthandler.dump_traceback_later(60, exit=True)  # of whoever waits without end
+def watched():
+    faulthandler.dump_traceback_later(100, exit=True)  # of whoever waits without end
+
+watched()
+os.register_at_fork(after_in_child=watched)
 torch.set_num_threads(2)
 ENGINES, FOLDER = ("cpu", "eager"), sys.argv[1]
 many = torch.rand(20_000, 4, generator=torch.Generator().manual_seed(1))
