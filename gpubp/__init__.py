@@ -8,6 +8,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from . import forks as forks
+
 if TYPE_CHECKING:
     from .model import Model, load
     from .public import *

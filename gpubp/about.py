@@ -10,6 +10,7 @@ import numpy as np
 
 from .errors import ConfigError, one_of
 from .fitting import rounded
+from .line import line
 from .preparation import TASK_OF_LOSS, Preparation
 from .tables import Array, Table, listed, missing
 
@@ -82,7 +83,7 @@ def sentences(table: Table, preparation: Preparation, rows: Array, scale: str, l
         *counting,
         *same,
     )
-    return tuple("".join(sign if sign.isprintable() else " " for sign in each) for each in told)
+    return tuple(map(line, told))
 
 
 def _counting(values: Array) -> bool:

@@ -217,8 +217,8 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. -> exit status: 0; 1 where something was refused or could not be saved;
-    2 for a flag that is wrong; 128 + n after signal n."""
+    """Run the command line. -> exit status: 0; 1 where something was refused; 2 for a flag that is wrong; 3 where a
+    training ended, and checkpoint, results or curves could not be written; 128 + n after signal n."""
     try:
         with terminating():
             return _run([_dashed(each) for each in (sys.argv[1:] if arguments is None else arguments)])

@@ -17,7 +17,7 @@ from .devices import ALL, automatic, devices
 from .engines import choose_for_all
 from .errors import CheckpointError, ConfigError, GpubpError, lookup
 from .evaluate import metric_name
-from .line import line
+from .line import line, quoted
 from .placement import HOME
 from .population import DTYPES, Population
 from .reporters import Reporter, quantiles
@@ -31,6 +31,7 @@ from .training import resume as resume_run
 from .training import train as train_population
 
 Settings = dict[str, Any]
+UNSAVED = 3  # exit status where a training ended, and not all could be written that it was to leave
 LENGTH = 20, 400  # epochs and steps, whichever is longer, of a training for which nobody says how long
 TUTORIAL = {  # what --data tutorial sets itself, and what the flags say where nobody uses them
     "optimizer": ("sgd", "adam"),
@@ -233,7 +234,8 @@ def _ended(folder: Path, training: Callable[[], Result]) -> Result:
         if hasattr(stopped, "result"):
             return stopped.result  # type: ignore[no-any-return]
         if (folder / "checkpoint").exists():
-            sys.stderr.write(f"{folder} holds its last checkpoint; continue with: gpubp resume {folder}\n")
+            name = line(folder)
+            sys.stderr.write(f"{name} holds its last checkpoint; continue with: gpubp resume {quoted(folder)}\n")
         raise
 
 
@@ -280,15 +282,17 @@ def _report(settings: Settings, result: Result) -> int:
                 "run_dir": str(folder),
                 "interrupted": result.stopped_by,
                 "unsaved": result.unsaved,
+                "silenced": result.silenced,
             }
         )
     elif result.unsaved is None:
         left = result.statuses["running"]
-        name = line(folder)
+        name = quoted(folder)
         todo = f"{left:,} networks have steps left; go on: gpubp resume {name}\n" if left else ""
-        print(f"{todo}{name}: results.csv, results.parquet, config.yaml, checkpoint; look: gpubp inspect {name}")
+        what = "results.csv, results.parquet, config.yaml, checkpoint"
+        print(f"{todo}{line(folder)}: {what}; look: gpubp inspect {name}")
     if result.unsaved is not None:
         sys.stderr.write(f"error: not saved: {line(result.unsaved)}\n")
     if result.interrupted is not None:
         return 128 + result.interrupted
-    return 0 if result.unsaved is None else 1
+    return 0 if result.unsaved is None and not result.silenced else UNSAVED

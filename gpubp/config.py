@@ -128,6 +128,8 @@ class TrainConfig:
         lookup(SCHEDULES, self.schedule, "schedule", ConfigError)
         one_of(SHUFFLES, self.shuffle, "shuffle")
         one_of(ORDERS, self.update_order, "update_order")
+        for name in ("optimizer", "schedule", "shuffle", "update_order"):
+            object.__setattr__(self, name, str(getattr(self, name)))  # Python's, of NumPy's
         if (self.epochs is None) == (self.steps is None):
             raise ConfigError("give epochs or steps, one of the two")
         for name in ("batch_size", "evaluate_every"):
@@ -152,13 +154,10 @@ class TrainConfig:
             if name in HYPER:
                 self._keep(name)
             numbers_of(name, value)
+        object.__setattr__(self, "extra", {name: _plain(name, value) for name, value in self.extra.items()})
 
     def _keep(self, name: str) -> None:
-        """A number of NumPy's as Python's, another array as a tensor: what a checkpoint and a YAML file can hold."""
-        value = getattr(self, name)
-        if not isinstance(value, (int, float, list, tuple, Tensor)) or isinstance(value, np.generic):
-            numbers = arrays.tensor(name, value, ConfigError)
-            object.__setattr__(self, name, numbers if numbers.ndim else numbers.item())
+        object.__setattr__(self, name, _plain(name, getattr(self, name)))
 
     @property
     def rule(self) -> Optimizer:
@@ -315,6 +314,16 @@ class TrainConfig:
             if name not in known:
                 raise ConfigError(unknown("training setting", name, known))
         return cls(**values)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A number of NumPy's as Python's, an array as a tensor, one that asks for a gradient as one that does not: what a
+    checkpoint and a YAML file can hold."""
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    if all(each is None or (isinstance(each, (int, float)) and not isinstance(each, np.generic)) for each in parts):
+        return value
+    numbers = arrays.tensor(name, value, ConfigError)
+    return numbers if numbers.ndim or isinstance(value, Tensor) else numbers.item()
 
 
 OTHER = ("optimizer", "schedule", "class_weight", "batch_size", "epochs", "steps", "evaluate_every", "shuffle",

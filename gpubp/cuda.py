@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import forks
+
 WARM = 3  # runs before a recording: libraries make their handles and choose their kernels in the first
 RECORDING = threading.Lock()  # threads record one after the other
 MENDED = "2.13"  # the torch that goes on recording after a recording that failed (pytorch#180395)
@@ -29,9 +31,16 @@ def missing() -> str | None:
             f"this build of torch {torch.__version__} has no CUDA; install a CUDA build (see "
             "https://pytorch.org/get-started/locally)"
         )
+    if spoilt():
+        return f"this process was forked from one that used CUDA, and cannot: {forks.ADVICE}"
     if not torch.cuda.is_available():
         return "torch finds no CUDA driver or no GPU here"
     return None
+
+
+def spoilt() -> bool:
+    """Whether this process was forked from one that used CUDA: no GPU is of use to it."""
+    return bool(getattr(torch.cuda, "_is_in_bad_fork", lambda: False)())
 
 
 def count() -> int:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
+from weakref import WeakSet
 
 from . import files
 from .errors import CheckpointError
-from .line import line
+from .line import line, quoted
 
+HELD: WeakSet[TextIO] = WeakSet()  # a process forked meanwhile would go on holding them
 UNGUARDED = "nothing keeps a second process from writing this run: {} has no file locks"
 
 
@@ -55,12 +57,33 @@ def held(run_dir: Path, force: bool = False) -> Iterator[list[str]]:
         raise CheckpointError(f"{path} cannot be written: {error.strerror}") from None
     with os.fdopen(descriptor, "a+", encoding="utf-8", errors="replace") as handle:  # the lock goes when it is closed
         notes = _locked(handle, run_dir)
+        HELD.add(handle)
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         handle.flush()
         for folder in (run_dir, path.parent) if not notes else ():
             files.sweep(folder)
-        yield notes
+        try:
+            yield notes
+        finally:
+            _unlock(handle)
+
+
+def _unlock(handle: TextIO) -> None:
+    """Let go of it, also where a process that was forked a moment ago has it open."""
+    with suppress(ImportError, OSError, ValueError):  # no such locks here, or closed, for this is such a process
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _let_go() -> None:
+    for handle in tuple(HELD):
+        handle.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _locked(handle: TextIO, run_dir: Path) -> list[str]:
@@ -74,7 +97,7 @@ def _locked(handle: TextIO, run_dir: Path) -> list[str]:
         handle.seek(0)
         raise CheckpointError(
             f"{run_dir} is in use by {line(handle.read(200)) or 'another process'}; wait for it or end it. If it is "
-            f"gone, and a network file system keeps its lock: gpubp resume {run_dir} --force"
+            f"gone, and a network file system keeps its lock: gpubp resume {quoted(run_dir)} --force"
         ) from None
     except OSError as error:
         return [UNGUARDED.format(f"the file system of {run_dir} ({error.strerror})")]

@@ -31,7 +31,7 @@ from .pace import Pace
 from .placement import placed
 from .reporters import Progress, Reporter, Start, counts, quantiles
 from .reporters.table import table, write
-from .result import Result
+from .result import Result, kept
 from .schedules import scheduled
 from .serial import one_thread
 from .signals import collected
@@ -47,7 +47,8 @@ TABLE = 1 << 22  # samples of one call at most, where all networks have one orde
 @dataclass
 class Loop:
     """A run in progress. settings and lines: what reporters hear of it (see Start). number: of the present round, from
-    1; 0 before the first. unsaved: why the last checkpoint or the results could not be written."""
+    1; 0 before the first. unsaved: why the last checkpoint or the results could not be written; silenced: the reporters
+    that could not write, and why."""
 
     state: TrainState
     data: Dataset
@@ -64,6 +65,7 @@ class Loop:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     unsaved: str | None = None
+    silenced: list[str] = field(default_factory=list)
     first: Future[None] | None = None  # the first checkpoint, as long as it may be under way
 
     def __post_init__(self) -> None:
@@ -77,8 +79,7 @@ class Loop:
             return self.to_the_end()
         except BaseException:
             for reporter in self.reporters:
-                with suppress(OSError):
-                    getattr(reporter, "failed", lambda: None)()
+                _give_back(reporter)
             raise
         finally:
             self.wait_for_first()
@@ -98,7 +99,8 @@ class Loop:
             if self.run_dir is not None:
                 self.save()
             result = self.result(signals)
-            self.tell(lambda reporter: reporter.finish(result))
+            with kept(result):
+                self.tell(lambda reporter: reporter.finish(result))
         return result
 
     def begin(self) -> None:
@@ -187,7 +189,9 @@ class Loop:
                 what(reporter)
             except OSError as error:
                 self.listening.remove(reporter)
-                self.note(f"{type(reporter).__name__} cannot write, and reports no more: {error}")
+                _give_back(reporter)
+                self.silenced.append(f"{type(reporter).__name__} cannot write, and reports no more: {error}")
+                self.note(self.silenced[-1])
 
     def look(self) -> None:
         """The evaluation at the end of a round, and what it decides."""
@@ -303,9 +307,10 @@ class Loop:
         if self.run_dir is not None:
             try:
                 write(rows, self.run_dir)
-            except OSError as error:
-                self.unsaved = f"{self.run_dir}: the results cannot be written: {error}"
-                self.note(self.unsaved)
+            except Exception as error:  # whatever pyarrow raises: the result is there
+                why = f"{self.run_dir}: the results cannot be written: {error}"
+                self.unsaved = why if self.unsaved is None else f"{self.unsaved}; {why}"
+                self.note(why)
         names = [each.name for each in Status]
         return Result(
             population=state.population,
@@ -327,4 +332,11 @@ class Loop:
             run_dir=self.run_dir,
             interrupted=max(signals, default=None),  # SIGTERM before SIGINT
             unsaved=self.unsaved,
+            silenced=self.silenced,
         )
+
+
+def _give_back(reporter: Reporter) -> None:
+    """Have it give the screen and files back."""
+    with suppress(OSError):
+        getattr(reporter, "failed", lambda: None)()

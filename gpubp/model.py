@@ -27,6 +27,7 @@ from .backprop import CHUNK, blocks, forward
 from .data import held
 from .errors import CheckpointError, ConfigError, DataError, ShapeError
 from .frames import table_of
+from .line import line
 from .losses import LOSSES, probabilities
 from .modules import PreparedNetwork
 from .population import Population, usable
@@ -90,7 +91,7 @@ class Model:
             return f"Model({many}, {self.spec.loss}, on plain tensors)"
         targets = listed([column.name for column in self.preparation.target_columns])
         classes = f" ({listed(self.classes)})" if self.classes else ""
-        return f"Model({many}, {self.spec.loss}: {len(self.preparation.columns)} columns -> {targets}{classes})"
+        return line(f"Model({many}, {self.spec.loss}: {len(self.preparation.columns)} columns -> {targets}{classes})")
 
     @neutral()
     def ranking(self) -> Tensor:
@@ -125,7 +126,7 @@ class Model:
             table = table_of(samples, self.preparation)
             prepared = self.preparation.inputs(table)
             for each in self.preparation.strange(table):
-                warnings.warn(f"{table.name}: {each}", stacklevel=3)  # beyond neutral()
+                warnings.warn(line(f"{table.name}: {each}"), stacklevel=3)  # beyond neutral()
             names = [column.name for column in self.preparation.columns for _ in column.categories or (None,)]
         inputs = prepared.to(like.device, like.dtype)
         bad = (~inputs.isfinite()).nonzero()
@@ -210,7 +211,7 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     folder = Path(run_dir)
     saved = checkpoint.load(folder, usable(device))
     for each in saved.told:
-        warnings.warn(each, stacklevel=3)
+        warnings.warn(line(each), stacklevel=3)
     state = saved.state
     if saved.older and not bool(state.step.any()):
         raise CheckpointError(

@@ -1,13 +1,16 @@
-"""Result: what a training left; and ranking(), the order of its networks."""
+"""Result: what a training left; and ranking(), the order of its networks; kept(), for what may fail after it."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .ambient import neutral
+from .line import line
 from .state import Status, TrainState
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ class Result:
     validation_loss, validation_metric: over the validation data, or None.
     status: a name per network. table: a row per network (pyarrow). history: a record per evaluation (see train()).
     notes: what went otherwise than asked for, such as memory that ran out. interrupted: the signal that ended the run
-    early, or None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None.
+    early, or None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None. silenced:
+    the reporters that could not write what they heard, and why.
     seconds: in training, evaluations and saving included; step_seconds: in steps alone. network_steps: those taken.
     """
 
@@ -49,6 +53,7 @@ class Result:
     run_dir: Path | None
     interrupted: int | None
     unsaved: str | None
+    silenced: list[str]
 
     @neutral()
     def ranking(self) -> Tensor:
@@ -77,7 +82,24 @@ class Result:
         best = f"; best {name} {float(loss[good[0]]):.4g} (network {int(good[0])})" if len(good) else ""
         early = "" if self.interrupted is None else f"; stopped by {self.stopped_by}"
         where = "" if self.run_dir is None else f"; {self.run_dir}"
-        return f"Result({self.population.count:,} networks: {self.fates}{best}; engine {self.engine}{early}{where})"
+        return line(
+            f"Result({self.population.count:,} networks: {self.fates}{best}; engine {self.engine}{early}{where})"
+        )
+
+
+@contextmanager
+def kept(result: Result) -> Iterator[None]:
+    """What is raised within has the result as `result`."""
+    try:
+        yield
+    except BaseException as error:
+        if not hasattr(error, "result"):
+            early = result.interrupted is not None
+            more = f"; continue with gpubp.resume({str(result.run_dir)!r}, ...)" if early and result.run_dir else ""
+            how = "ended early" if early else "has ended"
+            error.add_note(f"the training {how}; this exception's `result` is what there is{more}")
+            error.result = result  # type: ignore[attr-defined]
+        raise
 
 
 def ranking(loss: Tensor, diverged: Tensor) -> Tensor:

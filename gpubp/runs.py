@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -13,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -23,10 +23,11 @@ from .config import HYPER
 from .errors import CheckpointError, ConfigError, DataError
 from .explain import explain as explain_step
 from .flags import COUNT
-from .line import line
+from .line import line, quoted
 from .model import RESULTS, load, order_of, ranked_by, read_results
 from .preparation import FILE
 from .state import TrainState
+from .tables import write_csv
 from .text import Reading
 
 Settings = dict[str, Any]
@@ -82,8 +83,9 @@ def settings_of(folder: Path) -> Settings:
 
 
 def console() -> Console:
-    """Standard output, where brackets are brackets; wide enough for whole numbers where nobody says how wide it is."""
-    return Console(markup=False) if sys.stdout.isatty() else Console(markup=False, width=160)
+    """Standard output, where brackets are brackets and :star: is no star; wide enough for whole numbers where nobody
+    says how wide it is."""
+    return Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 
 
 def print_json(values: Mapping[str, Any]) -> None:
@@ -173,16 +175,26 @@ def predict(settings: Settings) -> int:
             flat |= {f"{name}_{part}": values[:, number] for number, part in enumerate(parts)}
     table = pa.table({name: pa.array(values) for name, values in flat.items()})
     if settings["output"] is None:
-        pa.csv.write_csv(table, sys.stdout.buffer)
+        _print_csv(table)
     else:
         target = Path(settings["output"])
         if target.exists():
             raise ConfigError(f"{target} exists already; name a new file")
         try:
-            pa.csv.write_csv(table, target)
+            write_csv(table, target)
         except OSError as error:
             raise DataError(f"{target} cannot be written: {error}") from None
     return 0
+
+
+def _print_csv(table: pa.Table) -> None:
+    """As a file has it; what would move a terminal's cursor is shown there as Python escapes it."""
+    if not sys.stdout.isatty():
+        write_csv(table, sys.stdout.buffer)
+        return
+    text = io.BytesIO()
+    write_csv(table, text)
+    print(*map(line, text.getvalue().decode().rstrip("\n").split("\n")), sep="\n")
 
 
 def explain(settings: Settings) -> int:
@@ -216,7 +228,8 @@ def _results(folder: Path) -> tuple[pa.Table, str]:
     path = folder / RESULTS
     if not path.is_file():
         raise CheckpointError(
-            f"{path} is not there: {folder} is not the directory of a run, or it has not ended: gpubp resume {folder}"
+            f"{path} is not there: {folder} is not the directory of a run, or it has not ended: gpubp resume "
+            f"{quoted(folder)}"
         )
     rows = read_results(path)
     return rows, ranked_by(rows)

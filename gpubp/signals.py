@@ -51,13 +51,10 @@ def delivered(result: Result) -> Result:
     ends the process, a handler of the caller's own is called; what it raises carries the result as `result`."""
     if result.interrupted is None:
         return result
-    try:
+    from .result import kept  # not above: the command line imports this file, and waits for no torch
+
+    with kept(result):
         signal.raise_signal(result.interrupted)
-    except BaseException as raised:
-        raised.result = result  # type: ignore[attr-defined]
-        saved = "" if result.run_dir is None else f"; continue with gpubp.resume({str(result.run_dir)!r}, ...)"
-        raised.add_note(f"the training ended early; this exception's `result` is what there is{saved}")
-        raise
     return result
 
 

@@ -87,6 +87,9 @@ class NetworkSpec:
                 f"loss {self.loss!r} needs an output per class, two or more; widths {self.widths} end in "
                 f"{self.widths[-1]}; for one yes-or-no output take binary_cross_entropy"
             )
+        for name in ("hidden", "output", "loss", "bias"):  # of NumPy's strings Python's, which YAML holds
+            value = getattr(self, name)
+            object.__setattr__(self, name, str(value) if isinstance(value, str) else tuple(map(str, value)))
 
     @property
     def activations(self) -> tuple[str, ...]:

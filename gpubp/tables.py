@@ -3,6 +3,8 @@
 Cells of a .csv that are empty, NA, NaN or null are missing values; text.py says what else a file of text may look
 like. Refused, with the file and the column: columns without a name or of one name, and what is neither number, truth
 value nor text, dates but for those that are asked for. Nothing that a file holds is ever executed.
+
+write_csv() writes what no spreadsheet executes either.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow
-from pyarrow import csv, parquet
+from pyarrow import compute, csv, parquet
 
 from . import text
 from .errors import DataError, nearest, unknown
@@ -30,6 +32,8 @@ Array = npt.NDArray[Any]
 
 INPUTS = ("inputs", "X", "x")  # names of arrays in .npz files
 TARGETS = ("targets", "y")
+FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # https://owasp.org/www-community/attacks/CSV_Injection
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 BLOCK = 1 << 26  # bytes of a .csv that are read at once; a row may not be longer
 
 
@@ -90,6 +94,19 @@ class Table:
             digest.update(json.dumps([name, values.dtype.str]).encode())
             digest.update(json.dumps(values.tolist()).encode() if values.dtype == object else values.tobytes())
         return digest.hexdigest()
+
+
+def write_csv(table: pyarrow.Table, where: Any) -> None:
+    """`table` as CSV. A text that a spreadsheet would take for a formula, of a cell or of a column's name, gets ' in
+    front; numbers stay numbers, also those that are text. Raises OSError."""
+    columns = [_no_formula(values) if pyarrow.types.is_string(values.type) else values for values in table.columns]
+    csv.write_csv(pyarrow.table(columns, _no_formula(pyarrow.array(table.column_names)).to_pylist()), where)
+
+
+def _no_formula(texts: Any) -> Any:
+    risky = compute.match_substring_regex(texts, FORMULA)
+    risky = compute.and_not(risky, compute.match_substring_regex(texts, NUMBER))
+    return compute.if_else(risky, compute.binary_join_element_wise("'", texts, ""), texts)
 
 
 def listed(names: Collection[object], most: int = 20) -> str:

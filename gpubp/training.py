@@ -7,25 +7,26 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import checkpoint, files, lock, memory
+from . import checkpoint, files, forks, lock, memory
 from .ambient import neutral
 from .config import TrainConfig
 from .data import Dataset
 from .devices import Devices, devices
 from .engines import Choice, choose_for_all
 from .errors import CheckpointError, ConfigError, EngineError
-from .line import line
+from .line import line, quoted
 from .loop import Loop
 from .placement import HOME
 from .population import Population
-from .reporters import Reporter, watches
-from .result import Result
+from .reporters import Reporter, check, watches
+from .result import Result, kept
 from .signals import delivered
 from .state import Status, TrainState
 
@@ -77,20 +78,22 @@ def train(
                 "validation=None, ...)"
             )
     spec, params = population.spec, population.params
-    if not (isinstance(checkpoint_minutes, (int, float)) and checkpoint_minutes >= 0):
+    if not (isinstance(checkpoint_minutes, Real) and checkpoint_minutes >= 0):
         raise ConfigError(f"checkpoint_minutes {checkpoint_minutes!r}: a number of 0 or more expected")
-    if not isinstance(reporters, Sequence) or any(isinstance(each, type) for each in reporters):
-        raise ConfigError("reporters: a list of reporters expected, such as [gpubp.ConsoleReporter()]")
+    check(reporters)
+    if not (settings is None or isinstance(settings, Mapping)):
+        raise ConfigError(f"settings is a {type(settings).__name__}; a dict of names and plain values expected")
     looked_at = validation is not None or config.timetable.events or any(map(watches, reporters))
     every = config.interval if looked_at or config.evaluate_every is not None else config.longest
     config, notes = replace(config, evaluate_every=every).fitted(data)
+    notes += forks.notes()
     where = devices(params.device if device is None else device)
     preparation = data.preparation
     data, held_out = _ready(population, data), None
     if validation is not None:
         held_out = _ready(population, validation)
     choice = choose_for_all(engine, spec, config, where, params.dtype, data)
-    folder = None if run_dir is None else _new(Path(run_dir))
+    folder = None if run_dir is None else _new(_path(run_dir))
     memory.check(spec, config, population.count, params.element_size(), HOME)
     with memory.explained(spec, config, population.count, params.element_size(), where[0]), ExitStack() as stack:
         own = replace(
@@ -118,6 +121,7 @@ def train(
             except OSError as error:
                 raise ConfigError(f"run directory {folder} cannot be made: {error.strerror}") from None
         result = loop.run()
+    with kept(result):
         if inplace:
             with torch.inference_mode():  # so that params made in that mode, or that require grad, may be written to
                 params.copy_(state.population.params)
@@ -146,6 +150,7 @@ def resume(
     begun with. Signals, lines: as in train(). force: take the run from a process that is gone but for its lock, which a
     network file system may keep.
     Raises CheckpointError where run or data are not those or another process trains it, DeviceError, EngineError."""
+    check(reporters)
     folder, where = Path(run_dir), devices(device)
     with lock.held(folder, force) as told:
         loop = _loop(folder, data, validation, epochs, steps, reporters, where, checkpoint_minutes, settings, lines)
@@ -180,9 +185,10 @@ def _loop(
     held_out = None if validation is None else _ready(state.population, validation)
     own = state.population
     choice = _going_on(notes, own, state.config, where, data)
+    told = [*saved.told, *forks.notes()]
     loop = Loop(
         state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, {},
-        (*lines, *saved.told), notes=list(saved.told),
+        (*lines, *told), notes=told,
     )  # fmt: skip
     for name, fingerprint in loop.fingerprints.items():
         if notes[name] != fingerprint:
@@ -259,14 +265,24 @@ def _going_on(
     return choice._replace(reason=line(notes["engine_reason"]))
 
 
+def _path(run_dir: str | Path) -> Path:
+    try:
+        name = os.fsdecode(run_dir)
+    except TypeError:
+        raise ConfigError(f"run_dir is a {type(run_dir).__name__}; the path of a directory expected") from None
+    if "\0" in name:
+        raise ConfigError(f"run_dir {name!r} has a character that no path has; another name expected")
+    return Path(name)
+
+
 def _new(folder: Path) -> Path:
     # os.path's, for Path's own raises for a name that is too long
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"run directory {folder} is a file; name a new directory")
     if os.path.exists(folder) and any(folder.iterdir()) and not checkpoint.begun(folder):
         raise ConfigError(
-            f"run directory {folder} exists already; name a new one, or go on with it: gpubp resume {folder}, or "
-            "gpubp.resume where it was begun from Python"
+            f"run directory {folder} exists already; name a new one, or go on with it: gpubp resume {quoted(folder)}, "
+            "or gpubp.resume where it was begun from Python"
         )
     return folder
 

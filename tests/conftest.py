@@ -27,7 +27,8 @@ HERE = {
     "plays a GPU itself": ("cuda", "fake_cuda", "gpu", "gpu_check", "gpu_compile", "gpu_driver", "gpu_launch",
         "gpu_layout", "gpu_prepared", "gpu_steps", "gpu_training", "graph", "placement", "supervisor", "turns"),
     "compiles for the CPU otherwise": ("kernel_mutants", "mutants", "sanitizers"),
-    "chooses its device by name": ("arrays", "bad_input", "benchmarks", "command_line", "on_gpu", "signals"),
+    "chooses its device by name": ("arrays", "bad_input", "benchmarks", "command_line", "forks", "names", "on_gpu",
+        "signals"),
     "waits for scikit-learn most of its time": ("learning",),
     "explains a step, which takes the CPU": ("explain",),
 }  # fmt: skip

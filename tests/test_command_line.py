@@ -129,7 +129,7 @@ def test_a_wrong_flag_or_setting_is_an_error_that_names_the_near_one(
     assert not Path("made").exists()
 
 
-def test_a_run_whose_last_checkpoint_failed_ends_with_1_and_says_why(
+def test_a_run_whose_last_checkpoint_failed_ends_with_3_and_says_why(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proper = checkpoint.save
@@ -141,8 +141,8 @@ def test_a_run_whose_last_checkpoint_failed_ends_with_1_and_says_why(
 
     monkeypatch.setattr(checkpoint, "save", save)
     arguments = "train --data xor --networks 2 --steps 4 --run-dir made"
-    assert json.loads(run(f"{arguments} --json", capsys, status=1))["unsaved"] == "the disk is full"
-    assert main([*arguments[:-4].split(), "again"]) == 1
+    assert json.loads(run(f"{arguments} --json", capsys, status=3))["unsaved"] == "the disk is full"
+    assert main([*arguments[:-4].split(), "again"]) == 3
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.endswith("error: not saved: the disk is full\n")

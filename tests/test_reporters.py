@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ from rich.console import Console
 
 import gpubp
 from gpubp import reporters
-from gpubp.errors import CheckpointError
+from gpubp.cli import main
+from gpubp.errors import CheckpointError, ConfigError
 from gpubp.model import read_results
 from gpubp.reporters import Progress, Start, console
 from gpubp.reporters.console import ConsoleReporter
@@ -164,6 +166,86 @@ def test_two_reporters_that_cannot_write_end_no_training() -> None:
     result = gpubp.train(population, data, config, reporters=[Full(), Full()])
     assert result.status == ["finished"] * 2
     assert sum("Full cannot write" in note for note in result.notes) == 2
+
+
+def short(*others: gpubp.Reporter, **settings: Any) -> gpubp.Result:
+    population, data = gpubp.Population.create(gpubp.NetworkSpec((3, 4, 1)), 2), gpubp.Dataset(*ragged()[:2])
+    config = gpubp.TrainConfig(steps=20, evaluate_every=5)
+    return gpubp.train(population, data, config, reporters=others, **settings)
+
+
+@pytest.mark.parametrize("kind", [TypeError, KeyboardInterrupt])
+def test_what_a_reporter_raises_at_the_end_has_the_result(kind: type[BaseException], tmp_path: Path) -> None:
+    class Broken(gpubp.Reporter):
+        def finish(self, result: gpubp.Result) -> None:
+            raise kind("broken")
+
+    with pytest.raises(kind, match="broken") as caught:
+        short(Broken(), run_dir=tmp_path / "run")
+    assert caught.value.result.status == ["finished"] * 2  # type: ignore[attr-defined]
+    assert caught.value.__notes__ == ["the training has ended; this exception's `result` is what there is"]
+    assert (tmp_path / "run" / "results.csv").exists()
+
+
+def test_what_is_no_reporter_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    class Unfinished:
+        start = progress = evaluated = lambda self, told: None
+
+    for given, message in ((Unfinished(), r"Unfinished has no method finish\(\)"), (3, "int has no method start")):
+        for train in (short, lambda *each, **where: trained(*each, resume=tmp_path / "run")):
+            with pytest.raises(ConfigError, match=f"reporters: {message}"):
+                train(given, run_dir=tmp_path / "run")  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_takes_no_curves_is_refused_before_the_first_step_and_the_run_may_begin_anew(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_text("")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"no curves can be written to .*file/curves: "):
+            short(gpubp.TensorBoardReporter(tmp_path / "file" / "curves"), run_dir=tmp_path / "run")
+    assert short(run_dir=tmp_path / "run").status == ["finished"] * 2
+
+
+@pytest.mark.parametrize("writes", [30, 0])
+def test_a_disk_that_is_full_of_curves_ends_no_training_and_the_exit_status_is_3(
+    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        records = pytest.importorskip("tensorboard.summary.writer.record_writer")
+    proper, left = records.RecordWriter.write, iter(range(writes))
+
+    def write(self: Any, data: bytes) -> None:
+        if next(left, None) is None:
+            raise OSError(28, "No space left on device")
+        proper(self, data)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(records.RecordWriter, "write", write)
+    command = "train --data xor --networks 2 --steps 20 --evaluate-every 1 --run-dir run --device cpu"
+    status = main(command.split())
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err
+    if writes:
+        note = "TensorBoardReporter cannot write, and reports no more: [Errno 28] No space left on device"
+        assert (status, told.err.count(note), "look: gpubp inspect run\n" in told.out) == (3, 1, True)
+    else:
+        assert (status, "error: no curves can be written to run/tensorboard: " in told.err) == (1, True)
+    monkeypatch.setattr(records.RecordWriter, "write", proper)
+    assert main(command.split()) == (1 if writes else 0), "a run that did not begin is in nobody's way"
+
+
+def test_other_threads_that_fail_are_heard_of_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", heard.append)
+    for number in range(2):
+        short(gpubp.TensorBoardReporter(tmp_path / str(number)))
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+    assert [each.exc_type for each in heard] == [ZeroDivisionError]
 
 
 def test_a_run_that_ends_by_an_error_gives_the_screen_and_the_files_back(tmp_path: Path) -> None:

@@ -150,14 +150,19 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_training(
     finishes_as(run(steps=12, epochs=None), tmp_path / "run")
 
 
-def test_results_that_cannot_be_written_lose_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), pyarrow.ArrowInvalid("no such type")], ids=str
+)
+def test_results_that_cannot_be_written_lose_no_result(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*given: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(pyarrow.parquet, "write_table", fail)
         result = run(tmp_path / "run", epochs=2)
-    assert result.unsaved == f"{tmp_path / 'run'}: the results cannot be written: [Errno 28] No space left on device"
+    assert result.unsaved == f"{tmp_path / 'run'}: the results cannot be written: {error}"
     assert sorted(each.name for each in (tmp_path / "run").iterdir()) == ["checkpoint", "config.yaml", "history.jsonl"]
     again = gpubp.resume(tmp_path / "run", training(), held_out())
     assert (again.unsaved, again.network_steps) == (None, 0)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -329,6 +330,56 @@ def test_memory_that_runs_out_in_training_is_explained_too(monkeypatch: pytest.M
         gpubp.train(population(SPEC, 4), data(), config())
 
 
+def asking(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone().requires_grad_()
+
+
+def inference(tensor: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return tensor.clone()
+
+
+KINDS: dict[str, Any] = {  # of settings and data, that train without a run directory
+    "lr np.float64": {"lr": np.float64(0.01)},
+    "lr np.float32": {"lr": np.float32(0.01)},
+    "lr array": {"lr": np.logspace(-3, -1, 3)},
+    "lr array of no dimension": {"lr": np.array(0.01)},
+    "lr list of NumPy's": {"lr": [np.float32(0.01)] * 3},
+    "lr list of parameters": {"lr": [torch.nn.Parameter(torch.tensor(0.01))] * 3},
+    "lr parameter": {"lr": torch.nn.Parameter(torch.full((3,), 0.01))},
+    "lr made in inference mode": {"lr": inference(torch.full((3,), 0.01))},
+    "steps np.int64": {"steps": np.int64(2)},
+    "steps array": {"steps": np.array([2, 3, 4], np.uint8)},
+    "counts": {"batch_size": np.int16(4), "evaluate_every": torch.tensor(2)},
+    "names": {"optimizer": np.str_("sgd"), "schedule": np.str_("cosine"), "shuffle": np.str_("none")},
+    "class_weight": {"class_weight": asking(torch.ones(4))},
+    "extra": {"optimizer": "pulled", "extra": {"pull": np.float32(0.1), "loss": np.full(3, 0.2)}},
+    "inputs that require grad": {"inputs": asking},
+    "inputs made in inference mode": {"inputs": inference},
+    "spec": {"spec": {"hidden": np.array(["tanh"]), "loss": np.str_("cross_entropy"), "bias": np.str_("layer")}},
+    "checkpoint_minutes": {"checkpoint_minutes": np.float32(5)},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_settings_and_data_of_every_kind_are_saved_with_a_run(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = gpubp.Optimizer(lambda grad, pull, loss: (grad * pull * loss,), defaults={"pull": 1.0, "loss": 1.0}, lr=0.1)
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "pulled", rule)
+    given = dict(KINDS[kind])
+    spec = gpubp.NetworkSpec(**{"widths": (3, 6, 4), "loss": "cross_entropy", **given.pop("spec", {})})
+    minutes, made = given.pop("checkpoint_minutes", 5), given.pop("inputs", lambda inputs: inputs)
+    inputs, targets = samples(spec, 12)
+    training, settings = gpubp.Dataset(made(inputs), targets), config(**{"steps": 3, **given})
+    plain = gpubp.train(population(spec, 3), training, settings)
+    saved = gpubp.train(population(spec, 3), training, settings, run_dir=tmp_path, checkpoint_minutes=minutes)
+    assert (saved.unsaved, saved.table["loss"].to_pylist()) == (None, plain.loss.tolist())
+    again = gpubp.resume(tmp_path, training)
+    assert same_result(plain, saved)
+    assert same_result(plain, again)
+
+
 def test_arguments_that_are_something_else_are_refused_in_one_sentence(tmp_path: Path) -> None:
     inputs = torch.rand(8, 3)
     data = gpubp.Dataset(inputs, inputs[:, :2])
@@ -337,6 +388,9 @@ def test_arguments_that_are_something_else_are_refused_in_one_sentence(tmp_path:
     for given, message in (
         ({"run_dir": tmp_path / "file"}, "file is a file; name a new directory"),
         ({"run_dir": tmp_path / "new", "settings": {"a": object()}}, "settings: .*plain numbers, texts"),
+        ({"run_dir": tmp_path / "new", "settings": [1]}, "settings is a list; a dict"),
+        ({"run_dir": 3}, "run_dir is a int; the path of a directory expected"),
+        ({"run_dir": "a\0b"}, "run_dir .* has a character that no path has"),
         ({"checkpoint_minutes": "5"}, "checkpoint_minutes '5': a number of 0 or more expected"),
         ({"reporters": gpubp.ConsoleReporter()}, "reporters: a list of reporters expected"),
         ({"reporters": [gpubp.ConsoleReporter]}, "reporters: a list of reporters expected"),

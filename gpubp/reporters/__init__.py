@@ -5,12 +5,14 @@ They see numbers of the population, never a network each: a run of a million net
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from ..result import Result
@@ -63,6 +65,16 @@ class Reporter:
 
     def failed(self) -> None:
         """The run ends by an error, which is raised next: give the screen and files back."""
+
+
+def check(reporters: Sequence[Reporter]) -> None:
+    """Raise ConfigError for what is no list of reporters, before any of them is needed."""
+    if not isinstance(reporters, Sequence) or any(isinstance(each, type) for each in reporters):
+        raise ConfigError("reporters: a list of reporters expected, such as [gpubp.ConsoleReporter()]")
+    for each in reporters:
+        for name in ("start", "progress", "evaluated", "finish"):
+            if not callable(getattr(each, name, None)):
+                raise ConfigError(f"reporters: {type(each).__name__} has no method {name}(); see gpubp.Reporter")
 
 
 def watches(reporter: Reporter) -> bool:

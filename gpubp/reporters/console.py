@@ -47,7 +47,7 @@ class ConsoleReporter(Reporter):
                 TextColumn("{task.percentage:>3.0f} %"),
                 TimeRemainingColumn(),
                 TextColumn("left"),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
                 console=self.console,
             )
             self.task = self.bar.add_task("", total=start.steps, completed=start.done, text="")
@@ -106,5 +106,5 @@ class ConsoleReporter(Reporter):
             self.say(f"stopped by {result.stopped_by}")
 
     def say(self, text: str) -> None:
-        """A line as it is: brackets in it are no markup."""
-        self.console.print(line(text), highlight=False, markup=False)
+        """A line as it is: brackets in it are no markup, :star: is no star."""
+        self.console.print(line(text), highlight=False, markup=False, emoji=False)

@@ -40,7 +40,8 @@ def table(state: TrainState, training: Evaluation, validation: Evaluation | None
     }
     if validation is not None:
         columns |= {"validation_loss": numbers(validation.loss), f"validation_{metric}": numbers(validation.metric)}
-    columns |= {name: numbers(column[:, 0]) for name, column in state.hyper.items() if column.shape[1] == 1}
+    hyper = {name: numbers(column[:, 0]) for name, column in state.hyper.items() if column.shape[1] == 1}
+    columns |= {f"extra.{name}" if name in columns else name: values for name, values in hyper.items()}
     arrays = {name: pa.array(values) for name, values in columns.items()}
     arrays["diverged_step"] = pa.array(columns["diverged_step"], mask=columns["diverged_step"] < 0)
     return pa.table(arrays)
@@ -48,11 +49,13 @@ def table(state: TrainState, training: Evaluation, validation: Evaluation | None
 
 def write(rows: pa.Table, run_dir: Path) -> None:
     """results.parquet and results.csv. Raises OSError."""
-    from pyarrow import csv, parquet
+    from pyarrow import parquet
+
+    from ..tables import write_csv
 
     sealed = rows.replace_schema_metadata({SEAL: digest(rows)})
     files.write(run_dir / "results.parquet", lambda beside: parquet.write_table(sealed, beside))
-    files.write(run_dir / "results.csv", lambda beside: csv.write_csv(rows, beside))
+    files.write(run_dir / "results.csv", lambda beside: write_csv(rows, beside))
 
 
 def digest(rows: pa.Table) -> str:

@@ -11,7 +11,9 @@ TensorBoard orders groups and cards by name: what is to be seen first comes firs
 
 from __future__ import annotations
 
+import re
 import secrets
+import threading
 import time
 import warnings
 from collections.abc import Iterable, Mapping
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..line import line
 from . import QUANTILES, Reporter, Start, quantiles
 
 if TYPE_CHECKING:
@@ -40,7 +43,11 @@ class TensorBoardReporter(Reporter):
     def start(self, start: Start) -> None:
         """Open the file. What a run that is resumed wrote before is hidden, and its history written again: it may have
         gone on after the checkpoint. Nobody can foresee the file's name and have put a link there."""
-        self.writer = self.make(str(self.folder), purge_step=0, filename_suffix=f".{secrets.token_hex(8)}")
+        _hush()
+        try:
+            self.writer = self.make(str(self.folder), purge_step=0, filename_suffix=f".{secrets.token_hex(8)}")
+        except OSError as error:
+            raise ConfigError(f"no curves can be written to {self.folder}: {error}") from None
         self.metric, self.step, self.charted = start.metric_name, start.step, False
         rows = [f"| {name} | {_cell(value)} |" for name, value in start.settings.items() if value is not None]
         told = [*start.lines, f"{start.networks:,} networks of {start.parameters:,} parameters. {start.engine_reason}"]
@@ -110,5 +117,19 @@ class TensorBoardReporter(Reporter):
 
 
 def _cell(value: Any) -> str:
-    """One line of a Markdown table."""
-    return " ".join(str(value).split()).replace("|", "\\|")
+    """One line of a Markdown table, in which no character is markup."""
+    plain = line(value).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", " ".join(plain.split()))
+
+
+def _hush() -> None:
+    """No traceback on standard error of what ends a SummaryWriter's thread: it is raised where the writer is called."""
+    loud = threading.excepthook
+    if loud.__module__ == __name__:
+        return
+
+    def hush(failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            loud(failed)
+
+    threading.excepthook = hush

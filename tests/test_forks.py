@@ -1,0 +1,158 @@
+"""A forked process, whose parent had threads, trains and predicts to the parent's bits; a GPU is refused there."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import cuda, lock
+from gpubp.devices import automatic
+from gpubp.errors import DeviceError
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+ROOT = Path(__file__).resolve().parent.parent
+
+USES = """
+import hashlib, json, multiprocessing, os, signal, sys, uuid
+import joblib, torch
+import gpubp
+from gpubp.engines import cpu
+
+def ends():
+    signal.alarm(100)  # whoever waits without end
+
+ends()
+os.register_at_fork(after_in_child=ends)
+torch.set_num_threads(2)
+ENGINES, FOLDER = ("cpu", "eager"), sys.argv[1]
+many = torch.rand(20_000, 4, generator=torch.Generator().manual_seed(1))
+
+def job(engine):
+    data, run_dir = gpubp.load_data("iris"), f"{FOLDER}/{uuid.uuid4()}"
+    spec = gpubp.NetworkSpec((4, 16, 3), hidden="tanh", loss="cross_entropy")
+    config = gpubp.TrainConfig(lr=0.01, steps=6)
+    result = gpubp.train(
+        gpubp.Population.create(spec, 1000), data.training, config, data.validation, engine=engine, run_dir=run_dir
+    )
+    model = gpubp.load(run_dir)
+    found = [result.population.params, result.loss, torch.tensor(model.predict_proba(many, networks=3))]
+    digest = hashlib.sha256(b"".join(each.numpy().tobytes() for each in found)).hexdigest()
+    return [digest, gpubp.resume(run_dir, data.training, data.validation, steps=8).loss.tolist()[:3]]
+
+def jobs():
+    return [job(engine) for engine in ENGINES]
+
+class Samples(torch.utils.data.Dataset):
+    def __len__(self):
+        return len(ENGINES)
+
+    def __getitem__(self, number):
+        return job(ENGINES[number])
+
+def server():
+    here, there = os.pipe()  # a worker of a server that has loaded and warmed its model
+    if not os.fork():
+        os.write(there, json.dumps(jobs()).encode())
+        os._exit(0)
+    os.close(there)
+    return json.load(os.fdopen(here))
+
+def kernel_threads():
+    cpu.crew = lambda *given: 2
+    return job("cpu")
+
+print(json.dumps(["parent", jobs()]), flush=True)
+fork = multiprocessing.get_context("fork")
+with fork.Pool(1) as pool:
+    print(json.dumps(["pool", pool.map(job, ENGINES)]), flush=True)
+    print(json.dumps(["kernel threads", [pool.apply(kernel_threads)]]), flush=True)
+workers = torch.utils.data.DataLoader(
+    Samples(), batch_size=None, num_workers=2, multiprocessing_context=fork, collate_fn=lambda each: each
+)
+print(json.dumps(["DataLoader", list(workers)]), flush=True)
+with joblib.parallel_config("multiprocessing"):
+    print(json.dumps(["joblib", joblib.Parallel(2)(joblib.delayed(job)(each) for each in ENGINES)]), flush=True)
+print(json.dumps(["server", server()]), flush=True)
+print(json.dumps(["parent again", jobs()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
+    command = [sys.executable, "-c", USES, str(tmp_path_factory.mktemp("forks"))]
+    calm = {**os.environ, "GOMP_SPINCOUNT": "0"}  # threads that spin take the time of those that work
+    done = subprocess.run(command, cwd=ROOT, env=calm, capture_output=True, text=True, timeout=240)
+    return dict(json.loads(each) for each in done.stdout.splitlines()) | {"stderr": [done.stderr[-2000:]]}
+
+
+@pytest.mark.parametrize("use", ["pool", "kernel threads", "DataLoader", "joblib", "server", "parent again"])
+def test_a_forked_process_trains_predicts_and_resumes_to_the_parents_bits(
+    use: str, found: dict[str, list[object]]
+) -> None:
+    assert use in found, found["stderr"]
+    assert found[use] == found["parent"][: len(found[use])]
+
+
+def test_a_forked_process_has_one_torch_thread_and_says_how_to_have_more() -> None:
+    code = (
+        "import os, torch, gpubp\n"
+        "torch.set_num_threads(2)\n"
+        "inputs = torch.rand(9, 2)\n"
+        "child = not os.fork()\n"
+        "None if child else os.wait()\n"
+        "data, config = gpubp.Dataset(inputs, inputs), gpubp.TrainConfig(steps=1)\n"
+        "found = gpubp.train(gpubp.Population.create(gpubp.NetworkSpec((2, 2)), 1), data, config)\n"
+        "print(child, torch.get_num_threads(), found.notes)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    told = "one thread trains, for this process was forked; for more, start processes by "
+    expected = [f"True 1 ['batch_size 32 is more than the 9 samples: a batch is all of them', '{told}", "False 2 ["]
+    assert [line.startswith(each) for line, each in zip(done.stdout.splitlines(), expected, strict=True)] == [True] * 2
+    assert 'multiprocessing.get_context("spawn")' in done.stdout.splitlines()[0]
+
+
+def test_a_process_forked_from_one_that_used_cuda_is_refused_a_gpu_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True, raising=False)
+    advice = r'forked from one that used CUDA, .*: start processes by multiprocessing.get_context\("spawn"\)'
+    for device in ("cuda", "cuda:0", "cuda:all"):
+        inputs = torch.rand(9, 2)
+        data, config = gpubp.Dataset(inputs, inputs), gpubp.TrainConfig(steps=1)
+        with pytest.raises(DeviceError, match=advice):
+            gpubp.train(gpubp.Population.create(gpubp.NetworkSpec((2, 2)), 1), data, config, device=device)
+    assert automatic()[1].startswith("device cpu: this process was forked")
+    assert cuda.missing() is not None
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_forked_process_does_not_hold_the_lock_of_its_parents_run(killed: bool, tmp_path: Path) -> None:
+    lock.file(tmp_path).parent.mkdir()
+    waits, go = os.pipe()  # until the test is over
+    ready, say = os.pipe()
+    holder = os.fork()
+    if not holder:
+        with lock.held(tmp_path):
+            if not (
+                os.fork if killed else ctypes.PyDLL(None).fork
+            )():  # the second is C's, which Python hears nothing of
+                os.close(go)
+                os.write(say, b"!" * killed)
+                os.read(waits, 1)
+                os._exit(0)
+            if killed:
+                os.read(ready, 1)
+                os._exit(0)
+        os._exit(0)
+    os.waitpid(holder, 0)
+    with lock.held(tmp_path) as notes:
+        assert notes == []
+    os.close(go)

@@ -1,0 +1,94 @@
+"""Names from elsewhere, of columns, classes, files and runs, are plain text wherever they go: terminal, TensorBoard,
+CSV, a shell's line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import gpubp
+from gpubp.cli import main
+from gpubp.line import line
+from gpubp.reporters.tensorboard import _cell
+from gpubp.tables import write_csv
+
+ESCAPE = "\x1b[31m"
+COLUMNS = ["[/b]a|b*_c_<i>", f"{ESCAPE}red :star:"]
+TARGET = "=cmd|' /C calc'!A0"
+CLASSES = ["=evil()", f"\x1b]0;title\x07{ESCAPE}[/x]"]
+RUN = f"a[b]{ESCAPE} :star: c"
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """Both outputs of a training on such names, in a directory of such a name."""
+    monkeypatch.chdir(tmp_path)
+    with Path("data.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [[*COLUMNS, TARGET], *([n % 7, ["plain", f"{ESCAPE}x"][n % 3 > 0], CLASSES[n % 2]] for n in range(40))]
+        )
+    arguments = f"train --data data.csv --networks 2 --steps 20 --evaluate-every 10 --device cpu --target={TARGET}"
+    assert main([*arguments.split(" ", 11), "--run-dir", RUN]) == 0
+    told = capsys.readouterr()
+    assert shlex.split(told.out.splitlines()[-1].partition("look: ")[2]) == ["gpubp", "inspect", line(RUN)]
+    return told.out + told.err
+
+
+def test_a_terminal_is_told_every_name_as_it_is_and_none_moves_its_cursor(
+    ran: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*COLUMNS, TARGET, *CLASSES, RUN):
+        assert line(name) in ran
+    assert main(["inspect", RUN]) == 0
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["predict", RUN, "--data", "data.csv", "--proba"]) == 0
+    told = capsys.readouterr()
+    assert f"{line(RUN)}: 2 networks: 2 finished" in told.out
+    assert f'"probability_{line(CLASSES[1])}"' in told.out
+    model = gpubp.load(RUN)
+    with pytest.warns(UserWarning, match=r"holds \\x1b\[31mnew; in training \\x1b\[31mx, plain") as warned:
+        model.predict({COLUMNS[0]: [1], COLUMNS[1]: [f"{ESCAPE}new"]})
+    shown = [ran, told.out, told.err, repr(model), *(str(each.message) for each in warned)]
+    assert not any("\x1b" in each or "\x07" in each for each in shown)
+
+
+def test_tensorboard_shows_names_and_not_what_markdown_makes_of_them(ran: str) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found = events.EventAccumulator(f"{RUN}/tensorboard").Reload()
+    text = found.Tensors("configuration/text_summary")[0].tensor_proto.string_val[0].decode()
+    markdown = pytest.importorskip("markdown")
+    shown = markdown.markdown(text, extensions=["markdown.extensions.tables"])
+    for name in (*COLUMNS, TARGET, *CLASSES):
+        assert line(name).replace("<", "&lt;").replace(">", "&gt;") in shown.replace("&gt;", ">").replace(">", "&gt;")
+    assert not {"<em>", "<i>", "<h1>", "<a "} & set(shown.split())
+    assert _cell("# no heading") == "\\# no heading"
+
+
+FORMULAS = {
+    "=1+1": "'=1+1", "@SUM(A1)": "'@SUM(A1)", "+cmd": "'+cmd", "-2+3": "'-2+3", "\t=1": "'\t=1",
+    "\r=1": "'\r=1", "＝1": "'＝1", "-2": "-2", "+1.5e3": "+1.5e3", "-.5": "-.5", "a=1": "a=1", "": "", "'": "'",
+}  # fmt: skip
+
+
+def test_a_csv_holds_no_formula_in_a_cell_or_a_name_and_numbers_stay_numbers(tmp_path: Path) -> None:
+    table = pa.table({"=name": [*FORMULAS, None], "-5": [-1.5] * (len(FORMULAS) + 1)})
+    write_csv(table, tmp_path / "out.csv")
+    rows = list(csv.reader(io.StringIO((tmp_path / "out.csv").read_bytes().decode(), newline="")))
+    assert rows[0] == ["'=name", "-5"]
+    assert [row[0] for row in rows[1:]] == [*FORMULAS.values(), ""]
+    assert {row[1] for row in rows[1:]} == {"-1.5"}
+
+
+def test_predictions_of_a_class_that_is_a_formula_are_texts_in_their_file(ran: str) -> None:
+    assert main(["predict", RUN, "--data", "data.csv", "--output", "out.csv"]) == 0
+    with Path("out.csv").open(encoding="utf-8", newline="") as file:
+        found = [row["prediction"] for row in csv.DictReader(file)]
+    expected = gpubp.load(RUN).predict("data.csv").tolist()
+    assert found == [f"'{each}" if each == CLASSES[0] else each for each in expected]
+    assert CLASSES[0] in expected
