@@ -59,9 +59,11 @@ class Parser(jsonargparse.ArgumentParser):
     def parse_path(self, path: Any, *arguments: Any, **settings: Any) -> Any:
         """The file of --config, refused where it is not plain: jsonargparse would go through all that it refers to."""
         try:
-            files.read_settings(Path(path))
+            found = files.read_settings(Path(path))
         except GpubpError as error:
             self.error(str(error))
+        if not isinstance(found, dict):
+            self.error(f"{path}: settings by name expected, such as networks: 100")
         return super().parse_path(path, *arguments, **settings)
 
     def reworded(self, message: str) -> str:
@@ -72,6 +74,8 @@ class Parser(jsonargparse.ArgumentParser):
             return f"a command expected: {', '.join(COMMANDS)}; gpubp --help"
         if found := re.match(r"argument ([\w-]+): (.*)", message):
             return f"{found[1]} {found[2]}"
+        if found := re.match(r"""Parser key "config": (?:File|Path) .*?: '(.*)'""", message):
+            return f"--config {found[1]}: a file of settings, one that can be read, expected"
         if found := re.match(r'Parser key "(\w+)": (.*)', message):  # of a file
             return f"{found[1]} {found[2]}"
         if found := re.search(r"unrecognized arguments: --([\w-]+)|accept option '([\w.-]+)'", message):
@@ -233,7 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 141
     except OSError as error:  # a file or folder that could not be read or written
-        sys.stderr.write(f"error: {error}\n")
+        place = "" if error.filename is None else f"{line(error.filename)}: "
+        sys.stderr.write(f"error: {place}{line(error.strerror or error)}\n")
         return 1
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from . import checkpoint, files, sources, tutorial
+from .cli import train_parser
 from .config import HYPER
-from .errors import CheckpointError, ConfigError, DataError
+from .errors import CheckpointError, ConfigError, DataError, unknown
 from .explain import explain as explain_step
-from .flags import COUNT
+from .flags import COUNT, Kind, RefusedError
 from .line import line
 from .model import RESULTS, load, order_of, ranked_by, read_results
 from .preparation import FILE
@@ -78,7 +81,24 @@ def settings_of(folder: Path) -> Settings:
         raise CheckpointError(str(error)) from None
     if not isinstance(settings, dict) or "data" not in settings:
         raise CheckpointError(f"{path} names no data: the run was started from Python; resume it there: gpubp.resume")
-    return {**dict.fromkeys(OF_READING), **settings}
+    return _checked(path, {**dict.fromkeys(OF_READING), **settings})
+
+
+def _checked(path: Path, settings: Settings) -> Settings:
+    """The settings of a run, each as a flag of `train` takes it; raises CheckpointError for a file with others."""
+    flags = {action.dest: action.type for action in train_parser()._actions if isinstance(action.type, Kind)}
+    kinds = {name: kind for name, kind in flags.items() if name != "run_dir"}
+    for name in settings:
+        if name not in kinds:
+            raise CheckpointError(f"{path}: {unknown('the setting', name, kinds)}")
+    for name, kind in kinds.items():
+        if name not in settings:
+            raise CheckpointError(f"{path} has no setting {name!r}: it is not whole")
+        try:
+            settings[name] = kind(settings[name])
+        except RefusedError as error:
+            raise CheckpointError(f"{path}: {name} {error}") from None
+    return settings
 
 
 def console() -> Console:
@@ -157,32 +177,40 @@ def predict(settings: Settings) -> int:
             chosen = COUNT.read(chosen)
         except (ValueError, ArithmeticError):
             raise ConfigError(f"--networks {chosen!r}: best, all, or a number of 1 or more expected") from None
+    target = None if settings["output"] is None else Path(settings["output"])
+    if target is not None and os.path.lexists(target):
+        raise ConfigError(f"{target} exists already; name a new file")
     rows = model.chosen(chosen)
     with spoken():
-        found = (model.predict_proba if settings["proba"] else model.predict)(settings["data"], rows, each)
-    if each:
-        columns = {f"network_{row}": values for row, values in zip(rows.tolist(), found)}
-    else:
-        columns = {"probability" if settings["proba"] else "prediction": found}
+        pieces = model.pieces(settings["data"], rows, each, settings["proba"])
+    word = "probability" if settings["proba"] else "prediction"
+    heads = [f"network_{row}" for row in rows.tolist()] if each else [word]
     parts = model.classes if settings["proba"] and model.classes else [c.name for c in model.preparation.target_columns]
-    flat = {}
-    for name, values in columns.items():
-        if values.ndim == 1:
-            flat[name] = values
-        else:
-            flat |= {f"{name}_{part}": values[:, number] for number, part in enumerate(parts)}
-    table = pa.table({name: pa.array(values) for name, values in flat.items()})
-    if settings["output"] is None:
-        pa.csv.write_csv(table, sys.stdout.buffer)
-    else:
-        target = Path(settings["output"])
-        if target.exists():
-            raise ConfigError(f"{target} exists already; name a new file")
-        try:
-            pa.csv.write_csv(table, target)
-        except OSError as error:
-            raise DataError(f"{target} cannot be written: {error}") from None
+    tables = (_columns(piece if each else piece[None], heads, parts) for piece in pieces)
+    if target is None:
+        _write(tables, sys.stdout.buffer)
+        return 0
+    try:
+        files.write(target, lambda beside: _write(tables, beside))
+    except OSError as error:
+        raise DataError(f"{target} cannot be written: {error.strerror or error}") from None
     return 0
+
+
+def _columns(said: np.ndarray, heads: Sequence[str], parts: Sequence[Any]) -> pa.Table:
+    """What each of K networks, or all together, say of M samples, (K, M) or (K, M, parts), as columns with names."""
+    if said.ndim == 2:
+        return pa.Table.from_arrays([pa.array(values) for values in said], list(heads))
+    names = [f"{head}_{part}" for head in heads for part in parts]
+    return pa.Table.from_arrays([pa.array(values) for each in said for values in each.T], names)
+
+
+def _write(tables: Iterator[pa.Table], place: Any) -> None:
+    """CSV of the rows of one table after the other."""
+    first = next(tables)
+    with pa.csv.CSVWriter(place, first.schema) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table)
 
 
 def explain(settings: Settings) -> int:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ import pyarrow
 from pyarrow import csv, parquet
 
 from . import text
-from .errors import DataError, nearest, unknown
+from .errors import ConfigError, DataError, nearest, unknown
 from .text import Reading
 
 Array = npt.NDArray[Any]
@@ -92,6 +93,14 @@ class Table:
         return digest.hexdigest()
 
 
+def named(what: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The names of columns that are `given`; raises ConfigError for what is no name, or no list of names."""
+    names = (given,) if isinstance(given, str) else given or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{what} {given!r}: the name of a column, or a list of names, expected")
+    return tuple(names)
+
+
 def listed(names: Collection[object], most: int = 20) -> str:
     """The first names, and how many more there are."""
     shown = ", ".join(str(name) for name in list(names)[:most])
@@ -128,7 +137,9 @@ def read(
     An .npz has its inputs in an array inputs, X or x, and its targets, if any, in targets or y. reading: how, for
     prediction Preparation.reading. Raises DataError that names the file.
     """
-    path, targets = Path(path), (target,) if isinstance(target, str) else tuple(target or ())
+    if not isinstance(path, str | os.PathLike):
+        raise DataError(f"{path!r} is no path of a file that ends in {listed(READERS)}")
+    path, targets = Path(path), named("target", target)
     if path.is_dir():
         raise DataError(f"{path} is a directory; a file that ends in {listed(READERS)} expected")
     reader = READERS.get(path.suffix.lower())
@@ -214,6 +225,9 @@ def from_arrow(
             raise DataError(
                 f"{name}: column {column!r}, to be left out, is missing{near}; {listed(table.column_names)}"
             )
+    both = [column for column in targets if column in reading.drop]
+    if both:
+        raise DataError(f"{name}: column {both[0]!r} is a target, and to be left out; one of the two expected")
     for column, values in zip(table.column_names, table.itercolumns()):
         where = f"{name}: column {column!r}"
         if column in reading.drop:
@@ -223,7 +237,9 @@ def from_arrow(
             columns[column], dates[column] = _days(where, values, dates[column])
             found.append(f"{column} in days since 1970, dates as {dates[column]}")
             continue
-        columns[column] = _numpy(where, values)
+        columns[column] = _numpy(
+            where, values, "" if column in targets else f", --drop {shlex.quote(column)} leaves it out"
+        )
         numbers = None
         if columns[column].dtype == object and column not in reading.text:
             numbers = text.numbers(columns[column], reading)
@@ -244,7 +260,8 @@ def _days(where: str, column: Any, form: str) -> tuple[Array, str]:
     return text.days(where, np.array(column.to_pylist(), dtype=object), form)
 
 
-def _numpy(where: str, column: Any) -> Array:
+def _numpy(where: str, column: Any, otherwise: str) -> Array:
+    """A column as numbers, truth values or texts. otherwise: what else to do with one that holds something else."""
     types = pyarrow.types
     if types.is_dictionary(column.type):
         column = pyarrow.chunked_array([column.to_pylist()], column.type.value_type)  # cast() lacks polars' types
@@ -255,17 +272,18 @@ def _numpy(where: str, column: Any) -> Array:
     if types.is_null(kind):
         return np.full(len(column), np.nan)
     if types.is_date(kind) or types.is_timestamp(kind):
-        raise DataError(f"{where} holds dates; --dates NAME reads them as days, --drop NAME leaves them out")
+        raise DataError(f"{where} holds dates; --dates NAME reads them as days{otherwise}")
     if not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
-        raise DataError(
-            f"{where} holds {kind}; numbers, truth values or text expected: turn it into numbers, or --drop NAME"
-        )
+        raise DataError(f"{where} holds {kind}; numbers, truth values or text expected{otherwise}")
     if types.is_decimal(kind) or (column.null_count and not types.is_floating(kind)):
         plain = column.cast(pyarrow.int8() if types.is_boolean(kind) else kind)
         try:
             column = plain.cast(pyarrow.float64())
-        except pyarrow.ArrowInvalid as error:
-            raise DataError(f"{where} lacks values and holds whole numbers above 2^53: {error}") from None
+        except pyarrow.ArrowInvalid:
+            raise DataError(
+                f"{where} lacks {column.null_count} values and holds whole numbers above 2^53, which 64 bits with "
+                f"missing values do not hold: fill the values, or divide the numbers{otherwise}"
+            ) from None
     return np.asarray(column.to_numpy())
 
 

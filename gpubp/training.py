@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checkpoint, files, lock, memory
+from . import arrays, checkpoint, files, lock, memory
 from .ambient import neutral
 from .config import TrainConfig
 from .data import Dataset
@@ -77,10 +77,7 @@ def train(
                 "validation=None, ...)"
             )
     spec, params = population.spec, population.params
-    if not (isinstance(checkpoint_minutes, (int, float)) and checkpoint_minutes >= 0):
-        raise ConfigError(f"checkpoint_minutes {checkpoint_minutes!r}: a number of 0 or more expected")
-    if not isinstance(reporters, Sequence) or any(isinstance(each, type) for each in reporters):
-        raise ConfigError("reporters: a list of reporters expected, such as [gpubp.ConsoleReporter()]")
+    _check(reporters, checkpoint_minutes, settings, lines)
     looked_at = validation is not None or config.timetable.events or any(map(watches, reporters))
     every = config.interval if looked_at or config.evaluate_every is not None else config.longest
     config, notes = replace(config, evaluate_every=every).fitted(data)
@@ -90,7 +87,7 @@ def train(
     if validation is not None:
         held_out = _ready(population, validation)
     choice = choose_for_all(engine, spec, config, where, params.dtype, data)
-    folder = None if run_dir is None else _new(Path(run_dir))
+    folder = None if run_dir is None else _new(files.path("run_dir", run_dir))
     memory.check(spec, config, population.count, params.element_size(), HOME)
     with memory.explained(spec, config, population.count, params.element_size(), where[0]), ExitStack() as stack:
         own = replace(
@@ -146,7 +143,8 @@ def resume(
     begun with. Signals, lines: as in train(). force: take the run from a process that is gone but for its lock, which a
     network file system may keep.
     Raises CheckpointError where run or data are not those or another process trains it, DeviceError, EngineError."""
-    folder, where = Path(run_dir), devices(device)
+    _check(reporters, checkpoint_minutes, settings, lines)
+    folder, where = files.path("run_dir", run_dir), devices(device)
     with lock.held(folder, force) as told:
         loop = _loop(folder, data, validation, epochs, steps, reporters, where, checkpoint_minutes, settings, lines)
         loop.notes, loop.lines = [*loop.notes, *told], (*loop.lines, *told)
@@ -154,6 +152,19 @@ def resume(
         with memory.explained(own.spec, loop.state.config, own.count, own.params.element_size(), where[0]):
             result = loop.run()
     return delivered(result)
+
+
+def _check(reporters: Any, checkpoint_minutes: Any, settings: Any, lines: Any) -> None:
+    """Raise ConfigError for what neither train() nor resume() can use."""
+    minutes = arrays.real(checkpoint_minutes)
+    if minutes is None or minutes < 0:
+        raise ConfigError(f"checkpoint_minutes {checkpoint_minutes!r}: a number of 0 or more expected")
+    if not isinstance(reporters, Sequence) or any(isinstance(r, type) or not hasattr(r, "start") for r in reporters):
+        raise ConfigError("reporters: a list of reporters expected, such as [gpubp.ConsoleReporter()]")
+    if not isinstance(settings, Mapping | None):
+        raise ConfigError(f"settings are a {type(settings).__name__}; a dict of plain values by name expected")
+    if not isinstance(lines, Sequence) or not all(isinstance(each, str) for each in lines) or isinstance(lines, str):
+        raise ConfigError(f"lines are a {type(lines).__name__}; a list of texts expected")
 
 
 def _loop(

@@ -76,6 +76,7 @@ def test_what_became_of_the_columns_is_said(write: Write) -> None:
         "3 inputs; numbers, scale minmax: id, day; texts, an input per category: colour (1)",
         "target: y; task: regression; loss: mean_squared_error, as y holds 20 different whole numbers in 20 samples, "
         "too many for classes; --task classification says otherwise",
+        "targets as they are; --scale-targets standard trains on mean 0 and variance 1, and predicts in their units",
         "id numbers the samples; --drop id leaves it out",
     )
     assert load("diabetes").about[0].endswith("in raw units, those of scikit-learn's load_diabetes(scaled=False)")

@@ -181,7 +181,7 @@ def test_columns_need_different_names(write: Write, tmp_path: Path) -> None:
 def test_bytes_that_are_not_utf_8_and_dates_are_refused(write: Write) -> None:
     with refused("a.csv: line 2 holds bytes that are not text in utf-8 (unexpected end of data); --encoding says"):
         read(write("a.csv", b"x,y\n1,caf\xe9"))
-    with refused("column 'day' holds dates; --dates NAME reads them as days, --drop NAME leaves them out"):
+    with refused("column 'day' holds dates; --dates NAME reads them as days, --drop day leaves it out"):
         read(write("a.csv", "day,y\n2020-01-31,1\n"))
 
 
