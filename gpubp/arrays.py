@@ -93,12 +93,12 @@ def _array(name: str, values: Any, error: type[GpubpError]) -> Array:
     """`values` as an array of floats, whole numbers or truth values."""
     if isinstance(values, (Mapping, set, frozenset, str, bytes)):
         raise error(f"{name} is a {type(values).__name__}; numbers in order, as in a list or an array, expected")
+    if np.ma.is_masked(values):
+        raise error(f"{name} holds masked values; numbers in all places expected")
     try:
         if not hasattr(values, "__array__") and isinstance(values, Iterable):
             values = [each.detach().cpu().numpy() if isinstance(each, Tensor) else each for each in values]
         array = np.asarray(values)
-        if np.ma.is_masked(values):
-            raise error(f"{name} holds masked values; numbers in all places expected")
         if array.dtype.kind == "O":  # columns of several types, or a type of pandas'
             array = np.array(array.tolist())
     except (TypeError, ValueError, RuntimeError, OverflowError):

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -129,7 +130,8 @@ class Dataset:
     def _rows(self, rows: Any) -> tuple[Tensor, Tensor]:
         if isinstance(rows, Mapping):
             raise DataError("rows is a dict; its values in the order of the networks, list(rows.values()), expected")
-        rows = rows.to_numpy() if hasattr(rows, "to_numpy") else rows  # a frame's iterator gives names of columns
+        if hasattr(rows, "__array__") and not isinstance(rows, Tensor):
+            rows = np.asarray(rows)  # a frame's iterator gives names of columns
         own = list(rows) if isinstance(rows, Iterable) and getattr(rows, "ndim", True) else [rows]
         if any(not (isinstance(part, Iterable) and getattr(part, "ndim", True)) for part in own):
             raise ShapeError(

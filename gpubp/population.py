@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import arrays, cuda, memory, modules
+from . import arrays, cuda, free, modules
 from .ambient import neutral
 from .backprop import forward
 from .errors import ConfigError, DeviceError, OutOfMemoryError, ShapeError, SpecError, lookup
@@ -188,11 +188,11 @@ def _count(count: Any) -> int:
 
 def _room(spec: NetworkSpec, count: int, dtype: torch.dtype) -> None:
     """Raise OutOfMemoryError for networks that do not fit here, before the system ends a process that makes them."""
-    free, bytes_needed = memory.available(torch.device("cpu")), count * spec.size * dtype.itemsize
-    if free is not None and bytes_needed > free:
+    room, bytes_needed = free.available(torch.device("cpu")), count * spec.size * dtype.itemsize
+    if room is not None and bytes_needed > room:
         raise OutOfMemoryError(
-            f"{count:,} networks of {'-'.join(map(str, spec.widths))} need {memory.size(bytes_needed)}; "
-            f"{memory.size(free)} are free: make fewer at once"
+            f"{count:,} networks of {'-'.join(map(str, spec.widths))} need {free.size(bytes_needed)}; "
+            f"{free.size(room)} are free: make fewer at once"
         )
 
 

@@ -21,13 +21,13 @@ from rich.console import Console
 from rich.table import Table
 
 from . import checkpoint, files, sources, tutorial
-from .cli import train_parser
 from .config import HYPER
 from .errors import CheckpointError, ConfigError, DataError, unknown
 from .explain import explain as explain_step
-from .flags import COUNT, Kind, RefusedError
+from .flags import COUNT, RefusedError
 from .line import line
 from .model import RESULTS, load, order_of, ranked_by, read_results
+from .parsers import train_kinds
 from .preparation import FILE
 from .state import TrainState
 from .text import Reading
@@ -86,8 +86,7 @@ def settings_of(folder: Path) -> Settings:
 
 def _checked(path: Path, settings: Settings) -> Settings:
     """The settings of a run, each as a flag of `train` takes it; raises CheckpointError for a file with others."""
-    flags = {action.dest: action.type for action in train_parser()._actions if isinstance(action.type, Kind)}
-    kinds = {name: kind for name, kind in flags.items() if name != "run_dir"}
+    kinds = {name: kind for name, kind in train_kinds().items() if name != "run_dir"}
     for name in settings:
         if name not in kinds:
             raise CheckpointError(f"{path}: {unknown('the setting', name, kinds)}")

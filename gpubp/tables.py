@@ -2,13 +2,13 @@
 
 Cells of a .csv that are empty, NA, NaN or null are missing values; text.py says what else a file of text may look
 like. Refused, with the file and the column: columns without a name or of one name, and what is neither number, truth
-value nor text, dates but for those that are asked for. Nothing that a file holds is ever executed.
+value nor text, dates but for those that are asked for, and what would not fit into memory once it is unpacked, before
+it is. Nothing that a file holds is ever executed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shlex
@@ -23,15 +23,14 @@ import numpy.typing as npt
 import pyarrow
 from pyarrow import csv, parquet
 
-from . import text
+from . import npz, text
 from .errors import ConfigError, DataError, nearest, unknown
 from .text import Reading
 
 Array = npt.NDArray[Any]
 
-INPUTS = ("inputs", "X", "x")  # names of arrays in .npz files
-TARGETS = ("targets", "y")
 BLOCK = 1 << 26  # bytes of a .csv that are read at once; a row may not be longer
+WIDE = 10_000  # bytes of a header whose columns are so many that a task for each costs more than it reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +188,7 @@ def _csv(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) 
     )
     table = csv.read_csv(
         pyarrow.BufferReader(content),
-        read_options=csv.ReadOptions(block_size=BLOCK),
+        read_options=csv.ReadOptions(block_size=BLOCK, use_threads=content.find(b"\n") < WIDE),
         parse_options=csv.ParseOptions(delimiter=sign, newlines_in_values=True),
         convert_options=convert,
     )
@@ -197,9 +196,10 @@ def _csv(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) 
 
 
 def _parquet(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
-    source = pyarrow.BufferReader(content)
-    _names(name, parquet.read_schema(source).names)
-    return from_arrow(name, parquet.read_table(source), targets, reading, [])
+    source = parquet.ParquetFile(pyarrow.BufferReader(content))
+    _names(name, source.schema_arrow.names)
+    npz.fits(name, 2 * npz.NUMBER * source.metadata.num_rows * source.metadata.num_columns)
+    return from_arrow(name, source.read(), targets, reading, [])
 
 
 def _names(name: str, names: Sequence[str]) -> None:
@@ -292,37 +292,9 @@ def _npz(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) 
         raise DataError(f"{name}: target {listed(targets)} chooses columns of .csv and .parquet; .npz has targets or y")
     if replace(reading, text=()) != Reading():
         raise DataError(f"{name}: columns to drop, dates and how numbers are written are of .csv and .parquet files")
-    if not content.startswith(b"PK"):
-        raise DataError(f"{name} is not an .npz archive, as numpy.savez writes it")
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        inputs, outputs = _array(name, archive, INPUTS), _array(name, archive, TARGETS)
-    if inputs is None:
-        raise DataError(f"{name}: no array is called {' or '.join(INPUTS)}; it has {listed(archive.files)}")
-    given = f"{name}: inputs {inputs.shape}" + ("" if outputs is None else f", targets {outputs.shape}")
-    outputs = np.empty((*inputs.shape[:1], 0)) if outputs is None else outputs
-    if not (inputs.ndim and inputs.size) or outputs.ndim not in (1, 2) or len(inputs) != len(outputs):
-        raise DataError(f"{given}; (M, I), and (M,) or (M, O), with M and I of 1 or more expected")
-    columns = {}
-    for kind, array in (("inputs", inputs), ("targets", outputs)):
-        array = array.reshape(len(inputs), -1 if array.size else 0)
-        columns.update({f"{kind}[{number}]": array[:, number] for number in range(array.shape[1])})
+    arrays = npz.arrays(name, content)
+    columns = {f"{kind}[{at}]": array[:, at] for kind, array in arrays.items() for at in range(array.shape[1])}
     return Table(name, columns, tuple(column for column in columns if column.startswith("targets")), named=False)
-
-
-def _array(name: str, archive: Any, names: Sequence[str]) -> Array | None:
-    """The array with one of these names, or None; nothing that needs unpickling, which could execute code."""
-    present = [each for each in names if each in archive.files]
-    if len(present) > 1:
-        raise DataError(f"{name}: arrays {' and '.join(present)} mean the same; one of them expected")
-    try:
-        return np.asarray(archive[present[0]]) if present else None
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
-        raise DataError(
-            f"{name}: array {present[0]!r} holds pickled Python objects, which can execute code and are never loaded; "
-            "numbers or text expected"
-        ) from None
 
 
 Reader = Callable[[str, bytes, tuple[str, ...], Reading], Table]

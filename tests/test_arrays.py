@@ -91,7 +91,7 @@ WRONG: dict[str, tuple[Any, type[GpubpError], str]] = {
         for name, kind in KINDS.items()
     },
     "no list": (3, ShapeError, "rows is a int of single values"),
-    "a number of NumPy's": (np.float32(3), ShapeError, "rows is a float32 of single values"),
+    "a number of NumPy's": (np.float32(3), ShapeError, "rows is a ndarray of single values"),
     "a negative row": ([[0, -1]], DataError, r"rows\[0\] holds -1 to 0; rows from 0 to 5 expected"),
     "a row too far": ([[0], [6, 2]], DataError, r"rows\[1\] holds 2 to 6; rows from 0 to 5 expected"),
     "a mask of none": ([[0], [False] * 6], DataError, r"rows\[1\] selects none of 6 samples; one or more expected"),

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from gpubp import commands
-from gpubp.cli import main, parser, train_parser
+from gpubp.cli import main, parser
 from gpubp.flags import COUNT, INDEX, NUMBER, NUMBERS, TEXT, TRUTH, Kind, RefusedError
+from gpubp.parsers import train_parser
 
 from .files import status
 
