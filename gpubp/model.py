@@ -258,7 +258,7 @@ def read_results(path: Path) -> pa.Table:
     """A results table; raises CheckpointError for one that cannot be read, or is not what was written."""
     try:
         files.regular(path)
-        found = pa.parquet.read_table(path)
+        found = pa.parquet.ParquetFile(path).read()
         seal = (found.schema.metadata or {}).get(SEAL)  # older ones have none
         damaged = seal is not None and seal.decode() != digest(found)
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:

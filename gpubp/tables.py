@@ -281,8 +281,8 @@ def _numpy(where: str, column: Any, otherwise: str) -> Array:
             column = plain.cast(pyarrow.float64())
         except pyarrow.ArrowInvalid:
             raise DataError(
-                f"{where} lacks {column.null_count} values and holds whole numbers above 2^53, which 64 bits with "
-                f"missing values do not hold: fill the values, or divide the numbers{otherwise}"
+                f"{where} lacks {column.null_count} of {len(column)} values and holds whole numbers above 2^53, which "
+                f"are floats then, and rounded: fill in the values, or make the numbers smaller{otherwise}"
             ) from None
     return np.asarray(column.to_numpy())
 

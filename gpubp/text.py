@@ -149,7 +149,7 @@ def question(cells: Array, reading: Reading, column: str, target: bool = False) 
     target: whether it is one, which cannot be left out."""
     known = [cell for cell in cells.tolist() if cell is not None]
     counts, take = Counter(known), f"--text {column} takes them as they are"
-    take += "" if target else f", --drop {column} leaves them out"
+    take += "" if target else f", --drop {column} leaves it out"
     other = {text for text in counts if reading.number(text) is None and text.strip() not in UNKNOWN}
     few = sum(counts[text] for text in other)
     if known and not other:

@@ -190,6 +190,30 @@ def test_columns_of_several_types_are_numbers_where_each_is_one() -> None:
         arrays.tensor("inputs", [None, 1.0])
 
 
+def test_numbers_of_numpy_in_every_place_raise_no_warning(tmp_path: Any) -> None:
+    frozen = INPUTS.numpy().copy()
+    frozen.setflags(write=False)
+    rates = np.broadcast_to(np.float64(0.1), 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = gpubp.Dataset(frozen, frozen[:, :1], sample_weight=np.broadcast_to(np.float32(1), 6))
+        config = gpubp.TrainConfig(
+            lr=rates, l2=np.float64(0.1), dropout=np.array(0.1), steps=np.int64(2), batch_size=np.uint8(3),
+            evaluate_every=np.int32(1), clip_norm=np.float32(1),
+        )  # fmt: skip
+        networks = gpubp.Population.create(SPEC, np.int64(3), np.uint32(5), init_scale=rates)  # type: ignore[arg-type]
+        result = gpubp.train(
+            networks, data, config, data, "eager", run_dir=tmp_path / "run", checkpoint_minutes=np.float32(1)
+        )
+        loaded = gpubp.load(tmp_path / "run")
+        assert loaded.predict(frozen, np.array([2])).shape == (6, 1)
+        assert loaded.predict(frozen, np.int64(2)).shape == (6, 1)
+        assert loaded.network(np.int64(0))(torch.from_numpy(frozen.copy()).float()).shape == (6, 1)
+        prepared = gpubp.load_data("iris", scale=np.float64(2), validation=np.float32(0.25), seed=np.int16(1))
+    assert result.statuses["finished"] == 3
+    assert prepared.settings == {"scale": "2", "scale_targets": "none", "validation": 0.25}
+
+
 def test_real_is_one_finite_number_whoever_made_it() -> None:
     for one in (0.5, np.float32(0.5), np.array(0.5), torch.tensor(0.5), Decimal("0.5"), Fraction(1, 2)):
         assert arrays.real(one) == 0.5

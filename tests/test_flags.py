@@ -52,9 +52,10 @@ def test_a_flag_takes_what_its_kind_says(kind: Kind, given: Any, value: Any) -> 
     ("kind", "given"),
     [
         *((COUNT, given) for given in ("ten", "", "0", "-1", "2.5", "nan", "inf", "1e19", "1e999999999", "1,2", None)),
+        *((COUNT, given) for given in ("1_0", "\uff11", "\u0663", "0x3", "1\n", "1e", ".")),
         (COUNT, True),
         *((INDEX, given) for given in ("-1", "0.5", "one", False)),
-        *((NUMBER, given) for given in ("half", "nan", "inf", "-0.1", "1e400", "", True, {"a": 1})),
+        *((NUMBER, given) for given in ("half", "nan", "inf", "-0.1", "1e400", "", True, {"a": 1}, "1_0", "\uff11")),
         *((NUMBERS, given) for given in ("", True, None, {}, b"1")),
         *((TEXT, given) for given in ("", None, True, {"a": 1}, "a\0b")),
         *((TRUTH, given) for given in ("maybe", "", 1, None, "yes,no")),

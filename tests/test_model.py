@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -399,6 +400,39 @@ def test_a_column_unlike_all_of_training_is_warned_of(tmp_path: Path) -> None:
     model, raw = trained(tmp_path, "huber", steps=2)
     with pytest.warns(UserWarning, match=r"samples: column 'size' holds .*; are the units the same\?"):
         model.predict({**raw, "size": [each / 1000 for each in raw["size"]]})
+
+
+def test_a_warning_is_given_each_time_at_the_line_that_called() -> None:
+    column = Column("x", low=0.0, high=1.0)
+    model = Model(ONE.population, Preparation((column,), (Column("y"),), "numbers"), ONE.results)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.resetwarnings()  # so that what was said of a line is kept, and not said again
+        for _ in range(2):
+            model.predict({"x": [5.0]})
+            model.inputs({"x": [5.0]})
+    assert [warning.filename for warning in told] == [__file__] * 4
+    assert [warning.lineno - told[0].lineno for warning in told] == [0, 1, 0, 1]
+
+
+def test_rows_from_the_end_are_those_of_a_list() -> None:
+    assert ONE.predict({"x": [1.0]}, [-1]).tolist() == ONE.predict({"x": [1.0]}, [1]).tolist()
+    assert ONE.chosen([-2, 1]).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("proba", [False, True])
+def test_what_each_of_many_networks_says_comes_in_pieces_of_the_same_bits(
+    proba: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, raw = trained(tmp_path, "cross_entropy", steps=2)
+    many = {name: np.tile(values, 20) for name, values in raw.items()}
+    said = model.predict_proba if proba else model.predict
+    whole, mean = said(many, "all", each=True), said(many, "all")
+    monkeypatch.setattr("gpubp.model.AT_ONCE", 64 * len(model) * 3)
+    pieces = list(model.pieces(many, "all", each=True, proba=proba))
+    assert len(pieces) > 2
+    assert {piece.shape[1] for piece in pieces[:-1]} == {64}
+    assert np.concatenate(pieces, 1).tobytes() == whole.tobytes()
+    assert np.concatenate(list(model.pieces(many, "all", proba=proba))).tobytes() == mean.tobytes()
 
 
 def test_what_a_network_does_not_take_is_refused() -> None:
