@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from . import arrays, checkpoint, files
 from .activations import sigmoid
 from .ambient import neutral
-from .backprop import CHUNK, blocks, forward
+from .backprop import CHUNK, forward
 from .errors import CheckpointError, ConfigError, DataError, ShapeError, warn
 from .frames import table_of
 from .losses import LOSSES, probabilities
@@ -37,9 +37,9 @@ from .tables import Array, listed
 
 RESULTS = "results.parquet"
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers of the results
-PIECE = 16 * CHUNK  # samples of which the outs of a block of networks are kept at once
+PIECE = 16 * CHUNK  # samples of which what some networks say is kept at once
 FEWEST = 32  # the same where each network speaks for itself, at least: cut like this, no sample gets other bits
-AT_ONCE = 1 << 23  # numbers that many networks say together of such a piece
+AT_ONCE = 1 << 24  # numbers that networks say together of a piece
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -213,8 +213,8 @@ class Model:
         """What the networks in `rows` (K,) expect of the targets, by the loss's inverse link: the mean (M, O), or each
         (K, M, O); float64, on the CPU."""
         link, rows = LOSSES[self.spec.loss].inverse_link, rows.to(inputs.device)
-        parts = blocks(self.spec, len(rows), CHUNK, inputs.element_size(), inputs.device)
-        said = (link(forward(self.spec, self.population.params[rows[part]], inputs).double()) for part in parts)
+        parts = rows.split(max(1, AT_ONCE // (PIECE * self.spec.widths[-1])))
+        said = (link(forward(self.spec, self.population.params[part], inputs).double()) for part in parts)
         if each:
             return torch.cat([of_some.cpu() for of_some in said])
         total = inputs.new_zeros(len(inputs), self.spec.widths[-1], dtype=torch.float64)
