@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -443,12 +444,14 @@ def test_what_a_network_does_not_take_is_refused() -> None:
 
 
 def test_a_preparation_of_other_networks_or_damaged_results_are_refused(tmp_path: Path) -> None:
-    trained(tmp_path, "huber", steps=2)
+    model, _ = trained(tmp_path, "huber", steps=2)
     path = tmp_path / "run" / "preparation.json"
     kept = path.read_text()
     path.write_text(kept.replace('"green",', ""))
-    with pytest.raises(CheckpointError, match="preparation of 4 inputs and 1 outputs; the networks have 5 and 1"):
+    with pytest.raises(CheckpointError, match=r"preparation.json is damaged or not there: its SHA-256 is not the one"):
         gpubp.load(tmp_path / "run")
+    with pytest.raises(ShapeError, match="preparation of 4 inputs and 1 outputs; the networks have 5 and 1"):
+        Model(model.population, Preparation.from_dict(json.loads(path.read_text())))
     path.write_text(kept)
     (tmp_path / "run" / "results.parquet").write_bytes(b"PAR1")
     with pytest.raises(CheckpointError, match=r"results.parquet cannot be read"):
