@@ -39,7 +39,7 @@ RESULTS = "results.parquet"
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers of the results
 PIECE = 16 * CHUNK  # samples of which what some networks say is kept at once
 FEWEST = 32  # the same where each network speaks for itself, at least: cut like this, no sample gets other bits
-AT_ONCE = 1 << 24  # numbers that networks say together of a piece
+AT_ONCE = 1 << 22  # numbers that networks say together of a piece
 
 
 @dataclass(frozen=True, eq=False, repr=False)
