@@ -11,7 +11,7 @@ import numpy as np
 from .errors import ConfigError, one_of
 from .fitting import rounded
 from .line import line
-from .preparation import TASK_OF_LOSS, Preparation
+from .preparation import TASK_OF_LOSS, UNSCALED, Preparation
 from .tables import Array, Table, listed, missing
 
 USUAL = {"classification": "cross_entropy", "regression": "mean_squared_error"}  # task -> loss
@@ -75,11 +75,17 @@ def sentences(table: Table, preparation: Preparation, rows: Array, scale: str, l
         for name in (*numbers, *(() if preparation.classes else table.targets))
         if rounded(table.columns[name][rows])
     ]
+    plain = all(column.factor == 1 and column.offset == 0 for column in preparation.target_columns)
+    unscaled = [
+        "targets as they are; --scale-targets standard trains on mean 0 and variance 1, and predicts in their units"
+    ]
+    unscaled *= plain and preparation.task == "numbers" and loss not in UNSCALED
     told = (
         f"{table.name}: {table.samples} samples, {len(rows)} to train with, {table.samples - len(rows)} held out",
         *(["read: " + "; ".join(table.about)] if table.about else []),
         "; ".join(inputs),
         f"target: {targets}; task: {task}; loss: {loss}, {why}",
+        *unscaled,
         *counting,
         *same,
     )

@@ -1,12 +1,14 @@
 """tensor(): numbers by position, out of tensors, arrays, data frames and lists; indices(): which rows are meant;
-whole(): one whole number.
+whole() and real(): one number.
 
 What offers an array (`__array__`: NumPy, pandas, polars) is read as that array, so that no label of an index decides.
-Refused, with the argument's name and the place: text, missing and complex values, dicts, and rows of unequal lengths.
+Refused, with the argument's name and the place: text, missing, masked and complex values, dicts, sets, which have no
+order, and rows of unequal lengths.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -26,8 +28,8 @@ def tensor(name: str, values: Any, error: type[GpubpError] = DataError) -> Tenso
     as they come, int64, or bool. name: of the argument, for messages."""
     if isinstance(values, Tensor):
         plain = values.detach()
-        if plain.is_complex() or plain.layout != torch.strided:
-            raise error(f"{name} holds {plain.dtype}, {plain.layout}; plain numbers expected")
+        if plain.is_complex() or plain.layout != torch.strided or plain.is_meta:
+            raise error(f"{name} holds {plain.dtype}, {plain.layout}, on {plain.device}; plain numbers expected")
         return plain if plain.dtype == torch.bool or plain.is_floating_point() else plain.long()
     array = _array(name, values, error)
     if array.dtype.kind in "iu":
@@ -72,10 +74,27 @@ def whole(value: object) -> int | None:
         return None
 
 
+def real(value: object) -> float | None:
+    """`value` as a float where it is one finite number, Python's, NumPy's or torch's, and no truth value; else None."""
+    if (
+        isinstance(value, (str, bytes))
+        or "bool" in str(getattr(value, "dtype", type(value)))
+        or getattr(value, "ndim", None)
+    ):
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
 def _array(name: str, values: Any, error: type[GpubpError]) -> Array:
     """`values` as an array of floats, whole numbers or truth values."""
-    if isinstance(values, (Mapping, str, bytes)):
+    if isinstance(values, (Mapping, set, frozenset, str, bytes)):
         raise error(f"{name} is a {type(values).__name__}; numbers in order, as in a list or an array, expected")
+    if np.ma.is_masked(values):
+        raise error(f"{name} holds masked values; numbers in all places expected")
     try:
         if not hasattr(values, "__array__") and isinstance(values, Iterable):
             values = [each.detach().cpu().numpy() if isinstance(each, Tensor) else each for each in values]

@@ -17,6 +17,7 @@ from .devices import ALL, automatic, devices
 from .engines import choose_for_all
 from .errors import CheckpointError, ConfigError, GpubpError, lookup
 from .evaluate import metric_name
+from .flags import COUNT, number
 from .line import line, quoted
 from .placement import HOME
 from .population import DTYPES, Population
@@ -166,8 +167,8 @@ def _widths(given: str | None, inputs: int, outputs: int) -> tuple[int, ...]:
     if given is None:
         return inputs, 32, outputs
     try:
-        widths = tuple(int(part) for part in given.replace("-", ",").split(","))
-    except ValueError:
+        widths = tuple(COUNT.read(part) for part in given.replace("-", ",").split(","))
+    except (ValueError, ArithmeticError):
         raise ConfigError(f"--widths {given!r}: whole numbers separated by commas expected, such as 64,32,10") from None
     if len(widths) < 2 or widths[0] != inputs or widths[-1] != outputs:
         raise ConfigError(
@@ -186,7 +187,7 @@ def _config(settings: Settings, spec: NetworkSpec, dtype: torch.dtype) -> tuple[
     scale = values.pop("init_scale", None)
     weights = settings["class_weight"]
     try:
-        class_weight = None if weights is None else [float(part) for part in weights.split(",")]
+        class_weight = None if weights is None else [number(part) for part in weights.split(",")]
     except ValueError:
         raise ConfigError(f"--class-weight {weights!r}: numbers separated by commas expected") from None
     names = ("optimizer", "schedule", "batch_size", "epochs", "steps", "evaluate_every", "shuffle", "update_order")

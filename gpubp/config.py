@@ -147,7 +147,15 @@ class TrainConfig:
                     raise ConfigError(f"{name} {getattr(self, name)!r}: whole numbers of 1 or more expected")
                 bounded(name, int(length.max()))
         if self.class_weight is not None:
+            if isinstance(self.class_weight, Mapping):
+                raise ConfigError(
+                    "class_weight is a dict; a number per class expected, in the order of the classes: list"
+                )
+            if arrays.tensor("class_weight", self.class_weight, ConfigError).dtype == torch.bool:
+                raise ConfigError(f"class_weight {self.class_weight!r}: numbers of 0 or more expected")
             self._keep("class_weight")
+        if not isinstance(self.extra, Mapping):
+            raise ConfigError(f"extra {self.extra!r}: a dict of hyper-parameters by name expected")
         if self.update_order == "layerwise" and self.clip_norm is not None:
             raise ConfigError("clip_norm needs the whole gradient before any update; not so update_order 'layerwise'")
         for name, value in self._given():

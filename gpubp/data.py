@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -131,8 +132,15 @@ class Dataset:
     def _rows(self, rows: Any) -> tuple[Tensor, Tensor]:
         if isinstance(rows, Mapping):
             raise DataError("rows is a dict; its values in the order of the networks, list(rows.values()), expected")
-        rows = rows.to_numpy() if hasattr(rows, "to_numpy") else rows  # a frame's iterator gives names of columns
-        parts = [arrays.indices(f"rows[{number}]", part, self.samples) for number, part in enumerate(rows)]
+        if hasattr(rows, "__array__") and not isinstance(rows, Tensor):
+            rows = np.asarray(rows)  # a frame's iterator gives names of columns
+        own = list(rows) if isinstance(rows, Iterable) and getattr(rows, "ndim", True) else [rows]
+        if any(not (isinstance(part, Iterable) and getattr(part, "ndim", True)) for part in own):
+            raise ShapeError(
+                f"rows is a {type(rows).__name__} of single values; a list of a mask, or of indices, for each network "
+                "expected: rows=[mask] for one network"
+            )
+        parts = [arrays.indices(f"rows[{number}]", part, self.samples) for number, part in enumerate(own)]
         if not parts:
             raise DataError("rows: an index tensor for each network expected, got none")
         if self.own and len(parts) != len(self.inputs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ def devices(given: Devices) -> list[torch.device]:
     if isinstance(given, str) and given == ALL:
         usable("cuda")
         return [torch.device("cuda", number) for number in range(cuda.count())]
-    names = [given] if isinstance(given, (str, torch.device)) else list(given)
+    names: Sequence[Any] = given if isinstance(given, (list, tuple)) else [given]
     found = [usable(each) for each in names]
     if len({each.type for each in found}) != 1:
         raise ConfigError(f"device {given!r}: one or more of the same kind expected, GPUs or the CPU")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -48,6 +50,15 @@ class CheckpointError(GpubpError):
 
 class OutOfMemoryError(GpubpError):
     """A population that does not fit; the message says what it takes and what to change."""
+
+
+def warn(message: object) -> None:
+    """Warn at the line that called the package, each time: Python itself says the same of a line once."""
+    frame, inside = sys._getframe(1), (__package__, "contextlib")  # the latter calls what a context decorates
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in inside:
+        frame = frame.f_back
+    place = frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__")
+    warnings.warn_explicit(line(message), UserWarning, *place)
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:

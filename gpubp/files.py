@@ -32,6 +32,17 @@ FOLLOW_NONE = getattr(os, "O_NOFOLLOW", 0)
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+def path(name: str, given: Any) -> Path:
+    """`given` as a path; raises ConfigError for what is none. name: of the argument."""
+    try:
+        found = Path(given)
+        if b"\0" in os.fspath(found).encode():
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} {given!r}: a path of characters that UTF-8 has, but for NUL, expected") from None
+    return found
+
+
 def write(path: Path, fill: Callable[[Path], object]) -> None:
     """Have `fill` write a new file, which becomes `path` when it is whole. Raises OSError, or as `fill` does; `path` is
     then what it was, and nothing is left beside it."""

@@ -13,12 +13,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from .arrays import real
 from .errors import ConfigError, DataError, one_of, unknown
-from .preparation import TASK_OF_LOSS, Column, Label, Preparation, filled, number_target, raw
+from .flags import number
+from .preparation import TASK_OF_LOSS, UNSCALED, Column, Label, Preparation, filled, number_target, raw
 from .tables import Array, Table, complete, finite, listed, missing
 from .text import question
 
-UNSCALED = ("poisson", "binary_cross_entropy", "hinge")  # losses to which 0 and 1 mean what they are
 SCALES = ("none", "standard", "minmax")
 IMPUTES = ("mean", "median")
 SAME = 1e-13  # of a column's largest number: what lies closer together is one number, rounded differently
@@ -65,10 +66,10 @@ def check_scale(scale: object) -> str | float:
     if isinstance(scale, str) and scale in SCALES:
         return scale
     try:
-        factor = math.nan if isinstance(scale, bool) else float(scale)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        factor = math.nan
-    if not 0 < factor < math.inf:
+        factor = number(scale) if isinstance(scale, str) else real(scale)
+    except ValueError:
+        factor = None
+    if factor is None or factor <= 0:
         raise ConfigError(f"{unknown('scale', scale, SCALES)}, or a number above 0 to divide by, such as 16")
     return factor
 
@@ -90,7 +91,7 @@ def _learn(table: Table, name: str, rows: Array | slice, scale: str | float, imp
 
 def ask(table: Table, name: str) -> None:
     """Raise DataError with a question where a column of texts looks like something else than categories."""
-    if asked := question(table.columns[name], table.reading, shlex.quote(name)):
+    if asked := question(table.columns[name], table.reading, shlex.quote(name), name in table.targets):
         raise table.wrong(name, asked)
 
 

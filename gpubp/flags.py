@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from typing import Any
 
 FLAGS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 MOST = 2**63 - 1  # of a count, as tensors and files keep it
+WRITTEN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 class RefusedError(ArgumentTypeError, ValueError):
@@ -54,6 +56,21 @@ class Kind:
         return replace(self, optional=True)
 
 
+def number(text: str) -> float:
+    """The finite number that is written: digits, point, exponent; raises ValueError for `nan`, `1_0` and whatever else
+    Python would read."""
+    value = float(_written(text))
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _written(text: str) -> str:
+    if not WRITTEN.fullmatch(text.strip(" ")):
+        raise ValueError
+    return text.strip(" ")
+
+
 def _text(given: Any) -> str:
     if isinstance(given, bool) or given == "" or "\0" in str(given):
         raise ValueError
@@ -62,25 +79,25 @@ def _text(given: Any) -> str:
 
 def _whole(least: int) -> Callable[[Any], int]:
     def read(given: Any) -> int:
-        number = Decimal(_text(given))  # 1e3 is a thousand
-        if not least <= number <= MOST or number != int(number):
+        count = Decimal(_written(_text(given)))  # 1e3 is a thousand
+        if not least <= count <= MOST or count != int(count):
             raise ValueError
-        return int(number)
+        return int(count)
 
     return read
 
 
 def _number(given: Any) -> float:
-    number = float(_text(given))
-    if not 0 <= number < math.inf:
+    value = number(_text(given))
+    if value < 0:
         raise ValueError
-    return number
+    return value
 
 
 def _numbers(given: Any) -> float | str:
     text = _text(given)
     try:
-        return float(text)
+        return number(text)
     except ValueError:
         return text  # search.py reads it
 

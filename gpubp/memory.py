@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
-from . import cuda
 from .backprop import BLOCK, GROUP
 from .config import TrainConfig
 from .data import Dataset
 from .errors import OutOfMemoryError
+from .free import available, size
 from .rng import AT_ONCE, EACH
 from .spec import NetworkSpec
 
@@ -35,17 +34,6 @@ def needed(
     group = max(12 * GROUP, (8 * rows + 32) * largest)  # of two networks where these are more than a group's bytes
     fixed = group + AT_ONCE * EACH + RESERVE
     return count * (rows * size + COLUMNS * 8) + fixed + sum(each.nbytes(count) for each in data)
-
-
-def available(device: torch.device) -> int | None:
-    """Free bytes on `device`; None where this system does not say."""
-    if device.type == "cuda":
-        return cuda.free(device)
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def fit(
@@ -113,12 +101,3 @@ def message(
     if slots:
         advice += ", or take an optimizer without slots (sgd)"
     return f"{text}; {size(free)} are free{advice}" + (", or float32" if itemsize == 8 else "")
-
-
-def size(count: float) -> str:
-    """Bytes for people: 1.5 GB."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} TB"

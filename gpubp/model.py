@@ -8,8 +8,7 @@ with numbers that the networks' precision does not hold, and a ranking of a run 
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from torch import Tensor, nn
 from . import arrays, checkpoint, files
 from .activations import sigmoid
 from .ambient import neutral
-from .backprop import CHUNK, blocks, forward
+from .backprop import CHUNK, forward
 from .data import held
-from .errors import CheckpointError, ConfigError, DataError, ShapeError
+from .errors import CheckpointError, ConfigError, DataError, ShapeError, warn
 from .frames import table_of
 from .line import line
 from .losses import LOSSES, probabilities
@@ -35,10 +34,14 @@ from .preparation import FILE, Label, Preparation
 from .reporters.table import SEAL, digest
 from .result import ranking
 from .spec import NetworkSpec
+from .state import Status
 from .tables import Array, listed
 
 RESULTS = "results.parquet"
-PIECE = 16 * CHUNK  # samples of which the outs of a block of networks are kept at once
+WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers of the results
+PIECE = 16 * CHUNK  # samples of which what some networks say is kept at once
+FEWEST = 32  # the same where each network speaks for itself, at least: cut like this, no sample gets other bits
+AT_ONCE = 1 << 22  # numbers that networks say together of a piece
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,9 +52,9 @@ class Model:
     the results table, a row per network, or None where the run has not ended: nothing ranks the networks then.
 
     `networks` of predict() and predict_proba(): "best", a number K for the best K, "all" that did not diverge, or a
-    sequence of rows or a mask, [3] for network 3. Several predict together, by the mean of what each expects of the
-    target: of probabilities, of rates for poisson, of margins cut at -1 and 1 for hinge. With `each`, one by one,
-    (K, ...).
+    sequence of rows or a mask, [3] for network 3, [-1] for the last. Several predict together, by the mean of what each
+    expects of the target: of probabilities, of rates for poisson, of margins cut at -1 and 1 for hinge. With `each`,
+    one by one, (K, ...).
 
     `samples`: by the columns' names a frame of pandas or polars, a pyarrow.Table, a Table, a mapping of columns, a
     sequence of mappings, or the path of a file; a tensor, an array or rows of values in the order of
@@ -126,7 +129,7 @@ class Model:
             table = table_of(samples, self.preparation)
             prepared = self.preparation.inputs(table)
             for each in self.preparation.strange(table):
-                warnings.warn(line(f"{table.name}: {each}"), stacklevel=3)  # beyond neutral()
+                warn(f"{table.name}: {each}")
             names = [column.name for column in self.preparation.columns for _ in column.categories or (None,)]
         inputs = prepared.to(like.device, like.dtype)
         bad = (~inputs.isfinite()).nonzero()
@@ -147,12 +150,7 @@ class Model:
         A number is what the networks expect of the target: a rate for poisson, a probability for binary_cross_entropy
         whose targets are no labels, a margin from -1 to 1 for such of hinge.
         """
-        expected = self._expected(samples, networks, each)
-        if self.preparation is None:
-            return np.asarray(expected.argmax(-1) if self.classes else expected)
-        decoded = self.preparation.decode(expected)
-        single = self.preparation.task == "numbers" and decoded.shape[-1] == 1
-        return decoded[..., 0] if single else decoded
+        return np.concatenate(list(self.pieces(samples, networks, each)), 1 if each else 0)
 
     @neutral()
     def predict_proba(
@@ -160,20 +158,33 @@ class Model:
     ) -> Array:
         """The probabilities of M samples, (M, classes) in the order of `classes`; of binary_cross_entropy whose targets
         are no labels (M, O), of 1 in each column. Raises ConfigError for any other loss."""
-        if LOSSES[self.spec.loss].inverse_link not in (sigmoid, probabilities):
+        return np.concatenate(list(self.pieces(samples, networks, each, proba=True)), 1 if each else 0)
+
+    @neutral()
+    def pieces(
+        self,
+        samples: Any,
+        networks: str | int | Sequence[int] | Tensor = "best",
+        each: bool = False,
+        proba: bool = False,
+    ) -> Iterator[Array]:
+        """What predict() gives, or with `proba` predict_proba(), for some samples after the other, so that however many
+        networks say what they think of however many samples, little of it is in memory. Raises as these do, at once."""
+        if proba and LOSSES[self.spec.loss].inverse_link not in (sigmoid, probabilities):
             raise ConfigError(
                 f"loss {self.spec.loss!r} gives no probabilities; cross_entropy and binary_cross_entropy do"
             )
-        expected = self._expected(samples, networks, each)
-        binary = len(self.classes) == 2 and expected.shape[-1] == 1
-        return np.asarray(torch.cat((1 - expected, expected), -1) if binary else expected)
+        rows, inputs = self.chosen(networks), self.inputs(samples)
+        most = max(FEWEST, min(PIECE, AT_ONCE // (len(rows) * self.spec.widths[-1]))) // FEWEST * FEWEST
+        told = self._probabilities if proba else self._predictions
+        return (told(self._expected(rows, piece, each)) for piece in inputs.split(most if each else PIECE))
 
     @neutral()
     def chosen(self, networks: str | int | Sequence[int] | Tensor) -> Tensor:
         """The rows that `networks` means, the best first where it does not name them."""
         many = isinstance(networks, Iterable) and not isinstance(networks, str)
         if many and getattr(networks, "ndim", True):
-            rows = arrays.indices("networks", networks, len(self), ConfigError)
+            rows = arrays.indices("networks", networks, len(self), ConfigError, negative=True)
             if not len(rows):
                 raise ConfigError("networks: one row or more expected, got none")
             return rows
@@ -190,28 +201,40 @@ class Model:
             raise ConfigError(f"networks {count}: the run has {len(ranked)} networks that did not diverge")
         return ranked[:count]
 
-    def _expected(self, samples: Any, networks: Any, each: bool) -> Tensor:
-        """What the networks expect of the targets, by the loss's inverse link: the mean (M, O), or each (K, M, O);
-        float64, on the CPU."""
-        rows, inputs, link = self.chosen(networks), self.inputs(samples), LOSSES[self.spec.loss].inverse_link
-        some = self.population.take(rows)
+    def _predictions(self, expected: Tensor) -> Array:
+        if self.preparation is None:
+            return np.asarray(expected.argmax(-1) if self.classes else expected)
+        decoded = self.preparation.decode(expected)
+        single = self.preparation.task == "numbers" and decoded.shape[-1] == 1
+        return decoded[..., 0] if single else decoded
+
+    def _probabilities(self, expected: Tensor) -> Array:
+        binary = len(self.classes) == 2 and expected.shape[-1] == 1
+        return np.asarray(torch.cat((1 - expected, expected), -1) if binary else expected)
+
+    @neutral()
+    def _expected(self, rows: Tensor, inputs: Tensor, each: bool) -> Tensor:
+        """What the networks in `rows` (K,) expect of the targets, by the loss's inverse link: the mean (M, O), or each
+        (K, M, O); float64, on the CPU."""
+        link, rows = LOSSES[self.spec.loss].inverse_link, rows.to(inputs.device)
+        parts = rows.split(max(1, AT_ONCE // (PIECE * self.spec.widths[-1])))
+        said = (link(forward(self.spec, self.population.params[part], inputs).double()) for part in parts)
         if each:
-            return link(forward(self.spec, some.params, inputs).double()).cpu()
+            return torch.cat([of_some.cpu() for of_some in said])
         total = inputs.new_zeros(len(inputs), self.spec.widths[-1], dtype=torch.float64)
-        for part in blocks(self.spec, some.count, CHUNK, inputs.element_size(), inputs.device):
-            for piece, sums in zip(inputs.split(PIECE), total.split(PIECE)):
-                sums += link(forward(self.spec, some.params[part], piece).double()).sum(0)
-        return (total / some.count).cpu()
+        for of_some in said:
+            total += of_some.sum(0)
+        return (total / len(rows)).cpu()
 
 
 @neutral()
 def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     """The networks of a run, as its last checkpoint has them, ready for raw samples. Raises CheckpointError for what
     cannot be trusted."""
-    folder = Path(run_dir)
+    folder = files.path("run_dir", run_dir)
     saved = checkpoint.load(folder, usable(device))
     for each in saved.told:
-        warnings.warn(line(each), stacklevel=3)
+        warn(each)
     state = saved.state
     if saved.older and not bool(state.step.any()):
         raise CheckpointError(
@@ -227,7 +250,7 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     try:
         preparation = Preparation.from_dict(json.loads(files.read(own))) if own.exists() else None
         model = Model(state.population, preparation)
-    except (OSError, ValueError) as error:  # a GpubpError is a ValueError
+    except (OSError, ValueError, RecursionError) as error:  # a GpubpError is a ValueError
         raise CheckpointError(f"{own} cannot be read: {error}") from None
     results = read_results(rows) if rows.is_file() else None
     if results is None or results["steps"].to_pylist() != state.step.tolist():
@@ -239,15 +262,26 @@ def read_results(path: Path) -> pa.Table:
     """A results table; raises CheckpointError for one that cannot be read, or is not what was written."""
     try:
         files.regular(path)
-        found = pa.parquet.read_table(path)
+        found = pa.parquet.ParquetFile(path).read()
         seal = (found.schema.metadata or {}).get(SEAL)  # older ones have none
         damaged = seal is not None and seal.decode() != digest(found)
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if damaged:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
-    if missing := {"status", "steps", "loss"} - set(found.column_names):
-        raise CheckpointError(f"{path} has no column {', '.join(sorted(missing))}: it is not the results of a run")
+    names, other = found.column_names, "it is not the results of a run"
+    if missing := {"status", "loss", *WHOLE} - set(names):
+        raise CheckpointError(f"{path} has no column {', '.join(sorted(missing))}: {other}")
+    if not found.num_rows or len(set(names)) < len(names):
+        raise CheckpointError(f"{path} has {found.num_rows} rows, columns {listed(names)}: {other}")
+    for name, values in zip(names, found.itercolumns()):
+        kind, lacks = values.type, values.null_count and name in ("status", "network", "id", "steps")
+        if name == "status":
+            right = pa.types.is_string(kind) and set(values.to_pylist()) <= {each.name for each in Status}
+        else:
+            right = pa.types.is_integer(kind) or (pa.types.is_floating(kind) and name not in WHOLE)
+        if lacks or not right:
+            raise CheckpointError(f"{path}: column {name!r} holds {listed(values.slice(0, 3).to_pylist())}: {other}")
     return found
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import arrays, cuda, modules
+from . import arrays, cuda, free, modules
 from .ambient import neutral
 from .backprop import forward
-from .errors import ConfigError, DeviceError, ShapeError, SpecError, lookup
+from .errors import ConfigError, DeviceError, OutOfMemoryError, ShapeError, SpecError, lookup
 from .initialise import INITIALISERS, initialise
 from .rng import EVERYBODY, check_seed
 from .spec import NetworkSpec
@@ -46,8 +46,7 @@ class Population:
             object.__setattr__(self, "params", self.params.detach())
         self.spec.layers(self.params)
         object.__setattr__(self, "seed", check_seed(self.seed))
-        if self.params.dtype not in DTYPES.values():
-            raise ConfigError(f"dtype {self.params.dtype}: one of {', '.join(DTYPES)} expected")
+        _precise(self.params.dtype)
         if self.ids.shape != self.params.shape[:1] or self.ids.dtype != torch.int64:
             raise ShapeError(f"ids {tuple(self.ids.shape)} {self.ids.dtype}: ({len(self.params)},) int64 expected")
 
@@ -68,15 +67,24 @@ class Population:
         ids: Iterable[int] | Tensor | None = None,
         init_scale: float | Tensor | None = None,
     ) -> Population:
-        """`count` networks with ids 0 .. count - 1, or those with the given `ids`: `ids=[7]` is network 7 alone.
+        """`count` networks with ids 0 .. count - 1, or those with the given `ids`: `ids=[7]` is network 7 alone. Raises
+        OutOfMemoryError where they do not fit.
 
         init: a row of INITIALISERS; biases start at 0 but for torch_linear. init_scale multiplies the initial weights:
         a number, or (N,); by default the row's own (1, but 0.1 for uniform and normal, 0 for constant).
         """
         rule = lookup(INITIALISERS, init, "init", ConfigError)
+        _precise(dtype)
         if (count is None) == (ids is None):
             raise ConfigError("create needs count, or ids, not both and not neither")
-        chosen = torch.arange(_count(count)) if ids is None else arrays.tensor("ids", ids, ConfigError).cpu()
+        if ids is None:
+            number = _count(count)
+            _room(spec, number, dtype)
+            chosen = torch.arange(number)
+        elif isinstance(ids, (set, frozenset)):
+            chosen = arrays.tensor("ids", list(ids), ConfigError).cpu().sort().values
+        else:
+            chosen = arrays.tensor("ids", ids, ConfigError).cpu()
         whole = chosen.dtype == torch.int64 and chosen.ndim == 1 and len(chosen) > 0
         if not whole or int(chosen.min()) < 0 or int(chosen.max()) >= EVERYBODY:
             raise ConfigError(f"ids: one or more whole numbers from 0 to {EVERYBODY - 1} expected")
@@ -84,8 +92,6 @@ class Population:
             raise ConfigError(
                 "ids: some occur twice; networks with the same id would be the same; different ids expected"
             )
-        if dtype not in DTYPES.values():
-            raise ConfigError(f"dtype {dtype}: one of {', '.join(DTYPES)} expected")
         params = initialise(spec, rule, check_seed(seed), chosen, dtype, init_scale)
         return cls(spec, params, seed, chosen).to(device=device)
 
@@ -153,8 +159,8 @@ class Population:
     @neutral()
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Population:
         """The same networks elsewhere or in another precision; these very ones where nothing changes."""
-        if dtype is not None and dtype not in DTYPES.values():
-            raise ConfigError(f"dtype {dtype}: one of {', '.join(DTYPES)} expected")
+        if dtype is not None:
+            _precise(dtype)
         where = self.device if device is None else usable(device)
         return replace(self, params=self.params.to(where, dtype), ids=self.ids.to(where))
 
@@ -180,8 +186,27 @@ def _count(count: Any) -> int:
     return number
 
 
+def _room(spec: NetworkSpec, count: int, dtype: torch.dtype) -> None:
+    """Raise OutOfMemoryError for networks that do not fit here, before the system ends a process that makes them."""
+    room, bytes_needed = free.available(torch.device("cpu")), count * spec.size * dtype.itemsize
+    if room is not None and bytes_needed > room:
+        raise OutOfMemoryError(
+            f"{count:,} networks of {'-'.join(map(str, spec.widths))} need {free.size(bytes_needed)}; "
+            f"{free.size(room)} are free: make fewer at once"
+        )
+
+
+def _precise(dtype: Any) -> torch.dtype:
+    """`dtype` where it is one of DTYPES; raises ConfigError for any other."""
+    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES.values():
+        raise ConfigError(f"dtype {dtype}: one of {', '.join(map(str, DTYPES.values()))} expected")
+    return dtype
+
+
 def usable(device: str | torch.device) -> torch.device:
     """`device`, checked: raises DeviceError with one sentence that says what is missing."""
+    if not isinstance(device, (str, torch.device)):  # torch takes 0 for whichever accelerator there is
+        raise DeviceError(f"device {device!r}: a name expected, such as 'cpu' or 'cuda:0'; allowed: {ALLOWED}")
     try:
         wanted = torch.device(device)
     except RuntimeError:

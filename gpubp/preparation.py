@@ -7,7 +7,7 @@ first sample: infinity always, missing values unless `impute` says how to fill t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, ValuesView
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from . import files
+from .arrays import real
 from .errors import DataError, one_of
 from .tables import Array, Table, complete, finite, floats, listed, missing
 from .text import Reading
@@ -29,6 +30,7 @@ TASK_OF_LOSS = {
     "binary_cross_entropy": "binary",
     "hinge": "sign",
 }  # "numbers" for the others
+UNSCALED = ("poisson", "binary_cross_entropy", "hinge")  # losses to which 0 and 1 mean what they are
 FILE = "preparation.json"  # of a run
 
 
@@ -47,6 +49,23 @@ class Column:
     fill: float | str | None = None
     low: float | None = None
     high: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise DataError for what fit() never learns, as it may stand in a damaged file."""
+        texts, fill = self.categories, self.fill
+        right = {
+            "name": isinstance(self.name, str),
+            "offset": _finite(self.offset),
+            "factor": _finite(self.factor) and self.factor > 0,
+            "categories": texts is None or (_texts(texts) and 0 < len(set(texts)) == len(texts)),
+            "fill": fill is None or (_finite(fill) if texts is None else isinstance(fill, str)),
+            "low": self.low is None or _finite(self.low),
+            "high": self.high is None or _finite(self.high),
+        }
+        for name in right:
+            if not right[name]:
+                found = getattr(self, name)
+                raise DataError(f"preparation: column {self.name!r} has {name} {found!r}, which is never learned")
 
     def encode(self, table: Table) -> Array:
         """The column of `table` as inputs, (M, 1) or (M, categories); a category not seen in training is all zeros."""
@@ -93,6 +112,21 @@ class Preparation:
     task: str
     classes: tuple[Label, ...] = ()
     reading: Reading = field(default_factory=Reading)
+
+    def __post_init__(self) -> None:
+        """Raise DataError for what does not fit together, as it may stand in a damaged file."""
+        one_of(TASKS, self.task, "preparation: task", DataError)
+        names = [column.name for column in (*self.columns, *self.target_columns)]
+        if not self.columns or not self.target_columns or len(set(names)) < len(names):
+            raise DataError(f"preparation: columns {listed(names)}; inputs and targets of different names expected")
+        kinds, many = {type(label) for label in self.classes}, len(self.classes)
+        if self.task == "numbers":
+            right = not many
+        else:
+            two = many == 2 or (many > 2 and self.task == "classes")
+            right = two and len(self.target_columns) == len(kinds) == 1 and kinds <= {str, int, bool}
+        if not right or len(set(self.classes)) < many:
+            raise DataError(f"preparation: classes {listed(self.classes)} do not go with task {self.task!r}")
 
     @property
     def width_in(self) -> int:
@@ -185,13 +219,22 @@ class Preparation:
                 texts = [column.name for column in columns if column.categories is not None]
                 texts += [column.name for column in target_columns[:1] if isinstance((*values["classes"], 0)[0], str)]
                 reading = {"drop": (), "text": texts}
+            if not (_texts(reading["drop"]) and _texts(reading["text"]) and _texts(reading.get("dates", {}).values())):
+                raise TypeError("names of columns in reading")
             reading = Reading(**{**reading, "drop": tuple(reading["drop"]), "text": tuple(reading["text"])})
             changed = {"columns": columns, "target_columns": target_columns, "classes": tuple(values["classes"])}
-            read = cls(**{**values, **changed, "reading": reading})
+            return cls(**{**values, **changed, "reading": reading})
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"preparation: what Preparation.to_dict() gives expected ({error!r})") from None
-        one_of(TASKS, read.task, "preparation: task", DataError)
-        return read
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and real(value) is not None
+
+
+def _texts(values: object) -> bool:
+    """Whether these are texts in order, and not the letters of one."""
+    return isinstance(values, (list, tuple, ValuesView)) and all(isinstance(each, str) for each in values)
 
 
 def raw(table: Table, name: str, text: bool) -> Array:

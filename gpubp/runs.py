@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from rich.table import Table
 
 from . import checkpoint, files, sources, tutorial
 from .config import HYPER
-from .errors import CheckpointError, ConfigError, DataError
+from .errors import CheckpointError, ConfigError, DataError, unknown
 from .explain import explain as explain_step
-from .flags import COUNT
+from .flags import COUNT, RefusedError
 from .line import line, quoted
 from .model import RESULTS, load, order_of, ranked_by, read_results
+from .parsers import train_kinds
 from .preparation import FILE
 from .state import TrainState
 from .tables import write_csv
@@ -79,7 +81,23 @@ def settings_of(folder: Path) -> Settings:
         raise CheckpointError(str(error)) from None
     if not isinstance(settings, dict) or "data" not in settings:
         raise CheckpointError(f"{path} names no data: the run was started from Python; resume it there: gpubp.resume")
-    return {**dict.fromkeys(OF_READING), **settings}
+    return _checked(path, {**dict.fromkeys(OF_READING), **settings})
+
+
+def _checked(path: Path, settings: Settings) -> Settings:
+    """The settings of a run, each as a flag of `train` takes it; raises CheckpointError for a file with others."""
+    kinds = {name: kind for name, kind in train_kinds().items() if name != "run_dir"}
+    for name in settings:
+        if name not in kinds:
+            raise CheckpointError(f"{path}: {unknown('the setting', name, kinds)}")
+    for name, kind in kinds.items():
+        if name not in settings:
+            raise CheckpointError(f"{path} has no setting {name!r}: it is not whole")
+        try:
+            settings[name] = kind(settings[name])
+        except RefusedError as error:
+            raise CheckpointError(f"{path}: {name} {error}") from None
+    return settings
 
 
 def console() -> Console:
@@ -159,41 +177,41 @@ def predict(settings: Settings) -> int:
             chosen = COUNT.read(chosen)
         except (ValueError, ArithmeticError):
             raise ConfigError(f"--networks {chosen!r}: best, all, or a number of 1 or more expected") from None
+    target = None if settings["output"] is None else Path(settings["output"])
+    if target is not None and os.path.lexists(target):
+        raise ConfigError(f"{target} exists already; name a new file")
     rows = model.chosen(chosen)
     with spoken():
-        found = (model.predict_proba if settings["proba"] else model.predict)(settings["data"], rows, each)
-    if each:
-        columns = {f"network_{row}": values for row, values in zip(rows.tolist(), found)}
-    else:
-        columns = {"probability" if settings["proba"] else "prediction": found}
+        pieces = model.pieces(settings["data"], rows, each, settings["proba"])
+    word = "probability" if settings["proba"] else "prediction"
+    heads = [f"network_{row}" for row in rows.tolist()] if each else [word]
     parts = model.classes if settings["proba"] and model.classes else [c.name for c in model.preparation.target_columns]
-    flat = {}
-    for name, values in columns.items():
-        if values.ndim == 1:
-            flat[name] = values
-        else:
-            flat |= {f"{name}_{part}": values[:, number] for number, part in enumerate(parts)}
-    table = pa.table({name: pa.array(values) for name, values in flat.items()})
-    if settings["output"] is None:
-        _print_csv(table)
-    else:
-        target = Path(settings["output"])
-        if target.exists():
-            raise ConfigError(f"{target} exists already; name a new file")
-        try:
-            write_csv(table, target)
-        except OSError as error:
-            raise DataError(f"{target} cannot be written: {error}") from None
+    tables = (_columns(piece if each else piece[None], heads, parts) for piece in pieces)
+    if target is None:
+        _print_csv(tables)
+        return 0
+    try:
+        files.write(target, lambda beside: write_csv(tables, beside))
+    except OSError as error:
+        raise DataError(f"{target} cannot be written: {error.strerror or error}") from None
     return 0
 
 
-def _print_csv(table: pa.Table) -> None:
+def _columns(said: np.ndarray, heads: Sequence[str], parts: Sequence[Any]) -> pa.Table:
+    """What each of K networks, or all together, say of M samples, (K, M) or (K, M, parts), as columns with names."""
+    if said.ndim == 2:
+        return pa.Table.from_arrays([pa.array(values) for values in said], list(heads))
+    names = [f"{head}_{part}" for head in heads for part in parts]
+    return pa.Table.from_arrays([pa.array(values) for each in said for values in each.T], names)
+
+
+def _print_csv(tables: Iterable[pa.Table]) -> None:
     """As a file has it; what would move a terminal's cursor is shown there as Python escapes it."""
     if not sys.stdout.isatty():
-        write_csv(table, sys.stdout.buffer)
+        write_csv(tables, sys.stdout.buffer)
         return
     text = io.BytesIO()
-    write_csv(table, text)
+    write_csv(tables, text)
     print(*map(line, text.getvalue().decode().rstrip("\n").split("\n")), sep="\n")
 
 

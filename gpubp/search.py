@@ -1,9 +1,9 @@
 """Hyper-parameters of many networks from one line: ranges sampled by scrambled Sobol points, lists as a grid.
 
 An expression is a number ("0.01"), a range ("1e-4..1e-1", uniform; "1e-4..1e-1:log", uniform in the logarithm) or a
-list ("0.1,0.01"). Lists form a grid that repeats along the networks; point n of the Sobol sequence belongs to the
-network with id n, whatever the number of networks. Sobol, 1967; scrambled as by Owen, 1995
-(torch.quasirandom.SobolEngine).
+list ("0.1,0.01"); nothing else is guessed of it. Lists form a grid that repeats along the networks; point n of the
+Sobol sequence belongs to the network with id n, whatever the number of networks. Sobol, 1967; scrambled as by Owen,
+1995 (torch.quasirandom.SobolEngine).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError
+from .flags import number
 
 
 class Range(NamedTuple):
@@ -31,20 +32,17 @@ Expression = float | str | list[float]
 
 def parse(name: str, text: Expression) -> float | Range | list[float]:
     """What an expression says; raises ConfigError for one that says nothing."""
-    if isinstance(text, list):
-        text = ",".join(map(str, text))
-    if isinstance(text, (int, float)):
-        return float(text)
-    body, _, how = text.partition(":")
+    written = ",".join(map(str, text)) if isinstance(text, list) else str(text)
+    body, colon, how = written.partition(":")
     try:
+        if colon and (how not in ("log", "linear") or ".." not in body):
+            raise ValueError
         if ".." in body:
-            low, high = (float(part) for part in body.split(".."))
-            if how not in ("", "log", "linear") or not low < high or (how == "log" and low <= 0):
+            low, high = (number(part) for part in body.split(".."))
+            if not (low < high and math.isfinite(high - low)) or (how == "log" and low <= 0):
                 raise ValueError
             return Range(low, high, how == "log")
-        numbers = [float(part) for part in body.split(",")]
-        if how or not all(map(math.isfinite, numbers)):
-            raise ValueError
+        numbers = [number(part) for part in body.split(",")]
     except ValueError:
         raise ConfigError(
             f"{name} {text!r}: a number, a range LOW..HIGH or LOW..HIGH:log with LOW < HIGH, or numbers separated by "

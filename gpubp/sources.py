@@ -20,9 +20,10 @@ from torch import Tensor
 from . import bundled
 from .about import choose_loss, sentences
 from .ambient import neutral
+from .arrays import real
 from .data import Dataset
 from .errors import ConfigError, DataError, lookup, unknown
-from .fitting import ask, fit
+from .fitting import ask, check_scale, fit
 from .losses import LOSSES
 from .preparation import TASK_OF_LOSS, Preparation
 from .rng import EVERYBODY, SEARCH, check_seed, normal, words
@@ -149,11 +150,14 @@ def load(
     scale_targets "none", validation 0.2. reading: how a file is read.
     Raises DataError for what cannot be trained on and ConfigError for settings that cannot be used.
     """
-    source = SOURCES.get(str(name_or_path)) if isinstance(name_or_path, str) else None
+    reading = Reading() if reading is None else reading
+    if not isinstance(reading, Reading):
+        raise ConfigError(f"reading is a {type(reading).__name__}; a gpubp.text.Reading expected")
+    source = SOURCES.get(name_or_path) if isinstance(name_or_path, str) else None
     if source is None:
-        table = _file(name_or_path, target, reading or Reading())
+        table = _file(name_or_path, target, reading)
         usual, source = None, Source(lambda: table, "", "", "standard")
-    elif target is not None or reading not in (None, Reading()):
+    elif target is not None or reading != Reading():
         given = f"target {target!r}" if target is not None else "--drop, --text, --dates and what else is of reading"
         raise ConfigError(f"{given}: data {name_or_path!r} have their own; that is for files")
     else:
@@ -164,12 +168,13 @@ def load(
     if scale_targets is None:  # the source's own goes with the losses of numbers
         plain = chosen == "poisson" or chosen in TASK_OF_LOSS
         scale_targets = "none" if plain else source.scale_targets
-    scale = source.scale if scale is None else scale
+    scale = check_scale(source.scale if scale is None else scale)
+    written = scale if isinstance(scale, str) else repr(scale).removesuffix(".0")
     share = source.validation if validation is None else validation
     rows, held_out = split(table.samples, share, seed)
     preparation = fit(table, chosen, rows.numpy(), scale, impute, scale_targets)
     inputs, targets = preparation.inputs(table), preparation.targets(table)
-    told = sentences(table, preparation, rows.numpy(), str(scale), chosen, why)
+    told = sentences(table, preparation, rows.numpy(), written, chosen, why)
     told = ((source.about,) if source.about else ()) + told
     return Prepared(
         name=str(name_or_path),
@@ -178,7 +183,7 @@ def load(
         preparation=preparation,
         loss=chosen,
         fingerprint=table.fingerprint(),
-        settings={"scale": str(scale), "scale_targets": scale_targets, "validation": share},
+        settings={"scale": written, "scale_targets": scale_targets, "validation": real(share)},
         about=told,
     )
 
@@ -189,14 +194,15 @@ def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     Held out are the round(share * count) samples with the smallest words of the search stream. Raises ConfigError, and
     DataError where a part would be empty; a share of 0 holds nothing out.
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+    part = real(share)
+    if part is None or not 0 <= part < 1:
         raise ConfigError(f"validation {share!r}: a share from 0 to below 1 expected")
     drawn = words(check_seed(seed), torch.tensor([EVERYBODY]), count, SPLIT, SEARCH)[0]
     order = drawn.argsort(stable=True)
-    held_out = math.floor(share * count + 0.5)
-    if share and not 0 < held_out < count:
+    held_out = math.floor(part * count + 0.5)
+    if part and not 0 < held_out < count:
         raise DataError(
-            f"validation {share:g} of {count} samples: {count - held_out} to train, {held_out} held out; one or more "
+            f"validation {part:g} of {count} samples: {count - held_out} to train, {held_out} held out; one or more "
             "of each expected, or a share of 0"
         )
     return order[held_out:].sort().values, order[:held_out].sort().values

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from . import arrays
 from .activations import ACTIVATIONS
 from .errors import ShapeError, SpecError, lookup, one_of, unknown
 from .losses import LOSSES
@@ -63,6 +64,10 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", _widths(self.widths))
         if not isinstance(self.hidden, str):
+            if not isinstance(self.hidden, (list, tuple)):
+                raise SpecError(
+                    f"hidden {self.hidden!r}: the name of an activation, or a list of one per hidden layer, expected"
+                )
             object.__setattr__(self, "hidden", tuple(self.hidden))
             if len(self.hidden) != len(self.widths) - 2:
                 raise SpecError(
@@ -130,12 +135,13 @@ class NetworkSpec:
 
 
 def _widths(widths: Any) -> tuple[int, ...]:
-    try:
-        parsed = tuple(int(width) for width in widths)
-        whole = all(int(width) == width for width in widths)
-    except (TypeError, ValueError):
-        parsed, whole = (), False
-    if not whole or len(parsed) < 2 or min(parsed) < 1:
+    given = (
+        []
+        if isinstance(widths, (str, bytes)) or not isinstance(widths, Iterable) or getattr(widths, "ndim", 1) != 1
+        else list(widths)
+    )
+    parsed = tuple(width for width in map(arrays.whole, given) if width is not None)
+    if len(parsed) < len(given) or len(parsed) < 2 or min(parsed) < 1:
         raise SpecError(
             f"widths {widths!r}: whole numbers of 1 or more expected, those of the inputs, of each hidden layer and of "
             "the outputs, for instance (64, 32, 10)"

@@ -2,7 +2,8 @@
 
 Cells of a .csv that are empty, NA, NaN or null are missing values; text.py says what else a file of text may look
 like. Refused, with the file and the column: columns without a name or of one name, and what is neither number, truth
-value nor text, dates but for those that are asked for. Nothing that a file holds is ever executed.
+value nor text, dates but for those that are asked for, and what would not fit into memory once it is unpacked, before
+it is. Nothing that a file holds is ever executed.
 
 write_csv() writes what no spreadsheet executes either.
 """
@@ -10,9 +11,9 @@ write_csv() writes what no spreadsheet executes either.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,17 +25,16 @@ import numpy.typing as npt
 import pyarrow
 from pyarrow import compute, csv, parquet
 
-from . import text
-from .errors import DataError, nearest, unknown
+from . import npz, text
+from .errors import ConfigError, DataError, nearest, unknown
 from .text import Reading
 
 Array = npt.NDArray[Any]
 
-INPUTS = ("inputs", "X", "x")  # names of arrays in .npz files
-TARGETS = ("targets", "y")
 FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # https://owasp.org/www-community/attacks/CSV_Injection
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 BLOCK = 1 << 26  # bytes of a .csv that are read at once; a row may not be longer
+WIDE = 10_000  # bytes of a header whose columns are so many that a task for each costs more than it reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,17 +96,31 @@ class Table:
         return digest.hexdigest()
 
 
-def write_csv(table: pyarrow.Table, where: Any) -> None:
-    """`table` as CSV. A text that a spreadsheet would take for a formula, of a cell or of a column's name, gets ' in
-    front; numbers stay numbers, also those that are text. Raises OSError."""
-    columns = [_no_formula(values) if pyarrow.types.is_string(values.type) else values for values in table.columns]
-    csv.write_csv(pyarrow.table(columns, _no_formula(pyarrow.array(table.column_names)).to_pylist()), where)
+def write_csv(tables: Iterable[pyarrow.Table], where: Any) -> None:
+    """The rows of one table after the other as CSV. A text that a spreadsheet would take for a formula, of a cell or of
+    a column's name, gets ' in front; numbers stay numbers, also those that are text. Raises OSError."""
+    writer = None
+    for table in tables:
+        columns = [_no_formula(values) if pyarrow.types.is_string(values.type) else values for values in table.columns]
+        plain = pyarrow.table(columns, _no_formula(pyarrow.array(table.column_names)).to_pylist())
+        writer = writer or csv.CSVWriter(where, plain.schema)
+        writer.write_table(plain)
+    if writer is not None:
+        writer.close()
 
 
 def _no_formula(texts: Any) -> Any:
     risky = compute.match_substring_regex(texts, FORMULA)
     risky = compute.and_not(risky, compute.match_substring_regex(texts, NUMBER))
     return compute.if_else(risky, compute.binary_join_element_wise("'", texts, ""), texts)
+
+
+def named(what: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The names of columns that are `given`; raises ConfigError for what is no name, or no list of names."""
+    names = (given,) if isinstance(given, str) else given or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{what} {given!r}: the name of a column, or a list of names, expected")
+    return tuple(names)
 
 
 def listed(names: Collection[object], most: int = 20) -> str:
@@ -159,7 +173,9 @@ def read(
     An .npz has its inputs in an array inputs, X or x, and its targets, if any, in targets or y. reading: how, for
     prediction Preparation.reading. Raises DataError that names the file.
     """
-    path, targets = Path(path), (target,) if isinstance(target, str) else tuple(target or ())
+    if not isinstance(path, str | os.PathLike):
+        raise DataError(f"{path!r} is no path of a file that ends in {listed(READERS)}")
+    path, targets = Path(path), named("target", target)
     if path.is_dir():
         raise DataError(f"{path} is a directory; a file that ends in {listed(READERS)} expected")
     reader = READERS.get(path.suffix.lower())
@@ -209,7 +225,7 @@ def _csv(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) 
     )
     table = csv.read_csv(
         pyarrow.BufferReader(content),
-        read_options=csv.ReadOptions(block_size=BLOCK),
+        read_options=csv.ReadOptions(block_size=BLOCK, use_threads=content.find(b"\n") < WIDE),
         parse_options=csv.ParseOptions(delimiter=sign, newlines_in_values=True),
         convert_options=convert,
     )
@@ -217,9 +233,10 @@ def _csv(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) 
 
 
 def _parquet(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
-    source = pyarrow.BufferReader(content)
-    _names(name, parquet.read_schema(source).names)
-    return from_arrow(name, parquet.read_table(source), targets, reading, [])
+    source = parquet.ParquetFile(pyarrow.BufferReader(content))
+    _names(name, source.schema_arrow.names)
+    npz.fits(name, 2 * npz.NUMBER * source.metadata.num_rows * source.metadata.num_columns)
+    return from_arrow(name, source.read(), targets, reading, [])
 
 
 def _names(name: str, names: Sequence[str]) -> None:
@@ -245,6 +262,9 @@ def from_arrow(
             raise DataError(
                 f"{name}: column {column!r}, to be left out, is missing{near}; {listed(table.column_names)}"
             )
+    both = [column for column in targets if column in reading.drop]
+    if both:
+        raise DataError(f"{name}: column {both[0]!r} is a target, and to be left out; one of the two expected")
     for column, values in zip(table.column_names, table.itercolumns()):
         where = f"{name}: column {column!r}"
         if column in reading.drop:
@@ -254,7 +274,9 @@ def from_arrow(
             columns[column], dates[column] = _days(where, values, dates[column])
             found.append(f"{column} in days since 1970, dates as {dates[column]}")
             continue
-        columns[column] = _numpy(where, values)
+        columns[column] = _numpy(
+            where, values, "" if column in targets else f", --drop {shlex.quote(column)} leaves it out"
+        )
         numbers = None
         if columns[column].dtype == object and column not in reading.text:
             numbers = text.numbers(columns[column], reading)
@@ -275,7 +297,8 @@ def _days(where: str, column: Any, form: str) -> tuple[Array, str]:
     return text.days(where, np.array(column.to_pylist(), dtype=object), form)
 
 
-def _numpy(where: str, column: Any) -> Array:
+def _numpy(where: str, column: Any, otherwise: str) -> Array:
+    """A column as numbers, truth values or texts. otherwise: what else to do with one that holds something else."""
     types = pyarrow.types
     if types.is_dictionary(column.type):
         column = pyarrow.chunked_array([column.to_pylist()], column.type.value_type)  # cast() lacks polars' types
@@ -286,17 +309,18 @@ def _numpy(where: str, column: Any) -> Array:
     if types.is_null(kind):
         return np.full(len(column), np.nan)
     if types.is_date(kind) or types.is_timestamp(kind):
-        raise DataError(f"{where} holds dates; --dates NAME reads them as days, --drop NAME leaves them out")
+        raise DataError(f"{where} holds dates; --dates NAME reads them as days{otherwise}")
     if not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
-        raise DataError(
-            f"{where} holds {kind}; numbers, truth values or text expected: turn it into numbers, or --drop NAME"
-        )
+        raise DataError(f"{where} holds {kind}; numbers, truth values or text expected{otherwise}")
     if types.is_decimal(kind) or (column.null_count and not types.is_floating(kind)):
         plain = column.cast(pyarrow.int8() if types.is_boolean(kind) else kind)
         try:
             column = plain.cast(pyarrow.float64())
-        except pyarrow.ArrowInvalid as error:
-            raise DataError(f"{where} lacks values and holds whole numbers above 2^53: {error}") from None
+        except pyarrow.ArrowInvalid:
+            raise DataError(
+                f"{where} lacks {column.null_count} of {len(column)} values and holds whole numbers above 2^53, which "
+                f"are floats then, and rounded: fill in the values, or make the numbers smaller{otherwise}"
+            ) from None
     return np.asarray(column.to_numpy())
 
 
@@ -305,37 +329,9 @@ def _npz(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) 
         raise DataError(f"{name}: target {listed(targets)} chooses columns of .csv and .parquet; .npz has targets or y")
     if replace(reading, text=()) != Reading():
         raise DataError(f"{name}: columns to drop, dates and how numbers are written are of .csv and .parquet files")
-    if not content.startswith(b"PK"):
-        raise DataError(f"{name} is not an .npz archive, as numpy.savez writes it")
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        inputs, outputs = _array(name, archive, INPUTS), _array(name, archive, TARGETS)
-    if inputs is None:
-        raise DataError(f"{name}: no array is called {' or '.join(INPUTS)}; it has {listed(archive.files)}")
-    given = f"{name}: inputs {inputs.shape}" + ("" if outputs is None else f", targets {outputs.shape}")
-    outputs = np.empty((*inputs.shape[:1], 0)) if outputs is None else outputs
-    if not (inputs.ndim and inputs.size) or outputs.ndim not in (1, 2) or len(inputs) != len(outputs):
-        raise DataError(f"{given}; (M, I), and (M,) or (M, O), with M and I of 1 or more expected")
-    columns = {}
-    for kind, array in (("inputs", inputs), ("targets", outputs)):
-        array = array.reshape(len(inputs), -1 if array.size else 0)
-        columns.update({f"{kind}[{number}]": array[:, number] for number in range(array.shape[1])})
+    arrays = npz.arrays(name, content)
+    columns = {f"{kind}[{at}]": array[:, at] for kind, array in arrays.items() for at in range(array.shape[1])}
     return Table(name, columns, tuple(column for column in columns if column.startswith("targets")), named=False)
-
-
-def _array(name: str, archive: Any, names: Sequence[str]) -> Array | None:
-    """The array with one of these names, or None; nothing that needs unpickling, which could execute code."""
-    present = [each for each in names if each in archive.files]
-    if len(present) > 1:
-        raise DataError(f"{name}: arrays {' and '.join(present)} mean the same; one of them expected")
-    try:
-        return np.asarray(archive[present[0]]) if present else None
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
-        raise DataError(
-            f"{name}: array {present[0]!r} holds pickled Python objects, which can execute code and are never loaded; "
-            "numbers or text expected"
-        ) from None
 
 
 Reader = Callable[[str, bytes, tuple[str, ...], Reading], Table]

@@ -65,6 +65,8 @@ class Reading:
                 not isinstance(value, str) or len(value) != 1 or value.isalnum() or value in "+-"
             ):
                 raise ConfigError(f"{name} {value!r}: one character, not a digit, letter or sign, expected")
+        if not isinstance(self.encoding, str | None):
+            raise ConfigError(f"encoding {self.encoding!r}: a name such as utf-8 or latin-1 expected")
         if self.decimal == self.thousands:
             raise ConfigError(f"decimal and thousands are both {self.decimal!r}; different characters expected")
         try:
@@ -142,10 +144,12 @@ def days(where: str, cells: Array, form: str) -> tuple[Array, str]:
     return np.array([np.nan if cell is None else found[cell] for cell in cells.tolist()], dtype=np.float64), form
 
 
-def question(cells: Array, reading: Reading, column: str) -> str | None:
-    """What to ask of a column of texts (M,) that looks as if it were something else than categories; None otherwise."""
+def question(cells: Array, reading: Reading, column: str, target: bool = False) -> str | None:
+    """What to ask of a column of texts (M,) that looks as if it were something else than categories; None otherwise.
+    target: whether it is one, which cannot be left out."""
     known = [cell for cell in cells.tolist() if cell is not None]
-    counts, take = Counter(known), f"--text {column} takes them as they are, --drop {column} leaves them out"
+    counts, take = Counter(known), f"--text {column} takes them as they are"
+    take += "" if target else f", --drop {column} leaves it out"
     other = {text for text in counts if reading.number(text) is None and text.strip() not in UNKNOWN}
     few = sum(counts[text] for text in other)
     if known and not other:

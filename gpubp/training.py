@@ -7,14 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import checkpoint, files, forks, lock, memory
+from . import arrays, checkpoint, files, forks, lock, memory
 from .ambient import neutral
 from .config import TrainConfig
 from .data import Dataset
@@ -78,11 +77,7 @@ def train(
                 "validation=None, ...)"
             )
     spec, params = population.spec, population.params
-    if not (isinstance(checkpoint_minutes, Real) and checkpoint_minutes >= 0):
-        raise ConfigError(f"checkpoint_minutes {checkpoint_minutes!r}: a number of 0 or more expected")
-    check(reporters)
-    if not (settings is None or isinstance(settings, Mapping)):
-        raise ConfigError(f"settings is a {type(settings).__name__}; a dict of names and plain values expected")
+    _check(reporters, checkpoint_minutes, settings, lines)
     looked_at = validation is not None or config.timetable.events or any(map(watches, reporters))
     every = config.interval if looked_at or config.evaluate_every is not None else config.longest
     config, notes = replace(config, evaluate_every=every).fitted(data)
@@ -93,7 +88,7 @@ def train(
     if validation is not None:
         held_out = _ready(population, validation)
     choice = choose_for_all(engine, spec, config, where, params.dtype, data)
-    folder = None if run_dir is None else _new(_path(run_dir))
+    folder = None if run_dir is None else _new(files.path("run_dir", run_dir))
     memory.check(spec, config, population.count, params.element_size(), HOME)
     with memory.explained(spec, config, population.count, params.element_size(), where[0]), ExitStack() as stack:
         own = replace(
@@ -150,8 +145,8 @@ def resume(
     begun with. Signals, lines: as in train(). force: take the run from a process that is gone but for its lock, which a
     network file system may keep.
     Raises CheckpointError where run or data are not those or another process trains it, DeviceError, EngineError."""
-    check(reporters)
-    folder, where = Path(run_dir), devices(device)
+    _check(reporters, checkpoint_minutes, settings, lines)
+    folder, where = files.path("run_dir", run_dir), devices(device)
     with lock.held(folder, force) as told:
         loop = _loop(folder, data, validation, epochs, steps, reporters, where, checkpoint_minutes, settings, lines)
         loop.notes, loop.lines = [*loop.notes, *told], (*loop.lines, *told)
@@ -159,6 +154,18 @@ def resume(
         with memory.explained(own.spec, loop.state.config, own.count, own.params.element_size(), where[0]):
             result = loop.run()
     return delivered(result)
+
+
+def _check(reporters: Any, checkpoint_minutes: Any, settings: Any, lines: Any) -> None:
+    """Raise ConfigError for what neither train() nor resume() can use."""
+    minutes = arrays.real(checkpoint_minutes)
+    if minutes is None or minutes < 0:
+        raise ConfigError(f"checkpoint_minutes {checkpoint_minutes!r}: a number of 0 or more expected")
+    check(reporters)
+    if not isinstance(settings, Mapping | None):
+        raise ConfigError(f"settings are a {type(settings).__name__}; a dict of plain values by name expected")
+    if not isinstance(lines, Sequence) or not all(isinstance(each, str) for each in lines) or isinstance(lines, str):
+        raise ConfigError(f"lines are a {type(lines).__name__}; a list of texts expected")
 
 
 def _loop(
@@ -263,16 +270,6 @@ def _going_on(
     if name == "cuda":  # its reason is of the GPU at hand
         return choice
     return choice._replace(reason=line(notes["engine_reason"]))
-
-
-def _path(run_dir: str | Path) -> Path:
-    try:
-        name = os.fsdecode(run_dir)
-    except TypeError:
-        raise ConfigError(f"run_dir is a {type(run_dir).__name__}; the path of a directory expected") from None
-    if "\0" in name:
-        raise ConfigError(f"run_dir {name!r} has a character that no path has; another name expected")
-    return Path(name)
 
 
 def _new(folder: Path) -> Path:

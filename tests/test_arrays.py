@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ from .helpers import population, same_bits, samples
 
 SPEC = gpubp.NetworkSpec((2, 3, 1))
 INPUTS, TARGETS = samples(SPEC, 6)
+MASKED = np.ma.masked_equal(np.arange(12.0).reshape(6, 2), 3)
 SHOP = torch.tensor([0, 2, 1, 0, 2, 2])
 
 
@@ -78,7 +82,16 @@ WRONG: dict[str, tuple[Any, type[GpubpError], str]] = {
     "a short mask": ([[True, False]], ShapeError, r"rows\[0\]: a mask of 2 truth values; 6, one per row, expected"),
     "a mixture": ([[True, 2, 0, 0, 0, 0]], DataError, r"rows\[0\]: truth values and numbers; whole numbers"),
     "two dimensions": ([[[0, 1]]], ShapeError, r"rows\[0\]: int64 \(1, 2\); whole numbers, each a row"),
-    "one mask for all": (SHOP == 0, ShapeError, r"rows\[0\]: bool \(\); whole numbers, each a row"),
+    **{
+        f"one mask for all, {name}": (
+            kind(SHOP == 0),
+            ShapeError,
+            r"rows is a \w+ of single values; a list of a mask, or",
+        )
+        for name, kind in KINDS.items()
+    },
+    "no list": (3, ShapeError, "rows is a int of single values"),
+    "a number of NumPy's": (np.float32(3), ShapeError, "rows is a ndarray of single values"),
     "a negative row": ([[0, -1]], DataError, r"rows\[0\] holds -1 to 0; rows from 0 to 5 expected"),
     "a row too far": ([[0], [6, 2]], DataError, r"rows\[1\] holds 2 to 6; rows from 0 to 5 expected"),
     "a mask of none": ([[0], [False] * 6], DataError, r"rows\[1\] selects none of 6 samples; one or more expected"),
@@ -177,6 +190,50 @@ def test_columns_of_several_types_are_numbers_where_each_is_one() -> None:
         arrays.tensor("inputs", [None, 1.0])
 
 
+def test_numbers_of_numpy_in_every_place_raise_no_warning(tmp_path: Any) -> None:
+    frozen = INPUTS.numpy().copy()
+    frozen.setflags(write=False)
+    rates = np.broadcast_to(np.float64(0.1), 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = gpubp.Dataset(frozen, frozen[:, :1], sample_weight=np.broadcast_to(np.float32(1), 6))
+        config = gpubp.TrainConfig(
+            lr=rates, l2=np.float64(0.1), dropout=np.array(0.1), steps=np.int64(2), batch_size=np.uint8(3),
+            evaluate_every=np.int32(1), clip_norm=np.float32(1),
+        )  # fmt: skip
+        networks = gpubp.Population.create(SPEC, np.int64(3), np.uint32(5), init_scale=rates)  # type: ignore[arg-type]
+        result = gpubp.train(
+            networks, data, config, data, "eager", run_dir=tmp_path / "run", checkpoint_minutes=np.float32(1)
+        )
+        loaded = gpubp.load(tmp_path / "run")
+        assert loaded.predict(frozen, np.array([2])).shape == (6, 1)
+        assert loaded.predict(frozen, np.int64(2)).shape == (6, 1)
+        assert loaded.network(np.int64(0))(torch.from_numpy(frozen.copy()).float()).shape == (6, 1)
+        prepared = gpubp.load_data("iris", scale=np.float64(2), validation=np.float32(0.25), seed=np.int16(1))
+    assert result.statuses["finished"] == 3
+    assert prepared.settings == {"scale": "2", "scale_targets": "none", "validation": 0.25}
+
+
+def test_real_is_one_finite_number_whoever_made_it() -> None:
+    for one in (0.5, np.float32(0.5), np.array(0.5), torch.tensor(0.5), Decimal("0.5"), Fraction(1, 2)):
+        assert arrays.real(one) == 0.5
+    for other in (
+        True,
+        np.True_,
+        torch.tensor(True),
+        "0.5",
+        b"1",
+        None,
+        [0.5],
+        np.ones(2),
+        math.nan,
+        math.inf,
+        10**400,
+        1j,
+    ):
+        assert arrays.real(other) is None
+
+
 def test_memory_that_may_not_be_written_is_copied_without_a_warning() -> None:
     frozen = np.ones((3, 2))
     frozen.setflags(write=False)
@@ -197,7 +254,15 @@ def test_memory_that_may_not_be_written_is_copied_without_a_warning() -> None:
             lambda: gpubp.TrainConfig(steps=2**63),
             "steps holds 9223372036854775808; numbers of at most 64 bits, with a sign",
         ),
-        (lambda: gpubp.TrainConfig(steps=1, class_weight={0: 1.0}), "class_weight is a dict; numbers in order"),
+        (
+            lambda: gpubp.TrainConfig(steps=1, class_weight={0: 1.0}),
+            "class_weight is a dict; a number per class expected",
+        ),
+        (lambda: gpubp.TrainConfig(steps=1, class_weight=[True, False]), r"class_weight \[True, False\]: numbers of 0"),
+        (lambda: gpubp.TrainConfig(steps=1, extra=[1]), r"extra \[1\]: a dict of hyper-parameters by name expected"),
+        (lambda: gpubp.TrainConfig(steps=1, lr={0.1, 0.2}), "lr is a set; numbers in order"),
+        (lambda: gpubp.TrainConfig(steps=1, lr=torch.ones(2, device="meta")), "lr holds .* on meta; plain numbers"),
+        (lambda: gpubp.Dataset(MASKED, TARGETS), "inputs holds masked values; numbers in all places expected"),
         (lambda: gpubp.Population.create(SPEC, 2, init_scale=True), "init_scale holds truth values; numbers expected"),
         (lambda: gpubp.Population.create(SPEC, 10**12), "count 1000000000000: a whole number of networks"),
         (lambda: gpubp.Dataset(INPUTS, TARGETS, sample_weight=["1"] * 6), "sample_weight holds str '1' at"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,25 @@ import torch
 
 import gpubp
 from gpubp import sources
-from gpubp.errors import ConfigError, DataError, DeviceError, EngineError, GpubpError, ShapeError, SpecError
+from gpubp.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    EngineError,
+    GpubpError,
+    OutOfMemoryError,
+    ShapeError,
+    SpecError,
+)
 
 from .files import status
 from .helpers import population, same_bits, samples
 
 SPEC = gpubp.NetworkSpec((3, 4, 2))
+STEP = gpubp.TrainConfig(steps=1)
 CLASSES = gpubp.NetworkSpec((3, 4, 2), loss="cross_entropy")
 INPUTS, TARGETS = samples(SPEC, 10)
+POPULATION, DATA = population(SPEC, 4), gpubp.Dataset(INPUTS, TARGETS)
 
 
 def with_value(value: float) -> torch.Tensor:
@@ -73,6 +85,39 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
     "epochs and steps": (lambda: train(epochs=2), ConfigError, "give epochs or steps, one of the two"),
     "neither": (lambda: train(steps=None), ConfigError, "give epochs or steps, one of the two"),
     "batch of 0": (lambda: train(batch_size=0), ConfigError, "batch_size 0: a whole number of 1 or more expected"),
+    **{
+        f"device {device!r}": (partial(gpubp.train, POPULATION, DATA, STEP, device=device), DeviceError,
+                               f"device {shown}: a name expected, such as 'cpu' or 'cuda:0'")
+        for device, shown in ((0, "0"), (True, "True"), (b"cpu", "b'cpu'"), (["cpu", 0], "0"), ({"cpu"}, "{'cpu'}"))
+    },
+    "to(0)": (lambda: POPULATION.to(0), DeviceError, "device 0: a name expected"),  # type: ignore[arg-type]
+    "a dtype by name": (
+        lambda: POPULATION.to(dtype="float32"), ConfigError, "dtype float32: one of torch.float32, torch.float64"),
+    "more networks than memory": (
+        lambda: gpubp.Population.create(SPEC, 2**32 - 1), OutOfMemoryError, r"4,294,967,295 networks of 3-4-2 need"),
+    **{
+        f"{name}={given!r}": (partial(gpubp.train, POPULATION, DATA, STEP, **{name: given}), ConfigError, message)
+        for name, given, message in (
+            ("run_dir", 3, "run_dir 3: a path of"), ("run_dir", b"made", "run_dir b'made': a path of"),
+            ("run_dir", "\udcff", "run_dir .*: a path of characters that UTF-8 has"),
+            ("settings", [1], "settings are a list; a dict"), ("lines", "abc", "lines are a str; a list of texts"),
+            ("lines", [1], "lines are a list; a list of texts"),
+            ("reporters", [None], "reporters: a list of reporters"),
+            ("checkpoint_minutes", True, "checkpoint_minutes True: a number"),
+            ("checkpoint_minutes", -1, "checkpoint_minutes -1: a number"))
+    },
+    "a run that is none": (lambda: gpubp.load(3), ConfigError, "run_dir 3: a path of"),  # type: ignore[arg-type]
+    "data that are none": (lambda: sources.load(3), DataError, "3 is no path of a file that ends in"),  # type: ignore
+    "a target that is none": (
+        lambda: sources.load("a.csv", target=3), ConfigError, "target 3: the name of a column, or a list of names"),  # type: ignore
+    "a reading that is none": (
+        lambda: sources.load("iris", reading={}), ConfigError, "reading is a dict; a gpubp.text.Reading"),  # type: ignore
+    "hidden that is no name": (
+        lambda: gpubp.NetworkSpec((3, 2, 2), hidden=True), SpecError, "hidden True: the name of an activation"),  # type: ignore
+    **{
+        f"widths {widths!r}": (partial(gpubp.NetworkSpec, widths), SpecError, "whole numbers of 1 or more expected")
+        for widths in ("23", (True, 2), (2.5, 2), 3, np.array(3), torch.tensor(3), {}, (2, 10**400 * 0))
+    },
     "an unreadable file": (lambda: sources.load("missing.csv"), DataError, "missing.csv cannot be read: No such file"),
 }  # fmt: skip
 
@@ -138,6 +183,11 @@ COMMANDS = {
     "data": ("--data digit", "data 'digit' is unknown; did you mean 'digits'?"),
     "negative lr": ("--data xor --lr=-0.1", "lr is -0.1; a number in [0, inf) expected"),
     "a range upside down": ("--data xor --lr 1e-1..1e-4:log", "lr '1e-1..1e-4:log': a number, a range LOW..HIGH"),
+    "a width nobody wrote": ("--data xor --widths 2,3_0,1", "--widths '2,3_0,1': whole numbers separated by commas"),
+    "a scale nobody wrote": ("--data xor --scale 1_6", "scale '1_6' is unknown"),
+    "class weights nobody wrote": ("--data iris --class-weight 1_0,2,3", "--class-weight '1_0,2,3': numbers separated"),
+    "a target to be left out": (
+        "--data good.csv --target y --drop y", "column 'y' is a target, and to be left out; one of the two expected"),
     "no networks": ("--data xor --networks 0", "networks 0: a whole number of 1 or more expected"),
     "fewer than none": ("--data xor --networks -3", "networks -3: a whole number of 1 or more expected"),
     "no networks of the tutorial": ("--data tutorial --networks 0", "networks 0: a whole number of 1 or more expected"),

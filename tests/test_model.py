@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -378,7 +380,8 @@ REFUSED: list[tuple[Any, Any, type[GpubpError], str]] = [
     ({"x": [1.0]}, True, ConfigError, "networks True: best"),
     ({"x": [1.0]}, 3, ConfigError, "networks 3: the run has 2 networks that did not diverge"),
     ({"x": [1.0]}, [2], ConfigError, "networks holds 2 to 2; rows from 0 to 1"),
-    ({"x": [1.0]}, [-1], ConfigError, "networks holds -1 to -1; rows from 0 to 1"),
+    ({"x": [1.0]}, [-3], ConfigError, "networks holds -3 to -3; rows from 0 to 1, or -2 to -1 from the end"),
+    ({"x": [1.0]}, -1, ConfigError, "networks -1: best"),
     ({"x": [1.0]}, [], ConfigError, "networks: one row or more expected, got none"),
     ({"x": [1.0]}, [False, False], ConfigError, "networks: one row or more expected, got none"),
     ({"x": [1.0]}, [0.5], ConfigError, "networks: float64"),
@@ -400,6 +403,39 @@ def test_a_column_unlike_all_of_training_is_warned_of(tmp_path: Path) -> None:
         model.predict({**raw, "size": [each / 1000 for each in raw["size"]]})
 
 
+def test_a_warning_is_given_each_time_at_the_line_that_called() -> None:
+    column = Column("x", low=0.0, high=1.0)
+    model = Model(ONE.population, Preparation((column,), (Column("y"),), "numbers"), ONE.results)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.resetwarnings()  # so that what was said of a line is kept, and not said again
+        for _ in range(2):
+            model.predict({"x": [5.0]})
+            model.inputs({"x": [5.0]})
+    assert [warning.filename for warning in told] == [__file__] * 4
+    assert [warning.lineno - told[0].lineno for warning in told] == [0, 1, 0, 1]
+
+
+def test_rows_from_the_end_are_those_of_a_list() -> None:
+    assert ONE.predict({"x": [1.0]}, [-1]).tolist() == ONE.predict({"x": [1.0]}, [1]).tolist()
+    assert ONE.chosen([-2, 1]).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("proba", [False, True])
+def test_what_each_of_many_networks_says_comes_in_pieces_of_the_same_bits(
+    proba: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, raw = trained(tmp_path, "cross_entropy", steps=2)
+    many = {name: np.tile(values, 20) for name, values in raw.items()}
+    said = model.predict_proba if proba else model.predict
+    whole, mean = said(many, "all", each=True), said(many, "all")
+    monkeypatch.setattr("gpubp.model.AT_ONCE", 64 * len(model) * 3)
+    pieces = list(model.pieces(many, "all", each=True, proba=proba))
+    assert len(pieces) > 2
+    assert {piece.shape[1] for piece in pieces[:-1]} == {64}
+    assert np.concatenate(pieces, 1).tobytes() == whole.tobytes()
+    assert np.concatenate(list(model.pieces(many, "all", proba=proba))).tobytes() == mean.tobytes()
+
+
 def test_what_a_network_does_not_take_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"raw samples \(4, 2\): the last size must be 1"):
         ONE.network(0)(torch.zeros(4, 2))
@@ -408,12 +444,14 @@ def test_what_a_network_does_not_take_is_refused() -> None:
 
 
 def test_a_preparation_of_other_networks_or_damaged_results_are_refused(tmp_path: Path) -> None:
-    trained(tmp_path, "huber", steps=2)
+    model, _ = trained(tmp_path, "huber", steps=2)
     path = tmp_path / "run" / "preparation.json"
     kept = path.read_text()
     path.write_text(kept.replace('"green",', ""))
-    with pytest.raises(CheckpointError, match="preparation of 4 inputs and 1 outputs; the networks have 5 and 1"):
+    with pytest.raises(CheckpointError, match=r"preparation.json is damaged or not there: its SHA-256 is not the one"):
         gpubp.load(tmp_path / "run")
+    with pytest.raises(ShapeError, match="preparation of 4 inputs and 1 outputs; the networks have 5 and 1"):
+        Model(model.population, Preparation.from_dict(json.loads(path.read_text())))
     path.write_text(kept)
     (tmp_path / "run" / "results.parquet").write_bytes(b"PAR1")
     with pytest.raises(CheckpointError, match=r"results.parquet cannot be read"):

@@ -78,7 +78,7 @@ FORMULAS = {
 
 def test_a_csv_holds_no_formula_in_a_cell_or_a_name_and_numbers_stay_numbers(tmp_path: Path) -> None:
     table = pa.table({"=name": [*FORMULAS, None], "-5": [-1.5] * (len(FORMULAS) + 1)})
-    write_csv(table, tmp_path / "out.csv")
+    write_csv([table], tmp_path / "out.csv")
     rows = list(csv.reader(io.StringIO((tmp_path / "out.csv").read_bytes().decode(), newline="")))
     assert rows[0] == ["'=name", "-5"]
     assert [row[0] for row in rows[1:]] == [*FORMULAS.values(), ""]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from gpubp.errors import ConfigError, DataError
+from gpubp.errors import ConfigError, DataError, GpubpError
 from gpubp.fitting import SCALES, check_scale, fit
 from gpubp.preparation import Preparation
 from gpubp.sources import load
@@ -76,6 +80,7 @@ def test_what_became_of_the_columns_is_said(write: Write) -> None:
         "3 inputs; numbers, scale minmax: id, day; texts, an input per category: colour (1)",
         "target: y; task: regression; loss: mean_squared_error, as y holds 20 different whole numbers in 20 samples, "
         "too many for classes; --task classification says otherwise",
+        "targets as they are; --scale-targets standard trains on mean 0 and variance 1, and predicts in their units",
         "id numbers the samples; --drop id leaves it out",
     )
     assert load("diabetes").about[0].endswith("in raw units, those of scikit-learn's load_diabetes(scaled=False)")
@@ -254,6 +259,18 @@ def test_missing_truth_values_and_whole_numbers_are_filled(write: Write) -> None
     assert data.training.inputs.tolist() == [[1, 1], [2, 0], [3, 0.5]]
 
 
+def test_a_target_is_not_offered_to_be_left_out(write: Write, tmp_path: Path) -> None:
+    texts = "".join(f"{n},name{n}\n" for n in range(20)), "".join(f"{n},{n}.5%\n" for n in range(20)) + "1,-\n2,$3\n"
+    days = "".join(f"{n},2020-01-{n + 1:02}\n" for n in range(20))
+    pq.write_table(pa.table({"x": [1.0], "y": [[1]]}), tmp_path / "lists.parquet")
+    paths = [write(f"{n}.csv", "x,y\n" + rows) for n, rows in enumerate((*texts, days))]
+    for path in (*paths, tmp_path / "lists.parquet"):
+        for target, offered in (("y", False), ("x", True)):
+            with pytest.raises(DataError, match="column 'y' holds") as error:
+                load(path, target=target, validation=0)
+            assert ("--drop y leaves it out" in str(error.value)) == offered
+
+
 def test_a_column_without_values_cannot_be_filled(write: Write) -> None:
     with refused("column 'x' has no value in the training part; leave it out"):
         load(write("a.csv", "x,y\n,a\n,b\n"), target="y", impute="median", validation=0)
@@ -275,7 +292,7 @@ def test_many_categories_are_taken_where_they_are_asked_for(write: Write) -> Non
     asked = (
         f"column 'my x' holds {MANY + 1} different texts in 200 samples, such as 'text 0'; are they names or numbers"
     )
-    with refused(asked + " of something? --text 'my x' takes them as they are, --drop 'my x' leaves them out"):
+    with refused(asked + " of something? --text 'my x' takes them as they are, --drop 'my x' leaves it out"):
         load(path, target="y")
     assert load(path, target="y", validation=0, reading=Reading(text=("my x",))).widths_in == MANY + 1
 
@@ -423,6 +440,41 @@ def test_a_damaged_preparation_is_refused(change: dict[str, Any]) -> None:
         Preparation.from_dict({**values, **change})
     with pytest.raises(DataError, match="preparation: "):
         Preparation.from_dict({})
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The place of everything in nested dicts and lists."""
+    yield path
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(each, (*path, key))
+
+
+def test_a_preparation_with_a_value_of_another_type_is_refused_or_means_that_value() -> None:
+    raw = table({"x": [1.0, 2.0, 4.0], "c": ["a", "b", "a"], "y": ["no", "yes", "no"]})
+    values, refused, taken = fit(raw, "cross_entropy", scale="standard").to_dict(), 0, []
+    for place in places(values):
+        for other in (None, 1, -1.5, math.inf, math.nan, 10**400, "zz", True, [], [1], ["a", "a"], {}, {"a": 1}):
+            changed = {"all": copy.deepcopy(values)}
+            *path, last = ("all", *place)
+            inner: Any = changed
+            for key in path:
+                inner = inner[key]
+            inner[last] = other
+            try:
+                read = Preparation.from_dict(changed["all"])
+            except GpubpError:
+                refused += 1
+                continue
+            taken.append((place, other))
+            with suppress(DataError):  # of a column by another name
+                inputs = read.inputs(raw)
+                assert inputs.dtype == torch.float64
+                assert inputs.shape == (3, read.width_in)
+                read.strange(raw)
+            assert json.dumps(read.to_dict()) == json.dumps(Preparation.from_dict(read.to_dict()).to_dict())
+    assert refused > 10 * len(taken) / 2
+    assert (("columns", 0, "factor"), -1.5) not in taken
+    assert (("classes",), "zz") not in taken
 
 
 def test_a_preparation_of_before_there_were_ways_of_reading_is_read() -> None:

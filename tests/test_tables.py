@@ -11,6 +11,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from gpubp import free
 from gpubp.errors import DataError
 from gpubp.sources import load
 from gpubp.tables import Table, read
@@ -181,7 +182,7 @@ def test_columns_need_different_names(write: Write, tmp_path: Path) -> None:
 def test_bytes_that_are_not_utf_8_and_dates_are_refused(write: Write) -> None:
     with refused("a.csv: line 2 holds bytes that are not text in utf-8 (unexpected end of data); --encoding says"):
         read(write("a.csv", b"x,y\n1,caf\xe9"))
-    with refused("column 'day' holds dates; --dates NAME reads them as days, --drop NAME leaves them out"):
+    with refused("column 'day' holds dates; --dates NAME reads them as days, --drop day leaves it out"):
         read(write("a.csv", "day,y\n2020-01-31,1\n"))
 
 
@@ -223,7 +224,7 @@ def test_a_pickle_called_npz_is_refused_and_nothing_is_executed(write: Write, tm
         ({"X": np.float64(1), "y": np.ones(1)}, "inputs (), targets (1,); (M, I)"),
         ({"X": np.ones((0, 2)), "y": np.ones(0)}, "inputs (0, 2), targets (0,); (M, I)"),
         ({"X": np.ones((2, 2)), "y": np.ones((2, 0))}, "has no targets"),
-        ({"X": np.ones((1, 1)) * 1j, "y": np.ones(1)}, "column 'inputs[0]' holds complex128; numbers, truth values or"),
+        ({"X": np.ones((1, 1)) * 1j, "y": np.ones(1)}, "array 'X' holds complex128; numbers, truth values or"),
         ({"X": np.array([[2**64 - 1]], dtype=np.uint64), "y": np.ones(1)}, "holds 18446744073709551615; whole numbers"),
     ],
 )
@@ -231,6 +232,30 @@ def test_an_npz_of_other_arrays_is_refused(tmp_path: Path, arrays: dict[str, Any
     np.savez(tmp_path / "a.npz", **arrays)
     with refused(message):
         load(tmp_path / "a.npz", validation=0)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.parquet"])
+def test_a_small_file_of_large_content_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    zeros = np.zeros((1000, 100))
+    np.savez_compressed(tmp_path / "a.npz", X=zeros, y=zeros[:, 0])
+    parquet.write_table(pyarrow.table({str(number): zeros[:, 0] for number in range(101)}), tmp_path / "a.parquet")
+    assert read(tmp_path / name).samples == 1000
+    monkeypatch.setattr(free, "available", lambda device: 1_000_000)
+    monkeypatch.setattr(np, "frombuffer", None)  # what NumPy unpacks with
+    monkeypatch.setattr(parquet.ParquetFile, "read", None)
+    with refused(f"{name} takes 1.62 MB once it is unpacked; 1 MB are free"):
+        read(tmp_path / name)
+
+
+def test_arrays_of_an_npz_that_do_not_go_together_are_never_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "a.npz", X=np.zeros((1000, 100)), y=np.zeros(999))
+    monkeypatch.setattr(np, "frombuffer", None)
+    with refused("inputs (1000, 100), targets (999,); (M, I)"):
+        read(tmp_path / "a.npz")
 
 
 def test_an_npz_takes_no_target_columns(tmp_path: Path) -> None:

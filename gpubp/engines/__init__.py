@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..config import TrainConfig
 from ..data import Dataset
-from ..errors import EngineError, unknown
+from ..errors import EngineError, one_of
 from ..evaluate import Evaluation, evaluate
 from ..population import Population
 from ..spec import NetworkSpec
@@ -55,8 +55,7 @@ def choose(
     choice does not depend on it. Raises EngineError for a name that is none, and for an engine that cannot train such
     networks on this machine; SpecError and ConfigError for a rule of your own that does not return what its table asks
     for."""
-    if name not in ("auto", *ENGINES):
-        raise EngineError(unknown("engine", name, ("auto", *ENGINES)))
+    one_of(("auto", *ENGINES), name, "engine", EngineError)
     rules.check(spec, config, device, dtype)
     if name == "eager":
         return Choice(name, *ENGINES[name], "eager: asked for by name")

@@ -55,7 +55,7 @@ def write(rows: pa.Table, run_dir: Path) -> None:
 
     sealed = rows.replace_schema_metadata({SEAL: digest(rows)})
     files.write(run_dir / "results.parquet", lambda beside: parquet.write_table(sealed, beside))
-    files.write(run_dir / "results.csv", lambda beside: write_csv(rows, beside))
+    files.write(run_dir / "results.csv", lambda beside: write_csv([rows], beside))
 
 
 def digest(rows: pa.Table) -> str:

@@ -1,0 +1,29 @@
+"""available(): memory that is free; size(): bytes for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from . import cuda
+
+
+def available(device: torch.device) -> int | None:
+    """Free bytes on `device`; None where this system does not say."""
+    if device.type == "cuda":
+        return cuda.free(device)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1.5 GB."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"

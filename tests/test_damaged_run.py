@@ -1,0 +1,126 @@
+"""What stands in the files of a run and is not what was written is refused with the file and the place."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import yaml
+
+import gpubp
+from gpubp import runs
+from gpubp.errors import CheckpointError
+from gpubp.model import read_results
+
+from .files import status
+
+WRITTEN = "--networks 3 --steps 2 --engine eager --device cpu --tensorboard false --run-dir run"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the command line on a file."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "a.csv").write_text("x,c,y\n" + "".join(f"{n}.5,{'uvw'[n % 3]},{'ab'[n % 2]}\n" for n in range(20)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert status(["train", "--data", "a.csv", "--target", "y", *WRITTEN.split()]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def test_a_setting_that_is_missing_mistyped_or_of_another_kind_is_named(run: Path) -> None:
+    path = run / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    assert runs.settings_of(run) == settings
+
+    def refused(changed: dict[str, Any], message: str) -> None:
+        path.write_text(yaml.safe_dump(changed))
+        with pytest.raises(CheckpointError, match=message):
+            pytest.fail(f"{message}: {runs.settings_of(run)}")
+
+    for name in settings:
+        others = {key: value for key, value in settings.items() if key != name}
+        if name in runs.OF_READING:  # not in older files
+            path.write_text(yaml.safe_dump(others))
+            assert runs.settings_of(run)[name] is None
+        else:
+            refused(others, "names no data" if name == "data" else f"config.yaml has no setting '{name}'")
+        near = f"the setting '{name}s' is unknown; did you mean"
+        refused(others | {"data": settings["data"], f"{name}s": settings[name]}, near)
+        refused(settings | {name: {"a": 1}}, rf"config.yaml: {name} {{'a': 1}}: .* expected")
+
+
+@pytest.mark.parametrize("command", ["resume", "explain"])
+def test_a_damaged_config_ends_a_command_with_one_line(
+    command: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "config.yaml"
+    kept = path.read_text()
+    for text in (
+        kept[: len(kept) // 2],
+        kept.replace("seed:", "sead:"),
+        "[" * 5000,
+        "- 1",
+        "",
+        "\0",
+        "data: [a, {b: c}]",
+    ):
+        path.write_text(text)
+        assert status([command, str(run)]) == 1
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert len(told.err.splitlines()) == 1
+        assert told.err.startswith(f"error: {path}")
+
+
+TYPES: dict[str, Callable[[int], pa.Array]] = {
+    "null": pa.nulls,
+    "text": lambda count: pa.array(["1"] * count),
+    "lists": lambda count: pa.array([[1]] * count),
+}
+DAMAGED: dict[str, Callable[[pa.Table], pa.Table]] = {
+    "no rows": lambda rows: rows.slice(0, 0),
+    "no network": lambda rows: rows.drop_columns(["network"]),
+    "no diverged_step": lambda rows: rows.drop_columns(["diverged_step"]),
+    "a column twice": lambda rows: rows.append_column("loss", rows["loss"]),
+}
+
+
+@pytest.mark.parametrize("name", ["network", "id", "status", "steps", "diverged_step", "loss", "validation_loss", "lr"])
+def test_results_with_a_column_of_another_type_are_refused(name: str, run: Path) -> None:
+    path = run / "results.parquet"
+    rows = read_results(path)
+    at = rows.column_names.index(name)
+    for values in TYPES.values():
+        other = rows.set_column(at, name, values(len(rows)))
+        pa.parquet.write_table(other.replace_schema_metadata(None), path)  # without its digest, as older ones are
+        with pytest.raises(CheckpointError, match=f"column '{name}' holds .*: it is not the results of a run"):
+            read_results(path)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_results_of_another_shape_are_refused(name: str, run: Path) -> None:
+    path = run / "results.parquet"
+    pa.parquet.write_table(DAMAGED[name](read_results(path)).replace_schema_metadata(None), path)
+    for command in (["inspect", str(run)], ["predict", str(run), "--data", str(path)]):
+        assert status(command) == 1
+    with pytest.raises(CheckpointError, match=r"results.parquet has .*: it is not the results of a run"):
+        read_results(path)
+
+
+def test_a_preparation_that_is_none_is_refused(run: Path) -> None:
+    path = run / "preparation.json"
+    for text in (b"[" * 100_000, b"", b"[]", b'"text"', b"\xff", b"{}", b"NaN", path.read_bytes()[:200]):
+        path.write_bytes(text)
+        with pytest.raises(CheckpointError, match=r"preparation.json"):
+            gpubp.load(run)
