@@ -149,7 +149,7 @@ class TrainConfig:
         if self.class_weight is not None:
             if isinstance(self.class_weight, Mapping):
                 raise ConfigError(
-                    "class_weight is a dict; a number per class expected, in the order of the classes: list"
+                    "class_weight is a dict; a number per class expected, a list in the order of the classes"
                 )
             if arrays.tensor("class_weight", self.class_weight, ConfigError).dtype == torch.bool:
                 raise ConfigError(f"class_weight {self.class_weight!r}: numbers of 0 or more expected")

@@ -262,7 +262,7 @@ def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture)
     for damaged in ("{", "{}"):
         Path("made/preparation.json").write_text(damaged)
         assert main(["predict", "made", "--data", "table.csv"]) == 1
-        assert "preparation.json cannot be read: " in capsys.readouterr().err
+        assert "preparation.json is damaged or not there: " in capsys.readouterr().err
 
 
 def test_counts_are_predicted_as_rates_and_targets_by_their_names(capsys: Capture) -> None:
