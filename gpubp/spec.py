@@ -64,7 +64,7 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", _widths(self.widths))
         if not isinstance(self.hidden, str):
-            if not isinstance(self.hidden, (list, tuple)):
+            if not isinstance(self.hidden, (list, tuple, np.ndarray)) or np.ndim(self.hidden) != 1:
                 raise SpecError(
                     f"hidden {self.hidden!r}: the name of an activation, or a list of one per hidden layer, expected"
                 )

@@ -102,7 +102,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
             ("run_dir", "\udcff", "run_dir .*: a path of characters that UTF-8 has"),
             ("settings", [1], "settings are a list; a dict"), ("lines", "abc", "lines are a str; a list of texts"),
             ("lines", [1], "lines are a list; a list of texts"),
-            ("reporters", [None], "reporters: a list of reporters"),
+            ("reporters", [None], "reporters: NoneType has no method start"),
             ("checkpoint_minutes", True, "checkpoint_minutes True: a number"),
             ("checkpoint_minutes", -1, "checkpoint_minutes -1: a number"))
     },

@@ -388,8 +388,8 @@ def test_arguments_that_are_something_else_are_refused_in_one_sentence(tmp_path:
     for given, message in (
         ({"run_dir": tmp_path / "file"}, "file is a file; name a new directory"),
         ({"run_dir": tmp_path / "new", "settings": {"a": object()}}, "settings: .*plain numbers, texts"),
-        ({"run_dir": tmp_path / "new", "settings": [1]}, "settings is a list; a dict"),
-        ({"run_dir": 3}, "run_dir is a int; the path of a directory expected"),
+        ({"run_dir": tmp_path / "new", "settings": [1]}, "settings are a list; a dict"),
+        ({"run_dir": 3}, "run_dir 3: a path of characters"),
         ({"run_dir": "a\0b"}, "run_dir .*: a path of characters that UTF-8 has"),
         ({"checkpoint_minutes": "5"}, "checkpoint_minutes '5': a number of 0 or more expected"),
         ({"reporters": gpubp.ConsoleReporter()}, "reporters: a list of reporters expected"),
