@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from . import arrays
@@ -64,7 +65,8 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", _widths(self.widths))
         if not isinstance(self.hidden, str):
-            if not isinstance(self.hidden, (list, tuple, np.ndarray)) or np.ndim(self.hidden) != 1:
+            array = isinstance(self.hidden, np.ndarray) and self.hidden.ndim == 1
+            if not array and not isinstance(self.hidden, (list, tuple)):
                 raise SpecError(
                     f"hidden {self.hidden!r}: the name of an activation, or a list of one per hidden layer, expected"
                 )
