@@ -117,3 +117,11 @@ def _culprit(values: Any, array: Array) -> str:
         if not isinstance(value, (int, float, np.number, np.bool_)):
             return f"{type(value).__name__} {value!r} at {list(at)}"
     return str(array.max() if array.dtype.kind == "u" else array.dtype)
+
+
+def in_short(value: Any) -> Any:
+    """A number as it is, many in a few words."""
+    many = torch.as_tensor(value) if isinstance(value, (Tensor, list, tuple)) else None
+    if many is not None and many.numel() > 1:
+        return f"{many.numel()} numbers from {float(many.min()):g} to {float(many.max()):g}"
+    return value.item() if isinstance(value, Tensor) else value

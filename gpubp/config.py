@@ -310,6 +310,12 @@ class TrainConfig:
         """Epochs, or steps where these are given, of the network that trains the longest."""
         return int(torch.as_tensor(self.epochs if self.steps is None else self.steps).max())
 
+    def __repr__(self) -> str:
+        usual = {each.name: each.default for each in fields(self)} | {"extra": {}}
+        given = {name: arrays.in_short(value) for name, value in self.to_dict().items()}
+        shown = ", ".join(f"{name}={value!r}" for name, value in given.items() if value != usual[name])
+        return f"TrainConfig({shown})"
+
     def to_dict(self) -> dict[str, Any]:
         """Every setting by name, tensors as they are."""
         return {each.name: getattr(self, each.name) for each in fields(self)}

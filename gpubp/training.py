@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from . import arrays, checkpoint, files, forks, lock, memory
 from .ambient import neutral
@@ -230,7 +229,7 @@ def _brought_up(settings: Mapping[str, Any], config: TrainConfig, choice: Choice
     for part in (now, now.get("training")):
         for name in ("epochs", "steps"):
             if isinstance(part, dict) and part.get(name) is not None:
-                part[name] = _plain(getattr(config, name))
+                part[name] = arrays.in_short(getattr(config, name))
     return now
 
 
@@ -290,17 +289,12 @@ def _settings(population: Population, config: TrainConfig, choice: Choice) -> di
         "network": population.spec.to_dict(),
         "networks": population.count,
         "seed": population.seed,
-        "training": {name: _plain(value) for name, value in used.items() if value is not None and name != "extra"},
+        "training": {
+            name: arrays.in_short(value) for name, value in used.items() if value is not None and name != "extra"
+        },
         "engine": choice.name,
         "engine_reason": choice.reason,
     }
-
-
-def _plain(value: Any) -> Any:
-    many = torch.as_tensor(value) if isinstance(value, (Tensor, list, tuple)) else None
-    if many is not None and many.numel() > 1:
-        return f"{many.numel()} numbers from {float(many.min()):g} to {float(many.max()):g}"
-    return value.item() if isinstance(value, Tensor) else value
 
 
 def _extend(state: TrainState, data: Dataset, epochs: int | None, steps: int | None) -> None:

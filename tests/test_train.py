@@ -398,3 +398,9 @@ def test_arguments_that_are_something_else_are_refused_in_one_sentence(tmp_path:
         with pytest.raises(ConfigError, match=message):
             gpubp.train(population, data, config, **given)  # type: ignore[arg-type]
     assert not (tmp_path / "new").exists()
+
+
+def test_a_configuration_is_one_line_of_what_is_not_usual() -> None:
+    assert repr(gpubp.TrainConfig(steps=3)) == "TrainConfig(steps=3)"
+    shown = repr(gpubp.TrainConfig("sgd", epochs=[5] * 1000, lr=torch.linspace(0, 1, 1000), extra={}))
+    assert shown == ("TrainConfig(optimizer='sgd', lr='1000 numbers from 0 to 1', epochs='1000 numbers from 5 to 5')")
