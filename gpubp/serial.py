@@ -5,17 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
-import torch
+from threadpoolctl import ThreadpoolController
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch computes in the thread that asks. (A thread of yours that uses torch for the first time meanwhile would do
-    so for ever: set torch.set_num_threads() there.)"""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    """torch computes in the thread that asks. Other threads keep theirs."""
+    with _pools().limit(limits=1, user_api="openmp"):
         yield
-    finally:
-        torch.set_num_threads(before)
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    """Those of the libraries that are loaded by now, torch among them."""
+    return ThreadpoolController()
