@@ -5,7 +5,6 @@ import importlib
 import io
 import json
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +27,6 @@ from benchmarks import (
     limits,
     phases,
     pool,
-    prototypes,
     sweeps,
     tables,
     whole,
@@ -38,9 +36,7 @@ from benchmarks.peers import AutogradBmm
 from benchmarks.workloads import WORKLOADS, Workload, expand
 from gpubp import cuda
 from gpubp.engines import build, cpu, device, nvrtc
-from gpubp.errors import EngineError
 
-from . import gpu_budgets
 from .playing import Player, playing
 from .recorder import Recorder, like
 
@@ -318,9 +314,7 @@ def test_a_name_stands_for_all_workloads_that_begin_with_it():
         (["sweep", "--over", "colour"], "colour"),
         (["sweep", "--workload", "W2", "W3"], "one workload"),
         (["sweep", "--workload", "W5b"], "one workload"),
-        (["--against", "nowhere"], "pop.cpp"),
         (["--device", "abacus"], "abacus"),
-        (["layouts", "--against", "."], "not with another command"),
     ],
 )
 def test_a_wrong_argument_is_named(words, message, capsys):
@@ -541,19 +535,6 @@ def test_the_peak_comes_from_a_compiled_loop_or_from_a_product(monkeypatch):
     assert limits.peak("cpu", 1)[1] == "a large matrix product"
 
 
-def test_the_peak_of_a_gpu_is_that_of_multiply_adds_that_do_not_wait_for_each_other():
-    try:
-        code = nvrtc.cubin(limits.GPU_LOOP, 90)
-    except EngineError as error:
-        pytest.skip(str(error))
-    assert nvrtc.use(code).local == 0
-    if gpu_budgets.disassembler() is None:
-        pytest.skip("nvdisasm is not installed")
-    loop = gpu_budgets.step(gpu_budgets.instructions(code))
-    assert sum(each.name == "FFMA" for each in loop) == limits.CHAINS * limits.UNROLLED
-    assert len(loop) < 1.06 * limits.CHAINS * limits.UNROLLED
-
-
 def test_the_peak_of_a_gpu_counts_what_was_launched(monkeypatch):
     launched, left = [], []
 
@@ -585,22 +566,6 @@ def test_the_peak_of_a_gpu_counts_what_was_launched(monkeypatch):
     assert of == "a loop of multiply-adds"
     assert 0.2 * work / 0.002 < rate <= work / 0.002
     assert set(launched) == {6 * limits.BLOCKS}
-
-
-KERNEL = """
-extern "C" int vl() { return 8; }
-extern "C" int npar() { int w[] = {WIDTHS}, p = 0; for (int l = 0; l < 2; l++) p += (w[l] + 1) * w[l + 1]; return p; }
-extern "C" void train(float*, const float*, const float*, const float*, int, int, float*) {}
-"""
-
-
-def test_a_kernel_that_trains_to_other_weights_is_refused(tmp_path):
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed")
-    (tmp_path / "pop.cpp").write_text(KERNEL)
-    with pytest.raises(AssertionError, match=r"pop, sgd: 1 of the way"):
-        prototypes.measure(replace(prototypes.AGAINST["8-16-1"], networks=20, steps=2), "sgd", tmp_path, SETTING)
-    assert prototypes.measure(prototypes.AGAINST["8-16-1"], "adam", tmp_path, SETTING) is None
 
 
 def test_the_digits_are_given_the_epochs_that_reach_the_accuracy():

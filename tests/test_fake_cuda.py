@@ -3,6 +3,7 @@ of the tables. Nothing is computed; that it is right is for test_graph.py."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -15,11 +16,22 @@ from gpubp.engines import eager, graph
 from gpubp.numerics import kernel_widths
 from gpubp.optimizers import Optimizer
 
-from .gpu_cases import BATCH, CASES, COUNT, SPEC, STEPS, Case
-from .helpers import population, start
+from .gpu_cases import BATCH, COUNT, KINDS, SPEC, STEPS, Case
+from .helpers import LOGITS, population, start
 from .recorder import DEVICE, pretended, there
 
 GROUP = 8
+
+
+ORDERS = ("simultaneous", "layerwise")
+ROWS = {"every activation": Case(gpubp.NetworkSpec((5, *[8] * len(gpubp.ACTIVATIONS), 2), tuple(gpubp.ACTIVATIONS)))}
+for number, (optimizer, order) in enumerate(itertools.product(gpubp.OPTIMIZERS, ORDERS)):
+    loss, schedule = (tuple(table)[number % len(table)] for table in (gpubp.LOSSES, gpubp.SCHEDULES))
+    settings = {"optimizer": optimizer, "update_order": order, "schedule": schedule, "shuffle": "none"}
+    ROWS[f"{optimizer}, {order}, {loss}, {schedule}"] = Case(
+        gpubp.NetworkSpec((5, 8, 3), "tanh", "identity" if loss in LOGITS else "sigmoid", loss),
+        {**settings, "weight_decay": 0.1, "warmup": [0, 2, 3, 1, 0]},
+    )
 
 
 def pretend(case: Case) -> None:
@@ -36,15 +48,14 @@ def pretend(case: Case) -> None:
         for length, common in ((4, True), (1, False)):
             whole.recording(length, common)
             assert whole.reason is None, whole.reason
-            whole.take(length, common)
         assert {tensor.device for tensor in whole.stay} == {DEVICE}
         ends = [(1, 1), (4, COUNT - 2)]  # a call in which one network takes no step, and one but one
         assert eager.train(own, pretending, ends, True).device == DEVICE
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_every_row_and_feature_stays_on_the_gpu(name: str) -> None:
-    pretend(CASES[name])
+@pytest.mark.parametrize("case", [*ROWS.values(), *KINDS.values()], ids=[*ROWS, *KINDS])
+def test_every_row_and_feature_stays_on_the_gpu(case: Case) -> None:
+    pretend(case)
 
 
 def test_a_rule_of_ones_own_whose_slots_are_looked_at_stays_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

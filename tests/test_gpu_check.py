@@ -172,7 +172,8 @@ def test_plugins_that_others_installed_do_not_reach_the_suite(check: gpu.Check, 
     check.out.mkdir()
     check.until = time.monotonic() + 600
     chosen = ["-n", "1", "tests/test_schedules.py", "-k", "_has_a_reference"]
-    assert foreign in str(supervisor.call([*suite.PYTEST, "--markers"], ROOT, 100)), "it is loaded where it may be"
+    told = subprocess.run([*suite.PYTEST, "--version"], capture_output=True, text=True, cwd=ROOT)
+    assert foreign in told.stderr, "it is loaded where it may be"
     assert suite.tests(check, chosen, check.out / "log.xml").status == gpu.PASSED
 
 
@@ -181,9 +182,9 @@ def test_the_command_of_all_checks_names_its_plugins(tmp_path: Path) -> None:
     fake.write_text('#!/bin/sh\necho "$PYTEST_DISABLE_PLUGIN_AUTOLOAD $*"\n')
     fake.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    told = supervisor.call(["bash", "scripts/check.sh", "-m", "slow"], ROOT, 60,
-                           {"PATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""})  # fmt: skip
-    assert str(told).splitlines()[-1] == "1 -m pytest -p xdist -n auto --dist worksteal -m slow"
+    told = subprocess.run(["bash", "scripts/check.sh", "-m", "slow"], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, "PATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""})  # fmt: skip
+    assert told.stdout.splitlines()[-1] == "1 -m pytest -p xdist -n auto --dist worksteal -m slow"
 
 
 def test_files_that_stay_here_are_there_and_are_left_out(pytestconfig: pytest.Config) -> None:
@@ -210,24 +211,22 @@ def test_a_process_of_pytest_that_lost_its_gpu_ends_and_no_other_does(monkeypatc
         assert ended == expected
 
 
-def test_tests_that_have_no_time_are_named_and_one_that_hangs_is_ended(tmp_path: Path) -> None:
-    flag = "\n\ndef pytest_addoption(parser): add(parser)\n"
-    (tmp_path / "conftest.py").write_text(
-        (ROOT / "tests" / "limit.py").read_text().replace("GRACE = 15.0", "GRACE = 1.0") + flag
-    )
+def test_a_test_that_hangs_is_ended_and_named_and_so_is_a_lack_of_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "HANGS", 1)
     (tmp_path / "test_some.py").write_text(
-        "import time\ndef test_fine(): pass\ndef test_hangs(): time.sleep(3600)\ndef test_late(): pass\n"
+        "import time\ndef test_fine(): pass\ndef test_hangs(): time.sleep(3600)\ndef test_other(): pass\n"
     )
-    log, until = tmp_path / "log.xml", time.time() + 8
-    command = [*suite.PYTEST, "-q", "-c", "/dev/null", "--rootdir", str(tmp_path), "-n", "1", f"--junitxml={log}",
-               f"--until={until}", "test_some.py"]  # fmt: skip
-    told = supervisor.call(command, tmp_path, 100, suite.ALONE)
-    assert told is not None
-    status, said, listed = suite.read_tests(log)
-    assert (status, said) == (gpu.FAILED, "1 passed, 1 failed, 1 skipped"), told
+    alone = ["-c", "/dev/null", "--rootdir", str(tmp_path), "-n", "1", "test_some.py"]
+    status, said, listed = suite.run(alone, tmp_path, 100, tmp_path / "log.xml")
+    assert (status, said) == (gpu.FAILED, "2 passed, 1 failed, 0 skipped")
     assert "crashed while running" in listed[0]
     assert "test_hangs" in listed[0]
-    assert listed[1] == "skipped: test_late: no time left"
+    (tmp_path / "test_some.py").write_text("import time\ndef test_long(): time.sleep(0.5)\n" + "".join(
+        f"def test_{number}(): time.sleep(0.5)\n" for number in range(100)))  # fmt: skip
+    status, said, _ = suite.run(alone, tmp_path, 8, tmp_path / "log.xml")
+    assert "; no time for the rest after 8 s" in said
 
 
 def test_steps_taken_elsewhere_are_brought_back() -> None:
@@ -329,10 +328,7 @@ def test_the_outcome_of_tests_is_read_from_their_report(tmp_path: Path) -> None:
     )
 
     def outcome(*words: str) -> gpu.Outcome:
-        log = tmp_path / "log.xml"
-        command = [*suite.PYTEST, "-q", "-c", "/dev/null", f"--junitxml={log}", "test_some.py", *words]
-        assert supervisor.call(command, tmp_path, 120, suite.ALONE)
-        return suite.read_tests(log)
+        return suite.run(["-c", "/dev/null", "test_some.py", *words], tmp_path, 120, tmp_path / "log.xml")
 
     status, said, listed = outcome()
     assert (status, said) == (gpu.FAILED, "1 passed, 1 failed, 1 skipped")
