@@ -20,6 +20,7 @@ import yaml
 import gpubp
 from gpubp import checkpoint, cuda, loop, sources, tutorial
 from gpubp.cli import main
+from gpubp.engines import choose, cpu, eager
 from gpubp.errors import CheckpointError
 
 ROOT = Path(__file__).parent.parent
@@ -439,7 +440,11 @@ def test_explain_shows_the_next_step_of_a_run_and_of_the_tutorial(capsys: Captur
     assert main(["explain", "made", "--network", "3"]) == 1
 
 
-def test_the_tutorial_prints_every_figure_and_reproduces_them_all(capsys: Capture) -> None:
+def test_the_tutorial_prints_every_figure_and_reproduces_them_all(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if choose("auto", tutorial.SPEC, tutorial.config(1), torch.device("cpu")).name == "cpu":
+        monkeypatch.setattr(eager, "run", cpu.run)  # which takes these steps faster
     out = run("train --data tutorial --run-dir made --json", capsys)
     for name, printed in tutorial.PRINTED.items():
         assert any(name in line and printed in line for line in out.splitlines()), name
