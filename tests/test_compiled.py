@@ -22,6 +22,7 @@ from .helpers import (
     generator,
     laid_out,
     layouts,
+    optimised,
     population,
     same_bits,
     samples,
@@ -249,9 +250,10 @@ def test_the_smooth_cases_hold_every_smooth_row() -> None:
 
 @pytest.mark.parametrize("number", smooth())
 def test_twenty_steps_in_float64_are_eagers(number: int) -> None:
+    """By kernels as they are compiled for users."""
     own = case(number)._replace(dtype=torch.float64)
     data = own.data()
-    with laid_out(layouts(own.dtype, BATCH)[own.layout]):
+    with optimised(), laid_out(layouts(own.dtype, BATCH)[own.layout]):
         mine = train(own.population(), data, engine=cpu, **own.settings)
     theirs = train(own.population(), data, **own.settings)
     for (name, one), (_, other) in zip(numbers(mine).items(), numbers(theirs).items()):
