@@ -150,7 +150,7 @@ class Told:
         self.told.append("lead")
 
 
-def told(number: int, monkeypatch: pytest.MonkeyPatch, take_turns: Any = turns.take_turns) -> list[str]:
+def told(number: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `number` groups that take turns ask for, in order: copies by their stream, the host's waits."""
     asked: list[str] = []
     monkeypatch.setattr(cuda, "wait", lambda device: asked.append("wait"))
@@ -159,7 +159,7 @@ def told(number: int, monkeypatch: pytest.MonkeyPatch, take_turns: Any = turns.t
     def tell(what: str) -> Callable[[turns.Group], None]:
         return lambda group: asked.append(f"{what} {group.part.start}")
 
-    take_turns(everyone, torch.device("cpu"), Told(asked), tell("come"), tell("work"), tell("leave"))
+    turns.take_turns(everyone, torch.device("cpu"), Told(asked), tell("come"), tell("work"), tell("leave"))
     found, inside = [], False
     for each in asked:
         inside = each == "beside" or (inside and each != "end")
@@ -260,42 +260,6 @@ def test_a_planted_fault_is_found_by_who_does_it_as_badly_as_allowed(
     assert sound(player, expected)
     monkeypatch.setattr(placement, NAMES[number], planted[NAMES[number]])
     assert not sound(player, expected)
-
-
-ORDERS = {
-    "the next comes after the work": [
-        ("            with copies.beside():\n                for following in everyone[number + 1 : number + 2]:\n"
-         "                    come(following)  # before the work, in which an engine may make the host wait\n"
-         "            found.append(work(group))\n",
-         "            found.append(work(group))\n            with copies.beside():\n"
-         "                for following in everyone[number + 1 : number + 2]:\n                    come(following)\n")
-    ],
-    "a group waits for the way home of the last": [
-        ("            copies.lead()  # the next", "            pass  # the next"),
-        ("                leave(group)\n", "                leave(group)\n            copies.lead()\n"),
-    ],
-    "the host waits for every group": [
-        ("                leave(group)\n", "                leave(group)\n            cuda.wait(device)\n"),
-    ],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_a_planted_order_that_hides_less_has_the_same_bits_and_is_found_by_what_is_asked_for(
-    order: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text, planted = SOURCE[0], dict(vars(turns))
-    for old, new in ORDERS[order]:
-        assert text.count(old) == 1
-        text = text.replace(old, new)
-    exec(text, planted)
-    with monkeypatch.context() as patch:
-        patch.setattr(placement, "take_turns", planted["take_turns"])
-        for player in PLAYERS:
-            assert same(played(player, "own inputs")[0], train(**RUNS["own inputs"]()))
-    with monkeypatch.context() as patch:
-        usual = told(3, patch)
-    assert told(3, monkeypatch, planted["take_turns"]) != usual
 
 
 def test_a_call_in_turns_has_steps_enough_to_hide_the_copies(monkeypatch: pytest.MonkeyPatch) -> None:
