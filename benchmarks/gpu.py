@@ -1,8 +1,8 @@
 """Everything that only a GPU can show, step by step, the most telling first: scripts/gpu_check.py.
 
 Steps are taken in a child process, which ends itself where one takes too long; supervisor.py begins another where one
-takes the process along. What is known stands in gpu_check.json after every step. Whatever was not run stands there with its
-reason, and a figure stands there only where it was measured.
+takes the process along. What is known stands in gpu_check.json after every step. Whatever was not run stands there with
+its reason, and a figure stands there only where it was measured.
 """
 
 from __future__ import annotations
