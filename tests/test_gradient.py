@@ -23,7 +23,7 @@ from .helpers import (
 )
 from .tolerances import DIFFERENCE, GRADIENT, SINGLE, STEP
 
-BIASES = ("neuron", "layer", "none", "neuron frozen", "layer frozen")
+BIASES = ("neuron", "layer", "none", "neuron-frozen", "layer-frozen")
 DEPTHS = ((3, 2), (5, 7, 4), (4, 6, 5, 3))
 COLUMNS = {"delta": [0.3, 1.0, 2.5], "quantile": [0.1, 0.5, 0.9], "label_smoothing": [0.0, 0.1, 0.6]}
 
@@ -57,7 +57,7 @@ def test_every_row_of_the_tables_has_a_reference() -> None:
 @pytest.mark.parametrize(("hidden", "loss", "bias"), covering(gpubp.ACTIVATIONS, gpubp.LOSSES, BIASES))
 def test_the_gradient_is_autograds(hidden: str, loss: str, bias: str) -> None:
     for widths in DEPTHS:
-        compare(gpubp.NetworkSpec(widths, hidden, loss=loss, bias=bias.split()[0], train_bias="frozen" not in bias))
+        compare(gpubp.NetworkSpec(widths, hidden, loss=loss, bias=bias.split("-")[0], train_bias="frozen" not in bias))
 
 
 UNITS = [name for name in gpubp.LOSSES if name not in helpers.LOGITS]

@@ -140,7 +140,7 @@ MUTANTS = {
         "backprop.py",
         "    if not spec.train_bias:\n",
         "    if False:\n",
-        f"{GRADIENT}[tanh-mean_squared_error-neuron frozen]",
+        f"{GRADIENT}[tanh-mean_squared_error-neuron-frozen]",
     ),
     "padding's gradients leak into clipped norms": Mutant(
         "engines/eager.py",
