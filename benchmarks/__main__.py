@@ -74,7 +74,7 @@ def _kind(chosen: argparse.Namespace) -> tuple[Path, Callable[..., None]]:
     """What is measured, and the file of its report."""
     device = chosen.device.partition(":")[0]
     if chosen.command == "table":
-        name, measured = (device, _table) if chosen.against is None else ("against", _against)
+        name, measured = device, _table
     elif chosen.command == "sweep":
         name, measured = f"sweep-{chosen.over}" + ("" if device == "cpu" else f"-{device}"), _sweep
     else:
