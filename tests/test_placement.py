@@ -297,8 +297,12 @@ def wrongly_halted(played: Callable[[], Any], each: int = 1) -> list[int]:
 
 @pytest.mark.parametrize(
     ("played", "each"),
-    [(nullcontext, 1), (lambda: recorded(4), 7), pytest.param(lambda: recorded(4), 1, marks=pytest.mark.slow)],
-    ids=["eager", "recorded", "recorded, at each"],
+    [
+        (nullcontext, 2),
+        (lambda: recorded(4), 7),
+        *(pytest.param(each, 1, marks=pytest.mark.slow) for each in (nullcontext, lambda: recorded(4))),
+    ],
+    ids=["eager", "recorded", "eager, at each", "recorded, at each"],
 )
 def test_memory_may_run_out_at_any_operation_without_a_network_half_written(played: Any, each: int) -> None:
     assert wrongly_halted(played, each) == []
@@ -310,7 +314,7 @@ def test_a_network_that_is_put_back_in_part_is_found(monkeypatch: pytest.MonkeyP
             mine[part] = theirs
 
     monkeypatch.setattr(TrainState, "put", put)
-    assert wrongly_halted(nullcontext)
+    assert wrongly_halted(nullcontext, 4)
 
 
 @pytest.mark.parametrize("every", [4, STEPS])
