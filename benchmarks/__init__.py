@@ -4,11 +4,9 @@
     python -m benchmarks sweep --over batch_size      or networks, width, steps_per_call
     python -m benchmarks calls                        calls of one step, back to back
     python -m benchmarks whole                        the command line part by part, and whole trainings beside JAX
-    python -m benchmarks --against DIR                beside kernels of one file each
 
 workloads.py says what is trained, contenders.py by whom (peers.py, updates.py, compiled_peers.py, jax_peers.py);
 harness.py measures; machine.py and limits.py describe where; sweeps.py varies one thing; sampling.py prices shuffling
 and the real case; calls.py takes single steps; whole.py (phases.py, jax_whole.py), digits.py and scikit.py train end to
-end; prototypes.py races other kernels; arguments.py, tables.py, plots.py and roofline.py are the command line and what
-it shows.
+end; arguments.py, tables.py, plots.py and roofline.py are the command line and what it shows.
 """

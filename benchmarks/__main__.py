@@ -21,7 +21,6 @@ from . import (
     machine,
     plots,
     pool,
-    prototypes,
     roofline,
     sampling,
     sweeps,
@@ -65,7 +64,7 @@ def _run(chosen: argparse.Namespace, limits: dict[str, Any], console: Console, b
         measured(report, chosen, setting, console)
     finally:  # what was measured before something failed is kept too
         report["seconds"] = time.perf_counter() - begun
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        path.write_text(json.dumps(report) + "\n")
     for written in (path, *_drawn(report, path)):
         console.print(str(written), highlight=False, soft_wrap=True)
     console.print(f"{report['seconds']:.0f} s in all", highlight=False)
@@ -75,7 +74,7 @@ def _kind(chosen: argparse.Namespace) -> tuple[Path, Callable[..., None]]:
     """What is measured, and the file of its report."""
     device = chosen.device.partition(":")[0]
     if chosen.command == "table":
-        name, measured = (device, _table) if chosen.against is None else ("against", _against)
+        name, measured = device, _table
     elif chosen.command == "sweep":
         name, measured = f"sweep-{chosen.over}" + ("" if device == "cpu" else f"-{device}"), _sweep
     else:
@@ -142,18 +141,6 @@ def _end_to_end(report: dict[str, Any], chosen: argparse.Namespace, setting: Set
     console.print("Initial weights and minibatches differ: each has the epochs that its own median network needs for "
                   "that accuracy; `per step` compares whole trainings by the number of steps, whatever was learned. "
                   "scikit-learn trains a sample of the networks; ratios are per network.")  # fmt: skip
-
-
-def _against(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
-    report |= {"against": chosen.against.name, "results": []}
-    for name, full in prototypes.AGAINST.items():
-        workload = sized(full, chosen)
-        for optimizer in chosen.optimizer or full.optimizers:
-            result = prototypes.measure(workload, optimizer, chosen.against, setting)
-            if result is not None:
-                report["results"].append({"workload": name, **result})
-                _show(console, _title(name, workload), result)
-    console.print(tables.summary(report["results"], {}))
 
 
 def _sweep(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:

@@ -39,8 +39,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--optimizer", nargs="+", choices=("sgd", "adam"), help="instead of the workload's own; of a "
                         "sweep sgd")  # fmt: skip
     parser.add_argument("--over", choices=VALUES, default="batch_size", help="what `sweep` varies")
-    parser.add_argument("--against", type=Path, metavar="DIR", help="a folder with pop.cpp, pop_adam.cpp or wide.cpp: "
-                        "race these kernels instead of the peers")  # fmt: skip
     parser.add_argument("--networks", type=_count, help="instead of the workload's own number")
     parser.add_argument("--steps", type=_count, help="steps per call, instead of the workload's own number; a "
                         "sweep takes as many at every point")  # fmt: skip
@@ -58,8 +56,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         chosen.device = str(usable(chosen.device))
     except DeviceError as error:
         parser.error(str(error))
-    if chosen.against is not None:
-        _check_against(parser, chosen)
     if chosen.command == "sweep":
         _check_sweep(parser, chosen)
     if chosen.command in ("layouts", "pool") and (chosen.device != "cpu" or not compiler()):
@@ -70,13 +66,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     few = {"sweep": 5, "whole": 7}
     chosen.rounds = chosen.rounds or (3 if chosen.quick else few.get(chosen.command, 15))
     return chosen
-
-
-def _check_against(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> None:
-    if chosen.command != "table" or chosen.device != "cpu":
-        parser.error("--against races kernels for the CPU, on workloads of its own: not with another command or device")
-    if not any((chosen.against / f"{name}.cpp").is_file() for name in ("pop", "pop_adam", "wide")):
-        parser.error(f"--against {chosen.against}: a folder with pop.cpp, pop_adam.cpp or wide.cpp expected")
 
 
 def _check_sweep(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> None:

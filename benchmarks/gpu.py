@@ -1,12 +1,13 @@
 """Everything that only a GPU can show, step by step, the most telling first: scripts/gpu_check.py.
 
-Steps are taken in a child process, which supervisor.py ends where one takes too long, and begins anew where one takes
-the process along. What is known stands in gpu_check.json after every step. Whatever was not run stands there with its
-reason, and a figure stands there only where it was measured.
+Steps are taken in a child process, which ends itself where one takes too long; supervisor.py begins another where one
+takes the process along. What is known stands in gpu_check.json after every step. Whatever was not run stands there with
+its reason, and a figure stands there only where it was measured.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pkgutil
 import time
@@ -81,7 +82,11 @@ class Check:
             running = {"name": step.name, "begun": begun, "until": self.until, "proves": step.proves}
             self.report["running"] = running
             supervisor.write(self.out, self.report)
-            outcome, lost = attempt(step, self.left), self.lost()
+            faulthandler.dump_traceback_later(max(0.1, self.until - begun), exit=True)
+            try:
+                outcome, lost = attempt(step, self.left), self.lost()
+            finally:
+                faulthandler.cancel_dump_traceback_later()
             if lost:
                 outcome = Outcome(FAILED, f"{outcome.said}; then no call to the GPU went well: {lost}", outcome.listed)
             supervisor.add(self.report, **outcome._asdict())

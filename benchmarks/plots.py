@@ -15,10 +15,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from .contenders import PEERS
 
-LAST = ("pop", "wide", "pop_adam")  # of prototypes.py
 COLOURS = ("#0050b0", "#40a0ff", "#d05000", "#ff9840", "#c02020", "#907000", "#808080", "#107010", "#50c050", "#8030a0",
            "#c060d0", "#303030", "#a08060", "#604020", "#00a0a0", "#d0b000", "#a0d0ff", "#f080a0")  # fmt: skip
-LOOKS = dict(zip(dict.fromkeys(["cpu", *PEERS, *LAST]), zip(COLOURS, "os^v<Dd>PpX*h8H123")))
+LOOKS = dict(zip(dict.fromkeys(["cpu", *PEERS]), zip(COLOURS, "os^v<Dd>PpX*h8H123")))
 WORDS = {
     "batch_size": "batch size B (samples per step)",
     "networks": "number of networks N",

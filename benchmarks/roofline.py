@@ -21,7 +21,7 @@ def intensity(result: dict[str, Any], name: str) -> float:
     """FLOP per byte of one contender on one row of the table."""
     widths, steps, size = result["widths"], result["steps"], result["parameters"]
     arrays = {"sgd": 1, "adam": 3}[result["optimizer"]]
-    kept = name not in PEERS or PEERS[name].kept  # the prototypes keep them too
+    kept = name not in PEERS or PEERS[name].kept
     moved = 2 * arrays if kept else steps * (2 * arrays + 1)
     shared = steps * result["batch"] * (widths[0] + widths[-1]) / result["networks"]
     return steps * result["flop"] / (FLOAT * (moved * size + shared))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -10,28 +13,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from .supervisor import FAILED, PASSED, ROOT, TAKEN, Outcome, call
+from .supervisor import FAILED, PASSED, ROOT, TAKEN, Outcome
 
 if TYPE_CHECKING:
     from .gpu import Check
 
 PYTEST = [sys.executable, "-m", "pytest", "-p", "xdist"]
+HANGS = 60  # seconds of a test
 ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # whatever else is installed may warn, and a warning is an error
 
 
 def tests(check: Check, chosen: Sequence[str], log: Path) -> Outcome:
-    """pytest with these arguments, within the step's time: tests that would begin after 6 tenths of it are skipped
-    by name. log: its report."""
+    """pytest with these arguments, within the step's time. log: its report."""
+    return run(["-p", "no:cacheprovider", *chosen], ROOT, 0.7 * (check.until - time.monotonic()), log)
+
+
+def run(chosen: Sequence[str], folder: Path, seconds: float, log: Path) -> Outcome:
+    """pytest in `folder`. After `seconds` no test is begun, and some later its processes are ended; the process of a
+    test that hangs is ended, and pytest-xdist begins another."""
     log.unlink(missing_ok=True)
-    seconds = check.until - time.monotonic()
-    until = f"--until={time.time() + 0.6 * seconds}"
-    command = [*PYTEST, "-q", "-p", "no:cacheprovider", f"--junitxml={log}", until, *chosen]
-    said = call(command, ROOT, 0.95 * seconds, ALONE)
-    if said is None:
-        return Outcome(FAILED, f"not done: ended after {0.95 * seconds:.0f} s")
+    hangs = [f"-ofaulthandler_timeout={HANGS}", "-ofaulthandler_exit_on_timeout=true"]
+    command = [*PYTEST, "-q", f"--junitxml={log}", *hangs, *chosen]
+    process = subprocess.Popen(
+        command, cwd=folder, env={**os.environ, **ALONE}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    late = ""
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        late = f"; no time for the rest after {seconds:.0f} s"
+        said, _ = process.communicate()
     if not log.exists():
         return Outcome(FAILED, (said.strip().splitlines() or ["pytest said nothing"])[-1])
-    return read_tests(log)
+    found = read_tests(log)
+    return found._replace(said=found.said + late)
 
 
 def read_tests(log: Path) -> Outcome:

@@ -1,8 +1,8 @@
 """scripts/gpu_check.py's parent: it uses no GPU itself, so that nothing keeps it from ending what does.
 
-Steps are taken in a child process. One that takes too long is ended with its child and all that the child has started;
-so is, at the end, whoever still runs. A step that takes its child along, by a crash or an error after which CUDA
-refuses every call, is named, and a new child takes the steps after it. The report is completed and drawn here.
+Steps are taken in a child process, which ends itself where one takes too long. A step that takes its child along, so or
+by a crash or an error after which CUDA refuses every call, is named, and a new child takes the steps after it. At the
+end the child is killed with its group. The report is completed and drawn here.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
@@ -35,11 +33,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PASSED, FAILED, ABSENT = "passed", "failed", "not run"
 TAKEN = "calls taken elsewhere"  # a property of tests in pytest's report, see tests/conftest.py
 FILE = "gpu_check.json"
-MARK = "GPUBP_GPU_CHECK"  # in the environment of the child and of all that it starts
 ENDED, INTERRUPTED = "ended", "interrupted"  # what became of a child
 STEPS = "benchmarks.gpu:steps"
 CHILD = "import sys; from benchmarks import gpu; sys.exit(gpu.work(*sys.argv[1:]))"
-POLL, PATIENCE = 0.5, 5.0  # seconds between two looks at the child; that a killed one has to be gone
+PATIENCE = 5.0  # seconds that a child has to end itself, and a killed one to be gone
 WIDTH = 140  # of what is written
 WORTH = 15.0  # seconds that must be left for another child: its start alone takes most of them
 
@@ -66,7 +63,7 @@ def read(out: Path) -> dict[str, Any]:
 def write(out: Path, report: dict[str, Any]) -> None:
     """The report in one piece: whoever is ended while he writes leaves the last one."""
     part = out / f"{FILE}.part"
-    part.write_text(json.dumps(report, indent=1) + "\n")
+    part.write_text(json.dumps(report) + "\n")
     part.replace(out / FILE)
 
 
@@ -109,9 +106,10 @@ def supervise(out: Path, end: float, make: str) -> str:
         why = child(out, end, make)
         report = read(out)
         if running := report.get("running"):
-            wanting = why == INTERRUPTED or (why == ENDED and not running["proves"])
+            late = why != INTERRUPTED and time.monotonic() >= min(end, running["until"])
+            wanting = why == INTERRUPTED or (late and not running["proves"])
             spent = time.monotonic() - running["begun"]
-            add(report, ABSENT if wanting else FAILED, f"not done: {why} after {spent:.0f} s")
+            add(report, ABSENT if wanting else FAILED, f"not done: {ENDED if late else why} after {spent:.0f} s")
             write(out, report)
             show(report["checks"][-1], screen())
         if why == INTERRUPTED:
@@ -127,76 +125,22 @@ def supervise(out: Path, end: float, make: str) -> str:
 
 
 def child(out: Path, end: float, make: str) -> str:
-    """A child from its start to its end: at `end` at the latest, or where its step's time is over. -> what became of
-    it."""
-    mark = uuid.uuid4().hex
-    with tempfile.TemporaryDirectory(prefix="gpu_check", ignore_cleanup_errors=True) as scratch:
-        process = subprocess.Popen(
-            [sys.executable, "-u", "-X", "faulthandler", "-c", CHILD, str(out), repr(end), make],
-            cwd=ROOT, env={**os.environ, MARK: mark, "TMPDIR": scratch}, start_new_session=True,
-        )  # fmt: skip
-        try:
-            while process.poll() is None:
-                running = read(out).get("running")
-                if time.monotonic() >= min(end, running["until"] if running else end):
-                    return ENDED
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(POLL)
-        except KeyboardInterrupt:
-            return INTERRUPTED
-        finally:
-            stop(process, mark)
-    status = process.returncode
+    """A child from its start to its end, soon after `end` at the latest. -> what became of it. Not waited for long: a
+    process that a driver holds may never end."""
+    command = [sys.executable, "-u", "-X", "faulthandler", "-c", CHILD, str(out), repr(end), make]
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    try:
+        status = process.wait(max(0.0, end - time.monotonic()) + PATIENCE)
+    except subprocess.TimeoutExpired:
+        return ENDED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
     return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
-
-
-def stop(process: subprocess.Popen[Any], mark: str) -> None:
-    """End a process that leads a group, the group, and whoever has `mark` in the environment that it was begun with,
-    where /proc shows it. Not waited for: a process that a driver holds may never end."""
-    until = time.monotonic() + PATIENCE
-    kill_group(process)
-    while (others := marked(mark)) and time.monotonic() < until:
-        for each in others:
-            with suppress(ProcessLookupError):
-                os.kill(each, signal.SIGKILL)
-        time.sleep(0.05)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(PATIENCE)
-
-
-def kill_group(process: subprocess.Popen[Any]) -> None:
-    """The processes of a session that `process` began."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def marked(mark: str) -> list[int]:
-    """The ids of the processes with `mark` in their environment."""
-    found = []
-    for each in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # somebody else's, or gone
-            if mark.encode() in each.read_bytes():
-                found.append(int(each.parent.name))
-    return found
-
-
-def call(command: Sequence[str], folder: Path, seconds: float, also: Mapping[str, str] | None = None) -> str | None:
-    """What a command prints; None where it had to be ended, with all that it began. also: goes into its environment."""
-    with tempfile.TemporaryFile("w+") as told:
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=told, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, **(also or {})},
-        )  # fmt: skip
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            kill_group(process)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE)
-        told.seek(0)
-        return told.read()
 
 
 def screen() -> Console:

@@ -14,9 +14,6 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-from . import limit
-from .limit import pytest_runtest_protocol, pytest_runtest_setup  # noqa: F401
-
 CHECKED = ("gpubp.backprop", "gpubp.numerics", "gpubp.rng")
 install_import_hook(CHECKED, "beartype.beartype")
 HERE = {
@@ -24,8 +21,8 @@ HERE = {
         "initialise", "layout", "modules", "numerics", "preparation", "products", "reporters", "rng", "sources",
         "startup", "structure", "tables", "text", "translate"),
     "counts the calls of a place": ("pace",),
-    "plays a GPU itself": ("cuda", "fake_cuda", "gpu", "gpu_check", "gpu_compile", "gpu_driver", "gpu_launch",
-        "gpu_layout", "gpu_prepared", "gpu_steps", "gpu_training", "graph", "placement", "supervisor", "turns"),
+    "plays a GPU itself": ("cuda", "fake_cuda", "gpu", "gpu_check", "gpu_compile", "gpu_launch",
+        "gpu_layout", "gpu_prepared", "gpu_training", "graph", "placement", "supervisor", "turns"),
     "compiles for the CPU otherwise": ("kernel_mutants", "mutants", "sanitizers"),
     "chooses its device by name": ("arrays", "bad_input", "benchmarks", "command_line", "forks", "names", "on_gpu",
         "signals"),
@@ -38,7 +35,6 @@ torch.set_num_threads(1)  # on a busy machine two wait for each other ten times 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", help="where engines take their steps: cuda, cuda:1, or played, by the CPU")
-    limit.add(parser)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -64,6 +60,21 @@ def pytest_runtest_logfinish() -> None:
             torch.cuda.synchronize()
         except RuntimeError:
             os._exit(3)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Kernels are kept in a directory of this test run, and compiled as fast as can be: no bit depends on it, as
+    test_compiled.py shows."""
+    from gpubp.engines import build
+
+    with pytest.MonkeyPatch.context() as patch:
+        if "GPUBP_CACHE" not in os.environ:
+            folder = tmp_path_factory.getbasetemp()
+            shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+            patch.setenv("GPUBP_CACHE", str(shared / "kernels"))
+        patch.setattr(build, "FLAGS", tuple("-Og" if flag == "-O3" else flag for flag in build.FLAGS))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

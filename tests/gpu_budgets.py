@@ -1,4 +1,4 @@
-"""What the workloads' kernels take on sm_90, as NVRTC and nvdisasm say: the table gpu_budgets.json.
+"""What the workloads' kernels take on sm_90, as NVRTC says: the table gpu_budgets.json.
 
 python -m tests.gpu_budgets writes it anew and prints it. Nothing here runs on a GPU, and nothing is a time.
 """
@@ -6,14 +6,8 @@ python -m tests.gpu_budgets writes it anew and prints it. Nothing here runs on a
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-import subprocess
-import tempfile
-from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -35,71 +29,11 @@ WORKLOADS: dict[str, tuple[tuple[int, ...], str, str, str, str, int, str]] = {
     "16-64-64-4, batch 128, sgd": ((16, 64, 64, 4), "relu", "identity", "mean_squared_error", "sgd", 128, "network"),
     "16-64-64-4, batch 128, adam": ((16, 64, 64, 4), "relu", "identity", "mean_squared_error", "adam", 128, "network"),
 }
-COUNTED = ("FFMA", "FADD", "FMUL", "MUFU", "LDS", "STS", "LDG", "BAR")
-
-
-class Instruction(NamedTuple):
-    """address and target: bytes from the kernel's begin; target: of a jump, else -1."""
-
-    address: int
-    name: str
-    text: str
-    target: int
 
 
 def version() -> str:
     """NVRTC's."""
     return nvrtc.compiler()[1]
-
-
-def disassembler() -> str | None:
-    """nvdisasm of the package nvidia-cuda-nvdisasm, or of the PATH."""
-    try:
-        import nvidia
-
-        found = [path for each in nvidia.__path__ for path in Path(each).glob("*/bin/nvdisasm")]
-    except ImportError:
-        found = []
-    return str(found[0]) if found else shutil.which("nvdisasm")
-
-
-def instructions(code: bytes) -> list[Instruction]:
-    """Of the kernel, without what fills up its end."""
-    tool = disassembler()
-    assert tool
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "kernel.cubin")
-        Path(path).write_bytes(code)
-        text = subprocess.run([tool, "-c", path], capture_output=True, text=True, check=True).stdout
-    places, found, waiting = {}, [], []
-    for line in text.splitlines():
-        if label := re.match(r"\s*(\.L\w+):", line):
-            waiting.append(label[1])
-        elif word := re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*?);", line):
-            address = int(word[1], 16)
-            places.update(dict.fromkeys(waiting, address))
-            waiting = []
-            found.append((address, word[2], word[3]))
-    jumps = (
-        (re.search(r"`\((\.L\w+)\)", rest) if name.startswith(("BRA", "JMP")) else None) for _, name, rest in found
-    )
-    every = [
-        Instruction(address, name.split(".")[0], f"{name}{rest}", places[jump[1]] if jump else -1)
-        for (address, name, rest), jump in zip(found, jumps)
-    ]
-    return [each for each in every if each.name != "NOP" and each.target != each.address]
-
-
-def step(found: list[Instruction]) -> list[Instruction]:
-    """The loop over steps: of the loops with the most work in them, the smallest."""
-    loops = [
-        [each for each in found if jump.target <= each.address <= jump.address]
-        for jump in found
-        if 0 <= jump.target < jump.address
-    ]
-    weights = [(sum(each.name in ("FFMA", "MUFU") for each in loop), loop) for loop in loops]
-    most = max(weight for weight, _ in weights)
-    return min((loop for weight, loop in weights if weight > 0.9 * most), key=len)
 
 
 def program(name: str) -> Program:
@@ -115,19 +49,16 @@ def figures(name: str, limits: Limits = H100) -> dict[str, Any]:
     """A row of the table."""
     kernel = cuda._best(program(name), limits)
     layout = kernel.program.layout
-    row: dict[str, Any] = {
+    return {
         "networks": layout.together if layout.team else "a thread each", "threads": chip.block(layout)[0],
         "chunk": layout.chunk or kernel.program.config.batch_size, "registers": kernel.use.registers,
         "local": kernel.use.local, "shared": chip.shared(kernel.program),
     }  # fmt: skip
-    if disassembler():
-        loop = step(instructions(kernel.code))
-        names = Counter(each.name for each in loop)
-        row |= {"step": len(loop), **{each: names[each] for each in COUNTED}}
-    return row
 
 
 if __name__ == "__main__":
-    table = {"nvrtc": version(), "arch": H100.arch, "workloads": {name: figures(name) for name in WORKLOADS}}
-    TABLE.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(figures(name))}" for name in WORKLOADS)
+    TABLE.write_text(
+        f'{{"nvrtc": "{version()}", "arch": {H100.arch}, "workloads": {{\n{rows}\n}}}}\n', encoding="utf-8"
+    )
     print(TABLE.read_text(encoding="utf-8"))

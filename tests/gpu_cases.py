@@ -44,7 +44,7 @@ FEATURES: dict[str, dict[str, Any]] = {
 }
 
 
-def _cases() -> Iterator[tuple[str, Case]]:
+def _rows() -> Iterator[tuple[str, Case]]:
     for name in gpubp.ACTIVATIONS:
         yield name, Case(gpubp.NetworkSpec((5, 33, 7, 2), name, name, "mean_squared_error"))
     for name in gpubp.LOSSES:
@@ -57,6 +57,9 @@ def _cases() -> Iterator[tuple[str, Case]]:
             yield f"{name}, {order}", Case(SPEC, settings)
     for name in gpubp.SCHEDULES:
         yield f"schedule {name}", Case(SPEC, {"schedule": name, "warmup": [0, 2, 3, 1, 0]})
+
+
+def _kinds() -> Iterator[tuple[str, Case]]:
     for bias in ("neuron", "layer", "none"):
         for trained in (True, False):
             spec = gpubp.NetworkSpec((5, 33, 2), "tanh", bias=bias, train_bias=trained)
@@ -68,4 +71,5 @@ def _cases() -> Iterator[tuple[str, Case]]:
         yield f"own {own}", Case(CLASSES, {}, own)
 
 
-CASES = dict(_cases())
+KINDS = dict(_kinds())
+CASES = dict(_rows()) | KINDS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -233,17 +233,38 @@ def instructions(call: Callable[[], None]) -> int:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """For modules that import it: kernels are kept in a directory of this test run; a named skip without a compiler."""
+def compiled() -> None:
+    """For modules that import it: a named skip without a compiler."""
+    try:
+        build.vector_bytes()
+    except EngineError as error:
+        pytest.skip(str(error))
+
+
+def covering(*axes: Iterable[Any], meet: int = 2) -> list[Any]:
+    """The product of `axes` as pytest's parameters: any values of any `meet` axes meet in one, and the rest is slow."""
+    values, seen = [tuple(axis) for axis in axes], set[Any]()
+
+    def turns(each: tuple[int, ...]) -> list[int]:
+        """How far the later axes are from taking turns as the first ones go on."""
+        steps = [sum(max(1, k * first) * each[first] for first in range(meet)) for k in range(meet, len(each))]
+        return [(own - step) % len(axis) for own, step, axis in zip(each[meet:], steps, values[meet:])]
+
+    found = []
+    for each in sorted(itertools.product(*(range(len(axis)) for axis in values)), key=turns):
+        met = {*itertools.combinations(enumerate(each), meet)}
+        chosen = [axis[number] for axis, number in zip(values, each)]
+        found.append(pytest.param(*chosen, marks=[pytest.mark.slow] if met <= seen else []))
+        seen |= met
+    return found
+
+
+@contextmanager
+def optimised() -> Iterator[None]:
+    """Kernels compiled anew for a while, as they are for users."""
     with pytest.MonkeyPatch.context() as patch:
-        if "GPUBP_CACHE" not in os.environ:
-            folder = tmp_path_factory.getbasetemp()
-            shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-            patch.setenv("GPUBP_CACHE", str(shared / "kernels"))
-        try:
-            build.vector_bytes()
-        except EngineError as error:
-            pytest.skip(str(error))
+        patch.setattr(build, "FLAGS", tuple("-O3" if flag == "-Og" else flag for flag in build.FLAGS))
+        patch.setattr(cpu, "KERNELS", {})
         yield
 
 

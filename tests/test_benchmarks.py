@@ -5,7 +5,6 @@ import importlib
 import io
 import json
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +27,6 @@ from benchmarks import (
     limits,
     phases,
     pool,
-    prototypes,
     sweeps,
     tables,
     whole,
@@ -37,10 +35,9 @@ from benchmarks.contenders import OURS, PEERS, excuse, parity, rows
 from benchmarks.peers import AutogradBmm
 from benchmarks.workloads import WORKLOADS, Workload, expand
 from gpubp import cuda
-from gpubp.engines import build, cpu, device, nvrtc
-from gpubp.errors import EngineError
+from gpubp.engines import cpu, device, nvrtc
 
-from . import gpu_budgets
+from .helpers import covering
 from .playing import Player, playing
 from .recorder import Recorder, like
 
@@ -59,15 +56,17 @@ def check(name, workload, optimizer):
     assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("workload", KINDS)
-@pytest.mark.parametrize("name", [name for name in PEERS if name not in (*SLOW, *JAX, "eager")])
+QUICK = [
+    name for name in PEERS if name not in (*SLOW, *JAX, "eager", "cuda", "autograd_graph", "torch_tf32", "jax_tf32")
+]
+
+
+@pytest.mark.parametrize(("name", "workload", "optimizer"), covering(QUICK, KINDS, ["sgd", "adam"], meet=1))
 def test_every_contender_trains_to_the_same_weights(name, workload, optimizer):
     check(name, workload, optimizer)
 
 
-@pytest.mark.parametrize(("workload", "optimizer"), [("W1-K1", "sgd"), ("W2", "adam"), ("W5", "adam")])
-@pytest.mark.parametrize("name", JAX)
+@pytest.mark.parametrize(("name", "workload", "optimizer"), [("jax_first", "W1-K1", "sgd"), ("jax_last", "W5", "adam")])
 def test_both_orders_of_jax_train_to_the_same_weights(name, workload, optimizer):
     check(name, workload, optimizer)
 
@@ -163,14 +162,15 @@ def test_on_a_gpu_a_sample_is_as_many_calls_as_take_a_while(monkeypatch):
 
         def call(self):
             self.given += 1
-            limits.time.sleep(0.002)
 
         def wait(self):
             self.done = self.given
 
     contender = Sleeps()
     monkeypatch.setattr(harness, "wait", lambda device: None)
-    assert 15 <= harness.length(contender, "cuda:0") <= 25
+    clock = argparse.Namespace(perf_counter=lambda: 0.002 * contender.given, sleep=lambda seconds: None)
+    monkeypatch.setattr(harness, "time", clock)
+    assert harness.length(contender, "cuda:0") == 25
     assert harness.length(contender, "cpu") == 1
     before = contender.given
     harness.burst(contender, 7)()
@@ -318,9 +318,7 @@ def test_a_name_stands_for_all_workloads_that_begin_with_it():
         (["sweep", "--over", "colour"], "colour"),
         (["sweep", "--workload", "W2", "W3"], "one workload"),
         (["sweep", "--workload", "W5b"], "one workload"),
-        (["--against", "nowhere"], "pop.cpp"),
         (["--device", "abacus"], "abacus"),
-        (["layouts", "--against", "."], "not with another command"),
     ],
 )
 def test_a_wrong_argument_is_named(words, message, capsys):
@@ -383,7 +381,10 @@ def test_what_was_measured_before_something_failed_is_written(tmp_path, quick_li
     assert [result["workload"] for result in report["results"]] == ["W2"]
 
 
-@pytest.mark.parametrize("over", sweeps.VALUES)
+RARE = [pytest.param(name, marks=pytest.mark.slow) for name in sweeps.VALUES if name not in ("width", "steps_per_call")]
+
+
+@pytest.mark.parametrize("over", ["width", "steps_per_call", *RARE])
 def test_a_sweep_varies_one_thing_and_says_who_was_left_out(over, tmp_path, quick_limits, monkeypatch, capsys):
     monkeypatch.setitem(sweeps.VALUES, over, (2, 4))
     monkeypatch.setattr(sweeps, "late", lambda workload, last, patience: {"modules": "too late"} if last else {})
@@ -402,7 +403,6 @@ def test_the_layouts_are_raced_to_the_same_bits(tmp_path, quick_limits, monkeypa
     small = {"AROUND": ((3, 2, 66),), "HIDDEN": (4,), "ALONE": (((3, 4, 2), 2),), "TINY": (((2, 2, 2), 1),)}
     for name, value in {**small, "NETWORKS": 20, "MOST_STEPS": 2}.items():
         monkeypatch.setattr(layouts, name, value)
-    monkeypatch.setattr(build, "FLAGS", tuple("-O1" if flag == "-O3" else flag for flag in build.FLAGS))
     before = cpu.LAYOUT, layouts.rule.WORTH
     command.main(["layouts", "--quick", "--threads", "2", "--rounds", "2", "--out", str(tmp_path)])
     assert (cpu.LAYOUT, layouts.rule.WORTH, torch.get_num_threads()) == (*before, 2)
@@ -491,7 +491,7 @@ def test_what_is_inside_another_part_counts_there_alone():
 
 
 def test_a_run_of_the_command_line_is_told_part_by_part_and_one_that_fails_with_its_words():
-    words = ("--data", "xor", "--epochs", "2", "--networks", "8", "--seed", "3")
+    words = ("--data", "xor", "--epochs", "2", "--networks", "8", "--engine", "eager")
     found = whole.runs(words, 1, 1, "cpu")
     for parts in (found["first"], found["median"]):
         assert min(parts.values()) > 0
@@ -541,19 +541,6 @@ def test_the_peak_comes_from_a_compiled_loop_or_from_a_product(monkeypatch):
     assert limits.peak("cpu", 1)[1] == "a large matrix product"
 
 
-def test_the_peak_of_a_gpu_is_that_of_multiply_adds_that_do_not_wait_for_each_other():
-    try:
-        code = nvrtc.cubin(limits.GPU_LOOP, 90)
-    except EngineError as error:
-        pytest.skip(str(error))
-    assert nvrtc.use(code).local == 0
-    if gpu_budgets.disassembler() is None:
-        pytest.skip("nvdisasm is not installed")
-    loop = gpu_budgets.step(gpu_budgets.instructions(code))
-    assert sum(each.name == "FFMA" for each in loop) == limits.CHAINS * limits.UNROLLED
-    assert len(loop) < 1.06 * limits.CHAINS * limits.UNROLLED
-
-
 def test_the_peak_of_a_gpu_counts_what_was_launched(monkeypatch):
     launched, left = [], []
 
@@ -585,22 +572,6 @@ def test_the_peak_of_a_gpu_counts_what_was_launched(monkeypatch):
     assert of == "a loop of multiply-adds"
     assert 0.2 * work / 0.002 < rate <= work / 0.002
     assert set(launched) == {6 * limits.BLOCKS}
-
-
-KERNEL = """
-extern "C" int vl() { return 8; }
-extern "C" int npar() { int w[] = {WIDTHS}, p = 0; for (int l = 0; l < 2; l++) p += (w[l] + 1) * w[l + 1]; return p; }
-extern "C" void train(float*, const float*, const float*, const float*, int, int, float*) {}
-"""
-
-
-def test_a_kernel_that_trains_to_other_weights_is_refused(tmp_path):
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed")
-    (tmp_path / "pop.cpp").write_text(KERNEL)
-    with pytest.raises(AssertionError, match=r"pop, sgd: 1 of the way"):
-        prototypes.measure(replace(prototypes.AGAINST["8-16-1"], networks=20, steps=2), "sgd", tmp_path, SETTING)
-    assert prototypes.measure(prototypes.AGAINST["8-16-1"], "adam", tmp_path, SETTING) is None
 
 
 def test_the_digits_are_given_the_epochs_that_reach_the_accuracy():

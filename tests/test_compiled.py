@@ -22,6 +22,7 @@ from .helpers import (
     generator,
     laid_out,
     layouts,
+    optimised,
     population,
     same_bits,
     samples,
@@ -258,6 +259,21 @@ def test_twenty_steps_in_float64_are_eagers(number: int) -> None:
         size = float(other.abs().max()) if other.is_floating_point() else 0.0  # relative to the largest of its kind
         allowed = {"rtol": COMPILED_TRAINING["rtol"], "atol": COMPILED_TRAINING["rtol"] * size}
         torch.testing.assert_close(one, other, **allowed, msg=lambda text, name=name: f"{name}: {text}")
+
+
+USUAL = (0, 2, 10, 13, 25)  # of which each has another layout
+
+
+@pytest.mark.parametrize(
+    "number", [number if number in USUAL else pytest.param(number, marks=pytest.mark.slow) for number in range(CASES)]
+)
+def test_a_kernel_that_is_compiled_as_for_users_has_the_bits_of_one_that_is_compiled_fast(number: int) -> None:
+    own, everyone = case(number), list(range(COUNT))
+    with laid_out(layouts(own.dtype, BATCH)[own.layout]):
+        fast = train(own.population(), own.data(), engine=cpu, **own.settings)
+        with optimised():
+            usual = train(own.population(), own.data(), engine=cpu, **own.settings)
+    assert not differences(usual, everyone, fast, everyone)
 
 
 @pytest.mark.slow

@@ -17,12 +17,11 @@ from gpubp.errors import EngineError, ShapeError
 from . import short_runs as resuming
 from . import test_tutorial as printed
 from .helpers import compiled, laid_out, layouts, population, same_bits, samples, start, threads, train  # noqa: F401
-from .test_compiled import DTYPES, differences
+from .test_compiled import differences
 from .tolerances import compiled_step
 
 SPEC = gpubp.NetworkSpec((3, 5, 2), "gelu", "tanh")
 COUNT, CPU = 19, torch.device("cpu")
-RULE = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
 
 
 def test_the_tutorials_figures_come_out_of_the_compiled_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,8 +58,7 @@ def pieces(params: Tensor, inputs: Tensor) -> list[Tensor]:
     ]
 
 
-@RULE
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("dtype", "shared"), [(torch.float32, True), (torch.float64, False)])
 def test_outs_are_eagers_and_have_the_same_bits_however_they_are_cut(dtype: torch.dtype, shared: bool) -> None:
     params = population(SPEC, COUNT, dtype).params
     inputs = samples(SPEC, *([] if shared else [COUNT]), 150, dtype=dtype)[0]

@@ -16,7 +16,7 @@ from gpubp.engines.program import Layout
 from gpubp.errors import EngineError
 from gpubp.evaluate import Evaluation
 
-from .helpers import compiled, generator, laid_out, layouts, population, same_bits, samples, threads  # noqa: F401
+from .helpers import compiled, covering, generator, laid_out, layouts, population, same_bits, samples, threads  # noqa: F401
 from .playing import Player, flat, playing
 from .tolerances import EVALUATION, compiled_step
 
@@ -87,8 +87,7 @@ def alike(one: Evaluation, other: Evaluation) -> bool:
     return same_bits(one.loss, other.loss) and same_bits(one.metric, other.metric)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("number", range(len(LOSSES) + 2))
+@pytest.mark.parametrize(("number", "dtype"), covering(range(len(LOSSES) + 2), [torch.float64, torch.float32], meet=1))
 def test_figures_are_eagers(number: int, dtype: torch.dtype) -> None:
     own = case(number, dtype)
     mine, theirs = own.by(cpu), own.by(definition)
@@ -99,16 +98,19 @@ def test_figures_are_eagers(number: int, dtype: torch.dtype) -> None:
     torch.testing.assert_close(mine.metric, theirs.metric, **EVALUATION if counted else tolerance, equal_nan=True)
 
 
-@pytest.mark.parametrize("number", [0, 3, 6, 7, 9])
-def test_every_layout_gives_the_same_bits(number: int) -> None:
+@pytest.mark.parametrize(("number", "names"), [
+    (0, ("networks", "outputs")), (3, ("one number", "team")), (7, ("three registers", "networks, half a register")),
+    (6, ("outputs", "networks")), (9, ("outputs", "three registers")),
+])  # fmt: skip
+def test_every_layout_gives_the_same_bits(number: int, names: tuple[str, ...]) -> None:
     own = case(number, torch.float64 if number % 2 else torch.float32)
     expected = own.by(cpu)
-    for name in ("networks", "outputs", "one number", "three registers", "networks, half a register", "team"):
+    for name in names:
         with laid_out(layouts(own.dtype, 8)[name]), threads(2):
             assert alike(own.by(cpu), expected), name
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 8])
+@pytest.mark.parametrize("number", [3, 8])
 def test_a_network_gets_its_bits_alone_in_any_order_and_by_any_number_of_threads(number: int) -> None:
     own = case(number, torch.float32)
     whole = own.by(cpu)
@@ -121,8 +123,7 @@ def test_a_network_gets_its_bits_alone_in_any_order_and_by_any_number_of_threads
         assert alike(own.by(cpu), whole)
 
 
-@pytest.mark.parametrize("number", [0, 3, 6, 8, 9])
-@pytest.mark.parametrize("name", GPU)
+@pytest.mark.parametrize(("name", "number"), [*zip(GPU, [0, 3, 8, 9, 6, 3]), *zip(GPU, [6, 9, 3, 0, 9, 8])])
 def test_a_gpu_gives_the_cpus_bits(number: int, name: str) -> None:
     own = case(number, torch.float32)
     with playing(Player(), GPU[name]) as player:

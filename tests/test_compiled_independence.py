@@ -64,15 +64,13 @@ def test_every_layout_gives_the_same_bits_in_every_case(number: int) -> None:
     check_layouts(case(number), tuple(layouts(torch.float32, BATCH)))
 
 
-@pytest.mark.parametrize("shuffle", ["shared", "network"])
-def test_rows_that_are_padded_have_the_same_bits(shuffle: str) -> None:
+@pytest.mark.parametrize(("shuffle", "names"), [("shared", ("outputs",)), ("network", ("networks in chunks",))])
+def test_rows_that_are_padded_have_the_same_bits(shuffle: str, names: tuple[str, ...]) -> None:
     """Widths whose rows would lie a multiple of 1 KB apart: of 16 with lanes as networks, of 256 as outputs."""
     spec = gpubp.NetworkSpec((16, 32, 256, 3), "tanh")
     rest = {"optimizer": "adam", "batch_size": BATCH, "steps": STEPS, "lr": 0.02, "shuffle": shuffle, "clip_norm": 0.2,
             "update_order": "simultaneous"}  # fmt: skip
-    check_layouts(
-        Case(spec, torch.float32, "shared", "", "chosen", rest), ("networks in chunks", "outputs", "one number")
-    )
+    check_layouts(Case(spec, torch.float32, "shared", "", "chosen", rest), names)
 
 
 def small(dtype: torch.dtype, **settings: Any) -> Case:

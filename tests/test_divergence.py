@@ -12,15 +12,13 @@ from gpubp import backprop
 from gpubp.engines import eager
 from gpubp.state import Status, TrainState
 
-from .helpers import same_bits, start, train
+from .helpers import covering, same_bits, start, train
 from .test_independence import BATCH, COUNT, LR, SPECS, STEPS, dataset, differences, networks
 
 EVERYONE = list(range(COUNT))
 
 
-@pytest.mark.parametrize("optimizer", LR)
-@pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize(("name", "optimizer", "value"), covering(SPECS, LR, [float("inf"), float("nan")]))
 def test_a_network_that_is_not_finite_leaves_its_neighbours_alone(name: str, optimizer: str, value: float) -> None:
     spec, data = SPECS[name], dataset(SPECS[name])
     settings = {"optimizer": optimizer, "lr": LR[optimizer], "batch_size": BATCH, "steps": STEPS}

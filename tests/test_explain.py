@@ -18,7 +18,7 @@ from gpubp.explain import Explanation, explain
 from gpubp.explain_notation import ERRORS, SLOPES
 from gpubp.state import Status, TrainState
 
-from .helpers import population, same_bits, samples, start
+from .helpers import covering, population, same_bits, samples, start
 from .tolerances import GRADIENT, SINGLE
 
 SPEC = gpubp.NetworkSpec((5, 4, 3), "tanh")
@@ -166,8 +166,7 @@ def test_json_comes_back_as_it_was():
     assert json.loads(explanation.json(indent=1))["layers"][0]["weight"]["names"] == [["w1", "w2"], ["w3", "w4"]]
 
 
-@pytest.mark.parametrize("loss", gpubp.LOSSES)
-@pytest.mark.parametrize("activation", gpubp.ACTIVATIONS)
+@pytest.mark.parametrize(("activation", "loss"), covering(gpubp.ACTIVATIONS, gpubp.LOSSES, meet=1))
 def test_every_activation_and_loss_is_explained_as_the_engine_trains_it(activation, loss):
     told(gpubp.NetworkSpec((3, 4, 2), activation, loss=loss), lr=0.01)
 
@@ -183,9 +182,10 @@ def test_every_optimizer_is_explained_as_the_engine_trains_it(optimizer):
             torch.testing.assert_close(old - rate * way, new, **GRADIENT)
 
 
-@pytest.mark.parametrize("bias", ["neuron", "layer", "none"])
-@pytest.mark.parametrize("train_bias", [True, False])
-@pytest.mark.parametrize("widths", [(3, 2), (33, 7, 3), (4, 6, 5, 3)])
+@pytest.mark.parametrize(
+    ("widths", "bias", "train_bias"),
+    covering([(3, 2), (33, 7, 3), (4, 6, 5, 3)], ["neuron", "layer", "none"], [True, False]),
+)
 def test_every_kind_of_bias_and_depth_is_explained(widths, bias, train_bias):
     spec = gpubp.NetworkSpec(widths, "sigmoid", loss="half_squared_error", bias=bias, train_bias=train_bias)
     told(spec, dtype=torch.float32)

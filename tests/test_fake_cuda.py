@@ -3,6 +3,7 @@ of the tables. Nothing is computed; that it is right is for test_graph.py."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -15,16 +16,27 @@ from gpubp.engines import eager, graph
 from gpubp.numerics import kernel_widths
 from gpubp.optimizers import Optimizer
 
-from .gpu_cases import BATCH, CASES, COUNT, SPEC, STEPS, Case
-from .helpers import population, start
+from .gpu_cases import BATCH, COUNT, KINDS, SPEC, STEPS, Case
+from .helpers import LOGITS, population, start
 from .recorder import DEVICE, pretended, there
 
 GROUP = 8
 
 
-def pretend(case: Case) -> None:
+ORDERS = ("simultaneous", "layerwise")
+ROWS = {"every activation": Case(gpubp.NetworkSpec((5, *[8] * len(gpubp.ACTIVATIONS), 2), tuple(gpubp.ACTIVATIONS)))}
+for number, (optimizer, order) in enumerate(itertools.product(gpubp.OPTIMIZERS, ORDERS)):
+    loss, schedule = (tuple(table)[number % len(table)] for table in (gpubp.LOSSES, gpubp.SCHEDULES))
+    settings = {"optimizer": optimizer, "update_order": order, "schedule": schedule, "shuffle": "none"}
+    ROWS[f"{optimizer}, {order}, {loss}, {schedule}"] = Case(
+        gpubp.NetworkSpec((5, 8, 3), "tanh", "identity" if loss in LOGITS else "sigmoid", loss),
+        {**settings, "weight_decay": 0.1, "warmup": [0, 2, 3, 1, 0]},
+    )
+
+
+def pretend(case: Case, whole: bool = True) -> None:
     """One group's recordings, of 4 steps and of 1, and their replays on cuda:0, as eager.train_group makes them; its
-    networks may be at one step, or not."""
+    networks may be at one step, or not. whole: not the recording of 1 step alone."""
     given = case.data(torch.float32)
     settings = {"batch_size": BATCH, "steps": STEPS, **case.settings}
     state = start(population(case.spec, COUNT, torch.float32), given, **settings)
@@ -32,19 +44,26 @@ def pretend(case: Case) -> None:
         pretending, own = there(given, give), state._each(give)
         rows = backprop.filled(own.population.params, GROUP)
         block = eager.Block(own.rows(rows), kernel_widths(case.spec.widths, BATCH))
-        whole = graph.group(block, own.position[rows], pretending)
-        for length, common in ((4, True), (1, False)):
-            whole.recording(length, common)
-            assert whole.reason is None, whole.reason
-            whole.take(length, common)
-        assert {tensor.device for tensor in whole.stay} == {DEVICE}
+        group = graph.group(block, own.position[rows], pretending)
+        for length, common in ((1, False), (4, True))[: 1 + whole]:
+            group.recording(length, common)
+            assert group.reason is None, group.reason
+        assert {tensor.device for tensor in group.stay} == {DEVICE}
+        if not whole:
+            return
         ends = [(1, 1), (4, COUNT - 2)]  # a call in which one network takes no step, and one but one
         assert eager.train(own, pretending, ends, True).device == DEVICE
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_every_row_and_feature_stays_on_the_gpu(name: str) -> None:
-    pretend(CASES[name])
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_stays_on_the_gpu(name: str) -> None:
+    pretend(ROWS[name], whole=False)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_feature_stays_on_the_gpu(name: str) -> None:
+    """Whole calls where samples are drawn otherwise, or steps."""
+    pretend(KINDS[name], whole=name.startswith("own") or name in ("dropout", "one order", "in order", "ends"))
 
 
 def test_a_rule_of_ones_own_whose_slots_are_looked_at_stays_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from gpubp.engines.chip import Limits
 from gpubp.engines.program import Layout
 from gpubp.state import Status, TrainState
 
-from .helpers import compiled, copied, population, samples, start, train  # noqa: F401
+from .helpers import compiled, copied, covering, population, samples, start, train  # noqa: F401
 from .playing import Launch, Player, WrongError, flat, playing
 from .test_compiled import BATCH, CASES, COUNT, STEPS, Case, case, differences
 
@@ -34,7 +34,7 @@ LAYOUTS = {
 }
 CHOSEN = {  # cases and layouts; all of both are slow
     4: ("thread", "block, slots outside"),
-    6: ("block", "chosen"),
+    6: ("chosen",),
     7: ("block", "parts of a warp"),
     9: ("parts of a warp, slots outside",),
     12: ("block in pieces",),
@@ -75,10 +75,10 @@ def small(**settings: Any) -> Case:
     return Case(spec, torch.float32, "shared", "", "chosen", rest | settings)
 
 
-BOTH = pytest.mark.parametrize("layout", [THREAD, BLOCK, PARTS], ids=["thread", "block", "parts of a warp"])
+LAID_OUT = [THREAD, BLOCK, PARTS]
 
 
-@BOTH
+@pytest.mark.parametrize("layout", LAID_OUT)
 def test_any_cut_and_any_end_gives_the_same_bits(layout: Layout) -> None:
     own = small(steps=[1 + (5 * n) % STEPS for n in EVERYONE])
     expected = train(own.population(), own.data(), engine=cpu, **own.settings)
@@ -95,8 +95,7 @@ def test_any_cut_and_any_end_gives_the_same_bits(layout: Layout) -> None:
     assert not differences(state, rest, expected, rest)
 
 
-@BOTH
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(("layout", "optimizer"), [(THREAD, "sgd"), (BLOCK, "adam"), (PARTS, "sgd")])
 def test_a_network_that_diverges_is_left_as_by_the_cpu(layout: Layout, optimizer: str) -> None:
     rates = [1e30 if n % 4 == 1 else 3e38 if n % 4 == 2 else 0.01 for n in EVERYONE]
     own = small(optimizer=optimizer, lr=rates, **({} if optimizer == "adam" else {"momentum": 0.0}))
@@ -153,8 +152,7 @@ PREDICTS = {"whole": Layout(1, team=True, threads=32), "pieces": Layout(1, team=
             "by the rules": None}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PREDICTS)
-@pytest.mark.parametrize("shared", [True, False], ids=["shared inputs", "own inputs"])
+@pytest.mark.parametrize(("name", "shared"), covering(PREDICTS, [True, False], meet=1))
 def test_outs_have_the_cpus_bits(name: str, shared: bool) -> None:
     own = small()._replace(spec=gpubp.NetworkSpec((3, 9, 4, 2), "gelu", "sigmoid", loss="mean_squared_error"))
     params = own.population().params
@@ -242,6 +240,6 @@ def test_a_planted_fault_is_found_out(name: str) -> None:
     assert faulty(*FAULTS[name])
 
 
-@BOTH
+@pytest.mark.parametrize("layout", LAID_OUT)
 def test_without_a_fault_nothing_is_found(layout: Layout) -> None:
     assert not faulty(layout, lambda launch: launch._replace(text=flat(launch.text)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,6 @@ from .playing import H100
 
 DEVICES = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}  # architectures, and KB of shared memory that a block may have
 ARCHITECTURES = (80, 90, 100)  # of those, for every rule
-SPREAD = (
-    0.02  # of instructions: NVRTC 13.0 made 2,245 to 2,252 of 8-16-1's step, 359 to 366 of them LDS, in eight processes
-)
 PATIENCE = 10.0  # seconds of one processor that a kernel may take: 3.7 to 6.4 for the largest, as busy as machines are
 TABLES = tuple(tuple(table) for table in (gpubp.ACTIVATIONS, gpubp.LOSSES, gpubp.OPTIMIZERS, gpubp.SCHEDULES))
 KERNELS = max(*map(len, TABLES[1:]), len(TABLES[0]) // 2)
@@ -100,9 +98,17 @@ def compiled(own: Program, arch: int) -> bytes:
     return code
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_kernels_that_predict_compile_everywhere(arch: int) -> None:
-    spec = gpubp.NetworkSpec((3, 5, 4, 2), "gelu")
+def spread(given: Iterable[Any], machines: Sequence[int]) -> Any:
+    """Each of `given` on one architecture, which take turns; on the others it is slow."""
+    return [
+        pytest.param(each, arch, marks=[] if arch == machines[number % len(machines)] else [pytest.mark.slow])
+        for number, each in enumerate(given) for arch in machines
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("widths", "arch"), spread([(3, 5, 4, 2)], ARCHITECTURES))
+def test_kernels_that_predict_compile_everywhere(widths: tuple[int, ...], arch: int) -> None:
+    spec = gpubp.NetworkSpec(widths, "gelu")
     key = Key.of_outs(spec, torch.float32, shared=False, count=7, samples=64)
     own = chip.in_shared_memory(key.program(Layout()), limits(arch))
     assert own is not None
@@ -110,14 +116,17 @@ def test_kernels_that_predict_compile_everywhere(arch: int) -> None:
     assert nvrtc.use(compiled(own, arch)).local == 0
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize(("widths", "loss", "thread"), [
+EVALUATED = (
     ((2, 2, 2), "half_squared_error", True), ((2, 8, 1), "binary_cross_entropy", True),
     ((64, 32, 10), "cross_entropy", False), ((8, 16, 1), "mean_squared_error", False),
-])  # fmt: skip
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "arch"), spread(EVALUATED, ARCHITECTURES))
 def test_kernels_that_evaluate_compile_everywhere_into_registers(
-    arch: int, widths: tuple[int, ...], loss: str, thread: bool
+    given: tuple[tuple[int, ...], str, bool], arch: int
 ) -> None:
+    widths, loss, thread = given
     spec = gpubp.NetworkSpec(widths, "tanh", loss=loss)
     key = Key.of_evaluation(spec, torch.float32, 1, gpubp.Dataset(*samples(spec, 1437, dtype=torch.float32)), ())
     own = chip.in_registers(key.program(Layout()), limits(arch))
@@ -127,9 +136,8 @@ def test_kernels_that_evaluate_compile_everywhere_into_registers(
     assert nvrtc.use(compiled(own, arch)).local <= chip.SPILLED
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("number", range(KERNELS))
-def test_every_rule_compiles(arch: int, number: int) -> None:
+@pytest.mark.parametrize(("number", "arch"), spread(range(KERNELS), ARCHITECTURES))
+def test_every_rule_compiles(number: int, arch: int) -> None:
     local = nvrtc.use(compiled(program(number), arch)).local
     assert len(LOCAL) == KERNELS
     if not same_compiler():
@@ -137,9 +145,10 @@ def test_every_rule_compiles(arch: int, number: int) -> None:
     assert local <= LOCAL[number]
 
 
-@pytest.mark.parametrize("arch", DEVICES)
-@pytest.mark.parametrize("name", gpu_budgets.WORKLOADS)
-def test_what_is_chosen_for_a_workload_compiles_in_time_and_has_registers(arch: int, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "arch"), spread(gpu_budgets.WORKLOADS, [arch for arch in DEVICES if arch != H100.arch])
+)
+def test_what_is_chosen_for_a_workload_compiles_in_time_and_has_registers(name: str, arch: int) -> None:
     own = gpu_budgets.program(name)
     found = chip.in_registers(own, limits(arch)) or chip.in_shared_memory(own, limits(arch))
     assert found is not None
@@ -203,21 +212,24 @@ def test_what_nvrtc_says_is_a_line_as_far_as_a_person_reads_and_a_file(
 def test_a_header_of_the_working_directory_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in build.SOURCES.glob("*.h"):
         (tmp_path / path.name).write_text("#error another's")
-    own, elsewhere = cuda.text(program(1)), nvrtc.compiled(cuda.text(program(1)), 90)
     monkeypatch.chdir(tmp_path)
-    assert nvrtc.compiled(own, 90) == elsewhere
+    assert nvrtc.compiled(cuda.text(program(1)), 90), "or that is what NVRTC says"
 
 
 def test_the_flags_keep_ieee_arithmetic() -> None:
-    """No contraction to fused multiply-add and no flushed denormals in the machine code."""
-    if not gpu_budgets.disassembler():
-        pytest.skip("nvdisasm is not installed (nvidia-cuda-nvdisasm)")
-    code = 'extern "C" __global__ void run(float *x) { x[0] = x[0] * x[1] + x[2]; x[3] = x[3] + x[4] - 1.0f; }'
-    found = gpu_budgets.instructions(nvrtc.compiled(code, 90))
-    names = [each.name for each in found]
-    assert "FMUL" in names
-    assert "FFMA" not in names
-    assert not any("FTZ" in each.text for each in found)
+    """No contraction to fused multiply-add and no flushed denormals in what NVRTC hands to the assembler."""
+    code = 'extern "C" __global__ void run(float *x) { x[0] = x[0] * x[1] + x[2]; x[3] = x[3] / x[4] - 1.0f; }'
+    core, _ = nvrtc.compiler()
+    from cuda.bindings import nvrtc as calls
+
+    flags = core.ProgramOptions(arch="sm_90", **nvrtc.OPTIONS).as_bytes("nvrtc")
+    _, program = calls.nvrtcCreateProgram(code.encode(), b"kernel.cu", 0, None, None)
+    assert calls.nvrtcCompileProgram(program, len(flags), flags) == (calls.nvrtcResult.NVRTC_SUCCESS,)
+    text = b" " * calls.nvrtcGetPTXSize(program)[1]
+    calls.nvrtcGetPTX(program, text)
+    words = {line.split()[0] for line in text.decode().splitlines() if ".f32" in line}
+    assert {"mul.rn.f32", "add.rn.f32", "div.rn.f32"} <= words
+    assert not any(word.startswith("fma") or "ftz" in word for word in words)
 
 
 @pytest.mark.parametrize("name", gpu_budgets.WORKLOADS)
@@ -225,16 +237,7 @@ def test_a_workload_stays_in_its_budget(name: str) -> None:
     table = json.loads(gpu_budgets.TABLE.read_text(encoding="utf-8"))
     if not same_compiler():
         pytest.skip(f"the budgets are NVRTC {table['nvrtc']}'s, this is {gpu_budgets.version()}")
-    found, budget = gpu_budgets.figures(name, H100), table["workloads"][name]
-    counts = ("step", *gpu_budgets.COUNTED)
-    if not gpu_budgets.disassembler():
-        found = {each: number for each, number in found.items() if each in ("networks", "registers", "local", "shared")}
-        budget = {each: budget[each] for each in found}
-    far = {
-        each: (number, budget[each])
-        for each, number in found.items()
-        if number != budget[each] and not (each in counts and abs(number - budget[each]) <= SPREAD * budget[each])
-    }
-    assert found.keys() == budget.keys()
-    assert far == {}, "python -m tests.gpu_budgets writes the table anew"
+    before, found = time.process_time(), gpu_budgets.figures(name, H100)
+    assert time.process_time() - before < PATIENCE
+    assert found == table["workloads"][name], "python -m tests.gpu_budgets writes the table anew"
     assert found["local"] == 0, "a number found no register"

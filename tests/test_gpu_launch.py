@@ -23,7 +23,7 @@ from gpubp.engines.program import Layout
 from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
 
-from .helpers import generator, population, samples, start
+from .helpers import covering, generator, population, samples, start
 from .recorder import Tape, like
 
 SPEC = gpubp.NetworkSpec((3, 5, 4), "tanh", loss="cross_entropy")
@@ -300,8 +300,7 @@ MORE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("more", MORE)
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(("name", "more"), covering(FORMS, MORE, meet=1))
 def test_the_sentence_is_of_the_kernel_that_trains(
     name: str, more: str, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from gpubp.engines.chip import Limits
 from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
 
-from .helpers import compiled, population, same_bits, samples  # noqa: F401
+from .helpers import compiled, covering, population, same_bits, samples  # noqa: F401
 from .playing import H100, LOAD, Launch, Player, machine
 from .test_placement import same
 
@@ -70,8 +70,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("name", "count"), covering(SETTINGS, [1, 3], meet=1))
 def test_a_run_on_any_number_of_gpus_is_the_cpus(name: str, count: int) -> None:
     expected = train("cpu", **SETTINGS[name])
     with machine(count) as own:

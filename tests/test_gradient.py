@@ -10,10 +10,20 @@ import gpubp
 from gpubp.backprop import backward_layers, forward_layers, gradients, loss_and_delta
 
 from . import helpers
-from .helpers import generator, leaves, population, reference_loss, reference_out, reference_row, same_bits, samples
+from .helpers import (
+    covering,
+    generator,
+    leaves,
+    population,
+    reference_loss,
+    reference_out,
+    reference_row,
+    same_bits,
+    samples,
+)
 from .tolerances import DIFFERENCE, GRADIENT, SINGLE, STEP
 
-BIASES = (("neuron", True), ("layer", True), ("none", True), ("neuron", False), ("layer", False))
+BIASES = ("neuron", "layer", "none", "neuron-frozen", "layer-frozen")
 DEPTHS = ((3, 2), (5, 7, 4), (4, 6, 5, 3))
 COLUMNS = {"delta": [0.3, 1.0, 2.5], "quantile": [0.1, 0.5, 0.9], "label_smoothing": [0.0, 0.1, 0.6]}
 
@@ -44,16 +54,16 @@ def test_every_row_of_the_tables_has_a_reference() -> None:
     assert set(helpers.LOSSES) == set(gpubp.LOSSES)
 
 
-@pytest.mark.parametrize("bias", BIASES, ids=lambda bias: f"{bias[0]}-{'trained' if bias[1] else 'frozen'}")
-@pytest.mark.parametrize("loss", gpubp.LOSSES)
-@pytest.mark.parametrize("hidden", gpubp.ACTIVATIONS)
-def test_the_gradient_is_autograds(hidden: str, loss: str, bias: tuple[str, bool]) -> None:
+@pytest.mark.parametrize(("hidden", "loss", "bias"), covering(gpubp.ACTIVATIONS, gpubp.LOSSES, BIASES))
+def test_the_gradient_is_autograds(hidden: str, loss: str, bias: str) -> None:
     for widths in DEPTHS:
-        compare(gpubp.NetworkSpec(widths, hidden, loss=loss, bias=bias[0], train_bias=bias[1]))
+        compare(gpubp.NetworkSpec(widths, hidden, loss=loss, bias=bias.split("-")[0], train_bias="frozen" not in bias))
 
 
-@pytest.mark.parametrize("loss", [name for name in gpubp.LOSSES if name not in helpers.LOGITS])
-@pytest.mark.parametrize("output", gpubp.ACTIVATIONS)
+UNITS = [name for name in gpubp.LOSSES if name not in helpers.LOGITS]
+
+
+@pytest.mark.parametrize(("output", "loss"), covering(gpubp.ACTIVATIONS, UNITS, meet=1))
 def test_the_gradient_passes_an_output_activation(output: str, loss: str) -> None:
     compare(gpubp.NetworkSpec((4, 5, 3), "tanh", output, loss))
     compare(gpubp.NetworkSpec((4, 3), output=output, loss=loss, bias="layer"))
@@ -137,8 +147,9 @@ def test_class_weights_and_sample_weights_multiply() -> None:
         torch.testing.assert_close(grad[n], reference_row(parts), **GRADIENT)
 
 
-@pytest.mark.parametrize("loss", ["mean_squared_error", "cross_entropy"])
-@pytest.mark.parametrize("hidden", gpubp.ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("hidden", "loss"), covering(gpubp.ACTIVATIONS, ["mean_squared_error", "cross_entropy"], meet=1)
+)
 def test_dropout_masks_multiply_outs_and_deltas(hidden: str, loss: str) -> None:
     spec = gpubp.NetworkSpec((4, 6, 5, 3), hidden, loss=loss)
     params, (inputs, target) = population(spec, 3).params, samples(spec, 3, 7)

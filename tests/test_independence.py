@@ -16,7 +16,7 @@ from gpubp import backprop
 from gpubp.engines import eager
 from gpubp.state import Status, TrainState
 
-from .helpers import generator, population, same_bits, samples, start, threads, train
+from .helpers import covering, generator, population, same_bits, samples, start, threads, train
 
 SPECS = {
     "2-2-2": gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", bias="layer"),
@@ -58,16 +58,20 @@ def differences(one: TrainState, rows: Rows, other: TrainState, others: Rows, *,
 Case = tuple[gpubp.NetworkSpec, gpubp.Dataset, dict[str, Any]]
 
 
-@pytest.fixture(params=[(s, o, u) for s in SPECS for o in LR for u in ("network", "shared", "none")], ids="-".join)
-def case(request: pytest.FixtureRequest) -> Case:
-    name, optimizer, shuffle = request.param
+ALL = pytest.mark.parametrize(
+    ("name", "optimizer", "shuffle"), covering(SPECS, LR, ("network", "shared", "none"), meet=2)
+)
+
+
+def case(name: str, optimizer: str, shuffle: str) -> Case:
     spec = SPECS[name]
     settings = {"optimizer": optimizer, "lr": LR[optimizer], "batch_size": BATCH, "steps": STEPS, "shuffle": shuffle}
     return spec, dataset(spec), settings
 
 
-def test_a_network_is_the_same_alone_and_among_any_others_in_any_order(case: Case) -> None:
-    spec, data, settings = case
+@ALL
+def test_a_network_is_the_same_alone_and_among_any_others_in_any_order(name: str, optimizer: str, shuffle: str) -> None:
+    spec, data, settings = case(name, optimizer, shuffle)
     everyone = train(networks(spec, list(range(COUNT))), data, **settings)
     assert everyone.population.params.isfinite().all()
     assert not differences(everyone, [0], everyone, [0])
@@ -79,8 +83,11 @@ def test_a_network_is_the_same_alone_and_among_any_others_in_any_order(case: Cas
 
 
 @pytest.mark.cpu
-def test_blocks_threads_and_cuts_change_no_bit(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, data, settings = case
+@ALL
+def test_blocks_threads_and_cuts_change_no_bit(
+    name: str, optimizer: str, shuffle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, data, settings = case(name, optimizer, shuffle)
     population, everyone = networks(spec, list(range(COUNT))), list(range(COUNT))
     whole = train(population, data, **settings)
     for number in (2, 3):
@@ -129,8 +136,9 @@ def test_each_networks_own_hyper_parameters_are_its_own(name: str) -> None:
             assert not differences(train(networks(spec, rows), dataset(spec), **settings | plain), [0], everyone, rows)
 
 
-@pytest.mark.parametrize("kind", ["rows", "own samples", "weights", "shared weights"])
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize(
+    ("name", "kind"), covering(SPECS, ["rows", "own samples", "weights", "shared weights"], meet=1)
+)
 def test_each_networks_own_data_are_its_own(name: str, kind: str) -> None:
     """Ragged rows, own inputs, own weights: network 7 learns the same from them alone."""
     spec, source = SPECS[name], generator(3)

@@ -117,12 +117,11 @@ MUTANTS = {
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of kernel/ from which kernels are compiled, quickly, and none is there already."""
+    """A copy of kernel/ from which kernels are compiled, and none is there already."""
     folder = tmp_path / "kernel"
     shutil.copytree(build.SOURCES, folder)
     monkeypatch.setattr(build, "SOURCES", folder)
     monkeypatch.setattr(build, "sources", build.sources.__wrapped__)
-    monkeypatch.setattr(build, "FLAGS", tuple("-O1" if flag == "-O3" else flag for flag in build.FLAGS))
     monkeypatch.setattr(cpu, "KERNELS", {})
     return folder
 

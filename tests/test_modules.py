@@ -16,7 +16,7 @@ import gpubp
 from gpubp.errors import ShapeError, SpecError
 from gpubp.modules import MODULES
 
-from .helpers import generator, population, same_bits, samples
+from .helpers import covering, generator, population, same_bits, samples
 from .tolerances import MODULE, SINGLE
 
 WHOLE = {torch.float32: SINGLE, torch.float64: MODULE}
@@ -27,9 +27,9 @@ def test_every_activation_has_a_module() -> None:
     assert set(MODULES) == set(gpubp.ACTIVATIONS)
 
 
-@pytest.mark.parametrize("bias", BIASES)
-@pytest.mark.parametrize("output", ["identity", "tanh"])
-@pytest.mark.parametrize("hidden", gpubp.ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("hidden", "bias", "output"), covering(gpubp.ACTIVATIONS, BIASES, ["identity", "tanh"], meet=1)
+)
 def test_a_module_computes_what_forward_does(hidden: str, output: str, bias: str) -> None:
     spec = gpubp.NetworkSpec((5, 7, 6, 4), hidden, output, bias=bias)
     networks, (inputs, _) = population(spec, 3), samples(spec, 9)
@@ -40,15 +40,15 @@ def test_a_module_computes_what_forward_does(hidden: str, output: str, bias: str
         assert len(module) == 6 - (output == "identity")
 
 
-@pytest.mark.parametrize("bias", ["neuron", "none"])
-@pytest.mark.parametrize("train_bias", [True, False])
-@pytest.mark.parametrize("output", ["identity", "sigmoid"])
-@pytest.mark.parametrize("hidden", gpubp.ACTIVATIONS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-def test_networks_survive_the_round_trip(
-    hidden: str, output: str, bias: str, train_bias: bool, dtype: torch.dtype
-) -> None:
-    spec = gpubp.NetworkSpec((5, 7, 6, 4), hidden, output, "half_squared_error", bias, train_bias or bias == "none")
+KINDS = [("neuron", True), ("neuron", False), ("none", True)]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "kind", "output", "dtype"),
+    covering(gpubp.ACTIVATIONS, KINDS, ["identity", "sigmoid"], [torch.float32, torch.float64], meet=1),
+)
+def test_networks_survive_the_round_trip(hidden: str, kind: tuple[str, bool], output: str, dtype: torch.dtype) -> None:
+    spec = gpubp.NetworkSpec((5, 7, 6, 4), hidden, output, "half_squared_error", *kind)
     networks = population(spec, 3, dtype)
     back = gpubp.Population.from_modules([networks.network(n) for n in range(3)], loss="half_squared_error", seed=5)
     for name in ("widths", "activations", "loss", "bias", "train_bias"):

@@ -1,11 +1,10 @@
 """The parent of scripts/gpu_check.py, with steps that hang, crash or leave others behind: each is named, the next is
-taken, the end is kept, and nothing is left running."""
+taken, and the end is kept."""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -17,22 +16,53 @@ import pytest
 
 pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
 
-from benchmarks import gpu, supervisor
+from benchmarks import supervisor
+from benchmarks.gpu import ABSENT, FAILED, PASSED, Check, Outcome, Step
 
-ROOT = Path(__file__).parent.parent
+
+def fine() -> Outcome:
+    """Says its process."""
+    return Outcome(PASSED, str(os.getpid()))
+
+
+def hangs(out: Path) -> Outcome:
+    """With a process that it began."""
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    (out / "left.txt").write_text(str(left.pid))
+    time.sleep(3600)
+    return Outcome(PASSED, "never")
+
+
+def loses(check: Check) -> Outcome:
+    """As after an illegal access to a GPU's memory."""
+    check.lost = lambda: "CUDA error: an illegal memory access"  # type: ignore[method-assign]
+    raise RuntimeError("CUDA error: an illegal memory access\nwas encountered")
+
+
+def troubled(check: Check) -> list[Step]:
+    """Steps that take their process along: they are taken in a child, which finds them by name."""
+    return [
+        Step("fine", fine, 0),
+        Step("aborts", os.abort, 0),
+        Step("loses", lambda: loses(check), 0),
+        Step("hangs", lambda: hangs(check.out), 1, 0),
+        Step("long", fine, 36000),
+        Step("last", fine, 0),
+    ]
+
+
+def broken(check: Check) -> list[Step]:
+    raise RuntimeError("no steps")
 
 
 @pytest.fixture
-def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float], tuple[int, dict[str, Any], float]]:
-    """The exit status, the report and the seconds of a check by steps of gpu_check_steps.py."""
+def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[int, dict[str, Any]]]:
+    """The exit status and the report of a check by steps of this file."""
     monkeypatch.setattr(supervisor.devices, "devices", lambda given: ["cpu"])
-    monkeypatch.setattr(supervisor, "WORTH", 1.0)
-    monkeypatch.setattr(supervisor, "POLL", 0.05)
 
-    def run(make: str, seconds: float) -> tuple[int, dict[str, Any], float]:
-        begun = time.monotonic()
-        status = supervisor.main(tmp_path, seconds / 60, f"tests.gpu_check_steps:{make}")
-        return status, supervisor.read(tmp_path), time.monotonic() - begun
+    def run(make: str) -> tuple[int, dict[str, Any]]:
+        status = supervisor.main(tmp_path, 10, f"tests.test_supervisor:{make}")
+        return status, supervisor.read(tmp_path)
 
     return run
 
@@ -43,121 +73,93 @@ def outcomes(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return {each["name"]: (each["status"], said[each["name"]]) for each in report["checks"]}
 
 
-def gone(folder: Path) -> bool:
-    """Whether the processes that a step left behind have ended, or do so at once: there are none, or they wait to be
-    counted."""
-    until = time.monotonic() + 5
-    while True:
-        states = []
-        for each in (folder / "left.txt").read_text().split():
-            try:
-                states.append((Path("/proc") / each / "stat").read_text().rpartition(")")[2].split()[0])
-            except OSError:
-                states.append("gone")
-        if set(states) <= {"gone", "Z"} or time.monotonic() > until:
-            return set(states) <= {"gone", "Z"}
+def gone(process: Path) -> bool:
+    """Whether a process of /proc has ended, or does so at once; it may wait to be counted."""
+    for _ in range(100):
+        try:
+            if (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
         time.sleep(0.05)
+    return False
 
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
-
-
-@linux
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 def test_a_step_that_takes_its_process_along_is_named_and_a_new_process_takes_the_next(
     ended: Any, tmp_path: Path
 ) -> None:
-    status, report, _ = ended("troubled", 600)
+    status, report = ended("troubled")
     found = outcomes(report)
     assert status == 1
-    assert list(found) == report["planned"] == ["fine", "aborts", "exits", "loses", "leaves", "long", "last"]
-    processes = {found[name][1] for name in ("fine", "last")}
-    assert len(processes) == 2
+    assert list(found) == report["planned"] == ["fine", "aborts", "loses", "hangs", "long", "last"]
+    assert len({found[name][1] for name in ("fine", "last")}) == 2
     assert {name: outcome for name, outcome in found.items() if name not in ("fine", "long", "last")} == {
-        "aborts": (gpu.FAILED, "not done: ended by SIGABRT"),
-        "exits": (gpu.FAILED, "not done: ended with exit status 7"),
-        "loses": (gpu.FAILED, "RuntimeError: CUDA error: an illegal memory access; then no call to the GPU went well: "
-                              "CUDA error: an illegal memory access"),
-        "leaves": (gpu.FAILED, "not done: ended"),
+        "aborts": (FAILED, "not done: ended by SIGABRT"),
+        "loses": (FAILED, "RuntimeError: CUDA error: an illegal memory access; then no call to the GPU went well: "
+                          "CUDA error: an illegal memory access"),
+        "hangs": (FAILED, "not done: ended"),
     }  # fmt: skip
-    assert [found[name][0] for name in ("fine", "long", "last")] == [gpu.PASSED, gpu.ABSENT, gpu.PASSED]
-    assert gone(tmp_path), "in a session of its own or not"
+    assert [found[name][0] for name in ("fine", "long", "last")] == [PASSED, ABSENT, PASSED]
+    assert gone(Path("/proc") / (tmp_path / "left.txt").read_text())
     told = (tmp_path / "gpu_check.txt").read_text()
     for name, (outcome, _) in found.items():
         assert re.search(rf"^ {name} +{outcome} ", told, re.MULTILINE), name
 
 
-@linux
-def test_a_proof_that_still_runs_at_the_end_is_ended_and_has_failed(ended: Any, tmp_path: Path) -> None:
-    status, report, seconds = ended("proof", 12)
-    assert (status, list(outcomes(report).values())[1:]) == (
-        1, [(gpu.FAILED, "not done: ended"), (gpu.ABSENT, "no time left")])  # fmt: skip
-    assert 12 < seconds < 22
-    assert report["checks"][1]["seconds"] < 12
-    assert gone(tmp_path)
-
-
+@pytest.mark.parametrize("why", [supervisor.ENDED, supervisor.INTERRUPTED])
 @pytest.mark.parametrize("proves", [False, True])
 def test_a_race_that_had_to_be_ended_was_not_run_and_a_proof_has_failed(
-    proves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    proves: bool, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = {"name": "step", "begun": time.monotonic() - 7, "until": 0.0, "proves": proves}
     supervisor.write(tmp_path, supervisor.blank(["cpu"]) | {"planned": ["step", "next"], "running": running})
-    monkeypatch.setattr(supervisor, "child", lambda *given: supervisor.ENDED)
-    assert supervisor.supervise(tmp_path, time.monotonic(), "") == "no time left"
+    monkeypatch.setattr(supervisor, "child", lambda *given: why)
+    assert supervisor.supervise(tmp_path, time.monotonic(), "") == ("no time left" if why == "ended" else why)
     report = supervisor.read(tmp_path)
-    assert outcomes(report) == {"step": (gpu.FAILED if proves else gpu.ABSENT, "not done: ended")}
+    failed = proves and why == supervisor.ENDED
+    assert outcomes(report) == {"step": (FAILED if failed else ABSENT, f"not done: {why}")}
     assert report["checks"][0]["seconds"] >= 7
     assert "running" not in report
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, subprocess.TimeoutExpired("child", 1)])
+def test_a_child_is_killed_at_the_end_and_after_an_interruption(
+    error: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[subprocess.Popen[Any]] = []
+
+    class Hangs(subprocess.Popen[Any]):
+        def __init__(self, command: Any, **more: Any) -> None:
+            super().__init__([sys.executable, "-c", "import time; time.sleep(3600)"], **more)
+            made.append(self)
+
+        def wait(self, timeout: float | None = None) -> int:
+            if self.poll() is None and not hasattr(self, "asked"):
+                self.asked = True
+                raise error
+            return super().wait(timeout)
+
+    monkeypatch.setattr(supervisor.subprocess, "Popen", Hangs)
+    told = supervisor.child(tmp_path, time.monotonic(), "")
+    assert told == (supervisor.INTERRUPTED if error is KeyboardInterrupt else supervisor.ENDED)
+    assert made[0].wait(10) == -9
+
+
 def test_a_process_that_takes_no_step_is_no_endless_trial(ended: Any, tmp_path: Path) -> None:
     (tmp_path / "gpu_check.png").touch()
-    status, report, _ = ended("broken", 600)
+    status, report = ended("broken")
     assert (status, outcomes(report)) == (
-        1, {"start": (gpu.FAILED, "the process that takes the steps was ended with exit status 1 before it took one")}
+        1, {"start": (FAILED, "the process that takes the steps was ended with exit status 1 before it took one")}
     )  # fmt: skip
     assert not (tmp_path / "gpu_check.png").exists(), "of an earlier check"
-
-
-@linux
-def test_an_interruption_ends_everything_and_the_report_says_so(tmp_path: Path) -> None:
-    program = (
-        "import pathlib, sys\nfrom benchmarks import supervisor\n"
-        "supervisor.devices.devices = lambda given: ['cpu']\n"
-        f"sys.exit(supervisor.main(pathlib.Path({str(tmp_path)!r}), 10, 'tests.gpu_check_steps:proof'))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 120
-        while not (tmp_path / "left.txt").exists() and time.monotonic() < until:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 1
-    finally:
-        process.kill()
-    found = outcomes(supervisor.read(tmp_path))
-    assert found.pop("fine")[0] == gpu.PASSED
-    assert found == {"proof": (gpu.ABSENT, "not done: interrupted"), "late": (gpu.ABSENT, "interrupted")}
-    assert gone(tmp_path)
-
-
-@linux
-def test_a_command_that_hangs_is_ended_with_what_it_began(tmp_path: Path) -> None:
-    program = (
-        "import pathlib, subprocess, sys\n"
-        "own = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)'])\n"
-        "pathlib.Path('left.txt').write_text(str(own.pid))\nown.wait()"
-    )
-    assert supervisor.call([sys.executable, "-c", program], tmp_path, 3) is None
-    assert gone(tmp_path)
-    assert supervisor.call([sys.executable, "-c", "print(1)"], tmp_path, 60) == "1\n"
 
 
 def test_kernels_are_compiled_anew(ended: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.delenv("GPUBP_CACHE", raising=False)
     monkeypatch.setattr(supervisor, "supervise", lambda *given: seen.append(os.environ["GPUBP_CACHE"]) or "")
-    assert ended("proof", 60)[0] == 0
+    assert ended("troubled")[0] == 0
     assert len(seen) == 1
     assert "GPUBP_CACHE" not in os.environ
 

@@ -185,20 +185,13 @@ def source(rules: list[tuple[str, Rule]], *names: str, dtypes: Sequence[torch.dt
     return "\n".join([*text, ""])
 
 
-def library(text: str) -> ctypes.CDLL:
-    """Compiled quickly."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "FLAGS", tuple("-O1" if flag == "-O3" else flag for flag in build.FLAGS))
-        return build.library(text)
-
-
 @pytest.fixture(scope="module")
 def compiled() -> ctypes.CDLL:
     try:
         build.vector_bytes()
     except EngineError as error:
         pytest.skip(str(error))
-    return library(source(RULES, "a", "b", "c"))
+    return build.library(source(RULES, "a", "b", "c"))
 
 
 def computed(library: ctypes.CDLL, number: int, given: Tensor, many: bool) -> Tensor:
@@ -374,7 +367,7 @@ def test_what_torch_computes_in_another_type_is_refused(dtype: torch.dtype, foun
 )
 def test_a_literal_in_float32_is_one_in_networks_of_float32(rule: Rule, compiled: ctypes.CDLL) -> None:
     given = numbers(torch.float32)
-    own = library(source([("literal", rule)], "a", "b", dtypes=[torch.float32]))
+    own = build.library(source([("literal", rule)], "a", "b", dtypes=[torch.float32]))
     assert not wrong(computed(own, 0, given[:2].contiguous(), True), rule(*given[:2])).any()
 
 
@@ -407,7 +400,7 @@ def test_arguments_may_be_named_like_words_of_cpp_operations_and_each_other(comp
             total = torch.exp(torch.square(total * 0.1)) + each
         return total
 
-    own = library(source([("words", rule)], *names))
+    own = build.library(source([("words", rule)], *names))
     given = torch.randn(len(names), 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     torch.testing.assert_close(computed(own, 0, given, True), rule(*given), rtol=1e-14, atol=0)
 
@@ -433,6 +426,6 @@ def test_what_a_result_depends_on_is_known() -> None:
 def test_a_wrong_translation_is_found(compiled: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [name for name, _ in RULES].index("a - b") == 1
     monkeypatch.setitem(translate.OPERATIONS, "sub", "({1} - {0})")
-    own = library(source(RULES[:2], "a", "b", "c"))
+    own = build.library(source(RULES[:2], "a", "b", "c"))
     given = numbers(torch.float32)
     assert wrong(computed(own, 1, given, True), given[0] - given[1]).any()

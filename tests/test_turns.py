@@ -18,7 +18,7 @@ from gpubp.engines import ENGINES
 from gpubp.state import TrainState
 
 from . import test_gpu_training as compiled_runs
-from .helpers import compiled, samples  # noqa: F401
+from .helpers import compiled, covering, samples  # noqa: F401
 from .playing import machine
 from .streams import PLAYERS, Streams, streams
 from .test_placement import COUNT, SPEC, STEPS, config, data, same, train
@@ -62,9 +62,7 @@ def played(
         return train(["cpu"], **RUNS[run]()), own
 
 
-@pytest.mark.parametrize("reads", [False, True], ids=["", "reads"])
-@pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("player", PLAYERS)
+@pytest.mark.parametrize(("run", "player", "reads"), covering(RUNS, PLAYERS, [False, True], meet=1))
 def test_groups_that_come_and_go_beside_the_training_have_the_bits_of_one(player: str, run: str, reads: bool) -> None:
     expected = train(**RUNS[run]())
     for fit in (6,) if reads else (2, 6, COUNT):  # the last holds all
@@ -76,14 +74,15 @@ def test_groups_that_come_and_go_beside_the_training_have_the_bits_of_one(player
         assert found.statuses["diverged"] == 2
 
 
-@pytest.mark.parametrize("player", PLAYERS)
-@pytest.mark.parametrize("run", ["shared", "own inputs"])
-@pytest.mark.parametrize(
-    ("fit", "room", "after", "notes"), [(6, 2, 4, 2), (6, 1, 5, 3), (COUNT, 3, 0, 2), (COUNT, 2, 2, 2)]
-)
+SHORT = [(6, 2, 4, 2), (6, 1, 5, 3), (COUNT, 3, 0, 2), (COUNT, 2, 2, 2)]
+
+
+@pytest.mark.parametrize(("short", "player", "run"), covering(SHORT, PLAYERS, ["shared", "own inputs"], meet=1))
 def test_memory_that_runs_out_in_the_middle_of_a_turn_changes_no_bit(
-    fit: int, room: int, after: int, notes: int, run: str, player: str
+    short: tuple[int, int, int, int], player: str, run: str
 ) -> None:
+    """How many fit, then find room after so many calls, and how many notes that makes."""
+    fit, room, after, notes = short
     calls = [0]
 
     def full(trains: Callable[..., None]) -> Callable[..., None]:
@@ -119,8 +118,9 @@ def test_memory_that_has_no_room_for_two_seats_halves_the_groups(name: str, monk
     assert made == [6, 4], "two seats of three, then of two"
 
 
-@pytest.mark.parametrize("player", PLAYERS)
-@pytest.mark.parametrize("name", ["adam", "some diverge", "own inputs and weights", "own rows"])
+@pytest.mark.parametrize(
+    ("name", "player"), covering(["adam", "some diverge", "own inputs and weights", "own rows"], PLAYERS, meet=1)
+)
 def test_the_compiled_engine_which_waits_for_nothing_has_the_same_bits(
     name: str, player: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +150,7 @@ class Told:
         self.told.append("lead")
 
 
-def told(number: int, monkeypatch: pytest.MonkeyPatch, take_turns: Any = turns.take_turns) -> list[str]:
+def told(number: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `number` groups that take turns ask for, in order: copies by their stream, the host's waits."""
     asked: list[str] = []
     monkeypatch.setattr(cuda, "wait", lambda device: asked.append("wait"))
@@ -159,7 +159,7 @@ def told(number: int, monkeypatch: pytest.MonkeyPatch, take_turns: Any = turns.t
     def tell(what: str) -> Callable[[turns.Group], None]:
         return lambda group: asked.append(f"{what} {group.part.start}")
 
-    take_turns(everyone, torch.device("cpu"), Told(asked), tell("come"), tell("work"), tell("leave"))
+    turns.take_turns(everyone, torch.device("cpu"), Told(asked), tell("come"), tell("work"), tell("leave"))
     found, inside = [], False
     for each in asked:
         inside = each == "beside" or (inside and each != "end")
@@ -260,42 +260,6 @@ def test_a_planted_fault_is_found_by_who_does_it_as_badly_as_allowed(
     assert sound(player, expected)
     monkeypatch.setattr(placement, NAMES[number], planted[NAMES[number]])
     assert not sound(player, expected)
-
-
-ORDERS = {
-    "the next comes after the work": [
-        ("            with copies.beside():\n                for following in everyone[number + 1 : number + 2]:\n"
-         "                    come(following)  # before the work, in which an engine may make the host wait\n"
-         "            found.append(work(group))\n",
-         "            found.append(work(group))\n            with copies.beside():\n"
-         "                for following in everyone[number + 1 : number + 2]:\n                    come(following)\n")
-    ],
-    "a group waits for the way home of the last": [
-        ("            copies.lead()  # the next", "            pass  # the next"),
-        ("                leave(group)\n", "                leave(group)\n            copies.lead()\n"),
-    ],
-    "the host waits for every group": [
-        ("                leave(group)\n", "                leave(group)\n            cuda.wait(device)\n"),
-    ],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_a_planted_order_that_hides_less_has_the_same_bits_and_is_found_by_what_is_asked_for(
-    order: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text, planted = SOURCE[0], dict(vars(turns))
-    for old, new in ORDERS[order]:
-        assert text.count(old) == 1
-        text = text.replace(old, new)
-    exec(text, planted)
-    with monkeypatch.context() as patch:
-        patch.setattr(placement, "take_turns", planted["take_turns"])
-        for player in PLAYERS:
-            assert same(played(player, "own inputs")[0], train(**RUNS["own inputs"]()))
-    with monkeypatch.context() as patch:
-        usual = told(3, patch)
-    assert told(3, monkeypatch, planted["take_turns"]) != usual
 
 
 def test_a_call_in_turns_has_steps_enough_to_hide_the_copies(monkeypatch: pytest.MonkeyPatch) -> None:
