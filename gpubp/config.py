@@ -287,7 +287,8 @@ class TrainConfig:
         return self._steps(done * samples), self._steps((done + 1) * samples)
 
     def rounds(self, step: Tensor, sizes: Tensor) -> Tensor:
-        """How many evaluations each network has had up to `step` (N,), (N,) int64."""
+        """How many times evaluate_every has passed for each network up to `step` (N,), (N,) int64; where that is less
+        than a batch, more often than it was evaluated."""
         if self.steps is not None:
             return torch.div(step, self.interval, rounding_mode="floor")
         return torch.div(step * self.batch_size, self.interval * sizes, rounding_mode="floor")

@@ -200,7 +200,8 @@ def _loop(
         if notes[name] != fingerprint:
             raise CheckpointError(f"{folder}: the {name} are not those that the run was begun with")
     state.check(data)
-    if bool((state.config.rounds(state.step - 1, data.size(state.position)) >= notes["number"]).any()):
+    before = torch.minimum(state.config.rounds(state.step - 1, data.size(state.position)), state.step - 1)
+    if bool((before >= notes["number"]).any()):  # a round has one step or more, however few samples there are
         raise CheckpointError(f"{folder}: networks are beyond round {notes['number']}, in which they are said to be")
     longer = epochs is not None or steps is not None
     if longer:

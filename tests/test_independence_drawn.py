@@ -58,7 +58,7 @@ class Example:
         shape = (COUNT, SAMPLES) if self.data_kind.startswith("own") else (SAMPLES,)
         self.inputs = torch.randn(*shape, 3, generator=source)
         self.targets = (
-            self.inputs.sin().abs() if loss != "cross_entropy" else (3 * self.inputs[..., 0].sin().abs()).long()
+            self.inputs.sin().abs() if loss != "cross_entropy" else (2.9 * self.inputs[..., 0].sin().abs()).long()
         )
         self.rows = [torch.randperm(SAMPLES, generator=source)[: draw.randint(1, SAMPLES)] for _ in range(COUNT)]
         self.weight = torch.rand(COUNT, SAMPLES, generator=source) + 0.1
