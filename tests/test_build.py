@@ -139,7 +139,7 @@ def test_a_sound_file_that_is_no_library_is_compiled_anew(folder: Path) -> None:
     assert len(kept(folder)) == 2
 
 
-@pytest.mark.parametrize("call", ["os.replace", "os.fdopen", "tempfile.mkstemp"])
+@pytest.mark.parametrize("call", ["os.replace", "os.fdopen"])
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
 def test_a_cache_that_cannot_be_written_does_without(
     folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
