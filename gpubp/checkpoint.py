@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from . import arrays, files, lock
+from . import arrays, files, history, lock
 from .config import TrainConfig
 from .engines import ENGINES
 from .errors import CheckpointError, GpubpError
@@ -136,8 +136,11 @@ def load(run_dir: Path, device: torch.device) -> Checkpoint:
 
 def begun(run_dir: Path) -> bool:
     """Whether a run was begun in `run_dir`, and ended before it saved anything."""
-    folder = run_dir / "checkpoint"
+    folder, records = run_dir / "checkpoint", run_dir / history.FILE
     if not folder.is_dir() or any(os.path.lexists(folder / name) for name in (MANIFEST, PREVIOUS)):
+        return False
+    later = any(_number(path) > 1 for path in folder.glob("tensors-*.safetensors")) or any(run_dir.glob("results.*"))
+    if later or (records.exists() and records.stat().st_size):  # its manifests are lost
         return False
     return lock.file(run_dir).exists() or ([*run_dir.iterdir()] == [folder] and not any(folder.iterdir()))
 

@@ -255,6 +255,10 @@ class TrainConfig:
         length = torch.as_tensor(getattr(self, name), dtype=torch.int64, device=sizes.device)
         if length.ndim and len(length) != len(sizes):
             raise ShapeError(f"{name} has {len(length)} numbers; one, or {len(sizes)}, one per network, expected")
+        if self.steps is None and int(length.max()) * int(sizes.max()) >> 62:
+            raise ConfigError(
+                f"epochs {int(length.max()):,} of {int(sizes.max()):,} samples: below 2^62 in all expected"
+            )
         steps = length if self.steps is not None else self._steps(length * sizes)
         return steps.expand(len(sizes)).clone()
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from . import arrays, cuda
 from .ambient import neutral
+from .checks import check
 from .errors import DataError, ShapeError
-from .losses import LOSSES
 from .rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
 from .spec import NetworkSpec
 
@@ -155,36 +155,7 @@ class Dataset:
 
     def check(self, spec: NetworkSpec, count: int) -> None:
         """Raise ShapeError or DataError unless `count` networks of `spec` can train on these data."""
-        width, classes, rule = self.inputs.shape[-1], spec.widths[-1], LOSSES[spec.loss]
-        if width != spec.widths[0]:
-            raise ShapeError(
-                f"inputs {tuple(self.inputs.shape)}: the last size must be {spec.widths[0]}, the input width"
-            )
-        if self.networks not in (None, count):
-            raise ShapeError(f"the data are for {self.networks} networks, the population has {count}")
-        shape = tuple(self.targets.shape)
-        if rule.classes:
-            if len(shape) != self.inputs.ndim - 1 or self.targets.is_floating_point():
-                raise ShapeError(
-                    f"targets {shape} {self.targets.dtype}: loss {spec.loss!r} needs class numbers (M,), int64"
-                )
-            first, last = int(self.targets.min()), int(self.targets.max())
-            if first < 0 or last >= classes:
-                raise DataError(
-                    f"targets hold classes {first} to {last}; 0 to {classes - 1} expected for {classes} outputs"
-                )
-            return
-        if len(shape) != self.inputs.ndim or shape[-1] != classes:
-            raise ShapeError(
-                f"targets {shape}: (M, {classes}) expected for loss {spec.loss!r} and widths {spec.widths}"
-            )
-        low, high = float(self.targets.min()), float(self.targets.max())
-        if spec.loss == "binary_cross_entropy" and (low < 0 or high > 1):
-            raise DataError(f"targets hold {low:g} to {high:g}; binary_cross_entropy needs numbers from 0 to 1")
-        if spec.loss == "hinge" and not bool((self.targets.abs() == 1).all()):
-            raise DataError(f"targets hold {low:g} to {high:g}; hinge needs -1 and 1")
-        if spec.loss == "poisson" and low < 0:
-            raise DataError(f"targets hold {low:g}; poisson needs 0 or more")
+        check(self, spec, count)
 
     def fingerprint(self) -> str:
         """SHA-256 of every number here: whether a run goes on with the data that it began with."""

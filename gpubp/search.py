@@ -35,7 +35,7 @@ def parse(name: str, text: Expression) -> float | Range | list[float]:
     written = ",".join(map(str, text)) if isinstance(text, list) else str(text)
     body, colon, how = written.partition(":")
     try:
-        if colon and (how not in ("log", "linear") or ".." not in body):
+        if (colon and (how not in ("log", "linear") or ".." not in body)) or "..." in body:  # 1...2: from 1, or to .2?
             raise ValueError
         if ".." in body:
             low, high = (number(part) for part in body.split(".."))

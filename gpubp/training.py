@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import arrays, checkpoint, files, forks, lock, memory
 from .ambient import neutral
@@ -77,6 +78,10 @@ def train(
             )
     spec, params = population.spec, population.params
     _check(reporters, checkpoint_minutes, settings, lines)
+    if inplace and any(step == 0 and size > 1 for step, size in zip(params.stride(), params.shape)):
+        raise ConfigError(
+            "inplace=True: networks of population.params share memory, as expand() makes them; clone() them"
+        )
     looked_at = validation is not None or config.timetable.events or any(map(watches, reporters))
     every = config.interval if looked_at or config.evaluate_every is not None else config.longest
     config, notes = replace(config, evaluate_every=every).fitted(data)
@@ -200,14 +205,13 @@ def _loop(
         if notes[name] != fingerprint:
             raise CheckpointError(f"{folder}: the {name} are not those that the run was begun with")
     state.check(data)
-    before = torch.minimum(state.config.rounds(state.step - 1, data.size(state.position)), state.step - 1)
-    if bool((before >= notes["number"]).any()):  # a round has one step or more, however few samples there are
-        raise CheckpointError(f"{folder}: networks are beyond round {notes['number']}, in which they are said to be")
+    _check_progress(folder, state, data.size(state.position), notes["number"])
     longer = epochs is not None or steps is not None
     if longer:
         _extend(state, data, epochs, steps)
     chosen = _settings(own, state.config, choice) if settings is None else settings
     loop.settings = _brought_up(chosen, state.config, choice)
+    files.as_yaml(loop.settings)  # refused before anything is written
     loop.number, loop.history, loop.seconds = notes["number"], notes["history"], notes["seconds"]
     try:
         loop.history.save(folder)  # without what was added after the checkpoint
@@ -220,6 +224,18 @@ def _loop(
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written: {error.strerror}") from None
     return loop
+
+
+def _check_progress(folder: Path, state: TrainState, sizes: Tensor, number: int) -> None:
+    """Raise CheckpointError where steps and ends are not those of round `number` of the state's configuration."""
+    done = torch.minimum(state.config.rounds(state.step - 1, sizes), state.step - 1)  # a round has one step or more
+    elsewhere = state.end != state.config.lengths(sizes)
+    unfinished = (state.status == Status.finished) & (state.step < state.end)
+    if bool(((done >= number) | elsewhere | unfinished).any()):
+        raise CheckpointError(
+            f"{folder}: the checkpoint is damaged: its networks' steps are not those of round {number} of its "
+            "configuration"
+        )
 
 
 def _brought_up(settings: Mapping[str, Any], config: TrainConfig, choice: Choice) -> dict[str, Any]:

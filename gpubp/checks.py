@@ -1,0 +1,60 @@
+"""Whether networks can train on a Dataset: an engine reads where it is pointed to, so what was changed since the data
+were made is looked at too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import DataError, ShapeError
+from .losses import LOSSES
+from .spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from .data import Dataset
+
+
+def check(data: Dataset, spec: NetworkSpec, count: int) -> None:
+    """Raise ShapeError or DataError unless `count` networks of `spec` can train on `data`."""
+    _whole(data)
+    width, classes, rule = data.inputs.shape[-1], spec.widths[-1], LOSSES[spec.loss]
+    if width != spec.widths[0]:
+        raise ShapeError(f"inputs {tuple(data.inputs.shape)}: the last size must be {spec.widths[0]}, the input width")
+    if data.networks not in (None, count):
+        raise ShapeError(f"the data are for {data.networks} networks, the population has {count}")
+    shape = tuple(data.targets.shape)
+    if rule.classes:
+        if len(shape) != data.inputs.ndim - 1 or data.targets.is_floating_point():
+            raise ShapeError(
+                f"targets {shape} {data.targets.dtype}: loss {spec.loss!r} needs class numbers (M,), int64"
+            )
+        first, last = int(data.targets.min()), int(data.targets.max())
+        if first < 0 or last >= classes:
+            raise DataError(
+                f"targets hold classes {first} to {last}; 0 to {classes - 1} expected for {classes} outputs"
+            )
+        return
+    if len(shape) != data.inputs.ndim or shape[-1] != classes:
+        raise ShapeError(f"targets {shape}: (M, {classes}) expected for loss {spec.loss!r} and widths {spec.widths}")
+    low, high = float(data.targets.min()), float(data.targets.max())
+    if spec.loss == "binary_cross_entropy" and (low < 0 or high > 1):
+        raise DataError(f"targets hold {low:g} to {high:g}; binary_cross_entropy needs numbers from 0 to 1")
+    if spec.loss == "hinge" and not bool((data.targets.abs() == 1).all()):
+        raise DataError(f"targets hold {low:g} to {high:g}; hinge needs -1 and 1")
+    if spec.loss == "poisson" and low < 0:
+        raise DataError(f"targets hold {low:g}; poisson needs 0 or more")
+
+
+def _whole(data: Dataset) -> None:
+    """Raise ShapeError or DataError unless the tensors go with each other."""
+    inputs, weight, rows, sizes = data.inputs, data.sample_weight, data.rows, data.sizes
+    before, shapes = inputs.shape[:-1], f"inputs {tuple(inputs.shape)}, targets {tuple(data.targets.shape)}"
+    fits = data.targets.shape[: len(before)] == before and data.own == (len(before) == 2)
+    if not fits or (weight is not None and weight.shape[-1:] != before[-1:]):
+        weights = "" if weight is None else f", sample_weight {tuple(weight.shape)}"
+        raise ShapeError(f"{shapes}{weights}: the data were changed, and do not go with each other")
+    if rows is not None and sizes is not None:
+        inside = int(rows.min()) >= 0 and int(rows.max()) < before[-1]
+        if not inside or data.lengths != (int(sizes.min()), int(sizes.max())) or data.lengths[1] > rows.shape[1]:
+            raise DataError(
+                f"rows: the data were changed, and name samples that are not there: 0 to {before[-1] - 1} are"
+            )
