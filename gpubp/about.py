@@ -73,7 +73,7 @@ def sentences(table: Table, preparation: Preparation, rows: Array, scale: str, l
     same = [
         f"{name} is one number, rounded differently, in all samples to train with: it is not scaled"
         for name in (*numbers, *(() if preparation.classes else table.targets))
-        if rounded(table.columns[name][rows])
+        if rounded(table, name, table.columns[name][rows])
     ]
     plain = all(column.factor == 1 and column.offset == 0 for column in preparation.target_columns)
     unscaled = [

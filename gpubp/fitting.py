@@ -22,8 +22,7 @@ from .text import question
 
 SCALES = ("none", "standard", "minmax")
 IMPUTES = ("mean", "median")
-SAME = 1e-13  # of a column's largest number: what lies closer together is one number, rounded differently
-SINGLE = 4 * 2.0**-23  # the same of numbers that were float32: four steps of its
+SAME = 4  # steps of a column's type: what lies as close together is one number, rounded differently
 
 
 def fit(
@@ -102,7 +101,7 @@ def _scaling(table: Table, name: str, values: Array, scale: str | float) -> tupl
     if isinstance(scale, float):
         return 0.0, scale
     low, high = float(values.min()), float(values.max())
-    if low == high or rounded(values):
+    if low == high or rounded(table, name, values):
         return low, 1.0
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         offset, factor = (low, high - low) if scale == "minmax" else (float(values.mean()), float(values.std()))
@@ -111,15 +110,14 @@ def _scaling(table: Table, name: str, values: Array, scale: str | float) -> tupl
     return offset, factor
 
 
-def rounded(values: Array) -> bool:
-    """Whether a column of numbers, some of them missing, is one number that was rounded differently: its deviation,
-    which is rounding alone, is nothing to divide by."""
+def rounded(table: Table, name: str, values: Array) -> bool:
+    """Whether these values of a column of numbers, some of them missing, are one number that was rounded differently:
+    their deviation, which is rounding alone, is nothing to divide by."""
     values = values[~missing(values)].astype(np.float64)
     low, high = float(values.min()), float(values.max())
-    with np.errstate(over="ignore"):
-        single = values.astype(np.float32)
-    halves = bool((single == values).all()) and not bool((values == np.floor(values)).all())  # whole ones are exact
-    return low < high and high - low <= (SINGLE if halves else SAME) * max(abs(low), abs(high))
+    step, largest = table.steps.get(name, 2.0**-52), max(abs(low), abs(high))
+    exact = largest <= 2 / step and bool((values == np.floor(values)).all())  # as are whole numbers up to there
+    return low < high and not exact and high - low <= SAME * step * largest
 
 
 def _task(table: Table, loss: str, rows: Array | slice) -> tuple[str, tuple[Label, ...]]:

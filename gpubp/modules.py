@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, skip_init
@@ -45,6 +47,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "sine": Sine,
 }
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+CALLS = ("__call__", "_call_impl", "forward")
 
 
 def sequential(spec: NetworkSpec, row: Tensor) -> nn.Sequential:
@@ -137,9 +140,14 @@ class PreparedNetwork(nn.Module):
 
 def rows(modules: Iterable[nn.Sequential], loss: str) -> tuple[NetworkSpec, Tensor]:
     """Sequentials of equal topology -> their specification and rows (N, P). Raises SpecError for any other module, and
-    for one that a row cannot stand for: other functions, tied or frozen weights, hooks."""
+    for one that a row cannot stand for: other functions, tied or frozen weights, hooks. What modules share, such as a
+    trunk, becomes a copy in each row."""
     if isinstance(modules, nn.Module):  # a Sequential's iterator gives its parts
         raise SpecError(f"from_modules takes several networks: [module], not the {type(modules).__name__} itself")
+    if not isinstance(modules, Iterable):
+        raise SpecError(f"from_modules takes several networks: [module], not {modules!r}")
+    if nn.modules.module._has_any_global_hook():
+        raise SpecError("torch has global module hooks, which a population would not call: remove them first")
     specs: list[NetworkSpec] = []
     rows: list[Tensor] = []
     for place, module in enumerate(modules):
@@ -168,6 +176,7 @@ def _row(module: nn.Module, where: str, loss: str) -> tuple[NetworkSpec, Tensor]
             linears.append(part)
             own = {"weight": part.weight, "bias": part.bias}
             parameters |= {f"{at}.{kind}": each for kind, each in own.items() if each is not None}
+            _shaped(part, at)
         elif (name := _name(part)) is not None and len(names) == len(linears) - 1:
             names.append(name)
         else:
@@ -194,14 +203,23 @@ def _row(module: nn.Module, where: str, loss: str) -> tuple[NetworkSpec, Tensor]
     return spec, torch.cat([each.detach().t().flatten() for each in parameters.values()])
 
 
+def _shaped(linear: nn.Linear, at: str) -> None:
+    """Raise SpecError for numbers of another shape than the features of `linear` say."""
+    expected = {"weight": (linear.out_features, linear.in_features), "bias": (linear.out_features,)}
+    for kind, shape in expected.items():
+        each = getattr(linear, kind)
+        if each is not None and each.shape != shape:
+            raise SpecError(f"{at}.{kind} {tuple(each.shape)}: {shape} expected, as {linear} says")
+
+
 def _parts(module: nn.Module | None, where: str) -> Iterator[tuple[str, Any]]:
     """What a Sequential calls, one after the other, those within Sequentials too, with their places; Identity left out.
     Raises SpecError for a part that computes more than its class says."""
     if not isinstance(module, nn.Module):
         raise SpecError(f"{where} is a {type(module).__name__}; a Sequential of Linear and activations expected")
     own, plain = f"{where}, {type(module).__name__},", "which a population would not call"
-    if "forward" in vars(module):
-        raise SpecError(f"{own} has a forward that was put in the place of its class's, {plain}")
+    if replaced := [name for name in CALLS[1:] if name in vars(module)]:
+        raise SpecError(f"{own} has a {replaced[0]} that was put in the place of its class's, {plain}")
     if parametrize.is_parametrized(module):
         raise SpecError(f"{own} has parametrizations, {plain}: remove_parametrizations leaves plain weights")
     if any(map(nn.parameter.is_lazy, module.parameters(recurse=False))):
@@ -217,14 +235,13 @@ def _parts(module: nn.Module | None, where: str) -> Iterator[tuple[str, Any]]:
 
 def _is(part: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether `part` computes what `kind` does: it may be of a subclass that calls the same."""
-    same = all(getattr(type(part), name) is getattr(kind, name) for name in ("__call__", "forward"))
+    same = all(getattr(type(part), name) is getattr(kind, name) for name in CALLS)
     return isinstance(part, kind) and same
 
 
 def _trained(parameters: Mapping[str, Tensor]) -> bool:
     """Whether the biases train. Raises SpecError for parameters of which a population would make something else."""
     first, like = next(iter(parameters.items()))
-    seen: dict[int, str] = {}
     for name, each in parameters.items():
         if each.is_meta:
             raise SpecError(f"{name} is on device meta, where it has no numbers")
@@ -233,18 +250,41 @@ def _trained(parameters: Mapping[str, Tensor]) -> bool:
                 f"{name} is {each.dtype} on {each.device}, {first} is {like.dtype} on {like.device}; one type and one "
                 "place expected"
             )
-        if (other := seen.setdefault(each.data_ptr(), name)) != name:
-            raise SpecError(f"{name} is {other} once more; a population trains the parameters of each layer apart")
         if each._backward_hooks or each._post_accumulate_grad_hooks:
             raise SpecError(f"{name} has hooks on its gradient, which a population would not call")
         if name.endswith("weight") and not (each.requires_grad and each.is_leaf):
             why = "is computed from other tensors" if each.requires_grad else "has requires_grad=False"
             raise SpecError(f"{name} {why}; a population trains all weights: module.requires_grad_()")
+    _untied(parameters)
     biases = {name: each.requires_grad for name, each in parameters.items() if name.endswith("bias")}
     if len(set(biases.values())) > 1:
         frozen = ", ".join(name for name, trains in biases.items() if not trains)
         raise SpecError(f"{frozen} with requires_grad=False; the biases of a population train, or none of them does")
     return all(biases.values())
+
+
+def _untied(parameters: Mapping[str, Tensor]) -> None:
+    """Raise SpecError for parameters that have a number in common."""
+    places = {name: _addresses(each) for name, each in parameters.items()}
+    if len(np.unique(np.concatenate(list(places.values())))) == sum(map(len, places.values())):
+        return
+    for name, here in places.items():
+        if len(np.unique(here)) < len(here):
+            raise SpecError(f"{name} is a view that repeats its numbers; a population trains each of them apart")
+    for (other, there), (name, here) in itertools.combinations(places.items(), 2):
+        if len(common := np.intersect1d(here, there)):
+            once = "is {other} once more" if len(common) == len(here) == len(there) else "shares numbers with {other}"
+            raise SpecError(
+                f"{name} {once.format(other=other)}; a population trains the parameters of each layer apart"
+            )
+
+
+def _addresses(each: Tensor) -> npt.NDArray[np.int64]:
+    """Where in memory each of its numbers lies."""
+    found = np.array(each.data_ptr())
+    for size, stride in zip(each.shape, each.stride()):
+        found = found[..., None] + np.arange(size) * stride * each.element_size()
+    return found.ravel()
 
 
 def _name(module: nn.Module) -> str | None:

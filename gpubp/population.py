@@ -101,7 +101,8 @@ class Population:
         cls, networks: Iterable[nn.Sequential], loss: str = "mean_squared_error", seed: int = 0
     ) -> Population:
         """torch.nn.Sequential of Linear and activation, Identity and Sequentials within, all of one topology, as a
-        population of copies; the inverse of network(). Raises SpecError for a module whose function or training a row
+        population of copies, so that what modules share, such as a trunk, or one module given twice, trains apart in
+        each network; the inverse of network(). Raises SpecError for a module whose function or training a row
         cannot stand for: tied or frozen weights, hooks, parametrizations, a forward of its own."""
         spec, params = modules.rows(networks, loss)
         return cls(spec, params, seed, torch.arange(len(params), device=params.device))

@@ -44,7 +44,8 @@ class Table:
     name: the file or source, for messages. columns: name -> (M,): bool, int64, float64 with NaN where one is missing,
     or object: str, or None where one is missing. targets: which columns are the targets; the others are inputs.
     named: False where the columns have only places, so that another table must have as many. reading: how another
-    file of these columns is to be read. about: what was found out in reading. Raises DataError.
+    file of these columns is to be read. about: what was found out in reading. steps: the relative distance between
+    numbers of the type in which a column came, where that was a narrower float than float64. Raises DataError.
     """
 
     name: str
@@ -53,10 +54,14 @@ class Table:
     named: bool = True
     reading: Reading = field(default_factory=Reading)
     about: tuple[str, ...] = ()
+    steps: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
         plain = {name: _plain(f"{self.name}: column {name!r}", values) for name, values in self.columns.items()}
+        kinds = {name: np.asarray(values).dtype for name, values in self.columns.items()}
+        narrow = {name: kind for name, kind in kinds.items() if kind.kind == "f" and kind.itemsize < 8}
         object.__setattr__(self, "columns", plain)
+        object.__setattr__(self, "steps", {name: float(np.finfo(kind).eps) for name, kind in narrow.items()})
         lengths = {len(values) for values in plain.values()}
         if not plain or lengths == {0}:
             raise DataError(f"{self.name} holds no samples; one or more expected")

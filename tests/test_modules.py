@@ -6,11 +6,13 @@ import itertools
 import random
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune, weight_norm
+from torch.utils.hooks import RemovableHandle
 
 import gpubp
 from gpubp.errors import ShapeError, SpecError
@@ -122,6 +124,7 @@ REFUSED = [
     ([nn.ReLU()], "module 0 is ReLU"),
     (nn.Sequential(nn.Linear(2, 3), nn.ReLU()), r"from_modules takes several networks: \[module\]"),
     (["a network"], "module 0 is a str"),
+    (5, r"from_modules takes several networks: \[module\], not 5"),
     ([nn.Sequential()], "a Sequential of Linear and activations expected"),
     ([nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Tanh())], "at most one activation"),
     ([nn.Sequential(nn.Tanh(), nn.Linear(2, 3))], "module 0\\[0\\] is Tanh"),
@@ -251,6 +254,11 @@ class Loud(nn.Tanh):
         return 2 * super().__call__(input)
 
 
+class Louder(nn.Linear):
+    def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        return 2 * super()._call_impl(*args, **kwargs)
+
+
 def twice(module: nn.Sequential) -> None:
     module[2] = module[0]
 
@@ -263,6 +271,11 @@ def computed(module: nn.Sequential) -> None:
     weight = 2 * module[2].weight
     del module[2].weight
     module[2].weight = weight
+
+
+def view_of_one_storage(module: nn.Sequential) -> None:
+    flat = torch.randn(12)
+    module[0].weight, module[2].weight = nn.Parameter(flat[:9].view(3, 3)), nn.Parameter(flat[3:].view(3, 3))
 
 
 def patched(module: nn.Sequential) -> None:
@@ -284,6 +297,17 @@ REFUSED_CHANGES: dict[str, tuple[Callable[[nn.Sequential], object], str]] = {
     "a Linear's own forward": (lambda m: m.append(Doubled(3, 3)), r"0\[3\] is Doubled"),
     "a Sequential's own forward": (lambda m: m.append(Skip(nn.Linear(3, 3))), r"0\[3\] is Skip"),
     "another call": (hidden_within, r"0\[1\]\[0\]\[0\] is Loud"),
+    "another _call_impl": (lambda m: m.append(Louder(3, 3)), r"0\[3\] is Louder"),
+    "a _call_impl put in": (lambda m: setattr(m[0], "_call_impl", m[0].forward), r"Linear, has a _call_impl that"),
+    "a shifted view": (view_of_one_storage, r"0\[2\].weight shares numbers with module 0\[0\].weight"),
+    "a view that repeats": (
+        lambda m: setattr(m[0], "weight", nn.Parameter(torch.ones(1, 1).expand(m[0].weight.shape))),
+        r"0\[0\].weight is a view that repeats",
+    ),
+    "a weight's shape": (
+        lambda m: setattr(m[2].weight, "data", torch.ones(7, 7)), r"0\[2\].weight \(7, 7\): \(3, 3\) expected"
+    ),
+    "a bias's shape": (lambda m: setattr(m[0].bias, "data", torch.ones(1)), r"0\[0\].bias \(1,\): "),
     "a hook": (lambda m: m[1].register_forward_hook(lambda *_: None), r"0\[1\], Tanh, has hooks"),
     "a hook before": (lambda m: m[0].register_forward_pre_hook(lambda *_: None), r"0\[0\], Linear, has hooks"),
     "a hook of all": (lambda m: m.register_forward_hook(lambda *_: None), "module 0, Sequential, has hooks"),
@@ -316,3 +340,30 @@ def test_all_biases_may_be_frozen_and_a_module_may_stand_twice_in_a_population()
     networks = gpubp.Population.from_modules([module, module])
     assert not networks.spec.train_bias
     assert same_bits(networks.params[0], networks.params[1])
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        nn.modules.module.register_module_forward_hook,
+        nn.modules.module.register_module_forward_pre_hook,
+        nn.modules.module.register_module_full_backward_hook,
+    ],
+)
+def test_a_hook_on_all_modules_is_refused(register: Callable[..., RemovableHandle]) -> None:
+    handle = register(lambda *_: None)
+    try:
+        with pytest.raises(SpecError, match="torch has global module hooks"):
+            gpubp.Population.from_modules([mlp()])
+    finally:
+        handle.remove()
+
+
+def test_parameters_that_are_parts_of_one_storage_are_taken() -> None:
+    module, flat = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), torch.arange(12.0)
+    module[0].weight, module[1].weight = (
+        nn.Parameter(flat[:8].view(2, 4)[:, :2]),
+        nn.Parameter(flat[2:10].view(2, 4)[:, :2]),
+    )
+    module[0].bias, module[1].bias = nn.Parameter(flat[8:10]), nn.Parameter(flat[10:])
+    assert gpubp.Population.from_modules([module]).params.tolist() == [[0, 4, 1, 5, 8, 9, 2, 6, 3, 7, 10, 11]]

@@ -311,6 +311,11 @@ ROUNDED = {
     "float32": (np.array([0.3, np.nextafter(np.float32(0.3), np.float32(1))], np.float32), np.array([0.25, 0.25001])),
     "large": (np.array([1e12 + 0.1, 1e12 + 0.1002]), np.array([1e12 + 1, 1e12 + 2])),
     "whole": (np.array([1e17, 1e17 + 16]), np.array([8388609.0, 8388610.0])),
+    "whole float32": (np.array([0.3, 0.1 * 3]), np.array([8388609.0, 8388610.0], np.float32)),
+    "half days": (np.array([0.3, 0.1 * 3]), np.array([2459000.5, 2459001.0])),
+    "quarters": (np.array([0.3, 0.1 * 3]), np.array([2e6, 2e6 + 0.25])),
+    "seconds since 1970": (np.array([0.3, 0.1 * 3]), np.array([1.7e9, 1.7e9 + 1e-4])),
+    "written from float32": (np.array([0.3, 0.1 * 3]), np.array([0.30000001192092896, 0.3])),
 }
 
 
@@ -328,6 +333,12 @@ def test_a_column_of_one_number_rounded_differently_is_shifted_alone_and_named(
     assert 0 < some.factor < 1 or scale == "minmax"
     about = "is one number, rounded differently, in all samples to train with: it is not scaled"
     assert [each for each in data.about if "rounded" in each] == [f"one {about}", f"y {about}"]
+
+
+def test_targets_of_two_neighbours_in_float32_are_scaled_where_they_came_as_float64() -> None:
+    days = np.tile([2459000.5, 2459001.0], 50)
+    learned = fit(table({"x": np.arange(100.0), "y": days}), "mean_squared_error", scale_targets="standard")
+    assert learned.target_columns[0].factor == 0.25
 
 
 # --- prediction
