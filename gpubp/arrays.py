@@ -1,5 +1,5 @@
 """tensor(): numbers by position, out of tensors, arrays, data frames and lists; indices(): which rows are meant;
-whole() and real(): one number.
+whole() and real(): one number; finite() and held(): that numbers are finite, and that floats hold them exactly.
 
 What offers an array (`__array__`: NumPy, pandas, polars) is read as that array, so that no label of an index decides.
 Refused, with the argument's name and the place: text, missing, masked and complex values, dicts, sets, which have no
@@ -21,6 +21,7 @@ from torch import Tensor
 from .errors import DataError, GpubpError, ShapeError
 
 Array = npt.NDArray[Any]
+FLOATS = torch.float64, torch.float32, torch.float16, torch.bfloat16
 
 
 def tensor(name: str, values: Any, error: type[GpubpError] = DataError) -> Tensor:
@@ -30,6 +31,8 @@ def tensor(name: str, values: Any, error: type[GpubpError] = DataError) -> Tenso
         plain = values.detach()
         if plain.is_complex() or plain.layout != torch.strided or plain.is_meta:
             raise error(f"{name} holds {plain.dtype}, {plain.layout}, on {plain.device}; plain numbers expected")
+        if plain.is_quantized or (plain.is_floating_point() and plain.dtype not in FLOATS):
+            raise error(f"{name} holds {plain.dtype}; {', '.join(map(str, FLOATS))}, or whole numbers, expected")
         return plain if plain.dtype == torch.bool or plain.is_floating_point() else plain.long()
     array = _array(name, values, error)
     if array.dtype.kind in "iu":
@@ -87,6 +90,31 @@ def real(value: object) -> float | None:
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def held(name: str, given: Tensor, floats: Tensor) -> Tensor:
+    """`floats`, which must be the whole numbers `given` exactly. Raises DataError that names the first that is not."""
+    place = (floats.to(given.device, given.dtype) != given).nonzero()
+    if len(place):
+        at = tuple(place[0].tolist())
+        kind = str(floats.dtype).removeprefix("torch.")
+        advice = "numbers of at most 2^53" if floats.dtype == torch.float64 else "smaller ones, or networks of float64"
+        raise DataError(
+            f"{name}{list(at)} is {int(given[at])}, one of {len(place)} whole numbers that {kind} does not hold; "
+            f"{advice} expected, or floats, which are rounded"
+        )
+    return floats
+
+
+def finite(name: str, numbers: Tensor) -> None:
+    """Raise DataError that names the first place of `numbers` that is NaN or infinite."""
+    if numbers.is_floating_point() and not bool(numbers.isfinite().all()):
+        place = (~numbers.isfinite()).nonzero()
+        at = tuple(place[0].tolist())
+        raise DataError(
+            f"{name}{list(at)} is {float(numbers[at])}, one of {len(place)} numbers that are NaN or infinite; "
+            "finite numbers expected"
+        )
 
 
 def _array(name: str, values: Any, error: type[GpubpError]) -> Array:

@@ -75,7 +75,7 @@ class Dataset:
         targets = _floats("targets", targets) if targets.ndim == inputs.ndim else targets
         targets = targets if targets.is_floating_point() else targets.long()
         for name, each in (("inputs", inputs), ("targets", targets)):
-            _finite(name, each)
+            arrays.finite(name, each)
         self.inputs, self.targets = inputs.contiguous(), targets.contiguous()
         self.own, self.preparation = inputs.ndim == 3, preparation
         if self.samples >= LARGEST:
@@ -122,7 +122,9 @@ class Dataset:
         allowed = [(self.samples,)] + ([(len(self.inputs), self.samples)] if self.own else [])
         if shape not in allowed and (self.own or len(shape) != 2 or shape[1] != self.samples):
             raise ShapeError(f"sample_weight {shape}: ({self.samples},), or N of these in front, expected")
-        _finite("sample_weight", weight)
+        arrays.finite("sample_weight", weight)
+        if not weight.is_floating_point():
+            self.whole.add("sample_weight")
         if bool((weight < 0).any()):
             raise DataError(f"sample_weight holds {float(weight.min()):g}; 0 or more expected")
         if not bool((weight.sum(-1) > 0).all()):
@@ -181,9 +183,9 @@ class Dataset:
         other.sample_weight = None if self.sample_weight is None else self.sample_weight.to(device, dtype)
         for name in ("inputs", "targets", "sample_weight"):
             if getattr(other, name) is not None:
-                _finite(f"as {dtype}, {name}", getattr(other, name))
+                arrays.finite(f"as {dtype}, {name}", getattr(other, name))
         for name in self.whole:
-            held(name, getattr(self, name), getattr(other, name))
+            arrays.held(name, getattr(self, name), getattr(other, name))
         if other.sample_weight is not None:
             sums = other.sample_weight.sum(-1)
             if not bool((sums > 0).all()):
@@ -293,29 +295,4 @@ def _floats(name: str, numbers: Tensor) -> Tensor:
     if numbers.is_floating_point():
         return numbers
     single = numbers.float()
-    return single if torch.equal(single.to(numbers.dtype), numbers) else held(name, numbers, numbers.double())
-
-
-def held(name: str, given: Tensor, floats: Tensor) -> Tensor:
-    """`floats`, which must be the whole numbers `given` exactly. Raises DataError that names the first that is not."""
-    place = (floats.to(given.device, given.dtype) != given).nonzero()
-    if len(place):
-        at = tuple(place[0].tolist())
-        kind = str(floats.dtype).removeprefix("torch.")
-        advice = "numbers of at most 2^53" if floats.dtype == torch.float64 else "smaller ones, or networks of float64"
-        raise DataError(
-            f"{name}{list(at)} is {int(given[at])}, one of {len(place)} whole numbers that {kind} does not hold; "
-            f"{advice} expected, or floats, which are rounded"
-        )
-    return floats
-
-
-def _finite(name: str, numbers: Tensor) -> None:
-    """Raise DataError that names the first place of `numbers` that is NaN or infinite."""
-    if numbers.is_floating_point() and not bool(numbers.isfinite().all()):
-        place = (~numbers.isfinite()).nonzero()
-        at = tuple(place[0].tolist())
-        raise DataError(
-            f"{name}{list(at)} is {float(numbers[at])}, one of {len(place)} numbers that are NaN or infinite; "
-            "finite numbers expected"
-        )
+    return single if torch.equal(single.to(numbers.dtype), numbers) else arrays.held(name, numbers, numbers.double())

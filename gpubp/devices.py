@@ -17,8 +17,8 @@ ALL = "cuda:all"
 
 
 def devices(given: Devices) -> list[torch.device]:
-    """The devices by name: "cpu", "cuda", "cuda:1", "cuda:all" for every GPU, or several of one kind. Raises
-    DeviceError for what is not here, ConfigError for CPU and GPU together."""
+    """The devices by name: "cpu", "cuda", "cuda:1", "cuda:all" for every GPU, "auto" for a GPU where there is one, or
+    several of one kind. Raises DeviceError for what is not here, ConfigError for CPU and GPU together."""
     if isinstance(given, str) and given == ALL:
         usable("cuda")
         return [torch.device("cuda", number) for number in range(cuda.count())]

@@ -58,7 +58,8 @@ class History(list[dict[str, Any]]):
             if isinstance(saved, Mapping):
                 files.regular(path)
                 with path.open("rb") as file:
-                    text = file.read(saved["bytes"])
+                    whole = saved["bytes"] <= os.fstat(file.fileno()).st_size  # or so many bytes may find no memory
+                    text = file.read(saved["bytes"]) if whole else b""
                 if len(text) != saved["bytes"] or hashlib.sha256(text).hexdigest() != saved["sha256"]:
                     raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the checkpoint")
                 saved = [json.loads(each) for each in text.splitlines()]

@@ -23,7 +23,6 @@ from . import arrays, checkpoint, files
 from .activations import sigmoid
 from .ambient import neutral
 from .backprop import CHUNK, forward
-from .data import held
 from .errors import CheckpointError, ConfigError, DataError, ShapeError, warn
 from .frames import table_of
 from .line import line
@@ -58,7 +57,7 @@ class Model:
 
     `samples`: by the columns' names a frame of pandas or polars, a pyarrow.Table, a Table, a mapping of columns, a
     sequence of mappings, or the path of a file; a tensor, an array or rows of values in the order of
-    preparation.columns.
+    preparation.columns. A warning says where predictions are NaN or infinite, as finite samples may make them.
     """
 
     population: Population
@@ -124,7 +123,7 @@ class Model:
         if self.preparation is None:
             prepared = _numbers(samples, self.spec.widths[0])
             if not prepared.is_floating_point():
-                held("samples", prepared, prepared.to(like.dtype))
+                arrays.held("samples", prepared, prepared.to(like.dtype))
         else:
             table = table_of(samples, self.preparation)
             prepared = self.preparation.inputs(table)
@@ -176,8 +175,7 @@ class Model:
             )
         rows, inputs = self.chosen(networks), self.inputs(samples)
         most = max(FEWEST, min(PIECE, AT_ONCE // (len(rows) * self.spec.widths[-1]))) // FEWEST * FEWEST
-        told = self._probabilities if proba else self._predictions
-        return (told(self._expected(rows, piece, each)) for piece in inputs.split(most if each else PIECE))
+        return self._told(rows, inputs.split(most if each else PIECE), each, proba)
 
     @neutral()
     def chosen(self, networks: str | int | Sequence[int] | Tensor) -> Tensor:
@@ -200,6 +198,28 @@ class Model:
         if count > len(ranked):
             raise ConfigError(f"networks {count}: the run has {len(ranked)} networks that did not diverge")
         return ranked[:count]
+
+    def _told(self, rows: Tensor, inputs: Iterable[Tensor], each: bool, proba: bool) -> Iterator[Array]:
+        """What pieces() gives; at the end, a warning of predictions that are not finite."""
+        speakers = len(rows) if each else 1
+        seen, bad, first, of_network = 0, 0, None, np.zeros(speakers, dtype=bool)
+        for piece in inputs:
+            expected = self._expected(rows, piece, each)
+            values = self._probabilities(expected) if proba else self._predictions(expected)
+            sound = np.isfinite(np.asarray(expected)).all(-1)
+            if values.dtype.kind == "f":  # the units of the targets may not hold what the networks expect
+                sound &= np.isfinite(values).reshape(*sound.shape, -1).all(-1)
+            broken = ~sound.reshape(speakers, len(piece))
+            if first is None and broken.any():
+                first = seen + int(broken.any(0).argmax())
+            seen, bad, of_network = seen + len(piece), bad + int(broken.sum()), of_network | broken.any(1)
+            yield values
+        if first is not None:
+            whose = f"{int(of_network.sum())} of {speakers} networks" if each else f"the mean of {len(rows)} networks"
+            warn(
+                f"{bad:,} of {speakers * seen:,} predictions are NaN or infinite, or labels of such: of {whose}, the "
+                f"first of sample {first}; check the samples for numbers far from those of training"
+            )
 
     def _predictions(self, expected: Tensor) -> Array:
         if self.preparation is None:

@@ -175,8 +175,16 @@ class Population:
 
     @neutral()
     def predict(self, inputs: Tensor | Sequence[Any]) -> Tensor:
-        """inputs (M, I) for all, or (N, M, I) -> outs (N, M, O); logits stay logits."""
-        return forward(self.spec, self.params, arrays.tensor("inputs", inputs).to(self.params))
+        """inputs (M, I) for all, or (N, M, I) -> outs (N, M, O); logits stay logits. Raises DataError for inputs that
+        are not finite, or whole numbers that the networks' type does not hold. Outs may be infinite, or NaN, where a
+        network's sums overflow."""
+        given = arrays.tensor("inputs", inputs)
+        arrays.finite("inputs", given)
+        floats = given.to(self.params)
+        arrays.finite(f"as {floats.dtype}, inputs", floats)
+        if not given.is_floating_point():
+            arrays.held("inputs", given, floats)
+        return forward(self.spec, self.params, floats)
 
 
 def _count(count: Any) -> int:
@@ -205,9 +213,12 @@ def _precise(dtype: Any) -> torch.dtype:
 
 
 def usable(device: str | torch.device) -> torch.device:
-    """`device`, checked: raises DeviceError with one sentence that says what is missing."""
+    """`device`, checked; of "auto" a GPU where there is one, or else the CPU. Raises DeviceError with one sentence that
+    says what is missing."""
     if not isinstance(device, (str, torch.device)):  # torch takes 0 for whichever accelerator there is
         raise DeviceError(f"device {device!r}: a name expected, such as 'cpu' or 'cuda:0'; allowed: {ALLOWED}")
+    if device == "auto":
+        device = "cpu" if cuda.missing() is not None else "cuda"
     try:
         wanted = torch.device(device)
     except RuntimeError:

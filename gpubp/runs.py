@@ -187,13 +187,14 @@ def predict(settings: Settings) -> int:
     heads = [f"network_{row}" for row in rows.tolist()] if each else [word]
     parts = model.classes if settings["proba"] and model.classes else [c.name for c in model.preparation.target_columns]
     tables = (_columns(piece if each else piece[None], heads, parts) for piece in pieces)
-    if target is None:
-        _print_csv(tables)
-        return 0
-    try:
-        files.write(target, lambda beside: write_csv(tables, beside))
-    except OSError as error:
-        raise DataError(f"{target} cannot be written: {error.strerror or error}") from None
+    with spoken():
+        if target is None:
+            _print_csv(tables)
+            return 0
+        try:
+            files.write(target, lambda beside: write_csv(tables, beside))
+        except OSError as error:
+            raise DataError(f"{target} cannot be written: {error.strerror or error}") from None
     return 0
 
 

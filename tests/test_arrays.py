@@ -372,3 +372,28 @@ def test_weights_whose_sum_overflows_are_refused() -> None:
     data = dataset_of("sample_weight", weight)
     with pytest.raises(DataError, match="infinite sum as torch"):
         data.to(torch.device("cpu"), torch.float32)
+
+
+def test_whole_numbers_as_weights_are_held_exactly_or_refused() -> None:
+    data = dataset_of("sample_weight", [LOST, 1])
+    assert data.to(torch.device("cpu"), torch.float64).sample_weight.tolist() == [LOST, 1]
+    with pytest.raises(DataError, match=rf"sample_weight\[0\] is {LOST}, one of 1 whole numbers that float32"):
+        data.to(torch.device("cpu"), torch.float32)
+
+
+def test_a_population_refuses_inputs_as_a_dataset_does() -> None:
+    spec = gpubp.NetworkSpec((1, 1), bias="none")
+    one = gpubp.Population(spec, torch.full((1, 1), 2.0), 0, torch.tensor([0]))
+    with pytest.raises(DataError, match=rf"inputs\[1, 0\] is {LOST}, one of 1 whole numbers that float32"):
+        one.predict(torch.tensor([[1], [LOST]]))
+    with pytest.raises(DataError, match=r"inputs\[1, 0\] is nan"):
+        one.predict([[1.0], [float("nan")]])
+    with pytest.raises(DataError, match=r"as torch.float32, inputs\[0, 0\] is inf"):
+        one.predict(torch.tensor([[1e300]], dtype=torch.float64))
+    assert one.predict([[True]]).item() == 2
+    assert one.predict(torch.tensor([[3e38]])).isinf().all(), "outs may be infinite"
+
+
+def test_floats_of_eight_bits_are_refused() -> None:
+    with pytest.raises(DataError, match=r"inputs holds torch.float8_e4m3fn; torch.float64, .* expected"):
+        gpubp.Dataset(torch.ones(1, 1).to(torch.float8_e4m3fn), torch.ones(1, 1))

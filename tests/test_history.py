@@ -142,7 +142,8 @@ def test_records_that_could_not_be_added_are_added_by_the_next_try(
 @pytest.mark.parametrize(
     "saved",
     [[{}], [[]], {}, 5, None, "x", [record(1, loss={"median": 1.0})], [record(1, lr={**SPREAD, "max": "1"})],
-     [record(1, statuses={"running": 1.5})], [record(1, metric_name=None)], [record("one")], {"bytes": 10**30}],
+     [record(1, statuses={"running": 1.5})], [record(1, metric_name=None)], [record("one")], {"bytes": 10**30},
+     {"bytes": 10**15, "sha256": ""}],
     ids=repr,
 )  # fmt: skip
 def test_what_is_no_history_is_refused(saved: Any, tmp_path: Path) -> None:

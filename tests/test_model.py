@@ -464,3 +464,22 @@ def test_a_model_says_what_it_is_in_a_line(tmp_path: Path) -> None:
     assert len(model) == 5
     assert repr(ONE) == "Model(2 networks of 1-1, huber: 1 columns -> y)"
     assert repr(Model(constant("huber", [1.0]))) == "Model(1 network of 1-1, huber, on plain tensors)"
+
+
+def test_predictions_that_are_not_finite_are_warned_of_and_given() -> None:
+    spec = gpubp.NetworkSpec((2, 1), loss="poisson", bias="none")
+    rates = Model(gpubp.Population(spec, torch.tensor([[1.0, 1.0], [0.0, 0.0]]), 0, torch.arange(2)))
+    samples = torch.zeros(PIECE + 2, 2)
+    samples[-1] = 1e4
+    place = f"the first of sample {PIECE + 1};"
+    with pytest.warns(UserWarning, match=f"1 of {2 * len(samples):,} predictions .* of 1 of 2 networks, {place}"):
+        each = rates.predict(samples, [0, 1], each=True)
+    assert each[:, -1].tolist() == [[np.inf], [1]]
+    with pytest.warns(UserWarning, match=f"1 of {len(samples):,} predictions .* of the mean of 2 networks, {place}"):
+        assert rates.predict(samples, [0, 1])[-1].tolist() == [np.inf]
+    units = Model(constant("huber", [3e38]), numbers(("x", 0.0, 1.0), y=(0.0, 1e300)))
+    with pytest.warns(UserWarning, match="2 of 2 predictions .* the first of sample 0;"):
+        assert units.predict({"x": [1.0, 2.0]}, [0]).tolist() == [np.inf] * 2
+    lost = Model(constant("cross_entropy", [np.inf, np.inf]), labelled("classes", "no", "yes"))
+    with pytest.warns(UserWarning, match="1 of 1 predictions are NaN or infinite, or labels of such"):
+        lost.predict({"x": [1.0]}, [0])
