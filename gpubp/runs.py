@@ -75,6 +75,8 @@ def _listed(names: str | None) -> tuple[str, ...]:
 def settings_of(folder: Path) -> Settings:
     """The config.yaml of a run of `train`; raises CheckpointError where there is none."""
     path = folder / "config.yaml"
+    if not path.exists() and not (folder / "checkpoint").is_dir():
+        raise CheckpointError(f"{path} is not there: {folder} is not the directory of a run")
     try:
         settings = files.read_settings(path)
     except ConfigError as error:

@@ -27,7 +27,7 @@ from .fitting import ask, check_scale, fit
 from .losses import LOSSES
 from .preparation import TASK_OF_LOSS, Preparation
 from .rng import EVERYBODY, SEARCH, check_seed, normal, words
-from .tables import READERS, Table, listed, read
+from .tables import READERS, Table, listed, named, read
 from .text import Reading
 
 SPLIT = 1 << 16  # the Philox layer of the split, apart from whatever else a search draws
@@ -158,7 +158,11 @@ def load(
         table = _file(name_or_path, target, reading)
         usual, source = None, Source(lambda: table, "", "", "standard")
     elif target is not None or reading != Reading():
-        given = f"target {target!r}" if target is not None else "--drop, --text, --dates and what else is of reading"
+        given = (
+            f"target {listed(named('target', target))}"
+            if target is not None
+            else "--drop, --text, --dates and what else is of reading"
+        )
         raise ConfigError(f"{given}: data {name_or_path!r} have their own; that is for files")
     else:
         usual, table = source.loss, source.table()

@@ -321,8 +321,10 @@ def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:
     told = json.loads(run("resume short --epochs 8 --json", capsys).splitlines()[-1])
     assert (told["run_dir"], told["networks"]) == ("short", 4)
     assert Path("short/results.csv").read_bytes() == Path("long/results.csv").read_bytes()
-    assert main(["resume", "missing"]) == 1
-    assert "config.yaml cannot be read" in capsys.readouterr().err
+    for command in ("resume", "explain"):
+        assert main([command, "missing"]) == 1
+        said = "error: missing/config.yaml is not there: missing is not the directory of a run\n"
+        assert capsys.readouterr().err == said
 
 
 def test_a_run_killed_before_its_first_checkpoint_is_begun_anew_by_its_settings_alone(
@@ -480,3 +482,20 @@ def test_a_batch_that_is_cut_to_the_samples_is_a_note_and_counts_are_read_alike_
     assert repr(gpubp.load_data("iris")).startswith("Prepared(150 flowers, 4 inputs, 3 classes; iris: 150 samples")
     network, row = gpubp.load(folder).network(3), [[5.1, 3.5, 1.4, 0.2]]
     assert torch.equal(network(np.array(row)), network(torch.tensor(row, dtype=torch.float64)))
+
+
+def test_predictions_that_are_not_finite_are_warned_of_on_standard_error(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("line.csv").write_text("x,y\n1,2\n2,3\n3,4\n4,5\n5,6\n")
+    trained("--data line.csv --target y --networks 2 --steps 1 --run-dir made", capsys)
+    monkeypatch.setattr("gpubp.model.forward", lambda spec, params, inputs: torch.full((len(params), 5, 1), torch.inf))
+    assert main(["predict", "made", "--data", "line.csv"]) == 0
+    told = capsys.readouterr()
+    assert told.out.split()[1:] == ["inf"] * 5
+    assert "warning: 5 of 5 predictions are NaN or infinite" in told.err
+
+
+def test_the_target_that_data_by_name_do_not_take_is_named(capsys: Capture) -> None:
+    assert main(["train", "--data", "xor", "--target", "zz", "--device", "cpu"]) == 1
+    assert "error: target zz: data 'xor' have their own" in capsys.readouterr().err

@@ -404,7 +404,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_devices_are_called_by_name(gpus: None) -> None:
     for given, expected in {
-        "cpu": ["cpu"], "cuda": ["cuda:1"], "cuda:0": ["cuda:0"], "cuda:all": ["cuda:0", "cuda:1"],
+        "cpu": ["cpu"], "cuda": ["cuda:1"], "cuda:0": ["cuda:0"], "cuda:all": ["cuda:0", "cuda:1"], "auto": ["cuda:1"],
         ("cuda:1", "cuda:0"): ["cuda:1", "cuda:0"], CPU: ["cpu"], torch.device("cuda", 1): ["cuda:1"],
     }.items():  # fmt: skip
         assert list(map(str, devices.devices(given))) == expected
@@ -414,6 +414,12 @@ def test_devices_are_called_by_name(gpus: None) -> None:
         devices.devices(["cpu", "cuda"])
     with pytest.raises(ConfigError, match="one or more of the same kind expected"):
         devices.devices([])
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "missing", lambda: "torch finds no CUDA driver or no GPU here")
+    assert devices.devices("auto") == [CPU]
+    assert gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 1, device="auto").device == CPU
 
 
 def test_auto_takes_a_gpu_and_says_which(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def test_an_unknown_name_gets_the_nearest_one_and_hears_of_files() -> None:
 
 
 def test_a_source_has_its_own_targets() -> None:
-    with pytest.raises(ConfigError, match="target 'o1': data 'tutorial' have their own"):
+    with pytest.raises(ConfigError, match="target o1: data 'tutorial' have their own"):
         load("tutorial", target="o1")
 
 
