@@ -73,11 +73,12 @@ int main(int, char **arguments) {
   int8_t *status = array<int8_t>(N, [](int64_t n) { return n == stopped; });
   job.status = status;
   job.loss = array<real>(N, zero);
-  job.total = array<real>(N, zero);
+  job.total = array<double>(N, zero);
   const int64_t each = OWN_INPUTS ? N * M : M;
   job.inputs = array<real>(each * I, random);
   if (CLASSES) job.classes = array<int64_t>(each, [](int64_t) { return (int64_t)(uniform() * O); });
   else job.targets = array<real>(each * O, [](int64_t) { return uniform() < 0.5; });
+  job.spread = array<double>(N * O, one);
   if (SAMPLE_WEIGHT) job.weights = array<real>(SAMPLE_WEIGHT == 2 ? N * M : M, up_to_one);
   if (ROWS) {
     job.longest = longest;
