@@ -73,7 +73,7 @@ int main(int, char **arguments) {
   int8_t *status = array<int8_t>(N, [](int64_t n) { return n == stopped; });
   job.status = status;
   job.loss = array<real>(N, zero);
-  job.total = array<real>(N, zero);
+  job.total = array<double>(N, zero);
   const int64_t each = OWN_INPUTS ? N * M : M;
   job.inputs = array<real>(each * I, random);
   if (CLASSES) job.classes = array<int64_t>(each, [](int64_t) { return (int64_t)(uniform() * O); });
@@ -87,6 +87,7 @@ int main(int, char **arguments) {
   job.taken = array<int64_t>(N, zero);
   job.outs = array<real>(N * M * O, zero);
   job.figures = array<double>(2 * N, zero);
+  job.spread = array<double>((ROWS || OWN_INPUTS || SAMPLE_WEIGHT == 2 ? N : 1) * O, one);
 
 #if THREADS && !NEAR
   end.slots = array<real>(AT_ONCE * TOGETHER * SLOTS * P, random);
