@@ -88,6 +88,7 @@ int main(int, char **arguments) {
   job.taken = array<int64_t>(N, zero);
   job.outs = array<real>(N * M * O, zero);
   job.figures = array<double>(2 * N, zero);
+  job.spread = array<double>((ROWS || OWN_INPUTS || SAMPLE_WEIGHT == 2 ? N : 1) * O, one);
 
 #if THREADS && !NEAR
   end.slots = array<real>(AT_ONCE * TOGETHER * SLOTS * P, random);
