@@ -34,7 +34,7 @@ KERNELS = max(*map(len, TABLES[1:]), len(TABLES[0]) // 2)
 LAYOUTS = (Layout(1, threads=128), Layout(1, team=True, threads=64, accumulators=32, cols=8))
 # Bytes that a thread of program(number) keeps in local memory, on any of DEVICES at most. Those of 300 and more are of
 # networks that are threads by hand: the rules would give them a block.
-LOCAL = (672, 0, 0, 32, 424, 2696, 8, 0, 392, 1856, 8)
+LOCAL = (672, 0, 8, 32, 424, 2696, 8, 0, 392, 1920, 8)
 SWITCHES = (
     {"dropout": 0.3, "l1": 0.1},
     {"clip_norm": 1.0, "l2": 0.1},

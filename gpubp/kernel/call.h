@@ -71,7 +71,7 @@ FN void hand_over(const Work &k, const Course &c, int n, int64_t at) {
   const Job &job = *k.job;
   job.step[at] += c.done;
   job.loss[at] = lane(c.loss, n);
-  job.total[at] = c.total[n];
+  job.total[at] = c.total[NETWORKS == 1 ? 0 : n];  // a number that varies would put a GPU's Course into local memory
   for (int i = 0; i < COLUMNS; i++) job.columns[i][at] = k.g->columns[i][NETWORKS > 1 && k.g->alike ? 0 : n];
 }
 
@@ -122,7 +122,7 @@ FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
       set_clock(k, clock, n, ROWS ? job.sizes[job.position[who[n]]] : job.samples, job.step[who[n]]);
   }
   if (!MOVING) rates(k);
-  for (int n = 0; n < NETWORKS; n++) c.total[n] = job.total[who[n]];
+  for (int n = 0; n < NETWORKS; n++) c.total[NETWORKS == 1 ? 0 : n] = job.total[who[n]];
   for (int waiting = NETWORKS; left[0] > c.done;) {
     while (left[waiting - 1] <= c.done) waiting--;
     const int64_t next = CHECK(k, job) || !ABSORBING ? c.done + 1 : left[waiting - 1];
