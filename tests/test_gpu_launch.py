@@ -148,7 +148,7 @@ def expected(state: TrainState, data: gpubp.Dataset) -> dict[str, Any]:
     }  # fmt: skip
     return {
         **{name: tensor.data_ptr() for name, tensor in tensors.items()},
-        "targets": None, "outs": None, "figures": None, "count": len(state.step),
+        "targets": None, "spread": None, "outs": None, "figures": None, "count": len(state.step),
         "samples": SAMPLES, "longest": SAMPLES,
         "seed": state.population.seed, "threads": 0, "check": 0,
         "slots": [*(slot.data_ptr() for slot in state.slots), None],
@@ -188,6 +188,7 @@ def test_after_a_resize_the_pointers_are_those_of_the_new_tensors(driver: Driver
     cuda.run(state, data, 5)
     part = torch.arange(0, COUNT, 2)
     own, rows = state.rows(part), training(COUNT // 2)[1]
+    own.position = torch.arange(len(part))
     cuda.run(own, rows, 7)
     given = launched(driver)
     assert given["steps"] == 7
@@ -256,7 +257,7 @@ def test_what_the_driver_refuses_is_said(driver: Driver) -> None:
 
 def test_other_types_and_places_are_refused(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     state, data = training()
-    state.population = population(SPEC, COUNT, torch.float64)
+    state = TrainState.start(population(SPEC, COUNT, torch.float64), state.config, data)
     with pytest.raises(EngineError, match=r"networks are torch.float64 on cpu, inputs torch.float32"):
         cuda.run(state, data, 5)
     monkeypatch.setattr(device, "here", lambda tensor: tensor.is_cuda)
@@ -314,7 +315,9 @@ def test_the_sentence_is_of_the_kernel_that_trains(
     assert (choice.name, choice.reason) == ("cuda", kernel.reason)
     state = TrainState.start(population(spec, COUNT, torch.float32), config, data)
     for part in (slice(0, COUNT), slice(COUNT // 2, COUNT)):
-        choice.run(state.rows(part), data.part(part), 3)
+        own = state.rows(part)
+        own.position = own.position - own.position[0]
+        choice.run(own, data.part(part), 3)
     assert [*cuda.KERNELS.values()] == kernels
     assert driver.loaded == [kernel.code]
 
