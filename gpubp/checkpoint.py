@@ -209,7 +209,7 @@ def _check_notes(notes: Mapping[str, Any], config: TrainConfig) -> None:
     rounds = -(-config.longest // config.interval)
     texts = [notes[name] for name in ("engine_reason", "data", "validation") if notes[name] is not None]
     sound = {
-        f"round {number} of {rounds}": number is not None and 0 <= number <= rounds,
+        f"round {notes['number']!r} of {rounds}": number is not None and 0 <= number <= rounds,
         f"{seconds!r} seconds": type(seconds) in (int, float) and 0 <= seconds < float("inf"),
         f"engine {notes['engine']!r}": isinstance(notes["engine"], str) and notes["engine"] in ENGINES,
         "reason and fingerprints": notes["engine_reason"] is not None and all(isinstance(each, str) for each in texts),
