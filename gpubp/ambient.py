@@ -21,9 +21,8 @@ HOME = torch.device("cpu")
 def neutral() -> Iterator[None]:
     """For every function of the public face that computes; as a decorator too. Costs some 20 us."""
     with ExitStack() as stack:
-        stack.enter_context(
-            torch.inference_mode(False)
-        )  # switches gradients on as well, as they are where nobody asked
+        # switches gradients on as well, as they are where nobody asked
+        stack.enter_context(torch.inference_mode(False))
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))

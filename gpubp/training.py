@@ -112,9 +112,8 @@ def train(
                 loop.notes, loop.lines = [*loop.notes, *told], (*loop.lines, *told)
                 _new(folder)  # another process may have been faster
                 files.write_settings(folder / "config.yaml", chosen, choice.reason)
-                (folder / checkpoint.PREPARATION).unlink(
-                    missing_ok=True
-                )  # of a run that ended before it saved anything
+                # of a run that ended before it saved anything
+                (folder / checkpoint.PREPARATION).unlink(missing_ok=True)
                 if preparation is not None:
                     preparation.save(folder)
             except OSError as error:
