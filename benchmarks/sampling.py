@@ -31,7 +31,7 @@ REAL_GOALS = {"W2": 0.5, "W3-N256": 0.6, "W4-N64": 0.6}  # least share of the la
 def order(contender: Engine, shuffle: str) -> int:
     """Compute the samples of K steps of every network, block by block like eager. -> how many positions."""
     state, data = contender.state, contender.data
-    population, batch, steps, positions = state.population, state.config.batch_size, contender.steps, 0
+    population, batch, steps, positions = state.population, state.recipe.batch_size, contender.steps, 0
     for part in blocks(population.spec, population.count, batch, population.params.element_size(), population.device):
         networks = population.ids[part], state.position[part], state.step[part][:1]
         positions += data.order(population.seed, *networks, steps, batch, shuffle).numel()

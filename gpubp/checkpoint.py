@@ -40,7 +40,7 @@ from .population import Population
 from .spec import NetworkSpec
 from .state import TrainState
 
-FORMAT, VERSION = "gpubp checkpoint", 3
+FORMAT, VERSION = "gpubp checkpoint", 4
 PIECE, BLOCK = 1 << 26, 1 << 20  # bytes: of what a thread digests, and of what it reads at once
 MANIFEST, PREVIOUS = "manifest.json", "manifest.previous.json"
 PREPARATION = "preparation.json"
@@ -53,6 +53,7 @@ class Checkpoint:
     whether a newer one is damaged. preparation: the SHA-256 of the run's preparation.json; None where it had none."""
 
     state: TrainState
+    config: TrainConfig
     notes: dict[str, Any]
     told: tuple[str, ...] = ()
     older: bool = False
@@ -63,8 +64,8 @@ class ForeignError(CheckpointError):
     """A sound checkpoint that another gpubp wrote: an older one beside it is not what was meant."""
 
 
-def save(run_dir: Path, state: TrainState, notes: Mapping[str, Any]) -> None:
-    """Save `state` and the JSON-able `notes` as the run's checkpoint, and keep the previous one.
+def save(run_dir: Path, state: TrainState, config: TrainConfig, notes: Mapping[str, Any]) -> None:
+    """Save `state`, its `config` and the JSON-able `notes` as the run's checkpoint, and keep the previous one.
 
     Raises CheckpointError where that cannot be done: the run's checkpoint is then what it was, nothing else is left,
     and save() may be called again."""
@@ -74,7 +75,7 @@ def save(run_dir: Path, state: TrainState, notes: Mapping[str, Any]) -> None:
     tensors = folder / f"tensors-{number:08}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(tensors, manifest, state, notes)
+        _write(tensors, manifest, state, config, notes)
     except BaseException as error:
         stays = _bytes(manifest) == before  # or else it failed when the manifest was in its place
         if stays:
@@ -90,9 +91,9 @@ def save(run_dir: Path, state: TrainState, notes: Mapping[str, Any]) -> None:
     _tidy(folder)
 
 
-def _write(tensors: Path, manifest: Path, state: TrainState, notes: Mapping[str, Any]) -> None:
+def _write(tensors: Path, manifest: Path, state: TrainState, config: TrainConfig, notes: Mapping[str, Any]) -> None:
     run_dir, history = manifest.parent.parent, notes.get("history")
-    config, own = _packed(state)
+    packed, own = _packed(config)
     content = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors()} | own
     _make_room(tensors.parent, sum(tensor.nbytes for tensor in content.values()))
     files.write(tensors, lambda beside: save_file(content, beside))
@@ -104,7 +105,7 @@ def _write(tensors: Path, manifest: Path, state: TrainState, notes: Mapping[str,
         "sha256": _digest(tensors),
         "spec": state.population.spec.to_dict(),
         "seed": state.population.seed,
-        "config": config,
+        "config": packed,
         "notes": dict(notes) | kept,
         "preparation": digest_of(run_dir / PREPARATION),
     }
@@ -183,7 +184,7 @@ def _read(folder: Path, name: str, device: torch.device) -> Checkpoint:
     except CheckpointError as error:
         notes["history"] = History()
         told.append(f"{error}; the history begins anew after round {notes['number']}; the networks are whole")
-    return Checkpoint(state, notes, tuple(told), preparation=manifest.get("preparation"))
+    return Checkpoint(state, config, notes, tuple(told), preparation=manifest.get("preparation"))
 
 
 def _check(path: Path, manifest: Any) -> None:
@@ -284,12 +285,12 @@ def _digest(path: Path, version: int = VERSION) -> str:
         return hashlib.sha256(b"".join(pool.map(piece, range(0, path.stat().st_size, PIECE)))).hexdigest()
 
 
-def _packed(state: TrainState) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _packed(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The configuration as JSON, and the tensors that it refers to by {"tensor": name}. A hyper-parameter of one number
     per network is a column of the state already."""
     packed: dict[str, Any] = {}
     own: dict[str, Tensor] = {}
-    for name, value in state.config.to_dict().items():
+    for name, value in config.to_dict().items():
         if name == "extra":
             packed[name] = {key: _reference(f"hyper.{key}", each) for key, each in value.items()}
         elif name in ("epochs", "steps") and value is not None and not isinstance(value, int):
@@ -331,11 +332,11 @@ def _state(spec: NetworkSpec, config: TrainConfig, seed: int, content: Mapping[s
     plain = [each.name for each in fields(TrainState) if isinstance(content.get(each.name), Tensor)]
     return TrainState(
         population=Population(spec, content["params"], seed, content["ids"]),
-        config=config,
+        recipe=config.recipe(spec),
         hyper={name: hyper[name] for name in order if name in hyper},
         slots=[slots[name] for name in config.rule.slots],
         columns=group("columns"),
-        plateau=group("plateau"),
+        memory=group("memory") or group("plateau"),  # up to version 3 it had that name
         **{name: content[name] for name in plain if name != "total"},
         total=content["total"].double(),  # up to version 2 it had the type of params
     )

@@ -181,7 +181,7 @@ def _config(settings: Settings, spec: NetworkSpec, dtype: torch.dtype) -> tuple[
     """The training's configuration, and the scale of the initial weights, with ranges and lists sampled; refused where
     the population would not fit, before there is anything of it."""
     plain = TrainConfig(settings["optimizer"], batch_size=settings["batch_size"], steps=1)
-    memory.check(spec, plain, settings["networks"], dtype.itemsize, HOME)
+    memory.check(spec, plain.recipe(spec), settings["networks"], dtype.itemsize, HOME)
     written = {name: settings[name] for name in (*HYPER, "init_scale") if settings[name] is not None}
     values = sample(written, settings["networks"], settings["seed"])
     scale = values.pop("init_scale", None)

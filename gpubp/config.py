@@ -17,6 +17,8 @@ from .errors import ConfigError, ShapeError, lookup, one_of, unknown
 from .losses import LOSSES
 from .optimizers import OPTIMIZERS, Optimizer
 from .ranges import bounded, numbers_of
+from .recipe import Recipe
+from .rounds import Rounds, steps
 from .schedules import SCHEDULES, WARMUP, Schedule
 from .spec import NetworkSpec
 
@@ -221,6 +223,11 @@ class TrainConfig:
             if value is not None and not (name in OFF_AT_ZERO and isinstance(value, (int, float)) and value == 0)
         }
 
+    def recipe(self, spec: NetworkSpec) -> Recipe:
+        """What decides what is computed. Raises ConfigError for a hyper-parameter that nothing here uses."""
+        on = (*self.switched_on(spec.loss), *(["class_weight"] if self.class_weight is not None else []))
+        return Recipe(self.optimizer, self.schedule, self.batch_size, self.shuffle, self.update_order, on)
+
     def columns(self, spec: NetworkSpec, count: int, device: torch.device) -> dict[str, Tensor]:
         """{name: (N, 1) float64}, defaults filled in, what is off left out; class_weight (N, O).
 
@@ -259,8 +266,8 @@ class TrainConfig:
             raise ConfigError(
                 f"epochs {int(length.max()):,} of {int(sizes.max()):,} samples: below 2^62 in all expected"
             )
-        steps = length if self.steps is not None else self._steps(length * sizes)
-        return steps.expand(len(sizes)).clone()
+        ends = length if self.steps is not None else steps(length * sizes, self.batch_size)
+        return ends.expand(len(sizes)).clone()
 
     def fitted(self, data: Dataset) -> tuple[TrainConfig, list[str]]:
         """This configuration with a batch of at most the samples, and what was changed or is to be known.
@@ -281,24 +288,10 @@ class TrainConfig:
             "theirs goes through them more than once"
         ]
 
-    def round(self, step: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each network's round at `step` (N,) begins and ends, (N,) int64 both: its last evaluation up to there,
-        and the first after it. A function of its own step and samples; a round has one step or more."""
-        done = self.rounds(step, sizes)
-        if self.steps is not None:
-            return done * self.interval, (done + 1) * self.interval
-        samples = self.interval * sizes
-        return self._steps(done * samples), self._steps((done + 1) * samples)
-
-    def rounds(self, step: Tensor, sizes: Tensor) -> Tensor:
-        """How many times evaluate_every has passed for each network up to `step` (N,), (N,) int64; where that is less
-        than a batch, more often than it was evaluated."""
-        if self.steps is not None:
-            return torch.div(step, self.interval, rounding_mode="floor")
-        return torch.div(step * self.batch_size, self.interval * sizes, rounding_mode="floor")
-
-    def _steps(self, samples: Tensor) -> Tensor:
-        return torch.div(samples + self.batch_size - 1, self.batch_size, rounding_mode="floor")
+    @property
+    def rounds(self) -> Rounds:
+        """When networks are evaluated."""
+        return Rounds(self.interval, self.steps is not None, self.batch_size)
 
     @property
     def interval(self) -> int:
@@ -312,8 +305,16 @@ class TrainConfig:
 
     @property
     def longest(self) -> int:
-        """Epochs, or steps where these are given, of the network that trains the longest."""
+        """Epochs, or steps, of the network that trains the longest."""
         return int(torch.as_tensor(self.epochs if self.steps is None else self.steps).max())
+
+    def take(self, index: Tensor) -> TrainConfig:
+        """The configuration of the networks in these rows."""
+        one = {**dict(self._given()), "class_weight": self.class_weight, "epochs": self.epochs, "steps": self.steps}
+        each = {name: arrays.tensor(name, value, ConfigError) for name, value in one.items() if value is not None}
+        many = {name: value[index] for name, value in each.items() if value.ndim == 1 + (name == "class_weight")}
+        extra = {name: many.pop(name, value) for name, value in self.extra.items()}
+        return TrainConfig.from_dict({**self.to_dict(), **many, "extra": extra})
 
     def __repr__(self) -> str:
         usual = {each.name: each.default for each in fields(self)} | {"extra": {}}
@@ -345,6 +346,4 @@ def _plain(name: str, value: Any) -> Any:
     return numbers if numbers.ndim or isinstance(value, Tensor) else numbers.item()
 
 
-OTHER = ("optimizer", "schedule", "class_weight", "batch_size", "epochs", "steps", "evaluate_every", "shuffle",
-         "update_order", "extra")  # fmt: skip
-HYPER = tuple(each.name for each in fields(TrainConfig) if each.name not in OTHER)
+HYPER = tuple(each.name for each in fields(TrainConfig) if each.type == "Hyper")

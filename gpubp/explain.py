@@ -65,14 +65,14 @@ def explain(state: TrainState, data: Dataset, network: int = 0) -> Explanation:
     The state stays as it is. A network that has ended is shown the step after its last. Raises ShapeError for a row
     that is not there, ShapeError or DataError for data that do not fit.
     """
-    population, config = state.population, state.config
+    population, recipe = state.population, state.recipe
     if not 0 <= network < population.count:
         raise ShapeError(f"network {network}: a row from 0 to {population.count - 1} expected")
     data.check(population.spec, data.networks or population.count)
     data = data.to(population.device, population.params.dtype)
     own = state.rows(torch.tensor([network], device=population.device))  # indices: a copy
     place = (population.seed, own.population.ids, own.position, own.step)
-    index = data.order(*place, 1, config.batch_size, config.shuffle)
+    index = data.order(*place, 1, recipe.batch_size, recipe.shuffle)
     block = Recorder(own, data.batch(index, own.position))
     block.step(block.batch)
     for layer in block.layers:
@@ -85,8 +85,8 @@ def explain(state: TrainState, data: Dataset, network: int = 0) -> Explanation:
             "network": {"row": network, "id": int(own.population.ids[0]), **population.spec.to_dict(),
                         "dtype": str(population.params.dtype).removeprefix("torch.")},
             "step": {"number": number, "status": Status(int(own.status[0])).name, "samples": index[0].tolist(),
-                     "optimizer": config.optimizer, "schedule": config.schedule,
-                     "update_order": config.update_order, "decoupled": config.rule.decoupled, **block.noted,
+                     "optimizer": recipe.optimizer, "schedule": recipe.schedule,
+                     "update_order": recipe.update_order, "decoupled": recipe.rule.decoupled, **block.noted,
                      "counts": bool(block.leave(own, 0)[0])},
             "inputs": plain(block.batch.inputs[0]),
             "targets": plain(block.batch.targets[0]),
@@ -101,7 +101,7 @@ class Recorder(Block):
     """The engine's block of a lone network, that notes the numbers of one step."""
 
     def __init__(self, state: TrainState, batch: Batch) -> None:
-        super().__init__(state, kernel_widths(state.population.spec.widths, state.config.batch_size))
+        super().__init__(state, kernel_widths(state.population.spec.widths, state.recipe.batch_size))
         self.batch = batch
         self.dropout = self.masks(batch.inputs.shape[1])
         self.noted: dict[str, Any] = {
@@ -218,7 +218,7 @@ class Recorder(Block):
     def begin_update(self) -> None:
         """Block's, noting the rates."""
         step = self.now[:, None].double()
-        lr = scheduled(self.config.timetable, {**self.hyper, **self.plateau}, step, self.total_steps)
+        lr = scheduled(self.recipe.timetable, {**self.hyper, **self.memory}, step, self.total_steps)
         super().begin_update()
         decay = self.rates.decay
         self.noted |= {"lr": plain(lr[0, 0]), "rate": plain(self.rates.direction[0, 0]),

@@ -1,10 +1,8 @@
-"""Loop: run, look, decide, report, save, until every network has ended.
+"""Loop: advance a run (run.py), report, save, until every network has ended or a signal comes.
 
-Evaluations come from the configuration alone and define rounds, which are a network's own: in a round every network
-trains to the step at which its next evaluation is due. Whatever the clock decides (progress, timed checkpoints, Ctrl-C)
-only cuts a call of the engine short, which changes no bit. Within a round the loop reads no clock of a network: it
-counts ahead (pace.py). What cannot be written, a checkpoint, results, a reporter's file, is reported and ends no
-training; checkpoints are tried again.
+Whatever the clock decides (progress, timed checkpoints, Ctrl-C) only cuts a call of the engine short, which changes no
+bit. What cannot be written, a checkpoint, results, a reporter's file, is reported and ends no training; checkpoints are
+tried again.
 """
 
 from __future__ import annotations
@@ -14,53 +12,31 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from . import checkpoint
-from .data import Dataset
-from .engines import Choice
 from .errors import CheckpointError
-from .evaluate import Evaluation, metric_name
 from .history import History
-from .pace import Pace
-from .placement import placed
-from .reporters import Progress, Reporter, Start, counts, quantiles
+from .reporters import Progress, Reporter, Start, counts
 from .reporters.table import table, write
 from .result import Result, kept
-from .schedules import scheduled
-from .serial import one_thread
+from .run import Run
 from .signals import collected
-from .state import Status, TrainState
-from .stopping import plateau
-
-CALL = 0.25  # seconds that one call of the engine should take
-MOST = 1 << 16  # steps of one call at most
-EAGER = 1 << 10  # the same of engine eager, which holds the order of samples of all of them for a block of networks
-TABLE = 1 << 22  # samples of one call at most, where all networks have one order, which is a table
+from .state import Status
 
 
 @dataclass
 class Loop:
-    """A run in progress. settings and lines: what reporters hear of it (see Start). number: of the present round, from
-    1; 0 before the first. unsaved: why the last checkpoint or the results could not be written; silenced: the reporters
-    that could not write, and why."""
+    """settings and lines: what reporters hear of it (see Start). unsaved: why the last checkpoint or the results could
+    not be written; silenced: the reporters that could not write, and why."""
 
-    state: TrainState
-    data: Dataset
-    validation: Dataset | None
-    choice: Choice
-    where: list[torch.device]
+    run: Run
     reporters: tuple[Reporter, ...]
     run_dir: Path | None
     checkpoint_minutes: float
     settings: Mapping[str, Any] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
-    number: int = 0
     history: History = field(default_factory=History)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -68,12 +44,7 @@ class Loop:
     silenced: list[str] = field(default_factory=list)
     first: Future[None] | None = None  # the first checkpoint, as long as it may be under way
 
-    def __post_init__(self) -> None:
-        # Which networks the evaluation at the end of the present round is of. A checkpoint is never written between a
-        # round's last step and its evaluation: where nobody has a step left, all have been looked at.
-        self.due = self.state.running & bool(self.state.left.any())
-
-    def run(self) -> Result:
+    def train(self) -> Result:
         """To the end of every network, or to a signal, which the result names."""
         try:
             return self.to_the_end()
@@ -85,12 +56,13 @@ class Loop:
             self.wait_for_first()
 
     def to_the_end(self) -> Result:
-        """run(), whose errors nobody was told of."""
+        """train(), whose errors reporters do not hear of."""
+        run = self.run
         with collected() as signals:
             self.begin()
-            while not signals and (self.pace.left or self.next_round()):
+            while not signals and (run.pace.left or run.next_round()):
                 self.advance()
-                if not self.pace.left:
+                if not run.pace.left:
                     self.settle()
                     self.look()
                 if self.run_dir is not None and time.monotonic() - self.saved > 60 * self.checkpoint_minutes:
@@ -104,27 +76,18 @@ class Loop:
         return result
 
     def begin(self) -> None:
-        """Networks and data where they train, reporters told, a run that is killed early there to begin anew."""
-        self.begun, self.before, state = time.monotonic(), self.seconds, self.state
-        data = [each for each in (self.data, self.validation) if each is not None]
-        self.place = placed(state, data, self.choice, self.where)
-        if self.number:  # a longer training may have moved the ends of rounds
-            self.train_to(self.round(torch.where(self.due, state.limit, state.step) - 1)[1])
-            self.due |= state.left > 0
-        batch = state.config.batch_size
-        self.pace = Pace(CALL, min(MOST, EAGER if self.choice.name == "eager" else max(EAGER, TABLE // batch)))
-        self.pace.look(state)
-        self.taken = self.pace.before
-        self.held_out: Evaluation | None = None  # of now, where they are known
+        """The run where it trains, reporters told, a run that is killed early there to begin anew."""
+        self.begun, self.before, run = time.monotonic(), self.seconds, self.run
+        run.begin()
         start = Start(
-            networks=state.population.count,
-            parameters=state.population.spec.size,
-            steps=int(state.end.sum()),
-            done=self.taken,
-            step=int(state.step.max()),
-            engine_reason=self.choice.reason,
+            networks=run.state.population.count,
+            parameters=run.state.population.spec.size,
+            steps=int(run.state.end.sum()),
+            done=run.taken,
+            step=int(run.state.step.max()),
+            engine_reason=run.choice.reason,
             run_dir=None if self.run_dir is None else str(self.run_dir),
-            metric_name=metric_name(state.population.spec),
+            metric_name=run.metric_name,
             lines=self.lines,
             settings=self.settings,
             history=tuple(self.history),
@@ -133,51 +96,27 @@ class Loop:
         for reporter in self.reporters:
             reporter.start(start)
         self.saved = time.monotonic()
-        if self.run_dir is not None and not self.number:
+        if self.run_dir is not None and not run.number:
             self.write_first(self.run_dir)
 
-    def round(self, step: Tensor) -> tuple[Tensor, Tensor]:
-        """(N,) both: the steps at which the round that holds the step after `step` begins and ends."""
-        return self.state.config.round(step, self.data.size(self.state.position))
-
-    def train_to(self, step: Tensor) -> None:
-        """Each network to `step` (N,), or to the end of its training."""
-        torch.minimum(step, self.state.end, out=self.state.limit)
-
-    @one_thread()
-    def next_round(self) -> bool:
-        """Begin it; False where every network has ended."""
-        if not self.pace.running:
-            return False
-        self.number += 1
-        self.due = self.state.running
-        self.train_to(self.round(self.state.step)[1])
-        self.state.total[self.state.status != Status.finished] = 0  # a longer training may go on with its last round
-        self.pace.look(self.state)
-        return True
-
     def advance(self) -> None:
-        """One call of the engine, as long as a person likes to wait for the next sign of life, or as is worth what has
-        to be moved for it."""
-        steps, self.held_out = self.pace.next(self.place.least), None
-        notes = self.place.run(steps)
-        self.pace.returned(steps)
+        """One call of the engine."""
+        notes = self.run.advance()
         if self.first is not None and self.first.done():
             self.finish_first()
         self.seconds = self.before + time.monotonic() - self.begun
         self.note(*notes)
 
     def settle(self) -> None:
-        """Wait for all calls; the clocks are then at home."""
-        self.place.look()
-        with one_thread():
-            self.pace.settled(self.state)
+        """Wait for all calls."""
+        self.run.settle()
         self.seconds = self.before + time.monotonic() - self.begun
 
     def note(self, *notes: str) -> None:
         """Tell how far the run is, and what a person should know."""
         self.notes += notes
-        progress = Progress(self.pace.done, self.pace.rate, self.pace.running, notes)
+        pace = self.run.pace
+        progress = Progress(pace.done, pace.rate, pace.running, notes)
         self.tell(lambda reporter: reporter.progress(progress))
 
     def tell(self, what: Callable[[Reporter], None]) -> None:
@@ -194,49 +133,10 @@ class Loop:
                 self.note(self.silenced[-1])
 
     def look(self) -> None:
-        """The evaluation at the end of a round, and what it decides."""
-        if self.validation is not None:
-            self.held_out = self.place.evaluate(self.validation)
-        record = self.decided()
+        """The evaluation at the end of a round."""
+        record = {"seconds": self.seconds, **self.run.look()}
         self.history.append(record)
         self.tell(lambda reporter: reporter.evaluated(record))
-
-    @one_thread()
-    def decided(self) -> dict[str, Any]:
-        """What the end of a round changes in the state. -> the record of it."""
-        state = self.state
-        first, last = self.round(state.step - 1)
-        mean = state.total.double() / torch.clamp(state.step - first, min=1)
-        mean = mean.masked_fill(~self.due, float("nan"))
-        plateau_loss = mean if self.held_out is None else self.held_out.loss
-        plateau(state, plateau_loss, self.due & (state.step == last))  # the training may end within a round
-        state.status[state.running & (state.step >= state.end)] = Status.finished
-        self.pace.running = int(state.running.sum())
-        alive = state.status != Status.diverged
-        return {
-            "round": self.number,
-            "step": int(state.step.max()),
-            "seconds": self.seconds,
-            "network_steps_per_second": self.pace.rate,
-            "statuses": counts(state.status),
-            "loss": quantiles(mean[alive]),
-            "validation_loss": None if self.held_out is None else quantiles(self.held_out.loss[alive]),
-            "metric_name": metric_name(state.population.spec),
-            "metric": None if self.held_out is None else quantiles(self.held_out.metric[alive]),
-            "lr": quantiles(self.learning_rate()[alive]),
-        }
-
-    def learning_rate(self) -> Tensor:
-        """(N,): the scheduled rate of each network's next step."""
-        state = self.state
-        step, end = state.step[:, None].double(), state.end[:, None].double()
-        return scheduled(state.config.timetable, {**state.hyper, **state.plateau}, step, end)[:, 0]
-
-    @cached_property
-    def fingerprints(self) -> dict[str, str | None]:
-        """Of the data, read once for all checkpoints."""
-        given = {"data": self.data, "validation": self.validation}
-        return {name: None if each is None else each.fingerprint() for name, each in given.items()}
 
     def save(self) -> None:
         """A checkpoint of now; where it cannot be written, the next one is tried when it is due."""
@@ -259,12 +159,12 @@ class Loop:
     def write_first(self, run_dir: Path) -> None:
         """The checkpoint before the first step; beside the first calls, where the rows at home stay as they are. Raises
         CheckpointError where it cannot be done, then or soon."""
-        if not self.place.leave(self.wait_for_first):
+        if not self.run.place.leave(self.wait_for_first):
             self.write_checkpoint(run_dir)
             return
         notes = self.noted() | {"history": type(self.history)()}
         pool = ThreadPoolExecutor(1, "gpubp-checkpoint")
-        self.first = pool.submit(checkpoint.save, run_dir, self.state.at_rest(), notes)
+        self.first = pool.submit(checkpoint.save, run_dir, self.run.state.at_rest(), self.run.config, notes)
         pool.shutdown(wait=False)
 
     def wait_for_first(self) -> None:
@@ -281,28 +181,26 @@ class Loop:
     def write_checkpoint(self, run_dir: Path) -> None:
         """Raises CheckpointError where it cannot be done."""
         self.wait_for_first()
-        self.place.gather()
-        checkpoint.save(run_dir, self.state, self.noted())
+        self.run.place.gather()
+        checkpoint.save(run_dir, self.run.state, self.run.config, self.noted())
 
     def noted(self) -> dict[str, Any]:
         """What a checkpoint has besides the state."""
         return {
-            "number": self.number,
+            "number": self.run.number,
             "history": self.history,
             "seconds": self.seconds,
-            "engine": self.choice.name,
-            "engine_reason": self.choice.reason,
-            **self.fingerprints,
+            "engine": self.run.choice.name,
+            "engine_reason": self.run.choice.reason,
+            **self.run.fingerprints,
         }
 
     def result(self, signals: list[int]) -> Result:
         """The final evaluation, results in the run's directory, and everything that a caller may want."""
-        state, training = self.state, self.place.evaluate(self.data)
-        if self.validation is not None and self.held_out is None:
-            self.held_out = self.place.evaluate(self.validation)
-        self.place.gather()
-        rows = table(state, training, self.held_out, metric_name(state.population.spec))
-        if news := self.place.news():
+        run, state = self.run, self.run.state
+        training, held_out = run.figures()
+        rows = table(state, training, held_out, run.metric_name)
+        if news := run.place.news():
             self.note(*news)
         if self.run_dir is not None:
             try:
@@ -316,19 +214,19 @@ class Loop:
             population=state.population,
             loss=training.loss,
             metric=training.metric,
-            validation_loss=None if self.held_out is None else self.held_out.loss,
-            validation_metric=None if self.held_out is None else self.held_out.metric,
+            validation_loss=None if held_out is None else held_out.loss,
+            validation_metric=None if held_out is None else held_out.metric,
             status=[names[number] for number in state.status.tolist()],
             statuses=counts(state.status),
             table=rows,
             history=list(self.history),
             notes=self.notes,
             state=state,
-            engine=self.choice.name,
-            engine_reason=self.choice.reason,
+            engine=run.choice.name,
+            engine_reason=run.choice.reason,
             seconds=time.monotonic() - self.begun,
-            step_seconds=self.pace.seconds,
-            network_steps=int(state.step.sum()) - self.taken,
+            step_seconds=run.pace.seconds,
+            network_steps=int(state.step.sum()) - run.taken,
             run_dir=self.run_dir,
             interrupted=max(signals, default=None),  # SIGTERM before SIGINT
             unsaved=self.unsaved,

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import torch
 
 from .backprop import BLOCK, GROUP
-from .config import TrainConfig
 from .data import Dataset
 from .errors import OutOfMemoryError
 from .free import available, size
+from .recipe import Recipe
 from .rng import AT_ONCE, EACH
 from .spec import NetworkSpec
 
@@ -22,12 +22,12 @@ COLUMNS = 24  # int64 and float64 numbers per network beside its rows: clocks, h
 
 
 def needed(
-    spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, gpu: bool = False, data: Sequence[Dataset] = ()
+    spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, gpu: bool = False, data: Sequence[Dataset] = ()
 ) -> int:
     """Bytes to train `count` networks: the population that came, which no GPU holds, the one in training, its slots, a
     block's workspace; on a GPU that of a group with the copies that recordings need, their samples, and `data`."""
-    rows = 1 + len(config.rule.slots)
-    size, batch = spec.size * itemsize, config.batch_size
+    rows = 1 + len(recipe.rule.slots)
+    size, batch = spec.size * itemsize, recipe.batch_size
     largest = max(size, batch * max(spec.widths) * itemsize)
     if not gpu:
         return count * ((rows + 1) * size + COLUMNS * 8) + 40 * max(BLOCK, 2 * largest)
@@ -36,22 +36,20 @@ def needed(
     return count * (rows * size + COLUMNS * 8) + fixed + sum(each.nbytes(count) for each in data)
 
 
-def fit(
-    spec: NetworkSpec, config: TrainConfig, itemsize: int, device: torch.device, data: Sequence[Dataset] = ()
-) -> int:
+def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, data: Sequence[Dataset] = ()) -> int:
     """How many networks `device` can train at once, `data` with them on a GPU; any number where it does not say."""
     free, gpu = available(device), device.type == "cuda"
     if free is None:
         return sys.maxsize
-    none, one = (needed(spec, config, count, itemsize, gpu, data) for count in (0, 1))
+    none, one = (needed(spec, recipe, count, itemsize, gpu, data) for count in (0, 1))
     return max(0, (free - none) // (one - none))
 
 
-def check(spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, device: torch.device) -> None:
+def check(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: torch.device) -> None:
     """Raise OutOfMemoryError, before anything is allocated, for a population that cannot fit."""
     free = available(device)
-    if free is not None and needed(spec, config, count, itemsize) > free:
-        raise OutOfMemoryError(message(spec, config, count, itemsize, device))
+    if free is not None and needed(spec, recipe, count, itemsize) > free:
+        raise OutOfMemoryError(message(spec, recipe, count, itemsize, device))
 
 
 def ran_out(error: BaseException | None) -> bool:
@@ -65,21 +63,19 @@ def ran_out(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def explained(
-    spec: NetworkSpec, config: TrainConfig, count: int, itemsize: int, device: torch.device
-) -> Iterator[None]:
+def explained(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: torch.device) -> Iterator[None]:
     """Turn what torch raises when memory runs out into an OutOfMemoryError that says what was needed."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-        raise OutOfMemoryError(message(spec, config, count, itemsize, device)) from error
+        raise OutOfMemoryError(message(spec, recipe, count, itemsize, device)) from error
 
 
 def message(
     spec: NetworkSpec,
-    config: TrainConfig,
+    recipe: Recipe,
     count: int,
     itemsize: int,
     device: torch.device,
@@ -87,16 +83,16 @@ def message(
 ) -> str:
     """What was needed, what there is, and what to change."""
     free, gpu = available(device), device.type == "cuda"
-    bytes_needed = needed(spec, config, count, itemsize, gpu, data)
-    each = (bytes_needed - needed(spec, config, 0, itemsize, gpu, data)) / count
-    slots = len(config.rule.slots)
+    bytes_needed = needed(spec, recipe, count, itemsize, gpu, data)
+    each = (bytes_needed - needed(spec, recipe, 0, itemsize, gpu, data)) / count
+    slots = len(recipe.rule.slots)
     text = (
-        f"{count:,} networks of {'-'.join(map(str, spec.widths))} with {config.optimizer} need {size(bytes_needed)} on "
+        f"{count:,} networks of {'-'.join(map(str, spec.widths))} with {recipe.optimizer} need {size(bytes_needed)} on "
         f"{device}: {spec.size:,} parameters and {slots} slots of {itemsize} bytes each, {size(each)} per network"
     )
     if free is None:
         return f"{text}; train fewer networks at once"
-    most = fit(spec, config, itemsize, device, data)
+    most = fit(spec, recipe, itemsize, device, data)
     advice = f": train up to {most:,} networks at once" if most else ", too few for one: take a smaller batch_size"
     if slots:
         advice += ", or take an optimizer without slots (sgd)"

@@ -30,7 +30,7 @@ from .turns import SEATS, Found, Group, fitting, groups, pin, take_turns
 Names = tuple[str, ...]
 HOME = torch.device("cpu")
 ROWS = ("params", "slots")  # what a GPU keeps; the names are those of TrainState.tensors()
-LOOPS = ("limit", "plateau")  # what the loop alone changes
+LOOPS = ("limit", "memory")  # what the loop alone changes
 CLOCKS = ("columns", "step", "status", "loss", "total", "diverged_step")  # what both may change
 TRAINED = (*ROWS, *CLOCKS, *LOOPS, "ids", "hyper", "end")  # what a group trains with
 SEEN = ("params", "hyper")  # what an evaluation looks at

@@ -15,6 +15,7 @@ from .data import Dataset
 from .errors import ConfigError, ShapeError
 from .population import Population
 from .ranges import numbers_of
+from .recipe import MEMORY, Recipe
 from .rng import EVERYBODY
 
 
@@ -26,9 +27,6 @@ class Status(IntEnum):
     converged = 2
     stopped = 3
     diverged = 4
-
-
-MEMORY = {"scale": 1.0, "best": float("inf"), "bad": 0.0, "cooling": 0.0}  # of a schedule that watches evaluations
 
 
 class Kind(NamedTuple):
@@ -46,11 +44,11 @@ class TrainState:
     """
 
     population: Population
-    config: TrainConfig
+    recipe: Recipe
     hyper: dict[str, Tensor]  # (N, 1) float64 each; class_weight (N, O)
     slots: list[Tensor]  # (N, P) each, in the order of the optimizer's names
     columns: dict[str, Tensor]  # (N, 1) float64: the optimizer's
-    plateau: dict[str, Tensor]  # (N, 1) float64: the schedule's memory of evaluations; empty for the others
+    memory: dict[str, Tensor]  # (N, 1) float64: what evaluations left behind for those to come
     position: Tensor  # (N,) int64: each network's place in the dataset
     step: Tensor  # (N,) int64: steps taken
     limit: Tensor  # (N,) int64: where the present round ends
@@ -61,21 +59,23 @@ class TrainState:
     diverged_step: Tensor  # (N,) int64: the step that did not count; -1 where all did
 
     @classmethod
-    def start(cls, population: Population, config: TrainConfig, data: Dataset) -> TrainState:
-        """Before the first step. The population's params are trained in place."""
-        params, count = population.params, population.count
+    def start(
+        cls, population: Population, config: TrainConfig, data: Dataset, position: Tensor | None = None
+    ) -> TrainState:
+        """Before the first step. The population's params are trained in place. position: each network's in `data`; by
+        default its row."""
+        params, count, recipe = population.params, population.count, config.recipe(population.spec)
         zeros = torch.zeros_like(population.ids)
-        position = torch.arange(count, device=params.device)
+        position = torch.arange(count, device=params.device) if position is None else position
         end = config.lengths(data.size(position))
         column = params.new_ones(count, 1, dtype=torch.float64)
-        memory = MEMORY if config.timetable.events else {}
         return cls(
             population=population,
-            config=config,
+            recipe=recipe,
             hyper=config.columns(population.spec, count, params.device),
-            slots=[torch.zeros_like(params) for _ in config.rule.slots],
-            columns={name: column.clone() for name in config.rule.columns},
-            plateau={name: column * value for name, value in memory.items()},
+            slots=[torch.zeros_like(params) for _ in recipe.rule.slots],
+            columns={name: column.clone() for name in recipe.rule.columns},
+            memory={name: column * value for name, value in recipe.memory.items()},
             position=position,
             step=zeros.clone(),
             limit=zeros.clone(),
@@ -114,9 +114,9 @@ class TrainState:
 
         mine = self.population
         population = replace(mine, params=change(mine.params), ids=change(mine.ids))
-        names = (each.name for each in fields(self) if each.name not in ("population", "config"))
+        names = (each.name for each in fields(self) if each.name not in ("population", "recipe"))
         rest: dict[str, Any] = {name: changed(getattr(self, name)) for name in names}
-        return TrainState(population=population, config=self.config, **rest)
+        return TrainState(population=population, recipe=self.recipe, **rest)
 
     def at_rest(self) -> TrainState:
         """The same rows, with copies of everything else, which changes on while the rows do not."""
@@ -133,9 +133,9 @@ class TrainState:
         """Every tensor with its name, in a fixed order: what a checkpoint holds."""
         yield "params", self.population.params
         yield "ids", self.population.ids
-        for name, slot in zip(self.config.rule.slots, self.slots):
+        for name, slot in zip(self.recipe.rule.slots, self.slots):
             yield f"slots.{name}", slot
-        for group in ("hyper", "columns", "plateau"):
+        for group in ("hyper", "columns", "memory"):
             for name, column in sorted(getattr(self, group).items()):
                 yield f"{group}.{name}", column
         for name in ("position", "step", "limit", "end", "status", "loss", "total", "diverged_step"):
@@ -143,22 +143,18 @@ class TrainState:
 
     def kinds(self) -> dict[str, Kind]:
         """What each tensor of tensors() has to be for these networks and this configuration."""
-        population, config = self.population, self.config
+        population, recipe = self.population, self.recipe
         count, dtype = len(population.params), population.params.dtype
         row, column = Kind(dtype, (count, population.spec.size)), Kind(torch.float64, (count, 1))
         clock = Kind(torch.int64, (count,))
-        columns = {
-            "hyper": config.switched_on(population.spec.loss),
-            "columns": config.rule.columns,
-            "plateau": MEMORY if config.timetable.events else (),
-        }
+        columns = {"hyper": recipe.hyper, "columns": recipe.rule.columns, "memory": recipe.memory}
         weights = {"hyper.class_weight": Kind(torch.float64, (count, population.spec.widths[-1]))}
         return {
             "params": row,
             "ids": clock,
-            **{f"slots.{name}": row for name in config.rule.slots},
+            **{f"slots.{name}": row for name in recipe.rule.slots},
             **{f"{group}.{name}": column for group, names in columns.items() for name in names},
-            **(weights if config.class_weight is not None else {}),
+            **(weights if "class_weight" in recipe.hyper else {}),
             **dict.fromkeys(("position", "step", "limit", "end", "diverged_step"), clock),
             "status": Kind(torch.int8, (count,)),
             "loss": Kind(dtype, (count,)),
@@ -170,7 +166,7 @@ class TrainState:
         uses may be there too."""
         found, kinds, device = dict(self.tensors()), self.kinds(), self.population.device
         missing = kinds.keys() - found.keys()
-        if missing or len(self.slots) != len(self.config.rule.slots):
+        if missing or len(self.slots) != len(self.recipe.rule.slots):
             odd = f"{', '.join(sorted(missing))} missing" if missing else f"{len(self.slots)} slots"
             raise ShapeError(f"state: {odd}; {', '.join(kinds)} expected")
         kinds = dict.fromkeys(found, Kind(torch.float64, (self.population.count, 1))) | kinds
@@ -189,13 +185,13 @@ class TrainState:
         ranges: dict[str, tuple[float, float | Tensor]] = {
             "ids": (0, EVERYBODY - 1),
             "position": (0, last if networks is None else networks - 1),
-            "end": (0, last // self.config.batch_size),
+            "end": (0, last // self.recipe.batch_size),
             "limit": (0, self.end),
             "step": (0, self.limit),
             "diverged_step": (-1, self.step),
             "status": (0, max(Status)),
             "hyper.class_weight": (0, torch.finfo(torch.float64).max),
-            **{f"plateau.{name}": (-inf if name == "best" else 0, inf) for name in MEMORY},
+            **{f"memory.{name}": (-inf if name == "best" else 0, inf) for name in MEMORY},
         }
         tensors = dict(self.tensors())
         found = {name: tensors[name] for name in ranges if name in tensors}

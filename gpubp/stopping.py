@@ -11,9 +11,9 @@ from .state import TrainState
 def plateau(state: TrainState, loss: Tensor, due: Tensor | None = None) -> None:
     """One evaluation's losses (N,): torch's ReduceLROnPlateau (mode min, threshold_mode rel, eps 0) for every running
     network, or every one of them that is `due` (N,), in place. A loss that is not finite is not better than any."""
-    if not state.plateau:
+    if not state.recipe.timetable.events:
         return
-    hyper, memory = state.hyper, state.plateau
+    hyper, memory = state.hyper, state.memory
     now = loss[:, None].double()
     better = now < memory["best"] * (1 - hyper["plateau_threshold"])
     better |= memory["best"].isinf() & now.isfinite()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from . import arrays, checkpoint, files, forks, lock, memory
 from .ambient import neutral
@@ -26,6 +25,7 @@ from .placement import HOME
 from .population import Population
 from .reporters import Reporter, check, watches
 from .result import Result, kept
+from .run import Run
 from .signals import delivered
 from .state import Status, TrainState
 
@@ -93,18 +93,17 @@ def train(
         held_out = _ready(population, validation)
     choice = choose_for_all(engine, spec, config, where, params.dtype, data)
     folder = None if run_dir is None else _new(files.path("run_dir", run_dir))
-    memory.check(spec, config, population.count, params.element_size(), HOME)
-    with memory.explained(spec, config, population.count, params.element_size(), where[0]), ExitStack() as stack:
+    recipe = config.recipe(spec)
+    memory.check(spec, recipe, population.count, params.element_size(), HOME)
+    with memory.explained(spec, recipe, population.count, params.element_size(), where[0]), ExitStack() as stack:
         own = replace(
             population, params=params.to(HOME, copy=True).contiguous(), ids=population.ids.to(HOME, copy=True)
         )
         state = TrainState.start(own, config, data)
         chosen = _settings(population, config, choice) if settings is None else dict(settings)
         files.as_yaml(chosen)  # refused before anything is written
-        loop = Loop(
-            state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, chosen,
-            (*lines, *notes), notes=notes,
-        )  # fmt: skip
+        run = Run(state, config, data, held_out, choice, where)
+        loop = Loop(run, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes), notes=notes)
         if folder is not None:
             try:
                 lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +117,7 @@ def train(
                     preparation.save(folder)
             except OSError as error:
                 raise ConfigError(f"run directory {folder} cannot be made: {error.strerror}") from None
-        result = loop.run()
+        result = loop.train()
     with kept(result):
         if inplace:
             with torch.inference_mode():  # so that params made in that mode, or that require grad, may be written to
@@ -153,9 +152,9 @@ def resume(
     with lock.held(folder, force) as told:
         loop = _loop(folder, data, validation, epochs, steps, reporters, where, checkpoint_minutes, settings, lines)
         loop.notes, loop.lines = [*loop.notes, *told], (*loop.lines, *told)
-        own = loop.state.population
-        with memory.explained(own.spec, loop.state.config, own.count, own.params.element_size(), where[0]):
-            result = loop.run()
+        own = loop.run.state.population
+        with memory.explained(own.spec, loop.run.state.recipe, own.count, own.params.element_size(), where[0]):
+            result = loop.train()
     return delivered(result)
 
 
@@ -190,49 +189,49 @@ def _loop(
             f"command line began it, by gpubp resume {folder}"
         )
     saved = checkpoint.load(folder, HOME)
-    state, notes, preparation = saved.state, saved.notes, data.preparation
+    state, config, notes, preparation = saved.state, saved.config, saved.notes, data.preparation
     data = _ready(state.population, data)
     held_out = None if validation is None else _ready(state.population, validation)
     own = state.population
-    choice = _going_on(notes, own, state.config, where, data)
+    choice = _going_on(notes, own, config, where, data)
     told = [*saved.told, *forks.notes()]
-    loop = Loop(
-        state, data, held_out, choice, where, tuple(reporters), folder, checkpoint_minutes, {},
-        (*lines, *told), notes=told,
-    )  # fmt: skip
-    for name, fingerprint in loop.fingerprints.items():
+    run = Run(state, config, data, held_out, choice, where, notes["number"])
+    for name, fingerprint in run.fingerprints.items():
         if notes[name] != fingerprint:
             raise CheckpointError(f"{folder}: the {name} are not those that the run was begun with")
     state.check(data)
-    _check_progress(folder, state, data.size(state.position), notes["number"])
+    _check_progress(folder, run)
     longer = epochs is not None or steps is not None
     if longer:
-        _extend(state, data, epochs, steps)
-    chosen = _settings(own, state.config, choice) if settings is None else settings
-    loop.settings = _brought_up(chosen, state.config, choice)
-    files.as_yaml(loop.settings)  # refused before anything is written
-    loop.number, loop.history, loop.seconds = notes["number"], notes["history"], notes["seconds"]
+        _extend(run, epochs, steps)
+    chosen = _brought_up(_settings(own, run.config, choice) if settings is None else settings, run.config, choice)
+    files.as_yaml(chosen)  # refused before anything is written
+    loop = Loop(
+        run, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *told), notes["history"],
+        notes["seconds"], told,
+    )  # fmt: skip
     try:
         loop.history.save(folder)  # without what was added after the checkpoint
         digest = checkpoint.digest_of(folder / checkpoint.PREPARATION)
         if preparation is not None and saved.preparation not in (None, digest):
             preparation.save(folder)
         if longer:
-            checkpoint.save(folder, state, notes)  # so that a run that is killed next is as long
-        _write_down(folder, settings, state.config, choice)
+            checkpoint.save(folder, state, run.config, notes)  # so that a run that is killed next is as long
+        _write_down(folder, settings, run.config, choice)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written: {error.strerror}") from None
     return loop
 
 
-def _check_progress(folder: Path, state: TrainState, sizes: Tensor, number: int) -> None:
-    """Raise CheckpointError where steps and ends are not those of round `number` of the state's configuration."""
-    done = torch.minimum(state.config.rounds(state.step - 1, sizes), state.step - 1)  # a round has one step or more
-    elsewhere = state.end != state.config.lengths(sizes)
+def _check_progress(folder: Path, run: Run) -> None:
+    """Raise CheckpointError where steps and ends are not those of the run's round and configuration."""
+    state, config, sizes = run.state, run.config, run.data.size(run.state.position)
+    done = torch.minimum(config.rounds.passed(state.step - 1, sizes), state.step - 1)  # a round has one step or more
+    elsewhere = state.end != config.lengths(sizes)
     unfinished = (state.status == Status.finished) & (state.step < state.end)
-    if bool(((done >= number) | elsewhere | unfinished).any()):
+    if bool(((done >= run.number) | elsewhere | unfinished).any()):
         raise CheckpointError(
-            f"{folder}: the checkpoint is damaged: its networks' steps are not those of round {number} of its "
+            f"{folder}: the checkpoint is damaged: its networks' steps are not those of round {run.number} of its "
             "configuration"
         )
 
@@ -313,22 +312,23 @@ def _settings(population: Population, config: TrainConfig, choice: Choice) -> di
     }
 
 
-def _extend(state: TrainState, data: Dataset, epochs: int | None, steps: int | None) -> None:
+def _extend(run: Run, epochs: int | None, steps: int | None) -> None:
     """Move the end of the training. A network that was finished goes on."""
+    state, config = run.state, run.config
     name, length = ("epochs", epochs) if steps is None else ("steps", steps)
-    if getattr(state.config, name) is None or (epochs is not None and steps is not None):
-        other = "steps" if state.config.epochs is None else "epochs"
+    if getattr(config, name) is None or (epochs is not None and steps is not None):
+        other = "steps" if config.epochs is None else "epochs"
         raise ConfigError(f"this run counts {other}: give {other}, and nothing else, to make it longer")
-    longer = TrainConfig.from_dict({**state.config.to_dict(), name: length})
-    end = longer.lengths(data.size(state.position))
-    shorter = bool((torch.as_tensor(length) < torch.as_tensor(getattr(state.config, name))).any())
+    longer = TrainConfig.from_dict({**config.to_dict(), name: length})
+    end = longer.lengths(run.data.size(state.position))
+    shorter = bool((torch.as_tensor(length) < torch.as_tensor(getattr(config, name))).any())
     if shorter or bool((end < state.end).any()):
         raise ConfigError(f"{name} {length} would end networks before where they are to end; give more than before")
-    if state.config.timetable.whole and bool((end > state.end).any()):
+    if config.timetable.whole and bool((end > state.end).any()):
         raise ConfigError(
-            f"schedule {state.config.schedule!r} depends on the length of the training: a longer run is another run; "
+            f"schedule {config.schedule!r} depends on the length of the training: a longer run is another run; "
             "train anew, or use a schedule that does not, such as step, exponential or inverse_sqrt"
         )
-    state.config = longer
+    run.config = longer
     state.end.copy_(end)
     state.status[(state.status == Status.finished) & (state.step < end)] = Status.running

@@ -29,7 +29,7 @@ def fitting(state: TrainState, count: int, device: torch.device, data: Sequence[
     """How many of `count` networks train at once on `device`: all of them, or half of what it holds, for groups take
     turns in two seats. Raises OutOfMemoryError where it does not hold one."""
     population = state.population
-    shape = population.spec, state.config
+    shape = population.spec, state.recipe
     fit = memory.fit(*shape, population.params.element_size(), device, data)
     if fit < 1:
         raise OutOfMemoryError(memory.message(*shape, count, population.params.element_size(), device, data))

@@ -42,7 +42,7 @@ def program(name: str) -> Program:
     spec = gpubp.NetworkSpec(widths, hidden, output, loss)
     config = gpubp.TrainConfig(optimizer, lr=0.1, batch_size=batch, steps=10)
     samples = Samples(own=True, rows=False, inputs=False, weight=0, shuffle=shuffle)
-    return Program(spec, config, list(config.switched_on(loss)), torch.float32, samples, Layout())
+    return Program(spec, config.recipe(spec), torch.float32, samples, Layout())
 
 
 def figures(name: str, limits: Limits = H100) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def figures(name: str, limits: Limits = H100) -> dict[str, Any]:
     layout = kernel.program.layout
     return {
         "networks": layout.together if layout.team else "a thread each", "threads": chip.block(layout)[0],
-        "chunk": layout.chunk or kernel.program.config.batch_size, "registers": kernel.use.registers,
+        "chunk": layout.chunk or kernel.program.recipe.batch_size, "registers": kernel.use.registers,
         "local": kernel.use.local, "shared": chip.shared(kernel.program),
     }  # fmt: skip
 

@@ -202,7 +202,7 @@ def put(state: TrainState, name: str, tensor: Tensor) -> None:
     if name in ("params", "ids"):
         state.population = replace(state.population, **{name: tensor})
     elif group == "slots":
-        state.slots[state.config.rule.slots.index(name)] = tensor
+        state.slots[state.recipe.rule.slots.index(name)] = tensor
     elif group:
         getattr(state, group)[name] = tensor
     else:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import checkpoint, loop
+from gpubp import checkpoint
 from gpubp.state import TrainState
 
 from .helpers import population, same_bits, samples
@@ -29,8 +29,8 @@ ALWAYS = 0.0  # minutes between checkpoints: one after every call
 
 @pytest.fixture(autouse=True)
 def short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CALL", 100.0)
-    monkeypatch.setattr(loop, "MOST", 3)
+    monkeypatch.setattr("gpubp.run.CALL", 100.0)
+    monkeypatch.setattr("gpubp.run.MOST", 3)
 
 
 def networks() -> gpubp.Population:
@@ -148,8 +148,8 @@ def a_crashed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that crashed within its third round, for tests to copy."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "CALL", 100.0)
-        patch.setattr(loop, "MOST", 3)
+        patch.setattr("gpubp.run.CALL", 100.0)
+        patch.setattr("gpubp.run.MOST", 3)
         with pytest.raises(RuntimeError, match="crashed"):
             run(folder, [Crash(3)])
     return folder

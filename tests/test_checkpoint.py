@@ -68,7 +68,7 @@ def damage(folder: Path, what: str, name: str = "manifest.json") -> None:
     elif what == "no digest":
         manifest.write_text(json.dumps({name: value for name, value in content.items() if name != "manifest_sha256"}))
     else:
-        changed = {"foreign": {"format": "another"}, "newer": {"version": 4}, "no spec": {"spec": {}},
+        changed = {"foreign": {"format": "another"}, "newer": {"version": 5}, "no spec": {"spec": {}},
                    "no optimizer": {"config": {"optimizer": "adamm", "epochs": 3}}, "no notes": {"notes": {}},
                    "a list": {}}[what]  # fmt: skip
         manifest.write_text("[]" if what == "a list" else sealed(content | changed))
@@ -166,7 +166,7 @@ def test_networks_that_are_beyond_their_round_are_refused(number: int, folder: P
 
 def test_a_checkpoint_of_a_later_version_is_refused_whatever_lies_beside_it(folder: Path) -> None:
     damage(folder / "checkpoint", "newer")
-    with pytest.raises(CheckpointError, match=r"manifest.json is of version 4; this gpubp reads versions 1 to 3"):
+    with pytest.raises(CheckpointError, match=r"manifest.json is of version 5; this gpubp reads versions 1 to 4"):
         gpubp.resume(folder, training(), held_out())
 
 
@@ -236,7 +236,7 @@ def test_a_save_that_fails_leaves_what_was_there_and_can_be_tried_again(
     with monkeypatch.context() as patch:
         fail(patch, call, after, error)
         try:
-            checkpoint.save(folder, whole.state, before.notes)
+            checkpoint.save(folder, whole.state, config(), before.notes)
             failed = ""
         except KeyboardInterrupt:
             failed = "interrupted"
@@ -251,7 +251,7 @@ def test_a_save_that_fails_leaves_what_was_there_and_can_be_tried_again(
         same_state(checkpoint.load(folder, CPU).state, before.state)
     else:
         assert "is kept" not in failed
-    checkpoint.save(folder, whole.state, before.notes)
+    checkpoint.save(folder, whole.state, config(), before.notes)
     assert whole_pairs(folder) == list(NAMES)
     same_state(checkpoint.load(folder, CPU).state, whole.state)
 
@@ -262,7 +262,7 @@ def test_a_first_save_that_fails_does_not_speak_of_one_before(
     with monkeypatch.context() as patch:
         fail(patch, "replace", 0, OSError(28, "No space left on device"))
         with pytest.raises(CheckpointError, match=r"cannot be written: .*No space left on device$"):
-            checkpoint.save(tmp_path, whole.state, {})
+            checkpoint.save(tmp_path, whole.state, config(), {})
     assert list((tmp_path / "checkpoint").iterdir()) == []
 
 
@@ -276,15 +276,15 @@ def test_where_the_disk_has_no_room_for_a_third_checkpoint_the_oldest_goes_first
         save_file(content, beside)
 
     monkeypatch.setattr(checkpoint, "save_file", counted)
-    checkpoint.save(folder, whole.state, notes)
+    checkpoint.save(folder, whole.state, config(), notes)
     assert most == [3]
     most[0] = 0
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    checkpoint.save(folder, whole.state, notes)
+    checkpoint.save(folder, whole.state, config(), notes)
     assert most == [2]
     assert whole_pairs(folder) == list(NAMES)
     damage(folder / "checkpoint", "a flipped bit")
-    checkpoint.save(folder, whole.state, notes)
+    checkpoint.save(folder, whole.state, config(), notes)
     assert most == [3], "the oldest stays where the newer one is damaged"
 
 
@@ -307,7 +307,7 @@ def test_at_every_instant_of_a_save_there_is_a_whole_checkpoint(
                         (Path, "write_bytes"), (checkpoint, "save_file")):  # fmt: skip
         monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
     for _ in range(2):
-        checkpoint.save(folder, whole.state, notes)
+        checkpoint.save(folder, whole.state, config(), notes)
     assert len(instants) > 50
     assert min(instants, key=len) == list(NAMES), "both are whole all the time"
 
@@ -318,7 +318,7 @@ def test_what_killed_processes_left_beside_a_checkpoint_goes_with_the_next_save(
     for name in ("tensors-00000099.safetensors", "tensors-00000100.safetensors.writing", "manifest.json.writing",
                  ".tmpAbCdEf"):  # fmt: skip
         (folder / "checkpoint" / name).write_text("half")
-    checkpoint.save(folder, whole.state, checkpoint.load(folder, CPU).notes)
+    checkpoint.save(folder, whole.state, config(), checkpoint.load(folder, CPU).notes)
     assert len([*(folder / "checkpoint").iterdir()]) == 5
 
 
@@ -333,7 +333,7 @@ def test_a_reader_is_not_disturbed_by_saves_meanwhile(
         proper(path, manifest)
         while saves[0]:
             saves[0] -= 1
-            checkpoint.save(folder, whole.state, notes)
+            checkpoint.save(folder, whole.state, config(), notes)
 
     monkeypatch.setattr(checkpoint, "_check", slow)
     loaded = checkpoint.load(folder, CPU)

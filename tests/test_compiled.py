@@ -290,8 +290,8 @@ def test_networks_on_a_plateau_learn_as_by_eager() -> None:
         batch_size=BATCH, epochs=30, evaluate_every=1, warmup=4,
     )  # fmt: skip
     mine, theirs = (gpubp.train(networks, data, config, engine=name) for name in ("cpu", "eager"))
-    assert len(theirs.state.plateau["scale"].unique()) > 3, "the plateau did something"
-    assert torch.equal(mine.state.plateau["scale"], theirs.state.plateau["scale"])
+    assert len(theirs.state.memory["scale"].unique()) > 3, "the plateau did something"
+    assert torch.equal(mine.state.memory["scale"], theirs.state.memory["scale"])
     torch.testing.assert_close(mine.population.params, theirs.population.params, **TRAINING)
     torch.testing.assert_close(mine.loss, theirs.loss, **TRAINING)
     assert (mine.engine, theirs.engine) == ("cpu", "eager")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp import backprop, loop, tutorial
+from gpubp import backprop, tutorial
 from gpubp.engines import build, choose, cpu, eager
 from gpubp.errors import EngineError, ShapeError
 
@@ -214,8 +214,8 @@ def test_denormal_numbers_are_kept_and_the_callers_setting_comes_back(count: int
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "CALL", 100.0)
-    monkeypatch.setattr(loop, "MOST", 3)
+    monkeypatch.setattr("gpubp.run.CALL", 100.0)
+    monkeypatch.setattr("gpubp.run.MOST", 3)
 
     def run(folder: Path | None = None, *reporters: object) -> gpubp.Result:
         return gpubp.train(

@@ -108,7 +108,7 @@ def told(
     assert same_bits(row(explanation, "new", dtype), state.population.params[network])
     assert values["error"]["loss"] == float(state.loss[network])
     assert values["step"]["counts"]
-    for number, slot in enumerate(state.config.rule.slots):
+    for number, slot in enumerate(state.recipe.rule.slots):
         for layer, (weight, bias) in zip(values["layers"], state.population.spec.layers(state.slots[number])):
             assert torch.tensor(layer["weight"]["new_slots"][slot], dtype=dtype).T.equal(weight[network])
             if spec.train_bias and spec.bias != "none":

@@ -10,6 +10,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +61,21 @@ def program(number: int) -> Program:
     config = gpubp.TrainConfig(
         optimizer, schedule=schedules[number % len(schedules)], batch_size=4, steps=9, **SWITCHES[number % 4]
     )
-    names = [*config.switched_on(loss), *(["scale"] if config.timetable.events else [])]
-    names += ["class_weight"] if loss == "cross_entropy" else []
+    recipe = config.recipe(spec)
+    if loss == "cross_entropy":
+        recipe = replace(recipe, hyper=(*recipe.hyper, "class_weight"))
     samples = Samples(True, number % 2 == 0, number % 3 == 0, number % 3, ("network", "shared", "none")[number % 3])
     team = number // 2 % 2
     layout = (
         LAYOUTS[team] if not team or number % 3 else Layout(1, team=True, threads=16, together=2, chunk=3, near=False)
     )
-    return Program(spec, config, names, (torch.float32, torch.float64)[number % 5 == 0], samples, layout)
+    return Program(spec, recipe, (torch.float32, torch.float64)[number % 5 == 0], samples, layout)
 
 
 def test_the_kernels_have_every_row_of_the_tables() -> None:
     found = [program(number) for number in range(KERNELS)]
     for table, names in zip(TABLES, zip(*(
-        (each.spec.activations[:2], [each.spec.loss], [each.config.optimizer], [each.config.schedule]) for each in found
+        (each.spec.activations[:2], [each.spec.loss], [each.recipe.optimizer], [each.recipe.schedule]) for each in found
     ))):  # fmt: skip
         assert {*itertools.chain(*names)} == {*table}
     assert {each.layout.team for each in found} == {True, False}

@@ -152,7 +152,7 @@ def expected(state: TrainState, data: gpubp.Dataset) -> dict[str, Any]:
         "samples": SAMPLES, "longest": SAMPLES,
         "seed": state.population.seed, "threads": 0, "check": 0,
         "slots": [*(slot.data_ptr() for slot in state.slots), None],
-        "columns": [*(state.columns[name].data_ptr() for name in state.config.rule.columns), None],
+        "columns": [*(state.columns[name].data_ptr() for name in state.recipe.rule.columns), None],
     }  # fmt: skip
 
 
@@ -257,7 +257,7 @@ def test_what_the_driver_refuses_is_said(driver: Driver) -> None:
 
 def test_other_types_and_places_are_refused(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     state, data = training()
-    state = TrainState.start(population(SPEC, COUNT, torch.float64), state.config, data)
+    state = TrainState.start(population(SPEC, COUNT, torch.float64), gpubp.TrainConfig(steps=1), data)
     with pytest.raises(EngineError, match=r"networks are torch.float64 on cpu, inputs torch.float32"):
         cuda.run(state, data, 5)
     monkeypatch.setattr(device, "here", lambda tensor: tensor.is_cuda)
@@ -325,7 +325,7 @@ def test_the_sentence_is_of_the_kernel_that_trains(
 def test_the_choice_does_not_depend_on_the_data(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where the kernel for these data would find room: others of the specification would not."""
     config, gpu = gpubp.TrainConfig("adam", batch_size=64, steps=9), torch.device("cuda:0")
-    most, light = (Key.to_come(SPEC, config, torch.float32, given) for given in (None, form("shared")[1]))
+    most, light = (Key.to_come(SPEC, config.recipe(SPEC), torch.float32, given) for given in (None, form("shared")[1]))
     least, less = (chip.wants(key.program(Layout())) for key in (most, light))
     assert less < least
     for room, name in ((least, "cuda"), (least - 1, "eager")):
@@ -356,13 +356,14 @@ def test_wider_networks_are_left_to_eager_with_the_reason(driver: Driver) -> Non
 def test_what_is_chosen_has_room_for_the_weights_of_classes(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a block so small that it is a number too small with them."""
     state, data = training(batch_size=64)
+    config = gpubp.TrainConfig(batch_size=64, steps=1, class_weight=[1, 1, 1, 1])
     cuda.run(state, data, 1)
     (kernel,) = cuda.KERNELS.values()
     least, gpu = chip.wants(kernel.program), torch.device("cuda:0")
     for room, name in ((least, "cuda"), (least - 1, "eager")):
         monkeypatch.setattr(device, "limits", lambda _, room=room: chip.Limits(90, room))
         cuda.KERNELS.clear()
-        assert choose("auto", SPEC, state.config, gpu).name == name
+        assert choose("auto", SPEC, config, gpu).name == name
 
 
 def test_an_old_gpu_is_refused(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,7 +455,7 @@ def test_what_is_trained_has_room_to_be_evaluated() -> None:
     def fits(key: Key) -> bool:
         return chip.in_shared_memory(key.program(Layout()), gpu) is not None
 
-    while not fits(Key.to_come(gpubp.NetworkSpec((3, width, 2), "tanh"), config, torch.float32, data)):
+    while not fits(Key.to_come(gpubp.NetworkSpec((3, width, 2), "tanh"), config.recipe(SPEC), torch.float32, data)):
         width -= 1
     assert 5000 < width < 5400
     assert fits(Key.of_evaluation(gpubp.NetworkSpec((3, width, 2), "tanh"), torch.float32, 1, data, ()))

@@ -28,7 +28,7 @@ def program(
 ) -> Program:  # fmt: skip
     spec = gpubp.NetworkSpec(widths, "relu")
     config = gpubp.TrainConfig(optimizer, batch_size=batch, steps=1, update_order=order)
-    return Program(spec, config, list(config.switched_on(spec.loss)), dtype, OWN, Layout())
+    return Program(spec, config.recipe(spec), dtype, OWN, Layout())
 
 
 def test_a_thread_is_a_network_only_where_its_numbers_may_be_registers() -> None:

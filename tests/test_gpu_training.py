@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import devices, loop, memory, placement
+from gpubp import devices, memory, placement
 from gpubp.cli import main
 from gpubp.engines import choose, cuda
 from gpubp.engines.chip import Limits
@@ -31,8 +31,8 @@ RATES = [0.01 * (n + 1) for n in range(COUNT)]
 
 @pytest.fixture(autouse=True)
 def _calls_of_three_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CALL", 100.0)
-    monkeypatch.setattr(loop, "MOST", 3)
+    monkeypatch.setattr("gpubp.run.CALL", 100.0)
+    monkeypatch.setattr("gpubp.run.MOST", 3)
 
 
 def data(kind: str = "shared", size: int = 40, seed: int = 1) -> gpubp.Dataset:
@@ -197,7 +197,7 @@ def test_rows_and_data_stay_and_a_call_moves_clocks_alone() -> None:
     there, back = (*placement.CLOCKS, *placement.LOOPS), placement.CLOCKS
     assert set(names) == {"state", "data", placement.ROWS, there, back}
     each = max(size for name, size in own.sent if name in (there, back)) / COUNT
-    columns = len(result.state.columns) + len(result.state.plateau)
+    columns = len(result.state.columns) + len(result.state.memory)
     assert each <= 8 * (columns + 6), "numbers of a network, whatever its size"
 
 
@@ -226,17 +226,16 @@ def test_own_data_that_do_not_fit_come_group_by_group_into_one_place(monkeypatch
 
 
 def test_data_count_in_what_fits() -> None:
-    spec, config, gpu = SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0")
+    spec, recipe, gpu = SPEC, gpubp.TrainConfig(steps=1).recipe(SPEC), torch.device("cuda:0")
     own, shared = data("inputs"), data()
     for given in ([], [own], [shared], [own, shared]):
-        least = memory.needed(spec, config, 5, 4, True, given)
+        least = memory.needed(spec, recipe, 5, 4, True, given)
         with machine(free=least):
-            assert memory.fit(spec, config, 4, gpu, given) == 5
+            assert memory.fit(spec, recipe, 4, gpu, given) == 5
         with machine(free=least - 1):
-            assert memory.fit(spec, config, 4, gpu, given) == 4
-    assert memory.needed(spec, config, 5, 4, True, [own]) - memory.needed(spec, config, 5, 4, True) == (
-        5 * (own.inputs[0].nbytes + own.targets[0].nbytes)
-    )
+            assert memory.fit(spec, recipe, 4, gpu, given) == 4
+    more = memory.needed(spec, recipe, 5, 4, True, [own]) - memory.needed(spec, recipe, 5, 4, True)
+    assert more == 5 * (own.inputs[0].nbytes + own.targets[0].nbytes)
 
 
 def lines(count: int) -> int:

@@ -129,7 +129,6 @@ def test_steps_are_recorded_once_and_anew_only_where_something_changes(monkeypat
         for changed in ({"batch_size": BATCH + 1}, {"update_order": "layerwise"}, {"schedule": "cosine"}):
             eager.run(start(networks(spec), data, **{**settings, **changed}), data, 2)
         other = start(population(spec, COUNT, torch.float32, seed=6), data, **settings)
-        other.config = state.config  # nothing but the seed is another
         eager.run(other, data, 2)
         assert gpu.replays[3:] == [2 * 3] * 4
         eager.run(state.rows(slice(0, 4)), data, 1)

@@ -96,7 +96,7 @@ def test_a_damaged_history_begins_anew_which_is_said_and_the_networks_go_on(
     elif what == "of another kind":
         history = History([{**record(1), "loss": {"median": "x"}}])
         saved = checkpoint.load(folder, CPU)
-        checkpoint.save(folder, saved.state, saved.notes | {"history": history})
+        checkpoint.save(folder, saved.state, saved.config, saved.notes | {"history": history})
     elif what != "gone":
         path.write_bytes(held if what == "a flipped bit" else held[:100])
     again = gpubp.resume(folder, training(), held_out())

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import loop
 from gpubp.state import TrainState
 
 from .helpers import compiled, same_bits  # noqa: F401
@@ -90,7 +89,7 @@ class Example:
     def made_longer(self, some: list[int], run_dir: Path) -> gpubp.Result:
         """Interrupted after some calls of the engine, if it has so many, then resumed with more than before."""
         with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
-            patch.setattr(loop, "MOST", 7)
+            patch.setattr("gpubp.run.MOST", 7)
             self.train(some, self.lengths, run_dir=run_dir, reporters=[Stop(self.calls, signal.SIGINT)])
         lengths = torch.tensor([self.longer[n] for n in some])
         return gpubp.resume(run_dir, self.data(some), self.held_out(), **{self.unit: lengths})

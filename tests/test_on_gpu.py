@@ -160,7 +160,7 @@ def test_memory_that_runs_out_for_real_halves_the_group(engine: str, monkeypatch
     """torch is allowed nine tenths of the rows beyond what it holds, however much the GPU has: all rows do not fit;
     half of them do, with what training takes besides, of which there are twice as many bytes of rows."""
     spec, config = gpubp.NetworkSpec((64, 256, 10), "relu"), gpubp.TrainConfig(batch_size=8, steps=4)
-    count = 2 * memory.needed(spec, config, 0, 4, gpu=True) // (4 * spec.size)
+    count = 2 * memory.needed(spec, config.recipe(spec), 0, 4, gpu=True) // (4 * spec.size)
     rows = torch.empty(count, spec.size).uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(0))
     networks = gpubp.Population(spec, rows, 0, torch.arange(count))
     data = gpubp.Dataset(*samples(spec, 40, dtype=torch.float32))

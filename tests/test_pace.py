@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import loop, pace, placement
+from gpubp import pace, placement
 from gpubp.config import TrainConfig
 from gpubp.state import Status, TrainState
 
@@ -105,7 +105,7 @@ def train(monkeypatch: pytest.MonkeyPatch, *reporters: Any, **settings: Any) -> 
     validation = settings.pop("validation", None)
     config = TrainConfig(**{"batch_size": 8, "steps": 400, "lr": 0.01, **settings})
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "CALL", 100.0)
+        patch.setattr("gpubp.run.CALL", 100.0)
         patch.setattr(placement.Home, "run", counted)
         data = gpubp.Dataset(*samples(SPEC, 40))
         return gpubp.train(population(SPEC, 3), data, config, validation, reporters=reporters), taken

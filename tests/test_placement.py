@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
-from gpubp import checkpoint, cuda, devices, loop, memory, placement
+from gpubp import checkpoint, cuda, devices, memory, placement
 from gpubp.cli import main
 from gpubp.engines import ENGINES, Choice, eager
 from gpubp.errors import CheckpointError, ConfigError, DeviceError, OutOfMemoryError
@@ -46,7 +46,7 @@ def train(device: Any = None, engine: str = "eager", **more: Any) -> gpubp.Resul
     networks, training = population(SPEC, COUNT), more.pop("data", data())
     with pytest.MonkeyPatch.context() as patch:
         if isinstance(device, list):
-            patch.setattr(loop, "placed", placement.Shards)
+            patch.setattr("gpubp.run.placed", placement.Shards)
         return gpubp.train(
             networks, training, more.pop("config", config()), data(30, 9), engine=engine, device=device, **more
         )
@@ -108,10 +108,10 @@ def test_the_first_checkpoint_is_written_beside_the_first_calls_and_holds_what_w
 ) -> None:
     trained, saved, save = threading.Event(), [], checkpoint.save
 
-    def late(run_dir: Path, state: TrainState, notes: Any) -> None:
+    def late(run_dir: Path, *rest: Any) -> None:
         if not saved:
             assert trained.wait(60), "the first call waits for the checkpoint"
-        save(run_dir, state, notes)
+        save(run_dir, *rest)
         saved.append([tensor.clone() for _, tensor in checkpoint.load(run_dir, CPU).state.tensors()])
 
     def run(state: TrainState, *rest: Any) -> None:
@@ -202,7 +202,7 @@ def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
     full = Full(room, after)
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=full.run))
     monkeypatch.setattr(cuda, "release", released.append)
-    monkeypatch.setattr(loop, "MOST", 3)  # several calls
+    monkeypatch.setattr("gpubp.run.MOST", 3)  # several calls
     result = train(["cpu"], reporters=[gpubp.ConsoleReporter()])
     assert same(result, expected)
     assert len(result.notes) == len(groups) == len(released)
@@ -364,7 +364,7 @@ def test_why_a_gpu_launches_operation_by_operation_is_told_once(monkeypatch: pyt
 
     with recorded(), monkeypatch.context() as patch:
         patch.setattr(cuda, "capture", refuses)
-        patch.setattr(loop, "MOST", 3)
+        patch.setattr("gpubp.run.MOST", 3)
         result = train(["cpu"])
     assert same(result, train())
     assert result.notes == [
@@ -391,7 +391,7 @@ def test_a_planted_fault_is_found_by_the_bits(name: str, fault: Any, monkeypatch
     expected = train()
     monkeypatch.setattr(placement.Shard, name, fault)
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=Full(4, after=2).run))
-    monkeypatch.setattr(loop, "MOST", 3)
+    monkeypatch.setattr("gpubp.run.MOST", 3)
     assert not same(train(["cpu"] if name == "_halve" else ["cpu", "cpu"]), expected)
 
 

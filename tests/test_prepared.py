@@ -243,16 +243,19 @@ def test_settings_and_hyper_parameters_that_change_are_followed() -> None:
     data = dataset()
     state = training(data)
     for change in ({"batch_size": 3}, {"shuffle": "none"}, {"update_order": "layerwise"}, {"schedule": "constant"}):
-        state.config = replace(state.config, **change)
+        state.recipe = replace(state.recipe, **change)
         check(state, data)
+    on = state.recipe.hyper
     state.hyper["l2"] = torch.full_like(state.hyper["lr"], 0.1)
+    state.recipe = replace(state.recipe, hyper=(*on, "l2"))
     check(state, data)
     state.hyper["l1"] = state.hyper.pop("l2")  # the same number in the same place under another name
+    state.recipe = replace(state.recipe, hyper=(*on, "l1"))
     check(state, data)
-    state.plateau = {}
+    state.memory = {}
     check(state, data)
     state.population = replace(state.population, seed=6)
-    state.config = replace(state.config, shuffle="network")
+    state.recipe = replace(state.recipe, shuffle="network")
     check(state, data)
     state.population = replace(state.population, seed=7)
     check(state, data)

@@ -47,7 +47,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(calls: int, number: 
     assert signal.getsignal(signal.SIGINT) is before, "the handlers of before are back"
     whole = run()
     assert whole.statuses["diverged"] == 1
-    assert len(set(whole.state.plateau["scale"].flatten().tolist())) > 1, "plateau did something"
+    assert len(set(whole.state.memory["scale"].flatten().tolist())) > 1, "plateau did something"
     finishes_as(whole, tmp_path / "run")
 
 
@@ -135,8 +135,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_training(
     """works: at which evaluations, of six, a checkpoint can be written; the last one is written after the sixth too."""
     proper, notes = checkpoint.save, Notes()
 
-    def save(folder: Path, state: Any, kept: Any) -> None:
-        (proper if kept["number"] in (0, *works) else full)(folder, state, kept)
+    def save(*given: Any) -> None:
+        (proper if given[-1]["number"] in (0, *works) else full)(*given)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", save)
@@ -180,13 +180,14 @@ def test_results_are_not_written_through_a_link(tmp_path: Path) -> None:
 CHILD = """
 import sys, time
 from pathlib import Path
+from gpubp import run as running
 from tests import short_runs as own
 class Slow(own.gpubp.Reporter):
     def progress(self, progress):
         time.sleep(0.001)
 folder = Path(sys.argv[1])
 own.torch.set_num_threads(1)
-own.loop.CALL = 1e-9
+running.CALL = 1e-9
 if folder.exists():
     own.gpubp.resume(folder, own.training(), own.held_out(), reporters=[Slow()], checkpoint_minutes=1e-5)
 else:

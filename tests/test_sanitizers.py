@@ -59,8 +59,7 @@ class Case(NamedTuple):
         config = gpubp.TrainConfig(self.optimizer, schedule=self.schedule, steps=20, **settings)
         values = config.switched_on(self.loss)
         values.update({"scale": 0.5} if config.timetable.events else {})
-        names = [*values, *(["class_weight"] if config.class_weight is not None else [])]
-        program = Program(spec, config, names, self.dtype, self.samples, self.layout, self.task)
+        program = Program(spec, config.recipe(spec), self.dtype, self.samples, self.layout, self.task)
         numbers = ", ".join(repr(float(values[name])) for name in program.hyper)
         gpu = f'#include "{HEADER}"\n{cuda.text(program)}' if self.layout.threads else ""
         kernel = gpu or f'{program.text}#include "cpu.h"\n'

@@ -167,7 +167,7 @@ def test_plateau_is_torchs_reduce_lr_on_plateau() -> None:
     for loss in losses.double():
         plateau(state, loss)
         found = scheduled(
-            SCHEDULES["plateau"], {**hyper, **state.plateau}, state.step[:, None].double(), state.end[:, None]
+            SCHEDULES["plateau"], {**hyper, **state.memory}, state.step[:, None].double(), state.end[:, None]
         )
         for scheduler, each in zip(schedulers, loss.tolist()):
             scheduler.step(each)
@@ -185,5 +185,5 @@ def test_plateau_leaves_networks_alone_that_no_longer_run() -> None:
     state.status[1] = Status.finished
     for _ in range(3):
         plateau(state, torch.ones(3))
-    assert state.plateau["scale"][:, 0].tolist() == pytest.approx([0.01, 1.0, 0.01])
-    assert state.plateau["best"][:, 0].tolist() == [1.0, float("inf"), 1.0]
+    assert state.memory["scale"][:, 0].tolist() == pytest.approx([0.01, 1.0, 0.01])
+    assert state.memory["best"][:, 0].tolist() == [1.0, float("inf"), 1.0]

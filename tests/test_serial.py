@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import loop
+from gpubp import stopping
 from gpubp.serial import one_thread
 
 
@@ -31,13 +31,13 @@ def test_one_thread_is_the_callers_alone_and_ends() -> None:
 
 
 def test_a_loop_decides_in_one_thread_and_trains_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    deciding, listening, plateau = set(), set(), loop.plateau
+    deciding, listening, plateau = set(), set(), stopping.plateau
 
     class Listener(gpubp.Reporter):
         def evaluated(self, record: object) -> None:
             listening.add(torch.get_num_threads())
 
-    monkeypatch.setattr(loop, "plateau", lambda *given: [deciding.add(torch.get_num_threads()), plateau(*given)])
+    monkeypatch.setattr("gpubp.run.plateau", lambda *given: [deciding.add(torch.get_num_threads()), plateau(*given)])
     networks = gpubp.Population.create(gpubp.NetworkSpec((2, 2)), 3)
     data = gpubp.Dataset(torch.rand(5, 2), torch.rand(5, 2))
     gpubp.train(networks, data, gpubp.TrainConfig(steps=2), reporters=[Listener()])

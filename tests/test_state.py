@@ -13,7 +13,7 @@ from gpubp.engines import cpu, eager
 from gpubp.errors import ConfigError, GpubpError, ShapeError
 from gpubp.state import TrainState
 
-from .helpers import compiled, copied, put, samples  # noqa: F401
+from .helpers import compiled, copied, put, same_bits, samples  # noqa: F401
 
 SPEC = gpubp.NetworkSpec((3, 5, 4), loss="cross_entropy")
 COUNT = 6
@@ -32,6 +32,20 @@ def begun() -> TrainState:
     state = TrainState.start(own, config, dataset())
     state.limit.copy_(state.end)
     return state
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_some_of_the_networks_with_their_settings_and_places_train_as_among_all(engine: str) -> None:
+    settings = {"lr": [0.01 * n for n in range(1, COUNT + 1)], "dropout": 0.1, "steps": torch.arange(2, 2 + COUNT)}
+    config = gpubp.TrainConfig(batch_size=4, class_weight=torch.rand(COUNT, 4), **settings)
+    population, some = gpubp.Population.create(SPEC, COUNT, dtype=torch.float64), torch.tensor([4, 0, 3])
+    part = TrainState.start(population.take(some), config.take(some), dataset(), position=some)
+    whole = TrainState.start(population, config, dataset())
+    for state in (whole, part):
+        state.limit.copy_(state.end)
+        ENGINES[engine](state, dataset(), 9)
+    for (name, found), (_, expected) in zip(part.tensors(), whole.rows(some).tensors(), strict=True):
+        assert same_bits(found, expected), name
 
 
 NAMES = [name for name, _ in begun().tensors()]
@@ -69,7 +83,7 @@ def test_a_tensor_of_another_type_or_shape_is_refused_by_name(name: str, engine:
 @pytest.mark.parametrize(
     "change",
     [lambda s: s.slots.pop(), lambda s: s.slots.append(s.slots[0].clone()), lambda s: s.hyper.pop("lr"),
-     lambda s: s.columns.pop("power1"), lambda s: s.plateau.clear(),
+     lambda s: s.columns.pop("power1"), lambda s: s.memory.clear(),
      lambda s: s.hyper.update(l2=s.hyper["lr"][1:].clone())],
     ids=["a slot less", "a slot more", "no lr", "no column", "no plateau", "another, of fewer networks"],
 )  # fmt: skip
@@ -80,13 +94,13 @@ def test_a_state_with_other_tensors_is_refused(change: Any, engine: str) -> None
 
 
 RANGES = {  # a number that is out of it, and of which tensors
-    -1: ("ids", "position", "step", "limit", "end", "status", "hyper.lr", "hyper.class_weight", "plateau.scale",
-         "plateau.bad", "plateau.cooling"),
+    -1: ("ids", "position", "step", "limit", "end", "status", "hyper.lr", "hyper.class_weight", "memory.scale",
+         "memory.bad", "memory.cooling"),
     COUNT: ("position", "status"),
     10: ("step", "limit", "diverged_step"),
     1 << 62: ("ids", "position", "step", "limit", "end", "diverged_step"),
     -2: ("diverged_step",),
-    float("nan"): ("hyper.lr", "hyper.dropout", "hyper.class_weight", "plateau.scale", "plateau.best", "plateau.bad"),
+    float("nan"): ("hyper.lr", "hyper.dropout", "hyper.class_weight", "memory.scale", "memory.best", "memory.bad"),
     1.5: ("hyper.dropout", "hyper.beta1"),
 }  # fmt: skip
 

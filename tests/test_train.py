@@ -179,7 +179,7 @@ def test_plateau_reduces_the_rate_of_the_networks_that_stand_still_alone() -> No
     settings = config(optimizer="sgd", lr=rates, schedule="plateau", plateau_patience=1, plateau_factor=0.5, steps=40)
     result = gpubp.train(population(SPEC, 3), data(), settings, validation=data())
     # nothing gained in evaluations 2 to 8, each second one of which is one too many
-    assert result.state.plateau["scale"].flatten().tolist() == [1.0, 0.5**3, 1.0]
+    assert result.state.memory["scale"].flatten().tolist() == [1.0, 0.5**3, 1.0]
 
 
 @pytest.mark.parametrize("most", [1, 3, 7])
@@ -192,9 +192,9 @@ def test_how_calls_are_split_changes_no_bit(most: int, monkeypatch: pytest.Monke
         counter = Counter(calls)
         return gpubp.train(population(SPEC, 5), data(), settings, reporters=[counter]), len(calls)
 
-    monkeypatch.setattr(loop, "CALL", 100.0)
+    monkeypatch.setattr("gpubp.run.CALL", 100.0)
     whole, few = run()
-    monkeypatch.setattr(loop, "MOST", most)
+    monkeypatch.setattr("gpubp.run.MOST", most)
     cut, many = run()
     assert few < 60 / most < many + 1
     assert same_result(whole, cut)
@@ -283,8 +283,8 @@ def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
     optimizer: str, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(optimizer=optimizer)
-    fixed = memory.needed(SPEC, settings, 0, 8)
-    each = memory.needed(SPEC, settings, 1, 8) - fixed
+    fixed = memory.needed(SPEC, settings.recipe(SPEC), 0, 8)
+    each = memory.needed(SPEC, settings.recipe(SPEC), 1, 8) - fixed
     monkeypatch.setattr(memory, "available", lambda device: fixed + 3 * each)
     gpubp.train(population(SPEC, 3), data(), settings)
     with pytest.raises(OutOfMemoryError) as caught:
@@ -308,7 +308,7 @@ train(gpubp.Population.create(spec, 10))  # what is loaded and compiled once
 found = lambda name: int(open("/proc/self/status").read().split(name)[1].split()[0]) * 1024
 before = found("VmRSS:")
 train(gpubp.Population.create(spec, count))
-print((found("VmHWM:") - before) / memory.needed(spec, config, count, 4))
+print((found("VmHWM:") - before) / memory.needed(spec, config.recipe(spec), count, 4))
 """
 
 

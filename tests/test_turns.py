@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import cuda, loop, memory, placement, turns
+from gpubp import cuda, memory, placement, turns
 from gpubp.data import Dataset
 from gpubp.engines import ENGINES
 from gpubp.state import TrainState
@@ -29,8 +29,8 @@ STAYING = 2  # more calls where all stay, whose first three are of 1 step
 
 @pytest.fixture(autouse=True)
 def _calls_of_three_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CALL", 100.0)
-    monkeypatch.setattr(loop, "MOST", 3)
+    monkeypatch.setattr("gpubp.run.CALL", 100.0)
+    monkeypatch.setattr("gpubp.run.MOST", 3)
 
 
 def own_inputs() -> gpubp.Dataset:
@@ -263,8 +263,8 @@ def test_a_planted_fault_is_found_by_who_does_it_as_badly_as_allowed(
 
 
 def test_a_call_in_turns_has_steps_enough_to_hide_the_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CALL", 0.0)  # calls of one step
-    monkeypatch.setattr(loop, "MOST", 1024)
+    monkeypatch.setattr("gpubp.run.CALL", 0.0)  # calls of one step
+    monkeypatch.setattr("gpubp.run.MOST", 1024)
     taken: list[int] = []
 
     def counted(trains: Callable[..., None]) -> Callable[..., None]:

@@ -16,6 +16,7 @@ from ..data import Dataset
 from ..errors import EngineError, one_of
 from ..evaluate import Evaluation, evaluate
 from ..population import Population
+from ..recipe import Recipe
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import build, cpu, cuda, eager, rules
@@ -57,6 +58,7 @@ def choose(
     for."""
     one_of(("auto", *ENGINES), name, "engine", EngineError)
     rules.check(spec, config, device, dtype)
+    recipe = config.recipe(spec)
     if name == "eager":
         return Choice(name, *ENGINES[name], "eager: asked for by name")
     if name == "cuda" and device.type != "cuda":
@@ -67,9 +69,9 @@ def choose(
                 f'engine "cpu" trains on the CPU, the networks are on {device}; engine "eager" trains there'
             )
         if device.type == "cuda":
-            return _on_a_gpu(name, spec, config, device, dtype, data)
+            return _on_a_gpu(name, spec, recipe, device, dtype, data)
         return Choice("eager", *ENGINES["eager"], f"eager: raw torch operations, which run everything on {device.type}")
-    why_not = cpu.refused(spec, config, dtype)
+    why_not = cpu.refused(spec, recipe, dtype)
     if why_not is None:
         why = "asked for by name" if name == "cpu" else f"compiled for this topology by {build.compiler()[0]}"
         return Choice("cpu", *ENGINES["cpu"], f"cpu: {why}")
@@ -91,10 +93,10 @@ def choose_for_all(
 
 
 def _on_a_gpu(
-    name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype, data: Dataset | None
+    name: str, spec: NetworkSpec, recipe: Recipe, device: torch.device, dtype: torch.dtype, data: Dataset | None
 ) -> Choice:
     try:
-        return Choice("cuda", *ENGINES["cuda"], cuda.why(spec, config, device, dtype, data))
+        return Choice("cuda", *ENGINES["cuda"], cuda.why(spec, recipe, device, dtype, data))
     except EngineError as error:
         if name == "cuda":
             raise

@@ -47,16 +47,16 @@ def parameters(program: Program, team: bool) -> int:
 
 def numbers(program: Program, layout: Layout) -> int:
     """Elements of memory.h's Memory, of a network that a thread or a block trains."""
-    spec, config, on = program.spec, program.config, set(program.hyper)
+    spec, recipe, on = program.spec, program.recipe, set(program.hyper)
     widths = [line(width, layout.team) for width in spec.widths]
-    batch, chunk = program.batch, layout.chunk or config.batch_size
+    batch, chunk = program.batch, layout.chunk or recipe.batch_size
     row, outs, widest = parameters(program, layout.team), chunk * sum(widths[1:]), max(widths[1:])
     learns, judged = program.task == "train", program.task == "evaluate" and program.metric != "r2"
     cut = chunk < batch
     weighted = program.samples.weight or program.class_weight
     targets = 1 if program.classes else spec.widths[-1]
     return (
-        row * (1 + (len(config.rule.slots) if layout.near else 0))
+        row * (1 + (len(recipe.rule.slots) if layout.near else 0))
         + (row if cut or "clip_norm" in on else 0)
         + (chunk * (widths[0] + targets) if layout.team else 0)
         + outs * (1 + program.keep_nets + 2 * ("dropout" in on))
@@ -71,7 +71,7 @@ def numbers(program: Program, layout: Layout) -> int:
 
 def group(program: Program) -> int:
     """Bytes of memory.h's Group."""
-    hyper, columns, itemsize = len(program.hyper) + 1, len(program.config.rule.columns) + 1, program.dtype.itemsize
+    hyper, columns, itemsize = len(program.hyper) + 1, len(program.recipe.rule.columns) + 1, program.dtype.itemsize
     size = 8 * (hyper + columns + 2) + itemsize * (hyper + max(1, len(program.rates))) + 4 + 2 * 4
     size = -(-size // 8) * 8 + 2 * 8 + 4 * program.batch
     if program.task != "train":
@@ -94,13 +94,13 @@ def shared(program: Program) -> int:
     if layout.team:
         size = group(program) + numbers(program, layout) * itemsize
         return size if layout.together == 1 else layout.together * 64 * (-(-size // 64) | 1)
-    rows = 1 + len(program.config.rule.slots)
+    rows = 1 + len(program.recipe.rule.slots)
     return rows * layout.threads * (parameters(program, False) | 1) * itemsize
 
 
 def in_registers(program: Program, limits: Limits) -> Program | None:
     """A thread is a network, if that can be by count."""
-    for piece in (0,) if program.task == "train" else _divided(min(WAYS, program.config.batch_size)):
+    for piece in (0,) if program.task == "train" else _divided(min(WAYS, program.recipe.batch_size)):
         own = program.laid_out(replace(THREAD, chunk=piece))
         words = numbers(own, own.layout) * own.dtype.itemsize // 4 + 2 * sums(own)
         if words <= REGISTERS and shared(own) <= limits.block:
@@ -126,12 +126,12 @@ def _with_threads(program: Program, limits: Limits) -> Program:
 
 def _blocks(program: Program) -> Iterator[Layout]:
     """The whole batch, pieces of it, and the same with the slots elsewhere."""
-    batch = program.config.batch_size
-    parts = range(1, max(1, batch // LEAST_PIECE) + 1) if program.config.update_order == "simultaneous" else (1,)
+    batch = program.recipe.batch_size
+    parts = range(1, max(1, batch // LEAST_PIECE) + 1) if program.recipe.update_order == "simultaneous" else (1,)
     pieces = sorted({math.ceil(batch / count) for count in parts}, reverse=True)
     if program.task != "train":
         pieces = _divided(batch)
-    for near in (True, False) if program.config.rule.slots else (True,):
+    for near in (True, False) if program.recipe.rule.slots else (True,):
         for piece in pieces:
             yield replace(BLOCK, chunk=piece, near=near)
 

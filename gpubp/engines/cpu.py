@@ -15,11 +15,11 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import EngineError, OutOfMemoryError
 from ..evaluate import Evaluation
 from ..population import Population
+from ..recipe import Recipe
 from ..spec import NetworkSpec
 from ..state import Status, TrainState
 from . import build
@@ -33,7 +33,6 @@ from .job import (
     job_of,
     of_evaluations,
     side_by_side,
-    switched_on,
     to_evaluate,
     to_predict,
 )
@@ -92,18 +91,18 @@ def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset]
     side_by_side(kernel, Key.of(state, data), of_evaluations(state, evaluated))
 
 
-def refused(spec: NetworkSpec, config: TrainConfig, dtype: torch.dtype) -> str | None:
+def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None:
     """Why this engine cannot train such networks on this machine; None where it can."""
     try:
-        lanes, slots = build.vector_bytes() // dtype.itemsize, len(config.rule.slots)
-        if largest_index(spec.widths, config.batch_size, slots, Layout(lanes, wide=True)) > REACH:
+        lanes, slots = build.vector_bytes() // dtype.itemsize, len(recipe.rule.slots)
+        if largest_index(spec.widths, recipe.batch_size, slots, Layout(lanes, wide=True)) > REACH:
             return (
                 f'engine "cpu": {spec.size:,} parameters with {slots} slots of the optimizer each, or batch_size '
-                f"{config.batch_size:,} with widths up to {max(spec.widths):,}, are more numbers than the {REACH:,} "
+                f"{recipe.batch_size:,} with widths up to {max(spec.widths):,}, are more numbers than the {REACH:,} "
                 'that an index reaches; engine "eager" has no such bound'
             )
         facts = Samples(False, False, False, 0, "none")
-        _ = Program(spec, config, switched_on(spec, config), dtype, facts, Layout()).text
+        _ = Program(spec, recipe, dtype, facts, Layout()).text
     except EngineError as error:
         return str(error)
     return None
@@ -192,10 +191,10 @@ class Kernel:
         self.library = build.library(program.text + '#include "cpu.h"\n')
         self.hyper = program.hyper
         self.job = job_of(program)
-        layout, config = program.layout, program.config
-        self.batch = config.batch_size
+        layout, recipe = program.layout, program.recipe
+        self.batch = recipe.batch_size
         self.group = 1 if layout.wide else layout.vector * layout.parts
-        self.spent = work(layout, program.spec.widths, config.batch_size, len(config.rule.slots))
+        self.spent = work(layout, program.spec.widths, recipe.batch_size, len(recipe.rule.slots))
 
     def threads(self, count: int, steps: float) -> int:
         """How many of torch.get_num_threads() a call for `count` networks begins."""
@@ -210,8 +209,8 @@ LAYOUT: Layout | None = None  # instead of the best one, for tests and benchmark
 def kernel(key: Key) -> Kernel:
     """The kernel for `key`, compiled unless it is there already."""
     layout = LAYOUT or best(
-        key.spec.widths, key.config.batch_size, len(key.config.rule.slots), key.dtype.itemsize, key.networks,
-        torch.get_num_threads(), build.vector_bytes(), whole=key.config.update_order == "layerwise",
+        key.spec.widths, key.recipe.batch_size, len(key.recipe.rule.slots), key.dtype.itemsize, key.networks,
+        torch.get_num_threads(), build.vector_bytes(), whole=key.recipe.update_order == "layerwise",
     )  # fmt: skip
     program = key.program(layout)
     identity = key.identity(program, build.ARCH)

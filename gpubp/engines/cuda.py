@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import EngineError
 from ..evaluate import Evaluation
 from ..population import Population
+from ..recipe import Recipe
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import chip, device, nvrtc
@@ -150,7 +150,7 @@ def prepare(own: Kernel, job: Any, end: End, params: Tensor) -> Callable[[Tensor
     blocks, far = -(-count // networks), 0
     if not layout.near:  # the blocks that run at once go from network to network, so that what they share stays in L2
         blocks = min(blocks, function.blocks)
-        far = blocks * networks * len(own.program.config.rule.slots) * chip.parameters(own.program, layout.team)
+        far = blocks * networks * len(own.program.recipe.rule.slots) * chip.parameters(own.program, layout.team)
     launch = device.Launch(function, blocks, threads, own.shared, (job, end), params.device)
 
     def start(params: Tensor) -> None:
@@ -163,17 +163,15 @@ def prepare(own: Kernel, job: Any, end: End, params: Tensor) -> Callable[[Tensor
     return start
 
 
-def why(
-    spec: NetworkSpec, config: TrainConfig, where: torch.device, dtype: torch.dtype, data: Dataset | None = None
-) -> str:
+def why(spec: NetworkSpec, recipe: Recipe, where: torch.device, dtype: torch.dtype, data: Dataset | None = None) -> str:
     """The sentence that says how such networks are trained: on `data`, of the very kernel that run() will take. Raises
     EngineError where they cannot be, which no data change."""
-    limits, most = device.limits(where), Key.to_come(spec, config, dtype, None)
+    limits, most = device.limits(where), Key.to_come(spec, recipe, dtype, None)
     _a_block(most.program(Layout()), limits)
     if data is None:
         return f"{kernel(most, limits).reason}, counted with a weight for each sample"
-    training = Key.to_come(spec, config, dtype, data)
-    shown = Key.of_evaluation(spec, dtype, 1, data, config.switched_on(spec.loss))
+    training = Key.to_come(spec, recipe, dtype, data)
+    shown = Key.of_evaluation(spec, dtype, 1, data, recipe.hyper)
     side_by_side(lambda key: kernel(key, limits), training, [shown])
     return kernel(training, limits).reason
 
@@ -204,7 +202,7 @@ def _made(program: Program, limits: chip.Limits) -> Kernel:
 
 def _best(program: Program, limits: chip.Limits) -> Kernel:
     """A thread is a network where the compiler finds registers for its numbers; else a block."""
-    widths, batch, spilled = _widths(program), program.config.batch_size, ""
+    widths, batch, spilled = _widths(program), program.recipe.batch_size, ""
     own = chip.in_registers(program, limits)
     if own:
         kernel = _made(own, limits)
@@ -229,8 +227,8 @@ def _a_block(program: Program, limits: chip.Limits) -> Program:
     own = chip.in_shared_memory(program, limits)
     if own is None:
         raise EngineError(
-            f'engine "cuda": networks {_widths(program)} with batch_size {program.config.batch_size} and '
-            f"{program.config.optimizer} need {chip.wants(program):,} bytes of shared memory or more, a block has "
+            f'engine "cuda": networks {_widths(program)} with batch_size {program.recipe.batch_size} and '
+            f"{program.recipe.optimizer} need {chip.wants(program):,} bytes of shared memory or more, a block has "
             f'{limits.block:,}; engine "eager" trains them'
         )
     return own

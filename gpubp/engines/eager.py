@@ -46,7 +46,7 @@ def run(state: TrainState, data: Dataset, steps: int) -> None:
     state.fit()
     with cuda.on(state.population.device):
         if fixed(state.population.device):
-            graph.begin(state.population.spec, state.config, data)
+            graph.begin(state.population.spec, state.recipe, data)
         advance(state, data, steps)
 
 
@@ -54,7 +54,7 @@ def advance(state: TrainState, data: Dataset, steps: int) -> None:
     """`run`, block by block. A GPU is waited for before the first block and after the last."""
     spec, params = state.population.spec, state.population.params
     left, step = torch.stack((torch.clamp(state.left, max=steps), state.step)).cpu()
-    parts = list(blocks(spec, len(params), state.config.batch_size, params.element_size(), params.device))
+    parts = list(blocks(spec, len(params), state.recipe.batch_size, params.element_size(), params.device))
     good = [train(state.rows(part), data, *course(left[part], step[part])) for part in parts]
     found = torch.cat(good).cpu().split([len(each) for each in good]) if good else ()
     for part, sound in zip(parts, found):
@@ -108,9 +108,9 @@ def train(state: TrainState, data: Dataset, ends: Ends, common: bool) -> Tensor:
 
 def train_block(state: TrainState, data: Dataset, ends: Ends, common: bool) -> Tensor:
     """`train` of networks in descending order of their steps, of which each takes one or more."""
-    config, population, count, done = state.config, state.population, len(state.step), 0
-    batch, clock, longest = config.batch_size, state.step[:1] if common else state.step, ends[-1][0]
-    order = data.order(population.seed, population.ids, state.position, clock, longest, batch, config.shuffle)
+    recipe, population, count, done = state.recipe, state.population, len(state.step), 0
+    batch, clock, longest = recipe.batch_size, state.step[:1] if common else state.step, ends[-1][0]
+    order = data.order(population.seed, population.ids, state.position, clock, longest, batch, recipe.shuffle)
     block, good = Block(state, kernel_widths(population.spec.widths, batch)), []
     for steps, networks in ends:
         for k in range(done, steps):
@@ -126,7 +126,7 @@ def train_block(state: TrainState, data: Dataset, ends: Ends, common: bool) -> T
 def train_group(state: TrainState, data: Dataset, ends: Ends, common: bool) -> Tensor:
     """train_block on a GPU: a group of one size, filled up where there are fewer networks, whose steps are recordings.
     A network that has left is computed along until the last one has; nobody looks at it any more."""
-    spec, params, batch = state.population.spec, state.population.params, state.config.batch_size
+    spec, params, batch = state.population.spec, state.population.params, state.recipe.batch_size
     count, done = len(params), 0
     rows = filled(params, together(spec, batch, params.element_size(), params.device))
     block, good = Block(state.rows(rows), kernel_widths(spec.widths, batch)), []
@@ -151,13 +151,13 @@ class Block:
     """The numbers of a block of networks while it trains."""
 
     def __init__(self, state: TrainState, widths: Sequence[int]) -> None:
-        self.state, self.spec, self.config, self.widths = state, state.population.spec, state.config, widths
-        self.rule = state.config.rule
+        self.state, self.spec, self.recipe, self.widths = state, state.population.spec, state.recipe, widths
+        self.rule = state.recipe.rule
         self.parts = [
             [Part(param, list(slots)) for param, *slots in zip(*layer)]
             for layer in zip(*(widen(self.spec.layers(row), widths) for row in self._rows(state)))
         ]
-        self.hyper, self.columns, self.plateau = dict(state.hyper), dict(state.columns), dict(state.plateau)
+        self.hyper, self.columns, self.memory = dict(state.hyper), dict(state.columns), dict(state.memory)
         self.ids, self.now, self.total_steps = state.population.ids, state.step, state.end[:, None].double()
         self.loss, self.total = state.loss, state.total
         self.fault = torch.zeros_like(state.loss)  # NaN from the first loss on that was not finite
@@ -176,7 +176,7 @@ class Block:
         for layer in self.parts:
             for part in layer:
                 part.param, part.slots = cut(part.param), [cut(slot) for slot in part.slots]
-        for group in (self.hyper, self.columns, self.plateau):
+        for group in (self.hyper, self.columns, self.memory):
             for name, column in group.items():
                 group[name] = cut(column)
         for name in ("ids", "now", "total_steps", "loss", "total", "fault"):
@@ -189,7 +189,7 @@ class Block:
             for part in layer:
                 yield vars(part), "param"
                 yield from ((part.slots, number) for number in range(len(part.slots)))
-        for group in (self.hyper, self.typed, self.columns, self.plateau):
+        for group in (self.hyper, self.typed, self.columns, self.memory):
             yield from ((group, name) for name in sorted(group))
         yield from ((vars(self), name) for name in ("ids", "now", "total_steps", "loss", "total", "fault"))
 
@@ -208,7 +208,7 @@ class Block:
         loss = self.penalised(loss)
         self.begin_update()
         backward = backward_layers(self.spec, layers, passed, delta, masks, silent)
-        if self.config.update_order == "layerwise":
+        if self.recipe.update_order == "layerwise":
             for number, *grads in backward:
                 self.update_layer(number, self.gradient(number, *grads))  # in place: `layers` has it
         else:
@@ -276,7 +276,7 @@ class Block:
     def begin_update(self) -> None:
         """What depends on network and step alone, in float64: the scheduled rate, and what the rule prepares."""
         step = self.now[:, None].double()
-        lr = scheduled(self.config.timetable, {**self.hyper, **self.plateau}, step, self.total_steps)
+        lr = scheduled(self.recipe.timetable, {**self.hyper, **self.memory}, step, self.total_steps)
         self.rates, self.columns = rates(self.rule, self.hyper, self.columns, lr, self.loss.dtype)
 
     def update_layer(self, number: int, grads: Sequence[Tensor]) -> None:

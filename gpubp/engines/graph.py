@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from .. import cuda, memory
-from ..config import TrainConfig
 from ..data import Dataset
+from ..recipe import Recipe
 from ..spec import NetworkSpec
 from . import rules
 
@@ -41,7 +41,7 @@ class Group:
         self.block, self.position, self.key = block, position.clone(), key
         self.data = weakref.proxy(data)  # the dataset keeps the group, not the group the dataset
         self.stay = [holder[name] for holder, name in block.held()]
-        networks, batch = len(position), block.config.batch_size
+        networks, batch = len(position), block.recipe.batch_size
         self.lengths = [length for length in LENGTHS if data.rounds(networks, length * batch) <= length or length == 1]
         self.recordings: dict[tuple[int, bool], Callable[[], None]] = {}
         self.pool = cuda.pool()
@@ -76,13 +76,13 @@ class Group:
 
     def steps(self, length: int, common: bool, taken: int | None = None) -> None:
         """The next steps, or the first of them that are `taken`, their results where they began."""
-        block, config, count = self.block, self.block.config, len(self.position)
+        block, recipe, count = self.block, self.block.recipe, len(self.position)
         clock = block.now[:1] if common else block.now
         order = self.data.order(
-            block.state.population.seed, block.ids, self.position, clock, length, config.batch_size, config.shuffle,
+            block.state.population.seed, block.ids, self.position, clock, length, recipe.batch_size, recipe.shuffle,
             waiting=False,
         )  # fmt: skip
-        for index in order.split(config.batch_size, 1)[:taken]:
+        for index in order.split(recipe.batch_size, 1)[:taken]:
             block.step(self.data.batch(index.expand(count, -1), self.position))
         self._keep()
 
@@ -107,10 +107,10 @@ class Group:
 def group(block: Block, position: Tensor, data: Dataset) -> Group:
     """`block` where recordings read it: in the group that `data` keeps, or in a new one where that was made for
     something else."""
-    spec, config = block.spec, block.config
+    spec, recipe = block.spec, block.recipe
     like = block.loss.dtype, block.loss.device, len(block.loss), block.state.population.seed
     shapes = (tuple(holder[name].shape) for holder, name in block.held())
-    key = (spec, config, rules.rows(spec, config), *like, *shapes)
+    key = (spec, recipe, rules.rows(spec, recipe), *like, *shapes)
     known = GROUPS.get(data)
     if known is not None and known.key == key:
         known.load(block, position)
@@ -120,11 +120,11 @@ def group(block: Block, position: Tensor, data: Dataset) -> Group:
     return made
 
 
-def begin(spec: NetworkSpec, config: TrainConfig, data: Dataset) -> None:
+def begin(spec: NetworkSpec, recipe: Recipe, data: Dataset) -> None:
     """A call of the engine begins: recordings of rules that may have changed since the last one are dropped. A group
     that could not be recorded stays, so that it is not tried again: torch keeps the memory of what failed."""
     known = GROUPS.get(data)
-    if known is None or rules.fixed(rules.functions(rules.rows(spec, config))):
+    if known is None or rules.fixed(rules.functions(rules.rows(spec, recipe))):
         return
     known.recordings.clear()
     if known.reason is None:

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import EngineError, ShapeError
 from ..evaluate import Evaluation, spread
 from ..losses import LOSSES
 from ..population import Population
+from ..recipe import Recipe
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import rules
@@ -26,11 +26,10 @@ from .program import Layout, Program, Samples
 
 
 class Key(NamedTuple):
-    """What a kernel is made for; config is compared by what matters to it."""
+    """What a kernel is made for."""
 
     spec: NetworkSpec
-    config: TrainConfig
-    names: tuple[str, ...]
+    recipe: Recipe
     dtype: torch.dtype
     samples: Samples
     networks: int
@@ -39,31 +38,30 @@ class Key(NamedTuple):
     @classmethod
     def of(cls, state: TrainState, data: Dataset) -> Key:
         """For training a population that stands at one step."""
-        names, params = tuple(state.hyper) + (("scale",) if state.plateau else ()), state.population.params
-        facts = seen(state.config, data)
-        return cls(state.population.spec, state.config, names, params.dtype, facts, len(params), "train")
+        spec, params = state.population.spec, state.population.params
+        return cls(spec, state.recipe, params.dtype, seen(state.recipe, data), len(params), "train")
 
     @classmethod
-    def to_come(cls, spec: NetworkSpec, config: TrainConfig, dtype: torch.dtype, data: Dataset | None) -> Key:
+    def to_come(cls, spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype, data: Dataset | None) -> Key:
         """For a training to come, of networks that may stand at different steps: of(state, data).apart of every state
         of it, and of every part of the data. None: the data of which a network takes most."""
-        facts = Samples(True, False, False, 2, config.shuffle) if data is None else seen(config, data)
-        return cls(spec, config, switched_on(spec, config), dtype, facts, 1, "train").apart
+        facts = Samples(True, False, False, 2, recipe.shuffle) if data is None else seen(recipe, data)
+        return cls(spec, recipe, dtype, facts, 1, "train").apart
 
     @classmethod
     def of_outs(cls, spec: NetworkSpec, dtype: torch.dtype, shared: bool, count: int, samples: int) -> Key:
         """For outs alone of `count` networks for so many samples. shared: all have the same inputs."""
         facts = Samples(own=not shared, rows=False, inputs=not shared, weight=0, shuffle="none")
-        return cls(spec, showing(samples), (), dtype, facts, count, "predict")
+        return cls(spec, showing(samples), dtype, facts, count, "predict")
 
     @classmethod
     def of_evaluation(
         cls, spec: NetworkSpec, dtype: torch.dtype, count: int, data: Dataset, hyper: Iterable[str]
     ) -> Key:
         """For loss and metric of `count` networks on `data`. hyper: the names of TrainConfig.columns."""
-        config, known = showing(data.lengths[1]), ("class_weight", *LOSSES[spec.loss].defaults)
-        names = tuple(name for name in hyper if name in known)
-        return cls(spec, config, names, dtype, seen(config, data), count, "evaluate")
+        known = ("class_weight", *LOSSES[spec.loss].defaults)
+        recipe = showing(data.lengths[1], tuple(name for name in hyper if name in known))
+        return cls(spec, recipe, dtype, seen(recipe, data), count, "evaluate")
 
     @property
     def apart(self) -> Key:
@@ -72,21 +70,20 @@ class Key(NamedTuple):
 
     def program(self, layout: Layout) -> Program:
         """The kernel's program."""
-        return Program(self.spec, self.config, self.names, self.dtype, self.samples, layout, self.task)
+        return Program(self.spec, self.recipe, self.dtype, self.samples, layout, self.task)
 
     def identity(self, program: Program, machine: str) -> tuple[Any, ...]:
         """Everything that the kernel's text depends on; of the package's rules, the functions themselves."""
-        own = rules.functions(rules.rows(self.spec, self.config))
-        config, loss = self.config, LOSSES[self.spec.loss]
-        of_loss, of_rule = (loss.outputs, loss.metric, loss.classes), (config.rule.decoupled, config.rule.absorbing)
-        facts = (*of_loss, *of_rule, config.batch_size, config.update_order)
-        found = (self.spec, own, facts, self.names, self.dtype, self.samples, self.task, program.layout, machine)
+        own = rules.functions(rules.rows(self.spec, self.recipe))
+        rule, loss = self.recipe.rule, LOSSES[self.spec.loss]
+        facts = (loss.outputs, loss.metric, loss.classes, rule.decoupled, rule.absorbing)
+        found = (self.spec, self.recipe, own, facts, self.dtype, self.samples, self.task, program.layout, machine)
         return found if rules.fixed(own) else (*found, program.text)
 
 
-def seen(config: TrainConfig, data: Dataset) -> Samples:
+def seen(recipe: Recipe, data: Dataset) -> Samples:
     """What a kernel that trains is told about its data."""
-    weight, shuffle = data.sample_weight, config.shuffle if data.samples > 1 else "none"
+    weight, shuffle = data.sample_weight, recipe.shuffle if data.samples > 1 else "none"
     own = data.own or data.rows is not None or shuffle == "network"
     return Samples(own, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
 
@@ -95,7 +92,7 @@ PIECES, WASTE = range(64, 24, -8), 1.1  # samples that go through a network at o
 
 
 @lru_cache
-def showing(samples: int) -> TrainConfig:
+def showing(samples: int, hyper: tuple[str, ...] = ()) -> Recipe:
     """For networks that are shown so many samples: the batch is a piece of them, the largest that leaves little of its
     last one empty."""
 
@@ -103,13 +100,7 @@ def showing(samples: int) -> TrainConfig:
         return max(WASTE, -(-samples // piece) * piece / samples)
 
     piece = samples if samples <= PIECES[0] else min(PIECES, key=waste)
-    return TrainConfig("sgd", steps=1, batch_size=piece, shuffle="none")
-
-
-def switched_on(spec: NetworkSpec, config: TrainConfig) -> tuple[str, ...]:
-    """The hyper-parameters that a training will have, before there is a state of it."""
-    rest = {"class_weight": config.class_weight is not None, "scale": bool(config.timetable.events)}
-    return (*config.switched_on(spec.loss), *(name for name, on in rest.items() if on))
+    return Recipe(batch_size=piece, hyper=hyper)
 
 
 def to_evaluate(
@@ -120,7 +111,12 @@ def to_evaluate(
     params = population.params
     agree(engine, params, data)
     key = Key.of_evaluation(population.spec, params.dtype, len(params), data, hyper)
-    return key, params.contiguous(), {name: hyper[name].contiguous() for name in key.names}, position.contiguous()
+    return (
+        key,
+        params.contiguous(),
+        {name: hyper[name].contiguous() for name in key.recipe.hyper},
+        position.contiguous(),
+    )
 
 
 def agree(engine: str, params: Tensor, given: Dataset | Tensor) -> None:
@@ -178,7 +174,7 @@ def job(slots: int, hyper: int, columns: int) -> type[ctypes.Structure]:
 
 def job_of(program: Program) -> type[ctypes.Structure]:
     """Job as a program has it."""
-    rule = program.config.rule
+    rule = program.recipe.rule
     return job(len(rule.slots), len(program.hyper), len(rule.columns))
 
 
@@ -223,8 +219,8 @@ def point(job: Any, data: Dataset, hyper: Mapping[str, Tensor]) -> None:
 def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset) -> None:
     """Where the numbers of a training stand; what differs from call to call is left open. names: the hyper-parameters
     that the kernel reads, in its order."""
-    population, hyper = state.population, {**state.hyper, **state.plateau}
-    columns = [state.columns[name] for name in state.config.rule.columns]
+    population, hyper = state.population, {**state.hyper, **state.memory}
+    columns = [state.columns[name] for name in state.recipe.rule.columns]
     for array, tensors in ((job.slots, state.slots), (job.columns, columns)):
         for number, tensor in enumerate(tensors):
             array[number] = tensor.data_ptr()
@@ -248,6 +244,6 @@ def of_evaluations(state: TrainState, evaluated: Iterable[Dataset]) -> list[Key]
 
 def side_by_side(compile_one: Callable[[Key], object], training: Key, evaluations: Iterable[Key]) -> None:
     """Compile kernels in threads; what fails says so when it is needed."""
-    keys = [training, *{(key.config.batch_size, key.samples): key for key in evaluations}.values()]
+    keys = [training, *{(key.recipe.batch_size, key.samples): key for key in evaluations}.values()]
     with ThreadPoolExecutor(len(keys), "gpubp-compile") as pool:
         wait([pool.submit(compile_one, key) for key in keys])

@@ -36,23 +36,23 @@ class Calls(Generic[Call]):
     def keep(self, state: TrainState, data: Dataset, call: Call, *machine: Any) -> None:
         """`call`, made from these, for the calls to come; but where a rule is not the package's: it may have changed by
         the next."""
-        if rules.fixed(rules.functions(rules.rows(state.population.spec, state.config))):
+        if rules.fixed(rules.functions(rules.rows(state.population.spec, state.recipe))):
             self.kept[state] = (machine, origin(state, data)), call
 
 
 def origin(state: TrainState, data: Dataset) -> Origin:
     """What the calls of a training are made from; the numbers themselves apart."""
-    population, hyper, columns, plateau = state.population, state.hyper, state.columns, state.plateau
+    population, hyper, columns, memory = state.population, state.hyper, state.columns, state.memory
     params, spec = population.params, population.spec
     inputs, targets, weight, rows = data.inputs, data.targets, data.sample_weight, data.rows
     trained = (
-        params, population.ids, *state.slots, *hyper.values(), *columns.values(), *plateau.values(), state.position,
+        params, population.ids, *state.slots, *hyper.values(), *columns.values(), *memory.values(), state.position,
         state.step, state.limit, state.end, state.status, state.loss, state.total, state.diverged_step,
     )  # fmt: skip
     given = [tensor for tensor in (inputs, targets, weight, rows, data.sizes) if tensor is not None]
     return (
-        spec, state.config, rules.rows(spec, state.config), population.seed,
-        *hyper, *columns, *plateau, len(state.slots),
+        spec, state.recipe, rules.rows(spec, state.recipe), population.seed,
+        *hyper, *columns, *memory, len(state.slots),
         params.shape, params.dtype, params.device, inputs.shape, inputs.dtype, inputs.device, targets.dtype,
         None if weight is None else (weight.ndim, weight.dtype), None if rows is None else rows.shape,
         *map(Tensor.data_ptr, trained), *map(Tensor.data_ptr, given),

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from ..activations import ACTIVATIONS
-from ..config import TrainConfig
 from ..errors import EngineError
 from ..losses import LOSSES, cross_entropy, same
 from ..optimizers import rates
+from ..recipe import Recipe
 from ..schedules import scheduled
 from ..spec import BIASES, NetworkSpec
 from .translate import depends, lines, trace, value
@@ -71,20 +71,20 @@ class Samples:
 
 
 class Program:
-    """The text for one specification, configuration, data and layout.
+    """The text for one specification, recipe, data and layout.
 
-    names: the hyper-parameters that are on, in the kernel's order. task: to train, or to show networks samples: to
-    predict, which gives their outs, or to evaluate, which gives loss and metric.
+    task: to train, or to show networks samples: to predict, which gives their outs, or to evaluate, which gives loss
+    and metric.
     """
 
     def __init__(
-        self, spec: NetworkSpec, config: TrainConfig, names: Sequence[str], dtype: torch.dtype,
-        samples: Samples, layout: Layout, task: str = "train",
+        self, spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype, samples: Samples, layout: Layout,
+        task: str = "train",
     ) -> None:  # fmt: skip
-        self.spec, self.config, self.dtype, self.task = spec, config, dtype, task
+        self.spec, self.recipe, self.dtype, self.task = spec, recipe, dtype, task
         self.samples, self.layout = samples, layout
-        self.names = [name for name in names if name != "class_weight"]
-        self.class_weight = "class_weight" in names
+        self.names = [name for name in recipe.read if name != "class_weight"]
+        self.class_weight = "class_weight" in recipe.hyper
 
     def laid_out(self, layout: Layout) -> Program:
         """The same in another layout."""
@@ -96,7 +96,7 @@ class Program:
     @property
     def batch(self) -> int:
         """Samples of a step; of networks that do not learn, those that go through them at once."""
-        batch = self.config.batch_size
+        batch = self.recipe.batch_size
         return batch if self.task == "train" else self.layout.chunk or batch
 
     @property
@@ -147,10 +147,10 @@ class Program:
             "KEEP_NETS": int(self.keep_nets),
             "OWN": int(samples.own), "ROWS": int(samples.rows), "OWN_INPUTS": int(samples.inputs),
             "SAMPLE_WEIGHT": samples.weight, "SHUFFLE": SHUFFLES[samples.shuffle],
-            "CLASS_WEIGHT": int(self.class_weight), "LAYERWISE": int(self.config.update_order == "layerwise"),
+            "CLASS_WEIGHT": int(self.class_weight), "LAYERWISE": int(self.recipe.update_order == "layerwise"),
             **{name.upper(): self.at(name) for name in SWITCHES},
-            "ABSORBING": int(self.config.rule.absorbing),
-            "HYPERS": len(self.hyper), "SLOTS": len(self.config.rule.slots), "COLUMNS": len(self.config.rule.columns),
+            "ABSORBING": int(self.recipe.rule.absorbing),
+            "HYPERS": len(self.hyper), "SLOTS": len(self.recipe.rule.slots), "COLUMNS": len(self.recipe.rule.columns),
             "RATES": len(self.rates), "MOVING": int(self.moving), "TIMED": int(self.depends([STEP, TOTAL])),
         }  # fmt: skip
         return [
@@ -234,19 +234,19 @@ class Program:
     @cached_property
     def prepared(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Graph of a step's rates; the rates by name: direction, decay, the rule's arguments; the columns after it."""
-        rule, columns = self.config.rule, self.config.rule.columns
+        rule, columns = self.recipe.rule, self.recipe.rule.columns
         if self.task != "train":
             return None, {}, {}
 
         def of_step(step: Any, total: Any, *rest: Any) -> Any:
             hyper, own = dict(zip(self.names, rest)), dict(zip(columns, rest[len(self.names) :]))
-            lr = scheduled(self.config.timetable, hyper, step, total)
+            lr = scheduled(self.recipe.timetable, hyper, step, total)
             found, after = rates(rule, hyper, own, lr, torch.float64)  # update.h rounds them
             known = {"direction": found.direction, **dict(found.arguments)}
             return known if found.decay is None else {**known, "decay": found.decay}, after
 
         names = [STEP, TOTAL, *self.names, *(BEFORE + name for name in columns)]
-        of_step.__name__ = f"{self.config.optimizer}, {self.config.schedule}"
+        of_step.__name__ = f"{self.recipe.optimizer}, {self.recipe.schedule}"
         graph, (known, after) = trace(of_step, names)
         return graph, known, after
 
@@ -258,7 +258,7 @@ class Program:
     @property
     def moving(self) -> bool:
         """Whether something must be computed at every step: rates that change, or columns."""
-        return bool(self.config.rule.columns) or self.depends([STEP])
+        return bool(self.recipe.rule.columns) or self.depends([STEP])
 
     def depends(self, on: Sequence[str]) -> bool:
         """Whether some rate is computed from one of `on`."""
@@ -267,7 +267,7 @@ class Program:
     def prepare(self) -> list[str]:
         """The rates of a step from hyper-parameters and columns."""
         graph, known, after = self.prepared
-        rule = f"{self.config.optimizer}, {self.config.schedule}"
+        rule = f"{self.recipe.optimizer}, {self.recipe.schedule}"
         return [
             f"// {rule!r}",
             f"template <class V> FN void prepare(const V *hyper, V *columns, V _{STEP}, V _{TOTAL}, V *rate) {{",
@@ -282,7 +282,7 @@ class Program:
 
     def update(self) -> list[str]:
         """optimizers.update, decay and learning rate around the rule's direction."""
-        rule, names = self.config.rule, list(self.config.rule.arguments)
+        rule, names = self.recipe.rule, list(self.recipe.rule.arguments)
         graph, result = trace(rule.direction, ["grad", *rule.slots, *names])
         direction, *after = result if isinstance(result, tuple) else (result,)
         decay = "decay" in self.rates and f"rate({self.rates.index('decay')})"
@@ -294,7 +294,7 @@ class Program:
             *shrink, *added,
             *(f"  const V _{name} = slots[{number}];" for number, name in enumerate(rule.slots)),
             *(f"  const V _{name} = rate({self.rates.index(name)});" for name in names),
-            *lines(self.config.optimizer, graph, [direction, *after], self.dtype),
+            *lines(self.recipe.optimizer, graph, [direction, *after], self.dtype),
             *(f"  slots[{number}] = {value(each, True)};" for number, each in enumerate(after)),
             f"  param = fma_(-rate(0), {value(direction, True)}, param);",
             "}",

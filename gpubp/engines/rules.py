@@ -19,15 +19,16 @@ from ..config import TrainConfig
 from ..errors import ConfigError, GpubpError, SpecError
 from ..losses import LOSSES, cross_entropy_shares
 from ..optimizers import prepare
+from ..recipe import Recipe
 from ..schedules import names, scheduled
 from ..spec import NetworkSpec
 
 Rows = tuple[tuple[Any, ...], ...]
 
 
-def rows(spec: NetworkSpec, config: TrainConfig) -> Rows:
+def rows(spec: NetworkSpec, recipe: Recipe) -> Rows:
     """Activations by layer, loss, optimizer, schedule, as the tables have them now."""
-    return (*(ACTIVATIONS[name] for name in spec.activations), LOSSES[spec.loss], config.rule, config.timetable)
+    return (*(ACTIVATIONS[name] for name in spec.activations), LOSSES[spec.loss], recipe.rule, recipe.timetable)
 
 
 def functions(given: Rows) -> tuple[Callable[..., Any], ...]:
@@ -57,7 +58,7 @@ def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: t
     Raises SpecError for an activation or a loss, ConfigError for an optimizer or a schedule, that returns something
     else than its table asks for.
     """
-    if fixed(functions(rows(spec, config))):
+    if fixed(functions(rows(spec, config.recipe(spec)))):
         return
     number = partial(torch.full, fill_value=0.5, dtype=dtype, device=device)
     one = torch.ones(1, 1, dtype=torch.float64, device=device)

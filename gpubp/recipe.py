@@ -1,0 +1,45 @@
+"""Recipe: what of a training configuration decides what is computed; the numbers, which a network has of its own, are
+columns of its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .optimizers import OPTIMIZERS, Optimizer
+from .schedules import SCHEDULES, Schedule
+
+MEMORY = {"scale": 1.0, "best": float("inf"), "bad": 0.0, "cooling": 0.0}  # of a schedule that watches evaluations
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a TrainConfig by these names. hyper: the hyper-parameters that are switched on, in the order of
+    TrainConfig.columns."""
+
+    optimizer: str = "sgd"
+    schedule: str = "constant"
+    batch_size: int = 1
+    shuffle: str = "none"
+    update_order: str = "simultaneous"
+    hyper: tuple[str, ...] = ()
+
+    @property
+    def rule(self) -> Optimizer:
+        """The optimizer's row."""
+        return OPTIMIZERS[self.optimizer]
+
+    @property
+    def timetable(self) -> Schedule:
+        """The schedule's row."""
+        return SCHEDULES[self.schedule]
+
+    @property
+    def memory(self) -> Mapping[str, float]:
+        """What evaluations leave behind in a state, with the value before the first."""
+        return MEMORY if self.timetable.events else {}
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The columns that a step reads."""
+        return (*self.hyper, "scale") if self.timetable.events else self.hyper

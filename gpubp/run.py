@@ -1,0 +1,155 @@
+"""Run: one population in training, round by round, and what evaluations decide in it.
+
+Evaluations come from the configuration alone and define rounds, which are a network's own: in a round every network
+trains to the step at which its next evaluation is due. A call of the engine that is cut short changes no bit, so how
+long calls are may depend on the clock. Within a round no clock of a network is read: the run counts ahead (pace.py).
+Signals, reporters and files are the loop's (loop.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .config import TrainConfig
+from .data import Dataset
+from .engines import Choice
+from .evaluate import Evaluation, metric_name
+from .pace import Pace
+from .placement import placed
+from .reporters import counts, quantiles
+from .schedules import scheduled
+from .serial import one_thread
+from .state import Status, TrainState
+from .stopping import plateau
+
+CALL = 0.25  # seconds that one call of the engine should take
+MOST = 1 << 16  # steps of one call at most
+EAGER = 1 << 10  # the same of engine eager, which holds the order of samples of all of them for a block of networks
+TABLE = 1 << 22  # samples of one call at most, where all networks have one order, which is a table
+
+
+@dataclass
+class Run:
+    """number: of the present round, from 1; 0 before the first. held_out: the evaluation on `validation` of the
+    networks as they are, where it is known."""
+
+    state: TrainState
+    config: TrainConfig
+    data: Dataset
+    validation: Dataset | None
+    choice: Choice
+    where: list[torch.device]
+    number: int = 0
+    held_out: Evaluation | None = None
+
+    def __post_init__(self) -> None:
+        # Which networks the evaluation at the end of the present round is of. A checkpoint is never written between a
+        # round's last step and its evaluation: where nobody has a step left, all have been looked at.
+        self.due = self.state.running & bool(self.state.left.any())
+
+    def begin(self) -> None:
+        """Networks and data where they train."""
+        state = self.state
+        data = [each for each in (self.data, self.validation) if each is not None]
+        self.place = placed(state, data, self.choice, self.where)
+        if self.number:  # a longer training may have moved the ends of rounds
+            self.train_to(self.round(torch.where(self.due, state.limit, state.step) - 1)[1])
+            self.due |= state.left > 0
+        longest = EAGER if self.choice.name == "eager" else max(EAGER, TABLE // self.config.batch_size)
+        self.pace = Pace(CALL, min(MOST, longest))
+        self.pace.look(state)
+        self.taken = self.pace.before
+
+    @cached_property
+    def metric_name(self) -> str:
+        """The name of the evaluations' metric."""
+        return metric_name(self.state.population.spec)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str | None]:
+        """Of the data, read once for all checkpoints."""
+        given = {"data": self.data, "validation": self.validation}
+        return {name: None if each is None else each.fingerprint() for name, each in given.items()}
+
+    def round(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) both: the steps at which the round that holds the step after `step` begins and ends."""
+        return self.config.rounds.of(step, self.data.size(self.state.position))
+
+    def train_to(self, step: Tensor) -> None:
+        """Each network to `step` (N,), or to the end of its training."""
+        torch.minimum(step, self.state.end, out=self.state.limit)
+
+    @one_thread()
+    def next_round(self) -> bool:
+        """Begin it; False where every network has ended."""
+        if not self.pace.running:
+            return False
+        self.number += 1
+        self.due = self.state.running
+        self.train_to(self.round(self.state.step)[1])
+        self.state.total[self.state.status != Status.finished] = 0  # a longer training may go on with its last round
+        self.pace.look(self.state)
+        return True
+
+    def advance(self) -> list[str]:
+        """One call of the engine, as long as a person likes to wait for the next sign of life, or as is worth what has
+        to be moved for it. -> what a person should know."""
+        steps, self.held_out = self.pace.next(self.place.least), None
+        notes = self.place.run(steps)
+        self.pace.returned(steps)
+        return notes
+
+    def settle(self) -> None:
+        """Wait for all calls; the clocks are then at home."""
+        self.place.look()
+        with one_thread():
+            self.pace.settled(self.state)
+
+    def look(self) -> dict[str, Any]:
+        """The evaluation at the end of a round, and what it decides. -> the record of it."""
+        if self.validation is not None:
+            self.held_out = self.place.evaluate(self.validation)
+        return self.decided()
+
+    @one_thread()
+    def decided(self) -> dict[str, Any]:
+        """What the end of a round changes in the state. -> the record of it."""
+        state = self.state
+        first, last = self.round(state.step - 1)
+        mean = state.total.double() / torch.clamp(state.step - first, min=1)
+        mean = mean.masked_fill(~self.due, float("nan"))
+        plateau_loss = mean if self.held_out is None else self.held_out.loss
+        plateau(state, plateau_loss, self.due & (state.step == last))  # the training may end within a round
+        state.status[state.running & (state.step >= state.end)] = Status.finished
+        self.pace.running = int(state.running.sum())
+        alive = state.status != Status.diverged
+        return {
+            "round": self.number,
+            "step": int(state.step.max()),
+            "network_steps_per_second": self.pace.rate,
+            "statuses": counts(state.status),
+            "loss": quantiles(mean[alive]),
+            "validation_loss": None if self.held_out is None else quantiles(self.held_out.loss[alive]),
+            "metric_name": self.metric_name,
+            "metric": None if self.held_out is None else quantiles(self.held_out.metric[alive]),
+            "lr": quantiles(self.learning_rate()[alive]),
+        }
+
+    def learning_rate(self) -> Tensor:
+        """(N,): the scheduled rate of each network's next step."""
+        state = self.state
+        step, end = state.step[:, None].double(), state.end[:, None].double()
+        return scheduled(state.recipe.timetable, {**state.hyper, **state.memory}, step, end)[:, 0]
+
+    def figures(self) -> tuple[Evaluation, Evaluation | None]:
+        """The networks as they are, on both datasets; then their rows are at home."""
+        training = self.place.evaluate(self.data)
+        if self.validation is not None and self.held_out is None:
+            self.held_out = self.place.evaluate(self.validation)
+        self.place.gather()
+        return training, self.held_out
