@@ -153,3 +153,13 @@ def in_short(value: Any) -> Any:
     if many is not None and many.numel() > 1:
         return f"{many.numel()} numbers from {float(many.min()):g} to {float(many.max()):g}"
     return value.item() if isinstance(value, Tensor) else value
+
+
+def plain(name: str, value: Any, error: type[GpubpError]) -> Any:
+    """What a checkpoint and a YAML file can hold: Python's numbers for NumPy's, tensors without a gradient for
+    arrays."""
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    if all(each is None or (isinstance(each, (int, float)) and not isinstance(each, np.generic)) for each in parts):
+        return value
+    numbers = tensor(name, value, error)
+    return numbers if numbers.ndim or isinstance(value, Tensor) else numbers.item()

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from .losses import LOSSES
 from .optimizers import OPTIMIZERS, Optimizer
 from .ranges import bounded, numbers_of
 from .recipe import Recipe
-from .rounds import Rounds, steps
+from .rounds import Rounds, fitted
 from .schedules import SCHEDULES, WARMUP, Schedule
 from .spec import NetworkSpec
 
@@ -164,10 +163,12 @@ class TrainConfig:
             if name in HYPER:
                 self._keep(name)
             numbers_of(name, value)
-        object.__setattr__(self, "extra", {name: _plain(name, value) for name, value in self.extra.items()})
+        object.__setattr__(
+            self, "extra", {name: arrays.plain(name, value, ConfigError) for name, value in self.extra.items()}
+        )
 
     def _keep(self, name: str) -> None:
-        object.__setattr__(self, name, _plain(name, getattr(self, name)))
+        object.__setattr__(self, name, arrays.plain(name, getattr(self, name), ConfigError))
 
     @property
     def rule(self) -> Optimizer:
@@ -262,31 +263,12 @@ class TrainConfig:
         length = torch.as_tensor(getattr(self, name), dtype=torch.int64, device=sizes.device)
         if length.ndim and len(length) != len(sizes):
             raise ShapeError(f"{name} has {len(length)} numbers; one, or {len(sizes)}, one per network, expected")
-        if self.steps is None and int(length.max()) * int(sizes.max()) >> 62:
-            raise ConfigError(
-                f"epochs {int(length.max()):,} of {int(sizes.max()):,} samples: below 2^62 in all expected"
-            )
-        ends = length if self.steps is not None else steps(length * sizes, self.batch_size)
-        return ends.expand(len(sizes)).clone()
+        return (length.expand(len(sizes)) if self.steps is not None else self.rounds.after(length, sizes)).clone()
 
     def fitted(self, data: Dataset) -> tuple[TrainConfig, list[str]]:
-        """This configuration with a batch of at most the samples, and what was changed or is to be known.
-
-        Networks that share their samples, or have as many each, take a batch of all. Networks with `rows` keep the
-        batch, whatever their neighbours have: a network's bits depend on its own samples alone.
-        """
-        fewest, size = data.lengths[0], self.batch_size
-        if fewest >= size:
-            return self, []
-        if data.sizes is None:
-            return replace(self, batch_size=fewest), [
-                f"batch_size {size} is more than the {fewest} samples: a batch is all of them"
-            ]
-        few = int((data.sizes < size).sum())
-        return self, [
-            f"batch_size {size}: {few} of {len(data.sizes)} networks have fewer samples, from {fewest} on; a batch of "
-            "theirs goes through them more than once"
-        ]
+        """This configuration with a batch of at most the samples, and what was changed or is to be known."""
+        batch_size, notes = fitted(self.batch_size, data)
+        return replace(self, batch_size=batch_size), notes
 
     @property
     def rounds(self) -> Rounds:
@@ -334,16 +316,6 @@ class TrainConfig:
             if name not in known:
                 raise ConfigError(unknown("training setting", name, known))
         return cls(**values)
-
-
-def _plain(name: str, value: Any) -> Any:
-    """A number of NumPy's as Python's, an array as a tensor, one that asks for a gradient as one that does not: what a
-    checkpoint and a YAML file can hold."""
-    parts = value if isinstance(value, (list, tuple)) else [value]
-    if all(each is None or (isinstance(each, (int, float)) and not isinstance(each, np.generic)) for each in parts):
-        return value
-    numbers = arrays.tensor(name, value, ConfigError)
-    return numbers if numbers.ndim or isinstance(value, Tensor) else numbers.item()
 
 
 HYPER = tuple(each.name for each in fields(TrainConfig) if each.type == "Hyper")

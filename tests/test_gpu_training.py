@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import devices, memory, placement
+from gpubp import devices, memory, placement, shard
 from gpubp.cli import main
 from gpubp.engines import choose, cuda
 from gpubp.engines.chip import Limits
@@ -193,9 +193,9 @@ def test_rows_and_data_stay_and_a_call_moves_clocks_alone() -> None:
     names = [name for name, _ in own.sent]
     assert names.count("state") == 1
     assert names.count("data") == 2, "training and validation data, once"
-    assert names.count(placement.ROWS) == 1, "the rows come home at the end"
-    there, back = (*placement.CLOCKS, *placement.LOOPS), placement.CLOCKS
-    assert set(names) == {"state", "data", placement.ROWS, there, back}
+    assert names.count(shard.ROWS) == 1, "the rows come home at the end"
+    there, back = (*shard.CLOCKS, *shard.LOOPS), shard.CLOCKS
+    assert set(names) == {"state", "data", shard.ROWS, there, back}
     each = max(size for name, size in own.sent if name in (there, back)) / COUNT
     columns = len(result.state.columns) + len(result.state.memory)
     assert each <= 8 * (columns + 6), "numbers of a network, whatever its size"
@@ -251,11 +251,11 @@ def lines(count: int) -> int:
         return tracer
 
     def traced(run: Any) -> Any:
-        def inside(shard: Any, steps: int) -> Any:
+        def inside(one: Any, steps: int) -> Any:
             gc.disable()  # it would come in between, whenever it likes
             sys.settrace(tracer)
             try:
-                return run(shard, steps)
+                return run(one, steps)
             finally:
                 sys.settrace(None)
                 gc.enable()
@@ -265,7 +265,7 @@ def lines(count: int) -> int:
     place.run(3)
     before = sys.gettrace()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(placement.Shard, "run", traced(placement.Shard.run))
+        patch.setattr(shard.Shard, "run", traced(shard.Shard.run))
         place.run(3)
     assert sys.gettrace() is before
     place.look()

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
 from gpubp import checkpoint, cuda, devices, memory, placement
+from gpubp import shard as shards
 from gpubp.cli import main
 from gpubp.engines import ENGINES, Choice, eager
 from gpubp.errors import CheckpointError, ConfigError, DeviceError, OutOfMemoryError
@@ -240,12 +241,12 @@ def test_products_in_tf32_are_told_of_where_torch_computes_them(monkeypatch: pyt
         (eagers, torch.float32, gpu), (own, torch.float32, gpu), (eagers, torch.float64, gpu),
         (eagers, torch.float32, CPU),
     ):  # fmt: skip
-        said.append(placement.in_tf32(choice, dtype, device))
+        said.append(shards.in_tf32(choice, dtype, device))
     assert str(said[0]).startswith(
         "cuda:1: torch was told to multiply in TF32; after torch.set_float32_matmul_precision"
     )
     assert said[1:] == [None] * 3
-    monkeypatch.setattr(placement, "in_tf32", lambda *given: "told")
+    monkeypatch.setattr(shards, "in_tf32", lambda *given: "told")
     assert train(["cpu"]).notes == ["told"]
 
 
@@ -373,23 +374,23 @@ def test_why_a_gpu_launches_operation_by_operation_is_told_once(monkeypatch: pyt
     ]
 
 
-def forgetful(shard: placement.Shard) -> None:
+def forgetful(shard: shards.Shard) -> None:
     """The rows stay where they are."""
 
 
-def everything(shard: placement.Shard, *rest: Any) -> Any:
+def everything(shard: shards.Shard, *rest: Any) -> Any:
     """Trains again what was trained when memory ran out."""
     shard.there = None
     return halve(shard)
 
 
-halve = placement.Shard._halve
+halve = shards.Shard._halve
 
 
 @pytest.mark.parametrize(("name", "fault"), [("gather", forgetful), ("_halve", everything)])
 def test_a_planted_fault_is_found_by_the_bits(name: str, fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = train()
-    monkeypatch.setattr(placement.Shard, name, fault)
+    monkeypatch.setattr(shards.Shard, name, fault)
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=Full(4, after=2).run))
     monkeypatch.setattr("gpubp.run.MOST", 3)
     assert not same(train(["cpu"] if name == "_halve" else ["cpu", "cpu"]), expected)

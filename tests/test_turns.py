@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import cuda, memory, placement, turns
+from gpubp import cuda, memory, placement, shard, turns
 from gpubp.data import Dataset
 from gpubp.engines import ENGINES
 from gpubp.state import TrainState
@@ -258,7 +258,7 @@ def test_a_planted_fault_is_found_by_who_does_it_as_badly_as_allowed(
     planted, expected = dict(vars(turns)), train(**RUNS["own inputs"]())
     exec(SOURCE[number].replace(old, new), planted)
     assert sound(player, expected)
-    monkeypatch.setattr(placement, NAMES[number], planted[NAMES[number]])
+    monkeypatch.setattr(shard, NAMES[number], planted[NAMES[number]])
     assert not sound(player, expected)
 
 

@@ -1,0 +1,210 @@
+"""Shard: some rows of a population on a device of their own.
+
+The device keeps them, and the data of those alone; between calls only what the loop looks at goes to and fro, a few
+numbers per network, and the rows go home for a checkpoint and at the end. Rows that do not fit train in groups, one
+after the other, which wait at home with their data; they come and go while another trains (turns.py), and no bit
+depends on it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from . import cuda, memory
+from .data import Dataset
+from .devices import in_tf32
+from .engines import Choice, cache, graph
+from .errors import OutOfMemoryError
+from .evaluate import Evaluation
+from .state import TrainState
+from .turns import SEATS, Found, Group, groups, take_turns
+
+Names = tuple[str, ...]
+ROWS = ("params", "slots")  # what a GPU keeps; the names are those of TrainState.tensors()
+LOOPS = ("limit", "memory")  # what the loop alone changes
+CLOCKS = ("columns", "step", "status", "loss", "total", "diverged_step")  # what both may change
+TRAINED = (*ROWS, *CLOCKS, *LOOPS, "ids", "hyper", "end")  # what a group trains with
+SEEN = ("params", "hyper")  # what an evaluation looks at
+
+
+class Shard:
+    """Rows of a population, at home in `home` (views of the whole), that train on `device`: all of them at once, and
+    then they and their data stay there, or in groups of `size` that take turns where memory is short. part: which rows
+    of the whole."""
+
+    def __init__(
+        self, home: TrainState, data: Sequence[Dataset], part: slice, choice: Choice, device: torch.device, size: int
+    ) -> None:
+        self.home, self.part, self.choice, self.device, self.size = home, part, choice, device, size
+        self.count = home.population.count
+        self.until = home.limit.clone()  # where a call ends
+        self.copies = cuda.Copies(device)
+        self.there: TrainState | None = None  # the networks on the device, or the seats of two groups
+        self.training = data[0]
+        self.data = {id(each): each.part(part) for each in data}
+        self.sent: dict[int, Dataset] = {}  # what of it is on the device
+        self.ahead = False  # whether rows that stay on the device were trained since home saw them
+        self.under_way: deque[Callable[[], None]] = deque()  # waits for the last calls, of which home knows nothing
+        self.read: Callable[[], object] = lambda: None  # see Place.leave
+        self.notes: list[str] = []
+        self.reason: str | None = None
+        if not self.stays:
+            self._tell("memory is short there")
+        if told := in_tf32(choice, home.population.params.dtype, device):
+            self.notes.append(told)
+
+    @property
+    def stays(self) -> bool:
+        """Whether all are on the device at once."""
+        return self.size >= self.count
+
+    def run(self, steps: int) -> list[str]:
+        """See Place. What was trained when memory ran out is not trained again: a call ends at `until`."""
+        self.ahead = True
+        if self.stays and self.choice.name == "cuda" and self._launch(steps):
+            return self.news()
+        torch.minimum(self.home.step + steps, self.home.limit, out=self.until)
+        self._each(lambda state, data: self.choice.run(state, data, steps), self.training, TRAINED, CLOCKS + ROWS)
+        return self.news()
+
+    def _launch(self, steps: int) -> bool:
+        """A call of an engine that waits for nothing, with the clocks where they are: at home before the first call and
+        after look(), else on the device. -> False where memory ran out: nothing was trained."""
+        try:
+            with cuda.on(self.device):
+                there, data = self._seats(), self._data(self.training)
+                if not self.under_way:
+                    _copy(self.home, there, CLOCKS + LOOPS)
+                self.choice.run(there, data, steps)
+                self.under_way.append(cuda.mark(self.device))
+                if len(self.under_way) > 2:  # the host is two calls ahead at most
+                    self.under_way.popleft()()
+                return True
+        except (RuntimeError, MemoryError, OutOfMemoryError) as error:
+            if not memory.ran_out(error):
+                raise
+        self.look()
+        self._halve()
+        return False
+
+    def news(self) -> list[str]:
+        """See Place."""
+        why = graph.reason(sent) if (sent := self.sent.get(id(self.training))) else None
+        if why != self.reason and why is not None:
+            self.notes.append(f"{self.device}: every operation is launched by itself, without a CUDA graph: {why}")
+        self.reason = why
+        told, self.notes = [*self.notes, *cache.news()], []
+        return told
+
+    def evaluate(self, data: Dataset) -> Evaluation:
+        """See Place."""
+        home = self.home.population.device
+
+        def figures(state: TrainState, there: Dataset) -> Evaluation:
+            found = self.choice.evaluate(state.population, there, state.hyper, state.position)
+            return Evaluation(found.loss.to(home), found.metric.to(home))
+
+        return Evaluation(*(torch.cat(each) for each in zip(*self._each(figures, data, SEEN, ()))))
+
+    def look(self) -> None:
+        """See Place."""
+        away = bool(self.under_way)
+        while self.under_way:
+            self.under_way.popleft()()  # of the worker's stream: the thread that looks may have another
+        if self.there is not None and away:
+            _copy(self.there, self.home, CLOCKS)
+            cuda.wait(self.device)
+
+    def gather(self) -> None:
+        """See Place."""
+        self.look()
+        if self.stays and self.there is not None and self.ahead:
+            _copy(self.there, self.home, ROWS)
+            cuda.wait(self.device)
+        self.ahead = False
+
+    def _each(
+        self, work: Callable[[TrainState, Dataset], Found], data: Dataset, come: Names, leave: Names
+    ) -> list[Found]:
+        """work(networks on the device, where they stand at home, their data there) for every group; in smaller groups
+        from where memory runs out on. come, leave: what a group brings and takes home; where all stay, clocks alone."""
+        while True:
+            try:
+                with cuda.on(self.device):
+                    return self._turns(work, data, come, leave)
+            except (RuntimeError, MemoryError, OutOfMemoryError) as error:
+                if self.size == 1 or not memory.ran_out(error):
+                    raise
+            self._halve()  # not before the exception is gone, which holds what could not be held
+
+    def _turns(
+        self, work: Callable[[TrainState, Dataset], Found], data: Dataset, come: Names, leave: Names
+    ) -> list[Found]:
+        if self.stays:
+            come = tuple(name for name in come if name in CLOCKS + LOOPS)
+            leave = tuple(name for name in leave if name not in ROWS)
+        home, there, sent = replace(self.home, limit=self.until), self._seats(), self._data(data)
+        own = self.data[id(data)]
+
+        def bring(group: Group) -> None:
+            _copy(home.rows(group.part), there.rows(group.seat), come)
+            if not self.stays and own.networks is not None:
+                sent.part(group.seat).load(own.part(group.part))
+
+        def take_home(group: Group) -> None:
+            _copy(there.rows(group.seat), home.rows(group.part), leave)
+
+        return take_turns(
+            groups(self.count, self.size), self.device, self.copies, bring,
+            lambda group: work(there.rows(group.seat), sent), take_home,
+        )  # fmt: skip
+
+    def _seats(self) -> TrainState:
+        """The networks on the device: all, or those of the first two groups, in whose place the others come."""
+        if self.there is None:
+            there = self.home.rows(slice(0, SEATS * self.size)).to(self.device)
+            there.position = there.position - there.position[0]  # in what _data() gives
+            self.there = there
+        return self.there
+
+    def _data(self, whole: Dataset) -> Dataset:
+        """The data on the device, which stay there; or where groups take turns one room of two seats for each network's
+        own, so that a recording that reads it serves all."""
+        key, home = id(whole), self.data[id(whole)]
+        if key not in self.sent and (self.stays or home.networks is None):
+            self.sent[key] = home.to(self.device, self.home.population.params.dtype)
+        elif key not in self.sent:
+            if self.device.type == "cuda":
+                self.data[key] = home = home.pinned()
+            self.sent[key] = home.room(min(SEATS * self.size, self.count), self.device)
+        return self.sent[key]
+
+    def _halve(self) -> None:
+        """Smaller groups. What a call has reached so far comes home, each network at its own step."""
+        self.read()
+        if self.stays and self.there is not None:
+            _copy(self.there, self.home, CLOCKS + ROWS)
+            cuda.wait(self.device)
+        self.there = None
+        self.sent = {key: data for key, data in self.sent.items() if data.networks is None}
+        self.size = -(-min(self.size, self.count) // 2)
+        cuda.release(self.device)
+        self._tell("memory ran out there")
+
+    def _tell(self, why: str) -> None:
+        number = len(groups(self.count, self.size))
+        self.notes.append(
+            f"{self.device}: {why}; its {self.count:,} networks train in {number} groups of up to {self.size:,}, one "
+            "after the other; results do not depend on it"
+        )
+
+
+def _copy(source: TrainState, target: TrainState, names: Names) -> None:
+    """The tensors whose names, up to a dot, are `names`."""
+    for (name, mine), (_, theirs) in zip(target.tensors(), source.tensors()):
+        if name.partition(".")[0] in names:
+            mine.copy_(theirs, non_blocking=True)
