@@ -99,6 +99,7 @@ def train(
             population, params=params.to(HOME, copy=True).contiguous(), ids=population.ids.to(HOME, copy=True)
         )
         state = TrainState.start(own, config, data)
+        state.check(data)
         chosen = _settings(population, config, choice) if settings is None else dict(settings)
         files.as_yaml(chosen)  # refused before anything is written
         loop = Loop(

@@ -47,6 +47,11 @@ def train(spec: gpubp.NetworkSpec = SPEC, inputs: Any = INPUTS, targets: Any = T
     gpubp.train(population(spec, 4), gpubp.Dataset(inputs, targets), config, engine=engine)
 
 
+def train_with_ids(ids: list[int]) -> torch.Tensor:
+    networks = gpubp.Population(SPEC, POPULATION.params, 0, torch.tensor(ids))
+    return gpubp.train(networks, DATA, gpubp.TrainConfig(steps=3), engine="eager").population.params
+
+
 PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
     "wrong width": (
         lambda: train(inputs=INPUTS[:, :2]), ShapeError, r"inputs \(10, 2\): the last size must be 3, the input width"),
@@ -55,6 +60,8 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
     "wrong shape": (
         lambda: train(inputs=INPUTS[0]), ShapeError, r"inputs \(3,\), targets \(10, 2\): \(M, I\) and \(M, O\)"),
     "unequal lengths": (lambda: train(targets=TARGETS[:9]), ShapeError, r"inputs \(10, 3\), targets \(9, 2\): "),
+    "an id that no checkpoint may have": (lambda: train_with_ids([0, 1, 2, 2**32 - 1]), ConfigError,
+        r"state: ids is 0 to 4,294,967,295; 0 to 4,294,967,294 expected"),
     "NaN": (lambda: train(inputs=with_value(float("nan"))), DataError, r"inputs\[4, 1\] is nan, one of 1 numbers"),
     "infinity": (lambda: train(inputs=with_value(float("-inf"))), DataError, r"inputs\[4, 1\] is -inf, one of 1"),
     "NaN target": (lambda: train(targets=TARGETS * float("nan")), DataError, r"targets\[0, 0\] is nan, one of 20"),
@@ -341,3 +348,11 @@ def test_populations_and_data_show_themselves_in_a_line() -> None:
     own = gpubp.Dataset(INPUTS, TARGETS, rows=[[0], [1, 2]])
     assert repr(own).startswith("Dataset(10 samples, 1 to 2 for each of 2: inputs (10, 3)")
     assert len(data) == len(own) == 10
+
+
+def test_networks_of_one_id_see_their_samples_in_one_order() -> None:
+    clones = POPULATION.take([1, 1, 3])
+    config = gpubp.TrainConfig(epochs=2, batch_size=3, dropout=0.2)
+    params = gpubp.train(clones, DATA, config, engine="eager").population.params
+    assert same_bits(params[0], params[1])
+    assert not same_bits(params[0], params[2])
