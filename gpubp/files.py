@@ -102,8 +102,8 @@ def as_yaml(settings: Mapping[str, Any]) -> str:
     """`settings` as YAML. Raises ConfigError for what is not plain."""
     try:
         return str(yaml.safe_dump(dict(settings), sort_keys=False))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"settings: {error}; names, and plain numbers, texts, lists and dicts expected") from None
+    except yaml.YAMLError:
+        raise ConfigError("settings: names, and plain numbers, texts, lists and dicts expected") from None
 
 
 def read_settings(path: Path) -> Any:
@@ -122,12 +122,12 @@ def read_settings(path: Path) -> Any:
         return settings
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        said = error if mark is None else f"{_place(mark)}: {error.problem}"  # type: ignore[attr-defined]
-        raise ConfigError(f"{path}: {said}") from None
-    except ValueError as error:  # a ConfigError, or bytes that are no UTF-8
+    except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # or bytes that are no UTF-8, a day that no month has
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f"{_place(mark)}: "
+        raise ConfigError(f"{path}: {where}plain YAML in UTF-8 expected, such as networks: 100") from None
 
 
 def _check(text: str, within: str = "") -> None:

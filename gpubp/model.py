@@ -23,7 +23,7 @@ from . import arrays, checkpoint, files
 from .activations import sigmoid
 from .ambient import neutral
 from .backprop import CHUNK, forward
-from .errors import CheckpointError, ConfigError, DataError, ShapeError, warn
+from .errors import CheckpointError, ConfigError, DataError, ShapeError, reason, warn
 from .frames import table_of
 from .line import line
 from .losses import LOSSES, probabilities
@@ -271,7 +271,7 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
         preparation = Preparation.from_dict(json.loads(files.read(own))) if own.exists() else None
         model = Model(state.population, preparation)
     except (OSError, ValueError, RecursionError) as error:  # a GpubpError is a ValueError
-        raise CheckpointError(f"{own} cannot be read: {error}") from None
+        raise CheckpointError(f"{own} cannot be read: {reason(error, 'it is not what was written')}") from None
     results = read_results(rows) if rows.is_file() else None
     if results is None or results["steps"].to_pylist() != state.step.tolist():
         return model
@@ -286,7 +286,7 @@ def read_results(path: Path) -> pa.Table:
         seal = (found.schema.metadata or {}).get(SEAL)  # older ones have none
         damaged = seal is not None and seal.decode() != digest(found)
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is no whole .parquet file')}") from None
     if damaged:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
     names, other = found.column_names, "it is not the results of a run"

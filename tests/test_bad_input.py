@@ -211,7 +211,7 @@ COMMANDS = {
     "another column": ("--data good.csv --target z", "'z' is missing"),
     "NaN": ("--data nan.csv --target y", "column 'b' lacks 1 of 5 values, the first in sample 1"),
     "infinity": ("--data infinite.csv --target y", "column 'b' holds inf in sample 1"),
-    "ragged": ("--data ragged.csv --target y", "ragged.csv cannot be read as .csv: "),
+    "ragged": ("--data ragged.csv --target y", "ragged.csv: line 3 has 2 columns, 3 expected: 2,v"),
     "empty": ("--data empty.csv --target y", "empty.csv is empty; samples expected"),
     "a header alone": ("--data header.csv --target y", "header.csv holds no samples"),
     "damaged": ("--data damaged.parquet --target y", "damaged.parquet cannot be read as .parquet: "),
@@ -348,6 +348,13 @@ def test_populations_and_data_show_themselves_in_a_line() -> None:
     own = gpubp.Dataset(INPUTS, TARGETS, rows=[[0], [1, 2]])
     assert repr(own).startswith("Dataset(10 samples, 1 to 2 for each of 2: inputs (10, 3)")
     assert len(data) == len(own) == 10
+
+
+def test_a_message_is_no_longer_than_a_person_reads() -> None:
+    for wrong in (["x" * 9999], list(range(99_999)), "x" * 9999):
+        with pytest.raises(ConfigError, match=r"optimizer .* is unknown; .*adam, .*sgd") as caught:
+            gpubp.TrainConfig(optimizer=wrong, steps=1)  # type: ignore[arg-type]
+        assert len(str(caught.value)) < 2000
 
 
 def test_networks_of_one_id_see_their_samples_in_one_order() -> None:
