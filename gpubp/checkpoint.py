@@ -72,8 +72,8 @@ def save(run_dir: Path, state: TrainState, notes: Mapping[str, Any]) -> None:
     manifest, before = folder / MANIFEST, _bytes(folder / MANIFEST)
     number = max((_number(path) for path in folder.glob("tensors-*.safetensors")), default=0) + 1
     tensors = folder / f"tensors-{number:08}.safetensors"
+    lock.check(run_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         _write(tensors, manifest, state, notes)
     except BaseException as error:
         stays = _bytes(manifest) == before  # or else it failed when the manifest was in its place

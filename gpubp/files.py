@@ -12,6 +12,7 @@ size and a depth that a person writes.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -27,6 +28,7 @@ from .line import line
 
 LARGEST = 200_000  # bytes of a file of settings
 DEEPEST = 20  # lists and mappings within each other
+SEAL = "# as written: "
 UNFINISHED = ".writing"  # how the name of a file ends that is being filled
 FOLLOW_NONE = getattr(os, "O_NOFOLLOW", 0)
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -94,8 +96,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_settings(path: Path, settings: Mapping[str, Any], comment: str) -> None:
-    """`settings` as YAML below a comment of one line. Raises OSError."""
-    write_text(path, f"# {line(comment)}\n{as_yaml(settings)}")
+    """`settings` as YAML below a comment of one line, and another that seals them. Raises OSError."""
+    text = as_yaml(settings)
+    write_text(path, f"# {line(comment)}\n{_seal(text)}{text}")
+
+
+def edited(path: Path) -> bool:
+    """Whether somebody changed the settings that write_settings() wrote; never of those that older versions did."""
+    _, _, rest = path.read_text(encoding="utf-8").partition("\n")
+    seal, _, text = rest.partition("\n")
+    return seal.startswith(SEAL) and rest != _seal(text) + text
+
+
+def _seal(text: str) -> str:
+    return f"{SEAL}{hashlib.sha256(text.encode()).hexdigest()[:16]}\n"
 
 
 def as_yaml(settings: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from .ambient import neutral
 from .backprop import CHUNK, forward
 from .errors import CheckpointError, ConfigError, DataError, ShapeError, reason, warn
 from .frames import table_of
-from .line import line
+from .line import line, quoted
 from .losses import LOSSES, probabilities
 from .modules import PreparedNetwork
 from .population import Population, usable
@@ -100,8 +100,8 @@ class Model:
         """Rows of the networks that did not diverge, the best first: by validation loss, or else by loss."""
         if self.results is None:
             raise CheckpointError(
-                f"nothing ranks the networks: {RESULTS} is missing or not of this checkpoint; name networks by their "
-                "rows, such as [0, 3], or let the run end: gpubp resume"
+                f"nothing ranks the networks: {RESULTS} is missing, damaged or not of this checkpoint; name networks "
+                "by their rows, such as [0, 3], or let the run end: gpubp resume"
             )
         return order_of(self.results)
 
@@ -272,7 +272,12 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
         model = Model(state.population, preparation)
     except (OSError, ValueError, RecursionError) as error:  # a GpubpError is a ValueError
         raise CheckpointError(f"{own} cannot be read: {reason(error, 'it is not what was written')}") from None
-    results = read_results(rows) if rows.is_file() else None
+    results = None
+    if rows.is_file():
+        try:
+            results = read_results(rows)
+        except CheckpointError as error:  # the networks are whole
+            warn(f"{error}; nothing ranks the networks; gpubp resume {quoted(folder)} writes it anew")
     if results is None or results["steps"].to_pylist() != state.step.tolist():
         return model
     return Model(state.population, preparation, results)

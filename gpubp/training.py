@@ -19,7 +19,7 @@ from .config import TrainConfig
 from .data import Dataset
 from .devices import Devices, devices
 from .engines import Choice, choose_for_all
-from .errors import CheckpointError, ConfigError, EngineError
+from .errors import CheckpointError, ConfigError, EngineError, reason
 from .line import line, quoted
 from .loop import Loop
 from .placement import HOME
@@ -117,8 +117,9 @@ def train(
                 (folder / checkpoint.PREPARATION).unlink(missing_ok=True)
                 if preparation is not None:
                     preparation.save(folder)
-            except OSError as error:
-                raise ConfigError(f"run directory {folder} cannot be made: {error.strerror}") from None
+            except (OSError, RecursionError) as error:
+                why = reason(error, "it lies too deep")
+                raise ConfigError(f"run directory {folder} cannot be made: {why}") from None
         result = loop.run()
     with kept(result):
         if inplace:

@@ -332,7 +332,7 @@ def test_a_run_that_has_not_ended_says_so_where_networks_are_ranked_and_predicts
     assert np.array_equal(killed.predict(raw, [1]), known)
     for networks in ("best", "all", 2):
         with pytest.raises(
-            CheckpointError, match=r"results.parquet is missing or not of this checkpoint.*gpubp resume"
+            CheckpointError, match=r"results.parquet is missing, damaged or not of this checkpoint.*gpubp resume"
         ):
             killed.predict(raw, networks)
     data = gpubp.load_data(tmp_path / "raw.csv", target="y", loss="huber", impute="mean", scale_targets="standard")
@@ -443,8 +443,8 @@ def test_what_a_network_does_not_take_is_refused() -> None:
         ONE.network(2)
 
 
-def test_a_preparation_of_other_networks_or_damaged_results_are_refused(tmp_path: Path) -> None:
-    model, _ = trained(tmp_path, "huber", steps=2)
+def test_a_preparation_of_other_networks_is_refused_and_damaged_results_rank_nothing(tmp_path: Path) -> None:
+    model, raw = trained(tmp_path, "huber", steps=2)
     path = tmp_path / "run" / "preparation.json"
     kept = path.read_text()
     path.write_text(kept.replace('"green",', ""))
@@ -454,8 +454,13 @@ def test_a_preparation_of_other_networks_or_damaged_results_are_refused(tmp_path
         Model(model.population, Preparation.from_dict(json.loads(path.read_text())))
     path.write_text(kept)
     (tmp_path / "run" / "results.parquet").write_bytes(b"PAR1")
-    with pytest.raises(CheckpointError, match=r"results.parquet cannot be read"):
-        gpubp.load(tmp_path / "run")
+    with pytest.warns(
+        UserWarning, match=r"results.parquet cannot be read: it is no whole .parquet file; nothing ranks"
+    ):
+        damaged = gpubp.load(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"results.parquet is missing, damaged or not of this checkpoint"):
+        damaged.predict(raw)
+    assert np.array_equal(damaged.predict(raw, [2]), model.predict(raw, [2]))
 
 
 def test_a_model_says_what_it_is_in_a_line(tmp_path: Path) -> None:
