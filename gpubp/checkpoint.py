@@ -34,7 +34,7 @@ from torch import Tensor
 from . import arrays, files, history, lock
 from .config import TrainConfig
 from .engines import ENGINES
-from .errors import CheckpointError, GpubpError
+from .errors import CheckpointError, ConfigError, reason
 from .history import History
 from .population import Population
 from .spec import NetworkSpec
@@ -73,8 +73,8 @@ def save(run_dir: Path, state: TrainState, config: TrainConfig, notes: Mapping[s
     manifest, before = folder / MANIFEST, _bytes(folder / MANIFEST)
     number = max((_number(path) for path in folder.glob("tensors-*.safetensors")), default=0) + 1
     tensors = folder / f"tensors-{number:08}.safetensors"
+    lock.check(run_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         _write(tensors, manifest, state, config, notes)
     except BaseException as error:
         stays = _bytes(manifest) == before  # or else it failed when the manifest was in its place
@@ -84,7 +84,8 @@ def save(run_dir: Path, state: TrainState, config: TrainConfig, notes: Mapping[s
         if not isinstance(error, (OSError, SafetensorError)):
             raise
         more = "; the previous one is kept" if stays and before else ""
-        raise CheckpointError(f"{folder}: the checkpoint cannot be written: {error}{more}") from error
+        why = reason(error, str(error).rpartition(": ")[2])  # safetensors has the system's at its end
+        raise CheckpointError(f"{folder}: the checkpoint cannot be written: {why}{more}") from error
     if before and _named(before):
         with suppress(OSError):  # then the one that is there stays
             files.write(folder / PREVIOUS, lambda beside: beside.write_bytes(before))
@@ -159,7 +160,7 @@ def _read(folder: Path, name: str, device: torch.device) -> Checkpoint:
             f"{path} is not there: {folder.parent} is not the directory of a run, or it saved nothing"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
     try:
         tensors = folder / Path(manifest["tensors"]).name
         if _digest(tensors, manifest["version"]) != manifest["sha256"]:
@@ -174,10 +175,11 @@ def _read(folder: Path, name: str, device: torch.device) -> Checkpoint:
     except CheckpointError:
         raise
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: the tensors cannot be read: {error}") from None
+        why = reason(error, "they are no safetensors")
+        raise CheckpointError(f"{tensors} cannot be read: {why}") from None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        reason = error if isinstance(error, GpubpError) else repr(error)
-        raise CheckpointError(f"{folder} does not hold a whole state: {reason}") from None
+        why = reason(error, f"{name} says something of another type")
+        raise CheckpointError(f"{folder} does not hold a whole state: {why}") from None
     told: list[str] = []
     try:
         notes["history"] = History.load(folder.parent, notes["history"])
@@ -205,7 +207,7 @@ def digest_of(path: Path) -> str | None:
 
 
 def _check_notes(notes: Mapping[str, Any], config: TrainConfig) -> None:
-    """Raise ValueError unless the notes are what a loop goes on from."""
+    """Raise ConfigError unless the notes are what a loop goes on from."""
     number, seconds = arrays.whole(notes["number"]), notes["seconds"]
     rounds = -(-config.longest // config.interval)
     texts = [notes[name] for name in ("engine_reason", "data", "validation") if notes[name] is not None]
@@ -216,7 +218,7 @@ def _check_notes(notes: Mapping[str, Any], config: TrainConfig) -> None:
         "reason and fingerprints": notes["engine_reason"] is not None and all(isinstance(each, str) for each in texts),
     }
     for what in (what for what, good in sound.items() if not good):
-        raise ValueError(what)
+        raise ConfigError(f"{what}; what a run goes on from expected")
 
 
 def _own_digest(manifest: Mapping[str, Any]) -> str:
@@ -329,7 +331,7 @@ def _state(spec: NetworkSpec, config: TrainConfig, seed: int, content: Mapping[s
 
     slots, hyper = group("slots"), group("hyper")
     order = (*config.defaults(spec.loss), "class_weight")  # as TrainConfig.columns has them
-    plain = [each.name for each in fields(TrainState) if isinstance(content.get(each.name), Tensor)]
+    plain = [each.name for each in fields(TrainState) if each.type == "Tensor" and each.name != "total"]
     return TrainState(
         population=Population(spec, content["params"], seed, content["ids"]),
         recipe=config.recipe(spec),
@@ -337,6 +339,6 @@ def _state(spec: NetworkSpec, config: TrainConfig, seed: int, content: Mapping[s
         slots=[slots[name] for name in config.rule.slots],
         columns=group("columns"),
         memory=group("memory") or group("plateau"),  # up to version 3 it had that name
-        **{name: content[name] for name in plain if name != "total"},
+        **{name: content[name] for name in plain},
         total=content["total"].double(),  # up to version 2 it had the type of params
     )

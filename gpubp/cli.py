@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from . import __version__
 from .errors import GpubpError
-from .line import line
+from .line import line, short
 from .parsers import Parser, explain_parser, inspect_parser, predict_parser, resume_parser, train_parser
 from .signals import terminating
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:  # a file or folder that could not be read or written
         place = "" if error.filename is None else f"{line(error.filename)}: "
-        sys.stderr.write(f"error: {place}{line(error.strerror or error)}\n")
+        sys.stderr.write(f"error: {short(place + line(error.strerror or error))}\n")
         return 1
 
 

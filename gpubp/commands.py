@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from . import checkpoint, lock, memory, sources, tutorial
+from . import checkpoint, files, lock, memory, sources, tutorial
 from .config import HYPER, TrainConfig
 from .data import Dataset
 from .devices import ALL, automatic, devices
@@ -32,6 +32,7 @@ from .training import resume as resume_run
 from .training import train as train_population
 
 Settings = dict[str, Any]
+EDITED = "{} was edited: where data and curves are is taken from it, what is trained is as the run began"
 UNSAVED = 3  # exit status where a training ended, and not all could be written that it was to leave
 LENGTH = 20, 400  # epochs and steps, whichever is longer, of a training for which nobody says how long
 TUTORIAL = {  # what --data tutorial sets itself, and what the flags say where nobody uses them
@@ -117,9 +118,13 @@ def resume(settings: Settings) -> int:
     before = settings_of(folder)
     now = {**before, **{name: settings[name] for name in ("epochs", "steps", "device") if settings[name] is not None}}
     if checkpoint.begun(folder):
+        for name, other in (("epochs", "steps"), ("steps", "epochs")):
+            if settings[name] is not None and before[other] is not None:
+                raise ConfigError(f"this run counts {other}: give {other}, and nothing else, to make it longer")
         return _begin_anew(settings, now)
     _device(now)
     prepared = None if before["data"] == "tutorial" else load_data(before)
+    lines = [EDITED.format(folder / "config.yaml")] if files.edited(folder / "config.yaml") else []
     result = _ended(
         folder,
         lambda: resume_run(
@@ -132,6 +137,7 @@ def resume(settings: Settings) -> int:
             now["device"],
             before["checkpoint_minutes"],
             settings=now,
+            lines=lines,
             force=settings["force"],
         ),
     )

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import json
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from .line import line
+from .line import line, short
 
 Row = TypeVar("Row")
 
 
 class GpubpError(ValueError):
-    """Everything this package refuses; catch this one to catch them all. Its message is one line, always."""
+    """Everything this package refuses; catch this one to catch them all. Its message is one line, always, and no
+    longer than a person reads."""
 
     def __init__(self, message: object) -> None:
-        super().__init__(line(message))
+        super().__init__(short(line(message)))
 
 
 class SpecError(GpubpError):
@@ -58,7 +60,20 @@ def warn(message: object) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in inside:
         frame = frame.f_back
     place = frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__")
-    warnings.warn_explicit(line(message), UserWarning, *place)
+    warnings.warn_explicit(short(line(message)), UserWarning, *place)
+
+
+def reason(error: BaseException, otherwise: str) -> str:
+    """Why something failed, in the package's words or the system's; `otherwise` where another library has others."""
+    if isinstance(error, GpubpError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno}, column {error.colno}: JSON expected"
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing"
+    return otherwise
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ size and a depth that a person writes.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -27,6 +28,7 @@ from .line import line
 
 LARGEST = 200_000  # bytes of a file of settings
 DEEPEST = 20  # lists and mappings within each other
+SEAL = "# as written: "
 UNFINISHED = ".writing"  # how the name of a file ends that is being filled
 FOLLOW_NONE = getattr(os, "O_NOFOLLOW", 0)
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -94,16 +96,28 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_settings(path: Path, settings: Mapping[str, Any], comment: str) -> None:
-    """`settings` as YAML below a comment of one line. Raises OSError."""
-    write_text(path, f"# {line(comment)}\n{as_yaml(settings)}")
+    """`settings` as YAML below a comment of one line, and another that seals them. Raises OSError."""
+    text = as_yaml(settings)
+    write_text(path, f"# {line(comment)}\n{_seal(text)}{text}")
+
+
+def edited(path: Path) -> bool:
+    """Whether somebody changed the settings that write_settings() wrote; never of those that older versions did."""
+    _, _, rest = path.read_text(encoding="utf-8").partition("\n")
+    seal, _, text = rest.partition("\n")
+    return seal.startswith(SEAL) and rest != _seal(text) + text
+
+
+def _seal(text: str) -> str:
+    return f"{SEAL}{hashlib.sha256(text.encode()).hexdigest()[:16]}\n"
 
 
 def as_yaml(settings: Mapping[str, Any]) -> str:
     """`settings` as YAML. Raises ConfigError for what is not plain."""
     try:
         return str(yaml.safe_dump(dict(settings), sort_keys=False))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"settings: {error}; names, and plain numbers, texts, lists and dicts expected") from None
+    except yaml.YAMLError:
+        raise ConfigError("settings: names, and plain numbers, texts, lists and dicts expected") from None
 
 
 def read_settings(path: Path) -> Any:
@@ -122,12 +136,12 @@ def read_settings(path: Path) -> Any:
         return settings
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        said = error if mark is None else f"{_place(mark)}: {error.problem}"  # type: ignore[attr-defined]
-        raise ConfigError(f"{path}: {said}") from None
-    except ValueError as error:  # a ConfigError, or bytes that are no UTF-8
+    except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # or bytes that are no UTF-8, a day that no month has
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f"{_place(mark)}: "
+        raise ConfigError(f"{path}: {where}plain YAML in UTF-8 expected, such as networks: 100") from None
 
 
 def _check(text: str, within: str = "") -> None:

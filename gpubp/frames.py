@@ -32,7 +32,7 @@ def table_of(samples: Any, preparation: Preparation) -> Table:
             present = {name for row in samples for name in row}
             samples = {name: [row.get(name) for row in samples] for name in present}
         if isinstance(samples, Mapping):
-            arrow = pa.table({name: _column(samples[name]) for name in _present(samples, names)})
+            arrow = pa.table({name: _column(name, samples[name]) for name in _present(samples, names)})
         elif isinstance(samples, pa.Table):
             arrow = samples.select(_present(samples.column_names, names))
         elif hasattr(samples, "columns"):
@@ -42,10 +42,10 @@ def table_of(samples: Any, preparation: Preparation) -> Table:
         else:
             arrow = pa.table(_places(samples, names), names)
         return from_arrow("samples", arrow, reading=replace(preparation.reading, drop=()))
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"samples, {type(samples).__name__}, cannot be read as columns: {error}") from None
+    except DataError:
+        raise
+    except (pa.ArrowException, TypeError, ValueError):
+        raise DataError(f"samples: a {type(samples).__name__}; columns, or rows, of equal lengths expected") from None
 
 
 def _present(given: Any, wanted: Sequence[str]) -> Sequence[str]:
@@ -69,11 +69,16 @@ def _places(samples: Any, names: Sequence[str]) -> list[pa.Array]:
     if len(columns) != len(names):
         shape = tuple(samples.shape) if hasattr(samples, "shape") else (len(samples), len(columns))
         raise DataError(f"samples {shape}: (M, {len(names)}), in the order of preparation.columns, expected")
-    return [_column(column) for column in columns]
+    return [_column(name, column) for name, column in zip(names, columns)]
 
 
-def _column(values: Any) -> pa.Array | pa.ChunkedArray:
+def _column(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
     """Values (M,), in which None and NaN are missing."""
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
-    return pa.array(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, from_pandas=True)
+    try:
+        return pa.array(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        raise DataError(
+            f"samples: column {name!r}: numbers of at most 64 bits, truth values or text, one of the three, expected"
+        ) from None

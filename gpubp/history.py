@@ -69,8 +69,8 @@ class History(list[dict[str, Any]]):
             raise
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-            raise CheckpointError(f"{path} does not hold records of evaluations: {error!r}") from None
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+            raise CheckpointError(f"{path} does not hold records of evaluations") from None
         return cls(saved)
 
 

@@ -2,7 +2,7 @@
 
 The lock is flock's: it goes with its process, however that ends. A network file system may keep one of a machine that
 is gone; `force` takes it. Where there is no flock, nothing guards a run, and held() says so. Readers need no lock. Who
-has it deletes what killed processes left unfinished.
+has it deletes what killed processes left unfinished. Whose run was removed, or taken, writes no more of it: check().
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from . import files
 from .errors import CheckpointError
 from .line import line, quoted
 
-HELD: WeakSet[TextIO] = WeakSet()  # a process forked meanwhile would go on holding them
+HELD: WeakKeyDictionary[TextIO, Path] = WeakKeyDictionary()  # a process forked meanwhile would go on holding them
 UNGUARDED = "nothing keeps a second process from writing this run: {} has no file locks"
 
 
@@ -57,7 +57,7 @@ def held(run_dir: Path, force: bool = False) -> Iterator[list[str]]:
         raise CheckpointError(f"{path} cannot be written: {error.strerror}") from None
     with os.fdopen(descriptor, "a+", encoding="utf-8", errors="replace") as handle:  # the lock goes when it is closed
         notes = _locked(handle, run_dir)
-        HELD.add(handle)
+        HELD[handle] = path
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         handle.flush()
@@ -66,7 +66,16 @@ def held(run_dir: Path, force: bool = False) -> Iterator[list[str]]:
         try:
             yield notes
         finally:
+            HELD.pop(handle)
             _unlock(handle)
+
+
+def check(run_dir: Path) -> None:
+    """Raise CheckpointError where this process held the lock of a run that is no longer where it was, or another's."""
+    path = file(run_dir)
+    mine = [os.fstat(handle.fileno()) for handle, where in HELD.items() if where == path]
+    if mine and not (path.exists() and any(os.path.samestat(each, path.stat()) for each in mine)):
+        raise CheckpointError(f"{path} is not this process's any more: the run was removed, or another took it")
 
 
 def _unlock(handle: TextIO) -> None:

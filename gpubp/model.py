@@ -23,9 +23,9 @@ from . import arrays, checkpoint, files
 from .activations import sigmoid
 from .ambient import neutral
 from .backprop import CHUNK, forward
-from .errors import CheckpointError, ConfigError, DataError, ShapeError, warn
+from .errors import CheckpointError, ConfigError, DataError, ShapeError, reason, warn
 from .frames import table_of
-from .line import line
+from .line import line, quoted
 from .losses import LOSSES, probabilities
 from .modules import PreparedNetwork
 from .population import Population, usable
@@ -100,8 +100,8 @@ class Model:
         """Rows of the networks that did not diverge, the best first: by validation loss, or else by loss."""
         if self.results is None:
             raise CheckpointError(
-                f"nothing ranks the networks: {RESULTS} is missing or not of this checkpoint; name networks by their "
-                "rows, such as [0, 3], or let the run end: gpubp resume"
+                f"nothing ranks the networks: {RESULTS} is missing, damaged or not of this checkpoint; name networks "
+                "by their rows, such as [0, 3], or let the run end: gpubp resume"
             )
         return order_of(self.results)
 
@@ -271,8 +271,13 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
         preparation = Preparation.from_dict(json.loads(files.read(own))) if own.exists() else None
         model = Model(state.population, preparation)
     except (OSError, ValueError, RecursionError) as error:  # a GpubpError is a ValueError
-        raise CheckpointError(f"{own} cannot be read: {error}") from None
-    results = read_results(rows) if rows.is_file() else None
+        raise CheckpointError(f"{own} cannot be read: {reason(error, 'it is not what was written')}") from None
+    results = None
+    if rows.is_file():
+        try:
+            results = read_results(rows)
+        except CheckpointError as error:  # the networks are whole
+            warn(f"{error}; nothing ranks the networks; gpubp resume {quoted(folder)} writes it anew")
     if results is None or results["steps"].to_pylist() != state.step.tolist():
         return model
     return Model(state.population, preparation, results)
@@ -286,7 +291,7 @@ def read_results(path: Path) -> pa.Table:
         seal = (found.schema.metadata or {}).get(SEAL)  # older ones have none
         damaged = seal is not None and seal.decode() != digest(found)
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is no whole .parquet file')}") from None
     if damaged:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
     names, other = found.column_names, "it is not the results of a run"

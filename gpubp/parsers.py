@@ -15,7 +15,7 @@ import jsonargparse
 from . import files
 from .errors import GpubpError, nearest, unknown
 from .flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind
-from .line import line
+from .line import line, short
 
 
 class Help(jsonargparse.DefaultHelpFormatter):
@@ -46,7 +46,7 @@ class Parser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with status 2 and one line that says what is wrong."""
-        sys.stderr.write(f"error: {self.reworded(line(message))}\n")
+        sys.stderr.write(f"error: {short(self.reworded(line(message)))}\n")
         raise SystemExit(2)
 
     def parse_path(self, path: Any, *arguments: Any, **settings: Any) -> Any:

@@ -25,9 +25,10 @@ ALLOWED = "auto, cpu, cuda, cuda:1 ..., or cuda:all to train"
 class Population:
     """N networks of one specification.
 
-    params (N, P): row n holds every parameter of network n. seed, and ids (N,) int64, different from each other: with
-    the seed, an id decides everything that is random about a network: its initial weights, the order of its samples,
-    its dropout. Raises ShapeError or ConfigError where they do not fit each other.
+    params (N, P): row n holds every parameter of network n. seed, and ids (N,) int64: with the seed, an id decides
+    everything that is random about a network: its initial weights, the order of its samples, its dropout. Networks may
+    share an id, as copies that take() makes do: where their weights and hyper-parameters are equal too, they stay so.
+    Raises ShapeError or ConfigError where they do not fit each other.
     """
 
     spec: NetworkSpec

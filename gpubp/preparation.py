@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import files
 from .arrays import real
-from .errors import DataError, one_of
+from .errors import DataError, one_of, reason
 from .tables import Array, Table, complete, finite, floats, listed, missing
 from .text import Reading
 
@@ -225,7 +225,8 @@ class Preparation:
             changed = {"columns": columns, "target_columns": target_columns, "classes": tuple(values["classes"])}
             return cls(**{**values, **changed, "reading": reading})
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"preparation: what Preparation.to_dict() gives expected ({error!r})") from None
+            why = reason(error, "entries of other types")
+            raise DataError(f"preparation: what Preparation.to_dict() gives expected; {why}") from None
 
 
 def _finite(value: object) -> bool:

@@ -33,8 +33,6 @@ Array = npt.NDArray[Any]
 
 FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # https://owasp.org/www-community/attacks/CSV_Injection
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-BLOCK = 1 << 26  # bytes of a .csv that are read at once; a row may not be longer
-WIDE = 10_000  # bytes of a header whose columns are so many that a task for each costs more than it reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,8 +195,7 @@ def read(
     except DataError:
         raise
     except Exception as error:  # damaged bytes make the parsers raise nearly anything
-        reason = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise DataError(f"{path} cannot be read as {path.suffix.lower()}: {reason}") from error
+        raise DataError(f"{path} cannot be read as {path.suffix.lower()}: it is damaged, or another file") from error
 
 
 def _plain(where: str, values: Array) -> Array:
@@ -220,28 +217,14 @@ def _plain(where: str, values: Array) -> Array:
 
 
 def _csv(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
-    content, encoding = text.decoded(name, content, reading.encoding)
-    sign = reading.delimiter or text.delimiter(content)
-    found = [f"encoding {encoding}"] * (not encoding.startswith("utf-8")) + [f"delimiter {sign!r}"] * (sign != ",")
-    convert = csv.ConvertOptions(
-        strings_can_be_null=True,
-        decimal_point=reading.decimal,
-        column_types=dict.fromkeys((*reading.text, *reading.dates), pyarrow.string()),
-    )
-    table = csv.read_csv(
-        pyarrow.BufferReader(content),
-        read_options=csv.ReadOptions(block_size=BLOCK, use_threads=content.find(b"\n") < WIDE),
-        parse_options=csv.ParseOptions(delimiter=sign, newlines_in_values=True),
-        convert_options=convert,
-    )
-    return from_arrow(name, table, targets, reading, found)
+    return from_arrow(name, *text.columns(name, content, reading), targets, reading)
 
 
 def _parquet(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
     source = parquet.ParquetFile(pyarrow.BufferReader(content))
     _names(name, source.schema_arrow.names)
     npz.fits(name, 2 * npz.NUMBER * source.metadata.num_rows * source.metadata.num_columns)
-    return from_arrow(name, source.read(), targets, reading, [])
+    return from_arrow(name, source.read(), (), targets, reading)
 
 
 def _names(name: str, names: Sequence[str]) -> None:
@@ -255,9 +238,10 @@ def _names(name: str, names: Sequence[str]) -> None:
 
 
 def from_arrow(
-    name: str, table: Any, targets: tuple[str, ...] = (), reading: Reading | None = None, found: Sequence[str] = ()
+    name: str, table: Any, found: Sequence[str] = (), targets: tuple[str, ...] = (), reading: Reading | None = None
 ) -> Table:
-    """A pyarrow.Table as a Table; raises DataError for columns without a name or of another type."""
+    """A pyarrow.Table as a Table; raises DataError for columns without a name or of another type. found: what was found
+    out in reading it."""
     reading, found = reading or Reading(), list(found)
     _names(name, table.column_names)
     columns, dates = {}, dict(reading.dates)

@@ -1,5 +1,5 @@
-"""Reading: how a file of text is read: encoding, delimiter, numbers as people write them, dates; and what to ask where
-a column of texts looks like something else.
+"""Reading: how a file of text is read: encoding, delimiter, numbers as people write them, dates; columns(), which reads
+it; and what to ask where a column of texts looks like something else.
 
 A column is numbers where every cell is one, in the notation that was asked for, with the same sign of currency or
 percent on each, which is left out; ?, - and None then stand for missing values. Nothing else is guessed of a cell.
@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow
+import pyarrow.csv
 
 from .errors import ConfigError, DataError
 
@@ -34,6 +36,8 @@ ISO = "ISO 8601"
 FORMATS = (ISO, "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%y", "%d.%m.%Y %H:%M",
            "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d %b %Y", "%b %d, %Y")  # fmt: skip
 MANY = 50  # categories of one column; more of them are names, numbers of something, or free text
+BLOCK = 1 << 26  # bytes that are read at once; a row may not be longer
+WIDE = 10_000  # bytes of a header whose columns are so many that a task for each costs more than it reads
 HEAD = 1 << 20  # bytes that show the delimiter
 SOME = 10_000  # different texts of a column, by which it is judged
 EPOCH = datetime(1970, 1, 1)
@@ -70,7 +74,7 @@ class Reading:
         if self.decimal == self.thousands:
             raise ConfigError(f"decimal and thousands are both {self.decimal!r}; different characters expected")
         try:
-            codecs.lookup(self.encoding or "utf-8")
+            "".encode(self.encoding or "utf-8")
         except LookupError:
             raise ConfigError(f"encoding {self.encoding!r} is unknown; utf-8, utf-16, latin-1, cp1252 ...") from None
 
@@ -105,6 +109,46 @@ def delimiter(content: bytes) -> str:
         return len(set(widths)) == 1 < widths[0], widths[0] if widths else 0
 
     return max(DELIMITERS, key=columns)  # the first of equally good ones
+
+
+def columns(name: str, content: bytes, reading: Reading) -> tuple[pyarrow.Table, list[str]]:
+    """A .csv as a table, and what was found out of how it is written. Raises DataError that says which row has more or
+    fewer columns than others, or is longer than is read."""
+    content, encoding = decoded(name, content, reading.encoding)
+    sign = reading.delimiter or delimiter(content)
+    if not content.strip():
+        raise DataError(f"{name} holds no line; the columns' names, and a line per sample, expected")
+    odd = []
+
+    def refused(row: pyarrow.csv.InvalidRow) -> str:
+        odd.append(row)
+        return "error"
+
+    options = {
+        "read_options": pyarrow.csv.ReadOptions(block_size=BLOCK, use_threads=content.find(b"\n") < WIDE),
+        "parse_options": pyarrow.csv.ParseOptions(delimiter=sign, newlines_in_values=True, invalid_row_handler=refused),
+        "convert_options": pyarrow.csv.ConvertOptions(
+            strings_can_be_null=True,
+            decimal_point=reading.decimal,
+            column_types=dict.fromkeys((*reading.text, *reading.dates), pyarrow.string()),
+        ),
+    }
+    try:
+        table = pyarrow.csv.read_csv(pyarrow.BufferReader(content), **options)
+    except pyarrow.ArrowInvalid:
+        for row in odd:
+            at = re.search(rb"^" + re.escape(row.text.encode()) + rb"\r?$", content, re.MULTILINE)
+            number = content.count(b"\n", 0, at.start() if at else 0) + 1
+            place = f"line {number}" if at else "a line"
+            raise DataError(
+                f"{name}: {place} has {row.actual_columns} columns, {row.expected_columns} expected: {row.text}"
+            ) from None
+        if len(content) > BLOCK:
+            raise DataError(f"{name}: a row of more than {BLOCK:,} bytes; is a quotation mark missing?") from None
+        raise
+    return table, [f"encoding {encoding}"] * (not encoding.startswith("utf-8")) + [f"delimiter {sign!r}"] * (
+        sign != ","
+    )
 
 
 def numbers(cells: Array, reading: Reading) -> tuple[Array, str] | None:

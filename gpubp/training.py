@@ -18,7 +18,7 @@ from .config import TrainConfig
 from .data import Dataset
 from .devices import Devices, devices
 from .engines import Choice, choose_for_all
-from .errors import CheckpointError, ConfigError, EngineError
+from .errors import CheckpointError, ConfigError, EngineError, reason
 from .line import line, quoted
 from .loop import Loop
 from .placement import HOME
@@ -100,6 +100,7 @@ def train(
             population, params=params.to(HOME, copy=True).contiguous(), ids=population.ids.to(HOME, copy=True)
         )
         state = TrainState.start(own, config, data)
+        state.check(data)
         chosen = _settings(population, config, choice) if settings is None else dict(settings)
         files.as_yaml(chosen)  # refused before anything is written
         run = Run(state, config, data, held_out, choice, where)
@@ -115,8 +116,9 @@ def train(
                 (folder / checkpoint.PREPARATION).unlink(missing_ok=True)
                 if preparation is not None:
                     preparation.save(folder)
-            except OSError as error:
-                raise ConfigError(f"run directory {folder} cannot be made: {error.strerror}") from None
+            except (OSError, RecursionError) as error:
+                why = reason(error, "it lies too deep")
+                raise ConfigError(f"run directory {folder} cannot be made: {why}") from None
         result = loop.train()
     with kept(result):
         if inplace:

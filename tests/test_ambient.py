@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import gpubp
+from gpubp.ambient import neutral
 
 from .helpers import compiled, same_bits  # noqa: F401
 
@@ -41,6 +43,10 @@ def deterministic() -> AbstractContextManager[None]:
     return default(torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, True)
 
 
+def rounded(owner: Any, kind: str) -> AbstractContextManager[None]:
+    return default(lambda: owner.fp32_precision, partial(setattr, owner, "fp32_precision"), kind)
+
+
 AMBIENT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "default device": lambda: torch.device("meta"),
@@ -51,6 +57,9 @@ AMBIENT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "inference_mode": torch.inference_mode,
     "no_grad": torch.no_grad,
     "enable_grad": torch.enable_grad,
+    "products in bfloat16": lambda: default(
+        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "medium"
+    ),
     "flushed denormals": lambda: default(lambda: False, torch.set_flush_denormal, True),
 }
 
@@ -60,7 +69,7 @@ def seen() -> tuple[Any, ...]:
     return (
         torch.is_autocast_enabled("cpu"), torch.get_default_device(), torch.get_default_dtype(),
         torch.are_deterministic_algorithms_enabled(), torch.is_inference_mode_enabled(), torch.is_grad_enabled(),
-        sys.float_info.min / 2 == 0,
+        sys.float_info.min / 2 == 0, torch.backends.mkldnn.matmul.fp32_precision,
     )  # fmt: skip
 
 
@@ -177,6 +186,20 @@ def test_nothing_that_is_set_around_a_call_changes_it(
         found = CALLS[call](given, tmp_path)
         assert seen() == before
     assert [key for key, value in expected[call].items() if differs(value, found[key])] == []
+
+
+def test_products_are_whole_until_the_last_of_several_calls_returns() -> None:
+    products, every = torch.backends.mkldnn.matmul, torch.backends
+    with rounded(products, "none"), rounded(every, "bf16"):
+        first, second = neutral(), neutral()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert products.fp32_precision == "ieee"
+        second.__exit__(None, None, None)
+        assert products.fp32_precision == "bf16"
+        every.fp32_precision = "ieee"
+        assert products.fp32_precision == "ieee", "it follows what is set for more than products, as before"
 
 
 def test_a_network_made_in_inference_mode_can_be_trained_on() -> None:

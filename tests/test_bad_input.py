@@ -47,6 +47,11 @@ def train(spec: gpubp.NetworkSpec = SPEC, inputs: Any = INPUTS, targets: Any = T
     gpubp.train(population(spec, 4), gpubp.Dataset(inputs, targets), config, engine=engine)
 
 
+def train_with_ids(ids: list[int]) -> torch.Tensor:
+    networks = gpubp.Population(SPEC, POPULATION.params, 0, torch.tensor(ids))
+    return gpubp.train(networks, DATA, gpubp.TrainConfig(steps=3), engine="eager").population.params
+
+
 PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
     "wrong width": (
         lambda: train(inputs=INPUTS[:, :2]), ShapeError, r"inputs \(10, 2\): the last size must be 3, the input width"),
@@ -55,6 +60,8 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
     "wrong shape": (
         lambda: train(inputs=INPUTS[0]), ShapeError, r"inputs \(3,\), targets \(10, 2\): \(M, I\) and \(M, O\)"),
     "unequal lengths": (lambda: train(targets=TARGETS[:9]), ShapeError, r"inputs \(10, 3\), targets \(9, 2\): "),
+    "an id that no checkpoint may have": (lambda: train_with_ids([0, 1, 2, 2**32 - 1]), ConfigError,
+        r"state: ids is 0 to 4,294,967,295; 0 to 4,294,967,294 expected"),
     "NaN": (lambda: train(inputs=with_value(float("nan"))), DataError, r"inputs\[4, 1\] is nan, one of 1 numbers"),
     "infinity": (lambda: train(inputs=with_value(float("-inf"))), DataError, r"inputs\[4, 1\] is -inf, one of 1"),
     "NaN target": (lambda: train(targets=TARGETS * float("nan")), DataError, r"targets\[0, 0\] is nan, one of 20"),
@@ -204,7 +211,7 @@ COMMANDS = {
     "another column": ("--data good.csv --target z", "'z' is missing"),
     "NaN": ("--data nan.csv --target y", "column 'b' lacks 1 of 5 values, the first in sample 1"),
     "infinity": ("--data infinite.csv --target y", "column 'b' holds inf in sample 1"),
-    "ragged": ("--data ragged.csv --target y", "ragged.csv cannot be read as .csv: "),
+    "ragged": ("--data ragged.csv --target y", "ragged.csv: line 3 has 2 columns, 3 expected: 2,v"),
     "empty": ("--data empty.csv --target y", "empty.csv is empty; samples expected"),
     "a header alone": ("--data header.csv --target y", "header.csv holds no samples"),
     "damaged": ("--data damaged.parquet --target y", "damaged.parquet cannot be read as .parquet: "),
@@ -341,3 +348,18 @@ def test_populations_and_data_show_themselves_in_a_line() -> None:
     own = gpubp.Dataset(INPUTS, TARGETS, rows=[[0], [1, 2]])
     assert repr(own).startswith("Dataset(10 samples, 1 to 2 for each of 2: inputs (10, 3)")
     assert len(data) == len(own) == 10
+
+
+def test_a_message_is_no_longer_than_a_person_reads() -> None:
+    for wrong in (["x" * 9999], list(range(99_999)), "x" * 9999):
+        with pytest.raises(ConfigError, match=r"optimizer .* is unknown; .*adam, .*sgd") as caught:
+            gpubp.TrainConfig(optimizer=wrong, steps=1)  # type: ignore[arg-type]
+        assert len(str(caught.value)) < 2000
+
+
+def test_networks_of_one_id_see_their_samples_in_one_order() -> None:
+    clones = POPULATION.take([1, 1, 3])
+    config = gpubp.TrainConfig(epochs=2, batch_size=3, dropout=0.2)
+    params = gpubp.train(clones, DATA, config, engine="eager").population.params
+    assert same_bits(params[0], params[1])
+    assert not same_bits(params[0], params[2])

@@ -316,7 +316,7 @@ def test_a_compiler_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("CXX", "no-such-compiler -O2")
     refused("CXX names 'no-such-compiler', which is not there", 'engine "eager" needs none')
     monkeypatch.setenv("CXX", "g++ 'unbalanced")
-    refused('CXX is "g++ \'unbalanced", which is not a valid command')
+    refused('CXX is "g++ \'unbalanced"; a command, quotation marks in pairs, expected')
     monkeypatch.setenv("CXX", wrapper(tmp_path / "script", "exit 0").replace("script", "."))
     refused("which is not there")
 

@@ -77,7 +77,7 @@ def damage(folder: Path, what: str, name: str = "manifest.json") -> None:
 STEPS_OF = {1: 16, 2: 29}  # the checkpoints of older versions
 DAMAGE = {
     "a flipped bit": r"tensors-\d+\.safetensors is damaged: its SHA-256 is not the one in manifest.json",
-    "no tensors": "the tensors cannot be read: .*No such file",
+    "no tensors": "safetensors cannot be read: No such file or directory",
     "truncated manifest": "manifest.json cannot be read: ",
     "bytes": "manifest.json cannot be read: ",
     "nested": "manifest.json cannot be read: ",
@@ -86,9 +86,9 @@ DAMAGE = {
     "no digest": "manifest.json is damaged: its SHA-256 is not the one in it",
     "foreign": "manifest.json is not the manifest of a gpubp checkpoint",
     "a list": "manifest.json is not the manifest of a gpubp checkpoint",
-    "no spec": "does not hold a whole state: .*widths",
+    "no spec": "does not hold a whole state: manifest.json says something of another type",
     "no optimizer": "does not hold a whole state: .*adamm",
-    "no notes": "does not hold a whole state: .*number",
+    "no notes": "does not hold a whole state: 'number' is missing",
 }
 
 
@@ -259,9 +259,10 @@ def test_a_save_that_fails_leaves_what_was_there_and_can_be_tried_again(
 def test_a_first_save_that_fails_does_not_speak_of_one_before(
     tmp_path: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "checkpoint").mkdir()
     with monkeypatch.context() as patch:
         fail(patch, "replace", 0, OSError(28, "No space left on device"))
-        with pytest.raises(CheckpointError, match=r"cannot be written: .*No space left on device$"):
+        with pytest.raises(CheckpointError, match=r"cannot be written: No space left on device$"):
             checkpoint.save(tmp_path, whole.state, config(), {})
     assert list((tmp_path / "checkpoint").iterdir()) == []
 

@@ -341,6 +341,27 @@ def test_a_run_killed_before_its_first_checkpoint_is_begun_anew_by_its_settings_
     made, whole = (yaml.safe_load(Path(name, "config.yaml").read_text()) for name in ("made", "whole"))
     assert made == whole
 
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", interrupted)
+        assert main(f"train {asked} --run-dir short".split()) == 130
+    assert main(["resume", "short", "--steps", "9"]) == 1
+    assert "this run counts epochs: give epochs, and nothing else, to make it longer" in capsys.readouterr().err
+    run("resume short --epochs 3", capsys)
+    assert set(columns("short")["steps"]) == {6}
+
+
+def test_settings_that_somebody_edited_are_said_to_decide_nothing_that_is_trained(capsys: Capture) -> None:
+    asked = "--data xor --networks 2 --lr 0.5 --evaluate-every 1 --tensorboard false"
+    run(f"train {asked} --steps 3 --run-dir made", capsys)
+    run(f"train {asked} --steps 6 --run-dir whole", capsys)
+    path = Path("made/config.yaml")
+    assert main(["resume", "made"]) == 0
+    assert "edited" not in capsys.readouterr().err
+    path.write_text(path.read_text().replace("lr: 0.5", "lr: 0.1"))
+    assert main(["resume", "made", "--steps", "6"]) == 0
+    assert f"{path} was edited: where data and curves are is taken from it, what is" in capsys.readouterr().err
+    assert columns("made") == columns("whole")
+
 
 @pytest.mark.parametrize("when", ["before the lock", "before the settings"])
 def test_a_run_killed_before_it_wrote_anything_is_begun_anew_by_the_same_command(when: str, capsys: Capture) -> None:

@@ -80,7 +80,7 @@ def test_auto_is_the_compiled_engine_where_a_compiler_is() -> None:
     choice = choose("auto", SPEC, config, CPU)
     assert (choice.name, choice.run, choice.evaluate) == ("cpu", cpu.run, cpu.evaluate)
     assert "compiled for this topology by " in choice.reason
-    assert choose("cpu", SPEC, config, CPU).reason == "cpu: asked for by name"
+    assert choose("cpu", SPEC, config, CPU).reason == "cpu: given by name"
     assert choose("eager", SPEC, config, CPU).run is eager.run
     assert choose("auto", SPEC, config, torch.device("meta")).name == "eager"
     with pytest.raises(EngineError, match='engine "cpu" trains on the CPU, the networks are on cuda'):

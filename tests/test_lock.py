@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from gpubp.reporters.console import ConsoleReporter
 
 from .short_runs import (  # noqa: F401
     COUNT,
+    Crash,
     a_copy_of_it,
     a_crashed_run,
     a_whole_run,
@@ -182,3 +184,28 @@ def test_a_reason_of_several_lines_is_one_line_of_a_comment(folder: Path, capsys
     result = gpubp.resume(folder, training(), held_out(), reporters=[ConsoleReporter()])
     assert result.engine_reason.splitlines() == [result.engine_reason]
     assert r"it says: seed: 99\x1b[2J [/red]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("another", [True, False], ids=["another took its place", "removed"])
+def test_a_run_that_is_removed_while_it_trains_writes_no_more(another: bool, tmp_path: Path) -> None:
+    class Remove(gpubp.Reporter):
+        def evaluated(self, record: Any) -> None:
+            if record["round"] == 2:
+                shutil.rmtree(tmp_path / "run")
+                if another:
+                    with pytest.raises(RuntimeError, match="crashed"):
+                        run(tmp_path / "run", [Crash(2)])
+
+    result = run(tmp_path / "run", [Remove()], epochs=8)
+    assert result.unsaved
+    assert "is not this process's any more: the run was removed, or another took it" in result.unsaved
+    same(result, run(epochs=8))
+    if another:
+        finishes_as(run(), tmp_path / "run")
+    else:
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_directory_that_lies_too_deep_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be made: it lies too deep"):
+        run(tmp_path.joinpath(*"d" * 1900))

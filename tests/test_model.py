@@ -332,7 +332,7 @@ def test_a_run_that_has_not_ended_says_so_where_networks_are_ranked_and_predicts
     assert np.array_equal(killed.predict(raw, [1]), known)
     for networks in ("best", "all", 2):
         with pytest.raises(
-            CheckpointError, match=r"results.parquet is missing or not of this checkpoint.*gpubp resume"
+            CheckpointError, match=r"results.parquet is missing, damaged or not of this checkpoint.*gpubp resume"
         ):
             killed.predict(raw, networks)
     data = gpubp.load_data(tmp_path / "raw.csv", target="y", loss="huber", impute="mean", scale_targets="standard")
@@ -367,13 +367,13 @@ REFUSED: list[tuple[Any, Any, type[GpubpError], str]] = [
     ({"x": [None, 1.0]}, "best", DataError, "column 'x' lacks 1 of 2 values, the first in sample 0"),
     ({"x": [1.0, 1e300]}, "best", DataError, "column 'x' becomes 1e.303 in sample 1, one of 1 .* as torch.float32"),
     ({"x": [[1.0]]}, "best", DataError, "column 'x'"),
-    ({"x": 1.0}, "best", DataError, "samples, dict, cannot be read as columns"),
+    ({"x": 1.0}, "best", DataError, "samples: column 'x': numbers of"),
     ([], "best", DataError, "samples"),
-    ([1.0], "best", DataError, "samples, list, cannot be read as columns"),
-    ([[1.0], [1.0, 2.0]], "best", DataError, "samples, list, cannot be read as columns"),
+    ([1.0], "best", DataError, "samples: a list; columns, or rows, of"),
+    ([[1.0], [1.0, 2.0]], "best", DataError, "samples: a list; columns, or rows, of"),
     (torch.zeros(3), "best", DataError, r"samples \(3,\): \(M, 1\), in the order of preparation.columns"),
     (torch.zeros(2, 2), "best", DataError, r"samples \(2, 2\): \(M, 1\)"),
-    (None, "best", DataError, "samples, NoneType"),
+    (None, "best", DataError, "samples: a NoneType; "),
     ("new.txt", "best", DataError, "the ending '.txt' is unknown"),
     ({"x": [1.0]}, "bets", ConfigError, "networks 'bets': best, all, a number of 1 or more, or a sequence of rows"),
     ({"x": [1.0]}, 0, ConfigError, "networks 0: best"),
@@ -443,8 +443,8 @@ def test_what_a_network_does_not_take_is_refused() -> None:
         ONE.network(2)
 
 
-def test_a_preparation_of_other_networks_or_damaged_results_are_refused(tmp_path: Path) -> None:
-    model, _ = trained(tmp_path, "huber", steps=2)
+def test_a_preparation_of_other_networks_is_refused_and_damaged_results_rank_nothing(tmp_path: Path) -> None:
+    model, raw = trained(tmp_path, "huber", steps=2)
     path = tmp_path / "run" / "preparation.json"
     kept = path.read_text()
     path.write_text(kept.replace('"green",', ""))
@@ -454,8 +454,13 @@ def test_a_preparation_of_other_networks_or_damaged_results_are_refused(tmp_path
         Model(model.population, Preparation.from_dict(json.loads(path.read_text())))
     path.write_text(kept)
     (tmp_path / "run" / "results.parquet").write_bytes(b"PAR1")
-    with pytest.raises(CheckpointError, match=r"results.parquet cannot be read"):
-        gpubp.load(tmp_path / "run")
+    with pytest.warns(
+        UserWarning, match=r"results.parquet cannot be read: it is no whole .parquet file; nothing ranks"
+    ):
+        damaged = gpubp.load(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"results.parquet is missing, damaged or not of this checkpoint"):
+        damaged.predict(raw)
+    assert np.array_equal(damaged.predict(raw, [2]), model.predict(raw, [2]))
 
 
 def test_a_model_says_what_it_is_in_a_line(tmp_path: Path) -> None:

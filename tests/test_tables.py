@@ -125,8 +125,10 @@ def test_a_missing_an_empty_and_a_damaged_file_are_refused(write: Write, name: s
         load(f"nowhere/{name}")
     with refused(f"{name} is empty; samples expected"):
         read(write(name, ""))
-    with pytest.raises(DataError, match=rf"{name} (cannot be read as \.|is not an \.npz archive)"):
-        read(write(name, b"a,b\n1,2,3\n"))
+    why = {"a.csv": ": line 3 has 3 columns, 2 expected: 1,2,3", "a.npz": " is not an .npz archive",
+           "a.parquet": " cannot be read as .parquet: it is damaged, or another file"}  # fmt: skip
+    with refused(name + why[name]):
+        read(write(name, b"a,b\n1,2\n1,2,3\n1,2\n"))
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.parquet"])
@@ -134,7 +136,7 @@ def test_half_a_file_is_refused_with_the_reason(write: Write, tmp_path: Path, na
     np.savez(tmp_path / "a.npz", X=np.ones((9, 9)), y=np.ones(9))
     parquet.write_table(pyarrow.table({"x": [1.0]}), tmp_path / "a.parquet")
     whole = (tmp_path / name).read_bytes()
-    with pytest.raises(DataError, match=rf"{name} cannot be read as \.\w+: (BadZipFile|ArrowInvalid): .+"):
+    with refused(f"{name} cannot be read as .{name[2:]}: it is damaged, or another file"):
         read(write(name, whole[: len(whole) // 2]))
 
 

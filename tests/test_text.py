@@ -10,6 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from gpubp import text
 from gpubp.errors import ConfigError, DataError
 from gpubp.sources import load
 from gpubp.tables import read
@@ -36,6 +37,13 @@ def test_an_encoding_without_a_mark_is_asked_for(write: Write, encoding: str) ->
     assert read(path, reading=Reading(encoding=encoding)).columns["y"].tolist() == ["é"]
     with refused("a.csv"):
         read(path)
+
+
+@pytest.mark.parametrize("row", ["1," + "2" * 5000, '1,"2'], ids=["a long row", "a quotation mark without another"])
+def test_a_row_that_is_longer_than_is_read_is_refused(row: str, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "BLOCK", 1 << 10)
+    with refused("a.csv: a row of more than 1,024 bytes; is a quotation mark missing?"):
+        read(write("a.csv", "a,b\n1,2\n" + row + "\n1,2" * 1000))
 
 
 def test_the_delimiter_is_that_which_the_rows_agree_on(write: Write) -> None:

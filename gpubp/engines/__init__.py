@@ -60,7 +60,7 @@ def choose(
     rules.check(spec, config, device, dtype)
     recipe = config.recipe(spec)
     if name == "eager":
-        return Choice(name, *ENGINES[name], "eager: asked for by name")
+        return Choice(name, *ENGINES[name], "eager: given by name")
     if name == "cuda" and device.type != "cuda":
         raise EngineError(f'engine "cuda" trains on a GPU, the networks are on {device}; engine "eager" trains there')
     if device.type != "cpu":
@@ -73,7 +73,7 @@ def choose(
         return Choice("eager", *ENGINES["eager"], f"eager: raw torch operations, which run everything on {device.type}")
     why_not = cpu.refused(spec, recipe, dtype)
     if why_not is None:
-        why = "asked for by name" if name == "cpu" else f"compiled for this topology by {build.compiler()[0]}"
+        why = "given by name" if name == "cpu" else f"compiled for this topology by {build.compiler()[0]}"
         return Choice("cpu", *ENGINES["cpu"], f"cpu: {why}")
     if name == "cpu":
         raise EngineError(why_not)

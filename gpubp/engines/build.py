@@ -17,7 +17,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from ..errors import EngineError
+from ..errors import EngineError, reason
 from . import cache
 
 SOURCES = Path(__file__).parent.parent / "kernel"
@@ -60,9 +60,9 @@ def compiler() -> list[str]:
     """The compiler's command. Raises EngineError where there is none."""
     try:
         given = shlex.split(os.environ.get("CXX", ""))
-    except ValueError as error:
+    except ValueError:
         raise EngineError(
-            f'engine "cpu": CXX is {os.environ["CXX"]!r}, which is not a valid command: {error}'
+            f'engine "cpu": CXX is {os.environ["CXX"]!r}; a command, quotation marks in pairs, expected'
         ) from None
     for command in [given] if given else [[name] for name in COMPILERS]:
         found = shutil.which(command[0])
@@ -79,7 +79,8 @@ def version(command: tuple[str, ...]) -> str:
         result = subprocess.run([*command, "--version"], capture_output=True, text=True, errors="replace", check=True,
                                 timeout=60)  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
-        raise EngineError(f'engine "cpu": the C++ compiler {command[0]} does not run: {error}') from None
+        why = reason(error, "--version does not tell its version")
+        raise EngineError(f'engine "cpu": the C++ compiler {command[0]} does not run: {why}') from None
     return result.stdout
 
 
@@ -119,9 +120,10 @@ def _library(key: str, text: str, command: tuple[str, ...], flags: tuple[str, ..
             made = _compile(text, [*command, *flags], scratch, folder)
             return cache.keep(made.read_bytes(), key, folder, ".so", _load) or _load(made)
     except OSError as error:
+        why = reason(error, "the compiled file cannot be loaded from where it is")
         raise EngineError(
-            f'engine "cpu" cannot compile and load its kernel: {error}; the environment\'s TMPDIR may name a directory '
-            f'for temporary files; engine "eager" needs none'
+            f'engine "cpu" cannot compile and load its kernel: {why}; the environment\'s TMPDIR may name a directory '
+            'for temporary files; engine "eager" needs none'
         ) from None
 
 
@@ -151,7 +153,7 @@ def _compile(text: str, command: list[str], folder: Path, logs: Path | None) -> 
             f'engine "cpu": {command[0]} has not compiled the kernel in {PATIENCE} s; engine "eager" needs no compiler'
         ) from None
     except OSError as error:
-        raise EngineError(f'engine "cpu": the C++ compiler {command[0]} does not run: {error}') from None
+        raise EngineError(f'engine "cpu": the C++ compiler {command[0]} does not run: {error.strerror}') from None
     if process.returncode:
         raise EngineError(
             f'engine "cpu": {command[0]} cannot compile the kernel (exit status {process.returncode}; '

@@ -26,7 +26,6 @@ from ..errors import EngineError
 
 T = TypeVar("T")
 STALE = 3600  # seconds after which what is still being written belongs to a process that is gone
-FRESH = 10  # within which a folder's maker may not have locked it yet
 UNKEPT: dict[Path | None, str] = {}  # caches that did not keep a kernel, and why; "" once it was told
 
 
@@ -91,16 +90,14 @@ def log(said: str, folder: Path | None) -> str:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder to compile in, which nobody else can write. What killed processes have left of such is removed. Raises
-    EngineError where temporary files lie where others can put theirs; OSError where there can be none."""
+    """A folder to compile in, which nobody else can write. What killed processes have left of such is removed when no
+    compilation can be as old. Raises EngineError where temporary files lie where others can put theirs; OSError where
+    there can be none."""
     for old in Path(tempfile.gettempdir()).glob("gpubp-*.compiling"):
         with suppress(OSError):
             found = old.lstat()
-            age = time.time() - found.st_mtime
-            if stat.S_ISDIR(found.st_mode) and not _stranger(found) and age > FRESH:
-                with _locked(old) as gone:
-                    if gone or age > STALE:
-                        shutil.rmtree(old)
+            if stat.S_ISDIR(found.st_mode) and not _stranger(found) and time.time() - found.st_mtime > STALE:
+                shutil.rmtree(old)
     with tempfile.TemporaryDirectory(prefix="gpubp-", suffix=".compiling", ignore_cleanup_errors=True) as name:
         folder = Path(os.path.realpath(name))
         if why := exposed(folder):
@@ -108,28 +105,7 @@ def scratch() -> Iterator[Path]:
                 f"a kernel is compiled where nobody else can write, and {why}; the environment's TMPDIR may name "
                 'another directory for temporary files; engine "eager" needs none'
             )
-        with _locked(folder):
-            yield folder
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a folder, which goes with its process. -> whether it could be had; False without locks."""
-    try:
-        import fcntl
-    except ImportError:
-        yield False
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except OSError:
-            free = False
-        yield free
-    finally:
-        os.close(descriptor)
+        yield folder
 
 
 def news() -> list[str]:

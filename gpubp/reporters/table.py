@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from .. import files
+from .. import files, lock
 from ..evaluate import Evaluation
 from ..state import Status, TrainState
 
@@ -48,11 +48,12 @@ def table(state: TrainState, training: Evaluation, validation: Evaluation | None
 
 
 def write(rows: pa.Table, run_dir: Path) -> None:
-    """results.parquet and results.csv. Raises OSError."""
+    """results.parquet and results.csv. Raises OSError, or CheckpointError where the run is another's by now."""
     from pyarrow import parquet
 
     from ..tables import write_csv
 
+    lock.check(run_dir)
     sealed = rows.replace_schema_metadata({SEAL: digest(rows)})
     files.write(run_dir / "results.parquet", lambda beside: parquet.write_table(sealed, beside))
     files.write(run_dir / "results.csv", lambda beside: write_csv([rows], beside))

@@ -47,7 +47,7 @@ class TensorBoardReporter(Reporter):
         try:
             self.writer = self.make(str(self.folder), purge_step=0, filename_suffix=f".{secrets.token_hex(8)}")
         except OSError as error:
-            raise ConfigError(f"no curves can be written to {self.folder}: {error}") from None
+            raise ConfigError(f"no curves can be written to {self.folder}: {error.strerror}") from None
         self.metric, self.step, self.charted = start.metric_name, start.step, False
         rows = [f"| {name} | {_cell(value)} |" for name, value in start.settings.items() if value is not None]
         told = [*start.lines, f"{start.networks:,} networks of {start.parameters:,} parameters. {start.engine_reason}"]
