@@ -101,6 +101,7 @@ def kinds() -> dict[str, Kind]:
 
 def run(settings: dict[str, Any]) -> int:
     """Train a population on data by name or from a file."""
+    from .. import checks
     from ..placement import HOME
     from ..population import Population
     from ..spec import NetworkSpec
@@ -136,7 +137,7 @@ def run(settings: dict[str, Any]) -> int:
     config, scale = _config(settings, spec, dtype)
     settings["batch_size"] = config.fitted(prepared.training)[0].batch_size  # as train() will have it, which says so
     config.columns(spec, settings["networks"], HOME)  # refuse before the population is made
-    prepared.training.check(spec, settings["networks"])
+    checks.check(prepared.training, spec, settings["networks"])
     population = Population.create(
         spec, settings["networks"], settings["seed"], settings["init"], HOME, dtype, init_scale=scale
     )
