@@ -10,20 +10,23 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 from xml.etree import ElementTree
 
 from .supervisor import FAILED, PASSED, ROOT, TAKEN, Outcome
-
-if TYPE_CHECKING:
-    from .gpu import Check
 
 PYTEST = [sys.executable, "-m", "pytest", "-p", "xdist"]
 HANGS = 60  # seconds of a test
 ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # whatever else is installed may warn, and a warning is an error
 
 
-def tests(check: Check, chosen: Sequence[str], log: Path) -> Outcome:
+class Timed(Protocol):
+    """until: when it has to be over, by time.monotonic()."""
+
+    until: float
+
+
+def tests(check: Timed, chosen: Sequence[str], log: Path) -> Outcome:
     """pytest with these arguments, within the step's time. log: its report."""
     return run(["-p", "no:cacheprovider", *chosen], ROOT, 0.7 * (check.until - time.monotonic()), log)
 

@@ -3,14 +3,10 @@ were made is looked at too."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from .data import Dataset
 from .errors import DataError, ShapeError
 from .losses import LOSSES
 from .spec import NetworkSpec
-
-if TYPE_CHECKING:
-    from .data import Dataset
 
 
 def check(data: Dataset, spec: NetworkSpec, count: int) -> None:

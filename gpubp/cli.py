@@ -1,41 +1,27 @@
 """The command line: gpubp train | resume | inspect | predict | explain. scripts/train.py is `gpubp train`.
 
 Flags override the file of --config, which overrides the defaults. Results go to standard output, progress to standard
-error. What a command does is imported when its flags are read: help, the version and refusals wait for no torch.
+error. What a command needs is imported when its flags are read: help, the version and refusals wait for no torch.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from importlib import import_module
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from . import __version__
+from .commands import explain, inspect, predict, resume, train
+from .commands.parser import Parser
 from .errors import GpubpError
 from .line import line, short
-from .parsers import Parser, explain_parser, inspect_parser, predict_parser, resume_parser, train_parser
 from .signals import terminating
 
 DEMO = ["--lr", "1e-4..1e-1:log"]  # what `train` adds where it is given nothing: something to look at
 
 
-class Command(NamedTuple):
-    """A command. room: the module that has a function of its name, settings -> exit status."""
-
-    parser: Callable[[], Parser]
-    room: str
-    about: str
-
-
-COMMANDS = {
-    "train": Command(train_parser, "commands", "train a population"),
-    "resume": Command(resume_parser, "commands", "go on with a run, or make it longer"),
-    "inspect": Command(inspect_parser, "runs", "the best, the worst and the diverged networks of a run"),
-    "predict": Command(predict_parser, "runs", "predict new samples with a run's networks"),
-    "explain": Command(explain_parser, "runs", "one step of one network with every number"),
-}
+COMMANDS = {"train": train, "resume": resume, "inspect": inspect, "predict": predict, "explain": explain}
 
 
 def parser(chosen: str = "") -> Parser:
@@ -46,7 +32,7 @@ def parser(chosen: str = "") -> Parser:
     Parser.commands = tuple(COMMANDS)
     for name, command in COMMANDS.items():
         each = command.parser()
-        subcommands.add_subcommand(name, each, help=command.about)
+        subcommands.add_subcommand(name, each, help=command.ABOUT)
         if name == chosen:
             Parser.flags = tuple(option for action in each._actions for option in action.option_strings)
     return top
@@ -61,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GpubpError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    except KeyboardInterrupt as stopped:  # a training that had begun has ended in commands.py
+    except KeyboardInterrupt as stopped:  # a training that had begun has ended in outcome.py
         number = getattr(stopped, "number", signal.SIGINT)
         sys.stderr.write(f"stopped by {signal.Signals(number).name}\n")
         return 128 + number
@@ -83,7 +69,7 @@ def _run(given: list[str]) -> int:
     usual = COMMANDS[name].parser().get_defaults().as_dict()  # for what is null in a file
     chosen = {key: usual[key] if value is None else value for key, value in settings[name].as_dict().items()}
     chosen.pop("config", None)
-    return int(getattr(import_module(f"gpubp.{COMMANDS[name].room}"), name)(chosen))
+    return int(COMMANDS[name].run(chosen))
 
 
 def _dashed(argument: str) -> str:

@@ -17,10 +17,8 @@ from torch import Tensor
 
 from . import arrays, cuda
 from .ambient import neutral
-from .checks import check
 from .errors import DataError, ShapeError
 from .rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
-from .spec import NetworkSpec
 
 if TYPE_CHECKING:
     from .preparation import Preparation
@@ -154,10 +152,6 @@ class Dataset:
                 raise DataError(f"rows[{number}] selects none of {self.samples} samples; one or more expected")
         sizes = torch.tensor([len(part) for part in parts])
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), sizes
-
-    def check(self, spec: NetworkSpec, count: int) -> None:
-        """Raise ShapeError or DataError unless `count` networks of `spec` can train on these data."""
-        check(self, spec, count)
 
     def fingerprint(self) -> str:
         """SHA-256 of every number here: whether a run goes on with the data that it began with."""

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from . import checks
 from .activations import ACTIVATIONS
 from .ambient import neutral
 from .backprop import Pass, bias_gradient, doubled, errors, forward_layers, loss_and_delta
 from .data import Batch, Dataset
-from .engines.eager import Block
+from .engines.block import Block
 from .errors import ShapeError
 from .explain_text import Text
 from .losses import LOSSES, cross_entropy_shares
@@ -68,7 +69,7 @@ def explain(state: TrainState, data: Dataset, network: int = 0) -> Explanation:
     population, recipe = state.population, state.recipe
     if not 0 <= network < population.count:
         raise ShapeError(f"network {network}: a row from 0 to {population.count - 1} expected")
-    data.check(population.spec, data.networks or population.count)
+    checks.check(data, population.spec, data.networks or population.count)
     data = data.to(population.device, population.params.dtype)
     own = state.rows(torch.tensor([network], device=population.device))  # indices: a copy
     place = (population.seed, own.population.ids, own.position, own.step)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from . import arrays, checkpoint, files, forks, lock, memory
+from . import arrays, checkpoint, checks, files, forks, lock, memory
 from .ambient import neutral
 from .config import TrainConfig
 from .data import Dataset
@@ -264,7 +264,7 @@ def _write_down(folder: Path, settings: Mapping[str, Any] | None, config: TrainC
 
 def _ready(population: Population, data: Dataset) -> Dataset:
     """`data`, checked, at home, as precise as the networks are."""
-    data.check(population.spec, population.count)
+    checks.check(data, population.spec, population.count)
     return data.to(HOME, population.params.dtype)
 
 

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 import gpubp
-from gpubp import runs
+from gpubp.commands import settings as saved
+from gpubp.commands import train
 from gpubp.errors import CheckpointError
 from gpubp.model import read_results
 
@@ -41,18 +42,18 @@ def run(whole: Path, tmp_path: Path) -> Path:
 def test_a_setting_that_is_missing_mistyped_or_of_another_kind_is_named(run: Path) -> None:
     path = run / "config.yaml"
     settings = yaml.safe_load(path.read_text())
-    assert runs.settings_of(run) == settings
+    assert saved.settings_of(run, train.kinds()) == settings
 
     def refused(changed: dict[str, Any], message: str) -> None:
         path.write_text(yaml.safe_dump(changed))
         with pytest.raises(CheckpointError, match=message):
-            pytest.fail(f"{message}: {runs.settings_of(run)}")
+            pytest.fail(f"{message}: {saved.settings_of(run, train.kinds())}")
 
     for name in settings:
         others = {key: value for key, value in settings.items() if key != name}
-        if name in runs.OF_READING:  # not in older files
+        if name in saved.OF_READING:  # not in older files
             path.write_text(yaml.safe_dump(others))
-            assert runs.settings_of(run)[name] is None
+            assert saved.settings_of(run, train.kinds())[name] is None
         else:
             refused(others, "names no data" if name == "data" else f"config.yaml has no setting '{name}'")
         near = f"the setting '{name}s' is unknown; did you mean"

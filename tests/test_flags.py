@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 
-from gpubp import commands
 from gpubp.cli import main, parser
+from gpubp.commands import train
 from gpubp.flags import COUNT, INDEX, NUMBER, NUMBERS, TEXT, TRUTH, Kind, RefusedError
-from gpubp.parsers import train_parser
 
 from .files import status
 
 Capture = pytest.CaptureFixture[str]
-FLAGS = {action.option_strings[0]: action.type for action in train_parser()._actions if isinstance(action.type, Kind)}
+FLAGS = {action.option_strings[0]: action.type for action in train.parser()._actions if isinstance(action.type, Kind)}
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +100,7 @@ def test_a_file_of_settings_is_refused_in_the_same_sentence_and_null_is_as_if_no
         "a file of settings, one that can be read, expected"
     )
     found: list[dict[str, Any]] = []
-    monkeypatch.setattr(commands, "train", lambda settings: found.append(settings) or 0)
+    monkeypatch.setattr(train, "run", lambda settings: found.append(settings) or 0)
     file.write_text("hidden: null\nseed: null\nepochs: null\nwidths: [64, 32, 10]\nlr: [0.1, 0.01]\ntrain_bias: null\n")
     assert main(["train", "--config", "settings.yaml"]) == 0
     (settings,) = found

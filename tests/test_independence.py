@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import gpubp
 from gpubp import backprop
-from gpubp.engines import eager
+from gpubp.engines import block, eager
 from gpubp.state import Status, TrainState
 
 from .helpers import covering, generator, population, same_bits, samples, start, threads, train
@@ -267,12 +267,12 @@ def test_a_number_that_depends_on_the_neighbours_is_found_out(place: str, monkey
             backprop, "product", lambda left, *rest: product(left, *rest) * (1 + 2**-20 * (len(left) > 4))
         )
     elif place == "numerics.row_sums":
-        sums = eager.row_sums
-        monkeypatch.setattr(eager, "row_sums", lambda rows: sums(rows) * (1 + 2**-20 * (len(rows) > 4)))
+        sums = block.row_sums
+        monkeypatch.setattr(block, "row_sums", lambda rows: sums(rows) * (1 + 2**-20 * (len(rows) > 4)))
     else:
-        update = eager.update
+        update = block.update
         monkeypatch.setattr(
-            eager,
+            block,
             "update",
             lambda rule, param, grad, *rest: update(rule, param, grad * (1 + 2**-20 * (len(grad) > 4)), *rest),
         )

@@ -53,15 +53,15 @@ MUTANTS = {
         "test_gradient.py::test_the_gradient_passes_an_output_activation[sigmoid-half_squared_error]",
     ),
     "layerwise takes the stale weights": Mutant(
-        "engines/eager.py",
-        'if self.config.update_order == "layerwise":',
-        'if self.config.update_order == "never":',
+        "engines/block.py",
+        'if self.recipe.update_order == "layerwise":',
+        'if self.recipe.update_order == "never":',
         f"{STEP}layerwise_updates_a_layer_before_the_delta_below_it[neuron]",
     ),
     "simultaneous takes the new weights": Mutant(
-        "engines/eager.py",
-        'if self.config.update_order == "layerwise":',
-        'if self.config.update_order == "layerwise" or "clip_norm" not in self.typed:',
+        "engines/block.py",
+        'if self.recipe.update_order == "layerwise":',
+        'if self.recipe.update_order == "layerwise" or "clip_norm" not in self.typed:',
         f"{STEP}a_step_of_sgd_takes_off_the_gradient",
     ),
     "the loss is a sum, not a mean": Mutant(
@@ -113,7 +113,7 @@ MUTANTS = {
         "test_gradient.py::test_no_loss_is_nan_for_logits_of_10000[cross_entropy-float32]",
     ),
     "dropout does not scale the rest": Mutant(
-        "engines/eager.py",
+        "engines/block.py",
         "(1 / (1 - chance)).to(self.loss.dtype)",
         "torch.ones_like(chance).to(self.loss.dtype)",
         f"{STEP}dropout_takes_the_words_of_the_format_and_scales_the_rest",
@@ -125,13 +125,13 @@ MUTANTS = {
         "test_gradient.py::test_dropout_masks_multiply_outs_and_deltas[tanh-mean_squared_error]",
     ),
     "the norm is clipped layer by layer": Mutant(
-        "engines/eager.py",
+        "engines/block.py",
         "            self.clip_norms(gradients)\n",
         "            for each in gradients:\n                self.clip_norms({each: gradients[each]})\n",
         f"{STEP}clip_norm_limits_the_norm_of_a_whole_network",
     ),
     "a frozen bias is trained": Mutant(
-        "engines/eager.py",
+        "engines/block.py",
         "if self.spec.train_bias:",
         "if True:",
         f"{STEP}frozen_biases_stay_whatever_the_optimizer_does[neuron-adamw]",
@@ -143,7 +143,7 @@ MUTANTS = {
         f"{GRADIENT}[tanh-mean_squared_error-neuron-frozen]",
     ),
     "padding's gradients leak into clipped norms": Mutant(
-        "engines/eager.py",
+        "engines/block.py",
         "grad_weight[:, self.spec.widths[number] :].zero_()",
         "pass",
         f"{STEP}clip_norm_limits_the_norm_of_a_whole_network",
@@ -155,7 +155,7 @@ MUTANTS = {
         "test_gradient.py::test_sample_weights_make_a_weighted_mean[huber]",
     ),
     "the schedule is a step ahead": Mutant(
-        "engines/eager.py",
+        "engines/block.py",
         "step = self.now[:, None].double()",
         "step = self.now[:, None].double() + 1",
         "test_schedules.py::test_the_engine_takes_the_rate_of_each_networks_own_step",
@@ -173,19 +173,19 @@ MUTANTS = {
         "test_independence.py::test_a_network_is_the_same_alone_and_among_any_others_in_any_order[2-2-2-sgd-network]",
     ),
     "a network that diverged keeps its step": Mutant(
-        "engines/eager.py",
+        "engines/block.py",
         'if good.device.type != "cpu" or not good.all():',
         "if False:",
         "test_divergence.py::test_slots_and_columns_go_back_with_the_row[adam]",
     ),
     "one network's NaN reaches the sum of all": Mutant(
-        "engines/eager.py",
+        "engines/block.py",
         "self.fault + loss * 0",
         "self.fault + loss.sum() * 0",
         "test_divergence.py::test_a_network_that_is_not_finite_leaves_its_neighbours_alone[5-33-2-sgd-nan]",
     ),
     "a lone network is not doubled": Mutant(
-        "engines/eager.py",
+        "engines/block.py",
         "return tensor[:count] if count > 1 else torch.cat((tensor[:1], tensor[:1]))",
         "return tensor[:count] * (1 + 2.0**-18 * (count == 1))",
         "test_independence.py::test_a_network_is_the_same_alone_and_among_any_others_in_any_order[5-33-2-adam-none]",

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import gpubp
-from gpubp import checkpoint, commands
+from gpubp import checkpoint
 from gpubp.cli import main
+from gpubp.commands import outcome, settings
 
 from .helpers import population, samples
 from .test_resume import ROOT, Stop
@@ -154,7 +155,7 @@ def test_the_command_line_says_how_to_go_on_and_does(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "_reporters", lambda *given: [gpubp.ConsoleReporter(), Last(number, number=2)])
+        patch.setattr(outcome, "reporters", lambda *given: [gpubp.ConsoleReporter(), Last(number, number=2)])
         assert main(COMMAND.split()) == 128 + number
     told = capsys.readouterr()
     assert "2 networks have steps left; go on: gpubp resume run\n" in told.out
@@ -171,7 +172,7 @@ def test_a_signal_before_any_training_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(number)
-    monkeypatch.setattr(commands, "load_data", lambda settings: os.kill(os.getpid(), number))
+    monkeypatch.setattr(settings, "load_data", lambda settings: os.kill(os.getpid(), number))
     assert main([*COMMAND.split(), "--device", "cpu"]) == 128 + number
     assert capsys.readouterr() == ("", f"stopped by {signal.Signals(number).name}\n")
     assert signal.getsignal(number) is before
@@ -183,7 +184,7 @@ def test_a_second_ctrl_c_names_the_last_checkpoint(
     monkeypatch.chdir(tmp_path)
     twice = [Stop(2, signal.SIGINT), Stop(2, signal.SIGINT)]
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "_reporters", lambda *given: twice)
+        patch.setattr(outcome, "reporters", lambda *given: twice)
         assert main([*COMMAND.split(), "--device", "cpu"]) == 130
     told = "run holds its last checkpoint; continue with: gpubp resume run\nstopped by SIGINT\n"
     assert capsys.readouterr() == ("", told)

@@ -4,6 +4,8 @@ import ast
 import re
 import shlex
 import tomllib
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,28 +19,48 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ORDER = re.findall(r"^      ([\w/]+?)(?:\.py|/) ", README, re.M)
 
 
+TREE = README[README.index("    gpubp/\n") : README.index("    scripts/ ")]
+LONGEST = {
+    "gpubp/**/*.py": 350,
+    "gpubp/kernel/**/*.h": 470,
+    "benchmarks/*.py": 320,
+    "scripts/*.py": 320,
+    "tests/*": 600,
+}
+
+
 def modules():
     return sorted((ROOT / "gpubp").rglob("*.py"))
 
 
 def room(path):
-    parts = path.relative_to(ROOT / "gpubp").with_suffix("").parts
-    return parts[0]
+    return path.relative_to(ROOT / "gpubp").with_suffix("").parts[0]
 
 
-def imported(path):
-    """The rooms that a file imports when it is loaded or called, by its syntax tree; not those for types alone."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    hidden = {
-        id(each)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        for each in ast.walk(node)
-    }
-    depth = len(path.relative_to(ROOT / "gpubp").parts)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level and id(node) not in hidden and node.level == depth:
-            yield from [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+def name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path, files):
+    """Those of `files` that a file imports when it is loaded or called, or for types alone, by its syntax tree."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            above = name(path.parent / "x").split(".")[: -node.level] if node.level else []
+            within = ".".join([*above, node.module] if node.module else above)
+            found = [f"{within}.{alias.name}" for alias in node.names]
+            yield from (each if each in files else within for each in found if {each, within} & files.keys())
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in files)
+
+
+def arrows(folder):
+    """{file: those that it imports}, or of the kernel's headers includes."""
+    if folder == "kernel":
+        texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "gpubp/kernel").rglob("*.h")}
+        return {each: set(re.findall(r'#include "(?:.*/)?(.+?)"', text)) for each, text in texts.items()}
+    files = {name(path): path for path in (ROOT / folder).rglob("*.py")}
+    return {each: {*imported(path, files)} - {each} for each, path in files.items()}
 
 
 def test_the_readme_names_every_room_of_the_package():
@@ -47,16 +69,33 @@ def test_the_readme_names_every_room_of_the_package():
     assert rooms == set(ORDER)
 
 
-def test_a_file_imports_only_files_above_it():
-    place = {name: number for number, name in enumerate(ORDER)}
+def test_the_readme_names_every_file_of_the_package():
+    files = [path for path in [*modules(), *(ROOT / "gpubp").rglob("*.h")] if path.parent.name != "gpubp"]
+    assert [path.name for path in files if path.stem != "__init__" and f" {path.name}" not in TREE] == []
+
+
+@pytest.mark.parametrize("folder", ["gpubp", "kernel", "tests", "benchmarks"])
+def test_no_files_import_each_other_in_a_circle(folder):
+    assert len([*TopologicalSorter(arrows(folder)).static_order()]) >= 10
+
+
+def test_a_file_imports_only_rooms_above_its_own():
+    place = {each: number for number, each in enumerate(ORDER)}
     found = [
-        f"{room(path)} imports {name}"
-        for path in modules()
-        if room(path) != "__init__"
-        for name in imported(path)
-        if name != "__version__" and place[name] >= place[room(path)]
+        (importer, other)
+        for importer, others in arrows("gpubp").items()
+        for other in others
+        if "." in importer and "." in other and importer.split(".")[1] != other.split(".")[1]
+        if place[other.split(".")[1]] >= place[importer.split(".")[1]]
     ]
     assert not found
+
+
+def test_no_room_is_more_than_a_fifth_of_the_package():
+    lines = Counter()
+    for path in [*modules(), *(ROOT / "gpubp").rglob("*.h")]:
+        lines[room(path)] += len(path.read_text().splitlines())
+    assert lines.most_common(1)[0][1] <= lines.total() / 5
 
 
 @pytest.mark.parametrize("number", range(len(re.findall("```python", README))))
@@ -134,9 +173,12 @@ def test_a_call_that_is_planted_elsewhere_is_found(planted):
     assert not drivers("import torch\nfrom .. import cuda\ntorch.OutOfMemoryError, tensor.is_cuda, cuda.name(device)")
 
 
-def test_files_stay_within_what_a_person_reads_at_once():
-    long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules()}
-    assert {name: lines for name, lines in long.items() if lines > 350} == {}
+@pytest.mark.parametrize("pattern", LONGEST)
+def test_files_stay_within_what_a_person_reads_at_once(pattern):
+    files = [path for path in ROOT.glob(pattern) if path.suffix in (".py", ".h", ".cpp")]
+    lines = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in files}
+    assert lines
+    assert {each: count for each, count in lines.items() if count > LONGEST[pattern]} == {}
 
 
 def wide(text):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -25,9 +24,7 @@ from ..data import Dataset
 from ..recipe import Recipe
 from ..spec import NetworkSpec
 from . import rules
-
-if TYPE_CHECKING:
-    from .eager import Block
+from .block import Block
 
 LENGTHS = (64, 16, 4, 1)  # steps of a recording; no longer than it takes rounds to draw its samples
 

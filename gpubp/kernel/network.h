@@ -1,7 +1,7 @@
 // READ THIS FIRST. A group of networks side by side, or one network, trained for K steps: forward, loss, backward,
 // update.
 //
-// The twin of backprop.py and engines/eager.py: the same words (net, out, delta), each phase below its forward twin.
+// The twin of backprop.py and engines/block.py: the same words (net, out, delta), each phase below its forward twin.
 // machine.h says what a lane is; the rules (value, slope, loss_value, loss_slope, prepare, update) are the tables'
 // rows, translated by engines/translate.py; the constants in capitals say what was asked for (engines/program.py).
 // Every sum runs in one order, over k in a product, over samples, over the outputs of a sample, down and across a

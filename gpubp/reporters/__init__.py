@@ -6,16 +6,15 @@ They see numbers of the population, never a network each: a run of a million net
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-
-if TYPE_CHECKING:
-    from ..result import Result
+from ..result import Result
+from ..state import Status
 
 QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
 
@@ -95,8 +94,6 @@ def quantiles(values: Tensor) -> dict[str, float]:
 def counts(status: Tensor) -> dict[str, int]:
     """How many networks have each status, by name; what can only come of settings that were not made is left out where
     no network has it."""
-    from ..state import Status
-
     found = torch.bincount(status.long(), minlength=len(Status)).tolist()
     usual = (Status.running, Status.finished, Status.diverged)
     return {each.name: found[each.value] for each in Status if each in usual or found[each.value]}

@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..line import line
+from ..result import Result
 from . import Progress, Reporter, Start
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
-
-    from ..result import Result
 
 PATIENCE = 5.0  # seconds between two plain lines
 

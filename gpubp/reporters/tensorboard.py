@@ -18,14 +18,12 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ConfigError
 from ..line import line
+from ..result import Result
 from . import QUANTILES, Reporter, Start, quantiles
-
-if TYPE_CHECKING:
-    from ..result import Result
 
 
 class TensorBoardReporter(Reporter):

@@ -1,0 +1,48 @@
+"""gpubp explain: one step of one network with every number."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..flags import INDEX, TEXT
+from ..line import line
+from . import train
+from .parser import Parser
+
+ABOUT = "one step of one network with every number"
+
+
+def parser() -> Parser:
+    """Its flags."""
+    flags = Parser(description="The next step of one network of a run, with every number; by default the tutorial's.")
+    flags.add_argument("run", type=TEXT, nargs="?", default="tutorial", help="the directory of a run, or tutorial")
+    flags.flag("--network", INDEX, "its row", 0)
+    flags.switch("--full", "every unit and term, however many")
+    flags.switch("--json", "as one JSON object")
+    return flags
+
+
+def run(settings: dict[str, Any]) -> int:
+    """One step of one network, as text or JSON."""
+    from .. import checkpoint, tutorial
+    from ..explain import explain
+    from ..placement import HOME
+    from ..state import TrainState
+    from .settings import load_data, settings_of
+
+    if settings["run"] == "tutorial":
+        data = tutorial.dataset()
+        state = TrainState.start(tutorial.population(), tutorial.config(), data)
+    else:
+        folder = Path(settings["run"])
+        before = settings_of(folder, train.kinds())
+        saved = checkpoint.load(folder, HOME)
+        sys.stderr.writelines(f"warning: {line(each)}\n" for each in saved.told)
+        state = saved.state
+        data = tutorial.dataset() if before["data"] == "tutorial" else load_data(before).training
+        data = data.to(HOME, state.population.params.dtype)
+    told = explain(state, data, settings["network"])
+    print(told.json() if settings["json"] else told.text(full=settings["full"]))
+    return 0

@@ -1,0 +1,99 @@
+"""gpubp inspect: the best, the worst and the diverged networks of a run, and how it went."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckpointError, ConfigError
+from ..flags import COUNT
+from ..line import line, quoted
+from .parser import Parser, run_parser
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ABOUT = "the best, the worst and the diverged networks of a run"
+
+
+def parser() -> Parser:
+    """Its flags."""
+    flags = run_parser("The best, the worst and the diverged networks of a run, with their hyper-parameters.")
+    flags.flag("--top", COUNT, "how many of each", 5)
+    flags.switch("--json", "as one JSON object")
+    return flags
+
+
+def run(settings: dict[str, Any]) -> int:
+    """The best, the worst and the diverged networks as tables, or as JSON."""
+    import numpy as np
+    import pyarrow as pa
+    from rich.table import Table
+
+    from ..config import HYPER
+    from ..model import order_of, ranked_by
+    from .printing import console, print_json
+
+    folder, top = Path(settings["run"]), settings["top"]
+    if top < 1:
+        raise ConfigError(f"--top {top}: a whole number of 1 or more expected")
+    rows = _results(folder)
+    damage = _damage(folder)
+    sys.stderr.writelines(f"warning: {line(each)}\n" for each in damage)
+    diverged = np.array([status == "diverged" for status in rows["status"].to_pylist()])
+    ranked = order_of(rows).numpy()
+    groups = {"best": ranked[:top], "worst": ranked[::-1][:top], "diverged": np.flatnonzero(diverged)[:top]}
+    shown = [name for name in rows.column_names if name not in HYPER or len(set(rows[name].to_pylist())) > 1]
+    if rows["id"].equals(rows["network"]):
+        shown.remove("id")
+    if not diverged.any():
+        shown.remove("diverged_step")
+    statuses = {name: rows["status"].to_pylist().count(name) for name in sorted(set(rows["status"].to_pylist()))}
+    picked = {name: rows.select(shown).take(pa.array(index)).to_pylist() for name, index in groups.items()}
+    if settings["json"]:
+        print_json({"run": str(folder), "networks": rows.num_rows, "statuses": statuses, "damage": damage, **picked})
+        return 0
+    screen = console()
+    fates = ", ".join(f"{count:,} {name}" for name, count in statuses.items())
+    screen.print(f"{line(folder)}: {rows.num_rows:,} networks: {fates}; ranked by {ranked_by(rows)}", highlight=False)
+    for name, entries in picked.items():
+        if not entries:
+            continue
+        table = Table(title=f"{name} of {int(diverged.sum()) if name == 'diverged' else len(ranked):,}")
+        for column in shown:
+            table.add_column(line(column), justify="left" if column == "status" else "right")
+        for entry in entries:
+            table.add_row(*(_shown(entry[column]) for column in shown))
+        screen.print(table)
+    return 0
+
+
+def _damage(folder: Path) -> list[str]:
+    """What is wrong with a run's checkpoint."""
+    from .. import checkpoint
+    from ..placement import HOME
+
+    try:
+        return list(checkpoint.load(folder, HOME).told)
+    except CheckpointError as error:
+        return [str(error)]
+
+
+def _results(folder: Path) -> pa.Table:
+    """The results of a run, a row per network."""
+    from ..model import RESULTS, read_results
+
+    path = folder / RESULTS
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is not there: {folder} is not the directory of a run, or it has not ended: gpubp resume "
+            f"{quoted(folder)}"
+        )
+    return read_results(path)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else line(value)

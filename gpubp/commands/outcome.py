@@ -1,0 +1,93 @@
+"""What `train` and `resume` have in common: who hears of the training, how it ends, what is printed of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, GpubpError
+from ..evaluate import metric_name
+from ..line import line, quoted
+from ..reporters import Reporter, quantiles
+from ..reporters.console import ConsoleReporter
+from ..reporters.tensorboard import TensorBoardReporter
+from ..result import Result
+from .printing import print_json
+
+UNSAVED = 3  # exit status where a training ended, and not all could be written that it was to leave
+
+
+def ended(folder: Path, training: Callable[[], Result]) -> Result:
+    """What `training` returns; the same where a signal ended it, which the exit status then says."""
+    try:
+        return training()
+    except KeyboardInterrupt as stopped:
+        if hasattr(stopped, "result"):
+            return stopped.result  # type: ignore[no-any-return]
+        if (folder / "checkpoint").exists():
+            name = line(folder)
+            sys.stderr.write(f"{name} holds its last checkpoint; continue with: gpubp resume {quoted(folder)}\n")
+        raise
+
+
+def reporters(settings: Mapping[str, Any], folder: Path) -> list[Reporter]:
+    """Progress on standard error, and curves for TensorBoard where they are wanted and can be."""
+    found: list[Reporter] = [ConsoleReporter()]
+    curves = folder / "tensorboard"
+    if settings["tensorboard"]:
+        try:
+            if curves.is_symlink():
+                raise ConfigError(f"{curves} is a link; the files of another run may lie behind it")
+            found.append(TensorBoardReporter(curves))
+        except GpubpError as missing:
+            sys.stderr.write(f"no curves: {missing}\n")
+    return found
+
+
+def report(settings: Mapping[str, Any], result: Result) -> int:
+    """Print what a training left, and what to do next. -> exit status."""
+    folder = result.run_dir
+    if settings["json"]:
+        best = result.ranking()[:1]
+        metric = result.metric if result.validation_metric is None else result.validation_metric
+        loss = result.loss if result.validation_loss is None else result.validation_loss
+        spread, good = quantiles(loss), metric[metric.isfinite()]
+        print_json(
+            {
+                "networks": result.population.count,
+                "steps": int(result.state.step.max()),
+                "seconds": result.seconds,
+                "step_seconds": result.step_seconds,
+                "network_steps": result.network_steps,
+                "network_steps_per_second": result.network_steps / max(result.step_seconds, 1e-9),
+                "engine": result.engine,
+                "engine_reason": result.engine_reason,
+                "device": settings["device"],
+                "notes": result.notes,
+                "loss": {"best": spread.get("min"), "median": spread.get("median"), "worst": spread.get("max")},
+                "metric": {
+                    "name": metric_name(result.population.spec),
+                    "best": float(good.max()) if len(good) else None,
+                    "median": float(good.median()) if len(good) else None,
+                },
+                "best_network": int(best[0]) if len(best) else None,
+                "statuses": result.statuses,
+                "run_dir": str(folder),
+                "interrupted": result.stopped_by,
+                "unsaved": result.unsaved,
+                "silenced": result.silenced,
+            }
+        )
+    elif result.unsaved is None:
+        left = result.statuses["running"]
+        name = quoted(folder)
+        todo = f"{left:,} networks have steps left; go on: gpubp resume {name}\n" if left else ""
+        what = "results.csv, results.parquet, config.yaml, checkpoint"
+        print(f"{todo}{line(folder)}: {what}; look: gpubp inspect {name}")
+    if result.unsaved is not None:
+        sys.stderr.write(f"error: not saved: {line(result.unsaved)}\n")
+    if result.interrupted is not None:
+        return 128 + result.interrupted
+    return 0 if result.unsaved is None and not result.silenced else UNSAVED

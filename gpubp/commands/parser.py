@@ -1,0 +1,82 @@
+"""Parser: flags by kind. A value that is refused, and a flag that is none, ends with one line and status 2."""
+
+from __future__ import annotations
+
+import re
+import sys
+from argparse import SUPPRESS, Action
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonargparse
+
+from .. import files
+from ..errors import GpubpError, nearest, unknown
+from ..flags import TEXT, Kind
+from ..line import line, short
+
+
+class Help(jsonargparse.DefaultHelpFormatter):
+    """What a flag is, and its default where it has one."""
+
+    def _get_help_string(self, action: Action) -> str:
+        plain = action.default in (None, SUPPRESS) or isinstance(action.default, bool)
+        return (action.help or "") + ("" if plain else f" (default: {action.default})")
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """Errors are one line, and name the nearest flag."""
+
+    commands: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=Help, **settings)
+
+    def flag(self, name: str, kind: Kind, about: str, default: Any = None) -> None:
+        """Add --name; without a default it may be null, as in a file that says nothing of it."""
+        known = kind.or_null() if default is None else kind
+        self.add_argument(name, type=known, default=default, help=about, metavar=kind.name)
+
+    def switch(self, name: str, about: str) -> None:
+        """Add --name, which takes no value."""
+        self.add_argument(name, action="store_true", help=about)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with status 2 and one line that says what is wrong."""
+        sys.stderr.write(f"error: {short(self.reworded(line(message)))}\n")
+        raise SystemExit(2)
+
+    def parse_path(self, path: Any, *arguments: Any, **settings: Any) -> Any:
+        """The file of --config, refused where it is not plain: jsonargparse would go through all that it refers to."""
+        try:
+            found = files.read_settings(Path(path))
+        except GpubpError as error:
+            self.error(str(error))
+        if not isinstance(found, dict):
+            self.error(f"{path}: settings by name expected, such as networks: 100")
+        return super().parse_path(path, *arguments, **settings)
+
+    def reworded(self, message: str) -> str:
+        """What argparse or jsonargparse says, in our words."""
+        if found := re.match(r"argument subcommand: invalid choice: '(.*?)'", message):
+            return unknown("command", found[1], self.commands)
+        if message.startswith('expected "subcommand"'):
+            return f"a command expected: {', '.join(self.commands)}; gpubp --help"
+        if found := re.match(r"argument ([\w-]+): (.*)", message):
+            return f"{found[1]} {found[2]}"
+        if found := re.match(r"""Parser key "config": (?:File|Path) .*?: '(.*)'""", message):
+            return f"--config {found[1]}: a file of settings, one that can be read, expected"
+        if found := re.match(r'Parser key "(\w+)": (.*)', message):  # of a file
+            return f"{found[1]} {found[2]}"
+        if found := re.search(r"unrecognized arguments: --([\w-]+)|accept option '([\w.-]+)'", message):
+            name = (found[1] or found[2]).replace("_", "-")
+            return message + nearest("--" + name, self.flags)
+        return message
+
+
+def run_parser(about: str) -> Parser:
+    """Flags of a command that is given a run."""
+    flags = Parser(description=about)
+    flags.add_argument("run", type=TEXT, help="the directory of a run")
+    return flags

@@ -1,0 +1,30 @@
+"""What commands print on standard output."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+
+def console() -> Console:
+    """Standard output, where brackets are brackets and :star: is no star; wide enough for whole numbers where nobody
+    says how wide it is."""
+    return Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """One object on one line; what JSON cannot say, NaN and infinity, is null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [plain(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    print(json.dumps(plain(dict(values)), allow_nan=False))

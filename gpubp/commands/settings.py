@@ -1,0 +1,80 @@
+"""The settings of a run: those in its config.yaml, and the data that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import files, sources
+from ..errors import CheckpointError, ConfigError, unknown
+from ..flags import Kind, RefusedError
+from ..text import Reading
+
+OF_READING = ("task", "delimiter", "decimal", "thousands", "encoding", "drop", "text", "dates")  # not in older files
+
+
+def load_data(settings: dict[str, Any]) -> sources.Prepared:
+    """The data that the settings of `train` name, ready for training."""
+    target = settings["target"]
+    return sources.load(
+        settings["data"],
+        target=None if target is None else target.split(","),
+        loss=settings["loss"],
+        scale=settings["scale"],
+        impute=settings["impute"],
+        validation=settings["validation"],
+        seed=settings["seed"],
+        scale_targets=settings["scale_targets"],
+        task=settings["task"],
+        reading=_reading(settings),
+    )
+
+
+def _reading(settings: dict[str, Any]) -> Reading:
+    """How the flags say that a file is to be read."""
+    sign = settings["delimiter"]
+    dates = (each.partition("=") for each in _listed(settings["dates"]))
+    return Reading(
+        delimiter="\t" if sign in ("\\t", "tab") else sign,
+        decimal=settings["decimal"] or ".",
+        thousands=settings["thousands"],
+        encoding=settings["encoding"],
+        drop=_listed(settings["drop"]),
+        text=_listed(settings["text"]),
+        dates={name: form for name, _, form in dates},
+    )
+
+
+def _listed(names: str | None) -> tuple[str, ...]:
+    return () if names is None else tuple(names.split(","))
+
+
+def settings_of(folder: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """The config.yaml of a run of `train`, each setting of its kind; raises CheckpointError where there is none."""
+    path = folder / "config.yaml"
+    if not path.exists() and not (folder / "checkpoint").is_dir():
+        raise CheckpointError(f"{path} is not there: {folder} is not the directory of a run")
+    try:
+        settings = files.read_settings(path)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    if not isinstance(settings, dict) or "data" not in settings:
+        raise CheckpointError(f"{path} names no data: the run was started from Python; resume it there: gpubp.resume")
+    return _checked(path, {**dict.fromkeys(OF_READING), **settings}, kinds)
+
+
+def _checked(path: Path, settings: dict[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """The settings of a run, each as a flag of `train` takes it; raises CheckpointError for a file with others."""
+    kinds = {name: kind for name, kind in kinds.items() if name != "run_dir"}
+    for name in settings:
+        if name not in kinds:
+            raise CheckpointError(f"{path}: {unknown('the setting', name, kinds)}")
+    for name, kind in kinds.items():
+        if name not in settings:
+            raise CheckpointError(f"{path} has no setting {name!r}: it is not whole")
+        try:
+            settings[name] = kind(settings[name])
+        except RefusedError as error:
+            raise CheckpointError(f"{path}: {name} {error}") from None
+    return settings

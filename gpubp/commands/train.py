@@ -1,0 +1,268 @@
+"""gpubp train: train a population on data by name or from a file, or the tutorial's network."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, lookup
+from ..flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind, number
+from .parser import Parser
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..config import TrainConfig
+    from ..data import Dataset
+    from ..population import Population
+    from ..result import Result
+    from ..sources import Prepared
+    from ..spec import NetworkSpec
+
+ABOUT = "train a population"
+LENGTH = 20, 400  # epochs and steps, whichever is longer, of a training for which nobody says how long
+TUTORIAL = {  # what --data tutorial sets itself, and what the flags say where nobody uses them
+    "optimizer": ("sgd", "adam"),
+    "hidden": ("sigmoid", "relu"),
+    "output": ("sigmoid", "identity"),
+    "bias": ("layer", "neuron"),
+    "train_bias": (False, True),
+    "widths": ("2,2,2", None),
+    "loss": ("half_squared_error", None),
+    "batch_size": (1, None),
+    **dict.fromkeys(("init_scale", "scale", "scale_targets", "target", "impute", "validation"), (None, None)),
+}
+
+
+def parser() -> Parser:
+    """Its flags."""
+    flags = Parser(
+        usage="gpubp train [--flag value ...]",
+        description="Train a population. NUMBERS are a number for all networks, a range LOW..HIGH or LOW..HIGH:log to "
+        "sample, or a grid A,B,C.",
+    )
+    flags.add_argument("--config", action="config", help="a YAML file of these settings; flags override it")
+    add, rows = flags.flag, {name: ", ".join(names) for name, names in FLAGS["tables"].items()}
+    add("--data", TEXT, f"{rows['data']}, or a .csv, .tsv, .parquet or .npz file", "digits")
+    add("--target", TEXT, "the target columns of a file, separated by commas")
+    add("--task", TEXT, "classification or regression; by default judged from the targets, and printed")
+    add("--drop", TEXT, "columns of a file to leave out, separated by commas")
+    add("--text", TEXT, "columns that hold text, whatever it looks like: an input per category, however many")
+    add(
+        "--dates",
+        TEXT,
+        "columns of dates, read as days since 1970; NAME=FORMAT (strptime) where the format is ambiguous",
+    )
+    add("--delimiter", TEXT, "between columns of text; by default as the file shows: comma, semicolon, tab or |")
+    add("--decimal", TEXT, "the point of numbers; . by default")
+    add("--thousands", TEXT, "what stands between groups of digits; nothing by default")
+    add("--encoding", TEXT, "of a file of text: latin-1, cp1252; by default its byte order mark, or utf-8")
+    add("--validation", NUMBER, "fraction of the samples held out; 0.2, or 0 for tutorial and xor")
+    add("--scale", TEXT, "inputs: none, standard, minmax, or a number to divide by")
+    add("--scale-targets", TEXT, "targets that are numbers: none or standard")
+    add("--impute", TEXT, "missing values: mean or median; refused by default")
+    add("--networks", COUNT, "N; 1000, or 1 for the tutorial")
+    add("--widths", TEXT, "of inputs, hidden layers and outputs: 64,32,10")
+    add("--hidden", TEXT, f"one activation, or one per layer: {rows['activation']}", "relu")
+    add("--output", TEXT, "activation of the last layer", "identity")
+    add("--loss", TEXT, f"by default chosen for the data: {rows['loss']}")
+    add("--bias", TEXT, "neuron, layer or none", "neuron")
+    add("--train-bias", TRUTH, "whether biases train; true by default", True)
+    add("--init", TEXT, rows["init"], "glorot_uniform")
+    add("--init-scale", NUMBERS, "factor of the initial weights")
+    add("--seed", INDEX, "of initial weights, order, dropout, split and sampling", 0)
+    special = {  # of the command line, beside TrainConfig's own words
+        "optimizer": rows["optimizer"],
+        "schedule": rows["schedule"],
+        "class_weight": "of cross_entropy: a number per class, separated by commas",
+        "batch_size": "B, samples per step; 64, or all there are",
+        "epochs": "passes through the samples: ceil(epochs M / B) steps; 20, or as many as make 400 steps",
+        "steps": "training steps, instead of epochs",
+    }
+    for name, each in FLAGS["settings"].items():
+        default = None if name == "batch_size" else each["default"]  # by how many samples there are
+        add("--" + name.replace("_", "-"), KINDS[each["kind"]], special.get(name, each["about"]), default)
+    add("--device", TEXT, "auto, cpu, cuda, cuda:1, or cuda:all: all share the networks", "auto")
+    add("--dtype", TEXT, "float32 or float64; float32, but for the tutorial")
+    add("--engine", TEXT, "auto, cpu or cuda (compiled), or eager", "auto")
+    add("--run-dir", TEXT, "a new directory; runs/DATA-DATE-TIME by default")
+    add("--tensorboard", TRUTH, "curves for TensorBoard, where it is installed; true by default", True)
+    add("--checkpoint-minutes", NUMBER, "between two checkpoints", 5.0)
+    flags.switch("--json", "one JSON object on standard output, last")
+    return flags
+
+
+def kinds() -> dict[str, Kind]:
+    """What its settings take, by name."""
+    return {action.dest: action.type for action in parser()._actions if isinstance(action.type, Kind)}
+
+
+def run(settings: dict[str, Any]) -> int:
+    """Train a population on data by name or from a file."""
+    from .. import checks
+    from ..placement import HOME
+    from ..population import Population
+    from ..spec import NetworkSpec
+    from .outcome import report
+    from .settings import load_data
+
+    if settings["data"] == "tutorial":
+        return _tutorial(settings)
+    name_device(settings)
+    prepared = load_data(settings)
+    widths = _widths(settings["widths"], prepared.widths_in, prepared.widths_out)
+    hidden = settings["hidden"].split(",")
+    spec = NetworkSpec(
+        widths,
+        hidden=hidden[0] if len(hidden) == 1 else tuple(hidden),
+        output=settings["output"],
+        loss=prepared.loss,
+        bias=settings["bias"],
+        train_bias=settings["train_bias"],
+    )
+    settings |= {
+        "widths": ",".join(map(str, widths)),
+        "loss": prepared.loss,
+        "networks": settings["networks"] or 1000,
+    }
+    settings |= prepared.settings
+    samples = prepared.training.samples
+    if settings["batch_size"] is None:
+        settings["batch_size"] = min(64, samples)
+    if settings["epochs"] is None and settings["steps"] is None:
+        settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * min(settings["batch_size"], samples) // samples))
+    dtype = _dtype(settings, "float32")
+    config, scale = _config(settings, spec, dtype)
+    settings["batch_size"] = config.fitted(prepared.training)[0].batch_size  # as train() will have it, which says so
+    config.columns(spec, settings["networks"], HOME)  # refuse before the population is made
+    checks.check(prepared.training, spec, settings["networks"])
+    population = Population.create(
+        spec, settings["networks"], settings["seed"], settings["init"], HOME, dtype, init_scale=scale
+    )
+    return report(settings, _train(settings, population, prepared.training, config, prepared))
+
+
+def _tutorial(settings: dict[str, Any]) -> int:
+    """The tutorial's network; afterwards every printed figure beside ours."""
+    from .. import tutorial
+    from .outcome import report
+    from .printing import console
+    from .settings import OF_READING
+
+    for name, allowed in {**TUTORIAL, **dict.fromkeys(OF_READING, (None, None))}.items():
+        if settings[name] not in allowed:
+            raise ConfigError(f"--{name.replace('_', '-')} {settings[name]}: --data tutorial sets that to {allowed[0]}")
+        settings[name] = allowed[0]
+    if settings["epochs"] is None and settings["steps"] is None:
+        settings["steps"] = tutorial.ROUNDS
+    settings["networks"] = settings["networks"] or 1
+    settings["lr"] = 0.5 if settings["lr"] is None else settings["lr"]
+    name_device(settings)
+    dtype = _dtype(settings, "float64")
+    config, _ = _config(settings, tutorial.SPEC, dtype)
+    population = tutorial.population(settings["networks"], dtype)
+    result = _train(settings, population, tutorial.dataset(), config, None)
+    rows = tutorial.compare()
+    console().print(tutorial.table(rows))
+    return report(settings, result) or (0 if tutorial.reproduced(rows) else 1)
+
+
+def name_device(settings: dict[str, Any]) -> None:
+    """Check --device, or say what auto takes, and put the name into the settings."""
+    from ..devices import ALL, automatic, devices
+
+    if settings["device"] == "auto":
+        settings["device"], told = automatic()
+        sys.stderr.write(f"{told}\n")
+    named = devices(settings["device"])
+    if settings["device"] != ALL:  # a run on all may be resumed where there are others
+        settings["device"] = str(named[0])
+
+
+def _widths(given: str | None, inputs: int, outputs: int) -> tuple[int, ...]:
+    if given is None:
+        return inputs, 32, outputs
+    try:
+        widths = tuple(COUNT.read(part) for part in given.replace("-", ",").split(","))
+    except (ValueError, ArithmeticError):
+        raise ConfigError(f"--widths {given!r}: whole numbers separated by commas expected, such as 64,32,10") from None
+    if len(widths) < 2 or widths[0] != inputs or widths[-1] != outputs:
+        raise ConfigError(
+            f"--widths {given}: the data have {inputs} inputs and need {outputs} outputs: {inputs},...,{outputs}"
+        )
+    return widths
+
+
+def _dtype(settings: dict[str, Any], default: str) -> torch.dtype:
+    """The precision that was asked for; what nobody said is written down."""
+    from ..population import DTYPES
+
+    settings["dtype"] = settings["dtype"] or default
+    return lookup(DTYPES, settings["dtype"], "dtype", ConfigError)
+
+
+def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> tuple[TrainConfig, Any]:
+    """The training's configuration, and the scale of the initial weights, with ranges and lists sampled; refused where
+    the population would not fit, before there is anything of it."""
+    from .. import memory
+    from ..config import HYPER, TrainConfig
+    from ..placement import HOME
+    from ..search import sample
+
+    plain = TrainConfig(settings["optimizer"], batch_size=settings["batch_size"], steps=1)
+    memory.check(spec, plain.recipe(spec), settings["networks"], dtype.itemsize, HOME)
+    written = {name: settings[name] for name in (*HYPER, "init_scale") if settings[name] is not None}
+    values = sample(written, settings["networks"], settings["seed"])
+    scale = values.pop("init_scale", None)
+    weights = settings["class_weight"]
+    try:
+        class_weight = None if weights is None else [number(part) for part in weights.split(",")]
+    except ValueError:
+        raise ConfigError(f"--class-weight {weights!r}: numbers separated by commas expected") from None
+    names = ("optimizer", "schedule", "batch_size", "epochs", "steps", "evaluate_every", "shuffle", "update_order")
+    chosen = {name: settings[name] for name in names}
+    config = TrainConfig.from_dict({**chosen, "class_weight": class_weight, **values})
+    settings |= {name: value for name, value in config.values(spec.loss).items() if settings.get(name) is None}
+    return config, scale
+
+
+def _train(
+    settings: dict[str, Any],
+    population: Population,
+    data: Dataset,
+    config: TrainConfig,
+    prepared: Prepared | None,
+) -> Result:
+    from ..devices import devices
+    from ..engines import choose_for_all
+    from ..sources import SOURCES
+    from ..training import train
+    from . import outcome
+
+    name = Path(settings["data"]).stem
+    given = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(given)
+    resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir")}
+    where = devices(settings["device"])
+    choice = choose_for_all(settings["engine"], population.spec, config, where, population.params.dtype, data)
+    resolved["engine"] = choice.name
+    if settings["data"] not in SOURCES:
+        resolved["data"] = str(Path(settings["data"]).absolute())  # a run may be resumed from another folder
+    return outcome.ended(
+        folder,
+        lambda: train(
+            population,
+            data,
+            config,
+            validation=None if prepared is None else prepared.validation,
+            engine=settings["engine"],
+            reporters=outcome.reporters(settings, folder),
+            run_dir=folder,
+            checkpoint_minutes=settings["checkpoint_minutes"],
+            settings={**resolved, "evaluate_every": config.interval},
+            device=settings["device"],
+            lines=() if prepared is None else prepared.about,
+        ),
+    )
