@@ -9,16 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import gpubp
-from gpubp import backprop
 from gpubp.engines import cpu
 
-from . import tolerances
 from .conftest import HERE, pytest_ignore_collect, pytest_runtest_logfinish
 from .elsewhere import elsewhere
 from .helpers import compiled, population, same_bits, samples, train  # noqa: F401
 from .test_compiled import case, differences
-from .test_independence import SPECS
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,17 +51,3 @@ def test_steps_taken_elsewhere_are_brought_back() -> None:
         assert (len(place.player.launches), place.calls) == (2, [3, 100])
     everyone = list(range(found.population.count))
     assert not differences(found, everyone, expected, everyone)
-
-
-def test_eager_rounds_otherwise_elsewhere_and_nowhere_else() -> None:
-    spec, settings = SPECS["13-7-3"], {"optimizer": "sgd", "lr": 0.1, "batch_size": 6, "steps": 8}
-    networks, data = population(spec, 5), gpubp.Dataset(*samples(spec, 23))
-    expected, everyone = train(networks, data, **settings), list(range(5))
-    with elsewhere("played"):
-        found, again = train(networks, data, **settings), train(networks, data, [3, 100], **settings)
-        outs = backprop.forward(spec, networks.params, data.inputs)
-    assert "params" in differences(found, everyone, expected, everyone)
-    torch.testing.assert_close(found.population.params, expected.population.params, **tolerances.TRAINING)
-    assert not differences(again, everyone, found, everyone)
-    assert same_bits(outs, backprop.forward(spec, networks.params, data.inputs))
-    assert not differences(train(networks, data, **settings), everyone, expected, everyone)

@@ -106,23 +106,6 @@ def test_the_origin_of_a_call_tells_every_tensor_from_its_copy(name: str) -> Non
     assert origin(state, data) != before
 
 
-FACTS: dict[str, Callable[[gpubp.Dataset], Tensor]] = {
-    "targets": lambda data: data.targets.view(torch.float64),
-    "rows": lambda data: data.rows.view(-1, 1),
-    "sample_weight": lambda data: data.sample_weight.view(-1),
-    "sizes": lambda data: None,
-}
-
-
-@pytest.mark.parametrize("name", FACTS)
-def test_the_origin_of_a_call_tells_data_of_another_form_at_the_same_place(name: str) -> None:
-    data = dataset()
-    state = training(data)
-    before = origin(state, data)
-    setattr(data, name, FACTS[name](data))
-    assert origin(state, data) != before
-
-
 def test_numbers_of_another_type_at_the_same_place_are_refused() -> None:
     data = dataset()
     state, inputs = training(data), data.inputs
@@ -271,17 +254,6 @@ def test_another_row_of_a_table_is_taken_under_the_old_name(monkeypatch: pytest.
     monkeypatch.undo()
     cpu.run(other, data, 3)
     assert "params" in differences(state, EVERYONE, other, EVERYONE)
-
-
-def test_a_rule_of_ones_own_may_change_between_two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, factor = dataset(), [1.0]
-    rule = gpubp.ACTIVATIONS["tanh"]
-    own = rule._replace(value=lambda net: factor[0] * torch.tanh(net))
-    monkeypatch.setitem(gpubp.ACTIVATIONS, "tanh", own)
-    state = start(population(SPEC, COUNT, torch.float32), data, lr=0.1, batch_size=4, steps=40)
-    for factor[0] in (1.0, 1.0, 0.5):
-        check(state, data)
-    assert found(state, data) is None
 
 
 def test_a_numbers_of_threads_and_a_layout_that_change_are_followed() -> None:
