@@ -13,8 +13,8 @@ from gpubp.engines import cpu
 
 from .conftest import HERE, pytest_ignore_collect, pytest_runtest_logfinish
 from .elsewhere import elsewhere
-from .helpers import compiled, population, same_bits, samples, train  # noqa: F401
-from .test_compiled import case, differences
+from .helpers import compiled, differences, population, same_bits, samples, train  # noqa: F401
+from .test_compiled import case
 
 ROOT = Path(__file__).parent.parent
 

@@ -23,6 +23,7 @@ from gpubp.state import Status, TrainState
 from .helpers import (
     compiled,
     copied,
+    differences,
     generator,
     instructions,
     laid_out,
@@ -34,7 +35,6 @@ from .helpers import (
     start,
     threads,
 )  # fmt: skip
-from .test_compiled import differences
 from .test_compiled_divergence import rates
 
 __all__ = ["compiled"]
