@@ -18,15 +18,15 @@ from jaxtyping import install_import_hook
 CHECKED = ("gpubp.backprop", "gpubp.numerics", "gpubp.rng")
 install_import_hook(CHECKED, "beartype.beartype")
 HERE = {
-    "trains nothing, or by no engine": ("arithmetic", "build", "cache", "evaluation", "files", "flags", "gradient",
-        "initialise", "layout", "modules", "numerics", "preparation", "products", "reporters", "rng", "sources",
-        "startup", "structure", "tables", "text", "translate"),
+    "trains nothing, or by no engine": ("arithmetic", "build", "cache", "compiler", "evaluation", "files", "flags",
+        "gradient", "initialise", "layout", "modules", "numerics", "preparation", "prepared_samples", "products",
+        "reporters", "rng", "sources", "startup", "structure", "tables", "text", "translate"),
     "counts the calls of a place": ("pace",),
     "plays a GPU itself": ("cuda", "elsewhere", "fake_cuda", "gpu", "gpu_check", "gpu_compile", "gpu_launch",
-        "gpu_layout", "gpu_prepared", "gpu_training", "graph", "placement", "proofs", "turns"),
+        "gpu_layout", "gpu_prepared", "gpu_training", "graph", "memory_runs_out", "placement", "proofs", "turns"),
     "compiles for the CPU otherwise": ("kernel_mutants", "mutants", "sanitizers"),
-    "chooses its device by name": ("arrays", "bad_input", "benchmarks", "command_line", "forks", "names", "on_gpu",
-        "signals"),
+    "chooses its device by name": ("arrays", "bad_input", "benchmarks", "command_line", "devices", "exact_numbers",
+        "forks", "names", "on_gpu", "signals"),
     "waits for scikit-learn most of its time": ("learning",),
     "explains a step, which takes the CPU": ("explain",),
 }  # fmt: skip

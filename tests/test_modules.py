@@ -291,15 +291,6 @@ def test_what_a_row_cannot_stand_for_is_refused_by_its_place(name: str) -> None:
         gpubp.Population.from_modules([module])
 
 
-def test_all_biases_may_be_frozen_and_a_module_may_stand_twice_in_a_population() -> None:
-    module = mlp()
-    for part in (module[0], module[2]):
-        part.bias.requires_grad_(False)
-    networks = gpubp.Population.from_modules([module, module])
-    assert not networks.spec.train_bias
-    assert same_bits(networks.params[0], networks.params[1])
-
-
 @pytest.mark.parametrize(
     "register",
     [

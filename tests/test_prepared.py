@@ -181,20 +181,6 @@ def test_samples_that_became_fewer_where_they_lie_are_not_read() -> None:
     assert not bool((state.status == Status.diverged).any())
 
 
-def test_rows_as_a_slice_are_a_state_of_their_own() -> None:
-    data = dataset()
-    state = training(data)
-    for part in (slice(0, 7), slice(5, 18), slice(0, COUNT)):
-        twin, before = copied(state), state.population.params.clone()
-        cpu.run(twin, data, 2)
-        cpu.run(state.rows(part), data.part(part) if part.start == 0 else data, 2)
-        inside = EVERYONE[part]
-        outside = [n for n in EVERYONE if n not in inside]
-        assert not differences(state, inside, twin, inside)
-        assert same_bits(state.population.params[outside], before[outside])
-    check(state, data)
-
-
 def test_other_data_are_read_even_where_the_old_ones_were() -> None:
     data = dataset()
     state = training(data)
