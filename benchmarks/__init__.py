@@ -6,7 +6,7 @@
     python -m benchmarks whole                        the command line part by part, and whole trainings beside JAX
 
 workloads.py says what is trained, contenders.py by whom (peers.py, updates.py, compiled_peers.py, jax_peers.py);
-harness.py measures; machine.py and limits.py describe where; sweeps.py varies one thing; sampling.py prices shuffling
-and the real case; calls.py takes single steps; whole.py (phases.py, jax_whole.py), digits.py and scikit.py train end to
-end; arguments.py, tables.py, plots.py and roofline.py are the command line and what it shows.
+harness.py measures; machine.py and limits.py describe where; sweeps.py varies one thing; calls.py takes single steps;
+whole.py (phases.py, jax_whole.py), digits.py and scikit.py train end to end; arguments.py, tables.py, plots.py and
+roofline.py are the command line and what it shows; check.py, gpu.py and proofs.py are scripts/gpu_check.py.
 """

@@ -20,23 +20,20 @@ from . import (
     layouts,
     machine,
     plots,
-    pool,
     roofline,
-    sampling,
     sweeps,
     tables,
     threads,
     whole,
 )
-from .arguments import END_TO_END, REAL, SCIKIT, parse, sized
-from .contenders import PEERS, excuse, ours
+from .arguments import END_TO_END, SCIKIT, parse, sized
+from .contenders import PEERS, ours
 from .harness import Setting, measure, own_kernels
 from .peers import SAMPLE
 from .workloads import WORKLOADS, Workload
 
 SEED = 0
 WIDE = 140  # columns, where it is no terminal that shows them
-SHUFFLED = ("W2", "W5")
 SCIKIT_NETWORKS = 64  # that scikit-learn trains in W5b: all 1,000 would take as long each
 
 
@@ -79,7 +76,7 @@ def _kind(chosen: argparse.Namespace) -> tuple[Path, Callable[..., None]]:
         name, measured = f"sweep-{chosen.over}" + ("" if device == "cpu" else f"-{device}"), _sweep
     else:
         commands = {
-            "layouts": _layouts, "pool": _pool, "calls": _calls, "evaluations": _evaluations, "whole": _whole,
+            "layouts": _layouts, "calls": _calls, "evaluations": _evaluations, "whole": _whole,
         }  # fmt: skip
         name, measured = chosen.command + ("" if device == "cpu" else f"-{device}"), commands[chosen.command]
     return chosen.out / f"{name}.json", measured
@@ -96,8 +93,8 @@ def _show(console: Console, title: str, result: dict[str, Any]) -> None:
 
 
 def _table(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
-    report |= {"results": [], "shuffling": {}, "real_case": {}, "end_to_end": None}
-    engine, goals = ours(chosen.device), {}
+    report |= {"results": [], "end_to_end": None}
+    goals = {}
     peers = [name for name in chosen.peer if name in PEERS]
     for name in [name for name in chosen.workload if name in WORKLOADS]:
         workload = sized(WORKLOADS[name], chosen)
@@ -107,21 +104,10 @@ def _table(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
             result = {"workload": name, **measure(workload, optimizer, peers, setting, skipped)}
             report["results"].append(result)
             _show(console, _title(name, workload), result)
-        if name in SHUFFLED:
-            report["shuffling"][name] = sampling.cost(workload, engine, setting)
     if report["results"]:
         console.print(f"modules trains a sample of {SAMPLE} networks. Peak: {report['machine']['peak_of']}. Compile "
                       "s: apart from the rates; paid after so many steps of all networks beside eager.")  # fmt: skip
         console.print(tables.summary(report["results"], goals))
-    if report["shuffling"]:
-        console.print(tables.shuffling(report["shuffling"], engine))
-    if REAL in chosen.workload:
-        for name in sampling.REAL_GOALS:
-            if reason := excuse(engine, WORKLOADS[name], "adam", chosen.device):
-                console.print(f"{REAL}, {name}: {engine}: {reason}", highlight=False)
-                continue
-            report["real_case"][name] = sampling.real_case(sized(WORKLOADS[name], chosen), engine, setting)
-        console.print(tables.real_case(report["real_case"], engine))
     if END_TO_END in chosen.workload and chosen.device != "cpu":
         console.print(f"{END_TO_END}: beside scikit-learn, on the CPU only", highlight=False)
     elif END_TO_END in chosen.workload and SCIKIT in chosen.peer:
@@ -154,11 +140,6 @@ def _sweep(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
             report["results"].append(point)
             title = f"{name}: {chosen.over} {point['value']:,}, N = {point['networks']:,}, K = {point['steps']}"
             _show(console, title, point)
-
-
-def _pool(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
-    report["calls"] = pool.after_torch(setting)
-    console.print(tables.pool(report["calls"]))
 
 
 def _calls(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
@@ -205,7 +186,7 @@ def _drawn(report: dict[str, Any], path: Path) -> list[Path]:
     if not any(len(result["contenders"]) > 1 for result in report.get("results", [])):
         return []
     draw = {path.with_suffix(".png"): plots.sweep if "over" in report else plots.ratios}
-    if "real_case" in report:
+    if "end_to_end" in report:
         draw[path.with_name(f"{path.stem}-roofline.png")] = roofline.plot
     for picture, plot in draw.items():
         plot(report, picture)

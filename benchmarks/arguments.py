@@ -17,23 +17,22 @@ from .limits import compiler
 from .sweeps import BASES, VALUES
 from .workloads import WORKLOADS, Mixed, Workload, expand
 
-END_TO_END, REAL, SCIKIT = "W5b", "real", "scikit_learn"
-COMMANDS = ("table", "sweep", "layouts", "pool", "calls", "evaluations", "whole")
+END_TO_END, SCIKIT = "W5b", "scikit_learn"
+COMMANDS = ("table", "sweep", "layouts", "calls", "evaluations", "whole")
 QUICK = 16  # times fewer networks
 GROUPS = list(dict.fromkeys(name.partition("-")[0] for name in WORKLOADS))
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; it exits with the allowed names where one is unknown."""
-    everything = [*dict.fromkeys([*GROUPS, *WORKLOADS]), END_TO_END, REAL]
+    everything = [*dict.fromkeys([*GROUPS, *WORKLOADS]), END_TO_END]
     peers = [*PEERS, SCIKIT]
     parser = argparse.ArgumentParser("python -m benchmarks", description="gpubp beside its peers, on this machine")
     parser.add_argument("command", nargs="?", choices=COMMANDS, default="table", help="layouts: those of the "
-                        "engine cpu beside each other; pool: its calls after torch has used its threads; calls: of one "
-                        "step, back to back; whole: the command line part by part, and beside JAX")  # fmt: skip
+                        "engine cpu beside each other; calls: of one step, back to back; whole: the command line part "
+                        "by part, and beside JAX")  # fmt: skip
     parser.add_argument("--workload", nargs="+", choices=everything, metavar="W", help=f"of {', '.join(everything)}: "
-                        f"W3 is all that begin with it; {END_TO_END} is the digits end to end beside scikit-learn; "
-                        f"{REAL} the share of plain SGD's rate that Adam, own rates and own orders leave")  # fmt: skip
+                        f"W3 is all that begin with it; {END_TO_END} is the digits beside scikit-learn")  # fmt: skip
     parser.add_argument("--peer", nargs="+", choices=peers, metavar="NAME", help=f"of {', '.join(peers)}; ratios "
                         "are to gpubp's first engine on the device, put in front where it is not named")  # fmt: skip
     parser.add_argument("--optimizer", nargs="+", choices=("sgd", "adam"), help="instead of the workload's own; of a "
@@ -58,10 +57,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(str(error))
     if chosen.command == "sweep":
         _check_sweep(parser, chosen)
-    if chosen.command in ("layouts", "pool") and (chosen.device != "cpu" or not compiler()):
+    if chosen.command == "layouts" and (chosen.device != "cpu" or not compiler()):
         parser.error(f"{chosen.command} measures the engine cpu: a C++ compiler, and --device cpu, expected")
     given = chosen.workload or everything
-    chosen.workload = [*expand(given), *(name for name in (END_TO_END, REAL) if name in given)]
+    chosen.workload = [*expand(given), *([END_TO_END] if END_TO_END in given else [])]
     chosen.peer = _ordered(ours(chosen.device), peers if chosen.peer is None else chosen.peer)
     few = {"sweep": 5, "whole": 7}
     chosen.rounds = chosen.rounds or (3 if chosen.quick else few.get(chosen.command, 15))

@@ -1,33 +1,24 @@
-"""Everything that only a GPU can show, step by step, the most telling first: scripts/gpu_check.py.
-
-Steps are taken in a child process, which ends itself where one takes too long; supervisor.py begins another where one
-takes the process along. What is known stands in gpu_check.json after every step. Whatever was not run stands there with
-its reason, and a figure stands there only where it was measured.
-"""
+"""Everything that only a GPU can show, step by step, the most telling first: scripts/gpu_check.py. check.py takes the
+steps; whatever was not run stands in the report with its reason."""
 
 from __future__ import annotations
 
-import faulthandler
 import os
-import pkgutil
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
 
-from gpubp import cuda
 from gpubp.engines import ENGINES
 
-from . import calls, machine, proofs, roofline, supervisor, sweeps, tables, threads, whole
+from . import calls, machine, proofs, roofline, sweeps, tables, whole
+from .check import ABSENT, FAILED, PASSED, ROOT, Check, Outcome, Step, write
 from .contenders import OURS, excuse, ours
 from .harness import Setting, measure
-from .suite import tests
-from .supervisor import ABSENT, FAILED, PASSED, Outcome
 from .workloads import WORKLOADS, Workload
 
 KINDS = {  # of peers, the telling ones first
@@ -39,86 +30,10 @@ MAIN = ("W1-K64", "W5", "W3-N256", "W4-N64", "W2", "W6-mixed")  # one of each ki
 ROUNDS, PATIENCE, SEED = 7, 1.0, 0
 POINT = 20.0  # seconds that must be left for a point of the sweep to begin
 PROCESSES = 8  # of pytest at most: each has a context of its own on the GPU, some 0.5 GB
-
-
-class Step(NamedTuple):
-    """A part of the check. least: seconds that must be left for it to begin; share: of the time left, that it may take,
-    or `least` where that is more; proves: whether it has failed where it had to be ended then."""
-
-    name: str
-    run: Callable[[], Outcome]
-    least: float
-    share: float = 1 / 2
-    proves: bool = True
-
-
-@dataclass
-class Check:
-    """A process that takes steps. devices: the GPUs; out: the folder of the results; end: when it has to be over, by
-    time.monotonic(), which all processes share; until: when the present step has to be."""
-
-    devices: Sequence[str]
-    out: Path
-    end: float
-    console: Console
-    report: dict[str, Any] = field(default_factory=lambda: supervisor.blank([]))
-    until: float = 0.0
-
-    @property
-    def left(self) -> float:
-        """Seconds."""
-        return self.end - time.monotonic()
-
-    def run(self, steps: Sequence[Step]) -> bool:
-        """Take the steps that are not in the report, write what is known before and after each. -> whether all were
-        taken: after one that leaves the GPU unusable for this process none is."""
-        known = {each["name"] for each in self.report["checks"]}
-        self.report["planned"] = [step.name for step in steps]
-        for step in steps:
-            if step.name in known:
-                continue
-            begun = time.monotonic()
-            self.until = min(self.end, begun + max(step.least, step.share * self.left))
-            running = {"name": step.name, "begun": begun, "until": self.until, "proves": step.proves}
-            self.report["running"] = running
-            supervisor.write(self.out, self.report)
-            faulthandler.dump_traceback_later(max(0.1, self.until - begun), exit=True)
-            try:
-                outcome, lost = attempt(step, self.left), self.lost()
-            finally:
-                faulthandler.cancel_dump_traceback_later()
-            if lost:
-                outcome = Outcome(FAILED, f"{outcome.said}; then no call to the GPU went well: {lost}", outcome.listed)
-            supervisor.add(self.report, **outcome._asdict())
-            supervisor.write(self.out, self.report)
-            supervisor.show(self.report["checks"][-1], self.console)
-            if lost:
-                return False
-        return True
-
-    def lost(self) -> str:
-        """Why this process can no longer use a GPU, or "": after some errors CUDA refuses every further call."""
-        try:
-            for device in self.devices:
-                cuda.wait(torch.device(device))
-        except RuntimeError as error:
-            return first_line(error)
-        return ""
-
-
-def first_line(error: Exception) -> str:
-    """Of its message."""
-    return (str(error).splitlines() or [""])[0]
-
-
-def attempt(step: Step, left: float) -> Outcome:
-    """The step's outcome, also where it raises or there is no time."""
-    if left < step.least:
-        return Outcome(ABSENT, f"{max(0, left):.0f} s are left, {step.least:.0f} are needed")
-    try:
-        return step.run()
-    except Exception as error:
-        return Outcome(FAILED, f"{type(error).__name__}: {first_line(error)}")
+HANGS = 60  # seconds of a test
+PYTEST = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "no:cacheprovider", "-q", "-rsfE",
+          f"-ofaulthandler_timeout={HANGS}", "-ofaulthandler_exit_on_timeout=true"]  # fmt: skip
+ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # whatever else is installed may warn, and a warning is an error
 
 
 def steps(check: Check) -> list[Step]:
@@ -130,7 +45,7 @@ def steps(check: Check) -> list[Step]:
         Step("machine", partial(facts, check), 10),
         Step("bits of engine cuda against engine cpu", partial(bits, first), 10, 1 / 3),
         Step("evaluations of engine cuda against engine cpu", partial(bits, first, proofs.equal_figures), 10, 1 / 4),
-        Step("tests marked gpu", partial(tests, check, ["-n", "1", "-m", "gpu"], check.out / "tests.xml"), 30, 1 / 3),
+        Step("tests marked gpu", partial(tests, check, ["-n", "1", "-m", "gpu"]), 30, 1 / 3),
         Step("calls of one step", partial(called, check), 15, proves=False),
     ]
     lines = whole.command_lines(first)
@@ -151,7 +66,7 @@ def steps(check: Check) -> list[Step]:
     ]
     processes = str(min(PROCESSES, os.cpu_count() or 1))
     suite = ["-n", processes, "--device", first, "-m", "not slow and not gpu"]
-    made.append(Step(f"suite on {first}", partial(tests, check, suite, check.out / "suite.xml"), 30, 1 / 3))
+    made.append(Step(f"suite on {first}", partial(tests, check, suite), 30, 1 / 3))
     made += races(check, rest, "peers")
     made.append(Step("sweep over batch_size", partial(swept, check, KINDS["peers"]), 40, 1 / 2, proves=False))
     made += races(check, main, "others") + races(check, rest, "others")
@@ -161,11 +76,26 @@ def steps(check: Check) -> list[Step]:
 
 def races(check: Check, rows: Sequence[tuple[str, str]], kind: str) -> list[Step]:
     """Workloads and their optimizers beside peers of a kind."""
-    names, least = KINDS[kind], 40 if kind == "torch.compile" else 20
+    least = 40 if kind == "torch.compile" else 20
     return [
-        Step(f"{name}, {o}, {kind}", partial(raced, check, name, WORKLOADS[name], o, names), least, proves=False)
+        Step(f"{name}, {o}, {kind}", partial(raced, check, name, WORKLOADS[name], o, kind), least, proves=False)
         for name, o in rows
     ]
+
+
+def tests(check: Check, chosen: Sequence[str]) -> Outcome:
+    """pytest with these arguments, and its own words. Shortly before the step's time is over it is interrupted, which
+    ends it with what it knows; the process of a test that hangs is ended, and pytest-xdist begins another."""
+    patience = 0.7 * (check.until - time.monotonic())
+    limit = ["timeout", "--foreground", "--signal=INT", "--kill-after=30", str(patience)]
+    done = subprocess.run(
+        [*limit, *PYTEST, *chosen], cwd=ROOT, env={**os.environ, **ALONE}, capture_output=True, text=True
+    )
+    told = done.stdout.strip().splitlines() or [done.stderr.strip() or "pytest said nothing"]
+    listed = [line for line in told if line.startswith(("SKIPPED", "FAILED", "ERROR", "calls taken", "no calls taken"))]
+    fine = done.returncode in (0, 124) and "passed" in told[-1] and not re.search("failed|error", told[-1])
+    late = f"; no time for the rest after {patience:.0f} s" if done.returncode == 124 else ""
+    return Outcome(PASSED if fine else FAILED, told[-1].strip("= ") + late, listed)
 
 
 def facts(check: Check) -> Outcome:
@@ -231,8 +161,9 @@ def beside(check: Check, case: whole.Case) -> Outcome:
     return Outcome(PASSED, f"{case.name}: {quiet:.2f} times {own['best']}, {busy:.2f} beside processes that spin")
 
 
-def raced(check: Check, name: str, workload: Workload, optimizer: str, peers: Sequence[str]) -> Outcome:
-    """One workload, gpubp beside peers; who does not run is listed with the reason."""
+def raced(check: Check, name: str, workload: Workload, optimizer: str, kind: str) -> Outcome:
+    """One workload, gpubp beside peers of a kind; who does not run is listed with the reason."""
+    peers = KINDS[kind]
     if "machine" not in check.report:
         return Outcome(ABSENT, "the machine's peak is not known")
     reasons = {each: excuse(each, workload, optimizer, check.devices[0]) for each in peers if each not in OURS}
@@ -241,7 +172,7 @@ def raced(check: Check, name: str, workload: Workload, optimizer: str, peers: Se
     how = setting(check)
     names = list(dict.fromkeys([*OURS, *peers]))
     skipped = sweeps.without_room(workload, optimizer, names, {}, how)
-    result = {"workload": name, **measure(workload, optimizer, names, how, skipped)}
+    result = {"workload": name, "kind": kind, **measure(workload, optimizer, names, how, skipped)}
     for each, figures in result["contenders"].items():
         moved = figures["rate"] * result["flop"] / roofline.intensity(result, each)
         figures["share_of_bandwidth"] = moved / (check.report["machine"]["copy_gbytes_per_second"] * 1e9)
@@ -263,16 +194,7 @@ def swept(check: Check, peers: Sequence[str]) -> Outcome:
     points = sweeps.points(sweeps.BASES["batch_size"][1], "batch_size", "sgd", names, setting(check, 5))
     while check.left > POINT and (point := next(points, None)):
         check.report["sweep"].append(point)
-        supervisor.write(check.out, check.report)
+        write(check.out, check.report)
     values = [point["value"] for point in check.report["sweep"]]
     missing = [f"batch size {value}: no time left" for value in sweeps.VALUES["batch_size"] if value not in values]
     return Outcome(PASSED, f"batch sizes {', '.join(map(str, values))}", missing)
-
-
-def work(out: str, end: str, make: str) -> int:
-    """The child: take the steps that make(check) gives and the report in `out` lacks. -> exit status, 0 where all were
-    taken. end: by time.monotonic(); make: a function by name, module:function."""
-    report = supervisor.read(Path(out))
-    check = Check(report["devices"], Path(out), float(end), supervisor.screen(), report)
-    report["threads"] = threads.limit(os.cpu_count() or 1, "cuda")
-    return 0 if check.run(pkgutil.resolve_name(make)(check)) else 1

@@ -80,12 +80,12 @@ def together(parts: Sequence[Contender]) -> Contender:
 
 
 class Engine:
-    """An engine of gpubp, by its name in ENGINES. shuffle: as TrainConfig has it."""
+    """An engine of gpubp, by its name in ENGINES."""
 
-    def __init__(self, problem: Problem, name: str = "eager", shuffle: str = "none") -> None:
+    def __init__(self, problem: Problem, name: str = "eager") -> None:
         population = replace(problem.population, params=problem.population.params.clone())
         self.networks, (self.steps, batch) = population.count, problem.inputs.shape[:2]
-        config = TrainConfig(problem.optimizer, lr=problem.lr, batch_size=batch, steps=LONG, shuffle=shuffle)
+        config = TrainConfig(problem.optimizer, lr=problem.lr, batch_size=batch, steps=LONG, shuffle="none")
         self.data = Dataset(problem.inputs.flatten(0, 1), problem.targets.flatten(0, 1))
         self.state = TrainState.start(population, config, self.data)
         self.state.limit.copy_(self.state.end)

@@ -9,8 +9,6 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from .sampling import OPTIMIZER, REAL_GOALS
-
 
 def rates(title: str, result: dict[str, Any]) -> Table:
     """The figures of one workload and optimizer."""
@@ -48,32 +46,6 @@ def summary(results: Sequence[dict[str, Any]], goals: Mapping[tuple[str, str], f
             result["workload"], result["optimizer"], first, best["name"] if best else "", f"{own['rate']:,.0f}",
             _range(best) if best else "", f"{goal:g}" if goal else "", f"{own['share_of_peak']:.1%}",
         )  # fmt: skip
-    return table
-
-
-def shuffling(costs: dict[str, dict[str, Any]], engine: str) -> Table:
-    """The price of the order, by workload and shuffle."""
-    title = f"The order of the samples, {OPTIMIZER}, {engine}: torch's order(), and a step, beside a step in data order"
-    table = _table(title, ("workload", "shuffle"), ("ns per position", "order / step", "whole step / step"))
-    for workload, cost in costs.items():
-        for shuffle, own in cost.items():
-            table.add_row(
-                workload, shuffle, f"{own['ns_per_position']:.2f}", f"{own['share_of_step']['median']:.1%}",
-                f"{own['step_over_unshuffled']['median']:.2f}",
-            )  # fmt: skip
-    return table
-
-
-def real_case(cases: dict[str, dict[str, Any]], engine: str) -> Table:
-    """The share of plain SGD's rate that is left."""
-    title = f"The real case, {engine}: share of the rate of SGD with one learning rate, in data order"
-    table = _table(title, ("workload", "case"), ("network-steps/s", "share (95 %)", "goal"))
-    for workload, each in cases.items():
-        for case, own in each.items():
-            low, high = own["share"]["low"], own["share"]["high"]
-            share = f"{own['share']['median']:.0%} ({low:.0%} to {high:.0%})"
-            goal = f"> {REAL_GOALS[workload]:.0%}" if case == list(each)[-1] and workload in REAL_GOALS else ""
-            table.add_row(workload, case, f"{own['rate']:,.0f}", share, goal)
     return table
 
 
@@ -118,14 +90,6 @@ def gains(title: str, results: Sequence[dict[str, Any]]) -> Table:
     table = _table(title, ("network", "batch"), ("rate (95 %)",))
     for result in results:
         table.add_row("-".join(map(str, result["widths"])), str(result["batch"]), _range(result["gain"]))
-    return table
-
-
-def pool(calls: Mapping[str, dict[str, Any]]) -> Table:
-    """Calls after torch has used its threads."""
-    table = _table("Calls after torch has used its threads", ("call",), ("ms", "over one at rest (95 %)"))
-    for name, own in calls.items():
-        table.add_row(name, f"{own['ms']:.2f}", _range(own["over_rest"]))
     return table
 
 

@@ -28,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing is not None:
         sys.stderr.write(f"gpu_check needs a CUDA GPU: {missing}\n")
         return 2
-    from benchmarks import supervisor  # what it needs is not looked for where there is no GPU
+    from benchmarks import check  # what it needs is not looked for where there is no GPU
 
-    return supervisor.main(chosen.out.resolve(), chosen.minutes)
+    return check.main(chosen.out.resolve(), chosen.minutes)
 
 
 if __name__ == "__main__":

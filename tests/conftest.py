@@ -7,6 +7,7 @@ marked `cpu`, which say why.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,15 +18,15 @@ from jaxtyping import install_import_hook
 CHECKED = ("gpubp.backprop", "gpubp.numerics", "gpubp.rng")
 install_import_hook(CHECKED, "beartype.beartype")
 HERE = {
-    "trains nothing, or by no engine": ("arithmetic", "build", "cache", "evaluation", "files", "flags", "gradient",
-        "initialise", "layout", "modules", "numerics", "preparation", "products", "reporters", "rng", "sources",
-        "startup", "structure", "tables", "text", "translate"),
+    "trains nothing, or by no engine": ("arithmetic", "build", "cache", "compiler", "evaluation", "files", "flags",
+        "gradient", "initialise", "layout", "modules", "numerics", "preparation", "prepared_samples", "products",
+        "reporters", "rng", "sources", "startup", "structure", "tables", "text", "translate"),
     "counts the calls of a place": ("pace",),
-    "plays a GPU itself": ("cuda", "fake_cuda", "gpu", "gpu_check", "gpu_compile", "gpu_launch",
-        "gpu_layout", "gpu_prepared", "gpu_training", "graph", "placement", "supervisor", "turns"),
+    "plays a GPU itself": ("cuda", "elsewhere", "fake_cuda", "gpu", "gpu_check", "gpu_compile", "gpu_launch",
+        "gpu_layout", "gpu_prepared", "gpu_training", "graph", "memory_runs_out", "placement", "proofs", "turns"),
     "compiles for the CPU otherwise": ("kernel_mutants", "mutants", "sanitizers"),
-    "chooses its device by name": ("arrays", "bad_input", "benchmarks", "command_line", "forks", "names", "on_gpu",
-        "signals"),
+    "chooses its device by name": ("arrays", "bad_input", "benchmarks", "command_line", "devices", "exact_numbers",
+        "forks", "names", "on_gpu", "signals"),
     "waits for scikit-learn most of its time": ("learning",),
     "explains a step, which takes the CPU": ("explain",),
 }  # fmt: skip
@@ -62,6 +63,17 @@ def pytest_runtest_logfinish() -> None:
             os._exit(3)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """With --device, how many calls were taken there, and the files that took none."""
+    taken: dict[str, int] = defaultdict(int)
+    for report in terminalreporter.getreports(""):  # of teardowns, where it is noted
+        for name, calls in report.user_properties:
+            taken[report.location[0]] += calls if name == TAKEN else 0
+    if taken:
+        terminalreporter.write_line(f"{TAKEN}: {sum(taken.values()):,}")
+        terminalreporter.write_line(f"no {TAKEN}: {', '.join(name for name in taken if not taken[name]) or 'nowhere'}")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Kernels are kept in a directory of this test run, and compiled as fast as can be: no bit depends on it, as
@@ -92,7 +104,7 @@ def device(pytestconfig: pytest.Config) -> Iterator[list[int]]:
 
 @pytest.fixture(autouse=True)
 def taken(device: list[int], request: pytest.FixtureRequest) -> Iterator[None]:
-    """With --device, how many calls of a test were taken there stands in the report."""
+    """With --device, how many calls of a test were taken there is a property of its report."""
     before = len(device)
     yield
     if request.config.getoption("--device") is not None:

@@ -22,6 +22,7 @@ from gpubp.engines.program import Layout
 from gpubp.errors import EngineError
 from gpubp.state import TrainState
 
+COUNTED = ("step", "status", "diverged_step")
 INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -207,6 +208,20 @@ def put(state: TrainState, name: str, tensor: Tensor) -> None:
         getattr(state, group)[name] = tensor
     else:
         setattr(state, name, tensor)
+
+
+def numbers(state: TrainState) -> dict[str, Tensor]:
+    """Everything that an engine advances."""
+    found = {"params": state.population.params, **{f"slot {i}": slot for i, slot in enumerate(state.slots)}}
+    found |= {f"column {name}": column for name, column in state.columns.items()}
+    return found | {name: getattr(state, name) for name in ("loss", "total", *COUNTED)}
+
+
+def differences(one: TrainState, rows: list[int], other: TrainState, others: list[int]) -> list[str]:
+    """What differs in one bit between networks of two states."""
+    mine, theirs = numbers(one), numbers(other)
+    assert mine.keys() == theirs.keys()
+    return [name for name in mine if not same_bits(mine[name][rows], theirs[name][others])]
 
 
 def instructions(call: Callable[[], None]) -> int:

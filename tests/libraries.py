@@ -36,3 +36,30 @@ def cached_in(folder: Path) -> Iterator[Path]:
         forget()
         yield folder
         forget()
+
+
+def answer(number: int) -> int:
+    return int(build.library(text(number)).answer())
+
+
+@pytest.fixture(name="folder", autouse=True)
+def an_empty_cache(tmp_path: Path) -> Iterator[Path]:
+    """An empty cache."""
+    with cached_in(tmp_path / "cache") as empty:
+        yield empty
+
+
+def kept(folder: Path) -> list[Path]:
+    """What is in the cache: libraries alone, each what its name says."""
+    files = sorted(folder.iterdir())
+    assert all(path.suffix == ".so" and path.stem.split("-")[1] == cache.digest(path.read_bytes()) for path in files), (
+        files
+    )
+    return files
+
+
+def wrapper(path: Path, script: str) -> str:
+    """A compiler that is a shell script."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)

@@ -207,19 +207,3 @@ def test_a_network_made_in_inference_mode_can_be_trained_on() -> None:
         module = gpubp.Population.create(SPEC, 2).network(1)
     module(torch.ones(2, 4)).sum().backward()
     assert module[0].weight.grad.any()
-
-
-@pytest.mark.parametrize("made", ["in inference mode", "as a parameter"])
-def test_rows_of_any_make_are_trained_in_place(made: str) -> None:
-    given, config = numbers(), gpubp.TrainConfig(steps=3)
-    expected = gpubp.train(given.population(), given.ragged(), config).population.params
-    if made == "as a parameter":
-        rows = given.population()
-        own = gpubp.Population(SPEC, nn.Parameter(rows.params.clone()), rows.seed, rows.ids)
-    else:
-        with torch.inference_mode():
-            params, ids = given.population().params.clone(), torch.arange(5)
-        own = gpubp.Population(SPEC, params, 0, ids)
-        assert own.params.is_inference()
-    gpubp.train(own, given.ragged(), config, inplace=True)
-    assert same_bits(own.params.clone(), expected)

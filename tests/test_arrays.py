@@ -69,14 +69,6 @@ def test_a_mask_of_the_samples_selects_and_whole_numbers_index(kind: str) -> Non
     assert found == [[0, 3], [2], [1, 4, 5]]
 
 
-def test_rows_may_be_a_table_and_an_index_may_repeat() -> None:
-    mask = torch.stack([shop == SHOP for shop in range(3)])
-    assert gpubp.Dataset(INPUTS, TARGETS, rows=mask).sizes.tolist() == [2, 1, 3]  # type: ignore[union-attr]
-    bootstrap = gpubp.Dataset(INPUTS, TARGETS, rows=[[5, 5, 0]])
-    assert bootstrap.rows is not None
-    assert bootstrap.rows.tolist() == [[5, 5, 0]]
-
-
 WRONG: dict[str, tuple[Any, type[GpubpError], str]] = {
     "floats": ([[0.0, 1.0]], DataError, r"rows\[0\]: float64 \(2,\); whole numbers, each a row, or a mask of 6"),
     "a short mask": ([[True, False]], ShapeError, r"rows\[0\]: a mask of 2 truth values; 6, one per row, expected"),
@@ -274,33 +266,6 @@ def test_what_is_no_number_is_refused_with_the_name_of_its_argument(call: Any, m
         call()
 
 
-def test_a_mask_as_weights_leaves_samples_out() -> None:
-    data = gpubp.Dataset(INPUTS, TARGETS, sample_weight=SHOP == 2)
-    assert data.sample_weight is not None
-    assert data.sample_weight.tolist() == [0, 1, 0, 0, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("inputs", "target", "square"),
-    [
-        (torch.ones(1, 1).half(), torch.tensor([[1234.567]], dtype=torch.float64), 1233.567**2),
-        (torch.ones(1, 1).bfloat16(), torch.tensor([[257.0]]), 256.0**2),
-        (torch.ones(1, 1), torch.tensor([[16777217.0]], dtype=torch.float64), 16777216.0**2),
-        (torch.tensor([[2**24 + 1]]), torch.tensor([[2.0**24]]).double(), 1.0),
-        (torch.ones(1, 1).half(), torch.tensor([[1e5]]).double(), 99999.0**2),
-    ],
-)
-def test_targets_and_whole_numbers_are_not_rounded_to_the_type_of_the_inputs(
-    inputs: torch.Tensor, target: torch.Tensor, square: float
-) -> None:
-    one = gpubp.Population(
-        gpubp.NetworkSpec((1, 1), bias="none"), torch.ones(1, 1).double(), 0, torch.zeros(1, dtype=torch.int64)
-    )
-    config = gpubp.TrainConfig("sgd", lr=0.0, steps=1)
-    result = gpubp.train(one, gpubp.Dataset(inputs, target), config, engine="eager")
-    assert float(result.loss) == pytest.approx(square, rel=1e-15)
-
-
 def test_tensors_that_ask_for_gradients_train_like_others(tmp_path: Any) -> None:
     networks, config = population(SPEC, 2), gpubp.TrainConfig(steps=3, batch_size=6)
     expected = gpubp.train(networks, gpubp.Dataset(INPUTS, TARGETS), config, engine="eager")
@@ -309,91 +274,3 @@ def test_tensors_that_ask_for_gradients_train_like_others(tmp_path: Any) -> None
     result = gpubp.train(own, asking, config, engine="eager", run_dir=tmp_path / "run", inplace=True)
     assert same_bits(result.population.params, expected.population.params)
     assert same_bits(own.params, expected.population.params)
-
-
-LOST = 2**24 + 1  # the least whole number that float32 does not hold
-
-
-def dataset_of(name: str, values: Any, **more: Any) -> gpubp.Dataset:
-    given = {"inputs": torch.ones(2, 1), "targets": torch.ones(2, 1), **more, name: values}
-    return gpubp.Dataset(**given)
-
-
-@pytest.mark.parametrize("name", ["inputs", "targets"])
-def test_whole_numbers_are_held_exactly_or_refused(name: str) -> None:
-    values = np.array([[3], [LOST]])
-    wide = dataset_of(name, values).to(torch.device("cpu"), torch.float64)
-    assert getattr(wide, name).tolist() == values.tolist()
-    with pytest.raises(
-        DataError, match=rf"{name}\[1, 0\] is {LOST}, one of 1 whole numbers that float32 does not hold"
-    ):
-        dataset_of(name, values).to(torch.device("cpu"), torch.float32)
-    with pytest.raises(DataError, match=rf"{name}\[0, 0\] is {2**53 + 1}, .* float64 does not hold; .* at most 2\^53"):
-        dataset_of(name, np.array([[2**53 + 1], [0]]))
-    rounded = dataset_of(name, values.astype(np.float64)).to(torch.device("cpu"), torch.float32)
-    assert getattr(rounded, name).tolist() == [[3.0], [LOST - 1.0]], "floats are rounded, as ever"
-
-
-def test_training_refuses_whole_numbers_that_its_networks_do_not_hold() -> None:
-    for dtype, refused in ((torch.float32, True), (torch.float64, False)):
-        networks = gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 2, dtype=dtype)
-        data = dataset_of("targets", [[LOST], [1]])
-        config = gpubp.TrainConfig("sgd", lr=0.0, steps=1, batch_size=2)
-        if refused:
-            with pytest.raises(DataError, match=r"targets\[0, 0\] is 16777217"):
-                gpubp.train(networks, data, config)
-        else:
-            assert gpubp.train(networks, data, config).status == ["finished"] * 2
-
-
-def test_whole_numbers_do_not_depend_on_torchs_default_type() -> None:
-    values = [[3], [2]]
-    before = dataset_of("inputs", values).fingerprint()
-    try:
-        torch.set_default_dtype(torch.float64)
-        assert dataset_of("inputs", values, targets=torch.ones(2, 1, dtype=torch.float32)).fingerprint() == before
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
-def test_what_is_given_beside_half_precision_keeps_its_digits(kind: torch.dtype) -> None:
-    data = gpubp.Dataset(
-        torch.ones(2, 1, dtype=kind), torch.tensor([[1234.567], [1e5]]), None, torch.tensor([1e6, 1.0])
-    )
-    held = data.to(torch.device("cpu"), torch.float32)
-    assert held.targets.tolist() == torch.tensor([[1234.567], [1e5]]).tolist()
-    assert held.sample_weight is not None
-    assert held.sample_weight.tolist() == [1e6, 1.0]
-
-
-def test_weights_whose_sum_overflows_are_refused() -> None:
-    weight = torch.tensor([3e38, 3e38], dtype=torch.float64)
-    data = dataset_of("sample_weight", weight)
-    with pytest.raises(DataError, match="infinite sum as torch"):
-        data.to(torch.device("cpu"), torch.float32)
-
-
-def test_whole_numbers_as_weights_are_held_exactly_or_refused() -> None:
-    data = dataset_of("sample_weight", [LOST, 1])
-    assert data.to(torch.device("cpu"), torch.float64).sample_weight.tolist() == [LOST, 1]
-    with pytest.raises(DataError, match=rf"sample_weight\[0\] is {LOST}, one of 1 whole numbers that float32"):
-        data.to(torch.device("cpu"), torch.float32)
-
-
-def test_a_population_refuses_inputs_as_a_dataset_does() -> None:
-    spec = gpubp.NetworkSpec((1, 1), bias="none")
-    one = gpubp.Population(spec, torch.full((1, 1), 2.0), 0, torch.tensor([0]))
-    with pytest.raises(DataError, match=rf"inputs\[1, 0\] is {LOST}, one of 1 whole numbers that float32"):
-        one.predict(torch.tensor([[1], [LOST]]))
-    with pytest.raises(DataError, match=r"inputs\[1, 0\] is nan"):
-        one.predict([[1.0], [float("nan")]])
-    with pytest.raises(DataError, match=r"as torch.float32, inputs\[0, 0\] is inf"):
-        one.predict(torch.tensor([[1e300]], dtype=torch.float64))
-    assert one.predict([[True]]).item() == 2
-    assert one.predict(torch.tensor([[3e38]])).isinf().all(), "outs may be infinite"
-
-
-def test_floats_of_eight_bits_are_refused() -> None:
-    with pytest.raises(DataError, match=r"inputs holds torch.float8_e4m3fn; torch.float64, .* expected"):
-        gpubp.Dataset(torch.ones(1, 1).to(torch.float8_e4m3fn), torch.ones(1, 1))

@@ -6,13 +6,9 @@ from __future__ import annotations
 import errno
 import io
 import os
-import re
-import shlex
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +16,9 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import engines, files
-from gpubp.cli import main
 from gpubp.engines import build, cache, cpu
-from gpubp.errors import EngineError
 
-from .libraries import cached_in, forget, text
+from .libraries import an_empty_cache, answer, forget, kept, text, wrapper  # noqa: F401
 
 CHILD = """
 import sys
@@ -35,38 +28,11 @@ print(build.library(sys.stdin.read()).answer())
 CPU = torch.device("cpu")
 
 
-def answer(number: int) -> int:
-    return int(build.library(text(number)).answer())
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """An empty cache."""
-    with cached_in(tmp_path / "cache") as empty:
-        yield empty
-
-
-def kept(folder: Path) -> list[Path]:
-    """What is in the cache: libraries alone, each what its name says."""
-    files = sorted(folder.iterdir())
-    assert all(path.suffix == ".so" and path.stem.split("-")[1] == cache.digest(path.read_bytes()) for path in files), (
-        files
-    )
-    return files
-
-
 def no_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     def compile_nothing(*_: object) -> Path:
         raise AssertionError("compiled again")
 
     monkeypatch.setattr(build, "_compile", compile_nothing)
-
-
-def wrapper(path: Path, script: str) -> str:
-    """A compiler that is a shell script."""
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return str(path)
 
 
 def child(number: int, **environment: str) -> subprocess.Popen[str]:
@@ -79,14 +45,6 @@ def child(number: int, **environment: str) -> subprocess.Popen[str]:
     process.stdin.write(text(number))
     process.stdin.flush()
     return process
-
-
-def refused(*parts: str) -> None:
-    """Asking for any kernel is refused in these words."""
-    with pytest.raises(EngineError) as caught:
-        answer(0)
-    for part in parts:
-        assert part in str(caught.value)
 
 
 def test_a_kernel_is_compiled_once_and_found_by_the_next_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,16 +215,6 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
     assert cache.place() == Path("/home/somebody/Library/Caches/gpubp")
 
 
-def test_a_relative_cache_is_written_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GPUBP_CACHE", ".")
-    assert answer(10) == 10
-    assert len(kept(tmp_path)) == 1
-    no_compiling(monkeypatch)
-    forget()
-    assert answer(10) == 10
-
-
 def test_a_user_without_a_home_does_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -305,149 +253,3 @@ def test_another_processor_flag_compiler_or_version_gives_another_file(
             build.version.cache_clear()
             assert answer(12) == 12
         assert len(kept(folder)) == count
-
-
-def test_cxx_names_the_compiler_and_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", f"{build.compiler()[0]} -DNUMBER=13 '-DOTHER=1 + 1'")
-    assert build.library(text(0).replace("0", "NUMBER + OTHER")).answer() == 15
-
-
-def test_a_compiler_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler -O2")
-    refused("CXX names 'no-such-compiler', which is not there", 'engine "eager" needs none')
-    monkeypatch.setenv("CXX", "g++ 'unbalanced")
-    refused('CXX is "g++ \'unbalanced"; a command, quotation marks in pairs, expected')
-    monkeypatch.setenv("CXX", wrapper(tmp_path / "script", "exit 0").replace("script", "."))
-    refused("which is not there")
-
-
-def test_a_compiler_that_fails_is_quoted_in_one_line_which_names_the_file_of_all_it_says(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(EngineError, match=r"cannot compile the kernel \(exit status 1; .*no-such-file\.h.*") as caught:
-        build.library('#include "no-such-file.h"\n')
-    (log,) = folder.iterdir()
-    assert f"; all that it says: {log})" in str(caught.value)
-    assert len(log.read_text().splitlines()) > 1
-    assert log.stat().st_mode & 0o022 == 0, "nobody else can write it"
-    working = '[ "$1" = --version ] && echo 1 && exit 0'
-    for name, script, words in (
-        ("speechless", f"{working}; exit 3", "exit status 3; it says nothing"),
-        ("garbled", f"{working}; printf 'caf\\351\\033[2J' >&2; exit 1", "caf\ufffd\\x1b[2J; all"),
-        ("lazy", f"{working}; exit 0", "cannot compile and load its kernel"),
-        (
-            "wrong",
-            f'{working}; while [ "$1" != -o ]; do shift; done; echo text > "$2"',
-            "cannot compile and load its kernel",
-        ),
-        ("silent", "exit 1", "does not run"),
-    ):
-        if name == "wrong" and sys.platform != "linux":
-            continue
-        monkeypatch.setenv("CXX", wrapper(tmp_path / name, script))
-        refused(words)
-
-
-def test_a_log_that_the_cache_cannot_have_is_a_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert Path(cache.log("words", tmp_path / "file")).read_text() == "words"
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
-    assert cache.log("words", None) == "a file that could not be written"
-
-
-def test_what_a_compiler_says_does_not_become_a_setting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script = '[ "$1" = --version ] && echo 1 && exit 0; printf "error: a[/b]c\\nseed: 99\\n" >&2; exit 1'
-    monkeypatch.setenv("CXX", wrapper(tmp_path / "bad", script))
-    monkeypatch.chdir(tmp_path)
-    assert (
-        main(
-            ["train", "--data", "xor", "--networks", "2", "--epochs", "2", "--run-dir", "run", "--tensorboard", "false"]
-        )
-        == 0
-    )
-    (log,) = (tmp_path / "cache").iterdir()
-    assert f"error: a[/b]c; all that it says: {log}" in " ".join(capsys.readouterr().err.split())
-    assert files.read_settings(tmp_path / "run" / "config.yaml")["seed"] == 0
-    assert main(["resume", "run", "--epochs", "4"]) == 0
-    assert files.read_settings(tmp_path / "run" / "config.yaml")["seed"] == 0
-
-
-def test_a_compiler_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "PATIENCE", 0.2)
-    child = tmp_path / "child"
-    script = f'[ "$1" = --version ] && echo 1 && exit 0; sleep 60 & echo $! > {child}; wait'
-    monkeypatch.setenv("CXX", wrapper(tmp_path / "slow", script))
-    refused("has not compiled the kernel in 0.2 s", 'engine "eager" needs no compiler')
-    state = subprocess.run(["ps", "-o", "stat=", "-p", child.read_text()], capture_output=True, text=True).stdout
-    assert state.strip() in ("", "Z"), "what the compiler began has ended, too"
-
-
-def test_ctrl_c_at_the_terminal_does_not_reach_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = tmp_path / "groups"
-    script = f'[ "$1" = --version ] || ps -o pgid= -p $$ > {groups}; exec {build.compiler()[0]} "$@"'
-    monkeypatch.setenv("CXX", wrapper(tmp_path / "compiler", script))
-    assert answer(21) == 21
-    assert int(groups.read_text()) != os.getpgid(0)
-
-
-def test_a_failure_is_not_remembered(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, flag = build.compiler()[0], tmp_path / "repaired"
-    script = f'[ "$1" = --version ] || [ -e {flag} ] || exit 1; exec {real} "$@"'
-    monkeypatch.setenv("CXX", wrapper(tmp_path / "flaky", script))
-    refused("exit status 1")
-    flag.touch()
-    assert answer(0) == 0
-    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "elsewhere"))
-    assert answer(0) == 0
-    assert len(kept(tmp_path / "elsewhere")) == len(kept(folder)) == 1
-
-
-def test_a_temporary_directory_that_cannot_be_written_is_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
-    refused("cannot compile and load its kernel", "TMPDIR", 'engine "eager" needs none')
-
-
-def test_without_a_compiler_the_eager_engine_is_chosen_and_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec, config = gpubp.NetworkSpec((2, 3, 1)), gpubp.TrainConfig(steps=1)
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    choice = engines.choose("auto", spec, config, CPU)
-    assert choice.name == "eager"
-    assert "needs a C++ compiler: none of g++, clang++, c++ is installed" in choice.reason
-    with pytest.raises(EngineError, match="needs a C\\+\\+ compiler"):
-        engines.choose("cpu", spec, config, CPU)
-    monkeypatch.setenv("CXX", wrapper(tmp_path / "broken", "exit 1"))
-    choice = engines.choose("auto", spec, config, CPU)
-    assert choice.name == "eager"
-    assert "does not run" in choice.reason
-
-
-def test_a_processor_without_fused_multiply_add_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    if "86" not in os.uname().machine:
-        pytest.skip("every arm64 has fused multiply-add")
-    monkeypatch.setattr(build, "ARCH", "x86-64")
-    with pytest.raises(EngineError, match="needs a processor with fused multiply-add"):
-        build.vector_bytes()
-
-
-def test_the_probe_has_every_header_of_the_kernels() -> None:
-    named = re.compile(r"#include <(.+?)>")
-    assert set(named.findall(build.PROBE)) == set(named.findall(build.sources()))
-
-
-def test_a_compiler_without_headers_leaves_the_eager_engine_which_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", shlex.join([*build.compiler(), "-nostdinc"]))
-    spec, config = gpubp.NetworkSpec((3, 2)), gpubp.TrainConfig(steps=1)
-    choice = engines.choose("auto", spec, config, CPU)
-    assert choice.name == "eager"
-    assert re.search(r"cannot compile .*No such file|cannot compile .*not found", choice.reason)
-    with pytest.raises(EngineError, match="cannot compile the kernel"):
-        engines.choose("cpu", spec, config, CPU)

@@ -16,15 +16,17 @@ from gpubp.engines import cpu, eager
 from gpubp.state import TrainState
 
 from .helpers import (
+    COUNTED,
     LOGITS,
     compiled,  # noqa: F401
     copied,
+    differences,
     generator,
     laid_out,
     layouts,
+    numbers,
     optimised,
     population,
-    same_bits,
     samples,
     start,
     train,
@@ -59,7 +61,6 @@ SIZES = {  # of what optimizers, schedules and losses have; `each` gives every n
     "label_smoothing": 0.3,
 }  # fmt: skip
 CASES = 30
-COUNTED = ("step", "status", "diverged_step")
 
 
 class Case(NamedTuple):
@@ -143,20 +144,6 @@ def case(number: int) -> Case:
     }  # fmt: skip
     kind, weight = KINDS[(number + number // 4) % 4], WEIGHTS[(number + number // 9) % 3]
     return Case(spec, DTYPES[number % 2], kind, weight, layout, settings)
-
-
-def numbers(state: TrainState) -> dict[str, Tensor]:
-    """Everything that an engine advances."""
-    found = {"params": state.population.params, **{f"slot {i}": slot for i, slot in enumerate(state.slots)}}
-    found |= {f"column {name}": column for name, column in state.columns.items()}
-    return found | {name: getattr(state, name) for name in ("loss", "total", *COUNTED)}
-
-
-def differences(one: TrainState, rows: list[int], other: TrainState, others: list[int]) -> list[str]:
-    """What differs in one bit between networks of two states."""
-    mine, theirs = numbers(one), numbers(other)
-    assert mine.keys() == theirs.keys()
-    return [name for name in mine if not same_bits(mine[name][rows], theirs[name][others])]
 
 
 def close(mine: TrainState, theirs: TrainState, tolerance: dict[str, float], where: Tensor | None = None) -> None:

@@ -11,8 +11,8 @@ import gpubp
 from gpubp.engines import cpu
 from gpubp.state import Status, TrainState
 
-from .helpers import compiled, copied, laid_out, layouts, same_bits, samples, start, train  # noqa: F401
-from .test_compiled import DTYPES, Case, differences, numbers
+from .helpers import compiled, copied, differences, laid_out, layouts, numbers, same_bits, samples, start, train  # noqa: F401
+from .test_compiled import DTYPES, Case
 from .test_divergence import trained_by_returning
 
 COUNT, STEPS, BATCH = 19, 12, 6

@@ -16,8 +16,7 @@ from gpubp.errors import EngineError, ShapeError
 
 from . import short_runs as resuming
 from . import test_tutorial as printed
-from .helpers import compiled, laid_out, layouts, population, same_bits, samples, start, threads, train  # noqa: F401
-from .test_compiled import differences
+from .helpers import compiled, differences, laid_out, layouts, population, same_bits, samples, start, threads, train  # noqa: F401
 from .tolerances import compiled_step
 
 SPEC = gpubp.NetworkSpec((3, 5, 2), "gelu", "tanh")

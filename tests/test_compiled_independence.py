@@ -13,8 +13,8 @@ from gpubp.engines import build, cpu
 from gpubp.engines.program import Program
 from gpubp.state import Status, TrainState
 
-from .helpers import compiled, laid_out, layouts, start, threads, train  # noqa: F401
-from .test_compiled import BATCH, CASES, COUNT, DTYPES, STEPS, Case, case, differences
+from .helpers import compiled, differences, laid_out, layouts, start, threads, train  # noqa: F401
+from .test_compiled import BATCH, CASES, COUNT, DTYPES, STEPS, Case, case
 
 EVERYONE = list(range(COUNT))
 CHOSEN = {  # cases and layouts; all of both are slow

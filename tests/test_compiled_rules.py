@@ -46,11 +46,6 @@ def mish_slope(net: Tensor, out: Tensor) -> Tensor:
     return soft + net * share * (1 - soft * soft)
 
 
-def test_an_activation_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(gpubp.ACTIVATIONS, "mish", gpubp.Activation(mish, mish_slope))
-    both(gpubp.NetworkSpec((3, 5, 2), "mish", "mish"))
-
-
 def test_an_optimizer_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def averaged(grad: Tensor, mean: Tensor, rest: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
         mean = torch.lerp(mean, grad, rest)
@@ -242,16 +237,3 @@ def test_the_readmes_rule_trains_on_the_engine_that_auto_takes(monkeypatch: pyte
     assert [each.engine for each in results] == ["cpu", "cpu", "eager"]
     assert same_bits(results[0].population.params, results[1].population.params)
     torch.testing.assert_close(results[0].population.params, results[2].population.params, **COMPILED_TRAINING)
-
-
-def test_a_rule_that_reads_a_changed_constant_is_another_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    steepness = {"factor": 1.0}
-    rule = gpubp.Activation(lambda net: steepness["factor"] * net, lambda net, out: steepness["factor"])
-    monkeypatch.setitem(gpubp.ACTIVATIONS, "own", rule)
-    spec = gpubp.NetworkSpec((3, 5, 2), "own")
-    networks, inputs = population(spec, 3), samples(spec, 8)[0]
-    outs = []
-    for steepness["factor"] in (1.0, 2.0):
-        outs.append(cpu.outs(spec, networks.params, inputs.expand(3, -1, -1)))
-        both(spec)
-    assert not torch.equal(*outs)

@@ -16,9 +16,9 @@ from gpubp.engines.chip import Limits
 from gpubp.engines.program import Layout
 from gpubp.state import Status, TrainState
 
-from .helpers import compiled, copied, covering, population, samples, start, train  # noqa: F401
+from .helpers import compiled, copied, covering, differences, population, samples, start, train  # noqa: F401
 from .playing import Launch, Player, WrongError, flat, playing
-from .test_compiled import BATCH, CASES, COUNT, STEPS, Case, case, differences
+from .test_compiled import BATCH, CASES, COUNT, STEPS, Case, case
 
 EVERYONE = list(range(COUNT))
 THREAD, BLOCK = Layout(1, threads=4), Layout(1, team=True, threads=8, accumulators=32, cols=8)

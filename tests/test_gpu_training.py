@@ -3,9 +3,7 @@ call to the last, to the CPU engine's bits; and what goes to and fro meanwhile."
 
 from __future__ import annotations
 
-import gc
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,11 @@ from gpubp import devices, memory, placement, shard
 from gpubp.cli import main
 from gpubp.engines import choose, cuda
 from gpubp.engines.chip import Limits
-from gpubp.errors import EngineError, OutOfMemoryError
+from gpubp.errors import EngineError
 from gpubp.state import TrainState
 
-from .helpers import compiled, covering, population, same_bits, samples  # noqa: F401
-from .playing import H100, LOAD, Launch, Player, machine
+from .helpers import compiled, covering, instructions, population, same_bits, samples  # noqa: F401
+from .playing import H100, LOAD, machine
 from .test_placement import same
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
@@ -84,38 +82,6 @@ def test_a_run_on_any_number_of_gpus_is_the_cpus(name: str, count: int) -> None:
     assert len(training) == count * (4 + (STEPS // 4 - 1) * 2), "a launch for every call, the first of 1 step"
     if name == "some diverge":
         assert found.statuses["diverged"] == 2
-
-
-@pytest.mark.parametrize("name", ["adam", "some diverge", "own inputs and weights", "own rows"])
-def test_where_memory_is_short_groups_take_turns_to_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = train("cpu", **SETTINGS[name])
-    monkeypatch.setattr(memory, "fit", lambda *given: 6)
-    with machine() as own:
-        found = train("cuda:0", **SETTINGS[name])
-        assert found.engine_reason == trained_by()
-    assert same(found, expected)
-    assert found.notes == [
-        "cuda:0: memory is short there; its 7 networks train in 3 groups of up to 3, one after the other; results do "
-        "not depend on it"
-    ]
-    assert own.pinned, "what goes to and fro lies in pinned memory"
-
-
-def test_a_driver_that_has_no_memory_left_halves_the_group_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, play = train("cpu"), Player.play
-
-    def full(player: Player, launch: Launch) -> None:
-        if launch.job.count > 4:
-            raise OutOfMemoryError("the GPU has no memory left for the kernel's code")
-        play(player, launch)
-
-    monkeypatch.setattr(Player, "play", full)
-    with machine() as own:
-        found = train("cuda:0")
-    assert same(found, expected)
-    assert len(found.notes) == 1
-    assert "memory ran out there; its 7 networks train in 2 groups of up to 4" in found.notes[0]
-    assert own.pinned == at_home(found), "what goes to and fro from then on"
 
 
 def at_home(result: gpubp.Result) -> int:
@@ -238,45 +204,26 @@ def test_data_count_in_what_fits() -> None:
     assert more == 5 * (own.inputs[0].nbytes + own.targets[0].nbytes)
 
 
-def lines(count: int) -> int:
-    """Lines of Python that the second call of a place takes in the thread of its GPU."""
-    networks, config = population(SPEC, count, torch.float32), gpubp.TrainConfig(batch_size=8, steps=STEPS)
-    state, given = TrainState.start(networks, config, data()), [data()]
-    state.limit.copy_(state.end)
-    where, seen = devices.devices("cuda:all"), [0]
-    place = placement.placed(state, given, choose("cuda", SPEC, config, where[0]), where)
+def test_a_call_does_no_python_work_that_grows_with_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, taken = shard.Shard.run, []
 
-    def tracer(*_: Any) -> Any:
-        seen[0] += 1
-        return tracer
+    def counted(one: shard.Shard, steps: int) -> list[str]:
+        taken.append(instructions(lambda: run(one, steps)))
+        return []
 
-    def traced(run: Any) -> Any:
-        def inside(one: Any, steps: int) -> Any:
-            gc.disable()  # it would come in between, whenever it likes
-            sys.settrace(tracer)
-            try:
-                return run(one, steps)
-            finally:
-                sys.settrace(None)
-                gc.enable()
-
-        return inside
-
-    place.run(3)
-    before = sys.gettrace()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard.Shard, "run", traced(shard.Shard.run))
-        place.run(3)
-    assert sys.gettrace() is before
-    place.look()
-    assert state.step.tolist() == [6] * count
-    return seen[0]
-
-
-def test_a_call_does_no_python_work_that_grows_with_the_networks() -> None:
-    with machine():
-        few, many = lines(10), lines(1000)
-    assert few == many > 100
+    for count in (10, 1000):
+        networks, config = population(SPEC, count, torch.float32), gpubp.TrainConfig(batch_size=8, steps=STEPS)
+        state = TrainState.start(networks, config, data())
+        state.limit.copy_(state.end)
+        with machine(), monkeypatch.context() as patch:
+            where = devices.devices("cuda:all")
+            place = placement.placed(state, [data()], choose("cuda", SPEC, config, where[0]), where)
+            place.run(3)
+            patch.setattr(shard.Shard, "run", counted)
+            place.run(3)
+            place.look()
+        assert state.step.tolist() == [6] * count
+    assert taken[0] == taken[1] > 100
 
 
 def forgets(data: gpubp.Dataset, other: gpubp.Dataset) -> None:

@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 import gpubp
 from gpubp import backprop
 from gpubp.engines import block, eager
-from gpubp.state import Status, TrainState
+from gpubp.state import Status
 
-from .helpers import covering, generator, population, same_bits, samples, start, threads, train
+from .helpers import covering, differences, generator, population, same_bits, samples, start, threads, train
 
 SPECS = {
     "2-2-2": gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", bias="layer"),
@@ -27,7 +27,6 @@ SPECS = {
 }
 COUNT, SAMPLES, STEPS, BATCH = 9, 23, 8, 6
 LR = {"sgd": 0.1, "adam": 0.01, "amsgrad": 0.01}
-OUTCOME = ("step", "loss", "total", "status", "diverged_step")
 Rows = list[int]
 
 
@@ -40,19 +39,6 @@ def dataset(spec: gpubp.NetworkSpec, **more: Any) -> gpubp.Dataset:
 
 def networks(spec: gpubp.NetworkSpec, ids: Rows) -> gpubp.Population:
     return population(spec, ids=ids, dtype=torch.float32)
-
-
-def differences(one: TrainState, rows: Rows, other: TrainState, others: Rows, *, total: bool = True) -> list[str]:
-    """What differs in one bit between networks of two states. The parts' names: params, slots, loss ..."""
-
-    def numbers(state: TrainState) -> dict[str, Tensor]:
-        found = {"params": state.population.params, **{f"slot {i}": slot for i, slot in enumerate(state.slots)}}
-        found |= {f"column {name}": column for name, column in state.columns.items()}
-        return found | {name: getattr(state, name) for name in OUTCOME if total or name != "total"}
-
-    mine, theirs = numbers(one), numbers(other)
-    assert mine.keys() == theirs.keys()
-    return [name for name in mine if not same_bits(mine[name][rows], theirs[name][others])]
 
 
 Case = tuple[gpubp.NetworkSpec, gpubp.Dataset, dict[str, Any]]

@@ -153,17 +153,6 @@ def test_a_lock_that_is_something_else_is_refused_and_not_written_to(kind: str, 
     assert victim.read_text() == "somebody's"
 
 
-def test_links_in_a_run_directory_are_not_followed(folder: Path, tmp_path: Path) -> None:
-    for place in ("config.yaml.writing", "results.csv.writing", "results.parquet.writing",
-                  "checkpoint/manifest.json.writing", "checkpoint/manifest.previous.json.writing"):  # fmt: skip
-        victim = tmp_path / place.replace("/", "-")
-        victim.write_text("somebody's")
-        (folder / place).symlink_to(victim)
-    gpubp.resume(folder, training(), held_out())
-    assert {path.read_text() for path in tmp_path.iterdir() if path.is_file()} == {"somebody's"}
-    assert not [path for path in folder.rglob("*") if path.is_symlink() and path.parent.name == "checkpoint"]
-
-
 @pytest.mark.parametrize("link", ["checkpoint", "checkpoint/lock"])
 def test_a_run_whose_checkpoint_is_a_link_to_anothers_is_refused(link: str, folder: Path, tmp_path: Path) -> None:
     (folder / link).rename(tmp_path / "mine")

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, prune, weight_norm
 from torch.utils.hooks import RemovableHandle
 
 import gpubp
-from gpubp.errors import ShapeError, SpecError
+from gpubp.errors import SpecError
 from gpubp.modules import MODULES
 
 from .helpers import covering, generator, population, same_bits, samples
@@ -60,14 +60,6 @@ def test_networks_survive_the_round_trip(hidden: str, kind: tuple[str, bool], ou
     assert back.seed == 5
 
 
-def test_mixed_activations_survive_the_round_trip() -> None:
-    spec = gpubp.NetworkSpec((3, *(4,) * len(MODULES), 2), tuple(gpubp.ACTIVATIONS))
-    networks = population(spec, 2)
-    back = gpubp.Population.from_modules([networks.network(n) for n in range(2)])
-    assert back.spec == spec
-    assert same_bits(back.params, networks.params)
-
-
 def test_a_bias_per_layer_comes_back_as_equal_ones() -> None:
     networks = population(gpubp.NetworkSpec((5, 7, 4), bias="layer"), 1)
     back = gpubp.Population.from_modules([networks.network(0)])
@@ -87,25 +79,6 @@ def test_a_module_holds_copies() -> None:
     taken.zero_()
     assert module[0].weight.any()
     assert not taken.requires_grad
-
-
-def test_only_frozen_biases_lose_their_gradient() -> None:
-    for frozen in (True, False):
-        module = population(gpubp.NetworkSpec((5, 7, 4), train_bias=not frozen), 1).network(0)
-        for linear in module[::2]:
-            assert linear.weight.requires_grad
-            assert linear.bias.requires_grad is not frozen
-
-
-def test_rows_count_from_the_end_too() -> None:
-    networks = population(gpubp.NetworkSpec((5, 4)), 3)
-    assert torch.equal(networks.network(-1)[0].weight, networks.network(2)[0].weight)
-
-
-@pytest.mark.parametrize("row", [3, -4])
-def test_a_row_that_there_is_not_is_refused(row: int) -> None:
-    with pytest.raises(ShapeError, match=f"network holds {row} to {row}; rows from 0 to 2"):
-        population(gpubp.NetworkSpec((5, 4)), 3).network(row)
 
 
 def test_an_activation_without_a_module_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,21 +116,6 @@ REFUSED = [
 def test_modules_that_are_no_such_networks_are_refused(modules: list[nn.Module], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         gpubp.Population.from_modules(modules)
-
-
-def test_a_lone_linear_is_a_network() -> None:
-    linear = nn.Linear(3, 2)
-    networks = gpubp.Population.from_modules([linear])
-    assert networks.spec.widths == (3, 2)
-    inputs = torch.randn(4, 3, generator=generator(1))
-    torch.testing.assert_close(networks.predict(inputs)[0], linear(inputs).detach())
-
-
-def test_a_module_takes_no_random_number_of_torchs() -> None:
-    networks = population(gpubp.NetworkSpec((5, 7, 4)), 1)
-    before = torch.random.get_rng_state()
-    networks.network(0)
-    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 class Own(nn.Linear):
@@ -331,15 +289,6 @@ def test_what_a_row_cannot_stand_for_is_refused_by_its_place(name: str) -> None:
     change(module)
     with pytest.raises(SpecError, match=message):
         gpubp.Population.from_modules([module])
-
-
-def test_all_biases_may_be_frozen_and_a_module_may_stand_twice_in_a_population() -> None:
-    module = mlp()
-    for part in (module[0], module[2]):
-        part.bias.requires_grad_(False)
-    networks = gpubp.Population.from_modules([module, module])
-    assert not networks.spec.train_bias
-    assert same_bits(networks.params[0], networks.params[1])
 
 
 @pytest.mark.parametrize(

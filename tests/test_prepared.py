@@ -23,6 +23,7 @@ from gpubp.state import Status, TrainState
 from .helpers import (
     compiled,
     copied,
+    differences,
     generator,
     instructions,
     laid_out,
@@ -34,7 +35,6 @@ from .helpers import (
     start,
     threads,
 )  # fmt: skip
-from .test_compiled import differences
 from .test_compiled_divergence import rates
 
 __all__ = ["compiled"]
@@ -103,23 +103,6 @@ def test_the_origin_of_a_call_tells_every_tensor_from_its_copy(name: str) -> Non
         setattr(data, name, getattr(data, name).clone())
     else:
         put(state, name, dict(state.tensors())[name].clone())
-    assert origin(state, data) != before
-
-
-FACTS: dict[str, Callable[[gpubp.Dataset], Tensor]] = {
-    "targets": lambda data: data.targets.view(torch.float64),
-    "rows": lambda data: data.rows.view(-1, 1),
-    "sample_weight": lambda data: data.sample_weight.view(-1),
-    "sizes": lambda data: None,
-}
-
-
-@pytest.mark.parametrize("name", FACTS)
-def test_the_origin_of_a_call_tells_data_of_another_form_at_the_same_place(name: str) -> None:
-    data = dataset()
-    state = training(data)
-    before = origin(state, data)
-    setattr(data, name, FACTS[name](data))
     assert origin(state, data) != before
 
 
@@ -198,20 +181,6 @@ def test_samples_that_became_fewer_where_they_lie_are_not_read() -> None:
     assert not bool((state.status == Status.diverged).any())
 
 
-def test_rows_as_a_slice_are_a_state_of_their_own() -> None:
-    data = dataset()
-    state = training(data)
-    for part in (slice(0, 7), slice(5, 18), slice(0, COUNT)):
-        twin, before = copied(state), state.population.params.clone()
-        cpu.run(twin, data, 2)
-        cpu.run(state.rows(part), data.part(part) if part.start == 0 else data, 2)
-        inside = EVERYONE[part]
-        outside = [n for n in EVERYONE if n not in inside]
-        assert not differences(state, inside, twin, inside)
-        assert same_bits(state.population.params[outside], before[outside])
-    check(state, data)
-
-
 def test_other_data_are_read_even_where_the_old_ones_were() -> None:
     data = dataset()
     state = training(data)
@@ -271,17 +240,6 @@ def test_another_row_of_a_table_is_taken_under_the_old_name(monkeypatch: pytest.
     monkeypatch.undo()
     cpu.run(other, data, 3)
     assert "params" in differences(state, EVERYONE, other, EVERYONE)
-
-
-def test_a_rule_of_ones_own_may_change_between_two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, factor = dataset(), [1.0]
-    rule = gpubp.ACTIVATIONS["tanh"]
-    own = rule._replace(value=lambda net: factor[0] * torch.tanh(net))
-    monkeypatch.setitem(gpubp.ACTIVATIONS, "tanh", own)
-    state = start(population(SPEC, COUNT, torch.float32), data, lr=0.1, batch_size=4, steps=40)
-    for factor[0] in (1.0, 1.0, 0.5):
-        check(state, data)
-    assert found(state, data) is None
 
 
 def test_a_numbers_of_threads_and_a_layout_that_change_are_followed() -> None:

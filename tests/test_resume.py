@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
-import torch
 
 import gpubp
 from gpubp import checkpoint
@@ -169,14 +168,6 @@ def test_results_that_cannot_be_written_lose_no_result(
     assert (tmp_path / "run" / "results.csv").exists()
 
 
-def test_results_are_not_written_through_a_link(tmp_path: Path) -> None:
-    stopped(lambda: run(tmp_path / "run", [Stop(1, signal.SIGINT)], epochs=2))
-    (tmp_path / "mine").write_text("mine")
-    (tmp_path / "run" / "results.csv.writing").symlink_to("../mine")
-    gpubp.resume(tmp_path / "run", training(), held_out())
-    assert (tmp_path / "mine").read_text() == "mine"
-
-
 CHILD = """
 import sys, time
 from pathlib import Path
@@ -217,11 +208,3 @@ def test_a_run_killed_at_random_moments_goes_on_to_the_same_bits(kills: int, tmp
     assert steps == sorted(set(steps)), "every run got further than the one before"
     assert steps[-1] < epochs * 5
     finishes_as(run(epochs=epochs), folder)
-
-
-def test_the_networks_of_a_run_come_back_as_modules(tmp_path: Path) -> None:
-    result = run(tmp_path / "run", epochs=2)
-    population = gpubp.load(tmp_path / "run").population
-    assert torch.equal(population.params, result.population.params)
-    inputs = training().inputs[:5].to(population.params.dtype)
-    assert torch.allclose(population.network(1)(inputs), population.predict(inputs)[1], atol=1e-5)

@@ -86,23 +86,6 @@ def test_words_are_philox_at_the_counters_of_the_format() -> None:
     assert found[:, :4].equal(rng.words(42, IDS, 4, 3, DROPOUT, step)), "a longer sequence starts like a shorter one"
 
 
-def test_words_never_change() -> None:
-    assert rng.words(42, IDS, 6, 3, DROPOUT, torch.tensor([0, 5, 2**31])).tolist() == [
-        [3613436405, 3827781737, 2256024068, 2486222280, 2071480676, 2200446093],
-        [3023034942, 3196176013, 2128586254, 1778704323, 2238797388, 3589786218],
-        [3214977183, 4122538464, 614120608, 2395029799, 195744370, 2578269313],
-    ]
-    assert rng.words(0, IDS[:1], 5, 0, 0).tolist() == [[1713891541, 3781805453, 3159862348, 2600524760, 4175744164]]
-
-
-def test_uniform_numbers_never_change() -> None:
-    assert [[number.hex() for number in row] for row in rng.uniform(42, IDS, 3, 1).tolist()] == [
-        ["0x1.499bb4c000000p-7", "0x1.028f489c00000p-3", "0x1.db4581c400000p-3"],
-        ["0x1.0d864efc00000p-3", "0x1.457fd58200000p-2", "0x1.8afaae2e00000p-2"],
-        ["0x1.033c1b8100000p-1", "0x1.abd04b7800000p-4", "0x1.55f078bc00000p-3"],
-    ]
-
-
 def test_normal_numbers_never_change() -> None:
     """But for the last bits: another processor's log, cos and sin may round otherwise."""
     frozen = [
@@ -139,18 +122,9 @@ def test_every_part_of_a_counter_and_key_matters() -> None:
     assert len(seen) == len(base) + 1
 
 
-PERMUTATIONS = {
-    (10, 0): [5, 8, 6, 2, 7, 3, 9, 0, 1, 4],
-    (13, -5): [6, 7, 0, 4, 5, 3, 1, 2, 12, 10, 9, 8, 11],
-    (1, 9): [0],
-    (300, 123456789): [36, 21, 194, 287, 202, 54, 296, 239, 256, 71, 148, 153, 227, 207, 0, 121, 219, 229, 182, 24],
-}
-
-
-@pytest.mark.parametrize(("size", "number"), PERMUTATIONS)
-def test_permutations_never_change(size: int, number: int) -> None:
+@pytest.mark.parametrize(("size", "number"), [(10, 0), (13, -5), (1, 9), (300, 123456789)])
+def test_permutations_are_those_of_the_format(size: int, number: int) -> None:
     found = rng.permute(everything(size), size, key(number)).tolist()
-    assert found[:20] == PERMUTATIONS[size, number]
     assert found == [permute(place, size, number) for place in range(size)]
 
 
@@ -190,18 +164,6 @@ def test_every_order_of_four_samples_is_equally_likely() -> None:
     counts = (found * torch.tensor([64, 16, 4, 1])).sum(1).unique(return_counts=True)[1].double()
     assert len(counts) == 24
     assert ((counts - 2000) ** 2 / 2000).sum().item() < 55  # 23 degrees of freedom: 99.98 %
-
-
-def test_samples_never_change() -> None:
-    first = torch.tensor([0, 8, 2**35 + 3])
-    assert rng.samples(42, IDS, first, 12, 10, True).tolist() == [
-        [6, 0, 3, 2, 4, 7, 9, 5, 8, 1, 2, 1],
-        [3, 2, 4, 0, 2, 8, 6, 3, 7, 1, 5, 9],
-        [9, 3, 4, 1, 6, 5, 0, 2, 7, 8, 2, 7],
-    ]
-    sizes = torch.tensor([10, 4, 999])
-    ragged = [[6, 0, 3, 2, 4, 7], [2, 1, 0, 3, 1, 2], [912, 858, 274, 73, 261, 497]]
-    assert rng.samples(42, IDS, first, 6, sizes, True).tolist() == ragged
 
 
 @pytest.mark.parametrize("start", [0, 3, 2**31 - 7, 2**31 + 11, 2**40 + 1, 2**62 - 1000])
@@ -248,15 +210,6 @@ def test_without_shuffling_samples_come_in_order() -> None:
     assert rng.samples(3, IDS, first, 5, 6, False).tolist() == [
         [(begin + j) % 6 for j in range(5)] for begin in first.tolist()
     ]
-
-
-def test_a_network_draws_the_same_samples_alone_and_among_others() -> None:
-    first, sizes = torch.tensor([11, 4, 999]), torch.tensor([5, 33, 7])
-    together = rng.samples(3, IDS, first, 40, sizes, True)
-    for n in range(3):
-        own = slice(n, n + 1)
-        assert rng.samples(3, IDS[own], first[own], 40, sizes[own], True).equal(together[own])
-        assert rng.samples(3, IDS[own], first[own], 40, int(sizes[n]), True).equal(together[own])
 
 
 SIZES = [1, 2, 3, 4, 5, 7, 10, 17, 26, 50, 97, 100, 101, 999, 1025, 65_537]

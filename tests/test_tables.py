@@ -84,30 +84,31 @@ def test_a_fingerprint_changes_with_a_value_a_name_and_the_target() -> None:
     assert len({same, *(other.fingerprint() for other in others)}) == 6
 
 
-def test_a_file_without_a_target_lists_its_columns(write: Write) -> None:
-    with refused("has no targets; name the columns to predict by --target; it has length, colour, kind"):
-        load(write("flowers.csv", FLOWERS))
+ADVICE = "values, the first in sample 1; train with --impute mean or median, or leave these samples out"
+REFUSED: list[tuple[str | bytes, Any, str]] = [  # a .csv, its targets, and what is said of them
+    (FLOWERS, None, "has no targets; name the columns to predict by --target; it has length, colour, kind"),
+    (FLOWERS, ["kin"], "column 'kin' is missing; did you mean 'kind'?; the columns are length, colour, kind"),
+    (FLOWERS, ["kind", "kind"], "targets kind, kind: each column once expected"),
+    (",".join(map(str, range(30))) + "\n" + ",".join("1" * 30), "y", "19 and 10 more"),
+    ("a,b\n1.5,2\n", ["a", "b"], "every column is a target"),
+    ("x,y\n", "y", "a.csv holds no samples; one or more expected"),
+    ("x,x\n1,2\n", "x", "2 columns are called 'x'"),
+    (",x\n1,2\n", "x", "column 0 has no name; where it is a saved index, save without the index"),
+    (b"x,y\n1,caf\xe9", "y", "line 2 holds bytes that are not text in utf-8 (unexpected end of data); --encoding"),
+    (
+        "day,y\n2020-01-31,1\n",
+        "y",
+        "column 'day' holds dates; --dates NAME reads them as days, --drop day leaves",
+    ),
+    ("x,y\n1,a\n,b\nNA,a\n", "y", f"column 'x' lacks 2 of 3 {ADVICE}"),
+    ("x,y\nred,a\n,b\n", "y", f"column 'x' lacks 1 of 2 {ADVICE}"),
+]
 
 
-def test_a_target_that_is_not_there_gets_the_nearest_name(write: Write) -> None:
-    message = "column 'kin' is missing; did you mean 'kind'?; the columns are length, colour, kind"
+@pytest.mark.parametrize(("text", "target", "message"), REFUSED)
+def test_a_csv_that_cannot_be_used_is_refused(text: str | bytes, target: Any, message: str, write: Write) -> None:
     with refused(message):
-        load(write("flowers.csv", FLOWERS), target=["kin"])
-
-
-def test_a_long_list_of_columns_is_cut(write: Write) -> None:
-    with refused("19 and 10 more"):
-        load(write("wide.csv", ",".join(map(str, range(30))) + "\n" + ",".join("1" * 30)), target="y")
-
-
-def test_a_target_named_twice_is_refused(write: Write) -> None:
-    with refused("targets kind, kind: each column once expected"):
-        load(write("flowers.csv", FLOWERS), target=["kind", "kind"])
-
-
-def test_a_file_of_targets_alone_is_refused(write: Write) -> None:
-    with refused("every column is a target"):
-        load(write("n.csv", "a,b\n1.5,2\n"), target=["a", "b"], validation=0)
+        load(write("a.csv", text), target=target, validation=0)
 
 
 def test_settings_of_text_files_are_refused_for_an_npz(tmp_path: Path) -> None:
@@ -165,27 +166,11 @@ def test_an_unknown_ending_gets_the_nearest_one() -> None:
         load("folder/data")
 
 
-def test_a_csv_without_samples_is_refused(write: Write) -> None:
-    with refused("a.csv holds no samples; one or more expected"):
-        read(write("a.csv", "x,y\n"))
-
-
-def test_columns_need_different_names(write: Write, tmp_path: Path) -> None:
-    with refused("2 columns are called 'x'"):
-        read(write("a.csv", "x,x\n1,2\n"))
+def test_columns_of_a_parquet_file_need_different_names(tmp_path: Path) -> None:
     same = pyarrow.Table.from_arrays([pyarrow.array([1.0])] * 2, names=["x", "x"])
     parquet.write_table(same, tmp_path / "a.parquet")
     with refused("2 columns are called 'x'"):
         read(tmp_path / "a.parquet")
-    with refused("column 0 has no name; where it is a saved index, save without the index"):
-        read(write("a.csv", ",x\n1,2\n"))
-
-
-def test_bytes_that_are_not_utf_8_and_dates_are_refused(write: Write) -> None:
-    with refused("a.csv: line 2 holds bytes that are not text in utf-8 (unexpected end of data); --encoding says"):
-        read(write("a.csv", b"x,y\n1,caf\xe9"))
-    with refused("column 'day' holds dates; --dates NAME reads them as days, --drop day leaves it out"):
-        read(write("a.csv", "day,y\n2020-01-31,1\n"))
 
 
 class Bomb:

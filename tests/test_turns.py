@@ -274,8 +274,8 @@ def test_a_call_in_turns_has_steps_enough_to_hide_the_copies(monkeypatch: pytest
 
         return run
 
-    chosen = config(steps=150, evaluate_every=100, schedule="constant")
-    for fit, groups, expected in ((6, 3, [64, 36, 50]), (COUNT, 1, [1] * 150)):
+    chosen = config(steps=80, evaluate_every=70, schedule="constant")
+    for fit, groups, expected in ((6, 3, [64, 6, 10]), (COUNT, 1, [1] * 80)):
         taken.clear()
         with monkeypatch.context() as patch:
             patch.setattr(memory, "fit", lambda *given, fit=fit: fit)

@@ -1,0 +1,78 @@
+"""What a training takes in memory is planned, and what does not fit is refused with what to change."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import loop, memory
+from gpubp.errors import OutOfMemoryError
+
+from .helpers import population, samples
+
+SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
+
+
+def data(spec: gpubp.NetworkSpec = SPEC, size: int = 40, seed: int = 1) -> gpubp.Dataset:
+    return gpubp.Dataset(*samples(spec, size, seed=seed))
+
+
+def config(**settings: Any) -> gpubp.TrainConfig:
+    return gpubp.TrainConfig(**{"batch_size": 8, "steps": 20, "lr": 0.01, "evaluate_every": 5, **settings})
+
+
+@pytest.mark.parametrize(("optimizer", "advice"), [("adam", "sgd"), ("sgd", "")])
+def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
+    optimizer: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(optimizer=optimizer)
+    fixed = memory.needed(SPEC, settings.recipe(SPEC), 0, 8)
+    each = memory.needed(SPEC, settings.recipe(SPEC), 1, 8) - fixed
+    monkeypatch.setattr(memory, "available", lambda device: fixed + 3 * each)
+    gpubp.train(population(SPEC, 3), data(), settings)
+    with pytest.raises(OutOfMemoryError) as caught:
+        gpubp.train(population(SPEC, 4), data(), settings)
+    message = str(caught.value)
+    assert f"4 networks of 3-6-2 with {optimizer} need {memory.size(fixed + 4 * each)} on cpu" in message
+    assert f"{memory.size(fixed + 3 * each)} are free: train up to 3 networks at once" in message
+    assert ("or take an optimizer without slots (sgd)" in message) == bool(advice)
+    assert message.endswith(", or float32")
+
+
+TAKEN = """
+import sys
+import torch, gpubp
+from gpubp import memory
+count, engine = int(sys.argv[1]), sys.argv[2]
+spec, config = gpubp.NetworkSpec((8, 16, 1)), gpubp.TrainConfig("adam", steps=2, batch_size=8)
+data = gpubp.Dataset(torch.rand(16, 8), torch.rand(16, 1))
+train = lambda networks: gpubp.train(networks, data, config, engine=engine)
+train(gpubp.Population.create(spec, 10))  # what is loaded and compiled once
+found = lambda name: int(open("/proc/self/status").read().split(name)[1].split()[0]) * 1024
+before = found("VmRSS:")
+train(gpubp.Population.create(spec, count))
+print((found("VmHWM:") - before) / memory.needed(spec, config.recipe(spec), count, 4))
+"""
+
+
+@pytest.mark.cpu("a process of its own trains, on the CPU")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("count", "engine"), [("10000", "eager"), ("60000", "cpu")])
+def test_a_training_takes_the_memory_that_was_planned(count: str, engine: str) -> None:
+    """30 and 180 MB of rows and slots. At most what is planned; and no plan of twice what it takes."""
+    done = subprocess.run([sys.executable, "-c", TAKEN, count, engine], capture_output=True, text=True, check=True)
+    assert 0.5 < float(done.stdout) < 1
+
+
+def test_memory_that_runs_out_in_training_is_explained_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop.Loop, "advance", fail)
+    with pytest.raises(OutOfMemoryError, match=r"4 networks of 3-6-2 with adam need .* per network"):
+        gpubp.train(population(SPEC, 4), data(), config())

@@ -1,0 +1,69 @@
+"""The proofs of scripts/gpu_check.py hold on the CPU and on GPUs that it plays, and find what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
+
+from benchmarks import proofs
+from gpubp import backprop
+
+from .helpers import compiled  # noqa: F401
+from .playing import Player, playing
+from .recorder import recorded
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One topology, and fewer networks."""
+    monkeypatch.setattr(proofs, "SPECS", {"5-33-2": proofs.SPECS["5-33-2"]})
+    monkeypatch.setattr(proofs, "MANY", 20)
+
+
+def test_the_proofs_hold_on_the_cpu_and_on_a_played_gpu() -> None:
+    assert proofs.independence("eager", "cpu").differing == []
+    assert proofs.shares("eager", ["cpu"] * 3).differing == []
+    assert proofs.equal_bits("cpu", "cpu", "cpu").differing == []
+    with playing(Player()):
+        played = proofs.equal_figures("cuda", "cpu", "cpu")
+    assert (played.compared, played.differing) == (2 * 2 * len(proofs.SPECS), [])
+    with recorded(4):
+        assert proofs.independence("eager", "cpu").differing == []
+        near = proofs.nearness("eager", "cpu")
+    assert near.differing == []
+    assert near.compared == len(proofs.SETTINGS)
+
+
+def test_engines_that_round_otherwise_are_told_apart_and_how_far() -> None:
+    found = proofs.equal_bits("eager", "cpu", "cpu")
+    assert found.differing
+    assert all("of a row's length apart" in each for each in found.differing)
+    assert proofs.equal_figures("eager", "cpu", "cpu").differing
+
+
+def test_a_planted_dependence_on_the_neighbours_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    product = backprop.product
+    monkeypatch.setattr(backprop, "product", lambda left, *rest: product(left, *rest) * (1 + 2**-20 * (len(left) > 4)))
+    differing = proofs.independence("eager", "cpu").differing
+    assert any("alone" in each for each in differing)
+    assert not any("another order" in each for each in differing)
+
+
+def test_a_wrong_rate_is_found() -> None:
+    found = proofs.nearness("eager", "cpu", lr=0.011)
+    assert len(found.differing) == found.compared
+
+
+def test_networks_that_are_alike_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = proofs.Case.train
+
+    def alike(case: proofs.Case, *arguments: Any, **more: Any) -> Any:
+        state = train(case, *arguments, **more)
+        return state.rows(torch.zeros_like(state.step))
+
+    monkeypatch.setattr(proofs.Case, "train", alike)
+    assert any("prove nothing" in each for each in proofs.independence("eager", "cpu").differing)
