@@ -13,7 +13,6 @@ the gradient of its outgoing weights is not 0, and whoever stores gradients cuts
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,18 +23,11 @@ from torch.nn.functional import pad
 
 from .activations import ACTIVATIONS
 from .ambient import neutral
+from .blocks import CHUNK, Layers, blocks, check, spread, whole, widen
 from .errors import ConfigError, ShapeError, unknown
 from .losses import LOSSES, cross_entropy_shares
 from .numerics import kernel_widths, product
 from .spec import NetworkSpec
-
-CHUNK = 256  # samples of one product in `forward`; part of the arithmetic: other sizes may give other bits
-BLOCK = 1 << 22  # bytes of the largest tensor of a block of networks: cache and allocator keep it (2 to 8 MB alike)
-GROUP = 40 << 20  # bytes of a group on a GPU, part of the arithmetic there: an A100's L2, less than an H100's
-FIXED = ("cuda",)  # kinds of device for `fixed`
-MOST = 1 << 16  # networks of a group: what one alone costs there stays bearable
-
-Layers = Sequence[tuple[Tensor, Tensor]]
 
 
 class Pass(NamedTuple):
@@ -163,17 +155,6 @@ def hushed(values: Tensor, silent: Bool[Tensor, "N B"] | None) -> Tensor:
     return values if silent is None else values.masked_fill(silent if values.ndim == 2 else silent[:, :, None], 0)
 
 
-def widen(layers: Layers, widths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-    """Contiguous copies of the layers (N, I, O), (N, O), with zeros up to `widths`."""
-    wide = []
-    for (weight, bias), inputs, outputs in zip(layers, widths, widths[1:]):
-        below, here = inputs - weight.shape[1], outputs - weight.shape[2]
-        if bias.shape[1] == weight.shape[2] and here:
-            bias = pad(bias, (0, here))
-        wide.append((pad(weight, (0, here, 0, below)) if below or here else weight.clone(), bias.clone()))
-    return wide
-
-
 def store(spec: NetworkSpec, grad: Float[Tensor, "N P"], number: int, grad_weight: Tensor, grad_bias: Tensor) -> None:
     """One layer's gradients, without the padding, into their columns of the rows."""
     at = spec.layout[number]
@@ -188,63 +169,6 @@ def bias_gradient(spec: NetworkSpec, grad_bias: Float[Tensor, "N O"]) -> Float[T
     if not spec.train_bias:
         grad_bias = torch.zeros_like(grad_bias)
     return grad_bias if spec.bias == "neuron" else grad_bias.sum(1, keepdim=True)
-
-
-def doubled(tensor: Tensor) -> Tensor:
-    """A lone network twice: products need two (numerics.py). N > 1 stays as it is."""
-    return tensor if len(tensor) > 1 else tensor.expand(2, *tensor.shape[1:])
-
-
-def fixed(device: torch.device) -> bool:
-    """Whether networks are computed in groups of one size, filled up where there are fewer: a GPU's libraries choose
-    a kernel, and with it the bits, by the size of the whole batch."""
-    return device.type in FIXED
-
-
-def filled(params: Tensor, size: int) -> Tensor:
-    """The rows that make `size` networks of a group with fewer: the last one again and again."""
-    return torch.arange(size, device=params.device).clamp_(max=len(params) - 1)
-
-
-def spread(count: int, name: str, tensor: Tensor, shared: int) -> Tensor:
-    """What all networks share (`shared` dimensions) gets a first dimension N; what is theirs must have it."""
-    if tensor.ndim == shared:
-        return tensor.expand(count, *tensor.shape)
-    if tensor.ndim != shared + 1 or len(tensor) != count:
-        raise ShapeError(
-            f"{name} {tuple(tensor.shape)}: {shared} dimensions, or {count} networks in front of them, expected"
-        )
-    return tensor
-
-
-def together(spec: NetworkSpec, batch: int, itemsize: int, device: torch.device) -> int:
-    """How many networks to compute with together, so that they stay in cache. Bits do not depend on it on a CPU; on a
-    GPU they may, so there it depends on the specification and the batch alone: parameters, gradient, three slots, nets
-    and outs find place, unless it be two networks'."""
-    if fixed(device):
-        wide = kernel_widths(spec.widths, batch)
-        parameters = sum(i * o + o for i, o in itertools.pairwise(wide))
-        return max(2, min(MOST, GROUP // ((5 * parameters + 2 * batch * sum(wide)) * itemsize)))
-    largest = max(max(i * o for i, o in zip(spec.widths, spec.widths[1:])), batch * max(spec.widths)) * itemsize
-    return max(2, BLOCK // largest)
-
-
-def blocks(spec: NetworkSpec, count: int, batch: int, itemsize: int, device: torch.device) -> Iterator[slice]:
-    """The networks that are computed with together."""
-    size = together(spec, batch, itemsize, device)
-    for first in range(0, count, size):
-        yield slice(first, min(first + size, count))
-
-
-def check(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> None:
-    """Raise ShapeError unless params is (N, P) and inputs (B, I) or (N, B, I) of the same dtype."""
-    spec.layers(params)
-    if inputs.ndim not in (2, 3) or inputs.shape[-1] != spec.widths[0]:
-        raise ShapeError(f"inputs {tuple(inputs.shape)}: (B, {spec.widths[0]}) or (N, B, {spec.widths[0]}) expected")
-    if not inputs.shape[-2]:
-        raise ShapeError(f"inputs {tuple(inputs.shape)}: one sample or more expected")
-    if inputs.dtype != params.dtype:
-        raise ShapeError(f"inputs are {inputs.dtype}, params {params.dtype}: the same dtype expected")
 
 
 @neutral()
@@ -267,12 +191,10 @@ def forward(spec: NetworkSpec, params: Float[Tensor, "N P"], inputs: Float[Tenso
 
 def outs(spec: NetworkSpec, params: Float[Tensor, "N P"], inputs: Float[Tensor, "N B I"]) -> Float[Tensor, "N B O"]:
     """The outs of one block of networks on one chunk of samples; shapes are the caller's to check."""
-    widths, count = kernel_widths(spec.widths, inputs.shape[1]), len(params)
-    if fixed(params.device):
-        rows = filled(params, max(count, together(spec, inputs.shape[1], params.element_size(), params.device)))
-        params, inputs = params[rows], inputs[rows]
-    layers = widen(spec.layers(doubled(params)), widths)
-    passed = forward_layers(spec, layers, pad(doubled(inputs), (0, widths[0] - spec.widths[0])))
+    (count, batch), widths = inputs.shape[:2], kernel_widths(spec.widths, inputs.shape[1])
+    filled = whole(spec, params, batch)
+    layers = widen(spec.layers(filled(params)), widths)
+    passed = forward_layers(spec, layers, pad(filled(inputs), (0, widths[0] - spec.widths[0])))
     return passed.outs[-1][:count, :, : spec.widths[-1]]
 
 
@@ -321,17 +243,12 @@ def _gradients(
 ) -> tuple[Tensor, Tensor]:
     """`gradients` of one block, N in front of everything."""
     count, batch = inputs.shape[:2]
-    size = together(spec, batch, params.element_size(), params.device)
-
-    def whole(tensor: Tensor) -> Tensor:
-        return tensor[filled(params, size)] if fixed(params.device) else doubled(tensor)
-
-    widths = kernel_widths(spec.widths, batch)
-    layers = widen(spec.layers(whole(params)), widths)
-    targets, weight = whole(targets), None if weight is None else whole(weight)
-    hyper = {name: whole(column) for name, column in hyper.items()}
+    filled, widths = whole(spec, params, batch), kernel_widths(spec.widths, batch)
+    layers = widen(spec.layers(filled(params)), widths)
+    targets, weight = filled(targets), None if weight is None else filled(weight)
+    hyper = {name: filled(column) for name, column in hyper.items()}
     silent = uncounted(targets, weight, hyper)
-    passed = forward_layers(spec, layers, pad(whole(inputs), (0, widths[0] - spec.widths[0])), silent=silent)
+    passed = forward_layers(spec, layers, pad(filled(inputs), (0, widths[0] - spec.widths[0])), silent=silent)
     loss, delta = loss_and_delta(spec, passed.nets[-1], passed.outs[-1], targets, weight, hyper)
     grad = params.new_empty(len(loss), spec.size)
     for number, grad_weight, grad_bias in backward_layers(spec, layers, passed, delta, silent=silent):

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backprop import CHUNK, blocks, errors, filled, fixed, outs, together
+from .backprop import errors, outs
+from .blocks import CHUNK, blocks, filled, fixed, together
 from .data import Batch, Dataset
 from .losses import LOSSES
 from .population import Population

@@ -24,7 +24,8 @@ from torch.nn.functional import pad
 from . import checks
 from .activations import ACTIVATIONS
 from .ambient import neutral
-from .backprop import Pass, bias_gradient, doubled, errors, forward_layers, loss_and_delta
+from .backprop import Pass, bias_gradient, errors, forward_layers, loss_and_delta
+from .blocks import doubled
 from .data import Batch, Dataset
 from .engines.block import Block
 from .errors import ShapeError

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from .backprop import BLOCK, GROUP
+from .blocks import BLOCK, GROUP
 from .data import Dataset
 from .errors import OutOfMemoryError
 from .free import available, size

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from . import arrays, checkpoint, files
 from .activations import sigmoid
 from .ambient import neutral
-from .backprop import CHUNK, forward
+from .backprop import forward
+from .blocks import CHUNK
 from .errors import CheckpointError, ConfigError, DataError, ShapeError, reason, warn
 from .frames import table_of
 from .line import line, quoted

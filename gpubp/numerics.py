@@ -8,7 +8,7 @@ which this holds, `product` multiplies. A product whose B I O is below 400 takes
 
 `product` trusts nobody: the first product of every shape is tried on this machine with other numbers and orders of
 networks; where the BLAS behaves otherwise, a sum of elementwise products in the order of k takes its place, slower and
-right on every machine. On a GPU it does trust: there every batch has the same size (backprop.fixed).
+right on every machine. On a GPU it does trust: there every batch has the same size (blocks.fixed).
 """
 
 from __future__ import annotations

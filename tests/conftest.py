@@ -15,7 +15,7 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-CHECKED = ("gpubp.backprop", "gpubp.numerics", "gpubp.rng")
+CHECKED = ("gpubp.backprop", "gpubp.blocks", "gpubp.numerics", "gpubp.rng")
 install_import_hook(CHECKED, "beartype.beartype")
 HERE = {
     "trains nothing, or by no engine": ("arithmetic", "build", "cache", "compiler", "evaluation", "files", "flags",

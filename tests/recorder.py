@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import gpubp
-from gpubp import backprop, cuda
+from gpubp import blocks, cuda
 from gpubp.engines import graph
 
 aten = torch.ops.aten
@@ -104,8 +104,8 @@ def recorded(most: int = 4) -> Iterator[Recorder]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "capture", recorder.capture)
         patch.setattr(cuda, "pool", lambda: None)
-        patch.setattr(backprop, "FIXED", ("cuda", "cpu"))
-        patch.setattr(backprop, "MOST", most)
+        patch.setattr(blocks, "FIXED", ("cuda", "cpu"))
+        patch.setattr(blocks, "MOST", most)
         patch.setattr(graph, "GROUPS", type(graph.GROUPS)())
         yield recorder
 

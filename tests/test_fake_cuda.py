@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp import backprop
+from gpubp import backprop, blocks
 from gpubp.engines import eager, graph
 from gpubp.numerics import kernel_widths
 from gpubp.optimizers import Optimizer
@@ -42,7 +42,7 @@ def pretend(case: Case, whole: bool = True) -> None:
     state = start(population(case.spec, COUNT, torch.float32), given, **settings)
     with pretended() as give:
         pretending, own = there(given, give), state._each(give)
-        rows = backprop.filled(own.population.params, GROUP)
+        rows = blocks.filled(own.population.params, GROUP)
         block = eager.Block(own.rows(rows), kernel_widths(case.spec.widths, BATCH))
         group = graph.group(block, own.position[rows], pretending)
         for length, common in ((1, False), (4, True))[: 1 + whole]:

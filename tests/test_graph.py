@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
-from gpubp import backprop, cuda
+from gpubp import backprop, blocks, cuda
 from gpubp.engines import eager, graph
 from gpubp.evaluate import evaluate
 from gpubp.numerics import kernel_widths
@@ -294,10 +294,10 @@ def test_a_group_fits_the_cache_of_an_a100(widths: tuple[int, ...], batch: int, 
     parts = [part for layer in block.parts for part in layer]
     rows = sum(each.nbytes for part in parts for each in (part.param, part.param, *part.slots)) / 2  # and its gradient
     outs = 2 * batch * sum(block.widths) * 4
-    count = backprop.together(spec, batch, 4, gpu)
-    assert 2 <= count <= backprop.MOST
+    count = blocks.together(spec, batch, 4, gpu)
+    assert 2 <= count <= blocks.MOST
     assert count * (rows + outs) <= 40 * 2**20
-    if optimizer == "amsgrad" and count < backprop.MOST:
+    if optimizer == "amsgrad" and count < blocks.MOST:
         assert (count + 1) * (rows + outs) > 0.9 * 40 * 2**20, "no smaller than that asks for"
 
 
@@ -323,8 +323,8 @@ def test_products_and_sums_have_the_same_shapes_whatever_the_number_of_networks(
         with recorded(), Shapes() as shapes:
             state = start(networks(spec, count), data, batch_size=BATCH, steps=2, clip_norm=1.0, l2=0.1)
             rows = state.rows(slice(0, count))
-            block = eager.Block(rows.rows(backprop.filled(rows.loss, 4)), spec.widths)
-            group = graph.group(block, state.position[backprop.filled(rows.loss, 4)], data)
+            block = eager.Block(rows.rows(blocks.filled(rows.loss, 4)), spec.widths)
+            group = graph.group(block, state.position[blocks.filled(rows.loss, 4)], data)
             group.take(1, True)
             evaluate(state.population, data, state.hyper)
             backprop.forward(spec, state.population.params, data.inputs)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import gpubp
-from gpubp import backprop
+from gpubp import backprop, blocks
 from gpubp.engines import block, eager
 from gpubp.state import Status
 
@@ -83,9 +83,9 @@ def test_blocks_threads_and_cuts_change_no_bit(
         assert not differences(train(population, data, cuts, **settings), everyone, whole, everyone), cuts
     largest = max(BATCH * max(spec.widths), *(i * o for i, o in zip(spec.widths, spec.widths[1:]))) * 4
     for size in (2, 3, 8):  # 8 leaves a lone network in the last block
-        monkeypatch.setattr(backprop, "BLOCK", size * largest)
-        blocks = [part.stop - part.start for part in backprop.blocks(spec, COUNT, BATCH, 4, torch.device("cpu"))]
-        assert blocks[0] == size
+        monkeypatch.setattr(blocks, "BLOCK", size * largest)
+        sizes = [part.stop - part.start for part in blocks.blocks(spec, COUNT, BATCH, 4, torch.device("cpu"))]
+        assert sizes[0] == size
         assert not differences(train(population, data, **settings), everyone, whole, everyone), f"blocks of {size}"
 
 
@@ -210,7 +210,7 @@ def test_the_outs_of_a_network_are_the_same_alone_and_among_others(name: str, mo
         with threads(2):
             assert all(same_bits(*pair) for pair in zip(call(list(range(COUNT))), whole))
         with monkeypatch.context() as patch:
-            patch.setattr(backprop, "BLOCK", 1)
+            patch.setattr(blocks, "BLOCK", 1)
             assert all(same_bits(*pair) for pair in zip(call(list(range(COUNT))), whole))
 
 
@@ -232,7 +232,7 @@ class Largest(TorchDispatchMode):
 def test_outs_and_gradients_of_many_networks_take_the_memory_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     spec, batch, taken = gpubp.NetworkSpec((3, 40, 2)), 50, []
     inputs, target = samples(spec, batch, dtype=torch.float32)
-    monkeypatch.setattr(backprop, "BLOCK", 4 * 50 * 40 * 4)  # four networks
+    monkeypatch.setattr(blocks, "BLOCK", 4 * 50 * 40 * 4)  # four networks
     for count in (4, 64):
         params = networks(spec, list(range(count))).params
         backprop.gradients(spec, params, inputs, target)  # the first tries products out

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .. import rng
-from ..backprop import backward_layers, bias_gradient, forward_layers, loss_and_delta, uncounted, widen
+from ..backprop import backward_layers, bias_gradient, forward_layers, loss_and_delta, uncounted
+from ..blocks import widen
 from ..data import Batch
 from ..numerics import finite_rows, row_sums
 from ..optimizers import rates, update

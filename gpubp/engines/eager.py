@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import cuda
-from ..backprop import blocks, filled, fixed, together
+from ..blocks import blocks, filled, fixed, together
 from ..data import Dataset
 from ..numerics import kernel_widths
 from ..state import Status, TrainState
