@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from gpubp import cuda
+from gpubp import gpus
 
 from .harness import PAUSE, Setting
 from .limits import wait
@@ -69,7 +69,7 @@ def _sample(contender: Engine, count: int, device: str) -> dict[str, float]:
 
 def _apart(contender: Engine, count: int, us: float, device: str) -> dict[str, float]:
     """Host and device: the device multiplies until the host, which may take twice as long, has given all calls."""
-    with cuda.on(torch.device(device)):
+    with gpus.on(torch.device(device)):
         first, last = (torch.Event(device, enable_timing=True) for _ in range(2))
         matrix = torch.ones(SIDE, SIDE, device=device)
         for _ in range(1 + int(2e-6 * us * count / PRODUCT)):

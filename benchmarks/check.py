@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpubp import cuda, devices
+from gpubp import devices, gpus
 
 from . import plots, roofline, threads
 from .harness import own_kernels
@@ -109,7 +109,7 @@ class Check:
         """Why this process can no longer use a GPU, or "": after some errors CUDA refuses every further call."""
         try:
             for device in self.devices:
-                cuda.wait(torch.device(device))
+                gpus.wait(torch.device(device))
         except RuntimeError as error:
             return first_line(error)
         return ""

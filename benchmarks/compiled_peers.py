@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gpubp import cuda
+from gpubp import gpus
 from gpubp.spec import NetworkSpec
 
 from .peers import VALUES, Stacked, loss_of, recorded
@@ -55,7 +55,7 @@ def compiled(step: Callable[..., Any], example: Callable[[], tuple[Any, ...]], l
         start = time.perf_counter()
         with torch.no_grad():
             fast(*arguments)
-        cuda.wait(like.device)
+        gpus.wait(like.device)
         seconds.append(time.perf_counter() - start)
     return Compiled(fast, max(0.0, seconds[0] - seconds[1]))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from gpubp import cuda
+from gpubp import gpus
 from gpubp.engines import build, nvrtc
 from gpubp.engines import device as driver
 from gpubp.errors import EngineError
@@ -178,7 +178,7 @@ def copy_rate(device: str) -> float:
 
 def wait(device: str) -> None:
     """Until the device has done what it was given."""
-    cuda.wait(torch.device(device))
+    gpus.wait(torch.device(device))
 
 
 def _fastest(call: Callable[[], object], device: str) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gpubp import cuda
+from gpubp import gpus
 
 from . import limits
 
@@ -31,7 +31,7 @@ def facts(device: str, threads: dict[str, Any]) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "threads": threads,
-        "device": cuda.name(torch.device(device)) if device.startswith("cuda") else "cpu",
+        "device": gpus.name(torch.device(device)) if device.startswith("cuda") else "cpu",
         "system": platform.system(),
         "python": platform.python_version(),
         "compiler": _words(*(limits.compiler() or ["g++"]), "--version").partition("\n")[0] or None,

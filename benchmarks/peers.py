@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss, pad
 
-from gpubp import Dataset, TrainConfig, cuda
+from gpubp import Dataset, TrainConfig, gpus
 from gpubp.engines import ENGINES
 from gpubp.spec import NetworkSpec
 from gpubp.state import TrainState
@@ -240,8 +240,8 @@ class AutogradGraphTf32(AutogradGraph):
 def recorded(steps: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
     """What `steps` launches, as one CUDA graph. changed: the tensors that it changes, which are put back."""
     begun = [each.detach().clone() for each in changed]
-    with cuda.on(changed[0].device):
-        replay = cuda.capture(steps)
+    with gpus.on(changed[0].device):
+        replay = gpus.capture(steps)
     with torch.no_grad():
         for each, before in zip(changed, begun):
             each.copy_(before)

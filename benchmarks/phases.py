@@ -50,11 +50,11 @@ class Clock:
 
 def _wait(place: Any) -> None:
     """Until the devices of a Place have done what they were given."""
-    from gpubp import cuda
+    from gpubp import gpus
 
     shards = getattr(place, "shards", None)
     for device in [place.state.population.device] if shards is None else [shard.device for shard in shards]:
-        cuda.wait(device)
+        gpus.wait(device)
 
 
 def watch(clock: Clock) -> None:

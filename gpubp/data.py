@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import arrays, cuda
+from . import arrays, gpus
 from .ambient import neutral
 from .errors import DataError, ShapeError
 from .rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
@@ -215,7 +215,7 @@ class Dataset:
 
     def pinned(self) -> Dataset:
         """The same, each network's own in memory that a GPU reads by itself."""
-        return self._with({name: cuda.pinned(tensor) for name, tensor in self.each.items()})
+        return self._with({name: gpus.pinned(tensor) for name, tensor in self.each.items()})
 
     def _with(self, tensors: Mapping[str, Tensor]) -> Dataset:
         """The same with other tensors."""

@@ -1,4 +1,4 @@
-"""Names of devices: what train() and the command line are given, what `auto` takes, and how torch multiplies there."""
+"""Names of devices: what train() and the command line are given, and what `auto` takes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 
-from . import cuda
-from .engines import Choice
-from .errors import ConfigError
-from .population import usable
+from . import gpus
+from .errors import ConfigError, DeviceError
 
 Devices = str | torch.device | Sequence[str | torch.device]
 ALL = "cuda:all"
+ALLOWED = "auto, cpu, cuda, cuda:1 ..., or cuda:all to train"
 
 
 def devices(given: Devices) -> list[torch.device]:
@@ -21,7 +20,7 @@ def devices(given: Devices) -> list[torch.device]:
     several of one kind. Raises DeviceError for what is not here, ConfigError for CPU and GPU together."""
     if isinstance(given, str) and given == ALL:
         usable("cuda")
-        return [torch.device("cuda", number) for number in range(cuda.count())]
+        return [torch.device("cuda", number) for number in range(gpus.count())]
     names: Sequence[Any] = given if isinstance(given, (list, tuple)) else [given]
     found = [usable(each) for each in names]
     if len({each.type for each in found}) != 1:
@@ -32,19 +31,32 @@ def devices(given: Devices) -> list[torch.device]:
 def automatic() -> tuple[str, str]:
     """What --device auto takes, and the sentence that says so: a GPU where there is one, so that nobody's other GPUs
     are taken without being asked for."""
-    missing = cuda.missing()
+    missing = gpus.missing()
     if missing is not None:
         return "cpu", f"device cpu: {missing}"
     device = usable("cuda")
-    others = f"; --device {ALL} takes all {cuda.count()}" if cuda.count() > 1 else ""
-    return str(device), f"device {device}: {cuda.name(device)}{others}"
+    others = f"; --device {ALL} takes all {gpus.count()}" if gpus.count() > 1 else ""
+    return str(device), f"device {device}: {gpus.name(device)}{others}"
 
 
-def in_tf32(choice: Choice, dtype: torch.dtype, device: torch.device) -> str | None:
-    """That torch rounds the products of float32 that `choice` has it compute; None where it does not."""
-    if choice.name != "eager" or dtype != torch.float32 or device.type != "cuda" or not cuda.tf32():
-        return None
-    return (
-        f"{device}: torch was told to multiply in TF32; after "
-        'torch.set_float32_matmul_precision("highest") it multiplies in float32'
-    )
+def usable(device: str | torch.device) -> torch.device:
+    """`device`, checked; of "auto" a GPU where there is one, or else the CPU. Raises DeviceError with one sentence that
+    says what is missing."""
+    if not isinstance(device, (str, torch.device)):  # torch takes 0 for whichever accelerator there is
+        raise DeviceError(f"device {device!r}: a name expected, such as 'cpu' or 'cuda:0'; allowed: {ALLOWED}")
+    if device == "auto":
+        device = "cpu" if gpus.missing() is not None else "cuda"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise DeviceError(f"device {device!r} is unknown; allowed: {ALLOWED}") from None
+    if wanted.type == "cuda":
+        missing = gpus.missing()
+        if missing is not None:
+            raise DeviceError(f"device {str(device)!r}: {missing}; use --device cpu")
+        if (wanted.index or 0) >= gpus.count():
+            raise DeviceError(f"device {str(device)!r}: this machine has {gpus.count()} GPUs, from cuda:0 on")
+        return torch.device("cuda", gpus.current() if wanted.index is None else wanted.index)
+    if wanted.type != "cpu":
+        raise DeviceError(f"device {str(device)!r} is not supported; allowed: {ALLOWED}")
+    return torch.device("cpu")

@@ -2,7 +2,7 @@
 
 A child of a process that has used torch's own threads (OpenMP's) would wait for them without end. So a child begins
 with one torch thread, as a worker of torch's DataLoader does, and says so. Kernels start their threads anew in every
-call. A GPU that the parent used is refused (cuda.py).
+call. A GPU that the parent used is refused (gpus.py).
 """
 
 from __future__ import annotations

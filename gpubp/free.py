@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from . import cuda
+from . import gpus
 
 
 def available(device: torch.device) -> int | None:
     """Free bytes on `device`; None where this system does not say."""
     if device.type == "cuda":
-        return cuda.free(device)
+        return gpus.free(device)
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

@@ -24,12 +24,13 @@ from .activations import sigmoid
 from .ambient import neutral
 from .backprop import forward
 from .blocks import CHUNK
+from .devices import usable
 from .errors import CheckpointError, ConfigError, DataError, ShapeError, reason, warn
 from .frames import table_of
 from .line import line, quoted
 from .losses import LOSSES, probabilities
 from .modules import PreparedNetwork
-from .population import Population, usable
+from .population import Population
 from .preparation import FILE, Label, Preparation
 from .reporters.table import SEAL, digest
 from .result import ranking

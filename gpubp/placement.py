@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from . import cuda
+from . import gpus
 from .data import Dataset
 from .engines import Choice, cache
 from .evaluate import Evaluation, spread
@@ -131,7 +131,7 @@ class Shards:
         self.pinned = True
         pin(self.state)
         for shard in self.shards:
-            shard.home, shard.until = self.state.rows(shard.part), cuda.pinned(shard.until)
+            shard.home, shard.until = self.state.rows(shard.part), gpus.pinned(shard.until)
 
     def news(self) -> list[str]:
         """See Place."""

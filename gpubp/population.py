@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import arrays, cuda, free, modules
+from . import arrays, free, modules
 from .ambient import neutral
 from .backprop import forward
-from .errors import ConfigError, DeviceError, OutOfMemoryError, ShapeError, SpecError, lookup
+from .devices import usable
+from .errors import ConfigError, OutOfMemoryError, ShapeError, SpecError, lookup
 from .initialise import INITIALISERS, initialise
 from .rng import EVERYBODY, check_seed
 from .spec import NetworkSpec
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-ALLOWED = "auto, cpu, cuda, cuda:1 ..., or cuda:all to train"
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,26 +211,3 @@ def _precise(dtype: Any) -> torch.dtype:
     if not isinstance(dtype, torch.dtype) or dtype not in DTYPES.values():
         raise ConfigError(f"dtype {dtype}: one of {', '.join(map(str, DTYPES.values()))} expected")
     return dtype
-
-
-def usable(device: str | torch.device) -> torch.device:
-    """`device`, checked; of "auto" a GPU where there is one, or else the CPU. Raises DeviceError with one sentence that
-    says what is missing."""
-    if not isinstance(device, (str, torch.device)):  # torch takes 0 for whichever accelerator there is
-        raise DeviceError(f"device {device!r}: a name expected, such as 'cpu' or 'cuda:0'; allowed: {ALLOWED}")
-    if device == "auto":
-        device = "cpu" if cuda.missing() is not None else "cuda"
-    try:
-        wanted = torch.device(device)
-    except RuntimeError:
-        raise DeviceError(f"device {device!r} is unknown; allowed: {ALLOWED}") from None
-    if wanted.type == "cuda":
-        missing = cuda.missing()
-        if missing is not None:
-            raise DeviceError(f"device {str(device)!r}: {missing}; use --device cpu")
-        if (wanted.index or 0) >= cuda.count():
-            raise DeviceError(f"device {str(device)!r}: this machine has {cuda.count()} GPUs, from cuda:0 on")
-        return torch.device("cuda", cuda.current() if wanted.index is None else wanted.index)
-    if wanted.type != "cpu":
-        raise DeviceError(f"device {str(device)!r} is not supported; allowed: {ALLOWED}")
-    return torch.device("cpu")

@@ -14,9 +14,8 @@ from dataclasses import replace
 
 import torch
 
-from . import cuda, memory
+from . import gpus, memory
 from .data import Dataset
-from .devices import in_tf32
 from .engines import Choice, cache, graph
 from .errors import OutOfMemoryError
 from .evaluate import Evaluation
@@ -42,7 +41,7 @@ class Shard:
         self.home, self.part, self.choice, self.device, self.size = home, part, choice, device, size
         self.count = home.population.count
         self.until = home.limit.clone()  # where a call ends
-        self.copies = cuda.Copies(device)
+        self.copies = gpus.Copies(device)
         self.there: TrainState | None = None  # the networks on the device, or the seats of two groups
         self.training = data[0]
         self.data = {id(each): each.part(part) for each in data}
@@ -75,12 +74,12 @@ class Shard:
         """A call of an engine that waits for nothing, with the clocks where they are: at home before the first call and
         after look(), else on the device. -> False where memory ran out: nothing was trained."""
         try:
-            with cuda.on(self.device):
+            with gpus.on(self.device):
                 there, data = self._seats(), self._data(self.training)
                 if not self.under_way:
                     _copy(self.home, there, CLOCKS + LOOPS)
                 self.choice.run(there, data, steps)
-                self.under_way.append(cuda.mark(self.device))
+                self.under_way.append(gpus.mark(self.device))
                 if len(self.under_way) > 2:  # the host is two calls ahead at most
                     self.under_way.popleft()()
                 return True
@@ -117,14 +116,14 @@ class Shard:
             self.under_way.popleft()()  # of the worker's stream: the thread that looks may have another
         if self.there is not None and away:
             _copy(self.there, self.home, CLOCKS)
-            cuda.wait(self.device)
+            gpus.wait(self.device)
 
     def gather(self) -> None:
         """See Place."""
         self.look()
         if self.stays and self.there is not None and self.ahead:
             _copy(self.there, self.home, ROWS)
-            cuda.wait(self.device)
+            gpus.wait(self.device)
         self.ahead = False
 
     def _each(
@@ -134,7 +133,7 @@ class Shard:
         from where memory runs out on. come, leave: what a group brings and takes home; where all stay, clocks alone."""
         while True:
             try:
-                with cuda.on(self.device):
+                with gpus.on(self.device):
                     return self._turns(work, data, come, leave)
             except (RuntimeError, MemoryError, OutOfMemoryError) as error:
                 if self.size == 1 or not memory.ran_out(error):
@@ -188,11 +187,11 @@ class Shard:
         self.read()
         if self.stays and self.there is not None:
             _copy(self.there, self.home, CLOCKS + ROWS)
-            cuda.wait(self.device)
+            gpus.wait(self.device)
         self.there = None
         self.sent = {key: data for key, data in self.sent.items() if data.networks is None}
         self.size = -(-min(self.size, self.count) // 2)
-        cuda.release(self.device)
+        gpus.release(self.device)
         self._tell("memory ran out there")
 
     def _tell(self, why: str) -> None:
@@ -208,3 +207,13 @@ def _copy(source: TrainState, target: TrainState, names: Names) -> None:
     for (name, mine), (_, theirs) in zip(target.tensors(), source.tensors()):
         if name.partition(".")[0] in names:
             mine.copy_(theirs, non_blocking=True)
+
+
+def in_tf32(choice: Choice, dtype: torch.dtype, device: torch.device) -> str | None:
+    """That torch rounds the products of float32 that `choice` has it compute; None where it does not."""
+    if choice.name != "eager" or dtype != torch.float32 or device.type != "cuda" or not gpus.tf32():
+        return None
+    return (
+        f"{device}: torch was told to multiply in TF32; after "
+        'torch.set_float32_matmul_precision("highest") it multiplies in float32'
+    )

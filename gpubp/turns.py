@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from . import cuda, memory
+from . import gpus, memory
 from .data import Dataset
 from .errors import OutOfMemoryError
 from .state import TrainState
@@ -39,7 +39,7 @@ def fitting(state: TrainState, count: int, device: torch.device, data: Sequence[
 def pin(state: TrainState) -> None:
     """Every tensor in memory that a GPU reads and writes by itself: a copy to or from other memory makes the host wait
     for all that its stream has to do before."""
-    vars(state).update(vars(state._each(cuda.pinned)))
+    vars(state).update(vars(state._each(gpus.pinned)))
 
 
 class Group(NamedTuple):
@@ -59,7 +59,7 @@ def groups(count: int, size: int) -> list[Group]:
 
 
 def take_turns(
-    everyone: Sequence[Group], device: torch.device, copies: cuda.Copies, come: Callable[[Group], None],
+    everyone: Sequence[Group], device: torch.device, copies: gpus.Copies, come: Callable[[Group], None],
     work: Callable[[Group], Found], leave: Callable[[Group], None],
 ) -> list[Found]:  # fmt: skip
     """work() of each group, between its come() and leave(), which copy to and from its seat and do nothing else. The
@@ -81,5 +81,5 @@ def take_turns(
                 leave(group)
     finally:
         copies.lead()
-        cuda.wait(device)
+        gpus.wait(device)
     return found

@@ -17,14 +17,14 @@ sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from gpubp import cuda
+    from gpubp import gpus
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     folder = ROOT / "benchmarks" / "results" / "gpu_check"
     parser.add_argument("--out", type=Path, default=folder, help="where results go")
     parser.add_argument("--minutes", type=float, default=9.5, help="after which whatever still runs is ended")
     chosen = parser.parse_args(arguments)
-    missing = cuda.missing()
+    missing = gpus.missing()
     if missing is not None:
         sys.stderr.write(f"gpu_check needs a CUDA GPU: {missing}\n")
         return 2

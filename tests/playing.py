@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpubp import cuda as calls
+from gpubp import gpus as calls
 from gpubp import placement, shard
 from gpubp.data import Dataset
 from gpubp.engines import build, cuda, nvrtc
@@ -123,12 +123,12 @@ class Machine:
         self.pinned = 0
 
     def enter(self, device: torch.device) -> Any:
-        """gpubp.cuda.on."""
+        """gpubp.gpus.on."""
         self.on.add((threading.current_thread().name, str(device)))
         return nullcontext()
 
     def pin(self, tensor: Tensor) -> Tensor:
-        """gpubp.cuda.pinned."""
+        """gpubp.gpus.pinned."""
         self.pinned += tensor.nbytes
         return tensor.clone()
 

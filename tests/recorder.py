@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import gpubp
-from gpubp import blocks, cuda
+from gpubp import blocks, gpus
 from gpubp.engines import graph
 
 aten = torch.ops.aten
@@ -74,7 +74,7 @@ def _masked(index: Any) -> bool:
 
 
 class Recorder:
-    """Stands for gpubp.cuda's graphs. tapes: every recording that was made, in order."""
+    """Stands for gpubp.gpus's graphs. tapes: every recording that was made, in order."""
 
     def __init__(self) -> None:
         self.tapes: list[Tape] = []
@@ -82,8 +82,8 @@ class Recorder:
     def capture(
         self, step: Callable[[], None], first: Callable[[], None] | None = None, pool: Any = None
     ) -> Callable[[], None]:
-        """gpubp.cuda.capture."""
-        for _ in range(cuda.WARM):
+        """gpubp.gpus.capture."""
+        for _ in range(gpus.WARM):
             (first or step)()
         tape = Tape()
         with tape:
@@ -102,8 +102,8 @@ def recorded(most: int = 4) -> Iterator[Recorder]:
     """The CPU trains as a GPU does: in groups of `most` networks, whose steps are recorded and replayed."""
     recorder = Recorder()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "capture", recorder.capture)
-        patch.setattr(cuda, "pool", lambda: None)
+        patch.setattr(gpus, "capture", recorder.capture)
+        patch.setattr(gpus, "pool", lambda: None)
         patch.setattr(blocks, "FIXED", ("cuda", "cpu"))
         patch.setattr(blocks, "MOST", most)
         patch.setattr(graph, "GROUPS", type(graph.GROUPS)())
@@ -161,8 +161,8 @@ def pretended() -> Iterator[Callable[[Tensor], Tensor]]:
     """torch without numbers: give() makes a tensor on cuda:0 like another. Whatever reads a number there, or mixes it
     with a tensor of the CPU, raises."""
     with pytest.MonkeyPatch.context() as patch, FakeTensorMode(), Near(), Indexing():
-        patch.setattr(cuda, "capture", lambda step, first, pool: (step(), step)[1])
-        patch.setattr(cuda, "pool", lambda: None)
+        patch.setattr(gpus, "capture", lambda step, first, pool: (step(), step)[1])
+        patch.setattr(gpus, "pool", lambda: None)
         patch.setattr(graph, "GROUPS", type(graph.GROUPS)())
         yield lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=DEVICE)
 

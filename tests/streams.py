@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpubp import cuda
+from gpubp import gpus
 from gpubp.data import Dataset
 from gpubp.engines import ENGINES
 from gpubp.state import TrainState
@@ -66,7 +66,7 @@ class Beside(TorchDispatchMode):
 
 
 class Copies:
-    """gpubp.cuda.Copies."""
+    """gpubp.gpus.Copies."""
 
     def __init__(self, streams: Streams) -> None:
         self.streams, self.stream = streams, Stream(streams.copies)
@@ -106,7 +106,7 @@ class Streams:
         self.training.reach(len(self.training.given))
 
     def wait(self, device: torch.device) -> None:
-        """gpubp.cuda.wait."""
+        """gpubp.gpus.wait."""
         self.waits += 1
         self.read()
 
@@ -149,8 +149,8 @@ def streams(player: str, reads: bool = False, engine: str = "eager") -> Iterator
     played, chance = Streams(reads, engine), random.Random(player)
     played.copies, played.trains = ((lambda share=share: chance.random() < share) for share in PLAYERS[player])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "Copies", lambda device: Copies(played))
-        patch.setattr(cuda, "wait", played.wait)
+        patch.setattr(gpus, "Copies", lambda device: Copies(played))
+        patch.setattr(gpus, "wait", played.wait)
         patch.setattr(TrainState, "to", lambda state, device: played.to(state, device))
         patch.setattr(Dataset, "room", lambda data, count, device: played.room(data, count, device))
         run = played.engine(ENGINES[engine].run)

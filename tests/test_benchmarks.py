@@ -24,7 +24,7 @@ from benchmarks import (
 from benchmarks.contenders import OURS, PEERS, excuse, parity, rows
 from benchmarks.peers import AutogradBmm
 from benchmarks.workloads import WORKLOADS
-from gpubp import cuda
+from gpubp import gpus
 from gpubp.engines import cpu
 
 from .helpers import covering
@@ -85,7 +85,7 @@ def test_the_recorded_contender_trains_to_the_same_weights(name, workload, optim
         return forward(*given)
 
     monkeypatch.setattr(AutogradBmm, "forward", seen)
-    monkeypatch.setattr(cuda, "capture", recorder.capture)
+    monkeypatch.setattr(gpus, "capture", recorder.capture)
     assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
     assert recorder.replays == [2]
     assert precisions == {"high" if name == "torch_tf32" else "highest"}
@@ -163,7 +163,7 @@ def test_jax_is_told_how_to_multiply(name):
 def test_compiled_steps_are_recorded_by_hand(workload, optimizer, name, monkeypatch):
     """What torch.compile would make of a step runs as it is; the recording is the CPU's."""
     recorder = Recorder()
-    monkeypatch.setattr(cuda, "capture", recorder.capture)
+    monkeypatch.setattr(gpus, "capture", recorder.capture)
     monkeypatch.setattr(compiled_peers, "RECORDED", ("cpu",))
     monkeypatch.setattr(compiled_peers, "_STEPS", {})
     monkeypatch.setattr(torch, "compile", lambda step, **settings: step)

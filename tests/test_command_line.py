@@ -18,7 +18,7 @@ import torch
 import yaml
 
 import gpubp
-from gpubp import checkpoint, cuda, loop, sources, tutorial
+from gpubp import checkpoint, gpus, loop, sources, tutorial
 from gpubp.cli import main
 from gpubp.engines import choose, cpu, eager
 from gpubp.errors import CheckpointError
@@ -430,7 +430,7 @@ def interrupted(*_: Any) -> None:
 def test_resume_takes_a_run_to_another_device_and_writes_that_down(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda, "missing", lambda: "torch finds no CUDA driver or no GPU here")
+    monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
     settings = "--data iris --networks 4 --dropout 0.2 --evaluate-every 2 --device cpu"
     trained(f"{settings} --epochs 4 --run-dir short", capsys)
     trained(f"{settings} --epochs 8 --run-dir long", capsys)

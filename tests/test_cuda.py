@@ -19,7 +19,7 @@ import torch
 from torch.torch_version import TorchVersion
 
 import gpubp
-from gpubp import cuda, turns
+from gpubp import gpus, turns
 
 from .helpers import population, same_bits, samples, start
 from .recorder import like
@@ -45,8 +45,8 @@ class Stream:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What torch.cuda was asked, in order."""
     asked: list[str] = []
-    monkeypatch.setattr(cuda, "_side", functools.cache(cuda._side.__wrapped__))
-    monkeypatch.setattr(cuda, "SPOILT", set())
+    monkeypatch.setattr(gpus, "_side", functools.cache(gpus._side.__wrapped__))
+    monkeypatch.setattr(gpus, "SPOILT", set())
     main = Stream(asked, "main")
     asked.clear()
 
@@ -88,7 +88,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_step_warms_up_on_a_stream_beside_and_several_are_recorded_there(told: list[str]) -> None:
-    replay = cuda.capture(lambda: told.append("four steps"), lambda: told.append("step"), cuda.pool())
+    replay = gpus.capture(lambda: told.append("four steps"), lambda: told.append("step"), gpus.pool())
     replay()
     replay()
     recording = "a recording in a pool on side, thread_local"
@@ -99,7 +99,7 @@ def test_a_step_warms_up_on_a_stream_beside_and_several_are_recorded_there(told:
 
 
 def test_copies_have_a_stream_that_no_recording_is_given_and_order_is_asked_for_both_ways(told: list[str]) -> None:
-    copies = cuda.Copies(GPU)
+    copies = gpus.Copies(GPU)
     copies.follow()
     with copies.beside():
         told.append("copy")
@@ -110,9 +110,9 @@ def test_copies_have_a_stream_that_no_recording_is_given_and_order_is_asked_for_
 
 
 def test_all_recordings_of_a_gpu_are_made_in_one_stream(told: list[str]) -> None:
-    pool = cuda.pool()
+    pool = gpus.pool()
     for _ in range(2):
-        cuda.capture(lambda: None, pool=pool)
+        gpus.capture(lambda: None, pool=pool)
     assert told.count("side stream") == 1, "memory of a pool is given again in the stream alone that had it"
 
 
@@ -124,9 +124,9 @@ def broken(told: list[str]) -> None:
 
 def test_a_recording_that_breaks_off_is_ended_and_its_first_error_told(told: list[str]) -> None:
     with pytest.raises(RuntimeError, match="not permitted"):
-        cuda.capture(lambda: broken(told))
+        gpus.capture(lambda: broken(told))
     assert told[-2:] == ["out of a recording in None on side, thread_local", "out of main"], "on the stream of before"
-    assert not cuda.RECORDING.locked()
+    assert not gpus.RECORDING.locked()
 
 
 def test_nothing_is_kept_of_a_recording_that_broke_off(told: list[str]) -> None:
@@ -143,15 +143,15 @@ def test_nothing_is_kept_of_a_recording_that_broke_off(told: list[str]) -> None:
     gc.disable()
     try:
         with contextlib.suppress(RuntimeError):
-            cuda.capture(fails)
-        assert len(kept) == cuda.WARM + 1
+            gpus.capture(fails)
+        assert len(kept) == gpus.WARM + 1
         assert all(each() is None for each in kept), "not before somebody looks for cycles"
     finally:
         gc.enable()
 
 
 def test_threads_of_a_gpu_record_one_after_the_other(told: list[str]) -> None:
-    other = threading.Thread(target=lambda: cuda.capture(lambda: told.append("other")))
+    other = threading.Thread(target=lambda: gpus.capture(lambda: told.append("other")))
 
     def step() -> None:
         if not other.ident:
@@ -159,9 +159,9 @@ def test_threads_of_a_gpu_record_one_after_the_other(told: list[str]) -> None:
         time.sleep(0.05)
         told.append("step")
 
-    cuda.capture(step)
+    gpus.capture(step)
     other.join()
-    assert told.count("other") == told.count("step") == cuda.WARM + 1
+    assert told.count("other") == told.count("step") == gpus.WARM + 1
     assert "step" not in told[told.index("other") :], (
         "a warm-up of the other would be recorded too: the stream is the same"
     )
@@ -172,9 +172,9 @@ def test_a_warm_up_that_fails_is_waited_for(told: list[str]) -> None:
         raise RuntimeError("CUDA out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        cuda.capture(fails)
+        gpus.capture(fails)
     assert told[-2:] == ["out of side", "main waits for side"]
-    assert not cuda.RECORDING.locked()
+    assert not gpus.RECORDING.locked()
 
 
 @pytest.mark.parametrize(("version", "spoilt"), [("2.9.1", True), ("2.12.0+cu126", True), ("2.13.0", False)])
@@ -183,15 +183,15 @@ def test_an_older_torch_records_nothing_after_a_recording_that_broke_off(
 ) -> None:
     monkeypatch.setattr(torch, "__version__", TorchVersion(version))
     with pytest.raises(RuntimeError, match="not permitted"):
-        cuda.capture(lambda: broken(told))
+        gpus.capture(lambda: broken(told))
     if not spoilt:
-        cuda.capture(lambda: None)
+        gpus.capture(lambda: None)
         return
     told.clear()
     with pytest.raises(
         RuntimeError, match=f"torch {re.escape(version)} records nothing more after a recording that fa"
     ):
-        cuda.capture(lambda: None)
+        gpus.capture(lambda: None)
     assert told == []
 
 
@@ -199,12 +199,12 @@ def test_an_older_torch_that_gives_nothing_back_after_a_failed_recording_is_born
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuses() -> None:
-        assert cuda.RECORDING.locked(), "nothing is given back while a thread records"
+        assert gpus.RECORDING.locked(), "nothing is given back while a thread records"
         raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
 
     monkeypatch.setattr(torch.cuda, "empty_cache", refuses)
-    cuda.release(GPU)
-    assert not cuda.RECORDING.locked()
+    gpus.release(GPU)
+    assert not gpus.RECORDING.locked()
 
 
 def test_where_the_system_has_no_memory_to_pin_the_tensor_itself_serves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ def test_where_the_system_has_no_memory_to_pin_the_tensor_itself_serves(monkeypa
 
     tensor = torch.ones(3)
     monkeypatch.setattr(torch.Tensor, "pin_memory", refuses)
-    assert cuda.pinned(tensor) is tensor
+    assert gpus.pinned(tensor) is tensor
 
 
 def test_a_gpu_is_asked_for_by_its_number_and_the_cpu_asks_for_none(
@@ -221,11 +221,11 @@ def test_a_gpu_is_asked_for_by_its_number_and_the_cpu_asks_for_none(
 ) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     for device in (CPU, GPU):
-        with cuda.on(device):
-            cuda.wait(device)
-            cuda.release(device)
+        with gpus.on(device):
+            gpus.wait(device)
+            gpus.release(device)
         if device == CPU:
-            copies = cuda.Copies(device)
+            copies = gpus.Copies(device)
             copies.follow()
             with copies.beside():
                 copies.lead()
@@ -240,10 +240,10 @@ def test_what_is_missing_is_said_and_free_memory_is_what_torch_could_still_have(
     for built, available, said in cases:
         monkeypatch.setattr(torch.backends.cuda, "is_built", lambda built=built: built)
         monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
-        assert (cuda.missing() is None) if said is None else (said in str(cuda.missing()))
+        assert (gpus.missing() is None) if said is None else (said in str(gpus.missing()))
     for name, value in {"memory_reserved": 50, "memory_allocated": 20, "mem_get_info": (100, 1000)}.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
-    assert cuda.free(GPU) == 130
+    assert gpus.free(GPU) == 130
 
 
 def test_whatever_goes_to_and_fro_lies_in_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def test_whatever_goes_to_and_fro_lies_in_pinned_memory(monkeypatch: pytest.Monk
         pinned[id(tensor)] = tensor.clone()
         return pinned[id(tensor)]
 
-    monkeypatch.setattr(cuda, "pinned", pin)
+    monkeypatch.setattr(gpus, "pinned", pin)
     turns.pin(state)
     for name, tensor in state.tensors():
         assert tensor is pinned[id(before[name])], name

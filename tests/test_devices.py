@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import cuda, devices
+from gpubp import devices, gpus
 from gpubp.cli import main
 from gpubp.errors import ConfigError, DeviceError
 from gpubp.population import usable
@@ -18,13 +18,13 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that says it has two."""
     for name, value in {"missing": None, "count": 2, "current": 1, "name": "NVIDIA H100"}.items():
-        monkeypatch.setattr(cuda, name, lambda *device, value=value: value)
+        monkeypatch.setattr(gpus, name, lambda *device, value=value: value)
 
 
-def test_devices_are_called_by_name(gpus: None) -> None:
+def test_devices_are_called_by_name(two_gpus: None) -> None:
     for given, expected in {
         "cpu": ["cpu"], "cuda": ["cuda:1"], "cuda:0": ["cuda:0"], "cuda:all": ["cuda:0", "cuda:1"], "auto": ["cuda:1"],
         ("cuda:1", "cuda:0"): ["cuda:1", "cuda:0"], CPU: ["cpu"], torch.device("cuda", 1): ["cuda:1"],
@@ -39,22 +39,22 @@ def test_devices_are_called_by_name(gpus: None) -> None:
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "missing", lambda: "torch finds no CUDA driver or no GPU here")
+    monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
     assert devices.devices("auto") == [CPU]
     assert gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 1, device="auto").device == CPU
 
 
-def test_auto_takes_a_gpu_and_says_which(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_a_gpu_and_says_which(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.automatic() == ("cuda:1", "device cuda:1: NVIDIA H100; --device cuda:all takes all 2")
-    monkeypatch.setattr(cuda, "count", lambda: 1)
-    monkeypatch.setattr(cuda, "current", lambda: 0)
+    monkeypatch.setattr(gpus, "count", lambda: 1)
+    monkeypatch.setattr(gpus, "current", lambda: 0)
     assert devices.automatic() == ("cuda:0", "device cuda:0: NVIDIA H100")
 
 
 def test_auto_goes_on_on_the_cpu_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cuda, "missing", lambda: "torch finds no CUDA driver or no GPU here")
+    monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--data", "xor", "--networks", "2", "--steps", "2", "--run-dir", "made", "--json"]) == 0
     told = capsys.readouterr()
@@ -67,7 +67,7 @@ def test_auto_goes_on_on_the_cpu_and_says_why(
 def test_cuda_by_name_where_there_is_none_ends_at_once_with_one_sentence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cuda, "missing", lambda: "torch finds no CUDA driver or no GPU here")
+    monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--data", "xor", "--device", name, "--run-dir", "made"]) == 1
     told = capsys.readouterr()

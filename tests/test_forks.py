@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import cuda, lock
+from gpubp import gpus, lock
 from gpubp.devices import automatic
 from gpubp.errors import DeviceError
 
@@ -130,7 +130,7 @@ def test_a_process_forked_from_one_that_used_cuda_is_refused_a_gpu_with_advice(m
         with pytest.raises(DeviceError, match=advice):
             gpubp.train(gpubp.Population.create(gpubp.NetworkSpec((2, 2)), 1), data, config, device=device)
     assert automatic()[1].startswith("device cpu: this process was forked")
-    assert cuda.missing() is not None
+    assert gpus.missing() is not None
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -22,7 +22,7 @@ pytest.importorskip("benchmarks", reason="the benchmarks folder is not importabl
 from benchmarks import calls, check, contenders, gpu, machine, proofs, sweeps, whole
 from benchmarks.check import ABSENT, FAILED, PASSED, Check, Outcome, Step
 from benchmarks.workloads import WORKLOADS
-from gpubp import cuda
+from gpubp import gpus
 from gpubp.engines import ENGINES
 
 from .helpers import compiled, population, same_bits, samples, train  # noqa: F401
@@ -44,10 +44,10 @@ def test_without_cuda_it_ends_with_one_sentence_and_else_its_folder_is_named_fro
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "scripts")
     script, given = importlib.import_module("gpu_check"), []
-    monkeypatch.setattr(cuda, "missing", lambda: "torch finds no CUDA driver or no GPU here")
+    monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
     assert script.main([]) == 2
     assert capsys.readouterr() == ("", "gpu_check needs a CUDA GPU: torch finds no CUDA driver or no GPU here\n")
-    monkeypatch.setattr(cuda, "missing", lambda: None)
+    monkeypatch.setattr(gpus, "missing", lambda: None)
     monkeypatch.setattr(check, "main", lambda *chosen: given.append(chosen) or 0)
     monkeypatch.chdir(tmp_path)
     assert script.main(["--out", "found", "--minutes", "1"]) == 0
@@ -55,7 +55,7 @@ def test_without_cuda_it_ends_with_one_sentence_and_else_its_folder_is_named_fro
 
 
 def test_it_runs_as_a_command() -> None:
-    if cuda.missing() is None:
+    if gpus.missing() is None:
         pytest.skip("CUDA is there")
     command = [sys.executable, ROOT / "scripts" / "gpu_check.py"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

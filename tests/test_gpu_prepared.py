@@ -106,7 +106,7 @@ def test_a_thread_that_worked_on_another_gpu_gets_the_context_and_torchs_device_
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered: list[Any] = []
-    monkeypatch.setattr("gpubp.cuda.on", lambda device: entered.append(device) or nullcontext())
+    monkeypatch.setattr("gpubp.gpus.on", lambda device: entered.append(device) or nullcontext())
     state, data = training()
     cuda.run(state, data, 5)
     entered.clear()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
-from gpubp import backprop, blocks, cuda
+from gpubp import backprop, blocks, gpus
 from gpubp.engines import eager, graph
 from gpubp.evaluate import evaluate
 from gpubp.numerics import kernel_widths
@@ -165,10 +165,10 @@ def test_a_step_is_recorded_on_the_gpu_of_its_networks(monkeypatch: pytest.Monke
         yield
         current.pop()
 
-    monkeypatch.setattr(cuda, "on", on)
+    monkeypatch.setattr(gpus, "on", on)
     with recorded(), monkeypatch.context() as patch:
-        capture = cuda.capture
-        patch.setattr(cuda, "capture", lambda *given: seen.append([*current]) or capture(*given))
+        capture = gpus.capture
+        patch.setattr(gpus, "capture", lambda *given: seen.append([*current]) or capture(*given))
         train(networks(spec), data, batch_size=BATCH, steps=2)
     assert seen == [[torch.device("cpu")]]
 
@@ -236,8 +236,8 @@ def test_what_could_not_be_recorded_is_not_tried_again_in_every_call(monkeypatch
     data, settings = dataset(spec), {"batch_size": BATCH, "steps": STEPS}
     expected = train(networks(spec), data, **settings)
     with recorded(), monkeypatch.context() as patch:
-        capture = cuda.capture
-        patch.setattr(cuda, "capture", lambda *given: tried.append(1) or capture(*given))
+        capture = gpus.capture
+        patch.setattr(gpus, "capture", lambda *given: tried.append(1) or capture(*given))
         found = train(networks(spec), data, [1] * STEPS, **settings)
         assert graph.reason(data) is not None
     assert len(tried) == 1, "torch keeps the memory of each that fails"
@@ -259,7 +259,7 @@ def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(
         raise error
 
     with recorded(), monkeypatch.context() as patch:
-        patch.setattr(cuda, "capture", full)
+        patch.setattr(gpus, "capture", full)
         with pytest.raises(type(error), match=re.escape(str(error))):
             train(networks(SPECS["2-2-2"]), dataset(SPECS["2-2-2"]), batch_size=BATCH, steps=2)
 

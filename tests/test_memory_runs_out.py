@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
-from gpubp import cuda, memory
+from gpubp import gpus, memory
 from gpubp import shard as shards
 from gpubp.engines import ENGINES, eager
 from gpubp.errors import OutOfMemoryError
@@ -53,7 +53,7 @@ def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
     expected, released = train(), []
     full = Full(room, after)
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=full.run))
-    monkeypatch.setattr(cuda, "release", released.append)
+    monkeypatch.setattr(gpus, "release", released.append)
     monkeypatch.setattr("gpubp.run.MOST", 3)  # several calls
     result = train(["cpu"], reporters=[gpubp.ConsoleReporter()])
     assert same(result, expected)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import cuda, devices, memory, rng
+from gpubp import devices, gpus, memory, rng
 from gpubp.engines import ENGINES, eager, graph
 from gpubp.engines import cpu as compiled_here
 from gpubp.engines import cuda as compiled_there
@@ -72,8 +72,8 @@ def test_a_network_that_diverges_harms_nobody() -> None:
 
 
 def test_steps_are_recorded_once_for_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded, capture = [], cuda.capture
-    monkeypatch.setattr(cuda, "capture", lambda *given: recorded.append(1) or capture(*given))
+    recorded, capture = [], gpus.capture
+    monkeypatch.setattr(gpus, "capture", lambda *given: recorded.append(1) or capture(*given))
     data = gpubp.Dataset(*samples(SPEC, 23)).to(DEVICE, torch.float64)
     state = start(population(SPEC, COUNT).to(DEVICE), data, batch_size=BATCH, steps=30)
     for steps in (1, 9, 20):
@@ -165,7 +165,7 @@ def test_memory_that_runs_out_for_real_halves_the_group(engine: str, monkeypatch
     networks = gpubp.Population(spec, rows, 0, torch.arange(count))
     data = gpubp.Dataset(*samples(spec, 40, dtype=torch.float32))
     expected = gpubp.train(networks, data, config, engine=engine, device="cuda").population.params
-    cuda.release(DEVICE)
+    gpus.release(DEVICE)
     monkeypatch.setattr(memory, "fit", lambda *given: sys.maxsize)  # it would foresee what is to happen
     allowed = torch.cuda.memory_reserved(DEVICE) + 0.9 * rows.nbytes
     torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.mem_get_info(DEVICE)[1], DEVICE)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import checkpoint, cuda, placement
+from gpubp import checkpoint, gpus, placement
 from gpubp import shard as shards
 from gpubp.engines import ENGINES, Choice, eager
 from gpubp.errors import CheckpointError
@@ -154,7 +154,7 @@ def test_the_given_population_is_written_over_only_where_that_is_asked_for() -> 
 def test_products_in_tf32_are_told_of_where_torch_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     eagers, own = (Choice(name, *ENGINES[name], "") for name in ("eager", "cuda"))
     gpu, said = torch.device("cuda:1"), []
-    monkeypatch.setattr(cuda, "tf32", lambda: True)
+    monkeypatch.setattr(gpus, "tf32", lambda: True)
     for choice, dtype, device in (
         (eagers, torch.float32, gpu), (own, torch.float32, gpu), (eagers, torch.float64, gpu),
         (eagers, torch.float32, CPU),
@@ -173,7 +173,7 @@ def test_why_a_gpu_launches_operation_by_operation_is_told_once(monkeypatch: pyt
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
     with recorded(), monkeypatch.context() as patch:
-        patch.setattr(cuda, "capture", refuses)
+        patch.setattr(gpus, "capture", refuses)
         patch.setattr("gpubp.run.MOST", 3)
         result = train(["cpu"])
     assert same(result, train())

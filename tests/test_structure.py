@@ -17,8 +17,6 @@ from gpubp.cli import parser
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ORDER = re.findall(r"^      ([\w/]+?)(?:\.py|/) ", README, re.M)
-
-
 TREE = README[README.index("    gpubp/\n") : README.index("    scripts/ ")]
 LONGEST = {
     "gpubp/**/*.py": 350,
@@ -137,7 +135,7 @@ def test_every_version_that_is_pinned_is_one_that_the_package_asks_for():
             assert version or each.name == "gpubp" or extra == "bench", f"{each} is not pinned"
 
 
-DRIVERS = {"torch.cuda": "cuda.py", "torch.backends.cuda": "cuda.py", "pin_memory": "cuda.py",
+DRIVERS = {"torch.cuda": "gpus.py", "torch.backends.cuda": "gpus.py", "pin_memory": "gpus.py",
            "cuda.bindings.driver": "engines/device.py", "cuda.bindings.nvrtc": "engines/nvrtc.py",
            "cuda.core": "engines/nvrtc.py"}  # fmt: skip
 
@@ -170,7 +168,7 @@ def test_what_talks_to_a_gpu_is_behind_small_modules():
 )  # fmt: skip
 def test_a_call_that_is_planted_elsewhere_is_found(planted):
     assert drivers(f"import torch\ndef f(tensor):\n    {planted}\n")
-    assert not drivers("import torch\nfrom .. import cuda\ntorch.OutOfMemoryError, tensor.is_cuda, cuda.name(device)")
+    assert not drivers("import torch\nfrom .. import gpus\ntorch.OutOfMemoryError, tensor.is_cuda, gpus.name(device)")
 
 
 @pytest.mark.parametrize("pattern", LONGEST)

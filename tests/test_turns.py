@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import cuda, memory, placement, shard, turns
+from gpubp import gpus, memory, placement, shard, turns
 from gpubp.data import Dataset
 from gpubp.engines import ENGINES
 from gpubp.state import TrainState
@@ -132,7 +132,7 @@ def test_the_compiled_engine_which_waits_for_nothing_has_the_same_bits(
 
 
 class Told:
-    """gpubp.cuda.Copies that writes down what it is asked."""
+    """gpubp.gpus.Copies that writes down what it is asked."""
 
     def __init__(self, told: list[str]) -> None:
         self.told = told
@@ -153,7 +153,7 @@ class Told:
 def told(number: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `number` groups that take turns ask for, in order: copies by their stream, the host's waits."""
     asked: list[str] = []
-    monkeypatch.setattr(cuda, "wait", lambda device: asked.append("wait"))
+    monkeypatch.setattr(gpus, "wait", lambda device: asked.append("wait"))
     everyone = turns.groups(number, 1)
 
     def tell(what: str) -> Callable[[turns.Group], None]:
@@ -185,7 +185,7 @@ def test_where_a_turn_fails_the_host_still_waits_for_what_is_under_way(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(cuda, "wait", lambda device: asked.append("wait"))
+    monkeypatch.setattr(gpus, "wait", lambda device: asked.append("wait"))
 
     def tell(word: str) -> Callable[[turns.Group], None]:
         def act(group: turns.Group) -> None:
@@ -218,7 +218,7 @@ FAULTS = {
     "the next is not waited for": ("late copies", 0, "copies.lead()  # the next", "pass  # the next"),
     "rows go home, and others come, while a group works": ("early copies", 0, "            copies.follow()\n", ""),
     "the last way home is not waited for": ("late copies", 0, "finally:\n        copies.lead()\n", "finally:\n"),
-    "the host does not wait": ("all late", 0, "        cuda.wait(device)\n", ""),
+    "the host does not wait": ("all late", 0, "        gpus.wait(device)\n", ""),
     "one seat for all, early": ("early copies", 1, "number % SEATS * size", "0 * number"),
     "one seat for all, late": ("late copies", 1, "number % SEATS * size", "0 * number"),
     "one seat for two neighbours": ("early copies", 1, "number % SEATS * size", "(number + 1) // SEATS % SEATS * size"),

@@ -1,4 +1,4 @@
-"""Every call of the driver that the GPU engine makes (torch's are in gpubp/cuda.py): what a test replaces to go without
+"""Every call of the driver that the GPU engine makes (torch's are in gpubp/gpus.py): what a test replaces to go without
 a GPU."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import cuda
+from .. import gpus
 from ..errors import EngineError, OutOfMemoryError
 from .chip import Limits
 
@@ -30,13 +30,13 @@ class Function(NamedTuple):
 @functools.cache
 def limits(device: torch.device) -> Limits:
     """What the device has. Raises EngineError where there is none, or where it or its driver is too old."""
-    missing = cuda.missing()
+    missing = gpus.missing()
     if missing is not None:
         raise EngineError(f'engine "cuda" needs a GPU: {missing}')
-    arch = cuda.capability(device)
+    arch = gpus.capability(device)
     if arch < OLDEST:
         raise EngineError(
-            f'engine "cuda" needs compute capability {OLDEST / 10} or more, {cuda.name(device)} has {arch / 10}; '
+            f'engine "cuda" needs compute capability {OLDEST / 10} or more, {gpus.name(device)} has {arch / 10}; '
             'engine "eager" runs on it'
         )
     driver = _driver()
@@ -44,7 +44,7 @@ def limits(device: torch.device) -> Limits:
         found = driver.cuDriverGetVersion()
     except RuntimeError as error:  # libcuda is not there: torch's GPU is of another maker
         raise EngineError(
-            f'engine "cuda" finds no NVIDIA driver for {cuda.name(device)} ({(str(error).splitlines() or [""])[0]}); '
+            f'engine "cuda" finds no NVIDIA driver for {gpus.name(device)} ({(str(error).splitlines() or [""])[0]}); '
             'engine "eager" does without'
         ) from None
     version = _done(found)
@@ -71,7 +71,7 @@ def load(code: bytes, threads: int, shared: int, device: torch.device) -> Functi
         bytes_of_shared = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         _done(driver.cuFuncSetAttribute(handle, bytes_of_shared, shared))
         each = _done(driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(handle, threads, shared))
-        return Function(handle, each * cuda.processors(device))
+        return Function(handle, each * gpus.processors(device))
 
 
 class Launch:
@@ -93,14 +93,14 @@ class Launch:
             return self._start()
 
     def _start(self) -> None:
-        stream, pointers = cuda.stream(self.device), ctypes.addressof(self.pointers)
+        stream, pointers = gpus.stream(self.device), ctypes.addressof(self.pointers)
         _done(_driver().cuLaunchKernel(*self.shape, stream, pointers, 0))
 
 
 @contextmanager
 def _on(device: torch.device) -> Iterator[None]:
     """This thread's calls of the driver go to `device`: a thread in which torch has done nothing yet has no context."""
-    with cuda.on(device):
+    with gpus.on(device):
         _done(_driver().cuCtxSetCurrent(_context(device)))
         yield
 
@@ -115,7 +115,7 @@ def _number(device: torch.device) -> Any:
     """The driver's handle of a device."""
     driver = _driver()
     _done(driver.cuInit(0))
-    return _done(driver.cuDeviceGet(cuda.current() if device.index is None else device.index))
+    return _done(driver.cuDeviceGet(gpus.current() if device.index is None else device.index))
 
 
 @functools.cache

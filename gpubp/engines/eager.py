@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import cuda
+from .. import gpus
 from ..blocks import blocks, filled, fixed, together
 from ..data import Dataset
 from ..numerics import kernel_widths
@@ -26,7 +26,7 @@ Ends = list[tuple[int, int]]  # after how many steps how many networks leave; th
 def run(state: TrainState, data: Dataset, steps: int) -> None:
     """Advance every running network by up to `steps` steps, not beyond its limit, in place."""
     state.fit()
-    with cuda.on(state.population.device):
+    with gpus.on(state.population.device):
         if fixed(state.population.device):
             graph.begin(state.population.spec, state.recipe, data)
         advance(state, data, steps)

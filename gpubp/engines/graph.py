@@ -19,7 +19,7 @@ from functools import partial
 
 from torch import Tensor
 
-from .. import cuda, memory
+from .. import gpus, memory
 from ..data import Dataset
 from ..recipe import Recipe
 from ..spec import NetworkSpec
@@ -41,7 +41,7 @@ class Group:
         networks, batch = len(position), block.recipe.batch_size
         self.lengths = [length for length in LENGTHS if data.rounds(networks, length * batch) <= length or length == 1]
         self.recordings: dict[tuple[int, bool], Callable[[], None]] = {}
-        self.pool = cuda.pool()
+        self.pool = gpus.pool()
         self.reason: str | None = None
 
     def take(self, steps: int, common: bool) -> None:
@@ -61,7 +61,7 @@ class Group:
     def _record(self, length: int, common: bool) -> None:
         begun, steps = [each.clone() for each in self.stay], partial(self.steps, length, common)
         try:
-            self.recordings[length, common] = cuda.capture(steps, partial(steps, taken=1), self.pool)
+            self.recordings[length, common] = gpus.capture(steps, partial(steps, taken=1), self.pool)
         except RuntimeError as error:
             if memory.ran_out(error):
                 raise
