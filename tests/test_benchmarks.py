@@ -63,15 +63,6 @@ def test_every_contender_trains_to_the_same_weights(name, workload, optimizer):
     assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
 
 
-def test_a_mixed_workload_is_its_topologies_one_after_the_other():
-    workload = replace(WORKLOADS["W6-mixed"], networks=10, steps=2)
-    result = harness.measure(workload, "adam", ["eager", "autograd_bmm", "modules"], SETTING)
-    assert [part.widths[1] for part in workload.parts] == [8, 16, 32, 64, 128]
-    assert {name: own["networks"] for name, own in result["contenders"].items()} == {"eager": 10, "autograd_bmm": 10}
-    assert result["absent"] == {"modules": "trains a sample of one topology"}
-    assert result["flop"] == sum(part.flop for part in workload.parts) / 5
-
-
 @pytest.mark.parametrize(
     ("workload", "optimizer", "name"),
     covering(["W2", "W5"], ["sgd", "adam"], ["autograd_graph", "torch_tf32"], meet=1),

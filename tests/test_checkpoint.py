@@ -3,14 +3,11 @@ refused with its reason."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -216,144 +213,3 @@ def test_a_sum_of_losses_in_the_type_of_the_networks_is_read_as_float64(folder: 
     loaded = checkpoint.load(folder, CPU)
     assert not loaded.told, "it is this checkpoint that was read"
     assert same_bits(loaded.state.total, before.float().double())
-
-
-def test_a_run_has_two_checkpoints_and_the_lock(folder: Path) -> None:
-    newer, before = (json.loads((folder / "checkpoint" / name).read_text()) for name in NAMES)
-    files = {path.name for path in (folder / "checkpoint").iterdir()}
-    assert files == {*NAMES, newer["tensors"], before["tensors"], "lock"}
-    assert len(files) == 5
-
-
-@pytest.mark.parametrize(("call", "after"), [(call, after) for call in CALLS for after in range(3)])
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
-def test_a_save_that_fails_leaves_what_was_there_and_can_be_tried_again(
-    call: str, after: int, error: BaseException, folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, files = checkpoint.load(folder, CPU), sorted((folder / "checkpoint").iterdir())
-    manifest = folder / "checkpoint" / "manifest.json"
-    content = manifest.read_bytes()
-    with monkeypatch.context() as patch:
-        fail(patch, call, after, error)
-        try:
-            checkpoint.save(folder, whole.state, config(), before.notes)
-            failed = ""
-        except KeyboardInterrupt:
-            failed = "interrupted"
-        except CheckpointError as caught:
-            failed = str(caught)
-    if manifest.read_bytes() == content:
-        assert failed
-        assert failed == "interrupted" or re.search(
-            r"cannot be written: .*No space left on device.*; the previous one is kept$", failed
-        )
-        assert sorted((folder / "checkpoint").iterdir()) == files, "no debris"
-        same_state(checkpoint.load(folder, CPU).state, before.state)
-    else:
-        assert "is kept" not in failed
-    checkpoint.save(folder, whole.state, config(), before.notes)
-    assert whole_pairs(folder) == list(NAMES)
-    same_state(checkpoint.load(folder, CPU).state, whole.state)
-
-
-def test_a_first_save_that_fails_does_not_speak_of_one_before(
-    tmp_path: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "checkpoint").mkdir()
-    with monkeypatch.context() as patch:
-        fail(patch, "replace", 0, OSError(28, "No space left on device"))
-        with pytest.raises(CheckpointError, match=r"cannot be written: No space left on device$"):
-            checkpoint.save(tmp_path, whole.state, config(), {})
-    assert list((tmp_path / "checkpoint").iterdir()) == []
-
-
-def test_where_the_disk_has_no_room_for_a_third_checkpoint_the_oldest_goes_first(
-    folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    most, notes = [0], checkpoint.load(folder, CPU).notes
-
-    def counted(content: Any, beside: Path) -> None:
-        most[0] = max(most[0], len([*beside.parent.glob("tensors-*")]))
-        save_file(content, beside)
-
-    monkeypatch.setattr(checkpoint, "save_file", counted)
-    checkpoint.save(folder, whole.state, config(), notes)
-    assert most == [3]
-    most[0] = 0
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    checkpoint.save(folder, whole.state, config(), notes)
-    assert most == [2]
-    assert whole_pairs(folder) == list(NAMES)
-    damage(folder / "checkpoint", "a flipped bit")
-    checkpoint.save(folder, whole.state, config(), notes)
-    assert most == [3], "the oldest stays where the newer one is damaged"
-
-
-def test_at_every_instant_of_a_save_there_is_a_whole_checkpoint(
-    folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before and after each call that changes a file: what a process that is killed there would leave."""
-    notes, instants = checkpoint.load(folder, CPU).notes, []
-
-    def watched(proper: Any) -> Any:
-        def call(*arguments: Any, **named: Any) -> Any:
-            instants.append(whole_pairs(folder))
-            done = proper(*arguments, **named)
-            instants.append(whole_pairs(folder))
-            return done
-
-        return call
-
-    for owner, name in ((os, "replace"), (os, "fsync"), (os, "open"), (Path, "unlink"), (Path, "write_text"),
-                        (Path, "write_bytes"), (checkpoint, "save_file")):  # fmt: skip
-        monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
-    for _ in range(2):
-        checkpoint.save(folder, whole.state, config(), notes)
-    assert len(instants) > 50
-    assert min(instants, key=len) == list(NAMES), "both are whole all the time"
-
-
-def test_what_killed_processes_left_beside_a_checkpoint_goes_with_the_next_save(
-    folder: Path, whole: gpubp.Result
-) -> None:
-    for name in ("tensors-00000099.safetensors", "tensors-00000100.safetensors.writing", "manifest.json.writing",
-                 ".tmpAbCdEf"):  # fmt: skip
-        (folder / "checkpoint" / name).write_text("half")
-    checkpoint.save(folder, whole.state, config(), checkpoint.load(folder, CPU).notes)
-    assert len([*(folder / "checkpoint").iterdir()]) == 5
-
-
-def test_a_reader_is_not_disturbed_by_saves_meanwhile(
-    folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two saves between the reading of a manifest and of its tensors, which the second deletes."""
-    notes, saves = checkpoint.load(folder, CPU).notes, [2]
-    proper = checkpoint._check
-
-    def slow(path: Path, manifest: Any) -> None:
-        proper(path, manifest)
-        while saves[0]:
-            saves[0] -= 1
-            checkpoint.save(folder, whole.state, config(), notes)
-
-    monkeypatch.setattr(checkpoint, "_check", slow)
-    loaded = checkpoint.load(folder, CPU)
-    assert loaded.told == ()
-    assert int(loaded.state.step.max()) == int(whole.state.step.max())
-
-
-def test_a_digest_is_that_of_the_pieces_digests_and_sees_every_piece(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(checkpoint, "PIECE", 8)
-    monkeypatch.setattr(checkpoint, "BLOCK", 4)
-    path, content = tmp_path / "file", bytes(range(27))
-    path.write_bytes(content)
-    pieces = b"".join(hashlib.sha256(content[at : at + 8]).digest() for at in range(0, 27, 8))
-    assert checkpoint._digest(path) == hashlib.sha256(pieces).hexdigest()
-    assert checkpoint._digest(path, 1) == hashlib.sha256(content).hexdigest()
-    found = set()
-    for at in range(27):
-        path.write_bytes(content[:at] + b"\xff" + content[at + 1 :])
-        found.add(checkpoint._digest(path))
-    assert len(found) == 27

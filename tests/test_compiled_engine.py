@@ -10,33 +10,16 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp import backprop, tutorial
+from gpubp import backprop
 from gpubp.engines import build, choose, cpu, eager
 from gpubp.errors import EngineError, ShapeError
 
 from . import short_runs as resuming
-from . import test_tutorial as printed
 from .helpers import compiled, differences, laid_out, layouts, population, same_bits, samples, start, threads, train  # noqa: F401
 from .tolerances import compiled_step
 
 SPEC = gpubp.NetworkSpec((3, 5, 2), "gelu", "tanh")
 COUNT, CPU = 19, torch.device("cpu")
-
-
-def test_the_tutorials_figures_come_out_of_the_compiled_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def run(*arguments: object) -> None:
-        calls.append(arguments[2])
-        cpu.run(*arguments)
-
-    monkeypatch.setattr(eager, "run", run)
-    rows = {row.name: row for row in tutorial.compare()}
-    assert len(calls) == 6, "three calls in each of two orders"
-    printed.test_every_printed_figure_is_reproduced_in_the_order_of_the_tutorial(rows)
-    printed.test_the_first_round_is_the_true_gradient(rows)
-    printed.test_the_figures_after_training_tell_the_two_update_orders_apart(rows)
-    printed.test_the_measured_figures_of_both_orders(rows)
 
 
 # ---- prediction

@@ -123,7 +123,7 @@ def check(seed: int, engine: str, folder: Path) -> None:
         assert differences(longer, everyone, expected, everyone) == []
 
 
-@pytest.mark.parametrize("seed", [2, 3, 9, 16, 18])  # 9, 16, 18: a plateau in a training made longer
+@pytest.mark.parametrize("seed", [2, 3, 16, 18])  # 16, 18: a plateau in a training made longer
 def test_a_network_is_its_own_whatever_is_asked_for(seed: int, tmp_path: Path) -> None:
     check(seed, "eager", tmp_path / "run")
 

@@ -9,7 +9,7 @@ import torch
 import gpubp
 from gpubp import sources
 
-NETWORKS, SEEDS = 50, 8
+NETWORKS, SEEDS = 50, 5
 
 
 def test_a_population_learns_the_digits_as_well_as_scikit_learn() -> None:
