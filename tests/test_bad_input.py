@@ -103,7 +103,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
     "more networks than memory": (
         lambda: gpubp.Population.create(SPEC, 2**32 - 1), OutOfMemoryError, r"4,294,967,295 networks of 3-4-2 need"),
     **{
-        f"{name}={given!r}": (partial(gpubp.train, POPULATION, DATA, STEP, **{name: given}), ConfigError, message)
+        f"{name}: {message}": (partial(gpubp.train, POPULATION, DATA, STEP, **{name: given}), ConfigError, message)
         for name, given, message in (
             ("run_dir", 3, "run_dir 3: a path of"), ("run_dir", b"made", "run_dir b'made': a path of"),
             ("run_dir", "\udcff", "run_dir .*: a path of characters that UTF-8 has"),
