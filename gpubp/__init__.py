@@ -25,8 +25,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ACTIVATIONS", "INITIALISERS", "LOSSES", "OPTIMIZERS", "SCHEDULES",
     "Activation", "ConsoleReporter", "Dataset", "GpubpError", "Initialiser", "Loss", "Model", "NetworkSpec",
-    "Optimizer", "Population", "Reporter", "Result", "Schedule", "TensorBoardReporter", "TrainConfig", "backprop",
-    "load", "load_data", "resume", "train",
+    "Optimizer", "Population", "Reporter", "Result", "Schedule", "Status", "TensorBoardReporter", "TrainConfig",
+    "backprop", "load", "load_data", "resume", "train",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # for a type checker it would make every name known

@@ -301,6 +301,7 @@ class TrainConfig:
     def __repr__(self) -> str:
         usual = {each.name: each.default for each in fields(self)} | {"extra": {}}
         given = {name: arrays.in_short(value) for name, value in self.to_dict().items()}
+        given["extra"] = {name: arrays.in_short(value) for name, value in self.extra.items()}
         shown = ", ".join(f"{name}={value!r}" for name, value in given.items() if value != usual[name])
         return f"TrainConfig({shown})"
 

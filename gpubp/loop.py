@@ -18,12 +18,11 @@ from typing import Any
 from . import checkpoint
 from .errors import CheckpointError
 from .history import History
-from .reporters import Progress, Reporter, Start, counts
+from .reporters import Progress, Reporter, Start
 from .reporters.table import table, write
 from .result import Result, kept
 from .run import Run
 from .signals import collected
-from .state import Status
 
 
 @dataclass
@@ -209,15 +208,12 @@ class Loop:
                 why = f"{self.run_dir}: the results cannot be written: {error}"
                 self.unsaved = why if self.unsaved is None else f"{self.unsaved}; {why}"
                 self.note(why)
-        names = [each.name for each in Status]
         return Result(
             population=state.population,
             loss=training.loss,
             metric=training.metric,
             validation_loss=None if held_out is None else held_out.loss,
             validation_metric=None if held_out is None else held_out.metric,
-            status=[names[number] for number in state.status.tolist()],
-            statuses=counts(state.status),
             table=rows,
             history=list(self.history),
             notes=self.notes,

@@ -23,5 +23,6 @@ from .result import Result as Result
 from .schedules import SCHEDULES as SCHEDULES
 from .schedules import Schedule as Schedule
 from .spec import NetworkSpec as NetworkSpec
+from .state import Status as Status
 from .training import resume as resume
 from .training import train as train

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .ambient import neutral
 from .line import line
-from .state import Status, TrainState
+from .state import Status, TrainState, counts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +27,7 @@ class Result:
     population: the trained networks, each at its last step that left finite numbers, on the device of the given ones.
     loss and metric (N,): over each network's training samples at its end;
     validation_loss, validation_metric: over the validation data, or None.
-    status: a name per network. table: a row per network (pyarrow). history: a record per evaluation (see train()).
+    table: a row per network (pyarrow). history: a record per evaluation (see train()).
     notes: what went otherwise than asked for, such as memory that ran out. interrupted: the signal that ended the run
     early, or None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None. silenced:
     the reporters that could not write what they heard, and why.
@@ -39,8 +39,6 @@ class Result:
     metric: Tensor
     validation_loss: Tensor | None
     validation_metric: Tensor | None
-    status: list[str]
-    statuses: dict[str, int]
     table: pa.Table
     history: list[dict[str, Any]]
     notes: list[str]
@@ -58,7 +56,23 @@ class Result:
     @neutral()
     def ranking(self) -> Tensor:
         """Rows of the networks that did not diverge, the best first: by validation loss, or else by loss."""
-        return ranking(self._ranks[1], self.state.status == Status.diverged)
+        return ranking(self._ranks[1], self.status == Status.diverged)
+
+    @property
+    def status(self) -> Tensor:
+        """(N,) int8: what became of each network, a Status."""
+        return self.state.status
+
+    @property
+    def status_names(self) -> list[str]:
+        """The same by name; a million networks are a million texts."""
+        names = [each.name for each in Status]
+        return [names[number] for number in self.status.tolist()]
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many networks became what, by name."""
+        return counts(self.status)
 
     @property
     def fates(self) -> str:

@@ -21,10 +21,10 @@ from .engines import Choice
 from .evaluate import Evaluation, metric_name
 from .pace import Pace
 from .placement import placed
-from .reporters import counts, quantiles
+from .reporters import quantiles
 from .schedules import scheduled
 from .serial import one_thread
-from .state import Status, TrainState
+from .state import Status, TrainState, counts
 from .stopping import plateau
 
 CALL = 0.25  # seconds that one call of the engine should take

@@ -20,13 +20,21 @@ from .rng import EVERYBODY
 
 
 class Status(IntEnum):
-    """What became of a network."""
+    """What became of a network: `result.status == Status.diverged` is a mask of those that did."""
 
     running = 0
     finished = 1
     converged = 2
     stopped = 3
     diverged = 4
+
+
+def counts(status: Tensor) -> dict[str, int]:
+    """How many networks have each status, by name; what can only come of settings that were not made is left out where
+    no network has it."""
+    found = torch.bincount(status.long(), minlength=len(Status)).tolist()
+    usual = (Status.running, Status.finished, Status.diverged)
+    return {each.name: found[each.value] for each in Status if each in usual or found[each.value]}
 
 
 class Kind(NamedTuple):

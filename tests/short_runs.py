@@ -67,7 +67,7 @@ def same_state(one: TrainState, other: TrainState) -> None:
 def same(one: gpubp.Result, other: gpubp.Result) -> None:
     same_state(one.state, other.state)
     assert repr(one.table.to_pydict()) == repr(other.table.to_pydict())  # a NaN is itself
-    assert one.status == other.status
+    assert one.status_names == other.status_names
 
 
 def told(result: gpubp.Result) -> list[dict[str, Any]]:

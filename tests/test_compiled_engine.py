@@ -157,7 +157,7 @@ def test_targets_and_weights_of_another_type_are_refused_and_train_takes_any() -
         with pytest.raises(EngineError, match=f"networks are torch.float32 on cpu, {name} torch.float64"):
             cpu.evaluate(networks, data, {}, torch.arange(3))
         result = gpubp.train(networks, data, gpubp.TrainConfig(batch_size=4, steps=2))
-        assert (result.engine, result.status) == ("cpu", ["finished"] * 3)
+        assert (result.engine, result.status_names) == ("cpu", ["finished"] * 3)
 
 
 def tiny(number: float) -> Tensor:

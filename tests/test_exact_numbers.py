@@ -67,7 +67,7 @@ def test_training_refuses_whole_numbers_that_its_networks_do_not_hold() -> None:
             with pytest.raises(DataError, match=r"targets\[0, 0\] is 16777217"):
                 gpubp.train(networks, data, config)
         else:
-            assert gpubp.train(networks, data, config).status == ["finished"] * 2
+            assert gpubp.train(networks, data, config).status_names == ["finished"] * 2
 
 
 def test_whole_numbers_do_not_depend_on_torchs_default_type() -> None:

@@ -160,7 +160,7 @@ def test_between_two_evaluations_no_clock_of_a_network_is_read(monkeypatch: pyte
     monkeypatch.setattr(placement.Home, "look", home)
     found, _ = train(monkeypatch, Hears(), lr=[0.01, 1e308, 0.02], optimizer="sgd")
     assert same_bits(found.population.params, expected.population.params)
-    assert found.status == expected.status == ["finished", "diverged", "finished"]
+    assert found.status_names == expected.status_names == ["finished", "diverged", "finished"]
     assert found.network_steps == expected.network_steps
     steps = [[record["step"] for record in each.history] for each in (found, expected)]
     assert steps[0] == steps[1] == list(range(4, 401, 4))

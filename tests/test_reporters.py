@@ -165,7 +165,7 @@ def test_what_a_reporter_raises_at_the_end_has_the_result(kind: type[BaseExcepti
 
     with pytest.raises(kind, match="broken") as caught:
         short(Broken(), run_dir=tmp_path / "run")
-    assert caught.value.result.status == ["finished"] * 2  # type: ignore[attr-defined]
+    assert caught.value.result.status_names == ["finished"] * 2  # type: ignore[attr-defined]
     assert caught.value.__notes__ == ["the training has ended; this exception's `result` is what there is"]
     assert (tmp_path / "run" / "results.csv").exists()
 
@@ -188,7 +188,7 @@ def test_a_folder_that_takes_no_curves_is_refused_before_the_first_step_and_the_
     for _ in range(2):
         with pytest.raises(ConfigError, match=r"no curves can be written to .*file/curves: "):
             short(gpubp.TensorBoardReporter(tmp_path / "file" / "curves"), run_dir=tmp_path / "run")
-    assert short(run_dir=tmp_path / "run").status == ["finished"] * 2
+    assert short(run_dir=tmp_path / "run").status_names == ["finished"] * 2
 
 
 @pytest.mark.parametrize("writes", [30, 0])

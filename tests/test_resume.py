@@ -74,7 +74,7 @@ def test_rounds_without_a_step_can_be_resumed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", [6, 7])
 def test_more_epochs_end_as_a_run_begun_with_so_many(first: int, tmp_path: Path) -> None:
     short = run(tmp_path / "run", epochs=first)
-    assert short.status.count("finished") == COUNT - 1
+    assert short.status_names.count("finished") == COUNT - 1
     longer = gpubp.resume(tmp_path / "run", training(), held_out(), epochs=12)
     same(longer, run())
     assert longer.network_steps == (COUNT - 1) * (12 - first) * 5

@@ -127,7 +127,7 @@ def test_a_signal_near_the_end_is_delivered_when_all_is_done(
         reporter = Last(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as caught:
         train(reporter, run_dir=folder)
-    assert caught.value.result.status == ["finished"] * 3  # type: ignore[attr-defined]
+    assert caught.value.result.status_names == ["finished"] * 3  # type: ignore[attr-defined]
     assert reporter.finished
     assert (folder / "results.csv").exists()
 

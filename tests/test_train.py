@@ -37,7 +37,7 @@ def test_the_result_says_what_became_of_every_network() -> None:
         assert values is not None
         assert values.shape == (7,)
         assert values.isfinite().all()
-    assert result.status == ["finished"] * 7
+    assert result.status_names == ["finished"] * 7
     assert result.statuses == {"running": 0, "finished": 7, "diverged": 0}, "no fate that nothing here can bring"
     assert (result.table.num_rows, result.table["network"].to_pylist()) == (7, list(range(7)))
     assert result.table["validation_accuracy"].to_pylist() == result.validation_metric.tolist()
@@ -88,7 +88,8 @@ def test_the_ranking_goes_by_validation_loss_or_else_by_loss_and_leaves_out_the_
         result = gpubp.train(population(SPEC, 5), data(), settings, validation=held_out)
         loss = result.loss if result.validation_loss is None else result.validation_loss
         expected = sorted((n for n in range(5) if n != 1), key=lambda n: float(loss[n]))
-        assert result.status[1] == "diverged"
+        assert (result.status == gpubp.Status.diverged).tolist() == [n == 1 for n in range(5)]
+        assert (result.status.dtype, result.status_names[1]) == (torch.int8, "diverged")
         assert [step is None for step in result.table["diverged_step"].to_pylist()] == [n != 1 for n in range(5)]
         assert result.population.params.isfinite().all()
         assert result.ranking().tolist() == expected
@@ -102,7 +103,7 @@ def test_ragged_rows_end_each_at_its_own_step_as_if_alone() -> None:
     settings = config(steps=None, epochs=6, evaluate_every=1)
     result = gpubp.train(population(SPEC, 3), gpubp.Dataset(inputs, targets, rows=rows), settings)
     assert result.table["steps"].to_pylist() == [30, 1, 13]  # ceil(6 * size / 8)
-    assert result.status == ["finished"] * 3
+    assert result.status_names == ["finished"] * 3
     assert result.network_steps == 44
     for number, part in enumerate(rows):
         alone = gpubp.Dataset(inputs, targets, rows=[part])
@@ -279,5 +280,7 @@ def test_settings_and_data_of_every_kind_are_saved_with_a_run(
 
 def test_a_configuration_is_one_line_of_what_is_not_usual() -> None:
     assert repr(gpubp.TrainConfig(steps=3)) == "TrainConfig(steps=3)"
+    many = gpubp.TrainConfig(steps=3, extra={"pull": torch.arange(1000)})
+    assert repr(many) == "TrainConfig(steps=3, extra={'pull': '1000 numbers from 0 to 999'})"
     shown = repr(gpubp.TrainConfig("sgd", epochs=[5] * 1000, lr=torch.linspace(0, 1, 1000), extra={}))
     assert shown == ("TrainConfig(optimizer='sgd', lr='1000 numbers from 0 to 1', epochs='1000 numbers from 5 to 5')")

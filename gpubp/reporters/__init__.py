@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..errors import ConfigError
 from ..result import Result
-from ..state import Status
 
 QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
 
@@ -89,11 +87,3 @@ def quantiles(values: Tensor) -> dict[str, float]:
     ranks = {name: round(share * (len(finite) - 1)) for name, share in QUANTILES.items()}
     placed = np.partition(finite, sorted(set(ranks.values())))  # a sort of a million takes five times as long
     return {name: float(placed[rank]) for name, rank in ranks.items()}
-
-
-def counts(status: Tensor) -> dict[str, int]:
-    """How many networks have each status, by name; what can only come of settings that were not made is left out where
-    no network has it."""
-    found = torch.bincount(status.long(), minlength=len(Status)).tolist()
-    usual = (Status.running, Status.finished, Status.diverged)
-    return {each.name: found[each.value] for each in Status if each in usual or found[each.value]}
