@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 import torch
 from torch import Tensor, nn
 
@@ -32,14 +31,11 @@ from .losses import LOSSES, probabilities
 from .modules import PreparedNetwork
 from .population import Population
 from .preparation import FILE, Label, Preparation
-from .reporters.table import SEAL, digest
+from .reporters.table import RESULTS, read_results
 from .result import ranking
 from .spec import NetworkSpec
-from .state import Status
 from .tables import Array, listed
 
-RESULTS = "results.parquet"
-WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers of the results
 PIECE = 16 * CHUNK  # samples of which what some networks say is kept at once
 FEWEST = 32  # the same where each network speaks for itself, at least: cut like this, no sample gets other bits
 AT_ONCE = 1 << 22  # numbers that networks say together of a piece
@@ -283,33 +279,6 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     if results is None or results["steps"].to_pylist() != state.step.tolist():
         return model
     return Model(state.population, preparation, results)
-
-
-def read_results(path: Path) -> pa.Table:
-    """A results table; raises CheckpointError for one that cannot be read, or is not what was written."""
-    try:
-        files.regular(path)
-        found = pa.parquet.ParquetFile(path).read()
-        seal = (found.schema.metadata or {}).get(SEAL)  # older ones have none
-        damaged = seal is not None and seal.decode() != digest(found)
-    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
-        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is no whole .parquet file')}") from None
-    if damaged:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
-    names, other = found.column_names, "it is not the results of a run"
-    if missing := {"status", "loss", *WHOLE} - set(names):
-        raise CheckpointError(f"{path} has no column {', '.join(sorted(missing))}: {other}")
-    if not found.num_rows or len(set(names)) < len(names):
-        raise CheckpointError(f"{path} has {found.num_rows} rows, columns {listed(names)}: {other}")
-    for name, values in zip(names, found.itercolumns()):
-        kind, lacks = values.type, values.null_count and name in ("status", "network", "id", "steps")
-        if name == "status":
-            right = pa.types.is_string(kind) and set(values.to_pylist()) <= {each.name for each in Status}
-        else:
-            right = pa.types.is_integer(kind) or (pa.types.is_floating(kind) and name not in WHOLE)
-        if lacks or not right:
-            raise CheckpointError(f"{path}: column {name!r} holds {listed(values.slice(0, 3).to_pylist())}: {other}")
-    return found
 
 
 def ranked_by(results: pa.Table) -> str:

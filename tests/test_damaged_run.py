@@ -16,7 +16,7 @@ import gpubp
 from gpubp.commands import settings as saved
 from gpubp.commands import train
 from gpubp.errors import CheckpointError
-from gpubp.model import read_results
+from gpubp.reporters.table import read_results
 
 from .files import status
 

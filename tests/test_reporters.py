@@ -17,9 +17,9 @@ import gpubp
 from gpubp import reporters
 from gpubp.cli import main
 from gpubp.errors import CheckpointError, ConfigError
-from gpubp.model import read_results
 from gpubp.reporters import Progress, Start, console
 from gpubp.reporters.console import ConsoleReporter
+from gpubp.reporters.table import read_results
 
 
 def shown(terminal: bool) -> str:

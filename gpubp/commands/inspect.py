@@ -82,7 +82,7 @@ def _damage(folder: Path) -> list[str]:
 
 def _results(folder: Path) -> pa.Table:
     """The results of a run, a row per network."""
-    from ..model import RESULTS, read_results
+    from ..reporters.table import RESULTS, read_results
 
     path = folder / RESULTS
     if not path.is_file():

@@ -1,4 +1,5 @@
-"""The results table: a row per network, as pyarrow.Table, results.parquet, which holds a digest of it, and results.csv.
+"""The results table: a row per network, as pyarrow.Table, results.parquet, which holds a digest of it, and results.csv;
+read_results() refuses what is not what was written.
 
 pyarrow is imported by what makes a table: `import gpubp` need not wait for it."""
 
@@ -12,12 +13,15 @@ import numpy as np
 from torch import Tensor
 
 from .. import files, lock
+from ..errors import CheckpointError, reason
 from ..evaluate import Evaluation
 from ..state import Status, TrainState
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+RESULTS = "results.parquet"
+WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
 SEAL = b"gpubp_sha256"  # under which results.parquet holds the digest of its table
 
 
@@ -55,8 +59,40 @@ def write(rows: pa.Table, run_dir: Path) -> None:
 
     lock.check(run_dir)
     sealed = rows.replace_schema_metadata({SEAL: digest(rows)})
-    files.write(run_dir / "results.parquet", lambda beside: parquet.write_table(sealed, beside))
+    files.write(run_dir / RESULTS, lambda beside: parquet.write_table(sealed, beside))
     files.write(run_dir / "results.csv", lambda beside: write_csv([rows], beside))
+
+
+def read_results(path: Path) -> pa.Table:
+    """A results table; raises CheckpointError for one that cannot be read, or is not what was written."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    from ..tables import listed
+
+    try:
+        files.regular(path)
+        found = parquet.ParquetFile(path).read()
+        seal = (found.schema.metadata or {}).get(SEAL)  # older ones have none
+        damaged = seal is not None and seal.decode() != digest(found)
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
+        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is no whole .parquet file')}") from None
+    if damaged:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
+    names, other = found.column_names, "it is not the results of a run"
+    if missing := {"status", "loss", *WHOLE} - set(names):
+        raise CheckpointError(f"{path} has no column {', '.join(sorted(missing))}: {other}")
+    if not found.num_rows or len(set(names)) < len(names):
+        raise CheckpointError(f"{path} has {found.num_rows} rows, columns {listed(names)}: {other}")
+    for name, values in zip(names, found.itercolumns()):
+        kind, lacks = values.type, values.null_count and name in ("status", "network", "id", "steps")
+        if name == "status":
+            right = pa.types.is_string(kind) and set(values.to_pylist()) <= {each.name for each in Status}
+        else:
+            right = pa.types.is_integer(kind) or (pa.types.is_floating(kind) and name not in WHOLE)
+        if lacks or not right:
+            raise CheckpointError(f"{path}: column {name!r} holds {listed(values.slice(0, 3).to_pylist())}: {other}")
+    return found
 
 
 def digest(rows: pa.Table) -> str:
