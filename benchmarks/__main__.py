@@ -1,4 +1,4 @@
-"""python -m benchmarks: measure, print tables, write JSON and plots. python -m benchmarks --help says the rest."""
+"""python -m benchmarks: measure, print tables, write JSON and plots. See python -m benchmarks --help."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from .peers import SAMPLE
 from .workloads import WORKLOADS, Workload
 
 SEED = 0
-WIDE = 140  # columns, where it is no terminal that shows them
-SCIKIT_NETWORKS = 64  # that scikit-learn trains in W5b: all 1,000 would take as long each
+WIDE = 140  # columns, unless on a terminal
+SCIKIT_NETWORKS = 64  # trained by scikit-learn in W5b; all 1,000 would take 16 times as long
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,7 +59,7 @@ def _run(chosen: argparse.Namespace, limits: dict[str, Any], console: Console, b
     path, measured = _kind(chosen)
     try:
         measured(report, chosen, setting, console)
-    finally:  # what was measured before something failed is kept too
+    finally:  # keeps what was measured before an error
         report["seconds"] = time.perf_counter() - begun
         path.write_text(json.dumps(report) + "\n")
     for written in (path, *_drawn(report, path)):
@@ -68,7 +68,7 @@ def _run(chosen: argparse.Namespace, limits: dict[str, Any], console: Console, b
 
 
 def _kind(chosen: argparse.Namespace) -> tuple[Path, Callable[..., None]]:
-    """What is measured, and the file of its report."""
+    """The report's file, and the function that measures."""
     device = chosen.device.partition(":")[0]
     if chosen.command == "table":
         name, measured = device, _table
@@ -98,7 +98,7 @@ def _table(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
     peers = [name for name in chosen.peer if name in PEERS]
     for name in [name for name in chosen.workload if name in WORKLOADS]:
         workload = sized(WORKLOADS[name], chosen)
-        goals |= {(name, own): goal for own, goal in zip(workload.optimizers, workload.goals)}
+        goals |= {(name, each): goal for each, goal in zip(workload.optimizers, workload.goals)}
         for optimizer in chosen.optimizer or workload.optimizers:
             skipped = sweeps.without_room(workload, optimizer, peers, {}, setting)
             result = {"workload": name, **measure(workload, optimizer, peers, setting, skipped)}
@@ -106,10 +106,10 @@ def _table(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
             _show(console, _title(name, workload), result)
     if report["results"]:
         console.print(f"modules trains a sample of {SAMPLE} networks. Peak: {report['machine']['peak_of']}. Compile "
-                      "s: apart from the rates; paid after so many steps of all networks beside eager.")  # fmt: skip
+                      "s: not in the rates; pays after: steps of all networks, against eager.")  # fmt: skip
         console.print(tables.summary(report["results"], goals))
     if END_TO_END in chosen.workload and chosen.device != "cpu":
-        console.print(f"{END_TO_END}: beside scikit-learn, on the CPU only", highlight=False)
+        console.print(f"{END_TO_END}: against scikit-learn, only on the CPU", highlight=False)
     elif END_TO_END in chosen.workload and SCIKIT in chosen.peer:
         _end_to_end(report, chosen, setting, console)
 
@@ -124,8 +124,8 @@ def _end_to_end(report: dict[str, Any], chosen: argparse.Namespace, setting: Set
     sample = min(networks, SCIKIT_NETWORKS)
     report["end_to_end"] = digits.race(ours(chosen.device), networks, sample, chosen.threads, rounds)
     console.print(tables.end_to_end(report["end_to_end"]))
-    console.print("Initial weights and minibatches differ: each has the epochs that its own median network needs for "
-                  "that accuracy; `per step` compares whole trainings by the number of steps, whatever was learned. "
+    console.print("Initial weights and minibatches differ: each has the epochs that its median network needs for "
+                  "that accuracy; `per step` compares whole trainings by their number of steps, whatever the accuracy. "
                   "scikit-learn trains a sample of the networks; ratios are per network.")  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def _whole(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
         report["command_lines"][name] = whole.runs(words, count, chosen.threads, chosen.device)
         console.print(tables.parts(name, report["command_lines"][name]))
     if reason := whole.without_jax():
-        console.print(f"whole trainings beside JAX: {reason}", highlight=False)
+        console.print(f"whole trainings against JAX: {reason}", highlight=False)
         return
     for case in whole.CASES[: 1 if chosen.quick else None]:
         networks = chosen.networks or case.networks
@@ -175,14 +175,14 @@ def _layouts(report: dict[str, Any], chosen: argparse.Namespace, setting: Settin
     report["excess"] = {"mean": statistics.mean(excess), "most": max(excess)}
     console.print(tables.lanes(report["cases"], layouts.OPTIMIZERS[-1]))
     mean, most = (f"{report['excess'][name]:.1%}" for name in ("mean", "most"))
-    console.print(f"In {len(excess)} cases the rule's layout took {mean} more time than the fastest, {most} at most")
+    console.print(f"In {len(excess)} cases the chosen layout took {mean} more time than the fastest, at most {most}")
     title = f"One network on {chosen.threads} threads that share it over one thread, adam"
     console.print(tables.gains(title, report["sharing"]))
     console.print(tables.gains("Three registers side by side over one, sgd, one thread", report["registers"]))
 
 
 def _drawn(report: dict[str, Any], path: Path) -> list[Path]:
-    """The plots beside the report, of results with more than one contender."""
+    """Plot results with more than one contender, next to the report."""
     if not any(len(result["contenders"]) > 1 for result in report.get("results", [])):
         return []
     draw = {path.with_suffix(".png"): plots.sweep if "over" in report else plots.ratios}

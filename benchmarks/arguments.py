@@ -24,29 +24,29 @@ GROUPS = list(dict.fromkeys(name.partition("-")[0] for name in WORKLOADS))
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; it exits with the allowed names where one is unknown."""
+    """Parse the command line; for an unknown name exit with the allowed ones."""
     everything = [*dict.fromkeys([*GROUPS, *WORKLOADS]), END_TO_END]
     peers = [*PEERS, SCIKIT]
-    parser = argparse.ArgumentParser("python -m benchmarks", description="gpubp beside its peers, on this machine")
-    parser.add_argument("command", nargs="?", choices=COMMANDS, default="table", help="layouts: those of the "
-                        "engine cpu beside each other; calls: of one step, back to back; whole: the command line part "
-                        "by part, and beside JAX")  # fmt: skip
+    parser = argparse.ArgumentParser("python -m benchmarks", description="gpubp against its peers, on this machine")
+    parser.add_argument("command", nargs="?", choices=COMMANDS, default="table", help="layouts: compare "
+                        "those of engine cpu; calls: of one step, back to back; whole: the command line part "
+                        "by part, and against JAX")  # fmt: skip
     parser.add_argument("--workload", nargs="+", choices=everything, metavar="W", help=f"of {', '.join(everything)}: "
-                        f"W3 is all that begin with it; {END_TO_END} is the digits beside scikit-learn")  # fmt: skip
+                        f"W3 is all that start with it; {END_TO_END} is the digits against scikit-learn")  # fmt: skip
     parser.add_argument("--peer", nargs="+", choices=peers, metavar="NAME", help=f"of {', '.join(peers)}; ratios "
-                        "are to gpubp's first engine on the device, put in front where it is not named")  # fmt: skip
-    parser.add_argument("--optimizer", nargs="+", choices=("sgd", "adam"), help="instead of the workload's own; of a "
+                        "are to gpubp's first engine on the device, which is added if missing")  # fmt: skip
+    parser.add_argument("--optimizer", nargs="+", choices=("sgd", "adam"), help="default: the workload's; in a "
                         "sweep sgd")  # fmt: skip
     parser.add_argument("--over", choices=VALUES, default="batch_size", help="what `sweep` varies")
-    parser.add_argument("--networks", type=_count, help="instead of the workload's own number")
-    parser.add_argument("--steps", type=_count, help="steps per call, instead of the workload's own number; a "
-                        "sweep takes as many at every point")  # fmt: skip
-    parser.add_argument("--rounds", type=_count, help="calls of each contender at most (15; 5 in a sweep; 3 with "
+    parser.add_argument("--networks", type=_count, help="default: the workload's")
+    parser.add_argument("--steps", type=_count, help="steps per call, default: the workload's; a "
+                        "sweep then has as many at every point")  # fmt: skip
+    parser.add_argument("--rounds", type=_count, help="most calls of each contender (15; 5 in a sweep; 3 with "
                         "--quick)")  # fmt: skip
-    parser.add_argument("--patience", type=float, default=2.0, metavar="SECONDS", help="that the calls of one "
-                        "contender may take on one row; three rounds are made in any case")  # fmt: skip
-    parser.add_argument("--threads", type=_count, default=torch.get_num_threads(), help="for all contenders alike; "
-                        "fewer than the cores where other programs are running")  # fmt: skip
+    parser.add_argument("--patience", type=float, default=2.0, metavar="SECONDS", help="limit for the calls of "
+                        "one contender on one row; three rounds run in any case")  # fmt: skip
+    parser.add_argument("--threads", type=_count, default=torch.get_num_threads(), help="of every contender; "
+                        "fewer than the cores if other programs are running")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} times fewer networks, 3 rounds: a smoke test")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
@@ -75,11 +75,11 @@ def _check_sweep(parser: argparse.ArgumentParser, chosen: argparse.Namespace) ->
         parser.error(f"sweep takes one workload, {chosen.workload[0]} is several: {', '.join(names)}")
     chosen.base = (names[0], WORKLOADS[names[0]]) if names else BASES[chosen.over]
     if chosen.over == "width" and isinstance(chosen.base[1], Mixed):
-        parser.error(f"sweep --over width: {names[0]} has widths of its own; another workload expected")
+        parser.error(f"sweep --over width: {names[0]} has several widths; another workload expected")
 
 
 def _ordered(first: str, names: Sequence[str]) -> list[str]:
-    """Each once, the engine that ratios are to in front."""
+    """Each name once, `first` in front."""
     return list(dict.fromkeys([first, *names]))
 
 
@@ -90,6 +90,6 @@ def _count(text: str) -> int:
 
 
 def sized(workload: Workload, chosen: argparse.Namespace) -> Workload:
-    """The workload as the command line wants it."""
+    """The workload with the command line's sizes."""
     networks = chosen.networks or (max(2, workload.networks // QUICK) if chosen.quick else workload.networks)
     return replace(workload, networks=networks, steps=chosen.steps or workload.steps)

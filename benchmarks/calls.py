@@ -1,7 +1,7 @@
-"""Calls of one step, back to back: what a call costs beside the step. One network of 2-2-2, and 1,000 of 64-32-10.
+"""Calls of one step, back to back: the overhead of a call. One network of 2-2-2, and 1,000 of 64-32-10.
 
-On a GPU, host: until the last call has returned, while the device is kept busy; device: what it takes for the calls by
-itself; whole: from the first call to the end of the last, with nothing else to do.
+On a GPU, host: until the last call returns, while the device is kept busy; device: the device's time for the
+calls; whole: from the first call to the end of the last, with nothing else running.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ CASES = {
     "one network 2-2-2": replace(WORKLOADS["W1-K1"], networks=1),
     "1,000 networks 64-32-10": replace(WORKLOADS["W5"], own_lr=False, steps=1),
 }
-CALLS, SECONDS = 1000, 0.25  # of a sample: so many, or as many as take so long
-AHEAD = 200  # calls that the host gives while the device is busy: a device's queue holds some thousand launches
+CALLS, SECONDS = 1000, 0.25  # of a sample, whichever is less
+AHEAD = 200  # calls queued while the device is busy: its queue holds some thousand launches
 SIDE = 8192  # of matrices whose product keeps it busy
 PRODUCT = 2 * SIDE**3 / 80e12  # seconds of one, at least
 
@@ -35,13 +35,13 @@ def measure(engine: str, setting: Setting) -> list[dict[str, Any]]:
     found = []
     for name, workload in CASES.items():
         contender = Engine(workload.problem("sgd", device=setting.device), engine)
-        for _ in range(3):  # compiled, and whatever else the first calls do
+        for _ in range(3):  # compiles
             contender.call()
         count = _count(contender, setting.device)
         samples = [_sample(contender, count, setting.device) for _ in range(setting.rounds)]
         contender.params()
         each = {part: [sample[part] for sample in samples] for part in samples[0]}
-        medians = {part: statistics.median(own) for part, own in each.items()}
+        medians = {part: statistics.median(spent) for part, spent in each.items()}
         facts = {"networks": workload.networks, "widths": list(workload.widths), "batch": workload.batch}
         found.append({"case": name, **facts, "engine": engine, "calls": count, "us": medians, "samples_us": each})
     return found
@@ -68,7 +68,7 @@ def _sample(contender: Engine, count: int, device: str) -> dict[str, float]:
 
 
 def _apart(contender: Engine, count: int, us: float, device: str) -> dict[str, float]:
-    """Host and device: the device multiplies until the host, which may take twice as long, has given all calls."""
+    """Host and device: the device multiplies until the host, even at half speed, has queued all calls."""
     with gpus.on(torch.device(device)):
         first, last = (torch.Event(device, enable_timing=True) for _ in range(2))
         matrix = torch.ones(SIDE, SIDE, device=device)

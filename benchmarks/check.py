@@ -1,9 +1,9 @@
-"""scripts/gpu_check.py's two processes: the parent uses no GPU, so that nothing keeps it from ending what does; a child
-takes the steps of gpu.py, and ends itself where one takes too long.
+"""scripts/gpu_check.py's two processes: the parent uses no GPU, so that it can always kill the child, which
+runs the steps of gpu.py, and exits if one takes too long.
 
-What is known stands in gpu_check.json after every step. A step that takes its child along, so or by a crash or an error
-after which CUDA refuses every call, has failed, and a new child takes the steps after it. At the end the child is
-killed with its group. A figure stands in the report only where it was measured.
+gpu_check.json has the results after every step. A step that kills its child, by time, a crash or an error
+after which CUDA refuses every call, has failed, and a new child runs the next steps. At the end the child's
+process group is killed. The report has only measured figures.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PASSED, FAILED, ABSENT = "passed", "failed", "not run"
 CHILD = "import sys; from benchmarks import check; sys.exit(check.work(*sys.argv[1:]))"
 STEPS = "benchmarks.gpu:steps"
-WIDTH = 140  # of what is written
+WIDTH = 140  # of the written report
 LATE = "no time left"
-WORTH = 15.0  # seconds that must be left for another child: its start alone takes most of them
+WORTH = 15.0  # seconds that must remain for another child, mostly for its start
 
 
 class Outcome(NamedTuple):
-    """What became of a step: one of the three words above, a line about it, and what it lists."""
+    """The outcome of a step: one of the three words above, a line about it, and a list."""
 
     status: str
     said: str
@@ -52,8 +52,8 @@ class Outcome(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A part of the check. least: seconds that must be left for it to begin; share: of the time left, that it may take,
-    or `least` where that is more; proves: whether it has failed where it had to be ended then."""
+    """A part of the check. least: seconds that must remain to start it; share: of the remaining time that it may take,
+    or `least` if that is more; proves: whether running out of time is a failure."""
 
     name: str
     run: Callable[[], Outcome]
@@ -64,8 +64,8 @@ class Step(NamedTuple):
 
 @dataclass
 class Check:
-    """A process that takes steps. devices: the GPUs; out: the folder of the results; end: when it has to be over, by
-    time.monotonic(), which all processes share; until: when the present step has to be."""
+    """A process that runs steps. devices: the GPUs; out: the folder of the results; end: its deadline in
+    time.monotonic(), which all processes share; until: the deadline of the present step."""
 
     devices: Sequence[str]
     out: Path
@@ -76,12 +76,12 @@ class Check:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Remaining seconds."""
         return self.end - time.monotonic()
 
     def run(self, steps: Sequence[Step]) -> bool:
-        """Take the steps that are not in the report, write what is known before and after each. -> whether all were
-        taken: after one that leaves the GPU unusable for this process none is."""
+        """Run the steps that are not in the report, and write it before and after each. -> whether all ran: none runs
+        after a step that leaves the GPU unusable for this process."""
         known = {each["name"] for each in self.report["checks"]}
         self.report["planned"] = [step.name for step in steps]
         for step in steps:
@@ -97,7 +97,7 @@ class Check:
             finally:
                 faulthandler.cancel_dump_traceback_later()
             if lost:
-                outcome = Outcome(FAILED, f"{outcome.said}; then no call to the GPU went well: {lost}", outcome.listed)
+                outcome = Outcome(FAILED, f"{outcome.said}; then every call to the GPU fails: {lost}", outcome.listed)
             del self.report["running"]
             add(self.report, step.name, outcome, self.console)
             write(self.out, self.report)
@@ -106,7 +106,7 @@ class Check:
         return True
 
     def lost(self) -> str:
-        """Why this process can no longer use a GPU, or "": after some errors CUDA refuses every further call."""
+        """Why this process can no longer use a GPU, or "": after some errors CUDA refuses all calls."""
         try:
             for device in self.devices:
                 gpus.wait(torch.device(device))
@@ -116,12 +116,12 @@ class Check:
 
 
 def first_line(error: Exception) -> str:
-    """Of its message."""
+    """The first line of its message."""
     return (str(error).splitlines() or [""])[0]
 
 
 def attempt(step: Step, left: float) -> Outcome:
-    """The step's outcome, also where it raises or there is no time."""
+    """The step's outcome, also if it raises or there is no time."""
     if left < step.least:
         return Outcome(ABSENT, f"{max(0, left):.0f} s are left, {step.least:.0f} are needed")
     begun = time.monotonic()
@@ -158,8 +158,8 @@ def add(report: dict[str, Any], name: str, outcome: Outcome, console: Console) -
 
 
 def work(out: str, end: str, make: str) -> int:
-    """The child: take the steps that make(check) gives and the report in `out` lacks. -> exit status, 0 where all were
-    taken. end: by time.monotonic(); make: a function by name, module:function."""
+    """The child: run the steps of make(check) that the report in `out` lacks. -> exit status, 0 if all ran. end: by
+    time.monotonic(); make: a function by name, module:function."""
     report = read(Path(out))
     check = Check(report["devices"], Path(out), float(end), screen(), report)
     report["threads"] = threads.limit(os.cpu_count() or 1, "cuda")

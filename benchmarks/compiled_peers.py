@@ -1,9 +1,9 @@
-"""torch.compile (inductor): the whole training step on stacked weights, and a 2-2-2 network written out by hand with
-the network axis last. On a GPU the compiled steps of a call are recorded as one CUDA graph, by hand: torch.compile
-itself makes none of a step that changes its arguments, and updates in place are what training is.
+"""torch.compile (inductor): the whole training step on stacked weights, and a 2-2-2 network unrolled by hand with
+the network axis last. On a GPU the compiled steps of a call are captured as one CUDA graph by hand, because
+torch.compile captures no step that changes its arguments in place, as training does.
 
-A compiled step is kept for the life of the process, by everything that it was specialised for, with the seconds that
-its compilation took: the first call less a later one. Files of an earlier run are not used, so that these are real.
+Compiled steps are kept for the life of the process, by all that they are specialised for, with the seconds of
+compilation: the first call minus a later one. Files of earlier runs are not used, so that these are real.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from .updates import BETA1, BETA2, EPS
 from .workloads import Problem
 
 UNROLLED = (2, 2, 2)  # the topology of the formulas below
-STEPS = 8  # that one compiled call of them takes, where K allows it: the weights stay in registers between
+STEPS = 8  # of one compiled call, if K allows: the weights stay in registers in between
 
 
 RECORDED = ("cuda",)  # kinds of devices on which the compiled steps of a call are one CUDA graph
 
 
 class Compiled(NamedTuple):
-    """A compiled step, and the seconds that its compilation took."""
+    """A compiled step, and the seconds of its compilation."""
 
     step: Callable[..., Any]
     seconds: float
 
 
 def compiled(step: Callable[..., Any], example: Callable[[], tuple[Any, ...]], like: Tensor) -> Compiled:
-    """torch.compile of `step` for a device and a precision, done now, on example() arguments that it may change. On a
-    GPU it takes the best of the kernels that it finds by trying, but in float64, which is not timed."""
+    """torch.compile of `step` for the device and dtype of `like`, done now, on example() arguments that it may change.
+    On a GPU with autotuning, except in float64, which is not timed."""
     _own_cache()
-    torch._dynamo.config.recompile_limit = 1000  # one function serves all workloads: 8 would be reached
+    torch._dynamo.config.recompile_limit = 1000  # one function for all workloads: 8 is too few
     mode = "max-autotune-no-cudagraphs" if like.is_cuda and like.dtype != torch.float64 else None
     fast = torch.compile(step, fullgraph=True, dynamic=False, mode=mode)
     arguments = example()
@@ -68,25 +68,33 @@ def _own_cache() -> None:
 
 
 class CompiledBmm(Stacked):
-    """Forward and loss on baddbmm, their gradient by autograd, and the update in place: one compiled graph per step."""
+    """Forward and loss with baddbmm, gradient by autograd, and the update in place: one compiled graph per step."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self.flat = [part if part.ndim == 3 else part[:, None] for part in self.flat]
         spec, lr, first = problem.population.spec, problem.lr, self.flat[0]
-        own, self.adam = isinstance(lr, Tensor), problem.optimizer == "adam"
-        rates = lr if own else torch.tensor([lr], dtype=torch.float64)
+        separate, self.adam = isinstance(lr, Tensor), problem.optimizer == "adam"
+        rates = lr if separate else torch.tensor([lr], dtype=torch.float64)
         self.rates = rates.to(first)[:, None, None]
         self.slots = [torch.zeros_like(part) for part in self.flat * 2] if self.adam else []
         self.powers = torch.ones(2, dtype=torch.float64, device=first.device)
         self.betas = torch.tensor([BETA1, BETA2], dtype=torch.float64, device=first.device)
-        key = (spec, problem.optimizer, own, self.networks, *problem.inputs.shape[1:], first.dtype, str(first.device))
+        key = (
+            spec,
+            problem.optimizer,
+            separate,
+            self.networks,
+            *problem.inputs.shape[1:],
+            first.dtype,
+            str(first.device),
+        )
         self.step, self.compile_seconds = _bmm(*key, self)
         self.call = _recorded(self.call, [*self.flat, *self.slots, self.powers])  # type: ignore[method-assign]
 
     def arguments(self, inputs: Tensor, target: Tensor) -> tuple[Any, ...]:
-        """What the compiled step takes. corrections: 1 - beta^t of both means, numbers in a tensor, which need no
-        new compilation when they change."""
+        """Arguments of the compiled step. corrections: 1 - beta^t of both means, in a tensor, so that changes need no
+        recompilation."""
         return self.flat, self.slots, self.rates, (1 - self.powers).to(self.rates), inputs, target
 
     def call(self) -> None:
@@ -101,9 +109,9 @@ def _recorded(call: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[
     return recorded(call, changed) if changed[0].device.type in RECORDED else call
 
 
-def _bmm(spec: NetworkSpec, optimizer: str, own: bool, *rest: Any) -> Compiled:
+def _bmm(spec: NetworkSpec, optimizer: str, separate: bool, *rest: Any) -> Compiled:
     *key, contender = rest
-    known = (spec, optimizer, own, *key)
+    known = (spec, optimizer, separate, *key)
     if known not in _STEPS:
         values, loss, adam = [VALUES[name] for name in spec.activations], loss_of(spec), optimizer == "adam"
 
@@ -142,8 +150,8 @@ _STEPS: dict[Any, Compiled] = {}
 
 
 class CompiledUnrolled(Stacked):
-    """2-2-2, one sample a step, sigmoid in the hidden layer: every weight is (N,) numbers, forward and backward are the
-    formulas of the tutorial, up to STEPS of them in one compiled loop over the networks. Plain SGD."""
+    """2-2-2, one sample per step, sigmoid in the hidden layer: every weight is (N,) numbers, forward and backward are
+    the tutorial's formulas, up to STEPS of them in one compiled loop over the networks. Plain SGD."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -166,7 +174,7 @@ class CompiledUnrolled(Stacked):
                 self.step(self.weights, self.problem.inputs[part], self.problem.targets[part])
 
     def params(self) -> Tensor:
-        """The twelve numbers of a row side by side."""
+        """The twelve numbers of each row."""
         return torch.stack(self.weights, 1)
 
 

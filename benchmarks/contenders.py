@@ -1,6 +1,6 @@
-"""PEERS: the table of contenders, a row each: how it is made, what it needs, where it does not run and why.
+"""PEERS: the table of contenders, one row each: how it is made, what it needs, where it does not run and why.
 
-parity() trains them all in float64 to the same weights before anything is timed.
+Before any timing, parity() trains all of them in float64 to the same weights.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from .peers import (
 )
 from .workloads import WORKLOADS, Problem, Workload
 
-Reason = str  # why a contender does not run; empty where it does
+Reason = str  # why a contender does not run; empty if it does
 
 
 def _late(module: str, name: str, **options: object) -> Callable[[Problem], Contender]:
-    """A contender of a module that is imported when it is first made: it may need what is not installed."""
+    """A contender from a module that is imported at first use: its packages may be missing."""
     return lambda problem: getattr(importlib.import_module(f".{module}", __package__), name)(problem, **options)
 
 
@@ -54,7 +54,7 @@ def _on_gpu(workload: Workload, optimizer: str, device: str) -> Reason:
 
 
 def _on_chip(workload: Workload, optimizer: str, device: str) -> Reason:
-    """Networks that find no place on the GPU's chip: in float32, or in float64, in which parity is proven."""
+    """Why networks do not fit on the GPU's chip, in float32 or in float64, which parity uses; or ""."""
     if device == "cpu":
         return "runs on a GPU only"
     try:
@@ -78,7 +78,7 @@ def _jax_on_gpu(workload: Workload, optimizer: str, device: str) -> Reason:
 
 
 def _one_lr(workload: Workload, optimizer: str, device: str) -> Reason:
-    return "torch's fused optimizers have one lr for all: the same as autograd_bmm here" if workload.own_lr else ""
+    return "torch's fused optimizers take one lr: the same as autograd_bmm here" if workload.own_lr else ""
 
 
 def _compiler(workload: Workload, optimizer: str, device: str) -> Reason:
@@ -94,8 +94,8 @@ def _unrolled(workload: Workload, optimizer: str, device: str) -> Reason:
 
 class Peer(NamedTuple):
     """A row. needs: packages. excuse(workload, optimizer, device): why it does not run there, or "". kept: the weights
-    of a network stay in cache over the K steps, as far as they fit. sample: how many networks at most it trains. exact:
-    products are of float32; what rounds them to less is shown, and is the peer of nobody."""
+    of a network stay in cache over the K steps, if they fit. sample: the most networks that it trains. exact:
+    products are in float32; others are shown but not compared."""
 
     make: Callable[[Problem], Contender]
     needs: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ class Peer(NamedTuple):
 
     @property
     def missing(self) -> list[str]:
-        """The packages that are not installed."""
+        """The missing packages."""
         return [package for package in self.needs if find_spec(package) is None]
 
 
@@ -118,7 +118,7 @@ OURS = {
 
 
 def ours(device: str) -> str:
-    """The engine that the others are compared with on this device."""
+    """The engine with which the others are compared on this device."""
     return next(name for name, peer in OURS.items() if not peer.excuse(WORKLOADS["W2"], "sgd", device))
 
 
@@ -151,7 +151,7 @@ def excuse(name: str, workload: Workload, optimizer: str, device: str) -> Reason
 def parity(workload: Workload, optimizer: str, names: Sequence[str], device: str = "cpu") -> dict[str, float]:
     """Train 8 networks in float64, four steps in two calls. -> the largest difference of each from the first.
 
-    Raises AssertionError for a contender whose rows are not the first's.
+    Raises AssertionError if a contender's rows differ from the first's.
     """
     small = workload.tiny()
     first = rows(names[0], small, optimizer, device)
@@ -159,17 +159,21 @@ def parity(workload: Workload, optimizer: str, names: Sequence[str], device: str
         raise AssertionError(f"{names[0]} changed nothing")
     differences = {}
     for name in names:
-        own = rows(name, small, optimizer, device)
+        found = rows(name, small, optimizer, device)
         torch.testing.assert_close(
-            own, first[: len(own)], rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}, {optimizer}: {text}"
+            found,
+            first[: len(found)],
+            rtol=1e-9,
+            atol=1e-12,
+            msg=lambda text, name=name: f"{name}, {optimizer}: {text}",
         )
-        differences[name] = float((own - first[: len(own)]).abs().max())
+        differences[name] = float((found - first[: len(found)]).abs().max())
     return differences
 
 
 @cache
 def rows(name: str, small: Workload, optimizer: str, device: str) -> Tensor:
-    """The weights of one contender after two calls in float64."""
+    """A contender's weights after two calls in float64."""
     contender = PEERS[name].make(small.problem(optimizer, torch.float64, device))
     contender.call()
     contender.call()

@@ -1,9 +1,9 @@
-"""W5b: the digits data end to end, gpubp.train beside scikit-learn's MLPClassifier in processes of joblib.
+"""W5b: the digits data end to end, gpubp.train against scikit-learn's MLPClassifier in joblib's processes.
 
-The two cannot take the same initial weights or minibatches, so equal steps prove nothing. Each is given the number of
-epochs after which its median network, of learning rates from LOW to HIGH, holds the same ACCURACY on the held-out
-samples: found first, apart from the timing. Then whole trainings are timed, evaluation at the end included, round by
-round. The same timings give network-steps per second, whatever the accuracy.
+The two cannot have the same initial weights or minibatches, so equal steps prove nothing. Each trains for the number of
+epochs after which its median network, over learning rates from LOW to HIGH, reaches ACCURACY on the held-out
+samples; that is found before the timing. Then whole trainings are timed round by round, with the final evaluation.
+The same timings give network-steps per second, whatever the accuracy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gpubp import sources
 from .harness import Setting, interleave, ratio
 
 WIDTHS, BATCH, LOW, HIGH, ACCURACY = (64, 32, 10), 64, 1e-3, 1e-2, 0.95
-EPOCHS = 40  # the most that either is given
+EPOCHS = 40  # the most of either
 PILOT = 32  # networks, spread over the learning rates, that find the number of epochs
 
 
@@ -30,7 +30,7 @@ def rates(count: int) -> torch.Tensor:
 
 
 def trained(engine: str, count: int, epochs: int, every: int, device: str = "cpu") -> gpubp.Result:
-    """Adam, a learning rate and an order of samples per network, from nothing."""
+    """A training with Adam, a learning rate and an order of samples per network."""
     prepared = sources.load("digits")
     spec = gpubp.NetworkSpec(WIDTHS, loss="cross_entropy")
     population = gpubp.Population.create(spec, count, device=device)
@@ -41,7 +41,7 @@ def trained(engine: str, count: int, epochs: int, every: int, device: str = "cpu
 
 
 def first_epoch(medians: list[float], whose: str) -> int:
-    """The epoch, from 1, at which a median accuracy is reached; AssertionError where it never is."""
+    """The epoch, from 1, at which the median reaches ACCURACY; AssertionError if it never does."""
     for epoch, median in enumerate(medians, 1):
         if median >= ACCURACY:
             return epoch
@@ -51,7 +51,7 @@ def first_epoch(medians: list[float], whose: str) -> int:
 
 
 def race(engine: str, networks: int, sample: int, threads: int, setting: Setting) -> dict[str, Any]:
-    """gpubp trains `networks`, scikit-learn a `sample` of as many learning rates; ratios are of seconds per network."""
+    """gpubp trains `networks`, scikit-learn a `sample`; ratios are of seconds per network."""
     data, classifier = _arrays(), Scikit(threads)
     pilot = trained(engine, PILOT, EPOCHS, 1, setting.device)
     ours = first_epoch([record["metric"]["median"] for record in pilot.history], "gpubp")
@@ -66,16 +66,16 @@ def race(engine: str, networks: int, sample: int, threads: int, setting: Setting
 
     calls: dict[str, Callable[[], None]] = {"gpubp": gpubp_call, "scikit_learn": scikit_call}
     for call in calls.values():
-        call()  # compiling, and the start of the processes, are not timed
+        call()  # compilation and the start of processes are not timed
     seconds = interleave(calls, setting)
     classifier.close()
     accuracy = {"gpubp": left["gpubp"].validation_metric.tolist(), "scikit_learn": left["scikit_learn"]}
     trained_networks, epochs = {"gpubp": networks, "scikit_learn": sample}, {"gpubp": ours, "scikit_learn": theirs}
-    per_network = {name: [spent / trained_networks[name] for spent in own] for name, own in seconds.items()}
+    per_network = {name: [spent / trained_networks[name] for spent in each] for name, each in seconds.items()}
     samples = len(data[0])
     # gpubp's minibatches run on across epochs; scikit-learn ends each epoch with a shorter one
     steps = {"gpubp": -(-ours * samples // BATCH), "scikit_learn": theirs * -(-samples // BATCH)}
-    per_step = {name: [spent / steps[name] for spent in own] for name, own in per_network.items()}
+    per_step = {name: [spent / steps[name] for spent in each] for name, each in per_network.items()}
     return {
         "workload": "W5b",
         "engine": engine,
@@ -114,12 +114,12 @@ class Scikit:
         self.joblib, self.threads = joblib, threads
 
     def all(self, jobs: list[Any]) -> list[Any]:
-        """The jobs in parallel, processes that stay."""
+        """Run the jobs in parallel, in processes that stay."""
         with self.joblib.parallel_config(backend="loky", inner_max_num_threads=1):
             return self.joblib.Parallel(n_jobs=self.threads)(jobs)
 
     def models(self, count: int, epochs: int) -> list[Any]:
-        """Untrained, with the same learning rates as gpubp's."""
+        """Untrained models with gpubp's learning rates."""
         from .scikit import classifier
 
         return [classifier(WIDTHS[1:-1], lr, BATCH, epochs, seed) for seed, lr in enumerate(rates(count).tolist())]
@@ -128,8 +128,8 @@ class Scikit:
         """The median network's accuracy after every epoch."""
         from .scikit import accuracies
 
-        own = self.all([self.joblib.delayed(accuracies)(data, model) for model in self.models(PILOT, EPOCHS)])
-        return [statistics.median(column) for column in zip(*own)]
+        found = self.all([self.joblib.delayed(accuracies)(data, model) for model in self.models(PILOT, EPOCHS)])
+        return [statistics.median(column) for column in zip(*found)]
 
     def train(self, data: tuple[Any, Any, Any, Any], count: int, epochs: int) -> list[float]:
         """Train `count` models. -> their accuracies."""

@@ -1,7 +1,7 @@
-"""Evaluations beside training: what one takes over what its forward products would at the rate of training, both of the
-same networks, in turns.
+"""Evaluation against training: the time of one over the time of its forward products at the rate of training, both of
+the same networks, alternating.
 
-Model FLOP: 2 sum(IO) a sample forward; those of a step as Workload.flop has them.
+Model FLOP: 2 sum(IO) per sample forward; for a step Workload.flop.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .peers import Engine
 from .workloads import WORKLOADS
 
 NAMES = ("W1-K64", "W2", "W3-N256", "W4-N64", "W5")
-SAMPLE = 0.05  # seconds of a sample at least: as many calls, back to back
+SAMPLE = 0.05  # seconds of back-to-back calls, at least
 
 
 def measure(engine: str, setting: Setting) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def measure(engine: str, setting: Setting) -> list[dict[str, Any]]:
 
 
 def _count(call: Callable[[], None], device: str) -> int:
-    """After the first ones, which compile."""
+    """Calls of a sample, after the first ones, which compile."""
     for _ in range(2):
         call()
     return max(1, round(SAMPLE / _seconds(call, 1, device)))

@@ -1,5 +1,5 @@
-"""Everything that only a GPU can show, step by step, the most telling first: scripts/gpu_check.py. check.py takes the
-steps; whatever was not run stands in the report with its reason."""
+"""scripts/gpu_check.py: everything that needs a GPU, step by step, the most important first. check.py runs the steps;
+the report has the reason for everything that was not run."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .contenders import OURS, excuse, ours
 from .harness import Setting, measure
 from .workloads import WORKLOADS, Workload
 
-KINDS = {  # of peers, the telling ones first
+KINDS = {  # of peers, the most important first
     "peers": ("autograd_graph", "jax_first", "jax_last", "torch_tf32", "jax_tf32", "autograd_bmm"),
     "others": ("autograd_bmm_fused", "vmap_grad", "tabm_ensemble", "modules"),
     "torch.compile": ("compile_bmm", "compile_unrolled"),
 }
-MAIN = ("W1-K64", "W5", "W3-N256", "W4-N64", "W2", "W6-mixed")  # one of each kind, by its first optimizer
+MAIN = ("W1-K64", "W5", "W3-N256", "W4-N64", "W2", "W6-mixed")  # one of each kind, with its first optimizer
 ROUNDS, PATIENCE, SEED = 7, 1.0, 0
-POINT = 20.0  # seconds that must be left for a point of the sweep to begin
-PROCESSES = 8  # of pytest at most: each has a context of its own on the GPU, some 0.5 GB
+POINT = 20.0  # seconds that must remain to start a point of the sweep
+PROCESSES = 8  # of pytest at most: each has a context on the GPU, some 0.5 GB
 HANGS = 60  # seconds of a test
 PYTEST = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "no:cacheprovider", "-q", "-rsfE",
           f"-ofaulthandler_timeout={HANGS}", "-ofaulthandler_exit_on_timeout=true"]  # fmt: skip
@@ -37,9 +37,9 @@ ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # whatever else is installed ma
 
 
 def steps(check: Check) -> list[Step]:
-    """What is done on `check.devices`, the most telling first: bits, the tests for a GPU, whole runs, every kind of
-    workload beside the best peers, the other proofs, the suite, then the rest. torch.compile comes last: a recording
-    that fails may end all recordings of its process."""
+    """The steps on `check.devices`, the most important first: bits, the tests for a GPU, whole runs, every kind of
+    workload against the best peers, the other proofs, the suite, then the rest. torch.compile comes last: a failed
+    capture may end all captures of its process."""
     first = check.devices[0]
     made = [
         Step("machine", partial(facts, check), 10),
@@ -75,7 +75,7 @@ def steps(check: Check) -> list[Step]:
 
 
 def races(check: Check, rows: Sequence[tuple[str, str]], kind: str) -> list[Step]:
-    """Workloads and their optimizers beside peers of a kind."""
+    """Workloads and their optimizers against peers of a kind."""
     least = 40 if kind == "torch.compile" else 20
     return [
         Step(f"{name}, {o}, {kind}", partial(raced, check, name, WORKLOADS[name], o, kind), least, proves=False)
@@ -84,18 +84,20 @@ def races(check: Check, rows: Sequence[tuple[str, str]], kind: str) -> list[Step
 
 
 def tests(check: Check, chosen: Sequence[str]) -> Outcome:
-    """pytest with these arguments, and its own words. Shortly before the step's time is over it is interrupted, which
-    ends it with what it knows; the process of a test that hangs is ended, and pytest-xdist begins another."""
+    """Run pytest with these arguments, and report its output. Shortly before the step's time is over it is interrupted,
+    so that it ends with its results; the process of a hanging test is killed, and pytest-xdist starts another."""
     patience = 0.7 * (check.until - time.monotonic())
     limit = ["timeout", "--foreground", "--signal=INT", "--kill-after=30", str(patience)]
     done = subprocess.run(
         [*limit, *PYTEST, *chosen], cwd=ROOT, env={**os.environ, **ALONE}, capture_output=True, text=True
     )
-    told = done.stdout.strip().splitlines() or [done.stderr.strip() or "pytest said nothing"]
-    listed = [line for line in told if line.startswith(("SKIPPED", "FAILED", "ERROR", "calls taken", "no calls taken"))]
-    fine = done.returncode in (0, 124) and "passed" in told[-1] and not re.search("failed|error", told[-1])
+    lines = done.stdout.strip().splitlines() or [done.stderr.strip() or "no output of pytest"]
+    listed = [
+        each for each in lines if each.startswith(("SKIPPED", "FAILED", "ERROR", "calls taken", "no calls taken"))
+    ]
+    fine = done.returncode in (0, 124) and "passed" in lines[-1] and not re.search("failed|error", lines[-1])
     late = f"; no time for the rest after {patience:.0f} s" if done.returncode == 124 else ""
-    return Outcome(PASSED if fine else FAILED, told[-1].strip("= ") + late, listed)
+    return Outcome(PASSED if fine else FAILED, lines[-1].strip("= ") + late, listed)
 
 
 def facts(check: Check) -> Outcome:
@@ -115,7 +117,7 @@ def proven(proof: proofs.Proof) -> Outcome:
 
 
 def bits(device: str, proof: Callable[..., proofs.Proof] = proofs.equal_bits) -> Outcome:
-    """Engine cuda against engine cpu."""
+    """Bits of engine cuda against engine cpu."""
     for name in ("cuda", "cpu"):
         if name not in ENGINES:
             return Outcome(ABSENT, f"this gpubp has no engine {name}")
@@ -138,12 +140,12 @@ def called(check: Check) -> Outcome:
     """Calls of one step, back to back."""
     check.report["calls"] = found = calls.measure(ours(check.devices[0]), Setting(5, SEED, check.devices[0], 0, 0))
     check.console.print(tables.calls(found))
-    words = (", ".join(f"{part} {us:.1f}" for part, us in own["us"].items()) for own in found)
-    return Outcome(PASSED, "us a call: " + "; ".join(f"{own['case']}: {word}" for own, word in zip(found, words)))
+    words = (", ".join(f"{part} {us:.1f}" for part, us in each["us"].items()) for each in found)
+    return Outcome(PASSED, "us a call: " + "; ".join(f"{each['case']}: {word}" for each, word in zip(found, words)))
 
 
 def ran(check: Check, name: str, words: Sequence[str]) -> Outcome:
-    """A command line in a process of its own, twice: kernels are compiled by the first."""
+    """A command line in a new process, twice: the first compiles kernels."""
     check.report["whole"][name] = found = whole.runs(words, 1, os.cpu_count() or 1, check.devices[0])
     check.console.print(tables.parts(name, found))
     spent = ", ".join(f"{part} {seconds:.2f}" for part, seconds in found["median"].items())
@@ -151,18 +153,18 @@ def ran(check: Check, name: str, words: Sequence[str]) -> Outcome:
 
 
 def beside(check: Check, case: whole.Case) -> Outcome:
-    """A whole training beside JAX's."""
+    """A whole training against JAX."""
     if reason := whole.without_jax():
         return Outcome(ABSENT, reason)
-    own = whole.beside_jax(case, Setting(5, SEED, check.devices[0], 0, 2 * PATIENCE))
-    check.report["beside_jax"].append(own)
-    check.console.print(tables.beside_jax([own]))
-    quiet, busy = own["quiet_ratio"]["median"], own["busy_ratio"]["median"]
-    return Outcome(PASSED, f"{case.name}: {quiet:.2f} times {own['best']}, {busy:.2f} beside processes that spin")
+    race = whole.beside_jax(case, Setting(5, SEED, check.devices[0], 0, 2 * PATIENCE))
+    check.report["beside_jax"].append(race)
+    check.console.print(tables.beside_jax([race]))
+    quiet, busy = race["quiet_ratio"]["median"], race["busy_ratio"]["median"]
+    return Outcome(PASSED, f"{case.name}: {quiet:.2f} times {race['best']}, {busy:.2f} with spinning processes")
 
 
 def raced(check: Check, name: str, workload: Workload, optimizer: str, kind: str) -> Outcome:
-    """One workload, gpubp beside peers of a kind; who does not run is listed with the reason."""
+    """One workload, gpubp against peers of a kind; those that do not run are listed with the reason."""
     peers = KINDS[kind]
     if "machine" not in check.report:
         return Outcome(ABSENT, "the machine's peak is not known")
@@ -178,16 +180,16 @@ def raced(check: Check, name: str, workload: Workload, optimizer: str, kind: str
         figures["share_of_bandwidth"] = moved / (check.report["machine"]["copy_gbytes_per_second"] * 1e9)
     check.report["results"].append(result)
     check.console.print(tables.rates(name, result))
-    (first, own), best = next(iter(result["contenders"].items())), result["best_peer"]
-    shares = f"{own['share_of_peak']:.1%} of the peak, {own['share_of_bandwidth']:.1%} of the bandwidth"
-    said = f"{first} {own['rate']:,.0f} network-steps/s, {shares}"
+    (first, figures), best = next(iter(result["contenders"].items())), result["best_peer"]
+    shares = f"{figures['share_of_peak']:.1%} of the peak, {figures['share_of_bandwidth']:.1%} of the bandwidth"
+    said = f"{first} {figures['rate']:,.0f} network-steps/s, {shares}"
     if best:
         said += f", {best['median']:.2f} times {best['name']}"
     return Outcome(PASSED, said, list(tables.absent(result)))
 
 
 def swept(check: Check, peers: Sequence[str]) -> Outcome:
-    """The rate over the batch size, as far as time goes."""
+    """The rate over the batch size, as time allows."""
     if "machine" not in check.report:
         return Outcome(ABSENT, "the machine's peak is not known")
     names = list(dict.fromkeys([*OURS, *peers]))

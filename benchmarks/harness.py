@@ -1,11 +1,11 @@
-"""Measure contenders beside each other: rounds in which each is called once, in an order drawn anew for every round.
+"""Measure contenders against each other: in every round each is called once, in a new random order.
 
-Machines warm up, throttle and serve other people. What disturbs a round disturbs all of it, so a ratio is taken within
-a round, and the median over the rounds is what is reported, with a bootstrap interval (Efron, 1979, the percentile
+Machines warm up, throttle and serve others. A disturbance affects a whole round, so ratios are taken within
+a round, and their median over the rounds is reported, with a bootstrap interval (Efron, 1979, the percentile
 method). Cf. google/benchmark's random interleaving.
 
-On a CPU a sample is a call. On a GPU it is as many calls back to back as take BURST seconds: one by itself, after a
-pause, is mostly what waking up takes. That is measured too, and is a figure of its own.
+On a CPU a sample is one call. On a GPU it is BURST seconds of back-to-back calls: a single call, after a
+pause, is mostly wake-up time. That is measured separately.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from .workloads import Workload
 
 RESAMPLED = 2000
 LEVEL = 0.95
-FEWEST = 3  # rounds of every contender, whatever they cost
+FEWEST = 3  # rounds of every contender, at any cost
 BURST, MOST = 0.05, 4000  # seconds and calls of a sample on a GPU
-ALONE = 5  # calls of each contender by themselves, at most
-OTHER = 3e-5  # of the way: products rounded to TF32 leave 9e-5 and more, orders of summation 6e-6 at most, on W1 to W6
-PAUSE = 0.03  # seconds before a call: threads of the one before, which wait by spinning for milliseconds, go to sleep
+ALONE = 5  # single calls of each contender, at most
+OTHER = 3e-5  # of the distance moved: TF32 products differ by 9e-5 or more, orders of sums by 6e-6 at most, on W1 to W6
+PAUSE = 0.03  # seconds before a call: the previous one's threads, which spin for milliseconds, go to sleep
 
 
 class Setting(NamedTuple):
-    """How to measure: rounds at most, the seed of their order, the device, FLOP/s that count as 100 %, and patience,
-    the seconds that the calls of one contender may take before it is left out of further rounds."""
+    """How to measure: maximal rounds, the seed of their order, the device, FLOP/s that count as 100 %, and patience,
+    the seconds of a contender's calls after which it drops out of further rounds."""
 
     rounds: int
     seed: int
@@ -52,7 +52,7 @@ class Setting(NamedTuple):
 
 @contextmanager
 def own_kernels() -> Iterator[None]:
-    """A new cache for kernels, unless GPUBP_CACHE names one: what compiling takes, not what finding a kernel does."""
+    """A new cache for kernels, unless GPUBP_CACHE names one, so that compilation is measured."""
     with tempfile.TemporaryDirectory(prefix="kernels") as kernels, ExitStack() as after:
         if "GPUBP_CACHE" not in os.environ:
             os.environ["GPUBP_CACHE"] = kernels
@@ -71,12 +71,12 @@ def timed(call: Callable[[], object], device: str) -> float:
 
 
 def interleave(calls: Mapping[str, Callable[[], object]], setting: Setting) -> dict[str, list[float]]:
-    """Seconds of every call, by name, one per round: of all rounds, or of the first ones where patience ended."""
+    """Seconds of every call, by name, one per round; for a contender that ran out of patience only of the first."""
     draw = random.Random(setting.seed)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(setting.rounds):
         order = [name for name in calls if number < FEWEST or sum(seconds[name]) < setting.patience]
-        order = [name for name in order if len(seconds[name]) == number]  # who left does not come back
+        order = [name for name in order if len(seconds[name]) == number]  # dropped out for good
         if number >= FEWEST and (len(order) < 2 and len(calls) > 1):
             break
         draw.shuffle(order)
@@ -86,7 +86,7 @@ def interleave(calls: Mapping[str, Callable[[], object]], setting: Setting) -> d
 
 
 def burst(contender: Contender, calls: int = 1) -> Callable[[], None]:
-    """So many calls back to back, to the end of the last."""
+    """`calls` back-to-back calls, to the end of the last."""
 
     def sample() -> None:
         for _ in range(calls):
@@ -97,7 +97,7 @@ def burst(contender: Contender, calls: int = 1) -> Callable[[], None]:
 
 
 def length(contender: Contender, device: str) -> int:
-    """Calls of a sample: as many as take BURST seconds on a GPU, by what the last and longest trial took."""
+    """Calls of a sample: on a GPU as many as take BURST seconds, estimated from the last and longest trial."""
     calls, spent = 1, 0.0
     while device != "cpu" and calls < MOST:
         spent = timed(burst(contender, calls), device)
@@ -108,7 +108,7 @@ def length(contender: Contender, device: str) -> int:
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
-    """The median of over[r] / under[r] over the rounds r that both took part in, and where it lies with 95 %."""
+    """The median of over[r] / under[r] over the rounds r of both, and its 95 % interval."""
     both = min(len(over), len(under))
     ratios = numpy.asarray(over[:both]) / numpy.asarray(under[:both])
     drawn = numpy.random.default_rng(0).integers(len(ratios), size=(RESAMPLED, len(ratios)))
@@ -119,14 +119,14 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
 def measure(
     workload: Workload, optimizer: str, names: Sequence[str], setting: Setting, skipped: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """One row of the table: what was trained, parity, and of every contender its figures and raw seconds.
+    """One row of the table: the workload, parity, and every contender's figures and raw seconds.
 
-    The first name that runs is the one that the others are compared with. skipped: who does not, and why.
+    The others are compared with the first that runs. skipped: contenders not to run, and why.
     """
     absent = {name: excuse(name, workload, optimizer, setting.device) for name in names}
     absent |= {name: reason for name, reason in (skipped or {}).items() if name in absent}
     if all(absent.values()):
-        raise AssertionError(f"{workload}: nobody runs: {absent}")
+        raise AssertionError(f"{workload}: no contender runs: {absent}")
     names = [name for name in names if not absent[name]]
     absent |= unable(names, workload, optimizer, setting.device)
     names = [name for name in names if not absent[name]]
@@ -134,14 +134,14 @@ def measure(
     problems = [part.problem(optimizer, device=setting.device) for part in workload.parts]
     contenders = {name: together([PEERS[name].make(problem) for problem in problems]) for name in names}
     result = race(workload, optimizer, contenders, setting)
-    for name, own in result["contenders"].items():
-        own["float64_largest_difference"] = max(part[name] for part in exact)
+    for name, figures in result["contenders"].items():
+        figures["float64_largest_difference"] = max(part[name] for part in exact)
     result["absent"] = {name: reason for name, reason in absent.items() if reason}
     return result
 
 
 def unable(names: Sequence[str], workload: Workload, optimizer: str, device: str) -> dict[str, str]:
-    """Peers that fail on the eight networks of parity, and how: a GPU's compilers do not take everything. gpubp's own
+    """Peers that fail on the eight networks of parity, and how: a GPU's compilers do not accept everything. gpubp's
     engines may not fail."""
     reasons = {}
     for name in names:
@@ -157,19 +157,19 @@ def unable(names: Sequence[str], workload: Workload, optimizer: str, device: str
 
 
 def race(workload: Workload, optimizer: str, contenders: Mapping[str, Contender], setting: Setting) -> dict[str, Any]:
-    """Warm up and interleave contenders that stand at the same weights. -> the figures of each.
+    """Warm up and interleave contenders with the same weights. -> the figures of each.
 
     ratio: the first contender's rate over this one's, round by round. exact: whether its weights after the first call
-    are the first contender's, as near as float32 has them. best_peer: the fastest that is, and is not gpubp. seconds:
-    of a sample of so many calls. seconds_alone: of one after a pause, on a GPU.
+    equal the first contender's up to float32 rounding. best_peer: the fastest exact one, except gpubp. seconds:
+    of a sample of `calls`. seconds_alone: of a single call after a pause, on a GPU.
     """
     first = next(iter(contenders))
     start = contenders[first].params().cpu().clone()
     warm = {name: warm_up(name, contender, setting.device) for name, contender in contenders.items()}
-    rows = {name: own[0] for name, own in warm.items()}
-    spent_compiling = {name: compiling(name, workload, optimizer, own[1]) for name, own in warm.items()}
-    drift = {name: _distance(own, rows[first][: len(own)]) for name, own in rows.items()}
-    way = {name: _share_of_way(own, rows[first][: len(own)], start[: len(own)]) for name, own in rows.items()}
+    rows = {name: each[0] for name, each in warm.items()}
+    spent_compiling = {name: compiling(name, workload, optimizer, each[1]) for name, each in warm.items()}
+    drift = {name: _distance(row, rows[first][: len(row)]) for name, row in rows.items()}
+    way = {name: _share_of_way(row, rows[first][: len(row)], start[: len(row)]) for name, row in rows.items()}
     calls = {name: length(contender, setting.device) for name, contender in contenders.items()}
     seconds = interleave({name: burst(contender, calls[name]) for name, contender in contenders.items()}, setting)
     alone = dict[str, list[float]]()
@@ -178,7 +178,7 @@ def race(workload: Workload, optimizer: str, contenders: Mapping[str, Contender]
         alone = interleave({name: burst(contender) for name, contender in contenders.items()}, few)
     for name, contender in contenders.items():
         if not bool(contender.params().isfinite().all()):
-            raise AssertionError(f"{name}, {optimizer}: weights that are not finite, so the figures mean nothing")
+            raise AssertionError(f"{name}, {optimizer}: weights are not finite, so the figures mean nothing")
     each = {
         name: [spent / (calls[name] * contender.networks * workload.steps) for spent in seconds[name]]
         for name, contender in contenders.items()
@@ -219,10 +219,9 @@ def race(workload: Workload, optimizer: str, contenders: Mapping[str, Contender]
 
 
 def warm_up(name: str, contender: Contender, device: str) -> tuple[Tensor, float | None]:
-    """The rows after the first call, and the seconds that went into compiling, None where nothing is compiled.
+    """The rows after the first call, and the seconds of compilation, None without any.
 
-    Contenders that say themselves what compiling took are believed. Of `cpu` and `cuda` it is the first call less
-    the second.
+    Contenders may report them. For `cpu` and `cuda` they are the first call minus the second.
     """
     first = timed(contender.call, device)
     rows = contender.params().cpu().clone()
@@ -232,7 +231,7 @@ def warm_up(name: str, contender: Contender, device: str) -> tuple[Tensor, float
 
 
 def compiling(name: str, workload: Workload, optimizer: str, seconds: float | None) -> float | None:
-    """A kernel that an earlier row left in this process's cache took what it took there."""
+    """Seconds of compilation, also for a kernel that an earlier row compiled in this process."""
     if seconds is None:
         return None
     key = name, optimizer, replace(workload, networks=1, steps=1, goals=())
@@ -244,20 +243,20 @@ COMPILED: dict[Any, float] = {}
 
 
 def _break_even(name: str, each: Mapping[str, Sequence[float]], seconds: float | None, networks: int) -> float | None:
-    """Steps of the whole population after which compiling has paid for itself beside eager; None if it never does."""
+    """Steps of the whole population after which compiling pays off against eager; None if never."""
     if seconds is None or "eager" not in each or name == "eager":
         return None
     saved = (statistics.median(each["eager"]) - statistics.median(each[name])) * networks
     return seconds / saved if saved > 0 else None
 
 
-def _share_of_way(own: Tensor, first: Tensor, start: Tensor) -> float:
-    """How far the median network's rows lie apart, as a share of the way that it went. Not the mean, nor the largest:
-    where a gradient is 0 but for rounding, Adam steps by its sign."""
-    apart, way = (each.double().norm(dim=1) for each in (own - first, first - start))
+def _share_of_way(rows: Tensor, first: Tensor, start: Tensor) -> float:
+    """The distance between the median network's rows, over the distance that it moved. Not the mean or the largest:
+    if a gradient is 0 up to rounding, Adam steps by its sign."""
+    apart, way = (each.double().norm(dim=1) for each in (rows - first, first - start))
     return float((apart / way.clamp(min=torch.finfo(way.dtype).tiny)).median())
 
 
-def _distance(own: Tensor, first: Tensor) -> float:
-    """How far the rows lie apart, as a share of their length."""
-    return float((own.double() - first.double()).norm() / first.double().norm())
+def _distance(rows: Tensor, first: Tensor) -> float:
+    """The distance between the rows, over their length."""
+    return float((rows.double() - first.double()).norm() / first.double().norm())

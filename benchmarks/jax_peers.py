@@ -1,9 +1,9 @@
-"""JAX with optax: jit of lax.scan over the K steps, weights and optimizer state donated, so updated in place.
+"""JAX with optax: jit of lax.scan over the K steps, with weights and optimizer state donated, so updated in place.
 
-Two orders of the arrays, by vmap of one network's gradient: the network axis first, (N, I, O), or last, (I, O, N).
-The last one written out, as sums of products along the networks, was slower on W1 to W3 by 2 to 20 times. The number of
-threads is read from the environment when the first array is made (threads.py). On a GPU JAX rounds what products of
-float32 take to TF32 unless it is told otherwise, which it is.
+Two orders of axes, by vmap of one network's gradient: the network axis first, (N, I, O), or last, (I, O, N).
+The latter written out, as sums of products along the networks, is slower on W1 to W3 by 2 to 20 times. The number of
+threads is read from the environment when the first array is made (threads.py). On a GPU JAX by default rounds operands
+of float32 products to TF32; here it must not.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from torch import Tensor
 
 from .workloads import Problem
 
-jax.config.update("jax_enable_x64", True)  # parity is in float64; every array below says its own type
+jax.config.update("jax_enable_x64", True)  # parity is in float64; every array below has an explicit dtype
 
 VALUES = {"identity": lambda net: net, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
 
 
 def array(tensor: Tensor) -> jax.Array:
-    """A copy of its own: what torch changes in place must not change here."""
+    """A copy, which torch's changes in place do not affect."""
     return jnp.array(tensor.detach().cpu().numpy(), copy=True)
 
 
 class Jax:
-    """N networks; last: the order of the arrays; precision: of products, "highest" is float32."""
+    """N networks; last: the order of axes; precision: of products, "highest" is float32."""
 
     def __init__(self, problem: Problem, last: bool = False, precision: str = "highest") -> None:
         spec, params = problem.population.spec, problem.population.params
@@ -54,14 +54,14 @@ class Jax:
             self.run = run.lower(self.state, self.inputs, self.targets).compile()
 
     def _targets(self, problem: Problem) -> jax.Array:
-        """(K, B, O): class numbers as rows of 0 and 1, whose product with the outs has a cheap slope."""
+        """(K, B, O): class numbers one-hot, whose product with the outs has a cheap gradient."""
         targets = array(problem.targets)
         if not problem.targets.is_floating_point():
             targets = jax.nn.one_hot(targets, self.spec.widths[-1], dtype=self.inputs.dtype)
         return targets
 
     def _optimizer(self, problem: Problem) -> optax.GradientTransformation:
-        """optax's own; with rates per network its direction, and the rates along the network axis."""
+        """optax's; with rates per network its direction, and the rates along the network axis."""
         adam = problem.optimizer == "adam"
         if not isinstance(problem.lr, Tensor):
             return optax.adam(problem.lr) if adam else optax.sgd(problem.lr)
@@ -94,7 +94,7 @@ class Jax:
         return self._loss(out, target)
 
     def _loss(self, out: jax.Array, target: jax.Array) -> jax.Array:
-        """Of outs (B, O): the mean over the samples."""
+        """The mean over the samples, from outs (B, O)."""
         if self.spec.loss == "cross_entropy":
             return -(target * jax.nn.log_softmax(out)).sum(1).mean()
         squares = (out - target) ** 2

@@ -1,6 +1,6 @@
 """A whole training in JAX: jit of vmap over the networks of scan over the steps, and of the evaluation after it.
 
-It begins and ends in the processor's memory, as gpubp.train does.
+It starts and ends in host memory, like gpubp.train.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .workloads import Problem
 
 
 class Whole(Jax):
-    """Of a problem whose minibatches are those of one pass, `steps` of them, pass after pass; then loss and accuracy of
-    every network on all samples. last: the order of the arrays."""
+    """`steps` steps on a problem that has the minibatches of one pass, pass after pass; then loss and accuracy of
+    every network on all samples. last: the order of axes."""
 
     def __init__(self, problem: Problem, steps: int, last: bool = False) -> None:
         self.steps = steps
@@ -29,7 +29,7 @@ class Whole(Jax):
         return optax.adam(problem.lr) if problem.optimizer == "adam" else optax.sgd(problem.lr)
 
     def _many(self, state: Any, inputs: jax.Array, targets: jax.Array) -> Any:
-        """All that the networks go through, from their first weights. -> weights, losses, accuracies."""
+        """The whole training, from initial weights. -> weights, losses, accuracies."""
         axis = -1 if self.last else 0
         return jax.vmap(self._alone, in_axes=(axis, None, None), out_axes=(axis, 0, 0))(state[0], inputs, targets)
 
@@ -49,16 +49,16 @@ class Whole(Jax):
         return layers, self._loss(out, truth), (out.argmax(1) == truth.argmax(1)).mean()
 
     def _compile(self) -> None:
-        """Nothing is donated: every call begins at the first weights."""
+        """Nothing is donated: every call starts from the initial weights."""
         with jax.default_matmul_precision("highest"):
             given = self.given = jax.device_get((self.state, self.inputs, self.targets))
             self.run = jax.jit(self._many).lower(*given).compile()
 
     def train(self) -> tuple[Any, numpy.ndarray, numpy.ndarray]:
-        """One training. -> weights, losses, accuracies, at home."""
+        """One training. -> weights, losses, accuracies, in host memory."""
         return jax.device_get(self.run(*self.given))  # type: ignore[no-any-return]
 
     def rows(self, layers: Any) -> Tensor:
-        """Weights as gpubp lays them out."""
+        """Weights in gpubp's layout."""
         self.state = layers, None
         return self.params()

@@ -1,5 +1,5 @@
-"""The layouts of the engine `cpu` beside each other: lanes as networks or as outputs, the batch whole or in pieces,
-three registers, threads that share a network. What engines/layout.py takes is held against the best of them."""
+"""The layouts of the engine `cpu` against each other: lanes as networks or as outputs, the batch whole or in chunks,
+three registers, threads that share a network. The choice of engines/layout.py is compared with the best."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TINY = (((2, 2, 2), 1), ((2, 8, 1), 1), ((2, 2, 2), 4), ((2, 8, 1), 4))  # in th
 
 
 class LaidOut(Engine):
-    """The engine `cpu` in one layout and on so many threads, whatever its rules would take."""
+    """The engine `cpu` in a given layout, on a given number of threads."""
 
     def __init__(self, problem: Problem, layout: Layout, threads: int = 1) -> None:
         super().__init__(problem, "cpu")
@@ -53,42 +53,42 @@ class LaidOut(Engine):
 
 
 def workload(widths: tuple[int, ...], batch: int, networks: int = NETWORKS) -> Workload:
-    """As many steps a call as take some milliseconds."""
-    own = Workload(widths, "relu", "mean_squared_error", networks, batch)
-    steps = min(MOST_STEPS, SAMPLES // batch, int(WORK / (networks * own.flop)))
-    return replace(own, steps=max(2, steps))
+    """A workload with calls of some milliseconds."""
+    case = Workload(widths, "relu", "mean_squared_error", networks, batch)
+    steps = min(MOST_STEPS, SAMPLES // batch, int(WORK / (networks * case.flop)))
+    return replace(case, steps=max(2, steps))
 
 
-def race(own: Workload, optimizer: str, layouts: dict[str, tuple[Layout, int]], setting: Setting) -> dict[str, Any]:
-    """Seconds of the calls in each layout, with its number of threads, by name."""
-    problem = own.problem(optimizer)
+def race(case: Workload, optimizer: str, layouts: dict[str, tuple[Layout, int]], setting: Setting) -> dict[str, Any]:
+    """Seconds of the calls in each layout and number of threads, by name."""
+    problem = case.problem(optimizer)
     contenders = {name: LaidOut(problem, *each) for name, each in layouts.items()}
     for contender in contenders.values():
         contender.call()  # compiles
     seconds = interleave({name: contender.call for name, contender in contenders.items()}, setting)
     first, *others = (contender.params() for contender in contenders.values())
     if len({len(each) for each in seconds.values()}) == 1 and not all(torch.equal(first, each) for each in others):
-        raise AssertionError(f"{own}: the layouts differ in a bit")
-    facts = {"widths": list(own.widths), "batch": own.batch, "networks": own.networks, "steps": own.steps}
+        raise AssertionError(f"{case}: the layouts differ in a bit")
+    facts = {"widths": list(case.widths), "batch": case.batch, "networks": case.networks, "steps": case.steps}
     return {**facts, "optimizer": optimizer, "seconds": seconds}
 
 
-def chosen(own: Workload, optimizer: str) -> Layout:
-    """What engines/layout.py takes on one thread."""
+def chosen(case: Workload, optimizer: str) -> Layout:
+    """The choice of engines/layout.py on one thread."""
     slots = {"sgd": 0, "adam": 2}[optimizer]
-    return rule.best(own.widths, own.batch, slots, FLOAT, own.networks, 1, build.vector_bytes(), whole=False)
+    return rule.best(case.widths, case.batch, slots, FLOAT, case.networks, 1, build.vector_bytes(), whole=False)
 
 
-def against_the_rule(own: Workload, optimizer: str, setting: Setting) -> dict[str, Any]:
-    """Both kinds of lanes, the batch whole and in pieces. lanes: rate of networks over that of outputs, each cut as
-    suits it better; excess: time of what the rule takes over that of the fastest, less 1."""
-    lanes, mine = rule.plain(FLOAT, build.vector_bytes()), chosen(own, optimizer)
+def against_the_rule(case: Workload, optimizer: str, setting: Setting) -> dict[str, Any]:
+    """Both kinds of lanes, the batch whole and in chunks. lanes: rate of networks over that of outputs, each with its
+    better split; excess: time of the chosen layout over that of the fastest, minus 1."""
+    lanes, mine = rule.plain(FLOAT, build.vector_bytes()), chosen(case, optimizer)
     layouts: dict[str, tuple[Layout, int]] = {}
     for name, wide in (("networks", False), ("outputs", True)):
-        for cut in dict.fromkeys((own.batch, min(own.batch, rule.piece(own.batch)))):
+        for cut in dict.fromkeys((case.batch, min(case.batch, rule.piece(case.batch)))):
             layouts[f"{name}, {cut}"] = replace(lanes, wide=wide, chunk=cut), 1
     layouts.setdefault(next((name for name, each in layouts.items() if each[0] == mine), "chosen"), (mine, 1))
-    result = race(own, optimizer, layouts, setting)
+    result = race(case, optimizer, layouts, setting)
     spent = {name: statistics.median(each) for name, each in result["seconds"].items()}
     best = {kind: min((name for name in spent if name.startswith(kind)), key=spent.__getitem__)
             for kind in ("networks", "outputs")}  # fmt: skip
@@ -98,7 +98,7 @@ def against_the_rule(own: Workload, optimizer: str, setting: Setting) -> dict[st
 
 
 def cases(setting: Setting, quick: bool) -> Iterator[dict[str, Any]]:
-    """Every topology with every optimizer; where it is to be quick, a corner of the table."""
+    """Every topology with every optimizer; if quick, a corner of the table."""
     around = [((i, hidden, o), batch) for i, o, batch in AROUND[: 2 if quick else None]
               for hidden in HIDDEN[: 2 if quick else None]]  # fmt: skip
     for widths, batch in (*around, *(() if quick else DEEPER)):
@@ -107,7 +107,7 @@ def cases(setting: Setting, quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def sharing(threads: int, setting: Setting) -> Iterator[dict[str, Any]]:
-    """A lone network on all threads beside one. gain: the rate of the former over the latter's."""
+    """A single network on all threads and on one. gain: the rate of the former over the latter's."""
     wide = replace(rule.plain(FLOAT, build.vector_bytes()), wide=True)
     for widths, batch in ALONE:
         layouts = {"one thread": (wide, 1), "shared": (replace(wide, team=True), threads)}
@@ -117,11 +117,11 @@ def sharing(threads: int, setting: Setting) -> Iterator[dict[str, Any]]:
 
 
 def registers(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Three registers side by side beside one, on one thread. gain: the rate of the former over the latter's."""
+    """Three registers in parallel and one, on one thread. gain: the rate of the former over the latter's."""
     one = rule.plain(FLOAT, build.vector_bytes())
     three = replace(one, parts=3, accumulators=one.accumulators // 3)
     for widths, batch in TINY:
-        own = workload(widths, batch, networks=96 * one.vector)
-        result = race(own, "sgd", {"one register": (one, 1), "three registers": (three, 1)}, setting)
+        case = workload(widths, batch, networks=96 * one.vector)
+        result = race(case, "sgd", {"one register": (one, 1), "three registers": (three, 1)}, setting)
         gain = ratio(result["seconds"]["one register"], result["seconds"]["three registers"])
         yield {**result, "gain": gain}

@@ -1,7 +1,7 @@
 """The two limits of a machine, measured in the same run: multiply-adds per second, and bytes per second.
 
-The peak is that of a loop of independent fused multiply-adds in registers, compiled here and now for this processor or
-GPU; where there is no compiler, that of a large matrix product, which reaches some 75 to 90 % of it.
+The peak is the rate of a loop of independent fused multiply-adds in registers, compiled for this processor or
+GPU; without a compiler, the rate of a large matrix product, some 75 to 90 % of it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from gpubp.engines import build, nvrtc
 from gpubp.engines import device as driver
 from gpubp.errors import EngineError
 
-SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product stands in for the peak
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product replaces the peak
 COPIED = 512 << 20  # bytes; more than the last-level cache of most processors
-SECONDS = 1.0  # that each limit is tried for
+SECONDS = 1.0  # of measuring, for each limit
 
 LOOP = r"""
 #include <algorithm>
@@ -82,8 +82,8 @@ int main(int count, char** words) {
 """
 
 
-CHAINS, UNROLLED, TURNS = 8, 16, 4096  # multiply-adds that do not wait for each other; steps of a turn; turns of a call
-BLOCK, BLOCKS = 256, 8  # threads of a block, and how many times more blocks than run at once
+CHAINS, UNROLLED, TURNS = 8, 16, 4096  # independent multiply-adds; steps of a turn; turns of a call
+BLOCK, BLOCKS = 256, 8  # threads of a block, and blocks over those that run at once
 
 GPU_LOOP = f"""
 struct Given {{ float* left; float factor, term; }};
@@ -106,13 +106,13 @@ extern "C" __global__ void run(Given given) {{
 
 
 class Given(ctypes.Structure):
-    """Of GPU_LOOP."""
+    """The argument of GPU_LOOP."""
 
     _fields_ = [("left", ctypes.c_void_p), ("factor", ctypes.c_float), ("term", ctypes.c_float)]
 
 
 def peak(device: str, threads: int) -> tuple[float, str]:
-    """FLOP/s that count as 100 %, float32, and what they are the peak of."""
+    """FLOP/s that count as 100 %, float32, and of what."""
     if device != "cpu":
         try:
             return gpu_peak(torch.device(device)), "a loop of multiply-adds"
@@ -177,12 +177,12 @@ def copy_rate(device: str) -> float:
 
 
 def wait(device: str) -> None:
-    """Until the device has done what it was given."""
+    """Wait for the device."""
     gpus.wait(torch.device(device))
 
 
 def _fastest(call: Callable[[], object], device: str) -> float:
-    """Seconds of the fastest call: a limit is what the machine can do when nobody disturbs it."""
+    """Seconds of the fastest call: a limit is the undisturbed machine's."""
     seconds, end = [], time.perf_counter() + SECONDS
     while len(seconds) < 3 or time.perf_counter() < end:
         wait(device)

@@ -1,4 +1,4 @@
-"""Where the figures come from: processor, threads, versions, and two limits measured in the same run (limits.py)."""
+"""The machine: processor, threads, versions, and two limits measured in the same run (limits.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("torch", "numpy", "jax", "jaxlib", "optax", "tabm", "scikit-learn", 
 
 
 def facts(device: str, threads: dict[str, Any]) -> dict[str, Any]:
-    """Everything by name. Rates of these figures mean little on another machine; ratios travel better."""
+    """All facts by name. Rates mean little on another machine; ratios carry over better."""
     flags = limits.cpuinfo("flags").split()
     peak, of = limits.peak(device, torch.get_num_threads())
     return {
@@ -52,7 +52,7 @@ def _version(package: str) -> str | None:
 
 
 def _words(program: str, *arguments: str) -> str:
-    """What a program prints; empty where it fails, or there is none."""
+    """The output of a program; empty if it fails or is missing."""
     if shutil.which(program) is None:
         return ""
     here = Path(__file__).parent
@@ -61,7 +61,7 @@ def _words(program: str, *arguments: str) -> str:
 
 
 def _commit() -> str | None:
-    """The commit that git names, with + where files have changed since; None outside a repository."""
+    """git's commit, with + if files have changed since; None outside a repository."""
     commit = _words("git", "rev-parse", "--short", "HEAD")
     changed = _words("git", "status", "--porcelain", "--untracked-files=no")
     return commit + ("+" if changed else "") if commit else None

@@ -1,8 +1,8 @@
-"""Contenders that are gpubp's engines, or torch as it comes. Each is made from a Problem, advances K steps per call(),
-and gives params() in gpubp's layout; contenders.py has the table of all.
+"""Contenders: gpubp's engines, and torch without compilation. Each is made from a Problem, advances K steps per call(),
+and returns params() in gpubp's layout; contenders.py has the table of all.
 
-They get the same initial weights, minibatches, loss, optimizer and learning rates, and parity() proves it. gpubp reads
-the minibatches from a Dataset in order (shuffle="none"), so that it takes the very ones that the others slice.
+They have the same initial weights, minibatches, loss, optimizer and learning rates, and parity() proves it. gpubp reads
+the minibatches from a Dataset in order (shuffle="none"), so that they are those that the others slice.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from gpubp.state import TrainState
 from .updates import DeviceUpdate, Update, capturable, torch_optimizer
 from .workloads import Problem
 
-LONG = 10**9  # steps: no run gets there
-SAMPLE = 16  # networks that `modules` trains; the others would take as long each
+LONG = 10**9  # steps, more than any run
+SAMPLE = 16  # networks that `modules` trains, one after the other
 
 VALUES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda net: net, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh,
@@ -32,15 +32,15 @@ VALUES: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class Contender(Protocol):
-    """networks: how many it trains. One whose calls torch does not know of has a wait() for them, too."""
+    """networks: how many it trains. It has a wait() if torch cannot wait for its calls."""
 
     networks: int
 
     def call(self) -> None:
-        """K steps of each; on a GPU they are given, and not waited for."""
+        """K steps of each; on a GPU without waiting for them."""
 
     def params(self) -> Tensor:
-        """Their rows as they are now, (networks, P)."""
+        """The present rows, (networks, P)."""
 
 
 class Together:
@@ -58,19 +58,19 @@ class Together:
             part.call()
 
     def wait(self) -> None:
-        """Until they are done."""
+        """Wait until they are done."""
         for part in self.parts:
             wait(part)
 
     def params(self) -> Tensor:
-        """All rows, one after the other, each filled up with zeros to the longest."""
+        """All rows, padded with zeros to the longest."""
         rows = [part.params() for part in self.parts]
         longest = max(each.shape[1] for each in rows)
         return torch.cat([pad(each, (0, longest - each.shape[1])) for each in rows])
 
 
 def wait(contender: Contender) -> None:
-    """Until those of its calls are done that torch knows nothing of."""
+    """Wait for calls that torch does not know of."""
     getattr(contender, "wait", lambda: None)()
 
 
@@ -96,14 +96,14 @@ class Engine:
         self.run(self.state, self.data, self.steps)
 
     def params(self) -> Tensor:
-        """The rows. Networks that diverged would train no more, and make the others look fast."""
+        """The rows. Diverged networks no longer train, which would make gpubp look fast."""
         if not bool(self.state.running.all()):
             raise AssertionError(f"{int((~self.state.running).sum())} networks diverged: the figures mean nothing")
         return self.state.population.params
 
 
 class Modules:
-    """A loop over nn.Module with torch.optim, one network after the other; a sample of them, for each takes as long."""
+    """A loop over nn.Module with torch.optim, one network after the other; only a sample, as all take as long."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.loss = problem, loss_of(problem.population.spec)
@@ -116,7 +116,7 @@ class Modules:
         ]
 
     def call(self) -> None:
-        """K steps of one network before the next: the order that its cache likes."""
+        """K steps of one network before the next, which is best for the cache."""
         for module, optimizer in zip(self.modules, self.optimizers):
             for inputs, target in zip(self.problem.inputs, self.problem.targets):
                 optimizer.zero_grad()
@@ -124,7 +124,7 @@ class Modules:
                 optimizer.step()
 
     def params(self) -> Tensor:
-        """nn.Linear keeps its weight (O, I)."""
+        """nn.Linear has its weight as (O, I)."""
         return torch.stack([
             torch.cat([part for linear in module if isinstance(linear, nn.Linear)
                        for part in (linear.weight.detach().T.flatten(), linear.bias.detach())])
@@ -133,7 +133,7 @@ class Modules:
 
 
 class Stacked:
-    """What the two below share: per layer a weight (N, I, O) and a bias, of all networks."""
+    """Stacked parameters of all networks: per layer a weight (N, I, O) and a bias."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.loss, self.networks = problem, loss_of(problem.population.spec), problem.population.count
@@ -149,7 +149,7 @@ class Stacked:
 class AutogradBmm(Stacked):
     """baddbmm on stacked weights, autograd, torch.optim; fused: with its fused kernel.
 
-    torch.optim takes no learning rate per network: Update stands in where the networks have their own.
+    torch.optim does not take a learning rate per network: Update replaces it then.
     """
 
     def __init__(self, problem: Problem, fused: bool = False) -> None:
@@ -176,7 +176,7 @@ class AutogradBmm(Stacked):
                 self.optimizer.step()
 
     def forward(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """The losses of all networks, summed: each then gets its own gradient."""
+        """The sum of the networks' losses, whose gradient is each network's."""
         out = inputs.expand(self.networks, -1, -1)
         for (weight, bias), value in zip(self.layers, self.values):
             out = value(torch.baddbmm(bias, out, weight))
@@ -186,22 +186,22 @@ class AutogradBmm(Stacked):
 
 
 class AutogradGraph(AutogradBmm):
-    """AutogradBmm on a GPU, its K steps recorded as one CUDA graph: what the GPU does without Python in between.
+    """AutogradBmm on a GPU, with its K steps captured as one CUDA graph, without Python in between.
 
-    torch.optim's fused kernels where one learning rate serves all networks; else the same arithmetic, with the numbers
-    of the step in tensors, for a graph repeats what it was given.
+    torch.optim's fused kernels if all networks share a learning rate; else the same arithmetic, with the numbers
+    of the step in tensors, because a graph repeats its arguments.
     """
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        own = isinstance(problem.lr, Tensor) or self.flat[0].device.type == "cpu"
-        self.update = DeviceUpdate(self.flat, problem.optimizer, problem.lr) if own else None
-        self.optimizer = None if own else capturable(self.flat, problem.optimizer, problem.lr)
+        written = isinstance(problem.lr, Tensor) or self.flat[0].device.type == "cpu"
+        self.update = DeviceUpdate(self.flat, problem.optimizer, problem.lr) if written else None
+        self.optimizer = None if written else capturable(self.flat, problem.optimizer, problem.lr)
         self.replay = recorded(self.steps, self.flat)
         self._forget()
 
     def steps(self) -> None:
-        """K steps, as they are recorded."""
+        """K steps, to be captured."""
         for inputs, target in zip(self.problem.inputs, self.problem.targets):
             grads = torch.autograd.grad(self.forward(inputs, target), self.flat)
             if self.update is not None:
@@ -212,7 +212,7 @@ class AutogradGraph(AutogradBmm):
             self.optimizer.step()
 
     def _forget(self) -> None:
-        """The optimizer's memory as before the first step, in the same tensors."""
+        """Reset the optimizer's slots in place."""
         if self.update is not None:
             self.update.reset()
         else:
@@ -226,11 +226,11 @@ class AutogradGraph(AutogradBmm):
 
 
 class AutogradGraphTf32(AutogradGraph):
-    """The same for whom torch may round to TF32 what products take: another arithmetic."""
+    """The same with operands of products rounded to TF32: different arithmetic."""
 
     def __init__(self, problem: Problem) -> None:
         before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high")  # which kernels are recorded
+        torch.set_float32_matmul_precision("high")  # selects the captured kernels
         try:
             super().__init__(problem)
         finally:
@@ -238,7 +238,7 @@ class AutogradGraphTf32(AutogradGraph):
 
 
 def recorded(steps: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
-    """What `steps` launches, as one CUDA graph. changed: the tensors that it changes, which are put back."""
+    """The launches of `steps` as one CUDA graph. changed: the tensors that it changes, which are restored."""
     begun = [each.detach().clone() for each in changed]
     with gpus.on(changed[0].device):
         replay = gpus.capture(steps)
@@ -270,7 +270,7 @@ class VmapGrad(Stacked):
 
 
 class TabmEnsemble(Stacked):
-    """tabm.LinearEnsemble, a module of N linear layers side by side, with torch.optim, or Update for own rates."""
+    """tabm.LinearEnsemble, a module of N linear layers in parallel, with torch.optim, or Update for a rate each."""
 
     def __init__(self, problem: Problem) -> None:
         from tabm import LinearEnsemble
@@ -283,9 +283,9 @@ class TabmEnsemble(Stacked):
             linear.weight.data, linear.bias.data = weight, bias
             self.linears.append(linear)
         self.flat = [part for linear in self.linears for part in (linear.weight, linear.bias)]
-        own = isinstance(problem.lr, Tensor)
-        self.update = Update(self.flat, problem.optimizer, problem.lr) if own else None
-        self.optimizer = None if own else torch_optimizer(self.flat, problem.optimizer, problem.lr, fused=False)
+        separate = isinstance(problem.lr, Tensor)
+        self.update = Update(self.flat, problem.optimizer, problem.lr) if separate else None
+        self.optimizer = None if separate else torch_optimizer(self.flat, problem.optimizer, problem.lr, fused=False)
 
     def call(self) -> None:
         """K steps. An ensemble takes (B, N, I)."""
@@ -304,7 +304,7 @@ class TabmEnsemble(Stacked):
 
 
 def loss_of(spec: NetworkSpec) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of one network in torch's own words: out (B, O), target -> a number."""
+    """torch's loss of one network: out (B, O), target -> a number."""
     width = spec.widths[-1]
     return {
         "cross_entropy": cross_entropy,

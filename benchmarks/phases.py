@@ -1,9 +1,9 @@
-"""A run of the command line in a process of its own, and the seconds of its parts: python -c "from benchmarks import
+"""A run of the command line in a separate process, and the seconds of its parts: python -c "from benchmarks import
 phases; phases.main(...)".
 
 start: until the first of the others: interpreter, imports, data, the choice of the engine, kernels compiled or found.
-steps: the calls of the engine. evaluation. writing: checkpoints, tables, curves. What is inside another part counts
-there alone. On a GPU it is waited for at the end of each call, so that it counts where it was given.
+steps: the calls of the engine. evaluation. writing: checkpoints, tables, curves. A nested part does not count in the
+outer one. Each call waits for the GPU, so that its time counts there.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ PARTS = ("steps", "evaluation", "writing")
 
 
 class Clock:
-    """spent: the seconds of every part. begun: when the process was asked for, by time.monotonic()."""
+    """spent: the seconds of every part. begun: when the process was started, by time.monotonic()."""
 
     def __init__(self, begun: float) -> None:
         self.begun, self.spent = begun, dict.fromkeys(("start", *PARTS), 0.0)
-        self.inside: list[float] = []  # of calls that are under way, what calls within them took
+        self.inside: list[float] = []  # seconds of calls inside those still running
 
     def timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """`call`, its seconds counted as `part`."""
+        """`call`, with its seconds counted as `part`."""
 
         @functools.wraps(call)
         def counted(*given: Any, **named: Any) -> Any:
@@ -49,7 +49,7 @@ class Clock:
 
 
 def _wait(place: Any) -> None:
-    """Until the devices of a Place have done what they were given."""
+    """Wait for the devices of a Place."""
     from gpubp import gpus
 
     shards = getattr(place, "shards", None)
@@ -58,7 +58,7 @@ def _wait(place: Any) -> None:
 
 
 def watch(clock: Clock) -> None:
-    """Put the clock around what a run consists of."""
+    """Time the parts of a run."""
     from gpubp import loop, placement
     from gpubp.reporters import tensorboard
 
@@ -76,7 +76,7 @@ def watch(clock: Clock) -> None:
 
 
 def main(begun: str, out: str, *words: str) -> None:
-    """The command line with these words; the seconds of its parts go into the file `out`."""
+    """Run the command line; write the seconds of its parts to the file `out`."""
     from gpubp import cli
 
     clock = Clock(float(begun))

@@ -32,8 +32,8 @@ def look(name: str) -> tuple[str, str]:
 
 
 def ratios(report: dict[str, Any], path: Path) -> None:
-    """How many times a peer's rate the first contender has: a dot with its interval, a panel per optimizer. Where it
-    is another than the report's first, it is named."""
+    """The first contender's rate over each peer's: a dot with its interval, a panel per optimizer. The first contender
+    is named if it is not the report's."""
     optimizers = list(dict.fromkeys(result["optimizer"] for result in report["results"]))
     figure, panels = plt.subplots(
         1, len(optimizers), figsize=(1.5 + 4.5 * len(optimizers), 7), sharex=True, sharey=True, squeeze=False
@@ -56,7 +56,7 @@ def ratios(report: dict[str, Any], path: Path) -> None:
         panel.tick_params(axis="x", labelsize=8)
         panel.set_title(optimizer)
         panel.set_yticks(
-            range(len(workloads)), [name if own == first else f"{name}: {own}" for name, own in firsts.items()]
+            range(len(workloads)), [name if each == first else f"{name}: {each}" for name, each in firsts.items()]
         )
         panel.set_xlabel(f"rate of {first} over the peer's (right of 1: {first} is faster)")
         panel.grid(axis="x", alpha=0.3)
@@ -64,7 +64,7 @@ def ratios(report: dict[str, Any], path: Path) -> None:
     handles = {name: dot for panel in panels[0] for dot, name in zip(*panel.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize="small")
     machine = report["machine"]
-    figure.suptitle(f"{first} beside its peers, {machine['device']}, threads: {machine['torch_threads']}")
+    figure.suptitle(f"{first} against its peers, {machine['device']}, threads: {machine['torch_threads']}")
     save(figure, path)
 
 
@@ -78,20 +78,20 @@ def _dot(panel: Any, name: str, ratio: dict[str, float], height: float) -> None:
 
 
 def sweep(report: dict[str, Any], path: Path) -> None:
-    """Rate over what was swept, both logarithmic, a line per contender, the measured peak on top."""
+    """Rate over the swept quantity, both logarithmic, a line per contender, and the measured peak."""
     over, points = report["over"], report["results"]
     optimizers = list(dict.fromkeys(point["optimizer"] for point in points))
     size = (3 + 5 * len(optimizers), 5.5)
     figure, panels = plt.subplots(1, len(optimizers), figsize=size, sharey=True, squeeze=False)
     for panel, optimizer in zip(panels[0], optimizers):
-        own = [point for point in points if point["optimizer"] == optimizer]
-        values = [point["value"] for point in own]
-        for name in dict.fromkeys(name for point in own for name in point["contenders"]):
+        some = [point for point in points if point["optimizer"] == optimizer]
+        values = [point["value"] for point in some]
+        for name in dict.fromkeys(name for point in some for name in point["contenders"]):
             colour, marker = look(name)
-            there = [point for point in own if name in point["contenders"]]
+            there = [point for point in some if name in point["contenders"]]
             rates = [point["contenders"][name]["rate"] for point in there]
             panel.loglog([point["value"] for point in there], rates, color=colour, marker=marker, label=name)
-        _peak(panel, report, own, values)
+        _peak(panel, report, some, values)
         panel.set_title(optimizer)
         panel.set_xlabel(WORDS[over])
         panel.set_xticks(values, [f"{value:g}" for value in values])
@@ -116,7 +116,7 @@ def _peak(panel: Any, report: dict[str, Any], points: Sequence[dict[str, Any]], 
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write and forget."""
+    """Write and close the figure."""
     figure.set_layout_engine("constrained")
     figure.savefig(path, dpi=110)
     plt.close(figure)

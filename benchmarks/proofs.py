@@ -1,8 +1,7 @@
-"""What scripts/gpu_check.py proves on a device, before anything is timed: a network's bits are its own; on a GPU they
-are the CPU's where one kernel serves both, and near eager's on the CPU where it does not.
+"""The proofs of scripts/gpu_check.py, before any timing: a network's bits do not depend on other networks; on a GPU
+`cuda` has the bits of `cpu`, and `eager` agrees with the CPU's up to rounding.
 
-Every proof trains small populations and compares; it returns what it compared and what differed. None takes a figure
-from anywhere but the tensors in front of it.
+Every proof trains small populations and compares; it returns the number of comparisons and the differences.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ SPECS = {
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "lr": 0.05, "shuffle": "none"},
-    "adam, dropout, own order": {"optimizer": "adam", "lr": 0.01, "dropout": 0.1, "shuffle": "network"},
+    "adam, dropout, order each": {"optimizer": "adam", "lr": 0.01, "dropout": 0.1, "shuffle": "network"},
     "momentum, clipped, shared order": {"optimizer": "momentum", "lr": 0.01, "clip_norm": 0.5, "shuffle": "shared"},
 }
 COUNT, SAMPLES, BATCH, STEPS, SEED = 9, 23, 6, 12, 3
-MANY = 3000  # networks among which one is to stay what it is
-NEAR = 1e-9  # of a row's length, float64: 12 steps of some hundred operations of 1e-16, in another order
+MANY = 3000  # networks among which one must keep its bits
+NEAR = 1e-9  # of a row's length, float64: 12 steps of some hundred operations with errors of 1e-16
 
 
 class Proof(NamedTuple):
-    """How many comparisons were made, and which of them failed, in words."""
+    """The number of comparisons, and descriptions of those that failed."""
 
     compared: int
     differing: list[str]
@@ -83,7 +82,7 @@ def dataset(spec: gpubp.NetworkSpec) -> gpubp.Dataset:
 
 
 def rows(state: TrainState, which: Sequence[int]) -> list[Tensor]:
-    """Everything that training changed about some networks, on the CPU, NaN as bits."""
+    """All that training changes in some networks, on the CPU, NaN as bits."""
     names = ("params", "slots", "columns", "step", "status", "loss", "diverged_step")
     found = [tensor[list(which)].cpu() for name, tensor in state.tensors() if name.partition(".")[0] in names]
     kinds = {torch.float32: torch.int32, torch.float64: torch.int64}
@@ -91,7 +90,7 @@ def rows(state: TrainState, which: Sequence[int]) -> list[Tensor]:
 
 
 def same(one: TrainState, which: Sequence[int], other: TrainState, others: Sequence[int]) -> bool:
-    """Whether some networks of both are equal to the bit."""
+    """Whether some networks of both have the same bits."""
     return all(map(torch.equal, rows(one, which), rows(other, others)))
 
 
@@ -102,7 +101,7 @@ def independence(engine: str, device: str) -> Proof:
     for case in cases():
         whole = case.train(engine, device, everyone)
         if not bool(whole.population.params.isfinite().all()) or same(whole, [0], whole, [1]):
-            differing.append(f"{case.name}: networks that are alike or not finite prove nothing")
+            differing.append(f"{case.name}: equal or non-finite networks prove nothing")
         trials = {
             "twice": (everyone, (STEPS,), everyone),
             "alone": ([7], (STEPS,), [7]),
@@ -146,7 +145,7 @@ def equal_bits(engine: str, device: str, other: str, there: str = "cpu") -> Proo
     def theirs(trial: tuple[Case, torch.dtype]) -> TrainState:
         return trial[0].train(other, there, everyone, dtype=trial[1])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the CPU's kernels are compiled side by side
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the CPU's kernels compile in parallel
         for (case, dtype), two in zip(trials, pool.map(theirs, trials)):
             one = case.train(engine, device, everyone, dtype=dtype)
             if not same(one, everyone, two, everyone):
@@ -156,8 +155,8 @@ def equal_bits(engine: str, device: str, other: str, there: str = "cpu") -> Proo
 
 
 def seen(spec: gpubp.NetworkSpec) -> dict[str, gpubp.Dataset]:
-    """Data to evaluate COUNT networks on, by name: more samples than go through at once; each network's own, of any
-    number, with weights, of which one is 0."""
+    """Data to evaluate COUNT networks on, by name: more samples than one chunk; separate samples for each network, in
+    different numbers, with weights, one of them 0."""
     whole, numbers = dataset(spec), torch.Generator().manual_seed(SEED)
     weight = torch.rand(SAMPLES, generator=numbers)
     weight[2] = 0
@@ -165,7 +164,7 @@ def seen(spec: gpubp.NetworkSpec) -> dict[str, gpubp.Dataset]:
     many = torch.randint(SAMPLES, (200,), generator=numbers)
     return {
         "shared": gpubp.Dataset(whole.inputs[many], whole.targets[many]),
-        "own, weighted": gpubp.Dataset(whole.inputs, whole.targets, rows=rows, sample_weight=weight),
+        "separate, weighted": gpubp.Dataset(whole.inputs, whole.targets, rows=rows, sample_weight=weight),
     }
 
 
@@ -173,7 +172,7 @@ FIGURES = len(SPECS) * 2 * 2  # with both kinds of data, in both precisions
 
 
 def equal_figures(engine: str, device: str, other: str, there: str = "cpu") -> Proof:
-    """What two engines on two devices say of loss and metric: the same bits in float32 and float64."""
+    """Loss and metric of two engines on two devices: the same bits in float32 and float64."""
     compared, differing = 0, []
     for (name, spec), dtype in itertools.product(SPECS.items(), (torch.float32, torch.float64)):
         for kind, data in seen(spec).items():
@@ -187,15 +186,15 @@ def equal_figures(engine: str, device: str, other: str, there: str = "cpu") -> P
 def _figures(engine: str, device: str, spec: gpubp.NetworkSpec, data: gpubp.Dataset, dtype: torch.dtype) -> Tensor:
     """Loss and metric of COUNT networks, as bits."""
     population = gpubp.Population.create(spec, COUNT, seed=SEED, dtype=dtype, device=device)
-    own = data.to(population.device, dtype)
-    state = TrainState.start(population, gpubp.TrainConfig(batch_size=BATCH, steps=STEPS), own)
-    found = ENGINES[engine].evaluate(population, own, state.hyper, state.position)
+    there = data.to(population.device, dtype)
+    state = TrainState.start(population, gpubp.TrainConfig(batch_size=BATCH, steps=STEPS), there)
+    found = ENGINES[engine].evaluate(population, there, state.hyper, state.position)
     return torch.stack([each.cpu() for each in found]).view(torch.int64)
 
 
 def nearness(engine: str, device: str, **changes: Any) -> Proof:
-    """An engine on a device beside eager on the CPU, float64: the same to rounding. changes: of the settings of one of
-    the two, for whoever wants to see it fail."""
+    """An engine on a device against eager on the CPU, float64: the same up to rounding. changes: to the settings of
+    one of the two, to see it fail."""
     compared, differing, everyone = 0, [], list(range(COUNT))
     for case in cases():
         compared += 1
@@ -204,7 +203,7 @@ def nearness(engine: str, device: str, **changes: Any) -> Proof:
         two = case.train("eager", "cpu", everyone, dtype=torch.float64)
         distance = _distance(one.population.params.cpu(), two.population.params)
         if not distance < NEAR:
-            differing.append(f"{case.name}: {distance:.1g} of a row's length apart, less than {NEAR:g} expected")
+            differing.append(f"{case.name}: {distance:.1g} of a row's length apart; less than {NEAR:g} expected")
     return Proof(compared, differing)
 
 

@@ -1,9 +1,9 @@
 """The roofline: rate over arithmetic intensity (Williams, Waterman and Patterson, 2009), with both measured limits.
 
-Intensity is model FLOP per byte that must move between memory and the processor, at best: weights and the optimizer's
-slots are read and written once per call of K steps by those who keep a network in cache, and in every step by those who
-take a step of all networks before the next; these read the weights again for the backward pass. Activations are taken
-to stay in cache, so a contender's own traffic is higher and its true intensity lower.
+Intensity is model FLOP per byte that must move between memory and the processor, at best: contenders that keep a
+network in cache read and write weights and slots once per call of K steps; those that step all networks before the next
+step do so in every step, and read the weights again for the backward pass. Activations are assumed
+to stay in cache, so real traffic is higher and real intensity lower.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def plot(report: dict[str, Any], path: Path) -> None:
     seen: set[str] = set()
     marks = []
     for result in report["results"]:
-        for name, own in result["contenders"].items():
+        for name, figures in result["contenders"].items():
             colour, marker = look(name)
-            where, height = intensity(result, name), own["rate"] * result["flop"] / 1e9
+            where, height = intensity(result, name), figures["rate"] * result["flop"] / 1e9
             panel.plot(where, height, marker, color=colour, label=None if name in seen else name)
             seen.add(name)
             marks.append(where)

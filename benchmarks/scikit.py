@@ -1,4 +1,4 @@
-"""One scikit-learn classifier, trained in a process of joblib's: only what that process needs to import."""
+"""One scikit-learn classifier, trained in one of joblib's processes, which imports only this file."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def fit(data: tuple[Any, Any, Any, Any], model: MLPClassifier) -> float:
 def accuracies(data: tuple[Any, Any, Any, Any], model: MLPClassifier) -> numpy.ndarray:
     """Accuracy on the held-out samples after every epoch."""
     inputs, targets, held_out, truth = data
-    classes, own = numpy.unique(targets), []
+    classes, found = numpy.unique(targets), []
     for _ in range(model.max_iter):
         model.partial_fit(inputs, targets, classes=classes)
-        own.append(model.score(held_out, truth))
-    return numpy.array(own)
+        found.append(model.score(held_out, truth))
+    return numpy.array(found)

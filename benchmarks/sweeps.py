@@ -1,7 +1,7 @@
 """Sweeps: the rate over the batch size, the number of networks, the hidden width, or the steps per call.
 
-A contender is left out of a point where it would take too long, judged by its own last point and the work of this one,
-or where it would not fit into memory beside faster ones. The report says so.
+A contender skips a point if it would take too long, estimated from its last point and the work of this one,
+or if it would not fit in memory with faster ones. The report says so.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ BASES = {
     "width": ("W5", replace(WORKLOADS["W5"], networks=100)),
     "steps_per_call": ("W1", WORKLOADS["W1-K64"]),
 }
-WORK = 20e9  # model FLOP of a call, beyond which it takes fewer steps
-SHARE = 0.6  # of the memory that is available
+WORK = 20e9  # model FLOP of a call, at most; beyond, it has fewer steps
+SHARE = 0.6  # of available memory
 FLOAT = 4  # bytes
 
 
 def at(workload: Workload, over: str, value: int, all_steps: bool = False) -> Workload:
-    """The workload with one thing changed; width is that of every hidden layer. A call takes fewer steps where they
-    would be too much WORK, but for all_steps."""
+    """The workload with one thing changed; width is that of every hidden layer. Calls have fewer steps if these are
+    more than WORK, unless all_steps."""
     if over == "steps_per_call":
         return replace(workload, steps=value)
     if over == "width":
@@ -54,20 +54,20 @@ def points(
     workload: Workload, over: str, optimizer: str, names: Sequence[str], setting: Setting, quick: bool = False,
     all_steps: bool = False,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """The results along VALUES[over], the last third of them left out where it is to be quick."""
+    """The results along VALUES[over], if quick without the last third."""
     values, last = VALUES[over], dict[str, float]()  # seconds per model FLOP
     for value in values[: -(-2 * len(values) // 3)] if quick else values:
         point = at(workload, over, value, all_steps)
         skipped = late(point, last, setting.patience)
         skipped |= without_room(point, optimizer, [name for name in names if name not in skipped], last, setting)
         result = measure(point, optimizer, names, setting, skipped)
-        for name, own in result["contenders"].items():
-            last[name] = 1 / (own["rate"] * point.flop)
+        for name, figures in result["contenders"].items():
+            last[name] = 1 / (figures["rate"] * point.flop)
         yield {"over": over, "value": value, **result}
 
 
 def late(workload: Workload, last: Mapping[str, float], patience: float) -> dict[str, str]:
-    """Why a call of some would take more than `patience`, by what they took for a model FLOP at their last point."""
+    """Reasons for those whose call would take more than `patience`, by their time per model FLOP at the last point."""
     reasons = {}
     for name, spent in last.items():
         networks = min(workload.networks, PEERS[name].sample or workload.networks)
@@ -80,7 +80,7 @@ def late(workload: Workload, last: Mapping[str, float], patience: float) -> dict
 def without_room(
     workload: Workload, optimizer: str, names: Sequence[str], last: Mapping[str, float], setting: Setting
 ) -> dict[str, str]:
-    """Why some would not fit into memory. The fast ones come first: all of them lie there at the same time."""
+    """Reasons for those that would not fit in memory, which all share; the fast ones have priority."""
     free, taken, reasons = SHARE * (available(torch.device(setting.device)) or float("inf")), 0.0, {}
     for name in sorted(names, key=lambda name: last.get(name, 0.0)):
         if excuse(name, workload, optimizer, setting.device):
@@ -94,7 +94,7 @@ def without_room(
 
 
 def need(name: str, workload: Workload, optimizer: str) -> tuple[float, float]:
-    """Bytes that a contender holds, and those that it takes while it is called: rough, on the high side."""
+    """Bytes of a contender, and further ones during a call: rough, on the high side."""
     networks = min(workload.networks, PEERS[name].sample or workload.networks)
     arrays, size = {"sgd": 1, "adam": 3}[optimizer], workload.spec.size
     outs = workload.batch * sum(workload.widths[1:])

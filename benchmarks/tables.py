@@ -36,9 +36,9 @@ def absent(result: dict[str, Any]) -> Iterator[str]:
 
 
 def summary(results: Sequence[dict[str, Any]], goals: Mapping[tuple[str, str], float]) -> Table:
-    """The first contender beside the best peer of every row."""
+    """The first contender against the best peer of every row."""
     columns = ("network-steps/s", "over the best peer (95 %)", "goal", "of peak")
-    table = _table("Beside the best peer", ("workload", "optimizer", "contender", "best peer"), columns)
+    table = _table("Against the best peer", ("workload", "optimizer", "contender", "best peer"), columns)
     for result in results:
         best, (first, own) = result["best_peer"], next(iter(result["contenders"].items()))
         goal = goals.get((result["workload"], result["optimizer"]))
@@ -70,7 +70,7 @@ def end_to_end(result: dict[str, Any]) -> Table:
 
 
 def lanes(cases: Sequence[dict[str, Any]], optimizer: str) -> Table:
-    """Lanes as networks beside lanes as outputs, over the width of the one hidden layer."""
+    """Lanes as networks over lanes as outputs, by width of the hidden layer."""
     shown = [case for case in cases if case["optimizer"] == optimizer and len(case["widths"]) == 3]
     rows: dict[tuple[int, int, int], dict[int, float]] = {}
     for case in shown:
@@ -103,8 +103,8 @@ def calls(cases: Sequence[dict[str, Any]]) -> Table:
 
 
 def evaluations(cases: Sequence[dict[str, Any]]) -> Table:
-    """Evaluations beside training."""
-    columns = ("networks", "samples", "ms", "over its forward FLOP at the rate of training")
+    """Evaluation against training."""
+    columns = ("networks", "samples", "ms", "over its forward FLOP at training's rate")
     table = _table("Evaluations: loss and metric of all networks", ("workload", "engine"), columns)
     for own in cases:
         counts = (f"{own[name]:,}" for name in ("networks", "samples"))
@@ -124,7 +124,7 @@ def parts(name: str, result: dict[str, Any]) -> Table:
 
 def beside_jax(results: Sequence[dict[str, Any]]) -> Table:
     """Whole trainings."""
-    columns = ("ms", "JAX's time over it (95 %)", "beside processes that spin (95 %)")
+    columns = ("ms", "JAX's time over it (95 %)", "with spinning processes (95 %)")
     table = _table(
         "Whole trainings: gpubp.train, and JAX's jit of vmap of scan", ("training", "engine", "JAX"), columns
     )

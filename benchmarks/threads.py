@@ -1,4 +1,4 @@
-"""The same number of threads for everybody. To be called before JAX makes its first array."""
+"""The same number of threads for all contenders. Call it before JAX makes its first array."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ ALONE = "--xla_cpu_multi_thread_eigen=false"
 
 
 def limit(threads: int, device: str = "cpu") -> dict[str, Any]:
-    """Set them. -> how, by name, for the record.
+    """Set the number of threads. -> the settings by name, for the record.
 
-    On a GPU, JAX looks for its own device, and leaves memory to the others.
-
-    torch.compile takes torch's number. JAX's CPU client reads PJRT_NPROC once; the calling thread waits meanwhile.
-    GNU's OpenMP, which compiled kernels outside torch share, takes its own. joblib is told at each call.
+    torch.compile uses torch's number. JAX's CPU client reads PJRT_NPROC once; the calling thread waits meanwhile.
+    GNU's OpenMP, shared by compiled kernels outside torch, has a separate number; joblib gets it at each call. On a GPU
+    JAX selects its device, and does not reserve memory.
     """
     torch.set_num_threads(threads)
     chosen = {"PJRT_NPROC": str(threads), "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
@@ -30,6 +29,6 @@ def limit(threads: int, device: str = "cpu") -> dict[str, Any]:
     os.environ.update(chosen)
     try:
         ctypes.CDLL("libgomp.so.1").omp_set_num_threads(threads)
-    except OSError:  # no GNU OpenMP, so nobody uses it
+    except OSError:  # no GNU OpenMP
         return {"torch": threads, **chosen}
     return {"torch": threads, "openmp": threads, **chosen}

@@ -1,7 +1,7 @@
-"""The optimizer's step on a list of stacked tensors (N, ...), for the peers that are not gpubp.
+"""The optimizer's step on a list of stacked tensors (N, ...), for the peers of gpubp.
 
-torch.optim where one learning rate serves all networks. It takes no learning rate per network, so for that, and for
-gradients that come without autograd, the same arithmetic stands here, elementwise and in place, in as few passes as
+torch.optim if all networks share a learning rate. It does not take a learning rate per network, so for that, and for
+gradients without autograd, Update has the same arithmetic, elementwise and in place, in as few passes as
 torch operations allow. Defaults are torch.optim's.
 """
 
@@ -17,25 +17,25 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
 def torch_optimizer(params: Sequence[Tensor], optimizer: str, lr: float, fused: bool) -> torch.optim.Optimizer:
-    """torch's own, either fused into one kernel or operation by operation over all tensors."""
+    """torch.optim's, either fused into one kernel or operation by operation over all tensors."""
     rule = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
     return rule(params, lr=lr, foreach=not fused, fused=fused)
 
 
 def capturable(params: Sequence[Tensor], optimizer: str, lr: float) -> torch.optim.Optimizer:
-    """torch's own, fused, in a form that a CUDA graph can hold."""
+    """torch.optim's, fused, in a form that a CUDA graph can capture."""
     if optimizer == "sgd":
         return torch.optim.SGD(params, lr=lr, fused=True)
     return torch.optim.Adam(params, lr=lr, fused=True, capturable=True)
 
 
 class Update:
-    """SGD or Adam with one lr for all, or with a column of them."""
+    """SGD or Adam with one lr for all, or a column of them."""
 
     def __init__(self, params: Sequence[Tensor], optimizer: str, lr: float | Tensor) -> None:
         self.params, self.adam, self.steps = params, optimizer == "adam", 0
-        own = isinstance(lr, Tensor)
-        self.rates = [lr.to(p).view(-1, *[1] * (p.ndim - 1)) if own else lr for p in params]
+        separate = isinstance(lr, Tensor)
+        self.rates = [lr.to(p).view(-1, *[1] * (p.ndim - 1)) if separate else lr for p in params]
         self.means = [torch.zeros_like(p) for p in params] if self.adam else []
         self.squares = [torch.zeros_like(p) for p in params] if self.adam else []
 
@@ -54,14 +54,14 @@ class Update:
         mean, square = self.means[number], self.squares[number]
         mean.lerp_(grad, 1 - BETA1)
         square.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
-        # Both bias corrections are numbers of the step: they belong in the rate and in eps, not in two passes more.
+        # Both bias corrections are scalars: in the rate and in eps they save two passes.
         root = math.sqrt(1 - BETA2**self.steps)
         floor = square.sqrt().add_(EPS * root)
         return root / (1 - BETA1**self.steps), torch.div(mean, floor, out=floor)
 
 
 class DeviceUpdate(Update):
-    """The same, the numbers that change with the step in tensors: a CUDA graph computes them anew."""
+    """The same, with the numbers that depend on the step in tensors, so that a CUDA graph updates them."""
 
     def __init__(self, params: Sequence[Tensor], optimizer: str, lr: float | Tensor) -> None:
         super().__init__(params, optimizer, lr)

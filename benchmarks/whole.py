@@ -1,9 +1,9 @@
-"""Whole runs: the command line on the digits, part by part (phases.py), and gpubp.train beside JAX on topologies that
+"""Whole runs: the command line on the digits, part by part (phases.py), and gpubp.train against JAX on topologies that
 no kernel was tuned for, on quiet cores and with another process spinning on each.
 
-A run of the command line is a process of its own; the first, which compiles, is a figure by itself. A training beside
-JAX begins and ends in the processor's memory, with the same weights and minibatches, its kernels compiled before, and
-ends with loss and accuracy on all of the training data.
+Each run of the command line is a new process; the first, which compiles, is reported separately. Trainings against
+JAX start and end in host memory, with the same weights and minibatches and compiled kernels, and
+end with loss and accuracy on all training data.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ RUNS = 3  # of each command line, after the first
 DIGITS = ("--data", "digits", "--epochs", "20")
 TUTORIAL = ("--data", "tutorial", "--networks", "1000000", "--evaluate-every", "10000", "--dtype", "float32")
 SAMPLES, LR = 2000, 0.01
-FAR = 100 * OTHER  # of the way: hundreds of steps of float32 in another order of sums
+FAR = 100 * OTHER  # of the distance moved: hundreds of steps of float32 with another order of sums
 
 
 class Case(NamedTuple):
-    """A training: widths and activation of the hidden layers, N networks, B samples a step, so many steps."""
+    """A training: widths, hidden activation, N networks, B samples per step, number of steps."""
 
     widths: tuple[int, ...]
     hidden: str
@@ -50,7 +50,7 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For a table."""
+        """The name in a table."""
         shape = "-".join(map(str, self.widths))
         return f"{shape} {self.hidden}, {self.optimizer}, N = {self.networks:,}, B = {self.batch}, {self.steps} steps"
 
@@ -72,14 +72,14 @@ CASES = (
 
 
 def command_lines(device: str, networks: int | None = None) -> dict[str, tuple[str, ...]]:
-    """The words of what is run, by name. networks: on the digits, instead of several numbers and of the tutorial."""
+    """The command lines, by name. networks: one number for the digits, instead of several and the tutorial."""
     sizes = (1_000, 10_000) if device == "cpu" else (1_000, 10_000, 100_000)
     lines = {f"digits, {size:,}": (*DIGITS, "--networks", str(size)) for size in ([networks] if networks else sizes)}
     return lines if device == "cpu" or networks else {**lines, "tutorial, 1,000,000": TUTORIAL}
 
 
 def runs(words: Sequence[str], count: int, threads: int, device: str) -> dict[str, Any]:
-    """Medians of `count` runs, each in a process of its own, and what the one before them took."""
+    """Medians of `count` runs, each in a new process, and the first run before them."""
     first, *others = (run(words, threads, device) for _ in range(count + 1))
     medians = {part: statistics.median(each[part] for each in others) for part in others[0]}
     over = statistics.median(each["total"] / each["steps"] for each in others)
@@ -87,35 +87,35 @@ def runs(words: Sequence[str], count: int, threads: int, device: str) -> dict[st
 
 
 def run(words: Sequence[str], threads: int, device: str) -> dict[str, float]:
-    """The parts of one run, in seconds; other: what is in none. Raises RuntimeError with its words where it fails."""
+    """The parts of one run, in seconds; other: the rest. Raises RuntimeError with its output if it fails."""
     with tempfile.TemporaryDirectory(prefix="whole") as folder:
-        told, runs = Path(folder, "parts.json"), Path(folder, "run")
+        parts, runs = Path(folder, "parts.json"), Path(folder, "run")
         also = ["train", *words, "--device", device, "--run-dir", str(runs)]
         begun = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-c", CHILD, repr(begun), str(told), *also],
+            [sys.executable, "-c", CHILD, repr(begun), str(parts), *also],
             cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **_threads(threads)},
         )  # fmt: skip
         total = time.monotonic() - begun
         if done.returncode:
             raise RuntimeError(f"gpubp {' '.join(also)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-        parts: dict[str, float] = json.loads(told.read_text())
-        return {**parts, "other": total - sum(parts.values()), "total": total}
+        spent: dict[str, float] = json.loads(parts.read_text())
+        return {**spent, "other": total - sum(spent.values()), "total": total}
 
 
 def _threads(threads: int) -> dict[str, str]:
-    """Of the processes, where it is not all cores: what a person's would have."""
+    """The environment that limits threads, empty for all cores."""
     return {} if threads == os.cpu_count() else {"OMP_NUM_THREADS": str(threads)}
 
 
 def without_jax() -> str:
-    """Why no training runs beside JAX here, or ""."""
+    """Why no training runs against JAX here, or ""."""
     missing = [package for package in ("jax", "optax") if find_spec(package) is None]
     return f"not installed: {', '.join(missing)}" if missing else ""
 
 
 def beside_jax(case: Case, setting: Setting) -> dict[str, Any]:
-    """Seconds of whole trainings round by round, alone and beside processes that spin, and JAX's over gpubp's."""
+    """Seconds of whole trainings round by round, alone and with spinning processes, and JAX's over gpubp's."""
     from .jax_whole import Whole
 
     problem = case.problem()
@@ -130,7 +130,10 @@ def beside_jax(case: Case, setting: Setting) -> dict[str, Any]:
     result = ours()
     apart = {name: _apart(other, result, problem.population.params) for name, other in others.items()}
     if max(apart.values()) > FAR:
-        raise AssertionError(f"{case.name}: not the same training: {apart} of the way apart, {FAR:g} at most expected")
+        raise AssertionError(
+            f"{case.name}: not the same training: weights differ by {apart} of the distance moved; at most {FAR:g} "
+            "expected"
+        )
     quiet = interleave(calls, setting)
     with spinning():
         busy = interleave(calls, setting)
@@ -143,19 +146,19 @@ def beside_jax(case: Case, setting: Setting) -> dict[str, Any]:
 
 
 def _apart(other: Any, result: gpubp.Result, start: torch.Tensor) -> float:
-    """How far the median network's weights lie apart, as a share of the way that it went. Raises AssertionError where
-    the losses of the median network are not the same."""
+    """The distance between the median network's weights, over the distance that it moved. Raises AssertionError if
+    the median losses differ."""
     layers, loss, _ = other.train()
     mine, theirs = result.loss.median().item(), float(torch.from_numpy(loss.copy()).median())
     if abs(mine - theirs) > 1e-3 * abs(mine):
         raise AssertionError(f"median losses of {mine} and {theirs}: not the same training")
-    rows, own = other.rows(layers), result.population.params.cpu()
-    return float(((rows - own).norm(dim=1) / (own - start).norm(dim=1)).median())
+    rows, ours = other.rows(layers), result.population.params.cpu()
+    return float(((rows - ours).norm(dim=1) / (ours - start).norm(dim=1)).median())
 
 
 @contextmanager
 def spinning() -> Iterator[None]:
-    """Beside a process on every core that does nothing but spin."""
+    """Run a spinning process on every core meanwhile."""
     others = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(os.cpu_count() or 1)]
     try:
         yield

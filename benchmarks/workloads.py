@@ -1,5 +1,5 @@
-"""The workloads W1 to W6: topology, loss, number of networks, minibatch. Inputs and targets are random numbers, drawn
-from a seed: a step costs the same whatever it learns."""
+"""The workloads W1 to W6: topology, loss, number of networks, minibatch. Inputs and targets are seeded random numbers:
+the cost of a step does not depend on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LR = 1e-3  # small, so that no network diverges in a long run
 
 
 class Problem(NamedTuple):
-    """What every contender starts from; none of them changes it.
+    """The start of every contender; none changes it.
 
     population: the initial weights of N networks. inputs (K, B, I); targets (K, B, O), or class numbers (K, B):
     minibatch k is that of step k of every call, for all networks. optimizer: "sgd" or "adam", with torch.optim's
@@ -34,10 +34,9 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Workload:
-    """N networks, B samples per step, K steps per call. own_lr: every network has a learning rate of its own.
+    """N networks, B samples per step, K steps per call. own_lr: a learning rate per network.
 
-    optimizers: that are timed unless the command line names others. goals: for each of them, the rate that gpubp is to
-    have over the best peer's.
+    optimizers: timed unless the command line names others. goals: for each, gpubp's intended rate over the best peer's.
     """
 
     widths: tuple[int, ...]
@@ -53,12 +52,12 @@ class Workload:
 
     @property
     def spec(self) -> NetworkSpec:
-        """The network."""
+        """The networks' specification."""
         return NetworkSpec(self.widths, hidden=self.hidden, output=self.output, loss=self.loss)
 
     @property
     def parts(self) -> tuple[Workload, ...]:
-        """The populations that it is made of."""
+        """Its populations."""
         return (self,)
 
     @property
@@ -68,7 +67,7 @@ class Workload:
 
     @property
     def parameters(self) -> float:
-        """Of a network."""
+        """Parameters of a network."""
         return self.spec.size
 
     @property
@@ -76,7 +75,7 @@ class Workload:
         """Model FLOP of one step of one network.
 
         2B sum(IO) forward, as much for the weight gradients, 2B sum(IO) over the layers from the second on for the
-        deltas, 2P for the update. Activations, padding and recomputation do not count, nor do the optimizer's slots.
+        deltas, 2P for the update. Activations, padding, recomputation and the optimizer's slots do not count.
         """
         products = [inputs * outputs for inputs, outputs in itertools.pairwise(self.widths)]
         return 2 * self.batch * (2 * sum(products) + sum(products[1:])) + 2 * self.spec.size
@@ -86,7 +85,7 @@ class Workload:
         return replace(self, networks=8, steps=2)
 
     def problem(self, optimizer: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Problem:
-        """Weights, minibatches and learning rates, the same at every call, in the given precision."""
+        """Weights, minibatches and learning rates, the same at every call, as `dtype`."""
         numbers = torch.Generator().manual_seed(0)
         shape, width = (self.steps, self.batch), self.widths[-1]
         inputs = torch.randn(*shape, self.widths[0], generator=numbers, dtype=torch.float64)
@@ -102,7 +101,7 @@ class Workload:
 @dataclass(frozen=True)
 class Mixed(Workload):
     """Several widths of the hidden layer, a population of each, one after the other in every call; `widths` has the
-    largest, `networks` counts all."""
+    largest, `networks` is the total."""
 
     hidden_widths: tuple[int, ...] = ()
 
@@ -149,5 +148,5 @@ WORKLOADS = {
 
 
 def expand(names: Sequence[str]) -> list[str]:
-    """W3 is W3-N256 and W3-N10000: every name that is one, or that begins one."""
+    """The workloads with these names or prefixes: W3 is W3-N256 and W3-N10000."""
     return [known for known in WORKLOADS if known in names or known.partition("-")[0] in names]

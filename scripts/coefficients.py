@@ -1,7 +1,7 @@
 """Prints the numbers of gpubp/kernel/arithmetic.h: python scripts/coefficients.py [word ...]; all take a minute.
 
-Each polynomial has the least largest error that its rounded coefficients allow: Remez' exchange finds the polynomial,
-the first coefficient is rounded to the type and held, and the rest are found anew, one after another. Needs mpmath,
+Each polynomial has the least maximal error with rounded coefficients: Remez' exchange finds the polynomial,
+the first coefficient is rounded to the type and fixed, and the others are found again, one after another. Needs mpmath,
 which torch's sympy brings.
 """
 
@@ -32,7 +32,7 @@ def remez(rows: list[list[mpf]], values: list[mpf]) -> tuple[list[mpf], mpf]:
         system = matrix([[*rows[p], (-1) ** i] for i, p in enumerate(picks)])
         *c, level = lu_solve(system, matrix([values[p] for p in picks]))
         error = [v - fsum(a * b for a, b in zip(row, c)) for row, v in zip(rows, values)]
-        peaks: list[int] = []  # the largest of each stretch of one sign
+        peaks: list[int] = []  # the largest error of each stretch of one sign
         for i, x in enumerate(error):
             if peaks and (x > 0) == (error[peaks[-1]] > 0):
                 peaks[-1] = max(peaks[-1], i, key=lambda j: abs(error[j]))
@@ -54,7 +54,7 @@ def remez(rows: list[list[mpf]], values: list[mpf]) -> tuple[list[mpf], mpf]:
 
 
 def points(low: mpf, high: mpf) -> list[mpf]:
-    """Chebyshev's points: denser at both ends."""
+    """Chebyshev's points, denser at both ends."""
     return [(low + high) / 2 - (high - low) / 2 * mp.cos(pi * (i + mpf(1) / 2) / GRID) for i in range(GRID)]
 
 

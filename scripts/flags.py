@@ -6,7 +6,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout's gpubp, whichever is installed
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout's gpubp, not an installed one
 
 from gpubp.activations import ACTIVATIONS
 from gpubp.config import HYPER, TrainConfig
@@ -21,7 +21,7 @@ TABLES = {"data": SOURCES, "activation": ACTIVATIONS, "loss": LOSSES, "init": IN
 
 
 def flags():
-    """The rows of every table by name; and each setting of TrainConfig: its kind (cli.py), its default, what it is."""
+    """The rows of every table by name; and each setting of TrainConfig: its kind (cli.py), default and description."""
     notes, usual = dict(re.findall(r"^ {8}(\w+): (.*)$", TrainConfig.__doc__, re.M)), _usual()
     settings = {
         each.name: {
@@ -36,14 +36,14 @@ def flags():
 
 
 def _usual():
-    """What each hyper-parameter is where nobody gives it, in words."""
+    """The default of each hyper-parameter, in words."""
     found = {name: {} for name in HYPER}  # value -> the rows that have it
     defaults = [(name, row.defaults) for table in (SCHEDULES, LOSSES) for name, row in table.items()]
     defaults += [
         (name, {"lr": row.lr, "weight_decay": row.weight_decay, **row.defaults}) for name, row in OPTIMIZERS.items()
     ]
-    for row, own in defaults:
-        for name, value in own.items():
+    for row, given in defaults:
+        for name, value in given.items():
             found[name].setdefault(value, []).append(row)
     words = {
         name: ", ".join(f"{value:g} ({', '.join(rows)})" for value, rows in values.items())
@@ -53,7 +53,7 @@ def _usual():
 
 
 def text():
-    """What stands in the file."""
+    """The content of the file."""
     return json.dumps(flags(), indent=1) + "\n"
 
 

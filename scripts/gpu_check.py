@@ -2,8 +2,8 @@
 
     python scripts/gpu_check.py [--out FOLDER] [--minutes 9.5]
 
-Needs gpubp[test,bench]. A table, JSON and plots go into the folder; whatever was not run stands there with its reason.
-The exit status is 0 where nothing failed: what there was no time for has not, a proof or test that had to be ended has.
+Needs gpubp[test,bench]. A table, JSON and plots go to the folder, with the reason for everything that was not run.
+The exit status is 0 if nothing failed: a step without time has not failed, a proof or test that was cut short has.
 """
 
 import argparse
@@ -22,13 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     folder = ROOT / "benchmarks" / "results" / "gpu_check"
     parser.add_argument("--out", type=Path, default=folder, help="where results go")
-    parser.add_argument("--minutes", type=float, default=9.5, help="after which whatever still runs is ended")
+    parser.add_argument("--minutes", type=float, default=9.5, help="after which the check is stopped")
     chosen = parser.parse_args(arguments)
     missing = gpus.missing()
     if missing is not None:
         sys.stderr.write(f"gpu_check needs a CUDA GPU: {missing}\n")
         return 2
-    from benchmarks import check  # what it needs is not looked for where there is no GPU
+    from benchmarks import check  # not needed without a GPU
 
     return check.main(chosen.out.resolve(), chosen.minutes)
 
