@@ -1,7 +1,7 @@
 """gpubp trains very many small neural networks at once. Start at README.md, then backprop.py.
 
-Its names, by public.py and FILES, and its modules come when they are first asked for (PEP 562): `gpubp --help` needs no
-torch, which takes seconds to import.
+Names (from public.py and FILES) and modules load on first use (PEP 562): `gpubp --help` does not wait for torch, which
+takes seconds to import.
 """
 
 from importlib import import_module
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .public import *
     from .sources import load as load_data
 
-FILES = {  # names that take pyarrow
+FILES = {  # names that need pyarrow
     "Model": ("model", "Model"),
     "load": ("model", "load"),
     "load_data": ("sources", "load"),
@@ -29,7 +29,7 @@ __all__ = [
     "backprop", "load", "load_data", "resume", "train",
 ]  # fmt: skip
 
-if not TYPE_CHECKING:  # for a type checker it would make every name known
+if not TYPE_CHECKING:  # a type checker would accept every name
 
     def __getattr__(name: str) -> object:
         """A module of the package, or a name of public.py or FILES."""
@@ -37,11 +37,11 @@ if not TYPE_CHECKING:  # for a type checker it would make every name known
             return import_module(f"{__name__}.{name}")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        room, own = FILES.get(name, ("public", name))
-        globals()[name] = getattr(import_module(f"{__name__}.{room}"), own)
+        room, inside = FILES.get(name, ("public", name))
+        globals()[name] = getattr(import_module(f"{__name__}.{room}"), inside)
         return globals()[name]
 
 
 def __dir__() -> list[str]:
-    """What is here and what would come."""
+    """Names loaded so far and those of __all__."""
     return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
-"""What load() decides by itself, and the sentences that say so: the task, its loss, what became of the columns.
+"""The decisions of load(), and the sentences that report them: the task, its loss, the reading of columns.
 
-A file's single target holds classes where it holds text, truth values, or few whole numbers, 1.0 as well as 1: two, or
-at most MOST that are there EACH times on average. Else it holds numbers. Whoever knows better says --task or --loss.
+A file's single target holds classes if it holds text, truth values, or few whole numbers (1.0 as well as 1): two, or
+at most MOST that occur EACH times on average. Otherwise it holds numbers. --task and --loss override this.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ SHOWN = 6  # names in one sentence
 
 
 def choose_loss(table: Table, usual: str | None, loss: str | None, task: str | None) -> tuple[str, str]:
-    """The loss to train with, and why. usual: that of a source, None for a file; loss, task: as asked for, or None."""
+    """The loss to train with, and why. usual: a source's loss, None for a file; loss, task: as requested, or None."""
     if task is not None:
         one_of(USUAL, task, "task")
     if loss is not None:
         of = "classification" if loss in TASK_OF_LOSS else "regression"
-        if task not in (None, of) and loss != "binary_cross_entropy":  # which takes shares as well
+        if task not in (None, of) and loss != "binary_cross_entropy":  # which also takes probabilities
             raise ConfigError(f"loss {loss!r} is one of {of}, task {task!r}; give one of the two")
-        return loss, "as asked for"
+        return loss, "as requested"
     if task is not None:
         same = usual is not None and (usual in TASK_OF_LOSS) == (task == "classification")
-        return (usual if usual is not None and same else USUAL[task]), f"usual for the {task} that was asked for"
+        return (usual if usual is not None and same else USUAL[task]), f"usual for {task}"
     if usual is not None:
         return usual, f"usual for {table.name}"
     task, why = guess(table)
     other = "regression" if task == "classification" else "classification"
-    return USUAL[task], f"as {why}; --task {other} says otherwise"
+    return USUAL[task], f"as {why}; --task {other} overrides this"
 
 
 def guess(table: Table) -> tuple[str, str]:
@@ -57,7 +57,7 @@ def guess(table: Table) -> tuple[str, str]:
 
 
 def sentences(table: Table, preparation: Preparation, rows: Array, scale: str, loss: str, why: str) -> tuple[str, ...]:
-    """What a run begins with: samples and split, inputs, target, task and loss. rows: the samples to train with."""
+    """A run's first lines: samples and split, inputs, target, task and loss. rows: the training samples."""
     numbers = [column.name for column in preparation.columns if column.categories is None]
     texts = [f"{column.name} ({len(column.categories)})" for column in preparation.columns if column.categories]
     inputs = [f"{preparation.width_in} inputs"]
@@ -71,17 +71,17 @@ def sentences(table: Table, preparation: Preparation, rows: Array, scale: str, l
         if table.named and table.samples > 2 and _counting(table.columns[name])
     ]
     same = [
-        f"{name} is one number, rounded differently, in all samples to train with: it is not scaled"
+        f"{name} is one number, rounded differently, in all training samples: it is not scaled"
         for name in (*numbers, *(() if preparation.classes else table.targets))
         if rounded(table, name, table.columns[name][rows])
     ]
     plain = all(column.factor == 1 and column.offset == 0 for column in preparation.target_columns)
     unscaled = [
-        "targets as they are; --scale-targets standard trains on mean 0 and variance 1, and predicts in their units"
+        "targets are not scaled; --scale-targets standard trains on mean 0 and variance 1, and predicts in their units"
     ]
     unscaled *= plain and preparation.task == "numbers" and loss not in UNSCALED
-    told = (
-        f"{table.name}: {table.samples} samples, {len(rows)} to train with, {table.samples - len(rows)} held out",
+    lines = (
+        f"{table.name}: {table.samples} samples, {len(rows)} for training, {table.samples - len(rows)} held out",
         *(["read: " + "; ".join(table.about)] if table.about else []),
         "; ".join(inputs),
         f"target: {targets}; task: {task}; loss: {loss}, {why}",
@@ -89,9 +89,9 @@ def sentences(table: Table, preparation: Preparation, rows: Array, scale: str, l
         *counting,
         *same,
     )
-    return tuple(map(line, told))
+    return tuple(map(line, lines))
 
 
 def _counting(values: Array) -> bool:
-    """Whether a column of numbers is one whole number after the other, as that of a saved index."""
+    """Whether a column counts up by whole numbers, like a saved index."""
     return bool(values[0] == np.floor(values[0])) and bool((np.diff(values.astype(np.float64)) == 1).all())

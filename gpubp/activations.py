@@ -1,7 +1,7 @@
-"""ACTIVATIONS: a row each, value and slope side by side, in plain torch arithmetic that torch.fx can trace.
+"""ACTIVATIONS: one row each, value and slope side by side, in plain torch arithmetic that torch.fx can trace.
 
-Add a row of your own: `gpubp.ACTIVATIONS["mish"] = Activation(value, slope)`. The forms are those whose bits do not
-depend on where a number stands: torch's own sigmoid, softplus, gelu, silu, elu and selu have a vector body and a scalar
+Add a custom row: `gpubp.ACTIVATIONS["mish"] = Activation(value, slope)`. The bits of these formulas do not depend on a
+number's position: torch.sigmoid, softplus, gelu, silu, elu and selu have a vector body and a scalar
 tail that differ in the last bit (tests/test_numerics.py). Names, meanings and constants are torch.nn.functional's.
 """
 
@@ -16,9 +16,9 @@ from torch import Tensor
 
 
 class Activation(NamedTuple):
-    """An elementwise function and its derivative; the slope may use whichever of net and out makes it cheap.
+    """An elementwise function and its derivative; the slope may use net, out or both, whatever is cheapest.
 
-    value: net -> out. slope: net, out -> dout/dnet. Any shape, kept. No Python control flow on tensors.
+    value: net -> out. slope: net, out -> dout/dnet. Any shape, which they keep. No Python control flow on tensors.
     """
 
     value: Callable[[Tensor], Tensor]

@@ -1,10 +1,10 @@
-"""neutral(): a call as if nobody had set anything of torch's around it.
+"""neutral(): a call that torch's global settings do not change.
 
-autocast, inference mode, no_grad, a default device and flushed denormals are left aside in the present thread and are
-back afterwards. So is, while any thread is in a call, that the CPU's products of float32 are rounded to bfloat16 or
-TF32, which torch sets for the whole process. Nothing else of that kind is touched, as other threads would see it
-change: the package names the type of each tensor that it makes, so a default dtype decides nothing, and it is right
-with deterministic algorithms or without.
+It suspends autocast, inference mode, no_grad, a default device and flushed denormals in the calling thread, and
+restores them afterwards. While any thread is in a call, it also suspends rounding of the CPU's float32 products to
+bfloat16 or TF32, a setting of the whole process. Other such settings stay, as other threads would see the change: the
+package names the dtype of every tensor it creates, so a default dtype has no effect, and works with or without
+deterministic algorithms.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch
 HOME = torch.device("cpu")
 PRODUCTS = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 LOCK = Lock()
-BEFORE: list[str] = []  # what PRODUCTS were rounded to before each of the calls that are in progress, in all threads
+BEFORE: list[str] = []  # PRODUCTS.fp32_precision before each call in progress, in all threads
 
 
 @contextmanager
 def neutral() -> Iterator[None]:
-    """For every function of the public face that computes; as a decorator too. Costs some 20 us."""
+    """For every public function that computes; also a decorator. Costs some 20 us."""
     with ExitStack() as stack:
-        # switches gradients on as well, as they are where nobody asked
+        # also enables gradients, the default
         stack.enter_context(torch.inference_mode(False))
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
@@ -42,7 +42,7 @@ def neutral() -> Iterator[None]:
 
 @contextmanager
 def _whole_products() -> Iterator[None]:
-    """Products of float32 on the CPU are not rounded."""
+    """Compute float32 products on the CPU without rounding operands."""
     with LOCK:
         BEFORE.append(BEFORE[0] if BEFORE else PRODUCTS.fp32_precision)
         if BEFORE[0] not in ("none", "ieee"):
@@ -52,6 +52,6 @@ def _whole_products() -> Iterator[None]:
     finally:
         with LOCK:
             if (before := BEFORE.pop()) not in ("none", "ieee") and not BEFORE:
-                PRODUCTS.fp32_precision = "none"  # which may mean the same, by what is set for more than products
+                PRODUCTS.fp32_precision = "none"  # may mean the same, from a wider setting
                 if PRODUCTS.fp32_precision != before:
                     PRODUCTS.fp32_precision = before

@@ -1,9 +1,9 @@
-"""tensor(): numbers by position, out of tensors, arrays, data frames and lists; indices(): which rows are meant;
-whole() and real(): one number; finite() and held(): that numbers are finite, and that floats hold them exactly.
+"""tensor(): numbers by position, from tensors, arrays, data frames and lists; indices(): row numbers from indices or
+masks; whole() and real(): one number; finite() and held(): checks that numbers are finite, and exact as floats.
 
-What offers an array (`__array__`: NumPy, pandas, polars) is read as that array, so that no label of an index decides.
-Refused, with the argument's name and the place: text, missing, masked and complex values, dicts, sets, which have no
-order, and rows of unequal lengths.
+Objects with `__array__` (NumPy, pandas, polars) are read as that array, so index labels have no effect.
+Refused, with the argument's name and the position: text, missing, masked and complex values, dicts, sets (they have no
+order), and rows of unequal lengths.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ FLOATS = torch.float64, torch.float32, torch.float16, torch.bfloat16
 
 
 def tensor(name: str, values: Any, error: type[GpubpError] = DataError) -> Tensor:
-    """`values` as a tensor that asks for no gradient, in memory of their own only where they need it: floats as precise
-    as they come, int64, or bool. name: of the argument, for messages."""
+    """`values` as a tensor without gradient, copied only if necessary: floats of unchanged precision, int64, or bool.
+    name: of the argument, for messages."""
     if isinstance(values, Tensor):
         plain = values.detach()
         if plain.is_complex() or plain.layout != torch.strided or plain.is_meta:
@@ -39,13 +39,13 @@ def tensor(name: str, values: Any, error: type[GpubpError] = DataError) -> Tenso
         array = array.astype(np.int64)
     elif array.dtype.kind == "f":
         array = array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="), copy=False)
-    array = np.ascontiguousarray(array).reshape(array.shape)  # the first makes one dimension of none
+    array = np.ascontiguousarray(array).reshape(array.shape)  # which turns () into (1,)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def indices(name: str, values: Any, count: int, error: type[GpubpError] = DataError, negative: bool = False) -> Tensor:
-    """Which of `count` rows `values` mean, (K,) int64: a mask of `count` truth values selects, whole numbers are rows,
-    in their order. negative: whether -1 is the last row, as in a Python list; it is refused otherwise."""
+    """The rows of `count` that `values` selects, (K,) int64: a mask of `count` truth values, or row numbers in any
+    order. negative: whether -1 is the last row, as in a Python list, or refused."""
     mixed = isinstance(values, (list, tuple)) and len({isinstance(each, (bool, np.bool_)) for each in values}) > 1
     at = tensor(name, values, error)
     if at.shape == (0,) and at.dtype != torch.bool:
@@ -68,7 +68,7 @@ def indices(name: str, values: Any, count: int, error: type[GpubpError] = DataEr
 
 
 def whole(value: object) -> int | None:
-    """`value` as an int where it is a whole number, Python's, NumPy's or torch's, and no truth value; else None."""
+    """`value` as an int if it is a whole number (Python, NumPy or torch) and not a truth value; else None."""
     if "bool" in str(getattr(value, "dtype", type(value))):
         return None
     try:
@@ -78,7 +78,7 @@ def whole(value: object) -> int | None:
 
 
 def real(value: object) -> float | None:
-    """`value` as a float where it is one finite number, Python's, NumPy's or torch's, and no truth value; else None."""
+    """`value` as a float if it is one finite number (Python, NumPy or torch) and not a truth value; else None."""
     if (
         isinstance(value, (str, bytes))
         or "bool" in str(getattr(value, "dtype", type(value)))
@@ -93,21 +93,21 @@ def real(value: object) -> float | None:
 
 
 def held(name: str, given: Tensor, floats: Tensor) -> Tensor:
-    """`floats`, which must be the whole numbers `given` exactly. Raises DataError that names the first that is not."""
+    """`floats`, which must equal the whole numbers `given`. Raises DataError that names the first that differs."""
     place = (floats.to(given.device, given.dtype) != given).nonzero()
     if len(place):
         at = tuple(place[0].tolist())
         kind = str(floats.dtype).removeprefix("torch.")
         advice = "numbers of at most 2^53" if floats.dtype == torch.float64 else "smaller ones, or networks of float64"
         raise DataError(
-            f"{name}{list(at)} is {int(given[at])}, one of {len(place)} whole numbers that {kind} does not hold; "
-            f"{advice} expected, or floats, which are rounded"
+            f"{name}{list(at)} is {int(given[at])}, one of {len(place)} whole numbers that {kind} cannot hold; "
+            f"{advice} expected, or floats, which may be rounded"
         )
     return floats
 
 
 def finite(name: str, numbers: Tensor) -> None:
-    """Raise DataError that names the first place of `numbers` that is NaN or infinite."""
+    """Raise DataError that names the first of `numbers` that is NaN or infinite."""
     if numbers.is_floating_point() and not bool(numbers.isfinite().all()):
         place = (~numbers.isfinite()).nonzero()
         at = tuple(place[0].tolist())
@@ -120,9 +120,9 @@ def finite(name: str, numbers: Tensor) -> None:
 def _array(name: str, values: Any, error: type[GpubpError]) -> Array:
     """`values` as an array of floats, whole numbers or truth values."""
     if isinstance(values, (Mapping, set, frozenset, str, bytes)):
-        raise error(f"{name} is a {type(values).__name__}; numbers in order, as in a list or an array, expected")
+        raise error(f"{name} is a {type(values).__name__}; an ordered list or array of numbers expected")
     if np.ma.is_masked(values):
-        raise error(f"{name} holds masked values; numbers in all places expected")
+        raise error(f"{name} holds masked values; numbers everywhere expected")
     try:
         if not hasattr(values, "__array__") and isinstance(values, Iterable):
             values = [each.detach().cpu().numpy() if isinstance(each, Tensor) else each for each in values]
@@ -139,7 +139,7 @@ def _array(name: str, values: Any, error: type[GpubpError]) -> Array:
 
 
 def _culprit(values: Any, array: Array) -> str:
-    """The first value that is no number, and its place."""
+    """The first value that is not a number, and its position."""
     each = np.asarray(values, dtype=object) if array.dtype.kind in "OU" else array
     for at, value in np.ndenumerate(each):
         if not isinstance(value, (int, float, np.number, np.bool_)):
@@ -148,7 +148,7 @@ def _culprit(values: Any, array: Array) -> str:
 
 
 def in_short(value: Any) -> Any:
-    """A number as it is, many in a few words."""
+    """A number as it is, an array as a summary."""
     many = torch.as_tensor(value) if isinstance(value, (Tensor, list, tuple)) else None
     if many is not None and many.numel() > 1:
         return f"{many.numel()} numbers from {float(many.min()):g} to {float(many.max()):g}"

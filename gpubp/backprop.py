@@ -7,8 +7,8 @@
 
 Words as in Matt Mazur's "A Step by Step Backpropagation Example". Shapes: below (N, B, I), net, out and delta (N, B,
 O), weight (N, I, O), bias (N, O). `layers` holds (weight, bias) of every layer, possibly padded to the widths of
-numerics.kernel_widths: a unit of padding may have an out, but its outgoing weights are 0 and it gets no delta; only
-the gradient of its outgoing weights is not 0, and whoever stores gradients cuts it off.
+numerics.kernel_widths: a padding unit may have an out, but its outgoing weights are 0 and it gets no delta; only
+the gradient of its outgoing weights is not 0, and is cut off when gradients are stored.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from .spec import NetworkSpec
 
 
 class Pass(NamedTuple):
-    """What a forward pass leaves for the backward one, a tensor per layer."""
+    """The results of a forward pass that the backward pass needs, a tensor per layer."""
 
-    belows: list[Tensor]  # (N, B, I): what went into the layer: the inputs, or the outs below after dropout
+    belows: list[Tensor]  # (N, B, I): the layer's inputs: the network's, or the outs below after dropout
     nets: list[Tensor]  # (N, B, O)
     outs: list[Tensor]  # (N, B, O)
 
@@ -46,7 +46,7 @@ def forward_layers(
     silent: Bool[Tensor, "N B"] | None = None,
 ) -> Pass:
     """Nets and outs of every layer. masks: dropout's factor for the outs of each hidden layer, (N, B, O) each. silent:
-    the samples that count nothing (`uncounted`), whose nets and outs are 0, whatever overflows in them."""
+    the samples that do not count (`uncounted`), whose nets and outs are 0, even if they overflow."""
     belows, nets, outs = [inputs], [], []
     for number, (name, (weight, bias)) in enumerate(zip(spec.activations, layers)):
         net = product(belows[-1], weight, bias)
@@ -67,8 +67,8 @@ def backward_layers(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield (number, grad_weight (N, I, O), grad_bias (N, O)), the last layer first; delta is the output layer's.
 
-    The delta below is computed when the caller asks for the next layer, from the weights as they are by then: who has
-    changed them in between trains in the tutorial's "layerwise" order.
+    The delta below is computed when the caller asks for the next layer, from the weights at that time: changing
+    them in between gives the tutorial's "layerwise" order.
     """
     for number in reversed(range(len(layers))):
         yield number, product(passed.belows[number].mT, delta), delta.sum(1)
@@ -90,7 +90,7 @@ def loss_and_delta(
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N B O"]]:
     """The loss of each network, and the delta of the output layer, padded as net and out are.
 
-    target: (N, B, O), or class numbers (N, B). weight: of each sample; where all of a network's are 0, so are its loss
+    target: (N, B, O), or class numbers (N, B). weight: of each sample; if all of a network's are 0, so are its loss
     and delta. hyper: the loss's hyper-parameters, (N, 1) each; class_weight (N, O).
     """
     rule, width, wide, batch = LOSSES[spec.loss], spec.widths[-1], out.shape[2], out.shape[1]
@@ -101,7 +101,7 @@ def loss_and_delta(
     if counted is None:
         loss, delta = error.sum(1) * (scale / batch), slope * (scale / batch)
     else:
-        # A minibatch without weight has sum 0 and no say: its shares are 0, not 0 / 0.
+        # A minibatch of weight 0 does not count: its shares are 0, not 0 / 0.
         total = counted.sum(1, keepdim=True)
         share = scale / (total + (total == 0))
         share = share.expand(error.shape) if weight is None else weight * share
@@ -119,28 +119,28 @@ def errors(
     weight: Float[Tensor, "N B"] | None,
     hyper: Mapping[str, Tensor] | None,
 ) -> tuple[Float[Tensor, "N B"], Float[Tensor, "N B O"], Float[Tensor, "N B"] | None]:
-    """The error of each sample, summed over its outputs, its slope, and how much each sample counts in the mean's
-    divisor: its weight, times its class's weight where classes have one; None where all count 1. Parameters as in
+    """The error of each sample, summed over its outputs, its slope, and each sample's part of the mean's
+    divisor: its weight, times its class's weight if classes have one; None if all are 1. Parameters as in
     loss_and_delta, without padding."""
     rule, hyper = LOSSES[spec.loss], hyper or {}
     arguments = {name: hyper[name][:, :, None] for name in rule.defaults if name in hyper}
     if not rule.classes:
-        assert rule.slope is not None  # only a loss of classes gives value and slope at once
+        assert rule.slope is not None  # only a loss on classes returns value and slope together
         return rule.value(out, target, **arguments).sum(2), rule.slope(out, target, **arguments), weight
     class_weight = hyper.get("class_weight")
     shares = cross_entropy_shares(out, target, arguments.get("label_smoothing"), class_weight)
     error, slope = rule.value(out, target, shares)
     if class_weight is None:
         return error, slope, weight
-    own = class_weight.gather(1, target)
-    return error, slope, own if weight is None else weight * own
+    counted = class_weight.gather(1, target)
+    return error, slope, counted if weight is None else weight * counted
 
 
 def uncounted(
     target: Tensor, weight: Float[Tensor, "N B"] | None, hyper: Mapping[str, Tensor] | None
 ) -> Bool[Tensor, "N B"] | None:
-    """Which samples count nothing, and are as left out: those of weight 0, and of a class of weight 0 unless labels are
-    smoothed; None where all count. Parameters as in loss_and_delta."""
+    """Which samples do not count: those of weight 0, and of a class of weight 0 unless labels are
+    smoothed; None if all count. Parameters as in loss_and_delta."""
     silent, class_weight = None if weight is None else weight == 0, (hyper or {}).get("class_weight")
     if class_weight is not None:
         nothing = class_weight.gather(1, target) == 0
@@ -151,19 +151,19 @@ def uncounted(
 
 
 def hushed(values: Tensor, silent: Bool[Tensor, "N B"] | None) -> Tensor:
-    """values (N, B) or (N, B, O) with 0 for every sample of `silent`: 0 times what overflowed would be NaN."""
+    """values (N, B) or (N, B, O) with 0 for every sample of `silent`, as 0 times an overflow would be NaN."""
     return values if silent is None else values.masked_fill(silent if values.ndim == 2 else silent[:, :, None], 0)
 
 
 def store(spec: NetworkSpec, grad: Float[Tensor, "N P"], number: int, grad_weight: Tensor, grad_bias: Tensor) -> None:
-    """One layer's gradients, without the padding, into their columns of the rows."""
+    """Store one layer's gradients, without padding, in their columns of the rows."""
     at = spec.layout[number]
     grad[:, at.weight].unflatten(1, (at.inputs, at.outputs)).copy_(grad_weight[:, : at.inputs, : at.outputs])
     grad[:, at.bias] = bias_gradient(spec, grad_bias[:, : at.outputs])
 
 
 def bias_gradient(spec: NetworkSpec, grad_bias: Float[Tensor, "N O"]) -> Float[Tensor, "N _"]:
-    """(N, O), summed to (N, 1) where one bias serves a layer; nothing, (N, 0), where there is none; 0 where frozen."""
+    """(N, O), summed to (N, 1) for one bias per layer; (N, 0) for none; 0 if frozen."""
     if spec.bias == "none":
         return grad_bias[:, :0]
     if not spec.train_bias:
@@ -176,7 +176,7 @@ def bias_gradient(spec: NetworkSpec, grad_bias: Float[Tensor, "N O"]) -> Float[T
 def forward(spec: NetworkSpec, params: Float[Tensor, "N P"], inputs: Float[Tensor, "*N B I"]) -> Float[Tensor, "N B O"]:
     """The outs of N networks. inputs: (B, I) for all, or (N, B, I). Raises ShapeError for any other shape.
 
-    Samples go through in chunks of 256 and networks in blocks that stay in cache; dropout is for training alone.
+    Samples are computed in chunks of 256 and networks in blocks that stay in cache, without dropout.
     """
     check(spec, params, inputs)
     count, batch = len(params), inputs.shape[-2]
@@ -190,7 +190,7 @@ def forward(spec: NetworkSpec, params: Float[Tensor, "N P"], inputs: Float[Tenso
 
 
 def outs(spec: NetworkSpec, params: Float[Tensor, "N P"], inputs: Float[Tensor, "N B I"]) -> Float[Tensor, "N B O"]:
-    """The outs of one block of networks on one chunk of samples; shapes are the caller's to check."""
+    """The outs of one block of networks on one chunk of samples; the caller checks shapes."""
     (count, batch), widths = inputs.shape[:2], kernel_widths(spec.widths, inputs.shape[1])
     filled = whole(spec, params, batch)
     layers = widen(spec.layers(filled(params)), widths)
@@ -212,8 +212,8 @@ def gradients(
 
     inputs (B, I), targets (B, O) or class numbers (B,), sample_weight (B,), or each with N in front. hyper: the
     loss's hyper-parameters, numbers or (N,), for instance {"delta": 2.0} for huber; class_weight (O,) or (N, O). The
-    gradient of frozen biases is 0. Raises ShapeError where a shape does not fit. Networks go in blocks that stay in
-    cache, so that no more memory is taken than for loss and gradient, and for one block.
+    gradient of frozen biases is 0. Raises ShapeError for wrong shapes. Networks are computed in blocks that stay in
+    cache, so memory is needed only for loss and gradient, and for one block.
     """
     check(spec, params, inputs)
     count, rule = len(params), LOSSES[spec.loss]

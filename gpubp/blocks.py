@@ -16,11 +16,11 @@ from .errors import ShapeError
 from .numerics import kernel_widths
 from .spec import NetworkSpec
 
-CHUNK = 256  # samples of one product in `forward`; part of the arithmetic: other sizes may give other bits
-BLOCK = 1 << 22  # bytes of the largest tensor of a block of networks: cache and allocator keep it (2 to 8 MB alike)
+CHUNK = 256  # samples of one product in `forward`; part of the arithmetic: other sizes may change bits
+BLOCK = 1 << 22  # bytes of the largest tensor of a block of networks: fits cache and allocator (2 to 8 MB alike)
 GROUP = 40 << 20  # bytes of a group on a GPU, part of the arithmetic there: an A100's L2, less than an H100's
 FIXED = ("cuda",)  # kinds of device for `fixed`
-MOST = 1 << 16  # networks of a group: what one alone costs there stays bearable
+MOST = 1 << 16  # networks of a group, to limit the cost of a single one
 
 Layers = Sequence[tuple[Tensor, Tensor]]  # (weight (N, I, O), bias (N, O)) of each
 
@@ -45,18 +45,18 @@ def together(spec: NetworkSpec, batch: int, itemsize: int, device: torch.device)
 
 
 def fixed(device: torch.device) -> bool:
-    """Whether networks are computed in groups of one size, filled up where there are fewer: a GPU's libraries choose
-    a kernel, and with it the bits, by the size of the whole batch."""
+    """Whether networks are computed in groups of one size, padded if there are fewer: a GPU's libraries choose
+    a kernel, and so the bits, by the size of the whole batch."""
     return device.type in FIXED
 
 
 def filled(params: Tensor, size: int) -> Tensor:
-    """The rows that make `size` networks of a group with fewer: the last one again and again."""
+    """Row indices that pad a group to `size` networks by repeating the last one."""
     return torch.arange(size, device=params.device).clamp_(max=len(params) - 1)
 
 
 def doubled(tensor: Tensor) -> Tensor:
-    """A lone network twice: products need two (numerics.py). N > 1 stays as it is."""
+    """A single network twice, because products need two (numerics.py). N > 1 is unchanged."""
     return tensor if len(tensor) > 1 else tensor.expand(2, *tensor.shape[1:])
 
 
@@ -80,13 +80,11 @@ def widen(layers: Layers, widths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
 
 
 def spread(count: int, name: str, tensor: Tensor, shared: int) -> Tensor:
-    """What all networks share (`shared` dimensions) gets a first dimension N; what is theirs must have it."""
+    """A shared tensor (of `shared` dimensions) gets a first dimension N; a separate one must have it."""
     if tensor.ndim == shared:
         return tensor.expand(count, *tensor.shape)
     if tensor.ndim != shared + 1 or len(tensor) != count:
-        raise ShapeError(
-            f"{name} {tuple(tensor.shape)}: {shared} dimensions, or {count} networks in front of them, expected"
-        )
+        raise ShapeError(f"{name} {tuple(tensor.shape)}: {shared} dimensions expected, or {count} networks in front")
     return tensor
 
 

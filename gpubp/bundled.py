@@ -1,7 +1,7 @@
-"""The data sets that come with scikit-learn, from its files: to import it takes longer than many a training.
+"""scikit-learn's data sets, read from its files, because importing it takes longer than many trainings.
 
-Numbers, names and order are those of sklearn.datasets.load_...(), of diabetes with scaled=False. Where the installed
-scikit-learn has other files than these, it is imported and asked.
+Numbers, names and order are those of sklearn.datasets.load_...(), for diabetes with scaled=False. If the installed
+scikit-learn has different files, it is imported instead.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ SAMPLES = {"digits": 1797, "iris": 150, "wine": 178, "breast_cancer": 569, "diab
 
 
 def columns(name: str) -> dict[str, Array]:
-    """The inputs by name, and "target": (M,) each; classes by their names where they have some.
+    """The inputs by name, and "target": (M,) each; classes by name if they have names.
 
-    Raises DataError where scikit-learn is not installed.
+    Raises DataError if scikit-learn is not installed.
     """
     spec = find_spec("sklearn")
     if spec is None:
@@ -45,12 +45,12 @@ def columns(name: str) -> dict[str, Array]:
     except (OSError, ValueError, IndexError):
         known = False
     if not known:
-        return _asked(name)
+        return _imported(name)
     return {**dict(zip(INPUTS[name], inputs.T)), "target": target}
 
 
 def _read(name: str, folder: Path) -> tuple[Array, Array]:
-    """Inputs (M, I) and target (M,) of scikit-learn's files."""
+    """Inputs (M, I) and target (M,) from scikit-learn's files."""
     if name == "diabetes":
         return np.loadtxt(folder / "diabetes_data_raw.csv.gz"), np.loadtxt(folder / "diabetes_target.csv.gz")
     if name == "digits":
@@ -58,12 +58,12 @@ def _read(name: str, folder: Path) -> tuple[Array, Array]:
         return numbers[:, :-1], numbers[:, -1].astype(np.int64)
     path = folder / ("wine_data.csv" if name == "wine" else f"{name}.csv")
     head, *rows = path.read_text(encoding="utf-8").splitlines()
-    classes = np.array(head.split(",")[2:])  # after how many samples and inputs there are
+    classes = np.array(head.split(",")[2:])  # after the numbers of samples and inputs
     numbers = np.loadtxt(rows, delimiter=",")
     return numbers[:, :-1], classes[numbers[:, -1].astype(np.int64)]
 
 
-def _asked(name: str) -> dict[str, Array]:
+def _imported(name: str) -> dict[str, Array]:
     from sklearn import datasets
 
     bunch = getattr(datasets, f"load_{name}")(**({"scaled": False} if name == "diabetes" else {}))

@@ -1,16 +1,16 @@
-"""Checkpoints: every tensor of a state in one safetensors file, everything else in a JSON manifest beside it.
+"""Checkpoints: every tensor of a state in one safetensors file, everything else in a JSON manifest.
 
-    RUN/checkpoint/manifest.json                 format, version, specification, configuration, round, how much of
-                                                 RUN/history.jsonl is this checkpoint's (history.py)
-    RUN/checkpoint/tensors-00000012.safetensors  what the manifest names, with its SHA-256
-    RUN/checkpoint/manifest.previous.json        the checkpoint before that one, with tensors of its own
+    RUN/checkpoint/manifest.json                 format, version, specification, configuration, round, and this
+                                                 checkpoint's part of RUN/history.jsonl (history.py)
+    RUN/checkpoint/tensors-00000012.safetensors  named in the manifest, with its SHA-256
+    RUN/checkpoint/manifest.previous.json        the previous checkpoint, with separate tensors
 
-The manifest carries a SHA-256 of itself. Each file is written beside and renamed, the manifest after its tensors, the
-previous one after that, and only then is deleted what neither names: a run killed at any instant leaves a whole pair.
-Where the newer pair is damaged, load() takes the previous one and says so. Nothing in them can execute code. What is
-damaged, foreign or of another version is refused with its reason, and so is what an engine could not be given, whatever
-its digest: every tensor and note is checked for its type, shape and range. A history that is damaged is left out, which
-is said: no number of a network depends on it.
+The manifest has a SHA-256 of itself. Each file is written under another name and renamed, the manifest after its
+tensors, the previous one after that, and only then files that neither names are deleted: a run killed at any instant
+leaves a complete pair. If the newer pair is damaged, load() uses the previous one and says so. Nothing in them can
+execute code. Damaged and foreign checkpoints and unknown versions are refused with the reason. Even if digests are
+right, every tensor and note is checked for type, shape and range. A damaged history is dropped with a note: no
+network depends on it.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from .spec import NetworkSpec
 from .state import TrainState
 
 FORMAT, VERSION = "gpubp checkpoint", 4
-PIECE, BLOCK = 1 << 26, 1 << 20  # bytes: of what a thread digests, and of what it reads at once
+PIECE, BLOCK = 1 << 26, 1 << 20  # bytes that a thread digests, and reads at once
 MANIFEST, PREVIOUS = "manifest.json", "manifest.previous.json"
 PREPARATION = "preparation.json"
-NOTES = ("number", "history", "seconds", "engine", "engine_reason", "data", "validation")  # what the loop saves
+NOTES = ("number", "history", "seconds", "engine", "engine_reason", "data", "validation")  # saved by the loop
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state, and what the loop had saved with it. told: what a person should know of how it was found. older:
-    whether a newer one is damaged. preparation: the SHA-256 of the run's preparation.json; None where it had none."""
+    """A saved state, and the loop's notes. told: notes for the user from loading. older:
+    whether a newer one is damaged. preparation: the SHA-256 of the run's preparation.json; None without one."""
 
     state: TrainState
     config: TrainConfig
@@ -61,13 +61,13 @@ class Checkpoint:
 
 
 class ForeignError(CheckpointError):
-    """A sound checkpoint that another gpubp wrote: an older one beside it is not what was meant."""
+    """A whole checkpoint of another version of gpubp, for which the previous one is no replacement."""
 
 
 def save(run_dir: Path, state: TrainState, config: TrainConfig, notes: Mapping[str, Any]) -> None:
     """Save `state`, its `config` and the JSON-able `notes` as the run's checkpoint, and keep the previous one.
 
-    Raises CheckpointError where that cannot be done: the run's checkpoint is then what it was, nothing else is left,
+    Raises CheckpointError if it fails: then the run's checkpoint is unchanged, nothing else is left,
     and save() may be called again."""
     folder = run_dir / "checkpoint"
     manifest, before = folder / MANIFEST, _bytes(folder / MANIFEST)
@@ -77,25 +77,25 @@ def save(run_dir: Path, state: TrainState, config: TrainConfig, notes: Mapping[s
     try:
         _write(tensors, manifest, state, config, notes)
     except BaseException as error:
-        stays = _bytes(manifest) == before  # or else it failed when the manifest was in its place
+        stays = _bytes(manifest) == before  # else it failed after the manifest was in place
         if stays:
             with suppress(OSError):
                 tensors.unlink()
         if not isinstance(error, (OSError, SafetensorError)):
             raise
         more = "; the previous one is kept" if stays and before else ""
-        why = reason(error, str(error).rpartition(": ")[2])  # safetensors has the system's at its end
+        why = reason(error, str(error).rpartition(": ")[2])  # safetensors puts the system's message last
         raise CheckpointError(f"{folder}: the checkpoint cannot be written: {why}{more}") from error
     if before and _named(before):
-        with suppress(OSError):  # then the one that is there stays
+        with suppress(OSError):  # then the old one stays
             files.write(folder / PREVIOUS, lambda beside: beside.write_bytes(before))
     _tidy(folder)
 
 
 def _write(tensors: Path, manifest: Path, state: TrainState, config: TrainConfig, notes: Mapping[str, Any]) -> None:
     run_dir, history = manifest.parent.parent, notes.get("history")
-    packed, own = _packed(config)
-    content = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors()} | own
+    packed, lengths = _packed(config)
+    content = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors()} | lengths
     _make_room(tensors.parent, sum(tensor.nbytes for tensor in content.values()))
     files.write(tensors, lambda beside: save_file(content, beside))
     kept = {"history": history.save(run_dir, notes["number"])} if isinstance(history, History) else {}
@@ -115,8 +115,8 @@ def _write(tensors: Path, manifest: Path, state: TrainState, config: TrainConfig
 
 
 def load(run_dir: Path, device: torch.device) -> Checkpoint:
-    """The run's checkpoint, on `device`; where it is damaged, the one before it. Another process may save meanwhile.
-    Raises CheckpointError with the reason where none can be trusted."""
+    """The run's checkpoint, on `device`; if it is damaged, the previous one. Another process may save meanwhile.
+    Raises CheckpointError with the reason if none can be trusted."""
     folder = run_dir / "checkpoint"
     while True:
         seen = _bytes(folder / MANIFEST)
@@ -126,18 +126,18 @@ def load(run_dir: Path, device: torch.device) -> Checkpoint:
             raise
         except CheckpointError as error:
             damaged = error
-        if seen == _bytes(folder / MANIFEST):  # or else another was saved meanwhile
+        if seen == _bytes(folder / MANIFEST):  # else another was saved meanwhile
             break
     try:
         before = _read(folder, PREVIOUS, device)
     except CheckpointError:
         raise damaged from None
-    used = f"{damaged}; the checkpoint before it is used, of round {before.notes['number']}"
+    used = f"{damaged}; the previous checkpoint is used, of round {before.notes['number']}"
     return replace(before, told=(used, *before.told), older=True)
 
 
 def begun(run_dir: Path) -> bool:
-    """Whether a run was begun in `run_dir`, and ended before it saved anything."""
+    """Whether a run was started in `run_dir`, and ended before it saved anything."""
     folder, records = run_dir / "checkpoint", run_dir / history.FILE
     if not folder.is_dir() or any(os.path.lexists(folder / name) for name in (MANIFEST, PREVIOUS)):
         return False
@@ -148,7 +148,7 @@ def begun(run_dir: Path) -> bool:
 
 
 def _read(folder: Path, name: str, device: torch.device) -> Checkpoint:
-    """The checkpoint whose manifest is the file `name`."""
+    """The checkpoint with the manifest `name`."""
     path = folder / name
     try:
         manifest = json.loads(files.read(path))
@@ -157,7 +157,7 @@ def _read(folder: Path, name: str, device: torch.device) -> Checkpoint:
         raise
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path} is not there: {folder.parent} is not the directory of a run, or it saved nothing"
+            f"{path} is missing: {folder.parent} is not the directory of a run, or it saved nothing"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
@@ -175,39 +175,39 @@ def _read(folder: Path, name: str, device: torch.device) -> Checkpoint:
     except CheckpointError:
         raise
     except (OSError, SafetensorError) as error:
-        why = reason(error, "they are no safetensors")
+        why = reason(error, "it is not a safetensors file")
         raise CheckpointError(f"{tensors} cannot be read: {why}") from None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        why = reason(error, f"{name} says something of another type")
-        raise CheckpointError(f"{folder} does not hold a whole state: {why}") from None
+        why = reason(error, f"{name} has a value of another type")
+        raise CheckpointError(f"{folder} does not hold a complete state: {why}") from None
     told: list[str] = []
     try:
         notes["history"] = History.load(folder.parent, notes["history"])
     except CheckpointError as error:
         notes["history"] = History()
-        told.append(f"{error}; the history begins anew after round {notes['number']}; the networks are whole")
+        told.append(f"{error}; the history restarts after round {notes['number']}; the networks are not affected")
     return Checkpoint(state, config, notes, tuple(told), preparation=manifest.get("preparation"))
 
 
 def _check(path: Path, manifest: Any) -> None:
-    """Refuse what is no manifest, is damaged, or is of another version; version 1 had no digest of itself."""
+    """Refuse anything but an undamaged manifest of a known version; version 1 has no digest of itself."""
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not the manifest of a gpubp checkpoint")
     version = manifest.get("version")
     if version != 1 and manifest.get("manifest_sha256") != _own_digest(manifest):
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
     if version not in range(1, VERSION + 1):
-        raise ForeignError(f"{path} is of version {version!r}; this gpubp reads versions 1 to {VERSION}")
+        raise ForeignError(f"{path} has version {version!r}; this gpubp reads versions 1 to {VERSION}")
 
 
 def digest_of(path: Path) -> str | None:
-    """SHA-256 of a file of the run's that is no larger than memory; None where there is none."""
+    """SHA-256 of a file of the run that fits in memory; None if there is none."""
     content = _bytes(path)
     return None if content is None else hashlib.sha256(content).hexdigest()
 
 
 def _check_notes(notes: Mapping[str, Any], config: TrainConfig) -> None:
-    """Raise ConfigError unless the notes are what a loop goes on from."""
+    """Raise ConfigError unless a loop can resume from the notes."""
     number, seconds = arrays.whole(notes["number"]), notes["seconds"]
     rounds = -(-config.longest // config.interval)
     texts = [notes[name] for name in ("engine_reason", "data", "validation") if notes[name] is not None]
@@ -218,7 +218,7 @@ def _check_notes(notes: Mapping[str, Any], config: TrainConfig) -> None:
         "reason and fingerprints": notes["engine_reason"] is not None and all(isinstance(each, str) for each in texts),
     }
     for what in (what for what, good in sound.items() if not good):
-        raise ConfigError(f"{what}; what a run goes on from expected")
+        raise ConfigError(f"{what}; a note that a run can resume from expected")
 
 
 def _own_digest(manifest: Mapping[str, Any]) -> str:
@@ -228,7 +228,7 @@ def _own_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _named(manifest: bytes | None) -> dict[str, Any]:
-    """A manifest that is what was written, or {}."""
+    """An undamaged manifest, or {}."""
     try:
         found = json.loads(manifest or b"")
         _check(Path(MANIFEST), found)
@@ -238,7 +238,7 @@ def _named(manifest: bytes | None) -> dict[str, Any]:
 
 
 def _tidy(folder: Path) -> None:
-    """Delete the tensors that no manifest names, and what killed processes left beside."""
+    """Delete the tensors that no manifest names, and files that killed processes left."""
     named = {_named(_bytes(folder / name)).get("tensors") for name in (MANIFEST, PREVIOUS)}
     files.sweep(folder)
     for old in folder.glob("tensors-*.safetensors"):
@@ -248,7 +248,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _make_room(folder: Path, size: int) -> None:
-    """Where the disk has no room for a third pair of `size` bytes, delete the previous one, if the newer is whole."""
+    """If the disk has no room for a third pair of `size` bytes, delete the previous one, if the newer is undamaged."""
     if shutil.disk_usage(folder).free < size:
         newer = _named(_bytes(folder / MANIFEST))
         if newer and _digest(folder / Path(newer["tensors"]).name, newer["version"]) == newer["sha256"]:
@@ -269,7 +269,7 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def _digest(path: Path, version: int = VERSION) -> str:
-    """SHA-256 of a file, from version 2 on of the SHA-256 of each of its pieces, which threads compute side by side."""
+    """SHA-256 of a file; from version 2 on over the SHA-256 of its pieces, which threads compute in parallel."""
     files.regular(path)
     if version == 1:
         with path.open("rb") as file:
@@ -288,19 +288,19 @@ def _digest(path: Path, version: int = VERSION) -> str:
 
 
 def _packed(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration as JSON, and the tensors that it refers to by {"tensor": name}. A hyper-parameter of one number
-    per network is a column of the state already."""
+    """The configuration as JSON, and the tensors that it refers to as {"tensor": name}, except hyper-parameters with
+    one number per network, which are columns of the state."""
     packed: dict[str, Any] = {}
-    own: dict[str, Tensor] = {}
+    lengths: dict[str, Tensor] = {}
     for name, value in config.to_dict().items():
         if name == "extra":
             packed[name] = {key: _reference(f"hyper.{key}", each) for key, each in value.items()}
         elif name in ("epochs", "steps") and value is not None and not isinstance(value, int):
-            own[f"config.{name}"] = torch.as_tensor(value)
+            lengths[f"config.{name}"] = torch.as_tensor(value)
             packed[name] = {"tensor": f"config.{name}"}
         else:
             packed[name] = _reference(f"hyper.{name}", value)
-    return packed, own
+    return packed, lengths
 
 
 def _reference(name: str, value: Any) -> Any:
@@ -324,13 +324,13 @@ def _unpacked(packed: Mapping[str, Any], content: Mapping[str, Tensor]) -> dict[
 
 
 def _state(spec: NetworkSpec, config: TrainConfig, seed: int, content: Mapping[str, Tensor]) -> TrainState:
-    """The state whose tensors `content` holds; the names are those of TrainState.tensors()."""
+    """The state with the tensors of `content`, named as in TrainState.tensors()."""
 
     def group(name: str) -> dict[str, Tensor]:
         return {key.removeprefix(f"{name}."): each for key, each in content.items() if key.startswith(f"{name}.")}
 
     slots, hyper = group("slots"), group("hyper")
-    order = (*config.defaults(spec.loss), "class_weight")  # as TrainConfig.columns has them
+    order = (*config.defaults(spec.loss), "class_weight")  # as in TrainConfig.columns
     plain = [each.name for each in fields(TrainState) if each.type == "Tensor" and each.name != "total"]
     return TrainState(
         population=Population(spec, content["params"], seed, content["ids"]),
@@ -338,7 +338,7 @@ def _state(spec: NetworkSpec, config: TrainConfig, seed: int, content: Mapping[s
         hyper={name: hyper[name] for name in order if name in hyper},
         slots=[slots[name] for name in config.rule.slots],
         columns=group("columns"),
-        memory=group("memory") or group("plateau"),  # up to version 3 it had that name
+        memory=group("memory") or group("plateau"),  # its name up to version 3
         **{name: content[name] for name in plain},
-        total=content["total"].double(),  # up to version 2 it had the type of params
+        total=content["total"].double(),  # up to version 2 it has the dtype of params
     )

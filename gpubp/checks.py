@@ -1,5 +1,5 @@
-"""Whether networks can train on a Dataset: an engine reads where it is pointed to, so what was changed since the data
-were made is looked at too."""
+"""Checks that networks can train on a Dataset, also for changes since it was made, because engines trust its
+pointers."""
 
 from __future__ import annotations
 
@@ -41,16 +41,14 @@ def check(data: Dataset, spec: NetworkSpec, count: int) -> None:
 
 
 def _whole(data: Dataset) -> None:
-    """Raise ShapeError or DataError unless the tensors go with each other."""
+    """Raise ShapeError or DataError unless the tensors match each other."""
     inputs, weight, rows, sizes = data.inputs, data.sample_weight, data.rows, data.sizes
     before, shapes = inputs.shape[:-1], f"inputs {tuple(inputs.shape)}, targets {tuple(data.targets.shape)}"
     fits = data.targets.shape[: len(before)] == before and data.own == (len(before) == 2)
     if not fits or (weight is not None and weight.shape[-1:] != before[-1:]):
         weights = "" if weight is None else f", sample_weight {tuple(weight.shape)}"
-        raise ShapeError(f"{shapes}{weights}: the data were changed, and do not go with each other")
+        raise ShapeError(f"{shapes}{weights}: the data were changed, and no longer match")
     if rows is not None and sizes is not None:
         inside = int(rows.min()) >= 0 and int(rows.max()) < before[-1]
         if not inside or data.lengths != (int(sizes.min()), int(sizes.max())) or data.lengths[1] > rows.shape[1]:
-            raise DataError(
-                f"rows: the data were changed, and name samples that are not there: 0 to {before[-1] - 1} are"
-            )
+            raise DataError(f"rows: the data were changed, and select missing samples; 0 to {before[-1] - 1} expected")

@@ -1,7 +1,7 @@
 """The command line: gpubp train | resume | inspect | predict | explain. scripts/train.py is `gpubp train`.
 
 Flags override the file of --config, which overrides the defaults. Results go to standard output, progress to standard
-error. What a command needs is imported when its flags are read: help, the version and refusals wait for no torch.
+error. A command imports what it needs after its flags are read: help, the version and refusals do not wait for torch.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .errors import GpubpError
 from .line import line, short
 from .signals import terminating
 
-DEMO = ["--lr", "1e-4..1e-1:log"]  # what `train` adds where it is given nothing: something to look at
+DEMO = ["--lr", "1e-4..1e-1:log"]  # the flags of `train` without any
 
 
 COMMANDS = {"train": train, "resume": resume, "inspect": inspect, "predict": predict, "explain": explain}
 
 
 def parser(chosen: str = "") -> Parser:
-    """The whole command line; what is near to a wrong flag is looked for among those of the command `chosen`."""
+    """The whole command line; the flags of the command `chosen` are candidates for `did you mean`."""
     top = Parser(prog="gpubp", description="Train very many small neural networks at once.")
     top.add_argument("--version", action="version", version=f"gpubp {__version__}", help="show the version and exit")
     subcommands = top.add_subcommands()
@@ -39,19 +39,19 @@ def parser(chosen: str = "") -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. -> exit status: 0; 1 where something was refused; 2 for a flag that is wrong; 3 where a
-    training ended, and checkpoint, results or curves could not be written; 128 + n after signal n."""
+    """Run the command line. -> exit status: 0 for success; 1 for an error; 2 for a wrong flag; 3 if training ended but
+    a checkpoint, results or curves could not be written; 128 + n after signal n."""
     try:
         with terminating():
             return _run([_dashed(each) for each in (sys.argv[1:] if arguments is None else arguments)])
     except GpubpError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    except KeyboardInterrupt as stopped:  # a training that had begun has ended in outcome.py
+    except KeyboardInterrupt as stopped:  # before training; outcome.py handles it later
         number = getattr(stopped, "number", signal.SIGINT)
         sys.stderr.write(f"stopped by {signal.Signals(number).name}\n")
         return 128 + number
-    except BrokenPipeError:  # whoever read standard output has gone
+    except BrokenPipeError:  # the reader of standard output is gone
         sys.stderr.close()
         return 141
     except OSError as error:  # a file or folder that could not be read or written
@@ -62,19 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: list[str]) -> int:
     if given == ["train"]:
-        sys.stderr.write(f"nothing asked for, so: gpubp train {' '.join(DEMO)}\n")
+        sys.stderr.write(f"no flags, so: gpubp train {' '.join(DEMO)}\n")
         given += DEMO
     settings: Any = parser(*given[:1]).parse_args(given)
     name = settings.subcommand
-    usual = COMMANDS[name].parser().get_defaults().as_dict()  # for what is null in a file
+    usual = COMMANDS[name].parser().get_defaults().as_dict()  # for null in a file
     chosen = {key: usual[key] if value is None else value for key, value in settings[name].as_dict().items()}
     chosen.pop("config", None)
     return int(COMMANDS[name].run(chosen))
 
 
 def _dashed(argument: str) -> str:
-    """--batch_size is --batch-size."""
+    """--batch_size means --batch-size."""
     flag, equals, value = argument.partition("=")
-    if flag == "--print_config":  # jsonargparse's own
+    if flag == "--print_config":  # jsonargparse's
         return argument
     return (flag.replace("_", "-") if flag.startswith("--") else flag) + equals + value

@@ -31,24 +31,23 @@ OFF_AT_ZERO = ("weight_decay", "l1", "l2", "dropout", "warmup", "label_smoothing
 
 @dataclass(frozen=True, eq=False)
 class TrainConfig:
-    """How a population is trained. Raises ConfigError or ShapeError for what cannot be used.
+    """How a population is trained. Raises ConfigError or ShapeError for invalid settings.
 
-    Every hyper-parameter is a number for all networks or N numbers, one per network; None takes the default of its
-    optimizer, schedule or loss (OPTIMIZERS, SCHEDULES, LOSSES), or leaves out what it switches on. Names and meanings
-    are torch's.
+    Every hyper-parameter is a number for all networks or N numbers, one per network; None means the default of its
+    optimizer, schedule or loss (OPTIMIZERS, SCHEDULES, LOSSES), or off. Names and meanings are torch's.
 
     Attributes:
         optimizer: a row of OPTIMIZERS.
         lr: learning rate.
-        weight_decay: times the parameter, added to the gradient; beside it for adamw and lion.
+        weight_decay: times the parameter, added to the gradient; decoupled for adamw and lion.
         momentum: of momentum and nesterov.
         alpha: of rmsprop: fraction of the old squares.
         rho: of adadelta: fraction of the old squares.
         beta1: of adam, amsgrad, adamw, nadam, lion: fraction of the old mean.
         beta2: of adam, amsgrad, adamw, nadam: fraction of the old squares; of lion: of the old mean.
-        eps: added to a divisor; with 0, a gradient of 0 from the start makes 0 / 0: the network diverges.
+        eps: added to a divisor; if 0, a gradient that has always been 0 gives 0 / 0: the network diverges.
         momentum_decay: of nadam.
-        schedule: a row of SCHEDULES: the learning rate by the step.
+        schedule: a row of SCHEDULES: the learning rate by step.
         step_size: of step: steps between two reductions.
         gamma: of step and exponential: factor of one reduction.
         eta_min: of cosine: the last learning rate.
@@ -59,7 +58,7 @@ class TrainConfig:
         plateau_factor: of plateau: factor of one reduction.
         plateau_patience: of plateau: evaluations without a better loss before a reduction.
         plateau_threshold: of plateau: relative gain that counts as better.
-        plateau_cooldown: of plateau: evaluations after a reduction that do not count.
+        plateau_cooldown: of plateau: evaluations that do not count after a reduction.
         plateau_min_lr: of plateau: the least learning rate.
         warmup: steps of linear warm-up before the schedule.
         warmup_start: fraction of the learning rate in the first step of the warm-up.
@@ -68,17 +67,17 @@ class TrainConfig:
         dropout: fraction of each hidden layer's outs set to 0; the rest is multiplied by 1 / (1 - dropout).
         clip_value: limits each number of the gradient.
         clip_norm: limits the norm of a network's whole gradient, after clip_value.
-        delta: of huber: where the error turns linear.
-        quantile: of quantile: which one.
-        label_smoothing: of cross_entropy: fraction of the target given to all classes alike.
+        delta: of huber: where the error becomes linear.
+        quantile: of quantile: the quantile to predict.
+        label_smoothing: of cross_entropy: fraction of the target spread over all classes.
         class_weight: of cross_entropy: (O,) or (N, O).
-        batch_size: B, samples per step; at most all of them, but for networks with fewer rows of their own: fitted().
+        batch_size: B, samples per step; at most all, but a network with fewer rows keeps B: fitted().
         epochs: passes through a network's samples, one number or (N,): ceil(epochs M / B) steps.
         steps: training steps, one number or (N,), instead of epochs.
         evaluate_every: epochs, or steps, between evaluations; by default a hundredth of all (plateau: 1 or 100).
-        shuffle: network (each its own order), shared (one for all) or none.
+        shuffle: network (an order per network), shared (one for all) or none.
         update_order: simultaneous, or layerwise: a layer is updated before the delta below it is computed.
-        extra: hyper-parameters of rules that you added to a table.
+        extra: hyper-parameters of custom rules.
     """
 
     optimizer: str = "adam"
@@ -130,9 +129,9 @@ class TrainConfig:
         one_of(SHUFFLES, self.shuffle, "shuffle")
         one_of(ORDERS, self.update_order, "update_order")
         for name in ("optimizer", "schedule", "shuffle", "update_order"):
-            object.__setattr__(self, name, str(getattr(self, name)))  # Python's, of NumPy's
+            object.__setattr__(self, name, str(getattr(self, name)))  # from NumPy's str
         if (self.epochs is None) == (self.steps is None):
-            raise ConfigError("give epochs or steps, one of the two")
+            raise ConfigError("epochs or steps, exactly one, expected")
         for name in ("batch_size", "evaluate_every"):
             value = getattr(self, name)
             if value is not None:
@@ -158,7 +157,7 @@ class TrainConfig:
         if not isinstance(self.extra, Mapping):
             raise ConfigError(f"extra {self.extra!r}: a dict of hyper-parameters by name expected")
         if self.update_order == "layerwise" and self.clip_norm is not None:
-            raise ConfigError("clip_norm needs the whole gradient before any update; not so update_order 'layerwise'")
+            raise ConfigError("clip_norm needs the whole gradient before any update, unlike update_order 'layerwise'")
         for name, value in self._given():
             if name in HYPER:
                 self._keep(name)
@@ -186,11 +185,11 @@ class TrainConfig:
                 yield name, getattr(self, name)
         for name, value in self.extra.items():
             if name in HYPER:
-                raise ConfigError(f"extra holds {name!r}, which is a setting of its own: TrainConfig({name}=...)")
+                raise ConfigError(f"extra holds {name!r}, which is a setting: TrainConfig({name}=...)")
             yield name, value
 
     def defaults(self, loss: str) -> dict[str, float | None]:
-        """Every hyper-parameter of this optimizer, schedule and loss with its default; None where that is "off"."""
+        """Every hyper-parameter of this optimizer, schedule and loss with its default; None if that is "off"."""
         return {
             "lr": self.rule.lr,
             "weight_decay": self.rule.weight_decay,
@@ -206,7 +205,7 @@ class TrainConfig:
         }
 
     def values(self, loss: str) -> dict[str, Any]:
-        """Every hyper-parameter that is in use, given or default. Raises ConfigError for one that nothing here uses."""
+        """Every hyper-parameter in use, given or default. Raises ConfigError for an unused one."""
         known, given = self.defaults(loss), dict(self._given())
         for name in given:
             if name not in known:
@@ -217,7 +216,7 @@ class TrainConfig:
         return {name: given.get(name, default) for name, default in known.items()}
 
     def switched_on(self, loss: str) -> dict[str, Any]:
-        """Those of values() that have an effect: what is None, or a plain 0 that stands for nothing, is left out."""
+        """Those of values() that have an effect: without None, and without a plain 0 that means off."""
         return {
             name: value
             for name, value in self.values(loss).items()
@@ -225,12 +224,12 @@ class TrainConfig:
         }
 
     def recipe(self, spec: NetworkSpec) -> Recipe:
-        """What decides what is computed. Raises ConfigError for a hyper-parameter that nothing here uses."""
+        """The settings that shape the computation. Raises ConfigError for an unused hyper-parameter."""
         on = (*self.switched_on(spec.loss), *(["class_weight"] if self.class_weight is not None else []))
         return Recipe(self.optimizer, self.schedule, self.batch_size, self.shuffle, self.update_order, on)
 
     def columns(self, spec: NetworkSpec, count: int, device: torch.device) -> dict[str, Tensor]:
-        """{name: (N, 1) float64}, defaults filled in, what is off left out; class_weight (N, O).
+        """{name: (N, 1) float64}, defaults filled in, without those that are off; class_weight (N, O).
 
         Raises ShapeError for a column of another length.
         """
@@ -248,7 +247,7 @@ class TrainConfig:
         weight = arrays.tensor("class_weight", self.class_weight, ConfigError).double()
         outputs = spec.widths[-1]
         if not LOSSES[spec.loss].classes:
-            raise ConfigError(f"class_weight goes with loss 'cross_entropy', not with {spec.loss!r}")
+            raise ConfigError(f"class_weight is for loss 'cross_entropy', not for {spec.loss!r}")
         if weight.shape not in ((outputs,), (count, outputs)):
             raise ShapeError(f"class_weight {tuple(weight.shape)}: ({outputs},) or ({count}, {outputs}) expected")
         if not bool(((weight >= 0) & weight.isfinite()).all()):
@@ -258,7 +257,7 @@ class TrainConfig:
         return weight.expand(count, -1).contiguous()
 
     def lengths(self, sizes: Tensor) -> Tensor:
-        """How many steps networks with `sizes` (N,) samples train, (N,) int64."""
+        """Steps of networks with `sizes` (N,) samples, (N,) int64."""
         name = "epochs" if self.steps is None else "steps"
         length = torch.as_tensor(getattr(self, name), dtype=torch.int64, device=sizes.device)
         if length.ndim and len(length) != len(sizes):
@@ -266,7 +265,7 @@ class TrainConfig:
         return (length.expand(len(sizes)) if self.steps is not None else self.rounds.after(length, sizes)).clone()
 
     def fitted(self, data: Dataset) -> tuple[TrainConfig, list[str]]:
-        """This configuration with a batch of at most the samples, and what was changed or is to be known."""
+        """This configuration with a batch of at most all samples, and notes for the user."""
         batch_size, notes = fitted(self.batch_size, data)
         return replace(self, batch_size=batch_size), notes
 
@@ -277,8 +276,8 @@ class TrainConfig:
 
     @property
     def interval(self) -> int:
-        """evaluate_every, with its default filled in. Where evaluations change the training it depends on no length: a
-        network trains to the same bits beside longer ones, and a run that is made longer as one begun so."""
+        """evaluate_every, with its default filled in. If evaluations change the training, it does not depend on the
+        length: a network has the same bits among longer ones, and an extended run those of a longer one."""
         if self.evaluate_every is not None:
             return self.evaluate_every
         if self.timetable.events:
@@ -287,7 +286,7 @@ class TrainConfig:
 
     @property
     def longest(self) -> int:
-        """Epochs, or steps, of the network that trains the longest."""
+        """Epochs, or steps, of the longest training network."""
         return int(torch.as_tensor(self.epochs if self.steps is None else self.steps).max())
 
     def take(self, index: Tensor) -> TrainConfig:
@@ -306,12 +305,12 @@ class TrainConfig:
         return f"TrainConfig({shown})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting by name, tensors as they are."""
+        """Every setting by name, tensors included."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """What to_dict() gave; raises ConfigError for a name that is not a setting."""
+        """From the result of to_dict(); raises ConfigError for an unknown setting."""
         known = [each.name for each in fields(cls)]
         for name in values:
             if name not in known:

@@ -1,7 +1,7 @@
-"""Dataset: samples that all networks share or that are each network's own, and which of them a step takes.
+"""Dataset: samples, shared by all networks or separate for each, and their order.
 
-Nothing is stored about the order: the sample in slot j of step t of a network is a pure function of (seed, id, t, j),
-by the permutation of rng.py. Every batch is full, every sample is seen equally often, and a batch may cross passes.
+The order is not stored: the sample in slot j of step t of a network is a pure function of (seed, id, t, j),
+by the permutation of rng.py. Every batch is full, every sample is used equally often, and a batch may cross passes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
 if TYPE_CHECKING:
     from .preparation import Preparation
 
-TENSORS = ("inputs", "targets", "sample_weight", "rows", "sizes")  # of a Dataset, where it has them
-HELD = (*TENSORS, "spread")  # and what was computed from them
+TENSORS = ("inputs", "targets", "sample_weight", "rows", "sizes")  # of a Dataset; some may be None
+HELD = (*TENSORS, "spread")  # and what is computed from them
 
 
 class Batch(NamedTuple):
-    """A minibatch of each network: inputs (N, B, I), targets (N, B, O) or (N, B), weight (N, B) or None.
+    """A minibatch per network: inputs (N, B, I), targets (N, B, O) or (N, B), weight (N, B) or None.
 
-    Where all networks see the same samples, N is 1.
+    N is 1 if all networks have the same samples.
     """
 
     inputs: Tensor
@@ -39,16 +39,17 @@ class Batch(NamedTuple):
 
 
 class Dataset:
-    """Samples to train on: tensors, arrays, data frames or lists, read by position, whatever index they carry.
+    """Samples to train on: tensors, arrays, data frames or lists, read by position, not by index labels.
 
-    inputs: (M, I), shared by all networks, or (N, M, I), each network's own. targets: (M, O) or class numbers (M,),
-    with N in front where the inputs have it. rows: for each network the samples that are its own, as a mask of M truth
-    values or as indices in any number, which may repeat (a bootstrap) but not be negative (pandas' -1 stands for one
-    that is missing); all of them by default. sample_weight: (M,) or (N, M), 0 or more; a mask counts as 1 and 0.
-    preparation: what made these of raw columns, saved with a run, for load(). Raises ShapeError or DataError where
-    these do not fit, are empty, or hold NaN or infinity. lengths: the fewest and the most samples of a network. spread:
-    evaluate.spread, once it was computed. Floats stay as precise as they come, until a training converts them to the
-    type of its networks; whole numbers are refused where that type does not hold them exactly.
+    inputs: (M, I), shared by all networks, or (N, M, I), separate for each. targets: (M, O) or class numbers (M,),
+    with N in front if the inputs have it. rows: the samples of each network, as a mask of M truth
+    values or as any number of indices, which may repeat (a bootstrap) but not be negative (pandas' -1 means
+    missing); by default all. sample_weight: (M,) or (N, M), 0 or more; a mask counts as 1 and 0.
+    preparation: of the raw columns, saved with a run, for load(). lengths: the fewest and the most samples of a
+    network. spread: evaluate.spread, once computed. Floats keep their precision until training converts them to the
+    networks' dtype; whole numbers are refused if that dtype cannot hold them exactly.
+
+    Raises ShapeError or DataError if these do not fit, are empty, or hold NaN or infinity.
     """
 
     spread: Tensor | None = None
@@ -67,7 +68,7 @@ class Dataset:
         if inputs.ndim not in (2, 3) or targets.shape[: inputs.ndim - 1] != inputs.shape[:-1]:
             raise ShapeError(f"{given}: (M, I) and (M, O) or class numbers (M,) expected, or each with N in front")
         if not inputs.numel() or not targets.numel():
-            raise DataError(f"{given}: the data are empty; one sample or more, each with one input or more, expected")
+            raise DataError(f"{given}: the data are empty; one or more samples with one or more inputs expected")
         self.whole = {name for name, each in (("inputs", inputs), ("targets", targets)) if not each.is_floating_point()}
         inputs = _floats("inputs", inputs)
         targets = _floats("targets", targets) if targets.ndim == inputs.ndim else targets
@@ -93,8 +94,8 @@ class Dataset:
         given = ((name, getattr(self, name)) for name in TENSORS if name not in ("rows", "sizes"))
         tensors = ", ".join(f"{name} {tuple(each.shape)} {each.dtype}" for name, each in given if each is not None)
         few, most = self.lengths
-        own = "" if self.rows is None else f", {few}{f' to {most}' if few < most else ''} for each of {len(self.rows)}"
-        return f"Dataset({self.samples} samples{own}: {tensors})".replace("torch.", "")
+        some = "" if self.rows is None else f", {few}{f' to {most}' if few < most else ''} for each of {len(self.rows)}"
+        return f"Dataset({self.samples} samples{some}: {tensors})".replace("torch.", "")
 
     @property
     def samples(self) -> int:
@@ -103,15 +104,15 @@ class Dataset:
 
     @property
     def each(self) -> dict[str, Tensor]:
-        """What is each network's own, by name, N in front of each."""
-        own = {"inputs": self.own, "targets": self.own, "rows": self.rows is not None, "sizes": self.sizes is not None}
-        own["sample_weight"] = self.sample_weight is not None and self.sample_weight.ndim == 2
-        own["spread"] = self.spread is not None and any(own.values())
-        return {name: getattr(self, name) for name in HELD if own[name]}
+        """The tensors that differ between networks, by name, with N in front."""
+        each = {"inputs": self.own, "targets": self.own, "rows": self.rows is not None, "sizes": self.sizes is not None}
+        each["sample_weight"] = self.sample_weight is not None and self.sample_weight.ndim == 2
+        each["spread"] = self.spread is not None and any(each.values())
+        return {name: getattr(self, name) for name in HELD if each[name]}
 
     @property
     def networks(self) -> int | None:
-        """The N that the data are made for, or None where they serve any number of networks."""
+        """The N of the data, or None if they fit any number of networks."""
         return next((len(each) for each in self.each.values()), None)
 
     def _weights(self, given: Any) -> Tensor:
@@ -126,21 +127,23 @@ class Dataset:
         if bool((weight < 0).any()):
             raise DataError(f"sample_weight holds {float(weight.min()):g}; 0 or more expected")
         if not bool((weight.sum(-1) > 0).all()):
-            raise DataError("sample_weight: a network whose samples all have weight 0 has nothing to learn")
+            raise DataError("sample_weight is 0 for all samples of a network; one or more above 0 expected")
         return _floats("sample_weight", weight).contiguous()
 
     def _rows(self, rows: Any) -> tuple[Tensor, Tensor]:
         if isinstance(rows, Mapping):
-            raise DataError("rows is a dict; its values in the order of the networks, list(rows.values()), expected")
+            raise DataError(
+                "rows is a dict; a list in the order of the networks, such as list(rows.values()), expected"
+            )
         if hasattr(rows, "__array__") and not isinstance(rows, Tensor):
-            rows = np.asarray(rows)  # a frame's iterator gives names of columns
-        own = list(rows) if isinstance(rows, Iterable) and getattr(rows, "ndim", True) else [rows]
-        if any(not (isinstance(part, Iterable) and getattr(part, "ndim", True)) for part in own):
+            rows = np.asarray(rows)  # iterating over a frame gives names of columns
+        given = list(rows) if isinstance(rows, Iterable) and getattr(rows, "ndim", True) else [rows]
+        if any(not (isinstance(part, Iterable) and getattr(part, "ndim", True)) for part in given):
             raise ShapeError(
-                f"rows is a {type(rows).__name__} of single values; a list of a mask, or of indices, for each network "
+                f"rows is a {type(rows).__name__} of single values; a list with a mask or indices for each network "
                 "expected: rows=[mask] for one network"
             )
-        parts = [arrays.indices(f"rows[{number}]", part, self.samples) for number, part in enumerate(own)]
+        parts = [arrays.indices(f"rows[{number}]", part, self.samples) for number, part in enumerate(given)]
         if not parts:
             raise DataError("rows: an index tensor for each network expected, got none")
         if self.own and len(parts) != len(self.inputs):
@@ -154,7 +157,7 @@ class Dataset:
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), sizes
 
     def fingerprint(self) -> str:
-        """SHA-256 of every number here: whether a run goes on with the data that it began with."""
+        """SHA-256 of all tensors, to check that a run resumes with the same data."""
         digest = hashlib.sha256()
         for name in TENSORS:
             tensor = getattr(self, name)
@@ -164,7 +167,7 @@ class Dataset:
         return digest.hexdigest()
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:
-        """The same data elsewhere, in another precision; this very object where nothing changes."""
+        """The same data on `device` as `dtype`; self if nothing changes."""
         floats = {each.dtype for each in (self.inputs, self.targets, self.sample_weight) if each is not None}
         same = floats <= {dtype, torch.int64}
         if self.inputs.device == device and same:
@@ -183,7 +186,7 @@ class Dataset:
         if other.sample_weight is not None:
             sums = other.sample_weight.sum(-1)
             if not bool((sums > 0).all()):
-                raise DataError(f"sample_weight of a network is 0 throughout as {dtype}; larger weights expected")
+                raise DataError(f"sample_weight of a network is 0 everywhere as {dtype}; larger weights expected")
             if not bool(sums.isfinite().all()):
                 raise DataError(f"sample_weight of a network has an infinite sum as {dtype}; smaller weights expected")
         other.rows = None if self.rows is None else self.rows.to(device)
@@ -192,55 +195,55 @@ class Dataset:
         return other
 
     def nbytes(self, count: int) -> int:
-        """Bytes that the data of `count` networks take."""
+        """Bytes of the data of `count` networks."""
         each = {name: tensor for name, tensor in self.each.items() if name in TENSORS}
         rest = (getattr(self, name) for name in TENSORS if name not in each)
         shared = sum(int(tensor.nbytes) for tensor in rest if tensor is not None)
         return shared + count * sum(int(tensor[0].nbytes) for tensor in each.values())
 
     def part(self, part: slice) -> Dataset:
-        """The data of the networks `part`, views; what all share is shared on."""
+        """The data of the networks `part`, as views."""
         return self._with({name: tensor[part] for name, tensor in self.each.items()})
 
     def room(self, count: int, device: torch.device) -> Dataset:
-        """A place on `device` for the data of `count` networks, to be filled by load(); what all share is there."""
+        """Buffers on `device` for the data of `count` networks, to be filled by load(); shared tensors are copied."""
         each = {name: tensor.new_zeros(count, *tensor.shape[1:], device=device) for name, tensor in self.each.items()}
         rest = {name: getattr(self, name) for name in HELD if name not in each}
         return self._with(each | {name: tensor.to(device) for name, tensor in rest.items() if tensor is not None})
 
     def load(self, other: Dataset) -> None:
-        """The networks of `other`, which are as many as these or fewer, in the place of the first of these."""
+        """Copy the data of the networks of `other`, as many as here or fewer, over the first ones."""
         for name, theirs in other.each.items():
             getattr(self, name)[: len(theirs)].copy_(theirs, non_blocking=True)
 
     def pinned(self) -> Dataset:
-        """The same, each network's own in memory that a GPU reads by itself."""
+        """The same, with separate tensors in pinned memory."""
         return self._with({name: gpus.pinned(tensor) for name, tensor in self.each.items()})
 
     def _with(self, tensors: Mapping[str, Tensor]) -> Dataset:
-        """The same with other tensors."""
+        """A copy with `tensors` replaced."""
         other = copy.copy(self)
         vars(other).update(tensors)
         return other
 
     def size(self, position: Tensor) -> Tensor:
-        """How many samples the networks at `position` (N,) have, (N,) int64."""
+        """The numbers of samples of the networks at `position` (N,), (N,) int64."""
         return torch.full_like(position, self.samples) if self.sizes is None else self.sizes[position]
 
     def order(
         self, seed: int, ids: Tensor, position: Tensor, step: Tensor, count: int, batch: int, shuffle: str,
         waiting: bool = True,
     ) -> Tensor:  # fmt: skip
-        """The samples of the next `count` steps, (N, count B), or (1, count B) where all networks see the same.
+        """The samples of the next `count` steps, (N, count B), or (1, count B) if all networks have the same.
 
-        ids, position: (N,), a network's id and its place in this dataset; step: (N,) or (1,), the one it is about to
-        take. shuffle: "network", "shared" or "none", as TrainConfig has it. waiting: whether numbers may be read on the
-        way, for which a GPU has to be waited.
+        ids, position: (N,), a network's id and its position in this dataset; step: (N,) or (1,), its next step.
+        shuffle: "network", "shared" or "none", as in TrainConfig. waiting: whether numbers may be read back, which
+        waits for a GPU.
         """
         first, count = step * batch, count * batch
-        own = ids if shuffle == "network" else torch.full_like(ids[:1], EVERYBODY)
+        keyed = ids if shuffle == "network" else torch.full_like(ids[:1], EVERYBODY)
         size: Tensor | int = self.samples if self.sizes is None else self.sizes[position]
-        networks = max(len(each) for each in (own, first, size) if isinstance(each, Tensor))
+        networks = max(len(each) for each in (keyed, first, size) if isinstance(each, Tensor))
         most = networks if waiting else -(-networks // self.rounds(networks, count))
 
         def part(each: Tensor, begun: int) -> Tensor:
@@ -248,7 +251,7 @@ class Dataset:
 
         places = [
             samples(
-                seed, part(own, begun), part(first, begun), count,
+                seed, part(keyed, begun), part(first, begun), count,
                 size if isinstance(size, int) else part(size, begun), shuffle != "none",
                 None if waiting else self.lengths,
             )
@@ -258,17 +261,16 @@ class Dataset:
         return place if self.rows is None else self.row(position, place)
 
     def rounds(self, networks: int, count: int) -> int:
-        """In how many parts a GPU draws `count` samples of each of so many networks, that what it computes finds
-        place."""
+        """The number of parts in which a GPU draws `count` samples per network, to limit its workspace."""
         return -(-networks // max(1, AT_ONCE // walks(count, self.lengths)))
 
     def row(self, position: Tensor, place: Tensor) -> Tensor:
-        """The samples at `place` (N, K) of the networks' own, at `position` (N,)."""
+        """The samples at `place` (N, K) in the rows of the networks at `position` (N,)."""
         assert self.rows is not None
         return self.rows.take(position[:, None] * self.rows.shape[1] + place)
 
     def batch(self, index: Tensor, position: Tensor) -> Batch:
-        """The samples `index` (N, B) of the networks at `position` (N,); index (1, B) serves them all."""
+        """The samples `index` (N, B) of the networks at `position` (N,); index (1, B) is for all of them."""
         return Batch(
             self._pick(self.inputs, self.own, index, position),
             self._pick(self.targets, self.own, index, position),
@@ -277,15 +279,15 @@ class Dataset:
             else self._pick(self.sample_weight, self.sample_weight.ndim == 2, index, position),
         )
 
-    def _pick(self, table: Tensor, own: bool, index: Tensor, position: Tensor) -> Tensor:
-        if own:
+    def _pick(self, table: Tensor, separate: bool, index: Tensor, position: Tensor) -> Tensor:
+        if separate:
             index, table = index + (position * self.samples)[:, None], table.flatten(0, 1)
         picked = table.index_select(0, index.reshape(-1))
         return picked.view(*index.shape, *table.shape[1:])
 
 
 def _floats(name: str, numbers: Tensor) -> Tensor:
-    """Floats as they are; whole numbers and truth values as floats that hold them exactly. Raises DataError."""
+    """Floats unchanged; whole numbers and truth values as floats that hold them exactly. Raises DataError."""
     if numbers.is_floating_point():
         return numbers
     single = numbers.float()

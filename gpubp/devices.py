@@ -1,4 +1,4 @@
-"""Names of devices: what train() and the command line are given, and what `auto` takes."""
+"""Device names, as given to train() and the command line, and the choice of `auto`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ALLOWED = "auto, cpu, cuda, cuda:1 ..., or cuda:all to train"
 
 
 def devices(given: Devices) -> list[torch.device]:
-    """The devices by name: "cpu", "cuda", "cuda:1", "cuda:all" for every GPU, "auto" for a GPU where there is one, or
-    several of one kind. Raises DeviceError for what is not here, ConfigError for CPU and GPU together."""
+    """The devices by name: "cpu", "cuda", "cuda:1", "cuda:all" for every GPU, "auto" for a GPU if there is one, or
+    several of one kind. Raises DeviceError for missing devices, ConfigError for CPU and GPU together."""
     if isinstance(given, str) and given == ALL:
         usable("cuda")
         return [torch.device("cuda", number) for number in range(gpus.count())]
@@ -29,20 +29,19 @@ def devices(given: Devices) -> list[torch.device]:
 
 
 def automatic() -> tuple[str, str]:
-    """What --device auto takes, and the sentence that says so: a GPU where there is one, so that nobody's other GPUs
-    are taken without being asked for."""
+    """The choice of --device auto, and its sentence: one GPU if there is any; further GPUs must be requested."""
     missing = gpus.missing()
     if missing is not None:
         return "cpu", f"device cpu: {missing}"
     device = usable("cuda")
-    others = f"; --device {ALL} takes all {gpus.count()}" if gpus.count() > 1 else ""
+    others = f"; --device {ALL} uses all {gpus.count()}" if gpus.count() > 1 else ""
     return str(device), f"device {device}: {gpus.name(device)}{others}"
 
 
 def usable(device: str | torch.device) -> torch.device:
-    """`device`, checked; of "auto" a GPU where there is one, or else the CPU. Raises DeviceError with one sentence that
-    says what is missing."""
-    if not isinstance(device, (str, torch.device)):  # torch takes 0 for whichever accelerator there is
+    """`device`, checked; for "auto" a GPU if there is one, or else the CPU. Raises DeviceError with one sentence about
+    what is missing."""
+    if not isinstance(device, (str, torch.device)):  # torch reads 0 as any accelerator
         raise DeviceError(f"device {device!r}: a name expected, such as 'cpu' or 'cuda:0'; allowed: {ALLOWED}")
     if device == "auto":
         device = "cpu" if gpus.missing() is not None else "cuda"

@@ -1,4 +1,4 @@
-"""One class per kind of mistake. Every message says what, where, what was given and what is allowed."""
+"""One class per kind of error. Every message says what, where, what was given and what is allowed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ Row = TypeVar("Row")
 
 
 class GpubpError(ValueError):
-    """Everything this package refuses; catch this one to catch them all. Its message is one line, always, and no
-    longer than a person reads."""
+    """Base class of the package's errors. The message is one line of limited length."""
 
     def __init__(self, message: object) -> None:
         super().__init__(short(line(message)))
@@ -27,11 +26,11 @@ class SpecError(GpubpError):
 
 
 class ShapeError(GpubpError):
-    """A tensor whose shape does not fit. Nothing is broadcast silently."""
+    """A tensor of the wrong shape. Nothing is broadcast silently."""
 
 
 class ConfigError(GpubpError):
-    """A training setting that cannot be used."""
+    """An invalid training setting."""
 
 
 class DataError(GpubpError):
@@ -43,7 +42,7 @@ class DeviceError(GpubpError):
 
 
 class EngineError(GpubpError):
-    """An engine that cannot do what is asked of it."""
+    """An engine that cannot run a configuration."""
 
 
 class CheckpointError(GpubpError):
@@ -51,12 +50,12 @@ class CheckpointError(GpubpError):
 
 
 class OutOfMemoryError(GpubpError):
-    """A population that does not fit; the message says what it takes and what to change."""
+    """A population that does not fit in memory; the message says what it needs and what to change."""
 
 
 def warn(message: object) -> None:
-    """Warn at the line that called the package, each time: Python itself says the same of a line once."""
-    frame, inside = sys._getframe(1), (__package__, "contextlib")  # the latter calls what a context decorates
+    """Warn at the line that called the package, every time: Python shows a repeated warning of a line once."""
+    frame, inside = sys._getframe(1), (__package__, "contextlib")  # contextlib calls decorated functions
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in inside:
         frame = frame.f_back
     place = frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__")
@@ -64,7 +63,7 @@ def warn(message: object) -> None:
 
 
 def reason(error: BaseException, otherwise: str) -> str:
-    """Why something failed, in the package's words or the system's; `otherwise` where another library has others."""
+    """Why something failed, in the package's or the system's words; `otherwise` for another library's."""
     if isinstance(error, GpubpError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -77,19 +76,19 @@ def reason(error: BaseException, otherwise: str) -> str:
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
-    """`; did you mean 'relu'?`, or nothing where no allowed name is near."""
+    """`; did you mean 'relu'?`, or nothing if no allowed name is close."""
     near = difflib.get_close_matches(str(name), list(allowed), 1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def unknown(what: str, name: object, allowed: Iterable[str]) -> str:
-    """The message for a name that is not in a table, with the nearest name that is."""
+    """The message for a name that is not in a table, with the nearest one."""
     names = sorted(allowed)
     return f"{what} {name!r} is unknown{nearest(name, names)}; allowed: {', '.join(names)}"
 
 
 def lookup(table: Mapping[str, Row], name: object, what: str, error: type[GpubpError] = SpecError) -> Row:
-    """The row `name` of `table`; raises `error` with the nearest name where there is none."""
+    """The row `name` of `table`; raises `error` with the nearest name if there is none."""
     if isinstance(name, str) and name in table:
         return table[name]
     raise error(unknown(what, name, table))

@@ -1,7 +1,8 @@
-"""The loss and the metric of N networks over a whole dataset, each network over its own samples, without dropout.
+"""The loss and the metric of N networks over all their samples, without dropout.
 
-The definition, and what engine `eager` does; kernel/show.h is its compiled twin. Networks go in blocks that stay in
-cache, samples in chunks of fixed size, sums in float64: a network's figures do not depend on its neighbours.
+This is the definition, and what engine `eager` runs; kernel/show.h is the compiled version. Networks are evaluated in
+blocks that stay in cache, samples in chunks of fixed size, sums in float64: a network's figures do not depend on its
+neighbours.
 """
 
 from __future__ import annotations
@@ -19,21 +20,20 @@ from .losses import LOSSES
 from .population import Population
 from .spec import NetworkSpec
 
-AT_ONCE = 1 << 22  # targets that spread() looks at together
-FLAT = 1e-28  # of the sum of squares: less is the rounding of the mean
+AT_ONCE = 1 << 22  # targets that spread() reads at once
+FLAT = 1e-28  # of the sum of squares: less is rounding of the mean
 METRICS = {"classes": "accuracy", "sign": "accuracy", "r2": "r2"}
 
 
 class Evaluation(NamedTuple):
-    """loss (N,), penalties left out, and metric (N,), float64: accuracy, or R2, which is NaN where targets are
-    constant."""
+    """loss (N,) without penalties, and metric (N,), float64: accuracy, or R2, which is NaN for constant targets."""
 
     loss: Tensor
     metric: Tensor
 
 
 def metric_name(spec: NetworkSpec) -> str:
-    """What the metric of this specification's loss is called: accuracy or r2."""
+    """The name of the loss's metric: accuracy or r2."""
     return METRICS[LOSSES[spec.loss].metric]
 
 
@@ -41,8 +41,8 @@ def metric_name(spec: NetworkSpec) -> str:
 def evaluate(
     population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor | None = None
 ) -> Evaluation:
-    """population's networks on `data`. hyper: TrainConfig.columns; position (N,): their places in the dataset, 0 to
-    N - 1 by default."""
+    """Evaluate the networks on `data`. hyper: TrainConfig.columns; position (N,): the networks' positions in the
+    dataset, 0 to N - 1 by default."""
     spec, params = population.spec, population.params
     at = torch.arange(len(params), device=params.device) if position is None else position
     wanted = ("class_weight", *LOSSES[spec.loss].defaults)
@@ -57,7 +57,7 @@ def evaluate(
 def _block(
     spec: NetworkSpec, params: Tensor, hyper: Mapping[str, Tensor], position: Tensor, data: Dataset
 ) -> Evaluation:
-    """A GPU's sums depend on how many there are, so there they are over a whole group."""
+    """A GPU's sums depend on the number of networks, so there a whole group is evaluated."""
     rule, count = LOSSES[spec.loss], len(params)
     rows: Tensor | slice = slice(None)
     if fixed(params.device):
@@ -66,7 +66,7 @@ def _block(
     sums: dict[str, Tensor] = {}
 
     def add(name: str, value: Tensor, weight: Tensor) -> None:
-        """The sum over samples; one of weight 0 has no say, not even by an error that is infinite."""
+        """Sum over samples; samples of weight 0 count as absent, even if their error is infinite."""
         value = (value.double() * weight).masked_fill(weight == 0, 0).sum(1)
         sums[name] = sums[name] + value if name in sums else value
 
@@ -97,10 +97,9 @@ def _block(
 
 @torch.no_grad()
 def spread(data: Dataset) -> Tensor:
-    """What R2 divides by: of each output the weighted sum of squares of the targets about their mean, NaN where they
-    are constant. -> (1, O) where all networks see the same samples, else (N, O), float64; computed once, and kept with
-    the data. Sums go by halves, number by number, so that no bit depends on the device, nor on how many samples other
-    networks have."""
+    """The denominator of R2: for each output the weighted sum of squares of the targets about their mean, NaN if they
+    are constant. -> (1, O) if all networks have the same samples, else (N, O), float64; computed once, and kept with
+    the data. Sums are pairwise, so that no bit depends on the device, nor on the other networks' numbers of samples."""
     if data.spread is None:
         count, most = data.networks or 1, max(1, AT_ONCE // (data.lengths[1] * data.targets.shape[-1]))
         everyone = torch.arange(count, device=data.targets.device)
@@ -109,8 +108,8 @@ def spread(data: Dataset) -> Tensor:
 
 
 def _spread(data: Dataset, position: Tensor) -> Tensor:
-    """Of the networks at `position`. Targets are taken from the first, so that those of a large mean keep their
-    digits."""
+    """spread() of the networks at `position`. The first target is subtracted, so that targets with a large mean keep
+    their digits."""
     place = torch.arange(data.lengths[1], device=position.device)[None]
     inside = place < data.size(position)[:, None]
     index = place if data.rows is None else data.row(position, torch.where(inside, place, 0))
@@ -127,7 +126,7 @@ def _spread(data: Dataset, position: Tensor) -> Tensor:
 
 
 def _by_halves(value: Tensor) -> Tensor:
-    """The sum over dimension 1, which stays: first half plus second half, and so on; zeros behind change no bit."""
+    """The pairwise sum over dimension 1, kept: first half plus second half, and so on; trailing zeros change no bit."""
     while (count := value.shape[1]) > 1:
         half = 1 << (count - 1).bit_length() - 1
         value = torch.cat([value[:, : count - half] + value[:, half:], value[:, count - half : half]], 1)
@@ -135,8 +134,8 @@ def _by_halves(value: Tensor) -> Tensor:
 
 
 def _chunks(data: Dataset, position: Tensor) -> Iterator[Batch]:
-    """All samples of the networks at `position`. Where their numbers differ, every piece has CHUNK samples, however
-    many the longest network has; beyond its end a network sees its own first sample, with weight 0."""
+    """All samples of the networks at `position`. If their numbers differ, every chunk has CHUNK samples, whatever the
+    longest network has; past its end a network repeats its first sample with weight 0."""
     longest = data.samples if data.sizes is None else int(data.size(position).max())
     for first in range(0, longest, CHUNK):
         if data.rows is None:

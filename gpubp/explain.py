@@ -1,13 +1,13 @@
 """One training step of one network with every number, in the order and words of Matt Mazur's "A Step by Step
 Backpropagation Example".
 
-`explain` takes the next step of one row of a state, on a copy and by the engine's own Block, and notes the numbers as
-they come by: grads, slots, directions and new weights are the engine's, not computed a second time. explain_text.py
-makes the text from the noted numbers alone.
+`explain` runs the next step of one row of a state on a copy, with the engine's Block, and records the numbers on the
+way: grads, slots, directions and new weights are the engine's, not computed twice. explain_text.py
+makes the text from the recorded numbers.
 
-Units are i1, i2 ...; h1, h2 ..., or h1_1 ... (layer, unit) where there are several hidden layers; o1, o2 ... Weights
-are numbered as in the tutorial, w1, w2 ...: all weights into h1 first, then those into h2. So weights are listed
-(O, I) here, a unit a row, whereas `NetworkSpec.layers` has them (I, O).
+Units are i1, i2 ...; h1, h2 ..., or h1_1 ... (layer, unit) with several hidden layers; o1, o2 ... Weights
+are numbered as in the tutorial, w1, w2 ...: all weights into h1 first, then those into h2. So weights are
+(O, I) here, one row per unit, but (I, O) in `NetworkSpec.layers`.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from .state import Status, TrainState
 
 @dataclass(frozen=True)
 class Explanation:
-    """The numbers of one step as plain dicts and lists; numbers that are not finite are the strings nan, inf, -inf."""
+    """The numbers of one step as plain dicts and lists; non-finite numbers are the strings nan, inf, -inf."""
 
     values: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, in the precision of the network."""
+        """All numbers, in the precision of the network."""
         return self.values
 
     def json(self, indent: int | None = None) -> str:
@@ -52,7 +52,7 @@ class Explanation:
         return json.dumps(self.values, indent=indent, allow_nan=False)
 
     def text(self, full: bool = False) -> str:
-        """To be read beside the tutorial. Long sums and lists are cut, and say so, unless `full`."""
+        """The text to read next to the tutorial. Long sums and lists are cut, and say so, unless `full`."""
         return "\n".join(Text(self.values, full).lines())
 
     def __str__(self) -> str:
@@ -62,34 +62,34 @@ class Explanation:
 @neutral()
 @torch.no_grad()
 def explain(state: TrainState, data: Dataset, network: int = 0) -> Explanation:
-    """The next step of the network in row `network` of `state`, on the samples that it takes from `data`.
+    """The next step of the network in row `network` of `state`, on its next samples from `data`.
 
-    The state stays as it is. A network that has ended is shown the step after its last. Raises ShapeError for a row
-    that is not there, ShapeError or DataError for data that do not fit.
+    The state does not change. For a finished network it is the step after its last. Raises ShapeError for a missing
+    row, ShapeError or DataError for data that do not fit.
     """
     population, recipe = state.population, state.recipe
     if not 0 <= network < population.count:
         raise ShapeError(f"network {network}: a row from 0 to {population.count - 1} expected")
     checks.check(data, population.spec, data.networks or population.count)
     data = data.to(population.device, population.params.dtype)
-    own = state.rows(torch.tensor([network], device=population.device))  # indices: a copy
-    place = (population.seed, own.population.ids, own.position, own.step)
+    row = state.rows(torch.tensor([network], device=population.device))  # indices: a copy
+    place = (population.seed, row.population.ids, row.position, row.step)
     index = data.order(*place, 1, recipe.batch_size, recipe.shuffle)
-    block = Recorder(own, data.batch(index, own.position))
+    block = Recorder(row, data.batch(index, row.position))
     block.step(block.batch)
     for layer in block.layers:
         for name in ("weight", "bias"):  # frozen ones never met the optimizer
             layer[name].setdefault("new", layer[name]["value"])
     _, total, loss, _ = block.look()
-    number = int(own.step[0])
+    number = int(row.step[0])
     return Explanation(
         {
-            "network": {"row": network, "id": int(own.population.ids[0]), **population.spec.to_dict(),
+            "network": {"row": network, "id": int(row.population.ids[0]), **population.spec.to_dict(),
                         "dtype": str(population.params.dtype).removeprefix("torch.")},
-            "step": {"number": number, "status": Status(int(own.status[0])).name, "samples": index[0].tolist(),
+            "step": {"number": number, "status": Status(int(row.status[0])).name, "samples": index[0].tolist(),
                      "optimizer": recipe.optimizer, "schedule": recipe.schedule,
                      "update_order": recipe.update_order, "decoupled": recipe.rule.decoupled, **block.noted,
-                     "counts": bool(block.leave(own, 0)[0])},
+                     "counts": bool(block.leave(row, 0)[0])},
             "inputs": plain(block.batch.inputs[0]),
             "targets": plain(block.batch.targets[0]),
             "layers": block.layers,
@@ -100,7 +100,7 @@ def explain(state: TrainState, data: Dataset, network: int = 0) -> Explanation:
 
 
 class Recorder(Block):
-    """The engine's block of a lone network, that notes the numbers of one step."""
+    """The engine's block of a single network, which records the numbers of one step."""
 
     def __init__(self, state: TrainState, batch: Batch) -> None:
         super().__init__(state, kernel_widths(state.population.spec.widths, state.recipe.batch_size))
@@ -117,7 +117,7 @@ class Recorder(Block):
         self.layers = [self._forward(number) for number in range(len(self.parts))]
 
     def look(self) -> tuple[Pass, Tensor, Tensor, Tensor]:
-        """The forward pass through the weights as they are now; E_total, the loss with penalties, the outs' delta."""
+        """The forward pass through the present weights; E_total, the loss with penalties, the outs' delta."""
         inputs = pad(doubled(self.batch.inputs), (0, self.widths[0] - self.spec.widths[0]))
         layers = [(weight.param, bias.param) for weight, bias in self.parts]
         passed = forward_layers(self.spec, layers, inputs, self.dropout)
@@ -127,7 +127,7 @@ class Recorder(Block):
         return passed, loss, self.penalised(loss), delta
 
     def _errors(self) -> tuple[dict[str, Any], Tensor]:
-        """The error of every output and sample, and what share of E_total it has; dE_total/dout (N, B, O)."""
+        """The error of every output and sample, and its weight in E_total; dE_total/dout (N, B, O)."""
         rule, width = LOSSES[self.spec.loss], self.spec.widths[-1]
         out, target = self.passed.outs[-1][:, :, :width], doubled(self.batch.targets)
         weight = None if self.batch.weight is None else doubled(self.batch.weight)
@@ -153,7 +153,7 @@ class Recorder(Block):
         return noted, slope * share[:, :, None]
 
     def _forward(self, number: int) -> dict[str, Any]:
-        """What layer `number` is and what the forward pass leaves in it."""
+        """Layer `number` and its values after the forward pass."""
         spec, last, at = self.spec, len(self.parts) - 1, self.spec.layout[number]
         below, units = unit_names(spec)[number : number + 2]
         first = 1 + sum(each.inputs * each.outputs for each in spec.layout[:number])
@@ -178,7 +178,7 @@ class Recorder(Block):
 
     @staticmethod
     def units(tensor: Tensor, width: int) -> Any:
-        """(N, B, O) -> the network's numbers, a row for each sample, without padding."""
+        """(N, B, O) -> the network's numbers, a row per sample, without padding."""
         return plain(tensor[0, :, :width])
 
     def cut(self, tensor: Tensor, number: int) -> Any:
@@ -187,8 +187,8 @@ class Recorder(Block):
         return plain(tensor[0, : at.inputs, : at.outputs].T if tensor.ndim == 3 else tensor[0, : at.outputs])
 
     def gradient(self, number: int, grad_weight: Tensor, grad_bias: Tensor) -> list[Tensor]:
-        """Block's, noting the gradients and the deltas that they come from. Called while the weights above are what the
-        engine sends the delta back through: the old ones, or in the layerwise order the new ones."""
+        """Block's, recording the gradients and their deltas. At this point the weights above are those through which
+        the engine propagates the delta: the old ones, or in the layerwise order the new ones."""
         layer, at = self.layers[number], self.spec.layout[number]
         arriving = self.out_slope
         if number < len(self.parts) - 1:
@@ -209,7 +209,7 @@ class Recorder(Block):
         return super().gradient(number, grad_weight, grad_bias)
 
     def clip_norms(self, gradients: dict[int, list[Tensor]]) -> None:
-        """Block's, noting the norm and what it was multiplied with."""
+        """Block's, recording the norm and its factor."""
         if "clip_norm" in self.typed:
             numbers = torch.cat([grad[0].flatten() for grads in gradients.values() for grad in grads])
             norm = torch.linalg.vector_norm(numbers)
@@ -218,7 +218,7 @@ class Recorder(Block):
         super().clip_norms(gradients)
 
     def begin_update(self) -> None:
-        """Block's, noting the rates."""
+        """Block's, recording the rates."""
         step = self.now[:, None].double()
         lr = scheduled(self.recipe.timetable, {**self.hyper, **self.memory}, step, self.total_steps)
         super().begin_update()
@@ -229,7 +229,7 @@ class Recorder(Block):
                        "new_columns": {name: plain(each[0, 0]) for name, each in self.columns.items()}}  # fmt: skip
 
     def update_layer(self, number: int, grads: Sequence[Tensor]) -> None:
-        """Block's, noting what goes into the optimizer's direction and what comes out."""
+        """Block's, recording the optimizer's arguments and results."""
         rule = self.rule
         calls: list[tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]] = []
 
@@ -252,7 +252,7 @@ class Recorder(Block):
 
 
 def plain(tensor: Tensor) -> Any:
-    """A tensor as numbers in lists; those that are not finite, which JSON has not, as strings."""
+    """A tensor as numbers in lists; non-finite ones, which JSON lacks, as strings."""
 
     def named(each: Any) -> Any:
         if isinstance(each, list):
@@ -263,7 +263,7 @@ def plain(tensor: Tensor) -> Any:
 
 
 def unit_names(spec: NetworkSpec) -> list[list[str]]:
-    """The names of the inputs, of every layer's units, the outputs last."""
+    """The names of the inputs and of every layer's units."""
     last = len(spec.widths) - 1
     first = ["i", *(["h"] if last == 2 else [f"h{number}_" for number in range(1, last)]), "o"]
     return [[f"{name}{unit + 1}" for unit in range(width)] for name, width in zip(first, spec.widths)]

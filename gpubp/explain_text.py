@@ -1,8 +1,8 @@
-"""The text of an explanation: the lines to read beside Matt Mazur's "A Step by Step Backpropagation Example".
+"""The text of an explanation, to read next to Matt Mazur's "A Step by Step Backpropagation Example".
 
-Made from the plain values of `Explanation.to_dict()` alone, nothing is computed from a network: what came back from
-JSON reads the same. The parts come in the order of the tutorial: the forward pass, the total error, the backwards pass
-from the last layer to the first, the new error.
+It is made only from the plain values of `Explanation.to_dict()`, so values read back from JSON give the same text. The
+parts follow the tutorial: the forward pass, the total error, the backwards pass from the last layer to the first, the
+new error.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from .explain_notation import ERRORS, SLOPES, Notation
 
 
 class Text(Notation):
-    """The lines of an explanation, made from its values alone."""
+    """The lines of an explanation, from its values."""
 
     def __init__(self, values: dict[str, Any], full: bool) -> None:
         self.values = values
         self.network, self.step, self.layers, self.error = (values[k] for k in ("network", "step", "layers", "error"))
-        digits = 9 if self.network["dtype"] == "float64" else 7  # what a float32 knows of a number around 1
+        digits = 9 if self.network["dtype"] == "float64" else 7  # the digits of a float32 near 1
         super().__init__(digits, full)
         self.batch = len(self.step["samples"])
 
     def lines(self) -> Iterator[str]:
-        """All of it."""
+        """All lines."""
         yield from self.heading()
         yield from ("", "The Forward Pass")
         yield from self.each_sample(self.inputs)
@@ -38,7 +38,7 @@ class Text(Notation):
         if "clip" in self.step:
             norm, limit, factor = (self.number(each) for each in (self.step["norm"], self.step["hyper"]["clip_norm"],
                                                                   self.step["clip"]))  # fmt: skip
-            yield f"  The whole gradient's norm is {norm}, its limit {limit}: every grad is multiplied with {factor}."
+            yield f"  The whole gradient's norm is {norm}, its limit {limit}: every grad is multiplied by {factor}."
         for number in reversed(range(len(self.layers))):
             yield from ("", f" {self.layers[number]['name'].title()}")
             yield from self.backward(number)
@@ -46,20 +46,20 @@ class Text(Notation):
         new = self.number(self.values["new_error"]["E_total"])
         yield self.line("E_total", f"{new} on the same samples; it was {self.number(self.error['E_total'])}")
         if not self.step["counts"]:
-            yield "  A number is not finite: this step does not count, and the network is diverged."
+            yield "  A number is not finite: this step does not count, and the network has diverged."
 
     def each_sample(self, lines: Callable[..., Iterator[str]], *arguments: Any) -> Iterator[str]:
-        """`lines` for every sample shown, which starts each with `at`."""
+        """`lines` of every sample shown, each starting with `at`."""
         for s in self.few(self.batch):
             yield from lines(s, self.at(s), *arguments)
         yield from self.more(self.batch, "samples")
 
     def at(self, s: int) -> str:
-        """Which sample a line is about, where there are several."""
+        """The sample that a line is about, if there are several."""
         return f"[sample {self.step['samples'][s]}] " if self.batch > 1 else ""
 
     def heading(self) -> Iterator[str]:
-        """Which network, which step, which rates."""
+        """The network, the step, the hyper-parameters."""
         network, step = self.network, self.step
         widths, note = "-".join(map(str, network["widths"])), ""
         if step["status"] != "running":
@@ -74,8 +74,8 @@ class Text(Notation):
         if rest:
             yield ", ".join(f"{name} {self.number(value)}" for name, value in rest.items())
         yield {
-            "simultaneous": "All weights move together, after every gradient was computed from the original weights.",
-            "layerwise": "A layer is updated before the delta below it is computed: that meets the new weights.",
+            "simultaneous": "All weights are updated together, with gradients computed from the original weights.",
+            "layerwise": "A layer is updated before the delta below it is computed, from the new weights.",
         }[step["update_order"]]
 
     def inputs(self, s: int, at: str) -> Iterator[str]:
@@ -96,11 +96,13 @@ class Text(Notation):
         yield from self.more(units, "units")
 
     def unit(self, s: int, at: str, number: int, u: int) -> Iterator[str]:
-        """Net and out of one unit, and what dropout leaves of it."""
+        """Net and out of one unit, and out after dropout."""
         layer, n = self.layers[number], self.number
         unit, function, enters = layer["units"][u], layer["activation"], layer["enters"][s]
         names, values, below = layer["weight"]["names"][u], layer["weight"]["value"][u], layer["below"]
-        bias, value = (layer["bias"][key][: u + 1][-1:] for key in ("names", "value"))  # its own, the layer's, or none
+        bias, value = (
+            layer["bias"][key][: u + 1][-1:] for key in ("names", "value")
+        )  # the unit's, the layer's, or none
         net, out = n(layer["net"][s][u]), n(layer["out"][s][u])
         yield self.line(
             f"{at}net_{unit}",
@@ -114,7 +116,7 @@ class Text(Notation):
             yield self.line(f"{at}kept_{unit}", f"{factor} * out_{unit}", f"{factor} * {out}", kept)
 
     def formula(self, u: int, s: int, slope: bool) -> tuple[str, str]:
-        """The error of an output unit, or its slope: in names, and in numbers."""
+        """The error of an output unit, or its slope: with names, and with numbers."""
         unit, loss, n = self.layers[-1]["units"][u], self.network["loss"], self.number
         name = loss + ("'" if slope else "")
         form = ERRORS[loss][slope] if loss in ERRORS else f"{name}({{out}}, {{target}})"
@@ -122,7 +124,7 @@ class Text(Notation):
         return form.format(out=f"out_{unit}", target=f"target_{unit}"), form.format(out=n(out), target=n(target))
 
     def errors(self, s: int, at: str) -> Iterator[str]:
-        """The error of every output, or the chance of every class; their sum."""
+        """The error of every output, or the probability of every class; their sum."""
         error, units, n = self.error, self.layers[-1]["units"], self.number
         if "outputs" in error:
             outputs = error["outputs"][s]
@@ -140,9 +142,10 @@ class Text(Notation):
                 chance = f"power_{unit} / sum of powers", f"{power} / {whole}", n(error["chances"][s][u])
                 yield self.line(f"{at}chance_{unit}", *chance)
             yield from self.more(len(units), "classes")
-            own = [u for u, target in enumerate(targets) if target]
-            names = self.sum(len(own), lambda k: self.times(targets[own[k]], f"-ln(chance_{units[own[k]]})"))
-            numbers = self.sum(len(own), lambda k: self.times(targets[own[k]], f"(ln({whole}) - {n(shifted[own[k]])})"))
+            some = [u for u, target in enumerate(targets) if target]
+            names = self.sum(len(some), lambda k: self.times(targets[some[k]], f"-ln(chance_{units[some[k]]})"))
+            logs = [f"(ln({whole}) - {n(each)})" for each in shifted]
+            numbers = self.sum(len(some), lambda k: self.times(targets[some[k]], logs[some[k]]))
         if self.batch > 1 or "outputs" not in error:
             yield self.line(f"{at}E", names, numbers, n(error["samples"][s]))
         else:
@@ -150,7 +153,7 @@ class Text(Notation):
             yield self.line("E_total", self.times(share, names), self.times(share, numbers), n(error["E_total"]))
 
     def total(self) -> Iterator[str]:
-        """E_total of several samples, and what the penalties add."""
+        """E_total of several samples, and the loss with penalties."""
         error, n = self.error, self.number
         if self.batch > 1 or "outputs" not in error:
             names = "share of the sample * E" + (f", summed over {self.batch} samples" if self.batch > 1 else "")
@@ -203,7 +206,7 @@ class Text(Notation):
         yield self.line(f"{at}dE_total/dout_{unit}", *sides, n(layer["dE/dout"][s][u]))
 
     def through(self, s: int, at: str, number: int, u: int) -> Iterator[str]:
-        """dE_total/dout of a hidden unit: what comes back through every unit above."""
+        """dE_total/dout of a hidden unit: the sum over every unit above."""
         layer, above, n = self.layers[number], self.layers[number + 1], self.number
         unit, units, deltas = layer["units"][u], above["units"], above["delta"][s]
         key, mark = ("new", "+") if self.step["update_order"] == "layerwise" else ("value", "")
@@ -244,7 +247,7 @@ class Text(Notation):
         yield from self.update("weight", layer["weight"], name, lambda rows: rows[u][i])
 
     def bias_update(self, layer: dict[str, Any], at: int, units: Sequence[int]) -> Iterator[str]:
-        """dE_total/db and the new bias of bias number `at`, which serves `units`."""
+        """dE_total/db and the new value of bias number `at`, shared by `units`."""
         bias, n = layer["bias"], self.number
         name = bias["names"][at]
         if bias["frozen"]:
@@ -258,7 +261,7 @@ class Text(Notation):
         yield from self.update("bias", bias, name, lambda row: row[at])
 
     def update(self, kind: str, part: dict[str, Any], name: str, pick: Callable[[Any], float]) -> Iterator[str]:
-        """What the optimizer makes of a gradient."""
+        """The optimizer's update from a gradient."""
         step, n = self.step, self.number
         hyper, grad = step["hyper"], f"dE_total/d{name}"
         changed = grad

@@ -1,12 +1,11 @@
-"""Files that are whole or not there, and the YAML of settings.
+"""Atomic files, and the YAML of settings.
 
-A file is filled beside its place, under a name that nobody can foresee, brought to the disk for good and renamed:
-whoever reads it, and a process that is killed at any instant, leaves or finds the one of before or the new one. Links
-that lie in the way are not followed; sweep() deletes what killed processes left. A file has the mode that the umask
-gives. Only regular files are read: a pipe or a device in the place of one would never end.
+A file is written under a random name in its folder, synced to disk and renamed: readers, and a process killed at any
+instant, find either the old file or the new one. Links in its place are not followed; sweep() deletes what killed
+processes left. A file has the mode of the umask. Only regular files are read: a pipe or a device would never end.
 
-Settings are plain YAML: names and values, no anchors and aliases (a few hundred bytes of them grow to gigabytes), of a
-size and a depth that a person writes.
+Settings are plain YAML: names and values, without anchors and aliases (a few hundred bytes of them grow to gigabytes),
+of limited size and depth.
 """
 
 from __future__ import annotations
@@ -27,27 +26,27 @@ from .errors import ConfigError
 from .line import line
 
 LARGEST = 200_000  # bytes of a file of settings
-DEEPEST = 20  # lists and mappings within each other
+DEEPEST = 20  # nested lists and mappings
 SEAL = "# as written: "
-UNFINISHED = ".writing"  # how the name of a file ends that is being filled
+UNFINISHED = ".writing"  # suffix of a file being written
 FOLLOW_NONE = getattr(os, "O_NOFOLLOW", 0)
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def path(name: str, given: Any) -> Path:
-    """`given` as a path; raises ConfigError for what is none. name: of the argument."""
+    """`given` as a path; raises ConfigError if it is not one. name: of the argument."""
     try:
         found = Path(given)
         if b"\0" in os.fspath(found).encode():
             raise ValueError
     except (TypeError, ValueError):
-        raise ConfigError(f"{name} {given!r}: a path of characters that UTF-8 has, but for NUL, expected") from None
+        raise ConfigError(f"{name} {given!r}: a path in UTF-8 without NUL expected") from None
     return found
 
 
 def write(path: Path, fill: Callable[[Path], object]) -> None:
-    """Have `fill` write a new file, which becomes `path` when it is whole. Raises OSError, or as `fill` does; `path` is
-    then what it was, and nothing is left beside it."""
+    """Let `fill` write a new file, which replaces `path` when complete. Raises OSError, or like `fill`; then `path` is
+    unchanged, and nothing else is left."""
     beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | FOLLOW_NONE, 0o666)
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
@@ -55,7 +54,7 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
     try:
         fill(beside)
         with beside.open("rb+") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != mode:  # `fill` has put a file of its own there
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != mode:  # `fill` replaced the file
                 beside.chmod(mode)
             os.fsync(file.fileno())
         os.replace(beside, path)
@@ -63,7 +62,7 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
         with suppress(OSError):
             beside.unlink()
         raise
-    with suppress(OSError):  # some systems cannot open a directory, or have no fsync of one; the file is in its place
+    with suppress(OSError):  # some systems cannot open or sync a directory; the file is in place
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -72,14 +71,14 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed processes left unfinished in `folder`, where nobody else may write now."""
-    for each in (*folder.glob(f"*{UNFINISHED}"), *folder.glob(".tmp??????")):  # the latter are safetensors' own
+    """Delete unfinished files of killed processes in `folder`, where nobody else may be writing."""
+    for each in (*folder.glob(f"*{UNFINISHED}"), *folder.glob(".tmp??????")):  # the latter are safetensors'
         with suppress(OSError):
             each.unlink()
 
 
 def read(path: Path) -> bytes:
-    """What is in a regular file. Raises OSError."""
+    """The content of a regular file. Raises OSError."""
     regular(path)
     return path.read_bytes()
 
@@ -91,18 +90,18 @@ def regular(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`text` as the file `path`, in UTF-8. Raises OSError."""
+    """Write `text` to the file `path` in UTF-8. Raises OSError."""
     write(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def write_settings(path: Path, settings: Mapping[str, Any], comment: str) -> None:
-    """`settings` as YAML below a comment of one line, and another that seals them. Raises OSError."""
+    """Write `settings` as YAML, below a comment of one line and a digest. Raises OSError."""
     text = as_yaml(settings)
     write_text(path, f"# {line(comment)}\n{_seal(text)}{text}")
 
 
 def edited(path: Path) -> bool:
-    """Whether somebody changed the settings that write_settings() wrote; never of those that older versions did."""
+    """Whether a file of write_settings() was edited; False for files of older versions."""
     _, _, rest = path.read_text(encoding="utf-8").partition("\n")
     seal, _, text = rest.partition("\n")
     return seal.startswith(SEAL) and rest != _seal(text) + text
@@ -113,7 +112,7 @@ def _seal(text: str) -> str:
 
 
 def as_yaml(settings: Mapping[str, Any]) -> str:
-    """`settings` as YAML. Raises ConfigError for what is not plain."""
+    """`settings` as YAML. Raises ConfigError for values that are not plain."""
     try:
         return str(yaml.safe_dump(dict(settings), sort_keys=False))
     except yaml.YAMLError:
@@ -121,39 +120,39 @@ def as_yaml(settings: Mapping[str, Any]) -> str:
 
 
 def read_settings(path: Path) -> Any:
-    """What the YAML file `path` says. Raises ConfigError with the place of what is not allowed."""
+    """The content of the YAML file `path`. Raises ConfigError with the position of anything not allowed."""
     try:
         regular(path)
         with path.open("rb") as file:
             text = file.read(LARGEST + 1).decode()
         if len(text) > LARGEST:
-            raise ConfigError(f"longer than {LARGEST:,} bytes, which is what settings may take")
+            raise ConfigError(f"longer than {LARGEST:,} bytes, the limit of settings")
         _check(text)
         settings = yaml.load(text, LOADER)
         for each in _texts(settings):
-            with suppress(yaml.YAMLError):  # which is not meant as YAML
+            with suppress(yaml.YAMLError):  # not meant as YAML
                 _check(each, within="a text with ")
         return settings
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # or bytes that are no UTF-8, a day that no month has
+    except (yaml.YAMLError, ValueError) as error:  # or bytes that are not UTF-8, an invalid date
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f"{_place(mark)}: "
         raise ConfigError(f"{path}: {where}plain YAML in UTF-8 expected, such as networks: 100") from None
 
 
 def _check(text: str, within: str = "") -> None:
-    """Refuse what is not plain. within: where this stands in another YAML, as a text, which jsonargparse reads as YAML
-    again; there only an alias within a list or a mapping is not plain, for `*x` is a text like any other."""
+    """Refuse YAML that is not plain. within: the position of a text in another YAML, which jsonargparse parses as YAML
+    again; there only an alias inside a list or a mapping is refused, because `*x` alone is a text."""
     depth = 0
     for event in yaml.parse(text, LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         anchor = getattr(event, "anchor", None)
         named = isinstance(event, yaml.AliasEvent) and depth if within else anchor is not None
         if named or depth > DEEPEST:
-            what = f"the anchor or alias {anchor!r}" if named else f"{depth} lists within each other"
+            what = f"the anchor or alias {anchor!r}" if named else f"{depth} nested lists"
             place = _place(event.start_mark)
             raise ConfigError(f"{within}{what} ({place}); settings are plain values, written out")
 

@@ -1,8 +1,7 @@
-"""fit(): what is learned about columns from the training part: scaling, what stands for missing values, categories,
-classes.
+"""fit(): fits the preparation on the training part: scaling, values for missing ones, categories, classes.
 
-Refused: columns that cannot be scaled or filled, targets that the loss cannot use, and, as a question, texts that look
-like numbers, dates or names.
+Refused: columns that cannot be scaled or filled, targets that the loss cannot use, and, with a question, texts that
+look like numbers, dates or names.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from .text import question
 
 SCALES = ("none", "standard", "minmax")
 IMPUTES = ("mean", "median")
-SAME = 4  # steps of a column's type: what lies as close together is one number, rounded differently
+SAME = 4  # steps of a column's type: a smaller range is one number, rounded differently
 
 
 def fit(
@@ -33,21 +32,21 @@ def fit(
     impute: str | None = None,
     scale_targets: str = "none",
 ) -> Preparation:
-    """The Preparation of `table` for `loss`, learned from its samples `rows` alone, all of them by default.
+    """The Preparation of `table` for `loss`, fitted on its samples `rows`, by default all.
 
     scale: "none", "standard" (mean 0, variance 1), "minmax" (from 0 to 1) or a number to divide by; a constant column
-    is shifted alone. impute: "mean" or "median" fills missing numbers, the most frequent text fills missing texts; None
+    is only shifted. impute: "mean" or "median" fills missing numbers, the most frequent text fills missing texts; None
     refuses them. scale_targets: "none" or "standard", for number targets. Raises DataError and ConfigError.
     """
     mode = check_scale(scale)
     if impute is not None:
         one_of(IMPUTES, impute, "impute")
     if not table.inputs:
-        raise DataError(f"{table.name}: every column is a target; one or more to learn from expected")
+        raise DataError(f"{table.name}: every column is a target; one or more inputs expected")
     task, classes = _task(table, loss, rows)
     one_of(("none", "standard"), scale_targets, "scale_targets")
     if scale_targets != "none" and (task != "numbers" or loss in UNSCALED):
-        raise ConfigError(f"scale_targets {scale_targets!r}: loss {loss!r} needs its targets as they are, 'none'")
+        raise ConfigError(f"scale_targets {scale_targets!r}: loss {loss!r} needs unscaled targets, 'none'")
     targets = []
     for name in table.targets:
         numbers = number_target(table, name)[rows] if task == "numbers" else None
@@ -89,13 +88,13 @@ def _learn(table: Table, name: str, rows: Array | slice, scale: str | float, imp
 
 
 def ask(table: Table, name: str) -> None:
-    """Raise DataError with a question where a column of texts looks like something else than categories."""
+    """Raise DataError with a question if a column of texts does not look like categories."""
     if asked := question(table.columns[name], table.reading, shlex.quote(name), name in table.targets):
         raise table.wrong(name, asked)
 
 
 def _scaling(table: Table, name: str, values: Array, scale: str | float) -> tuple[float, float]:
-    """The offset and factor that `scale` gives a column with these training values."""
+    """The offset and factor of a column with these training values."""
     if scale == "none":
         return 0.0, 1.0
     if isinstance(scale, float):
@@ -111,17 +110,17 @@ def _scaling(table: Table, name: str, values: Array, scale: str | float) -> tupl
 
 
 def rounded(table: Table, name: str, values: Array) -> bool:
-    """Whether these values of a column of numbers, some of them missing, are one number that was rounded differently:
-    their deviation, which is rounding alone, is nothing to divide by."""
+    """Whether these numbers, some of them missing, are one number that was rounded differently: their deviation is
+    only rounding, and no scale."""
     values = values[~missing(values)].astype(np.float64)
     low, high = float(values.min()), float(values.max())
     step, largest = table.steps.get(name, 2.0**-52), max(abs(low), abs(high))
-    exact = largest <= 2 / step and bool((values == np.floor(values)).all())  # as are whole numbers up to there
+    exact = largest <= 2 / step and bool((values == np.floor(values)).all())  # whole numbers up to there
     return low < high and not exact and high - low <= SAME * step * largest
 
 
 def _task(table: Table, loss: str, rows: Array | slice) -> tuple[str, tuple[Label, ...]]:
-    """The task that `loss` makes of the targets, and the classes."""
+    """The task of `loss` and the targets, and the classes."""
     task = TASK_OF_LOSS.get(loss, "numbers")
     if task == "numbers" or (task != "classes" and len(table.targets) > 1):
         return "numbers", ()
@@ -144,11 +143,11 @@ def _task(table: Table, loss: str, rows: Array | slice) -> tuple[str, tuple[Labe
 
 
 def _typical(table: Table, name: str, values: Array, impute: str) -> float | str:
-    """What stands for the missing ones of these training values."""
+    """The replacement for missing ones of these training values."""
     known = values[~missing(values)]
     if not len(known):
-        raise table.wrong(name, "has no value in the training part; leave it out")
+        raise table.wrong(name, "has no value in the training part; drop it")
     if values.dtype == object:
         texts, counts = np.unique(known.astype(str), return_counts=True)
-        return str(texts[counts.argmax()])  # the first in sorted order of equally frequent ones
+        return str(texts[counts.argmax()])  # of equally frequent ones the first in sorted order
     return float(known.mean() if impute == "mean" else np.median(known))

@@ -1,7 +1,7 @@
-"""Kinds of values that flags take, each refused in one sentence; and FLAGS, what the tables and TrainConfig hold.
+"""Types of flag values, each with one sentence for refusals; and FLAGS, the contents of the tables and TrainConfig.
 
-FLAGS is flags.json, which scripts/flags.py writes and a test holds against the tables: torch takes seconds to import,
-and no help text waits for it.
+FLAGS is flags.json, written by scripts/flags.py and tested against the tables: help texts need not wait for torch,
+which takes seconds to import.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from pathlib import Path
 from typing import Any
 
 FLAGS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-MOST = 2**63 - 1  # of a count, as tensors and files keep it
+MOST = 2**63 - 1  # the largest count in tensors and files
 WRITTEN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 class RefusedError(ArgumentTypeError, ValueError):
-    """What argparse shows where a flag's value is refused, and jsonargparse where a file's is."""
+    """A refused value: argparse shows it for a flag, jsonargparse for a file."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a flag takes, as argparse's type: a text of the command line, or what stands in a YAML file.
+    """The type of a flag for argparse, from a string of the command line or a value in a YAML file.
 
-    name: in help. read: the text, number or truth value -> what it means; raises ValueError or ArithmeticError. A list
-    in a file is its items with commas. optional: null is allowed, as if nothing were given.
+    name: in help. read: string, number or truth value -> the flag's value; raises ValueError or ArithmeticError. A list
+    in a file is joined by commas. optional: null is allowed, as if the flag were absent.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Kind:
         raise RefusedError(f"{shown}: {self.expected} expected")
 
     def or_null(self) -> Kind:
-        """The same, where null is allowed."""
+        """The same, with null allowed."""
         return replace(self, optional=True)
 
 
 def number(text: str) -> float:
-    """The finite number that is written: digits, point, exponent; raises ValueError for `nan`, `1_0` and whatever else
-    Python would read."""
+    """The finite number `text`: digits, point, exponent; raises ValueError for `nan`, `1_0` and everything else
+    that Python accepts."""
     value = float(_written(text))
     if not math.isfinite(value):
         raise ValueError

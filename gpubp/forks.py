@@ -1,7 +1,7 @@
-"""After a fork: a child process has its parent's memory and none of its threads.
+"""After a fork a child process has its parent's memory but not its threads.
 
-A child of a process that has used torch's own threads (OpenMP's) would wait for them without end. So a child begins
-with one torch thread, as a worker of torch's DataLoader does, and says so. Kernels start their threads anew in every
+If the parent has used torch's threads (OpenMP's), the child would wait for them forever. So it starts
+with one torch thread, as a worker of torch's DataLoader does, and says so. Kernels start new threads in every
 call. A GPU that the parent used is refused (gpus.py).
 """
 
@@ -11,7 +11,7 @@ import os
 import sys
 
 ADVICE = 'start processes by multiprocessing.get_context("spawn")'
-FORKED: list[int] = []  # this process, where it was forked from one that had torch
+FORKED: list[int] = []  # this process's id, if it was forked from one that had imported torch
 
 
 def _in_child() -> None:
@@ -23,8 +23,8 @@ def _in_child() -> None:
 
 
 def notes() -> list[str]:
-    """What a person should know of the threads of this process."""
-    return [f"one thread trains, for this process was forked; for more, {ADVICE}"] if FORKED else []
+    """Notes for the user about the threads of this process."""
+    return [f"training uses one thread, because this process was forked; for more, {ADVICE}"] if FORKED else []
 
 
 if hasattr(os, "register_at_fork"):

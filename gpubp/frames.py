@@ -1,7 +1,7 @@
 """table_of(): raw samples of any kind as a Table: frames of pandas and polars, pyarrow, mappings, rows, arrays, files.
 
-Frames are known by what they do, `columns` and Arrow's stream, so neither library is imported. Columns that training
-did not have are left alone, whatever they hold. Refused: columns that are missing, and rows of another width.
+Frames are recognised by their `columns` and Arrow stream, so neither library is imported. Columns that training
+did not use are ignored. Refused: missing columns, and rows of another width.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .tables import Table, from_arrow, listed, read
 
 
 def table_of(samples: Any, preparation: Preparation) -> Table:
-    """The Table of `samples`, with the columns that `preparation` was learned from and no others."""
+    """The Table of `samples`, with only the columns that `preparation` was fitted on."""
     if isinstance(samples, Table):
         return samples
     if isinstance(samples, str | os.PathLike):
@@ -45,11 +45,11 @@ def table_of(samples: Any, preparation: Preparation) -> Table:
     except DataError:
         raise
     except (pa.ArrowException, TypeError, ValueError):
-        raise DataError(f"samples: a {type(samples).__name__}; columns, or rows, of equal lengths expected") from None
+        raise DataError(f"samples: a {type(samples).__name__}; columns or rows of equal lengths expected") from None
 
 
 def _present(given: Any, wanted: Sequence[str]) -> Sequence[str]:
-    """The names `wanted`; raises DataError for one that is not among those given."""
+    """The names `wanted`; raises DataError if one is not among those given."""
     for name in wanted:
         if name not in given:
             raise DataError(
@@ -59,7 +59,7 @@ def _present(given: Any, wanted: Sequence[str]) -> Sequence[str]:
 
 
 def _places(samples: Any, names: Sequence[str]) -> list[pa.Array]:
-    """The columns of rows (M, C) of values, which have no names."""
+    """The columns of unnamed rows (M, C)."""
     if isinstance(samples, Tensor):
         samples = samples.detach().cpu().numpy()
     if isinstance(samples, np.ndarray):
@@ -73,12 +73,12 @@ def _places(samples: Any, names: Sequence[str]) -> list[pa.Array]:
 
 
 def _column(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
-    """Values (M,), in which None and NaN are missing."""
+    """Values (M,), with None and NaN missing."""
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
     try:
         return pa.array(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         raise DataError(
-            f"samples: column {name!r}: numbers of at most 64 bits, truth values or text, one of the three, expected"
+            f"samples: column {name!r}: only numbers of at most 64 bits, only truth values or only text expected"
         ) from None

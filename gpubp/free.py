@@ -1,4 +1,4 @@
-"""available(): memory that is free; size(): bytes for people."""
+"""available(): free memory; size(): bytes as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import gpus
 
 
 def available(device: torch.device) -> int | None:
-    """Free bytes on `device`; None where this system does not say."""
+    """Free bytes on `device`; None if the system does not tell."""
     if device.type == "cuda":
         return gpus.free(device)
     try:
@@ -21,7 +21,7 @@ def available(device: torch.device) -> int | None:
 
 
 def size(count: float) -> str:
-    """Bytes for people: 1.5 GB."""
+    """Bytes as text: 1.5 GB."""
     for unit in ("B", "KB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

@@ -1,7 +1,7 @@
-"""Every call of torch.cuda in this package, in functions that say what they are for; tests put others in their place.
+"""Every call of torch.cuda in this package, by purpose; tests replace these functions.
 
-A graph is a recording of what a step launches. It is replayed with the memory that it was recorded with, without the
-Python of the step: where kernels are short, that Python is what a step takes.
+A graph is a recording of the launches of a step. It is replayed on the memory of the recording, without the
+step's Python, which takes most of the time if kernels are short.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from torch import Tensor
 
 from . import forks
 
-WARM = 3  # runs before a recording: libraries make their handles and choose their kernels in the first
+WARM = 3  # runs before a recording: in the first, libraries create handles and choose kernels
 RECORDING = threading.Lock()  # threads record one after the other
-MENDED = "2.13"  # the torch that goes on recording after a recording that failed (pytorch#180395)
+MENDED = "2.13"  # the torch that can record after a failed recording (pytorch#180395)
 SPOILT: set[int] = set()  # GPUs on which an older one failed
 
 
 def missing() -> str | None:
-    """What this machine or this torch lacks for CUDA; None where there is a GPU."""
+    """What this machine or torch lacks for CUDA; None if there is a GPU."""
     if not torch.backends.cuda.is_built():
         return (
             f"this build of torch {torch.__version__} has no CUDA; install a CUDA build (see "
             "https://pytorch.org/get-started/locally)"
         )
     if spoilt():
-        return f"this process was forked from one that used CUDA, and cannot: {forks.ADVICE}"
+        return f"this process was forked from one that used CUDA, and cannot use it: {forks.ADVICE}"
     if not torch.cuda.is_available():
         return "torch finds no CUDA driver or no GPU here"
     return None
 
 
 def spoilt() -> bool:
-    """Whether this process was forked from one that used CUDA: no GPU is of use to it."""
+    """Whether this process was forked from one that used CUDA, and so cannot use a GPU."""
     return bool(getattr(torch.cuda, "_is_in_bad_fork", lambda: False)())
 
 
 def count() -> int:
-    """GPUs that torch sees."""
+    """The number of GPUs that torch sees."""
     return torch.cuda.device_count()
 
 
@@ -54,7 +54,7 @@ def current() -> int:
 
 
 def name(device: torch.device) -> str:
-    """What its maker calls it."""
+    """The product name of a GPU."""
     return torch.cuda.get_device_name(device)
 
 
@@ -65,28 +65,28 @@ def capability(device: torch.device) -> int:
 
 
 def processors(device: torch.device) -> int:
-    """How many multiprocessors it has."""
+    """The number of multiprocessors."""
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def tf32() -> bool:
-    """Whether torch was told to round what products of float32 take to 10 bits of mantissa."""
+    """Whether torch rounds operands of float32 products to 10 bits of mantissa."""
     return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 
 
 def free(device: torch.device) -> int:
-    """Bytes that nobody has, and those that torch keeps for later."""
+    """Free bytes, including those in torch's cache."""
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 @contextmanager
 def on(device: torch.device) -> Iterator[None]:
-    """This thread's work goes to `device`; nothing changes for one that is no GPU."""
+    """Direct this thread's work to `device`; no effect unless it is a GPU."""
     if device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or products may differ from one stream to the next
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or products may differ between streams
     with torch.cuda.device(device):
         yield
 
@@ -97,14 +97,14 @@ def stream(device: torch.device) -> int:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what this thread gave it. Not all that it has to do: waiting for a stream on which
-    another thread records would break its recording off."""
+    """Wait until the device has finished this thread's work. Not all of its work: waiting for a stream on which
+    another thread records would abort the recording."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
 
 
 def mark(device: torch.device) -> Callable[[], None]:
-    """-> waits until the device has done what this thread has given it by now."""
+    """-> a function that waits for this thread's work up to now."""
     if device.type != "cuda":
         return lambda: None
     event = torch.cuda.Event()
@@ -113,39 +113,39 @@ def mark(device: torch.device) -> Callable[[], None]:
 
 
 class Copies:
-    """A stream of `device` for copies beside the stream of the thread that calls, which trains. On a device that is no
-    GPU a copy is done at once, and nothing waits."""
+    """A stream of `device` for copies, besides the calling thread's, which trains. Without a GPU copies run at once,
+    and nothing waits."""
 
     def __init__(self, device: torch.device) -> None:
-        # torch has few streams of a priority and gives them out again; recordings take those of the other one
+        # torch reuses a few streams per priority; recordings use the other priority
         self.stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
 
     def beside(self) -> AbstractContextManager[Any]:
-        """In it, this thread gives its work to the stream for copies."""
+        """A context in which this thread's work goes to the stream for copies."""
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
     def follow(self) -> None:
-        """What is copied from now on comes after what was given for training so far."""
+        """Later copies wait for the training work so far."""
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
 
     def lead(self) -> None:
-        """What is given for training from now on comes after what was copied so far."""
+        """Later training work waits for the copies so far."""
         if self.stream is not None:
             torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
 
 
 def release(device: torch.device) -> None:
-    """Give back what torch keeps for later, but not while a thread records. An older torch refuses it for good after a
-    recording that failed, and then keeps it for its own use."""
+    """Free torch's cached memory, but not while a thread records. After a failed recording an older torch refuses this
+    forever, and keeps the memory."""
     if device.type == "cuda":
         with RECORDING, suppress(RuntimeError):
             torch.cuda.empty_cache()
 
 
 def pinned(tensor: Tensor) -> Tensor:
-    """A copy in memory that a GPU reads and writes by itself, while the processor does something else; where the system
-    has no such memory left, the tensor itself, which is copied more slowly."""
+    """A copy in pinned memory, which a GPU accesses without the processor; if the system has none left, the tensor
+    itself, which is copied more slowly."""
     try:
         return tensor.pin_memory()
     except RuntimeError:
@@ -153,20 +153,20 @@ def pinned(tensor: Tensor) -> Tensor:
 
 
 def pool() -> Any:
-    """Memory for recordings that are replayed one after the other, each of which may write over what others left."""
+    """Memory shared by recordings that are replayed one after the other and may overwrite each other's."""
     return torch.cuda.graph_pool_handle()
 
 
 def capture(step: Callable[[], None], first: Callable[[], None] | None = None, pool: Any = None) -> Callable[[], None]:
-    """Record what `step` launches on this thread's GPU. -> call that launches it again, on the same memory.
+    """Record the launches of `step` on this thread's GPU. -> a function that launches them again, on the same memory.
 
-    Before, `step` is executed a few times, or `first` instead, which calls the same kernels. Raises RuntimeError where
-    `step` waits for the GPU, or does something else that a graph cannot hold.
+    Before, `step`, or `first`, which calls the same kernels, is executed a few times. Raises RuntimeError if
+    `step` waits for the GPU, or does anything else that a graph cannot hold.
     """
     device, main, failed = torch.cuda.current_device(), torch.cuda.current_stream(), None
     with RECORDING:  # threads of one GPU share the stream
         if device in SPOILT:
-            raise RuntimeError(f"torch {torch.__version__} records nothing more after a recording that failed")
+            raise RuntimeError(f"torch {torch.__version__} cannot record after a failed recording")
         side = _side(device)
         side.wait_stream(main)
         try:
@@ -178,13 +178,13 @@ def capture(step: Callable[[], None], first: Callable[[], None] | None = None, p
         graph = torch.cuda.CUDAGraph()
         recording = torch.cuda.graph(graph, pool, side, capture_error_mode="thread_local")
         try:
-            with torch.cuda.stream(main), recording:  # one that fails would leave the thread on `side`
+            with torch.cuda.stream(main), recording:  # a failed one would leave the thread on `side`
                 try:
                     step()
                 except RuntimeError as error:
                     failed = error
                     raise
-        except RuntimeError as error:  # or that a recording was ended by one
+        except RuntimeError as error:  # or torch's, that it aborted the recording
             failed = failed or error
             if torch.__version__ < MENDED:
                 SPOILT.add(device)
@@ -192,11 +192,11 @@ def capture(step: Callable[[], None], first: Callable[[], None] | None = None, p
         try:
             raise failed
         finally:
-            failed = None  # it has this frame, and would keep what the step computed
+            failed = None  # its traceback would keep the step's tensors
     return graph.replay
 
 
 @functools.cache
 def _side(device: int) -> torch.cuda.Stream:
-    """The stream of all recordings: a pool's memory, and a library's, is of one stream."""
+    """The stream of all recordings, because memory of a pool or a library belongs to one stream."""
     return torch.cuda.Stream(device)

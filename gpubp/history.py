@@ -1,7 +1,7 @@
-"""A run's history: a record per evaluation, a line of JSON each in RUN/history.jsonl.
+"""A run's history: one record per evaluation, each a line of JSON in RUN/history.jsonl.
 
-The file grows by what is new. A checkpoint says how much of it is its own, and the SHA-256 of that; what a killed run
-added later goes when the run goes on. Records that are not what was written are refused.
+New records are appended. A checkpoint has the length and the SHA-256 of its part of the file; records that a killed run
+added later are dropped when the run resumes. Records that differ from what was written are refused.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from . import files
 from .errors import CheckpointError
 
 FILE = "history.jsonl"
-NUMBERS = ("round", "step", "seconds", "network_steps_per_second")  # of a record, and these are quantiles by name:
+NUMBERS = ("round", "step", "seconds", "network_steps_per_second")  # of a record; the following are quantiles by name:
 SPREADS = ("loss", "validation_loss", "metric", "lr")
-SHOWN = {"min", "q10", "median", "q90", "max"}  # those that curves are drawn of; there are none where nothing is finite
+SHOWN = {"min", "q10", "median", "q90", "max"}  # quantiles in curves; empty if no value is finite
 
 
 class History(list[dict[str, Any]]):
@@ -28,14 +28,14 @@ class History(list[dict[str, Any]]):
 
     def __init__(self, records: Iterable[dict[str, Any]] = ()) -> None:
         super().__init__(records)
-        self.written, self.digest = 0, hashlib.sha256()  # records in the file, and of its bytes
-        self.file: tuple[int, ...] | None = None  # which one save() has written
+        self.written, self.digest = 0, hashlib.sha256()  # records in the file, and the hash of its bytes
+        self.file: tuple[int, ...] | None = None  # the one that save() wrote
 
     def save(self, run_dir: Path, number: int | None = None) -> dict[str, Any]:
-        """Bring every record to the file, or those up to round `number`, while others come about. -> what a checkpoint
-        says of it, for load(). Raises OSError; save() may be called again then."""
+        """Write every record to the file, or those up to round `number` while others are added. -> a checkpoint's
+        entry, for load(). Raises OSError; save() may then be called again."""
         path, count = run_dir / FILE, sum(number is None or each["round"] <= number for each in self)
-        if self.file is None or self.file != _identity(path):  # the file of before, half a record, a link
+        if self.file is None or self.file != _identity(path):  # an older file, half a record, a link
             self.written, self.digest = 0, hashlib.sha256()
         lines = "".join(f"{json.dumps(each)}\n" for each in self[self.written : count]).encode()
         if not self.written:
@@ -51,14 +51,16 @@ class History(list[dict[str, Any]]):
 
     @classmethod
     def load(cls, run_dir: Path, saved: Any) -> History:
-        """The records that a checkpoint has: those of the file, of which `saved` is what save() said; or `saved`
-        itself, in older checkpoints. Raises CheckpointError where they are not what was written."""
+        """The records of a checkpoint: those in the file, if `saved` is the result of save(), or in older checkpoints
+        `saved` itself. Raises CheckpointError if they differ from what was written."""
         path = run_dir / FILE
         try:
             if isinstance(saved, Mapping):
                 files.regular(path)
                 with path.open("rb") as file:
-                    whole = saved["bytes"] <= os.fstat(file.fileno()).st_size  # or so many bytes may find no memory
+                    whole = (
+                        saved["bytes"] <= os.fstat(file.fileno()).st_size
+                    )  # or reading so many bytes may run out of memory
                     text = file.read(saved["bytes"]) if whole else b""
                 if len(text) != saved["bytes"] or hashlib.sha256(text).hexdigest() != saved["sha256"]:
                     raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the checkpoint")
@@ -75,7 +77,7 @@ class History(list[dict[str, Any]]):
 
 
 def _sound(record: Any) -> bool:
-    """Whether reporters can show it."""
+    """Whether reporters can show `record`."""
     spreads = [record[name] or {} for name in SPREADS]
     numbers = [record[name] for name in NUMBERS] + [value for each in spreads for value in each.values()]
     named = isinstance(record["metric_name"], str) and all(set(each) >= SHOWN for each in spreads if each)
@@ -84,7 +86,7 @@ def _sound(record: Any) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """A regular file with one name, as it is now; None for anything else."""
+    """Device, inode and size of a regular file with one name; None for anything else."""
     try:
         found = path.lstat()
     except OSError:

@@ -1,7 +1,7 @@
-"""INITIALISERS: a row each: how random numbers become the weights of a layer. Names and meanings are torch.nn.init's.
+"""INITIALISERS: one row each: how random numbers become the weights of a layer. Names and meanings are torch.nn.init's.
 
-A network's initial weights depend on (seed, id) alone: weight k of layer l takes number k of the Philox sequence at
-layer 2 l, its biases that at layer 2 l + 1. Numbers are drawn and computed in float64 on the CPU, then cast and
+A network's initial weights depend only on (seed, id): weight k of layer l uses number k of the Philox sequence at
+layer 2 l, bias k that at layer 2 l + 1. Numbers are drawn and computed in float64 on the CPU, then cast and
 moved, so that every device starts from the same bits.
 """
 
@@ -19,16 +19,16 @@ from . import arrays, rng
 from .errors import ConfigError, ShapeError
 from .spec import NetworkSpec
 
-BLOCK = 1 << 15  # numbers drawn at once: so few stay in cache, and torch computes them in the thread that asks
+BLOCK = 1 << 15  # numbers drawn at once: they stay in cache, and torch computes so few in the calling thread
 
 
 class Initialiser(NamedTuple):
-    """How the weights of a layer start.
+    """How the weights of a layer are drawn.
 
     Attributes:
         draw: rng.uniform, rng.normal, or None for ones.
         bound: I, O -> factor of the weights.
-        scale: default of the factor that a user may choose.
+        scale: default of the user's factor.
         weight: numbers (N, I, O) -> weights before the factors.
         bias: whether biases are drawn like weights; otherwise they start at 0.
     """
@@ -41,7 +41,7 @@ class Initialiser(NamedTuple):
 
 
 def ones(seed: int, ids: Tensor, count: int, layer: int) -> Tensor:
-    """In the place of random numbers."""
+    """Ones instead of random numbers."""
     return torch.ones(len(ids), count, dtype=torch.float64)
 
 
@@ -51,10 +51,10 @@ def symmetric(numbers: Tensor) -> Tensor:
 
 
 def orthogonal(numbers: Tensor) -> Tensor:
-    """(N, I, O) normal numbers -> orthonormal columns, or rows where O > I; uniform by Haar's measure.
+    """(N, I, O) normal numbers -> orthonormal columns, or rows if O > I; uniform by Haar's measure.
 
-    Gram-Schmidt, twice for full precision, in elementwise operations and sums over rows: the bits of torch.linalg.qr
-    depend on how many matrices there are. Saxe, McClelland, Ganguli, 2014.
+    Gram-Schmidt, twice for full precision, from elementwise operations and sums over rows: the bits of torch.linalg.qr
+    depend on the number of matrices. Saxe, McClelland, Ganguli, 2014.
     """
     if numbers.shape[1] < numbers.shape[2]:
         return orthogonal(numbers.mT).mT
@@ -88,7 +88,7 @@ def initialise(
     dtype: torch.dtype,
     scale: float | Tensor | None = None,
 ) -> Tensor:
-    """The parameters (N, P) of the networks `ids` (N,), on the CPU. scale: a number, or (N,), that multiplies all."""
+    """The parameters (N, P) of the networks `ids` (N,), on the CPU. scale: a factor of all, a number or (N,)."""
     factor = arrays.tensor("init_scale", rule.scale if scale is None else scale, ConfigError).cpu()
     if factor.dtype == torch.bool:
         raise ConfigError("init_scale holds truth values; numbers expected")
@@ -98,18 +98,18 @@ def initialise(
     if not bool(factor.isfinite().all()):
         raise ConfigError("init_scale holds NaN or infinity; finite numbers expected")
     factor = factor.expand(len(ids))[:, None]
-    with torch.inference_mode(False):  # the mode of the threads that fill it
+    with torch.inference_mode(False):  # as in the threads that fill it
         params = torch.zeros(len(ids), spec.size, dtype=dtype)
 
     def fill(number: int, part: slice) -> None:
         """Layer `number` of some networks."""
-        layer, own = spec.layout[number], ids[part]
+        layer, some = spec.layout[number], ids[part]
         shape, size = (layer.inputs, layer.outputs), layer.inputs * layer.outputs
         by = rule.bound(*shape) * factor[part]
-        weights = rule.weight((rule.draw or ones)(seed, own, size, 2 * number).unflatten(1, shape)).flatten(1)
+        weights = rule.weight((rule.draw or ones)(seed, some, size, 2 * number).unflatten(1, shape)).flatten(1)
         params[part, layer.weight] = (weights * by).to(dtype)
         if rule.bias and rule.draw and layer.bias.start < layer.bias.stop:
-            numbers = rule.draw(seed, own, layer.bias.stop - layer.bias.start, 2 * number + 1)
+            numbers = rule.draw(seed, some, layer.bias.stop - layer.bias.start, 2 * number + 1)
             params[part, layer.bias] = (rule.weight(numbers) * by).to(dtype)
 
     with ThreadPoolExecutor(torch.get_num_threads(), "gpubp-draw") as pool:

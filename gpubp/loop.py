@@ -1,8 +1,8 @@
 """Loop: advance a run (run.py), report, save, until every network has ended or a signal comes.
 
-Whatever the clock decides (progress, timed checkpoints, Ctrl-C) only cuts a call of the engine short, which changes no
-bit. What cannot be written, a checkpoint, results, a reporter's file, is reported and ends no training; checkpoints are
-tried again.
+Everything that depends on the clock (progress, timed checkpoints, Ctrl-C) only cuts a call of the engine short, which
+changes no bit. Failing to write a checkpoint, results or a reporter's file is reported and ends no training;
+checkpoints are retried.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .signals import collected
 
 @dataclass
 class Loop:
-    """settings and lines: what reporters hear of it (see Start). unsaved: why the last checkpoint or the results could
-    not be written; silenced: the reporters that could not write, and why."""
+    """settings and lines: for reporters (see Start). unsaved: why the last checkpoint or the results could
+    not be written; silenced: reporters that failed to write, and why."""
 
     run: Run
     reporters: tuple[Reporter, ...]
@@ -41,10 +41,10 @@ class Loop:
     notes: list[str] = field(default_factory=list)
     unsaved: str | None = None
     silenced: list[str] = field(default_factory=list)
-    first: Future[None] | None = None  # the first checkpoint, as long as it may be under way
+    first: Future[None] | None = None  # the first checkpoint, while it may be running
 
     def train(self) -> Result:
-        """To the end of every network, or to a signal, which the result names."""
+        """Train to the end of every network, or to a signal, which the result names."""
         try:
             return self.to_the_end()
         except BaseException:
@@ -55,7 +55,7 @@ class Loop:
             self.wait_for_first()
 
     def to_the_end(self) -> Result:
-        """train(), whose errors reporters do not hear of."""
+        """train(), without telling reporters of errors."""
         run = self.run
         with collected() as signals:
             self.begin()
@@ -75,7 +75,7 @@ class Loop:
         return result
 
     def begin(self) -> None:
-        """The run where it trains, reporters told, a run that is killed early there to begin anew."""
+        """Start the run and reporters; write the checkpoint from which an early killed run restarts."""
         self.begun, self.before, run = time.monotonic(), self.seconds, self.run
         run.begin()
         start = Start(
@@ -112,23 +112,23 @@ class Loop:
         self.seconds = self.before + time.monotonic() - self.begun
 
     def note(self, *notes: str) -> None:
-        """Tell how far the run is, and what a person should know."""
+        """Report progress, and notes for the user."""
         self.notes += notes
         pace = self.run.pace
         progress = Progress(pace.done, pace.rate, pace.running, notes)
         self.tell(lambda reporter: reporter.progress(progress))
 
     def tell(self, what: Callable[[Reporter], None]) -> None:
-        """Tell every reporter. One that cannot write what it hears, for a full disk or a closed pipe, hears no more."""
+        """Call every reporter. One that fails to write, as on a full disk or a closed pipe, is called no more."""
         for reporter in tuple(self.listening):
-            if reporter not in self.listening:  # it failed while another's failure was told
+            if reporter not in self.listening:  # it failed during the report of another's failure
                 continue
             try:
                 what(reporter)
             except OSError as error:
                 self.listening.remove(reporter)
                 _give_back(reporter)
-                self.silenced.append(f"{type(reporter).__name__} cannot write, and reports no more: {error}")
+                self.silenced.append(f"{type(reporter).__name__} cannot write, and stops reporting: {error}")
                 self.note(self.silenced[-1])
 
     def look(self) -> None:
@@ -138,7 +138,7 @@ class Loop:
         self.tell(lambda reporter: reporter.evaluated(record))
 
     def save(self) -> None:
-        """A checkpoint of now; where it cannot be written, the next one is tried when it is due."""
+        """Write a checkpoint; if that fails, it is retried when the next is due."""
         assert self.run_dir is not None
         self.settle()
         with suppress(CheckpointError):  # then this is the first
@@ -148,16 +148,16 @@ class Loop:
             self.write_checkpoint(self.run_dir)
         except CheckpointError as error:
             self.unsaved = str(error)
-            if before is None:  # said once, however often it is tried
-                self.note(f"{error}; training goes on, and it is tried again every {self.checkpoint_minutes:g} minutes")
+            if before is None:  # reported once
+                self.note(f"{error}; training continues, and it is retried every {self.checkpoint_minutes:g} minutes")
         else:
             if before is not None:
                 self.note(f"{self.run_dir}: a checkpoint could be written again")
         self.saved = time.monotonic()
 
     def write_first(self, run_dir: Path) -> None:
-        """The checkpoint before the first step; beside the first calls, where the rows at home stay as they are. Raises
-        CheckpointError where it cannot be done, then or soon."""
+        """Write the checkpoint before the first step, during the first calls if the rows in host memory do not change.
+        Raises CheckpointError if it fails, now or soon."""
         if not self.run.place.leave(self.wait_for_first):
             self.write_checkpoint(run_dir)
             return
@@ -167,24 +167,24 @@ class Loop:
         pool.shutdown(wait=False)
 
     def wait_for_first(self) -> None:
-        """Until the first checkpoint is written, or could not be."""
+        """Wait until the first checkpoint is written or has failed."""
         if self.first is not None:
             wait([self.first])
 
     def finish_first(self) -> None:
-        """The same, and raise why it could not."""
+        """The same, and raise its error."""
         first, self.first = self.first, None
         if first is not None:
             first.result()
 
     def write_checkpoint(self, run_dir: Path) -> None:
-        """Raises CheckpointError where it cannot be done."""
+        """Write a checkpoint. Raises CheckpointError."""
         self.wait_for_first()
         self.run.place.gather()
         checkpoint.save(run_dir, self.run.state, self.run.config, self.noted())
 
     def noted(self) -> dict[str, Any]:
-        """What a checkpoint has besides the state."""
+        """The notes of a checkpoint, besides the state."""
         return {
             "number": self.run.number,
             "history": self.history,
@@ -195,7 +195,7 @@ class Loop:
         }
 
     def result(self, signals: list[int]) -> Result:
-        """The final evaluation, results in the run's directory, and everything that a caller may want."""
+        """Run the final evaluation and write results to the run's directory. -> the Result."""
         run, state = self.run, self.run.state
         training, held_out = run.figures()
         rows = table(state, training, held_out, run.metric_name)
@@ -204,7 +204,7 @@ class Loop:
         if self.run_dir is not None:
             try:
                 write(rows, self.run_dir)
-            except Exception as error:  # whatever pyarrow raises: the result is there
+            except Exception as error:  # also pyarrow's; the result exists
                 why = f"{self.run_dir}: the results cannot be written: {error}"
                 self.unsaved = why if self.unsaved is None else f"{self.unsaved}; {why}"
                 self.note(why)
@@ -231,6 +231,6 @@ class Loop:
 
 
 def _give_back(reporter: Reporter) -> None:
-    """Have it give the screen and files back."""
+    """Let a reporter release the screen and files."""
     with suppress(OSError):
         getattr(reporter, "failed", lambda: None)()

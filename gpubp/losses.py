@@ -1,14 +1,13 @@
-"""LOSSES: a row each: the error of one output and its slope, in plain torch arithmetic that torch.fx can trace.
+"""LOSSES: one row each: the error of one output and its slope, in plain torch arithmetic that torch.fx can trace.
 
-The loss of a network is the mean over samples; over a sample's outputs it is the mean, or the sum where the row says
+The loss of a network is the mean over samples; over a sample's outputs it is the mean, or the sum if the row says
 so. With sample weights it is sum(weight * error) / sum(weight). Names, defaults and meanings are
-torch.nn.functional's where it has the loss, but for half_squared_error (the tutorial's: the sum over outputs of
-(target - out)^2 / 2) and hinge (targets -1 and +1). Losses of logits take the net of an identity output and are safe
-for any finite one. Where a network is nearly right, nothing cancels in its error: it still learns from what it misses,
-in float32 too.
+torch.nn.functional's if it has the loss; half_squared_error (the tutorial's: the sum over outputs of
+(target - out)^2 / 2) and hinge (targets -1 and +1) differ. Losses of logits take the net of an identity output and
+accept any finite one. Errors of nearly right networks do not cancel: they still learn, in float32 too.
 
-What a network expects of the target is its inverse link of the out: the rate of poisson, the probability of a logit;
-for most losses the out itself.
+The expected target is the inverse link of the out: the rate for poisson, the probability for a logit, the out itself
+for most losses.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ from .activations import sigmoid
 
 
 def same(out: Tensor) -> Tensor:
-    """Identity link: the out is what is expected."""
+    """Identity link: the out is the expected target."""
     return out
 
 
 def rate(out: Tensor) -> Tensor:
-    """Log link: the out is the logarithm of what is expected."""
+    """Log link: the out is the logarithm of the expected target."""
     return torch.exp(out)
 
 
 def margin(out: Tensor) -> Tensor:
-    """From -1 to 1: hinge does not tell margins beyond 1 apart, so one sure network cannot outvote many."""
+    """From -1 to 1: margins beyond 1 are equal to hinge, so one very sure network cannot outvote many."""
     return torch.clamp(out, -1, 1)
 
 
 def probabilities(out: Tensor) -> Tensor:
-    """Of the classes, along the last dimension: softmax."""
+    """Softmax over the classes, the last dimension."""
     return torch.softmax(out, -1)
 
 
@@ -49,15 +48,14 @@ class Loss(NamedTuple):
         value: out, target, <hyper-parameters by name> -> error of each output.
         slope: the same -> dvalue/dout, shape of out.
         outputs: how the errors of one sample's outputs combine, "mean" or "sum".
-        classes: the targets are class numbers and the rule is not elementwise: `value` alone gives the error of each
+        classes: the targets are class numbers and the rule is not elementwise: `value` returns both the error of each
             sample and its slope (cross_entropy).
         defaults: hyper-parameters and their values.
-        metric: what is reported beside the loss: accuracy by the largest of the "classes" or by the "sign" of the
+        metric: reported with the loss: accuracy by the largest of the "classes" or by the "sign" of the
             out, or "r2".
-        takes: what an out means: a "number"; or a "logit", a "log rate", any real number to which the rule applies its
-            own function; or a "score", whose sign is the class.
-        inverse_link: out (..., O) -> what the network expects of the target, the same shape; of several networks it is
-            the mean of these.
+        takes: what an out means: a "number"; a "logit" or a "log rate", any real number that the rule transforms;
+            or a "score", whose sign is the class.
+        inverse_link: out (..., O) -> the expected target, the same shape; an ensemble's is the mean over networks.
     """
 
     value: Callable[..., Any]
@@ -105,7 +103,7 @@ def huber_slope(out: Tensor, target: Tensor, delta: Tensor) -> Tensor:
 
 
 def log_cosh(out: Tensor, target: Tensor) -> Tensor:
-    """log(cosh(gap)), where cosh(x) - 1 = grown^2 / (2 (grown + 1)); from 20 on it is straight in float64 too."""
+    """log(cosh(gap)), where cosh(x) - 1 = grown^2 / (2 (grown + 1)); linear from 20 on, even in float64."""
     gap = torch.abs(out - target)
     near = torch.clamp(gap, max=20)
     grown = torch.expm1(near)
@@ -117,8 +115,7 @@ def log_cosh_slope(out: Tensor, target: Tensor) -> Tensor:
 
 
 def quantile(out: Tensor, target: Tensor, quantile: Tensor) -> Tensor:
-    """Koenker, Bassett, "Regression Quantiles", 1978: quantile times what is missing, 1 - quantile times what is
-    over."""
+    """Koenker, Bassett, "Regression Quantiles", 1978: quantile times a shortfall, 1 - quantile times an excess."""
     over = out - target
     return torch.maximum((1 - quantile) * over, -quantile * over)
 
@@ -129,7 +126,7 @@ def quantile_slope(out: Tensor, target: Tensor, quantile: Tensor) -> Tensor:
 
 
 def poisson(out: Tensor, target: Tensor) -> Tensor:
-    """out is the logarithm of the rate; the term that depends on the target alone is left out, as in torch."""
+    """out is the logarithm of the rate; the term that depends only on the target is omitted, as in torch."""
     return torch.exp(out) - target * out
 
 
@@ -152,7 +149,7 @@ def binary_cross_entropy(out: Tensor, target: Tensor) -> Tensor:
 
 
 def binary_cross_entropy_slope(out: Tensor, target: Tensor) -> Tensor:
-    """sigmoid(out) - target = (1 - target) sigmoid(out) - target sigmoid(-out), by the exponential of the value."""
+    """sigmoid(out) - target = (1 - target) sigmoid(out) - target sigmoid(-out), with the exponential in `value`."""
     power, positive = torch.exp(-torch.abs(out)), 0.5 + 0.5 * torch.sign(out)
     more = 1 / (1 + power)
     less = power * more
@@ -162,7 +159,7 @@ def binary_cross_entropy_slope(out: Tensor, target: Tensor) -> Tensor:
 def cross_entropy_shares(
     out: Tensor, target: Tensor, label_smoothing: Tensor | None, class_weight: Tensor | None
 ) -> Tensor | None:
-    """How much each class counts in each sample's error (..., O), or None where it is the target's class alone.
+    """The weight of each class in each sample's error (..., O), or None if only the target's class counts.
 
     (1 - smoothing) weight[target] for the target's class, plus smoothing / O * weight[class] for every class.
     """
@@ -170,29 +167,29 @@ def cross_entropy_shares(
         return None
     classes = out.shape[-1]
     weight = out.new_ones(()) if class_weight is None else class_weight.unsqueeze(-2)
-    own = out.new_ones(out.shape) * weight
+    full = out.new_ones(out.shape) * weight
     if label_smoothing is None:
-        return torch.zeros_like(own).scatter_add_(-1, target[..., None], own.gather(-1, target[..., None]))
-    each = own * (label_smoothing / classes)
-    return each.scatter_add_(-1, target[..., None], ((1 - label_smoothing) * own).gather(-1, target[..., None]))
+        return torch.zeros_like(full).scatter_add_(-1, target[..., None], full.gather(-1, target[..., None]))
+    each = full * (label_smoothing / classes)
+    return each.scatter_add_(-1, target[..., None], ((1 - label_smoothing) * full).gather(-1, target[..., None]))
 
 
 def cross_entropy(out: Tensor, target: Tensor, shares: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Logits (..., O), class numbers (...), shares (..., O) or None -> the error of each sample (...), and its slope
-    (..., O), softmax minus target. They share the powers, so they come together.
+    (..., O), softmax minus target. They share the powers.
 
-    The class's own power is kept apart from the others': beside its 1 what a sure network still misses would be lost.
+    The target's power is summed apart from the others': next to its 1, a sure network's small error would be lost.
     """
-    own, shifted = target[..., None], out - out.amax(-1, keepdim=True)
+    index, shifted = target[..., None], out - out.amax(-1, keepdim=True)
     powers = torch.exp(shifted)
-    power = powers.gather(-1, own)
-    others = powers.scatter(-1, own, 0).sum(-1, keepdim=True)
+    power = powers.gather(-1, index)
+    others = powers.scatter(-1, index, 0).sum(-1, keepdim=True)
     log_total, total = torch.log1p(others + (power - 1)), others + power
-    gap = powers.scatter_(-1, own, -others) / total  # softmax, less 1 for the class
+    gap = powers.scatter_(-1, index, -others) / total  # softmax minus one-hot
     if shares is None:
-        return (log_total - shifted.gather(-1, own)).squeeze(-1), gap
+        return (log_total - shifted.gather(-1, index)).squeeze(-1), gap
     whole = shares.sum(-1, keepdim=True)
-    return (shares * (log_total - shifted)).sum(-1), whole * gap - shares.scatter_add(-1, own, -whole)
+    return (shares * (log_total - shifted)).sum(-1), whole * gap - shares.scatter_add(-1, index, -whole)
 
 
 LOSSES: dict[str, Loss] = {

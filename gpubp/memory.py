@@ -1,4 +1,4 @@
-"""What a training takes in memory, before it is tried and after it failed."""
+"""Memory that training needs: checked before it starts, explained when it runs out."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from .recipe import Recipe
 from .rng import AT_ONCE, EACH
 from .spec import NetworkSpec
 
-RESERVE = 1 << 28  # bytes of a GPU for what libraries load and for the nodes of recordings
+RESERVE = 1 << 28  # bytes of a GPU for libraries and the nodes of recordings
 RAN_OUT = ("out of memory", "allocate memory", "ALLOC_FAILED", "cublasCreate")
-COLUMNS = 24  # int64 and float64 numbers per network beside its rows: clocks, hyper-parameters, losses
+COLUMNS = 24  # int64 and float64 numbers per network besides its rows: clocks, hyper-parameters, losses
 
 
 def needed(
     spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, gpu: bool = False, data: Sequence[Dataset] = ()
 ) -> int:
-    """Bytes to train `count` networks: the population that came, which no GPU holds, the one in training, its slots, a
-    block's workspace; on a GPU that of a group with the copies that recordings need, their samples, and `data`."""
+    """Bytes to train `count` networks: the given population (not on a GPU), the trained copy, its slots and a
+    block's workspace; on a GPU a group's workspace with the copies that recordings need, their samples, and `data`."""
     rows = 1 + len(recipe.rule.slots)
     size, batch = spec.size * itemsize, recipe.batch_size
     largest = max(size, batch * max(spec.widths) * itemsize)
     if not gpu:
         return count * ((rows + 1) * size + COLUMNS * 8) + 40 * max(BLOCK, 2 * largest)
-    group = max(12 * GROUP, (8 * rows + 32) * largest)  # of two networks where these are more than a group's bytes
+    group = max(12 * GROUP, (8 * rows + 32) * largest)  # or two networks, if these need more than a group
     fixed = group + AT_ONCE * EACH + RESERVE
     return count * (rows * size + COLUMNS * 8) + fixed + sum(each.nbytes(count) for each in data)
 
 
 def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, data: Sequence[Dataset] = ()) -> int:
-    """How many networks `device` can train at once, `data` with them on a GPU; any number where it does not say."""
+    """How many networks `device` can train at once, on a GPU with `data`; sys.maxsize if free memory is unknown."""
     free, gpu = available(device), device.type == "cuda"
     if free is None:
         return sys.maxsize
@@ -46,15 +46,15 @@ def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, 
 
 
 def check(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: torch.device) -> None:
-    """Raise OutOfMemoryError, before anything is allocated, for a population that cannot fit."""
+    """Raise OutOfMemoryError, before anything is allocated, if a population cannot fit."""
     free = available(device)
     if free is not None and needed(spec, recipe, count, itemsize) > free:
         raise OutOfMemoryError(message(spec, recipe, count, itemsize, device))
 
 
 def ran_out(error: BaseException | None) -> bool:
-    """Whether memory is what was missing, for `error` or for one that it came after: allocator, driver and libraries
-    say it in words of their own."""
+    """Whether `error`, or one in its context, means out of memory: allocator, driver and libraries word it
+    differently."""
     while error is not None:
         if isinstance(error, (MemoryError, OutOfMemoryError)) or any(word in str(error) for word in RAN_OUT):
             return True
@@ -64,7 +64,7 @@ def ran_out(error: BaseException | None) -> bool:
 
 @contextmanager
 def explained(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: torch.device) -> Iterator[None]:
-    """Turn what torch raises when memory runs out into an OutOfMemoryError that says what was needed."""
+    """Turn torch's out-of-memory errors into an OutOfMemoryError that says how much is needed."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -81,7 +81,7 @@ def message(
     device: torch.device,
     data: Sequence[Dataset] = (),
 ) -> str:
-    """What was needed, what there is, and what to change."""
+    """How much is needed, how much is free, and what to change."""
     free, gpu = available(device), device.type == "cuda"
     bytes_needed = needed(spec, recipe, count, itemsize, gpu, data)
     each = (bytes_needed - needed(spec, recipe, 0, itemsize, gpu, data)) / count
@@ -93,7 +93,7 @@ def message(
     if free is None:
         return f"{text}; train fewer networks at once"
     most = fit(spec, recipe, itemsize, device, data)
-    advice = f": train up to {most:,} networks at once" if most else ", too few for one: take a smaller batch_size"
+    advice = f": train up to {most:,} networks at once" if most else ", too little for one: use a smaller batch_size"
     if slots:
-        advice += ", or take an optimizer without slots (sgd)"
+        advice += ", or use an optimizer without slots (sgd)"
     return f"{text}; {size(free)} are free{advice}" + (", or float32" if itemsize == 8 else "")

@@ -1,8 +1,8 @@
-"""Model: the networks of a run on raw samples, and what they predict as labels or in the units of the targets.
+"""Model: the networks of a run, which predict from raw samples to labels or numbers in the units of the targets.
 
-load() makes one of a run directory: the networks from its checkpoint, how raw columns become inputs from
-preparation.json, and results.parquet, which ranks the networks. Refused: samples without the columns of training, or
-with numbers that the networks' precision does not hold, and a ranking of a run that has not ended.
+load() makes one from a run directory: the networks from its checkpoint, the preparation of columns from
+preparation.json, and the ranking from results.parquet. Refused: samples without the columns of training, or
+with numbers that the networks' precision cannot hold, and the ranking of a run that has not ended.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ from .result import ranking
 from .spec import NetworkSpec
 from .tables import Array, listed
 
-PIECE = 16 * CHUNK  # samples of which what some networks say is kept at once
-FEWEST = 32  # the same where each network speaks for itself, at least: cut like this, no sample gets other bits
-AT_ONCE = 1 << 22  # numbers that networks say together of a piece
+PIECE = 16 * CHUNK  # samples predicted at once
+FEWEST = 32  # at least, with `each`: multiples of this do not change the bits of any sample
+AT_ONCE = 1 << 22  # outs of all networks for a piece
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """N trained networks and the preparation of their samples.
 
-    preparation: None where training was on plain tensors; then samples are numbers (M, I), taken as they are. results:
-    the results table, a row per network, or None where the run has not ended: nothing ranks the networks then.
+    preparation: None if training was on plain tensors; then samples are numbers (M, I), used as they are. results:
+    the results table, a row per network, or None if the run has not ended: then the networks have no ranking.
 
     `networks` of predict() and predict_proba(): "best", a number K for the best K, "all" that did not diverge, or a
-    sequence of rows or a mask, [3] for network 3, [-1] for the last. Several predict together, by the mean of what each
-    expects of the target: of probabilities, of rates for poisson, of margins cut at -1 and 1 for hinge. With `each`,
-    one by one, (K, ...).
+    sequence of rows or a mask, [3] for network 3, [-1] for the last. Several networks predict the mean of their
+    expected targets: probabilities, rates for poisson, margins clipped to -1 and 1 for hinge. With `each`,
+    every network predicts, (K, ...).
 
-    `samples`: by the columns' names a frame of pandas or polars, a pyarrow.Table, a Table, a mapping of columns, a
-    sequence of mappings, or the path of a file; a tensor, an array or rows of values in the order of
-    preparation.columns. A warning says where predictions are NaN or infinite, as finite samples may make them.
+    `samples`: a frame of pandas or polars, a pyarrow.Table, a Table, a mapping of columns, a
+    sequence of mappings, or the path of a file, matched by column names; a tensor, an array or rows of values, in the
+    order of preparation.columns. Predictions that are NaN or infinite, which finite samples can cause, give a warning.
     """
 
     population: Population
@@ -63,21 +63,21 @@ class Model:
     results: pa.Table | None = None
 
     def __post_init__(self) -> None:
-        widths, own = self.spec.widths, self.preparation
-        if own is not None and (own.width_in, own.width_out) != (widths[0], widths[-1]):
+        widths, given = self.spec.widths, self.preparation
+        if given is not None and (given.width_in, given.width_out) != (widths[0], widths[-1]):
             raise ShapeError(
-                f"preparation of {own.width_in} inputs and {own.width_out} outputs; the networks have {widths[0]} and "
-                f"{widths[-1]}"
+                f"preparation of {given.width_in} inputs and {given.width_out} outputs; the networks have {widths[0]} "
+                f"and {widths[-1]}"
             )
 
     @property
     def spec(self) -> NetworkSpec:
-        """What the networks are."""
+        """The networks' specification."""
         return self.population.spec
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        """The labels, in the order of predict_proba()'s columns; class numbers without a preparation, () of numbers."""
+        """The labels in the order of predict_proba()'s columns; without a preparation class numbers, () for numbers."""
         if self.preparation is not None:
             return self.preparation.classes
         return tuple(range(self.spec.widths[-1])) if LOSSES[self.spec.loss].classes else ()
@@ -95,19 +95,19 @@ class Model:
 
     @neutral()
     def ranking(self) -> Tensor:
-        """Rows of the networks that did not diverge, the best first: by validation loss, or else by loss."""
+        """Rows of the networks that did not diverge, best first, by validation loss or else by loss."""
         if self.results is None:
             raise CheckpointError(
-                f"nothing ranks the networks: {RESULTS} is missing, damaged or not of this checkpoint; name networks "
+                f"the networks have no ranking: {RESULTS} is missing, damaged or not of this checkpoint; name networks "
                 "by their rows, such as [0, 3], or let the run end: gpubp resume"
             )
         return order_of(self.results)
 
     @neutral()
     def network(self, row: int, raw: bool = False) -> nn.Module:
-        """The network in a row with copies of its weights, a PreparedNetwork: raw numbers in, numbers in the units of
-        the targets out, or logits of classes. raw: without the preparation, as it also is where there is none: a
-        torch.nn.Sequential on inputs(), whose outs are what the loss takes."""
+        """The network in a row, with copies of its weights: a PreparedNetwork from raw numbers to numbers in the units
+        of the targets, or logits of classes. With `raw`, or without a preparation: a torch.nn.Sequential on inputs(),
+        whose outs are those of the loss."""
         bare = self.population.network(row)
         if raw or self.preparation is None:
             return bare
@@ -115,8 +115,8 @@ class Model:
 
     @neutral()
     def inputs(self, samples: Any) -> Tensor:
-        """The inputs (M, I) of raw samples, as precise as the networks are and where they are. Warns of columns that
-        are unlike all of training."""
+        """The inputs (M, I) of raw samples, with the networks' dtype and device. Warns of columns that differ from
+        training."""
         like, names = self.population.params, None
         if self.preparation is None:
             prepared = _numbers(samples, self.spec.widths[0])
@@ -141,11 +141,11 @@ class Model:
 
     @neutral()
     def predict(self, samples: Any, networks: str | int | Sequence[int] | Tensor = "best", each: bool = False) -> Array:
-        """The predictions of M samples: labels (M,); numbers in the units of the targets, (M,), or (M, O) where there
-        are several target columns or no preparation.
+        """The predictions for M samples: labels (M,); numbers in the units of the targets, (M,), or (M, O) with
+        several target columns or without preparation.
 
-        A number is what the networks expect of the target: a rate for poisson, a probability for binary_cross_entropy
-        whose targets are no labels, a margin from -1 to 1 for such of hinge.
+        A number is the expected target: a rate for poisson; if targets are not labels, a probability for
+        binary_cross_entropy and a margin from -1 to 1 for hinge.
         """
         return np.concatenate(list(self.pieces(samples, networks, each)), 1 if each else 0)
 
@@ -153,8 +153,8 @@ class Model:
     def predict_proba(
         self, samples: Any, networks: str | int | Sequence[int] | Tensor = "best", each: bool = False
     ) -> Array:
-        """The probabilities of M samples, (M, classes) in the order of `classes`; of binary_cross_entropy whose targets
-        are no labels (M, O), of 1 in each column. Raises ConfigError for any other loss."""
+        """The probabilities for M samples, (M, classes) in the order of `classes`; for binary_cross_entropy without
+        labels (M, O), of 1 in each column. Raises ConfigError for any other loss."""
         return np.concatenate(list(self.pieces(samples, networks, each, proba=True)), 1 if each else 0)
 
     @neutral()
@@ -165,19 +165,19 @@ class Model:
         each: bool = False,
         proba: bool = False,
     ) -> Iterator[Array]:
-        """What predict() gives, or with `proba` predict_proba(), for some samples after the other, so that however many
-        networks say what they think of however many samples, little of it is in memory. Raises as these do, at once."""
+        """predict(), or with `proba` predict_proba(), in pieces of some samples, so that the predictions of many
+        networks for many samples need little memory. Raises at once, like these."""
         if proba and LOSSES[self.spec.loss].inverse_link not in (sigmoid, probabilities):
             raise ConfigError(
                 f"loss {self.spec.loss!r} gives no probabilities; cross_entropy and binary_cross_entropy do"
             )
         rows, inputs = self.chosen(networks), self.inputs(samples)
         most = max(FEWEST, min(PIECE, AT_ONCE // (len(rows) * self.spec.widths[-1]))) // FEWEST * FEWEST
-        return self._told(rows, inputs.split(most if each else PIECE), each, proba)
+        return self._pieces(rows, inputs.split(most if each else PIECE), each, proba)
 
     @neutral()
     def chosen(self, networks: str | int | Sequence[int] | Tensor) -> Tensor:
-        """The rows that `networks` means, the best first where it does not name them."""
+        """The rows selected by `networks`, best first unless it lists them."""
         many = isinstance(networks, Iterable) and not isinstance(networks, str)
         if many and getattr(networks, "ndim", True):
             rows = arrays.indices("networks", networks, len(self), ConfigError, negative=True)
@@ -197,15 +197,15 @@ class Model:
             raise ConfigError(f"networks {count}: the run has {len(ranked)} networks that did not diverge")
         return ranked[:count]
 
-    def _told(self, rows: Tensor, inputs: Iterable[Tensor], each: bool, proba: bool) -> Iterator[Array]:
-        """What pieces() gives; at the end, a warning of predictions that are not finite."""
+    def _pieces(self, rows: Tensor, inputs: Iterable[Tensor], each: bool, proba: bool) -> Iterator[Array]:
+        """The iterator of pieces(); it ends with a warning if predictions are not finite."""
         speakers = len(rows) if each else 1
         seen, bad, first, of_network = 0, 0, None, np.zeros(speakers, dtype=bool)
         for piece in inputs:
             expected = self._expected(rows, piece, each)
             values = self._probabilities(expected) if proba else self._predictions(expected)
             sound = np.isfinite(np.asarray(expected)).all(-1)
-            if values.dtype.kind == "f":  # the units of the targets may not hold what the networks expect
+            if values.dtype.kind == "f":  # the units of the targets may overflow
                 sound &= np.isfinite(values).reshape(*sound.shape, -1).all(-1)
             broken = ~sound.reshape(speakers, len(piece))
             if first is None and broken.any():
@@ -215,8 +215,8 @@ class Model:
         if first is not None:
             whose = f"{int(of_network.sum())} of {speakers} networks" if each else f"the mean of {len(rows)} networks"
             warn(
-                f"{bad:,} of {speakers * seen:,} predictions are NaN or infinite, or labels of such: of {whose}, the "
-                f"first of sample {first}; check the samples for numbers far from those of training"
+                f"{bad:,} of {speakers * seen:,} predictions are NaN or infinite, or labels from such numbers: of "
+                f"{whose}, the first for sample {first}; check the samples for numbers far from those of training"
             )
 
     def _predictions(self, expected: Tensor) -> Array:
@@ -232,23 +232,23 @@ class Model:
 
     @neutral()
     def _expected(self, rows: Tensor, inputs: Tensor, each: bool) -> Tensor:
-        """What the networks in `rows` (K,) expect of the targets, by the loss's inverse link: the mean (M, O), or each
+        """Expected targets of the networks in `rows` (K,), by the loss's inverse link: the mean (M, O), or each
         (K, M, O); float64, on the CPU."""
         link, rows = LOSSES[self.spec.loss].inverse_link, rows.to(inputs.device)
         parts = rows.split(max(1, AT_ONCE // (PIECE * self.spec.widths[-1])))
-        said = (link(forward(self.spec, self.population.params[part], inputs).double()) for part in parts)
+        found = (link(forward(self.spec, self.population.params[part], inputs).double()) for part in parts)
         if each:
-            return torch.cat([of_some.cpu() for of_some in said])
+            return torch.cat([of_some.cpu() for of_some in found])
         total = inputs.new_zeros(len(inputs), self.spec.widths[-1], dtype=torch.float64)
-        for of_some in said:
+        for of_some in found:
             total += of_some.sum(0)
         return (total / len(rows)).cpu()
 
 
 @neutral()
 def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
-    """The networks of a run, as its last checkpoint has them, ready for raw samples. Raises CheckpointError for what
-    cannot be trusted."""
+    """The networks of a run from its last checkpoint, ready for raw samples. Raises CheckpointError if it cannot be
+    trusted."""
     folder = files.path("run_dir", run_dir)
     saved = checkpoint.load(folder, usable(device))
     for each in saved.told:
@@ -256,44 +256,44 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     state = saved.state
     if saved.older and not bool(state.step.any()):
         raise CheckpointError(
-            f"{saved.told[0]}, whose networks are untrained and predict nothing; gpubp resume {folder}, or "
-            "gpubp.resume where it was begun from Python, trains them anew, to the same bits"
+            f"{saved.told[0]}, whose networks are untrained and cannot predict; gpubp resume {folder}, or "
+            "gpubp.resume for a run from Python, retrains them to the same bits"
         )
-    own, rows = folder / FILE, folder / RESULTS
-    if saved.preparation not in (None, checkpoint.digest_of(own)):
+    path, rows = folder / FILE, folder / RESULTS
+    if saved.preparation not in (None, checkpoint.digest_of(path)):
         raise CheckpointError(
-            f"{own} is damaged or not there: its SHA-256 is not the one in the checkpoint; gpubp resume {folder} "
-            "writes it anew"
+            f"{path} is damaged or missing: its SHA-256 is not the one in the checkpoint; gpubp resume {folder} "
+            "rewrites it"
         )
     try:
-        preparation = Preparation.from_dict(json.loads(files.read(own))) if own.exists() else None
+        preparation = Preparation.from_dict(json.loads(files.read(path))) if path.exists() else None
         model = Model(state.population, preparation)
     except (OSError, ValueError, RecursionError) as error:  # a GpubpError is a ValueError
-        raise CheckpointError(f"{own} cannot be read: {reason(error, 'it is not what was written')}") from None
+        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
     results = None
     if rows.is_file():
         try:
             results = read_results(rows)
         except CheckpointError as error:  # the networks are whole
-            warn(f"{error}; nothing ranks the networks; gpubp resume {quoted(folder)} writes it anew")
+            warn(f"{error}; the networks have no ranking; gpubp resume {quoted(folder)} rewrites it")
     if results is None or results["steps"].to_pylist() != state.step.tolist():
         return model
     return Model(state.population, preparation, results)
 
 
 def ranked_by(results: pa.Table) -> str:
-    """The column of a results table that ranks networks, the least first."""
+    """The column of a results table that ranks networks, in ascending order."""
     return "validation_loss" if "validation_loss" in results.column_names else "loss"
 
 
 def order_of(results: pa.Table) -> Tensor:
-    """Rows of the networks of a results table that did not diverge, the best first."""
+    """Rows of the networks in a results table that did not diverge, best first."""
     loss = torch.tensor(results[ranked_by(results)].to_numpy())
     return ranking(loss, torch.tensor([status == "diverged" for status in results["status"].to_pylist()]))
 
 
 def _numbers(samples: Any, width: int) -> Tensor:
-    """Samples of networks without a preparation, (M, I), as they are."""
+    """Samples (M, I) for networks without a preparation, unchanged."""
     try:
         numbers = arrays.tensor("samples", samples)
     except DataError as error:

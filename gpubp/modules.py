@@ -1,5 +1,5 @@
-"""A row to and from torch.nn: network n as a Sequential of Linear and activation, a list of such as a population, and
-PreparedNetwork, one with the preparation of its samples around it."""
+"""A row to and from torch.nn: network n as a Sequential of Linear and activation, a list of these as a population, and
+PreparedNetwork, a network with the preparation of its samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Sine(nn.Module):
-    """out = sin(net); torch.nn has none."""
+    """out = sin(net), which torch.nn lacks."""
 
     def forward(self, net: Tensor) -> Tensor:
         """Net (any shape) -> out, the same shape."""
@@ -74,12 +74,12 @@ def sequential(spec: NetworkSpec, row: Tensor) -> nn.Sequential:
 
 
 class PreparedNetwork(nn.Module):
-    """A network on raw samples (..., columns) -> (..., O): numbers in the units of the targets; logits of classes, as
-    torch's losses take them.
+    """A network on raw samples (..., columns) -> (..., O): numbers in the units of the targets; logits of classes, for
+    torch's losses.
 
-    A number column is taken as it is, a text column by the places of its texts among the sorted `categories`, as
-    pandas.Categorical(texts, categories).codes has them: -1 for one that training did not have. NaN stands for a
-    missing value where training filled those, and stays NaN where it refused them.
+    A number column is used unchanged, a text column as indices into the sorted `categories`, as in
+    pandas.Categorical(texts, categories).codes: -1 for a text not seen in training. NaN means a
+    missing value if training filled these, and stays NaN if it refused them.
     """
 
     offset: Tensor
@@ -134,14 +134,14 @@ class PreparedNetwork(nn.Module):
         return out if self.labels else self.inverse_link(out) * self.target_factor.to(out) + self.target_offset.to(out)
 
     def extra_repr(self) -> str:
-        """What goes in."""
+        """The input columns."""
         return ", ".join(self.columns)
 
 
 def rows(modules: Iterable[nn.Sequential], loss: str) -> tuple[NetworkSpec, Tensor]:
     """Sequentials of equal topology -> their specification and rows (N, P). Raises SpecError for any other module, and
-    for one that a row cannot stand for: other functions, tied or frozen weights, hooks. What modules share, such as a
-    trunk, becomes a copy in each row."""
+    for one that a row cannot represent: other functions, tied or frozen weights, hooks. Shared parts, such as a
+    trunk, are copied to each row."""
     if isinstance(modules, nn.Module):  # a Sequential's iterator gives its parts
         raise SpecError(f"from_modules takes several networks: [module], not the {type(modules).__name__} itself")
     if not isinstance(modules, Iterable):
@@ -157,7 +157,7 @@ def rows(modules: Iterable[nn.Sequential], loss: str) -> tuple[NetworkSpec, Tens
         if rows and (row.dtype, row.device) != (rows[0].dtype, rows[0].device):
             raise SpecError(
                 f"module {place} is {row.dtype} on {row.device}, module 0 is {rows[0].dtype} on {rows[0].device}; a "
-                "population has one type and one place"
+                "population has one dtype and one device"
             )
         specs.append(spec)
         rows.append(row)
@@ -174,8 +174,8 @@ def _row(module: nn.Module, where: str, loss: str) -> tuple[NetworkSpec, Tensor]
         if _is(part, nn.Linear):
             names += ["identity"] * (len(linears) - len(names))
             linears.append(part)
-            own = {"weight": part.weight, "bias": part.bias}
-            parameters |= {f"{at}.{kind}": each for kind, each in own.items() if each is not None}
+            both = {"weight": part.weight, "bias": part.bias}
+            parameters |= {f"{at}.{kind}": each for kind, each in both.items() if each is not None}
             _shaped(part, at)
         elif (name := _name(part)) is not None and len(names) == len(linears) - 1:
             names.append(name)
@@ -204,7 +204,7 @@ def _row(module: nn.Module, where: str, loss: str) -> tuple[NetworkSpec, Tensor]
 
 
 def _shaped(linear: nn.Linear, at: str) -> None:
-    """Raise SpecError for numbers of another shape than the features of `linear` say."""
+    """Raise SpecError if the parameters' shapes do not match the features of `linear`."""
     expected = {"weight": (linear.out_features, linear.in_features), "bias": (linear.out_features,)}
     for kind, shape in expected.items():
         each = getattr(linear, kind)
@@ -213,34 +213,34 @@ def _shaped(linear: nn.Linear, at: str) -> None:
 
 
 def _parts(module: nn.Module | None, where: str) -> Iterator[tuple[str, Any]]:
-    """What a Sequential calls, one after the other, those within Sequentials too, with their places; Identity left out.
-    Raises SpecError for a part that computes more than its class says."""
+    """The modules that a Sequential calls, also inside Sequentials, with their positions; without Identity.
+    Raises SpecError for a module that computes more than its class."""
     if not isinstance(module, nn.Module):
         raise SpecError(f"{where} is a {type(module).__name__}; a Sequential of Linear and activations expected")
-    own, plain = f"{where}, {type(module).__name__},", "which a population would not call"
+    what, plain = f"{where}, {type(module).__name__},", "which a population would not call"
     if replaced := [name for name in CALLS[1:] if name in vars(module)]:
-        raise SpecError(f"{own} has a {replaced[0]} that was put in the place of its class's, {plain}")
+        raise SpecError(f"{what} has a {replaced[0]} that replaces its class's, {plain}")
     if parametrize.is_parametrized(module):
-        raise SpecError(f"{own} has parametrizations, {plain}: remove_parametrizations leaves plain weights")
+        raise SpecError(f"{what} has parametrizations, {plain}: remove_parametrizations leaves plain weights")
     if any(map(nn.parameter.is_lazy, module.parameters(recurse=False))):
-        raise SpecError(f"{own} has no numbers yet; call the module once on a batch of inputs")
+        raise SpecError(f"{what} has no numbers yet; call the module once on a batch of inputs")
     if any(hooks for name, hooks in vars(module).items() if name in HOOKS):
-        raise SpecError(f"{own} has hooks, such as those of weight_norm and pruning, {plain}")
+        raise SpecError(f"{what} has hooks, such as those of weight_norm and pruning, {plain}")
     if _is(module, nn.Sequential):
-        for name, part in module._modules.items():  # children() gives an object that stands there twice once
+        for name, part in module._modules.items():  # children() lists a repeated object once
             yield from _parts(part, f"{where}[{name}]")
     elif not _is(module, nn.Identity):
         yield where, module
 
 
 def _is(part: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether `part` computes what `kind` does: it may be of a subclass that calls the same."""
+    """Whether `part` computes the same as `kind`, of which it may be a subclass."""
     same = all(getattr(type(part), name) is getattr(kind, name) for name in CALLS)
     return isinstance(part, kind) and same
 
 
 def _trained(parameters: Mapping[str, Tensor]) -> bool:
-    """Whether the biases train. Raises SpecError for parameters of which a population would make something else."""
+    """Whether the biases train. Raises SpecError for parameters that a population would train differently."""
     first, like = next(iter(parameters.items()))
     for name, each in parameters.items():
         if each.is_meta:
@@ -248,7 +248,7 @@ def _trained(parameters: Mapping[str, Tensor]) -> bool:
         if (each.dtype, each.device) != (like.dtype, like.device):
             raise SpecError(
                 f"{name} is {each.dtype} on {each.device}, {first} is {like.dtype} on {like.device}; one type and one "
-                "place expected"
+                "device expected"
             )
         if each._backward_hooks or each._post_accumulate_grad_hooks:
             raise SpecError(f"{name} has hooks on its gradient, which a population would not call")
@@ -259,28 +259,28 @@ def _trained(parameters: Mapping[str, Tensor]) -> bool:
     biases = {name: each.requires_grad for name, each in parameters.items() if name.endswith("bias")}
     if len(set(biases.values())) > 1:
         frozen = ", ".join(name for name, trains in biases.items() if not trains)
-        raise SpecError(f"{frozen} with requires_grad=False; the biases of a population train, or none of them does")
+        raise SpecError(f"{frozen} with requires_grad=False; all or none of a population's biases train")
     return all(biases.values())
 
 
 def _untied(parameters: Mapping[str, Tensor]) -> None:
-    """Raise SpecError for parameters that have a number in common."""
+    """Raise SpecError for parameters that share numbers."""
     places = {name: _addresses(each) for name, each in parameters.items()}
     if len(np.unique(np.concatenate(list(places.values())))) == sum(map(len, places.values())):
         return
     for name, here in places.items():
         if len(np.unique(here)) < len(here):
-            raise SpecError(f"{name} is a view that repeats its numbers; a population trains each of them apart")
+            raise SpecError(f"{name} is a view that repeats its numbers; a population trains them separately")
     for (other, there), (name, here) in itertools.combinations(places.items(), 2):
         if len(common := np.intersect1d(here, there)):
-            once = "is {other} once more" if len(common) == len(here) == len(there) else "shares numbers with {other}"
+            once = "is the same as {other}" if len(common) == len(here) == len(there) else "shares numbers with {other}"
             raise SpecError(
-                f"{name} {once.format(other=other)}; a population trains the parameters of each layer apart"
+                f"{name} {once.format(other=other)}; a population trains the parameters of each layer separately"
             )
 
 
 def _addresses(each: Tensor) -> npt.NDArray[np.int64]:
-    """Where in memory each of its numbers lies."""
+    """The address of each number."""
     found = np.array(each.data_ptr())
     for size, stride in zip(each.shape, each.stride()):
         found = found[..., None] + np.arange(size) * stride * each.element_size()
@@ -288,12 +288,12 @@ def _addresses(each: Tensor) -> npt.NDArray[np.int64]:
 
 
 def _name(module: nn.Module) -> str | None:
-    """The activation that `module` computes with gpubp's constants; None where there is none."""
+    """The activation that `module` computes, with gpubp's constants, or None."""
 
     def constants(each: nn.Module) -> dict[str, Any]:
         return {key: value for key, value in vars(each).items() if key[0] != "_" and key not in ("inplace", "training")}
 
     for name, make in MODULES.items():
-        if _is(module, type(own := make())) and constants(own) == constants(module):
+        if _is(module, type(plain := make())) and constants(plain) == constants(module):
             return name
     return None

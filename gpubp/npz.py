@@ -1,8 +1,8 @@
 """arrays(): the inputs and targets of an .npz archive, as numpy.savez writes it.
 
-An array is judged by its header before it is unpacked, for an archive may take a thousandth of what is in it. Refused,
-with the file and the array: arrays by other names, of shapes that do not go together, larger than free memory, of
-anything but numbers, truth values and text, and what needs unpickling, which could execute code.
+The header of an array is checked before it is unpacked, as it may unpack to a thousand times its size. Refused,
+with the file and the array: arrays with other names, of shapes that do not match, larger than free memory, of
+anything but numbers, truth values and text, and pickles, which could execute code.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Array = npt.NDArray[Any]
 
 INPUTS = ("inputs", "X", "x")  # names of arrays
 TARGETS = ("targets", "y")
-NUMBER = 8  # bytes of one in a Table
+NUMBER = 8  # bytes of a number in a Table
 
 
 class Head(NamedTuple):
-    """What the header of an array says of it."""
+    """The header of an array."""
 
     name: str
     shape: tuple[int, ...]
@@ -35,12 +35,12 @@ class Head(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """The number of elements."""
         return math.prod(each for each in self.shape)
 
 
 def arrays(name: str, content: bytes) -> dict[str, Array]:
-    """inputs (M, I) and, where there are any, targets (M, O), of the archive `name`. Raises DataError."""
+    """inputs (M, I) and targets (M, O), if any, of the archive `name`. Raises DataError."""
     if not content.startswith(b"PK"):
         raise DataError(f"{name} is not an .npz archive, as numpy.savez writes it")
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
@@ -58,10 +58,10 @@ def arrays(name: str, content: bytes) -> dict[str, Array]:
 
 
 def fits(name: str, size: int) -> None:
-    """Raise DataError for the file `name` whose content, of `size` bytes, does not fit into memory."""
+    """Raise DataError if the content of file `name`, `size` bytes, does not fit in memory."""
     room = free.available(torch.device("cpu"))
     if room is not None and size > room:
-        raise DataError(f"{name} takes {free.size(size)} once it is unpacked; {free.size(room)} are free")
+        raise DataError(f"{name} needs {free.size(size)} when unpacked; {free.size(room)} are free")
 
 
 def _head(name: str, archive: Any, names: Sequence[str]) -> Head | None:

@@ -1,14 +1,14 @@
 """The few operations whose bits must not depend on position, neighbours or number of networks.
 
-torch's batched product gives a matrix other bits at another alignment, and a lone matrix others than one of several.
-Cure (measured on torch 2.13, MKL, AVX-512: 280 shapes in float32 and float64, other N, order, views and thread counts,
-without a difference; without the cure a third of the shapes differ): every matrix of a product holds a multiple of 16
-numbers, so that all start at the same alignment, and there are at least two of them. `kernel_widths` chooses widths for
-which this holds, `product` multiplies. A product whose B I O is below 400 takes ATen's plain loop and needs no cure.
+In torch's batched product the bits of a matrix depend on its alignment, and on whether it is alone.
+Cure: every matrix of a product holds a multiple of 16 numbers, so that all have the same alignment, and there are at
+least two of them (measured on torch 2.13, MKL, AVX-512: 280 shapes in float32 and float64, with different N, order,
+views and thread counts, without a difference; without the cure a third of the shapes differ). `kernel_widths` chooses
+such widths, `product` multiplies. A product whose B I O is below 400 takes ATen's plain loop and needs no cure.
 
-`product` trusts nobody: the first product of every shape is tried on this machine with other numbers and orders of
-networks; where the BLAS behaves otherwise, a sum of elementwise products in the order of k takes its place, slower and
-right on every machine. On a GPU it does trust: there every batch has the same size (blocks.fixed).
+`product` tests the BLAS: it tries the first product of every shape on this machine with different numbers and orders of
+networks; if the bits differ, it falls back to a sum of elementwise products in the order of k, slower but
+right on every machine. On a GPU there is no test: there every batch has the same size (blocks.fixed).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 ALIGN = 16  # numbers: 64 bytes of float32, a cache line and the widest vector
-PLAIN = 400  # multiplications; below, ATen takes its plain loop whatever N is
-PIECE = 1 << 14  # numbers; sums over longer rows are cut here, because torch splits them differently at N = 1
+PLAIN = 400  # multiplications; below, ATen takes its plain loop for every N
+PIECE = 1 << 14  # numbers; longer rows are summed in pieces, because torch splits them differently at N = 1
 
 
 def padded(width: int) -> int:
@@ -32,8 +32,8 @@ def padded(width: int) -> int:
 
 
 def kernel_widths(widths: Sequence[int], batch: int) -> tuple[int, ...]:
-    """The widths to compute with for B = `batch`: a network's own where every matrix holds a multiple of 16 numbers,
-    the next multiple of 16 where one would not."""
+    """The widths to compute with for B = `batch`: those of the network, rounded up to a multiple of 16 where a matrix
+    would not hold a multiple of 16 numbers."""
     if all(batch * i * o < PLAIN for i, o in itertools.pairwise(widths)):
         return tuple(widths)
     wide = [w if batch * w % ALIGN == 0 else padded(w) for w in widths]
@@ -46,7 +46,7 @@ def kernel_widths(widths: Sequence[int], batch: int) -> tuple[int, ...]:
 def product(
     left: Float[Tensor, "N B I"], right: Float[Tensor, "N I O"], bias: Float[Tensor, "N _"] | None = None
 ) -> Float[Tensor, "N B O"]:
-    """left @ right [+ bias], of at least two networks. bias: (N, O), (N, 1) for one per layer, or (N, 0) for none."""
+    """left @ right [+ bias], for two or more networks. bias: (N, O), (N, 1) for one per layer, or (N, 0) for none."""
     if bias is not None and not bias.shape[1]:
         bias = None
     key = (*left.shape[1:], right.shape[2], left.stride(1) == 1, right.stride(1) == 1, bias is not None)
@@ -58,7 +58,7 @@ def product(
 def product_in_order(
     left: Float[Tensor, "N B I"], right: Float[Tensor, "N I O"], bias: Float[Tensor, "N _"] | None = None
 ) -> Float[Tensor, "N B O"]:
-    """The same by elementwise operations alone, in the order of k: equal bits wherever a network stands."""
+    """The same from elementwise operations, in the order of k: equal bits at every position."""
     total = left.new_zeros(left.shape[0], left.shape[1], right.shape[2])
     if bias is not None and bias.shape[1]:
         total += bias[:, None]
@@ -72,24 +72,24 @@ def keeps_bits(
     batch: int, inputs: int, outputs: int, left_turned: bool, right_turned: bool, bias: bool,
     dtype: torch.dtype, device: str,
 ) -> bool:  # fmt: skip
-    """Whether this machine's batched product of one shape gives a network the same bits for other numbers and orders of
-    networks, at other places, with a shared left operand. Tried on seven networks, once per shape."""
+    """Whether this machine's batched product of one shape gives a network the same bits for all numbers, orders and
+    positions of networks, and with a shared left operand. Tried on seven networks, once per shape."""
 
     def numbers(*shape: int, turned: bool = False) -> Tensor:
         count = torch.Size(shape).numel()
         flat = torch.sin(torch.arange(1, count + 1, dtype=torch.float64) * 1.7).to(dtype).to(device)
         return flat.view(shape[0], shape[2], shape[1]).mT if turned else flat.view(shape)
 
-    def call(own: Tensor, left: Tensor) -> Tensor:
+    def call(some: Tensor, left: Tensor) -> Tensor:
         if bias:
-            return torch.baddbmm(add[own][:, None], left, right_of(own))
-        return torch.bmm(left, right_of(own))
+            return torch.baddbmm(add[some][:, None], left, right_of(some))
+        return torch.bmm(left, right_of(some))
 
-    def pick(tensor: Tensor, own: Tensor, turned: bool) -> Tensor:
-        return tensor.mT[own].mT if turned else tensor[own]
+    def pick(tensor: Tensor, some: Tensor, turned: bool) -> Tensor:
+        return tensor.mT[some].mT if turned else tensor[some]
 
-    def right_of(own: Tensor) -> Tensor:
-        return pick(right, own, right_turned)
+    def right_of(some: Tensor) -> Tensor:
+        return pick(right, some, right_turned)
 
     left, right = numbers(7, batch, inputs, turned=left_turned), numbers(7, inputs, outputs, turned=right_turned)
     add = numbers(7, outputs, 1)[:, :, 0]
@@ -103,7 +103,7 @@ def keeps_bits(
 
 
 def row_sums(rows: Float[Tensor, "N P"]) -> Float[Tensor, "N"]:
-    """The sum of each row, in pieces: the same bits for every N and number of threads, however long the rows."""
+    """The sum of each row, in pieces: the same bits for every N, number of threads and length of rows."""
     whole = rows.shape[1] // PIECE * PIECE
     if not whole:
         return rows.sum(1)
@@ -112,8 +112,8 @@ def row_sums(rows: Float[Tensor, "N P"]) -> Float[Tensor, "N"]:
 
 
 def finite_rows(rows: Float[Tensor, "N P"]) -> Bool[Tensor, "N"]:
-    """Which rows hold finite numbers alone. A finite sum proves finite terms, at the price of one pass; only a sum that
-    is not is looked into, for it may have overflowed. On a GPU all are looked into: it would be waited for."""
+    """Which rows hold only finite numbers. A finite sum proves finite terms in one pass; only if a sum is not finite,
+    the terms are checked, as it may have overflowed. On a GPU they always are, as reading a result would wait."""
     if rows.device.type != "cpu":
         return rows.isfinite().all(1)
     finite = rows.sum(1).isfinite()

@@ -1,11 +1,11 @@
-"""OPTIMIZERS: a row each, in plain torch arithmetic that torch.fx can trace: new = param - lr * rate * direction.
+"""OPTIMIZERS: one row each, in plain torch arithmetic that torch.fx can trace: new = param - lr * rate * direction.
 
-Names, meanings and defaults are torch.optim's, betas as beta1 and beta2; where a convention differs, the rule says so.
-What depends on network and step alone (Adam's bias correction) is computed by `prepare`, in float64, once per step:
-in float32 1 - beta2 would lose 6e-5 of itself. With eps = 0, a parameter whose gradient has been 0 from the start gets
-0 / 0 from every rule that divides by a root: its network diverges at once, where torch's goes on with NaN. Rules that
-keep squares of gradients (adagrad to nadam) cannot keep what overflows: from gradients of 2e19 on in float32, 1e154 in
-float64, the network diverges, and its row stays as it was, where torch's never moves that parameter again.
+Names, meanings and defaults are torch.optim's, with betas as beta1 and beta2; rules that differ say so.
+`prepare` computes what depends only on network and step (Adam's bias correction), once per step in float64:
+1 - beta2 in float32 has a relative error of 6e-5. With eps = 0, rules that divide by a root give 0 / 0 for a parameter
+whose gradient has always been 0: the network diverges at once, while torch continues with NaN. In rules that
+keep squared gradients (adagrad to nadam) the squares overflow from gradients of 2e19 on in float32, 1e154 in
+float64: the network diverges and keeps its last row, while torch never moves that parameter again.
 Add a row: `gpubp.OPTIMIZERS["name"] = Optimizer(direction, ...)`.
 """
 
@@ -22,20 +22,20 @@ from .schedules import names
 
 
 class Optimizer(NamedTuple):
-    """How a gradient becomes a direction; elementwise, any shape, hyper-parameters broadcast along it.
+    """How a gradient becomes a direction: elementwise on any shape, to which hyper-parameters broadcast.
 
     Attributes:
         direction: grad, *slots, <hyper-parameters and prepared, by name> -> the direction, or (direction, *slots).
-        slots: names of tensors like the parameters that a network carries along; they start at 0.
+        slots: names of the optimizer's tensors, each shaped like the parameters; they start at 0.
         defaults: hyper-parameters besides lr and weight_decay.
-        columns: names of numbers of each network that start at 1.
-        prepare: <columns and hyper-parameters by name> -> {name: column}, (N, 1) float64. What it returns under a name
-            of `columns` is kept for the next step, the rest is for this one; "rate", if it is there, multiplies lr.
-        decoupled: weight decay beside the gradient (AdamW), not inside it.
+        columns: names of the optimizer's numbers, one per network; they start at 1.
+        prepare: <columns and hyper-parameters by name> -> {name: column}, (N, 1) float64. Results named in `columns`
+            are kept for the next step, the others are for this step; "rate", if present, multiplies lr.
+        decoupled: whether weight decay is decoupled from the gradient (AdamW).
         lr: the default learning rate.
         weight_decay: its default.
-        absorbing: a slot's number that is not finite stays so; an engine may then look for such numbers at the end of
-            a call. Of other rules it looks at the slots after every step.
+        absorbing: a non-finite number in a slot stays non-finite, so an engine needs to check only at the end of
+            a call. With other rules it checks the slots after every step.
     """
 
     direction: Callable[..., Tensor | tuple[Tensor, ...]]
@@ -50,7 +50,7 @@ class Optimizer(NamedTuple):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The names that `direction` takes after the gradient and the slots."""
+        """The names of `direction`'s arguments after the gradient and the slots."""
         return names(self.direction)[1 + len(self.slots) :]
 
 
@@ -69,7 +69,7 @@ def nesterov(grad: Tensor, velocity: Tensor, momentum: Tensor) -> tuple[Tensor, 
 
 
 def adagrad(grad: Tensor, total: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
-    """Duchi, Hazan, Singer, 2011; without torch's lr_decay, which a schedule does."""
+    """Duchi, Hazan, Singer, 2011; without torch's lr_decay, which is a schedule's job."""
     total = torch.addcmul(total, grad, grad)
     return grad / (torch.sqrt(total) + eps), total
 
@@ -96,7 +96,7 @@ def adadelta(grad: Tensor, square: Tensor, moved: Tensor, rest: Tensor, eps: Ten
 
 
 def adam_prepare(power1: Tensor, power2: Tensor, beta1: Tensor, beta2: Tensor, eps: Tensor) -> dict[str, Tensor]:
-    """Kingma, Ba, 2015, the second form of their section 2: both corrections in the rate, and in eps to match torch."""
+    """Kingma, Ba, 2015, end of section 2: both corrections in the rate, and in eps to match torch."""
     power1, power2 = power1 * beta1, power2 * beta2
     root = torch.sqrt(1 - power2)
     return {
@@ -159,7 +159,7 @@ def lion_prepare(beta1: Tensor, beta2: Tensor) -> dict[str, Tensor]:
 
 
 def lion(grad: Tensor, mean: Tensor, rest1: Tensor, rest2: Tensor) -> tuple[Tensor, ...]:
-    """Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023. torch has none."""
+    """Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023. Not in torch."""
     return torch.sign(torch.lerp(mean, grad, rest1)), torch.lerp(mean, grad, rest2)
 
 
@@ -197,9 +197,9 @@ OPTIMIZERS: dict[str, Optimizer] = {
 def prepare(
     rule: Optimizer, hyper: Mapping[str, Tensor], columns: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
-    """What `rule` needs in this step, its columns after it, and what it multiplies lr with, or None for 1.
+    """Arguments of `rule.direction` in this step, the rule's columns after it, and its factor of lr, or None for 1.
 
-    hyper: the hyper-parameters; columns: the rule's own, of before the step. All (N, 1) float64.
+    hyper: hyper-parameters; columns: the rule's, before the step. All (N, 1) float64.
     """
     if rule.prepare is None:
         return {name: hyper[name] for name in rule.arguments}, {}, None
@@ -213,15 +213,15 @@ def prepare(
 class Rates(NamedTuple):
     """The numbers of one step, (N, 1, ...) each, of the parameters' dtype.
 
-    direction: what the direction is multiplied with. decay: weight_decay, or for a decoupled rule 1 - lr *
-    weight_decay; None without decay. arguments: of the rule."""
+    direction: its factor. decay: weight_decay, or 1 - lr * weight_decay for a decoupled rule; None without decay.
+    arguments: of the rule."""
 
     direction: Tensor
     decay: Tensor | None
     arguments: Mapping[str, Tensor]
 
     def like(self, grad: Tensor) -> Rates:
-        """The columns (N, 1) with as many dimensions as grad (N, ...)."""
+        """The columns (N, 1), broadcastable to grad (N, ...)."""
 
         def shaped(column: Tensor) -> Tensor:
             return column.view(-1, *[1] * (grad.ndim - 1))
@@ -246,7 +246,7 @@ def rates(
 
 
 def update(rule: Optimizer, param: Tensor, grad: Tensor, slots: Sequence[Tensor], rates: Rates) -> list[Tensor]:
-    """One step of `rule` on param (N, ...), in place; grad and every slot like it. -> the new slots.
+    """One step of `rule` on param (N, ...), in place; grad and slots have its shape. -> the new slots.
 
     weight_decay * param is added to the gradient; a decoupled rule shrinks param by lr * weight_decay first.
     """

@@ -1,5 +1,5 @@
-"""Pace: how many steps a call of the engine takes, and what the calls will have done, counted ahead: between two looks
-at the clocks nothing is read back, so that a GPU never waits for the host, nor the host for a GPU.
+"""Pace: how many steps a call of the engine takes, and the progress of calls, estimated: between two looks
+at the clocks nothing is read back, so that neither a GPU nor the host waits for the other.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ GROWTH = 4  # of a call, at most, over the one before
 
 
 class Pace:
-    """length: steps of a call that takes `wanted` seconds, at most `most`, as far as is known. rate: network-steps/s, 0
-    as long as it is not known. seconds: in steps, of all calls. Since the last look: left: the most steps that a
+    """length: the estimated steps of a call that takes `wanted` seconds, at most `most`. rate: network-steps/s, 0
+    until known. seconds: in steps, of all calls. Since the last look: left: the most steps that a
     network has to the end of the round; taken: steps of the calls; running: networks, at that look."""
 
     def __init__(self, wanted: float, most: int) -> None:
@@ -22,7 +22,7 @@ class Pace:
         self.length, self.rate, self.seconds = 1, 0.0, 0.0
 
     def look(self, state: TrainState) -> None:
-        """The clocks of `state` are up to date, or were changed."""
+        """Read the clocks of `state`, after they were updated or changed."""
         left = state.left
         self.each = left[left > 0]
         self.left = int(self.each.max()) if len(self.each) else 0
@@ -32,23 +32,23 @@ class Pace:
 
     @property
     def done(self) -> int:
-        """Network-steps of all networks so far, if none has diverged since the last look."""
+        """Network-steps so far, if no network has diverged since the last look."""
         return self.before + (self.taken * len(self.each) if self.alike else int(self.each.clamp(max=self.taken).sum()))
 
     def next(self, least: int) -> int:
-        """Steps of the call that begins now; `least` or more, where there are so many."""
+        """Steps of the call that begins now: `least` or more, if so many are left."""
         if not self.taken:
             self.begun = self.last = time.monotonic()
         return min(self.left, self.most, max(self.length, least))
 
     def returned(self, steps: int) -> None:
-        """A call has returned. On a GPU it does when the one two before is done: which of the two took the time since
-        the last return is not known, so the shorter one is assumed."""
+        """A call has returned. On a GPU that happens when the call two before is done: which of the two took the time
+        since the last return is unknown, so the shorter one is assumed."""
         done, now = self.done, time.monotonic()
         seconds, self.last = max(now - self.last, 1e-6), now
         self.taken, self.left = self.taken + steps, self.left - steps
         self.calls.append(steps)
-        if len(self.calls) < 3 or steps < self.length:  # less is what was left of a round, too little to judge by
+        if len(self.calls) < 3 or steps < self.length:  # a shorter call, at the end of a round, says too little
             return
         sure = min(steps, self.calls[0])
         self.rate = (self.done - done) / steps * sure / seconds
@@ -56,7 +56,7 @@ class Pace:
         self.length = self._within(max(kept, round(sure * self.wanted / seconds)), steps)
 
     def settled(self, state: TrainState) -> None:
-        """The clocks are at home again: all calls are done."""
+        """All calls are done, and the clocks of `state` are up to date."""
         if self.taken:
             seconds = max(time.monotonic() - self.begun, 1e-6)
             self.seconds += seconds

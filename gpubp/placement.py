@@ -1,7 +1,7 @@
-"""Where a population trains: where it lies, or with its rows shared over GPUs.
+"""Where a population trains: in place, or with its rows split over GPUs.
 
-The loop (loop.py) sees one state. Where GPUs train, it is at home in the processor's memory, and each GPU keeps its
-share of the rows (shard.py). No bit depends on how many GPUs there are.
+The loop (loop.py) sees one state. If GPUs train, it is in host memory, and each GPU keeps its
+share of the rows (shard.py). No bit depends on the number of GPUs.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from .state import TrainState
 from .turns import fitting, pin
 
 HOME = torch.device("cpu")
-LEAST = 64  # steps of a call in which groups take turns
+LEAST = 64  # steps of a call with groups that take turns
 
 
 class Place(Protocol):
-    """What the loop asks for."""
+    """The loop's interface."""
 
     @property
     def least(self) -> int:
-        """Steps that a call should take at least: 1, or LEAST where groups take turns, whose rows all move to and fro
-        in a call: at 50 GB/s a way takes 64-32-10 with Adam as long as 18 steps may (docs/gpu.md)."""
+        """The least steps of a call: 1, or LEAST if groups take turns, as all their rows are copied in and out
+        in a call: at 50 GB/s one way takes as long as 18 steps of 64-32-10 with Adam (docs/gpu.md)."""
 
     def run(self, steps: int) -> list[str]:
-        """Advance every running network by up to `steps` steps, not beyond its limit. -> what a person should know. The
-        call and the one before may be under way afterwards, and the state does not show them before look()."""
+        """Advance every running network by up to `steps` steps, at most to its limit. -> notes for the user. The
+        call and the previous one may still run afterwards, and the state does not show them before look()."""
 
     def look(self) -> None:
-        """Wait, and bring the clocks home: all that the loop looks at in the state, besides the rows."""
+        """Wait, and bring the clocks to host memory: all that the loop reads of the state, besides the rows."""
 
     def evaluate(self, data: Dataset) -> Evaluation:
-        """The networks as they are, on one of the datasets that the place was made with."""
+        """Evaluate the present networks on one of the place's datasets."""
 
     def news(self) -> list[str]:
-        """What a person should know, and was not told."""
+        """New notes for the user."""
 
     def gather(self) -> None:
-        """Bring the rows home, and the clocks."""
+        """Bring the rows and the clocks to host memory."""
 
     def leave(self, read: Callable[[], object]) -> bool:
-        """Whether the rows at home stay as they are until gather(), or memory runs out, which waits for read()."""
+        """Whether the rows in host memory do not change until gather(), or memory runs out, which waits for read()."""
 
 
 def placed(state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device]) -> Place:
-    """`state` on the devices `where`, or as it is where that is the one on which it lies. data: to train on, then
+    """`state` on the devices `where`, in place if that is its device. data: to train on, then
     others to evaluate on."""
     for device in where:
         choice.compile_ahead(state, data[0], data, device)
@@ -64,7 +64,7 @@ def placed(state: TrainState, data: Sequence[Dataset], choice: Choice, where: Se
 
 
 class Home:
-    """A population that trains where it lies."""
+    """A population that trains in place."""
 
     least = 1
 
@@ -86,28 +86,28 @@ class Home:
         return cache.news()
 
     def look(self) -> None:
-        """They are here."""
+        """Nothing to do."""
 
     def gather(self) -> None:
-        """They are here."""
+        """Nothing to do."""
 
     def leave(self, read: Callable[[], object]) -> bool:
-        """They change."""
+        """They change in place."""
         return False
 
 
 class Shards:
-    """A population whose rows are shared over devices, a thread for each."""
+    """A population with its rows split over devices, a thread for each."""
 
     def __init__(
         self, state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device]
     ) -> None:
         self.state, self.pinned = state, where[0].type != "cuda"  # nothing to pin for a CPU
         if LOSSES[state.population.spec.loss].metric == "r2":
-            for own in data:  # before each device is given its part, and a room for it
-                spread(own)
+            for dataset in data:  # before each device gets its part, and a buffer for it
+                spread(dataset)
         count, each = state.population.count, -(-state.population.count // len(where))
-        where = where[: -(-count // each)]  # more devices than networks: the others have no rows
+        where = where[: -(-count // each)]  # with more devices than networks the others have no rows
         sizes = [fitting(state, each, device, data) for device in where]
         parts = [slice(first, min(first + each, count)) for first in range(0, count, each)]
         self.shards = [
@@ -127,7 +127,7 @@ class Shards:
         return [note for notes in self.pool.map(lambda shard: shard.run(steps), self.shards) for note in notes]
 
     def _pin_home(self) -> None:
-        """From now on some shards have groups, which go to and fro."""
+        """Pin host memory, as some shards now have groups that are copied in and out."""
         self.pinned = True
         pin(self.state)
         for shard in self.shards:

@@ -101,10 +101,10 @@ class Population:
     def from_modules(
         cls, networks: Iterable[nn.Sequential], loss: str = "mean_squared_error", seed: int = 0
     ) -> Population:
-        """torch.nn.Sequential of Linear and activation, Identity and Sequentials within, all of one topology, as a
-        population of copies, so that what modules share, such as a trunk, or one module given twice, trains apart in
-        each network; the inverse of network(). Raises SpecError for a module whose function or training a row
-        cannot stand for: tied or frozen weights, hooks, parametrizations, a forward of its own."""
+        """A population of copies of torch.nn.Sequentials of Linear and activation, with Identity and Sequentials
+        inside, all of one topology; the inverse of network(). Shared parts, such as a trunk, or one module given twice,
+        train separately in each network. Raises SpecError for a module whose function or training a row
+        cannot represent: tied or frozen weights, hooks, parametrizations, an overridden forward."""
         spec, params = modules.rows(networks, loss)
         return cls(spec, params, seed, torch.arange(len(params), device=params.device))
 
@@ -118,7 +118,7 @@ class Population:
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.params.device
 
     @neutral()
@@ -135,7 +135,7 @@ class Population:
 
     @neutral()
     def concatenate(self, *others: Population) -> Population:
-        """These networks, then the others', with their ids. Raises SpecError where specification or seed differ."""
+        """These networks, then the others', with their ids. Raises SpecError if specifications or seeds differ."""
         for other in others:
             if other.spec != self.spec or other.seed != self.seed:
                 raise SpecError(
@@ -146,9 +146,8 @@ class Population:
 
     @neutral()
     def copy_rows(self, source: Sequence[int] | Tensor, target: Sequence[int] | Tensor) -> Population:
-        """A population in which the rows `target` are copies of the rows `source`, which may repeat, as take() has
-        them; ids stay with their places, so that a copy goes on with the random numbers of the place it was copied
-        to."""
+        """A population in which the rows `target` are copies of the rows `source`, which may repeat, as in take();
+        ids do not move, so that a copy continues with the random numbers of its new row."""
         of, over = self._rows("copy_rows: source", source), self._rows("copy_rows: target", target)
         if len(of) != len(over):
             raise ShapeError(f"copy_rows: source of {len(of)} rows, target of {len(over)}: equal lengths expected")
@@ -160,7 +159,7 @@ class Population:
 
     @neutral()
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Population:
-        """The same networks elsewhere or in another precision; these very ones where nothing changes."""
+        """The same networks on another device or with another dtype; shared if nothing changes."""
         if dtype is not None:
             _precise(dtype)
         where = self.device if device is None else usable(device)
@@ -177,7 +176,7 @@ class Population:
     @neutral()
     def predict(self, inputs: Tensor | Sequence[Any]) -> Tensor:
         """inputs (M, I) for all, or (N, M, I) -> outs (N, M, O); logits stay logits. Raises DataError for inputs that
-        are not finite, or whole numbers that the networks' type does not hold. Outs may be infinite, or NaN, where a
+        are not finite, or whole numbers that the networks' dtype cannot hold. Outs may be infinite or NaN if a
         network's sums overflow."""
         given = arrays.tensor("inputs", inputs)
         arrays.finite("inputs", given)
@@ -189,7 +188,7 @@ class Population:
 
 
 def _count(count: Any) -> int:
-    """How many networks, as an int; raises ConfigError for what is no number of them."""
+    """The number of networks as an int; raises ConfigError if it is not valid."""
     number = arrays.whole(count)
     if number is None or not 0 < number <= EVERYBODY:
         raise ConfigError(f"count {count!r}: a whole number of networks, 1 or more, below 2^32, expected")
@@ -197,17 +196,17 @@ def _count(count: Any) -> int:
 
 
 def _room(spec: NetworkSpec, count: int, dtype: torch.dtype) -> None:
-    """Raise OutOfMemoryError for networks that do not fit here, before the system ends a process that makes them."""
+    """Raise OutOfMemoryError for networks that do not fit, before the system kills a process that makes them."""
     room, bytes_needed = free.available(torch.device("cpu")), count * spec.size * dtype.itemsize
     if room is not None and bytes_needed > room:
         raise OutOfMemoryError(
             f"{count:,} networks of {'-'.join(map(str, spec.widths))} need {free.size(bytes_needed)}; "
-            f"{free.size(room)} are free: make fewer at once"
+            f"{free.size(room)} are free: create fewer at once"
         )
 
 
 def _precise(dtype: Any) -> torch.dtype:
-    """`dtype` where it is one of DTYPES; raises ConfigError for any other."""
+    """`dtype`, one of DTYPES; raises ConfigError for any other."""
     if not isinstance(dtype, torch.dtype) or dtype not in DTYPES.values():
         raise ConfigError(f"dtype {dtype}: one of {', '.join(map(str, DTYPES.values()))} expected")
     return dtype

@@ -1,7 +1,7 @@
-"""Preparation: how the raw columns of a Table become tensors; fitting.py learns it from the training part.
+"""Preparation: how the raw columns of a Table become tensors; fitting.py fits it on the training part.
 
 Number columns become (value - offset) / factor, text columns one input per category. Refused, with the column and the
-first sample: infinity always, missing values unless `impute` says how to fill them, missing targets always.
+first sample: infinity, missing targets, and missing values unless `impute` fills them.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ TASK_OF_LOSS = {
     "binary_cross_entropy": "binary",
     "hinge": "sign",
 }  # "numbers" for the others
-UNSCALED = ("poisson", "binary_cross_entropy", "hinge")  # losses to which 0 and 1 mean what they are
+UNSCALED = ("poisson", "binary_cross_entropy", "hinge")  # losses whose targets have a fixed scale
 FILE = "preparation.json"  # of a run
 
 
 @dataclass(frozen=True)
 class Column:
-    """What was learned about one column.
+    """The fitted preparation of one column.
 
-    offset, factor: a number becomes (number - offset) / factor. categories: of a text column, one input each. fill: a
-    missing value becomes it, None refuses them. low, high: between which the raw numbers of the training part are.
+    offset, factor: a number becomes (number - offset) / factor. categories: of a text column, one input each. fill:
+    replaces missing values; None refuses them. low, high: the range of the raw numbers in the training part.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Column:
     high: float | None = None
 
     def __post_init__(self) -> None:
-        """Raise DataError for what fit() never learns, as it may stand in a damaged file."""
+        """Raise DataError for values that fit() never produces, as in a damaged file."""
         texts, fill = self.categories, self.fill
         right = {
             "name": isinstance(self.name, str),
@@ -65,10 +65,10 @@ class Column:
         for name in right:
             if not right[name]:
                 found = getattr(self, name)
-                raise DataError(f"preparation: column {self.name!r} has {name} {found!r}, which is never learned")
+                raise DataError(f"preparation: column {self.name!r} has {name} {found!r}, which fit() never produces")
 
     def encode(self, table: Table) -> Array:
-        """The column of `table` as inputs, (M, 1) or (M, categories); a category not seen in training is all zeros."""
+        """The column of `table` as inputs, (M, 1) or (M, categories); unseen categories are all zeros."""
         values = raw(table, self.name, text=self.categories is not None)
         values = filled(table, self.name, values, self.fill)
         if self.categories is None:
@@ -80,7 +80,7 @@ class Column:
         return one_hot
 
     def strange(self, table: Table) -> str | None:
-        """What of the column of `table` is unlike all of training, as in other units or under another name."""
+        """How the column of `table` differs from training, as in other units or by a wrong name, or None."""
         values = raw(table, self.name, text=self.categories is not None)
         known = values[~missing(values)]
         if not len(known):
@@ -103,8 +103,8 @@ class Preparation:
     """How raw columns become inputs and targets, and outs become predictions; plain data, saved with the run.
 
     columns: the input columns, in order. target_columns: the targets. task: "classes" (class numbers), "binary" (0 and
-    1), "sign" (-1 and +1) or "numbers". classes: the labels in sorted order, none for numbers. reading: how a file of
-    these columns is to be read: a code such as 007 may look like a number, a date like a text.
+    1), "sign" (-1 and +1) or "numbers". classes: the sorted labels, none for numbers. reading: how files with
+    these columns are read, as a code such as 007 may look like a number and a date like a text.
     """
 
     columns: tuple[Column, ...]
@@ -114,7 +114,7 @@ class Preparation:
     reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
-        """Raise DataError for what does not fit together, as it may stand in a damaged file."""
+        """Raise DataError for inconsistent values, as in a damaged file."""
         one_of(TASKS, self.task, "preparation: task", DataError)
         names = [column.name for column in (*self.columns, *self.target_columns)]
         if not self.columns or not self.target_columns or len(set(names)) < len(names):
@@ -126,7 +126,7 @@ class Preparation:
             two = many == 2 or (many > 2 and self.task == "classes")
             right = two and len(self.target_columns) == len(kinds) == 1 and kinds <= {str, int, bool}
         if not right or len(set(self.classes)) < many:
-            raise DataError(f"preparation: classes {listed(self.classes)} do not go with task {self.task!r}")
+            raise DataError(f"preparation: classes {listed(self.classes)} do not match task {self.task!r}")
 
     @property
     def width_in(self) -> int:
@@ -139,15 +139,15 @@ class Preparation:
         return len(self.classes) if self.task == "classes" else len(self.target_columns)
 
     def inputs(self, table: Table) -> Tensor:
-        """The inputs (M, I) float64 of `table`; columns that training did not have are ignored."""
+        """The inputs (M, I) float64 of `table`; columns that training did not use are ignored."""
         if not table.named and len(table.inputs) != len(self.columns):
             shape = table.samples, len(table.inputs)
             raise DataError(f"{table.name}: inputs {shape}: the last size must be {len(self.columns)}, as in training")
         return torch.from_numpy(np.concatenate([column.encode(table) for column in self.columns], 1))
 
     def strange(self, table: Table) -> list[str]:
-        """A sentence for each input column of `table` that is unlike all of training: numbers whose range does not meet
-        that of training, texts of which training had none."""
+        """A sentence for each input column of `table` that differs from training: numbers all outside its range, texts
+        that are all unseen."""
         found = [column.strange(table) for column in self.columns if column.name in table.columns]
         return [each for each in found if each is not None]
 
@@ -166,7 +166,7 @@ class Preparation:
                 raise table.wrong(
                     name,
                     f"has class {label!r} in sample {sample}, not one of the training part: {listed(self.classes)}; "
-                    "take another --seed, a smaller --validation, or --task regression where these are "
+                    "try another --seed, a smaller --validation, or --task regression if these are "
                     "numbers, not classes",
                 )
         numbers = torch.tensor([place[label] for label in labels])
@@ -175,7 +175,7 @@ class Preparation:
         return (numbers if self.task == "binary" else 2 * numbers - 1).double()[:, None]
 
     def outputs(self, out: Tensor) -> Tensor:
-        """What is expected of the targets (..., O), in the units of the raw ones; of classes as it is."""
+        """Expected targets (..., O) in raw units; those of classes unchanged."""
         offset, factor = (
             torch.tensor([getattr(column, part) for column in self.target_columns], dtype=out.dtype, device=out.device)
             for part in ("offset", "factor")
@@ -183,8 +183,8 @@ class Preparation:
         return out * factor + offset if self.task == "numbers" else out
 
     def decode(self, expected: Tensor) -> Array:
-        """The predictions of what is expected of the targets (..., O), a loss's inverse link of outs: the nearest
-        labels (...) of classes; numbers (..., O)."""
+        """The predictions for expected targets (..., O) (the loss's inverse link of the outs): the nearest labels (...)
+        of classes; numbers (..., O)."""
         if self.task == "numbers":
             return np.asarray(self.outputs(expected.detach()).cpu())
         if self.task == "classes":
@@ -195,17 +195,17 @@ class Preparation:
         return np.asarray(labels[number.cpu().numpy()])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and dicts, as JSON gives them back."""
+        """Plain lists and dicts, as read back from JSON."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
 
     def save(self, run_dir: Path) -> None:
-        """Into the directory of a run, for load(). Raises OSError."""
+        """Write to the directory of a run, for load(). Raises OSError."""
         files.write_text(run_dir / FILE, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preparation:
-        """What to_dict() gave; raises DataError for anything else."""
+        """From the result of to_dict(); raises DataError for anything else."""
         try:
             columns, target_columns = (
                 tuple(
@@ -215,7 +215,7 @@ class Preparation:
                 for part in ("columns", "target_columns")
             )
             reading = values.get("reading")
-            if reading is None:  # of a run that began when files were read in one way alone
+            if reading is None:  # of a run from before `reading` existed
                 texts = [column.name for column in columns if column.categories is not None]
                 texts += [column.name for column in target_columns[:1] if isinstance((*values["classes"], 0)[0], str)]
                 reading = {"drop": (), "text": texts}
@@ -226,7 +226,7 @@ class Preparation:
             return cls(**{**values, **changed, "reading": reading})
         except (KeyError, TypeError, AttributeError) as error:
             why = reason(error, "entries of other types")
-            raise DataError(f"preparation: what Preparation.to_dict() gives expected; {why}") from None
+            raise DataError(f"preparation: the result of Preparation.to_dict() expected; {why}") from None
 
 
 def _finite(value: object) -> bool:
@@ -234,7 +234,7 @@ def _finite(value: object) -> bool:
 
 
 def _texts(values: object) -> bool:
-    """Whether these are texts in order, and not the letters of one."""
+    """Whether `values` is a sequence of texts, not a single one."""
     return isinstance(values, (list, tuple, ValuesView)) and all(isinstance(each, str) for each in values)
 
 
@@ -252,7 +252,7 @@ def raw(table: Table, name: str, text: bool) -> Array:
 
 
 def filled(table: Table, name: str, values: Array, fill: float | str | None) -> Array:
-    """An input column in which `fill` stands for the missing values; refused where that is None."""
+    """An input column with missing values replaced by `fill`, or refused if that is None."""
     if fill is None:
         return complete(table, name, values, "train with --impute mean or median, or leave these samples out")
     return np.where(missing(values), np.array(fill, dtype=values.dtype), values)
@@ -263,6 +263,6 @@ def number_target(table: Table, name: str) -> Array:
     values = complete(table, name, table.column(name))
     if values.dtype == object:
         raise table.wrong(
-            name, "holds text, this loss needs numbers; one column of classes goes with --task classification"
+            name, "holds text, this loss needs numbers; --task classification trains on one column of classes"
         )
     return finite(table, name, floats(table, name, values))

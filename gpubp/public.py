@@ -1,6 +1,6 @@
-"""Every name of gpubp.__all__ that takes nothing heavier than torch, from its module.
+"""The names of gpubp.__all__ that need nothing heavier than torch.
 
-No module but backprop is called like one: it would take its place.
+No module but backprop has such a name: it would replace it.
 """
 
 from . import backprop as backprop

@@ -1,4 +1,4 @@
-"""What a setting of a training may be: the range of every hyper-parameter, and how far a training counts."""
+"""Allowed values: the range of every hyper-parameter, and the limit of counts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 from . import arrays
 from .errors import ConfigError
 
-LONGEST = 10**12  # steps, epochs, samples per step: what is counted of them all stays below 2^63
+LONGEST = 10**12  # steps, epochs, samples per step: all counts stay below 2^63
 
-# What a hyper-parameter may be: lowest, highest, and whether these themselves are allowed. 0 or more for the others.
+# Lowest and highest value of a hyper-parameter, and whether each is allowed itself. 0 or more for the others.
 RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "beta1": (0, 1, True, False),
     "beta2": (0, 1, True, False),
@@ -37,7 +37,7 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
 
 
 def bounded(name: str, number: int) -> int:
-    """`number`, which a training counts up to. Raises ConfigError for one that is too large."""
+    """`number`, a count; raises ConfigError if it is too large."""
     if number > LONGEST:
         raise ConfigError(f"{name} {number}: {LONGEST:,} or less expected")
     return number

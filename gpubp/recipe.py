@@ -1,5 +1,5 @@
-"""Recipe: what of a training configuration decides what is computed; the numbers, which a network has of its own, are
-columns of its state."""
+"""Recipe: the settings of a training configuration that shape the computation; the numbers, which differ between
+networks, are columns of the state."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Recipe:
 
     @property
     def memory(self) -> Mapping[str, float]:
-        """What evaluations leave behind in a state, with the value before the first."""
+        """The columns of a state that evaluations change, with their initial values."""
         return MEMORY if self.timetable.events else {}
 
     @property

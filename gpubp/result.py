@@ -1,4 +1,4 @@
-"""Result: what a training left; and ranking(), the order of its networks; kept(), for what may fail after it."""
+"""Result: what training returns; ranking(), the order of its networks; kept(), which adds it to later errors."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """What a training left.
+    """What training returns.
 
-    population: the trained networks, each at its last step that left finite numbers, on the device of the given ones.
+    population: the trained networks, each at its last finite step, on the device of the given population.
     loss and metric (N,): over each network's training samples at its end;
     validation_loss, validation_metric: over the validation data, or None.
     table: a row per network (pyarrow). history: a record per evaluation (see train()).
-    notes: what went otherwise than asked for, such as memory that ran out. interrupted: the signal that ended the run
+    notes: for the user, such as that memory ran out. interrupted: the signal that ended the run
     early, or None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None. silenced:
-    the reporters that could not write what they heard, and why.
-    seconds: in training, evaluations and saving included; step_seconds: in steps alone. network_steps: those taken.
+    reporters that failed to write, and why.
+    seconds: of training, evaluation and saving; step_seconds: of steps alone. network_steps: the number taken.
     """
 
     population: Population
@@ -55,7 +55,7 @@ class Result:
 
     @neutral()
     def ranking(self) -> Tensor:
-        """Rows of the networks that did not diverge, the best first: by validation loss, or else by loss."""
+        """Rows of the networks that did not diverge, best first, by validation loss or else by loss."""
         return ranking(self._ranks[1], self.status == Status.diverged)
 
     @property
@@ -76,7 +76,7 @@ class Result:
 
     @property
     def fates(self) -> str:
-        """How many networks became what, in words."""
+        """The number of networks per status, as text."""
         return ", ".join(f"{count:,} {name}" for name, count in self.statuses.items() if count)
 
     @property
@@ -103,7 +103,7 @@ class Result:
 
 @contextmanager
 def kept(result: Result) -> Iterator[None]:
-    """What is raised within has the result as `result`."""
+    """Exceptions raised inside get the result as `result`."""
     try:
         yield
     except BaseException as error:
@@ -111,12 +111,12 @@ def kept(result: Result) -> Iterator[None]:
             early = result.interrupted is not None
             more = f"; continue with gpubp.resume({str(result.run_dir)!r}, ...)" if early and result.run_dir else ""
             how = "ended early" if early else "has ended"
-            error.add_note(f"the training {how}; this exception's `result` is what there is{more}")
+            error.add_note(f"the training {how}; this exception's `result` has the outcome{more}")
             error.result = result  # type: ignore[attr-defined]
         raise
 
 
 def ranking(loss: Tensor, diverged: Tensor) -> Tensor:
-    """Rows of the networks that did not diverge, by `loss` (N,), the least first."""
+    """Rows of the networks that did not diverge, by ascending `loss` (N,)."""
     order = loss.nan_to_num(float("inf")).argsort(stable=True)
     return order[~diverged[order]]

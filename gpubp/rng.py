@@ -1,8 +1,8 @@
-"""Random numbers as pure functions, nothing stored: Philox4x32-10 and a permutation computed on the fly.
+"""Random numbers as pure functions, nothing stored: Philox4x32-10, and permutations computed on the fly.
 
-The format, which never changes (docs/formats.md): Philox key (seed, network id), counter (index, step, layer, stream).
-Word i of a sequence is word i % 4 of counter index i // 4. Words are int64 tensors that hold 32 bits, so that every
-torch device computes the same ones.
+The format never changes (docs/formats.md): Philox key (seed, network id), counter (index, step, layer, stream).
+Word i of a sequence is word i % 4 of counter index i // 4. Words are int64 tensors that hold 32 bits, so that all
+torch devices compute the same ones.
 
 Philox: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11. Permutation: a Feistel network
 on a mixed radix with cycle walking; cf. Mitchell, Stokes, Frank, Holmes, "Bandwidth-Optimal Random Shuffling for GPUs",
@@ -22,7 +22,7 @@ from .errors import ConfigError
 
 WORD = 0xFFFFFFFF
 WEIGHTS, ORDER, DROPOUT, SEARCH = range(4)  # the streams
-EVERYBODY = WORD  # the id whose order shuffle="shared" takes; no network may have it
+EVERYBODY = WORD  # the id whose order shuffle="shared" uses; no network can have it
 
 
 def check_seed(seed: object) -> int:
@@ -36,7 +36,7 @@ def check_seed(seed: object) -> int:
 def philox(
     index: Tensor, step: Tensor, layer: Tensor | int, stream: Tensor | int, seed: Tensor | int, ids: Tensor | int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four words for every counter (index, step, layer, stream) under key (seed, ids). All broadcast; int64 of 32
+    """Four words for every counter (index, step, layer, stream) with key (seed, ids). All broadcast; int64 of 32
     bits."""
     c0, c1, c2, c3 = (
         each if isinstance(each, Tensor) else torch.tensor(each, device="cpu") for each in (index, step, layer, stream)
@@ -52,7 +52,7 @@ def philox(
 def words(
     seed: int, ids: Int64[Tensor, "N"], count: int, layer: int, stream: int, step: Int64[Tensor, "N"] | None = None
 ) -> Int64[Tensor, "N count"]:
-    """The first `count` words of each network's sequence at (step, layer, stream); step 0 where none is given."""
+    """The first `count` words of each network's sequence at (step, layer, stream); step 0 by default."""
     index = torch.arange(-(-count // 4), device=ids.device)
     when = torch.zeros_like(ids) if step is None else step
     four = philox(index, when[:, None], torch.full_like(index, layer), stream, seed, ids[:, None])
@@ -62,38 +62,39 @@ def words(
 def uniform(
     seed: int, ids: Int64[Tensor, "N"], count: int, layer: int, stream: int = WEIGHTS
 ) -> Float64[Tensor, "N count"]:
-    """Uniform numbers in (0, 1), neither end included: (word + 1/2) / 2^32."""
+    """Uniform numbers in (0, 1), ends excluded: (word + 1/2) / 2^32."""
     return (words(seed, ids, count, layer, stream).double() + 0.5) * 2.0**-32
 
 
 def normal(
     seed: int, ids: Int64[Tensor, "N"], count: int, layer: int, stream: int = WEIGHTS
 ) -> Float64[Tensor, "N count"]:
-    """Standard normal numbers, two from each pair of words (Box and Muller, 1958). Compute on a CPU: log, cos and sin
-    of another device may differ in the last bit."""
+    """Standard normal numbers, two from each pair of words (Box and Muller, 1958). Compute them on a CPU: log, cos and
+    sin of other devices may differ in the last bit."""
     first, second = uniform(seed, ids, count + count % 2, layer, stream).unflatten(1, (-1, 2)).unbind(2)
     radius, angle = torch.sqrt(-2 * torch.log(first)), 2 * math.pi * second
     return torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), 2).flatten(1)[:, :count]
 
 
-# One constant per round of the permutation; part of the format. Twelve rounds for every size: by chi-square of the
-# distance of neighbours over 40,000 keys, four rounds fail up to size 150, six up to 12, twelve nowhere from 5 to 1437.
+# One constant per round of the permutation, part of the format. Twelve rounds for every size: in a chi-square test of
+# the distance of neighbours over 40,000 keys, four rounds fail up to size 150, six up to 12, twelve never from 5 to
+# 1437.
 ROUNDS = (
     0x3C6EF372, -0x255992AB, 0x1B873593, -0x52DCE729, 0x27D4EB2F, -0x7A143589,
     0x165667B1, -0x3D4D51CB, 0x5BD1E995, 0x2545F491, 0x01234567, 0x7FEB352D,
 )  # fmt: skip
-AT_ONCE, EACH = 1 << 22, 64  # places that a GPU walks with at once, and bytes that each of them takes
+AT_ONCE, EACH = 1 << 22, 64  # places that a GPU walks from at once, and bytes that each needs
 LARGEST = 1 << 30  # a digit is moved by 16 bits of a hash, so both radices stay below 2^16
 
 
 def permute(
     place: Int32[Tensor, "..."], size: Int32[Tensor, "..."] | int, key: Int32[Tensor, "..."]
 ) -> Int32[Tensor, "..."]:
-    """Where each of `place`, in range(size), stands in the permutation of range(size) that `key` draws.
+    """The image of each `place`, in range(size), under the permutation of range(size) drawn from `key`.
 
-    The shapes broadcast; int32 throughout, wrapping. A place is written with two digits, left * b + right, of the
-    radices a = ceil(sqrt(size)) and b = ceil(size / a); every round moves one digit by a hash of the other. What falls
-    outside of range(size) walks on until it falls inside, 1.0 to 1.3 walks on average.
+    The shapes broadcast; all int32, wrapping. A place has two digits, left * b + right, of radix
+    a = ceil(sqrt(size)) and b = ceil(size / a); every round shifts one digit by a hash of the other. A result
+    outside range(size) is walked again until it is inside, 1.0 to 1.3 walks on average.
     """
     a, b = _radices(size)
     value = _walk(place, key, a, b)
@@ -138,10 +139,11 @@ def _walk(value: Tensor, key: Tensor, a: Tensor | int, b: Tensor | int) -> Tenso
 
 
 def _ways_in(size: Tensor | int, key: Tensor, count: int) -> Tensor:
-    """Where each of the `count` places from `size` on comes inside, (N, P, count), for size (N, 1) and keys (N, P).
+    """Where walks from each of the `count` places beyond `size` first come inside, (N, P, count); size (N, 1), keys
+    (N, P).
 
-    All of them walk once. Then each goes on to where the one has come at whose place it stands: that doubles what every
-    place has walked, until the longest walk, which meets all the others, has come inside.
+    Pointer doubling: all places walk once; then each takes the result of the place where it is. That doubles the
+    length of every walk, until the longest possible one, through all places outside, has come inside.
     """
 
     def deep(t: Tensor | int) -> Tensor | int:
@@ -165,19 +167,19 @@ def samples(
     shuffle: bool,
     bounds: tuple[int, int] | None = None,
 ) -> Int[Tensor, "#N count"]:
-    """Which sample stands at the positions first .. first + count of each network's endless row of passes.
+    """The samples at the positions first .. first + count of each network's endless sequence of passes.
 
-    Position p lies in pass p // size; every pass is one permutation of range(size), so every sample is seen equally
-    often. The key of a pass is Philox word 0 at counter (pass mod 2^32, pass // 2^32, 0, ORDER). An int `size` says
-    that all networks have as many samples, which spares a division per position.
+    Position p is in pass p // size; every pass is one permutation of range(size), so every sample is used equally
+    often. The key of a pass is Philox word 0 at counter (pass mod 2^32, pass // 2^32, 0, ORDER). An int `size` is
+    the same for all networks, which saves a division per position.
 
-    bounds: the smallest and the largest size, for a GPU: with them no number is read back, for which it would have to
-    be waited; the ways in of all places outside are then computed, whether they are needed or not: walks() places.
+    bounds: the smallest and the largest size, for a GPU: with them nothing is read back, so the host never waits;
+    instead the ways in from all places outside are computed, needed or not: walks() places.
     """
     sizes = size if isinstance(size, int) else size.int()[:, None]
     start = torch.div(first, size, rounding_mode="floor")
     place = (first - start * size).int()[:, None] + torch.arange(count, dtype=torch.int32, device=first.device)
-    ahead = torch.div(place, sizes, rounding_mode="floor")  # passes after the one that `first` lies in
+    ahead = torch.div(place, sizes, rounding_mode="floor")  # passes after the one with `first`
     place -= ahead * sizes
     if not shuffle:
         return place
@@ -200,17 +202,17 @@ def samples(
 
 
 def walks(count: int, bounds: tuple[int, int]) -> int:
-    """With how many places of a network samples() walks for `count` positions."""
+    """The number of places per network that samples() walks from, for `count` positions."""
     return count + _passes(count, bounds) * _beyond(bounds)
 
 
 def _passes(count: int, bounds: tuple[int, int]) -> int:
-    """Passes that `count` positions may touch."""
+    """Passes that `count` positions touch at most."""
     return (count + bounds[0] - 2) // bounds[0] + 1
 
 
 def _beyond(bounds: tuple[int, int]) -> int:
-    """Places outside, at most."""
+    """Places outside range(size), at most."""
     smallest, largest = bounds
     if smallest < largest:
         return math.isqrt(largest - 1)

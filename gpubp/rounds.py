@@ -1,4 +1,4 @@
-"""How long a network trains, and its rounds, at whose ends it is evaluated: functions of its own steps and samples."""
+"""How long a network trains, and its rounds, which end with an evaluation: functions of its steps and samples."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Rounds:
     batch_size: int
 
     def of(self, step: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each network's round at `step` (N,) begins and ends, (N,) int64 both: its last evaluation up to there,
-        and the first after it; sizes (N,): its samples. A round has one step or more."""
+        """The start and end of each network's round at `step` (N,), (N,) int64 both: its last evaluation up to there,
+        and the first one after; sizes (N,): its samples. A round has one step or more."""
         done = self.passed(step, sizes)
         return self._begin(done, sizes), self._begin(done + 1, sizes)
 
     def passed(self, step: Tensor, sizes: Tensor) -> Tensor:
-        """How many times `every` has passed for each network up to `step` (N,), (N,) int64; where that is less than a
-        batch, more often than it was evaluated."""
+        """How many times `every` has passed for each network up to `step` (N,), (N,) int64; if `every` is less than a
+        batch, this is more than its evaluations."""
         if self.in_steps:
             return torch.div(step, self.every, rounding_mode="floor")
         return torch.div(step * self.batch_size, self.every * sizes, rounding_mode="floor")
@@ -36,10 +36,10 @@ class Rounds:
         return number * self.every if self.in_steps else self._steps(number * self.every * sizes)
 
     def after(self, epochs: Tensor, sizes: Tensor) -> Tensor:
-        """How many steps take networks through `epochs` (N,) or () of their samples, (N,) int64."""
+        """The steps for `epochs` (N,) or () of the networks' samples, (N,) int64."""
         if int(epochs.max()) * int(sizes.max()) >> 62:
             raise ConfigError(
-                f"epochs {int(epochs.max()):,} of {int(sizes.max()):,} samples: below 2^62 in all expected"
+                f"epochs {int(epochs.max()):,} of {int(sizes.max()):,} samples: a product below 2^62 expected"
             )
         return self._steps(epochs * sizes)
 
@@ -48,18 +48,18 @@ class Rounds:
 
 
 def fitted(batch_size: int, data: Dataset) -> tuple[int, list[str]]:
-    """A batch of at most the samples, and what was changed or is to be known.
+    """A batch of at most all samples, and notes for the user.
 
-    Networks that share their samples, or have as many each, take a batch of all. Networks with `rows` keep the batch,
-    whatever their neighbours have: a network's bits depend on its own samples alone.
+    If networks share their samples, or have equally many, the batch is cut to them. Networks with `rows` keep the
+    batch, as a network's bits depend only on its samples, not on its neighbours'.
     """
     fewest = data.lengths[0]
     if fewest >= batch_size:
         return batch_size, []
     if data.sizes is None:
-        return fewest, [f"batch_size {batch_size} is more than the {fewest} samples: a batch is all of them"]
+        return fewest, [f"batch_size {batch_size} is more than the {fewest} samples: every batch has all of them"]
     few = int((data.sizes < batch_size).sum())
     return batch_size, [
-        f"batch_size {batch_size}: {few} of {len(data.sizes)} networks have fewer samples, from {fewest} on; a "
-        "batch of theirs goes through them more than once"
+        f"batch_size {batch_size}: {few} of {len(data.sizes)} networks have fewer samples, at least {fewest}; their "
+        "batches contain samples more than once"
     ]

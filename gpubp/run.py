@@ -1,9 +1,9 @@
-"""Run: one population in training, round by round, and what evaluations decide in it.
+"""Run: one population in training, round by round, with its evaluations and their decisions.
 
-Evaluations come from the configuration alone and define rounds, which are a network's own: in a round every network
-trains to the step at which its next evaluation is due. A call of the engine that is cut short changes no bit, so how
-long calls are may depend on the clock. Within a round no clock of a network is read: the run counts ahead (pace.py).
-Signals, reporters and files are the loop's (loop.py).
+Evaluations depend only on the configuration and define rounds: in a round every network
+trains to the step of its next evaluation. Cutting a call of the engine short changes no bit, so the
+length of calls may depend on the clock. Within a round no clock of a network is read: the run estimates (pace.py).
+Signals, reporters and files are in loop.py.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from .serial import one_thread
 from .state import Status, TrainState, counts
 from .stopping import plateau
 
-CALL = 0.25  # seconds that one call of the engine should take
+CALL = 0.25  # intended seconds of a call of the engine
 MOST = 1 << 16  # steps of one call at most
-EAGER = 1 << 10  # the same of engine eager, which holds the order of samples of all of them for a block of networks
-TABLE = 1 << 22  # samples of one call at most, where all networks have one order, which is a table
+EAGER = 1 << 10  # the same for engine eager, which holds the order of samples of a whole call for a block of networks
+TABLE = 1 << 22  # samples of one call at most, if all networks share an order, which is a table
 
 
 @dataclass
 class Run:
-    """number: of the present round, from 1; 0 before the first. held_out: the evaluation on `validation` of the
-    networks as they are, where it is known."""
+    """number: of the present round, from 1; 0 before the first. held_out: the evaluation of the present
+    networks on `validation`, if known."""
 
     state: TrainState
     config: TrainConfig
@@ -48,16 +48,16 @@ class Run:
     held_out: Evaluation | None = None
 
     def __post_init__(self) -> None:
-        # Which networks the evaluation at the end of the present round is of. A checkpoint is never written between a
-        # round's last step and its evaluation: where nobody has a step left, all have been looked at.
+        # Which networks are evaluated at the end of the present round. A checkpoint is never written between a
+        # round's last step and its evaluation: if no network has a step left, all are evaluated.
         self.due = self.state.running & bool(self.state.left.any())
 
     def begin(self) -> None:
-        """Networks and data where they train."""
+        """Move networks and data to their devices."""
         state = self.state
         data = [each for each in (self.data, self.validation) if each is not None]
         self.place = placed(state, data, self.choice, self.where)
-        if self.number:  # a longer training may have moved the ends of rounds
+        if self.number:  # an extended training may have moved the ends of rounds
             self.train_to(self.round(torch.where(self.due, state.limit, state.step) - 1)[1])
             self.due |= state.left > 0
         longest = EAGER if self.choice.name == "eager" else max(EAGER, TABLE // self.config.batch_size)
@@ -72,12 +72,12 @@ class Run:
 
     @cached_property
     def fingerprints(self) -> dict[str, str | None]:
-        """Of the data, read once for all checkpoints."""
+        """Digests of the data, computed once for all checkpoints."""
         given = {"data": self.data, "validation": self.validation}
         return {name: None if each is None else each.fingerprint() for name, each in given.items()}
 
     def round(self, step: Tensor) -> tuple[Tensor, Tensor]:
-        """(N,) both: the steps at which the round that holds the step after `step` begins and ends."""
+        """(N,) both: the first and last step of the round of the step after `step`."""
         return self.config.rounds.of(step, self.data.size(self.state.position))
 
     def train_to(self, step: Tensor) -> None:
@@ -86,39 +86,39 @@ class Run:
 
     @one_thread()
     def next_round(self) -> bool:
-        """Begin it; False where every network has ended."""
+        """Start the next round; False if every network has ended."""
         if not self.pace.running:
             return False
         self.number += 1
         self.due = self.state.running
         self.train_to(self.round(self.state.step)[1])
-        self.state.total[self.state.status != Status.finished] = 0  # a longer training may go on with its last round
+        self.state.total[self.state.status != Status.finished] = 0  # an extended training may continue its last round
         self.pace.look(self.state)
         return True
 
     def advance(self) -> list[str]:
-        """One call of the engine, as long as a person likes to wait for the next sign of life, or as is worth what has
-        to be moved for it. -> what a person should know."""
+        """One call of the engine, short enough for regular progress, but long enough to pay for its copies. -> notes
+        for the user."""
         steps, self.held_out = self.pace.next(self.place.least), None
         notes = self.place.run(steps)
         self.pace.returned(steps)
         return notes
 
     def settle(self) -> None:
-        """Wait for all calls; the clocks are then at home."""
+        """Wait for all calls, and bring the clocks to host memory."""
         self.place.look()
         with one_thread():
             self.pace.settled(self.state)
 
     def look(self) -> dict[str, Any]:
-        """The evaluation at the end of a round, and what it decides. -> the record of it."""
+        """Evaluate at the end of a round, and apply the decisions. -> its record."""
         if self.validation is not None:
             self.held_out = self.place.evaluate(self.validation)
         return self.decided()
 
     @one_thread()
     def decided(self) -> dict[str, Any]:
-        """What the end of a round changes in the state. -> the record of it."""
+        """Apply the decisions at the end of a round to the state. -> its record."""
         state = self.state
         first, last = self.round(state.step - 1)
         mean = state.total.double() / torch.clamp(state.step - first, min=1)
@@ -147,7 +147,7 @@ class Run:
         return scheduled(state.recipe.timetable, {**state.hyper, **state.memory}, step, end)[:, 0]
 
     def figures(self) -> tuple[Evaluation, Evaluation | None]:
-        """The networks as they are, on both datasets; then their rows are at home."""
+        """Evaluate the present networks on both datasets, and bring their rows to host memory."""
         training = self.place.evaluate(self.data)
         if self.validation is not None and self.held_out is None:
             self.held_out = self.place.evaluate(self.validation)

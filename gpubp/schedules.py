@@ -1,9 +1,9 @@
-"""SCHEDULES: a row each: the learning rate of a step, as (N, 1) float64 columns, computed once per step and network.
+"""SCHEDULES: one row each: the learning rate of a step, as (N, 1) float64 columns, computed once per step and network.
 
-Every schedule counts steps of its own network from 0, the first step after the warm-up. Names and meanings are
-torch.optim.lr_scheduler's with one scheduler.step() per training step; `total` is what torch calls T_max or
-total_steps, less the warm-up. The linear warm-up, torch's LinearLR from `warmup_start` to 1 over `warmup` steps, may
-come before any of them, as by SequentialLR.
+A schedule counts each network's steps from 0, the first step after the warm-up. Names and meanings are
+torch.optim.lr_scheduler's with one scheduler.step() per training step; `total` is torch's T_max or
+total_steps, minus the warm-up. A linear warm-up, torch's LinearLR from `warmup_start` to 1 over `warmup` steps, can
+precede any of them, as in SequentialLR.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 class Schedule(NamedTuple):
     """rate: lr, step, total, <hyper-parameters by name> -> learning rate, all (N, 1) float64 columns.
 
-    whole: the rate depends on `total`, so a run with it cannot be made longer afterwards. events: the rate changes by
-    what evaluations show, not by the step: `scale` is a column of the state (plateau alone).
+    whole: the rate depends on `total`, so a run with it cannot be extended. events: the rate depends on
+    evaluations, not on the step: `scale` is a column of the state (only plateau).
     """
 
     rate: Callable[..., Tensor]
@@ -34,7 +34,7 @@ def constant(lr: Tensor, step: Tensor, total: Tensor) -> Tensor:
 
 
 def step(lr: Tensor, step: Tensor, total: Tensor, step_size: Tensor, gamma: Tensor) -> Tensor:
-    """StepLR: times gamma after every step_size steps. exp and log: the bits of pow depend on where a number stands."""
+    """StepLR: times gamma after every step_size steps. exp and log: the bits of pow depend on the position."""
     return lr * torch.exp(torch.floor(step / step_size) * torch.log(gamma))
 
 
@@ -44,7 +44,7 @@ def exponential(lr: Tensor, step: Tensor, total: Tensor, gamma: Tensor) -> Tenso
 
 
 def cosine(lr: Tensor, step: Tensor, total: Tensor, eta_min: Tensor) -> Tensor:
-    """CosineAnnealingLR: from lr to eta_min in half a cosine over `total` steps; eta_min from there on."""
+    """CosineAnnealingLR: from lr to eta_min in half a cosine over `total` steps; eta_min afterwards."""
     done = torch.clamp(step / torch.clamp(total, min=1), max=1)
     return eta_min + (lr - eta_min) * (1 + torch.cos(math.pi * done)) / 2
 
@@ -53,11 +53,11 @@ def one_cycle(
     lr: Tensor, step: Tensor, total: Tensor, pct_start: Tensor, div_factor: Tensor, final_div_factor: Tensor
 ) -> Tensor:
     """OneCycleLR with cosine annealing and without momentum cycling: from lr / div_factor up to lr over pct_start of
-    the steps, then down to lr / div_factor / final_div_factor, which the last step has. Smith, Topin, 2017."""
+    the steps, then down to lr / div_factor / final_div_factor at the last step. Smith, Topin, 2017."""
     peak, last = pct_start * total - 1, torch.clamp(total - 1, min=1)
     low = lr / div_factor
     least = torch.clamp(peak, min=1e-9)
-    rising = torch.clamp((step + (least - peak)) / least, max=1)  # 1 at once where no step is left to rise in
+    rising = torch.clamp((step + (least - peak)) / least, max=1)  # 1 at once if there is no step to rise in
     falling = torch.clamp((step - peak) / torch.clamp(last - peak, min=1e-9), 0, 1)
     up = lr + (low - lr) * (1 + torch.cos(math.pi * rising)) / 2
     down = low / final_div_factor
@@ -66,12 +66,12 @@ def one_cycle(
 
 def inverse_sqrt(lr: Tensor, step: Tensor, total: Tensor, timescale: Tensor) -> Tensor:
     """lr * sqrt(timescale / (timescale + step)): Vaswani et al., 2017, as in transformers.get_inverse_sqrt_schedule,
-    whose timescale counts from the end of the warm-up as here. torch has none."""
+    which also counts from the end of the warm-up. Not in torch."""
     return lr * torch.sqrt(timescale / (timescale + step))
 
 
 def plateau(lr: Tensor, step: Tensor, total: Tensor, scale: Tensor, plateau_min_lr: Tensor) -> Tensor:
-    """ReduceLROnPlateau: `scale` is what the evaluations so far have left of lr (stopping.py)."""
+    """ReduceLROnPlateau: evaluations reduce `scale`, a factor of lr (stopping.py)."""
     return torch.maximum(lr * scale, torch.minimum(plateau_min_lr, lr))
 
 
@@ -99,14 +99,14 @@ WARMUP = {"warmup": 0.0, "warmup_start": 1 / 3}  # LinearLR's start_factor
 
 
 def warm(step: Tensor, warmup: Tensor, warmup_start: Tensor) -> Tensor:
-    """LinearLR's factor before step `warmup`; 1 from there on, and at once where `warmup` is 0."""
+    """LinearLR's factor before step `warmup`; 1 from then on, and always if `warmup` is 0."""
     least = torch.clamp(warmup, min=1e-9)
     done = torch.clamp((step + (least - warmup)) / least, max=1)
     return warmup_start + (1 - warmup_start) * done
 
 
 def scheduled(rule: Schedule, hyper: Mapping[str, Tensor], step: Tensor, total: Tensor) -> Tensor:
-    """The rate of `step` (N, 1) float64 of networks that train for `total` (N, 1) steps, warm-up included."""
+    """The rate at `step` (N, 1) float64 of networks that train for `total` (N, 1) steps, warm-up included."""
     warmup = hyper.get("warmup")
     arguments = {name: hyper[name] for name in names(rule.rate)[3:]}
     if warmup is None:

@@ -1,8 +1,8 @@
-"""Hyper-parameters of many networks from one line: ranges sampled by scrambled Sobol points, lists as a grid.
+"""Hyper-parameters of many networks from one string: ranges sampled by scrambled Sobol points, lists as a grid.
 
 An expression is a number ("0.01"), a range ("1e-4..1e-1", uniform; "1e-4..1e-1:log", uniform in the logarithm) or a
-list ("0.1,0.01"); nothing else is guessed of it. Lists form a grid that repeats along the networks; point n of the
-Sobol sequence belongs to the network with id n, whatever the number of networks. Sobol, 1967; scrambled as by Owen,
+list ("0.1,0.01"). Lists form a grid that repeats along the networks; point n of the
+Sobol sequence belongs to the network with id n, for any number of networks. Sobol, 1967; scrambled as in Owen,
 1995 (torch.quasirandom.SobolEngine).
 """
 
@@ -31,7 +31,7 @@ Expression = float | str | list[float]
 
 
 def parse(name: str, text: Expression) -> float | Range | list[float]:
-    """What an expression says; raises ConfigError for one that says nothing."""
+    """The value of an expression; raises ConfigError for anything else."""
     written = ",".join(map(str, text)) if isinstance(text, list) else str(text)
     body, colon, how = written.partition(":")
     try:

@@ -1,5 +1,5 @@
-"""Operations on a few numbers of each network, without torch's threads, which wait for each other at the end of every
-operation: on a machine whose processors have other work, for a time slice each, up to a hundred times what it takes."""
+"""Operations on a few numbers per network, without torch's threads. These wait for each other at the end of every
+operation: on a busy machine for a time slice each, up to a hundred times the operation itself."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from threadpoolctl import ThreadpoolController
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch computes in the thread that asks. Other threads keep theirs."""
+    """torch computes in the calling thread. Other threads are not affected."""
     with _pools().limit(limits=1, user_api="openmp"):
         yield
 
 
 @cache
 def _pools() -> ThreadpoolController:
-    """Those of the libraries that are loaded by now, torch among them."""
+    """The thread pools of the libraries loaded by now, torch among them."""
     return ThreadpoolController()

@@ -1,9 +1,9 @@
-"""Shard: some rows of a population on a device of their own.
+"""Shard: some rows of a population on one device.
 
-The device keeps them, and the data of those alone; between calls only what the loop looks at goes to and fro, a few
-numbers per network, and the rows go home for a checkpoint and at the end. Rows that do not fit train in groups, one
-after the other, which wait at home with their data; they come and go while another trains (turns.py), and no bit
-depends on it.
+The device keeps them, and only their data; between calls only what the loop reads is copied, a few
+numbers per network, and the rows are copied to host memory ("home") for a checkpoint and at the end. Rows that do not
+fit train in groups, one after the other, which wait at home with their data and are copied while another trains
+(turns.py); no bit depends on it.
 """
 
 from __future__ import annotations
@@ -23,31 +23,30 @@ from .state import TrainState
 from .turns import SEATS, Found, Group, groups, take_turns
 
 Names = tuple[str, ...]
-ROWS = ("params", "slots")  # what a GPU keeps; the names are those of TrainState.tensors()
-LOOPS = ("limit", "memory")  # what the loop alone changes
-CLOCKS = ("columns", "step", "status", "loss", "total", "diverged_step")  # what both may change
-TRAINED = (*ROWS, *CLOCKS, *LOOPS, "ids", "hyper", "end")  # what a group trains with
-SEEN = ("params", "hyper")  # what an evaluation looks at
+ROWS = ("params", "slots")  # kept by a GPU; names of TrainState.tensors()
+LOOPS = ("limit", "memory")  # changed only by the loop
+CLOCKS = ("columns", "step", "status", "loss", "total", "diverged_step")  # changed by both
+TRAINED = (*ROWS, *CLOCKS, *LOOPS, "ids", "hyper", "end")  # needed to train a group
+SEEN = ("params", "hyper")  # needed by an evaluation
 
 
 class Shard:
-    """Rows of a population, at home in `home` (views of the whole), that train on `device`: all of them at once, and
-    then they and their data stay there, or in groups of `size` that take turns where memory is short. part: which rows
-    of the whole."""
+    """Rows of a population, in host memory in `home` (views of the whole), that train on `device`: all at once, staying
+    there with their data, or in groups of `size` that take turns if memory is short. part: their rows in the whole."""
 
     def __init__(
         self, home: TrainState, data: Sequence[Dataset], part: slice, choice: Choice, device: torch.device, size: int
     ) -> None:
         self.home, self.part, self.choice, self.device, self.size = home, part, choice, device, size
         self.count = home.population.count
-        self.until = home.limit.clone()  # where a call ends
+        self.until = home.limit.clone()  # the last step of a call
         self.copies = gpus.Copies(device)
         self.there: TrainState | None = None  # the networks on the device, or the seats of two groups
         self.training = data[0]
         self.data = {id(each): each.part(part) for each in data}
-        self.sent: dict[int, Dataset] = {}  # what of it is on the device
-        self.ahead = False  # whether rows that stay on the device were trained since home saw them
-        self.under_way: deque[Callable[[], None]] = deque()  # waits for the last calls, of which home knows nothing
+        self.sent: dict[int, Dataset] = {}  # its parts on the device
+        self.ahead = False  # whether rows on the device are newer than at home
+        self.under_way: deque[Callable[[], None]] = deque()  # waits for the last calls, not yet seen at home
         self.read: Callable[[], object] = lambda: None  # see Place.leave
         self.notes: list[str] = []
         self.reason: str | None = None
@@ -58,11 +57,11 @@ class Shard:
 
     @property
     def stays(self) -> bool:
-        """Whether all are on the device at once."""
+        """Whether all rows are on the device at once."""
         return self.size >= self.count
 
     def run(self, steps: int) -> list[str]:
-        """See Place. What was trained when memory ran out is not trained again: a call ends at `until`."""
+        """See Place. After memory ran out no step is repeated: a call ends at `until`."""
         self.ahead = True
         if self.stays and self.choice.name == "cuda" and self._launch(steps):
             return self.news()
@@ -71,8 +70,8 @@ class Shard:
         return self.news()
 
     def _launch(self, steps: int) -> bool:
-        """A call of an engine that waits for nothing, with the clocks where they are: at home before the first call and
-        after look(), else on the device. -> False where memory ran out: nothing was trained."""
+        """A call of an engine that does not wait, with the clocks in their present place: at home before the first call
+        and after look(), else on the device. -> False if memory ran out: nothing was trained."""
         try:
             with gpus.on(self.device):
                 there, data = self._seats(), self._data(self.training)
@@ -80,7 +79,7 @@ class Shard:
                     _copy(self.home, there, CLOCKS + LOOPS)
                 self.choice.run(there, data, steps)
                 self.under_way.append(gpus.mark(self.device))
-                if len(self.under_way) > 2:  # the host is two calls ahead at most
+                if len(self.under_way) > 2:  # the host is at most two calls ahead
                     self.under_way.popleft()()
                 return True
         except (RuntimeError, MemoryError, OutOfMemoryError) as error:
@@ -94,10 +93,10 @@ class Shard:
         """See Place."""
         why = graph.reason(sent) if (sent := self.sent.get(id(self.training))) else None
         if why != self.reason and why is not None:
-            self.notes.append(f"{self.device}: every operation is launched by itself, without a CUDA graph: {why}")
+            self.notes.append(f"{self.device}: operations are launched one by one, without a CUDA graph: {why}")
         self.reason = why
-        told, self.notes = [*self.notes, *cache.news()], []
-        return told
+        news, self.notes = [*self.notes, *cache.news()], []
+        return news
 
     def evaluate(self, data: Dataset) -> Evaluation:
         """See Place."""
@@ -113,7 +112,7 @@ class Shard:
         """See Place."""
         away = bool(self.under_way)
         while self.under_way:
-            self.under_way.popleft()()  # of the worker's stream: the thread that looks may have another
+            self.under_way.popleft()()  # of the worker's stream, not of this thread's
         if self.there is not None and away:
             _copy(self.there, self.home, CLOCKS)
             gpus.wait(self.device)
@@ -129,8 +128,8 @@ class Shard:
     def _each(
         self, work: Callable[[TrainState, Dataset], Found], data: Dataset, come: Names, leave: Names
     ) -> list[Found]:
-        """work(networks on the device, where they stand at home, their data there) for every group; in smaller groups
-        from where memory runs out on. come, leave: what a group brings and takes home; where all stay, clocks alone."""
+        """work(networks on the device, with the steps of home, their data there) for every group; in smaller groups
+        after memory runs out. come, leave: the tensors copied in and out; if all rows stay, only clocks."""
         while True:
             try:
                 with gpus.on(self.device):
@@ -138,7 +137,7 @@ class Shard:
             except (RuntimeError, MemoryError, OutOfMemoryError) as error:
                 if self.size == 1 or not memory.ran_out(error):
                     raise
-            self._halve()  # not before the exception is gone, which holds what could not be held
+            self._halve()  # after the exception is gone, as it keeps tensors alive
 
     def _turns(
         self, work: Callable[[TrainState, Dataset], Found], data: Dataset, come: Names, leave: Names
@@ -163,16 +162,16 @@ class Shard:
         )  # fmt: skip
 
     def _seats(self) -> TrainState:
-        """The networks on the device: all, or those of the first two groups, in whose place the others come."""
+        """The networks on the device: all, or the buffers of two groups."""
         if self.there is None:
             there = self.home.rows(slice(0, SEATS * self.size)).to(self.device)
-            there.position = there.position - there.position[0]  # in what _data() gives
+            there.position = there.position - there.position[0]  # in _data()
             self.there = there
         return self.there
 
     def _data(self, whole: Dataset) -> Dataset:
-        """The data on the device, which stay there; or where groups take turns one room of two seats for each network's
-        own, so that a recording that reads it serves all."""
+        """The data on the device, which stay there; or, if groups take turns, one buffer with two seats for separate
+        data, so that a recording serves all groups."""
         key, home = id(whole), self.data[id(whole)]
         if key not in self.sent and (self.stays or home.networks is None):
             self.sent[key] = home.to(self.device, self.home.population.params.dtype)
@@ -183,7 +182,7 @@ class Shard:
         return self.sent[key]
 
     def _halve(self) -> None:
-        """Smaller groups. What a call has reached so far comes home, each network at its own step."""
+        """Halve the groups. The progress of the call so far is copied home, each network at its step."""
         self.read()
         if self.stays and self.there is not None:
             _copy(self.there, self.home, CLOCKS + ROWS)
@@ -203,17 +202,17 @@ class Shard:
 
 
 def _copy(source: TrainState, target: TrainState, names: Names) -> None:
-    """The tensors whose names, up to a dot, are `names`."""
+    """Copy the tensors with these names (up to a dot)."""
     for (name, mine), (_, theirs) in zip(target.tensors(), source.tensors()):
         if name.partition(".")[0] in names:
             mine.copy_(theirs, non_blocking=True)
 
 
 def in_tf32(choice: Choice, dtype: torch.dtype, device: torch.device) -> str | None:
-    """That torch rounds the products of float32 that `choice` has it compute; None where it does not."""
+    """A note if torch rounds the float32 products of `choice` to TF32, else None."""
     if choice.name != "eager" or dtype != torch.float32 or device.type != "cuda" or not gpus.tf32():
         return None
     return (
-        f"{device}: torch was told to multiply in TF32; after "
+        f"{device}: torch is set to multiply in TF32; after "
         'torch.set_float32_matmul_precision("highest") it multiplies in float32'
     )

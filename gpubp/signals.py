@@ -1,6 +1,6 @@
-"""Signals that end a training early: everything is saved, then whoever handled the signal before hears of it.
+"""Signals that end training early: everything is saved, then the previous handler is called.
 
-A signal that its owner ignores stays ignored, and a handler that Python did not install, and could not put back, stays.
+Ignored signals stay ignored, and a handler that Python did not install, and could not restore, stays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that ends the command line as Ctrl-C does. number: which."""
+    """A signal that ends the command line like Ctrl-C. number: the signal's."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -28,8 +28,8 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def collected() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are put in a list instead of ending at once; a second SIGINT does end at once. Only the main
-    thread can; elsewhere the list stays empty."""
+    """Collect SIGINT and SIGTERM in a list instead of ending at once; a second SIGINT still ends at once. Only in the
+    main thread; elsewhere the list stays empty."""
     received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -47,11 +47,11 @@ def collected() -> Iterator[list[int]]:
 
 
 def delivered(result: Result) -> Result:
-    """`result`, of a run that no signal ended. Else the signal is sent anew: Ctrl-C raises KeyboardInterrupt, SIGTERM
-    ends the process, a handler of the caller's own is called; what it raises carries the result as `result`."""
+    """`result`, if no signal ended the run. Otherwise the signal is raised again: Ctrl-C raises KeyboardInterrupt,
+    SIGTERM ends the process, or the caller's handler is called; exceptions carry `result` as an attribute."""
     if result.interrupted is None:
         return result
-    from .result import kept  # not above: the command line imports this file, and waits for no torch
+    from .result import kept  # here, because the command line imports this file without torch
 
     with kept(result):
         signal.raise_signal(result.interrupted)
@@ -60,7 +60,7 @@ def delivered(result: Result) -> Result:
 
 @contextmanager
 def terminating() -> Iterator[None]:
-    """SIGTERM raises Stopped where it would end the process without a word."""
+    """SIGTERM raises Stopped if it would end the process silently."""
     with ExitStack() as before:
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             before.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)

@@ -1,6 +1,6 @@
-"""SOURCES: data by name, a row each; load() makes them, or a file that tables.py reads, ready for training.
+"""SOURCES: data by name, one row each; load() prepares them, or a file that tables.py reads, for training.
 
-Which task and loss, where neither is asked for: a source has its own; about.py says what a file's targets look like.
+The default task and loss: a source has them; about.py guesses them from a file's targets.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .rng import EVERYBODY, SEARCH, check_seed, normal, words
 from .tables import READERS, Table, listed, named, read
 from .text import Reading
 
-SPLIT = 1 << 16  # the Philox layer of the split, apart from whatever else a search draws
+SPLIT = 1 << 16  # the Philox layer of the split, distinct from those of a search
 NOISE = SPLIT + 1  # and of the spirals
 
 
@@ -46,7 +46,7 @@ class Source(NamedTuple):
 
 
 def tutorial() -> Table:
-    """The one sample of Mazur's step by step example of backpropagation."""
+    """The one sample of Mazur's step-by-step backpropagation example."""
     values = {"i1": 0.05, "i2": 0.10, "o1": 0.01, "o2": 0.99}
     return Table("tutorial", {name: np.array([value]) for name, value in values.items()}, ("o1", "o2"))
 
@@ -64,13 +64,13 @@ def spirals() -> Table:
     arm = radius[:, None] * torch.stack((angle.cos(), angle.sin()), 1)
     noise = normal(0, torch.tensor([EVERYBODY]), 800, NOISE, SEARCH).reshape(400, 2)
     points = torch.cat((arm, -arm)) + 0.02 * noise
-    points = (points * 1e6).round() / 1e6  # cos and log of another machine may differ in the last bit
+    points = (points * 1e6).round() / 1e6  # cos and log of other machines may differ in the last bit
     columns = {"x": points[:, 0].numpy(), "y": points[:, 1].numpy(), "spiral": np.repeat([0, 1], 200)}
     return Table("spirals", columns, ("spiral",))
 
 
 def scikit(name: str) -> Table:
-    """A data set that comes with scikit-learn, in its raw units, its classes by name where they have one."""
+    """A data set of scikit-learn, in raw units, with classes by name if they have names."""
     return Table(name, bundled.columns(name), ("target",))
 
 
@@ -97,9 +97,9 @@ SOURCES: dict[str, Source] = {
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Data ready for training, in float64, and what made them so. fingerprint: of the raw samples, SHA-256. settings:
-    the scale, scale_targets and validation share that were used, given or not. about: what became of the data and what
-    they are for, a sentence each."""
+    """Data ready for training, in float64, and their preparation. fingerprint: of the raw samples, SHA-256. settings:
+    the scale, scale_targets and validation share in use, given or default. about: sentences about the reading of the
+    data and their task."""
 
     name: str
     training: Dataset
@@ -120,12 +120,12 @@ class Prepared:
 
     @property
     def widths_out(self) -> int:
-        """O, the width that the outputs need."""
+        """O, the required width of the outputs."""
         return self.preparation.width_out
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """How many samples train and validate."""
+        """The numbers of training and validation samples."""
         return self.training.samples, 0 if self.validation is None else self.validation.samples
 
 
@@ -142,13 +142,13 @@ def load(
     task: str | None = None,
     reading: Reading | None = None,
 ) -> Prepared:
-    """A source of SOURCES or a file, split into training and validation and prepared by what the training part shows.
+    """A source of SOURCES or a file, split into training and validation and prepared by fitting the training part.
 
     target: the columns to predict, of a .csv or .parquet file. task: "classification" or "regression". loss: a row of
-    LOSSES. scale, impute, scale_targets: as fit() has them. validation: the share of samples not trained on, 0 for
-    none. None takes the source's own; for files that is task and loss by the rule above, scale "standard",
+    LOSSES. scale, impute, scale_targets: as in fit(). validation: the share of held-out samples, 0 for
+    none. None means the source's; for files that is task and loss by the rule above, scale "standard",
     scale_targets "none", validation 0.2. reading: how a file is read.
-    Raises DataError for what cannot be trained on and ConfigError for settings that cannot be used.
+    Raises DataError for unusable data and ConfigError for invalid settings.
     """
     reading = Reading() if reading is None else reading
     if not isinstance(reading, Reading):
@@ -161,15 +161,15 @@ def load(
         given = (
             f"target {listed(named('target', target))}"
             if target is not None
-            else "--drop, --text, --dates and what else is of reading"
+            else "--drop, --text, --dates and other flags of reading"
         )
-        raise ConfigError(f"{given}: data {name_or_path!r} have their own; that is for files")
+        raise ConfigError(f"{given}: only for files; data {name_or_path!r} need none")
     else:
         usual, table = source.loss, source.table()
     if loss is not None:
         lookup(LOSSES, loss, "loss", ConfigError)
     chosen, why = choose_loss(table, usual, loss, task)
-    if scale_targets is None:  # the source's own goes with the losses of numbers
+    if scale_targets is None:  # the source's is for losses on numbers
         plain = chosen == "poisson" or chosen in TASK_OF_LOSS
         scale_targets = "none" if plain else source.scale_targets
     scale = check_scale(source.scale if scale is None else scale)
@@ -193,10 +193,10 @@ def load(
 
 
 def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """The samples to train on and those held out, both ascending, int64; a pure function of its arguments, for ever.
+    """The samples to train on and those held out, both ascending, int64; a pure function that never changes.
 
-    Held out are the round(share * count) samples with the smallest words of the search stream. Raises ConfigError, and
-    DataError where a part would be empty; a share of 0 holds nothing out.
+    The round(share * count) samples with the smallest words of the search stream are held out. Raises ConfigError, and
+    DataError if a part would be empty; a share of 0 holds nothing out.
     """
     part = real(share)
     if part is None or not 0 <= part < 1:
@@ -213,14 +213,14 @@ def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _file(path: str | os.PathLike[str], target: str | Sequence[str] | None, reading: Reading) -> Table:
-    """The file at `path` with its targets; what is neither a file nor looks like one was meant as a name."""
+    """The file at `path` with its targets; anything that does not look like a file is an unknown name."""
     if isinstance(path, str) and not Path(path).suffix and not os.path.exists(path) and Path(path).name == path:
         raise DataError(f"{unknown('data', path, SOURCES)}; or a file that ends in {listed(READERS)}")
     table = read(path, target, reading)
     for name in (*reading.text, *reading.dates):
         table.column(name)
     if not table.targets:
-        missing = "name the columns to predict by --target" if table.named else "no array is called targets or y"
+        missing = "name the columns to predict with --target" if table.named else "no array is called targets or y"
         raise DataError(f"{path} has no targets; {missing}; it has {listed(table.columns)}")
     for name in table.targets:
         if table.columns[name].dtype == object and name not in reading.text:

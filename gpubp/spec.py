@@ -1,4 +1,4 @@
-"""NetworkSpec: what a network is, parsed and checked once; Layout: where its parameters stand in a row."""
+"""NetworkSpec: the specification of a network, checked once; layout(): the columns of its parameters in a row."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .errors import ShapeError, SpecError, lookup, one_of, unknown
 from .losses import LOSSES
 
 BIASES = ("neuron", "layer", "none")
-OUTPUTS = {  # the activations whose outs can be what a loss takes; those that are not here go with every activation
+OUTPUTS = {  # activations whose outs suit what a loss takes; others suit every loss
     "logit": ("identity",),
     "log rate": ("identity",),
-    "score": ("identity", "tanh", "softsign", "hard_tanh", "sine"),  # as often below 0 as above
+    "score": ("identity", "tanh", "softsign", "hard_tanh", "sine"),  # symmetric about 0
 }
 
 
 class Layer(NamedTuple):
-    """One layer's place in a row: the columns of its weight, I x O, and of its bias, O columns, one, or none."""
+    """One layer's columns in a row: of its weight, I x O, and of its bias, O, one, or none."""
 
     inputs: int
     outputs: int
@@ -34,7 +34,7 @@ class Layer(NamedTuple):
 
 
 def layout(widths: Sequence[int], bias: str) -> list[Layer]:
-    """Layer after layer, the weight before the bias, nothing between."""
+    """Layer after layer, the weight before the bias, without gaps."""
     layers, start = [], 0
     for inputs, outputs in itertools.pairwise(widths):
         middle = start + inputs * outputs
@@ -50,9 +50,9 @@ class NetworkSpec:
 
     widths: of the inputs, of every hidden layer, of the outputs. hidden: an activation of ACTIVATIONS, or one per
     hidden layer. output: the activation of the last layer. loss: one of LOSSES; those that
-    apply a function of their own to the outs (cross_entropy, binary_cross_entropy, poisson) take output="identity",
-    hinge takes outs of both signs (OUTPUTS), all others any output. bias: one per "neuron", one per "layer" (the
-    tutorial's), or "none". train_bias: False freezes the biases. Raises SpecError for whatever cannot be built.
+    transform the outs (cross_entropy, binary_cross_entropy, poisson) need output="identity",
+    hinge needs outs of both signs (OUTPUTS), all others accept any output. bias: one per "neuron", one per "layer" (the
+    tutorial's), or "none". train_bias: False freezes the biases. Raises SpecError for invalid specifications.
     """
 
     widths: tuple[int, ...]
@@ -84,7 +84,7 @@ class NetworkSpec:
             allowed = " or ".join(map(repr, OUTPUTS[loss.takes]))
             raise SpecError(
                 f"output {self.output!r} with loss {self.loss!r}, which takes a {loss.takes}: {allowed} expected; "
-                f"for outs of {self.output!r} as they are, a loss of numbers such as 'mean_squared_error'"
+                f"for outs of {self.output!r}, use a loss on numbers such as 'mean_squared_error'"
             )
         one_of(BIASES, self.bias, "bias", SpecError)
         if not isinstance(self.train_bias, bool):
@@ -92,9 +92,9 @@ class NetworkSpec:
         if loss.classes and self.widths[-1] < 2:
             raise SpecError(
                 f"loss {self.loss!r} needs an output per class, two or more; widths {self.widths} end in "
-                f"{self.widths[-1]}; for one yes-or-no output take binary_cross_entropy"
+                f"{self.widths[-1]}; for one yes-or-no output use binary_cross_entropy"
             )
-        for name in ("hidden", "output", "loss", "bias"):  # of NumPy's strings Python's, which YAML holds
+        for name in ("hidden", "output", "loss", "bias"):  # Python's strings from NumPy's, for YAML
             value = getattr(self, name)
             object.__setattr__(self, name, str(value) if isinstance(value, str) else tuple(map(str, value)))
 
@@ -106,7 +106,7 @@ class NetworkSpec:
 
     @cached_property
     def layout(self) -> list[Layer]:
-        """Where the layers' weights and biases stand in a row of parameters."""
+        """The columns of the layers' weights and biases in a row of parameters."""
         return layout(self.widths, self.bias)
 
     @property
@@ -115,8 +115,8 @@ class NetworkSpec:
         return int(self.layout[-1].bias.stop)
 
     def layers(self, params: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """params (N, P) -> per layer views (weight (N, I, O), bias (N, O)); bias (N, 1) when one serves a layer, (N, 0)
-        when there is none. Raises ShapeError for another shape."""
+        """params (N, P) -> per layer views (weight (N, I, O), bias (N, O)); bias (N, 1) if one per layer, (N, 0)
+        if there is none. Raises ShapeError for another shape."""
         if params.ndim != 2 or params.shape[1] != self.size:
             raise ShapeError(f"params {tuple(params.shape)}: (N, {self.size}) expected for widths {self.widths}")
         return [(params[:, at.weight].unflatten(1, (at.inputs, at.outputs)), params[:, at.bias]) for at in self.layout]
@@ -128,7 +128,7 @@ class NetworkSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NetworkSpec:
-        """What to_dict() gave; raises SpecError for a name that is not a field."""
+        """From the result of to_dict(); raises SpecError for an unknown name."""
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:
@@ -145,7 +145,7 @@ def _widths(widths: Any) -> tuple[int, ...]:
     parsed = tuple(width for width in map(arrays.whole, given) if width is not None)
     if len(parsed) < len(given) or len(parsed) < 2 or min(parsed) < 1:
         raise SpecError(
-            f"widths {widths!r}: whole numbers of 1 or more expected, those of the inputs, of each hidden layer and of "
-            "the outputs, for instance (64, 32, 10)"
+            f"widths {widths!r}: whole numbers of 1 or more expected, of inputs, hidden layers and outputs, such as "
+            "(64, 32, 10)"
         )
     return parsed

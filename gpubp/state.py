@@ -1,4 +1,4 @@
-"""TrainState: everything that training changes; plain tensors, N in front of each."""
+"""TrainState: all that training changes, as plain tensors with N in front."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .rng import EVERYBODY
 
 
 class Status(IntEnum):
-    """What became of a network: `result.status == Status.diverged` is a mask of those that did."""
+    """The status of a network: `result.status == Status.diverged` is a mask of the diverged ones."""
 
     running = 0
     finished = 1
@@ -30,15 +30,14 @@ class Status(IntEnum):
 
 
 def counts(status: Tensor) -> dict[str, int]:
-    """How many networks have each status, by name; what can only come of settings that were not made is left out where
-    no network has it."""
+    """How many networks have each status, by name; statuses that need special settings only if a network has them."""
     found = torch.bincount(status.long(), minlength=len(Status)).tolist()
     usual = (Status.running, Status.finished, Status.diverged)
     return {each.name: found[each.value] for each in Status if each in usual or found[each.value]}
 
 
 class Kind(NamedTuple):
-    """What a tensor of a state is: an engine reads and writes where it is pointed to."""
+    """The dtype and shape of a state's tensor, checked because engines trust its pointer."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -47,8 +46,8 @@ class Kind(NamedTuple):
 @dataclass(eq=False)
 class TrainState:
     """A population in training. An engine advances `step` (N,), the only clock, up to `limit` (N,), and with it
-    params, slots, columns, loss and total, in place; a step that leaves a number that is not finite does not count,
-    and makes the network `diverged`. Everything else belongs to the loop (loop.py).
+    params, slots, columns, loss and total, in place; a step with a non-finite result does not count,
+    and the network is then `diverged`. Everything else belongs to the loop (loop.py).
     """
 
     population: Population
@@ -56,22 +55,22 @@ class TrainState:
     hyper: dict[str, Tensor]  # (N, 1) float64 each; class_weight (N, O)
     slots: list[Tensor]  # (N, P) each, in the order of the optimizer's names
     columns: dict[str, Tensor]  # (N, 1) float64: the optimizer's
-    memory: dict[str, Tensor]  # (N, 1) float64: what evaluations left behind for those to come
-    position: Tensor  # (N,) int64: each network's place in the dataset
+    memory: dict[str, Tensor]  # (N, 1) float64: kept between evaluations
+    position: Tensor  # (N,) int64: each network's position in the dataset
     step: Tensor  # (N,) int64: steps taken
-    limit: Tensor  # (N,) int64: where the present round ends
-    end: Tensor  # (N,) int64: where the network's training ends
+    limit: Tensor  # (N,) int64: the last step of the present round
+    end: Tensor  # (N,) int64: the last step of the network's training
     status: Tensor  # (N,) int8
     loss: Tensor  # (N,): of the last minibatch, before its update; NaN before the first
     total: Tensor  # (N,) float64: sum of the minibatch losses of the present round
-    diverged_step: Tensor  # (N,) int64: the step that did not count; -1 where all did
+    diverged_step: Tensor  # (N,) int64: the step that did not count; -1 if all did
 
     @classmethod
     def start(
         cls, population: Population, config: TrainConfig, data: Dataset, position: Tensor | None = None
     ) -> TrainState:
-        """Before the first step. The population's params are trained in place. position: each network's in `data`; by
-        default its row."""
+        """The state before the first step. The population's params are trained in place. position: of each network in
+        `data`, by default its row."""
         params, count, recipe = population.params, population.count, config.recipe(population.spec)
         zeros = torch.zeros_like(population.ids)
         position = torch.arange(count, device=params.device) if position is None else position
@@ -101,11 +100,11 @@ class TrainState:
 
     @property
     def left(self) -> Tensor:
-        """(N,) int64: steps to the end of the round; 0 for networks that train no more."""
+        """(N,) int64: steps to the end of the round; 0 for networks that have ended."""
         return (self.limit - self.step) * self.running
 
     def rows(self, part: slice | Tensor) -> TrainState:
-        """The networks of `part` as a state of their own: views for a slice, copies for indices (put them back)."""
+        """The networks of `part` as a separate state: views for a slice, copies for indices (see put())."""
         return self._each(lambda tensor: tensor[part])
 
     def to(self, device: torch.device) -> TrainState:
@@ -113,7 +112,7 @@ class TrainState:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True, copy=True))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> TrainState:
-        """Every tensor changed."""
+        """The state with `change` applied to every tensor."""
 
         def changed(value: Any) -> Any:
             if isinstance(value, dict):
@@ -127,18 +126,18 @@ class TrainState:
         return TrainState(population=population, recipe=self.recipe, **rest)
 
     def at_rest(self) -> TrainState:
-        """The same rows, with copies of everything else, which changes on while the rows do not."""
+        """The same rows, with copies of everything else, which keeps changing while the rows do not."""
         rows = {id(each) for each in (self.population.params, *self.slots)}
         return self._each(lambda tensor: tensor if id(tensor) in rows else tensor.clone())
 
     def put(self, part: Tensor, other: TrainState) -> None:
-        """`other`, made by rows(part) and trained since, back into its place: by copies in place, which need no memory,
-        so that no network comes back in part."""
+        """Write back `other`, made by rows(part) and trained since: by copies in place, which need no memory,
+        so that no network is written in part."""
         for (_, mine), (_, theirs) in zip(self.tensors(), other.tensors()):
             mine.index_copy_(0, part, theirs)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor with its name, in a fixed order: what a checkpoint holds."""
+        """Every tensor with its name, in a fixed order: the content of a checkpoint."""
         yield "params", self.population.params
         yield "ids", self.population.ids
         for name, slot in zip(self.recipe.rule.slots, self.slots):
@@ -150,7 +149,7 @@ class TrainState:
             yield name, getattr(self, name)
 
     def kinds(self) -> dict[str, Kind]:
-        """What each tensor of tensors() has to be for these networks and this configuration."""
+        """The required Kind of each tensor of tensors()."""
         population, recipe = self.population, self.recipe
         count, dtype = len(population.params), population.params.dtype
         row, column = Kind(dtype, (count, population.spec.size)), Kind(torch.float64, (count, 1))
@@ -170,8 +169,8 @@ class TrainState:
         }
 
     def fit(self) -> None:
-        """Raise ShapeError unless every tensor is there, of its kind and on the networks' device; columns that nothing
-        uses may be there too."""
+        """Raise ShapeError unless every tensor is present, of its kind and on the networks' device; unused columns
+        are allowed."""
         found, kinds, device = dict(self.tensors()), self.kinds(), self.population.device
         missing = kinds.keys() - found.keys()
         if missing or len(self.slots) != len(self.recipe.rule.slots):
@@ -186,8 +185,8 @@ class TrainState:
                 )
 
     def check(self, data: Dataset | None = None) -> None:
-        """Raise ShapeError or ConfigError unless these are numbers that an engine can be given: of their kinds, within
-        their ranges, and at positions that `data` have."""
+        """Raise ShapeError or ConfigError unless an engine can use these tensors: of their kinds, within
+        their ranges, and at positions of `data`."""
         self.fit()
         networks, last, inf = None if data is None else data.networks, (1 << 63) - 1, float("inf")
         ranges: dict[str, tuple[float, float | Tensor]] = {
@@ -207,7 +206,7 @@ class TrainState:
         for name, good in zip(found, torch.stack(sound).tolist()):
             if not good:
                 low, high = ranges[name]
-                most = "where its network's round or training ends" if isinstance(high, Tensor) else f"{high:,}"
+                most = "the end of its network's round or training" if isinstance(high, Tensor) else f"{high:,}"
                 least, largest = found[name].min().item(), found[name].max().item()
                 raise ConfigError(f"state: {name} is {least:,} to {largest:,}; {low:,} to {most} expected")
         for name in self.hyper.keys() - {"class_weight"}:

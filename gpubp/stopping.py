@@ -1,4 +1,4 @@
-"""What evaluations change in training: the plateau schedule's memory. A network sees its own losses alone."""
+"""Decisions from evaluations: the plateau schedule's memory. They depend only on a network's losses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from .state import TrainState
 
 
 def plateau(state: TrainState, loss: Tensor, due: Tensor | None = None) -> None:
-    """One evaluation's losses (N,): torch's ReduceLROnPlateau (mode min, threshold_mode rel, eps 0) for every running
-    network, or every one of them that is `due` (N,), in place. A loss that is not finite is not better than any."""
+    """Apply torch's ReduceLROnPlateau (mode min, threshold_mode rel, eps 0) with an evaluation's losses (N,) to every
+    running network, or to those that are `due` (N,), in place. A non-finite loss is never better."""
     if not state.recipe.timetable.events:
         return
     hyper, memory = state.hyper, state.memory

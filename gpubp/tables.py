@@ -1,11 +1,11 @@
-"""Table: raw samples by column, and read(), which takes them from a .csv, .tsv, .npz or .parquet file.
+"""Table: raw samples by column, and read(), which reads them from a .csv, .tsv, .npz or .parquet file.
 
-Cells of a .csv that are empty, NA, NaN or null are missing values; text.py says what else a file of text may look
-like. Refused, with the file and the column: columns without a name or of one name, and what is neither number, truth
-value nor text, dates but for those that are asked for, and what would not fit into memory once it is unpacked, before
-it is. Nothing that a file holds is ever executed.
+Cells of a .csv that are empty, NA, NaN or null are missing values; text.py has the other rules of text files.
+Refused, with the file and the column: columns without a name or with equal names, values that are not numbers, truth
+values or text, dates unless requested, and, before unpacking, what would not fit in memory. Nothing in a file is
+ever executed.
 
-write_csv() writes what no spreadsheet executes either.
+write_csv() writes nothing that a spreadsheet executes.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """M raw samples, column by column, before anything is learned from them.
+    """M raw samples, column by column, before any fitting.
 
-    name: the file or source, for messages. columns: name -> (M,): bool, int64, float64 with NaN where one is missing,
-    or object: str, or None where one is missing. targets: which columns are the targets; the others are inputs.
-    named: False where the columns have only places, so that another table must have as many. reading: how another
-    file of these columns is to be read. about: what was found out in reading. steps: the relative distance between
-    numbers of the type in which a column came, where that was a narrower float than float64. Raises DataError.
+    name: the file or source, for messages. columns: name -> (M,): bool, int64, float64 with NaN if missing,
+    or object: str, or None if missing. targets: which columns are the targets; the others are inputs.
+    named: False if columns have only positions, so that another table must have as many. reading: how another
+    file with these columns is read. about: what reading detected. steps: the relative distance between
+    numbers of a column's type, if that is a narrower float than float64. Raises DataError.
     """
 
     name: str
@@ -81,17 +81,17 @@ class Table:
         return tuple(name for name in self.columns if name not in self.targets)
 
     def column(self, name: str) -> Array:
-        """The values (M,) of a column; raises DataError with the nearest name where there is none."""
+        """The values (M,) of a column; raises DataError with the nearest name if it is missing."""
         if name not in self.columns:
             raise self.wrong(name, f"is missing{nearest(name, self.columns)}; the columns are {listed(self.columns)}")
         return self.columns[name]
 
     def wrong(self, name: str, why: str) -> DataError:
-        """The error that says what is wrong with a column."""
+        """The error for a column."""
         return DataError(f"{self.name}: column {name!r} {why}")
 
     def fingerprint(self) -> str:
-        """SHA-256 of names, types and values: equal for equal data, whatever file they came from."""
+        """SHA-256 of names, types and values: equal for equal data from any file."""
         digest = hashlib.sha256(json.dumps(self.targets).encode())
         for name, values in self.columns.items():
             digest.update(json.dumps([name, values.dtype.str]).encode())
@@ -100,8 +100,8 @@ class Table:
 
 
 def write_csv(tables: Iterable[pyarrow.Table], where: Any) -> None:
-    """The rows of one table after the other as CSV. A text that a spreadsheet would take for a formula, of a cell or of
-    a column's name, gets ' in front; numbers stay numbers, also those that are text. Raises OSError."""
+    """Write the rows of one table after the other as CSV. Texts in cells and column names that a spreadsheet would read
+    as formulas get a leading '; numbers stay numbers, also those that are text. Raises OSError."""
     writer = None
     for table in tables:
         columns = [_no_formula(values) if pyarrow.types.is_string(values.type) else values for values in table.columns]

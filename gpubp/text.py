@@ -1,8 +1,8 @@
-"""Reading: how a file of text is read: encoding, delimiter, numbers as people write them, dates; columns(), which reads
-it; and what to ask where a column of texts looks like something else.
+"""Reading: how a text file is read: encoding, delimiter, number formats, dates; columns(), which reads it; and the
+question to ask if a column of texts looks like something else.
 
-A column is numbers where every cell is one, in the notation that was asked for, with the same sign of currency or
-percent on each, which is left out; ?, - and None then stand for missing values. Nothing else is guessed of a cell.
+A column is numeric if every cell is a number in the given notation, all with the same currency or percent sign, which
+is dropped; ?, - and None are then missing values. Nothing else is guessed from a cell.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ NOTATIONS = ((",", None), (".", ","), (",", "."), (",", " "), (".", " "), (".", 
 ISO = "ISO 8601"
 FORMATS = (ISO, "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%y", "%d.%m.%Y %H:%M",
            "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d %b %Y", "%b %d, %Y")  # fmt: skip
-MANY = 50  # categories of one column; more of them are names, numbers of something, or free text
-BLOCK = 1 << 26  # bytes that are read at once; a row may not be longer
-WIDE = 10_000  # bytes of a header whose columns are so many that a task for each costs more than it reads
-HEAD = 1 << 20  # bytes that show the delimiter
-SOME = 10_000  # different texts of a column, by which it is judged
+MANY = 50  # categories of one column; more are probably names, measurements or free text
+BLOCK = 1 << 26  # bytes read at once, the limit of a row
+WIDE = 10_000  # bytes of a header with so many columns that a task for each costs more than reading
+HEAD = 1 << 20  # bytes searched for the delimiter
+SOME = 10_000  # different texts of a column that are examined
 EPOCH = datetime(1970, 1, 1)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file is to be read. Raises ConfigError.
+    """How a file is read. Raises ConfigError.
 
-    delimiter: between the columns of a text file; by default what its first lines show, of comma, semicolon, tab and |.
-    decimal: the point of numbers. thousands: what may stand between groups of digits, nothing by default. encoding: of
-    a text file; by default what its byte order mark says, or UTF-8. drop: columns to leave out. text: columns that hold
-    text, whatever it looks like. dates: columns that become days since 1970, each with the format of strptime or "ISO
-    8601", or with "" to be found out.
+    delimiter: between the columns of a text file; by default comma, semicolon, tab or |, judging by its first lines.
+    decimal: the decimal point. thousands: the separator of groups of digits, by default none. encoding: of
+    a text file; by default from its byte order mark, or UTF-8. drop: columns to leave out. text: columns read as
+    text, whatever they look like. dates: columns that become days since 1970, each with a format of strptime or "ISO
+    8601", or "" to detect it.
     """
 
     delimiter: str | None = None
@@ -79,41 +79,41 @@ class Reading:
             raise ConfigError(f"encoding {self.encoding!r} is unknown; utf-8, utf-16, latin-1, cp1252 ...") from None
 
     def number(self, cell: str) -> tuple[float, str] | None:
-        """What a cell says where it is a number, and its sign of currency or percent; None where it is none."""
+        """The number in a cell and its currency or percent sign; None if it is not a number."""
         return _number(cell, self.decimal, self.thousands)
 
 
 def decoded(name: str, content: bytes, encoding: str | None) -> tuple[bytes, str]:
-    """The content in UTF-8, and the name of the encoding it had. Raises DataError that says where it is another one."""
+    """The content in UTF-8, and the name of its encoding. Raises DataError with the line that is not."""
     found = encoding or next((value for mark, value in BOMS.items() if content.startswith(mark)), "utf-8")
     try:
         return content.decode(found).lstrip("\ufeff").encode(), found
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{name}: line {line} holds bytes that are not text in {found} ({error.reason}); --encoding says what it "
-            "is, often latin-1 or cp1252"
+            f"{name}: line {line} holds bytes that are not {found} ({error.reason}); give its --encoding, often "
+            "latin-1 or cp1252"
         ) from None
 
 
 def delimiter(content: bytes) -> str:
-    """What separates the columns: that of DELIMITERS by which the first lines have equally many columns, and most."""
+    """The one of DELIMITERS that splits the first lines into equally many columns, and most."""
     lines = content[:HEAD].decode(errors="replace").splitlines(keepends=True)
     lines = lines[:-1][:20] if len(lines) > 1 and len(content) > HEAD else lines[:20]
 
     def columns(sign: str) -> tuple[bool, int]:
         try:
             widths = [len(row) for row in csv.reader(lines, delimiter=sign) if row]
-        except csv.Error:  # a field longer than it reads
+        except csv.Error:  # a field above its size limit
             return False, 0
         return len(set(widths)) == 1 < widths[0], widths[0] if widths else 0
 
-    return max(DELIMITERS, key=columns)  # the first of equally good ones
+    return max(DELIMITERS, key=columns)
 
 
 def columns(name: str, content: bytes, reading: Reading) -> tuple[pyarrow.Table, list[str]]:
-    """A .csv as a table, and what was found out of how it is written. Raises DataError that says which row has more or
-    fewer columns than others, or is longer than is read."""
+    """A .csv as a table, and the detected format. Raises DataError with a row that has more or fewer columns than
+    others, or is too long."""
     content, encoding = decoded(name, content, reading.encoding)
     sign = reading.delimiter or delimiter(content)
     if not content.strip():
@@ -152,8 +152,8 @@ def columns(name: str, content: bytes, reading: Reading) -> tuple[pyarrow.Table,
 
 
 def numbers(cells: Array, reading: Reading) -> tuple[Array, str] | None:
-    """A column of texts (M,), None where one is missing, as numbers (M,) float64 with NaN there, and the sign that was
-    left out of each; None where the column is not all numbers."""
+    """A column of texts (M,), None if missing, as numbers (M,) float64, NaN if missing, and the sign that was dropped;
+    None if the column is not all numbers."""
     found: dict[str | None, float] = {None: np.nan}
     signs = set()
     for cell in set(cells.tolist()) - {None}:
@@ -167,8 +167,8 @@ def numbers(cells: Array, reading: Reading) -> tuple[Array, str] | None:
 
 
 def days(where: str, cells: Array, form: str) -> tuple[Array, str]:
-    """A column of dates (M,), None where one is missing, as days since 1970 (M,) float64 with NaN there, and their
-    format: `form`, or where that is "" the one of FORMATS that all of them have."""
+    """A column of dates (M,), None if missing, as days since 1970 (M,) float64, NaN if missing, and their format:
+    `form`, or if that is "" the one of FORMATS that fits all of them."""
     known = set(cells.tolist()) - {None}
     read = {each: {cell: _day(cell, each) for cell in known} for each in ([form] if form else FORMATS)}
     fits = {each: found for each, found in read.items() if None not in found.values()}
@@ -177,22 +177,22 @@ def days(where: str, cells: Array, form: str) -> tuple[Array, str]:
         wrong = next(cell for cell in cells.tolist() if cell is not None and found[cell] is None)
         at = cells.tolist().index(wrong)
         raise DataError(
-            f"{where} holds {wrong!r} in sample {at}, which is no date as {each} has it: --dates NAME=FORMAT"
+            f"{where} holds {wrong!r} in sample {at}, which is not a date in format {each}: --dates NAME=FORMAT"
         )
     form, found = next(iter(fits.items()))
     for other in list(fits)[1:]:
         if fits[other] != found:
             raise DataError(
-                f"{where} holds dates that {form} and {other} read differently; --dates NAME={form} says which"
+                f"{where} holds dates that differ between {form} and {other}; give one, such as --dates NAME={form}"
             )
     return np.array([np.nan if cell is None else found[cell] for cell in cells.tolist()], dtype=np.float64), form
 
 
 def question(cells: Array, reading: Reading, column: str, target: bool = False) -> str | None:
-    """What to ask of a column of texts (M,) that looks as if it were something else than categories; None otherwise.
-    target: whether it is one, which cannot be left out."""
+    """The question about a column of texts (M,) that does not look like categories; None if it does. target: whether
+    the column is a target, which cannot be left out."""
     known = [cell for cell in cells.tolist() if cell is not None]
-    counts, take = Counter(known), f"--text {column} takes them as they are"
+    counts, take = Counter(known), f"--text {column} keeps them as texts"
     take += "" if target else f", --drop {column} leaves it out"
     other = {text for text in counts if reading.number(text) is None and text.strip() not in UNKNOWN}
     few = sum(counts[text] for text in other)
@@ -201,8 +201,8 @@ def question(cells: Array, reading: Reading, column: str, target: bool = False) 
     if 2 * few < len(known):
         at = next(sample for sample, cell in enumerate(cells.tolist()) if cell in other)
         return (
-            f"holds numbers but for {few} of {len(known)} texts, the first {cells[at]!r} in sample {at}; correct them, "
-            f"leave cells empty whose value is missing, or {take}"
+            f"holds numbers except for {few} of {len(known)} texts, the first {cells[at]!r} in sample {at}; correct "
+            f"them, leave cells with missing values empty, or {take}"
         )
     some = list(counts)[:SOME]
     others = [each for each in NOTATIONS if each != (reading.decimal, reading.thousands)]
@@ -220,13 +220,13 @@ def question(cells: Array, reading: Reading, column: str, target: bool = False) 
     if len(counts) > MANY or (len(counts) == len(known) >= 10):
         return (
             f"holds {len(counts)} different texts in {len(known)} samples, such as {known[0]!r}; are they names or "
-            f"numbers of something? {take}"
+            f"measurements? {take}"
         )
     return None
 
 
 def _signs(cells: list[str | None], reading: Reading) -> str:
-    """What is said of numbers with different signs of currency or percent: the usual one, and where another begins."""
+    """The message for numbers with different currency or percent signs: the usual one, and the first other one."""
     found = {cell: number[1] for cell in set(cells) if cell is not None and (number := reading.number(cell))}
     counts = Counter(found[cell] for cell in cells if cell in found)
     usual = counts.most_common(1)[0][0]

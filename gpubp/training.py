@@ -1,4 +1,4 @@
-"""train() and resume(): what was asked for, checked, becomes a Loop (loop.py)."""
+"""train() and resume(): check the arguments and run a Loop (loop.py)."""
 
 from __future__ import annotations
 
@@ -45,26 +45,25 @@ def train(
     device: Devices | None = None,
     lines: Sequence[str] = (),
 ) -> Result:
-    """Train every network of `population` on `data`, as `config` says.
+    """Train every network of `population` on `data` with `config`.
 
-    device: where to train, by default where the population is: "cpu", "cuda", "cuda:1"; "cuda:all", or several, share
-    the networks. The result's state and figures are in the processor's memory.
-    validation: samples to evaluate on. reporters: see reporters/, for instance [gpubp.ConsoleReporter()]; lines: what
-    they say first. inplace: write the trained numbers over population.params too. run_dir: a new directory for
+    device: by default the population's: "cpu", "cuda", "cuda:1"; "cuda:all", or several, split
+    the networks. The result's state and figures are in host memory.
+    validation: samples to evaluate on. reporters: see reporters/, such as [gpubp.ConsoleReporter()]; lines: their
+    first output. inplace: also write the trained numbers to population.params. run_dir: a new directory for
     checkpoints (every few minutes, at the end, on Ctrl-C and SIGTERM), results.parquet, results.csv, config.yaml, which
     holds `settings` or else specification and configuration, and preparation.json, the preparation of `data`, for
-    load(); while the run lasts, no other process can go on with it.
+    load(); during the run no other process can resume it.
 
-    The result's history has a record per evaluation: one every config.evaluate_every; where that is not given, every
-    hundredth of the training if somebody looks (validation data, a reporter that hears evaluations, schedule plateau),
-    and if nobody does, one at the end, whose loss is the mean over all steps.
+    The result's history has a record per evaluation: one every config.evaluate_every, by default every
+    hundredth of the training if anything uses them (validation data, a reporter of evaluations, schedule plateau),
+    otherwise one at the end, whose loss is the mean over all steps.
 
-    Ctrl-C and SIGTERM end the run after the present call, with everything saved; then the signal goes to whoever
-    handled it before. So Ctrl-C raises KeyboardInterrupt, whose `result` is the Result so far, and SIGTERM ends the
-    process, unless it has a handler, which is called: what that raises has the `result`, and where it raises nothing,
-    train() returns it. A second Ctrl-C ends at once, without a result. In a thread that is not the main one signals are
-    the main one's. What cannot be written on the way, for a full disk, is tried again, and the result says if the last
-    try failed (`unsaved`).
+    Ctrl-C and SIGTERM end the run after the present call and save everything; then the previous handler of the signal
+    is called. So Ctrl-C raises KeyboardInterrupt, whose `result` is the Result so far, and SIGTERM ends the
+    process, unless it has a handler: exceptions of the handler have the `result`, and if it raises none,
+    train() returns it. A second Ctrl-C ends at once, without a result. Signals are handled only in the main
+    thread. Failed writes, as on a full disk, are retried, and the result says if the last one failed (`unsaved`).
 
     Raises, before anything is trained or written, ShapeError, DataError, ConfigError, DeviceError, EngineError,
     OutOfMemoryError.
@@ -79,9 +78,7 @@ def train(
     spec, params = population.spec, population.params
     _check(reporters, checkpoint_minutes, settings, lines)
     if inplace and any(step == 0 and size > 1 for step, size in zip(params.stride(), params.shape)):
-        raise ConfigError(
-            "inplace=True: networks of population.params share memory, as expand() makes them; clone() them"
-        )
+        raise ConfigError("inplace=True: networks of population.params share memory, as after expand(); clone() them")
     looked_at = validation is not None or config.timetable.events or any(map(watches, reporters))
     every = config.interval if looked_at or config.evaluate_every is not None else config.longest
     config, notes = replace(config, evaluate_every=every).fitted(data)
@@ -96,10 +93,10 @@ def train(
     recipe = config.recipe(spec)
     memory.check(spec, recipe, population.count, params.element_size(), HOME)
     with memory.explained(spec, recipe, population.count, params.element_size(), where[0]), ExitStack() as stack:
-        own = replace(
+        copied = replace(
             population, params=params.to(HOME, copy=True).contiguous(), ids=population.ids.to(HOME, copy=True)
         )
-        state = TrainState.start(own, config, data)
+        state = TrainState.start(copied, config, data)
         state.check(data)
         chosen = _settings(population, config, choice) if settings is None else dict(settings)
         files.as_yaml(chosen)  # refused before anything is written
@@ -108,8 +105,8 @@ def train(
         if folder is not None:
             try:
                 lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
-                told = stack.enter_context(lock.held(folder))
-                loop.notes, loop.lines = [*loop.notes, *told], (*loop.lines, *told)
+                news = stack.enter_context(lock.held(folder))
+                loop.notes, loop.lines = [*loop.notes, *news], (*loop.lines, *news)
                 _new(folder)  # another process may have been faster
                 files.write_settings(folder / "config.yaml", chosen, choice.reason)
                 # of a run that ended before it saved anything
@@ -117,12 +114,12 @@ def train(
                 if preparation is not None:
                     preparation.save(folder)
             except (OSError, RecursionError) as error:
-                why = reason(error, "it lies too deep")
+                why = reason(error, "its path is too deep")
                 raise ConfigError(f"run directory {folder} cannot be made: {why}") from None
         result = loop.train()
     with kept(result):
         if inplace:
-            with torch.inference_mode():  # so that params made in that mode, or that require grad, may be written to
+            with torch.inference_mode():  # so that params made in that mode, or that require grad, can be written
                 params.copy_(state.population.params)
         result = replace(result, population=result.population.to(params.device))
     return delivered(result)
@@ -142,26 +139,26 @@ def resume(
     lines: Sequence[str] = (),
     force: bool = False,
 ) -> Result:
-    """Go on with the run in `run_dir`, to the same bits as if it had never stopped (on a device of another kind than
-    before, to rounding); with `epochs` or `steps`, more of them than before, as if it had been begun with so many,
-    which is saved before the first step. device: as in train(), but the CPU unless another is named, wherever the run
-    was begun. settings: the configuration, for reporters and config.yaml. Evaluations come as often as the run was
-    begun with. Signals, lines: as in train(). force: take the run from a process that is gone but for its lock, which a
-    network file system may keep.
-    Raises CheckpointError where run or data are not those or another process trains it, DeviceError, EngineError."""
+    """Resume the run in `run_dir`, with the bits of an uninterrupted run (on another kind of device, up to
+    rounding); with more `epochs` or `steps` than before, those of a run started with as many; the new length
+    is saved before the first step. device: as in train(), but by default the CPU, wherever the run started.
+    settings: the configuration, for reporters and config.yaml. The interval of evaluations does not change.
+    Signals, lines: as in train(). force: take the run from a dead process whose lock remains, as on some
+    network file systems.
+    Raises CheckpointError if the run or its data differ or another process trains it, DeviceError, EngineError."""
     _check(reporters, checkpoint_minutes, settings, lines)
     folder, where = files.path("run_dir", run_dir), devices(device)
-    with lock.held(folder, force) as told:
+    with lock.held(folder, force) as news:
         loop = _loop(folder, data, validation, epochs, steps, reporters, where, checkpoint_minutes, settings, lines)
-        loop.notes, loop.lines = [*loop.notes, *told], (*loop.lines, *told)
-        own = loop.run.state.population
-        with memory.explained(own.spec, loop.run.state.recipe, own.count, own.params.element_size(), where[0]):
+        loop.notes, loop.lines = [*loop.notes, *news], (*loop.lines, *news)
+        saved = loop.run.state.population
+        with memory.explained(saved.spec, loop.run.state.recipe, saved.count, saved.params.element_size(), where[0]):
             result = loop.train()
     return delivered(result)
 
 
 def _check(reporters: Any, checkpoint_minutes: Any, settings: Any, lines: Any) -> None:
-    """Raise ConfigError for what neither train() nor resume() can use."""
+    """Raise ConfigError for invalid arguments of train() and resume()."""
     minutes = arrays.real(checkpoint_minutes)
     if minutes is None or minutes < 0:
         raise ConfigError(f"checkpoint_minutes {checkpoint_minutes!r}: a number of 0 or more expected")
@@ -184,41 +181,43 @@ def _loop(
     settings: Mapping[str, Any] | None,
     lines: Sequence[str],
 ) -> Loop:
-    """The run in `folder`, ready to go on."""
+    """The run in `folder`, ready to resume."""
     if checkpoint.begun(folder):
         raise CheckpointError(
-            f"{folder} ended before its first checkpoint; it is begun anew by the same call of train, or where the "
-            f"command line began it, by gpubp resume {folder}"
+            f"{folder} ended before its first checkpoint; restart it with the same call of train, or from the command "
+            f"line with gpubp resume {folder}"
         )
     saved = checkpoint.load(folder, HOME)
     state, config, notes, preparation = saved.state, saved.config, saved.notes, data.preparation
     data = _ready(state.population, data)
     held_out = None if validation is None else _ready(state.population, validation)
-    own = state.population
-    choice = _going_on(notes, own, config, where, data)
-    told = [*saved.told, *forks.notes()]
+    population = state.population
+    choice = _going_on(notes, population, config, where, data)
+    news = [*saved.told, *forks.notes()]
     run = Run(state, config, data, held_out, choice, where, notes["number"])
     for name, fingerprint in run.fingerprints.items():
         if notes[name] != fingerprint:
-            raise CheckpointError(f"{folder}: the {name} are not those that the run was begun with")
+            raise CheckpointError(f"{folder}: the {name} differ from those that the run started with")
     state.check(data)
     _check_progress(folder, run)
     longer = epochs is not None or steps is not None
     if longer:
         _extend(run, epochs, steps)
-    chosen = _brought_up(_settings(own, run.config, choice) if settings is None else settings, run.config, choice)
+    chosen = _brought_up(
+        _settings(population, run.config, choice) if settings is None else settings, run.config, choice
+    )
     files.as_yaml(chosen)  # refused before anything is written
     loop = Loop(
-        run, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *told), notes["history"],
-        notes["seconds"], told,
+        run, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *news), notes["history"],
+        notes["seconds"], news,
     )  # fmt: skip
     try:
-        loop.history.save(folder)  # without what was added after the checkpoint
+        loop.history.save(folder)  # without records after the checkpoint
         digest = checkpoint.digest_of(folder / checkpoint.PREPARATION)
         if preparation is not None and saved.preparation not in (None, digest):
             preparation.save(folder)
         if longer:
-            checkpoint.save(folder, state, run.config, notes)  # so that a run that is killed next is as long
+            checkpoint.save(folder, state, run.config, notes)  # so that a killed run keeps the new length
         _write_down(folder, settings, run.config, choice)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written: {error.strerror}") from None
@@ -226,20 +225,20 @@ def _loop(
 
 
 def _check_progress(folder: Path, run: Run) -> None:
-    """Raise CheckpointError where steps and ends are not those of the run's round and configuration."""
+    """Raise CheckpointError if steps and ends do not match the run's round and configuration."""
     state, config, sizes = run.state, run.config, run.data.size(run.state.position)
     done = torch.minimum(config.rounds.passed(state.step - 1, sizes), state.step - 1)  # a round has one step or more
     elsewhere = state.end != config.lengths(sizes)
     unfinished = (state.status == Status.finished) & (state.step < state.end)
     if bool(((done >= run.number) | elsewhere | unfinished).any()):
         raise CheckpointError(
-            f"{folder}: the checkpoint is damaged: its networks' steps are not those of round {run.number} of its "
+            f"{folder}: the checkpoint is damaged: its networks' steps do not match round {run.number} of its "
             "configuration"
         )
 
 
 def _brought_up(settings: Mapping[str, Any], config: TrainConfig, choice: Choice) -> dict[str, Any]:
-    """`settings` with the length and the engine that a run has by now."""
+    """`settings` with the present length and engine of a run."""
     now = copy.deepcopy(dict(settings))
     known = {"engine": choice.name, "engine_reason": choice.reason}
     now |= {name: value for name, value in known.items() if name in now}
@@ -251,11 +250,11 @@ def _brought_up(settings: Mapping[str, Any], config: TrainConfig, choice: Choice
 
 
 def _write_down(folder: Path, settings: Mapping[str, Any] | None, config: TrainConfig, choice: Choice) -> None:
-    """`settings`, or else those of before, in config.yaml, brought up to date. Raises OSError."""
+    """Write `settings`, or the earlier ones, up to date, to config.yaml. Raises OSError."""
     path = folder / "config.yaml"
     try:
         before = files.read_settings(path)
-    except ConfigError:  # none are needed to go on
+    except ConfigError:  # resuming needs none
         before = None
     chosen = before if settings is None else settings
     if isinstance(chosen, Mapping) and (now := _brought_up(chosen, config, choice)) != before:
@@ -263,7 +262,7 @@ def _write_down(folder: Path, settings: Mapping[str, Any] | None, config: TrainC
 
 
 def _ready(population: Population, data: Dataset) -> Dataset:
-    """`data`, checked, at home, as precise as the networks are."""
+    """`data`, checked, in host memory, with the networks' dtype."""
     checks.check(data, population.spec, population.count)
     return data.to(HOME, population.params.dtype)
 
@@ -271,31 +270,31 @@ def _ready(population: Population, data: Dataset) -> Dataset:
 def _going_on(
     notes: Mapping[str, Any], population: Population, config: TrainConfig, where: Sequence[torch.device], data: Dataset
 ) -> Choice:
-    """The engine that a run was begun with; on a device of another kind the same source compiled for that."""
+    """The engine of a run; on another kind of device the same source compiled for that."""
     begun = notes["engine"]
     name = begun if begun == "eager" else where[0].type
     try:
         choice = choose_for_all(name, population.spec, config, where, population.params.dtype, data)
     except EngineError as error:
         raise EngineError(
-            f'{error}; but this run was begun by engine "{begun}", and goes on where that can train it: name another '
-            "device"
+            f'{error}; but this run started with engine "{begun}", and resumes only where that can train it: name '
+            "another device"
         ) from None
     if name != begun:
-        return choice._replace(reason=f"{choice.reason}; the run was begun by engine {begun}")
-    if name == "cuda":  # its reason is of the GPU at hand
+        return choice._replace(reason=f"{choice.reason}; the run started with engine {begun}")
+    if name == "cuda":  # its reason names the present GPU
         return choice
     return choice._replace(reason=line(notes["engine_reason"]))
 
 
 def _new(folder: Path) -> Path:
-    # os.path's, for Path's own raises for a name that is too long
+    # os.path's, because Path's raises for a name that is too long
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"run directory {folder} is a file; name a new directory")
     if os.path.exists(folder) and any(folder.iterdir()) and not checkpoint.begun(folder):
         raise ConfigError(
-            f"run directory {folder} exists already; name a new one, or go on with it: gpubp resume {quoted(folder)}, "
-            "or gpubp.resume where it was begun from Python"
+            f"run directory {folder} exists already; name a new one, or resume it: gpubp resume {quoted(folder)}, or "
+            "gpubp.resume for a run from Python"
         )
     return folder
 
@@ -315,21 +314,21 @@ def _settings(population: Population, config: TrainConfig, choice: Choice) -> di
 
 
 def _extend(run: Run, epochs: int | None, steps: int | None) -> None:
-    """Move the end of the training. A network that was finished goes on."""
+    """Extend the training. Finished networks resume."""
     state, config = run.state, run.config
     name, length = ("epochs", epochs) if steps is None else ("steps", steps)
     if getattr(config, name) is None or (epochs is not None and steps is not None):
         other = "steps" if config.epochs is None else "epochs"
-        raise ConfigError(f"this run counts {other}: give {other}, and nothing else, to make it longer")
+        raise ConfigError(f"this run counts {other}: give only {other} to extend it")
     longer = TrainConfig.from_dict({**config.to_dict(), name: length})
     end = longer.lengths(run.data.size(state.position))
     shorter = bool((torch.as_tensor(length) < torch.as_tensor(getattr(config, name))).any())
     if shorter or bool((end < state.end).any()):
-        raise ConfigError(f"{name} {length} would end networks before where they are to end; give more than before")
+        raise ConfigError(f"{name} {length} would end networks before their present end; give more than before")
     if config.timetable.whole and bool((end > state.end).any()):
         raise ConfigError(
-            f"schedule {config.schedule!r} depends on the length of the training: a longer run is another run; "
-            "train anew, or use a schedule that does not, such as step, exponential or inverse_sqrt"
+            f"schedule {config.schedule!r} depends on the length of the training, so the run cannot be extended; "
+            "start a new run, or use a schedule that does not, such as step, exponential or inverse_sqrt"
         )
     run.config = longer
     state.end.copy_(end)

@@ -1,9 +1,9 @@
 """Matt Mazur's "A Step by Step Backpropagation Example" as data: its network, its sample, its printed figures.
 
-`compare` computes every figure in both update orders (TrainConfig.update_order) and says which one has the printed
+`compare` computes every figure in both update orders (TrainConfig.update_order) and says which one gives the printed
 digits. The figures cannot all come from one program: the error after one round and the last outputs are layerwise, the
-last error is simultaneous, read before the last update, and one product was made of a factor that had been rounded.
-No result stands in this file but as the string that the tutorial prints.
+last error is simultaneous and read before the last update, and one product has a rounded factor.
+Results are in this file only as the strings that the tutorial prints.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ PRINTED = {
 }
 
 ROUNDED = "dE_o2/dout_h1, dE_o2/dnet_o2 rounded"
-ERRATA = {ROUNDED: "dE_o2/dout_h1", "E after 9,999 rounds": "E after 10,000 rounds"}  # ours: what was printed for it
+ERRATA = {ROUNDED: "dE_o2/dout_h1", "E after 9,999 rounds": "E after 10,000 rounds"}  # ours: the figure printed for it
 
 
 class Figure(NamedTuple):
-    """A figure as printed and as computed in both update orders, and the orders that have its printed digits."""
+    """A figure as printed and as computed in both update orders, and the orders that give the printed digits."""
 
     name: str
     printed: str
@@ -76,7 +76,7 @@ class Figure(NamedTuple):
 
 
 def population(count: int = 1, dtype: torch.dtype = torch.float64, spec: NetworkSpec = SPEC) -> Population:
-    """`count` times the tutorial's network; `spec` may have other biases."""
+    """`count` copies of the tutorial's network; `spec` may have other biases."""
     made = Population.create(spec, count=count, dtype=dtype)
     (weight1, bias1), (weight2, bias2) = spec.layers(made.params)
     weight1[:] = torch.tensor([[0.15, 0.25], [0.20, 0.30]], dtype=dtype)  # (I, O): w1 w3, w2 w4
@@ -87,18 +87,18 @@ def population(count: int = 1, dtype: torch.dtype = torch.float64, spec: Network
 
 
 def dataset(dtype: torch.dtype = torch.float64) -> Dataset:
-    """Its one sample."""
+    """The tutorial's one sample."""
     return Dataset(torch.tensor([[0.05, 0.10]], dtype=dtype), torch.tensor([[0.01, 0.99]], dtype=dtype))
 
 
 def config(steps: int = ROUNDS, update_order: str = "simultaneous") -> TrainConfig:
-    """How it trains; a round is a step."""
+    """The tutorial's training; a round is a step."""
     return TrainConfig(optimizer="sgd", lr=0.5, batch_size=1, steps=steps, update_order=update_order)
 
 
 def figures(update_order: str = "simultaneous", rounds: int = ROUNDS, spec: NetworkSpec = SPEC) -> dict[str, float]:
-    """Every printed figure as gpubp computes it, by its name and in order; the errata after the figure they explain.
-    rounds: 2 or more."""
+    """Every printed figure as computed by gpubp, by name and in order; errata follow the figure they explain. rounds: 2
+    or more."""
     data, networks = dataset(), population(spec=spec)
     state = TrainState.start(networks, config(rounds, update_order), data)
     state.limit.copy_(state.end)
@@ -149,13 +149,13 @@ def _numbered(layer: dict[str, Any], first: int) -> dict[str, float]:
 
 
 def agrees(value: float, printed: str) -> bool:
-    """Whether `value`, rounded to as many decimals as were printed, half away from zero, has the printed digits."""
+    """Whether `value`, rounded to the printed decimals, half away from zero, has the printed digits."""
     return Decimal(repr(value)).quantize(Decimal(printed), ROUND_HALF_UP) == Decimal(printed)
 
 
 def compare(rounds: int = ROUNDS) -> list[Figure]:
-    """Every figure beside ours, in both orders. Printed figures at the end of training are those of 10,000 rounds; for
-    another number of them `printed` is empty there."""
+    """Every printed figure and ours, in both orders. `printed` is empty at the end of training unless there are 10,000
+    rounds, as in the tutorial."""
     both = {order: figures(order, rounds) for order in ORDERS}
     rows = []
     for name in both[ORDERS[0]]:
@@ -167,13 +167,13 @@ def compare(rounds: int = ROUNDS) -> list[Figure]:
 
 
 def reproduced(rows: list[Figure]) -> bool:
-    """Whether every printed figure has been computed to its last digit in one of the orders, or by its erratum."""
+    """Whether every printed figure is matched to its last digit in one of the orders, or by its erratum."""
     return {ERRATA.get(row.name, row.name) for row in rows if row.matches} == set(PRINTED)
 
 
 def table(rows: list[Figure]) -> Table:
-    """`rows` for the console, with three decimals more than were printed."""
-    made = Table("figure", "printed", *ORDERS, "printed digits", title="The tutorial: every printed figure beside ours")
+    """`rows` for the console, with three more decimals than printed."""
+    made = Table("figure", "printed", *ORDERS, "printed digits", title="The tutorial: printed figures and ours")
     for row in rows:
         decimals = len(row.printed.partition(".")[2]) + 3 if row.printed else 13
         values = (f"{value:.{decimals}f}" for value in (row.simultaneous, row.layerwise))

@@ -27,7 +27,7 @@ def flags():
         each.name: {
             "kind": "NUMBERS" if each.name in HYPER else "COUNT" if each.type.startswith("int") else "TEXT",
             "default": each.default,
-            "about": notes[each.name] + (f" Unless given: {usual[each.name]}." if each.name in HYPER else ""),
+            "about": notes[each.name] + (f" Default: {usual[each.name]}." if each.name in HYPER else ""),
         }
         for each in fields(TrainConfig)
         if each.name != "extra"

@@ -78,7 +78,7 @@ WRONG: dict[str, tuple[Any, type[GpubpError], str]] = {
         f"one mask for all, {name}": (
             kind(SHOP == 0),
             ShapeError,
-            r"rows is a \w+ of single values; a list of a mask, or",
+            r"rows is a \w+ of single values; a list with a mask or",
         )
         for name, kind in KINDS.items()
     },
@@ -88,7 +88,7 @@ WRONG: dict[str, tuple[Any, type[GpubpError], str]] = {
     "a row too far": ([[0], [6, 2]], DataError, r"rows\[1\] holds 2 to 6; rows from 0 to 5 expected"),
     "a mask of none": ([[0], [False] * 6], DataError, r"rows\[1\] selects none of 6 samples; one or more expected"),
     "text": ([["0"]], DataError, r"rows\[0\] holds str '0' at \[0\]; numbers of at most 64 bits"),
-    "a dict": ({0: [1]}, DataError, r"rows is a dict; its values in the order of the networks, list\(rows.values"),
+    "a dict": ({0: [1]}, DataError, r"rows is a dict; a list in the order of the networks, such as list\(rows.values"),
 }
 
 
@@ -136,7 +136,7 @@ def test_a_copy_has_one_source() -> None:
 
 
 @pytest.mark.parametrize("ids", [[True, False], [0.0, 1.0], ["a"], {1: 2}, [[1, 2]], [-1], []])
-def test_ids_that_are_no_whole_numbers_are_refused(ids: Any) -> None:
+def test_ids_that_are_not_whole_numbers_are_refused(ids: Any) -> None:
     with pytest.raises(ConfigError, match="ids"):
         gpubp.Population.create(SPEC, ids=ids)
 
@@ -206,7 +206,7 @@ def test_numbers_of_numpy_in_every_place_raise_no_warning(tmp_path: Any) -> None
     assert prepared.settings == {"scale": "2", "scale_targets": "none", "validation": 0.25}
 
 
-def test_real_is_one_finite_number_whoever_made_it() -> None:
+def test_real_accepts_one_finite_number_from_any_library() -> None:
     for one in (0.5, np.float32(0.5), np.array(0.5), torch.tensor(0.5), Decimal("0.5"), Fraction(1, 2)):
         assert arrays.real(one) == 0.5
     for other in (
@@ -226,7 +226,7 @@ def test_real_is_one_finite_number_whoever_made_it() -> None:
         assert arrays.real(other) is None
 
 
-def test_memory_that_may_not_be_written_is_copied_without_a_warning() -> None:
+def test_read_only_memory_is_copied_without_a_warning() -> None:
     frozen = np.ones((3, 2))
     frozen.setflags(write=False)
     with warnings.catch_warnings():
@@ -241,7 +241,7 @@ def test_memory_that_may_not_be_written_is_copied_without_a_warning() -> None:
     ("call", "message"),
     [
         (lambda: gpubp.TrainConfig(steps=1, lr=[True, False]), "lr .*: a number, or N numbers, expected"),
-        (lambda: gpubp.TrainConfig(steps=1, lr="0.1"), "lr is a str; numbers in order"),
+        (lambda: gpubp.TrainConfig(steps=1, lr="0.1"), "lr is a str; an ordered list"),
         (
             lambda: gpubp.TrainConfig(steps=2**63),
             "steps holds 9223372036854775808; numbers of at most 64 bits, with a sign",
@@ -252,21 +252,21 @@ def test_memory_that_may_not_be_written_is_copied_without_a_warning() -> None:
         ),
         (lambda: gpubp.TrainConfig(steps=1, class_weight=[True, False]), r"class_weight \[True, False\]: numbers of 0"),
         (lambda: gpubp.TrainConfig(steps=1, extra=[1]), r"extra \[1\]: a dict of hyper-parameters by name expected"),
-        (lambda: gpubp.TrainConfig(steps=1, lr={0.1, 0.2}), "lr is a set; numbers in order"),
+        (lambda: gpubp.TrainConfig(steps=1, lr={0.1, 0.2}), "lr is a set; an ordered list"),
         (lambda: gpubp.TrainConfig(steps=1, lr=torch.ones(2, device="meta")), "lr holds .* on meta; plain numbers"),
-        (lambda: gpubp.Dataset(MASKED, TARGETS), "inputs holds masked values; numbers in all places expected"),
+        (lambda: gpubp.Dataset(MASKED, TARGETS), "inputs holds masked values; numbers everywhere expected"),
         (lambda: gpubp.Population.create(SPEC, 2, init_scale=True), "init_scale holds truth values; numbers expected"),
         (lambda: gpubp.Population.create(SPEC, 10**12), "count 1000000000000: a whole number of networks"),
         (lambda: gpubp.Dataset(INPUTS, TARGETS, sample_weight=["1"] * 6), "sample_weight holds str '1' at"),
         (lambda: gpubp.Dataset(INPUTS, TARGETS, sample_weight=torch.ones(6, 1)), r"sample_weight \(6, 1\): \(6,\), or"),
     ],
 )
-def test_what_is_no_number_is_refused_with_the_name_of_its_argument(call: Any, message: str) -> None:
+def test_values_that_are_not_numbers_are_refused_with_the_name_of_their_argument(call: Any, message: str) -> None:
     with pytest.raises(GpubpError, match=message):
         call()
 
 
-def test_tensors_that_ask_for_gradients_train_like_others(tmp_path: Any) -> None:
+def test_tensors_that_require_gradients_train_like_others(tmp_path: Any) -> None:
     networks, config = population(SPEC, 2), gpubp.TrainConfig(steps=3, batch_size=6)
     expected = gpubp.train(networks, gpubp.Dataset(INPUTS, TARGETS), config, engine="eager")
     asking = gpubp.Dataset(INPUTS.clone().requires_grad_(), TARGETS.clone().requires_grad_())

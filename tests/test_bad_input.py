@@ -70,7 +70,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
         "targets hold classes 0 to 2; 0 to 1 expected for 2 outputs"),
     "numbers for classes": (
         lambda: train(CLASSES, targets=TARGETS), ShapeError, "loss 'cross_entropy' needs class numbers"),
-    "empty": (lambda: train(inputs=INPUTS[:0], targets=TARGETS[:0]), DataError, "the data are empty; one sample"),
+    "empty": (lambda: train(inputs=INPUTS[:0], targets=TARGETS[:0]), DataError, "the data are empty; one or more"),
     "activation": (
         lambda: gpubp.NetworkSpec((3, 4, 2), hidden="rellu"), SpecError, "'rellu' is unknown; did you mean 'relu'"),
     "loss": (lambda: gpubp.NetworkSpec((3, 2), loss="hubert"), SpecError, "'hubert' is unknown; did you mean 'huber'"),
@@ -89,8 +89,8 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
         lambda: train(steps=[1, 2, 3]), ShapeError, "steps has 3 numbers; one, or 4, one per network, expected"),
     "another optimizer's": (
         lambda: train(optimizer="sgd", beta1=0.9), ConfigError, "beta1 is not a hyper-parameter of optimizer 'sgd'"),
-    "epochs and steps": (lambda: train(epochs=2), ConfigError, "give epochs or steps, one of the two"),
-    "neither": (lambda: train(steps=None), ConfigError, "give epochs or steps, one of the two"),
+    "epochs and steps": (lambda: train(epochs=2), ConfigError, "epochs or steps, exactly one, expected"),
+    "neither": (lambda: train(steps=None), ConfigError, "epochs or steps, exactly one, expected"),
     "batch of 0": (lambda: train(batch_size=0), ConfigError, "batch_size 0: a whole number of 1 or more expected"),
     **{
         f"device {device!r}": (partial(gpubp.train, POPULATION, DATA, STEP, device=device), DeviceError,
@@ -105,8 +105,8 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
     **{
         f"{name}: {message}": (partial(gpubp.train, POPULATION, DATA, STEP, **{name: given}), ConfigError, message)
         for name, given, message in (
-            ("run_dir", 3, "run_dir 3: a path of"), ("run_dir", b"made", "run_dir b'made': a path of"),
-            ("run_dir", "\udcff", "run_dir .*: a path of characters that UTF-8 has"),
+            ("run_dir", 3, "run_dir 3: a path in"), ("run_dir", b"made", "run_dir b'made': a path in"),
+            ("run_dir", "\udcff", "run_dir .*: a path in UTF-8 without NUL"),
             ("settings", [1], "settings are a list; a dict"), ("lines", "abc", "lines are a str; a list of texts"),
             ("lines", [1], "lines are a list; a list of texts"),
             ("reporters", [None], "reporters: NoneType has no method start"),
@@ -118,7 +118,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
             ("checkpoint_minutes", True, "checkpoint_minutes True: a number"),
             ("checkpoint_minutes", -1, "checkpoint_minutes -1: a number"))
     },
-    "a run that is none": (lambda: gpubp.load(3), ConfigError, "run_dir 3: a path of"),  # type: ignore[arg-type]
+    "a run that is none": (lambda: gpubp.load(3), ConfigError, "run_dir 3: a path in"),  # type: ignore[arg-type]
     "data that are none": (lambda: sources.load(3), DataError, "3 is no path of a file that ends in"),  # type: ignore
     "a target that is none": (
         lambda: sources.load("a.csv", target=3), ConfigError, "target 3: the name of a column, or a list of names"),  # type: ignore
@@ -135,13 +135,13 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
 
 
 @pytest.mark.parametrize("name", PYTHON)
-def test_the_python_face_refuses(name: str) -> None:
+def test_the_python_interface_refuses(name: str) -> None:
     action, error, message = PYTHON[name]
     with pytest.raises(error, match=message):
         action()
 
 
-def test_what_is_refused_above_is_accepted_when_it_is_right() -> None:
+def test_valid_variants_of_the_refused_input_are_accepted() -> None:
     train()
     train(CLASSES, targets=torch.arange(10) % 2, lr=[0.1, 0.2, 0.3, 0.4], optimizer="adam", beta1=0.9)
 
@@ -166,13 +166,13 @@ COMMANDS = {
     "no networks": ("--data xor --networks 0", "networks 0: a whole number of 1 or more expected"),
     "no networks of the tutorial": ("--data tutorial --networks 0", "networks 0: a whole number of 1 or more expected"),
     "no rounds of the tutorial": ("--data tutorial --steps 0", "steps 0: a whole number of 1 or more expected"),
-    "both for the tutorial": ("--data tutorial --epochs 3 --steps 3", "give epochs or steps, one of the two"),
+    "both for the tutorial": ("--data tutorial --epochs 3 --steps 3", "epochs or steps, exactly one, expected"),
     "no such file": ("--data missing.csv --target y", "missing.csv cannot be read: No such file"),
     "ragged": ("--data ragged.csv --target y", "ragged.csv: line 3 has 2 columns, 3 expected: 2,v"),
     "damaged": ("--data damaged.parquet --target y", "damaged.parquet cannot be read as .parquet: "),
     "pickle": ("--data pickle.npz", "array 'X' holds pickled Python objects, which can execute code"),
     "NaN in .npz": ("--data nan.npz", "'inputs[0]' lacks 1 of 6 values"),
-    "tutorial's widths": ("--data tutorial --widths 2,2", "--widths 2,2: --data tutorial sets that to 2,2,2"),
+    "tutorial's widths": ("--data tutorial --widths 2,2", "--widths 2,2: --data tutorial sets it to 2,2,2"),
 }  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def test_the_command_line_leaves_a_run_that_is_there(folder: Path, capsys: pytes
     refused("--data xor", "run directory made/run exists already; name a new one", folder, capsys)
 
 
-def test_cuda_that_is_not_there_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_cuda_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("CUDA is there")
     refused("--data xor --device cuda", "use --device cpu", folder, capsys)
@@ -258,7 +258,7 @@ def test_hinge_takes_outs_of_both_signs_and_losses_of_numbers_take_any() -> None
         gpubp.NetworkSpec((3, 1), output=output, loss="half_squared_error")
 
 
-def test_a_batch_is_at_most_the_samples_and_that_is_said() -> None:
+def test_a_batch_has_at_most_all_samples_and_this_is_reported() -> None:
     data = gpubp.Dataset(INPUTS, TARGETS)
     results = {
         size: gpubp.train(population(SPEC, 2), data, gpubp.TrainConfig(epochs=7, batch_size=size), engine="eager")
@@ -267,7 +267,7 @@ def test_a_batch_is_at_most_the_samples_and_that_is_said() -> None:
     assert [int(result.state.step[0]) for result in results.values()] == [7, 7]
     assert same_bits(results[1000].population.params, results[10].population.params)
     assert results[10].notes == []
-    assert results[1000].notes == ["batch_size 1000 is more than the 10 samples: a batch is all of them"]
+    assert results[1000].notes == ["batch_size 1000 is more than the 10 samples: every batch has all of them"]
 
 
 def test_a_batch_of_networks_with_rows_does_not_depend_on_what_others_have() -> None:
@@ -275,7 +275,7 @@ def test_a_batch_of_networks_with_rows_does_not_depend_on_what_others_have() -> 
     config = gpubp.TrainConfig(epochs=4, batch_size=6)
     both = gpubp.train(population(SPEC, 2), gpubp.Dataset(INPUTS, TARGETS, rows), config, engine="eager")
     assert both.state.step.tolist() == [2, 4]
-    assert both.notes[0].startswith("batch_size 6: 2 of 2 networks have fewer samples, from 3 on; a batch of theirs")
+    assert both.notes[0].startswith("batch_size 6: 2 of 2 networks have fewer samples, at least 3; their batches")
     for number, own in enumerate(rows):
         alone = gpubp.train(
             population(SPEC, 2).take([number]), gpubp.Dataset(INPUTS, TARGETS, [own]), config, engine="eager"

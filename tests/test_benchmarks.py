@@ -104,7 +104,7 @@ def test_on_a_gpu_a_sample_is_as_many_calls_as_take_a_while(monkeypatch):
     assert contender.done == contender.given == before + 7, "to the end of the last call"
 
 
-def test_products_rounded_to_tf32_are_another_arithmetic_and_nobodys_peer(monkeypatch):
+def test_products_rounded_to_tf32_are_different_arithmetic_and_not_a_best_peer(monkeypatch):
     def rounded(tensor):
         bits = (tensor.detach().view(torch.int32) + 0x1000) & ~0x1FFF
         return tensor + (bits.view(torch.float32) - tensor).detach()
@@ -163,7 +163,7 @@ def test_compiled_steps_are_recorded_by_hand(workload, optimizer, name, monkeypa
     assert recorder.replays == [2]
 
 
-def test_a_peer_that_fails_is_named_and_an_engine_that_fails_is_not_borne(monkeypatch):
+def test_a_failing_peer_is_named_and_a_failing_engine_raises(monkeypatch):
     def fails(problem):
         raise RuntimeError("no kernel image is available\nfor execution")
 
@@ -217,11 +217,11 @@ def test_a_report_keeps_what_it_needs_to_be_judged(tmp_path, quick_limits, capsy
         assert {"rate", "ratio", "share_of_peak", "compile_seconds", "float64_largest_difference"} <= set(own)
     assert (tmp_path / "cpu.png").stat().st_size
     assert (tmp_path / "cpu-roofline.png").stat().st_size
-    assert "Beside the best peer" in capsys.readouterr().out
+    assert "Against the best peer" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("over", ["width", pytest.param("networks", marks=pytest.mark.slow)])
-def test_a_sweep_varies_one_thing_and_says_who_was_left_out(over, tmp_path, quick_limits, monkeypatch, capsys):
+def test_a_sweep_varies_one_thing_and_names_absent_contenders(over, tmp_path, quick_limits, monkeypatch, capsys):
     monkeypatch.setitem(sweeps.VALUES, over, (2, 4))
     monkeypatch.setattr(sweeps, "late", lambda workload, last, patience: {"modules": "too late"} if last else {})
     words = ["sweep", "--over", over, "--workload", "W2", "--peer", "modules", "--out", str(tmp_path)]
@@ -263,7 +263,7 @@ def test_layouts_that_differ_in_a_bit_are_not_compared(monkeypatch):
         layouts.against_the_rule(layouts.workload((3, 4, 2), 2, networks=8), "sgd", SETTING)
 
 
-def test_a_run_of_the_command_line_is_told_part_by_part_and_one_that_fails_with_its_words():
+def test_a_run_of_the_command_line_is_reported_part_by_part_and_a_failure_with_its_output():
     words = ("--data", "xor", "--epochs", "2", "--networks", "8", "--engine", "eager")
     found = whole.runs(words, 1, 1, "cpu")
     for parts in (found["first"], found["median"]):
@@ -288,7 +288,7 @@ def test_a_whole_training_is_the_same_in_jax(case, monkeypatch):
         whole.beside_jax(case._replace(networks=9), SETTING)
 
 
-def test_impatience_ends_the_rounds_of_the_slow_alone():
+def test_patience_ends_only_the_rounds_of_slow_contenders():
     slow, fast = [], []
     setting = SETTING._replace(rounds=6, patience=0.02)
     seconds = harness.interleave(

@@ -69,7 +69,7 @@ def test_processes_that_compile_a_kernel_at_once_leave_one_sound_file(folder: Pa
 
 
 @pytest.mark.parametrize("damage", ["truncated", "overwritten", "empty", "another kernel"])
-def test_a_damaged_file_is_compiled_anew(folder: Path, damage: str) -> None:
+def test_a_damaged_file_is_recompiled(folder: Path, damage: str) -> None:
     assert answer(3) == 3
     (file,) = kept(folder)
     sound = file.read_bytes()
@@ -84,7 +84,7 @@ def test_a_damaged_file_is_compiled_anew(folder: Path, damage: str) -> None:
     assert len(kept(folder)) == 2
 
 
-def test_a_sound_file_that_is_no_library_is_compiled_anew(folder: Path) -> None:
+def test_a_whole_file_that_is_not_a_library_is_recompiled(folder: Path) -> None:
     assert answer(5) == 5
     (file,) = kept(folder)
     false = folder / "false"
@@ -99,7 +99,7 @@ def test_a_sound_file_that_is_no_library_is_compiled_anew(folder: Path) -> None:
 
 @pytest.mark.parametrize("call", ["os.replace", "os.fdopen"])
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
-def test_a_cache_that_cannot_be_written_does_without(
+def test_training_works_without_a_writable_cache(
     folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -115,7 +115,7 @@ def test_a_cache_that_cannot_be_written_does_without(
 
 
 @pytest.mark.parametrize("call", ["os.replace", "pathlib.Path.mkdir"])
-def test_a_run_says_once_that_its_kernels_cannot_be_kept(
+def test_a_run_reports_once_that_its_kernels_cannot_be_cached(
     folder: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -127,21 +127,21 @@ def test_a_run_says_once_that_its_kernels_cannot_be_kept(
     monkeypatch.setattr(call, fail)
     (note,) = gpubp.train(networks, data, config, engine="cpu").notes
     assert note == (
-        f"every process compiles its kernels anew: they cannot be kept in {folder}: Read-only file system; the "
-        "environment's GPUBP_CACHE may name another directory"
+        f"every process compiles its kernels again: they cannot be cached in {folder}: Read-only file system; "
+        "GPUBP_CACHE can name another directory"
     )
     cpu.KERNELS.clear()
     build._library.cache_clear()
     assert gpubp.train(networks, data, config, engine="cpu").notes == []
 
 
-def test_a_run_whose_kernels_are_kept_says_nothing(folder: Path) -> None:
+def test_a_run_whose_kernels_are_cached_reports_nothing(folder: Path) -> None:
     assert answer(22) == 22
     assert len(kept(folder)) == 1
     assert cache.news() == []
 
 
-def test_what_killed_processes_left_of_files_is_removed_when_a_kernel_is_kept(folder: Path) -> None:
+def test_files_of_killed_processes_are_removed_when_a_kernel_is_cached(folder: Path) -> None:
     folder.mkdir()
     old, young = folder / "old.part", folder / "young.part"
     for path in (old, young):
@@ -191,7 +191,7 @@ def test_an_interrupt_leaves_no_part_of_a_file(folder: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file", "/proc/no such folder"])
-def test_a_cache_where_no_folder_can_be_does_without(
+def test_training_works_where_no_cache_folder_can_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -215,7 +215,7 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
     assert cache.place() == Path("/home/somebody/Library/Caches/gpubp")
 
 
-def test_a_user_without_a_home_does_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -225,7 +225,7 @@ def test_a_user_without_a_home_does_without_a_cache(monkeypatch: pytest.MonkeyPa
     assert cache.place() is None
     assert answer(11) == 11
     (note,) = cache.news()
-    assert "there is no home directory to keep them in; the environment's GPUBP_CACHE" in note
+    assert "there is no home directory to cache them in; GPUBP_CACHE" in note
 
 
 def test_another_processor_flag_compiler_or_version_gives_another_file(

@@ -72,7 +72,7 @@ FILES: dict[str, Callable[[Path], None]] = {
 NUMBERS = iter(range(100, 1000, 2))
 
 
-def test_a_library_that_is_planted_where_only_its_user_can_write_runs(folder: Path) -> None:
+def test_a_library_planted_where_only_the_user_can_write_runs(folder: Path) -> None:
     """What the tests below plant would be run."""
     number = next(NUMBERS)
     plant(folder, number, number + 1)
@@ -80,7 +80,7 @@ def test_a_library_that_is_planted_where_only_its_user_can_write_runs(folder: Pa
 
 
 @pytest.mark.parametrize("kind", FOLDERS)
-def test_a_library_in_a_folder_that_others_can_write_never_runs_and_nothing_is_kept_there(
+def test_a_library_in_a_folder_writable_by_others_never_runs_and_nothing_is_cached_there(
     kind: str, folder: Path
 ) -> None:
     number = next(NUMBERS)
@@ -89,20 +89,20 @@ def test_a_library_in_a_folder_that_others_can_write_never_runs_and_nothing_is_k
     assert build.library(text(number)).answer() == number
     assert [*folder.iterdir()] == [planted]
     (note,) = cache.news()
-    assert f"every process compiles its kernels anew: no kernel is stored in or loaded from {folder}, because " in note
+    assert f"every process compiles its kernels again: no kernel is stored in or loaded from {folder}, because " in note
     assert str(folder if "below" not in kind else folder.parent) in note.split(" because ")[1]
     assert cache.news() == []
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_a_file_that_others_can_write_never_runs_and_is_compiled_anew(kind: str, folder: Path) -> None:
+def test_a_file_writable_by_others_never_runs_and_is_recompiled(kind: str, folder: Path) -> None:
     number = next(NUMBERS)
     FILES[kind](plant(folder, number, number + 1))
     assert build.library(text(number)).answer() == number
     assert cache.news() == []
 
 
-def test_a_sticky_folder_above_does_no_harm(folder: Path) -> None:
+def test_a_sticky_folder_above_is_harmless(folder: Path) -> None:
     number = next(NUMBERS)
     folder.parent.chmod(0o1777)
     assert build.library(text(number)).answer() == number
@@ -110,7 +110,7 @@ def test_a_sticky_folder_above_does_no_harm(folder: Path) -> None:
     assert cache.news() == []
 
 
-def test_folders_are_made_for_their_user_alone_and_files_are_written_by_nobody_else(
+def test_folders_are_private_and_files_are_writable_by_nobody_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GPUBP_CACHE", str(folder / "deep"))
@@ -123,7 +123,7 @@ def test_folders_are_made_for_their_user_alone_and_files_are_written_by_nobody_e
     assert {path.stat().st_mode & 0o777 for path in (folder / "deep").iterdir()} == {0o644}
 
 
-def test_a_cache_behind_a_link_is_judged_where_it_lies(folder: Path, tmp_path: Path) -> None:
+def test_a_cache_behind_a_link_is_checked_at_its_target(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir(mode=0o700)
     folder.symlink_to(tmp_path / "disk")
     build.library(text(next(NUMBERS)))
@@ -143,7 +143,7 @@ def test_a_cache_behind_a_link_is_judged_where_it_lies(folder: Path, tmp_path: P
         ("ann", 1001, [], False),
     ],
 )
-def test_a_group_that_has_no_other_member_is_not_others(
+def test_a_group_with_only_the_user_is_trusted(
     name: str, number: int, members: list[str], trusted: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.mkdir()
@@ -154,7 +154,7 @@ def test_a_group_that_has_no_other_member_is_not_others(
     assert (cache.exposed(folder) is None) == trusted
 
 
-def test_a_user_namespace_that_knows_no_root_has_a_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_namespace_without_root_has_a_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There what is root's belongs to nobody, as does /."""
     folder.mkdir()
     proper = Path.stat
@@ -174,13 +174,13 @@ def test_nothing_is_compiled_where_others_can_write(folder: Path, monkeypatch: p
     place.mkdir()
     place.chmod(0o777)
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    with pytest.raises(EngineError, match=f"others can write to {place}; the environment's TMPDIR may name another"):
+    with pytest.raises(EngineError, match=f"others can write to {place}; TMPDIR can name another"):
         build.library(text(next(NUMBERS)))
     place.chmod(0o1777)
     build.library(text(next(NUMBERS)))
 
 
-def test_what_killed_processes_left_of_compilations_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_killed_compilations_are_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = folder.parent / "temporary"
     old, young, other = (place / f"gpubp-{name}" for name in ("1.compiling", "2.compiling", "3"))
     for each, age in ((old, 2 * cache.STALE), (young, cache.STALE // 2), (other, 2 * cache.STALE)):

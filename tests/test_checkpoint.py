@@ -78,14 +78,14 @@ DAMAGE = {
     "truncated manifest": "manifest.json cannot be read: ",
     "bytes": "manifest.json cannot be read: ",
     "nested": "manifest.json cannot be read: ",
-    "no manifest": "manifest.json is not there: .* is not the directory of a run, or it saved nothing",
+    "no manifest": "manifest.json is missing: .* is not the directory of a run, or it saved nothing",
     "another seed": "manifest.json is damaged: its SHA-256 is not the one in it",
     "no digest": "manifest.json is damaged: its SHA-256 is not the one in it",
     "foreign": "manifest.json is not the manifest of a gpubp checkpoint",
     "a list": "manifest.json is not the manifest of a gpubp checkpoint",
-    "no spec": "does not hold a whole state: manifest.json says something of another type",
-    "no optimizer": "does not hold a whole state: .*adamm",
-    "no notes": "does not hold a whole state: 'number' is missing",
+    "no spec": "does not hold a complete state: manifest.json has a value of another type",
+    "no optimizer": "does not hold a complete state: .*adamm",
+    "no notes": "does not hold a complete state: 'number' is missing",
 }
 
 
@@ -100,7 +100,7 @@ def whole_pairs(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it_which_is_said(
+def test_the_previous_checkpoint_replaces_a_damaged_one_and_this_is_reported(
     what: str, folder: Path, whole: gpubp.Result
 ) -> None:
     first = checkpoint.load(folder, CPU)
@@ -108,31 +108,31 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it_which_is_said(
     damage(folder / "checkpoint", what)
     before = checkpoint.load(folder, CPU)
     assert int(before.state.step.max()) < int(first.state.step.max())
-    with pytest.warns(UserWarning, match="the checkpoint before it is used, of round"):
+    with pytest.warns(UserWarning, match="the previous checkpoint is used, of round"):
         assert torch.equal(gpubp.load(folder).population.params, before.state.population.params)
     again = gpubp.resume(folder, training(), held_out())
     same(again, whole)
     (note,) = again.notes
     assert re.search(DAMAGE[what], note)
-    assert note.endswith(f"; the checkpoint before it is used, of round {before.notes['number']}")
+    assert note.endswith(f"; the previous checkpoint is used, of round {before.notes['number']}")
     assert gpubp.resume(folder, training(), held_out()).notes == []
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_where_both_checkpoints_are_damaged_the_newer_one_is_refused_with_its_reason(what: str, folder: Path) -> None:
+def test_if_both_checkpoints_are_damaged_the_newer_is_refused_with_its_reason(what: str, folder: Path) -> None:
     damage(folder / "checkpoint", "no tensors" if what == "no notes" else "no notes", "manifest.previous.json")
     damage(folder / "checkpoint", what)
     with pytest.raises(CheckpointError, match=DAMAGE[what]):
         gpubp.resume(folder, training(), held_out())
 
 
-def test_untrained_networks_do_not_predict_in_the_place_of_damaged_ones(tmp_path: Path) -> None:
+def test_untrained_networks_do_not_predict_instead_of_damaged_ones(tmp_path: Path) -> None:
     folder, length = tmp_path / "run", config(epochs=2)
     whole = gpubp.train(networks(), training(), length, held_out(), run_dir=folder)
     damage(folder / "checkpoint", "a flipped bit")
     with pytest.warns(UserWarning, match="is used, of round 0"), pytest.raises(CheckpointError) as caught:
         gpubp.load(folder)
-    assert "of round 0, whose networks are untrained and predict nothing; gpubp resume " in str(caught.value)
+    assert "of round 0, whose networks are untrained and cannot predict; gpubp resume " in str(caught.value)
     same(gpubp.resume(folder, training(), held_out()), whole)
     assert torch.equal(gpubp.load(folder).population.params, whole.population.params)
 
@@ -143,11 +143,11 @@ def test_untrained_networks_do_not_predict_in_the_place_of_damaged_ones(tmp_path
      ("seconds", "1"), ("seconds", -1), ("engine", "none"), ("engine", []), ("engine_reason", None),
      ("engine_reason", 5), ("data", 5), ("validation", {})],
 )  # fmt: skip
-def test_notes_that_are_none_are_refused_whatever_their_digest(name: str, value: Any, folder: Path) -> None:
+def test_invalid_notes_are_refused_even_with_a_right_digest(name: str, value: Any, folder: Path) -> None:
     manifest = folder / "checkpoint" / "manifest.json"
     content = json.loads(manifest.read_text())
     manifest.write_text(sealed(content | {"notes": content["notes"] | {name: value}}))
-    with pytest.raises(CheckpointError, match=r"does not hold a whole state: "):
+    with pytest.raises(CheckpointError, match=r"does not hold a complete state: "):
         checkpoint._read(folder / "checkpoint", "manifest.json", CPU)
     assert checkpoint.load(folder, CPU).older
 
@@ -157,13 +157,13 @@ def test_networks_that_are_beyond_their_round_are_refused(number: int, folder: P
     manifest = folder / "checkpoint" / "manifest.json"
     content = json.loads(manifest.read_text())
     manifest.write_text(sealed(content | {"notes": content["notes"] | {"number": number}}))
-    with pytest.raises(CheckpointError, match=f"steps are not those of round {number}"):
+    with pytest.raises(CheckpointError, match=f"steps do not match round {number}"):
         gpubp.resume(folder, training(), held_out())
 
 
-def test_a_checkpoint_of_a_later_version_is_refused_whatever_lies_beside_it(folder: Path) -> None:
+def test_a_checkpoint_of_a_later_version_is_refused_even_if_there_is_another(folder: Path) -> None:
     damage(folder / "checkpoint", "newer")
-    with pytest.raises(CheckpointError, match=r"manifest.json is of version 5; this gpubp reads versions 1 to 4"):
+    with pytest.raises(CheckpointError, match=r"manifest.json has version 5; this gpubp reads versions 1 to 4"):
         gpubp.resume(folder, training(), held_out())
 
 
@@ -182,7 +182,7 @@ def test_every_bit_of_a_manifest_that_means_something_is_covered(folder: Path) -
 
 @pytest.mark.cpu("goes on with what the engine cpu began")
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_checkpoint_of_an_older_version_goes_on_and_is_kept_beside_the_next(
+def test_a_checkpoint_of_an_older_version_resumes_and_is_kept_until_the_next(
     version: int, tmp_path: Path, whole: gpubp.Result
 ) -> None:
     if whole.engine != "cpu":

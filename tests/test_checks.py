@@ -34,7 +34,7 @@ def test_data_that_were_changed_are_refused_where_they_do_not_fit(change: str) -
             gpubp.train(networks, training, gpubp.TrainConfig(steps=1), validation)
 
 
-def test_a_run_whose_manifests_are_lost_is_not_begun_anew(tmp_path: Path) -> None:
+def test_a_run_without_its_manifests_is_not_restarted(tmp_path: Path) -> None:
     networks, run, config = gpubp.Population.create(SPEC, 2), tmp_path / "run", gpubp.TrainConfig(steps=3)
     gpubp.train(networks, data(), config, run_dir=run)
     for path in run.glob("checkpoint/manifest*"):
@@ -42,7 +42,7 @@ def test_a_run_whose_manifests_are_lost_is_not_begun_anew(tmp_path: Path) -> Non
     before = (run / "results.csv").read_bytes()
     with pytest.raises(ConfigError, match="exists already"):
         gpubp.train(networks, data(), config, run_dir=run)
-    with pytest.raises(CheckpointError, match="is not there"):
+    with pytest.raises(CheckpointError, match="is missing"):
         gpubp.resume(run, data())
     assert (run / "results.csv").read_bytes() == before
 

@@ -75,7 +75,7 @@ def test_a_run_directory_holds_results_settings_and_curves(capsys: Capture) -> N
     assert json.loads(Path("made/preparation.json").read_text())
 
 
-def test_the_written_settings_make_the_same_run_again_and_flags_stand_over_them(capsys: Capture) -> None:
+def test_the_written_settings_repeat_the_run_and_flags_override_them(capsys: Capture) -> None:
     trained("--data iris --networks 5 --epochs 2 --lr 1e-3..1e-1:log --dropout 0.1 --seed 3 --run-dir one", capsys)
     trained("--config one/config.yaml --run-dir two", capsys)
     told = trained("--config one/config.yaml --networks 3 --run-dir three", capsys)
@@ -264,7 +264,7 @@ def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture)
     for damaged in ("{", "{}"):
         Path("made/preparation.json").write_text(damaged)
         assert main(["predict", "made", "--data", "table.csv"]) == 1
-        assert "preparation.json is damaged or not there: " in capsys.readouterr().err
+        assert "preparation.json is damaged or missing: " in capsys.readouterr().err
 
 
 def test_counts_are_predicted_as_rates_and_targets_by_their_names(capsys: Capture) -> None:
@@ -285,7 +285,7 @@ def test_counts_are_predicted_as_rates_and_targets_by_their_names(capsys: Captur
         assert head == names.replace("network_0", f"network_{int(gpubp.load('two').ranking()[0])}")
 
 
-def test_a_file_as_people_write_it_goes_from_training_to_prediction_and_the_run_begins_by_saying_what_it_took(
+def test_a_file_with_local_formats_goes_from_training_to_prediction_and_the_run_reports_its_reading(
     capsys: Capture,
 ) -> None:
     rows = "".join(f"{n % 28 + 1:02}.{n % 12 + 1:02}.2021;{n},5;{'abc'[n % 3]};{'uv'[n % 2]};{n}\n" for n in range(60))
@@ -296,12 +296,12 @@ def test_a_file_as_people_write_it_goes_from_training_to_prediction_and_the_run_
     told = capsys.readouterr()
     assert [line[:1] for line in told.out.splitlines()] == ["{"]
     assert told.err.splitlines()[:5] == [
-        "sales.csv: 60 samples, 48 to train with, 12 held out",
+        "sales.csv: 60 samples, 48 for training, 12 held out",
         "read: encoding utf-16; delimiter ';'; day in days since 1970, dates as %d.%m.%Y; id left out",
         "5 inputs; numbers, scale standard: day, size; texts, an input per category: shop (3)",
         "target: kind; task: classification, 2 classes (u, v); loss: cross_entropy, as kind holds text; --task "
-        "regression says otherwise",
-        "batch_size 500 is more than the 48 samples: a batch is all of them",
+        "regression overrides this",
+        "batch_size 500 is more than the 48 samples: every batch has all of them",
     ]
     Path("new.csv").write_text("shop\tday\tsize\na\t05.03.2021\t5,5\nb\t06.03.2021\t900,5\n")
     assert main(["predict", "made", "--data", "new.csv"]) == 0
@@ -323,11 +323,11 @@ def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:
     assert Path("short/results.csv").read_bytes() == Path("long/results.csv").read_bytes()
     for command in ("resume", "explain"):
         assert main([command, "missing"]) == 1
-        said = "error: missing/config.yaml is not there: missing is not the directory of a run\n"
+        said = "error: missing/config.yaml is missing: missing is not the directory of a run\n"
         assert capsys.readouterr().err == said
 
 
-def test_a_run_killed_before_its_first_checkpoint_is_begun_anew_by_its_settings_alone(
+def test_a_run_killed_before_its_first_checkpoint_restarts_from_its_settings(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = "--data iris --networks 5 --epochs 2 --lr 1e-3..1e-1:log --dropout 0.1 --seed 3 --tensorboard false"
@@ -345,7 +345,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_begun_anew_by_its_settings_
         patch.setattr(checkpoint, "save", interrupted)
         assert main(f"train {asked} --run-dir short".split()) == 130
     assert main(["resume", "short", "--steps", "9"]) == 1
-    assert "this run counts epochs: give epochs, and nothing else, to make it longer" in capsys.readouterr().err
+    assert "this run counts epochs: give only epochs to extend it" in capsys.readouterr().err
     run("resume short --epochs 3", capsys)
     assert set(columns("short")["steps"]) == {6}
 
@@ -359,17 +359,17 @@ def test_settings_that_somebody_edited_are_said_to_decide_nothing_that_is_traine
     assert "edited" not in capsys.readouterr().err
     path.write_text(path.read_text().replace("lr: 0.5", "lr: 0.1"))
     assert main(["resume", "made", "--steps", "6"]) == 0
-    assert f"{path} was edited: where data and curves are is taken from it, what is" in capsys.readouterr().err
+    assert f"{path} was edited: only its locations of data and curves are used; the" in capsys.readouterr().err
     assert columns("made") == columns("whole")
 
 
 @pytest.mark.parametrize("when", ["before the lock", "before the settings"])
-def test_a_run_killed_before_it_wrote_anything_is_begun_anew_by_the_same_command(when: str, capsys: Capture) -> None:
+def test_a_run_killed_before_it_wrote_anything_restarts_by_the_same_command(when: str, capsys: Capture) -> None:
     Path("made/checkpoint").mkdir(parents=True)
     if when == "before the settings":
         Path("made/checkpoint/lock").touch()
     assert main(["resume", "made"]) == 1
-    assert "made ended before anything of it was written; gpubp train, as before" in capsys.readouterr().err
+    assert "made ended before anything was written; restart it with the same gpubp train" in capsys.readouterr().err
     run("train --data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
 
 
@@ -385,7 +385,7 @@ def test_a_longer_run_that_is_killed_at_once_stays_longer(capsys: Capture, monke
     assert columns("made") == columns("whole")
 
 
-def test_a_preparation_that_was_changed_predicts_nothing_until_the_run_goes_on(capsys: Capture) -> None:
+def test_a_changed_preparation_predicts_nothing_until_the_run_is_resumed(capsys: Capture) -> None:
     run("train --data iris --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
     path = Path("made/preparation.json")
     sound = path.read_text()
@@ -394,7 +394,7 @@ def test_a_preparation_that_was_changed_predicts_nothing_until_the_run_goes_on(c
     for changed in (sound.replace('"factor": 0.', '"factor": 1.', 1), None):
         path.unlink() if changed is None else path.write_text(changed)
         assert main(["predict", "made", "--data", "new.csv"]) == 1
-        assert "preparation.json is damaged or not there: its SHA-256 is not the one in" in capsys.readouterr().err
+        assert "preparation.json is damaged or missing: its SHA-256 is not the one in" in capsys.readouterr().err
         run("resume made", capsys)
         assert path.read_text() == sound
         assert run("predict made --data new.csv", capsys) == said
@@ -406,7 +406,7 @@ def test_inspect_says_what_is_damaged(capsys: Capture) -> None:
     manifest = Path("made/checkpoint/manifest.json")
     manifest.write_bytes(manifest.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
     (said,) = json.loads(run("inspect made --json", capsys))["damage"]
-    assert "manifest.json is damaged: its SHA-256 is not the one in it; the checkpoint before it is used" in said
+    assert "manifest.json is damaged: its SHA-256 is not the one in it; the previous checkpoint is used" in said
     assert main(["inspect", "made"]) == 0
     assert f"warning: {said}" in capsys.readouterr().err
 
@@ -427,9 +427,7 @@ def interrupted(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def test_resume_takes_a_run_to_another_device_and_writes_that_down(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_moves_a_run_to_another_device_and_records_it(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
     settings = "--data iris --networks 4 --dropout 0.2 --evaluate-every 2 --device cpu"
     trained(f"{settings} --epochs 4 --run-dir short", capsys)
@@ -482,20 +480,20 @@ def test_the_script_shows_every_flag_with_its_kind_and_default() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     words = " ".join(done.stdout.split())
-    for shown in ("--batch-size COUNT B, samples per step; 64, or all there are", "--seed INDEX of initial weights",
-                  "sampling (default: 0)", "lion (default: adam)", "--lr NUMBERS learning rate. Unless given: 0.001",
+    for shown in ("--batch-size COUNT B, samples per step; 64, or all if fewer", "--seed INDEX of initial weights",
+                  "sampling (default: 0)", "lion (default: adam)", "--lr NUMBERS learning rate. Default: 0.001",
                   "--train-bias true|false", *sources.SOURCES):  # fmt: skip
         assert shown in words
 
 
-def test_a_batch_that_is_cut_to_the_samples_is_a_note_and_counts_are_read_alike_everywhere(
+def test_a_batch_cut_to_the_samples_gives_a_note_and_counts_are_read_alike_everywhere(
     tmp_path: Path, capsys: Capture
 ) -> None:
     folder, data = tmp_path / "run", tmp_path / "new.csv"
     words = "train --data iris --networks 1e1 --batch-size 1000 --epochs 2 --tensorboard false --json"
     assert main([*words.split(), "--run-dir", str(folder)]) == 0
     assert json.loads(capsys.readouterr().out)["notes"] == [
-        "batch_size 1000 is more than the 120 samples: a batch is all of them"
+        "batch_size 1000 is more than the 120 samples: every batch has all of them"
     ]
     data.write_text("sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n5.1,3.5,1.4,0.2\n")
     assert main(["predict", str(folder), "--data", str(data), "--networks", "1e1"]) == 0
@@ -505,7 +503,7 @@ def test_a_batch_that_is_cut_to_the_samples_is_a_note_and_counts_are_read_alike_
     assert torch.equal(network(np.array(row)), network(torch.tensor(row, dtype=torch.float64)))
 
 
-def test_predictions_that_are_not_finite_are_warned_of_on_standard_error(
+def test_non_finite_predictions_give_a_warning_on_standard_error(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("line.csv").write_text("x,y\n1,2\n2,3\n3,4\n4,5\n5,6\n")
@@ -517,6 +515,6 @@ def test_predictions_that_are_not_finite_are_warned_of_on_standard_error(
     assert "warning: 5 of 5 predictions are NaN or infinite" in told.err
 
 
-def test_the_target_that_data_by_name_do_not_take_is_named(capsys: Capture) -> None:
+def test_a_target_for_data_by_name_is_refused(capsys: Capture) -> None:
     assert main(["train", "--data", "xor", "--target", "zz", "--device", "cpu"]) == 1
-    assert "error: target zz: data 'xor' have their own" in capsys.readouterr().err
+    assert "error: target zz: only for files; data 'xor' need none" in capsys.readouterr().err

@@ -123,7 +123,7 @@ def test_all_may_diverge_at_once_and_train_no_more() -> None:
     assert (state.diverged_step == 0).all()
 
 
-def test_a_loss_that_is_not_finite_ends_a_network_whose_row_still_is() -> None:
+def test_a_non_finite_loss_ends_a_network_with_a_finite_row() -> None:
     spec = gpubp.NetworkSpec((2, 1), bias="none")
     population = gpubp.Population(spec, torch.tensor([[1.0, 1.0], [1e25, 1e25]]), 5, torch.arange(2))
     data = gpubp.Dataset(torch.ones(BATCH, 2), torch.zeros(BATCH, 1))
@@ -157,7 +157,7 @@ def test_networks_of_different_lengths_diverge_where_they_do_alone() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("cuts", [[8], [1] * 8, [3, 5]], ids=str)
-def test_a_slot_that_is_not_finite_for_one_step_alone_counts(
+def test_a_slot_that_is_non_finite_for_a_single_step_counts(
     cuts: list[int], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with laid_out(layouts(torch.float32, 1)[name]):

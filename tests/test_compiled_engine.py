@@ -57,12 +57,12 @@ def test_outs_are_eagers_and_have_the_same_bits_however_they_are_cut(dtype: torc
 # ---- the choice
 
 
-def test_auto_is_the_compiled_engine_where_a_compiler_is() -> None:
+def test_auto_is_the_compiled_engine_if_there_is_a_compiler() -> None:
     config = gpubp.TrainConfig(steps=1)
     choice = choose("auto", SPEC, config, CPU)
     assert (choice.name, choice.run, choice.evaluate) == ("cpu", cpu.run, cpu.evaluate)
     assert "compiled for this topology by " in choice.reason
-    assert choose("cpu", SPEC, config, CPU).reason == "cpu: given by name"
+    assert choose("cpu", SPEC, config, CPU).reason == "cpu: requested by name"
     assert choose("eager", SPEC, config, CPU).run is eager.run
     assert choose("auto", SPEC, config, torch.device("meta")).name == "eager"
     with pytest.raises(EngineError, match='engine "cpu" trains on the CPU, the networks are on cuda'):
@@ -75,7 +75,7 @@ def test_without_a_compiler_auto_is_eager_and_says_why(
 ) -> None:
     monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "cache"))
     reason = {"no compiler": r"needs a C\+\+ compiler: none of g\+\+, clang\+\+, c\+\+ is installed",
-              "CXX is not there": "CXX names 'no-such-compiler', which is not there",
+              "CXX is not there": "CXX is 'no-such-compiler', which is not found",
               "CXX does not run": "does not run|cannot compile",
               "no vectors": "fused multiply-add"}[missing]  # fmt: skip
     if missing == "no compiler":
@@ -101,7 +101,7 @@ def test_without_a_compiler_auto_is_eager_and_says_why(
         gpubp.train(networks, data, gpubp.TrainConfig(steps=2), engine="cpu")
 
 
-def test_the_choice_knows_nothing_of_the_number_of_networks() -> None:
+def test_the_choice_does_not_depend_on_the_number_of_networks() -> None:
     data = gpubp.Dataset(*samples(SPEC, 8))
     config = gpubp.TrainConfig(steps=2)
     names = {gpubp.train(population(SPEC, count), data, config).engine for count in (1, 40)}
@@ -111,7 +111,7 @@ def test_the_choice_knows_nothing_of_the_number_of_networks() -> None:
 # ---- what it is given
 
 
-def test_numbers_that_do_not_lie_side_by_side_train_to_the_same_bits() -> None:
+def test_non_contiguous_tensors_train_to_the_same_bits() -> None:
     networks, data = population(SPEC, COUNT), gpubp.Dataset(*samples(SPEC, 23))
     settings = {"optimizer": "adam", "batch_size": 6, "steps": 9}
     expected = train(networks, data, engine=cpu, **settings)
@@ -130,7 +130,7 @@ def test_numbers_that_do_not_lie_side_by_side_train_to_the_same_bits() -> None:
 
 
 @pytest.mark.cpu("the words name the CPU")
-def test_numbers_of_another_type_are_refused() -> None:
+def test_tensors_of_another_dtype_are_refused() -> None:
     networks, data = population(SPEC, 3, torch.float32), gpubp.Dataset(*samples(SPEC, 8))
     state = start(networks, data, batch_size=4, steps=2)
     with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, inputs torch.float64"):
@@ -166,7 +166,7 @@ def tiny(number: float) -> Tensor:
 
 @pytest.mark.cpu("the setting is that of a CPU's thread")
 @pytest.mark.parametrize("count", [1, 2])
-def test_denormal_numbers_are_kept_and_the_callers_setting_comes_back(count: int) -> None:
+def test_denormal_numbers_are_kept_and_the_callers_setting_is_restored(count: int) -> None:
     spec = gpubp.NetworkSpec((3, 4, 2), "identity", bias="none")
     inputs, target = samples(spec, 23, dtype=torch.float32)
     data, settings = (
@@ -193,9 +193,7 @@ def test_denormal_numbers_are_kept_and_the_callers_setting_comes_back(count: int
 
 
 @pytest.mark.parametrize("calls", [1, 6])
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
-    calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_resumes_to_the_same_bits(calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpubp.run.CALL", 100.0)
     monkeypatch.setattr("gpubp.run.MOST", 3)
 

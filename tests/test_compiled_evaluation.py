@@ -187,7 +187,7 @@ def test_the_largest_of_outs_is_torchs_argmax_also_of_nan_infinity_and_equals() 
             assert found.metric.tolist() == expected, (target, layout)
 
 
-def test_a_sample_without_weight_or_beyond_a_networks_own_has_no_say() -> None:
+def test_a_sample_of_weight_0_or_beyond_a_networks_samples_does_not_count() -> None:
     inputs, targets = samples(gpubp.NetworkSpec((3, 2)), 40, dtype=torch.float32)
     targets[0] = 3e38  # its squared error is infinite
     networks, at = population(gpubp.NetworkSpec((3, 2)), 3, torch.float32), torch.arange(3)
@@ -261,7 +261,7 @@ def test_data_of_another_type_are_refused() -> None:
         cpu.evaluate(own.networks, case(0, torch.float64).data(), own.hyper(), torch.arange(COUNT))
 
 
-def test_a_row_of_losses_that_changes_its_metric_has_a_kernel_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_with_a_changed_metric_has_another_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = gpubp.LOSSES["mean_squared_error"]
     spec = gpubp.NetworkSpec((3, 2))
     data = Dataset(*samples(spec, 40, dtype=torch.float32))

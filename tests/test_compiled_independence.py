@@ -112,7 +112,7 @@ def test_any_cut_of_the_steps_gives_the_same_bits(dtype: torch.dtype, shuffle: s
 
 
 @pytest.mark.parametrize(("dtype", "shuffle", "name"), HALF)
-def test_networks_may_stand_and_end_at_different_steps(dtype: torch.dtype, shuffle: str, name: str) -> None:
+def test_networks_may_be_and_end_at_different_steps(dtype: torch.dtype, shuffle: str, name: str) -> None:
     ends = [1 + (5 * n) % STEPS for n in EVERYONE]
     own = small(dtype, steps=ends, shuffle=shuffle)
     with laid_out(layouts(dtype, BATCH)[name]):
@@ -127,7 +127,7 @@ def test_networks_may_stand_and_end_at_different_steps(dtype: torch.dtype, shuff
 
 
 @RULE
-def test_retired_networks_stand_still_and_change_nobody(dtype: torch.dtype) -> None:
+def test_retired_networks_do_not_move_and_affect_no_other(dtype: torch.dtype) -> None:
     own = small(dtype)
     plain, state, data = trained(own), start(own.population(), own.data(), **own.settings), own.data()
     cpu.run(state, data, 3)
@@ -218,7 +218,7 @@ VIOLATIONS = {  # what is planted in the text of one layout: one rounding more o
 
 @pytest.mark.cpu
 @pytest.mark.parametrize("name", VIOLATIONS)
-def test_a_layout_that_computes_otherwise_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_layout_that_computes_differently_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A violation of this file's promise, planted in the layout of outputs alone."""
     own, (old, new), proper = small(torch.float32), VIOLATIONS[name], Program.text.func
     expected = trained(own)

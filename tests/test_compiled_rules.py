@@ -46,7 +46,7 @@ def mish_slope(net: Tensor, out: Tensor) -> Tensor:
     return soft + net * share * (1 - soft * soft)
 
 
-def test_an_optimizer_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
     def averaged(grad: Tensor, mean: Tensor, rest: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
         mean = torch.lerp(mean, grad, rest)
         return push * mean, mean
@@ -59,7 +59,7 @@ def test_an_optimizer_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     both(optimizer="averaged", extra={"keep": [0.5, 0.6, 0.7, 0.8, 0.9], "push": 1.5})
 
 
-def test_a_loss_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     def charbonnier(out: Tensor, target: Tensor, width: Tensor) -> Tensor:
         return torch.sqrt((out - target) * (out - target) + width * width)
 
@@ -70,7 +70,7 @@ def test_a_loss_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     both(gpubp.NetworkSpec((3, 5, 2), "tanh", loss="charbonnier"), extra={"width": [0.5, 0.6, 0.7, 0.8, 0.9]})
 
 
-def test_a_loss_of_classes_of_ones_own_is_not_taken_for_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_loss_on_classes_is_not_mistaken_for_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
     def tripled(out: Tensor, target: Tensor, shares: Tensor | None = None) -> tuple[Tensor, Tensor]:
         error, slope = cross_entropy(out, target, shares)
         return 3 * error, 3 * slope
@@ -92,7 +92,7 @@ def test_names_of_slots_and_settings_may_be_those_of_operations(monkeypatch: pyt
     both(optimizer="named")
 
 
-def test_settings_may_be_called_like_what_a_schedule_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_may_have_the_names_of_a_schedules_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     def direction(grad: Tensor, step: Tensor, total: Tensor, power_before: Tensor) -> Tensor:
         return step * grad + total * power_before
 

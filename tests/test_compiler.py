@@ -35,28 +35,28 @@ def test_cxx_names_the_compiler_and_its_arguments(monkeypatch: pytest.MonkeyPatc
     assert build.library(text(0).replace("0", "NUMBER + OTHER")).answer() == 15
 
 
-def test_a_compiler_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler -O2")
-    refused("CXX names 'no-such-compiler', which is not there", 'engine "eager" needs none')
+    refused("CXX is 'no-such-compiler', which is not found", 'engine "eager" needs none')
     monkeypatch.setenv("CXX", "g++ 'unbalanced")
     refused('CXX is "g++ \'unbalanced"; a command, quotation marks in pairs, expected')
     monkeypatch.setenv("CXX", wrapper(tmp_path / "script", "exit 0").replace("script", "."))
-    refused("which is not there")
+    refused("which is not found")
 
 
-def test_a_compiler_that_fails_is_quoted_in_one_line_which_names_the_file_of_all_it_says(
+def test_a_failed_compiler_is_quoted_in_one_line_with_the_file_of_its_output(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(EngineError, match=r"cannot compile the kernel \(exit status 1; .*no-such-file\.h.*") as caught:
         build.library('#include "no-such-file.h"\n')
     (log,) = folder.iterdir()
-    assert f"; all that it says: {log})" in str(caught.value)
+    assert f"; full output: {log})" in str(caught.value)
     assert len(log.read_text().splitlines()) > 1
     assert log.stat().st_mode & 0o022 == 0, "nobody else can write it"
     working = '[ "$1" = --version ] && echo 1 && exit 0'
     for name, script, words in (
-        ("speechless", f"{working}; exit 3", "exit status 3; it says nothing"),
-        ("garbled", f"{working}; printf 'caf\\351\\033[2J' >&2; exit 1", "caf\ufffd\\x1b[2J; all"),
+        ("speechless", f"{working}; exit 3", "exit status 3; no output"),
+        ("garbled", f"{working}; printf 'caf\\351\\033[2J' >&2; exit 1", "caf\ufffd\\x1b[2J; full"),
         ("lazy", f"{working}; exit 0", "cannot compile and load its kernel"),
         (
             "wrong",
@@ -71,7 +71,7 @@ def test_a_compiler_that_fails_is_quoted_in_one_line_which_names_the_file_of_all
         refused(words)
 
 
-def test_a_log_that_the_cache_cannot_have_is_a_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_the_cache_cannot_hold_is_a_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert Path(cache.log("words", tmp_path / "file")).read_text() == "words"
@@ -79,7 +79,7 @@ def test_a_log_that_the_cache_cannot_have_is_a_temporary_file(tmp_path: Path, mo
     assert cache.log("words", None) == "a file that could not be written"
 
 
-def test_what_a_compiler_says_does_not_become_a_setting(
+def test_compiler_output_does_not_become_a_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = '[ "$1" = --version ] && echo 1 && exit 0; printf "error: a[/b]c\\nseed: 99\\n" >&2; exit 1'
@@ -92,13 +92,13 @@ def test_what_a_compiler_says_does_not_become_a_setting(
         == 0
     )
     (log,) = (tmp_path / "cache").iterdir()
-    assert f"error: a[/b]c; all that it says: {log}" in " ".join(capsys.readouterr().err.split())
+    assert f"error: a[/b]c; full output: {log}" in " ".join(capsys.readouterr().err.split())
     assert files.read_settings(tmp_path / "run" / "config.yaml")["seed"] == 0
     assert main(["resume", "run", "--epochs", "4"]) == 0
     assert files.read_settings(tmp_path / "run" / "config.yaml")["seed"] == 0
 
 
-def test_a_compiler_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_compiler_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "PATIENCE", 0.2)
     child = tmp_path / "child"
     script = f'[ "$1" = --version ] && echo 1 && exit 0; sleep 60 & echo $! > {child}; wait'
@@ -128,9 +128,7 @@ def test_a_failure_is_not_remembered(folder: Path, tmp_path: Path, monkeypatch: 
     assert len(kept(tmp_path / "elsewhere")) == len(kept(folder)) == 1
 
 
-def test_a_temporary_directory_that_cannot_be_written_is_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_temporary_directory_gives_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
     refused("cannot compile and load its kernel", "TMPDIR", 'engine "eager" needs none')

@@ -122,14 +122,14 @@ def broken(told: list[str]) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
-def test_a_recording_that_breaks_off_is_ended_and_its_first_error_told(told: list[str]) -> None:
+def test_a_failed_capture_is_ended_and_its_first_error_is_raised(told: list[str]) -> None:
     with pytest.raises(RuntimeError, match="not permitted"):
         gpus.capture(lambda: broken(told))
     assert told[-2:] == ["out of a recording in None on side, thread_local", "out of main"], "on the stream of before"
     assert not gpus.RECORDING.locked()
 
 
-def test_nothing_is_kept_of_a_recording_that_broke_off(told: list[str]) -> None:
+def test_nothing_is_kept_of_a_failed_capture(told: list[str]) -> None:
     class Numbers:
         pass
 
@@ -167,7 +167,7 @@ def test_threads_of_a_gpu_record_one_after_the_other(told: list[str]) -> None:
     )
 
 
-def test_a_warm_up_that_fails_is_waited_for(told: list[str]) -> None:
+def test_a_failed_warm_up_is_waited_for(told: list[str]) -> None:
     def fails() -> None:
         raise RuntimeError("CUDA out of memory")
 
@@ -178,7 +178,7 @@ def test_a_warm_up_that_fails_is_waited_for(told: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("version", "spoilt"), [("2.9.1", True), ("2.12.0+cu126", True), ("2.13.0", False)])
-def test_an_older_torch_records_nothing_after_a_recording_that_broke_off(
+def test_an_older_torch_captures_nothing_after_a_failed_capture(
     version: str, spoilt: bool, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "__version__", TorchVersion(version))
@@ -188,14 +188,12 @@ def test_an_older_torch_records_nothing_after_a_recording_that_broke_off(
         gpus.capture(lambda: None)
         return
     told.clear()
-    with pytest.raises(
-        RuntimeError, match=f"torch {re.escape(version)} records nothing more after a recording that fa"
-    ):
+    with pytest.raises(RuntimeError, match=f"torch {re.escape(version)} cannot record after a fa"):
         gpus.capture(lambda: None)
     assert told == []
 
 
-def test_an_older_torch_that_gives_nothing_back_after_a_failed_recording_is_borne(
+def test_an_older_torch_that_frees_nothing_after_a_failed_capture_is_tolerated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuses() -> None:
@@ -207,7 +205,7 @@ def test_an_older_torch_that_gives_nothing_back_after_a_failed_recording_is_born
     assert not gpus.RECORDING.locked()
 
 
-def test_where_the_system_has_no_memory_to_pin_the_tensor_itself_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pinned_memory_the_tensor_itself_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(tensor: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("CUDA error: out of memory")
 
@@ -216,7 +214,7 @@ def test_where_the_system_has_no_memory_to_pin_the_tensor_itself_serves(monkeypa
     assert gpus.pinned(tensor) is tensor
 
 
-def test_a_gpu_is_asked_for_by_its_number_and_the_cpu_asks_for_none(
+def test_a_gpu_is_selected_by_its_number_and_the_cpu_selects_none(
     told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
@@ -233,7 +231,7 @@ def test_a_gpu_is_asked_for_by_its_number_and_the_cpu_asks_for_none(
     assert told == ["into cuda:1", "wait for main", "give back", "out of cuda:1"]
 
 
-def test_what_is_missing_is_said_and_free_memory_is_what_torch_could_still_have(
+def test_what_is_missing_is_reported_and_free_memory_includes_torchs_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cases = ((False, False, "has no CUDA"), (True, False, "no CUDA driver or no GPU"), (True, True, None))
@@ -246,7 +244,7 @@ def test_what_is_missing_is_said_and_free_memory_is_what_torch_could_still_have(
     assert gpus.free(GPU) == 130
 
 
-def test_whatever_goes_to_and_fro_lies_in_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_to_and_from_a_gpu_use_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     spec, pinned = gpubp.NetworkSpec((3, 6, 2)), {}
     state = start(population(spec, 5), gpubp.Dataset(*samples(spec, 20)), optimizer="adam", steps=1)
     before = dict(state.tensors())

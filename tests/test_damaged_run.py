@@ -119,7 +119,7 @@ def test_results_of_another_shape_are_refused(name: str, run: Path) -> None:
         read_results(path)
 
 
-def test_a_preparation_that_is_none_is_refused(run: Path) -> None:
+def test_an_invalid_preparation_is_refused(run: Path) -> None:
     path = run / "preparation.json"
     for text in (b"[" * 100_000, b"", b"[]", b'"text"', b"\xff", b"{}", b"NaN", path.read_bytes()[:200]):
         path.write_bytes(text)

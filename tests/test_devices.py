@@ -38,20 +38,20 @@ def test_devices_are_called_by_name(two_gpus: None) -> None:
         devices.devices([])
 
 
-def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_cpu_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
     assert devices.devices("auto") == [CPU]
     assert gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 1, device="auto").device == CPU
 
 
-def test_auto_takes_a_gpu_and_says_which(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert devices.automatic() == ("cuda:1", "device cuda:1: NVIDIA H100; --device cuda:all takes all 2")
+def test_auto_uses_a_gpu_and_says_which(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert devices.automatic() == ("cuda:1", "device cuda:1: NVIDIA H100; --device cuda:all uses all 2")
     monkeypatch.setattr(gpus, "count", lambda: 1)
     monkeypatch.setattr(gpus, "current", lambda: 0)
     assert devices.automatic() == ("cuda:0", "device cuda:0: NVIDIA H100")
 
 
-def test_auto_goes_on_on_the_cpu_and_says_why(
+def test_auto_continues_on_the_cpu_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
@@ -64,7 +64,7 @@ def test_auto_goes_on_on_the_cpu_and_says_why(
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:1", "cuda:all"])
-def test_cuda_by_name_where_there_is_none_ends_at_once_with_one_sentence(
+def test_cuda_by_name_without_a_gpu_ends_at_once_with_one_sentence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")

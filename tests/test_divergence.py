@@ -19,7 +19,7 @@ EVERYONE = list(range(COUNT))
 
 
 @pytest.mark.parametrize(("name", "optimizer", "value"), covering(SPECS, LR, [float("inf"), float("nan")]))
-def test_a_network_that_is_not_finite_leaves_its_neighbours_alone(name: str, optimizer: str, value: float) -> None:
+def test_a_non_finite_network_does_not_affect_its_neighbours(name: str, optimizer: str, value: float) -> None:
     spec, data = SPECS[name], dataset(SPECS[name])
     settings = {"optimizer": optimizer, "lr": LR[optimizer], "batch_size": BATCH, "steps": STEPS}
     good = train(networks(spec, EVERYONE), data, **settings)
@@ -91,7 +91,7 @@ def test_slots_and_columns_go_back_with_the_row(optimizer: str) -> None:
     assert not differences(state, rest, whole, rest)
 
 
-def test_a_loss_that_is_not_finite_ends_a_network_whose_row_still_is() -> None:
+def test_a_non_finite_loss_ends_a_network_with_a_finite_row() -> None:
     spec = gpubp.NetworkSpec((2, 1), bias="none")
     population = gpubp.Population(spec, torch.tensor([[1.0, 1.0], [1e25, 1e25]]), 5, torch.arange(2))
     data = gpubp.Dataset(torch.ones(BATCH, 2), torch.zeros(BATCH, 1))
@@ -147,7 +147,7 @@ def trained_by_returning(engine: Any, cuts: list[int], monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("cuts", [[8], [1] * 8, [3, 5]], ids=str)
-def test_a_slot_that_is_not_finite_for_one_step_alone_counts(cuts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slot_that_is_non_finite_for_a_single_step_counts(cuts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     state = trained_by_returning(eager, cuts, monkeypatch)
     assert state.diverged_step.tolist() == [-1, 3]
     assert state.step.tolist() == [8, 3]
@@ -155,7 +155,7 @@ def test_a_slot_that_is_not_finite_for_one_step_alone_counts(cuts: list[int], mo
 
 @pytest.mark.parametrize("name", [name for name, rule in gpubp.OPTIMIZERS.items() if rule.absorbing and rule.slots])
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
-def test_an_absorbing_rules_slots_never_come_back(name: str, value: float) -> None:
+def test_an_absorbing_rules_slots_never_recover(name: str, value: float) -> None:
     rule = gpubp.OPTIMIZERS[name]
     arguments = [torch.tensor(0.25, dtype=torch.float64)] * len(rule.arguments)
     for number, slot in enumerate(rule.slots):

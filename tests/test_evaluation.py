@@ -45,7 +45,7 @@ def test_ragged_evaluation_is_the_mean_over_a_networks_own_samples() -> None:
         assert found.loss[number] == pytest.approx(float(expected), rel=1e-12)
 
 
-def test_a_sample_that_a_network_does_not_have_has_no_say_in_its_loss() -> None:
+def test_a_sample_that_a_network_does_not_have_does_not_affect_its_loss() -> None:
     inputs, targets = samples()
     targets[0] = 3e38  # its squared error is infinite
     spec = gpubp.NetworkSpec((3, 2))

@@ -34,7 +34,7 @@ def test_targets_and_whole_numbers_are_not_rounded_to_the_type_of_the_inputs(
     assert float(result.loss) == pytest.approx(square, rel=1e-15)
 
 
-LOST = 2**24 + 1  # the least whole number that float32 does not hold
+LOST = 2**24 + 1  # the least whole number that float32 cannot hold
 
 
 def dataset_of(name: str, values: Any, **more: Any) -> gpubp.Dataset:
@@ -58,7 +58,7 @@ def test_whole_numbers_are_held_exactly_or_refused(name: str) -> None:
     assert getattr(rounded, name).flatten().tolist() == [3.0, LOST - 1.0], "floats are rounded, as ever"
 
 
-def test_training_refuses_whole_numbers_that_its_networks_do_not_hold() -> None:
+def test_training_refuses_whole_numbers_that_its_networks_cannot_hold() -> None:
     for dtype, refused in ((torch.float32, True), (torch.float64, False)):
         networks = gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 2, dtype=dtype)
         data = dataset_of("targets", [[LOST], [1]])

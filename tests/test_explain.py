@@ -225,7 +225,7 @@ def test_samples_with_weights_have_their_share_of_the_error():
     assert shared == pytest.approx(error["E_total"])
 
 
-def test_a_network_with_samples_of_its_own_is_shown_those():
+def test_a_network_with_separate_samples_is_explained_on_those():
     inputs, targets = samples(SPEC, 3, 7)
     data = gpubp.Dataset(inputs, targets, rows=[[0, 1], [2, 4, 6], [5]])
     values = told(SPEC, data=data)
@@ -244,7 +244,7 @@ def test_the_state_stays_as_it_was():
     assert explain(state, data, 2) == first
 
 
-def test_a_large_network_is_told_in_few_lines_and_says_what_it_leaves_out():
+def test_a_large_network_is_explained_in_few_lines_that_say_what_they_omit():
     spec = gpubp.NetworkSpec((40, 30, 12), "relu")
     data = gpubp.Dataset(*samples(spec, 50))
     explanation = explain(start(population(spec, 2), data, **{**SETTINGS, "batch_size": 20}), data)
@@ -277,7 +277,7 @@ def test_a_network_that_has_ended_shows_its_next_step():
 
 
 @pytest.mark.parametrize("network", [-1, 3])
-def test_a_row_that_is_not_there_is_refused(network):
+def test_a_missing_row_is_refused(network):
     data = gpubp.Dataset(*samples(SPEC, 11))
     with pytest.raises(gpubp.GpubpError, match=rf"network {network}: a row from 0 to 2 expected"):
         explain(start(population(SPEC, 3), data, **SETTINGS), data, network)

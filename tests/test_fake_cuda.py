@@ -66,7 +66,7 @@ def test_every_feature_stays_on_the_gpu(name: str) -> None:
     pretend(KINDS[name], whole=name.startswith("own") or name in ("dropout", "one order", "in order", "ends"))
 
 
-def test_a_rule_of_ones_own_whose_slots_are_looked_at_stays_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_rule_whose_slots_are_checked_stays_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = Optimizer(lambda grad, last: (grad + last, grad), ("last",))
     monkeypatch.setitem(gpubp.OPTIMIZERS, "own", rule)
     pretend(Case(SPEC, {"optimizer": "own"}))

@@ -32,13 +32,13 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("", ""),
     ],
 )
-def test_text_from_elsewhere_is_one_line_that_prints(given: object, shown: str) -> None:
+def test_foreign_text_becomes_one_printable_line(given: object, shown: str) -> None:
     assert line(given) == shown
     assert line(given).isprintable()
     assert str(GpubpError(given)) == shown
 
 
-def test_a_file_is_the_one_of_before_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_a_file_keeps_its_old_content_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "file"
     files.write_text(path, "before")
 
@@ -87,7 +87,7 @@ def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
             files.read_settings(path)
 
 
-def test_settings_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
     settings = {"seed": 5, "data": "a: &b c\nseed: 99", "lr": 0.1, "target": None, "widths": [1, {"x": True}]}
     files.write_settings(tmp_path / "s.yaml", settings, "why: so\nseed: 99")
     text = (tmp_path / "s.yaml").read_text()
@@ -105,13 +105,13 @@ WRONG = {
     "&a seed: 1\n": f"the anchor or alias 'a' (line 1, column 1){PLAIN}",
     f"networks: '{INLINE}'\n": f"a text with the anchor or alias 'a' (line 1, column 35){PLAIN}",
     f"widths: [['{INLINE}']]\n": f"a text with the anchor or alias 'a' (line 1, column 35){PLAIN}",
-    "seed: " + "[" * 30 + "]" * 30: f"21 lists within each other (line 1, column 26){PLAIN}",
+    "seed: " + "[" * 30 + "]" * 30: f"21 nested lists (line 1, column 26){PLAIN}",
     "seed: [1\n": f"line 2, column 1: {YAML}",
     "seed: 1\n\tlr: 2\n": f"line 2, column 1: {YAML}",
     "seed: !!python/object/apply:os.system [touch planted]\n": f"line 1, column 7: {YAML}",
     "seed: \x07\n": YAML,
     "seed: 2020-99-99\n": YAML,
-    "seed: 1\n" + "#" * files.LARGEST: "longer than 200,000 bytes, which is what settings may take",
+    "seed: 1\n" + "#" * files.LARGEST: "longer than 200,000 bytes, the limit of settings",
 }
 
 
@@ -154,7 +154,7 @@ def test_a_run_whose_settings_are_not_plain_is_refused(tmp_path: Path, capsys: p
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="brackets in names")
-def test_brackets_in_names_are_no_markup(
+def test_brackets_in_names_are_literal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

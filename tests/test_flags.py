@@ -43,7 +43,7 @@ def refused(arguments: list[str], capsys: Capture, expected: int = 2) -> str:
         (TRUTH, "False", False), (TRUTH, True, True), (COUNT.or_null(), None, None), (TEXT.or_null(), "null", None),
     ],
 )  # fmt: skip
-def test_a_flag_takes_what_its_kind_says(kind: Kind, given: Any, value: Any) -> None:
+def test_a_flag_accepts_what_its_kind_allows(kind: Kind, given: Any, value: Any) -> None:
     assert (kind(given), type(kind(given))) == (value, type(value))
 
 
@@ -60,7 +60,7 @@ def test_a_flag_takes_what_its_kind_says(kind: Kind, given: Any, value: Any) -> 
         *((TRUTH, given) for given in ("maybe", "", 1, None, "yes,no")),
     ],
 )  # fmt: skip
-def test_a_flag_refuses_what_its_kind_does_not_say(kind: Kind, given: Any) -> None:
+def test_a_flag_refuses_what_its_kind_does_not_allow(kind: Kind, given: Any) -> None:
     with pytest.raises(RefusedError) as error:
         kind(given)
     shown = {"": "''", None: "null"}.get(given, str(given)) if not isinstance(given, dict) else str(given)
@@ -96,9 +96,7 @@ def test_a_file_of_settings_is_refused_in_the_same_sentence_and_null_is_as_if_no
     ):
         file.write_text(text)
         assert refused(["train", "--config", "settings.yaml"], capsys) == expected
-    assert refused(["train", "--config", "none.yaml"], capsys).endswith(
-        "a file of settings, one that can be read, expected"
-    )
+    assert refused(["train", "--config", "none.yaml"], capsys).endswith("a readable file of settings expected")
     found: list[dict[str, Any]] = []
     monkeypatch.setattr(train, "run", lambda settings: found.append(settings) or 0)
     file.write_text("hidden: null\nseed: null\nepochs: null\nwidths: [64, 32, 10]\nlr: [0.1, 0.01]\ntrain_bias: null\n")

@@ -113,8 +113,11 @@ def test_a_forked_process_has_one_torch_thread_and_says_how_to_have_more() -> No
         "print(child, torch.get_num_threads(), found.notes)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    told = "one thread trains, for this process was forked; for more, start processes by "
-    expected = [f"True 1 ['batch_size 32 is more than the 9 samples: a batch is all of them', '{told}", "False 2 ["]
+    told = "training uses one thread, because this process was forked; for more, start processes by "
+    expected = [
+        f"True 1 ['batch_size 32 is more than the 9 samples: every batch has all of them', '{told}",
+        "False 2 [",
+    ]
     assert [line.startswith(each) for line, each in zip(done.stdout.splitlines(), expected, strict=True)] == [True] * 2
     assert 'multiprocessing.get_context("spawn")' in done.stdout.splitlines()[0]
 

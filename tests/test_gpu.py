@@ -133,7 +133,7 @@ def test_rows_that_do_not_lie_side_by_side_are_put_back() -> None:
     assert not differences(state, EVERYONE, expected, EVERYONE)
 
 
-def test_what_fits_nowhere_else_has_its_slots_outside() -> None:
+def test_networks_that_fit_no_other_way_have_their_slots_in_global_memory() -> None:
     """A device so small that the rules have to give way one after the other, to the same bits each time."""
     own = small(batch_size=64)
     own = own._replace(spec=gpubp.NetworkSpec((3, 20, 2), "tanh"))
@@ -236,7 +236,7 @@ def faulty(layout: Layout, change: Callable[[Launch], Launch | None]) -> bool:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_found_out(name: str) -> None:
+def test_a_planted_fault_is_found(name: str) -> None:
     assert faulty(*FAULTS[name])
 
 

@@ -126,16 +126,14 @@ def gone(process: Path) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
-def test_a_step_that_takes_its_process_along_is_named_and_a_new_process_takes_the_next(
-    ended: Any, tmp_path: Path
-) -> None:
+def test_a_step_that_kills_its_process_is_named_and_a_new_process_runs_the_next(ended: Any, tmp_path: Path) -> None:
     status, found = ended("troubled")
     assert status == 1
     assert list(found) == check.read(tmp_path)["planned"]
     assert [outcome for outcome, _ in found.values()] == [PASSED, FAILED, FAILED, FAILED, ABSENT, ABSENT, PASSED]
     for name, said in {
         "aborts": "not done: -6", "a race that hangs": "not done: 1", "long": "36000 are needed",
-        "loses": "RuntimeError: CUDA error: an illegal memory access (0 s); then no call to the GPU went well: CUDA er",
+        "loses": "RuntimeError: CUDA error: an illegal memory access (0 s); then every call to the GPU fails: CUDA er",
     }.items():  # fmt: skip
         assert said in found[name][1], name
     assert found["fine"][1] != found["last"][1], "another process"
@@ -145,7 +143,7 @@ def test_a_step_that_takes_its_process_along_is_named_and_a_new_process_takes_th
         assert re.search(rf"^ {name} +{outcome} ", told, re.MULTILINE), name
 
 
-def test_a_process_that_takes_no_step_is_no_endless_trial(ended: Any, tmp_path: Path) -> None:
+def test_a_process_that_runs_no_step_is_not_retried_forever(ended: Any, tmp_path: Path) -> None:
     (tmp_path / "gpu_check.png").touch()
     assert ended("broken") == (1, {"start": (FAILED, "the process that takes the steps ended with 1")})
     assert not (tmp_path / "gpu_check.png").exists(), "of an earlier check"
@@ -259,14 +257,14 @@ def test_the_suite_runs_with_its_steps_on_another_device(here: Check) -> None:
     assert sorted(listed)[1:] == ["calls taken elsewhere: 2", "no calls taken elsewhere: tests/test_schedules.py"]
 
 
-def test_what_is_not_there_is_not_run_and_says_why(here: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_not_run_and_says_why(here: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(ENGINES, "cuda", raising=False)
     assert gpu.bits("cpu") == (ABSENT, "this gpubp has no engine cuda", ())
     assert gpu.shared("eager", ["cpu"]).status == ABSENT
     assert gpu.raced(here, "W2", WORKLOADS["W2"], "sgd", "peers").status == ABSENT, "no figure without the machine's"
 
 
-def test_a_workload_is_measured_and_who_does_not_run_is_listed(here: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workload_is_measured_and_absent_contenders_are_listed(here: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(gpu.KINDS, "peers", ("autograd_bmm", "autograd_graph"))
     full = contenders.PEERS["cpu"]._replace(excuse=lambda *given: "finds no place on the chip")
     here.report |= {"results": [], "machine": FACTS}

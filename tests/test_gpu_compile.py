@@ -195,23 +195,21 @@ def test_a_cubin_is_kept_under_what_it_was_compiled_by(tmp_path: Path, monkeypat
     nvrtc._cubin.cache_clear()
 
 
-def test_what_nvrtc_says_is_a_line_as_far_as_a_person_reads_and_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nvrtcs_output_is_one_short_line_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUBP_CACHE", str(tmp_path))
     with pytest.raises(EngineError, match="NVRTC cannot compile the kernel") as caught:
         nvrtc.compiled(f"#error {'x' * 5000}", 90)
     told = str(caught.value)
     assert "kernel.cu(1): catastrophic error: #error directive: xxx" in told
     (log,) = tmp_path.iterdir()
-    assert f"; all that it says: {log})" in told
+    assert f"; full output: {log})" in told
     assert len(told.splitlines()) == 1
     assert len(told) < 700
     assert "NVRTC_ERROR_COMPILATION" in log.read_text()
     assert "x" * 5000 in log.read_text()
 
 
-def test_a_header_of_the_working_directory_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_header_in_the_working_directory_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in build.SOURCES.glob("*.h"):
         (tmp_path / path.name).write_text("#error another's")
     monkeypatch.chdir(tmp_path)

@@ -225,7 +225,7 @@ def test_slots_outside_have_room_for_the_blocks_that_run_at_once(
     assert wanted == [3 * 4 * 2 * chip.parameters(kernel.program, True)], "for four networks of each block"
 
 
-def test_a_thread_that_has_done_nothing_yet_gets_a_context_for_loading_and_for_launching(driver: Driver) -> None:
+def test_a_new_thread_gets_a_context_for_loading_and_launching(driver: Driver) -> None:
     given = training()
     for _ in range(2):  # loads and launches, and then launches alone
         with ThreadPoolExecutor(1) as pool:
@@ -245,10 +245,10 @@ def test_a_launch_can_be_captured_in_a_graph(driver: Driver) -> None:
     assert len(driver.loaded) == 1
 
 
-def test_what_the_driver_refuses_is_said(driver: Driver) -> None:
+def test_a_driver_error_is_reported(driver: Driver) -> None:
     state, data = training()
     driver.answer = FAILURE
-    with pytest.raises(EngineError, match="the driver says LAUNCH_FAILED"):
+    with pytest.raises(EngineError, match="the driver reports LAUNCH_FAILED"):
         cuda.run(state, data, 5)
     driver.answer = MEMORY_GONE
     with pytest.raises(OutOfMemoryError):
@@ -378,7 +378,7 @@ def test_a_driver_of_cuda_12_is_refused_before_anything_is_compiled(driver: Driv
     driver.version = 12080
     choice = choose("auto", SPEC, config, gpu)
     assert choice.name == "eager"
-    assert "needs a driver of CUDA 13 or newer, this one is of CUDA 12.8" in choice.reason
+    assert "needs a driver for CUDA 13 or newer, this one is for CUDA 12.8" in choice.reason
     assert cuda.KERNELS == {}
     with pytest.raises(EngineError, match='engine "eager" runs on it'):
         choose("cuda", SPEC, config, gpu)
@@ -392,7 +392,7 @@ def test_without_nvidias_driver_eager_trains(driver: Driver, monkeypatch: pytest
 
     monkeypatch.setattr(driver, "cuDriverGetVersion", fails)
     choice = choose("auto", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
-    told = 'finds no NVIDIA driver for GPU ("cuda" is an NVIDIA driver library); engine "eager" does without'
+    told = 'finds no NVIDIA driver for GPU ("cuda" is an NVIDIA driver library); engine "eager" needs none'
     assert (choice.name, choice.reason) == ("eager", f'eager: engine "cuda" {told}')
 
 
@@ -432,9 +432,9 @@ def test_without_cuda_core_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -
         nvrtc.compiler()
 
 
-def test_a_cubin_that_does_not_say_what_its_kernel_takes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cubin_without_resource_usage_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvrtc, "sections", lambda code: [(".nv.info", b"")])
-    with pytest.raises(EngineError, match="does not say what registers and local memory"):
+    with pytest.raises(EngineError, match="does not say how many registers and how much local memory"):
         nvrtc.use(b"")
 
 

@@ -63,7 +63,7 @@ def test_networks_do_not_share_a_warp_where_memory_is_for_one() -> None:
     assert chip.shared(one) < chip.shared(two) / 2 + 128
 
 
-def test_what_does_not_fit_gives_way_in_order() -> None:
+def test_layouts_are_tried_in_order() -> None:
     """Whole, in pieces, slots outside, not at all."""
     whole, seen = program((64, 64, 10), 256), []
     most = chip.shared(whole.laid_out(Layout(1, team=True, threads=32, chunk=256)))
@@ -107,7 +107,7 @@ def test_a_batch_that_must_stay_whole_is_not_cut() -> None:
     assert chip.in_shared_memory(layered, chip.Limits(90, chip.wants(layered)))
 
 
-def test_wide_networks_find_no_place() -> None:
+def test_wide_networks_do_not_fit() -> None:
     assert chip.in_shared_memory(program((784, 128, 10), 64), H100) is None
 
 

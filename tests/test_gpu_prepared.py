@@ -28,7 +28,7 @@ def test_from_the_second_call_on_the_driver_is_asked_for_the_launch_alone(driver
     assert driver.asked == ["cuCtxGetCurrent", "cuLaunchKernel"]
 
 
-def test_a_call_takes_few_instructions_of_python_for_any_number_of_networks(driver: Driver) -> None:
+def test_a_call_takes_few_python_instructions_for_any_number_of_networks(driver: Driver) -> None:
     def taken(count: int, steps: int) -> int:
         state, data = training(count)
         first = instructions(lambda: cuda.run(state, data, steps))
@@ -76,7 +76,7 @@ def test_each_call_has_its_own_steps_and_stream_and_the_notes_of_its_state(
     assert driver.job.taken not in notes, "another state's"
 
 
-def test_slots_outside_are_each_calls_own(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slots_in_global_memory_are_separate_for_each_call(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "LAYOUT", Layout(1, team=True, threads=64, near=False))
     state, data = training(7)
     rooms, empty = [], torch.Tensor.new_empty

@@ -102,7 +102,7 @@ def test_a_run_begun_on_gpus_is_resumed_on_others_and_on_the_cpu(device: str, tm
         assert same_bits(resumed.loss, whole.loss)
         assert resumed.engine == ("cpu" if other == "cpu" else "cuda")
         told = resumed.engine_reason
-        assert told.endswith("; the run was begun by engine cuda") if other == "cpu" else told == first.engine_reason
+        assert told.endswith("; the run started with engine cuda") if other == "cpu" else told == first.engine_reason
 
 
 def test_the_command_line_compiles_one_kernel(
@@ -135,7 +135,7 @@ def test_auto_takes_what_every_gpu_can(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "run").exists()
 
 
-def test_a_resumed_run_speaks_of_the_gpu_at_hand(tmp_path: Path) -> None:
+def test_a_resumed_run_names_the_present_gpu(tmp_path: Path) -> None:
     with machine():
         first = train("cuda:0", run_dir=tmp_path / "run", batch_size=64)
     with machine() as own:
@@ -149,11 +149,11 @@ def test_a_run_that_does_not_fit_on_the_gpu_says_where_it_goes_on(tmp_path: Path
     train("cpu", run_dir=tmp_path / "run")
     with machine() as own:
         own.player.found = SMALL
-        with pytest.raises(EngineError, match='begun by engine "cpu", and goes on where that can train it'):
+        with pytest.raises(EngineError, match='started with engine "cpu", and resumes only where that can train it'):
             gpubp.resume(tmp_path / "run", data(), data("shared", 30, 9), steps=20, device="cuda:0")
 
 
-def test_rows_and_data_stay_and_a_call_moves_clocks_alone() -> None:
+def test_rows_and_data_stay_and_a_call_copies_only_clocks() -> None:
     with machine() as own:
         result = train("cuda:0", "inputs")
     names = [name for name, _ in own.sent]
@@ -168,7 +168,7 @@ def test_rows_and_data_stay_and_a_call_moves_clocks_alone() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_gpu_has_the_data_of_its_own_networks_alone(count: int) -> None:
+def test_a_gpu_has_only_the_data_of_its_networks(count: int) -> None:
     with machine(count) as own:
         train("cuda:all", "inputs and weights")
     sent = sorted((size for name, size in own.sent if name == "data"), reverse=True)[:count]
@@ -176,7 +176,9 @@ def test_a_gpu_has_the_data_of_its_own_networks_alone(count: int) -> None:
     assert max(sent) == data("inputs and weights").nbytes(-(-COUNT // count))
 
 
-def test_own_data_that_do_not_fit_come_group_by_group_into_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_separate_data_that_do_not_fit_are_copied_group_by_group_into_one_buffer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(memory, "fit", lambda *given: 6)
     whole, rooms = data("inputs").nbytes(COUNT), []
     with machine() as own, monkeypatch.context() as patch:

@@ -66,7 +66,7 @@ def test_replayed_steps_have_the_bits_of_steps_taken_one_by_one(name: str, setti
 
 
 @pytest.mark.parametrize("data", ["own samples", "own inputs", "weights"])
-def test_each_network_may_have_data_of_its_own(data: str) -> None:
+def test_each_network_may_have_separate_data(data: str) -> None:
     spec = SPECS["64-32-10"]
     inputs, target = samples(spec, COUNT, SAMPLES, dtype=torch.float32)
     weight = torch.rand(COUNT, SAMPLES, generator=torch.Generator().manual_seed(1))
@@ -81,7 +81,7 @@ def test_each_network_may_have_data_of_its_own(data: str) -> None:
         assert not differing(train(networks(spec), given, **settings), expected)
 
 
-def test_networks_may_end_and_stand_at_different_steps() -> None:
+def test_networks_may_end_and_be_at_different_steps() -> None:
     spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
     settings = {"batch_size": BATCH, "steps": [5, 3, 8, 3, 1, 8, 2, 5, 8], "dropout": 0.2}
     expected = train(networks(spec), data, **settings)
@@ -92,7 +92,7 @@ def test_networks_may_end_and_stand_at_different_steps() -> None:
     assert not differing(state, expected)
 
 
-def test_a_network_that_diverges_is_found_at_its_step_and_harms_nobody() -> None:
+def test_a_diverging_network_is_found_at_its_step_and_affects_no_other() -> None:
     spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
     settings = {"batch_size": BATCH, "steps": STEPS, "optimizer": "momentum"}
     settings["lr"] = [1e38 if n in (1, 6) else 0.01 for n in range(COUNT)]
@@ -116,7 +116,7 @@ def test_a_rule_may_make_one_slots_old_numbers_anothers_new_ones(monkeypatch: py
         assert not differing(train(networks(spec), data, **settings), expected)
 
 
-def test_steps_are_recorded_once_and_anew_only_where_something_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_captured_once_and_again_only_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
     with recorded() as gpu:
         state = start(networks(spec), data, batch_size=BATCH, steps=200)
@@ -180,7 +180,7 @@ def reads_a_constant(net: Tensor) -> Tensor:
     return FACTOR * net
 
 
-def test_a_rule_that_reads_what_changed_is_recorded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rule_that_reads_a_changed_value_is_captured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     own = gpubp.ACTIVATIONS["identity"]._replace(value=reads_a_constant)
     monkeypatch.setitem(gpubp.ACTIVATIONS, "own", own)
     spec = gpubp.NetworkSpec((5, 8, 2), "own")
@@ -199,7 +199,7 @@ def test_a_rule_that_reads_what_changed_is_recorded_anew(monkeypatch: pytest.Mon
     assert gpu.replays == [3 * 3, 3], "a recording for each call, whatever the number of groups"
 
 
-def test_a_dataset_that_is_gone_takes_its_recording_along() -> None:
+def test_a_deleted_dataset_deletes_its_recording() -> None:
     spec, data = SPECS["2-2-2"], dataset(SPECS["2-2-2"])
     with recorded():
         train(networks(spec), data, batch_size=BATCH, steps=2)
@@ -230,7 +230,7 @@ def test_what_cannot_be_recorded_is_launched_step_by_step_and_the_reason_is_kept
     assert not differing(found, expected)
 
 
-def test_what_could_not_be_recorded_is_not_tried_again_in_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_capture_is_not_retried_in_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(gpubp.ACTIVATIONS, "waiting", gpubp.Activation(waiting, lambda net, out: torch.ones_like(net)))
     spec, tried = gpubp.NetworkSpec((5, 8, 2), "waiting"), []
     data, settings = dataset(spec), {"batch_size": BATCH, "steps": STEPS}
@@ -264,7 +264,7 @@ def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(
             train(networks(SPECS["2-2-2"]), dataset(SPECS["2-2-2"]), batch_size=BATCH, steps=2)
 
 
-def test_samples_are_drawn_for_as_many_networks_at_once_as_find_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_are_drawn_for_as_many_networks_at_once_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpubp.data, "AT_ONCE", 100)
     spec = SPECS["5-33-2"]
     inputs, target = samples(spec, 50, dtype=torch.float32)
@@ -316,7 +316,7 @@ class Shapes(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_products_and_sums_have_the_same_shapes_whatever_the_number_of_networks(name: str) -> None:
+def test_products_and_sums_have_the_same_shapes_for_every_number_of_networks(name: str) -> None:
     spec, data = SPECS[name], dataset(SPECS[name])
     seen = []
     for count in (1, 1, 3, 4, 9):  # what the first tries out about this machine's products is kept
@@ -419,7 +419,7 @@ def test_a_planted_fault_is_found_by_the_bits(fault: str, monkeypatch: pytest.Mo
         assert "params" in differing(train(networks(spec), data, [3, 4], **settings), expected)
 
 
-def test_a_copied_state_trains_on_by_itself() -> None:
+def test_a_copied_state_trains_independently() -> None:
     """What `to` makes shares no memory with what it was made of."""
     state = start(networks(SPECS["2-2-2"]), dataset(SPECS["2-2-2"]), steps=3)
     other = state.to(torch.device("cpu"))

@@ -52,7 +52,7 @@ def test_the_file_has_a_line_per_evaluation_and_a_manifest_does_not_grow(tmp_pat
     assert abs(sizes[1] - sizes[0]) < 100
 
 
-def test_what_is_new_is_added_and_nothing_before_it_is_written_again(
+def test_new_records_are_appended_and_old_ones_are_not_rewritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = History(record(number) for number in range(3))
@@ -74,7 +74,7 @@ def test_a_checkpoint_has_no_evaluation_after_its_round(tmp_path: Path) -> None:
     assert [each["round"] for each in History.load(tmp_path, history.save(tmp_path))] == [1, 2, 3, 4]
 
 
-def test_a_run_that_goes_on_drops_what_came_after_its_checkpoint(folder: Path, whole: gpubp.Result) -> None:
+def test_a_resumed_run_drops_records_after_its_checkpoint(folder: Path, whole: gpubp.Result) -> None:
     covered = len(checkpoint.load(folder, CPU).notes["history"])
     with (folder / FILE).open("a") as file:
         file.write(json.dumps(record(99)) + '\n{"round": 10')
@@ -84,9 +84,7 @@ def test_a_run_that_goes_on_drops_what_came_after_its_checkpoint(folder: Path, w
 
 
 @pytest.mark.parametrize("what", ["a flipped bit", "cut", "gone", "a pipe", "of another kind"])
-def test_a_damaged_history_begins_anew_which_is_said_and_the_networks_go_on(
-    what: str, folder: Path, whole: gpubp.Result
-) -> None:
+def test_a_damaged_history_restarts_and_the_networks_resume(what: str, folder: Path, whole: gpubp.Result) -> None:
     path = folder / FILE
     held = bytearray(path.read_bytes())
     held[20] ^= 1
@@ -103,7 +101,7 @@ def test_a_damaged_history_begins_anew_which_is_said_and_the_networks_go_on(
     same(again, whole)
     (note,) = again.notes
     assert str(path) in note
-    assert note.endswith("; the history begins anew after round 3; the networks are whole")
+    assert note.endswith("; the history restarts after round 3; the networks are not affected")
     assert [each["round"] for each in again.history] == [3, 4, 5, 6]
     assert len(lines(folder)) == 4
     assert gpubp.resume(folder, training(), held_out()).notes == []
@@ -146,7 +144,7 @@ def test_records_that_could_not_be_added_are_added_by_the_next_try(
      {"bytes": 10**15, "sha256": ""}],
     ids=repr,
 )  # fmt: skip
-def test_what_is_no_history_is_refused(saved: Any, tmp_path: Path) -> None:
+def test_an_invalid_history_is_refused(saved: Any, tmp_path: Path) -> None:
     History([record(1)]).save(tmp_path)
     with pytest.raises(CheckpointError, match=FILE):
         History.load(tmp_path, saved)

@@ -106,7 +106,7 @@ COLUMNS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_each_networks_own_hyper_parameters_are_its_own(name: str) -> None:
+def test_a_network_uses_only_its_hyper_parameters(name: str) -> None:
     chosen, columns = COLUMNS[name]
     spec = SPECS[chosen]
     settings = {"optimizer": "adam", "batch_size": BATCH, "steps": STEPS} | columns
@@ -125,7 +125,7 @@ def test_each_networks_own_hyper_parameters_are_its_own(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"), covering(SPECS, ["rows", "own samples", "weights", "shared weights"], meet=1)
 )
-def test_each_networks_own_data_are_its_own(name: str, kind: str) -> None:
+def test_a_network_uses_only_its_data(name: str, kind: str) -> None:
     """Ragged rows, own inputs, own weights: network 7 learns the same from them alone."""
     spec, source = SPECS[name], generator(3)
     index = [torch.randperm(SAMPLES, generator=source)[: 1 + 2 * n] for n in range(COUNT)]
@@ -167,7 +167,7 @@ def test_networks_may_end_at_different_steps_within_a_call(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_networks_may_stand_at_different_steps(name: str) -> None:
+def test_networks_may_be_at_different_steps(name: str) -> None:
     """As after a retirement: the newcomers start while others are under way."""
     spec, data = SPECS[name], dataset(SPECS[name])
     settings = {"optimizer": "adam", "batch_size": BATCH, "steps": STEPS, "dropout": 0.2}
@@ -179,7 +179,7 @@ def test_networks_may_stand_at_different_steps(name: str) -> None:
     assert not differences(mixed, list(range(COUNT)), plain, list(range(COUNT)))
 
 
-def test_retired_networks_stand_still_and_change_nobody() -> None:
+def test_retired_networks_do_not_move_and_affect_no_other() -> None:
     spec, data = SPECS["13-7-3"], dataset(SPECS["13-7-3"])
     settings = {"optimizer": "adam", "batch_size": BATCH, "steps": STEPS}
     plain = train(networks(spec, list(range(COUNT))), data, **settings)

@@ -124,12 +124,12 @@ def check(seed: int, engine: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [2, 3, 16, 18])  # 16, 18: a plateau in a training made longer
-def test_a_network_is_its_own_whatever_is_asked_for(seed: int, tmp_path: Path) -> None:
+def test_a_network_is_independent_with_drawn_settings(seed: int, tmp_path: Path) -> None:
     check(seed, "eager", tmp_path / "run")
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_compiled_network_is_its_own_whatever_is_asked_for(seed: int, tmp_path: Path) -> None:
+def test_a_compiled_network_is_independent_with_drawn_settings(seed: int, tmp_path: Path) -> None:
     check(seed, "cpu", tmp_path / "run")
 
 

@@ -61,7 +61,7 @@ def test_weights_are_distributed_like_torchs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BOUNDED)
-def test_a_bound_holds_for_every_layer_by_its_own_widths(name: str) -> None:
+def test_a_bound_holds_for_every_layer_by_its_widths(name: str) -> None:
     for (weight, _), (inputs, outputs) in zip(weights(name, 90, 30, 60, count=20), ((90, 30), (30, 60))):
         bound = {"uniform": 0.1, "glorot_uniform": math.sqrt(6 / (inputs + outputs)),
                  "kaiming_uniform": math.sqrt(6 / inputs), "torch_linear": 1 / math.sqrt(inputs)}[name]  # fmt: skip
@@ -105,7 +105,7 @@ def test_a_network_alone_is_its_row_of_any_population(name: str, dtype: torch.dt
 
 
 @pytest.mark.parametrize("name", ["normal", "orthogonal", "torch_linear"])
-def test_drawing_in_other_blocks_changes_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_in_different_blocks_changes_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = gpubp.NetworkSpec((13, 17, 5))
     whole = gpubp.Population.create(spec, 30, init=name).params
     monkeypatch.setattr(gpubp.initialise, "BLOCK", 500)
@@ -113,7 +113,7 @@ def test_drawing_in_other_blocks_changes_no_bit(name: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", [name for name in INITIALISERS if name != "constant"])
-def test_seeds_ids_and_layers_all_draw_other_weights(name: str) -> None:
+def test_seeds_ids_and_layers_all_draw_different_weights(name: str) -> None:
     spec = gpubp.NetworkSpec((6, 6, 6))
     one, two = (gpubp.Population.create(spec, 5, seed=seed, init=name).params for seed in (1, 2))
     drawn = [weight for params in (one, two) for weight, _ in spec.layers(params)]
@@ -142,7 +142,7 @@ def test_a_column_of_scales_multiplies_each_network(name: str) -> None:
     assert same_bits(gpubp.Population.create(spec, ids=[2], init=name, init_scale=2.0).params, scaled[2:3])
 
 
-def test_the_default_scale_is_the_rows_own() -> None:
+def test_the_default_scale_is_the_rows() -> None:
     spec = gpubp.NetworkSpec((6, 4, 3))
     for name, rule in INITIALISERS.items():
         default, given = (gpubp.Population.create(spec, 4, init=name, init_scale=s).params for s in (None, rule.scale))

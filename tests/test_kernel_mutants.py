@@ -107,10 +107,10 @@ MUTANTS = {
         "c.faulty[n] < 0) c.faulty[n] = c.done;", "c.faulty[n] < 0) c.faulty[n] = c.done + 1;", DIVERGENCE),
     "a loss that is not finite is overlooked": Mutant(
         "c.fault = c.fault + c.loss * real(0);", "",
-        test_compiled_divergence.test_a_loss_that_is_not_finite_ends_a_network_whose_row_still_is),
+        test_compiled_divergence.test_a_non_finite_loss_ends_a_network_with_a_finite_row),
     "a network that is through trains on": Mutant(
         "next = CHECK(k, job) || !ABSORBING ? c.done + 1 : left[waiting - 1];", "next = left[0];",
-        partial(test_compiled_independence.test_networks_may_stand_and_end_at_different_steps,
+        partial(test_compiled_independence.test_networks_may_be_and_end_at_different_steps,
                 torch.float32, "network", "networks")),
 }  # fmt: skip
 

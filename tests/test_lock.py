@@ -69,7 +69,7 @@ def test_a_second_process_on_a_run_is_refused_by_name_until_the_first_ends_howev
     finishes_as(whole, folder)
 
 
-def test_force_takes_the_lock_of_a_process_that_is_gone(folder: Path, whole: gpubp.Result) -> None:
+def test_force_takes_the_lock_of_a_dead_process(folder: Path, whole: gpubp.Result) -> None:
     with holder(folder) as gone:
         same(gpubp.resume(folder, training(), held_out(), force=True), whole)
         gone.kill()
@@ -87,7 +87,7 @@ def test_a_run_that_is_being_trained_cannot_be_resumed_from_within(tmp_path: Pat
 
 
 @pytest.mark.parametrize("lacking", ["the system", "the file system"])
-def test_where_files_have_no_locks_a_run_says_so(
+def test_without_file_locks_a_run_says_so(
     lacking: str, folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fcntl = pytest.importorskip("fcntl")
@@ -102,10 +102,10 @@ def test_where_files_have_no_locks_a_run_says_so(
     again = gpubp.resume(folder, training(), held_out())
     same(again, whole)
     (note,) = again.notes
-    assert note.startswith("nothing keeps a second process from writing this run: ")
+    assert note.startswith("a second process could write this run at the same time: ")
 
 
-def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew_by_the_same_call(
+def test_the_same_call_restarts_a_run_that_ended_before_its_first_checkpoint(
     tmp_path: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
@@ -114,20 +114,18 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew_by_the_same_
         with pytest.raises(KeyboardInterrupt):
             run(folder)
     assert (folder / "config.yaml").exists()
-    with pytest.raises(
-        CheckpointError, match="ended before its first checkpoint; it is begun anew by the same call of"
-    ):
+    with pytest.raises(CheckpointError, match="ended before its first checkpoint; restart it with the same call of"):
         gpubp.resume(folder, training(), held_out())
     with holder(folder) as other:
         with pytest.raises(CheckpointError, match="is in use by process"):
             run(folder)
         other.kill()
     same(run(folder), whole)
-    with pytest.raises(ConfigError, match=f"run directory {folder} exists already; name a new one, or go on with it"):
+    with pytest.raises(ConfigError, match=f"run directory {folder} exists already; name a new one, or resume it"):
         run(folder)
 
 
-def test_whoever_has_the_lock_sweeps_what_killed_processes_left_and_nobody_else(folder: Path) -> None:
+def test_only_the_holder_of_the_lock_deletes_what_killed_processes_left(folder: Path) -> None:
     left = [folder / "config.yaml.0123456789abcdef.writing", folder / "checkpoint" / "manifest.json.writing",
             folder / "checkpoint" / ".tmpAbCd3f"]  # fmt: skip
     for path in left:
@@ -148,7 +146,7 @@ def test_a_lock_that_is_something_else_is_refused_and_not_written_to(kind: str, 
     path.unlink()
     victim.write_text("somebody's")
     {"hard link": lambda at: os.link(victim, at), "pipe": os.mkfifo, "directory": os.mkdir}[kind](path)
-    with pytest.raises(CheckpointError, match=r"checkpoint/lock (has another name elsewhere|cannot be written: not a)"):
+    with pytest.raises(CheckpointError, match=r"checkpoint/lock (has another hard link|cannot be written: not a)"):
         gpubp.resume(folder, training(), held_out())
     assert victim.read_text() == "somebody's"
 
@@ -159,7 +157,7 @@ def test_a_run_whose_checkpoint_is_a_link_to_anothers_is_refused(link: str, fold
     (folder / link).symlink_to(tmp_path / "mine")
     before = [path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()]
     with pytest.raises(
-        CheckpointError, match=r"checkpoint is a link; the files of another|lock cannot be written: Too"
+        CheckpointError, match=r"checkpoint is a link, perhaps to the files of another|lock cannot be written: Too"
     ):
         gpubp.resume(folder, training(), held_out())
     assert [path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()] == before
@@ -187,7 +185,7 @@ def test_a_run_that_is_removed_while_it_trains_writes_no_more(another: bool, tmp
 
     result = run(tmp_path / "run", [Remove()], epochs=8)
     assert result.unsaved
-    assert "is not this process's any more: the run was removed, or another took it" in result.unsaved
+    assert "no longer belongs to this process: the run was removed, or another process took it" in result.unsaved
     same(result, run(epochs=8))
     if another:
         finishes_as(run(), tmp_path / "run")
@@ -196,5 +194,5 @@ def test_a_run_that_is_removed_while_it_trains_writes_no_more(another: bool, tmp
 
 
 def test_a_run_directory_that_lies_too_deep_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be made: it lies too deep"):
+    with pytest.raises(ConfigError, match="cannot be made: its path is too deep"):
         run(tmp_path.joinpath(*"d" * 1900))

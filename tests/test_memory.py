@@ -40,7 +40,7 @@ def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
     message = str(caught.value)
     assert f"4 networks of 3-6-2 with {optimizer} need {memory.size(fixed + 4 * each)} on cpu" in message
     assert f"{memory.size(fixed + 3 * each)} are free: train up to 3 networks at once" in message
-    assert ("or take an optimizer without slots (sgd)" in message) == bool(advice)
+    assert ("or use an optimizer without slots (sgd)" in message) == bool(advice)
     assert message.endswith(", or float32")
 
 
@@ -63,7 +63,7 @@ print((found("VmHWM:") - before) / memory.needed(spec, config.recipe(spec), coun
 @pytest.mark.cpu("a process of its own trains, on the CPU")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("count", "engine"), [("10000", "eager"), ("60000", "cpu")])
-def test_a_training_takes_the_memory_that_was_planned(count: str, engine: str) -> None:
+def test_training_needs_the_planned_memory(count: str, engine: str) -> None:
     """30 and 180 MB of rows and slots. At most what is planned; and no plan of twice what it takes."""
     done = subprocess.run([sys.executable, "-c", TAKEN, count, engine], capture_output=True, text=True, check=True)
     assert 0.5 < float(done.stdout) < 1

@@ -27,7 +27,7 @@ FULL = (
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"),
     RuntimeError("CUDA error: out of memory"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-    OutOfMemoryError("the GPU has no memory left for the kernel's code"),
+    OutOfMemoryError("the GPU has no free memory for the kernel's code"),
 )
 
 
@@ -69,7 +69,7 @@ def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
 
 
 @pytest.mark.parametrize("error", FULL, ids=["allocator", "driver", "cuBLAS", "kernel"])
-def test_memory_that_runs_out_is_known_by_whatever_says_so(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_recognised_from_every_message(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = train()
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=Full(3, 1, error).run))
     result = train(["cpu"])
@@ -171,13 +171,13 @@ def test_memory_that_runs_out_in_an_evaluation_halves_the_group_too(
     assert len(result.notes) == 1
 
 
-def test_one_network_that_does_not_fit_ends_the_run_with_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_network_that_does_not_fit_ends_the_run_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=Full(0).run))
     with pytest.raises(OutOfMemoryError, match=r"7 networks of 3-6-2 with adam need .* on cpu"):
         train(["cpu", "cpu"])
 
 
-def test_a_share_that_cannot_fit_begins_in_groups_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_share_that_cannot_fit_starts_in_groups_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = train()
     monkeypatch.setattr(memory, "fit", lambda *given: 2)  # in two seats of one
     result = train(["cpu", "cpu"])
@@ -189,7 +189,7 @@ def test_a_share_that_cannot_fit_begins_in_groups_and_says_so(monkeypatch: pytes
         "depend on it",
     ]
     monkeypatch.setattr(memory, "fit", lambda *given: 0)
-    with pytest.raises(OutOfMemoryError, match=r"are free, too few for one: take a smaller batch_size"):
+    with pytest.raises(OutOfMemoryError, match=r"are free, too little for one: use a smaller batch_size"):
         train(["cpu", "cpu"])
 
 

@@ -228,7 +228,7 @@ def test_probabilities_are_of_classes_in_their_order_and_sum_to_one(tmp_path: Pa
         assert np.array(model.classes)[chances.argmax(1)].tolist() == model.predict(raw, 3).tolist()
 
 
-def test_a_run_on_plain_tensors_takes_them_as_they_are(tmp_path: Path) -> None:
+def test_a_run_on_plain_tensors_uses_them_unchanged(tmp_path: Path) -> None:
     inputs = torch.randn(40, 3, generator=generator(1))
     data = gpubp.Dataset(inputs, inputs.argmax(1))
     networks = gpubp.Population.create(gpubp.NetworkSpec((3, 8, 3), loss="cross_entropy"), 4)
@@ -251,7 +251,7 @@ def test_a_run_on_plain_tensors_takes_them_as_they_are(tmp_path: Path) -> None:
             model.predict(wrong)
 
 
-def test_a_run_that_has_not_ended_says_so_where_networks_are_ranked_and_predicts_by_rows(tmp_path: Path) -> None:
+def test_an_unfinished_run_has_no_ranking_and_predicts_by_rows(tmp_path: Path) -> None:
     model, raw = trained(tmp_path, "huber", steps=5)
     known = model.predict(raw, [1])
     (tmp_path / "run" / "results.parquet").rename(tmp_path / "before.parquet")
@@ -276,7 +276,7 @@ def test_a_column_unlike_all_of_training_is_warned_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("proba", [False, True])
-def test_what_each_of_many_networks_says_comes_in_pieces_of_the_same_bits(
+def test_predictions_of_many_networks_come_in_pieces_with_the_same_bits(
     proba: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, raw = trained(tmp_path, "cross_entropy", steps=2)
@@ -296,14 +296,15 @@ def test_a_preparation_of_other_networks_is_refused_and_damaged_results_rank_not
     path = tmp_path / "run" / "preparation.json"
     kept = path.read_text()
     path.write_text(kept.replace('"green",', ""))
-    with pytest.raises(CheckpointError, match=r"preparation.json is damaged or not there: its SHA-256 is not the one"):
+    with pytest.raises(CheckpointError, match=r"preparation.json is damaged or missing: its SHA-256 is not the one"):
         gpubp.load(tmp_path / "run")
     with pytest.raises(ShapeError, match="preparation of 4 inputs and 1 outputs; the networks have 5 and 1"):
         Model(model.population, Preparation.from_dict(json.loads(path.read_text())))
     path.write_text(kept)
     (tmp_path / "run" / "results.parquet").write_bytes(b"PAR1")
     with pytest.warns(
-        UserWarning, match=r"results.parquet cannot be read: it is no whole .parquet file; nothing ranks"
+        UserWarning,
+        match=r"results.parquet cannot be read: it is not a whole .parquet file; the networks have no ranking",
     ):
         damaged = gpubp.load(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"results.parquet is missing, damaged or not of this checkpoint"):
@@ -311,7 +312,7 @@ def test_a_preparation_of_other_networks_is_refused_and_damaged_results_rank_not
     assert np.array_equal(damaged.predict(raw, [2]), model.predict(raw, [2]))
 
 
-def test_a_model_says_what_it_is_in_a_line(tmp_path: Path) -> None:
+def test_the_repr_of_a_model_is_one_line(tmp_path: Path) -> None:
     model, _ = trained(tmp_path, "cross_entropy", steps=1)
     assert repr(model) == "Model(5 networks of 5-8-3, cross_entropy: 3 columns -> y (high, low, middle))"
     assert len(model) == 5

@@ -60,7 +60,7 @@ def test_networks_survive_the_round_trip(hidden: str, kind: tuple[str, bool], ou
     assert back.seed == 5
 
 
-def test_a_bias_per_layer_comes_back_as_equal_ones() -> None:
+def test_a_bias_per_layer_becomes_equal_biases() -> None:
     networks = population(gpubp.NetworkSpec((5, 7, 4), bias="layer"), 1)
     back = gpubp.Population.from_modules([networks.network(0)])
     assert back.spec.bias == "neuron"
@@ -156,7 +156,7 @@ def test_a_population_computes_what_any_module_does(seed: int) -> None:
         torch.testing.assert_close(outs.detach(), module(inputs).detach(), **WHOLE[networks.params.dtype])
 
 
-def test_whatever_torch_has_for_a_sequential_is_refused_by_name_or_computed() -> None:
+def test_every_torch_module_in_a_sequential_is_computed_or_refused_by_name() -> None:
     """Every class of torch.nn that can be made of a width or two, between two Linear."""
     accepted, refused = set(), {}
     inputs = torch.randn(6, 4, generator=generator(1))
@@ -245,13 +245,13 @@ def hidden_within(module: nn.Sequential) -> None:
 
 
 REFUSED_CHANGES: dict[str, tuple[Callable[[nn.Sequential], object], str]] = {
-    "one Linear twice": (twice, r"0\[2\].weight is module 0\[0\].weight once more"),
-    "one storage twice": (same_storage, r"0\[2\].weight is module 0\[0\].weight once more"),
+    "one Linear twice": (twice, r"0\[2\].weight is the same as module 0\[0\].weight"),
+    "one storage twice": (same_storage, r"0\[2\].weight is the same as module 0\[0\].weight"),
     "a frozen weight": (lambda m: m[0].weight.requires_grad_(False), r"0\[0\].weight has requires_grad=False"),
     "a frozen layer": (lambda m: m[2].requires_grad_(False), r"0\[2\].weight has requires_grad=False"),
     "a frozen bias": (lambda m: m[2].bias.requires_grad_(False), r"0\[2\].bias with requires_grad=False"),
     "a computed weight": (computed, r"0\[2\].weight is computed from other tensors"),
-    "another forward": (patched, r"0\[1\], Tanh, has a forward that was put"),
+    "another forward": (patched, r"0\[1\], Tanh, has a forward that replaces"),
     "a Linear's own forward": (lambda m: m.append(Doubled(3, 3)), r"0\[3\] is Doubled"),
     "a Sequential's own forward": (lambda m: m.append(Skip(nn.Linear(3, 3))), r"0\[3\] is Skip"),
     "another call": (hidden_within, r"0\[1\]\[0\]\[0\] is Loud"),
@@ -283,7 +283,7 @@ REFUSED_CHANGES: dict[str, tuple[Callable[[nn.Sequential], object], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED_CHANGES)
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
-def test_what_a_row_cannot_stand_for_is_refused_by_its_place(name: str) -> None:
+def test_what_a_row_cannot_represent_is_refused_with_its_position(name: str) -> None:
     module, (change, message) = mlp(), REFUSED_CHANGES[name]
     gpubp.Population.from_modules([module])
     change(module)

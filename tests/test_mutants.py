@@ -62,7 +62,7 @@ MUTANTS = {
         "engines/block.py",
         'if self.recipe.update_order == "layerwise":',
         'if self.recipe.update_order == "layerwise" or "clip_norm" not in self.typed:',
-        f"{STEP}a_step_of_sgd_takes_off_the_gradient",
+        f"{STEP}a_step_of_sgd_subtracts_the_gradient",
     ),
     "the loss is a sum, not a mean": Mutant(
         "backprop.py",
@@ -102,21 +102,21 @@ MUTANTS = {
     ),
     "label smoothing spares the target's class": Mutant(
         "losses.py",
-        "each = own * (label_smoothing / classes)",
-        "each = own * (label_smoothing / (classes - 1))",
+        "each = full * (label_smoothing / classes)",
+        "each = full * (label_smoothing / (classes - 1))",
         "test_gradient.py::test_each_network_may_have_its_own_loss_hyper_parameter[plain-label_smoothing]",
     ),
     "the softmax is not shifted": Mutant(
         "losses.py",
-        "own, shifted = target[..., None], out - out.amax(-1, keepdim=True)",
-        "own, shifted = target[..., None], out",
+        "index, shifted = target[..., None], out - out.amax(-1, keepdim=True)",
+        "index, shifted = target[..., None], out",
         "test_gradient.py::test_no_loss_is_nan_for_logits_of_10000[cross_entropy-float32]",
     ),
     "dropout does not scale the rest": Mutant(
         "engines/block.py",
         "(1 / (1 - chance)).to(self.loss.dtype)",
         "torch.ones_like(chance).to(self.loss.dtype)",
-        f"{STEP}dropout_takes_the_words_of_the_format_and_scales_the_rest",
+        f"{STEP}dropout_uses_the_words_of_the_format_and_scales_the_rest",
     ),
     "dropout drops outs but not deltas": Mutant(
         "backprop.py",
@@ -134,7 +134,7 @@ MUTANTS = {
         "engines/block.py",
         "if self.spec.train_bias:",
         "if True:",
-        f"{STEP}frozen_biases_stay_whatever_the_optimizer_does[neuron-adamw]",
+        f"{STEP}frozen_biases_do_not_change_with_any_optimizer[neuron-adamw]",
     ),
     "a frozen bias has a gradient": Mutant(
         "backprop.py",
@@ -158,7 +158,7 @@ MUTANTS = {
         "engines/block.py",
         "step = self.now[:, None].double()",
         "step = self.now[:, None].double() + 1",
-        "test_schedules.py::test_the_engine_takes_the_rate_of_each_networks_own_step",
+        "test_schedules.py::test_the_engine_uses_the_rate_of_each_networks_step",
     ),
     "the cosine ends a step early": Mutant(
         "schedules.py",
@@ -168,8 +168,8 @@ MUTANTS = {
     ),
     "all networks draw the same order": Mutant(
         "data.py",
-        'own = ids if shuffle == "network"',
-        'own = ids[:1].expand_as(ids) if shuffle == "network"',
+        'keyed = ids if shuffle == "network"',
+        'keyed = ids[:1].expand_as(ids) if shuffle == "network"',
         "test_independence.py::test_a_network_is_the_same_alone_and_among_any_others_in_any_order[2-2-2-sgd-network]",
     ),
     "a network that diverged keeps its step": Mutant(
@@ -182,7 +182,7 @@ MUTANTS = {
         "engines/block.py",
         "self.fault + loss * 0",
         "self.fault + loss.sum() * 0",
-        "test_divergence.py::test_a_network_that_is_not_finite_leaves_its_neighbours_alone[5-33-2-sgd-nan]",
+        "test_divergence.py::test_a_non_finite_network_does_not_affect_its_neighbours[5-33-2-sgd-nan]",
     ),
     "a lone network is not doubled": Mutant(
         "engines/block.py",

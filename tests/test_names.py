@@ -40,7 +40,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return told.out + told.err
 
 
-def test_a_terminal_is_told_every_name_as_it_is_and_none_moves_its_cursor(
+def test_a_terminal_shows_every_name_and_none_moves_its_cursor(
     ran: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (*COLUMNS, TARGET, *CLASSES, RUN):

@@ -115,7 +115,7 @@ def differences(rule: Callable[..., Any], full: int, columns: int, dtype: torch.
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 @pytest.mark.parametrize(("rule", "full", "columns"), list(everything()))
-def test_a_number_has_the_same_bits_wherever_it_stands(
+def test_a_number_has_the_same_bits_at_every_position(
     rule: Callable[..., Any], full: int, columns: int, dtype: torch.dtype
 ) -> None:
     assert differences(rule, full, columns, dtype) == []
@@ -134,7 +134,7 @@ def test_a_rule_whose_bits_depend_on_its_place_is_found_out() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 @pytest.mark.parametrize("outputs", [2, 3, 10, 17, 100])
-def test_softmax_has_the_same_bits_wherever_it_stands(outputs: int, dtype: torch.dtype) -> None:
+def test_softmax_has_the_same_bits_at_every_position(outputs: int, dtype: torch.dtype) -> None:
     source = generator(outputs)
     out = torch.randn(40, 9, outputs, generator=source).to(dtype) * 5
     target = torch.randint(outputs, (40, 9), generator=source)
@@ -185,7 +185,7 @@ def test_a_sum_over_a_row_has_the_same_bits_alone_and_among_others(length: int, 
             assert same_bits(row_sums(rows[:1]), whole[:1])
 
 
-def test_finite_rows_are_told_from_others_also_where_a_sum_overflows() -> None:
+def test_finite_rows_are_found_even_if_a_sum_overflows() -> None:
     rows = torch.ones(6, 40)
     rows[1, 3], rows[2, 7], rows[3, 0], rows[4, :2] = float("nan"), float("inf"), -float("inf"), 3e38
     assert finite_rows(rows).tolist() == [True, False, False, False, True, True]

@@ -63,7 +63,7 @@ def test_networks_are_independent(engine: str) -> None:
     assert proofs.independence(engine, str(DEVICE)).differing == []
 
 
-def test_a_network_that_diverges_harms_nobody() -> None:
+def test_a_diverging_network_affects_no_other() -> None:
     rates = [0.01, 1e200, 0.01, 0.01, 1e200]
     found, sound = (trained(Case(SPEC, {"optimizer": "sgd", **lr}), DEVICE) for lr in ({"lr": rates}, {}))
     assert (found.status == Status.diverged).tolist() == [False, True, False, False, True]
@@ -133,7 +133,7 @@ def test_a_run_on_the_gpu_is_near_one_on_the_cpu_and_its_figures_are_at_home() -
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), **tolerances.TRAINING)
 
 
-def test_a_population_on_the_gpu_trains_there_and_comes_back_there() -> None:
+def test_a_population_on_the_gpu_trains_and_stays_there() -> None:
     config = gpubp.TrainConfig(batch_size=8, steps=12)
     result = gpubp.train(population(SPEC, 7).to("cuda"), gpubp.Dataset(*samples(SPEC, 40)), config, engine="eager")
     assert result.population.device == DEVICE

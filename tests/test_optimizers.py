@@ -195,7 +195,7 @@ def test_the_rows_of_the_state_hold_the_optimizers_slots_between_calls(name: str
         assert same_bits(one[1], other[1]) or one[0] == "total", one[0]
 
 
-def test_rules_of_ones_own_train(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_custom_rules_train(monkeypatch: pytest.MonkeyPatch) -> None:
     def mish(net: Tensor) -> Tensor:
         return net * torch.tanh(gpubp.ACTIVATIONS["softplus"].value(net))
 

@@ -119,7 +119,7 @@ class Counts(gpubp.Reporter):
     def progress(self, progress: Any) -> None: ...
 
 
-def test_rounds_that_nobody_looks_at_cut_no_call_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounds_without_an_audience_cut_no_call_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     alone, few = train(monkeypatch)
     assert few == [1, 1, 1, 4, 16, 64, 256, 57]
     assert [(record["step"], record["round"]) for record in alone.history] == [(400, 1)]
@@ -167,7 +167,7 @@ def test_between_two_evaluations_no_clock_of_a_network_is_read(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("length", [{"epochs": [12, 40]}, {"steps": [600, 2000]}])
-def test_plateau_decides_as_often_beside_longer_networks_and_in_longer_runs(length: dict[str, Any]) -> None:
+def test_plateau_decides_as_often_among_longer_networks_and_in_longer_runs(length: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"lr": 0.3, "schedule": "plateau", "plateau_patience": 0, "plateau_factor": 0.5}
     [(name, lengths)] = length.items()
 

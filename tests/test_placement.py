@@ -64,7 +64,7 @@ def test_networks_shared_over_any_number_of_devices_have_the_same_bits(shares: i
     assert same(train(["cpu"] * shares, config=chosen), train(config=chosen))
 
 
-def test_every_share_trains_on_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_share_trains_on_a_separate_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = set()
 
     def run(state: TrainState, *rest: Any) -> None:
@@ -90,7 +90,7 @@ def test_shares_of_recorded_groups_have_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize("fit", [COUNT, 2], ids=["memory", "memory runs out"])
-def test_the_first_checkpoint_is_written_beside_the_first_calls_and_holds_what_was_there_before(
+def test_the_first_checkpoint_is_written_during_the_first_calls_with_the_initial_state(
     fit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained, saved, save = threading.Event(), [], checkpoint.save
@@ -133,7 +133,7 @@ def test_a_first_checkpoint_that_cannot_be_written_ends_the_training_soon(
     assert len(calls) < 100
 
 
-def test_a_run_on_many_devices_is_resumed_on_one_and_the_other_way_round(tmp_path: Path) -> None:
+def test_a_run_on_many_devices_is_resumed_on_one_and_vice_versa(tmp_path: Path) -> None:
     expected = train(config=config(schedule="constant", steps=20))
     for number, (first, then) in enumerate(((["cpu"] * 3, "cpu"), ("cpu", ["cpu"] * 2))):
         folder = tmp_path / str(number)
@@ -143,7 +143,7 @@ def test_a_run_on_many_devices_is_resumed_on_one_and_the_other_way_round(tmp_pat
         assert same_bits(resumed.loss, expected.loss)
 
 
-def test_the_given_population_is_written_over_only_where_that_is_asked_for() -> None:
+def test_the_given_population_is_overwritten_only_on_request() -> None:
     networks, before = population(SPEC, COUNT), population(SPEC, COUNT).params
     result = gpubp.train(networks, data(), config(), device=["cpu", "cpu"])
     assert same_bits(networks.params, before)
@@ -151,7 +151,7 @@ def test_the_given_population_is_written_over_only_where_that_is_asked_for() -> 
     assert same_bits(networks.params, result.population.params)
 
 
-def test_products_in_tf32_are_told_of_where_torch_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_in_tf32_are_reported_if_torch_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     eagers, own = (Choice(name, *ENGINES[name], "") for name in ("eager", "cuda"))
     gpu, said = torch.device("cuda:1"), []
     monkeypatch.setattr(gpus, "tf32", lambda: True)
@@ -160,15 +160,13 @@ def test_products_in_tf32_are_told_of_where_torch_computes_them(monkeypatch: pyt
         (eagers, torch.float32, CPU),
     ):  # fmt: skip
         said.append(shards.in_tf32(choice, dtype, device))
-    assert str(said[0]).startswith(
-        "cuda:1: torch was told to multiply in TF32; after torch.set_float32_matmul_precision"
-    )
+    assert str(said[0]).startswith("cuda:1: torch is set to multiply in TF32; after torch.set_float32_matmul_precision")
     assert said[1:] == [None] * 3
     monkeypatch.setattr(shards, "in_tf32", lambda *given: "told")
     assert train(["cpu"]).notes == ["told"]
 
 
-def test_why_a_gpu_launches_operation_by_operation_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_for_launching_operation_by_operation_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*given: Any) -> Any:
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
@@ -178,6 +176,6 @@ def test_why_a_gpu_launches_operation_by_operation_is_told_once(monkeypatch: pyt
         result = train(["cpu"])
     assert same(result, train())
     assert result.notes == [
-        "cpu: every operation is launched by itself, without a CUDA graph: CUDA error: operation not permitted when "
+        "cpu: operations are launched one by one, without a CUDA graph: CUDA error: operation not permitted when "
         "stream is capturing"
     ]

@@ -114,10 +114,10 @@ REFUSED: list[tuple[Any, Any, type[GpubpError], str]] = [
     ({"x": [None, 1.0]}, "best", DataError, "column 'x' lacks 1 of 2 values, the first in sample 0"),
     ({"x": [1.0, 1e300]}, "best", DataError, "column 'x' becomes 1e.303 in sample 1, one of 1 .* as torch.float32"),
     ({"x": [[1.0]]}, "best", DataError, "column 'x'"),
-    ({"x": 1.0}, "best", DataError, "samples: column 'x': numbers of"),
+    ({"x": 1.0}, "best", DataError, "samples: column 'x': only numbers of"),
     ([], "best", DataError, "samples"),
-    ([1.0], "best", DataError, "samples: a list; columns, or rows, of"),
-    ([[1.0], [1.0, 2.0]], "best", DataError, "samples: a list; columns, or rows, of"),
+    ([1.0], "best", DataError, "samples: a list; columns or rows of"),
+    ([[1.0], [1.0, 2.0]], "best", DataError, "samples: a list; columns or rows of"),
     (torch.zeros(3), "best", DataError, r"samples \(3,\): \(M, 1\), in the order of preparation.columns"),
     (torch.zeros(2, 2), "best", DataError, r"samples \(2, 2\): \(M, 1\)"),
     (None, "best", DataError, "samples: a NoneType; "),
@@ -168,15 +168,15 @@ def test_predictions_that_are_not_finite_are_warned_of_and_given() -> None:
     rates = Model(gpubp.Population(spec, torch.tensor([[1.0, 1.0], [0.0, 0.0]]), 0, torch.arange(2)))
     samples = torch.zeros(PIECE + 2, 2)
     samples[-1] = 1e4
-    place = f"the first of sample {PIECE + 1};"
+    place = f"the first for sample {PIECE + 1};"
     with pytest.warns(UserWarning, match=f"1 of {2 * len(samples):,} predictions .* of 1 of 2 networks, {place}"):
         each = rates.predict(samples, [0, 1], each=True)
     assert each[:, -1].tolist() == [[np.inf], [1]]
     with pytest.warns(UserWarning, match=f"1 of {len(samples):,} predictions .* of the mean of 2 networks, {place}"):
         assert rates.predict(samples, [0, 1])[-1].tolist() == [np.inf]
     units = Model(constant("huber", [3e38]), numbers(("x", 0.0, 1.0), y=(0.0, 1e300)))
-    with pytest.warns(UserWarning, match="2 of 2 predictions .* the first of sample 0;"):
+    with pytest.warns(UserWarning, match="2 of 2 predictions .* the first for sample 0;"):
         assert units.predict({"x": [1.0, 2.0]}, [0]).tolist() == [np.inf] * 2
     lost = Model(constant("cross_entropy", [np.inf, np.inf]), labelled("classes", "no", "yes"))
-    with pytest.warns(UserWarning, match="1 of 1 predictions are NaN or infinite, or labels of such"):
+    with pytest.warns(UserWarning, match="1 of 1 predictions are NaN or infinite, or labels from such"):
         lost.predict({"x": [1.0]}, [0])

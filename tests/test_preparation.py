@@ -39,20 +39,20 @@ def test_text_truth_values_and_few_whole_numbers_are_classes(write: Write, colum
     assert (data.loss, data.preparation.task) == (loss, task)
 
 
-def test_the_task_and_why_are_said_and_can_be_said_otherwise(write: Write) -> None:
+def test_the_task_and_its_reason_are_reported_and_can_be_overridden(write: Write) -> None:
     path = write("a.csv", "x,y\n" + "0,7\n1,8\n0,9\n" * 5)
     data = {task: load(path, target="y", task=task) for task in (None, "classification", "regression")}
     assert [each.loss for each in data.values()] == ["cross_entropy", "cross_entropy", "mean_squared_error"]
     assert data[None].about == (
-        f"{path}: 15 samples, 12 to train with, 3 held out",
+        f"{path}: 15 samples, 12 for training, 3 held out",
         "1 inputs; numbers, scale standard: x",
         "target: y; task: classification, 3 classes (7, 8, 9); loss: cross_entropy, as y holds 3 different whole "
-        "numbers in 15 samples; --task regression says otherwise",
+        "numbers in 15 samples; --task regression overrides this",
     )
     assert data["regression"].about[2] == (
-        "target: y; task: regression; loss: mean_squared_error, usual for the regression that was asked for"
+        "target: y; task: regression; loss: mean_squared_error, usual for regression"
     )
-    assert load(path, target="y", loss="huber").about[2].endswith("task: regression; loss: huber, as asked for")
+    assert load(path, target="y", loss="huber").about[2].endswith("task: regression; loss: huber, as requested")
     assert load("xor", task="regression").loss == "mean_squared_error"
     assert load("xor", task="classification").loss == "binary_cross_entropy"
     for task, loss in (("regression", "cross_entropy"), ("classification", "huber")):
@@ -62,7 +62,7 @@ def test_the_task_and_why_are_said_and_can_be_said_otherwise(write: Write) -> No
         load(path, target="y", task="clasification")
 
 
-def test_what_became_of_the_columns_is_said(write: Write) -> None:
+def test_the_reading_of_columns_is_reported(write: Write) -> None:
     rows = "".join(f"{n};red;$5;01.02.20{n:02};{n}\n" for n in range(20, 40))
     path = write("a.csv", "id;colour;cost;day;y\n" + rows)
     reading = Reading(drop=("cost",), dates={"day": ""})
@@ -70,8 +70,8 @@ def test_what_became_of_the_columns_is_said(write: Write) -> None:
         "read: delimiter ';'; cost left out; day in days since 1970, dates as %d.%m.%Y",
         "3 inputs; numbers, scale minmax: id, day; texts, an input per category: colour (1)",
         "target: y; task: regression; loss: mean_squared_error, as y holds 20 different whole numbers in 20 samples, "
-        "too many for classes; --task classification says otherwise",
-        "targets as they are; --scale-targets standard trains on mean 0 and variance 1, and predicts in their units",
+        "too many for classes; --task classification overrides this",
+        "targets are not scaled; --scale-targets standard trains on mean 0 and variance 1, and predicts in their units",
         "id numbers the samples; --drop id leaves it out",
     )
     assert load("diabetes").about[0].endswith("in raw units, those of scikit-learn's load_diabetes(scaled=False)")
@@ -105,7 +105,7 @@ def test_whole_floats_may_be_classes_and_shares_may_be_binary_targets() -> None:
     assert fit(several, "binary_cross_entropy").targets(several).tolist() == [[0.0, 1.0], [1.0, 0.0]]
 
 
-def test_whole_numbers_are_numbers_where_the_loss_says_so() -> None:
+def test_whole_numbers_are_numbers_if_the_loss_says_so() -> None:
     raw = table({"x": [1, 2], "y": [4, 9]})
     assert fit(raw, "poisson").targets(raw).tolist() == [[4.0], [9.0]]
 
@@ -146,11 +146,11 @@ def test_an_unknown_loss_gets_the_nearest_one() -> None:
 
 def test_a_class_that_training_did_not_have_is_refused() -> None:
     raw = table({"x": [1, 2, 3], "y": ["a", "b", "c"]})
-    with refused("column 'y' has class 'c' in sample 2, not one of the training part: a, b; take another --seed"):
+    with refused("column 'y' has class 'c' in sample 2, not one of the training part: a, b; try another --seed"):
         fit(raw, "cross_entropy", rows=np.array([0, 1])).targets(raw)
 
 
-def test_scaled_targets_come_back_in_their_units() -> None:
+def test_scaled_targets_are_predicted_in_their_units() -> None:
     raw = table({"x": [1, 2], "y": [10.0, 30.0], "z": [5.0, 5.0]}, ("y", "z"))
     learned = fit(raw, "mean_squared_error", scale_targets="standard")
     assert learned.targets(raw).tolist() == [[-1.0, 0.0], [1.0, 0.0]]
@@ -159,8 +159,8 @@ def test_scaled_targets_come_back_in_their_units() -> None:
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "hinge", "poisson"])
-def test_targets_that_mean_what_they_are_are_not_scaled(loss: str) -> None:
-    with pytest.raises(ConfigError, match=f"scale_targets 'standard': loss '{loss}' needs its targets as they are"):
+def test_targets_with_a_fixed_scale_are_not_scaled(loss: str) -> None:
+    with pytest.raises(ConfigError, match=f"scale_targets 'standard': loss '{loss}' needs unscaled targets"):
         fit(table({"x": [1, 2], "y": [0, 1]}), loss, scale_targets="standard")
     with pytest.raises(ConfigError, match="scale_targets 'minmx' is unknown"):
         fit(table({"x": [1, 2], "y": [0, 1]}), loss, scale_targets="minmx")
@@ -243,7 +243,7 @@ def test_a_target_is_not_offered_to_be_left_out(write: Write, tmp_path: Path) ->
 
 
 def test_a_column_without_values_cannot_be_filled(write: Write) -> None:
-    with refused("column 'x' has no value in the training part; leave it out"):
+    with refused("column 'x' has no value in the training part; drop it"):
         load(write("a.csv", "x,y\n,a\n,b\n"), target="y", impute="median", validation=0)
 
 
@@ -258,19 +258,17 @@ def test_infinity_is_refused_even_outside_the_training_part() -> None:
         fit(raw, "huber", rows=np.array([0, 1]), impute="mean")
 
 
-def test_many_categories_are_taken_where_they_are_asked_for(write: Write) -> None:
+def test_many_categories_are_accepted_on_request(write: Write) -> None:
     path = write("a.csv", "my x,y\n" + "".join(f"text {number % (MANY + 1)},0.5\n" for number in range(200)))
-    asked = (
-        f"column 'my x' holds {MANY + 1} different texts in 200 samples, such as 'text 0'; are they names or numbers"
-    )
-    with refused(asked + " of something? --text 'my x' takes them as they are, --drop 'my x' leaves it out"):
+    asked = f"column 'my x' holds {MANY + 1} different texts in 200 samples, such as 'text 0'; are they names or"
+    with refused(asked + " measurements? --text 'my x' keeps them as texts, --drop 'my x' leaves it out"):
         load(path, target="y")
     assert load(path, target="y", validation=0, reading=Reading(text=("my x",))).widths_in == MANY + 1
 
 
-def test_a_column_in_which_each_sample_has_its_own_text_is_asked_about(write: Write) -> None:
+def test_a_column_of_all_different_texts_is_questioned(write: Write) -> None:
     path = write("a.csv", "name,y\n" + "".join(f"N{number},{number}.5\n" for number in range(10)))
-    with refused("column 'name' holds 10 different texts in 10 samples, such as 'N0'; are they names or numbers of"):
+    with refused("column 'name' holds 10 different texts in 10 samples, such as 'N0'; are they names or measurements"):
         load(path, target="y")
     with refused("column 'name' holds 10 different texts in 10 samples"):
         load(path, target="name")
@@ -302,11 +300,11 @@ def test_a_column_of_one_number_rounded_differently_is_shifted_alone_and_named(
     one, some = data.preparation.columns
     assert (one.factor, data.preparation.target_columns[0].factor) == (1, 1)
     assert 0 < some.factor < 1 or scale == "minmax"
-    about = "is one number, rounded differently, in all samples to train with: it is not scaled"
+    about = "is one number, rounded differently, in all training samples: it is not scaled"
     assert [each for each in data.about if "rounded" in each] == [f"one {about}", f"y {about}"]
 
 
-def test_targets_of_two_neighbours_in_float32_are_scaled_where_they_came_as_float64() -> None:
+def test_targets_of_two_neighbours_in_float32_are_scaled_if_given_as_float64() -> None:
     days = np.tile([2459000.5, 2459001.0], 50)
     learned = fit(table({"x": np.arange(100.0), "y": days}), "mean_squared_error", scale_targets="standard")
     assert learned.target_columns[0].factor == 0.25

@@ -120,7 +120,7 @@ def test_numbers_of_another_type_at_the_same_place_are_refused() -> None:
 
 @pytest.mark.parametrize("change", [another, within, by_data])
 @pytest.mark.parametrize("name", ["params", "slots.square", "hyper.lr", "columns.power1", "limit", "status", "total"])
-def test_numbers_that_moved_are_found_and_where_they_were_nothing_is_written(
+def test_moved_tensors_are_found_and_nothing_is_written_to_their_old_address(
     name: str, change: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
     data = dataset()
@@ -133,7 +133,7 @@ def test_numbers_that_moved_are_found_and_where_they_were_nothing_is_written(
     assert bool((left == -1).all())
 
 
-def test_numbers_at_the_same_place_that_lie_otherwise_are_put_back_where_they_lie() -> None:
+def test_tensors_at_the_same_address_with_another_layout_are_written_back_in_it() -> None:
     data = dataset()
     state = training(data)
     slot = state.slots[0]
@@ -154,7 +154,7 @@ def test_numbers_at_the_same_place_that_lie_otherwise_are_put_back_where_they_li
     check(state, data)
 
 
-def test_a_population_that_became_smaller_where_it_lies_is_trained_no_further_than_it_reaches() -> None:
+def test_a_population_that_shrank_in_place_is_trained_only_to_its_end() -> None:
     data = dataset()
     state = training(data)
     gone = {name: tensor[COUNT - 5 :].clone() for name, tensor in state.tensors()}
@@ -165,7 +165,7 @@ def test_a_population_that_became_smaller_where_it_lies_is_trained_no_further_th
     assert all(same_bits(whole[name][COUNT - 5 :], gone[name]) for name in whole)
 
 
-def test_samples_that_became_fewer_where_they_lie_are_not_read() -> None:
+def test_samples_removed_in_place_are_not_read() -> None:
     inputs, classes = samples(SPEC, SAMPLES, dtype=torch.float32)
     data = gpubp.Dataset(inputs, classes)
     state = training(data)
@@ -176,7 +176,7 @@ def test_samples_that_became_fewer_where_they_lie_are_not_read() -> None:
     assert not bool((state.status == Status.diverged).any())
 
 
-def test_other_data_are_read_even_where_the_old_ones_were() -> None:
+def test_new_data_at_an_old_address_are_read() -> None:
     data = dataset()
     state = training(data)
     check(state, dataset(seed=7))
@@ -249,7 +249,7 @@ def test_a_numbers_of_threads_and_a_layout_that_change_are_followed() -> None:
             assert call.alike.kernel is cpu.kernel(call.key)
 
 
-def test_networks_that_come_to_stand_apart_and_alike_again_take_the_kernel_that_is_theirs() -> None:
+def test_networks_at_different_steps_and_at_equal_ones_again_use_the_right_kernel() -> None:
     data = gpubp.Dataset(*samples(SPEC, SAMPLES, dtype=torch.float32))
     state = training(data, shuffle="shared")
     plain = copied(state)

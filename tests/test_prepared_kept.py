@@ -67,7 +67,7 @@ def test_a_call_that_was_broken_off_leaves_nothing_for_the_next(name: str, monke
     assert 0 < int((state.status == Status.diverged).sum()) < COUNT
 
 
-def test_a_call_goes_with_its_state_and_keeps_no_numbers_alive() -> None:
+def test_a_prepared_call_dies_with_its_state_and_keeps_no_tensors_alive() -> None:
     data = dataset()
     state = training(data)
     gc.collect()
@@ -88,7 +88,7 @@ def test_a_call_goes_with_its_state_and_keeps_no_numbers_alive() -> None:
         gc.enable()
 
 
-def test_a_call_that_was_prepared_takes_few_instructions_of_python_for_any_number_of_networks() -> None:
+def test_a_prepared_call_takes_few_python_instructions_for_any_number_of_networks() -> None:
     def taken(count: int, steps: int) -> int:
         spec = gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid")
         data = gpubp.Dataset(*samples(spec, 4, dtype=torch.float32))

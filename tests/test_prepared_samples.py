@@ -77,7 +77,7 @@ def test_codes_that_look_like_numbers_are_read_as_the_text_they_were(write: Writ
     assert data.preparation.targets(raw).tolist() == [0]
 
 
-def test_a_file_whose_columns_do_not_meet_those_of_training_is_strange() -> None:
+def test_a_file_with_columns_unlike_those_of_training_gives_a_warning() -> None:
     data = load("diabetes")
     sklearn = pytest.importorskip("sklearn.datasets")
     for scaled, count in ((False, 0), (True, 10)):
@@ -97,7 +97,7 @@ def test_a_file_whose_columns_do_not_meet_those_of_training_is_strange() -> None
         ]
 
 
-def test_an_empty_column_is_filled_whatever_its_type(write: Write) -> None:
+def test_an_empty_column_of_any_type_is_filled(write: Write) -> None:
     learned = load(write("a.csv", "c,y\nr,0.5\nb,1.5\nb,2.5\n"), target="y", impute="mean", validation=0).preparation
     assert learned.inputs(read(write("new.csv", "c,d\n,1\n"))).tolist() == [[1, 0]]
 
@@ -152,7 +152,7 @@ def test_a_preparation_with_a_value_of_another_type_is_refused_or_means_that_val
     assert (("classes",), "zz") not in taken
 
 
-def test_a_preparation_of_before_there_were_ways_of_reading_is_read() -> None:
+def test_a_preparation_without_reading_can_be_loaded() -> None:
     learned = fit(table({"x": [1.0, 2.0, 3.0], "c": ["a", "b", "a"], "y": ["no", "yes", "no"]}), "cross_entropy")
     values = learned.to_dict()
     del values["reading"]

@@ -101,7 +101,7 @@ def test_a_product_that_does_not_keep_its_bits_is_noticed(fickle: None, turned: 
 
 
 @pytest.mark.usefixtures("fickle")
-def test_products_fall_back_to_sums_in_order_where_the_blas_cannot_be_trusted() -> None:
+def test_products_fall_back_to_sums_in_order_if_the_blas_cannot_be_trusted() -> None:
     source = generator(2)
     left, right, bias = (torch.randn(7, *shape, generator=source) for shape in ((4, 16), (16, 32), (32,)))
     assert same_bits(product(left, right), product_in_order(left, right))
@@ -112,7 +112,7 @@ def test_products_fall_back_to_sums_in_order_where_the_blas_cannot_be_trusted() 
 
 
 @pytest.mark.parametrize("axis", ["order", "shared"])
-def test_other_faults_of_a_blas_are_noticed_too(axis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_faults_of_a_blas_are_also_found(axis: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bmm = torch.bmm
 
     def by_place(left: Tensor, right: Tensor) -> Tensor:

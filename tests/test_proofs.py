@@ -38,7 +38,7 @@ def test_the_proofs_hold_on_the_cpu_and_on_a_played_gpu() -> None:
     assert near.compared == len(proofs.SETTINGS)
 
 
-def test_engines_that_round_otherwise_are_told_apart_and_how_far() -> None:
+def test_engines_that_round_differently_are_found_with_their_distance() -> None:
     found = proofs.equal_bits("eager", "cpu", "cpu")
     assert found.differing
     assert all("of a row's length apart" in each for each in found.differing)
@@ -58,7 +58,7 @@ def test_a_wrong_rate_is_found() -> None:
     assert len(found.differing) == found.compared
 
 
-def test_networks_that_are_alike_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_networks_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     train = proofs.Case.train
 
     def alike(case: proofs.Case, *arguments: Any, **more: Any) -> Any:

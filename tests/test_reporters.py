@@ -64,7 +64,7 @@ def test_the_time_left_knows_nothing_of_the_first_call_which_compiles(monkeypatc
     assert " 12 s left " in lines[0]
 
 
-def test_lines_come_first_and_brackets_in_them_are_no_markup() -> None:
+def test_lines_come_first_and_their_brackets_are_literal() -> None:
     screen = Console(file=io.StringIO(), force_terminal=False, width=80, soft_wrap=True)
     population, told = gpubp.Population.create(gpubp.NetworkSpec((3, 4, 1)), 2), ["rows: 64", "target [red] of 'a[b]'"]
     data = gpubp.Dataset(torch.rand(20, 3), torch.rand(20, 1))
@@ -93,7 +93,7 @@ def test_a_reporter_that_cannot_write_ends_no_training_and_the_others_hear_why()
     failing, config = Fails(2), gpubp.TrainConfig(steps=20, evaluate_every=5)
     population, data = gpubp.Population.create(gpubp.NetworkSpec((3, 4, 1)), 2), gpubp.Dataset(*ragged()[:2])
     result = gpubp.train(population, data, config, reporters=[failing, ConsoleReporter(screen)])
-    note = "Fails cannot write, and reports no more: [Errno 28] No space left on device"
+    note = "Fails cannot write, and stops reporting: [Errno 28] No space left on device"
     assert (failing.heard, result.notes, len(result.history)) == (2, [note], 4)
     assert note in screen.file.getvalue()
 
@@ -166,7 +166,7 @@ def test_what_a_reporter_raises_at_the_end_has_the_result(kind: type[BaseExcepti
     with pytest.raises(kind, match="broken") as caught:
         short(Broken(), run_dir=tmp_path / "run")
     assert caught.value.result.status_names == ["finished"] * 2  # type: ignore[attr-defined]
-    assert caught.value.__notes__ == ["the training has ended; this exception's `result` is what there is"]
+    assert caught.value.__notes__ == ["the training has ended; this exception's `result` has the outcome"]
     assert (tmp_path / "run" / "results.csv").exists()
 
 
@@ -181,7 +181,7 @@ def test_what_is_no_reporter_is_refused_before_anything_is_written(tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_takes_no_curves_is_refused_before_the_first_step_and_the_run_may_begin_anew(
+def test_a_folder_without_room_for_curves_is_refused_before_the_first_step_and_the_run_can_restart(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -212,7 +212,7 @@ def test_a_disk_that_is_full_of_curves_ends_no_training_and_the_exit_status_is_3
     told = capsys.readouterr()
     assert "Traceback" not in told.err
     if writes:
-        note = "TensorBoardReporter cannot write, and reports no more: [Errno 28] No space left on device"
+        note = "TensorBoardReporter cannot write, and stops reporting: [Errno 28] No space left on device"
         assert (status, told.err.count(note), "look: gpubp inspect run\n" in told.out) == (3, 1, True)
     else:
         assert (status, "error: no curves can be written to run/tensorboard: " in told.err) == (1, True)
@@ -220,7 +220,7 @@ def test_a_disk_that_is_full_of_curves_ends_no_training_and_the_exit_status_is_3
     assert main(command.split()) == (1 if writes else 0), "a run that did not begin is in nobody's way"
 
 
-def test_other_threads_that_fail_are_heard_of_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_in_other_threads_are_still_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", heard.append)
     for number in range(2):

@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(("calls", "number"), [(1, signal.SIGINT), (6, signal.SIGTERM), (9, signal.SIGINT)])
-def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(calls: int, number: int, tmp_path: Path) -> None:
+def test_a_run_stopped_by_a_signal_resumes_to_the_same_bits(calls: int, number: int, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     result = stopped(lambda: run(tmp_path / "run", [Stop(calls, number)]))
     assert result.interrupted == number
@@ -89,10 +89,10 @@ def test_more_steps_extend_a_run_that_counts_steps(tmp_path: Path) -> None:
     ("settings", "longer", "reason"),
     [
         ({"schedule": "cosine", "plateau_patience": None, "plateau_factor": None}, {"epochs": 14},
-         "schedule 'cosine' depends on the length of the training: a longer run is another run"),
-        ({}, {"epochs": 5}, "epochs 5 would end networks before where they are to end; give more than before"),
-        ({}, {"steps": 100}, "this run counts epochs: give epochs, and nothing else"),
-        ({}, {"epochs": 14, "steps": 100}, "this run counts epochs: give epochs, and nothing else"),
+         "schedule 'cosine' depends on the length of the training, so the run cannot be extended"),
+        ({}, {"epochs": 5}, "epochs 5 would end networks before their present end; give more than before"),
+        ({}, {"steps": 100}, "this run counts epochs: give only epochs"),
+        ({}, {"epochs": 14, "steps": 100}, "this run counts epochs: give only epochs"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_extended_is_refused(
@@ -109,7 +109,7 @@ def test_what_cannot_be_extended_is_refused(
 )
 def test_other_data_are_refused(data: Any, validation: Any, which: str, tmp_path: Path) -> None:
     run(tmp_path / "run", epochs=2)
-    with pytest.raises(CheckpointError, match=f"the {which} are not those that the run was begun with"):
+    with pytest.raises(CheckpointError, match=f"the {which} differ from those that the run started with"):
         gpubp.resume(tmp_path / "run", data, validation)
 
 
@@ -141,7 +141,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_training(
         patch.setattr(checkpoint, "save", save)
         result = run(tmp_path / "run", [notes], steps=12, epochs=None)
     same(result, run(steps=12, epochs=None))
-    again = "the disk is full; training goes on, and it is tried again every 0 minutes"
+    again = "the disk is full; training continues, and it is retried every 0 minutes"
     worked = f"{tmp_path / 'run'}: a checkpoint could be written again"
     assert notes.told == {2: [again, worked, again], 1: [again], 5: [again, worked], 0: [again]}[min(works, default=0)]
     assert result.notes == notes.told
@@ -187,7 +187,7 @@ else:
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
-def test_a_run_killed_at_random_moments_goes_on_to_the_same_bits(kills: int, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kills: int, tmp_path: Path) -> None:
     source, folder, epochs = random.Random(kills), tmp_path / "run", 100 * kills
     manifest, steps = folder / "checkpoint" / "manifest.json", [0]
     for _ in range(kills):

@@ -128,13 +128,13 @@ def test_permutations_are_those_of_the_format(size: int, number: int) -> None:
     assert found == [permute(place, size, number) for place in range(size)]
 
 
-def test_a_permutation_takes_every_place_once() -> None:
+def test_a_permutation_has_every_place_once() -> None:
     for size in range(1, 301):
         assert rng.permute(everything(size), size, key(77 * size)).sort()[0].equal(everything(size)), size
 
 
 @pytest.mark.parametrize("size", [4_096, 65_537, 1_000_003, 4_194_305])
-def test_a_large_permutation_takes_every_place_once(size: int) -> None:
+def test_a_large_permutation_has_every_place_once(size: int) -> None:
     found = rng.permute(everything(size), size, key(-size))
     assert found.sort()[0].equal(everything(size))
     assert found[:200].tolist() == [permute(place, size, -size) for place in range(200)]
@@ -175,7 +175,7 @@ def test_samples_are_those_of_the_format_however_late(start: int) -> None:
             assert row == [sample(42, own, begin + j, size) for j in range(9)]
 
 
-def test_passes_beyond_the_largest_word_have_orders_of_their_own() -> None:
+def test_passes_beyond_the_largest_word_have_different_orders() -> None:
     one = rng.samples(1, IDS[:1], torch.tensor([50 * 3]), 50, 50, True)
     late = rng.samples(1, IDS[:1], torch.tensor([50 * (2**32 + 3)]), 50, 50, True)
     assert not one.equal(late)
@@ -199,7 +199,7 @@ def test_batches_cross_passes_without_a_gap() -> None:
 
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("size", [1, 5, 33])
-def test_a_size_for_all_is_the_same_as_each_its_own(size: int, shuffle: bool) -> None:
+def test_a_shared_size_is_the_same_as_equal_sizes(size: int, shuffle: bool) -> None:
     first = torch.tensor([0, 4, 2**33])
     found = [rng.samples(3, IDS, first, 40, each, shuffle) for each in (size, torch.full((3,), size))]
     assert found[0].equal(found[1])
@@ -228,7 +228,7 @@ def test_nothing_has_to_be_read_back_for_the_same_samples(size: int) -> None:
         )
 
 
-def test_nothing_has_to_be_read_back_where_sizes_differ() -> None:
+def test_different_sizes_need_no_reading_back() -> None:
     ids, sizes = torch.arange(300), torch.arange(300) % 103 + 1
     first = torch.arange(300) * 37
     for count in (1, 20, 500):
@@ -257,6 +257,6 @@ def test_a_seed_that_is_no_32_bit_number_is_refused(seed: object) -> None:
         rng.check_seed(seed)
 
 
-def test_nobody_may_have_the_id_whose_order_all_share() -> None:
+def test_no_network_may_have_the_id_of_the_shared_order() -> None:
     with pytest.raises(ConfigError, match="from 0 to 4294967294"):
         gpubp.Population.create(gpubp.NetworkSpec((2, 2)), ids=[EVERYBODY])

@@ -143,7 +143,7 @@ SOUND: dict[str, tuple[str, Any, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("engine", ["eager", "auto"])
 @pytest.mark.parametrize("name", SOUND)
-def test_a_rule_that_returns_what_is_asked_for_trains(name: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rule_with_the_required_results_trains(name: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table, row, settings = SOUND[name]
     monkeypatch.setitem(getattr(gpubp, table), "own", row)
     result = train(table, engine, **settings)

@@ -202,7 +202,7 @@ def difference(folder: Path, whole: list[gpubp.Result], best: Any) -> str | None
         result = go_on(folder)
     except GpubpError:
         return None
-    if told(result) not in map(told, whole) and not any("the history begins anew" in note for note in result.notes):
+    if told(result) not in map(told, whole) and not any("the history restarts" in note for note in result.notes):
         return "another history"
     try:
         same(result, whole[0])

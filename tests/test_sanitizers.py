@@ -263,7 +263,7 @@ def marked(cases: dict[str, Case], slow: bool) -> Sequence[Any]:
 
 
 @pytest.mark.parametrize("case", [*marked(CASES, False), *marked(MORE, True)])
-def test_a_kernel_touches_its_own_memory_alone_and_does_nothing_undefined(case: Case, tmp_path: Path) -> None:
+def test_a_kernel_accesses_only_its_memory_and_does_nothing_undefined(case: Case, tmp_path: Path) -> None:
     program = made(case.text(), tmp_path, MEMORY)
     assert sound(program, case.count, 1) == sound(program, case.count, 2)
 
@@ -304,7 +304,7 @@ def test_the_blocks_train_by_every_row_of_the_tables() -> None:
 
 
 @pytest.mark.parametrize("case", [*marked(ROWS_OF_THE_TABLES, False), *marked(MORE_ROWS, True)])
-def test_a_gpus_block_has_no_race_by_whatever_rule_it_trains(case: Case, tmp_path: Path) -> None:
+def test_a_gpu_block_has_no_race_with_any_rule(case: Case, tmp_path: Path) -> None:
     sound(made(case.text(), tmp_path, RACES, "-DRACES"), case.count, 1)
 
 
@@ -320,7 +320,7 @@ def test_networks_in_one_warp_have_no_race_and_the_bits_of_one_alone(case: Case,
 
 
 @pytest.mark.parametrize("case", [*marked(BLOCKS, False), *marked(SINGLE_THREADS, False)])
-def test_a_gpus_kernel_touches_its_own_memory_alone(case: Case, tmp_path: Path) -> None:
+def test_a_gpu_kernel_accesses_only_its_memory(case: Case, tmp_path: Path) -> None:
     sound(made(case.text(), tmp_path, MEMORY, "-DRACES"), case.count, 1)
 
 

@@ -49,7 +49,7 @@ def test_a_run_has_two_checkpoints_and_the_lock(folder: Path) -> None:
 
 @pytest.mark.parametrize(("call", "after"), [(call, after) for call in CALLS for after in range(3)])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
-def test_a_save_that_fails_leaves_what_was_there_and_can_be_tried_again(
+def test_a_failed_save_changes_nothing_and_can_be_retried(
     call: str, after: int, error: BaseException, folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, files = checkpoint.load(folder, CPU), sorted((folder / "checkpoint").iterdir())
@@ -78,7 +78,7 @@ def test_a_save_that_fails_leaves_what_was_there_and_can_be_tried_again(
     same_state(checkpoint.load(folder, CPU).state, whole.state)
 
 
-def test_a_first_save_that_fails_does_not_speak_of_one_before(
+def test_a_failed_first_save_mentions_no_previous_checkpoint(
     tmp_path: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "checkpoint").mkdir()
@@ -89,7 +89,7 @@ def test_a_first_save_that_fails_does_not_speak_of_one_before(
     assert list((tmp_path / "checkpoint").iterdir()) == []
 
 
-def test_where_the_disk_has_no_room_for_a_third_checkpoint_the_oldest_goes_first(
+def test_without_room_for_a_third_checkpoint_the_oldest_is_deleted_first(
     folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most, notes = [0], checkpoint.load(folder, CPU).notes
@@ -135,9 +135,7 @@ def test_at_every_instant_of_a_save_there_is_a_whole_checkpoint(
     assert min(instants, key=len) == list(NAMES), "both are whole all the time"
 
 
-def test_what_killed_processes_left_beside_a_checkpoint_goes_with_the_next_save(
-    folder: Path, whole: gpubp.Result
-) -> None:
+def test_files_that_killed_processes_left_are_deleted_by_the_next_save(folder: Path, whole: gpubp.Result) -> None:
     for name in ("tensors-00000099.safetensors", "tensors-00000100.safetensors.writing", "manifest.json.writing",
                  ".tmpAbCdEf"):  # fmt: skip
         (folder / "checkpoint" / name).write_text("half")
@@ -164,9 +162,7 @@ def test_a_reader_is_not_disturbed_by_saves_meanwhile(
     assert int(loaded.state.step.max()) == int(whole.state.step.max())
 
 
-def test_a_digest_is_that_of_the_pieces_digests_and_sees_every_piece(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_digest_is_over_the_digests_of_all_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "PIECE", 8)
     monkeypatch.setattr(checkpoint, "BLOCK", 4)
     path, content = tmp_path / "file", bytes(range(27))

@@ -123,7 +123,7 @@ def test_one_cycle_without_a_step_to_rise_in_falls_from_its_first(share: float) 
             scheduler.step()
 
 
-def test_the_engine_takes_the_rate_of_each_networks_own_step() -> None:
+def test_the_engine_uses_the_rate_of_each_networks_step() -> None:
     """One weight, whose gradient is 1 at every step: what it moves by is the rate."""
     spec = gpubp.NetworkSpec((1, 1), bias="none", loss="poisson")
     settings = {"optimizer": "sgd", "lr": [0.1, 0.4], "schedule": "exponential", "gamma": [0.5, 0.25], "warmup": 2,

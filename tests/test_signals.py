@@ -67,10 +67,10 @@ def test_a_script_that_trains_in_a_loop_ends_by_the_signal_with_its_training_sav
     assert 0 < int(steps.max()) < 20
     assert (tmp_path / "0" / "results.csv").exists()
     if number == signal.SIGINT:
-        assert f"this exception's `result` is what there is; continue with gpubp.resume('{tmp_path}/0'" in done.stderr
+        assert f"this exception's `result` has the outcome; continue with gpubp.resume('{tmp_path}/0'" in done.stderr
 
 
-def test_a_handler_that_raises_nothing_is_called_and_the_result_comes_back() -> None:
+def test_a_handler_that_raises_nothing_is_called_and_the_result_is_returned() -> None:
     called: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: called.append(number))
     try:
@@ -150,7 +150,7 @@ COMMAND = "train --data xor --networks 2 --steps 50 --evaluate-every 10 --tensor
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_line_says_how_to_go_on_and_does(
+def test_the_command_line_says_how_to_resume_and_it_works(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -158,12 +158,12 @@ def test_the_command_line_says_how_to_go_on_and_does(
         patch.setattr(outcome, "reporters", lambda *given: [gpubp.ConsoleReporter(), Last(number, number=2)])
         assert main(COMMAND.split()) == 128 + number
     told = capsys.readouterr()
-    assert "2 networks have steps left; go on: gpubp resume run\n" in told.out
+    assert "2 networks have steps left; continue: gpubp resume run\n" in told.out
     assert f"stopped by {signal.Signals(number).name}" in told.err
     assert main(["resume", "run"]) == 0
     assert "2 finished" in capsys.readouterr().err
     assert main(["resume", "run"]) == 0
-    assert "nothing was left to train: every network has ended: 2 finished" in capsys.readouterr().err
+    assert "nothing is left to train: every network has ended: 2 finished" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

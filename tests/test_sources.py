@@ -76,7 +76,7 @@ def test_diabetes_has_targets_of_variance_one_that_decode_to_the_raw_ones() -> N
 
 @pytest.mark.parametrize("name", bundled.INPUTS)
 def test_bundled_data_are_what_scikit_learn_loads_and_it_is_not_imported(name: str) -> None:
-    asked = bundled._asked(name)
+    asked = bundled._imported(name)
     code = f"import sys; from gpubp import bundled; bundled.columns({name!r}); print('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
     read = bundled.columns(name)
@@ -92,7 +92,7 @@ def test_bundled_data_are_what_scikit_learn_loads_and_it_is_not_imported(name: s
      "150,4,setosa\n" + "1,2,3,4,1\n" * 150, "150,4,setosa\n" + "1,2,3,long,0\n" * 150],
     ids=["no file", "nothing", "no header", "another table", "a row too few", "another class", "no numbers"],
 )  # fmt: skip
-def test_where_its_files_are_others_scikit_learn_is_asked(
+def test_scikit_learn_is_imported_if_its_files_differ(
     text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "datasets" / "data"
@@ -100,18 +100,18 @@ def test_where_its_files_are_others_scikit_learn_is_asked(
     if text is not None:
         (folder / "iris.csv").write_text(text)
     monkeypatch.setattr(bundled, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
-    monkeypatch.setattr(bundled, "_asked", lambda name: {"asked": np.array([name])})
+    monkeypatch.setattr(bundled, "_imported", lambda name: {"asked": np.array([name])})
     assert list(bundled.columns("iris")) == ["asked"]
 
 
-def test_scikit_learn_is_asked_where_targets_and_inputs_are_not_as_many(
+def test_scikit_learn_is_imported_if_numbers_of_targets_and_inputs_differ(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "datasets" / "data"
     folder.mkdir(parents=True)
     np.savetxt(folder / "diabetes_data_raw.csv.gz", np.ones((442, 10)))
     monkeypatch.setattr(bundled, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
-    monkeypatch.setattr(bundled, "_asked", lambda name: {"asked": np.array([name])})
+    monkeypatch.setattr(bundled, "_imported", lambda name: {"asked": np.array([name])})
     for targets, columns in ((442, 11), (441, 1)):
         np.savetxt(folder / "diabetes_target.csv.gz", np.ones(targets))
         assert len(bundled.columns("diabetes")) == columns
@@ -130,8 +130,8 @@ def test_an_unknown_name_gets_the_nearest_one_and_hears_of_files() -> None:
         load("digts")
 
 
-def test_a_source_has_its_own_targets() -> None:
-    with pytest.raises(ConfigError, match="target o1: data 'tutorial' have their own"):
+def test_a_source_has_fixed_targets() -> None:
+    with pytest.raises(ConfigError, match="target o1: only for files; data 'tutorial' need none"):
         load("tutorial", target="o1")
 
 

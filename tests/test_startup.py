@@ -42,7 +42,7 @@ def test_the_package_waits_for_torch_and_nothing_heavier() -> None:
     assert not loaded & set(HEAVY)
 
 
-def test_every_public_name_is_there_whichever_module_came_first() -> None:
+def test_every_public_name_exists_whichever_module_is_imported_first() -> None:
     for first in ("gpubp.commands.outcome", "gpubp.backprop"):
         code = f"import {first}, gpubp; print(*(callable(getattr(gpubp, name)) for name in gpubp.__all__))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

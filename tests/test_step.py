@@ -67,7 +67,7 @@ def references(spec: gpubp.NetworkSpec, l1: Tensor | None = None, l2: Tensor | N
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_a_step_of_sgd_takes_off_the_gradient(spec: gpubp.NetworkSpec) -> None:
+def test_a_step_of_sgd_subtracts_the_gradient(spec: gpubp.NetworkSpec) -> None:
     check(spec, *references(spec))
 
 
@@ -104,7 +104,7 @@ def test_clip_value_limits_each_number_and_comes_before_clip_norm(spec: gpubp.Ne
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_dropout_takes_the_words_of_the_format_and_scales_the_rest(spec: gpubp.NetworkSpec) -> None:
+def test_dropout_uses_the_words_of_the_format_and_scales_the_rest(spec: gpubp.NetworkSpec) -> None:
     chance, when = torch.tensor([0.0, 0.25, 0.7], dtype=torch.float64), 11
     params, inputs, target = batch(spec)
     data = gpubp.Dataset(inputs, target)
@@ -160,7 +160,7 @@ def test_layerwise_updates_a_layer_before_the_delta_below_it(bias: str) -> None:
 
 @pytest.mark.parametrize("optimizer", gpubp.OPTIMIZERS)
 @pytest.mark.parametrize("bias", ["neuron", "layer"])
-def test_frozen_biases_stay_whatever_the_optimizer_does(optimizer: str, bias: str) -> None:
+def test_frozen_biases_do_not_change_with_any_optimizer(optimizer: str, bias: str) -> None:
     spec = gpubp.NetworkSpec((4, 6, 3), "tanh", bias=bias, train_bias=False)
     params, inputs, target = batch(spec)
     state = train(population(spec, 3), gpubp.Dataset(inputs, target), optimizer=optimizer, steps=3, batch_size=6,
@@ -188,7 +188,7 @@ def test_a_column_of_zeros_is_the_same_as_nothing_bit_for_bit(name: str, dtype: 
 
 
 @pytest.mark.parametrize("name", ["sample_weight", "class_weight"])
-def test_a_step_weighs_the_samples_that_it_takes(name: str) -> None:
+def test_a_step_weights_its_samples(name: str) -> None:
     spec = gpubp.NetworkSpec((5, 7, 4), "tanh", loss="cross_entropy")
     params, inputs, target = batch(spec)
     weight = torch.arange(1.0, 19.0, dtype=torch.float64).view(3, 6) if name == "sample_weight" else None

@@ -37,7 +37,7 @@ def test_a_csv_may_have_a_byte_order_mark_quotes_and_line_breaks_in_quotes(write
     assert raw.columns["kind"].tolist() == ['a "b"\nc', "é"]
 
 
-def test_a_line_break_in_quotes_may_stand_where_a_large_csv_is_cut_into_blocks(write: Write) -> None:
+def test_a_quoted_line_break_may_be_where_a_large_csv_is_split_into_blocks(write: Write) -> None:
     rows = 1 << 17  # 20 bytes each, where pyarrow cuts after each 1 MiB
     raw = read(write("long.csv", "text,y\n" + '"a\nb\nc\nd\ne\nf\ng\nh",1\n' * rows))
     assert raw.samples == rows
@@ -86,7 +86,7 @@ def test_a_fingerprint_changes_with_a_value_a_name_and_the_target() -> None:
 
 ADVICE = "values, the first in sample 1; train with --impute mean or median, or leave these samples out"
 REFUSED: list[tuple[str | bytes, Any, str]] = [  # a .csv, its targets, and what is said of them
-    (FLOWERS, None, "has no targets; name the columns to predict by --target; it has length, colour, kind"),
+    (FLOWERS, None, "has no targets; name the columns to predict with --target; it has length, colour, kind"),
     (FLOWERS, ["kin"], "column 'kin' is missing; did you mean 'kind'?; the columns are length, colour, kind"),
     (FLOWERS, ["kind", "kind"], "targets kind, kind: each column once expected"),
     (",".join(map(str, range(30))) + "\n" + ",".join("1" * 30), "y", "19 and 10 more"),
@@ -94,7 +94,7 @@ REFUSED: list[tuple[str | bytes, Any, str]] = [  # a .csv, its targets, and what
     ("x,y\n", "y", "a.csv holds no samples; one or more expected"),
     ("x,x\n1,2\n", "x", "2 columns are called 'x'"),
     (",x\n1,2\n", "x", "column 0 has no name; where it is a saved index, save without the index"),
-    (b"x,y\n1,caf\xe9", "y", "line 2 holds bytes that are not text in utf-8 (unexpected end of data); --encoding"),
+    (b"x,y\n1,caf\xe9", "y", "line 2 holds bytes that are not utf-8 (unexpected end of data); give its --encoding"),
     (
         "day,y\n2020-01-31,1\n",
         "y",
@@ -215,7 +215,7 @@ def test_a_pickle_called_npz_is_refused_and_nothing_is_executed(write: Write, tm
         ({"X": np.array([[2**64 - 1]], dtype=np.uint64), "y": np.ones(1)}, "holds 18446744073709551615; whole numbers"),
     ],
 )
-def test_an_npz_of_other_arrays_is_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+def test_an_npz_with_other_arrays_is_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with refused(message):
         load(tmp_path / "a.npz", validation=0)
@@ -232,7 +232,7 @@ def test_a_small_file_of_large_content_is_refused_before_it_is_unpacked(
     monkeypatch.setattr(free, "available", lambda device: 1_000_000)
     monkeypatch.setattr(np, "frombuffer", None)  # what NumPy unpacks with
     monkeypatch.setattr(parquet.ParquetFile, "read", None)
-    with refused(f"{name} takes 1.62 MB once it is unpacked; 1 MB are free"):
+    with refused(f"{name} needs 1.62 MB when unpacked; 1 MB are free"):
         read(tmp_path / name)
 
 

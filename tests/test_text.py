@@ -32,7 +32,7 @@ def test_delimiter_and_byte_order_mark_are_recognised(write: Write, sign: str, e
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16-le"])
-def test_an_encoding_without_a_mark_is_asked_for(write: Write, encoding: str) -> None:
+def test_an_encoding_without_a_mark_is_requested(write: Write, encoding: str) -> None:
     path = write("a.csv", "x,y\n1,é\n".encode(encoding))
     assert read(path, reading=Reading(encoding=encoding)).columns["y"].tolist() == ["é"]
     with refused("a.csv"):
@@ -85,20 +85,20 @@ def test_a_column_of_numbers_as_people_write_them_is_numbers(write: Write, name:
 TEXTS = {
     "a comma where a point is": (["87237,19", "5,5"], "such as '87237,19', which are numbers with --decimal ',';"),
     "an ambiguous comma": (["1,234", "2,500"], "which are numbers with --decimal ',' or --thousands ','; --text"),
-    "groups": (["1,234.50", "7.5"], "'1,234.50', which are numbers with --thousands ','; --text x takes"),
+    "groups": (["1,234.50", "7.5"], "'1,234.50', which are numbers with --thousands ','; --text x keeps"),
     "both": (["1.234,5", "2.345,5"], "which are numbers with --decimal ',' --thousands '.'; --text"),
     "two currencies": (
         ["$5", "€7", "$9"], "2 numbers such as '$5', and 1 with another sign, the first '€7' in sample 1; correct"),
     "a percentage among numbers": (
         ["1", "?", "5%", "2"], "2 numbers such as '1', and 1 with another sign, the first '5%' in sample 2; correct"),
     "a stray text": (
-        ["1.5", "2.5", "oops", "4"], "numbers but for 1 of 4 texts, the first 'oops' in sample 2; correct them"),
+        ["1.5", "2.5", "oops", "4"], "numbers except for 1 of 4 texts, the first 'oops' in sample 2; correct them"),
     "dates": (["31.12.2020", "1.1.2021"], "'31.12.2020', which are dates; --dates x reads them as days; --text"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_texts_that_look_like_something_else_are_asked_about_as_inputs_and_as_targets(write: Write, name: str) -> None:
+def test_texts_that_look_like_something_else_are_questioned_as_inputs_and_as_targets(write: Write, name: str) -> None:
     cells, message = TEXTS[name]
     path = write("a.csv", "x;y\n" + "".join(f"{cell};{number}.5\n" for number, cell in enumerate(cells)))
     for target in ("x", "y"):
@@ -125,7 +125,7 @@ def test_whole_numbers_beyond_2_to_the_53_are_no_inputs_and_no_targets(write: Wr
             load(path, target=target, loss="mean_squared_error", validation=0)
 
 
-def test_categories_are_asked_nothing(write: Write) -> None:
+def test_categories_are_not_questioned(write: Write) -> None:
     cells = ["A1", "007", "red 5", "10-20", "May", "3rd", "a,b"]
     path = write("a.csv", "x;y\n" + "".join(f"{cell};0.5\n" for cell in cells))
     assert load(path, target="y", validation=0).widths_in == len(cells)
@@ -161,9 +161,11 @@ def test_dates_of_a_parquet_file_become_days(tmp_path: Any) -> None:
 
 def test_dates_that_can_be_read_in_two_ways_and_texts_that_are_none_are_refused(write: Write) -> None:
     asked = Reading(dates={"day": ""})
-    with refused("column 'day' holds dates that %d/%m/%Y and %m/%d/%Y read differently; --dates NAME=%d/%m/%Y says"):
+    with refused(
+        "column 'day' holds dates that differ between %d/%m/%Y and %m/%d/%Y; give one, such as --dates NAME=%d/%m/%Y"
+    ):
         read(write("a.csv", "day,y\n01/02/2020,1\n"), reading=asked)
-    with refused("column 'day' holds 'soon' in sample 1, which is no date as ISO 8601 has it"):
+    with refused("column 'day' holds 'soon' in sample 1, which is not a date in format ISO 8601"):
         read(write("a.csv", "day,y\n2020-01-31,1\nsoon,2\n"), reading=asked)
 
 
@@ -184,14 +186,14 @@ def test_whole_numbers_that_lack_values_and_are_too_large_are_refused_by_name(tm
         read(tmp_path / "a.parquet")
 
 
-def test_columns_of_flags_that_are_not_there_get_the_nearest_name(write: Write) -> None:
+def test_missing_columns_in_flags_get_the_nearest_name(write: Write) -> None:
     path = write("a.csv", "colour,y\nred,1.5\nblue,2.5\n")
     with refused("column 'color', to be left out, is missing; did you mean 'colour'?"):
         load(path, target="y", reading=Reading(drop=("color",)))
     for reading in (Reading(text=("color",)), Reading(dates={"color": ""})):
         with refused("column 'color' is missing; did you mean 'colour'?"):
             load(path, target="y", reading=reading)
-    with pytest.raises(ConfigError, match="data 'xor' have their own; that is for files"):
+    with pytest.raises(ConfigError, match="only for files; data 'xor' need none"):
         load("xor", reading=Reading(drop=("a",)))
 
 

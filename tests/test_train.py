@@ -30,7 +30,7 @@ def same_result(one: gpubp.Result, other: gpubp.Result) -> bool:
     return all(name == again and same_bits(mine, theirs) for (name, mine), (again, theirs) in tensors)
 
 
-def test_the_result_says_what_became_of_every_network() -> None:
+def test_the_result_has_the_outcome_of_every_network() -> None:
     networks, training, held_out = population(CLASSES, 7), data(CLASSES), data(CLASSES, 30, 9)
     result = gpubp.train(networks, training, config(), validation=held_out)
     for values in (result.loss, result.metric, result.validation_loss, result.validation_metric):
@@ -52,7 +52,7 @@ def test_the_result_says_what_became_of_every_network() -> None:
         torch.testing.assert_close(getattr(result, name), expected)
 
 
-def test_the_loss_of_a_round_is_the_mean_over_its_own_steps() -> None:
+def test_the_loss_of_a_round_is_the_mean_over_its_steps() -> None:
     still = gpubp.train(population(SPEC, 3), data(), config(optimizer="sgd", lr=0.0, batch_size=40))
     for record in still.history:
         assert record["loss"]["max"] == pytest.approx(float(still.loss.max()), rel=1e-12)
@@ -80,7 +80,7 @@ def test_a_result_prints_as_one_line_that_names_the_best() -> None:
     )
 
 
-def test_the_ranking_goes_by_validation_loss_or_else_by_loss_and_leaves_out_the_diverged() -> None:
+def test_the_ranking_is_by_validation_loss_or_else_by_loss_without_diverged_networks() -> None:
     rates = [0.001, 1e300, 0.02, 0.005, 0.05]
     settings = config(lr=rates, optimizer="sgd", steps=60)
     apart = data(seed=50)
@@ -97,7 +97,7 @@ def test_the_ranking_goes_by_validation_loss_or_else_by_loss_and_leaves_out_the_
             assert expected != sorted(expected, key=lambda n: float(result.loss[n])), "the two orders differ"
 
 
-def test_ragged_rows_end_each_at_its_own_step_as_if_alone() -> None:
+def test_networks_with_different_numbers_of_samples_end_as_if_alone() -> None:
     inputs, targets = samples(SPEC, 40)
     rows = [list(range(40)), [3], list(range(10, 27))]
     settings = config(steps=None, epochs=6, evaluate_every=1)
@@ -111,7 +111,7 @@ def test_ragged_rows_end_each_at_its_own_step_as_if_alone() -> None:
         assert same_bits(single.population.params[0], result.population.params[number]), number
 
 
-def test_a_sample_of_weight_0_is_not_seen_and_weights_count_as_often_as_they_say() -> None:
+def test_a_sample_of_weight_0_is_ignored_and_weights_act_as_counts() -> None:
     inputs, targets = samples(SPEC, 6)
     weight = torch.tensor([1.0, 2.0, 0.0, 1.0, 0.0, 2.0], dtype=torch.float64)
     settings = config(batch_size=6, shuffle="none", optimizer="sgd", lr=0.1)
@@ -124,7 +124,7 @@ def test_a_sample_of_weight_0_is_not_seen_and_weights_count_as_often_as_they_say
     assert (weighted.population.params - plain.population.params).abs().max() > 1e-3
 
 
-def test_plateau_reduces_the_rate_of_the_networks_that_stand_still_alone() -> None:
+def test_plateau_reduces_only_the_rates_of_networks_that_do_not_improve() -> None:
     rates = [0.01, 1e-14, 0.01]
     settings = config(optimizer="sgd", lr=rates, schedule="plateau", plateau_patience=1, plateau_factor=0.5, steps=40)
     result = gpubp.train(population(SPEC, 3), data(), settings, validation=data())

@@ -324,7 +324,7 @@ def test_an_operation_that_is_not_in_the_table_is_refused_by_name(operation: str
     ],
 )
 def test_control_flow_and_what_is_no_arithmetic_are_refused_with_advice(rule: Rule) -> None:
-    refused(rule, "a rule is arithmetic alone, without Python's control flow on numbers", 'engine "eager" runs it')
+    refused(rule, "only arithmetic can, without Python control flow on numbers", 'engine "eager" runs it')
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_a_rule_without_a_name_is_refused_as_well() -> None:
         translate.trace(Ask(), ["a", "b"])
 
 
-def test_arguments_may_be_named_like_words_of_cpp_operations_and_each_other(compiled: ctypes.CDLL) -> None:
+def test_arguments_may_have_names_of_cpp_keywords_operations_and_each_other(compiled: ctypes.CDLL) -> None:
     names = ("float", "new", "add", "square", "T", "V", "exp", "of_add", "_add", "λ")
 
     def rule(*given: Any) -> Any:

@@ -63,7 +63,7 @@ def played(
 
 
 @pytest.mark.parametrize(("run", "player", "reads"), covering(RUNS, PLAYERS, [False, True], meet=1))
-def test_groups_that_come_and_go_beside_the_training_have_the_bits_of_one(player: str, run: str, reads: bool) -> None:
+def test_groups_copied_during_training_have_the_bits_of_one_group(player: str, run: str, reads: bool) -> None:
     expected = train(**RUNS[run]())
     for fit in (6,) if reads else (2, 6, COUNT):  # the last holds all
         found, own = played(player, run, fit, reads)
@@ -168,7 +168,7 @@ def told(number: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_the_next_group_comes_before_the_work_that_hides_it_and_the_host_waits_once(
+def test_the_next_group_is_copied_before_the_work_that_hides_it_and_the_host_waits_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert told(3, monkeypatch) == [
@@ -181,7 +181,7 @@ def test_the_next_group_comes_before_the_work_that_hides_it_and_the_host_waits_o
 
 
 @pytest.mark.parametrize("what", ["come 0", "come 1", "work 0", "work 1", "leave 1"])
-def test_where_a_turn_fails_the_host_still_waits_for_what_is_under_way(
+def test_after_an_error_in_a_turn_the_host_still_waits_for_running_work(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -250,9 +250,7 @@ def sound(player: str, expected: gpubp.Result) -> bool:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_found_by_who_does_it_as_badly_as_allowed(
-    fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_planted_fault_is_found_under_the_worst_allowed_order(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     player, number, old, new = FAULTS[fault]
     assert SOURCE[number].count(old) == 1
     planted, expected = dict(vars(turns)), train(**RUNS["own inputs"]())

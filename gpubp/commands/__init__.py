@@ -1,4 +1,4 @@
-"""A command a file: NAME.py has ABOUT, its line of help, parser(), its flags, and run(settings) -> exit status.
+"""One file per command: NAME.py has ABOUT, its line of help, parser(), its flags, and run(settings) -> exit status.
 
-Help, the version and refusals wait for no torch: run() imports what it needs.
+run() imports what it needs, so that help, the version and refusals do not wait for torch.
 """

@@ -15,11 +15,11 @@ ABOUT = "one step of one network with every number"
 
 
 def parser() -> Parser:
-    """Its flags."""
+    """The command's flags."""
     flags = Parser(description="The next step of one network of a run, with every number; by default the tutorial's.")
     flags.add_argument("run", type=TEXT, nargs="?", default="tutorial", help="the directory of a run, or tutorial")
-    flags.flag("--network", INDEX, "its row", 0)
-    flags.switch("--full", "every unit and term, however many")
+    flags.flag("--network", INDEX, "row of the network", 0)
+    flags.switch("--full", "all units and terms")
     flags.switch("--json", "as one JSON object")
     return flags
 
@@ -43,6 +43,6 @@ def run(settings: dict[str, Any]) -> int:
         state = saved.state
         data = tutorial.dataset() if before["data"] == "tutorial" else load_data(before).training
         data = data.to(HOME, state.population.params.dtype)
-    told = explain(state, data, settings["network"])
-    print(told.json() if settings["json"] else told.text(full=settings["full"]))
+    explanation = explain(state, data, settings["network"])
+    print(explanation.json() if settings["json"] else explanation.text(full=settings["full"]))
     return 0

@@ -1,4 +1,4 @@
-"""gpubp inspect: the best, the worst and the diverged networks of a run, and how it went."""
+"""gpubp inspect: the best, worst and diverged networks of a run, and its outcome."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .parser import Parser, run_parser
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ABOUT = "the best, the worst and the diverged networks of a run"
+ABOUT = "the best, worst and diverged networks of a run"
 
 
 def parser() -> Parser:
-    """Its flags."""
-    flags = run_parser("The best, the worst and the diverged networks of a run, with their hyper-parameters.")
+    """The command's flags."""
+    flags = run_parser("The best, worst and diverged networks of a run, with their hyper-parameters.")
     flags.flag("--top", COUNT, "how many of each", 5)
     flags.switch("--json", "as one JSON object")
     return flags
 
 
 def run(settings: dict[str, Any]) -> int:
-    """The best, the worst and the diverged networks as tables, or as JSON."""
+    """Print the best, worst and diverged networks as tables, or as JSON."""
     import numpy as np
     import pyarrow as pa
     from rich.table import Table
@@ -87,7 +87,7 @@ def _results(folder: Path) -> pa.Table:
     path = folder / RESULTS
     if not path.is_file():
         raise CheckpointError(
-            f"{path} is not there: {folder} is not the directory of a run, or it has not ended: gpubp resume "
+            f"{path} is missing: {folder} is not the directory of a run, or the run has not ended: gpubp resume "
             f"{quoted(folder)}"
         )
     return read_results(path)

@@ -1,4 +1,4 @@
-"""What `train` and `resume` have in common: who hears of the training, how it ends, what is printed of it."""
+"""Shared by `train` and `resume`: reporters, the end of training, and its printed summary."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..reporters.tensorboard import TensorBoardReporter
 from ..result import Result
 from .printing import print_json
 
-UNSAVED = 3  # exit status where a training ended, and not all could be written that it was to leave
+UNSAVED = 3  # exit status if training ended, but not everything could be written
 
 
 def ended(folder: Path, training: Callable[[], Result]) -> Result:
-    """What `training` returns; the same where a signal ended it, which the exit status then says."""
+    """The result of `training`, also if a signal ended it, which the exit status then shows."""
     try:
         return training()
     except KeyboardInterrupt as stopped:
@@ -33,13 +33,13 @@ def ended(folder: Path, training: Callable[[], Result]) -> Result:
 
 
 def reporters(settings: Mapping[str, Any], folder: Path) -> list[Reporter]:
-    """Progress on standard error, and curves for TensorBoard where they are wanted and can be."""
+    """Progress on standard error, and curves for TensorBoard if requested and possible."""
     found: list[Reporter] = [ConsoleReporter()]
     curves = folder / "tensorboard"
     if settings["tensorboard"]:
         try:
             if curves.is_symlink():
-                raise ConfigError(f"{curves} is a link; the files of another run may lie behind it")
+                raise ConfigError(f"{curves} is a link, perhaps to the files of another run")
             found.append(TensorBoardReporter(curves))
         except GpubpError as missing:
             sys.stderr.write(f"no curves: {missing}\n")
@@ -47,7 +47,7 @@ def reporters(settings: Mapping[str, Any], folder: Path) -> list[Reporter]:
 
 
 def report(settings: Mapping[str, Any], result: Result) -> int:
-    """Print what a training left, and what to do next. -> exit status."""
+    """Print the outcome of training, and what to do next. -> exit status."""
     folder = result.run_dir
     if settings["json"]:
         best = result.ranking()[:1]
@@ -83,7 +83,7 @@ def report(settings: Mapping[str, Any], result: Result) -> int:
     elif result.unsaved is None:
         left = result.statuses["running"]
         name = quoted(folder)
-        todo = f"{left:,} networks have steps left; go on: gpubp resume {name}\n" if left else ""
+        todo = f"{left:,} networks have steps left; continue: gpubp resume {name}\n" if left else ""
         what = "results.csv, results.parquet, config.yaml, checkpoint"
         print(f"{todo}{line(folder)}: {what}; look: gpubp inspect {name}")
     if result.unsaved is not None:

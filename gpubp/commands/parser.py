@@ -1,4 +1,4 @@
-"""Parser: flags by kind. A value that is refused, and a flag that is none, ends with one line and status 2."""
+"""Parser: flags by kind. A refused value and an unknown flag end with one line and status 2."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..line import line, short
 
 
 class Help(jsonargparse.DefaultHelpFormatter):
-    """What a flag is, and its default where it has one."""
+    """The help of a flag, with its default if it has one."""
 
     def _get_help_string(self, action: Action) -> str:
         plain = action.default in (None, SUPPRESS) or isinstance(action.default, bool)
@@ -34,21 +34,21 @@ class Parser(jsonargparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=Help, **settings)
 
     def flag(self, name: str, kind: Kind, about: str, default: Any = None) -> None:
-        """Add --name; without a default it may be null, as in a file that says nothing of it."""
+        """Add --name; without a default it may be null, as if a file did not have it."""
         known = kind.or_null() if default is None else kind
         self.add_argument(name, type=known, default=default, help=about, metavar=kind.name)
 
     def switch(self, name: str, about: str) -> None:
-        """Add --name, which takes no value."""
+        """Add --name, without a value."""
         self.add_argument(name, action="store_true", help=about)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """End with status 2 and one line that says what is wrong."""
+        """End with status 2 and one line with the error."""
         sys.stderr.write(f"error: {short(self.reworded(line(message)))}\n")
         raise SystemExit(2)
 
     def parse_path(self, path: Any, *arguments: Any, **settings: Any) -> Any:
-        """The file of --config, refused where it is not plain: jsonargparse would go through all that it refers to."""
+        """The file of --config, refused unless plain: jsonargparse would follow everything that it refers to."""
         try:
             found = files.read_settings(Path(path))
         except GpubpError as error:
@@ -58,7 +58,7 @@ class Parser(jsonargparse.ArgumentParser):
         return super().parse_path(path, *arguments, **settings)
 
     def reworded(self, message: str) -> str:
-        """What argparse or jsonargparse says, in our words."""
+        """A message of argparse or jsonargparse, in the package's words."""
         if found := re.match(r"argument subcommand: invalid choice: '(.*?)'", message):
             return unknown("command", found[1], self.commands)
         if message.startswith('expected "subcommand"'):
@@ -66,7 +66,7 @@ class Parser(jsonargparse.ArgumentParser):
         if found := re.match(r"argument ([\w-]+): (.*)", message):
             return f"{found[1]} {found[2]}"
         if found := re.match(r"""Parser key "config": (?:File|Path) .*?: '(.*)'""", message):
-            return f"--config {found[1]}: a file of settings, one that can be read, expected"
+            return f"--config {found[1]}: a readable file of settings expected"
         if found := re.match(r'Parser key "(\w+)": (.*)', message):  # of a file
             return f"{found[1]} {found[2]}"
         if found := re.search(r"unrecognized arguments: --([\w-]+)|accept option '([\w.-]+)'", message):
@@ -76,7 +76,7 @@ class Parser(jsonargparse.ArgumentParser):
 
 
 def run_parser(about: str) -> Parser:
-    """Flags of a command that is given a run."""
+    """Flags of a command on a run."""
     flags = Parser(description=about)
     flags.add_argument("run", type=TEXT, help="the directory of a run")
     return flags

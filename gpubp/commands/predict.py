@@ -1,4 +1,4 @@
-"""gpubp predict: what a run's networks say of new samples, as CSV."""
+"""gpubp predict: predictions of a run's networks for new samples, as CSV."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ ABOUT = "predict new samples with a run's networks"
 
 
 def parser() -> Parser:
-    """Its flags."""
+    """The command's flags."""
     flags = run_parser("Predict the samples of a file, as CSV.")
     flags.add_argument(
         "--data", type=TEXT, required=True, metavar="TEXT", help="a file with the training's input columns"
     )
     flags.flag("--networks", TEXT, "best, a number K for the best K, or all: their mean", "best")
     flags.switch("--proba", "the probability of each class instead of the class")
-    flags.switch("--each", "each network in a column of its own instead of the mean")
-    flags.flag("--output", TEXT, "a new .csv file; standard output by default")
+    flags.switch("--each", "one column per network instead of the mean")
+    flags.flag("--output", TEXT, "a new .csv file; by default standard output")
     return flags
 
 
 def run(settings: dict[str, Any]) -> int:
-    """A CSV with a row per sample of a file: what the chosen networks predict together, or each in a column."""
+    """Write a CSV with a row per sample: the prediction of the chosen networks together, or of each in a column."""
     from ..model import load
     from ..preparation import FILE
     from ..tables import write_csv
@@ -47,7 +47,7 @@ def run(settings: dict[str, Any]) -> int:
     with _spoken():
         model = load(folder)
     if model.preparation is None:
-        raise CheckpointError(f"{folder / FILE} is not there: the run was trained on data that take no file")
+        raise CheckpointError(f"{folder / FILE} is missing: the run was trained on data without a preparation")
     if chosen not in ("best", "all"):
         try:
             chosen = COUNT.read(chosen)
@@ -76,26 +76,26 @@ def run(settings: dict[str, Any]) -> int:
 
 @contextmanager
 def _spoken() -> Iterator[None]:
-    """What is warned of within goes to standard error, a line each."""
-    with warnings.catch_warnings(record=True) as told:
+    """Print warnings raised inside to standard error, one per line."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    for warning in told:
+    for warning in caught:
         sys.stderr.write(f"warning: {line(warning.message)}\n")
 
 
-def _columns(said: np.ndarray, heads: Sequence[str], parts: Sequence[Any]) -> pa.Table:
-    """What each of K networks, or all together, say of M samples, (K, M) or (K, M, parts), as columns with names."""
+def _columns(found: np.ndarray, heads: Sequence[str], parts: Sequence[Any]) -> pa.Table:
+    """Predictions of K networks, or of all together, for M samples, (K, M) or (K, M, parts), as named columns."""
     import pyarrow as pa
 
-    if said.ndim == 2:
-        return pa.Table.from_arrays([pa.array(values) for values in said], list(heads))
+    if found.ndim == 2:
+        return pa.Table.from_arrays([pa.array(values) for values in found], list(heads))
     names = [f"{head}_{part}" for head in heads for part in parts]
-    return pa.Table.from_arrays([pa.array(values) for each in said for values in each.T], names)
+    return pa.Table.from_arrays([pa.array(values) for each in found for values in each.T], names)
 
 
 def _print_csv(tables: Iterable[pa.Table]) -> None:
-    """As a file has it; what would move a terminal's cursor is shown there as Python escapes it."""
+    """Print CSV; on a terminal control characters are escaped as in Python."""
     from ..tables import write_csv
 
     if not sys.stdout.isatty():

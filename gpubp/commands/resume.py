@@ -1,4 +1,4 @@
-"""gpubp resume: go on with a run; one that ended before its first checkpoint is begun anew, as its config.yaml says."""
+"""gpubp resume: resume a run; one that ended before its first checkpoint restarts from its config.yaml."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ..line import line
 from . import train
 from .parser import Parser, run_parser
 
-EDITED = "{} was edited: where data and curves are is taken from it, what is trained is as the run began"
-ABOUT = "go on with a run, or make it longer"
+EDITED = "{} was edited: only its locations of data and curves are used; the training does not change"
+ABOUT = "resume a run, or extend it"
 
 
 def parser() -> Parser:
-    """Its flags."""
-    flags = run_parser("Go on with a run, to the same bits as if it had never stopped.")
-    flags.flag("--epochs", COUNT, "more than before: makes the run longer")
+    """The command's flags."""
+    flags = run_parser("Resume a run, with the bits of an uninterrupted run.")
+    flags.flag("--epochs", COUNT, "more than before: extends the run")
     flags.flag("--steps", COUNT, "the same, for a run that counts steps")
-    flags.flag("--device", TEXT, "as of train; by default where the run trained")
-    flags.switch("--force", "take over a run whose process is gone but whose lock remains")
-    flags.switch("--json", "one JSON object on standard output, last")
+    flags.flag("--device", TEXT, "as in train; by default the run's")
+    flags.switch("--force", "take over a run whose process is dead but whose lock remains")
+    flags.switch("--json", "end standard output with one JSON object")
     return flags
 
 
 def run(settings: dict[str, Any]) -> int:
-    """Go on with a run of `train`; what is said of it anew goes into its config.yaml."""
+    """Resume a run of `train`; new settings go to its config.yaml."""
     from .. import checkpoint, tutorial
     from ..training import resume
     from . import outcome
@@ -38,20 +38,16 @@ def run(settings: dict[str, Any]) -> int:
     folder = Path(settings["run"])
     begun = checkpoint.begun(folder)
     if begun and not (folder / "config.yaml").exists():
-        raise CheckpointError(
-            f"{folder} ended before anything of it was written; gpubp train, as before, begins it anew"
-        )
+        raise CheckpointError(f"{folder} ended before anything was written; restart it with the same gpubp train")
     before = settings_of(folder, train.kinds())
     now = {**before, **{name: settings[name] for name in ("epochs", "steps", "device") if settings[name] is not None}}
     if begun:
         for name, other in (("epochs", "steps"), ("steps", "epochs")):
             if settings[name] is not None and before[other] is not None:
-                raise ConfigError(f"this run counts {other}: give {other}, and nothing else, to make it longer")
+                raise ConfigError(f"this run counts {other}: give only {other} to extend it")
         with lock.held(folder, settings["force"]):
             pass
-        sys.stderr.write(
-            f"{line(folder)} ended before its first checkpoint; it is begun anew, as its config.yaml says\n"
-        )
+        sys.stderr.write(f"{line(folder)} ended before its first checkpoint; it restarts from its config.yaml\n")
         return train.run({**now, "run_dir": str(folder), "json": settings["json"]})
     train.name_device(now)
     prepared = None if before["data"] == "tutorial" else load_data(before)

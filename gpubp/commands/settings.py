@@ -1,4 +1,4 @@
-"""The settings of a run: those in its config.yaml, and the data that they name."""
+"""The settings of a run in its config.yaml, and the data that they name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OF_READING = ("task", "delimiter", "decimal", "thousands", "encoding", "drop", "
 
 
 def load_data(settings: dict[str, Any]) -> sources.Prepared:
-    """The data that the settings of `train` name, ready for training."""
+    """The data of the settings of `train`, ready for training."""
     target = settings["target"]
     return sources.load(
         settings["data"],
@@ -32,7 +32,7 @@ def load_data(settings: dict[str, Any]) -> sources.Prepared:
 
 
 def _reading(settings: dict[str, Any]) -> Reading:
-    """How the flags say that a file is to be read."""
+    """How a file is read, from the flags."""
     sign = settings["delimiter"]
     dates = (each.partition("=") for each in _listed(settings["dates"]))
     return Reading(
@@ -51,10 +51,10 @@ def _listed(names: str | None) -> tuple[str, ...]:
 
 
 def settings_of(folder: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """The config.yaml of a run of `train`, each setting of its kind; raises CheckpointError where there is none."""
+    """The config.yaml of a run of `train`, with every setting of its kind; raises CheckpointError if there is none."""
     path = folder / "config.yaml"
     if not path.exists() and not (folder / "checkpoint").is_dir():
-        raise CheckpointError(f"{path} is not there: {folder} is not the directory of a run")
+        raise CheckpointError(f"{path} is missing: {folder} is not the directory of a run")
     try:
         settings = files.read_settings(path)
     except ConfigError as error:
@@ -65,14 +65,14 @@ def settings_of(folder: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
 
 
 def _checked(path: Path, settings: dict[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """The settings of a run, each as a flag of `train` takes it; raises CheckpointError for a file with others."""
+    """The settings of a run, checked as flags of `train`; raises CheckpointError for invalid ones."""
     kinds = {name: kind for name, kind in kinds.items() if name != "run_dir"}
     for name in settings:
         if name not in kinds:
             raise CheckpointError(f"{path}: {unknown('the setting', name, kinds)}")
     for name, kind in kinds.items():
         if name not in settings:
-            raise CheckpointError(f"{path} has no setting {name!r}: it is not whole")
+            raise CheckpointError(f"{path} has no setting {name!r}: it is incomplete")
         try:
             settings[name] = kind(settings[name])
         except RefusedError as error:

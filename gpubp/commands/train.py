@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ..spec import NetworkSpec
 
 ABOUT = "train a population"
-LENGTH = 20, 400  # epochs and steps, whichever is longer, of a training for which nobody says how long
-TUTORIAL = {  # what --data tutorial sets itself, and what the flags say where nobody uses them
+LENGTH = 20, 400  # the default length of training: epochs or steps, whichever is longer
+TUTORIAL = {  # the settings of --data tutorial, and the flags' defaults
     "optimizer": ("sgd", "adam"),
     "hidden": ("sigmoid", "relu"),
     "output": ("sigmoid", "identity"),
@@ -37,28 +37,28 @@ TUTORIAL = {  # what --data tutorial sets itself, and what the flags say where n
 
 
 def parser() -> Parser:
-    """Its flags."""
+    """The command's flags."""
     flags = Parser(
         usage="gpubp train [--flag value ...]",
-        description="Train a population. NUMBERS are a number for all networks, a range LOW..HIGH or LOW..HIGH:log to "
-        "sample, or a grid A,B,C.",
+        description="Train a population. NUMBERS are a number for all networks, a range LOW..HIGH or LOW..HIGH:log "
+        "that is sampled, or a grid A,B,C.",
     )
     flags.add_argument("--config", action="config", help="a YAML file of these settings; flags override it")
     add, rows = flags.flag, {name: ", ".join(names) for name, names in FLAGS["tables"].items()}
     add("--data", TEXT, f"{rows['data']}, or a .csv, .tsv, .parquet or .npz file", "digits")
     add("--target", TEXT, "the target columns of a file, separated by commas")
-    add("--task", TEXT, "classification or regression; by default judged from the targets, and printed")
+    add("--task", TEXT, "classification or regression; by default guessed from the targets, and printed")
     add("--drop", TEXT, "columns of a file to leave out, separated by commas")
-    add("--text", TEXT, "columns that hold text, whatever it looks like: an input per category, however many")
+    add("--text", TEXT, "columns read as text, whatever they look like: an input per category")
     add(
         "--dates",
         TEXT,
-        "columns of dates, read as days since 1970; NAME=FORMAT (strptime) where the format is ambiguous",
+        "columns of dates, read as days since 1970; NAME=FORMAT (strptime) if the format is ambiguous",
     )
-    add("--delimiter", TEXT, "between columns of text; by default as the file shows: comma, semicolon, tab or |")
-    add("--decimal", TEXT, "the point of numbers; . by default")
-    add("--thousands", TEXT, "what stands between groups of digits; nothing by default")
-    add("--encoding", TEXT, "of a file of text: latin-1, cp1252; by default its byte order mark, or utf-8")
+    add("--delimiter", TEXT, "between columns of text; by default detected: comma, semicolon, tab or |")
+    add("--decimal", TEXT, "the decimal point; . by default")
+    add("--thousands", TEXT, "the separator of groups of digits; none by default")
+    add("--encoding", TEXT, "of a text file: latin-1, cp1252; by default from its byte order mark, or utf-8")
     add("--validation", NUMBER, "fraction of the samples held out; 0.2, or 0 for tutorial and xor")
     add("--scale", TEXT, "inputs: none, standard, minmax, or a number to divide by")
     add("--scale-targets", TEXT, "targets that are numbers: none or standard")
@@ -73,29 +73,29 @@ def parser() -> Parser:
     add("--init", TEXT, rows["init"], "glorot_uniform")
     add("--init-scale", NUMBERS, "factor of the initial weights")
     add("--seed", INDEX, "of initial weights, order, dropout, split and sampling", 0)
-    special = {  # of the command line, beside TrainConfig's own words
+    special = {  # help texts that differ from TrainConfig's
         "optimizer": rows["optimizer"],
         "schedule": rows["schedule"],
         "class_weight": "of cross_entropy: a number per class, separated by commas",
-        "batch_size": "B, samples per step; 64, or all there are",
-        "epochs": "passes through the samples: ceil(epochs M / B) steps; 20, or as many as make 400 steps",
+        "batch_size": "B, samples per step; 64, or all if fewer",
+        "epochs": "passes through the samples: ceil(epochs M / B) steps; 20, or enough for 400 steps",
         "steps": "training steps, instead of epochs",
     }
     for name, each in FLAGS["settings"].items():
-        default = None if name == "batch_size" else each["default"]  # by how many samples there are
+        default = None if name == "batch_size" else each["default"]  # depends on the number of samples
         add("--" + name.replace("_", "-"), KINDS[each["kind"]], special.get(name, each["about"]), default)
-    add("--device", TEXT, "auto, cpu, cuda, cuda:1, or cuda:all: all share the networks", "auto")
-    add("--dtype", TEXT, "float32 or float64; float32, but for the tutorial")
+    add("--device", TEXT, "auto, cpu, cuda, cuda:1, or cuda:all to split the networks over all GPUs", "auto")
+    add("--dtype", TEXT, "float32 or float64; by default float32, for the tutorial float64")
     add("--engine", TEXT, "auto, cpu or cuda (compiled), or eager", "auto")
     add("--run-dir", TEXT, "a new directory; runs/DATA-DATE-TIME by default")
-    add("--tensorboard", TRUTH, "curves for TensorBoard, where it is installed; true by default", True)
+    add("--tensorboard", TRUTH, "curves for TensorBoard, if installed; true by default", True)
     add("--checkpoint-minutes", NUMBER, "between two checkpoints", 5.0)
-    flags.switch("--json", "one JSON object on standard output, last")
+    flags.switch("--json", "end standard output with one JSON object")
     return flags
 
 
 def kinds() -> dict[str, Kind]:
-    """What its settings take, by name."""
+    """The kinds of the settings, by name."""
     return {action.dest: action.type for action in parser()._actions if isinstance(action.type, Kind)}
 
 
@@ -135,7 +135,7 @@ def run(settings: dict[str, Any]) -> int:
         settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * min(settings["batch_size"], samples) // samples))
     dtype = _dtype(settings, "float32")
     config, scale = _config(settings, spec, dtype)
-    settings["batch_size"] = config.fitted(prepared.training)[0].batch_size  # as train() will have it, which says so
+    settings["batch_size"] = config.fitted(prepared.training)[0].batch_size  # as in train(), which reports it
     config.columns(spec, settings["networks"], HOME)  # refuse before the population is made
     checks.check(prepared.training, spec, settings["networks"])
     population = Population.create(
@@ -145,7 +145,7 @@ def run(settings: dict[str, Any]) -> int:
 
 
 def _tutorial(settings: dict[str, Any]) -> int:
-    """The tutorial's network; afterwards every printed figure beside ours."""
+    """Train the tutorial's network, then compare its printed figures with ours."""
     from .. import tutorial
     from .outcome import report
     from .printing import console
@@ -153,7 +153,7 @@ def _tutorial(settings: dict[str, Any]) -> int:
 
     for name, allowed in {**TUTORIAL, **dict.fromkeys(OF_READING, (None, None))}.items():
         if settings[name] not in allowed:
-            raise ConfigError(f"--{name.replace('_', '-')} {settings[name]}: --data tutorial sets that to {allowed[0]}")
+            raise ConfigError(f"--{name.replace('_', '-')} {settings[name]}: --data tutorial sets it to {allowed[0]}")
         settings[name] = allowed[0]
     if settings["epochs"] is None and settings["steps"] is None:
         settings["steps"] = tutorial.ROUNDS
@@ -170,14 +170,14 @@ def _tutorial(settings: dict[str, Any]) -> int:
 
 
 def name_device(settings: dict[str, Any]) -> None:
-    """Check --device, or say what auto takes, and put the name into the settings."""
+    """Check --device, or report the choice of auto, and put the name into the settings."""
     from ..devices import ALL, automatic, devices
 
     if settings["device"] == "auto":
-        settings["device"], told = automatic()
-        sys.stderr.write(f"{told}\n")
+        settings["device"], sentence = automatic()
+        sys.stderr.write(f"{sentence}\n")
     named = devices(settings["device"])
-    if settings["device"] != ALL:  # a run on all may be resumed where there are others
+    if settings["device"] != ALL:  # a run on all may be resumed with other GPUs
         settings["device"] = str(named[0])
 
 
@@ -196,7 +196,7 @@ def _widths(given: str | None, inputs: int, outputs: int) -> tuple[int, ...]:
 
 
 def _dtype(settings: dict[str, Any], default: str) -> torch.dtype:
-    """The precision that was asked for; what nobody said is written down."""
+    """The requested dtype; the default is put into the settings."""
     from ..population import DTYPES
 
     settings["dtype"] = settings["dtype"] or default
@@ -204,8 +204,8 @@ def _dtype(settings: dict[str, Any], default: str) -> torch.dtype:
 
 
 def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> tuple[TrainConfig, Any]:
-    """The training's configuration, and the scale of the initial weights, with ranges and lists sampled; refused where
-    the population would not fit, before there is anything of it."""
+    """The training's configuration, and the scale of the initial weights, with ranges and lists sampled; refused before
+    anything is allocated if the population would not fit."""
     from .. import memory
     from ..config import HYPER, TrainConfig
     from ..placement import HOME

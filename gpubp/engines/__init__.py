@@ -1,6 +1,6 @@
-"""Engines advance a TrainState. choose() names one and says why; it looks at specification, configuration, device and
-compiler, never at the number of networks, their data or free memory, so that a network gets the same engine alone and
-among others. The data make the sentence exact.
+"""Engines advance a TrainState. choose() selects one and says why. It depends on specification, configuration, device
+and compiler, never on the number of networks, their data or free memory, so that a network has the same engine alone
+and among others. The data only make the sentence exact.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from . import build, cpu, cuda, eager, rules
 
 
 class Engine(NamedTuple):
-    """run(state, data, steps) trains; evaluate(population, data, hyper, position) gives loss and metric, as evaluate.py
-    has them; compile_ahead(state, data, evaluated, device) compiles what these two need, side by side."""
+    """run(state, data, steps) trains; evaluate(population, data, hyper, position) returns loss and metric, as defined
+    in evaluate.py; compile_ahead(state, data, evaluated, device) compiles the kernels of both in parallel."""
 
     run: Callable[[TrainState, Dataset, int], None]
     evaluate: Callable[[Population, Dataset, Mapping[str, Tensor], Tensor], Evaluation]
@@ -39,7 +39,7 @@ ENGINES = {
 
 
 class Choice(NamedTuple):
-    """An engine: its name, what it does, and the sentence that says why it was chosen."""
+    """An engine: its name, its functions, and a sentence with the reason for choosing it."""
 
     name: str
     run: Callable[[TrainState, Dataset, int], None]
@@ -52,15 +52,14 @@ def choose(
     name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype = torch.float32,
     data: Dataset | None = None,
 ) -> Choice:  # fmt: skip
-    """The engine `name`, or for "auto" the fastest that can. data: what will be trained on, for the sentence: the
-    choice does not depend on it. Raises EngineError for a name that is none, and for an engine that cannot train such
-    networks on this machine; SpecError and ConfigError for a rule of your own that does not return what its table asks
-    for."""
+    """The engine `name`, or for "auto" the fastest possible. data: the training data, only for the sentence. Raises
+    EngineError for an unknown name and for an engine that cannot train such networks on this machine; SpecError and
+    ConfigError for a custom rule that does not return what its table requires."""
     one_of(("auto", *ENGINES), name, "engine", EngineError)
     rules.check(spec, config, device, dtype)
     recipe = config.recipe(spec)
     if name == "eager":
-        return Choice(name, *ENGINES[name], "eager: given by name")
+        return Choice(name, *ENGINES[name], "eager: requested by name")
     if name == "cuda" and device.type != "cuda":
         raise EngineError(f'engine "cuda" trains on a GPU, the networks are on {device}; engine "eager" trains there')
     if device.type != "cpu":
@@ -73,7 +72,7 @@ def choose(
         return Choice("eager", *ENGINES["eager"], f"eager: raw torch operations, which run everything on {device.type}")
     why_not = cpu.refused(spec, recipe, dtype)
     if why_not is None:
-        why = "given by name" if name == "cpu" else f"compiled for this topology by {build.compiler()[0]}"
+        why = "requested by name" if name == "cpu" else f"compiled for this topology by {build.compiler()[0]}"
         return Choice("cpu", *ENGINES["cpu"], f"cpu: {why}")
     if name == "cpu":
         raise EngineError(why_not)
@@ -84,8 +83,7 @@ def choose_for_all(
     name: str, spec: NetworkSpec, config: TrainConfig, devices: Sequence[torch.device], dtype: torch.dtype,
     data: Dataset | None = None,
 ) -> Choice:  # fmt: skip
-    """One engine for all devices: `name`, or for "auto" the fastest that each of them can. data and errors as in
-    choose()."""
+    """One engine for all devices: `name`, or for "auto" the fastest possible on each. Otherwise like choose()."""
     found = {device: choose(name, spec, config, device, dtype, data) for device in devices}
     device, least = min(found.items(), key=lambda each: each[1].name != "eager")
     alike = len({choice.reason for choice in found.values()}) == 1

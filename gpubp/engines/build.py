@@ -1,7 +1,7 @@
-"""C++ text into a loaded library: compiled once by the system's compiler, and kept (cache.py).
+"""Compiles C++ text with the system's compiler, once, caches the library (cache.py) and loads it.
 
-A kernel's key is a hash of its text, the sources of kernel/, the compiler, its flags and the processor. What a compiler
-says goes into a file, which the error of one line names. The environment's CXX names a compiler.
+A kernel's key is a hash of its text, the sources of kernel/, the compiler, its flags and the processor. The compiler's
+output goes to a file, which the one-line error names. The environment variable CXX selects a compiler.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ ARCH = "native"
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off",
          "-w", "-pthread")  # fmt: skip
 COMPILERS = ("g++", "clang++", "c++")
-PATIENCE = 600  # seconds that a compiler may take; a kernel of many layers takes it some
+PATIENCE = 600  # seconds allowed for a compilation; kernels of many layers take long
 
-# What the compiler makes of this processor: the bytes of a vector register that it multiplies and adds in one go. With
-# the headers of kernels, so that a compiler that lacks one is found out before an engine is chosen.
+# Returns the bytes of a vector register with fused multiply-add. Includes the headers of kernels, so that a missing one
+# is found before an engine is chosen.
 PROBE = """
 #include <cstdint>
 #include <cstring>
@@ -57,7 +57,7 @@ extern "C" __attribute__((visibility("default"))) int vector_bytes() {
 
 
 def compiler() -> list[str]:
-    """The compiler's command. Raises EngineError where there is none."""
+    """The compiler's command. Raises EngineError if there is none."""
     try:
         given = shlex.split(os.environ.get("CXX", ""))
     except ValueError:
@@ -68,13 +68,13 @@ def compiler() -> list[str]:
         found = shutil.which(command[0])
         if found:
             return [found, *command[1:]]
-    wanted = f"CXX names {given[0]!r}, which is not there" if given else f"none of {', '.join(COMPILERS)} is installed"
+    wanted = f"CXX is {given[0]!r}, which is not found" if given else f"none of {', '.join(COMPILERS)} is installed"
     raise EngineError(f'engine "cpu" needs a C++ compiler: {wanted}; engine "eager" needs none')
 
 
 @functools.cache
 def version(command: tuple[str, ...]) -> str:
-    """What a compiler says about itself."""
+    """The output of the compiler's --version."""
     try:
         result = subprocess.run([*command, "--version"], capture_output=True, text=True, errors="replace", check=True,
                                 timeout=60)  # fmt: skip
@@ -86,7 +86,7 @@ def version(command: tuple[str, ...]) -> str:
 
 @functools.cache
 def processor() -> str:
-    """What distinguishes this processor's instructions from another's."""
+    """A text that identifies this processor's instruction set."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     flags = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
@@ -100,7 +100,7 @@ def sources() -> str:
 
 
 def library(text: str) -> ctypes.CDLL:
-    """`text`, which may include the sources of kernel/, compiled and loaded. Raises EngineError where it cannot be."""
+    """`text`, which may include the sources of kernel/, compiled and loaded. Raises EngineError if it fails."""
     command = compiler()
     flags = [*FLAGS, f"-march={ARCH}"]
     if platform.machine() == "arm64" and ARCH == "native":
@@ -122,8 +122,8 @@ def _library(key: str, text: str, command: tuple[str, ...], flags: tuple[str, ..
     except OSError as error:
         why = reason(error, "the compiled file cannot be loaded from where it is")
         raise EngineError(
-            f'engine "cpu" cannot compile and load its kernel: {why}; the environment\'s TMPDIR may name a directory '
-            'for temporary files; engine "eager" needs none'
+            f'engine "cpu" cannot compile and load its kernel: {why}; TMPDIR can name another directory for temporary '
+            'files; engine "eager" needs none'
         ) from None
 
 
@@ -132,7 +132,7 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def _compile(text: str, command: list[str], folder: Path, logs: Path | None) -> Path:
-    """The library that the compiler makes of `text` in `folder`; what it says where it fails goes into `logs`."""
+    """Compile `text` to a library in `folder`; the output of a failed compiler goes to `logs`."""
     source, made = folder / "kernel.cpp", folder / "kernel.so"
     source.write_text(text, encoding="utf-8")
     try:
@@ -144,9 +144,9 @@ def _compile(text: str, command: list[str], folder: Path, logs: Path | None) -> 
         )  # fmt: skip
         with process:
             try:
-                _, said = process.communicate(timeout=PATIENCE)
+                _, output = process.communicate(timeout=PATIENCE)
             except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)  # and what it began
+                os.killpg(process.pid, signal.SIGKILL)  # and its child processes
                 raise
     except subprocess.TimeoutExpired:
         raise EngineError(
@@ -157,22 +157,22 @@ def _compile(text: str, command: list[str], folder: Path, logs: Path | None) -> 
     if process.returncode:
         raise EngineError(
             f'engine "cpu": {command[0]} cannot compile the kernel (exit status {process.returncode}; '
-            f'{told(said, logs)}); engine "eager" needs no compiler'
+            f'{summary(output, logs)}); engine "eager" needs no compiler'
         )
     return made
 
 
-def told(said: str, logs: Path | None) -> str:
-    """The line of a compiler's words that says most, and the file that has all of them."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def summary(output: str, logs: Path | None) -> str:
+    """The most telling line of a compiler's output, and the file with all of it."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     if not lines:
-        return "it says nothing"
+        return "no output"
     telling = next((line for line in lines if "error" in line), lines[0])
-    return f"{telling[:300]}; all that it says: {cache.log(said, logs)}"
+    return f"{telling[:300]}; full output: {cache.log(output, logs)}"
 
 
 def vector_bytes() -> int:
-    """Bytes of a vector register of this processor. Raises EngineError where the compiler fails, or where the processor
+    """Bytes of a vector register of this processor. Raises EngineError if the compiler fails or the processor
     has no fused multiply-add."""
     return _vector_bytes(ARCH, os.environ.get("CXX"), os.environ.get("PATH"))
 

@@ -1,10 +1,9 @@
-"""Where compiled kernels are kept between processes, and what makes a file there one that may run.
+"""The cache of compiled kernels, and the conditions for running one of its files.
 
-A kernel's file is named by its key, a hash of all that it was made from, and by a hash of itself. The second tells a
-damaged file. It tells nobody's intent: that a file is what was compiled is known because the folder, and all above it,
-can be written by nobody but its user and root. Nothing is kept in or loaded from another folder: then, and where the
-cache cannot be written, every process compiles its kernels for itself, in a folder of its own, and news() says so.
-The environment's GPUBP_CACHE names a folder.
+A kernel's file is named by its key, a hash of all its sources, and by a hash of its content, which reveals damage but
+not forgery: files are trusted only because nobody but the user and root can write to the folder and to all above it.
+Other folders are not used: then, and if the cache cannot be written, every process compiles its kernels in
+a temporary folder, and news() says so. The environment variable GPUBP_CACHE names a folder.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from typing import TypeVar
 from ..errors import EngineError
 
 T = TypeVar("T")
-STALE = 3600  # seconds after which what is still being written belongs to a process that is gone
-UNKEPT: dict[Path | None, str] = {}  # caches that did not keep a kernel, and why; "" once it was told
+STALE = 3600  # seconds after which the writer of an unfinished file is assumed dead
+UNKEPT: dict[Path | None, str] = {}  # caches that failed, and why; "" once reported
 
 
 def place() -> Path | None:
-    """Where kernels are kept, links resolved; None where there is no home directory."""
+    """The cache folder, links resolved; None without a home directory."""
     given = os.environ.get("GPUBP_CACHE")
     try:
         if given:
@@ -45,37 +44,36 @@ def place() -> Path | None:
 
 
 def kept(key: str, folder: Path | None, suffix: str, load: Callable[[Path], T]) -> T | None:
-    """What `load` makes of the cache's file, if it is there, is what its name says, can be nobody else's and can be
-    loaded."""
+    """`load` of the cached file, if it exists, matches its name, is trusted and loads; else None."""
     try:
         if folder is None or not folder.is_dir() or not _trusted(folder):
             return None
         for path in sorted(folder.glob(f"{key}-*{suffix}")):
             found = path.lstat()
-            own = stat.S_ISREG(found.st_mode) and not _stranger(found) and not _open_to_others(found)
-            if own and path.name == f"{key}-{digest(path.read_bytes())}{suffix}":
+            safe = stat.S_ISREG(found.st_mode) and not _stranger(found) and not _open_to_others(found)
+            if safe and path.name == f"{key}-{digest(path.read_bytes())}{suffix}":
                 return load(path)
-    except OSError:  # then it is made
+    except OSError:  # then it is compiled
         pass
     return None
 
 
 def keep(made: bytes, key: str, folder: Path | None, suffix: str, load: Callable[[Path], T]) -> T | None:
-    """`made` put into the cache and loaded from there; None where it cannot be kept: this process alone has it."""
+    """Store `made` in the cache and load it from there; None if it cannot be stored."""
     if folder is None:
-        UNKEPT.setdefault(None, "there is no home directory to keep them in")
+        UNKEPT.setdefault(None, "there is no home directory to cache them in")
         return None
     try:
         path = _put(folder, f"{key}-{digest(made)}{suffix}", made)
         return load(path) if path else None
     except OSError as error:
-        UNKEPT.setdefault(folder, f"they cannot be kept in {folder}: {error.strerror or error}")
+        UNKEPT.setdefault(folder, f"they cannot be cached in {folder}: {error.strerror or error}")
         return None
 
 
-def log(said: str, folder: Path | None) -> str:
-    """The file that a compiler's words were written to, in the cache or else among temporary files; or why not."""
-    name, words = f"compiler-{digest(said.encode())}.log", said.encode(errors="replace")
+def log(output: str, folder: Path | None) -> str:
+    """Write a compiler's output to a file in the cache or else a temporary one. -> its name, or that it failed."""
+    name, words = f"compiler-{digest(output.encode())}.log", output.encode(errors="replace")
     for where in (folder, None):
         with suppress(OSError):
             if where is None:
@@ -90,9 +88,9 @@ def log(said: str, folder: Path | None) -> str:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder to compile in, which nobody else can write. What killed processes have left of such is removed when no
-    compilation can be as old. Raises EngineError where temporary files lie where others can put theirs; OSError where
-    there can be none."""
+    """A temporary folder to compile in, which nobody else can write to. Removes those of killed processes, once they
+    are older than any compilation. Raises EngineError if others can write to the temporary directory; OSError if there
+    is none."""
     for old in Path(tempfile.gettempdir()).glob("gpubp-*.compiling"):
         with suppress(OSError):
             found = old.lstat()
@@ -102,34 +100,30 @@ def scratch() -> Iterator[Path]:
         folder = Path(os.path.realpath(name))
         if why := exposed(folder):
             raise EngineError(
-                f"a kernel is compiled where nobody else can write, and {why}; the environment's TMPDIR may name "
-                'another directory for temporary files; engine "eager" needs none'
+                f"kernels are compiled only where nobody else can write, but {why}; TMPDIR can name another directory "
+                'for temporary files; engine "eager" needs none'
             )
         yield folder
 
 
 def news() -> list[str]:
-    """What a person should know, and was not told: once for every cache that kernels cannot be kept in."""
-    told = [why for why in UNKEPT.values() if why]
+    """Notes for the user about caches that cannot be used, once for each."""
+    news = [why for why in UNKEPT.values() if why]
     UNKEPT.update(dict.fromkeys(UNKEPT, ""))
-    return [
-        f"every process compiles its kernels anew: {why}; the environment's GPUBP_CACHE may name another directory"
-        for why in told
-    ]
+    return [f"every process compiles its kernels again: {why}; GPUBP_CACHE can name another directory" for why in news]
 
 
 def digest(content: bytes) -> str:
-    """What a kept file's name says of its content."""
+    """The hash of the content in a cached file's name."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def exposed(folder: Path) -> str | None:
-    """Why somebody else than this process's user and root could put a file into `folder`, a path without links; None
-    where nobody could. A sticky directory above it, such as /tmp, does no harm: in it others cannot move what is ours.
-    """
-    if not hasattr(os, "geteuid"):  # Windows: a profile is its user's own
+    """Why somebody other than this process's user and root could put a file into `folder`, a path without links, or
+    None. A sticky directory above it, such as /tmp, is harmless: others cannot move our files in it."""
+    if not hasattr(os, "geteuid"):  # Windows: profiles are private
         return None
-    owner = Path("/").stat().st_uid  # root, also in a user namespace that knows no root
+    owner = Path("/").stat().st_uid  # root, also in a user namespace without one
     for each in (folder, *folder.parents):
         found = each.stat()
         if _stranger(found) and (each == folder or found.st_uid != owner):
@@ -147,7 +141,7 @@ def _trusted(folder: Path) -> bool:
 
 
 def _put(folder: Path, name: str, content: bytes) -> Path | None:
-    """`content` as a file of a cache that can be trusted, whole or not at all; None for another. Raises OSError."""
+    """Write `content` atomically to a file in a trusted cache; None if it is not trusted. Raises OSError."""
     for each in reversed((folder, *folder.parents)):
         each.mkdir(mode=0o700, exist_ok=True)
     if not _trusted(folder):
@@ -157,7 +151,7 @@ def _put(folder: Path, name: str, content: bytes) -> Path | None:
             if time.time() - old.stat().st_mtime > STALE:
                 old.unlink()
     part = folder / f"{secrets.token_hex(8)}.part"
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)  # for others to read, where the umask lets them
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)  # readable by others if the umask allows
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -173,7 +167,7 @@ def _stranger(found: os.stat_result) -> bool:
 
 
 def _open_to_others(found: os.stat_result) -> bool:
-    """Whether others than its owner can write it. A group of one, which many systems give every user, is not others."""
+    """Whether others than the owner can write to it. A group with only the user, common on many systems, is fine."""
     if not hasattr(os, "geteuid") or not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return False
     if found.st_mode & stat.S_IWOTH:
@@ -185,5 +179,5 @@ def _open_to_others(found: os.stat_result) -> bool:
         user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(found.st_gid)
     except KeyError:
         return True
-    own = (group.gr_gid, group.gr_name) == (user.pw_gid, user.pw_name)
-    return not (own and {*group.gr_mem} <= {user.pw_name})
+    private = (group.gr_gid, group.gr_name) == (user.pw_gid, user.pw_name)
+    return not (private and {*group.gr_mem} <= {user.pw_name})

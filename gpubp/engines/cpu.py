@@ -1,8 +1,7 @@
-"""The compiled engine on CPUs: K steps in a kernel made for the topology, compiled at first use and cached.
+"""The compiled engine on CPUs: K steps in a kernel generated for the topology, compiled at first use and cached.
 
 A kernel is a Program (program.py) compiled by the system's C++ compiler (build.py) for a layout that suits the
-population (layout.py). What is left to do here: to hand pointers over, and to find the step at which a network
-diverged.
+population (layout.py). This file passes pointers, and finds the step at which a network diverged.
 """
 
 from __future__ import annotations
@@ -40,21 +39,21 @@ from .layout import REACH, best, crew, largest_index, work
 from .prepared import Calls
 from .program import Layout, Program, Samples
 
-FORWARD = 1 / 3  # of a step's work
+FORWARD = 1 / 3  # of the work of a step
 DONE, FAULTS, STEPS_DIFFER, NO_MEMORY = range(4)  # Answer of kernel/cpu.h
 
 
 def run(state: TrainState, data: Dataset, steps: int) -> None:
-    """Advance every running network by up to `steps` steps, not beyond its limit, in place."""
+    """Advance every running network by up to `steps` steps, at most to its limit, in place."""
     call = CALLS.find(state, data, LAYOUT, torch.get_num_threads())
     if call is not None:
         advance(call, state, data, steps)
         return
     state.check(data)
-    with torch.no_grad(), contiguous(state) as own:
-        call = Call(own, data, Key.of(own, data))
-        advance(call, own, data, steps)
-    if own is state:
+    with torch.no_grad(), contiguous(state) as packed:
+        call = Call(packed, data, Key.of(packed, data))
+        advance(call, packed, data, steps)
+    if packed is state:
         CALLS.keep(state, data, call, LAYOUT, torch.get_num_threads())
 
 
@@ -62,10 +61,10 @@ def run(state: TrainState, data: Dataset, steps: int) -> None:
 def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
     """The outs (N, B, O) of networks (N, P) for inputs (N, B, I); backprop.outs, compiled."""
     key, params, inputs = to_predict("cpu", spec, params, inputs)
-    own = kernel(key)
-    job = own.job()
+    compiled = kernel(key)
+    job = compiled.job()
     result, _position = fill_outs(job, spec, params, inputs)
-    _show(own, job, inputs.shape[-2])
+    _show(compiled, job, inputs.shape[-2])
     return result
 
 
@@ -73,33 +72,33 @@ def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
 def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor) -> Evaluation:
     """Loss and metric of the networks on `data`; evaluate.evaluate, compiled."""
     key, params, columns, position = to_evaluate("cpu", population, data, hyper, position)
-    own = kernel(key)
-    job = own.job()
-    figures = fill_evaluation(job, population.spec, own.hyper, params, data, columns, position)
-    _show(own, job, data.lengths[1])
+    compiled = kernel(key)
+    job = compiled.job()
+    figures = fill_evaluation(job, population.spec, compiled.hyper, params, data, columns, position)
+    _show(compiled, job, data.lengths[1])
     return figures
 
 
-def _show(own: Kernel, job: Any, samples: int) -> None:
-    """Run a kernel that shows networks so many samples each."""
-    job.threads = own.threads(job.count, samples / own.batch * FORWARD)
-    _raise_for(own.library.shown(ctypes.byref(job)))
+def _show(compiled: Kernel, job: Any, samples: int) -> None:
+    """Run a kernel that predicts or evaluates `samples` samples per network."""
+    job.threads = compiled.threads(job.count, samples / compiled.batch * FORWARD)
+    _raise_for(compiled.library.shown(ctypes.byref(job)))
 
 
 def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:
-    """Compile what training on `data` and evaluations need, side by side."""
+    """Compile the kernels for training on `data` and for evaluations in parallel."""
     side_by_side(kernel, Key.of(state, data), of_evaluations(state, evaluated))
 
 
 def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None:
-    """Why this engine cannot train such networks on this machine; None where it can."""
+    """Why this engine cannot train such networks on this machine, or None."""
     try:
         lanes, slots = build.vector_bytes() // dtype.itemsize, len(recipe.rule.slots)
         if largest_index(spec.widths, recipe.batch_size, slots, Layout(lanes, wide=True)) > REACH:
             return (
-                f'engine "cpu": {spec.size:,} parameters with {slots} slots of the optimizer each, or batch_size '
-                f"{recipe.batch_size:,} with widths up to {max(spec.widths):,}, are more numbers than the {REACH:,} "
-                'that an index reaches; engine "eager" has no such bound'
+                f'engine "cpu": {spec.size:,} parameters with {slots} optimizer slots each, or batch_size '
+                f"{recipe.batch_size:,} with widths up to {max(spec.widths):,}, exceed the {REACH:,} numbers that an "
+                'index can address; engine "eager" has no such limit'
             )
         facts = Samples(False, False, False, 0, "none")
         _ = Program(spec, recipe, dtype, facts, Layout()).text
@@ -109,21 +108,21 @@ def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None
 
 
 class Call:
-    """A call of training, but for how many steps it takes: of networks that stand at one step, and of networks apart.
-    taken (N,): below 0 for those that had a number that was not finite; else 0."""
+    """A call of training with any number of steps, for networks at the same step or at different ones. taken (N,):
+    below 0 for networks with a non-finite number; else 0."""
 
     def __init__(self, state: TrainState, data: Dataset, key: Key) -> None:
-        taken = numpy.zeros(len(state.step), numpy.int64)  # pages that nobody writes cost nothing
+        taken = numpy.zeros(len(state.step), numpy.int64)  # untouched pages cost nothing
         self.key, self.taken, self.clean = key, torch.from_numpy(taken), True
         self.alike = Prepared(state, data, key, self.taken)
         self.apart: Prepared | None = None
 
     def __call__(self, state: TrainState, data: Dataset, steps: int, check: bool = False) -> int:
-        """Train what this was made from. -> DONE, or FAULTS where some of `taken` are below 0. check: look after every
-        step, change nothing, and leave in `taken` how many steps were sound."""
+        """Train the networks. -> DONE, or FAULTS if some of `taken` are below 0. check: check after every
+        step, change nothing, and put the number of finite steps in `taken`."""
         if not self.clean:
             self.taken.zero_()
-        self.clean = False  # until the kernel has said so, even if that is never heard
+        self.clean = False  # until the kernel reports DONE, even after an exception
         answer = self.alike(steps, check)
         if answer == STEPS_DIFFER:
             if self.apart is None:
@@ -134,7 +133,7 @@ class Call:
 
 
 class Prepared:
-    """A call of one kernel, but for how many steps it takes."""
+    """A call of one kernel with any number of steps."""
 
     def __init__(self, state: TrainState, data: Dataset, key: Key, taken: Tensor) -> None:
         params = state.population.params
@@ -155,31 +154,31 @@ class Prepared:
 
 
 def advance(call: Call, state: TrainState, data: Dataset, steps: int) -> None:
-    """One call, and what became of the networks that diverged in it."""
+    """One call, and the treatment of networks that diverge in it."""
     if call(state, data, steps) == FAULTS:
         diverge(state, data, steps, (call.taken < 0).nonzero().squeeze(1), call.key)
 
 
 @torch.no_grad()
 def diverge(state: TrainState, data: Dataset, steps: int, bad: Tensor, key: Key) -> None:
-    """The networks `bad` had a number that was not finite after some step, and are as they were before the call: find
-    that step, train them up to it, and mark them. key: of the kernel that is there already."""
-    own = state.rows(bad)
-    call, end = Call(own, data, key), own.limit.clone()
-    call(own, data, steps, check=True)
-    own.limit.copy_(own.step - call.taken - 1)
-    call(own, data, steps)
-    own.limit.copy_(end)
-    own.status.fill_(Status.diverged)
-    own.diverged_step.copy_(own.step)
-    state.put(bad, own)
+    """The networks `bad` have a non-finite number after some step of the call, and are still as before it: find
+    that step, train them up to it, and mark them. key: of the compiled kernel."""
+    some = state.rows(bad)
+    call, end = Call(some, data, key), some.limit.clone()
+    call(some, data, steps, check=True)
+    some.limit.copy_(some.step - call.taken - 1)
+    call(some, data, steps)
+    some.limit.copy_(end)
+    some.status.fill_(Status.diverged)
+    some.diverged_step.copy_(some.step)
+    state.put(bad, some)
 
 
 def _raise_for(answer: int) -> int:
     if answer == NO_MEMORY:
         raise OutOfMemoryError(
-            "there is no memory for the workspace of a group of networks; a smaller batch_size, or fewer threads "
-            "(torch.set_num_threads), need less"
+            "there is not enough memory for the workspace of a group of networks; use a smaller batch_size or fewer "
+            "threads (torch.set_num_threads)"
         )
     return answer
 
@@ -197,7 +196,7 @@ class Kernel:
         self.spent = work(layout, program.spec.widths, recipe.batch_size, len(recipe.rule.slots))
 
     def threads(self, count: int, steps: float) -> int:
-        """How many of torch.get_num_threads() a call for `count` networks begins."""
+        """How many of torch.get_num_threads() a call for `count` networks starts."""
         return crew(self.group, self.spent, count, steps, torch.get_num_threads())
 
 
@@ -207,7 +206,7 @@ LAYOUT: Layout | None = None  # instead of the best one, for tests and benchmark
 
 
 def kernel(key: Key) -> Kernel:
-    """The kernel for `key`, compiled unless it is there already."""
+    """The kernel for `key`, compiled if necessary."""
     layout = LAYOUT or best(
         key.spec.widths, key.recipe.batch_size, len(key.recipe.rule.slots), key.dtype.itemsize, key.networks,
         torch.get_num_threads(), build.vector_bytes(), whole=key.recipe.update_order == "layerwise",

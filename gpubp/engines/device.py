@@ -1,5 +1,4 @@
-"""Every call of the driver that the GPU engine makes (torch's are in gpubp/gpus.py): what a test replaces to go without
-a GPU."""
+"""All driver calls of the GPU engine (torch's are in gpubp/gpus.py); tests replace this module to run without a GPU."""
 
 from __future__ import annotations
 
@@ -16,12 +15,12 @@ from .. import gpus
 from ..errors import EngineError, OutOfMemoryError
 from .chip import Limits
 
-OLDEST = 80  # sm_80; of what came before, NVRTC 13 compiles for sm_75 alone, whose blocks have 64 KB of shared memory
-DRIVER = 13000  # CUDA 13.0: an older driver does not load what its compiler makes
+OLDEST = 80  # sm_80; of older ones NVRTC 13 supports only sm_75, whose blocks have 64 KB of shared memory
+DRIVER = 13000  # CUDA 13.0: older drivers do not load its cubins
 
 
 class Function(NamedTuple):
-    """A kernel on a device, and how many of its blocks run there at once."""
+    """A kernel on a device, and the number of its blocks that run there at once."""
 
     handle: Any
     blocks: int
@@ -29,7 +28,7 @@ class Function(NamedTuple):
 
 @functools.cache
 def limits(device: torch.device) -> Limits:
-    """What the device has. Raises EngineError where there is none, or where it or its driver is too old."""
+    """The device's limits. Raises EngineError if there is no GPU, or if it or its driver is too old."""
     missing = gpus.missing()
     if missing is not None:
         raise EngineError(f'engine "cuda" needs a GPU: {missing}')
@@ -42,15 +41,15 @@ def limits(device: torch.device) -> Limits:
     driver = _driver()
     try:
         found = driver.cuDriverGetVersion()
-    except RuntimeError as error:  # libcuda is not there: torch's GPU is of another maker
+    except RuntimeError as error:  # libcuda is missing: torch's GPU is not NVIDIA's
         raise EngineError(
             f'engine "cuda" finds no NVIDIA driver for {gpus.name(device)} ({(str(error).splitlines() or [""])[0]}); '
-            'engine "eager" does without'
+            'engine "eager" needs none'
         ) from None
     version = _done(found)
     if version < DRIVER:
         raise EngineError(
-            f'engine "cuda" needs a driver of CUDA 13 or newer, this one is of CUDA {version // 1000}.'
+            f'engine "cuda" needs a driver for CUDA 13 or newer, this one is for CUDA {version // 1000}.'
             f'{version % 1000 // 10}; engine "eager" runs on it'
         )
     most = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
@@ -58,7 +57,7 @@ def limits(device: torch.device) -> Limits:
 
 
 def here(tensor: Tensor) -> bool:
-    """Whether a tensor is where kernels can reach it."""
+    """Whether kernels can access a tensor."""
     return tensor.is_cuda
 
 
@@ -75,7 +74,7 @@ def load(code: bytes, threads: int, shared: int, device: torch.device) -> Functi
 
 
 class Launch:
-    """A kernel, started on torch's current stream by every call, with structures that it takes by value as they are."""
+    """Starts a kernel on torch's current stream; passes structures by value, as they are at the call."""
 
     def __init__(
         self, function: Function, blocks: int, threads: int, shared: int, given: Sequence[ctypes.Structure],
@@ -87,7 +86,7 @@ class Launch:
 
     def __call__(self) -> None:
         """Start it."""
-        if _done(_driver().cuCtxGetCurrent()) == self.context:  # as torch leaves it: nothing to enter and to leave
+        if _done(_driver().cuCtxGetCurrent()) == self.context:  # as torch leaves it
             return self._start()
         with _on(self.device):
             return self._start()
@@ -99,7 +98,7 @@ class Launch:
 
 @contextmanager
 def _on(device: torch.device) -> Iterator[None]:
-    """This thread's calls of the driver go to `device`: a thread in which torch has done nothing yet has no context."""
+    """Direct this thread's driver calls to `device`: a thread that torch has not used yet has no context."""
     with gpus.on(device):
         _done(_driver().cuCtxSetCurrent(_context(device)))
         yield
@@ -107,7 +106,7 @@ def _on(device: torch.device) -> Iterator[None]:
 
 @functools.cache
 def _context(device: torch.device) -> Any:
-    """The one that torch has there too."""
+    """The primary context, which torch uses too."""
     return _done(_driver().cuDevicePrimaryCtxRetain(_number(device)))
 
 
@@ -131,10 +130,10 @@ def _driver() -> Any:
 
 
 def _done(result: tuple[Any, ...]) -> Any:
-    """What a call of the driver gives. Raises EngineError where it fails."""
+    """The result of a driver call. Raises EngineError if it failed."""
     error, *values = result
     if error == _driver().CUresult.CUDA_SUCCESS:
         return values[0] if values else None
     if error == _driver().CUresult.CUDA_ERROR_OUT_OF_MEMORY:
-        raise OutOfMemoryError("the GPU has no memory left for the kernel's code; train fewer networks at once")
-    raise EngineError(f'engine "cuda": the driver says {error.name}; engine "eager" does without it')
+        raise OutOfMemoryError("the GPU has no free memory for the kernel's code; train fewer networks at once")
+    raise EngineError(f'engine "cuda": the driver reports {error.name}; engine "eager" does not need it')

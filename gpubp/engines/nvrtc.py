@@ -1,8 +1,8 @@
-"""C++ text into a cubin, machine code of one GPU architecture, by NVIDIA's compiler as a library: no GPU is needed.
+"""Compiles C++ text to a cubin, machine code of one GPU architecture, with NVRTC; this needs no GPU.
 
-The compiler, NVRTC, and cuda.core, which calls it, are packages (pip install "gpubp[gpu]"). Cubins are kept beside the
-CPU's kernels (cache.py), named by a hash of text, sources, compiler and flags. Arithmetic is IEEE 754's: no product is
-contracted to a fused multiply-add, denormal numbers are kept, division and square root are rounded correctly.
+NVRTC and cuda.core, which calls it, are packages (pip install "gpubp[gpu]"). Cubins are cached with the
+CPU's kernels (cache.py), named by a hash of text, sources, compiler and flags. Arithmetic follows IEEE 754: no product
+is contracted to a fused multiply-add, denormal numbers are kept, division and square root are rounded correctly.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from . import build, cache
 
 OPTIONS = {"std": "c++17", "fma": False, "ftz": False, "prec_div": True, "prec_sqrt": True,
            "device_as_default_execution_space": True, "device_int128": True,
-           "no_source_include": True}  # fmt: skip  # or headers of the working directory come before kernel/'s
+           "no_source_include": True}  # fmt: skip  # or headers in the working directory precede kernel/'s
 REGISTERS, STACK = 0x2F, 0x11  # attributes of a function in a cubin's .nv.info
 
 
 class Use(NamedTuple):
-    """What a thread of a kernel takes: registers, and bytes of local memory: numbers that found no register."""
+    """A kernel's resources per thread: registers, and bytes of local memory, which holds spilled registers."""
 
     registers: int
     local: int
 
 
 def compiler() -> tuple[Any, str]:
-    """cuda.core, and NVRTC's version. Raises EngineError where a package is missing."""
+    """cuda.core, and NVRTC's version. Raises EngineError if a package is missing."""
     try:
         from cuda.bindings import nvrtc
 
         version = ".".join(str(part) for part in nvrtc.nvrtcVersion()[1:])
         import cuda.core as core
-    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: the library itself is not there
+    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: the library is missing
         raise EngineError(
             f'engine "cuda" needs NVIDIA\'s compiler: pip install "gpubp[gpu]" ({type(error).__name__}: '
             f'{(str(error).splitlines() or [""])[0]}); engine "eager" needs none'
@@ -45,7 +45,7 @@ def compiler() -> tuple[Any, str]:
 
 
 def cubin(text: str, arch: int) -> bytes:
-    """`text`, which may include the sources of kernel/, compiled for sm_<arch>. Raises EngineError where it cannot."""
+    """`text`, which may include the sources of kernel/, compiled for sm_<arch>. Raises EngineError if it fails."""
     core, version = compiler()
     flags = [flag.decode() for flag in core.ProgramOptions(arch=f"sm_{arch}", **OPTIONS).as_bytes("nvrtc")]
     key = hashlib.sha256("\0".join((text, build.sources(), "nvrtc", version, *flags)).encode()).hexdigest()[:32]
@@ -63,24 +63,24 @@ def _cubin(key: str, text: str, arch: int, folder: Path | None) -> bytes:
 
 
 def compiled(text: str, arch: int) -> bytes:
-    """What the compiler makes of `text`. Raises as cubin()."""
+    """The cubin of `text`, compiled. Raises like cubin()."""
     core, _ = compiler()
     options = core.ProgramOptions("kernel.cu", f"sm_{arch}", include_path=str(build.SOURCES), **OPTIONS)
     program = core.Program(text, "c++", options)
     try:
         return bytes(program.compile("cubin").code)
-    except Exception as error:  # cuda.core names no class for what NVRTC refuses; the log is in its message
+    except Exception as error:  # cuda.core has no class for compilation errors; the message has the log
         raise EngineError(
-            f'engine "cuda": NVRTC cannot compile the kernel ({build.told(str(error), cache.place())}); engine "eager" '
-            "needs no compiler"
+            f'engine "cuda": NVRTC cannot compile the kernel ({build.summary(str(error), cache.place())}); engine '
+            '"eager" needs no compiler'
         ) from None
     finally:
         program.close()
 
 
 def use(code: bytes) -> Use:
-    """What the one kernel of a cubin takes, as its ELF file says: section .nv.info is a list of attributes, each a
-    format, a number, a size, and for those two a function and a value. Raises EngineError where it does not say so."""
+    """Resources of the one kernel of a cubin, from its ELF file: section .nv.info is a list of attributes, each a
+    format, a number, a size, and for these two a function and a value. Raises EngineError if they are missing."""
     found: dict[int, int] = {}
     for name, data in sections(code):
         at = 0
@@ -91,8 +91,8 @@ def use(code: bytes) -> Use:
             at += 4 + (size if form == 4 else 0)
     if found.keys() != {REGISTERS, STACK}:
         raise EngineError(
-            'engine "cuda": what NVRTC made does not say what registers and local memory the kernel takes; engine '
-            '"eager" needs no compiler'
+            'engine "cuda": NVRTC\'s cubin does not say how many registers and how much local memory the kernel needs; '
+            'engine "eager" needs no compiler'
         )
     return Use(found[REGISTERS], found[STACK])
 

@@ -1,9 +1,8 @@
-"""A call of an engine that serves the next one too, while everything that it was made from is what it was.
+"""Calls: prepared calls of an engine, reused while everything they were made from is unchanged.
 
-To find a kernel and to fill its Job takes Python 40 us, as long as dozens of steps of a small population. Before every
-call it is compared instead where each number is, how it lies, and whatever a kernel's text or a Job takes from state,
-data and the tables of rules. Nothing is taken to be unchanged because it is the same object: tensors move, and objects
-come to stand where others were.
+Finding a kernel and filling its Job takes Python 40 us, as long as dozens of steps of a small population. Instead,
+every call compares the address and layout of each tensor, and everything that a kernel's text or a Job takes from
+state, data and the tables of rules. The same object does not mean unchanged: tensors move, and addresses are reused.
 """
 
 from __future__ import annotations
@@ -22,26 +21,25 @@ Origin = tuple[Any, ...]
 
 
 class Calls(Generic[Call]):
-    """Of each state the call that was prepared last. It goes with the state; so it must not hold the state, nor any
-    tensor of it or of the data."""
+    """The last prepared call of each state. It lives as long as the state, so it must not refer to the state, nor to
+    any tensor of it or of the data."""
 
     def __init__(self) -> None:
         self.kept: WeakKeyDictionary[TrainState, tuple[Origin, Call]] = WeakKeyDictionary()
 
     def find(self, state: TrainState, data: Dataset, *machine: Any) -> Call | None:
-        """The call that was kept, if it was made from the same. machine: what else an engine makes its calls from."""
+        """The prepared call, if its sources are unchanged. machine: further sources, specific to an engine."""
         known = self.kept.get(state)
         return known[1] if known is not None and known[0] == (machine, origin(state, data)) else None
 
     def keep(self, state: TrainState, data: Dataset, call: Call, *machine: Any) -> None:
-        """`call`, made from these, for the calls to come; but where a rule is not the package's: it may have changed by
-        the next."""
+        """Keep `call`, made from these, unless it has a custom rule, which may change before the next call."""
         if rules.fixed(rules.functions(rules.rows(state.population.spec, state.recipe))):
             self.kept[state] = (machine, origin(state, data)), call
 
 
 def origin(state: TrainState, data: Dataset) -> Origin:
-    """What the calls of a training are made from; the numbers themselves apart."""
+    """The sources of the calls of a training, except the numbers themselves."""
     population, hyper, columns, memory = state.population, state.hyper, state.columns, state.memory
     params, spec = population.params, population.spec
     inputs, targets, weight, rows = data.inputs, data.targets, data.sample_weight, data.rows

@@ -1,7 +1,7 @@
-"""The rows of the tables that a training takes: whether they can change, and what those of yours return.
+"""The rows of the tables that training uses: whether they can change, and what custom rules return.
 
-What yours return is looked at once before a training, whatever the engine: deep inside a step a None or a tuple too
-short would be anybody's mistake. The tables' own rows are trusted.
+Results of custom rules are checked once before training, for every engine: inside a step the cause of a None or of a
+short tuple would be hard to find. The package's rows are trusted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Rows = tuple[tuple[Any, ...], ...]
 
 
 def rows(spec: NetworkSpec, recipe: Recipe) -> Rows:
-    """Activations by layer, loss, optimizer, schedule, as the tables have them now."""
+    """The current rows: activations by layer, loss, optimizer, schedule."""
     return (*(ACTIVATIONS[name] for name in spec.activations), LOSSES[spec.loss], recipe.rule, recipe.timetable)
 
 
@@ -37,26 +37,26 @@ def functions(given: Rows) -> tuple[Callable[..., Any], ...]:
 
 
 def fixed(given: Iterable[Callable[..., Any]]) -> bool:
-    """Whether functions do for ever what they do now: the package's own. Another may read a constant, or a variable of
-    the function around it, that changes between two calls."""
+    """Whether functions never change: the package's do not; others may read a global or a closure variable that
+    changes between two calls."""
     return all(isinstance(each, FunctionType) and _ours(each) for each in given)
 
 
 def _ours(function: FunctionType) -> bool:
-    """By where its globals are: functools.wraps gives a function another's __module__."""
+    """By its globals, because functools.wraps copies __module__."""
     return function.__globals__.get("__name__", "").startswith("gpubp.") and function.__closure__ is None
 
 
 def added(row: tuple[Any, ...]) -> bool:
-    """Whether some function of a row is not the package's."""
+    """Whether a row has a custom function."""
     return not fixed(functions((row,)))
 
 
 def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> None:
-    """Call every rule that is not the package's with numbers of one network on `device`.
+    """Call every custom rule with numbers of one network on `device`.
 
-    Raises SpecError for an activation or a loss, ConfigError for an optimizer or a schedule, that returns something
-    else than its table asks for.
+    Raises SpecError for an activation or a loss, ConfigError for an optimizer or a schedule, that returns anything
+    but what its table requires.
     """
     if fixed(functions(rows(spec, config.recipe(spec)))):
         return
@@ -79,7 +79,7 @@ def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: t
 
 
 def activation(name: str, net: Tensor) -> None:
-    """Of net (1, B, O)."""
+    """Check an activation on net (1, B, O)."""
     rule = ACTIVATIONS[name]
     out = rule.value(net)
     expect(SpecError, f"activation {name!r}: value", out, "out")
@@ -89,7 +89,7 @@ def activation(name: str, net: Tensor) -> None:
 
 
 def loss(name: str, out: Tensor, known: dict[str, Tensor]) -> None:
-    """Of out (1, B, O) and hyper-parameters (1, 1)."""
+    """Check a loss on out (1, B, O) and hyper-parameters (1, 1)."""
     rule = LOSSES[name]
     hyper = {each: known[each].to(out.dtype)[:, :, None] for each in rule.defaults if each in known}
     if rule.classes:
@@ -98,12 +98,12 @@ def loss(name: str, out: Tensor, known: dict[str, Tensor]) -> None:
         return expect(SpecError, f"loss {name!r}: value", both, "the error", "its slope")
     expect(SpecError, f"loss {name!r}: value", rule.value(out, out, **hyper), "the error")
     if rule.slope is None:
-        raise SpecError(f"loss {name!r}: slope is None; a function expected, for its targets are no classes")
+        raise SpecError(f"loss {name!r}: slope is None; a function expected, because its targets are not classes")
     return expect(SpecError, f"loss {name!r}: slope", rule.slope(out, out, **hyper), "dvalue/dout")
 
 
 def optimizer(config: TrainConfig, one: Tensor, known: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Of a gradient, slots and columns (1, 1)."""
+    """Check an optimizer on a gradient, slots and columns (1, 1)."""
     name, rule, columns = config.optimizer, config.rule, dict.fromkeys(config.rule.columns, one)
     if rule.prepare is not None:
         given = {**known, **columns}
@@ -129,7 +129,7 @@ def expect(error: type[GpubpError], rule: str, found: Any, *wanted: str) -> None
 
 
 def came(found: Any) -> str:
-    """What a rule returned, in words."""
+    """A description of what a rule returned."""
     if isinstance(found, (tuple, list)):
         kinds = ", ".join(type(each).__name__ for each in found)
         return f"{type(found).__name__} ({kinds})"

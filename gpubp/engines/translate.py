@@ -1,8 +1,8 @@
 """Rules of the tables as C++ text: each is called once with torch.fx proxies, and every operation becomes a line.
 
-What a rule may use is the table OPERATIONS: arithmetic, comparisons and torch's elementwise functions, as functions or
-methods. An operation that is not there is refused by name. Here every number has the lanes' type, so each operation is
-also computed once by torch, and refused where torch has another type for it: `torch.where(net > 0, 1.0, 0.1)` is
+A rule may use the operations in the table OPERATIONS: arithmetic, comparisons and torch's elementwise functions, as
+functions or methods; others are refused by name. In C++ every number has the lanes' type, so torch also computes each
+operation once, and it is refused if torch's result has another dtype: `torch.where(net > 0, 1.0, 0.1)` is
 float32 whatever net is.
 """
 
@@ -18,7 +18,7 @@ from torch import fx
 
 from ..errors import EngineError
 
-# By the name of a function, operator or method: C++ with a place per argument; # marks one that must be in lanes.
+# Function, operator or method -> C++ with a placeholder per argument; # marks those that must be in lanes.
 OPERATIONS: dict[str, str] = {
     "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "truediv": "({0} / {1})", "div": "({0} / {1})",
     "neg": "(-{0})", "pos": "{0}", "to": "{0}", "float": "{0}", "double": "{0}",
@@ -37,11 +37,11 @@ OPERATIONS: dict[str, str] = {
 POWERS = {0.5: "sqrt_({0})", 1: "{0}", 2: "({0} * {0})", 3: "({0} * {0} * {0})", -0.5: "(T(1) / sqrt_({0}))",
           -1: "(T(1) / {0})", -2: "(T(1) / ({0} * {0}))"}  # fmt: skip
 COMPARISONS = ("gt", "lt", "ge", "le", "eq", "ne")
-# What torch computes in another type than the lanes', to the same numbers: of bools ("add" of two is "or"); and of
+# Operations that torch computes in another dtype, with the same numbers: on bools (not "add", which is "or"); and on
 # bools and literals.
 TRUTHS = (*COMPARISONS, "mul", "maximum", "minimum", "where", "ones_like", "zeros_like")
 SCALED = ("mul", "where", "to", "float", "double")
-CONSTANT = ("ones_like", "zeros_like", "full_like")  # of their first argument the shape alone
+CONSTANT = ("ones_like", "zeros_like", "full_like")  # use only the shape of their first argument
 SAME = {"absolute": "abs", "max": "maximum", "min": "minimum", "clip": "clamp", "multiply": "mul", "subtract": "sub",
         "divide": "div", "true_divide": "div", "negative": "neg", "greater": "gt", "less": "lt", "type": "to",
         "type_as": "to"}  # fmt: skip
@@ -50,7 +50,7 @@ ALLOWED = f"arithmetic, comparisons, {', '.join(FUNCTIONS)}, and pow by {', '.jo
 
 
 def trace(rule: Callable[..., Any], names: Sequence[str]) -> tuple[fx.Graph, Any]:
-    """Call `rule` with a proxy for each of `names`. -> what it did, and what it returned, its proxies made nodes."""
+    """Call `rule` with a proxy for each of `names`. -> its graph, and its results with proxies replaced by nodes."""
     graph = fx.Graph()
     tracer = fx.proxy.GraphAppendingTracer(graph)
     proxies = [fx.Proxy(graph.placeholder(f"_{name}"), tracer) for name in names]
@@ -69,35 +69,35 @@ def trace(rule: Callable[..., Any], names: Sequence[str]) -> tuple[fx.Graph, Any
     except (fx.proxy.TraceError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         name = getattr(rule, "__name__", rule)
         raise EngineError(
-            f"rule {name!r} cannot be compiled: {error}; a rule is arithmetic alone, without Python's control flow on "
+            f"rule {name!r} cannot be compiled: {error}; only arithmetic can, without Python control flow on "
             'numbers; engine "eager" runs it'
         ) from None
     return graph, result
 
 
 def lines(rule: str, graph: fx.Graph, results: Sequence[Any], dtype: torch.dtype) -> list[str]:
-    """A line of C++ for every operation that `results` need, of arguments that are `dtype`. Raises EngineError for one
-    that is not in OPERATIONS, or to which torch gives another type."""
+    """A line of C++ for every operation that `results` need, for arguments of `dtype`. Raises EngineError for one
+    that is not in OPERATIONS, or whose result has another dtype in torch."""
     text, known, wanted = [], {}, needed(results)
     for node in graph.nodes:
         if node.op == "placeholder":
             known[node] = torch.ones(1, dtype=dtype, device="cpu")
         elif node in wanted:
             known[node] = computed(rule, node, known)
-            if isinstance(known[node], (torch.dtype, torch.device)):  # of another number, that a conversion names
+            if isinstance(known[node], (torch.dtype, torch.device)):  # of another number, in a conversion
                 continue
             text.append(f"  const V {value(node)} = {expression(rule, node)};")
             if not faithful(node, known, dtype):
                 found = getattr(known[node], "dtype", type(known[node]))
                 raise EngineError(
-                    f"rule {rule!r}: torch computes {_name(node)!r} in {found} here, the numbers are {dtype}; convert "
-                    'with .to(net.dtype), or fill with torch.full_like; engine "eager" runs it as it is'
+                    f"rule {rule!r}: torch computes {_name(node)!r} in {found} here, but the numbers are {dtype}; "
+                    'convert with .to(net.dtype), or fill with torch.full_like; engine "eager" runs it unchanged'
                 )
     return text
 
 
 def needed(results: Sequence[Any]) -> set[fx.Node]:
-    """What `results` are computed from, themselves included."""
+    """The nodes that `results` depend on, and `results` themselves."""
     found: set[fx.Node] = set()
     waiting = [value for value in results if isinstance(value, fx.Node)]
     while waiting:
@@ -109,7 +109,7 @@ def needed(results: Sequence[Any]) -> set[fx.Node]:
 
 
 def computed(rule: str, node: fx.Node, known: Mapping[fx.Node, Any]) -> Any:
-    """What torch makes of one operation; `known` holds its arguments."""
+    """torch's result of one operation; `known` holds its arguments."""
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
     try:
         if isinstance(node.target, str):
@@ -121,7 +121,7 @@ def computed(rule: str, node: fx.Node, known: Mapping[fx.Node, Any]) -> Any:
 
 
 def faithful(node: fx.Node, known: Mapping[fx.Node, Any], dtype: torch.dtype) -> bool:
-    """Whether numbers that are `dtype` hold what torch computes."""
+    """Whether `dtype` can hold torch's result."""
     name, result = _name(node), known[node]
     if not isinstance(result, torch.Tensor):  # torch.max(net, 0) is a pair
         return False
@@ -138,7 +138,7 @@ def faithful(node: fx.Node, known: Mapping[fx.Node, Any], dtype: torch.dtype) ->
 
 
 def depends(result: Any, on: Sequence[str]) -> bool:
-    """Whether a result is computed from one of the arguments `on`."""
+    """Whether a result depends on one of the arguments `on`."""
     waiting, seen = [result], set()
     while waiting:
         one = waiting.pop()
@@ -151,7 +151,7 @@ def depends(result: Any, on: Sequence[str]) -> bool:
 
 
 def value(given: Any, lanes: bool = False) -> str:
-    """A node's name, or a number of the lanes' element type T; with `lanes`, one that is in lanes already."""
+    """A node's name, or a number of the lanes' element type T; with `lanes`, broadcast to lanes."""
     if isinstance(given, fx.Node):
         return f"of_{given.name}" if given.op != "placeholder" else str(given.target)
     number = float(given)
@@ -211,6 +211,6 @@ def expression(rule: str, node: fx.Node) -> str:
 
 
 def _name(node: fx.Node) -> str:
-    """What an operation is called here, be it a function, an operator, or a method."""
+    """The name of an operation in OPERATIONS, for a function, an operator or a method."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
     return SAME.get(name, name)

@@ -1,6 +1,6 @@
-"""Reporters are told what happens in a run: at its start, now and then, at every evaluation, at its end.
+"""Reporters receive the events of a run: start, progress, every evaluation, end.
 
-They see numbers of the population, never a network each: a run of a million networks reports as much as one of ten.
+They get statistics of the population, not of each network: a run of a million networks reports as much as one of ten.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q
 
 
 class Start(NamedTuple):
-    """What a run is about to do. steps: network-steps of all networks; done: those taken before a resume; step: the
-    most that one network has taken. lines: what a person should know of it; settings: the whole configuration by name;
+    """The start of a run. steps: network-steps of all networks; done: those before a resume; step: the
+    most of one network. lines: notes for the user; settings: the whole configuration by name;
     history: the records of the evaluations before a resume."""
 
     networks: int
@@ -36,8 +36,8 @@ class Start(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where a run is. done: network-steps so far; rate: network-steps/s of late, 0 as long as it is not known; running:
-    networks; notes: what a person should know. A network that diverged since the last evaluation still counts."""
+    """The progress of a run. done: network-steps so far; rate: recent network-steps/s, 0 until known; running:
+    networks, including those that diverged since the last evaluation; notes: for the user."""
 
     done: int
     rate: float
@@ -46,26 +46,26 @@ class Progress(NamedTuple):
 
 
 class Reporter:
-    """Hears what happens, and does nothing: override what you want to hear. Any object with these methods will do."""
+    """Receives events and does nothing: override the methods of interest. Any object with these methods will do."""
 
     def start(self, start: Start) -> None:
         """Before the first step."""
 
     def progress(self, progress: Progress) -> None:
-        """After every call of the engine, a few times a second, and where there is a note."""
+        """After every call of the engine, a few times a second, and for every note."""
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
-        """After every evaluation: the record that the history keeps."""
+        """After every evaluation, with its record in the history."""
 
     def finish(self, result: Result) -> None:
-        """After the last step, everything saved that could be (`result.unsaved`)."""
+        """After the last step, when everything is saved that can be (`result.unsaved`)."""
 
     def failed(self) -> None:
-        """The run ends by an error, which is raised next: give the screen and files back."""
+        """The run ends with an error, which is raised next: release the screen and files."""
 
 
 def check(reporters: Sequence[Reporter]) -> None:
-    """Raise ConfigError for what is no list of reporters, before any of them is needed."""
+    """Raise ConfigError for anything but a list of reporters, before any is used."""
     if not isinstance(reporters, Sequence) or any(isinstance(each, type) for each in reporters):
         raise ConfigError("reporters: a list of reporters expected, such as [gpubp.ConsoleReporter()]")
     for each in reporters:
@@ -75,12 +75,12 @@ def check(reporters: Sequence[Reporter]) -> None:
 
 
 def watches(reporter: Reporter) -> bool:
-    """Whether it wants to hear of evaluations."""
+    """Whether `reporter` handles evaluations."""
     return getattr(type(reporter), "evaluated", None) is not Reporter.evaluated
 
 
 def quantiles(values: Tensor) -> dict[str, float]:
-    """The quantiles of those of `values` (N,) that are finite, by name; empty where none is."""
+    """The quantiles of the finite `values` (N,), by name; empty if none is finite."""
     finite = values[values.isfinite()].double().cpu().numpy()
     if not len(finite):
         return {}

@@ -1,6 +1,6 @@
-"""What a person sees: a progress bar with rate and time left on a terminal, a plain line now and then elsewhere.
+"""Console output: on a terminal a progress bar with rate and time left, elsewhere a plain line every few seconds.
 
-rich is imported by who makes a reporter: `import gpubp` need not wait for it."""
+rich is imported when a reporter is made, so that `import gpubp` does not wait for it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ PATIENCE = 5.0  # seconds between two plain lines
 
 
 class ConsoleReporter(Reporter):
-    """Progress on standard error, so that standard output holds results alone."""
+    """Progress on standard error, so that standard output holds only results."""
 
     def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
 
         self.console = console or Console(stderr=True, soft_wrap=True)
         self.loss, self.brief = "", ""
-        self.begun: float | None = None  # when the first call, which may compile, was over
+        self.begun: float | None = None  # end of the first call, which may compile
         self.bar: Bar | None = None
 
     def start(self, start: Start) -> None:
-        """What is trained, and the bar."""
+        """Say what is trained, and show the bar."""
         head = f"{start.networks:,} networks of {start.parameters:,} parameters. {start.engine_reason}"
         for each in (*start.lines, head):
             self.say(each)
@@ -72,7 +72,7 @@ class ConsoleReporter(Reporter):
             self.say(f"{share:3.0f} %  {rate}  {self.loss}  {left:,.0f} s left  {progress.running:,} running")
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
-        """Remember what to show."""
+        """Keep the figures to show."""
         shown = [f"loss {record['loss']['median']:.4g}"] if record["loss"] else []
         if record.get("validation_loss"):
             shown.append(f"validation {record['validation_loss']['median']:.4g}")
@@ -84,12 +84,12 @@ class ConsoleReporter(Reporter):
         self.brief = ", " + shown[-1].split(" (")[0] if shown else ""
 
     def failed(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self.bar is not None:
             self.bar.stop()
 
     def finish(self, result: Result) -> None:
-        """Take the bar away and say what became of the networks."""
+        """Remove the bar and summarise the run."""
         if self.bar is not None:
             self.bar.stop()
         steps, spent = result.network_steps, result.step_seconds
@@ -99,11 +99,11 @@ class ConsoleReporter(Reporter):
                 f"{rate}; {result.seconds:,.1f} s with evaluations and the rest: {result.fates}. {self.loss}".rstrip()
             )
         else:
-            done = "nothing was trained" if result.interrupted else "nothing was left to train: every network has ended"
+            done = "nothing was trained" if result.interrupted else "nothing is left to train: every network has ended"
             self.say(f"{done}: {result.fates}. {self.loss}".rstrip())
         if result.interrupted is not None:
             self.say(f"stopped by {result.stopped_by}")
 
     def say(self, text: str) -> None:
-        """A line as it is: brackets in it are no markup, :star: is no star."""
+        """Print a line literally: no markup in brackets, no emoji for :star:."""
         self.console.print(line(text), highlight=False, markup=False, emoji=False)

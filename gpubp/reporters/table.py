@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 RESULTS = "results.parquet"
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
-SEAL = b"gpubp_sha256"  # under which results.parquet holds the digest of its table
+SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet
 
 
 def table(state: TrainState, training: Evaluation, validation: Evaluation | None, metric: str) -> pa.Table:
@@ -52,7 +52,7 @@ def table(state: TrainState, training: Evaluation, validation: Evaluation | None
 
 
 def write(rows: pa.Table, run_dir: Path) -> None:
-    """results.parquet and results.csv. Raises OSError, or CheckpointError where the run is another's by now."""
+    """Write results.parquet and results.csv. Raises OSError, or CheckpointError if another process has the run now."""
     from pyarrow import parquet
 
     from ..tables import write_csv
@@ -64,7 +64,7 @@ def write(rows: pa.Table, run_dir: Path) -> None:
 
 
 def read_results(path: Path) -> pa.Table:
-    """A results table; raises CheckpointError for one that cannot be read, or is not what was written."""
+    """A results table; raises CheckpointError if it cannot be read, or differs from what was written."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -73,10 +73,10 @@ def read_results(path: Path) -> pa.Table:
     try:
         files.regular(path)
         found = parquet.ParquetFile(path).read()
-        seal = (found.schema.metadata or {}).get(SEAL)  # older ones have none
+        seal = (found.schema.metadata or {}).get(SEAL)  # older files have none
         damaged = seal is not None and seal.decode() != digest(found)
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
-        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is no whole .parquet file')}") from None
+        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not a whole .parquet file')}") from None
     if damaged:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
     names, other = found.column_names, "it is not the results of a run"

@@ -3,10 +3,10 @@
     training/loss/median             over the minibatches since the last evaluation; best
     validation/accuracy/median       of the held-out samples (or r2); best
     validation/loss/median           the same
-    variation/...                    q10 and q90 of these, which are bands around the median under Custom Scalars
-    vitals/...                       learning rate, network-steps/s, how many diverged, training accuracy at the end
+    variation/...                    q10 and q90 of these: bands around the median under Custom Scalars
+    vitals/...                       learning rate, network-steps/s, diverged networks, final training accuracy
 
-TensorBoard orders groups and cards by name: what is to be seen first comes first.
+TensorBoard orders groups and cards by name, so these names put the most important first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from . import QUANTILES, Reporter, Start, quantiles
 
 
 class TensorBoardReporter(Reporter):
-    """Writes to `folder`. On the step axis are training steps, those of the network that has taken the most."""
+    """Writes to `folder`. The step axis has training steps of the network that has taken most."""
 
     def __init__(self, folder: str | Path) -> None:
         try:
@@ -39,8 +39,8 @@ class TensorBoardReporter(Reporter):
         self.folder, self.make = folder, SummaryWriter
 
     def start(self, start: Start) -> None:
-        """Open the file. What a run that is resumed wrote before is hidden, and its history written again: it may have
-        gone on after the checkpoint. Nobody can foresee the file's name and have put a link there."""
+        """Open the file. Earlier files of a resumed run are hidden and its history is written again, as they may go
+        beyond the checkpoint. The file's name is random, so that nobody can plant a link there."""
         _hush()
         try:
             self.writer = self.make(str(self.folder), purge_step=0, filename_suffix=f".{secrets.token_hex(8)}")
@@ -48,8 +48,8 @@ class TensorBoardReporter(Reporter):
             raise ConfigError(f"no curves can be written to {self.folder}: {error.strerror}") from None
         self.metric, self.step, self.charted = start.metric_name, start.step, False
         rows = [f"| {name} | {_cell(value)} |" for name, value in start.settings.items() if value is not None]
-        told = [*start.lines, f"{start.networks:,} networks of {start.parameters:,} parameters. {start.engine_reason}"]
-        text = "\n\n".join([*map(_cell, told), "\n".join(["| setting | value |", "| --- | --- |", *rows])])
+        lines = [*start.lines, f"{start.networks:,} networks of {start.parameters:,} parameters. {start.engine_reason}"]
+        text = "\n\n".join([*map(_cell, lines), "\n".join(["| setting | value |", "| --- | --- |", *rows])])
         self.writer.add_text("configuration", text, 0)
         last = start.history[-1]["seconds"] if start.history else 0.0
         for record in start.history:
@@ -57,12 +57,12 @@ class TensorBoardReporter(Reporter):
         self.writer.flush()
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
-        """One point on every curve."""
+        """Add a point to every curve."""
         self.write(record, time.time())
         self.writer.flush()
 
     def write(self, record: Mapping[str, Any], when: float) -> None:
-        """The curves of `record`, which was made at `when`."""
+        """Add `record`, made at time `when`, to the curves."""
         shown = {
             "training/loss": (record["loss"], "min"),
             "validation/loss": (record["validation_loss"], "min"),
@@ -84,7 +84,7 @@ class TensorBoardReporter(Reporter):
             self.writer.add_scalar(name, value, self.step, when)
 
     def chart(self, names: Iterable[str]) -> None:
-        """Lay out charts that show the population as a band around its median."""
+        """Lay out charts of the population as a band around its median."""
         charts = {
             name: ["Margin", [f"{name}/median", f"variation/{name}/q10", f"variation/{name}/q90"]] for name in names
         }
@@ -92,7 +92,7 @@ class TensorBoardReporter(Reporter):
         self.charted = True
 
     def finish(self, result: Result) -> None:
-        """What the final evaluation found."""
+        """Write the final evaluation."""
         figures = {
             "training loss": result.loss,
             f"training {self.metric}": result.metric,
@@ -109,19 +109,19 @@ class TensorBoardReporter(Reporter):
         self.writer.close()
 
     def failed(self) -> None:
-        """Close the file, if there is one."""
+        """Close the file, if open."""
         if hasattr(self, "writer"):
             self.writer.close()
 
 
 def _cell(value: Any) -> str:
-    """One line of a Markdown table, in which no character is markup."""
+    """One line of a Markdown table, without markup."""
     plain = line(value).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]|#])", r"\\\1", " ".join(plain.split()))
 
 
 def _hush() -> None:
-    """No traceback on standard error of what ends a SummaryWriter's thread: it is raised where the writer is called."""
+    """Print no traceback when a SummaryWriter's thread fails: the error is raised where the writer is called."""
     loud = threading.excepthook
     if loud.__module__ == __name__:
         return
