@@ -20,9 +20,9 @@ from .reporters import Reporter as Reporter
 from .reporters.console import ConsoleReporter as ConsoleReporter
 from .reporters.tensorboard import TensorBoardReporter as TensorBoardReporter
 from .result import Result as Result
+from .resuming import resume as resume
 from .schedules import SCHEDULES as SCHEDULES
 from .schedules import Schedule as Schedule
 from .spec import NetworkSpec as NetworkSpec
 from .state import Status as Status
-from .training import resume as resume
 from .training import train as train

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import engines, files
+from gpubp import config_file, engines
 from gpubp.cli import main
 from gpubp.engines import build, cache
 from gpubp.errors import EngineError
@@ -93,9 +93,9 @@ def test_compiler_output_does_not_become_a_setting(
     )
     (log,) = (tmp_path / "cache").iterdir()
     assert f"error: a[/b]c; full output: {log}" in " ".join(capsys.readouterr().err.split())
-    assert files.read_settings(tmp_path / "run" / "config.yaml")["seed"] == 0
+    assert config_file.read(tmp_path / "run" / "config.yaml")["seed"] == 0
     assert main(["resume", "run", "--epochs", "4"]) == 0
-    assert files.read_settings(tmp_path / "run" / "config.yaml")["seed"] == 0
+    assert config_file.read(tmp_path / "run" / "config.yaml")["seed"] == 0
 
 
 def test_a_hanging_compiler_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

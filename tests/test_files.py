@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpubp import files
+from gpubp import config_file, files
 from gpubp.cli import main
 from gpubp.errors import ConfigError, GpubpError
 from gpubp.line import line
@@ -84,15 +84,15 @@ def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="not a regular file"):
             files.read(path)
         with pytest.raises(ConfigError, match="not a regular file"):
-            files.read_settings(path)
+            config_file.read(path)
 
 
 def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
     settings = {"seed": 5, "data": "a: &b c\nseed: 99", "lr": 0.1, "target": None, "widths": [1, {"x": True}]}
-    files.write_settings(tmp_path / "s.yaml", settings, "why: so\nseed: 99")
+    config_file.write(tmp_path / "s.yaml", settings, "why: so\nseed: 99")
     text = (tmp_path / "s.yaml").read_text()
     assert text.splitlines()[0] == "# why: so seed: 99"
-    assert files.read_settings(tmp_path / "s.yaml") == settings
+    assert config_file.read(tmp_path / "s.yaml") == settings
 
 
 INLINE = "{" + BOMB.strip().replace("\n", ",") + "}"
@@ -111,7 +111,7 @@ WRONG = {
     "seed: !!python/object/apply:os.system [touch planted]\n": f"line 1, column 7: {YAML}",
     "seed: \x07\n": YAML,
     "seed: 2020-99-99\n": YAML,
-    "seed: 1\n" + "#" * files.LARGEST: "longer than 200,000 bytes, the limit of settings",
+    "seed: 1\n" + "#" * config_file.LARGEST: "longer than 200,000 bytes, the limit of settings",
 }
 
 
@@ -120,7 +120,7 @@ def test_settings_that_are_not_plain_are_refused_with_their_place(text: str, tmp
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        files.read_settings(path)
+        config_file.read(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert WRONG[text] in str(caught.value)
 
@@ -143,8 +143,8 @@ def test_a_file_of_config_that_is_not_plain_is_one_sentence(
 
 def test_a_text_that_begins_as_an_alias_does_is_a_text(tmp_path: Path) -> None:
     settings = {"target": "*total*", "data": "&x", "widths": "[1, 2]", "loss": "{", "impute": ": - ["}
-    files.write_settings(tmp_path / "c.yaml", settings, "")
-    assert files.read_settings(tmp_path / "c.yaml") == settings
+    config_file.write(tmp_path / "c.yaml", settings, "")
+    assert config_file.read(tmp_path / "c.yaml") == settings
 
 
 def test_a_run_whose_settings_are_not_plain_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

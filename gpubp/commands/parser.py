@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import jsonargparse
 
-from .. import files
+from .. import config_file
 from ..errors import GpubpError, nearest, unknown
 from ..flags import TEXT, Kind
 from ..line import line, short
@@ -50,7 +50,7 @@ class Parser(jsonargparse.ArgumentParser):
     def parse_path(self, path: Any, *arguments: Any, **settings: Any) -> Any:
         """The file of --config, refused unless plain: jsonargparse would follow everything that it refers to."""
         try:
-            found = files.read_settings(Path(path))
+            found = config_file.read(Path(path))
         except GpubpError as error:
             self.error(str(error))
         if not isinstance(found, dict):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import files, lock
+from .. import config_file, lock
 from ..errors import CheckpointError, ConfigError
 from ..flags import COUNT, TEXT
 from ..line import line
@@ -31,13 +31,13 @@ def parser() -> Parser:
 def run(settings: dict[str, Any]) -> int:
     """Resume a run of `train`; new settings go to its config.yaml."""
     from .. import checkpoint, tutorial
-    from ..training import resume
+    from ..resuming import resume
     from . import outcome
     from .settings import load_data, settings_of
 
     folder = Path(settings["run"])
     begun = checkpoint.begun(folder)
-    if begun and not (folder / "config.yaml").exists():
+    if begun and not (folder / config_file.FILE).exists():
         raise CheckpointError(f"{folder} ended before anything was written; restart it with the same gpubp train")
     before = settings_of(folder, train.kinds())
     now = {**before, **{name: settings[name] for name in ("epochs", "steps", "device") if settings[name] is not None}}
@@ -51,7 +51,7 @@ def run(settings: dict[str, Any]) -> int:
         return train.run({**now, "run_dir": str(folder), "json": settings["json"]})
     train.name_device(now)
     prepared = None if before["data"] == "tutorial" else load_data(before)
-    lines = [EDITED.format(folder / "config.yaml")] if files.edited(folder / "config.yaml") else []
+    lines = [EDITED.format(folder / config_file.FILE)] if config_file.edited(folder / config_file.FILE) else []
     result = outcome.ended(
         folder,
         lambda: resume(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import files, sources
+from .. import config_file, sources
 from ..errors import CheckpointError, ConfigError, unknown
 from ..flags import Kind, RefusedError
 from ..text import Reading
@@ -52,11 +52,11 @@ def _listed(names: str | None) -> tuple[str, ...]:
 
 def settings_of(folder: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
     """The config.yaml of a run of `train`, with every setting of its kind; raises CheckpointError if there is none."""
-    path = folder / "config.yaml"
+    path = folder / config_file.FILE
     if not path.exists() and not (folder / "checkpoint").is_dir():
         raise CheckpointError(f"{path} is missing: {folder} is not the directory of a run")
     try:
-        settings = files.read_settings(path)
+        settings = config_file.read(path)
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
     if not isinstance(settings, dict) or "data" not in settings:

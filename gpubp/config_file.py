@@ -1,0 +1,100 @@
+"""config.yaml: the settings of a run, and of --config.
+
+They are plain YAML: names and values, without anchors and aliases (a few hundred bytes of them grow to gigabytes), of
+limited size and depth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import files
+from .errors import ConfigError
+from .line import line
+
+FILE = "config.yaml"
+LARGEST = 200_000  # bytes
+DEEPEST = 20  # nested lists and mappings
+SEAL = "# as written: "
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def write(path: Path, settings: Mapping[str, Any], comment: str) -> None:
+    """Write `settings` as YAML, below a comment of one line and a digest. Raises OSError."""
+    text = as_yaml(settings)
+    files.write_text(path, f"# {line(comment)}\n{_seal(text)}{text}")
+
+
+def edited(path: Path) -> bool:
+    """Whether a file of write() was edited; False for files of older versions."""
+    _, _, rest = path.read_text(encoding="utf-8").partition("\n")
+    seal, _, text = rest.partition("\n")
+    return seal.startswith(SEAL) and rest != _seal(text) + text
+
+
+def _seal(text: str) -> str:
+    return f"{SEAL}{hashlib.sha256(text.encode()).hexdigest()[:16]}\n"
+
+
+def as_yaml(settings: Mapping[str, Any]) -> str:
+    """`settings` as YAML. Raises ConfigError for values that are not plain."""
+    try:
+        return str(yaml.safe_dump(dict(settings), sort_keys=False))
+    except yaml.YAMLError:
+        raise ConfigError("settings: names, and plain numbers, texts, lists and dicts expected") from None
+
+
+def read(path: Path) -> Any:
+    """The content of the YAML file `path`. Raises ConfigError with the position of anything not allowed."""
+    try:
+        files.regular(path)
+        with path.open("rb") as file:
+            text = file.read(LARGEST + 1).decode()
+        if len(text) > LARGEST:
+            raise ConfigError(f"longer than {LARGEST:,} bytes, the limit of settings")
+        _check(text)
+        settings = yaml.load(text, LOADER)
+        for each in _texts(settings):
+            with suppress(yaml.YAMLError):  # not meant as YAML
+                _check(each, within="a text with ")
+        return settings
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # or bytes that are not UTF-8, an invalid date
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f"{_place(mark)}: "
+        raise ConfigError(f"{path}: {where}plain YAML in UTF-8 expected, such as networks: 100") from None
+
+
+def _check(text: str, within: str = "") -> None:
+    """Refuse YAML that is not plain. within: the position of a text in another YAML, which jsonargparse parses as YAML
+    again; there only an alias inside a list or a mapping is refused, because `*x` alone is a text."""
+    depth = 0
+    for event in yaml.parse(text, LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        anchor = getattr(event, "anchor", None)
+        named = isinstance(event, yaml.AliasEvent) and depth if within else anchor is not None
+        if named or depth > DEEPEST:
+            what = f"the anchor or alias {anchor!r}" if named else f"{depth} nested lists"
+            place = _place(event.start_mark)
+            raise ConfigError(f"{within}{what} ({place}); settings are plain values, written out")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for each in (*value, *value.values()) if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+def _place(mark: Any) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"

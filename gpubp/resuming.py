@@ -1,0 +1,192 @@
+"""resume(): a saved run, checked against its data, back in a Loop (loop.py), and perhaps extended."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import arrays, checkpoint, config_file, files, forks, lock, memory
+from .ambient import neutral
+from .config import TrainConfig
+from .data import Dataset
+from .devices import Devices, devices
+from .engines import Choice, choose_for_all
+from .errors import CheckpointError, ConfigError, EngineError
+from .line import line
+from .loop import Loop
+from .placement import HOME
+from .population import Population
+from .reporters import Reporter
+from .result import Result
+from .run import Run
+from .signals import delivered
+from .state import Status
+from .training import check_arguments, described, ready
+
+
+@neutral()
+def resume(
+    run_dir: str | Path,
+    data: Dataset,
+    validation: Dataset | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    reporters: Sequence[Reporter] = (),
+    device: Devices = "cpu",
+    checkpoint_minutes: float = 5.0,
+    settings: Mapping[str, Any] | None = None,
+    lines: Sequence[str] = (),
+    force: bool = False,
+) -> Result:
+    """Resume the run in `run_dir`, with the bits of an uninterrupted run (on another kind of device, up to
+    rounding); with more `epochs` or `steps` than before, those of a run started with as many; the new length
+    is saved before the first step. device: as in train(), but by default the CPU, wherever the run started.
+    settings: the configuration, for reporters and config.yaml. The interval of evaluations does not change.
+    Signals, lines: as in train(). force: take the run from a dead process whose lock remains, as on some
+    network file systems.
+    Raises CheckpointError if the run or its data differ or another process trains it, DeviceError, EngineError."""
+    check_arguments(reporters, checkpoint_minutes, settings, lines)
+    folder, where = files.path("run_dir", run_dir), devices(device)
+    with lock.held(folder, force) as told:
+        saved = _saved(folder)
+        run = _run(folder, saved, data, validation, where)
+        longer = epochs is not None or steps is not None
+        if longer:
+            _extend(run, epochs, steps)
+        settings = _bring_up(folder, saved, run, settings, longer, data)
+        notes = [*saved.told, *forks.notes(), *told]
+        loop = Loop(
+            run, tuple(reporters), folder, checkpoint_minutes, settings, (*lines, *notes), saved.notes["history"],
+            saved.notes["seconds"], notes,
+        )  # fmt: skip
+        population = run.state.population
+        size = population.params.element_size()
+        with memory.explained(population.spec, run.state.recipe, population.count, size, where[0]):
+            result = loop.train()
+    return delivered(result)
+
+
+def _saved(folder: Path) -> checkpoint.Checkpoint:
+    """The checkpoint of the run in `folder`."""
+    if checkpoint.begun(folder):
+        raise CheckpointError(
+            f"{folder} ended before its first checkpoint; restart it with the same call of train, or from the command "
+            f"line with gpubp resume {folder}"
+        )
+    return checkpoint.load(folder, HOME)
+
+
+def _run(
+    folder: Path, saved: checkpoint.Checkpoint, data: Dataset, validation: Dataset | None, where: list[torch.device]
+) -> Run:
+    """The saved run; raises CheckpointError unless these are its data."""
+    state, config, notes = saved.state, saved.config, saved.notes
+    data = ready(state.population, data)
+    held_out = None if validation is None else ready(state.population, validation)
+    choice = _going_on(notes, state.population, config, where, data)
+    run = Run(state, config, data, held_out, choice, where, notes["number"])
+    for name, fingerprint in run.fingerprints.items():
+        if notes[name] != fingerprint:
+            raise CheckpointError(f"{folder}: the {name} differ from those that the run started with")
+    state.check(data)
+    _check_progress(folder, run)
+    return run
+
+
+def _bring_up(
+    folder: Path, saved: checkpoint.Checkpoint, run: Run, settings: Mapping[str, Any] | None, longer: bool,
+    data: Dataset,
+) -> dict[str, Any]:  # fmt: skip
+    """Write what has changed since the checkpoint. -> the settings, up to date."""
+    path = folder / config_file.FILE
+    try:
+        before = config_file.read(path)
+    except ConfigError:  # resuming needs none
+        before = None
+    chosen = before if settings is None else settings
+    known = isinstance(chosen, Mapping)
+    now = _brought_up(chosen if known else described(run.state.population, run.config, run.choice), run)
+    config_file.as_yaml(now)  # refused before anything is written
+    try:
+        saved.notes["history"].save(folder)  # without records after the checkpoint
+        digest = checkpoint.digest_of(folder / checkpoint.PREPARATION)
+        if data.preparation is not None and saved.preparation not in (None, digest):
+            data.preparation.save(folder)
+        if longer:
+            checkpoint.save(folder, run.state, run.config, saved.notes)  # so that a killed run keeps the new length
+        if known and now != before:
+            config_file.write(path, now, run.choice.reason)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written: {error.strerror}") from None
+    return now
+
+
+def _check_progress(folder: Path, run: Run) -> None:
+    """Raise CheckpointError if steps and ends do not match the run's round and configuration."""
+    state, config, sizes = run.state, run.config, run.data.size(run.state.position)
+    done = torch.minimum(config.rounds.passed(state.step - 1, sizes), state.step - 1)  # a round has one step or more
+    elsewhere = state.end != config.lengths(sizes)
+    unfinished = (state.status == Status.finished) & (state.step < state.end)
+    if bool(((done >= run.number) | elsewhere | unfinished).any()):
+        raise CheckpointError(
+            f"{folder}: the checkpoint is damaged: its networks' steps do not match round {run.number} of its "
+            "configuration"
+        )
+
+
+def _going_on(
+    notes: Mapping[str, Any], population: Population, config: TrainConfig, where: Sequence[torch.device], data: Dataset
+) -> Choice:
+    """The engine of a run; on another kind of device the same source compiled for that."""
+    begun = notes["engine"]
+    name = begun if begun == "eager" else where[0].type
+    try:
+        choice = choose_for_all(name, population.spec, config, where, population.params.dtype, data)
+    except EngineError as error:
+        raise EngineError(
+            f'{error}; but this run started with engine "{begun}", and resumes only where that can train it: name '
+            "another device"
+        ) from None
+    if name != begun:
+        return choice._replace(reason=f"{choice.reason}; the run started with engine {begun}")
+    if name == "cuda":  # its reason names the present GPU
+        return choice
+    return choice._replace(reason=line(notes["engine_reason"]))
+
+
+def _extend(run: Run, epochs: int | None, steps: int | None) -> None:
+    """Extend the training. Finished networks resume."""
+    state, config = run.state, run.config
+    name, length = ("epochs", epochs) if steps is None else ("steps", steps)
+    if getattr(config, name) is None or (epochs is not None and steps is not None):
+        other = "steps" if config.epochs is None else "epochs"
+        raise ConfigError(f"this run counts {other}: give only {other} to extend it")
+    longer = TrainConfig.from_dict({**config.to_dict(), name: length})
+    end = longer.lengths(run.data.size(state.position))
+    shorter = bool((torch.as_tensor(length) < torch.as_tensor(getattr(config, name))).any())
+    if shorter or bool((end < state.end).any()):
+        raise ConfigError(f"{name} {length} would end networks before their present end; give more than before")
+    if config.timetable.whole and bool((end > state.end).any()):
+        raise ConfigError(
+            f"schedule {config.schedule!r} depends on the length of the training, so the run cannot be extended; "
+            "start a new run, or use a schedule that does not, such as step, exponential or inverse_sqrt"
+        )
+    run.config = longer
+    state.end.copy_(end)
+    state.status[(state.status == Status.finished) & (state.step < end)] = Status.running
+
+
+def _brought_up(settings: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """`settings` with the present length and engine of the run."""
+    now = copy.deepcopy(dict(settings))
+    known = {"engine": run.choice.name, "engine_reason": run.choice.reason}
+    now |= {name: value for name, value in known.items() if name in now}
+    for part in (now, now.get("training")):
+        for name in ("epochs", "steps"):
+            if isinstance(part, dict) and part.get(name) is not None:
+                part[name] = arrays.in_short(getattr(run.config, name))
+    return now
