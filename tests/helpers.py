@@ -247,13 +247,18 @@ def instructions(call: Callable[[], None]) -> int:
     return seen
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compiled() -> None:
-    """For modules that import it: a named skip without a compiler."""
+def needs_compiler() -> None:
+    """A named skip without a compiler."""
     try:
         build.vector_bytes()
     except EngineError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled() -> None:
+    """For modules that import it."""
+    needs_compiler()
 
 
 def covering(*axes: Iterable[Any], meet: int = 2) -> list[Any]:

@@ -112,30 +112,6 @@ def test_a_network_that_is_not_finite_from_the_start_stays_as_it_is(value: float
     assert state.loss[3].isnan()
 
 
-def test_all_may_diverge_at_once_and_train_no_more() -> None:
-    own = Case(SPEC, torch.float32, "shared", "", "chosen", {})
-    data, settings = gpubp.Dataset(*samples(SPEC, 23, dtype=torch.float32)), {"optimizer": "adam", "steps": STEPS}
-    broken = own.population(EVERYONE)
-    broken.params[:] = float("inf")
-    state = train(broken, data, [5, 7], engine=cpu, batch_size=BATCH, **settings)
-    assert (state.status == Status.diverged).all()
-    assert not state.step.any()
-    assert (state.diverged_step == 0).all()
-
-
-def test_a_non_finite_loss_ends_a_network_with_a_finite_row() -> None:
-    spec = gpubp.NetworkSpec((2, 1), bias="none")
-    population = gpubp.Population(spec, torch.tensor([[1.0, 1.0], [1e25, 1e25]]), 5, torch.arange(2))
-    data = gpubp.Dataset(torch.ones(BATCH, 2), torch.zeros(BATCH, 1))
-    for cuts in ([STEPS], [1] * STEPS):
-        state = train(
-            population, data, cuts, engine=cpu, optimizer="sgd", batch_size=BATCH, steps=STEPS, clip_value=1.0
-        )
-        assert state.diverged_step.tolist() == [-1, 0]
-        assert state.loss[1].isnan(), "the step did not count, so there is no loss yet"
-        assert same_bits(state.population.params[1], population.params[1])
-
-
 def test_a_divergence_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "KERNELS", {})
     spec = gpubp.NetworkSpec((8, 16, 1), "tanh")  # of which one or a thousand networks take different layouts
@@ -146,13 +122,6 @@ def test_a_divergence_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     state = train(networks, data, [2, 3], engine=cpu, optimizer="sgd", batch_size=32, steps=5, lr=lr, shuffle="none")
     assert (state.diverged_step >= 0).sum() == 1
     assert len(cpu.KERNELS) <= 2, "one for networks at the same step, one for networks apart"
-
-
-def test_networks_of_different_lengths_diverge_where_they_do_alone() -> None:
-    ends = [1 + (5 * n) % STEPS for n in EVERYONE]
-    state = trained(torch.float32, steps=ends)
-    for number, end in enumerate(ends):
-        assert not differences(trained(torch.float32, [number], steps=end), [0], state, [number]), number
 
 
 @pytest.mark.parametrize("name", NAMES)

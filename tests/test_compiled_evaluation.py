@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -187,7 +187,8 @@ def test_the_largest_of_outs_is_torchs_argmax_also_of_nan_infinity_and_equals() 
             assert found.metric.tolist() == expected, (target, layout)
 
 
-def test_a_sample_of_weight_0_or_beyond_a_networks_samples_does_not_count() -> None:
+@pytest.mark.parametrize("engine", [definition, cpu], ids=["eager", "cpu"])
+def test_a_sample_of_weight_0_or_beyond_a_networks_samples_does_not_count(engine: Any) -> None:
     inputs, targets = samples(gpubp.NetworkSpec((3, 2)), 40, dtype=torch.float32)
     targets[0] = 3e38  # its squared error is infinite
     networks, at = population(gpubp.NetworkSpec((3, 2)), 3, torch.float32), torch.arange(3)
@@ -197,8 +198,8 @@ def test_a_sample_of_weight_0_or_beyond_a_networks_samples_does_not_count() -> N
         Dataset(inputs, targets, rows=[[1], [1, 2, 3], [2, 1]]),
         Dataset(inputs, targets, sample_weight=weight),
     ):
-        assert bool(cpu.evaluate(networks, data, {}, at).loss.isfinite().all())
-    assert bool(cpu.evaluate(networks, Dataset(inputs, targets), {}, at).loss.isinf().all())
+        assert bool(engine.evaluate(networks, data, {}, at).loss.isfinite().all())
+    assert bool(engine.evaluate(networks, Dataset(inputs, targets), {}, at).loss.isinf().all())
 
 
 def test_no_figure_of_a_compiled_training_goes_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:

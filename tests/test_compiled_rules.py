@@ -21,6 +21,7 @@ from gpubp.optimizers import Optimizer
 
 from .helpers import compiled, population, same_bits, samples, train  # noqa: F401
 from .test_compiled import close
+from .test_optimizers import AVERAGED
 from .tolerances import COMPILED_TRAINING
 
 SPEC, CPU = gpubp.NetworkSpec((3, 5, 2), "tanh"), torch.device("cpu")
@@ -37,25 +38,8 @@ def both(spec: gpubp.NetworkSpec = SPEC, cuts: list[int] | None = None, **settin
     close(mine, theirs, COMPILED_TRAINING)
 
 
-def mish(net: Tensor) -> Tensor:
-    return net * torch.tanh(torch.log1p(torch.exp(net)))
-
-
-def mish_slope(net: Tensor, out: Tensor) -> Tensor:
-    share, soft = 1 / (1 + torch.exp(-net)), torch.tanh(torch.log1p(torch.exp(net)))
-    return soft + net * share * (1 - soft * soft)
-
-
 def test_a_custom_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def averaged(grad: Tensor, mean: Tensor, rest: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
-        mean = torch.lerp(mean, grad, rest)
-        return push * mean, mean
-
-    def averaged_prepare(keep: Tensor, count: Tensor) -> dict[str, Tensor]:
-        return {"rest": 1 - keep, "count": count + 1, "rate": 1 / torch.sqrt(count)}
-
-    row = Optimizer(averaged, ("mean",), {"keep": 0.9, "push": 2.0}, ("count",), averaged_prepare, lr=0.05)
-    monkeypatch.setitem(gpubp.OPTIMIZERS, "averaged", row)
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "averaged", AVERAGED)
     both(optimizer="averaged", extra={"keep": [0.5, 0.6, 0.7, 0.8, 0.9], "push": 1.5})
 
 

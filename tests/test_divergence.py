@@ -9,13 +9,20 @@ import torch
 
 import gpubp
 from gpubp import backprop
-from gpubp.engines import eager
+from gpubp.engines import cpu, eager
 from gpubp.state import Status, TrainState
 
-from .helpers import covering, same_bits, start, train
+from .helpers import covering, needs_compiler, same_bits, start, train
 from .test_independence import BATCH, COUNT, LR, SPECS, STEPS, dataset, differences, networks
 
 EVERYONE = list(range(COUNT))
+
+
+@pytest.fixture(params=["eager", "cpu"])
+def engine(request: pytest.FixtureRequest) -> Any:
+    if request.param == "cpu":
+        needs_compiler()
+    return {"eager": eager, "cpu": cpu}[request.param]
 
 
 @pytest.mark.parametrize(("name", "optimizer", "value"), covering(SPECS, LR, [float("inf"), float("nan")]))
@@ -91,39 +98,32 @@ def test_slots_and_columns_go_back_with_the_row(optimizer: str) -> None:
     assert not differences(state, rest, whole, rest)
 
 
-def test_a_non_finite_loss_ends_a_network_with_a_finite_row() -> None:
+def test_a_non_finite_loss_ends_a_network_with_a_finite_row(engine: Any) -> None:
     spec = gpubp.NetworkSpec((2, 1), bias="none")
     population = gpubp.Population(spec, torch.tensor([[1.0, 1.0], [1e25, 1e25]]), 5, torch.arange(2))
     data = gpubp.Dataset(torch.ones(BATCH, 2), torch.zeros(BATCH, 1))
     for cuts in ([STEPS], [1] * STEPS):
-        state = train(population, data, cuts, optimizer="sgd", batch_size=BATCH, steps=STEPS, clip_value=1.0)
+        settings = {"optimizer": "sgd", "batch_size": BATCH, "steps": STEPS, "clip_value": 1.0}
+        state = train(population, data, cuts, engine, **settings)
         assert state.diverged_step.tolist() == [-1, 0]
         assert state.loss[1].isnan(), "the step did not count, so there is no loss yet"
         assert same_bits(state.population.params[1], population.params[1])
 
 
-def test_a_diverged_network_trains_no_more() -> None:
-    spec, data = SPECS["2-2-2"], dataset(SPECS["2-2-2"])
-    broken = networks(spec, EVERYONE)
-    broken.params[0] = float("nan")
-    state = train(broken, data, [2, 2, 4], optimizer="sgd", batch_size=BATCH, steps=STEPS)
-    assert state.step.tolist() == [0] + [STEPS] * (COUNT - 1)
-    assert state.diverged_step.tolist() == [0] + [-1] * (COUNT - 1)
-
-
-def test_all_may_diverge_at_once() -> None:
+def test_all_may_diverge_at_once_and_train_no_more(engine: Any) -> None:
     spec, data = SPECS["13-7-3"], dataset(SPECS["13-7-3"])
     broken = networks(spec, EVERYONE)
     broken.params[:] = float("inf")
-    state = train(broken, data, optimizer="adam", batch_size=BATCH, steps=STEPS)
+    state = train(broken, data, [5, 7], engine, optimizer="adam", batch_size=BATCH, steps=STEPS)
     assert (state.status == Status.diverged).all()
     assert not state.step.any()
+    assert not state.diverged_step.any()
 
 
-def test_networks_of_different_lengths_diverge_where_they_do_alone() -> None:
+def test_networks_of_different_lengths_diverge_where_they_do_alone(engine: Any) -> None:
     spec = gpubp.NetworkSpec((5, 16, 2), "relu")
     data, ends = dataset(spec), [5, 8, 2, 8, 1, 8, 7, 3, 8]
-    settings = {"optimizer": "sgd", "batch_size": BATCH}
+    settings = {"optimizer": "sgd", "batch_size": BATCH, "engine": engine}
     state = train(networks(spec, EVERYONE), data, lr=RATES, steps=ends, **settings)
     for number, end in enumerate(ends):
         alone = train(networks(spec, [number]), data, lr=RATES[number], steps=end, **settings)

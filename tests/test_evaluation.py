@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp.errors import ConfigError, DataError
+from gpubp.errors import ConfigError
 from gpubp.evaluate import evaluate
 
 SPEC = gpubp.NetworkSpec((3, 5, 2), hidden="tanh", loss="huber")
@@ -43,27 +43,6 @@ def test_ragged_evaluation_is_the_mean_over_a_networks_own_samples() -> None:
     for number, own in enumerate(rows):
         expected = torch.nn.functional.huber_loss(outs[number, own], targets[own])
         assert found.loss[number] == pytest.approx(float(expected), rel=1e-12)
-
-
-def test_a_sample_that_a_network_does_not_have_does_not_affect_its_loss() -> None:
-    inputs, targets = samples()
-    targets[0] = 3e38  # its squared error is infinite
-    spec = gpubp.NetworkSpec((3, 2))
-    population = gpubp.Population.create(spec, 3)
-    data = gpubp.Dataset(inputs, targets, rows=[[1], [1, 2, 3], [2, 1]])
-    found = evaluate(population, data, {})
-    assert bool(found.loss.isfinite().all())
-    weight = torch.ones(1000)
-    weight[0] = 0
-    assert bool(evaluate(population, gpubp.Dataset(inputs, targets, sample_weight=weight), {}).loss.isfinite().all())
-
-
-def test_data_that_the_precision_cannot_hold_are_refused() -> None:
-    inputs, targets = (each.double() for each in samples())
-    inputs[5, 1] = 1e200
-    population = gpubp.Population.create(SPEC, 2)
-    with pytest.raises(DataError, match=r"as torch.float32, inputs\[5, 1\] is inf"):
-        gpubp.train(population, gpubp.Dataset(inputs, targets), gpubp.TrainConfig(steps=1))
 
 
 def test_class_weights_that_are_all_zero_are_refused() -> None:

@@ -195,7 +195,19 @@ def test_the_rows_of_the_state_hold_the_optimizers_slots_between_calls(name: str
         assert same_bits(one[1], other[1]) or one[0] == "total", one[0]
 
 
-def test_custom_rules_train(monkeypatch: pytest.MonkeyPatch) -> None:
+def averaged(grad: Tensor, mean: Tensor, rest: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
+    mean = torch.lerp(mean, grad, rest)
+    return push * mean, mean
+
+
+def averaged_prepare(keep: Tensor, count: Tensor) -> dict[str, Tensor]:
+    return {"rest": 1 - keep, "count": count + 1, "rate": 1 / torch.sqrt(count)}
+
+
+AVERAGED = Optimizer(averaged, ("mean",), {"keep": 0.9, "push": 2.0}, ("count",), averaged_prepare, lr=0.05)
+
+
+def test_rules_of_ones_own_train(monkeypatch: pytest.MonkeyPatch) -> None:
     def mish(net: Tensor) -> Tensor:
         return net * torch.tanh(gpubp.ACTIVATIONS["softplus"].value(net))
 
@@ -203,16 +215,8 @@ def test_custom_rules_train(monkeypatch: pytest.MonkeyPatch) -> None:
         gate = torch.tanh(gpubp.ACTIVATIONS["softplus"].value(net))
         return gate + net * (1 - gate * gate) * gpubp.ACTIVATIONS["sigmoid"].value(net)
 
-    def averaged(grad: Tensor, mean: Tensor, rest: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
-        mean = torch.lerp(mean, grad, rest)
-        return push * mean, mean
-
-    def averaged_prepare(keep: Tensor, count: Tensor) -> dict[str, Tensor]:
-        return {"rest": 1 - keep, "count": count + 1, "rate": 1 / torch.sqrt(count)}
-
-    row = Optimizer(averaged, ("mean",), {"keep": 0.9, "push": 2.0}, ("count",), averaged_prepare, lr=0.05)
     monkeypatch.setitem(gpubp.ACTIVATIONS, "mish", gpubp.Activation(mish, mish_slope))
-    monkeypatch.setitem(gpubp.OPTIMIZERS, "averaged", row)
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "averaged", AVERAGED)
     spec = gpubp.NetworkSpec((4, 5, 3), "mish")
     networks, (inputs, target) = population(spec, 2), samples(spec, 8)
     state = train(networks, gpubp.Dataset(inputs, target), optimizer="averaged", batch_size=8, steps=STEPS,
