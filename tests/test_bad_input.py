@@ -107,6 +107,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
         for name, given, message in (
             ("run_dir", 3, "run_dir 3: a path in"), ("run_dir", b"made", "run_dir b'made': a path in"),
             ("run_dir", "\udcff", "run_dir .*: a path in UTF-8 without NUL"),
+            ("run_dir", "a\0b", "run_dir .*: a path in UTF-8 without NUL"),
             ("settings", [1], "settings are a list; a dict"), ("lines", "abc", "lines are a str; a list of texts"),
             ("lines", [1], "lines are a list; a list of texts"),
             ("reporters", [None], "reporters: NoneType has no method start"),
@@ -149,7 +150,6 @@ def test_valid_variants_of_the_refused_input_are_accepted() -> None:
 FILES = {
     "good.csv": "a,b,y\n1,2,u\n2,3,v\n3,4,u\n4,5,v\n5,6,u\n",
     "ragged.csv": "a,b,y\n1,2,u\n2,v\n",
-    "damaged.parquet": "PAR1 but no more",
 }
 
 COMMANDS = {
@@ -169,7 +169,6 @@ COMMANDS = {
     "both for the tutorial": ("--data tutorial --epochs 3 --steps 3", "epochs or steps, exactly one, expected"),
     "no such file": ("--data missing.csv --target y", "missing.csv cannot be read: No such file"),
     "ragged": ("--data ragged.csv --target y", "ragged.csv: line 3 has 2 columns, 3 expected: 2,v"),
-    "damaged": ("--data damaged.parquet --target y", "damaged.parquet cannot be read as .parquet: "),
     "pickle": ("--data pickle.npz", "array 'X' holds pickled Python objects, which can execute code"),
     "NaN in .npz": ("--data nan.npz", "'inputs[0]' lacks 1 of 6 values"),
     "tutorial's widths": ("--data tutorial --widths 2,2", "--widths 2,2: --data tutorial sets it to 2,2,2"),

@@ -15,11 +15,11 @@ from gpubp import devices, memory, placement, shard
 from gpubp.cli import main
 from gpubp.engines import choose, cuda
 from gpubp.engines.chip import Limits
-from gpubp.errors import EngineError
+from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
 
 from .helpers import compiled, covering, instructions, population, same_bits, samples  # noqa: F401
-from .playing import H100, LOAD, machine
+from .playing import H100, LOAD, Launch, Player, machine
 from .test_placement import same
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
@@ -82,6 +82,23 @@ def test_a_run_on_any_number_of_gpus_is_the_cpus(name: str, count: int) -> None:
     assert len(training) == count * (4 + (STEPS // 4 - 1) * 2), "a launch for every call, the first of 1 step"
     if name == "some diverge":
         assert found.statuses["diverged"] == 2
+
+
+def test_a_driver_that_has_no_memory_left_halves_the_group_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, play = train("cpu"), Player.play
+
+    def full(player: Player, launch: Launch) -> None:
+        if launch.job.count > 4:
+            raise OutOfMemoryError("the GPU has no memory left for the kernel's code")
+        play(player, launch)
+
+    monkeypatch.setattr(Player, "play", full)
+    with machine() as own:
+        found = train("cuda:0")
+    assert same(found, expected)
+    assert len(found.notes) == 1
+    assert "memory ran out there; its 7 networks train in 2 groups of up to 4" in found.notes[0]
+    assert own.pinned == at_home(found), "what goes to and fro from then on"
 
 
 def at_home(result: gpubp.Result) -> int:

@@ -151,6 +151,23 @@ def test_quantiles_are_those_of_the_finite_values_in_order(count: int) -> None:
     assert reporters.quantiles(mixed) == expected
 
 
+def test_two_reporters_that_cannot_write_end_no_training() -> None:
+    class Full(gpubp.Reporter):
+        def progress(self, progress: Progress) -> None:
+            raise OSError("no space left")
+
+        def evaluated(self, record: Any) -> None:
+            raise OSError("no space left")
+
+    inputs = torch.rand(20, 3)
+    data = gpubp.Dataset(inputs, inputs[:, :2])
+    population = gpubp.Population.create(gpubp.NetworkSpec((3, 2)), 2)
+    config = gpubp.TrainConfig(steps=3, batch_size=10, evaluate_every=1)
+    result = gpubp.train(population, data, config, reporters=[Full(), Full()])
+    assert result.statuses["finished"] == 2
+    assert sum("Full cannot write" in note for note in result.notes) == 2
+
+
 def short(*others: gpubp.Reporter, **settings: Any) -> gpubp.Result:
     population, data = gpubp.Population.create(gpubp.NetworkSpec((3, 4, 1)), 2), gpubp.Dataset(*ragged()[:2])
     config = gpubp.TrainConfig(steps=20, evaluate_every=5)
