@@ -59,6 +59,12 @@ def test_every_constant_of_the_example_says_what_it_is() -> None:
     assert [line for line in named if "  // " not in line] == []
 
 
+def test_a_kernels_key_depends_on_every_header() -> None:
+    headers = [*build.SOURCES.rglob("*.h")]
+    assert {path.parent.name for path in headers} == {"kernel", "machines"}
+    assert all(path.read_text(encoding="utf-8") in build.sources() for path in headers)
+
+
 OTHERS = {path.name for path in (build.SOURCES / "machines").glob("*.h")} - {"networks.h"} | {"gpu.h", "show.h"}
 HEADERS = sorted(path.relative_to(build.SOURCES) for path in build.SOURCES.rglob("*.h") if path.name not in OTHERS)
 
@@ -73,7 +79,6 @@ def test_a_header_by_itself_finds_the_example(header: str, tmp_path: Path) -> No
     assert checked(f'#include "{header}"\n', tmp_path) == ""
 
 
-BLOCK = Layout(1, team=True, threads=32)
 MISSING = {
     "threads that share lanes of networks": Layout(8, team=True),
     "two registers": Layout(8, parts=2),
