@@ -94,7 +94,7 @@ def flat(text: str) -> str:
         return whole((build.SOURCES / match[1]).read_text(encoding="utf-8").replace("#pragma once", ""))
 
     def whole(text: str) -> str:
-        return re.sub(r'#include "(\w+\.h)"', source, text)
+        return re.sub(r'#include "([\w/]+\.h)"', source, text)
 
     return whole(text)
 

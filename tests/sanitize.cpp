@@ -52,7 +52,7 @@ static int shown(const Job *job) { return run(job); }
 
 int main(int, char **arguments) {
   const int64_t N = atol(arguments[1]), M = 11, longest = 7, stopped = 2, broken = 1;
-  constexpr int ROW = row_of(L), I = WIDTH[0], O = OUTPUTS;
+  constexpr int I = WIDTH[0], O = OUTPUTS;
   auto random = [](int64_t) { return uniform() * 1.2 - 0.6; };
   auto zero = [](int64_t) { return 0; };
   auto one = [](int64_t) { return 1; };

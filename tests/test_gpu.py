@@ -213,13 +213,13 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "places in a row and rows exchanged": (THREAD, wrote("at / ROW * STEP + at % ROW", "at % ROW * STEP + at / ROW")),
     "the row of a neighbour": (THREAD, wrote("near(slot) + threadIdx.x * STEP", "near(slot)")),
     "a stride that is not the threads'": (BLOCK, wrote("t += THREADS", "t += THREADS + 1")),
-    "no barrier after a product": (BLOCK, wrote("* NL, sum[m][n]);\n  }\n  BARRIER", "* NL, sum[m][n]);\n  }\n")),
+    "no barrier after a product": (BLOCK, wrote("epilogue(fragment);\n  }\n  BARRIER", "epilogue(fragment);\n  }\n")),
     "a barrier for some": (BLOCK, wrote("weigh(k);", "weigh(k); if (threadIdx.x) BARRIER")),
     "a barrier of the whole warp": (PARTS, wrote("((1u << THREADS) - 1) << (threadIdx.x - MEMBER)", "~0u")),
     "a barrier of the neighbours": (PARTS, wrote("(threadIdx.x - MEMBER)", "(24 - threadIdx.x + MEMBER)")),
     "the memory of the neighbours": (PARTS, wrote("part * APART_BY", "0 * APART_BY")),
     "networks that nobody trains": (PARTS, wrote("blockIdx.x * TOGETHER + part", "blockIdx.x * TOGETHER")),
-    "rows of a tile another distance apart": (BLOCK, wrote("(first) + (i) * cdiv(size, each)", "(first) + (i)")),
+    "rows of a tile another distance apart": (BLOCK, wrote("item + i * items", "item + i")),
 }
 
 

@@ -158,11 +158,11 @@ def test_what_is_chosen_for_a_workload_compiles_in_time_and_has_registers(name: 
     assert nvrtc.use(compiled(found, arch)).local <= chip.SPILLED
 
 
-def test_a_count_of_shared_memory_that_is_not_the_kernels_is_refused_by_the_compiler() -> None:
+def test_a_count_of_bytes_that_is_not_the_kernels_is_refused_by_the_compiler() -> None:
     for number in (0, 2):
         own = program(number)
-        wrong = cuda.text(own).replace(f"SHARED = {chip.shared(own)}", f"SHARED = {chip.shared(own) - 8}")
-        with pytest.raises(EngineError, match=r"chip\.py counts otherwise"):
+        wrong = cuda.text(own).replace(f"GROUP = {own.plan.group_bytes}", f"GROUP = {own.plan.group_bytes - 8}")
+        with pytest.raises(EngineError, match=r"plan\.py counts otherwise"):
             nvrtc.compiled(wrong, 90)
 
 
@@ -210,7 +210,7 @@ def test_nvrtcs_output_is_one_short_line_and_a_file(tmp_path: Path, monkeypatch:
 
 
 def test_a_header_in_the_working_directory_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in build.SOURCES.glob("*.h"):
+    for path in build.SOURCES.rglob("*.h"):
         (tmp_path / path.name).write_text("#error another's")
     monkeypatch.chdir(tmp_path)
     assert nvrtc.compiled(cuda.text(program(1)), 90), "or that is what NVRTC says"

@@ -222,7 +222,7 @@ def test_slots_outside_have_room_for_the_blocks_that_run_at_once(
     cuda.run(*training(9), 5)
     assert driver.calls[2][1:5] == (3, 1, 1, 32)
     (kernel,) = cuda.KERNELS.values()
-    assert wanted == [3 * 4 * 2 * chip.parameters(kernel.program, True)], "for four networks of each block"
+    assert wanted == [3 * 4 * kernel.program.plan.far], "for four networks of each block"
 
 
 def test_a_new_thread_gets_a_context_for_loading_and_launching(driver: Driver) -> None:

@@ -58,7 +58,7 @@ MUTANTS = {
         "if constexpr (!OUTPUT_IDENTITY) delta =", "if constexpr (false) delta =",
         partial(a_step, lambda own: own.spec.output in ("sigmoid", "tanh"))),
     "a bias of a neuron counts its samples twice": Mutant(
-        "[&](int, int) { return all<v>(1); }", "[&](int, int) { return all<v>(2); }",
+        "product<1, O, rows>(Ones()", "product<1, O, rows>(Constant<2>()",
         partial(a_step, lambda own: own.spec.bias == "neuron" and own.spec.train_bias)),
     "a bias of a layer leaves out a neuron": Mutant(
         "for (int o = 0; o < O; o++) sum = sum + partial[o];", "for (int o = 1; o < O; o++) sum = sum + partial[o];",
@@ -84,7 +84,7 @@ MUTANTS = {
     "dropout does not scale the rest": Mutant(
         "kept ? (real)(1 / (1 - chance)) : 0", "kept ? 1 : 0", partial(a_step, on("dropout"))),
     "the slots are read in another order": Mutant(
-        "slots[slot] = read(NUMBER(k.m, 1 + slot, at));", "slots[slot] = read(NUMBER(k.m, SLOTS - slot, at));",
+        "read(number_of(k.m, 1 + slot, at), 0)", "read(number_of(k.m, SLOTS - slot, at), 0)",
         partial(a_step, lambda own: own.settings["optimizer"] == "adam")),
     "l2 is not halved in the loss": Mutant(
         "real(0.5) * own(k.g->typed[most(L2, 0)])", "own(k.g->typed[most(L2, 0)])", partial(a_step, on("l2"))),
@@ -92,24 +92,24 @@ MUTANTS = {
     "label smoothing spares a class": Mutant(
         "smoothing / real(OUTPUTS)", "smoothing / real(OUTPUTS - 1)", partial(a_step, on("label_smoothing"))),
     "a piece of a batch forgets the one before": Mutant(
-        "CHUNKED ? read(grad, W + i * Op + o) : all<v>(0)", "all<v>(0)",
+        "so_far<Op>(grad + W)", "Zeros()",
         partial(a_step, lambda own: not whole(own))),
     "a transposed weight is not transposed": Mutant(
-        "write(turned, (o + j) * line(I) + i, r[j])", "write(turned, (o + j) * line(I) + i, r[NL - 1 - j])",
+        "write(turned, (o + j) * PITCH[l] + i, r[j])", "write(turned, (o + j) * PITCH[l] + i, r[NL - 1 - j])",
         partial(a_step, lambda own: own.layout == "outputs" and len(own.spec.widths) > 2)),
     "a tile is a column short": Mutant(
-        "for (int k = 0; k < K; k++) {\n      v b[tn];", "for (int k = 0; k < K - (K > 2); k++) {\n      v b[tn];",
+        "for (int k = 0; k < K; k++) {", "for (int k = 0; k < K - (K > 2); k++) {",
         partial(test_compiled_engine.test_outs_are_eagers_and_have_the_same_bits_however_they_are_cut,
                 torch.float32, True)),
     "a row that diverged is handed back": Mutant(
-        "keep[n] = through && c.faulty[n] < 0 && !CHECK(k, job);", "keep[n] = through && !CHECK(k, job);", DIVERGENCE),
+        "keep[n] = through && c.faulty[n] < 0 && !k.check;", "keep[n] = through && !k.check;", DIVERGENCE),
     "a step of divergence is a step late": Mutant(
         "c.faulty[n] < 0) c.faulty[n] = c.done;", "c.faulty[n] < 0) c.faulty[n] = c.done + 1;", DIVERGENCE),
     "a loss that is not finite is overlooked": Mutant(
         "c.fault = c.fault + c.loss * real(0);", "",
         test_compiled_divergence.test_a_non_finite_loss_ends_a_network_with_a_finite_row),
     "a network that is through trains on": Mutant(
-        "next = CHECK(k, job) || !ABSORBING ? c.done + 1 : left[waiting - 1];", "next = left[0];",
+        "next = k.check || !ABSORBING ? c.done + 1 : left[waiting - 1];", "next = left[0];",
         partial(test_compiled_independence.test_networks_may_be_and_end_at_different_steps,
                 torch.float32, "network", "networks")),
 }  # fmt: skip
@@ -134,7 +134,7 @@ def test_without_a_mistake_the_copy_passes(sources: Path) -> None:
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mistake_planted_in_the_kernel_is_found(name: str, sources: Path) -> None:
     mutant = MUTANTS[name]
-    texts = {path: path.read_text(encoding="utf-8") for path in sources.glob("*.h")}
+    texts = {path: path.read_text(encoding="utf-8") for path in sources.rglob("*.h")}
     (path,) = [path for path, text in texts.items() if mutant.old in text]
     assert texts[path].count(mutant.old) == 1, "the planted text must stand in the sources exactly once"
     path.write_text(texts[path].replace(mutant.old, mutant.new), encoding="utf-8")

@@ -99,7 +99,7 @@ WIDE = Layout(4, wide=True)
 LARGE = [
     ((20_000, 40_000), 1, WIDE),
     ((8, 300, 1), 1 << 23, replace(WIDE, chunk=32)),
-    ((4_000, 4_000), 1, Layout(16, parts=9)),
+    ((8_000, 8_000), 1, Layout(16, parts=3)),
     ((8, 300, 1), 1 << 19, Layout(16)),
     ((2, 2), 1 << 28, Layout(16)),
 ]

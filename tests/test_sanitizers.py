@@ -148,11 +148,11 @@ MORE = {
 
 EVERYTHING = {"dropout": 0.3, "clip_norm": 1.0, "l1": 0.01, "clip_value": 0.5}
 TEAMS = {
-    "a block of scalar lanes": Case(
-        ("tanh", "gelu"), "cross_entropy", "adam", "cosine", RAGGED, replace(SINGLE, team=True, chunk=3), 3,
+    "ragged rows, in pieces": Case(
+        ("tanh", "gelu"), "cross_entropy", "adam", "cosine", RAGGED, replace(WIDE, vector=4, team=True, chunk=3), 3,
         widths=(3, 9, 5, 4), settings={**EVERYTHING, "class_weight": [1.0, 2.0, 3.0, 4.0]},
     ),
-    "lanes are outputs": Case(
+    "shared rows, a bias per layer": Case(
         ("tanh", "gelu"), "huber", "adam", "constant", SHARED, replace(WIDE, vector=8, team=True), 3,
         bias="layer", settings=EVERYTHING,
     ),
@@ -161,23 +161,19 @@ MORE_TEAMS = {
     "figures of a team": MORE["figures of one network, lanes are outputs"]._replace(
         layout=replace(WIDE, chunk=4, team=True)
     ),
-    "lanes are networks": Case(
-        ("relu", "sine"), "cross_entropy", "nadam", "cosine", RAGGED, Layout(8, team=True, chunk=3), 11,
-        settings={**EVERYTHING, "class_weight": [1.0, 2.0, 3.0, 4.0]},
-    ),
     "16 double outputs, ragged": Case(
         ("tanh", "gelu"), "cross_entropy", "adamw", "one_cycle", RAGGED, replace(WIDE, team=True, chunk=3), 3,
         torch.float64, bias="layer", settings=EVERYTHING,
     ),
-    "scalar lanes, layer by layer": Case(
-        ("tanh", "gelu"), "mean_squared_error", "momentum", "constant", OWN, replace(SINGLE, team=True), 3,
+    "layer by layer": Case(
+        ("tanh", "gelu"), "mean_squared_error", "momentum", "constant", OWN, replace(WIDE, vector=8, team=True), 3,
         bias="layer", settings={"update_order": "layerwise", "dropout": 0.2, "l2": 0.1},
     ),
 }  # fmt: skip
 BLOCK = Layout(1, team=True, threads=3, accumulators=32, cols=8)
 BLOCKS = {
-    "a block, ragged rows, in pieces": TEAMS["a block of scalar lanes"]._replace(layout=replace(BLOCK, chunk=3)),
-    "two blocks for three networks, slots outside": TEAMS["a block of scalar lanes"]._replace(
+    "a block, ragged rows, in pieces": TEAMS["ragged rows, in pieces"]._replace(layout=replace(BLOCK, chunk=3)),
+    "two blocks for three networks, slots outside": TEAMS["ragged rows, in pieces"]._replace(
         layout=replace(BLOCK, near=False)
     ),
     "outs of networks": CASES["outs of networks, lanes are networks"]._replace(layout=replace(BLOCK, chunk=4), count=3),
@@ -197,13 +193,13 @@ ROWS_OF_THE_TABLES, MORE_ROWS = (
     for cases in (CASES, MORE)
 )  # fmt: skip
 PARTS_OF_A_WARP = {
-    "two networks in a warp": TEAMS["a block of scalar lanes"]._replace(
+    "two networks in a warp": TEAMS["ragged rows, in pieces"]._replace(
         layout=replace(BLOCK, threads=16, together=2), widths=(3, 4, 4, 4)
     ),
 }  # fmt: skip
 MORE_BLOCKS = {
-    "a block, shared rows": TEAMS["lanes are outputs"]._replace(layout=BLOCK, samples=OWN),
-    "a block, layer by layer": MORE_TEAMS["scalar lanes, layer by layer"]._replace(layout=BLOCK),
+    "a block, shared rows": TEAMS["shared rows, a bias per layer"]._replace(layout=BLOCK, samples=OWN),
+    "a block, layer by layer": MORE_TEAMS["layer by layer"]._replace(layout=BLOCK),
 }  # fmt: skip
 SINGLE_THREADS = {
     "a thread a network": CASES["a thread a network, double, layer by layer"]._replace(layout=Layout(1, threads=2)),
@@ -325,7 +321,7 @@ def test_a_gpu_kernel_accesses_only_its_memory(case: Case, tmp_path: Path) -> No
 
 
 def test_a_barrier_that_a_block_misses_is_caught(tmp_path: Path) -> None:
-    case, end = next(iter(BLOCKS.values())), "* NL, sum[m][n]);\n  }\n"
+    case, end = next(iter(BLOCKS.values())), "epilogue(fragment);\n  }\n"
     text = flat(case.text())
     assert f"{end}  BARRIER" in text
     alone = sound(made(text, tmp_path, RACES, "-DRACES"), case.count, 1)
@@ -334,7 +330,7 @@ def test_a_barrier_that_a_block_misses_is_caught(tmp_path: Path) -> None:
 
 
 def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
-    case = TEAMS["a block of scalar lanes"]
+    case = TEAMS["ragged rows, in pieces"]
     program = made(case.text(), tmp_path, RACES, "-DBARRIER=")
     alone = sound(program, case.count, 1)
     done = played(program, case.count, 2)

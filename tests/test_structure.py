@@ -63,7 +63,7 @@ def arrows(folder):
 
 def test_the_readme_names_every_room_of_the_package():
     rooms = {room(path) for path in modules()} - {"__init__"}
-    rooms |= {path.parent.name for path in (ROOT / "gpubp").rglob("*.h")}
+    rooms |= {room(path) for path in (ROOT / "gpubp").rglob("*.h")}
     assert rooms == set(ORDER)
 
 
@@ -192,7 +192,7 @@ def test_documents_keep_to_120_columns(pattern):
 
 def test_kernels_keep_to_120_columns():
     lines = [
-        (path.name, line) for path in (ROOT / "gpubp/kernel").glob("*.h") for line in path.read_text().splitlines()
+        (path.name, line) for path in (ROOT / "gpubp/kernel").rglob("*.h") for line in path.read_text().splitlines()
     ]
     assert len(lines) > 1000
     assert [each for each in lines if len(each[1]) > 120] == []

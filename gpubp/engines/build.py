@@ -96,7 +96,7 @@ def processor() -> str:
 @functools.cache
 def sources() -> str:
     """The text of kernel/."""
-    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("*.h")))
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(SOURCES.rglob("*.h")))
 
 
 def library(text: str) -> ctypes.CDLL:

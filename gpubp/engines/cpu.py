@@ -35,9 +35,9 @@ from .job import (
     to_evaluate,
     to_predict,
 )
-from .layout import REACH, best, crew, largest_index, work
+from .layout import REACH, Layout, best, crew, largest_index, work
 from .prepared import Calls
-from .program import Layout, Program, Samples
+from .program import Program, Samples
 
 FORWARD = 1 / 3  # of the work of a step
 DONE, FAULTS, STEPS_DIFFER, NO_MEMORY = range(4)  # Answer of kernel/cpu.h

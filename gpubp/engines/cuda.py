@@ -37,8 +37,9 @@ from .job import (
     to_evaluate,
     to_predict,
 )
+from .layout import Layout
 from .prepared import Calls
-from .program import Layout, Program
+from .program import Program
 
 
 class End(ctypes.Structure):
@@ -150,7 +151,7 @@ def prepare(own: Kernel, job: Any, end: End, params: Tensor) -> Callable[[Tensor
     blocks, far = -(-count // networks), 0
     if not layout.near:  # the blocks that run at once go from network to network, so that what they share stays in L2
         blocks = min(blocks, function.blocks)
-        far = blocks * networks * len(own.program.recipe.rule.slots) * chip.parameters(own.program, layout.team)
+        far = blocks * networks * own.program.plan.far
     launch = device.Launch(function, blocks, threads, own.shared, (job, end), params.device)
 
     def start(params: Tensor) -> None:
@@ -192,7 +193,7 @@ def kernel(key: Key, limits: chip.Limits) -> Kernel:
 
 def text(program: Program) -> str:
     """The whole translation unit."""
-    return f'constexpr int SHARED = {chip.shared(program)};\n{program.text}#include "gpu.h"\n'
+    return f'{program.text}#include "gpu.h"\n'
 
 
 def _made(program: Program, limits: chip.Limits) -> Kernel:

@@ -22,7 +22,8 @@ from ..recipe import Recipe
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import rules
-from .program import Layout, Program, Samples
+from .layout import Layout
+from .program import Program, Samples
 
 
 class Key(NamedTuple):

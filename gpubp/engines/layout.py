@@ -1,7 +1,8 @@
-"""Which layout of kernel/machine.h trains a population fastest on this CPU. It changes the time and no bit.
+"""How a machine lays the numbers of networks out, and which way trains a population fastest on this CPU. It changes the
+time and no bit.
 
 Lanes are networks, or outputs of one network: the rule counts what each would take, in halves of a cycle of a processor
-that starts two multiply-adds and two loads in a cycle, and takes the least. Products count as product.h tiles them;
+that starts two multiply-adds and two loads in a cycle, and takes the least. Products count as they are tiled;
 lanes as outputs pay for widths that do not fill a register, lanes as networks for groups that leave the cache, and both
 for threads without work. What was measured to set the constants stands in docs/engine.md.
 """
@@ -12,10 +13,9 @@ import itertools
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-
-from .program import Layout
+from typing import NamedTuple
 
 OUT_OF_CACHE = 1.1  # how much slower a step is where a group's rows do not fit into L2,
 FAR_OUT = 1.4  # and where they are more than four times as large
@@ -25,7 +25,81 @@ TINY = 128  # parameters up to which, with one sample, three registers make a v:
 TEAM = 40_000  # half-cycles of a step below which threads that share a network wait more than they work
 WORTH = 4e5  # half-cycles of work for every thread: beginning one takes 60 us, and 300 on a virtual processor at rest
 REACH = 2**31 - 1  # of an index in a kernel, which is an int; memory.h asserts it
+WARP, L1 = 32, 32768  # threads of a GPU's warp; bytes of a CPU's first cache
 SLICE = 32  # samples that go through together, of a batch that is four times as large or more
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a machine lays the numbers of networks out (kernel/machines).
+
+    vector: numbers in a register. wide: lanes are outputs of one network, not networks. parts: registers in a v. chunk:
+    samples of a batch that go through the network at once. team: threads share one network. accumulators, rows, cols:
+    the most that a tile of a product may have. threads: of a GPU's block; 0 on a CPU. together: networks that share a
+    GPU's block, each with so many threads. near: a GPU's block keeps the slots beside the parameters, in shared memory;
+    else in global memory.
+    """
+
+    vector: int = 1
+    wide: bool = False
+    parts: int = 1
+    chunk: int = 0
+    team: bool = False
+    accumulators: int = 12
+    rows: int = 8
+    cols: int = 6
+    threads: int = 0
+    together: int = 1
+    near: bool = True
+
+    @property
+    def machine(self) -> str:
+        """The file of kernel/machines that it is for."""
+        if self.threads:
+            return "block" if self.team else "thread"
+        return "outputs" if self.wide else "networks"
+
+    @property
+    def neighbours(self) -> int:
+        """Numbers of one network that make a v."""
+        return self.vector if self.wide else 1
+
+    @property
+    def networks(self) -> int:
+        """Networks that go together, side by side in a v."""
+        return 1 if self.wide else self.vector * self.parts
+
+
+class Tile(NamedTuple):
+    """Rows and columns of a product that one thread computes together; cost: of the whole product, for each k."""
+
+    rows: int
+    cols: int
+    cost: int
+
+
+@cache
+def tile(m: int, n: int, k: int, layout: Layout, itemsize: int) -> Tile:
+    """The tile with the least cost of a product (m, k) @ (k, n), n counted in v. Of equal ones the largest; the one of
+    most rows where the left matrix leaves L1, which is then read less often."""
+    far = layout.wide and m * k * itemsize > L1
+    shapes = itertools.product(range(1, min(m, layout.rows) + 1), range(1, min(n, layout.cols) + 1))
+    found = (
+        Tile(rows, cols, _cost(math.ceil(m / rows) * math.ceil(n / cols), rows, cols, layout))
+        for rows, cols in shapes if rows * cols <= layout.accumulators
+    )  # fmt: skip
+    return min(found, key=lambda each: (each.cost, -each.rows if far else -each.rows * each.cols))
+
+
+def _cost(tiles: int, rows: int, cols: int, layout: Layout) -> int:
+    if layout.machine != "block":
+        # In halves of a cycle of a processor that does two multiply-adds and two loads in a cycle, each multiply-add
+        # with a latency of four.
+        return tiles * max(8, rows * cols, rows + cols)
+    # In quarters of a cycle: what a thread issues, tile after tile, and what the block takes of its multiprocessor,
+    # which does four warps' multiply-adds, or one warp's load from shared memory, in a cycle.
+    alone, together = rows * cols + rows + cols, max(rows * cols, 4 * (rows + cols))
+    return 4 * math.ceil(tiles / layout.threads) * alone + math.ceil(tiles / WARP) * together
 
 
 @cache
@@ -114,17 +188,7 @@ def cost(widths: tuple[int, ...], batch: int, vector: int, layout: Layout) -> fl
     total = 0.0
     for layer, (i, o) in enumerate(itertools.pairwise(widths)):
         across, back = -(-o // vector), -(-i // vector)
-        spent = _product(batch, across, i, layout) + _product(i, across, batch, layout)
-        spent += _product(batch, back, o, layout) if layer else 0
+        products = [(batch, across, i), (i, across, batch), *([(batch, back, o)] if layer else [])]
+        spent = sum(k * tile(m, n, k, layout, 4).cost for m, n, k in products)
         total += spent * (DEEPER if layer and not layout.wide else 1)
     return total
-
-
-@cache
-def _product(m: int, n: int, k: int, layout: Layout) -> int:
-    """tile_for of product.h."""
-    return k * min(
-        -(-m // rows) * -(-n // cols) * max(8, rows * cols, rows + cols)
-        for rows in range(1, min(m, layout.rows) + 1)
-        for cols in range(1, min(n, layout.cols, layout.accumulators // rows) + 1)
-    )

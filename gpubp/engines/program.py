@@ -21,6 +21,8 @@ from ..optimizers import rates
 from ..recipe import Recipe
 from ..schedules import scheduled
 from ..spec import BIASES, NetworkSpec
+from .layout import Layout
+from .plan import Plan
 from .translate import depends, lines, trace, value
 
 REALS = {torch.float32: "float", torch.float64: "double"}
@@ -29,30 +31,6 @@ STEP, TOTAL, BEFORE = "0step", "0total", "0before_"  # no name of a rule begins 
 SHUFFLES = {"none": 0, "network": 1, "shared": 2}
 TASKS = ("train", "predict", "evaluate")
 METRICS = ("r2", "classes", "sign")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a machine lays the numbers of networks out (kernel/machine.h).
-
-    vector: numbers in a register. wide: lanes are outputs of one network, not networks. parts: registers in a v. chunk:
-    samples of a batch that go through the network at once. team: threads share one network. accumulators, rows, cols:
-    the most that a tile of a product may have. threads: of a GPU's block; 0 on a CPU. together: networks that share a
-    GPU's block, each with so many threads. near: a GPU's block keeps the slots beside the parameters, in shared memory;
-    else in global memory.
-    """
-
-    vector: int = 1
-    wide: bool = False
-    parts: int = 1
-    chunk: int = 0
-    team: bool = False
-    accumulators: int = 12
-    rows: int = 8
-    cols: int = 6
-    threads: int = 0
-    together: int = 1
-    near: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,7 +68,8 @@ class Program:
         """The same in another layout."""
         other = copy.copy(self)
         other.layout = layout
-        other.__dict__.pop("text", None)
+        for name in ("text", "plan"):
+            other.__dict__.pop(name, None)
         return other
 
     @property
@@ -122,41 +101,76 @@ class Program:
         rules = [*self.activations(), *self.loss(), *self.expected()]
         if self.task == "train":
             rules += [*self.prepare(), *self.update()]
-        headers = [f'#include "{name}.h"' for name in ("machine", "arithmetic", "parts")]
-        return "\n".join([*self.constants(), *headers, "", *rules, '#include "network.h"', ""])
+        machine = f'#include "machines/{self.layout.machine}.h"'
+        return "\n".join([*self.constants(), *self.plan.constants(), machine, *self.plan.structs(), *rules, ""])
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Where the kernel keeps its numbers."""
+        given = {name: value for name, value, _ in self.given()}
+        return Plan(self.spec.widths, self.layout, self.dtype.itemsize, given)
 
     def at(self, name: str) -> int:
         """The number of a hyper-parameter in the kernel; -1 where it is off."""
         return self.hyper.index(name) if name in self.hyper else -1
 
-    def constants(self) -> list[str]:
-        """What the sources of kernel/ are compiled for."""
+    def given(self) -> list[tuple[str, int, str]]:
+        """What the sources of kernel/ are compiled for: name, value and what it says."""
         spec, rule, layout, samples = self.spec, LOSSES[self.spec.loss], self.layout, self.samples
-        macros = {
-            "REAL": REALS[self.dtype], "VECTOR": layout.vector, "PARTS": layout.parts, "WIDE": int(layout.wide),
-            "TEAM": int(layout.team), "TASK": TASKS.index(self.task),
-            "THREADS": layout.threads, "TOGETHER": layout.together, "NEAR": int(layout.near),
-        }  # fmt: skip
-        numbers = {
-            "LAYERS": len(spec.widths) - 1, "BATCH": self.batch, "CHUNK": layout.chunk or self.batch,
-            "MOST_ROWS": layout.rows, "MOST_COLS": layout.cols, "ACCUMULATORS": layout.accumulators,
-            "BIAS": BIASES.index(spec.bias), "TRAIN_BIAS": int(spec.train_bias and spec.bias != "none"),
-            "CLASSES": int(self.classes), "LOSS_SUM": int(rule.outputs == "sum"),
-            "METRIC": METRICS.index(self.metric), "LINKED": int(rule.inverse_link is not same),
-            "OUTPUT_IDENTITY": int(spec.output == "identity"),
-            "KEEP_NETS": int(self.keep_nets),
-            "OWN": int(samples.own), "ROWS": int(samples.rows), "OWN_INPUTS": int(samples.inputs),
-            "SAMPLE_WEIGHT": samples.weight, "SHUFFLE": SHUFFLES[samples.shuffle],
-            "CLASS_WEIGHT": int(self.class_weight), "LAYERWISE": int(self.recipe.update_order == "layerwise"),
-            **{name.upper(): self.at(name) for name in SWITCHES},
-            "ABSORBING": int(self.recipe.rule.absorbing),
-            "HYPERS": len(self.hyper), "SLOTS": len(self.recipe.rule.slots), "COLUMNS": len(self.recipe.rule.columns),
-            "RATES": len(self.rates), "MOVING": int(self.moving), "TIMED": int(self.depends([STEP, TOTAL])),
-        }  # fmt: skip
+        apart = layout.networks if samples.own else 1
         return [
-            *(f"#define {name} {each}" for name, each in macros.items()),
-            *(f"constexpr int {name} = {each};" for name, each in numbers.items()),
-            f"constexpr int WIDTH[] = {{{', '.join(map(str, spec.widths))}}};",
+            ("TASK", TASKS.index(self.task),
+             "to train, or to show networks samples: their outs, or their loss and metric"),
+            ("LAYERS", len(spec.widths) - 1, "with weights"),
+            ("BATCH", self.batch, "samples of a step"),
+            ("CHUNK", layout.chunk or self.batch, "of them that go through the network at once"),
+            ("BIAS", BIASES.index(spec.bias), ", ".join(f"{number} {name}" for number, name in enumerate(BIASES))),
+            ("TRAIN_BIAS", spec.train_bias and spec.bias != "none", "whether biases change"),
+            ("CLASSES", self.classes, "whether a target is the number of a class"),
+            ("LOSS_SUM", rule.outputs == "sum", "whether a sample's loss is the sum over its outputs, not their mean"),
+            ("METRIC", METRICS.index(self.metric),
+             ", ".join(f"{number} {name}" for number, name in enumerate(METRICS))),
+            ("LINKED", rule.inverse_link is not same, "whether an out is not itself what is expected of the target"),
+            ("OUTPUT_IDENTITY", spec.output == "identity", "whether the last layer's slope is 1"),
+            ("KEEP_NETS", self.keep_nets, "whether a slope is a function of the net, not of the out alone"),
+            ("OWN", samples.own, "whether networks see other samples than their neighbours, or stand at other steps"),
+            ("INDEXED", apart, "networks of a group that have an index of samples of their own"),
+            ("GATHER", apart > 1 or layout.machine == "block",
+             "whether samples are copied to where products read them"),
+            ("ROWS", samples.rows, "whether index tensors say which samples a network has"),
+            ("OWN_INPUTS", samples.inputs, "whether every network has inputs and targets of its own"),
+            ("SAMPLE_WEIGHT", samples.weight, "0 none, 1 shared, 2 each network's"),
+            ("SHUFFLE", SHUFFLES[samples.shuffle], ", ".join(f"{number} {name}" for name, number in SHUFFLES.items())),
+            ("CLASS_WEIGHT", self.class_weight, "whether classes have weights"),
+            ("LAYERWISE", self.recipe.update_order == "layerwise", "whether a layer changes before the delta below it"),
+            *((name.upper(), self.at(name), "which hyper-parameter it is; -1 where it is off") for name in SWITCHES),
+            ("ABSORBING", self.recipe.rule.absorbing, "whether a number that is not finite stays in a row"),
+            ("HYPERS", len(self.hyper), "hyper-parameters"),
+            ("SLOTS", len(self.recipe.rule.slots), "of the optimizer: further rows of a network"),
+            ("COLUMNS", len(self.recipe.rule.columns), "numbers that it keeps of a network"),
+            ("RATES", len(self.rates), "what a step's update takes"),
+            ("MOVING", self.moving, "whether they, or columns, change with every step"),
+            ("TIMED", self.depends([STEP, TOTAL]), "whether by the number of the step"),
+        ]  # fmt: skip
+
+    def constants(self) -> list[str]:
+        """What the sources of kernel/ are compiled for, as text."""
+        layout = self.layout
+        macros = [
+            *((name.upper(), number, "of TASK") for number, name in enumerate(TASKS)),
+            ("REAL", REALS[self.dtype], "the type of all numbers of networks"),
+            ("VECTOR", layout.vector, "numbers in a register"),
+            ("PARTS", layout.parts, "registers in a v"),
+            ("WIDE", int(layout.wide), "whether lanes are outputs of one network, not networks"),
+            ("TEAM", int(layout.team), "whether threads share one network"),
+            ("THREADS", layout.threads, "of a network's block on a GPU; 0 on a CPU"),
+            ("TOGETHER", layout.together, "networks that share such a block"),
+            ("NEAR", int(layout.near), "whether slots are where parameters are"),
+        ]
+        task, *given = self.given()
+        return [
+            *(f"#define {name} {each}  // {what}" for name, each, what in [*macros, task]),
+            *(f"constexpr int {name} = {int(each)};  // {what}" for name, each, what in given),
         ]
 
     # ---- the rules

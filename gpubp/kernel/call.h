@@ -5,7 +5,7 @@
 // The rows of a group back where `keep` says so.
 FN void give_back(const Work &k, Who who, const bool *keep) {
   for (int slot = 0; slot <= SLOTS; slot++)
-    copy_out(slot ? k.job->slots[slot - 1] : k.job->params, numbers_of(k.m, slot), who, keep);
+    copy_out(slot ? k.job->slots[slot - 1] : k.job->params, number_of(k.m, slot, 0), who, keep);
 }
 
 FN void begin(const Work &k, Who who) {
@@ -62,7 +62,7 @@ FN void next_step(Work &k, Clock &clock, Course &c, const int32_t *table) {
 FN one unsound(const Work &k, const Course &c) {
   one found = nought();
   for (int slot = 0; slot <= SLOTS; slot++)
-    found = found + sum_of(k, true, [&](int at) { return read(NUMBER(k.m, slot, at)) * real(0); });
+    found = found + sum_of(k, true, [&](int at) { return read(number_of(k.m, slot, at), 0) * real(0); });
   return found + c.fault;
 }
 
@@ -76,7 +76,7 @@ FN void hand_over(const Work &k, const Course &c, int n, int64_t at) {
 }
 
 // Look at every network, and give back those that are through, but for the faulty: their rows stay as they are, and so
-// do all with job.check. A lane that is through computes on for nobody.
+// do all with `check`. A lane that is through computes on for nobody.
 FN void settle(const Work &k, Course &c, Who who, const int64_t *left) {
   const Job &job = *k.job;
   const one found = unsound(k, c);
@@ -85,7 +85,7 @@ FN void settle(const Work &k, Course &c, Who who, const int64_t *left) {
   int wrong = 0;
   for (int n = 0; n < NETWORKS; n++) known &= c.faulty[n];
   for (int n = 0; n < NETWORKS; n++) wrong |= lane(found, n) != 0;
-  if (through && known < 0 && !wrong && !CHECK(k, job)) {  // all are well and through
+  if (through && known < 0 && !wrong && !k.check) {  // all are well and through
     each_network(who, [&](int n, int64_t at) { hand_over(k, c, n, at); });
     for (int n = 0; n < NETWORKS; n++) keep[n] = true;
     return give_back(k, who, keep);
@@ -93,10 +93,10 @@ FN void settle(const Work &k, Course &c, Who who, const int64_t *left) {
   for (int n = 0; n < NETWORKS; n++) {
     if (lane(found, n) != 0 && c.faulty[n] < 0) c.faulty[n] = c.done;
     through = left[n] == c.done;
-    keep[n] = through && c.faulty[n] < 0 && !CHECK(k, job);
+    keep[n] = through && c.faulty[n] < 0 && !k.check;
     any_kept = any_kept || keep[n];
     EACH(item, through) {
-      if (CHECK(k, job)) job.taken[who[n]] = c.done;
+      if (k.check) job.taken[who[n]] = c.done;
       if (c.faulty[n] >= 0) {
         job.taken[who[n]] = -c.faulty[n];
         count_one(k.faults);
@@ -109,7 +109,7 @@ FN void settle(const Work &k, Course &c, Who who, const int64_t *left) {
 
 // Train the networks `who` (NETWORKS); `left` of them are steps to take, in descending order, 0 for a lane without a
 // network. One look at the end finds numbers that are not finite, where they stay in a row once they are there
-// (ABSORBING); with job.check every step looks for them.
+// (ABSORBING); with `check` every step looks for them.
 FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
   const Job &job = *k.job;
   Clock clock;
@@ -125,7 +125,7 @@ FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
   for (int n = 0; n < NETWORKS; n++) c.total[NETWORKS == 1 ? 0 : n] = job.total[who[n]];
   for (int waiting = NETWORKS; left[0] > c.done;) {
     while (left[waiting - 1] <= c.done) waiting--;
-    const int64_t next = CHECK(k, job) || !ABSORBING ? c.done + 1 : left[waiting - 1];
+    const int64_t next = k.check || !ABSORBING ? c.done + 1 : left[waiting - 1];
     while (c.done < next) next_step(k, clock, c, table);
     settle(k, c, who, left);
   }

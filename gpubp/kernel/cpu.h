@@ -45,9 +45,7 @@ struct Crew {  // what the threads of a call share
   const int32_t *table;       // (steps BATCH): samples, where all networks take the same
   int64_t next;               // the group to be taken next
   int64_t faults;             // networks with a number that was not finite
-  Memory memory;              // of a team
-  Group *group;
-  void *block;
+  void *block;                // of a team: its numbers, and the group behind them
   Processors processors;
 #if TEAM
   Team team;
@@ -59,19 +57,16 @@ struct Thread {
   pthread_t handle;
 };
 
-// Zeroed, so that padding holds numbers.
-static bool reserve(Memory &memory, Group *&group, void *&block) {
-  size_t size = (layout(memory, nullptr) * sizeof(s) + 63) / 64 * 64;
-  size_t page = size < (1 << 18) ? 4096 : 1 << 21, bytes = (size + sizeof(Group) + page - 1) / page * page;
-  block = aligned_alloc(page, bytes);
-  if (!block) return false;
+// A group's memory, zeroed, so that padding holds numbers; null where there is none.
+constexpr size_t SIZE = ((size_t)NUMBERS * sizeof(s) + 63) / 64 * 64;
+static void *reserve() {
+  size_t page = SIZE < (1 << 18) ? 4096 : 1 << 21, bytes = (SIZE + sizeof(Group) + page - 1) / page * page;
+  void *block = aligned_alloc(page, bytes);
+  if (!block) return nullptr;
 #ifdef MADV_HUGEPAGE
   if (page > 4096) madvise(block, bytes, MADV_HUGEPAGE);  // where memory is in pieces; here it made no difference
 #endif
-  memset(block, 0, bytes);
-  layout(memory, (s *)block);
-  group = (Group *)((char *)block + size);
-  return true;
+  return memset(block, 0, bytes);
 }
 
 static Who group_of(const Crew &crew, int64_t group, int64_t *rows, int64_t *left) {
@@ -91,9 +86,11 @@ static Who group_of(const Crew &crew, int64_t group, int64_t *rows, int64_t *lef
 }
 
 // left: steps of each network to take; else, 0 for a lane without one.
-FN void act(const Work &k, Who who, const int64_t *left, [[maybe_unused]] const int32_t *table) {
+FN void act(Crew &crew, void *block, Who who, const int64_t *left) {
+  const Job *job = crew.job;
+  const Work k = {Memory{(s *)block}, (Group *)((char *)block + SIZE), job, nullptr, &crew.faults, job->check != 0};
 #if TASK == TRAIN
-  train(k, who, left, table);
+  train(k, who, left, crew.table);
 #else
   bool there[NETWORKS];
   for (int n = 0; n < NETWORKS; n++) there[n] = left[n] > 0;
@@ -114,19 +111,16 @@ static void *work(void *given) {
   while (!(members = __atomic_load_n(&crew.team.size, __ATOMIC_ACQUIRE))) sched_yield();  // until all have come
   for (int64_t group = 0; group < groups; group++) {
     Who who = group_of(crew, group, rows, left);
-    act({crew.memory, crew.group, crew.job, nullptr, &crew.faults}, who, left, crew.table);
+    act(crew, crew.block, who, left);
     BARRIER
   }
 #else
-  Memory memory;
-  Group *own;
-  void *block;
-  if (reserve(memory, own, block)) {
+  if (void *block = reserve()) {
     for (;;) {
       int64_t group = __atomic_fetch_add(&crew.next, 1, __ATOMIC_RELAXED);
       if (group >= groups) break;
       Who who = group_of(crew, group, rows, left);
-      act({memory, own, crew.job, nullptr, &crew.faults}, who, left, crew.table);
+      act(crew, block, who, left);
     }
     free(block);
   }
@@ -166,7 +160,7 @@ static Answer start(Crew &crew) {
   if (!TEAM && groups < threads) threads = groups;
 #if TEAM
   crew.team = {0, 0, 0};
-  if (!reserve(crew.memory, crew.group, crew.block)) return NO_MEMORY;
+  if (!(crew.block = reserve())) return NO_MEMORY;
 #endif
   Thread *crowd = (Thread *)malloc(threads * sizeof(Thread));
   if (!crowd) return free(crew.block), NO_MEMORY;

@@ -112,19 +112,19 @@ FN v hits(Out out, Target target) {
 // what they expect of the target.
 template <int rows, bool learn = true>
 FN void loss_and_delta(const Work &k, int first) {
-  constexpr int Op = line(OUTPUTS), PER = WIDE ? VECTOR : 1;  // samples of an item
-  const s *nets = k.m.nets + outs_of(L - 1);
-  s *outs = k.m.outs + outs_of(L - 1), *delta = k.m.delta;
-  EACH(item, cdiv(rows, PER)) {
-    const int b = item * PER;
+  constexpr int Op = PITCH[L];
+  const s *nets = k.m.nets + OUTS_AT[L - 1];
+  s *outs = k.m.outs + OUTS_AT[L - 1], *delta = k.m.delta;
+  EACH(item, cdiv(rows, NL)) {
+    const int b = item * NL;
     auto sample_in = [&](int j) { return least(b + j, rows - 1); };
     auto pick = [&](const s *from, int o) {
-      if constexpr (WIDE) return lanes_by([&](int j) { return from[sample_in(j) * Op + o]; });
+      if constexpr (NL > 1) return lanes_by([&](int j) { return from[sample_in(j) * Op + o]; });
       else return from[b * Op + o];
     };
     auto place = [&](s *to, int o, v x) {
-      if constexpr (WIDE) {
-        for (int j = 0; j < VECTOR; j++)
+      if constexpr (NL > 1) {
+        for (int j = 0; j < NL; j++)
           if (b + j < rows) ((real *)to)[(b + j) * Op + o] = ((const real *)&x)[j];
       } else write(to, b * Op + o, x);
     };
@@ -132,21 +132,21 @@ FN void loss_and_delta(const Work &k, int first) {
       if constexpr (learn) place(delta, o, x);
     };
     auto target = [&](int o) {
-      if constexpr (WIDE) return lanes_by([&](int j) { return target_of(k, first + sample_in(j), 0, o); });
+      if constexpr (NL > 1) return lanes_by([&](int j) { return target_of(k, first + sample_in(j), 0, o); });
       else if constexpr (GATHER) return k.m.y[b * TARGETS + o];
       else return all<v>(target_of(k, first + b, 0, o));
     };
     auto out = [&](int o) { return pick(outs, o); };
     auto keep = [&](s *to, v x) {
-      if constexpr (WIDE) {
-        for (int j = 0; j < VECTOR; j++)
+      if constexpr (NL > 1) {
+        for (int j = 0; j < NL; j++)
           if (b + j < rows) ((real *)to)[first + b + j] = ((const real *)&x)[j];
       } else write(to, first + b, x);
     };
     v share = all<v>(learn ? real(SCALE / BATCH) : real(1)), error;
     if constexpr (!learn) {
       if constexpr (METRIC != R2) keep(k.m.hits, hits(out, target));
-    } else if constexpr (WEIGHTED && WIDE) share = lanes_by([&](int j) { return k.m.share[first + sample_in(j)]; });
+    } else if constexpr (WEIGHTED && NL > 1) share = lanes_by([&](int j) { return k.m.share[first + sample_in(j)]; });
     else if constexpr (WEIGHTED) share = get(k.m.share, first + b);
     auto put_before = [&](int o) { return learn ? pick(delta, o) : out(o); };
     if constexpr (CLASSES) error = cross_entropy(k, target(0), share, out, put_before, put);

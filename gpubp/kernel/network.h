@@ -2,16 +2,15 @@
 // update.
 //
 // The twin of backprop.py and engines/block.py: the same words (net, out, delta), each phase below its forward twin.
-// machine.h says what a lane is; the rules (value, slope, loss_value, loss_slope, prepare, update) are the tables'
-// rows, translated by engines/translate.py; the constants in capitals say what was asked for (engines/program.py).
+// machines/ say what a lane is; the rules (value, slope, loss_value, loss_slope, prepare, update) are the tables' rows,
+// translated by engines/translate.py; the constants in capitals say what was asked for: example.h has those of the
+// tutorial's network.
 // Every sum runs in one order, over k in a product, over samples, over the outputs of a sample, down and across a
 // gradient, so that all machines give the same bits. What a phase is made of stands in the files included; call.h has
 // the loop over K steps.
 #pragma once
 #include "dropout.h"
 #include "loss.h"
-#include "product.h"
-#include "rows.h"
 #include "samples.h"
 #if TASK == TRAIN
 #include "update.h"
@@ -20,31 +19,28 @@
 // ---- forward: net = below @ weight + bias, out = value(net) ----
 
 template <int l>
-FN v below_of(const Work &k, int first, int b, int i) {  // what goes into layer l
-  constexpr int Ip = line(WIDTH[l]);
-  if constexpr (l > 0) return get((DROPOUT >= 0 ? k.m.belows : k.m.outs) + outs_of(l - 1), b * Ip + i);
-  else if constexpr (GATHER) return get(k.m.x, b * Ip + i);
-  else return all<v>(inputs_of(k, first + b)[i]);
+FN auto below_of(const Work &k, int first) {  // what goes into layer l
+  if constexpr (l > 0) return Matrix<PITCH[l]>{(DROPOUT >= 0 ? k.m.belows : k.m.outs) + OUTS_AT[l - 1]};
+  else if constexpr (GATHER) return Matrix<PITCH[0]>{k.m.x};
+  else return Inputs{k, first};
 }
 
 template <int l, int rows, bool training = true>
 FN void forward(const Work &k, int first) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = line(O);
-  const s *weight = k.m.row + weight_of(l), *bias = k.m.row + bias_of(l);
-  s *nets = k.m.nets + outs_of(l), *outs = k.m.outs + outs_of(l);
-  product<rows, O, I>(
-      [&](int b, int i) { return below_of<l>(k, first, b, i); },
-      [&](int i, int o) { return read(weight, i * Op + o); }, zero,
-      [&](int b, int o, v net) {
-        if (BIAS != NONE) net = net + (BIAS == NEURON ? read(bias, o) : get(bias, 0));
-        v out = value<l>(net);
-        if constexpr (WEIGHTED && training) {
-          const v share = get(k.m.share, first + b);
-          net = heard(share, net), out = heard(share, out);
-        }
-        if (KEEP_NETS) write(nets, b * Op + o, net);
-        write(outs, b * Op + o, out);
-      });
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = PITCH[l + 1];
+  const Matrix<Op> weight = {k.m.row + WEIGHT_AT[l]};
+  const s *bias = k.m.row + BIAS_AT[l];
+  s *nets = k.m.nets + OUTS_AT[l], *outs = k.m.outs + OUTS_AT[l];
+  product<rows, O, I>(below_of<l>(k, first), weight, Zeros(), each([&](int b, int o, v net) {
+    if (BIAS != NONE) net = net + (BIAS == NEURON ? read(bias, o) : get(bias, 0));
+    v out = value<l>(net);
+    if constexpr (WEIGHTED && training) {
+      const v share = get(k.m.share, first + b);
+      net = heard(share, net), out = heard(share, out);
+    }
+    if (KEEP_NETS) write(nets, b * Op + o, net);
+    write(outs, b * Op + o, out);
+  }));
   if constexpr (l + 1 < L) {
     if constexpr (DROPOUT >= 0 && training) dropout<l, rows>(k, first);
     forward<l + 1, rows, training>(k, first);
@@ -55,26 +51,28 @@ FN void forward(const Work &k, int first) {
 
 // ---- backward: delta = (delta above @ weight^T) * slope, grad_weight = below^T @ delta, grad_bias = sum of delta ----
 
+template <int pitch>
+FN auto so_far(const s *sums) {  // of the chunks before
+  if constexpr (CHUNKED) return Matrix<pitch>{sums};
+  else return Zeros();
+}
+
 template <int l, int rows, bool last>
-FN void gradient(const Work &k, int first, const s *delta) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = line(O), W = weight_of(l), at_bias = bias_of(l);
-  s *grad = k.m.grad, *partial = CHUNKED && BIAS == LAYER ? k.m.bias_sums + l * widest() : k.m.sums;
-  product<I, O, rows>(
-      [&](int i, int b) { return below_of<l>(k, first, b, i); }, [&](int b, int o) { return read(delta, b * Op + o); },
-      [&](int i, int o) { return CHUNKED ? read(grad, W + i * Op + o) : all<v>(0); },
-      [&](int i, int o, v sum) {
-        if constexpr (last) finish<true>(k, W + i * Op + o, sum);
-        else write(grad, W + i * Op + o, sum);
-      });
+FN void gradient(const Work &k, int first, const s *above) {
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = PITCH[l + 1], W = WEIGHT_AT[l], at_bias = BIAS_AT[l];
+  const Matrix<Op> delta = {above};
+  s *grad = k.m.grad, *partial = CHUNKED && BIAS == LAYER ? k.m.bias_sums + l * WIDEST : k.m.sums;
+  product<I, O, rows>(turned(below_of<l>(k, first)), delta, so_far<Op>(grad + W), each([&](int i, int o, v sum) {
+    if constexpr (last) finish<true>(k, W + i * Op + o, sum);
+    else write(grad, W + i * Op + o, sum);
+  }));
   if constexpr (BIAS == NONE || !TRAIN_BIAS) return;
-  product<1, O, rows>(
-      [&](int, int) { return all<v>(1); }, [&](int b, int o) { return read(delta, b * Op + o); },
-      [&](int, int o) { return CHUNKED ? read(BIAS == NEURON ? grad + at_bias : partial, o) : all<v>(0); },
-      [&](int, int o, v sum) {
-        if constexpr (BIAS == LAYER) write(partial, o, sum);
-        else if constexpr (last) finish<false>(k, at_bias + o, sum);
-        else write(grad, at_bias + o, sum);
-      });
+  const s *before = BIAS == NEURON ? grad + at_bias : partial;
+  product<1, O, rows>(Ones(), delta, so_far<0>(before), each([&](int, int o, v sum) {
+    if constexpr (BIAS == LAYER) write(partial, o, sum);
+    else if constexpr (last) finish<false>(k, at_bias + o, sum);
+    else write(grad, at_bias + o, sum);
+  }));
   if constexpr (BIAS == LAYER && last) {
     EACH(item, 1) {
       one sum = nought();
@@ -85,43 +83,30 @@ FN void gradient(const Work &k, int first, const s *delta) {
   }
 }
 
-// A weight (I, O) turned into (O, I), square by square.
-template <int I, int O>
-FN void turn([[maybe_unused]] s *turned, [[maybe_unused]] const s *weight) {
-#if WIDE
-  constexpr int down = pad(I) / NL, across = pad(O) / NL;
-  EACH(square, down * across) {
-    const int i = square % down * NL, o = square / down * NL;
-    v r[NL];
-    UNROLL for (int j = 0; j < NL; j++) r[j] = i + j < I ? read(weight, (i + j) * line(O) + o) : all<v>(0);
-    transpose(r);
-    UNROLL for (int j = 0; j < NL; j++)
-      if (o + j < O) write(turned, (o + j) * line(I) + i, r[j]);
-  }
-  BARRIER
-#endif
+template <int l>
+FN void turn(s *turned, const s *weight);  // of machines/outputs.h alone
+template <int l>
+FN auto weight_turned(const Work &k) {  // (O, I), with lanes along its inputs
+  const s *weight = k.m.row + WEIGHT_AT[l];
+  if constexpr (NL == 1) return turned(Matrix<PITCH[l + 1]>{weight});
+  else return turn<l>(k.m.turned, weight), Matrix<PITCH[l]>{k.m.turned};
 }
 
 template <int l, int rows, bool last>
 FN void backward(const Work &k, int first, s *delta, s *below) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Ip = line(I), Op = line(O);
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Ip = PITCH[l];
   if constexpr (LAYERWISE) gradient<l, rows, last>(k, first, delta);
   if constexpr (l > 0) {
-    const s *weight = k.m.row + weight_of(l);
-    const int outs = outs_of(l - 1);
-    s *turned = k.m.turned;
-    if constexpr (NL > 1) turn<I, O>(turned, weight);
-    product<rows, I, O>(
-        [&](int b, int o) { return get(delta, b * Op + o); },
-        [&](int o, int i) { return NL > 1 ? read(turned, o * Ip + i) : get(weight, i * Op + o); }, zero,
-        [&](int b, int i, v sum) {
-          int at = outs + b * Ip + i;
-          if (DROPOUT >= 0) sum = sum * read(k.m.masks, at);
-          v out = read(k.m.outs, at);
-          v x = sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : out, out);
-          if constexpr (WEIGHTED) x = heard(get(k.m.share, first + b), x);
-          write(below, b * Ip + i, x);
-        });
+    const int outs = OUTS_AT[l - 1];
+    const auto weight = weight_turned<l>(k);
+    product<rows, I, O>(Matrix<PITCH[l + 1]>{delta}, weight, Zeros(), each([&](int b, int i, v sum) {
+      const int at = outs + b * Ip + i;
+      if (DROPOUT >= 0) sum = sum * read(k.m.masks, at);
+      v out = read(k.m.outs, at);
+      v x = sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : out, out);
+      if constexpr (WEIGHTED) x = heard(get(k.m.share, first + b), x);
+      write(below, b * Ip + i, x);
+    }));
   }
   if constexpr (!LAYERWISE) gradient<l, rows, last>(k, first, delta);
   if constexpr (l > 0) backward<l - 1, rows, last>(k, first, below, delta);
@@ -144,7 +129,7 @@ FN one step(const Work &k) {
   const one more = penalty(k);
   if constexpr (CHUNKED) {
     EACH(at, P / NL) { write(k.m.grad, at * NL, all<v>(0)); }
-    if constexpr (BIAS == LAYER) EACH(at, L * widest() / NL) { write(k.m.bias_sums, at * NL, all<v>(0)); }
+    if constexpr (BIAS == LAYER) EACH(at, L * WIDEST / NL) { write(k.m.bias_sums, at * NL, all<v>(0)); }
     BARRIER
     for (int first = 0; first + LAST < BATCH; first += CHUNK) chunk<CHUNK, false>(k, first);
   }

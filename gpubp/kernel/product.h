@@ -1,49 +1,118 @@
-// The one product: C(m, n) = sum over k, in order, of A(m, k) B(k, n), then epilogue(m, n, sum).
+// The one product: what C(m, n) holds + A(m, k) B(k, n), k in order, goes to the epilogue.
 //
-// Tiles of accumulators are the independent items; their shape is the one with the least cost (machine.h).
+// Operands are views: they say where element (i, j) of a matrix is. Tiles of sums are the independent items; their
+// shape is the one of least cost (TILES, by engines/layout.py). The epilogue takes a tile's fragment. Another product
+// (wider loads, tensor cores) is written in the file of its machine, and this plain one stays as its twin.
 #pragma once
-#include "memory.h"
 
-struct Shape {
-  int rows, cols;
+constexpr int pad(int width) { return cdiv(width, NL) * NL; }
+
+// ---- operands: element (i, j) for all lanes; or elements (i, j), (i, j + 1), ... as lanes ----
+
+template <int pitch>
+struct Matrix {  // rows lie `pitch` elements apart
+  const s *p;
+  INLINE v element(int i, int j) const { return get(p, i * pitch + j); }
+  INLINE v lanes(int i, int j) const { return read(p, i * pitch + j); }
 };
-constexpr Shape tile_for(int m, int n, int k) {
-  const bool far = WIDE && m * k * sizeof(real) > 32768;  // A does not fit L1: more rows, fewer reads of it
-  Shape best = {1, 1};
-  long cheapest = -1;
-  for (int rows = 1; rows <= least(m, MOST_ROWS); rows++)
-    for (int cols = 1; cols <= least(n, MOST_COLS) && rows * cols <= ACCUMULATORS; cols++) {
-      long cost = tile_cost((long)cdiv(m, rows) * cdiv(n, cols), rows, cols);
-      bool better = far ? rows > best.rows : rows * cols > best.rows * best.cols;
-      if (cheapest < 0 || cost < cheapest || (cost == cheapest && better)) best = {rows, cols}, cheapest = cost;
-    }
-  return best;
+template <class View>
+struct Turned {  // rows are columns
+  View view;
+  INLINE v element(int i, int j) const { return view.element(j, i); }
+  INLINE v lanes(int i, int j) const {
+    static_assert(sizeof(View) && NL == 1, "neighbours lie a row apart: turn() the matrix");
+    return view.lanes(j, i);
+  }
+};
+template <class View>
+FN Turned<View> turned(const View &view) {
+  return {view};
+}
+template <int value>
+struct Constant {
+  INLINE v element(int, int) const { return all<v>(value); }
+  INLINE v lanes(int, int) const { return all<v>(value); }
+};
+typedef Constant<0> Zeros;
+typedef Constant<1> Ones;
+
+// ---- tiles: `each` of `size` rows or columns, the `item`th of them ----
+
+// Neighbours; a last item that would stick out is moved back, and owns only what no other does.
+template <int size, int each>
+struct Neighbours {
+  int begin, first;
+  INLINE Neighbours(int item) : begin(item * each), first(least(begin, size - each)) {}
+  INLINE int operator[](int i) const { return first + i; }
+  INLINE bool owns(int i) const { return size % each == 0 || first + i >= begin; }
+};
+// As far apart as there are items: neighbouring threads have neighbours, which lie in different banks of shared memory.
+// Beyond the last it reads the last, and owns nothing.
+template <int size, int each>
+struct Strided {
+  static constexpr int items = cdiv(size, each);
+  int item;
+  INLINE Strided(int item) : item(item) {}
+  INLINE int operator[](int i) const {
+    return size % each == 0 ? item + i * items : least(item + i * items, size - 1);
+  }
+  INLINE bool owns(int i) const { return size % each == 0 || item + i * items < size; }
+};
+
+// What a thread has of a product: the sums of a tile.
+template <class Rows, class Columns, int tm, int tn>
+struct Fragment {
+  Rows rows;
+  Columns columns;
+  v (&sum)[tm][tn];
+  template <class F>
+  INLINE void each(const F &f) const {  // f(row, column, sum)
+    UNROLL for (int m = 0; m < tm; m++)
+      UNROLL for (int n = 0; n < tn; n++)
+        if (rows.owns(m) && columns.owns(n)) f(rows[m], columns[n] * NL, sum[m][n]);
+  }
+};
+template <class F>
+struct Each {  // the epilogue of one number after the other
+  const F &f;
+  template <class Fragment>
+  INLINE void operator()(const Fragment &fragment) const {
+    fragment.each(f);
+  }
+};
+template <class F>
+FN Each<F> each(const F &f) {
+  return {f};
 }
 
-template <int M, int N, int K, class A_, class B_, class Start, class Epilogue>
-FN void product(A_ A, B_ B, Start start, Epilogue epilogue) {
-  constexpr int columns = pad(N) / NL;
-  constexpr Shape shape = tile_for(M, columns, K);
-  constexpr int tm = shape.rows, tn = shape.cols, down = cdiv(M, tm), across = cdiv(columns, tn);
+constexpr int tile_of(int m, int n, int k) {
+  for (int at = 0; at < (int)(sizeof(TILES) / sizeof(TILES[0])); at++)
+    if (TILES[at].m == m && TILES[at].n == n && TILES[at].k == k) return at;
+  return -1;
+}
+
+template <template <int, int> class Span, int M, int N, int K, class A, class B, class C, class Epilogue>
+FN void plain_product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
+  constexpr int columns = pad(N) / NL, shape = tile_of(M, columns, K);
+  static_assert(shape >= 0, "engines/plan.py has no tile for this product");
+  constexpr int tm = TILES[shape].rows, tn = TILES[shape].cols, down = cdiv(M, tm), across = cdiv(columns, tn);
   EACH(t, down * across) {
-    int m1 = BEGIN(t % down, tm), n1 = BEGIN(t / down, tn), m0 = FIRST(m1, tm, M), n0 = FIRST(n1, tn, columns);
-    auto mine = [&](int m, int n) { return OWNS(m0, m1, m, tm, M) && OWNS(n0, n1, n, tn, columns); };
     v sum[tm][tn];
+    Fragment<Span<M, tm>, Span<columns, tn>, tm, tn> fragment = {t % down, t / down, sum};
+    const auto &rows = fragment.rows;
+    const auto &cols = fragment.columns;
     UNROLL for (int m = 0; m < tm; m++)
       UNROLL for (int n = 0; n < tn; n++)
-        sum[m][n] = mine(m, n) ? start(PLACE(m0, m, tm, M), PLACE(n0, n, tn, columns) * NL) : all<v>(0);
+        sum[m][n] = rows.owns(m) && cols.owns(n) ? c.lanes(rows[m], cols[n] * NL) : all<v>(0);
     for (int k = 0; k < K; k++) {
-      v b[tn];
-      UNROLL for (int n = 0; n < tn; n++) b[n] = hold(B(k, PLACE(n0, n, tn, columns) * NL));
+      v right[tn];
+      UNROLL for (int n = 0; n < tn; n++) right[n] = hold(b.lanes(k, cols[n] * NL));
       UNROLL for (int m = 0; m < tm; m++) {
-        v a = hold(A(PLACE(m0, m, tm, M), k));
-        UNROLL for (int n = 0; n < tn; n++) sum[m][n] = fma_(a, b[n], sum[m][n]);
+        const v left = hold(a.element(rows[m], k));
+        UNROLL for (int n = 0; n < tn; n++) sum[m][n] = fma_(left, right[n], sum[m][n]);
       }
     }
-    UNROLL for (int m = 0; m < tm; m++)
-      UNROLL for (int n = 0; n < tn; n++)
-        if (mine(m, n)) epilogue(PLACE(m0, m, tm, M), PLACE(n0, n, tn, columns) * NL, sum[m][n]);
+    epilogue(fragment);
   }
   BARRIER
 }
-FN v zero(int, int) { return all<v>(0); }

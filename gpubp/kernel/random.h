@@ -1,7 +1,7 @@
 // Philox4x32-10 and the permutation on the fly: the format of rng.py, word for word. W is uint32_t or a vector of it.
 // Philox: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11.
 #pragma once
-#include "machine.h"
+#include "simd.h"
 
 typedef vec<uint32_t, VECTOR> uints;
 

@@ -39,9 +39,9 @@ FN void show(Work &k, Who who, F f) {
 
 // `there` says which of the lanes have a network.
 FN void tell(Work k, Who who, const bool *there) {
-  constexpr int Op = line(OUTPUTS);
+  constexpr int Op = PITCH[L];
   show(k, who, [&](int64_t first, int rows) {
-    const real *outs = (const real *)(k.m.outs + outs_of(L - 1));
+    const real *outs = (const real *)(k.m.outs + OUTS_AT[L - 1]);
     for (int n = 0; n < NETWORKS; n++)
       EACH(b, there[n] ? rows : 0) {
         for (int o = 0; o < OUTPUTS; o++)
@@ -51,12 +51,6 @@ FN void tell(Work k, Who who, const bool *there) {
 }
 
 #else
-
-// Of a group's sums: which partial sum is which. Of R2 every output has some of its own.
-constexpr int ERROR = 0, HITS = WAYS, COUNTED = HITS + (METRIC == R2 ? 0 : WAYS);
-constexpr int WEIGHT = COUNTED + (WEIGHTED ? WAYS : 0);
-constexpr int MISSED = WEIGHT + (SAMPLE_WEIGHT ? WAYS : 0), R2_WAYS = R2_SUMS / OUTPUTS;
-static_assert(MISSED + R2_SUMS == SUMS, "memory.h counts otherwise");
 
 // A float64 of each of DOUBLES networks, from n on. Explicit vectors: GCC 12 miscompiles the same
 // sums written as loops over networks.
@@ -115,7 +109,7 @@ FN void add_up(Group &g, int first_sum, int apart, int n, int way, int64_t first
 
 // Add a piece to the sums.
 FN void add_piece(const Work &k, int64_t first, int rows) {
-  constexpr int Op = line(OUTPUTS), sums_of_a_way = MISSED / WAYS;
+  constexpr int Op = PITCH[L], sums_of_a_way = MISSED / WAYS;
   EACH(way, WAYS) {
     by_networks([&](int n) {
       add_up<WAYS, sums_of_a_way>(*k.g, ERROR + way, WAYS, n, way, first, rows, [&](int b, doubles *sums) {
@@ -132,8 +126,8 @@ FN void add_piece(const Work &k, int64_t first, int rows) {
     });
   }
   if constexpr (METRIC == R2) {
-    const real *expected = (const real *)(k.m.outs + outs_of(L - 1));
-    EACH(item, R2_SUMS) {
+    const real *expected = (const real *)(k.m.outs + OUTS_AT[L - 1]);
+    EACH(item, OUTPUTS * R2_WAYS) {
       const int o = item / R2_WAYS, way = item % R2_WAYS;
       by_networks([&](int n) {
         add_up<R2_WAYS, 1>(*k.g, MISSED + item, 0, n, way, first, rows, [&](int b, doubles *sums) {

@@ -16,10 +16,10 @@ FN v penalised(const Work &k, v grad, v weight) {
 }
 FN void change(const Work &k, int at, v grad) {
   v param = read(k.m.row, at), slots[SLOTS + 1];
-  for (int slot = 0; slot < SLOTS; slot++) slots[slot] = read(NUMBER(k.m, 1 + slot, at));
+  for (int slot = 0; slot < SLOTS; slot++) slots[slot] = read(number_of(k.m, 1 + slot, at), 0);
   update(param, grad, slots, [&](int r) { return spread(k.g->rate[r]); });
   write(k.m.row, at, param);
-  for (int slot = 0; slot < SLOTS; slot++) write(NUMBER(k.m, 1 + slot, at), slots[slot]);
+  for (int slot = 0; slot < SLOTS; slot++) write(number_of(k.m, 1 + slot, at), 0, slots[slot]);
 }
 // The whole gradient of an element is known: change it, or wait for the norm of all.
 template <bool weight>
@@ -35,23 +35,28 @@ FN void finish(const Work &k, int at, v grad) {
 // The sum of f(place in a row) over weights, and over biases if asked for: down the columns, across, layer by layer.
 template <int l = 0, class F>
 FN one sum_of(const Work &k, bool biases, F f) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = line(O), W = weight_of(l), size = bias_size(l);
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = PITCH[l + 1], W = WEIGHT_AT[l], size = BIASES[l];
   EACH(item, pad(O) / NL) {
     v sum = summed<I>([&](int i) { return f(W + i * Op + item * NL); });
-    if (biases && size == O) sum = sum + f(bias_of(l) + item * NL);
+    if (biases && size == O) sum = sum + f(BIAS_AT[l] + item * NL);
     write(k.m.sums, item * NL, sum);
   }
   BARRIER
   one total = summed<O>([&](int o) { return one(k.m.sums[o]); });
   BARRIER
   if (biases && size == 1 && O > 1) {
-    v bias = f(bias_of(l));
+    v bias = f(BIAS_AT[l]);
     total = total + *(const one *)&bias;
   }
   if constexpr (l + 1 < L) total = total + sum_of<l + 1>(k, biases, f);
   return total;
 }
 
+constexpr bool is_weight(int at) {
+  for (int l = 0; l < L; l++)
+    if (at < WEIGHT_AT[l + 1]) return at < BIAS_AT[l];
+  return false;
+}
 FN void clip_norm(const Work &k) {
   if constexpr (CLIP_NORM >= 0) {
     one square = sum_of(k, TRAIN_BIAS, [&](int at) { v grad = read(k.m.grad, at); return grad * grad; });

@@ -1,22 +1,9 @@
-// What a lane is on each machine. network.h is written in lanes alone and runs on all of them:
+// Vectors of numbers and of integers, with the operations that C++ has no sign for: by the processor's instruction
+// where it has one, else a lane at a time. A vector of one lane is the number itself, which is all that a GPU has.
 //
-//   lanes are networks   v holds one number of each of several networks side by side (narrow layers, small batches)
-//   lanes are outputs    v holds neighbouring numbers of one network (WIDE: wide layers)
-//   a thread, a network  v is one number (VECTOR = 1)
-//   a team, a network    threads share the items of every phase (TEAM): CPU threads, a GPU's block, or a part of a warp
-//
-// A phase is EACH over independent items and ends at a BARRIER. On every machine an item computes its numbers by the
-// same operations in the same order, so they have the same bits. For that, products and polynomials say fma themselves
-// and the compiler contracts nothing (-ffp-contract=off). Denormal numbers are kept, as IEEE 754 says.
-//
-// Compile-time constants: TASK, to train, or to predict or evaluate (show.h); REAL, float or double; VECTOR, the
-// numbers in a vector register; PARTS, the registers that make a v: with three, the steps of three groups of tiny
-// networks overlap and hide each other's latency; WIDE; TEAM; THREADS of a network's block on a GPU, 0 on a CPU;
-// TOGETHER, the networks that share such a block.
+// Products and polynomials say fma themselves, and the compiler contracts nothing (-ffp-contract=off), so that every
+// machine has the same bits. Denormal numbers are kept, as IEEE 754 says.
 #pragma once
-#define TRAIN 0  // what TASK may be
-#define PREDICT 1
-#define EVALUATE 2
 #ifdef __CUDACC__  // NVRTC, which has no headers; and is told to compile everything for the device
 typedef signed char int8_t;
 typedef int int32_t;
@@ -29,9 +16,6 @@ typedef unsigned long long uint64_t;
 #include <cstdint>
 #include <cstring>
 #endif
-#if TEAM && !THREADS
-#include <sched.h>
-#endif
 #if defined(__aarch64__)
 #include <arm_neon.h>
 #elif defined(__clang__) && defined(__x86_64__)
@@ -39,16 +23,18 @@ typedef unsigned long long uint64_t;
 #endif
 
 #ifdef __CUDACC__
-#define FN static __forceinline__
+#define INLINE __forceinline__
 #define UNROLL _Pragma("unroll")
 #else
-#define FN static inline __attribute__((always_inline))
+#define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
+#define FN static INLINE
 typedef REAL real;
-#if PARTS != 1 && !defined(__clang__)
-#pragma GCC optimize("no-tree-ter")  // operations of the three stay as they are written: 1.06 to 1.09 of the rate
-#endif
+
+constexpr int cdiv(int a, int b) { return (a + b - 1) / b; }
+constexpr int least(int a, int b) { return a < b ? a : b; }
+constexpr int most(int a, int b) { return a > b ? a : b; }
 
 // ---- vectors: vec<T, n> is T itself for n = 1 ----
 
@@ -281,136 +267,3 @@ FN bool any(W x) {
     return together != 0;
   }
 }
-
-// ---- v, the number that network.h computes with ----
-
-typedef vec<real, VECTOR> native;
-
-#if PARTS == 1
-typedef native v;
-#define ON_PARTS(name, ...)
-#else
-struct v {
-  native a, b, c;
-  v() = default;
-  __attribute__((always_inline)) v(real x) : a(all<native>(x)), b(a), c(a) {}
-  __attribute__((always_inline)) v(native a, native b, native c) : a(a), b(b), c(c) {}
-};
-template <>
-struct lanes<v> {
-  typedef real element;
-  static constexpr int count = 3 * VECTOR;
-};
-FN v operator+(v x, v y) { return v(x.a + y.a, x.b + y.b, x.c + y.c); }
-FN v operator-(v x, v y) { return v(x.a - y.a, x.b - y.b, x.c - y.c); }
-FN v operator*(v x, v y) { return v(x.a * y.a, x.b * y.b, x.c * y.c); }
-FN v operator/(v x, v y) { return v(x.a / y.a, x.b / y.b, x.c / y.c); }
-FN v operator-(v x) { return v(-x.a, -x.b, -x.c); }
-template <>
-inline __attribute__((always_inline)) v hold<v>(v x) {
-  return x;  // for three there are too few registers: held, 2-2-2 lost 17 %
-}
-template <>
-inline __attribute__((always_inline)) v all<v>(real x) { return v(x); }
-template <>
-inline __attribute__((always_inline)) v load<v>(const real *p) {
-  return v(load<native>(p), load<native>(p + VECTOR), load<native>(p + 2 * VECTOR));
-}
-template <>
-inline __attribute__((always_inline)) void store<v>(real *p, v x) {
-  store<native>(p, x.a);
-  store<native>(p + VECTOR, x.b);
-  store<native>(p + 2 * VECTOR, x.c);
-}
-#endif
-
-// ---- phases ----
-
-#if THREADS
-#if TEAM
-// Networks that share a block are parts of one warp, none of which waits for the others. That the number of a thread of
-// one network is below THREADS, the compiler has to be told: it then sees which loops end after one round.
-#if TOGETHER == 1
-FN int member() {
-  __builtin_assume(threadIdx.x < THREADS);
-  return threadIdx.x;
-}
-#define MEMBER member()
-#define BARRIER __syncthreads();
-#else
-#define MEMBER (threadIdx.x % THREADS)
-#define BARRIER __syncwarp(((1u << THREADS) - 1) << (threadIdx.x - MEMBER));
-#endif
-#define EACH(t, n) for (int t = MEMBER; t < (n); t += THREADS)
-#else
-#define EACH(t, n) UNROLL for (int t = 0; t < (n); ++t)
-#define BARRIER
-#endif
-#elif TEAM
-// A barrier of `size` threads: the last to come opens it. All spin; a thread that waits long lets others run. What is
-// written while others spin, or read at every phase, has cache lines of its own.
-struct Team {
-  alignas(64) int size;
-  alignas(64) int waiting;
-  alignas(64) int round;
-};
-static thread_local Team *team;
-static thread_local int member, members;
-static void barrier() {
-  int round = __atomic_load_n(&team->round, __ATOMIC_RELAXED);
-  if (__atomic_add_fetch(&team->waiting, 1, __ATOMIC_ACQ_REL) == members) {
-    __atomic_store_n(&team->waiting, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&team->round, round + 1, __ATOMIC_RELEASE);
-    return;
-  }
-  for (int spins = 0; __atomic_load_n(&team->round, __ATOMIC_ACQUIRE) == round; spins++)
-    if (spins > 2000) sched_yield();
-}
-#define EACH(t, n) for (int t = member; t < (n); t += members)
-#ifndef BARRIER
-#define BARRIER barrier();
-#endif
-#else
-#define EACH(t, n) for (int t = 0; t < (n); ++t)
-#define BARRIER
-#endif
-
-// How many networks of a call had a number that was not finite; a GPU's blocks see to theirs themselves.
-FN void count_one([[maybe_unused]] int64_t *count) {
-#if !THREADS
-  __atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
-#endif
-}
-
-// ---- tiles of a product: what one costs, and which rows or columns it has ----
-//
-// Macros, so that what a CPU's compiler sees is plain arithmetic: with functions in their place it inlined otherwise.
-
-constexpr int cdiv(int a, int b) { return (a + b - 1) / b; }
-constexpr int least(int a, int b) { return a < b ? a : b; }
-constexpr int most(int a, int b) { return a > b ? a : b; }
-
-#if THREADS && TEAM
-// In quarters of a cycle, for each k: what a thread issues, tile after tile, and what the block takes of its
-// multiprocessor, which does four warps' multiply-adds, or one warp's load from shared memory, in a cycle.
-constexpr long tile_cost(long tiles, int rows, int cols) {
-  const long alone = rows * cols + rows + cols, together = most(rows * cols, 4 * (rows + cols));
-  return 4 * ((tiles + THREADS - 1) / THREADS) * alone + (tiles + 31) / 32 * together;
-}
-// An item has places that lie as far apart as there are items: neighbouring threads have neighbours, which lie in
-// different banks of shared memory. Beyond the last it reads the last, and stores nothing.
-#define BEGIN(item, each) (item)
-#define FIRST(begin, each, size) (begin)
-#define OWNS(first, begin, i, each, size) ((size) % (each) == 0 || (first) + (i) * cdiv(size, each) < (size))
-#define PLACE(first, i, each, size) \
-  ((size) % (each) == 0 ? (first) + (i) * cdiv(size, each) : least((first) + (i) * cdiv(size, each), (size) - 1))
-#else
-// In halves of a cycle of a processor that does two multiply-adds and two loads per cycle, each multiply-add with a
-// latency of four.
-constexpr long tile_cost(long tiles, int rows, int cols) { return tiles * most(8, most(rows * cols, rows + cols)); }
-// An item has neighbours; a last one that would stick out is moved back, and stores only what no other stores.
-#define BEGIN(item, each) ((item) * (each))
-#define FIRST(begin, each, size) least(begin, (size) - (each))
-#define OWNS(first, begin, i, each, size) ((size) % (each) == 0 || (first) + (i) >= (begin))
-#define PLACE(first, i, each, size) ((first) + (i))
-#endif
