@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .rows import Table
+
 
 class Activation(NamedTuple):
     """An elementwise function and its derivative; the slope may use net, out or both, whatever is cheapest.
@@ -167,7 +169,8 @@ def sine_slope(net: Tensor, out: Tensor) -> Tensor:
     return torch.cos(net)
 
 
-ACTIVATIONS: dict[str, Activation] = {
+ACTIVATIONS: Table[Activation] = Table()
+ACTIVATIONS |= {
     "identity": Activation(identity, identity_slope),
     "sigmoid": Activation(sigmoid, sigmoid_slope),
     "tanh": Activation(tanh, tanh_slope),

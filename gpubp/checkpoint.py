@@ -37,6 +37,7 @@ from .engines import ENGINES
 from .errors import CheckpointError, ConfigError, reason
 from .history import History
 from .population import Population
+from .recipe import missing
 from .spec import NetworkSpec
 from .state import TrainState
 
@@ -165,6 +166,8 @@ def _read(folder: Path, name: str, device: torch.device) -> Checkpoint:
         tensors = folder / Path(manifest["tensors"]).name
         if _digest(tensors, manifest["version"]) != manifest["sha256"]:
             raise CheckpointError(f"{tensors} is damaged: its SHA-256 is not the one in {name}")
+        if lacks := missing(manifest["spec"], manifest["config"]):
+            raise CheckpointError(f"{folder.parent}: {lacks}")
         content = load_file(tensors, device=str(device))
         spec = NetworkSpec.from_dict(manifest["spec"])
         config = TrainConfig.from_dict(_unpacked(manifest["config"], content))

@@ -12,12 +12,13 @@ from torch import Tensor
 from . import arrays
 from .ambient import neutral
 from .data import Dataset
-from .errors import ConfigError, ShapeError, lookup, one_of, unknown
+from .errors import ConfigError, ShapeError, one_of, unknown
 from .losses import LOSSES
 from .optimizers import OPTIMIZERS, Optimizer
 from .ranges import bounded, numbers_of
 from .recipe import Recipe
 from .rounds import Rounds, fitted
+from .rows import Rule
 from .schedules import SCHEDULES, WARMUP, Schedule
 from .spec import NetworkSpec
 
@@ -37,7 +38,7 @@ class TrainConfig:
     optimizer, schedule or loss (OPTIMIZERS, SCHEDULES, LOSSES), or off. Names and meanings are torch's.
 
     Attributes:
-        optimizer: a row of OPTIMIZERS.
+        optimizer: a row of OPTIMIZERS, by name or itself.
         lr: learning rate.
         weight_decay: times the parameter, added to the gradient; decoupled for adamw and lion.
         momentum: of momentum and nesterov.
@@ -47,7 +48,7 @@ class TrainConfig:
         beta2: of adam, amsgrad, adamw, nadam: fraction of the old squares; of lion: of the old mean.
         eps: added to a divisor; if 0, a gradient that has always been 0 gives 0 / 0: the network diverges.
         momentum_decay: of nadam.
-        schedule: a row of SCHEDULES: the learning rate by step.
+        schedule: a row of SCHEDULES, by name or itself: the learning rate by step.
         step_size: of step: steps between two reductions.
         gamma: of step and exponential: factor of one reduction.
         eta_min: of cosine: the last learning rate.
@@ -80,7 +81,7 @@ class TrainConfig:
         extra: hyper-parameters of custom rules.
     """
 
-    optimizer: str = "adam"
+    optimizer: Rule = "adam"
     lr: Hyper = None
     weight_decay: Hyper = None
     momentum: Hyper = None
@@ -90,7 +91,7 @@ class TrainConfig:
     beta2: Hyper = None
     eps: Hyper = None
     momentum_decay: Hyper = None
-    schedule: str = "constant"
+    schedule: Rule = "constant"
     step_size: Hyper = None
     gamma: Hyper = None
     eta_min: Hyper = None
@@ -124,11 +125,11 @@ class TrainConfig:
 
     @neutral()
     def __post_init__(self) -> None:
-        lookup(OPTIMIZERS, self.optimizer, "optimizer", ConfigError)
-        lookup(SCHEDULES, self.schedule, "schedule", ConfigError)
+        object.__setattr__(self, "optimizer", OPTIMIZERS.name(self.optimizer, "optimizer", ConfigError))
+        object.__setattr__(self, "schedule", SCHEDULES.name(self.schedule, "schedule", ConfigError))
         one_of(SHUFFLES, self.shuffle, "shuffle")
         one_of(ORDERS, self.update_order, "update_order")
-        for name in ("optimizer", "schedule", "shuffle", "update_order"):
+        for name in ("shuffle", "update_order"):
             object.__setattr__(self, name, str(getattr(self, name)))  # from NumPy's str
         if (self.epochs is None) == (self.steps is None):
             raise ConfigError("epochs or steps, exactly one, expected")
@@ -293,9 +294,11 @@ class TrainConfig:
         """The configuration of the networks in these rows."""
         one = {**dict(self._given()), "class_weight": self.class_weight, "epochs": self.epochs, "steps": self.steps}
         each = {name: arrays.tensor(name, value, ConfigError) for name, value in one.items() if value is not None}
-        many = {name: value[index] for name, value in each.items() if value.ndim == 1 + (name == "class_weight")}
+        many: dict[str, Any] = {
+            name: value[index] for name, value in each.items() if value.ndim == 1 + (name == "class_weight")
+        }
         extra = {name: many.pop(name, value) for name, value in self.extra.items()}
-        return TrainConfig.from_dict({**self.to_dict(), **many, "extra": extra})
+        return replace(self, **many, extra=extra)
 
     def __repr__(self) -> str:
         usual = {each.name: each.default for each in fields(self)} | {"extra": {}}
@@ -306,7 +309,8 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting by name, tensors included."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        rules = {"optimizer": str(self.optimizer), "schedule": str(self.schedule)}
+        return {each.name: getattr(self, each.name) for each in fields(self)} | rules
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .activations import sigmoid
+from .rows import Table
 
 
 def same(out: Tensor) -> Tensor:
@@ -192,7 +193,8 @@ def cross_entropy(out: Tensor, target: Tensor, shares: Tensor | None = None) -> 
     return (shares * (log_total - shifted)).sum(-1), whole * gap - shares.scatter_add(-1, index, -whole)
 
 
-LOSSES: dict[str, Loss] = {
+LOSSES: Table[Loss] = Table()
+LOSSES |= {
     "half_squared_error": Loss(half_squared_error, half_squared_error_slope, outputs="sum"),
     "mean_squared_error": Loss(mean_squared_error, mean_squared_error_slope),
     "mean_absolute_error": Loss(mean_absolute_error, mean_absolute_error_slope),

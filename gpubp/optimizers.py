@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .rows import Table
 from .schedules import names
 
 
@@ -165,7 +166,8 @@ def lion(grad: Tensor, mean: Tensor, rest1: Tensor, rest2: Tensor) -> tuple[Tens
 
 ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 POWERS = ("power1", "power2")
-OPTIMIZERS: dict[str, Optimizer] = {
+OPTIMIZERS: Table[Optimizer] = Table()
+OPTIMIZERS |= {
     name: rule._replace(absorbing=True)
     for name, rule in {
         "sgd": Optimizer(sgd),

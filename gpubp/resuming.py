@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def _extend(run: Run, epochs: int | None, steps: int | None) -> None:
     if getattr(config, name) is None or (epochs is not None and steps is not None):
         other = "steps" if config.epochs is None else "epochs"
         raise ConfigError(f"this run counts {other}: give only {other} to extend it")
-    longer = TrainConfig.from_dict({**config.to_dict(), name: length})
+    longer = replace(config, epochs=epochs, steps=steps)
     end = longer.lengths(run.data.size(state.position))
     shorter = bool((torch.as_tensor(length) < torch.as_tensor(getattr(config, name))).any())
     if shorter or bool((end < state.end).any()):

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .rows import Table
+
 
 class Schedule(NamedTuple):
     """rate: lr, step, total, <hyper-parameters by name> -> learning rate, all (N, 1) float64 columns.
@@ -75,7 +77,8 @@ def plateau(lr: Tensor, step: Tensor, total: Tensor, scale: Tensor, plateau_min_
     return torch.maximum(lr * scale, torch.minimum(plateau_min_lr, lr))
 
 
-SCHEDULES: dict[str, Schedule] = {
+SCHEDULES: Table[Schedule] = Table()
+SCHEDULES |= {
     "constant": Schedule(constant),
     "step": Schedule(step, {"step_size": 1000, "gamma": 0.1}),
     "exponential": Schedule(exponential, {"gamma": 0.999}),

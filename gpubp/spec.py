@@ -12,9 +12,10 @@ import numpy as np
 from torch import Tensor
 
 from . import arrays
-from .activations import ACTIVATIONS
-from .errors import ShapeError, SpecError, lookup, one_of, unknown
+from .activations import ACTIVATIONS, Activation
+from .errors import ShapeError, SpecError, one_of, unknown
 from .losses import LOSSES
+from .rows import Rule
 
 BIASES = ("neuron", "layer", "none")
 OUTPUTS = {  # activations whose outs suit what a loss takes; others suit every loss
@@ -49,22 +50,23 @@ class NetworkSpec:
     """A fully connected network.
 
     widths: of the inputs, of every hidden layer, of the outputs. hidden: an activation of ACTIVATIONS, or one per
-    hidden layer. output: the activation of the last layer. loss: one of LOSSES; those that
-    transform the outs (cross_entropy, binary_cross_entropy, poisson) need output="identity",
-    hinge needs outs of both signs (OUTPUTS), all others accept any output. bias: one per "neuron", one per "layer" (the
-    tutorial's), or "none". train_bias: False freezes the biases. Raises SpecError for invalid specifications.
+    hidden layer. output: the activation of the last layer. loss: one of LOSSES. Each is a name, or an Activation or
+    Loss, which goes by the name of its function (rows.py). Losses that transform the outs (cross_entropy,
+    binary_cross_entropy, poisson) need output="identity", hinge needs outs of both signs (OUTPUTS), all others accept
+    any output. bias: one per "neuron", one per "layer" (the tutorial's), or "none". train_bias: False freezes the
+    biases. Raises SpecError for invalid specifications.
     """
 
     widths: tuple[int, ...]
-    hidden: str | tuple[str, ...] = "relu"
-    output: str = "identity"
-    loss: str = "mean_squared_error"
+    hidden: Rule | tuple[Rule, ...] = "relu"
+    output: Rule = "identity"
+    loss: Rule = "mean_squared_error"
     bias: str = "neuron"
     train_bias: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", _widths(self.widths))
-        if not isinstance(self.hidden, str):
+        if not isinstance(self.hidden, (str, Activation)):
             array = isinstance(self.hidden, np.ndarray) and self.hidden.ndim == 1
             if not array and not isinstance(self.hidden, (list, tuple)):
                 raise SpecError(
@@ -76,11 +78,10 @@ class NetworkSpec:
                     f"hidden names {len(self.hidden)} activations, {', '.join(map(repr, self.hidden))}; "
                     f"widths {self.widths} have {len(self.widths) - 2} hidden layers: one name for all, or one each"
                 )
-        for number, name in enumerate(self.activations):
-            where = "output" if number == len(self.activations) - 1 else f"hidden activation of layer {number + 1}"
-            lookup(ACTIVATIONS, name, where)
-        loss = lookup(LOSSES, self.loss, "loss")
-        if self.output not in OUTPUTS.get(loss.takes, ACTIVATIONS):
+        for name, value in self._named().items():
+            object.__setattr__(self, name, value)
+        loss = LOSSES[self.loss]
+        if self.output not in OUTPUTS.get(loss.takes, (self.output,)):
             allowed = " or ".join(map(repr, OUTPUTS[loss.takes]))
             raise SpecError(
                 f"output {self.output!r} with loss {self.loss!r}, which takes a {loss.takes}: {allowed} expected; "
@@ -94,14 +95,27 @@ class NetworkSpec:
                 f"loss {self.loss!r} needs an output per class, two or more; widths {self.widths} end in "
                 f"{self.widths[-1]}; for one yes-or-no output use binary_cross_entropy"
             )
-        for name in ("hidden", "output", "loss", "bias"):  # Python's strings from NumPy's, for YAML
-            value = getattr(self, name)
-            object.__setattr__(self, name, str(value) if isinstance(value, str) else tuple(map(str, value)))
+        object.__setattr__(self, "bias", str(self.bias))  # Python's string from NumPy's, for YAML
+
+    def _named(self) -> dict[str, Any]:
+        """Activations and loss by name; raises SpecError for unknown rules, and for two rules with one name."""
+        one, given = isinstance(self.hidden, (str, Activation)), self.activations
+        places = [f"hidden activation of layer {number + 1}" for number in range(len(given) - 1)]
+        names = [ACTIVATIONS.name(each, where, SpecError) for each, where in zip(given, [*places, "output"])]
+        different = [str(each) for each in {*names}]
+        for name in different:
+            if different.count(name) > 1:
+                raise SpecError(f"activation {name!r}: several rules have this name; name their functions differently")
+        hidden: Any = tuple(names[:-1])
+        if one:
+            hidden = hidden[0] if hidden else ACTIVATIONS.name(self.hidden, "hidden activation", SpecError)
+        return {"hidden": hidden, "output": names[-1], "loss": LOSSES.name(self.loss, "loss", SpecError)}
 
     @property
     def activations(self) -> tuple[str, ...]:
         """The activation of every layer, the output's last."""
-        hidden = (self.hidden,) * (len(self.widths) - 2) if isinstance(self.hidden, str) else self.hidden
+        one = isinstance(self.hidden, (str, Activation))
+        hidden = (self.hidden,) * (len(self.widths) - 2) if one else self.hidden
         return (*hidden, self.output)
 
     @cached_property
@@ -124,7 +138,9 @@ class NetworkSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, for YAML and JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        plain = {name: str(value) for name, value in values.items() if isinstance(value, str)}
+        hidden = [*map(str, self.hidden)] if isinstance(self.hidden, tuple) else plain["hidden"]
+        return values | plain | {"widths": list(self.widths), "hidden": hidden}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NetworkSpec:

@@ -84,7 +84,7 @@ DAMAGE = {
     "foreign": "manifest.json is not the manifest of a gpubp checkpoint",
     "a list": "manifest.json is not the manifest of a gpubp checkpoint",
     "no spec": "does not hold a complete state: manifest.json has a value of another type",
-    "no optimizer": "does not hold a complete state: .*adamm",
+    "no optimizer": "run: optimizer 'adamm' is in no table of this process; add it",
     "no notes": "does not hold a complete state: 'number' is missing",
 }
 

@@ -3,18 +3,20 @@ trained, on every engine."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 
 import gpubp
-from gpubp.errors import ConfigError, GpubpError, SpecError
+from gpubp.errors import CheckpointError, ConfigError, GpubpError, SpecError
 from gpubp.losses import Loss
 from gpubp.optimizers import Optimizer
 from gpubp.schedules import Schedule
 
-from .helpers import compiled, covering, population, samples  # noqa: F401
+from .helpers import compiled, covering, population, same_bits, samples  # noqa: F401
 
 
 class Case(NamedTuple):
@@ -150,3 +152,93 @@ def test_a_rule_with_the_required_results_trains(name: str, engine: str, monkeyp
     assert result.engine == {"auto": "cpu"}.get(engine, engine)
     assert result.statuses["finished"] == 4
     assert torch.isfinite(result.population.params).all()
+
+
+def bent(net: Any) -> Any:
+    return torch.clamp(net, min=0) + 0.1 * net
+
+
+def bent_slope(net: Any, out: Any) -> Any:
+    return torch.sign(torch.clamp(net, min=0)) + 0.1
+
+
+def cubed(out: Any, target: Any) -> Any:
+    return torch.abs(out - target) ** 3
+
+
+def cubed_slope(out: Any, target: Any) -> Any:
+    return 3 * (out - target) * torch.abs(out - target)
+
+
+def pulled(grad: Any, mean: Any, pull: Any) -> Any:
+    return grad + pull * mean, grad
+
+
+def halved(lr: Any, step: Any, total: Any) -> Any:
+    return lr / 2
+
+
+OWN = {
+    "ACTIVATIONS": gpubp.Activation(bent, bent_slope),
+    "LOSSES": Loss(cubed, cubed_slope),
+    "OPTIMIZERS": Optimizer(pulled, ("mean",), {"pull": 0.5}),
+    "SCHEDULES": Schedule(halved),
+}
+
+
+def own(*rules: Any, **settings: Any) -> gpubp.Result:
+    """A training by an activation, a loss, an optimizer and a schedule."""
+    hidden, loss, optimizer, schedule = rules
+    spec = gpubp.NetworkSpec((3, 4, 2), hidden=hidden, loss=loss)
+    config = gpubp.TrainConfig(optimizer, schedule=schedule, steps=3, batch_size=4, extra={"pull": [0.1, 0.2]})
+    return gpubp.train(population(spec, 2), gpubp.Dataset(*samples(spec, 10)), config, **settings)
+
+
+@pytest.mark.parametrize("engine", ["eager", "cpu"])
+def test_a_rule_given_itself_trains_as_one_of_its_table(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = own(*OWN.values(), engine=engine)
+    for table, row in OWN.items():
+        monkeypatch.setitem(getattr(gpubp, table), "own", row)
+    named = own("own", "own", "own", "own", engine=engine)
+    assert same_bits(given.population.params, named.population.params)
+
+
+def test_rules_of_one_name_are_told_apart_and_not_in_one_network() -> None:
+    def bent(net: Any) -> Any:
+        return net
+
+    other = gpubp.Activation(bent, bent_slope)
+    one, two = (gpubp.NetworkSpec((3, 4, 2), hidden=each) for each in (OWN["ACTIVATIONS"], other))
+    assert one == gpubp.NetworkSpec((3, 4, 2), hidden=OWN["ACTIVATIONS"]) != two != one
+    with pytest.raises(SpecError, match="activation 'bent': several rules have this name"):
+        gpubp.NetworkSpec((3, 4, 4, 2), hidden=(OWN["ACTIVATIONS"], other))
+
+
+def test_a_rule_without_a_name_or_with_that_of_another_is_refused_and_a_row_has_its_own() -> None:
+    def relu(net: Any) -> Any:
+        return net
+
+    with pytest.raises(SpecError, match="'relu': the table has another rule of this name; rename the function relu"):
+        gpubp.NetworkSpec((3, 4, 2), hidden=gpubp.Activation(relu, bent_slope))
+    with pytest.raises(ConfigError, match=r"optimizer: <function .*lambda.* has no name, by which a rule is saved"):
+        gpubp.TrainConfig(Optimizer(lambda grad: grad), steps=1)
+    assert gpubp.NetworkSpec((3, 4, 2), hidden=gpubp.ACTIVATIONS["tanh"]) == gpubp.NetworkSpec((3, 4, 2), hidden="tanh")
+
+
+def test_a_saved_run_names_its_rules_and_where_one_is_missing_says_how_to_add_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = own(*OWN.values(), engine="eager", run_dir=tmp_path / "run")
+    data = gpubp.Dataset(*samples(result.population.spec, 10))
+    kinds = {"ACTIVATIONS": "Activation", "LOSSES": "Loss", "OPTIMIZERS": "Optimizer", "SCHEDULES": "Schedule"}
+    for (table, row), name in zip(OWN.items(), ["bent", "cubed", "pulled", "halved"]):
+        what, how = (
+            f"run: {kinds[table].lower()} '{name}' is in no table",
+            f"gpubp.{table}['{name}'] = gpubp.{kinds[table]}(",
+        )
+        for reads in (gpubp.load, lambda run: gpubp.resume(run, data, steps=5)):
+            with pytest.raises(CheckpointError, match=f"{what} .*{re.escape(how)}"):
+                reads(tmp_path / "run")
+        monkeypatch.setitem(getattr(gpubp, table), name, row)
+    assert same_bits(gpubp.load(tmp_path / "run").population.params, result.population.params)
+    assert gpubp.resume(tmp_path / "run", data, steps=5).table["steps"].to_pylist() == [5, 5]

@@ -225,7 +225,7 @@ class Program:
             def named(out: Any, target: Any, *hyper: Any, function: Any = function) -> Any:
                 return function(out, target, **dict(zip(names, hyper)))
 
-            named.__name__ = getattr(function, "__name__", self.spec.loss)  # what a refusal calls the rule
+            named.__name__ = getattr(function, "__name__", str(self.spec.loss))  # what a refusal calls the rule
             graph, result = trace(named, ["out", "target", *names])
             text += [
                 f"template <class V, class H> FN V loss_{what}(V _out, V _target, H hyper) {{",

@@ -1,0 +1,55 @@
+"""Table: rules of one kind by name; a rule itself, given in place of a name, goes by the name of its first function.
+
+Only the name is saved: a process that loads such a run adds the rule to its table first. Refused: rules without a name
+(lambdas), and with the name of another row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from .errors import GpubpError, lookup
+
+Row = TypeVar("Row", bound=tuple[Any, ...])
+Rule = Any  # a name or a row; a name once it is checked
+
+
+class Own(str):
+    """The name of a custom rule that is in no table, with its `row`; names of different rules are different."""
+
+    row: Any
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other) is True and getattr(other, "row", self.row) == self.row
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+
+class Table(dict[str, Row], Generic[Row]):
+    """Rows by name; of an Own name, its own row."""
+
+    def __getitem__(self, name: str | Row) -> Row:
+        found: Row = name.row if isinstance(name, Own) else super().__getitem__(name)  # type: ignore[index]
+        return found
+
+    def name(self, given: object, what: str, error: type[GpubpError]) -> str:
+        """The name of `given`, a name or a row; raises `error` for anything else."""
+        if isinstance(given, Own):
+            return given
+        if not isinstance(given, type(next(iter(self.values())))):
+            lookup(self, given, what, error)
+            return str(given)  # from NumPy's str
+        for name, row in self.items():
+            if row == given:
+                return name
+        name = getattr(given[0], "__name__", "")
+        if not name.isidentifier():
+            raise error(f"{what}: {given[0]!r} has no name, by which a rule is saved; a function made by def expected")
+        if name in self:
+            raise error(f"{what} {name!r}: the table has another rule of this name; rename the function {name}")
+        own = Own(name)
+        own.row = given
+        return own
