@@ -20,10 +20,10 @@ ORDER = re.findall(r"^      ([\w/]+?)(?:\.py|/) ", README, re.M)
 TREE = README[README.index("    gpubp/\n") : README.index("    scripts/ ")]
 LONGEST = {
     "gpubp/**/*.py": 350,
-    "gpubp/kernel/**/*.h": 470,
+    "gpubp/kernel/**/*.h": 320,
     "benchmarks/*.py": 320,
     "scripts/*.py": 320,
-    "tests/*": 600,
+    "tests/*": 520,
 }
 
 
