@@ -103,8 +103,8 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
     "more networks than memory": (
         lambda: gpubp.Population.create(SPEC, 2**32 - 1), OutOfMemoryError, r"4,294,967,295 networks of 3-4-2 need"),
     **{
-        f"{name}: {message}": (partial(gpubp.train, POPULATION, DATA, STEP, **{name: given}), ConfigError, message)
-        for name, given, message in (
+        f"{name} {number}": (partial(gpubp.train, POPULATION, DATA, STEP, **{name: given}), ConfigError, message)
+        for number, (name, given, message) in enumerate((
             ("run_dir", 3, "run_dir 3: a path in"), ("run_dir", b"made", "run_dir b'made': a path in"),
             ("run_dir", "\udcff", "run_dir .*: a path in UTF-8 without NUL"),
             ("run_dir", "a\0b", "run_dir .*: a path in UTF-8 without NUL"),
@@ -117,7 +117,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
             ("run_dir", __file__, "test_bad_input.py is a file; name a new directory"),
             ("checkpoint_minutes", "5", "checkpoint_minutes '5': a number of 0 or more expected"),
             ("checkpoint_minutes", True, "checkpoint_minutes True: a number"),
-            ("checkpoint_minutes", -1, "checkpoint_minutes -1: a number"))
+            ("checkpoint_minutes", -1, "checkpoint_minutes -1: a number")))
     },
     "a run that is none": (lambda: gpubp.load(3), ConfigError, "run_dir 3: a path in"),  # type: ignore[arg-type]
     "data that are none": (lambda: sources.load(3), DataError, "3 is no path of a file that ends in"),  # type: ignore

@@ -49,9 +49,7 @@ def test_whole_numbers_are_held_exactly_or_refused(name: str) -> None:
     wide = dataset_of(name, values).to(torch.device("cpu"), torch.float64)
     assert getattr(wide, name).tolist() == values.tolist()
     for dtype, most in ((torch.float32, LOST), (torch.float64, 2**53 + 1)):
-        lost = re.escape(
-            f"{name}{place} is {most}, one of 1 whole numbers that float{8 * dtype.itemsize} does not hold"
-        )
+        lost = re.escape(f"{name}{place} is {most}, one of 1 whole numbers that float{8 * dtype.itemsize} cannot hold")
         with pytest.raises(DataError, match=lost):
             dataset_of(name, np.where(values == 3, 3, most)).to(torch.device("cpu"), dtype)
     rounded = dataset_of(name, values.astype(np.float64)).to(torch.device("cpu"), torch.float32)
