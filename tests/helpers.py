@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import itertools
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -259,6 +261,17 @@ def needs_compiler() -> None:
 def compiled() -> None:
     """For modules that import it."""
     needs_compiler()
+
+
+@pytest.fixture(name="sources")
+def sources_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of kernel/ from which kernels are compiled, and none is there already."""
+    folder = tmp_path / "kernel"
+    shutil.copytree(build.SOURCES, folder)
+    monkeypatch.setattr(build, "SOURCES", folder)
+    monkeypatch.setattr(build, "sources", build.sources.__wrapped__)
+    monkeypatch.setattr(cpu, "KERNELS", {})
+    return folder
 
 
 def covering(*axes: Iterable[Any], meet: int = 2) -> list[Any]:

@@ -33,9 +33,8 @@ PATIENCE = 10.0  # seconds of one processor that a kernel may take: 3.7 to 6.4 f
 TABLES = tuple(tuple(table) for table in (gpubp.ACTIVATIONS, gpubp.LOSSES, gpubp.OPTIMIZERS, gpubp.SCHEDULES))
 KERNELS = max(*map(len, TABLES[1:]), len(TABLES[0]) // 2)
 LAYOUTS = (Layout(1, threads=128), Layout(1, team=True, threads=64, accumulators=32, cols=8))
-# Bytes that a thread of program(number) keeps in local memory, on any of DEVICES at most. Those of 300 and more are of
-# networks that are threads by hand: the rules would give them a block.
-LOCAL = (672, 0, 8, 32, 424, 2696, 8, 0, 392, 1920, 8)
+# Bytes that a thread of program(number) keeps in local memory, at most, on any of DEVICES.
+LOCAL = (0, 0, 8, 24, 16, 0, 8, 0, 0, 376, 8)
 SWITCHES = (
     {"dropout": 0.3, "l1": 0.1},
     {"clip_norm": 1.0, "l2": 0.1},
@@ -57,15 +56,16 @@ def program(number: int) -> Program:
     activations, losses, optimizers, schedules = TABLES
     hidden = tuple(activations[(2 * number + layer) % len(activations)] for layer in range(2))
     loss, optimizer = losses[number % len(losses)], optimizers[number % len(optimizers)]
-    spec = gpubp.NetworkSpec((3, 5, 4, 2), hidden, loss=loss, bias=("neuron", "layer", "none")[number % 3])
+    team = number // 2 % 2
+    widths, batch = ((3, 5, 4, 2), 4) if team else ((2, 2, 2, 2), 1)  # a thread has room for few numbers
+    spec = gpubp.NetworkSpec(widths, hidden, loss=loss, bias=("neuron", "layer", "none")[number % 3])
     config = gpubp.TrainConfig(
-        optimizer, schedule=schedules[number % len(schedules)], batch_size=4, steps=9, **SWITCHES[number % 4]
+        optimizer, schedule=schedules[number % len(schedules)], batch_size=batch, steps=9, **SWITCHES[number % 4]
     )
     recipe = config.recipe(spec)
     if loss == "cross_entropy":
         recipe = replace(recipe, hyper=(*recipe.hyper, "class_weight"))
     samples = Samples(True, number % 2 == 0, number % 3 == 0, number % 3, ("network", "shared", "none")[number % 3])
-    team = number // 2 % 2
     layout = (
         LAYOUTS[team] if not team or number % 3 else Layout(1, team=True, threads=16, together=2, chunk=3, near=False)
     )

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from gpubp.data import TENSORS
-from gpubp.engines import chip, cuda
+from gpubp.engines import cuda
 from gpubp.engines.program import Layout
 
 from .helpers import instructions, put
 from .test_gpu_launch import STREAM, Driver, driver, expected, launched, training
 
 __all__ = ["driver"]
-INSTRUCTIONS = 520  # of Python, in a call
+INSTRUCTIONS = 570  # of Python, in a call
 
 
 def test_from_the_second_call_on_the_driver_is_asked_for_the_launch_alone(driver: Driver) -> None:
@@ -90,7 +90,7 @@ def test_slots_in_global_memory_are_separate_for_each_call(driver: Driver, monke
         cuda.run(state, data, 5)
         assert driver.end.slots == rooms[-1].data_ptr()
     (kernel,) = cuda.KERNELS.values()
-    assert [len(each) for each in rooms] == [7 * 2 * chip.parameters(kernel.program, True)] * 3
+    assert [len(each) for each in rooms] == [7 * kernel.program.plan.far] * 3
 
 
 def test_a_layout_by_hand_is_taken_from_the_next_call_on(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:

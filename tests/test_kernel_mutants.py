@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from gpubp.engines import build, cpu
+from gpubp.engines import cpu
 
-from . import test_compiled, test_compiled_divergence, test_compiled_engine, test_compiled_independence
-from .helpers import compiled  # noqa: F401
+from . import test_compiled, test_compiled_divergence, test_compiled_engine, test_compiled_independence, test_divergence
+from .helpers import compiled, sources_copied  # noqa: F401
 from .test_compiled import CASES, Case, case
 
 
@@ -107,23 +106,12 @@ MUTANTS = {
         "c.faulty[n] < 0) c.faulty[n] = c.done;", "c.faulty[n] < 0) c.faulty[n] = c.done + 1;", DIVERGENCE),
     "a loss that is not finite is overlooked": Mutant(
         "c.fault = c.fault + c.loss * real(0);", "",
-        test_compiled_divergence.test_a_non_finite_loss_ends_a_network_with_a_finite_row),
+        partial(test_divergence.test_a_non_finite_loss_ends_a_network_with_a_finite_row, cpu)),
     "a network that is through trains on": Mutant(
         "next = k.check || !ABSORBING ? c.done + 1 : left[waiting - 1];", "next = left[0];",
         partial(test_compiled_independence.test_networks_may_be_and_end_at_different_steps,
                 torch.float32, "network", "networks")),
 }  # fmt: skip
-
-
-@pytest.fixture
-def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of kernel/ from which kernels are compiled, and none is there already."""
-    folder = tmp_path / "kernel"
-    shutil.copytree(build.SOURCES, folder)
-    monkeypatch.setattr(build, "SOURCES", folder)
-    monkeypatch.setattr(build, "sources", build.sources.__wrapped__)
-    monkeypatch.setattr(cpu, "KERNELS", {})
-    return folder
 
 
 def test_without_a_mistake_the_copy_passes(sources: Path) -> None:

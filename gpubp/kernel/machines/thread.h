@@ -17,9 +17,24 @@ FN one own(const real (&x)[NETWORKS]) { return x[0]; }
 FN void count_one(int64_t *) {}  // who has diverged is noted by the network itself
 
 #include "product.h"
+struct Number {  // a fragment of one sum
+  int row, column;
+  v sum;
+  template <class F>
+  INLINE void each(const F &f) const {
+    f(row, column, sum);
+  }
+};
+// All is in registers, so a tile would save nothing: one sum after the other.
 template <int M, int N, int K, class A, class B, class C, class Epilogue>
-FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
-  plain_product<Neighbours, M, N, K>(a, b, c, epilogue);
+FN void product(A a, B b, C c, Epilogue epilogue) {
+  EACH(m, M) {
+    EACH(n, N) {
+      v sum = c.lanes(m, n);
+      EACH(k, K) { sum = fma_(a.element(m, k), b.lanes(k, n), sum); }
+      epilogue(Number{m, n, sum});
+    }
+  }
 }
 
 // A thread is shown its own row alone.
