@@ -18,7 +18,6 @@ from gpubp.errors import EngineError
 from gpubp.evaluate import Evaluation
 
 from .helpers import (
-    compiled,
     covering,
     generator,
     laid_out,
@@ -26,9 +25,8 @@ from .helpers import (
     population,
     same_bits,
     samples,
-    sources_copied,
     threads,
-)  # noqa: F401
+)
 from .playing import Player, playing
 from .tolerances import EVALUATION, compiled_step
 
