@@ -17,7 +17,8 @@ from gpubp.engines.program import Layout
 from gpubp.errors import EngineError
 from gpubp.evaluate import Evaluation
 
-from .helpers import (
+from .helpers import (  # noqa: F401
+    compiled,
     covering,
     generator,
     laid_out,
@@ -25,6 +26,7 @@ from .helpers import (
     population,
     same_bits,
     samples,
+    sources_copied,
     threads,
 )
 from .playing import Player, playing
