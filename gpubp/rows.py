@@ -15,12 +15,12 @@ Rule = Any  # a name or a row; a name once it is checked
 
 
 class Own(str):
-    """The name of a custom rule that is in no table, with its `row`; names of different rules are different."""
+    """The name of a custom rule that is in no table, with its `row`: equal to no name of another row, nor of a table."""
 
     row: Any
 
     def __eq__(self, other: object) -> bool:
-        return str.__eq__(self, other) is True and getattr(other, "row", self.row) == self.row
+        return isinstance(other, Own) and str.__eq__(self, other) and other.row == self.row
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -31,9 +31,11 @@ class Own(str):
 class Table(dict[str, Row], Generic[Row]):
     """Rows by name; of an Own name, its own row."""
 
-    def __getitem__(self, name: str | Row) -> Row:
-        found: Row = name.row if isinstance(name, Own) else super().__getitem__(name)  # type: ignore[index]
-        return found
+    def __missing__(self, name: str | Row) -> Row:
+        if isinstance(name, Own):
+            found: Row = name.row
+            return found
+        raise KeyError(name)
 
     def name(self, given: object, what: str, error: type[GpubpError]) -> str:
         """The name of `given`, a name or a row; raises `error` for anything else."""

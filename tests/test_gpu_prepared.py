@@ -17,7 +17,7 @@ from .helpers import instructions, put
 from .test_gpu_launch import STREAM, Driver, driver, expected, launched, training
 
 __all__ = ["driver"]
-INSTRUCTIONS = 570  # of Python, in a call
+INSTRUCTIONS = 520  # of Python, in a call
 
 
 def test_from_the_second_call_on_the_driver_is_asked_for_the_launch_alone(driver: Driver) -> None:

@@ -28,7 +28,7 @@ from .test_prepared import COUNT, EVERYONE, SAMPLES, check, dataset, training
 
 __all__ = ["compiled"]
 pytestmark = pytest.mark.cpu("of the CPU's engine")
-INSTRUCTIONS = 560  # of Python, in a call
+INSTRUCTIONS = 500  # of Python, in a call
 
 
 def diverging() -> tuple[TrainState, gpubp.Dataset]:
