@@ -15,7 +15,7 @@ Rule = Any  # a name or a row; a name once it is checked
 
 
 class Own(str):
-    """The name of a custom rule that is in no table, with its `row`: equal to no name of another row, nor of a table."""
+    """The name of a custom rule that is in no table, with its `row`; equal only to names of the same row."""
 
     row: Any
 

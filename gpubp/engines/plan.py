@@ -103,7 +103,7 @@ class Plan:
         whole = (
             ("row", params, "(P): parameters"),
             ("slots", g["SLOTS"] * params, "(SLOTS, P): of the optimizer"),
-            ("grad", params if cut or g["CLIP_NORM"] >= 0 else 0, "(P): of the chunks so far, or before it is clipped"),
+            ("grad", params if cut or g["CLIP_NORM"] >= 0 else 0, "(P): over the chunks so far, or before clipping"),
             ("x", chunk * self.pitch[0] if g["GATHER"] else 0, "(CHUNK, I): gathered samples"),
             ("y", chunk * targets if g["GATHER"] else 0, "(CHUNK, TARGETS)"),
             ("outs", acts, "(CHUNK, O) per layer"),
@@ -149,7 +149,9 @@ class Plan:
             Field("double", "end", (networks,), "and the last"),
             Field("real", "typed", (g["HYPERS"] + 1, networks), "hyper"),
             Field("real", "rate", (max(g["RATES"], 1), networks), "what an update of this step takes"),
-            Field("bool", "alike", (), "in hyper, columns, now and end: of the latter three the first is kept up"),
+            Field(
+                "bool", "alike", (), "whether all networks are: then only the first of columns, now and end is current"
+            ),
             Field("uint32_t", "id", (networks,), "Population.ids"),
             Field("uint32_t", "step", (networks,), "of dropout"),
             Field("int64_t", "base", (networks,), "where a network's own samples begin,"),
@@ -217,7 +219,7 @@ class Plan:
         layers = {
             "WIDTH": (self.widths, "of the layers, the inputs first"),
             "PITCH": (self.pitch, "of a width: elements from a row of a matrix to the next"),
-            "BIASES": (self.biases, "how many a layer has"),
+            "BIASES": (self.biases, "of a layer"),
             "ROW_AT": (self.rows, "where a layer begins in a row of parameters: its weight, then its biases"),
             "WEIGHT_AT": (self.weights, "where its weight begins here, with every row padded,"),
             "BIAS_AT": ([end - self.padded(own) for end, own in zip(self.weights[1:], self.biases)], "and its biases"),

@@ -120,7 +120,7 @@ class Program:
         apart = layout.networks if samples.own else 1
         return [
             ("TASK", TASKS.index(self.task),
-             "to train, or to show networks samples: their outs, or their loss and metric"),
+             "TRAIN, PREDICT or EVALUATE"),
             ("LAYERS", len(spec.widths) - 1, "with weights"),
             ("BATCH", self.batch, "samples of a step"),
             ("CHUNK", layout.chunk or self.batch, "of them that go through the network at once"),
@@ -130,7 +130,7 @@ class Program:
             ("LOSS_SUM", rule.outputs == "sum", "whether a sample's loss is the sum over its outputs, not their mean"),
             ("METRIC", METRICS.index(self.metric),
              ", ".join(f"{number} {name}" for number, name in enumerate(METRICS))),
-            ("LINKED", rule.inverse_link is not same, "whether an out is not itself what is expected of the target"),
+            ("LINKED", rule.inverse_link is not same, "whether the prediction is a function of the out"),
             ("OUTPUT_IDENTITY", spec.output == "identity", "whether the last layer's slope is 1"),
             ("KEEP_NETS", self.keep_nets, "whether a slope is a function of the net, not of the out alone"),
             ("OWN", samples.own, "whether networks see other samples than their neighbours, or stand at other steps"),
@@ -144,13 +144,13 @@ class Program:
             ("CLASS_WEIGHT", self.class_weight, "whether classes have weights"),
             ("LAYERWISE", self.recipe.update_order == "layerwise", "whether a layer changes before the delta below it"),
             *((name.upper(), self.at(name), "which hyper-parameter it is; -1 where it is off") for name in SWITCHES),
-            ("ABSORBING", self.recipe.rule.absorbing, "whether a number that is not finite stays in a row"),
+            ("ABSORBING", self.recipe.rule.absorbing, "whether NaN or infinity, once in a row, stays"),
             ("HYPERS", len(self.hyper), "hyper-parameters"),
             ("SLOTS", len(self.recipe.rule.slots), "of the optimizer: further rows of a network"),
-            ("COLUMNS", len(self.recipe.rule.columns), "numbers that it keeps of a network"),
+            ("COLUMNS", len(self.recipe.rule.columns), "scalars that it keeps for each network"),
             ("RATES", len(self.rates), "what a step's update takes"),
-            ("MOVING", self.moving, "whether they, or columns, change with every step"),
-            ("TIMED", self.depends([STEP, TOTAL]), "whether by the number of the step"),
+            ("MOVING", self.moving, "whether rates or columns change every step"),
+            ("TIMED", self.depends([STEP, TOTAL]), "whether they depend on the number of the step"),
         ]  # fmt: skip
 
     def constants(self) -> list[str]:

@@ -12,7 +12,7 @@
 #define THREADS 0  // of a network's block on a GPU; 0 on a CPU
 #define TOGETHER 1  // networks that share such a block
 #define NEAR 1  // whether slots are where parameters are
-#define TASK 0  // to train, or to show networks samples: their outs, or their loss and metric
+#define TASK 0  // TRAIN, PREDICT or EVALUATE
 constexpr int LAYERS = 2;  // with weights
 constexpr int BATCH = 1;  // samples of a step
 constexpr int CHUNK = 1;  // of them that go through the network at once
@@ -21,7 +21,7 @@ constexpr int TRAIN_BIAS = 0;  // whether biases change
 constexpr int CLASSES = 0;  // whether a target is the number of a class
 constexpr int LOSS_SUM = 1;  // whether a sample's loss is the sum over its outputs, not their mean
 constexpr int METRIC = 0;  // 0 r2, 1 classes, 2 sign
-constexpr int LINKED = 0;  // whether an out is not itself what is expected of the target
+constexpr int LINKED = 0;  // whether the prediction is a function of the out
 constexpr int OUTPUT_IDENTITY = 0;  // whether the last layer's slope is 1
 constexpr int KEEP_NETS = 0;  // whether a slope is a function of the net, not of the out alone
 constexpr int OWN = 0;  // whether networks see other samples than their neighbours, or stand at other steps
@@ -39,16 +39,16 @@ constexpr int CLIP_VALUE = -1;  // which hyper-parameter it is; -1 where it is o
 constexpr int CLIP_NORM = -1;  // which hyper-parameter it is; -1 where it is off
 constexpr int DROPOUT = -1;  // which hyper-parameter it is; -1 where it is off
 constexpr int LABEL_SMOOTHING = -1;  // which hyper-parameter it is; -1 where it is off
-constexpr int ABSORBING = 1;  // whether a number that is not finite stays in a row
+constexpr int ABSORBING = 1;  // whether NaN or infinity, once in a row, stays
 constexpr int HYPERS = 1;  // hyper-parameters
 constexpr int SLOTS = 0;  // of the optimizer: further rows of a network
-constexpr int COLUMNS = 0;  // numbers that it keeps of a network
+constexpr int COLUMNS = 0;  // scalars that it keeps for each network
 constexpr int RATES = 1;  // what a step's update takes
-constexpr int MOVING = 0;  // whether they, or columns, change with every step
-constexpr int TIMED = 0;  // whether by the number of the step
+constexpr int MOVING = 0;  // whether rates or columns change every step
+constexpr int TIMED = 0;  // whether they depend on the number of the step
 constexpr int WIDTH[] = {2, 2, 2};  // of the layers, the inputs first
 constexpr int PITCH[] = {2, 2, 2};  // of a width: elements from a row of a matrix to the next
-constexpr int BIASES[] = {1, 1};  // how many a layer has
+constexpr int BIASES[] = {1, 1};  // of a layer
 constexpr int ROW_AT[] = {0, 5, 10};  // where a layer begins in a row of parameters: its weight, then its biases
 constexpr int WEIGHT_AT[] = {0, 5, 10};  // where its weight begins here, with every row padded,
 constexpr int BIAS_AT[] = {4, 9};  // and its biases
@@ -69,7 +69,7 @@ struct Memory {
   s *base;
   s *row = base + 0;  // (P): parameters
   s *slots = base + 10;  // (SLOTS, P): of the optimizer
-  s *grad = base + 10;  // (P): of the chunks so far, or before it is clipped
+  s *grad = base + 10;  // (P): over the chunks so far, or before clipping
   s *x = base + 10;  // (CHUNK, I): gathered samples
   s *y = base + 10;  // (CHUNK, TARGETS)
   s *outs = base + 10;  // (CHUNK, O) per layer
@@ -93,7 +93,7 @@ struct alignas(64) Group {
   double end[8];  // and the last
   real typed[2][8];  // hyper
   real rate[1][8];  // what an update of this step takes
-  bool alike;  // in hyper, columns, now and end: of the latter three the first is kept up
+  bool alike;  // whether all networks are: then only the first of columns, now and end is current
   uint32_t id[8];  // Population.ids
   uint32_t step[8];  // of dropout
   int64_t base[8];  // where a network's own samples begin,

@@ -1,13 +1,12 @@
-// READ THIS FIRST. A group of networks side by side, or one network, trained for K steps: forward, loss, backward,
-// update.
+// READ THIS FIRST. A group of networks side by side, or one network, trained for K steps: forward, loss, and backward,
+// where a weight changes as soon as its gradient is summed and the delta below has been computed from the old one.
 //
 // The twin of backprop.py and engines/block.py: the same words (net, out, delta), each phase below its forward twin.
-// machines/ say what a lane is; the rules (value, slope, loss_value, loss_slope, prepare, update) are the tables' rows,
-// translated by engines/translate.py; the constants in capitals say what was asked for: example.h has those of the
-// tutorial's network.
-// Every sum runs in one order, over k in a product, over samples, over the outputs of a sample, down and across a
-// gradient, so that all machines give the same bits. What a phase is made of stands in the files included; call.h has
-// the loop over K steps.
+// machines/ say what a lane is; the rules (value, slope, loss_value, loss_slope, prepare, update) are rows of
+// ACTIVATIONS, LOSSES, OPTIMIZERS and SCHEDULES, translated by engines/translate.py; the constants in capitals describe
+// the network and its training: example.h has those of the tutorial's.
+// Every sum has one fixed order: over k in a product, over samples, over the outputs of a sample, down and across a
+// gradient. So all machines give the same bits. call.h has the loop over K steps.
 #pragma once
 #include "dropout.h"
 #include "loss.h"
@@ -52,7 +51,7 @@ FN void forward(const Work &k, int first) {
 // ---- backward: delta = (delta above @ weight^T) * slope, grad_weight = below^T @ delta, grad_bias = sum of delta ----
 
 template <int pitch>
-FN auto so_far(const s *sums) {  // of the chunks before
+FN auto so_far(const s *sums) {  // the sums over earlier chunks
   if constexpr (CHUNKED) return Matrix<pitch>{sums};
   else return Zeros();
 }
@@ -96,7 +95,7 @@ template <int l, int rows, bool last>
 FN void backward(const Work &k, int first, s *delta, s *below) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], Ip = PITCH[l];
   if constexpr (LAYERWISE) gradient<l, rows, last>(k, first, delta);
-  if constexpr (l > 0) {
+  if constexpr (l > 0) {  // from the old weight, unless LAYERWISE: gradient() changes it in the last chunk
     const int outs = OUTS_AT[l - 1];
     const auto weight = weight_turned<l>(k);
     product<rows, I, O>(Matrix<PITCH[l + 1]>{delta}, weight, Zeros(), each([&](int b, int i, v sum) {

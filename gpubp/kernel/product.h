@@ -1,13 +1,14 @@
 // The one product: what C(m, n) holds + A(m, k) B(k, n), k in order, goes to the epilogue.
 //
 // Operands are views: they say where element (i, j) of a matrix is. Tiles of sums are the independent items; their
-// shape is the one of least cost (TILES, by engines/layout.py). The epilogue takes a tile's fragment. Another product
-// (wider loads, tensor cores) is written in the file of its machine, and this plain one stays as its twin.
+// shape is the one of least cost (TILES: chosen by engines/layout.py, listed by engines/plan.py). The epilogue takes a
+// tile's fragment. Another product (wider loads, tensor cores) is written in the file of its machine, and this plain
+// one stays as its twin.
 #pragma once
 
 constexpr int pad(int width) { return cdiv(width, NL) * NL; }
 
-// ---- operands: element (i, j) for all lanes; or elements (i, j), (i, j + 1), ... as lanes ----
+// ---- operands: `element` is (i, j) for all lanes, of A; `lanes` is (i, j), (i, j + 1), ... as lanes, of B and C ----
 
 template <int pitch>
 struct Matrix {  // rows lie `pitch` elements apart

@@ -1,5 +1,6 @@
-// A GPU's block is a network, or each of TOGETHER parts of its one warp: v is one number, a network's numbers are in
-// shared memory, and its THREADS threads share the items of every phase. What a machine says: networks.h.
+// A GPU's block trains one network; or its single warp is split into TOGETHER parts, with one network each. v is one
+// number, a network's numbers are in shared memory, and its THREADS threads share the items of every phase. What a
+// machine defines: networks.h.
 #pragma once
 #include "arithmetic.h"
 static_assert(VECTOR == 1 && PARTS == 1 && !WIDE && TEAM, "no such layout");
@@ -13,8 +14,8 @@ FN void write(s *p, int j, v x) { p[j] = x; }
 FN v as_v(one x) { return x; }
 FN one own(const real (&x)[NETWORKS]) { return x[0]; }
 
-// Networks that share a block are parts of one warp, none of which waits for the others. That the number of a thread of
-// one network is below THREADS, the compiler has to be told: it then sees which loops end after one round.
+// Parts of a warp do not wait for each other. The compiler must be told that a thread's number is below THREADS: it
+// then sees which loops end after one round.
 #if TOGETHER == 1
 FN int member() {
   __builtin_assume(threadIdx.x < THREADS);
@@ -63,7 +64,7 @@ FN void side_by_side(s *x, s *y, Inputs inputs, Target target) {
 
 // ---- the launch ----
 
-alignas(64) extern __shared__ double shared[];  // as a Group asks for
+alignas(64) extern __shared__ double shared[];  // aligned as Group is
 
 // train(job, memory, group, n) for the networks n of this block, or of a part of it, one after the other. far: where
 // the slots of all that are trained at once are, unless they are NEAR.
@@ -78,7 +79,7 @@ FN void launch(const Job &job, real *far, Train train) {
     m.slots = far + first * SLOTS * P;
     EACH(at, SLOTS * P) { m.slots[at] = 0; }
   }
-  EACH(at, NUMBERS) { numbers[at] = 0; }  // so that padding holds numbers
+  EACH(at, NUMBERS) { numbers[at] = 0; }  // so that padding is finite
   for (int64_t n = first; n < job.count; n += (int64_t)gridDim.x * TOGETHER) {
     BARRIER
     train(job, m, group, n);

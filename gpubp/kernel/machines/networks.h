@@ -1,21 +1,22 @@
 // Lanes are networks: v holds a number of each of NETWORKS networks side by side. For narrow layers and small batches.
 //
-// network.h is written in lanes alone and runs on four machines; each says, in this order:
+// network.h is written in lanes alone and runs on four machines; each defines, in this order:
 //
-//   v, s              the number that is computed with, and an element of memory
+//   native, v, s      a register; the number that is computed with; an element of memory
 //   NL, NETWORKS      how many neighbouring elements make a v; how many networks go together
 //   DOUBLES           how many of them a register of float64 holds
 //   get, read, write  element j of an array for all lanes; elements j and on as a v; and back
-//   one, as_v, own    a number of each network
+//   one, as_v, own    a number of each network; count_one counts one that diverged
 //   EACH, BARRIER     the independent items of a phase, shared by those who work on a network; the end of the phase
 //   product           the one product, with tiles that suit the machine (product.h)
 //   copy_in, copy_out rows of the networks `who` into memory, and back of those that are to be kept
 //   side_by_side      samples of a network's own, copied to where a product reads them (GATHER)
+//   turn (outputs.h)  a transposed copy of a weight; launch (thread.h, block.h): a GPU's rows and networks
 //
 // On every machine an item computes its numbers by the same operations in the same order, so they have the same bits.
 #pragma once
 #if PARTS != 1 && !defined(__clang__)
-#pragma GCC optimize("no-tree-ter")  // operations of the three stay as they are written: 1.06 to 1.09 of the rate
+#pragma GCC optimize("no-tree-ter")  // or GCC interleaves the three: 6 to 9 % slower
 #endif
 #include "arithmetic.h"
 static_assert((PARTS == 1 || PARTS == 3) && !WIDE && !TEAM && !THREADS && TOGETHER == 1 && NEAR, "no such layout");

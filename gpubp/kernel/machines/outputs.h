@@ -1,5 +1,5 @@
 // Lanes are outputs: v holds VECTOR neighbouring numbers of one network. For wide layers and large batches. With TEAM
-// all threads of a call share one network after the other. What a machine says: networks.h.
+// all threads of a call work on one network, then on the next. What a machine defines: networks.h.
 #pragma once
 #include "arithmetic.h"
 static_assert(WIDE && PARTS == 1 && !THREADS && TOGETHER == 1 && NEAR, "no such layout");

@@ -1,5 +1,5 @@
 // A GPU's thread is a network: v is one number, and all of a network's numbers are registers. For networks of some 30
-// parameters, one sample a step. What a machine says: networks.h.
+// parameters, one sample a step. What a machine defines: networks.h.
 #pragma once
 #include "arithmetic.h"
 static_assert(VECTOR == 1 && PARTS == 1 && !WIDE && !TEAM && TOGETHER == 1 && NEAR, "no such layout");
