@@ -295,7 +295,9 @@ class TrainConfig:
         one = {**dict(self._given()), "class_weight": self.class_weight, "epochs": self.epochs, "steps": self.steps}
         each = {name: arrays.tensor(name, value, ConfigError) for name, value in one.items() if value is not None}
         many: dict[str, Any] = {
-            name: value[index] for name, value in each.items() if value.ndim == 1 + (name == "class_weight")
+            name: value[arrays.indices("take", index, len(value), ShapeError, negative=True)]
+            for name, value in each.items()
+            if value.ndim == 1 + (name == "class_weight")
         }
         extra = {name: many.pop(name, value) for name, value in self.extra.items()}
         return replace(self, **many, extra=extra)

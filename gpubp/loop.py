@@ -161,7 +161,7 @@ class Loop:
         if not self.run.place.leave(self.wait_for_first):
             self.write_checkpoint(run_dir)
             return
-        notes = self.noted() | {"history": type(self.history)()}
+        notes = self.noted() | {"history": History()}
         pool = ThreadPoolExecutor(1, "gpubp-checkpoint")
         self.first = pool.submit(checkpoint.save, run_dir, self.run.state.at_rest(), self.run.config, notes)
         pool.shutdown(wait=False)

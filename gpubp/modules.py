@@ -57,7 +57,8 @@ def sequential(spec: NetworkSpec, row: Tensor) -> nn.Sequential:
     """
     modules: list[nn.Module] = []
     for name, (weight, bias) in zip(spec.activations, spec.layers(row[None])):
-        if name not in MODULES:
+        make = MODULES.get(str(name))
+        if make is None:
             raise SpecError(
                 f"activation {name!r} has no torch.nn module; add one: gpubp.modules.MODULES[{name!r}] = ..."
             )
@@ -69,7 +70,7 @@ def sequential(spec: NetworkSpec, row: Tensor) -> nn.Sequential:
             if bias_too:
                 linear.bias.copy_(bias[0].expand(outputs))
                 linear.bias.requires_grad_(spec.train_bias)
-        modules += [linear, MODULES[name]()]
+        modules += [linear, make()]
     return nn.Sequential(*(modules[:-1] if spec.output == "identity" else modules))
 
 

@@ -16,7 +16,7 @@ from .config import TrainConfig
 from .data import Dataset
 from .devices import Devices, devices
 from .engines import Choice, choose_for_all
-from .errors import CheckpointError, ConfigError, EngineError
+from .errors import CheckpointError, ConfigError, EngineError, GpubpError
 from .line import line
 from .loop import Loop
 from .placement import HOME
@@ -93,7 +93,10 @@ def _run(
     for name, fingerprint in run.fingerprints.items():
         if notes[name] != fingerprint:
             raise CheckpointError(f"{folder}: the {name} differ from those that the run started with")
-    state.check(data)
+    try:
+        state.check(data)
+    except GpubpError as error:
+        raise CheckpointError(f"{folder} does not fit its data: {error}") from None
     _check_progress(folder, run)
     return run
 

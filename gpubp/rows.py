@@ -6,6 +6,7 @@ Only the name is saved: a process that loads such a run adds the rule to its tab
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any, Generic, TypeVar
 
 from .errors import GpubpError, lookup
@@ -47,6 +48,9 @@ class Table(dict[str, Row], Generic[Row]):
         for name, row in self.items():
             if row == given:
                 return name
+        for part in given:
+            if callable(part) and not isinstance(part, FunctionType):
+                raise error(f"{what}: {part!r} is not a Python function; one made by def expected")
         name = getattr(given[0], "__name__", "")
         if not name.isidentifier():
             raise error(f"{what}: {given[0]!r} has no name, by which a rule is saved; a function made by def expected")

@@ -33,7 +33,7 @@ EAGER = 1 << 10  # the same for engine eager, which holds the order of samples o
 TABLE = 1 << 22  # samples of one call at most, if all networks share an order, which is a table
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """number: of the present round, from 1; 0 before the first. held_out: the evaluation of the present
     networks on `validation`, if known."""

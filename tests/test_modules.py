@@ -81,11 +81,15 @@ def test_a_module_holds_copies() -> None:
     assert not taken.requires_grad
 
 
-def test_an_activation_without_a_module_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        gpubp.ACTIVATIONS, "double", gpubp.Activation(lambda net: 2 * net, lambda net, out: 2 + 0 * net)
-    )
-    networks = population(gpubp.NetworkSpec((5, 4, 2), "double"), 1)
+@pytest.mark.parametrize("named", [True, False])
+def test_an_activation_without_a_module_is_named(named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def double(net: torch.Tensor) -> torch.Tensor:
+        return 2 * net
+
+    row = gpubp.Activation(double, lambda net, out: 2 + 0 * net)
+    if named:
+        monkeypatch.setitem(gpubp.ACTIVATIONS, "double", row)
+    networks = population(gpubp.NetworkSpec((5, 4, 2), "double" if named else row), 1)
     with pytest.raises(SpecError, match=r"'double' has no torch.nn module; add one: gpubp.modules.MODULES\['double'\]"):
         networks.network(0)
     monkeypatch.setitem(MODULES, "double", nn.Identity)

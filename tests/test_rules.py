@@ -222,6 +222,8 @@ def test_a_rule_without_a_name_or_with_that_of_another_is_refused_and_a_row_has_
         gpubp.NetworkSpec((3, 4, 2), hidden=gpubp.Activation(relu, bent_slope))
     with pytest.raises(ConfigError, match=r"optimizer: <function .*lambda.* has no name, by which a rule is saved"):
         gpubp.TrainConfig(Optimizer(lambda grad: grad), steps=1)
+    with pytest.raises(ConfigError, match=r"optimizer: <built-in method neg .*> is not a Python function"):
+        gpubp.TrainConfig(Optimizer(torch.neg), steps=1)
     assert gpubp.NetworkSpec((3, 4, 2), hidden=gpubp.ACTIVATIONS["tanh"]) == gpubp.NetworkSpec((3, 4, 2), hidden="tanh")
 
 
