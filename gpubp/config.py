@@ -14,12 +14,12 @@ from .ambient import neutral
 from .data import Dataset
 from .errors import ConfigError, ShapeError, one_of, unknown
 from .losses import LOSSES
-from .optimizers import OPTIMIZERS, Optimizer
+from .optimizers import OPTIMIZERS
 from .ranges import bounded, numbers_of
-from .recipe import Recipe
+from .recipe import Recipe, Rules
 from .rounds import Rounds, fitted
 from .rows import Rule
-from .schedules import SCHEDULES, WARMUP, Schedule
+from .schedules import SCHEDULES, WARMUP
 from .spec import NetworkSpec
 
 Hyper = float | Sequence[float] | Tensor | None
@@ -31,7 +31,7 @@ OFF_AT_ZERO = ("weight_decay", "l1", "l2", "dropout", "warmup", "label_smoothing
 
 
 @dataclass(frozen=True, eq=False)
-class TrainConfig:
+class TrainConfig(Rules):
     """How a population is trained. Raises ConfigError or ShapeError for invalid settings.
 
     Every hyper-parameter is a number for all networks or N numbers, one per network; None means the default of its
@@ -169,16 +169,6 @@ class TrainConfig:
 
     def _keep(self, name: str) -> None:
         object.__setattr__(self, name, arrays.plain(name, getattr(self, name), ConfigError))
-
-    @property
-    def rule(self) -> Optimizer:
-        """The optimizer's row."""
-        return OPTIMIZERS[self.optimizer]
-
-    @property
-    def timetable(self) -> Schedule:
-        """The schedule's row."""
-        return SCHEDULES[self.schedule]
 
     def _given(self) -> Iterator[tuple[str, Any]]:
         for name in HYPER:

@@ -15,17 +15,11 @@ from .schedules import SCHEDULES, Schedule
 MEMORY = {"scale": 1.0, "best": float("inf"), "bad": 0.0, "cooling": 0.0}  # of a schedule that watches evaluations
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The settings of a TrainConfig by these names. hyper: the hyper-parameters that are switched on, in the order of
-    TrainConfig.columns."""
+class Rules:
+    """The rows of an `optimizer` and a `schedule` by name."""
 
-    optimizer: str = "sgd"
-    schedule: str = "constant"
-    batch_size: int = 1
-    shuffle: str = "none"
-    update_order: str = "simultaneous"
-    hyper: tuple[str, ...] = ()
+    optimizer: Any
+    schedule: Any
 
     @property
     def rule(self) -> Optimizer:
@@ -36,6 +30,19 @@ class Recipe:
     def timetable(self) -> Schedule:
         """The schedule's row."""
         return SCHEDULES[self.schedule]
+
+
+@dataclass(frozen=True)
+class Recipe(Rules):
+    """The settings of a TrainConfig by these names. hyper: the hyper-parameters that are switched on, in the order of
+    TrainConfig.columns."""
+
+    optimizer: str = "sgd"
+    schedule: str = "constant"
+    batch_size: int = 1
+    shuffle: str = "none"
+    update_order: str = "simultaneous"
+    hyper: tuple[str, ...] = ()
 
     @property
     def memory(self) -> Mapping[str, float]:
