@@ -52,7 +52,7 @@ def figures(name: str, limits: Limits = H100) -> dict[str, Any]:
     return {
         "networks": layout.together if layout.team else "a thread each", "threads": chip.block(layout)[0],
         "chunk": layout.chunk or kernel.program.recipe.batch_size, "registers": kernel.use.registers,
-        "local": kernel.use.local, "shared": chip.shared(kernel.program),
+        "local": kernel.use.local, "shared": kernel.program.plan.shared,
     }  # fmt: skip
 
 

@@ -154,7 +154,7 @@ def test_what_is_chosen_for_a_workload_compiles_in_time_and_has_registers(name: 
     own = gpu_budgets.program(name)
     found = chip.in_registers(own, limits(arch)) or chip.in_shared_memory(own, limits(arch))
     assert found is not None
-    assert chip.shared(found) <= limits(arch).block
+    assert found.plan.shared <= limits(arch).block
     assert nvrtc.use(compiled(found, arch)).local <= chip.SPILLED
 
 

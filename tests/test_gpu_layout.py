@@ -57,22 +57,22 @@ def test_networks_do_not_share_a_warp_where_memory_is_for_one() -> None:
     own = program((8, 16, 1), 16)
     two = chip.in_shared_memory(own, H100)
     assert two is not None
-    one = chip.in_shared_memory(own, chip.Limits(90, chip.shared(two) - 1))
+    one = chip.in_shared_memory(own, chip.Limits(90, two.plan.shared - 1))
     assert one is not None
     assert (one.layout.threads, one.layout.together) == (32, 1)
-    assert chip.shared(one) < chip.shared(two) / 2 + 128
+    assert one.plan.shared < two.plan.shared / 2 + 128
 
 
 def test_layouts_are_tried_in_order() -> None:
     """Whole, in pieces, slots outside, not at all."""
     whole, seen = program((64, 64, 10), 256), []
-    most = chip.shared(whole.laid_out(Layout(1, team=True, threads=32, chunk=256)))
+    most = whole.laid_out(Layout(1, team=True, threads=32, chunk=256)).plan.shared
     for room in range(most, 0, -512):
         own = chip.in_shared_memory(whole, chip.Limits(90, room))
         if own is None:
             assert chip.wants(whole) > room
             break
-        assert chip.shared(own) <= room
+        assert own.plan.shared <= room
         seen.append((own.layout.near, own.layout.chunk))
     order = [place for place, _ in itertools.groupby(seen)]
     assert order[0] == (True, 256)
@@ -91,7 +91,7 @@ def test_blocks_of_99_kb_have_room_for_every_workload() -> None:
         )
         assert own is not None
         assert large is not None
-        assert chip.shared(own) <= limits.block
+        assert own.plan.shared <= limits.block
         if own.layout != large.layout:
             other[name] = (own.layout.threads, own.layout.chunk, own.layout.near)
     assert other == {

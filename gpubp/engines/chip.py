@@ -33,16 +33,11 @@ class Limits(NamedTuple):
     block: int
 
 
-def shared(program: Program) -> int:
-    """Bytes of shared memory that a block needs."""
-    return program.plan.shared
-
-
 def in_registers(program: Program, limits: Limits) -> Program | None:
     """A thread is a network, if that can be by count."""
     for piece in (0,) if program.task == "train" else _divided(min(WAYS, program.recipe.batch_size)):
         own = program.laid_out(replace(THREAD, chunk=piece))
-        if own.plan.words <= REGISTERS and shared(own) <= limits.block:
+        if own.plan.words <= REGISTERS and own.plan.shared <= limits.block:
             return own
     return None
 
@@ -51,7 +46,7 @@ def in_shared_memory(program: Program, limits: Limits) -> Program | None:
     """A block is a network: the first of the layouts that fits; None where none does."""
     for layout in _blocks(program):
         own = program.laid_out(replace(layout, threads=WARP))
-        if shared(own) <= limits.block:
+        if own.plan.shared <= limits.block:
             return _with_threads(own, limits)
     return None
 
@@ -60,7 +55,7 @@ def _with_threads(program: Program, limits: Limits) -> Program:
     """A block of as many threads as its network gives work to; of less than a warp, several networks, if they fit."""
     count = threads(program)
     own = program.laid_out(replace(program.layout, threads=count, together=max(1, WARP // count)))
-    return own if shared(own) <= limits.block else program
+    return own if own.plan.shared <= limits.block else program
 
 
 def _blocks(program: Program) -> Iterator[Layout]:
@@ -102,4 +97,4 @@ def block(layout: Layout) -> tuple[int, int]:
 
 def wants(program: Program) -> int:
     """Bytes of shared memory of the smallest layout: what a network that is refused would need."""
-    return min(shared(program.laid_out(replace(layout, threads=WARP))) for layout in _blocks(program))
+    return min(program.laid_out(replace(layout, threads=WARP)).plan.shared for layout in _blocks(program))

@@ -60,7 +60,7 @@ class Kernel:
     @cached_property
     def shared(self) -> int:
         """Bytes of shared memory of a block."""
-        return chip.shared(self.program)
+        return self.program.plan.shared
 
     @cached_property
     def job(self) -> Any:
