@@ -342,6 +342,7 @@ def _state(spec: NetworkSpec, config: TrainConfig, seed: int, content: Mapping[s
         slots=[slots[name] for name in config.rule.slots],
         columns=group("columns"),
         memory=group("memory") or group("plateau"),  # its name up to version 3
+        kept=group("kept"),
         **{name: content[name] for name in plain},
         total=content["total"].double(),  # up to version 2 it has the dtype of params
     )

@@ -16,7 +16,7 @@ from .errors import ConfigError, ShapeError, one_of, unknown
 from .losses import LOSSES
 from .optimizers import OPTIMIZERS
 from .ranges import bounded, numbers_of
-from .recipe import Recipe, Rules
+from .recipe import STOPPING, Recipe, Rules
 from .rounds import Rounds, fitted
 from .rows import Rule
 from .schedules import SCHEDULES, WARMUP
@@ -27,7 +27,15 @@ Hyper = float | Sequence[float] | Tensor | None
 SHUFFLES = ("network", "shared", "none")
 ORDERS = ("simultaneous", "layerwise")
 EVENTS = {"epochs": 1, "steps": 100}  # between evaluations of a schedule that watches them
-OFF_AT_ZERO = ("weight_decay", "l1", "l2", "dropout", "warmup", "label_smoothing")  # cost nothing as a plain 0
+OFF_AT_ZERO = (
+    "weight_decay",
+    "l1",
+    "l2",
+    "dropout",
+    "warmup",
+    "label_smoothing",
+    "min_delta",
+)  # cost nothing as a plain 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +79,15 @@ class TrainConfig(Rules):
         delta: of huber: where the error becomes linear.
         quantile: of quantile: the quantile to predict.
         label_smoothing: of cross_entropy: fraction of the target spread over all classes.
+        patience: evaluations in a row without a better loss, of the validation data if any, before a network stops.
+        min_delta: how far below its best loss a better loss is; Keras's.
+        target_loss: loss of an evaluation at which a network stops.
         class_weight: of cross_entropy: (O,) or (N, O).
         batch_size: B, samples per step; at most all, but a network with fewer rows keeps B: fitted().
         epochs: passes through a network's samples, one number or (N,): ceil(epochs M / B) steps.
         steps: training steps, one number or (N,), instead of epochs.
-        evaluate_every: epochs, or steps, between evaluations; by default a hundredth of all (plateau: 1 or 100).
+        evaluate_every: epochs, or steps, between evaluations; by default a hundredth of all; 1 or 100 if they decide.
+        restore_best: whether a network ends with the row of its best loss.
         shuffle: network (an order per network), shared (one for all) or none.
         update_order: simultaneous, or layerwise: a layer is updated before the delta below it is computed.
         extra: hyper-parameters of custom rules.
@@ -114,11 +126,15 @@ class TrainConfig(Rules):
     delta: Hyper = None
     quantile: Hyper = None
     label_smoothing: Hyper = None
+    patience: Hyper = None
+    min_delta: Hyper = None
+    target_loss: Hyper = None
     class_weight: Sequence[float] | Tensor | None = None
     batch_size: int = 32
     epochs: int | Sequence[int] | Tensor | None = None
     steps: int | Sequence[int] | Tensor | None = None
     evaluate_every: int | None = None
+    restore_best: bool = False
     shuffle: str = "network"
     update_order: str = "simultaneous"
     extra: Mapping[str, Hyper] = field(default_factory=dict)
@@ -157,6 +173,10 @@ class TrainConfig(Rules):
             self._keep("class_weight")
         if not isinstance(self.extra, Mapping):
             raise ConfigError(f"extra {self.extra!r}: a dict of hyper-parameters by name expected")
+        if not isinstance(self.restore_best, bool):
+            raise ConfigError(f"restore_best {self.restore_best!r}: True or False expected")
+        if self.min_delta is not None and self.patience is None and not self.restore_best:
+            raise ConfigError("min_delta says which loss is better, for patience or restore_best, and neither is given")
         if self.update_order == "layerwise" and self.clip_norm is not None:
             raise ConfigError("clip_norm needs the whole gradient before any update, unlike update_order 'layerwise'")
         for name, value in self._given():
@@ -192,6 +212,9 @@ class TrainConfig(Rules):
             "dropout": 0.0,
             "clip_value": None,
             "clip_norm": None,
+            "patience": None,
+            "min_delta": 0.0,
+            "target_loss": None,
             **LOSSES[loss].defaults,
         }
 
@@ -217,7 +240,9 @@ class TrainConfig(Rules):
     def recipe(self, spec: NetworkSpec) -> Recipe:
         """The settings that shape the computation. Raises ConfigError for an unused hyper-parameter."""
         on = (*self.switched_on(spec.loss), *(["class_weight"] if self.class_weight is not None else []))
-        return Recipe(self.optimizer, self.schedule, self.batch_size, self.shuffle, self.update_order, on)
+        return Recipe(
+            self.optimizer, self.schedule, self.batch_size, self.shuffle, self.update_order, on, self.restore_best
+        )
 
     def columns(self, spec: NetworkSpec, count: int, device: torch.device) -> dict[str, Tensor]:
         """{name: (N, 1) float64}, defaults filled in, without those that are off; class_weight (N, O).
@@ -271,9 +296,15 @@ class TrainConfig(Rules):
         length: a network has the same bits among longer ones, and an extended run those of a longer one."""
         if self.evaluate_every is not None:
             return self.evaluate_every
-        if self.timetable.events:
+        if self.decides:
             return EVENTS["epochs" if self.steps is None else "steps"]
         return -(-self.longest // 100)
+
+    @property
+    def decides(self) -> bool:
+        """Whether evaluations change the training."""
+        limits = any(getattr(self, name) is not None for name in STOPPING)
+        return self.timetable.events or limits or self.restore_best
 
     @property
     def longest(self) -> int:

@@ -26,7 +26,7 @@ def needed(
 ) -> int:
     """Bytes to train `count` networks: the given population (not on a GPU), the trained copy, its slots and a
     block's workspace; on a GPU a group's workspace with the copies that recordings need, their samples, and `data`."""
-    rows = 1 + len(recipe.rule.slots)
+    rows = 1 + len(recipe.rule.slots) + recipe.restore_best
     size, batch = spec.size * itemsize, recipe.batch_size
     largest = max(size, batch * max(spec.widths) * itemsize)
     if not gpu:

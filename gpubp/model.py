@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from . import arrays, checkpoint, files
+from . import arrays, checkpoint, files, stopping
 from .activations import sigmoid
 from .ambient import neutral
 from .backprop import forward
@@ -259,6 +259,8 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
             f"{saved.told[0]}, whose networks are untrained and cannot predict; gpubp resume {folder}, or "
             "gpubp.resume for a run from Python, retrains them to the same bits"
         )
+    if state.kept:
+        stopping.exchange(state, stopping.restored(state))
     path, rows = folder / FILE, folder / RESULTS
     if saved.preparation not in (None, checkpoint.digest_of(path)):
         raise CheckpointError(

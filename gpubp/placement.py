@@ -11,12 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from . import gpus
 from .data import Dataset
 from .engines import Choice, cache
 from .evaluate import Evaluation, spread
 from .losses import LOSSES
+from .packing import Packing
 from .shard import Shard
 from .state import TrainState
 from .turns import fitting, pin
@@ -33,6 +35,9 @@ class Place(Protocol):
         """The least steps of a call: 1, or LEAST if groups take turns, as all their rows are copied in and out
         in a call: at 50 GB/s one way takes as long as 18 steps of 64-32-10 with Adam (docs/gpu.md)."""
 
+    def begin(self) -> None:
+        """The loop has changed the clocks in host memory."""
+
     def run(self, steps: int) -> list[str]:
         """Advance every running network by up to `steps` steps, at most to its limit. -> notes for the user. The
         call and the previous one may still run afterwards, and the state does not show them before look()."""
@@ -42,6 +47,12 @@ class Place(Protocol):
 
     def evaluate(self, data: Dataset) -> Evaluation:
         """Evaluate the present networks on one of the place's datasets."""
+
+    def keep(self, better: Tensor) -> None:
+        """Keep the present rows of the networks `better` (N,) as their best (stopping.py)."""
+
+    def exchange(self, some: Tensor) -> None:
+        """Exchange present and kept rows of the networks `some` (N,)."""
 
     def news(self) -> list[str]:
         """New notes for the user."""
@@ -69,27 +80,22 @@ class Home:
     least = 1
 
     def __init__(self, state: TrainState, data: Dataset, choice: Choice) -> None:
-        self.state, self.data, self.choice = state, data, choice
+        self.state, self.data, self.packing = state, data, Packing(state, choice)
+        self.evaluate, self.keep, self.exchange = self.packing.evaluate, self.packing.keep, self.packing.exchange
+        self.look, self.gather = self.packing.clocks, self.packing.rows
+
+    def begin(self) -> None:
+        """See Place."""
+        self.packing.begin(self.state.running)
 
     def run(self, steps: int) -> list[str]:
         """See Place."""
-        self.choice.run(self.state, self.data, steps)
+        self.packing.run(self.data, steps)
         return cache.news()
-
-    def evaluate(self, data: Dataset) -> Evaluation:
-        """See Place."""
-        state = self.state
-        return self.choice.evaluate(state.population, data, state.hyper, state.position)
 
     def news(self) -> list[str]:
         """See Place."""
         return cache.news()
-
-    def look(self) -> None:
-        """Nothing to do."""
-
-    def gather(self) -> None:
-        """Nothing to do."""
 
     def leave(self, read: Callable[[], object]) -> bool:
         """They change in place."""
@@ -132,6 +138,19 @@ class Shards:
         pin(self.state)
         for shard in self.shards:
             shard.home, shard.until = self.state.rows(shard.part), gpus.pinned(shard.until)
+
+    def begin(self) -> None:
+        """Shards read the clocks in host memory themselves."""
+
+    def keep(self, better: Tensor) -> None:
+        """See Place."""
+        for shard in self.shards:
+            shard.keep(better[shard.part])
+
+    def exchange(self, some: Tensor) -> None:
+        """See Place."""
+        for shard in self.shards:
+            shard.exchange(some[shard.part])
 
     def news(self) -> list[str]:
         """See Place."""

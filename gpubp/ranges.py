@@ -33,6 +33,8 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "final_div_factor": (0, math.inf, False, False),
     "plateau_factor": (0, 1, False, False),
     "warmup_start": (0, 1, True, True),
+    "patience": (1, math.inf, True, True),
+    "target_loss": (-math.inf, math.inf, True, False),
 }
 
 

@@ -12,7 +12,10 @@ from .losses import LOSSES
 from .optimizers import OPTIMIZERS, Optimizer
 from .schedules import SCHEDULES, Schedule
 
-MEMORY = {"scale": 1.0, "best": float("inf"), "bad": 0.0, "cooling": 0.0}  # of a schedule that watches evaluations
+INF = float("inf")
+MEMORY = {"scale": 1.0, "best": INF, "bad": 0.0, "cooling": 0.0}  # of a schedule that watches evaluations
+TRACKED = {"best_loss": INF, "best_step": -1.0, "waited": 0.0, "last_loss": INF}  # of stopping and the best row
+STOPPING = ("patience", "min_delta", "target_loss")  # hyper-parameters that a step does not read
 
 
 class Rules:
@@ -43,16 +46,23 @@ class Recipe(Rules):
     shuffle: str = "none"
     update_order: str = "simultaneous"
     hyper: tuple[str, ...] = ()
+    restore_best: bool = False
 
     @property
     def memory(self) -> Mapping[str, float]:
         """The columns of a state that evaluations change, with their initial values."""
-        return MEMORY if self.timetable.events else {}
+        return {**(MEMORY if self.timetable.events else {}), **(TRACKED if self.tracks else {})}
+
+    @property
+    def tracks(self) -> bool:
+        """Whether each network's best loss is remembered."""
+        return self.restore_best or "patience" in self.hyper
 
     @property
     def read(self) -> tuple[str, ...]:
         """The columns that a step reads."""
-        return (*self.hyper, "scale") if self.timetable.events else self.hyper
+        hyper = tuple(name for name in self.hyper if name not in STOPPING)
+        return (*hyper, "scale") if self.timetable.events else hyper
 
 
 def missing(spec: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import stopping
 from .config import TrainConfig
 from .data import Dataset
 from .engines import Choice
@@ -25,7 +26,6 @@ from .reporters import quantiles
 from .schedules import scheduled
 from .serial import one_thread
 from .state import Status, TrainState, counts
-from .stopping import plateau
 
 CALL = 0.25  # intended seconds of a call of the engine
 MOST = 1 << 16  # steps of one call at most
@@ -61,6 +61,7 @@ class Run:
             self.train_to(self.round(torch.where(self.due, state.limit, state.step) - 1)[1])
             self.due |= state.left > 0
         longest = EAGER if self.choice.name == "eager" else max(EAGER, TABLE // self.config.batch_size)
+        self.place.begin()
         self.pace = Pace(CALL, min(MOST, longest))
         self.pace.look(state)
         self.taken = self.pace.before
@@ -93,6 +94,7 @@ class Run:
         self.due = self.state.running
         self.train_to(self.round(self.state.step)[1])
         self.state.total[self.state.status != Status.finished] = 0  # an extended training may continue its last round
+        self.place.begin()
         self.pace.look(self.state)
         return True
 
@@ -114,21 +116,25 @@ class Run:
         """Evaluate at the end of a round, and apply the decisions. -> its record."""
         if self.validation is not None:
             self.held_out = self.place.evaluate(self.validation)
-        return self.decided()
+        record, better = self.decided()
+        if self.state.kept and bool(better.any()):
+            self.place.keep(better)
+        return record
 
     @one_thread()
-    def decided(self) -> dict[str, Any]:
-        """Apply the decisions at the end of a round to the state. -> its record."""
+    def decided(self) -> tuple[dict[str, Any], Tensor]:
+        """Apply the decisions at the end of a round to the state. -> its record, and (N,) bool: the networks whose row
+        is their best."""
         state = self.state
         first, last = self.round(state.step - 1)
         mean = state.total.double() / torch.clamp(state.step - first, min=1)
         mean = mean.masked_fill(~self.due, float("nan"))
-        plateau_loss = mean if self.held_out is None else self.held_out.loss
-        plateau(state, plateau_loss, self.due & (state.step == last))  # the training may end within a round
+        loss = mean if self.held_out is None else self.held_out.loss
+        better = stopping.decide(state, loss, self.due, state.step == last)
         state.status[state.running & (state.step >= state.end)] = Status.finished
         self.pace.running = int(state.running.sum())
         alive = state.status != Status.diverged
-        return {
+        record = {
             "round": self.number,
             "step": int(state.step.max()),
             "network_steps_per_second": self.pace.rate,
@@ -139,6 +145,7 @@ class Run:
             "metric": None if self.held_out is None else quantiles(self.held_out.metric[alive]),
             "lr": quantiles(self.learning_rate()[alive]),
         }
+        return record, better
 
     def learning_rate(self) -> Tensor:
         """(N,): the scheduled rate of each network's next step."""
@@ -147,7 +154,10 @@ class Run:
         return scheduled(state.recipe.timetable, {**state.hyper, **state.memory}, step, end)[:, 0]
 
     def figures(self) -> tuple[Evaluation, Evaluation | None]:
-        """Evaluate the present networks on both datasets, and bring their rows to host memory."""
+        """Restore the best rows, if they are kept, evaluate on both datasets, and bring the rows to host memory."""
+        if self.state.kept and bool((best := stopping.restored(self.state)).any()):
+            self.place.exchange(best)
+            self.held_out = None
         training = self.place.evaluate(self.data)
         if self.validation is not None and self.held_out is None:
             self.held_out = self.place.evaluate(self.validation)

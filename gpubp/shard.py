@@ -13,20 +13,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
-from . import gpus, memory
+from . import gpus, memory, stopping
 from .data import Dataset
 from .engines import Choice, cache, graph
 from .errors import OutOfMemoryError
 from .evaluate import Evaluation
+from .packing import CLOCKS, LOOPS, ROWS, Packing, copy
 from .state import TrainState
 from .turns import SEATS, Found, Group, groups, take_turns
 
 Names = tuple[str, ...]
-ROWS = ("params", "slots")  # kept by a GPU; names of TrainState.tensors()
-LOOPS = ("limit", "memory")  # changed only by the loop
-CLOCKS = ("columns", "step", "status", "loss", "total", "diverged_step")  # changed by both
-TRAINED = (*ROWS, *CLOCKS, *LOOPS, "ids", "hyper", "end")  # needed to train a group
+CHANGED = ("params", "slots", *CLOCKS)  # by training a group
+TRAINED = (*CHANGED, *LOOPS, "ids", "hyper", "end")  # needed for it
 SEEN = ("params", "hyper")  # needed by an evaluation
 
 
@@ -42,6 +42,7 @@ class Shard:
         self.until = home.limit.clone()  # the last step of a call
         self.copies = gpus.Copies(device)
         self.there: TrainState | None = None  # the networks on the device, or the seats of two groups
+        self.packing: Packing | None = None  # of `there`, if all networks are on the device
         self.training = data[0]
         self.data = {id(each): each.part(part) for each in data}
         self.sent: dict[int, Dataset] = {}  # its parts on the device
@@ -66,7 +67,7 @@ class Shard:
         if self.stays and self.choice.name == "cuda" and self._launch(steps):
             return self.news()
         torch.minimum(self.home.step + steps, self.home.limit, out=self.until)
-        self._each(lambda state, data: self.choice.run(state, data, steps), self.training, TRAINED, CLOCKS + ROWS)
+        self._each(lambda networks, data: networks.run(data, steps), self.training, TRAINED, CHANGED)
         return self.news()
 
     def _launch(self, steps: int) -> bool:
@@ -74,10 +75,11 @@ class Shard:
         and after look(), else on the device. -> False if memory ran out: nothing was trained."""
         try:
             with gpus.on(self.device):
-                there, data = self._seats(), self._data(self.training)
+                networks, data = self._networks(), self._data(self.training)
                 if not self.under_way:
-                    _copy(self.home, there, CLOCKS + LOOPS)
-                self.choice.run(there, data, steps)
+                    copy(self.home, networks.state, CLOCKS + LOOPS)
+                    networks.begin(self.home.running)
+                networks.run(data, steps)
                 self.under_way.append(gpus.mark(self.device))
                 if len(self.under_way) > 2:  # the host is at most two calls ahead
                     self.under_way.popleft()()
@@ -102,8 +104,8 @@ class Shard:
         """See Place."""
         home = self.home.population.device
 
-        def figures(state: TrainState, there: Dataset) -> Evaluation:
-            found = self.choice.evaluate(state.population, there, state.hyper, state.position)
+        def figures(networks: Packing, there: Dataset) -> Evaluation:
+            found = networks.evaluate(there)
             return Evaluation(found.loss.to(home), found.metric.to(home))
 
         return Evaluation(*(torch.cat(each) for each in zip(*self._each(figures, data, SEEN, ()))))
@@ -113,21 +115,42 @@ class Shard:
         away = bool(self.under_way)
         while self.under_way:
             self.under_way.popleft()()  # of the worker's stream, not of this thread's
-        if self.there is not None and away:
-            _copy(self.there, self.home, CLOCKS)
-            gpus.wait(self.device)
+        if self.packing is not None and away:
+            with gpus.on(self.device):
+                self._take_home(self.packing, CLOCKS)
+
+    def _take_home(self, networks: Packing, names: Names) -> None:
+        """Bring these tensors of all networks to host memory."""
+        networks.rows() if set(ROWS) <= set(names) else networks.clocks()
+        copy(networks.state, self.home, names)
+        gpus.wait(self.device)
 
     def gather(self) -> None:
         """See Place."""
         self.look()
-        if self.stays and self.there is not None and self.ahead:
-            _copy(self.there, self.home, ROWS)
-            gpus.wait(self.device)
+        if self.packing is not None and self.ahead:
+            with gpus.on(self.device):
+                self._take_home(self.packing, ROWS)
         self.ahead = False
 
-    def _each(
-        self, work: Callable[[TrainState, Dataset], Found], data: Dataset, come: Names, leave: Names
-    ) -> list[Found]:
+    def keep(self, better: Tensor) -> None:
+        """See Place."""
+        if self.packing is None:
+            stopping.keep(self.home, better)
+            return
+        with gpus.on(self.device):
+            self.packing.keep(better)
+
+    def exchange(self, some: Tensor) -> None:
+        """See Place."""
+        if self.packing is None:
+            stopping.exchange(self.home, some)
+            return
+        with gpus.on(self.device):
+            self.packing.exchange(some)
+        self.ahead = True
+
+    def _each(self, work: Callable[[Packing, Dataset], Found], data: Dataset, come: Names, leave: Names) -> list[Found]:
         """work(networks on the device, with the steps of home, their data there) for every group; in smaller groups
         after memory runs out. come, leave: the tensors copied in and out; if all rows stay, only clocks."""
         while True:
@@ -140,26 +163,39 @@ class Shard:
             self._halve()  # after the exception is gone, as it keeps tensors alive
 
     def _turns(
-        self, work: Callable[[TrainState, Dataset], Found], data: Dataset, come: Names, leave: Names
+        self, work: Callable[[Packing, Dataset], Found], data: Dataset, come: Names, leave: Names
     ) -> list[Found]:
+        home = replace(self.home, limit=self.until)
         if self.stays:
-            come = tuple(name for name in come if name in CLOCKS + LOOPS)
-            leave = tuple(name for name in leave if name not in ROWS)
-        home, there, sent = replace(self.home, limit=self.until), self._seats(), self._data(data)
+            networks, sent = self._networks(), self._data(data)
+            if leave:
+                copy(home, networks.state, CLOCKS + LOOPS)
+                networks.begin(home.running)
+            found = work(networks, sent)
+            if leave:
+                self._take_home(networks, CLOCKS)
+            return [found]
+        there, sent = self._seats(), self._data(data)
         own = self.data[id(data)]
 
         def bring(group: Group) -> None:
-            _copy(home.rows(group.part), there.rows(group.seat), come)
-            if not self.stays and own.networks is not None:
+            copy(home.rows(group.part), there.rows(group.seat), come)
+            if own.networks is not None:
                 sent.part(group.seat).load(own.part(group.part))
 
         def take_home(group: Group) -> None:
-            _copy(there.rows(group.seat), home.rows(group.part), leave)
+            copy(there.rows(group.seat), home.rows(group.part), leave)
 
         return take_turns(
             groups(self.count, self.size), self.device, self.copies, bring,
-            lambda group: work(there.rows(group.seat), sent), take_home,
+            lambda group: work(Packing(there.rows(group.seat), self.choice), sent), take_home,
         )  # fmt: skip
+
+    def _networks(self) -> Packing:
+        """All networks, on the device."""
+        if self.packing is None:
+            self.packing = Packing(self._seats(), self.choice)
+        return self.packing
 
     def _seats(self) -> TrainState:
         """The networks on the device: all, or the buffers of two groups."""
@@ -184,10 +220,9 @@ class Shard:
     def _halve(self) -> None:
         """Halve the groups. The progress of the call so far is copied home, each network at its step."""
         self.read()
-        if self.stays and self.there is not None:
-            _copy(self.there, self.home, CLOCKS + ROWS)
-            gpus.wait(self.device)
-        self.there = None
+        if self.packing is not None:
+            self._take_home(self.packing, CLOCKS + ROWS)
+        self.there = self.packing = None
         self.sent = {key: data for key, data in self.sent.items() if data.networks is None}
         self.size = -(-min(self.size, self.count) // 2)
         gpus.release(self.device)
@@ -199,13 +234,6 @@ class Shard:
             f"{self.device}: {why}; its {self.count:,} networks train in {number} groups of up to {self.size:,}, one "
             "after the other; results do not depend on it"
         )
-
-
-def _copy(source: TrainState, target: TrainState, names: Names) -> None:
-    """Copy the tensors with these names (up to a dot)."""
-    for (name, mine), (_, theirs) in zip(target.tensors(), source.tensors()):
-        if name.partition(".")[0] in names:
-            mine.copy_(theirs, non_blocking=True)
 
 
 def in_tf32(choice: Choice, dtype: torch.dtype, device: torch.device) -> str | None:

@@ -15,7 +15,7 @@ from .data import Dataset
 from .errors import ConfigError, ShapeError
 from .population import Population
 from .ranges import numbers_of
-from .recipe import MEMORY, Recipe
+from .recipe import MEMORY, TRACKED, Recipe
 from .rng import EVERYBODY
 
 
@@ -56,6 +56,7 @@ class TrainState:
     slots: list[Tensor]  # (N, P) each, in the order of the optimizer's names
     columns: dict[str, Tensor]  # (N, 1) float64: the optimizer's
     memory: dict[str, Tensor]  # (N, 1) float64: kept between evaluations
+    kept: dict[str, Tensor]  # (N, P): "best", the row of the best evaluation, if it is to be restored
     position: Tensor  # (N,) int64: each network's position in the dataset
     step: Tensor  # (N,) int64: steps taken
     limit: Tensor  # (N,) int64: the last step of the present round
@@ -83,6 +84,7 @@ class TrainState:
             slots=[torch.zeros_like(params) for _ in recipe.rule.slots],
             columns={name: column.clone() for name in recipe.rule.columns},
             memory={name: column * value for name, value in recipe.memory.items()},
+            kept={"best": params.clone()} if recipe.restore_best else {},
             position=position,
             step=zeros.clone(),
             limit=zeros.clone(),
@@ -127,7 +129,7 @@ class TrainState:
 
     def at_rest(self) -> TrainState:
         """The same rows, with copies of everything else, which keeps changing while the rows do not."""
-        rows = {id(each) for each in (self.population.params, *self.slots)}
+        rows = {id(each) for each in (self.population.params, *self.slots, *self.kept.values())}
         return self._each(lambda tensor: tensor if id(tensor) in rows else tensor.clone())
 
     def put(self, part: Tensor, other: TrainState) -> None:
@@ -142,7 +144,7 @@ class TrainState:
         yield "ids", self.population.ids
         for name, slot in zip(self.recipe.rule.slots, self.slots):
             yield f"slots.{name}", slot
-        for group in ("hyper", "columns", "memory"):
+        for group in ("kept", "hyper", "columns", "memory"):
             for name, column in sorted(getattr(self, group).items()):
                 yield f"{group}.{name}", column
         for name in ("position", "step", "limit", "end", "status", "loss", "total", "diverged_step"):
@@ -160,6 +162,7 @@ class TrainState:
             "params": row,
             "ids": clock,
             **{f"slots.{name}": row for name in recipe.rule.slots},
+            **({"kept.best": row} if recipe.restore_best else {}),
             **{f"{group}.{name}": column for group, names in columns.items() for name in names},
             **(weights if "class_weight" in recipe.hyper else {}),
             **dict.fromkeys(("position", "step", "limit", "end", "diverged_step"), clock),
@@ -198,7 +201,9 @@ class TrainState:
             "diverged_step": (-1, self.step),
             "status": (0, max(Status)),
             "hyper.class_weight": (0, torch.finfo(torch.float64).max),
-            **{f"memory.{name}": (-inf if name == "best" else 0, inf) for name in MEMORY},
+            **{f"memory.{name}": (0, inf) for name in {**MEMORY, **TRACKED}},
+            **{f"memory.{name}": (-inf, inf) for name in ("best", "best_loss", "last_loss")},
+            "memory.best_step": (-1, self.step[:, None]),
         }
         tensors = dict(self.tensors())
         found = {name: tensors[name] for name in ranges if name in tensors}

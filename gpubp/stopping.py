@@ -1,16 +1,44 @@
-"""Decisions from evaluations: the plateau schedule's memory. They depend only on a network's losses."""
+"""Decisions at the end of a round: the plateau schedule, patience, a target loss, the best row. They depend only on a
+network's losses, so it ends as it would alone.
+
+The names are Keras's (EarlyStopping), per network: scikit-learn's n_iter_no_change waits one evaluation longer, and
+its tol does not keep a loss that is only a little better from being the best.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from .state import TrainState
+from .state import Status, TrainState
+
+PART = 1 << 14  # rows copied at once
 
 
-def plateau(state: TrainState, loss: Tensor, due: Tensor | None = None) -> None:
-    """Apply torch's ReduceLROnPlateau (mode min, threshold_mode rel, eps 0) with an evaluation's losses (N,) to every
-    running network, or to those that are `due` (N,), in place. A non-finite loss is never better."""
+def decide(state: TrainState, loss: Tensor, due: Tensor, whole: Tensor) -> Tensor:
+    """Apply an evaluation's losses (N,) to the running networks that are `due` (N,), in place. -> (N,) bool: those
+    whose row is their best so far.
+
+    whole (N,): whether a network's round is. The training may end within a round, which a longer training has not:
+    such an end changes nothing that more epochs would start from. A non-finite loss is never better."""
+    due = due & state.running
+    plateau(state, loss, due & whole)
+    better = torch.zeros_like(due)
+    if state.recipe.tracks:
+        now = torch.where(loss.isfinite(), loss.double(), float("inf"))
+        state.memory["last_loss"].copy_(torch.where(due, now, state.memory["last_loss"][:, 0])[:, None])
+        better = _track(state, due & whole)
+    for name, status in (("target_loss", Status.converged), ("patience", Status.stopped)):
+        if name in state.hyper:
+            limit, memory = state.hyper[name][:, 0], state.memory
+            reached = loss.double() <= limit if name == "target_loss" else memory["waited"][:, 0] >= limit
+            state.status[due & whole & reached & state.running] = status
+    return better
+
+
+def plateau(state: TrainState, loss: Tensor, at: Tensor) -> None:
+    """Apply torch's ReduceLROnPlateau (mode min, threshold_mode rel, eps 0) with losses (N,) to the networks `at`
+    (N,), in place."""
     if not state.recipe.timetable.events:
         return
     hyper, memory = state.hyper, state.memory
@@ -28,6 +56,47 @@ def plateau(state: TrainState, loss: Tensor, due: Tensor | None = None) -> None:
         "bad": torch.where(enough, torch.zeros_like(bad), bad),
         "cooling": torch.where(enough, hyper["plateau_cooldown"], cooling),
     }
-    at = state.running if due is None else state.running & due
     for name, value in fresh.items():
         memory[name].copy_(torch.where(at[:, None], value, memory[name]))
+
+
+def _track(state: TrainState, at: Tensor) -> Tensor:
+    """Compare the last losses of the networks `at` (N,) with their best. -> (N,) bool: which are better."""
+    memory, better = state.memory, at & _better(state)
+    fresh = {
+        "best_loss": torch.where(better, memory["last_loss"][:, 0], memory["best_loss"][:, 0]),
+        "best_step": torch.where(better, state.step.double(), memory["best_step"][:, 0]),
+        "waited": torch.where(better, 0.0, memory["waited"][:, 0] + at),
+    }
+    for name, value in fresh.items():
+        memory[name].copy_(value[:, None])
+    return better
+
+
+def _better(state: TrainState) -> Tensor:
+    """(N,): whether the last loss is below the best by more than min_delta, or the first finite one."""
+    last, best = (state.memory[name][:, 0] for name in ("last_loss", "best_loss"))
+    least = state.hyper["min_delta"][:, 0] if "min_delta" in state.hyper else 0.0
+    return last.isfinite() & ((last < best - least) | best.isinf())
+
+
+def restored(state: TrainState) -> Tensor:
+    """(N,) bool: the networks whose kept row is better than their present one, which is also that of a training that
+    ended within a round."""
+    ended_better = (state.status == Status.finished) & _better(state)
+    return (state.memory["best_step"][:, 0] >= 0) & ~ended_better & (state.memory["best_step"][:, 0] < state.step)
+
+
+def keep(state: TrainState, better: Tensor) -> None:
+    """Keep the present rows of the networks `better` (N,) as their best, in place."""
+    for rows in better.nonzero().squeeze(1).split(PART):
+        state.kept["best"].index_copy_(0, rows, state.population.params[rows])
+
+
+def exchange(state: TrainState, some: Tensor) -> None:
+    """Exchange present and kept rows of the networks `some` (N,), in place."""
+    params, best = state.population.params, state.kept["best"]
+    for rows in some.nonzero().squeeze(1).split(PART):
+        present = params[rows]
+        params.index_copy_(0, rows, best[rows])
+        best.index_copy_(0, rows, present)

@@ -25,7 +25,13 @@ def flags():
     notes, usual = dict(re.findall(r"^ {8}(\w+): (.*)$", TrainConfig.__doc__, re.M)), _usual()
     settings = {
         each.name: {
-            "kind": "NUMBERS" if each.name in HYPER else "COUNT" if each.type.startswith("int") else "TEXT",
+            "kind": "NUMBERS"
+            if each.name in HYPER
+            else "true|false"
+            if each.type == "bool"
+            else "COUNT"
+            if each.type.startswith("int")
+            else "TEXT",
             "default": each.default,
             "about": notes[each.name] + (f" Default: {usual[each.name]}." if each.name in HYPER else ""),
         }

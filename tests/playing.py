@@ -138,7 +138,7 @@ class Machine:
         return state._each(torch.clone)
 
     def copy(self, source: TrainState, target: TrainState, names: tuple[str, ...]) -> None:
-        """shard._copy."""
+        """packing.copy, to and from a shard."""
         chosen = [each.nbytes for name, each in target.tensors() if name.partition(".")[0] in names]
         if names:
             self.sent.append((names, sum(chosen)))
@@ -157,7 +157,7 @@ class Machine:
         LOAD(data, other)
 
 
-COPY, TO, LOAD, ROOM, COPIES = shard._copy, Dataset.to, Dataset.load, Dataset.room, calls.Copies
+COPY, TO, LOAD, ROOM, COPIES = shard.copy, Dataset.to, Dataset.load, Dataset.room, calls.Copies
 
 
 @contextmanager
@@ -172,7 +172,7 @@ def machine(count: int = 1, free: int = 1 << 40) -> Iterator[Machine]:
         patch.setattr(calls, "pinned", own.pin)
         patch.setattr(calls, "Copies", lambda device: COPIES(placement.HOME))
         patch.setattr(calls, "mark", lambda device: lambda: None)
-        patch.setattr(shard, "_copy", own.copy)
+        patch.setattr(shard, "copy", own.copy)
         patch.setattr(TrainState, "to", lambda state, device: own.send(state, device))
         patch.setattr(Dataset, "to", lambda data, device, dtype: own.whole(data, device, dtype))
         patch.setattr(Dataset, "load", lambda data, other: own.load(data, other))

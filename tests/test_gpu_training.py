@@ -63,6 +63,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "a plateau": {"schedule": "plateau", "plateau_patience": 0, "plateau_threshold": 0.5, "lr": 0.05},
     "ends of their own": {"steps": [STEPS - n for n in range(COUNT)]},
     "some diverge": {"optimizer": "sgd", "lr": [1e30 if n % 3 == 1 else 0.01 for n in range(COUNT)]},
+    "some stop": {"patience": 1, "restore_best": True, "lr": [0.01, 0.5, 2, 0.01, 1, 3, 0.2]},
     "own rows": {"kind": "rows"},
     "own inputs and weights": {"kind": "inputs and weights"},
 }

@@ -13,7 +13,7 @@ from torch.optim import SGD, Optimizer, lr_scheduler
 import gpubp
 from gpubp.schedules import SCHEDULES, scheduled
 from gpubp.state import Status
-from gpubp.stopping import plateau
+from gpubp.stopping import decide, plateau
 
 from .helpers import generator, population, same_bits, samples, start
 from .tolerances import SCHEDULE
@@ -165,7 +165,7 @@ def test_plateau_is_torchs_reduce_lr_on_plateau() -> None:
     hyper = {name: state.hyper[name] for name in ("lr", "plateau_min_lr")}
     seen = set()
     for loss in losses.double():
-        plateau(state, loss)
+        plateau(state, loss, state.running)
         found = scheduled(
             SCHEDULES["plateau"], {**hyper, **state.memory}, state.step[:, None].double(), state.end[:, None]
         )
@@ -184,6 +184,6 @@ def test_plateau_leaves_networks_alone_that_no_longer_run() -> None:
     )
     state.status[1] = Status.finished
     for _ in range(3):
-        plateau(state, torch.ones(3))
+        decide(state, torch.ones(3), torch.ones(3) > 0, torch.ones(3) > 0)
     assert state.memory["scale"][:, 0].tolist() == pytest.approx([0.01, 1.0, 0.01])
     assert state.memory["best"][:, 0].tolist() == [1.0, float("inf"), 1.0]

@@ -47,8 +47,7 @@ def run(settings: dict[str, Any]) -> int:
     shown = [name for name in rows.column_names if name not in HYPER or len(set(rows[name].to_pylist())) > 1]
     if rows["id"].equals(rows["network"]):
         shown.remove("id")
-    if not diverged.any():
-        shown.remove("diverged_step")
+    shown = [name for name in shown if rows[name].null_count < rows.num_rows]  # no network diverged, or stopped
     statuses = {name: rows["status"].to_pylist().count(name) for name in sorted(set(rows["status"].to_pylist()))}
     picked = {name: rows.select(shown).take(pa.array(index)).to_pylist() for name, index in groups.items()}
     if settings["json"]:

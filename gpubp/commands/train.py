@@ -221,7 +221,8 @@ def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> 
         class_weight = None if weights is None else [number(part) for part in weights.split(",")]
     except ValueError:
         raise ConfigError(f"--class-weight {weights!r}: numbers separated by commas expected") from None
-    names = ("optimizer", "schedule", "batch_size", "epochs", "steps", "evaluate_every", "shuffle", "update_order")
+    names = ("optimizer", "schedule", "batch_size", "epochs", "steps", "evaluate_every", "restore_best", "shuffle",
+             "update_order")  # fmt: skip
     chosen = {name: settings[name] for name in names}
     config = TrainConfig.from_dict({**chosen, "class_weight": class_weight, **values})
     settings |= {name: value for name, value in config.values(spec.loss).items() if settings.get(name) is None}

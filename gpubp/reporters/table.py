@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .. import files, lock
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 RESULTS = "results.parquet"
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
+STEPS = ("diverged_step", "stopped_step", "best_step")  # those of whole numbers that a network may lack
+STOPPED = (Status.converged, Status.stopped)
 SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet
 
 
@@ -38,7 +41,7 @@ def table(state: TrainState, training: Evaluation, validation: Evaluation | None
         "id": numbers(state.population.ids),
         "status": names[numbers(state.status).astype(np.int64)],
         "steps": numbers(state.step),
-        "diverged_step": numbers(state.diverged_step),
+        **{name: numbers(steps) for name, steps in _steps(state).items()},
         "loss": numbers(training.loss),
         metric: numbers(training.metric),
     }
@@ -47,8 +50,18 @@ def table(state: TrainState, training: Evaluation, validation: Evaluation | None
     hyper = {name: numbers(column[:, 0]) for name, column in state.hyper.items() if column.shape[1] == 1}
     columns |= {f"extra.{name}" if name in columns else name: values for name, values in hyper.items()}
     arrays = {name: pa.array(values) for name, values in columns.items()}
-    arrays["diverged_step"] = pa.array(columns["diverged_step"], mask=columns["diverged_step"] < 0)
+    arrays |= {name: pa.array(columns[name], mask=columns[name] < 0) for name in STEPS if name in columns}
     return pa.table(arrays)
+
+
+def _steps(state: TrainState) -> dict[str, Tensor]:
+    """The steps of STEPS that can be, (N,) each, -1 for none."""
+    found, stopped = {"diverged_step": state.diverged_step}, (state.status[:, None] == torch.tensor(STOPPED)).any(1)
+    if {"patience", "target_loss"} & state.hyper.keys():
+        found["stopped_step"] = torch.where(stopped, state.step, -1)
+    if state.recipe.tracks:
+        found["best_step"] = state.memory["best_step"][:, 0].long()
+    return found
 
 
 def write(rows: pa.Table, run_dir: Path) -> None:
@@ -89,7 +102,7 @@ def read_results(path: Path) -> pa.Table:
         if name == "status":
             right = pa.types.is_string(kind) and set(values.to_pylist()) <= {each.name for each in Status}
         else:
-            right = pa.types.is_integer(kind) or (pa.types.is_floating(kind) and name not in WHOLE)
+            right = pa.types.is_integer(kind) or (pa.types.is_floating(kind) and name not in WHOLE + STEPS)
         if lacks or not right:
             raise CheckpointError(f"{path}: column {name!r} holds {listed(values.slice(0, 3).to_pylist())}: {other}")
     return found

@@ -1,0 +1,217 @@
+"""Patience, a target loss and the best row, per network: what a plain loop over one network at a time gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import placement
+from gpubp.engines import ENGINES, choose
+from gpubp.errors import ConfigError
+from gpubp.evaluate import evaluate
+from gpubp.packing import Packing
+from gpubp.state import Status, TrainState
+
+from .helpers import compiled, population, same_bits, samples  # noqa: F401
+from .recorder import recorded
+from .short_runs import Stop, same, stopped
+
+SPEC = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
+COUNT = 11
+CPU = torch.device("cpu")
+ROWS = [range(n, 22 + 2 * n) for n in range(COUNT)]
+RATES = torch.logspace(-2.5, 0.5, COUNT)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "patience": {"patience": 2},
+    "patience per network": {"patience": [1, 2, 3, float("inf")] * 2 + [1, 1, 4], "restore_best": True},
+    "min_delta": {"patience": 2, "min_delta": 0.03, "restore_best": True},
+    "target": {"target_loss": 1.46},
+    "target and patience": {"target_loss": 1.46, "patience": 3, "restore_best": True},
+    "best only": {"restore_best": True},
+    "within a round": {"restore_best": True, "patience": 4, "epochs": None, "steps": 44, "evaluate_every": 5},
+    "some diverge": {"patience": 3, "restore_best": True, "optimizer": "sgd", "lr": [0.1, 1e200, 0.4] * 3 + [2, 1e9]},
+}  # fmt: skip
+
+
+def training() -> gpubp.Dataset:
+    return gpubp.Dataset(*samples(SPEC, 50), rows=ROWS)
+
+
+def held_out() -> gpubp.Dataset:
+    return gpubp.Dataset(*samples(SPEC, 30, seed=9))
+
+
+def config(**settings: Any) -> gpubp.TrainConfig:
+    given = {"lr": RATES, "batch_size": 8, "epochs": 14, "evaluate_every": 1}
+    return gpubp.TrainConfig(**{**given, **settings})
+
+
+def train(validation: bool = True, run_dir: Path | None = None, **more: Any) -> gpubp.Result:
+    networks = population(SPEC, COUNT)
+    chosen = more.pop("config", None) or config(**more.pop("settings", {}))
+    return gpubp.train(
+        networks, training(), chosen, held_out() if validation else None, run_dir=run_dir,
+        checkpoint_minutes=0.0, **more,
+    )  # fmt: skip
+
+
+def alone(n: int, chosen: gpubp.TrainConfig, engine: str, validation: bool) -> tuple[Any, ...]:
+    """Network n alone, in a loop as one writes it for Keras. -> row, status, step, best step, best loss."""
+    mine, data, looks = chosen.take(torch.tensor([n])), training(), held_out()
+    networks = population(SPEC, ids=[n])
+    state, run = TrainState.start(networks, mine, data, torch.tensor([n])), choose(engine, SPEC, mine, CPU).run
+    size, batch, every, steps = len(ROWS[n]), mine.batch_size, mine.evaluate_every or 1, int(state.end)
+    patience, least, target = (
+        default if value is None else float(torch.as_tensor(value))
+        for value, default in ((mine.patience, float("inf")), (mine.min_delta, 0.0), (mine.target_loss, -float("inf")))
+    )
+    best, best_step, row, waited, number, status = float("inf"), -1, None, 0, 0, Status.running
+    while status == Status.running and int(state.step) < steps:
+        number += 1
+        whole = number * every if mine.steps else -(-number * every * size // batch)
+        before, state.limit[0], state.total[0] = int(state.step), min(whole, steps), 0
+        run(state, data, steps)
+        if state.status[0] == Status.diverged:
+            status = Status.diverged
+            break
+        mean = float(state.total[0]) / (int(state.step) - before)
+        loss = float(evaluate(networks, looks, state.hyper).loss[0]) if validation else mean
+        if loss < best - least:
+            best, best_step, row, waited = loss, int(state.step), networks.params[0].clone(), 0
+        elif int(state.step) == whole:
+            waited += 1
+        if int(state.step) == whole:
+            status = Status.converged if loss <= target else Status.stopped if waited >= patience else status
+    status = Status.finished if status == Status.running else status
+    restored = networks.params[0] if row is None or not mine.restore_best else row
+    return restored, status, int(state.step), best_step, best
+
+
+@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_network_ends_as_in_a_loop_over_one_at_a_time(name: str, validation: bool) -> None:
+    chosen = config(**SETTINGS[name])
+    result = train(validation, config=chosen, engine="eager")
+    for n in range(COUNT):
+        row, status, step, best_step, best = alone(n, chosen, "eager", validation)
+        assert same_bits(result.population.params[n], row), n
+        assert (result.status_names[n], int(result.state.step[n])) == (status.name, step)
+        if result.state.recipe.tracks and status != Status.finished:  # the last evaluation may not be of a whole round
+            assert int(result.state.memory["best_step"][n]) == best_step
+            assert float(result.state.memory["best_loss"][n]) == best
+    assert len(result.statuses) >= 2 or name == "best only", "the setting does something"
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("engine", ["cpu", "eager"])
+def test_neither_calls_nor_packing_nor_shares_change_a_bit(
+    name: str, engine: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if engine == "cpu":
+        request.getfixturevalue("compiled")
+    monkeypatch.setattr("gpubp.packing.FULL", 0.0)
+    whole = train(settings=SETTINGS[name], engine=engine)
+    monkeypatch.setattr("gpubp.packing.FULL", 1.0)
+    monkeypatch.setattr("gpubp.run.CALL", 100.0)
+    monkeypatch.setattr("gpubp.run.MOST", 3)
+    same(train(settings=SETTINGS[name], engine=engine), whole)
+    monkeypatch.setattr("gpubp.run.placed", placement.Shards)
+    same(train(settings=SETTINGS[name], engine=engine, device=["cpu"] * 3), whole)
+    if engine == "eager":
+        monkeypatch.setattr("gpubp.placement.fitting", lambda *_: 2)  # networks of a shard at once
+        same(train(settings=SETTINGS[name], engine=engine, device=["cpu"] * 2), whole)
+        with recorded(3):
+            same(train(settings=SETTINGS[name], engine=engine, device=["cpu"]), whole)
+
+
+def test_networks_that_have_ended_are_trained_and_evaluated_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, evaluated, engine = [], [], ENGINES["eager"]
+
+    def run(state: TrainState, *rest: Any) -> None:
+        trained.append(state.population.count)
+        engine.run(state, *rest)
+
+    def figures(networks: gpubp.Population, *rest: Any) -> Any:
+        evaluated.append(networks.count)
+        return engine.evaluate(networks, *rest)
+
+    monkeypatch.setitem(ENGINES, "eager", engine._replace(run=run, evaluate=figures))
+    result = train(settings={"patience": 2}, engine="eager")
+    running = [record["statuses"]["running"] for record in result.history]
+    assert evaluated[: len(running)] == [COUNT, *running[:-1]], "who ran in the round"
+    assert sorted(set(trained), reverse=True) == sorted({COUNT, *running} - {0}, reverse=True)
+    assert evaluated[len(running) :] in ([COUNT], [COUNT, COUNT]), "the figures at the end are of all"
+
+
+@pytest.mark.parametrize("call", [2, 5, 9, 14])
+@pytest.mark.parametrize("name", ["patience per network", "within a round", "target and patience"])
+def test_a_stopped_run_resumes_to_the_same_networks(
+    name: str, call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpubp.run.CALL", 100.0)
+    monkeypatch.setattr("gpubp.run.MOST", 3)
+    whole = train(settings=SETTINGS[name])
+    stopped(lambda: train(settings=SETTINGS[name], run_dir=tmp_path / "run", reporters=[Stop(call, 2)]))
+    again = gpubp.resume(tmp_path / "run", training(), held_out())
+    same(again, whole)
+    assert same_bits(gpubp.load(tmp_path / "run").population.params, whole.population.params)
+
+
+@pytest.mark.parametrize("first", [3, 5])
+@pytest.mark.parametrize("every", [1, 2])
+def test_more_epochs_end_as_a_run_begun_with_so_many(first: int, every: int, tmp_path: Path) -> None:
+    chosen = config(patience=2, restore_best=True, min_delta=0.01, evaluate_every=every)
+    train(config=replace(chosen, epochs=first), run_dir=tmp_path / "run")
+    same(gpubp.resume(tmp_path / "run", training(), held_out(), epochs=14), train(config=chosen))
+
+
+def test_the_results_say_when_a_network_stopped_and_was_best(tmp_path: Path) -> None:
+    result = train(settings=SETTINGS["target and patience"], run_dir=tmp_path / "run")
+    rows = gpubp.reporters.table.read_results(tmp_path / "run" / "results.parquet").to_pylist()
+    for row, best in zip(rows, result.state.memory["best_loss"][:, 0].tolist()):
+        assert row["stopped_step"] == (row["steps"] if row["status"] in ("stopped", "converged") else None)
+        assert row["best_step"] <= row["steps"]
+        if row["status"] != "finished":
+            assert row["validation_loss"] == pytest.approx(best, rel=1e-12)
+    assert {row["status"] for row in rows} >= {"stopped", "converged"}
+
+
+def test_by_default_a_network_is_evaluated_after_its_epoch_whatever_others_train() -> None:
+    for name in ("patience", "target_loss"):
+        assert gpubp.TrainConfig(epochs=500, **{name: 3}).interval == 1
+        assert gpubp.TrainConfig(steps=[5, 90000], **{name: 3}).interval == 100
+    assert gpubp.TrainConfig(epochs=500, restore_best=True).interval == 1
+
+
+def test_a_step_does_not_read_what_stops_a_network() -> None:
+    plain, stopping = config().recipe(SPEC), config(patience=3, min_delta=0.1, target_loss=0.1).recipe(SPEC)
+    assert plain.read == stopping.read
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"patience": 0}, r"patience is 0; a number in \[1, inf\] expected"),
+        ({"patience": [2, float("nan")]}, "patience"),
+        ({"target_loss": float("inf")}, "target_loss is inf"),
+        ({"min_delta": -0.1, "patience": 2}, "min_delta is -0.1"),
+        ({"min_delta": 0.1}, "for patience or restore_best, and neither is given"),
+        ({"restore_best": "yes"}, "restore_best 'yes': True or False expected"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        config(**settings)
+
+
+def test_no_copy_is_made_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = TrainState.start(population(SPEC, COUNT), config(), training())
+    networks = Packing(state, choose("eager", SPEC, config(), CPU))
+    monkeypatch.setattr("gpubp.packing.available", lambda _: 0)
+    networks.begin(torch.arange(COUNT) < 2)
+    assert networks.active is state
