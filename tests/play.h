@@ -132,7 +132,7 @@ static Wrong play_grid(int64_t blocks, int threads, int team, int64_t bytes, voi
 // What kernels are given; who of a block waits for each other; and the entry, for behind a kernel's text.
 static const struct Job *kernel_job;
 static const struct End *kernel_end;
-#define TEAM_OF(threads) (TOGETHER > 1 ? THREADS : (int)(threads))
+#define TEAM_OF(threads) (TEAMS_PER_BLOCK > 1 ? THREADS : (int)(threads))
 #define PLAY                                                                                                       \
   extern "C" __global__ int play(const Job *job, const End *end, int64_t blocks, int64_t threads, int64_t bytes) { \
     kernel_job = job, kernel_end = end;                                                                            \

@@ -42,10 +42,10 @@ enum { DONE, AT_ONCE = 2 };
 static End end;
 static int run(const Job *job) {
   kernel_job = job, kernel_end = &end;
-  const int threads = THREADS * TOGETHER, networks = TEAM ? TOGETHER : threads;
+  const int threads = THREADS * TEAMS_PER_BLOCK, networks = TEAM ? TEAMS_PER_BLOCK : threads;
   int64_t grid = (job->count + networks - 1) / networks;
-  if (!NEAR && grid > AT_ONCE) grid = AT_ONCE;  // each block goes from network to network
-  return play_grid(grid, threads, TEAM_OF(threads), SHARED, [] { run(*kernel_job, *kernel_end); });
+  if (SLOTS_IN_GLOBAL && grid > AT_ONCE) grid = AT_ONCE;  // each block goes from network to network
+  return play_grid(grid, threads, TEAM_OF(threads), SHARED_BYTES, [] { run(*kernel_job, *kernel_end); });
 }
 static int shown(const Job *job) { return run(job); }
 #endif
@@ -59,14 +59,14 @@ int main(int, char **arguments) {
   auto up_to_one = [](int64_t) { return uniform(); };
   Job job = {};
   job.count = N, job.samples = M, job.seed = 5, job.steps = 3, job.threads = atol(arguments[2]);
-  job.params = array<real>(N * ROW, random);
-  for (int s = 0; s < SLOTS; s++) job.slots[s] = array<real>(N * ROW, zero);
+  job.params = array<real>(N * P, random);
+  for (int s = 0; s < SLOTS; s++) job.slots[s] = array<real>(N * P, zero);
   for (int h = 0; h < HYPERS; h++) job.hyper[h] = array<double>(N, [&](int64_t) { return SETTINGS[h]; });
   for (int c = 0; c < COLUMNS; c++) job.columns[c] = array<double>(N, one);
   if (CLASS_WEIGHT) job.class_weight = array<double>(N * O, up_to_one);
   job.ids = array<int64_t>(N, [](int64_t n) { return 3 * n + 1; });
   job.position = array<int64_t>(N, [&](int64_t n) { return N - 1 - n; });
-  job.step = array<int64_t>(N, [](int64_t n) { return OWN ? n % 4 : 4; });
+  job.step = array<int64_t>(N, [](int64_t n) { return OWN_SAMPLES ? n % 4 : 4; });
   int64_t *limit = array<int64_t>(N, [&](int64_t n) { return job.step[n] + (n == N - 1 ? 2 : 5); });
   job.limit = limit;
   job.end = array<int64_t>(N, [](int64_t) { return 20; });
@@ -90,8 +90,8 @@ int main(int, char **arguments) {
   job.figures = array<double>(2 * N, zero);
   job.spread = array<double>((ROWS || OWN_INPUTS || SAMPLE_WEIGHT == 2 ? N : 1) * O, one);
 
-#if THREADS && !NEAR
-  end.slots = array<real>(AT_ONCE * TOGETHER * SLOTS * P, random);
+#if THREADS && SLOTS_IN_GLOBAL
+  end.slots = array<real>(AT_ONCE * TEAMS_PER_BLOCK * SLOTS * PADDED_P, random);
 #endif
 #if TASK == PREDICT
   EXPECT(shown(&job) == DONE);
@@ -102,20 +102,20 @@ int main(int, char **arguments) {
   print("metric", job.figures + N, N);  // NaN of a network with one sample
 #else
   auto show = [&] {
-    bool finite = print("params", job.params, N * ROW) && print("loss", job.loss, N) && print("total", job.total, N);
-    for (int s = 0; s < SLOTS; s++) finite = print("slot", job.slots[s], N * ROW) && finite;
+    bool finite = print("params", job.params, N * P) && print("loss", job.loss, N) && print("total", job.total, N);
+    for (int s = 0; s < SLOTS; s++) finite = print("slot", job.slots[s], N * P) && finite;
     for (int c = 0; c < COLUMNS; c++) finite = print("column", job.columns[c], N) && finite;
     return print("step", job.step, N) && print("taken", job.taken, N) && finite;
   };
   for (int call = 0; call < 2; call++) {
     EXPECT(run(&job) == DONE);
     EXPECT(show());
-    EXPECT(job.step[stopped] == (OWN ? stopped % 4 : 4));
+    EXPECT(job.step[stopped] == (OWN_SAMPLES ? stopped % 4 : 4));
     for (int64_t n = 0; n < N; n++) EXPECT(job.taken[n] == 0);
-    if (!OWN) limit[N - 1] = job.step[N - 1];  // where networks share their samples, they stand at one step
+    if (!OWN_SAMPLES) limit[N - 1] = job.step[N - 1];  // where networks share their samples, they stand at one step
   }
-  for (int64_t n = 0; n < N; n++) limit[n] = OWN || n < N - 1 ? job.step[n] + 2 : job.step[n];
-  job.params[broken * ROW] = NAN;
+  for (int64_t n = 0; n < N; n++) limit[n] = OWN_SAMPLES || n < N - 1 ? job.step[n] + 2 : job.step[n];
+  job.params[broken * P] = NAN;
 #if THREADS
   end.status = status, end.diverged = array<int64_t>(N, zero);
   EXPECT(run(&job) == DONE);
@@ -130,7 +130,7 @@ int main(int, char **arguments) {
     for (int64_t n = 0; n < N; n++) EXPECT(n == broken || job.taken[n] >= 0);
   }
 #endif
-  job.params[broken * ROW] = 0;
+  job.params[broken * P] = 0;
   EXPECT(show());
 #endif
   while (used) free(blocks[--used]);

@@ -158,8 +158,8 @@ def test_any_number_of_samples_is_added_up_in_one_order(count: int) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("b < CHUNK; b += ways", "b < CHUNK; b += 1"),
-     ("way = 1; way < ways; way++", "way = ways - 1; way > 0; way--")],
+    [("b < CHUNK; b += parts", "b < CHUNK; b += 1"),
+     ("part = 1; part < parts; part++", "part = parts - 1; part > 0; part--")],
 )  # fmt: skip
 def test_a_planted_sum_in_another_order_is_found(old: str, new: str, sources: Path) -> None:
     case_, show = case(1, torch.float32), sources / "show.h"

@@ -143,7 +143,7 @@ def test_networks_that_fit_no_other_way_have_their_slots_in_global_memory() -> N
         player = Player(Limits(90, room))
         assert not differences(trained(own, None, player), EVERYONE, expected, EVERYONE)
         launch = player.launches[-1]
-        near, chunk = "#define NEAR 1" in launch.text, launch.text.split("int CHUNK = ")[1].split(";")[0]
+        near, chunk = "#define SLOTS_IN_GLOBAL 0" in launch.text, launch.text.split("int CHUNK = ")[1].split(";")[0]
         seen.append((near, int(chunk) < 64, launch.blocks))
     assert seen == [(True, False, COUNT), (True, True, COUNT), (False, True, 2)]
 
@@ -210,16 +210,19 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "a pointer from before": (THREAD, field("params", lambda _: STALE.data_ptr())),
     "another order": (BLOCK, field("seed", lambda seed: seed + 1)),
     "shared memory too small": (BLOCK, lambda launch: launch._replace(shared=launch.shared - 4)),
-    "places in a row and rows exchanged": (THREAD, wrote("at / ROW * STEP + at % ROW", "at % ROW * STEP + at / ROW")),
-    "the row of a neighbour": (THREAD, wrote("near(slot) + threadIdx.x * STEP", "near(slot)")),
-    "a stride that is not the threads'": (BLOCK, wrote("t += THREADS", "t += THREADS + 1")),
+    "places in a row and rows exchanged": (THREAD, wrote("at / P * ROW_PITCH + at % P", "at % P * ROW_PITCH + at / P")),
+    "the row of a neighbour": (THREAD, wrote("shared_rows(slot) + threadIdx.x * ROW_PITCH", "shared_rows(slot)")),
+    "a stride that is not the threads'": (BLOCK, wrote("item += THREADS", "item += THREADS + 1")),
     "no barrier after a product": (BLOCK, wrote("epilogue(fragment);\n  }\n  BARRIER", "epilogue(fragment);\n  }\n")),
-    "a barrier for some": (BLOCK, wrote("weigh(k);", "weigh(k); if (threadIdx.x) BARRIER")),
-    "a barrier of the whole warp": (PARTS, wrote("((1u << THREADS) - 1) << (threadIdx.x - MEMBER)", "~0u")),
-    "a barrier of the neighbours": (PARTS, wrote("(threadIdx.x - MEMBER)", "(24 - threadIdx.x + MEMBER)")),
-    "the memory of the neighbours": (PARTS, wrote("part * APART_BY", "0 * APART_BY")),
-    "networks that nobody trains": (PARTS, wrote("blockIdx.x * TOGETHER + part", "blockIdx.x * TOGETHER")),
-    "rows of a tile another distance apart": (BLOCK, wrote("item + i * items", "item + i")),
+    "a barrier for some": (BLOCK, wrote("weigh_samples(ctx);", "weigh_samples(ctx); if (threadIdx.x) BARRIER")),
+    "a barrier of the whole warp": (PARTS, wrote("((1u << THREADS) - 1) << (threadIdx.x - RANK)", "~0u")),
+    "a barrier of the neighbours": (PARTS, wrote("(threadIdx.x - RANK)", "(24 - threadIdx.x + RANK)")),
+    "the memory of the neighbours": (PARTS, wrote("team * TEAM_PITCH", "0 * TEAM_PITCH")),
+    "networks that nobody trains": (
+        PARTS,
+        wrote("blockIdx.x * TEAMS_PER_BLOCK + team", "blockIdx.x * TEAMS_PER_BLOCK"),
+    ),
+    "rows of a tile another distance apart": (BLOCK, wrote("item + i * tiles", "item + i")),
 }
 
 

@@ -52,18 +52,18 @@ MUTANTS = {
     "a sign in the delta": Mutant(
         "v x = sum * slope", "v x = -sum * slope", partial(a_step, deep)),
     "a slope is missing": Mutant(
-        "sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : out, out)", "sum", partial(a_step, deep)),
+        "sum * slope<l - 1>(KEEP_NETS ? read(ctx.mem.nets, at) : out, out)", "sum", partial(a_step, deep)),
     "the output's slope is missing": Mutant(
         "if constexpr (!OUTPUT_IDENTITY) delta =", "if constexpr (false) delta =",
         partial(a_step, lambda own: own.spec.output in ("sigmoid", "tanh"))),
     "a bias of a neuron counts its samples twice": Mutant(
-        "product<1, O, rows>(Ones()", "product<1, O, rows>(Constant<2>()",
+        "product<1, O, samples>(Ones()", "product<1, O, samples>(Constant<2>()",
         partial(a_step, lambda own: own.spec.bias == "neuron" and own.spec.train_bias)),
     "a bias of a layer leaves out a neuron": Mutant(
-        "for (int o = 0; o < O; o++) sum = sum + partial[o];", "for (int o = 1; o < O; o++) sum = sum + partial[o];",
+        "for (int o = 0; o < O; o++) sum = sum", "for (int o = 1; o < O; o++) sum = sum",
         partial(a_step, lambda own: own.spec.bias == "layer" and own.spec.train_bias)),
     "clipping trains a frozen bias": Mutant(
-        "if (TRAIN_BIAS || is_weight(item * NL)) change", "change",
+        "if (TRAIN_BIAS || is_weight(at)) update_param", "update_param",
         partial(a_step, lambda own: not own.spec.train_bias and on("clip_norm", "weight_decay")(own))),
     "the shared order is a sample ahead": Mutant(
         "int64_t position = step * BATCH + p;", "int64_t position = step * BATCH + p + 1;",
@@ -72,43 +72,43 @@ MUTANTS = {
         "c.place[n] = (uint32_t)(step * BATCH % size);", "c.place[n] = (uint32_t)((step * BATCH + 1) % size);",
         partial(a_step, lambda own: own.settings["shuffle"] == "network")),
     "a sample's weight counts twice": Mutant(
-        "k.m.share[b] = weight * scale;", "k.m.share[b] = weight * weight * scale;",
+        "ctx.mem.share[b] = weight * scale;", "ctx.mem.share[b] = weight * weight * scale;",
         partial(a_step, lambda own: own.weight == "own weights")),
     "the clipped norm is a square": Mutant(
         "(sqrt_(as_v(square)) + real(1e-6))", "(as_v(square) + real(1e-6))", partial(a_step, on("clip_norm"))),
     "a value is clipped above alone": Mutant(
         "at_least_(at_most_(grad, limit), -limit)", "at_most_(grad, limit)", partial(a_step, on("clip_value"))),
     "dropout drops outs but not deltas": Mutant(
-        "if (DROPOUT >= 0) sum = sum * read(k.m.masks, at);", "", partial(a_step, on("dropout"))),
+        "if (DROPOUT >= 0) sum = sum * read(ctx.mem.masks, at);", "", partial(a_step, on("dropout"))),
     "dropout does not scale the rest": Mutant(
-        "kept ? (real)(1 / (1 - chance)) : 0", "kept ? 1 : 0", partial(a_step, on("dropout"))),
+        "kept ? (real)(1 / (1 - p)) : 0", "kept ? 1 : 0", partial(a_step, on("dropout"))),
     "the slots are read in another order": Mutant(
-        "read(number_of(k.m, 1 + slot, at), 0)", "read(number_of(k.m, SLOTS - slot, at), 0)",
+        "read(entry_of(ctx.mem, 1 + slot, at), 0)", "read(entry_of(ctx.mem, SLOTS - slot, at), 0)",
         partial(a_step, lambda own: own.settings["optimizer"] == "adam")),
     "l2 is not halved in the loss": Mutant(
-        "real(0.5) * own(k.g->typed[most(L2, 0)])", "own(k.g->typed[most(L2, 0)])", partial(a_step, on("l2"))),
+        "real(0.5) * hyper_of(ctx, L2)", "hyper_of(ctx, L2)", partial(a_step, on("l2"))),
     "l1 has a weight's size": Mutant("sign_(weight), grad)", "weight, grad)", partial(a_step, on("l1"))),
     "label smoothing spares a class": Mutant(
         "smoothing / real(OUTPUTS)", "smoothing / real(OUTPUTS - 1)", partial(a_step, on("label_smoothing"))),
     "a piece of a batch forgets the one before": Mutant(
-        "so_far<Op>(grad + W)", "Zeros()",
+        "earlier_chunks<O_pitch>(grad + weight_at)", "Zeros()",
         partial(a_step, lambda own: not whole(own))),
     "a transposed weight is not transposed": Mutant(
-        "write(turned, (o + j) * PITCH[l] + i, r[j])", "write(turned, (o + j) * PITCH[l] + i, r[NL - 1 - j])",
+        "write(to, (o + j) * PITCH[l] + i, r[j])", "write(to, (o + j) * PITCH[l] + i, r[ENTRIES_PER_V - 1 - j])",
         partial(a_step, lambda own: own.layout == "outputs" and len(own.spec.widths) > 2)),
     "a tile is a column short": Mutant(
         "for (int k = 0; k < K; k++) {", "for (int k = 0; k < K - (K > 2); k++) {",
         partial(test_compiled_engine.test_outs_are_eagers_and_have_the_same_bits_however_they_are_cut,
                 torch.float32, True)),
     "a row that diverged is handed back": Mutant(
-        "keep[n] = through && c.faulty[n] < 0 && !k.check;", "keep[n] = through && !k.check;", DIVERGENCE),
+        "keep[n] = finished && diverged_after < 0 && !ctx.check;", "keep[n] = finished && !ctx.check;", DIVERGENCE),
     "a step of divergence is a step late": Mutant(
-        "c.faulty[n] < 0) c.faulty[n] = c.done;", "c.faulty[n] < 0) c.faulty[n] = c.done + 1;", DIVERGENCE),
+        "< 0) diverged_after = progress.steps;", "< 0) diverged_after = progress.steps + 1;", DIVERGENCE),
     "a loss that is not finite is overlooked": Mutant(
-        "c.fault = c.fault + c.loss * real(0);", "",
+        "progress.fault = progress.fault + progress.loss * real(0);", "",
         partial(test_divergence.test_a_non_finite_loss_ends_a_network_with_a_finite_row, cpu)),
     "a network that is through trains on": Mutant(
-        "next = k.check || !ABSORBING ? c.done + 1 : left[waiting - 1];", "next = left[0];",
+        "next = ctx.check || !NONFINITE_STAYS ? progress.steps + 1 : steps[unfinished - 1];", "next = steps[0];",
         partial(test_compiled_independence.test_networks_may_be_and_end_at_different_steps,
                 torch.float32, "network", "networks")),
 }  # fmt: skip

@@ -56,8 +56,8 @@ class Layout:
     def machine(self) -> str:
         """The file of kernel/machines that it is for."""
         if self.threads:
-            return "block" if self.team else "thread"
-        return "outputs" if self.wide else "networks"
+            return "gpu_block" if self.team else "gpu_thread"
+        return "cpu_outputs" if self.wide else "cpu_networks"
 
     @property
     def neighbours(self) -> int:
@@ -92,7 +92,7 @@ def tile(m: int, n: int, k: int, layout: Layout, itemsize: int) -> Tile:
 
 
 def _cost(tiles: int, rows: int, cols: int, layout: Layout) -> int:
-    if layout.machine != "block":
+    if layout.machine != "gpu_block":
         # In halves of a cycle of a processor that does two multiply-adds and two loads in a cycle, each multiply-add
         # with a latency of four.
         return tiles * max(8, rows * cols, rows + cols)

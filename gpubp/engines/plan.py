@@ -95,38 +95,38 @@ class Plan:
     @cached_property
     def arrays(self) -> tuple[Array, ...]:
         """Of kernel/memory.h's Memory, in order; those that a kernel does not need are empty."""
-        g, place = self.given, {"thread": "registers", "block": "shared"}.get(self.layout.machine, "memory")
+        g, place = self.given, {"gpu_thread": "registers", "gpu_block": "shared"}.get(self.layout.machine, "memory")
         learns, cut, dropout = g["TASK"] == 0, g["CHUNK"] < g["BATCH"], g["DROPOUT"] >= 0
         chunk, batch, params, acts, widest = g["CHUNK"], g["BATCH"], self.weights[-1], self.outs[-1], self.widest
         weighted, targets = g["SAMPLE_WEIGHT"] or g["CLASS_WEIGHT"], 1 if g["CLASSES"] else self.widths[-1]
-        turned = max((o * pitch for o, pitch in zip(self.widths[2:], self.pitch[1:])), default=0)
+        transposed = max((o * pitch for o, pitch in zip(self.widths[2:], self.pitch[1:])), default=0)
         whole = (
-            ("row", params, "(P): parameters"),
-            ("slots", g["SLOTS"] * params, "(SLOTS, P): of the optimizer"),
-            ("grad", params if cut or g["CLIP_NORM"] >= 0 else 0, "(P): over the chunks so far, or before clipping"),
-            ("x", chunk * self.pitch[0] if g["GATHER"] else 0, "(CHUNK, I): gathered samples"),
-            ("y", chunk * targets if g["GATHER"] else 0, "(CHUNK, TARGETS)"),
-            ("outs", acts, "(CHUNK, O) per layer"),
-            ("nets", acts if g["KEEP_NETS"] else 0, "(CHUNK, O) per layer, where a slope needs them"),
-            ("belows", acts if dropout else 0, "(CHUNK, O) per layer: outs after dropout"),
-            ("masks", acts if dropout else 0, "(CHUNK, O) per layer: what dropout multiplies by"),
-            ("delta", chunk * widest if learns else 0, "(CHUNK, O) of a layer"),
-            ("below", chunk * widest if learns else 0, "(CHUNK, I) of it: the next delta"),
-            ("turned", turned if learns and self.layout.wide else 0, "(O, I): a weight, lanes along its inputs"),
-            ("sums", widest if learns else 0, "(O): of columns"),
-            ("bias_sums", (len(self.widths) - 1) * widest if cut and self.given["BIAS"] == 1 else 0,
-             "(L, WIDEST): of deltas, where one bias serves a layer"),
-            ("error", batch, "(BATCH): a sample's share of the loss"),
-            ("share", batch if learns and weighted else 0, "(BATCH): how much a sample counts"),
-            ("hits", batch if g["TASK"] == 2 and g["METRIC"] else 0, "(BATCH): how many outs are right"),
-            ("class_weight", self.widths[-1] if g["CLASS_WEIGHT"] else 0, "(O)"),
+            ("params", params, "(PADDED_P): the parameters"),
+            ("slots", g["SLOTS"] * params, "(SLOTS, PADDED_P): of the optimizer"),
+            ("grad", params if cut or g["CLIP_NORM"] >= 0 else 0, "(PADDED_P): over the chunks so far, or to clip"),
+            ("x", chunk * self.pitch[0] if g["GATHER"] else 0, "(CHUNK, I): inputs, with GATHER"),
+            ("y", chunk * targets if g["GATHER"] else 0, "(CHUNK, TARGETS): targets, with GATHER"),
+            ("outs", acts, "(CHUNK, O) of each layer"),
+            ("nets", acts if g["KEEP_NETS"] else 0, "(CHUNK, O) of each layer, with KEEP_NETS"),
+            ("belows", acts if dropout else 0, "(CHUNK, O) of each layer: its outs after dropout"),
+            ("masks", acts if dropout else 0, "(CHUNK, O) of each layer: what dropout multiplies them by"),
+            ("delta", chunk * widest if learns else 0, "(CHUNK, O): of the layer that backward() is at"),
+            ("delta_below", chunk * widest if learns else 0, "(CHUNK, I): of the layer below; the two take turns"),
+            ("transposed", transposed if learns and self.layout.wide else 0, "(O, I): a weight transposed"),
+            ("column_sums", widest if learns else 0, "(O): of a matrix with O columns"),
+            ("delta_sums", (len(self.widths) - 1) * widest if cut and self.given["BIAS"] == 1 else 0,
+             "(LAYERS, MAX_PITCH): of deltas over the chunks so far, for the one bias of a layer"),
+            ("error", batch, "(BATCH): each sample's loss, times its share"),
+            ("share", batch if learns and weighted else 0, "(BATCH): each sample's weight over the sum of all"),
+            ("hits", batch if g["TASK"] == 2 and g["METRIC"] else 0, "(BATCH): how many outs of each sample are right"),
+            ("class_weight", self.widths[-1] if g["CLASS_WEIGHT"] else 0, "(O): of each class"),
         )  # fmt: skip
         far = "" if self.layout.near else "slots"
         return tuple(Array(name, size, what, "global" if name == far else place) for name, size, what in whole)
 
     @cached_property
     def numbers(self) -> int:
-        """Elements of Memory."""
+        """Entries of Memory."""
         return sum(self.padded(array.numbers) for array in self.arrays if array.place != "global")
 
     @cached_property
@@ -135,7 +135,7 @@ class Plan:
         g, outputs = self.given, self.widths[-1]
         r2, weight = g["METRIC"] == 0, g["SAMPLE_WEIGHT"] > 0
         ways = {"ERROR": WAYS, "HITS": WAYS * (not r2), "COUNTED": WAYS * (weight or g["CLASS_WEIGHT"]),
-                "WEIGHT": WAYS * weight, "MISSED": outputs * max(1, WAYS // outputs) * r2}  # fmt: skip
+                "WEIGHT": WAYS * weight, "SQUARES": outputs * max(1, WAYS // outputs) * r2}  # fmt: skip
         return dict(zip([*ways, "SUMS"], itertools.accumulate(ways.values(), initial=0)))
 
     @cached_property
@@ -144,19 +144,17 @@ class Plan:
         g, networks = self.given, self.layout.networks
         each: tuple[Field, ...] = (
             Field("double", "hyper", (g["HYPERS"] + 1, networks), "hyper-parameters"),
-            Field("double", "columns", (g["COLUMNS"] + 1, networks), "what the optimizer keeps of a network"),
-            Field("double", "now", (networks,), "the step, for a schedule"),
-            Field("double", "end", (networks,), "and the last"),
-            Field("real", "typed", (g["HYPERS"] + 1, networks), "hyper"),
-            Field("real", "rate", (max(g["RATES"], 1), networks), "what an update of this step takes"),
-            Field(
-                "bool", "alike", (), "whether all networks are: then only the first of columns, now and end is current"
-            ),
-            Field("uint32_t", "id", (networks,), "Population.ids"),
-            Field("uint32_t", "step", (networks,), "of dropout"),
-            Field("int64_t", "base", (networks,), "where a network's own samples begin,"),
-            Field("int64_t", "rows", (networks,), "and its row of Job.rows"),
-            Field("int32_t", "index", (g["BATCH"], g["INDEXED"]), "the samples of this step"),
+            Field("double", "columns", (g["COLUMNS"] + 1, networks), "numbers that the optimizer keeps"),
+            Field("double", "schedule_step", (networks,), "the number of the step"),
+            Field("double", "schedule_end", (networks,), "and of the last of the training"),
+            Field("real", "hyper_real", (g["HYPERS"] + 1, networks), "hyper as real"),
+            Field("real", "rate", (max(g["RATES"], 1), networks), "what this step's update takes"),
+            Field("bool", "same_rates", (), "whether all networks have the same; then only the first's are current"),
+            Field("uint32_t", "id", (networks,), "Population.ids, by which random numbers are drawn"),
+            Field("uint32_t", "dropout_step", (networks,), "the number of the step"),
+            Field("int64_t", "samples_at", (networks,), "where a network's own samples begin in Job's,"),
+            Field("int64_t", "rows_at", (networks,), "and its rows in Job.rows"),
+            Field("int32_t", "index", (g["BATCH"], g["ORDERS"]), "the samples of this step"),
         )
         if g["TASK"]:
             each += (Field("int64_t", "size", (networks,), "how many samples a network has"),)
@@ -217,33 +215,34 @@ class Plan:
     def constants(self) -> list[str]:
         """Where everything is."""
         layers = {
-            "WIDTH": (self.widths, "of the layers, the inputs first"),
-            "PITCH": (self.pitch, "of a width: elements from a row of a matrix to the next"),
-            "BIASES": (self.biases, "of a layer"),
-            "ROW_AT": (self.rows, "where a layer begins in a row of parameters: its weight, then its biases"),
-            "WEIGHT_AT": (self.weights, "where its weight begins here, with every row padded,"),
+            "WIDTH": (self.widths, "of the layers, the inputs' first"),
+            "PITCH": (self.pitch, "of a matrix with rows of that width: entries from one row to the next"),
+            "BIASES": (self.biases, "how many each layer has"),
+            "LAYER_AT": (self.rows, "where each layer begins in a row of Job.params: its weight, then its biases"),
+            "WEIGHT_AT": (self.weights, "where its weight begins in Memory.params, with every row padded,"),
             "BIAS_AT": ([end - self.padded(own) for end, own in zip(self.weights[1:], self.biases)], "and its biases"),
             "OUTS_AT": (self.outs, "and its outs, of CHUNK samples"),
         }
         sizes = {
-            "ROW": (self.rows[-1], "numbers of a row of parameters,"), "P": (self.weights[-1], "and elements here"),
-            "WIDEST": (self.widest, "the largest pitch of outs"),
-            "NUMBERS": (self.numbers, "elements of Memory"), "GROUP": (self.group_bytes, "bytes of Group"),
+            "P": (self.rows[-1], "parameters of a network: numbers of a row of Job.params,"),
+            "PADDED_P": (self.weights[-1], "and entries of Memory.params"),
+            "MAX_PITCH": (self.widest, "the largest pitch of outs"),
+            "MEMORY_ENTRIES": (self.numbers, "of Memory"), "GROUP_BYTES": (self.group_bytes, "of Group"),
         }  # fmt: skip
         if self.layout.threads:
-            sizes["SHARED"] = self.shared, "bytes of shared memory of a block"
-            sizes["STEP"] = self.step, "of a thread's network: from one row in shared memory to the next"
-            sizes["APART_BY"] = self.apart, "of networks that share a block: bytes from one to the next"
+            sizes["SHARED_BYTES"] = self.shared, "of shared memory that a block needs"
+            sizes["ROW_PITCH"] = self.step, "numbers from one thread's row in shared memory to the next"
+            sizes["TEAM_PITCH"] = self.apart, "bytes from one team's Group and Memory in shared memory to the next"
         if self.given["TASK"] == 2:
             r2 = max(1, WAYS // self.widths[-1])
-            sizes |= {"WAYS": (WAYS, "partial sums of each kind"), "R2_WAYS": (r2, "and of R2, for each output")}
+            sizes |= {"PARTIAL_SUMS": (WAYS, "of each kind"), "R2_PARTIAL_SUMS": (r2, "of each output, for R2")}
             sizes |= {name: (at, "where those of a kind begin in Group.sums") for name, at in self.sums.items()}
         tiles = {each: tile(*each, self.layout, self.itemsize) for each in self.products()}
         return [
             *(f"constexpr int {name}[] = {{{', '.join(map(str, of))}}};  // {what}"
               for name, (of, what) in layers.items()),
             *(f"constexpr int {name} = {size};  // {what}" for name, (size, what) in sizes.items()),
-            "// Of a product (m, k) @ (k, n), n counted in v: the rows and columns that are computed together.",
+            "// The tile of each product (m, k) @ (k, n), n counted in v: rows and columns that are computed together.",
             "constexpr struct { int m, n, k, rows, cols; } TILES[] = {",
             *(f"    {{{', '.join(map(str, (*each, found.rows, found.cols)))}}}," for each, found in tiles.items()),
             "};",
@@ -253,9 +252,9 @@ class Plan:
         """Memory, one array after the other, and Group."""
         at, memory, group = 0, [], []
         for name, numbers, what, place in self.arrays:
-            where = "nullptr" if place == "global" else f"base + {at}"
-            memory.append(f"  s *{name} = {where};  // {what}" + (", in global memory" if place == "global" else ""))
+            where, says = ("nullptr", f"{what}, in global memory") if place == "global" else (f"base + {at}", what)
+            memory.append(f"  entry *{name} = {where};  // {says}")
             at += self.padded(numbers) if place != "global" else 0
         for kind, name, dims, what in self.group:
             group.append(f"  {kind} {name}{''.join(f'[{size}]' for size in dims)};  // {what}")
-        return ["struct Memory {", "  s *base;", *memory, "};", "struct alignas(64) Group {", *group, "};"]
+        return ["struct Memory {", "  entry *base;", *memory, "};", "struct alignas(64) Group {", *group, "};"]

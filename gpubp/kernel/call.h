@@ -1,132 +1,134 @@
-// A call that trains: networks `who` into the group, steps, and back.
+// A call that trains a group of networks: load them, take their steps, store them.
 #pragma once
 #include "network.h"
 
-// The rows of a group back where `keep` says so.
-FN void give_back(const Work &k, Who who, const bool *keep) {
-  for (int slot = 0; slot <= SLOTS; slot++)
-    copy_out(slot ? k.job->slots[slot - 1] : k.job->params, number_of(k.m, slot, 0), who, keep);
-}
-
-FN void begin(const Work &k, Who who) {
-  Group &g = *k.g;
-  const Job &job = *k.job;
-  each_network(who, [&](int n, int64_t at) {
-    for (int h = 0; h < HYPERS; h++) g.typed[h][n] = (real)(g.hyper[h][n] = job.hyper[h][at]);
-    for (int c = 0; c < COLUMNS; c++) g.columns[c][n] = job.columns[c][at];
-    g.now[n] = TIMED ? (double)job.step[at] : 0;
-    g.end[n] = TIMED ? (double)job.end[at] : 0;
-    if (OWN || DROPOUT >= 0) g.id[n] = (uint32_t)job.ids[at];
-    if (DROPOUT >= 0) g.step[n] = (uint32_t)job.step[at];
-    begin_data(k, n, at);
+FN void load_scalars(const Context &ctx, Networks networks) {
+  Group &group = *ctx.group;
+  const Job &job = *ctx.job;
+  for_each_network(networks, [&](int n, int64_t at) {
+    for (int h = 0; h < HYPERS; h++) group.hyper_real[h][n] = (real)(group.hyper[h][n] = job.hyper[h][at]);
+    for (int c = 0; c < COLUMNS; c++) group.columns[c][n] = job.columns[c][at];
+    group.schedule_step[n] = RATES_USE_STEP ? (double)job.step[at] : 0;
+    group.schedule_end[n] = RATES_USE_STEP ? (double)job.end[at] : 0;
+    if (OWN_SAMPLES || DROPOUT >= 0) group.id[n] = (uint32_t)job.ids[at];
+    if (DROPOUT >= 0) group.dropout_step[n] = (uint32_t)job.step[at];
+    load_data(ctx, n, at);
   });
   BARRIER
   if (NETWORKS > 1) {
-    EACH(item, 1) { g.alike = alike(g); }
+    PARALLEL_FOR(item, 1) { group.same_rates = have_same_rates(group); }
   }
 }
 
-// How far a group has come.
-struct Course {
-  int64_t done;              // steps of this call
-  one loss, fault;           // of the last step; 0 while every loss is finite
-  double total[NETWORKS];    // Job's and all losses since
-  int64_t faulty[NETWORKS];  // steps after which a number was not finite; -1
+// How far a group has come in this call.
+struct Progress {
+  int64_t steps;                     // taken
+  per_network loss;                  // of the last step
+  per_network fault;                 // 0 while every loss was finite, else NaN
+  double total[NETWORKS];            // Job.total and all losses since
+  int64_t diverged_after[NETWORKS];  // the first step after which a number was found not to be finite; -1 without one
 };
 
-// In float64, to which a single loss is not too small after any number of steps.
-FN void add_loss(Course &c) {
-  typedef vec<double, DOUBLES> V;
-  for (int n = 0; n < NETWORKS; n += DOUBLES) {
-    const auto loss = load<vec<real, DOUBLES>>((const real *)&c.loss + n);
-    store<V>(c.total + n, load<V>(c.total + n) + convert_<V>(loss));
+// In float64, in which a loss does not vanish beside the sum of very many.
+FN void add_loss(Progress &progress) {
+  typedef vec<double, DOUBLE_LANES> V;
+  for (int n = 0; n < NETWORKS; n += DOUBLE_LANES) {
+    const auto loss = load<vec<real, DOUBLE_LANES>>((const real *)&progress.loss + n);
+    store<V>(progress.total + n, load<V>(progress.total + n) + convert_<V>(loss));
   }
 }
 
-// One step of every network. table: the samples of a call, where all networks take the same.
-FN void next_step(Work &k, Clock &clock, Course &c, const int32_t *table) {
-  k.index = OWN ? &k.g->index[0][0] : table + c.done * BATCH;
-  draw(k, clock);
-  if (MOVING) rates(k);
-  c.loss = step(k);
-  add_loss(c);
-  c.fault = c.fault + c.loss * real(0);
-  c.done++;
+// One step of every network. table: the samples of all steps of the call, where all networks take the same.
+FN void next_step(Context &ctx, Clock &clock, Progress &progress, const int32_t *table) {
+  ctx.index = OWN_SAMPLES ? &ctx.group->index[0][0] : table + progress.steps * BATCH;
+  draw(ctx, clock);
+  if (RATES_CHANGE) compute_rates(ctx);
+  progress.loss = train_step(ctx);
+  add_loss(progress);
+  progress.fault = progress.fault + progress.loss * real(0);
+  progress.steps++;
   if (DROPOUT >= 0) {
-    EACH(n, NETWORKS) { k.g->step[n]++; }
+    PARALLEL_FOR(n, NETWORKS) { ctx.group->dropout_step[n]++; }
     BARRIER
   }
 }
 
-// 0 for a network whose losses and numbers are finite.
-FN one unsound(const Work &k, const Course &c) {
-  one found = nought();
+// 0 for a network whose losses, parameters and slots are all finite, else NaN.
+FN per_network nonfinite(const Context &ctx, const Progress &progress) {
+  per_network found = all<per_network>(0);
   for (int slot = 0; slot <= SLOTS; slot++)
-    found = found + sum_of(k, true, [&](int at) { return read(number_of(k.m, slot, at), 0) * real(0); });
-  return found + c.fault;
+    found = found + sum_over_params(ctx, true, [&](int at) { return read(entry_of(ctx.mem, slot, at), 0) * real(0); });
+  return found + progress.fault;
 }
 
-// What Job keeps of a network besides its rows.
-FN void hand_over(const Work &k, const Course &c, int n, int64_t at) {
-  const Job &job = *k.job;
-  job.step[at] += c.done;
-  job.loss[at] = lane(c.loss, n);
-  job.total[at] = c.total[NETWORKS == 1 ? 0 : n];  // a number that varies would put a GPU's Course into local memory
-  for (int i = 0; i < COLUMNS; i++) job.columns[i][at] = k.g->columns[i][NETWORKS > 1 && k.g->alike ? 0 : n];
+FN void store_params(const Context &ctx, Networks networks, const bool *keep) {  // and slots, of those with `keep`
+  for (int slot = 0; slot <= SLOTS; slot++)
+    copy_out(slot ? ctx.job->slots[slot - 1] : ctx.job->params, entry_of(ctx.mem, slot, 0), networks, keep);
+}
+FN void store_scalars(const Context &ctx, const Progress &progress, int n, int64_t at) {
+  const Job &job = *ctx.job;
+  job.step[at] += progress.steps;
+  job.loss[at] = number_of(progress.loss, n);
+  job.total[at] = progress.total[NETWORKS == 1 ? 0 : n];  // an index that varies: a GPU's Progress in local memory
+  for (int c = 0; c < COLUMNS; c++)
+    job.columns[c][at] = ctx.group->columns[c][NETWORKS > 1 && ctx.group->same_rates ? 0 : n];
 }
 
-// Look at every network, and give back those that are through, but for the faulty: their rows stay as they are, and so
-// do all with `check`. A lane that is through computes on for nobody.
-FN void settle(const Work &k, Course &c, Who who, const int64_t *left) {
-  const Job &job = *k.job;
-  const one found = unsound(k, c);
-  bool keep[NETWORKS], any_kept = false, through = left[0] == c.done && left[NETWORKS - 1] == c.done;
-  int64_t known = -1;  // below 0 where nobody is known to be faulty
-  int wrong = 0;
-  for (int n = 0; n < NETWORKS; n++) known &= c.faulty[n];
-  for (int n = 0; n < NETWORKS; n++) wrong |= lane(found, n) != 0;
-  if (through && known < 0 && !wrong && !k.check) {  // all are well and through
-    each_network(who, [&](int n, int64_t at) { hand_over(k, c, n, at); });
+// Look for networks that diverged, and store those that have taken all their steps and did not diverge. A diverged
+// network stays in Job as it was before the call; with `check` all do. The lane of a network that is finished computes
+// on, and nothing reads it.
+FN void store_finished(const Context &ctx, Progress &progress, Networks networks, const int64_t *steps) {
+  const Job &job = *ctx.job;
+  const per_network found = nonfinite(ctx, progress);
+  bool finished = steps[0] == progress.steps && steps[NETWORKS - 1] == progress.steps;
+  bool keep[NETWORKS], any_kept = false;
+  int64_t none_before = -1;  // below 0 if no network diverged before
+  int any_now = 0;
+  for (int n = 0; n < NETWORKS; n++) none_before &= progress.diverged_after[n];
+  for (int n = 0; n < NETWORKS; n++) any_now |= number_of(found, n) != 0;
+  if (finished && none_before < 0 && !any_now && !ctx.check) {  // most often: all are finished, and none diverged
+    for_each_network(networks, [&](int n, int64_t at) { store_scalars(ctx, progress, n, at); });
     for (int n = 0; n < NETWORKS; n++) keep[n] = true;
-    return give_back(k, who, keep);
+    return store_params(ctx, networks, keep);
   }
   for (int n = 0; n < NETWORKS; n++) {
-    if (lane(found, n) != 0 && c.faulty[n] < 0) c.faulty[n] = c.done;
-    through = left[n] == c.done;
-    keep[n] = through && c.faulty[n] < 0 && !k.check;
+    int64_t &diverged_after = progress.diverged_after[n];
+    if (number_of(found, n) != 0 && diverged_after < 0) diverged_after = progress.steps;
+    finished = steps[n] == progress.steps;
+    keep[n] = finished && diverged_after < 0 && !ctx.check;
     any_kept = any_kept || keep[n];
-    EACH(item, through) {
-      if (k.check) job.taken[who[n]] = c.done;
-      if (c.faulty[n] >= 0) {
-        job.taken[who[n]] = -c.faulty[n];
-        count_one(k.faults);
+    PARALLEL_FOR(item, finished) {
+      if (ctx.check) job.taken[networks[n]] = progress.steps;
+      if (diverged_after >= 0) {
+        job.taken[networks[n]] = -diverged_after;
+        count_diverged(ctx.diverged);
       }
-      if (keep[n]) hand_over(k, c, n, who[n]);
+      if (keep[n]) store_scalars(ctx, progress, n, networks[n]);
     }
   }
-  if (any_kept) give_back(k, who, keep);
+  if (any_kept) store_params(ctx, networks, keep);
 }
 
-// Train the networks `who` (NETWORKS); `left` of them are steps to take, in descending order, 0 for a lane without a
-// network. One look at the end finds numbers that are not finite, where they stay in a row once they are there
-// (ABSORBING); with `check` every step looks for them.
-FN void train(Work k, Who who, const int64_t *left, const int32_t *table) {
-  const Job &job = *k.job;
+// Train a group. steps: how many each network takes, in descending order, 0 for a lane without a network. One look at
+// the end finds numbers that are not finite, if they stay in a row once they are there (NONFINITE_STAYS); else, and
+// with `check`, every step looks for them.
+FN void train(Context ctx, Networks networks, const int64_t *steps, const int32_t *table) {
+  const Job &job = *ctx.job;
   Clock clock;
-  Course c = {0, nought(), nought(), {}, {}};
-  begin(k, who);
-  fetch(k, who);
+  Progress progress = {0, all<per_network>(0), all<per_network>(0), {}, {}};
+  load_scalars(ctx, networks);
+  load_params(ctx, networks);
   for (int n = 0; n < NETWORKS; n++) {
-    c.faulty[n] = -1;
-    if (OWN && n < INDEXED)
-      set_clock(k, clock, n, ROWS ? job.sizes[job.position[who[n]]] : job.samples, job.step[who[n]]);
+    progress.diverged_after[n] = -1;
+    if (OWN_SAMPLES && n < ORDERS)
+      set_clock(ctx, clock, n, ROWS ? job.sizes[job.position[networks[n]]] : job.samples, job.step[networks[n]]);
   }
-  if (!MOVING) rates(k);
-  for (int n = 0; n < NETWORKS; n++) c.total[NETWORKS == 1 ? 0 : n] = job.total[who[n]];
-  for (int waiting = NETWORKS; left[0] > c.done;) {
-    while (left[waiting - 1] <= c.done) waiting--;
-    const int64_t next = k.check || !ABSORBING ? c.done + 1 : left[waiting - 1];
-    while (c.done < next) next_step(k, clock, c, table);
-    settle(k, c, who, left);
+  if (!RATES_CHANGE) compute_rates(ctx);
+  for (int n = 0; n < NETWORKS; n++) progress.total[NETWORKS == 1 ? 0 : n] = job.total[networks[n]];
+  for (int unfinished = NETWORKS; steps[0] > progress.steps;) {
+    while (steps[unfinished - 1] <= progress.steps) unfinished--;
+    const int64_t next = ctx.check || !NONFINITE_STAYS ? progress.steps + 1 : steps[unfinished - 1];
+    while (progress.steps < next) next_step(ctx, clock, progress, table);
+    store_finished(ctx, progress, networks, steps);
   }
 }

@@ -1,4 +1,5 @@
-// The CPU's launch: networks into groups, groups onto threads; or all threads onto one network after the other (TEAM).
+// The CPU's entry. Networks are divided into groups, and threads take one group after the other; or, with TEAM, all
+// threads train one network together, then the next.
 #pragma once
 #include <fenv.h>
 #include <pthread.h>
@@ -11,116 +12,120 @@
 #include "show.h"
 #endif
 
-// A thread begins on a processor of its own, and goes on wherever the scheduler moves it. Left to itself, a scheduler
-// that takes a virtual processor at rest for a busy one begins all of them on the caller's, and needs some 10 ms to
-// notice (Linux 6.18 under KVM: half of the rate of short calls).
+// Each thread starts pinned to a processor of its own, then may be moved. A scheduler that mistakes an idle virtual
+// processor for a busy one starts all threads on the caller's, and takes some 10 ms to move them (Linux 6.18 under KVM:
+// half of the rate of short calls).
 struct Processors {
 #ifdef __linux__
   cpu_set_t allowed;
   bool known;
-  void look() { known = !sched_getaffinity(0, sizeof allowed, &allowed); }
-  bool choose(pthread_attr_t *attributes, int number) const {  // the `number`th from the caller's on
+  void find() { known = !sched_getaffinity(0, sizeof allowed, &allowed); }
+  bool pin(pthread_attr_t *attributes, int number) const {  // to the `number`th processor after the caller's
     if (!known) return false;
     int at = sched_getcpu();
     for (int left = number % CPU_COUNT(&allowed); left > 0;) left -= CPU_ISSET(at = (at + 1) % CPU_SETSIZE, &allowed);
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(at, &one);
-    return !pthread_attr_setaffinity_np(attributes, sizeof one, &one);
+    cpu_set_t chosen;
+    CPU_ZERO(&chosen);
+    CPU_SET(at, &chosen);
+    return !pthread_attr_setaffinity_np(attributes, sizeof chosen, &chosen);
   }
-  void release() const {
+  void unpin() const {  // the calling thread
     if (known) sched_setaffinity(0, sizeof allowed, &allowed);
   }
 #else
-  void look() {}
-  bool choose(pthread_attr_t *, int) const { return false; }
-  void release() const {}
+  void find() {}
+  bool pin(pthread_attr_t *, int) const { return false; }
+  void unpin() const {}
 #endif
 };
 
-struct Crew {  // what the threads of a call share
+struct Shared {  // by the threads of a call
   const Job *job;
-  const int64_t *who, *left;  // networks by steps to take, the most first; null: all of them, `same` steps
-  int64_t active, same;
-  const int32_t *table;       // (steps BATCH): samples, where all networks take the same
-  int64_t next;               // the group to be taken next
-  int64_t faults;             // networks with a number that was not finite
-  void *block;                // of a team: its numbers, and the group behind them
+  int64_t active;                 // networks that take steps
+  const int64_t *networks;        // (active): which, those of most steps first; null: all of Job's
+  const int64_t *steps;           // (active): how many each takes; null: all take max_steps
+  int64_t max_steps;
+  const int32_t *table;           // (max_steps, BATCH): samples, where all networks take the same
+  int64_t next_group;             // that no thread has taken yet
+  int64_t diverged;               // networks with a number that was not finite
+  void *block;                    // a team's Memory, and behind it its Group
   Processors processors;
 #if TEAM
   Team team;
 #endif
 };
 struct Thread {
-  Crew *crew;
+  Shared *shared;
   int number;
   pthread_t handle;
 };
 
-// A group's memory, zeroed, so that padding holds numbers; null where there is none.
-constexpr size_t SIZE = ((size_t)NUMBERS * sizeof(s) + 63) / 64 * 64;
+// Room for a group's Memory and Group, zeroed, so that padding is finite; null if there is no memory.
+constexpr size_t MEMORY_BYTES = ((size_t)MEMORY_ENTRIES * sizeof(entry) + 63) / 64 * 64;
 static void *reserve() {
-  size_t page = SIZE < (1 << 18) ? 4096 : 1 << 21, bytes = (SIZE + sizeof(Group) + page - 1) / page * page;
+  size_t page = MEMORY_BYTES < (1 << 18) ? 4096 : 1 << 21;
+  size_t bytes = (MEMORY_BYTES + sizeof(Group) + page - 1) / page * page;
   void *block = aligned_alloc(page, bytes);
   if (!block) return nullptr;
 #ifdef MADV_HUGEPAGE
-  if (page > 4096) madvise(block, bytes, MADV_HUGEPAGE);  // where memory is in pieces; here it made no difference
+  if (page > 4096) madvise(block, bytes, MADV_HUGEPAGE);  // for fragmented memory; no difference was measured
 #endif
   return memset(block, 0, bytes);
 }
 
-static Who group_of(const Crew &crew, int64_t group, int64_t *rows, int64_t *left) {
-  bool neighbours = !crew.who && (group + 1) * NETWORKS <= crew.active;
-  if (neighbours) {
-    for (int n = 0; n < NETWORKS; n++) rows[n] = group * NETWORKS + n, left[n] = crew.same;
-    return {rows, neighbours};
+// The networks of a group and their steps. A lane beyond the last network repeats the group's first one, for 0 steps.
+static Networks group_of(const Shared &shared, int64_t group, int64_t *rows, int64_t *steps) {
+  bool contiguous = !shared.networks && (group + 1) * NETWORKS <= shared.active;
+  if (contiguous) {
+    for (int n = 0; n < NETWORKS; n++) rows[n] = group * NETWORKS + n, steps[n] = shared.max_steps;
+    return {rows, contiguous};
   }
   for (int n = 0; n < NETWORKS; n++) {
     int64_t at = group * NETWORKS + n;
-    bool there = at < crew.active;
-    if (!there) at = group * NETWORKS;
-    rows[n] = crew.who ? crew.who[at] : at;
-    left[n] = !there ? 0 : crew.left ? crew.left[at] : crew.same;
+    bool is_network = at < shared.active;
+    if (!is_network) at = group * NETWORKS;
+    rows[n] = shared.networks ? shared.networks[at] : at;
+    steps[n] = !is_network ? 0 : shared.steps ? shared.steps[at] : shared.max_steps;
   }
-  return {rows, neighbours};
+  return {rows, contiguous};
 }
 
-// left: steps of each network to take; else, 0 for a lane without one.
-FN void act(Crew &crew, void *block, Who who, const int64_t *left) {
-  const Job *job = crew.job;
-  const Work k = {Memory{(s *)block}, (Group *)((char *)block + SIZE), job, nullptr, &crew.faults, job->check != 0};
+FN void run_group(Shared &shared, void *block, Networks networks, const int64_t *steps) {
+  const Job *job = shared.job;
+  Group *group = (Group *)((char *)block + MEMORY_BYTES);
+  const Context ctx = {Memory{(entry *)block}, group, job, nullptr, &shared.diverged, job->check != 0};
 #if TASK == TRAIN
-  train(k, who, left, crew.table);
+  train(ctx, networks, steps, shared.table);
 #else
-  bool there[NETWORKS];
-  for (int n = 0; n < NETWORKS; n++) there[n] = left[n] > 0;
-  tell(k, who, there);
+  bool is_network[NETWORKS];
+  for (int n = 0; n < NETWORKS; n++) is_network[n] = steps[n] > 0;
+  show(ctx, networks, is_network);
 #endif
 }
 
-static void *work(void *given) {
+static void *run_thread(void *given) {
   Thread &thread = *(Thread *)given;
-  Crew &crew = *thread.crew;
-  int64_t groups = (crew.active + NETWORKS - 1) / NETWORKS, rows[NETWORKS], left[NETWORKS];
-  if (thread.number) crew.processors.release();
+  Shared &shared = *thread.shared;
+  int64_t groups = (shared.active + NETWORKS - 1) / NETWORKS, rows[NETWORKS], steps[NETWORKS];
+  if (thread.number) shared.processors.unpin();
   fenv_t before;
   fegetenv(&before);
-  fesetenv(FE_DFL_ENV);  // denormal numbers are kept, whatever the caller's thread does with them
+  fesetenv(FE_DFL_ENV);  // keep denormal numbers, whatever the caller's thread does with them
 #if TEAM
-  team = &crew.team, member = thread.number;
-  while (!(members = __atomic_load_n(&crew.team.size, __ATOMIC_ACQUIRE))) sched_yield();  // until all have come
+  team = &shared.team, rank = thread.number;
+  while (!(team_size = __atomic_load_n(&team->size, __ATOMIC_ACQUIRE))) sched_yield();  // until all are started
   for (int64_t group = 0; group < groups; group++) {
-    Who who = group_of(crew, group, rows, left);
-    act(crew, crew.block, who, left);
+    Networks networks = group_of(shared, group, rows, steps);
+    run_group(shared, shared.block, networks, steps);
     BARRIER
   }
 #else
   if (void *block = reserve()) {
     for (;;) {
-      int64_t group = __atomic_fetch_add(&crew.next, 1, __ATOMIC_RELAXED);
+      int64_t group = __atomic_fetch_add(&shared.next_group, 1, __ATOMIC_RELAXED);
       if (group >= groups) break;
-      Who who = group_of(crew, group, rows, left);
-      act(crew, block, who, left);
+      Networks networks = group_of(shared, group, rows, steps);
+      run_group(shared, block, networks, steps);
     }
     free(block);
   }
@@ -129,22 +134,22 @@ static void *work(void *given) {
   return nullptr;
 }
 
-struct Waiting {
-  int64_t who, left;
+struct Active {
+  int64_t network, steps;
 };
-static int by_left(const void *x, const void *y) {
-  const Waiting &a = *(const Waiting *)x, &b = *(const Waiting *)y;
-  return a.left != b.left ? (a.left < b.left ? 1 : -1) : (a.who > b.who) - (a.who < b.who);
+static int most_steps_first(const void *x, const void *y) {
+  const Active &a = *(const Active *)x, &b = *(const Active *)y;
+  return a.steps != b.steps ? (a.steps < b.steps ? 1 : -1) : (a.network > b.network) - (a.network < b.network);
 }
 
-// Samples of the next `steps` steps of networks that all stand at `step` and take the same.
-static void tabulate(const Job &job, int64_t step, int64_t steps, int32_t *table) {
+// The samples of the next `steps` steps of networks that all are at step `step` and take the same samples.
+static void fill_table(const Job &job, int64_t step, int64_t steps, int32_t *table) {
   int64_t pass = -1;
   uint32_t size = (uint32_t)job.samples, a = root_up(size), b = (size + a - 1) / a, key = 0;
   for (int64_t p = 0; p < steps * BATCH; p++) {
     int64_t position = step * BATCH + p;
     uint32_t place = (uint32_t)(position % size);
-    if (SHUFFLE && position / size != pass) key = pass_key((uint32_t)job.seed, EVERYBODY, pass = position / size);
+    if (SHUFFLE && position / size != pass) key = pass_key((uint32_t)job.seed, ALL_NETWORKS, pass = position / size);
     uint32_t left[] = {place / b}, right[] = {place % b}, keys[] = {key}, found[] = {place};
     if (SHUFFLE) permute(left, right, keys, size, a, b, found);
     table[p] = (int32_t)found[0];
@@ -153,91 +158,92 @@ static void tabulate(const Job &job, int64_t step, int64_t steps, int32_t *table
 
 enum Answer { DONE = 0, FAULTS = 1, STEPS_DIFFER = 2, NO_MEMORY = 3 };
 
-// All threads to work; the caller's is the first of them.
-static Answer start(Crew &crew) {
-  if (!crew.active) return DONE;
-  int64_t groups = (crew.active + NETWORKS - 1) / NETWORKS, threads = crew.job->threads;
-  if (!TEAM && groups < threads) threads = groups;
+// Run all groups on Job.threads threads; the caller's is the first of them.
+static Answer run_threads(Shared &shared) {
+  if (!shared.active) return DONE;
+  int64_t groups = (shared.active + NETWORKS - 1) / NETWORKS, count = shared.job->threads;
+  if (!TEAM && groups < count) count = groups;
 #if TEAM
-  crew.team = {0, 0, 0};
-  if (!(crew.block = reserve())) return NO_MEMORY;
+  shared.team = {0, 0, 0};
+  if (!(shared.block = reserve())) return NO_MEMORY;
 #endif
-  Thread *crowd = (Thread *)malloc(threads * sizeof(Thread));
-  if (!crowd) return free(crew.block), NO_MEMORY;
+  Thread *threads = (Thread *)malloc(count * sizeof(Thread));
+  if (!threads) return free(shared.block), NO_MEMORY;
   int64_t started = 1;
-  if (threads > 1) crew.processors.look();
-  for (; started < threads; started++) {
+  if (count > 1) shared.processors.find();
+  for (; started < count; started++) {
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
-    bool chosen = crew.processors.choose(&attributes, (int)started);
-    crowd[started] = {&crew, (int)started, {}};
-    Thread &own = crowd[started];
-    bool failed = pthread_create(&own.handle, chosen ? &attributes : nullptr, work, &own) &&
-                  (!chosen || pthread_create(&own.handle, nullptr, work, &own));
+    bool pinned = shared.processors.pin(&attributes, (int)started);
+    threads[started] = {&shared, (int)started, {}};
+    Thread &thread = threads[started];
+    bool failed = pthread_create(&thread.handle, pinned ? &attributes : nullptr, run_thread, &thread) &&
+                  (!pinned || pthread_create(&thread.handle, nullptr, run_thread, &thread));
     pthread_attr_destroy(&attributes);
-    if (failed) break;  // then with those there are
+    if (failed) break;  // those that are started do all the work
   }
 #if TEAM
-  __atomic_store_n(&crew.team.size, (int)started, __ATOMIC_RELEASE);
+  __atomic_store_n(&shared.team.size, (int)started, __ATOMIC_RELEASE);
 #endif
-  crowd[0] = {&crew, 0, {}};
-  work(&crowd[0]);
-  for (int64_t t = 1; t < started; t++) pthread_join(crowd[t].handle, nullptr);
-  free(crowd);
-  free(crew.block);
-  return !TEAM && crew.next < groups ? NO_MEMORY : DONE;
+  threads[0] = {&shared, 0, {}};
+  run_thread(&threads[0]);
+  for (int64_t t = 1; t < started; t++) pthread_join(threads[t].handle, nullptr);
+  free(threads);
+  free(shared.block);
+  return !TEAM && shared.next_group < groups ? NO_MEMORY : DONE;
 }
 
 #if TASK == TRAIN
 
-// The networks that take steps, by how many, the most first, and behind them how many -> false without memory.
-static bool list(const Job &job, Crew &crew, int64_t *&lists) {
-  Waiting *waiting = (Waiting *)malloc(crew.active * sizeof(Waiting));
-  lists = (int64_t *)malloc(2 * crew.active * sizeof(int64_t));
-  if (waiting && lists) {
+// Shared.networks and steps, in `lists` -> false without memory.
+static bool list_networks(const Job &job, Shared &shared, int64_t *&lists) {
+  Active *active = (Active *)malloc(shared.active * sizeof(Active));
+  lists = (int64_t *)malloc(2 * shared.active * sizeof(int64_t));
+  if (active && lists) {
     int64_t at = 0;
     for (int64_t n = 0; n < job.count; n++) {
-      if (int64_t left = left_of(job, n)) waiting[at++] = {n, left};
+      if (int64_t steps = steps_of(job, n)) active[at++] = {n, steps};
     }
-    qsort(waiting, crew.active, sizeof(Waiting), by_left);
-    for (at = 0; at < crew.active; at++) lists[at] = waiting[at].who, lists[crew.active + at] = waiting[at].left;
-    crew.who = lists, crew.left = lists + crew.active;
+    qsort(active, shared.active, sizeof(Active), most_steps_first);
+    for (at = 0; at < shared.active; at++)
+      lists[at] = active[at].network, lists[shared.active + at] = active[at].steps;
+    shared.networks = lists, shared.steps = lists + shared.active;
   }
-  free(waiting);
-  return crew.who;
+  free(active);
+  return shared.networks;
 }
 
 // Advance every running network by up to job.steps steps, not beyond its limit.
 extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
   const Job &job = *given;
-  Crew crew = {};
-  crew.job = &job;
-  int64_t apart = 0, active = 0, longest = 0, shortest = job.steps, earliest = INT64_MAX, latest = -1;
+  Shared shared = {};
+  shared.job = &job;
+  int64_t differ = 0, active = 0, longest = 0, shortest = job.steps, earliest = INT64_MAX, latest = -1;
   for (int64_t n = 0; n < job.count; n++)
-    apart |= job.status[n] | (job.step[n] ^ job.step[0]) | (job.limit[n] ^ job.limit[0]);
-  for (int64_t n = 0; n < (apart ? job.count : job.count > 0); n++) {  // one stands for all, where they are alike
-    int64_t left = left_of(job, n), step = job.step[n];
-    active += left > 0;
-    longest = left > longest ? left : longest;
-    shortest = left < shortest ? left : shortest;
-    earliest = left > 0 && step < earliest ? step : earliest;
-    latest = left > 0 && step > latest ? step : latest;
+    differ |= job.status[n] | (job.step[n] ^ job.step[0]) | (job.limit[n] ^ job.limit[0]);
+  for (int64_t n = 0; n < (differ ? job.count : job.count > 0); n++) {  // the first is like all if they do not differ
+    int64_t steps = steps_of(job, n), step = job.step[n];
+    active += steps > 0;
+    longest = steps > longest ? steps : longest;
+    shortest = steps < shortest ? steps : shortest;
+    earliest = steps > 0 && step < earliest ? step : earliest;
+    latest = steps > 0 && step > latest ? step : latest;
   }
-  if (!apart) active *= job.count;
+  if (!differ) active *= job.count;
   if (!active) return DONE;
-  if (!OWN && earliest < latest) return STEPS_DIFFER;
-  crew.active = active, crew.same = longest;
+  if (!OWN_SAMPLES && earliest < latest) return STEPS_DIFFER;
+  shared.active = active, shared.max_steps = longest;
   int64_t *lists = nullptr;
   int32_t *table = nullptr;
-  Answer answer = shortest == longest || list(job, crew, lists) ? DONE : NO_MEMORY;
-  if (answer == DONE && !OWN) {
+  Answer answer = shortest == longest || list_networks(job, shared, lists) ? DONE : NO_MEMORY;
+  if (answer == DONE && !OWN_SAMPLES) {
     table = (int32_t *)malloc(longest * BATCH * sizeof(int32_t));
-    if (table) tabulate(job, earliest, longest, table);
+    if (table) fill_table(job, earliest, longest, table);
     else answer = NO_MEMORY;
-    crew.table = table;
+    shared.table = table;
   }
-  if (answer == DONE) answer = start(crew);
-  if (answer == DONE && crew.faults) answer = FAULTS;
+  if (answer == DONE) answer = run_threads(shared);
+  if (answer == DONE && shared.diverged) answer = FAULTS;
   free(table);
   free(lists);
   return answer;
@@ -245,13 +251,13 @@ extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
 
 #else
 
-// The outs of all networks for all samples, or their figures.
+// Job.outs of all networks, or Job.figures.
 extern "C" __attribute__((visibility("default"))) int shown(const Job *given) {
-  Crew crew = {};
-  crew.job = given;
-  crew.active = given->count;
-  crew.same = 1;
-  return start(crew);
+  Shared shared = {};
+  shared.job = given;
+  shared.active = given->count;
+  shared.max_steps = 1;
+  return run_threads(shared);
 }
 
 #endif

@@ -1,17 +1,17 @@
 // The program of the tutorial's network, lanes being 8 networks, as engines/program.py prints it, by which a person and
 // an editor read the sources of kernel/. A compiler is given such a text for each kernel; this one it never sees.
 #pragma once
-#define TRAIN 0  // of TASK
-#define PREDICT 1  // of TASK
-#define EVALUATE 2  // of TASK
-#define REAL float  // the type of all numbers of networks
+#define TRAIN 0  // a TASK
+#define PREDICT 1  // a TASK
+#define EVALUATE 2  // a TASK
+#define REAL float  // the type of parameters, samples and all that is computed from them
 #define VECTOR 8  // numbers in a register
-#define PARTS 1  // registers in a v
-#define WIDE 0  // whether lanes are outputs of one network, not networks
-#define TEAM 0  // whether threads share one network
-#define THREADS 0  // of a network's block on a GPU; 0 on a CPU
-#define TOGETHER 1  // networks that share such a block
-#define NEAR 1  // whether slots are where parameters are
+#define REGISTERS_PER_V 1  // registers that make a v
+#define LANES_ARE_OUTPUTS 0  // whether a v is outputs of one network, or one of each
+#define TEAM 0  // whether several threads train one network together
+#define THREADS 0  // on a GPU: of a team, or of a block without teams; 0 on a CPU
+#define TEAMS_PER_BLOCK 1  // with a network each, on a GPU; 1 without teams
+#define SLOTS_IN_GLOBAL 0  // whether slots are in a GPU's global memory, not beside params
 #define TASK 0  // TRAIN, PREDICT or EVALUATE
 constexpr int LAYERS = 2;  // with weights
 constexpr int BATCH = 1;  // samples of a step
@@ -21,83 +21,83 @@ constexpr int TRAIN_BIAS = 0;  // whether biases change
 constexpr int CLASSES = 0;  // whether a target is the number of a class
 constexpr int LOSS_SUM = 1;  // whether a sample's loss is the sum over its outputs, not their mean
 constexpr int METRIC = 0;  // 0 r2, 1 classes, 2 sign
-constexpr int LINKED = 0;  // whether the prediction is a function of the out
+constexpr int HAS_INVERSE_LINK = 0;  // whether the prediction is a function of the out
 constexpr int OUTPUT_IDENTITY = 0;  // whether the last layer's slope is 1
 constexpr int KEEP_NETS = 0;  // whether a slope is a function of the net, not of the out alone
-constexpr int OWN = 0;  // whether networks see other samples than their neighbours, or stand at other steps
-constexpr int INDEXED = 1;  // networks of a group that have an index of samples of their own
-constexpr int GATHER = 0;  // whether samples are copied to where products read them
+constexpr int OWN_SAMPLES = 0;  // whether networks see different samples, or are at different steps
+constexpr int ORDERS = 1;  // in which a group takes its samples: one for all its networks, or one for each
+constexpr int GATHER = 0;  // whether a chunk's samples are copied to Memory, or products read them where they are
 constexpr int ROWS = 0;  // whether index tensors say which samples a network has
 constexpr int OWN_INPUTS = 0;  // whether every network has inputs and targets of its own
 constexpr int SAMPLE_WEIGHT = 0;  // 0 none, 1 shared, 2 each network's
 constexpr int SHUFFLE = 0;  // 0 none, 1 network, 2 shared
 constexpr int CLASS_WEIGHT = 0;  // whether classes have weights
 constexpr int LAYERWISE = 0;  // whether a layer changes before the delta below it
-constexpr int L1 = -1;  // which hyper-parameter it is; -1 where it is off
-constexpr int L2 = -1;  // which hyper-parameter it is; -1 where it is off
-constexpr int CLIP_VALUE = -1;  // which hyper-parameter it is; -1 where it is off
-constexpr int CLIP_NORM = -1;  // which hyper-parameter it is; -1 where it is off
-constexpr int DROPOUT = -1;  // which hyper-parameter it is; -1 where it is off
-constexpr int LABEL_SMOOTHING = -1;  // which hyper-parameter it is; -1 where it is off
-constexpr int ABSORBING = 1;  // whether NaN or infinity, once in a row, stays
-constexpr int HYPERS = 1;  // hyper-parameters
-constexpr int SLOTS = 0;  // of the optimizer: further rows of a network
-constexpr int COLUMNS = 0;  // scalars that it keeps for each network
-constexpr int RATES = 1;  // what a step's update takes
-constexpr int MOVING = 0;  // whether rates or columns change every step
-constexpr int TIMED = 0;  // whether they depend on the number of the step
-constexpr int WIDTH[] = {2, 2, 2};  // of the layers, the inputs first
-constexpr int PITCH[] = {2, 2, 2};  // of a width: elements from a row of a matrix to the next
-constexpr int BIASES[] = {1, 1};  // of a layer
-constexpr int ROW_AT[] = {0, 5, 10};  // where a layer begins in a row of parameters: its weight, then its biases
-constexpr int WEIGHT_AT[] = {0, 5, 10};  // where its weight begins here, with every row padded,
+constexpr int L1 = -1;  // which hyper-parameter it is; -1 if it is off
+constexpr int L2 = -1;  // which hyper-parameter it is; -1 if it is off
+constexpr int CLIP_VALUE = -1;  // which hyper-parameter it is; -1 if it is off
+constexpr int CLIP_NORM = -1;  // which hyper-parameter it is; -1 if it is off
+constexpr int DROPOUT = -1;  // which hyper-parameter it is; -1 if it is off
+constexpr int LABEL_SMOOTHING = -1;  // which hyper-parameter it is; -1 if it is off
+constexpr int NONFINITE_STAYS = 1;  // whether NaN or infinity, once in a row, stays in it
+constexpr int HYPERS = 1;  // hyper-parameters that the kernel reads
+constexpr int SLOTS = 0;  // of the optimizer: numbers that it keeps for each parameter
+constexpr int COLUMNS = 0;  // numbers that it keeps for each network
+constexpr int RATES = 1;  // numbers of a step that its update takes, the learning rate first
+constexpr int RATES_CHANGE = 0;  // whether they, or columns, change from step to step
+constexpr int RATES_USE_STEP = 0;  // whether they depend on the number of the step
+constexpr int WIDTH[] = {2, 2, 2};  // of the layers, the inputs' first
+constexpr int PITCH[] = {2, 2, 2};  // of a matrix with rows of that width: entries from one row to the next
+constexpr int BIASES[] = {1, 1};  // how many each layer has
+constexpr int LAYER_AT[] = {0, 5, 10};  // where each layer begins in a row of Job.params: its weight, then its biases
+constexpr int WEIGHT_AT[] = {0, 5, 10};  // where its weight begins in Memory.params, with every row padded,
 constexpr int BIAS_AT[] = {4, 9};  // and its biases
 constexpr int OUTS_AT[] = {0, 2, 4};  // and its outs, of CHUNK samples
-constexpr int ROW = 10;  // numbers of a row of parameters,
-constexpr int P = 10;  // and elements here
-constexpr int WIDEST = 2;  // the largest pitch of outs
-constexpr int NUMBERS = 21;  // elements of Memory
-constexpr int GROUP = 640;  // bytes of Group
-// Of a product (m, k) @ (k, n), n counted in v: the rows and columns that are computed together.
+constexpr int P = 10;  // parameters of a network: numbers of a row of Job.params,
+constexpr int PADDED_P = 10;  // and entries of Memory.params
+constexpr int MAX_PITCH = 2;  // the largest pitch of outs
+constexpr int MEMORY_ENTRIES = 21;  // of Memory
+constexpr int GROUP_BYTES = 640;  // of Group
+// The tile of each product (m, k) @ (k, n), n counted in v: rows and columns that are computed together.
 constexpr struct { int m, n, k, rows, cols; } TILES[] = {
     {1, 2, 2, 1, 2},
     {2, 2, 1, 2, 2},
     {1, 2, 1, 1, 2},
 };
-#include "machines/networks.h"
+#include "machines/cpu_networks.h"
 struct Memory {
-  s *base;
-  s *row = base + 0;  // (P): parameters
-  s *slots = base + 10;  // (SLOTS, P): of the optimizer
-  s *grad = base + 10;  // (P): over the chunks so far, or before clipping
-  s *x = base + 10;  // (CHUNK, I): gathered samples
-  s *y = base + 10;  // (CHUNK, TARGETS)
-  s *outs = base + 10;  // (CHUNK, O) per layer
-  s *nets = base + 14;  // (CHUNK, O) per layer, where a slope needs them
-  s *belows = base + 14;  // (CHUNK, O) per layer: outs after dropout
-  s *masks = base + 14;  // (CHUNK, O) per layer: what dropout multiplies by
-  s *delta = base + 14;  // (CHUNK, O) of a layer
-  s *below = base + 16;  // (CHUNK, I) of it: the next delta
-  s *turned = base + 18;  // (O, I): a weight, lanes along its inputs
-  s *sums = base + 18;  // (O): of columns
-  s *bias_sums = base + 20;  // (L, WIDEST): of deltas, where one bias serves a layer
-  s *error = base + 20;  // (BATCH): a sample's share of the loss
-  s *share = base + 21;  // (BATCH): how much a sample counts
-  s *hits = base + 21;  // (BATCH): how many outs are right
-  s *class_weight = base + 21;  // (O)
+  entry *base;
+  entry *params = base + 0;  // (PADDED_P): the parameters
+  entry *slots = base + 10;  // (SLOTS, PADDED_P): of the optimizer
+  entry *grad = base + 10;  // (PADDED_P): over the chunks so far, or to clip
+  entry *x = base + 10;  // (CHUNK, I): inputs, with GATHER
+  entry *y = base + 10;  // (CHUNK, TARGETS): targets, with GATHER
+  entry *outs = base + 10;  // (CHUNK, O) of each layer
+  entry *nets = base + 14;  // (CHUNK, O) of each layer, with KEEP_NETS
+  entry *belows = base + 14;  // (CHUNK, O) of each layer: its outs after dropout
+  entry *masks = base + 14;  // (CHUNK, O) of each layer: what dropout multiplies them by
+  entry *delta = base + 14;  // (CHUNK, O): of the layer that backward() is at
+  entry *delta_below = base + 16;  // (CHUNK, I): of the layer below; the two take turns
+  entry *transposed = base + 18;  // (O, I): a weight transposed
+  entry *column_sums = base + 18;  // (O): of a matrix with O columns
+  entry *delta_sums = base + 20;  // (LAYERS, MAX_PITCH): of deltas over the chunks so far, for the one bias of a layer
+  entry *error = base + 20;  // (BATCH): each sample's loss, times its share
+  entry *share = base + 21;  // (BATCH): each sample's weight over the sum of all
+  entry *hits = base + 21;  // (BATCH): how many outs of each sample are right
+  entry *class_weight = base + 21;  // (O): of each class
 };
 struct alignas(64) Group {
   double hyper[2][8];  // hyper-parameters
-  double columns[1][8];  // what the optimizer keeps of a network
-  double now[8];  // the step, for a schedule
-  double end[8];  // and the last
-  real typed[2][8];  // hyper
-  real rate[1][8];  // what an update of this step takes
-  bool alike;  // whether all networks are: then only the first of columns, now and end is current
-  uint32_t id[8];  // Population.ids
-  uint32_t step[8];  // of dropout
-  int64_t base[8];  // where a network's own samples begin,
-  int64_t rows[8];  // and its row of Job.rows
+  double columns[1][8];  // numbers that the optimizer keeps
+  double schedule_step[8];  // the number of the step
+  double schedule_end[8];  // and of the last of the training
+  real hyper_real[2][8];  // hyper as real
+  real rate[1][8];  // what this step's update takes
+  bool same_rates;  // whether all networks have the same; then only the first's are current
+  uint32_t id[8];  // Population.ids, by which random numbers are drawn
+  uint32_t dropout_step[8];  // the number of the step
+  int64_t samples_at[8];  // where a network's own samples begin in Job's,
+  int64_t rows_at[8];  // and its rows in Job.rows
   int32_t index[1][1];  // the samples of this step
 };
 // 'sigmoid'

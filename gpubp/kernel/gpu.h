@@ -1,8 +1,8 @@
-// The GPU's entry; who trains which network, and where its numbers are, its machine says (machines/thread.h, block.h).
+// The GPU's entry. Which thread trains which network, and where the network's numbers are, is the machine's part:
+// launch() in machines/gpu_thread.h and gpu_block.h.
 //
-// Whoever launches gives every block SHARED bytes of shared memory. The Job is the CPU's; End says where it is noted
-// that a network diverged, and Job.taken is the kernel's own. Unless TASK is TRAIN a network is shown samples, and
-// does not learn.
+// A launch gives every block SHARED_BYTES of shared memory. The Job is the CPU's, except that Job.taken is the kernel's
+// own: it says itself which networks diverged, in End.
 #pragma once
 #if TASK == TRAIN
 #include "call.h"
@@ -11,44 +11,44 @@
 #endif
 
 struct End {
-  int8_t *status;      // (N): Job.status
-  int64_t *diverged;   // (N): the step after which a number was not finite
-  real *slots;         // (blocks, TOGETHER, SLOTS, P): of its networks, where they do not fit in shared memory
+  int8_t *status;     // (N): Job.status, to write
+  int64_t *diverged;  // (N): the step after which a number was not finite
+  real *slots;        // (blocks, TEAMS_PER_BLOCK, SLOTS, PADDED_P): the optimizer's, with SLOTS_IN_GLOBAL
 };
 constexpr int8_t DIVERGED = 4;  // of state.Status
 
 #if TASK != TRAIN
-FN void advance(const Memory &m, Group *g, const Job &job, const End &, int64_t n) {
+FN void advance(const Memory &mem, Group *group, const Job &job, const End &, int64_t n) {
   const int64_t row[] = {n};
-  const bool there[] = {true};
-  tell({m, g, &job, nullptr, nullptr, false}, {row, false}, there);
+  const bool is_network[] = {true};
+  show({mem, group, &job, nullptr, nullptr, false}, {row, false}, is_network);
 }
 #else
-// The steps of network n. If a number was not finite after one of them, the network is what it was before; then look
-// after which step that was, train up to the one before, and note it (what diverge() in engines/cpu.py does).
-FN void advance(const Memory &m, Group *g, const Job &job, const End &end, int64_t n) {
-  enum { ALL, LOOK, SOUND };
-  int64_t row[] = {n}, left[] = {left_of(job, n)};
-  if (!left[0]) return;
-  for (int pass = ALL; pass <= SOUND; pass++) {
-    EACH(item, 1) { job.taken[n] = 0; }
-    if (left[0]) train({m, g, &job, nullptr, nullptr, pass == LOOK}, {row, false}, left, nullptr);
+// All steps of network n. If a number is not finite after one of them, train() has stored nothing: then find that step,
+// take the steps before it, and note that the network diverged (as diverge() in engines/cpu.py does).
+FN void advance(const Memory &mem, Group *group, const Job &job, const End &end, int64_t n) {
+  enum { ALL_STEPS, FIND_FAULT, STEPS_BEFORE };
+  int64_t row[] = {n}, steps[] = {steps_of(job, n)};
+  if (!steps[0]) return;
+  for (int attempt = ALL_STEPS; attempt <= STEPS_BEFORE; attempt++) {
+    PARALLEL_FOR(item, 1) { job.taken[n] = 0; }
+    if (steps[0]) train({mem, group, &job, nullptr, nullptr, attempt == FIND_FAULT}, {row, false}, steps, nullptr);
     BARRIER
     const int64_t fault = -job.taken[n];
-    if (pass == ALL && !fault) return;
-    if (pass == LOOK) left[0] = fault - 1;
+    if (attempt == ALL_STEPS && !fault) return;
+    if (attempt == FIND_FAULT) steps[0] = fault - 1;
     BARRIER
   }
-  EACH(item, 1) {
+  PARALLEL_FOR(item, 1) {
     end.status[n] = DIVERGED;
     end.diverged[n] = job.step[n];
   }
 }
 #endif
 
-extern "C" __global__ void __launch_bounds__(THREADS * TOGETHER)
+extern "C" __global__ void __launch_bounds__(THREADS * TEAMS_PER_BLOCK)
     run(const __grid_constant__ Job given, const __grid_constant__ End end) {
-  launch<Memory, Group>(given, end.slots, [&](const Job &job, const Memory &m, Group *group, int64_t n) {
-    advance(m, group, job, end, n);
+  launch<Memory, Group>(given, end.slots, [&](const Job &job, const Memory &mem, Group *group, int64_t n) {
+    advance(mem, group, job, end, n);
   });
 }

@@ -1,31 +1,32 @@
-// What a call is given (Job) and what its phases work on (Work): the arrays of a group of networks (Memory), and what
-// else is known of them (Group), which engines/plan.py lists and the program's text declares.
+// What a call is given (Job), and what its phases work on (Context): the arrays of a group of networks (Memory) and
+// what else is known of each of them (Group). engines/plan.py lists the fields of both; example.h shows them declared.
 #pragma once
 #ifndef REAL
-#include "example.h"  // for an editor and who reads: a compiler is given a program
+#include "example.h"  // for an editor and a reader; a compiler is given the constants of a program before this file
 #endif
 #include "random.h"
 
 enum Bias { NEURON, LAYER, NONE };
 enum Metric { R2, CLASS, SIGN };
-constexpr int L = LAYERS, OUTPUTS = WIDTH[L], TARGETS = CLASSES ? 1 : OUTPUTS;
-constexpr bool CHUNKED = CHUNK < BATCH, WEIGHTED = SAMPLE_WEIGHT || CLASS_WEIGHT, APART = INDEXED > 1;
-static_assert(sizeof(Group) == GROUP, "engines/plan.py counts otherwise");
+constexpr int OUTPUTS = WIDTH[LAYERS], TARGETS = CLASSES ? 1 : OUTPUTS;
+constexpr bool CHUNKED = CHUNK < BATCH, WEIGHTED = SAMPLE_WEIGHT || CLASS_WEIGHT, SEPARATE_ORDERS = ORDERS > 1;
+static_assert(sizeof(Group) == GROUP_BYTES, "engines/plan.py counts otherwise");
 static_assert(!CHUNKED || !LAYERWISE, "a layer that changes before the delta below it needs the whole batch at once");
-constexpr int64_t REACH = 0x7fffffff;  // of an index: engines/cpu.py refuses what is larger
-static_assert((int64_t)most(1 + SLOTS, NETWORKS) * P < REACH, "a row and its slots are beyond the reach of an index");
-static_assert((int64_t)CHUNK * NETWORKS * most(WIDEST, PITCH[0]) < REACH &&
-              (int64_t)BATCH * most(WIDEST, NETWORKS) < REACH, "a batch is beyond the reach of an index");
+constexpr int64_t REACH = 0x7fffffff;  // the largest index into Memory: engines/cpu.py refuses larger networks
+static_assert((int64_t)max_of(1 + SLOTS, NETWORKS) * PADDED_P < REACH,
+              "parameters and slots are beyond the reach of an index");
+static_assert((int64_t)CHUNK * NETWORKS * max_of(MAX_PITCH, PITCH[0]) < REACH &&
+              (int64_t)BATCH * max_of(MAX_PITCH, NETWORKS) < REACH, "a batch is beyond the reach of an index");
 
-// Element `at` of the parameters of a group, or of a slot of theirs, from 1.
-FN s *number_of(const Memory &m, int slot, int at) {
-  if constexpr (NEAR) return m.row + (slot * P + at);
-  return (slot ? m.slots + (slot - 1) * P : m.row) + at;
+// Entry `at` of the optimizer's slots 1, 2, ..., which lie as the parameters do, or, as slot 0, of the parameters.
+FN entry *entry_of(const Memory &mem, int slot, int at) {
+  if constexpr (!SLOTS_IN_GLOBAL) return mem.params + (slot * PADDED_P + at);
+  return (slot ? mem.slots + (slot - 1) * PADDED_P : mem.params) + at;
 }
 
 // What a call of the engine is given; the arrays are TrainState's and Dataset's, N networks and M samples.
 struct Job {
-  real *params, *slots[SLOTS + 1];                      // (N, ROW)
+  real *params, *slots[SLOTS + 1];                      // (N, P)
   const double *hyper[HYPERS + 1];                      // (N)
   double *columns[COLUMNS + 1];                         // (N)
   const double *class_weight;                           // (N, O)
@@ -41,115 +42,115 @@ struct Job {
   const double *spread;                                 // (1, O) or (N, O): Dataset.spread
   const int64_t *rows, *sizes;                          // (N, longest), (N)
   int64_t count, samples, longest, seed, steps, threads, check;
-  int64_t *taken;  // (N): -t where a number was not finite after step t; with `check` steps taken elsewhere
+  int64_t *taken;   // (N): -t where a number was not finite after step t of this call; else, with `check`, steps taken
   real *outs;       // (N, M, O): of predict
   double *figures;  // (2, N): loss and metric, of evaluate
 };
 
-// The steps of this call that a network takes.
-FN int64_t left_of(const Job &job, int64_t n) {
+// The steps that network n takes in this call.
+FN int64_t steps_of(const Job &job, int64_t n) {
   int64_t left = job.status[n] == 0 ? job.limit[n] - job.step[n] : 0;
   return left < 0 ? 0 : left < job.steps ? left : job.steps;
 }
 
-// A number of each network, as v.
-FN v spread(const real (&x)[NETWORKS]) { return as_v(own(x)); }
-FN one nought() { return all<one>(0); }
-FN real lane(const one &x, int n) { return ((const real *)&x)[NETWORKS == 1 ? 0 : n]; }
+FN v as_v(const real (&x)[NETWORKS]) { return as_v(load_per_network(x)); }
+FN real number_of(const per_network &x, int n) { return ((const real *)&x)[NETWORKS == 1 ? 0 : n]; }
 
-// The networks of a group, by their rows; most often neighbours, whose numbers are moved by whole vectors.
-struct Who {
+// The networks of a group: the nth is row networks[n] of Job's arrays. Contiguous rows are read many at once.
+struct Networks {
   const int64_t *rows;
-  bool neighbours;
-  INLINE int64_t operator[](int n) const { return neighbours ? rows[0] + n : rows[n]; }
+  bool contiguous;
+  INLINE int64_t operator[](int n) const { return contiguous ? rows[0] + n : rows[n]; }
 };
 template <class F>
-FN void each_network(Who who, F f) {  // f(lane, row); of neighbours many at once
-  if (NETWORKS > 1 && who.neighbours) {
-    const int64_t first = who[0];
-    EACH(n, NETWORKS) { f(n, first + n); }
+FN void for_each_network(Networks networks, F f) {  // f(n, networks[n])
+  if (NETWORKS > 1 && networks.contiguous) {
+    const int64_t begin = networks[0];
+    PARALLEL_FOR(n, NETWORKS) { f(n, begin + n); }
   } else {
-    EACH(n, NETWORKS) { f(n, who[n]); }
+    PARALLEL_FOR(n, NETWORKS) { f(n, networks[n]); }
   }
 }
 
-struct Work {
-  Memory m;
-  Group *g;
+struct Context {
+  Memory mem;
+  Group *group;
   const Job *job;
-  const int32_t *index;  // (BATCH, INDEXED): the samples of a step
-  int64_t *faults;       // networks with a number that was not finite
-  bool check;            // look for such numbers after every step, and change nothing
+  const int32_t *index;  // (BATCH, ORDERS): the samples of this step
+  int64_t *diverged;     // how many networks had a number that was not finite
+  bool check;            // look for such numbers after every step, and store no network
 };
+
+// Hyper-parameter h of each network, by the constant that says which it is.
+FN per_network hyper_of(const Context &ctx, int h) { return load_per_network(ctx.group->hyper_real[max_of(h, 0)]); }
 
 // ---- sums ----
 
-// term(first) + term(first + 1) + ..., n of them: 64 at a time, 64 such sums at a time, and so on, so that no number
-// meets a sum of thousands, in which float32 would lose most of it.
+// term(begin) + term(begin + 1) + ..., n of them: 64 at a time, 64 such sums at a time, and so on. In float32 a sum of
+// thousands would lose most of each further term.
 template <int n, class F>
-FN auto summed(F term, int first = 0) {
-  constexpr int PIECE = 64, part = n <= PIECE ? 1 : n <= PIECE * PIECE ? PIECE : PIECE * PIECE;
+FN auto blocked_sum(F term, int begin = 0) {
+  constexpr int BLOCK = 64, block = n <= BLOCK ? 1 : n <= BLOCK * BLOCK ? BLOCK : BLOCK * BLOCK;
   auto total = all<decltype(term(0))>(0);
-  for (int at = 0; at + part <= n; at += part) {
-    if constexpr (part == 1) total = total + term(first + at);
-    else total = total + summed<part>(term, first + at);
+  for (int at = 0; at + block <= n; at += block) {
+    if constexpr (block == 1) total = total + term(begin + at);
+    else total = total + blocked_sum<block>(term, begin + at);
   }
-  if constexpr (n % part) total = total + summed<n % part>(term, first + n / part * part);
+  if constexpr (n % block) total = total + blocked_sum<n % block>(term, begin + n / block * block);
   return total;
 }
 
-// ---- samples: where the inputs, targets and weight of slot b of this step stand ----
+// ---- samples: where network n finds the inputs, targets and weight of sample b of this step ----
 
-FN int64_t sample(const Work &k, int b, int n, bool own) {
-  int64_t at = k.index[b * INDEXED + (INDEXED > 1 ? n : 0)];
-  return own ? k.g->base[n] + at : at;
+FN int64_t sample_at(const Context &ctx, int b, int n, bool of_network) {  // of_network: its own array of samples
+  int64_t at = ctx.index[b * ORDERS + (ORDERS > 1 ? n : 0)];
+  return of_network ? ctx.group->samples_at[n] + at : at;
 }
-FN const real *inputs_of(const Work &k, int b, int n = 0) {
-  return k.job->inputs + sample(k, b, n, OWN_INPUTS) * WIDTH[0];
+FN const real *inputs_of(const Context &ctx, int b, int n = 0) {
+  return ctx.job->inputs + sample_at(ctx, b, n, OWN_INPUTS) * WIDTH[0];
 }
-FN real target_of(const Work &k, int b, int n, int o) {
-  int64_t at = sample(k, b, n, OWN_INPUTS);
-  return CLASSES ? (real)k.job->classes[at] : k.job->targets[at * OUTPUTS + o];
+FN real target_of(const Context &ctx, int b, int n, int o) {
+  int64_t at = sample_at(ctx, b, n, OWN_INPUTS);
+  return CLASSES ? (real)ctx.job->classes[at] : ctx.job->targets[at * OUTPUTS + o];
 }
-FN real weight_of_sample(const Work &k, int b, int n) {
-  return SAMPLE_WEIGHT ? k.job->weights[sample(k, b, n, SAMPLE_WEIGHT == 2)] : real(1);
+FN real weight_of_sample(const Context &ctx, int b, int n) {
+  return SAMPLE_WEIGHT ? ctx.job->weights[sample_at(ctx, b, n, SAMPLE_WEIGHT == 2)] : real(1);
 }
 
-// Inputs of a chunk where they are, for a product: element (b, i).
+// The inputs of a chunk, read from the data set where they are: a view (product.h) of which (b, i) is broadcast.
 struct Inputs {
-  const Work &k;
-  int first;
-  INLINE v element(int b, int i) const { return all<v>(inputs_of(k, first + b)[i]); }
+  const Context &ctx;
+  int start;
+  INLINE v broadcast(int b, int i) const { return all<v>(inputs_of(ctx, start + b)[i]); }
 };
 
-// ---- what a group is given before its first step, and before each chunk ----
+// ---- what a group loads before its first step, and before each chunk ----
 
-// The rows of the networks `who` into the group; in Job's rows nothing is padded.
-FN void fetch(const Work &k, Who who) {
+FN void load_params(const Context &ctx, Networks networks) {  // and the optimizer's slots
   for (int slot = 0; slot <= SLOTS; slot++)
-    copy_in(number_of(k.m, slot, 0), slot ? k.job->slots[slot - 1] : k.job->params, who);
+    copy_in(entry_of(ctx.mem, slot, 0), slot ? ctx.job->slots[slot - 1] : ctx.job->params, networks);
   BARRIER
 }
-// Where a network's own samples begin, and what its classes weigh.
-FN void begin_data(const Work &k, int n, int64_t at) {
-  const Job &job = *k.job;
-  if (OWN || SAMPLE_WEIGHT == 2) {
-    k.g->base[n] = job.position[at] * job.samples;
-    k.g->rows[n] = job.position[at] * job.longest;
+// Where the samples of network n of the group begin, which is row `at` of Job, and the weights of its classes.
+FN void load_data(const Context &ctx, int n, int64_t at) {
+  const Job &job = *ctx.job;
+  if (OWN_SAMPLES || SAMPLE_WEIGHT == 2) {
+    ctx.group->samples_at[n] = job.position[at] * job.samples;
+    ctx.group->rows_at[n] = job.position[at] * job.longest;
   }
   if (CLASS_WEIGHT)
     for (int o = 0; o < OUTPUTS; o++)
-      ((real *)k.m.class_weight)[o * NETWORKS + n] = (real)job.class_weight[at * OUTPUTS + o];
+      ((real *)ctx.mem.class_weight)[o * NETWORKS + n] = (real)job.class_weight[at * OUTPUTS + o];
 }
 
-template <int rows, int targets, class Inputs, class Target>
-FN void side_by_side(s *x, s *y, Inputs inputs, Target target);  // of the machines that GATHER
-template <int rows, bool targets = true>
-FN void gather(const Work &k, int first) {
+template <int samples, int targets, class Inputs, class Target>
+FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target);  // of the machines that GATHER
+template <int samples, bool targets = true>
+FN void gather(const Context &ctx, int start) {
   if constexpr (GATHER) {
-    side_by_side<rows, targets ? TARGETS : 0>(
-        k.m.x, k.m.y, [&](int b, int n) { return inputs_of(k, first + b, n); },
-        [&](int b, int n, int o) { return target_of(k, first + b, n, o); });
+    gather_samples<samples, targets ? TARGETS : 0>(
+        ctx.mem.x, ctx.mem.y, [&](int b, int n) { return inputs_of(ctx, start + b, n); },
+        [&](int b, int n, int o) { return target_of(ctx, start + b, n, o); });
     BARRIER
   }
 }

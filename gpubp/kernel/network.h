@@ -1,12 +1,34 @@
-// READ THIS FIRST. A group of networks side by side, or one network, trained for K steps: forward, loss, and backward,
-// where a weight changes as soon as its gradient is summed and the delta below has been computed from the old one.
+// READ THIS FIRST. One step of training, as the tutorial takes it: forward, loss, and backward, where a weight is
+// updated as soon as its gradient is complete and the delta below has been computed from the old weight. A step trains
+// one network, or a group of networks side by side.
 //
 // The twin of backprop.py and engines/block.py: the same words (net, out, delta), each phase below its forward twin.
-// machines/ say what a lane is; the rules (value, slope, loss_value, loss_slope, prepare, update) are rows of
-// ACTIVATIONS, LOSSES, OPTIMIZERS and SCHEDULES, translated by engines/translate.py; the constants in capitals describe
-// the network and its training: example.h has those of the tutorial's.
+// Names in capitals are constants of the topology and the training; example.h lists those of the tutorial's network,
+// with a line on each, and its rules (value, slope, loss_value, loss_slope, prepare, update), which
+// engines/translate.py prints from ACTIVATIONS, LOSSES, OPTIMIZERS and SCHEDULES. call.h has the loop over steps.
+//
+// The same source runs on four machines. Each is a file of machines/ and defines what the others are written in:
+//
+//                      cpu_networks.h          cpu_outputs.h            gpu_block.h      gpu_thread.h
+//   a lane is          a network of a group    an output of one network one network, shared by threads or in one thread
+//   v                  a number of each        VECTOR neighbouring      one number       one number
+//                      network                 numbers of one network
+//   entry              v                       one number               one number       one number
+//   ENTRIES_PER_V      1                       VECTOR                   1                1
+//   NETWORKS           those of a group        1                        1                1
+//
+//   v                  what is computed with: every arithmetic operation works on all lanes at once
+//   entry              an element of the arrays in memory (Memory): element (i, j) of a matrix
+//   per_network        one number of each network, such as its loss; as_v() makes a v of it
+//   read, write        ENTRIES_PER_V entries, from j on, as a v, and back; broadcast: entry j in all lanes
+//   DOUBLE_LANES       networks whose float64 numbers fit into one register
+//   PARALLEL_FOR       the independent items of a phase, shared by the threads of a network, if it has several
+//   BARRIER            the end of a phase: waits for those threads
+//   product            the matrix product, in tiles that suit the machine (product.h)
+//   load_row, ...      the machine's way of copying parameters and samples between Job and Memory; launch, of GPUs
+//
 // Every sum has one fixed order: over k in a product, over samples, over the outputs of a sample, down and across a
-// gradient. So all machines give the same bits. call.h has the loop over K steps.
+// gradient. So all machines give the same bits.
 #pragma once
 #include "dropout.h"
 #include "loss.h"
@@ -15,34 +37,37 @@
 #include "update.h"
 #endif
 
+// Names below: layer l has I inputs and O outputs, and the rows of its matrices lie PITCH entries apart. A batch goes
+// through the network in chunks; `start` is the chunk's first sample in the batch, `samples` how many it has.
+
 // ---- forward: net = below @ weight + bias, out = value(net) ----
 
 template <int l>
-FN auto below_of(const Work &k, int first) {  // what goes into layer l
-  if constexpr (l > 0) return Matrix<PITCH[l]>{(DROPOUT >= 0 ? k.m.belows : k.m.outs) + OUTS_AT[l - 1]};
-  else if constexpr (GATHER) return Matrix<PITCH[0]>{k.m.x};
-  else return Inputs{k, first};
+FN auto below_of(const Context &ctx, int start) {  // (samples, I): the inputs of layer l
+  if constexpr (l > 0) return Matrix<PITCH[l]>{(DROPOUT >= 0 ? ctx.mem.belows : ctx.mem.outs) + OUTS_AT[l - 1]};
+  else if constexpr (GATHER) return Matrix<PITCH[0]>{ctx.mem.x};
+  else return Inputs{ctx, start};
 }
 
-template <int l, int rows, bool training = true>
-FN void forward(const Work &k, int first) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = PITCH[l + 1];
-  const Matrix<Op> weight = {k.m.row + WEIGHT_AT[l]};
-  const s *bias = k.m.row + BIAS_AT[l];
-  s *nets = k.m.nets + OUTS_AT[l], *outs = k.m.outs + OUTS_AT[l];
-  product<rows, O, I>(below_of<l>(k, first), weight, Zeros(), each([&](int b, int o, v net) {
-    if (BIAS != NONE) net = net + (BIAS == NEURON ? read(bias, o) : get(bias, 0));
+template <int l, int samples, bool training = true>
+FN void forward(const Context &ctx, int start) {
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], O_pitch = PITCH[l + 1];
+  const Matrix<O_pitch> weight = {ctx.mem.params + WEIGHT_AT[l]};
+  const entry *bias = ctx.mem.params + BIAS_AT[l];
+  entry *nets = ctx.mem.nets + OUTS_AT[l], *outs = ctx.mem.outs + OUTS_AT[l];
+  product<samples, O, I>(below_of<l>(ctx, start), weight, Zeros(), for_each_sum([&](int b, int o, v net) {
+    if (BIAS != NONE) net = net + (BIAS == NEURON ? read(bias, o) : broadcast(bias, 0));
     v out = value<l>(net);
     if constexpr (WEIGHTED && training) {
-      const v share = get(k.m.share, first + b);
-      net = heard(share, net), out = heard(share, out);
+      const v share = broadcast(ctx.mem.share, start + b);
+      net = zero_if_uncounted(share, net), out = zero_if_uncounted(share, out);
     }
-    if (KEEP_NETS) write(nets, b * Op + o, net);
-    write(outs, b * Op + o, out);
+    if (KEEP_NETS) write(nets, b * O_pitch + o, net);
+    write(outs, b * O_pitch + o, out);
   }));
-  if constexpr (l + 1 < L) {
-    if constexpr (DROPOUT >= 0 && training) dropout<l, rows>(k, first);
-    forward<l + 1, rows, training>(k, first);
+  if constexpr (l + 1 < LAYERS) {
+    if constexpr (DROPOUT >= 0 && training) dropout<l, samples>(ctx, start);
+    forward<l + 1, samples, training>(ctx, start);
   }
 }
 
@@ -51,92 +76,104 @@ FN void forward(const Work &k, int first) {
 // ---- backward: delta = (delta above @ weight^T) * slope, grad_weight = below^T @ delta, grad_bias = sum of delta ----
 
 template <int pitch>
-FN auto so_far(const s *sums) {  // the sums over earlier chunks
+FN auto earlier_chunks(const entry *sums) {  // the gradient summed over the chunks before this one
   if constexpr (CHUNKED) return Matrix<pitch>{sums};
   else return Zeros();
 }
 
-template <int l, int rows, bool last>
-FN void gradient(const Work &k, int first, const s *above) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Op = PITCH[l + 1], W = WEIGHT_AT[l], at_bias = BIAS_AT[l];
-  const Matrix<Op> delta = {above};
-  s *grad = k.m.grad, *partial = CHUNKED && BIAS == LAYER ? k.m.bias_sums + l * WIDEST : k.m.sums;
-  product<I, O, rows>(turned(below_of<l>(k, first)), delta, so_far<Op>(grad + W), each([&](int i, int o, v sum) {
-    if constexpr (last) finish<true>(k, W + i * Op + o, sum);
-    else write(grad, W + i * Op + o, sum);
+// The gradients of layer l from its deltas. In the last chunk they are complete and update the parameters; before it
+// they wait in Memory.grad. One bias for a whole layer needs the sum over its outputs too.
+template <int l, int samples, bool last_chunk>
+FN void gradient(const Context &ctx, int start, const entry *deltas) {
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], O_pitch = PITCH[l + 1];
+  constexpr int weight_at = WEIGHT_AT[l], bias_at = BIAS_AT[l];
+  const Matrix<O_pitch> delta = {deltas};
+  const auto below = transposed(below_of<l>(ctx, start));
+  entry *grad = ctx.mem.grad;
+  const auto earlier = earlier_chunks<O_pitch>(grad + weight_at);
+  product<I, O, samples>(below, delta, earlier, for_each_sum([&](int i, int o, v sum) {
+    if constexpr (last_chunk) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum);
+    else write(grad, weight_at + i * O_pitch + o, sum);
   }));
   if constexpr (BIAS == NONE || !TRAIN_BIAS) return;
-  const s *before = BIAS == NEURON ? grad + at_bias : partial;
-  product<1, O, rows>(Ones(), delta, so_far<0>(before), each([&](int, int o, v sum) {
-    if constexpr (BIAS == LAYER) write(partial, o, sum);
-    else if constexpr (last) finish<false>(k, at_bias + o, sum);
-    else write(grad, at_bias + o, sum);
+  entry *delta_sums = CHUNKED && BIAS == LAYER ? ctx.mem.delta_sums + l * MAX_PITCH : ctx.mem.column_sums;
+  const auto earlier_biases = earlier_chunks<0>(BIAS == NEURON ? grad + bias_at : delta_sums);
+  product<1, O, samples>(Ones(), delta, earlier_biases, for_each_sum([&](int, int o, v sum) {
+    if constexpr (BIAS == LAYER) write(delta_sums, o, sum);
+    else if constexpr (last_chunk) apply_gradient<false>(ctx, bias_at + o, sum);
+    else write(grad, bias_at + o, sum);
   }));
-  if constexpr (BIAS == LAYER && last) {
-    EACH(item, 1) {
-      one sum = nought();
-      for (int o = 0; o < O; o++) sum = sum + partial[o];
-      finish<false>(k, at_bias, as_v(sum));
+  if constexpr (BIAS == LAYER && last_chunk) {
+    PARALLEL_FOR(item, 1) {
+      per_network sum = all<per_network>(0);
+      for (int o = 0; o < O; o++) sum = sum + delta_sums[o];
+      apply_gradient<false>(ctx, bias_at, as_v(sum));
     }
     BARRIER
   }
 }
 
 template <int l>
-FN void turn(s *turned, const s *weight);  // of machines/outputs.h alone
+FN void transpose_weight(entry *to, const entry *weight);  // of machines/cpu_outputs.h alone
+// (O, I): the weight transposed. Where a v is several neighbouring entries, they must be neighbours in memory: a copy.
 template <int l>
-FN auto weight_turned(const Work &k) {  // (O, I), with lanes along its inputs
-  const s *weight = k.m.row + WEIGHT_AT[l];
-  if constexpr (NL == 1) return turned(Matrix<PITCH[l + 1]>{weight});
-  else return turn<l>(k.m.turned, weight), Matrix<PITCH[l]>{k.m.turned};
+FN auto transposed_weight(const Context &ctx) {
+  const entry *weight = ctx.mem.params + WEIGHT_AT[l];
+  if constexpr (ENTRIES_PER_V == 1) return transposed(Matrix<PITCH[l + 1]>{weight});
+  else return transpose_weight<l>(ctx.mem.transposed, weight), Matrix<PITCH[l]>{ctx.mem.transposed};
 }
 
-template <int l, int rows, bool last>
-FN void backward(const Work &k, int first, s *delta, s *below) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], Ip = PITCH[l];
-  if constexpr (LAYERWISE) gradient<l, rows, last>(k, first, delta);
-  if constexpr (l > 0) {  // from the old weight, unless LAYERWISE: gradient() changes it in the last chunk
-    const int outs = OUTS_AT[l - 1];
-    const auto weight = weight_turned<l>(k);
-    product<rows, I, O>(Matrix<PITCH[l + 1]>{delta}, weight, Zeros(), each([&](int b, int i, v sum) {
-      const int at = outs + b * Ip + i;
-      if (DROPOUT >= 0) sum = sum * read(k.m.masks, at);
-      v out = read(k.m.outs, at);
-      v x = sum * slope<l - 1>(KEEP_NETS ? read(k.m.nets, at) : out, out);
-      if constexpr (WEIGHTED) x = heard(get(k.m.share, first + b), x);
-      write(below, b * Ip + i, x);
+// Layer l and those below it. delta: of its outputs (samples, O); delta_below: room for those of its inputs, which are
+// the outputs of the layer below. On the way down the two change places.
+template <int l, int samples, bool last_chunk>
+FN void backward(const Context &ctx, int start, entry *delta, entry *delta_below) {
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], I_pitch = PITCH[l];
+  if constexpr (LAYERWISE) gradient<l, samples, last_chunk>(ctx, start, delta);
+  if constexpr (l > 0) {  // from the old weight, unless LAYERWISE: gradient() updates it in the last chunk
+    const int outs_at = OUTS_AT[l - 1];
+    const auto weight = transposed_weight<l>(ctx);
+    product<samples, I, O>(Matrix<PITCH[l + 1]>{delta}, weight, Zeros(), for_each_sum([&](int b, int i, v sum) {
+      const int at = outs_at + b * I_pitch + i;
+      if (DROPOUT >= 0) sum = sum * read(ctx.mem.masks, at);
+      v out = read(ctx.mem.outs, at);
+      v x = sum * slope<l - 1>(KEEP_NETS ? read(ctx.mem.nets, at) : out, out);
+      if constexpr (WEIGHTED) x = zero_if_uncounted(broadcast(ctx.mem.share, start + b), x);
+      write(delta_below, b * I_pitch + i, x);
     }));
   }
-  if constexpr (!LAYERWISE) gradient<l, rows, last>(k, first, delta);
-  if constexpr (l > 0) backward<l - 1, rows, last>(k, first, below, delta);
+  if constexpr (!LAYERWISE) gradient<l, samples, last_chunk>(ctx, start, delta);
+  if constexpr (l > 0) backward<l - 1, samples, last_chunk>(ctx, start, delta_below, delta);
 }
 
 // ---- a step ----
 
-template <int rows, bool last>
-FN void chunk(const Work &k, int first) {
-  gather<rows>(k, first);
-  forward<0, rows>(k, first);
-  loss_and_delta<rows>(k, first);
-  backward<L - 1, rows, last>(k, first, k.m.delta, k.m.below);
+template <int samples, bool last_chunk>
+FN void chunk(const Context &ctx, int start) {
+  gather<samples>(ctx, start);
+  forward<0, samples>(ctx, start);
+  loss_and_delta<samples>(ctx, start);
+  backward<LAYERS - 1, samples, last_chunk>(ctx, start, ctx.mem.delta, ctx.mem.delta_below);
 }
 
 // One step of every network of the group -> its loss, before the update.
-FN one step(const Work &k) {
-  constexpr int LAST = BATCH % CHUNK ? BATCH % CHUNK : CHUNK;
-  weigh(k);
-  const one more = penalty(k);
+FN per_network train_step(const Context &ctx) {
+  constexpr int LAST_CHUNK = BATCH % CHUNK ? BATCH % CHUNK : CHUNK;  // samples of the last one
+  weigh_samples(ctx);
+  const per_network penalties = penalty(ctx);
   if constexpr (CHUNKED) {
-    EACH(at, P / NL) { write(k.m.grad, at * NL, all<v>(0)); }
-    if constexpr (BIAS == LAYER) EACH(at, L * WIDEST / NL) { write(k.m.bias_sums, at * NL, all<v>(0)); }
+    PARALLEL_FOR(item, PADDED_P / ENTRIES_PER_V) { write(ctx.mem.grad, item * ENTRIES_PER_V, all<v>(0)); }
+    if constexpr (BIAS == LAYER)
+      PARALLEL_FOR(item, LAYERS * MAX_PITCH / ENTRIES_PER_V) {
+        write(ctx.mem.delta_sums, item * ENTRIES_PER_V, all<v>(0));
+      }
     BARRIER
-    for (int first = 0; first + LAST < BATCH; first += CHUNK) chunk<CHUNK, false>(k, first);
+    for (int start = 0; start + LAST_CHUNK < BATCH; start += CHUNK) chunk<CHUNK, false>(ctx, start);
   }
-  chunk<LAST, true>(k, BATCH - LAST);
-  clip_norm(k);
-  const one loss = summed<BATCH>([&](int b) { return one(k.m.error[b]); });
+  chunk<LAST_CHUNK, true>(ctx, BATCH - LAST_CHUNK);
+  clip_norm(ctx);
+  const per_network loss = blocked_sum<BATCH>([&](int b) { return per_network(ctx.mem.error[b]); });
   BARRIER
-  return loss + more;
+  return loss + penalties;
 }
 
 #endif

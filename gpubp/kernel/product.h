@@ -1,88 +1,89 @@
-// The one product: what C(m, n) holds + A(m, k) B(k, n), k in order, goes to the epilogue.
+// The matrix product: C(m, n) + sum over k of A(m, k) B(k, n), k in order, each sum of which is handed to an epilogue.
 //
-// Operands are views: they say where element (i, j) of a matrix is. Tiles of sums are the independent items; their
-// shape is the one of least cost (TILES: chosen by engines/layout.py, listed by engines/plan.py). The epilogue takes a
-// tile's fragment. Another product (wider loads, tensor cores) is written in the file of its machine, and this plain
-// one stays as its twin.
+// A, B and C are views, which say where entry (i, j) of a matrix is. The sums are computed in tiles, which are the
+// independent items of the phase; TILES has the shape of least cost for every product (engines/layout.py chooses it,
+// engines/plan.py lists it). The epilogue is called with a Fragment, the sums of one tile. A machine that multiplies
+// in another way (wider loads, tensor cores) does so in its file of machines/; plain_product stays as the reference.
 #pragma once
 
-constexpr int pad(int width) { return cdiv(width, NL) * NL; }
+constexpr int pad(int width) { return cdiv(width, ENTRIES_PER_V) * ENTRIES_PER_V; }  // to whole v
 
-// ---- operands: `element` is (i, j) for all lanes, of A; `lanes` is (i, j), (i, j + 1), ... as lanes, of B and C ----
+// ---- views: of A entry (i, j) is broadcast to all lanes; of B and C a v is read, whose first entry is (i, j) ----
 
 template <int pitch>
-struct Matrix {  // rows lie `pitch` elements apart
-  const s *p;
-  INLINE v element(int i, int j) const { return get(p, i * pitch + j); }
-  INLINE v lanes(int i, int j) const { return read(p, i * pitch + j); }
+struct Matrix {  // row after row, `pitch` entries from one row to the next
+  const entry *p;
+  INLINE v broadcast(int i, int j) const { return ::broadcast(p, i * pitch + j); }
+  INLINE v read(int i, int j) const { return ::read(p, i * pitch + j); }
 };
 template <class View>
-struct Turned {  // rows are columns
+struct Transposed {
   View view;
-  INLINE v element(int i, int j) const { return view.element(j, i); }
-  INLINE v lanes(int i, int j) const {
-    static_assert(sizeof(View) && NL == 1, "neighbours lie a row apart: turn() the matrix");
-    return view.lanes(j, i);
+  INLINE v broadcast(int i, int j) const { return view.broadcast(j, i); }
+  INLINE v read(int i, int j) const {
+    static_assert(sizeof(View) && ENTRIES_PER_V == 1, "a v would be a column of memory: transpose_weight() first");
+    return view.read(j, i);
   }
 };
 template <class View>
-FN Turned<View> turned(const View &view) {
+FN Transposed<View> transposed(const View &view) {
   return {view};
 }
 template <int value>
 struct Constant {
-  INLINE v element(int, int) const { return all<v>(value); }
-  INLINE v lanes(int, int) const { return all<v>(value); }
+  INLINE v broadcast(int, int) const { return all<v>(value); }
+  INLINE v read(int, int) const { return all<v>(value); }
 };
 typedef Constant<0> Zeros;
 typedef Constant<1> Ones;
 
-// ---- tiles: `each` of `size` rows or columns, the `item`th of them ----
+// ---- which rows (or columns, counted in v) are in a tile: `tile` out of `size`, of the `item`th tile ----
 
-// Neighbours; a last item that would stick out is moved back, and owns only what no other does.
-template <int size, int each>
-struct Neighbours {
-  int begin, first;
-  INLINE Neighbours(int item) : begin(item * each), first(least(begin, size - each)) {}
-  INLINE int operator[](int i) const { return first + i; }
-  INLINE bool owns(int i) const { return size % each == 0 || first + i >= begin; }
+// Neighbours. The last tile of a size that does not divide moves back, so that it reads nothing beyond the end; what it
+// shares with the tile before it belongs to that one.
+template <int size, int tile>
+struct Contiguous {
+  int begin, start;
+  INLINE Contiguous(int item) : begin(item * tile), start(min_of(begin, size - tile)) {}
+  INLINE int operator[](int i) const { return start + i; }
+  INLINE bool owns(int i) const { return size % tile == 0 || start + i >= begin; }
 };
-// As far apart as there are items: neighbouring threads have neighbours, which lie in different banks of shared memory.
-// Beyond the last it reads the last, and owns nothing.
-template <int size, int each>
+// item, item + tiles, item + 2 tiles, ...: so that neighbouring threads read neighbouring rows, which lie in different
+// banks of shared memory. Beyond the end a tile reads the last row, and owns nothing.
+template <int size, int tile>
 struct Strided {
-  static constexpr int items = cdiv(size, each);
+  static constexpr int tiles = cdiv(size, tile);
   int item;
   INLINE Strided(int item) : item(item) {}
   INLINE int operator[](int i) const {
-    return size % each == 0 ? item + i * items : least(item + i * items, size - 1);
+    return size % tile == 0 ? item + i * tiles : min_of(item + i * tiles, size - 1);
   }
-  INLINE bool owns(int i) const { return size % each == 0 || item + i * items < size; }
+  INLINE bool owns(int i) const { return size % tile == 0 || item + i * tiles < size; }
 };
 
-// What a thread has of a product: the sums of a tile.
-template <class Rows, class Columns, int tm, int tn>
+// The sums of one tile, in registers of the thread that computes it.
+template <class Rows, class Columns, int tile_rows, int tile_columns>
 struct Fragment {
   Rows rows;
   Columns columns;
-  v (&sum)[tm][tn];
+  v (&sum)[tile_rows][tile_columns];
   template <class F>
-  INLINE void each(const F &f) const {  // f(row, column, sum)
-    UNROLL for (int m = 0; m < tm; m++)
-      UNROLL for (int n = 0; n < tn; n++)
-        if (rows.owns(m) && columns.owns(n)) f(rows[m], columns[n] * NL, sum[m][n]);
+  INLINE void for_each(const F &f) const {  // f(row, column of the first entry, sum)
+    UNROLL for (int m = 0; m < tile_rows; m++)
+      UNROLL for (int n = 0; n < tile_columns; n++)
+        if (rows.owns(m) && columns.owns(n)) f(rows[m], columns[n] * ENTRIES_PER_V, sum[m][n]);
   }
 };
 template <class F>
-struct Each {  // the epilogue of one number after the other
+struct ForEachSum {  // the epilogue that treats one sum after the other
   const F &f;
   template <class Fragment>
   INLINE void operator()(const Fragment &fragment) const {
-    fragment.each(f);
+    fragment.for_each(f);
   }
 };
 template <class F>
-FN Each<F> each(const F &f) {
+FN ForEachSum<F> for_each_sum(const F &f) {
   return {f};
 }
 
@@ -92,25 +93,28 @@ constexpr int tile_of(int m, int n, int k) {
   return -1;
 }
 
-template <template <int, int> class Span, int M, int N, int K, class A, class B, class C, class Epilogue>
+// In: how the rows and columns of a tile lie, Contiguous or Strided.
+template <template <int, int> class In, int M, int N, int K, class A, class B, class C, class Epilogue>
 FN void plain_product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
-  constexpr int columns = pad(N) / NL, shape = tile_of(M, columns, K);
+  constexpr int columns_of_v = pad(N) / ENTRIES_PER_V, shape = tile_of(M, columns_of_v, K);
   static_assert(shape >= 0, "engines/plan.py has no tile for this product");
-  constexpr int tm = TILES[shape].rows, tn = TILES[shape].cols, down = cdiv(M, tm), across = cdiv(columns, tn);
-  EACH(t, down * across) {
-    v sum[tm][tn];
-    Fragment<Span<M, tm>, Span<columns, tn>, tm, tn> fragment = {t % down, t / down, sum};
+  constexpr int tile_rows = TILES[shape].rows, tile_columns = TILES[shape].cols;
+  constexpr int tiles_down = cdiv(M, tile_rows), tiles_across = cdiv(columns_of_v, tile_columns);
+  PARALLEL_FOR(item, tiles_down * tiles_across) {
+    v sum[tile_rows][tile_columns];
+    Fragment<In<M, tile_rows>, In<columns_of_v, tile_columns>, tile_rows, tile_columns> fragment = {
+        item % tiles_down, item / tiles_down, sum};
     const auto &rows = fragment.rows;
-    const auto &cols = fragment.columns;
-    UNROLL for (int m = 0; m < tm; m++)
-      UNROLL for (int n = 0; n < tn; n++)
-        sum[m][n] = rows.owns(m) && cols.owns(n) ? c.lanes(rows[m], cols[n] * NL) : all<v>(0);
+    const auto &columns = fragment.columns;
+    UNROLL for (int m = 0; m < tile_rows; m++)
+      UNROLL for (int n = 0; n < tile_columns; n++)
+        sum[m][n] = rows.owns(m) && columns.owns(n) ? c.read(rows[m], columns[n] * ENTRIES_PER_V) : all<v>(0);
     for (int k = 0; k < K; k++) {
-      v right[tn];
-      UNROLL for (int n = 0; n < tn; n++) right[n] = hold(b.lanes(k, cols[n] * NL));
-      UNROLL for (int m = 0; m < tm; m++) {
-        const v left = hold(a.element(rows[m], k));
-        UNROLL for (int n = 0; n < tn; n++) sum[m][n] = fma_(left, right[n], sum[m][n]);
+      v right[tile_columns];
+      UNROLL for (int n = 0; n < tile_columns; n++) right[n] = hold(b.read(k, columns[n] * ENTRIES_PER_V));
+      UNROLL for (int m = 0; m < tile_rows; m++) {
+        const v left = hold(a.broadcast(rows[m], k));
+        UNROLL for (int n = 0; n < tile_columns; n++) sum[m][n] = fma_(left, right[n], sum[m][n]);
       }
     }
     epilogue(fragment);

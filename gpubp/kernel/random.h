@@ -38,16 +38,16 @@ FN Four<W> philox(W index, W step, W layer, W stream, W seed, W id) {
   return {{index, step, layer, stream}};
 }
 
-constexpr uint32_t ORDER_STREAM = 1, DROPOUT_STREAM = 2, EVERYBODY = 0xFFFFFFFFu;
+constexpr uint32_t ORDER_STREAM = 1, DROPOUT_STREAM = 2, ALL_NETWORKS = 0xFFFFFFFFu;
 
 // The key of a pass through a network's samples.
 FN uint32_t pass_key(uint32_t seed, uint32_t id, int64_t pass) {
   return philox<uint32_t>((uint32_t)pass, (uint32_t)(pass >> 32), 0u, ORDER_STREAM, seed, id).word[0];
 }
 
-// Where the places left * b + right stand in the permutations of range(size) that `key` draws; digits of the radices
-// a = ceil(sqrt(size)) and b = ceil(size / a). What falls outside of the range walks on. Q at once: a round waits for
-// the one before it, and other places fill the time.
+// found: which number of range(size) the permutation drawn by `key` has at the place left * b + right, for radices
+// a = ceil(sqrt(size)) and b = ceil(size / a) (a Feistel network). A number outside the range is permuted again (cycle
+// walking). Q places at once, because each round depends on the one before: those of other places fill its latency.
 template <int Q, class W>
 FN void permute(W (&left)[Q], W (&right)[Q], const W (&key)[Q], W size, W a, W b, W (&found)[Q]) {
   constexpr uint32_t ROUNDS[12] = {0x3C6EF372u, 0xDAA66D55u, 0x1B873593u, 0xAD2318D7u, 0x27D4EB2Fu, 0x85EBCA77u,

@@ -33,8 +33,8 @@ typedef unsigned long long uint64_t;
 typedef REAL real;
 
 constexpr int cdiv(int a, int b) { return (a + b - 1) / b; }
-constexpr int least(int a, int b) { return a < b ? a : b; }
-constexpr int most(int a, int b) { return a > b ? a : b; }
+constexpr int min_of(int a, int b) { return a < b ? a : b; }
+constexpr int max_of(int a, int b) { return a > b ? a : b; }
 
 // ---- vectors: vec<T, n> is T itself for n = 1 ----
 

@@ -31,8 +31,8 @@ template <class V>
 FN V erf_(V x) {
   typedef erf_of<element<V>> of;
   const V a = at_most_(abs_(x), all<V>(of::limit)), one = all<V>(1);
-  const V near = fma_<V>(x, polynomial_<of::p>(a * a), x), far = one - exp_within_(polynomial_<of::g>(a));
-  return a < one ? near : with_sign_(far, x);
+  const V small = fma_<V>(x, polynomial_<of::p>(a * a), x), large = one - exp_within_(polynomial_<of::g>(a));
+  return a < one ? small : with_sign_(large, x);
 }
 
 // ---- sin, cos: |x| = n pi / 2 + r, |r| <= pi / 4 ----
@@ -108,18 +108,18 @@ FN V without_quarters_(V a, words<V> &n) {
   r = fma_<V>(k, all<V>(-of::third), fma_<V>(k, all<V>(-of::second), r));
   n = bits_(sum);
   if (__builtin_expect(any_(a > all<V>(of::limit)), 0)) {
-    T each[lanes<V>::count], left[lanes<V>::count];
+    T lane[lanes<V>::count], rest[lanes<V>::count];
     typename format<T>::word turns[lanes<V>::count];
-    memcpy(each, &a, sizeof a);
-    memcpy(left, &r, sizeof r);
+    memcpy(lane, &a, sizeof a);
+    memcpy(rest, &r, sizeof r);
     memcpy(turns, &n, sizeof n);
     for (int i = 0; i < lanes<V>::count; i++)
-      if (each[i] > of::limit) {
+      if (lane[i] > of::limit) {
         uint64_t quarters = 0;
-        left[i] = T(without_turns_(each[i], quarters));
+        rest[i] = T(without_turns_(lane[i], quarters));
         turns[i] = typename format<T>::word(quarters);
       }
-    memcpy(&r, left, sizeof r);
+    memcpy(&r, rest, sizeof r);
     memcpy(&n, turns, sizeof n);
   }
   return r;

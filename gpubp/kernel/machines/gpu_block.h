@@ -1,0 +1,89 @@
+// A team of THREADS threads trains one network, whose numbers are all in shared memory; the threads share the items of
+// every phase. A block is one team, or its single warp is several teams with a network each. What a machine defines:
+// network.h.
+#pragma once
+#include "arithmetic.h"
+static_assert(VECTOR == 1 && REGISTERS_PER_V == 1 && !LANES_ARE_OUTPUTS && TEAM, "no such layout");
+static_assert(TEAMS_PER_BLOCK == 1 || TEAMS_PER_BLOCK * THREADS == 32, "no such layout: teams share one warp");
+
+typedef real native, v, entry, per_network;
+constexpr int ENTRIES_PER_V = 1, NETWORKS = 1, DOUBLE_LANES = 1;
+FN v broadcast(const entry *p, int j) { return p[j]; }
+FN v read(const entry *p, int j) { return p[j]; }
+FN void write(entry *p, int j, v x) { p[j] = x; }
+FN v as_v(per_network x) { return x; }
+FN per_network load_per_network(const real (&x)[NETWORKS]) { return x[0]; }
+
+// RANK: a thread's number in its team. The compiler must be told that it is below THREADS, or it does not see which
+// loops have one iteration. The teams of a warp do not wait for each other.
+#if TEAMS_PER_BLOCK == 1
+FN int rank() {
+  __builtin_assume(threadIdx.x < THREADS);
+  return threadIdx.x;
+}
+#define RANK rank()
+#define BARRIER __syncthreads();
+#else
+#define RANK (threadIdx.x % THREADS)
+#define BARRIER __syncwarp(((1u << THREADS) - 1) << (threadIdx.x - RANK));
+#endif
+#define PARALLEL_FOR(item, count) for (int item = RANK; item < (count); item += THREADS)
+FN void count_diverged(int64_t *) {}  // a GPU's network notes itself that it diverged (gpu.h)
+
+#include "product.h"
+template <int M, int N, int K, class A, class B, class C, class Epilogue>
+FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
+  plain_product<Strided, M, N, K>(a, b, c, epilogue);
+}
+
+// ---- parameters and samples: Job's arrays are packed, in Memory the rows of a matrix lie PITCH entries apart ----
+
+// f(place in a packed row, place in Memory.params) for every parameter: neighbouring threads take neighbours.
+template <int l = 0, class F>
+FN void for_each_param(F f) {
+  constexpr int O = WIDTH[l + 1], weights = WIDTH[l] * O;
+  PARALLEL_FOR(at, weights + BIASES[l]) {
+    f(LAYER_AT[l] + at, at < weights ? WEIGHT_AT[l] + at / O * PITCH[l + 1] + at % O : BIAS_AT[l] + at - weights);
+  }
+  if constexpr (l + 1 < LAYERS) for_each_param<l + 1>(f);
+}
+template <class Networks>
+FN void copy_in(entry *to, const real *rows, Networks networks) {
+  const real *from = rows + networks[0] * P;
+  for_each_param([&](int packed, int padded) { to[padded] = from[packed]; });
+}
+template <class Networks>
+FN void copy_out(real *rows, const entry *from, Networks networks, const bool *keep) {
+  real *to = rows + networks[0] * P;
+  if (keep[0]) for_each_param([&](int packed, int padded) { to[packed] = from[padded]; });
+}
+template <int samples, int targets, class Inputs, class Target>
+FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target) {
+  constexpr int I = WIDTH[0];
+  PARALLEL_FOR(at, samples * I) { x[at / I * PITCH[0] + at % I] = inputs(at / I, 0)[at % I]; }
+  PARALLEL_FOR(at, samples * targets) { y[at] = target(at / targets, 0, at % targets); }
+}
+
+// ---- the launch ----
+
+alignas(64) extern __shared__ double shared[];  // of every team: its Group, then the entries of its Memory
+
+// Calls train(job, memory, group, n) for the networks n of each team, one after the other. global_slots: the slots of
+// all teams of the grid, where they are not in shared memory (SLOTS_IN_GLOBAL).
+template <class Memory, class Group, class Job, class Train>
+FN void launch(const Job &job, real *global_slots, Train train) {
+  const int team = TEAMS_PER_BLOCK == 1 ? 0 : threadIdx.x / THREADS;
+  const int64_t team_of_grid = (int64_t)blockIdx.x * TEAMS_PER_BLOCK + team;
+  Group *group = (Group *)((char *)shared + team * TEAM_PITCH);
+  entry *entries = (entry *)(group + 1);
+  Memory mem{entries};
+  if constexpr (SLOTS_IN_GLOBAL) {
+    mem.slots = global_slots + team_of_grid * SLOTS * PADDED_P;
+    PARALLEL_FOR(at, SLOTS * PADDED_P) { mem.slots[at] = 0; }
+  }
+  PARALLEL_FOR(at, MEMORY_ENTRIES) { entries[at] = 0; }  // so that padding is finite
+  for (int64_t n = team_of_grid; n < job.count; n += (int64_t)gridDim.x * TEAMS_PER_BLOCK) {
+    BARRIER
+    train(job, mem, group, n);
+  }
+}

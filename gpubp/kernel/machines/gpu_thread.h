@@ -1,0 +1,93 @@
+// A thread trains one network, whose numbers are all in its registers. For networks of some 30 parameters, one sample a
+// step. What a machine defines: network.h.
+#pragma once
+#include "arithmetic.h"
+static_assert(VECTOR == 1 && REGISTERS_PER_V == 1 && !LANES_ARE_OUTPUTS && !TEAM, "no such layout");
+static_assert(TEAMS_PER_BLOCK == 1 && !SLOTS_IN_GLOBAL, "no such layout");
+
+typedef real native, v, entry, per_network;
+constexpr int ENTRIES_PER_V = 1, NETWORKS = 1, DOUBLE_LANES = 1;
+FN v broadcast(const entry *p, int j) { return p[j]; }
+FN v read(const entry *p, int j) { return p[j]; }
+FN void write(entry *p, int j, v x) { p[j] = x; }
+FN v as_v(per_network x) { return x; }
+FN per_network load_per_network(const real (&x)[NETWORKS]) { return x[0]; }
+
+#define PARALLEL_FOR(item, count) UNROLL for (int item = 0; item < (count); ++item)
+#define BARRIER
+FN void count_diverged(int64_t *) {}  // a GPU's network notes itself that it diverged (gpu.h)
+
+#include "product.h"
+struct SingleSum {  // a Fragment of one
+  int row, column;
+  v sum;
+  template <class F>
+  INLINE void for_each(const F &f) const {
+    f(row, column, sum);
+  }
+};
+// One sum after the other: a tile saves loads, and numbers in registers need none.
+template <int M, int N, int K, class A, class B, class C, class Epilogue>
+FN void product(A a, B b, C c, Epilogue epilogue) {
+  PARALLEL_FOR(m, M) {
+    PARALLEL_FOR(n, N) {
+      v sum = c.read(m, n);
+      PARALLEL_FOR(k, K) { sum = fma_(a.broadcast(m, k), b.read(k, n), sum); }
+      epilogue(SingleSum{m, n, sum});
+    }
+  }
+}
+
+// launch() has pointed `rows` to the row of this thread's network.
+template <class Networks>
+FN void copy_in(entry *to, const real *rows, Networks) {
+  PARALLEL_FOR(at, P) { to[at] = rows[at]; }
+}
+template <class Networks>
+FN void copy_out(real *rows, const entry *from, Networks, const bool *keep) {
+  PARALLEL_FOR(at, P) {
+    if (keep[0]) rows[at] = from[at];
+  }
+}
+
+// ---- the launch: parameters and slots come and go through shared memory ----
+
+alignas(64) extern __shared__ double shared[];
+
+// The rows of a block's networks, which are those from `begin` on, from global to shared memory, or back: neighbouring
+// threads move neighbouring numbers. In shared memory a row begins every ROW_PITCH numbers, an odd number, so that each
+// thread then reads its row from a different bank.
+template <bool back>
+FN void move_rows(real *shared_rows, real *global_rows, int64_t begin, int64_t count) {
+  const int size = (int)(count - begin < THREADS ? count - begin : THREADS) * P;
+  for (int at = threadIdx.x; at < size; at += THREADS) {
+    real *in_shared = shared_rows + at / P * ROW_PITCH + at % P, *in_global = global_rows + begin * P + at;
+    if (back) *in_global = *in_shared;
+    else *in_shared = *in_global;
+  }
+}
+
+// Calls train(job, memory, group, n) for the network n of this thread, with a job that points to its rows in shared
+// memory.
+template <class Memory, class Group, class Job, class Train>
+FN void launch(const Job &given, real *, Train train) {
+  const int64_t begin = (int64_t)blockIdx.x * THREADS, n = begin + threadIdx.x;
+  Job job = given;
+  auto shared_rows = [&](int slot) { return (real *)shared + slot * THREADS * ROW_PITCH; };
+  auto global_rows = [&](int slot) { return slot ? given.slots[slot - 1] : given.params; };
+  for (int slot = 0; slot <= SLOTS; slot++) {
+    move_rows<false>(shared_rows(slot), global_rows(slot), begin, given.count);
+    (slot ? job.slots[slot - 1] : job.params) = shared_rows(slot) + threadIdx.x * ROW_PITCH;
+  }
+  __syncthreads();
+  if (n < given.count) {
+    Group group;
+    real entries[MEMORY_ENTRIES];
+    train(job, Memory{entries}, &group, n);
+  }
+  if constexpr (TASK == TRAIN) {
+    __syncthreads();
+    for (int slot = 0; slot <= SLOTS; slot++)
+      move_rows<true>(shared_rows(slot), global_rows(slot), begin, given.count);
+  }
+}
