@@ -1,9 +1,9 @@
-// CUDA's words for a C++ compiler: a kernel of kernel/gpu.h, its blocks one after the other, the threads of a block as
-// coroutines that change at barriers, in one order and then in the other; with RACES as threads, for a sanitizer. `team`
-// neighbouring threads wait for each other: all, or those of a part of a warp.
+// CUDA's names for a C++ compiler: a kernel of kernel/gpu.h, its blocks one after the other, the threads of a block as
+// coroutines that switch at barriers, in one order and then in the reverse; with RACES as threads, for a sanitizer. The
+// `team` neighbouring threads that train one network wait for each other: all of a block, or some of its one warp.
 //
-// play() says what is wrong: a barrier that not all threads of a team came to, a write beyond the shared memory that was asked
-// for. Shared memory begins as NaN, as nobody promises what is in it.
+// play() returns what is wrong: a barrier that not all threads of a team reached, or a write beyond the shared memory
+// that was asked for. Shared memory begins as NaN, because a GPU promises nothing about its content.
 #pragma once
 #include <pthread.h>
 #include <ucontext.h>

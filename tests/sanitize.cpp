@@ -2,7 +2,8 @@
 //
 // Every array is a block of its own, as long as it must be and no longer, and begins at an address that suits its
 // elements and no vector. `program count threads` trains `count` networks twice, then once more with a network that
-// has a NaN, and prints every number that a call may change; or it computes outs, or losses and metrics. SETTINGS are the hyper-parameters.
+// has a NaN, and prints every number that a call may change; or it computes outs, or losses and metrics. SETTINGS are
+// the hyper-parameters.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>

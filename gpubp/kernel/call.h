@@ -97,7 +97,7 @@ FN void store_finished(const Context &ctx, Progress &progress, Networks networks
     finished = steps[n] == progress.steps;
     keep[n] = finished && diverged_after < 0 && !ctx.check;
     any_kept = any_kept || keep[n];
-    PARALLEL_FOR(item, finished) {
+    PARALLEL_FOR(item, finished) {  // once, by one thread
       if (ctx.check) job.taken[networks[n]] = progress.steps;
       if (diverged_after >= 0) {
         job.taken[networks[n]] = -diverged_after;

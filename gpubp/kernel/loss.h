@@ -109,8 +109,9 @@ FN v hits(Out out, Target target) {
   return eq_(argmax, target(0));
 }
 
-// Of a chunk. With `learn`: Memory.error, each sample's loss times its share, and Memory.delta. Without, to evaluate:
-// error without shares, and for the metric Memory.hits or, in the place of the outs, the predictions (expected()).
+// Of a chunk. With `learn`: Memory.error, each sample's loss times its share in the loss of the batch, which is 1 / BATCH
+// without weights, and Memory.delta, times that share too. Without, to evaluate: error as it is, and for the metric
+// Memory.hits or, in the place of the outs, the predictions (expected()).
 template <int samples, bool learn = true>
 FN void loss_and_delta(const Context &ctx, int start) {
   constexpr int O_pitch = PITCH[LAYERS];

@@ -3,32 +3,32 @@
 // one network, or a group of networks side by side.
 //
 // The twin of backprop.py and engines/block.py: the same words (net, out, delta), each phase below its forward twin.
-// Names in capitals are constants of the topology and the training; example.h lists those of the tutorial's network,
-// with a line on each, and its rules (value, slope, loss_value, loss_slope, prepare, update), which
+// Names in capitals are constants of the topology and the training; example.h has those of the tutorial's network, with
+// a line on each, and behind them its rules (value, slope, loss_value, loss_slope, prepare, update), which
 // engines/translate.py prints from ACTIVATIONS, LOSSES, OPTIMIZERS and SCHEDULES. call.h has the loop over steps.
 //
-// The same source runs on four machines. Each is a file of machines/ and defines what the others are written in:
+// The source runs on four machines. Each is a file of machines/, and defines what all other files are written in:
 //
-//                      cpu_networks.h          cpu_outputs.h            gpu_block.h      gpu_thread.h
-//   a lane is          a network of a group    an output of one network one network, shared by threads or in one thread
-//   v                  a number of each        VECTOR neighbouring      one number       one number
-//                      network                 numbers of one network
-//   entry              v                       one number               one number       one number
-//   ENTRIES_PER_V      1                       VECTOR                   1                1
-//   NETWORKS           those of a group        1                        1                1
+//   v                  what is computed with: an operation on v is done in all its lanes at once
+//   entry              an element of the arrays in Memory: of a matrix, entry (i, j)
+//   per_network        one number of each network, such as its loss, of which every thread has a copy; as_v: of it, a v
+//   ENTRIES_PER_V      entries that make a v; NETWORKS: those of a group; DOUBLE_LANES: of them, in a float64 register
+//   read, write        the v that begins at entry j; broadcast: entry j for all lanes (if an entry is a v: the same)
+//   PARALLEL_FOR       the independent items of a phase, divided among the threads that share a network, if it has some
+//   BARRIER            the end of a phase, where those threads wait for each other
+//   product            the matrix product (product.h), in tiles that suit the machine; it ends with a BARRIER
+//   copy_in, copy_out  rows of Job into Memory, and back; gather_samples: samples into Memory.x and y
+//   launch             of GPUs: which thread trains which network; count_diverged, transpose_weight: see their uses
 //
-//   v                  what is computed with: every arithmetic operation works on all lanes at once
-//   entry              an element of the arrays in memory (Memory): element (i, j) of a matrix
-//   per_network        one number of each network, such as its loss; as_v() makes a v of it
-//   read, write        ENTRIES_PER_V entries, from j on, as a v, and back; broadcast: entry j in all lanes
-//   DOUBLE_LANES       networks whose float64 numbers fit into one register
-//   PARALLEL_FOR       the independent items of a phase, shared by the threads of a network, if it has several
-//   BARRIER            the end of a phase: waits for those threads
-//   product            the matrix product, in tiles that suit the machine (product.h)
-//   load_row, ...      the machine's way of copying parameters and samples between Job and Memory; launch, of GPUs
+//                      cpu_networks.h           cpu_outputs.h          gpu_block.h        gpu_thread.h
+//   a lane is          one of NETWORKS          an output of           the network        the network
+//                      networks                 the network            of some threads    of a thread
+//   v, entry           NETWORKS numbers, both   VECTOR numbers; one    one number, both   one number, both
+//   ENTRIES_PER_V      1                        VECTOR                 1                  1
 //
-// Every sum has one fixed order: over k in a product, over samples, over the outputs of a sample, down and across a
-// gradient. So all machines give the same bits.
+// simd.h has the operations on v (all: one number in every lane; fma_) and FN, INLINE and UNROLL. Every sum has one
+// fixed order: over k in a product, over samples, over the outputs of a sample, down and across a gradient. So all
+// machines give the same bits.
 #pragma once
 #include "dropout.h"
 #include "loss.h"
@@ -37,8 +37,8 @@
 #include "update.h"
 #endif
 
-// Names below: layer l has I inputs and O outputs, and the rows of its matrices lie PITCH entries apart. A batch goes
-// through the network in chunks; `start` is the chunk's first sample in the batch, `samples` how many it has.
+// Layer l has I inputs and O outputs. A batch goes through the network in chunks: `start` is a chunk's first sample in
+// the batch, `samples` how many it has.
 
 // ---- forward: net = below @ weight + bias, out = value(net) ----
 
@@ -81,8 +81,9 @@ FN auto earlier_chunks(const entry *sums) {  // the gradient summed over the chu
   else return Zeros();
 }
 
-// The gradients of layer l from its deltas. In the last chunk they are complete and update the parameters; before it
-// they wait in Memory.grad. One bias for a whole layer needs the sum over its outputs too.
+// The gradients of layer l from its deltas: sums over samples, whose shares of the loss (1 / BATCH) are in the deltas.
+// In the last chunk they are complete, and whoever has a sum updates its parameter; before, they wait in Memory.grad.
+// If a layer has one bias, its gradient is also a sum over the outputs.
 template <int l, int samples, bool last_chunk>
 FN void gradient(const Context &ctx, int start, const entry *deltas) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], O_pitch = PITCH[l + 1];
@@ -115,7 +116,7 @@ FN void gradient(const Context &ctx, int start, const entry *deltas) {
 
 template <int l>
 FN void transpose_weight(entry *to, const entry *weight);  // of machines/cpu_outputs.h alone
-// (O, I): the weight transposed. Where a v is several neighbouring entries, they must be neighbours in memory: a copy.
+// (O, I): a view of the weight or, where a v is several entries, which must be neighbours in memory, a transposed copy.
 template <int l>
 FN auto transposed_weight(const Context &ctx) {
   const entry *weight = ctx.mem.params + WEIGHT_AT[l];
@@ -123,13 +124,13 @@ FN auto transposed_weight(const Context &ctx) {
   else return transpose_weight<l>(ctx.mem.transposed, weight), Matrix<PITCH[l]>{ctx.mem.transposed};
 }
 
-// Layer l and those below it. delta: of its outputs (samples, O); delta_below: room for those of its inputs, which are
-// the outputs of the layer below. On the way down the two change places.
+// Layer l and those below it. delta: (samples, O) of its outputs; delta_below: where to write that of its inputs, the
+// outputs of the layer below (samples, I). On the way down the two arrays change places.
 template <int l, int samples, bool last_chunk>
 FN void backward(const Context &ctx, int start, entry *delta, entry *delta_below) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], I_pitch = PITCH[l];
   if constexpr (LAYERWISE) gradient<l, samples, last_chunk>(ctx, start, delta);
-  if constexpr (l > 0) {  // from the old weight, unless LAYERWISE: gradient() updates it in the last chunk
+  if constexpr (l > 0) {  // with the old weight, unless LAYERWISE: in the last chunk gradient() updates it
     const int outs_at = OUTS_AT[l - 1];
     const auto weight = transposed_weight<l>(ctx);
     product<samples, I, O>(Matrix<PITCH[l + 1]>{delta}, weight, Zeros(), for_each_sum([&](int b, int i, v sum) {

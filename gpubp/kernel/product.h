@@ -21,7 +21,7 @@ struct Transposed {
   View view;
   INLINE v broadcast(int i, int j) const { return view.broadcast(j, i); }
   INLINE v read(int i, int j) const {
-    static_assert(sizeof(View) && ENTRIES_PER_V == 1, "a v would be a column of memory: transpose_weight() first");
+    static_assert(sizeof(View) && ENTRIES_PER_V == 1, "a v would be a column of the matrix: transpose_weight() first");
     return view.read(j, i);
   }
 };
@@ -48,8 +48,8 @@ struct Contiguous {
   INLINE int operator[](int i) const { return start + i; }
   INLINE bool owns(int i) const { return size % tile == 0 || start + i >= begin; }
 };
-// item, item + tiles, item + 2 tiles, ...: so that neighbouring threads read neighbouring rows, which lie in different
-// banks of shared memory. Beyond the end a tile reads the last row, and owns nothing.
+// item, item + tiles, item + 2 tiles, ...: so that neighbouring threads read neighbouring rows, which are in different
+// banks of shared memory, since PITCH is odd there. Beyond the end a tile reads the last row, and owns nothing.
 template <int size, int tile>
 struct Strided {
   static constexpr int tiles = cdiv(size, tile);
@@ -61,7 +61,7 @@ struct Strided {
   INLINE bool owns(int i) const { return size % tile == 0 || item + i * tiles < size; }
 };
 
-// The sums of one tile, in registers of the thread that computes it.
+// The sums of one tile, which are in registers of the thread that computes them.
 template <class Rows, class Columns, int tile_rows, int tile_columns>
 struct Fragment {
   Rows rows;

@@ -1,4 +1,4 @@
-// Vectors of numbers and of integers, with the operations that C++ has no sign for: by the processor's instruction
+// Vectors of numbers and of integers, with the operations that C++ has no operator for: by the processor's instruction
 // where it has one, else a lane at a time. A vector of one lane is the number itself, which is all that a GPU has.
 //
 // Products and polynomials say fma themselves, and the compiler contracts nothing (-ffp-contract=off), so that every
@@ -142,7 +142,7 @@ FN To convert_(From x) {
 #endif
 }
 
-// Turn a square of vectors: element j of r[i] changes places with element i of r[j]. Squares of 2, then of 4, ...
+// Transpose a square of vectors: element j of r[i] changes places with element i of r[j]. Squares of 2, then of 4, ...
 template <class V, int d = 1>
 FN void transpose(V *r) {
   constexpr int n = lanes<V>::count;
@@ -166,7 +166,7 @@ FN void transpose(V *r) {
   }
 }
 
-// ---- the operations that C++ has no sign for; a lane at a time where the processor has no instruction ----
+// ---- operations that C++ has no operator for; a lane at a time where the processor has no instruction ----
 
 template <class V>
 FN V fma_(V a, V b, V c) {
