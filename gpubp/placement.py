@@ -18,7 +18,7 @@ from .data import Dataset
 from .engines import Choice, cache
 from .evaluate import Evaluation, spread
 from .losses import LOSSES
-from .packing import Packing
+from .compaction import Compaction
 from .shard import Shard
 from .state import TrainState
 from .turns import fitting, pin
@@ -80,17 +80,17 @@ class Home:
     least = 1
 
     def __init__(self, state: TrainState, data: Dataset, choice: Choice) -> None:
-        self.state, self.data, self.packing = state, data, Packing(state, choice)
-        self.evaluate, self.keep, self.exchange = self.packing.evaluate, self.packing.keep, self.packing.exchange
-        self.look, self.gather = self.packing.clocks, self.packing.rows
+        self.state, self.data, self.networks = state, data, Compaction(state, choice)
+        self.evaluate, self.keep, self.exchange = self.networks.evaluate, self.networks.keep, self.networks.exchange
+        self.look, self.gather = self.networks.clocks, self.networks.rows
 
     def begin(self) -> None:
         """See Place."""
-        self.packing.begin(self.state.running)
+        self.networks.begin(self.state.running)
 
     def run(self, steps: int) -> list[str]:
         """See Place."""
-        self.packing.run(self.data, steps)
+        self.networks.run(self.data, steps)
         return cache.news()
 
     def news(self) -> list[str]:

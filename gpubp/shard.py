@@ -20,7 +20,7 @@ from .data import Dataset
 from .engines import Choice, cache, graph
 from .errors import OutOfMemoryError
 from .evaluate import Evaluation
-from .packing import CLOCKS, LOOPS, ROWS, Packing, copy
+from .compaction import CLOCKS, LOOPS, ROWS, Compaction, copy
 from .state import TrainState
 from .turns import SEATS, Found, Group, groups, take_turns
 
@@ -42,7 +42,7 @@ class Shard:
         self.until = home.limit.clone()  # the last step of a call
         self.copies = gpus.Copies(device)
         self.there: TrainState | None = None  # the networks on the device, or the seats of two groups
-        self.packing: Packing | None = None  # of `there`, if all networks are on the device
+        self.networks: Compaction | None = None  # of `there`, if all networks are on the device
         self.training = data[0]
         self.data = {id(each): each.part(part) for each in data}
         self.sent: dict[int, Dataset] = {}  # its parts on the device
@@ -104,7 +104,7 @@ class Shard:
         """See Place."""
         home = self.home.population.device
 
-        def figures(networks: Packing, there: Dataset) -> Evaluation:
+        def figures(networks: Compaction, there: Dataset) -> Evaluation:
             found = networks.evaluate(there)
             return Evaluation(found.loss.to(home), found.metric.to(home))
 
@@ -115,11 +115,11 @@ class Shard:
         away = bool(self.under_way)
         while self.under_way:
             self.under_way.popleft()()  # of the worker's stream, not of this thread's
-        if self.packing is not None and away:
+        if self.networks is not None and away:
             with gpus.on(self.device):
-                self._take_home(self.packing, CLOCKS)
+                self._take_home(self.networks, CLOCKS)
 
-    def _take_home(self, networks: Packing, names: Names) -> None:
+    def _take_home(self, networks: Compaction, names: Names) -> None:
         """Bring these tensors of all networks to host memory."""
         networks.rows() if set(ROWS) <= set(names) else networks.clocks()
         copy(networks.state, self.home, names)
@@ -128,29 +128,31 @@ class Shard:
     def gather(self) -> None:
         """See Place."""
         self.look()
-        if self.packing is not None and self.ahead:
+        if self.networks is not None and self.ahead:
             with gpus.on(self.device):
-                self._take_home(self.packing, ROWS)
+                self._take_home(self.networks, ROWS)
         self.ahead = False
 
     def keep(self, better: Tensor) -> None:
         """See Place."""
-        if self.packing is None:
+        if self.networks is None:
             stopping.keep(self.home, better)
             return
         with gpus.on(self.device):
-            self.packing.keep(better)
+            self.networks.keep(better)
 
     def exchange(self, some: Tensor) -> None:
         """See Place."""
-        if self.packing is None:
+        if self.networks is None:
             stopping.exchange(self.home, some)
             return
         with gpus.on(self.device):
-            self.packing.exchange(some)
+            self.networks.exchange(some)
         self.ahead = True
 
-    def _each(self, work: Callable[[Packing, Dataset], Found], data: Dataset, come: Names, leave: Names) -> list[Found]:
+    def _each(
+        self, work: Callable[[Compaction, Dataset], Found], data: Dataset, come: Names, leave: Names
+    ) -> list[Found]:
         """work(networks on the device, with the steps of home, their data there) for every group; in smaller groups
         after memory runs out. come, leave: the tensors copied in and out; if all rows stay, only clocks."""
         while True:
@@ -163,7 +165,7 @@ class Shard:
             self._halve()  # after the exception is gone, as it keeps tensors alive
 
     def _turns(
-        self, work: Callable[[Packing, Dataset], Found], data: Dataset, come: Names, leave: Names
+        self, work: Callable[[Compaction, Dataset], Found], data: Dataset, come: Names, leave: Names
     ) -> list[Found]:
         home = replace(self.home, limit=self.until)
         if self.stays:
@@ -188,14 +190,14 @@ class Shard:
 
         return take_turns(
             groups(self.count, self.size), self.device, self.copies, bring,
-            lambda group: work(Packing(there.rows(group.seat), self.choice), sent), take_home,
+            lambda group: work(Compaction(there.rows(group.seat), self.choice), sent), take_home,
         )  # fmt: skip
 
-    def _networks(self) -> Packing:
+    def _networks(self) -> Compaction:
         """All networks, on the device."""
-        if self.packing is None:
-            self.packing = Packing(self._seats(), self.choice)
-        return self.packing
+        if self.networks is None:
+            self.networks = Compaction(self._seats(), self.choice)
+        return self.networks
 
     def _seats(self) -> TrainState:
         """The networks on the device: all, or the buffers of two groups."""
@@ -220,9 +222,9 @@ class Shard:
     def _halve(self) -> None:
         """Halve the groups. The progress of the call so far is copied home, each network at its step."""
         self.read()
-        if self.packing is not None:
-            self._take_home(self.packing, CLOCKS + ROWS)
-        self.there = self.packing = None
+        if self.networks is not None:
+            self._take_home(self.networks, CLOCKS + ROWS)
+        self.there = self.networks = None
         self.sent = {key: data for key, data in self.sent.items() if data.networks is None}
         self.size = -(-min(self.size, self.count) // 2)
         gpus.release(self.device)

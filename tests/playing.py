@@ -138,7 +138,7 @@ class Machine:
         return state._each(torch.clone)
 
     def copy(self, source: TrainState, target: TrainState, names: tuple[str, ...]) -> None:
-        """packing.copy, to and from a shard."""
+        """compaction.copy, to and from a shard."""
         chosen = [each.nbytes for name, each in target.tensors() if name.partition(".")[0] in names]
         if names:
             self.sent.append((names, sum(chosen)))

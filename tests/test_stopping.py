@@ -14,7 +14,7 @@ from gpubp import placement
 from gpubp.engines import ENGINES, choose
 from gpubp.errors import ConfigError
 from gpubp.evaluate import evaluate
-from gpubp.packing import Packing
+from gpubp.compaction import Compaction
 from gpubp.state import Status, TrainState
 
 from .helpers import compiled, population, same_bits, samples  # noqa: F401
@@ -109,14 +109,14 @@ def test_every_network_ends_as_in_a_loop_over_one_at_a_time(name: str, validatio
 
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("engine", ["cpu", "eager"])
-def test_neither_calls_nor_packing_nor_shares_change_a_bit(
+def test_neither_calls_nor_compaction_nor_shares_change_a_bit(
     name: str, engine: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     if engine == "cpu":
         request.getfixturevalue("compiled")
-    monkeypatch.setattr("gpubp.packing.FULL", 0.0)
+    monkeypatch.setattr("gpubp.compaction.FULL", 0.0)
     whole = train(settings=SETTINGS[name], engine=engine)
-    monkeypatch.setattr("gpubp.packing.FULL", 1.0)
+    monkeypatch.setattr("gpubp.compaction.FULL", 1.0)
     monkeypatch.setattr("gpubp.run.CALL", 100.0)
     monkeypatch.setattr("gpubp.run.MOST", 3)
     same(train(settings=SETTINGS[name], engine=engine), whole)
@@ -211,7 +211,7 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], told: str
 
 def test_no_copy_is_made_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     state = TrainState.start(population(SPEC, COUNT), config(), training())
-    networks = Packing(state, choose("eager", SPEC, config(), CPU))
-    monkeypatch.setattr("gpubp.packing.available", lambda _: 0)
+    networks = Compaction(state, choose("eager", SPEC, config(), CPU))
+    monkeypatch.setattr("gpubp.compaction.available", lambda _: 0)
     networks.begin(torch.arange(COUNT) < 2)
     assert networks.active is state

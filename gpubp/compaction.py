@@ -1,4 +1,4 @@
-"""Packing: where networks have ended, those that still train are gathered into a smaller state, without gaps.
+"""Compaction: where networks have ended, those that still train are gathered into a smaller state, without gaps.
 
 A SIMD lane or a thread of a network that has ended would idle beside its neighbours. No bit depends on it.
 """
@@ -15,14 +15,14 @@ from .evaluate import Evaluation
 from .free import available
 from .state import TrainState
 
-FULL = 15 / 16  # of a state's networks still train: too many for another packing to pay
+FULL = 15 / 16  # of a state's networks still train: too many for another compaction to pay
 
 ROWS = ("params", "slots", "kept")  # changed by training; names of TrainState.tensors()
 LOOPS = ("limit", "memory")  # changed only by the loop
 CLOCKS = ("columns", "step", "status", "loss", "total", "diverged_step")  # changed by both
 
 
-class Packing:
+class Compaction:
     """active: the networks that train: `state`, or copies of its rows `index`, on the same device."""
 
     def __init__(self, state: TrainState, choice: Choice) -> None:
@@ -77,7 +77,7 @@ class Packing:
                 theirs.index_copy_(0, self.index, mine)
 
     def evaluate(self, data: Dataset) -> Evaluation:
-        """Evaluate all networks; those that were packed away have the figures of their end."""
+        """Evaluate all networks; those that were left out have the figures of their end."""
         known = self.figures.get(id(data))
         if known is None:
             self.rows()
