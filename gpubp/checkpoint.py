@@ -1,16 +1,15 @@
-"""Checkpoints: every tensor of a state in one safetensors file, everything else in a JSON manifest.
+"""Checkpoints on disk: every tensor of a run in one safetensors file, everything else in a JSON manifest.
 
-    RUN/checkpoint/manifest.json                 format, version, specification, configuration, round, and this
-                                                 checkpoint's part of RUN/history.jsonl (history.py)
+    RUN/checkpoint/manifest.json                 format, version, settings, an entry per population (packing.py), and
+                                                 this checkpoint's part of RUN/history.jsonl (history.py)
     RUN/checkpoint/tensors-00000012.safetensors  named in the manifest, with its SHA-256
     RUN/checkpoint/manifest.previous.json        the previous checkpoint, with separate tensors
 
 The manifest has a SHA-256 of itself. Each file is written under another name and renamed, the manifest after its
 tensors, the previous one after that, and only then files that neither names are deleted: a run killed at any instant
 leaves a complete pair. If the newer pair is damaged, load() uses the previous one and says so. Nothing in them can
-execute code. Damaged and foreign checkpoints and unknown versions are refused with the reason. Even if digests are
-right, every tensor and note is checked for type, shape and range. A damaged history is dropped with a note: no
-network depends on it.
+execute code. Damaged and foreign checkpoints and unknown versions are refused with the reason. A damaged history is
+dropped with a note: no network depends on it.
 """
 
 from __future__ import annotations
@@ -19,39 +18,35 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from . import arrays, files, history, lock
+from . import files, history, lock, packing
 from .config import TrainConfig
-from .engines import ENGINES
 from .errors import CheckpointError, ConfigError, reason
 from .history import History
-from .population import Population
-from .recipe import missing
-from .spec import NetworkSpec
 from .state import TrainState
 
-FORMAT, VERSION = "gpubp checkpoint", 4
+T = TypeVar("T")
+FORMAT, VERSION = "gpubp checkpoint", 5
 PIECE, BLOCK = 1 << 26, 1 << 20  # bytes that a thread digests, and reads at once
 MANIFEST, PREVIOUS = "manifest.json", "manifest.previous.json"
 PREPARATION = "preparation.json"
-NOTES = ("number", "history", "seconds", "engine", "engine_reason", "data", "validation")  # saved by the loop
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state, and the loop's notes. told: notes for the user from loading. older:
-    whether a newer one is damaged. preparation: the SHA-256 of the run's preparation.json; None without one."""
+    """A saved state, and the loop's notes: packing.NOTES, history, seconds, and the run's settings, None up to version
+    4. told: notes for the user from loading. older: whether a newer one is damaged. preparation: the SHA-256 of the
+    run's preparation.json; None without one."""
 
     state: TrainState
     config: TrainConfig
@@ -94,21 +89,20 @@ def save(run_dir: Path, state: TrainState, config: TrainConfig, notes: Mapping[s
 
 
 def _write(tensors: Path, manifest: Path, state: TrainState, config: TrainConfig, notes: Mapping[str, Any]) -> None:
-    run_dir, history = manifest.parent.parent, notes.get("history")
-    packed, lengths = _packed(config)
-    content = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors()} | lengths
+    run_dir = manifest.parent.parent
+    packed = [packing.pack(state, config, notes)]
+    content = {f"{at}.{name}": each for at, (_, part) in enumerate(packed) for name, each in part.items()}
     _make_room(tensors.parent, sum(tensor.nbytes for tensor in content.values()))
     files.write(tensors, lambda beside: save_file(content, beside))
-    kept = {"history": history.save(run_dir, notes["number"])} if isinstance(history, History) else {}
     described = {
         "format": FORMAT,
         "version": VERSION,
         "tensors": tensors.name,
         "sha256": _digest(tensors),
-        "spec": state.population.spec.to_dict(),
-        "seed": state.population.seed,
-        "config": packed,
-        "notes": dict(notes) | kept,
+        "populations": [entry for entry, _ in packed],
+        "settings": notes["settings"],
+        "history": notes["history"].save(run_dir, notes["number"]),
+        "seconds": notes["seconds"],
         "preparation": digest_of(run_dir / PREPARATION),
     }
     text = json.dumps(described | {"manifest_sha256": _own_digest(described)}, indent=1)
@@ -118,11 +112,24 @@ def _write(tensors: Path, manifest: Path, state: TrainState, config: TrainConfig
 def load(run_dir: Path, device: torch.device) -> Checkpoint:
     """The run's checkpoint, on `device`; if it is damaged, the previous one. Another process may save meanwhile.
     Raises CheckpointError with the reason if none can be trusted."""
-    folder = run_dir / "checkpoint"
+    found, damaged = _newest(run_dir / "checkpoint", lambda path: _read(path, device))
+    if damaged is None:
+        return found
+    used = f"{damaged}; the previous checkpoint is used, of round {found.notes['number']}"
+    return replace(found, told=(used, *found.told), older=True)
+
+
+def settings(run_dir: Path) -> Any:
+    """The run's settings in the manifest of its checkpoint; None up to version 4. Raises CheckpointError."""
+    return _newest(run_dir / "checkpoint", _manifest)[0].get("settings")
+
+
+def _newest(folder: Path, read: Callable[[Path], T]) -> tuple[T, CheckpointError | None]:
+    """What `read` returns for the manifest, or, if it raises CheckpointError, for the previous one, and that error."""
     while True:
         seen = _bytes(folder / MANIFEST)
         try:
-            return _read(folder, MANIFEST, device)
+            return read(folder / MANIFEST), None
         except ForeignError:
             raise
         except CheckpointError as error:
@@ -130,11 +137,9 @@ def load(run_dir: Path, device: torch.device) -> Checkpoint:
         if seen == _bytes(folder / MANIFEST):  # else another was saved meanwhile
             break
     try:
-        before = _read(folder, PREVIOUS, device)
+        return read(folder / PREVIOUS), damaged
     except CheckpointError:
         raise damaged from None
-    used = f"{damaged}; the previous checkpoint is used, of round {before.notes['number']}"
-    return replace(before, told=(used, *before.told), older=True)
 
 
 def begun(run_dir: Path) -> bool:
@@ -148,40 +153,47 @@ def begun(run_dir: Path) -> bool:
     return lock.file(run_dir).exists() or ([*run_dir.iterdir()] == [folder] and not any(folder.iterdir()))
 
 
-def _read(folder: Path, name: str, device: torch.device) -> Checkpoint:
-    """The checkpoint with the manifest `name`."""
-    path = folder / name
+def _manifest(path: Path) -> dict[str, Any]:
+    """The undamaged manifest in `path`."""
     try:
-        manifest = json.loads(files.read(path))
+        manifest: dict[str, Any] = json.loads(files.read(path))
         _check(path, manifest)
     except CheckpointError:
         raise
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path} is missing: {folder.parent} is not the directory of a run, or it saved nothing"
+            f"{path} is missing: {path.parent.parent} is not the directory of a run, or it saved nothing"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
+    return manifest
+
+
+def _read(path: Path, device: torch.device) -> Checkpoint:
+    """The checkpoint with the manifest `path`."""
+    manifest, folder = _manifest(path), path.parent
     try:
         tensors = folder / Path(manifest["tensors"]).name
         if _digest(tensors, manifest["version"]) != manifest["sha256"]:
-            raise CheckpointError(f"{tensors} is damaged: its SHA-256 is not the one in {name}")
-        if lacks := missing(manifest["spec"], manifest["config"]):
-            raise CheckpointError(f"{folder.parent}: {lacks}")
+            raise CheckpointError(f"{tensors} is damaged: its SHA-256 is not the one in {path.name}")
         content = load_file(tensors, device=str(device))
-        spec = NetworkSpec.from_dict(manifest["spec"])
-        config = TrainConfig.from_dict(_unpacked(manifest["config"], content))
-        state = _state(spec, config, manifest["seed"], content)
-        state.check()
-        notes = {each: manifest["notes"][each] for each in NOTES}
-        _check_notes(notes, config)
+        if manifest["version"] < 5:  # one population, with the loop's notes among its own
+            entry, of_loop = manifest, {"settings": None, **manifest["notes"]}
+        else:
+            (entry,), of_loop = manifest["populations"], manifest
+            content = {name.removeprefix("0."): each for name, each in content.items()}
+        if lacks := packing.missing(entry):
+            raise CheckpointError(f"{folder.parent}: {lacks}")
+        state, config, notes = packing.unpack(entry, content)
+        notes |= {name: of_loop[name] for name in ("history", "seconds", "settings")}
+        _check_notes(notes)
     except CheckpointError:
         raise
     except (OSError, SafetensorError) as error:
         why = reason(error, "it is not a safetensors file")
         raise CheckpointError(f"{tensors} cannot be read: {why}") from None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        why = reason(error, f"{name} has a value of another type")
+        why = reason(error, f"{path.name} has a value of another type")
         raise CheckpointError(f"{folder} does not hold a complete state: {why}") from None
     told: list[str] = []
     try:
@@ -190,6 +202,15 @@ def _read(folder: Path, name: str, device: torch.device) -> Checkpoint:
         notes["history"] = History()
         told.append(f"{error}; the history restarts after round {notes['number']}; the networks are not affected")
     return Checkpoint(state, config, notes, tuple(told), preparation=manifest.get("preparation"))
+
+
+def _check_notes(notes: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless a loop can resume from the notes."""
+    seconds, settings = notes["seconds"], notes["settings"]
+    if type(seconds) not in (int, float) or not 0 <= seconds < float("inf"):
+        raise ConfigError(f"{seconds!r} seconds; a number of 0 or more expected")
+    if not isinstance(settings, dict | None):
+        raise ConfigError(f"settings are a {type(settings).__name__}; values by name expected")
 
 
 def _check(path: Path, manifest: Any) -> None:
@@ -207,21 +228,6 @@ def digest_of(path: Path) -> str | None:
     """SHA-256 of a file of the run that fits in memory; None if there is none."""
     content = _bytes(path)
     return None if content is None else hashlib.sha256(content).hexdigest()
-
-
-def _check_notes(notes: Mapping[str, Any], config: TrainConfig) -> None:
-    """Raise ConfigError unless a loop can resume from the notes."""
-    number, seconds = arrays.whole(notes["number"]), notes["seconds"]
-    rounds = -(-config.longest // config.interval)
-    texts = [notes[name] for name in ("engine_reason", "data", "validation") if notes[name] is not None]
-    sound = {
-        f"round {notes['number']!r} of {rounds}": number is not None and 0 <= number <= rounds,
-        f"{seconds!r} seconds": type(seconds) in (int, float) and 0 <= seconds < float("inf"),
-        f"engine {notes['engine']!r}": isinstance(notes["engine"], str) and notes["engine"] in ENGINES,
-        "reason and fingerprints": notes["engine_reason"] is not None and all(isinstance(each, str) for each in texts),
-    }
-    for what in (what for what, good in sound.items() if not good):
-        raise ConfigError(f"{what}; a note that a run can resume from expected")
 
 
 def _own_digest(manifest: Mapping[str, Any]) -> str:
@@ -288,61 +294,3 @@ def _digest(path: Path, version: int = VERSION) -> str:
 
     with ThreadPoolExecutor() as pool:
         return hashlib.sha256(b"".join(pool.map(piece, range(0, path.stat().st_size, PIECE)))).hexdigest()
-
-
-def _packed(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration as JSON, and the tensors that it refers to as {"tensor": name}, except hyper-parameters with
-    one number per network, which are columns of the state."""
-    packed: dict[str, Any] = {}
-    lengths: dict[str, Tensor] = {}
-    for name, value in config.to_dict().items():
-        if name == "extra":
-            packed[name] = {key: _reference(f"hyper.{key}", each) for key, each in value.items()}
-        elif name in ("epochs", "steps") and value is not None and not isinstance(value, int):
-            lengths[f"config.{name}"] = torch.as_tensor(value)
-            packed[name] = {"tensor": f"config.{name}"}
-        else:
-            packed[name] = _reference(f"hyper.{name}", value)
-    return packed, lengths
-
-
-def _reference(name: str, value: Any) -> Any:
-    many = isinstance(value, (Tensor, list, tuple)) and torch.as_tensor(value).ndim
-    if many:
-        return {"tensor": name}
-    return value.item() if isinstance(value, Tensor) else value
-
-
-def _unpacked(packed: Mapping[str, Any], content: Mapping[str, Tensor]) -> dict[str, Any]:
-    def value(each: Any) -> Any:
-        if not isinstance(each, dict) or set(each) != {"tensor"}:
-            return each
-        tensor = content[each["tensor"]]
-        return tensor[:, 0] if tensor.ndim == 2 and each["tensor"] != "hyper.class_weight" else tensor
-
-    return {
-        name: {key: value(each) for key, each in entry.items()} if name == "extra" else value(entry)
-        for name, entry in packed.items()
-    }
-
-
-def _state(spec: NetworkSpec, config: TrainConfig, seed: int, content: Mapping[str, Tensor]) -> TrainState:
-    """The state with the tensors of `content`, named as in TrainState.tensors()."""
-
-    def group(name: str) -> dict[str, Tensor]:
-        return {key.removeprefix(f"{name}."): each for key, each in content.items() if key.startswith(f"{name}.")}
-
-    slots, hyper = group("slots"), group("hyper")
-    order = (*config.defaults(spec.loss), "class_weight")  # as in TrainConfig.columns
-    plain = [each.name for each in fields(TrainState) if each.type == "Tensor" and each.name != "total"]
-    return TrainState(
-        population=Population(spec, content["params"], seed, content["ids"]),
-        recipe=config.recipe(spec),
-        hyper={name: hyper[name] for name in order if name in hyper},
-        slots=[slots[name] for name in config.rule.slots],
-        columns=group("columns"),
-        memory=group("memory") or group("plateau"),  # its name up to version 3
-        kept=group("kept"),
-        **{name: content[name] for name in plain},
-        total=content["total"].double(),  # up to version 2 it has the dtype of params
-    )

@@ -1,13 +1,13 @@
-"""config.yaml: the settings of a run, and of --config.
+"""config.yaml: the settings of a run, for people, and of --config.
 
-They are plain YAML: names and values, without anchors and aliases (a few hundred bytes of them grow to gigabytes), of
-limited size and depth.
+They are plain YAML: names and values, each name once, without anchors and aliases (a few hundred bytes of them grow to
+gigabytes), of limited size and depth.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,33 +21,48 @@ from .line import line
 FILE = "config.yaml"
 LARGEST = 200_000  # bytes
 DEEPEST = 20  # nested lists and mappings
-SEAL = "# as written: "
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """A loader of YAML in which a mapping has each name once; YAML's own takes the last silently."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """The mapping; raises ConfigError for a name that occurs twice."""
+        marks: dict[Any, Any] = {}
+        for key, _ in node.value:
+            name, mark = self.construct_object(key, deep=True), key.start_mark
+            if isinstance(name, Hashable) and marks.setdefault(name, mark) is not mark:
+                raise ConfigError(f"{name!r} occurs twice ({_place(marks[name])}; {_place(mark)}); once expected")
+        return super().construct_mapping(node, deep)
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` as a checkpoint keeps them, in JSON. Raises ConfigError for values that are not plain."""
+    try:
+        kept: dict[str, Any] = json.loads(json.dumps(dict(settings)))
+        _as_yaml(kept)
+    except (TypeError, ValueError, RecursionError):
+        raise ConfigError("settings: names, and plain numbers, texts, lists and dicts expected") from None
+    return kept
 
 
 def write(path: Path, settings: Mapping[str, Any], comment: str) -> None:
-    """Write `settings` as YAML, below a comment of one line and a digest. Raises OSError."""
-    text = as_yaml(settings)
-    files.write_text(path, f"# {line(comment)}\n{_seal(text)}{text}")
+    """Write `settings`, of plain(), as YAML below a comment of one line. Raises OSError."""
+    files.write_text(path, f"# {line(comment)}\n{_as_yaml(settings)}")
 
 
-def edited(path: Path) -> bool:
-    """Whether a file of write() was edited; False for files of older versions."""
-    _, _, rest = path.read_text(encoding="utf-8").partition("\n")
-    seal, _, text = rest.partition("\n")
-    return seal.startswith(SEAL) and rest != _seal(text) + text
-
-
-def _seal(text: str) -> str:
-    return f"{SEAL}{hashlib.sha256(text.encode()).hexdigest()[:16]}\n"
-
-
-def as_yaml(settings: Mapping[str, Any]) -> str:
-    """`settings` as YAML. Raises ConfigError for values that are not plain."""
+def differs(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether `path` is there, but not what write() makes of `settings`."""
     try:
-        return str(yaml.safe_dump(dict(settings), sort_keys=False))
-    except yaml.YAMLError:
-        raise ConfigError("settings: names, and plain numbers, texts, lists and dicts expected") from None
+        return files.read(path).decode().partition("\n")[2] != _as_yaml(settings)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
+
+
+def _as_yaml(settings: Mapping[str, Any]) -> str:
+    return str(yaml.safe_dump(settings, sort_keys=False))
 
 
 def read(path: Path) -> Any:
@@ -59,7 +74,7 @@ def read(path: Path) -> Any:
         if len(text) > LARGEST:
             raise ConfigError(f"longer than {LARGEST:,} bytes, the limit of settings")
         _check(text)
-        settings = yaml.load(text, LOADER)
+        settings = yaml.load(text, Loader)
         for each in _texts(settings):
             with suppress(yaml.YAMLError):  # not meant as YAML
                 _check(each, within="a text with ")
@@ -78,7 +93,7 @@ def _check(text: str, within: str = "") -> None:
     """Refuse YAML that is not plain. within: the position of a text in another YAML, which jsonargparse parses as YAML
     again; there only an alias inside a list or a mapping is refused, because `*x` alone is a text."""
     depth = 0
-    for event in yaml.parse(text, LOADER):
+    for event in yaml.parse(text, Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         anchor = getattr(event, "anchor", None)
         named = isinstance(event, yaml.AliasEvent) and depth if within else anchor is not None

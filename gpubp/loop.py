@@ -189,6 +189,7 @@ class Loop:
             "number": self.run.number,
             "history": self.history,
             "seconds": self.seconds,
+            "settings": self.settings,
             "engine": self.run.choice.name,
             "engine_reason": self.run.choice.reason,
             **self.run.fingerprints,

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from . import gpus
+from .compaction import Compaction
 from .data import Dataset
 from .engines import Choice, cache
 from .evaluate import Evaluation, spread
 from .losses import LOSSES
-from .compaction import Compaction
 from .shard import Shard
 from .state import TrainState
 from .turns import fitting, pin

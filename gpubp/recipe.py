@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .activations import ACTIVATIONS
-from .losses import LOSSES
 from .optimizers import OPTIMIZERS, Optimizer
 from .schedules import SCHEDULES, Schedule
 
@@ -63,23 +61,3 @@ class Recipe(Rules):
         """The columns that a step reads."""
         hyper = tuple(name for name in self.hyper if name not in STOPPING)
         return (*hyper, "scale") if self.timetable.events else hyper
-
-
-def missing(spec: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """Which rule of a saved specification and configuration is in no table, and how to add it; or None."""
-    hidden = spec.get("hidden")
-    activations = [*(hidden if isinstance(hidden, list) else [hidden]), spec.get("output")]
-    tables: list[tuple[str, Mapping[str, object], str, list[Any]]] = [
-        ("ACTIVATIONS", ACTIVATIONS, "Activation", activations),
-        ("LOSSES", LOSSES, "Loss", [spec.get("loss")]),
-        ("OPTIMIZERS", OPTIMIZERS, "Optimizer", [config.get("optimizer")]),
-        ("SCHEDULES", SCHEDULES, "Schedule", [config.get("schedule")]),
-    ]
-    for table, rows, kind, names in tables:
-        for name in names:
-            if isinstance(name, str) and name not in rows:
-                return (
-                    f"{kind.lower()} {name!r} is in no table of this process; add it as the run had it: "
-                    f"gpubp.{table}[{name!r}] = gpubp.{kind}(...)"
-                )
-    return None

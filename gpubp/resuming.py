@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from . import arrays, checkpoint, config_file, files, forks, lock, memory
+from . import checkpoint, config_file, files, forks, lock, memory
 from .ambient import neutral
 from .config import TrainConfig
 from .data import Dataset
@@ -26,7 +25,7 @@ from .result import Result
 from .run import Run
 from .signals import delivered
 from .state import Status
-from .training import check_arguments, described, ready
+from .training import check_arguments, described, ready, updated
 
 
 @neutral()
@@ -46,7 +45,7 @@ def resume(
     """Resume the run in `run_dir`, with the bits of an uninterrupted run (on another kind of device, up to
     rounding); with more `epochs` or `steps` than before, those of a run started with as many; the new length
     is saved before the first step. device: as in train(), but by default the CPU, wherever the run started.
-    settings: the configuration, for reporters and config.yaml. The interval of evaluations does not change.
+    settings: in place of the run's, for reporters and config.yaml. The interval of evaluations does not change.
     Signals, lines: as in train(). force: take the run from a dead process whose lock remains, as on some
     network file systems.
     Raises CheckpointError if the run or its data differ or another process trains it, DeviceError, EngineError."""
@@ -58,8 +57,9 @@ def resume(
         longer = epochs is not None or steps is not None
         if longer:
             _extend(run, epochs, steps)
-        settings = _bring_up(folder, saved, run, settings, longer, data)
-        notes = [*saved.told, *forks.notes(), *told]
+        settings, differs = _settings(folder, saved, run, settings)
+        _write_changes(folder, saved, run, settings, longer, data)
+        notes = [*saved.told, *differs, *forks.notes(), *told]
         loop = Loop(
             run, tuple(reporters), folder, checkpoint_minutes, settings, (*lines, *notes), saved.notes["history"],
             saved.notes["seconds"], notes,
@@ -101,32 +101,44 @@ def _run(
     return run
 
 
-def _bring_up(
-    folder: Path, saved: checkpoint.Checkpoint, run: Run, settings: Mapping[str, Any] | None, longer: bool,
-    data: Dataset,
-) -> dict[str, Any]:  # fmt: skip
-    """Write what has changed since the checkpoint. -> the settings, up to date."""
-    path = folder / config_file.FILE
+def _settings(
+    folder: Path, saved: checkpoint.Checkpoint, run: Run, given: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], list[str]]:
+    """`given`, or else the run's settings, with its present length and engine; and notes for the user."""
+    path, kept, notes = folder / config_file.FILE, saved.notes["settings"], []
+    if kept is None:
+        kept = _older_settings(path)
+    elif config_file.differs(path, kept):
+        notes = [f"{path} is not what the run wrote: it is written again; the checkpoint has the settings"]
+    chosen = kept if given is None else given
+    return described(run) if chosen is None else updated(chosen, run), notes
+
+
+def _older_settings(path: Path) -> dict[str, Any] | None:
+    """The settings of a run whose checkpoint, of version 4 or less, has none, if its config.yaml can be read."""
     try:
-        before = config_file.read(path)
-    except ConfigError:  # resuming needs none
-        before = None
-    chosen = before if settings is None else settings
-    known = isinstance(chosen, Mapping)
-    now = _brought_up(chosen if known else described(run.state.population, run.config, run.choice), run)
-    config_file.as_yaml(now)  # refused before anything is written
+        found = config_file.read(path)
+    except ConfigError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _write_changes(
+    folder: Path, saved: checkpoint.Checkpoint, run: Run, settings: Mapping[str, Any], longer: bool, data: Dataset
+) -> None:
+    """Write what has changed since the checkpoint."""
+    path = folder / config_file.FILE
     try:
         saved.notes["history"].save(folder)  # without records after the checkpoint
         digest = checkpoint.digest_of(folder / checkpoint.PREPARATION)
         if data.preparation is not None and saved.preparation not in (None, digest):
             data.preparation.save(folder)
-        if longer:
-            checkpoint.save(folder, run.state, run.config, saved.notes)  # so that a killed run keeps the new length
-        if known and now != before:
-            config_file.write(path, now, run.choice.reason)
+        if longer:  # so that a killed run keeps the new length
+            checkpoint.save(folder, run.state, run.config, {**saved.notes, "settings": settings})
+        if not path.exists() or config_file.differs(path, settings):
+            config_file.write(path, settings, run.choice.reason)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written: {error.strerror}") from None
-    return now
 
 
 def _check_progress(folder: Path, run: Run) -> None:
@@ -182,15 +194,3 @@ def _extend(run: Run, epochs: int | None, steps: int | None) -> None:
     run.config = longer
     state.end.copy_(end)
     state.status[(state.status == Status.finished) & (state.step < end)] = Status.running
-
-
-def _brought_up(settings: Mapping[str, Any], run: Run) -> dict[str, Any]:
-    """`settings` with the present length and engine of the run."""
-    now = copy.deepcopy(dict(settings))
-    known = {"engine": run.choice.name, "engine_reason": run.choice.reason}
-    now |= {name: value for name, value in known.items() if name in now}
-    for part in (now, now.get("training")):
-        for name in ("epochs", "steps"):
-            if isinstance(part, dict) and part.get(name) is not None:
-                part[name] = arrays.in_short(getattr(run.config, name))
-    return now

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from . import gpus, memory, stopping
+from .compaction import CLOCKS, LOOPS, ROWS, Compaction, copy
 from .data import Dataset
 from .engines import Choice, cache, graph
 from .errors import OutOfMemoryError
 from .evaluate import Evaluation
-from .compaction import CLOCKS, LOOPS, ROWS, Compaction, copy
 from .state import TrainState
 from .turns import SEATS, Found, Group, groups, take_turns
 

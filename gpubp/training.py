@@ -16,7 +16,7 @@ from .ambient import neutral
 from .config import TrainConfig
 from .data import Dataset
 from .devices import Devices, devices
-from .engines import Choice, choose_for_all
+from .engines import choose_for_all
 from .errors import ConfigError, reason
 from .line import quoted
 from .loop import Loop
@@ -50,9 +50,9 @@ def train(
     the networks. The result's state and figures are in host memory.
     validation: samples to evaluate on. reporters: see reporters/, such as [gpubp.ConsoleReporter()]; lines: their
     first output. inplace: also write the trained numbers to population.params. run_dir: a new directory for
-    checkpoints (every few minutes, at the end, on Ctrl-C and SIGTERM), results.parquet, results.csv, config.yaml, which
-    holds `settings` or else specification and configuration, and preparation.json, the preparation of `data`, for
-    load(); during the run no other process can resume it.
+    checkpoints (every few minutes, at the end, on Ctrl-C and SIGTERM), results.parquet, results.csv, preparation.json,
+    the preparation of `data`, for load(), and config.yaml, for people: `settings`, or else specification and
+    configuration; during the run no other process can resume it.
 
     The result's history has a record per evaluation: one every config.evaluate_every, by default every
     hundredth of the training if anything uses them (validation data, a reporter of evaluations, schedule plateau),
@@ -97,9 +97,8 @@ def train(
         )
         state = TrainState.start(copied, config, data)
         state.check(data)
-        chosen = described(population, config, choice) if settings is None else dict(settings)
-        config_file.as_yaml(chosen)  # refused before anything is written
         run = Run(state, config, data, held_out, choice, where)
+        chosen = described(run) if settings is None else updated(settings, run)
         loop = Loop(run, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes), notes=notes)
         if folder is not None:
             try:
@@ -154,16 +153,30 @@ def _new(folder: Path) -> Path:
     return folder
 
 
-def described(population: Population, config: TrainConfig, choice: Choice) -> dict[str, Any]:
+def described(run: Run) -> dict[str, Any]:
     """The settings of a run from Python."""
+    population, config = run.state.population, run.config
     used = {**config.to_dict(), **config.values(population.spec.loss)}
-    return {
+    described = {
         "network": population.spec.to_dict(),
         "networks": population.count,
         "seed": population.seed,
         "training": {
             name: arrays.in_short(value) for name, value in used.items() if value is not None and name != "extra"
         },
-        "engine": choice.name,
-        "engine_reason": choice.reason,
+        "engine": run.choice.name,
+        "engine_reason": run.choice.reason,
     }
+    return config_file.plain(described)
+
+
+def updated(settings: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """`settings` with the engine and the length that the run has. Raises ConfigError for values that are not plain."""
+    now = config_file.plain(settings)
+    known = {"engine": run.choice.name, "engine_reason": run.choice.reason}
+    now |= {name: value for name, value in known.items() if name in now}
+    for part in (now, now.get("training")):
+        for name in ("epochs", "steps"):
+            if isinstance(part, dict) and part.get(name) is not None:
+                part[name] = arrays.in_short(getattr(run.config, name))
+    return now

@@ -126,6 +126,18 @@ def sealed(manifest: dict[str, Any]) -> str:
     return json.dumps(manifest | {"manifest_sha256": checkpoint._own_digest(manifest)})
 
 
+def with_entry(manifest: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    """A manifest with other values in the entry of its population."""
+    (entry,) = manifest["populations"]
+    return manifest | {"populations": [entry | changed]}
+
+
+def with_notes(manifest: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    """A manifest with other notes of its population."""
+    (entry,) = manifest["populations"]
+    return with_entry(manifest, notes=entry["notes"] | changed)
+
+
 CALLS = {"save_file": checkpoint, "replace": os, "fsync": os, "chmod": Path, "open": os, "write_text": Path}
 
 

@@ -37,6 +37,8 @@ from .short_runs import (  # noqa: F401
     short_calls,
     told,
     training,
+    with_entry,
+    with_notes,
 )  # fmt: skip
 from .tolerances import COMPILED_TRAINING
 
@@ -65,13 +67,15 @@ def damage(folder: Path, what: str, name: str = "manifest.json") -> None:
     elif what == "no digest":
         manifest.write_text(json.dumps({name: value for name, value in content.items() if name != "manifest_sha256"}))
     else:
-        changed = {"foreign": {"format": "another"}, "newer": {"version": 5}, "no spec": {"spec": {}},
-                   "no optimizer": {"config": {"optimizer": "adamm", "epochs": 3}}, "no notes": {"notes": {}},
-                   "a list": {}}[what]  # fmt: skip
-        manifest.write_text("[]" if what == "a list" else sealed(content | changed))
+        changed = {"foreign": content | {"format": "another"}, "newer": content | {"version": 6},
+                   "no spec": with_entry(content, spec={}), "no notes": with_entry(content, notes={}),
+                   "no optimizer": with_entry(content, config={"optimizer": "adamm", "epochs": 3}),
+                   "two populations": content | {"populations": 2 * content["populations"]},
+                   "settings": content | {"settings": [1]}}  # fmt: skip
+        manifest.write_text("[]" if what == "a list" else sealed(changed[what]))
 
 
-STEPS_OF = {1: 16, 2: 29}  # the checkpoints of older versions
+STEPS_OF = {1: 16, 2: 29, 3: 29, 4: 29}  # the checkpoints of older versions
 DAMAGE = {
     "a flipped bit": r"tensors-\d+\.safetensors is damaged: its SHA-256 is not the one in manifest.json",
     "no tensors": "safetensors cannot be read: No such file or directory",
@@ -86,6 +90,8 @@ DAMAGE = {
     "no spec": "does not hold a complete state: manifest.json has a value of another type",
     "no optimizer": "run: optimizer 'adamm' is in no table of this process; add it",
     "no notes": "does not hold a complete state: 'number' is missing",
+    "two populations": "does not hold a complete state: manifest.json has a value of another type",
+    "settings": "does not hold a complete state: settings are a list; values by name expected",
 }
 
 
@@ -94,7 +100,7 @@ def whole_pairs(folder: Path) -> list[str]:
     found = []
     for name in NAMES:
         with suppress(CheckpointError):
-            checkpoint._read(folder / "checkpoint", name, CPU)
+            checkpoint._read(folder / "checkpoint" / name, CPU)
             found.append(name)
     return found
 
@@ -146,9 +152,9 @@ def test_untrained_networks_do_not_predict_instead_of_damaged_ones(tmp_path: Pat
 def test_invalid_notes_are_refused_even_with_a_right_digest(name: str, value: Any, folder: Path) -> None:
     manifest = folder / "checkpoint" / "manifest.json"
     content = json.loads(manifest.read_text())
-    manifest.write_text(sealed(content | {"notes": content["notes"] | {name: value}}))
+    manifest.write_text(sealed(content | {name: value} if name == "seconds" else with_notes(content, **{name: value})))
     with pytest.raises(CheckpointError, match=r"does not hold a complete state: "):
-        checkpoint._read(folder / "checkpoint", "manifest.json", CPU)
+        checkpoint._read(folder / "checkpoint" / "manifest.json", CPU)
     assert checkpoint.load(folder, CPU).older
 
 
@@ -156,14 +162,14 @@ def test_invalid_notes_are_refused_even_with_a_right_digest(name: str, value: An
 def test_networks_that_are_beyond_their_round_are_refused(number: int, folder: Path) -> None:
     manifest = folder / "checkpoint" / "manifest.json"
     content = json.loads(manifest.read_text())
-    manifest.write_text(sealed(content | {"notes": content["notes"] | {"number": number}}))
+    manifest.write_text(sealed(with_notes(content, number=number)))
     with pytest.raises(CheckpointError, match=f"steps do not match round {number}"):
         gpubp.resume(folder, training(), held_out())
 
 
 def test_a_checkpoint_of_a_later_version_is_refused_even_if_there_is_another(folder: Path) -> None:
     damage(folder / "checkpoint", "newer")
-    with pytest.raises(CheckpointError, match=r"manifest.json has version 5; this gpubp reads versions 1 to 4"):
+    with pytest.raises(CheckpointError, match=r"manifest.json has version 6; this gpubp reads versions 1 to 5"):
         gpubp.resume(folder, training(), held_out())
 
 
@@ -180,15 +186,22 @@ def test_every_bit_of_a_manifest_that_means_something_is_covered(folder: Path) -
     assert not unnoticed
 
 
+def older_run(version: int, folder: Path) -> None:
+    """Copy the run that an older version left."""
+    shutil.copytree(Path(__file__).parent / "checkpoints" / f"version-{version}", folder / "checkpoint")
+    for name in ("history.jsonl", "config.yaml") if version > 2 else ():
+        (folder / "checkpoint" / name).rename(folder / name)
+
+
 @pytest.mark.cpu("goes on with what the engine cpu began")
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", STEPS_OF)
 def test_a_checkpoint_of_an_older_version_resumes_and_is_kept_until_the_next(
     version: int, tmp_path: Path, whole: gpubp.Result
 ) -> None:
     if whole.engine != "cpu":
         pytest.skip(whole.engine_reason)
     folder = tmp_path / "run"
-    shutil.copytree(Path(__file__).parent / "checkpoints" / f"version-{version}", folder / "checkpoint")
+    older_run(version, folder)
     manifest = json.loads((folder / "checkpoint" / "manifest.json").read_text())
     assert (manifest["version"], "manifest_sha256" in manifest) == (version, version > 1)
     assert int(checkpoint.load(folder, CPU).state.step.max()) == STEPS_OF[version]
@@ -208,7 +221,7 @@ def test_a_sum_of_losses_in_the_type_of_the_networks_is_read_as_float64(folder: 
     before, path = checkpoint.load(folder, CPU).state.total, folder / "checkpoint" / "manifest.json"
     manifest = json.loads(path.read_text())
     tensors = path.parent / manifest["tensors"]
-    save_file(load_file(tensors) | {"total": before.float()}, tensors)
+    save_file(load_file(tensors) | {"0.total": before.float()}, tensors)
     path.write_text(sealed(manifest | {"sha256": checkpoint._digest(tensors)}))
     loaded = checkpoint.load(folder, CPU)
     assert not loaded.told, "it is this checkpoint that was read"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -22,6 +24,8 @@ from gpubp import checkpoint, gpus, loop, sources, tutorial
 from gpubp.cli import main
 from gpubp.engines import choose, cpu, eager
 from gpubp.errors import CheckpointError
+
+from .short_runs import sealed
 
 ROOT = Path(__file__).parent.parent
 Capture = pytest.CaptureFixture[str]
@@ -323,8 +327,8 @@ def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:
     assert Path("short/results.csv").read_bytes() == Path("long/results.csv").read_bytes()
     for command in ("resume", "explain"):
         assert main([command, "missing"]) == 1
-        said = "error: missing/config.yaml is missing: missing is not the directory of a run\n"
-        assert capsys.readouterr().err == said
+        said = "error: missing/checkpoint/manifest.json is missing: missing is not the directory of a run, or it saved"
+        assert capsys.readouterr().err == f"{said} nothing\n"
 
 
 def test_a_run_killed_before_its_first_checkpoint_restarts_from_its_settings(
@@ -350,17 +354,38 @@ def test_a_run_killed_before_its_first_checkpoint_restarts_from_its_settings(
     assert set(columns("short")["steps"]) == {6}
 
 
-def test_settings_that_somebody_edited_are_said_to_decide_nothing_that_is_trained(capsys: Capture) -> None:
+def test_a_config_yaml_that_somebody_edited_decides_nothing_and_is_written_again(capsys: Capture) -> None:
     asked = "--data xor --networks 2 --lr 0.5 --evaluate-every 1 --tensorboard false"
     run(f"train {asked} --steps 3 --run-dir made", capsys)
     run(f"train {asked} --steps 6 --run-dir whole", capsys)
     path = Path("made/config.yaml")
     assert main(["resume", "made"]) == 0
-    assert "edited" not in capsys.readouterr().err
-    path.write_text(path.read_text().replace("lr: 0.5", "lr: 0.1"))
+    said = f"{path} is not what the run wrote: it is written again; the checkpoint has the settings"
+    assert said not in capsys.readouterr().err
+    path.write_text(path.read_text().replace("lr: 0.5", "lr: 0.1").replace("data: xor", "data: iris"))
     assert main(["resume", "made", "--steps", "6"]) == 0
-    assert f"{path} was edited: only its locations of data and curves are used; the" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
     assert columns("made") == columns("whole")
+    assert path.read_text() == Path("whole/config.yaml").read_text()
+    path.unlink()
+    assert main(["resume", "made"]) == 0
+    assert said not in capsys.readouterr().err
+    assert path.read_text() == Path("whole/config.yaml").read_text()
+
+
+def test_a_run_whose_data_moved_resumes_with_their_new_place(capsys: Capture) -> None:
+    Path("a.csv").write_text("x,y\n" + "".join(f"{n}.5,{'ab'[n % 2]}\n" for n in range(20)))
+    run("train --data a.csv --target y --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    Path("a.csv").rename("moved.csv")
+    assert main(["resume", "made"]) == 1
+    assert "a.csv" in capsys.readouterr().err
+    run("resume made --data moved.csv", capsys)
+    Path("elsewhere").mkdir()
+    os.chdir("elsewhere")
+    run("resume ../made", capsys)
+    Path("../moved.csv").write_text("x,y\n" + "".join(f"{n * n},{'ab'[n % 2]}\n" for n in range(20)))
+    assert main(["resume", "../made"]) == 1
+    assert "the data differ from those that the run started with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("when", ["before the lock", "before the settings"])
@@ -414,11 +439,9 @@ def test_inspect_says_what_is_damaged(capsys: Capture) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="links")
 def test_curves_are_not_drawn_into_a_linked_directory(capsys: Capture) -> None:
     run("train --data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
-    settings = Path("made/config.yaml")
-    settings.write_text(settings.read_text().replace("tensorboard: false", "tensorboard: true"))
     Path("mine").mkdir()
     Path("made/tensorboard").symlink_to("../mine")
-    assert main(["resume", "made", "--epochs", "4"]) == 0
+    assert main(["resume", "made", "--epochs", "4", "--tensorboard", "true"]) == 0
     assert "no curves: made/tensorboard is a link" in capsys.readouterr().err
     assert not any(Path("mine").iterdir())
 
@@ -432,22 +455,24 @@ def test_resume_moves_a_run_to_another_device_and_records_it(capsys: Capture, mo
     settings = "--data iris --networks 4 --dropout 0.2 --evaluate-every 2 --device cpu"
     trained(f"{settings} --epochs 4 --run-dir short", capsys)
     trained(f"{settings} --epochs 8 --run-dir long", capsys)
-    path = Path("short/config.yaml")
+    path, manifest = Path("short/config.yaml"), Path("short/checkpoint/manifest.json")
     path.write_text(path.read_text().replace("device: cpu", "device: cuda:1"))
+    content = json.loads(manifest.read_text())
+    manifest.write_text(sealed(content | {"settings": content["settings"] | {"device": "cuda:1"}}))
     before = path.read_text()
     assert main(["resume", "short", "--epochs", "8"]) == 1, "its own device is the default"
     told = capsys.readouterr()
     assert told.err == "error: device 'cuda:1': torch finds no CUDA driver or no GPU here; use --device cpu\n"
     assert (told.out, path.read_text()) == ("", before)
     for device, said in (("auto", "device cpu: torch finds no CUDA driver"), ("cpu", "")):
-        path.write_text(before)
-        assert main(f"resume short --epochs 8 --device {device} --json".split()) == 0
+        again = shutil.copytree("short", device)
+        assert main(f"resume {again} --epochs 8 --device {device} --json".split()) == 0
         told = capsys.readouterr()
         assert json.loads(told.out.splitlines()[-1])["device"] == "cpu"
         assert told.err.startswith(said)
-        now = yaml.safe_load(path.read_text())
+        now = yaml.safe_load(Path(again, "config.yaml").read_text())
         assert now == {**yaml.safe_load(before), "device": "cpu", "epochs": 8}
-        assert Path("short/results.csv").read_bytes() == Path("long/results.csv").read_bytes()
+        assert Path(again, "results.csv").read_bytes() == Path("long/results.csv").read_bytes()
 
 
 def test_explain_shows_the_next_step_of_a_run_and_of_the_tutorial(capsys: Capture) -> None:

@@ -39,8 +39,24 @@ def run(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
-def test_a_setting_that_is_missing_mistyped_or_of_another_kind_is_named(run: Path) -> None:
+def only_config_yaml(run: Path) -> Path:
+    """Make `run` one that was killed before its first checkpoint. -> its config.yaml"""
+    for path in run.rglob("*"):
+        if path.is_file() and path.name not in ("config.yaml", "lock"):
+            path.unlink()
+    return run / "config.yaml"
+
+
+def test_settings_are_read_from_the_checkpoint_whatever_config_yaml_holds(run: Path) -> None:
     path = run / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    for text in (path.read_text().replace("seed:", "sead:"), "seed: 7", "[" * 5000, "\0", None):
+        path.unlink() if text is None else path.write_text(text)
+        assert saved.settings_of(run, train.kinds()) == settings
+
+
+def test_a_setting_that_is_missing_mistyped_or_of_another_kind_is_named(run: Path) -> None:
+    path = only_config_yaml(run)
     settings = yaml.safe_load(path.read_text())
     assert saved.settings_of(run, train.kinds()) == settings
 
@@ -65,7 +81,7 @@ def test_a_setting_that_is_missing_mistyped_or_of_another_kind_is_named(run: Pat
 def test_a_damaged_config_ends_a_command_with_one_line(
     command: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = run / "config.yaml"
+    path = only_config_yaml(run)
     kept = path.read_text()
     for text in (
         kept[: len(kept) // 2],

@@ -149,6 +149,8 @@ def test_a_text_that_begins_as_an_alias_does_is_a_text(tmp_path: Path) -> None:
 
 def test_a_run_whose_settings_are_not_plain_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.yaml").write_text(f"data: xor\n{BOMB}")
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "lock").touch()  # killed before its first checkpoint
     assert main(["resume", str(tmp_path)]) == 1
     assert f"error: {tmp_path / 'config.yaml'}: the anchor or alias 'a' (line 2, " in capsys.readouterr().err
 

@@ -33,6 +33,7 @@ from .short_runs import (  # noqa: F401
     sealed,
     short_calls,
     training,
+    with_notes,
 )  # fmt: skip
 
 ROOT = Path(__file__).parent.parent
@@ -166,8 +167,7 @@ def test_a_run_whose_checkpoint_is_a_link_to_anothers_is_refused(link: str, fold
 def test_a_reason_of_several_lines_is_one_line_of_a_comment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = folder / "checkpoint" / "manifest.json"
     content = json.loads(manifest.read_text())
-    content["notes"] |= {"engine_reason": "it says:\nseed: 99\x1b[2J\u2028[/red]"}
-    manifest.write_text(sealed(content))
+    manifest.write_text(sealed(with_notes(content, engine_reason="it says:\nseed: 99\x1b[2J\u2028[/red]")))
     result = gpubp.resume(folder, training(), held_out(), reporters=[ConsoleReporter()])
     assert result.engine_reason.splitlines() == [result.engine_reason]
     assert r"it says: seed: 99\x1b[2J [/red]" in capsys.readouterr().err

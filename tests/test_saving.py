@@ -79,13 +79,14 @@ def test_a_failed_save_changes_nothing_and_can_be_retried(
 
 
 def test_a_failed_first_save_mentions_no_previous_checkpoint(
-    tmp_path: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, crashed: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "checkpoint").mkdir()
+    notes = checkpoint.load(crashed, CPU).notes
     with monkeypatch.context() as patch:
         fail(patch, "replace", 0, OSError(28, "No space left on device"))
         with pytest.raises(CheckpointError, match=r"cannot be written: No space left on device$"):
-            checkpoint.save(tmp_path, whole.state, config(), {})
+            checkpoint.save(tmp_path, whole.state, config(), notes)
     assert list((tmp_path / "checkpoint").iterdir()) == []
 
 

@@ -11,10 +11,10 @@ import torch
 
 import gpubp
 from gpubp import placement
+from gpubp.compaction import Compaction
 from gpubp.engines import ENGINES, choose
 from gpubp.errors import ConfigError
 from gpubp.evaluate import evaluate
-from gpubp.compaction import Compaction
 from gpubp.state import Status, TrainState
 
 from .helpers import compiled, population, same_bits, samples  # noqa: F401

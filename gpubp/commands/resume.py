@@ -8,12 +8,12 @@ from typing import Any
 
 from .. import config_file, lock
 from ..errors import CheckpointError, ConfigError
-from ..flags import COUNT, TEXT
+from ..flags import COUNT, NUMBER, TEXT, TRUTH
 from ..line import line
 from . import train
 from .parser import Parser, run_parser
 
-EDITED = "{} was edited: only its locations of data and curves are used; the training does not change"
+CHANGEABLE = ("epochs", "steps", "device", "data", "tensorboard", "checkpoint_minutes")
 ABOUT = "resume a run, or extend it"
 
 
@@ -23,24 +23,28 @@ def parser() -> Parser:
     flags.flag("--epochs", COUNT, "more than before: extends the run")
     flags.flag("--steps", COUNT, "the same, for a run that counts steps")
     flags.flag("--device", TEXT, "as in train; by default the run's")
+    flags.flag("--data", TEXT, "where the run's file of data is now")
+    flags.flag("--tensorboard", TRUTH, "as in train; by default as before")
+    flags.flag("--checkpoint-minutes", NUMBER, "as in train; by default as before")
     flags.switch("--force", "take over a run whose process is dead but whose lock remains")
     flags.switch("--json", "end standard output with one JSON object")
     return flags
 
 
 def run(settings: dict[str, Any]) -> int:
-    """Resume a run of `train`; new settings go to its config.yaml."""
+    """Resume a run of `train`."""
     from .. import checkpoint, tutorial
     from ..resuming import resume
     from . import outcome
-    from .settings import load_data, settings_of
+    from .settings import load_data, located, settings_of
 
     folder = Path(settings["run"])
     begun = checkpoint.begun(folder)
     if begun and not (folder / config_file.FILE).exists():
         raise CheckpointError(f"{folder} ended before anything was written; restart it with the same gpubp train")
     before = settings_of(folder, train.kinds())
-    now = {**before, **{name: settings[name] for name in ("epochs", "steps", "device") if settings[name] is not None}}
+    now = {**before, **{name: settings[name] for name in CHANGEABLE if settings[name] is not None}}
+    now["data"] = located(now["data"])
     if begun:
         for name, other in (("epochs", "steps"), ("steps", "epochs")):
             if settings[name] is not None and before[other] is not None:
@@ -50,8 +54,7 @@ def run(settings: dict[str, Any]) -> int:
         sys.stderr.write(f"{line(folder)} ended before its first checkpoint; it restarts from its config.yaml\n")
         return train.run({**now, "run_dir": str(folder), "json": settings["json"]})
     train.name_device(now)
-    prepared = None if before["data"] == "tutorial" else load_data(before)
-    lines = [EDITED.format(folder / config_file.FILE)] if config_file.edited(folder / config_file.FILE) else []
+    prepared = None if now["data"] == "tutorial" else load_data(now)
     result = outcome.ended(
         folder,
         lambda: resume(
@@ -60,11 +63,10 @@ def run(settings: dict[str, Any]) -> int:
             None if prepared is None else prepared.validation,
             settings["epochs"],
             settings["steps"],
-            outcome.reporters(before, folder),
+            outcome.reporters(now, folder),
             now["device"],
-            before["checkpoint_minutes"],
+            now["checkpoint_minutes"],
             settings=now,
-            lines=lines,
             force=settings["force"],
         ),
     )

@@ -1,4 +1,4 @@
-"""The settings of a run in its config.yaml, and the data that they name."""
+"""The settings of a run, and the data that they name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import config_file, sources
+from .. import checkpoint, config_file, sources
 from ..errors import CheckpointError, ConfigError, unknown
 from ..flags import Kind, RefusedError
 from ..text import Reading
@@ -31,6 +31,11 @@ def load_data(settings: dict[str, Any]) -> sources.Prepared:
     )
 
 
+def located(data: str) -> str:
+    """The name of data, or the absolute path of their file: a run may be resumed from another folder."""
+    return data if data in sources.SOURCES else str(Path(data).absolute())
+
+
 def _reading(settings: dict[str, Any]) -> Reading:
     """How a file is read, from the flags."""
     sign = settings["delimiter"]
@@ -51,17 +56,19 @@ def _listed(names: str | None) -> tuple[str, ...]:
 
 
 def settings_of(folder: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """The config.yaml of a run of `train`, with every setting of its kind; raises CheckpointError if there is none."""
-    path = folder / config_file.FILE
-    if not path.exists() and not (folder / "checkpoint").is_dir():
-        raise CheckpointError(f"{path} is missing: {folder} is not the directory of a run")
-    try:
-        settings = config_file.read(path)
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
+    """The settings of a run of `train`, each of its kind: its checkpoint's, or, before the first one and up to version
+    4, those of its config.yaml. Raises CheckpointError if there are none."""
+    path = folder / "checkpoint" / checkpoint.MANIFEST
+    settings = None if checkpoint.begun(folder) else checkpoint.settings(folder)
+    if settings is None:
+        path = folder / config_file.FILE
+        try:
+            settings = config_file.read(path)
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from None
     if not isinstance(settings, dict) or "data" not in settings:
         raise CheckpointError(f"{path} names no data: the run was started from Python; resume it there: gpubp.resume")
-    return _checked(path, {**dict.fromkeys(OF_READING), **settings}, kinds)
+    return _checked(path, settings | {name: settings.get(name) for name in OF_READING}, kinds)
 
 
 def _checked(path: Path, settings: dict[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:

@@ -236,21 +236,14 @@ def _train(
     config: TrainConfig,
     prepared: Prepared | None,
 ) -> Result:
-    from ..devices import devices
-    from ..engines import choose_for_all
-    from ..sources import SOURCES
     from ..training import train
     from . import outcome
+    from .settings import located
 
     name = Path(settings["data"]).stem
     given = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(given)
     resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir")}
-    where = devices(settings["device"])
-    choice = choose_for_all(settings["engine"], population.spec, config, where, population.params.dtype, data)
-    resolved["engine"] = choice.name
-    if settings["data"] not in SOURCES:
-        resolved["data"] = str(Path(settings["data"]).absolute())  # a run may be resumed from another folder
     return outcome.ended(
         folder,
         lambda: train(
@@ -262,7 +255,7 @@ def _train(
             reporters=outcome.reporters(settings, folder),
             run_dir=folder,
             checkpoint_minutes=settings["checkpoint_minutes"],
-            settings={**resolved, "evaluate_every": config.interval},
+            settings={**resolved, "data": located(settings["data"]), "evaluate_every": config.interval},
             device=settings["device"],
             lines=() if prepared is None else prepared.about,
         ),

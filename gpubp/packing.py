@@ -1,0 +1,140 @@
+"""A population in training as JSON values and named tensors, and back: what a checkpoint (checkpoint.py) has of each.
+
+Engines trust the pointers of a state, and digests reveal damage, not intent: so every tensor and value that comes back
+is checked for type, shape and range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import arrays
+from .activations import ACTIVATIONS
+from .config import TrainConfig
+from .engines import ENGINES
+from .errors import ConfigError
+from .losses import LOSSES
+from .optimizers import OPTIMIZERS
+from .population import Population
+from .schedules import SCHEDULES
+from .spec import NetworkSpec
+from .state import TrainState
+
+NOTES = ("number", "engine", "engine_reason", "data", "validation")  # of a population, besides its state
+
+
+def pack(state: TrainState, config: TrainConfig, notes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The entry of a manifest, and its tensors, those of TrainState.tensors() and of the configuration's lengths."""
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors()}
+    packed: dict[str, Any] = {}
+    for name, value in config.to_dict().items():
+        if name == "extra":
+            packed[name] = {key: _reference(f"hyper.{key}", each) for key, each in value.items()}
+        elif name in ("epochs", "steps") and value is not None and not isinstance(value, int):
+            tensors[f"config.{name}"] = torch.as_tensor(value)
+            packed[name] = {"tensor": f"config.{name}"}
+        else:
+            packed[name] = _reference(f"hyper.{name}", value)
+    entry = {
+        "spec": state.population.spec.to_dict(),
+        "seed": state.population.seed,
+        "config": packed,
+        "notes": {name: notes[name] for name in NOTES},
+    }
+    return entry, tensors
+
+
+def _reference(name: str, value: Any) -> Any:
+    """A value of a configuration; in place of one number per network the name of their column in the state."""
+    many = isinstance(value, (Tensor, list, tuple)) and torch.as_tensor(value).ndim
+    if many:
+        return {"tensor": name}
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def unpack(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[TrainState, TrainConfig, dict[str, Any]]:
+    """The state, configuration and notes. Raises GpubpError for values that a run cannot resume from, or one of the
+    errors of Python and torch for those of another type."""
+    spec, config = NetworkSpec.from_dict(entry["spec"]), TrainConfig.from_dict(_values(entry["config"], tensors))
+    state = _state(spec, config, entry["seed"], tensors)
+    state.check()
+    notes = {name: entry["notes"][name] for name in NOTES}
+    _check_notes(notes, config)
+    return state, config, notes
+
+
+def missing(entry: Mapping[str, Any]) -> str | None:
+    """Which rule of an entry is in no table of this process, and how to add it; or None."""
+    spec, config = entry["spec"], entry["config"]
+    hidden = spec.get("hidden")
+    activations = [*(hidden if isinstance(hidden, list) else [hidden]), spec.get("output")]
+    tables: list[tuple[str, Mapping[str, object], str, list[Any]]] = [
+        ("ACTIVATIONS", ACTIVATIONS, "Activation", activations),
+        ("LOSSES", LOSSES, "Loss", [spec.get("loss")]),
+        ("OPTIMIZERS", OPTIMIZERS, "Optimizer", [config.get("optimizer")]),
+        ("SCHEDULES", SCHEDULES, "Schedule", [config.get("schedule")]),
+    ]
+    for table, rows, kind, names in tables:
+        for name in names:
+            if isinstance(name, str) and name not in rows:
+                return (
+                    f"{kind.lower()} {name!r} is in no table of this process; add it as the run had it: "
+                    f"gpubp.{table}[{name!r}] = gpubp.{kind}(...)"
+                )
+    return None
+
+
+def _values(packed: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The settings of a configuration, with the tensors that they refer to."""
+
+    def value(each: Any) -> Any:
+        if not isinstance(each, dict) or set(each) != {"tensor"}:
+            return each
+        tensor = tensors[each["tensor"]]
+        return tensor[:, 0] if tensor.ndim == 2 and each["tensor"] != "hyper.class_weight" else tensor
+
+    return {
+        name: {key: value(each) for key, each in entry.items()} if name == "extra" else value(entry)
+        for name, entry in packed.items()
+    }
+
+
+def _state(spec: NetworkSpec, config: TrainConfig, seed: int, tensors: Mapping[str, Tensor]) -> TrainState:
+    """The state with these tensors, named as in TrainState.tensors()."""
+
+    def group(name: str) -> dict[str, Tensor]:
+        return {key.removeprefix(f"{name}."): each for key, each in tensors.items() if key.startswith(f"{name}.")}
+
+    slots, hyper = group("slots"), group("hyper")
+    order = (*config.defaults(spec.loss), "class_weight")  # as in TrainConfig.columns
+    plain = [each.name for each in fields(TrainState) if each.type == "Tensor" and each.name != "total"]
+    return TrainState(
+        population=Population(spec, tensors["params"], seed, tensors["ids"]),
+        recipe=config.recipe(spec),
+        hyper={name: hyper[name] for name in order if name in hyper},
+        slots=[slots[name] for name in config.rule.slots],
+        columns=group("columns"),
+        memory=group("memory") or group("plateau"),  # its name up to version 3
+        kept=group("kept"),
+        **{name: tensors[name] for name in plain},
+        total=tensors["total"].double(),  # up to version 2 it has the dtype of params
+    )
+
+
+def _check_notes(notes: Mapping[str, Any], config: TrainConfig) -> None:
+    """Raise ConfigError unless a run can resume from the notes."""
+    number = arrays.whole(notes["number"])
+    rounds = -(-config.longest // config.interval)
+    texts = [notes[name] for name in ("engine_reason", "data", "validation") if notes[name] is not None]
+    sound = {
+        f"round {notes['number']!r} of {rounds}": number is not None and 0 <= number <= rounds,
+        f"engine {notes['engine']!r}": isinstance(notes["engine"], str) and notes["engine"] in ENGINES,
+        "reason and fingerprints": notes["engine_reason"] is not None and all(isinstance(each, str) for each in texts),
+    }
+    for what in (what for what, good in sound.items() if not good):
+        raise ConfigError(f"{what}; a note that a run can resume from expected")
