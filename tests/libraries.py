@@ -21,7 +21,7 @@ def forget() -> None:
     """What this process knows of compilers and kernels; the files stay."""
     for function in (build._library, build._vector_bytes, build.version):
         function.cache_clear()
-    cache.UNKEPT.clear()
+    cache.NEWS.clear()
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import torch
 import gpubp
 from gpubp import config_file, engines
 from gpubp.cli import main
-from gpubp.engines import build, cache
+from gpubp.engines import build, cache, cpu
 from gpubp.errors import EngineError
 
 from .libraries import an_empty_cache, answer, kept, text, wrapper  # noqa: F401
@@ -57,7 +59,7 @@ def test_a_failed_compiler_is_quoted_in_one_line_with_the_file_of_its_output(
     for name, script, words in (
         ("speechless", f"{working}; exit 3", "exit status 3; no output"),
         ("garbled", f"{working}; printf 'caf\\351\\033[2J' >&2; exit 1", "caf\ufffd\\x1b[2J; full"),
-        ("lazy", f"{working}; exit 0", "cannot compile and load its kernel"),
+        ("lazy", f"{working}; exit 0", "cannot compile the kernel (exit status 0; no output)"),
         (
             "wrong",
             f'{working}; while [ "$1" != -o ]; do shift; done; echo text > "$2"',
@@ -103,9 +105,66 @@ def test_a_hanging_compiler_is_stopped(tmp_path: Path, monkeypatch: pytest.Monke
     child = tmp_path / "child"
     script = f'[ "$1" = --version ] && echo 1 && exit 0; sleep 60 & echo $! > {child}; wait'
     monkeypatch.setenv("CXX", wrapper(tmp_path / "slow", script))
-    refused("has not compiled the kernel in 0.2 s", 'engine "eager" needs no compiler')
+    refused("has not ended in 0.2 s", 'engine "eager" needs no compiler')
     state = subprocess.run(["ps", "-o", "stat=", "-p", child.read_text()], capture_output=True, text=True).stdout
     assert state.strip() in ("", "Z"), "what the compiler began has ended, too"
+
+
+def test_a_compiler_that_hangs_when_asked_for_its_version_is_stopped_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "VERSION_PATIENCE", 0.2)
+    monkeypatch.setenv("CXX", wrapper(tmp_path / "slow", "sleep 20; exit 1"))
+    begun = time.monotonic()
+    refused("has not ended in 0.2 s")
+    assert time.monotonic() - begun < 10
+
+
+KILLED = '[ "$1" = --version ] || grep -qs vector_bytes -- "$@" || {{ {}; kill -9 $$; }}; exec {} "$@"'
+TRAIN = "train --data xor --networks 2 --epochs 2 --tensorboard false --json --run-dir"
+
+
+def test_a_kernel_whose_compiler_was_killed_once_is_compiled_again_alone_and_this_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TRAIN.split(), str(tmp_path / "whole")]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["notes"] == []
+    monkeypatch.setattr(cpu, "KERNELS", {})
+    once = f'mkdir {tmp_path / "killed"} 2> /dev/null || exec {build.compiler()[0]} "$@"'
+    monkeypatch.setenv("CXX", wrapper(tmp_path / "compiler", KILLED.format(once, build.compiler()[0])))
+    assert main([*TRAIN.split(), str(tmp_path / "made")]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["engine"] == "cpu"
+    (note,) = told["notes"]
+    assert re.search(r"a kernel was compiled at the second try; the first: .*\(exit status -9; no output\)", note)
+    made, whole = ((tmp_path / name / "results.csv").read_bytes() for name in ("made", "whole"))
+    assert made == whole
+
+
+@pytest.mark.parametrize("engine", ["auto", "cpu"])
+def test_a_run_whose_compiler_is_always_killed_ends_before_its_first_step(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cpu, "KERNELS", {})
+    monkeypatch.setenv("CXX", wrapper(tmp_path / "compiler", KILLED.format(":", build.compiler()[0])))
+    assert main([*TRAIN.split(), str(tmp_path / "made"), "--engine", engine]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert re.search(r"cannot compile the kernel \(exit status -9; no output\); engine \"eager\" needs no", told.err)
+    monkeypatch.delenv("CXX")
+    assert main(["resume", str(tmp_path / "made")]) == 0
+    assert "ended before its first checkpoint; it restarts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["-ffast-math", "-funsafe-math-optimizations", "-Ofast"])
+def test_flags_for_fast_arithmetic_change_neither_kernels_nor_torch(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", f"{build.compiler()[0]} {flag}")
+    fast = "__FINITE_MATH_ONLY__\n#ifdef __FAST_MATH__\n + 1\n#endif\n"
+    assert build.library(text(0).replace("0", fast)).answer() == 0
+    tiny = torch.full((1,), 1e-310, dtype=torch.float64)
+    assert float(tiny / 2) > 0, "denormals are not flushed"
 
 
 def test_ctrl_c_at_the_terminal_does_not_reach_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

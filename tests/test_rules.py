@@ -108,6 +108,31 @@ CASES = {
         "optimizer 'own': prepare returned None; a dictionary with power, rest expected"), ConfigError),
     "prepare forgets": Case("OPTIMIZERS", Optimizer(direction, ("mean",), {}, ("power",), missing), (
         "prepare returned a dictionary with power; a dictionary with power, rest expected"), ConfigError),
+    "value takes nothing": Case("ACTIVATIONS", gpubp.Activation(lambda: 1, one), (
+        "activation 'own': value takes no parameters; net expected")),
+    "slope takes net alone": Case("ACTIVATIONS", gpubp.Activation(sgd, sgd), (
+        "activation 'own': slope takes grad; net, out expected")),
+    "value of a loss takes too few": Case("LOSSES", Loss(lambda out: out, one), (
+        "loss 'own': value takes out; out, target expected")),
+    "slope of a loss without the hyper-parameter": Case("LOSSES", Loss(
+        lambda out, target, width: out, lambda out, target: out, defaults={"width": 0.5}), (
+        "loss 'own': slope takes out, target; out, target, width expected")),
+    "a value for classes without the shares": Case("LOSSES", Loss(forgetful, None, "sum", classes=True), (
+        "loss 'own': value takes grad, mean; out, target, shares expected")),
+    "direction without its slot": Case("OPTIMIZERS", Optimizer(sgd, ("mean",)), (
+        "optimizer 'own': direction takes grad; grad, mean, and any of"), ConfigError),
+    "direction with an unknown name": Case("OPTIMIZERS", Optimizer(direction, ("mean",), {"pull": 0.5}), (
+        "optimizer 'own': direction takes grad, mean, rest; grad, mean, and any of lr, pull"), ConfigError),
+    "prepare with an unknown name": Case("OPTIMIZERS", Optimizer(sgd, (), {"pull": 0.5}, (), missing), (
+        "optimizer 'own': prepare takes power; and any of lr, pull"), ConfigError),
+    "rate with too few": Case("SCHEDULES", Schedule(lambda lr, step: lr), (
+        "schedule 'own': rate takes lr, step; lr, step, total, and any of beta1, beta2, eps, lr, scale, warmup_start by"), ConfigError),
+    "rate with an unknown name": Case("SCHEDULES", Schedule(lambda lr, step, total, share: lr), (
+        "schedule 'own': rate takes lr, step, total, share; lr, step, total, and any of beta1, beta2, eps, lr, scale, warmup_start by"), ConfigError),
+    "a keyword that nobody gives": Case("ACTIVATIONS", gpubp.Activation(lambda net, *, power: net, one), (
+        "activation 'own': value takes net, power; net expected")),
+    "not Python": Case("OPTIMIZERS", Optimizer(torch.neg), (
+        "optimizer 'own': direction is <built-in method neg of type object"), ConfigError),
     "no rate": Case("SCHEDULES", Schedule(never), (
         "schedule 'own': rate returned None; a tensor, the learning rate, expected"), ConfigError),
 }  # fmt: skip

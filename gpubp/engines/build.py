@@ -1,7 +1,8 @@
 """Compiles C++ text with the system's compiler, once, caches the library (cache.py) and loads it.
 
 A kernel's key is a hash of its text, the sources of kernel/, the compiler, its flags and the processor. The compiler's
-output goes to a file, which the one-line error names. The environment variable CXX selects a compiler.
+output goes to a file, which the one-line error names. The environment variable CXX selects a compiler, with flags;
+those for fast arithmetic have no effect: they change bits, also of torch, as they flush denormals in the whole process.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import EngineError, reason
@@ -22,9 +24,10 @@ from . import cache
 
 SOURCES = Path(__file__).parent.parent / "kernel"
 ARCH = "native"
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off",
-         "-w", "-pthread")  # fmt: skip
+FLAGS = ("-fno-fast-math", "-fno-unsafe-math-optimizations", "-std=c++17", "-O3", "-fPIC", "-shared",
+         "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-w", "-pthread")  # fmt: skip
 COMPILERS = ("g++", "clang++", "c++")
+VERSION_PATIENCE = 60  # seconds allowed for --version
 PATIENCE = 600  # seconds allowed for a compilation; kernels of many layers take long
 
 # Returns the bytes of a vector register with fused multiply-add. Includes the headers of kernels, so that a missing one
@@ -75,13 +78,37 @@ def compiler() -> list[str]:
 @functools.cache
 def version(command: tuple[str, ...]) -> str:
     """The output of the compiler's --version."""
+    status, told, _ = _run([*command, "--version"], VERSION_PATIENCE)
+    if status:
+        raise EngineError(
+            f'engine "cpu": the C++ compiler {command[0]} does not run: --version does not tell its version'
+        )
+    return told
+
+
+def _run(command: Sequence[str], patience: float, folder: str | None = None) -> tuple[int, str, str]:
+    """Run a compiler for at most `patience` seconds, in English, with temporary files in `folder`. -> exit status,
+    standard output, standard error. Raises EngineError."""
+    english = {"LC_ALL": "C"} | ({} if folder is None else {"TMPDIR": folder})
     try:
-        result = subprocess.run([*command, "--version"], capture_output=True, text=True, errors="replace", check=True,
-                                timeout=60)  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
-        why = reason(error, "--version does not tell its version")
-        raise EngineError(f'engine "cpu": the C++ compiler {command[0]} does not run: {why}') from None
-    return result.stdout
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            errors="replace", env=os.environ | english,
+            start_new_session=True,  # Ctrl-C ends a run after its call, not the compiler in it
+        )  # fmt: skip
+        with process:
+            try:
+                output, errors = process.communicate(timeout=patience)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)  # and its child processes
+                raise
+    except subprocess.TimeoutExpired:
+        raise EngineError(
+            f'engine "cpu": {command[0]} has not ended in {patience:g} s; engine "eager" needs no compiler'
+        ) from None
+    except OSError as error:
+        raise EngineError(f'engine "cpu": the C++ compiler {command[0]} does not run: {error.strerror}') from None
+    return process.returncode, output, errors
 
 
 @functools.cache
@@ -135,28 +162,10 @@ def _compile(text: str, command: list[str], folder: Path, logs: Path | None) -> 
     """Compile `text` to a library in `folder`; the output of a failed compiler goes to `logs`."""
     source, made = folder / "kernel.cpp", folder / "kernel.so"
     source.write_text(text, encoding="utf-8")
-    try:
-        process = subprocess.Popen(
-            [*command, f"-I{SOURCES}", str(source), "-o", str(made)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
-            env={**os.environ, "TMPDIR": str(folder)},
-            start_new_session=True,  # Ctrl-C ends a run after its call, not the compiler in it
-        )  # fmt: skip
-        with process:
-            try:
-                _, output = process.communicate(timeout=PATIENCE)
-            except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)  # and its child processes
-                raise
-    except subprocess.TimeoutExpired:
+    status, _, output = _run([*command, f"-I{SOURCES}", str(source), "-o", str(made)], PATIENCE, str(folder))
+    if status or not made.exists():
         raise EngineError(
-            f'engine "cpu": {command[0]} has not compiled the kernel in {PATIENCE} s; engine "eager" needs no compiler'
-        ) from None
-    except OSError as error:
-        raise EngineError(f'engine "cpu": the C++ compiler {command[0]} does not run: {error.strerror}') from None
-    if process.returncode:
-        raise EngineError(
-            f'engine "cpu": {command[0]} cannot compile the kernel (exit status {process.returncode}; '
+            f'engine "cpu": {command[0]} cannot compile the kernel (exit status {status}; '
             f'{summary(output, logs)}); engine "eager" needs no compiler'
         )
     return made

@@ -25,7 +25,7 @@ from ..errors import EngineError
 
 T = TypeVar("T")
 STALE = 3600  # seconds after which the writer of an unfinished file is assumed dead
-UNKEPT: dict[Path | None, str] = {}  # caches that failed, and why; "" once reported
+NEWS: dict[object, str] = {}  # notes for the user, by cause; "" once reported
 
 
 def place() -> Path | None:
@@ -61,13 +61,13 @@ def kept(key: str, folder: Path | None, suffix: str, load: Callable[[Path], T]) 
 def keep(made: bytes, key: str, folder: Path | None, suffix: str, load: Callable[[Path], T]) -> T | None:
     """Store `made` in the cache and load it from there; None if it cannot be stored."""
     if folder is None:
-        UNKEPT.setdefault(None, "there is no home directory to cache them in")
+        _unkept(None, "there is no home directory to cache them in")
         return None
     try:
         path = _put(folder, f"{key}-{digest(made)}{suffix}", made)
         return load(path) if path else None
     except OSError as error:
-        UNKEPT.setdefault(folder, f"they cannot be cached in {folder}: {error.strerror or error}")
+        _unkept(folder, f"they cannot be cached in {folder}: {error.strerror or error}")
         return None
 
 
@@ -107,10 +107,15 @@ def scratch() -> Iterator[Path]:
 
 
 def news() -> list[str]:
-    """Notes for the user about caches that cannot be used, once for each."""
-    news = [why for why in UNKEPT.values() if why]
-    UNKEPT.update(dict.fromkeys(UNKEPT, ""))
-    return [f"every process compiles its kernels again: {why}; GPUBP_CACHE can name another directory" for why in news]
+    """Notes for the user about compilations, once for each cause."""
+    news = [note for note in NEWS.values() if note]
+    NEWS.update(dict.fromkeys(NEWS, ""))
+    return news
+
+
+def _unkept(folder: Path | None, why: str) -> None:
+    note = f"every process compiles its kernels again: {why}; GPUBP_CACHE can name another directory"
+    NEWS.setdefault(folder, note)
 
 
 def digest(content: bytes) -> str:
@@ -136,7 +141,7 @@ def exposed(folder: Path) -> str | None:
 def _trusted(folder: Path) -> bool:
     why = exposed(folder)
     if why:
-        UNKEPT.setdefault(folder, f"no kernel is stored in or loaded from {folder}, because {why}")
+        _unkept(folder, f"no kernel is stored in or loaded from {folder}, because {why}")
     return not why
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -21,7 +21,7 @@ from ..population import Population
 from ..recipe import Recipe
 from ..spec import NetworkSpec
 from ..state import TrainState
-from . import rules
+from . import cache, rules
 from .layout import Layout
 from .program import Program, Samples
 
@@ -244,7 +244,12 @@ def of_evaluations(state: TrainState, evaluated: Iterable[Dataset]) -> list[Key]
 
 
 def side_by_side(compile_one: Callable[[Key], object], training: Key, evaluations: Iterable[Key]) -> None:
-    """Compile kernels in threads; what fails says so when it is needed."""
+    """Compile kernels in threads, and those that failed once more, alone: the system may have ended a compiler because
+    memory was short. Raises the error of a second failure."""
     keys = [training, *{(key.recipe.batch_size, key.samples): key for key in evaluations}.values()]
     with ThreadPoolExecutor(len(keys), "gpubp-compile") as pool:
-        wait([pool.submit(compile_one, key) for key in keys])
+        tried = [(key, pool.submit(compile_one, key)) for key in keys]
+    for key, future in tried:
+        if why := future.exception():
+            compile_one(key)
+            cache.NEWS[key] = f"a kernel was compiled at the second try; the first: {why}"
