@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,12 +28,12 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from . import files, history, lock, packing
-from .config import TrainConfig
 from .errors import CheckpointError, ConfigError, reason
 from .history import History
-from .state import TrainState
+from .packing import Saved
 
 T = TypeVar("T")
 FORMAT, VERSION = "gpubp checkpoint", 5
@@ -44,12 +44,11 @@ PREPARATION = "preparation.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state, and the loop's notes: packing.NOTES, history, seconds, and the run's settings, None up to version
-    4. told: notes for the user from loading. older: whether a newer one is damaged. preparation: the SHA-256 of the
-    run's preparation.json; None without one."""
+    """The populations of a run, and the loop's notes: number, history, seconds, and the run's settings, None up to
+    version 4. told: notes for the user from loading. older: whether a newer one is damaged. preparation: the SHA-256 of
+    the run's preparation.json; None without one."""
 
-    state: TrainState
-    config: TrainConfig
+    populations: tuple[Saved, ...]
     notes: dict[str, Any]
     told: tuple[str, ...] = ()
     older: bool = False
@@ -60,8 +59,8 @@ class ForeignError(CheckpointError):
     """A whole checkpoint of another version of gpubp, for which the previous one is no replacement."""
 
 
-def save(run_dir: Path, state: TrainState, config: TrainConfig, notes: Mapping[str, Any]) -> None:
-    """Save `state`, its `config` and the JSON-able `notes` as the run's checkpoint, and keep the previous one.
+def save(run_dir: Path, populations: Sequence[Saved], notes: Mapping[str, Any]) -> None:
+    """Save `populations` and the loop's `notes` as the run's checkpoint, and keep the previous one.
 
     Raises CheckpointError if it fails: then the run's checkpoint is unchanged, nothing else is left,
     and save() may be called again."""
@@ -71,7 +70,7 @@ def save(run_dir: Path, state: TrainState, config: TrainConfig, notes: Mapping[s
     tensors = folder / f"tensors-{number:08}.safetensors"
     lock.check(run_dir)
     try:
-        _write(tensors, manifest, state, config, notes)
+        _write(tensors, manifest, populations, notes)
     except BaseException as error:
         stays = _bytes(manifest) == before  # else it failed after the manifest was in place
         if stays:
@@ -88,9 +87,8 @@ def save(run_dir: Path, state: TrainState, config: TrainConfig, notes: Mapping[s
     _tidy(folder)
 
 
-def _write(tensors: Path, manifest: Path, state: TrainState, config: TrainConfig, notes: Mapping[str, Any]) -> None:
-    run_dir = manifest.parent.parent
-    packed = [packing.pack(state, config, notes)]
+def _write(tensors: Path, manifest: Path, populations: Sequence[Saved], notes: Mapping[str, Any]) -> None:
+    run_dir, packed = manifest.parent.parent, [packing.pack(each) for each in populations]
     content = {f"{at}.{name}": each for at, (_, part) in enumerate(packed) for name, each in part.items()}
     _make_room(tensors.parent, sum(tensor.nbytes for tensor in content.values()))
     files.write(tensors, lambda beside: save_file(content, beside))
@@ -178,14 +176,19 @@ def _read(path: Path, device: torch.device) -> Checkpoint:
             raise CheckpointError(f"{tensors} is damaged: its SHA-256 is not the one in {path.name}")
         content = load_file(tensors, device=str(device))
         if manifest["version"] < 5:  # one population, with the loop's notes among its own
-            entry, of_loop = manifest, {"settings": None, **manifest["notes"]}
+            entries, of_loop, contents = [manifest], {"settings": None, **manifest["notes"]}, [content]
         else:
-            (entry,), of_loop = manifest["populations"], manifest
-            content = {name.removeprefix("0."): each for name, each in content.items()}
-        if lacks := packing.missing(entry):
-            raise CheckpointError(f"{folder.parent}: {lacks}")
-        state, config, notes = packing.unpack(entry, content)
-        notes |= {name: of_loop[name] for name in ("history", "seconds", "settings")}
+            entries, of_loop = manifest["populations"], manifest
+            contents = [_of(content, f"{at}.") for at in range(len(entries))]
+        for entry in entries:
+            if lacks := packing.missing(entry):
+                raise CheckpointError(f"{folder.parent}: {lacks}")
+        populations = tuple(packing.unpack(entry, each) for entry, each in zip(entries, contents))
+        notes = {name: of_loop[name] for name in ("history", "seconds", "settings")}
+        notes["number"] = max(each.notes["number"] for each in populations)
+        rows = torch.cat([each.rows for each in populations]).sort().values
+        if not torch.equal(rows.cpu(), torch.arange(len(rows))):
+            raise ConfigError(f"rows of {len(rows)} networks are not 0 to {len(rows) - 1}")
         _check_notes(notes)
     except CheckpointError:
         raise
@@ -201,7 +204,11 @@ def _read(path: Path, device: torch.device) -> Checkpoint:
     except CheckpointError as error:
         notes["history"] = History()
         told.append(f"{error}; the history restarts after round {notes['number']}; the networks are not affected")
-    return Checkpoint(state, config, notes, tuple(told), preparation=manifest.get("preparation"))
+    return Checkpoint(populations, notes, tuple(told), preparation=manifest.get("preparation"))
+
+
+def _of(content: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): each for name, each in content.items() if name.startswith(prefix)}
 
 
 def _check_notes(notes: Mapping[str, Any]) -> None:

@@ -205,6 +205,15 @@ class Dataset:
         """The data of the networks `part`, as views."""
         return self._with({name: tensor[part] for name, tensor in self.each.items()})
 
+    def take(self, position: Tensor) -> Dataset:
+        """The data of the networks at `position` (N,), in that order; itself if they fit any network."""
+        if self.networks is None:
+            return self
+        first = int(position[0])
+        if torch.equal(position, torch.arange(first, first + len(position))):
+            return self.part(slice(first, first + len(position)))
+        return self._with({name: tensor[position] for name, tensor in self.each.items()})
+
     def room(self, count: int, device: torch.device) -> Dataset:
         """Buffers on `device` for the data of `count` networks, to be filled by load(); shared tensors are copied."""
         each = {name: tensor.new_zeros(count, *tensor.shape[1:], device=device) for name, tensor in self.each.items()}

@@ -1,4 +1,4 @@
-"""Loop: advance a run (run.py), report, save, until every network has ended or a signal comes.
+"""Loop: advance runs (run.py) round by round, report, save, until every network has ended or a signal comes.
 
 Everything that depends on the clock (progress, timed checkpoints, Ctrl-C) only cuts a call of the engine short, which
 changes no bit. Failing to write a checkpoint, results or a reporter's file is reported and ends no training;
@@ -8,21 +8,28 @@ checkpoints are retried.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from . import checkpoint
 from .errors import CheckpointError
 from .history import History
-from .reporters import Progress, Reporter, Start
-from .reporters.table import table, write
+from .populations import Populations
+from .reporters import Progress, Reporter, Start, quantiles
+from .reporters.table import Outcome, table, write
 from .result import Result, kept
 from .run import Run
 from .signals import collected
+from .state import Status, counts
+
+COMPILERS = 4  # runs whose kernels are compiled at once
 
 
 @dataclass
@@ -30,7 +37,7 @@ class Loop:
     """settings and lines: for reporters (see Start). unsaved: why the last checkpoint or the results could
     not be written; silenced: reporters that failed to write, and why."""
 
-    run: Run
+    runs: Sequence[Run]
     reporters: tuple[Reporter, ...]
     run_dir: Path | None
     checkpoint_minutes: float
@@ -56,16 +63,17 @@ class Loop:
 
     def to_the_end(self) -> Result:
         """train(), without telling reporters of errors."""
-        run = self.run
         with collected() as signals:
             self.begin()
-            while not signals and (run.pace.left or run.next_round()):
-                self.advance()
-                if not run.pace.left:
+            while not signals and self.next_round():
+                for run in self.runs:
+                    while run.open and run.pace.left and not signals:
+                        self.advance(run)
+                        self.save_if_due()
+                if not signals:
                     self.settle()
                     self.look()
-                if self.run_dir is not None and time.monotonic() - self.saved > 60 * self.checkpoint_minutes:
-                    self.save()  # never between a round's last step and its evaluation
+                    self.save_if_due()
             self.settle()
             if self.run_dir is not None:
                 self.save()
@@ -75,18 +83,22 @@ class Loop:
         return result
 
     def begin(self) -> None:
-        """Start the run and reporters; write the checkpoint from which an early killed run restarts."""
-        self.begun, self.before, run = time.monotonic(), self.seconds, self.run
-        run.begin()
+        """Start runs and reporters; write the checkpoint from which an early killed run restarts."""
+        self.begun, self.before = time.monotonic(), self.seconds
+        with ThreadPoolExecutor(COMPILERS, "gpubp-compile") as pool:
+            list(pool.map(Run.compile_ahead, self.runs))
+        for run in self.runs:
+            run.begin()
+        populations = [run.state.population for run in self.runs]
         start = Start(
-            networks=run.state.population.count,
-            parameters=run.state.population.spec.size,
-            steps=int(run.state.end.sum()),
-            done=run.taken,
-            step=int(run.state.step.max()),
-            engine_reason=run.choice.reason,
+            networks=sum(each.count for each in populations),
+            parameters=max(each.spec.size for each in populations),
+            steps=sum(int(run.state.end.sum()) for run in self.runs),
+            done=sum(run.taken for run in self.runs),
+            step=max(int(run.state.step.max()) for run in self.runs),
+            engine_reason=self.reasons,
             run_dir=None if self.run_dir is None else str(self.run_dir),
-            metric_name=run.metric_name,
+            metric_name=self.metric_name,
             lines=self.lines,
             settings=self.settings,
             history=tuple(self.history),
@@ -94,28 +106,54 @@ class Loop:
         self.listening = list(self.reporters)
         for reporter in self.reporters:
             reporter.start(start)
-        self.saved = time.monotonic()
-        if self.run_dir is not None and not run.number:
+        self.saved, self.rate = time.monotonic(), 0.0
+        self.seen = sum(run.pace.done for run in self.runs), 0.0  # network-steps and seconds at the last evaluation
+        if self.run_dir is not None and not self.number:
             self.write_first(self.run_dir)
 
-    def advance(self) -> None:
+    @property
+    def number(self) -> int:
+        """Of the present round, from 1; 0 before the first."""
+        return max(run.number for run in self.runs)
+
+    @property
+    def metric_name(self) -> str:
+        """The name of the evaluations' metric."""
+        return self.runs[0].metric_name
+
+    @property
+    def reasons(self) -> str:
+        """Why each engine was chosen."""
+        return "; ".join(dict.fromkeys(run.choice.reason for run in self.runs))
+
+    def next_round(self) -> bool:
+        """Go on with the present round, or start the next; False if every network has ended."""
+        if any(run.open for run in self.runs):
+            return True
+        begun = [run.next_round() for run in self.runs]
+        return any(begun)
+
+    def advance(self, run: Run) -> None:
         """One call of the engine."""
-        notes = self.run.advance()
+        notes = run.advance()
         if self.first is not None and self.first.done():
             self.finish_first()
         self.seconds = self.before + time.monotonic() - self.begun
+        self.rate = run.pace.rate
         self.note(*notes)
 
     def settle(self) -> None:
         """Wait for all calls."""
-        self.run.settle()
+        for run in self.runs:
+            run.settle()
         self.seconds = self.before + time.monotonic() - self.begun
 
     def note(self, *notes: str) -> None:
         """Report progress, and notes for the user."""
         self.notes += notes
-        pace = self.run.pace
-        progress = Progress(pace.done, pace.rate, pace.running, notes)
+        paces = [run.pace for run in self.runs]
+        done, running = sum(each.done for each in paces), sum(each.running for each in paces)
+        progress = Progress(done, self.rate, running, notes)
         self.tell(lambda reporter: reporter.progress(progress))
 
     def tell(self, what: Callable[[Reporter], None]) -> None:
@@ -133,9 +171,39 @@ class Loop:
 
     def look(self) -> None:
         """The evaluation at the end of a round."""
-        record = {"seconds": self.seconds, **self.run.look()}
+        found = [run.look() for run in self.runs]
+        status, held_out = torch.cat([each.status for each in found]), [each.held_out for each in found]
+        alive, done, steps = status != Status.diverged, sum(run.pace.done for run in self.runs), self.step_seconds
+
+        def spread(values: Iterable[Tensor]) -> dict[str, float]:
+            return quantiles(torch.cat([*values])[alive])
+
+        validated = [each for each in held_out if each is not None]
+        record = {
+            "seconds": self.seconds,
+            "round": self.number,
+            "step": max(int(run.state.step.max()) for run in self.runs),
+            "network_steps_per_second": (done - self.seen[0]) / max(steps - self.seen[1], 1e-6),
+            "statuses": counts(status),
+            "loss": spread(each.loss for each in found),
+            "validation_loss": spread(each.loss for each in validated) if validated else None,
+            "metric_name": self.metric_name,
+            "metric": spread(each.metric for each in validated) if validated else None,
+            "lr": spread(each.lr for each in found),
+        }
+        self.seen = done, steps
         self.history.append(record)
         self.tell(lambda reporter: reporter.evaluated(record))
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds in steps of all runs."""
+        return sum(run.pace.seconds for run in self.runs)
+
+    def save_if_due(self) -> None:
+        """Write a checkpoint, if the last one is older than it may be."""
+        if self.run_dir is not None and time.monotonic() - self.saved > 60 * self.checkpoint_minutes:
+            self.save()
 
     def save(self) -> None:
         """Write a checkpoint; if that fails, it is retried when the next is due."""
@@ -158,12 +226,13 @@ class Loop:
     def write_first(self, run_dir: Path) -> None:
         """Write the checkpoint before the first step, during the first calls if the rows in host memory do not change.
         Raises CheckpointError if it fails, now or soon."""
-        if not self.run.place.leave(self.wait_for_first):
+        leave = [run.place.leave(self.wait_for_first) for run in self.runs]
+        if not all(leave):
             self.write_checkpoint(run_dir)
             return
         notes = self.noted() | {"history": History()}
         pool = ThreadPoolExecutor(1, "gpubp-checkpoint")
-        self.first = pool.submit(checkpoint.save, run_dir, self.run.state.at_rest(), self.run.config, notes)
+        self.first = pool.submit(checkpoint.save, run_dir, [run.saved(at_rest=True) for run in self.runs], notes)
         pool.shutdown(wait=False)
 
     def wait_for_first(self) -> None:
@@ -180,27 +249,19 @@ class Loop:
     def write_checkpoint(self, run_dir: Path) -> None:
         """Write a checkpoint. Raises CheckpointError."""
         self.wait_for_first()
-        self.run.place.gather()
-        checkpoint.save(run_dir, self.run.state, self.run.config, self.noted())
+        for run in self.runs:
+            run.place.gather()
+        checkpoint.save(run_dir, [run.saved() for run in self.runs], self.noted())
 
     def noted(self) -> dict[str, Any]:
-        """The notes of a checkpoint, besides the state."""
-        return {
-            "number": self.run.number,
-            "history": self.history,
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "engine": self.run.choice.name,
-            "engine_reason": self.run.choice.reason,
-            **self.run.fingerprints,
-        }
+        """The loop's notes in a checkpoint."""
+        return {"number": self.number, "history": self.history, "seconds": self.seconds, "settings": self.settings}
 
     def result(self, signals: list[int]) -> Result:
         """Run the final evaluation and write results to the run's directory. -> the Result."""
-        run, state = self.run, self.run.state
-        training, held_out = run.figures()
-        rows = table(state, training, held_out, run.metric_name)
-        if news := run.place.news():
+        figures = [run.figures() for run in self.runs]
+        rows = table([Outcome(run.rows, run.state, *each) for run, each in zip(self.runs, figures)], self.metric_name)
+        if news := [note for run in self.runs for note in run.place.news()]:
             self.note(*news)
         if self.run_dir is not None:
             try:
@@ -209,21 +270,24 @@ class Loop:
                 why = f"{self.run_dir}: the results cannot be written: {error}"
                 self.unsaved = why if self.unsaved is None else f"{self.unsaved}; {why}"
                 self.note(why)
+        training, held_out = zip(*figures)
+        networks = Populations(*zip(*((run.state.population, run.rows) for run in self.runs)))
+        in_order, looked = networks.in_order, held_out[0] is not None
         return Result(
-            population=state.population,
-            loss=training.loss,
-            metric=training.metric,
-            validation_loss=None if held_out is None else held_out.loss,
-            validation_metric=None if held_out is None else held_out.metric,
+            populations=networks,
+            loss=in_order([each.loss for each in training]),
+            metric=in_order([each.metric for each in training]),
+            validation_loss=in_order([each.loss for each in held_out]) if looked else None,
+            validation_metric=in_order([each.metric for each in held_out]) if looked else None,
             table=rows,
             history=list(self.history),
             notes=self.notes,
-            state=state,
-            engine=run.choice.name,
-            engine_reason=run.choice.reason,
+            states=tuple(run.state for run in self.runs),
+            engine=", ".join(dict.fromkeys(run.choice.name for run in self.runs)),
+            engine_reason=self.reasons,
             seconds=time.monotonic() - self.begun,
-            step_seconds=run.pace.seconds,
-            network_steps=int(state.step.sum()) - run.taken,
+            step_seconds=self.step_seconds,
+            network_steps=sum(int(run.state.step.sum()) - run.taken for run in self.runs),
             run_dir=self.run_dir,
             interrupted=max(signals, default=None),  # SIGTERM before SIGINT
             unsaved=self.unsaved,

@@ -30,6 +30,7 @@ from .line import line, quoted
 from .losses import LOSSES, probabilities
 from .modules import PreparedNetwork
 from .population import Population
+from .populations import Populations
 from .preparation import FILE, Label, Preparation
 from .reporters.table import RESULTS, read_results
 from .result import ranking
@@ -58,12 +59,13 @@ class Model:
     order of preparation.columns. Predictions that are NaN or infinite, which finite samples can cause, give a warning.
     """
 
-    population: Population
+    populations: Populations
     preparation: Preparation | None = None
     results: pa.Table | None = None
 
     def __post_init__(self) -> None:
-        widths, given = self.spec.widths, self.preparation
+        object.__setattr__(self, "populations", Populations.of(self.populations))
+        widths, given = self._spec.widths, self.preparation
         if given is not None and (given.width_in, given.width_out) != (widths[0], widths[-1]):
             raise ShapeError(
                 f"preparation of {given.width_in} inputs and {given.width_out} outputs; the networks have {widths[0]} "
@@ -71,27 +73,38 @@ class Model:
             )
 
     @property
+    def population(self) -> Population:
+        """The networks, if one population holds them all; raises ConfigError if there are several."""
+        return self.populations.only
+
+    @property
     def spec(self) -> NetworkSpec:
-        """The networks' specification."""
+        """Their specification, likewise."""
         return self.population.spec
+
+    @property
+    def _spec(self) -> NetworkSpec:
+        """What all specifications have in common: inputs, outputs, kind of loss."""
+        return self.populations.each[0].spec
 
     @property
     def classes(self) -> tuple[Label, ...]:
         """The labels in the order of predict_proba()'s columns; without a preparation class numbers, () for numbers."""
         if self.preparation is not None:
             return self.preparation.classes
-        return tuple(range(self.spec.widths[-1])) if LOSSES[self.spec.loss].classes else ()
+        return tuple(range(self._spec.widths[-1])) if LOSSES[self._spec.loss].classes else ()
 
     def __len__(self) -> int:
-        return self.population.count
+        return self.populations.count
 
     def __repr__(self) -> str:
-        many = f"{len(self):,} network{'s' * (len(self) != 1)} of {'-'.join(map(str, self.spec.widths))}"
+        widths = dict.fromkeys("-".join(map(str, each.spec.widths)) for each in self.populations.each)
+        many = f"{len(self):,} network{'s' * (len(self) != 1)} of {listed(list(widths))}"
         if self.preparation is None:
-            return f"Model({many}, {self.spec.loss}, on plain tensors)"
+            return f"Model({many}, {self._spec.loss}, on plain tensors)"
         targets = listed([column.name for column in self.preparation.target_columns])
         classes = f" ({listed(self.classes)})" if self.classes else ""
-        return line(f"Model({many}, {self.spec.loss}: {len(self.preparation.columns)} columns -> {targets}{classes})")
+        return line(f"Model({many}, {self._spec.loss}: {len(self.preparation.columns)} columns -> {targets}{classes})")
 
     @neutral()
     def ranking(self) -> Tensor:
@@ -108,18 +121,19 @@ class Model:
         """The network in a row, with copies of its weights: a PreparedNetwork from raw numbers to numbers in the units
         of the targets, or logits of classes. With `raw`, or without a preparation: a torch.nn.Sequential on inputs(),
         whose outs are those of the loss."""
-        bare = self.population.network(row)
+        bare = self.populations.network(row)
+        loss = next(self.populations.parts(torch.tensor([row % len(self)]))).population.spec.loss
         if raw or self.preparation is None:
             return bare
-        return PreparedNetwork(bare, self.preparation, self.spec.loss)
+        return PreparedNetwork(bare, self.preparation, loss)
 
     @neutral()
     def inputs(self, samples: Any) -> Tensor:
         """The inputs (M, I) of raw samples, with the networks' dtype and device. Warns of columns that differ from
         training."""
-        like, names = self.population.params, None
+        like, names = self.populations.each[0].params, None
         if self.preparation is None:
-            prepared = _numbers(samples, self.spec.widths[0])
+            prepared = _numbers(samples, self._spec.widths[0])
             if not prepared.is_floating_point():
                 arrays.held("samples", prepared, prepared.to(like.dtype))
         else:
@@ -167,12 +181,12 @@ class Model:
     ) -> Iterator[Array]:
         """predict(), or with `proba` predict_proba(), in pieces of some samples, so that the predictions of many
         networks for many samples need little memory. Raises at once, like these."""
-        if proba and LOSSES[self.spec.loss].inverse_link not in (sigmoid, probabilities):
+        if proba and LOSSES[self._spec.loss].inverse_link not in (sigmoid, probabilities):
             raise ConfigError(
-                f"loss {self.spec.loss!r} gives no probabilities; cross_entropy and binary_cross_entropy do"
+                f"loss {self._spec.loss!r} gives no probabilities; cross_entropy and binary_cross_entropy do"
             )
         rows, inputs = self.chosen(networks), self.inputs(samples)
-        most = max(FEWEST, min(PIECE, AT_ONCE // (len(rows) * self.spec.widths[-1]))) // FEWEST * FEWEST
+        most = max(FEWEST, min(PIECE, AT_ONCE // (len(rows) * self._spec.widths[-1]))) // FEWEST * FEWEST
         return self._pieces(rows, inputs.split(most if each else PIECE), each, proba)
 
     @neutral()
@@ -232,17 +246,19 @@ class Model:
 
     @neutral()
     def _expected(self, rows: Tensor, inputs: Tensor, each: bool) -> Tensor:
-        """Expected targets of the networks in `rows` (K,), by the loss's inverse link: the mean (M, O), or each
+        """Expected targets of the networks in `rows` (K,), by their loss's inverse link: the mean (M, O), or each
         (K, M, O); float64, on the CPU."""
-        link, rows = LOSSES[self.spec.loss].inverse_link, rows.to(inputs.device)
-        parts = rows.split(max(1, AT_ONCE // (PIECE * self.spec.widths[-1])))
-        found = (link(forward(self.spec, self.population.params[part], inputs).double()) for part in parts)
-        if each:
-            return torch.cat([of_some.cpu() for of_some in found])
-        total = inputs.new_zeros(len(inputs), self.spec.widths[-1], dtype=torch.float64)
-        for of_some in found:
-            total += of_some.sum(0)
-        return (total / len(rows)).cpu()
+        shape, most = (len(inputs), self._spec.widths[-1]), max(1, AT_ONCE // (PIECE * self._spec.widths[-1]))
+        found = torch.zeros(len(rows), *shape, dtype=torch.float64) if each else inputs.new_zeros(*shape).double()
+        for population, local, place in self.populations.parts(rows):
+            link = LOSSES[population.spec.loss].inverse_link
+            for some, at in zip(local.to(inputs.device).split(most), place.split(most)):
+                expected = link(forward(population.spec, population.params[some], inputs).double())
+                if each:
+                    found[at] = expected.cpu()
+                else:
+                    found += expected.sum(0)
+        return found if each else (found / len(rows)).cpu()
 
 
 @neutral()
@@ -253,14 +269,17 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     saved = checkpoint.load(folder, usable(device))
     for each in saved.told:
         warn(each)
-    state = saved.state
-    if saved.older and not bool(state.step.any()):
+    states = [each.state for each in saved.populations]
+    networks = Populations(tuple(state.population for state in states), tuple(each.rows for each in saved.populations))
+    steps = networks.in_order([state.step for state in states])
+    if saved.older and not bool(steps.any()):
         raise CheckpointError(
             f"{saved.told[0]}, whose networks are untrained and cannot predict; gpubp resume {folder}, or "
             "gpubp.resume for a run from Python, retrains them to the same bits"
         )
-    if state.kept:
-        stopping.exchange(state, stopping.restored(state))
+    for state in states:
+        if state.kept:
+            stopping.exchange(state, stopping.restored(state))
     path, rows = folder / FILE, folder / RESULTS
     if saved.preparation not in (None, checkpoint.digest_of(path)):
         raise CheckpointError(
@@ -269,7 +288,7 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
         )
     try:
         preparation = Preparation.from_dict(json.loads(files.read(path))) if path.exists() else None
-        model = Model(state.population, preparation)
+        model = Model(networks, preparation)
     except (OSError, ValueError, RecursionError) as error:  # a GpubpError is a ValueError
         raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
     results = None
@@ -278,9 +297,9 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
             results = read_results(rows)
         except CheckpointError as error:  # the networks are whole
             warn(f"{error}; the networks have no ranking; gpubp resume {quoted(folder)} rewrites it")
-    if results is None or results["steps"].to_pylist() != state.step.tolist():
+    if results is None or results["steps"].to_pylist() != steps.tolist():
         return model
-    return Model(state.population, preparation, results)
+    return Model(networks, preparation, results)
 
 
 def ranked_by(results: pa.Table) -> str:

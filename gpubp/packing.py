@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from . import arrays
 from .activations import ACTIVATIONS
 from .config import TrainConfig
 from .engines import ENGINES
-from .errors import ConfigError
+from .errors import ConfigError, ShapeError
 from .losses import LOSSES
 from .optimizers import OPTIMIZERS
 from .population import Population
@@ -25,12 +25,22 @@ from .schedules import SCHEDULES
 from .spec import NetworkSpec
 from .state import TrainState
 
-NOTES = ("number", "engine", "engine_reason", "data", "validation")  # of a population, besides its state
+NOTES = ("number", "open", "engine", "engine_reason", "data", "validation")  # of a population, besides its state
 
 
-def pack(state: TrainState, config: TrainConfig, notes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The entry of a manifest, and its tensors, those of TrainState.tensors() and of the configuration's lengths."""
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors()}
+class Saved(NamedTuple):
+    """A population in training: rows (N,), of its networks in the results, and the NOTES of its run (run.py)."""
+
+    state: TrainState
+    config: TrainConfig
+    rows: Tensor
+    notes: dict[str, Any]
+
+
+def pack(saved: Saved) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The entry of a manifest, and its tensors, those of TrainState.tensors(), rows and the configuration's lengths."""
+    state, config, rows, notes = saved
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors()} | {"rows": rows}
     packed: dict[str, Any] = {}
     for name, value in config.to_dict().items():
         if name == "extra":
@@ -57,15 +67,19 @@ def _reference(name: str, value: Any) -> Any:
     return value.item() if isinstance(value, Tensor) else value
 
 
-def unpack(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[TrainState, TrainConfig, dict[str, Any]]:
-    """The state, configuration and notes. Raises GpubpError for values that a run cannot resume from, or one of the
+def unpack(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Saved:
+    """The population as it was saved. Raises GpubpError for values that a run cannot resume from, or one of the
     errors of Python and torch for those of another type."""
     spec, config = NetworkSpec.from_dict(entry["spec"]), TrainConfig.from_dict(_values(entry["config"], tensors))
     state = _state(spec, config, entry["seed"], tensors)
     state.check()
-    notes = {name: entry["notes"][name] for name in NOTES}
+    left = {"open": bool(state.left.any())}  # up to version 4
+    notes = {name: {**left, **entry["notes"]}[name] for name in NOTES}
     _check_notes(notes, config)
-    return state, config, notes
+    rows = tensors.get("rows", torch.arange(state.population.count))
+    if rows.dtype != torch.int64 or rows.shape != state.step.shape:
+        raise ShapeError(f"rows {tuple(rows.shape)} {rows.dtype}: {tuple(state.step.shape)} int64 expected")
+    return Saved(state, config, rows, notes)
 
 
 def missing(entry: Mapping[str, Any]) -> str | None:
@@ -133,6 +147,7 @@ def _check_notes(notes: Mapping[str, Any], config: TrainConfig) -> None:
     texts = [notes[name] for name in ("engine_reason", "data", "validation") if notes[name] is not None]
     sound = {
         f"round {notes['number']!r} of {rounds}": number is not None and 0 <= number <= rounds,
+        f"open {notes['open']!r}": isinstance(notes["open"], bool),
         f"engine {notes['engine']!r}": isinstance(notes["engine"], str) and notes["engine"] in ENGINES,
         "reason and fingerprints": notes["engine_reason"] is not None and all(isinstance(each, str) for each in texts),
     }

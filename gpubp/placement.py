@@ -67,8 +67,6 @@ class Place(Protocol):
 def placed(state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device]) -> Place:
     """`state` on the devices `where`, in place if that is its device. data: to train on, then
     others to evaluate on."""
-    for device in where:
-        choice.compile_ahead(state, data[0], data, device)
     if list(where) == [state.population.device]:
         return Home(state, data[0], choice)
     return Shards(state, data, choice, where)

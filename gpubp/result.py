@@ -15,16 +15,19 @@ from .state import Status, TrainState, counts
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from .population import Population
+    from .populations import Populations
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What training returns.
 
-    population: the trained networks, each at its last finite step, on the device of the given population.
+    population: the trained networks, each at its last finite step, on the device of the given population. Networks of
+    train_many() that differ in more than numbers are several: populations.each, and populations.rows, the rows that
+    they have in the table and in everything else of N numbers.
     loss and metric (N,): over each network's training samples at its end;
     validation_loss, validation_metric: over the validation data, or None.
     table: a row per network (pyarrow). history: a record per evaluation (see train()).
@@ -34,7 +37,7 @@ class Result:
     seconds: of training, evaluation and saving; step_seconds: of steps alone. network_steps: the number taken.
     """
 
-    population: Population
+    populations: Populations
     loss: Tensor
     metric: Tensor
     validation_loss: Tensor | None
@@ -42,7 +45,7 @@ class Result:
     table: pa.Table
     history: list[dict[str, Any]]
     notes: list[str]
-    state: TrainState
+    states: tuple[TrainState, ...]
     engine: str
     engine_reason: str
     seconds: float
@@ -53,6 +56,21 @@ class Result:
     unsaved: str | None
     silenced: list[str]
 
+    @property
+    def population(self) -> Population:
+        """The trained networks, if one population holds them all; raises ConfigError if there are several."""
+        return self.populations.only
+
+    @property
+    def state(self) -> TrainState:
+        """The end of their training, likewise."""
+        assert self.populations.only is not None  # it raises
+        return self.states[0]
+
+    def network(self, row: int) -> nn.Sequential:
+        """The network in this row of the table as torch.nn.Sequential, with copies of its weights."""
+        return self.populations.network(row)
+
     @neutral()
     def ranking(self) -> Tensor:
         """Rows of the networks that did not diverge, best first, by validation loss or else by loss."""
@@ -61,7 +79,7 @@ class Result:
     @property
     def status(self) -> Tensor:
         """(N,) int8: what became of each network, a Status."""
-        return self.state.status
+        return self.populations.in_order([each.status for each in self.states])
 
     @property
     def status_names(self) -> list[str]:
@@ -97,7 +115,7 @@ class Result:
         early = "" if self.interrupted is None else f"; stopped by {self.stopped_by}"
         where = "" if self.run_dir is None else f"; {self.run_dir}"
         return line(
-            f"Result({self.population.count:,} networks: {self.fates}{best}; engine {self.engine}{early}{where})"
+            f"Result({self.populations.count:,} networks: {self.fates}{best}; engine {self.engine}{early}{where})"
         )
 
 

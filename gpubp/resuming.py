@@ -53,20 +53,22 @@ def resume(
     folder, where = files.path("run_dir", run_dir), devices(device)
     with lock.held(folder, force) as told:
         saved = _saved(folder)
-        run = _run(folder, saved, data, validation, where)
+        runs = _runs(folder, saved, data, validation, where)
         longer = epochs is not None or steps is not None
         if longer:
-            _extend(run, epochs, steps)
-        settings, differs = _settings(folder, saved, run, settings)
-        _write_changes(folder, saved, run, settings, longer, data)
+            for run in runs:
+                _extend(run, epochs, steps)
+        settings, differs = _settings(folder, saved, runs[0], settings)
+        _write_changes(folder, saved, runs, settings, longer, data)
         notes = [*saved.told, *differs, *forks.notes(), *told]
         loop = Loop(
-            run, tuple(reporters), folder, checkpoint_minutes, settings, (*lines, *notes), saved.notes["history"],
+            runs, tuple(reporters), folder, checkpoint_minutes, settings, (*lines, *notes), saved.notes["history"],
             saved.notes["seconds"], notes,
         )  # fmt: skip
-        population = run.state.population
+        largest = max((run.state for run in runs), key=lambda state: state.population.params.nbytes)
+        population = largest.population
         size = population.params.element_size()
-        with memory.explained(population.spec, run.state.recipe, population.count, size, where[0]):
+        with memory.explained(population.spec, largest.recipe, population.count, size, where[0]):
             result = loop.train()
     return delivered(result)
 
@@ -81,24 +83,26 @@ def _saved(folder: Path) -> checkpoint.Checkpoint:
     return checkpoint.load(folder, HOME)
 
 
-def _run(
+def _runs(
     folder: Path, saved: checkpoint.Checkpoint, data: Dataset, validation: Dataset | None, where: list[torch.device]
-) -> Run:
-    """The saved run; raises CheckpointError unless these are its data."""
-    state, config, notes = saved.state, saved.config, saved.notes
-    data = ready(state.population, data)
-    held_out = None if validation is None else ready(state.population, validation)
-    choice = _going_on(notes, state.population, config, where, data)
-    run = Run(state, config, data, held_out, choice, where, notes["number"])
-    for name, fingerprint in run.fingerprints.items():
-        if notes[name] != fingerprint:
-            raise CheckpointError(f"{folder}: the {name} differ from those that the run started with")
-    try:
-        state.check(data)
-    except GpubpError as error:
-        raise CheckpointError(f"{folder} does not fit its data: {error}") from None
-    _check_progress(folder, run)
-    return run
+) -> list[Run]:
+    """The saved runs; raises CheckpointError unless these are their data."""
+    count = sum(len(each.rows) for each in saved.populations)
+    apart = all(torch.equal(each.state.position, each.rows) for each in saved.populations)
+    sets = ready([each.state.population for each in saved.populations], data, validation, count if apart else None)
+    runs: list[Run] = []
+    for state, config, rows, notes in saved.populations:
+        choice = _going_on(notes, state.population, config, where, sets.data)
+        for name, fingerprint in sets.fingerprints.items():
+            if notes[name] != fingerprint:
+                raise CheckpointError(f"{folder}: the {name} differ from those that the run started with")
+        runs.append(Run(state, config, sets, choice, where, rows, notes["number"], notes["open"]))
+        try:
+            state.check(sets.data)
+        except GpubpError as error:
+            raise CheckpointError(f"{folder} does not fit its data: {error}") from None
+        _check_progress(folder, runs[-1])
+    return runs
 
 
 def _settings(
@@ -124,8 +128,9 @@ def _older_settings(path: Path) -> dict[str, Any] | None:
 
 
 def _write_changes(
-    folder: Path, saved: checkpoint.Checkpoint, run: Run, settings: Mapping[str, Any], longer: bool, data: Dataset
-) -> None:
+    folder: Path, saved: checkpoint.Checkpoint, runs: Sequence[Run], settings: Mapping[str, Any], longer: bool,
+    data: Dataset,
+) -> None:  # fmt: skip
     """Write what has changed since the checkpoint."""
     path = folder / config_file.FILE
     try:
@@ -134,16 +139,16 @@ def _write_changes(
         if data.preparation is not None and saved.preparation not in (None, digest):
             data.preparation.save(folder)
         if longer:  # so that a killed run keeps the new length
-            checkpoint.save(folder, run.state, run.config, {**saved.notes, "settings": settings})
+            checkpoint.save(folder, [run.saved() for run in runs], {**saved.notes, "settings": settings})
         if not path.exists() or config_file.differs(path, settings):
-            config_file.write(path, settings, run.choice.reason)
+            config_file.write(path, settings, runs[0].choice.reason)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written: {error.strerror}") from None
 
 
 def _check_progress(folder: Path, run: Run) -> None:
     """Raise CheckpointError if steps and ends do not match the run's round and configuration."""
-    state, config, sizes = run.state, run.config, run.data.size(run.state.position)
+    state, config, sizes = run.state, run.config, run.sets.data.size(run.state.position)
     done = torch.minimum(config.rounds.passed(state.step - 1, sizes), state.step - 1)  # a round has one step or more
     elsewhere = state.end != config.lengths(sizes)
     unfinished = (state.status == Status.finished) & (state.step < state.end)
@@ -182,7 +187,7 @@ def _extend(run: Run, epochs: int | None, steps: int | None) -> None:
         other = "steps" if config.epochs is None else "epochs"
         raise ConfigError(f"this run counts {other}: give only {other} to extend it")
     longer = replace(config, epochs=epochs, steps=steps)
-    end = longer.lengths(run.data.size(state.position))
+    end = longer.lengths(run.sets.data.size(state.position))
     shorter = bool((torch.as_tensor(length) < torch.as_tensor(getattr(config, name))).any())
     if shorter or bool((end < state.end).any()):
         raise ConfigError(f"{name} {length} would end networks before their present end; give more than before")

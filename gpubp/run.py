@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,11 +21,11 @@ from .data import Dataset
 from .engines import Choice
 from .evaluate import Evaluation, metric_name
 from .pace import Pace
+from .packing import Saved
 from .placement import placed
-from .reporters import quantiles
 from .schedules import scheduled
 from .serial import one_thread
-from .state import Status, TrainState, counts
+from .state import Status, TrainState
 
 CALL = 0.25  # intended seconds of a call of the engine
 MOST = 1 << 16  # steps of one call at most
@@ -33,33 +33,67 @@ EAGER = 1 << 10  # the same for engine eager, which holds the order of samples o
 TABLE = 1 << 22  # samples of one call at most, if all networks share an order, which is a table
 
 
+class Round(NamedTuple):
+    """What a round was, per network (N,): mean training loss, NaN for networks that did not train in it; the
+    evaluation on the validation data; the learning rate of the next step; the status."""
+
+    loss: Tensor
+    held_out: Evaluation | None
+    lr: Tensor
+    status: Tensor
+
+
+@dataclass(eq=False)
+class Sets:
+    """The samples of one run or of several: to train on, and to evaluate on."""
+
+    data: Dataset
+    validation: Dataset | None = None
+
+    @property
+    def each(self) -> list[Dataset]:
+        """Those to train on first."""
+        return [each for each in (self.data, self.validation) if each is not None]
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str | None]:
+        """Their digests, computed once for all checkpoints."""
+        given = {"data": self.data, "validation": self.validation}
+        return {name: None if each is None else each.fingerprint() for name, each in given.items()}
+
+
 @dataclass(eq=False)
 class Run:
-    """number: of the present round, from 1; 0 before the first. held_out: the evaluation of the present
-    networks on `validation`, if known."""
+    """number: of the present round, from 1; 0 before the first. open: whether it has begun and not been evaluated.
+    rows (N,): the networks' rows in the results. held_out: the evaluation of the present networks on `validation`, if
+    known."""
 
     state: TrainState
     config: TrainConfig
-    data: Dataset
-    validation: Dataset | None
+    sets: Sets
     choice: Choice
     where: list[torch.device]
+    rows: Tensor
     number: int = 0
+    open: bool = False
     held_out: Evaluation | None = None
 
     def __post_init__(self) -> None:
-        # Which networks are evaluated at the end of the present round. A checkpoint is never written between a
-        # round's last step and its evaluation: if no network has a step left, all are evaluated.
-        self.due = self.state.running & bool(self.state.left.any())
+        self.due = self.state.running & self.open  # which networks are evaluated at the end of the present round
+
+    def compile_ahead(self) -> None:
+        """Compile the kernels that the run needs."""
+        for device in self.where:
+            self.choice.compile_ahead(self.state, self.sets.data, self.sets.each, device)
 
     def begin(self) -> None:
         """Move networks and data to their devices."""
         state = self.state
-        data = [each for each in (self.data, self.validation) if each is not None]
-        self.place = placed(state, data, self.choice, self.where)
+        self.place = placed(state, self.sets.each, self.choice, self.where)
         if self.number:  # an extended training may have moved the ends of rounds
             self.train_to(self.round(torch.where(self.due, state.limit, state.step) - 1)[1])
             self.due |= state.left > 0
+            self.open |= bool(self.due.any())
         longest = EAGER if self.choice.name == "eager" else max(EAGER, TABLE // self.config.batch_size)
         self.place.begin()
         self.pace = Pace(CALL, min(MOST, longest))
@@ -71,15 +105,9 @@ class Run:
         """The name of the evaluations' metric."""
         return metric_name(self.state.population.spec)
 
-    @cached_property
-    def fingerprints(self) -> dict[str, str | None]:
-        """Digests of the data, computed once for all checkpoints."""
-        given = {"data": self.data, "validation": self.validation}
-        return {name: None if each is None else each.fingerprint() for name, each in given.items()}
-
     def round(self, step: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) both: the first and last step of the round of the step after `step`."""
-        return self.config.rounds.of(step, self.data.size(self.state.position))
+        return self.config.rounds.of(step, self.sets.data.size(self.state.position))
 
     def train_to(self, step: Tensor) -> None:
         """Each network to `step` (N,), or to the end of its training."""
@@ -90,7 +118,7 @@ class Run:
         """Start the next round; False if every network has ended."""
         if not self.pace.running:
             return False
-        self.number += 1
+        self.number, self.open = self.number + 1, True
         self.due = self.state.running
         self.train_to(self.round(self.state.step)[1])
         self.state.total[self.state.status != Status.finished] = 0  # an extended training may continue its last round
@@ -112,40 +140,30 @@ class Run:
         with one_thread():
             self.pace.settled(self.state)
 
-    def look(self) -> dict[str, Any]:
-        """Evaluate at the end of a round, and apply the decisions. -> its record."""
-        if self.validation is not None:
-            self.held_out = self.place.evaluate(self.validation)
-        record, better = self.decided()
+    def look(self) -> Round:
+        """Evaluate at the end of a round, and apply the decisions; if the round is over, only tell of it."""
+        validation = self.sets.validation
+        if validation is not None and (self.open or self.held_out is None):
+            self.held_out = self.place.evaluate(validation)
+        with one_thread():
+            found, better = self.decided()
         if self.state.kept and bool(better.any()):
             self.place.keep(better)
-        return record
+        self.open = False
+        return found
 
-    @one_thread()
-    def decided(self) -> tuple[dict[str, Any], Tensor]:
-        """Apply the decisions at the end of a round to the state. -> its record, and (N,) bool: the networks whose row
+    def decided(self) -> tuple[Round, Tensor]:
+        """Apply the decisions at the end of a round to the state. -> what it was, and (N,) bool: the networks whose row
         is their best."""
-        state = self.state
+        state, due = self.state, self.due & self.open
         first, last = self.round(state.step - 1)
         mean = state.total.double() / torch.clamp(state.step - first, min=1)
-        mean = mean.masked_fill(~self.due, float("nan"))
+        mean = mean.masked_fill(~due, float("nan"))
         loss = mean if self.held_out is None else self.held_out.loss
-        better = stopping.decide(state, loss, self.due, state.step == last)
-        state.status[state.running & (state.step >= state.end)] = Status.finished
+        better = stopping.decide(state, loss, due, state.step == last)
+        state.status[state.running & (state.step >= state.end) & due] = Status.finished
         self.pace.running = int(state.running.sum())
-        alive = state.status != Status.diverged
-        record = {
-            "round": self.number,
-            "step": int(state.step.max()),
-            "network_steps_per_second": self.pace.rate,
-            "statuses": counts(state.status),
-            "loss": quantiles(mean[alive]),
-            "validation_loss": None if self.held_out is None else quantiles(self.held_out.loss[alive]),
-            "metric_name": self.metric_name,
-            "metric": None if self.held_out is None else quantiles(self.held_out.metric[alive]),
-            "lr": quantiles(self.learning_rate()[alive]),
-        }
-        return record, better
+        return Round(mean, self.held_out, self.learning_rate(), state.status.clone()), better
 
     def learning_rate(self) -> Tensor:
         """(N,): the scheduled rate of each network's next step."""
@@ -153,13 +171,24 @@ class Run:
         step, end = state.step[:, None].double(), state.end[:, None].double()
         return scheduled(state.recipe.timetable, {**state.hyper, **state.memory}, step, end)[:, 0]
 
+    def saved(self, at_rest: bool = False) -> Saved:
+        """What a checkpoint keeps. at_rest: of a state whose rows do not change, but all else (see TrainState)."""
+        notes = {
+            "number": self.number,
+            "open": self.open,
+            "engine": self.choice.name,
+            "engine_reason": self.choice.reason,
+            **self.sets.fingerprints,
+        }
+        return Saved(self.state.at_rest() if at_rest else self.state, self.config, self.rows, notes)
+
     def figures(self) -> tuple[Evaluation, Evaluation | None]:
         """Restore the best rows, if they are kept, evaluate on both datasets, and bring the rows to host memory."""
         if self.state.kept and bool((best := stopping.restored(self.state)).any()):
             self.place.exchange(best)
             self.held_out = None
-        training = self.place.evaluate(self.data)
-        if self.validation is not None and self.held_out is None:
-            self.held_out = self.place.evaluate(self.validation)
+        training, validation = self.place.evaluate(self.sets.data), self.sets.validation
+        if validation is not None and self.held_out is None:
+            self.held_out = self.place.evaluate(validation)
         self.place.gather()
         return training, self.held_out

@@ -44,7 +44,11 @@ class Shard:
         self.there: TrainState | None = None  # the networks on the device, or the seats of two groups
         self.networks: Compaction | None = None  # of `there`, if all networks are on the device
         self.training = data[0]
-        self.data = {id(each): each.part(part) for each in data}
+        unique, inverse = home.position.unique(return_inverse=True)
+        # whether networks have data in common that not all have, as of a fold; these stay on the device
+        self.shared = len(unique) < self.count and any(each.networks is not None for each in data)
+        self.data = {id(each): each.take(unique if self.shared else home.position) for each in data}
+        self.position = inverse if self.shared else torch.arange(self.count)  # in these
         self.sent: dict[int, Dataset] = {}  # its parts on the device
         self.ahead = False  # whether rows on the device are newer than at home
         self.under_way: deque[Callable[[], None]] = deque()  # waits for the last calls, not yet seen at home
@@ -182,7 +186,9 @@ class Shard:
 
         def bring(group: Group) -> None:
             copy(home.rows(group.part), there.rows(group.seat), come)
-            if own.networks is not None:
+            if self.shared:
+                there.rows(group.seat).position.copy_(self.position[group.part], non_blocking=True)
+            elif own.networks is not None:
                 sent.part(group.seat).load(own.part(group.part))
 
         def take_home(group: Group) -> None:
@@ -203,7 +209,7 @@ class Shard:
         """The networks on the device: all, or the buffers of two groups."""
         if self.there is None:
             there = self.home.rows(slice(0, SEATS * self.size)).to(self.device)
-            there.position = there.position - there.position[0]  # in _data()
+            there.position.copy_(self.position[: len(there.position)])
             self.there = there
         return self.there
 
@@ -211,7 +217,7 @@ class Shard:
         """The data on the device, which stay there; or, if groups take turns, one buffer with two seats for separate
         data, so that a recording serves all groups."""
         key, home = id(whole), self.data[id(whole)]
-        if key not in self.sent and (self.stays or home.networks is None):
+        if key not in self.sent and (self.stays or self.shared or home.networks is None):
             self.sent[key] = home.to(self.device, self.home.population.params.dtype)
         elif key not in self.sent:
             if self.device.type == "cuda":

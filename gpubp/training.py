@@ -22,9 +22,10 @@ from .line import quoted
 from .loop import Loop
 from .placement import HOME
 from .population import Population
+from .populations import Populations
 from .reporters import Reporter, check, watches
 from .result import Result, kept
-from .run import Run
+from .run import Run, Sets
 from .signals import delivered
 from .state import TrainState
 
@@ -78,15 +79,14 @@ def train(
     check_arguments(reporters, checkpoint_minutes, settings, lines)
     if inplace and any(step == 0 and size > 1 for step, size in zip(params.stride(), params.shape)):
         raise ConfigError("inplace=True: networks of population.params share memory, as after expand(); clone() them")
-    looked_at = validation is not None or config.timetable.events or any(map(watches, reporters))
+    looked_at = validation is not None or config.decides or any(map(watches, reporters))
     every = config.interval if looked_at or config.evaluate_every is not None else config.longest
     config, notes = replace(config, evaluate_every=every).fitted(data)
     notes += forks.notes()
     where = devices(params.device if device is None else device)
     preparation = data.preparation
-    data, held_out = ready(population, data), None
-    if validation is not None:
-        held_out = ready(population, validation)
+    sets = ready([population], data, validation, population.count)
+    data = sets.data
     choice = choose_for_all(engine, spec, config, where, params.dtype, data)
     folder = None if run_dir is None else _new(files.path("run_dir", run_dir))
     recipe = config.recipe(spec)
@@ -97,9 +97,9 @@ def train(
         )
         state = TrainState.start(copied, config, data)
         state.check(data)
-        run = Run(state, config, data, held_out, choice, where)
+        run = Run(state, config, sets, choice, where, torch.arange(population.count))
         chosen = described(run) if settings is None else updated(settings, run)
-        loop = Loop(run, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes), notes=notes)
+        loop = Loop([run], tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes), notes=notes)
         if folder is not None:
             try:
                 lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def train(
         if inplace:
             with torch.inference_mode():  # so that params made in that mode, or that require grad, can be written
                 params.copy_(state.population.params)
-        result = replace(result, population=result.population.to(params.device))
+        result = replace(result, populations=Populations.of(result.population.to(params.device)))
     return delivered(result)
 
 
@@ -135,10 +135,16 @@ def check_arguments(reporters: Any, checkpoint_minutes: Any, settings: Any, line
         raise ConfigError(f"lines are a {type(lines).__name__}; a list of texts expected")
 
 
-def ready(population: Population, data: Dataset) -> Dataset:
-    """`data`, checked, in host memory, with the networks' dtype."""
-    checks.check(data, population.spec, population.count)
-    return data.to(HOME, population.params.dtype)
+def ready(
+    populations: Sequence[Population], data: Dataset, validation: Dataset | None, count: int | None
+) -> Sets:  # fmt: skip
+    """The data, checked, in host memory, with the networks' dtype. count: of networks, if those with separate data must
+    have them in this order."""
+    given = [each for each in (data, validation) if each is not None]
+    for each in given:
+        for spec in dict.fromkeys(population.spec for population in populations):
+            checks.check(each, spec, count or each.networks or 0)
+    return Sets(*(each.to(HOME, populations[0].params.dtype) for each in given))
 
 
 def _new(folder: Path) -> Path:

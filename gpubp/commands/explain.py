@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..flags import INDEX, TEXT
 from ..line import line
 from . import train
 from .parser import Parser
+
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
+    from ..state import TrainState
 
 ABOUT = "one step of one network with every number"
 
@@ -40,9 +44,18 @@ def run(settings: dict[str, Any]) -> int:
         before = settings_of(folder, train.kinds())
         saved = checkpoint.load(folder, HOME)
         sys.stderr.writelines(f"warning: {line(each)}\n" for each in saved.told)
-        state = saved.state
+        state, settings["network"] = _state(saved, settings["network"])
         data = tutorial.dataset() if before["data"] == "tutorial" else load_data(before).training
         data = data.to(HOME, state.population.params.dtype)
     explanation = explain(state, data, settings["network"])
     print(explanation.json() if settings["json"] else explanation.text(full=settings["full"]))
     return 0
+
+
+def _state(saved: Checkpoint, row: int) -> tuple[TrainState, int]:
+    """The population of the network in a row of the results, and its row in that."""
+    for state, _, rows, _ in saved.populations:
+        found = (rows == row).nonzero()
+        if len(found):
+            return state, int(found[0])
+    return saved.populations[0].state, row  # refused where it is used

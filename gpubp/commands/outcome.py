@@ -56,8 +56,8 @@ def report(settings: Mapping[str, Any], result: Result) -> int:
         spread, good = quantiles(loss), metric[metric.isfinite()]
         print_json(
             {
-                "networks": result.population.count,
-                "steps": int(result.state.step.max()),
+                "networks": result.populations.count,
+                "steps": max(int(state.step.max()) for state in result.states),
                 "seconds": result.seconds,
                 "step_seconds": result.step_seconds,
                 "network_steps": result.network_steps,
@@ -68,7 +68,7 @@ def report(settings: Mapping[str, Any], result: Result) -> int:
                 "notes": result.notes,
                 "loss": {"best": spread.get("min"), "median": spread.get("median"), "worst": spread.get("max")},
                 "metric": {
-                    "name": metric_name(result.population.spec),
+                    "name": metric_name(result.populations.each[0].spec),
                     "best": float(good.max()) if len(good) else None,
                     "median": float(good.median()) if len(good) else None,
                 },

@@ -6,8 +6,9 @@ pyarrow is imported by what makes a table: `import gpubp` need not wait for it."
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,19 +26,67 @@ RESULTS = "results.parquet"
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
 STEPS = ("diverged_step", "stopped_step", "best_step")  # those of whole numbers that a network may lack
 STOPPED = (Status.converged, Status.stopped)
+TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "optimizer", "schedule", "batch_size",
+         "shuffle", "update_order", "restore_best")  # fmt: skip
 SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet
 
 
-def table(state: TrainState, training: Evaluation, validation: Evaluation | None, metric: str) -> pa.Table:
-    """A row per network: its row, id, status, steps, losses, metrics and every hyper-parameter in use."""
+class Outcome(NamedTuple):
+    """A population at its end: rows (N,), of its networks in the table."""
+
+    rows: Tensor
+    state: TrainState
+    training: Evaluation
+    validation: Evaluation | None
+
+
+def table(outcomes: Sequence[Outcome], metric: str) -> pa.Table:
+    """A row per network: its row, id, status, steps, losses, metrics and every hyper-parameter in use; of several
+    populations also what differs between them."""
+    import pyarrow as pa
+
+    tables = [_rows(each, metric) for each in outcomes]
+    if len(tables) == 1:
+        return tables[0]
+    described = [_described(each.state) for each in outcomes]
+    for name in described[0]:
+        if len({each[name] for each in described}) > 1:
+            column = [pa.array([each[name]] * len(rows)) for each, rows in zip(described, tables)]
+            tables = [rows.append_column(name, values) for rows, values in zip(tables, column)]
+    return pa.concat_tables(tables, promote_options="default").sort_by("network").combine_chunks()
+
+
+def _described(state: TrainState) -> dict[str, Any]:
+    """What a population has in common, as plain values."""
+    spec, recipe = state.population.spec, state.recipe
+    hidden = spec.activations[:-1]
+    return {
+        "widths": ",".join(map(str, spec.widths)),
+        "hidden": ",".join(hidden if len(set(hidden)) > 1 else hidden[:1]),
+        "output": spec.activations[-1],
+        "loss_function": spec.loss,
+        "bias": spec.bias,
+        "train_bias": spec.train_bias,
+        "optimizer": str(recipe.optimizer),
+        "schedule": str(recipe.schedule),
+        "batch_size": recipe.batch_size,
+        "shuffle": recipe.shuffle,
+        "update_order": recipe.update_order,
+        "restore_best": recipe.restore_best,
+    }
+
+
+def _rows(outcome: Outcome, metric: str) -> pa.Table:
+    """The rows of one population."""
     import pyarrow as pa
 
     def numbers(tensor: Tensor) -> np.ndarray:
         return tensor.detach().cpu().numpy()
 
+    rows, state, training, validation = outcome
     names = np.array([each.name for each in Status])
     columns = {
-        "network": np.arange(state.population.count),
+        "network": numbers(rows),
         "id": numbers(state.population.ids),
         "status": names[numbers(state.status).astype(np.int64)],
         "steps": numbers(state.step),
@@ -101,6 +150,8 @@ def read_results(path: Path) -> pa.Table:
         kind, lacks = values.type, values.null_count and name in ("status", "network", "id", "steps")
         if name == "status":
             right = pa.types.is_string(kind) and set(values.to_pylist()) <= {each.name for each in Status}
+        elif name in TEXTS:
+            right = pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind)
         else:
             right = pa.types.is_integer(kind) or (pa.types.is_floating(kind) and name not in WHOLE + STEPS)
         if lacks or not right:

@@ -1,0 +1,78 @@
+"""Populations: networks of several specifications, found by their row among all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import arrays
+from .ambient import neutral
+from .errors import ConfigError, ShapeError
+from .population import Population
+
+
+class Part(NamedTuple):
+    """Some networks of one population: local (K,), their rows in it; place (K,), where they are among those asked
+    for."""
+
+    population: Population
+    local: Tensor
+    place: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Populations:
+    """each: the populations. rows: for each the rows (N,) that its networks have among all."""
+
+    each: tuple[Population, ...]
+    rows: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, population: Population | Populations) -> Populations:
+        """One population alone, or several as they are."""
+        if isinstance(population, Populations):
+            return population
+        return cls((population,), (torch.arange(population.count),))
+
+    @property
+    def count(self) -> int:
+        """N, of all."""
+        return sum(each.count for each in self.each)
+
+    @property
+    def only(self) -> Population:
+        """The population, if there is one; raises ConfigError for several."""
+        if len(self.each) > 1:
+            raise ConfigError(
+                f"the networks are in {len(self.each)} populations: populations.each, with populations.rows, or "
+                "network(row) expected"
+            )
+        return self.each[0]
+
+    def parts(self, rows: Tensor) -> Iterator[Part]:
+        """The networks in these rows (K,), population by population."""
+        for population, mine in zip(self.each, self.rows):
+            at = torch.full((self.count,), -1)
+            at[mine] = torch.arange(len(mine))
+            found = at[rows.cpu()]
+            place = (found >= 0).nonzero().squeeze(1)
+            if len(place):
+                yield Part(population, found[place], place)
+
+    @neutral()
+    def network(self, row: int) -> nn.Sequential:
+        """The network in a row as torch.nn.Sequential, with copies of its weights."""
+        if arrays.whole(row) is None:
+            raise ShapeError(f"network({row!r}): a whole number, the network's row, expected")
+        (part,) = self.parts(arrays.indices("network", [row], self.count, ShapeError, negative=True))
+        return part.population.network(int(part.local))
+
+    def in_order(self, values: Sequence[Tensor]) -> Tensor:
+        """(N,) of all networks in the order of their rows, from those of each population."""
+        if len(values) == 1:
+            return values[0]
+        return torch.cat([*values])[torch.cat([*self.rows]).argsort()]
