@@ -1,4 +1,4 @@
-"""A run of few networks in calls of few steps, which tests stop, damage and go on with."""
+"""A run of few networks in calls of few steps, which tests stop, damage and go on with; every file has its fixtures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = ("manifest.json", "manifest.previous.json")
 ALWAYS = 0.0  # minutes between checkpoints: one after every call
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpubp.run.CALL", 100.0)
     monkeypatch.setattr("gpubp.run.MOST", 3)

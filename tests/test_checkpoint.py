@@ -19,28 +19,10 @@ from gpubp import checkpoint
 from gpubp.errors import CheckpointError
 
 from .helpers import same_bits
-from .short_runs import (  # noqa: F401
-    CALLS,
-    CPU,
-    NAMES,
-    a_copy_of_it,
-    a_crashed_run,
-    a_whole_run,
-    config,
-    fail,
-    held_out,
-    networks,
-    run,
-    same,
-    same_state,
-    sealed,
-    short_calls,
-    told,
-    training,
-    with_entry,
-    with_notes,
-)  # fmt: skip
+from .short_runs import CPU, NAMES, config, held_out, networks, same, sealed, training, with_entry, with_notes
 from .tolerances import COMPILED_TRAINING
+
+pytestmark = pytest.mark.usefixtures("short_calls")
 
 
 def damage(folder: Path, what: str, name: str = "manifest.json") -> None:

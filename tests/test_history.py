@@ -14,20 +14,9 @@ from gpubp import checkpoint, files
 from gpubp.errors import CheckpointError
 from gpubp.history import FILE, History
 
-from .short_runs import (  # noqa: F401
-    CPU,
-    Crash,
-    a_copy_of_it,
-    a_crashed_run,
-    a_whole_run,
-    finishes_as,
-    held_out,
-    run,
-    same,
-    short_calls,
-    told,
-    training,
-)  # fmt: skip
+from .short_runs import CPU, finishes_as, held_out, run, same, training
+
+pytestmark = pytest.mark.usefixtures("short_calls")
 
 SPREAD = {"min": 0.1, "q10": 0.1, "median": float("nan"), "q90": 0.3, "max": 0.3}
 

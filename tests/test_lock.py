@@ -18,23 +18,9 @@ import gpubp
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters.console import ConsoleReporter
 
-from .short_runs import (  # noqa: F401
-    COUNT,
-    Crash,
-    a_copy_of_it,
-    a_crashed_run,
-    a_whole_run,
-    config,
-    fail,
-    finishes_as,
-    held_out,
-    run,
-    same,
-    sealed,
-    short_calls,
-    training,
-    with_notes,
-)  # fmt: skip
+from .short_runs import COUNT, Crash, fail, finishes_as, held_out, run, same, sealed, training, with_notes
+
+pytestmark = pytest.mark.usefixtures("short_calls")
 
 ROOT = Path(__file__).parent.parent
 HOLDER = """

@@ -17,22 +17,9 @@ import gpubp
 from gpubp import checkpoint
 from gpubp.errors import CheckpointError, ConfigError
 
-from .short_runs import (  # noqa: F401
-    COUNT,
-    CPU,
-    Crash,
-    Stop,
-    config,
-    finishes_as,
-    held_out,
-    networks,
-    run,
-    same,
-    short_calls,
-    stopped,
-    told,
-    training,
-)  # fmt: skip
+from .short_runs import COUNT, CPU, Crash, Stop, finishes_as, held_out, run, same, stopped, training
+
+pytestmark = pytest.mark.usefixtures("short_calls")
 
 ROOT = Path(__file__).parent.parent
 

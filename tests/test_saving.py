@@ -18,26 +18,10 @@ import gpubp
 from gpubp import checkpoint
 from gpubp.errors import CheckpointError
 
-from .short_runs import (  # noqa: F401
-    CALLS,
-    CPU,
-    NAMES,
-    a_copy_of_it,
-    a_crashed_run,
-    a_whole_run,
-    config,
-    fail,
-    held_out,
-    networks,
-    run,
-    same,
-    same_state,
-    sealed,
-    short_calls,
-    told,
-    training,
-)  # fmt: skip
+from .short_runs import CALLS, CPU, NAMES, config, fail, same_state
 from .test_checkpoint import damage, whole_pairs
+
+pytestmark = pytest.mark.usefixtures("short_calls")
 
 
 def test_a_run_has_two_checkpoints_and_the_lock(folder: Path) -> None:
