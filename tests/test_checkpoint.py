@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import gpubp
-from gpubp import checkpoint
+from gpubp import checkpoint, config_file
 from gpubp.errors import CheckpointError
 
 from .helpers import same_bits
@@ -168,11 +168,13 @@ def test_every_bit_of_a_manifest_that_means_something_is_covered(folder: Path) -
     assert not unnoticed
 
 
-def older_run(version: int, folder: Path) -> None:
-    """Copy the run that an older version left."""
-    shutil.copytree(Path(__file__).parent / "checkpoints" / f"version-{version}", folder / "checkpoint")
+def older_run(version: int, folder: Path) -> Path:
+    """Copy the run that an older version left. -> where it is kept"""
+    kept = Path(__file__).parent / "checkpoints" / f"version-{version}"
+    shutil.copytree(kept, folder / "checkpoint")
     for name in ("history.jsonl", "config.yaml") if version > 2 else ():
         (folder / "checkpoint" / name).rename(folder / name)
+    return kept
 
 
 @pytest.mark.cpu("goes on with what the engine cpu began")
@@ -183,7 +185,7 @@ def test_a_checkpoint_of_an_older_version_resumes_and_is_kept_until_the_next(
     if whole.engine != "cpu":
         pytest.skip(whole.engine_reason)
     folder = tmp_path / "run"
-    older_run(version, folder)
+    older = older_run(version, folder)
     manifest = json.loads((folder / "checkpoint" / "manifest.json").read_text())
     assert (manifest["version"], "manifest_sha256" in manifest) == (version, version > 1)
     assert int(checkpoint.load(folder, CPU).state.step.max()) == STEPS_OF[version]
@@ -193,6 +195,9 @@ def test_a_checkpoint_of_an_older_version_resumes_and_is_kept_until_the_next(
             mine, theirs, **COMPILED_TRAINING, equal_nan=True, msg=name
         )  # they rounded otherwise
     assert again.status_names == whole.status_names
+    if version > 2:  # of which config.yaml is kept
+        wrote = config_file.read(older / "config.yaml")
+        assert checkpoint.settings(folder) == wrote == config_file.read(folder / "config.yaml")
     rounds = [each["round"] for each in again.history]
     assert rounds == [each["round"] for each in whole.history], "the history that was in the manifest goes on"
     assert whole_pairs(folder) == ["manifest.json", "manifest.previous.json"]

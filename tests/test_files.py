@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from gpubp import config_file, files
+import gpubp
+from gpubp import checkpoint, config_file, files
 from gpubp.cli import main
 from gpubp.errors import ConfigError, GpubpError
 from gpubp.line import line
@@ -106,6 +110,11 @@ WRONG = {
     f"networks: '{INLINE}'\n": f"a text with the anchor or alias 'a' (line 1, column 35){PLAIN}",
     f"widths: [['{INLINE}']]\n": f"a text with the anchor or alias 'a' (line 1, column 35){PLAIN}",
     "seed: " + "[" * 30 + "]" * 30: f"21 nested lists (line 1, column 26){PLAIN}",
+    "seed: 1\nlr: 0.1\nseed: 2\n": "'seed' occurs twice (line 1, column 1; line 3, column 1); once expected",
+    "seed: 1\n'seed': 1\n": "'seed' occurs twice (line 1, column 1; line 2, column 1); once expected",
+    "lr: {a: 1, a: 1}\n": "'a' occurs twice (line 1, column 6; line 1, column 12); once expected",
+    "1: a\n0x1: b\n": "1 occurs twice (line 1, column 1; line 2, column 1); once expected",
+    "? [a]\n: 1\n": f"line 1, column 3: {YAML}",
     "seed: [1\n": f"line 2, column 1: {YAML}",
     "seed: 1\n\tlr: 2\n": f"line 2, column 1: {YAML}",
     "seed: !!python/object/apply:os.system [touch planted]\n": f"line 1, column 7: {YAML}",
@@ -145,6 +154,49 @@ def test_a_text_that_begins_as_an_alias_does_is_a_text(tmp_path: Path) -> None:
     settings = {"target": "*total*", "data": "&x", "widths": "[1, 2]", "loss": "{", "impute": ": - ["}
     config_file.write(tmp_path / "c.yaml", settings, "")
     assert config_file.read(tmp_path / "c.yaml") == settings
+
+
+class Text(str):
+    """A text of another type."""
+
+
+SHARED = [1, 2]
+KEPT = {
+    "numbers": ({"a": np.float64(0.1), "b": True, "c": None, "d": 2**70}, {"a": 0.1, "b": True, "c": None, "d": 2**70}),
+    "sequences": ({"a": (1, [2])}, {"a": [1, [2]]}),
+    "one list twice": ({"a": SHARED, "b": SHARED}, {"a": [1, 2], "b": [1, 2]}),
+    "texts": ({"a": Text("x"), "b": "\u2028\x1b[2J"}, {"a": "x", "b": "\u2028\x1b[2J"}),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_settings_from_python_are_kept_by_the_checkpoint_and_written_for_people(name: str, tmp_path: Path) -> None:
+    given, kept = KEPT[name]
+    inputs = torch.rand(8, 2)
+    data, spec = gpubp.Dataset(inputs, inputs), gpubp.NetworkSpec((2, 2))
+    config, run = gpubp.TrainConfig(steps=1, batch_size=8), tmp_path / "run"
+    gpubp.train(gpubp.Population.create(spec, 1), data, config, run_dir=run, settings=given, engine="eager")
+    assert checkpoint.settings(run) == kept
+    assert config_file.read(run / "config.yaml") == kept
+    (run / "config.yaml").write_text("a: 5\n")
+    (note,) = gpubp.resume(run, data, steps=2).notes
+    assert note.startswith(f"{run / 'config.yaml'} is not what the run wrote")
+    assert checkpoint.settings(run) == config_file.read(run / "config.yaml") == kept
+
+
+@pytest.mark.parametrize("value", [{1, 2}, np.int64(3), 1j, b"x", date(2020, 1, 1), {(1, 2): 3}, object()], ids=repr)
+def test_settings_from_python_that_are_not_plain_are_refused_before_anything_is_written(
+    value: object, tmp_path: Path
+) -> None:
+    inputs = torch.rand(8, 2)
+    data, config = gpubp.Dataset(inputs, inputs), gpubp.TrainConfig(steps=1, batch_size=8)
+    population = gpubp.Population.create(gpubp.NetworkSpec((2, 2)), 1)
+    nested: list[object] = []
+    nested.append(nested)
+    for settings in ({"a": value}, {"a": [value]}, {"a": nested}):
+        with pytest.raises(ConfigError, match="settings: names, and plain numbers, texts, lists and dicts expected"):
+            gpubp.train(population, data, config, run_dir=tmp_path / "run", settings=settings, engine="eager")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_whose_settings_are_not_plain_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
