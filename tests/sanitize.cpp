@@ -2,7 +2,7 @@
 //
 // Every array is a block of its own, as long as it must be and no longer, and begins at an address that suits its
 // elements and no vector. `program count threads` trains `count` networks twice, then once more with a network that
-// has a NaN, and prints every number that a call may change; or it computes outs, or losses and metrics. SETTINGS are
+// has a NaN, and prints every number that a call may change; or it computes losses and metrics. SETTINGS are
 // the hyper-parameters.
 #include <cmath>
 #include <cstdio>
@@ -87,17 +87,13 @@ int main(int, char **arguments) {
     job.sizes = array<int64_t>(N, [&](int64_t n) { return 1 + n % longest; });
   }
   job.taken = array<int64_t>(N, zero);
-  job.outs = array<real>(N * M * O, zero);
   job.figures = array<double>(2 * N, zero);
   job.spread = array<double>((ROWS || OWN_INPUTS || SAMPLE_WEIGHT == 2 ? N : 1) * O, one);
 
 #if THREADS && SLOTS_IN_GLOBAL
   end.slots = array<real>(AT_ONCE * TEAMS_PER_BLOCK * SLOTS * PADDED_P, random);
 #endif
-#if TASK == PREDICT
-  EXPECT(shown(&job) == DONE);
-  EXPECT(print("outs", job.outs, N * M * O));
-#elif TASK == EVALUATE
+#if TASK == EVALUATE
   EXPECT(shown(&job) == DONE);
   EXPECT(print("loss", job.figures, N));
   print("metric", job.figures + N, N);  // NaN of a network with one sample

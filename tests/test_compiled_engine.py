@@ -1,4 +1,4 @@
-"""The compiled engine's surroundings: the tutorial, prediction, the choice, what it is given, and resuming."""
+"""The compiled engine's surroundings: the choice, what it is given, and resuming."""
 
 from __future__ import annotations
 
@@ -10,48 +10,14 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp import backprop
 from gpubp.engines import build, choose, cpu, eager
-from gpubp.errors import EngineError, ShapeError
+from gpubp.errors import EngineError
 
 from . import short_runs as resuming
-from .helpers import compiled, differences, laid_out, layouts, population, same_bits, samples, start, threads, train  # noqa: F401
-from .tolerances import compiled_step
+from .helpers import compiled, differences, population, samples, start, threads, train  # noqa: F401
 
 SPEC = gpubp.NetworkSpec((3, 5, 2), "gelu", "tanh")
 COUNT, CPU = 19, torch.device("cpu")
-
-
-# ---- prediction
-
-
-def pieces(params: Tensor, inputs: Tensor) -> list[Tensor]:
-    """The outs of all networks, computed in several ways."""
-    shared = inputs.ndim == 2
-    own = inputs.expand(len(params), *inputs.shape) if shared else inputs
-    last = len(params) - 1
-    return [
-        cpu.outs(SPEC, params, own),
-        torch.cat([cpu.outs(SPEC, params[n : n + 1], own[n : n + 1]) for n in range(len(params))]),
-        torch.cat([cpu.outs(SPEC, params[:last], own[:last]), cpu.outs(SPEC, params[last:], own[last:])]),
-        torch.cat([cpu.outs(SPEC, params, own[:, at : at + 7]) for at in range(0, own.shape[1], 7)], 1),
-        cpu.outs(SPEC, params, own.contiguous()),
-        cpu.outs(SPEC, params.t().contiguous().t(), own),
-    ]
-
-
-@pytest.mark.parametrize(("dtype", "shared"), [(torch.float32, True), (torch.float64, False)])
-def test_outs_are_eagers_and_have_the_same_bits_however_they_are_cut(dtype: torch.dtype, shared: bool) -> None:
-    params = population(SPEC, COUNT, dtype).params
-    inputs = samples(SPEC, *([] if shared else [COUNT]), 150, dtype=dtype)[0]
-    tolerance = compiled_step(torch.finfo(dtype).eps, max(SPEC.widths), 2)
-    whole = pieces(params, inputs)
-    torch.testing.assert_close(whole[0], backprop.forward(SPEC, params, inputs), **tolerance)
-    assert all(same_bits(each, whole[0]) for each in whole)
-    for name in ("outputs", "one number"):
-        with laid_out(layouts(dtype, 64)[name]), threads(2):
-            own = inputs.expand(COUNT, *inputs.shape) if shared else inputs
-            assert same_bits(cpu.outs(SPEC, params, own), whole[0]), name
 
 
 # ---- the choice
@@ -135,12 +101,6 @@ def test_tensors_of_another_dtype_are_refused() -> None:
     state = start(networks, data, batch_size=4, steps=2)
     with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, inputs torch.float64"):
         cpu.run(state, data, 2)
-    inputs = data.inputs.expand(3, -1, -1)
-    with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, inputs torch.float64"):
-        cpu.outs(SPEC, networks.params, inputs)
-    for wrong in (inputs[:2].float(), inputs[:, :, 1:].float()):
-        with pytest.raises(ShapeError, match=r"inputs \(\d, 8, \d\): \(3, B, \d\) expected"):
-            cpu.outs(SPEC, networks.params, wrong)
     assert gpubp.train(networks, data, gpubp.TrainConfig(batch_size=4, steps=2), engine="cpu").engine == "cpu"
 
 

@@ -111,14 +111,14 @@ def test_figures_are_eagers(number: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(("number", "names"), [
-    (0, ("networks", "outputs")), (3, ("one number", "team")), (7, ("three registers", "networks, half a register")),
-    (6, ("outputs", "networks")), (9, ("outputs", "three registers")),
+    (0, ("networks", "outputs in chunks")), (3, ("one number", "team")), (6, ("outputs", "networks")),
+    (7, ("three registers", "networks, half a register")), (9, ("outputs", "three registers", "networks in chunks")),
 ])  # fmt: skip
 def test_every_layout_gives_the_same_bits(number: int, names: tuple[str, ...]) -> None:
     own = case(number, torch.float64 if number % 2 else torch.float32)
     expected = own.by(cpu)
     for name in names:
-        with laid_out(layouts(own.dtype, 8)[name]), threads(2):
+        with laid_out(layouts(own.dtype, 12)[name]), threads(2):  # chunks of 7, and one of 3
             assert alike(own.by(cpu), expected), name
 
 
@@ -133,6 +133,9 @@ def test_a_network_gets_its_bits_alone_in_any_order_and_by_any_number_of_threads
         assert alike(among, Evaluation(*(each[turned] for each in whole)))
     with threads(3):
         assert alike(own.by(cpu), whole)
+    turned_in_memory = gpubp.Population(own.spec, own.networks.params.t().contiguous().t(), 5, own.networks.ids)
+    assert not turned_in_memory.params.is_contiguous()
+    assert alike(cpu.evaluate(turned_in_memory, own.data(), own.hyper(), torch.arange(COUNT)), whole)
 
 
 @pytest.mark.parametrize(("name", "number"), [*zip(GPU, [0, 3, 8, 9, 6, 3]), *zip(GPU, [6, 9, 3, 0, 9, 8])])

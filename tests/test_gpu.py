@@ -16,7 +16,7 @@ from gpubp.engines.chip import Limits
 from gpubp.engines.program import Layout
 from gpubp.state import Status, TrainState
 
-from .helpers import compiled, copied, covering, differences, population, samples, start, train  # noqa: F401
+from .helpers import compiled, copied, differences, population, samples, start, train  # noqa: F401
 from .playing import Launch, Player, WrongError, flat, playing
 from .test_compiled import BATCH, CASES, COUNT, STEPS, Case, case
 
@@ -146,24 +146,6 @@ def test_networks_that_fit_no_other_way_have_their_slots_in_global_memory() -> N
         near, chunk = "#define SLOTS_IN_GLOBAL 0" in launch.text, launch.text.split("int CHUNK = ")[1].split(";")[0]
         seen.append((near, int(chunk) < 64, launch.blocks))
     assert seen == [(True, False, COUNT), (True, True, COUNT), (False, True, 2)]
-
-
-PREDICTS = {"whole": Layout(1, team=True, threads=32), "pieces": Layout(1, team=True, threads=8, together=4, chunk=24),
-            "by the rules": None}  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "shared"), covering(PREDICTS, [True, False], meet=1))
-def test_outs_have_the_cpus_bits(name: str, shared: bool) -> None:
-    own = small()._replace(spec=gpubp.NetworkSpec((3, 9, 4, 2), "gelu", "sigmoid", loss="mean_squared_error"))
-    params = own.population().params
-    inputs = torch.randn(1 if shared else COUNT, 150, 3, generator=torch.Generator().manual_seed(2))
-    inputs = inputs.expand(COUNT, -1, -1)
-    expected = cpu.outs(own.spec, params, inputs)
-    with playing(Player(), PREDICTS[name]) as player:
-        assert torch.equal(cuda.outs(own.spec, params, inputs).view(torch.int32), expected.view(torch.int32))
-        assert len(player.launches) == 1
-        got = cuda.outs(own.spec, params[:3], inputs[:3, 60:70])
-    assert torch.equal(got.view(torch.int32), expected[:3, 60:70].view(torch.int32))
 
 
 # ---- planted faults

@@ -108,16 +108,6 @@ def spread(given: Iterable[Any], machines: Sequence[int]) -> Any:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("widths", "arch"), spread([(3, 5, 4, 2)], ARCHITECTURES))
-def test_kernels_that_predict_compile_everywhere(widths: tuple[int, ...], arch: int) -> None:
-    spec = gpubp.NetworkSpec(widths, "gelu")
-    key = Key.of_outs(spec, torch.float32, shared=False, count=7, samples=64)
-    own = chip.in_shared_memory(key.program(Layout()), limits(arch))
-    assert own is not None
-    assert own.layout.team
-    assert nvrtc.use(compiled(own, arch)).local == 0
-
-
 EVALUATED = (
     ((2, 2, 2), "half_squared_error", True), ((2, 8, 1), "binary_cross_entropy", True),
     ((64, 32, 10), "cross_entropy", False), ((8, 16, 1), "mean_squared_error", False),

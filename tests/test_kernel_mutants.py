@@ -12,7 +12,13 @@ import torch
 
 from gpubp.engines import cpu
 
-from . import test_compiled, test_compiled_divergence, test_compiled_engine, test_compiled_independence, test_divergence
+from . import (
+    test_compiled,
+    test_compiled_divergence,
+    test_compiled_evaluation,
+    test_compiled_independence,
+    test_divergence,
+)
 from .helpers import compiled, sources_copied  # noqa: F401
 from .test_compiled import CASES, Case, case
 
@@ -98,8 +104,7 @@ MUTANTS = {
         partial(a_step, lambda own: own.layout == "outputs" and len(own.spec.widths) > 2)),
     "a tile is a column short": Mutant(
         "for (int k = 0; k < K; k++) {", "for (int k = 0; k < K - (K > 2); k++) {",
-        partial(test_compiled_engine.test_outs_are_eagers_and_have_the_same_bits_however_they_are_cut,
-                torch.float32, True)),
+        partial(test_compiled_evaluation.test_figures_are_eagers, 0, torch.float32)),
     "a row that diverged is handed back": Mutant(
         "keep[n] = finished && diverged_after < 0 && !ctx.check;", "keep[n] = finished && !ctx.check;", DIVERGENCE),
     "a step of divergence is a step late": Mutant(

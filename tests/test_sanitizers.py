@@ -95,9 +95,6 @@ CASES = {
         ("tanh", "relu"), "mean_squared_error", "adam", "constant", APART, replace(MANY, chunk=3), 17,
         widths=(16, 32, 16, 4), settings={"clip_norm": 1.0, "dropout": 0.2},
     ),
-    "outs of networks, lanes are networks": Case(
-        ("tanh", "relu"), "mean_squared_error", "sgd", "constant", APART, replace(MANY, chunk=4), task="predict",
-    ),
     "figures of networks, ragged rows, classes with weights": Case(
         ("tanh", "relu"), "cross_entropy", "sgd", "constant", replace(RAGGED, shuffle="none"), replace(MANY, chunk=3),
         task="evaluate", settings={"class_weight": [1.0, 2.0, 3.0, 4.0], "label_smoothing": 0.1},
@@ -128,13 +125,6 @@ MORE = {
     "scalars, cross_entropy, norms": Case(
         ("relu", "tanh"), "cross_entropy", "adam", "constant", RAGGED, replace(SINGLE, chunk=2), 3,
         settings={"clip_norm": 1.0, "dropout": 0.2, "class_weight": [1.0, 2.0, 3.0, 4.0]},
-    ),
-    "outs of networks, lanes are outputs": Case(
-        ("tanh", "relu"), "mean_squared_error", "sgd", "constant", APART, replace(WIDE, chunk=4), 3, task="predict",
-    ),
-    "outs of networks, three registers, shared inputs": Case(
-        ("tanh", "relu"), "mean_squared_error", "sgd", "constant", replace(SHARED, shuffle="none"),
-        Layout(8, parts=3, chunk=4, accumulators=4), 29, torch.float64, task="predict",
     ),
     "figures of one network, lanes are outputs": Case(
         ("tanh", "relu"), "huber", "sgd", "constant", replace(APART, shuffle="none"), replace(WIDE, chunk=4), 3,
@@ -176,7 +166,6 @@ BLOCKS = {
     "two blocks for three networks, slots outside": TEAMS["ragged rows, in pieces"]._replace(
         layout=replace(BLOCK, near=False)
     ),
-    "outs of networks": CASES["outs of networks, lanes are networks"]._replace(layout=replace(BLOCK, chunk=4), count=3),
     "figures of networks": CASES["figures of networks, ragged rows, classes with weights"]._replace(
         layout=replace(BLOCK, chunk=3), count=3
     ),

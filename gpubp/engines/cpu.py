@@ -28,12 +28,10 @@ from .job import (
     contiguous,
     fill,
     fill_evaluation,
-    fill_outs,
     job_of,
     of_evaluations,
     side_by_side,
     to_evaluate,
-    to_predict,
 )
 from .layout import REACH, Layout, best, crew, largest_index, work
 from .prepared import Calls
@@ -58,31 +56,15 @@ def run(state: TrainState, data: Dataset, steps: int) -> None:
 
 
 @torch.no_grad()
-def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
-    """The outs (N, B, O) of networks (N, P) for inputs (N, B, I); backprop.outs, compiled."""
-    key, params, inputs = to_predict("cpu", spec, params, inputs)
-    compiled = kernel(key)
-    job = compiled.job()
-    result, _position = fill_outs(job, spec, params, inputs)
-    _show(compiled, job, inputs.shape[-2])
-    return result
-
-
-@torch.no_grad()
 def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor) -> Evaluation:
     """Loss and metric of the networks on `data`; evaluate.evaluate, compiled."""
     key, params, columns, position = to_evaluate("cpu", population, data, hyper, position)
     compiled = kernel(key)
     job = compiled.job()
     figures = fill_evaluation(job, population.spec, compiled.hyper, params, data, columns, position)
-    _show(compiled, job, data.lengths[1])
-    return figures
-
-
-def _show(compiled: Kernel, job: Any, samples: int) -> None:
-    """Run a kernel that predicts or evaluates `samples` samples per network."""
-    job.threads = compiled.threads(job.count, samples / compiled.batch * FORWARD)
+    job.threads = compiled.threads(job.count, data.lengths[1] / compiled.batch * FORWARD)
     _raise_for(compiled.library.shown(ctypes.byref(job)))
+    return figures
 
 
 def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:

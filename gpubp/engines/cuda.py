@@ -30,12 +30,10 @@ from .job import (
     contiguous,
     fill,
     fill_evaluation,
-    fill_outs,
     job_of,
     of_evaluations,
     side_by_side,
     to_evaluate,
-    to_predict,
 )
 from .layout import Layout
 from .prepared import Calls
@@ -101,18 +99,6 @@ class Call:
         """Launch it for the state that it was made for."""
         self.job.steps = steps
         self.start(state.population.params)
-
-
-@torch.no_grad()
-def outs(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> Tensor:
-    """The outs (N, B, O) of networks (N, P) for inputs (N, B, I); launched, and not waited for."""
-    _on_a_gpu(params)
-    key, params, inputs = to_predict("cuda", spec, params, inputs)
-    own = kernel(key, device.limits(params.device))
-    job = own.job()
-    result, _position = fill_outs(job, spec, params, inputs)
-    start(own, job, End(), params)
-    return result
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset
-from ..errors import EngineError, ShapeError
+from ..errors import EngineError
 from ..evaluate import Evaluation, spread
 from ..losses import LOSSES
 from ..population import Population
@@ -48,12 +48,6 @@ class Key(NamedTuple):
         of it, and of every part of the data. None: the data of which a network takes most."""
         facts = Samples(True, False, False, 2, recipe.shuffle) if data is None else seen(recipe, data)
         return cls(spec, recipe, dtype, facts, 1, "train").apart
-
-    @classmethod
-    def of_outs(cls, spec: NetworkSpec, dtype: torch.dtype, shared: bool, count: int, samples: int) -> Key:
-        """For outs alone of `count` networks for so many samples. shared: all have the same inputs."""
-        facts = Samples(own=not shared, rows=False, inputs=not shared, weight=0, shuffle="none")
-        return cls(spec, showing(samples), dtype, facts, count, "predict")
 
     @classmethod
     def of_evaluation(
@@ -120,12 +114,11 @@ def to_evaluate(
     )
 
 
-def agree(engine: str, params: Tensor, given: Dataset | Tensor) -> None:
-    """Raise EngineError unless networks and their data, or inputs, are of one type and on one device: a kernel reads
-    numbers of the networks' type wherever it is pointed to."""
-    names = ("inputs", "targets", "sample_weight")
-    read = {"inputs": given} if isinstance(given, Tensor) else {name: getattr(given, name) for name in names}
-    for name, each in read.items():
+def agree(engine: str, params: Tensor, data: Dataset) -> None:
+    """Raise EngineError unless networks and their data are of one type and on one device: a kernel reads numbers of
+    the networks' type wherever it is pointed to."""
+    for name in ("inputs", "targets", "sample_weight"):
+        each: Tensor | None = getattr(data, name)
         types = (params.dtype, torch.int64) if name == "targets" else (params.dtype,)  # or numbers of classes
         if each is None or (each.dtype in types and each.device == params.device):
             continue
@@ -133,17 +126,6 @@ def agree(engine: str, params: Tensor, given: Dataset | Tensor) -> None:
             f'engine "{engine}": networks are {params.dtype} on {params.device}, {name} {each.dtype} on '
             f"{each.device}; equal types on one device expected"
         )
-
-
-def to_predict(engine: str, spec: NetworkSpec, params: Tensor, inputs: Tensor) -> tuple[Key, Tensor, Tensor]:
-    """What a kernel is made for that computes the outs of networks (N, P) for inputs (N, B, I), and what it reads: the
-    networks, and inputs (B, I) where all have the same. Raises EngineError for other types and places, ShapeError."""
-    agree(engine, params, inputs)
-    if inputs.shape[0] != len(params) or inputs.shape[2] != spec.widths[0]:
-        raise ShapeError(f"inputs {tuple(inputs.shape)}: ({len(params)}, B, {spec.widths[0]}) expected")
-    shared = inputs.stride(0) == 0 or len(inputs) == 1
-    key = Key.of_outs(spec, params.dtype, shared, len(params), inputs.shape[1])
-    return key, params.contiguous(), (inputs[0] if shared else inputs).contiguous()
 
 
 @contextmanager
@@ -168,7 +150,7 @@ def job(slots: int, hyper: int, columns: int) -> type[ctypes.Structure]:
     fields: Sequence[tuple[str, Any]] = [
         ("params", pointer), ("slots", pointer * (slots + 1)), ("hyper", pointer * (hyper + 1)),
         ("columns", pointer * (columns + 1)), *((name, pointer) for name in one),
-        *((name, integer) for name in numbers), ("taken", pointer), ("outs", pointer), ("figures", pointer),
+        *((name, integer) for name in numbers), ("taken", pointer), ("figures", pointer),
     ]  # fmt: skip
     return type("Job", (ctypes.Structure,), {"_fields_": fields})
 
@@ -177,15 +159,6 @@ def job_of(program: Program) -> type[ctypes.Structure]:
     """Job as a program has it."""
     rule = program.recipe.rule
     return job(len(rule.slots), len(program.hyper), len(rule.columns))
-
-
-def fill_outs(job: Any, spec: NetworkSpec, params: Tensor, inputs: Tensor) -> tuple[Tensor, ...]:
-    """Where the numbers of a prediction stand. -> outs (N, B, O), to be computed, and what must live until they are."""
-    count, batch = len(params), inputs.shape[-2]
-    outs, position = params.new_empty(count, batch, spec.widths[-1]), torch.arange(count, device=params.device)
-    job.params, job.inputs, job.outs = params.data_ptr(), inputs.data_ptr(), outs.data_ptr()
-    job.count, job.samples, job.position = count, batch, position.data_ptr()
-    return outs, position
 
 
 def fill_evaluation(

@@ -118,7 +118,7 @@ class Plan:
              "(LAYERS, MAX_PITCH): of deltas over the chunks so far, for the one bias of a layer"),
             ("error", batch, "(BATCH): each sample's loss, times its share"),
             ("share", batch if learns and weighted else 0, "(BATCH): each sample's weight over the sum of all"),
-            ("hits", batch if g["TASK"] == 2 and g["METRIC"] else 0, "(BATCH): how many outs of each sample are right"),
+            ("hits", batch if g["TASK"] and g["METRIC"] else 0, "(BATCH): how many outs of each sample are right"),
             ("class_weight", self.widths[-1] if g["CLASS_WEIGHT"] else 0, "(O): of each class"),
         )  # fmt: skip
         far = "" if self.layout.near else "slots"
@@ -157,9 +157,10 @@ class Plan:
             Field("int32_t", "index", (g["BATCH"], g["ORDERS"]), "the samples of this step"),
         )
         if g["TASK"]:
-            each += (Field("int64_t", "size", (networks,), "how many samples a network has"),)
-        if g["TASK"] == 2:
-            each += (Field("double", "sums", (self.sums["SUMS"], networks), "partial sums of an evaluation"),)
+            each += (
+                Field("int64_t", "size", (networks,), "how many samples a network has"),
+                Field("double", "sums", (self.sums["SUMS"], networks), "partial sums of an evaluation"),
+            )
         return each
 
     @cached_property
@@ -176,7 +177,7 @@ class Plan:
     @property
     def words(self) -> int:
         """Registers of 4 bytes that the numbers of a thread's network take."""
-        return self.numbers * self.itemsize // 4 + (2 * self.sums["SUMS"] if self.given["TASK"] == 2 else 0)
+        return self.numbers * self.itemsize // 4 + (2 * self.sums["SUMS"] if self.given["TASK"] else 0)
 
     @property
     def far(self) -> int:
@@ -233,7 +234,7 @@ class Plan:
             sizes["SHARED_BYTES"] = self.shared, "of shared memory that a block needs"
             sizes["ROW_PITCH"] = self.step, "numbers from one thread's row in shared memory to the next"
             sizes["TEAM_PITCH"] = self.apart, "bytes from one team's Group and Memory in shared memory to the next"
-        if self.given["TASK"] == 2:
+        if self.given["TASK"]:
             r2 = max(1, WAYS // self.widths[-1])
             sizes |= {"PARTIAL_SUMS": (WAYS, "of each kind"), "R2_PARTIAL_SUMS": (r2, "of each output, for R2")}
             sizes |= {name: (at, "where those of a kind begin in Group.sums") for name, at in self.sums.items()}

@@ -29,7 +29,7 @@ REALS = {torch.float32: "float", torch.float64: "double"}
 SWITCHES = ("l1", "l2", "clip_value", "clip_norm", "dropout", "label_smoothing")  # -1 in the kernel where they are off
 STEP, TOTAL, BEFORE = "0step", "0total", "0before_"  # no name of a rule begins so
 SHUFFLES = {"none": 0, "network": 1, "shared": 2}
-TASKS = ("train", "predict", "evaluate")
+TASKS = ("train", "evaluate")
 METRICS = ("r2", "classes", "sign")
 
 
@@ -51,8 +51,7 @@ class Samples:
 class Program:
     """The text for one specification, recipe, data and layout.
 
-    task: to train, or to show networks samples: to predict, which gives their outs, or to evaluate, which gives loss
-    and metric.
+    task: to train, or to evaluate, which gives loss and metric.
     """
 
     def __init__(
@@ -119,8 +118,7 @@ class Program:
         spec, rule, layout, samples = self.spec, LOSSES[self.spec.loss], self.layout, self.samples
         apart = layout.networks if samples.own else 1
         return [
-            ("TASK", TASKS.index(self.task),
-             "TRAIN, PREDICT or EVALUATE"),
+            ("TASK", TASKS.index(self.task), "TRAIN or EVALUATE"),
             ("LAYERS", len(spec.widths) - 1, "with weights"),
             ("BATCH", self.batch, "samples of a step"),
             ("CHUNK", layout.chunk or self.batch, "of them that go through the network at once"),

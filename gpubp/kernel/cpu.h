@@ -251,7 +251,7 @@ extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
 
 #else
 
-// Job.outs of all networks, or Job.figures.
+// Job.figures of all networks.
 extern "C" __attribute__((visibility("default"))) int shown(const Job *given) {
   Shared shared = {};
   shared.job = given;

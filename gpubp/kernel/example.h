@@ -2,8 +2,7 @@
 // an editor read the sources of kernel/. A compiler is given such a text for each kernel; this one it never sees.
 #pragma once
 #define TRAIN 0  // a TASK
-#define PREDICT 1  // a TASK
-#define EVALUATE 2  // a TASK
+#define EVALUATE 1  // a TASK
 #define REAL float  // the type of parameters, samples and all that is computed from them
 #define VECTOR 8  // numbers in a register
 #define REGISTERS_PER_V 1  // registers that make a v
@@ -12,7 +11,7 @@
 #define THREADS 0  // on a GPU: of a team, or of a block without teams; 0 on a CPU
 #define TEAMS_PER_BLOCK 1  // with a network each, on a GPU; 1 without teams
 #define SLOTS_IN_GLOBAL 0  // whether slots are in a GPU's global memory, not beside params
-#define TASK 0  // TRAIN, PREDICT or EVALUATE
+#define TASK 0  // TRAIN or EVALUATE
 constexpr int LAYERS = 2;  // with weights
 constexpr int BATCH = 1;  // samples of a step
 constexpr int CHUNK = 1;  // of them that go through the network at once

@@ -43,7 +43,6 @@ struct Job {
   const int64_t *rows, *sizes;                          // (N, longest), (N)
   int64_t count, samples, longest, seed, steps, threads, check;
   int64_t *taken;   // (N): -t where a number was not finite after step t of this call; else, with `check`, steps taken
-  real *outs;       // (N, M, O): of predict
   double *figures;  // (2, N): loss and metric, of evaluate
 };
 
@@ -145,10 +144,10 @@ FN void load_data(const Context &ctx, int n, int64_t at) {
 
 template <int samples, int targets, class Inputs, class Target>
 FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target);  // of the machines that GATHER
-template <int samples, bool targets = true>
+template <int samples>
 FN void gather(const Context &ctx, int start) {
   if constexpr (GATHER) {
-    gather_samples<samples, targets ? TARGETS : 0>(
+    gather_samples<samples, TARGETS>(
         ctx.mem.x, ctx.mem.y, [&](int b, int n) { return inputs_of(ctx, start + b, n); },
         [&](int b, int n, int o) { return target_of(ctx, start + b, n, o); });
     BARRIER

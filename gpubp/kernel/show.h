@@ -1,4 +1,4 @@
-// Networks are shown samples and do not learn: their outs for each (predict), or their loss and metric (evaluate).
+// Networks are shown samples and do not learn: their loss and metric.
 //
 // The twin of evaluate.py. Sums are float64, in one order on every machine: sample m of a network belongs to partial
 // sum m % PARTIAL_SUMS, where samples are added in order, and partial sums are added in order at the end.
@@ -29,28 +29,11 @@ FN void for_each_chunk(Context &ctx, Networks networks, F f) {
       }
     }
     BARRIER
-    gather<CHUNK, TASK == EVALUATE>(ctx, 0);
+    gather<CHUNK>(ctx, 0);
     forward<0, CHUNK, false>(ctx, 0);
     f(start, samples);
   }
 }
-
-#if TASK == PREDICT
-
-// Job.outs. is_network: which of the lanes have a network.
-FN void show(Context ctx, Networks networks, const bool *is_network) {
-  constexpr int O_pitch = PITCH[LAYERS];
-  for_each_chunk(ctx, networks, [&](int64_t start, int samples) {
-    const real *outs = (const real *)(ctx.mem.outs + OUTS_AT[LAYERS - 1]);
-    for (int n = 0; n < NETWORKS; n++)
-      PARALLEL_FOR(b, is_network[n] ? samples : 0) {
-        real *to = ctx.job->outs + ((int64_t)networks[n] * ctx.job->samples + start + b) * OUTPUTS;
-        for (int o = 0; o < OUTPUTS; o++) to[o] = outs[(b * O_pitch + o) * NETWORKS + n];
-      }
-  });
-}
-
-#else
 
 // A float64 of each of the DOUBLE_LANES networks from n on. These are explicit vectors because GCC 12 miscompiles the
 // same sums written as loops over networks.
@@ -195,5 +178,3 @@ FN void show(Context ctx, Networks networks, const bool *is_network) {
       }
   }
 }
-
-#endif
