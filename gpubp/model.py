@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from . import arrays, checkpoint, files, stopping
-from .activations import sigmoid
 from .ambient import neutral
 from .backprop import forward
 from .blocks import CHUNK
@@ -27,7 +26,7 @@ from .devices import usable
 from .errors import CheckpointError, ConfigError, DataError, ShapeError, reason, warn
 from .frames import table_of
 from .line import line, quoted
-from .losses import LOSSES, probabilities
+from .losses import LOSSES
 from .modules import PreparedNetwork
 from .population import Population
 from .populations import Populations
@@ -181,7 +180,7 @@ class Model:
     ) -> Iterator[Array]:
         """predict(), or with `proba` predict_proba(), in pieces of some samples, so that the predictions of many
         networks for many samples need little memory. Raises at once, like these."""
-        if proba and LOSSES[self._spec.loss].inverse_link not in (sigmoid, probabilities):
+        if proba and LOSSES[self._spec.loss].takes != "logit":
             raise ConfigError(
                 f"loss {self._spec.loss!r} gives no probabilities; cross_entropy and binary_cross_entropy do"
             )

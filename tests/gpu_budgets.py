@@ -14,7 +14,8 @@ import torch
 import gpubp
 from gpubp.engines import chip, cuda, nvrtc
 from gpubp.engines.chip import Limits
-from gpubp.engines.program import Layout, Program, Samples
+from gpubp.engines.key import Key, Samples
+from gpubp.engines.program import Layout, Program
 
 TABLE = Path(__file__).parent / "gpu_budgets.json"
 H100 = Limits(90, 227 << 10)
@@ -42,7 +43,7 @@ def program(name: str) -> Program:
     spec = gpubp.NetworkSpec(widths, hidden, output, loss)
     config = gpubp.TrainConfig(optimizer, lr=0.1, batch_size=batch, steps=10)
     samples = Samples(own=True, rows=False, inputs=False, weight=0, shuffle=shuffle)
-    return Program(spec, config.recipe(spec), torch.float32, samples, Layout())
+    return Program(Key(spec, config.recipe(spec), torch.float32, samples), Layout())
 
 
 def figures(name: str, limits: Limits = H100) -> dict[str, Any]:

@@ -14,8 +14,9 @@ import torch
 
 from gpubp import tutorial
 from gpubp.engines import build
+from gpubp.engines.key import Key, Samples
 from gpubp.engines.layout import Layout
-from gpubp.engines.program import Program, Samples
+from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 
 from .playing import HEADER
@@ -32,7 +33,7 @@ ABOUT = """\
 
 def program(layout: Layout = EIGHT, order: str = "simultaneous") -> Program:
     recipe = tutorial.config(1, order).recipe(tutorial.SPEC)
-    return Program(tutorial.SPEC, recipe, torch.float32, SHARED, layout)
+    return Program(Key(tutorial.SPEC, recipe, torch.float32, SHARED), layout)
 
 
 def checked(text: str, folder: Path) -> str:

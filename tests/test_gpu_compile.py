@@ -19,8 +19,8 @@ import torch
 
 import gpubp
 from gpubp.engines import build, cache, chip, cuda, nvrtc
-from gpubp.engines.job import Key
-from gpubp.engines.program import Layout, Program, Samples
+from gpubp.engines.key import Key, Samples
+from gpubp.engines.program import Layout, Program
 from gpubp.errors import EngineError
 
 from . import gpu_budgets
@@ -69,7 +69,7 @@ def program(number: int) -> Program:
     layout = (
         LAYOUTS[team] if not team or number % 3 else Layout(1, team=True, threads=16, together=2, chunk=3, near=False)
     )
-    return Program(spec, recipe, (torch.float32, torch.float64)[number % 5 == 0], samples, layout)
+    return Program(Key(spec, recipe, (torch.float32, torch.float64)[number % 5 == 0], samples), layout)
 
 
 def test_the_kernels_have_every_row_of_the_tables() -> None:
@@ -121,9 +121,9 @@ def test_kernels_that_evaluate_compile_everywhere_into_registers(
     widths, loss, thread = given
     spec = gpubp.NetworkSpec(widths, "tanh", loss=loss)
     key = Key.of_evaluation(spec, torch.float32, 1, gpubp.Dataset(*samples(spec, 1437, dtype=torch.float32)), ())
-    own = chip.in_registers(key.program(Layout()), limits(arch))
+    own = chip.in_registers(Program(key, Layout()), limits(arch))
     assert (own is not None) == thread
-    own = own or chip.in_shared_memory(key.program(Layout()), limits(arch))
+    own = own or chip.in_shared_memory(Program(key, Layout()), limits(arch))
     assert own is not None
     assert nvrtc.use(compiled(own, arch)).local <= chip.SPILLED
 

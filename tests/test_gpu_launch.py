@@ -18,8 +18,8 @@ import torch
 
 import gpubp
 from gpubp.engines import chip, choose, cuda, device, nvrtc
-from gpubp.engines.job import Key
-from gpubp.engines.program import Layout
+from gpubp.engines.key import Key
+from gpubp.engines.program import Layout, Program
 from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
 
@@ -326,7 +326,7 @@ def test_the_choice_does_not_depend_on_the_data(driver: Driver, monkeypatch: pyt
     """Even where the kernel for these data would find room: others of the specification would not."""
     config, gpu = gpubp.TrainConfig("adam", batch_size=64, steps=9), torch.device("cuda:0")
     most, light = (Key.to_come(SPEC, config.recipe(SPEC), torch.float32, given) for given in (None, form("shared")[1]))
-    least, less = (chip.wants(key.program(Layout())) for key in (most, light))
+    least, less = (chip.wants(Program(key, Layout())) for key in (most, light))
     assert less < least
     for room, name in ((least, "cuda"), (least - 1, "eager")):
         monkeypatch.setattr(device, "limits", lambda _, room=room: chip.Limits(90, room))
@@ -453,7 +453,7 @@ def test_what_is_trained_has_room_to_be_evaluated() -> None:
     data = gpubp.Dataset(torch.zeros(1000, 3), torch.zeros(1000, 2))
 
     def fits(key: Key) -> bool:
-        return chip.in_shared_memory(key.program(Layout()), gpu) is not None
+        return chip.in_shared_memory(Program(key, Layout()), gpu) is not None
 
     while not fits(Key.to_come(gpubp.NetworkSpec((3, width, 2), "tanh"), config.recipe(SPEC), torch.float32, data)):
         width -= 1

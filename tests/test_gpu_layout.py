@@ -11,7 +11,8 @@ import torch
 
 import gpubp
 from gpubp.engines import build, chip, cuda
-from gpubp.engines.program import Layout, Program, Samples
+from gpubp.engines.key import Key, Samples
+from gpubp.engines.program import Layout, Program
 from gpubp.errors import EngineError
 
 from .gpu_budgets import WORKLOADS
@@ -28,7 +29,7 @@ def program(
 ) -> Program:  # fmt: skip
     spec = gpubp.NetworkSpec(widths, "relu")
     config = gpubp.TrainConfig(optimizer, batch_size=batch, steps=1, update_order=order)
-    return Program(spec, config.recipe(spec), dtype, OWN, Layout())
+    return Program(Key(spec, config.recipe(spec), dtype, OWN), Layout())
 
 
 def test_a_thread_is_a_network_only_where_its_numbers_may_be_registers() -> None:

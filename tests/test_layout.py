@@ -10,8 +10,9 @@ import torch
 
 import gpubp
 from gpubp.engines import build, choose, layout
+from gpubp.engines.key import Key, Samples
 from gpubp.engines.layout import REACH, SLICE, best, crew, largest_index, piece, work
-from gpubp.engines.program import Layout, Program, Samples
+from gpubp.engines.program import Layout, Program
 from gpubp.errors import EngineError
 
 AVX512, AVX2, NEON = 64, 32, 16
@@ -92,7 +93,7 @@ def test_a_thread_is_begun_for_work_that_is_worth_it() -> None:
 def text(widths: tuple[int, ...], batch: int, layout: Layout) -> str:
     spec, config = gpubp.NetworkSpec(widths), gpubp.TrainConfig("adam", batch_size=batch, steps=1)
     samples = Samples(own=False, rows=False, inputs=False, weight=0, shuffle="none")
-    return Program(spec, config.recipe(spec), torch.float32, samples, layout).text
+    return Program(Key(spec, config.recipe(spec), torch.float32, samples), layout).text
 
 
 WIDE = Layout(4, wide=True)

@@ -80,6 +80,13 @@ def test_losses_without_probabilities_refuse_them(loss: str) -> None:
         Model(constant(loss, [0.0])).predict_proba(torch.zeros(1, 1), [0])
 
 
+def test_a_custom_loss_of_logits_gives_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = gpubp.LOSSES["binary_cross_entropy"]._replace(inverse_link=lambda out: torch.sigmoid(out))
+    monkeypatch.setitem(gpubp.LOSSES, "custom", rule)
+    found = Model(constant("custom", [0.0], [1.0])).predict_proba(torch.zeros(1, 1), [0])
+    assert found.tolist() == [[0.5]]
+
+
 def test_many_samples_go_through_in_pieces_to_the_same_numbers() -> None:
     networks = population(gpubp.NetworkSpec((3, 4, 2)), 70, torch.float32)
     inputs = torch.randn(2 * PIECE + 10, 3, generator=generator(2))

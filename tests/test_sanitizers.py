@@ -21,7 +21,8 @@ import torch
 
 import gpubp
 from gpubp.engines import build, cuda
-from gpubp.engines.program import Layout, Program, Samples
+from gpubp.engines.key import Key, Samples
+from gpubp.engines.program import Layout, Program
 from gpubp.errors import EngineError
 
 from .playing import HEADER, flat
@@ -59,7 +60,8 @@ class Case(NamedTuple):
         config = gpubp.TrainConfig(self.optimizer, schedule=self.schedule, steps=20, **settings)
         values = config.switched_on(self.loss)
         values.update({"scale": 0.5} if config.timetable.events else {})
-        program = Program(spec, config.recipe(spec), self.dtype, self.samples, self.layout, self.task)
+        key = Key(spec, config.recipe(spec), self.dtype, self.samples, task=self.task)
+        program = Program(key, self.layout)
         numbers = ", ".join(repr(float(values[name])) for name in program.hyper)
         gpu = f'#include "{HEADER}"\n{cuda.text(program)}' if self.layout.threads else ""
         kernel = gpu or f'{program.text}#include "cpu.h"\n'

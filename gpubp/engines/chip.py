@@ -35,7 +35,7 @@ class Limits(NamedTuple):
 
 def in_registers(program: Program, limits: Limits) -> Program | None:
     """A thread is a network, if that can be by count."""
-    for piece in (0,) if program.task == "train" else _divided(min(WAYS, program.recipe.batch_size)):
+    for piece in (0,) if program.key.trains else _divided(min(WAYS, program.recipe.batch_size)):
         own = program.laid_out(replace(THREAD, chunk=piece))
         if own.plan.words <= REGISTERS and own.plan.shared <= limits.block:
             return own
@@ -63,7 +63,7 @@ def _blocks(program: Program) -> Iterator[Layout]:
     batch = program.recipe.batch_size
     parts = range(1, max(1, batch // LEAST_PIECE) + 1) if program.recipe.update_order == "simultaneous" else (1,)
     pieces = sorted({math.ceil(batch / count) for count in parts}, reverse=True)
-    if program.task != "train":
+    if not program.key.trains:
         pieces = _divided(batch)
     for near in (True, False) if program.recipe.rule.slots else (True,):
         for piece in pieces:

@@ -22,20 +22,11 @@ from ..recipe import Recipe
 from ..spec import NetworkSpec
 from ..state import Status, TrainState
 from . import build
-from .job import (
-    Key,
-    agree,
-    contiguous,
-    fill,
-    fill_evaluation,
-    job_of,
-    of_evaluations,
-    side_by_side,
-    to_evaluate,
-)
+from .job import agree, contiguous, fill, fill_evaluation, to_evaluate
+from .key import Key, Samples, compile_all, of_evaluations
 from .layout import REACH, Layout, best, crew, largest_index, work
 from .prepared import Calls
-from .program import Program, Samples
+from .program import Program
 
 FORWARD = 1 / 3  # of the work of a step
 DONE, FAULTS, STEPS_DIFFER, NO_MEMORY = range(4)  # Answer of kernel/cpu.h
@@ -61,7 +52,7 @@ def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor],
     key, params, columns, position = to_evaluate("cpu", population, data, hyper, position)
     compiled = kernel(key)
     job = compiled.job()
-    figures = fill_evaluation(job, population.spec, compiled.hyper, params, data, columns, position)
+    figures = fill_evaluation(job, key, compiled.hyper, params, data, columns, position)
     job.threads = compiled.threads(job.count, data.lengths[1] / compiled.batch * FORWARD)
     _raise_for(compiled.library.shown(ctypes.byref(job)))
     return figures
@@ -69,7 +60,7 @@ def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor],
 
 def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:
     """Compile the kernels for training on `data` and for evaluations in parallel."""
-    side_by_side(kernel, Key.of(state, data), of_evaluations(state, evaluated))
+    compile_all(kernel, Key.of(state, data), of_evaluations(state, evaluated))
 
 
 def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None:
@@ -82,8 +73,8 @@ def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None
                 f"{recipe.batch_size:,} with widths up to {max(spec.widths):,}, exceed the {REACH:,} numbers that an "
                 'index can address; engine "eager" has no such limit'
             )
-        facts = Samples(False, False, False, 0, "none")
-        _ = Program(spec, recipe, dtype, facts, Layout()).text
+        samples = Samples(False, False, False, 0, "none")
+        _ = Program(Key(spec, recipe, dtype, samples), Layout()).text
     except EngineError as error:
         return str(error)
     return None
@@ -108,7 +99,7 @@ class Call:
         answer = self.alike(steps, check)
         if answer == STEPS_DIFFER:
             if self.apart is None:
-                self.apart = Prepared(state, data, self.key.apart, self.taken)
+                self.apart = Prepared(state, data, self.key.for_any_steps, self.taken)
             answer = self.apart(steps, check)
         self.clean = answer == DONE and not check
         return answer
@@ -171,7 +162,7 @@ class Kernel:
     def __init__(self, program: Program) -> None:
         self.library = build.library(program.text + '#include "cpu.h"\n')
         self.hyper = program.hyper
-        self.job = job_of(program)
+        self.job = program.job
         layout, recipe = program.layout, program.recipe
         self.batch = recipe.batch_size
         self.group = 1 if layout.wide else layout.vector * layout.parts
@@ -193,8 +184,8 @@ def kernel(key: Key) -> Kernel:
         key.spec.widths, key.recipe.batch_size, len(key.recipe.rule.slots), key.dtype.itemsize, key.networks,
         torch.get_num_threads(), build.vector_bytes(), whole=key.recipe.update_order == "layerwise",
     )  # fmt: skip
-    program = key.program(layout)
-    identity = key.identity(program, build.ARCH)
+    program = Program(key, layout)
+    identity = program.identity(build.ARCH)
     if identity not in KERNELS:
         KERNELS[identity] = Kernel(program)
     return KERNELS[identity]

@@ -7,7 +7,6 @@ refuses networks that do not fit into a multiprocessor's shared memory.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,26 +23,13 @@ from ..recipe import Recipe
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import chip, device, nvrtc
-from .job import (
-    Key,
-    agree,
-    contiguous,
-    fill,
-    fill_evaluation,
-    job_of,
-    of_evaluations,
-    side_by_side,
-    to_evaluate,
-)
+from .job import END, agree, contiguous, declared, fill, fill_evaluation, structure, to_evaluate
+from .key import Key, compile_all, of_evaluations
 from .layout import Layout
 from .prepared import Calls
 from .program import Program
 
-
-class End(ctypes.Structure):
-    """End of kernel/gpu.h."""
-
-    _fields_ = [("status", ctypes.c_void_p), ("diverged", ctypes.c_void_p), ("slots", ctypes.c_void_p)]
+End = structure(END)
 
 
 @dataclass(frozen=True)
@@ -63,7 +49,7 @@ class Kernel:
     @cached_property
     def job(self) -> Any:
         """The type of its Job."""
-        return job_of(self.program)
+        return self.program.job
 
 
 def run(state: TrainState, data: Dataset, steps: int) -> None:
@@ -88,7 +74,7 @@ class Call:
         params = state.population.params
         _on_a_gpu(params)
         agree("cuda", params, data)
-        own = kernel(Key.of(state, data).apart, device.limits(params.device))
+        own = kernel(Key.of(state, data).for_any_steps, device.limits(params.device))
         self.job = own.job()
         fill(self.job, own.program.hyper, state, data)
         self.taken = torch.empty_like(state.step)  # the kernel's notes, of one call after the other as all of the state
@@ -108,7 +94,7 @@ def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor],
     key, params, columns, position = to_evaluate("cuda", population, data, hyper, position)
     own = kernel(key, device.limits(params.device))
     job = own.job()
-    figures = fill_evaluation(job, population.spec, own.program.hyper, params, data, columns, position)
+    figures = fill_evaluation(job, key, own.program.hyper, params, data, columns, position)
     start(own, job, End(), params)
     return figures
 
@@ -116,7 +102,7 @@ def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor],
 def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:
     """Compile what training on `data` and evaluations need, side by side."""
     limits = device.limits(where)
-    side_by_side(lambda key: kernel(key, limits), Key.of(state, data).apart, of_evaluations(state, evaluated))
+    compile_all(lambda key: kernel(key, limits), Key.of(state, data).for_any_steps, of_evaluations(state, evaluated))
 
 
 def _on_a_gpu(params: Tensor) -> None:
@@ -124,12 +110,12 @@ def _on_a_gpu(params: Tensor) -> None:
         raise EngineError(f'engine "cuda": networks are on {params.device}; a GPU expected')
 
 
-def start(own: Kernel, job: Any, end: End, params: Tensor) -> None:
+def start(own: Kernel, job: Any, end: Any, params: Tensor) -> None:
     """Launch a kernel for networks (N, P), a thread or a block for each."""
     prepare(own, job, end, params)(params)
 
 
-def prepare(own: Kernel, job: Any, end: End, params: Tensor) -> Callable[[Tensor], None]:
+def prepare(own: Kernel, job: Any, end: Any, params: Tensor) -> Callable[[Tensor], None]:
     """-> call that launches a kernel for networks (N, P), a thread or a block for each, with `job` as it then is."""
     layout, count = own.program.layout, len(params)
     threads, networks = chip.block(layout)
@@ -154,12 +140,12 @@ def why(spec: NetworkSpec, recipe: Recipe, where: torch.device, dtype: torch.dty
     """The sentence that says how such networks are trained: on `data`, of the very kernel that run() will take. Raises
     EngineError where they cannot be, which no data change."""
     limits, most = device.limits(where), Key.to_come(spec, recipe, dtype, None)
-    _a_block(most.program(Layout()), limits)
+    _a_block(Program(most, Layout()), limits)
     if data is None:
         return f"{kernel(most, limits).reason}, counted with a weight for each sample"
     training = Key.to_come(spec, recipe, dtype, data)
     shown = Key.of_evaluation(spec, dtype, 1, data, recipe.hyper)
-    side_by_side(lambda key: kernel(key, limits), training, [shown])
+    compile_all(lambda key: kernel(key, limits), training, [shown])
     return kernel(training, limits).reason
 
 
@@ -170,8 +156,8 @@ LAYOUT: Layout | None = None  # instead of the rule's, for tests and benchmarks
 
 def kernel(key: Key, limits: chip.Limits) -> Kernel:
     """The kernel for `key` on such a device, compiled unless it is there already."""
-    program = key.program(LAYOUT or Layout())
-    identity = key.identity(program, str(limits))
+    program = Program(key, LAYOUT or Layout())
+    identity = program.identity(str(limits))
     if identity not in KERNELS:
         KERNELS[identity] = _made(program, limits) if LAYOUT else _best(program, limits)
     return KERNELS[identity]
@@ -179,7 +165,8 @@ def kernel(key: Key, limits: chip.Limits) -> Kernel:
 
 def text(program: Program) -> str:
     """The whole translation unit."""
-    return f'{program.text}#include "gpu.h"\n'
+    end = "\n".join(declared(END))
+    return f'{program.text}{end}\n#include "gpu.h"\n'
 
 
 def _made(program: Program, limits: chip.Limits) -> Kernel:

@@ -20,7 +20,7 @@ constexpr int TRAIN_BIAS = 0;  // whether biases change
 constexpr int CLASSES = 0;  // whether a target is the number of a class
 constexpr int LOSS_SUM = 1;  // whether a sample's loss is the sum over its outputs, not their mean
 constexpr int METRIC = 0;  // 0 r2, 1 classes, 2 sign
-constexpr int HAS_INVERSE_LINK = 0;  // whether the prediction is a function of the out
+constexpr int HAS_INVERSE_LINK = 0;  // whether R2 compares targets with a function of the outs
 constexpr int OUTPUT_IDENTITY = 0;  // whether the last layer's slope is 1
 constexpr int KEEP_NETS = 0;  // whether a slope is a function of the net, not of the out alone
 constexpr int OWN_SAMPLES = 0;  // whether networks see different samples, or are at different steps
@@ -98,6 +98,37 @@ struct alignas(64) Group {
   int64_t samples_at[8];  // where a network's own samples begin in Job's,
   int64_t rows_at[8];  // and its rows in Job.rows
   int32_t index[1][1];  // the samples of this step
+};
+struct Job {  // what a call is given: arrays of TrainState and Dataset; N networks, M samples
+  real *params;  // (N, P)
+  real *slots[SLOTS + 1];  // (N, P) each: of the optimizer
+  const double *hyper[HYPERS + 1];  // (N) each: hyper-parameters
+  double *columns[COLUMNS + 1];  // (N) each: of the optimizer
+  const double *class_weight;  // (N, O)
+  const int64_t *ids;  // (N)
+  const int64_t *position;  // (N): of each network in the data
+  const int64_t *limit;  // (N): the last step of the round
+  const int64_t *end;  // (N): the last step of the training
+  int64_t *step;  // (N): steps taken
+  const int8_t *status;  // (N): 0 of a network that trains
+  real *loss;  // (N): of the last step, before its update
+  double *total;  // (N): the sum of the losses of the round
+  const real *inputs;  // (M, I) or (N, M, I)
+  const real *targets;  // (M, O) or (N, M, O)
+  const int64_t *classes;  // (M) or (N, M): targets that are class numbers
+  const real *weights;  // (M) or (N, M): of the samples
+  const double *spread;  // (1, O) or (N, O): Dataset.spread, of R2
+  const int64_t *rows;  // (N, longest): the samples of each network, by their numbers
+  const int64_t *sizes;  // (N): how many they are
+  int64_t count;  // N
+  int64_t samples;  // M
+  int64_t longest;  // the largest of sizes
+  int64_t seed;  // Population.seed
+  int64_t steps;  // of this call, at most
+  int64_t threads;  // of a CPU
+  int64_t check;  // whether to look for non-finite numbers after every step, and change nothing
+  int64_t *taken;  // (N): -t if a number is not finite after step t; else, with `check`, t
+  double *figures;  // (2, N): loss and metric, of an evaluation
 };
 // 'sigmoid'
 template <class V> FN V value_0(V _net) {

@@ -2,7 +2,7 @@
 // launch() in machines/gpu_thread.h and gpu_block.h.
 //
 // A launch gives every block SHARED_BYTES of shared memory. The Job is the CPU's, except that Job.taken is the kernel's
-// own: it says itself which networks diverged, in End.
+// own: it says itself which networks diverged, in End (engines/job.py).
 #pragma once
 #if TASK == TRAIN
 #include "call.h"
@@ -10,11 +10,6 @@
 #include "show.h"
 #endif
 
-struct End {
-  int8_t *status;     // (N): Job.status, to write
-  int64_t *diverged;  // (N): the step after which a number was not finite
-  real *slots;        // (blocks, TEAMS_PER_BLOCK, SLOTS, PADDED_P): the optimizer's, with SLOTS_IN_GLOBAL
-};
 constexpr int8_t DIVERGED = 4;  // of state.Status
 
 #if TASK != TRAIN

@@ -1,5 +1,6 @@
 // What a call is given (Job), and what its phases work on (Context): the arrays of a group of networks (Memory) and
-// what else is known of each of them (Group). engines/plan.py lists the fields of both; example.h shows them declared.
+// what else is known of each of them (Group). engines/job.py lists the fields of Job, engines/plan.py those of Memory
+// and Group; example.h shows all three declared.
 #pragma once
 #ifndef REAL
 #include "example.h"  // for an editor and a reader; a compiler is given the constants of a program before this file
@@ -23,28 +24,6 @@ FN entry *entry_of(const Memory &mem, int slot, int at) {
   if constexpr (!SLOTS_IN_GLOBAL) return mem.params + (slot * PADDED_P + at);
   return (slot ? mem.slots + (slot - 1) * PADDED_P : mem.params) + at;
 }
-
-// What a call of the engine is given; the arrays are TrainState's and Dataset's, N networks and M samples.
-struct Job {
-  real *params, *slots[SLOTS + 1];                      // (N, P)
-  const double *hyper[HYPERS + 1];                      // (N)
-  double *columns[COLUMNS + 1];                         // (N)
-  const double *class_weight;                           // (N, O)
-  const int64_t *ids, *position, *limit, *end;          // (N)
-  int64_t *step;                                        // (N)
-  const int8_t *status;                                 // (N)
-  real *loss;                                           // (N)
-  double *total;                                        // (N)
-  const real *inputs;                                   // (M, I) or (N, M, I)
-  const real *targets;                                  // (M, O) or (N, M, O)
-  const int64_t *classes;                               // (M) or (N, M)
-  const real *weights;                                  // (M) or (N, M)
-  const double *spread;                                 // (1, O) or (N, O): Dataset.spread
-  const int64_t *rows, *sizes;                          // (N, longest), (N)
-  int64_t count, samples, longest, seed, steps, threads, check;
-  int64_t *taken;   // (N): -t where a number was not finite after step t of this call; else, with `check`, steps taken
-  double *figures;  // (2, N): loss and metric, of evaluate
-};
 
 // The steps that network n takes in this call.
 FN int64_t steps_of(const Job &job, int64_t n) {

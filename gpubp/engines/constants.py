@@ -1,0 +1,138 @@
+"""What the sources of kernel/ are compiled for, as C++: the constants and structures that Key, Layout and Plan say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..spec import BIASES
+from .key import TASKS
+from .plan import WAYS, Plan
+
+REALS = {torch.float32: "float", torch.float64: "double"}
+SWITCHES = ("l1", "l2", "clip_value", "clip_norm", "dropout", "label_smoothing")  # -1 in the kernel where they are off
+SHUFFLES = ("none", "network", "shared")
+METRICS = ("r2", "classes", "sign")
+
+
+def constants(plan: Plan) -> list[str]:
+    """All constants, with a comment each."""
+    layers = [f"constexpr int {name}[] = {{{', '.join(map(str, of))}}};  // {what}" for name, of, what in _layers(plan)]
+    tiles = [f"    {{{', '.join(map(str, (*of, tile.rows, tile.cols)))}}}," for of, tile in plan.tiles.items()]
+    return [
+        *(f"#define {name} {value}  // {what}" for name, value, what in _macros(plan)),
+        *(f"constexpr int {name} = {int(value)};  // {what}" for name, value, what in _settings(plan)),
+        *layers,
+        *(f"constexpr int {name} = {value};  // {what}" for name, value, what in _sizes(plan)),
+        "// The tile of each product (m, k) @ (k, n), n counted in v: rows and columns that are computed together.",
+        "constexpr struct { int m, n, k, rows, cols; } TILES[] = {", *tiles, "};",
+    ]  # fmt: skip
+
+
+def structs(plan: Plan) -> list[str]:
+    """Memory, one array after the other, and Group."""
+    at, memory, group = 0, [], []
+    for name, numbers, what, place in plan.arrays:
+        where, says = ("nullptr", f"{what}, in global memory") if place == "global" else (f"base + {at}", what)
+        memory.append(f"  entry *{name} = {where};  // {says}")
+        at += plan.padded(numbers) if place != "global" else 0
+    for kind, name, dims, what in plan.group:
+        group.append(f"  {kind} {name}{''.join(f'[{size}]' for size in dims)};  // {what}")
+    return ["struct Memory {", "  entry *base;", *memory, "};", "struct alignas(64) Group {", *group, "};"]
+
+
+def _macros(plan: Plan) -> list[tuple[str, object, str]]:
+    """What decides which code a compiler sees."""
+    layout = plan.layout
+    return [
+        *((name.upper(), number, "a TASK") for number, name in enumerate(TASKS)),
+        ("REAL", REALS[plan.key.dtype], "the type of parameters, samples and all that is computed from them"),
+        ("VECTOR", layout.vector, "numbers in a register"),
+        ("REGISTERS_PER_V", layout.parts, "registers that make a v"),
+        ("LANES_ARE_OUTPUTS", int(layout.wide), "whether a v is outputs of one network, or one of each"),
+        ("TEAM", int(layout.team), "whether several threads train one network together"),
+        ("THREADS", layout.threads, "on a GPU: of a team, or of a block without teams; 0 on a CPU"),
+        ("TEAMS_PER_BLOCK", layout.together, "with a network each, on a GPU; 1 without teams"),
+        ("SLOTS_IN_GLOBAL", int(not layout.near), "whether slots are in a GPU's global memory, not beside params"),
+        ("TASK", TASKS.index(plan.key.task), "TRAIN or EVALUATE"),
+    ]
+
+
+def _settings(plan: Plan) -> list[tuple[str, int, str]]:
+    """Of the network, its training and its samples."""
+    key, needs, spec, rule, samples = plan.key, plan.needs, plan.key.spec, plan.key.recipe.rule, plan.key.samples
+    hyper = {name: number for number, name in enumerate(needs.hyper)}
+    return [
+        ("LAYERS", len(spec.widths) - 1, "with weights"),
+        ("BATCH", plan.batch, "samples of a step"),
+        ("CHUNK", plan.chunk, "of them that go through the network at once"),
+        ("BIAS", BIASES.index(spec.bias), _numbered(BIASES)),
+        ("TRAIN_BIAS", spec.train_bias and spec.bias != "none", "whether biases change"),
+        ("CLASSES", key.loss.classes, "whether a target is the number of a class"),
+        ("LOSS_SUM", key.loss.outputs == "sum", "whether a sample's loss is the sum over its outputs, not their mean"),
+        ("METRIC", METRICS.index(key.loss.metric), _numbered(METRICS)),
+        ("HAS_INVERSE_LINK", needs.linked, "whether R2 compares targets with a function of the outs"),
+        ("OUTPUT_IDENTITY", spec.output == "identity", "whether the last layer's slope is 1"),
+        ("KEEP_NETS", needs.nets, "whether a slope is a function of the net, not of the out alone"),
+        ("OWN_SAMPLES", samples.own, "whether networks see different samples, or are at different steps"),
+        ("ORDERS", plan.indexed, "in which a group takes its samples: one for all its networks, or one for each"),
+        (
+            "GATHER",
+            plan.gathers,
+            "whether a chunk's samples are copied to Memory, or products read them where they are",
+        ),
+        ("ROWS", samples.rows, "whether index tensors say which samples a network has"),
+        ("OWN_INPUTS", samples.inputs, "whether every network has inputs and targets of its own"),
+        ("SAMPLE_WEIGHT", samples.weight, "0 none, 1 shared, 2 each network's"),
+        ("SHUFFLE", SHUFFLES.index(samples.shuffle), _numbered(SHUFFLES)),
+        ("CLASS_WEIGHT", key.class_weight, "whether classes have weights"),
+        ("LAYERWISE", key.recipe.update_order == "layerwise", "whether a layer changes before the delta below it"),
+        *((name.upper(), hyper.get(name, -1), "which hyper-parameter it is; -1 if it is off") for name in SWITCHES),
+        ("NONFINITE_STAYS", rule.absorbing, "whether NaN or infinity, once in a row, stays in it"),
+        ("HYPERS", len(needs.hyper), "hyper-parameters that the kernel reads"),
+        ("SLOTS", plan.slots, "of the optimizer: numbers that it keeps for each parameter"),
+        ("COLUMNS", len(rule.columns), "numbers that it keeps for each network"),
+        ("RATES", needs.rates, "numbers of a step that its update takes, the learning rate first"),
+        ("RATES_CHANGE", needs.moving, "whether they, or columns, change from step to step"),
+        ("RATES_USE_STEP", needs.timed, "whether they depend on the number of the step"),
+    ]
+
+
+def _layers(plan: Plan) -> list[tuple[str, Sequence[int], str]]:
+    """A number for every layer or width."""
+    bias_at = [end - plan.padded(size) for end, size in zip(plan.weights[1:], plan.biases)]
+    return [
+        ("WIDTH", plan.widths, "of the layers, the inputs' first"),
+        ("PITCH", plan.pitch, "of a matrix with rows of that width: entries from one row to the next"),
+        ("BIASES", plan.biases, "how many each layer has"),
+        ("LAYER_AT", plan.rows, "where each layer begins in a row of Job.params: its weight, then its biases"),
+        ("WEIGHT_AT", plan.weights, "where its weight begins in Memory.params, with every row padded,"),
+        ("BIAS_AT", bias_at, "and its biases"),
+        ("OUTS_AT", plan.outs, "and its outs, of CHUNK samples"),
+    ]
+
+
+def _sizes(plan: Plan) -> list[tuple[str, int, str]]:
+    """Of what the kernel keeps."""
+    sizes = [
+        ("P", plan.rows[-1], "parameters of a network: numbers of a row of Job.params,"),
+        ("PADDED_P", plan.weights[-1], "and entries of Memory.params"),
+        ("MAX_PITCH", plan.widest, "the largest pitch of outs"),
+        ("MEMORY_ENTRIES", plan.numbers, "of Memory"),
+        ("GROUP_BYTES", plan.group_bytes, "of Group"),
+    ]
+    if plan.layout.threads:
+        sizes += [
+            ("SHARED_BYTES", plan.shared, "of shared memory that a block needs"),
+            ("ROW_PITCH", plan.step, "numbers from one thread's row in shared memory to the next"),
+            ("TEAM_PITCH", plan.apart, "bytes from one team's Group and Memory in shared memory to the next"),
+        ]
+    if not plan.key.trains:
+        sizes += [("PARTIAL_SUMS", WAYS, "of each kind"), ("R2_PARTIAL_SUMS", plan.r2_ways, "of each output, for R2")]
+        sizes += [(name, at, "where those of a kind begin in Group.sums") for name, at in plan.sums.items()]
+    return sizes
+
+
+def _numbered(names: Sequence[str]) -> str:
+    return ", ".join(f"{number} {name}" for number, name in enumerate(names))

@@ -1,0 +1,132 @@
+"""What a kernel is made for: Key, all that a compiler can know of a training or an evaluation, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+
+from ..data import Dataset
+from ..losses import LOSSES, Loss
+from ..recipe import Recipe
+from ..spec import NetworkSpec
+from ..state import TrainState
+from . import cache
+
+TASKS = ("train", "evaluate")
+PIECES, WASTE = range(64, 24, -8), 1.1  # samples of an evaluation that go through a network together
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a kernel is told about its data.
+
+    own: networks of a group see different samples, or are at different steps. rows: index tensors say which samples a
+    network has. inputs: every network has its own inputs and targets. weight: sample weights are absent (0), shared
+    (1), or one set per network (2). shuffle: as in TrainConfig.
+    """
+
+    own: bool
+    rows: bool
+    inputs: bool
+    weight: int
+    shuffle: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, data: Dataset) -> Samples:
+        """For networks at one step."""
+        weight, shuffle = data.sample_weight, recipe.shuffle if data.samples > 1 else "none"
+        own = data.own or data.rows is not None or shuffle == "network"
+        return cls(own, data.rows is not None, data.own, 0 if weight is None else weight.ndim, shuffle)
+
+
+class Key(NamedTuple):
+    """What a kernel is made for. networks: how many a call has, for the choice of a layout. task: one of TASKS."""
+
+    spec: NetworkSpec
+    recipe: Recipe
+    dtype: torch.dtype
+    samples: Samples
+    networks: int = 1
+    task: str = "train"
+
+    @classmethod
+    def of(cls, state: TrainState, data: Dataset) -> Key:
+        """For training a population whose networks are at one step."""
+        spec, params = state.population.spec, state.population.params
+        return cls(spec, state.recipe, params.dtype, Samples.of(state.recipe, data), len(params))
+
+    @classmethod
+    def to_come(cls, spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype, data: Dataset | None) -> Key:
+        """For a training before its state exists: of(state, data).for_any_steps for every part of its networks. None:
+        the data that need most memory."""
+        samples = Samples(True, False, False, 2, recipe.shuffle) if data is None else Samples.of(recipe, data)
+        return cls(spec, recipe, dtype, samples).for_any_steps
+
+    @classmethod
+    def of_evaluation(
+        cls, spec: NetworkSpec, dtype: torch.dtype, count: int, data: Dataset, hyper: Iterable[str]
+    ) -> Key:
+        """For loss and metric of `count` networks on `data`. hyper: the names of TrainConfig.columns."""
+        used = ("class_weight", *LOSSES[spec.loss].defaults)
+        recipe = showing(data.lengths[1], tuple(name for name in hyper if name in used))
+        return cls(spec, recipe, dtype, Samples.of(recipe, data), count, "evaluate")
+
+    @property
+    def for_any_steps(self) -> Key:
+        """The same for networks that may be at different steps."""
+        return self._replace(samples=replace(self.samples, own=True))
+
+    @property
+    def trains(self) -> bool:
+        """Whether the kernel trains; else it evaluates."""
+        return self.task == "train"
+
+    @property
+    def loss(self) -> Loss:
+        """The loss's row."""
+        return LOSSES[self.spec.loss]
+
+    @property
+    def weighted(self) -> bool:
+        """Whether samples do not all count the same."""
+        return self.samples.weight > 0 or self.class_weight
+
+    @property
+    def class_weight(self) -> bool:
+        """Whether classes have weights."""
+        return "class_weight" in self.recipe.hyper
+
+
+@lru_cache
+def showing(samples: int, hyper: tuple[str, ...] = ()) -> Recipe:
+    """The recipe of an evaluation of so many samples. Its batch is a piece of them, the largest that leaves little of
+    the last piece empty."""
+
+    def waste(piece: int) -> float:
+        return max(WASTE, -(-samples // piece) * piece / samples)
+
+    piece = samples if samples <= PIECES[0] else min(PIECES, key=waste)
+    return Recipe(batch_size=piece, hyper=hyper)
+
+
+def of_evaluations(state: TrainState, evaluated: Iterable[Dataset]) -> list[Key]:
+    """For the evaluations of a population in training."""
+    spec, params = state.population.spec, state.population.params
+    return [Key.of_evaluation(spec, params.dtype, len(params), each, state.hyper) for each in evaluated]
+
+
+def compile_all(compile_one: Callable[[Key], object], training: Key, evaluations: Iterable[Key]) -> None:
+    """Compile kernels in parallel, and those that failed once more, alone: the system may have ended a compiler because
+    memory was short. Raises the error of a second failure."""
+    keys = [training, *{(key.recipe.batch_size, key.samples): key for key in evaluations}.values()]
+    with ThreadPoolExecutor(len(keys), "gpubp-compile") as pool:
+        tried = [(key, pool.submit(compile_one, key)) for key in keys]
+    for key, future in tried:
+        if why := future.exception():
+            compile_one(key)
+            cache.NEWS[key] = f"a kernel was compiled at the second try; the first: {why}"
