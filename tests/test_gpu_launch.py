@@ -311,7 +311,7 @@ def test_the_sentence_is_of_the_kernel_that_trains(
     config = gpubp.TrainConfig("adam", batch_size=2, steps=9, **MORE[more])
     choice = choose("auto", spec, config, torch.device("cuda:0"), torch.float32, data)
     kernels = [*cuda.KERNELS.values()]
-    (kernel,) = (each for each in kernels if each.program.task == "train")
+    (kernel,) = (each for each in kernels if each.program.key.trains)
     assert (choice.name, choice.reason) == ("cuda", kernel.reason)
     state = TrainState.start(population(spec, COUNT, torch.float32), config, data)
     for part in (slice(0, COUNT), slice(COUNT // 2, COUNT)):

@@ -54,7 +54,7 @@ def train(device: str, kind: str = "shared", run_dir: Path | None = None, **sett
 
 def trained_by() -> str:
     """The sentence of the one kernel for training that was compiled."""
-    (kernel,) = (each for each in cuda.KERNELS.values() if each.program.task == "train")
+    (kernel,) = (each for each in cuda.KERNELS.values() if each.program.key.trains)
     return kernel.reason
 
 

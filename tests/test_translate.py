@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gpubp.engines import build, translate
-from gpubp.engines.program import REALS
+from gpubp.engines.constants import REALS
 from gpubp.errors import EngineError
 
 Rule = Callable[..., Any]
