@@ -55,7 +55,7 @@ class Player:
     def limits(self, device: torch.device) -> Limits:
         return self.found
 
-    def here(self, tensor: Tensor) -> bool:
+    def on_a_gpu(self, tensor: Tensor) -> bool:
         return True
 
     def load(self, code: bytes, threads: int, shared: int, device: torch.device) -> Function:

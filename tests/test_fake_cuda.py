@@ -48,7 +48,7 @@ def pretend(case: Case, whole: bool = True) -> None:
         for length, common in ((1, False), (4, True))[: 1 + whole]:
             group.recording(length, common)
             assert group.reason is None, group.reason
-        assert {tensor.device for tensor in group.stay} == {DEVICE}
+        assert {tensor.device for tensor in group.tensors} == {DEVICE}
         if not whole:
             return
         ends = [(1, 1), (4, COUNT - 2)]  # a call in which one network takes no step, and one but one

@@ -66,7 +66,7 @@ def server():
     return json.load(os.fdopen(here))
 
 def kernel_threads():
-    cpu.crew = lambda *given: 2
+    cpu.thread_count = lambda *given: 2
     return job("cpu")
 
 print(json.dumps(["parent", jobs()]), flush=True)

@@ -95,7 +95,8 @@ class Driver:
         self.calls.append(given)
         pointers = (ctypes.c_void_p * 2).from_address(given[9])
         (kernel,) = (each for each in cuda.KERNELS.values() if each.code == given[0])
-        self.job = kernel.job.from_buffer_copy(ctypes.string_at(pointers[0], ctypes.sizeof(kernel.job)))
+        job = kernel.program.job
+        self.job = job.from_buffer_copy(ctypes.string_at(pointers[0], ctypes.sizeof(job)))
         self.end = cuda.End.from_buffer_copy(ctypes.string_at(pointers[1], ctypes.sizeof(cuda.End)))
         return (self.answer,)
 
@@ -148,7 +149,7 @@ def expected(state: TrainState, data: gpubp.Dataset) -> dict[str, Any]:
     }  # fmt: skip
     return {
         **{name: tensor.data_ptr() for name, tensor in tensors.items()},
-        "targets": None, "spread": None, "outs": None, "figures": None, "count": len(state.step),
+        "targets": None, "spread": None, "figures": None, "count": len(state.step),
         "samples": SAMPLES, "longest": SAMPLES,
         "seed": state.population.seed, "threads": 0, "check": 0,
         "slots": [*(slot.data_ptr() for slot in state.slots), None],
@@ -172,7 +173,12 @@ def test_a_launch_has_the_grid_the_stream_and_the_pointer_of_every_field(driver:
     ((function, *shape, shared, stream, _, extra),) = driver.calls
     assert function == cuda.text(kernel.program).encode()
     assert shape == [-(-COUNT // layout.threads), 1, 1, layout.threads, 1, 1]
-    assert (shared, driver.allowed, stream, extra) == (kernel.shared, kernel.shared, STREAM, 0)
+    assert (shared, driver.allowed, stream, extra) == (
+        kernel.program.plan.shared,
+        kernel.program.plan.shared,
+        STREAM,
+        0,
+    )
     given = launched(driver)
     assert given.pop("taken"), "room for the kernel's own notes"
     names = kernel.program.hyper

@@ -11,7 +11,7 @@ import torch
 import gpubp
 from gpubp.engines import build, choose, layout
 from gpubp.engines.key import Key, Samples
-from gpubp.engines.layout import REACH, SLICE, best, crew, largest_index, piece, work
+from gpubp.engines.layout import REACH, SLICE, best, group_cost, largest_index, piece, thread_count
 from gpubp.engines.program import Layout, Program
 from gpubp.errors import EngineError
 
@@ -82,12 +82,12 @@ def test_lanes_as_outputs_cut_a_batch_whose_outs_do_not_fit() -> None:
 
 def test_a_thread_is_begun_for_work_that_is_worth_it() -> None:
     narrow = chosen((8, 16, 1), 32)
-    group, spent = narrow.vector * narrow.parts, work(narrow, (8, 16, 1), 32, 2)
-    threads = [crew(group, spent, count, 16, 64) for count in (1, 100, 10_000, 1_000_000)]
+    group, spent = narrow.vector * narrow.parts, group_cost(narrow, (8, 16, 1), 32, 2)
+    threads = [thread_count(group, spent, count, 16, 64) for count in (1, 100, 10_000, 1_000_000)]
     assert threads[0] == 1
     assert threads == sorted(threads)
     assert threads[-1] == 64
-    assert crew(group, spent, 100, 10_000, 2) == 2
+    assert thread_count(group, spent, 100, 10_000, 2) == 2
 
 
 def text(widths: tuple[int, ...], batch: int, layout: Layout) -> str:

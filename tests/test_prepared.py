@@ -245,8 +245,8 @@ def test_a_numbers_of_threads_and_a_layout_that_change_are_followed() -> None:
             check(state, data, 1)
             call = found(state, data)
             assert call is not None
-            assert call.alike.job.threads == number
-            assert call.alike.kernel is cpu.kernel(call.key)
+            assert call.at_one_step.job.threads == number
+            assert call.at_one_step.kernel is cpu.kernel(call.key)
 
 
 def test_networks_at_different_steps_and_at_equal_ones_again_use_the_right_kernel() -> None:
@@ -263,4 +263,4 @@ def test_networks_at_different_steps_and_at_equal_ones_again_use_the_right_kerne
     assert not differences(state, EVERYONE, plain, EVERYONE)
     call = found(state, data)
     assert call is not None
-    assert call.apart is not None
+    assert call.at_any_steps is not None

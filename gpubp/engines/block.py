@@ -1,6 +1,6 @@
-"""Block: the numbers of a block of networks while it trains, and a step of theirs in raw torch operations.
+"""Block: the numbers of a block of networks while it trains, and its step in raw torch operations.
 
-They lie layer by layer, contiguous, at the widths that products need (numerics.kernel_widths).
+Every layer's numbers are contiguous tensors, of the widths that products need (numerics.kernel_widths).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Block:
         self.hyper, self.columns, self.memory = dict(state.hyper), dict(state.columns), dict(state.memory)
         self.ids, self.now, self.total_steps = state.population.ids, state.step, state.end[:, None].double()
         self.loss, self.total = state.loss, state.total
-        self.fault = torch.zeros_like(state.loss)  # NaN from the first loss on that was not finite
+        self.fault = torch.zeros_like(state.loss)  # NaN once a loss is not finite
         self.keep(len(state.step))
 
     @staticmethod
@@ -52,7 +52,7 @@ class Block:
         return [state.population.params, *state.slots]
 
     def keep(self, count: int) -> None:
-        """Go on with the first `count` networks; a lone one is doubled, for products need two."""
+        """Continue with the first `count` networks; a lone one is doubled, because products need two."""
 
         def cut(tensor: Tensor) -> Tensor:
             return tensor[:count] if count > 1 else torch.cat((tensor[:1], tensor[:1]))
@@ -68,7 +68,8 @@ class Block:
         self.typed = {name: column.to(self.loss.dtype) for name, column in self.hyper.items()}
 
     def held(self) -> Iterator[tuple[MutableMapping[Any, Tensor] | MutableSequence[Tensor], Any]]:
-        """Where every tensor is that a step reads or changes, in a fixed order: holder[name]."""
+        """Where each tensor is that a step reads or changes, as holder and name for holder[name], always in the same
+        order."""
         for layer in self.parts:
             for part in layer:
                 yield vars(part), "param"
@@ -102,7 +103,7 @@ class Block:
                 self.update_layer(number, grads)
         self.now = self.now + 1
         if not self.rule.absorbing:
-            self.look_at_slots()
+            self.check_slots()
         self.loss, self.total, self.fault = loss, self.total + loss.double(), self.fault + loss * 0
 
     def masks(self, batch: int) -> list[Tensor]:
@@ -132,7 +133,7 @@ class Block:
         return loss
 
     def gradient(self, number: int, grad_weight: Tensor, grad_bias: Tensor) -> list[Tensor]:
-        """A layer's gradients, with the penalties' and without what padding put in, each number clipped."""
+        """A layer's gradients, with those of the penalties, 0 in the padding, each number clipped."""
         weight = self.parts[number][0].param
         if "l2" in self.typed:
             grad_weight = torch.addcmul(grad_weight, self.typed["l2"][:, :, None], weight)
@@ -158,7 +159,7 @@ class Block:
             grad *= _like(factor, grad)
 
     def begin_update(self) -> None:
-        """What depends on network and step alone, in float64: the scheduled rate, and what the rule prepares."""
+        """What depends on network and step alone, in float64: the scheduled rate, and the rule's prepared columns."""
         step = self.now[:, None].double()
         lr = scheduled(self.recipe.timetable, {**self.hyper, **self.memory}, step, self.total_steps)
         self.rates, self.columns = rates(self.rule, self.hyper, self.columns, lr, self.loss.dtype)
@@ -170,14 +171,14 @@ class Block:
                 part.slots = update(self.rule, part.param, grad, part.slots, self.rates.like(grad))
         weight, bias = self.parts[number]
         inputs, outputs = self.spec.widths[number : number + 2]
-        if weight.param.shape[1:] != (inputs, outputs):  # padding stays 0, whatever a rule makes of a gradient of 0
+        if weight.param.shape[1:] != (inputs, outputs):  # a rule may move padding although its gradient is 0
             weight.param[:, inputs:].zero_()
             weight.param[:, :, outputs:].zero_()
             if self.spec.bias == "neuron":
                 bias.param[:, outputs:].zero_()
 
-    def look_at_slots(self) -> None:
-        """Remember whose slots hold a number that is not finite; what padding made of a rule does not count."""
+    def check_slots(self) -> None:
+        """Remember whose slots hold a number that is not finite, except in the padding."""
         for layer, views in zip(self.parts, self.spec.layers(self.state.population.params)):
             for part, view in zip(layer, views):
                 real = (slice(None), *(slice(size) for size in view.shape[1:]))
@@ -185,26 +186,26 @@ class Block:
                     self.fault = self.fault + row_sums((slot[real] * 0).flatten(1))
 
     def leave(self, state: TrainState, first: int) -> Tensor:
-        """The networks from `first` on, which are those of `state`, back into it where all their numbers are finite.
-        -> (N,) bool: where they are."""
-        part = slice(first, first + len(state.step))
+        """Copy the networks from `first` on, which are those of `state`, back into it if all their numbers are finite.
+        -> (N,) bool: whose are."""
+        some = slice(first, first + len(state.step))
         rows = self._rows(state)
         fresh = [torch.empty_like(row) for row in rows]
         for number, layer in enumerate(self.parts):
             for each, row in enumerate(fresh):
-                for target, own in zip(self.spec.layers(row)[number], layer):
-                    source = own.param if not each else own.slots[each - 1]
-                    target.copy_(source[part][tuple(slice(size) for size in (None, *target.shape[1:]))])
-        good = self.fault[part] == 0
+                for target, part in zip(self.spec.layers(row)[number], layer):
+                    source = part.param if not each else part.slots[each - 1]
+                    target.copy_(source[some][tuple(slice(size) for size in (None, *target.shape[1:]))])
+        good = self.fault[some] == 0
         for row in fresh:
             good &= finite_rows(row)
-        pairs = [*zip(rows, fresh), (state.step, self.now[part]), (state.loss, self.loss[part])]
-        pairs += [(state.total, self.total[part])]
-        pairs += [(state.columns[name], self.columns[name][part]) for name in state.columns]
-        if good.device.type != "cpu" or not good.all():  # a GPU would have to be waited for to know
-            pairs = [(mine, torch.where(good if mine.ndim == 1 else good[:, None], new, mine)) for mine, new in pairs]
-        for mine, new in pairs:  # from here on nothing needs memory: a network leaves with all its numbers, or none
-            mine.copy_(new)
+        pairs = [*zip(rows, fresh), (state.step, self.now[some]), (state.loss, self.loss[some])]
+        pairs += [(state.total, self.total[some])]
+        pairs += [(state.columns[name], self.columns[name][some]) for name in state.columns]
+        if good.device.type != "cpu" or not good.all():  # reading `good` would wait for a GPU
+            pairs = [(old, torch.where(good if old.ndim == 1 else good[:, None], new, old)) for old, new in pairs]
+        for old, new in pairs:  # nothing here needs memory: all numbers of a network are copied, or none
+            old.copy_(new)
         return good
 
 

@@ -72,11 +72,11 @@ def _settings(plan: Plan) -> list[tuple[str, int, str]]:
         ("CLASSES", key.loss.classes, "whether a target is the number of a class"),
         ("LOSS_SUM", key.loss.outputs == "sum", "whether a sample's loss is the sum over its outputs, not their mean"),
         ("METRIC", METRICS.index(key.loss.metric), _numbered(METRICS)),
-        ("HAS_INVERSE_LINK", needs.linked, "whether R2 compares targets with a function of the outs"),
+        ("HAS_INVERSE_LINK", needs.inverse_link, "whether R2 compares targets with a function of the outs"),
         ("OUTPUT_IDENTITY", spec.output == "identity", "whether the last layer's slope is 1"),
         ("KEEP_NETS", needs.nets, "whether a slope is a function of the net, not of the out alone"),
         ("OWN_SAMPLES", samples.own, "whether networks see different samples, or are at different steps"),
-        ("ORDERS", plan.indexed, "in which a group takes its samples: one for all its networks, or one for each"),
+        ("ORDERS", plan.orders, "in which a group takes its samples: one for all its networks, or one for each"),
         (
             "GATHER",
             plan.gathers,
@@ -94,8 +94,8 @@ def _settings(plan: Plan) -> list[tuple[str, int, str]]:
         ("SLOTS", plan.slots, "of the optimizer: numbers that it keeps for each parameter"),
         ("COLUMNS", len(rule.columns), "numbers that it keeps for each network"),
         ("RATES", needs.rates, "numbers of a step that its update takes, the learning rate first"),
-        ("RATES_CHANGE", needs.moving, "whether they, or columns, change from step to step"),
-        ("RATES_USE_STEP", needs.timed, "whether they depend on the number of the step"),
+        ("RATES_CHANGE", needs.rates_change, "whether they, or columns, change from step to step"),
+        ("RATES_USE_STEP", needs.rates_use_step, "whether they depend on the number of the step"),
     ]
 
 
@@ -125,8 +125,8 @@ def _sizes(plan: Plan) -> list[tuple[str, int, str]]:
     if plan.layout.threads:
         sizes += [
             ("SHARED_BYTES", plan.shared, "of shared memory that a block needs"),
-            ("ROW_PITCH", plan.step, "numbers from one thread's row in shared memory to the next"),
-            ("TEAM_PITCH", plan.apart, "bytes from one team's Group and Memory in shared memory to the next"),
+            ("ROW_PITCH", plan.row_pitch, "numbers from one thread's row in shared memory to the next"),
+            ("TEAM_PITCH", plan.team_pitch, "bytes from one team's Group and Memory in shared memory to the next"),
         ]
     if not plan.key.trains:
         sizes += [("PARTIAL_SUMS", WAYS, "of each kind"), ("R2_PARTIAL_SUMS", plan.r2_ways, "of each output, for R2")]

@@ -1,7 +1,7 @@
 """The compiled engine on CPUs: K steps in a kernel generated for the topology, compiled at first use and cached.
 
 A kernel is a Program (program.py) compiled by the system's C++ compiler (build.py) for a layout that suits the
-population (layout.py). This file passes pointers, and finds the step at which a network diverged.
+population (layout.py). This file calls it, and finds the step at which a network diverged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..state import Status, TrainState
 from . import build
 from .job import agree, contiguous, fill, fill_evaluation, to_evaluate
 from .key import Key, Samples, compile_all, of_evaluations
-from .layout import REACH, Layout, best, crew, largest_index, work
+from .layout import REACH, Layout, best, group_cost, largest_index, thread_count
 from .prepared import Calls
 from .program import Program
 
@@ -81,26 +81,26 @@ def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None
 
 
 class Call:
-    """A call of training with any number of steps, for networks at the same step or at different ones. taken (N,):
-    below 0 for networks with a non-finite number; else 0."""
+    """A call of training with any number of steps, for networks at one step or at different ones. taken (N,): below 0
+    for networks with a non-finite number; else 0."""
 
     def __init__(self, state: TrainState, data: Dataset, key: Key) -> None:
         taken = numpy.zeros(len(state.step), numpy.int64)  # untouched pages cost nothing
         self.key, self.taken, self.clean = key, torch.from_numpy(taken), True
-        self.alike = Prepared(state, data, key, self.taken)
-        self.apart: Prepared | None = None
+        self.at_one_step = Prepared(state, data, key, self.taken)
+        self.at_any_steps: Prepared | None = None
 
     def __call__(self, state: TrainState, data: Dataset, steps: int, check: bool = False) -> int:
-        """Train the networks. -> DONE, or FAULTS if some of `taken` are below 0. check: check after every
-        step, change nothing, and put the number of finite steps in `taken`."""
+        """Train the networks. -> DONE, or FAULTS if some of `taken` are below 0. check: look for non-finite numbers
+        after every step, change nothing, and put the number of finite steps in `taken`."""
         if not self.clean:
             self.taken.zero_()
         self.clean = False  # until the kernel reports DONE, even after an exception
-        answer = self.alike(steps, check)
+        answer = self.at_one_step(steps, check)
         if answer == STEPS_DIFFER:
-            if self.apart is None:
-                self.apart = Prepared(state, data, self.key.for_any_steps, self.taken)
-            answer = self.apart(steps, check)
+            if self.at_any_steps is None:
+                self.at_any_steps = Prepared(state, data, self.key.for_any_steps, self.taken)
+            answer = self.at_any_steps(steps, check)
         self.clean = answer == DONE and not check
         return answer
 
@@ -127,15 +127,15 @@ class Prepared:
 
 
 def advance(call: Call, state: TrainState, data: Dataset, steps: int) -> None:
-    """One call, and the treatment of networks that diverge in it."""
+    """One call; then mark the networks that diverge in it."""
     if call(state, data, steps) == FAULTS:
         diverge(state, data, steps, (call.taken < 0).nonzero().squeeze(1), call.key)
 
 
 @torch.no_grad()
 def diverge(state: TrainState, data: Dataset, steps: int, bad: Tensor, key: Key) -> None:
-    """The networks `bad` have a non-finite number after some step of the call, and are still as before it: find
-    that step, train them up to it, and mark them. key: of the compiled kernel."""
+    """The networks `bad` have a non-finite number after some step of the call, and are still as before it: find that
+    step, train them up to the one before, and mark them. key: of the compiled kernel."""
     some = state.rows(bad)
     call, end = Call(some, data, key), some.limit.clone()
     call(some, data, steps, check=True)
@@ -166,11 +166,11 @@ class Kernel:
         layout, recipe = program.layout, program.recipe
         self.batch = recipe.batch_size
         self.group = 1 if layout.wide else layout.vector * layout.parts
-        self.spent = work(layout, program.spec.widths, recipe.batch_size, len(recipe.rule.slots))
+        self.spent = group_cost(layout, program.spec.widths, recipe.batch_size, len(recipe.rule.slots))
 
     def threads(self, count: int, steps: float) -> int:
         """How many of torch.get_num_threads() a call for `count` networks starts."""
-        return crew(self.group, self.spent, count, steps, torch.get_num_threads())
+        return thread_count(self.group, self.spent, count, steps, torch.get_num_threads())
 
 
 CALLS: Calls[Call] = Calls()

@@ -56,7 +56,7 @@ def limits(device: torch.device) -> Limits:
     return Limits(arch, int(_done(driver.cuDeviceGetAttribute(most, _number(device)))))
 
 
-def here(tensor: Tensor) -> bool:
+def on_a_gpu(tensor: Tensor) -> bool:
     """Whether kernels can access a tensor."""
     return tensor.is_cuda
 
@@ -85,7 +85,7 @@ class Launch:
         self.pointers = (ctypes.c_void_p * len(given))(*(ctypes.addressof(each) for each in given))
 
     def __call__(self) -> None:
-        """Start it."""
+        """Launch the kernel."""
         if _done(_driver().cuCtxGetCurrent()) == self.context:  # as torch leaves it
             return self._start()
         with _on(self.device):

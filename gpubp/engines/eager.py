@@ -1,9 +1,9 @@
 """The definition: raw torch operations, one step after the other; results are ordinary tensors.
 
-Networks train in blocks that stay in cache (block.py), K steps of one block before the next. The state's rows stay
-untouched until the end of the call, so that a network in which some number was not finite by then goes back to where
-it was, and finds the step at which it happened by halving the call. On a GPU steps are replayed from recordings
-(graph.py), and all blocks are given theirs before the host looks which networks stayed finite.
+Networks train in blocks that stay in cache (block.py), K steps of one block before the next. The state's rows change
+only at the end of the call. If a network then has a number that is not finite, its row stays as it was, and the call
+is repeated in halves to find the step. On a GPU, steps are replayed from recordings (graph.py), and all blocks are
+launched before the host reads which networks are finite.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..state import Status, TrainState
 from . import graph
 from .block import Block
 
-Ends = list[tuple[int, int]]  # after how many steps how many networks leave; the first to leave first
+Ends = list[tuple[int, int]]  # after how many steps how many networks end, the earliest first
 
 
 @torch.no_grad()
 def run(state: TrainState, data: Dataset, steps: int) -> None:
-    """Advance every running network by up to `steps` steps, not beyond its limit, in place."""
+    """Advance every running network by up to `steps` steps, at most to its limit, in place."""
     state.fit()
     with gpus.on(state.population.device):
         if fixed(state.population.device):
@@ -46,26 +46,27 @@ def advance(state: TrainState, data: Dataset, steps: int) -> None:
 
 
 def try_again(state: TrainState, data: Dataset, left: Tensor, bad: Tensor) -> None:
-    """The networks `bad`, which were not finite at the end, with half the steps, then the rest."""
+    """Repeat the call for the networks `bad`, which were not finite at its end: half of the steps, then the rest."""
     longest, rows = int(left[bad].max()), bad.to(state.step.device)
-    own = state.rows(rows)
+    failed = state.rows(rows)
     if longest == 1:
-        own.status.fill_(Status.diverged)
-        own.diverged_step.copy_(own.step)
+        failed.status.fill_(Status.diverged)
+        failed.diverged_step.copy_(failed.step)
     else:
         half = longest // 2
-        advance(own, data, half)
-        reached = torch.clamp(left[bad] - half, min=0)
-        for size in reached.unique().tolist():
-            some = (reached == size).nonzero().squeeze(1).to(rows.device)
-            part = own.rows(some)
+        advance(failed, data, half)
+        rest = torch.clamp(left[bad] - half, min=0)
+        for size in rest.unique().tolist():
+            some = (rest == size).nonzero().squeeze(1).to(rows.device)
+            part = failed.rows(some)
             advance(part, data, size)
-            own.put(some, part)
-    state.put(rows, own)
+            failed.put(some, part)
+    state.put(rows, failed)
 
 
 def course(left: Tensor, step: Tensor) -> tuple[Ends, bool]:
-    """For steps to take and taken (N,): when those networks leave that take any, and whether they are at one step."""
+    """Of networks with `left` (N,) steps to take and `step` (N,) taken: when those that take any end, and whether they
+    are at one step."""
     if left.min() == left.max() > 0:
         return [(int(left[0]), len(left))], bool((step == step[0]).all())
     left, step = left[left > 0], step[left > 0]
@@ -74,22 +75,22 @@ def course(left: Tensor, step: Tensor) -> tuple[Ends, bool]:
 
 
 def train(state: TrainState, data: Dataset, ends: Ends, common: bool) -> Tensor:
-    """Take the steps of one block, whose networks are at one step if `common`. -> (N,) bool: which stayed finite. The
-    others' rows are as they were."""
+    """Take the steps of one block, whose networks are at one step if `common`. -> (N,) bool: which are finite. The
+    others' rows stay as they were."""
     count, take = sum(networks for _, networks in ends), train_group if fixed(state.step.device) else train_block
     if len(ends) == 1 and count == len(state.step):
         return take(state, data, ends, common)
     good = torch.ones_like(state.running)
-    if ends:  # the longest first: whoever still trains is then a leading part of the block
+    if ends:  # the longest first: those that still train are then a leading part of the block
         longest_first = torch.argsort(torch.clamp(state.left, max=ends[-1][0]), descending=True, stable=True)[:count]
-        own = state.rows(longest_first)
-        good.index_copy_(0, longest_first, take(own, data, ends, common))
-        state.put(longest_first, own)
+        ordered = state.rows(longest_first)
+        good.index_copy_(0, longest_first, take(ordered, data, ends, common))
+        state.put(longest_first, ordered)
     return good
 
 
 def train_block(state: TrainState, data: Dataset, ends: Ends, common: bool) -> Tensor:
-    """`train` of networks in descending order of their steps, of which each takes one or more."""
+    """`train` of networks in descending order of their steps; each takes one or more."""
     recipe, population, count, done = state.recipe, state.population, len(state.step), 0
     batch, clock, longest = recipe.batch_size, state.step[:1] if common else state.step, ends[-1][0]
     order = data.order(population.seed, population.ids, state.position, clock, longest, batch, recipe.shuffle)
@@ -106,8 +107,8 @@ def train_block(state: TrainState, data: Dataset, ends: Ends, common: bool) -> T
 
 
 def train_group(state: TrainState, data: Dataset, ends: Ends, common: bool) -> Tensor:
-    """train_block on a GPU: a group of one size, filled up where there are fewer networks, whose steps are recordings.
-    A network that has left is computed along until the last one has; nobody looks at it any more."""
+    """train_block on a GPU, by recordings of a group of fixed size, filled up if there are fewer networks. A network
+    that has ended is still computed until the last one has, but its results are not used."""
     spec, params, batch = state.population.spec, state.population.params, state.recipe.batch_size
     count, done = len(params), 0
     rows = filled(params, together(spec, batch, params.element_size(), params.device))

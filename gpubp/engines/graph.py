@@ -1,14 +1,14 @@
-"""Steps of a group of networks on a GPU: recorded as CUDA graphs of up to 64 steps, which make up every number.
+"""Steps of a group of networks on a GPU, recorded as CUDA graphs of 64, 16, 4 and 1 steps, which add up to any number.
 
-A recording draws the samples of its steps and takes them; replayed, it waits for nothing. It reads and writes the
-memory that it was recorded with. So the numbers of a group lie in tensors that stay: what the steps compute anew is
-copied back into them at the end, and other networks are loaded into the same tensors. A group has the same size whoever
-is in it: a recording serves every call, and the libraries of a GPU, which choose the kernel of a product by the size of
-the whole batch, choose the same one for a network alone and among others.
+A recording draws the samples of its steps and takes the steps; replayed, it waits for nothing. It reads and writes the
+memory that it was recorded with, so a group's numbers are in tensors that stay: the results of the steps are copied
+back into them, and other networks are loaded into them. All groups have one size: a recording serves every call, and
+GPU libraries, which choose the kernel of a product by the size of the whole batch, choose the same one for a network
+alone and among others.
 
-A dataset keeps its last group; recordings of a rule that is not the package's own serve one call of the engine, as it
-may read what has changed by the next. Where steps cannot be recorded, they are launched operation by operation, and
-`reason` says why.
+A dataset keeps its last group. Recordings of a custom rule serve one call of the engine, because what the rule reads
+may change before the next. If steps cannot be recorded, they are launched one operation at a time, and `reason` says
+why.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from ..spec import NetworkSpec
 from . import rules
 from .block import Block
 
-LENGTHS = (64, 16, 4, 1)  # steps of a recording; no longer than it takes rounds to draw its samples
+LENGTHS = (64, 16, 4, 1)  # steps of a recording, if drawing their samples takes no more rounds than that
 
 GROUPS: weakref.WeakKeyDictionary[Dataset, Group] = weakref.WeakKeyDictionary()
 
 
 class Group:
-    """A Block whose tensors stay, and its steps, recorded. position (N,): places of its networks in the dataset."""
+    """A Block in tensors that stay, and its recorded steps. position (N,): of its networks in the dataset."""
 
     def __init__(self, block: Block, position: Tensor, data: Dataset, key: Hashable) -> None:
         self.block, self.position, self.key = block, position.clone(), key
         self.data = weakref.proxy(data)  # the dataset keeps the group, not the group the dataset
-        self.stay = [holder[name] for holder, name in block.held()]
+        self.tensors = [holder[name] for holder, name in block.held()]
         networks, batch = len(position), block.recipe.batch_size
         self.lengths = [length for length in LENGTHS if data.rounds(networks, length * batch) <= length or length == 1]
         self.recordings: dict[tuple[int, bool], Callable[[], None]] = {}
@@ -45,21 +45,21 @@ class Group:
         self.reason: str | None = None
 
     def take(self, steps: int, common: bool) -> None:
-        """So many steps of networks that are at one step if `common`. But for recordings that are made, nothing in here
-        waits for the GPU."""
+        """Take `steps` steps of networks, which are at one step if `common`. Only making a recording waits for the
+        GPU."""
         for length in self.lengths:
             for _ in range(steps // length):
                 self.recording(length, common)()
             steps %= length
 
     def recording(self, length: int, common: bool) -> Callable[[], None]:
-        """So many steps as one call, recorded where that can be."""
+        """`length` steps as one call, recorded if possible."""
         if self.reason is None and (length, common) not in self.recordings:
             self._record(length, common)
         return self.recordings.get((length, common), partial(self.steps, length, common))
 
     def _record(self, length: int, common: bool) -> None:
-        begun, steps = [each.clone() for each in self.stay], partial(self.steps, length, common)
+        begun, steps = [each.clone() for each in self.tensors], partial(self.steps, length, common)
         try:
             self.recordings[length, common] = gpus.capture(steps, partial(steps, taken=1), self.pool)
         except RuntimeError as error:
@@ -67,12 +67,12 @@ class Group:
                 raise
             self.reason = (str(error).splitlines() or [repr(error)])[0]
         finally:
-            for stays, (holder, name), before in zip(self.stay, self.block.held(), begun):
-                holder[name] = stays  # the recording may have broken off in the middle of a step
+            for stays, (holder, name), before in zip(self.tensors, self.block.held(), begun):
+                holder[name] = stays  # the recording may have failed in the middle of a step
                 stays.copy_(before)
 
     def steps(self, length: int, common: bool, taken: int | None = None) -> None:
-        """The next steps, or the first of them that are `taken`, their results where they began."""
+        """The next steps, or the first `taken` of them; the results are copied to where they began."""
         block, recipe, count = self.block, self.block.recipe, len(self.position)
         clock = block.now[:1] if common else block.now
         order = self.data.order(
@@ -84,26 +84,25 @@ class Group:
         self._keep()
 
     def _keep(self) -> None:
-        own = {each.untyped_storage()._cdata for each in self.stay}
+        ours = {each.untyped_storage()._cdata for each in self.tensors}
         fresh = [holder[name] for holder, name in self.block.held()]
-        for number, (new, stays) in enumerate(zip(fresh, self.stay)):
-            if new is not stays and new.untyped_storage()._cdata in own:
-                fresh[number] = new.clone()  # a rule made one slot's old numbers another's new ones
-        for new, stays, (holder, name) in zip(fresh, self.stay, self.block.held()):
+        for number, (new, stays) in enumerate(zip(fresh, self.tensors)):
+            if new is not stays and new.untyped_storage()._cdata in ours:
+                fresh[number] = new.clone()  # a rule made the old numbers of a slot the new ones of another
+        for new, stays, (holder, name) in zip(fresh, self.tensors, self.block.held()):
             if new is not stays:
                 stays.copy_(new)
                 holder[name] = stays
 
     def load(self, block: Block, position: Tensor) -> None:
-        """Other networks."""
-        for stays, (holder, name) in zip(self.stay, block.held()):
+        """Replace the networks."""
+        for stays, (holder, name) in zip(self.tensors, block.held()):
             stays.copy_(holder[name])
         self.position.copy_(position)
 
 
 def group(block: Block, position: Tensor, data: Dataset) -> Group:
-    """`block` where recordings read it: in the group that `data` keeps, or in a new one where that was made for
-    something else."""
+    """The group that `data` keeps, with `block` loaded into it; a new one if that was made for something else."""
     spec, recipe = block.spec, block.recipe
     like = block.loss.dtype, block.loss.device, len(block.loss), block.state.population.seed
     shapes = (tuple(holder[name].shape) for holder, name in block.held())
@@ -112,16 +111,16 @@ def group(block: Block, position: Tensor, data: Dataset) -> Group:
     if known is not None and known.key == key:
         known.load(block, position)
         return known
-    GROUPS.pop(data, None)  # its memory is free before the next is recorded
+    GROUPS.pop(data, None)  # frees its memory before the next is recorded
     GROUPS[data] = made = Group(block, position, data, key)
     return made
 
 
 def begin(spec: NetworkSpec, recipe: Recipe, data: Dataset) -> None:
-    """A call of the engine begins: recordings of rules that may have changed since the last one are dropped. A group
-    that could not be recorded stays, so that it is not tried again: torch keeps the memory of what failed."""
+    """Begin a call of the engine: drop recordings of custom rules. A group that could not be recorded stays, so that it
+    is not tried again: torch keeps the memory of a failed recording."""
     known = GROUPS.get(data)
-    if known is None or rules.fixed(rules.functions(rules.rows(spec, recipe))):
+    if known is None or rules.built_in(rules.rows(spec, recipe)):
         return
     known.recordings.clear()
     if known.reason is None:
@@ -129,6 +128,6 @@ def begin(spec: NetworkSpec, recipe: Recipe, data: Dataset) -> None:
 
 
 def reason(data: Dataset) -> str | None:
-    """Why steps on `data` are not replayed from a recording; None where they are, or where none was taken yet."""
+    """Why steps on `data` are not replayed from a recording; None if they are, or if none was taken yet."""
     known = GROUPS.get(data)
     return None if known is None else known.reason

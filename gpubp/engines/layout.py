@@ -1,10 +1,10 @@
-"""How a machine lays the numbers of networks out, and which way trains a population fastest on this CPU. It changes the
-time and no bit.
+"""Layout: how a machine arranges the numbers of networks; best() chooses the fastest for a population on this CPU. It
+changes the time and no bit.
 
-Lanes are networks, or outputs of one network: the rule counts what each would take, in halves of a cycle of a processor
-that starts two multiply-adds and two loads in a cycle, and takes the least. Products count as they are tiled;
-lanes as outputs pay for widths that do not fill a register, lanes as networks for groups that leave the cache, and both
-for threads without work. What was measured to set the constants stands in docs/engine.md.
+Lanes are networks, or outputs of one network. The rule estimates the cost of both in half-cycles of a processor that
+starts two multiply-adds and two loads per cycle, and takes the cheaper. Products cost what their tiles do; lanes as
+outputs pay for widths that do not fill a register, lanes as networks for groups that leave the cache, and both for idle
+threads. docs/engine.md has the measurements behind the constants.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import NamedTuple
 
-OUT_OF_CACHE = 1.1  # how much slower a step is where a group's rows do not fit into L2,
-FAR_OUT = 1.4  # and where they are more than four times as large
-DEEPER = 1.2  # with lanes as networks, for products of outs, each a vector, where an input is one number for all
-LOSS = 4  # half-cycles with lanes as outputs, for every out of the last layer: its lanes change places
-TINY = 128  # parameters up to which, with one sample, three registers make a v: latency is what takes the time
+OUT_OF_CACHE = 1.1  # factor on the cost of a step if a group's rows do not fit into L2,
+FAR_OUT = 1.4  # and if they are more than four times as large
+DEEPER = 1.2  # factor on a deeper layer's products if lanes are networks: it reads a vector for each out below
+LOSS = 4  # half-cycles if lanes are outputs, for every out of the last layer: its lanes change places
+TINY = 128  # most parameters for which, with one sample, three registers make a v: these steps wait for results
 TEAM = 40_000  # half-cycles of a step below which threads that share a network wait more than they work
-WORTH = 4e5  # half-cycles of work for every thread: beginning one takes 60 us, and 300 on a virtual processor at rest
-REACH = 2**31 - 1  # of an index in a kernel, which is an int; memory.h asserts it
-WARP, L1 = 32, 32768  # threads of a GPU's warp; bytes of a CPU's first cache
-SLICE = 32  # samples that go through together, of a batch that is four times as large or more
+WORTH = 4e5  # half-cycles of work per thread: starting one takes 60 us, and 300 on an idle virtual processor
+REACH = 2**31 - 1  # largest index of a kernel, whose indices are int; memory.h asserts it
+WARP, L1 = 32, 32768  # threads of a GPU's warp; bytes of a CPU's L1 cache
+SLICE = 32  # samples of a chunk, of a batch that is four times as large or more
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a machine lays the numbers of networks out (kernel/machines).
+    """How a machine (kernel/machines) arranges the numbers of networks.
 
     vector: numbers in a register. wide: lanes are outputs of one network, not networks. parts: registers in a v. chunk:
-    samples of a batch that go through the network at once. team: threads share one network. accumulators, rows, cols:
-    the most that a tile of a product may have. threads: of a GPU's block; 0 on a CPU. together: networks that share a
-    GPU's block, each with so many threads. near: a GPU's block keeps the slots beside the parameters, in shared memory;
-    else in global memory.
+    samples of a batch that go through the network together; 0: the whole batch. team: threads share one network.
+    accumulators, rows, cols: the most that a tile of a product may have. threads: of a network's block on a GPU; 0 on a
+    CPU. together: networks that share such a block, each with `threads` threads. near: a block keeps the slots beside
+    the parameters, in shared memory; else in global memory.
     """
 
     vector: int = 1
@@ -54,7 +54,7 @@ class Layout:
 
     @property
     def machine(self) -> str:
-        """The file of kernel/machines that it is for."""
+        """The file of kernel/machines that implements it."""
         if self.threads:
             return "gpu_block" if self.team else "gpu_thread"
         return "cpu_outputs" if self.wide else "cpu_networks"
@@ -66,12 +66,12 @@ class Layout:
 
     @property
     def networks(self) -> int:
-        """Networks that go together, side by side in a v."""
+        """Networks of a group, side by side in a v."""
         return 1 if self.wide else self.vector * self.parts
 
 
 class Tile(NamedTuple):
-    """Rows and columns of a product that one thread computes together; cost: of the whole product, for each k."""
+    """Rows and columns of a product that one thread computes together; cost: of the whole product, per k."""
 
     rows: int
     cols: int
@@ -80,8 +80,8 @@ class Tile(NamedTuple):
 
 @cache
 def tile(m: int, n: int, k: int, layout: Layout, itemsize: int) -> Tile:
-    """The tile with the least cost of a product (m, k) @ (k, n), n counted in v. Of equal ones the largest; the one of
-    most rows where the left matrix leaves L1, which is then read less often."""
+    """The cheapest tile of a product (m, k) @ (k, n), n counted in v. Of equal ones the largest; or if the left matrix
+    leaves L1, the one with most rows, which reads it least often."""
     far = layout.wide and m * k * itemsize > L1
     shapes = itertools.product(range(1, min(m, layout.rows) + 1), range(1, min(n, layout.cols) + 1))
     found = (
@@ -93,18 +93,18 @@ def tile(m: int, n: int, k: int, layout: Layout, itemsize: int) -> Tile:
 
 def _cost(tiles: int, rows: int, cols: int, layout: Layout) -> int:
     if layout.machine != "gpu_block":
-        # In halves of a cycle of a processor that does two multiply-adds and two loads in a cycle, each multiply-add
-        # with a latency of four.
+        # In half-cycles of a processor that does two multiply-adds and two loads per cycle; a multiply-add has a
+        # latency of four.
         return tiles * max(8, rows * cols, rows + cols)
     # In quarters of a cycle: what a thread issues, tile after tile, and what the block takes of its multiprocessor,
-    # which does four warps' multiply-adds, or one warp's load from shared memory, in a cycle.
+    # which does the multiply-adds of four warps, or one warp's load from shared memory, per cycle.
     alone, together = rows * cols + rows + cols, max(rows * cols, 4 * (rows + cols))
     return 4 * math.ceil(tiles / layout.threads) * alone + math.ceil(tiles / WARP) * together
 
 
 @cache
 def cache_bytes() -> int:
-    """A core's L2."""
+    """Of a core's L2."""
     try:
         size = os.sysconf("SC_LEVEL2_CACHE_SIZE")
     except (ValueError, OSError):
@@ -117,7 +117,7 @@ def best(
     widths: tuple[int, ...], batch: int, slots: int, itemsize: int, count: int, threads: int, vector_bytes: int,
     whole: bool,
 ) -> Layout:  # fmt: skip
-    """The layout for `count` networks on `threads` threads. whole: a batch must not be cut."""
+    """The layout for `count` networks on `threads` threads. whole: a batch must not be split."""
     lanes = plain(itemsize, vector_bytes)
     vector = lanes.vector
 
@@ -128,11 +128,11 @@ def best(
         rounds = math.ceil(math.ceil(count / group) / threads)
         chunk = batch if batch < 4 * SLICE or whole else piece(batch)
         layout = replace(lanes, parts=parts, chunk=chunk, accumulators=lanes.accumulators // parts)
-        yield rounds * parts * step(widths, batch, slots, group * itemsize, 1, layout), layout
+        yield rounds * parts * step_cost(widths, batch, slots, group * itemsize, 1, layout), layout
         wide = [-(-width // vector) * vector for width in widths[1:]]
         fits = batch * (2 * max(wide) + sum(wide)) * itemsize <= cache_bytes()
         layout = replace(lanes, wide=True, chunk=batch if batch < 4 * SLICE or whole or fits else piece(batch))
-        spent = step(widths, batch, slots, itemsize, vector, layout)
+        spent = step_cost(widths, batch, slots, itemsize, vector, layout)
         yield math.ceil(count / threads) * spent, layout
         if count < threads and spent > TEAM:
             yield count * spent / threads * 1.25, replace(layout, team=True)
@@ -141,49 +141,49 @@ def best(
 
 
 def largest_index(widths: tuple[int, ...], batch: int, slots: int, layout: Layout) -> int:
-    """At least the largest index that a kernel takes: every row of a matrix is taken to be padded by two registers."""
+    """At least the largest index of a kernel: as if every row of a matrix were padded by two registers."""
     lines, lanes = [width + 2 * layout.vector for width in widths], 1 if layout.wide else layout.vector * layout.parts
     row = sum((i + 1) * o for i, o in zip(widths, lines[1:]))
     return max(row * max(1 + slots, lanes), batch * max(*lines, lanes), (layout.chunk or batch) * sum(lines) * lanes)
 
 
 def plain(itemsize: int, vector_bytes: int) -> Layout:
-    """Lanes are networks, one register of them, and tiles as large as this processor's registers allow."""
+    """Lanes are networks, one register of them; tiles are as large as this processor's registers allow."""
     vector = vector_bytes // itemsize
     return Layout(vector, accumulators=24, cols=6) if vector_bytes == 64 else Layout(vector, accumulators=12, cols=4)
 
 
 def piece(batch: int) -> int:
-    """Into how large pieces a batch is cut: equal ones if that can be, of a size that tiles divide well."""
+    """The size of the chunks of a batch: equal ones if possible, which tiles divide well."""
     sizes = range(SLICE, 2 * SLICE + 1)
     return min(sizes, key=lambda size: (batch % size > 0, size % 8 > 0, size))
 
 
-def step(widths: tuple[int, ...], batch: int, slots: int, itemsize: int, vector: int, layout: Layout) -> float:
+def step_cost(widths: tuple[int, ...], batch: int, slots: int, itemsize: int, vector: int, layout: Layout) -> float:
     """Half-cycles of a step of a group. itemsize: bytes of an element; vector: outputs in a register."""
     parameters = sum(i * -(-o // vector) * vector for i, o in itertools.pairwise(widths))
     size, rest = (1 + slots) * parameters * itemsize / cache_bytes(), batch % layout.chunk
-    spent = batch // layout.chunk * cost(widths, layout.chunk, vector, layout)
-    spent += cost(widths, rest, vector, layout) if rest else 0
+    spent = batch // layout.chunk * products_cost(widths, layout.chunk, vector, layout)
+    spent += products_cost(widths, rest, vector, layout) if rest else 0
     spent += batch * LOSS * widths[-1] if layout.wide else 0
     return spent * (1 if size <= 1 else OUT_OF_CACHE if size <= 4 else FAR_OUT)
 
 
-def crew(group: int, spent: tuple[float, float], count: int, steps: float, most: int) -> int:
-    """How many of `most` threads are worth beginning for so many steps of `count` networks, `group` of them at a time.
-    spent: work() of a group."""
+def thread_count(group: int, spent: tuple[float, float], count: int, steps: float, most: int) -> int:
+    """How many of `most` threads are worth starting for so many steps of `count` networks, `group` of them at a time.
+    spent: group_cost()."""
     groups, (of_step, of_call) = -(-count // group), spent
     return max(1, min(most, int(groups * (steps * of_step + of_call) / WORTH))) if WORTH else most
 
 
-def work(layout: Layout, widths: tuple[int, ...], batch: int, slots: int) -> tuple[float, float]:
-    """Half-cycles that a group takes for a step, and for its way in and out; roughly."""
+def group_cost(layout: Layout, widths: tuple[int, ...], batch: int, slots: int) -> tuple[float, float]:
+    """Roughly the half-cycles of a step of a group, and of moving the group in and out."""
     numbers = layout.parts * (1 + slots) * sum(i * o + o for i, o in itertools.pairwise(widths))
-    products = cost(widths, batch, layout.vector if layout.wide else 1, layout)
+    products = products_cost(widths, batch, layout.vector if layout.wide else 1, layout)
     return layout.parts * products + 8 * numbers, 16 * numbers + 600 * layout.parts
 
 
-def cost(widths: tuple[int, ...], batch: int, vector: int, layout: Layout) -> float:
+def products_cost(widths: tuple[int, ...], batch: int, vector: int, layout: Layout) -> float:
     """Half-cycles of the products of a step; vector: outputs in a register."""
     total = 0.0
     for layer, (i, o) in enumerate(itertools.pairwise(widths)):

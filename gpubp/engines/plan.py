@@ -23,16 +23,17 @@ class Needs(NamedTuple):
     """What a kernel's rules need, which their translation tells.
 
     hyper: the hyper-parameters that the kernel reads, in its order. rates: how many numbers an update takes. nets:
-    whether a slope is a function of the net, not of the out alone. linked: whether R2 compares targets with a function
-    of the outs. moving: whether rates or columns change every step. timed: whether they depend on the step's number.
+    whether a slope is a function of the net, not of the out alone. inverse_link: whether R2 compares targets with a
+    function of the outs. rates_change: whether rates or columns change every step. rates_use_step: whether they depend
+    on the number of the step.
     """
 
     hyper: tuple[str, ...]
     rates: int
     nets: bool
-    linked: bool
-    moving: bool
-    timed: bool
+    inverse_link: bool
+    rates_change: bool
+    rates_use_step: bool
 
 
 class Array(NamedTuple):
@@ -76,18 +77,18 @@ class Plan:
 
     @property
     def chunked(self) -> bool:
-        """Whether a batch is more than a chunk."""
+        """Whether a batch is split into chunks."""
         return self.chunk < self.batch
 
     @property
-    def indexed(self) -> int:
-        """Networks of a group, each with an index of the samples of a step; 1 if all have the same samples."""
+    def orders(self) -> int:
+        """In how many orders a group takes its samples: one for each network, or 1 for all."""
         return self.layout.networks if self.key.samples.own else 1
 
     @property
     def gathers(self) -> bool:
         """Whether samples are copied to where products read them."""
-        return self.indexed > 1 or self.layout.machine == "gpu_block"
+        return self.orders > 1 or self.layout.machine == "gpu_block"
 
     # ---- layers
 
@@ -102,9 +103,9 @@ class Plan:
 
     @cached_property
     def pitch(self) -> list[int]:
-        """For each width, elements from a row of a matrix to the next. Rows that lie 1 KB apart, or a multiple, fall
-        into few lines of a CPU's cache: 64 outputs with lanes as networks lost up to a quarter of the rate. Rows that
-        lie an odd number apart meet each of the 32 banks of a GPU's shared memory once."""
+        """For each width, elements from a row of a matrix to the next. On a CPU no multiple of 1 KB: such rows share
+        few sets of the cache, and 64 outputs with lanes as networks lost up to a quarter of the rate. On a GPU odd:
+        neighbouring rows then begin in different banks of shared memory."""
         if self.layout.threads:
             return [width | 1 if self.layout.team else width for width in self.widths]
         size = self.itemsize * self.layout.networks
@@ -123,7 +124,7 @@ class Plan:
 
     @property
     def rows(self) -> list[int]:
-        """Where each layer begins in a row of parameters, and the row's end."""
+        """Where each layer begins in a row of parameters, and where the row ends."""
         return [*(layer.weight.start for layer in self.key.spec.layout), self.key.spec.size]
 
     @cached_property
@@ -134,7 +135,7 @@ class Plan:
 
     @cached_property
     def outs(self) -> list[int]:
-        """Where the outs of each layer begin, and their end."""
+        """Where the outs of each layer begin, and where the last end."""
         return [*itertools.accumulate((self.chunk * pitch for pitch in self.pitch[1:]), initial=0)]
 
     # ---- arrays
@@ -195,7 +196,7 @@ class Plan:
 
     @cached_property
     def sums(self) -> dict[str, int]:
-        """Where each kind of an evaluation's partial sums begins, and their end, SUMS. None in a training."""
+        """Where each kind of an evaluation's partial sums begins, and where the last ends, SUMS. Empty in training."""
         if self.key.trains:
             return {}
         r2, weight = self.key.loss.metric == "r2", self.key.samples.weight > 0
@@ -210,7 +211,7 @@ class Plan:
 
     @cached_property
     def group(self) -> tuple[Field, ...]:
-        """Of the kernel's Group, in order: what the networks of a group are besides their numbers."""
+        """Of the kernel's Group, in order: all about the networks of a group except the elements of Memory."""
         networks, columns = self.layout.networks, len(self.key.recipe.rule.columns)
         hypers, rates = len(self.needs.hyper), self.needs.rates
         fields = (
@@ -225,7 +226,7 @@ class Plan:
             Field("uint32_t", "dropout_step", (networks,), "the number of the step"),
             Field("int64_t", "samples_at", (networks,), "where a network's own samples begin in Job's,"),
             Field("int64_t", "rows_at", (networks,), "and its rows in Job.rows"),
-            Field("int32_t", "index", (self.batch, self.indexed), "the samples of this step"),
+            Field("int32_t", "index", (self.batch, self.orders), "the samples of this step"),
         )
         if self.key.trains:
             return fields
@@ -257,7 +258,7 @@ class Plan:
 
     @property
     def words(self) -> int:
-        """Registers of 4 bytes that the numbers of a thread's network take."""
+        """If a thread is a network: 4-byte registers that its numbers take."""
         return self.numbers * self.itemsize // 4 + 2 * self.sums.get("SUMS", 0)
 
     @property
@@ -266,14 +267,15 @@ class Plan:
         return sum(array.numbers for array in self.arrays if array.place == "global")
 
     @property
-    def step(self) -> int:
-        """Where a thread is a network, elements from one row in shared memory to the next: an odd number."""
+    def row_pitch(self) -> int:
+        """If a thread is a network: elements from one network's row in shared memory to the next; odd, so that each
+        thread reads from a bank of its own."""
         return self.rows[-1] | 1
 
     @property
-    def apart(self) -> int:
-        """Bytes of a network in a block, or from one to the next: an odd multiple of 64, so that the numbers of half a
-        warp begin in other banks."""
+    def team_pitch(self) -> int:
+        """If a block is one network: its bytes. If it is several: bytes from one to the next, an odd multiple of 64, so
+        that the numbers of half a warp begin in different banks."""
         size = self.group_bytes + self.numbers * self.itemsize
         return size if self.layout.together == 1 else 64 * (-(-size // 64) | 1)
 
@@ -281,5 +283,5 @@ class Plan:
     def shared(self) -> int:
         """Bytes of shared memory of a block."""
         if self.layout.team:
-            return self.layout.together * self.apart
-        return (1 + self.slots) * self.layout.threads * self.step * self.itemsize
+            return self.layout.together * self.team_pitch
+        return (1 + self.slots) * self.layout.threads * self.row_pitch * self.itemsize

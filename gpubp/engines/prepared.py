@@ -34,7 +34,7 @@ class Calls(Generic[Call]):
 
     def keep(self, state: TrainState, data: Dataset, call: Call, *machine: Any) -> None:
         """Keep `call`, made from these, unless it has a custom rule, which may change before the next call."""
-        if rules.fixed(rules.functions(rules.rows(state.population.spec, state.recipe))):
+        if rules.built_in(rules.rows(state.population.spec, state.recipe)):
             self.kept[state] = (machine, origin(state, data)), call
 
 

@@ -1,7 +1,6 @@
-"""Program: the C++ text of a kernel: constants, the rules translated, and the sources of kernel/ that use them.
+"""Program: the C++ text of a kernel: constants, translated rules, and the sources of kernel/ that use them.
 
-A program is made for a topology, its rules, a batch size, what is switched on, and how the data lie: all that a
-compiler can know. What differs between networks or calls is in the Job.
+It is made for a Key and a Layout: all that a compiler can know. What differs between networks or calls is in the Job.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from .layout import Layout
 from .plan import Needs, Plan
 from .translate import depends, lines, trace, value
 
-STEP, TOTAL, BEFORE = "0step", "0total", "0before_"  # no name of a rule begins so
+STEP, TOTAL, BEFORE = "0step", "0total", "0before_"  # no rule's name begins with a digit
 
 
 class Program:
@@ -46,11 +45,11 @@ class Program:
 
     def identity(self, machine: str) -> tuple[Any, ...]:
         """Everything that the text depends on; of the package's rules, the functions themselves."""
-        functions = rules.functions(rules.rows(self.spec, self.recipe))
+        rows = rules.rows(self.spec, self.recipe)
         rule, loss = self.recipe.rule, self.key.loss
         facts = (loss.outputs, loss.metric, loss.classes, rule.decoupled, rule.absorbing)
-        found = (self.key._replace(networks=1), functions, facts, self.layout, machine)
-        return found if rules.fixed(functions) else (*found, self.text)
+        found = (self.key._replace(networks=1), rules.functions(rows), facts, self.layout, machine)
+        return found if rules.built_in(rows) else (*found, self.text)
 
     @cached_property
     def text(self) -> str:
@@ -70,9 +69,14 @@ class Program:
     @cached_property
     def needs(self) -> Needs:
         """What the rules need."""
-        moving = bool(self.recipe.rule.columns) or self.depends([STEP])
-        timed = self.depends([STEP, TOTAL])
-        return Needs(tuple(self.hyper), len(self.rates), self.keep_nets, self.linked, moving, timed)
+        return Needs(
+            hyper=tuple(self.hyper),
+            rates=len(self.rates),
+            nets=self.keep_nets,
+            inverse_link=self.key.loss.metric == "r2" and value(self.link[1]) != "_out",
+            rates_change=bool(self.recipe.rule.columns) or self.depends([STEP]),
+            rates_use_step=self.depends([STEP, TOTAL]),
+        )
 
     @property
     def job(self) -> Any:
@@ -92,7 +96,7 @@ class Program:
 
     @cached_property
     def traced(self) -> dict[str, tuple[Any, Any, Any, Any]]:
-        """Of every activation in use: graph and result of its value and of its slope."""
+        """For every activation in use: graph and result of its value, graph and result of its slope."""
         return {
             name: (*trace(ACTIVATIONS[name].value, ["net"]), *trace(ACTIVATIONS[name].slope, ["net", "out"]))
             for name in dict.fromkeys(self.spec.activations)
@@ -100,7 +104,7 @@ class Program:
 
     @property
     def keep_nets(self) -> bool:
-        """Whether some slope, where there are any, needs the net, not the out alone."""
+        """Whether the kernel computes a slope from the net, not from the out alone."""
         return self.key.trains and any(depends(slope, ["net"]) for _, _, _, slope in self.traced.values())
 
     def activations(self) -> list[str]:
@@ -123,10 +127,10 @@ class Program:
         return text
 
     def loss(self) -> list[str]:
-        """loss_value and loss_slope of one output; those of classes are in loss.h."""
+        """loss_value and loss_slope of one output; loss.h has the loss of classes."""
         rule = self.key.loss
         if rule.classes:
-            if not rules.fixed([rule.value]):
+            if rules.custom((rule.value,)):
                 raise EngineError(
                     f"loss {self.spec.loss!r}: of the losses of classes the compiled kernel has cross_entropy alone; "
                     'engine "eager" runs any'
@@ -140,7 +144,7 @@ class Program:
             def named(out: Any, target: Any, *hyper: Any, function: Any = function) -> Any:
                 return function(out, target, **dict(zip(names, hyper)))
 
-            named.__name__ = getattr(function, "__name__", str(self.spec.loss))  # what a refusal calls the rule
+            named.__name__ = getattr(function, "__name__", str(self.spec.loss))  # the rule's name in a refusal
             graph, result = trace(named, ["out", "target", *names])
             text += [
                 f"template <class V, class H> FN V loss_{what}(V _out, V _target, H hyper) {{",
@@ -152,16 +156,11 @@ class Program:
 
     @cached_property
     def link(self) -> tuple[Any, Any]:
-        """Graph and result of what a network expects of the target, from an out."""
+        """Graph and result of the inverse link: the expected target, from an out."""
         return trace(self.key.loss.inverse_link, ["out"])
 
-    @property
-    def linked(self) -> bool:
-        """Whether R2 is not that of the outs themselves."""
-        return self.key.loss.metric == "r2" and value(self.link[1]) != "_out"
-
     def expected(self) -> list[str]:
-        """What a network expects of the target, for R2 alone. It is here for a training too, so that what cannot be
+        """The expected target, for R2 alone; in the kernel of a training too, so that an inverse link that cannot be
         translated is refused before it."""
         if self.key.loss.metric != "r2":
             return []
@@ -178,9 +177,9 @@ class Program:
             return None, {}, {}
 
         def of_step(step: Any, total: Any, *rest: Any) -> Any:
-            hyper, own = dict(zip(self.names, rest)), dict(zip(columns, rest[len(self.names) :]))
+            hyper, before = dict(zip(self.names, rest)), dict(zip(columns, rest[len(self.names) :]))
             lr = scheduled(self.recipe.timetable, hyper, step, total)
-            found, after = rates(rule, hyper, own, lr, torch.float64)  # update.h rounds them
+            found, after = rates(rule, hyper, before, lr, torch.float64)  # update.h rounds them
             known = {"direction": found.direction, **dict(found.arguments)}
             return known if found.decay is None else {**known, "decay": found.decay}, after
 

@@ -1,4 +1,4 @@
-"""The rows of the tables that training uses: whether they can change, and what custom rules take and return.
+"""The rows of the tables that training uses: whether they are built in, and what custom rules take and return.
 
 Parameters and results of custom rules are checked once before training, for every engine: inside a step the cause of a
 None or of a short tuple would be hard to find. The package's rows are trusted.
@@ -7,7 +7,7 @@ None or of a short tuple would be hard to find. The package's rows are trusted.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -37,10 +37,10 @@ def functions(given: Rows) -> tuple[Callable[..., Any], ...]:
     return tuple(part for row in given for part in row if callable(part))
 
 
-def fixed(given: Iterable[Callable[..., Any]]) -> bool:
-    """Whether functions never change: the package's do not; others may read a global or a closure variable that
+def built_in(given: Rows) -> bool:
+    """Whether all functions are the package's, which never change; others may read a global or a closure variable that
     changes between two calls."""
-    return all(isinstance(each, FunctionType) and _ours(each) for each in given)
+    return all(isinstance(each, FunctionType) and _ours(each) for each in functions(given))
 
 
 def _ours(function: FunctionType) -> bool:
@@ -48,9 +48,9 @@ def _ours(function: FunctionType) -> bool:
     return function.__globals__.get("__name__", "").startswith("gpubp.") and function.__closure__ is None
 
 
-def added(row: tuple[Any, ...]) -> bool:
+def custom(row: tuple[Any, ...]) -> bool:
     """Whether a row has a custom function."""
-    return not fixed(functions((row,)))
+    return not built_in((row,))
 
 
 def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> None:
@@ -59,7 +59,7 @@ def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: t
     Raises SpecError for an activation or a loss, ConfigError for an optimizer or a schedule, that takes or returns
     anything but what its table requires.
     """
-    if fixed(functions(rows(spec, config.recipe(spec)))):
+    if built_in(rows(spec, config.recipe(spec))):
         return
     number = partial(torch.full, fill_value=0.5, dtype=dtype, device=device)
     one = torch.ones(1, 1, dtype=torch.float64, device=device)
@@ -68,16 +68,16 @@ def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: t
         for name, value in config.switched_on(spec.loss).items()
     }
     for name, width in zip(spec.activations, spec.widths[1:]):
-        if added(ACTIVATIONS[name]):
+        if custom(ACTIVATIONS[name]):
             activation(name, number((1, 1, width)))
-    if added(LOSSES[spec.loss]):
+    if custom(LOSSES[spec.loss]):
         loss(spec.loss, number((1, 1, spec.widths[-1])), known)
-    if added(config.timetable):
+    if custom(config.timetable):
         given = ("lr", "step", "total")
         takes(ConfigError, f"schedule {config.schedule!r}: rate", config.timetable.rate, given, some=(*known, "scale"))
         found = scheduled(config.timetable, {**known, "scale": one}, one, one)
         expect(ConfigError, f"schedule {config.schedule!r}: rate", found, "the learning rate")
-    if added(config.rule):
+    if custom(config.rule):
         optimizer(config, one, known, dtype)
 
 
