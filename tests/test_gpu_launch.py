@@ -116,7 +116,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     for name, value in found.items():
         monkeypatch.setattr(torch.cuda, name, like(getattr(torch.cuda, name), value))
     monkeypatch.setattr(device, "_driver", lambda: own)
-    monkeypatch.setattr(device, "here", lambda tensor: True)
+    monkeypatch.setattr(device, "on_a_gpu", lambda tensor: True)
     monkeypatch.setattr(nvrtc, "cubin", lambda text, arch: text.encode())
     monkeypatch.setattr(nvrtc, "use", lambda code: nvrtc.Use(64, 0))
     monkeypatch.setattr(cuda, "KERNELS", {})
@@ -266,7 +266,7 @@ def test_other_types_and_places_are_refused(driver: Driver, monkeypatch: pytest.
     state = TrainState.start(population(SPEC, COUNT, torch.float64), gpubp.TrainConfig(steps=1), data)
     with pytest.raises(EngineError, match=r"networks are torch.float64 on cpu, inputs torch.float32"):
         cuda.run(state, data, 5)
-    monkeypatch.setattr(device, "here", lambda tensor: tensor.is_cuda)
+    monkeypatch.setattr(device, "on_a_gpu", lambda tensor: tensor.is_cuda)
     with pytest.raises(EngineError, match="a GPU expected"):
         cuda.run(*training(), 5)
 

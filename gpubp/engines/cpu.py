@@ -22,7 +22,7 @@ from ..recipe import Recipe
 from ..spec import NetworkSpec
 from ..state import Status, TrainState
 from . import build
-from .job import agree, contiguous, fill, fill_evaluation, to_evaluate
+from .job import agree, contiguous, fill, fill_evaluation
 from .key import Key, Samples, compile_all, of_evaluations
 from .layout import REACH, Layout, best, group_cost, largest_index, thread_count
 from .prepared import Calls
@@ -49,10 +49,12 @@ def run(state: TrainState, data: Dataset, steps: int) -> None:
 @torch.no_grad()
 def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor) -> Evaluation:
     """Loss and metric of the networks on `data`; evaluate.evaluate, compiled."""
-    key, params, columns, position = to_evaluate("cpu", population, data, hyper, position)
+    params = population.params
+    agree("cpu", params, data)
+    key = Key.of_evaluation(population.spec, params.dtype, len(params), data, hyper)
     compiled = kernel(key)
     job = compiled.job()
-    figures = fill_evaluation(job, key, compiled.hyper, params, data, columns, position)
+    figures = fill_evaluation(job, key, compiled.hyper, params, data, hyper, position)
     job.threads = compiled.threads(job.count, data.lengths[1] / compiled.batch * FORWARD)
     _raise_for(compiled.library.shown(ctypes.byref(job)))
     return figures

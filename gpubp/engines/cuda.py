@@ -22,7 +22,7 @@ from ..recipe import Recipe
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import chip, device, nvrtc
-from .job import END, agree, contiguous, declared, fill, fill_evaluation, structure, to_evaluate
+from .job import END, agree, contiguous, declared, fill, fill_evaluation, structure
 from .key import Key, compile_all, of_evaluations
 from .layout import Layout
 from .prepared import Calls
@@ -61,8 +61,7 @@ class Call:
 
     def __init__(self, state: TrainState, data: Dataset) -> None:
         params = state.population.params
-        _require_a_gpu(params)
-        agree("cuda", params, data)
+        _check(params, data)
         chosen = kernel(Key.of(state, data).for_any_steps, device.limits(params.device))
         self.job = chosen.program.job()
         fill(self.job, chosen.program.hyper, state, data)
@@ -79,11 +78,12 @@ class Call:
 @torch.no_grad()
 def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor) -> Evaluation:
     """Loss and metric of the networks on `data`. The launch is not waited for."""
-    _require_a_gpu(population.params)
-    key, params, columns, position = to_evaluate("cuda", population, data, hyper, position)
+    params = population.params
+    _check(params, data)
+    key = Key.of_evaluation(population.spec, params.dtype, len(params), data, hyper)
     chosen = kernel(key, device.limits(params.device))
     job = chosen.program.job()
-    figures = fill_evaluation(job, key, chosen.program.hyper, params, data, columns, position)
+    figures = fill_evaluation(job, key, chosen.program.hyper, params, data, hyper, position)
     launcher(chosen, job, End(), params)(params)
     return figures
 
@@ -94,9 +94,10 @@ def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset]
     compile_all(lambda key: kernel(key, limits), Key.of(state, data).for_any_steps, of_evaluations(state, evaluated))
 
 
-def _require_a_gpu(params: Tensor) -> None:
+def _check(params: Tensor, data: Dataset) -> None:
     if not device.on_a_gpu(params):
         raise EngineError(f'engine "cuda": networks are on {params.device}; a GPU expected')
+    agree("cuda", params, data)
 
 
 def launcher(kernel: Kernel, job: Any, end: Any, params: Tensor) -> Callable[[Tensor], None]:

@@ -17,7 +17,6 @@ from torch import Tensor
 from ..data import Dataset
 from ..errors import EngineError
 from ..evaluate import Evaluation, spread
-from ..population import Population
 from ..state import TrainState
 from .key import Key
 
@@ -105,18 +104,6 @@ def structure(struct: Struct, counts: tuple[tuple[str, int], ...] = ()) -> Any:
     return type(struct.name, (ctypes.Structure,), {"_fields_": fields})
 
 
-def to_evaluate(
-    engine: str, population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor
-) -> tuple[Key, Tensor, dict[str, Tensor], Tensor]:
-    """What the kernel of an evaluation is made for, and what it reads besides the data, contiguous: rows (N, P),
-    hyper-parameters by name and positions (N,). Raises EngineError for other dtypes and devices."""
-    params = population.params
-    agree(engine, params, data)
-    key = Key.of_evaluation(population.spec, params.dtype, len(params), data, hyper)
-    columns = {name: hyper[name].contiguous() for name in key.recipe.hyper}
-    return key, params.contiguous(), columns, position.contiguous()
-
-
 def agree(engine: str, params: Tensor, data: Dataset) -> None:
     """Raise EngineError unless networks and their data have one dtype and one device: a kernel reads numbers of the
     networks' dtype wherever a pointer leads."""
@@ -147,8 +134,11 @@ def fill_evaluation(
     job: Any, key: Key, names: Sequence[str], params: Tensor, data: Dataset, hyper: Mapping[str, Tensor],
     position: Tensor,
 ) -> Evaluation:  # fmt: skip
-    """Point the job of an evaluation to its tensors. names: the hyper-parameters that the kernel reads, in its order.
-    -> the figures, which the kernel will compute."""
+    """Point the job of an evaluation to its tensors, of which it keeps copies alive. names: the hyper-parameters that
+    the kernel reads, in its order. -> the figures, which the kernel will compute."""
+    hyper = {name: hyper[name].contiguous() for name in key.recipe.hyper}
+    params, position = params.contiguous(), position.contiguous()
+    job.alive = hyper, params, position
     for number, name in enumerate(names):
         job.hyper[number] = hyper[name].data_ptr()
     point(job, data, hyper)
