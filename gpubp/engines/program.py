@@ -68,11 +68,11 @@ class Program:
 
     @cached_property
     def needs(self) -> Needs:
-        """What the rules need."""
+        """What the rules need of the kernel."""
         return Needs(
             hyper=tuple(self.hyper),
             rates=len(self.rates),
-            nets=self.keep_nets,
+            nets=self.key.trains and any(depends(slope, ["net"]) for _, _, _, slope in self.traced.values()),
             inverse_link=self.key.loss.metric == "r2" and value(self.link[1]) != "_out",
             rates_change=bool(self.recipe.rule.columns) or self.depends([STEP]),
             rates_use_step=self.depends([STEP, TOTAL]),
@@ -101,11 +101,6 @@ class Program:
             name: (*trace(ACTIVATIONS[name].value, ["net"]), *trace(ACTIVATIONS[name].slope, ["net", "out"]))
             for name in dict.fromkeys(self.spec.activations)
         }
-
-    @property
-    def keep_nets(self) -> bool:
-        """Whether the kernel computes a slope from the net, not from the out alone."""
-        return self.key.trains and any(depends(slope, ["net"]) for _, _, _, slope in self.traced.values())
 
     def activations(self) -> list[str]:
         """value<layer> and slope<layer>."""
