@@ -106,9 +106,9 @@ MUTANTS = {
         "for (int k = 0; k < K; k++) {", "for (int k = 0; k < K - (K > 2); k++) {",
         partial(test_compiled_evaluation.test_figures_are_eagers, 0, torch.float32)),
     "a row that diverged is handed back": Mutant(
-        "keep[n] = finished && diverged_after < 0 && !ctx.check;", "keep[n] = finished && !ctx.check;", DIVERGENCE),
+        "finished && progress.diverged_after[n] < 0 && !ctx.check;", "finished && !ctx.check;", DIVERGENCE),
     "a step of divergence is a step late": Mutant(
-        "< 0) diverged_after = progress.steps;", "< 0) diverged_after = progress.steps + 1;", DIVERGENCE),
+        "[n] = progress.steps;", "[n] = progress.steps + 1;", DIVERGENCE),
     "a loss that is not finite is overlooked": Mutant(
         "progress.fault = progress.fault + progress.loss * real(0);", "",
         partial(test_divergence.test_a_non_finite_loss_ends_a_network_with_a_finite_row, cpu)),

@@ -92,15 +92,14 @@ FN void store_finished(const Context &ctx, Progress &progress, Networks networks
     return store_params(ctx, networks, keep);
   }
   for (int n = 0; n < NETWORKS; n++) {
-    int64_t &diverged_after = progress.diverged_after[n];
-    if (number_of(found, n) != 0 && diverged_after < 0) diverged_after = progress.steps;
+    if (number_of(found, n) != 0 && progress.diverged_after[n] < 0) progress.diverged_after[n] = progress.steps;
     finished = steps[n] == progress.steps;
-    keep[n] = finished && diverged_after < 0 && !ctx.check;
+    keep[n] = finished && progress.diverged_after[n] < 0 && !ctx.check;
     any_kept = any_kept || keep[n];
     PARALLEL_FOR(item, finished) {  // once, by one thread
       if (ctx.check) job.taken[networks[n]] = progress.steps;
-      if (diverged_after >= 0) {
-        job.taken[networks[n]] = -diverged_after;
+      if (progress.diverged_after[n] >= 0) {
+        job.taken[networks[n]] = -progress.diverged_after[n];
         count_diverged(ctx.diverged);
       }
       if (keep[n]) store_scalars(ctx, progress, n, networks[n]);

@@ -41,14 +41,13 @@ struct Processors {
 
 struct Shared {  // by the threads of a call
   const Job *job;
-  int64_t active;                 // networks that take steps
-  const int64_t *networks;        // (active): which, those of most steps first; null: all of Job's
-  const int64_t *steps;           // (active): how many each takes; null: all take max_steps
-  int64_t max_steps;
-  const int32_t *table;           // (max_steps, BATCH): samples, where all networks take the same
-  int64_t next_group;             // that no thread has taken yet
-  int64_t diverged;               // networks with a number that was not finite
-  void *block;                    // a team's Memory, and behind it its Group
+  const int64_t *networks;  // (active): those that take steps, the most first; null: all of Job's
+  const int64_t *steps;     // (active): how many each takes; null: all take max_steps
+  int64_t active, max_steps;
+  const int32_t *table;     // (max_steps, BATCH): samples, where all networks take the same
+  int64_t next_group;       // that no thread has taken yet
+  int64_t diverged;         // networks with a number that was not finite
+  void *block;              // a team's Memory, and behind it its Group
   Processors processors;
 #if TEAM
   Team team;

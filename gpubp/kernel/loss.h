@@ -109,7 +109,7 @@ FN v hits(Out out, Target target) {
   return eq_(argmax, target(0));
 }
 
-// Of a chunk. With `learn`: Memory.error, each sample's loss times its share in the loss of the batch, which is 1 / BATCH
+// Of a chunk. With `learn`: Memory.error, each sample's loss times its share in the batch's loss, which is 1 / BATCH
 // without weights, and Memory.delta, times that share too. Without, to evaluate: error as it is, and for the metric
 // Memory.hits or, in the place of the outs, the predictions (expected()).
 template <int samples, bool learn = true>

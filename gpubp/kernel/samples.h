@@ -5,10 +5,10 @@
 
 // Where an order stands in the sequence; every thread of a team has its own copy.
 struct Clock {
-  int64_t pass[ORDERS];
   uint32_t place[ORDERS], left[ORDERS], right[ORDERS];  // in the pass; its digits: place = left * b + right
   uint32_t size[ORDERS], a[ORDERS], b[ORDERS];          // of a pass; the radices of permute() (random.h)
   uint32_t key[ORDERS];                                 // of the pass's permutation
+  int64_t pass[ORDERS];
 };
 
 FN uint32_t key_of(const Context &ctx, const Clock &c, int n, int64_t ahead) {
