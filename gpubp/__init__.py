@@ -26,7 +26,7 @@ __all__ = [
     "ACTIVATIONS", "INITIALISERS", "LOSSES", "OPTIMIZERS", "SCHEDULES",
     "Activation", "ConsoleReporter", "Dataset", "GpubpError", "Initialiser", "Loss", "Model", "NetworkSpec",
     "Optimizer", "Population", "Reporter", "Result", "Schedule", "Status", "TensorBoardReporter", "TrainConfig",
-    "backprop", "load", "load_data", "resume", "train",
+    "backprop", "load", "load_data", "resume", "train", "train_many",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # a type checker would accept every name

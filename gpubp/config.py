@@ -175,7 +175,8 @@ class TrainConfig(Rules):
             raise ConfigError(f"extra {self.extra!r}: a dict of hyper-parameters by name expected")
         if not isinstance(self.restore_best, bool):
             raise ConfigError(f"restore_best {self.restore_best!r}: True or False expected")
-        if self.min_delta is not None and self.patience is None and not self.restore_best:
+        apart = self.min_delta is not None and bool(torch.as_tensor(self.min_delta).any())
+        if apart and self.patience is None and not self.restore_best:
             raise ConfigError("min_delta says which loss is better, for patience or restore_best, and neither is given")
         if self.update_order == "layerwise" and self.clip_norm is not None:
             raise ConfigError("clip_norm needs the whole gradient before any update, unlike update_order 'layerwise'")

@@ -52,6 +52,18 @@ def check(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: 
         raise OutOfMemoryError(message(spec, recipe, count, itemsize, device))
 
 
+def check_all(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], device: torch.device) -> None:
+    """check(), of populations that train in one run."""
+    for each in shapes:
+        check(*each, device)
+    free, total = available(device), sum(needed(*each) for each in shapes)
+    if free is not None and total > free:
+        raise OutOfMemoryError(
+            f"{sum(each[2] for each in shapes):,} networks in {len(shapes)} populations need {size(total)} on {device}; "
+            f"{size(free)} are free: train fewer networks at once"
+        )
+
+
 def ran_out(error: BaseException | None) -> bool:
     """Whether `error`, or one in its context, means out of memory: allocator, driver and libraries word it
     differently."""

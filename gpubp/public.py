@@ -26,3 +26,4 @@ from .schedules import Schedule as Schedule
 from .spec import NetworkSpec as NetworkSpec
 from .state import Status as Status
 from .training import train as train
+from .training import train_many as train_many

@@ -58,7 +58,7 @@ def resume(
         if longer:
             for run in runs:
                 _extend(run, epochs, steps)
-        settings, differs = _settings(folder, saved, runs[0], settings)
+        settings, differs = _settings(folder, saved, runs, settings)
         _write_changes(folder, saved, runs, settings, longer, data)
         notes = [*saved.told, *differs, *forks.notes(), *told]
         loop = Loop(
@@ -106,7 +106,7 @@ def _runs(
 
 
 def _settings(
-    folder: Path, saved: checkpoint.Checkpoint, run: Run, given: Mapping[str, Any] | None
+    folder: Path, saved: checkpoint.Checkpoint, runs: Sequence[Run], given: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], list[str]]:
     """`given`, or else the run's settings, with its present length and engine; and notes for the user."""
     path, kept, notes = folder / config_file.FILE, saved.notes["settings"], []
@@ -115,7 +115,7 @@ def _settings(
     elif config_file.differs(path, kept):
         notes = [f"{path} is not what the run wrote: it is written again; the checkpoint has the settings"]
     chosen = kept if given is None else given
-    return described(run) if chosen is None else updated(chosen, run), notes
+    return described(runs) if chosen is None else updated(chosen, runs), notes
 
 
 def _older_settings(path: Path) -> dict[str, Any] | None:

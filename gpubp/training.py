@@ -1,4 +1,4 @@
-"""train(): check the arguments and run a Loop (loop.py)."""
+"""train(), of one population, and train_many(), of a design: check the arguments and run a Loop (loop.py)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from . import arrays, checkpoint, checks, config_file, files, forks, lock, memor
 from .ambient import neutral
 from .config import TrainConfig
 from .data import Dataset
+from .design import FILE as DESIGN
+from .design import Design, Group
 from .devices import Devices, devices
 from .engines import choose_for_all
 from .errors import ConfigError, reason
+from .evaluate import metric_name
 from .line import quoted
 from .loop import Loop
 from .placement import HOME
@@ -25,6 +28,7 @@ from .population import Population
 from .populations import Populations
 from .reporters import Reporter, check, watches
 from .result import Result, kept
+from .rng import check_seed
 from .run import Run, Sets
 from .signals import delivered
 from .state import TrainState
@@ -75,52 +79,128 @@ def train(
                 f"{name} is a {type(given).__name__}, {kind.__name__} expected: train(population, data, config, "
                 "validation=None, ...)"
             )
-    spec, params = population.spec, population.params
-    check_arguments(reporters, checkpoint_minutes, settings, lines)
+    params = population.params
     if inplace and any(step == 0 and size > 1 for step, size in zip(params.stride(), params.shape)):
         raise ConfigError("inplace=True: networks of population.params share memory, as after expand(); clone() them")
-    looked_at = validation is not None or config.decides or any(map(watches, reporters))
-    every = config.interval if looked_at or config.evaluate_every is not None else config.longest
-    config, notes = replace(config, evaluate_every=every).fitted(data)
-    notes += forks.notes()
-    where = devices(params.device if device is None else device)
-    preparation = data.preparation
-    sets = ready([population], data, validation, population.count)
-    data = sets.data
-    choice = choose_for_all(engine, spec, config, where, params.dtype, data)
-    folder = None if run_dir is None else _new(files.path("run_dir", run_dir))
-    recipe = config.recipe(spec)
-    memory.check(spec, recipe, population.count, params.element_size(), HOME)
-    with memory.explained(spec, recipe, population.count, params.element_size(), where[0]), ExitStack() as stack:
-        copied = replace(
-            population, params=params.to(HOME, copy=True).contiguous(), ids=population.ids.to(HOME, copy=True)
+    everyone = torch.arange(population.count)
+    result = _trained(
+        [Group(everyone, population, config, everyone)], data, validation, engine, reporters, run_dir,
+        checkpoint_minutes, settings, params.device if device is None else device, lines,
+    )  # fmt: skip
+    with kept(result):
+        if inplace:
+            with torch.inference_mode():  # so that params made in that mode, or that require grad, can be written
+                params.copy_(result.population.params)
+        result = replace(result, populations=Populations.of(result.population.to(params.device)))
+    return delivered(result)
+
+
+@neutral()
+def train_many(
+    design: Any,
+    data: Dataset,
+    validation: Dataset | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    engine: str = "auto",
+    reporters: Sequence[Reporter] = (),
+    run_dir: str | Path | None = None,
+    checkpoint_minutes: float = 5.0,
+    settings: Mapping[str, Any] | None = None,
+    device: Devices = "cpu",
+    lines: Sequence[str] = (),
+    **common: Any,
+) -> Result:
+    """Train a network for each row of `design`, which may differ in topology, optimizer, loss, batch size and every
+    number: a mapping of columns, a list of mappings, a frame, a pyarrow.Table, or the path of a .csv or .parquet file
+    (design.py lists the columns). common: settings of all rows that have no other, such as loss="cross_entropy",
+    epochs=20.
+
+    Rows that differ in numbers alone train as one population. Each network has the bits that it has in a design of its
+    row alone, with its `seed`, by default its row number. data: for all networks; or, with `rows`, inputs or weights
+    for each, those of network n at position n, or where a column `fold` says. The result has one table, in the order of
+    the rows, with a column for whatever differs; result.populations are the populations, result.network(n) is one
+    network. A run_dir also holds design.parquet. All else as in train()."""
+    plan = Design.of(design, **common)
+    if not isinstance(data, Dataset) or not isinstance(validation, Dataset | None):
+        raise ConfigError(
+            "data and validation: a gpubp.Dataset expected: train_many(design, data, validation=None, ...)"
         )
-        state = TrainState.start(copied, config, data)
-        state.check(data)
-        run = Run(state, config, sets, choice, where, torch.arange(population.count))
-        chosen = described(run) if settings is None else updated(settings, run)
-        loop = Loop([run], tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes), notes=notes)
+    networks = next((each.networks for each in (data, validation) if each is not None and each.networks), None)
+    groups = list(plan.groups(check_seed(seed), dtype, networks))
+    metrics = sorted({metric_name(each.population.spec) for each in groups})
+    if len(metrics) > 1:
+        raise ConfigError(f"design: losses with different metrics, {' and '.join(metrics)}: train them in two runs")
+    return delivered(
+        _trained(
+            groups, data, validation, engine, reporters, run_dir, checkpoint_minutes, settings, device, lines, plan
+        )
+    )
+
+
+def _trained(
+    groups: Sequence[Group], data: Dataset, validation: Dataset | None, engine: str, reporters: Sequence[Reporter],
+    run_dir: str | Path | None, checkpoint_minutes: float, settings: Mapping[str, Any] | None, device: Devices,
+    lines: Sequence[str], design: Design | None = None,
+) -> Result:  # fmt: skip
+    """The result of training `groups`; the arguments are those of train()."""
+    check_arguments(reporters, checkpoint_minutes, settings, lines)
+    where, preparation, notes = devices(device), data.preparation, forks.notes()
+    positions = torch.cat([each.position for each in groups])
+    apart = torch.equal(positions, torch.cat([each.rows for each in groups]))
+    sets = ready([each.population for each in groups], data, validation, len(positions) if apart else None)
+    looked_at = validation is not None or any(map(watches, reporters))
+    configs = []
+    for each in groups:
+        looks = looked_at or each.config.decides or each.config.evaluate_every is not None
+        every = each.config.interval if looks else each.config.longest
+        fitted, told = replace(each.config, evaluate_every=every).fitted(sets.data)
+        configs.append(fitted)
+        notes += [note for note in told if note not in notes]
+    choices = [
+        choose_for_all(engine, each.population.spec, config, where, each.population.params.dtype, sets.data)
+        for each, config in zip(groups, configs)
+    ]
+    folder = None if run_dir is None else _new(files.path("run_dir", run_dir))
+    shapes = [
+        (
+            each.population.spec,
+            config.recipe(each.population.spec),
+            each.population.count,
+            each.population.params.element_size(),
+        )
+        for each, config in zip(groups, configs)
+    ]
+    memory.check_all(shapes, HOME)
+    with memory.explained(*max(shapes, key=lambda shape: shape[0].size * shape[2]), where[0]), ExitStack() as stack:
+        runs = []
+        for each, config, choice in zip(groups, configs, choices):
+            given = each.population
+            copied = replace(
+                given, params=given.params.to(HOME, copy=True).contiguous(), ids=given.ids.to(HOME, copy=True)
+            )
+            state = TrainState.start(copied, config, sets.data, each.position.clone())
+            state.check(sets.data)
+            runs.append(Run(state, config, sets, choice, where, each.rows))
+        chosen = described(runs) if settings is None else updated(settings, runs)
+        loop = Loop(runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes), notes=notes)
         if folder is not None:
             try:
                 lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
                 news = stack.enter_context(lock.held(folder))
                 loop.notes, loop.lines = [*loop.notes, *news], (*loop.lines, *news)
                 _new(folder)  # another process may have been faster
-                config_file.write(folder / config_file.FILE, chosen, choice.reason)
+                config_file.write(folder / config_file.FILE, chosen, loop.reasons)
                 # of a run that ended before it saved anything
                 (folder / checkpoint.PREPARATION).unlink(missing_ok=True)
                 if preparation is not None:
                     preparation.save(folder)
+                if design is not None:
+                    design.save(folder)
             except (OSError, RecursionError) as error:
                 why = reason(error, "its path is too deep")
                 raise ConfigError(f"run directory {folder} cannot be made: {why}") from None
-        result = loop.train()
-    with kept(result):
-        if inplace:
-            with torch.inference_mode():  # so that params made in that mode, or that require grad, can be written
-                params.copy_(state.population.params)
-        result = replace(result, populations=Populations.of(result.population.to(params.device)))
-    return delivered(result)
+        return loop.train()
 
 
 def check_arguments(reporters: Any, checkpoint_minutes: Any, settings: Any, lines: Any) -> None:
@@ -159,30 +239,30 @@ def _new(folder: Path) -> Path:
     return folder
 
 
-def described(run: Run) -> dict[str, Any]:
+def described(runs: Sequence[Run]) -> dict[str, Any]:
     """The settings of a run from Python."""
-    population, config = run.state.population, run.config
+    population, config = runs[0].state.population, runs[0].config
     used = {**config.to_dict(), **config.values(population.spec.loss)}
-    described = {
-        "network": population.spec.to_dict(),
-        "networks": population.count,
-        "seed": population.seed,
-        "training": {
-            name: arrays.in_short(value) for name, value in used.items() if value is not None and name != "extra"
-        },
-        "engine": run.choice.name,
-        "engine_reason": run.choice.reason,
-    }
-    return config_file.plain(described)
+    plain = {name: arrays.in_short(value) for name, value in used.items() if value is not None and name != "extra"}
+    alone = {"network": population.spec.to_dict(), "training": plain}
+    return config_file.plain(
+        {
+            **(alone if len(runs) == 1 else {"design": DESIGN}),
+            "networks": sum(run.state.population.count for run in runs),
+            "seed": population.seed,
+            "engine": runs[0].choice.name,
+            "engine_reason": runs[0].choice.reason,
+        }
+    )
 
 
-def updated(settings: Mapping[str, Any], run: Run) -> dict[str, Any]:
+def updated(settings: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
     """`settings` with the engine and the length that the run has. Raises ConfigError for values that are not plain."""
-    now = config_file.plain(settings)
+    now, run = config_file.plain(settings), runs[0]
     known = {"engine": run.choice.name, "engine_reason": run.choice.reason}
     now |= {name: value for name, value in known.items() if name in now}
     for part in (now, now.get("training")):
         for name in ("epochs", "steps"):
-            if isinstance(part, dict) and part.get(name) is not None:
+            if isinstance(part, dict) and part.get(name) is not None and len(runs) == 1:
                 part[name] = arrays.in_short(getattr(run.config, name))
     return now

@@ -75,6 +75,12 @@ def told(result: gpubp.Result) -> list[dict[str, Any]]:
     return json.loads(json.dumps([{k: v for k, v in each.items() if k not in times} for each in result.history]))
 
 
+def save(folder: Path, result: gpubp.Result, before: checkpoint.Checkpoint) -> None:
+    """Save the end of `result` as the run's checkpoint, otherwise as `before`."""
+    saved = before.populations[0]._replace(state=result.state, config=config())
+    checkpoint.save(folder, [saved], before.notes)
+
+
 def finishes_as(whole: gpubp.Result, folder: Path) -> None:
     again = gpubp.resume(folder, training(), held_out())
     same(again, whole)

@@ -72,7 +72,7 @@ DAMAGE = {
     "no spec": "does not hold a complete state: manifest.json has a value of another type",
     "no optimizer": "run: optimizer 'adamm' is in no table of this process; add it",
     "no notes": "does not hold a complete state: 'number' is missing",
-    "two populations": "does not hold a complete state: manifest.json has a value of another type",
+    "two populations": "does not hold a complete state: 'hyper.lr' is missing",
     "settings": "does not hold a complete state: settings are a list; values by name expected",
 }
 
@@ -95,9 +95,9 @@ def test_the_previous_checkpoint_replaces_a_damaged_one_and_this_is_reported(
     assert first.told == ()
     damage(folder / "checkpoint", what)
     before = checkpoint.load(folder, CPU)
-    assert int(before.state.step.max()) < int(first.state.step.max())
+    assert int(before.populations[0].state.step.max()) < int(first.populations[0].state.step.max())
     with pytest.warns(UserWarning, match="the previous checkpoint is used, of round"):
-        assert torch.equal(gpubp.load(folder).population.params, before.state.population.params)
+        assert torch.equal(gpubp.load(folder).population.params, before.populations[0].state.population.params)
     again = gpubp.resume(folder, training(), held_out())
     same(again, whole)
     (note,) = again.notes
@@ -188,7 +188,7 @@ def test_a_checkpoint_of_an_older_version_resumes_and_is_kept_until_the_next(
     older = older_run(version, folder)
     manifest = json.loads((folder / "checkpoint" / "manifest.json").read_text())
     assert (manifest["version"], "manifest_sha256" in manifest) == (version, version > 1)
-    assert int(checkpoint.load(folder, CPU).state.step.max()) == STEPS_OF[version]
+    assert int(checkpoint.load(folder, CPU).populations[0].state.step.max()) == STEPS_OF[version]
     again = gpubp.resume(folder, training(), held_out())
     for (name, mine), (_, theirs) in zip(again.state.tensors(), whole.state.tensors(), strict=True):
         torch.testing.assert_close(
@@ -205,11 +205,11 @@ def test_a_checkpoint_of_an_older_version_resumes_and_is_kept_until_the_next(
 
 def test_a_sum_of_losses_in_the_type_of_the_networks_is_read_as_float64(folder: Path) -> None:
     """As it was up to version 2."""
-    before, path = checkpoint.load(folder, CPU).state.total, folder / "checkpoint" / "manifest.json"
+    before, path = checkpoint.load(folder, CPU).populations[0].state.total, folder / "checkpoint" / "manifest.json"
     manifest = json.loads(path.read_text())
     tensors = path.parent / manifest["tensors"]
     save_file(load_file(tensors) | {"0.total": before.float()}, tensors)
     path.write_text(sealed(manifest | {"sha256": checkpoint._digest(tensors)}))
     loaded = checkpoint.load(folder, CPU)
     assert not loaded.told, "it is this checkpoint that was read"
-    assert same_bits(loaded.state.total, before.float().double())
+    assert same_bits(loaded.populations[0].state.total, before.float().double())

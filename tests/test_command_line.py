@@ -481,7 +481,8 @@ def test_explain_shows_the_next_step_of_a_run_and_of_the_tutorial(capsys: Captur
     assert "0.298371109" in run("explain", capsys)
     trained("--data xor --widths 2,3,1 --networks 3 --steps 5 --run-dir made", capsys)
     told = json.loads(run("explain made --network 2 --json", capsys))
-    state = checkpoint.load(Path("made"), torch.device("cpu")).state
+    (saved,) = checkpoint.load(Path("made"), torch.device("cpu")).populations
+    state = saved.state
     weight = state.population.spec.layers(state.population.params)[0][0][2]
     assert told["layers"][0]["weight"]["value"] == weight.T.tolist(), "a row per unit"
     assert main(["explain", "made", "--network", "3"]) == 1

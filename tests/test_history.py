@@ -83,7 +83,7 @@ def test_a_damaged_history_restarts_and_the_networks_resume(what: str, folder: P
     elif what == "of another kind":
         history = History([{**record(1), "loss": {"median": "x"}}])
         saved = checkpoint.load(folder, CPU)
-        checkpoint.save(folder, saved.state, saved.config, saved.notes | {"history": history})
+        checkpoint.save(folder, saved.populations, saved.notes | {"history": history})
     elif what != "gone":
         path.write_bytes(held if what == "a flipped bit" else held[:100])
     again = gpubp.resume(folder, training(), held_out())

@@ -99,7 +99,7 @@ def test_the_first_checkpoint_is_written_during_the_first_calls_with_the_initial
         if not saved:
             assert trained.wait(60), "the first call waits for the checkpoint"
         save(run_dir, *rest)
-        saved.append([tensor.clone() for _, tensor in checkpoint.load(run_dir, CPU).state.tensors()])
+        saved.append([tensor.clone() for _, tensor in checkpoint.load(run_dir, CPU).populations[0].state.tensors()])
 
     def run(state: TrainState, *rest: Any) -> None:
         eager.run(state.rows(slice(0, fit)), *rest)

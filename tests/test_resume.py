@@ -191,7 +191,7 @@ def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kills: int, tmp
             finally:
                 child.kill()
         assert child.returncode == -signal.SIGKILL, "it was killed while it ran"
-        steps.append(int(checkpoint.load(folder, CPU).state.step.max()))
+        steps.append(int(checkpoint.load(folder, CPU).populations[0].state.step.max()))
     assert steps == sorted(set(steps)), "every run got further than the one before"
     assert steps[-1] < epochs * 5
     finishes_as(run(epochs=epochs), folder)

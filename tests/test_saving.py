@@ -18,7 +18,7 @@ import gpubp
 from gpubp import checkpoint
 from gpubp.errors import CheckpointError
 
-from .short_runs import CALLS, CPU, NAMES, config, fail, same_state
+from .short_runs import CALLS, CPU, NAMES, fail, same_state, save
 from .test_checkpoint import damage, whole_pairs
 
 pytestmark = pytest.mark.usefixtures("short_calls")
@@ -42,7 +42,7 @@ def test_a_failed_save_changes_nothing_and_can_be_retried(
     with monkeypatch.context() as patch:
         fail(patch, call, after, error)
         try:
-            checkpoint.save(folder, whole.state, config(), before.notes)
+            save(folder, whole, before)
             failed = ""
         except KeyboardInterrupt:
             failed = "interrupted"
@@ -54,45 +54,45 @@ def test_a_failed_save_changes_nothing_and_can_be_retried(
             r"cannot be written: .*No space left on device.*; the previous one is kept$", failed
         )
         assert sorted((folder / "checkpoint").iterdir()) == files, "no debris"
-        same_state(checkpoint.load(folder, CPU).state, before.state)
+        same_state(checkpoint.load(folder, CPU).populations[0].state, before.populations[0].state)
     else:
         assert "is kept" not in failed
-    checkpoint.save(folder, whole.state, config(), before.notes)
+    save(folder, whole, before)
     assert whole_pairs(folder) == list(NAMES)
-    same_state(checkpoint.load(folder, CPU).state, whole.state)
+    same_state(checkpoint.load(folder, CPU).populations[0].state, whole.state)
 
 
 def test_a_failed_first_save_mentions_no_previous_checkpoint(
     tmp_path: Path, crashed: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "checkpoint").mkdir()
-    notes = checkpoint.load(crashed, CPU).notes
+    before = checkpoint.load(crashed, CPU)
     with monkeypatch.context() as patch:
         fail(patch, "replace", 0, OSError(28, "No space left on device"))
         with pytest.raises(CheckpointError, match=r"cannot be written: No space left on device$"):
-            checkpoint.save(tmp_path, whole.state, config(), notes)
+            save(tmp_path, whole, before)
     assert list((tmp_path / "checkpoint").iterdir()) == []
 
 
 def test_without_room_for_a_third_checkpoint_the_oldest_is_deleted_first(
     folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    most, notes = [0], checkpoint.load(folder, CPU).notes
+    most, before = [0], checkpoint.load(folder, CPU)
 
     def counted(content: Any, beside: Path) -> None:
         most[0] = max(most[0], len([*beside.parent.glob("tensors-*")]))
         save_file(content, beside)
 
     monkeypatch.setattr(checkpoint, "save_file", counted)
-    checkpoint.save(folder, whole.state, config(), notes)
+    save(folder, whole, before)
     assert most == [3]
     most[0] = 0
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    checkpoint.save(folder, whole.state, config(), notes)
+    save(folder, whole, before)
     assert most == [2]
     assert whole_pairs(folder) == list(NAMES)
     damage(folder / "checkpoint", "a flipped bit")
-    checkpoint.save(folder, whole.state, config(), notes)
+    save(folder, whole, before)
     assert most == [3], "the oldest stays where the newer one is damaged"
 
 
@@ -100,7 +100,7 @@ def test_at_every_instant_of_a_save_there_is_a_whole_checkpoint(
     folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before and after each call that changes a file: what a process that is killed there would leave."""
-    notes, instants = checkpoint.load(folder, CPU).notes, []
+    before, instants = checkpoint.load(folder, CPU), []
 
     def watched(proper: Any) -> Any:
         def call(*arguments: Any, **named: Any) -> Any:
@@ -115,7 +115,7 @@ def test_at_every_instant_of_a_save_there_is_a_whole_checkpoint(
                         (Path, "write_bytes"), (checkpoint, "save_file")):  # fmt: skip
         monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
     for _ in range(2):
-        checkpoint.save(folder, whole.state, config(), notes)
+        save(folder, whole, before)
     assert len(instants) > 50
     assert min(instants, key=len) == list(NAMES), "both are whole all the time"
 
@@ -124,7 +124,7 @@ def test_files_that_killed_processes_left_are_deleted_by_the_next_save(folder: P
     for name in ("tensors-00000099.safetensors", "tensors-00000100.safetensors.writing", "manifest.json.writing",
                  ".tmpAbCdEf"):  # fmt: skip
         (folder / "checkpoint" / name).write_text("half")
-    checkpoint.save(folder, whole.state, config(), checkpoint.load(folder, CPU).notes)
+    save(folder, whole, checkpoint.load(folder, CPU))
     assert len([*(folder / "checkpoint").iterdir()]) == 5
 
 
@@ -132,19 +132,19 @@ def test_a_reader_is_not_disturbed_by_saves_meanwhile(
     folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two saves between the reading of a manifest and of its tensors, which the second deletes."""
-    notes, saves = checkpoint.load(folder, CPU).notes, [2]
+    before, saves = checkpoint.load(folder, CPU), [2]
     proper = checkpoint._check
 
     def slow(path: Path, manifest: Any) -> None:
         proper(path, manifest)
         while saves[0]:
             saves[0] -= 1
-            checkpoint.save(folder, whole.state, config(), notes)
+            save(folder, whole, before)
 
     monkeypatch.setattr(checkpoint, "_check", slow)
     loaded = checkpoint.load(folder, CPU)
     assert loaded.told == ()
-    assert int(loaded.state.step.max()) == int(whole.state.step.max())
+    assert int(loaded.populations[0].state.step.max()) == int(whole.state.step.max())
 
 
 def test_a_digest_is_over_the_digests_of_all_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def test_a_script_that_trains_in_a_loop_ends_by_the_signal_with_its_training_sav
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (-number, "before\n"), done.stderr
     assert os.listdir(tmp_path) == ["0"]
-    steps = checkpoint.load(tmp_path / "0", population(SPEC, 1).params.device).state.step
+    steps = checkpoint.load(tmp_path / "0", population(SPEC, 1).params.device).populations[0].state.step
     assert 0 < int(steps.max()) < 20
     assert (tmp_path / "0" / "results.csv").exists()
     if number == signal.SIGINT:
@@ -118,7 +118,7 @@ def test_a_signal_near_the_end_is_delivered_when_all_is_done(
 
     def save(*given: Any) -> None:
         proper(*given)
-        if int(given[1].step.max()) == 20:
+        if int(given[1][0].state.step.max()) == 20:
             os.kill(os.getpid(), signal.SIGINT)
 
     if when == "while saving":
