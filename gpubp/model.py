@@ -167,7 +167,7 @@ class Model:
         self, samples: Any, networks: str | int | Sequence[int] | Tensor = "best", each: bool = False
     ) -> Array:
         """The probabilities for M samples, (M, classes) in the order of `classes`; for binary_cross_entropy without
-        labels (M, O), of 1 in each column. Raises ConfigError for any other loss."""
+        labels (M, O), of 1 in each column. Raises ConfigError for a loss that takes no logits."""
         return np.concatenate(list(self.pieces(samples, networks, each, proba=True)), 1 if each else 0)
 
     @neutral()

@@ -77,11 +77,7 @@ def _settings(plan: Plan) -> list[tuple[str, int, str]]:
         ("KEEP_NETS", needs.nets, "whether a slope is a function of the net, not of the out alone"),
         ("OWN_SAMPLES", samples.own, "whether networks see different samples, or are at different steps"),
         ("ORDERS", plan.orders, "in which a group takes its samples: one for all its networks, or one for each"),
-        (
-            "GATHER",
-            plan.gathers,
-            "whether a chunk's samples are copied to Memory, or products read them where they are",
-        ),
+        ("GATHER", plan.gathers, "whether samples are copied to Memory, or products read them where they are"),
         ("ROWS", samples.rows, "whether index tensors say which samples a network has"),
         ("OWN_INPUTS", samples.inputs, "whether every network has inputs and targets of its own"),
         ("SAMPLE_WEIGHT", samples.weight, "0 none, 1 shared, 2 each network's"),
