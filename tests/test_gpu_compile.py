@@ -151,7 +151,9 @@ def test_what_is_chosen_for_a_workload_compiles_in_time_and_has_registers(name: 
 def test_a_count_of_bytes_that_is_not_the_kernels_is_refused_by_the_compiler() -> None:
     for number in (0, 2):
         own = program(number)
-        wrong = cuda.text(own).replace(f"GROUP = {own.plan.group_bytes}", f"GROUP = {own.plan.group_bytes - 8}")
+        wrong = cuda.text(own).replace(
+            f"GROUP_BYTES = {own.plan.group_bytes}", f"GROUP_BYTES = {own.plan.group_bytes - 8}"
+        )
         with pytest.raises(EngineError, match=r"plan\.py counts otherwise"):
             nvrtc.compiled(wrong, 90)
 
