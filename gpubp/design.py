@@ -135,6 +135,7 @@ class Design:
         }
         spec = NetworkSpec(**{name: first[name] for name in SPEC if name in first})
         config = TrainConfig(**{name: many[name] for name in TRAINING if name in first})
+        config.columns(spec, len(rows), torch.device("cpu"))  # refused before anything is made
         at = torch.tensor(rows)
         ids = torch.tensor(values["seed"]) if "seed" in first else at
         if int(ids.max()) >= EVERYBODY:

@@ -87,6 +87,11 @@ def _whole(least: int) -> Callable[[Any], int]:
     return read
 
 
+def _counts(given: Any) -> int | str:
+    found = [_whole(1)(part) for part in _text(given).split(",")]
+    return found[0] if len(found) == 1 else ",".join(map(str, found))
+
+
 def _number(given: Any) -> float:
     value = number(_text(given))
     if value < 0:
@@ -110,8 +115,9 @@ def _truth(given: Any) -> bool:
 
 TEXT = Kind("TEXT", "a text", _text)
 COUNT = Kind("COUNT", "a whole number of 1 or more", _whole(1))
+COUNTS = Kind("COUNTS", "a whole number of 1 or more, or several separated by commas", _counts)
 INDEX = Kind("INDEX", "a whole number of 0 or more", _whole(0))
 NUMBER = Kind("NUMBER", "a number of 0 or more", _number)
 NUMBERS = Kind("NUMBERS", "a number, a range LOW..HIGH or LOW..HIGH:log, or numbers separated by commas", _numbers)
 TRUTH = Kind("true|false", "true or false", _truth)
-KINDS = {each.name: each for each in (TEXT, COUNT, INDEX, NUMBER, NUMBERS, TRUTH)}
+KINDS = {each.name: each for each in (TEXT, COUNT, COUNTS, INDEX, NUMBER, NUMBERS, TRUTH)}

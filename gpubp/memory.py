@@ -58,9 +58,10 @@ def check_all(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], device: to
         check(*each, device)
     free, total = available(device), sum(needed(*each) for each in shapes)
     if free is not None and total > free:
+        count = sum(each[2] for each in shapes)
         raise OutOfMemoryError(
-            f"{sum(each[2] for each in shapes):,} networks in {len(shapes)} populations need {size(total)} on {device}; "
-            f"{size(free)} are free: train fewer networks at once"
+            f"{count:,} networks in {len(shapes)} populations need {size(total)} on {device}; {size(free)} are free: "
+            "train fewer networks at once"
         )
 
 

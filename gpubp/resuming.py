@@ -87,9 +87,7 @@ def _runs(
     folder: Path, saved: checkpoint.Checkpoint, data: Dataset, validation: Dataset | None, where: list[torch.device]
 ) -> list[Run]:
     """The saved runs; raises CheckpointError unless these are their data."""
-    count = sum(len(each.rows) for each in saved.populations)
-    apart = all(torch.equal(each.state.position, each.rows) for each in saved.populations)
-    sets = ready([each.state.population for each in saved.populations], data, validation, count if apart else None)
+    sets = ready([each.state.population for each in saved.populations], data, validation, None)
     runs: list[Run] = []
     for state, config, rows, notes in saved.populations:
         choice = _going_on(notes, state.population, config, where, sets.data)

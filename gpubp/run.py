@@ -91,7 +91,8 @@ class Run:
         state = self.state
         self.place = placed(state, self.sets.each, self.choice, self.where)
         if self.number:  # an extended training may have moved the ends of rounds
-            self.train_to(self.round(torch.where(self.due, state.limit, state.step) - 1)[1])
+            end = self.round(torch.where(self.due, state.limit, state.step) - 1)[1]
+            self.train_to(torch.where(state.running, end, state.limit))
             self.due |= state.left > 0
             self.open |= bool(self.due.any())
         longest = EAGER if self.choice.name == "eager" else max(EAGER, TABLE // self.config.batch_size)

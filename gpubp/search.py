@@ -9,8 +9,8 @@ Sobol sequence belongs to the network with id n, for any number of networks. Sob
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,15 +51,18 @@ def parse(name: str, text: Expression) -> float | Range | list[float]:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def sample(expressions: Mapping[str, Expression], count: int, seed: int) -> dict[str, float | Tensor]:
-    """Each name's number, or its numbers (N,) float64 for the networks with ids 0 .. count - 1."""
+def sample(
+    expressions: Mapping[str, Expression], count: int, seed: int, choices: Mapping[str, Sequence[Any]] = {}
+) -> dict[str, Any]:
+    """Each name's number, or its numbers (N,) float64 for the networks with ids 0 .. count - 1. choices: values of any
+    kind that extend the grid: a list of N of them."""
     parsed = {name: parse(name, text) for name, text in expressions.items()}
     ranges = [name for name, value in parsed.items() if isinstance(value, Range)]
     points = torch.empty(count, 0, dtype=torch.float64)
     if ranges:
         engine = torch.quasirandom.SobolEngine(len(ranges), scramble=True, seed=seed)
         points = engine.draw(count, dtype=torch.float64)
-    result: dict[str, float | Tensor] = {}
+    result: dict[str, Any] = {}
     stride = 1
     for name, value in parsed.items():
         if isinstance(value, Range):
@@ -68,9 +71,16 @@ def sample(expressions: Mapping[str, Expression], count: int, seed: int) -> dict
             numbers = low + share * (high - low)
             result[name] = torch.exp(numbers).clamp(value.low, value.high) if value.log else numbers
         elif isinstance(value, list):
-            place = torch.div(torch.arange(count), stride, rounding_mode="floor") % len(value)
-            result[name] = torch.tensor(value, dtype=torch.float64)[place]
+            result[name] = torch.tensor(value, dtype=torch.float64)[_places(count, stride, len(value))]
             stride *= len(value)
         else:
             result[name] = value
+    for name, values in choices.items():
+        result[name] = [values[place] for place in _places(count, stride, len(values)).tolist()]
+        stride *= len(values)
     return result
+
+
+def _places(count: int, stride: int, length: int) -> Tensor:
+    """(N,): which of the `length` values of a list each network has."""
+    return torch.div(torch.arange(count), stride, rounding_mode="floor") % length

@@ -146,9 +146,9 @@ def _trained(
     """The result of training `groups`; the arguments are those of train()."""
     check_arguments(reporters, checkpoint_minutes, settings, lines)
     where, preparation, notes = devices(device), data.preparation, forks.notes()
-    positions = torch.cat([each.position for each in groups])
-    apart = torch.equal(positions, torch.cat([each.rows for each in groups]))
-    sets = ready([each.population for each in groups], data, validation, len(positions) if apart else None)
+    folds = design is not None and "fold" in design.names
+    count = None if folds else sum(len(each.rows) for each in groups)
+    sets = ready([each.population for each in groups], data, validation, count)
     looked_at = validation is not None or any(map(watches, reporters))
     configs = []
     for each in groups:

@@ -20,18 +20,15 @@ TABLES = {"data": SOURCES, "activation": ACTIVATIONS, "loss": LOSSES, "init": IN
           "schedule": SCHEDULES}  # fmt: skip
 
 
+LISTS = {"batch_size": "COUNTS"}  # settings that may have several alternatives
+
+
 def flags():
     """The rows of every table by name; and each setting of TrainConfig: its kind (cli.py), default and description."""
     notes, usual = dict(re.findall(r"^ {8}(\w+): (.*)$", TrainConfig.__doc__, re.M)), _usual()
     settings = {
         each.name: {
-            "kind": "NUMBERS"
-            if each.name in HYPER
-            else "true|false"
-            if each.type == "bool"
-            else "COUNT"
-            if each.type.startswith("int")
-            else "TEXT",
+            "kind": LISTS.get(each.name, _kind(each)),
             "default": each.default,
             "about": notes[each.name] + (f" Default: {usual[each.name]}." if each.name in HYPER else ""),
         }
@@ -39,6 +36,13 @@ def flags():
         if each.name != "extra"
     }
     return {"tables": {name: list(table) for name, table in TABLES.items()}, "settings": settings}
+
+
+def _kind(each):
+    """The kind of a setting's flag."""
+    if each.name in HYPER:
+        return "NUMBERS"
+    return "true|false" if each.type == "bool" else "COUNT" if each.type.startswith("int") else "TEXT"
 
 
 def _usual():

@@ -44,7 +44,7 @@ def run(settings: dict[str, Any]) -> int:
     diverged = np.array([status == "diverged" for status in rows["status"].to_pylist()])
     ranked = order_of(rows).numpy()
     groups = {"best": ranked[:top], "worst": ranked[::-1][:top], "diverged": np.flatnonzero(diverged)[:top]}
-    shown = [name for name in rows.column_names if name not in HYPER or len(set(rows[name].to_pylist())) > 1]
+    shown = [name for name in rows.column_names if name not in HYPER or len({*rows[name].to_pylist()} - {None}) > 1]
     if rows["id"].equals(rows["network"]):
         shown.remove("id")
     shown = [name for name in shown if rows[name].null_count < rows.num_rows]  # no network diverged, or stopped

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, lookup
 from ..flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind, number
+from . import designs
 from .parser import Parser
 
 if TYPE_CHECKING:
     import torch
 
     from ..config import TrainConfig
-    from ..data import Dataset
-    from ..population import Population
     from ..result import Result
     from ..sources import Prepared
     from ..spec import NetworkSpec
@@ -64,8 +64,15 @@ def parser() -> Parser:
     add("--scale-targets", TEXT, "targets that are numbers: none or standard")
     add("--impute", TEXT, "missing values: mean or median; refused by default")
     add("--networks", COUNT, "N; 1000, or 1 for the tutorial")
-    add("--widths", TEXT, "of inputs, hidden layers and outputs: 64,32,10")
-    add("--hidden", TEXT, f"one activation, or one per layer: {rows['activation']}", "relu")
+    add("--design", TEXT, "a .csv or .parquet file with a row of settings per network, by the names of these flags")
+    add("--widths", TEXT, "of inputs, hidden layers and outputs: 64,32,10; several topologies: 64,32,10;64,16,16,10")
+    add("--hidden-width", NUMBERS, "of one hidden layer, instead of --widths: 8..256:log, or 16,32,64")
+    add(
+        "--hidden",
+        TEXT,
+        f"an activation, or one per layer: relu,tanh; several: relu;tanh; {rows['activation']}",
+        "relu",
+    )
     add("--output", TEXT, "activation of the last layer", "identity")
     add("--loss", TEXT, f"by default chosen for the data: {rows['loss']}")
     add("--bias", TEXT, "neuron, layer or none", "neuron")
@@ -105,6 +112,7 @@ def run(settings: dict[str, Any]) -> int:
     from ..placement import HOME
     from ..population import Population
     from ..spec import NetworkSpec
+    from ..training import train
     from .outcome import report
     from .settings import load_data
 
@@ -112,7 +120,10 @@ def run(settings: dict[str, Any]) -> int:
         return _tutorial(settings)
     name_device(settings)
     prepared = load_data(settings)
-    widths = _widths(settings["widths"], prepared.widths_in, prepared.widths_out)
+    if designs.mixed(settings):
+        return _mixed(settings, prepared)
+    sides = prepared.widths_in, prepared.widths_out
+    widths = designs.widths(settings["widths"] or f"{sides[0]},32,{sides[1]}", *sides)
     hidden = settings["hidden"].split(",")
     spec = NetworkSpec(
         widths,
@@ -128,11 +139,7 @@ def run(settings: dict[str, Any]) -> int:
         "networks": settings["networks"] or 1000,
     }
     settings |= prepared.settings
-    samples = prepared.training.samples
-    if settings["batch_size"] is None:
-        settings["batch_size"] = min(64, samples)
-    if settings["epochs"] is None and settings["steps"] is None:
-        settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * min(settings["batch_size"], samples) // samples))
+    _fill(settings, prepared.training.samples)
     dtype = _dtype(settings, "float32")
     config, scale = _config(settings, spec, dtype)
     settings["batch_size"] = config.fitted(prepared.training)[0].batch_size  # as in train(), which reports it
@@ -141,12 +148,42 @@ def run(settings: dict[str, Any]) -> int:
     population = Population.create(
         spec, settings["networks"], settings["seed"], settings["init"], HOME, dtype, init_scale=scale
     )
-    return report(settings, _train(settings, population, prepared.training, config, prepared))
+    settings["evaluate_every"] = config.interval
+
+    def trained(**given: Any) -> Result:
+        return train(population, prepared.training, config, prepared.validation, **given)
+
+    return report(settings, _train(settings, trained, prepared))
+
+
+def _fill(settings: dict[str, Any], samples: int) -> None:
+    """Default batch size and length."""
+    if settings["batch_size"] is None:
+        settings["batch_size"] = min(64, samples)
+    if settings["epochs"] is None and settings["steps"] is None:
+        largest = max(int(each) for each in str(settings["batch_size"]).split(","))
+        settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * min(largest, samples) // samples))
+
+
+def _mixed(settings: dict[str, Any], prepared: Prepared) -> int:
+    """Train networks that differ in more than numbers."""
+    from ..training import train_many
+    from .outcome import report
+
+    settings |= {"loss": prepared.loss, **prepared.settings}
+    _fill(settings, prepared.training.samples)
+    dtype, design = _dtype(settings, "float32"), designs.design(settings, prepared)
+
+    def trained(**given: Any) -> Result:
+        return train_many(design, prepared.training, prepared.validation, settings["seed"], dtype, **given)
+
+    return report(settings, _train(settings, trained, prepared))
 
 
 def _tutorial(settings: dict[str, Any]) -> int:
     """Train the tutorial's network, then compare its printed figures with ours."""
     from .. import tutorial
+    from ..training import train
     from .outcome import report
     from .printing import console
     from .settings import OF_READING
@@ -163,7 +200,8 @@ def _tutorial(settings: dict[str, Any]) -> int:
     dtype = _dtype(settings, "float64")
     config, _ = _config(settings, tutorial.SPEC, dtype)
     population = tutorial.population(settings["networks"], dtype)
-    result = _train(settings, population, tutorial.dataset(), config, None)
+    settings["evaluate_every"] = config.interval
+    result = _train(settings, lambda **given: train(population, tutorial.dataset(), config, **given), None)
     rows = tutorial.compare()
     console().print(tutorial.table(rows))
     return report(settings, result) or (0 if tutorial.reproduced(rows) else 1)
@@ -179,20 +217,6 @@ def name_device(settings: dict[str, Any]) -> None:
     named = devices(settings["device"])
     if settings["device"] != ALL:  # a run on all may be resumed with other GPUs
         settings["device"] = str(named[0])
-
-
-def _widths(given: str | None, inputs: int, outputs: int) -> tuple[int, ...]:
-    if given is None:
-        return inputs, 32, outputs
-    try:
-        widths = tuple(COUNT.read(part) for part in given.replace("-", ",").split(","))
-    except (ValueError, ArithmeticError):
-        raise ConfigError(f"--widths {given!r}: whole numbers separated by commas expected, such as 64,32,10") from None
-    if len(widths) < 2 or widths[0] != inputs or widths[-1] != outputs:
-        raise ConfigError(
-            f"--widths {given}: the data have {inputs} inputs and need {outputs} outputs: {inputs},...,{outputs}"
-        )
-    return widths
 
 
 def _dtype(settings: dict[str, Any], default: str) -> torch.dtype:
@@ -229,33 +253,22 @@ def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> 
     return config, scale
 
 
-def _train(
-    settings: dict[str, Any],
-    population: Population,
-    data: Dataset,
-    config: TrainConfig,
-    prepared: Prepared | None,
-) -> Result:
-    from ..training import train
+def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: Prepared | None) -> Result:
+    """The result of `trained`, which takes the arguments that all runs of the command line have in common."""
     from . import outcome
     from .settings import located
 
     name = Path(settings["data"]).stem
-    given = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(given)
+    folder = Path(settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir")}
     return outcome.ended(
         folder,
-        lambda: train(
-            population,
-            data,
-            config,
-            validation=None if prepared is None else prepared.validation,
+        lambda: trained(
             engine=settings["engine"],
             reporters=outcome.reporters(settings, folder),
             run_dir=folder,
             checkpoint_minutes=settings["checkpoint_minutes"],
-            settings={**resolved, "data": located(settings["data"]), "evaluate_every": config.interval},
+            settings={**resolved, "data": located(settings["data"])},
             device=settings["device"],
             lines=() if prepared is None else prepared.about,
         ),
