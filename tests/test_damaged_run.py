@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from gpubp.errors import CheckpointError
 from gpubp.reporters.table import read_results
 
 from .files import status
+from .short_runs import sealed
 
 WRITTEN = "--networks 3 --steps 2 --engine eager --device cpu --tensorboard false --run-dir run"
 
@@ -52,26 +54,32 @@ def test_settings_are_read_from_the_checkpoint_whatever_config_yaml_holds(run: P
     settings = yaml.safe_load(path.read_text())
     for text in (path.read_text().replace("seed:", "sead:"), "seed: 7", "[" * 5000, "\0", None):
         path.unlink() if text is None else path.write_text(text)
-        assert saved.settings_of(run, train.kinds()) == settings
+        assert saved.settings_of(run) == settings
+
+
+def test_settings_that_an_older_version_did_not_have_are_the_defaults(run: Path) -> None:
+    path = run / "checkpoint" / "manifest.json"
+    content = json.loads(path.read_text())
+    for name, (kind, default) in train.kinds().items():
+        if name not in ("data", "run_dir"):
+            others = {key: value for key, value in content["settings"].items() if key != name}
+            path.write_text(sealed(content | {"settings": others}))
+            assert saved.settings_of(run) == content["settings"] | {name: kind(default)}
 
 
 def test_a_setting_that_is_missing_mistyped_or_of_another_kind_is_named(run: Path) -> None:
     path = only_config_yaml(run)
     settings = yaml.safe_load(path.read_text())
-    assert saved.settings_of(run, train.kinds()) == settings
+    assert saved.settings_of(run) == settings
 
     def refused(changed: dict[str, Any], message: str) -> None:
         path.write_text(yaml.safe_dump(changed))
         with pytest.raises(CheckpointError, match=message):
-            pytest.fail(f"{message}: {saved.settings_of(run, train.kinds())}")
+            pytest.fail(f"{message}: {saved.settings_of(run)}")
 
     for name in settings:
         others = {key: value for key, value in settings.items() if key != name}
-        if name in saved.OF_READING:  # not in older files
-            path.write_text(yaml.safe_dump(others))
-            assert saved.settings_of(run, train.kinds())[name] is None
-        else:
-            refused(others, "names no data" if name == "data" else f"config.yaml has no setting '{name}'")
+        refused(others, "names no data" if name == "data" else f"config.yaml has no setting '{name}'")
         near = f"the setting '{name}s' is unknown; did you mean"
         refused(others | {"data": settings["data"], f"{name}s": settings[name]}, near)
         refused(settings | {name: {"a": 1}}, rf"config.yaml: {name} {{'a': 1}}: .* expected")

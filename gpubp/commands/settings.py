@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import checkpoint, config_file, sources
 from ..errors import CheckpointError, ConfigError, unknown
-from ..flags import Kind, RefusedError
+from ..flags import RefusedError
 from ..text import Reading
-
-OF_READING = ("task", "delimiter", "decimal", "thousands", "encoding", "drop", "text", "dates")  # not in older files
+from . import train
 
 
 def load_data(settings: dict[str, Any]) -> sources.Prepared:
@@ -55,11 +53,12 @@ def _listed(names: str | None) -> tuple[str, ...]:
     return () if names is None else tuple(names.split(","))
 
 
-def settings_of(folder: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+def settings_of(folder: Path) -> dict[str, Any]:
     """The settings of a run of `train`, each of its kind: its checkpoint's, or, before the first one and up to version
     4, those of its config.yaml. Raises CheckpointError if there are none."""
     path = folder / "checkpoint" / checkpoint.MANIFEST
-    settings = None if checkpoint.begun(folder) else checkpoint.settings(folder)
+    begun = checkpoint.begun(folder)
+    settings = None if begun else checkpoint.settings(folder)
     if settings is None:
         path = folder / config_file.FILE
         try:
@@ -68,20 +67,22 @@ def settings_of(folder: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
             raise CheckpointError(str(error)) from None
     if not isinstance(settings, dict) or "data" not in settings:
         raise CheckpointError(f"{path} names no data: the run was started from Python; resume it there: gpubp.resume")
-    return _checked(path, settings | {name: settings.get(name) for name in OF_READING}, kinds)
+    return _checked(path, settings, whole=begun)
 
 
-def _checked(path: Path, settings: dict[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """The settings of a run, checked as flags of `train`; raises CheckpointError for invalid ones."""
-    kinds = {name: kind for name, kind in kinds.items() if name != "run_dir"}
+def _checked(path: Path, settings: dict[str, Any], whole: bool) -> dict[str, Any]:
+    """The settings of a run, checked as flags of `train`, with the defaults of those that an older version did not
+    have, unless the file must be `whole`, because the run restarts from it; raises CheckpointError for invalid ones."""
+    flags = train.kinds()
+    flags.pop("run_dir")
     for name in settings:
-        if name not in kinds:
-            raise CheckpointError(f"{path}: {unknown('the setting', name, kinds)}")
-    for name, kind in kinds.items():
-        if name not in settings:
+        if name not in flags:
+            raise CheckpointError(f"{path}: {unknown('the setting', name, flags)}")
+    for name, (kind, default) in flags.items():
+        if whole and name not in settings:
             raise CheckpointError(f"{path} has no setting {name!r}: it is incomplete")
         try:
-            settings[name] = kind(settings[name])
+            settings[name] = kind(settings.get(name, default))
         except RefusedError as error:
             raise CheckpointError(f"{path}: {name} {error}") from None
     return settings

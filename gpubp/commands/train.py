@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ABOUT = "train a population"
 LENGTH = 20, 400  # the default length of training: epochs or steps, whichever is longer
+OF_READING = ("task", "delimiter", "decimal", "thousands", "encoding", "drop", "text", "dates")
 TUTORIAL = {  # the settings of --data tutorial, and the flags' defaults
     "optimizer": ("sgd", "adam"),
     "hidden": ("sigmoid", "relu"),
@@ -101,9 +102,9 @@ def parser() -> Parser:
     return flags
 
 
-def kinds() -> dict[str, Kind]:
-    """The kinds of the settings, by name."""
-    return {action.dest: action.type for action in parser()._actions if isinstance(action.type, Kind)}
+def kinds() -> dict[str, tuple[Kind, Any]]:
+    """The kind and the default of each setting."""
+    return {each.dest: (each.type, each.default) for each in parser()._actions if isinstance(each.type, Kind)}
 
 
 def run(settings: dict[str, Any]) -> int:
@@ -186,7 +187,6 @@ def _tutorial(settings: dict[str, Any]) -> int:
     from ..training import train
     from .outcome import report
     from .printing import console
-    from .settings import OF_READING
 
     for name, allowed in {**TUTORIAL, **dict.fromkeys(OF_READING, (None, None))}.items():
         if settings[name] not in allowed:
