@@ -54,7 +54,7 @@ def test_settings_are_read_from_the_checkpoint_whatever_config_yaml_holds(run: P
     settings = yaml.safe_load(path.read_text())
     for text in (path.read_text().replace("seed:", "sead:"), "seed: 7", "[" * 5000, "\0", None):
         path.unlink() if text is None else path.write_text(text)
-        assert saved.settings_of(run) == settings
+        assert saved.settings_of(run, train.kinds()) == settings
 
 
 def test_settings_that_an_older_version_did_not_have_are_the_defaults(run: Path) -> None:
@@ -64,18 +64,18 @@ def test_settings_that_an_older_version_did_not_have_are_the_defaults(run: Path)
         if name not in ("data", "run_dir"):
             others = {key: value for key, value in content["settings"].items() if key != name}
             path.write_text(sealed(content | {"settings": others}))
-            assert saved.settings_of(run) == content["settings"] | {name: kind(default)}
+            assert saved.settings_of(run, train.kinds()) == content["settings"] | {name: kind(default)}
 
 
 def test_a_setting_that_is_missing_mistyped_or_of_another_kind_is_named(run: Path) -> None:
     path = only_config_yaml(run)
     settings = yaml.safe_load(path.read_text())
-    assert saved.settings_of(run) == settings
+    assert saved.settings_of(run, train.kinds()) == settings
 
     def refused(changed: dict[str, Any], message: str) -> None:
         path.write_text(yaml.safe_dump(changed))
         with pytest.raises(CheckpointError, match=message):
-            pytest.fail(f"{message}: {saved.settings_of(run)}")
+            pytest.fail(f"{message}: {saved.settings_of(run, train.kinds())}")
 
     for name in settings:
         others = {key: value for key, value in settings.items() if key != name}

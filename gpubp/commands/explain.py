@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..flags import INDEX, TEXT
 from ..line import line
+from . import train
 from .parser import Parser
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def run(settings: dict[str, Any]) -> int:
         state = TrainState.start(tutorial.population(), tutorial.config(), data)
     else:
         folder = Path(settings["run"])
-        before = settings_of(folder)
+        before = settings_of(folder, train.kinds())
         saved = checkpoint.load(folder, HOME)
         sys.stderr.writelines(f"warning: {line(each)}\n" for each in saved.told)
         state, settings["network"] = _state(saved, settings["network"])

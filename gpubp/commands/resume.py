@@ -42,7 +42,7 @@ def run(settings: dict[str, Any]) -> int:
     begun = checkpoint.begun(folder)
     if begun and not (folder / config_file.FILE).exists():
         raise CheckpointError(f"{folder} ended before anything was written; restart it with the same gpubp train")
-    before = settings_of(folder)
+    before = settings_of(folder, train.kinds())
     now = {**before, **{name: settings[name] for name in CHANGEABLE if settings[name] is not None}}
     now["data"] = located(now["data"])
     if begun:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import checkpoint, config_file, sources
 from ..errors import CheckpointError, ConfigError, unknown
-from ..flags import RefusedError
+from ..flags import Kind, RefusedError
 from ..text import Reading
-from . import train
 
 
 def load_data(settings: dict[str, Any]) -> sources.Prepared:
@@ -53,9 +53,9 @@ def _listed(names: str | None) -> tuple[str, ...]:
     return () if names is None else tuple(names.split(","))
 
 
-def settings_of(folder: Path) -> dict[str, Any]:
-    """The settings of a run of `train`, each of its kind: its checkpoint's, or, before the first one and up to version
-    4, those of its config.yaml. Raises CheckpointError if there are none."""
+def settings_of(folder: Path, flags: Mapping[str, tuple[Kind, Any]]) -> dict[str, Any]:
+    """The settings of a run of `train`, whose flags have these kinds and defaults: its checkpoint's, or, before the
+    first one and up to version 4, those of its config.yaml. Raises CheckpointError if there are none."""
     path = folder / "checkpoint" / checkpoint.MANIFEST
     begun = checkpoint.begun(folder)
     settings = None if begun else checkpoint.settings(folder)
@@ -67,14 +67,15 @@ def settings_of(folder: Path) -> dict[str, Any]:
             raise CheckpointError(str(error)) from None
     if not isinstance(settings, dict) or "data" not in settings:
         raise CheckpointError(f"{path} names no data: the run was started from Python; resume it there: gpubp.resume")
-    return _checked(path, settings, whole=begun)
+    return _checked(path, settings, flags, whole=begun)
 
 
-def _checked(path: Path, settings: dict[str, Any], whole: bool) -> dict[str, Any]:
+def _checked(
+    path: Path, settings: dict[str, Any], flags: Mapping[str, tuple[Kind, Any]], whole: bool
+) -> dict[str, Any]:
     """The settings of a run, checked as flags of `train`, with the defaults of those that an older version did not
     have, unless the file must be `whole`, because the run restarts from it; raises CheckpointError for invalid ones."""
-    flags = train.kinds()
-    flags.pop("run_dir")
+    flags = {name: flag for name, flag in flags.items() if name != "run_dir"}
     for name in settings:
         if name not in flags:
             raise CheckpointError(f"{path}: {unknown('the setting', name, flags)}")
