@@ -86,7 +86,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             folder = tmp_path_factory.getbasetemp()
             shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
             patch.setenv("GPUBP_CACHE", str(shared / "kernels"))
-        patch.setattr(build, "FLAGS", tuple("-Og" if flag == "-O3" else flag for flag in build.FLAGS))
+        patch.setattr(build, "FLAGS", tuple("-O0" if flag == "-O3" else flag for flag in build.FLAGS))
         yield
 
 

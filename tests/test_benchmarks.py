@@ -220,8 +220,9 @@ def test_a_report_keeps_what_it_needs_to_be_judged(tmp_path, quick_limits, capsy
     assert "Against the best peer" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("over", ["width", pytest.param("networks", marks=pytest.mark.slow)])
-def test_a_sweep_varies_one_thing_and_names_absent_contenders(over, tmp_path, quick_limits, monkeypatch, capsys):
+def test_a_sweep_varies_one_thing_and_names_absent_contenders(tmp_path, quick_limits, monkeypatch, capsys):
+    assert sweeps.at(WORKLOADS["W3-N256"], "width", 5).widths == (16, 5, 5, 4)
+    over = "networks"
     monkeypatch.setitem(sweeps.VALUES, over, (2, 4))
     monkeypatch.setattr(sweeps, "late", lambda workload, last, patience: {"modules": "too late"} if last else {})
     words = ["sweep", "--over", over, "--workload", "W2", "--peer", "modules", "--out", str(tmp_path)]
@@ -263,15 +264,19 @@ def test_layouts_that_differ_in_a_bit_are_not_compared(monkeypatch):
         layouts.against_the_rule(layouts.workload((3, 4, 2), 2, networks=8), "sgd", SETTING)
 
 
-def test_a_run_of_the_command_line_is_reported_part_by_part_and_a_failure_with_its_output():
+def test_a_run_of_the_command_line_is_reported_part_by_part_and_a_failure_with_its_output(monkeypatch):
     words = ("--data", "xor", "--epochs", "2", "--networks", "8", "--engine", "eager")
-    found = whole.runs(words, 1, 1, "cpu")
-    for parts in (found["first"], found["median"]):
-        assert min(parts.values()) > 0
-        assert sum(parts.values()) == pytest.approx(2 * parts["total"])
-    assert found["total_over_steps"] > 1
-    with pytest.raises(RuntimeError, match=r"ended with \d:\nerror: --networks 0"):
-        whole.run((*words, "--networks", "0"), 1, "cpu")
+    parts = whole.run(words, 1, "cpu")
+    assert min(parts.values()) > 0
+    assert sum(parts.values()) == pytest.approx(2 * parts["total"])
+    totals = iter((9.0, 1.0, 5.0, 3.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(whole, "run", lambda *given: {"steps": 2.0, "total": next(totals)})
+        found = whole.runs(words, 3, 1, "cpu")
+    assert (found["first"]["total"], found["median"]["total"], found["total_over_steps"]) == (9, 3, 1.5)
+    monkeypatch.setattr(whole, "CHILD", "import sys; sys.exit('error: no such data')")
+    with pytest.raises(RuntimeError, match=r"gpubp train --data xor .* ended with 1:\nerror: no such data"):
+        whole.run(words, 1, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -280,10 +285,15 @@ def test_a_run_of_the_command_line_is_reported_part_by_part_and_a_failure_with_i
 def test_a_whole_training_is_the_same_in_jax(case, monkeypatch):
     pytest.importorskip("jax")
     pytest.importorskip("optax")
+    jax_whole = importlib.import_module("benchmarks.jax_whole")
+    made, make = {}, jax_whole.Whole
+    monkeypatch.setattr(
+        jax_whole, "Whole", lambda *given: made.get(given[2]) or made.setdefault(given[2], make(*given))
+    )
     result = whole.beside_jax(case._replace(networks=9), SETTING)
     assert max(result["share_of_way"].values()) < whole.FAR
     assert {name: len(each) for name, each in result["busy"].items()} == {"gpubp": 2, "jax_first": 2, "jax_last": 2}
-    monkeypatch.setattr(whole.Case, "problem", lambda own, made=whole.Case.problem: made(own)._replace(lr=0.0101))
+    monkeypatch.setattr(whole, "LR", 0.0101)  # of gpubp: JAX has compiled its own
     with pytest.raises(AssertionError, match="not the same training"):
         whole.beside_jax(case._replace(networks=9), SETTING)
 

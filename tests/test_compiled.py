@@ -31,13 +31,12 @@ from .helpers import (
     start,
     train,
 )
-from .tolerances import COMPILED_TRAINING, TRAINING, compiled_step
+from .tolerances import TRAINING, compiled_step
 
 COUNT, SAMPLES, BATCH, STEPS = 19, 23, 6, 20  # networks fill registers of 8 and 16 lanes, and leave some over
 ACTIVATIONS, LOSSES, OPTIMIZERS = (tuple(table) for table in (gpubp.ACTIVATIONS, gpubp.LOSSES, gpubp.OPTIMIZERS))
 SCHEDULES = tuple(name for name, rule in gpubp.SCHEDULES.items() if not rule.events)
 DTYPES = (torch.float64, torch.float32)
-KINKED = ("relu", "leaky_relu", "selu", "hard_tanh", "mean_absolute_error", "quantile", "hinge", "lion")
 BIASES = (("neuron", True), ("layer", True), ("none", True), ("neuron", False), ("layer", False))
 SWITCHES: tuple[dict[str, float], ...] = (
     {},
@@ -72,10 +71,6 @@ class Case(NamedTuple):
     weight: str
     layout: str
     settings: dict[str, Any]
-
-    @property
-    def smooth(self) -> bool:
-        return not {*self.spec.activations, self.spec.loss, self.settings["optimizer"]} & {*KINKED}
 
     def population(self, ids: range | list[int] = range(COUNT)) -> gpubp.Population:
         return population(self.spec, ids=ids, dtype=self.dtype)
@@ -191,7 +186,7 @@ def test_the_cases_hold_every_row_of_every_table() -> None:
 
 @pytest.mark.parametrize("number", range(CASES))
 def test_each_step_is_eagers_from_the_same_numbers(number: int) -> None:
-    own = case(number)
+    own, everyone = case(number), list(range(COUNT))
     data, theirs = own.data(), start(own.population(), own.data(), **own.settings)
     terms = max(*own.spec.widths, BATCH, 0 if "clip_norm" not in own.settings else theirs.population.params.shape[1])
     tolerance = compiled_step(torch.finfo(own.dtype).eps, terms, len(own.spec.widths) - 1)
@@ -207,45 +202,10 @@ def test_each_step_is_eagers_from_the_same_numbers(number: int) -> None:
                 close(mine.rows(running), now, tolerance, decided(before, now, tolerance))
             else:
                 close(mine, theirs, tolerance)
+        whole, cut = (train(own.population(), data, cuts, engine=cpu, **own.settings) for cuts in (None, [1] * STEPS))
+        assert not differences(whole, everyone, cut, everyone), "a call of all steps, and a call for each"
     assert not theirs.population.params.equal(own.population().params)
     assert torch.equal(theirs.step, theirs.end)
-
-
-def rows(own: Case) -> set[str]:
-    """The rows of the tables, and the settings, that a case has."""
-    settings = {f"{name} {own.settings[name]}" for name in ("optimizer", "schedule")}
-    switches = {name for name in SWITCHES[-1] if name in own.settings}
-    return {*own.spec.activations, own.spec.loss, own.spec.bias, own.layout, own.kind, *settings, *switches}
-
-
-def smooth() -> list[int]:
-    """Smooth cases, each of which brings a row that those before have not."""
-    seen, found = set[str](), []
-    for number in range(8 * CASES):
-        own = case(number)
-        if own.smooth and not rows(own) <= seen:
-            seen |= rows(own)
-            found.append(number)
-    return found
-
-
-def test_the_smooth_cases_hold_every_smooth_row() -> None:
-    wanted = {*ACTIVATIONS, *LOSSES, *(f"optimizer {name}" for name in OPTIMIZERS)} - {*KINKED, "optimizer lion"}
-    wanted |= {f"schedule {name}" for name in SCHEDULES} | {*SWITCHES[-1], *LAYOUTS, *KINDS}
-    assert wanted <= set[str]().union(*(rows(case(number)) for number in smooth()))
-
-
-@pytest.mark.parametrize("number", smooth())
-def test_twenty_steps_in_float64_are_eagers(number: int) -> None:
-    own = case(number)._replace(dtype=torch.float64)
-    data = own.data()
-    with laid_out(layouts(own.dtype, BATCH)[own.layout]):
-        mine = train(own.population(), data, engine=cpu, **own.settings)
-    theirs = train(own.population(), data, **own.settings)
-    for (name, one), (_, other) in zip(numbers(mine).items(), numbers(theirs).items()):
-        size = float(other.abs().max()) if other.is_floating_point() else 0.0  # relative to the largest of its kind
-        allowed = {"rtol": COMPILED_TRAINING["rtol"], "atol": COMPILED_TRAINING["rtol"] * size}
-        torch.testing.assert_close(one, other, **allowed, msg=lambda text, name=name: f"{name}: {text}")
 
 
 USUAL = (0, 2, 10, 13, 25)  # of which each has another layout
