@@ -1,14 +1,12 @@
-"""scripts/gpu_check.py's two processes: the parent uses no GPU, so that it can always kill the child, which
-runs the steps of gpu.py, and exits if one takes too long.
+"""scripts/gpu_check.py: the parts of gpu.py one after the other, each in a process of its own with a deadline.
 
-gpu_check.json has the results after every step. A step that kills its child, by time, a crash or an error
-after which CUDA refuses every call, has failed, and a new child runs the next steps. At the end the child's
-process group is killed. The report has only measured figures.
+The process that waits for them uses no GPU, so it can always kill them, with whatever they began. gpu_check.json has
+the results after every step, and only measured figures. Where a part's process ends before its last step, by its
+deadline, a crash or an error, the step that it was in has failed, and its other steps are not run.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import pkgutil
@@ -16,31 +14,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpubp import devices, gpus
+from gpubp import devices
 
-from . import plots, roofline, threads
+from . import threads
 from .harness import own_kernels
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSED, FAILED, ABSENT = "passed", "failed", "not run"
 CHILD = "import sys; from benchmarks import check; sys.exit(check.work(*sys.argv[1:]))"
-STEPS = "benchmarks.gpu:steps"
+PARTS = "benchmarks.gpu:parts"
 WIDTH = 140  # of the written report
 LATE = "no time left"
-WORTH = 15.0  # seconds that must remain for another child, mostly for its start
+WORTH = 15.0  # seconds that must remain to start a process
 
 
 class Outcome(NamedTuple):
@@ -52,67 +49,49 @@ class Outcome(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A part of the check. least: seconds that must remain to start it; share: of the remaining time that it may take,
-    or `least` if that is more; proves: whether running out of time is a failure."""
+    """What is checked or measured at once. least: seconds that must remain to start it."""
 
     name: str
     run: Callable[[], Outcome]
     least: float
-    share: float = 1 / 2
+
+
+class Part(NamedTuple):
+    """The steps of one process. share: of the remaining time that it may take; proves: whether running out of time is a
+    failure."""
+
+    steps: Sequence[Step]
+    share: float = 1 / 3
     proves: bool = True
 
 
 @dataclass
 class Check:
-    """A process that runs steps. devices: the GPUs; out: the folder of the results; end: its deadline in
-    time.monotonic(), which all processes share; until: the deadline of the present step."""
+    """devices: the GPUs; out: the folder of the results; end: the deadline of this process by time.monotonic(), which
+    all processes share."""
 
     devices: Sequence[str]
     out: Path
     end: float
     console: Console
     report: dict[str, Any] = field(default_factory=lambda: blank([]))
-    until: float = 0.0
 
     @property
     def left(self) -> float:
         """Remaining seconds."""
         return self.end - time.monotonic()
 
-    def run(self, steps: Sequence[Step]) -> bool:
-        """Run the steps that are not in the report, and write it before and after each. -> whether all ran: none runs
-        after a step that leaves the GPU unusable for this process."""
-        known = {each["name"] for each in self.report["checks"]}
-        self.report["planned"] = [step.name for step in steps]
+    def run(self, steps: Sequence[Step]) -> None:
+        """Run the steps, and write the report after each."""
         for step in steps:
-            if step.name in known:
-                continue
-            spare = max(step.least, step.share * self.left)
-            self.until = min(self.end, time.monotonic() + spare)
-            self.report["running"] = [step.name, step.proves]
-            write(self.out, self.report)
-            faulthandler.dump_traceback_later(max(0.1, self.until - time.monotonic()), exit=True)
-            try:
-                outcome, lost = attempt(step, self.left), self.lost()
-            finally:
-                faulthandler.cancel_dump_traceback_later()
-            if lost:
-                outcome = Outcome(FAILED, f"{outcome.said}; then every call to the GPU fails: {lost}", outcome.listed)
-            del self.report["running"]
-            add(self.report, step.name, outcome, self.console)
-            write(self.out, self.report)
-            if lost:
-                return False
-        return True
+            self.add(step.name, attempt(step, self.left))
 
-    def lost(self) -> str:
-        """Why this process can no longer use a GPU, or "": after some errors CUDA refuses all calls."""
-        try:
-            for device in self.devices:
-                gpus.wait(torch.device(device))
-        except RuntimeError as error:
-            return first_line(error)
-        return ""
+    def add(self, name: str, outcome: Outcome) -> None:
+        """Report the outcome of a step, in the file and on the screen."""
+        self.report["checks"].append({"name": name, **outcome._asdict()})
+        for line in (f"{name}: {outcome.status}: {outcome.said}", *(f"  {each}" for each in outcome.listed)):
+            self.console.print(line, highlight=False, markup=False)
+        write(self.out, self.report)
 
 
 def first_line(error: Exception) -> str:
@@ -135,7 +114,7 @@ def attempt(step: Step, left: float) -> Outcome:
 def blank(devices: Sequence[str]) -> dict[str, Any]:
     """A report in which nothing stands yet."""
     measured: dict[str, Any] = {"results": [], "sweep": [], "calls": [], "whole": {}, "beside_jax": []}
-    return {"devices": list(devices), "planned": [], "checks": [], **measured}
+    return {"devices": list(devices), "checks": [], **measured}
 
 
 def read(out: Path) -> dict[str, Any]:
@@ -150,71 +129,47 @@ def write(out: Path, report: dict[str, Any]) -> None:
     part.replace(out / "gpu_check.json")
 
 
-def add(report: dict[str, Any], name: str, outcome: Outcome, console: Console) -> None:
-    """What became of a step, for the report and for who waits."""
-    report["checks"].append({"name": name, **outcome._asdict()})
-    for line in (f"{name}: {outcome.status}: {outcome.said}", *(f"  {each}" for each in outcome.listed)):
-        console.print(line, highlight=False, markup=False)
-
-
-def work(out: str, end: str, make: str) -> int:
-    """The child: run the steps of make(check) that the report in `out` lacks. -> exit status, 0 if all ran. end: by
-    time.monotonic(); make: a function by name, module:function."""
+def work(out: str, end: str, make: str, part: str) -> None:
+    """A part's process. make: a function by name, module:function, that gives the parts by their names."""
     report = read(Path(out))
     check = Check(report["devices"], Path(out), float(end), screen(), report)
     report["threads"] = threads.limit(os.cpu_count() or 1, "cuda")
-    return 0 if check.run(pkgutil.resolve_name(make)(check)) else 1
+    check.run(pkgutil.resolve_name(make)(check)[part].steps)
 
 
-def main(out: Path, minutes: float, make: str = STEPS) -> int:
+def main(out: Path, minutes: float, make: str = PARTS) -> int:
     """Check every GPU of this machine, in `minutes` and the seconds that the plots take. make: see work().
     -> exit status: 0 where nothing failed. What was not run for want of time has not failed; a proof or a test that had
     to be ended has."""
-    end, console = time.monotonic() + 60 * minutes, screen()
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("gpu_check*"):
         old.unlink()
-    write(out, blank([str(each) for each in devices.devices(devices.ALL)]))
+    found = [str(each) for each in devices.devices(devices.ALL)]
+    check = Check(found, out, time.monotonic() + 60 * minutes, screen(), blank(found))
+    write(out, check.report)
+    parts: Mapping[str, Part] = pkgutil.resolve_name(make)(check)
     with own_kernels():
-        why = children(out, end, make, console)
-    report = read(out)
-    done = {each["name"] for each in report["checks"]}
-    for name in report["planned"]:
-        if name not in done:
-            add(report, name, Outcome(ABSENT, why), console)
-    write(out, report)
-    table = overview(report)
+        for name, part in parts.items():
+            begun = check.left > WORTH
+            status = child(out, time.monotonic() + part.share * check.left, make, name) if begun else LATE
+            check.report = read(out)
+            done = {each["name"] for each in check.report["checks"]}
+            for number, step in enumerate(step for step in part.steps if step.name not in done):
+                failed = begun and number == 0 and (part.proves or status != LATE)
+                check.add(step.name, Outcome(FAILED if failed else ABSENT, f"its process ended: {status}"))
+    table = overview(check.report)
     text = Console(file=StringIO(), width=WIDTH)
     text.print(table)
     (out / "gpu_check.txt").write_text(text.file.getvalue())  # type: ignore[attr-defined]
-    console.print(table)
-    print(out)
-    draw(report, out)
-    return int(any(each["status"] == FAILED for each in report["checks"]))
+    check.console.print(table)
+    check.console.print(out)
+    draw(check.report, out)
+    return int(any(each["status"] == FAILED for each in check.report["checks"]))
 
 
-def children(out: Path, end: float, make: str, console: Console) -> str:
-    """One after the other, until every step is taken or it is `end`. -> why those that are left are not."""
-    while end - time.monotonic() > WORTH:
-        known, status = len(read(out)["checks"]), child(out, end, make)
-        report = read(out)
-        if running := report.pop("running", None):
-            name, proves = running
-            late = status in (LATE, 1)  # what faulthandler ends ends with 1
-            add(report, name, Outcome(ABSENT if late and not proves else FAILED, f"not done: {status}"), console)
-        if status == 0:
-            return ""
-        if len(report["checks"]) == known:  # it would go on so for ever
-            add(report, "start", Outcome(FAILED, f"the process that takes the steps ended with {status}"), console)
-            write(out, report)
-            return "no process to take it"
-        write(out, report)
-    return LATE
-
-
-def child(out: Path, end: float, make: str) -> int | str:
-    """A child from its start to its end, soon after `end` at the latest. -> its exit status."""
-    command = [sys.executable, "-u", "-X", "faulthandler", "-c", CHILD, str(out), repr(end), make]
+def child(out: Path, end: float, make: str, part: str) -> int | str:
+    """A part's process from its start to its end, soon after `end` at the latest. -> its exit status."""
+    command = [sys.executable, "-u", "-X", "faulthandler", "-c", CHILD, str(out), repr(end), make, part]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     try:
         return process.wait(max(1.0, end - time.monotonic()))
@@ -223,6 +178,7 @@ def child(out: Path, end: float, make: str) -> int | str:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def screen() -> Console:
@@ -242,6 +198,8 @@ def overview(report: dict[str, Any]) -> Table:
 
 def draw(report: dict[str, Any], out: Path) -> None:
     """The plots of what was measured, of the races beside the first kind of peers."""
+    from . import plots, roofline  # which the processes of the parts need not import
+
     if first := [result for result in report["results"] if result["kind"] == "peers"]:
         plots.ratios({**report, "results": first}, out / "gpu_check.png")
         roofline.plot({**report, "results": first}, out / "gpu_check-roofline.png")

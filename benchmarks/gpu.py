@@ -1,4 +1,4 @@
-"""scripts/gpu_check.py: everything that needs a GPU, step by step, the most important first. check.py runs the steps;
+"""scripts/gpu_check.py: everything that needs a GPU, part by part, the most important first. check.py runs the parts;
 the report has the reason for everything that was not run."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from gpubp.engines import ENGINES
 
 from . import calls, machine, proofs, roofline, sweeps, tables, whole
-from .check import ABSENT, FAILED, PASSED, ROOT, Check, Outcome, Step, write
+from .check import ABSENT, FAILED, PASSED, ROOT, Check, Outcome, Part, Step, write
 from .contenders import OURS, excuse, ours
 from .harness import Setting, measure
 from .workloads import WORKLOADS, Workload
@@ -36,57 +36,60 @@ PYTEST = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "no:cacheprovider
 ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # whatever else is installed may warn, and a warning is an error
 
 
-def steps(check: Check) -> list[Step]:
-    """The steps on `check.devices`, the most important first: bits, the tests for a GPU, whole runs, every kind of
+def parts(check: Check) -> dict[str, Part]:
+    """What is done on `check.devices`, the most important first: bits, the tests for a GPU, whole runs, every kind of
     workload against the best peers, the other proofs, the suite, then the rest. torch.compile comes last: a failed
     capture may end all captures of its process."""
     first = check.devices[0]
-    made = [
-        Step("machine", partial(facts, check), 10),
-        Step("bits of engine cuda against engine cpu", partial(bits, first), 10, 1 / 3),
-        Step("evaluations of engine cuda against engine cpu", partial(bits, first, proofs.equal_figures), 10, 1 / 4),
-        Step("tests marked gpu", partial(tests, check, ["-n", "1", "-m", "gpu"]), 30, 1 / 3),
-        Step("calls of one step", partial(called, check), 15, proves=False),
-    ]
-    lines = whole.command_lines(first)
-    made += [Step(name, partial(ran, check, name, words), 20, 1 / 3, proves=False) for name, words in lines.items()]
     rows = [(name, optimizer) for name, each in WORKLOADS.items() for optimizer in each.optimizers]
     main = [(name, WORKLOADS[name].optimizers[0]) for name in MAIN if name in WORKLOADS]
     rest = [row for row in rows if row not in main]
-    made += races(check, main, "peers")
-    for engine in [name for name in ("cuda", "eager") if name in ENGINES]:
-        made += [
-            Step(f"{engine}: near eager on the CPU", lambda e=engine: proven(proofs.nearness(e, first)), 10, 1 / 3),
-            Step(f"{engine}: independence", lambda e=engine: proven(proofs.independence(e, first)), 10, 1 / 3),
-            Step(f"{engine}: number of GPUs", partial(shared, engine, check.devices), 10, 1 / 3),
-        ]
-    made += [
-        Step(f"whole training {number}", partial(beside, check, case), 20, proves=False)
-        for number, case in enumerate(whole.CASES, 1)
-    ]
+    lines = whole.command_lines(first)
     processes = str(min(PROCESSES, os.cpu_count() or 1))
     suite = ["-n", processes, "--device", first, "-m", "not slow and not gpu"]
-    made.append(Step(f"suite on {first}", partial(tests, check, suite), 30, 1 / 3))
-    made += races(check, rest, "peers")
-    made.append(Step("sweep over batch_size", partial(swept, check, KINDS["peers"]), 40, 1 / 2, proves=False))
-    made += races(check, main, "others") + races(check, rest, "others")
-    made += races(check, main, "torch.compile") + races(check, rest, "torch.compile")
-    return made
 
+    def race(kind: str, *given: Sequence[tuple[str, str]], least: float = 20) -> Part:
+        """Workloads and their optimizers against peers of a kind."""
+        return Part([
+            Step(f"{name}, {optimizer}, {kind}", partial(raced, check, name, WORKLOADS[name], optimizer, kind), least)
+            for each in given for name, optimizer in each
+        ], 1 / 2, proves=False)  # fmt: skip
 
-def races(check: Check, rows: Sequence[tuple[str, str]], kind: str) -> list[Step]:
-    """Workloads and their optimizers against peers of a kind."""
-    least = 40 if kind == "torch.compile" else 20
-    return [
-        Step(f"{name}, {o}, {kind}", partial(raced, check, name, WORKLOADS[name], o, kind), least, proves=False)
-        for name, o in rows
-    ]
+    return {
+        "bits": Part([
+            Step("machine", partial(facts, check), 10),
+            Step("bits of engine cuda against engine cpu", partial(bits, first), 10),
+            Step("evaluations of engine cuda against engine cpu", partial(bits, first, proofs.equal_figures), 10),
+        ]),
+        "tests": Part([Step("tests marked gpu", partial(tests, check, ["-n", "1", "-m", "gpu"]), 30)]),
+        "runs": Part([
+            Step("calls of one step", partial(called, check), 15),
+            *(Step(name, partial(ran, check, name, words), 20) for name, words in lines.items()),
+        ], proves=False),
+        "peers": race("peers", main),
+        "proofs": Part([
+            step for engine in ("cuda", "eager") if engine in ENGINES for step in (
+                Step(f"{engine}: near eager on the CPU", lambda e=engine: proven(proofs.nearness(e, first)), 10),
+                Step(f"{engine}: independence", lambda e=engine: proven(proofs.independence(e, first)), 10),
+                Step(f"{engine}: number of GPUs", partial(shared, engine, check.devices), 10),
+            )
+        ]),
+        "whole trainings": Part([
+            Step(f"whole training {number}", partial(beside, check, case), 20)
+            for number, case in enumerate(whole.CASES, 1)
+        ], proves=False),
+        "suite": Part([Step(f"suite on {first}", partial(tests, check, suite), 30)]),
+        "more peers": race("peers", rest),
+        "sweep": Part([Step("sweep over batch_size", partial(swept, check, KINDS["peers"]), 40)], 1 / 2, False),
+        "other peers": race("others", main, rest),
+        "torch.compile": race("torch.compile", main, rest, least=40),
+    }  # fmt: skip
 
 
 def tests(check: Check, chosen: Sequence[str]) -> Outcome:
-    """Run pytest with these arguments, and report its output. Shortly before the step's time is over it is interrupted,
+    """Run pytest with these arguments, and report its output. Shortly before this process's deadline it is interrupted,
     so that it ends with its results; the process of a hanging test is killed, and pytest-xdist starts another."""
-    patience = 0.7 * (check.until - time.monotonic())
+    patience = 0.7 * (check.end - time.monotonic())
     limit = ["timeout", "--foreground", "--signal=INT", "--kill-after=30", str(patience)]
     done = subprocess.run(
         [*limit, *PYTEST, *chosen], cwd=ROOT, env={**os.environ, **ALONE}, capture_output=True, text=True

@@ -12,15 +12,7 @@ import torch
 pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
 
 from benchmarks import __main__ as command
-from benchmarks import (
-    compiled_peers,
-    digits,
-    harness,
-    layouts,
-    limits,
-    sweeps,
-    whole,
-)
+from benchmarks import compiled_peers, digits, harness, layouts, limits, sweeps, whole
 from benchmarks.contenders import OURS, PEERS, excuse, parity, rows
 from benchmarks.peers import AutogradBmm
 from benchmarks.workloads import WORKLOADS

@@ -69,13 +69,13 @@ def test_settings_that_an_older_version_did_not_have_are_the_defaults(run: Path)
 
 def test_a_setting_that_is_missing_mistyped_or_of_another_kind_is_named(run: Path) -> None:
     path = only_config_yaml(run)
-    settings = yaml.safe_load(path.read_text())
-    assert saved.settings_of(run, train.kinds()) == settings
+    settings, kinds = yaml.safe_load(path.read_text()), train.kinds()
+    assert saved.settings_of(run, kinds) == settings
 
     def refused(changed: dict[str, Any], message: str) -> None:
         path.write_text(yaml.safe_dump(changed))
         with pytest.raises(CheckpointError, match=message):
-            pytest.fail(f"{message}: {saved.settings_of(run, train.kinds())}")
+            pytest.fail(f"{message}: {saved.settings_of(run, kinds)}")
 
     for name in settings:
         others = {key: value for key, value in settings.items() if key != name}

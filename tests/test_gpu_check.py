@@ -1,5 +1,5 @@
-"""scripts/gpu_check.py with the CPU in a GPU's place: what it writes, that a step which hangs, crashes or leaves others
-behind is named and the next taken, and that its proofs find what is wrong."""
+"""scripts/gpu_check.py with the CPU in a GPU's place: what it writes, and that a step which hangs, crashes or leaves
+processes behind is named and the next part runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.console import Console
 pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
 
 from benchmarks import calls, check, contenders, gpu, machine, proofs, sweeps, whole
-from benchmarks.check import ABSENT, FAILED, PASSED, Check, Outcome, Step
+from benchmarks.check import ABSENT, FAILED, PASSED, Check, Outcome, Part, Step
 from benchmarks.workloads import WORKLOADS
 from gpubp import gpus
 from gpubp.engines import ENGINES
@@ -54,14 +54,6 @@ def test_without_cuda_it_ends_with_one_sentence_and_else_its_folder_is_named_fro
     assert given == [(tmp_path.resolve() / "found", 1.0)]
 
 
-def test_it_runs_as_a_command() -> None:
-    if gpus.missing() is None:
-        pytest.skip("CUDA is there")
-    command = [sys.executable, ROOT / "scripts" / "gpu_check.py"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
-
-
 # ---- the processes
 
 
@@ -78,39 +70,18 @@ def hangs(out: Path) -> Outcome:
     return Outcome(PASSED, "never")
 
 
-def loses(own: Check) -> Outcome:
-    """As after an illegal access to a GPU's memory."""
-    own.lost = lambda: "CUDA error: an illegal memory access"  # type: ignore[method-assign]
+def fails() -> Outcome:
     raise RuntimeError("CUDA error: an illegal memory access\nwas encountered")
 
 
-def troubled(own: Check) -> list[Step]:
-    """Steps that take their process along: they are taken in a child, which finds them by name."""
-    return [
-        Step("fine", fine, 0),
-        Step("aborts", os.abort, 0),
-        Step("loses", lambda: loses(own), 0),
-        Step("a proof that hangs", lambda: hangs(own.out), 1, 0),
-        Step("a race that hangs", lambda: hangs(own.out), 1, 0, proves=False),
-        Step("long", fine, 36000),
-        Step("last", fine, 0),
-    ]
-
-
-def broken(own: Check) -> list[Step]:
-    raise RuntimeError("no steps")
-
-
-@pytest.fixture
-def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, dict[str, Any]]]:
-    """The exit status of a check by steps of this file, and what became of every step."""
-    monkeypatch.setattr(check.devices, "devices", lambda given: ["cpu"])
-
-    def run(make: str, minutes: float = 10) -> tuple[int, dict[str, Any]]:
-        status = check.main(tmp_path, minutes, f"tests.test_gpu_check:{make}")
-        return status, {each["name"]: (each["status"], each["said"]) for each in check.read(tmp_path)["checks"]}
-
-    return run
+def troubled(own: Check) -> dict[str, Part]:
+    """Parts that end their processes, which find them here by name. Those that hang have eight seconds."""
+    hanging = Step("hangs", lambda: hangs(own.out), 0), Step("not begun", fine, 0)
+    return {
+        "crashes": Part([Step("fine", fine, 0), Step("fails", fails, 0), Step("aborts", os.abort, 0)]),
+        "hangs": Part([each._replace(name=f"a proof: {each.name}") for each in hanging], 1 / 450),
+        "races": Part([Step("long", fine, 36000), *hanging], 1 / 450, proves=False),
+    }
 
 
 def gone(process: Path) -> bool:
@@ -126,57 +97,62 @@ def gone(process: Path) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
-def test_a_step_that_kills_its_process_is_named_and_a_new_process_runs_the_next(ended: Any, tmp_path: Path) -> None:
-    status, found = ended("troubled")
-    assert status == 1
-    assert list(found) == check.read(tmp_path)["planned"]
-    assert [outcome for outcome, _ in found.values()] == [PASSED, FAILED, FAILED, FAILED, ABSENT, ABSENT, PASSED]
+def test_a_part_that_ends_early_is_reported_step_by_step_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gpu_check.png").touch()
+    monkeypatch.setattr(check.devices, "devices", lambda given: ["cpu"])
+    assert check.main(tmp_path, 60, "tests.test_gpu_check:troubled") == 1
+    found = {each["name"]: (each["status"], each["said"]) for each in check.read(tmp_path)["checks"]}
+    assert {name: outcome for name, (outcome, _) in found.items()} == {
+        "fine": PASSED, "fails": FAILED, "aborts": FAILED, "a proof: hangs": FAILED, "a proof: not begun": ABSENT,
+        "long": ABSENT, "hangs": ABSENT, "not begun": ABSENT,
+    }  # fmt: skip
     for name, said in {
-        "aborts": "not done: -6", "a race that hangs": "not done: 1", "long": "36000 are needed",
-        "loses": "RuntimeError: CUDA error: an illegal memory access (0 s); then every call to the GPU fails: CUDA er",
+        "fails": "RuntimeError: CUDA error: an illegal memory access (0 s)", "aborts": "its process ended: -6",
+        "hangs": "its process ended: no time left", "long": "36000 are needed",
     }.items():  # fmt: skip
         assert said in found[name][1], name
-    assert found["fine"][1] != found["last"][1], "another process"
     assert gone(Path("/proc") / (tmp_path / "left.txt").read_text())
     told = (tmp_path / "gpu_check.txt").read_text()
     for name, (outcome, _) in found.items():
         assert re.search(rf"^ {name} +{outcome} ", told, re.MULTILINE), name
-
-
-def test_a_process_that_runs_no_step_is_not_retried_forever(ended: Any, tmp_path: Path) -> None:
-    (tmp_path / "gpu_check.png").touch()
-    assert ended("broken") == (1, {"start": (FAILED, "the process that takes the steps ended with 1")})
     assert not (tmp_path / "gpu_check.png").exists(), "of an earlier check"
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, subprocess.TimeoutExpired("child", 1)])
-def test_a_child_is_killed_at_the_end_and_after_an_interruption(
-    error: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[subprocess.Popen[Any]] = []
-    wait = subprocess.Popen.wait
+def test_without_time_or_processes_nothing_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check.devices, "devices", lambda given: ["cpu"])
+    monkeypatch.setattr(check, "child", lambda *given: 1)
+    for minutes, status, outcomes in ((0, 0, {ABSENT}), (60, 1, {ABSENT, FAILED})):
+        assert check.main(tmp_path, minutes, "tests.test_gpu_check:troubled") == status
+        assert {each["status"] for each in check.read(tmp_path)["checks"]} == outcomes
 
-    class Hangs(subprocess.Popen[Any]):
+
+def test_an_interruption_kills_the_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[subprocess.Popen[Any]] = []
+
+    class Interrupted(subprocess.Popen[Any]):
         def __init__(self, command: Any, **more: Any) -> None:
-            super().__init__([sys.executable, "-c", "import time; time.sleep(3600)"], **more)
+            super().__init__(["sleep", "3600"], **more)
             made.append(self)
 
         def wait(self, timeout: float | None = None) -> int:
-            raise error
+            if timeout:
+                raise KeyboardInterrupt
+            return super().wait(10)
 
-    monkeypatch.setattr(check.subprocess, "Popen", Hangs)
-    try:
-        assert check.child(tmp_path, time.monotonic(), "") == check.LATE
-    except KeyboardInterrupt:
-        assert error is KeyboardInterrupt
-    assert wait(made[0], 10) == -9
+    with monkeypatch.context() as patch:
+        patch.setattr(check.subprocess, "Popen", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            check.child(tmp_path, time.monotonic(), "", "")
+    assert made[0].returncode == -9
 
 
 # ---- the steps
 
 
 def test_every_workload_and_every_promise_has_a_step_and_the_main_ones_come_first(here: Check) -> None:
-    names = [step.name for step in gpu.steps(here)]
+    names = [step.name for part in gpu.parts(here).values() for step in part.steps]
     assert len(set(names)) == len(names)
     for name, workload in WORKLOADS.items():
         for optimizer in workload.optimizers:
@@ -219,22 +195,19 @@ def suite(tmp_path: Path, here: Check, monkeypatch: pytest.MonkeyPatch) -> Calla
     monkeypatch.setattr(gpu, "PYTEST", [each.replace("timeout=60", "timeout=1") for each in gpu.PYTEST])
 
     def run(chosen: str, seconds: float = 100) -> Outcome:
-        here.until = time.monotonic() + seconds / 0.7
+        here.end = time.monotonic() + seconds / 0.7
         return gpu.tests(here, ["-c", "/dev/null", "--rootdir", str(tmp_path), "-n", "1", "test_some.py", "-k", chosen])
 
     return run
 
 
 def test_the_outcome_of_tests_says_which_failed_were_skipped_hung_or_were_not_begun(suite: Any) -> None:
-    status, said, listed = suite("fine or bad or away")
-    assert (status, said.startswith("1 failed, 1 passed, 1 skipped in ")) == (FAILED, True), said
-    assert [line.partition(" ")[0] for line in listed] == ["SKIPPED", "FAILED"]
-    assert (suite("fine").status, suite("away").status) == (PASSED, FAILED), "nothing passed"
-    status, said, listed = suite("fine or hangs or 99")
-    assert (status, said.startswith("1 failed, 2 passed")) == (FAILED, True), said
-    assert "test_hangs" in listed[0]
-    status, said, _ = suite("fine or long", 5)
-    assert (status, said.endswith("; no time for the rest after 5 s")) == (PASSED, True), said
+    status, said, listed = suite("fine or bad or away or hangs")
+    assert (status, said.startswith("2 failed, 1 passed, 1 skipped in ")) == (FAILED, True), said
+    assert [line.partition(" ")[0] for line in listed] == ["SKIPPED", "FAILED", "FAILED"]
+    assert suite("away").status == FAILED, "nothing passed"
+    status, said, _ = suite("fine or long", 10)
+    assert (status, said.endswith("; no time for the rest after 10 s")) == (PASSED, True), said
 
 
 def test_the_command_of_all_checks_names_its_plugins(tmp_path: Path) -> None:
@@ -248,10 +221,10 @@ def test_the_command_of_all_checks_names_its_plugins(tmp_path: Path) -> None:
 
 
 def test_the_suite_runs_with_its_steps_on_another_device(here: Check) -> None:
-    here.until = time.monotonic() + 1200  # a kernel is compiled, perhaps on a busy machine
+    here.end = time.monotonic() + 1200  # a kernel is compiled, perhaps on a busy machine
     files = [f"tests/test_{name}.py" for name in ("divergence", "independence", "schedules", "rng")]
-    chosen = "all_may_diverge and cpu or (blocks_threads and sgd-none) or _has_a_reference"
-    status, said, listed = gpu.tests(here, ["-n", "1", "--device", "played", *files, "-k", chosen])
+    chosen = "all_may_diverge and cpu or (blocks_threads and 2-2-2) or _has_a_reference"
+    status, said, listed = gpu.tests(here, ["-n", "0", "--device", "played", *files, "-k", chosen])
     assert (status, said.startswith("2 passed, 1 skipped")) == (PASSED, True), said
     assert sorted(listed)[0].endswith(": shows what a CPU does")
     assert sorted(listed)[1:] == ["calls taken elsewhere: 2", "no calls taken elsewhere: tests/test_schedules.py"]
@@ -290,13 +263,14 @@ def test_the_whole_report_is_written_with_its_plots(here: Check, monkeypatch: py
     monkeypatch.setattr(gpu, "KINDS", {**dict.fromkeys(gpu.KINDS, ()), "peers": ("autograd_bmm",)})
     monkeypatch.setattr(calls, "CASES", {"W2": WORKLOADS["W2"].tiny()})
     monkeypatch.setattr(whole, "CASES", ())  # JAX compiles them for test_benchmarks.py
-    line = ("--data", "tutorial", "--steps", "3", "--tensorboard=false", "--engine", "eager")
-    monkeypatch.setattr(whole, "command_lines", lambda device: {"tutorial": line})
-    monkeypatch.setattr(proofs, "SPECS", {"2-2-2": proofs.SPECS["2-2-2"]})
-    monkeypatch.setattr(proofs, "MANY", 20)
+    monkeypatch.setattr(whole, "command_lines", lambda device: {"tutorial": ("--data", "tutorial")})
+    for name in ("independence", "nearness", "shares"):  # test_proofs.py runs them
+        monkeypatch.setattr(proofs, name, lambda *given: proofs.Proof(1, []))
+    parts = dict.fromkeys(("start", "steps", "evaluation", "writing", "other", "total"), 1.0)
+    monkeypatch.setattr(whole, "run", lambda *given: parts)
     monkeypatch.setitem(sweeps.VALUES, "batch_size", (2, 4))
     monkeypatch.setitem(sweeps.BASES, "batch_size", ("W2", WORKLOADS["W2"].tiny()))
-    monkeypatch.setattr(check, "child", lambda *given: 0 if here.run(gpu.steps(here)) else 1)
+    monkeypatch.setattr(check, "child", lambda *given: here.run(gpu.parts(here)[given[-1]].steps))
     monkeypatch.setattr(check.devices, "devices", lambda given: ["cpu", "cpu"])
     here.report |= {"devices": here.devices, "threads": {}}
     assert check.main(here.out, 1.0) == 0, check.read(here.out)

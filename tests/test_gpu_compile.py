@@ -137,9 +137,15 @@ def test_every_rule_compiles(number: int, arch: int) -> None:
     assert local <= LOCAL[number]
 
 
+OTHERS = [arch for arch in DEVICES if arch != H100.arch]
+MAIN = [name for name in gpu_budgets.WORKLOADS if name.endswith(", adam")][-len(OTHERS) :]
+
+
 @pytest.mark.parametrize(
-    ("name", "arch"), spread(gpu_budgets.WORKLOADS, [arch for arch in DEVICES if arch != H100.arch])
-)
+    ("name", "arch"),
+    [*spread(MAIN, OTHERS), *(pytest.param(name, arch, marks=pytest.mark.slow)
+                              for name in gpu_budgets.WORKLOADS if name not in MAIN for arch in OTHERS)],
+)  # fmt: skip
 def test_what_is_chosen_for_a_workload_compiles_in_time_and_has_registers(name: str, arch: int) -> None:
     own = gpu_budgets.program(name)
     found = chip.in_registers(own, limits(arch)) or chip.in_shared_memory(own, limits(arch))

@@ -68,7 +68,7 @@ def test_layouts_are_tried_in_order() -> None:
     """Whole, in pieces, slots outside, not at all."""
     whole, seen = program((64, 64, 10), 256), []
     most = whole.laid_out(Layout(1, team=True, threads=32, chunk=256)).plan.shared
-    for room in range(most, 0, -512):
+    for room in range(most, 0, -2048):
         own = chip.in_shared_memory(whole, chip.Limits(90, room))
         if own is None:
             assert chip.wants(whole) > room

@@ -13,10 +13,9 @@ from gpubp.data import TENSORS
 from gpubp.engines import cuda
 from gpubp.engines.program import Layout
 
+from .driver import STREAM, Driver, expected, launched, recording_driver, training  # noqa: F401
 from .helpers import instructions, put
-from .test_gpu_launch import STREAM, Driver, driver, expected, launched, training
 
-__all__ = ["driver"]
 INSTRUCTIONS = 520  # of Python, in a call
 
 

@@ -9,18 +9,9 @@ from torch import Tensor
 import gpubp
 from gpubp.backprop import backward_layers, forward_layers, gradients, loss_and_delta
 
-from . import helpers
-from .helpers import (
-    covering,
-    generator,
-    leaves,
-    population,
-    reference_loss,
-    reference_out,
-    reference_row,
-    same_bits,
-    samples,
-)
+from . import helpers, reference
+from .helpers import covering, generator, population, same_bits, samples
+from .reference import leaves, reference_loss, reference_out, reference_row
 from .tolerances import DIFFERENCE, GRADIENT, SINGLE, STEP
 
 BIASES = ("neuron", "layer", "none", "neuron-frozen", "layer-frozen")
@@ -50,8 +41,8 @@ def compare(spec: gpubp.NetworkSpec, weight: Tensor | None = None, own: bool = T
 
 
 def test_every_row_of_the_tables_has_a_reference() -> None:
-    assert set(helpers.ACTIVATIONS) == set(gpubp.ACTIVATIONS)
-    assert set(helpers.LOSSES) == set(gpubp.LOSSES)
+    assert set(reference.ACTIVATIONS) == set(gpubp.ACTIVATIONS)
+    assert set(reference.LOSSES) == set(gpubp.LOSSES)
 
 
 @pytest.mark.parametrize(("hidden", "loss", "bias"), covering(gpubp.ACTIVATIONS, gpubp.LOSSES, BIASES))
@@ -192,7 +183,7 @@ def test_an_activation_is_finite_for_any_net(name: str, dtype: torch.dtype) -> N
     for found in (out, slope):
         assert found.isfinite().all()
     leaf = net.double().requires_grad_()
-    expected = helpers.ACTIVATIONS[name](leaf)
+    expected = reference.ACTIVATIONS[name](leaf)
     (slopes,) = torch.autograd.grad(expected.sum(), leaf)
     close = SINGLE if dtype == torch.float32 else GRADIENT
     torch.testing.assert_close(out.double(), expected.detach(), **close)

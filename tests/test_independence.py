@@ -69,7 +69,7 @@ def test_a_network_is_the_same_alone_and_among_any_others_in_any_order(name: str
 
 
 @pytest.mark.cpu
-@ALL
+@pytest.mark.parametrize(("name", "optimizer", "shuffle"), covering(SPECS, LR, ("network", "shared", "none"), meet=1))
 def test_blocks_threads_and_cuts_change_no_bit(
     name: str, optimizer: str, shuffle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

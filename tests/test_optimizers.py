@@ -12,7 +12,8 @@ from torch import Tensor, fx
 import gpubp
 from gpubp.optimizers import OPTIMIZERS, Optimizer, rates, update
 
-from .helpers import generator, leaves, population, reference_loss, reference_out, same_bits, samples, train
+from .helpers import generator, population, same_bits, samples, train
+from .reference import leaves, reference_loss, reference_out
 from .tolerances import OPTIMIZER, TRAINING
 
 STEPS = 50

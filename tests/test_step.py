@@ -10,18 +10,8 @@ import gpubp
 from gpubp import rng
 from gpubp.engines import eager
 
-from .helpers import (
-    leaves,
-    one_step,
-    population,
-    reference_loss,
-    reference_out,
-    reference_row,
-    same_bits,
-    samples,
-    start,
-    train,
-)
+from .helpers import one_step, population, same_bits, samples, start, train
+from .reference import leaves, reference_loss, reference_out, reference_row
 from .tolerances import GRADIENT
 
 SPECS = [

@@ -1,0 +1,34 @@
+"""`gpubp ...` as a person types it, each test in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from gpubp.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def run(arguments: str, capsys: Capture, status: int = 0) -> str:
+    """Standard output of `gpubp arguments`."""
+    assert main(arguments.split()) == status
+    return capsys.readouterr().out
+
+
+def trained(arguments: str, capsys: Capture) -> dict[str, Any]:
+    """The JSON object that `gpubp train arguments --json` ends with, by the engine that compiles nothing."""
+    return json.loads(run(f"train {arguments} --engine eager --json", capsys).splitlines()[-1])  # type: ignore[no-any-return]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def columns(name: str) -> dict[str, list[float]]:
+    return pyarrow.parquet.read_table(f"{name}/results.parquet").to_pydict()  # type: ignore[no-any-return]

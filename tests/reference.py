@@ -1,0 +1,89 @@
+"""Networks by torch.nn.functional and autograd, for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import gpubp
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda net: net,
+    "sigmoid": functional.sigmoid,
+    "tanh": functional.tanh,
+    "relu": functional.relu,
+    "leaky_relu": functional.leaky_relu,
+    "elu": functional.elu,
+    "selu": functional.selu,
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda net: functional.gelu(net, approximate="tanh"),
+    "softplus": functional.softplus,
+    "softsign": functional.softsign,
+    "hard_tanh": functional.hardtanh,
+    "sine": torch.sin,
+}
+
+
+def _quantile(out: Tensor, target: Tensor, quantile: float = 0.5) -> Tensor:
+    missing = target - out
+    return torch.where(missing > 0, quantile * missing, (quantile - 1) * missing).mean()
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {  # out (B, O), target (B, O) or (B,), of one network
+    "half_squared_error": lambda out, target: functional.mse_loss(out, target, reduction="sum") / (2 * len(out)),
+    "mean_squared_error": functional.mse_loss,
+    "mean_absolute_error": functional.l1_loss,
+    "huber": functional.huber_loss,
+    "log_cosh": lambda out, target: torch.log(torch.cosh(out - target)).mean(),
+    "quantile": _quantile,
+    "poisson": functional.poisson_nll_loss,
+    "hinge": lambda out, target: torch.relu(1 - target * out).mean(),
+    "binary_cross_entropy": functional.binary_cross_entropy_with_logits,
+    "cross_entropy": functional.cross_entropy,
+}
+
+
+def leaves(spec: gpubp.NetworkSpec, row: Tensor) -> list[Tensor]:
+    """Weight, bias, weight ... of one network (P,) as leaves of autograd; no bias where there is none, none of a frozen
+    one."""
+    parts = []
+    for weight, bias in spec.layers(row[None]):
+        parts += [
+            weight[0].clone().requires_grad_(),
+            bias[0].clone().requires_grad_(spec.train_bias and spec.bias != "none"),
+        ]
+    return parts
+
+
+def reference_out(
+    spec: gpubp.NetworkSpec, parts: Sequence[Tensor], inputs: Tensor, masks: Sequence[Tensor] = ()
+) -> Tensor:
+    """inputs (B, I) -> out (B, O) of one network, in torch.nn.functional's own operations."""
+    out = inputs
+    for number, name in enumerate(spec.activations):
+        weight, bias = parts[2 * number], parts[2 * number + 1]
+        out = functional.linear(out, weight.T, bias.expand(weight.shape[1]) if len(bias) else None)
+        out = ACTIVATIONS[name](out)
+        if masks and number < len(spec.activations) - 1:
+            out = out * masks[number]
+    return out
+
+
+def reference_loss(name: str, out: Tensor, target: Tensor, sample_weight: Tensor | None = None, **hyper: Any) -> Tensor:
+    """The loss of one network; with sample weights (B,) sum(weight * loss of the sample) / sum(weight)."""
+    if "class_weight" in hyper:
+        hyper["weight"] = hyper.pop("class_weight")
+    if sample_weight is None:
+        return LOSSES[name](out, target, **hyper)
+    each = torch.stack([LOSSES[name](out[j : j + 1], target[j : j + 1], **hyper) for j in range(len(out))])
+    return (sample_weight * each).sum() / sample_weight.sum()
+
+
+def reference_row(parts: Sequence[Tensor]) -> Tensor:
+    """The gradients of `parts` as one row (P,); 0 for what is frozen."""
+    return torch.cat([(torch.zeros_like(part) if part.grad is None else part.grad).flatten() for part in parts])

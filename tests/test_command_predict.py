@@ -1,0 +1,151 @@
+"""gpubp predict, of runs that gpubp train made of files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import gpubp
+from gpubp.cli import main
+
+from .commands import Capture, columns, here, run, trained  # noqa: F401
+
+
+def table() -> str:
+    """A table of which class is in which place, for predictions: a circle and what is around it."""
+    points = np.random.default_rng(3).uniform(-1, 1, (80, 2))
+    names = np.where((points**2).sum(1) < 0.5, "inside", "outside")
+    return "x,y,where\n" + "".join(f"{x:.6f},{y:.6f},{name}\n" for (x, y), name in zip(points, names))
+
+
+def test_a_file_with_classes_of_text_goes_from_training_to_prediction(capsys: Capture) -> None:
+    Path("table.csv").write_text(table())
+    settings = "--data table.csv --target where --networks 6 --epochs 60 --lr 0.02 --batch-size 8"
+    assert trained(f"{settings} --run-dir made", capsys)["metric"]["best"] > 0.8
+    expected = [line.split(",")[2] for line in table().splitlines()[1:]]
+    Path("new.csv").write_text("".join(line.rpartition(",")[0] + "\n" for line in table().splitlines()))
+    found = {}
+    for which in ("best", "3", "all", "all --each", "3 --proba", "2 --proba --each"):
+        rows = list(csv.DictReader(io.StringIO(run(f"predict made --data new.csv --networks {which}", capsys))))
+        assert len(rows) == 80
+        found[which] = rows
+    for which in ("best", "3", "all"):
+        right = [row["prediction"] == name for row, name in zip(found[which], expected)]
+        assert sum(right) > 0.8 * 80
+    assert sorted(found["all --each"][0]) == [f"network_{n}" for n in range(6)]
+    loss = columns("made")["validation_loss"]
+    best, second = (f"network_{loss.index(each)}" for each in sorted(loss)[:2])
+    assert [row[best] for row in found["all --each"]] == [row["prediction"] for row in found["best"]]
+    assert list(found["3 --proba"][0]) == ["probability_inside", "probability_outside"]
+    for row, label in zip(found["3 --proba"], found["3"]):
+        inside, outside = map(float, row.values())
+        assert inside + outside == pytest.approx(1)
+        assert label["prediction"] == ("inside" if inside > outside else "outside")
+    names = [f"{network}_{place}" for network in (best, second) for place in ("inside", "outside")]
+    assert list(found["2 --proba --each"][0]) == names
+    assert run("predict made --data new.csv --output out.csv", capsys) == ""
+    assert list(csv.DictReader(io.StringIO(Path("out.csv").read_text()))) == found["best"]
+    model = gpubp.load("made")
+    assert model.predict("new.csv", 3).tolist() == [row["prediction"] for row in found["3"]]
+
+
+def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture) -> None:
+    Path("table.csv").write_text(table())
+    Path("wrong.csv").write_text("x,z\n0.1,0.2\n")
+    Path("large.csv").write_text("x,y\n0.1,0.2\n3.4e300,0\n")
+    trained("--data table.csv --target where --scale none --networks 2 --steps 3 --run-dir made", capsys)
+    for arguments, reason in (
+        ("--data wrong.csv", "column 'y' is missing"),
+        ("--data table.csv --networks 0", "--networks '0': best, all, or a number of 1 or more expected"),
+        ("--data table.csv --output wrong.csv", "wrong.csv exists already; name a new file"),
+        ("--data large.csv", "column 'x' becomes 3.4e+300 in sample 1, one of 1 numbers that are not finite"),
+    ):
+        assert main(["predict", "made", *arguments.split()]) == 1
+        assert reason in capsys.readouterr().err
+    assert Path("wrong.csv").read_text() == "x,z\n0.1,0.2\n"
+    for damaged in ("{", "{}"):
+        Path("made/preparation.json").write_text(damaged)
+        assert main(["predict", "made", "--data", "table.csv"]) == 1
+        assert "preparation.json is damaged or missing: " in capsys.readouterr().err
+
+
+def test_counts_are_predicted_as_rates_and_targets_by_their_names(capsys: Capture) -> None:
+    """Rates exp(2 + a) of a from -1 to 1: 2.7 to 20."""
+    source = np.random.default_rng(0)
+    a = source.uniform(-1, 1, 300)
+    Path("counts.csv").write_text("a,n\n" + "".join(f"{x:.4f},{source.poisson(np.exp(2 + x))}\n" for x in a))
+    Path("new.csv").write_text("a\n-1\n0\n1\n")
+    trained("--data counts.csv --target n --loss poisson --networks 3 --lr 0.02 --epochs 40 --run-dir made", capsys)
+    rates = [float(line) for line in run("predict made --data new.csv --networks all", capsys).split()[1:]]
+    assert rates == pytest.approx([np.exp(1), np.exp(2), np.exp(3)], rel=0.25)
+    assert main(["predict", "made", "--data", "new.csv", "--proba"]) == 1
+    assert "loss 'poisson' gives no probabilities" in capsys.readouterr().err
+    Path("two.csv").write_text("a,p,q\n" + "".join(f"{x:.4f},{x + 1:.4f},{x - 1:.4f}\n" for x in a))
+    trained("--data two.csv --target p,q --networks 2 --steps 2 --run-dir two", capsys)
+    for flags, names in (("", '"prediction_p","prediction_q"'), ("--each --networks 1", '"network_0_p","network_0_q"')):
+        head = run(f"predict two --data new.csv {flags}", capsys).split()[0]
+        assert head == names.replace("network_0", f"network_{int(gpubp.load('two').ranking()[0])}")
+
+
+def test_a_file_with_local_formats_goes_from_training_to_prediction_and_the_run_reports_its_reading(
+    capsys: Capture,
+) -> None:
+    rows = "".join(f"{n % 28 + 1:02}.{n % 12 + 1:02}.2021;{n},5;{'abc'[n % 3]};{'uv'[n % 2]};{n}\n" for n in range(60))
+    Path("sales.csv").write_text("day;size;shop;kind;id\n" + rows, encoding="utf-16")
+    settings = "--networks 2 --steps 3 --data sales.csv --target kind --run-dir made --tensorboard false --device cpu"
+    flags = "--dates day --decimal , --drop id --batch-size 500 --json"
+    assert main(f"train {settings} {flags}".split()) == 0
+    told = capsys.readouterr()
+    assert [line[:1] for line in told.out.splitlines()] == ["{"]
+    assert told.err.splitlines()[:5] == [
+        "sales.csv: 60 samples, 48 for training, 12 held out",
+        "read: encoding utf-16; delimiter ';'; day in days since 1970, dates as %d.%m.%Y; id left out",
+        "5 inputs; numbers, scale standard: day, size; texts, an input per category: shop (3)",
+        "target: kind; task: classification, 2 classes (u, v); loss: cross_entropy, as kind holds text; --task "
+        "regression overrides this",
+        "batch_size 500 is more than the 48 samples: every batch has all of them",
+    ]
+    Path("new.csv").write_text("shop\tday\tsize\na\t05.03.2021\t5,5\nb\t06.03.2021\t900,5\n")
+    assert main(["predict", "made", "--data", "new.csv"]) == 0
+    told = capsys.readouterr()
+    assert (len(told.out.splitlines()), told.err) == (3, "")
+    Path("new.csv").write_text("shop\tday\tsize\na\t05.03.2021\t905,5\nb\t06.03.2021\t900,5\n")
+    assert main(["predict", "made", "--data", "new.csv"]) == 0
+    assert capsys.readouterr().err == (
+        "warning: new.csv: column 'size' holds 900.5 to 905.5, in training 1.5 to 58.5; are the units the same?\n"
+    )
+
+
+def test_a_batch_cut_to_the_samples_gives_a_note_and_counts_are_read_alike_everywhere(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    folder, data = tmp_path / "run", tmp_path / "new.csv"
+    words = "train --data iris --networks 1e1 --batch-size 1000 --epochs 2 --tensorboard false --json"
+    assert main([*words.split(), "--run-dir", str(folder)]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [
+        "batch_size 1000 is more than the 120 samples: every batch has all of them"
+    ]
+    data.write_text("sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n5.1,3.5,1.4,0.2\n")
+    assert main(["predict", str(folder), "--data", str(data), "--networks", "1e1"]) == 0
+    assert capsys.readouterr().out.startswith('"prediction"')
+    assert repr(gpubp.load_data("iris")).startswith("Prepared(150 flowers, 4 inputs, 3 classes; iris: 150 samples")
+    network, row = gpubp.load(folder).network(3), [[5.1, 3.5, 1.4, 0.2]]
+    assert torch.equal(network(np.array(row)), network(torch.tensor(row, dtype=torch.float64)))
+
+
+def test_non_finite_predictions_give_a_warning_on_standard_error(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("line.csv").write_text("x,y\n1,2\n2,3\n3,4\n4,5\n5,6\n")
+    trained("--data line.csv --target y --networks 2 --steps 1 --run-dir made", capsys)
+    monkeypatch.setattr("gpubp.model.forward", lambda spec, params, inputs: torch.full((len(params), 5, 1), torch.inf))
+    assert main(["predict", "made", "--data", "line.csv"]) == 0
+    told = capsys.readouterr()
+    assert told.out.split()[1:] == ["inf"] * 5
+    assert "warning: 5 of 5 predictions are NaN or infinite" in told.err

@@ -1,0 +1,192 @@
+"""gpubp train, as a person types it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+import yaml
+
+from gpubp import checkpoint, sources, tutorial
+from gpubp.cli import main
+from gpubp.engines import choose, cpu, eager
+from gpubp.errors import CheckpointError
+
+from .commands import Capture, columns, here, run, trained  # noqa: F401
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_json_object_is_the_last_line_and_says_how_it_went(capsys: Capture) -> None:
+    out = run("train --data iris --networks 8 --steps 30 --batch-size 16 --run-dir made --json", capsys)
+    told = json.loads(out.splitlines()[-1])
+    assert set(told) >= {"networks", "steps", "seconds", "network_steps_per_second", "engine", "engine_reason", "loss",
+                         "metric", "statuses", "run_dir"}  # fmt: skip
+    assert (told["networks"], told["steps"], told["run_dir"]) == (8, 30, "made")
+    assert told["engine"] in ("cpu", "eager")
+    assert told["network_steps"] == 8 * 30
+    assert told["network_steps_per_second"] == pytest.approx(8 * 30 / told["step_seconds"])
+    assert 0 < told["step_seconds"] < told["seconds"]
+    assert (told["interrupted"], told["unsaved"]) == (None, None)
+    assert told["loss"]["best"] < told["loss"]["median"] < told["loss"]["worst"]
+    assert told["metric"]["name"] == "accuracy"
+    assert 0 <= told["metric"]["median"] <= told["metric"]["best"] <= 1
+    assert told["statuses"] == {"running": 0, "finished": 8, "diverged": 0}
+    losses = pyarrow.parquet.read_table("made/results.parquet")["validation_loss"].to_pylist()
+    assert (told["loss"]["best"], told["loss"]["worst"]) == (min(losses), max(losses))
+    assert told["best_network"] == losses.index(min(losses))
+
+
+def test_a_run_directory_holds_results_settings_and_curves(capsys: Capture) -> None:
+    told = trained("--data xor --networks 6 --steps 20 --lr 1e-4..1e-1:log --run-dir made", capsys)
+    rows = pyarrow.parquet.read_table("made/results.parquet")
+    assert rows.num_rows == 6
+    with Path("made/results.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert list(read[0]) == rows.column_names
+    assert [float(row["loss"]) for row in read] == rows["loss"].to_pylist()
+    assert told["loss"]["best"] == min(rows["loss"].to_pylist())
+    assert json.loads(Path("made/preparation.json").read_text())
+
+
+def test_the_written_settings_repeat_the_run_and_flags_override_them(capsys: Capture) -> None:
+    trained("--data iris --networks 5 --epochs 2 --lr 1e-3..1e-1:log --dropout 0.1 --seed 3 --run-dir one", capsys)
+    trained("--config one/config.yaml --run-dir two", capsys)
+    told = trained("--config one/config.yaml --networks 3 --run-dir three", capsys)
+    one, two, three = (pyarrow.parquet.read_table(f"{name}/results.parquet") for name in ("one", "two", "three"))
+    assert one.equals(two)
+    assert told["networks"] == 3
+    assert one.slice(0, 3).equals(three), "a network is the same among others"
+    assert yaml.safe_load(Path("three/config.yaml").read_text())["networks"] == 3
+
+
+def test_the_number_of_curves_does_not_depend_on_the_number_of_networks(capsys: Capture) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found = {}
+    for count in (2, 40):
+        trained(f"--data iris --networks {count} --steps 20 --evaluate-every 5 --run-dir made{count}", capsys)
+        read = events.EventAccumulator(f"made{count}/tensorboard").Reload()
+        found[count] = set(read.Tags()["scalars"])
+        assert [event.step for event in read.Scalars("training/loss/median")] == [5, 10, 15, 20]
+    assert found[2] == found[40]
+    assert len(found[2]) < 20
+    assert {"training/loss/median", "validation/loss/median", "validation/accuracy/best", "vitals/networks_diverged",
+            "variation/validation/accuracy/q90", "vitals/training_accuracy/median"} <= found[2]  # fmt: skip
+    texts = [read.Tensors(f"{name}/text_summary")[0] for name in ("configuration", "outcome")]
+    asked, became = (text.tensor_proto.string_val[0].decode() for text in texts)
+    assert "| data | iris |" in asked
+    assert "40 networks of " in asked
+    assert "40 finished" in became
+    assert all(f"| {part} accuracy | " in became for part in ("training", "validation"))
+    trained("--data xor --networks 2 --steps 2 --tensorboard false --run-dir none", capsys)
+    assert not Path("none/tensorboard").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        ("--netwroks 3", "did you mean '--networks'?"),
+        ("--config wrong.yaml", "does not accept option 'optimiser'; did you mean '--optimizer'?"),
+        ("--networks many", "networks"),
+    ],
+)
+def test_a_wrong_flag_or_setting_is_an_error_that_names_the_near_one(
+    arguments: str, near: str, capsys: Capture
+) -> None:
+    Path("wrong.yaml").write_text("data: xor\noptimiser: adam\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--data", "xor", *arguments.split(), "--run-dir", "made"])
+    assert ended.value.code == 2
+    told = capsys.readouterr()
+    assert near in told.err
+    assert told.out == ""
+    assert not Path("made").exists()
+
+
+def test_a_run_whose_last_checkpoint_failed_ends_with_3_and_says_why(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proper = checkpoint.save
+
+    def save(*given: Any) -> None:
+        if given[-1]["number"]:
+            raise CheckpointError("the disk is full")
+        proper(*given)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    arguments = "train --data xor --networks 2 --steps 4 --run-dir made"
+    assert json.loads(run(f"{arguments} --json", capsys, status=3))["unsaved"] == "the disk is full"
+    assert main([*arguments[:-4].split(), "again"]) == 3
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.endswith("error: not saved: the disk is full\n")
+
+
+def test_ranges_are_sampled_in_their_range_and_a_networks_value_does_not_depend_on_the_others(capsys: Capture) -> None:
+    settings = "--data xor --steps 1 --lr 1e-4..1e-1:log --l2 0..1e-3"
+    trained(f"{settings} --networks 64 --run-dir many", capsys)
+    trained(f"{settings} --networks 5 --run-dir few", capsys)
+    trained(f"{settings} --networks 5 --seed 1 --run-dir other", capsys)
+    many, few, other = columns("many"), columns("few"), columns("other")
+    for name in ("lr", "l2"):
+        assert len(set(many[name])) == 64
+        assert many[name][:5] == few[name] != other[name]
+    assert 1e-4 <= min(many["lr"]) < 1.2e-4
+    assert 0.8e-1 < max(many["lr"]) <= 1e-1
+    assert 10**-2.6 < np.median(many["lr"]) < 10**-2.4, "uniform in the logarithm"
+    assert 0.0004 < np.median(many["l2"]) < 0.0006
+
+
+def test_lists_form_a_grid(capsys: Capture) -> None:
+    trained("--data xor --steps 1 --networks 7 --lr 0.1,0.01,0.001 --l2 0,0.5 --run-dir made", capsys)
+    found = columns("made")
+    pairs = list(zip(found["lr"], found["l2"]))
+    assert pairs[:3] == [(0.1, 0.0), (0.01, 0.0), (0.001, 0.0)]
+    assert len(set(pairs[:6])) == 6
+    assert pairs[6] == pairs[0]
+
+
+def test_underscores_in_flags_are_accepted(capsys: Capture) -> None:
+    trained("--data xor --networks 2 --steps 3 --batch_size=2 --evaluate_every 3 --run_dir made", capsys)
+    settings = yaml.safe_load(Path("made/config.yaml").read_text())
+    assert (settings["batch_size"], settings["evaluate_every"]) == (2, 3)
+
+
+def test_the_tutorial_prints_every_figure_and_reproduces_them_all(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if choose("auto", tutorial.SPEC, tutorial.config(1), torch.device("cpu")).name == "cpu":
+        monkeypatch.setattr(eager, "run", cpu.run)  # which takes these steps faster
+    out = run("train --data tutorial --run-dir made --json", capsys)
+    for name, printed in tutorial.PRINTED.items():
+        assert any(name in line and printed in line for line in out.splitlines()), name
+    told = json.loads(out.splitlines()[-1])
+    assert (told["networks"], told["steps"]) == (1, 10_000)
+    assert told["loss"]["best"] == pytest.approx(0.0000351085, rel=1e-3)
+
+
+def test_the_script_shows_every_flag_with_its_kind_and_default() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    words = " ".join(done.stdout.split())
+    for shown in ("--batch-size COUNT B, samples per step; 64, or all if fewer", "--seed INDEX of initial weights",
+                  "sampling (default: 0)", "lion (default: adam)", "--lr NUMBERS learning rate. Default: 0.001",
+                  "--train-bias true|false", *sources.SOURCES):  # fmt: skip
+        assert shown in words
+
+
+def test_a_target_for_data_by_name_is_refused(capsys: Capture) -> None:
+    assert main(["train", "--data", "xor", "--target", "zz", "--device", "cpu"]) == 1
+    assert "error: target zz: only for files; data 'xor' need none" in capsys.readouterr().err
