@@ -29,7 +29,6 @@ from . import (
 from .arguments import END_TO_END, SCIKIT, parse, sized
 from .contenders import PEERS, ours
 from .harness import Setting, measure, own_kernels
-from .peers import SAMPLE
 from .workloads import WORKLOADS, Workload
 
 SEED = 0
@@ -105,7 +104,7 @@ def _table(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
             report["results"].append(result)
             _show(console, _title(name, workload), result)
     if report["results"]:
-        console.print(f"modules trains a sample of {SAMPLE} networks. Peak: {report['machine']['peak_of']}. Compile "
+        console.print(f"Peak: {report['machine']['peak_of']}. Compile "
                       "s: not in the rates; pays after: steps of all networks, against eager.")  # fmt: skip
         console.print(tables.summary(report["results"], goals))
     if END_TO_END in chosen.workload and chosen.device != "cpu":

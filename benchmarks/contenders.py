@@ -21,13 +21,10 @@ from gpubp.errors import EngineError
 
 from .limits import compiler
 from .peers import (
-    SAMPLE,
     AutogradBmm,
     AutogradGraph,
-    AutogradGraphTf32,
     Contender,
     Engine,
-    Modules,
     TabmEnsemble,
     VmapGrad,
 )
@@ -73,10 +70,6 @@ def _jax(workload: Workload, optimizer: str, device: str) -> Reason:
     return "" if jax.default_backend() == "gpu" else "this JAX finds no GPU"
 
 
-def _jax_on_gpu(workload: Workload, optimizer: str, device: str) -> Reason:
-    return _on_gpu(workload, optimizer, device) or _jax(workload, optimizer, device)
-
-
 def _one_lr(workload: Workload, optimizer: str, device: str) -> Reason:
     return "torch's fused optimizers take one lr: the same as autograd_bmm here" if workload.own_lr else ""
 
@@ -94,15 +87,12 @@ def _unrolled(workload: Workload, optimizer: str, device: str) -> Reason:
 
 class Peer(NamedTuple):
     """A row. needs: packages. excuse(workload, optimizer, device): why it does not run there, or "". kept: the weights
-    of a network stay in cache over the K steps, if they fit. sample: the most networks that it trains. exact:
-    products are in float32; others are shown but not compared."""
+    of a network stay in cache over the K steps, if they fit."""
 
     make: Callable[[Problem], Contender]
     needs: tuple[str, ...] = ()
     excuse: Callable[[Workload, str, str], Reason] = _everywhere
     kept: bool = False
-    sample: int | None = None
-    exact: bool = True
 
     @property
     def missing(self) -> list[str]:
@@ -129,21 +119,16 @@ PEERS: dict[str, Peer] = {
     "autograd_graph": Peer(AutogradGraph, excuse=_on_gpu),
     "vmap_grad": Peer(VmapGrad),
     "tabm_ensemble": Peer(TabmEnsemble, ("tabm",)),
-    "modules": Peer(Modules, sample=SAMPLE),
     "compile_bmm": Peer(_late("compiled_peers", "CompiledBmm"), excuse=_compiler),
     "compile_unrolled": Peer(_late("compiled_peers", "CompiledUnrolled"), excuse=_unrolled),
     "jax_first": Peer(_late("jax_peers", "Jax"), ("jax", "optax"), _jax),
     "jax_last": Peer(_late("jax_peers", "Jax", last=True), ("jax", "optax"), _jax),
-    "torch_tf32": Peer(AutogradGraphTf32, excuse=_on_gpu, exact=False),
-    "jax_tf32": Peer(_late("jax_peers", "Jax", precision="tensorfloat32"), ("jax", "optax"), _jax_on_gpu, exact=False),
 }
 
 
 def excuse(name: str, workload: Workload, optimizer: str, device: str) -> Reason:
     """Why the contender does not run on this workload, or ""."""
     peer = PEERS[name]
-    if peer.sample and len(workload.parts) > 1:
-        return "trains a sample of one topology"
     missing = f"not installed: {', '.join(peer.missing)}" if peer.missing else ""
     return peer.excuse(workload, optimizer, device) or missing
 
@@ -162,12 +147,12 @@ def parity(workload: Workload, optimizer: str, names: Sequence[str], device: str
         found = rows(name, small, optimizer, device)
         torch.testing.assert_close(
             found,
-            first[: len(found)],
+            first,
             rtol=1e-9,
             atol=1e-12,
             msg=lambda text, name=name: f"{name}, {optimizer}: {text}",
         )
-        differences[name] = float((found - first[: len(found)]).abs().max())
+        differences[name] = float((found - first).abs().max())
     return differences
 
 

@@ -22,8 +22,8 @@ from .harness import Setting, measure
 from .workloads import WORKLOADS, Workload
 
 KINDS = {  # of peers, the most important first
-    "peers": ("autograd_graph", "jax_first", "jax_last", "torch_tf32", "jax_tf32", "autograd_bmm"),
-    "others": ("autograd_bmm_fused", "vmap_grad", "tabm_ensemble", "modules"),
+    "peers": ("autograd_graph", "jax_first", "jax_last", "autograd_bmm"),
+    "others": ("autograd_bmm_fused", "vmap_grad", "tabm_ensemble"),
     "torch.compile": ("compile_bmm", "compile_unrolled"),
 }
 MAIN = ("W1-K64", "W5", "W3-N256", "W4-N64", "W2", "W6-mixed")  # one of each kind, with its first optimizer

@@ -31,11 +31,11 @@ def array(tensor: Tensor) -> jax.Array:
 
 
 class Jax:
-    """N networks; last: the order of axes; precision: of products, "highest" is float32."""
+    """N networks; last: the order of axes; products are in float32."""
 
-    def __init__(self, problem: Problem, last: bool = False, precision: str = "highest") -> None:
+    def __init__(self, problem: Problem, last: bool = False) -> None:
         spec, params = problem.population.spec, problem.population.params
-        self.spec, self.last, self.networks, self.precision = spec, last, problem.population.count, precision
+        self.spec, self.last, self.networks = spec, last, problem.population.count
         self.values = [VALUES[name] for name in spec.activations]
         self.inputs = array(problem.inputs)
         self.targets = self._targets(problem)
@@ -49,7 +49,7 @@ class Jax:
         self.compile_seconds = time.perf_counter() - start
 
     def _compile(self) -> None:
-        with jax.default_matmul_precision(self.precision):
+        with jax.default_matmul_precision("highest"):
             run = jax.jit(self._many, donate_argnums=0)
             self.run = run.lower(self.state, self.inputs, self.targets).compile()
 

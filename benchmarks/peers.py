@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss, pad
 
 from gpubp import Dataset, TrainConfig, gpus
@@ -24,7 +24,6 @@ from .updates import DeviceUpdate, Update, capturable, torch_optimizer
 from .workloads import Problem
 
 LONG = 10**9  # steps, more than any run
-SAMPLE = 16  # networks that `modules` trains, one after the other
 
 VALUES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda net: net, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh,
@@ -100,36 +99,6 @@ class Engine:
         if not bool(self.state.running.all()):
             raise AssertionError(f"{int((~self.state.running).sum())} networks diverged: the figures mean nothing")
         return self.state.population.params
-
-
-class Modules:
-    """A loop over nn.Module with torch.optim, one network after the other; only a sample, as all take as long."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem, self.loss = problem, loss_of(problem.population.spec)
-        self.networks = min(SAMPLE, problem.population.count)
-        self.modules = [problem.population.network(n) for n in range(self.networks)]
-        rates = [problem.lr[n].item() if isinstance(problem.lr, Tensor) else problem.lr for n in range(self.networks)]
-        self.optimizers = [
-            torch_optimizer(list(module.parameters()), problem.optimizer, rate, fused=False)
-            for module, rate in zip(self.modules, rates)
-        ]
-
-    def call(self) -> None:
-        """K steps of one network before the next, which is best for the cache."""
-        for module, optimizer in zip(self.modules, self.optimizers):
-            for inputs, target in zip(self.problem.inputs, self.problem.targets):
-                optimizer.zero_grad()
-                self.loss(module(inputs), target).backward()
-                optimizer.step()
-
-    def params(self) -> Tensor:
-        """nn.Linear has its weight as (O, I)."""
-        return torch.stack([
-            torch.cat([part for linear in module if isinstance(linear, nn.Linear)
-                       for part in (linear.weight.detach().T.flatten(), linear.bias.detach())])
-            for module in self.modules
-        ])  # fmt: skip
 
 
 class Stacked:
@@ -223,18 +192,6 @@ class AutogradGraph(AutogradBmm):
     def call(self) -> None:
         """K steps."""
         self.replay()
-
-
-class AutogradGraphTf32(AutogradGraph):
-    """The same with operands of products rounded to TF32: different arithmetic."""
-
-    def __init__(self, problem: Problem) -> None:
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high")  # selects the captured kernels
-        try:
-            super().__init__(problem)
-        finally:
-            torch.set_float32_matmul_precision(before)
 
 
 def recorded(steps: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:

@@ -70,8 +70,7 @@ def late(workload: Workload, last: Mapping[str, float], patience: float) -> dict
     """Reasons for those whose call would take more than `patience`, by their time per model FLOP at the last point."""
     reasons = {}
     for name, spent in last.items():
-        networks = min(workload.networks, PEERS[name].sample or workload.networks)
-        seconds = spent * networks * workload.steps * workload.flop
+        seconds = spent * workload.networks * workload.steps * workload.flop
         if seconds > patience:
             reasons[name] = f"a call would take some {seconds:.0f} s; the limit is {patience:g}"
     return reasons
@@ -95,7 +94,7 @@ def without_room(
 
 def need(name: str, workload: Workload, optimizer: str) -> tuple[float, float]:
     """Bytes of a contender, and further ones during a call: rough, on the high side."""
-    networks = min(workload.networks, PEERS[name].sample or workload.networks)
+    networks = workload.networks
     arrays, size = {"sgd": 1, "adam": 3}[optimizer], workload.spec.size
     outs = workload.batch * sum(workload.widths[1:])
     if PEERS[name].kept:

@@ -38,9 +38,7 @@ def fresh():
     rows.cache_clear()
 
 
-QUICK = [
-    name for name in PEERS if name not in (*SLOW, *JAX, "eager", "cuda", "autograd_graph", "torch_tf32", "jax_tf32")
-]
+QUICK = [name for name in PEERS if name not in (*SLOW, *JAX, "eager", "cuda", "autograd_graph")]
 ALL = [*covering(QUICK, KINDS, ["sgd", "adam"], meet=1), ("jax_first", "W1-K1", "sgd"), ("jax_last", "W5", "adam")]
 ALL += [
     pytest.param(*each, marks=pytest.mark.slow) for each in itertools.product((*SLOW, *JAX), KINDS, ("sgd", "adam"))
@@ -55,24 +53,13 @@ def test_every_contender_trains_to_the_same_weights(name, workload, optimizer):
     assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
 
 
-@pytest.mark.parametrize(
-    ("workload", "optimizer", "name"),
-    covering(["W2", "W5"], ["sgd", "adam"], ["autograd_graph", "torch_tf32"], meet=1),
-)
-def test_the_recorded_contender_trains_to_the_same_weights(name, workload, optimizer, monkeypatch):
+@pytest.mark.parametrize(("workload", "optimizer"), covering(["W2", "W5"], ["sgd", "adam"], meet=1))
+def test_the_recorded_contender_trains_to_the_same_weights(workload, optimizer, monkeypatch):
     """A CUDA graph of autograd's steps, played by the CPU."""
-    recorder, precisions, forward = Recorder(), set(), AutogradBmm.forward
-
-    def seen(*given):
-        precisions.add(torch.get_float32_matmul_precision())
-        return forward(*given)
-
-    monkeypatch.setattr(AutogradBmm, "forward", seen)
+    recorder, name = Recorder(), "autograd_graph"
     monkeypatch.setattr(gpus, "capture", recorder.capture)
     assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
     assert recorder.replays == [2]
-    assert precisions == {"high" if name == "torch_tf32" else "highest"}
-    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_on_a_gpu_a_sample_is_as_many_calls_as_take_a_while(monkeypatch):
@@ -120,8 +107,7 @@ def test_products_rounded_to_tf32_are_different_arithmetic_and_not_a_best_peer(m
         assert result["best_peer"]["name"] == "autograd_bmm"
 
 
-@pytest.mark.parametrize("name", ["jax_last", "jax_tf32"])
-def test_jax_is_told_how_to_multiply(name):
+def test_jax_is_told_to_multiply_in_float32():
     pytest.importorskip("jax")
     pytest.importorskip("optax")
     peers, seen = importlib.import_module("benchmarks.jax_peers"), []
@@ -133,10 +119,10 @@ def test_jax_is_told_how_to_multiply(name):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(peers, "Jax", Seen)
-        contender = PEERS[name].make(WORKLOADS["W2"].tiny().problem("sgd"))
+        contender = PEERS["jax_last"].make(WORKLOADS["W2"].tiny().problem("sgd"))
     contender.call()
     contender.wait()
-    assert set(seen) == {"tensorfloat32" if name == "jax_tf32" else "highest"}
+    assert set(seen) == {"highest"}
 
 
 @pytest.mark.parametrize(
@@ -171,9 +157,9 @@ def test_parity_sees_a_contender_with_another_learning_rate(monkeypatch):
     def wrong(problem):
         return PEERS["autograd_bmm"].make(problem._replace(lr=problem.lr * 1.001))
 
-    monkeypatch.setitem(PEERS, "modules", PEERS["modules"]._replace(make=wrong))
-    with pytest.raises(AssertionError, match="modules, sgd"):
-        parity(WORKLOADS["W2"], "sgd", ["eager", "modules"])
+    monkeypatch.setitem(PEERS, "vmap_grad", PEERS["vmap_grad"]._replace(make=wrong))
+    with pytest.raises(AssertionError, match="vmap_grad, sgd"):
+        parity(WORKLOADS["W2"], "sgd", ["eager", "vmap_grad"])
 
 
 @pytest.mark.parametrize(("workload", "flop"), [("W1-K1", 64), ("W3-N256", 3.88e6), ("W4-N64", 26.4e6), ("W5", 652e3)])
@@ -216,15 +202,15 @@ def test_a_sweep_varies_one_thing_and_names_absent_contenders(tmp_path, quick_li
     assert sweeps.at(WORKLOADS["W3-N256"], "width", 5).widths == (16, 5, 5, 4)
     over = "networks"
     monkeypatch.setitem(sweeps.VALUES, over, (2, 4))
-    monkeypatch.setattr(sweeps, "late", lambda workload, last, patience: {"modules": "too late"} if last else {})
-    words = ["sweep", "--over", over, "--workload", "W2", "--peer", "modules", "--out", str(tmp_path)]
+    monkeypatch.setattr(sweeps, "late", lambda workload, last, patience: {"vmap_grad": "too late"} if last else {})
+    words = ["sweep", "--over", over, "--workload", "W2", "--peer", "vmap_grad", "--out", str(tmp_path)]
     command.main([*TINY, *words])
     report = json.loads((tmp_path / f"sweep-{over}.json").read_text())
     assert [point["value"] for point in report["results"]] == [2, 4]
-    assert "modules" in report["results"][0]["contenders"]
-    assert report["results"][1]["absent"] == {"modules": "too late"}
+    assert "vmap_grad" in report["results"][0]["contenders"]
+    assert report["results"][1]["absent"] == {"vmap_grad": "too late"}
     assert (tmp_path / f"sweep-{over}.png").stat().st_size
-    assert "modules: too late" in capsys.readouterr().out
+    assert "vmap_grad: too late" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not limits.compiler(), reason="no C++ compiler")

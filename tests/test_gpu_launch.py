@@ -4,11 +4,15 @@ pointer of every field; nobody computes."""
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 import gpubp
+from gpubp.data import TENSORS
 from gpubp.engines import cuda, device
 from gpubp.engines.program import Layout
 from gpubp.errors import EngineError, OutOfMemoryError
@@ -29,8 +33,10 @@ from .driver import (  # noqa: F401
     recording_driver,
     training,
 )
-from .helpers import population
+from .helpers import instructions, population, put
 from .recorder import Tape
+
+INSTRUCTIONS = 520  # of Python, in a call
 
 
 def test_a_launch_has_the_grid_the_stream_and_the_pointer_of_every_field(driver: Driver) -> None:
@@ -53,19 +59,6 @@ def test_a_launch_has_the_grid_the_stream_and_the_pointer_of_every_field(driver:
     assert ends == (state.status.data_ptr(), state.diverged_step.data_ptr(), None)
 
 
-def test_after_a_resize_the_pointers_are_those_of_the_new_tensors(driver: Driver) -> None:
-    state, data = training()
-    cuda.run(state, data, 5)
-    part = torch.arange(0, COUNT, 2)
-    own, rows = state.rows(part), training(COUNT // 2)[1]
-    own.position = torch.arange(len(part))
-    cuda.run(own, rows, 7)
-    given = launched(driver)
-    assert given["steps"] == 7
-    assert {name: given[name] for name in expected(own, rows)} == expected(own, rows)
-    assert len(driver.loaded) == 1, "the kernel is loaded once"
-
-
 def test_a_block_is_two_networks_where_a_thread_has_no_room(driver: Driver) -> None:
     state, data = training(batch_size=64)
     cuda.run(state, data, 5)
@@ -86,13 +79,16 @@ def test_slots_outside_have_room_for_the_blocks_that_run_at_once(
     cuda.run(*training(7), 5)
     assert driver.calls[1][1] == 7, "no more blocks than networks"
     monkeypatch.setattr(cuda, "LAYOUT", Layout(1, team=True, threads=8, together=4, near=False))
-    wanted, empty = [], torch.Tensor.new_empty
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *given: wanted.append(given[1]) or empty(*given))
+    rooms, empty = [], torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *given: rooms.append(empty(*given)) or rooms[-1])
     cuda.KERNELS.clear()
-    cuda.run(*training(9), 5)
+    given = training(9)
+    for _ in range(2):
+        cuda.run(*given, 5)
+        assert driver.end.slots == rooms[-1].data_ptr(), "each call has its own"
     assert driver.calls[2][1:5] == (3, 1, 1, 32)
     (kernel,) = cuda.KERNELS.values()
-    assert wanted == [3 * 4 * kernel.program.plan.far], "for four networks of each block"
+    assert [len(room) for room in rooms] == [3 * 4 * kernel.program.plan.far] * 2, "for four networks of each block"
 
 
 def test_a_new_thread_gets_a_context_for_loading_and_launching(driver: Driver) -> None:
@@ -133,3 +129,78 @@ def test_other_types_and_places_are_refused(driver: Driver, monkeypatch: pytest.
     monkeypatch.setattr(device, "on_a_gpu", lambda tensor: tensor.is_cuda)
     with pytest.raises(EngineError, match="a GPU expected"):
         cuda.run(*training(), 5)
+
+
+# ---- a launch that was prepared
+
+
+def test_from_the_second_call_on_the_driver_is_asked_for_the_launch_alone(driver: Driver) -> None:
+    state, data = training()
+    for _ in range(3):
+        driver.asked.clear()
+        cuda.run(state, data, 5)
+    assert driver.asked == ["cuCtxGetCurrent", "cuLaunchKernel"]
+
+
+def test_a_call_takes_few_python_instructions_for_any_number_of_networks(driver: Driver) -> None:
+    def taken(count: int, steps: int) -> int:
+        state, data = training(count)
+        first = instructions(lambda: cuda.run(state, data, steps))
+        second, third = (instructions(lambda: cuda.run(state, data, steps)) for _ in range(2))
+        assert second == third < first / 4
+        return second
+
+    assert taken(10, 1) == taken(1000, 1) == taken(10, 7) <= INSTRUCTIONS
+
+
+def test_every_tensor_that_moves_is_followed(driver: Driver) -> None:
+    state, data = training()
+    cuda.run(state, data, 5)
+    for name, tensor in [*state.tensors()]:
+        put(state, name, tensor.clone())
+        cuda.run(state, data, 5)
+        given = launched(driver)
+        assert {each: given[each] for each in expected(state, data)} == expected(state, data), name
+        assert driver.end.diverged == state.diverged_step.data_ptr(), name
+        assert driver.end.status == state.status.data_ptr(), name
+    for name in TENSORS:
+        setattr(data, name, getattr(data, name).clone())
+        cuda.run(state, data, 5)
+        given = launched(driver)
+        assert {each: given[each] for each in expected(state, data)} == expected(state, data), name
+    assert len(driver.loaded) == 1
+
+
+def test_each_call_has_its_own_steps_and_stream_and_the_notes_of_its_state(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, data = training()
+    notes = set()
+    for number in range(3):
+        monkeypatch.setattr(
+            torch.cuda, "current_stream", lambda *_, at=number: SimpleNamespace(cuda_stream=STREAM + at)
+        )
+        cuda.run(state, data, 5 + number)
+        assert driver.calls[-1][8] == STREAM + number
+        assert driver.job.steps == 5 + number
+        notes.add(driver.job.taken)
+    assert len(notes) == 1
+    other, _ = training()
+    cuda.run(other, data, 5)
+    assert driver.job.taken not in notes, "another state's"
+
+
+def test_a_thread_that_worked_on_another_gpu_gets_the_context_and_torchs_device_for_the_launch(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[Any] = []
+    monkeypatch.setattr("gpubp.gpus.on", lambda device: entered.append(device) or nullcontext())
+    state, data = training()
+    cuda.run(state, data, 5)
+    entered.clear()
+    cuda.run(state, data, 5)
+    assert entered == []
+    driver.current.context = "context 1"
+    cuda.run(state, data, 5)
+    assert entered == [state.population.device]
+    assert len(driver.calls) == 3, "each in the context of its device, or the driver had refused it"
