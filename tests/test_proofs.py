@@ -19,8 +19,9 @@ from .recorder import recorded
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One topology, and fewer networks."""
-    monkeypatch.setattr(proofs, "SPECS", {"5-33-2": proofs.SPECS["5-33-2"]})
+    """One topology, one kind of training, and fewer networks."""
+    for name, chosen in (("SPECS", "5-33-2"), ("SETTINGS", "adam, dropout, order each")):
+        monkeypatch.setattr(proofs, name, {chosen: getattr(proofs, name)[chosen]})
     monkeypatch.setattr(proofs, "MANY", 20)
 
 
