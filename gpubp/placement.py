@@ -79,7 +79,7 @@ class Home:
 
     def __init__(self, state: TrainState, data: Dataset, choice: Choice) -> None:
         self.state, self.data, self.networks = state, data, Compaction(state, choice)
-        self.evaluate, self.keep, self.exchange = self.networks.evaluate, self.networks.keep, self.networks.exchange
+        self.keep, self.exchange = self.networks.keep, self.networks.exchange
         self.look, self.gather = self.networks.clocks, self.networks.rows
 
     def begin(self) -> None:
@@ -90,6 +90,10 @@ class Home:
         """See Place."""
         self.networks.run(self.data, steps)
         return cache.news()
+
+    def evaluate(self, data: Dataset) -> Evaluation:
+        """See Place."""
+        return self.networks.evaluate(data)
 
     def news(self) -> list[str]:
         """See Place."""
