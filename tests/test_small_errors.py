@@ -102,9 +102,11 @@ def check(got: Tensor, exact: list[Number], sizes: list[Number], cases: list[Any
 ENGINES = ("eager", "networks", "outputs")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("loss", RULES)
+@pytest.mark.parametrize(("engine", "dtype", "loss"), [  # half of the compiled ones are slow
+    pytest.param(engine, dtype, loss, marks=[pytest.mark.slow] if engine != "eager" and number % 2 else [])
+    for row, loss in enumerate(RULES) for column, dtype in enumerate((torch.float32, torch.float64))
+    for number, engine in enumerate(ENGINES, row + column)
+])  # fmt: skip
 def test_errors_and_slopes_keep_their_digits(loss: str, dtype: torch.dtype, engine: str) -> None:
     given = torch.tensor(pairs(loss), dtype=dtype)
     cases = given.tolist()
