@@ -102,6 +102,7 @@ class Loop:
             lines=self.lines,
             settings=self.settings,
             history=tuple(self.history),
+            populations=len(self.runs),
         )
         self.listening = list(self.reporters)
         for reporter in self.reporters:

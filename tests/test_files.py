@@ -184,7 +184,11 @@ def test_settings_from_python_are_kept_by_the_checkpoint_and_written_for_people(
     assert checkpoint.settings(run) == config_file.read(run / "config.yaml") == kept
 
 
-@pytest.mark.parametrize("value", [{1, 2}, np.int64(3), 1j, b"x", date(2020, 1, 1), {(1, 2): 3}, object()], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [{1, 2}, np.int64(3), 1j, b"x", date(2020, 1, 1), {(1, 2): 3}, object()],
+    ids=lambda value: type(value).__name__,
+)
 def test_settings_from_python_that_are_not_plain_are_refused_before_anything_is_written(
     value: object, tmp_path: Path
 ) -> None:

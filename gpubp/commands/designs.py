@@ -44,7 +44,7 @@ def widths(given: str, inputs: int, outputs: int) -> tuple[int, ...]:
 
 
 def design(settings: dict[str, Any], prepared: Prepared) -> Design:
-    """The design of `settings`: ranges are sampled and lists make a grid, as in search.py; --design's cells come first."""
+    """The design of `settings`: ranges are sampled, lists make a grid, as in search.py; --design comes first."""
     from ..config import HYPER
     from ..design import Design
     from ..search import sample

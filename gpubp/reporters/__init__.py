@@ -18,8 +18,8 @@ QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q
 
 
 class Start(NamedTuple):
-    """The start of a run. steps: network-steps of all networks; done: those before a resume; step: the
-    most of one network. lines: notes for the user; settings: the whole configuration by name;
+    """The start of a run. parameters: of the largest network; steps: network-steps of all networks; done: those before
+    a resume; step: the most of one network. lines: notes for the user; settings: the whole configuration by name;
     history: the records of the evaluations before a resume."""
 
     networks: int
@@ -33,6 +33,13 @@ class Start(NamedTuple):
     lines: tuple[str, ...] = ()
     settings: Mapping[str, Any] = {}
     history: tuple[Mapping[str, Any], ...] = ()
+    populations: int = 1
+
+    @property
+    def text(self) -> str:
+        """What is trained, and by what."""
+        many = f" in {self.populations} populations, of up to" if self.populations > 1 else " of"
+        return f"{self.networks:,} networks{many} {self.parameters:,} parameters. {self.engine_reason}"
 
 
 class Progress(NamedTuple):

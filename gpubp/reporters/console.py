@@ -32,8 +32,7 @@ class ConsoleReporter(Reporter):
 
     def start(self, start: Start) -> None:
         """Say what is trained, and show the bar."""
-        head = f"{start.networks:,} networks of {start.parameters:,} parameters. {start.engine_reason}"
-        for each in (*start.lines, head):
+        for each in (*start.lines, start.text):
             self.say(each)
         self.total = start.steps
         if start.history:

@@ -48,8 +48,9 @@ class TensorBoardReporter(Reporter):
             raise ConfigError(f"no curves can be written to {self.folder}: {error.strerror}") from None
         self.metric, self.step, self.charted = start.metric_name, start.step, False
         rows = [f"| {name} | {_cell(value)} |" for name, value in start.settings.items() if value is not None]
-        lines = [*start.lines, f"{start.networks:,} networks of {start.parameters:,} parameters. {start.engine_reason}"]
-        text = "\n\n".join([*map(_cell, lines), "\n".join(["| setting | value |", "| --- | --- |", *rows])])
+        text = "\n\n".join(
+            [*map(_cell, (*start.lines, start.text)), "\n".join(["| setting | value |", "| --- | --- |", *rows])]
+        )
         self.writer.add_text("configuration", text, 0)
         last = start.history[-1]["seconds"] if start.history else 0.0
         for record in start.history:
