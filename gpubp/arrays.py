@@ -163,3 +163,11 @@ def plain(name: str, value: Any, error: type[GpubpError]) -> Any:
         return value
     numbers = tensor(name, value, error)
     return numbers if numbers.ndim or isinstance(value, Tensor) else numbers.item()
+
+
+def floats(name: str, numbers: Tensor) -> Tensor:
+    """Floats unchanged; whole numbers and truth values as floats that hold them exactly. Raises DataError."""
+    if numbers.is_floating_point():
+        return numbers
+    single = numbers.float()
+    return single if torch.equal(single.to(numbers.dtype), numbers) else held(name, numbers, numbers.double())

@@ -18,6 +18,7 @@ from torch import Tensor
 from . import arrays, gpus
 from .ambient import neutral
 from .errors import DataError, ShapeError
+from .folds import Rows, bootstraps, k_folds
 from .rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class Dataset:
         if not inputs.numel() or not targets.numel():
             raise DataError(f"{given}: the data are empty; one or more samples with one or more inputs expected")
         self.whole = {name for name, each in (("inputs", inputs), ("targets", targets)) if not each.is_floating_point()}
-        inputs = _floats("inputs", inputs)
-        targets = _floats("targets", targets) if targets.ndim == inputs.ndim else targets
+        inputs = arrays.floats("inputs", inputs)
+        targets = arrays.floats("targets", targets) if targets.ndim == inputs.ndim else targets
         targets = targets if targets.is_floating_point() else targets.long()
         for name, each in (("inputs", inputs), ("targets", targets)):
             arrays.finite(name, each)
@@ -128,7 +129,7 @@ class Dataset:
             raise DataError(f"sample_weight holds {float(weight.min()):g}; 0 or more expected")
         if not bool((weight.sum(-1) > 0).all()):
             raise DataError("sample_weight is 0 for all samples of a network; one or more above 0 expected")
-        return _floats("sample_weight", weight).contiguous()
+        return arrays.floats("sample_weight", weight).contiguous()
 
     def _rows(self, rows: Any) -> tuple[Tensor, Tensor]:
         if isinstance(rows, Mapping):
@@ -155,6 +156,31 @@ class Dataset:
                 raise DataError(f"rows[{number}] selects none of {self.samples} samples; one or more expected")
         sizes = torch.tensor([len(part) for part in parts])
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), sizes
+
+    def folds(
+        self, count: int, stratify: bool | None = None, groups: Any = None, repeats: int = 1, seed: int = 0
+    ) -> tuple[Dataset, Dataset]:
+        """`count` folds: the samples to train on and to validate on, those of fold f at position f, for a design's
+        column `fold`; count=len(data) leaves one out. stratify: by class, the default for class numbers without groups.
+        groups: a label per sample; no group is on both sides. repeats: more shuffles, at positions count and above."""
+        stratify = groups is None and self.targets.ndim == 1 if stratify is None else stratify
+        if stratify and self.targets.ndim > 1:
+            raise ShapeError(f"stratify: class numbers (M,) expected; targets are {tuple(self.targets.shape)}")
+        return self._divided(k_folds(self.samples, count, self.targets if stratify else None, groups, repeats, seed))
+
+    def bootstrap(self, count: int, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """`count` bootstraps: M samples drawn with replacement, and to validate on those never drawn, at position b."""
+        return self._divided(bootstraps(self.samples, count, seed))
+
+    def _divided(self, rows: Rows) -> tuple[Dataset, Dataset]:
+        if self.networks is not None:
+            raise DataError("the data already differ between networks; data that all share expected")
+        train, held_out = (
+            Dataset(self.inputs, self.targets, each, self.sample_weight, self.preparation) for each in rows
+        )
+        for each in (train, held_out):
+            each.whole = self.whole
+        return train, held_out
 
     def fingerprint(self) -> str:
         """SHA-256 of all tensors, to check that a run resumes with the same data."""
@@ -293,11 +319,3 @@ class Dataset:
             index, table = index + (position * self.samples)[:, None], table.flatten(0, 1)
         picked = table.index_select(0, index.reshape(-1))
         return picked.view(*index.shape, *table.shape[1:])
-
-
-def _floats(name: str, numbers: Tensor) -> Tensor:
-    """Floats unchanged; whole numbers and truth values as floats that hold them exactly. Raises DataError."""
-    if numbers.is_floating_point():
-        return numbers
-    single = numbers.float()
-    return single if torch.equal(single.to(numbers.dtype), numbers) else arrays.held(name, numbers, numbers.double())

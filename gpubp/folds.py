@@ -1,0 +1,87 @@
+"""Which samples train and which validate: k folds, bootstraps. A pure function of seed and sizes that never changes.
+
+A row is one way to divide the samples, and trains as many networks as name it (state.position). Folds have sizes that
+differ by one at most; stratified, each class has; with groups, no group is on both sides, and the largest groups are
+dealt first, each to the fold with the fewest samples.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import arrays
+from .errors import ConfigError, DataError, ShapeError
+from .rng import SEARCH, check_seed, words
+
+FOLDS, BOOTSTRAP = 2, 3  # layers of the search stream; sources.py has the first two
+Rows = tuple[list[Tensor], list[Tensor]]
+
+
+def k_folds(samples: int, count: int, classes: Tensor | None, groups: Any, repeats: int, seed: int) -> Rows:
+    """For each repeat and each of `count` folds the samples outside of it, and those in it, ascending. classes, groups:
+    (M,), of each sample, or None. Raises ConfigError, DataError, ShapeError."""
+    for name, given, least in (("folds", count, 2), ("repeats", repeats, 1)):
+        number = arrays.whole(given)
+        if number is None or number < least:
+            raise ConfigError(f"{name} {given!r}: a whole number of {least} or more expected")
+    if classes is not None and groups is not None:
+        raise ConfigError("stratify and groups: one of them expected")
+    units = torch.arange(samples) if groups is None else _groups(groups, samples)
+    number = int(units.max()) + 1
+    if count > number:
+        what = f"{samples} samples" if groups is None else f"{number} groups"
+        raise DataError(f"folds {count}: more than the {what}")
+    train, held_out = [], []
+    for repeat in range(repeats):
+        order = words(check_seed(seed), torch.tensor([repeat]), number, FOLDS, SEARCH)[0].argsort(stable=True)
+        fold = _dealt(order, units, count, classes)[units]
+        for each in range(count):
+            train.append((fold != each).nonzero().squeeze(1))
+            held_out.append((fold == each).nonzero().squeeze(1))
+    return train, held_out
+
+
+def _dealt(order: Tensor, units: Tensor, count: int, classes: Tensor | None) -> Tensor:
+    """The fold of each unit: a sample, or a group of samples."""
+    sizes = torch.bincount(units)
+    fold = torch.empty_like(order)
+    if len(order) == len(units):
+        if classes is not None:  # class after class, each shuffled
+            order = order[classes[order].argsort(stable=True)]
+        fold[order] = torch.arange(len(order)) % count
+        return fold
+    held = torch.zeros(count, dtype=torch.int64)
+    for unit in order[sizes[order].argsort(descending=True, stable=True)].tolist():
+        fold[unit] = least = int(held.argmin())
+        held[least] += sizes[unit]
+    return fold
+
+
+def _groups(given: Any, samples: int) -> Tensor:
+    """Numbers of groups from labels of any kind."""
+    labels = given.tolist() if hasattr(given, "tolist") else list(given)
+    if len(labels) != samples:
+        raise ShapeError(f"groups of {len(labels)} samples; one label for each of {samples} expected")
+    known = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return torch.tensor([known[label] for label in labels])
+
+
+def bootstraps(samples: int, count: int, seed: int) -> Rows:
+    """For each of `count` bootstraps M samples drawn with replacement, ascending, and those never drawn. Raises
+    ConfigError, and DataError if a bootstrap draws every sample."""
+    number = arrays.whole(count)
+    if number is None or number < 1:
+        raise ConfigError(f"bootstrap {count!r}: a whole number of 1 or more expected")
+    train, held_out = [], []
+    for each in range(number):
+        drawn = words(check_seed(seed), torch.tensor([each]), samples, BOOTSTRAP, SEARCH)[0]
+        picked = torch.div(drawn * samples, 1 << 32, rounding_mode="floor").sort().values
+        left = torch.ones(samples, dtype=torch.bool).index_fill(0, picked, value=False).nonzero().squeeze(1)
+        if not len(left):
+            raise DataError(f"bootstrap {each} of {samples} samples draws all of them; more samples expected")
+        train.append(picked)
+        held_out.append(left)
+    return train, held_out

@@ -1,0 +1,130 @@
+"""Folds and bootstraps: every sample is where it must be, and networks of a fold are what they are alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from sklearn.model_selection import GroupKFold, StratifiedKFold
+
+import gpubp
+from gpubp.errors import ConfigError, DataError, ShapeError
+
+from .helpers import same_bits, samples
+
+# eager shows a network with rows 256 samples at once, in float32
+FIGURES = {"cpu": {"rtol": 0.0, "atol": 0.0}, "eager": {"rtol": 1e-6, "atol": 0.0}}
+SPEC = gpubp.NetworkSpec((3, 5, 4), "tanh", loss="cross_entropy")
+
+
+def data(size: int = 53) -> gpubp.Dataset:
+    return gpubp.Dataset(*samples(SPEC, size, dtype=torch.float32))
+
+
+def sides(divided: tuple[gpubp.Dataset, gpubp.Dataset]) -> list[tuple[list[int], list[int]]]:
+    """The samples of both sides, by position."""
+    train, held_out = divided
+    assert train.sizes is not None
+    return [
+        tuple(each.rows[at, : each.sizes[at]].tolist() for each in (train, held_out))  # type: ignore[index, misc]
+        for at in range(len(train.sizes))
+    ]
+
+
+@pytest.mark.parametrize("stratify", [True, False])
+@pytest.mark.parametrize(("size", "count"), [(53, 5), (20, 2), (12, 12)])
+def test_every_sample_is_held_out_once_in_folds_of_equal_sizes(size: int, count: int, stratify: bool) -> None:
+    given = data(size)
+    found = sides(given.folds(count, stratify=stratify, repeats=3))
+    for repeat in range(3):
+        part = found[repeat * count : (repeat + 1) * count]
+        assert sorted(sample for _, held_out in part for sample in held_out) == list(range(size))
+        for train, held_out in part:
+            assert sorted([*train, *held_out]) == list(range(size))
+        assert {len(held_out) for _, held_out in part} <= {size // count, size // count + 1}
+    if count < size:
+        assert found[0] != found[count], "each repeat shuffles anew"
+        assert found == sides(given.folds(count, stratify=stratify, repeats=3))
+        assert found != sides(given.folds(count, stratify=stratify, repeats=3, seed=1))
+
+
+def test_stratified_folds_have_the_classes_of_scikit_learns() -> None:
+    given = data(53)
+    labels = given.targets
+
+    def classes(parts: Any) -> list[list[int]]:
+        """How many of each class the folds hold out, per class from fewest to most."""
+        return (
+            torch.stack([torch.bincount(labels[held_out], minlength=4) for _, held_out in parts])
+            .sort(0)
+            .values.tolist()
+        )
+
+    theirs = [(train, torch.as_tensor(test)) for train, test in StratifiedKFold(5).split(labels, labels)]
+    assert classes(sides(given.folds(5))) == classes(theirs)
+
+
+def test_a_group_is_on_one_side_and_folds_are_as_even_as_scikit_learns() -> None:
+    given, groups = data(53), ["abcdefg"[(number * number) % 7] for number in range(53)]
+    found = sides(given.folds(3, groups=groups))
+    for train, held_out in found:
+        assert {groups[sample] for sample in train}.isdisjoint(groups[sample] for sample in held_out)
+    theirs = [len(test) for _, test in GroupKFold(3).split(groups, groups=groups)]
+    assert sorted(len(held_out) for _, held_out in found) == sorted(theirs)
+    assert sorted(sample for _, held_out in found for sample in held_out) == list(range(53))
+
+
+def test_a_bootstrap_draws_as_many_samples_as_there_are_and_validates_on_the_others() -> None:
+    found = sides(data(200).bootstrap(20))
+    for train, held_out in found:
+        assert len(train) == 200
+        assert sorted({*train, *held_out}) == list(range(200))
+        assert {*train}.isdisjoint(held_out)
+    share = sum(len(held_out) for _, held_out in found) / 4000
+    assert share == pytest.approx((1 - 1 / 200) ** 200, abs=0.02)
+    assert len({tuple(train) for train, _ in found}) == 20
+
+
+@pytest.mark.parametrize("engine", ["cpu", "eager"])
+def test_networks_of_a_fold_are_what_they_are_on_its_samples_alone(engine: str) -> None:
+    given = data()
+    train, held_out = given.folds(3)
+    design = [{"widths": "3,5,4", "lr": lr, "fold": fold, "seed": 7} for lr in (0.01, 0.1) for fold in range(3)]
+    common = {"loss": "cross_entropy", "epochs": 4, "batch_size": 8, "engine": engine}
+    result = gpubp.train_many(design, train, held_out, **common)  # type: ignore[arg-type]
+    assert len(result.populations.each) == 1
+    for number, (row, (rows, left)) in enumerate(zip(design, 2 * sides((train, held_out)))):
+        some, others = (gpubp.Dataset(given.inputs[each], given.targets[each]) for each in (rows, left))
+        alone = gpubp.train_many([{**row, "fold": 0}], some, others, **common)  # type: ignore[arg-type]
+        assert same_bits(result.population.params[number], alone.population.params[0])
+        assert result.validation_loss is not None
+        assert alone.validation_loss is not None
+        torch.testing.assert_close(result.validation_loss[number], alone.validation_loss[0], **FIGURES[engine])
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "told"),
+    [
+        ({"count": 1}, ConfigError, "folds 1: a whole number of 2 or more expected"),
+        ({"count": 2.5}, ConfigError, "folds 2.5"),
+        ({"count": 54}, DataError, "folds 54: more than the 53 samples"),
+        ({"count": 3, "groups": [0, 1] * 26 + [0]}, DataError, "folds 3: more than the 2 groups"),
+        ({"count": 3, "groups": [0, 1]}, ShapeError, "groups of 2 samples; one label for each of 53 expected"),
+        ({"count": 3, "groups": range(53), "stratify": True}, ConfigError, "one of them expected"),
+        ({"count": 3, "repeats": 0}, ConfigError, "repeats 0"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(settings: dict[str, Any], error: type, told: str) -> None:
+    with pytest.raises(error, match=told):
+        data().folds(**settings)
+
+
+def test_data_that_already_differ_and_numbers_to_stratify_are_refused() -> None:
+    inputs, targets = samples(SPEC, 10)
+    with pytest.raises(DataError, match="already differ between networks"):
+        gpubp.Dataset(inputs, targets, rows=[range(5)]).folds(2)
+    with pytest.raises(ShapeError, match="stratify: class numbers"):
+        gpubp.Dataset(inputs, inputs).folds(2, stratify=True)
+    with pytest.raises(DataError, match="draws all of them"):
+        gpubp.Dataset(inputs[:1], targets[:1]).bootstrap(2)
