@@ -175,11 +175,9 @@ class Dataset:
     def _divided(self, rows: Rows) -> tuple[Dataset, Dataset]:
         if self.networks is not None:
             raise DataError("the data already differ between networks; data that all share expected")
-        train, held_out = (
-            Dataset(self.inputs, self.targets, each, self.sample_weight, self.preparation) for each in rows
-        )
-        for each in (train, held_out):
-            each.whole = self.whole
+        given = self.inputs, self.targets
+        train, held_out = (Dataset(*given, each, self.sample_weight, self.preparation) for each in rows)
+        train.whole = held_out.whole = self.whole
         return train, held_out
 
     def fingerprint(self) -> str:

@@ -171,33 +171,36 @@ class Shard:
     def _turns(
         self, work: Callable[[Compaction, Dataset], Found], data: Dataset, come: Names, leave: Names
     ) -> list[Found]:
-        home = replace(self.home, limit=self.until)
+        """See _each()."""
         if self.stays:
-            networks, sent = self._networks(), self._data(data)
-            if leave:
-                copy(home, networks.state, CLOCKS + LOOPS)
-                networks.begin(home.running)
-            found = work(networks, sent)
-            if leave:
-                self._take_home(networks, CLOCKS)
-            return [found]
-        there, sent = self._seats(), self._data(data)
+            come = tuple(name for name in come if name in CLOCKS + LOOPS)
+            leave = tuple(name for name in leave if name in CLOCKS)
+        home, there, sent = replace(self.home, limit=self.until), self._seats(), self._data(data)
         own = self.data[id(data)]
 
         def bring(group: Group) -> None:
             copy(home.rows(group.part), there.rows(group.seat), come)
+            if self.stays:
+                return
             if self.shared:
                 there.rows(group.seat).position.copy_(self.position[group.part], non_blocking=True)
             elif own.networks is not None:
                 sent.part(group.seat).load(own.part(group.part))
 
+        def working(group: Group) -> Found:
+            if not self.stays:
+                return work(Compaction(there.rows(group.seat), self.choice), sent)
+            networks = self._networks()
+            if come:
+                networks.begin(home.running)
+            found = work(networks, sent)
+            networks.clocks()
+            return found
+
         def take_home(group: Group) -> None:
             copy(there.rows(group.seat), home.rows(group.part), leave)
 
-        return take_turns(
-            groups(self.count, self.size), self.device, self.copies, bring,
-            lambda group: work(Compaction(there.rows(group.seat), self.choice), sent), take_home,
-        )  # fmt: skip
+        return take_turns(groups(self.count, self.size), self.device, self.copies, bring, working, take_home)
 
     def _networks(self) -> Compaction:
         """All networks, on the device."""

@@ -31,13 +31,13 @@ def test_one_thread_is_the_callers_alone_and_ends() -> None:
 
 
 def test_a_loop_decides_in_one_thread_and_trains_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    deciding, listening, plateau = set(), set(), stopping.plateau
+    deciding, listening, decide = set(), set(), stopping.decide
 
     class Listener(gpubp.Reporter):
         def evaluated(self, record: object) -> None:
             listening.add(torch.get_num_threads())
 
-    monkeypatch.setattr("gpubp.run.plateau", lambda *given: [deciding.add(torch.get_num_threads()), plateau(*given)])
+    monkeypatch.setattr(stopping, "decide", lambda *given: (deciding.add(torch.get_num_threads()), decide(*given))[1])
     networks = gpubp.Population.create(gpubp.NetworkSpec((2, 2)), 3)
     data = gpubp.Dataset(torch.rand(5, 2), torch.rand(5, 2))
     gpubp.train(networks, data, gpubp.TrainConfig(steps=2), reporters=[Listener()])
