@@ -261,7 +261,9 @@ class Loop:
     def result(self, signals: list[int]) -> Result:
         """Run the final evaluation and write results to the run's directory. -> the Result."""
         figures = [run.figures() for run in self.runs]
-        rows = table([Outcome(run.rows, run.state, *each) for run, each in zip(self.runs, figures)], self.metric_name)
+        rows = table(
+            [Outcome(run.rows, run.state, *each, run.folds) for run, each in zip(self.runs, figures)], self.metric_name
+        )
         if news := [note for run in self.runs for note in run.place.news()]:
             self.note(*news)
         if self.run_dir is not None:

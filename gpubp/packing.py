@@ -25,7 +25,15 @@ from .schedules import SCHEDULES
 from .spec import NetworkSpec
 from .state import TrainState
 
-NOTES = ("number", "open", "engine", "engine_reason", "data", "validation")  # of a population, besides its state
+NOTES = (
+    "number",
+    "open",
+    "folds",
+    "engine",
+    "engine_reason",
+    "data",
+    "validation",
+)  # of a population, besides its state
 
 
 class Saved(NamedTuple):
@@ -73,7 +81,7 @@ def unpack(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Saved:
     spec, config = NetworkSpec.from_dict(entry["spec"]), TrainConfig.from_dict(_values(entry["config"], tensors))
     state = _state(spec, config, entry["seed"], tensors)
     state.check()
-    left = {"open": bool(state.left.any())}  # up to version 4
+    left = {"open": bool(state.left.any()), "folds": False}  # up to version 4
     notes = {name: {**left, **entry["notes"]}[name] for name in NOTES}
     _check_notes(notes, config)
     rows = tensors.get("rows", torch.arange(state.population.count))
@@ -147,7 +155,7 @@ def _check_notes(notes: Mapping[str, Any], config: TrainConfig) -> None:
     texts = [notes[name] for name in ("engine_reason", "data", "validation") if notes[name] is not None]
     sound = {
         f"round {notes['number']!r} of {rounds}": number is not None and 0 <= number <= rounds,
-        f"open {notes['open']!r}": isinstance(notes["open"], bool),
+        "open and folds": all(isinstance(notes[name], bool) for name in ("open", "folds")),
         f"engine {notes['engine']!r}": isinstance(notes["engine"], str) and notes["engine"] in ENGINES,
         "reason and fingerprints": notes["engine_reason"] is not None and all(isinstance(each, str) for each in texts),
     }

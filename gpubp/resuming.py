@@ -94,7 +94,7 @@ def _runs(
         for name, fingerprint in sets.fingerprints.items():
             if notes[name] != fingerprint:
                 raise CheckpointError(f"{folder}: the {name} differ from those that the run started with")
-        runs.append(Run(state, config, sets, choice, where, rows, notes["number"], notes["open"]))
+        runs.append(Run(state, config, sets, choice, where, rows, notes["number"], notes["open"], notes["folds"]))
         try:
             state.check(sets.data)
         except GpubpError as error:

@@ -65,8 +65,8 @@ class Sets:
 @dataclass(eq=False)
 class Run:
     """number: of the present round, from 1; 0 before the first. open: whether it has begun and not been evaluated.
-    rows (N,): the networks' rows in the results. held_out: the evaluation of the present networks on `validation`, if
-    known."""
+    rows (N,): the networks' rows in the results. folds: whether positions in the data are folds. held_out: the
+    evaluation of the present networks on the validation data, if known."""
 
     state: TrainState
     config: TrainConfig
@@ -76,6 +76,7 @@ class Run:
     rows: Tensor
     number: int = 0
     open: bool = False
+    folds: bool = False
     held_out: Evaluation | None = None
 
     def __post_init__(self) -> None:
@@ -177,6 +178,7 @@ class Run:
         notes = {
             "number": self.number,
             "open": self.open,
+            "folds": self.folds,
             "engine": self.choice.name,
             "engine_reason": self.choice.reason,
             **self.sets.fingerprints,

@@ -181,7 +181,7 @@ def _trained(
             )
             state = TrainState.start(copied, config, sets.data, each.position.clone())
             state.check(sets.data)
-            runs.append(Run(state, config, sets, choice, where, each.rows))
+            runs.append(Run(state, config, sets, choice, where, each.rows, folds=folds))
         chosen = described(runs) if settings is None else updated(settings, runs)
         loop = Loop(runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes), notes=notes)
         if folder is not None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 import gpubp
+from gpubp.cli import main
 from gpubp.errors import ConfigError, DataError, ShapeError
 
 from .helpers import same_bits, samples
@@ -128,3 +133,29 @@ def test_data_that_already_differ_and_numbers_to_stratify_are_refused() -> None:
         gpubp.Dataset(inputs, inputs).folds(2, stratify=True)
     with pytest.raises(DataError, match="draws all of them"):
         gpubp.Dataset(inputs[:1], targets[:1]).bootstrap(2)
+
+
+def test_the_command_line_trains_every_setting_on_every_fold_and_compares_the_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = ["train", "--data", "iris", "--engine", "eager", "--tensorboard", "false", "--run-dir"]
+    assert main([*common, "run", "--epochs", "3", "--networks", "4", "--folds", "3", "--lr", "0.001..0.1"]) == 0
+    assert main(["resume", "run", "--epochs", "4"]) == 0
+    rows = parquet.read_table("run/results.parquet").to_pylist()
+    assert [(row["id"], row["fold"]) for row in rows] == [(setting, fold) for setting in range(4) for fold in range(3)]
+    assert len({row["lr"] for row in rows}) == 4
+    capsys.readouterr()
+    assert main(["inspect", "run", "--top", "9", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["settings"]
+    assert [each["folds"] for each in found] == [3] * 4
+    best = found[0]
+    losses = np.array([row["validation_loss"] for row in rows if row["id"] == best["id"]])
+    assert best["validation_loss"] == min(each["validation_loss"] for each in found) == pytest.approx(losses.mean())
+    assert best["± validation_loss"] == pytest.approx(losses.std(ddof=1) / 3**0.5)
+    prepared = gpubp.load_data("iris", validation=0)
+    train, held_out = prepared.training.folds(3)
+    again = gpubp.resume("run", train, held_out)
+    assert again.table.to_pylist() == rows
+    for wrong in (["--folds", "1"], ["--folds", "3", "--validation", "0.2"], ["--folds", "151"]):
+        assert main([*common, "wrong", "--epochs", "1", *wrong]) == 1

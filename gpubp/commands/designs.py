@@ -21,7 +21,7 @@ COMMON = ("output", "loss", "bias", "train_bias", "epochs", "steps", "evaluate_e
 def mixed(settings: dict[str, Any]) -> bool:
     """Whether the networks of these settings differ in more than numbers."""
     listed = any(len(_options(settings, name)) > 1 for name in LISTS)
-    return listed or settings["design"] is not None or settings["hidden_width"] is not None
+    return listed or any(settings[name] is not None for name in ("design", "hidden_width", "folds"))
 
 
 def _options(settings: dict[str, Any], name: str) -> list[str]:
@@ -73,6 +73,11 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     for name in numbers:
         if not any(name in row for row in rows) and name != "hidden_width":
             raise ConfigError(f"--{name.replace('_', '-')}: no optimizer, schedule or loss of the design has it")
+    if settings["folds"] is not None:
+        if any("fold" in row for row in rows):
+            raise ConfigError("--folds and a design with a column fold: one of them expected")
+        folds = range(settings["folds"])
+        rows = [{"seed": number, **row, "fold": fold} for number, row in enumerate(rows) for fold in folds]
     return Design.of(rows)
 
 

@@ -12,6 +12,7 @@ from ..line import line, quoted
 from .parser import Parser, run_parser
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 ABOUT = "the best, worst and diverged networks of a run"
@@ -49,13 +50,30 @@ def run(settings: dict[str, Any]) -> int:
         shown.remove("id")
     shown = [name for name in shown if rows[name].null_count < rows.num_rows]  # no network diverged, or stopped
     statuses = {name: rows["status"].to_pylist().count(name) for name in sorted(set(rows["status"].to_pylist()))}
+    settled = _over_folds(rows, diverged, shown)[:top] if "fold" in rows.column_names else []
     picked = {name: rows.select(shown).take(pa.array(index)).to_pylist() for name, index in groups.items()}
     if settings["json"]:
-        print_json({"run": str(folder), "networks": rows.num_rows, "statuses": statuses, "damage": damage, **picked})
+        print_json(
+            {
+                "run": str(folder),
+                "networks": rows.num_rows,
+                "statuses": statuses,
+                "damage": damage,
+                **picked,
+                **({"settings": settled} if settled else {}),
+            }
+        )
         return 0
     screen = console()
     fates = ", ".join(f"{count:,} {name}" for name, count in statuses.items())
     screen.print(f"{line(folder)}: {rows.num_rows:,} networks: {fates}; ranked by {ranked_by(rows)}", highlight=False)
+    if settled:
+        table = Table(title="best settings, over their folds (mean ± standard error)")
+        for column in settled[0]:
+            table.add_column(line(column), justify="right")
+        for entry in settled:
+            table.add_row(*(_shown(value) for value in entry.values()))
+        screen.print(table)
     for name, entries in picked.items():
         if not entries:
             continue
@@ -66,6 +84,29 @@ def run(settings: dict[str, Any]) -> int:
             table.add_row(*(_shown(entry[column]) for column in shown))
         screen.print(table)
     return 0
+
+
+def _over_folds(rows: pa.Table, diverged: np.ndarray, shown: list[str]) -> list[dict[str, Any]]:
+    """The settings whose networks did not diverge in any fold, best first: what all folds have in common, and mean and
+    standard error over the folds of what was measured."""
+    import numpy as np
+
+    from ..config import HYPER
+    from ..reporters.table import TEXTS
+
+    ids = rows["id"].to_numpy()
+    measured = [name for name in rows.column_names if name.startswith("validation_")]
+    common = [name for name in shown if name in (*HYPER, *TEXTS)]
+    found = []
+    for setting in np.unique(ids[~np.isin(ids, ids[diverged])]):
+        of_setting = np.flatnonzero(ids == setting)
+        entry: dict[str, Any] = {"id": int(setting), "folds": len(of_setting)}
+        for name in measured:
+            values = rows[name].to_numpy()[of_setting]
+            entry[name] = float(values.mean())
+            entry[f"± {name}"] = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
+        found.append(entry | {name: rows[name][int(of_setting[0])].as_py() for name in common})
+    return sorted(found, key=lambda entry: entry[measured[0]])
 
 
 def _damage(folder: Path) -> list[str]:

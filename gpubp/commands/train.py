@@ -33,7 +33,10 @@ TUTORIAL = {  # the settings of --data tutorial, and the flags' defaults
     "widths": ("2,2,2", None),
     "loss": ("half_squared_error", None),
     "batch_size": (1, None),
-    **dict.fromkeys(("init_scale", "scale", "scale_targets", "target", "impute", "validation"), (None, None)),
+    **dict.fromkeys(
+        ("init_scale", "scale", "scale_targets", "target", "impute", "validation", "folds", "design", "hidden_width"),
+        (None, None),
+    ),
 }
 
 
@@ -61,10 +64,11 @@ def parser() -> Parser:
     add("--thousands", TEXT, "the separator of groups of digits; none by default")
     add("--encoding", TEXT, "of a text file: latin-1, cp1252; by default from its byte order mark, or utf-8")
     add("--validation", NUMBER, "fraction of the samples held out; 0.2, or 0 for tutorial and xor")
+    add("--folds", COUNT, "cross-validation, instead of --validation: every setting trains a network for each fold")
     add("--scale", TEXT, "inputs: none, standard, minmax, or a number to divide by")
     add("--scale-targets", TEXT, "targets that are numbers: none or standard")
     add("--impute", TEXT, "missing values: mean or median; refused by default")
-    add("--networks", COUNT, "N; 1000, or 1 for the tutorial")
+    add("--networks", COUNT, "N, or settings with --folds; 1000, or 1 for the tutorial")
     add("--design", TEXT, "a .csv or .parquet file with a row of settings per network, by the names of these flags")
     add("--widths", TEXT, "of inputs, hidden layers and outputs: 64,32,10; several topologies: 64,32,10;64,16,16,10")
     add("--hidden-width", NUMBERS, "of one hidden layer, instead of --widths: 8..256:log, or 16,32,64")

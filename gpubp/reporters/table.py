@@ -32,12 +32,13 @@ SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet
 
 
 class Outcome(NamedTuple):
-    """A population at its end: rows (N,), of its networks in the table."""
+    """A population at its end: rows (N,), of its networks in the table; folds: whether positions are folds."""
 
     rows: Tensor
     state: TrainState
     training: Evaluation
     validation: Evaluation | None
+    folds: bool = False
 
 
 def table(outcomes: Sequence[Outcome], metric: str) -> pa.Table:
@@ -83,11 +84,12 @@ def _rows(outcome: Outcome, metric: str) -> pa.Table:
     def numbers(tensor: Tensor) -> np.ndarray:
         return tensor.detach().cpu().numpy()
 
-    rows, state, training, validation = outcome
+    rows, state, training, validation, folds = outcome
     names = np.array([each.name for each in Status])
     columns = {
         "network": numbers(rows),
         "id": numbers(state.population.ids),
+        **({"fold": numbers(state.position)} if folds else {}),
         "status": names[numbers(state.status).astype(np.int64)],
         "steps": numbers(state.step),
         **{name: numbers(steps) for name, steps in _steps(state).items()},
