@@ -7,6 +7,7 @@ checkpoints are retried.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -28,8 +29,6 @@ from .result import Result, kept
 from .run import Run
 from .signals import collected
 from .state import Status, counts
-
-COMPILERS = 4  # runs whose kernels are compiled at once
 
 
 @dataclass
@@ -85,8 +84,6 @@ class Loop:
     def begin(self) -> None:
         """Start runs and reporters; write the checkpoint from which an early killed run restarts."""
         self.begun, self.before = time.monotonic(), self.seconds
-        with ThreadPoolExecutor(COMPILERS, "gpubp-compile") as pool:
-            list(pool.map(Run.compile_ahead, self.runs))
         for run in self.runs:
             run.begin()
         populations = [run.state.population for run in self.runs]
@@ -107,6 +104,8 @@ class Loop:
         self.listening = list(self.reporters)
         for reporter in self.reporters:
             reporter.start(start)
+        with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "gpubp-compile") as pool:  # two kernels each
+            list(pool.map(Run.compile_ahead, self.runs))
         self.saved, self.rate = time.monotonic(), 0.0
         self.seen = sum(run.pace.done for run in self.runs), 0.0  # network-steps and seconds at the last evaluation
         if self.run_dir is not None and not self.number:

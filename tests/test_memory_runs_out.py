@@ -199,7 +199,7 @@ def forgetful(shard: shards.Shard) -> None:
 
 def everything(shard: shards.Shard, *rest: Any) -> Any:
     """Trains again what was trained when memory ran out."""
-    shard.there = None
+    shard.there = shard.networks = None
     return halve(shard)
 
 
