@@ -28,7 +28,8 @@ from gpubp.errors import EngineError
 from .playing import HEADER, flat
 
 DRIVER = Path(__file__).parent / "sanitize.cpp"
-MEMORY = "address,bounds,integer-divide-by-zero,shift,signed-integer-overflow"  # all of "undefined" takes twice as long
+MEMORY = "address,bounds,integer-divide-by-zero,shift,signed-integer-overflow"
+ALL = "address,undefined"  # takes twice as long
 RACES, PLAIN = "thread", ""
 SHARED = Samples(own=False, rows=False, inputs=False, weight=0, shuffle="shared")
 OWN = Samples(own=True, rows=False, inputs=False, weight=0, shuffle="network")
@@ -207,7 +208,7 @@ def compiler(kind: str) -> list[str]:
                    "-march=native", *([f"-fsanitize={kind}"] if kind else [])]  # fmt: skip
     except EngineError as error:
         pytest.skip(str(error))
-    if kind == MEMORY:
+    if kind in (MEMORY, ALL):
         command.append("-fno-sanitize-recover=all")
     probe = "set -e; d=$(mktemp -d); echo 'int main() {}' > $d/a.cpp; \"$@\" $d/a.cpp -o $d/a && $d/a; rm -r $d"
     done = subprocess.run(["bash", "-c", probe, "probe", *command], capture_output=True, text=True)
@@ -246,9 +247,10 @@ def marked(cases: dict[str, Case], slow: bool) -> Sequence[Any]:
     return [pytest.param(case, id=name, marks=marks) for name, case in cases.items()]
 
 
+@pytest.mark.parametrize("kind", [MEMORY, pytest.param(ALL, marks=pytest.mark.slow)], ids=["quick", "all"])
 @pytest.mark.parametrize("case", [*marked(CASES, False), *marked(MORE, True)])
-def test_a_kernel_accesses_only_its_memory_and_does_nothing_undefined(case: Case, tmp_path: Path) -> None:
-    program = made(case.text(), tmp_path, MEMORY)
+def test_a_kernel_accesses_only_its_memory_and_does_nothing_undefined(case: Case, kind: str, tmp_path: Path) -> None:
+    program = made(case.text(), tmp_path, kind)
     assert sound(program, case.count, 1) == sound(program, case.count, 2)
 
 
