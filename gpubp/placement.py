@@ -79,8 +79,6 @@ class Home:
 
     def __init__(self, state: TrainState, data: Dataset, choice: Choice) -> None:
         self.state, self.data, self.networks = state, data, Compaction(state, choice)
-        self.keep, self.exchange = self.networks.keep, self.networks.exchange
-        self.look, self.gather = self.networks.clocks, self.networks.rows
 
     def begin(self) -> None:
         """See Place."""
@@ -94,6 +92,22 @@ class Home:
     def evaluate(self, data: Dataset) -> Evaluation:
         """See Place."""
         return self.networks.evaluate(data)
+
+    def look(self) -> None:
+        """See Place."""
+        self.networks.clocks()
+
+    def gather(self) -> None:
+        """See Place."""
+        self.networks.rows()
+
+    def keep(self, better: Tensor) -> None:
+        """See Place."""
+        self.networks.keep(better)
+
+    def exchange(self, some: Tensor) -> None:
+        """See Place."""
+        self.networks.exchange(some)
 
     def news(self) -> list[str]:
         """See Place."""

@@ -181,7 +181,7 @@ def test_the_script_shows_every_flag_with_its_kind_and_default() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     words = " ".join(done.stdout.split())
-    for shown in ("--batch-size COUNT B, samples per step; 64, or all if fewer", "--seed INDEX of initial weights",
+    for shown in ("--batch-size COUNTS B, samples per step; 64, or all if fewer", "--seed INDEX of initial weights",
                   "sampling (default: 0)", "lion (default: adam)", "--lr NUMBERS learning rate. Default: 0.001",
                   "--train-bias true|false", *sources.SOURCES):  # fmt: skip
         assert shown in words
