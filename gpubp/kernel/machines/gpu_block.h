@@ -57,11 +57,27 @@ FN void copy_out(real *rows, const entry *from, Networks networks, const bool *k
   real *to = rows + networks[0] * P;
   if (keep[0]) for_each_param([&](int packed, int padded) { to[packed] = from[padded]; });
 }
+// A copy to shared memory that nobody waits for: there after wait_for_copies() of the thread that began it, and a BARRIER.
+template <int bytes>
+FN void begin_copy(entry *to, const real *from) {
+#ifdef __CUDACC__
+  const unsigned shared_to = (unsigned)__cvta_generic_to_shared(to);
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_to), "l"(from), "n"(bytes));
+#else
+  memcpy(to, from, bytes);
+#endif
+}
+FN void wait_for_copies() {
+#ifdef __CUDACC__
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
 template <int samples, int targets, class Inputs, class Target>
 FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target) {
   constexpr int I = WIDTH[0];
-  PARALLEL_FOR(at, samples * I) { x[at / I * PITCH[0] + at % I] = inputs(at / I, 0)[at % I]; }
+  PARALLEL_FOR(at, samples * I) { begin_copy<sizeof(real)>(x + at / I * PITCH[0] + at % I, inputs(at / I, 0) + at % I); }
   PARALLEL_FOR(at, samples * targets) { y[at] = target(at / targets, 0, at % targets); }
+  wait_for_copies();
 }
 
 // ---- the launch ----
