@@ -26,6 +26,10 @@ static T *array(int64_t size, F fill) {
   for (int64_t i = 0; i < size; i++) p[i] = (T)fill(i);
   return p;
 }
+struct alignas(16) Sixteen {  // bytes, at an address that suits a GPU's loads
+  double x[2];
+  explicit Sixteen(double number) : x{number, number} {}
+};
 template <class T>
 static bool print(const char *name, const T *numbers, int64_t size) {
   bool finite = true;
@@ -91,7 +95,8 @@ int main(int, char **arguments) {
   job.spread = array<double>((ROWS || OWN_INPUTS || SAMPLE_WEIGHT == 2 ? N : 1) * O, one);
 
 #if THREADS && SLOTS_IN_GLOBAL
-  end.slots = array<real>(AT_ONCE * TEAMS_PER_BLOCK * SLOTS * PADDED_P, random);
+  const int64_t bytes = AT_ONCE * TEAMS_PER_BLOCK * SLOTS * PADDED_P * sizeof(real);
+  end.slots = (real *)array<Sixteen>((bytes + 15) / 16, random);
 #endif
 #if TASK == EVALUATE
   EXPECT(shown(&job) == DONE);

@@ -22,7 +22,7 @@ from .test_compiled import BATCH, CASES, COUNT, STEPS, Case, case
 
 EVERYONE = list(range(COUNT))
 THREAD, BLOCK = Layout(1, threads=4), Layout(1, team=True, threads=8, accumulators=32, cols=8)
-PARTS = replace(BLOCK, together=4)
+PARTS, QUADS = replace(BLOCK, together=4), replace(BLOCK, wide=True, parts=4, accumulators=16, cols=2)
 LAYOUTS = {
     "thread": THREAD,
     "block": BLOCK,
@@ -30,14 +30,17 @@ LAYOUTS = {
     "block, slots outside": replace(BLOCK, near=False, threads=32),
     "parts of a warp": PARTS,
     "parts of a warp, slots outside": replace(PARTS, near=False),
+    "block of quads": QUADS,
+    "block of quads in pieces, slots outside": replace(QUADS, chunk=4, near=False, threads=32),
+    "block of pairs, parts of a warp": replace(QUADS, parts=2, together=4),
     "chosen": None,
 }
 CHOSEN = {  # cases and layouts; all of both are slow
     4: ("thread", "block, slots outside"),
-    6: ("chosen",),
-    7: ("block", "parts of a warp"),
+    6: ("chosen", "block of quads"),
+    7: ("block", "parts of a warp", "block of pairs, parts of a warp"),
     9: ("parts of a warp, slots outside",),
-    12: ("block in pieces",),
+    12: ("block in pieces", "block of quads in pieces, slots outside"),
     13: ("thread",),
 }
 
@@ -75,7 +78,7 @@ def small(**settings: Any) -> Case:
     return Case(spec, torch.float32, "shared", "", "chosen", rest | settings)
 
 
-LAID_OUT = [THREAD, BLOCK, PARTS]
+LAID_OUT = [THREAD, BLOCK, PARTS, QUADS]
 
 
 @pytest.mark.parametrize("layout", LAID_OUT)
@@ -203,6 +206,16 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "networks that nobody trains": (
         PARTS,
         wrote("blockIdx.x * TEAMS_PER_BLOCK + team", "blockIdx.x * TEAMS_PER_BLOCK"),
+    ),
+    "no barrier after gradients": (QUADS, wrote("(Ones(), delta);\n    BARRIER", "(Ones(), delta);\n")),
+    "no barrier after a product of quads": (QUADS, wrote("tile(epilogue);\n  BARRIER", "tile(epilogue);\n")),
+    "a tile twice": (QUADS, wrote("square % squares_down", "square % 1")),
+    "gradients of the chunk before": (
+        replace(QUADS, chunk=4),
+        wrote(
+            "set_to_zero<LAYERS - 1>(gradients);",
+            "if (!ctx.group->dropout_step[0]) set_to_zero<LAYERS - 1>(gradients);",
+        ),
     ),
     "rows of a tile another distance apart": (BLOCK, wrote("item + i * tiles", "item + i")),
 }

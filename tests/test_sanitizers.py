@@ -165,10 +165,14 @@ MORE_TEAMS = {
     ),
 }  # fmt: skip
 BLOCK = Layout(1, team=True, threads=3, accumulators=32, cols=8)
+QUADS = replace(BLOCK, wide=True, parts=4, accumulators=16, cols=2)
 BLOCKS = {
     "a block, ragged rows, in pieces": TEAMS["ragged rows, in pieces"]._replace(layout=replace(BLOCK, chunk=3)),
     "two blocks for three networks, slots outside": TEAMS["ragged rows, in pieces"]._replace(
         layout=replace(BLOCK, near=False)
+    ),
+    "a block of quads, ragged rows, in pieces": TEAMS["ragged rows, in pieces"]._replace(
+        layout=replace(QUADS, chunk=3, near=False)
     ),
     "figures of networks": CASES["figures of networks, ragged rows, classes with weights"]._replace(
         layout=replace(BLOCK, chunk=3), count=3
@@ -192,6 +196,8 @@ OTHERWISE = ("lanes are 4 double outputs in chunks, a bias per layer", "a thread
 MORE_BLOCKS = {
     "a block, shared rows": TEAMS["shared rows, a bias per layer"]._replace(layout=BLOCK, samples=OWN),
     "a block, layer by layer": MORE_TEAMS["layer by layer"]._replace(layout=BLOCK),
+    "a block of quads, a bias per layer": TEAMS["shared rows, a bias per layer"]._replace(layout=QUADS, samples=OWN),
+    "a block of quads, layer by layer": MORE_TEAMS["layer by layer"]._replace(layout=QUADS),
 }  # fmt: skip
 GROUPS = {
     "groups of 8, ragged": CASES["lanes are 16 networks, their own ragged rows, chunks, dropout"]._replace(

@@ -54,6 +54,11 @@ def _macros(plan: Plan) -> list[tuple[str, object, str]]:
         ("TEAM", int(layout.team), "whether several threads train one network together"),
         ("THREADS", layout.threads, "on a GPU: of a team, or of a block without teams; 0 on a CPU"),
         ("TEAMS_PER_BLOCK", layout.together, "with a network each, on a GPU; 1 without teams"),
+        (
+            "GRADIENTS_IN_REGISTERS",
+            int(layout.gradients_in_registers),
+            "of the threads that sum them, for a whole step",
+        ),
         ("SLOTS_IN_GLOBAL", int(not layout.near), "whether slots are in a GPU's global memory, not beside params"),
         ("TASK", TASKS.index(plan.key.task), "TRAIN or EVALUATE"),
     ]

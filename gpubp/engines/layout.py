@@ -35,9 +35,9 @@ class Layout:
 
     vector: numbers in a register. wide: lanes are outputs of one network, not networks. parts: registers in a v. chunk:
     samples of a batch that go through the network together; 0: the whole batch. team: threads share one network.
-    accumulators, rows, cols: the most that a tile of a product may have. threads: of a network's block on a GPU; 0 on a
-    CPU. together: networks that share such a block, each with `threads` threads. near: a block keeps the slots beside
-    the parameters, in shared memory; else in global memory.
+    accumulators, rows, cols: the most that a tile of a product may have, counted in v. threads: of a network's block on
+    a GPU; 0 on a CPU. together: networks that share such a block, each with `threads` threads. near: a block keeps the
+    slots beside the parameters, in shared memory; else in global memory.
     """
 
     vector: int = 1
@@ -60,9 +60,14 @@ class Layout:
         return "cpu_outputs" if self.wide else "cpu_networks"
 
     @property
+    def gradients_in_registers(self) -> bool:
+        """Whether a thread keeps the sums of gradients that it computes until the step's end (gpu_sums.h)."""
+        return self.machine == "gpu_block" and self.wide
+
+    @property
     def neighbours(self) -> int:
         """Numbers of one network that make a v."""
-        return self.vector if self.wide else 1
+        return self.vector * self.parts if self.wide else 1
 
     @property
     def networks(self) -> int:
@@ -82,7 +87,7 @@ class Tile(NamedTuple):
 def tile(m: int, n: int, k: int, layout: Layout, itemsize: int) -> Tile:
     """The cheapest tile of a product (m, k) @ (k, n), n counted in v. Of equal ones the largest; or if the left matrix
     leaves L1, the one with most rows, which reads it least often."""
-    far = layout.wide and m * k * itemsize > L1
+    far = layout.machine == "cpu_outputs" and m * k * itemsize > L1
     shapes = itertools.product(range(1, min(m, layout.rows) + 1), range(1, min(n, layout.cols) + 1))
     found = (
         Tile(rows, cols, _cost(math.ceil(m / rows) * math.ceil(n / cols), rows, cols, layout))
@@ -97,8 +102,11 @@ def _cost(tiles: int, rows: int, cols: int, layout: Layout) -> int:
         # latency of four.
         return tiles * max(8, rows * cols, rows + cols)
     # In quarters of a cycle: what a thread issues, tile after tile, and what the block takes of its multiprocessor,
-    # which does the multiply-adds of four warps, or one warp's load from shared memory, per cycle.
-    alone, together = rows * cols + rows + cols, max(rows * cols, 4 * (rows + cols))
+    # which does the multiply-adds of four warps, or one warp's load of a number from shared memory, per cycle; a load
+    # of 16 bytes, which pairs of threads share, takes two.
+    each = layout.neighbours
+    sums, loads = rows * cols * each, -(-rows // each) + cols
+    alone, together = sums + loads, max(sums, (4 if each == 1 else 8) * loads)
     return 4 * math.ceil(tiles / layout.threads) * alone + math.ceil(tiles / WARP) * together
 
 

@@ -104,10 +104,11 @@ class Plan:
     @cached_property
     def pitch(self) -> list[int]:
         """For each width, elements from a row of a matrix to the next. On a CPU no multiple of 1 KB: such rows share
-        few sets of the cache, and 64 outputs with lanes as networks lost up to a quarter of the rate. On a GPU odd:
-        neighbouring rows then begin in different banks of shared memory."""
+        few sets of the cache, and 64 outputs with lanes as networks lost up to a quarter of the rate. On a GPU an
+        odd number of v: neighbouring rows then begin in different banks of shared memory."""
         if self.layout.threads:
-            return [width | 1 if self.layout.team else width for width in self.widths]
+            each = self.layout.neighbours
+            return [(-(-width // each) | 1) * each if self.layout.team else width for width in self.widths]
         size = self.itemsize * self.layout.networks
         padded = [self.padded(width) for width in self.widths]
         return [width if width * size % 1024 else width + self.layout.neighbours for width in padded]
@@ -161,12 +162,14 @@ class Plan:
         key, place = self.key, {"gpu_thread": "registers", "gpu_block": "shared"}.get(self.layout.machine, "memory")
         trains, hyper, chunk, batch = key.trains, key.recipe.hyper, self.chunk, self.batch
         params, outs, widest = self.weights[-1], self.outs[-1], self.widest
+        held = self.layout.gradients_in_registers
+        chunked = self.chunked and not held
         transposed = max((o * pitch for o, pitch in zip(self.widths[2:], self.pitch[1:])), default=0)
-        layer_sums = (len(self.widths) - 1) * widest if self.chunked and key.spec.bias == "layer" else 0
+        layer_sums = (len(self.widths) - 1) * widest if chunked and key.spec.bias == "layer" else 0
         numbers = (
             ("params", params, "(PADDED_P): the parameters"),
             ("slots", self.slots * params, "(SLOTS, PADDED_P): of the optimizer"),
-            ("grad", params if self.chunked or "clip_norm" in hyper else 0,
+            ("grad", params if chunked or "clip_norm" in hyper else 0,
              "(PADDED_P): over the chunks so far, or to clip"),
             ("x", chunk * self.pitch[0] if self.gathers else 0, "(CHUNK, I): inputs, with GATHER"),
             ("y", chunk * self.targets if self.gathers else 0, "(CHUNK, TARGETS): targets, with GATHER"),
@@ -174,9 +177,12 @@ class Plan:
             ("nets", outs if self.needs.nets else 0, "(CHUNK, O) of each layer, with KEEP_NETS"),
             ("belows", outs if "dropout" in hyper else 0, "(CHUNK, O) of each layer: its outs after dropout"),
             ("masks", outs if "dropout" in hyper else 0, "(CHUNK, O) of each layer: what dropout multiplies them by"),
-            ("delta", chunk * widest if trains else 0, "(CHUNK, O): of the layer that backward() is at"),
-            ("delta_below", chunk * widest if trains else 0, "(CHUNK, I): of the layer below; the two take turns"),
-            ("transposed", transposed if trains and self.layout.wide else 0, "(O, I): a weight transposed"),
+            ("delta", chunk * (self.pitch[-1] if held else widest) if trains else 0,
+             "(CHUNK, O): of the layer that backward() is at"),
+            ("delta_below", chunk * widest if trains and not held else 0,
+             "(CHUNK, I): of the layer below; the two take turns"),
+            ("transposed", transposed if trains and self.layout.machine == "cpu_outputs" else 0,
+             "(O, I): a weight transposed"),
             ("column_sums", widest if trains else 0, "(O): of a matrix with O columns"),
             ("delta_sums", layer_sums,
              "(LAYERS, MAX_PITCH): of deltas over the chunks so far, for the one bias of a layer"),

@@ -114,10 +114,10 @@ class Program:
                 *lines(name, slope_graph, [slope], self.dtype), f"  return {value(slope, True)};", "}",
             ]  # fmt: skip
         for what, names in (("value", "net"), ("slope", "net, out")):
-            arguments = ", ".join(f"v {name}" for name in names.split(", "))
-            text += [f"template <int l> FN v {what}({arguments}) {{"]
+            arguments = ", ".join(f"V {name}" for name in names.split(", "))
+            text += [f"template <int l, class V> FN V {what}({arguments}) {{"]
             for layer, name in enumerate(self.spec.activations):
-                text.append(f"  if constexpr (l == {layer}) return {what}_{used.index(name)}<v>({names});")
+                text.append(f"  if constexpr (l == {layer}) return {what}_{used.index(name)}({names});")
             text.append("}")
         return text
 

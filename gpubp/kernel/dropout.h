@@ -11,11 +11,12 @@ FN void dropout(const Context &ctx, int start) {
   entry *outs = ctx.mem.outs + OUTS_AT[l], *belows = ctx.mem.belows + OUTS_AT[l], *masks = ctx.mem.masks + OUTS_AT[l];
   const Group &group = *ctx.group;
   int begin = start * O, end = (start + samples) * O, quads = (end + 3) / 4 - begin / 4;
-  PARALLEL_FOR(item, cdiv(quads, ENTRIES_PER_V)) {
-    for (int part = 0; part < REGISTERS_PER_V; part++) {  // the networks of a register of v
-      uints index = all<uints>((uint32_t)(begin / 4 + item * ENTRIES_PER_V)), id, step;
-      if (ENTRIES_PER_V > 1) {
-        for (int j = 0; j < ENTRIES_PER_V; j++) ((uint32_t *)&index)[j] += j;
+  constexpr int COUNTERS = LANES_ARE_OUTPUTS ? VECTOR : 1;  // of an item
+  PARALLEL_FOR(item, cdiv(quads, COUNTERS)) {
+    for (int part = 0; part < (LANES_ARE_OUTPUTS ? 1 : REGISTERS_PER_V); part++) {  // the networks of a register of v
+      uints index = all<uints>((uint32_t)(begin / 4 + item * COUNTERS)), id, step;
+      if (COUNTERS > 1) {
+        for (int j = 0; j < COUNTERS; j++) ((uint32_t *)&index)[j] += j;
         id = all<uints>(group.id[0]), step = all<uints>(group.dropout_step[0]);
       } else {
         id = load<uints>(group.id + part * VECTOR), step = load<uints>(group.dropout_step + part * VECTOR);
@@ -23,8 +24,8 @@ FN void dropout(const Context &ctx, int start) {
       auto four = philox<uints>(index, step, all<uints>(l), all<uints>(DROPOUT_STREAM), all<uints>(ctx.job->seed), id);
       for (int j = 0; j < VECTOR; j++)
         for (int q = 0; q < 4; q++) {
-          int n = ENTRIES_PER_V > 1 ? 0 : part * VECTOR + j;
-          int at = 4 * (begin / 4 + (ENTRIES_PER_V > 1 ? item * ENTRIES_PER_V + j : item)) + q;
+          int n = COUNTERS > 1 ? 0 : part * VECTOR + j;
+          int at = 4 * (begin / 4 + (COUNTERS > 1 ? item * COUNTERS + j : item)) + q;
           if (at < begin || at >= end) continue;
           double p = group.hyper[max_of(DROPOUT, 0)][n];
           double threshold = (p * 4294967296.0 + 4503599627370496.0) - 4503599627370496.0;  // rounded

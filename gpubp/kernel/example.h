@@ -10,6 +10,7 @@
 #define TEAM 0  // whether several threads train one network together
 #define THREADS 0  // on a GPU: of a team, or of a block without teams; 0 on a CPU
 #define TEAMS_PER_BLOCK 1  // with a network each, on a GPU; 1 without teams
+#define GRADIENTS_IN_REGISTERS 0  // of the threads that sum them, for a whole step
 #define SLOTS_IN_GLOBAL 0  // whether slots are in a GPU's global memory, not beside params
 #define TASK 0  // TRAIN or EVALUATE
 constexpr int LAYERS = 2;  // with weights
@@ -145,13 +146,13 @@ template <class V> FN V slope_0(V _net, V _out) {
   const V of_mul = (_out * of_sub);
   return of_mul;
 }
-template <int l> FN v value(v net) {
-  if constexpr (l == 0) return value_0<v>(net);
-  if constexpr (l == 1) return value_0<v>(net);
+template <int l, class V> FN V value(V net) {
+  if constexpr (l == 0) return value_0(net);
+  if constexpr (l == 1) return value_0(net);
 }
-template <int l> FN v slope(v net, v out) {
-  if constexpr (l == 0) return slope_0<v>(net, out);
-  if constexpr (l == 1) return slope_0<v>(net, out);
+template <int l, class V> FN V slope(V net, V out) {
+  if constexpr (l == 0) return slope_0(net, out);
+  if constexpr (l == 1) return slope_0(net, out);
 }
 // 'half_squared_error'
 template <class V, class H> FN V loss_value(V _out, V _target, H hyper) {

@@ -4,10 +4,22 @@
 
 constexpr double SCALE = LOSS_SUM ? 1.0 : 1.0 / OUTPUTS;  // from a sum over outputs to a sample's loss
 
+// What a loss is computed with: per_network or, where lanes are outputs, a v of samples; one sample on a GPU, which has
+// a thread for each.
+#if LANES_ARE_OUTPUTS && !THREADS
+typedef v per_sample;
+constexpr int SAMPLES_PER_ITEM = ENTRIES_PER_V;
+FN per_sample as_per_sample(per_network x) { return as_v(x); }
+#else
+typedef per_network per_sample;
+constexpr int SAMPLES_PER_ITEM = 1;
+FN per_sample as_per_sample(per_network x) { return x; }
+#endif
+
 template <class F>
-FN v lanes_by(F f) {
-  v x;
-  for (int j = 0; j < (int)(sizeof(v) / sizeof(real)); j++) ((real *)&x)[j] = f(j);
+FN per_sample lanes_by(F f) {
+  per_sample x;
+  for (int j = 0; j < (int)(sizeof(per_sample) / sizeof(real)); j++) ((real *)&x)[j] = f(j);
   return x;
 }
 
@@ -41,36 +53,41 @@ FN void weigh_samples(const Context &ctx) {
 }
 
 // A sample that does not count leaves a 0 wherever x is infinite or NaN: 0 times such an x would be NaN.
-FN v zero_if_uncounted(v share, v x) { return WEIGHTED ? where_(share, x, all<v>(0)) : x; }
+template <class V>
+FN V zero_if_uncounted(V share, V x) {
+  return WEIGHTED ? where_(share, x, all<V>(0)) : x;
+}
 
 // Cross-entropy of the softmax p of the outs with the class `target`: returns the loss, and writes (p - y) share as the
 // delta, where y is 1 for the class. out(o) reads an out; put(o, x) writes, and put_before(o) reads what it wrote.
 // The power of the target is kept out of the sum of the others: a network that is almost sure of its class has a sum
 // that would be lost beside that 1.
 template <class Out, class Before, class Put>
-FN v cross_entropy(const Context &ctx, v target, v share, Out out, Before put_before, Put put) {
-  v largest = out(0), target_out = all<v>(0), error;
+FN per_sample cross_entropy(const Context &ctx, per_sample target, per_sample share, Out out, Before put_before,
+                            Put put) {
+  per_sample largest = out(0), target_out = all<per_sample>(0), error;
   for (int o = 1; o < OUTPUTS; o++) largest = max_(largest, out(o));
-  auto is_target = [&](int o) { return eq_(target, all<v>(o)); };
-  const v others = blocked_sum<OUTPUTS>([&](int o) {
-    v shifted = out(o) - largest, power = exp_(shifted);
+  auto is_target = [&](int o) { return eq_(target, all<per_sample>(o)); };
+  const per_sample others = blocked_sum<OUTPUTS>([&](int o) {
+    per_sample shifted = out(o) - largest, power = exp_(shifted);
     target_out = where_(is_target(o), shifted, target_out);
     put(o, power);
-    return where_(is_target(o), all<v>(0), power);
+    return where_(is_target(o), all<per_sample>(0), power);
   });
-  const v power = exp_(target_out), log_total = log1p_(others + (power - real(1)));
-  const v per_total = real(1) / (others + power);
+  const per_sample power = exp_(target_out), log_total = log1p_(others + (power - real(1)));
+  const per_sample per_total = real(1) / (others + power);
   auto p_less_y = [&](int o) { return where_(is_target(o), -others, put_before(o)) * per_total; };
   if constexpr (LABEL_SMOOTHING < 0 && !CLASS_WEIGHT) {
     error = log_total - target_out;
     for (int o = 0; o < OUTPUTS; o++) put(o, zero_if_uncounted(share, p_less_y(o) * share));
   } else {
-    const v smoothing = LABEL_SMOOTHING >= 0 ? as_v(hyper_of(ctx, LABEL_SMOOTHING)) : all<v>(0);
+    const per_sample smoothing =
+        LABEL_SMOOTHING >= 0 ? as_per_sample(hyper_of(ctx, LABEL_SMOOTHING)) : all<per_sample>(0);
     auto label = [&](int o) {  // smoothed and weighted
-      v smoothed = (real(1) - smoothing) * is_target(o) + smoothing / real(OUTPUTS);
-      return CLASS_WEIGHT ? smoothed * broadcast(ctx.mem.class_weight, o) : smoothed;
+      per_sample smoothed = (real(1) - smoothing) * is_target(o) + smoothing / real(OUTPUTS);
+      return CLASS_WEIGHT ? smoothed * as_per_sample(ctx.mem.class_weight[o]) : smoothed;
     };
-    const v labels = blocked_sum<OUTPUTS>(label);
+    const per_sample labels = blocked_sum<OUTPUTS>(label);
     error = blocked_sum<OUTPUTS>([&](int o) { return label(o) * (log_total - (out(o) - largest)); });
     for (int o = 0; o < OUTPUTS; o++)  // (p labels - label) share
       put(o, zero_if_uncounted(share, (labels * p_less_y(o) - (label(o) - labels * is_target(o))) * share));
@@ -80,10 +97,10 @@ FN v cross_entropy(const Context &ctx, v target, v share, Out out, Before put_be
 
 // A loss that is a sum over the outputs, each with its target; delta as above.
 template <class Out, class Net, class Target, class Put>
-FN v elementwise(const Context &ctx, v share, Out out, Net net, Target target, Put put) {
-  auto hyper = [&](int h) { return as_v(hyper_of(ctx, h)); };
-  const v error = blocked_sum<OUTPUTS>([&](int o) {
-    v x = out(o), y = target(o), delta = loss_slope(x, y, hyper) * share;
+FN per_sample elementwise(const Context &ctx, per_sample share, Out out, Net net, Target target, Put put) {
+  auto hyper = [&](int h) { return as_per_sample(hyper_of(ctx, h)); };
+  const per_sample error = blocked_sum<OUTPUTS>([&](int o) {
+    per_sample x = out(o), y = target(o), delta = loss_slope(x, y, hyper) * share;
     if constexpr (!OUTPUT_IDENTITY) delta = delta * slope<LAYERS - 1>(KEEP_NETS ? net(o) : x, x);
     put(o, zero_if_uncounted(share, delta));
     return loss_value(x, y, hyper);
@@ -94,16 +111,16 @@ FN v elementwise(const Context &ctx, v share, Out out, Net net, Target target, P
 // How many outs of a sample are right. METRIC CLASS: 1 if that of the class is the largest by torch's argmax, for which
 // NaN is the largest. SIGN: the number of outs that are above 0 exactly if their target is above 1/2.
 template <class Out, class Target>
-FN v hits(Out out, Target target) {
-  v largest = out(0), argmax = all<v>(0), right = all<v>(0);
+FN per_sample hits(Out out, Target target) {
+  per_sample largest = out(0), argmax = all<per_sample>(0), right = all<per_sample>(0);
   if constexpr (METRIC == SIGN) {
     for (int o = 0; o < OUTPUTS; o++)
-      right = right + eq_(gt_(out(o), all<v>(0)), gt_(target(o), all<v>(real(0.5))));
+      right = right + eq_(gt_(out(o), all<per_sample>(0)), gt_(target(o), all<per_sample>(real(0.5))));
     return right;
   }
   for (int o = 1; o < OUTPUTS; o++) {
-    v x = out(o), larger = max_(gt_(x, largest), ne_(x, x) * eq_(largest, largest));
-    argmax = where_(larger, all<v>(o), argmax);
+    per_sample x = out(o), larger = max_(gt_(x, largest), ne_(x, x) * eq_(largest, largest));
+    argmax = where_(larger, all<per_sample>(o), argmax);
     largest = where_(larger, x, largest);
   }
   return eq_(argmax, target(0));
@@ -117,42 +134,42 @@ FN void loss_and_delta(const Context &ctx, int start) {
   constexpr int O_pitch = PITCH[LAYERS];
   const entry *nets = ctx.mem.nets + OUTS_AT[LAYERS - 1];
   entry *outs = ctx.mem.outs + OUTS_AT[LAYERS - 1], *delta = ctx.mem.delta;
-  // An item is sample b or, where a v has several entries, samples b, b + 1, ..., a lane each: it reads down a column.
-  PARALLEL_FOR(item, cdiv(samples, ENTRIES_PER_V)) {
-    const int b = item * ENTRIES_PER_V;
+  // An item is sample b or, on a CPU whose lanes are outputs, samples b, b + 1, ..., a lane each, read down a column.
+  PARALLEL_FOR(item, cdiv(samples, SAMPLES_PER_ITEM)) {
+    const int b = item * SAMPLES_PER_ITEM;
     auto sample_in = [&](int j) { return min_of(b + j, samples - 1); };
     auto read_column = [&](const entry *from, int o) {
-      if constexpr (ENTRIES_PER_V > 1) return lanes_by([&](int j) { return from[sample_in(j) * O_pitch + o]; });
+      if constexpr (SAMPLES_PER_ITEM > 1) return lanes_by([&](int j) { return from[sample_in(j) * O_pitch + o]; });
       else return from[b * O_pitch + o];
     };
-    auto write_column = [&](entry *to, int o, v x) {
-      if constexpr (ENTRIES_PER_V > 1) {
-        for (int j = 0; j < ENTRIES_PER_V; j++)
+    auto write_column = [&](entry *to, int o, per_sample x) {
+      if constexpr (SAMPLES_PER_ITEM > 1) {
+        for (int j = 0; j < SAMPLES_PER_ITEM; j++)
           if (b + j < samples) ((real *)to)[(b + j) * O_pitch + o] = ((const real *)&x)[j];
-      } else write(to, b * O_pitch + o, x);
+      } else to[b * O_pitch + o] = x;
     };
-    auto put = [&](int o, v x) {
+    auto put = [&](int o, per_sample x) {
       if constexpr (learn) write_column(delta, o, x);
     };
     auto target = [&](int o) {
-      if constexpr (ENTRIES_PER_V > 1)
+      if constexpr (SAMPLES_PER_ITEM > 1)
         return lanes_by([&](int j) { return target_of(ctx, start + sample_in(j), 0, o); });
       else if constexpr (GATHER) return ctx.mem.y[b * TARGETS + o];
-      else return all<v>(target_of(ctx, start + b, 0, o));
+      else return all<per_sample>(target_of(ctx, start + b, 0, o));
     };
     auto out = [&](int o) { return read_column(outs, o); };
-    auto write_of_samples = [&](entry *to, v x) {
-      if constexpr (ENTRIES_PER_V > 1) {
-        for (int j = 0; j < ENTRIES_PER_V; j++)
+    auto write_of_samples = [&](entry *to, per_sample x) {
+      if constexpr (SAMPLES_PER_ITEM > 1) {
+        for (int j = 0; j < SAMPLES_PER_ITEM; j++)
           if (b + j < samples) ((real *)to)[start + b + j] = ((const real *)&x)[j];
-      } else write(to, start + b, x);
+      } else to[start + b] = x;
     };
-    v share = all<v>(learn ? real(SCALE / BATCH) : real(1)), error;
+    per_sample share = all<per_sample>(learn ? real(SCALE / BATCH) : real(1)), error;
     if constexpr (!learn) {
       if constexpr (METRIC != R2) write_of_samples(ctx.mem.hits, hits(out, target));
-    } else if constexpr (WEIGHTED && ENTRIES_PER_V > 1)
+    } else if constexpr (WEIGHTED && SAMPLES_PER_ITEM > 1)
       share = lanes_by([&](int j) { return ctx.mem.share[start + sample_in(j)]; });
-    else if constexpr (WEIGHTED) share = broadcast(ctx.mem.share, start + b);
+    else if constexpr (WEIGHTED) share = as_per_sample(ctx.mem.share[start + b]);
     auto put_before = [&](int o) { return learn ? read_column(delta, o) : out(o); };
     if constexpr (CLASSES) error = cross_entropy(ctx, target(0), share, out, put_before, put);
     else error = elementwise(ctx, share, out, [&](int o) { return read_column(nets, o); }, target, put);

@@ -26,6 +26,8 @@
 //   v, entry           NETWORKS numbers, both   VECTOR numbers; one    one number, both   one number, both
 //   ENTRIES_PER_V      1                        VECTOR                 1                  1
 //
+// or, in gpu_block.h with LANES_ARE_OUTPUTS, a lane is an output, a v is 16 bytes, and GRADIENTS_IN_REGISTERS holds.
+//
 // simd.h has the operations on v (all: one number in every lane; fma_) and FN, INLINE and UNROLL. Every sum has one
 // fixed order: over k in a product, over samples, over the outputs of a sample, down and across a gradient. So all
 // machines give the same bits.
@@ -81,58 +83,114 @@ FN auto earlier_chunks(const entry *sums) {  // the gradient summed over the chu
   else return Zeros();
 }
 
+// Where GRADIENTS_IN_REGISTERS: the gradients of layers 0 to l, with those who sum them, from chunk to chunk.
+template <int l>
+struct Gradients : Gradients<l - 1> {
+#if GRADIENTS_IN_REGISTERS
+  Sums<WIDTH[l], WIDTH[l + 1], CHUNK, true> weight;
+  Sums<1, WIDTH[l + 1], CHUNK, true> bias;
+#endif
+};
+template <>
+struct Gradients<-1> {};
+template <int l>
+FN void set_to_zero([[maybe_unused]] Gradients<l> &gradients) {
+  if constexpr (GRADIENTS_IN_REGISTERS) {
+    gradients.weight.set_to_zero();
+    gradients.bias.set_to_zero();
+    if constexpr (l > 0) set_to_zero<l - 1>(gradients);
+  }
+}
+
+// If a layer has one bias, its gradient is also a sum over the outputs.
+template <int l>
+FN void apply_layer_bias(const Context &ctx, const entry *delta_sums) {
+  PARALLEL_FOR(item, 1) {
+    per_network sum = all<per_network>(0);
+    for (int o = 0; o < WIDTH[l + 1]; o++) sum = sum + delta_sums[o];
+    apply_gradient<false>(ctx, BIAS_AT[l], as_v(sum));
+  }
+  BARRIER
+}
+
+// The gradients of layer l are complete: those who have them update its parameters.
+template <int l>
+FN void apply_layer(const Context &ctx, Gradients<l> &gradients) {
+  gradients.weight.for_each([&](int i, int o, v sum) {
+    apply_gradient<true>(ctx, WEIGHT_AT[l] + i * PITCH[l + 1] + o, sum);
+  });
+  if constexpr (TRAIN_BIAS)
+    gradients.bias.for_each([&](int, int o, v sum) {
+      if constexpr (BIAS == LAYER) write(ctx.mem.column_sums, o, sum);
+      else apply_gradient<false>(ctx, BIAS_AT[l] + o, sum);
+    });
+  BARRIER
+  if constexpr (TRAIN_BIAS && BIAS == LAYER) apply_layer_bias<l>(ctx, ctx.mem.column_sums);
+}
+
 // The gradients of layer l from its deltas: sums over samples, whose shares of the loss (1 / BATCH) are in the deltas.
 // In the last chunk they are complete, and whoever has a sum updates its parameter; before, they wait in Memory.grad.
-// If a layer has one bias, its gradient is also a sum over the outputs.
+// Where GRADIENTS_IN_REGISTERS, they are added to what the threads have until apply_gradients().
 template <int l, int samples, bool last_chunk>
-FN void gradient(const Context &ctx, int start, const entry *deltas) {
+FN void gradient(const Context &ctx, [[maybe_unused]] Gradients<l> &gradients, int start, const entry *deltas) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], O_pitch = PITCH[l + 1];
   constexpr int weight_at = WEIGHT_AT[l], bias_at = BIAS_AT[l];
   const Matrix<O_pitch> delta = {deltas};
   const auto below = transposed(below_of<l>(ctx, start));
-  entry *grad = ctx.mem.grad;
-  const auto earlier = earlier_chunks<O_pitch>(grad + weight_at);
-  product<I, O, samples>(below, delta, earlier, for_each_sum([&](int i, int o, v sum) {
-    if constexpr (last_chunk) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum);
-    else write(grad, weight_at + i * O_pitch + o, sum);
-  }));
-  if constexpr (BIAS == NONE || !TRAIN_BIAS) return;
-  entry *delta_sums = CHUNKED && BIAS == LAYER ? ctx.mem.delta_sums + l * MAX_PITCH : ctx.mem.column_sums;
-  const auto earlier_biases = earlier_chunks<0>(BIAS == NEURON ? grad + bias_at : delta_sums);
-  product<1, O, samples>(Ones(), delta, earlier_biases, for_each_sum([&](int, int o, v sum) {
-    if constexpr (BIAS == LAYER) write(delta_sums, o, sum);
-    else if constexpr (last_chunk) apply_gradient<false>(ctx, bias_at + o, sum);
-    else write(grad, bias_at + o, sum);
-  }));
-  if constexpr (BIAS == LAYER && last_chunk) {
-    PARALLEL_FOR(item, 1) {
-      per_network sum = all<per_network>(0);
-      for (int o = 0; o < O; o++) sum = sum + delta_sums[o];
-      apply_gradient<false>(ctx, bias_at, as_v(sum));
-    }
+  if constexpr (GRADIENTS_IN_REGISTERS) {
+    gradients.weight.template add<samples>(below, delta);
+    if constexpr (TRAIN_BIAS) gradients.bias.template add<samples>(Ones(), delta);
     BARRIER
+    if constexpr (LAYERWISE) apply_layer<l>(ctx, gradients);
+  } else {
+    entry *grad = ctx.mem.grad;
+    const auto earlier = earlier_chunks<O_pitch>(grad + weight_at);
+    product<I, O, samples>(below, delta, earlier, for_each_sum([&](int i, int o, v sum) {
+      if constexpr (last_chunk) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum);
+      else write(grad, weight_at + i * O_pitch + o, sum);
+    }));
+    if constexpr (!TRAIN_BIAS) return;
+    entry *delta_sums = CHUNKED && BIAS == LAYER ? ctx.mem.delta_sums + l * MAX_PITCH : ctx.mem.column_sums;
+    const auto earlier_biases = earlier_chunks<0>(BIAS == NEURON ? grad + bias_at : delta_sums);
+    product<1, O, samples>(Ones(), delta, earlier_biases, for_each_sum([&](int, int o, v sum) {
+      if constexpr (BIAS == LAYER) write(delta_sums, o, sum);
+      else if constexpr (last_chunk) apply_gradient<false>(ctx, bias_at + o, sum);
+      else write(grad, bias_at + o, sum);
+    }));
+    if constexpr (BIAS == LAYER && last_chunk) apply_layer_bias<l>(ctx, delta_sums);
+  }
+}
+template <int l>
+FN void apply_gradients(const Context &ctx, [[maybe_unused]] Gradients<l> &gradients) {
+  if constexpr (GRADIENTS_IN_REGISTERS && !LAYERWISE) {
+    apply_layer<l>(ctx, gradients);
+    if constexpr (l > 0) apply_gradients<l - 1>(ctx, gradients);
   }
 }
 
 template <int l>
 FN void transpose_weight(entry *to, const entry *weight);  // of machines/cpu_outputs.h alone
-// (O, I): a view of the weight or, where a v is several entries, which must be neighbours in memory, a transposed copy.
+// (O, I): a view of the weight or, on a CPU where a v is several entries, which are neighbours in memory, a transposed
+// copy.
 template <int l>
 FN auto transposed_weight(const Context &ctx) {
   const entry *weight = ctx.mem.params + WEIGHT_AT[l];
-  if constexpr (ENTRIES_PER_V == 1) return transposed(Matrix<PITCH[l + 1]>{weight});
+  if constexpr (ENTRIES_PER_V == 1 || THREADS) return transposed(Matrix<PITCH[l + 1]>{weight});
   else return transpose_weight<l>(ctx.mem.transposed, weight), Matrix<PITCH[l]>{ctx.mem.transposed};
 }
 
 // Layer l and those below it. delta: (samples, O) of its outputs; delta_below: where to write that of its inputs, the
-// outputs of the layer below (samples, I). On the way down the two arrays change places.
+// outputs of the layer below (samples, I). On the way down the two arrays change places; where GRADIENTS_IN_REGISTERS
+// the place is that of the outs below, which are not read again.
 template <int l, int samples, bool last_chunk>
-FN void backward(const Context &ctx, int start, entry *delta, entry *delta_below) {
+FN void backward(const Context &ctx, Gradients<l> &gradients, int start, entry *delta, entry *delta_below) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], I_pitch = PITCH[l];
-  if constexpr (LAYERWISE) gradient<l, samples, last_chunk>(ctx, start, delta);
+  constexpr bool gradient_first = LAYERWISE || GRADIENTS_IN_REGISTERS;
+  if constexpr (gradient_first) gradient<l, samples, last_chunk>(ctx, gradients, start, delta);
   if constexpr (l > 0) {  // with the old weight, unless LAYERWISE: in the last chunk gradient() updates it
     const int outs_at = OUTS_AT[l - 1];
     const auto weight = transposed_weight<l>(ctx);
+    if constexpr (GRADIENTS_IN_REGISTERS) delta_below = ctx.mem.outs + outs_at;
     product<samples, I, O>(Matrix<PITCH[l + 1]>{delta}, weight, Zeros(), for_each_sum([&](int b, int i, v sum) {
       const int at = outs_at + b * I_pitch + i;
       if (DROPOUT >= 0) sum = sum * read(ctx.mem.masks, at);
@@ -142,35 +200,41 @@ FN void backward(const Context &ctx, int start, entry *delta, entry *delta_below
       write(delta_below, b * I_pitch + i, x);
     }));
   }
-  if constexpr (!LAYERWISE) gradient<l, samples, last_chunk>(ctx, start, delta);
-  if constexpr (l > 0) backward<l - 1, samples, last_chunk>(ctx, start, delta_below, delta);
+  if constexpr (!gradient_first) gradient<l, samples, last_chunk>(ctx, gradients, start, delta);
+  if constexpr (l > 0) backward<l - 1, samples, last_chunk>(ctx, gradients, start, delta_below, delta);
 }
 
 // ---- a step ----
 
 template <int samples, bool last_chunk>
-FN void chunk(const Context &ctx, int start) {
+FN void chunk(const Context &ctx, Gradients<LAYERS - 1> &gradients, int start) {
   gather<samples>(ctx, start);
   forward<0, samples>(ctx, start);
   loss_and_delta<samples>(ctx, start);
-  backward<LAYERS - 1, samples, last_chunk>(ctx, start, ctx.mem.delta, ctx.mem.delta_below);
+  backward<LAYERS - 1, samples, last_chunk>(ctx, gradients, start, ctx.mem.delta, ctx.mem.delta_below);
 }
 
 // One step of every network of the group -> its loss, before the update.
 FN per_network train_step(const Context &ctx) {
   constexpr int LAST_CHUNK = BATCH % CHUNK ? BATCH % CHUNK : CHUNK;  // samples of the last one
+  constexpr bool alike = GRADIENTS_IN_REGISTERS && LAST_CHUNK == CHUNK;  // the last one is as the others
   weigh_samples(ctx);
   const per_network penalties = penalty(ctx);
-  if constexpr (CHUNKED) {
+  Gradients<LAYERS - 1> gradients;
+  set_to_zero<LAYERS - 1>(gradients);
+  if constexpr (CHUNKED && !GRADIENTS_IN_REGISTERS) {
     PARALLEL_FOR(item, PADDED_P / ENTRIES_PER_V) { write(ctx.mem.grad, item * ENTRIES_PER_V, all<v>(0)); }
     if constexpr (BIAS == LAYER)
       PARALLEL_FOR(item, LAYERS * MAX_PITCH / ENTRIES_PER_V) {
         write(ctx.mem.delta_sums, item * ENTRIES_PER_V, all<v>(0));
       }
     BARRIER
-    for (int start = 0; start + LAST_CHUNK < BATCH; start += CHUNK) chunk<CHUNK, false>(ctx, start);
   }
-  chunk<LAST_CHUNK, true>(ctx, BATCH - LAST_CHUNK);
+  if constexpr (CHUNKED)
+    NO_UNROLL for (int start = 0; start + (alike ? 0 : LAST_CHUNK) < BATCH; start += CHUNK)
+      chunk<CHUNK, false>(ctx, gradients, start);
+  if constexpr (!CHUNKED || !alike) chunk<LAST_CHUNK, true>(ctx, gradients, BATCH - LAST_CHUNK);
+  apply_gradients<LAYERS - 1>(ctx, gradients);
   clip_norm(ctx);
   const per_network loss = blocked_sum<BATCH>([&](int b) { return per_network(ctx.mem.error[b]); });
   BARRIER

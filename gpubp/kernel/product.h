@@ -9,21 +9,26 @@
 constexpr int pad(int width) { return cdiv(width, ENTRIES_PER_V) * ENTRIES_PER_V; }  // to whole v
 
 // ---- views: of A entry (i, j) is broadcast to all lanes; of B and C a v is read, whose first entry is (i, j) ----
+// transposed: whether neighbours in memory are neighbours in a column. from(i, j): the view that begins there.
 
 template <int pitch>
 struct Matrix {  // row after row, `pitch` entries from one row to the next
+  static constexpr bool transposed = false;
   const entry *p;
   INLINE v broadcast(int i, int j) const { return ::broadcast(p, i * pitch + j); }
   INLINE v read(int i, int j) const { return ::read(p, i * pitch + j); }
+  INLINE Matrix from(int i, int j) const { return {p + i * pitch + j}; }
 };
 template <class View>
 struct Transposed {
+  static constexpr bool transposed = true;
   View view;
   INLINE v broadcast(int i, int j) const { return view.broadcast(j, i); }
   INLINE v read(int i, int j) const {
     static_assert(sizeof(View) && ENTRIES_PER_V == 1, "a v would be a column of the matrix: transpose_weight() first");
     return view.read(j, i);
   }
+  INLINE Transposed from(int i, int j) const { return {view.from(j, i)}; }
 };
 template <class View>
 FN Transposed<View> transposed(const View &view) {
@@ -31,8 +36,10 @@ FN Transposed<View> transposed(const View &view) {
 }
 template <int value>
 struct Constant {
+  static constexpr bool transposed = true;
   INLINE v broadcast(int, int) const { return all<v>(value); }
   INLINE v read(int, int) const { return all<v>(value); }
+  INLINE Constant from(int, int) const { return {}; }
 };
 typedef Constant<0> Zeros;
 typedef Constant<1> Ones;

@@ -25,9 +25,11 @@ typedef unsigned long long uint64_t;
 #ifdef __CUDACC__
 #define INLINE __forceinline__
 #define UNROLL _Pragma("unroll")
+#define NO_UNROLL _Pragma("unroll 1")
 #else
 #define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
+#define NO_UNROLL
 #endif
 #define FN static INLINE
 typedef REAL real;
@@ -52,6 +54,12 @@ struct vector_of<T, 1> {
 };
 template <class T, int n>
 using vec = typename vector_of<T, n>::type;
+
+// A number that is known where it is passed to a function.
+template <int n>
+struct constant {
+  static constexpr int value = n;
+};
 
 // Of a vector or number V: its element, how many there are, and the integers of the same size and number.
 template <int bytes>

@@ -3,15 +3,11 @@
 // network.h.
 #pragma once
 #include "arithmetic.h"
-static_assert(VECTOR == 1 && REGISTERS_PER_V == 1 && !LANES_ARE_OUTPUTS && TEAM, "no such layout");
+static_assert(VECTOR == 1 && LANES_ARE_OUTPUTS == (REGISTERS_PER_V > 1) && TEAM, "no such layout");
 static_assert(TEAMS_PER_BLOCK == 1 || TEAMS_PER_BLOCK * THREADS == 32, "no such layout: teams share one warp");
 
-typedef real native, v, entry, per_network;
-constexpr int ENTRIES_PER_V = 1, NETWORKS = 1, DOUBLE_LANES = 1;
-FN v broadcast(const entry *p, int j) { return p[j]; }
-FN v read(const entry *p, int j) { return p[j]; }
-FN void write(entry *p, int j, v x) { p[j] = x; }
-FN v as_v(per_network x) { return x; }
+typedef real native, entry, per_network;
+constexpr int ENTRIES_PER_V = REGISTERS_PER_V, NETWORKS = 1, DOUBLE_LANES = 1;
 FN per_network load_per_network(const real (&x)[NETWORKS]) { return x[0]; }
 
 // RANK: a thread's number in its team. The compiler must be told that it is below THREADS, or it does not see which
@@ -30,11 +26,25 @@ FN int rank() {
 #define PARALLEL_FOR(item, count) for (int item = RANK; item < (count); item += THREADS)
 FN void count_diverged(int64_t *) {}  // a GPU's network notes itself that it diverged (gpu.h)
 
+#if LANES_ARE_OUTPUTS
+#include "machines/gpu_vector.h"
+#else
+typedef real v;
+FN v broadcast(const entry *p, int j) { return p[j]; }
+FN v read(const entry *p, int j) { return p[j]; }
+FN void write(entry *p, int j, v x) { p[j] = x; }
+FN v as_v(per_network x) { return x; }
+#endif
+
 #include "product.h"
+#if LANES_ARE_OUTPUTS
+#include "machines/gpu_sums.h"
+#else
 template <int M, int N, int K, class A, class B, class C, class Epilogue>
 FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
   plain_product<Strided, M, N, K>(a, b, c, epilogue);
 }
+#endif
 
 // ---- parameters and samples: Job's arrays are packed, in Memory the rows of a matrix lie PITCH entries apart ----
 
@@ -57,7 +67,7 @@ FN void copy_out(real *rows, const entry *from, Networks networks, const bool *k
   real *to = rows + networks[0] * P;
   if (keep[0]) for_each_param([&](int packed, int padded) { to[packed] = from[padded]; });
 }
-// A copy to shared memory that nobody waits for: there after wait_for_copies() of the thread that began it, and a BARRIER.
+// A copy to shared memory, which is there after wait_for_copies() of the thread that began it, and a BARRIER.
 template <int bytes>
 FN void begin_copy(entry *to, const real *from) {
 #ifdef __CUDACC__
@@ -72,10 +82,19 @@ FN void wait_for_copies() {
   asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
 }
+template <int samples, int width, class Inputs>
+FN void copy_rows(entry *x, Inputs inputs) {  // `width` numbers at once
+  constexpr int per_row = WIDTH[0] / width;
+  PARALLEL_FOR(at, samples * per_row) {
+    const int i = at % per_row * width;
+    begin_copy<width * sizeof(real)>(x + at / per_row * PITCH[0] + i, inputs(at / per_row, 0) + i);
+  }
+}
 template <int samples, int targets, class Inputs, class Target>
 FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target) {
-  constexpr int I = WIDTH[0];
-  PARALLEL_FOR(at, samples * I) { begin_copy<sizeof(real)>(x + at / I * PITCH[0] + at % I, inputs(at / I, 0) + at % I); }
+  constexpr int width = WIDTH[0] % ENTRIES_PER_V ? 1 : ENTRIES_PER_V;
+  if (width > 1 && (uint64_t)inputs(0, 0) % sizeof(v) == 0) copy_rows<samples, width>(x, inputs);
+  else copy_rows<samples, 1>(x, inputs);
   PARALLEL_FOR(at, samples * targets) { y[at] = target(at / targets, 0, at % targets); }
   wait_for_copies();
 }

@@ -1,0 +1,142 @@
+// Of gpu_block.h, where lanes are outputs: the product, which reads 16 bytes at once, and whose sums a thread keeps for
+// as long as they are needed, those of gradients for a whole step. PITCH is an odd number of v, so that the rows that
+// neighbouring threads read lie in different banks.
+#pragma once
+
+// The rows of a tile: groups of neighbours, `tile` rows in all, as far apart as there are tiles. Beyond the end it
+// reads the last group, and owns nothing.
+template <int size, int tile, int group>
+struct Groups {
+  static constexpr int groups = cdiv(size, group), tiles = cdiv(groups, tile / group);
+  static constexpr bool exact = size % tile == 0;
+  int item;
+  INLINE Groups(int item) : item(item) {}
+  INLINE int first() const { return item * group; }
+  INLINE int beyond_first(int i) const {  // of row i: a constant, if sizes divide
+    const int apart = i / group * tiles;
+    return ((exact ? apart : min_of(item + apart, groups - 1) - item)) * group + i % group;
+  }
+  INLINE int operator[](int i) const { return first() + beyond_first(i); }
+  INLINE bool owns(int i) const { return exact || (item + i / group * tiles) * group + i % group < size; }
+};
+
+// The tile of an item: squares of two by two tiles one after the other, so that threads n and n ^ 1 read the same of
+// one matrix, and n and n ^ 2 of the other. Shared memory reads 16 bytes for two such threads at once.
+struct TileAt {
+  int row, column;
+};
+template <int down, int across>
+FN TileAt tile_at(int item) {
+  constexpr int height = down % 2 ? 1 : 2, width = across % 2 ? 1 : 2;
+  const int square = item / (height * width), squares_down = down / height;
+  return {item / width % height + height * (square % squares_down), item % width + width * (square / squares_down)};
+}
+
+// Entries (rows, k), ..., (rows, k + count - 1) of A, where k is 0: rows lie along k or, transposed, across it.
+template <int count, int rows, int deep, class Rows, int pitch>
+FN void read_left(real (&left)[rows][deep], const Rows &at, const Matrix<pitch> &a) {
+  UNROLL for (int m = 0; m < rows; m++) {
+    const v along = a.read(at.beyond_first(m), 0);
+    UNROLL for (int k = 0; k < count; k++) left[m][k] = along.part[k];
+  }
+}
+template <int count, int rows, int deep, class Rows, class View>
+FN void read_left(real (&left)[rows][deep], const Rows &at, const Transposed<View> &a) {
+  constexpr int group = rows % ENTRIES_PER_V ? 1 : ENTRIES_PER_V;
+  UNROLL for (int k = 0; k < count; k++)
+    UNROLL for (int m = 0; m < rows; m += group) {
+      if constexpr (group == 1) {
+        left[m][k] = a.broadcast(at.beyond_first(m), k).part[0];
+      } else {
+        const v along = a.view.read(k, at.beyond_first(m));
+        UNROLL for (int j = 0; j < group; j++) left[m + j][k] = along.part[j];
+      }
+    }
+}
+template <int count, int rows, int deep, class Rows>
+FN void read_left(real (&left)[rows][deep], const Rows &, const Ones &) {
+  UNROLL for (int m = 0; m < rows; m++) UNROLL for (int k = 0; k < count; k++) left[m][k] = 1;
+}
+// Entries (0, columns), ..., (count - 1, columns) of B.
+template <int count, int columns, int deep, class Columns, int pitch>
+FN void read_right(v (&right)[deep][columns], const Columns &at, const Matrix<pitch> &b) {
+  UNROLL for (int k = 0; k < count; k++)
+    UNROLL for (int n = 0; n < columns; n++) right[k][n] = b.read(k, at.beyond_first(n) * ENTRIES_PER_V);
+}
+template <int count, int columns, int deep, class Columns, class View>
+FN void read_right(v (&right)[deep][columns], const Columns &at, const Transposed<View> &b) {
+  UNROLL for (int n = 0; n < columns; n++)
+    UNROLL for (int j = 0; j < ENTRIES_PER_V; j++) {
+      const v along = b.view.read(at.beyond_first(n) * ENTRIES_PER_V + j, 0);
+      UNROLL for (int k = 0; k < count; k++) right[k][n].part[j] = along.part[k];
+    }
+}
+// What a thread has of a product (M, K) @ (K, N): `rounds` tiles of sums. A_transposed: rows are read as v.
+template <int M, int N, int K, bool A_transposed>
+struct Sums {
+  static constexpr int columns_of_v = pad(N) / ENTRIES_PER_V, shape = tile_of(M, columns_of_v, K);
+  static_assert(shape >= 0, "engines/plan.py has no tile for this product");
+  static constexpr int tile_rows = TILES[shape].rows, tile_columns = TILES[shape].cols;
+  typedef Groups<M, tile_rows, A_transposed && tile_rows % ENTRIES_PER_V == 0 ? ENTRIES_PER_V : 1> Rows;
+  typedef Groups<columns_of_v, tile_columns, 1> Columns;
+  static constexpr int items = Rows::tiles * Columns::tiles, rounds = cdiv(items, THREADS);
+  v sum[rounds][tile_rows][tile_columns];
+
+  template <class F>
+  INLINE void for_each_tile(const F &f) {
+    UNROLL for (int round = 0; round < rounds; round++) {
+      const int item = RANK + round * THREADS;
+      if (items % THREADS == 0 || item < items) {
+        const TileAt at = tile_at<Rows::tiles, Columns::tiles>(item);
+        f(Fragment<Rows, Columns, tile_rows, tile_columns>{at.row, at.column, sum[round]});
+      }
+    }
+  }
+  template <class F>
+  INLINE void for_each(const F &f) {  // as Fragment's
+    for_each_tile([&](const auto &tile) { tile.for_each(f); });
+  }
+  INLINE void set_to_zero() {
+    for_each_tile([](const auto &tile) {
+      UNROLL for (int m = 0; m < tile_rows; m++)
+        UNROLL for (int n = 0; n < tile_columns; n++) tile.sum[m][n] = all<v>(0);
+    });
+  }
+  template <int depth = K, class A, class B>  // `depth` of k
+  INLINE void add(const A &a, const B &b) {
+    for_each_tile([&](const auto &tile) { add_to<depth>(tile, a, b); });
+  }
+
+ private:
+  template <int depth, class Tile, class A, class B>
+  INLINE static void add_to(const Tile &tile, const A &whole_a, const B &whole_b) {
+    constexpr int deep = !A::transposed || B::transposed ? ENTRIES_PER_V : 1;
+    A a = whole_a.from(tile.rows.first(), 0);
+    B b = whole_b.from(0, tile.columns.first() * ENTRIES_PER_V);
+    auto add_some = [&](auto count) {
+      real left[tile_rows][deep];
+      v right[deep][tile_columns];
+      read_right<count.value>(right, tile.columns, b);
+      read_left<count.value>(left, tile.rows, a);
+      UNROLL for (int m = 0; m < tile_rows; m++)
+        UNROLL for (int k = 0; k < count.value; k++)
+          UNROLL for (int n = 0; n < tile_columns; n++)
+            tile.sum[m][n] = fma_(all<v>(left[m][k]), right[k][n], tile.sum[m][n]);
+      a = a.from(0, count.value), b = b.from(count.value, 0);
+    };
+#ifdef __CUDACC__
+#pragma unroll (deep == 1 ? 4 : 1)
+#endif
+    for (int k = 0; k < depth / deep; k++) add_some(constant<deep>());
+    if constexpr (depth % deep) add_some(constant<depth % deep>());
+  }
+};
+
+template <int M, int N, int K, class A, class B, class Epilogue>
+FN void product(const A &a, const B &b, const Zeros &, const Epilogue &epilogue) {
+  Sums<M, N, K, A::transposed> sums;
+  sums.set_to_zero();
+  sums.add(a, b);
+  sums.for_each_tile(epilogue);
+  BARRIER
+}
