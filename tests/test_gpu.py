@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp.engines import cpu, cuda
+from gpubp.engines import chip, cpu, cuda
 from gpubp.engines.chip import Limits
 from gpubp.engines.program import Layout
 from gpubp.state import Status, TrainState
@@ -136,8 +136,9 @@ def test_rows_that_do_not_lie_side_by_side_are_put_back() -> None:
     assert not differences(state, EVERYONE, expected, EVERYONE)
 
 
-def test_networks_that_fit_no_other_way_have_their_slots_in_global_memory() -> None:
+def test_networks_that_fit_no_other_way_have_their_slots_in_global_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device so small that the rules have to give way one after the other, to the same bits each time."""
+    monkeypatch.setattr(chip, "WORTH", 0)  # no block is wide
     own = small(batch_size=64)
     own = own._replace(spec=gpubp.NetworkSpec((3, 20, 2), "tanh"))
     expected = train(own.population(), own.data(), engine=cpu, **own.settings)

@@ -97,6 +97,22 @@ def test_a_thread_that_spills_gives_way_to_a_block(driver: Driver, monkeypatch: 
     assert ", for a thread would keep 384 bytes in local memory, counted" in reason
 
 
+def test_a_wide_block_that_spills_gives_way_to_one_of_more_threads_and_then_to_one_that_is_not_wide(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, limits = gpubp.NetworkSpec((64, 32, 10), "relu"), chip.Limits(90, 227 << 10)
+    key = Key.to_come(spec, gpubp.TrainConfig(batch_size=64, steps=1).recipe(spec), torch.float32, None)
+    plain = chip.in_shared_memory(Program(key, Layout()), limits)
+    assert plain is not None
+    options = [each.layout for each in (*chip.wide(plain, limits), plain)]
+    assert [each.wide for each in options] == [True, True, False]
+    for number, layout in enumerate(options):
+        spilled = iter([chip.SPILLED + 1] * number + [chip.SPILLED])
+        monkeypatch.setattr(nvrtc, "use", lambda code, spilled=spilled: nvrtc.Use(255, next(spilled)))
+        cuda.KERNELS.clear()
+        assert cuda.kernel(key, limits).program.layout == layout
+
+
 def test_wider_networks_are_left_to_eager_with_the_reason(driver: Driver) -> None:
     wide, config, gpu = gpubp.NetworkSpec((784, 512, 10), "relu"), gpubp.TrainConfig(steps=1), torch.device("cuda:0")
     choice = choose("auto", wide, config, gpu)

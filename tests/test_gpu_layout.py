@@ -108,6 +108,35 @@ def test_a_batch_that_must_stay_whole_is_not_cut() -> None:
     assert chip.in_shared_memory(layered, chip.Limits(90, chip.wants(layered)))
 
 
+@pytest.mark.parametrize(
+    ("widths", "batch", "optimizer", "layout"),  # threads, networks, chunk, near
+    [((64, 32, 10), 64, "adam", (32, 1, 32, False)), ((16, 64, 64, 4), 128, "sgd", (64, 1, 32, True)),
+     ((8, 16, 1), 512, "sgd", (16, 2, 32, True)), ((2, 2, 2), 4, "sgd", None), ((8, 16, 1), 32, "adam", None),
+     ((128, 128, 2), 16, "sgd", None)],
+)  # fmt: skip
+def test_a_block_is_wide_where_that_is_estimated_to_be_faster(
+    widths: tuple[int, ...], batch: int, optimizer: str, layout: tuple[int, int, int, bool] | None
+) -> None:
+    plain = chip.in_shared_memory(program(widths, batch, optimizer), H100)
+    assert plain is not None
+    found = chip.wide(plain, H100)
+    chosen = [(own.threads, own.together, own.chunk, own.near) for own in (each.layout for each in found)]
+    assert chosen[:1] == ([layout] if layout else [])
+    assert len(chosen) <= 2
+    assert chosen == sorted(chosen, key=lambda each: each[0]), "the second has fewer gradients per thread"
+    for each in found:
+        assert each.plan.shared <= H100.block
+        assert chip.cycles(each, H100) < chip.WORTH * chip.cycles(plain, H100)
+
+
+def test_a_wide_block_is_of_float32_and_a_batch_that_must_stay_whole_is() -> None:
+    layered, double = program((64, 64, 10), 128, order="layerwise"), program((64, 64, 10), 128, dtype=torch.float64)
+    for own, expected in ((layered, {128}), (double, set())):
+        plain = chip.in_shared_memory(own, H100)
+        assert plain is not None
+        assert {each.layout.chunk for each in chip._wide_blocks(plain)} == expected
+
+
 def test_wide_networks_do_not_fit() -> None:
     assert chip.in_shared_memory(program((784, 128, 10), 64), H100) is None
 

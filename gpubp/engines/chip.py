@@ -2,7 +2,8 @@
 
 A thread is a network if all of its numbers may fit into registers; the compiled kernel tells whether they do. Else a
 block is a network, or a few small ones, with all numbers in shared memory; if these do not fit, the batch is split into
-chunks, or the slots are in global memory.
+chunks, or the slots are in global memory. A block is wide (lanes are outputs) if that is estimated to be faster, with
+the threads, the chunk and the place of the slots that are; and if the compiler finds registers for its gradients.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+import torch
+
 from .layout import WARP, Layout
 from .plan import WAYS
 from .program import Program
@@ -21,7 +24,10 @@ REGISTERS = 200  # of 4 bytes, for a thread's numbers; the others of its 255 hol
 SPILLED = 64  # bytes that a thread may keep in local memory: the compiler spills a few even with registers left
 THREAD = Layout(1, threads=128)
 BLOCK = Layout(1, team=True, accumulators=32, cols=8)
-LEAST_CHUNK = 16  # samples that go through the network together at least
+WIDE = Layout(1, wide=True, parts=4, team=True, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8
+HELD = 100  # gradients that a thread of a wide block holds in registers
+WORTH = 0.92  # of the cycles of a block that is not wide: a wide one must be estimated to need less
+LEAST_CHUNK, WIDE_CHUNK = 16, 32  # samples that go through the network together at least; in a wide block
 PER_THREAD = 16  # numbers of the largest product per thread, at least: a tile of 4 x 4 loads 8 for 16 products
 LEAST_THREADS, MOST_THREADS = 8, 256
 
@@ -49,6 +55,82 @@ def in_shared_memory(program: Program, limits: Limits) -> Program | None:
         if found.plan.shared <= limits.block:
             return _with_threads(found, limits)
     return None
+
+
+def wide(plain: Program, limits: Limits) -> list[Program]:
+    """Instead of a block that is not wide: the best wide one, and the best with more threads; if they are worth it."""
+    options = [(cycles(each, limits), each) for each in _wide_blocks(plain) if each.plan.shared <= limits.block]
+    worth = [option for option in options if option[0] < WORTH * cycles(plain, limits)]
+    ranked = [each for _, each in sorted(worth, key=lambda option: option[0])]
+    return ranked[:1] + [each for each in ranked if each.layout.threads > ranked[0].layout.threads][:1]
+
+
+def _wide_blocks(program: Program) -> Iterator[Program]:
+    """Of float32, the only numbers that cycles() knows, and with gradients that fit into registers."""
+    if not program.key.trains or program.dtype != torch.float32:
+        return
+    batch, whole = program.recipe.batch_size, program.recipe.update_order == "layerwise"
+    counts = [1, *(2**power for power in range(1, batch.bit_length()) if batch >= WIDE_CHUNK << power and not whole)]
+    chunks = [math.ceil(batch / count) for count in counts]
+    nears = (True, False) if program.recipe.rule.slots else (True,)
+    threads = (LEAST_THREADS << power for power in range(6))
+    for count, chunk, near in itertools.product(threads, chunks, nears):
+        together = max(1, WARP // count)
+        found = program.laid_out(replace(WIDE, chunk=chunk, threads=count, together=together, near=near))
+        if _held(found) <= HELD:
+            yield found
+
+
+def _products(program: Program) -> Iterator[tuple[int, int, int, int]]:
+    """The products of a chunk and of the gradients: rows, columns in v, depth; 1 if it is a gradient's, else 0."""
+    plan = program.plan
+    for layer, (i, o) in enumerate(itertools.pairwise(plan.widths)):
+        down, across = (plan.padded(width) // program.layout.neighbours for width in (i, o))
+        yield from ((plan.chunk, across, i, 0), (i, across, plan.chunk, 1), (1, across, plan.chunk, 1))
+        if layer:
+            yield plan.chunk, down, o, 0
+
+
+def _rounds(program: Program, m: int, n: int, k: int) -> tuple[int, int]:
+    """Of a product: its tiles, and how many of them a thread has, one after the other."""
+    tile = program.plan.tiles[m, n, k]
+    tiles = math.ceil(m / tile.rows) * math.ceil(n / tile.cols)
+    return tiles, math.ceil(tiles / program.layout.threads)
+
+
+def _held(program: Program) -> int:
+    """Gradients of a thread."""
+    held = 0
+    for m, n, k, gradient in _products(program):
+        tile = program.plan.tiles[m, n, k]
+        held += gradient * _rounds(program, m, n, k)[1] * tile.rows * tile.cols
+    return held * program.layout.neighbours
+
+
+def resident(program: Program, limits: Limits) -> int:
+    """Networks that a multiprocessor trains at once, estimated: it has 1 KB more memory than a block may have, of which
+    each block takes 1 KB; registers for 256 threads of a wide block, or 640 of another; and places for 32 blocks."""
+    threads, networks = block(program.layout)
+    warps = (256 if program.layout.wide else 640) // WARP // -(-threads // WARP)
+    return networks * max(1, min(32, (limits.block + 1024) // (program.plan.shared + 1024), warps))
+
+
+def cycles(program: Program, limits: Limits) -> float:
+    """Of a multiprocessor, for a step of a network, estimated: the instructions of its products, which four schedulers
+    issue, and what a network waits for whatever else runs: for a step, for a sample, and for each number that a thread
+    has of a product's result, with its slots. The weights are a fit to a model of an H100's multiprocessor that runs
+    the compiled code, over 68 topologies (docs/gpu.md); nine of ten estimates are within a quarter of it."""
+    plan, layout = program.plan, program.layout
+    each, chunks = layout.neighbours, math.ceil(plan.batch / plan.chunk)
+    issued, numbers = 0.0, 0
+    for m, n, k, gradient in _products(program):
+        tile, (tiles, rounds) = plan.tiles[m, n, k], _rounds(program, m, n, k)
+        warps = math.ceil(tiles / WARP) if layout.threads >= WARP else rounds * layout.threads / WARP
+        sums = tile.rows * tile.cols * each
+        issued += chunks * k * warps * (sums + -(-tile.rows // each) + tile.cols + (1 if layout.wide else 0.5))
+        times = 1 if gradient and layout.wide else chunks
+        numbers += times * rounds * sums * (1 + 2 * plan.slots if gradient else 1)
+    return 1.43 * issued / 4 + (4600 + 75 * plan.batch + 52 * numbers) / resident(program, limits)
 
 
 def _with_threads(program: Program, limits: Limits) -> Program:

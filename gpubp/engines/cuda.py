@@ -169,7 +169,11 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
             used = f"{kernel.use.registers} registers of sm_{limits.arch} and {kernel.use.local} bytes of local memory"
             return replace(kernel, reason=f"cuda: a thread is a network: the kernel for {widths} takes {used}")
         spilled = f", for a thread would keep {kernel.use.local} bytes in local memory"
-    kernel = _compiled(_block(program, limits), limits)
+    plain = _block(program, limits)
+    for block in (*chip.wide(plain, limits), plain):
+        kernel = _compiled(block, limits)
+        if kernel.use.local <= chip.SPILLED:
+            break
     layout = kernel.program.layout
     pieces = f", {layout.chunk} of {batch} samples at once" if layout.chunk < batch else ""
     slots = "" if layout.near else ", slots in global memory"
