@@ -242,3 +242,10 @@ def test_a_planted_fault_is_found(name: str) -> None:
 @pytest.mark.parametrize("layout", LAID_OUT)
 def test_without_a_fault_nothing_is_found(layout: Layout) -> None:
     assert not faulty(layout, lambda launch: launch._replace(text=flat(launch.text)))
+
+
+@pytest.mark.parametrize(("factor", "wrong"), [("0x1.000002p0f", False), ("0x1.01p0f", True)])
+def test_quotients_and_roots_are_exact_where_reciprocals_are_off_by_their_last_bit(factor: str, wrong: bool) -> None:
+    """As a GPU's instructions for them are."""
+    quotient, root = (wrote(f", {exact})", f", {exact} * {factor})") for exact in ("1 / x", "1 / sqrt_(x)"))
+    assert faulty(QUADS, lambda launch: root(quotient(launch))) == wrong

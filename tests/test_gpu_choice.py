@@ -107,7 +107,7 @@ def test_a_wide_block_that_spills_gives_way_to_one_of_more_threads_and_then_to_o
     options = [each.layout for each in (*chip.wide(plain, limits), plain)]
     assert [each.wide for each in options] == [True, True, False]
     for number, layout in enumerate(options):
-        spilled = iter([chip.SPILLED + 1] * number + [chip.SPILLED])
+        spilled = iter([chip.SPILLED + 1] * number + [0])
         monkeypatch.setattr(nvrtc, "use", lambda code, spilled=spilled: nvrtc.Use(255, next(spilled)))
         cuda.KERNELS.clear()
         assert cuda.kernel(key, limits).program.layout == layout

@@ -171,9 +171,7 @@ BLOCKS = {
     "two blocks for three networks, slots outside": TEAMS["ragged rows, in pieces"]._replace(
         layout=replace(BLOCK, near=False)
     ),
-    "a block of quads, ragged rows, in pieces": TEAMS["ragged rows, in pieces"]._replace(
-        layout=replace(QUADS, chunk=3, near=False)
-    ),
+    "quads, in pieces": TEAMS["ragged rows, in pieces"]._replace(layout=replace(QUADS, chunk=3, near=False)),
     "figures of networks": CASES["figures of networks, ragged rows, classes with weights"]._replace(
         layout=replace(BLOCK, chunk=3), count=3
     ),

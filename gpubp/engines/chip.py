@@ -58,11 +58,13 @@ def in_shared_memory(program: Program, limits: Limits) -> Program | None:
 
 
 def wide(plain: Program, limits: Limits) -> list[Program]:
-    """Instead of a block that is not wide: the best wide one, and the best with more threads; if they are worth it."""
+    """Instead of a block that is not wide: the best wide one, and one of more threads and small chunks, which needs
+    fewer registers; if they are worth it."""
     options = [(cycles(each, limits), each) for each in _wide_blocks(plain) if each.plan.shared <= limits.block]
     worth = [option for option in options if option[0] < WORTH * cycles(plain, limits)]
     ranked = [each for _, each in sorted(worth, key=lambda option: option[0])]
-    return ranked[:1] + [each for each in ranked if each.layout.threads > ranked[0].layout.threads][:1]
+    others = [each for each in ranked if each.layout.threads > ranked[0].layout.threads]
+    return ranked[:1] + sorted(others, key=lambda each: (each.layout.threads, each.layout.chunk))[:1]
 
 
 def _wide_blocks(program: Program) -> Iterator[Program]:

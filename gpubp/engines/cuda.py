@@ -169,11 +169,7 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
             used = f"{kernel.use.registers} registers of sm_{limits.arch} and {kernel.use.local} bytes of local memory"
             return replace(kernel, reason=f"cuda: a thread is a network: the kernel for {widths} takes {used}")
         spilled = f", for a thread would keep {kernel.use.local} bytes in local memory"
-    plain = _block(program, limits)
-    for block in (*chip.wide(plain, limits), plain):
-        kernel = _compiled(block, limits)
-        if kernel.use.local <= chip.SPILLED:
-            break
+    kernel = _best_block(program, limits)
     layout = kernel.program.layout
     pieces = f", {layout.chunk} of {batch} samples at once" if layout.chunk < batch else ""
     slots = "" if layout.near else ", slots in global memory"
@@ -182,6 +178,18 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
     threads, _ = chip.block(layout)
     why = f"cuda: a block of {threads} threads {networks}: {widths} takes {room}{pieces}{slots}{spilled}"
     return replace(kernel, reason=why)
+
+
+def _best_block(program: Program, limits: chip.Limits) -> Kernel:
+    """The first wide block without a number in local memory, or the one with fewest; else a plain one."""
+    plain, found = _block(program, limits), None
+    for block in chip.wide(plain, limits):
+        kernel = _compiled(block, limits)
+        if found is None or kernel.use.local < found.use.local:
+            found = kernel
+        if not found.use.local:
+            break
+    return found if found and found.use.local <= chip.SPILLED else _compiled(plain, limits)
 
 
 def _block(program: Program, limits: chip.Limits) -> Program:

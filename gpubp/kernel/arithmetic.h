@@ -314,10 +314,3 @@ FN V log1p_(V x) {
 }
 
 #include "special.h"
-
-// All functions of numbers, by how many they take, for a v that is several registers.
-#define DEFINE_FUNCTIONS(ONE, TWO, THREE)                                                                          \
-  ONE(sqrt_) ONE(exp_) ONE(expm1_) ONE(log_) ONE(log1p_) ONE(tanh_) ONE(erf_) ONE(sin_) ONE(cos_) ONE(floor_)      \
-  ONE(abs_) ONE(sign_)                                                                                             \
-  TWO(min_) TWO(max_) TWO(at_least_) TWO(at_most_) TWO(gt_) TWO(lt_) TWO(ge_) TWO(le_) TWO(eq_) TWO(ne_)           \
-  THREE(fma_) THREE(lerp_) THREE(where_)

@@ -53,7 +53,7 @@ INLINE void store<v>(real *p, v x) {
   FN v f(v x, v y) { return v(f(x.a, y.a), f(x.b, y.b), f(x.c, y.c)); }
 #define THREE(f) \
   FN v f(v x, v y, v z) { return v(f(x.a, y.a, z.a), f(x.b, y.b, z.b), f(x.c, y.c, z.c)); }
-DEFINE_FUNCTIONS(ONE, TWO, THREE)
+ONE(sqrt_) DEFINE_FUNCTIONS(ONE, TWO, THREE)
 #endif
 
 typedef v entry, per_network;

@@ -20,12 +20,64 @@ template <>
 INLINE v all<v>(real x) {
   return each_part([&](int) { return x; });
 }
+
+// Quotients and roots of float32: by the steps that NVIDIA's compiler makes of them, which hold for numbers of usual
+// size, but with one test for all parts: with one of each, as the compiler has it, the parts wait one after the other.
+FN bool usual(float x) { return (abs_(x) >= 0x1p-60f) & (abs_(x) <= 0x1p60f); }
+#ifdef __CUDACC__
+#define NEARLY(name, instruction, exact)                           \
+  FN float name(float x) {                                         \
+    float y;                                                       \
+    asm(instruction ".approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); \
+    return y;                                                      \
+  }
+#else
+#define NEARLY(name, instruction, exact) \
+  FN float name(float x) { return exact; }
+#endif
+NEARLY(near_reciprocal, "rcp", 1 / x)
+NEARLY(near_reciprocal_root, "rsqrt", 1 / sqrt_(x))
+
+template <class F>
+FN v part_by_part(v x, v y, const F &f) {  // in a loop, so that what is rarely needed is short
+  v z = x;
+  NO_UNROLL for (int i = 0; i < REGISTERS_PER_V; i++) {
+    real a = x.part[0], b = y.part[0];
+    UNROLL for (int j = 1; j < REGISTERS_PER_V; j++) a = i == j ? x.part[j] : a, b = i == j ? y.part[j] : b;
+    const real c = f(a, b);
+    UNROLL for (int j = 0; j < REGISTERS_PER_V; j++) z.part[j] = i == j ? c : z.part[j];
+  }
+  return z;
+}
+FN v operator/(v x, v y) {
+  if constexpr (sizeof(real) != 4) return each_part([&](int i) { return x.part[i] / y.part[i]; });
+  bool fast = true;
+  const v quotient = each_part([&](int i) {
+    const real a = x.part[i], b = y.part[i], near = near_reciprocal(b), r = fma_(near, fma_(-b, near, real(1)), near);
+    const real q = a * r;
+    fast &= usual(b) & (usual(a) | (a == 0));
+    return a == 0 ? q : fma_(r, fma_(-b, q, a), q);
+  });
+  return fast ? quotient : part_by_part(x, y, [](real a, real b) { return a / b; });
+}
+FN v operator/(v x, real y) { return x / all<v>(y); }
+FN v operator/(real x, v y) { return all<v>(x) / y; }
+FN v sqrt_(v x) {
+  if constexpr (sizeof(real) != 4) return each_part([&](int i) { return sqrt_(x.part[i]); });
+  bool fast = true;
+  const v root = each_part([&](int i) {
+    const real a = x.part[i], near = near_reciprocal_root(max_(a, real(0x1p-100))), r = a * near;
+    fast &= ((a >= real(0x1p-100)) & (a <= real(0x1p60))) | (a == 0);
+    return fma_(fma_(-r, r, a), near * real(0.5), r);
+  });
+  return fast ? root : part_by_part(x, x, [](real a, real) { return sqrt_(a); });
+}
 FN v operator-(v x) { return each_part([&](int i) { return -x.part[i]; }); }
-#define OPERATOR(sign)                                                                        \
+#define OPERATOR(sign)                                                                                \
   FN v operator sign(v x, v y) { return each_part([&](int i) { return x.part[i] sign y.part[i]; }); } \
-  FN v operator sign(v x, real y) { return x sign all<v>(y); }                                \
+  FN v operator sign(v x, real y) { return x sign all<v>(y); }                                        \
   FN v operator sign(real x, v y) { return all<v>(x) sign y; }
-OPERATOR(+) OPERATOR(-) OPERATOR(*) OPERATOR(/)
+OPERATOR(+) OPERATOR(-) OPERATOR(*)
 #define ONE(f) \
   FN v f(v x) { return each_part([&](int i) { return f(x.part[i]); }); }
 #define TWO(f) \
