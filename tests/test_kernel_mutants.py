@@ -66,7 +66,7 @@ MUTANTS = {
         "product<1, O, samples>(Ones()", "product<1, O, samples>(Constant<2>()",
         partial(a_step, lambda own: own.spec.bias == "neuron" and own.spec.train_bias)),
     "a bias of a layer leaves out a neuron": Mutant(
-        "for (int o = 0; o < O; o++) sum = sum", "for (int o = 1; o < O; o++) sum = sum",
+        "for (int o = 0; o < WIDTH[l + 1]; o++) sum = sum", "for (int o = 1; o < WIDTH[l + 1]; o++) sum = sum",
         partial(a_step, lambda own: own.spec.bias == "layer" and own.spec.train_bias)),
     "clipping trains a frozen bias": Mutant(
         "if (TRAIN_BIAS || is_weight(at)) update_param", "update_param",

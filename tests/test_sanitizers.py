@@ -1,8 +1,7 @@
 """Kernels under the compiler's sanitizers: no read or write beside an array, nothing undefined, no race.
 
-sanitize.cpp makes a program of a kernel, its Job in arrays of exact size at addresses that suit no vector; each case
-below is one, and together they have every activation, loss, optimizer and schedule, every kind of data and every
-layout.
+sanitize.cpp makes a program of a kernel, its Job in arrays of exact size at addresses that suit no vector. Together the
+cases have every activation, loss, optimizer and schedule, every kind of data and every layout.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ from gpubp.errors import EngineError
 from .playing import HEADER, flat
 
 DRIVER = Path(__file__).parent / "sanitize.cpp"
-MEMORY = "address,bounds,integer-divide-by-zero,shift,signed-integer-overflow"
-ALL = "address,undefined"  # takes twice as long
+MEMORY, ALL = "address,bounds,integer-divide-by-zero,shift,signed-integer-overflow", "address,undefined"
 RACES, PLAIN = "thread", ""
 SHARED = Samples(own=False, rows=False, inputs=False, weight=0, shuffle="shared")
 OWN = Samples(own=True, rows=False, inputs=False, weight=0, shuffle="network")
