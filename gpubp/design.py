@@ -22,7 +22,7 @@ from torch import Tensor
 
 from . import files
 from .config import HYPER, TrainConfig
-from .errors import ConfigError, DataError, GpubpError, unknown
+from .errors import ConfigError, DataError, GpubpError, lookup, unknown
 from .initialise import INITIALISERS, initialise
 from .population import Population
 from .rng import EVERYBODY
@@ -65,8 +65,8 @@ class Design:
 
     @classmethod
     def of(cls, given: Any, **settings: Any) -> Design:
-        """A design from a mapping of columns, a sequence of mappings, a frame of pandas or polars, a pyarrow.Table or
-        the path of a .csv or .parquet file. settings: of all rows that have no other."""
+        """A design from a mapping of columns, a sequence or iterator of mappings, a frame of pandas or polars, a
+        pyarrow.Table or the path of a .csv or .parquet file. settings: of all rows that have no other."""
         if isinstance(given, Design):
             given = given.rows
         columns = _columns(given)
@@ -143,7 +143,7 @@ class Design:
         position = torch.tensor(values["fold"]) if "fold" in first else at
         if folds is not None and int(position.max()) >= folds:
             raise DataError(f"fold {int(position.max())}: the data have {folds}, from 0 to {folds - 1}")
-        rule = INITIALISERS[first["init"]] if "init" in first else INITIALISERS["glorot_uniform"]
+        rule = lookup(INITIALISERS, first.get("init", "glorot_uniform"), "init", ConfigError)
         params = initialise(spec, rule, seed, ids, dtype, many.get("init_scale"))
         return Group(at, Population(spec, params, seed, ids), config, position)
 
@@ -156,7 +156,9 @@ def _columns(given: Any) -> dict[str, list[Any]]:
 
     if isinstance(given, str | os.PathLike):
         given = tables.read(given).columns
-    elif isinstance(given, Sequence) and all(isinstance(row, Mapping) for row in given):
+    elif isinstance(given, Iterator):
+        given = list(given)
+    if isinstance(given, Sequence) and not isinstance(given, str) and all(isinstance(row, Mapping) for row in given):
         names = dict.fromkeys(name for row in given for name in row)
         given = {name: [row.get(name) for row in given] for name in names}
     elif hasattr(given, "columns") and not isinstance(given, Mapping):
@@ -198,7 +200,12 @@ def _value(name: str, value: Any, where: str) -> Any:
                 raise ValueError
             return float(value)
     except (ValueError, TypeError, KeyError, AttributeError):
-        kind = "true or false" if name in TRUTHS else "whole numbers" if name == "widths" else "a number"
+        kinds = (
+            {"widths": "whole numbers"}
+            | dict.fromkeys(TRUTHS, "true or false")
+            | dict.fromkeys(WHOLE, "a whole number")
+        )
+        kind = kinds.get(name, "a number")
         raise ConfigError(f"design: {name} {value!r} {where}: {kind} expected") from None
     return value
 

@@ -128,7 +128,7 @@ def test_a_design_may_come_in_any_form_and_is_kept_with_the_run(tmp_path: Path) 
     table = pa.table(columns)
     parquet.write_table(table, tmp_path / "a.parquet")
     (tmp_path / "a.csv").write_text('widths,lr,batch_size,restore_best\n"3,6,4",0.01,8,true\n3-5-5-4,0.3,,false\n')
-    forms = [table, table.to_pylist(), tmp_path / "a.parquet", str(tmp_path / "a.csv"), expected,
+    forms = [table, table.to_pylist(), iter(table.to_pylist()), tmp_path / "a.parquet", str(tmp_path / "a.csv"), expected,
              {**columns, "lr": np.array([0.01, 0.3]), "widths": [(3, 6, 4), [3, 5, 5, 4]]},
              {**columns, "lr": torch.tensor([0.01, 0.3], dtype=torch.float64)}]  # fmt: skip
     for form in forms:
@@ -156,6 +156,8 @@ def test_a_design_may_come_in_any_form_and_is_kept_with_the_run(tmp_path: Path) 
         ([{"widths": "3,4", "fold": 3}], {}, DataError, "row 0: fold 3: the data have 3, from 0 to 2"),
         ([{"widths": "3,4", "seed": -1}], {}, ConfigError, "seed -1 in row 0"),
         ([{"widths": "3,4"}] * 4, {}, GpubpError, "row 3|fold 3|the data are for 3 networks"),
+        ([{"widths": "3,4", "init": "glorot"}], {}, ConfigError, "row 0: init 'glorot' is unknown; did you mean"),
+        ([{"widths": "3,4", "batch_size": 2.5}], {}, ConfigError, "batch_size 2.5 in row 0: a whole number expected"),
         ([{"widths": "3,4", "restore_best": "perhaps"}], {}, ConfigError, "true or false expected"),
         ([{"widths": "3,4"}], {"momentum": 3}, ConfigError, "momentum"),
     ],
@@ -207,5 +209,6 @@ def test_the_command_line_trains_lists_of_topologies_and_optimizers(
     assert len(set(hidden)) > 5
     assert 2 <= min(hidden) < max(hidden) <= 40
     for wrong in (["--momentum", "0.5"], ["--widths", "4,5,3", "--hidden-width", "5"], ["--widths", "4,5,3;4,5"],
-                  ["--design", "two.csv", "--networks", "3"], ["--design", "none.csv"]):  # fmt: skip
+                  ["--design", "two.csv", "--networks", "3"], ["--design", "none.csv"], ["--hidden", "relu;"],
+                  ["--hidden-width", "0..5"], ["--hidden-width", "2.5,3"], ["--init", "x,y"]):  # fmt: skip
         assert main(["train", *common, "wrong", "--optimizer", "adam,sgd", *wrong]) == 1

@@ -26,8 +26,13 @@ def mixed(settings: dict[str, Any]) -> bool:
 
 def _options(settings: dict[str, Any], name: str) -> list[str]:
     """The alternatives of a setting, as texts; none if it is not given."""
-    given = settings[name]
-    return [] if given is None else str(given).split(LISTS[name])
+    given, sign = settings[name], LISTS[name]
+    found = [] if given is None else str(given).split(sign)
+    if "" in found:
+        raise ConfigError(
+            f"--{name.replace('_', '-')} {given!r}: alternatives separated by {sign} expected, none empty"
+        )
+    return found
 
 
 def widths(given: str, inputs: int, outputs: int) -> tuple[int, ...]:
@@ -60,13 +65,15 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     sides = prepared.widths_in, prepared.widths_out
     choices: dict[str, Sequence[Any]] = {name: _options(settings, name) for name in LISTS if settings[name] is not None}
     choices["widths"] = [widths(each, *sides) for each in choices.get("widths", [f"{sides[0]},32,{sides[1]}"])]
+    if settings["hidden_width"] is not None:
+        _check_width(settings["hidden_width"])
     numbers = {name: settings[name] for name in (*HYPER, "init_scale", "hidden_width") if settings[name] is not None}
     columns = sample(numbers, count, settings["seed"], choices)
     rows = []
     for number in range(count):
         row = {name: values[number] if hasattr(values, "__len__") else values for name, values in columns.items()}
         if (hidden := row.pop("hidden_width", None)) is not None:
-            row["widths"] = sides[0], COUNT.read(str(round(float(hidden)))), sides[1]
+            row["widths"] = sides[0], round(float(hidden)), sides[1]
         row = {name: settings[name] for name in COMMON} | row | (given[number] if given else {})
         known = _known(row["optimizer"], row["schedule"], row["loss"])
         rows.append({name: value for name, value in row.items() if name not in HYPER or name in known})
@@ -79,6 +86,19 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
         folds = range(settings["folds"])
         rows = [{"seed": number, **row, "fold": fold} for number, row in enumerate(rows) for fold in folds]
     return Design.of(rows)
+
+
+def _check_width(given: float | str) -> None:
+    """Refuse widths that are not whole, but for those drawn from a range, which are rounded."""
+    from ..search import Range, parse
+
+    found = parse("--hidden-width", given)
+    if isinstance(found, Range):
+        fine = found.low >= 1
+    else:
+        fine = all(number >= 1 and number == int(number) for number in (found if isinstance(found, list) else [found]))
+    if not fine:
+        raise ConfigError(f"--hidden-width {given}: whole numbers of 1 or more, or a range of them, expected")
 
 
 @cache
