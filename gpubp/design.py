@@ -141,6 +141,8 @@ class Design:
         if int(ids.max()) >= EVERYBODY:
             raise ConfigError(f"seed {int(ids.max())}: less than {EVERYBODY} expected")
         position = torch.tensor(values["fold"]) if "fold" in first else at
+        if folds is None and "fold" in first:
+            raise DataError(f"fold {first['fold']}: the data are the same for all networks; data.folds(k) expected")
         if folds is not None and int(position.max()) >= folds:
             raise DataError(f"fold {int(position.max())}: the data have {folds}, from 0 to {folds - 1}")
         rule = lookup(INITIALISERS, first.get("init", "glorot_uniform"), "init", ConfigError)
@@ -192,7 +194,7 @@ def _value(name: str, value: Any, where: str) -> Any:
         if name == "hidden" and isinstance(value, str) and "," in value:
             return tuple(value.split(","))
         if name in TRUTHS:
-            return {"true": True, "false": False}[str(value).lower()]
+            return {"true": True, "false": False, "1.0": True, "0.0": False}[str(value).lower()]
         if name in WHOLE:
             return _whole(value)
         if name in NUMBERS:

@@ -7,6 +7,7 @@ dealt first, each to the fold with the fewest samples.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -62,7 +63,11 @@ def _dealt(order: Tensor, units: Tensor, count: int, classes: Tensor | None) -> 
 
 def _groups(given: Any, samples: int) -> Tensor:
     """Numbers of groups from labels of any kind."""
+    if isinstance(given, Mapping | str) or not isinstance(given, Iterable):
+        raise ConfigError(f"groups is a {type(given).__name__}; a label for each of {samples} samples expected")
     labels = given.tolist() if hasattr(given, "tolist") else list(given)
+    if any(label is None or label != label for label in labels):
+        raise DataError("groups: a label is missing (None or NaN); a label for each sample expected")
     if len(labels) != samples:
         raise ShapeError(f"groups of {len(labels)} samples; one label for each of {samples} expected")
     known = {label: number for number, label in enumerate(dict.fromkeys(labels))}

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class Result:
     """What training returns.
 
-    population: the trained networks, each at its last finite step, on the device of the given population. Networks of
-    train_many() that differ in more than numbers are several: populations.each, and populations.rows, the rows that
-    they have in the table and in everything else of N numbers.
+    population: the trained networks, each at its last finite step, or with restore_best at its best evaluation, on the
+    device of the given population. Networks of train_many() that differ in more than numbers are several:
+    populations.each, and populations.rows, the rows that they have in the table and in everything else of N numbers.
     loss and metric (N,): over each network's training samples at its end;
     validation_loss, validation_metric: over the validation data, or None.
     table: a row per network (pyarrow). history: a record per evaluation (see train()).

@@ -96,7 +96,8 @@ def _runs(
                 raise CheckpointError(f"{folder}: the {name} differ from those that the run started with")
         runs.append(Run(state, config, sets, choice, where, rows, notes["number"], notes["open"], notes["folds"]))
         try:
-            state.check(sets.data)
+            for each in sets.each:
+                state.check(each)
         except GpubpError as error:
             raise CheckpointError(f"{folder} does not fit its data: {error}") from None
         _check_progress(folder, runs[-1])

@@ -19,7 +19,7 @@ from .design import FILE as DESIGN
 from .design import Design, Group
 from .devices import Devices, devices
 from .engines import choose_for_all
-from .errors import ConfigError, reason
+from .errors import ConfigError, ShapeError, reason
 from .evaluate import metric_name
 from .line import quoted
 from .loop import Loop
@@ -126,8 +126,18 @@ def train_many(
         raise ConfigError(
             "data and validation: a gpubp.Dataset expected: train_many(design, data, validation=None, ...)"
         )
-    networks = next((each.networks for each in (data, validation) if each is not None and each.networks), None)
+    positions = {each.networks for each in (data, validation) if each is not None and each.networks is not None}
+    if len(positions) > 1:
+        first, other = sorted(positions)
+        raise ShapeError(f"data and validation are for {first} and for {other} networks or folds: as many expected")
+    networks = next(iter(positions), None)
     groups = list(plan.groups(check_seed(seed), dtype, networks))
+    sides = sorted({(each.population.spec.widths[0], each.population.spec.widths[-1]) for each in groups})
+    if len(sides) > 1:
+        raise ConfigError(
+            f"design: widths from {sides[0][0]} to {sides[0][1]} and from {sides[1][0]} to {sides[1][1]}: the "
+            "same inputs and outputs expected"
+        )
     metrics = sorted({metric_name(each.population.spec) for each in groups})
     if len(metrics) > 1:
         raise ConfigError(f"design: losses with different metrics, {' and '.join(metrics)}: train them in two runs")
@@ -180,7 +190,8 @@ def _trained(
                 given, params=given.params.to(HOME, copy=True).contiguous(), ids=given.ids.to(HOME, copy=True)
             )
             state = TrainState.start(copied, config, sets.data, each.position.clone())
-            state.check(sets.data)
+            for dataset in sets.each:
+                state.check(dataset)
             runs.append(Run(state, config, sets, choice, where, each.rows, folds=folds))
         chosen = described(runs) if settings is None else updated(settings, runs)
         loop = Loop(runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes), notes=notes)

@@ -76,7 +76,7 @@ def test_every_network_is_what_it_is_alone_and_stands_in_its_row(engine: str) ->
 
 
 def test_a_row_is_the_network_of_train_with_that_id() -> None:
-    result = train(rows()[:2], data())
+    result = train([{**row, "seed": number} for number, row in enumerate(ROWS[:2])], data())
     spec = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
     config = gpubp.TrainConfig(lr=[0.01, 0.3], epochs=[6, 9], batch_size=8)
     alone = gpubp.train(gpubp.Population.create(spec, 2, seed=3), data(), config, data(9), engine="eager")
@@ -159,6 +159,7 @@ def test_a_design_may_come_in_any_form_and_is_kept_with_the_run(tmp_path: Path) 
         ([{"widths": "3,4"}] * 4, {}, GpubpError, "row 3|fold 3|the data are for 3 networks"),
         ([{"widths": "3,4", "init": "glorot"}], {}, ConfigError, "row 0: init 'glorot' is unknown; did you mean"),
         ([{"widths": "3,4", "batch_size": 2.5}], {}, ConfigError, "batch_size 2.5 in row 0: a whole number expected"),
+        ([{"widths": "3,4"}, {"widths": "3,9"}], {}, ConfigError, "from 3 to 4 and from 3 to 9: the same inputs"),
         ([{"widths": "3,4", "restore_best": "perhaps"}], {}, ConfigError, "true or false expected"),
         ([{"widths": "3,4"}], {"momentum": 3}, ConfigError, "momentum"),
     ],
@@ -201,6 +202,10 @@ def test_the_command_line_trains_lists_of_topologies_and_optimizers(
     }  # fmt: skip
     (tmp_path / "two.csv").write_text('widths,lr\n"4,5,3",0.01\n"4,7,3",\n')
     assert main(["train", *common, "designed", "--design", "two.csv", "--lr", "0.2"]) == 0
+    (tmp_path / "lengths.csv").write_text('widths,steps,restore_best\n"4,5,3",2,true\n"4,7,3",,\n')
+    lengths = [each for each in common if each not in ("--epochs", "4")]
+    assert main(["train", *lengths, "long", "--design", "lengths.csv"]) == 0
+    assert parquet.read_table("long/results.parquet")["steps"].to_pylist()[0] == 2
     table = parquet.read_table("designed/results.parquet")
     assert table["lr"].to_pylist() == [0.01, 0.2]
     assert main(["train", *common, "ranged", "--networks", "9", "--hidden-width", "2..40:log"]) == 0

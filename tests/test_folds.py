@@ -101,7 +101,7 @@ def test_networks_of_a_fold_are_what_they_are_on_its_samples_alone(engine: str) 
     assert len(result.populations.each) == 1
     for number, (row, (rows, left)) in enumerate(zip(design, 2 * sides((train, held_out)))):
         some, others = (gpubp.Dataset(given.inputs[each], given.targets[each]) for each in (rows, left))
-        alone = gpubp.train_many([{**row, "fold": 0}], some, others, **common)  # type: ignore[arg-type]
+        alone = gpubp.train_many([{key: row[key] for key in ("widths", "lr", "seed")}], some, others, **common)  # type: ignore[arg-type]
         assert same_bits(result.population.params[number], alone.population.params[0])
         assert result.validation_loss is not None
         assert alone.validation_loss is not None
@@ -116,6 +116,9 @@ def test_networks_of_a_fold_are_what_they_are_on_its_samples_alone(engine: str) 
         ({"count": 54}, DataError, "folds 54: more than the 53 samples"),
         ({"count": 3, "groups": [0, 1] * 26 + [0]}, DataError, "folds 3: more than the 2 groups"),
         ({"count": 3, "groups": [0, 1]}, ShapeError, "groups of 2 samples; one label for each of 53 expected"),
+        ({"count": 3, "groups": [float("nan")] * 53}, DataError, "groups: a label is missing"),
+        ({"count": 3, "groups": dict.fromkeys(range(53))}, ConfigError, "groups is a dict; a label for each"),
+        ({"count": 3, "groups": 3}, ConfigError, "groups is a int; a label for each"),
         ({"count": 3, "groups": range(53), "stratify": True}, ConfigError, "one of them expected"),
         ({"count": 3, "repeats": 0}, ConfigError, "repeats 0"),
     ],
@@ -135,6 +138,34 @@ def test_data_that_already_differ_and_numbers_to_stratify_are_refused() -> None:
         gpubp.Dataset(inputs[:1], targets[:1]).bootstrap(2)
 
 
+def test_folds_that_do_not_belong_together_are_refused() -> None:
+    given, common = data(), {"widths": "3,5,4", "loss": "cross_entropy", "steps": 2}
+    for design, train, held_out in (
+        ([{"fold": fold} for fold in range(5)], given.folds(5)[0], given.folds(3)[1]),
+        ([{"fold": fold} for fold in range(5)], given.folds(5)[0], given.folds(7)[1]),
+        ([{"fold": 7}], given, None),
+        ([{"fold": 4}], given, given.folds(3)[1]),
+    ):
+        for engine in ("cpu", "eager"):
+            with pytest.raises((ShapeError, DataError), match=r"as many expected|data\.folds|fold 4: the data have 3"):
+                gpubp.train_many(design, train, held_out, engine=engine, **common)  # type: ignore[arg-type]
+
+
+def test_inspect_compares_settings_over_folds_and_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = {"widths": "3,5,4", "loss": "cross_entropy", "steps": 9, "engine": "eager"}
+    design = [{"lr": lr, "fold": fold, "seed": 0} for lr in (0.001, 0.1) for fold in range(3)]
+    train, held_out = data().folds(3)
+    gpubp.train_many(design, train, held_out, run_dir="run", **common)  # type: ignore[arg-type]
+    gpubp.train_many(design, train, run_dir="blind", **common)  # type: ignore[arg-type]
+    assert main(["inspect", "run", "--json"]) == 0
+    assert [each["networks"] for each in json.loads(capsys.readouterr().out)["settings"]] == [3, 3]
+    assert main(["inspect", "blind", "--json"]) == 0
+    assert "settings" not in json.loads(capsys.readouterr().out)
+
+
 def test_the_command_line_trains_every_setting_on_every_fold_and_compares_the_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,9 +179,9 @@ def test_the_command_line_trains_every_setting_on_every_fold_and_compares_the_se
     capsys.readouterr()
     assert main(["inspect", "run", "--top", "9", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["settings"]
-    assert [each["folds"] for each in found] == [3] * 4
+    assert [each["networks"] for each in found] == [3] * 4
     best = found[0]
-    losses = np.array([row["validation_loss"] for row in rows if row["id"] == best["id"]])
+    losses = np.array([row["validation_loss"] for row in rows if row["lr"] == best["lr"]])
     assert best["validation_loss"] == min(each["validation_loss"] for each in found) == pytest.approx(losses.mean())
     assert best["± validation_loss"] == pytest.approx(losses.std(ddof=1) / 3**0.5)
     prepared = gpubp.load_data("iris", validation=0)

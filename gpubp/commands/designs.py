@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..sources import Prepared
 
 LISTS = {"widths": ";", "hidden": ";", "optimizer": ",", "schedule": ",", "batch_size": ",", "init": ","}
+LENGTHS = ("epochs", "steps")
 COMMON = ("output", "loss", "bias", "train_bias", "epochs", "steps", "evaluate_every", "restore_best", "shuffle",
           "update_order")  # fmt: skip
 
@@ -74,7 +75,9 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
         row = {name: values[number] if hasattr(values, "__len__") else values for name, values in columns.items()}
         if (hidden := row.pop("hidden_width", None)) is not None:
             row["widths"] = sides[0], round(float(hidden)), sides[1]
-        row = {name: settings[name] for name in COMMON} | row | (given[number] if given else {})
+        own = given[number] if given else {}
+        lengths = LENGTHS if any(name in own for name in LENGTHS) else ()  # a row has its length, or that of all
+        row = {name: settings[name] for name in COMMON if name not in lengths} | row | own
         known = _known(row["optimizer"], row["schedule"], row["loss"])
         rows.append({name: value for name, value in row.items() if name not in HYPER or name in known})
     for name in numbers:

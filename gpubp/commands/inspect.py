@@ -68,7 +68,7 @@ def run(settings: dict[str, Any]) -> int:
     fates = ", ".join(f"{count:,} {name}" for name, count in statuses.items())
     screen.print(f"{line(folder)}: {rows.num_rows:,} networks: {fates}; ranked by {ranked_by(rows)}", highlight=False)
     if settled:
-        table = Table(title="best settings, over their folds (mean ± standard error)")
+        table = Table(title="best settings, over folds and seeds (mean ± standard error)")
         for column in settled[0]:
             table.add_column(line(column), justify="right")
         for entry in settled:
@@ -87,25 +87,27 @@ def run(settings: dict[str, Any]) -> int:
 
 
 def _over_folds(rows: pa.Table, diverged: np.ndarray, shown: list[str]) -> list[dict[str, Any]]:
-    """The settings whose networks did not diverge in any fold, best first: what all folds have in common, and mean and
-    standard error over the folds of what was measured."""
-    import numpy as np
+    """The settings whose networks did not diverge in any fold, best first: mean and standard error, over the networks
+    that have all hyper-parameters in common, of what was measured on the validation data."""
 
     from ..config import HYPER
     from ..reporters.table import TEXTS
 
-    ids = rows["id"].to_numpy()
     measured = [name for name in rows.column_names if name.startswith("validation_")]
-    common = [name for name in shown if name in (*HYPER, *TEXTS)]
+    names = [name for name in rows.column_names if name in (*HYPER, *TEXTS) or name.startswith("extra.")]
+    of_setting: dict[tuple[Any, ...], list[int]] = {}
+    for number, row in enumerate(rows.select(names).to_pylist()):
+        of_setting.setdefault(tuple(row.values()), []).append(number)
     found = []
-    for setting in np.unique(ids[~np.isin(ids, ids[diverged])]):
-        of_setting = np.flatnonzero(ids == setting)
-        entry: dict[str, Any] = {"id": int(setting), "folds": len(of_setting)}
+    for setting, networks in of_setting.items():
+        if diverged[networks].any() or not measured:
+            continue
+        entry: dict[str, Any] = {"networks": len(networks)}
         for name in measured:
-            values = rows[name].to_numpy()[of_setting]
+            values = rows[name].to_numpy()[networks]
             entry[name] = float(values.mean())
             entry[f"± {name}"] = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
-        found.append(entry | {name: rows[name][int(of_setting[0])].as_py() for name in common})
+        found.append(entry | {name: value for name, value in zip(names, setting) if name in shown})
     return sorted(found, key=lambda entry: entry[measured[0]])
 
 
