@@ -80,11 +80,11 @@ class Design:
             raise ConfigError(f"design: columns of {few} to {most} rows; equal lengths expected")
         rows = []
         for number in range(next(iter(lengths.values()), 0)):
-            row = {name: _value(name, values[number], f"in row {number}") for name, values in columns.items()}
-            row = common | {name: value for name, value in row.items() if value is not None}
-            if len([name for name in LENGTHS if row.get(name) is not None]) == 2:
-                row = {name: value for name, value in row.items() if name not in common or name not in LENGTHS}
-            rows.append({name: value for name, value in row.items() if value is not None})
+            cells = {name: _value(name, values[number], f"in row {number}") for name, values in columns.items()}
+            own = {name: value for name, value in cells.items() if value is not None}
+            taken = LENGTHS if any(name in own for name in LENGTHS) else ()  # a row has its length, or that of all
+            usual = {name: value for name, value in common.items() if value is not None and name not in taken}
+            rows.append(usual | own)
         return cls(tuple(rows))
 
     def __len__(self) -> int:
@@ -135,7 +135,7 @@ class Design:
         }
         spec = NetworkSpec(**{name: first[name] for name in SPEC if name in first})
         config = TrainConfig(**{name: many[name] for name in TRAINING if name in first})
-        config.columns(spec, len(rows), torch.device("cpu"))  # refused before anything is made
+        config.recipe(spec)  # refuses an unused hyper-parameter before anything is made
         at = torch.tensor(rows)
         ids = torch.tensor(values["seed"]) if "seed" in first else at
         if int(ids.max()) >= EVERYBODY:

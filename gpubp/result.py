@@ -64,7 +64,7 @@ class Result:
     @property
     def state(self) -> TrainState:
         """The end of their training, likewise."""
-        assert self.populations.only is not None  # it raises
+        _ = self.populations.only
         return self.states[0]
 
     def network(self, row: int) -> nn.Sequential:

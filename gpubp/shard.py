@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from . import gpus, memory, stopping
+from . import gpus, memory
 from .compaction import CLOCKS, LOOPS, ROWS, Compaction, copy
 from .data import Dataset
 from .engines import Choice, cache, graph
@@ -139,20 +139,18 @@ class Shard:
 
     def keep(self, better: Tensor) -> None:
         """See Place."""
-        if self.networks is None:
-            stopping.keep(self.home, better)
-            return
         with gpus.on(self.device):
-            self.networks.keep(better)
+            self._present().keep(better)
 
     def exchange(self, some: Tensor) -> None:
         """See Place."""
-        if self.networks is None:
-            stopping.exchange(self.home, some)
-            return
         with gpus.on(self.device):
-            self.networks.exchange(some)
+            self._present().exchange(some)
         self.ahead = True
+
+    def _present(self) -> Compaction:
+        """The networks where their present rows are: on the device, or at home if they take turns there."""
+        return self.networks or Compaction(self.home, self.choice)
 
     def _each(
         self, work: Callable[[Compaction, Dataset], Found], data: Dataset, come: Names, leave: Names

@@ -28,11 +28,11 @@ def decide(state: TrainState, loss: Tensor, due: Tensor, whole: Tensor) -> Tenso
         now = torch.where(loss.isfinite(), loss.double(), float("inf"))
         state.memory["last_loss"].copy_(torch.where(due, now, state.memory["last_loss"][:, 0])[:, None])
         better = _track(state, due & whole)
-    for name, status in (("target_loss", Status.converged), ("patience", Status.stopped)):
-        if name in state.hyper:
-            limit, memory = state.hyper[name][:, 0], state.memory
-            reached = loss.double() <= limit if name == "target_loss" else memory["waited"][:, 0] >= limit
-            state.status[due & whole & reached & state.running] = status
+    hyper, ends = state.hyper, due & whole
+    if "patience" in hyper:
+        state.status[ends & (state.memory["waited"] >= hyper["patience"])[:, 0]] = Status.stopped
+    if "target_loss" in hyper:
+        state.status[ends & (loss.double() <= hyper["target_loss"][:, 0])] = Status.converged
     return better
 
 

@@ -185,11 +185,10 @@ def _trained(
     with memory.explained(*max(shapes, key=lambda shape: shape[0].size * shape[2]), where[0]), ExitStack() as stack:
         runs = []
         for each, config, choice in zip(groups, configs, choices):
-            given = each.population
-            copied = replace(
-                given, params=given.params.to(HOME, copy=True).contiguous(), ids=given.ids.to(HOME, copy=True)
-            )
-            state = TrainState.start(copied, config, sets.data, each.position.clone())
+            given, copy = each.population, design is None  # a design's networks are nobody else's
+            params = given.params.to(HOME, copy=copy).contiguous()
+            own = replace(given, params=params, ids=given.ids.to(HOME, copy=True))
+            state = TrainState.start(own, config, sets.data, each.position.clone())
             for dataset in sets.each:
                 state.check(dataset)
             runs.append(Run(state, config, sets, choice, where, each.rows, folds=folds))
@@ -226,9 +225,7 @@ def check_arguments(reporters: Any, checkpoint_minutes: Any, settings: Any, line
         raise ConfigError(f"lines are a {type(lines).__name__}; a list of texts expected")
 
 
-def ready(
-    populations: Sequence[Population], data: Dataset, validation: Dataset | None, count: int | None
-) -> Sets:  # fmt: skip
+def ready(populations: Sequence[Population], data: Dataset, validation: Dataset | None, count: int | None) -> Sets:
     """The data, checked, in host memory, with the networks' dtype. count: of networks, if those with separate data must
     have them in this order."""
     given = [each for each in (data, validation) if each is not None]

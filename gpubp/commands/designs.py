@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ..sources import Prepared
 
 LISTS = {"widths": ";", "hidden": ";", "optimizer": ",", "schedule": ",", "batch_size": ",", "init": ","}
-LENGTHS = ("epochs", "steps")
 COMMON = ("output", "loss", "bias", "train_bias", "epochs", "steps", "evaluate_every", "restore_best", "shuffle",
           "update_order")  # fmt: skip
 
@@ -75,10 +74,8 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
         row = {name: values[number] if hasattr(values, "__len__") else values for name, values in columns.items()}
         if (hidden := row.pop("hidden_width", None)) is not None:
             row["widths"] = sides[0], round(float(hidden)), sides[1]
-        own = given[number] if given else {}
-        lengths = LENGTHS if any(name in own for name in LENGTHS) else ()  # a row has its length, or that of all
-        row = {name: settings[name] for name in COMMON if name not in lengths} | row | own
-        known = _known(row["optimizer"], row["schedule"], row["loss"])
+        row |= given[number] if given else {}
+        known = _known(row["optimizer"], row["schedule"], row.get("loss", settings["loss"]))
         rows.append({name: value for name, value in row.items() if name not in HYPER or name in known})
     for name in numbers:
         if not any(name in row for row in rows) and name != "hidden_width":
@@ -88,7 +85,7 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
             raise ConfigError("--folds and a design with a column fold: one of them expected")
         folds = range(settings["folds"])
         rows = [{"seed": number, **row, "fold": fold} for number, row in enumerate(rows) for fold in folds]
-    return Design.of(rows)
+    return Design.of(rows, **{name: settings[name] for name in COMMON})
 
 
 def _check_width(given: float | str) -> None:
