@@ -36,7 +36,7 @@ from .history import History
 from .packing import Saved
 
 T = TypeVar("T")
-FORMAT, VERSION = "gpubp checkpoint", 5
+FORMAT, VERSION = "gpubp checkpoint", 6
 PIECE, BLOCK = 1 << 26, 1 << 20  # bytes that a thread digests, and reads at once
 MANIFEST, PREVIOUS = "manifest.json", "manifest.previous.json"
 PREPARATION = "preparation.json"
@@ -44,9 +44,9 @@ PREPARATION = "preparation.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The populations of a run, and the loop's notes: number, history, seconds, and the run's settings, None up to
-    version 4. told: notes for the user from loading. older: whether a newer one is damaged. preparation: the SHA-256 of
-    the run's preparation.json; None without one."""
+    """The populations of a run, and the loop's notes: number, history, seconds, search, and the run's settings, None up
+    to version 4. told: notes for the user from loading. older: whether a newer one is damaged. preparation: the SHA-256
+    of the run's preparation.json; None without one."""
 
     populations: tuple[Saved, ...]
     notes: dict[str, Any]
@@ -101,6 +101,7 @@ def _write(tensors: Path, manifest: Path, populations: Sequence[Saved], notes: M
         "settings": notes["settings"],
         "history": notes["history"].save(run_dir, notes["number"]),
         "seconds": notes["seconds"],
+        "search": notes.get("search"),
         "preparation": digest_of(run_dir / PREPARATION),
     }
     text = json.dumps(described | {"manifest_sha256": _own_digest(described)}, indent=1)
@@ -185,6 +186,7 @@ def _read(path: Path, device: torch.device) -> Checkpoint:
                 raise CheckpointError(f"{folder.parent}: {lacks}")
         populations = tuple(packing.unpack(entry, each) for entry, each in zip(entries, contents))
         notes = {name: of_loop[name] for name in ("history", "seconds", "settings")}
+        notes["search"] = manifest.get("search")
         notes["number"] = max(each.notes["number"] for each in populations)
         rows = torch.cat([each.rows for each in populations]).sort().values
         if not torch.equal(rows.cpu(), torch.arange(len(rows))):

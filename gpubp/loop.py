@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,17 +24,28 @@ from .errors import CheckpointError
 from .history import History
 from .populations import Populations
 from .reporters import Progress, Reporter, Start, quantiles
+from .reporters.listeners import Listeners
 from .reporters.table import Outcome, table, write
 from .result import Result, kept
-from .run import Run
+from .run import Round, Run
 from .signals import collected
 from .state import Status, counts
+
+
+class Search(Protocol):
+    """Decides over networks together, between rounds, by their evaluations alone."""
+
+    def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
+        """After the evaluation of round `number`, from 1: stop networks (Run.stop), or rewrite them (Run.rewrite)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its settings and what it has decided so far, as plain values, from which it goes on after a resume."""
 
 
 @dataclass
 class Loop:
     """settings and lines: for reporters (see Start). unsaved: why the last checkpoint or the results could
-    not be written; silenced: reporters that failed to write, and why."""
+    not be written."""
 
     runs: Sequence[Run]
     reporters: tuple[Reporter, ...]
@@ -46,16 +57,18 @@ class Loop:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     unsaved: str | None = None
-    silenced: list[str] = field(default_factory=list)
+    search: Search | None = None
     first: Future[None] | None = None  # the first checkpoint, while it may be running
+
+    def __post_init__(self) -> None:
+        self.listeners = Listeners(self.reporters, self.note)
 
     def train(self) -> Result:
         """Train to the end of every network, or to a signal, which the result names."""
         try:
             return self.to_the_end()
         except BaseException:
-            for reporter in self.reporters:
-                _give_back(reporter)
+            self.listeners.give_back()
             raise
         finally:
             self.wait_for_first()
@@ -78,7 +91,7 @@ class Loop:
                 self.save()
             result = self.result(signals)
             with kept(result):
-                self.tell(lambda reporter: reporter.finish(result))
+                self.listeners.tell(lambda reporter: reporter.finish(result))
         return result
 
     def begin(self) -> None:
@@ -101,9 +114,7 @@ class Loop:
             history=tuple(self.history),
             populations=len(self.runs),
         )
-        self.listening = list(self.reporters)
-        for reporter in self.reporters:
-            reporter.start(start)
+        self.listeners.start(start)
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "gpubp-compile") as pool:  # two kernels each
             list(pool.map(Run.compile_ahead, self.runs))
         self.saved, self.rate = time.monotonic(), 0.0
@@ -154,25 +165,15 @@ class Loop:
         paces = [run.pace for run in self.runs]
         done, running = sum(each.done for each in paces), sum(each.running for each in paces)
         progress = Progress(done, self.rate, running, notes)
-        self.tell(lambda reporter: reporter.progress(progress))
-
-    def tell(self, what: Callable[[Reporter], None]) -> None:
-        """Call every reporter. One that fails to write, as on a full disk or a closed pipe, is called no more."""
-        for reporter in tuple(self.listening):
-            if reporter not in self.listening:  # it failed during the report of another's failure
-                continue
-            try:
-                what(reporter)
-            except OSError as error:
-                self.listening.remove(reporter)
-                _give_back(reporter)
-                self.silenced.append(f"{type(reporter).__name__} cannot write, and stops reporting: {error}")
-                self.note(self.silenced[-1])
+        self.listeners.tell(lambda reporter: reporter.progress(progress))
 
     def look(self) -> None:
         """The evaluation at the end of a round."""
         found = [run.look() for run in self.runs]
-        status, held_out = torch.cat([each.status for each in found]), [each.held_out for each in found]
+        if self.search is not None:
+            self.search.decide(self.number, self.runs, found)
+        status = torch.cat([run.state.status for run in self.runs])
+        held_out = [each.held_out for each in found]
         alive, done, steps = status != Status.diverged, sum(run.pace.done for run in self.runs), self.step_seconds
 
         def spread(values: Iterable[Tensor]) -> dict[str, float]:
@@ -193,7 +194,7 @@ class Loop:
         }
         self.seen = done, steps
         self.history.append(record)
-        self.tell(lambda reporter: reporter.evaluated(record))
+        self.listeners.tell(lambda reporter: reporter.evaluated(record))
 
     @property
     def step_seconds(self) -> float:
@@ -255,7 +256,14 @@ class Loop:
 
     def noted(self) -> dict[str, Any]:
         """The loop's notes in a checkpoint."""
-        return {"number": self.number, "history": self.history, "seconds": self.seconds, "settings": self.settings}
+        search = None if self.search is None else self.search.to_dict()
+        return {
+            "number": self.number,
+            "history": self.history,
+            "seconds": self.seconds,
+            "settings": self.settings,
+            "search": search,
+        }
 
     def result(self, signals: list[int]) -> Result:
         """Run the final evaluation and write results to the run's directory. -> the Result."""
@@ -293,11 +301,5 @@ class Loop:
             run_dir=self.run_dir,
             interrupted=max(signals, default=None),  # SIGTERM before SIGINT
             unsaved=self.unsaved,
-            silenced=self.silenced,
+            silenced=self.listeners.silenced,
         )
-
-
-def _give_back(reporter: Reporter) -> None:
-    """Let a reporter release the screen and files."""
-    with suppress(OSError):
-        getattr(reporter, "failed", lambda: None)()

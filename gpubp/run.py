@@ -8,6 +8,7 @@ Signals, reporters and files are in loop.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -166,6 +167,17 @@ class Run:
         state.status[state.running & (state.step >= state.end) & due] = Status.finished
         self.pace.running = int(state.running.sum())
         return Round(mean, self.held_out, self.learning_rate(), state.status.clone()), better
+
+    def stop(self, some: Tensor) -> None:
+        """End the training of the networks `some` (N,) bool, of those that run."""
+        self.state.status[self.state.running & some] = Status.stopped
+        self.pace.running = int(self.state.running.sum())
+
+    def rewrite(self, change: Callable[[TrainState], None]) -> None:
+        """Bring the rows to host memory, let `change` write them in place, and place them again."""
+        self.place.gather()
+        change(self.state)
+        self.place, self.held_out = placed(self.state, self.sets.each, self.choice, self.where), None
 
     def learning_rate(self) -> Tensor:
         """(N,): the scheduled rate of each network's next step."""

@@ -22,7 +22,7 @@ from .engines import choose_for_all
 from .errors import ConfigError, ShapeError, reason
 from .evaluate import metric_name
 from .line import quoted
-from .loop import Loop
+from .loop import Loop, Search
 from .placement import HOME
 from .population import Population
 from .populations import Populations
@@ -48,6 +48,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     device: Devices | None = None,
     lines: Sequence[str] = (),
+    search: Search | None = None,
 ) -> Result:
     """Train every network of `population` on `data` with `config`.
 
@@ -85,7 +86,7 @@ def train(
     everyone = torch.arange(population.count)
     result = _trained(
         [Group(everyone, population, config, everyone)], data, validation, engine, reporters, run_dir,
-        checkpoint_minutes, settings, params.device if device is None else device, lines,
+        checkpoint_minutes, settings, params.device if device is None else device, lines, search,
     )  # fmt: skip
     with kept(result):
         if inplace:
@@ -109,6 +110,7 @@ def train_many(
     settings: Mapping[str, Any] | None = None,
     device: Devices = "cpu",
     lines: Sequence[str] = (),
+    search: Search | None = None,
     **common: Any,
 ) -> Result:
     """Train a network for each row of `design`, which may differ in topology, optimizer, loss, batch size and every
@@ -143,7 +145,18 @@ def train_many(
         raise ConfigError(f"design: losses with different metrics, {' and '.join(metrics)}: train them in two runs")
     return delivered(
         _trained(
-            groups, data, validation, engine, reporters, run_dir, checkpoint_minutes, settings, device, lines, plan
+            groups,
+            data,
+            validation,
+            engine,
+            reporters,
+            run_dir,
+            checkpoint_minutes,
+            settings,
+            device,
+            lines,
+            search,
+            plan,
         )
     )
 
@@ -151,7 +164,7 @@ def train_many(
 def _trained(
     groups: Sequence[Group], data: Dataset, validation: Dataset | None, engine: str, reporters: Sequence[Reporter],
     run_dir: str | Path | None, checkpoint_minutes: float, settings: Mapping[str, Any] | None, device: Devices,
-    lines: Sequence[str], design: Design | None = None,
+    lines: Sequence[str], search: Search | None, design: Design | None = None,
 ) -> Result:  # fmt: skip
     """The result of training `groups`; the arguments are those of train()."""
     check_arguments(reporters, checkpoint_minutes, settings, lines)
@@ -162,7 +175,7 @@ def _trained(
     looked_at = validation is not None or any(map(watches, reporters))
     configs = []
     for each in groups:
-        looks = looked_at or each.config.decides or each.config.evaluate_every is not None
+        looks = looked_at or search is not None or each.config.decides or each.config.evaluate_every is not None
         every = each.config.interval if looks else each.config.longest
         fitted, told = replace(each.config, evaluate_every=every).fitted(sets.data)
         configs.append(fitted)
@@ -193,7 +206,9 @@ def _trained(
                 state.check(dataset)
             runs.append(Run(state, config, sets, choice, where, each.rows, folds=folds))
         chosen = described(runs) if settings is None else updated(settings, runs)
-        loop = Loop(runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes), notes=notes)
+        loop = Loop(
+            runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes), notes=notes, search=search
+        )
         if folder is not None:
             try:
                 lock.file(folder).parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def damage(folder: Path, what: str, name: str = "manifest.json") -> None:
     elif what == "no digest":
         manifest.write_text(json.dumps({name: value for name, value in content.items() if name != "manifest_sha256"}))
     else:
-        changed = {"foreign": content | {"format": "another"}, "newer": content | {"version": 6},
+        changed = {"foreign": content | {"format": "another"}, "newer": content | {"version": checkpoint.VERSION + 1},
                    "no spec": with_entry(content, spec={}), "no notes": with_entry(content, notes={}),
                    "no optimizer": with_entry(content, config={"optimizer": "adamm", "epochs": 3}),
                    "two populations": content | {"populations": 2 * content["populations"]},
@@ -57,7 +57,7 @@ def damage(folder: Path, what: str, name: str = "manifest.json") -> None:
         manifest.write_text("[]" if what == "a list" else sealed(changed[what]))
 
 
-STEPS_OF = {1: 16, 2: 29, 3: 29, 4: 29}  # the checkpoints of older versions
+STEPS_OF = {1: 16, 2: 29, 3: 29, 4: 29, 5: 30}  # the checkpoints of older versions
 DAMAGE = {
     "a flipped bit": r"tensors-\d+\.safetensors is damaged: its SHA-256 is not the one in manifest.json",
     "no tensors": "safetensors cannot be read: No such file or directory",
@@ -151,7 +151,7 @@ def test_networks_that_are_beyond_their_round_are_refused(number: int, folder: P
 
 def test_a_checkpoint_of_a_later_version_is_refused_even_if_there_is_another(folder: Path) -> None:
     damage(folder / "checkpoint", "newer")
-    with pytest.raises(CheckpointError, match=r"manifest.json has version 6; this gpubp reads versions 1 to 5"):
+    with pytest.raises(CheckpointError, match=r"manifest.json has version 7; this gpubp reads versions 1 to 6"):
         gpubp.resume(folder, training(), held_out())
 
 
