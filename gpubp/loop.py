@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,15 +18,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from . import checkpoint
-from .errors import CheckpointError
 from .history import History
+from .packing import Saved
 from .populations import Populations
 from .reporters import Progress, Reporter, Start, quantiles
 from .reporters.listeners import Listeners
-from .reporters.table import Outcome, table, write
+from .reporters.table import Outcome, table
 from .result import Result, kept
 from .run import Round, Run
+from .saving import Saving
 from .signals import collected
 from .state import Status, counts
 
@@ -44,8 +43,7 @@ class Search(Protocol):
 
 @dataclass
 class Loop:
-    """settings and lines: for reporters (see Start). unsaved: why the last checkpoint or the results could
-    not be written."""
+    """settings and lines: for reporters (see Start)."""
 
     runs: Sequence[Run]
     reporters: tuple[Reporter, ...]
@@ -56,12 +54,13 @@ class Loop:
     history: History = field(default_factory=History)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
-    unsaved: str | None = None
     search: Search | None = None
-    first: Future[None] | None = None  # the first checkpoint, while it may be running
 
     def __post_init__(self) -> None:
         self.listeners = Listeners(self.reporters, self.note)
+        self.saving = None
+        if self.run_dir is not None:
+            self.saving = Saving(self.run_dir, self.checkpoint_minutes, self.saved, self.noted, self.note)
 
     def train(self) -> Result:
         """Train to the end of every network, or to a signal, which the result names."""
@@ -71,7 +70,8 @@ class Loop:
             self.listeners.give_back()
             raise
         finally:
-            self.wait_for_first()
+            if self.saving is not None:
+                self.saving.wait()
 
     def to_the_end(self) -> Result:
         """train(), without telling reporters of errors."""
@@ -87,8 +87,8 @@ class Loop:
                     self.look()
                     self.save_if_due()
             self.settle()
-            if self.run_dir is not None:
-                self.save()
+            if self.saving is not None:
+                self.saving.save()
             result = self.result(signals)
             with kept(result):
                 self.listeners.tell(lambda reporter: reporter.finish(result))
@@ -117,10 +117,12 @@ class Loop:
         self.listeners.start(start)
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "gpubp-compile") as pool:  # two kernels each
             list(pool.map(Run.compile_ahead, self.runs))
-        self.saved, self.rate = time.monotonic(), 0.0
+        self.rate = 0.0
         self.seen = sum(run.pace.done for run in self.runs), 0.0  # network-steps and seconds at the last evaluation
-        if self.run_dir is not None and not self.number:
-            self.write_first(self.run_dir)
+        if self.saving is not None:
+            self.saving.last = time.monotonic()
+            if not self.number:
+                self.save_first(self.saving)
 
     @property
     def number(self) -> int:
@@ -147,8 +149,8 @@ class Loop:
     def advance(self, run: Run) -> None:
         """One call of the engine."""
         notes = run.advance()
-        if self.first is not None and self.first.done():
-            self.finish_first()
+        if self.saving is not None and self.saving.first is not None and self.saving.first.done():
+            self.saving.finish_first()
         self.seconds = self.before + time.monotonic() - self.begun
         self.rate = run.pace.rate
         self.note(*notes)
@@ -203,56 +205,24 @@ class Loop:
 
     def save_if_due(self) -> None:
         """Write a checkpoint, if the last one is older than it may be."""
-        if self.run_dir is not None and time.monotonic() - self.saved > 60 * self.checkpoint_minutes:
-            self.save()
+        if self.saving is not None and self.saving.due:
+            self.settle()
+            self.saving.save()
 
-    def save(self) -> None:
-        """Write a checkpoint; if that fails, it is retried when the next is due."""
-        assert self.run_dir is not None
-        self.settle()
-        with suppress(CheckpointError):  # then this is the first
-            self.finish_first()
-        before, self.unsaved = self.unsaved, None
-        try:
-            self.write_checkpoint(self.run_dir)
-        except CheckpointError as error:
-            self.unsaved = str(error)
-            if before is None:  # reported once
-                self.note(f"{error}; training continues, and it is retried every {self.checkpoint_minutes:g} minutes")
-        else:
-            if before is not None:
-                self.note(f"{self.run_dir}: a checkpoint could be written again")
-        self.saved = time.monotonic()
-
-    def write_first(self, run_dir: Path) -> None:
+    def save_first(self, saving: Saving) -> None:
         """Write the checkpoint before the first step, during the first calls if the rows in host memory do not change.
         Raises CheckpointError if it fails, now or soon."""
-        leave = [run.place.leave(self.wait_for_first) for run in self.runs]
-        if not all(leave):
-            self.write_checkpoint(run_dir)
-            return
-        notes = self.noted() | {"history": History()}
-        pool = ThreadPoolExecutor(1, "gpubp-checkpoint")
-        self.first = pool.submit(checkpoint.save, run_dir, [run.saved(at_rest=True) for run in self.runs], notes)
-        pool.shutdown(wait=False)
+        leave = [run.place.leave(saving.wait) for run in self.runs]
+        if all(leave):
+            saving.write_beside([run.saved(at_rest=True) for run in self.runs])
+        else:
+            saving.write()
 
-    def wait_for_first(self) -> None:
-        """Wait until the first checkpoint is written or has failed."""
-        if self.first is not None:
-            wait([self.first])
-
-    def finish_first(self) -> None:
-        """The same, and raise its error."""
-        first, self.first = self.first, None
-        if first is not None:
-            first.result()
-
-    def write_checkpoint(self, run_dir: Path) -> None:
-        """Write a checkpoint. Raises CheckpointError."""
-        self.wait_for_first()
+    def saved(self) -> list[Saved]:
+        """The networks in a checkpoint."""
         for run in self.runs:
             run.place.gather()
-        checkpoint.save(run_dir, [run.saved() for run in self.runs], self.noted())
+        return [run.saved() for run in self.runs]
 
     def noted(self) -> dict[str, Any]:
         """The loop's notes in a checkpoint."""
@@ -273,13 +243,8 @@ class Loop:
         )
         if news := [note for run in self.runs for note in run.place.news()]:
             self.note(*news)
-        if self.run_dir is not None:
-            try:
-                write(rows, self.run_dir)
-            except Exception as error:  # also pyarrow's; the result exists
-                why = f"{self.run_dir}: the results cannot be written: {error}"
-                self.unsaved = why if self.unsaved is None else f"{self.unsaved}; {why}"
-                self.note(why)
+        if self.saving is not None:
+            self.saving.results(rows)
         training, held_out = zip(*figures)
         networks = Populations(*zip(*((run.state.population, run.rows) for run in self.runs)))
         in_order, looked = networks.in_order, held_out[0] is not None
@@ -300,6 +265,6 @@ class Loop:
             network_steps=sum(int(run.state.step.sum()) - run.taken for run in self.runs),
             run_dir=self.run_dir,
             interrupted=max(signals, default=None),  # SIGTERM before SIGINT
-            unsaved=self.unsaved,
+            unsaved=None if self.saving is None else self.saving.unsaved,
             silenced=self.listeners.silenced,
         )
