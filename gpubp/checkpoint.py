@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from . import files, history, lock, packing
+from .ended import Ended
 from .errors import CheckpointError, ConfigError, reason
 from .history import History
 from .packing import Saved
@@ -44,15 +45,22 @@ PREPARATION = "preparation.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The populations of a run, and the loop's notes: number, history, seconds, search, and the run's settings, None up
-    to version 4. told: notes for the user from loading. older: whether a newer one is damaged. preparation: the SHA-256
-    of the run's preparation.json; None without one."""
+    """The populations of a run in training, those that have left it, and the loop's notes: number, history, seconds,
+    search, queue, and the run's settings, None up to version 4. told: notes for the user from loading. older: whether a
+    newer one is damaged. preparation: the SHA-256 of the run's preparation.json; None without one."""
 
     populations: tuple[Saved, ...]
+    ended: Ended
     notes: dict[str, Any]
     told: tuple[str, ...] = ()
     older: bool = False
     preparation: str | None = None
+
+    @property
+    def everybody(self) -> tuple[Saved, ...]:
+        """All networks, population by population."""
+        device = self.populations[0].state.population.device
+        return (*self.populations, *(each._replace(state=each.state.on(device)) for each in self.ended.networks()))
 
 
 class ForeignError(CheckpointError):
@@ -102,6 +110,7 @@ def _write(tensors: Path, manifest: Path, populations: Sequence[Saved], notes: M
         "history": notes["history"].save(run_dir, notes["number"]),
         "seconds": notes["seconds"],
         "search": notes.get("search"),
+        "queue": notes.get("queue"),
         "preparation": digest_of(run_dir / PREPARATION),
     }
     text = json.dumps(described | {"manifest_sha256": _own_digest(described)}, indent=1)
@@ -184,11 +193,13 @@ def _read(path: Path, device: torch.device) -> Checkpoint:
         for entry in entries:
             if lacks := packing.missing(entry):
                 raise CheckpointError(f"{folder.parent}: {lacks}")
-        populations = tuple(packing.unpack(entry, each) for entry, each in zip(entries, contents))
+        streams = manifest.get("queue") is not None
+        populations = tuple(packing.unpack(entry, each, streams) for entry, each in zip(entries, contents))
         notes = {name: of_loop[name] for name in ("history", "seconds", "settings")}
-        notes["search"] = manifest.get("search")
+        notes |= {name: manifest.get(name) for name in ("search", "queue")}
         notes["number"] = max(each.notes["number"] for each in populations)
-        rows = torch.cat([each.rows for each in populations]).sort().values
+        ended = Ended.load(folder.parent, (notes["queue"] or {"ended": {}})["ended"])
+        rows = torch.cat([each.rows for each in (*populations, *ended.networks())]).sort().values
         if not torch.equal(rows.cpu(), torch.arange(len(rows))):
             raise ConfigError(f"rows of {len(rows)} networks are not 0 to {len(rows) - 1}")
         _check_notes(notes)
@@ -206,7 +217,7 @@ def _read(path: Path, device: torch.device) -> Checkpoint:
     except CheckpointError as error:
         notes["history"] = History()
         told.append(f"{error}; the history restarts after round {notes['number']}; the networks are not affected")
-    return Checkpoint(populations, notes, tuple(told), preparation=manifest.get("preparation"))
+    return Checkpoint(populations, ended, notes, tuple(told), preparation=manifest.get("preparation"))
 
 
 def _of(content: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

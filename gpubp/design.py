@@ -58,6 +58,11 @@ class Design:
     """rows: the settings of each network by name, without those that are default."""
 
     rows: tuple[Row, ...]
+    first: int = 0  # the number of the first row
+
+    def part(self, begin: int, end: int, first: int | None = None) -> Design:
+        """Some of the rows, with their numbers, or numbered from `first`."""
+        return Design(self.rows[begin:end], self.first + begin if first is None else first)
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -123,7 +128,7 @@ class Design:
                 yield self._group(rows, seed, dtype, folds)
             except GpubpError as error:
                 more = f" and {len(rows) - 1:,} like it" if len(rows) > 1 else ""
-                raise type(error)(f"design: row {rows[0]}{more}: {error}") from None
+                raise type(error)(f"design: row {self.first + rows[0]}{more}: {error}") from None
 
     def _group(self, rows: list[int], seed: int, dtype: torch.dtype, folds: int | None) -> Group:
         first = self.rows[rows[0]]
@@ -136,7 +141,7 @@ class Design:
         spec = NetworkSpec(**{name: first[name] for name in SPEC if name in first})
         config = TrainConfig(**{name: many[name] for name in TRAINING if name in first})
         config.recipe(spec)  # refuses an unused hyper-parameter before anything is made
-        at = torch.tensor(rows)
+        at = self.first + torch.tensor(rows)
         ids = torch.tensor(values["seed"]) if "seed" in first else at
         if int(ids.max()) >= EVERYBODY:
             raise ConfigError(f"seed {int(ids.max())}: less than {EVERYBODY} expected")

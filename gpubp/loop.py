@@ -19,11 +19,13 @@ import torch
 from torch import Tensor
 
 from .history import History
+from .networks import Outcome
 from .packing import Saved
 from .populations import Populations
+from .queue import Queue
 from .reporters import Progress, Reporter, Start, quantiles
 from .reporters.listeners import Listeners
-from .reporters.table import Outcome, table
+from .reporters.table import table
 from .result import Result, kept
 from .run import Round, Run
 from .saving import Saving
@@ -45,7 +47,7 @@ class Search(Protocol):
 class Loop:
     """settings and lines: for reporters (see Start)."""
 
-    runs: Sequence[Run]
+    runs: list[Run]
     reporters: tuple[Reporter, ...]
     run_dir: Path | None
     checkpoint_minutes: float
@@ -55,6 +57,7 @@ class Loop:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     search: Search | None = None
+    queue: Queue | None = None
 
     def __post_init__(self) -> None:
         self.listeners = Listeners(self.reporters, self.note)
@@ -85,6 +88,8 @@ class Loop:
                 if not signals:
                     self.settle()
                     self.look()
+                    if self.queue is not None:
+                        self.queue.fill(self.runs)
                     self.save_if_due()
             self.settle()
             if self.saving is not None:
@@ -99,12 +104,14 @@ class Loop:
         self.begun, self.before = time.monotonic(), self.seconds
         for run in self.runs:
             run.begin()
+        self.taken = self.done
         populations = [run.state.population for run in self.runs]
+        total = None if self.queue is None else self.queue.rows.total
         start = Start(
-            networks=sum(each.count for each in populations),
+            networks=total or sum(each.count for each in populations),
             parameters=max(each.spec.size for each in populations),
-            steps=sum(int(run.state.end.sum()) for run in self.runs),
-            done=sum(run.taken for run in self.runs),
+            steps=self.expected,
+            done=self.taken,
             step=max(int(run.state.step.max()) for run in self.runs),
             engine_reason=self.reasons,
             run_dir=None if self.run_dir is None else str(self.run_dir),
@@ -118,7 +125,7 @@ class Loop:
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "gpubp-compile") as pool:  # two kernels each
             list(pool.map(Run.compile_ahead, self.runs))
         self.rate = 0.0
-        self.seen = sum(run.pace.done for run in self.runs), 0.0  # network-steps and seconds at the last evaluation
+        self.seen = self.taken, 0.0  # network-steps and seconds at the last evaluation
         if self.saving is not None:
             self.saving.last = time.monotonic()
             if not self.number:
@@ -128,6 +135,18 @@ class Loop:
     def number(self) -> int:
         """Of the present round, from 1; 0 before the first."""
         return max(run.number for run in self.runs)
+
+    @property
+    def done(self) -> int:
+        """Network-steps so far."""
+        return sum(run.pace.done for run in self.runs) + (0 if self.queue is None else self.queue.steps)
+
+    @property
+    def expected(self) -> int:
+        """Network-steps of the whole training."""
+        if self.queue is not None:
+            return self.queue.expected(self.runs)
+        return sum(int(run.state.end.sum()) for run in self.runs)
 
     @property
     def metric_name(self) -> str:
@@ -164,9 +183,8 @@ class Loop:
     def note(self, *notes: str) -> None:
         """Report progress, and notes for the user."""
         self.notes += notes
-        paces = [run.pace for run in self.runs]
-        done, running = sum(each.done for each in paces), sum(each.running for each in paces)
-        progress = Progress(done, self.rate, running, notes)
+        running = sum(run.pace.running for run in self.runs)
+        progress = Progress(self.done, self.rate, running, notes, 0 if self.queue is None else self.expected)
         self.listeners.tell(lambda reporter: reporter.progress(progress))
 
     def look(self) -> None:
@@ -176,7 +194,7 @@ class Loop:
             self.search.decide(self.number, self.runs, found)
         status = torch.cat([run.state.status for run in self.runs])
         held_out = [each.held_out for each in found]
-        alive, done, steps = status != Status.diverged, sum(run.pace.done for run in self.runs), self.step_seconds
+        alive, done, steps = status != Status.diverged, self.done, self.step_seconds
 
         def spread(values: Iterable[Tensor]) -> dict[str, float]:
             return quantiles(torch.cat([*values])[alive])
@@ -201,7 +219,7 @@ class Loop:
     @property
     def step_seconds(self) -> float:
         """Seconds in steps of all runs."""
-        return sum(run.pace.seconds for run in self.runs)
+        return sum(run.pace.seconds for run in self.runs) + (0.0 if self.queue is None else self.queue.seconds)
 
     def save_if_due(self) -> None:
         """Write a checkpoint, if the last one is older than it may be."""
@@ -233,20 +251,22 @@ class Loop:
             "seconds": self.seconds,
             "settings": self.settings,
             "search": search,
+            "queue": None if self.queue is None else self.queue.to_dict(),
         }
 
     def result(self, signals: list[int]) -> Result:
         """Run the final evaluation and write results to the run's directory. -> the Result."""
-        figures = [run.figures() for run in self.runs]
-        rows = table(
-            [Outcome(run.rows, run.state, *each, run.folds) for run, each in zip(self.runs, figures)], self.metric_name
-        )
+        outcomes = [Outcome(run.rows, run.state, *run.figures(), run.folds) for run in self.runs]
         if news := [note for run in self.runs for note in run.place.news()]:
             self.note(*news)
+        if self.queue is not None:
+            outcomes += self.queue.ended.outcomes()
+            outcomes.sort(key=lambda each: int(each.rows.min()))
+        rows = table(outcomes, self.metric_name)
         if self.saving is not None:
             self.saving.results(rows)
-        training, held_out = zip(*figures)
-        networks = Populations(*zip(*((run.state.population, run.rows) for run in self.runs)))
+        training, held_out = zip(*((each.training, each.validation) for each in outcomes))
+        networks = Populations(*zip(*((each.state.population, each.rows) for each in outcomes)))
         in_order, looked = networks.in_order, held_out[0] is not None
         return Result(
             populations=networks,
@@ -257,12 +277,12 @@ class Loop:
             table=rows,
             history=list(self.history),
             notes=self.notes,
-            states=tuple(run.state for run in self.runs),
+            states=tuple(each.state for each in outcomes),
             engine=", ".join(dict.fromkeys(run.choice.name for run in self.runs)),
             engine_reason=self.reasons,
             seconds=time.monotonic() - self.begun,
             step_seconds=self.step_seconds,
-            network_steps=sum(int(run.state.step.sum()) - run.taken for run in self.runs),
+            network_steps=self.done - self.taken,
             run_dir=self.run_dir,
             interrupted=max(signals, default=None),  # SIGTERM before SIGINT
             unsaved=None if self.saving is None else self.saving.unsaved,

@@ -268,8 +268,9 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     saved = checkpoint.load(folder, usable(device))
     for each in saved.told:
         warn(each)
-    states = [each.state for each in saved.populations]
-    networks = Populations(tuple(state.population for state in states), tuple(each.rows for each in saved.populations))
+    everybody = saved.everybody
+    states = [each.state for each in everybody]
+    networks = Populations(tuple(state.population for state in states), tuple(each.rows for each in everybody))
     steps = networks.in_order([state.step for state in states])
     if saved.older and not bool(steps.any()):
         raise CheckpointError(

@@ -6,6 +6,7 @@ is checked for type, shape and range.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -75,15 +76,15 @@ def _reference(name: str, value: Any) -> Any:
     return value.item() if isinstance(value, Tensor) else value
 
 
-def unpack(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Saved:
-    """The population as it was saved. Raises GpubpError for values that a run cannot resume from, or one of the
+def unpack(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], streams: bool = False) -> Saved:
+    """The population as it was saved. streams: whether networks join it, so that it has any number of rounds. Raises GpubpError for values that a run cannot resume from, or one of the
     errors of Python and torch for those of another type."""
     spec, config = NetworkSpec.from_dict(entry["spec"]), TrainConfig.from_dict(_values(entry["config"], tensors))
     state = _state(spec, config, entry["seed"], tensors)
     state.check()
     left = {"open": bool(state.left.any()), "folds": False}  # up to version 4
     notes = {name: {**left, **entry["notes"]}[name] for name in NOTES}
-    _check_notes(notes, config)
+    _check_notes(notes, math.inf if streams else -(-config.longest // config.interval))
     rows = tensors.get("rows", torch.arange(state.population.count))
     if rows.dtype != torch.int64 or rows.shape != state.step.shape:
         raise ShapeError(f"rows {tuple(rows.shape)} {rows.dtype}: {tuple(state.step.shape)} int64 expected")
@@ -148,10 +149,9 @@ def _state(spec: NetworkSpec, config: TrainConfig, seed: int, tensors: Mapping[s
     )
 
 
-def _check_notes(notes: Mapping[str, Any], config: TrainConfig) -> None:
-    """Raise ConfigError unless a run can resume from the notes."""
+def _check_notes(notes: Mapping[str, Any], rounds: float) -> None:
+    """Raise ConfigError unless a run can resume from the notes. rounds: of the whole training."""
     number = arrays.whole(notes["number"])
-    rounds = -(-config.longest // config.interval)
     texts = [notes[name] for name in ("engine_reason", "data", "validation") if notes[name] is not None]
     sound = {
         f"round {notes['number']!r} of {rounds}": number is not None and 0 <= number <= rounds,

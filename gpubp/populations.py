@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -43,15 +44,23 @@ class Populations:
         """N, of all."""
         return sum(each.count for each in self.each)
 
-    @property
+    @cached_property
     def only(self) -> Population:
-        """The population, if there is one; raises ConfigError for several."""
-        if len(self.each) > 1:
+        """The networks in the order of their rows, if all have one specification; else raises ConfigError."""
+        first, *others = self.each
+        if not others and torch.equal(self.rows[0], torch.arange(first.count)):
+            return first
+        if any((each.spec, each.seed) != (first.spec, first.seed) for each in others):
             raise ConfigError(
                 f"the networks are in {len(self.each)} populations: populations.each, with populations.rows, or "
                 "network(row) expected"
             )
-        return self.each[0]
+        return first.concatenate(*others).take(self.order)
+
+    @cached_property
+    def order(self) -> Tensor:
+        """(N,): where, population by population, the network of each row is."""
+        return torch.cat([*self.rows]).argsort()
 
     def parts(self, rows: Tensor) -> Iterator[Part]:
         """The networks in these rows (K,), population by population."""
@@ -73,6 +82,5 @@ class Populations:
 
     def in_order(self, values: Sequence[Tensor]) -> Tensor:
         """(N,) of all networks in the order of their rows, from those of each population."""
-        if len(values) == 1:
-            return values[0]
-        return torch.cat([*values])[torch.cat([*self.rows]).argsort()]
+        found = torch.cat([*values])
+        return found if torch.equal(self.order, torch.arange(len(found))) else found[self.order]

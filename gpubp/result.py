@@ -64,8 +64,10 @@ class Result:
     @property
     def state(self) -> TrainState:
         """The end of their training, likewise."""
-        _ = self.populations.only
-        return self.states[0]
+        first, *others = self.states
+        if self.populations.only is self.populations.each[0]:
+            return first
+        return first.concatenate(*others).rows(self.populations.order)
 
     def network(self, row: int) -> nn.Sequential:
         """The network in this row of the table as torch.nn.Sequential, with copies of its weights."""

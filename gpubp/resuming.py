@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import checkpoint, config_file, files, forks, lock, memory
+from . import checkpoint, config_file, files, forks, lock
 from .ambient import neutral
 from .config import TrainConfig
 from .data import Dataset
+from .design import FILE as DESIGN
+from .design import Design
 from .devices import Devices, devices
 from .engines import Choice, choose_for_all
 from .errors import CheckpointError, ConfigError, EngineError, GpubpError
 from .line import line
 from .loop import Loop
+from .making import Maker, Source
 from .placement import HOME
 from .population import Population
+from .queue import Queue, Rows
 from .reporters import Reporter
 from .result import Result
 from .run import Run
 from .signals import delivered
 from .state import Status
-from .training import check_arguments, described, ready, updated
+from .training import check_arguments, described, explained, ready, updated
 
 
 @neutral()
@@ -41,10 +45,13 @@ def resume(
     settings: Mapping[str, Any] | None = None,
     lines: Sequence[str] = (),
     force: bool = False,
+    design: Iterator[Any] | None = None,
 ) -> Result:
     """Resume the run in `run_dir`, with the bits of an uninterrupted run (on another kind of device, up to
     rounding); with more `epochs` or `steps` than before, those of a run started with as many; the new length
     is saved before the first step. device: as in train(), but by default the CPU, wherever the run started.
+    design: the same iterator of rows as in train_many(), for a run that was given one; it is read past the rows that
+    the run has had.
     settings: in place of the run's, for reporters and config.yaml. The interval of evaluations does not change.
     Signals, lines: as in train(). force: take the run from a dead process whose lock remains, as on some
     network file systems.
@@ -55,7 +62,10 @@ def resume(
         saved = _saved(folder)
         runs = _runs(folder, saved, data, validation, where)
         longer = epochs is not None or steps is not None
+        queue = _queue(folder, saved, runs, design)
         if longer:
+            if saved.notes["queue"] is not None:
+                raise ConfigError("this run had more networks than slots: those that have left it cannot be trained on")
             for run in runs:
                 _extend(run, epochs, steps)
         settings, differs = _settings(folder, saved, runs, settings)
@@ -63,12 +73,9 @@ def resume(
         notes = [*saved.told, *differs, *forks.notes(), *told]
         loop = Loop(
             runs, tuple(reporters), folder, checkpoint_minutes, settings, (*lines, *notes), saved.notes["history"],
-            saved.notes["seconds"], notes,
+            saved.notes["seconds"], notes, queue=queue,
         )  # fmt: skip
-        largest = max((run.state for run in runs), key=lambda state: state.population.params.nbytes)
-        population = largest.population
-        size = population.params.element_size()
-        with memory.explained(population.spec, largest.recipe, population.count, size, where[0]):
+        with explained(runs):
             result = loop.train()
     return delivered(result)
 
@@ -102,6 +109,26 @@ def _runs(
             raise CheckpointError(f"{folder} does not fit its data: {error}") from None
         _check_progress(folder, runs[-1])
     return runs
+
+
+def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: Iterator[Any] | None) -> Queue | None:
+    """The queue of a run, with the rows that are left of its design."""
+    notes, first = saved.notes["queue"], runs[0]
+    if notes is None:
+        return None
+    design: Design | Iterator[Any] | None = given
+    if notes["total"] is not None:
+        design = Design.of(folder / DESIGN)
+    elif design is None:
+        raise CheckpointError(f"{folder} was given a stream of rows: resume(..., design=) with the same rows expected")
+    rows = Rows(design, notes["common"], notes["taken"])
+    if rows.total != notes["total"]:
+        raise CheckpointError(f"{folder / DESIGN} has {rows.total} rows, not the run's {notes['total']}")
+    population = first.state.population
+    positions = {each.networks for each in first.sets.each if each.networks is not None}
+    source = Source(population.seed, population.params.dtype, next(iter(positions), None), population.spec)
+    maker = Maker(first.sets, notes["engine"], first.where, first.folds, True, notes["every"])
+    return Queue(rows, source, maker, notes["slots"], saved.ended, notes["steps"])
 
 
 def _settings(

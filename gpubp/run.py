@@ -21,6 +21,7 @@ from .config import TrainConfig
 from .data import Dataset
 from .engines import Choice
 from .evaluate import Evaluation, metric_name
+from .networks import Networks
 from .pace import Pace
 from .packing import Saved
 from .placement import placed
@@ -172,6 +173,18 @@ class Run:
         """End the training of the networks `some` (N,) bool, of those that run."""
         self.state.status[self.state.running & some] = Status.stopped
         self.pace.running = int(self.state.running.sum())
+
+    @property
+    def networks(self) -> Networks:
+        """The networks, for others to take or join."""
+        return Networks(self.state, self.config, self.rows)
+
+    def renew(self, networks: Networks) -> None:
+        """Train these instead, between two rounds. They come from gathered rows."""
+        self.state, self.config, self.rows = networks
+        self.due = torch.zeros_like(self.state.running)
+        self.place, self.held_out = placed(self.state, self.sets.each, self.choice, self.where), None
+        self.pace.look(self.state)
 
     def rewrite(self, change: Callable[[TrainState], None]) -> None:
         """Bring the rows to host memory, let `change` write them in place, and place them again."""

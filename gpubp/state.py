@@ -109,9 +109,19 @@ class TrainState:
         """The networks of `part` as a separate state: views for a slice, copies for indices (see put())."""
         return self._each(lambda tensor: tensor[part])
 
+    def concatenate(self, *others: TrainState) -> TrainState:
+        """These networks, then the others', of the same specification, recipe and seed; copies."""
+        each = [dict(one.tensors()) for one in (self, *others)]
+        names = {id(tensor): name for name, tensor in each[0].items()}
+        return self._each(lambda tensor: torch.cat([one[names[id(tensor)]] for one in each]))
+
     def to(self, device: torch.device) -> TrainState:
         """The same networks as copies on `device`."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True, copy=True))
+
+    def on(self, device: torch.device) -> TrainState:
+        """The same networks on `device`: themselves, if they are there."""
+        return self if self.population.device == device else self.to(device)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> TrainState:
         """The state with `change` applied to every tensor."""

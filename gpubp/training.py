@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,20 @@ from .data import Dataset
 from .design import FILE as DESIGN
 from .design import Design, Group
 from .devices import Devices, devices
-from .engines import choose_for_all
+from .ended import Ended
 from .errors import ConfigError, ShapeError, reason
-from .evaluate import metric_name
 from .line import quoted
 from .loop import Loop, Search
+from .making import Maker, Source
 from .placement import HOME
 from .population import Population
 from .populations import Populations
+from .queue import Rows, Waiting, room_for
 from .reporters import Reporter, check, watches
 from .result import Result, kept
 from .rng import check_seed
 from .run import Run, Sets
 from .signals import delivered
-from .state import TrainState
 
 
 @neutral()
@@ -111,6 +111,7 @@ def train_many(
     device: Devices = "cpu",
     lines: Sequence[str] = (),
     search: Search | None = None,
+    slots: int | None = None,
     **common: Any,
 ) -> Result:
     """Train a network for each row of `design`, which may differ in topology, optimizer, loss, batch size and every
@@ -123,7 +124,6 @@ def train_many(
     for each, those of network n at position n, or where a column `fold` says. The result has one table, in the order of
     the rows, with a column for whatever differs; result.populations are the populations, result.network(n) is one
     network. A run_dir also holds design.parquet. All else as in train()."""
-    plan = Design.of(design, **common)
     if not isinstance(data, Dataset) or not isinstance(validation, Dataset | None):
         raise ConfigError(
             "data and validation: a gpubp.Dataset expected: train_many(design, data, validation=None, ...)"
@@ -132,83 +132,50 @@ def train_many(
     if len(positions) > 1:
         first, other = sorted(positions)
         raise ShapeError(f"data and validation are for {first} and for {other} networks or folds: as many expected")
-    networks = next(iter(positions), None)
-    groups = list(plan.groups(check_seed(seed), dtype, networks))
-    sides = sorted({(each.population.spec.widths[0], each.population.spec.widths[-1]) for each in groups})
-    if len(sides) > 1:
-        raise ConfigError(
-            f"design: widths from {sides[0][0]} to {sides[0][1]} and from {sides[1][0]} to {sides[1][1]}: the "
-            "same inputs and outputs expected"
-        )
-    metrics = sorted({metric_name(each.population.spec) for each in groups})
-    if len(metrics) > 1:
-        raise ConfigError(f"design: losses with different metrics, {' and '.join(metrics)}: train them in two runs")
-    return delivered(
-        _trained(
-            groups,
-            data,
-            validation,
-            engine,
-            reporters,
-            run_dir,
-            checkpoint_minutes,
-            settings,
-            device,
-            lines,
-            search,
-            plan,
-        )
-    )
+    source = Source(check_seed(seed), dtype, next(iter(positions), None))
+    rows = Rows(design if isinstance(design, Iterator) else Design.of(design, **common), common)
+    slots = room_for(rows, source, slots)
+    begin = rows.next(slots)
+    if begin is None:
+        raise ConfigError("the design has no rows; one or more networks expected")
+    waiting = Waiting(rows, source, slots, "fold" in begin.names)
+    result = _trained(
+        source.groups(begin), data, validation, engine, reporters, run_dir, checkpoint_minutes, settings, device, lines,
+        search, waiting,
+    )  # fmt: skip
+    return delivered(result)
 
 
 def _trained(
     groups: Sequence[Group], data: Dataset, validation: Dataset | None, engine: str, reporters: Sequence[Reporter],
     run_dir: str | Path | None, checkpoint_minutes: float, settings: Mapping[str, Any] | None, device: Devices,
-    lines: Sequence[str], search: Search | None, design: Design | None = None,
+    lines: Sequence[str], search: Search | None, design: Waiting | None = None,
 ) -> Result:  # fmt: skip
-    """The result of training `groups`; the arguments are those of train()."""
+    """The result of training `groups`, and then the rest of a design; the other arguments are those of train() and
+    train_many()."""
     check_arguments(reporters, checkpoint_minutes, settings, lines)
     where, preparation, notes = devices(device), data.preparation, forks.notes()
-    folds = design is not None and "fold" in design.names
-    count = None if folds else sum(len(each.rows) for each in groups)
+    waits = design is not None and design.rows.left
+    if design is not None and waits and search is not None:
+        raise ConfigError(f"search: it decides over all networks at once; there are {design.slots:,} slots, fewer")
+    if design is None:
+        count: int | None = groups[0].population.count
+    else:
+        count = None if design.folds else design.rows.total
     sets = ready([each.population for each in groups], data, validation, count)
-    looked_at = validation is not None or any(map(watches, reporters))
-    configs = []
-    for each in groups:
-        looks = looked_at or search is not None or each.config.decides or each.config.evaluate_every is not None
-        every = each.config.interval if looks else each.config.longest
-        fitted, told = replace(each.config, evaluate_every=every).fitted(sets.data)
-        configs.append(fitted)
-        notes += [note for note in told if note not in notes]
-    choices = [
-        choose_for_all(engine, each.population.spec, config, where, each.population.params.dtype, sets.data)
-        for each, config in zip(groups, configs)
-    ]
+    looks = validation is not None or search is not None or any(map(watches, reporters))
+    folds = design is not None and design.folds
+    maker = Maker(sets, engine, where, folds, looks, {} if waits else None, notes)
     folder = None if run_dir is None else _new(files.path("run_dir", run_dir))
-    shapes = [
-        (
-            each.population.spec,
-            config.recipe(each.population.spec),
-            each.population.count,
-            each.population.params.element_size(),
-        )
-        for each, config in zip(groups, configs)
-    ]
-    memory.check_all(shapes, HOME)
-    with memory.explained(*max(shapes, key=lambda shape: shape[0].size * shape[2]), where[0]), ExitStack() as stack:
-        runs = []
-        for each, config, choice in zip(groups, configs, choices):
-            given, copy = each.population, design is None  # a design's networks are nobody else's
-            params = given.params.to(HOME, copy=copy).contiguous()
-            own = replace(given, params=params, ids=given.ids.to(HOME, copy=True))
-            state = TrainState.start(own, config, sets.data, each.position.clone())
-            for dataset in sets.each:
-                state.check(dataset)
-            runs.append(Run(state, config, sets, choice, where, each.rows, folds=folds))
+    with ExitStack() as stack:
+        runs = maker.runs(groups, copy=design is None)  # a design's networks are nobody else's
+        stack.enter_context(explained(runs))
+        queue = design.queue(maker, runs, Ended(folder)) if design is not None and waits else None
         chosen = described(runs) if settings is None else updated(settings, runs)
         loop = Loop(
-            runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes), notes=notes, search=search
-        )
+            runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes), notes=notes, search=search,
+            queue=queue,
+        )  # fmt: skip
         if folder is not None:
             try:
                 lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
@@ -220,12 +187,20 @@ def _trained(
                 (folder / checkpoint.PREPARATION).unlink(missing_ok=True)
                 if preparation is not None:
                     preparation.save(folder)
-                if design is not None:
-                    design.save(folder)
+                if design is not None and isinstance(design.rows.design, Design):
+                    design.rows.design.save(folder)
             except (OSError, RecursionError) as error:
                 why = reason(error, "its path is too deep")
                 raise ConfigError(f"run directory {folder} cannot be made: {why}") from None
         return loop.train()
+
+
+def explained(runs: Sequence[Run]) -> AbstractContextManager[None]:
+    """memory.explained(), of the largest run."""
+    largest = max(runs, key=lambda run: run.state.population.params.nbytes)
+    population = largest.state.population
+    size = population.params.element_size()
+    return memory.explained(population.spec, largest.state.recipe, population.count, size, largest.where[0])
 
 
 def check_arguments(reporters: Any, checkpoint_minutes: Any, settings: Any, lines: Any) -> None:

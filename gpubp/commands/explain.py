@@ -54,7 +54,7 @@ def run(settings: dict[str, Any]) -> int:
 
 def _state(saved: Checkpoint, row: int) -> tuple[TrainState, int]:
     """The population of the network in a row of the results, and its row in that."""
-    for state, _, rows, _ in saved.populations:
+    for state, _, rows, _ in saved.everybody:
         found = (rows == row).nonzero()
         if len(found):
             return state, int(found[0])

@@ -44,12 +44,14 @@ class Start(NamedTuple):
 
 class Progress(NamedTuple):
     """The progress of a run. done: network-steps so far; rate: recent network-steps/s, 0 until known; running:
-    networks, including those that diverged since the last evaluation; notes: for the user."""
+    networks, including those that diverged since the last evaluation; notes: for the user; steps: network-steps of the
+    whole run, an estimate while networks wait for others to end."""
 
     done: int
     rate: float
     running: int
     notes: tuple[str, ...] = ()
+    steps: int = 0
 
 
 class Reporter:

@@ -56,8 +56,9 @@ class ConsoleReporter(Reporter):
         for note in progress.notes:
             self.say(note)
         rate = f"{progress.rate:,.0f} network-steps/s" if progress.rate else "..."
+        self.total = progress.steps or self.total
         if self.bar is not None:
-            self.bar.update(self.task, completed=progress.done, text=rate + self.brief)
+            self.bar.update(self.task, total=self.total, completed=progress.done, text=rate + self.brief)
             return
         now = time.monotonic()
         if self.begun is None:

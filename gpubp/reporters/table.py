@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import files, lock
 from ..errors import CheckpointError, reason
-from ..evaluate import Evaluation
+from ..networks import Outcome
 from ..state import Status, TrainState
 
 if TYPE_CHECKING:
@@ -29,16 +29,6 @@ STOPPED = (Status.converged, Status.stopped)
 TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "optimizer", "schedule", "batch_size",
          "shuffle", "update_order", "restore_best")  # fmt: skip
 SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet
-
-
-class Outcome(NamedTuple):
-    """A population at its end: rows (N,), of its networks in the table; folds: whether positions are folds."""
-
-    rows: Tensor
-    state: TrainState
-    training: Evaluation
-    validation: Evaluation | None
-    folds: bool = False
 
 
 def table(outcomes: Sequence[Outcome], metric: str) -> pa.Table:

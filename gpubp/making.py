@@ -1,0 +1,101 @@
+"""Maker: runs, ready to begin, from groups of networks that share a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+
+from . import checks, memory
+from .config import TrainConfig
+from .design import Design, Group
+from .engines import Choice, choose_for_all
+from .errors import ConfigError
+from .evaluate import metric_name
+from .networks import spread
+from .placement import HOME
+from .run import Run, Sets
+from .spec import NetworkSpec
+from .state import TrainState
+
+
+class Source(NamedTuple):
+    """From which the rows of a design become networks. seed: of all; folds: how many positions the data have, None
+    if all networks have the same samples; like: the specification of one of them."""
+
+    seed: int
+    dtype: torch.dtype
+    folds: int | None
+    like: NetworkSpec | None = None
+
+    def groups(self, design: Design) -> list[Group]:
+        """The networks of a design. Raises ConfigError unless all predict the same outputs from the same inputs."""
+        groups = list(design.groups(self.seed, self.dtype, self.folds))
+        specs = [*([self.like] if self.like else []), *(each.population.spec for each in groups)]
+        sides = sorted({(each.widths[0], each.widths[-1]) for each in specs})
+        if len(sides) > 1:
+            raise ConfigError(
+                f"design: widths from {sides[0][0]} to {sides[0][1]} and from {sides[1][0]} to {sides[1][1]}: the "
+                "same inputs and outputs expected"
+            )
+        metrics = sorted({metric_name(each) for each in specs})
+        if len(metrics) > 1:
+            raise ConfigError(f"design: losses with different metrics, {' and '.join(metrics)}: train them in two runs")
+        return groups
+
+
+@dataclass
+class Maker:
+    """What the runs of one training have in common. folds: whether positions in the data are folds; looks: whether
+    anything uses evaluations. every: epochs or steps between two evaluations that decide nothing, by these names, if
+    networks join later: then all kinds have the same."""
+
+    sets: Sets
+    engine: str
+    where: list[torch.device]
+    folds: bool = False
+    looks: bool = False
+    every: dict[str, int] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def runs(self, groups: Sequence[Group], copy: bool = False) -> list[Run]:
+        """A run for each group. copy: of params that somebody else has. Raises OutOfMemoryError before any is made."""
+        fitted = [self.fit(each) for each in groups]
+        shapes = []
+        for each, (config, _) in zip(groups, fitted):
+            params = each.population.params
+            recipe = config.recipe(each.population.spec)
+            shapes.append((each.population.spec, recipe, len(params), params.element_size()))
+        memory.check_all(shapes, HOME)
+        with memory.explained(*max(shapes, key=lambda shape: shape[0].size * shape[2]), self.where[0]):
+            return [self.run(each, *of_it, copy) for each, of_it in zip(groups, fitted)]
+
+    def fit(self, group: Group) -> tuple[TrainConfig, Choice]:
+        """The group's configuration, fitted to the data, and its engine. Raises ConfigError, DataError, EngineError."""
+        population, config = group.population, group.config
+        for each in self.sets.each:
+            checks.check(each, population.spec, each.networks or 0)  # groups() has checked the positions
+        looks = self.looks or config.decides or config.evaluate_every is not None
+        every = config.interval if looks else config.longest
+        if self.every is not None and not config.decides and config.evaluate_every is None:
+            every = self.every.setdefault("epochs" if config.steps is None else "steps", config.interval)
+        fitted, told = replace(config, evaluate_every=every).fitted(self.sets.data)
+        self.notes += [note for note in told if note not in self.notes]
+        choice = choose_for_all(
+            self.engine, population.spec, fitted, self.where, population.params.dtype, self.sets.data
+        )
+        return fitted, choice
+
+    def run(self, group: Group, config: TrainConfig, choice: Choice, copy: bool) -> Run:
+        """The run of a group."""
+        given = group.population
+        params = given.params.to(HOME, copy=copy).contiguous()
+        own = replace(given, params=params, ids=given.ids.to(HOME, copy=True))
+        if self.every is not None:
+            config = spread(config, own.count)
+        state = TrainState.start(own, config, self.sets.data, group.position.clone())
+        for dataset in self.sets.each:
+            state.check(dataset)
+        return Run(state, config, self.sets, choice, self.where, group.rows, folds=self.folds)

@@ -1,0 +1,80 @@
+"""Networks: some rows of a run, to take out of it, and to join with others that share their kernel."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .config import HYPER, OFF_AT_ZERO, TrainConfig
+from .evaluate import Evaluation
+from .ranges import numbers_of
+from .state import TrainState
+
+
+class Networks(NamedTuple):
+    """rows (N,): of the networks in the results. The numbers of `config` are one per network: see spread()."""
+
+    state: TrainState
+    config: TrainConfig
+    rows: Tensor
+
+    @property
+    def kind(self) -> str:
+        """What networks must have in common to join."""
+        population, config = self.state.population, self.config
+        plain = {name: "a column" if isinstance(value, Tensor) else value for name, value in config.to_dict().items()}
+        extra = sorted(plain.pop("extra"))
+        return json.dumps([population.spec.to_dict(), population.seed, str(population.params.dtype), plain, extra])
+
+    def take(self, index: Tensor) -> Networks:
+        """The networks in the rows `index` (K,); copies."""
+        return Networks(self.state.rows(index), self.config.take(index), self.rows[index])
+
+    def join(self, other: Networks) -> Networks:
+        """These, then `other` of the same kind."""
+        ours, theirs = self.config.to_dict(), other.config.to_dict()
+        columns: dict[str, Any] = {
+            name: torch.cat((value, theirs[name])) for name, value in ours.items() if isinstance(value, Tensor)
+        }
+        extra = {
+            name: torch.cat([torch.as_tensor(each) for each in (value, other.config.extra[name])])
+            for name, value in self.config.extra.items()
+        }
+        config = replace(self.config, **columns, extra=extra)
+        return Networks(self.state.concatenate(other.state), config, torch.cat((self.rows, other.rows)))
+
+
+class Outcome(NamedTuple):
+    """Networks at the end of their training, with their figures. rows (N,): in the results; folds: whether positions in
+    the data are folds."""
+
+    rows: Tensor
+    state: TrainState
+    training: Evaluation
+    validation: Evaluation | None
+    folds: bool = False
+
+
+def spread(config: TrainConfig, count: int) -> TrainConfig:
+    """`config` with a column (N,) in place of each number that may differ between networks of a kind. A plain 0 that
+    means off stays: it decides what a kernel computes."""
+
+    def column(name: str, value: Any) -> Any:
+        off = name in OFF_AT_ZERO and isinstance(value, (int, float)) and value == 0
+        return value if value is None or off else torch.as_tensor(value).expand(count).clone()
+
+    def numbers(name: str, value: Any) -> Any:
+        return value if value is None else numbers_of(name, value)
+
+    columns = {name: column(name, numbers(name, getattr(config, name))) for name in HYPER}
+    columns |= {name: column(name, getattr(config, name)) for name in ("epochs", "steps")}
+    extra = {name: column(name, numbers_of(name, value)) for name, value in config.extra.items()}
+    weight = config.class_weight
+    if weight is not None:
+        weight = torch.as_tensor(weight).double()
+        weight = weight.expand(count, weight.shape[-1]).clone()
+    return replace(config, **columns, class_weight=weight, extra=extra)

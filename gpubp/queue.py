@@ -1,0 +1,165 @@
+"""Queue: the rows of a design stream through slots. A network that has ended leaves its slot, with its state and
+figures (ended.py), and the next row of the design takes it at the next round.
+
+Which networks train at the same time changes no bit of any: each has its own clock, and rounds are of its own steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import torch
+
+from . import arrays, config_file, memory
+from .design import Design
+from .ended import Ended
+from .errors import ConfigError
+from .making import Maker, Source
+from .networks import Networks
+from .placement import HOME
+from .run import Run
+
+FIRST = 1 << 12  # rows of a design from which slots are counted
+STREAM = 1 << 16  # networks of a stream that train at once, if nothing else is said
+KEPT = 7 / 8  # of the slots train: too few have ended for others to pay for the change
+
+
+class Rows:
+    """The rows of a design that are left, in order. total: of all rows, None if unknown; taken: those that left."""
+
+    def __init__(self, design: Design | Iterator[Any], settings: dict[str, Any], taken: int = 0) -> None:
+        self.design, self.settings, self.taken = design, settings, taken
+        self.total = len(design) if isinstance(design, Design) else None
+        if not isinstance(design, Design):
+            self.design = islice(design, taken, None)
+        self.left = self.total is None or taken < self.total
+
+    def peek(self) -> Design:
+        """The first rows, which stay: of a design some, of a stream one. Raises ConfigError if there are none."""
+        if isinstance(self.design, Design):
+            return self.design.part(self.taken, self.taken + FIRST)
+        first = list(islice(self.design, 1))
+        self.design = chain(first, self.design)
+        return Design.of(first, **self.settings)
+
+    def next(self, count: int) -> Design | None:
+        """The next `count` rows, or fewer at the end; None if there are none."""
+        if isinstance(self.design, Design):
+            found = self.design.part(self.taken, self.taken + count) if self.left else None
+        else:
+            rows = list(islice(self.design, count))
+            found = Design.of(rows, **self.settings).part(0, len(rows), self.taken) if rows else None
+        got = 0 if found is None else len(found)
+        self.taken += got
+        self.left = got == count if self.total is None else self.taken < self.total
+        return found
+
+
+@dataclass
+class Queue:
+    """rows: that wait; source and maker: which make networks of them; slots: most networks that train at once; ended:
+    those that have left, with their steps, and the seconds in steps of runs that are no more."""
+
+    rows: Rows
+    source: Source
+    maker: Maker
+    slots: int
+    ended: Ended
+    steps: int = 0
+    seconds: float = 0.0
+
+    def fill(self, runs: list[Run]) -> None:
+        """Let networks that have ended leave, and others take their slots, if enough slots are free. In place."""
+        training = sum(run.pace.running for run in runs)
+        if not self.rows.left or training > KEPT * self.slots:
+            return
+        design = self.rows.next(self.slots - training)
+        if design is None:
+            return
+        made = self.maker.runs(self.source.groups(design))
+        new = {run.networks.kind: run for run in made}
+        for run in tuple(runs):
+            come = new.pop(run.networks.kind, None)
+            if not self.change(run, None if come is None else come.networks):
+                self.seconds += run.pace.seconds
+                runs.remove(run)
+        for run in new.values():
+            run.compile_ahead()
+            run.begin()
+            runs.append(run)
+
+    def change(self, run: Run, come: Networks | None) -> bool:
+        """Let the networks of `run` that have ended leave, and others come. -> whether any train."""
+        run.place.gather()
+        training, ended = run.state.running.nonzero().squeeze(1), (~run.state.running).nonzero().squeeze(1)
+        stay = [run.networks] if len(training) else []
+        if len(ended):
+            self.leave(run, ended)
+            stay = [each.take(training) for each in stay]
+        networks = [*stay, *([come] if come else [])]
+        if networks and (come or len(ended)):
+            run.renew(reduce(Networks.join, networks))
+        return bool(networks)
+
+    def leave(self, run: Run, index: torch.Tensor) -> None:
+        """Evaluate and log the networks in the rows `index` of a run."""
+        gone = run.networks.take(index)
+        left = Run(*gone[:2], run.sets, run.choice, run.where, gone.rows, run.number, folds=run.folds)
+        saved = left.saved()
+        if gone.state.kept:  # figures() exchanges rows; a checkpoint's are as they were
+            saved = saved._replace(state=gone.state.rows(torch.arange(len(index))))
+        left.begin()
+        self.steps += int(gone.state.step.sum())
+        self.ended.add(saved, [each for each in left.figures() if each is not None])
+
+    def expected(self, runs: Sequence[Run]) -> int:
+        """The network-steps of all networks: those that wait are as long as those that train, or are left out if their
+        number is unknown."""
+        count, steps = sum(len(run.rows) for run in runs), sum(int(run.state.end.sum()) for run in runs)
+        waiting = 0 if self.rows.total is None else self.rows.total - self.rows.taken
+        return self.steps + steps + round(waiting * steps / count)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a checkpoint has of it. Raises CheckpointError."""
+        self.ended.write()
+        return {
+            "taken": self.rows.taken,
+            "total": self.rows.total,
+            "common": config_file.plain(self.rows.settings) if self.rows.total is None else {},
+            "slots": self.slots,
+            "engine": self.maker.engine,
+            "every": self.maker.every,
+            "steps": self.steps,
+            "ended": self.ended.to_dict(),
+        }
+
+
+class Waiting(NamedTuple):
+    """A design, some of whose rows may wait: what _trained() makes a queue of. folds: whether it has a column fold."""
+
+    rows: Rows
+    source: Source
+    slots: int
+    folds: bool
+
+    def queue(self, maker: Maker, runs: Sequence[Run], ended: Ended) -> Queue:
+        """The queue of a training that begins with `runs`, or goes on with them."""
+        source = self.source._replace(like=runs[0].state.population.spec)
+        return Queue(self.rows, source, maker, self.slots, ended)
+
+
+def room_for(rows: Rows, source: Source, slots: int | None) -> int:
+    """How many networks train at once: `slots`, or as many as fit into half of the free memory, so that they can be
+    copied."""
+    number = 1 if slots is None else arrays.whole(slots)
+    if number is None or number < 1:
+        raise ConfigError(f"slots {slots!r}: a whole number of 1 or more expected")
+    if slots is not None:
+        return number
+    shapes = [(each.population.spec, each.config.recipe(each.population.spec)) for each in source.groups(rows.peek())]
+    least = min(memory.fit(*shape, source.dtype.itemsize, HOME) for shape in shapes)
+    return max(1, min(least // 2, STREAM if rows.total is None else least))
