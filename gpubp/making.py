@@ -20,6 +20,8 @@ from .run import Run, Sets
 from .spec import NetworkSpec
 from .state import TrainState
 
+ROUND = 1 << 32  # operations of a round, at least
+
 
 class Source(NamedTuple):
     """From which the rows of a design become networks. seed: of all; folds: how many positions the data have, None
@@ -80,13 +82,21 @@ class Maker:
         looks = self.looks or config.decides or config.evaluate_every is not None
         every = config.interval if looks else config.longest
         if self.every is not None and not config.decides and config.evaluate_every is None:
-            every = self.every.setdefault("epochs" if config.steps is None else "steps", config.interval)
+            every = self.every.setdefault("epochs" if config.steps is None else "steps", self.interval(group))
         fitted, told = replace(config, evaluate_every=every).fitted(self.sets.data)
         self.notes += [note for note in told if note not in self.notes]
         choice = choose_for_all(
             self.engine, population.spec, fitted, self.where, population.params.dtype, self.sets.data
         )
         return fitted, choice
+
+    def interval(self, group: Group) -> int:
+        """Epochs or steps between two rounds in which networks may leave and join: a hundredth of the longest training,
+        or more, up to an eighth, if a round would be over too soon to pay for what happens between two."""
+        config, spec, longest = group.config, group.population.spec, group.config.longest
+        samples = config.batch_size if config.epochs is None else self.sets.data.lengths[0]
+        work = 6 * spec.size * samples * group.population.count
+        return max(config.interval, min(-(-ROUND // work), -(-longest // 8)))
 
     def run(self, group: Group, config: TrainConfig, choice: Choice, copy: bool) -> Run:
         """The run of a group."""

@@ -77,8 +77,9 @@ def _reference(name: str, value: Any) -> Any:
 
 
 def unpack(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], streams: bool = False) -> Saved:
-    """The population as it was saved. streams: whether networks join it, so that it has any number of rounds. Raises GpubpError for values that a run cannot resume from, or one of the
-    errors of Python and torch for those of another type."""
+    """The population as it was saved. streams: whether networks join it, so that it has any number of rounds. Raises
+    GpubpError for values that a run cannot resume from, or one of the errors of Python and torch for those of another
+    type."""
     spec, config = NetworkSpec.from_dict(entry["spec"]), TrainConfig.from_dict(_values(entry["config"], tensors))
     state = _state(spec, config, entry["seed"], tensors)
     state.check()

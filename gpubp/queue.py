@@ -80,19 +80,19 @@ class Queue:
         design = self.rows.next(self.slots - training)
         if design is None:
             return
-        made = self.maker.runs(self.source.groups(design))
-        new = {run.networks.kind: run for run in made}
+        new = self.maker.runs(self.source.groups(design))
         for run in tuple(runs):
-            come = new.pop(run.networks.kind, None)
-            if not self.change(run, None if come is None else come.networks):
+            mates = [each for each in new if each.networks.kind == run.networks.kind]
+            new = [each for each in new if each not in mates]
+            if not self.change(run, [each.networks for each in mates]):
                 self.seconds += run.pace.seconds
                 runs.remove(run)
-        for run in new.values():
+        for run in new:
             run.compile_ahead()
             run.begin()
             runs.append(run)
 
-    def change(self, run: Run, come: Networks | None) -> bool:
+    def change(self, run: Run, come: list[Networks]) -> bool:
         """Let the networks of `run` that have ended leave, and others come. -> whether any train."""
         run.place.gather()
         training, ended = run.state.running.nonzero().squeeze(1), (~run.state.running).nonzero().squeeze(1)
@@ -100,7 +100,7 @@ class Queue:
         if len(ended):
             self.leave(run, ended)
             stay = [each.take(training) for each in stay]
-        networks = [*stay, *([come] if come else [])]
+        networks = [*stay, *come]
         if networks and (come or len(ended)):
             run.renew(reduce(Networks.join, networks))
         return bool(networks)

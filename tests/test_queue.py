@@ -1,0 +1,251 @@
+"""A queue: the rows of a design stream through slots, and no network knows which others trained beside it."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gpubp
+from gpubp import ended, placement
+from gpubp.errors import CheckpointError, ConfigError
+
+from .helpers import same_bits
+from .short_runs import Stop, stopped
+from .test_design import data, rows, train
+
+USED = (0, 1, 4, 7, 8)  # of two kinds: one has patience, one diverges, one starts otherwise
+COMMON = {"loss": "cross_entropy", "epochs": 6, "batch_size": 8, "seed": 3}
+MANY = [{**row, "seed": 10 * again + row["seed"]} for again in range(3) for row in rows() if row["seed"] in USED]
+
+
+@pytest.fixture(name="whole", scope="module")
+def all_at_once() -> gpubp.Result:
+    return train(MANY)
+
+
+def same(one: gpubp.Result, other: gpubp.Result) -> None:
+    """The same networks with the same figures."""
+    assert repr(one.table.to_pydict()) == repr(other.table.to_pydict())
+    for row in range(one.populations.count):
+        mine, theirs = (list(each.network(row).parameters()) for each in (one, other))
+        assert all(map(same_bits, mine, theirs)), row
+
+
+@pytest.mark.parametrize(("slots", "saved"), [(1, True), (5, False), (12, False), (len(MANY) - 1, True)])
+def test_a_design_that_streams_through_slots_gives_what_it_gives_at_once(
+    slots: int, saved: bool, whole: gpubp.Result, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run" if saved else None
+    same(train(MANY, slots=slots, run_dir=folder), whole)
+    if folder is not None:
+        model = gpubp.load(folder)
+        assert model.ranking().tolist() == whole.ranking().tolist()
+        for row in range(len(MANY)):
+            loaded, before = (list(each.network(row).parameters()) for each in (model, whole))
+            assert all(map(same_bits, loaded, before)), row
+
+
+@pytest.mark.cpu("runs the engine cpu")
+@pytest.mark.parametrize("place", ["home", "shards"])
+def test_on_the_engine_cpu_too(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if place == "shards":
+        monkeypatch.setattr("gpubp.run.placed", placement.Shards)
+    some = [row for row in MANY if row["widths"] == "3,6,4"]
+    same(train(some, slots=4, engine="cpu"), train(some, engine="cpu"))
+
+
+@pytest.mark.parametrize("slots", [3, 1000])
+def test_rows_may_come_from_a_generator_one_by_one(slots: int, whole: gpubp.Result) -> None:
+    asked: list[int] = []
+
+    def stream() -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(MANY):
+            asked.append(number)
+            yield row
+
+    class Watch(gpubp.Reporter):
+        def progress(self, progress: Any) -> None:
+            seen.append(len(asked))
+
+    seen: list[int] = []
+    result = train(stream(), slots=slots, reporters=[Watch()])
+    same(result, whole)
+    assert slots > 3 or seen[0] < 6, "a row is asked for when there is a slot for it"
+
+
+def test_networks_of_one_kind_are_one_population_in_order() -> None:
+    alike = [{"widths": "3,5,4", "lr": 0.01 * (1 + n % 5), "epochs": 1 + (7 * n) % 5} for n in range(20)]
+    one, other = train(alike, data()), train(alike, data(), slots=4)
+    assert len(other.populations.each) > 1
+    assert same_bits(one.population.params, other.population.params)
+    assert same_bits(one.state.step, other.state.step)
+
+
+@pytest.mark.parametrize("calls", [1, 14, 31, 60])
+def test_an_interrupted_queue_resumes_to_the_same_networks(
+    calls: int, whole: gpubp.Result, tmp_path: Path, short_calls: None
+) -> None:
+    folder = tmp_path / "run"
+    early = stopped(
+        lambda: train(
+            MANY, slots=5, run_dir=folder, checkpoint_minutes=calls % 2, reporters=[Stop(calls, signal.SIGINT)]
+        )
+    )
+    count = early.populations.count
+    assert early.table["network"].to_pylist() == list(range(count))
+    assert len(gpubp.load(folder)) == count
+    same(gpubp.resume(folder, *both()), whole)
+    again = gpubp.resume(folder, *both())
+    assert again.network_steps == 0
+    same(again, whole)
+
+
+def both() -> tuple[gpubp.Dataset, gpubp.Dataset]:
+    from .test_design import FOLDS
+
+    return data(rows=FOLDS), data(9)
+
+
+def test_a_stream_resumes_with_the_same_rows(whole: gpubp.Result, tmp_path: Path, short_calls: None) -> None:
+    folder = tmp_path / "run"
+    stopped(lambda: train(iter(MANY), slots=5, run_dir=folder, reporters=[Stop(40, signal.SIGINT)]))
+    with pytest.raises(CheckpointError, match=r"stream of rows: resume\(..., design=\)"):
+        gpubp.resume(folder, *both())
+    same(gpubp.resume(folder, *both(), design=iter(MANY)), whole)
+
+
+def test_networks_that_have_left_cannot_be_trained_on(tmp_path: Path) -> None:
+    train(MANY, slots=5, run_dir=tmp_path / "run")
+    with pytest.raises(ConfigError, match="more networks than slots"):
+        gpubp.resume(tmp_path / "run", *both(), epochs=50)
+
+
+def test_files_do_not_become_more(tmp_path: Path) -> None:
+    alike = [{"widths": "3,5,4", "lr": 0.1, "seed": n} for n in range(30)]
+    few, many = tmp_path / "few", tmp_path / "many"
+    train(alike, data(), slots=15, run_dir=few)
+    train(alike, data(), slots=2, run_dir=many)
+    names = [sorted(str(each.relative_to(run)) for each in run.rglob("*")) for run in (few, many)]
+    kinds = [{name.partition("-")[0] for name in each} for each in names]
+    assert kinds[0] == kinds[1]
+    assert len(names[0]) == len(names[1])
+
+
+def test_damaged_records_are_refused_and_those_of_after_the_checkpoint_dropped(
+    whole: gpubp.Result, tmp_path: Path, short_calls: None
+) -> None:
+    folder = tmp_path / "run"
+    stopped(lambda: train(MANY, slots=5, run_dir=folder, reporters=[Stop(31, signal.SIGINT)]))
+    log = folder / ended.FOLDER / "0.rows"
+    content = log.read_bytes()
+    log.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    with pytest.raises(CheckpointError, match=r"0\.rows is damaged: its SHA-256 is not the one in the checkpoint"):
+        gpubp.load(folder)
+    log.write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match=r"0\.rows is damaged"):
+        gpubp.resume(folder, *both())
+    log.write_bytes(content + b"half a record")
+    same(gpubp.resume(folder, *both()), whole)
+
+
+def test_a_disk_that_is_full_for_a_while_loses_nothing(
+    whole: gpubp.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, write = [4], ended.Log.write
+
+    def full(log: ended.Log) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(28, "No space left on device")
+        write(log)
+
+    monkeypatch.setattr(ended.Log, "write", full)
+    monkeypatch.setattr(ended, "PENDING", 0)
+    folder = tmp_path / "run"
+    result = train(MANY, slots=5, run_dir=folder, checkpoint_minutes=0.0)
+    assert any("networks that have ended cannot be written" in note for note in result.notes)
+    assert result.unsaved is None
+    same(result, whole)
+    assert len(gpubp.load(folder)) == len(MANY)
+
+
+@pytest.mark.parametrize(
+    ("slots", "more", "message"),
+    [(0, {}, "slots 0: a whole number"), (2.5, {}, "slots 2.5"), (True, {}, "slots True"),
+     (3, {"search": object()}, "there are 3 slots, fewer")],
+)  # fmt: skip
+def test_slots_that_cannot_be_are_refused(slots: Any, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(MANY, slots=slots, **more)
+    with pytest.raises(ConfigError, match="the design has no rows"):
+        train(iter(()), slots=3)
+
+
+@st.composite
+def designs(draw: st.DrawFn) -> tuple[list[dict[str, Any]], int]:
+    row = st.fixed_dictionaries(
+        {
+            "widths": st.sampled_from(["3,2,4", "3,4", "3,2,2,4"]),
+            "optimizer": st.sampled_from(["sgd", "adam"]),
+            "lr": st.sampled_from([0.01, 0.1, 1e38]),
+            "epochs": st.integers(1, 7),
+        },
+        optional={"patience": st.integers(1, 3), "dropout": st.sampled_from([0.1, 0.3]), "target_loss": st.just(1.3)},
+    )
+    return draw(st.lists(row, min_size=1, max_size=12)), draw(st.integers(1, 12))
+
+
+@settings(max_examples=15, deadline=None)
+@given(designs())
+def test_every_network_of_a_queue_ends_once_as_it_does_in_a_run_of_all(drawn: tuple[list[dict[str, Any]], int]) -> None:
+    design, slots = drawn
+    common = {**COMMON, "evaluate_every": 2, "engine": "eager", "epochs": None}
+    result = gpubp.train_many(design, data(), data(9), slots=slots, **common)
+    assert result.table["network"].to_pylist() == list(range(len(design)))
+    same(result, gpubp.train_many(design, data(), data(9), **common))
+
+
+SCRIPT = """
+    import sys, torch, gpubp
+    from tests.test_queue import MANY, both, COMMON
+    gpubp.train_many(MANY, *both(), slots=5, engine="eager", run_dir=sys.argv[1], checkpoint_minutes=0.0, **COMMON)
+"""
+
+
+def killed(folder: Path, after: float) -> bool:
+    """Start the training in a process and kill it. -> whether it was killed before its end"""
+    code = textwrap.dedent(SCRIPT)
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stderr=subprocess.DEVNULL)
+    manifest = folder / "checkpoint" / "manifest.json"
+    while not manifest.exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(after)
+    alive = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return alive
+
+
+@pytest.mark.parametrize(
+    "count", [pytest.param(3), pytest.param(200, marks=pytest.mark.slow("kills two hundred processes"))]
+)
+def test_a_queue_that_is_killed_at_any_instant_resumes_to_the_same_networks(
+    count: int, whole: gpubp.Result, tmp_path: Path
+) -> None:
+    draw, hit = random.Random(1), 0
+    for number in range(count):
+        folder = tmp_path / str(number)
+        hit += killed(folder, draw.uniform(0.0, 1.0))
+        same(gpubp.resume(folder, *both()), whole)
+    assert hit, "some were killed before their end"
