@@ -69,7 +69,12 @@ def parser() -> Parser:
     add("--scale-targets", TEXT, "targets that are numbers: none or standard")
     add("--impute", TEXT, "missing values: mean or median; refused by default")
     add("--networks", COUNT, "N, or settings with --folds; 1000, or 1 for the tutorial")
-    add("--design", TEXT, "a .csv or .parquet file with a row of settings per network, by the names of these flags")
+    add(
+        "--design",
+        TEXT,
+        "a .csv or .parquet file with a row per network: columns are these flags, or fold, or extra.NAME of a "
+        "custom rule; flags are for the rows whose cell is empty",
+    )
     add("--widths", TEXT, "of inputs, hidden layers and outputs: 64,32,10; several topologies: 64,32,10;64,16,16,10")
     add("--hidden-width", NUMBERS, "of one hidden layer, instead of --widths: 8..256:log, or 16,32,64")
     add(
@@ -194,7 +199,8 @@ def _tutorial(settings: dict[str, Any]) -> int:
 
     for name, allowed in {**TUTORIAL, **dict.fromkeys(OF_READING, (None, None))}.items():
         if settings[name] not in allowed:
-            raise ConfigError(f"--{name.replace('_', '-')} {settings[name]}: --data tutorial sets it to {allowed[0]}")
+            how = "does not have it" if allowed[0] is None else f"sets it to {allowed[0]}"
+            raise ConfigError(f"--{name.replace('_', '-')} {settings[name]}: --data tutorial {how}")
         settings[name] = allowed[0]
     if settings["epochs"] is None and settings["steps"] is None:
         settings["steps"] = tutorial.ROUNDS
