@@ -45,7 +45,7 @@ TABLES: dict[str, Table[Any]] = {
     "output": ACTIVATIONS,
     "hidden": ACTIVATIONS,
 }
-LISTS = {"widths": "whole numbers separated by commas", "class_weight": "numbers separated by commas"}
+LISTS = {"widths": "whole numbers of 1 or more, separated by commas,", "class_weight": "numbers separated by commas"}
 
 
 class Column(NamedTuple):
@@ -128,11 +128,11 @@ def _cells(name: str, values: Any) -> Array | list[Any]:
             return array
         what, values = f"{what} of {array.dtype}", array.tolist() if array.dtype.kind in "fiubUO" else None
     if isinstance(values, str | bytes | Mapping | set | frozenset) or not isinstance(values, Iterable):
-        raise ConfigError(f"design: column {name!r} is a {what}; a list of values expected")
+        raise ConfigError(f"design: column {name!r} is a {what}; a list of numbers, names or truth values expected")
     return list(values)
 
 
-def column(name: str, cells: Array | list[Any], where: str = "in row {}") -> Column:
+def column(name: str, cells: Array | list[Any], where: str = "row {}") -> Column:
     """The cells of a setting, checked. where: of an error. Raises ConfigError."""
     if name in NUMBERS or name.startswith(EXTRA):
         return _numbers(name, cells, where)
@@ -183,7 +183,7 @@ def _read(name: str, cell: Any, where: str) -> Any:
     try:
         return _value(name, cell)
     except GpubpError as error:
-        raise ConfigError(f"design: {error} ({where})") from None
+        raise ConfigError(f"design: {where}: {error}") from None
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
         raise _refused(name, cell, where) from None
 
@@ -201,7 +201,7 @@ def _value(name: str, cell: Any) -> Any:
         parts = cell.strip("()[]").replace("-", ",").split(",") if isinstance(cell, str) else list(cell)
         return tuple(_whole(name, part) if name == "widths" else _number(part) for part in parts)
     if name in TRUTHS:
-        return {"true": True, "false": False, "1.0": True, "0.0": False}[str(cell).lower()]
+        return {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}[str(cell).lower()]
     if name in NUMBERS or name.startswith(EXTRA):
         return _number(cell)
     if name in WHOLE:
@@ -249,4 +249,4 @@ def _refused(name: str, cell: Any, where: str) -> ConfigError:
     else:
         expected = "a name"
     shown = cell.item() if isinstance(cell, np.generic) else cell
-    return ConfigError(f"design: {name} {shown!r} {where}: {expected} expected")
+    return ConfigError(f"design: {where}: {name} {shown!r}: {expected} expected")

@@ -10,7 +10,7 @@ any of these refuse.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -75,10 +75,12 @@ class Design:
             design = given
         else:
             cells, count = columns(given)
-            design = cls(_read(cells, "in row {}"), count)
-        common = {name: [value] for name, value in settings.items() if name != "extra"}
-        common |= {f"{EXTRA}{name}": [value] for name, value in dict(settings.get("extra") or {}).items()}
-        return design.filled(cls(_read(common, "of all networks"), 1))
+            design = cls(_read(cells, "row {}"), count)
+        if not isinstance(extra := settings.pop("extra", {}), Mapping):
+            raise ConfigError(f"extra {extra!r}: a dict of hyper-parameters by name expected")
+        common = {name: [value] for name, value in settings.items()}
+        common |= {f"{EXTRA}{name}": [value] for name, value in extra.items()}
+        return design.filled(cls(_read(common, "all networks"), 1))
 
     def __len__(self) -> int:
         return self.count

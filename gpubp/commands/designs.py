@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..flags import COUNT
+from ..flags import COUNT, number
 
 if TYPE_CHECKING:
     from ..design import Design
@@ -55,7 +56,9 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     from ..design import Design
     from ..search import sample
 
-    given = None if settings["design"] is None else Design.of(settings["design"])
+    given = None
+    if settings["design"] is not None:
+        given, settings["design"] = Design.of(settings["design"]), str(Path(settings["design"]).absolute())
     numbers = {name: settings[name] for name in (*HYPER, "init_scale", "hidden_width") if settings[name] is not None}
     _check(settings, numbers, given)
     settings["networks"] = count = len(given) if given else settings["networks"] or 1000
@@ -67,9 +70,14 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
         columns["widths"] = [(sides[0], round(each), sides[1]) for each in columns.pop("hidden_width")]
     hyper = {name: columns.pop(name) for name in HYPER if name in columns}
     if settings["class_weight"] is not None:
-        hyper["class_weight"] = _each(settings["class_weight"], count)
+        hyper["class_weight"] = [class_weight(settings["class_weight"])] * count
     rows = given or Design.of([{}] * count)
     rows = rows.filled(Design.of(columns)).filled(Design.of([{name: settings[name] for name in COMMON}]))
+    for row, ends in enumerate((each[0], each[-1]) for each in rows.cells("widths")):
+        if ends != sides:
+            raise ConfigError(
+                f"design: row {row}: widths from {ends[0]} to {ends[1]}: the data need {sides[0]},...,{sides[1]}"
+            )
     rules = [*zip(*(rows.cells(name) for name in ("optimizer", "schedule", "loss")))]
     for name, values in hyper.items():
         free = [cell is None and name in _known(*rule) for cell, rule in zip(rows.cells(name), rules)]
@@ -118,6 +126,14 @@ def _folded(rows: Design, count: int) -> Design:
     return rows
 
 
+def class_weight(given: str) -> list[float]:
+    """The numbers of --class-weight."""
+    try:
+        return [number(part) for part in given.split(",")]
+    except ValueError:
+        raise ConfigError(f"--class-weight {given!r}: numbers separated by commas expected") from None
+
+
 def _each(values: Any, count: int) -> list[Any]:
     """A value for each of `count` networks, from one for all or one for each."""
     if isinstance(values, str) or not hasattr(values, "__len__"):
@@ -132,7 +148,7 @@ def _check_width(given: float | str, found: Any) -> None:
     if isinstance(found, Range):
         fine = found.low >= 1
     else:
-        fine = all(number >= 1 and number == int(number) for number in (found if isinstance(found, list) else [found]))
+        fine = all(each >= 1 and each == int(each) for each in (found if isinstance(found, list) else [found]))
     if not fine:
         raise ConfigError(f"--hidden-width {given}: whole numbers of 1 or more, or a range of them, expected")
 
