@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,9 +79,7 @@ class Column(NamedTuple):
 def columns(given: Any) -> tuple[dict[str, Any], int]:
     """The columns of a design by the names of their settings, and the number of its rows. Raises ConfigError."""
     if isinstance(given, str | os.PathLike):
-        from . import tables
-
-        given = tables.read(given).columns
+        given = _file(given)
     elif isinstance(given, Iterator):
         given = list(given)
     if hasattr(given, "collect"):  # polars.LazyFrame
@@ -97,6 +96,7 @@ def columns(given: Any) -> tuple[dict[str, Any], int]:
 
         table = pa.table(given)
         pairs, count = list(zip(table.column_names, table.columns)), table.num_rows
+        pairs = [(name, values) for name, values in pairs if not name.startswith("__index_level_")]  # pandas'
     else:
         raise ConfigError(
             f"design is a {type(given).__name__}; a mapping of columns, a list of mappings, a frame, or the path of a "
@@ -112,6 +112,19 @@ def columns(given: Any) -> tuple[dict[str, Any], int]:
     if len(lengths) > 1:
         raise ConfigError(f"design: columns of {min(lengths)} to {max(lengths)} rows; equal lengths expected")
     return found, lengths.pop()
+
+
+def _file(path: str | os.PathLike[str]) -> Any:
+    """The table in a file. Raises DataError."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    from . import tables
+
+    if Path(path).suffix.lower() == ".parquet":
+        with suppress(OSError, pa.ArrowException):  # tables.read() says what is wrong with it
+            return parquet.ParquetFile(path).read()  # which holds lists of widths too
+    return tables.read(path).columns
 
 
 def _cells(name: str, values: Any) -> Array | list[Any]:

@@ -30,7 +30,9 @@ def test_a_design_may_come_in_any_form_and_is_kept_with_the_run(tmp_path: Path) 
     table = pa.table(columns)
     parquet.write_table(table, tmp_path / "a.parquet")
     (tmp_path / "a.csv").write_text('widths,lr,batch_size,restore_best\n"3,6,4",0.01,8,true\n3-5-5-4,0.3,,false\n')
-    forms = [table, table.to_pylist(), iter(table.to_pylist()),
+    lists = table.set_column(0, "widths", pa.array([[3, 6, 4], [3, 5, 5, 4]]))
+    parquet.write_table(lists.append_column("__index_level_0__", pa.array([5, 6])), tmp_path / "lists.parquet")
+    forms = [tmp_path / "lists.parquet", table, table.to_pylist(), iter(table.to_pylist()),
              tmp_path / "a.parquet", str(tmp_path / "a.csv"), expected,
              {**columns, "lr": np.array([0.01, 0.3]), "widths": [(3, 6, 4), [3, 5, 5, 4]]},
              {**columns, "lr": torch.tensor([0.01, 0.3], dtype=torch.float64)}]  # fmt: skip

@@ -296,3 +296,15 @@ def test_explain_shows_the_row_that_load_restores(
         (layer,) = json.loads(capsys.readouterr().out)["layers"]
         shown = torch.tensor(layer["weight"]["value"])
         assert torch.equal(shown.T, best[row, :12].reshape(4, 3))
+
+
+def test_networks_of_several_populations_are_found_by_their_rows() -> None:
+    result = train([{"widths": f"3,{hidden},4"} for hidden in (7, 5, 7, 6, 5)], data(), epochs=1)
+    asked = torch.tensor([4, 0, 2, 4, 3])
+    parts = [*result.populations.parts(asked)]
+    assert torch.cat([part.place for part in parts]).sort().values.tolist() == [0, 1, 2, 3, 4]
+    for population, local, place in parts:
+        for row, at in zip(asked[place].tolist(), local.tolist()):
+            weights = [each.detach() for each in result.network(row).parameters()]
+            assert torch.equal(population.network(at)[0].weight, weights[0])
+            assert len(weights[0]) == (7, 5, 7, 6, 5)[row]

@@ -58,7 +58,7 @@ def _class_weights(state: TrainState) -> list[str | None]:
     if weight is None:
         return [None] * state.population.count
     distinct, which = weight.cpu().unique(dim=0, return_inverse=True)
-    texts = [",".join(f"{each:g}" for each in row) for row in distinct.tolist()]
+    texts = [",".join(str(each).removesuffix(".0") for each in row) for row in distinct.tolist()]
     return [texts[each] for each in which.tolist()]
 
 
