@@ -148,12 +148,13 @@ class Design:
             if folds is None:
                 row = int(fold.given.argmax())
                 raise DataError(
-                    f"design: row {self.first + row}: fold {position[row]}: the data are the same for all networks; data.folds(k), "
-                    "or on the command line --folds K, expected"
+                    f"design: row {self.first + row}: fold {position[row]}: the data are the same for all networks; "
+                    "data.folds(k), or on the command line --folds K, expected"
                 )
-        if folds is not None and len(bad := (position >= folds).nonzero()[0]):
+        if folds is not None and (position >= folds).any():
+            row = int((position >= folds).argmax())
             raise DataError(
-                f"design: row {self.first + bad[0]}: fold {position[bad[0]]}: the data have {folds}, from 0 to {folds - 1}"
+                f"design: row {self.first + row}: fold {position[row]}: the data have {folds}, from 0 to {folds - 1}"
             )
         return position
 

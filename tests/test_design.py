@@ -12,7 +12,7 @@ import torch
 from pyarrow import parquet
 
 import gpubp
-from gpubp import checkpoint, placement, training
+from gpubp import checkpoint, making, placement
 from gpubp.cli import main
 from gpubp.errors import ConfigError
 
@@ -158,12 +158,12 @@ def test_each_length_extends_the_networks_that_count_so(tmp_path: Path) -> None:
 
 
 def test_a_run_says_why_each_of_its_engines_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choose = training.choose_for_all
+    choose = making.choose_for_all
 
     def chosen(name: str, spec: gpubp.NetworkSpec, *rest: Any) -> Any:
         return choose(name, spec, *rest)._replace(reason=f"for {spec.widths[1]}")
 
-    monkeypatch.setattr(training, "choose_for_all", chosen)
+    monkeypatch.setattr(making, "choose_for_all", chosen)
     train([{"widths": f"3,{hidden},4"} for hidden in (7, 5, 7)], data(), run_dir=tmp_path / "run")
     assert "engine_reason: for 7; for 5\n" in (tmp_path / "run" / "config.yaml").read_text()
 
