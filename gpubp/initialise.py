@@ -20,6 +20,7 @@ from .errors import ConfigError, ShapeError
 from .spec import NetworkSpec
 
 BLOCK = 1 << 15  # numbers drawn at once: they stay in cache, and torch computes so few in the calling thread
+ALONE = 1 << 16  # numbers that take less time than threads to start
 
 
 class Initialiser(NamedTuple):
@@ -112,10 +113,14 @@ def initialise(
             numbers = rule.draw(seed, some, layer.bias.stop - layer.bias.start, 2 * number + 1)
             params[part, layer.bias] = (rule.weight(numbers) * by).to(dtype)
 
+    parts = []
+    for number, layer in enumerate(spec.layout):
+        most = max(1, BLOCK // (layer.inputs * layer.outputs))
+        parts += [(number, slice(first, first + most)) for first in range(0, len(ids), most)]
+    if params.numel() <= ALONE:
+        for part in parts:
+            fill(*part)
+        return params
     with ThreadPoolExecutor(torch.get_num_threads(), "gpubp-draw") as pool:
-        parts = []
-        for number, layer in enumerate(spec.layout):
-            most = max(1, BLOCK // (layer.inputs * layer.outputs))
-            parts += [(number, slice(first, first + most)) for first in range(0, len(ids), most)]
         list(pool.map(fill, *zip(*parts)))
     return params

@@ -27,7 +27,7 @@ from .reporters import Progress, Reporter, Start, quantiles
 from .reporters.listeners import Listeners
 from .reporters.table import table
 from .result import Result, kept
-from .run import Round, Run
+from .run import Round, Run, reasons
 from .saving import Saving
 from .signals import collected
 from .state import Status, counts
@@ -156,7 +156,7 @@ class Loop:
     @property
     def reasons(self) -> str:
         """Why each engine was chosen."""
-        return "; ".join(dict.fromkeys(run.choice.reason for run in self.runs))
+        return reasons(self.runs)
 
     def next_round(self) -> bool:
         """Go on with the present round, or start the next; False if every network has ended."""

@@ -32,7 +32,7 @@ from .population import Population
 from .populations import Populations
 from .preparation import FILE, Label, Preparation
 from .reporters.table import RESULTS, read_results
-from .result import ranking
+from .result import order_of
 from .spec import NetworkSpec
 from .tables import Array, listed
 
@@ -107,7 +107,7 @@ class Model:
 
     @neutral()
     def ranking(self) -> Tensor:
-        """Rows of the networks that did not diverge, best first, by validation loss or else by loss."""
+        """Rows of the networks that did not diverge, best first, as Result.ranking()."""
         if self.results is None:
             raise CheckpointError(
                 f"the networks have no ranking: {RESULTS} is missing, damaged or not of this checkpoint; name networks "
@@ -278,8 +278,7 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
             "gpubp.resume for a run from Python, retrains them to the same bits"
         )
     for state in states:
-        if state.kept:
-            stopping.exchange(state, stopping.restored(state))
+        stopping.restore(state)
     path, rows = folder / FILE, folder / RESULTS
     if saved.preparation not in (None, checkpoint.digest_of(path)):
         raise CheckpointError(
@@ -300,17 +299,6 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     if results is None or results["steps"].to_pylist() != steps.tolist():
         return model
     return Model(networks, preparation, results)
-
-
-def ranked_by(results: pa.Table) -> str:
-    """The column of a results table that ranks networks, in ascending order."""
-    return "validation_loss" if "validation_loss" in results.column_names else "loss"
-
-
-def order_of(results: pa.Table) -> Tensor:
-    """Rows of the networks in a results table that did not diverge, best first."""
-    loss = torch.tensor(results[ranked_by(results)].to_numpy())
-    return ranking(loss, torch.tensor([status == "diverged" for status in results["status"].to_pylist()]))
 
 
 def _numbers(samples: Any, width: int) -> Tensor:

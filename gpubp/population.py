@@ -80,7 +80,7 @@ class Population:
             raise ConfigError("create needs count, or ids, not both and not neither")
         if ids is None:
             number = _count(count)
-            _room(spec, number, dtype)
+            room(spec, number, dtype)
             chosen = torch.arange(number)
         elif isinstance(ids, (set, frozenset)):
             chosen = arrays.tensor("ids", list(ids), ConfigError).cpu().sort().values
@@ -195,7 +195,7 @@ def _count(count: Any) -> int:
     return number
 
 
-def _room(spec: NetworkSpec, count: int, dtype: torch.dtype) -> None:
+def room(spec: NetworkSpec, count: int, dtype: torch.dtype) -> None:
     """Raise OutOfMemoryError for networks that do not fit, before the system kills a process that makes them."""
     room, bytes_needed = free.available(torch.device("cpu")), count * spec.size * dtype.itemsize
     if room is not None and bytes_needed > room:

@@ -62,15 +62,20 @@ class Populations:
         """(N,): where, population by population, the network of each row is."""
         return torch.cat([*self.rows]).argsort()
 
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """(N,) both, by row: the number of its population, and its row in that."""
+        which, local = torch.empty(2, self.count, dtype=torch.int64)
+        for number, mine in enumerate(self.rows):
+            which[mine], local[mine] = number, torch.arange(len(mine))
+        return which, local
+
     def parts(self, rows: Tensor) -> Iterator[Part]:
         """The networks in these rows (K,), population by population."""
-        for population, mine in zip(self.each, self.rows):
-            at = torch.full((self.count,), -1)
-            at[mine] = torch.arange(len(mine))
-            found = at[rows.cpu()]
-            place = (found >= 0).nonzero().squeeze(1)
-            if len(place):
-                yield Part(population, found[place], place)
+        which, local = (each[rows.cpu()] for each in self._places)
+        numbers, counts = which.unique(return_counts=True)
+        for number, place in zip(numbers.tolist(), which.argsort(stable=True).split(counts.tolist())):
+            yield Part(self.each[number], local[place], place)
 
     @neutral()
     def network(self, row: int) -> nn.Sequential:

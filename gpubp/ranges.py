@@ -13,7 +13,8 @@ from .errors import ConfigError
 
 LONGEST = 10**12  # steps, epochs, samples per step: all counts stay below 2^63
 
-# Lowest and highest value of a hyper-parameter, and whether each is allowed itself. 0 or more for the others.
+# Lowest and highest value of a hyper-parameter, and whether each is allowed itself.
+USUAL = 0, math.inf, True, False
 RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "beta1": (0, 1, True, False),
     "beta2": (0, 1, True, False),
@@ -51,10 +52,20 @@ def numbers_of(name: str, value: Any) -> Tensor:
     numbers = given.double()
     if given.dtype == torch.bool or numbers.ndim > 1 or not numbers.numel():
         raise ConfigError(f"{name} {value!r}: a number, or N numbers, expected")
-    low, high, low_in, high_in = RANGES.get(name, (0, math.inf, True, False))
-    inside = (numbers >= low if low_in else numbers > low) & (numbers <= high if high_in else numbers < high)
-    if not bool(inside.all()):
-        worst = float(numbers[~inside][0]) if numbers.ndim else float(numbers)
-        allowed = f"{'[' if low_in else '('}{low:g}, {high:g}{']' if high_in else ')'}"
-        raise ConfigError(f"{name} is {worst:g}; a number in {allowed} expected")
+    wrong = outside(name, numbers)
+    if bool(wrong.any()):
+        worst = float(numbers[wrong][0]) if numbers.ndim else float(numbers)
+        raise ConfigError(f"{name} is {worst:g}; a number in {allowed(name)} expected")
     return numbers
+
+
+def outside(name: str, numbers: Tensor) -> Tensor:
+    """Which of `numbers`, of any shape, are not within the range of `name`; NaN is not."""
+    low, high, low_in, high_in = RANGES.get(name, USUAL)
+    return ~((numbers >= low if low_in else numbers > low) & (numbers <= high if high_in else numbers < high))
+
+
+def allowed(name: str) -> str:
+    """The range of `name`, as text."""
+    low, high, low_in, high_in = RANGES.get(name, USUAL)
+    return f"{'[' if low_in else '('}{low:g}, {high:g}{']' if high_in else ')'}"

@@ -1,4 +1,5 @@
-"""Result: what training returns; ranking(), the order of its networks; kept(), which adds it to later errors."""
+"""Result: what training returns; ranked_by() and order_of(), which rank the networks of a results table; kept(), which
+adds a Result to later errors."""
 
 from __future__ import annotations
 
@@ -9,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor, nn
+
 from .ambient import neutral
 from .line import line
+from .losses import LOSSES
 from .state import Status, TrainState, counts
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from torch import Tensor, nn
 
     from .population import Population
     from .populations import Populations
@@ -75,8 +79,8 @@ class Result:
 
     @neutral()
     def ranking(self) -> Tensor:
-        """Rows of the networks that did not diverge, best first, by validation loss or else by loss."""
-        return ranking(self._ranks[1], self.status == Status.diverged)
+        """Rows of the networks that did not diverge, best first, by the column ranked_by() of the table."""
+        return order_of(self.table)
 
     @property
     def status(self) -> Tensor:
@@ -104,16 +108,11 @@ class Result:
         """The name of the signal that ended the run early."""
         return None if self.interrupted is None else signal.Signals(self.interrupted).name
 
-    @property
-    def _ranks(self) -> tuple[str, Tensor]:
-        if self.validation_loss is None:
-            return "loss", self.loss
-        return "validation loss", self.validation_loss
-
     def __repr__(self) -> str:
-        name, loss = self._ranks
-        good = self.ranking()
-        best = f"; best {name} {float(loss[good[0]]):.4g} (network {int(good[0])})" if len(good) else ""
+        name, good, best = ranked_by(self.table), self.ranking(), ""
+        if len(good):
+            row = int(good[0])
+            best = f"; best {name.replace('_', ' ')} {self.table[name][row].as_py():.4g} (network {row})"
         early = "" if self.interrupted is None else f"; stopped by {self.stopped_by}"
         where = "" if self.run_dir is None else f"; {self.run_dir}"
         return line(
@@ -136,7 +135,29 @@ def kept(result: Result) -> Iterator[None]:
         raise
 
 
-def ranking(loss: Tensor, diverged: Tensor) -> Tensor:
-    """Rows of the networks that did not diverge, by ascending `loss` (N,)."""
-    order = loss.nan_to_num(float("inf")).argsort(stable=True)
+def ranked_by(results: pa.Table) -> str:
+    """The column of a results table that ranks its networks, of the validation data if there are any: their loss, less
+    is better, if all have the same loss function with the same hyper-parameters and class weights. Otherwise losses
+    cannot be compared, and the metric, accuracy or R2, ranks them: more is better."""
+    names = results.column_names
+    own = {name: default for loss in LOSSES.values() for name, default in loss.defaults.items() if name in names}
+    told = [results[name].fill_null(default) for name, default in own.items()]
+    told += [results[name] for name in ("loss_function", "class_weight") if name in names]
+    alike = all(len(each.unique()) == 1 for each in told)
+    measured = "loss" if alike else "accuracy" if "accuracy" in names else "r2"
+    return f"validation_{measured}" if "validation_loss" in names else measured
+
+
+def worth(name: str, values: Tensor) -> Tensor:
+    """What sorts `values` of the column `name` from best to worst in ascending order, NaN last."""
+    return (values if name.endswith("loss") else -values).nan_to_num(float("inf"))
+
+
+def order_of(results: pa.Table) -> Tensor:
+    """Rows of the networks in a results table that did not diverge, best first."""
+    from pyarrow import compute
+
+    name = ranked_by(results)
+    order = worth(name, torch.tensor(results[name].to_numpy())).argsort(stable=True)
+    diverged = torch.tensor(compute.equal(results["status"], Status.diverged.name).to_numpy())
     return order[~diverged[order]]

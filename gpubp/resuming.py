@@ -26,7 +26,7 @@ from .population import Population
 from .queue import Queue, Rows
 from .reporters import Reporter
 from .result import Result
-from .run import Run
+from .run import Run, reasons
 from .signals import delivered
 from .state import Status
 from .training import check_arguments, described, explained, ready, updated
@@ -49,7 +49,8 @@ def resume(
 ) -> Result:
     """Resume the run in `run_dir`, with the bits of an uninterrupted run (on another kind of device, up to
     rounding); with more `epochs` or `steps` than before, those of a run started with as many; the new length
-    is saved before the first step. device: as in train(), but by default the CPU, wherever the run started.
+    is saved before the first step. Where some networks count epochs and others steps, each extends its own.
+    device: as in train(), but by default the CPU, wherever the run started.
     design: the same iterator of rows as in train_many(), for a run that was given one; it is read past the rows that
     the run has had.
     settings: in place of the run's, for reporters and config.yaml. The interval of evaluations does not change.
@@ -66,8 +67,7 @@ def resume(
         if longer:
             if saved.notes["queue"] is not None:
                 raise ConfigError("this run had more networks than slots: those that have left it cannot be trained on")
-            for run in runs:
-                _extend(run, epochs, steps)
+            _extend(runs, {"epochs": epochs, "steps": steps})
         settings, differs = _settings(folder, saved, runs, settings)
         _write_changes(folder, saved, runs, settings, longer, data)
         notes = [*saved.told, *differs, *forks.notes(), *told]
@@ -167,7 +167,7 @@ def _write_changes(
         if longer:  # so that a killed run keeps the new length
             checkpoint.save(folder, [run.saved() for run in runs], {**saved.notes, "settings": settings})
         if not path.exists() or config_file.differs(path, settings):
-            config_file.write(path, settings, runs[0].choice.reason)
+            config_file.write(path, settings, reasons(runs))
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written: {error.strerror}") from None
 
@@ -205,14 +205,21 @@ def _going_on(
     return choice._replace(reason=line(notes["engine_reason"]))
 
 
-def _extend(run: Run, epochs: int | None, steps: int | None) -> None:
-    """Extend the training. Finished networks resume."""
+def _extend(runs: Sequence[Run], lengths: Mapping[str, int | None]) -> None:
+    """Extend the training of the networks that count as the new lengths do. Finished networks resume."""
+    counted = {name: [run for run in runs if getattr(run.config, name) is not None] for name in lengths}
+    for name, length in lengths.items():
+        if length is not None and not counted[name]:
+            other = "steps" if name == "epochs" else "epochs"
+            raise ConfigError(f"this run counts {other}: give only {other} to extend it")
+    for name, length in lengths.items():
+        for run in counted[name] if length is not None else ():
+            _lengthen(run, name, length)
+
+
+def _lengthen(run: Run, name: str, length: int | None) -> None:
     state, config = run.state, run.config
-    name, length = ("epochs", epochs) if steps is None else ("steps", steps)
-    if getattr(config, name) is None or (epochs is not None and steps is not None):
-        other = "steps" if config.epochs is None else "epochs"
-        raise ConfigError(f"this run counts {other}: give only {other} to extend it")
-    longer = replace(config, epochs=epochs, steps=steps)
+    longer = replace(config, epochs=length) if name == "epochs" else replace(config, steps=length)
     end = longer.lengths(run.sets.data.size(state.position))
     shorter = bool((torch.as_tensor(length) < torch.as_tensor(getattr(config, name))).any())
     if shorter or bool((end < state.end).any()):

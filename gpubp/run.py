@@ -8,7 +8,7 @@ Signals, reporters and files are in loop.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -220,3 +220,8 @@ class Run:
             self.held_out = self.place.evaluate(validation)
         self.place.gather()
         return training, self.held_out
+
+
+def reasons(runs: Iterable[Run]) -> str:
+    """Why each engine was chosen."""
+    return "; ".join(dict.fromkeys(run.choice.reason for run in runs))

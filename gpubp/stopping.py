@@ -100,3 +100,9 @@ def exchange(state: TrainState, some: Tensor) -> None:
         present = params[rows]
         params.index_copy_(0, rows, best[rows])
         best.index_copy_(0, rows, present)
+
+
+def restore(state: TrainState) -> None:
+    """Exchange rows as the end of the training does, if best rows are kept, in place."""
+    if state.kept:
+        exchange(state, restored(state))

@@ -30,7 +30,7 @@ from .queue import Rows, Waiting, room_for
 from .reporters import Reporter, check, watches
 from .result import Result, kept
 from .rng import check_seed
-from .run import Run, Sets
+from .run import Run, Sets, reasons
 from .signals import delivered
 
 
@@ -248,19 +248,21 @@ def described(runs: Sequence[Run]) -> dict[str, Any]:
             **(alone if len(runs) == 1 else {"design": DESIGN}),
             "networks": sum(run.state.population.count for run in runs),
             "seed": population.seed,
-            "engine": runs[0].choice.name,
-            "engine_reason": runs[0].choice.reason,
+            "engine": ", ".join(dict.fromkeys(run.choice.name for run in runs)),
+            "engine_reason": reasons(runs),
         }
     )
 
 
 def updated(settings: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
-    """`settings` with the engine and the length that the run has. Raises ConfigError for values that are not plain."""
-    now, run = config_file.plain(settings), runs[0]
-    known = {"engine": run.choice.name, "engine_reason": run.choice.reason}
+    """`settings` with what all networks of the run have: the engine, the length. Raises ConfigError for values that are
+    not plain."""
+    now, engines = config_file.plain(settings), {run.choice.name for run in runs}
+    known = {"engine_reason": reasons(runs), **({"engine": engines.pop()} if len(engines) == 1 else {})}
     now |= {name: value for name, value in known.items() if name in now}
     for part in (now, now.get("training")):
         for name in ("epochs", "steps"):
-            if isinstance(part, dict) and part.get(name) is not None and len(runs) == 1:
-                part[name] = arrays.in_short(getattr(run.config, name))
+            lengths = {arrays.in_short(each) for run in runs if (each := getattr(run.config, name)) is not None}
+            if isinstance(part, dict) and part.get(name) is not None and len(lengths) == 1:
+                part[name] = lengths.pop()
     return now

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
 
 import gpubp
-from gpubp import placement
+from gpubp import checkpoint, making, placement
 from gpubp.cli import main
-from gpubp.design import Design
-from gpubp.errors import ConfigError, DataError, GpubpError, SpecError
+from gpubp.errors import ConfigError
 
 from .helpers import same_bits, samples
 from .short_runs import Stop, same_state, stopped, told
@@ -117,56 +115,57 @@ def test_more_epochs_end_as_a_run_begun_with_so_many(tmp_path: Path) -> None:
     same(longer, train(design, epochs=10, evaluate_every=1), history=False)
 
 
-def test_a_design_may_come_in_any_form_and_is_kept_with_the_run(tmp_path: Path) -> None:
-    columns = {
-        "widths": ["3,6,4", "3,5,5,4"],
-        "lr": [0.01, 0.3],
-        "batch_size": [8, None],
-        "restore_best": [True, False],
-    }
-    expected = Design.of(columns)
-    table = pa.table(columns)
-    parquet.write_table(table, tmp_path / "a.parquet")
-    (tmp_path / "a.csv").write_text('widths,lr,batch_size,restore_best\n"3,6,4",0.01,8,true\n3-5-5-4,0.3,,false\n')
-    forms = [table, table.to_pylist(), iter(table.to_pylist()),
-             tmp_path / "a.parquet", str(tmp_path / "a.csv"), expected,
-             {**columns, "lr": np.array([0.01, 0.3]), "widths": [(3, 6, 4), [3, 5, 5, 4]]},
-             {**columns, "lr": torch.tensor([0.01, 0.3], dtype=torch.float64)}]  # fmt: skip
-    for form in forms:
-        assert Design.of(form) == expected
-    train(columns, data(), run_dir=tmp_path / "run")
-    assert Design.of(tmp_path / "run" / "design.parquet") == Design.of(
-        columns, loss="cross_entropy", epochs=6, batch_size=8
-    )
+def test_networks_may_differ_in_nothing_but_their_seed() -> None:
+    ten, three = train([{}] * 10, data(), widths="3,6,4"), train({"seed": [0, 5, 9]}, data(), widths=[3, 6, 4])
+    for row, seed in enumerate((0, 5, 9)):
+        assert same_bits(ten.population.params[seed], three.population.params[row])
 
 
-@pytest.mark.parametrize(
-    ("design", "more", "error", "told"),
-    [
-        ([], {}, ConfigError, "the design has no rows"),
-        (7, {}, ConfigError, "design is a int; a mapping of columns"),
-        ({"lr": 0.1}, {}, ConfigError, "column 'lr' is a float; a list of values expected"),
-        ({"lr": [0.1], "widths": ["3,4", "3,4"]}, {}, ConfigError, "columns of 1 to 2 rows; equal lengths expected"),
-        ([{"width": "3,4"}], {}, ConfigError, "column 'width' is unknown; did you mean 'widths'"),
-        ([{"lr": 0.1}], {}, ConfigError, "row 0: widths are missing"),
-        ([{"widths": "3,4"}, {"widths": "3,x,4"}], {}, ConfigError, "widths '3,x,4' in row 1: whole numbers expected"),
-        ([{"widths": "3,4"}, {"widths": "3,4", "lr": "big"}], {}, ConfigError, "lr 'big' in row 1: a number expected"),
-        ([{"widths": "3,4"}, {"widths": "3,4", "momentum": 1}], {}, ConfigError, "row 1: momentum is not a hyper-par"),
-        ([{"widths": "3,4", "hidden": "relo"}], {}, SpecError, "row 0: .*'relo' is unknown; did you mean 'relu'"),
-        ([{"widths": "2,4"}], {}, GpubpError, "the last size must be 2"),
-        ([{"widths": "3,4", "fold": 3}], {}, DataError, "row 0: fold 3: the data have 3, from 0 to 2"),
-        ([{"widths": "3,4", "seed": -1}], {}, ConfigError, "seed -1 in row 0"),
-        ([{"widths": "3,4"}] * 4, {}, GpubpError, "row 3|fold 3|the data are for 3 networks"),
-        ([{"widths": "3,4", "init": "glorot"}], {}, ConfigError, "row 0: init 'glorot' is unknown; did you mean"),
-        ([{"widths": "3,4", "batch_size": 2.5}], {}, ConfigError, "batch_size 2.5 in row 0: a whole number expected"),
-        ([{"widths": "3,4"}, {"widths": "3,9"}], {}, ConfigError, "from 3 to 4 and from 3 to 9: the same inputs"),
-        ([{"widths": "3,4", "restore_best": "perhaps"}], {}, ConfigError, "true or false expected"),
-        ([{"widths": "3,4"}], {"momentum": 3}, ConfigError, "momentum"),
-    ],
-)
-def test_a_design_that_cannot_be_is_refused_with_its_row(design: Any, more: Any, error: type, told: str) -> None:
-    with pytest.raises(error, match=told):
-        train(design, **more)
+def test_class_weights_and_hyper_parameters_of_custom_rules_are_settings_of_a_row() -> None:
+    def scaled(grad: torch.Tensor, gain: torch.Tensor) -> tuple[torch.Tensor]:
+        return (gain * grad,)
+
+    rule = gpubp.optimizers.Optimizer(scaled, (), {"gain": 1.0})
+    weights = [[1.0, 2.0, 3.0, 4.0], [4.0, 1.0, 1.0, 1.0]]
+    design = [{"optimizer": rule, "class_weight": "1,2,3,4"}, {"optimizer": rule, "class_weight": weights[1]}]
+    mixed = train([{**row, "extra.gain": 0.5 + number} for number, row in enumerate(design)], data(), widths="3,6,4")
+    config = gpubp.TrainConfig(rule, class_weight=weights, extra={"gain": [0.5, 1.5]}, epochs=6, batch_size=8)
+    spec = gpubp.NetworkSpec((3, 6, 4), loss="cross_entropy")
+    alone = gpubp.train(gpubp.Population.create(spec, 2, seed=3), data(), config, data(9), engine="eager")
+    assert same_bits(mixed.population.params, alone.population.params)
+    assert mixed.table["class_weight"].to_pylist() == ["1,2,3,4", "4,1,1,1"]
+    common = train([{"optimizer": rule}], data(), widths="3,6,4", extra={"gain": 0.5}, class_weight=weights[0])
+    assert same_bits(common.population.params[0], alone.population.params[0])
+
+
+def test_each_length_extends_the_networks_that_count_so(tmp_path: Path) -> None:
+    def design(epochs: int, steps: int) -> list[dict[str, Any]]:
+        lengths = ({"epochs": epochs}, {"steps": steps}, {"epochs": epochs, "lr": 0.2}, {"steps": steps, "lr": 0.3})
+        return [{"widths": "3,6,4", **length} for length in lengths]
+
+    settings: dict[str, Any] = {"epochs": None, "evaluate_every": 1}
+    train(design(3, 7), data(), run_dir=tmp_path / "run", **settings)
+    steps = gpubp.resume(tmp_path / "run", data(), data(9), steps=9)
+    same(steps, train(design(3, 9), data(), **settings), history=False)
+    both = gpubp.resume(tmp_path / "run", data(), data(9), epochs=5, steps=11)
+    same(both, train(design(5, 11), data(), **settings), history=False)
+    with pytest.raises(ConfigError, match="steps 10 would end networks before their present end"):
+        gpubp.resume(tmp_path / "run", data(), data(9), epochs=6, steps=10)
+    same(gpubp.resume(tmp_path / "run", data(), data(9)), both, history=False)
+    train(design(3, 7)[::2], data(), run_dir=tmp_path / "epochs", **settings)
+    with pytest.raises(ConfigError, match="this run counts epochs: give only epochs to extend it"):
+        gpubp.resume(tmp_path / "epochs", data(), data(9), epochs=6, steps=10)
+
+
+def test_a_run_says_why_each_of_its_engines_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = making.choose_for_all
+
+    def chosen(name: str, spec: gpubp.NetworkSpec, *rest: Any) -> Any:
+        return choose(name, spec, *rest)._replace(reason=f"for {spec.widths[1]}")
+
+    monkeypatch.setattr(making, "choose_for_all", chosen)
+    train([{"widths": f"3,{hidden},4"} for hidden in (7, 5, 7)], data(), run_dir=tmp_path / "run")
+    assert "engine_reason: for 7; for 5\n" in (tmp_path / "run" / "config.yaml").read_text()
 
 
 def test_losses_with_different_metrics_are_two_runs() -> None:
@@ -218,3 +217,94 @@ def test_the_command_line_trains_lists_of_topologies_and_optimizers(
                   ["--design", "two.csv", "--networks", "3"], ["--design", "none.csv"], ["--hidden", "relu;"],
                   ["--hidden-width", "0..5"], ["--hidden-width", "2.5,3"], ["--init", "x,y"]):  # fmt: skip
         assert main(["train", *common, "wrong", "--optimizer", "adam,sgd", *wrong]) == 1
+
+
+def test_a_design_and_flags_have_one_precedence_and_no_cell_is_dropped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = ["train", "--data", "iris", "--epochs", "2", "--engine", "eager", "--tensorboard", "false", "--run-dir"]
+    tables = {"mixed": "optimizer,momentum,lr\nmomentum,0.5,0.1\nadam,,\nmomentum,,\n",
+              "wrong": "optimizer,momentum\nmomentum,0.5\nadam,0.5\n", "loss": "loss\nmse\n",
+              "ends": 'widths\n"4,5,3"\n"5,5,3"\n', "own": "lr\n0.1\n0.2\n"}  # fmt: skip
+    for name, text in tables.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    flags = ["--momentum", "0.7", "--lr", "0.2", "--class-weight", "1,2,1"]
+    assert main([*common, "mixed", "--design", "mixed.csv", *flags]) == 0
+    (table, kept) = (parquet.read_table(f"mixed/{name}.parquet") for name in ("results", "design"))
+    assert table["momentum"].to_pylist() == [0.5, None, 0.7]
+    assert table["lr"].to_pylist() == [0.1, 0.2, 0.2]
+    assert kept["class_weight"].to_pylist() == ["1.0,2.0,1.0"] * 3
+    for message, *given in (
+        ("design: row 1: momentum is not a hyper-parameter of optimizer 'adam'", "--design", "wrong.csv"),
+        ("design: row 0: loss 'mse' is unknown", "--design", "loss.csv", "--momentum", "0.5"),
+        ("design: row 1: widths from 5 to 3: the data need 4,...,3", "--design", "ends.csv"),
+        ("--lr: no network takes it; all have a cell of their own", "--design", "own.csv", "--lr", "0.5"),
+        ("--lr 0.1,0.2: with --design one value", "--design", "mixed.csv", "--lr", "0.1,0.2"),
+        ("--optimizer adam,sgd: with --design one value", "--design", "own.csv", "--optimizer", "adam,sgd"),
+        ("--class-weight 'x': numbers separated by commas", "--design", "own.csv", "--class-weight", "x"),
+        ("--folds 3: --data tutorial does not have it", "--folds", "3", "--data", "tutorial"),
+    ):
+        assert main([*common, "refused", *given]) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {message}")
+
+
+def test_the_design_of_a_run_with_folds_trains_again_to_the_same_networks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = ["train", "--data", "iris", "--epochs", "2", "--engine", "eager", "--tensorboard", "false", "--run-dir"]
+    assert main([*common, "run", "--folds", "3", "--networks", "2", "--lr", "0.01,0.1", "--class-weight", "1,2,1"]) == 0
+    again = [*common, "again", "--design", "run/design.parquet"]
+    (tmp_path / "some.csv").write_text("lr,fold\n0.1,0\n0.1,\n")
+    for message, *given in (
+        ("design: row 0: fold 0: the data are the same for all networks; data.folds(k), or on the command line",),
+        ("design: row 2: fold 2: the data have 2, from 0 to 1", "--folds", "2"),
+        ("--folds 3: row 1 of the design has no fold, but others have", "--folds", "3", "--design", "some.csv"),
+    ):
+        assert main([*again, *given]) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {message}")
+    assert main([*again, "--folds", "3"]) == 0
+    assert parquet.read_table("again/results.parquet") == parquet.read_table("run/results.parquet")
+
+
+def test_explain_shows_the_row_that_load_restores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = [
+        "--epochs",
+        "9",
+        "--lr",
+        "2,9",
+        "--batch-size",
+        "4",
+        "--networks",
+        "2",
+        "--restore-best",
+        "true",
+        "--widths",
+        "4,3",
+    ]
+    assert main(["train", "--data", "iris", "--engine", "eager", "--run-dir", "run", *flags]) == 0
+    saved = checkpoint.load(Path("run"), torch.device("cpu")).populations[0].state
+    best = gpubp.load("run").population.params
+    assert not torch.equal(best, saved.population.params), "some network's best row is not its last"
+    capsys.readouterr()
+    for row in (0, 1):
+        assert main(["explain", "run", "--network", str(row), "--json"]) == 0
+        (layer,) = json.loads(capsys.readouterr().out)["layers"]
+        shown = torch.tensor(layer["weight"]["value"])
+        assert torch.equal(shown.T, best[row, :12].reshape(4, 3))
+
+
+def test_networks_of_several_populations_are_found_by_their_rows() -> None:
+    result = train([{"widths": f"3,{hidden},4"} for hidden in (7, 5, 7, 6, 5)], data(), epochs=1)
+    asked = torch.tensor([4, 0, 2, 4, 3])
+    parts = [*result.populations.parts(asked)]
+    assert torch.cat([part.place for part in parts]).sort().values.tolist() == [0, 1, 2, 3, 4]
+    for population, local, place in parts:
+        for row, at in zip(asked[place].tolist(), local.tolist()):
+            weights = [each.detach() for each in result.network(row).parameters()]
+            assert torch.equal(population.network(at)[0].weight, weights[0])
+            assert len(weights[0]) == (7, 5, 7, 6, 5)[row]

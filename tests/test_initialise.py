@@ -171,3 +171,13 @@ def test_100_000_networks_are_made_in_less_than_30_seconds() -> None:
     population = gpubp.Population.create(gpubp.NetworkSpec((64, 32, 10)), 100_000)
     assert time.perf_counter() - began < 30
     assert population.params.shape == (100_000, 2410)
+
+
+def test_few_weights_start_no_thread_and_are_those_that_threads_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = gpubp.NetworkSpec((3, 40, 2))
+    many = gpubp.Population.create(spec, 2000, seed=4, init="torch_linear")
+    monkeypatch.delattr("gpubp.initialise.ThreadPoolExecutor")
+    few = gpubp.Population.create(spec, ids=[0, 7, 1999], seed=4, init="torch_linear")
+    assert torch.equal(few.params, many.params[[0, 7, 1999]])
+    with pytest.raises(NameError):
+        gpubp.Population.create(spec, 2000)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..flags import COUNT
+from ..flags import COUNT, number
 
 if TYPE_CHECKING:
     from ..design import Design
@@ -49,61 +50,117 @@ def widths(given: str, inputs: int, outputs: int) -> tuple[int, ...]:
 
 
 def design(settings: dict[str, Any], prepared: Prepared) -> Design:
-    """The design of `settings`: ranges are sampled, lists make a grid, as in search.py; --design comes first."""
+    """The design of `settings`: the cells of --design, and where they are empty the flags, of which ranges are sampled
+    and lists make a grid, as in search.py. A flag's hyper-parameter is left out of rows without it; a cell is not."""
     from ..config import HYPER
     from ..design import Design
     from ..search import sample
 
-    if settings["class_weight"] is not None:
-        raise ConfigError("--class-weight: one topology, optimizer and batch size expected; class weights are of all")
-    if settings["hidden_width"] is not None and settings["widths"] is not None:
-        raise ConfigError("--hidden-width and --widths: one of them expected")
-    given = () if settings["design"] is None else Design.of(settings["design"]).rows
-    if given and settings["networks"] not in (None, len(given)):
-        raise ConfigError(f"--networks {settings['networks']}: the design has {len(given)} rows")
-    settings["networks"] = count = len(given) or settings["networks"] or 1000
+    given = None
+    if settings["design"] is not None:
+        given, settings["design"] = Design.of(settings["design"]), str(Path(settings["design"]).absolute())
+    numbers = {name: settings[name] for name in (*HYPER, "init_scale", "hidden_width") if settings[name] is not None}
+    _check(settings, numbers, given)
+    settings["networks"] = count = len(given) if given else settings["networks"] or 1000
     sides = prepared.widths_in, prepared.widths_out
     choices: dict[str, Sequence[Any]] = {name: _options(settings, name) for name in LISTS if settings[name] is not None}
     choices["widths"] = [widths(each, *sides) for each in choices.get("widths", [f"{sides[0]},32,{sides[1]}"])]
-    if settings["hidden_width"] is not None:
-        _check_width(settings["hidden_width"])
-    numbers = {name: settings[name] for name in (*HYPER, "init_scale", "hidden_width") if settings[name] is not None}
-    columns = sample(numbers, count, settings["seed"], choices)
-    rows = []
-    for number in range(count):
-        row = {name: values[number] if hasattr(values, "__len__") else values for name, values in columns.items()}
-        if (hidden := row.pop("hidden_width", None)) is not None:
-            row["widths"] = sides[0], round(float(hidden)), sides[1]
-        row |= given[number] if given else {}
-        known = _known(row["optimizer"], row["schedule"], row.get("loss", settings["loss"]))
-        rows.append({name: value for name, value in row.items() if name not in HYPER or name in known})
-    for name in numbers:
-        if not any(name in row for row in rows) and name != "hidden_width":
-            raise ConfigError(f"--{name.replace('_', '-')}: no optimizer, schedule or loss of the design has it")
-    if settings["folds"] is not None:
-        if any("fold" in row for row in rows):
-            raise ConfigError("--folds and a design with a column fold: one of them expected")
-        folds = range(settings["folds"])
-        rows = [{"seed": number, **row, "fold": fold} for number, row in enumerate(rows) for fold in folds]
-    return Design.of(rows, **{name: settings[name] for name in COMMON})
+    columns = {name: _each(values, count) for name, values in sample(numbers, count, settings["seed"], choices).items()}
+    if "hidden_width" in columns:
+        columns["widths"] = [(sides[0], round(each), sides[1]) for each in columns.pop("hidden_width")]
+    hyper = {name: columns.pop(name) for name in HYPER if name in columns}
+    if settings["class_weight"] is not None:
+        hyper["class_weight"] = [class_weight(settings["class_weight"])] * count
+    rows = given or Design.of([{}] * count)
+    rows = rows.filled(Design.of(columns)).filled(Design.of([{name: settings[name] for name in COMMON}]))
+    for row, ends in enumerate((each[0], each[-1]) for each in rows.cells("widths")):
+        if ends != sides:
+            raise ConfigError(
+                f"design: row {row}: widths from {ends[0]} to {ends[1]}: the data need {sides[0]},...,{sides[1]}"
+            )
+    rules = [*zip(*(rows.cells(name) for name in ("optimizer", "schedule", "loss")))]
+    for name, values in hyper.items():
+        free = [cell is None and name in _known(*rule) for cell, rule in zip(rows.cells(name), rules)]
+        if not any(free):
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: no network takes it; all have a cell of their own in the design, or an "
+                "optimizer, schedule and loss without it"
+            )
+        rows = rows.filled(Design.of({name: [value if each else None for value, each in zip(values, free)]}))
+    return rows if settings["folds"] is None else _folded(rows, settings["folds"])
 
 
-def _check_width(given: float | str) -> None:
+def _check(settings: dict[str, Any], numbers: dict[str, Any], given: Design | None) -> None:
+    """Refuse flags that do not go together."""
+    from ..search import parse
+
+    if settings["hidden_width"] is not None and settings["widths"] is not None:
+        raise ConfigError("--hidden-width and --widths: one of them expected")
+    parsed = {name: parse(f"--{name.replace('_', '-')}", value) for name, value in numbers.items()}
+    if "hidden_width" in parsed:
+        _check_width(settings["hidden_width"], parsed["hidden_width"])
+    if given is None:
+        return
+    if settings["networks"] not in (None, len(given)):
+        raise ConfigError(f"--networks {settings['networks']}: the design has {len(given)} rows")
+    lists = [name for name in LISTS if len(_options(settings, name)) > 1]
+    for name in (*lists, *(name for name, value in parsed.items() if isinstance(value, list))):
+        raise ConfigError(
+            f"--{name.replace('_', '-')} {settings[name]}: with --design one value, for the rows whose cell is empty, "
+            "expected"
+        )
+
+
+def _folded(rows: Design, count: int) -> Design:
+    """A network for each row and fold, with the row's seed; or the rows as they are if they have a column fold."""
+    import numpy as np
+
+    from ..design import Design
+
+    if "fold" not in rows.names:
+        numbers, folds = np.arange(len(rows)), np.arange(count)
+        rows = rows.filled(Design.of({"seed": numbers})).take(np.repeat(numbers, count))
+        return rows.filled(Design.of({"fold": np.tile(folds, len(numbers))}))
+    if None in (cells := rows.cells("fold")):
+        raise ConfigError(f"--folds {count}: row {cells.index(None)} of the design has no fold, but others have")
+    return rows
+
+
+def class_weight(given: str) -> list[float]:
+    """The numbers of --class-weight."""
+    try:
+        return [number(part) for part in given.split(",")]
+    except ValueError:
+        raise ConfigError(f"--class-weight {given!r}: numbers separated by commas expected") from None
+
+
+def _each(values: Any, count: int) -> list[Any]:
+    """A value for each of `count` networks, from one for all or one for each."""
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        return [values] * count
+    return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+def _check_width(given: float | str, found: Any) -> None:
     """Refuse widths that are not whole, but for those drawn from a range, which are rounded."""
-    from ..search import Range, parse
+    from ..search import Range
 
-    found = parse("--hidden-width", given)
     if isinstance(found, Range):
         fine = found.low >= 1
     else:
-        fine = all(number >= 1 and number == int(number) for number in (found if isinstance(found, list) else [found]))
+        fine = all(each >= 1 and each == int(each) for each in (found if isinstance(found, list) else [found]))
     if not fine:
         raise ConfigError(f"--hidden-width {given}: whole numbers of 1 or more, or a range of them, expected")
 
 
 @cache
 def _known(optimizer: str, schedule: str, loss: str) -> frozenset[str]:
-    """The hyper-parameters that such a network has."""
-    from ..config import TrainConfig
+    """The hyper-parameters that such a network has; all if it has none, as Design refuses it with its row."""
+    from ..config import HYPER, TrainConfig
+    from ..losses import LOSSES
 
-    return frozenset(TrainConfig(optimizer, schedule=schedule, steps=1).defaults(loss))
+    try:
+        found = TrainConfig(optimizer, schedule=schedule, steps=1).defaults(loss)
+    except (ConfigError, KeyError):
+        return frozenset((*HYPER, "class_weight"))
+    return frozenset((*found, *(["class_weight"] if LOSSES[loss].classes else [])))

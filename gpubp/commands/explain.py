@@ -30,7 +30,7 @@ def parser() -> Parser:
 
 def run(settings: dict[str, Any]) -> int:
     """One step of one network, as text or JSON."""
-    from .. import checkpoint, tutorial
+    from .. import checkpoint, stopping, tutorial
     from ..explain import explain
     from ..placement import HOME
     from ..state import TrainState
@@ -45,6 +45,7 @@ def run(settings: dict[str, Any]) -> int:
         saved = checkpoint.load(folder, HOME)
         sys.stderr.writelines(f"warning: {line(each)}\n" for each in saved.told)
         state, settings["network"] = _state(saved, settings["network"])
+        stopping.restore(state)  # as load() does: the networks that predict
         data = tutorial.dataset() if before["data"] == "tutorial" else load_data(before).training
         data = data.to(HOME, state.population.params.dtype)
     explanation = explain(state, data, settings["network"])

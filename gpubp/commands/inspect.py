@@ -33,7 +33,7 @@ def run(settings: dict[str, Any]) -> int:
     from rich.table import Table
 
     from ..config import HYPER
-    from ..model import order_of, ranked_by
+    from ..result import order_of, ranked_by
     from .printing import console, print_json
 
     folder, top = Path(settings["run"]), settings["top"]
@@ -58,6 +58,7 @@ def run(settings: dict[str, Any]) -> int:
                 "run": str(folder),
                 "networks": rows.num_rows,
                 "statuses": statuses,
+                "ranked_by": ranked_by(rows),
                 "damage": damage,
                 **picked,
                 **({"settings": settled} if settled else {}),
@@ -89,9 +90,11 @@ def run(settings: dict[str, Any]) -> int:
 def _over_folds(rows: pa.Table, diverged: np.ndarray, shown: list[str]) -> list[dict[str, Any]]:
     """The settings whose networks did not diverge in any fold, best first: mean and standard error, over the networks
     that have all hyper-parameters in common, of what was measured on the validation data."""
+    import torch
 
     from ..config import HYPER
     from ..reporters.table import TEXTS
+    from ..result import ranked_by, worth
 
     measured = [name for name in rows.column_names if name.startswith("validation_")]
     names = [name for name in rows.column_names if name in (*HYPER, *TEXTS) or name.startswith("extra.")]
@@ -108,7 +111,9 @@ def _over_folds(rows: pa.Table, diverged: np.ndarray, shown: list[str]) -> list[
             entry[name] = float(values.mean())
             entry[f"± {name}"] = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
         found.append(entry | {name: value for name, value in zip(names, setting) if name in shown})
-    return sorted(found, key=lambda entry: entry[measured[0]])
+    by = ranked_by(rows)
+    order = worth(by, torch.tensor([entry[by] for entry in found])).argsort(stable=True)
+    return [found[at] for at in order.tolist()]
 
 
 def _damage(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, lookup
-from ..flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind, number
+from ..flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind
 from . import designs
 from .parser import Parser
 
@@ -69,7 +69,12 @@ def parser() -> Parser:
     add("--scale-targets", TEXT, "targets that are numbers: none or standard")
     add("--impute", TEXT, "missing values: mean or median; refused by default")
     add("--networks", COUNT, "N, or settings with --folds; 1000, or 1 for the tutorial")
-    add("--design", TEXT, "a .csv or .parquet file with a row of settings per network, by the names of these flags")
+    add(
+        "--design",
+        TEXT,
+        "a .csv or .parquet file with a row per network: columns are flags from --widths on, but --hidden-width, and "
+        "fold; flags are for the rows whose cell is empty",
+    )
     add("--widths", TEXT, "of inputs, hidden layers and outputs: 64,32,10; several topologies: 64,32,10;64,16,16,10")
     add("--hidden-width", NUMBERS, "of one hidden layer, instead of --widths: 8..256:log, or 16,32,64")
     add(
@@ -194,7 +199,8 @@ def _tutorial(settings: dict[str, Any]) -> int:
 
     for name, allowed in {**TUTORIAL, **dict.fromkeys(OF_READING, (None, None))}.items():
         if settings[name] not in allowed:
-            raise ConfigError(f"--{name.replace('_', '-')} {settings[name]}: --data tutorial sets it to {allowed[0]}")
+            how = "does not have it" if allowed[0] is None else f"sets it to {allowed[0]}"
+            raise ConfigError(f"--{name.replace('_', '-')} {settings[name]}: --data tutorial {how}")
         settings[name] = allowed[0]
     if settings["epochs"] is None and settings["steps"] is None:
         settings["steps"] = tutorial.ROUNDS
@@ -244,15 +250,11 @@ def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> 
     written = {name: settings[name] for name in (*HYPER, "init_scale") if settings[name] is not None}
     values = sample(written, settings["networks"], settings["seed"])
     scale = values.pop("init_scale", None)
-    weights = settings["class_weight"]
-    try:
-        class_weight = None if weights is None else [number(part) for part in weights.split(",")]
-    except ValueError:
-        raise ConfigError(f"--class-weight {weights!r}: numbers separated by commas expected") from None
+    weights = None if settings["class_weight"] is None else designs.class_weight(settings["class_weight"])
     names = ("optimizer", "schedule", "batch_size", "epochs", "steps", "evaluate_every", "restore_best", "shuffle",
              "update_order")  # fmt: skip
     chosen = {name: settings[name] for name in names}
-    config = TrainConfig.from_dict({**chosen, "class_weight": class_weight, **values})
+    config = TrainConfig.from_dict({**chosen, "class_weight": weights, **values})
     settings |= {name: value for name, value in config.values(spec.loss).items() if settings.get(name) is None}
     return config, scale
 

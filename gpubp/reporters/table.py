@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,16 +28,20 @@ WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
 STEPS = ("diverged_step", "stopped_step", "best_step")  # those of whole numbers that a network may lack
 STOPPED = (Status.converged, Status.stopped)
 TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "optimizer", "schedule", "batch_size",
-         "shuffle", "update_order", "restore_best")  # fmt: skip
+         "shuffle", "update_order", "restore_best", "class_weight")  # fmt: skip
 SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet
 
 
 def table(outcomes: Sequence[Outcome], metric: str) -> pa.Table:
     """A row per network: its row, id, status, steps, losses, metrics and every hyper-parameter in use; of several
-    populations also what differs between them."""
+    populations also what differs between them; class weights that differ, as text."""
     import pyarrow as pa
 
-    tables = [_rows(each, metric) for each in outcomes]
+    tables, weights = [_rows(each, metric) for each in outcomes], [_class_weights(each.state) for each in outcomes]
+    if len({*chain(*weights)}) > 1:
+        tables = [
+            rows.append_column("class_weight", pa.array(texts, pa.string())) for rows, texts in zip(tables, weights)
+        ]
     if len(tables) == 1:
         return tables[0]
     described = [_described(each.state) for each in outcomes]
@@ -45,6 +50,16 @@ def table(outcomes: Sequence[Outcome], metric: str) -> pa.Table:
             column = [pa.array([each[name]] * len(rows)) for each, rows in zip(described, tables)]
             tables = [rows.append_column(name, values) for rows, values in zip(tables, column)]
     return pa.concat_tables(tables, promote_options="default").sort_by("network").combine_chunks()
+
+
+def _class_weights(state: TrainState) -> list[str | None]:
+    """The class weights of each network, as text."""
+    weight = state.hyper.get("class_weight")
+    if weight is None:
+        return [None] * state.population.count
+    distinct, which = weight.cpu().unique(dim=0, return_inverse=True)
+    texts = [",".join(str(each).removesuffix(".0") for each in row) for row in distinct.tolist()]
+    return [texts[each] for each in which.tolist()]
 
 
 def _described(state: TrainState) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""Cells of a design: any form of table gives the same columns; what a setting does not take is refused with its row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pyarrow import parquet
+
+import gpubp
+from gpubp import cells
+from gpubp.design import Design
+from gpubp.errors import ConfigError, DataError, GpubpError, OutOfMemoryError, ShapeError, SpecError
+
+from .test_design import data, train
+
+
+def test_a_design_may_come_in_any_form_and_is_kept_with_the_run(tmp_path: Path) -> None:
+    columns = {
+        "widths": ["3,6,4", "3,5,5,4"],
+        "lr": [0.01, 0.3],
+        "batch_size": [8, None],
+        "restore_best": [True, False],
+    }
+    expected = Design.of(columns)
+    table = pa.table(columns)
+    parquet.write_table(table, tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text('widths,lr,batch_size,restore_best\n"3,6,4",0.01,8,true\n3-5-5-4,0.3,,false\n')
+    lists = table.set_column(0, "widths", pa.array([[3, 6, 4], [3, 5, 5, 4]]))
+    parquet.write_table(lists.append_column("__index_level_0__", pa.array([5, 6])), tmp_path / "lists.parquet")
+    forms = [tmp_path / "lists.parquet", table, table.to_pylist(), iter(table.to_pylist()),
+             tmp_path / "a.parquet", str(tmp_path / "a.csv"), expected,
+             {**columns, "lr": np.array([0.01, 0.3]), "widths": [(3, 6, 4), [3, 5, 5, 4]]},
+             {**columns, "lr": torch.tensor([0.01, 0.3], dtype=torch.float64)}]  # fmt: skip
+    for form in forms:
+        assert Design.of(form).table() == expected.table()
+    train(columns, data(), run_dir=tmp_path / "run")
+    assert (
+        Design.of(tmp_path / "run" / "design.parquet").table()
+        == Design.of(columns, loss="cross_entropy", epochs=6, batch_size=8).table()
+    )
+
+
+@pytest.mark.parametrize(
+    ("design", "more", "error", "told"),
+    [
+        ([], {}, ConfigError, "the design has no rows"),
+        (7, {}, ConfigError, "design is a int; a mapping of columns"),
+        ({"lr": 0.1}, {}, ConfigError, "column 'lr' is a float; a list of numbers, names or truth values expected"),
+        ({"lr": [0.1], "widths": ["3,4", "3,4"]}, {}, ConfigError, "columns of 1 to 2 rows; equal lengths expected"),
+        ([{"width": "3,4"}], {}, ConfigError, "column 'width' is unknown; did you mean 'widths'"),
+        ([{"lr": 0.1}], {}, ConfigError, "row 0: widths are missing"),
+        (
+            [{"widths": "3,4"}, {"widths": "3,x,4"}],
+            {},
+            ConfigError,
+            "row 1: widths '3,x,4': whole numbers of 1 or more, separated by commas, expected",
+        ),
+        (
+            [{"widths": "3,4"}, {"widths": "3,4", "lr": "big"}],
+            {},
+            ConfigError,
+            r"row 1: lr 'big': a number in \[0, inf\) expected",
+        ),
+        ([{"widths": "3,4"}, {"widths": "3,4", "momentum": 1}], {}, ConfigError, "row 1: momentum is not a hyper-par"),
+        ([{"widths": "3,4", "hidden": "relo"}], {}, SpecError, "row 0: .*'relo' is unknown; did you mean 'relu'"),
+        ([{"widths": "2,4"}], {}, GpubpError, "the last size must be 2"),
+        ([{"widths": "3,4", "fold": 3}], {}, DataError, "row 0: fold 3: the data have 3, from 0 to 2"),
+        ([{"widths": "3,4", "seed": -1}], {}, ConfigError, "row 0: seed -1: a whole number from 0 to"),
+        ([{"widths": "3,4"}] * 4, {}, GpubpError, "row 3|fold 3|the data are for 3 networks"),
+        ([{"widths": "3,4", "init": "glorot"}], {}, ConfigError, "row 0: init 'glorot' is unknown; did you mean"),
+        ([{"widths": "3,4", "batch_size": 2.5}], {}, ConfigError, "row 0: batch_size 2.5: a whole number from 1 to"),
+        ([{"widths": "3,4"}, {"widths": "3,9"}], {}, ConfigError, "from 3 to 4 and from 3 to 9: the same inputs"),
+        ([{"widths": "3,4", "restore_best": "perhaps"}], {}, ConfigError, "true or false expected"),
+        ([{"widths": "3,4"}, {"widths": "3,4", "lr": np.inf}], {}, ConfigError, "row 1: lr inf: a number in"),
+        ([{"widths": "3,4"}, {"widths": "3,4", "lr": 10**400}], {}, ConfigError, "row 1: lr 10*"),
+        ([{"widths": "3,4", "lr": True}], {}, ConfigError, "row 0: lr True: a number in"),
+        ([{"widths": "3,4", "lr": "nan"}], {}, ConfigError, "row 0: lr 'nan': a number in"),
+        ([{"widths": "3,4", "lr": np.array([0.1, 0.2])}], {}, ConfigError, "row 0: lr array.*: a number in"),
+        ([{"widths": "3,4", "epochs": 2**70}], {}, ConfigError, "row 0: epochs 1180591620717411303424: a whole"),
+        ([{"widths": "3,4", "epochs": np.inf}], {}, ConfigError, "row 0: epochs inf: a whole number from 1 to"),
+        ([{"widths": "3,4", "optimizer": ["adam"]}], {}, ConfigError, "row 0: optimizer .* did you mean 'adam'"),
+        ([{"widths": "3,4", "init": 5}], {}, ConfigError, "row 0: init 5: a name expected"),
+        ([{"widths": "3,4", "bias": np.array(["none", "layer"])}], {}, ConfigError, "row 0: bias array.*: a name"),
+        ({"widths": ["3,4"], "lr": np.array([1j])}, {}, ConfigError, "column 'lr' is a ndarray of complex128"),
+        ({"widths": ["3,4"], "lr": [1], " lr": [2]}, {}, ConfigError, "column 'lr' is there twice"),
+        ([{"widths": "3,4", "extra.gain": 1}], {}, ConfigError, "row 0: gain is not a hyper-parameter"),
+        ([{"widths": "3,4"}], {"extra": 5}, ConfigError, "extra 5: a dict of hyper-parameters by name expected"),
+        ([{"widths": "3,4"}], {"lr": [0.1, 0.2]}, ConfigError, "all networks: lr .*: a number in"),
+        ([{"widths": "3,4", "class_weight": "1,x"}], {}, ConfigError, "row 0: class_weight '1,x': numbers separated"),
+        ([{"widths": "3,4", "class_weight": [1, 2]}], {}, ShapeError, "row 0: class_weight"),
+        (
+            [{"widths": "3,4", "class_weight": weight} for weight in ([1, 2], [1, 2, 3, 4])],
+            {},
+            ConfigError,
+            "row 0 and 1 like it: class_weights of 2 to 4 numbers: one per class expected",
+        ),
+        ([{"widths": "3,10000000000000,4"}], {}, ConfigError, "row 0: widths"),
+        ([{"widths": "3,1000000000000,4"}], {}, OutOfMemoryError, "row 0: 1 networks of"),
+        ([{"widths": "3,4"}], {"momentum": 3}, ConfigError, "momentum"),
+    ],
+)
+def test_a_design_that_cannot_be_is_refused_with_its_row(design: Any, more: Any, error: type, told: str) -> None:
+    with pytest.raises(error, match=told):
+        train(design, **more)
+
+
+class NAType:
+    """As pandas says that a value is missing: it is neither true nor false."""
+
+    def __bool__(self) -> bool:
+        raise TypeError
+
+
+class Series:
+    """A column as pandas and polars have it."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values = values
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array(self.values, object if None in self.values else dtype)
+
+
+class Frame:
+    """As pandas has columns, and an index that is none of them; as polars collects what it has only planned."""
+
+    iloc = index = None
+
+    def __init__(self, **columns: Any) -> None:
+        self.columns = columns
+
+    def items(self) -> Any:
+        return self.columns.items()
+
+    def __len__(self) -> int:
+        return 2
+
+    def collect(self) -> Frame:
+        return self
+
+
+def test_a_cell_is_empty_or_a_value_in_any_librarys_words() -> None:
+    expected = Design.of([{"widths": (3, 4)}, {"widths": (3, 5, 4), "lr": 0.5, "hidden": "tanh", "train_bias": False}])
+    plain: dict[str, Any] = {"lr": [None, 0.5], "hidden": [None, "tanh"], "train_bias": ["", 0]}
+    forms: list[Any] = [
+        {"widths": ["3, 4", "(3, 5, 4)"], **plain},
+        {"widths": [np.array([3, 4]), torch.tensor([3, 5, 4])], **plain, "hidden": [NAType(), np.array("tanh")]},
+        {"widths": Series(["3,4", "3-5-4"]), **plain, "lr": Series([None, 0.5]), "hidden": Series([None, " tanh "])},
+        {"widths": ["3,4", "3,5,4"], **plain, "lr": np.ma.array([7, 0.5], mask=[True, False])},
+        {"widths": ["3,4", "3,5,4"], **plain, "lr": [NAType(), np.float64(0.5)], "hidden": [float("nan"), "tanh"]},
+        {"widths": ["3,4", "3,5,4"], **plain, "lr": pa.chunked_array([[None, 0.5]])},
+        {"widths": pa.array(["3,4", "3,5,4"]).dictionary_encode(), **plain, "lr": ["", " 0.5 "]},
+        {"widths": ["3,4", "3,5,4"], "train-bias": [None, False], **{name: plain[name] for name in ("lr", "hidden")}},
+        {"widths": ["3,4", "3,5,4"], **plain, "hidden": [None, gpubp.ACTIVATIONS["tanh"]]},
+        Frame(widths=Series(["3,4", "3,5,4"]), **plain),
+    ]
+    for form in forms:
+        assert Design.of(form).table() == expected.table(), form
+
+
+def test_a_cell_is_read_once_however_many_rows_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, count = [], 10_000
+    value = cells._value
+    monkeypatch.setattr(cells, "_value", lambda name, cell: read.append(cell) or value(name, cell))
+    design = {"widths": ["3,4", "3,5,4"] * count, "lr": [0.1, None] * count, "seed": np.arange(2 * count)}
+    groups = [*Design.of(design, epochs=3).groups(0, torch.float32, None)]
+    assert read == ["3,4", "3,5,4"]
+    assert [group.rows[:3].tolist() for group in groups] == [[0, 2, 4], [1, 3, 5]]
