@@ -94,8 +94,7 @@ class Populations:
 def chosen(name: str, networks: Any, count: int, ranking: Callable[[], Tensor]) -> Tensor:
     """The rows that `networks`, called `name` in messages, selects of `count`: "best", a number K for the best K, "all"
     that did not diverge, in the order of ranking(), best first; or a sequence of rows or a mask. Raises ConfigError."""
-    many = isinstance(networks, Iterable) and not isinstance(networks, str)
-    if many and getattr(networks, "ndim", True):
+    if _several(networks):
         rows = arrays.indices(name, networks, count, ConfigError, negative=True)
         if not len(rows):
             raise ConfigError(f"{name}: one row or more expected, got none")
@@ -119,7 +118,7 @@ def members(best: Any, rows: Any, count: int, ranking: Callable[[], Tensor], div
         raise ConfigError(f"ensemble(best={best!r}, rows=...): one of them expected")
     if rows is None:
         return chosen("best", "all" if best is None else best, count, ranking)
-    if arrays.whole(rows) is not None or isinstance(rows, str):
+    if not _several(rows):
         raise ConfigError(f"rows {rows!r}: a sequence of rows, such as [0, 3], or a mask expected")
     found = chosen("rows", rows, count, ranking)
     lost = [] if diverged is None else found[diverged[found]].tolist()
@@ -128,3 +127,8 @@ def members(best: Any, rows: Any, count: int, ranking: Callable[[], Tensor], div
         names = ", ".join(map(str, lost[:5]))
         raise ConfigError(f"rows: networks {names}{more} diverged; members that did not expected")
     return found
+
+
+def _several(rows: Any) -> bool:
+    """Whether these are rows or a mask, not a number or a word; a tensor of no dimension is a number."""
+    return isinstance(rows, Iterable) and not isinstance(rows, str) and bool(getattr(rows, "ndim", True))

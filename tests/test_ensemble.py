@@ -212,6 +212,7 @@ def test_members_are_the_best_or_those_that_are_named_and_never_diverged() -> No
     model = Model(result.populations, None, result.table)
     assert np.array_equal(result.ensemble(best=2).predict(inputs), model.predict(inputs, 2))
     assert np.array_equal(model.ensemble(best=2).predict(inputs), model.predict(inputs, 2))
+    assert result.ensemble(rows=torch.tensor([2])).rows.tolist() == [2]
     assert repr(model.ensemble(best=2)) == "Ensemble(2 of 6 networks, mean_squared_error)"
     for given, told in (
         ({"rows": [0, 1, 4]}, "rows: networks 1, 4 diverged"),
@@ -219,6 +220,7 @@ def test_members_are_the_best_or_those_that_are_named_and_never_diverged() -> No
         ({"best": 0}, "best 0: best, all, a number of 1 or more"),
         ({"rows": []}, "rows: one row or more expected"),
         ({"rows": 3}, "rows 3: a sequence of rows"),
+        ({"rows": torch.tensor(3)}, "a sequence of rows"),
         ({"rows": [6]}, "rows holds 6 to 6; rows from 0 to 5"),
         ({"best": 2, "rows": [1]}, "one of them expected"),
     ):
