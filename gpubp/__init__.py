@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from . import forks as forks
 
 if TYPE_CHECKING:
+    from .ensemble import Ensemble
     from .model import Model, load
     from .public import *
     from .sources import load as load_data
 
 FILES = {  # names that need pyarrow
+    "Ensemble": ("ensemble", "Ensemble"),
     "Model": ("model", "Model"),
     "load": ("model", "load"),
     "load_data": ("sources", "load"),
@@ -24,7 +26,7 @@ FILES = {  # names that need pyarrow
 __version__ = "0.1.0"
 __all__ = [
     "ACTIVATIONS", "INITIALISERS", "LOSSES", "OPTIMIZERS", "SCHEDULES",
-    "Activation", "ConsoleReporter", "Dataset", "GpubpError", "Initialiser", "Loss", "Model", "NetworkSpec",
+    "Activation", "ConsoleReporter", "Dataset", "Ensemble", "GpubpError", "Initialiser", "Loss", "Model", "NetworkSpec",
     "Optimizer", "Population", "Reporter", "Result", "Schedule", "Status", "TensorBoardReporter", "TrainConfig",
     "backprop", "load", "load_data", "resume", "train", "train_many",
 ]  # fmt: skip

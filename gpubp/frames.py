@@ -1,4 +1,5 @@
-"""table_of(): raw samples of any kind as a Table: frames of pandas and polars, pyarrow, mappings, rows, arrays, files.
+"""table_of(): raw samples of any kind as a Table: frames of pandas and polars, pyarrow, mappings, rows, arrays, files;
+inputs_of(): the same as the inputs of networks.
 
 Frames are recognised by their `columns` and Arrow stream, so neither library is imported. Columns that training
 did not use are ignored. Refused: missing columns, and rows of another width.
@@ -15,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from .errors import DataError, nearest
+from . import arrays
+from .errors import DataError, ShapeError, nearest, warn
 from .preparation import Preparation
 from .tables import Table, from_arrow, listed, read
 
@@ -82,3 +84,42 @@ def _column(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
         raise DataError(
             f"samples: column {name!r}: only numbers of at most 64 bits, only truth values or only text expected"
         ) from None
+
+
+def inputs_of(samples: Any, preparation: Preparation | None, width: int, like: Tensor) -> Tensor:
+    """The inputs (M, I) of raw samples, or without a preparation of numbers (M, I), I = width, with the dtype and the
+    device of `like`. Warns of columns that differ from training."""
+    names = None
+    if preparation is None:
+        prepared = _numbers(samples, width)
+        if not prepared.is_floating_point():
+            arrays.held("samples", prepared, prepared.to(like.dtype))
+    else:
+        table = table_of(samples, preparation)
+        prepared = preparation.inputs(table)
+        for each in preparation.strange(table):
+            warn(f"{table.name}: {each}")
+        names = [column.name for column in preparation.columns for _ in column.categories or (None,)]
+    inputs = prepared.to(like.device, like.dtype)
+    bad = (~inputs.isfinite()).nonzero()
+    if len(bad):
+        sample, place = bad[0].tolist()
+        where = f"input {place}" if names is None else f"{table.name}: column {names[place]!r}"
+        raise DataError(
+            f"{where} becomes {float(prepared[sample, place]):g} in sample {sample}, one of {len(bad)} numbers "
+            f"that are not finite as {like.dtype}; finite numbers expected"
+        )
+    return inputs
+
+
+def _numbers(samples: Any, width: int) -> Tensor:
+    """Samples (M, I) for networks without a preparation, unchanged."""
+    try:
+        numbers = arrays.tensor("samples", samples)
+    except DataError as error:
+        raise DataError(
+            f"{error}; the run was trained on plain tensors, without a preparation: numbers (M, {width})"
+        ) from None
+    if numbers.ndim != 2 or numbers.shape[1] != width or not len(numbers):
+        raise ShapeError(f"samples {tuple(numbers.shape)}: (M, {width}) expected")
+    return numbers

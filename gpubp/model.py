@@ -8,7 +8,7 @@ with numbers that the networks' precision cannot hold, and the ranking of a run 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,22 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from . import arrays, checkpoint, files, stopping
+from . import checkpoint, files, stopping
 from .ambient import neutral
-from .backprop import forward
-from .blocks import CHUNK
 from .devices import usable
-from .errors import CheckpointError, ConfigError, DataError, ShapeError, reason, warn
-from .frames import table_of
+from .ensemble import Ensemble, check_widths, classes_of
+from .errors import CheckpointError, reason, warn
+from .frames import inputs_of
 from .line import line, quoted
-from .losses import LOSSES
 from .modules import PreparedNetwork
 from .population import Population
-from .populations import Populations
+from .populations import Populations, chosen, members
 from .preparation import FILE, Label, Preparation
 from .reporters.table import RESULTS, read_results
-from .result import order_of
+from .result import diverged_in, order_of
 from .spec import NetworkSpec
+from .state import Status
 from .tables import Array, listed
-
-PIECE = 16 * CHUNK  # samples predicted at once
-FEWEST = 32  # at least, with `each`: multiples of this do not change the bits of any sample
-AT_ONCE = 1 << 22  # outs of all networks for a piece
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,6 +42,7 @@ class Model:
 
     preparation: None if training was on plain tensors; then samples are numbers (M, I), used as they are. results:
     the results table, a row per network, or None if the run has not ended: then the networks have no ranking.
+    diverged (N,): which networks did, if it is known.
 
     `networks` of predict() and predict_proba(): "best", a number K for the best K, "all" that did not diverge, or a
     sequence of rows or a mask, [3] for network 3, [-1] for the last. Several networks predict the mean of their
@@ -61,15 +57,13 @@ class Model:
     populations: Populations
     preparation: Preparation | None = None
     results: pa.Table | None = None
+    diverged: Tensor | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "populations", Populations.of(self.populations))
-        widths, given = self._spec.widths, self.preparation
-        if given is not None and (given.width_in, given.width_out) != (widths[0], widths[-1]):
-            raise ShapeError(
-                f"preparation of {given.width_in} inputs and {given.width_out} outputs; the networks have {widths[0]} "
-                f"and {widths[-1]}"
-            )
+        check_widths(self.populations, self.preparation)
+        if self.results is not None:
+            object.__setattr__(self, "diverged", diverged_in(self.results))
 
     @property
     def population(self) -> Population:
@@ -89,9 +83,7 @@ class Model:
     @property
     def classes(self) -> tuple[Label, ...]:
         """The labels in the order of predict_proba()'s columns; without a preparation class numbers, () for numbers."""
-        if self.preparation is not None:
-            return self.preparation.classes
-        return tuple(range(self._spec.widths[-1])) if LOSSES[self._spec.loss].classes else ()
+        return classes_of(self._spec, self.preparation)
 
     def __len__(self) -> int:
         return self.populations.count
@@ -130,27 +122,7 @@ class Model:
     def inputs(self, samples: Any) -> Tensor:
         """The inputs (M, I) of raw samples, with the networks' dtype and device. Warns of columns that differ from
         training."""
-        like, names = self.populations.each[0].params, None
-        if self.preparation is None:
-            prepared = _numbers(samples, self._spec.widths[0])
-            if not prepared.is_floating_point():
-                arrays.held("samples", prepared, prepared.to(like.dtype))
-        else:
-            table = table_of(samples, self.preparation)
-            prepared = self.preparation.inputs(table)
-            for each in self.preparation.strange(table):
-                warn(f"{table.name}: {each}")
-            names = [column.name for column in self.preparation.columns for _ in column.categories or (None,)]
-        inputs = prepared.to(like.device, like.dtype)
-        bad = (~inputs.isfinite()).nonzero()
-        if len(bad):
-            sample, place = bad[0].tolist()
-            where = f"input {place}" if names is None else f"{table.name}: column {names[place]!r}"
-            raise DataError(
-                f"{where} becomes {float(prepared[sample, place]):g} in sample {sample}, one of {len(bad)} numbers "
-                f"that are not finite as {like.dtype}; finite numbers expected"
-            )
-        return inputs
+        return inputs_of(samples, self.preparation, self._spec.widths[0], self.populations.each[0].params)
 
     @neutral()
     def predict(self, samples: Any, networks: str | int | Sequence[int] | Tensor = "best", each: bool = False) -> Array:
@@ -180,84 +152,20 @@ class Model:
     ) -> Iterator[Array]:
         """predict(), or with `proba` predict_proba(), in pieces of some samples, so that the predictions of many
         networks for many samples need little memory. Raises at once, like these."""
-        if proba and LOSSES[self._spec.loss].takes != "logit":
-            raise ConfigError(
-                f"loss {self._spec.loss!r} gives no probabilities; cross_entropy and binary_cross_entropy do"
-            )
-        rows, inputs = self.chosen(networks), self.inputs(samples)
-        most = max(FEWEST, min(PIECE, AT_ONCE // (len(rows) * self._spec.widths[-1]))) // FEWEST * FEWEST
-        return self._pieces(rows, inputs.split(most if each else PIECE), each, proba)
+        together = Ensemble(self.populations, self.chosen(networks), self.preparation)
+        return together.pieces(self.inputs(samples), each, proba)
 
     @neutral()
     def chosen(self, networks: str | int | Sequence[int] | Tensor) -> Tensor:
         """The rows selected by `networks`, best first unless it lists them."""
-        many = isinstance(networks, Iterable) and not isinstance(networks, str)
-        if many and getattr(networks, "ndim", True):
-            rows = arrays.indices("networks", networks, len(self), ConfigError, negative=True)
-            if not len(rows):
-                raise ConfigError("networks: one row or more expected, got none")
-            return rows
-        number = arrays.whole(networks)
-        if networks not in ("best", "all") and (number is None or number < 1):
-            raise ConfigError(
-                f"networks {networks!r}: best, all, a number of 1 or more, or a sequence of rows expected"
-            )
-        ranked = self.ranking()
-        if not len(ranked):
-            raise CheckpointError("every network diverged; there is none to predict with")
-        count = {"best": 1, "all": len(ranked)}.get(str(networks)) or number or 0
-        if count > len(ranked):
-            raise ConfigError(f"networks {count}: the run has {len(ranked)} networks that did not diverge")
-        return ranked[:count]
-
-    def _pieces(self, rows: Tensor, inputs: Iterable[Tensor], each: bool, proba: bool) -> Iterator[Array]:
-        """The iterator of pieces(); it ends with a warning if predictions are not finite."""
-        speakers = len(rows) if each else 1
-        seen, bad, first, of_network = 0, 0, None, np.zeros(speakers, dtype=bool)
-        for piece in inputs:
-            expected = self._expected(rows, piece, each)
-            values = self._probabilities(expected) if proba else self._predictions(expected)
-            sound = np.isfinite(np.asarray(expected)).all(-1)
-            if values.dtype.kind == "f":  # the units of the targets may overflow
-                sound &= np.isfinite(values).reshape(*sound.shape, -1).all(-1)
-            broken = ~sound.reshape(speakers, len(piece))
-            if first is None and broken.any():
-                first = seen + int(broken.any(0).argmax())
-            seen, bad, of_network = seen + len(piece), bad + int(broken.sum()), of_network | broken.any(1)
-            yield values
-        if first is not None:
-            whose = f"{int(of_network.sum())} of {speakers} networks" if each else f"the mean of {len(rows)} networks"
-            warn(
-                f"{bad:,} of {speakers * seen:,} predictions are NaN or infinite, or labels from such numbers: of "
-                f"{whose}, the first for sample {first}; check the samples for numbers far from those of training"
-            )
-
-    def _predictions(self, expected: Tensor) -> Array:
-        if self.preparation is None:
-            return np.asarray(expected.argmax(-1) if self.classes else expected)
-        decoded = self.preparation.decode(expected)
-        single = self.preparation.task == "numbers" and decoded.shape[-1] == 1
-        return decoded[..., 0] if single else decoded
-
-    def _probabilities(self, expected: Tensor) -> Array:
-        binary = len(self.classes) == 2 and expected.shape[-1] == 1
-        return np.asarray(torch.cat((1 - expected, expected), -1) if binary else expected)
+        return chosen("networks", networks, len(self), self.ranking)
 
     @neutral()
-    def _expected(self, rows: Tensor, inputs: Tensor, each: bool) -> Tensor:
-        """Expected targets of the networks in `rows` (K,), by their loss's inverse link: the mean (M, O), or each
-        (K, M, O); float64, on the CPU."""
-        shape, most = (len(inputs), self._spec.widths[-1]), max(1, AT_ONCE // (PIECE * self._spec.widths[-1]))
-        found = torch.zeros(len(rows), *shape, dtype=torch.float64) if each else inputs.new_zeros(*shape).double()
-        for population, local, place in self.populations.parts(rows):
-            link = LOSSES[population.spec.loss].inverse_link
-            for some, at in zip(local.to(inputs.device).split(most), place.split(most)):
-                expected = link(forward(population.spec, population.params[some], inputs).double())
-                if each:
-                    found[at] = expected.cpu()
-                else:
-                    found += expected.sum(0)
-        return found if each else (found / len(rows)).cpu()
+    def ensemble(self, best: int | None = None, rows: Sequence[int] | Tensor | None = None) -> Ensemble:
+        """The `best` networks together, or those in `rows`, by numbers or a mask; by default all that did not diverge.
+        Raises ConfigError for rows of diverged networks."""
+        found = members(best, rows, len(self), self.ranking, self.diverged)
+        return Ensemble(self.populations, found, self.preparation)
 
 
 @neutral()
@@ -287,7 +195,8 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
         )
     try:
         preparation = Preparation.from_dict(json.loads(files.read(path))) if path.exists() else None
-        model = Model(networks, preparation)
+        diverged = networks.in_order([state.status for state in states]) == Status.diverged
+        model = Model(networks, preparation, None, diverged)
     except (OSError, ValueError, RecursionError) as error:  # a GpubpError is a ValueError
         raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
     results = None
@@ -299,16 +208,3 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     if results is None or results["steps"].to_pylist() != steps.tolist():
         return model
     return Model(networks, preparation, results)
-
-
-def _numbers(samples: Any, width: int) -> Tensor:
-    """Samples (M, I) for networks without a preparation, unchanged."""
-    try:
-        numbers = arrays.tensor("samples", samples)
-    except DataError as error:
-        raise DataError(
-            f"{error}; the run was trained on plain tensors, without a preparation: numbers (M, {width})"
-        ) from None
-    if numbers.ndim != 2 or numbers.shape[1] != width or not len(numbers):
-        raise ShapeError(f"samples {tuple(numbers.shape)}: (M, {width}) expected")
-    return numbers

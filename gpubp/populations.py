@@ -1,18 +1,18 @@
-"""Populations: networks of several specifications, found by their row among all."""
+"""Populations: networks of several specifications, found by their row among all; chosen() and members(): which rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from . import arrays
 from .ambient import neutral
-from .errors import ConfigError, ShapeError
+from .errors import CheckpointError, ConfigError, ShapeError
 from .population import Population
 
 
@@ -89,3 +89,46 @@ class Populations:
         """(N,) of all networks in the order of their rows, from those of each population."""
         found = torch.cat([*values])
         return found if torch.equal(self.order, torch.arange(len(found))) else found[self.order]
+
+
+def chosen(name: str, networks: Any, count: int, ranking: Callable[[], Tensor]) -> Tensor:
+    """The rows that `networks`, called `name` in messages, selects of `count`: "best", a number K for the best K, "all"
+    that did not diverge, in the order of ranking(), best first; or a sequence of rows or a mask. Raises ConfigError."""
+    if _several(networks):
+        rows = arrays.indices(name, networks, count, ConfigError, negative=True)
+        if not len(rows):
+            raise ConfigError(f"{name}: one row or more expected, got none")
+        return rows
+    number = arrays.whole(networks)
+    if networks not in ("best", "all") and (number is None or number < 1):
+        raise ConfigError(f"{name} {networks!r}: best, all, a number of 1 or more, or a sequence of rows expected")
+    ranked = ranking()
+    if not len(ranked):
+        raise CheckpointError("every network diverged; there is none to predict with")
+    wanted = {"best": 1, "all": len(ranked)}.get(str(networks)) or number or 0
+    if wanted > len(ranked):
+        raise ConfigError(f"{name} {wanted}: the run has {len(ranked)} networks that did not diverge")
+    return ranked[:wanted]
+
+
+def members(best: Any, rows: Any, count: int, ranking: Callable[[], Tensor], diverged: Tensor | None) -> Tensor:
+    """The rows of an ensemble: the `best` of ranking(), `rows` as they are, or, without either, all that did not
+    diverge. Raises ConfigError for both, and for rows of networks that `diverged` (N,)."""
+    if best is not None and rows is not None:
+        raise ConfigError(f"ensemble(best={best!r}, rows=...): one of them expected")
+    if rows is None:
+        return chosen("best", "all" if best is None else best, count, ranking)
+    if not _several(rows):
+        raise ConfigError(f"rows {rows!r}: a sequence of rows, such as [0, 3], or a mask expected")
+    found = chosen("rows", rows, count, ranking)
+    lost = [] if diverged is None else found[diverged[found]].tolist()
+    if lost:
+        more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+        names = ", ".join(map(str, lost[:5]))
+        raise ConfigError(f"rows: networks {names}{more} diverged; members that did not expected")
+    return found
+
+
+def _several(rows: Any) -> bool:
+    """Whether these are rows or a mask, not a number or a word; a tensor of no dimension is a number."""
+    return isinstance(rows, Iterable) and not isinstance(rows, str) and bool(getattr(rows, "ndim", True))

@@ -4,7 +4,7 @@ adds a Result to later errors."""
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from .ambient import neutral
 from .line import line
 from .losses import LOSSES
+from .populations import members
 from .state import Status, TrainState, counts
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from .ensemble import Ensemble
     from .population import Population
     from .populations import Populations
 
@@ -76,6 +78,16 @@ class Result:
     def network(self, row: int) -> nn.Sequential:
         """The network in this row of the table as torch.nn.Sequential, with copies of its weights."""
         return self.populations.network(row)
+
+    @neutral()
+    def ensemble(self, best: int | None = None, rows: Sequence[int] | Tensor | None = None) -> Ensemble:
+        """The `best` networks together, or those in `rows`, by numbers or a mask; by default all that did not diverge.
+        It takes inputs (M, I) as the networks see them; gpubp.load(run_dir).ensemble() takes raw samples. Raises
+        ConfigError for rows of diverged networks."""
+        from .ensemble import Ensemble  # needs pyarrow, which `import gpubp` need not wait for
+
+        found = members(best, rows, self.populations.count, self.ranking, self.status == Status.diverged)
+        return Ensemble(self.populations, found)
 
     @neutral()
     def ranking(self) -> Tensor:
@@ -155,9 +167,13 @@ def worth(name: str, values: Tensor) -> Tensor:
 
 def order_of(results: pa.Table) -> Tensor:
     """Rows of the networks in a results table that did not diverge, best first."""
-    from pyarrow import compute
-
     name = ranked_by(results)
     order = worth(name, torch.tensor(results[name].to_numpy())).argsort(stable=True)
-    diverged = torch.tensor(compute.equal(results["status"], Status.diverged.name).to_numpy())
-    return order[~diverged[order]]
+    return order[~diverged_in(results)[order]]
+
+
+def diverged_in(results: pa.Table) -> Tensor:
+    """(N,): which networks of a results table diverged."""
+    from pyarrow import compute
+
+    return torch.tensor(compute.equal(results["status"], Status.diverged.name).to_numpy())

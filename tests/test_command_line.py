@@ -40,8 +40,8 @@ def test_inspect_shows_the_best_the_worst_and_the_diverged(capsys: Capture) -> N
     assert [row["network"] for row in told["best"]] == ranked[:2]
     assert [row["network"] for row in told["worst"]] == ranked[::-1][:2]
     text = run("inspect made --top 2", capsys)
-    assert "6 networks: 2 diverged, 4 finished; ranked by loss" in text
-    assert f"{loss[ranked[0]]:.5g}" in text
+    assert "6 networks: 2 diverged, 4 finished; ranked by loss, less is better" in text
+    assert f"{loss[ranked[0]]:.4g}" in text
     assert main(["inspect", "missing"]) == 1
 
 

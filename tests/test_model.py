@@ -283,7 +283,7 @@ def test_predictions_of_many_networks_come_in_pieces_with_the_same_bits(
     many = {name: np.tile(values, 20) for name, values in raw.items()}
     said = model.predict_proba if proba else model.predict
     whole, mean = said(many, "all", each=True), said(many, "all")
-    monkeypatch.setattr("gpubp.model.AT_ONCE", 64 * len(model) * 3)
+    monkeypatch.setattr("gpubp.ensemble.AT_ONCE", 64 * len(model) * 3)
     pieces = list(model.pieces(many, "all", each=True, proba=proba))
     assert len(pieces) > 2
     assert {piece.shape[1] for piece in pieces[:-1]} == {64}

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import gpubp
+from gpubp.ensemble import PIECE
 from gpubp.errors import CheckpointError, ConfigError, DataError, GpubpError, ShapeError
-from gpubp.model import PIECE, Model
+from gpubp.model import Model
 from gpubp.preparation import Column, Preparation
 
 from .helpers import generator, population

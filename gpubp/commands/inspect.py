@@ -1,4 +1,5 @@
-"""gpubp inspect: the best, worst and diverged networks of a run, and its outcome."""
+"""gpubp inspect: the networks of a run, best, worst and diverged, and what they say together: the distribution over
+seeds, settings over folds and seeds, the effect of every hyper-parameter, and a table by any columns."""
 
 from __future__ import annotations
 
@@ -7,113 +8,100 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, ConfigError
-from ..flags import COUNT
+from ..flags import COUNT, TEXT
 from ..line import line, quoted
 from .parser import Parser, run_parser
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
-ABOUT = "the best, worst and diverged networks of a run"
+    from ..studies import Study
+
+ABOUT = "the best, worst and diverged networks of a run, and the effect of each setting"
 
 
 def parser() -> Parser:
     """The command's flags."""
-    flags = run_parser("The best, worst and diverged networks of a run, with their hyper-parameters.")
+    flags = run_parser("The best, worst and diverged networks of a run, and the effect of each setting.")
     flags.flag("--top", COUNT, "how many of each", 5)
+    flags.flag("--by", TEXT, "only a table by one or two columns, such as lr,hidden_width")
     flags.switch("--json", "as one JSON object")
     return flags
 
 
 def run(settings: dict[str, Any]) -> int:
-    """Print the best, worst and diverged networks as tables, or as JSON."""
-    import numpy as np
-    import pyarrow as pa
-    from rich.table import Table
-
-    from ..config import HYPER
-    from ..result import order_of, ranked_by
+    """Print the best, worst and diverged networks and the study of all as tables, or as JSON."""
+    from .. import studies
+    from . import study_tables
     from .printing import console, print_json
 
     folder, top = Path(settings["run"]), settings["top"]
     if top < 1:
         raise ConfigError(f"--top {top}: a whole number of 1 or more expected")
     rows = _results(folder)
-    damage = _damage(folder)
+    study, damage = studies.Study(rows), _damage(folder)
+    grouped = None if settings["by"] is None else study.by(settings["by"].split(","))
     sys.stderr.writelines(f"warning: {line(each)}\n" for each in damage)
-    diverged = np.array([status == "diverged" for status in rows["status"].to_pylist()])
-    ranked = order_of(rows).numpy()
-    groups = {"best": ranked[:top], "worst": ranked[::-1][:top], "diverged": np.flatnonzero(diverged)[:top]}
-    shown = [name for name in rows.column_names if name not in HYPER or len({*rows[name].to_pylist()} - {None}) > 1]
-    if rows["id"].equals(rows["network"]):
-        shown.remove("id")
-    shown = [name for name in shown if rows[name].null_count < rows.num_rows]  # no network diverged, or stopped
-    statuses = {name: rows["status"].to_pylist().count(name) for name in sorted(set(rows["status"].to_pylist()))}
-    settled = _over_folds(rows, diverged, shown)[:top] if "fold" in rows.column_names else []
-    picked = {name: rows.select(shown).take(pa.array(index)).to_pylist() for name, index in groups.items()}
+    states = rows["status"].to_pylist()
+    statuses = {name: states.count(name) for name in sorted(set(states))}
     if settings["json"]:
         print_json(
             {
                 "run": str(folder),
                 "networks": rows.num_rows,
                 "statuses": statuses,
-                "ranked_by": ranked_by(rows),
+                "ranked_by": study.figure,
                 "damage": damage,
-                **picked,
-                **({"settings": settled} if settled else {}),
+                **picked(study, rows, top),
+                "settings": study.settings(top),
+                "distributions": study.distributions(),
+                "effects": [_plain(effect) for effect in study.effects()],
+                **({} if grouped is None else {"by": [_plain(group) for group in grouped]}),
             }
         )
         return 0
     screen = console()
     fates = ", ".join(f"{count:,} {name}" for name, count in statuses.items())
-    screen.print(f"{line(folder)}: {rows.num_rows:,} networks: {fates}; ranked by {ranked_by(rows)}", highlight=False)
-    if settled:
-        table = Table(title="best settings, over folds and seeds (mean ± standard error)")
-        for column in settled[0]:
-            table.add_column(line(column), justify="right")
-        for entry in settled:
-            table.add_row(*(_shown(value) for value in entry.values()))
-        screen.print(table)
-    for name, entries in picked.items():
-        if not entries:
-            continue
-        table = Table(title=f"{name} of {int(diverged.sum()) if name == 'diverged' else len(ranked):,}")
-        for column in shown:
-            table.add_column(line(column), justify="left" if column == "status" else "right")
-        for entry in entries:
-            table.add_row(*(_shown(entry[column]) for column in shown))
-        screen.print(table)
+    better = "less" if study.figure.endswith("loss") else "more"
+    head = f"{line(folder)}: {rows.num_rows:,} networks: {fates}; ranked by {study.figure}, {better} is better"
+    screen.print(head, highlight=False, soft_wrap=True)
+    if grouped is not None:
+        study_tables.grouped(screen, study, grouped)
+        return 0
+    found = study.distributions()
+    study_tables.distributions(screen, found)
+    study_tables.settings(screen, [] if found else study.settings(top))
+    study_tables.effects(screen, study, top)
+    lost = statuses.get("diverged", 0)
+    many = {"best": rows.num_rows - lost, "worst": rows.num_rows - lost, "diverged": lost}
+    study_tables.networks(screen, picked(study, rows, top), many)
     return 0
 
 
-def _over_folds(rows: pa.Table, diverged: np.ndarray, shown: list[str]) -> list[dict[str, Any]]:
-    """The settings whose networks did not diverge in any fold, best first: mean and standard error, over the networks
-    that have all hyper-parameters in common, of what was measured on the validation data."""
-    import torch
+def picked(study: Study, rows: pa.Table, top: int) -> dict[str, list[dict[str, Any]]]:
+    """The best, worst and diverged networks, with what differs between any."""
+    import numpy as np
+    import pyarrow as pa
 
     from ..config import HYPER
     from ..reporters.table import TEXTS
-    from ..result import ranked_by, worth
+    from ..result import order_of
+    from ..studies import STARTS
 
-    measured = [name for name in rows.column_names if name.startswith("validation_")]
-    names = [name for name in rows.column_names if name in (*HYPER, *TEXTS) or name.startswith("extra.")]
-    of_setting: dict[tuple[Any, ...], list[int]] = {}
-    for number, row in enumerate(rows.select(names).to_pylist()):
-        of_setting.setdefault(tuple(row.values()), []).append(number)
-    found = []
-    for setting, networks in of_setting.items():
-        if diverged[networks].any() or not measured:
-            continue
-        entry: dict[str, Any] = {"networks": len(networks)}
-        for name in measured:
-            values = rows[name].to_numpy()[networks]
-            entry[name] = float(values.mean())
-            entry[f"± {name}"] = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
-        found.append(entry | {name: value for name, value in zip(names, setting) if name in shown})
-    by = ranked_by(rows)
-    order = worth(by, torch.tensor([entry[by] for entry in found])).argsort(stable=True)
-    return [found[at] for at in order.tolist()]
+    ranked = order_of(rows).numpy()
+    groups = {"best": ranked[:top], "worst": ranked[::-1][:top], "diverged": np.flatnonzero(study.diverged)[:top]}
+    settings = (*HYPER, *TEXTS, *STARTS)
+    shown = [name for name in rows.column_names if name in study.varied or name not in settings]
+    if rows["id"].equals(rows["network"]):
+        shown.remove("id")
+    shown = [name for name in shown if rows[name].null_count < rows.num_rows]  # no network diverged, or stopped
+    return {name: rows.select(shown).take(pa.array(index)).to_pylist() for name, index in groups.items()}
+
+
+def _plain(given: Any) -> Any:
+    """A named tuple of studies.py as a dict."""
+    found = given._asdict()
+    return found | {"groups": [_plain(each) for each in found["groups"]]} if "groups" in found else found
 
 
 def _damage(folder: Path) -> list[str]:
@@ -128,7 +116,10 @@ def _damage(folder: Path) -> list[str]:
 
 
 def _results(folder: Path) -> pa.Table:
-    """The results of a run, a row per network."""
+    """The results of a run, a row per network, with what its design alone knows of how networks began."""
+    from pyarrow import parquet
+
+    from ..design import FILE
     from ..reporters.table import RESULTS, read_results
 
     path = folder / RESULTS
@@ -137,10 +128,9 @@ def _results(folder: Path) -> pa.Table:
             f"{path} is missing: {folder} is not the directory of a run, or the run has not ended: gpubp resume "
             f"{quoted(folder)}"
         )
-    return read_results(path)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.5g}" if isinstance(value, float) else line(value)
+    found = read_results(path)
+    design = parquet.read_table(folder / FILE) if (folder / FILE).is_file() else None
+    for name in ("init", "init_scale"):
+        if design is not None and name in design.column_names and design.num_rows == found.num_rows:
+            found = found.append_column(name, design[name])
+    return found

@@ -20,6 +20,9 @@ from .parser import Parser, run_parser
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from torch import Tensor
+
+    from ..model import Model
 
 ABOUT = "predict new samples with a run's networks"
 
@@ -33,6 +36,11 @@ def parser() -> Parser:
     flags.flag("--networks", TEXT, "best, a number K for the best K, or all: their mean", "best")
     flags.switch("--proba", "the probability of each class instead of the class")
     flags.switch("--each", "one column per network instead of the mean")
+    flags.switch(
+        "--spread",
+        "also how far the networks differ: std and the quantiles 0.05, 0.5 and 0.95 of numbers; of classes entropy and "
+        "mutual information, in nats, and with --proba std",
+    )
     flags.flag("--output", TEXT, "a new .csv file; by default standard output")
     return flags
 
@@ -53,22 +61,21 @@ def run(settings: dict[str, Any]) -> int:
             chosen = COUNT.read(chosen)
         except (ValueError, ArithmeticError):
             raise ConfigError(f"--networks {chosen!r}: best, all, or a number of 1 or more expected") from None
+    if each and settings["spread"]:
+        raise ConfigError("--each and --spread: one of them expected")
     target = None if settings["output"] is None else Path(settings["output"])
     if target is not None and os.path.lexists(target):
         raise ConfigError(f"{target} exists already; name a new file")
     rows = model.chosen(chosen)
     with _spoken():
-        pieces = model.pieces(settings["data"], rows, each, settings["proba"])
-    word = "probability" if settings["proba"] else "prediction"
-    heads = [f"network_{row}" for row in rows.tolist()] if each else [word]
-    parts = model.classes if settings["proba"] and model.classes else [c.name for c in model.preparation.target_columns]
-    tables = (_columns(piece if each else piece[None], heads, parts) for piece in pieces)
+        tables = _spread if settings["spread"] else _predictions
+        found = tables(model, settings["data"], rows, each, settings["proba"])
     with _spoken():
         if target is None:
-            _print_csv(tables)
+            _print_csv(found)
             return 0
         try:
-            files.write(target, lambda beside: write_csv(tables, beside))
+            files.write(target, lambda beside: write_csv(found, beside))
         except OSError as error:
             raise DataError(f"{target} cannot be written: {error.strerror or error}") from None
     return 0
@@ -82,6 +89,35 @@ def _spoken() -> Iterator[None]:
         yield
     for warning in caught:
         sys.stderr.write(f"warning: {line(warning.message)}\n")
+
+
+def _predictions(model: Model, data: str, rows: Tensor, each: bool, proba: bool) -> Iterator[pa.Table]:
+    """The predictions for some samples at a time."""
+    pieces, word = model.pieces(data, rows, each, proba), "probability" if proba else "prediction"
+    heads, parts = [f"network_{row}" for row in rows.tolist()] if each else [word], _parts(model, proba)
+    return (_columns(piece if each else piece[None], heads, parts) for piece in pieces)
+
+
+def _spread(model: Model, data: str, rows: Tensor, each: bool, proba: bool) -> Iterator[pa.Table]:
+    """The predictions beside how far the networks differ."""
+    import pyarrow as pa
+
+    together = model.ensemble(rows=rows)
+    if proba:
+        together.check_probabilities()
+    found = together.summary(data)
+    if "probability" in found:
+        for name in ["prediction"] if proba else ["probability", "std"]:
+            del found[name]
+    tables = [_columns(values[None], [name], _parts(model, proba)) for name, values in found.items()]
+    return iter([pa.table({name: values for each in tables for name, values in zip(each.column_names, each.columns)})])
+
+
+def _parts(model: Model, proba: bool) -> Sequence[Any]:
+    """What the last dimension of predictions is: classes or target columns."""
+    if (proba and model.classes) or model.preparation is None:
+        return model.classes
+    return [column.name for column in model.preparation.target_columns]
 
 
 def _columns(found: np.ndarray, heads: Sequence[str], parts: Sequence[Any]) -> pa.Table:

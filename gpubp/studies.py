@@ -1,0 +1,297 @@
+"""Studies: what a results table says beyond its best network: the distribution over seeds, the effect of each
+hyper-parameter, means of settings over folds and seeds, and of groups by any columns.
+
+    study = gpubp.studies.Study(result.table)  # or pyarrow.parquet.read_table(run_dir + "/results.parquet")
+    study.effects()[0]; study.by(["lr", "hidden_width"]); gpubp.studies.distribution(study.values[study.counted])
+
+The figure is the one that ranks networks (result.ranked_by). Networks that diverged have none: groups count them apart.
+Columns beside those of the table, where topologies differ: hidden_layers, their number, and hidden_width, the widest.
+A standard error is the standard deviation, with n - 1, over the root of n.
+
+Intervals are percentile bootstraps: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13. Rank
+correlations are Spearman's. The explained share is eta squared of the ranks between groups, as in the test of Kruskal
+and Wallis, less what groups explain by chance: epsilon squared, Kelley, 1935. It sees a valley, where the correlation
+is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .config import HYPER
+from .errors import ConfigError, unknown
+from .reporters.table import TEXTS
+from .result import diverged_in, ranked_by, worth
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Array = npt.NDArray[Any]
+
+BINS = 6  # of a column with more than DISTINCT numbers
+DISTINCT = 12
+RESAMPLES, FEWEST = 2000, 200  # of a bootstrap: as many as DRAWS allows
+DRAWS, AT_ONCE = 1 << 28, 1 << 22  # numbers drawn in all, and held
+LEVEL = 0.95
+STARTS, SHAPES = ("init", "init_scale"), ("hidden_layers", "hidden_width")
+
+
+class Group(NamedTuple):
+    """Some networks. values: what they have in common, by column: a value, or (low, high) of a bin. networks: how many;
+    diverged: of these. mean, error (the mean's standard error), median: of the others' figure, NaN if undefined."""
+
+    values: dict[str, Any]
+    networks: int
+    diverged: int
+    mean: float
+    error: float
+    median: float
+
+
+class Effect(NamedTuple):
+    """What a column does to the figure. correlation: of their ranks, above 0 if the figure grows with the column, None
+    for texts. explained: the share of the ranks' variance that `groups` explain, at most 1, around 0 by chance."""
+
+    name: str
+    correlation: float | None
+    explained: float
+    groups: list[Group]
+
+
+class Study:
+    """The networks of a results table (pyarrow.Table). figure: the name of what ranks them; values (N,): that figure;
+    counted (N,): whose figure counts, as they did not diverge and it is finite."""
+
+    def __init__(self, results: pa.Table) -> None:
+        self.results = _with_shapes(results)
+        self.figure = ranked_by(results)
+        self.values: Array = results[self.figure].to_numpy().astype(np.float64)
+        self.diverged: Array = diverged_in(results).numpy()
+        self.counted: Array = ~self.diverged & np.isfinite(self.values)
+
+    @cached_property
+    def varied(self) -> list[str]:
+        """The settings that differ between networks: texts, the shapes of topologies, folds, and hyper-parameters that
+        do not follow from the texts, as those that one optimizer has and another has not."""
+        kinds = np.zeros(self.results.num_rows, dtype=np.int64)
+        for name in TEXTS:
+            if name in self.results.column_names:
+                kinds = _crossed(kinds, self.results[name])
+        return [name for name in self.results.column_names if self._differs(name, kinds)]
+
+    def _differs(self, name: str, kinds: Array) -> bool:
+        """Whether a column is a setting that differs. kinds (N,): numbers of the texts of each network together."""
+        distinct = self.results[name].unique()
+        if name in (*TEXTS, *SHAPES):
+            return len(distinct.drop_null()) > 1
+        if name in (*STARTS, "fold"):
+            return len(distinct) > 1
+        known = name in HYPER or name.startswith("extra.")
+        return known and len(distinct) > 1 and bool(_crossed(kinds, self.results[name]).max() > kinds.max())
+
+    @cached_property
+    def measured(self) -> list[str]:
+        """The figures of every network: of the validation data, if there are any, first."""
+        names = self.results.column_names
+        metric = "accuracy" if "accuracy" in names else "r2"
+        found = (f"validation_{self.figure.removeprefix('validation_')}", "validation_loss", f"validation_{metric}")
+        return [name for name in dict.fromkeys((*found, "loss", metric)) if name in names]
+
+    @cached_property
+    def setting(self) -> Array:
+        """(N,): the number of each network's setting: networks of one differ in seed and fold alone."""
+        found = np.zeros(self.results.num_rows, dtype=np.int64)
+        for name in self.varied:
+            if name != "fold":
+                found = _crossed(found, self.results[name])
+        return found
+
+    def quantiles(self, q: Sequence[float]) -> list[float]:
+        """Quantiles of the figure over all networks that count; NaN if none do."""
+        known = self.values[self.counted]
+        return np.quantile(known, q).tolist() if len(known) else [float("nan")] * len(q)
+
+    def distributions(self) -> dict[str, dict[str, Any]]:
+        """distribution() of every figure, if all networks have one setting and the same samples; else none."""
+        if self.setting.any() or "fold" in self.results.column_names or self.counted.sum() < 2:
+            return {}
+        columns = {name: self.results[name].to_numpy()[self.counted] for name in self.measured}
+        return {name: distribution(values) for name, values in columns.items() if np.isfinite(values).all()}
+
+    def settings(self, top: int) -> list[dict[str, Any]]:
+        """The best `top` settings of several networks, over folds and seeds, by the mean of the figure: networks, mean
+        and standard error (± name) of each figure, and what differs. Without those of which a network diverged; none
+        where no setting has several networks, or if folds have no validation data."""
+        names = [name for name in self.measured if name.startswith("validation_")]
+        if not names and "fold" not in self.results.column_names:
+            names = self.measured
+        count = np.bincount(self.setting)
+        if not names or count.max() == 1:
+            return []
+        first, lost = np.unique(self.setting, return_index=True)[1], np.bincount(self.setting, ~self.counted) > 0
+        means = {name: _means(self.setting, self.results[name].to_numpy()) for name in names}
+        order = worth(self.figure, torch.from_numpy(means[self.figure][0])).argsort(stable=True).numpy()
+        own = [name for name in self.varied if name not in ("fold", *SHAPES)]
+        found = []
+        for each in order[~lost[order]][:top].tolist():
+            entry: dict[str, Any] = {"networks": int(count[each])}
+            for name, (mean, error) in means.items():
+                entry |= {name: float(mean[each]), f"± {name}": float(error[each])}
+            found.append(entry | {name: self.results[name][int(first[each])].as_py() for name in own})
+        return found
+
+    def effects(self) -> list[Effect]:
+        """The effect of everything that differs, the strongest first."""
+        found = [self._effect(name) for name in self.varied]
+        return sorted(found, key=lambda effect: -np.nan_to_num(effect.explained, nan=-np.inf))
+
+    def _effect(self, name: str) -> Effect:
+        codes, _ = self._groups(name)
+        column, correlation = self.results[name], None
+        if _is_number(column) and name != "fold":
+            use = self.counted & ~np.isnan(numbers := _numbers(column))
+            correlation = spearman(numbers[use], self.values[use])
+        return Effect(name, correlation, explained(codes[self.counted], self.values[self.counted]), self.by([name]))
+
+    def by(self, names: Sequence[str]) -> list[Group]:
+        """The networks in groups by one or two columns. Numbers are in order, in bins if there are many: of equal
+        widths, or of equal ratios if their median is nearer to the middle of the logarithms; texts as they come; last
+        None, of networks without a value. Raises ConfigError for unknown columns."""
+        if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
+            raise ConfigError(f"by {', '.join(names)}: one or two columns expected")
+        labels: list[dict[str, Any]] = [{}]
+        group = np.zeros(len(self.values), dtype=np.int64)
+        for name in names:
+            codes, own = self._groups(name)
+            group = group * len(own) + codes
+            labels = [{**before, name: label} for before in labels for label in own]
+        return [self._group(label, group == number) for number, label in enumerate(labels) if (group == number).any()]
+
+    def _group(self, values: dict[str, Any], inside: Array) -> Group:
+        figures, many = self.values[inside & self.counted], int(inside.sum())
+        mean, error = (float(each[0]) for each in _means(np.zeros(len(figures), int), figures, 1))
+        middle = float(np.median(figures)) if len(figures) else float("nan")
+        return Group(values, many, int((inside & self.diverged).sum()), mean, error, middle)
+
+    def _groups(self, name: str) -> tuple[Array, list[Any]]:
+        """(N,) the number of each network's group, and what the groups have in common."""
+        if name not in self.results.column_names:
+            raise ConfigError(unknown("by: column", name, self.results.column_names))
+        column = self.results[name]
+        distinct = [each for each in column.unique().to_pylist() if each is not None]
+        if _is_number(column) and len(distinct) > DISTINCT:
+            return _bins(_numbers(column))
+        labels = [*(sorted(distinct) if _is_number(column) else distinct), *[None] * bool(column.null_count)]
+        place = {value: number for number, value in enumerate(labels)}
+        encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+        return np.array([place[each] for each in encoded.dictionary.to_pylist()])[encoded.indices.to_numpy()], labels
+
+
+def distribution(values: Array, seed: int = 0) -> dict[str, Any]:
+    """Of numbers (n,): networks, mean, std (n - 1), min, q25, median, q75, max; mean_interval and median_interval of
+    bootstrap() at LEVEL, and the resamples behind them."""
+    parts = dict(zip(("min", "q25", "median", "q75", "max"), np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()))
+    found = {"networks": len(values), "mean": float(values.mean()), "std": float(values.std(ddof=1)), **parts}
+    return found | bootstrap(values, seed)
+
+
+def bootstrap(values: Array, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL) -> dict[str, Any]:
+    """mean_interval and median_interval, (low, high), by the percentile bootstrap of numbers (n,), with NumPy's PCG64
+    of this seed; resamples: how many there were, fewer for very many numbers."""
+    source, left = np.random.default_rng(seed), max(min(resamples, DRAWS // len(values)), FEWEST)
+    found = []
+    for first in range(0, left, most := max(1, AT_ONCE // len(values))):
+        drawn = values[source.integers(len(values), size=(min(most, left - first), len(values)))]
+        found.append(np.stack((drawn.mean(1), np.median(drawn, 1, overwrite_input=True))))
+    ends = np.quantile(np.concatenate(found, 1), ((1 - level) / 2, (1 + level) / 2), axis=1).T.tolist()
+    return {"mean_interval": ends[0], "median_interval": ends[1], "resamples": left}
+
+
+def spearman(one: Array, other: Array) -> float:
+    """The rank correlation of two columns (n,), ties by their mean rank; NaN if a column is constant."""
+    ranks = [_ranks(each) - (len(each) + 1) / 2 for each in (one, other)]
+    size = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
+    return float((ranks[0] * ranks[1]).sum() / size) if size else float("nan")
+
+
+def explained(groups: Array, values: Array) -> float:
+    """The share of the variance of the ranks of `values` (n,) that numbered groups (n,) explain, less chance:
+    1 - (1 - eta squared) (n - 1) / (n - groups); NaN if there is nothing to explain."""
+    if not len(values):
+        return float("nan")
+    ranks, codes = _ranks(values), np.unique(groups, return_inverse=True)[1]
+    count = np.bincount(codes)
+    within, all_of_it = ((ranks - (np.bincount(codes, ranks) / count)[codes]) ** 2).sum(), ((ranks - ranks.mean()) ** 2)
+    free = len(ranks) - len(count)
+    total = all_of_it.sum()
+    return float(1 - within / total * (len(ranks) - 1) / free) if free and total else float("nan")
+
+
+def _ranks(values: Array) -> Array:
+    """Ranks (n,) from 1, ties by their mean."""
+    _, codes, count = np.unique(values, return_inverse=True, return_counts=True)
+    last = count.cumsum()
+    return np.asarray((last - (count - 1) / 2)[codes])
+
+
+def _means(groups: Array, values: Array, count: int = 0) -> tuple[Array, Array]:
+    """Means and their standard errors of the values (n,) in each of numbered groups, NaN if undefined."""
+    many = np.bincount(groups, minlength=count)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.bincount(groups, values, count) / many
+        error = np.sqrt(np.bincount(groups, (values - mean[groups]) ** 2, count) / (many - 1) / many)
+    return mean, np.where(many > 1, error, np.nan)
+
+
+def _bins(values: Array) -> tuple[Array, list[Any]]:
+    """(N,) the bin of each number, and the bins; the last is None, for NaN."""
+    known = values[np.isfinite(values)]
+    low, high, middle = float(known.min()), float(known.max()), float(np.median(known))
+    edges = np.linspace(low, high, BINS + 1)
+    if low > 0 and abs(np.log(middle / low) / np.log(high / low) - 0.5) < abs((middle - low) / (high - low) - 0.5):
+        edges = np.geomspace(low, high, BINS + 1)
+    codes = np.searchsorted(edges[1:-1], values, "right")
+    return np.where(np.isnan(values), BINS, codes), [*zip(edges[:-1].tolist(), edges[1:].tolist()), None]
+
+
+def _with_shapes(results: pa.Table) -> pa.Table:
+    """The table with SHAPES, and without a name for the activation of no layer."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if "widths" not in results.column_names:
+        return results
+    distinct = results["widths"].unique().to_pylist()
+    hidden = {text: [int(width) for width in str(text).split(",")[1:-1]] for text in distinct}
+    texts = results["widths"].to_pylist()
+    layers = pa.array([len(hidden[text]) for text in texts])
+    widest = pa.array([max(hidden[text], default=None) for text in texts], pa.int64())
+    if "hidden" in results.column_names:
+        known = compute.if_else(compute.equal(results["hidden"], ""), None, results["hidden"])
+        results = results.set_column(results.column_names.index("hidden"), "hidden", known)
+    return results.append_column("hidden_layers", layers).append_column("hidden_width", widest)
+
+
+def _crossed(codes: Array, column: pa.ChunkedArray) -> Array:
+    """(N,): numbers from 0, equal where both `codes` and the column are, which may miss values."""
+    own = column.combine_chunks().dictionary_encode(null_encoding="encode").indices.to_numpy()
+    return np.unique(codes * (own.max() + 1) + own, return_inverse=True)[1]
+
+
+def _is_number(column: pa.ChunkedArray) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(column.type) or pa.types.is_floating(column.type))
+
+
+def _numbers(column: pa.ChunkedArray) -> Array:
+    """A column (N,) of numbers as float64, NaN where it is missing."""
+    import pyarrow as pa
+
+    return np.asarray(column.cast(pa.float64()).to_numpy())
