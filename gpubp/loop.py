@@ -25,7 +25,7 @@ from .populations import Populations
 from .queue import Queue
 from .reporters import Progress, Reporter, Start, quantiles
 from .reporters.listeners import Listeners
-from .reporters.table import table
+from .reporters.table import Results
 from .result import Result, kept
 from .run import Round, Run, reasons
 from .saving import Saving
@@ -190,6 +190,8 @@ class Loop:
     def look(self) -> None:
         """The evaluation at the end of a round."""
         found = [run.look() for run in self.runs]
+        if self.queue is not None and self.queue.unwatched(self.runs):
+            return
         if self.search is not None:
             self.search.decide(self.number, self.runs, found)
         status = torch.cat([run.state.status for run in self.runs])
@@ -262,9 +264,9 @@ class Loop:
         if self.queue is not None:
             outcomes += self.queue.ended.outcomes()
             outcomes.sort(key=lambda each: int(each.rows.min()))
-        rows = table(outcomes, self.metric_name)
+        results = Results(outcomes, self.metric_name)
         if self.saving is not None:
-            self.saving.results(rows)
+            self.saving.results(results)
         training, held_out = zip(*((each.training, each.validation) for each in outcomes))
         networks = Populations(*zip(*((each.state.population, each.rows) for each in outcomes)))
         in_order, looked = networks.in_order, held_out[0] is not None
@@ -274,7 +276,7 @@ class Loop:
             metric=in_order([each.metric for each in training]),
             validation_loss=in_order([each.loss for each in held_out]) if looked else None,
             validation_metric=in_order([each.metric for each in held_out]) if looked else None,
-            table=rows,
+            results=results,
             history=list(self.history),
             notes=self.notes,
             states=tuple(each.state for each in outcomes),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -61,6 +61,7 @@ class Maker:
     looks: bool = False
     every: dict[str, int] | None = None
     notes: list[str] = field(default_factory=list)
+    choices: dict[Any, Choice] = field(default_factory=dict)
 
     def runs(self, groups: Sequence[Group], copy: bool = False) -> list[Run]:
         """A run for each group. copy: of params that somebody else has. Raises OutOfMemoryError before any is made."""
@@ -85,10 +86,12 @@ class Maker:
             every = self.every.setdefault("epochs" if config.steps is None else "steps", self.interval(group))
         fitted, told = replace(config, evaluate_every=every).fitted(self.sets.data)
         self.notes += [note for note in told if note not in self.notes]
-        choice = choose_for_all(
-            self.engine, population.spec, fitted, self.where, population.params.dtype, self.sets.data
-        )
-        return fitted, choice
+        dtype = population.params.dtype
+        key = population.spec, fitted.recipe(population.spec), dtype
+        if key not in self.choices:
+            chosen = choose_for_all(self.engine, population.spec, fitted, self.where, dtype, self.sets.data)
+            self.choices[key] = chosen
+        return fitted, self.choices[key]
 
     def interval(self, group: Group) -> int:
         """Epochs or steps between two rounds in which networks may leave and join: a hundredth of the longest training,

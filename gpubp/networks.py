@@ -58,6 +58,15 @@ class Outcome(NamedTuple):
     validation: Evaluation | None
     folds: bool = False
 
+    def take(self, index: Tensor) -> Outcome:
+        """The networks in the rows `index` (K,); copies."""
+
+        def some(given: Evaluation) -> Evaluation:
+            return Evaluation(*(numbers[index] for numbers in given))
+
+        held_out = None if self.validation is None else some(self.validation)
+        return Outcome(self.rows[index], self.state.rows(index), some(self.training), held_out, self.folds)
+
 
 def spread(config: TrainConfig, count: int) -> TrainConfig:
     """`config` with a column (N,) in place of each number that may differ between networks of a kind. A plain 0 that

@@ -22,10 +22,11 @@ from .making import Maker, Source
 from .networks import Networks
 from .placement import HOME
 from .run import Run
+from .serial import one_thread
 
 FIRST = 1 << 12  # rows of a design from which slots are counted
 STREAM = 1 << 16  # networks of a stream that train at once, if nothing else is said
-KEPT = 7 / 8  # of the slots train: too few have ended for others to pay for the change
+KEPT = 3 / 4  # of the slots train: too few have ended for others to pay for the change
 
 
 class Rows:
@@ -80,7 +81,8 @@ class Queue:
         design = self.rows.next(self.slots - training)
         if design is None:
             return
-        new = self.maker.runs(self.source.groups(design))
+        with one_thread():
+            new = self.maker.runs(self.source.groups(design))
         for run in tuple(runs):
             mates = [each for each in new if each.networks.kind == run.networks.kind]
             new = [each for each in new if each not in mates]
@@ -99,10 +101,12 @@ class Queue:
         stay = [run.networks] if len(training) else []
         if len(ended):
             self.leave(run, ended)
-            stay = [each.take(training) for each in stay]
-        networks = [*stay, *come]
-        if networks and (come or len(ended)):
-            run.renew(reduce(Networks.join, networks))
+        with one_thread():
+            if len(ended):
+                stay = [each.take(training) for each in stay]
+            networks = [*stay, *come]
+            if networks and (come or len(ended)):
+                run.renew(reduce(Networks.join, networks))
         return bool(networks)
 
     def leave(self, run: Run, index: torch.Tensor) -> None:
@@ -115,6 +119,11 @@ class Queue:
         left.begin()
         self.steps += int(gone.state.step.sum())
         self.ended.add(saved, [each for each in left.figures() if each is not None])
+
+    def unwatched(self, runs: Sequence[Run]) -> bool:
+        """Whether nobody wants the figures of this round: there are rounds for the networks to change, and one record
+        at the end."""
+        return not self.maker.looks and (self.rows.left or any(run.pace.running for run in runs))
 
     def expected(self, runs: Sequence[Run]) -> int:
         """The network-steps of all networks: those that wait are as long as those that train, or are left out if their
@@ -133,6 +142,7 @@ class Queue:
             "slots": self.slots,
             "engine": self.maker.engine,
             "every": self.maker.every,
+            "looks": self.maker.looks,
             "steps": self.steps,
             "ended": self.ended.to_dict(),
         }

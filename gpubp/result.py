@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,17 @@ if TYPE_CHECKING:
     from .populations import Populations
 
 
+class Results(Protocol):
+    """The table of results (reporters/table.py)."""
+
+    @property
+    def whole(self) -> pa.Table:
+        """All rows."""
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Some rows at a time."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What training returns.
@@ -36,7 +47,8 @@ class Result:
     populations.each, and populations.rows, the rows that they have in the table and in everything else of N numbers.
     loss and metric (N,): over each network's training samples at its end;
     validation_loss, validation_metric: over the validation data, or None.
-    table: a row per network (pyarrow). history: a record per evaluation (see train()).
+    table: a row per network (pyarrow); results: the same, also in pieces.
+    history: a record per evaluation (see train()).
     notes: for the user, such as that memory ran out. interrupted: the signal that ended the run
     early, or None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None. silenced:
     reporters that failed to write, and why.
@@ -48,7 +60,7 @@ class Result:
     metric: Tensor
     validation_loss: Tensor | None
     validation_metric: Tensor | None
-    table: pa.Table
+    results: Results
     history: list[dict[str, Any]]
     notes: list[str]
     states: tuple[TrainState, ...]
@@ -61,6 +73,11 @@ class Result:
     interrupted: int | None
     unsaved: str | None
     silenced: list[str]
+
+    @property
+    def table(self) -> pa.Table:
+        """A row per network."""
+        return self.results.whole
 
     @property
     def population(self) -> Population:

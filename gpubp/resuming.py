@@ -127,7 +127,7 @@ def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: I
     population = first.state.population
     positions = {each.networks for each in first.sets.each if each.networks is not None}
     source = Source(population.seed, population.params.dtype, next(iter(positions), None), population.spec)
-    maker = Maker(first.sets, notes["engine"], first.where, first.folds, True, notes["every"])
+    maker = Maker(first.sets, notes["engine"], first.where, first.folds, notes["looks"], notes["every"])
     return Queue(rows, source, maker, notes["slots"], saved.ended, notes["steps"])
 
 

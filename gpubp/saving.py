@@ -11,16 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import checkpoint
 from .errors import CheckpointError
 from .history import History
 from .packing import Saved
-from .reporters.table import write
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from .reporters.table import Results, write
 
 
 @dataclass
@@ -82,10 +79,10 @@ class Saving:
         if first is not None:
             first.result()
 
-    def results(self, rows: pa.Table) -> None:
+    def results(self, results: Results) -> None:
         """Write the results table."""
         try:
-            write(rows, self.run_dir)
+            write(results, self.run_dir)
         except Exception as error:  # also pyarrow's; the result exists
             why = f"{self.run_dir}: the results cannot be written: {error}"
             self.unsaved = why if self.unsaved is None else f"{self.unsaved}; {why}"

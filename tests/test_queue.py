@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 import gpubp
 from gpubp import ended, placement
 from gpubp.errors import CheckpointError, ConfigError
+from gpubp.reporters.table import read_results
 
 from .helpers import same_bits
 from .short_runs import Stop, stopped
@@ -248,3 +251,20 @@ def test_a_queue_that_is_killed_at_any_instant_resumes_to_the_same_networks(
         hit += killed(folder, draw.uniform(0.0, 1.0))
         same(gpubp.resume(folder, *both()), whole)
     assert hit, "some were killed before their end"
+
+
+def test_the_table_of_very_many_networks_is_made_in_pieces(
+    whole: gpubp.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpubp.reporters.table.PIECE", 4)
+    folder = tmp_path / "run"
+    result = train(MANY, slots=5, run_dir=folder)
+    assert [len(each) for each in result.results.pieces()] == [4, 4, 4, 3]
+    same(result, whole)
+    rows = read_results(folder / "results.parquet")
+    assert repr(rows.to_pydict()) == repr(whole.table.to_pydict())
+    assert len((folder / "results.csv").read_text().splitlines()) == len(MANY) + 1
+    damaged = rows.set_column(7, "loss", pa.array([0.0] * len(MANY))).replace_schema_metadata(rows.schema.metadata)
+    parquet.write_table(damaged, folder / "results.parquet")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_results(folder / "results.parquet")

@@ -6,7 +6,8 @@ pyarrow is imported by what makes a table: `import gpubp` need not wait for it."
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,27 +30,70 @@ STEPS = ("diverged_step", "stopped_step", "best_step")  # those of whole numbers
 STOPPED = (Status.converged, Status.stopped)
 TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "optimizer", "schedule", "batch_size",
          "shuffle", "update_order", "restore_best", "class_weight")  # fmt: skip
-SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet
+PIECE = 1 << 18  # rows made at once
+SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet; with more than PIECE rows:
+SEALS = b"gpubp_sha256_of_pieces"  # of the digests of its pieces, one after the other
 
 
-def table(outcomes: Sequence[Outcome], metric: str) -> pa.Table:
-    """A row per network: its row, id, status, steps, losses, metrics and every hyper-parameter in use; of several
-    populations also what differs between them; class weights that differ, as text."""
-    import pyarrow as pa
+class Results:
+    """The table of `outcomes`, whole, or in pieces of some networks, so that many need little memory."""
 
-    tables, weights = [_rows(each, metric) for each in outcomes], [_class_weights(each.state) for each in outcomes]
-    if len({*chain(*weights)}) > 1:
-        tables = [
-            rows.append_column("class_weight", pa.array(texts, pa.string())) for rows, texts in zip(tables, weights)
-        ]
-    if len(tables) == 1:
-        return tables[0]
+    def __init__(self, outcomes: Sequence[Outcome], metric: str) -> None:
+        self.outcomes, self.metric = outcomes, metric
+        self.count = sum(len(each.rows) for each in outcomes)
+        self.differing = _differing(outcomes)
+        if self.count <= PIECE:
+            _ = self.whole  # before anybody changes the networks
+
+    @cached_property
+    def whole(self) -> pa.Table:
+        """A row per network: its row, id, status, steps, losses, metrics and every hyper-parameter in use; of several
+        populations also what differs between them; class weights that differ, as text."""
+        import pyarrow as pa
+
+        if self.count <= PIECE:
+            return self._table(self.outcomes)
+        return pa.concat_tables(self.pieces()).combine_chunks()
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """The same, PIECE rows at a time."""
+        import pyarrow as pa
+
+        if self.count <= PIECE:
+            yield self.whole
+            return
+        blank = self._table([each.take(torch.arange(1)) for each in self.outcomes]).slice(0, 0)
+        orders = [each.rows.argsort() for each in self.outcomes]
+        bounds = torch.arange(0, self.count + PIECE, PIECE)
+        cuts = [torch.searchsorted(each.rows[order], bounds) for each, order in zip(self.outcomes, orders)]
+        for at in range(len(bounds) - 1):
+            some = [order[cut[at] : cut[at + 1]] for order, cut in zip(orders, cuts)]
+            found = self._table([each.take(index) for each, index in zip(self.outcomes, some) if len(index)])
+            yield pa.concat_tables([blank, found], promote_options="default").combine_chunks()
+
+    def _table(self, outcomes: Sequence[Outcome]) -> pa.Table:
+        import pyarrow as pa
+
+        tables = []
+        for each in outcomes:
+            rows, described = _rows(each, self.metric), _described(each.state)
+            for name in self.differing:
+                texts = _class_weights(each.state) if name == "class_weight" else [described[name]] * len(rows)
+                kind = pa.string() if name == "class_weight" else None
+                rows = rows.append_column(name, pa.array(texts, kind))
+            tables.append(rows)
+        if len(tables) == 1 and bool((outcomes[0].rows.diff() > 0).all()):
+            return tables[0]
+        return pa.concat_tables(tables, promote_options="default").sort_by("network").combine_chunks()
+
+
+def _differing(outcomes: Sequence[Outcome]) -> list[str]:
+    """The names of what differs between populations, and of class weights that do."""
     described = [_described(each.state) for each in outcomes]
-    for name in described[0]:
-        if len({each[name] for each in described}) > 1:
-            column = [pa.array([each[name]] * len(rows)) for each, rows in zip(described, tables)]
-            tables = [rows.append_column(name, values) for rows, values in zip(tables, column)]
-    return pa.concat_tables(tables, promote_options="default").sort_by("network").combine_chunks()
+    found = [name for name in described[0] if len({each[name] for each in described}) > 1]
+    weights = {*chain(*(_class_weights(each.state) for each in outcomes if "class_weight" in each.state.hyper))}
+    bare = any("class_weight" not in each.state.hyper for each in outcomes)
+    return [*(["class_weight"] if len(weights) + bare > 1 else []), *found]
 
 
 def _class_weights(state: TrainState) -> list[str | None]:
@@ -120,16 +164,31 @@ def _steps(state: TrainState) -> dict[str, Tensor]:
     return found
 
 
-def write(rows: pa.Table, run_dir: Path) -> None:
+def write(results: Results, run_dir: Path) -> None:
     """Write results.parquet and results.csv. Raises OSError, or CheckpointError if another process has the run now."""
-    from pyarrow import parquet
-
     from ..tables import write_csv
 
     lock.check(run_dir)
-    sealed = rows.replace_schema_metadata({SEAL: digest(rows)})
-    files.write(run_dir / RESULTS, lambda beside: parquet.write_table(sealed, beside))
-    files.write(run_dir / "results.csv", lambda beside: write_csv([rows], beside))
+    files.write(run_dir / RESULTS, lambda beside: _write_parquet(results, beside))
+    files.write(run_dir / "results.csv", lambda beside: write_csv(results.pieces(), beside))
+
+
+def _write_parquet(results: Results, where: Path) -> None:
+    from pyarrow import parquet
+
+    writer, digests = None, []
+    for rows in results.pieces():
+        writer = writer or parquet.ParquetWriter(where, rows.schema)
+        writer.write_table(rows)
+        digests.append(digest(rows))
+    if writer is not None:
+        key, seal = (SEAL, digests[0]) if len(digests) == 1 else (SEALS, _sha256("".join(digests)))
+        writer.add_key_value_metadata({key: seal})
+        writer.close()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_results(path: Path) -> pa.Table:
@@ -142,8 +201,10 @@ def read_results(path: Path) -> pa.Table:
     try:
         files.regular(path)
         found = parquet.ParquetFile(path).read()
-        seal = (found.schema.metadata or {}).get(SEAL)  # older files have none
-        damaged = seal is not None and seal.decode() != digest(found)
+        known = found.schema.metadata or {}  # older files have no seal
+        pieces = [found.slice(at, PIECE) for at in range(0, len(found), PIECE)]
+        damaged = SEAL in known and known[SEAL].decode() != digest(found)
+        damaged |= SEALS in known and known[SEALS].decode() != _sha256("".join(map(digest, pieces)))
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not a whole .parquet file')}") from None
     if damaged:
