@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from . import bundled
 from .about import choose_loss, sentences
@@ -24,14 +23,14 @@ from .arrays import real
 from .data import Dataset
 from .errors import ConfigError, DataError, lookup, unknown
 from .fitting import ask, check_scale, fit
+from .folds import SPLIT, split
 from .losses import LOSSES
 from .preparation import TASK_OF_LOSS, Preparation
-from .rng import EVERYBODY, SEARCH, check_seed, normal, words
+from .rng import EVERYBODY, SEARCH, normal
 from .tables import READERS, Table, listed, named, read
 from .text import Reading
 
-SPLIT = 1 << 16  # the Philox layer of the split, distinct from those of a search
-NOISE = SPLIT + 1  # and of the spirals
+NOISE = SPLIT + 1  # the Philox layer of the spirals
 
 
 class Source(NamedTuple):
@@ -190,26 +189,6 @@ def load(
         settings={"scale": written, "scale_targets": scale_targets, "validation": real(share)},
         about=told,
     )
-
-
-def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """The samples to train on and those held out, both ascending, int64; a pure function that never changes.
-
-    The round(share * count) samples with the smallest words of the search stream are held out. Raises ConfigError, and
-    DataError if a part would be empty; a share of 0 holds nothing out.
-    """
-    part = real(share)
-    if part is None or not 0 <= part < 1:
-        raise ConfigError(f"validation {share!r}: a share from 0 to below 1 expected")
-    drawn = words(check_seed(seed), torch.tensor([EVERYBODY]), count, SPLIT, SEARCH)[0]
-    order = drawn.argsort(stable=True)
-    held_out = math.floor(part * count + 0.5)
-    if part and not 0 < held_out < count:
-        raise DataError(
-            f"validation {part:g} of {count} samples: {count - held_out} to train, {held_out} held out; one or more "
-            "of each expected, or a share of 0"
-        )
-    return order[held_out:].sort().values, order[:held_out].sort().values
 
 
 def _file(path: str | os.PathLike[str], target: str | Sequence[str] | None, reading: Reading) -> Table:

@@ -65,7 +65,7 @@ def test_a_mask_of_the_samples_selects_and_whole_numbers_index(kind: str) -> Non
     data = masked(KINDS[kind])
     assert data.rows is not None
     assert data.sizes is not None
-    found = [row[:size].tolist() for row, size in zip(data.rows, data.sizes)]
+    found = [rows.tolist() for rows in data.rows.split(data.sizes.tolist())]
     assert found == [[0, 3], [2], [1, 4, 5]]
 
 

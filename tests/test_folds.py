@@ -32,7 +32,7 @@ def sides(divided: tuple[gpubp.Dataset, gpubp.Dataset]) -> list[tuple[list[int],
     train, held_out = divided
     assert train.sizes is not None
     return [
-        tuple(each.rows[at, : each.sizes[at]].tolist() for each in (train, held_out))  # type: ignore[index, misc]
+        tuple(each.rows[each.starts[at] :][: each.sizes[at]].tolist() for each in (train, held_out))  # type: ignore[index, misc]
         for at in range(len(train.sizes))
     ]
 
