@@ -140,6 +140,8 @@ class Dataset(Divisible):
             digest.update(f"{name} {None if tensor is None else (tensor.dtype, tuple(tensor.shape))};".encode())
             if tensor is not None:
                 digest.update(tensor.cpu().contiguous().numpy().data)
+        if self.entities is not None:
+            digest.update(repr(self.entities).encode())
         return digest.hexdigest()
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:

@@ -53,32 +53,30 @@ class Divisible:
         keys: a value for each sample (text, whole numbers), a tuple of such columns, or columns by name (a mapping, a
         frame). Entities are in ascending order. Those with fewer samples than min_samples are refused, or with
         small="drop" left out. A sample_weight (E, M) stays that of each entity."""
-        found = by(key_columns(keys), self._many, min_samples, small)
+        found = by(key_columns(keys), self._many).at_least(min_samples, small)
         weight, count = self.sample_weight, len(found.entities)
         self._shared(weighed=True)
         if weight is not None and weight.ndim == 2 and len(weight) != count:
             raise ShapeError(f"sample_weight {tuple(weight.shape)}: the keys name {count} entities")
-        return self._of(torch.from_numpy(found.rows).split(found.sizes.tolist()), found.entities)
+        return self.of(torch.from_numpy(found.rows).split(found.sizes.tolist()), found.entities)
 
     def split(self, share: float, seed: int = 0) -> tuple[Self, Self]:
         """The samples of each position to train on, and round(share of them) to validate on, at equal positions. What
         is held out depends on seed and the position's number of samples alone."""
         if self.rows is None or self.sizes is None:
             raise DataError("split: the data are the same for all networks; data.by(keys).split(share) expected")
-        held = held_out_of(self.sizes, share)
-        few = ((held == 0) | (held == self.sizes)).nonzero().squeeze(1).tolist()
-        if few and share:
-            who = f"{len(few):,} networks" if self.entities is None else told(self.entities, few)
-            raise DataError(
-                f"validation {share:g}: {who} cannot be split into one or more samples to train and one or more held "
-                f"out; data.by(keys, min_samples=..., small='drop') leaves small ones out"
-            )
-        own = self.rows.split(self.sizes.tolist())
-        train, held_out = (
-            self._of([rows[at] for rows, at in zip(own, places)], self.entities)
-            for places in splits(self.sizes, share, seed)
-        )
+        own = self.parts
+        sides = places_of(self.sizes, share, seed, self.entities)
+        train, held_out = (self.of([rows[at] for rows, at in zip(own, side)], self.entities) for side in sides)
         return train, held_out
+
+    @property
+    def parts(self) -> list[Tensor]:
+        """The samples of each position."""
+        assert self.rows is not None
+        assert self.sizes is not None
+        assert self.starts is not None
+        return [self.rows[start : start + size] for start, size in zip(self.starts.tolist(), self.sizes.tolist())]
 
     @property
     def _many(self) -> int:
@@ -92,9 +90,9 @@ class Divisible:
 
     def _divided(self, rows: Rows) -> tuple[Self, Self]:
         self._shared()
-        return self._of(rows[0]), self._of(rows[1])
+        return self.of(rows[0]), self.of(rows[1])
 
-    def _of(self, parts: Sequence[Tensor], entities: Entities | None = None) -> Self:
+    def of(self, parts: Sequence[Tensor], entities: Entities | None = None) -> Self:
         """The same samples, of which each position has these."""
         other = self._with({"entities": entities, "spread": None})
         other._select(parts)
@@ -121,3 +119,16 @@ class Divisible:
         other = copy.copy(self)
         vars(other).update(tensors)
         return other
+
+
+def places_of(sizes: Tensor, share: float, seed: int, entities: Entities | None = None) -> Rows:
+    """folds.splits(), where small entities are refused by their names."""
+    held = held_out_of(sizes, share)
+    few = ((held == 0) | (held == sizes)).nonzero().squeeze(1).tolist()
+    if few and share:
+        who = f"{len(few):,} networks" if entities is None else told(entities, few)
+        raise DataError(
+            f"validation {share:g}: of {who} no sample, or every one, would be held out; larger ones expected: "
+            f"min_samples=... leaves smaller ones out"
+        )
+    return splits(sizes, share, seed)

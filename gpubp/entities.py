@@ -20,6 +20,7 @@ Array = npt.NDArray[Any]
 Label = str | int | bool
 
 NAME = "entity"  # the key column of keys without a name
+KINDS = {str, int, bool}
 SMALL = ("refuse", "drop")
 SHOWN = 6  # names in a message
 
@@ -31,14 +32,16 @@ class Entities:
     names: tuple[str, ...]
     values: tuple[tuple[Label, ...], ...]
 
-    def __post_init__(self) -> None:
-        """Raise DataError for what by() never makes, as in a damaged file."""
-        sizes = {len(column) for column in self.values}
-        plain = all(type(each) in (str, int, bool) for column in self.values for each in column)
-        texts = all(isinstance(name, str) for name in self.names)
-        right = texts and plain and len(self.names) == len({*self.names}) == len(self.values) and len(sizes) == 1
-        if not right or len({*zip(*self.values)}) < len(self) or not len(self):
-            raise DataError(f"entities {self.names!r}: columns of equal lengths, no entity twice, expected")
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Entities:
+        """From asdict(), as read back from JSON; raises DataError for what by() never makes, as in a damaged file."""
+        found = cls(tuple(values["names"]), tuple(map(tuple, values["values"])))
+        names, sizes = found.names, {len(column) for column in found.values}
+        plain = all(type(each) in (str, int, bool) for column in found.values for each in column)
+        texts = all(isinstance(name, str) for name in names) and len(names) == len({*names}) == len(found.values)
+        if not texts or not plain or len(sizes) != 1 or not 0 < len(found) == len({*zip(*found.values)}):
+            raise DataError(f"entities {names!r}: columns of equal lengths, and no entity twice, expected")
+        return found
 
     def __len__(self) -> int:
         return len(self.values[0])
@@ -55,7 +58,7 @@ class Entities:
     def positions(self, columns: Sequence[Iterable[Any]]) -> Array:
         """For samples with these values of the key columns the positions of their entities, (M,) int64, -1 for none."""
         place = {name: number for number, name in enumerate(zip(*self.values))}
-        found = (place.get(name, -1) for name in zip(*(map(_label, column) for column in columns)))
+        found = (place.get(name, -1) for name in zip(*(map(label, column) for column in columns)))
         return np.fromiter(found, np.int64)
 
 
@@ -66,32 +69,37 @@ class Sorted(NamedTuple):
     rows: Array
     sizes: Array
 
-
-def by(columns: Mapping[str, Any], samples: int, min_samples: int = 1, small: str = "refuse") -> Sorted:
-    """The samples of each entity that `columns` name, those of a key column by its name. min_samples, small: entities
-    with fewer samples are refused, or with "drop" left out. Raises ConfigError, DataError and ShapeError."""
-    least = arrays.whole(min_samples)
-    if least is None or least < 1:
-        raise ConfigError(f"min_samples {min_samples!r}: a whole number of 1 or more expected")
-    one_of(SMALL, small, "small")
-    given = [_column(name, values, samples) for name, values in columns.items()]
-    code = np.zeros(samples, dtype=np.int64)
-    for values in given:
-        distinct = sorted({*values}, key=lambda each: (isinstance(each, str), each))
-        place = {label: number for number, label in enumerate(distinct)}
-        code = code * len(distinct) + np.fromiter(map(place.__getitem__, values), np.int64, samples)
-        code = np.unique(code, return_inverse=True)[1]  # below M, so that no product overflows
-    order, sizes = code.argsort(kind="stable"), np.bincount(code)
-    first = np.cumsum(sizes) - sizes
-    entities = Entities(tuple(columns), tuple(tuple(values[at] for at in order[first]) for values in given))
-    few = (sizes < least).nonzero()[0]
-    if (len(few) and small == "refuse") or len(few) == len(sizes):
-        raise DataError(
-            f"{told(entities, few)} of {len(sizes):,} {'has' if len(few) == 1 else 'have'} fewer than {least} samples, "
-            f"{int(sizes[few].min())} or more: more samples, another min_samples, or small='drop' expected"
+    def at_least(self, min_samples: int, small: str = "drop") -> Sorted:
+        """The entities with so many samples; others are left out, or with "refuse" refused. Raises DataError and
+        ConfigError."""
+        least = arrays.whole(min_samples)
+        if least is None or least < 1:
+            raise ConfigError(f"min_samples {min_samples!r}: a whole number of 1 or more expected")
+        one_of(SMALL, small, "small")
+        kept = self.sizes >= least
+        few = (~kept).nonzero()[0]
+        if len(few) and (small == "refuse" or not kept.any()):
+            raise DataError(
+                f"{told(self.entities, few)} of {len(kept):,}: fewer than {least} samples, "
+                f"{self.sizes[few].min()} or more: more samples, or small='drop', which leaves some out, expected"
+            )
+        return Sorted(
+            self.entities.take(kept.nonzero()[0].tolist()), self.rows[kept.repeat(self.sizes)], self.sizes[kept]
         )
-    kept = sizes >= least
-    return Sorted(entities.take(kept.nonzero()[0].tolist()), order[kept[code[order]]], sizes[kept])
+
+
+def by(columns: Mapping[str, Any], samples: int) -> Sorted:
+    """The samples of each entity that `columns` name, those of a key column by its name. Raises ConfigError, DataError
+    and ShapeError."""
+    code, found = np.zeros(samples, np.int64), []
+    for name, values in columns.items():
+        labels, own = _coded(name, values, samples)
+        code = np.unique(code * len(labels) + own, return_inverse=True)[1]  # below M: no product overflows
+        found.append((labels, own))
+    order, sizes = code.argsort(kind="stable"), np.bincount(code)
+    first = order[np.cumsum(sizes) - sizes]
+    names = tuple(tuple(labels[at] for at in own[first].tolist()) for labels, own in found)
+    return Sorted(Entities(tuple(columns), names), order, sizes)
 
 
 def told(entities: Entities, positions: Sequence[int] | Array) -> str:
@@ -118,21 +126,29 @@ def key_columns(keys: Any) -> dict[str, Any]:
     return found
 
 
-def _column(name: str, values: Any, samples: int) -> list[Label]:
-    """The values of a key column, checked."""
+def _coded(name: str, values: Any, samples: int) -> tuple[list[Label], Array]:
+    """The different values of a key column, ascending, and each sample's place among them (M,)."""
     if isinstance(values, Mapping | str | set | frozenset) or not isinstance(values, Iterable):
         raise ConfigError(f"key column {name!r} is a {type(values).__name__}; a value for each sample expected")
-    found = [_label(each) for each in (values.tolist() if hasattr(values, "tolist") else values)]
-    if len(found) != samples:
-        raise ShapeError(f"key column {name!r} has {len(found)} values; one for each of {samples} samples expected")
-    for sample, each in enumerate(found):
-        if type(each) not in (str, int, bool):
-            what = "is missing" if each is None or each != each else f"is {type(each).__name__} {each!r}"
+    given = values.tolist() if hasattr(values, "tolist") else list(values)
+    if len(given) != samples:
+        raise ShapeError(f"key column {name!r} has {len(given)} values; one for each of {samples} samples expected")
+    plain = all(issubclass(kind, str | int | float | np.generic) for kind in {*map(type, given)})
+    named = {each: label(each) for each in dict.fromkeys(given)} if plain else {}
+    right = plain and {*map(type, named.values())} <= KINDS
+    for sample, each in enumerate(() if right else given):
+        if type(found := label(each)) not in KINDS:
+            what = "is missing" if found is None else f"is {type(each).__name__} {each!r}"
             raise DataError(f"key column {name!r} {what} in sample {sample}; whole numbers or text expected")
-    return found
+    labels = sorted({*named.values()}, key=lambda each: (isinstance(each, str), each))
+    place = {each: number for number, each in enumerate(labels)}
+    code = {each: place[label] for each, label in named.items()}
+    return labels, np.fromiter(map(code.__getitem__, given), np.int64, samples)
 
 
-def _label(value: Any) -> Any:
-    """A value as it names an entity: whole floats are whole numbers."""
+def label(value: Any) -> Any:
+    """A value as it names an entity: whole floats are whole numbers, None is a missing value."""
     value = value.item() if isinstance(value, np.generic) else value
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, float):
+        return None if value != value else int(value) if value.is_integer() else value
+    return value

@@ -262,7 +262,7 @@ class Loop:
         if self.queue is not None:
             outcomes += self.queue.ended.outcomes()
             outcomes.sort(key=lambda each: int(each.rows.min()))
-        rows = table(outcomes, self.metric_name)
+        rows = table(outcomes, self.metric_name, self.runs[0].sets.data.entities)
         if self.saving is not None:
             self.saving.results(rows)
         training, held_out = zip(*((each.training, each.validation) for each in outcomes))

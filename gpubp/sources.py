@@ -21,9 +21,10 @@ from .about import choose_loss, sentences
 from .ambient import neutral
 from .arrays import real
 from .data import Dataset
+from .divided import Division, Fitted, prepare
 from .errors import ConfigError, DataError, lookup, unknown
-from .fitting import ask, check_scale, fit
-from .folds import SPLIT, split
+from .fitting import ask, check_scale
+from .folds import SPLIT
 from .losses import LOSSES
 from .preparation import TASK_OF_LOSS, Preparation
 from .rng import EVERYBODY, SEARCH, normal
@@ -123,6 +124,12 @@ class Prepared:
         return self.preparation.width_out
 
     @property
+    def typical(self) -> int:
+        """How many samples a network trains on: the median."""
+        sizes = self.training.sizes
+        return self.training.samples if sizes is None else int(sizes.median())
+
+    @property
     def sizes(self) -> tuple[int, int]:
         """The numbers of training and validation samples."""
         return self.training.samples, 0 if self.validation is None else self.validation.samples
@@ -140,6 +147,11 @@ def load(
     scale_targets: str | None = None,
     task: str | None = None,
     reading: Reading | None = None,
+    per: str | Sequence[str] | None = None,
+    min_samples: int | None = None,
+    folds: int | None = None,
+    group: str | None = None,
+    bootstrap: int | None = None,
 ) -> Prepared:
     """A source of SOURCES or a file, split into training and validation and prepared by fitting the training part.
 
@@ -147,6 +159,11 @@ def load(
     LOSSES. scale, impute, scale_targets: as in fit(). validation: the share of held-out samples, 0 for
     none. None means the source's; for files that is task and loss by the rule above, scale "standard",
     scale_targets "none", validation 0.2. reading: how a file is read.
+
+    per: key columns, no inputs: one network per entity, with its own share of held-out samples and its own scaling;
+    min_samples: entities with fewer are left out. folds: that many, instead of validation, each with its own scaling;
+    group: a column, no input, whose values stay together. bootstrap: that many, validated on what they did not draw;
+    scaling is fitted on all samples. See Dataset.by, .split, .folds and .bootstrap.
     Raises DataError for unusable data and ConfigError for invalid settings.
     """
     reading = Reading() if reading is None else reading
@@ -173,17 +190,19 @@ def load(
         scale_targets = "none" if plain else source.scale_targets
     scale = check_scale(source.scale if scale is None else scale)
     written = scale if isinstance(scale, str) else repr(scale).removesuffix(".0")
-    share = source.validation if validation is None else validation
-    rows, held_out = split(table.samples, share, seed)
-    preparation = fit(table, chosen, rows.numpy(), scale, impute, scale_targets)
-    inputs, targets = preparation.inputs(table), preparation.targets(table)
-    told = sentences(table, preparation, rows.numpy(), written, chosen, why)
-    told = ((source.about,) if source.about else ()) + told
+    division = Division(named("per", per), min_samples, folds, group, bootstrap)
+    if division.held_out and validation:
+        raise ConfigError(f"validation {validation!r} and {division.held_out}: one of them expected")
+    share = 0 if division.held_out else source.validation if validation is None else validation
+    found = prepare(table, division, Fitted(chosen, scale, impute, scale_targets), share, seed)
+    held_out = 0 if division.held_out or found.validation is None else found.validation.samples
+    told = sentences(table, found.preparation, found.rows, held_out, written, chosen, why)
+    told = ((source.about,) if source.about else ()) + told + found.about
     return Prepared(
         name=str(name_or_path),
-        training=Dataset(inputs[rows], targets[rows], preparation=preparation),
-        validation=Dataset(inputs[held_out], targets[held_out], preparation=preparation) if len(held_out) else None,
-        preparation=preparation,
+        training=found.training,
+        validation=found.validation,
+        preparation=found.preparation,
         loss=chosen,
         fingerprint=table.fingerprint(),
         settings={"scale": written, "scale_targets": scale_targets, "validation": real(share)},

@@ -6,6 +6,7 @@ pyarrow is imported by what makes a table: `import gpubp` need not wait for it."
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor
 
 from .. import files, lock
+from ..config import HYPER
+from ..entities import Entities
 from ..errors import CheckpointError, reason
 from ..networks import Outcome
 from ..state import Status, TrainState
@@ -29,19 +32,24 @@ STEPS = ("diverged_step", "stopped_step", "best_step")  # those of whole numbers
 STOPPED = (Status.converged, Status.stopped)
 TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "optimizer", "schedule", "batch_size",
          "shuffle", "update_order", "restore_best", "class_weight")  # fmt: skip
+OTHERS = ("fold", "status", "loss", "accuracy", "r2")
 SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet
+KEYS = b"gpubp_keys"  # and of the columns that name entities
 
 
-def table(outcomes: Sequence[Outcome], metric: str) -> pa.Table:
+def table(outcomes: Sequence[Outcome], metric: str, entities: Entities | None = None) -> pa.Table:
     """A row per network: its row, id, status, steps, losses, metrics and every hyper-parameter in use; of several
     populations also what differs between them; class weights that differ, as text."""
     import pyarrow as pa
 
-    tables, weights = [_rows(each, metric) for each in outcomes], [_class_weights(each.state) for each in outcomes]
+    tables = [_rows(each, metric, entities) for each in outcomes]
+    weights = [_class_weights(each.state) for each in outcomes]
     if len({*chain(*weights)}) > 1:
         tables = [
             rows.append_column("class_weight", pa.array(texts, pa.string())) for rows, texts in zip(tables, weights)
         ]
+    keys = () if entities is None else entities.names
+    tables = [rows.replace_schema_metadata({KEYS: json.dumps([*map(key_name, keys)])}) for rows in tables]
     if len(tables) == 1:
         return tables[0]
     described = [_described(each.state) for each in outcomes]
@@ -60,6 +68,18 @@ def _class_weights(state: TrainState) -> list[str | None]:
     distinct, which = weight.cpu().unique(dim=0, return_inverse=True)
     texts = [",".join(str(each).removesuffix(".0") for each in row) for row in distinct.tolist()]
     return [texts[each] for each in which.tolist()]
+
+
+def key_name(name: str) -> str:
+    """The column of an entity's key `name`: itself, but for a name that another column of the table may have."""
+    taken = {*WHOLE, *STEPS, *TEXTS, *HYPER, *OTHERS, *(f"validation_{each}" for each in OTHERS)}
+    return f"entity.{name}" if name in taken or name.startswith(("entity.", "extra.")) else name
+
+
+def keys_of(rows: pa.Table) -> list[str]:
+    """The columns of a results table that name the entity of each network."""
+    found = json.loads((rows.schema.metadata or {}).get(KEYS, b"[]"))
+    return [name for name in found if name in rows.column_names]
 
 
 def _described(state: TrainState) -> dict[str, Any]:
@@ -82,7 +102,7 @@ def _described(state: TrainState) -> dict[str, Any]:
     }
 
 
-def _rows(outcome: Outcome, metric: str) -> pa.Table:
+def _rows(outcome: Outcome, metric: str, entities: Entities | None) -> pa.Table:
     """The rows of one population."""
     import pyarrow as pa
 
@@ -95,6 +115,7 @@ def _rows(outcome: Outcome, metric: str) -> pa.Table:
         "network": numbers(rows),
         "id": numbers(state.population.ids),
         **({"fold": numbers(state.position)} if folds else {}),
+        **({} if entities is None else _names(entities, numbers(state.position))),
         "status": names[numbers(state.status).astype(np.int64)],
         "steps": numbers(state.step),
         **{name: numbers(steps) for name, steps in _steps(state).items()},
@@ -108,6 +129,13 @@ def _rows(outcome: Outcome, metric: str) -> pa.Table:
     arrays = {name: pa.array(values) for name, values in columns.items()}
     arrays |= {name: pa.array(columns[name], mask=columns[name] < 0) for name in STEPS if name in columns}
     return pa.table(arrays)
+
+
+def _names(entities: Entities, position: np.ndarray) -> dict[str, np.ndarray]:
+    """The entity of each network, by key column; text as objects."""
+    kinds = [object if any(isinstance(each, str) for each in column) else None for column in entities.values]
+    columns = (np.array(column, dtype=kind)[position] for column, kind in zip(entities.values, kinds))
+    return {key_name(name): column for name, column in zip(entities.names, columns)}
 
 
 def _steps(state: TrainState) -> dict[str, Tensor]:
@@ -127,7 +155,7 @@ def write(rows: pa.Table, run_dir: Path) -> None:
     from ..tables import write_csv
 
     lock.check(run_dir)
-    sealed = rows.replace_schema_metadata({SEAL: digest(rows)})
+    sealed = rows.replace_schema_metadata({**(rows.schema.metadata or {}), SEAL: digest(rows)})
     files.write(run_dir / RESULTS, lambda beside: parquet.write_table(sealed, beside))
     files.write(run_dir / "results.csv", lambda beside: write_csv([rows], beside))
 
@@ -148,7 +176,7 @@ def read_results(path: Path) -> pa.Table:
         raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not a whole .parquet file')}") from None
     if damaged:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
-    names, other = found.column_names, "it is not the results of a run"
+    names, keys, other = found.column_names, keys_of(found), "it is not the results of a run"
     if missing := {"status", "loss", *WHOLE} - set(names):
         raise CheckpointError(f"{path} has no column {', '.join(sorted(missing))}: {other}")
     if not found.num_rows or len(set(names)) < len(names):
@@ -157,7 +185,7 @@ def read_results(path: Path) -> pa.Table:
         kind, lacks = values.type, values.null_count and name in ("status", "network", "id", "steps")
         if name == "status":
             right = pa.types.is_string(kind) and set(values.to_pylist()) <= {each.name for each in Status}
-        elif name in TEXTS:
+        elif name in TEXTS or name in keys:
             right = pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind)
         else:
             right = pa.types.is_integer(kind) or (pa.types.is_floating(kind) and name not in WHOLE + STEPS)
