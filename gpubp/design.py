@@ -149,7 +149,7 @@ class Design:
                 row = int(fold.given.argmax())
                 raise DataError(
                     f"design: row {self.first + row}: fold {position[row]}: the data are the same for all networks; "
-                    "data.folds(k) or data.by(keys), or on the command line --folds K or --per COLUMN, expected"
+                    "data.folds(k), or on the command line --folds K, expected, or data.by(keys), --per COLUMN"
                 )
         if folds is not None and (position >= folds).any():
             row = int((position >= folds).argmax())

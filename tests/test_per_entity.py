@@ -225,7 +225,7 @@ def test_groups_stay_together_and_bootstraps_validate_on_what_they_did_not_draw(
             "every column is a target or one of shop, day, kind; one or more inputs",
         ),
         ("--data iris --per class", "column 'class' is missing"),
-        ("--data tutorial --per a", "--per a: --data tutorial sets it to None"),
+        ("--data tutorial --per a", "--per a: --data tutorial does not have it"),
     ],
 )
 def test_divisions_that_cannot_be_are_refused(arguments: str, told: str, capsys: Capture) -> None:

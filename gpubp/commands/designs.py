@@ -127,7 +127,7 @@ def _placed(rows: Design, flag: str, count: int) -> Design:
         rows = rows.filled(Design.of({"seed": numbers})).take(np.repeat(numbers, count))
         return rows.filled(Design.of({"fold": np.tile(folds, len(numbers))}))
     if None in (cells := rows.cells("fold")):
-        raise ConfigError(f"{flag}: row {cells.index(None)} of the design has no fold or entity, but others have")
+        raise ConfigError(f"{flag}: row {cells.index(None)} of the design has no fold, but others have")
     return rows
 
 
