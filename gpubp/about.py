@@ -56,8 +56,11 @@ def guess(table: Table) -> tuple[str, str]:
     return ("classification", why) if few else ("regression", why + ", too many for classes")
 
 
-def sentences(table: Table, preparation: Preparation, rows: Array, scale: str, loss: str, why: str) -> tuple[str, ...]:
-    """A run's first lines: samples and split, inputs, target, task and loss. rows: the training samples."""
+def sentences(
+    table: Table, preparation: Preparation, rows: Array, held_out: int, scale: str, loss: str, why: str
+) -> tuple[str, ...]:
+    """A run's first lines: samples and split, inputs, target, task and loss. rows: the training samples; held_out: how
+    many are."""
     numbers = [column.name for column in preparation.columns if column.categories is None]
     texts = [f"{column.name} ({len(column.categories)})" for column in preparation.columns if column.categories]
     inputs = [f"{preparation.width_in} inputs"]
@@ -81,7 +84,7 @@ def sentences(table: Table, preparation: Preparation, rows: Array, scale: str, l
     ]
     unscaled *= plain and preparation.task == "numbers" and loss not in UNSCALED
     lines = (
-        f"{table.name}: {table.samples} samples, {len(rows)} for training, {table.samples - len(rows)} held out",
+        f"{table.name}: {table.samples} samples, {len(rows)} for training, {held_out} held out",
         *(["read: " + "; ".join(table.about)] if table.about else []),
         "; ".join(inputs),
         f"target: {targets}; task: {task}; loss: {loss}, {why}",

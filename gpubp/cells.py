@@ -108,6 +108,10 @@ def columns(given: Any) -> tuple[dict[str, Any], int]:
         if setting in found:
             raise ConfigError(f"design: column {setting!r} is there twice; once expected")
         found[setting] = _cells(setting, values)
+    if "entity" in found:
+        if "fold" in found:
+            raise ConfigError("design: columns fold and entity, both the position of the samples: one of them expected")
+        found["fold"] = found.pop("entity")
     lengths = {len(values) for values in found.values()} or {count}
     if len(lengths) > 1:
         raise ConfigError(f"design: columns of {min(lengths)} to {max(lengths)} rows; equal lengths expected")

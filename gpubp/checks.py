@@ -48,7 +48,8 @@ def _whole(data: Dataset) -> None:
     if not fits or (weight is not None and weight.shape[-1:] != before[-1:]):
         weights = "" if weight is None else f", sample_weight {tuple(weight.shape)}"
         raise ShapeError(f"{shapes}{weights}: the data were changed, and no longer match")
-    if rows is not None and sizes is not None:
+    if rows is not None and sizes is not None and data.starts is not None:
         inside = int(rows.min()) >= 0 and int(rows.max()) < before[-1]
-        if not inside or data.lengths != (int(sizes.min()), int(sizes.max())) or data.lengths[1] > rows.shape[1]:
+        inside &= int(data.starts.min()) >= 0 and int((data.starts + sizes).max()) <= len(rows)
+        if not inside or data.lengths != (int(sizes.min()), int(sizes.max())):
             raise DataError(f"rows: the data were changed, and select missing samples; 0 to {before[-1] - 1} expected")

@@ -6,26 +6,25 @@ by the permutation of rng.py. Every batch is full, every sample is used equally 
 
 from __future__ import annotations
 
-import copy
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from . import arrays, gpus
 from .ambient import neutral
+from .division import Divisible
 from .errors import DataError, ShapeError
-from .folds import Rows, bootstraps, k_folds
+from .folds import selected
 from .rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
 
 if TYPE_CHECKING:
     from .preparation import Preparation
 
 TENSORS = ("inputs", "targets", "sample_weight", "rows", "sizes")  # of a Dataset; some may be None
-HELD = (*TENSORS, "spread")  # and what is computed from them
+HELD = (*TENSORS, "starts", "spread")  # and what is computed from them
 
 
 class Batch(NamedTuple):
@@ -39,21 +38,20 @@ class Batch(NamedTuple):
     weight: Tensor | None
 
 
-class Dataset:
+class Dataset(Divisible):
     """Samples to train on: tensors, arrays, data frames or lists, read by position, not by index labels.
 
     inputs: (M, I), shared by all networks, or (N, M, I), separate for each. targets: (M, O) or class numbers (M,),
     with N in front if the inputs have it. rows: the samples of each network, as a mask of M truth
     values or as any number of indices, which may repeat (a bootstrap) but not be negative (pandas' -1 means
     missing); by default all. sample_weight: (M,) or (N, M), 0 or more; a mask counts as 1 and 0.
-    preparation: of the raw columns, saved with a run, for load(). lengths: the fewest and the most samples of a
-    network. spread: evaluate.spread, once computed. Floats keep their precision until training converts them to the
+    preparation: of the raw columns, saved with a run, for load(). entities: the names of by(). lengths: the fewest and
+    the most samples of a network. In the attribute rows one network's follow another's, from starts (N,), sizes (N,) of
+    them. spread: evaluate.spread, once computed. Floats keep their precision until training converts them to the
     networks' dtype; whole numbers are refused if that dtype cannot hold them exactly.
 
     Raises ShapeError or DataError if these do not fit, are empty, or hold NaN or infinity.
     """
-
-    spread: Tensor | None = None
 
     @neutral()
     def __init__(
@@ -81,12 +79,12 @@ class Dataset:
         if self.samples >= LARGEST:
             raise DataError(f"{given}: fewer than {LARGEST} samples expected")
         self.sample_weight = None if sample_weight is None else self._weights(sample_weight)
-        self.rows: Tensor | None = None
-        self.sizes: Tensor | None = None
         self.lengths = self.samples, self.samples
         if rows is not None:
-            self.rows, self.sizes = self._rows(rows)
-            self.lengths = int(self.sizes.min()), int(self.sizes.max())
+            parts = selected(rows, self.samples)
+            if self.own and len(parts) != len(inputs):
+                raise ShapeError(f"rows of {len(parts)} networks, {given}: equal numbers expected")
+            self._select(parts)
 
     def __len__(self) -> int:
         return self.samples
@@ -95,7 +93,8 @@ class Dataset:
         given = ((name, getattr(self, name)) for name in TENSORS if name not in ("rows", "sizes"))
         tensors = ", ".join(f"{name} {tuple(each.shape)} {each.dtype}" for name, each in given if each is not None)
         few, most = self.lengths
-        some = "" if self.rows is None else f", {few}{f' to {most}' if few < most else ''} for each of {len(self.rows)}"
+        each = f"{few} to {most}" if few < most else f"{few}"
+        some = "" if self.sizes is None else f", {each} for each of {len(self.sizes)}"
         return f"Dataset({self.samples} samples{some}: {tensors})".replace("torch.", "")
 
     @property
@@ -106,10 +105,12 @@ class Dataset:
     @property
     def each(self) -> dict[str, Tensor]:
         """The tensors that differ between networks, by name, with N in front."""
-        each = {"inputs": self.own, "targets": self.own, "rows": self.rows is not None, "sizes": self.sizes is not None}
+        each = dict.fromkeys(("inputs", "targets"), self.own) | dict.fromkeys(
+            ("sizes", "starts"), self.rows is not None
+        )
         each["sample_weight"] = self.sample_weight is not None and self.sample_weight.ndim == 2
         each["spread"] = self.spread is not None and any(each.values())
-        return {name: getattr(self, name) for name in HELD if each[name]}
+        return {name: getattr(self, name) for name in HELD if each.get(name)}
 
     @property
     def networks(self) -> int | None:
@@ -131,55 +132,6 @@ class Dataset:
             raise DataError("sample_weight is 0 for all samples of a network; one or more above 0 expected")
         return arrays.floats("sample_weight", weight).contiguous()
 
-    def _rows(self, rows: Any) -> tuple[Tensor, Tensor]:
-        if isinstance(rows, Mapping):
-            raise DataError(
-                "rows is a dict; a list in the order of the networks, such as list(rows.values()), expected"
-            )
-        if hasattr(rows, "__array__") and not isinstance(rows, Tensor):
-            rows = np.asarray(rows)  # iterating over a frame gives names of columns
-        given = list(rows) if isinstance(rows, Iterable) and getattr(rows, "ndim", True) else [rows]
-        if any(not (isinstance(part, Iterable) and getattr(part, "ndim", True)) for part in given):
-            raise ShapeError(
-                f"rows is a {type(rows).__name__} of single values; a list with a mask or indices for each network "
-                "expected: rows=[mask] for one network"
-            )
-        parts = [arrays.indices(f"rows[{number}]", part, self.samples) for number, part in enumerate(given)]
-        if not parts:
-            raise DataError("rows: an index tensor for each network expected, got none")
-        if self.own and len(parts) != len(self.inputs):
-            raise ShapeError(
-                f"rows of {len(parts)} networks, inputs {tuple(self.inputs.shape)}: equal numbers expected"
-            )
-        for number, part in enumerate(parts):
-            if not len(part):
-                raise DataError(f"rows[{number}] selects none of {self.samples} samples; one or more expected")
-        sizes = torch.tensor([len(part) for part in parts])
-        return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), sizes
-
-    def folds(
-        self, count: int, stratify: bool | None = None, groups: Any = None, repeats: int = 1, seed: int = 0
-    ) -> tuple[Dataset, Dataset]:
-        """`count` folds: the samples to train on and to validate on, those of fold f at position f, for a design's
-        column `fold`; count=len(data) leaves one out. stratify: by class, the default for class numbers without groups.
-        groups: a label per sample; no group is on both sides. repeats: more shuffles, at positions count and above."""
-        stratify = groups is None and self.targets.ndim == 1 if stratify is None else stratify
-        if stratify and self.targets.ndim > 1:
-            raise ShapeError(f"stratify: class numbers (M,) expected; targets are {tuple(self.targets.shape)}")
-        return self._divided(k_folds(self.samples, count, self.targets if stratify else None, groups, repeats, seed))
-
-    def bootstrap(self, count: int, seed: int = 0) -> tuple[Dataset, Dataset]:
-        """`count` bootstraps: M samples drawn with replacement, and to validate on those never drawn, at position b."""
-        return self._divided(bootstraps(self.samples, count, seed))
-
-    def _divided(self, rows: Rows) -> tuple[Dataset, Dataset]:
-        if self.networks is not None:
-            raise DataError("the data already differ between networks; data that all share expected")
-        given = self.inputs, self.targets
-        train, held_out = (Dataset(*given, each, self.sample_weight, self.preparation) for each in rows)
-        train.whole = held_out.whole = self.whole
-        return train, held_out
-
     def fingerprint(self) -> str:
         """SHA-256 of all tensors, to check that a run resumes with the same data."""
         digest = hashlib.sha256()
@@ -188,6 +140,8 @@ class Dataset:
             digest.update(f"{name} {None if tensor is None else (tensor.dtype, tuple(tensor.shape))};".encode())
             if tensor is not None:
                 digest.update(tensor.cpu().contiguous().numpy().data)
+        if self.entities is not None:
+            digest.update(repr(self.entities).encode())
         return digest.hexdigest()
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:
@@ -197,8 +151,8 @@ class Dataset:
         if self.inputs.device == device and same:
             return self
         other = object.__new__(Dataset)
-        other.own, other.lengths, other.preparation = self.own, self.lengths, self.preparation
-        other.whole = self.whole
+        for name in ("own", "lengths", "preparation", "whole", "entities"):
+            setattr(other, name, getattr(self, name))
         other.inputs = self.inputs.to(device, dtype)
         other.targets = self.targets.to(device, dtype) if self.targets.is_floating_point() else self.targets.to(device)
         other.sample_weight = None if self.sample_weight is None else self.sample_weight.to(device, dtype)
@@ -213,8 +167,8 @@ class Dataset:
                 raise DataError(f"sample_weight of a network is 0 everywhere as {dtype}; larger weights expected")
             if not bool(sums.isfinite().all()):
                 raise DataError(f"sample_weight of a network has an infinite sum as {dtype}; smaller weights expected")
-        other.rows = None if self.rows is None else self.rows.to(device)
-        other.sizes = None if self.sizes is None else self.sizes.to(device)
+        for name in ("rows", "sizes", "starts"):
+            setattr(other, name, None if getattr(self, name) is None else getattr(self, name).to(device))
         other.spread = None if self.spread is None or not same else self.spread.to(device)
         return other
 
@@ -227,7 +181,7 @@ class Dataset:
 
     def part(self, part: slice) -> Dataset:
         """The data of the networks `part`, as views."""
-        return self._with({name: tensor[part] for name, tensor in self.each.items()})
+        return self._at(part)
 
     def take(self, position: Tensor) -> Dataset:
         """The data of the networks at `position` (N,), in that order; itself if they fit any network."""
@@ -236,7 +190,13 @@ class Dataset:
         first = int(position[0])
         if torch.equal(position, torch.arange(first, first + len(position))):
             return self.part(slice(first, first + len(position)))
-        return self._with({name: tensor[position] for name, tensor in self.each.items()})
+        return self._at(position)
+
+    def _at(self, which: slice | Tensor) -> Dataset:
+        entities = None
+        if self.entities is not None:
+            entities = self.entities.take(which if isinstance(which, slice) else which.tolist())
+        return self._with({"entities": entities} | {name: tensor[which] for name, tensor in self.each.items()})
 
     def room(self, count: int, device: torch.device) -> Dataset:
         """Buffers on `device` for the data of `count` networks, to be filled by load(); shared tensors are copied."""
@@ -252,12 +212,6 @@ class Dataset:
     def pinned(self) -> Dataset:
         """The same, with separate tensors in pinned memory."""
         return self._with({name: gpus.pinned(tensor) for name, tensor in self.each.items()})
-
-    def _with(self, tensors: Mapping[str, Tensor]) -> Dataset:
-        """A copy with `tensors` replaced."""
-        other = copy.copy(self)
-        vars(other).update(tensors)
-        return other
 
     def size(self, position: Tensor) -> Tensor:
         """The numbers of samples of the networks at `position` (N,), (N,) int64."""
@@ -300,7 +254,8 @@ class Dataset:
     def row(self, position: Tensor, place: Tensor) -> Tensor:
         """The samples at `place` (N, K) in the rows of the networks at `position` (N,)."""
         assert self.rows is not None
-        return self.rows.take(position[:, None] * self.rows.shape[1] + place)
+        assert self.starts is not None
+        return self.rows.take(self.starts[position][:, None] + place)
 
     def batch(self, index: Tensor, position: Tensor) -> Batch:
         """The samples `index` (N, B) of the networks at `position` (N,); index (1, B) is for all of them."""

@@ -3,9 +3,9 @@
 A column is a setting: of NetworkSpec (widths "64,32,10", hidden, output, loss, bias, train_bias), of Population.create
 (init, init_scale), or of TrainConfig (optimizer, lr, batch_size, epochs, patience, ...; class_weight "1,2,1"; of custom
 rules "extra.NAME"). Two more say what is random and which samples are used: `seed`, the network's id, by default its
-row; and `fold`, the position of its samples in the data, by default its row too. An empty cell is the default (cells.py
-reads them). Rows that differ in numbers alone train as one population; nothing is padded. Refused, with the row: what
-any of these refuse.
+row; and `fold`, the position of its samples in the data, by default its row too; `entity` is another name for it, for
+data.by(keys). An empty cell is the default (cells.py reads them). Rows that differ in numbers alone train as one
+population; nothing is padded. Refused, with the row: what any of these refuse.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Design:
                 row = int(fold.given.argmax())
                 raise DataError(
                     f"design: row {self.first + row}: fold {position[row]}: the data are the same for all networks; "
-                    "data.folds(k), or on the command line --folds K, expected"
+                    "data.folds(k), or on the command line --folds K, expected, or data.by(keys), --per COLUMN"
                 )
         if folds is not None and (position >= folds).any():
             row = int((position >= folds).argmax())

@@ -29,7 +29,7 @@ from .checks import check
 from .data import Dataset
 from .errors import ConfigError, ShapeError, warn
 from .evaluate import spread
-from .frames import inputs_of
+from .frames import checked, inputs_of
 from .line import line
 from .losses import LOSSES, Loss
 from .populations import Populations
@@ -48,7 +48,8 @@ class Ensemble:
     """K networks that predict together.
 
     populations: all networks. rows (K,): those of the members. preparation: of raw samples, whose kinds Model lists;
-    without one samples are numbers (M, I), used as they are.
+    without one samples are numbers (M, I), used as they are. position (N,): the fold of each network, where scaling
+    differs between folds.
 
     A member says probabilities, one per class, if its loss takes logits; else the expected target: a number in the
     units of the targets, a rate for poisson, a margin from -1 to 1 for hinge. The shape of probabilities is
@@ -58,6 +59,7 @@ class Ensemble:
     populations: Populations
     rows: Tensor
     preparation: Preparation | None = None
+    position: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_widths(self.populations, self.preparation)
@@ -86,8 +88,14 @@ class Ensemble:
 
     @neutral()
     def inputs(self, samples: Any) -> Tensor:
-        """The inputs (M, I) of raw samples."""
+        """The inputs (M, I) of raw samples, before scaling where that differs between members."""
+        if self.preparation is not None and self._apart:
+            return self.preparation.plain(checked(samples, self.preparation))
         return inputs_of(samples, self.preparation, self.spec.widths[0], self.populations.each[0].params)
+
+    @property
+    def _apart(self) -> bool:
+        return self.preparation is not None and self.preparation.scaled_apart
 
     @neutral()
     def predict(self, samples: Any) -> Array:
@@ -158,22 +166,22 @@ class Ensemble:
         predictions of many networks for many samples need little memory. each: of every member, (K, ...)."""
         if proba:
             self.check_probabilities()
-        return self._pieces(inputs.split(self._few if each else PIECE), each, proba)
+        expected = (self._expected(piece, each) for piece in inputs.split(self._few if each else PIECE))
+        return self.said(expected, each, proba)
 
-    def _pieces(self, inputs: Iterable[Tensor], each: bool, proba: bool) -> Iterator[Array]:
-        """The iterator of pieces(); it ends with a warning if predictions are not finite."""
+    def said(self, given: Iterable[Tensor], each: bool = False, proba: bool = False) -> Iterator[Array]:
+        """Predictions from expected targets; it ends with a warning if they are not finite."""
         speakers = len(self) if each else 1
         seen, bad, first, of_network = 0, 0, None, np.zeros(speakers, dtype=bool)
-        for piece in inputs:
-            expected = self._expected(piece, each)
+        for expected in given:
             values = np.asarray(self._probabilities(expected)) if proba else self._predictions(expected)
             sound = np.isfinite(np.asarray(expected)).all(-1)
             if values.dtype.kind == "f":  # the units of the targets may overflow
                 sound &= np.isfinite(values).reshape(*sound.shape, -1).all(-1)
-            broken = ~sound.reshape(speakers, len(piece))
+            broken = ~sound.reshape(speakers, -1)
             if first is None and broken.any():
                 first = seen + int(broken.any(0).argmax())
-            seen, bad, of_network = seen + len(piece), bad + int(broken.sum()), of_network | broken.any(1)
+            seen, bad, of_network = seen + broken.shape[1], bad + int(broken.sum()), of_network | broken.any(1)
             yield values
         if first is not None:
             whose = f"{int(of_network.sum())} of {speakers} networks" if each else f"the mean of {len(self)} networks"
@@ -197,23 +205,38 @@ class Ensemble:
             return self._probabilities(expected)
         if self.preparation is None:
             return expected
-        numbers = self.preparation.outputs(expected)
+        numbers = expected if self._apart else self.preparation.outputs(expected)
         return numbers[..., 0] if numbers.shape[-1] == 1 else numbers
 
     def _members(self, inputs: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Some members at a time: their places among all (k,), and their expected targets by their loss's inverse link
-        (k, M, O), float64."""
+        (k, M, O), float64; in the units of the targets where scaling differs between members."""
+        if self.preparation is None or self.position is None or not self._apart:
+            yield from self._together(torch.arange(len(self)), inputs)
+            return
+        like, position = self.populations.each[0].params, self.position[self.rows]
+        for each in position.unique().tolist():
+            given = self.preparation.scaled(inputs, each).to(like)
+            for at, expected in self._together((position == each).nonzero().squeeze(1), given):
+                yield at, self.preparation.outputs(expected, each)
+
+    def _together(self, members: Tensor, inputs: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """_members() of these, which have the same inputs."""
         most = max(1, AT_ONCE // (PIECE * self.spec.widths[-1]))
-        for population, local, place in self.populations.parts(self.rows):
+        for population, local, place in self.populations.parts(self.rows[members]):
             link = LOSSES[population.spec.loss].inverse_link
-            for some, at in zip(local.to(inputs.device).split(most), place.split(most)):
+            for some, at in zip(local.to(inputs.device).split(most), members[place].split(most)):
                 yield at, link(forward(population.spec, population.params[some], inputs).double())
 
     @neutral()
     def _expected(self, inputs: Tensor, each: bool) -> Tensor:
         """Expected targets: the mean of the members (M, O), or each (K, M, O); float64, on the CPU."""
         shape = len(inputs), self.spec.widths[-1]
-        found = torch.zeros(len(self), *shape, dtype=torch.float64) if each else inputs.new_zeros(*shape).double()
+        found = (
+            torch.zeros(len(self), *shape, dtype=torch.float64)
+            if each
+            else inputs.new_zeros(*shape, dtype=torch.float64)
+        )
         for at, expected in self._members(inputs):
             if each:
                 found[at] = expected.cpu()

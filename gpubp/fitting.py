@@ -1,4 +1,5 @@
-"""fit(): fits the preparation on the training part: scaling, values for missing ones, categories, classes.
+"""fit(): fits the preparation on the training part: scaling, values for missing ones, categories, classes; fit_apart()
+fits the scaling on the training part of each fold or entity.
 
 Refused: columns that cannot be scaled or filled, targets that the loss cannot use, and, with a question, texts that
 look like numbers, dates or names.
@@ -8,14 +9,16 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from .arrays import real
+from .columns import Column, filled, number_target, raw
 from .errors import ConfigError, DataError, one_of, unknown
 from .flags import number
-from .preparation import TASK_OF_LOSS, UNSCALED, Column, Label, Preparation, filled, number_target, raw
+from .preparation import TASK_OF_LOSS, UNSCALED, Label, Preparation
 from .tables import Array, Table, complete, finite, listed, missing
 from .text import question
 
@@ -31,18 +34,22 @@ def fit(
     scale: str | float = "none",
     impute: str | None = None,
     scale_targets: str = "none",
+    beside: Sequence[str] = (),
 ) -> Preparation:
     """The Preparation of `table` for `loss`, fitted on its samples `rows`, by default all.
 
     scale: "none", "standard" (mean 0, variance 1), "minmax" (from 0 to 1) or a number to divide by; a constant column
     is only shifted. impute: "mean" or "median" fills missing numbers, the most frequent text fills missing texts; None
-    refuses them. scale_targets: "none" or "standard", for number targets. Raises DataError and ConfigError.
+    refuses them. scale_targets: "none" or "standard", for number targets. beside: columns that are no inputs. Raises
+    DataError and ConfigError.
     """
     mode = check_scale(scale)
     if impute is not None:
         one_of(IMPUTES, impute, "impute")
-    if not table.inputs:
-        raise DataError(f"{table.name}: every column is a target; one or more inputs expected")
+    inputs = [name for name in table.inputs if name not in beside]
+    if not inputs:
+        others = f" or one of {listed(beside)}" if beside else ""
+        raise DataError(f"{table.name}: every column is a target{others}; one or more inputs expected")
     task, classes = _task(table, loss, rows)
     one_of(("none", "standard"), scale_targets, "scale_targets")
     if scale_targets != "none" and (task != "numbers" or loss in UNSCALED):
@@ -52,9 +59,10 @@ def fit(
         numbers = number_target(table, name)[rows] if task == "numbers" else None
         offset, factor = (0.0, 1.0) if numbers is None else _scaling(table, name, numbers, scale_targets)
         targets.append(Column(name, offset, factor))
-    columns = tuple(_learn(table, name, rows, mode, impute) for name in table.inputs)
+    columns = tuple(_learn(table, name, rows, mode, impute) for name in inputs)
     texts = [column.name for column in columns if column.categories is not None]
     texts += [table.targets[0] for label in classes[:1] if isinstance(label, str)]
+    texts += [name for name in beside if table.column(name).dtype == object]
     reading = replace(table.reading, text=tuple(texts), drop=())
     return Preparation(columns, tuple(targets), task, classes, reading)
 
@@ -93,30 +101,74 @@ def ask(table: Table, name: str) -> None:
         raise table.wrong(name, asked)
 
 
+def fit_apart(
+    table: Table, preparation: Preparation, parts: Sequence[Array], scale: str | float, scale_targets: str
+) -> Preparation:
+    """The preparation with the scaling of each position, fitted on its training samples `parts`; of a column that is
+    constant there the factor is that of all. Categories, classes and what replaces missing values stay those of all."""
+
+    def scaled(column: Column, values: Array, mode: str | float) -> Column:
+        if not isinstance(mode, str) or mode == "none" or isinstance(column.factor, tuple):
+            return column
+        offset, factor = np.empty(len(parts)), np.empty(len(parts))
+        for size in np.unique(sizes):  # those of one size at once: numbers that each would have alone
+            at = (sizes == size).nonzero()[0]
+            some = values[np.stack([parts[part] for part in at])]
+            offset[at], factor[at] = _scalings(table, column.name, some, mode, column.factor)
+        return replace(column, offset=tuple(offset.tolist()), factor=tuple(factor.tolist()))
+
+    sizes, mode = np.array([len(part) for part in parts]), check_scale(scale)
+    columns = [
+        scaled(each, filled(table, each.name, raw(table, each.name, False), each.fill), mode)
+        if each.categories is None
+        else each
+        for each in preparation.columns
+    ]
+    targets = preparation.target_columns
+    if preparation.task == "numbers":
+        targets = tuple(scaled(each, number_target(table, each.name), scale_targets) for each in targets)
+    return replace(preparation, columns=tuple(columns), target_columns=targets)
+
+
 def _scaling(table: Table, name: str, values: Array, scale: str | float) -> tuple[float, float]:
     """The offset and factor of a column with these training values."""
     if scale == "none":
         return 0.0, 1.0
     if isinstance(scale, float):
         return 0.0, scale
-    low, high = float(values.min()), float(values.max())
-    if low == high or rounded(table, name, values):
-        return low, 1.0
+    offset, factor = _scalings(table, name, values[None], scale, 1.0)
+    return float(offset[0]), float(factor[0])
+
+
+def _scalings(table: Table, name: str, values: Array, scale: str, constant: float) -> tuple[Array, Array]:
+    """Offsets and factors of G parts of a column, from their training values (G, S); those of a part without
+    deviation are its value and `constant`."""
+    low, high = values.min(1).astype(np.float64), values.max(1).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        offset, factor = (low, high - low) if scale == "minmax" else (float(values.mean()), float(values.std()))
-    if not (math.isfinite(offset) and 0 < factor < math.inf):
-        raise table.wrong(name, f"holds {low:g} to {high:g}, which 64 bits cannot scale by {scale!r}")
+        offset, factor = (low, high - low) if scale == "minmax" else (values.mean(1), values.std(1))
+    same = (low == high) | _rounded(table, name, values)
+    offset, factor = np.where(same, low, offset), np.where(same, constant, factor)
+    wrong = (~(np.isfinite(offset) & (factor > 0) & (factor < math.inf))).nonzero()[0]
+    if len(wrong):
+        at = wrong[0]
+        raise table.wrong(name, f"holds {low[at]:g} to {high[at]:g}, which 64 bits cannot scale by {scale!r}")
     return offset, factor
 
 
 def rounded(table: Table, name: str, values: Array) -> bool:
     """Whether these numbers, some of them missing, are one number that was rounded differently: their deviation is
     only rounding, and no scale."""
-    values = values[~missing(values)].astype(np.float64)
-    low, high = float(values.min()), float(values.max())
-    step, largest = table.steps.get(name, 2.0**-52), max(abs(low), abs(high))
-    exact = largest <= 2 / step and bool((values == np.floor(values)).all())  # whole numbers up to there
-    return low < high and not exact and high - low <= SAME * step * largest
+    return bool(_rounded(table, name, values[~missing(values)][None].astype(np.float64))[0])
+
+
+def _rounded(table: Table, name: str, values: Array) -> Array:
+    """rounded() of G parts, (G, S) of each none missing: (G,)."""
+    low, high = values.min(1), values.max(1)
+    step, largest = table.steps.get(name, 2.0**-52), np.maximum(np.abs(low), np.abs(high))
+    exact = (largest <= 2 / step) & (values == np.floor(values)).all(1)  # whole numbers up to there
+    with np.errstate(over="ignore"):
+        found: Array = (low < high) & ~exact & (high - low <= SAME * step * largest)
+    return found
 
 
 def _task(table: Table, loss: str, rows: Array | slice) -> tuple[str, tuple[Label, ...]]:

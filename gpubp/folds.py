@@ -1,4 +1,5 @@
-"""Which samples train and which validate: k folds, bootstraps. A pure function of seed and sizes that never changes.
+"""Which samples train and which validate: a share held out, k folds, bootstraps; selected(), which samples are whose.
+Pure functions of seed and sizes that never change.
 
 A row is one way to divide the samples, and trains as many networks as name it (state.position). Folds have sizes that
 differ by one at most; stratified, each class has; with groups, no group is on both sides, and the largest groups are
@@ -10,15 +11,72 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import arrays
 from .errors import ConfigError, DataError, ShapeError
-from .rng import SEARCH, check_seed, words
+from .rng import EVERYBODY, SEARCH, check_seed, words
 
-FOLDS, BOOTSTRAP = 2, 3  # layers of the search stream; sources.py has the first two
+FOLDS, BOOTSTRAP = 2, 3  # layers of the search stream, distinct from those of a search
+SPLIT = 1 << 16  # that of split()
 Rows = tuple[list[Tensor], list[Tensor]]
+
+
+def selected(rows: Any, samples: int) -> list[Tensor]:
+    """The samples of each network, from a mask of M truth values or indices for each. Raises DataError, ShapeError."""
+    if isinstance(rows, Mapping):
+        raise DataError("rows is a dict; a list in the order of the networks, such as list(rows.values()), expected")
+    if hasattr(rows, "__array__") and not isinstance(rows, Tensor):
+        rows = np.asarray(rows)  # iterating over a frame gives names of columns
+    given = list(rows) if isinstance(rows, Iterable) and getattr(rows, "ndim", True) else [rows]
+    if any(not (isinstance(part, Iterable) and getattr(part, "ndim", True)) for part in given):
+        raise ShapeError(
+            f"rows is a {type(rows).__name__} of single values; a list with a mask or indices for each network "
+            "expected: rows=[mask] for one network"
+        )
+    parts = [arrays.indices(f"rows[{number}]", part, samples) for number, part in enumerate(given)]
+    if not parts:
+        raise DataError("rows: an index tensor for each network expected, got none")
+    for number, part in enumerate(parts):
+        if not len(part):
+            raise DataError(f"rows[{number}] selects none of {samples} samples; one or more expected")
+    return parts
+
+
+def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """The samples to train on and those held out, both ascending, int64; a pure function that never changes.
+
+    The round(share * count) samples with the smallest words of the search stream are held out. Raises ConfigError, and
+    DataError if a part would be empty; a share of 0 holds nothing out.
+    """
+    held_out, order = int(held_out_of(torch.tensor(count), share)), _order(count, seed)
+    if share and not 0 < held_out < count:
+        raise DataError(
+            f"validation {share:g} of {count} samples: {count - held_out} to train, {held_out} held out; one or more "
+            "of each expected, or a share of 0"
+        )
+    return order[held_out:].sort().values, order[:held_out].sort().values
+
+
+def _order(count: int, seed: int) -> Tensor:
+    return words(check_seed(seed), torch.tensor([EVERYBODY]), count, SPLIT, SEARCH)[0].argsort(stable=True)
+
+
+def held_out_of(sizes: Tensor, share: float) -> Tensor:
+    """The number of samples that split() holds out of so many; raises ConfigError for a share that is none."""
+    part = arrays.real(share)
+    if part is None or not 0 <= part < 1:
+        raise ConfigError(f"validation {share!r}: a share from 0 to below 1 expected")
+    return (part * sizes.double() + 0.5).floor().long()
+
+
+def splits(sizes: Tensor, share: float, seed: int) -> Rows:
+    """split() of each position's samples, of which it has `sizes` (N,): their places."""
+    of_size = {size: split(size, share, seed) for size in sizes.unique().tolist()}
+    train, held_out = zip(*(of_size[size] for size in sizes.tolist()))
+    return [*train], [*held_out]
 
 
 def k_folds(samples: int, count: int, classes: Tensor | None, groups: Any, repeats: int, seed: int) -> Rows:

@@ -23,12 +23,14 @@ from .tables import Table, from_arrow, listed, read
 
 
 def table_of(samples: Any, preparation: Preparation) -> Table:
-    """The Table of `samples`, with only the columns that `preparation` was fitted on."""
+    """The Table of `samples`, with only the columns that `preparation` was fitted on, and those that name entities,
+    which are last in rows without names."""
     if isinstance(samples, Table):
         return samples
     if isinstance(samples, str | os.PathLike):
         return read(samples, reading=preparation.reading)
     names = [column.name for column in preparation.columns]
+    names += [] if preparation.entities is None else preparation.entities.names
     try:
         if isinstance(samples, Sequence) and len(samples) and isinstance(samples[0], Mapping):
             present = {name for row in samples for name in row}
@@ -86,25 +88,38 @@ def _column(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
         ) from None
 
 
-def inputs_of(samples: Any, preparation: Preparation | None, width: int, like: Tensor) -> Tensor:
+def inputs_of(
+    samples: Any, preparation: Preparation | None, width: int, like: Tensor, position: Tensor | int | None = None
+) -> Tensor:
     """The inputs (M, I) of raw samples, or without a preparation of numbers (M, I), I = width, with the dtype and the
-    device of `like`. Warns of columns that differ from training."""
-    names = None
-    if preparation is None:
-        prepared = _numbers(samples, width)
-        if not prepared.is_floating_point():
-            arrays.held("samples", prepared, prepared.to(like.dtype))
-    else:
-        table = table_of(samples, preparation)
-        prepared = preparation.inputs(table)
-        for each in preparation.strange(table):
-            warn(f"{table.name}: {each}")
-        names = [column.name for column in preparation.columns for _ in column.categories or (None,)]
+    device of `like`. Warns of columns that differ from training. position: as in Preparation."""
+    if preparation is not None:
+        table = checked(samples, preparation)
+        return typed(preparation.inputs(table, position), like, table, preparation)
+    numbers = _numbers(samples, width)
+    if not numbers.is_floating_point():
+        arrays.held("samples", numbers, numbers.to(like.dtype))
+    return typed(numbers, like)
+
+
+def checked(samples: Any, preparation: Preparation) -> Table:
+    """table_of(), with warnings of columns that differ from training."""
+    table = table_of(samples, preparation)
+    for each in preparation.strange(table):
+        warn(f"{table.name}: {each}")
+    return table
+
+
+def typed(prepared: Tensor, like: Tensor, table: Table | None = None, preparation: Preparation | None = None) -> Tensor:
+    """Inputs with the dtype and the device of `like`; raises DataError if that makes one infinite."""
     inputs = prepared.to(like.device, like.dtype)
     bad = (~inputs.isfinite()).nonzero()
     if len(bad):
         sample, place = bad[0].tolist()
-        where = f"input {place}" if names is None else f"{table.name}: column {names[place]!r}"
+        where = f"input {place}"
+        if table is not None and preparation is not None:
+            names = [column.name for column in preparation.columns for _ in column.categories or (None,)]
+            where = f"{table.name}: column {names[place]!r}"
         raise DataError(
             f"{where} becomes {float(prepared[sample, place]):g} in sample {sample}, one of {len(bad)} numbers "
             f"that are not finite as {like.dtype}; finite numbers expected"

@@ -264,7 +264,7 @@ class Loop:
         if self.queue is not None:
             outcomes += self.queue.ended.outcomes()
             outcomes.sort(key=lambda each: int(each.rows.min()))
-        results = Results(outcomes, self.metric_name)
+        results = Results(outcomes, self.metric_name, self.runs[0].sets.data.entities)
         if self.saving is not None:
             self.saving.results(results)
         training, held_out = zip(*((each.training, each.validation) for each in outcomes))

@@ -18,12 +18,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, files, stopping
+from . import arrays, checkpoint, files, stopping
 from .ambient import neutral
+from .answers import answers, entity_of, speakers, tell_silent, without
 from .devices import usable
 from .ensemble import Ensemble, check_widths, classes_of
-from .errors import CheckpointError, reason, warn
-from .frames import inputs_of
+from .errors import CheckpointError, ConfigError, reason, warn
+from .frames import checked, inputs_of, table_of, typed
 from .line import line, quoted
 from .modules import PreparedNetwork
 from .population import Population
@@ -42,12 +43,14 @@ class Model:
 
     preparation: None if training was on plain tensors; then samples are numbers (M, I), used as they are. results:
     the results table, a row per network, or None if the run has not ended: then the networks have no ranking.
-    diverged (N,): which networks did, if it is known.
+    diverged (N,): which networks did, if it is known. position (N,): of each network's samples in the data, its fold or
+    entity; by default its row.
 
     `networks` of predict() and predict_proba(): "best", a number K for the best K, "all" that did not diverge, or a
     sequence of rows or a mask, [3] for network 3, [-1] for the last. Several networks predict the mean of their
     expected targets: probabilities, rates for poisson, margins clipped to -1 and 1 for hinge. With `each`,
-    every network predicts, (K, ...).
+    every network predicts, (K, ...). With one model per entity, each sample is answered by its entity's networks, and
+    "best" and K are of each entity; where there are none, the prediction is missing (NaN, or None), with a warning.
 
     `samples`: a frame of pandas or polars, a pyarrow.Table, a Table, a mapping of columns, a
     sequence of mappings, or the path of a file, matched by column names; a tensor, an array or rows of values, in the
@@ -58,9 +61,12 @@ class Model:
     preparation: Preparation | None = None
     results: pa.Table | None = None
     diverged: Tensor | None = None
+    position: Tensor | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "populations", Populations.of(self.populations))
+        if self.position is None:
+            object.__setattr__(self, "position", torch.arange(self.populations.count))
         check_widths(self.populations, self.preparation)
         if self.results is not None:
             object.__setattr__(self, "diverged", diverged_in(self.results))
@@ -116,13 +122,23 @@ class Model:
         loss = next(self.populations.parts(torch.tensor([row % len(self)]))).population.spec.loss
         if raw or self.preparation is None:
             return bare
-        return PreparedNetwork(bare, self.preparation, loss)
+        return PreparedNetwork(bare, self.preparation.at(int(self._position[row])), loss)
 
     @neutral()
-    def inputs(self, samples: Any) -> Tensor:
+    def inputs(self, samples: Any, row: int | None = None) -> Tensor:
         """The inputs (M, I) of raw samples, with the networks' dtype and device. Warns of columns that differ from
-        training."""
-        return inputs_of(samples, self.preparation, self._spec.widths[0], self.populations.each[0].params)
+        training. row: of the network whose inputs they are, where scaling differs between folds or entities; by default
+        those of each sample's entity."""
+        position: Tensor | int | None = None if row is None else int(self._position[row])
+        if row is None and self.preparation is not None and self.preparation.entities is not None:
+            samples = table_of(samples, self.preparation)
+            position = entity_of(samples, self.preparation.entities).clamp(min=0)
+        return inputs_of(samples, self.preparation, self._spec.widths[0], self.populations.each[0].params, position)
+
+    @property
+    def _position(self) -> Tensor:
+        assert self.position is not None
+        return self.position
 
     @neutral()
     def predict(self, samples: Any, networks: str | int | Sequence[int] | Tensor = "best", each: bool = False) -> Array:
@@ -152,8 +168,33 @@ class Model:
     ) -> Iterator[Array]:
         """predict(), or with `proba` predict_proba(), in pieces of some samples, so that the predictions of many
         networks for many samples need little memory. Raises at once, like these."""
-        together = Ensemble(self.populations, self.chosen(networks), self.preparation)
-        return together.pieces(self.inputs(samples), each, proba)
+        if self.preparation is not None and self.preparation.entities is not None:
+            if each:
+                raise ConfigError("each: a sample is answered by its entity's networks together")
+            return self._of_entities(samples, networks, self.preparation, proba)
+        together = Ensemble(self.populations, self.chosen(networks), self.preparation, self.position)
+        return together.pieces(together.inputs(samples), each, proba)
+
+    def _of_entities(
+        self, samples: Any, networks: str | int | Sequence[int] | Tensor, preparation: Preparation, proba: bool
+    ) -> Iterator[Array]:
+        """pieces() of one model per entity."""
+        assert preparation.entities is not None
+        count = 1 if isinstance(networks, str) and networks == "best" else arrays.whole(networks)
+        ranked = self.chosen(networks if count is None or count < 1 else "all")
+        together = Ensemble(self.populations, ranked, preparation, self.position)
+        if proba:
+            together.check_probabilities()
+        asked = speakers(ranked, self._position, len(preparation.entities), count)
+        table = checked(samples, preparation)
+        position = entity_of(table, preparation.entities)
+        inputs = preparation.inputs(table, position.clamp(min=0))
+        inputs = typed(inputs, self.populations.each[0].params, table, preparation)
+        silent = (position < 0) | (asked[0, position] < 0)
+        tell_silent(table, preparation.entities, silent)
+        return without(
+            together.said(answers(self.populations, preparation, inputs, position, asked), proba=proba), silent
+        )
 
     @neutral()
     def chosen(self, networks: str | int | Sequence[int] | Tensor) -> Tensor:
@@ -164,8 +205,10 @@ class Model:
     def ensemble(self, best: int | None = None, rows: Sequence[int] | Tensor | None = None) -> Ensemble:
         """The `best` networks together, or those in `rows`, by numbers or a mask; by default all that did not diverge.
         Raises ConfigError for rows of diverged networks."""
+        if self.preparation is not None and self.preparation.entities is not None:
+            raise ConfigError("ensemble: networks of different entities; predict() answers a sample by its entity's")
         found = members(best, rows, len(self), self.ranking, self.diverged)
-        return Ensemble(self.populations, found, self.preparation)
+        return Ensemble(self.populations, found, self.preparation, self.position)
 
 
 @neutral()
@@ -196,7 +239,8 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     try:
         preparation = Preparation.from_dict(json.loads(files.read(path))) if path.exists() else None
         diverged = networks.in_order([state.status for state in states]) == Status.diverged
-        model = Model(networks, preparation, None, diverged)
+        position = networks.in_order([state.position for state in states])
+        model = Model(networks, preparation, None, diverged, position)
     except (OSError, ValueError, RecursionError) as error:  # a GpubpError is a ValueError
         raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
     results = None
@@ -207,4 +251,4 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
             warn(f"{error}; the networks have no ranking; gpubp resume {quoted(folder)} rewrites it")
     if results is None or results["steps"].to_pylist() != steps.tolist():
         return model
-    return Model(networks, preparation, results)
+    return Model(networks, preparation, results, position=position)

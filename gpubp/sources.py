@@ -15,23 +15,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from . import bundled
 from .about import choose_loss, sentences
 from .ambient import neutral
 from .arrays import real
 from .data import Dataset
+from .divided import Division, Fitted, prepare
 from .errors import ConfigError, DataError, lookup, unknown
-from .fitting import ask, check_scale, fit
+from .fitting import ask, check_scale
+from .folds import SPLIT
 from .losses import LOSSES
 from .preparation import TASK_OF_LOSS, Preparation
-from .rng import EVERYBODY, SEARCH, check_seed, normal, words
+from .rng import EVERYBODY, SEARCH, normal
 from .tables import READERS, Table, listed, named, read
 from .text import Reading
 
-SPLIT = 1 << 16  # the Philox layer of the split, distinct from those of a search
-NOISE = SPLIT + 1  # and of the spirals
+NOISE = SPLIT + 1  # the Philox layer of the spirals
 
 
 class Source(NamedTuple):
@@ -124,6 +124,12 @@ class Prepared:
         return self.preparation.width_out
 
     @property
+    def typical(self) -> int:
+        """How many samples a network trains on: the median."""
+        sizes = self.training.sizes
+        return self.training.samples if sizes is None else int(sizes.median())
+
+    @property
     def sizes(self) -> tuple[int, int]:
         """The numbers of training and validation samples."""
         return self.training.samples, 0 if self.validation is None else self.validation.samples
@@ -141,6 +147,11 @@ def load(
     scale_targets: str | None = None,
     task: str | None = None,
     reading: Reading | None = None,
+    per: str | Sequence[str] | None = None,
+    min_samples: int | None = None,
+    folds: int | None = None,
+    group: str | None = None,
+    bootstrap: int | None = None,
 ) -> Prepared:
     """A source of SOURCES or a file, split into training and validation and prepared by fitting the training part.
 
@@ -148,6 +159,11 @@ def load(
     LOSSES. scale, impute, scale_targets: as in fit(). validation: the share of held-out samples, 0 for
     none. None means the source's; for files that is task and loss by the rule above, scale "standard",
     scale_targets "none", validation 0.2. reading: how a file is read.
+
+    per: key columns, no inputs: one network per entity, with its own share of held-out samples and its own scaling;
+    min_samples: entities with fewer are left out. folds: that many, instead of validation, each with its own scaling;
+    group: a column, no input, whose values stay together. bootstrap: that many, validated on what they did not draw;
+    scaling is fitted on all samples. See Dataset.by, .split, .folds and .bootstrap.
     Raises DataError for unusable data and ConfigError for invalid settings.
     """
     reading = Reading() if reading is None else reading
@@ -174,42 +190,24 @@ def load(
         scale_targets = "none" if plain else source.scale_targets
     scale = check_scale(source.scale if scale is None else scale)
     written = scale if isinstance(scale, str) else repr(scale).removesuffix(".0")
-    share = source.validation if validation is None else validation
-    rows, held_out = split(table.samples, share, seed)
-    preparation = fit(table, chosen, rows.numpy(), scale, impute, scale_targets)
-    inputs, targets = preparation.inputs(table), preparation.targets(table)
-    told = sentences(table, preparation, rows.numpy(), written, chosen, why)
-    told = ((source.about,) if source.about else ()) + told
+    division = Division(named("per", per), min_samples, folds, group, bootstrap)
+    if division.held_out and validation:
+        raise ConfigError(f"validation {validation!r} and {division.held_out}: one of them expected")
+    share = 0 if division.held_out else source.validation if validation is None else validation
+    found = prepare(table, division, Fitted(chosen, scale, impute, scale_targets), share, seed)
+    held_out = 0 if division.held_out or found.validation is None else found.validation.samples
+    told = sentences(table, found.preparation, found.rows, held_out, written, chosen, why)
+    told = ((source.about,) if source.about else ()) + told + found.about
     return Prepared(
         name=str(name_or_path),
-        training=Dataset(inputs[rows], targets[rows], preparation=preparation),
-        validation=Dataset(inputs[held_out], targets[held_out], preparation=preparation) if len(held_out) else None,
-        preparation=preparation,
+        training=found.training,
+        validation=found.validation,
+        preparation=found.preparation,
         loss=chosen,
         fingerprint=table.fingerprint(),
         settings={"scale": written, "scale_targets": scale_targets, "validation": real(share)},
         about=told,
     )
-
-
-def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """The samples to train on and those held out, both ascending, int64; a pure function that never changes.
-
-    The round(share * count) samples with the smallest words of the search stream are held out. Raises ConfigError, and
-    DataError if a part would be empty; a share of 0 holds nothing out.
-    """
-    part = real(share)
-    if part is None or not 0 <= part < 1:
-        raise ConfigError(f"validation {share!r}: a share from 0 to below 1 expected")
-    drawn = words(check_seed(seed), torch.tensor([EVERYBODY]), count, SPLIT, SEARCH)[0]
-    order = drawn.argsort(stable=True)
-    held_out = math.floor(part * count + 0.5)
-    if part and not 0 < held_out < count:
-        raise DataError(
-            f"validation {part:g} of {count} samples: {count - held_out} to train, {held_out} held out; one or more "
-            "of each expected, or a share of 0"
-        )
-    return order[held_out:].sort().values, order[:held_out].sort().values
 
 
 def _file(path: str | os.PathLike[str], target: str | Sequence[str] | None, reading: Reading) -> Table:

@@ -19,7 +19,7 @@ from .design import FILE as DESIGN
 from .design import Design, Group
 from .devices import Devices, devices
 from .ended import Ended
-from .errors import ConfigError, ShapeError, reason
+from .errors import ConfigError, DataError, ShapeError, reason
 from .line import quoted
 from .loop import Loop, Search
 from .making import Maker, Source
@@ -121,9 +121,9 @@ def train_many(
 
     Rows that differ in numbers alone train as one population. Each network has the bits that it has in a design of its
     row alone, with its `seed`, by default its row number. data: for all networks; or, with `rows`, inputs or weights
-    for each, those of network n at position n, or where a column `fold` says. The result has one table, in the order of
-    the rows, with a column for whatever differs; result.populations are the populations, result.network(n) is one
-    network. A run_dir also holds design.parquet. All else as in train()."""
+    for each, those of network n at position n, or where a column `fold` or `entity` says. The result has one table, in
+    the order of the rows, with a column for whatever differs; result.populations are the populations, result.network(n)
+    is one network. A run_dir also holds design.parquet. All else as in train()."""
     if not isinstance(data, Dataset) or not isinstance(validation, Dataset | None):
         raise ConfigError(
             "data and validation: a gpubp.Dataset expected: train_many(design, data, validation=None, ...)"
@@ -164,7 +164,7 @@ def _trained(
         count = None if design.folds else design.rows.total
     sets = ready([each.population for each in groups], data, validation, count)
     looks = validation is not None or search is not None or any(map(watches, reporters))
-    folds = design is not None and design.folds
+    folds = design is not None and design.folds and data.entities is None
     maker = Maker(sets, engine, where, folds, looks, {} if waits else None, notes)
     folder = None if run_dir is None else _new(files.path("run_dir", run_dir))
     with ExitStack() as stack:
@@ -219,6 +219,8 @@ def ready(populations: Sequence[Population], data: Dataset, validation: Dataset 
     """The data, checked, in host memory, with the networks' dtype. count: of networks, if those with separate data must
     have them in this order."""
     given = [each for each in (data, validation) if each is not None]
+    if validation is not None and validation.entities != data.entities:
+        raise DataError("data and validation are of different entities: both of data.by(keys).split(share) expected")
     for each in given:
         for spec in dict.fromkeys(population.spec for population in populations):
             checks.check(each, spec, count or each.networks or 0)

@@ -138,12 +138,12 @@ def expected(state: TrainState, data: gpubp.Dataset) -> dict[str, Any]:
     tensors = {
         **one, "params": state.population.params, "ids": state.population.ids, "inputs": data.inputs,
         "classes": data.targets, "weights": data.sample_weight, "rows": data.rows, "sizes": data.sizes,
-        "class_weight": state.hyper["class_weight"],
+        "starts": data.starts, "class_weight": state.hyper["class_weight"],
     }  # fmt: skip
     return {
         **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         "targets": None, "spread": None, "figures": None, "count": len(state.step),
-        "samples": SAMPLES, "longest": SAMPLES,
+        "samples": SAMPLES,
         "seed": state.population.seed, "threads": 0, "check": 0,
         "slots": [*(slot.data_ptr() for slot in state.slots), None],
         "columns": [*(state.columns[name].data_ptr() for name in state.recipe.rule.columns), None],

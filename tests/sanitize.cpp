@@ -86,9 +86,9 @@ int main(int, char **arguments) {
   job.spread = array<double>(N * O, one);
   if (SAMPLE_WEIGHT) job.weights = array<real>(SAMPLE_WEIGHT == 2 ? N * M : M, up_to_one);
   if (ROWS) {
-    job.longest = longest;
     job.rows = array<int64_t>(N * longest, [&](int64_t) { return (int64_t)(uniform() * M); });
     job.sizes = array<int64_t>(N, [&](int64_t n) { return 1 + n % longest; });
+    job.starts = array<int64_t>(N, [&](int64_t n) { return n * longest; });
   }
   job.taken = array<int64_t>(N, zero);
   job.figures = array<double>(2 * N, zero);

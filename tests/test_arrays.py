@@ -63,9 +63,7 @@ KINDS: dict[str, Callable[[torch.Tensor], Any]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mask_of_the_samples_selects_and_whole_numbers_index(kind: str) -> None:
     data = masked(KINDS[kind])
-    assert data.rows is not None
-    assert data.sizes is not None
-    found = [row[:size].tolist() for row, size in zip(data.rows, data.sizes)]
+    found = [rows.tolist() for rows in data.parts]
     assert found == [[0, 3], [2], [1, 4, 5]]
 
 

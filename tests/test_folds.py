@@ -29,12 +29,7 @@ def data(size: int = 53) -> gpubp.Dataset:
 
 def sides(divided: tuple[gpubp.Dataset, gpubp.Dataset]) -> list[tuple[list[int], list[int]]]:
     """The samples of both sides, by position."""
-    train, held_out = divided
-    assert train.sizes is not None
-    return [
-        tuple(each.rows[at, : each.sizes[at]].tolist() for each in (train, held_out))  # type: ignore[index, misc]
-        for at in range(len(train.sizes))
-    ]
+    return [(train.tolist(), held_out.tolist()) for train, held_out in zip(*(each.parts for each in divided))]
 
 
 @pytest.mark.parametrize("stratify", [True, False])
@@ -184,9 +179,8 @@ def test_the_command_line_trains_every_setting_on_every_fold_and_compares_the_se
     losses = np.array([row["validation_loss"] for row in rows if row["lr"] == best["lr"]])
     assert best["validation_loss"] == min(each["validation_loss"] for each in found) == pytest.approx(losses.mean())
     assert best["± validation_loss"] == pytest.approx(losses.std(ddof=1) / 3**0.5)
-    prepared = gpubp.load_data("iris", validation=0)
-    train, held_out = prepared.training.folds(3)
-    again = gpubp.resume("run", train, held_out)
+    prepared = gpubp.load_data("iris", folds=3)
+    again = gpubp.resume("run", prepared.training, prepared.validation)
     assert again.table.to_pylist() == rows
     for wrong in (["--folds", "1"], ["--folds", "3", "--validation", "0.2"], ["--folds", "151"]):
         assert main([*common, "wrong", "--epochs", "1", *wrong]) == 1

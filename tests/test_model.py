@@ -17,9 +17,9 @@ from torch import Tensor
 
 import gpubp
 from gpubp.errors import CheckpointError, DataError, ShapeError
+from gpubp.folds import split
 from gpubp.model import Model
 from gpubp.preparation import Preparation
-from gpubp.sources import split
 
 from .helpers import LOGITS, generator, same_bits
 from .tolerances import PREDICTION

@@ -164,7 +164,7 @@ def test_of_damaged_records_the_previous_checkpoint_knows_nothing_and_later_ones
 def test_a_disk_that_is_full_for_a_while_loses_nothing(
     whole: gpubp.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left, write = [4], ended.Log.write
+    left, write = [9], ended.Log.write
 
     def full(log: ended.Log) -> None:
         left[0] -= 1

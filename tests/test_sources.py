@@ -14,7 +14,8 @@ import torch
 
 from gpubp import bundled
 from gpubp.errors import ConfigError
-from gpubp.sources import SOURCES, load, split
+from gpubp.folds import split
+from gpubp.sources import SOURCES, load
 
 from .files import refused
 

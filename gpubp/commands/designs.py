@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..sources import Prepared
 
 LISTS = {"widths": ";", "hidden": ";", "optimizer": ",", "schedule": ",", "batch_size": ",", "init": ","}
+POSITIONS = ("folds", "bootstrap", "per")  # each setting trains a network at each position of the data
 COMMON = ("output", "loss", "bias", "train_bias", "epochs", "steps", "evaluate_every", "restore_best", "shuffle",
           "update_order")  # fmt: skip
 
@@ -22,7 +23,7 @@ COMMON = ("output", "loss", "bias", "train_bias", "epochs", "steps", "evaluate_e
 def mixed(settings: dict[str, Any]) -> bool:
     """Whether the networks of these settings differ in more than numbers."""
     listed = any(len(_options(settings, name)) > 1 for name in LISTS)
-    return listed or any(settings[name] is not None for name in ("design", "hidden_width", "folds"))
+    return listed or any(settings[name] is not None for name in ("design", "hidden_width", *POSITIONS))
 
 
 def _options(settings: dict[str, Any], name: str) -> list[str]:
@@ -61,7 +62,9 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
         given, settings["design"] = Design.of(settings["design"]), str(Path(settings["design"]).absolute())
     numbers = {name: settings[name] for name in (*HYPER, "init_scale", "hidden_width") if settings[name] is not None}
     _check(settings, numbers, given)
-    settings["networks"] = count = len(given) if given else settings["networks"] or 1000
+    settings["networks"] = count = (
+        len(given) if given else settings["networks"] or (1000 if settings["per"] is None else 1)
+    )
     sides = prepared.widths_in, prepared.widths_out
     choices: dict[str, Sequence[Any]] = {name: _options(settings, name) for name in LISTS if settings[name] is not None}
     choices["widths"] = [widths(each, *sides) for each in choices.get("widths", [f"{sides[0]},32,{sides[1]}"])]
@@ -87,7 +90,8 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
                 "optimizer, schedule and loss without it"
             )
         rows = rows.filled(Design.of({name: [value if each else None for value, each in zip(values, free)]}))
-    return rows if settings["folds"] is None else _folded(rows, settings["folds"])
+    way = next((name for name in POSITIONS if settings[name] is not None), None)
+    return rows if way is None else _placed(rows, f"--{way} {settings[way]}", prepared.training.networks or 0)
 
 
 def _check(settings: dict[str, Any], numbers: dict[str, Any], given: Design | None) -> None:
@@ -111,8 +115,9 @@ def _check(settings: dict[str, Any], numbers: dict[str, Any], given: Design | No
         )
 
 
-def _folded(rows: Design, count: int) -> Design:
-    """A network for each row and fold, with the row's seed; or the rows as they are if they have a column fold."""
+def _placed(rows: Design, flag: str, count: int) -> Design:
+    """A network for each row and each of `count` positions of the data, with the row's seed; or the rows as they are if
+    they have a column fold or entity."""
     import numpy as np
 
     from ..design import Design
@@ -122,7 +127,7 @@ def _folded(rows: Design, count: int) -> Design:
         rows = rows.filled(Design.of({"seed": numbers})).take(np.repeat(numbers, count))
         return rows.filled(Design.of({"fold": np.tile(folds, len(numbers))}))
     if None in (cells := rows.cells("fold")):
-        raise ConfigError(f"--folds {count}: row {cells.index(None)} of the design has no fold, but others have")
+        raise ConfigError(f"{flag}: row {cells.index(None)} of the design has no fold, but others have")
     return rows
 
 

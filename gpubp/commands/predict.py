@@ -20,7 +20,6 @@ from .parser import Parser, run_parser
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-    from torch import Tensor
 
     from ..model import Model
 
@@ -66,10 +65,9 @@ def run(settings: dict[str, Any]) -> int:
     target = None if settings["output"] is None else Path(settings["output"])
     if target is not None and os.path.lexists(target):
         raise ConfigError(f"{target} exists already; name a new file")
-    rows = model.chosen(chosen)
     with _spoken():
         tables = _spread if settings["spread"] else _predictions
-        found = tables(model, settings["data"], rows, each, settings["proba"])
+        found = tables(model, settings["data"], chosen, each, settings["proba"])
     with _spoken():
         if target is None:
             _print_csv(found)
@@ -91,18 +89,19 @@ def _spoken() -> Iterator[None]:
         sys.stderr.write(f"warning: {line(warning.message)}\n")
 
 
-def _predictions(model: Model, data: str, rows: Tensor, each: bool, proba: bool) -> Iterator[pa.Table]:
+def _predictions(model: Model, data: str, chosen: str | int, each: bool, proba: bool) -> Iterator[pa.Table]:
     """The predictions for some samples at a time."""
-    pieces, word = model.pieces(data, rows, each, proba), "probability" if proba else "prediction"
-    heads, parts = [f"network_{row}" for row in rows.tolist()] if each else [word], _parts(model, proba)
+    pieces, word = model.pieces(data, chosen, each, proba), "probability" if proba else "prediction"
+    heads = [f"network_{row}" for row in model.chosen(chosen).tolist()] if each else [word]
+    parts = _parts(model, proba)
     return (_columns(piece if each else piece[None], heads, parts) for piece in pieces)
 
 
-def _spread(model: Model, data: str, rows: Tensor, each: bool, proba: bool) -> Iterator[pa.Table]:
+def _spread(model: Model, data: str, chosen: str | int, each: bool, proba: bool) -> Iterator[pa.Table]:
     """The predictions beside how far the networks differ."""
     import pyarrow as pa
 
-    together = model.ensemble(rows=rows)
+    together = model.ensemble(rows=model.chosen(chosen))
     if proba:
         together.check_probabilities()
     found = together.summary(data)
@@ -121,13 +120,14 @@ def _parts(model: Model, proba: bool) -> Sequence[Any]:
 
 
 def _columns(found: np.ndarray, heads: Sequence[str], parts: Sequence[Any]) -> pa.Table:
-    """Predictions of K networks, or of all together, for M samples, (K, M) or (K, M, parts), as named columns."""
+    """Predictions of K networks, or of all together, for M samples, (K, M) or (K, M, parts), as named columns. NaN
+    is an empty cell."""
     import pyarrow as pa
 
     if found.ndim == 2:
-        return pa.Table.from_arrays([pa.array(values) for values in found], list(heads))
+        return pa.Table.from_arrays([pa.array(values, from_pandas=True) for values in found], list(heads))
     names = [f"{head}_{part}" for head in heads for part in parts]
-    return pa.Table.from_arrays([pa.array(values) for each in found for values in each.T], names)
+    return pa.Table.from_arrays([pa.array(values, from_pandas=True) for each in found for values in each.T], names)
 
 
 def _print_csv(tables: Iterable[pa.Table]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +14,23 @@ from ..text import Reading
 
 def load_data(settings: dict[str, Any]) -> sources.Prepared:
     """The data of the settings of `train`, ready for training."""
-    target, folds = settings["target"], settings["folds"]
-    if folds is not None and settings["validation"]:
-        raise ConfigError(f"--validation {settings['validation']:g} and --folds {folds}: one of them expected")
-    prepared = sources.load(
+    return sources.load(
         settings["data"],
-        target=None if target is None else target.split(","),
+        target=_listed(settings["target"]) or None,
         loss=settings["loss"],
         scale=settings["scale"],
         impute=settings["impute"],
-        validation=settings["validation"] if folds is None else 0,
+        validation=settings["validation"],
         seed=settings["seed"],
         scale_targets=settings["scale_targets"],
         task=settings["task"],
         reading=_reading(settings),
+        per=_listed(settings["per"]),
+        min_samples=settings["min_samples"],
+        folds=settings["folds"],
+        group=settings["group"],
+        bootstrap=settings["bootstrap"],
     )
-    if folds is None:
-        return prepared
-    training, held_out = prepared.training.folds(folds, seed=settings["seed"])
-    few, most = held_out.lengths
-    each = f"{few}" if few == most else f"{few} to {most}"
-    told = (
-        f"{folds} folds: a setting trains {folds} networks, each validated on the {each} samples that it has not seen"
-    )
-    return replace(prepared, training=training, validation=held_out, about=(*prepared.about, told))
 
 
 def located(data: str) -> str:

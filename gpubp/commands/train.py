@@ -34,7 +34,21 @@ TUTORIAL = {  # the settings of --data tutorial, and the flags' defaults
     "loss": ("half_squared_error", None),
     "batch_size": (1, None),
     **dict.fromkeys(
-        ("init_scale", "scale", "scale_targets", "target", "impute", "validation", "folds", "design", "hidden_width"),
+        (
+            "init_scale",
+            "scale",
+            "scale_targets",
+            "target",
+            "impute",
+            "validation",
+            "per",
+            "min_samples",
+            "folds",
+            "group",
+            "bootstrap",
+            "design",
+            "hidden_width",
+        ),
         (None, None),
     ),
 }
@@ -65,15 +79,19 @@ def parser() -> Parser:
     add("--encoding", TEXT, "of a text file: latin-1, cp1252; by default from its byte order mark, or utf-8")
     add("--validation", NUMBER, "fraction of the samples held out; 0.2, or 0 for tutorial and xor")
     add("--folds", COUNT, "cross-validation, instead of --validation: every setting trains a network for each fold")
+    add("--group", TEXT, "with --folds: a column, no input, whose values stay in one fold")
+    add("--bootstrap", COUNT, "resamples, instead of --validation, each validated on the samples it did not draw")
+    add("--per", TEXT, "key columns, no inputs, separated by commas: every setting trains a network for each entity")
+    add("--min-samples", COUNT, "with --per: entities with fewer are left out")
     add("--scale", TEXT, "inputs: none, standard, minmax, or a number to divide by")
     add("--scale-targets", TEXT, "targets that are numbers: none or standard")
     add("--impute", TEXT, "missing values: mean or median; refused by default")
-    add("--networks", COUNT, "N, or settings with --folds; 1000, or 1 for the tutorial")
+    add("--networks", COUNT, "N, or settings per fold, bootstrap or entity; 1000, or 1 for --per and the tutorial")
     add(
         "--design",
         TEXT,
         "a .csv or .parquet file with a row per network: columns are flags from --widths on, but --hidden-width, and "
-        "fold; flags are for the rows whose cell is empty",
+        "fold or entity; flags are for the rows whose cell is empty",
     )
     add("--widths", TEXT, "of inputs, hidden layers and outputs: 64,32,10; several topologies: 64,32,10;64,16,16,10")
     add("--hidden-width", NUMBERS, "of one hidden layer, instead of --widths: 8..256:log, or 16,32,64")
@@ -149,7 +167,7 @@ def run(settings: dict[str, Any]) -> int:
         "networks": settings["networks"] or 1000,
     }
     settings |= prepared.settings
-    _fill(settings, prepared.training.samples)
+    _fill(settings, prepared.typical)
     dtype = _dtype(settings, "float32")
     config, scale = _config(settings, spec, dtype)
     settings["batch_size"] = config.fitted(prepared.training)[0].batch_size  # as in train(), which reports it
@@ -181,7 +199,7 @@ def _mixed(settings: dict[str, Any], prepared: Prepared) -> int:
     from .outcome import report
 
     settings |= {"loss": prepared.loss, **prepared.settings}
-    _fill(settings, prepared.training.samples)
+    _fill(settings, prepared.typical)
     dtype, design = _dtype(settings, "float32"), designs.design(settings, prepared)
 
     def trained(**given: Any) -> Result:

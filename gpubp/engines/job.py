@@ -60,11 +60,11 @@ JOB = Struct(
         Member("const int64_t *", "classes", "(M) or (N, M): targets that are class numbers"),
         Member("const real *", "weights", "(M) or (N, M): of the samples"),
         Member("const double *", "spread", "(1, O) or (N, O): Dataset.spread, of R2"),
-        Member("const int64_t *", "rows", "(N, longest): the samples of each network, by their numbers"),
+        Member("const int64_t *", "rows", "the samples of each network by their numbers, one network after the other"),
+        Member("const int64_t *", "starts", "(N): where a network's begin in rows"),
         Member("const int64_t *", "sizes", "(N): how many they are"),
         Member("int64_t ", "count", "N"),
         Member("int64_t ", "samples", "M"),
-        Member("int64_t ", "longest", "the largest of sizes"),
         Member("int64_t ", "seed", "Population.seed"),
         Member("int64_t ", "steps", "of this call, at most"),
         Member("int64_t ", "threads", "of a CPU"),
@@ -174,10 +174,10 @@ def point(job: Any, data: Dataset, hyper: Mapping[str, Tensor]) -> None:
     """Point a job to its samples and the weights of the classes."""
     pointers = {
         "inputs": data.inputs, "weights": data.sample_weight, "rows": data.rows, "sizes": data.sizes,
-        "class_weight": hyper.get("class_weight"),
+        "starts": data.starts, "class_weight": hyper.get("class_weight"),
         "targets" if data.targets.is_floating_point() else "classes": data.targets,
     }  # fmt: skip
     for name, tensor in pointers.items():
         if tensor is not None:
             setattr(job, name, tensor.data_ptr())
-    job.samples, job.longest = data.samples, 0 if data.rows is None else data.rows.shape[1]
+    job.samples = data.samples

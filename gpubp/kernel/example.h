@@ -119,11 +119,11 @@ struct Job {  // what a call is given: arrays of TrainState and Dataset; N netwo
   const int64_t *classes;  // (M) or (N, M): targets that are class numbers
   const real *weights;  // (M) or (N, M): of the samples
   const double *spread;  // (1, O) or (N, O): Dataset.spread, of R2
-  const int64_t *rows;  // (N, longest): the samples of each network, by their numbers
+  const int64_t *rows;  // the samples of each network by their numbers, one network after the other
+  const int64_t *starts;  // (N): where a network's begin in rows
   const int64_t *sizes;  // (N): how many they are
   int64_t count;  // N
   int64_t samples;  // M
-  int64_t longest;  // the largest of sizes
   int64_t seed;  // Population.seed
   int64_t steps;  // of this call, at most
   int64_t threads;  // of a CPU

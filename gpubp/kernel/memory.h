@@ -114,7 +114,7 @@ FN void load_data(const Context &ctx, int n, int64_t at) {
   const Job &job = *ctx.job;
   if (OWN_SAMPLES || SAMPLE_WEIGHT == 2) {
     ctx.group->samples_at[n] = job.position[at] * job.samples;
-    ctx.group->rows_at[n] = job.position[at] * job.longest;
+    ctx.group->rows_at[n] = ROWS ? job.starts[job.position[at]] : 0;
   }
   if (CLASS_WEIGHT)
     for (int o = 0; o < OUTPUTS; o++)

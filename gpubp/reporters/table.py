@@ -6,6 +6,7 @@ pyarrow is imported by what makes a table: `import gpubp` need not wait for it."
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 
 from .. import files, lock
+from ..config import HYPER
+from ..entities import Entities
 from ..errors import CheckpointError, reason
 from ..networks import Outcome
 from ..state import Status, TrainState
@@ -30,16 +33,19 @@ STEPS = ("diverged_step", "stopped_step", "best_step")  # those of whole numbers
 STOPPED = (Status.converged, Status.stopped)
 TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "optimizer", "schedule", "batch_size",
          "shuffle", "update_order", "restore_best", "class_weight")  # fmt: skip
+OTHERS = ("fold", "status", "loss", "accuracy", "r2")
 PIECE = 1 << 18  # rows made at once
 SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet; with more than PIECE rows:
 SEALS = b"gpubp_sha256_of_pieces"  # of the digests of its pieces, one after the other
+KEYS = b"gpubp_keys"  # of the columns that name entities
 
 
 class Results:
-    """The table of `outcomes`, whole, or in pieces of some networks, so that many need little memory."""
+    """The table of `outcomes`, whole, or in pieces of some networks, so that many need little memory. entities: those
+    at positions of the data."""
 
-    def __init__(self, outcomes: Sequence[Outcome], metric: str) -> None:
-        self.outcomes, self.metric = outcomes, metric
+    def __init__(self, outcomes: Sequence[Outcome], metric: str, entities: Entities | None = None) -> None:
+        self.outcomes, self.metric, self.entities = outcomes, metric, entities
         self.count = sum(len(each.rows) for each in outcomes)
         self.differing = _differing(outcomes)
         if self.count <= PIECE:
@@ -76,12 +82,13 @@ class Results:
 
         tables = []
         for each in outcomes:
-            rows, described = _rows(each, self.metric), _described(each.state)
+            rows, described = _rows(each, self.metric, self.entities), _described(each.state)
             for name in self.differing:
                 texts = _class_weights(each.state) if name == "class_weight" else [described[name]] * len(rows)
                 kind = pa.string() if name == "class_weight" else None
                 rows = rows.append_column(name, pa.array(texts, kind))
-            tables.append(rows)
+            keys = () if self.entities is None else self.entities.names
+            tables.append(rows.replace_schema_metadata({KEYS: json.dumps([*map(key_name, keys)])}))
         if len(tables) == 1 and bool((outcomes[0].rows.diff() > 0).all()):
             return tables[0]
         return pa.concat_tables(tables, promote_options="default").sort_by("network").combine_chunks()
@@ -106,6 +113,18 @@ def _class_weights(state: TrainState) -> list[str | None]:
     return [texts[each] for each in which.tolist()]
 
 
+def key_name(name: str) -> str:
+    """The column of an entity's key `name`: itself, but for a name that another column of the table may have."""
+    taken = {*WHOLE, *STEPS, *TEXTS, *HYPER, *OTHERS, *(f"validation_{each}" for each in OTHERS)}
+    return f"entity.{name}" if name in taken or name.startswith(("entity.", "extra.")) else name
+
+
+def keys_of(rows: pa.Table) -> list[str]:
+    """The columns of a results table that name the entity of each network."""
+    found = json.loads((rows.schema.metadata or {}).get(KEYS, b"[]"))
+    return [name for name in found if name in rows.column_names]
+
+
 def _described(state: TrainState) -> dict[str, Any]:
     """What a population has in common, as plain values."""
     spec, recipe = state.population.spec, state.recipe
@@ -126,7 +145,7 @@ def _described(state: TrainState) -> dict[str, Any]:
     }
 
 
-def _rows(outcome: Outcome, metric: str) -> pa.Table:
+def _rows(outcome: Outcome, metric: str, entities: Entities | None) -> pa.Table:
     """The rows of one population."""
     import pyarrow as pa
 
@@ -139,6 +158,7 @@ def _rows(outcome: Outcome, metric: str) -> pa.Table:
         "network": numbers(rows),
         "id": numbers(state.population.ids),
         **({"fold": numbers(state.position)} if folds else {}),
+        **({} if entities is None else _names(entities, numbers(state.position))),
         "status": names[numbers(state.status).astype(np.int64)],
         "steps": numbers(state.step),
         **{name: numbers(steps) for name, steps in _steps(state).items()},
@@ -152,6 +172,13 @@ def _rows(outcome: Outcome, metric: str) -> pa.Table:
     arrays = {name: pa.array(values) for name, values in columns.items()}
     arrays |= {name: pa.array(columns[name], mask=columns[name] < 0) for name in STEPS if name in columns}
     return pa.table(arrays)
+
+
+def _names(entities: Entities, position: np.ndarray) -> dict[str, np.ndarray]:
+    """The entity of each network, by key column; text as objects."""
+    kinds = [object if any(isinstance(each, str) for each in column) else None for column in entities.values]
+    columns = (np.array(column, dtype=kind)[position] for column, kind in zip(entities.values, kinds))
+    return {key_name(name): column for name, column in zip(entities.names, columns)}
 
 
 def _steps(state: TrainState) -> dict[str, Tensor]:
@@ -209,7 +236,7 @@ def read_results(path: Path) -> pa.Table:
         raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not a whole .parquet file')}") from None
     if damaged:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
-    names, other = found.column_names, "it is not the results of a run"
+    names, keys, other = found.column_names, keys_of(found), "it is not the results of a run"
     if missing := {"status", "loss", *WHOLE} - set(names):
         raise CheckpointError(f"{path} has no column {', '.join(sorted(missing))}: {other}")
     if not found.num_rows or len(set(names)) < len(names):
@@ -218,7 +245,7 @@ def read_results(path: Path) -> pa.Table:
         kind, lacks = values.type, values.null_count and name in ("status", "network", "id", "steps")
         if name == "status":
             right = pa.types.is_string(kind) and set(values.to_pylist()) <= {each.name for each in Status}
-        elif name in TEXTS:
+        elif name in TEXTS or name in keys:
             right = pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind)
         else:
             right = pa.types.is_integer(kind) or (pa.types.is_floating(kind) and name not in WHOLE + STEPS)

