@@ -6,7 +6,7 @@ pyarrow is imported by what makes a table: `import gpubp` need not wait for it."
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,15 @@ def _class_weights(state: TrainState) -> list[str | None]:
     return [texts[each] for each in which.tolist()]
 
 
+def with_columns(rows: pa.Table, columns: Mapping[str, Tensor]) -> pa.Table:
+    """The table with more columns (N,), in the order of its rows."""
+    import pyarrow as pa
+
+    for name, values in columns.items():
+        rows = rows.append_column(name, pa.array(values.numpy()))
+    return rows
+
+
 def _described(state: TrainState) -> dict[str, Any]:
     """What a population has in common, as plain values."""
     spec, recipe = state.population.spec, state.recipe
@@ -113,7 +122,7 @@ def _rows(outcome: Outcome, metric: str) -> pa.Table:
 def _steps(state: TrainState) -> dict[str, Tensor]:
     """The steps of STEPS that can be, (N,) each, -1 for none."""
     found, stopped = {"diverged_step": state.diverged_step}, (state.status[:, None] == torch.tensor(STOPPED)).any(1)
-    if {"patience", "target_loss"} & state.hyper.keys():
+    if {"patience", "target_loss"} & state.hyper.keys() or bool(stopped.any()):
         found["stopped_step"] = torch.where(stopped, state.step, -1)
     if state.recipe.tracks:
         found["best_step"] = state.memory["best_step"][:, 0].long()
