@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..result import ranking
 from ..rng import permute
 from ..run import Round, Run
 from ..state import Status
-from .method import Method, count, in_order, losses, unit_of
+from .method import Method, check_comparable, count, figures, in_order, unit_of
 
 
 @dataclass
@@ -56,13 +55,14 @@ class SuccessiveHalving(Method):
                 f"on for {self.factor} times as long, and the training has {longest}: more {unit}, or fewer "
                 "min_resources, expected"
             )
+        check_comparable(self.name, runs)
         self.rungs = [self.min_resources // interval]  # rounds
         while self.rungs[-1] * interval * self.factor**2 <= longest:
             self.rungs.append(self.rungs[-1] * self.factor)
         self.setting = settings(runs)
         self.begins = self.assigned(int(self.setting.max()) + 1)
         what = "settings" if runs[0].folds else "networks"
-        return [self._told(number, what, unit, longest) for number in self.begins.unique().tolist()]
+        return [self._told(number, what, interval, f"{longest:,} {unit}") for number in self.begins.unique().tolist()]
 
     def assigned(self, number: int) -> Tensor:
         """(S,): the first rung of each of `number` settings: one bracket holds them all."""
@@ -78,21 +78,19 @@ class SuccessiveHalving(Method):
         if number not in self.rungs:
             return
         rung, (mean, alive) = self.rungs.index(number), self._means(runs, found)
-        stops = ~alive
+        order, stops = mean.argsort(stable=True), ~alive
         for begins in range(rung + 1):
-            members = (self.begins == begins).nonzero().squeeze(1)
-            if len(members):
-                best = members[ranking(mean[members], stops[members])]
-                stops[best[self.left(begins)[rung - begins] :]] = True
+            best = order[(alive & (self.begins == begins))[order]]
+            stops[best[self.left(begins)[rung - begins] :]] = True
         for run in runs:
             run.stop(stops[self.setting[run.rows]])
 
     def _means(self, runs: Sequence[Run], found: Sequence[Round]) -> tuple[Tensor, Tensor]:
         """(S,) both, of settings: the mean loss, and whether one still trains and none has diverged."""
-        loss, status = in_order(runs, losses(found)), in_order(runs, [run.state.status for run in runs])
+        loss, status = in_order(runs, figures(runs, found)), in_order(runs, [run.state.status for run in runs])
         running, known = status == Status.running, found[0].held_out is not None
         counted = (running | known).double()
-        loss = torch.where(counted > 0, loss.nan_to_num(float("inf"), posinf=float("inf")), 0.0)
+        loss = torch.where(counted > 0, loss, 0.0)
 
         def total(values: Tensor) -> Tensor:
             return torch.zeros(len(self.begins), dtype=torch.float64).index_add_(0, self.setting, values.double())
@@ -111,12 +109,12 @@ class SuccessiveHalving(Method):
         at, begins = torch.arange(len(self.rungs)), self.begins[self.setting[run.rows]][:, None]
         return ((torch.tensor(self.rungs) < round_of[:, None]) & (at >= begins)).sum(1)
 
-    def _told(self, begins: int, what: str, unit: str, longest: int) -> str:
+    def _told(self, begins: int, what: str, interval: int, length: str) -> str:
         """A bracket as text."""
-        interval, members = self.min_resources // self.rungs[0], int((self.begins == begins).sum())
-        after = [f"{rung * interval:,} {unit} {left:,}" for rung, left in zip(self.rungs[begins:], self.left(begins))]
-        rest = f"after {', '.join(after)} go on" if after else "all train to the end"
-        return f"{self.title(begins)}: {members:,} {what}; {rest}, to {longest:,} {unit}"
+        members, rungs = int((self.begins == begins).sum()), zip(self.rungs[begins:], self.left(begins))
+        after = ", ".join(f"{left:,} after {rung * interval:,}" for rung, left in rungs)
+        rest = f"of which these go on: {after} of {length}" if after else f"which train for {length}"
+        return f"{self.title(begins)}: {members:,} {what}, {rest}"
 
     def title(self, begins: int) -> str:
         """The name of a bracket."""

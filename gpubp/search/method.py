@@ -1,8 +1,8 @@
 """Method: what searches share: when they decide, what they compare, how they are saved.
 
-Networks are compared by the one order of a Result (result.py): the validation loss or, without validation data, the
-mean training loss of the round; those that diverged last, equal ones by their rows. A search depends on the length of
-the training: a run with one cannot be extended.
+Networks are compared as in a Result (result.py): by the validation loss or, without validation data, the mean training
+loss of the round; by the metric of the validation data if their losses differ in kind; equal ones by their rows. A
+search depends on the length of the training: a run with one cannot be extended.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import arrays
 from ..config import TrainConfig
 from ..errors import ConfigError
+from ..losses import LOSSES
 from ..run import Round, Run
 
 
@@ -74,6 +75,27 @@ def in_order(runs: Sequence[Run], values: Iterable[Tensor]) -> Tensor:
     return torch.cat([*values])[torch.cat([run.rows for run in runs]).argsort()]
 
 
-def losses(found: Sequence[Round]) -> list[Tensor]:
-    """What networks are compared by, of each run: NaN for those that did not train, if there are no validation data."""
-    return [(each.loss if each.held_out is None else each.held_out.loss).double() for each in found]
+def figures(runs: Sequence[Run], found: Sequence[Round]) -> list[Tensor]:
+    """What networks are compared by, (N,) float64 of each run, less is better: infinite for what is not a number."""
+    if any(each.held_out is None for each in found):
+        values = [each.loss for each in found]
+    elif comparable(runs):
+        values = [each.held_out.loss for each in found if each.held_out is not None]
+    else:
+        values = [-each.held_out.metric for each in found if each.held_out is not None]
+    return [each.double().nan_to_num(float("inf"), posinf=float("inf")) for each in values]
+
+
+def comparable(runs: Sequence[Run]) -> bool:
+    """Whether all losses are of one kind: one function, with the same hyper-parameters."""
+    names = {run.state.population.spec.loss for run in runs}
+    own = {name for loss in names for name in (*LOSSES[loss].defaults, "class_weight")}
+    columns = [[run.state.hyper[name] for run in runs if name in run.state.hyper] for name in own]
+    same = all(len(torch.cat(each).unique(dim=0)) == 1 and len(each) == len(runs) for each in columns if each)
+    return len(names) == 1 and same
+
+
+def check_comparable(name: str, runs: Sequence[Run]) -> None:
+    """Raise ConfigError if nothing compares the networks."""
+    if not comparable(runs) and runs[0].sets.validation is None:
+        raise ConfigError(f"{name}: the networks' losses differ in kind: validation data, to compare metrics, expected")

@@ -28,7 +28,7 @@ from ..recipe import STOPPING
 from ..run import Round, Run
 from ..state import Status, TrainState
 from .lineage import Lineage
-from .method import Method, count, losses, unit_of
+from .method import Method, check_comparable, count, figures, unit_of
 from .sampling import Expression, Range, parse
 
 EXPLOIT = 4  # layer of the search stream; folds.py has the two before
@@ -81,19 +81,20 @@ class PopulationBased(Method):
         if self.space is None:
             self.space = _differing(runs)
             self.ranges = {name: _range(name, each) for name, each in self.space.items()}
+        for run in runs:
+            check_comparable(self.name, [run])
         known = {name for run in runs for name in run.state.hyper}
         for name in self.ranges:
             if name not in known:
                 raise ConfigError(f"pbt: no network has {name}, or it is off; {', '.join(sorted(known))} are on")
-        shown = ", ".join(f"{name} in {each}" for name, each in self.space.items())
-        return [f"population based training: every {self.every:,} {unit} the worst {self.quantile:.0%} copy the best; "
-                f"{shown}"]  # fmt: skip
+        shown = ", ".join(f"{name} {_shown(each)}" for name, each in self.ranges.items())
+        return [f"population based training: every {self.every:,} {unit} {self.quantile:.0%} copy the best; {shown}"]
 
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
         """Exchange networks, if it is time."""
-        for run, loss in zip(runs, losses(found)):
+        for run, each in zip(runs, found):
             if number * run.config.interval % self.every == 0:
-                self._exchange(number, run, loss)
+                self._exchange(number, run, figures([run], [each])[0])
 
     def _exchange(self, number: int, run: Run, loss: Tensor) -> None:
         """The worst networks of a run become copies of the best, and explore."""
@@ -128,7 +129,7 @@ class PopulationBased(Method):
         step = state.step[some[running]].max()
         some = some[running | ((state.status[some] == Status.diverged) & (state.end[some] > step))]
         diverged = state.status[some] == Status.diverged
-        order = loss[some].nan_to_num(float("inf")).argsort(stable=True)
+        order = loss[some].argsort(stable=True)
         order = some[order[diverged[order].byte().argsort(stable=True)]]
         size = min(math.ceil(self.quantile * len(some)), len(some) // 2, int((~diverged).sum()))
         target = order[len(order) - size :]
@@ -174,6 +175,13 @@ def _differing(runs: Sequence[Run]) -> dict[str, Expression]:
     if not found:
         raise ConfigError("pbt: all networks have the same hyper-parameters, and no `space` says which to change")
     return found
+
+
+def _shown(space: Range | list[float]) -> str:
+    """A space, in short."""
+    if isinstance(space, Range):
+        return f"{space.low:.3g} to {space.high:.3g}{', log' if space.log else ''}"
+    return " or ".join(f"{each:g}" for each in space)
 
 
 def _range(name: str, given: Any) -> Range | list[float]:
