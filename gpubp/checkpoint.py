@@ -33,7 +33,7 @@ from torch import Tensor
 from . import files, history, lock, packing
 from .ended import Ended
 from .errors import CheckpointError, ConfigError, reason
-from .history import History, Records
+from .history import History
 from .packing import Saved
 
 T = TypeVar("T")
@@ -109,19 +109,12 @@ def _write(tensors: Path, manifest: Path, populations: Sequence[Saved], notes: M
         "settings": notes["settings"],
         "history": notes["history"].save(run_dir, notes["number"]),
         "seconds": notes["seconds"],
-        "search": _with_files(notes.get("search"), run_dir, notes["number"]),
+        "search": history.with_files(notes.get("search"), run_dir, notes["number"]),
         "queue": notes.get("queue"),
         "preparation": digest_of(run_dir / PREPARATION),
     }
     text = json.dumps(described | {"manifest_sha256": _own_digest(described)}, indent=1)
     files.write_text(manifest, text + "\n")
-
-
-def _with_files(search: Mapping[str, Any] | None, run_dir: Path, number: int) -> dict[str, Any] | None:
-    """The notes of a search, with its Records in files of their own."""
-    if search is None:
-        return None
-    return {key: each.save(run_dir, number) if isinstance(each, Records) else each for key, each in search.items()}
 
 
 def load(run_dir: Path, device: torch.device) -> Checkpoint:

@@ -100,6 +100,13 @@ class History(Records):
         return named and counts and all(type(number) in (int, float) for number in numbers)
 
 
+def with_files(search: Mapping[str, Any] | None, run_dir: Path, number: int) -> dict[str, Any] | None:
+    """The notes of a search, its Records in their files."""
+    if search is None:
+        return None
+    return {key: each.save(run_dir, number) if isinstance(each, Records) else each for key, each in search.items()}
+
+
 def _identity(path: Path) -> tuple[int, ...] | None:
     """Device, inode and size of a regular file with one name; None for anything else."""
     try:
