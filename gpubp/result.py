@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from .ensemble import Ensemble
-    from .loop import Search
     from .population import Population
     from .populations import Populations
 
@@ -63,7 +62,7 @@ class Result:
     interrupted: int | None
     unsaved: str | None
     silenced: list[str]
-    search: Search | None = None
+    search: Any = None
 
     @property
     def population(self) -> Population:

@@ -27,7 +27,7 @@ def train(rows: Any, search: Any, **more: Any) -> Result:
 
 
 def copies(result: Result) -> list[dict[str, Any]]:
-    return result.search.lineage.table().to_pylist()  # type: ignore[no-any-return, union-attr]
+    return result.search.lineage.table().to_pylist()
 
 
 def same(one: Result, other: Result) -> None:

@@ -1,13 +1,15 @@
-"""search.py: an expression is a number, a range or a list, exactly; nothing is guessed of anything else."""
+"""search/sampling.py: an expression is a number, a range or a list, exactly, and nothing is guessed; ranges are drawn
+evenly on their scale."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from gpubp.errors import ConfigError
-from gpubp.search import Range, parse
+from gpubp.search import Range, design, parse, sample
 
 
 @pytest.mark.parametrize(
@@ -16,6 +18,8 @@ from gpubp.search import Range, parse
         ("0.01", 0.01), (".5", 0.5), ("5.", 5.0), ("+1e-3", 1e-3), ("1E3", 1000.0), (2, 2.0), (0.1, 0.1), ("-2", -2.0),
         ("1e-4..1e-1", Range(1e-4, 1e-1, False)), ("1e-4..1e-1:log", Range(1e-4, 1e-1, True)),
         ("-1..2:linear", Range(-1.0, 2.0, False)), ("1 .. 2", Range(1.0, 2.0, False)),
+        ("1..8:int", Range(1, 8, False, True)), ("1..8:log:int", Range(1, 8, True, True)),
+        ("-2..8:linear:int", Range(-2, 8, False, True)), ("1e1..1e2:int", Range(10, 100, False, True)),
         ("0.1,0.01", [0.1, 0.01]), ("0.1, 0.01", [0.1, 0.01]), ([0.1, 2], [0.1, 2.0]), ([0.1], 0.1),
     ],
 )  # fmt: skip
@@ -27,6 +31,7 @@ def test_an_expression_means_what_is_written(text: Any, value: Any) -> None:
     "text",
     [
         "", "..", ":", ":log", "1..", "..2", "1..2..3", "1...2", "0...2", "1..2:", "1..2:LOG", "1..2:log:log",
+        "1..2:int:log", "1..2.5:int", "0..2:log:int", "1:int", "1..2:int:int", "1,2:int", "1..2:INT", "1..2:int:",
         "1e-4...1e-1", "1..2: log", "1,2:log", "1,,2", ",1", "1,", "1..2,3", "1,2..3", "2..1", "1..1", "0..1:log",
         "1:log", "-1..1:log", "1e-400..1:log", "nan", "inf", "nan,1", "1..inf", "-inf..1", "1..nan", "1e400",
         "-1e308..1e308", "1_000", "1_0..2_0", "\uff11", "\u0661..\u0662", "0x10", "1/2", "2**3", "1-2",
@@ -37,3 +42,64 @@ def test_an_expression_means_what_is_written(text: Any, value: Any) -> None:
 def test_what_is_not_exactly_a_number_a_range_or_a_list_is_refused(text: Any) -> None:
     with pytest.raises(ConfigError, match=r"^lr .*: a number, a range LOW\.\.HIGH or LOW\.\.HIGH:log with LOW < HIGH"):
         parse("lr", text)
+
+
+@pytest.mark.parametrize(("method", "tolerance"), [("sobol", 0.002), ("random", 0.03)])
+@pytest.mark.parametrize(
+    ("text", "below"),
+    [
+        ("0..8", {2: 0.25, 4: 0.5, 6: 0.75}),
+        ("1e-4..1:log", {1e-3: 0.25, 1e-2: 0.5, 1e-1: 0.75}),
+        ("1..8:int", {0: 0, 1: 1 / 8, 4: 0.5, 6: 0.75, 8: 1}),
+        ("1..64:log:int", {k: math.log(2 * k + 1) / math.log(129) for k in (1, 2, 8, 32, 64)}),  # each: log of a unit
+    ],
+)
+def test_numbers_are_drawn_evenly_on_their_scale(
+    method: str, tolerance: float, text: str, below: dict[float, float]
+) -> None:
+    values = sample({"lr": text}, 4000, 1, method=method)["lr"]
+    found = {each: float((values <= each).double().mean()) for each in below}
+    assert found == pytest.approx(below, abs=tolerance)
+    assert (values == values.round()).all() == text.endswith(":int")
+
+
+def test_whole_numbers_are_drawn_alike_with_both_ends() -> None:
+    values = sample({"n": "1..5:int"}, 1000, 0)["n"]
+    assert values.unique(return_counts=True)[0].tolist() == [1, 2, 3, 4, 5]
+    assert values.unique(return_counts=True)[1].tolist() == pytest.approx([200] * 5, abs=3)
+
+
+def test_drawn_numbers_are_a_format_that_stays() -> None:
+    space = {"lr": "1e-4..1e-1:log", "momentum": "0..0.9", "eps": "0.1,0.01"}
+    sobol, drawn = (sample(space, 2, 7, {"init": ["a", "b", "c"]}, method) for method in ("sobol", "random"))
+    assert sobol["lr"].tolist() == pytest.approx([0.0003966608910803913, 0.068558552369744], rel=1e-12)
+    assert drawn["lr"].tolist() == pytest.approx([0.00012759456666169155, 0.05078472607438281], rel=1e-12)
+    assert (sobol["eps"].tolist(), sobol["init"]) == ([0.1, 0.01], ["a", "a"])
+    assert (drawn["eps"].tolist(), drawn["init"]) == ([0.1, 0.01], ["b", "b"])
+
+
+def test_a_space_becomes_a_design() -> None:
+    space = {"widths": ["4,8,3", (4, 2, 3)], "lr": "1e-3..1e-1:log", "patience": "1..3:int", "hidden": "tanh"}
+    made = design(space, 6, seed=2, loss="cross_entropy", epochs=5)
+    assert made.names == ["widths", "hidden", "loss", "lr", "patience", "epochs"]
+    rows = made.rows
+    assert [row["widths"] for row in rows] == [(4, 8, 3), (4, 2, 3)] * 3
+    assert {row["patience"] for row in rows} <= {1, 2, 3}
+    assert [row["lr"] for row in rows] == sample({"lr": "1e-3..1e-1:log", "patience": "1..3:int"}, 6, 2)["lr"].tolist()
+    assert len(design({"lr": [0.1, 0.2, 0.3], "optimizer": ["adam", "sgd"]}).rows) == 6
+    assert len({tuple(row.items()) for row in design({"lr": [0.1, 0.2, 0.3], "optimizer": ["adam", "sgd"]}).rows}) == 6
+    assert [row["seed"] for row in design({"widths": (2, 2)}, 3).rows] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"space": {"lr": "0.1..1"}}, "lr are ranges: `count`, of networks, expected"),
+        ({"space": {"lr": []}}, "lr is empty"), ({"space": {"lr": "0.1..1"}, "count": 0}, "count 0: a whole number"),
+        ({"space": {"rate": [1]}}, "rate"), ({"space": {"lr": [1]}, "method": "grid"}, "sampling 'grid' is unknown"),
+        ({"space": {"lr": "1..x"}, "count": 2}, "lr '1..x': a number, a range"),
+    ],
+)  # fmt: skip
+def test_a_space_that_is_no_design_is_refused(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        design(**given)

@@ -38,7 +38,7 @@ def same(one: gpubp.Result, other: gpubp.Result) -> None:
         same_state(mine, theirs)
     assert repr(one.table.to_pydict()) == repr(other.table.to_pydict())
     assert told(one) == told(other)
-    assert json.dumps(one.search.to_dict()) == json.dumps(other.search.to_dict())  # type: ignore[union-attr]
+    assert json.dumps(one.search.to_dict()) == json.dumps(other.search.to_dict())
 
 
 @pytest.fixture(name="whole", scope="module")
@@ -70,7 +70,7 @@ def test_a_stopped_run_resumes_to_the_same_decisions(
     same(again, whole[kind])
     if kind == "pbt":
         kept = [json.loads(each) for each in (folder / LINEAGE).read_text().splitlines()]
-        assert kept == [*whole[kind].search.lineage]  # type: ignore[union-attr]
+        assert kept == [*whole[kind].search.lineage]
         assert len(kept) == 2 * 5, "two populations exchange every second epoch but the last"
     same(resumed(folder), whole[kind])
 
