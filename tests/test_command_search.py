@@ -101,4 +101,4 @@ def test_flags_that_do_not_go_together_are_refused_with_a_line(flags: str, told:
 
 def test_the_tutorial_has_no_search(capsys: Capture) -> None:
     assert main(["train", "--data", "tutorial", "--search", "halving"]) == 1
-    assert "--search halving: --data tutorial sets it to None" in capsys.readouterr().err
+    assert "--search halving: --data tutorial does not have it" in capsys.readouterr().err

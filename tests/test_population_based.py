@@ -21,9 +21,9 @@ from .short_runs import same_state, told
 LINE = line()
 
 
-def train(rows: Any, search: Any, **more: Any) -> Result:
+def train(rows: Any, search: Any, held_out: Any = LINE, **more: Any) -> Result:
     settings = {"engine": "eager", "dtype": torch.float64, "search": search, **more}
-    return gpubp.train_many(rows, LINE, LINE, **settings)
+    return gpubp.train_many(rows, LINE, held_out, **settings)
 
 
 def copies(result: Result) -> list[dict[str, Any]]:
@@ -164,12 +164,13 @@ def test_a_search_serves_many_runs() -> None:
         (rated([0.1] * 4, epochs=9), PopulationBased(), "networks have the same hyper-parameters, and no `space`"),
         (rated(ascending(4), epochs=9), PopulationBased(9), "every 9 epochs: less than the training's 9 expected"),
         (rated([0.1], epochs=9), PopulationBased(), "two networks or more with the same topology, recipe and"),
+        (rated(ascending(4), epochs=9, loss="huber"), PopulationBased(space={"delta": "1..2"}), "differ in kind"),
         (rated(ascending(4), epochs=9), PopulationBased(space={"momentum": "0..0.9"}), "no network has momentum"),
     ],
 )  # fmt: skip
 def test_populations_in_which_nothing_could_happen_are_refused(rows: Any, search: Any, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        train(rows, search)
+        train(rows, search, None)
 
 
 @pytest.mark.parametrize(

@@ -82,13 +82,12 @@ def test_a_space_becomes_a_design() -> None:
     space = {"widths": ["4,8,3", (4, 2, 3)], "lr": "1e-3..1e-1:log", "patience": "1..3:int", "hidden": "tanh"}
     made = design(space, 6, seed=2, loss="cross_entropy", epochs=5)
     assert made.names == ["widths", "hidden", "loss", "lr", "patience", "epochs"]
-    rows = made.rows
-    assert [row["widths"] for row in rows] == [(4, 8, 3), (4, 2, 3)] * 3
-    assert {row["patience"] for row in rows} <= {1, 2, 3}
-    assert [row["lr"] for row in rows] == sample({"lr": "1e-3..1e-1:log", "patience": "1..3:int"}, 6, 2)["lr"].tolist()
-    assert len(design({"lr": [0.1, 0.2, 0.3], "optimizer": ["adam", "sgd"]}).rows) == 6
-    assert len({tuple(row.items()) for row in design({"lr": [0.1, 0.2, 0.3], "optimizer": ["adam", "sgd"]}).rows}) == 6
-    assert [row["seed"] for row in design({"widths": (2, 2)}, 3).rows] == [0, 1, 2]
+    assert made.cells("widths") == [(4, 8, 3), (4, 2, 3)] * 3
+    assert {*made.cells("patience")} <= {1, 2, 3}
+    assert made.cells("lr") == sample({"lr": "1e-3..1e-1:log", "patience": "1..3:int"}, 6, 2)["lr"].tolist()
+    grid = design({"lr": [0.1, 0.2, 0.3], "optimizer": ["adam", "sgd"]})
+    assert len({*zip(grid.cells("lr"), grid.cells("optimizer"))}) == len(grid) == 6
+    assert design({"widths": (2, 2)}, 3).cells("seed") == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

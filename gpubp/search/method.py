@@ -18,6 +18,7 @@ from .. import arrays
 from ..config import TrainConfig
 from ..errors import ConfigError
 from ..losses import LOSSES
+from ..result import worth
 from ..run import Round, Run
 
 
@@ -78,24 +79,29 @@ def in_order(runs: Sequence[Run], values: Iterable[Tensor]) -> Tensor:
 def figures(runs: Sequence[Run], found: Sequence[Round]) -> list[Tensor]:
     """What networks are compared by, (N,) float64 of each run, less is better: infinite for what is not a number."""
     if any(each.held_out is None for each in found):
-        values = [each.loss for each in found]
-    elif comparable(runs):
-        values = [each.held_out.loss for each in found if each.held_out is not None]
-    else:
-        values = [-each.held_out.metric for each in found if each.held_out is not None]
-    return [each.double().nan_to_num(float("inf"), posinf=float("inf")) for each in values]
+        return [worth("loss", each.loss.double()) for each in found]
+    held_out, name = [each.held_out for each in found if each.held_out is not None], "loss"
+    if not comparable(runs):
+        name = "metric"
+    return [worth(name, getattr(each, name)) for each in held_out]
 
 
 def comparable(runs: Sequence[Run]) -> bool:
-    """Whether all losses are of one kind: one function, with the same hyper-parameters."""
+    """Whether all losses are of one kind: one function, with the same hyper-parameters and class weights."""
     names = {run.state.population.spec.loss for run in runs}
-    own = {name for loss in names for name in (*LOSSES[loss].defaults, "class_weight")}
-    columns = [[run.state.hyper[name] for run in runs if name in run.state.hyper] for name in own]
-    same = all(len(torch.cat(each).unique(dim=0)) == 1 and len(each) == len(runs) for each in columns if each)
-    return len(names) == 1 and same
+    if len(names) > 1:
+        return False
+    usual = {"class_weight": None, **LOSSES[names.pop()].defaults}
+    for name, default in usual.items():
+        off = torch.full((1, 1), float("nan") if default is None else default, dtype=torch.float64)
+        columns = [run.state.hyper.get(name, off) for run in runs]
+        if len({each.shape[1] for each in columns}) > 1 or len(torch.cat(columns).unique(dim=0)) > 1:
+            return False
+    return True
 
 
-def check_comparable(name: str, runs: Sequence[Run]) -> None:
-    """Raise ConfigError if nothing compares the networks."""
-    if not comparable(runs) and runs[0].sets.validation is None:
+def check_comparable(name: str, runs: Sequence[Run], changed: Iterable[str] = ()) -> None:
+    """Raise ConfigError if nothing compares the networks. changed: hyper-parameters that a search changes."""
+    moving = any(each in LOSSES[run.state.population.spec.loss].defaults for run in runs for each in changed)
+    if (moving or not comparable(runs)) and runs[0].sets.validation is None:
         raise ConfigError(f"{name}: the networks' losses differ in kind: validation data, to compare metrics, expected")

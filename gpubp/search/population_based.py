@@ -82,7 +82,7 @@ class PopulationBased(Method):
             self.space = _differing(runs)
             self.ranges = {name: _range(name, each) for name, each in self.space.items()}
         for run in runs:
-            check_comparable(self.name, [run])
+            check_comparable(self.name, [run], self.ranges)
         known = {name for run in runs for name in run.state.hyper}
         for name in self.ranges:
             if name not in known:
