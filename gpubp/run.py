@@ -192,7 +192,6 @@ class Run:
         self.place.gather()
         change(self.state)
         self.place, self.held_out = placed(self.state, self.sets.each, self.choice, self.where), None
-        self.pace.running = int(self.state.running.sum())
 
     def learning_rate(self) -> Tensor:
         """(N,): the scheduled rate of each network's next step."""

@@ -53,18 +53,23 @@ def test_the_worst_quarter_copies_the_best_quarter_and_explores() -> None:
     assert [result.table["lr"][row].as_py() for row in others] == [rates[row] for row in others]
 
 
-@pytest.mark.parametrize("engine", ["eager", "cpu"])
-def test_a_copy_goes_on_exactly_as_its_source(engine: str) -> None:
-    """Without exploration, and with one order of samples for all, it can only be the same."""
+AWAY = gpubp.Dataset(LINE.inputs, -9 * LINE.inputs)  # the best of a network is its first evaluation
+
+
+@pytest.mark.parametrize(("engine", "held_out"), [("eager", LINE), ("eager", AWAY), ("cpu", AWAY)])
+def test_a_copy_goes_on_exactly_as_its_source(engine: str, held_out: gpubp.Dataset) -> None:
+    """Without exploration, and with one order of samples for all, it can only be the same: its best row and what a
+    plateau has counted too."""
     rows = rated(ascending(8), epochs=6, optimizer="adam", restore_best=True, batch_size=4, schedule="plateau")
     search = PopulationBased(4, perturb=[1.0], resample=0.0)
-    result = train(rows, search, engine=engine)
+    result = train(rows, search, held_out, engine=engine)
     found, state = copies(result), result.state
     assert len(found) == 2
     for name, tensor in state.tensors():
         for each in found:
             assert name == "position" or same_bits(tensor[each["network"]], tensor[each["source"]]), name
-    alone = train([rows[each["source"]] for each in found], None, engine=engine, evaluate_every=1)
+    assert {*result.table["best_step"].to_pylist()} == {4 if held_out is AWAY else 24}
+    alone = train([rows[each["source"]] for each in found], None, held_out, engine=engine, evaluate_every=1)
     for number, each in enumerate(found):
         assert same_bits(result.loss[each["network"]], alone.loss[number])
 
@@ -119,6 +124,8 @@ def test_networks_exchange_only_within_their_topology_and_fold() -> None:
     result = gpubp.train_many(rows, *data.folds(2), search=PopulationBased(2), engine="eager", dtype=torch.float64)
     found = copies(result)
     assert len({each["network"] % 4 for each in found}) == 4
+    drawn = [[each["lr"] for each in found if each["network"] % 2 == topology] for topology in range(2)]
+    assert drawn[0] != drawn[1], "each network has draws of its own"
     assert all(each["network"] % 4 == each["source"] % 4 for each in found)
     for each in found:
         assert each["network"] != each["source"]

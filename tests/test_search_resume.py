@@ -30,7 +30,9 @@ LINEAGE = "lineage.jsonl"
 
 
 def resumed(folder: Path, **more: Any) -> gpubp.Result:
-    return gpubp.resume(folder, data(), data(9), **more)
+    result = gpubp.resume(folder, data(), data(9), **more)
+    assert not any("previous checkpoint" in note for note in result.notes), "the newest one is sound"
+    return result
 
 
 def same(one: gpubp.Result, other: gpubp.Result) -> None:
@@ -73,6 +75,29 @@ def test_a_stopped_run_resumes_to_the_same_decisions(
         assert kept == [*whole[kind].search.lineage]
         assert len(kept) == 2 * 5, "two populations exchange every second epoch but the last"
     same(resumed(folder), whole[kind])
+
+
+class Crash(gpubp.Reporter):
+    """Ends the run in the first call after a round: its checkpoint is that of the decision."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.over = number, False
+
+    def evaluated(self, record: Any) -> None:
+        self.over = record["round"] == self.number
+
+    def progress(self, progress: Any) -> None:
+        if self.over:
+            raise RuntimeError("crashed")
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_a_run_that_ends_right_after_a_decision_resumes_to_the_same(
+    kind: str, whole: dict[str, gpubp.Result], tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match="crashed"):
+        run(kind, tmp_path / "run", reporters=[Crash(2)])
+    same(resumed(tmp_path / "run"), whole[kind])
 
 
 CHILD = """
