@@ -109,7 +109,7 @@ def _write(tensors: Path, manifest: Path, populations: Sequence[Saved], notes: M
         "settings": notes["settings"],
         "history": notes["history"].save(run_dir, notes["number"]),
         "seconds": notes["seconds"],
-        "search": notes.get("search"),
+        "search": history.with_files(notes.get("search"), run_dir, notes["number"]),
         "queue": notes.get("queue"),
         "preparation": digest_of(run_dir / PREPARATION),
     }

@@ -104,7 +104,7 @@ def _numbers(given: Any) -> float | str:
     try:
         return number(text)
     except ValueError:
-        return text  # search.py reads it
+        return text  # search/sampling.py reads it
 
 
 def _truth(given: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A run's history: one record per evaluation, each a line of JSON in RUN/history.jsonl.
+"""Records of a run, each a line of JSON in a file of its own, and its history: RUN/history.jsonl, one per evaluation.
 
 New records are appended. A checkpoint has the length and the SHA-256 of its part of the file; records that a killed run
 added later are dropped when the run resumes. Records that differ from what was written are refused.
@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from . import files
 from .errors import CheckpointError
@@ -22,9 +22,13 @@ NUMBERS = ("round", "step", "seconds", "network_steps_per_second")  # of a recor
 SPREADS = ("loss", "validation_loss", "metric", "lr")
 SHOWN = {"min", "q10", "median", "q90", "max"}  # quantiles in curves; empty if no value is finite
 
+Self = TypeVar("Self", bound="Records")
 
-class History(list[dict[str, Any]]):
-    """The records of a run's evaluations."""
+
+class Records(list[dict[str, Any]]):
+    """Records in the order of their `round`. name: of the file."""
+
+    name: ClassVar[str]
 
     def __init__(self, records: Iterable[dict[str, Any]] = ()) -> None:
         super().__init__(records)
@@ -34,7 +38,7 @@ class History(list[dict[str, Any]]):
     def save(self, run_dir: Path, number: int | None = None) -> dict[str, Any]:
         """Write every record to the file, or those up to round `number` while others are added. -> a checkpoint's
         entry, for load(). Raises OSError; save() may then be called again."""
-        path, count = run_dir / FILE, sum(number is None or each["round"] <= number for each in self)
+        path, count = run_dir / self.name, sum(number is None or each["round"] <= number for each in self)
         if self.file is None or self.file != _identity(path):  # an older file, half a record, a link
             self.written, self.digest = 0, hashlib.sha256()
         lines = "".join(f"{json.dumps(each)}\n" for each in self[self.written : count]).encode()
@@ -49,11 +53,16 @@ class History(list[dict[str, Any]]):
         self.written, self.file = count, _identity(path)
         return {"records": count, "bytes": path.stat().st_size, "sha256": self.digest.hexdigest()}
 
+    @staticmethod
+    def sound(record: Any) -> bool:
+        """Whether `record` is what it should be; any error of Python means that it is not."""
+        raise NotImplementedError
+
     @classmethod
-    def load(cls, run_dir: Path, saved: Any) -> History:
+    def load(cls: type[Self], run_dir: Path, saved: Any) -> Self:
         """The records of a checkpoint: those in the file, if `saved` is the result of save(), or in older checkpoints
         `saved` itself. Raises CheckpointError if they differ from what was written."""
-        path = run_dir / FILE
+        path = run_dir / cls.name
         try:
             if isinstance(saved, Mapping):
                 files.regular(path)
@@ -65,24 +74,37 @@ class History(list[dict[str, Any]]):
                 if len(text) != saved["bytes"] or hashlib.sha256(text).hexdigest() != saved["sha256"]:
                     raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the checkpoint")
                 saved = [json.loads(each) for each in text.splitlines()]
-            if not all(map(_sound, saved)):
-                raise CheckpointError(f"{path} does not hold records of evaluations")
+            if not all(map(cls.sound, saved)):
+                raise CheckpointError(f"{path} does not hold records of a run")
         except CheckpointError:
             raise
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
-            raise CheckpointError(f"{path} does not hold records of evaluations") from None
+            raise CheckpointError(f"{path} does not hold records of a run") from None
         return cls(saved)
 
 
-def _sound(record: Any) -> bool:
-    """Whether reporters can show `record`."""
-    spreads = [record[name] or {} for name in SPREADS]
-    numbers = [record[name] for name in NUMBERS] + [value for each in spreads for value in each.values()]
-    named = isinstance(record["metric_name"], str) and all(set(each) >= SHOWN for each in spreads if each)
-    counts = all(type(count) is int for count in record["statuses"].values())
-    return named and counts and all(type(number) in (int, float) for number in numbers)
+class History(Records):
+    """The records of a run's evaluations."""
+
+    name = FILE
+
+    @staticmethod
+    def sound(record: Any) -> bool:
+        """Whether reporters can show `record`."""
+        spreads = [record[name] or {} for name in SPREADS]
+        numbers = [record[name] for name in NUMBERS] + [value for each in spreads for value in each.values()]
+        named = isinstance(record["metric_name"], str) and all(set(each) >= SHOWN for each in spreads if each)
+        counts = all(type(count) is int for count in record["statuses"].values())
+        return named and counts and all(type(number) in (int, float) for number in numbers)
+
+
+def with_files(search: Mapping[str, Any] | None, run_dir: Path, number: int) -> dict[str, Any] | None:
+    """The notes of a search, its Records in their files."""
+    if search is None:
+        return None
+    return {key: each.save(run_dir, number) if isinstance(each, Records) else each for key, each in search.items()}
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from .config import TrainConfig
 from .history import History
 from .networks import Outcome
 from .packing import Saved
@@ -33,14 +34,26 @@ from .signals import collected
 from .state import Status, counts
 
 
+@runtime_checkable
 class Search(Protocol):
-    """Decides over networks together, between rounds, by their evaluations alone."""
+    """Decides over networks together, between rounds, by their evaluations alone (search/)."""
+
+    def interval(self, configs: Sequence[TrainConfig]) -> int:
+        """Epochs, or steps, between evaluations of networks with these configurations."""
+
+    def begin(self, runs: Sequence[Run]) -> list[str]:
+        """Look at the networks before the first round, or after a resume. -> what it will do, for the user. Raises
+        ConfigError."""
 
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
         """After the evaluation of round `number`, from 1: stop networks (Run.stop), or rewrite them (Run.rewrite)."""
 
+    def columns(self, runs: Sequence[Run]) -> dict[str, Tensor]:
+        """What the table of results says of it: (N,) whole numbers by name, in the order of rows."""
+
     def to_dict(self) -> dict[str, Any]:
-        """Its settings and what it has decided so far, as plain values, from which it goes on after a resume."""
+        """Its settings and what it has decided so far, as plain values and Records, from which it goes on after a
+        resume."""
 
 
 @dataclass
@@ -193,6 +206,8 @@ class Loop:
         if self.queue is not None and self.queue.unwatched(self.runs):
             return
         if self.search is not None:
+            if self.saving is not None:
+                self.saving.wait()  # the first checkpoint may be reading rows
             self.search.decide(self.number, self.runs, found)
         status = torch.cat([run.state.status for run in self.runs])
         held_out = [each.held_out for each in found]
@@ -264,7 +279,8 @@ class Loop:
         if self.queue is not None:
             outcomes += self.queue.ended.outcomes()
             outcomes.sort(key=lambda each: int(each.rows.min()))
-        results = Results(outcomes, self.metric_name, self.runs[0].sets.data.entities)
+        more = {} if self.search is None else self.search.columns(self.runs)
+        results = Results(outcomes, self.metric_name, self.runs[0].sets.data.entities, more)
         if self.saving is not None:
             self.saving.results(results)
         training, held_out = zip(*((each.training, each.validation) for each in outcomes))
@@ -289,4 +305,5 @@ class Loop:
             interrupted=max(signals, default=None),  # SIGTERM before SIGINT
             unsaved=None if self.saving is None else self.saving.unsaved,
             silenced=self.listeners.silenced,
+            search=self.search,
         )

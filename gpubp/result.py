@@ -52,6 +52,7 @@ class Result:
     notes: for the user, such as that memory ran out. interrupted: the signal that ended the run
     early, or None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None. silenced:
     reporters that failed to write, and why.
+    search: what decided which networks go on, as it ended (search/): of population based training it has the lineage.
     seconds: of training, evaluation and saving; step_seconds: of steps alone. network_steps: the number taken.
     """
 
@@ -73,6 +74,7 @@ class Result:
     interrupted: int | None
     unsaved: str | None
     silenced: list[str]
+    search: Any = None
 
     @property
     def table(self) -> pa.Table:

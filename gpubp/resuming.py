@@ -19,7 +19,7 @@ from .devices import Devices, devices
 from .engines import Choice, choose_for_all
 from .errors import CheckpointError, ConfigError, EngineError, GpubpError
 from .line import line
-from .loop import Loop
+from .loop import Loop, Search
 from .making import Maker, Source
 from .placement import HOME
 from .population import Population
@@ -27,6 +27,7 @@ from .queue import Queue, Rows
 from .reporters import Reporter
 from .result import Result
 from .run import Run, reasons
+from .search import restored
 from .signals import delivered
 from .state import Status
 from .training import check_arguments, described, explained, ready, updated
@@ -62,22 +63,35 @@ def resume(
     with lock.held(folder, force) as told:
         saved = _saved(folder)
         runs = _runs(folder, saved, data, validation, where)
+        search, more = restored(folder, saved.notes["search"])
         longer = epochs is not None or steps is not None
         queue = _queue(folder, saved, runs, design)
+        if longer and search is not None:
+            raise ConfigError(f"{search.name} depends on the length of the training, so the run cannot be extended")
+        if search is not None:
+            more += _begun(folder, search, runs)
         if longer:
             if saved.notes["queue"] is not None:
                 raise ConfigError("this run had more networks than slots: those that have left it cannot be trained on")
             _extend(runs, {"epochs": epochs, "steps": steps})
         settings, differs = _settings(folder, saved, runs, settings)
         _write_changes(folder, saved, runs, settings, longer, data)
-        notes = [*saved.told, *differs, *forks.notes(), *told]
+        notes = [*saved.told, *differs, *forks.notes(), *told, *more]
         loop = Loop(
             runs, tuple(reporters), folder, checkpoint_minutes, settings, (*lines, *notes), saved.notes["history"],
-            saved.notes["seconds"], notes, queue=queue,
+            saved.notes["seconds"], notes, search=search, queue=queue,
         )  # fmt: skip
         with explained(runs):
             result = loop.train()
     return delivered(result)
+
+
+def _begun(folder: Path, search: Search, runs: Sequence[Run]) -> list[str]:
+    """The search, ready to go on. -> what it does. Raises CheckpointError if it is of another run."""
+    try:
+        return search.begin(runs)
+    except GpubpError as error:
+        raise CheckpointError(f"{folder}: its search does not fit its networks: {error}") from None
 
 
 def _saved(folder: Path) -> checkpoint.Checkpoint:

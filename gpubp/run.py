@@ -187,7 +187,8 @@ class Run:
         self.pace.look(self.state)
 
     def rewrite(self, change: Callable[[TrainState], None]) -> None:
-        """Bring the rows to host memory, let `change` write them in place, and place them again."""
+        """Bring the rows to host memory, let `change` write them in place, and place them again. Networks that have
+        ended may run again."""
         self.place.gather()
         change(self.state)
         self.place, self.held_out = placed(self.state, self.sets.each, self.choice, self.where), None

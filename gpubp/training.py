@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -55,10 +56,11 @@ def train(
     device: by default the population's: "cpu", "cuda", "cuda:1"; "cuda:all", or several, split
     the networks. The result's state and figures are in host memory.
     validation: samples to evaluate on. reporters: see reporters/, such as [gpubp.ConsoleReporter()]; lines: their
-    first output. inplace: also write the trained numbers to population.params. run_dir: a new directory for
-    checkpoints (every few minutes, at the end, on Ctrl-C and SIGTERM), results.parquet, results.csv, preparation.json,
-    the preparation of `data`, for load(), and config.yaml, for people: `settings`, or else specification and
-    configuration; during the run no other process can resume it.
+    first output. search: decides which networks go on, such as gpubp.search.SuccessiveHalving(). inplace: also
+    write the trained numbers to population.params. run_dir: a new directory for checkpoints (every few minutes, at
+    the end, on Ctrl-C and SIGTERM), results.parquet, results.csv, preparation.json, the preparation of `data`, for
+    load(), and config.yaml, for people: `settings`, or else specification and configuration; during the run no
+    other process can resume it.
 
     The result's history has a record per evaluation: one every config.evaluate_every, by default every
     hundredth of the training if anything uses them (validation data, a reporter of evaluations, schedule plateau),
@@ -163,7 +165,11 @@ def _trained(
     else:
         count = None if design.folds else design.rows.total
     sets = ready([each.population for each in groups], data, validation, count)
-    looks = validation is not None or search is not None or any(map(watches, reporters))
+    if search is not None:
+        search = _own(search)
+        every = search.interval([each.config for each in groups])
+        groups = [each._replace(config=replace(each.config, evaluate_every=every)) for each in groups]
+    looks = validation is not None or any(map(watches, reporters))
     folds = design is not None and design.folds and data.entities is None
     maker = Maker(sets, engine, where, folds, looks, {} if waits else None, notes)
     folder = None if run_dir is None else _new(files.path("run_dir", run_dir))
@@ -171,6 +177,8 @@ def _trained(
         runs = maker.runs(groups, copy=design is None)  # a design's networks are nobody else's
         stack.enter_context(explained(runs))
         queue = design.queue(maker, runs, Ended(folder)) if design is not None and waits else None
+        if search is not None:
+            notes += search.begin(runs)
         chosen = described(runs) if settings is None else updated(settings, runs)
         loop = Loop(
             runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes), notes=notes, search=search,
@@ -201,6 +209,13 @@ def explained(runs: Sequence[Run]) -> AbstractContextManager[None]:
     population = largest.state.population
     size = population.params.element_size()
     return memory.explained(population.spec, largest.state.recipe, population.count, size, largest.where[0])
+
+
+def _own(search: Any) -> Search:
+    """A copy of the search, which is the run's own. Raises ConfigError for anything else."""
+    if not isinstance(search, Search) or isinstance(search, type):
+        raise ConfigError(f"search {search!r}: a gpubp.search.SuccessiveHalving, Hyperband or PopulationBased expected")
+    return copy.copy(search)
 
 
 def check_arguments(reporters: Any, checkpoint_minutes: Any, settings: Any, lines: Any) -> None:

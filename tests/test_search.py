@@ -1,13 +1,16 @@
-"""search.py: an expression is a number, a range or a list, exactly; nothing is guessed of anything else."""
+"""search/sampling.py: an expression is a number, a range or a list, exactly, and nothing is guessed; ranges are drawn
+evenly on their scale."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
+import torch
 
 from gpubp.errors import ConfigError
-from gpubp.search import Range, parse
+from gpubp.search import Range, design, parse, sample
 
 
 @pytest.mark.parametrize(
@@ -16,6 +19,8 @@ from gpubp.search import Range, parse
         ("0.01", 0.01), (".5", 0.5), ("5.", 5.0), ("+1e-3", 1e-3), ("1E3", 1000.0), (2, 2.0), (0.1, 0.1), ("-2", -2.0),
         ("1e-4..1e-1", Range(1e-4, 1e-1, False)), ("1e-4..1e-1:log", Range(1e-4, 1e-1, True)),
         ("-1..2:linear", Range(-1.0, 2.0, False)), ("1 .. 2", Range(1.0, 2.0, False)),
+        ("1..8:int", Range(1, 8, False, True)), ("1..8:log:int", Range(1, 8, True, True)),
+        ("-2..8:linear:int", Range(-2, 8, False, True)), ("1e1..1e2:int", Range(10, 100, False, True)),
         ("0.1,0.01", [0.1, 0.01]), ("0.1, 0.01", [0.1, 0.01]), ([0.1, 2], [0.1, 2.0]), ([0.1], 0.1),
     ],
 )  # fmt: skip
@@ -27,6 +32,7 @@ def test_an_expression_means_what_is_written(text: Any, value: Any) -> None:
     "text",
     [
         "", "..", ":", ":log", "1..", "..2", "1..2..3", "1...2", "0...2", "1..2:", "1..2:LOG", "1..2:log:log",
+        "1..2:int:log", "1..2.5:int", "0..2:log:int", "1:int", "1..2:int:int", "1,2:int", "1..2:INT", "1..2:int:",
         "1e-4...1e-1", "1..2: log", "1,2:log", "1,,2", ",1", "1,", "1..2,3", "1,2..3", "2..1", "1..1", "0..1:log",
         "1:log", "-1..1:log", "1e-400..1:log", "nan", "inf", "nan,1", "1..inf", "-inf..1", "1..nan", "1e400",
         "-1e308..1e308", "1_000", "1_0..2_0", "\uff11", "\u0661..\u0662", "0x10", "1/2", "2**3", "1-2",
@@ -37,3 +43,77 @@ def test_an_expression_means_what_is_written(text: Any, value: Any) -> None:
 def test_what_is_not_exactly_a_number_a_range_or_a_list_is_refused(text: Any) -> None:
     with pytest.raises(ConfigError, match=r"^lr .*: a number, a range LOW\.\.HIGH or LOW\.\.HIGH:log with LOW < HIGH"):
         parse("lr", text)
+
+
+@pytest.mark.parametrize(("method", "tolerance"), [("sobol", 0.002), ("random", 0.03)])
+@pytest.mark.parametrize(
+    ("text", "below"),
+    [
+        ("0..8", {2: 0.25, 4: 0.5, 6: 0.75}),
+        ("1e-4..1:log", {1e-3: 0.25, 1e-2: 0.5, 1e-1: 0.75}),
+        ("1..8:int", {0: 0, 1: 1 / 8, 4: 0.5, 6: 0.75, 8: 1}),
+        ("1..64:log:int", {k: math.log(2 * k + 1) / math.log(129) for k in (1, 2, 8, 32, 64)}),  # each: log of a unit
+    ],
+)
+def test_numbers_are_drawn_evenly_on_their_scale(
+    method: str, tolerance: float, text: str, below: dict[float, float]
+) -> None:
+    values = sample({"lr": text}, 4000, 1, method=method)["lr"]
+    found = {each: float((values <= each).double().mean()) for each in below}
+    assert found == pytest.approx(below, abs=tolerance)
+    assert (values == values.round()).all() == text.endswith(":int")
+
+
+def test_whole_numbers_are_drawn_alike_with_both_ends() -> None:
+    values = sample({"n": "1..5:int"}, 1000, 0)["n"]
+    assert values.unique(return_counts=True)[0].tolist() == [1, 2, 3, 4, 5]
+    assert values.unique(return_counts=True)[1].tolist() == pytest.approx([200] * 5, abs=3)
+
+
+def test_drawn_numbers_are_a_format_that_stays() -> None:
+    space = {"lr": "1e-4..1e-1:log", "momentum": "0..0.9", "eps": "0.1,0.01"}
+    inits = {"init": ["a", "b", "c"]}
+    sobol, drawn = sample(space, 7, 7, inits), sample(space, 2, 7, inits, "random")
+    assert sobol["lr"][[0, 6]].tolist() == pytest.approx([0.0003966608910803913, 0.068558552369744], rel=1e-12)
+    assert drawn["lr"].tolist() == pytest.approx([0.00012759456666169155, 0.05078472607438281], rel=1e-12)
+    assert (sobol["eps"].tolist()[:2], sobol["init"]) == ([0.1, 0.01], ["a", "a", "b", "b", "c", "c", "a"])
+    assert (drawn["eps"].tolist(), drawn["init"]) == ([0.1, 0.01], ["b", "b"])
+
+
+def test_a_space_becomes_a_design() -> None:
+    space = {"widths": ["4,8,3", (4, 2, 3)], "lr": "1e-3..1e-1:log", "patience": "1..3:int", "hidden": "tanh"}
+    made = design(space, 6, seed=2, loss="cross_entropy", epochs=5)
+    assert made.names == ["widths", "hidden", "loss", "lr", "patience", "epochs"]
+    assert made.cells("widths") == [(4, 8, 3), (4, 2, 3)] * 3
+    assert {*made.cells("patience")} <= {1, 2, 3}
+    assert made.cells("lr") == sample({"lr": "1e-3..1e-1:log", "patience": "1..3:int"}, 6, 2)["lr"].tolist()
+    grid = design({"lr": [0.1, 0.2, 0.3], "optimizer": ["adam", "sgd"]})
+    assert len({*zip(grid.cells("lr"), grid.cells("optimizer"))}) == len(grid) == 6
+    assert design({"widths": (2, 2)}, 3).cells("seed") == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"space": {"lr": "0.1..1"}}, "lr are ranges: `count`, of networks, expected"),
+        ({"space": {"lr": []}}, "lr is empty"), ({"space": {"lr": "0.1..1"}, "count": 0}, "count 0: a whole number"),
+        ({"space": {"rate": [1]}}, "rate"), ({"space": {"lr": [1]}, "method": "grid"}, "sampling 'grid' is unknown"),
+        ({"space": {"lr": "1..x"}, "count": 2}, "lr '1..x': a number, a range"),
+    ],
+)  # fmt: skip
+def test_a_space_that_is_no_design_is_refused(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        design(**given)
+
+
+def test_no_element_of_a_list_has_only_a_part_of_a_range() -> None:
+    """The lowest bits of a network's number, which choose from lists, also choose halves of a Sobol sequence."""
+    drawn = sample({"lr": "0..1", "momentum": "0.1,0.9"}, 64, 0, {"widths": ["a", "b"]})
+    for name in ("momentum", "widths"):
+        chosen = [*map(str, drawn[name].tolist() if hasattr(drawn[name], "tolist") else drawn[name])]
+        for each in set(chosen):
+            lr = torch.stack([rate for rate, mine in zip(drawn["lr"], chosen) if mine == each])
+            assert len(lr) == 32
+            assert lr.min() < 0.1 < 0.9 < lr.max()
+    alone = sample({"lr": "0..1"}, 16, 0)["lr"]
+    assert torch.equal(drawn["lr"], alone.repeat_interleave(4))

@@ -52,7 +52,7 @@ def widths(given: str, inputs: int, outputs: int) -> tuple[int, ...]:
 
 def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     """The design of `settings`: the cells of --design, and where they are empty the flags, of which ranges are sampled
-    and lists make a grid, as in search.py. A flag's hyper-parameter is left out of rows without it; a cell is not."""
+    and lists make a grid, as in sampling.py. A flag's hyper-parameter is left out of rows without it; a cell is not."""
     from ..config import HYPER
     from ..design import Design
     from ..search import sample
@@ -68,7 +68,8 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     sides = prepared.widths_in, prepared.widths_out
     choices: dict[str, Sequence[Any]] = {name: _options(settings, name) for name in LISTS if settings[name] is not None}
     choices["widths"] = [widths(each, *sides) for each in choices.get("widths", [f"{sides[0]},32,{sides[1]}"])]
-    columns = {name: _each(values, count) for name, values in sample(numbers, count, settings["seed"], choices).items()}
+    drawn = sample(numbers, count, settings["seed"], choices, settings["sampling"])
+    columns = {name: _each(values, count) for name, values in drawn.items()}
     if "hidden_width" in columns:
         columns["widths"] = [(sides[0], round(each), sides[1]) for each in columns.pop("hidden_width")]
     hyper = {name: columns.pop(name) for name in HYPER if name in columns}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, lookup
 from ..flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind
-from . import designs
+from . import designs, searches
 from .parser import Parser
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ TUTORIAL = {  # the settings of --data tutorial, and the flags' defaults
             "bootstrap",
             "design",
             "hidden_width",
+            "search",
+            "budget",
+            "factor",
         ),
         (None, None),
     ),
@@ -119,6 +122,7 @@ def parser() -> Parser:
     for name, each in FLAGS["settings"].items():
         default = None if name == "batch_size" else each["default"]  # depends on the number of samples
         add("--" + name.replace("_", "-"), KINDS[each["kind"]], special.get(name, each["about"]), default)
+    searches.flags(add)
     add("--device", TEXT, "auto, cpu, cuda, cuda:1, or cuda:all to split the networks over all GPUs", "auto")
     add("--dtype", TEXT, "float32 or float64; by default float32, for the tutorial float64")
     add("--engine", TEXT, "auto, cpu or cuda (compiled), or eager", "auto")
@@ -176,7 +180,8 @@ def run(settings: dict[str, Any]) -> int:
     population = Population.create(
         spec, settings["networks"], settings["seed"], settings["init"], HOME, dtype, init_scale=scale
     )
-    settings["evaluate_every"] = config.interval
+    search = searches.search(settings)
+    settings["evaluate_every"] = config.interval if search is None else search.interval([config])
 
     def trained(**given: Any) -> Result:
         return train(population, prepared.training, config, prepared.validation, **given)
@@ -266,7 +271,7 @@ def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> 
     plain = TrainConfig(settings["optimizer"], batch_size=settings["batch_size"], steps=1)
     memory.check(spec, plain.recipe(spec), settings["networks"], dtype.itemsize, HOME)
     written = {name: settings[name] for name in (*HYPER, "init_scale") if settings[name] is not None}
-    values = sample(written, settings["networks"], settings["seed"])
+    values = sample(written, settings["networks"], settings["seed"], method=settings["sampling"])
     scale = values.pop("init_scale", None)
     weights = None if settings["class_weight"] is None else designs.class_weight(settings["class_weight"])
     names = ("optimizer", "schedule", "batch_size", "epochs", "steps", "evaluate_every", "restore_best", "shuffle",
@@ -295,5 +300,6 @@ def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: P
             settings={**resolved, "data": located(settings["data"])},
             device=settings["device"],
             lines=() if prepared is None else prepared.about,
+            search=searches.search(settings),
         ),
     )

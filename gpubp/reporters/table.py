@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,10 +43,16 @@ KEYS = b"gpubp_keys"  # of the columns that name entities
 
 class Results:
     """The table of `outcomes`, whole, or in pieces of some networks, so that many need little memory. entities: those
-    at positions of the data."""
+    at positions of the data; more: further columns (N,) by name."""
 
-    def __init__(self, outcomes: Sequence[Outcome], metric: str, entities: Entities | None = None) -> None:
-        self.outcomes, self.metric, self.entities = outcomes, metric, entities
+    def __init__(
+        self,
+        outcomes: Sequence[Outcome],
+        metric: str,
+        entities: Entities | None = None,
+        more: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
+        self.outcomes, self.metric, self.entities, self.more = outcomes, metric, entities, more
         self.count = sum(len(each.rows) for each in outcomes)
         self.differing = _differing(outcomes)
         if self.count <= PIECE:
@@ -89,9 +96,12 @@ class Results:
                 rows = rows.append_column(name, pa.array(texts, kind))
             keys = () if self.entities is None else self.entities.names
             tables.append(rows.replace_schema_metadata({KEYS: json.dumps([*map(key_name, keys)])}))
-        if len(tables) == 1 and bool((outcomes[0].rows.diff() > 0).all()):
-            return tables[0]
-        return pa.concat_tables(tables, promote_options="default").sort_by("network").combine_chunks()
+        found = tables[0]
+        if len(tables) > 1 or not bool((outcomes[0].rows.diff() > 0).all()):
+            found = pa.concat_tables(tables, promote_options="default").sort_by("network").combine_chunks()
+        for name, values in self.more.items():
+            found = found.append_column(name, pa.array(values.numpy()[found["network"].to_numpy()]))
+        return found
 
 
 def _differing(outcomes: Sequence[Outcome]) -> list[str]:
@@ -184,7 +194,7 @@ def _names(entities: Entities, position: np.ndarray) -> dict[str, np.ndarray]:
 def _steps(state: TrainState) -> dict[str, Tensor]:
     """The steps of STEPS that can be, (N,) each, -1 for none."""
     found, stopped = {"diverged_step": state.diverged_step}, (state.status[:, None] == torch.tensor(STOPPED)).any(1)
-    if {"patience", "target_loss"} & state.hyper.keys():
+    if {"patience", "target_loss"} & state.hyper.keys() or bool(stopped.any()):
         found["stopped_step"] = torch.where(stopped, state.step, -1)
     if state.recipe.tracks:
         found["best_step"] = state.memory["best_step"][:, 0].long()

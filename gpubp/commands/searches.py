@@ -1,0 +1,54 @@
+"""--search: which networks of a run go on, and how hyper-parameters are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, one_of
+from ..flags import COUNT, TEXT
+
+if TYPE_CHECKING:
+    from ..loop import Search
+
+NAMES = ("halving", "hyperband", "pbt")
+PARTS = 20  # exchanges of pbt, by default
+
+
+def flags(add: Callable[..., None]) -> None:
+    """The flags of `train` that say so."""
+    add("--sampling", TEXT, "how ranges are drawn: sobol, or random, which draws from lists too", "sobol")
+    add(
+        "--search",
+        TEXT,
+        "halving and hyperband stop the worst networks early; pbt, population based training, overwrites them with "
+        "copies of the best, whose hyper-parameters it changes within their ranges and lists",
+    )
+    add(
+        "--budget",
+        COUNT,
+        "epochs, or steps, before halving and hyperband first stop networks, or between two exchanges of pbt; by "
+        "default the training divided by factor^3, or by 20",
+    )
+    add("--factor", COUNT, "of halving and hyperband: one network of so many goes on, for so many times as long; 3")
+
+
+def search(settings: dict[str, Any]) -> Search | None:
+    """The search of `settings`."""
+    from ..config import HYPER
+    from ..search import Hyperband, PopulationBased, SuccessiveHalving
+
+    name, budget, factor = (settings[each] for each in ("search", "budget", "factor"))
+    for flag in ("budget", "factor"):
+        if settings[flag] is not None and (name is None or (name, flag) == ("pbt", "factor")):
+            kinds = "halving, hyperband" + (", pbt" if flag == "budget" else "")
+            raise ConfigError(f"--{flag} {settings[flag]}: only with --search {kinds}")
+    if name is None:
+        return None
+    one_of(NAMES, name, "search")
+    length = settings["epochs"] if settings["steps"] is None else settings["steps"]
+    if name == "pbt":
+        space = {each: settings[each] for each in HYPER if any(sign in str(settings[each]) for sign in ("..", ","))}
+        return PopulationBased(budget or max(1, length // PARTS), space=space or None, seed=settings["seed"])
+    factor = 3 if factor is None else factor
+    return {"halving": SuccessiveHalving, "hyperband": Hyperband}[name](factor, budget or max(1, length // factor**3))

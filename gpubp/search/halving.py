@@ -1,0 +1,171 @@
+"""Successive halving, and Hyperband: at rungs the worst networks stop, the others go on from where they are.
+
+Rungs are at min_resources, min_resources * factor, ... epochs (or steps), as long as a `factor`-th of the training is
+not passed. At the rung k, from 0, the best n / factor^(k + 1) of n go on, rounded down, at least one: of those that
+still train, so that what patience has stopped or what has diverged takes no place. In a design with folds the networks
+of a setting, one of each fold, stay or stop together, by their mean loss; one that diverges ends its setting. Nothing
+else changes: a network that goes on is bit for bit what it is alone.
+
+Karnin, Koren, Somekh, "Almost Optimal Exploration in Multi-Armed Bandits", 2013 (sequential halving); Jamieson,
+Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", 2016; Li, Jamieson, DeSalvo,
+Rostamizadeh, Talwalkar, "Hyperband", 2018. The names are those of scikit-learn's HalvingGridSearchCV, which rounds up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..rng import permute
+from ..run import Round, Run
+from ..state import Status
+from .method import Method, check_comparable, count, figures, in_order, unit_of
+
+
+@dataclass
+class SuccessiveHalving(Method):
+    """factor: one of so many goes on (eta of the papers). min_resources: epochs, or steps, of all networks before the
+    first rung. The results get a column rung: how many rungs a network has passed."""
+
+    factor: int = 3
+    min_resources: int = 1
+    name = "halving"
+
+    def __post_init__(self) -> None:
+        self.factor = count("factor", self.factor, 2)
+        self.min_resources = count("min_resources", self.min_resources, 1)
+
+    @property
+    def every(self) -> int:  # type: ignore[override]
+        """Up to the first rung."""
+        return self.min_resources
+
+    def begin(self, runs: Sequence[Run]) -> list[str]:
+        """Lay out rungs and brackets. -> them, for the user. Raises ConfigError for a training that is too short."""
+        configs = [run.config for run in runs]
+        interval, unit, longest = self.interval(configs), unit_of(configs), max(each.longest for each in configs)
+        if self.min_resources * self.factor > longest:
+            raise ConfigError(
+                f"{self.name}: after min_resources, {self.min_resources} {unit}, one network of {self.factor} goes "
+                f"on for {self.factor} times as long, and the training has {longest}: more {unit}, or fewer "
+                "min_resources, expected"
+            )
+        check_comparable(self.name, runs)
+        self.rungs = [self.min_resources // interval]  # rounds
+        while self.rungs[-1] * interval * self.factor**2 <= longest:
+            self.rungs.append(self.rungs[-1] * self.factor)
+        self.setting = settings(runs)
+        self.begins = self.assigned(int(self.setting.max()) + 1)
+        what = "settings" if runs[0].folds else "networks"
+        return [self._told(number, what, interval, f"{longest:,} {unit}") for number in self.begins.unique().tolist()]
+
+    def assigned(self, number: int) -> Tensor:
+        """(S,): the first rung of each of `number` settings: one bracket holds them all."""
+        return torch.zeros(number, dtype=torch.int64)
+
+    def left(self, begins: int) -> list[int]:
+        """How many settings of the bracket that begins at a rung there are after that rung and each later one."""
+        members = int((self.begins == begins).sum())
+        return [max(1, members // self.factor ** (1 + passed)) for passed in range(len(self.rungs) - begins)]
+
+    def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
+        """At a rung stop what does not go on."""
+        if number not in self.rungs:
+            return
+        rung, (mean, alive) = self.rungs.index(number), self._means(runs, found)
+        order, stops = mean.argsort(stable=True), ~alive
+        for begins in range(rung + 1):
+            best = order[(alive & (self.begins == begins))[order]]
+            stops[best[self.left(begins)[rung - begins] :]] = True
+        for run in runs:
+            run.stop(stops[self.setting[run.rows]])
+
+    def _means(self, runs: Sequence[Run], found: Sequence[Round]) -> tuple[Tensor, Tensor]:
+        """(S,) both, of settings: the mean loss, and whether one still trains and none has diverged."""
+        loss, status = in_order(runs, figures(runs, found)), in_order(runs, [run.state.status for run in runs])
+        running, known = status == Status.running, found[0].held_out is not None
+        counted = (running | known).double()
+        loss = torch.where(counted > 0, loss, 0.0)
+
+        def total(values: Tensor) -> Tensor:
+            return torch.zeros(len(self.begins), dtype=torch.float64).index_add_(0, self.setting, values.double())
+
+        alive = (total(running) > 0) & (total(status == Status.diverged) == 0)
+        return total(loss) / total(counted), alive
+
+    def columns(self, runs: Sequence[Run]) -> dict[str, Tensor]:
+        """rung."""
+        return {"rung": in_order(runs, [self._passed(run) for run in runs])}
+
+    def _passed(self, run: Run) -> Tensor:
+        """(N,): how many rungs of its bracket each network has passed."""
+        step = run.state.step
+        round_of = run.config.rounds.passed(step - 1, run.sets.data.size(run.state.position)) + 1
+        at, begins = torch.arange(len(self.rungs)), self.begins[self.setting[run.rows]][:, None]
+        return ((torch.tensor(self.rungs) < round_of[:, None]) & (at >= begins)).sum(1)
+
+    def _told(self, begins: int, what: str, interval: int, length: str) -> str:
+        """A bracket as text."""
+        members, rungs = int((self.begins == begins).sum()), zip(self.rungs[begins:], self.left(begins))
+        after = ", ".join(f"{left:,} after {rung * interval:,}" for rung, left in rungs)
+        rest = f"of which these go on: {after} of {length}" if after else f"which train for {length}"
+        return f"{self.title(begins)}: {members:,} {what}, {rest}"
+
+    def title(self, begins: int) -> str:
+        """The name of a bracket."""
+        return "successive halving"
+
+
+@dataclass
+class Hyperband(SuccessiveHalving):
+    """Successive halving in several brackets at once, which differ in their first rung: that of the bracket s has s
+    rungs, so that its settings train for longer before the first. The settings are dealt to brackets in the proportions
+    of the paper, ceil((s_max + 1) factor^s / (s + 1)), by a fixed permutation. The results get the columns bracket (s)
+    and rung."""
+
+    name = "hyperband"
+
+    def assigned(self, number: int) -> Tensor:
+        """(S,): the first rung of each setting."""
+        most = len(self.rungs)
+        sizes = [-(-(most + 1) * self.factor**s // (s + 1)) for s in range(most, -1, -1)]
+        bounds = torch.tensor(sizes).cumsum(0)
+        bounds = torch.div(number * bounds * 2 + sum(sizes), 2 * sum(sizes), rounding_mode="floor")  # rounded
+        place = permute(torch.arange(number, dtype=torch.int32), number, torch.zeros(1, dtype=torch.int32))
+        return torch.searchsorted(bounds, place.long(), right=True)
+
+    def columns(self, runs: Sequence[Run]) -> dict[str, Tensor]:
+        """bracket and rung."""
+        return {"bracket": len(self.rungs) - self.begins[self.setting], **super().columns(runs)}
+
+    def title(self, begins: int) -> str:
+        """The name of a bracket."""
+        return f"hyperband, bracket {len(self.rungs) - begins}"
+
+
+def settings(runs: Sequence[Run]) -> Tensor:
+    """(N,) int64 in the order of rows: the setting of each network, from 0 in the order of first rows. Without folds
+    each is its own. With folds networks that have all hyper-parameters in common are of one setting, the k-th of each
+    fold together."""
+    everyone = sum(len(run.rows) for run in runs)
+    if not runs[0].folds:
+        return torch.arange(everyone)
+    keys: list[tuple[object, ...]] = [()] * everyone
+    for number, run in enumerate(runs):
+        config = run.config
+        length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
+        columns = [*run.state.hyper.values(), length.expand(len(run.rows))[:, None]]
+        for row, fold, values in zip(run.rows.tolist(), run.state.position.tolist(), torch.cat(columns, 1).tolist()):
+            keys[row] = fold, number, *values
+    seen: Counter[tuple[object, ...]] = Counter()
+    found: dict[tuple[object, ...], int] = {}
+    numbers = []
+    for key in keys:
+        numbers.append(found.setdefault((seen[key], *key[1:]), len(found)))
+        seen[key] += 1
+    return torch.tensor(numbers)

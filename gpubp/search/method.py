@@ -1,0 +1,107 @@
+"""Method: what searches share: when they decide, what they compare, how they are saved.
+
+Networks are compared as in a Result (result.py): by the validation loss or, without validation data, the mean training
+loss of the round; by the metric of the validation data if their losses differ in kind; equal ones by their rows. A
+search depends on the length of the training: a run with one cannot be extended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .. import arrays
+from ..config import TrainConfig
+from ..errors import ConfigError
+from ..losses import LOSSES
+from ..result import worth
+from ..run import Round, Run
+
+
+class Method:
+    """name: in messages and checkpoints. every: epochs, or steps, between two decisions, or up to the first."""
+
+    name: ClassVar[str]
+    every: int
+
+    def interval(self, configs: Sequence[TrainConfig]) -> int:
+        """Epochs, or steps, between evaluations, the same for all networks. Raises ConfigError if the configurations
+        do not allow that."""
+        unit = unit_of(configs)
+        given = sorted({each.interval for each in configs if each.evaluate_every is not None or each.decides})
+        if len(given) > 1:
+            raise ConfigError(
+                f"{self.name} compares networks at the same time, and they are evaluated every {given[0]} and every "
+                f"{given[1]} {unit}: one evaluate_every expected"
+            )
+        interval = given[0] if given else self.every
+        if self.every % interval:
+            raise ConfigError(
+                f"{self.name} decides after {self.every} {unit}, and networks are evaluated every {interval}: a "
+                "multiple expected"
+            )
+        return interval
+
+    def columns(self, runs: Sequence[Run]) -> dict[str, Tensor]:
+        """What the results add: (N,) by name, in the order of rows."""
+        return {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its settings and what it has decided, from which it is restored."""
+        return {"method": self.name} | {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+
+
+def unit_of(configs: Sequence[TrainConfig]) -> str:
+    """What the lengths of all networks count. Raises ConfigError if they differ."""
+    units = {"epochs" if each.steps is None else "steps" for each in configs}
+    if len(units) > 1:
+        raise ConfigError("a search compares networks at the same time: a design with epochs, or with steps, expected")
+    return units.pop()
+
+
+def count(name: str, given: Any, least: int) -> int:
+    """`given`, checked; raises ConfigError."""
+    number = arrays.whole(given)
+    if number is None or number < least:
+        raise ConfigError(f"{name} {given!r}: a whole number of {least} or more expected")
+    return number
+
+
+def in_order(runs: Sequence[Run], values: Iterable[Tensor]) -> Tensor:
+    """(N,) of all networks in the order of their rows, from those of each run."""
+    return torch.cat([*values])[torch.cat([run.rows for run in runs]).argsort()]
+
+
+def figures(runs: Sequence[Run], found: Sequence[Round]) -> list[Tensor]:
+    """What networks are compared by, (N,) float64 of each run, less is better: infinite for what is not a number."""
+    if any(each.held_out is None for each in found):
+        return [worth("loss", each.loss.double()) for each in found]
+    held_out, name = [each.held_out for each in found if each.held_out is not None], "loss"
+    if not comparable(runs):
+        name = "metric"
+    return [worth(name, getattr(each, name)) for each in held_out]
+
+
+def comparable(runs: Sequence[Run]) -> bool:
+    """Whether all losses are of one kind: one function, with the same hyper-parameters and class weights."""
+    names = {run.state.population.spec.loss for run in runs}
+    if len(names) > 1:
+        return False
+    usual = {"class_weight": None, **LOSSES[names.pop()].defaults}
+    for name, default in usual.items():
+        off = torch.full((1, 1), float("nan") if default is None else default, dtype=torch.float64)
+        columns = [run.state.hyper.get(name, off) for run in runs]
+        if len({each.shape[1] for each in columns}) > 1 or len(torch.cat(columns).unique(dim=0)) > 1:
+            return False
+    return True
+
+
+def check_comparable(name: str, runs: Sequence[Run], changed: Iterable[str] = ()) -> None:
+    """Raise ConfigError if nothing compares the networks. changed: hyper-parameters that a search changes."""
+    moving = any(each in LOSSES[run.state.population.spec.loss].defaults for run in runs for each in changed)
+    if (moving or not comparable(runs)) and runs[0].sets.validation is None:
+        raise ConfigError(f"{name}: the networks' losses differ in kind: validation data, to compare metrics, expected")

@@ -1,0 +1,156 @@
+"""Hyper-parameters of many networks from one string: ranges sampled by scrambled Sobol points, lists as a grid.
+
+An expression is a number ("0.01"), a range ("1e-4..1e-1", uniform; "1e-4..1e-1:log", uniform in the logarithm;
+"1..8:int" and "1..64:log:int", whole numbers, both ends included) or a list ("0.1,0.01"). Lists form a grid that
+repeats along the networks; each point of the Sobol sequence is tried with the whole grid, so that no element of a list
+has only a part of a range: of c combinations network n has point n // c, for any number of networks.
+Sobol, 1967; scrambled as in Owen, 1995 (torch.quasirandom.SobolEngine). With method "random" numbers and elements of
+lists are drawn independently instead (Bergstra, Bengio, 2012), by Philox (rng.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import arrays, rng
+from ..design import Design
+from ..errors import ConfigError, one_of
+from ..flags import number
+
+METHODS = ("sobol", "random")
+POINT = 5  # layer of the search stream
+
+
+class Range(NamedTuple):
+    """Numbers from low to high, uniform, or uniform in the logarithm; whole: whole numbers, as Optuna draws them."""
+
+    low: float
+    high: float
+    log: bool
+    whole: bool = False
+
+    def at(self, share: Tensor) -> Tensor:
+        """The numbers below which there are these shares, in (0, 1), of the range."""
+        low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
+        if not self.log:
+            return self.within(low + share * (high - low)) if self.whole else low + share * (high - low)
+        return self.within(torch.exp(math.log(low) + share * (math.log(high) - math.log(low))))
+
+    def within(self, values: Tensor) -> Tensor:
+        """The nearest numbers of the range."""
+        return (values.round() if self.whole else values).clamp(self.low, self.high)
+
+
+SCALES = (["linear"], ["log"], ["int"], ["linear", "int"], ["log", "int"])
+Expression = float | str | list[float]
+
+
+def parse(name: str, text: Expression) -> float | Range | list[float]:
+    """The value of an expression; raises ConfigError for anything else."""
+    written = ",".join(map(str, text)) if isinstance(text, list) else str(text)
+    body, *how = written.split(":")
+    try:
+        if (how and (how not in SCALES or ".." not in body)) or "..." in body:  # 1...2: from 1, or to .2?
+            raise ValueError
+        if ".." in body:
+            low, high = (number(part) for part in body.split(".."))
+            log, whole = "log" in how, "int" in how
+            if not (low < high and math.isfinite(high - low)) or (log and low <= 0):
+                raise ValueError
+            if whole and (low != int(low) or high != int(high)):
+                raise ValueError
+            return Range(low, high, log, whole)
+        numbers = [number(part) for part in body.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"{name} {text!r}: a number, a range LOW..HIGH or LOW..HIGH:log with LOW < HIGH, or numbers separated by "
+            "commas expected; :int after a range of whole numbers"
+        ) from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def sample(
+    expressions: Mapping[str, Expression],
+    count: int,
+    seed: int,
+    choices: Mapping[str, Sequence[Any]] = {},
+    method: str = "sobol",
+) -> dict[str, Any]:
+    """Each name's number, or its numbers (N,) float64 for the networks with ids 0 .. count - 1. choices: values of any
+    kind that extend the grid: a list of N of them. method: "sobol", or "random"."""
+    one_of(METHODS, method, "sampling")
+    parsed = {name: parse(name, text) for name, text in expressions.items()}
+    ranges = [name for name, value in parsed.items() if isinstance(value, Range)]
+    lists = [name for name, value in parsed.items() if isinstance(value, list)]
+    share, places = _points(count, seed, len(ranges), [*(len(parsed[name]) for name in lists),  # type: ignore[arg-type]
+                                                       *map(len, choices.values())], method)  # fmt: skip
+    result: dict[str, Any] = {}
+    for name, value in parsed.items():
+        if isinstance(value, Range):
+            result[name] = value.at(share[:, ranges.index(name)])
+        elif isinstance(value, list):
+            result[name] = torch.tensor(value, dtype=torch.float64)[places[lists.index(name)]]
+        else:
+            result[name] = value
+    for (name, values), place in zip(choices.items(), places[len(lists) :]):
+        result[name] = [values[each] for each in place.tolist()]
+    return result
+
+
+def _points(count: int, seed: int, ranges: int, lengths: Sequence[int], method: str) -> tuple[Tensor, list[Tensor]]:
+    """Of each network: a number in [0, 1) for every range, (N, ranges) float64, and the place in each list, (N,)."""
+    if method == "random":
+        share = rng.uniform(seed, torch.arange(count), ranges + len(lengths), POINT, rng.SEARCH)
+        return share, [(share[:, ranges + at] * length).long() for at, length in enumerate(lengths)]
+    places, stride, everyone = [], 1, torch.arange(count)
+    for length in lengths:
+        places.append(torch.div(everyone, stride, rounding_mode="floor") % length)
+        stride *= length
+    if not ranges:
+        return torch.empty(count, 0, dtype=torch.float64), places
+    points = torch.quasirandom.SobolEngine(ranges, scramble=True, seed=seed).draw(
+        -(-count // stride), dtype=torch.float64
+    )
+    return points[torch.div(everyone, stride, rounding_mode="floor")], places
+
+
+def design(
+    space: Mapping[str, Any], count: int | None = None, seed: int = 0, method: str = "sobol", **common: Any
+) -> Design:
+    """A design from a space: of each column of a design (design.py) a range as text, "1e-4..1e-1:log", a list of
+    values of any kind, such as topologies, or one value. count: of networks; by default all combinations of the
+    lists, if there are no ranges. common: settings of all networks.
+
+        gpubp.search.design({"widths": ["64,32,10", "64,64,10"], "lr": "1e-4..1e-1:log"}, 100, loss="cross_entropy")
+    """
+    numbers, choices = {}, {}
+    for name, value in space.items():
+        if isinstance(value, str) and ".." in value:
+            numbers[name] = value
+        elif isinstance(value, list | tuple | Tensor) and not (
+            name in ("widths", "hidden") and isinstance(value, tuple)
+        ):
+            choices[name] = list(value)
+        else:
+            common[name] = value
+    for name, values in choices.items():
+        if not values:
+            raise ConfigError(f"space: {name} is empty; one value or more expected")
+    if count is None:
+        if numbers:
+            raise ConfigError(f"space: {', '.join(numbers)} are ranges: `count`, of networks, expected")
+        count = math.prod(map(len, choices.values()))
+    number = arrays.whole(count)
+    if number is None or number < 1:
+        raise ConfigError(f"count {count!r}: a whole number of networks, 1 or more, expected")
+    columns = sample(numbers, number, rng.check_seed(seed), choices, method)
+    whole = [name for name, each in numbers.items() if isinstance(found := parse(name, each), Range) and found.whole]
+    columns |= {name: columns[name].long() for name in whole}
+    if not columns:
+        columns["seed"] = list(range(number))
+    return Design.of(columns, **common)

@@ -1,0 +1,104 @@
+"""gpubp train --search, as a person types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gpubp.cli import main
+
+from .commands import Capture, columns, here, run, trained  # noqa: F401
+
+DATA = "--data wine --networks 18 --lr 1e-4..1e-1:log --run-dir made"
+
+
+@pytest.mark.parametrize(
+    ("flags", "left"),
+    [
+        ("--search halving --epochs 27", [6] * 2 + [2] * 6 + [1] * 18),  # a 27th of the training
+        ("--search halving --epochs 12 --budget 3 --factor 2", [9, 4, 4]),
+        ("--search halving --steps 40 --budget 10 --factor 2", [9, 4, 4]),
+        ("--search halving --epochs 12 --budget 4 --evaluate-every 2", [18, 6, 6, 6, 6]),
+        ("--search halving --epochs 9 --widths 13,3;13,4,3 --optimizer adam,sgd", [6] * 2 + [2] * 6),
+    ],
+)
+def test_halving_goes_on_with_the_best(flags: str, left: list[int], capsys: Capture) -> None:
+    told = trained(f"{DATA} {flags}", capsys)
+    history = [json.loads(each) for each in Path("made/history.jsonl").read_text().splitlines()]
+    assert [each["statuses"]["running"] for each in history[:-1]] == left
+    assert told["statuses"]["finished"] == left[-1]
+    assert {*columns("made")["rung"]} == {*range(len({*left} - {18}) + 1)}
+    assert "successive halving: 18 networks, of which these go on:" in " ".join(told["notes"])
+    shown = run("inspect made", capsys)
+    assert f"18 networks: {left[-1]} finished, {18 - left[-1]} stopped" in shown
+    assert "rung" in shown
+
+
+def test_hyperband_and_folds(capsys: Capture) -> None:
+    told = trained(f"{DATA} --epochs 9 --search hyperband --folds 3", capsys)
+    found = columns("made")
+    assert len(told["notes"]) == 3
+    assert [found["bracket"][3 * n : 3 * n + 3] for n in range(18)] == [[each] * 3 for each in found["bracket"][::3]]
+    assert [found["bracket"].count(each) for each in (2, 1, 0)] == [30, 15, 9]
+    assert "bracket" in run("inspect made", capsys)
+
+
+def test_pbt_stays_within_the_ranges_and_keeps_its_lineage(capsys: Capture) -> None:
+    trained(f"{DATA} --epochs 12 --search pbt --budget 3 --optimizer momentum --momentum 0.5,0.9", capsys)
+    lineage = [json.loads(each) for each in Path("made/lineage.jsonl").read_text().splitlines()]
+    assert [each["round"] for each in lineage] == [1, 2, 3]
+    assert {len(each["network"]) for each in lineage} == {5}
+    assert {*columns("made")["momentum"]} <= {0.5, 0.9}
+    assert all(1e-4 <= each <= 1e-1 for each in columns("made")["lr"])
+
+
+def test_a_run_is_repeated_by_its_config_and_resumes_with_its_search(capsys: Capture) -> None:
+    trained(f"{DATA} --epochs 9 --search hyperband --seed 4", capsys)
+    settings = yaml.safe_load(Path("made/config.yaml").read_text())
+    assert (settings["search"], settings["budget"], settings["sampling"]) == ("hyperband", None, "sobol")
+    run("train --config made/config.yaml --run-dir again", capsys)
+    assert columns("again") == columns("made")
+    told = json.loads(run("resume again --json", capsys).splitlines()[-1])
+    assert told["network_steps"] == 0
+    assert columns("again") == columns("made")
+
+
+def test_ranges_can_be_drawn_at_random_and_lists_with_them(capsys: Capture) -> None:
+    drawn = "--momentum 0.1,0.9 --optimizer momentum --patience 1..4:int --epochs 2"
+    for name, flags in (("one", "--sampling random"), ("again", "--sampling random"), ("other", "")):
+        trained(f"--data wine --networks 40 --lr 1e-4..1e-1:log {drawn} --run-dir {name} {flags}", capsys)
+    one, again, other = columns("one"), columns("again"), columns("other")
+    assert one["lr"] == again["lr"] != other["lr"]
+    assert other["momentum"] == [0.1, 0.9] * 20 != one["momentum"]
+    assert {*one["momentum"]} == {0.1, 0.9}
+    assert {*one["patience"]} == {*other["patience"]} == {1.0, 2.0, 3.0, 4.0}
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--search halvin", "search 'halvin' is unknown; did you mean 'halving'?"),
+        ("--budget 3", "--budget 3: only with --search halving, hyperband, pbt"),
+        ("--factor 3 --search pbt", "--factor 3: only with --search halving, hyperband"),
+        ("--search halving --factor 1", "factor 1: a whole number of 2 or more expected"),
+        ("--search halving --budget 8", "halving: after min_resources, 8 epochs, one network of 3 goes on"),
+        (
+            "--search halving --budget 2 --evaluate-every 3",
+            "halving decides after 2 epochs, and networks are evaluated",
+        ),
+        ("--search pbt --lr 0.1", "pbt: all networks have the same hyper-parameters"),
+        ("--sampling sobl", "sampling 'sobl' is unknown; did you mean 'sobol'?"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused_with_a_line(flags: str, told: str, capsys: Capture) -> None:
+    assert main(f"train {DATA} --epochs 20 --engine eager {flags}".split()) == 1
+    assert told in capsys.readouterr().err
+    assert not Path("made").exists()
+
+
+def test_the_tutorial_has_no_search(capsys: Capture) -> None:
+    assert main(["train", "--data", "tutorial", "--search", "halving"]) == 1
+    assert "--search halving: --data tutorial does not have it" in capsys.readouterr().err

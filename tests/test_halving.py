@@ -1,0 +1,237 @@
+"""search/halving.py: the best go on, as many as the papers say, and are bit for bit what they are alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp.errors import ConfigError
+from gpubp.result import Result
+from gpubp.search import Hyperband, SuccessiveHalving
+from gpubp.search.method import Method
+
+from .helpers import same_bits, samples
+from .searches import ascending, line, rated
+
+SHAPE = gpubp.NetworkSpec((3, 4), loss="cross_entropy")
+
+
+LINE = line()
+
+
+def train(rows: Any, search: Any, given: Any = LINE, held_out: Any = LINE, **more: Any) -> Result:
+    settings = {"engine": "eager", "dtype": torch.float64, "search": search, **more}
+    return gpubp.train_many(rows, given, held_out, **settings)
+
+
+def running(result: Result) -> list[int]:
+    """How many networks go on after each round but the last."""
+    return [each["statuses"]["running"] for each in result.history[:-1]]
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_the_best_third_goes_on_at_each_rung_from_where_it_is(validated: bool) -> None:
+    order = torch.randperm(81, generator=torch.Generator().manual_seed(1))
+    rates = torch.tensor(ascending(81), dtype=torch.float64)[order]
+    rows = rated(rates.tolist(), epochs=81, batch_size=8)  # so that a round's mean has a loss after a step
+    result = train(rows, SuccessiveHalving(), held_out=LINE if validated else None)
+    assert running(result) == [27] * 2 + [9] * 6 + [3] * 18 + [1] * 54
+    by_rate = rates.argsort(descending=True)
+    steps, rungs = (torch.tensor(result.table[name].to_pylist()) for name in ("steps", "rung"))
+    assert (steps[by_rate] / 2).tolist() == [81] * 1 + [27] * 2 + [9] * 6 + [3] * 18 + [1] * 54
+    assert rungs[by_rate].tolist() == [4] * 1 + [3] * 2 + [2] * 6 + [1] * 18 + [0] * 54
+    assert result.statuses == {"running": 0, "finished": 1, "stopped": 80, "diverged": 0}
+    assert result.table["stopped_step"].to_pylist().count(None) == 1
+    assert result.network_steps == 2 * (81 + 2 * 27 + 6 * 9 + 18 * 3 + 54), "a stopped network costs nothing"
+    assert int(result.ranking()[0]) == int(by_rate[0])
+
+
+@pytest.mark.parametrize(
+    ("factor", "least", "epochs", "every", "left"),
+    [
+        (3, 1, 27, None, [6] * 2 + [2] * 6 + [1] * 18),
+        (3, 1, 26, None, [6] * 2 + [2] * 23),  # no rung at 9: a third of the training is passed
+        (2, 3, 12, None, [10, 5, 5]),  # rounds of three epochs
+        (2, 3, 12, 1, [20] * 2 + [10] * 3 + [5] * 6),
+        (2, 4, 20, 2, [20, 10, 10, 5, 5, 5, 5, 5, 5]),
+        (10, 1, 100, 1, [2] * 9 + [1] * 90),
+    ],
+)
+def test_rungs_are_epochs_whatever_the_rounds(
+    factor: int, least: int, epochs: int, every: int | None, left: list[int]
+) -> None:
+    result = train(rated(ascending(20), epochs=epochs, evaluate_every=every), SuccessiveHalving(factor, least))
+    assert running(result) == left
+
+
+def test_equal_networks_go_on_in_the_order_of_their_rows() -> None:
+    result = train(rated([0.1] * 9, epochs=9), SuccessiveHalving())
+    assert result.table["steps"].to_pylist() == [9, 3, 3, 1, 1, 1, 1, 1, 1]
+
+
+def test_networks_that_diverge_lose_and_take_no_place() -> None:
+    rates = [1e200, 0.1, 1e200, 0.2, 1e200, 1e200, 1e200, 1e200, 1e200]
+    result = train(rated(rates, epochs=12), SuccessiveHalving(3, 2))
+    assert result.status_names == ["diverged", "finished", "diverged", "finished", *["diverged"] * 5], "three may"
+    rates[4:6] = 0.3, 0.4
+    result = train(rated(rates, epochs=12), SuccessiveHalving(3, 2))
+    assert result.status_names == ["diverged", "stopped", "diverged", *["finished"] * 3, *["diverged"] * 3]
+
+
+def test_what_has_stopped_for_itself_takes_no_place() -> None:
+    rows = rated(ascending(9), epochs=9, target_loss=0.0)
+    rows[8] |= {"target_loss": 1e9}
+    result = train(rows, SuccessiveHalving())
+    assert result.table["steps"].to_pylist() == [1, 1, 1, 1, 1, 3, 3, 9, 1]
+    assert result.status_names[8] == "converged"
+
+
+class Until(Method):
+    """Stops everybody after a round."""
+
+    name, every = "until", 1
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def begin(self, runs: Any) -> list[str]:
+        return []
+
+    def decide(self, number: int, runs: Any, found: Any) -> None:
+        for run in runs:
+            run.stop(torch.full_like(run.state.running, number == self.number))
+
+
+@pytest.mark.parametrize("engine", ["eager", "cpu"])
+@pytest.mark.parametrize("search", [SuccessiveHalving(2), Hyperband(2)], ids=["halving", "hyperband"])
+def test_every_network_is_what_it_is_without_the_others(engine: str, search: Any) -> None:
+    data, held_out = (gpubp.Dataset(*samples(SHAPE, 48, dtype=torch.float32, seed=seed)) for seed in (1, 9))
+    kinds = [("3,6,4", "adam", 16), ("3,6,6,4", "momentum", 24), ("3,6,4", "adam", 24)]
+    rows = [{**dict(zip(("widths", "optimizer", "batch_size"), kinds[n % 3])), "lr": 10 ** (-3 + n / 4), "seed": n,
+             "dropout": 0.1 + n / 100} for n in range(9)]  # fmt: skip
+    common = {"loss": "cross_entropy", "epochs": 4, "schedule": "cosine", "dtype": torch.float32, "engine": engine}
+    result, seen = train(rows, search, data, held_out, **common), []
+    for end in (1, 2, 4):
+        until = train(rows, Until(end), data, held_out, **common)
+        for number in range(len(rows)):
+            if result.table["steps"][number] == until.table["steps"][number]:
+                seen.append(number)
+                same(result, number, until, number)
+    assert sorted(seen) == list(range(9))
+    survivor = result.status_names.index("finished")
+    same(result, survivor, train([rows[survivor]], None, data, held_out, **common), 0)
+
+
+def same(one: Result, row: int, other: Result, its: int) -> None:
+    assert same_bits(one.loss[row], other.loss[its])
+    for mine, theirs in zip(one.network(row).parameters(), other.network(its).parameters(), strict=True):
+        assert same_bits(mine.data, theirs.data)
+
+
+def folds() -> tuple[gpubp.Dataset, gpubp.Dataset]:
+    """Two folds in which everybody trains on one line, and is validated on another: in fold 0 on one that the smallest
+    weights fit best, in fold 1, where errors weigh more, on a steeper one."""
+    inputs = torch.linspace(-1, 1, 16, dtype=torch.float64)[:, None]
+    whole = torch.cat([inputs] * 3), torch.cat([3 * inputs, -0.5 * inputs, 9 * inputs])
+    train = gpubp.Dataset(*whole, rows=[range(16), range(16)])
+    return train, gpubp.Dataset(*whole, rows=[range(16, 32), range(32, 48)])
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["fold by fold", "setting by setting"])
+def test_the_networks_of_a_setting_stay_or_stop_together_by_their_mean(apart: bool) -> None:
+    rows = [{**row, "fold": fold} for fold in range(2) for row in rated(ascending(9), epochs=9)]
+    place = torch.arange(18).view(2, 9)
+    if apart:
+        rows, place = [rows[n] for n in place.T.flatten().tolist()], torch.arange(18).view(9, 2).T
+    result = train(rows, SuccessiveHalving(), *folds())
+    steps = torch.tensor(result.table["steps"].to_pylist())[place]
+    assert steps.tolist() == [[1, 1, 1, 1, 1, 1, 3, 3, 9]] * 2
+    assert result.notes == ["successive halving: 9 settings, of which these go on: 3 after 1, 1 after 3 of 9 epochs"]
+    assert result.validation_loss is not None
+    assert int(result.validation_loss[place][0].argmin()) == 0, "fold 0 alone would choose otherwise"
+
+
+def test_a_setting_that_diverges_in_one_fold_ends_in_all() -> None:
+    rows = [{**row, "fold": fold} for row in rated([0.1, 0.2, 0.3], epochs=4) for fold in range(2)]
+    train_on, held_out = folds()
+    targets = train_on.targets.clone()
+    inputs = train_on.inputs.clone()
+    inputs[0] = 1e160
+    apart = gpubp.Dataset(inputs, targets, rows=[range(1, 16), range(16)])
+    result = train([rows[0], rows[1], rows[2], *rows[4:]], SuccessiveHalving(2), apart, held_out)
+    assert result.status_names == ["stopped", "diverged", "finished", "stopped", "diverged"]
+
+
+def test_repeated_settings_pair_up_over_the_folds_in_the_order_of_their_rows() -> None:
+    rows = [{**row, "fold": fold} for fold in range(2) for row in rated([0.1, 0.2, 0.1, 0.1], epochs=4)]
+    result = train(rows, SuccessiveHalving(2), *folds())
+    assert result.table["steps"].to_pylist() == [2, 4, 1, 1] * 2
+
+
+def test_losses_of_different_kinds_are_compared_by_the_metric_as_in_a_result() -> None:
+    rows = rated(ascending(8), epochs=4)
+    rows = [{**row, "loss": ["mean_squared_error", "huber"][n % 2]} for n, row in enumerate(rows)]
+    result = train(rows, SuccessiveHalving(2))
+    early = torch.tensor([steps == 1 for steps in result.table["steps"].to_pylist()])
+    assert int(early.sum()) == 4
+    assert result.validation_metric is not None
+    assert float(result.validation_metric[early].max()) < float(result.validation_metric[~early].min())
+    with pytest.raises(ConfigError, match="losses differ in kind: validation data, to compare metrics, expected"):
+        train(rows, SuccessiveHalving(2), held_out=None)
+
+
+def test_hyperband_has_the_brackets_of_the_paper() -> None:
+    """Li et al. for R = 81 and eta = 3, by their formula: n_i networks train for r_i epochs."""
+    table = {4: [(81, 1), (27, 3), (9, 9), (3, 27), (1, 81)], 3: [(34, 3), (11, 9), (3, 27), (1, 81)],
+             2: [(15, 9), (5, 27), (1, 81)], 1: [(8, 27), (2, 81)], 0: [(5, 81)]}  # fmt: skip
+    result = train(rated(ascending(143), epochs=81), Hyperband())
+    brackets, steps, rungs = (torch.tensor(result.table[name].to_pylist()) for name in ("bracket", "steps", "rung"))
+    rates = torch.tensor(result.table["lr"].to_pylist())
+    for bracket, stages in table.items():
+        mine = steps[brackets == bracket]
+        assert [(int((mine >= epochs).sum()), epochs) for _, epochs in stages] == stages
+        assert sorted(set(mine.tolist())) == [epochs for _, epochs in stages]
+        assert rungs[brackets == bracket].max() == len(stages) - 1
+        assert mine[rates[brackets == bracket].argsort()].tolist() == sorted(mine.tolist()), "the best of each go on"
+    assert "hyperband, bracket 0: 5 networks, which train for 81 epochs" in result.notes
+
+
+def test_brackets_are_dealt_in_the_same_proportions_to_any_number_of_networks() -> None:
+    one, again = (train(rated(ascending(60), epochs=9), Hyperband()) for _ in range(2))
+    assert [one.table["bracket"].to_pylist().count(bracket) for bracket in (2, 1, 0)] == [32, 17, 11]  # 9 : 5 : 3
+    assert one.table.equals(again.table)
+
+
+@pytest.mark.parametrize(
+    ("rows", "search", "told"),
+    [
+        (rated([0.1, 0.2], epochs=2), SuccessiveHalving(), "after min_resources, 1 epochs, one network of 3 goes on"),
+        (rated([0.1], epochs=9, evaluate_every=2), SuccessiveHalving(), "after 1 epochs, and .* every 2: a multiple"),
+        ([*rated([0.1], epochs=9), *rated([0.1], steps=9)], SuccessiveHalving(), "a design with epochs, or with steps"),
+        ([*rated([0.1], epochs=9, evaluate_every=1), *rated([0.1, 0.2], epochs=9, evaluate_every=3)],
+         SuccessiveHalving(3, 3), "every 1 and every 3 epochs: one evaluate_every expected"),
+        (rated([0.1], epochs=9), SuccessiveHalving, "search <class .*: a gpubp.search.SuccessiveHalving, Hyperband or"),
+        (rated([0.1], epochs=9), "halving", "search 'halving': a gpubp.search.SuccessiveHalving, Hyperband or"),
+    ],
+)  # fmt: skip
+def test_searches_that_cannot_be_are_refused_before_anything_trains(rows: Any, search: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        train(rows, search)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [({"factor": 1}, "factor 1: a whole number of 2 or more"), ({"factor": 2.5}, "factor 2.5"),
+     ({"min_resources": 0}, "min_resources 0: a whole number of 1 or more")],
+)  # fmt: skip
+def test_settings_of_halving_are_checked(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Hyperband(**given)
+
+
+def test_steps_count_as_well_as_epochs() -> None:
+    result = train(rated(ascending(9), steps=27), SuccessiveHalving(3, 3))
+    assert sorted(result.table["steps"].to_pylist()) == [3] * 6 + [9] * 2 + [27]

@@ -1,0 +1,224 @@
+"""A run with a search that ends anywhere goes on to the same networks, decisions and lineage; damage is refused or
+said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpubp
+from gpubp import checkpoint
+from gpubp.errors import CheckpointError, ConfigError
+from gpubp.search import Hyperband
+
+from .searches import SEARCHES, data, run
+from .short_runs import CPU, Stop, same_state, sealed, stopped, told
+
+ROOT = Path(__file__).parent.parent
+LINEAGE = "lineage.jsonl"
+
+
+def resumed(folder: Path, **more: Any) -> gpubp.Result:
+    result = gpubp.resume(folder, data(), data(9), **more)
+    assert not any("previous checkpoint" in note for note in result.notes), "the newest one is sound"
+    return result
+
+
+def same(one: gpubp.Result, other: gpubp.Result) -> None:
+    for mine, theirs in zip(one.states, other.states, strict=True):
+        same_state(mine, theirs)
+    assert repr(one.table.to_pydict()) == repr(other.table.to_pydict())
+    assert told(one) == told(other)
+    assert json.dumps(one.search.to_dict()) == json.dumps(other.search.to_dict())
+
+
+@pytest.fixture(name="whole", scope="module")
+def whole_runs() -> dict[str, gpubp.Result]:
+    return {kind: run(kind) for kind in SEARCHES}
+
+
+def manifest(folder: Path) -> Path:
+    return folder / "checkpoint" / "manifest.json"
+
+
+def change(folder: Path, **changed: Any) -> None:
+    """Other notes of the search, sealed as if they were the run's."""
+    found = json.loads(manifest(folder).read_text())
+    manifest(folder).write_text(sealed(found | {"search": found["search"] | changed}))
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+@pytest.mark.parametrize("call", [1, 5, 12, 19])
+def test_a_stopped_run_resumes_to_the_same_decisions(
+    kind: str, call: int, whole: dict[str, gpubp.Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpubp.run.CALL", 100.0)
+    monkeypatch.setattr("gpubp.run.MOST", 3)
+    folder = tmp_path / "run"
+    result = stopped(lambda: run(kind, folder, reporters=[Stop(call, signal.SIGINT)]))
+    assert result.statuses["running"]
+    again = resumed(folder)
+    same(again, whole[kind])
+    if kind == "pbt":
+        kept = [json.loads(each) for each in (folder / LINEAGE).read_text().splitlines()]
+        assert kept == [*whole[kind].search.lineage]
+        assert len(kept) == 2 * 5, "two populations exchange every second epoch but the last"
+    same(resumed(folder), whole[kind])
+
+
+class Crash(gpubp.Reporter):
+    """Ends the run in the first call after a round: its checkpoint is that of the decision."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.over = number, False
+
+    def evaluated(self, record: Any) -> None:
+        self.over = record["round"] == self.number
+
+    def progress(self, progress: Any) -> None:
+        if self.over:
+            raise RuntimeError("crashed")
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_a_run_that_ends_right_after_a_decision_resumes_to_the_same(
+    kind: str, whole: dict[str, gpubp.Result], tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match="crashed"):
+        run(kind, tmp_path / "run", reporters=[Crash(2)])
+    same(resumed(tmp_path / "run"), whole[kind])
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from gpubp import run as running
+from tests import searches as own
+class Slow(own.gpubp.Reporter):
+    def progress(self, progress):
+        time.sleep(0.001)
+kind, folder = sys.argv[1], Path(sys.argv[2])
+own.torch.set_num_threads(1)
+running.CALL = 1e-9
+if folder.exists():
+    own.gpubp.resume(folder, own.data(), own.data(9), reporters=[Slow()], checkpoint_minutes=1e-5)
+else:
+    own.run(kind, folder, int(sys.argv[3]), reporters=[Slow()])
+"""
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+@pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kind: str, kills: int, tmp_path: Path) -> None:
+    source, folder, epochs = random.Random(kills), tmp_path / "run", 60 * kills
+    steps, path = [0], manifest(folder)
+    for _ in range(kills):
+        seen = {path.stat().st_mtime_ns if path.exists() else 0}
+        with subprocess.Popen([sys.executable, "-c", CHILD, kind, str(folder), str(epochs)], cwd=ROOT) as child:
+            try:
+                limit = time.monotonic() + 90
+                while len(seen) < 3:  # a new run saves its beginning, then steps
+                    seen |= {path.stat().st_mtime_ns} if path.exists() else set()
+                    assert child.poll() is None, "the run ended before it saved anything"
+                    assert time.monotonic() < limit
+                    time.sleep(0.001)
+                time.sleep(source.uniform(0, 0.3))
+            finally:
+                child.kill()
+        assert child.returncode == -signal.SIGKILL, "it was killed while it ran"
+        steps.append(sum(int(each.state.step.sum()) for each in checkpoint.load(folder, CPU).populations))
+    assert steps == sorted(set(steps)), "every run got further than the one before"
+    same(resumed(folder), run(kind, epochs=epochs))
+
+
+@pytest.fixture(name="halves", scope="module")
+def stopped_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A copy of a run of a kind that was stopped in its eighth round."""
+    made: dict[str, Path] = {}
+
+    def half(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp(kind) / "run"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("gpubp.run.MOST", 3)
+                stopped(lambda: run(kind, made[kind], reporters=[Stop(20, signal.SIGINT)]))
+        return Path(shutil.copytree(made[kind], tmp_path_factory.mktemp("copy") / "run"))
+
+    return half
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("halving", {"method": "halvings"}), ("halving", {"method": None}), ("halving", {"factor": 1}),
+        ("halving", {"factor": "2"}), ("halving", {"more": 1}), ("halving", {"min_resources": 7}),
+        ("pbt", {"space": {"lr": "1..0"}}), ("pbt", {"space": {"momentum": "0..0.5"}}), ("pbt", {"every": 500}),
+        ("pbt", {"quantile": 2}), ("pbt", {"perturb": None}), ("pbt", {"seed": -1}), ("pbt", {"space": 3}),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_note_that_no_search_gives_is_refused(
+    kind: str, changed: dict[str, Any], halves: Callable[[str], Path]
+) -> None:
+    folder = halves(kind)
+    change(folder, **changed)
+    with pytest.raises(CheckpointError, match="its search"):
+        resumed(folder)
+
+
+@pytest.mark.parametrize("note", [[], "halving", 3, {}, [["method", "halving"], ["factor"]]], ids=repr)
+def test_a_note_of_another_type_is_refused(note: Any, halves: Callable[[str], Path]) -> None:
+    folder = halves("halving")
+    found = json.loads(manifest(folder).read_text())
+    manifest(folder).write_text(sealed(found | {"search": note}))
+    with pytest.raises(CheckpointError, match="its search"):
+        resumed(folder)
+
+
+@pytest.mark.parametrize("damage", ["missing", "half", "other", "unsound"])
+def test_a_damaged_lineage_restarts_and_no_network_depends_on_it(
+    damage: str, halves: Callable[[str], Path], whole: dict[str, gpubp.Result]
+) -> None:
+    folder = halves("pbt")
+    path = folder / LINEAGE
+    lines = path.read_text()
+    assert len(lines.splitlines()) >= 2
+    if damage == "missing":
+        path.unlink()
+    elif damage == "half":
+        path.write_text(lines[: len(lines) // 2])
+    elif damage == "other":
+        path.write_text(lines.replace('"round": 2', '"round": 3'))
+    else:
+        path.write_text(lines.replace('"source"', '"sourc"'))
+        found = json.loads(manifest(folder).read_text())["search"]["lineage"]
+        content = path.read_bytes()
+        change(folder, lineage=found | {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+    result = resumed(folder)
+    assert any("the lineage restarts; the networks are not affected" in note for note in result.notes)
+    for mine, theirs in zip(result.states, whole["pbt"].states, strict=True):
+        same_state(mine, theirs)
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_a_run_with_a_search_is_not_extended(kind: str, halves: Callable[[str], Path]) -> None:
+    with pytest.raises(ConfigError, match=f"{kind} depends on the length of the training, so the run cannot be ext"):
+        resumed(halves(kind), epochs=20)
+
+
+def test_hyperband_goes_on_in_its_brackets(tmp_path: Path) -> None:
+    stopped(lambda: run("halving", tmp_path / "run", search=Hyperband(2), reporters=[Stop(9, signal.SIGINT)]))
+    again = resumed(tmp_path / "run")
+    same(again, run("halving", search=Hyperband(2)))
+    assert len(set(again.table["bracket"].to_pylist())) > 2
