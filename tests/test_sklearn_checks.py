@@ -15,10 +15,10 @@ EXEMPT = {
 }
 SMALL = {"engine": "eager", "random_state": 0}
 ESTIMATORS = [
-    MLPClassifier((8,), learning_rate_init=0.1, max_iter=8, **SMALL),
-    MLPRegressor(hidden_layer_sizes=(8,), learning_rate_init=0.1, max_iter=8, **SMALL),
-    PopulationClassifier(2, (8,), lr=0.1, epochs=8, **SMALL),
-    PopulationRegressor(2, (8,), lr=0.1, epochs=8, **SMALL),
+    MLPClassifier((8,), learning_rate_init=0.2, max_iter=4, **SMALL),
+    MLPRegressor(hidden_layer_sizes=(8,), learning_rate_init=0.2, max_iter=4, **SMALL),
+    PopulationClassifier(2, (8,), lr=0.2, epochs=4, **SMALL),
+    PopulationRegressor(2, (8,), lr=0.2, epochs=4, **SMALL),
 ]
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from ..design import TRAINING
+from ..errors import unknown
 from ..losses import LOSSES
 from ..model import Model
 from ..populations import Populations
@@ -18,6 +20,7 @@ from ..search import sample
 from .estimator import Classes, Networks, Numbers
 from .jobs import Samples
 
+FURTHER = (*(name for name in TRAINING if name != "evaluate_every"), "init_scale", "output", "bias", "train_bias")
 MANY = (
     "optimizer", "lr", "schedule", "weight_decay", "dropout", "label_smoothing", "batch_size", "epochs", "init",
 )  # fmt: skip
@@ -84,6 +87,9 @@ class _Population(Networks):
             common["restore_best"] = True
         given = {name: getattr(self, name) for name in self._many if getattr(self, name, None) is not None}
         given |= {"hidden": self.activation, **(self.settings or {})}
+        for name in self.settings or {}:
+            if name not in FURTHER:
+                raise ValueError(unknown("settings:", name, FURTHER))
         ranges = {name: value for name, value in given.items() if isinstance(value, str) and ".." in value}
         choices = {name: value for name, value in given.items() if isinstance(value, list)}
         choices["sizes"] = _topologies(self.hidden_layer_sizes)
