@@ -1,7 +1,7 @@
 """PopulationSearchCV against GridSearchCV over scikit-learn's MLP: python -m benchmarks.search [--rounds 3] [--agree].
 
 Time: 64 settings x 5 folds on the digits, the same shape, epochs and batch size, interleaved; GridSearchCV in as many
-processes as there are processors, and in one. Kernels are compiled before, and the time of that is told. --agree: mean
+processes as there are processors. Kernels are compiled before, and the time of that is told. --agree: mean
 scores of both on five data sets, with the standard deviation over seeds.
 """
 
@@ -45,8 +45,8 @@ def main() -> None:
 
 def race(rounds: int) -> None:
     """The time of both searches."""
-    X, y = datasets.load_digits(return_X_y=True)
-    X = StandardScaler().fit_transform(X)
+    inputs, targets = datasets.load_digits(return_X_y=True)
+    inputs = StandardScaler().fit_transform(inputs)
     fixed: dict[str, Any] = {
         "hidden_layer_sizes": (64,), "max_iter": EPOCHS, "batch_size": BATCH, "tol": 0, "n_iter_no_change": 10**6,
         "random_state": 0,
@@ -54,20 +54,20 @@ def race(rounds: int) -> None:
     how: dict[str, Any] = {"cv": StratifiedKFold(5), "refit": False}
     theirs = neural_network.MLPClassifier(**fixed), GRID
     searches = {
-        "PopulationSearchCV": lambda: ours.PopulationSearchCV(ours.MLPClassifier(**fixed), GRID, **how).fit(X, y),
-        f"GridSearchCV, {ALL} processes": lambda: GridSearchCV(*theirs, n_jobs=ALL, **how).fit(X, y),
-        "GridSearchCV": lambda: GridSearchCV(*theirs, **how).fit(X, y),
+        "PopulationSearchCV": lambda: ours.PopulationSearchCV(ours.MLPClassifier(**fixed), GRID, **how).fit(
+            inputs, targets
+        ),
+        f"GridSearchCV, {ALL} processes": lambda: GridSearchCV(*theirs, n_jobs=ALL, **how).fit(inputs, targets),
     }
     seconds: dict[str, list[float]] = {name: [] for name in searches}
     first = timed(searches["PopulationSearchCV"])
     for _ in range(rounds):
         for name, search in searches.items():
             seconds[name].append(timed(search))
+            print(f"{name}: {seconds[name][-1]:.2f} s", flush=True)
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     fits = 5 * len(GRID["learning_rate_init"]) * len(GRID["alpha"])
-    print(
-        f"{fits} fits of 64-64-10 on the digits, {EPOCHS} epochs, batch {BATCH}; medians of {rounds} rounds, {ALL} cores"
-    )
+    print(f"{fits} fits of 64-64-10 on the digits, {EPOCHS} epochs, batch {BATCH}; medians of {rounds}, {ALL} cores")
     for name, median in medians.items():
         print(f"{name}: {median:.2f} s, {median / medians['PopulationSearchCV']:.1f} times ours")
     print(f"PopulationSearchCV with kernels to compile, or to load: {first:.2f} s")
@@ -82,9 +82,12 @@ def timed(search: Any) -> float:
 
 def agreement(name: str) -> None:
     """Mean scores of three topologies at two rates over folds and seeds, of both."""
-    X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    inputs, targets = getattr(datasets, f"load_{name}")(return_X_y=True)
     numbers = name == "diabetes"
-    X, y = StandardScaler().fit_transform(X), (y - y.mean()) / y.std() if numbers else y
+    inputs, targets = (
+        StandardScaler().fit_transform(inputs),
+        (targets - targets.mean()) / targets.std() if numbers else targets,
+    )
     kind, cv = ("MLPRegressor", KFold) if numbers else ("MLPClassifier", StratifiedKFold)
     grid = {
         "hidden_layer_sizes": [(8,), (32,), (32, 16)], "learning_rate_init": [0.001, 0.01],
@@ -93,7 +96,7 @@ def agreement(name: str) -> None:
     found = []
     for search, module in ((ours.PopulationSearchCV, ours), (GridSearchCV, neural_network)):
         outcome = search(getattr(module, kind)(max_iter=40), grid, cv=cv(5, shuffle=True, random_state=0), refit=False)
-        found.append(outcome.fit(X, y).cv_results_["mean_test_score"].reshape(-1, SEEDS))
+        found.append(outcome.fit(inputs, targets).cv_results_["mean_test_score"].reshape(-1, SEEDS))
     for setting, mine, other in zip(range(6), *found):
         size, rate = grid["hidden_layer_sizes"][setting // 2], grid["learning_rate_init"][setting % 2]
         gap = mine.mean() - other.mean()

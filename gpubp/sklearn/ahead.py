@@ -113,7 +113,7 @@ class Batch:
             if key not in self.samples:
                 known = self.tables.setdefault(fit.head, {})
                 self.samples[key] = networks._encoded(raw, rows, split, known=known)
-            fit.job = networks._job(self.samples[key], seed)
+            fit.job = networks._job(self.samples[key], seed, record=False)
 
     def _raw(self, fit: Fit) -> Raw:
         """The samples as they come to the networks: all of them, or from transformers those to train on."""

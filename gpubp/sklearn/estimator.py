@@ -110,13 +110,17 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         """The attributes of scalers that the parameters ask for."""
         yield from ()
 
-    def _job(self, samples: Samples, seed: int, again: bool = False, epochs: int | None = None) -> Job:
-        """The networks that the parameters describe, to be trained on `samples`; with `epochs` for so many."""
+    def _job(
+        self, samples: Samples, seed: int, again: bool = False, epochs: int | None = None, record: bool = True
+    ) -> Job:
+        """The networks that the parameters describe, to be trained on `samples`; with `epochs` for so many. record:
+        whether every epoch is in the history."""
         widths, training = (samples.table.inputs.shape[1], samples.fitted["n_outputs_"]), len(samples.rows)
         rows = [dict(row) for row in self._rows(widths, samples, seed)]
         names = np.random.RandomState(seed).randint(SEEDS, size=len(rows)).tolist()
         for row, name in zip(rows, names):
-            row |= {"seed": name, "evaluate_every": 1, "batch_size": equal(int(row["batch_size"]), training)}
+            row |= {"seed": name, "batch_size": equal(int(row["batch_size"]), training)}
+            row |= {"evaluate_every": 1} if record else {}
             if epochs is not None:
                 row["epochs"] = epochs
                 for each in DECIDING:

@@ -96,7 +96,7 @@ class _MLP(Networks):
 
     def _ending(self) -> dict[str, Any]:
         adaptive = self.solver == "sgd" and self.learning_rate == "adaptive"
-        if adaptive or self._waits is None:
+        if adaptive or self._waits is None or self._waits >= self.max_iter:
             return {}
         return {"patience": self._waits + 1, "min_delta": self.tol}
 
