@@ -22,8 +22,6 @@ from ..model import Model
 from ..population import DTYPES
 from ..populations import Populations
 from ..reporters.console import ConsoleReporter
-from ..result import ranking
-from ..state import Status
 from . import jobs
 from .encoding import Labels, Raw, balanced, dense, divided, equal, labels_or_matrix, scaler, tensor
 from .jobs import Job, Samples, Table, Trained
@@ -149,7 +147,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         self.history_: list[dict[str, Any]] = [*before, *trained.history]
         self.loss_curve_ = [record["loss"].get("median", float("nan")) for record in self.history_]
         self.losses_ = trained.loss.double().numpy()
-        good, count = ranking(trained.loss, trained.status == Status.diverged), len(trained.loss)
+        good, count = trained.best, len(trained.loss)
         if len(good) < count:
             warnings.warn(
                 f"{count - len(good)} of {count} networks diverged and keep their last finite weights: lower the "

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from ..design import SPEC, TRAINING, Design
 from ..population import Population
 from ..populations import Populations
 from ..reporters import Reporter
-from ..result import Result
+from ..result import Result, order_of
 from ..spec import NetworkSpec
 
 STEP, WORK, COMPILING = 0.7e-3, 3e10, 1.0  # of engine eager: s per step, flop/s; of a kernel: s that it may save
@@ -54,12 +55,14 @@ class Samples:
 
 
 class Trained(NamedTuple):
-    """The networks of a job, and of each (N,): its loss at the end on the samples to stop by, or else to train on; its
-    Status. epochs: of the longest training. history: the run's records; seconds: the job's share of the run's time."""
+    """The networks of a job. loss, status (N,): at the end of each, on the samples to stop by, or else to train on. best:
+    the rows of those that did not diverge, best first. epochs: the most. history: the run's records; seconds: the job's
+    share of the run's time."""
 
     populations: Populations
     loss: Tensor
     status: Tensor
+    best: Tensor
     epochs: int
     history: list[dict[str, Any]]
     seconds: float
@@ -148,25 +151,22 @@ def _datasets(jobs: Sequence[Job]) -> tuple[Dataset, Dataset | None, list[int]]:
 
 def _parts(result: Result, jobs: Sequence[Job]) -> list[Trained]:
     """The result of each job."""
-    counts = torch.tensor([len(job.rows) for job in jobs])
-    owner, begins = torch.repeat_interleave(torch.arange(len(jobs)), counts), counts.cumsum(0) - counts
-    parts: list[list[tuple[Population, Tensor]]] = [[] for _ in jobs]
-    for population, rows in zip(result.populations.each, result.populations.rows):
-        for number in owner[rows].unique().tolist():
-            local = (owner[rows] == number).nonzero().squeeze(1)
-            parts[number].append((population.take(local), rows[local] - begins[number]))
     loss = result.loss if result.validation_loss is None else result.validation_loss
-    batch = torch.tensor([int(row["batch_size"]) for job in jobs for row in job.rows])
-    samples = torch.tensor([len(job.samples.rows) for job in jobs])[owner]
     steps = result.populations.in_order([state.step for state in result.states])
-    epochs = (steps // -(-samples // batch)).clamp(min=1)
-    found = []
-    for number, mine in enumerate(parts):
-        at = owner == number
-        populations = Populations(tuple(each for each, _ in mine), tuple(rows for _, rows in mine))
-        share = result.seconds * len(jobs[number].rows) / len(owner)
-        most = int(epochs[at].max())
-        found.append(Trained(populations, loss[at], result.status[at], most, list(result.history), share))
+    found, begin = [], 0
+    for job in jobs:
+        count, samples = len(job.rows), len(job.samples.rows)
+        at = slice(begin, begin + count)
+        mine = list(result.populations.parts(torch.arange(begin, begin + count)))
+        populations = Populations(
+            tuple(part.population.take(part.local) for part in mine), tuple(part.place for part in mine)
+        )
+        batches = torch.tensor([-(-samples // int(row["batch_size"])) for row in job.rows])
+        epochs = max(1, int((steps[at] // batches).max()))
+        share = result.seconds * count / result.populations.count
+        best, history = order_of(result.table.slice(begin, count)), list(result.history)
+        found.append(Trained(populations, loss[at], result.status[at], best, epochs, history, share))
+        begin += count
     return found
 
 
@@ -189,6 +189,9 @@ def _continued(job: Job) -> Trained:
         results[0],
         populations=populations,
         states=tuple(each.state for each in results),
+        table=pa.concat_tables([each.table for each in results], promote_options="default").take(
+            populations.order.numpy()
+        ),
         loss=populations.in_order([each.loss for each in results]),
         validation_loss=None
         if validation is None
