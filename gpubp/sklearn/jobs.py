@@ -55,9 +55,9 @@ class Samples:
 
 
 class Trained(NamedTuple):
-    """The networks of a job. loss, status (N,): at the end of each, on the samples to stop by, or else to train on. best:
-    the rows of those that did not diverge, best first. epochs: the most. history: the run's records; seconds: the job's
-    share of the run's time."""
+    """The networks of a job. loss, status (N,): of each at its end, on the samples to stop by, or else to train on.
+    best: the rows of those that did not diverge, best first. epochs: the most. history: the run's records; seconds: the
+    job's share of the run's time."""
 
     populations: Populations
     loss: Tensor
