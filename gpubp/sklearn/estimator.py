@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,11 +23,13 @@ from ..model import Model
 from ..population import DTYPES
 from ..populations import Populations
 from ..reporters.console import ConsoleReporter
+from ..serial import one_thread
 from . import jobs
 from .encoding import Labels, Raw, balanced, dense, divided, equal, labels_or_matrix, scaler, tensor
 from .jobs import Job, Samples, Table, Trained
 
 SEEDS = 2**31 - 1
+FEW = 1 << 26  # products of a prediction that is faster in one thread
 READ: Mapping[str, Any] = {"accept_sparse": ("csr", "csc"), "dtype": [np.float64, np.float32]}
 DECIDING = ("patience", "min_delta", "restore_best")  # settings of early stopping
 
@@ -174,7 +177,9 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         if hasattr(self, "input_scaler_"):
             inputs = self.input_scaler_.transform(inputs)
         how = self.model_.predict_proba if self.model_.classes else self.model_.predict
-        return np.asarray(how(tensor("X", inputs, DTYPES[self.dtype]), networks=self.members_.tolist(), each=each))
+        size = max(population.spec.size for population in self.model_.populations.each)
+        with one_thread() if len(inputs) * len(self.members_) * size < FEW else nullcontext():
+            return np.asarray(how(tensor("X", inputs, DTYPES[self.dtype]), networks=self.members_.tolist(), each=each))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")

@@ -22,6 +22,7 @@ from ..population import Population
 from ..populations import Populations
 from ..reporters import Reporter
 from ..result import Result, order_of
+from ..serial import one_thread
 from ..spec import NetworkSpec
 
 STEP, WORK, COMPILING = 0.7e-3, 3e10, 1.0  # of engine eager: s per step, flop/s; of a kernel: s that it may save
@@ -149,6 +150,7 @@ def _datasets(jobs: Sequence[Job]) -> tuple[Dataset, Dataset | None, list[int]]:
     return data, Dataset(*whole, held_out, weights), at
 
 
+@one_thread()
 def _parts(result: Result, jobs: Sequence[Job]) -> list[Trained]:
     """The result of each job."""
     loss = result.loss if result.validation_loss is None else result.validation_loss
