@@ -1,5 +1,7 @@
 """PopulationSearchCV: the results of scikit-learn's searches, from one training."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -72,7 +74,9 @@ def test_a_search_is_one_run_with_the_results_of_one_fit_after_the_other(runs):
     assert runs == [15, 1]  # and the best again
     same(ours, GridSearchCV(*given, cv=3, return_train_score=True).fit(FLOWERS, SPECIES))
     assert len(set(ours.cv_results_["mean_train_score"])) >= 3
-    assert ours.score(FLOWERS, SPECIES) == ours.best_estimator_.score(FLOWERS, SPECIES)
+    again = pickle.loads(pickle.dumps(ours))
+    assert len(pickle.dumps(ours)) < 2 * len(pickle.dumps(ours.best_estimator_)) + 10_000
+    assert again.score(FLOWERS, SPECIES) == ours.best_estimator_.score(FLOWERS, SPECIES)
     assert (ours.cv_results_["mean_fit_time"] > 0).all()
 
 

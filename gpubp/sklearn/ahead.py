@@ -180,4 +180,4 @@ class Ahead:
         return fit.model
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.estimator, name)
+        return getattr(vars(self)["estimator"], name)

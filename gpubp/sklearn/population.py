@@ -38,7 +38,8 @@ DOCUMENT = """
     ensemble : which networks predict: "all" that did not diverge, "best", or a number K for the best K, by the loss on
         the samples to stop by with early_stopping, otherwise on those of the training.{loss}
     optimizer, lr, schedule, weight_decay, dropout, batch_size, epochs, init : as in gpubp.TrainConfig and
-        gpubp.Population.create, alternatives or ranges too; None is the optimizer's default.
+        gpubp.Population.create, alternatives or ranges too; None is the optimizer's default. Batches are made equal: of
+        100 samples batch_size 64 takes two of 50.
     settings : further settings of a gpubp.TrainConfig by name, such as {{"clip_norm": 1.0, "warmup": 100}}.
     scale_inputs : whether each column is scaled to mean 0 and standard deviation 1 of the training samples.{scaling}
     early_stopping : whether validation_fraction of the samples{stratified} are held out; a network then stops after
@@ -61,7 +62,6 @@ DOCUMENT = """
 class _Population(Networks):
     """What both estimators share."""
 
-    _many: ClassVar[tuple[str, ...]] = MANY
     _shaping: ClassVar[tuple[str, ...]] = (*Networks._shaping, "scale_inputs", "scale_targets", "class_weight", "loss")
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_networks": [Interval(Integral, 1, None, closed="left")],
@@ -85,7 +85,7 @@ class _Population(Networks):
             common |= {"patience": self.n_iter_no_change, "min_delta": self.tol}
         if self.early_stopping:
             common["restore_best"] = True
-        given = {name: getattr(self, name) for name in self._many if getattr(self, name, None) is not None}
+        given = {name: getattr(self, name) for name in MANY if getattr(self, name, None) is not None}
         given |= {"hidden": self.activation, **(self.settings or {})}
         for name in self.settings or {}:
             if name not in FURTHER:

@@ -64,6 +64,8 @@ class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
         for name, value in list(vars(search).items()):
             if name.endswith("_") and not name.startswith("_"):
                 setattr(self, name, value)
+        scorers, _ = self._get_scorers()  # theirs may refer to Ahead
+        self.scorer_ = getattr(scorers, "_scorers", scorers)
         return self
 
     def _search(self) -> Any:
