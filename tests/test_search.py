@@ -86,7 +86,8 @@ def test_a_space_becomes_a_design() -> None:
     assert made.names == ["widths", "hidden", "loss", "lr", "patience", "epochs"]
     assert made.cells("widths") == [(4, 8, 3), (4, 2, 3)] * 3
     assert {*made.cells("patience")} <= {1, 2, 3}
-    assert made.cells("lr") == sample({"lr": "1e-3..1e-1:log", "patience": "1..3:int"}, 6, 2)["lr"].tolist()
+    drawn = sample({"lr": "1e-3..1e-1:log", "patience": "1..3:int"}, 3, 2)["lr"].tolist()
+    assert made.cells("lr") == [drawn[n // 2] for n in range(6)]
     grid = design({"lr": [0.1, 0.2, 0.3], "optimizer": ["adam", "sgd"]})
     assert len({*zip(grid.cells("lr"), grid.cells("optimizer"))}) == len(grid) == 6
     assert design({"widths": (2, 2)}, 3).cells("seed") == [0, 1, 2]

@@ -1,0 +1,183 @@
+"""Fits that happen together before scikit-learn asks for them one by one.
+
+A search of scikit-learn clones its estimator, sets parameters, fits and scores, in the order settings x folds. Ahead
+stands in for the estimator: it trains all these fits together, and hands out each in its turn. A fit that cannot train
+with the others (`reason`) trains alone, and an error of one is raised when its turn comes.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _check_method_params
+
+from ..errors import GpubpError
+from . import jobs
+from .encoding import Raw
+from .estimator import Networks
+from .jobs import Job, Samples, Table
+
+
+@dataclass(eq=False)
+class Fit:
+    """A setting on a fold. model: the estimator; seconds: of its fit; reason: why it has to train alone."""
+
+    model: Any
+    params: Mapping[str, Any]
+    fold: int
+    job: Job | None = None
+    reason: str | None = None
+    error: Exception | None = None
+    seconds: float = 0.0
+
+    @property
+    def last(self) -> str:
+        """The prefix of the networks' parameters: the last step's in a pipeline."""
+        return f"{self.model.steps[-1][0]}__" if isinstance(self.model, Pipeline) else ""
+
+    @property
+    def networks(self) -> Any:
+        """The last step of a pipeline, or the estimator."""
+        return self.model.steps[-1][1] if self.last else self.model
+
+    @property
+    def head(self) -> Any:
+        """What identifies the transformers before the networks, with their parameters; None without any."""
+        if not self.last or len(self.model.steps) == 1:
+            return None
+        own = ((name, value) for name, value in self.params.items() if not name.startswith(self.last))
+        return self.fold, *((name, repr(value), id(value) if hasattr(value, "fit") else 0) for name, value in own)
+
+    def replay(self, *_: Any, **__: Any) -> Any:
+        """The model's fit(), when it has happened already."""
+        if self.error is not None:
+            raise self.error
+        return self.model
+
+
+@dataclass(eq=False)
+class Batch:
+    """Fits to given samples, and what they share: transformers, checked samples, and what networks see of them. params:
+    of fit()."""
+
+    X: Any
+    y: Any
+    params: Mapping[str, Any]
+    rows: Sequence[Any]  # of each fold, to train on
+    raws: dict[Any, tuple[list[Any], Raw]] = field(default_factory=dict)
+    samples: dict[Any, Samples] = field(default_factory=dict)
+    tables: dict[Any, dict[Any, Table]] = field(default_factory=dict)
+
+    def run(self, fits: Sequence[Fit]) -> None:
+        """Fit all, together where that is possible."""
+        for fit in fits:
+            _guarded(fit, self._prepare)
+        together = {fit: fit.job for fit in fits if fit.job is not None}
+        try:
+            trained = jobs.train([*together.values()])
+        except GpubpError as error:  # of one of them, which shows when they train alone
+            for fit in together:
+                fit.reason = str(error)
+            together, trained = {}, []
+        for (fit, job), outcome in zip(together.items(), trained):
+            fit.networks._adopt(job.samples, outcome)
+            fit.seconds += outcome.seconds
+        alone = [fit for fit in fits if fit.reason is not None]
+        if alone:
+            warnings.warn(f"{len(alone)} of {len(fits)} fits train one by one: {alone[0].reason}", stacklevel=2)
+        for fit in alone:
+            _guarded(fit, self._fit_alone)
+
+    def _prepare(self, fit: Fit) -> None:
+        """Set fit.job, or the reason why there is none."""
+        fit.model.set_params(**clone(fit.params, safe=False))
+        networks = fit.networks
+        others = [name for name in self.params if name != f"{fit.last}sample_weight"]
+        if not isinstance(networks, Networks):
+            fit.reason = f"{type(networks).__name__} is no estimator of gpubp.sklearn, and no Pipeline that ends in one"
+        elif others:
+            fit.reason = f"fit() has parameters besides sample_weight: {', '.join(others)}"
+        else:
+            split, seed = networks._seeds()
+            raw = self._raw(fit)
+            rows = self.rows[fit.fold] if fit.head is None else np.arange(len(raw.inputs))
+            key = fit.head, fit.fold, networks._shape(split)
+            if key not in self.samples:
+                known = self.tables.setdefault(fit.head, {})
+                self.samples[key] = networks._encoded(raw, rows, split, known=known)
+            fit.job = networks._job(self.samples[key], seed, record=False)
+
+    def _raw(self, fit: Fit) -> Raw:
+        """The samples as they come to the networks: all of them, or from transformers those to train on."""
+        key = type(fit.networks), fit.head
+        weight = self.params.get(f"{fit.last}sample_weight")
+        if key not in self.raws:
+            if fit.head is None:
+                self.raws[key] = [], fit.networks._raw(self.X, self.y, weight)
+            else:
+                X, y, weight = (
+                    None if each is None else _safe_indexing(each, self.rows[fit.fold])
+                    for each in (self.X, self.y, weight)
+                )
+                head = fit.model[:-1]
+                X = head.fit_transform(X, y)
+                self.raws[key] = head.steps, fit.networks._raw(X, y, weight)
+        steps, raw = self.raws[key]
+        if steps:
+            fit.model.steps[:-1] = steps
+        return raw
+
+    def _fit_alone(self, fit: Fit) -> None:
+        rows = self.rows[fit.fold]
+        params = _check_method_params(self.X, params=self.params, indices=rows)
+        y = () if self.y is None else (_safe_indexing(self.y, rows),)
+        fit.model.fit(_safe_indexing(self.X, rows), *y, **params)
+
+
+def _guarded(fit: Fit, step: Callable[[Fit], None]) -> None:
+    """A step of a fit, its time, and its error, if it has one."""
+    begun = time.perf_counter()
+    try:
+        step(fit)
+    except Exception as error:
+        fit.error, fit.reason = error, None
+    fit.seconds += time.perf_counter() - begun
+
+
+class Ahead:
+    """In place of `estimator` in a search."""
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+        self.fits: Iterator[Fit] = iter(())
+        self.seconds: list[float] = []
+
+    def train(self, settings: Sequence[Mapping[str, Any]], X: Any, y: Any, params: Any, rows: Sequence[Any]) -> None:
+        """Fit all settings to the rows of all folds, to be handed out in this order."""
+        fits = [Fit(clone(self.estimator), each, fold) for each in settings for fold in range(len(rows))]
+        Batch(X, y, params, rows).run(fits)
+        self.fits = iter(fits)
+        self.seconds += [fit.seconds for fit in fits]
+
+    def __sklearn_clone__(self) -> Any:
+        return self
+
+    def set_params(self, **params: Any) -> Any:
+        """The next estimator, fitted; when all have had their turn, a new one."""
+        fit = next(self.fits, None)
+        if fit is None:
+            return clone(self.estimator).set_params(**params)
+        assert fit.params.keys() == params.keys()
+        fit.model.fit = fit.replay
+        return fit.model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["estimator"], name)

@@ -1,0 +1,118 @@
+"""From what scikit-learn's users pass to what networks see: labels, scaling, weights, and samples to stop by.
+
+Everything is decided by the samples of a fit: the table that is encoded may have others, such as those of other folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
+from sklearn.utils.validation import column_or_1d
+from torch import Tensor
+
+from ..arrays import Array
+
+
+class Raw(NamedTuple):
+    """Checked samples: inputs (M, I), targets, weight (M,) or None. seen: attributes such as n_features_in_."""
+
+    inputs: Array
+    targets: Array
+    weight: Array | None
+    seen: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """classes: the labels, sorted. kind: "binary", "multiclass" or "multilabel-indicator"."""
+
+    classes: Array
+    kind: str
+
+    @classmethod
+    def of(cls, y: Array, known: Any = None) -> Labels:
+        """The labels in y, or those `known` before. Raises ValueError for targets that are no labels, and for one
+        class."""
+        check_classification_targets(y)
+        kind = type_of_target(y, input_name="y")
+        if kind == "multilabel-indicator":
+            return cls(np.arange(y.shape[1]), kind)
+        if kind.endswith("multioutput"):
+            raise ValueError(f"y is {kind}; labels (M,), or a matrix (M, outputs) of 0 and 1, expected")
+        labels = unique_labels(y) if known is None else np.unique(known)
+        strange = np.setdiff1d(y, labels)
+        if len(strange):
+            raise ValueError(f"y has labels that are not in classes: {strange.tolist()}; {labels.tolist()} expected")
+        if len(labels) < 2:
+            raise ValueError(f"y has one class, {labels.tolist()}; samples of two classes or more expected")
+        return cls(labels, "binary" if len(labels) == 2 else "multiclass")
+
+    @property
+    def outputs(self) -> int:
+        """Logits: one for two classes, else one each."""
+        return 1 if self.kind == "binary" else len(self.classes)
+
+    def encoded(self, y: Array) -> Array:
+        """Class numbers (M,), or 0 and 1 (M, outputs). A label that is not known becomes any."""
+        if self.kind == "multilabel-indicator":
+            return dense(y).astype(float)
+        places = np.searchsorted(self.classes, y).clip(max=len(self.classes) - 1)
+        return places[:, None].astype(float) if self.kind == "binary" else places
+
+
+def labels_or_matrix(y: Any) -> Array:
+    """y (M,) of labels, or of numbers (M, outputs)."""
+    y = dense(y)
+    return np.asarray(column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y)
+
+
+def balanced(raw: Raw, rows: Array, class_weight: Any) -> Array | None:
+    """The weights (M,) of the samples; those of classes follow from `rows` alone."""
+    if class_weight is None:
+        return raw.weight
+    weight = np.ones(len(raw.inputs)) if raw.weight is None else raw.weight.copy()
+    weight[rows] *= compute_sample_weight(class_weight, raw.targets[rows])
+    return weight
+
+
+def divided(rows: Array, fraction: float, strata: Array | None, seed: int) -> tuple[Array, Array]:
+    """Those of `rows` to train on, and those to stop by."""
+    train, held_out = train_test_split(rows, test_size=fraction, random_state=seed, stratify=strata)
+    if len(held_out) < 2:
+        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
+    return train, held_out
+
+
+def scaler(values: Array, rows: Array, weight: Array | None) -> StandardScaler:
+    """To mean 0 and standard deviation 1 of each column in `rows`."""
+    return StandardScaler().fit(values[rows], sample_weight=None if weight is None else weight[rows])
+
+
+def dense(values: Any) -> Array:
+    """Of a sparse matrix the array."""
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values)
+
+
+def tensor(name: str, values: Array, dtype: torch.dtype) -> Tensor:
+    """Floats as `dtype`, class numbers as int64. Raises ValueError for numbers that it cannot hold."""
+    array = np.ascontiguousarray(values)
+    given = torch.from_numpy(array if array.flags.writeable else array.copy())
+    if not given.is_floating_point():
+        return given.long()
+    found = given.to(dtype)
+    if not bool(found.isfinite().all()):
+        raise ValueError(f"{name} has numbers that are infinite as {dtype}: scale them, or use dtype='float64'")
+    return found
+
+
+def equal(batch: int, samples: int) -> int:
+    """A batch of at most `batch`, of which as many make an epoch, of equal size up to what rounding leaves."""
+    return -(-samples // -(-samples // batch))

@@ -1,0 +1,271 @@
+"""Networks: what the estimators share: samples in, jobs (jobs.py), trained networks, predictions.
+
+A subclass says which networks its parameters describe (`_rows`). Random numbers come from random_state in one draw per
+fit: of the samples to stop by, and of the networks.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from ..arrays import Array
+from ..model import Model
+from ..population import DTYPES
+from ..populations import Populations
+from ..reporters.console import ConsoleReporter
+from ..serial import one_thread
+from . import jobs
+from .encoding import Labels, Raw, balanced, dense, divided, equal, labels_or_matrix, scaler, tensor
+from .jobs import Job, Samples, Table, Trained
+
+SEEDS = 2**31 - 1
+FEW = 1 << 26  # products of a prediction that is faster in one thread
+READ: Mapping[str, Any] = {"accept_sparse": ("csr", "csc"), "dtype": [np.float64, np.float32]}
+DECIDING = ("patience", "min_delta", "restore_best")  # settings of early stopping
+
+
+class Networks(BaseEstimator):  # type: ignore[misc]
+    """Fit, partial_fit and predictions of networks; abstract."""
+
+    _shaping: ClassVar[tuple[str, ...]] = ("dtype", "early_stopping", "validation_fraction")
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train the networks on X (M, features) and y (M,) or (M, outputs). With warm_start a further call trains them
+        on. Raises ValueError for invalid parameters and samples, before any training."""
+        return self._train(X, y, sample_weight, bool(self.warm_start) and hasattr(self, "model_"))
+
+    def _pass(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
+        """One epoch, with the networks as they are."""
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        return self._train(X, y, sample_weight, hasattr(self, "model_"), classes, epochs=1)
+
+    def _train(
+        self, X: Any, y: Any, sample_weight: Any, again: bool, classes: Any = None, epochs: int | None = None
+    ) -> Self:
+        seeds = self._seeds()
+        raw = self._raw(X, y, sample_weight, again)
+        samples = self._encoded(raw, np.arange(len(raw.inputs)), seeds[0], again, classes)
+        (trained,) = jobs.train([self._job(samples, seeds[1], again, epochs)])
+        return self._adopt(samples, trained, again)
+
+    def _seeds(self) -> tuple[int, int]:
+        """Of the samples to stop by, and of the networks. Raises ValueError for invalid parameters."""
+        self._validate_params()
+        split, networks = check_random_state(self.random_state).randint(SEEDS, size=2).tolist()
+        return split, networks
+
+    def _raw(self, X: Any, y: Any, sample_weight: Any, again: bool = False) -> Raw:
+        """Checked samples. again: of the features of earlier ones."""
+        numbers = isinstance(self, RegressorMixin)
+        X, y = validate_data(self, X, y, reset=not again, multi_output=True, y_numeric=numbers, **READ)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        seen = {name: getattr(self, name) for name in ("n_features_in_", "feature_names_in_") if hasattr(self, name)}
+        return Raw(dense(X), labels_or_matrix(y), sample_weight, seen)
+
+    def _shape(self, seed: int) -> tuple[Any, ...]:
+        """All that decides what _encoded() returns for some rows of given samples."""
+        given = [getattr(self, name, None) for name in self._shaping]
+        return type(self), repr(given), seed if self.early_stopping else None
+
+    def _encoded(
+        self, raw: Raw, rows: Array, seed: int, again: bool = False, classes: Any = None,
+        known: dict[Any, Table] | None = None,
+    ) -> Samples:  # fmt: skip
+        """The `rows` of the samples as the networks see them. known: tables of these samples, for other rows too."""
+        fitted, strata = self._known(raw.targets[rows], again, classes)
+        weight = balanced(raw, rows, getattr(self, "class_weight", None))
+        train, held_out = rows, None
+        if self.early_stopping:
+            train, held_out = divided(rows, self.validation_fraction, strata, seed)
+        if weight is not None and not weight[train].any():
+            raise ValueError("sample_weight is 0 for all samples; one or more above 0 expected")
+        values = {"input_scaler_": raw.inputs, "target_scaler_": self._targets(raw.targets, fitted)}
+        scalers = {
+            name: getattr(self, name) if again else scaler(values[name], train, weight) for name in self._scaled()
+        }
+        own = rows.tobytes() if scalers or weight is not raw.weight else b""
+        key = own, repr([*fitted.values()]), self._shape(seed)
+        table = None if known is None else known.get(key)
+        if table is None:
+            values |= {name: each.transform(values[name]) for name, each in scalers.items()}
+            inputs, targets = (tensor(name[0], each, DTYPES[self.dtype]) for name, each in values.items())
+            table = Table(inputs, targets, None if weight is None else torch.from_numpy(weight))
+            if known is not None:
+                known[key] = table
+        others = None if held_out is None else torch.from_numpy(held_out)
+        return Samples(table, torch.from_numpy(train), others, {**raw.seen, **fitted, **scalers})
+
+    def _scaled(self) -> Iterator[str]:
+        """The attributes of scalers that the parameters ask for."""
+        yield from ()
+
+    def _job(
+        self, samples: Samples, seed: int, again: bool = False, epochs: int | None = None, record: bool = True
+    ) -> Job:
+        """The networks that the parameters describe, to be trained on `samples`; with `epochs` for so many. record:
+        whether every epoch is in the history."""
+        widths, training = (samples.table.inputs.shape[1], samples.fitted["n_outputs_"]), len(samples.rows)
+        rows = [dict(row) for row in self._rows(widths, samples, seed)]
+        names = np.random.RandomState(seed).randint(SEEDS, size=len(rows)).tolist()
+        for row, name in zip(rows, names):
+            row |= {"seed": name, "batch_size": equal(int(row["batch_size"]), training)}
+            row |= {"evaluate_every": 1} if record else {}
+            if epochs is not None:
+                row["epochs"] = epochs
+                for each in DECIDING:
+                    row.pop(each, None)
+        start = self._start(rows) if again else None
+        reporters = [ConsoleReporter()] if self.verbose else []
+        later = self.t_ % SEEDS if again else 0
+        return Job(samples, rows, DTYPES[self.dtype], self.engine, self.device, reporters, start, later)
+
+    def _start(self, rows: Sequence[Mapping[str, Any]]) -> Populations:
+        """The networks that there are. Raises ValueError unless `rows` describe their topologies."""
+        given: Populations = self.model_.populations
+        specs = [part.population.spec for row in range(given.count) for part in given.parts(torch.tensor([row]))]
+        if [spec.widths for spec in specs] != [tuple(row["widths"]) for row in rows]:
+            raise ValueError("warm_start and partial_fit: the topology has changed; fit with warm_start=False")
+        return given
+
+    def _adopt(self, samples: Samples, trained: Trained, again: bool = False) -> Self:
+        """Become the estimator of these networks."""
+        for name, value in samples.fitted.items():
+            setattr(self, name, value)
+        self.model_ = Model(trained.populations)
+        self.n_iter_ = trained.epochs
+        before, seen = (self.history_, self.t_) if again else ([], 0)
+        self.t_: int = seen + self.n_iter_ * len(samples.rows)
+        self.history_: list[dict[str, Any]] = [*before, *trained.history]
+        self.loss_curve_ = [record["loss"].get("median", float("nan")) for record in self.history_]
+        self.losses_ = trained.loss.double().numpy()
+        good, count = trained.best, len(trained.loss)
+        if len(good) < count:
+            warnings.warn(
+                f"{count - len(good)} of {count} networks diverged and keep their last finite weights: lower the "
+                "learning rate, or scale the inputs",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        best = good if len(good) else torch.arange(count)
+        self.members_ = best[: self._count(len(best))].numpy()
+        self._ended(trained)
+        return self
+
+    def _ended(self, trained: Trained) -> None:
+        """Set the attributes that only some estimators have."""
+
+    def _count(self, most: int) -> int:
+        """How many of `most` networks predict."""
+        return most
+
+    def _expected(self, X: Any, each: bool = False) -> Array:
+        """Expected targets: the mean over the networks that predict (M, O), or of each (K, M, O); float64."""
+        check_is_fitted(self)
+        inputs = dense(validate_data(self, X, reset=False, **READ))
+        if hasattr(self, "input_scaler_"):
+            inputs = self.input_scaler_.transform(inputs)
+        how = self.model_.predict_proba if self.model_.classes else self.model_.predict
+        size = max(population.spec.size for population in self.model_.populations.each)
+        with one_thread() if len(inputs) * len(self.members_) * size < FEW else nullcontext():
+            return np.asarray(how(tensor("X", inputs, DTYPES[self.dtype]), networks=self.members_.tolist(), each=each))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+class Classes(ClassifierMixin, Networks):  # type: ignore[misc]
+    """Networks whose targets are labels."""
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """One epoch. classes: all labels, needed in the first call, whose scaling stays. The optimizer's memory starts
+        anew in each call."""
+        if not hasattr(self, "model_") and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        if hasattr(self, "model_") and classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(f"`classes={classes!r}` is not the same as on last call to partial_fit: {self.classes_!r}")
+        return self._pass(X, y, sample_weight, classes)
+
+    def predict(self, X: Any) -> Array:
+        """The labels (M,), or 0 and 1 (M, outputs)."""
+        expected = self._expected(X)
+        if self.y_type_ == "multilabel-indicator":
+            return (expected > 0.5).astype(int)
+        places = (expected[:, 0] > 0.5).astype(int) if self.y_type_ == "binary" else expected.argmax(1)
+        return np.asarray(self.classes_[places])
+
+    def predict_proba(self, X: Any, return_std: bool = False) -> Any:
+        """The probabilities (M, classes) in the order of classes_: the mean over the networks that predict; with
+        return_std also their standard deviation."""
+        expected = self._expected(X, return_std)
+        if self.y_type_ == "binary":
+            expected = np.concatenate([1 - expected, expected], -1)
+        return (expected.mean(0), expected.std(0)) if return_std else expected
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """The logarithms of predict_proba()."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.predict_proba(X)))
+
+    def _known(self, y: Array, again: bool, classes: Any) -> tuple[dict[str, Any], Array | None]:
+        """What a fit knows of its labels, and by what to stratify."""
+        labels = Labels.of(y, self.classes_ if again else classes)
+        fitted = {"classes_": labels.classes, "y_type_": labels.kind, "n_outputs_": labels.outputs}
+        return fitted, y if y.ndim == 1 else None
+
+    def _targets(self, y: Array, fitted: Mapping[str, Any]) -> Array:
+        return Labels(fitted["classes_"], fitted["y_type_"]).encoded(y)
+
+    def _entropy(self, samples: Samples) -> str:
+        """The loss."""
+        return "cross_entropy" if samples.fitted["y_type_"] == "multiclass" else "binary_cross_entropy"
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class Numbers(RegressorMixin, Networks):  # type: ignore[misc]
+    """Networks whose targets are numbers."""
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """One epoch. Scaling stays that of the first call; the optimizer's memory starts anew in each call."""
+        return self._pass(X, y, sample_weight)
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """The numbers (M,) or (M, outputs): the mean over the networks that predict; with return_std also their
+        standard deviation."""
+        expected = self._expected(X, return_std)
+        if hasattr(self, "target_scaler_"):
+            expected = expected * self.target_scaler_.scale_ + self.target_scaler_.mean_
+        expected = expected[..., 0] if self.flat_ else expected
+        return (expected.mean(0), expected.std(0)) if return_std else expected
+
+    def _known(self, y: Array, again: bool, classes: Any) -> tuple[dict[str, Any], Array | None]:
+        """Whether predictions are (M,), and how many numbers a target has."""
+        return {"flat_": y.ndim == 1, "n_outputs_": 1 if y.ndim == 1 else y.shape[1]}, None
+
+    def _targets(self, y: Array, fitted: Mapping[str, Any]) -> Array:
+        return np.asarray(y, dtype=float).reshape(len(y), -1)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

@@ -1,0 +1,229 @@
+"""Jobs: fits of estimators as data, and train(), which trains the networks of many in as few runs as there are kinds.
+
+A network's bits depend on its own row and samples alone (README, "What is promised"), so a job's networks are those
+that it has when it is trained alone by the same engine. What it refuses is what gpubp.train_many refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from .. import training
+from ..config import TrainConfig
+from ..data import Dataset
+from ..design import SPEC, TRAINING, Design
+from ..population import Population
+from ..populations import Populations
+from ..reporters import Reporter
+from ..result import Result, order_of
+from ..serial import one_thread
+from ..spec import NetworkSpec
+
+STEP, WORK, COMPILING = 0.7e-3, 3e10, 1.0  # of engine eager: s per step, flop/s; of a kernel: s that it may save
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Samples as networks see them: inputs (M, I), targets (M,) or (M, O), weight (M,) float64 or None."""
+
+    inputs: Tensor
+    targets: Tensor
+    weight: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The rows of a table to train on, and those to stop by, if any. fitted: the attributes of an estimator that the
+    encoding has decided, of which n_outputs_ is one."""
+
+    table: Table
+    rows: Tensor
+    held_out: Tensor | None
+    fitted: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What samples that train in one run have in common."""
+        inputs, targets = self.table.inputs, self.table.targets
+        outputs = self.fitted["n_outputs_"]
+        return inputs.shape[1], targets.shape[1:], targets.dtype, outputs, self.held_out is None
+
+
+class Trained(NamedTuple):
+    """The networks of a job. loss, status (N,): of each at its end, on the samples to stop by, or else to train on.
+    best: the rows of those that did not diverge, best first. epochs: the most. history: the run's records; seconds: the
+    job's share of the run's time."""
+
+    populations: Populations
+    loss: Tensor
+    status: Tensor
+    best: Tensor
+    epochs: int
+    history: list[dict[str, Any]]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """rows: of a design, one per network, with its `seed`. start: networks to continue with, in the order of `rows`;
+    seed: of a continued training, so that the samples come in another order."""
+
+    samples: Samples
+    rows: Sequence[Mapping[str, Any]]
+    dtype: torch.dtype = torch.float32
+    engine: str = "auto"
+    device: str = "cpu"
+    reporters: Sequence[Reporter] = ()
+    start: Populations | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for row in dict.fromkeys(frozenset(row.items()) for row in self.rows):  # refused here, before any other trains
+            given = dict(row)
+            spec = NetworkSpec(**{name: given[name] for name in SPEC if name in given})
+            TrainConfig(**{name: given[name] for name in TRAINING if name in given}).recipe(spec)
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What jobs of one run have in common."""
+        losses = tuple(sorted({str(row["loss"]) for row in self.rows}))
+        weighted = self.samples.table.weight is not None or any(self.spare(row) for row in self.rows)
+        return *self.samples.kind, losses, weighted, self.dtype, self.engine, self.device
+
+    def spare(self, row: Mapping[str, Any]) -> int:
+        """How many samples the last minibatch of an epoch lacks: so many samples of weight 0 join the rows, so that
+        every epoch is a pass, and its loss is that of all samples."""
+        return -len(self.samples.rows) % int(row["batch_size"])
+
+
+def train(jobs: Sequence[Job]) -> list[Trained]:
+    """The trained networks of each job, in their order."""
+    kinds: dict[Any, list[int]] = {}
+    for number, job in enumerate(jobs):
+        kinds.setdefault(job.kind if job.start is None else number, []).append(number)
+    found: dict[int, Trained] = {}
+    for numbers in kinds.values():
+        some = [jobs[number] for number in numbers]
+        found |= zip(numbers, _together(some) if some[0].start is None else [_continued(some[0])])
+    return [found[number] for number in range(len(jobs))]
+
+
+def _together(jobs: Sequence[Job]) -> list[Trained]:
+    """Jobs of one kind in one run."""
+    first, (data, validation, places) = jobs[0], _datasets(jobs)
+    rows = [{**row, "fold": place} for row, place in zip((row for job in jobs for row in job.rows), places)]
+    result = training.train_many(
+        rows, data, validation, dtype=first.dtype, engine=engine(jobs), reporters=first.reporters, device=first.device
+    )
+    return _parts(result, jobs)
+
+
+def _datasets(jobs: Sequence[Job]) -> tuple[Dataset, Dataset | None, list[int]]:
+    """The samples to train on and to stop by, and the position of each network's in them."""
+    tables = list({id(job.samples.table): job.samples.table for job in jobs}.values())
+    sizes = torch.tensor([0, *(len(table.inputs) for table in tables)])
+    begins = dict(zip(map(id, tables), sizes.cumsum(0).tolist()))
+    spares = [(job.samples, job.spare(row)) for job in jobs for row in job.rows]
+    each = {(id(samples), spare): (samples, spare) for samples, spare in spares}
+    places = {key: number for number, key in enumerate(each)}
+    inputs, targets = ([getattr(table, name) for table in tables] for name in ("inputs", "targets"))
+    weights, rows, absent = None, [], int(sizes.sum())
+    for samples, spare in each.values():
+        mine = samples.rows + begins[id(samples.table)]
+        rows.append(torch.cat([mine, torch.full((spare,), absent)]))
+    if any(spare for _, spare in spares) or tables[0].weight is not None:
+        inputs, targets = [*inputs, inputs[0][:1]], [*targets, targets[0][:1]]
+        given = [torch.ones(len(table.inputs)).double() if table.weight is None else table.weight for table in tables]
+        weights = torch.cat([*given, torch.zeros(1).double()])
+    whole = torch.cat(inputs), torch.cat(targets)
+    at = [places[id(samples), spare] for samples, spare in spares]
+    data = Dataset(*whole, rows, weights)
+    if jobs[0].samples.held_out is None:
+        return data, None, at
+    held_out = [samples.held_out + begins[id(samples.table)] for samples, _ in each.values()]
+    return data, Dataset(*whole, held_out, weights), at
+
+
+@one_thread()
+def _parts(result: Result, jobs: Sequence[Job]) -> list[Trained]:
+    """The result of each job."""
+    loss = result.loss if result.validation_loss is None else result.validation_loss
+    steps = result.populations.in_order([state.step for state in result.states])
+    found, begin = [], 0
+    for job in jobs:
+        count, samples = len(job.rows), len(job.samples.rows)
+        at = slice(begin, begin + count)
+        mine = list(result.populations.parts(torch.arange(begin, begin + count)))
+        populations = Populations(
+            tuple(part.population.take(part.local) for part in mine), tuple(part.place for part in mine)
+        )
+        batches = torch.tensor([-(-samples // int(row["batch_size"])) for row in job.rows])
+        epochs = max(1, int((steps[at] // batches).max()))
+        share = result.seconds * count / result.populations.count
+        best, history = order_of(result.table.slice(begin, count)), list(result.history)
+        found.append(Trained(populations, loss[at], result.status[at], best, epochs, history, share))
+        begin += count
+    return found
+
+
+def _continued(job: Job) -> Trained:
+    """The networks of job.start after more training, population by population."""
+    assert job.start is not None
+    data, validation, places = _datasets([job])
+    rows = [{**row, "fold": place} for row, place in zip(job.rows, places)]
+    groups = list(Design.of(rows).groups(0, job.dtype, data.networks))
+    results = [
+        training.train(
+            replace(_gathered(job.start, group.rows), seed=job.seed), data.take(group.position), group.config,
+            None if validation is None else validation.take(group.position), engine([job]), job.reporters,
+            device=job.device,
+        )
+        for group in groups
+    ]  # fmt: skip
+    populations = Populations(tuple(each.population for each in results), tuple(group.rows for group in groups))
+    merged = replace(
+        results[0],
+        populations=populations,
+        states=tuple(each.state for each in results),
+        table=pa.concat_tables([each.table for each in results], promote_options="default").take(
+            populations.order.numpy()
+        ),
+        loss=populations.in_order([each.loss for each in results]),
+        validation_loss=None
+        if validation is None
+        else populations.in_order([each.validation_loss for each in results if each.validation_loss is not None]),
+        seconds=sum(each.seconds for each in results),
+    )
+    return _parts(merged, [job])[0]
+
+
+def _gathered(every: Populations, rows: Tensor) -> Population:
+    """The networks in `rows` (K,) of one specification, as one population."""
+    parts = list(every.parts(rows))
+    order = torch.cat([part.place for part in parts]).argsort()
+    params = torch.cat([part.population.params[part.local] for part in parts])[order]
+    ids = torch.cat([part.population.ids[part.local] for part in parts])[order]
+    return replace(parts[0].population, params=params, ids=ids)
+
+
+def engine(jobs: Sequence[Job]) -> str:
+    """Of "auto" the engine that is faster when kernels are not yet compiled: eager for small fits."""
+    first = jobs[0]
+    if first.engine != "auto" or first.device != "cpu":
+        return first.engine
+    kernels: dict[Any, list[float]] = {}
+    for job in jobs:
+        for row in job.rows:
+            batch = int(row["batch_size"])
+            steps = -(-int(row["epochs"]) * len(job.samples.rows) // batch)
+            size = sum(i * o for i, o in zip(row["widths"], row["widths"][1:]))
+            shape = *row["widths"], batch, str(row.get("optimizer")), str(row.get("hidden"))
+            kernels.setdefault(shape, []).extend([steps * STEP, steps * 6 * batch * size / WORK])
+    seconds = sum(max(each[::2]) + sum(each[1::2]) for each in kernels.values())
+    return "auto" if seconds > COMPILING * len(kernels) else "eager"

@@ -1,0 +1,194 @@
+"""MLPClassifier and MLPRegressor with scikit-learn's parameters, trained by gpubp: one network each, until
+PopulationSearchCV trains those of all its settings together."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn import neural_network
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..schedules import SCHEDULES, Schedule
+from ..state import Status
+from .encoding import equal
+from .estimator import Classes, Networks, Numbers
+from .jobs import Samples, Trained
+
+ACTIVATIONS = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
+BATCH = 200  # of batch_size="auto"
+
+DOCUMENT = """
+    Parameters and attributes are those of sklearn.neural_network.{name}, with these differences:
+
+    - solver="lbfgs" is refused. Sparse matrices are made dense.
+    - Random numbers are gpubp's, so weights differ for the same random_state; biases start at 0.
+    - dtype: networks train in float32; "float64" is slower. engine, device: as in PopulationClassifier.
+    - An epoch has as many minibatches, of equal size; if they do not divide the samples, the last one goes on into the
+      next epoch.
+    - Adam's epsilon is added after the bias correction, as in its paper's algorithm and in torch.
+    - alpha is divided by the batch size, as in scikit-learn, for samples of every weight. loss_curve_ is the loss
+      without this penalty.
+    - Without early_stopping, training ends after n_iter_no_change + 1 epochs in which the loss has not fallen by tol
+      below its best; with it, the loss of the held-out samples decides, not their score, and the weights of its best
+      epoch are kept.
+    - learning_rate="adaptive" divides the rate by 5 when the loss has not fallen by a fraction of tol, to 1e-6 at the
+      least, where scikit-learn ends the training.
+    - With momentum, a changed learning rate applies to all of the velocity at once, as in torch.
+    - warm_start and partial_fit keep the weights; optimizer and learning rate start anew in each call.
+    """
+
+
+def invscaling(lr: Tensor, step: Tensor, total: Tensor, power_t: Tensor, batch: Tensor, samples: Tensor) -> Tensor:
+    """scikit-learn's: lr / (t + 1)^power_t, where t counts the samples of all epochs that have ended."""
+    ended = torch.floor(step * batch / samples) * samples
+    return lr * torch.exp(-power_t * torch.log(ended + 1))
+
+
+class _MLP(Networks):
+    """What both estimators share."""
+
+    def _rows(self, widths: tuple[int, int], samples: Samples, seed: int) -> Iterator[Mapping[str, Any]]:
+        if self.solver == "lbfgs":
+            raise ValueError("solver='lbfgs' works on the whole data and is not available; 'adam' or 'sgd' expected")
+        sizes, batch = tuple(np.atleast_1d(self.hidden_layer_sizes).tolist()), self._batch(len(samples.rows))
+        if any(size < 1 for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {self.hidden_layer_sizes}.")
+        loss = self._loss(samples)
+        outputs = widths[1] if loss in ("binary_cross_entropy", "poisson") else 1  # their mean, scikit-learn's sum
+        row = {
+            "widths": (widths[0], *sizes, widths[1]), "hidden": ACTIVATIONS[self.activation], "loss": loss,
+            "init_scale": math.sqrt(1 / 3) if self.activation == "logistic" else 1.0,
+            "l2": self.alpha / batch / outputs, "lr": float(self.learning_rate_init),
+            "batch_size": batch, "epochs": self.max_iter, "shuffle": "network" if self.shuffle else "none",
+            "restore_best": self.early_stopping,
+        }  # fmt: skip
+        yield row | self._optimizer(batch, len(samples.rows), outputs) | self._ending()
+
+    def _optimizer(self, batch: int, training: int, outputs: int) -> dict[str, Any]:
+        if self.solver == "adam":
+            return {"optimizer": "adam", "beta1": self.beta_1, "beta2": self.beta_2, "eps": self.epsilon / outputs}
+        nesterov = self.nesterovs_momentum and self.momentum > 0
+        chosen = {
+            "optimizer": "nesterov" if nesterov else "momentum", "momentum": self.momentum,
+            "lr": self.learning_rate_init * outputs,
+        }  # fmt: skip
+        if self.learning_rate == "invscaling":
+            rates = {"power_t": float(self.power_t), "batch": float(batch), "samples": float(training)}
+            return chosen | {"schedule": SCHEDULES.name(Schedule(invscaling, rates), "schedule", ConfigError)}
+        if self.learning_rate == "adaptive":
+            return chosen | {
+                "schedule": "plateau", "plateau_factor": 0.2, "plateau_patience": self._waits,
+                "plateau_threshold": self.tol, "plateau_min_lr": 1e-6 * outputs,
+            }  # fmt: skip
+        return chosen
+
+    @property
+    def _waits(self) -> int | None:
+        """Epochs without a better loss; scikit-learn's n_iter_no_change may be infinite."""
+        return None if math.isinf(self.n_iter_no_change) else int(self.n_iter_no_change)
+
+    def _ending(self) -> dict[str, Any]:
+        adaptive = self.solver == "sgd" and self.learning_rate == "adaptive"
+        if adaptive or self._waits is None or self._waits >= self.max_iter:
+            return {}
+        return {"patience": self._waits + 1, "min_delta": self.tol}
+
+    def _batch(self, training: int) -> int:
+        if self.batch_size == "auto":
+            return equal(BATCH, training)
+        if self.batch_size > training:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=2
+            )
+        return equal(int(self.batch_size), training)
+
+    def _ended(self, trained: Trained) -> None:
+        (population,) = trained.populations.each
+        layers = population.spec.layers(population.params)
+        self.coefs_ = [weight[0].double().numpy() for weight, _ in layers]
+        self.intercepts_ = [bias[0].double().numpy() for _, bias in layers]
+        self.n_layers_ = len(layers) + 1
+        self.loss_ = self.loss_curve_[-1]
+        self.best_loss_ = None if self.early_stopping else min(self.loss_curve_)
+        self.validation_scores_ = self.best_validation_score_ = None
+        if self.early_stopping:
+            self.validation_scores_ = [record["metric"].get("median", float("nan")) for record in self.history_]
+            self.best_validation_score_ = max(self.validation_scores_)
+        if bool((trained.status == Status.finished).any()) and self.n_iter_ == self.max_iter:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
+                "converged yet.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+
+    @property
+    def out_activation_(self) -> str:
+        """The activation of the output that predicts."""
+        return {"binary_cross_entropy": "logistic", "cross_entropy": "softmax", "poisson": "exp"}.get(
+            self.model_.spec.loss, "identity"
+        )
+
+
+class MLPClassifier(Classes, _MLP):  # noqa: D101
+    __doc__ = "scikit-learn's MLPClassifier, trained by gpubp.\n" + DOCUMENT.format(name="MLPClassifier")
+    _parameter_constraints: ClassVar[dict[str, Any]] = neural_network.MLPClassifier._parameter_constraints
+
+    def __init__(
+        self, hidden_layer_sizes: Any = (100,), activation: Any = "relu", *, solver: Any = "adam", alpha: Any = 0.0001,
+        batch_size: Any = "auto", learning_rate: Any = "constant", learning_rate_init: Any = 0.001,
+        power_t: Any = 0.5, max_iter: Any = 200, shuffle: Any = True, random_state: Any = None, tol: Any = 1e-4,
+        verbose: Any = False, warm_start: Any = False, momentum: Any = 0.9, nesterovs_momentum: Any = True,
+        early_stopping: Any = False, validation_fraction: Any = 0.1, beta_1: Any = 0.9, beta_2: Any = 0.999,
+        epsilon: Any = 1e-8, n_iter_no_change: Any = 10, max_fun: Any = 15000,
+        dtype: Any = "float32", device: Any = "cpu", engine: Any = "auto",
+    ) -> None:  # fmt: skip
+        self.hidden_layer_sizes, self.activation, self.solver, self.alpha = (
+            hidden_layer_sizes,
+            activation,
+            solver,
+            alpha,
+        )
+        self.batch_size, self.learning_rate, self.learning_rate_init = batch_size, learning_rate, learning_rate_init
+        self.power_t, self.max_iter, self.shuffle, self.random_state = power_t, max_iter, shuffle, random_state
+        self.tol, self.verbose, self.warm_start, self.momentum = tol, verbose, warm_start, momentum
+        self.nesterovs_momentum, self.early_stopping = nesterovs_momentum, early_stopping
+        self.validation_fraction, self.beta_1, self.beta_2, self.epsilon = validation_fraction, beta_1, beta_2, epsilon
+        self.n_iter_no_change, self.max_fun = n_iter_no_change, max_fun
+        self.dtype, self.device, self.engine = dtype, device, engine
+
+    _loss = Classes._entropy
+
+
+class MLPRegressor(Numbers, _MLP):  # noqa: D101
+    __doc__ = "scikit-learn's MLPRegressor, trained by gpubp.\n" + DOCUMENT.format(name="MLPRegressor")
+    _parameter_constraints: ClassVar[dict[str, Any]] = neural_network.MLPRegressor._parameter_constraints
+
+    def __init__(
+        self, loss: Any = "squared_error", hidden_layer_sizes: Any = (100,), activation: Any = "relu", *,
+        solver: Any = "adam", alpha: Any = 0.0001, batch_size: Any = "auto", learning_rate: Any = "constant",
+        learning_rate_init: Any = 0.001, power_t: Any = 0.5, max_iter: Any = 200, shuffle: Any = True,
+        random_state: Any = None, tol: Any = 1e-4, verbose: Any = False, warm_start: Any = False, momentum: Any = 0.9,
+        nesterovs_momentum: Any = True, early_stopping: Any = False, validation_fraction: Any = 0.1,
+        beta_1: Any = 0.9, beta_2: Any = 0.999, epsilon: Any = 1e-8, n_iter_no_change: Any = 10, max_fun: Any = 15000,
+        dtype: Any = "float32", device: Any = "cpu", engine: Any = "auto",
+    ) -> None:  # fmt: skip
+        self.loss, self.hidden_layer_sizes, self.activation = loss, hidden_layer_sizes, activation
+        self.solver, self.alpha = solver, alpha
+        self.batch_size, self.learning_rate, self.learning_rate_init = batch_size, learning_rate, learning_rate_init
+        self.power_t, self.max_iter, self.shuffle, self.random_state = power_t, max_iter, shuffle, random_state
+        self.tol, self.verbose, self.warm_start, self.momentum = tol, verbose, warm_start, momentum
+        self.nesterovs_momentum, self.early_stopping = nesterovs_momentum, early_stopping
+        self.validation_fraction, self.beta_1, self.beta_2, self.epsilon = validation_fraction, beta_1, beta_2, epsilon
+        self.n_iter_no_change, self.max_fun = n_iter_no_change, max_fun
+        self.dtype, self.device, self.engine = dtype, device, engine
+
+    def _loss(self, samples: Samples) -> str:
+        return {"squared_error": "half_squared_error", "poisson": "poisson"}[self.loss]

@@ -1,0 +1,198 @@
+"""PopulationClassifier and PopulationRegressor: an ensemble of networks, or the best of them, as one estimator."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ..design import TRAINING
+from ..errors import unknown
+from ..losses import LOSSES
+from ..model import Model
+from ..populations import Populations
+from ..search import sample
+from .estimator import Classes, Networks, Numbers
+from .jobs import Samples
+
+FURTHER = (*(name for name in TRAINING if name != "evaluate_every"), "init_scale", "output", "bias", "train_bias")
+MANY = (
+    "optimizer", "lr", "schedule", "weight_decay", "dropout", "label_smoothing", "batch_size", "epochs", "init",
+)  # fmt: skip
+
+DOCUMENT = """
+    Every network is trained on all samples, by gpubp.train_many, in one run. A parameter of a network may be one value
+    for all, a list of alternatives, dealt to the networks as a grid, or for numbers a range such as "1e-4..1e-2:log",
+    sampled by Sobol points. {kind}
+
+    Parameters
+    ----------
+    n_networks : number of networks.
+    hidden_layer_sizes : widths of the hidden layers, (64, 32); alternatives: [(64,), (64, 32)].
+    activation : of the hidden layers, a row of gpubp.ACTIVATIONS; alternatives: a list.
+    ensemble : which networks predict: "all" that did not diverge, "best", or a number K for the best K, by the loss on
+        the samples to stop by with early_stopping, otherwise on those of the training.{loss}
+    optimizer, lr, schedule, weight_decay, dropout, batch_size, epochs, init : as in gpubp.TrainConfig and
+        gpubp.Population.create, alternatives or ranges too; None is the optimizer's default. Batches are made equal: of
+        100 samples batch_size 64 takes two of 50.
+    settings : further settings of a gpubp.TrainConfig by name, such as {{"clip_norm": 1.0, "warmup": 100}}.
+    scale_inputs : whether each column is scaled to mean 0 and standard deviation 1 of the training samples.{scaling}
+    early_stopping : whether validation_fraction of the samples{stratified} are held out; a network then stops after
+        n_iter_no_change epochs (None: never) in which their loss has not fallen by tol, and keeps the weights of its
+        best epoch. Otherwise the mean loss of an epoch's minibatches decides, and the last weights stay.
+    warm_start : whether fit() trains the networks on; scaling stays that of the first call.
+    random_state, verbose : as in scikit-learn; verbose shows progress.
+    dtype : "float32" or "float64". device : as in gpubp.train_many. engine : likewise; "auto" takes engine eager for
+        fits that would take less time than to compile a kernel for their topology (some seconds, once per machine).
+
+    Attributes
+    ----------
+    {classes}n_features_in_, feature_names_in_, n_outputs_ : as in scikit-learn. n_iter_ : the most epochs.
+    model_ : gpubp.Model with all networks. members_ : the rows of those that predict, best first.
+    losses_ : (n_networks,), by which they are ranked. history_ : a record per epoch, quantiles over the networks.
+    loss_curve_ : the median network's loss, by epoch. estimators_ : an estimator of each network that predicts.
+    """
+
+
+class _Population(Networks):
+    """What both estimators share."""
+
+    _shaping: ClassVar[tuple[str, ...]] = (*Networks._shaping, "scale_inputs", "scale_targets", "class_weight", "loss")
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "n_networks": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "ensemble": [StrOptions({"all", "best"}), Interval(Integral, 1, None, closed="left")],
+        "settings": [dict, None],
+        "scale_inputs": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "dtype": [StrOptions({"float32", "float64"})],
+    }
+
+    def _rows(self, widths: tuple[int, int], samples: Samples, seed: int) -> Iterator[Mapping[str, Any]]:
+        common = {"loss": self._loss(samples)}
+        if self.n_iter_no_change is not None:
+            common |= {"patience": self.n_iter_no_change, "min_delta": self.tol}
+        if self.early_stopping:
+            common["restore_best"] = True
+        given = {name: getattr(self, name) for name in MANY if getattr(self, name, None) is not None}
+        given |= {"hidden": self.activation, **(self.settings or {})}
+        for name in self.settings or {}:
+            if name not in FURTHER:
+                raise ValueError(unknown("settings:", name, FURTHER))
+        ranges = {name: value for name, value in given.items() if isinstance(value, str) and ".." in value}
+        choices = {name: value for name, value in given.items() if isinstance(value, list)}
+        choices["sizes"] = _topologies(self.hidden_layer_sizes)
+        cells = sample(ranges, self.n_networks, seed, choices)
+        fixed = {name: value for name, value in given.items() if name not in cells}
+        for number in range(self.n_networks):
+            own = {name: each[number] for name, each in cells.items()}
+            own = {
+                name: each.item() if isinstance(each, torch.Tensor | np.generic) else each for name, each in own.items()
+            }
+            hidden = own.pop("sizes")
+            yield common | fixed | own | {"widths": (widths[0], *hidden, widths[1])}
+
+    def _scaled(self) -> Iterator[str]:
+        if self.scale_inputs:
+            yield "input_scaler_"
+        if getattr(self, "scale_targets", False) and LOSSES[self.loss].takes == "number":
+            yield "target_scaler_"
+
+    def _count(self, most: int) -> int:
+        return {"all": most, "best": 1}.get(self.ensemble) or min(int(self.ensemble), most)
+
+    @property
+    def estimators_(self) -> list[Any]:
+        """An estimator of each network that predicts, best first, with that network's own parameters."""
+        return [self._alone(int(row)) for row in self.members_]
+
+    def _alone(self, row: int) -> Any:
+        one, (part,) = copy.copy(self), self.model_.populations.parts(torch.tensor([row]))
+        one.model_ = Model(Populations.of(part.population.take(part.local)))
+        one.members_, one.losses_ = np.array([0]), self.losses_[[row]]
+        one.n_networks, one.hidden_layer_sizes = 1, part.population.spec.widths[1:-1]
+        return one
+
+
+def _topologies(sizes: Any) -> list[tuple[int, ...]]:
+    """Alternatives of hidden layers: one, or of a list that holds sequences each."""
+    if isinstance(sizes, list) and any(np.ndim(each) for each in sizes):
+        return [tuple(np.atleast_1d(each).tolist()) for each in sizes]
+    return [tuple(np.atleast_1d(sizes).tolist())]
+
+
+class PopulationClassifier(Classes, _Population):  # noqa: D101
+    __doc__ = "An ensemble of networks that predict labels, or the best of many.\n" + DOCUMENT.format(
+        kind="Two classes train by binary\n    cross-entropy, more by cross-entropy, and y may be a matrix of 0 and 1.",
+        loss="\n    label_smoothing : of more than two classes; a number, alternatives, or a range.",
+        scaling='\n    class_weight : as in scikit-learn: None, "balanced", or weights by label.',
+        stratified=", equally many of each class,",
+        classes="classes_, ",
+    )
+
+    def __init__(
+        self, n_networks: Any = 16, hidden_layer_sizes: Any = (64,), activation: Any = "relu", *,
+        ensemble: Any = "all", optimizer: Any = "adam", lr: Any = 1e-3, schedule: Any = "constant",
+        weight_decay: Any = None, dropout: Any = None, label_smoothing: Any = None, batch_size: Any = 64,
+        epochs: Any = 100, init: Any = "glorot_uniform", settings: Any = None, scale_inputs: Any = True,
+        class_weight: Any = None, early_stopping: Any = False, validation_fraction: Any = 0.1,
+        n_iter_no_change: Any = 10, tol: Any = 1e-4, warm_start: Any = False, random_state: Any = None,
+        verbose: Any = False, dtype: Any = "float32", device: Any = "cpu", engine: Any = "auto",
+    ) -> None:  # fmt: skip
+        self.n_networks, self.hidden_layer_sizes, self.activation = n_networks, hidden_layer_sizes, activation
+        self.ensemble, self.optimizer, self.lr, self.schedule = ensemble, optimizer, lr, schedule
+        self.weight_decay, self.dropout, self.label_smoothing = weight_decay, dropout, label_smoothing
+        self.batch_size, self.epochs, self.init, self.settings = batch_size, epochs, init, settings
+        self.scale_inputs, self.class_weight, self.early_stopping = scale_inputs, class_weight, early_stopping
+        self.validation_fraction, self.n_iter_no_change, self.tol = validation_fraction, n_iter_no_change, tol
+        self.warm_start, self.random_state, self.verbose = warm_start, random_state, verbose
+        self.dtype, self.device, self.engine = dtype, device, engine
+
+    _loss = Classes._entropy
+
+
+class PopulationRegressor(Numbers, _Population):  # noqa: D101
+    __doc__ = "An ensemble of networks that predict numbers, or the best of many.\n" + DOCUMENT.format(
+        kind="y may have several columns.",
+        loss='\n    loss : a row of gpubp.LOSSES for numbers, such as "mean_squared_error", "huber", "poisson".',
+        scaling="\n    scale_targets : the same of the targets, but for poisson; predictions are in their units.",
+        stratified="",
+        classes="",
+    )
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **_Population._parameter_constraints,
+        "loss": [StrOptions({name for name, rule in LOSSES.items() if rule.takes in ("number", "log rate")})],
+        "scale_targets": ["boolean"],
+    }
+
+    def __init__(
+        self, n_networks: Any = 16, hidden_layer_sizes: Any = (64,), activation: Any = "relu", *,
+        ensemble: Any = "all", loss: Any = "mean_squared_error", optimizer: Any = "adam", lr: Any = 1e-3,
+        schedule: Any = "constant", weight_decay: Any = None, dropout: Any = None, batch_size: Any = 64,
+        epochs: Any = 100, init: Any = "glorot_uniform", settings: Any = None, scale_inputs: Any = True,
+        scale_targets: Any = True, early_stopping: Any = False, validation_fraction: Any = 0.1,
+        n_iter_no_change: Any = 10, tol: Any = 1e-4, warm_start: Any = False, random_state: Any = None,
+        verbose: Any = False, dtype: Any = "float32", device: Any = "cpu", engine: Any = "auto",
+    ) -> None:  # fmt: skip
+        self.n_networks, self.hidden_layer_sizes, self.activation = n_networks, hidden_layer_sizes, activation
+        self.ensemble, self.loss, self.optimizer, self.lr, self.schedule = ensemble, loss, optimizer, lr, schedule
+        self.weight_decay, self.dropout, self.batch_size, self.epochs = weight_decay, dropout, batch_size, epochs
+        self.init, self.settings, self.scale_inputs, self.scale_targets = init, settings, scale_inputs, scale_targets
+        self.early_stopping, self.validation_fraction = early_stopping, validation_fraction
+        self.n_iter_no_change, self.tol, self.warm_start = n_iter_no_change, tol, warm_start
+        self.random_state, self.verbose = random_state, verbose
+        self.dtype, self.device, self.engine = dtype, device, engine
+
+    def _loss(self, samples: Samples) -> str:
+        return str(self.loss)

@@ -1,0 +1,137 @@
+"""PopulationSearchCV: scikit-learn's searches with all settings x folds in one training.
+
+Choice, scoring and cv_results_ are those of GridSearchCV, RandomizedSearchCV, HalvingGridSearchCV and
+HalvingRandomSearchCV; only the fits are ours (ahead.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import numpy as np
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # without it there are no such classes
+from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, HalvingRandomSearchCV, RandomizedSearchCV
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.utils import indexable
+
+from .ahead import Ahead
+
+
+class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
+    """GridSearchCV, RandomizedSearchCV or one of their halving kin over the estimators of gpubp.sklearn and Pipelines
+    that end in one: the networks of all settings and folds train together, each as it would alone.
+
+    Any parameter may be searched, topologies and those of transformers too. Transformers are fitted once per fold and
+    setting of theirs. What cannot train with the others, such as an estimator of scikit-learn, is fitted one by one,
+    with a warning that says why.
+
+    Parameters
+    ----------
+    estimator : an estimator of gpubp.sklearn, or a Pipeline.
+    param_grid : as in GridSearchCV; with n_iter as in RandomizedSearchCV, with distributions.
+    n_iter : number of settings to sample; None for the grid.
+    halving : None, or parameters of HalvingGridSearchCV, with n_iter of HalvingRandomSearchCV, by name, such as
+        {"factor": 3, "resource": "max_iter", "max_resources": 200}; the settings of each iteration train together.
+    scoring, refit, cv, verbose, error_score, return_train_score : as in GridSearchCV. There is no n_jobs: training uses
+        the threads of torch.
+    random_state : of sampled settings and of halving.
+
+    Attributes
+    ----------
+    cv_results_, best_estimator_, best_params_, best_score_, best_index_, scorer_, n_splits_, refit_time_, multimetric_,
+        classes_, n_features_in_, feature_names_in_ : as in GridSearchCV, but that fit times are shares of the time of
+        the training. With halving also the attributes of HalvingGridSearchCV.
+    """
+
+    def __init__(
+        self, estimator: Any, param_grid: Any, *, n_iter: int | None = None, halving: Mapping[str, Any] | None = None,
+        scoring: Any = None, refit: Any = True, cv: Any = None, verbose: Any = 0, error_score: Any = np.nan,
+        return_train_score: bool = False, random_state: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            estimator, scoring=scoring, refit=refit, cv=cv, verbose=verbose, error_score=error_score,
+            return_train_score=return_train_score,
+        )  # fmt: skip
+        self.param_grid, self.n_iter, self.halving, self.random_state = param_grid, n_iter, halving, random_state
+
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
+        """Train all settings on all folds, choose the best, and fit it to all samples (refit). params: of fit(), such
+        as sample_weight, and of the cv object, such as groups."""
+        search = self._search()
+        search.fit(*indexable(X, y), **params)
+        search.cv_results_ |= _times(search.estimator.seconds, search.n_splits_)
+        for name, value in list(vars(search).items()):
+            if name.endswith("_") and not name.startswith("_"):
+                setattr(self, name, value)
+        scorers, _ = self._get_scorers()  # theirs may refer to Ahead
+        self.scorer_ = getattr(scorers, "_scorers", scorers)
+        return self
+
+    def _search(self) -> Any:
+        """The search of scikit-learn's that the parameters ask for."""
+        names = ("scoring", "refit", "cv", "verbose", "error_score", "return_train_score")
+        common = {name: getattr(self, name) for name in names} | {"n_jobs": 1}
+        given = Ahead(self.estimator), self.param_grid
+        if self.halving is None:
+            if self.n_iter is None:
+                return _Grid(*given, **common)
+            return _Random(*given, n_iter=self.n_iter, random_state=self.random_state, **common)
+        common |= {"random_state": self.random_state, **self.halving}
+        if self.n_iter is None:
+            return _HalvingGrid(*given, **common)
+        return _HalvingRandom(*given, n_candidates=self.n_iter, **common)
+
+
+class _Together:
+    """A search whose estimator is Ahead."""
+
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
+        self._given = X, y
+        return super().fit(X, y, **params)  # type: ignore[misc]
+
+    def _get_routed_params_for_fit(self, params: Any) -> Any:
+        self._routed = super()._get_routed_params_for_fit(params)  # type: ignore[misc]
+        return self._routed
+
+    def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None) -> None:
+        def evaluate(settings: Any, cv: Any = None, more_results: Any = None, **_: Any) -> Any:
+            settings = list(settings)
+            folds = list((cv or self._checked_cv_orig).split(*self._given, **self._routed.splitter.split))  # type: ignore
+            rows = [train for train, _ in folds]
+            self.estimator.train(settings, *self._given, self._routed.estimator.fit, rows)  # type: ignore
+            return evaluate_candidates(settings, _Folds(folds), more_results)
+
+        newer = {} if callback_ctx is None else {"callback_ctx": callback_ctx}  # of scikit-learn 1.9
+        super()._run_search(evaluate, **newer)  # type: ignore[misc]
+
+
+class _Folds:
+    """A cv object of folds that are known."""
+
+    def __init__(self, folds: list[Any]) -> None:
+        self.folds = folds
+
+    def split(self, X: Any, y: Any = None, **_: Any) -> list[Any]:
+        return self.folds
+
+
+class _Grid(_Together, GridSearchCV):  # type: ignore[misc]
+    pass
+
+
+class _Random(_Together, RandomizedSearchCV):  # type: ignore[misc]
+    pass
+
+
+class _HalvingGrid(_Together, HalvingGridSearchCV):  # type: ignore[misc]
+    pass
+
+
+class _HalvingRandom(_Together, HalvingRandomSearchCV):  # type: ignore[misc]
+    pass
+
+
+def _times(seconds: list[float], folds: int) -> dict[str, Any]:
+    each = np.reshape(seconds, (-1, folds))
+    return {"mean_fit_time": each.mean(1), "std_fit_time": each.std(1)}

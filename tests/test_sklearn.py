@@ -1,0 +1,260 @@
+"""gpubp.sklearn: estimators behind scikit-learn's interface."""
+
+import inspect
+import io
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn")
+
+import joblib
+from sklearn import neural_network
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_diabetes, load_iris, make_multilabel_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.impute import SimpleImputer
+from sklearn.metrics import accuracy_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+import gpubp
+from gpubp.sklearn import MLPClassifier, PopulationClassifier, PopulationRegressor
+from gpubp.sklearn.mlp import invscaling
+
+SMALL = {"engine": "eager", "random_state": 0}
+FLOWERS, SPECIES = load_iris(return_X_y=True)
+NAMES = np.array(["setosa", "versicolor", "virginica"], dtype=object)[SPECIES]
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.fixture(scope="module")
+def flowers():
+    return PopulationClassifier(6, (8,), lr="1e-2..1e-1:log", epochs=12, **SMALL).fit(FLOWERS, NAMES)
+
+
+def test_a_population_learns_and_predicts_the_mean_of_its_networks(flowers):
+    assert accuracy_score(NAMES, flowers.predict(FLOWERS)) > 0.9
+    each = np.stack([one.predict_proba(FLOWERS) for one in flowers.estimators_])
+    mean, spread = flowers.predict_proba(FLOWERS, return_std=True)
+    np.testing.assert_allclose(each.mean(0), flowers.predict_proba(FLOWERS), atol=1e-7)
+    np.testing.assert_allclose(each.mean(0), mean, atol=1e-7)
+    np.testing.assert_allclose(each.std(0), spread, atol=1e-7)
+    assert spread.max() > 1e-3
+    assert len({float(one.losses_[0]) for one in flowers.estimators_}) == 6
+
+
+def test_the_best_networks_predict_in_the_order_of_their_losses(flowers):
+    best = clone(flowers).set_params(ensemble=2).fit(FLOWERS, NAMES)
+    assert best.members_.tolist() == flowers.losses_.argsort()[:2].tolist()
+    each = [flowers.estimators_[place].predict_proba(FLOWERS) for place in range(2)]
+    np.testing.assert_allclose(best.predict_proba(FLOWERS), np.mean(each, axis=0), atol=1e-7)
+
+
+def test_networks_have_their_own_topologies_and_settings():
+    given = {"hidden_layer_sizes": [(4,), (6, 5)], "activation": ["relu", "tanh"], "batch_size": [32, 50]}
+    model = PopulationClassifier(8, epochs=2, **given, settings={"clip_norm": 1.0}, **SMALL).fit(FLOWERS, SPECIES)
+    found = {(each.spec.widths, each.spec.hidden) for each in model.model_.populations.each}
+    assert found == {((4, *sizes, 3), name) for sizes in ((4,), (6, 5)) for name in ("relu", "tanh")}
+    assert len(model.model_.populations.each) == 8
+    sizes = [one.hidden_layer_sizes for one in model.estimators_]
+    assert sorted(sizes) == [(4,)] * 4 + [(6, 5)] * 4
+    assert [one.model_.spec.widths[1:-1] for one in model.estimators_] == sizes
+
+
+def test_predictions_of_a_regressor_are_in_the_units_of_the_targets():
+    X, y = load_diabetes(return_X_y=True, scaled=False)
+    model = PopulationRegressor(4, (8,), lr=0.01, epochs=20, **SMALL).fit(X, y)
+    assert model.score(X, y) > 0.4
+    mean, spread = model.predict(X, return_std=True)
+    np.testing.assert_allclose(mean, np.mean([one.predict(X) for one in model.estimators_], axis=0), rtol=1e-6)
+    assert 0.1 < spread.mean() < y.std()
+    both = clone(model).fit(X, np.stack([y, -1000 * y], 1))
+    assert both.predict(X).shape == (len(X), 2)
+    assert np.corrcoef(both.predict(X)[:, 0], -both.predict(X)[:, 1])[0, 1] > 0.9
+
+
+def test_early_stopping_keeps_each_network_at_its_best_epoch():
+    given = {
+        "lr": [0.001, 0.3],
+        "epochs": 40,
+        "n_iter_no_change": 3,
+        "early_stopping": True,
+        "validation_fraction": 0.2,
+    }
+    model = PopulationClassifier(2, (8,), **given, **SMALL).fit(FLOWERS, NAMES)
+    best = min(record["validation_loss"]["min"] for record in model.history_)
+    assert model.losses_.min() == pytest.approx(best)
+    assert len(model.history_) == len(model.loss_curve_) >= model.n_iter_
+
+
+def test_warm_start_and_partial_fit_go_on_with_the_same_networks():
+    model = PopulationClassifier(2, (8,), lr=0.01, epochs=2, warm_start=True, **SMALL).fit(FLOWERS, NAMES)
+    first, scaler = model.losses_, model.input_scaler_
+    for _ in range(5):
+        model.fit(FLOWERS, NAMES)
+    assert (model.losses_ < 0.8 * first).all()
+    assert model.input_scaler_ is scaler
+    assert len(model.loss_curve_) == 12
+    parts = clone(model)
+    for _ in range(12):
+        parts.partial_fit(FLOWERS, NAMES, classes=np.unique(NAMES))
+    assert parts.t_ == 12 * len(FLOWERS) == model.t_
+    assert (parts.losses_ < 0.8 * first).all()
+    with pytest.raises(ValueError, match="the topology has changed"):
+        model.set_params(hidden_layer_sizes=(4,)).fit(FLOWERS, NAMES)
+
+
+def test_partial_fit_knows_labels_that_come_later():
+    model = MLPClassifier((8,), **SMALL).partial_fit(FLOWERS[:50], NAMES[:50], classes=np.unique(NAMES))
+    model.partial_fit(FLOWERS[50:], NAMES[50:])
+    assert model.predict_proba(FLOWERS).shape == (150, 3)
+    with pytest.raises(ValueError, match=r"labels that are not in classes: \['iris'\]"):
+        model.partial_fit(FLOWERS[:1], ["iris"])
+
+
+def test_a_class_weight_is_a_weight_of_its_samples():
+    given = {"epochs": 3, **SMALL}
+    weight = {"setosa": 1.0, "versicolor": 5.0, "virginica": 0.5}
+    by_class = PopulationClassifier(1, (8,), class_weight=weight, **given).fit(FLOWERS, NAMES)
+    by_sample = PopulationClassifier(1, (8,), **given).fit(FLOWERS, NAMES, [weight[name] for name in NAMES])
+    np.testing.assert_array_equal(by_class.predict_proba(FLOWERS), by_sample.predict_proba(FLOWERS))
+    neither = PopulationClassifier(1, (8,), **given).fit(FLOWERS, NAMES)
+    assert np.abs(by_class.predict_proba(FLOWERS) - neither.predict_proba(FLOWERS)).max() > 1e-3
+
+
+def test_samples_of_weight_0_are_as_absent():
+    X, y = np.r_[FLOWERS, 1e6 + FLOWERS], np.r_[SPECIES, SPECIES]
+    model = PopulationClassifier(2, (8,), lr=0.03, epochs=10, **SMALL).fit(X, y, np.repeat([1.0, 0.0], 150))
+    np.testing.assert_allclose(model.input_scaler_.mean_, FLOWERS.mean(0))
+    assert model.score(FLOWERS, SPECIES) > 0.9
+
+
+def test_several_yes_or_no_targets_have_a_probability_each():
+    X, y = make_multilabel_classification(120, 6, n_classes=3, random_state=0)
+    model = MLPClassifier((16,), learning_rate_init=0.03, max_iter=30, **SMALL).fit(X, y)
+    theirs = neural_network.MLPClassifier((16,), learning_rate_init=0.03, max_iter=30, random_state=0).fit(X, y)
+    assert model.predict(X).shape == model.predict_proba(X).shape == (120, 3)
+    assert abs(model.score(X, y) - theirs.score(X, y)) < 0.15
+
+
+def test_a_fitted_estimator_is_the_same_after_pickle_and_joblib(flowers):
+    stored = io.BytesIO()
+    joblib.dump(flowers, stored)
+    for other in (pickle.loads(pickle.dumps(flowers)), joblib.load(io.BytesIO(stored.getvalue()))):
+        np.testing.assert_array_equal(other.predict_proba(FLOWERS), flowers.predict_proba(FLOWERS))
+    assert not hasattr(clone(flowers), "model_")
+
+
+def test_a_random_state_decides_all(flowers):
+    again = clone(flowers).fit(FLOWERS, NAMES)
+    np.testing.assert_array_equal(again.predict_proba(FLOWERS), flowers.predict_proba(FLOWERS))
+    other = clone(flowers).set_params(random_state=np.random.RandomState(1)).fit(FLOWERS, NAMES)
+    assert np.abs(other.predict_proba(FLOWERS) - flowers.predict_proba(FLOWERS)).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
+def test_a_stand_in_has_the_parameters_of_scikit_learn(name):
+    ours, theirs = (
+        inspect.signature(getattr(module, name).__init__).parameters for module in (gpubp.sklearn, neural_network)
+    )
+    assert {key: value.default for key, value in theirs.items()}.items() <= {
+        key: value.default for key, value in ours.items()
+    }.items()
+    assert {*ours} - {*theirs} == {"dtype", "device", "engine"}
+    assert [*ours][: len(theirs)] == [*theirs]
+
+
+SOLVERS = [
+    {"solver": "adam", "beta_1": 0.8, "beta_2": 0.99, "alpha": 0.1, "epsilon": 1e-12},
+    {"solver": "sgd", "momentum": 0.8, "alpha": 0.1},
+    {"solver": "sgd", "nesterovs_momentum": False},
+    {"solver": "sgd", "learning_rate": "invscaling", "power_t": 0.3, "momentum": 0},
+    {"activation": "logistic", "epsilon": 1e-12},
+    {"activation": "identity", "hidden_layer_sizes": ()},
+]
+
+
+@pytest.mark.parametrize("given", SOLVERS, ids=lambda given: "-".join(map(str, given.values())))
+@pytest.mark.parametrize("kind", ["classes", "numbers", "poisson"])
+def test_a_step_of_a_stand_in_is_that_of_scikit_learn(kind, given):
+    """From the same weights, with all samples in a batch, where no random number is left."""
+    X = StandardScaler().fit_transform(FLOWERS[::2])
+    y = {"classes": SPECIES, "numbers": FLOWERS[:, :2] * 3, "poisson": np.round(FLOWERS[:, :2])}[kind][::2]
+    names = ("MLPClassifier",) if kind == "classes" else ("MLPRegressor",)
+    given = {"hidden_layer_sizes": (5,), "learning_rate_init": 0.01, "batch_size": len(X), "random_state": 0} | given
+    given |= {"loss": "poisson"} if kind == "poisson" else {}
+    (theirs, ours) = (getattr(module, names[0])(**given) for module in (neural_network, gpubp.sklearn))
+    ours.set_params(engine="eager", dtype="float64", warm_start=True, max_iter=4, tol=0)
+    theirs.set_params(warm_start=True, max_iter=1).fit(X, y)
+    ours.set_params(max_iter=1).fit(X, y)
+    for layer, (weight, bias) in enumerate(ours.model_.spec.layers(ours.model_.population.params)):
+        weight[0], bias[0] = (torch.from_numpy(each[layer]) for each in (theirs.coefs_, theirs.intercepts_))
+    ours.set_params(max_iter=4).fit(X, y)
+    theirs.t_ = 0  # of invscaling
+    theirs.set_params(max_iter=4, tol=0).fit(X, y)
+    for mine, wanted in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_inverse_scaling_counts_whole_epochs():
+    lr, step, samples = (torch.tensor([[number]], dtype=torch.float64) for number in (0.1, 7.0, 30.0))
+    rate = invscaling(lr, step, step, torch.tensor(0.5), torch.tensor(10.0), samples)
+    assert float(rate) == pytest.approx(0.1 / 61**0.5)
+
+
+def test_what_a_stand_in_cannot_do_is_refused():
+    with pytest.raises(ValueError, match="solver='lbfgs' works on the whole data and is not available"):
+        MLPClassifier(solver="lbfgs").fit(FLOWERS, SPECIES)
+    with pytest.raises(ValueError, match="The 'alpha' parameter of MLPClassifier must be"):
+        MLPClassifier(alpha=-1).fit(FLOWERS, SPECIES)
+    with pytest.raises(ValueError, match="hidden_layer_sizes must be > 0"):
+        MLPClassifier((5, -1)).fit(FLOWERS, SPECIES)
+    with pytest.raises(ValueError, match="settings: 'learning_rate' is unknown"):
+        PopulationClassifier(settings={"learning_rate": 1}).fit(FLOWERS, SPECIES)
+    with pytest.raises(ValueError, match="y has one class"):
+        PopulationClassifier().fit(FLOWERS, np.zeros(150))
+
+
+def test_networks_that_diverge_do_not_predict_and_are_told_of():
+    y = FLOWERS[:, 0] * 1e3
+    given = {"optimizer": "sgd", "scale_inputs": False, "scale_targets": False, "epochs": 3}
+    with pytest.warns(ConvergenceWarning, match="1 of 2 networks diverged"):
+        model = PopulationRegressor(2, (4,), lr=[1e-9, 1e6], **given, **SMALL).fit(FLOWERS, y)
+    assert model.members_.tolist() == [0]
+    assert np.isfinite(model.predict(FLOWERS)).all()
+
+
+def test_the_end_of_all_epochs_is_told_of():
+    with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(2\) reached"):
+        MLPClassifier((4,), max_iter=2, **SMALL).fit(FLOWERS, SPECIES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MLPClassifier((4,), max_iter=20, tol=10, n_iter_no_change=2, **SMALL).fit(FLOWERS, SPECIES)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_frames_with_categories_and_missing_values_come_through_a_pipeline(library):
+    frames = pytest.importorskip(library)
+    frame = frames.DataFrame(
+        {
+            "length": [*FLOWERS[:, 2]],
+            "width": [None, *FLOWERS[1:, 3]],
+            "colour": [*np.array(["red", "blue"])[SPECIES % 2]],
+        }
+    )
+    numbers = make_pipeline(SimpleImputer(), StandardScaler())
+    head = make_column_transformer((numbers, ["length", "width"]), (OneHotEncoder(sparse_output=False), ["colour"]))
+    head.set_output(transform=library)
+    model = make_pipeline(head, MLPClassifier((8,), learning_rate_init=0.05, max_iter=30, **SMALL)).fit(frame, NAMES)
+    assert model.score(frame, NAMES) > 0.9
+    assert model[-1].feature_names_in_.tolist()[:2] == ["pipeline__length", "pipeline__width"]
+    plain = frame.drop("colour", axis=1) if library == "pandas" else frame.drop("colour")
+    whole = plain.fillna(0.2) if library == "pandas" else plain.fill_null(0.2)
+    direct = PopulationClassifier(2, (8,), lr=0.03, epochs=10, **SMALL).fit(whole, NAMES)
+    assert direct.feature_names_in_.tolist() == ["length", "width"]
+    assert direct.score(whole, NAMES) > 0.9

@@ -1,0 +1,165 @@
+"""PopulationSearchCV: the results of scikit-learn's searches, from one training."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+from sklearn import neural_network
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
+from sklearn.dummy import DummyClassifier
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection import GridSearchCV, GroupKFold, RandomizedSearchCV, ShuffleSplit
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from gpubp import sklearn, training
+from gpubp.sklearn import MLPClassifier, PopulationClassifier, PopulationSearchCV
+
+FLOWERS, SPECIES = load_iris(return_X_y=True)
+SMALL = {"engine": "eager", "max_iter": 4, "random_state": 0}
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+class Counted(TransformerMixin, BaseEstimator):
+    """Adds a column; counts its fits."""
+
+    fits = 0
+
+    def __init__(self, column=0.0):
+        self.column = column
+
+    def fit(self, X, y=None):
+        type(self).fits += 1
+        self.mean_ = X.mean(0)
+        return self
+
+    def transform(self, X):
+        return np.c_[X - self.mean_, np.full(len(X), self.column)]
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The number of networks of each run."""
+    counts, train_many = [], training.train_many
+
+    def counted(design, *rest, **given):
+        counts.append(len(design))
+        return train_many(design, *rest, **given)
+
+    monkeypatch.setattr(training, "train_many", counted)
+    return counts
+
+
+def same(ours, theirs, exactly=True):
+    """Whether two searches have the same columns, and but for times the same numbers."""
+    assert list(ours.cv_results_) == list(theirs.cv_results_)
+    for name, column in theirs.cv_results_.items():
+        if exactly and "time" not in name:
+            np.testing.assert_array_equal(ours.cv_results_[name], column, err_msg=name)
+    assert ours.best_params_ == theirs.best_params_
+
+
+def test_a_search_is_one_run_with_the_results_of_one_fit_after_the_other(runs):
+    """To the bit, with topologies, rates and batches that differ."""
+    grid = [
+        {"hidden_layer_sizes": [(4,), (5, 3)], "learning_rate_init": [0.01, 0.2]},
+        {"batch_size": [30], "alpha": [1.0]},
+    ]
+    given = MLPClassifier((4,), batch_size=20, **SMALL), grid
+    ours = PopulationSearchCV(*given, cv=3, return_train_score=True).fit(FLOWERS, SPECIES)
+    assert runs == [15, 1]  # and the best again
+    same(ours, GridSearchCV(*given, cv=3, return_train_score=True).fit(FLOWERS, SPECIES))
+    assert len(set(ours.cv_results_["mean_train_score"])) >= 3
+    again = pickle.loads(pickle.dumps(ours))
+    assert len(pickle.dumps(ours)) < 2 * len(pickle.dumps(ours.best_estimator_)) + 10_000
+    assert again.score(FLOWERS, SPECIES) == ours.best_estimator_.score(FLOWERS, SPECIES)
+    assert (ours.cv_results_["mean_fit_time"] > 0).all()
+
+
+def test_ensembles_are_searched_as_networks_are(runs):
+    base = PopulationClassifier(2, (4,), engine="eager", epochs=3, random_state=0, early_stopping=True)
+    grid = {"class_weight": [None, "balanced"], "ensemble": ["best", "all"]}
+    X, y = FLOWERS[20:], SPECIES[20:]
+    weight = np.linspace(0.5, 2, len(y))
+    ours = PopulationSearchCV(base, grid, cv=2).fit(X, y, sample_weight=weight)
+    assert runs == [16, 2]
+    same(ours, GridSearchCV(base, grid, cv=2).fit(X, y, sample_weight=weight))
+
+
+def test_transformers_are_fitted_once_per_fold_and_setting_of_theirs(runs):
+    pipe = make_pipeline(Counted(), StandardScaler(), MLPClassifier((4,), **SMALL))
+    grid = {"counted__column": [0.0, 1.0], "mlpclassifier__alpha": [0.1, 1.0, 10.0]}
+    Counted.fits = 0
+    ours = PopulationSearchCV(pipe, grid, cv=3).fit(FLOWERS, SPECIES)
+    assert Counted.fits == 2 * 3 + 1
+    assert runs == [18, 1]
+    same(ours, GridSearchCV(pipe, grid, cv=3).fit(FLOWERS, SPECIES))
+    inside = make_pipeline(
+        StandardScaler(), PopulationSearchCV(MLPClassifier((4,), **SMALL), {"alpha": [0.1, 1]}, cv=3)
+    )
+    assert inside.fit(FLOWERS, SPECIES).score(FLOWERS, SPECIES) > 0
+
+
+def test_settings_are_drawn_scored_and_split_as_in_scikit_learn():
+    scipy_stats = pytest.importorskip("scipy.stats")
+    given = MLPClassifier((4,), **SMALL), {"learning_rate_init": scipy_stats.loguniform(1e-3, 1e-1)}
+    how = {"scoring": ["accuracy", "neg_log_loss"], "refit": "neg_log_loss", "cv": GroupKFold(3)}
+    groups = np.arange(150) // 5 % 7
+    ours = PopulationSearchCV(*given, n_iter=3, random_state=1, **how).fit(FLOWERS, SPECIES, groups=groups)
+    same(ours, RandomizedSearchCV(*given, n_iter=3, random_state=1, **how).fit(FLOWERS, SPECIES, groups=groups))
+    assert "rank_test_neg_log_loss" in ours.cv_results_
+
+
+def test_what_cannot_train_together_is_told_and_trains_one_by_one(runs):
+    pipe = make_pipeline(StandardScaler(), MLPClassifier((4,), **SMALL))
+    grid = {"mlpclassifier": [MLPClassifier((3,), **SMALL), DummyClassifier(strategy="constant", constant=0)]}
+    told = "3 of 6 fits train one by one: DummyClassifier is no estimator of gpubp.sklearn"
+    with pytest.warns(UserWarning, match=told):
+        ours = PopulationSearchCV(pipe, grid, cv=3, refit=False).fit(FLOWERS, SPECIES)
+    assert runs == [3]
+    np.testing.assert_allclose(ours.cv_results_["mean_test_score"][1], 1 / 3)
+
+
+@pytest.mark.filterwarnings("ignore:One or more of the test scores are non-finite")
+def test_a_setting_that_fails_does_not_take_the_others_with_it():
+    grid = {"learning_rate_init": [0.01, -1.0]}
+    with pytest.warns(FitFailedWarning, match="The 'learning_rate_init' parameter of MLPClassifier must be"):
+        ours = PopulationSearchCV(MLPClassifier((4,), **SMALL), grid, cv=3).fit(FLOWERS, SPECIES)
+    assert np.isfinite(ours.cv_results_["mean_test_score"]).tolist() == [True, False]
+    assert ours.best_params_ == {"learning_rate_init": 0.01}
+    with pytest.raises(ValueError, match="learning_rate_init"):
+        PopulationSearchCV(MLPClassifier(**SMALL), grid, cv=3, error_score="raise").fit(FLOWERS, SPECIES)
+
+
+def test_halving_trains_the_settings_of_an_iteration_together(runs):
+    given = MLPClassifier((4,), engine="eager", random_state=0), {"learning_rate_init": [1e-3, 1e-2, 0.03, 0.1]}
+    halving = {"factor": 2, "resource": "max_iter", "min_resources": 2, "max_resources": 8}
+    ours = PopulationSearchCV(*given, halving=halving, cv=2, random_state=0).fit(FLOWERS, SPECIES)
+    assert runs == [8, 4, 2, 1]
+    assert ours.n_candidates_ == [4, 2, 1]
+    assert ours.cv_results_["n_resources"].tolist() == [2] * 4 + [4] * 2 + [8]
+
+
+SETS = {"iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer, "diabetes": load_diabetes}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_scores_are_those_of_scikit_learn_within_noise(name):
+    """Means over folds and seeds, whose spread is the noise."""
+    X, y = SETS[name](return_X_y=True)
+    kind = "MLPRegressor" if name == "diabetes" else "MLPClassifier"
+    y = (y - y.mean()) / y.std() if name == "diabetes" else y
+    X, folds, seeds = StandardScaler().fit_transform(X), ShuffleSplit(2, random_state=0), 6
+    given = {"hidden_layer_sizes": (8,), "max_iter": 15, "learning_rate_init": 0.02, "batch_size": 48}
+    found = []
+    for search, module in ((PopulationSearchCV, sklearn), (GridSearchCV, neural_network)):
+        outcome = search(getattr(module, kind)(**given), {"random_state": [*range(seeds)]}, cv=folds, refit=False)
+        found.append(outcome.fit(X, y).cv_results_["mean_test_score"])
+    ours, theirs = found
+    noise = np.sqrt((ours.var(ddof=1) + theirs.var(ddof=1)) / seeds)
+    assert abs(ours.mean() - theirs.mean()) < 4 * noise + 0.005, (ours, theirs)
+    assert ours.mean() > (0.3 if name == "diabetes" else 0.85)
