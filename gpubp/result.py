@@ -38,6 +38,17 @@ class Results(Protocol):
         """Some rows at a time."""
 
 
+@dataclass(frozen=True)
+class Made:
+    """A table of results that is made already."""
+
+    whole: pa.Table
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """All rows."""
+        yield self.whole
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What training returns.

@@ -21,7 +21,7 @@ from ..design import SPEC, TRAINING, Design
 from ..population import Population
 from ..populations import Populations
 from ..reporters import Reporter
-from ..result import Result, order_of
+from ..result import Made, Result, order_of
 from ..serial import one_thread
 from ..spec import NetworkSpec
 
@@ -191,8 +191,10 @@ def _continued(job: Job) -> Trained:
         results[0],
         populations=populations,
         states=tuple(each.state for each in results),
-        table=pa.concat_tables([each.table for each in results], promote_options="default").take(
-            populations.order.numpy()
+        results=Made(
+            pa.concat_tables([each.table for each in results], promote_options="default").take(
+                populations.order.numpy()
+            )
         ),
         loss=populations.in_order([each.loss for each in results]),
         validation_loss=None
