@@ -45,6 +45,26 @@ def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, 
     return max(0, (free - none) // (one - none))
 
 
+def plan(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], given: bool, device: torch.device) -> str:
+    """A sentence on what the largest network of a run needs in host memory, and all. given: whether somebody else has
+    the networks, of which the run makes a copy."""
+    spec, recipe, _, itemsize = max(shapes, key=lambda shape: shape[0].size * (1 + len(shape[1].rule.slots)))
+    row = spec.size * itemsize
+    parts = {
+        f"{spec.size:,} parameters": row,
+        "their copy": row * given,
+        f"optimizer {recipe.optimizer}": row * len(recipe.rule.slots),
+        "best rows": row * recipe.restore_best,
+        "hyper-parameters and clocks": COLUMNS * 8,
+    }
+    listed = ", ".join(f"{name} {size(number)}" for name, number in parts.items() if number)
+    total = sum(needed(*each) - each[2] * each[0].size * each[3] * (not given) for each in shapes)
+    count, free = sum(each[2] for each in shapes), available(device)
+    room = "" if free is None else f" of {size(free)} free"
+    most = "up to " if len(shapes) > 1 else ""
+    return f"memory: {most}{size(sum(parts.values()))} a network ({listed}); {count:,} at once need {size(total)}{room}"
+
+
 def check(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: torch.device) -> None:
     """Raise OutOfMemoryError, before anything is allocated, if a population cannot fit."""
     free = available(device)

@@ -58,8 +58,8 @@ class Outcome(NamedTuple):
     validation: Evaluation | None
     folds: bool = False
 
-    def take(self, index: Tensor) -> Outcome:
-        """The networks in the rows `index` (K,); copies."""
+    def take(self, index: Tensor | slice) -> Outcome:
+        """The networks in the rows `index` (K,), as copies, or of a slice, as views."""
 
         def some(given: Evaluation) -> Evaluation:
             return Evaluation(*(numbers[index] for numbers in given))

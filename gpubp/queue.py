@@ -163,13 +163,14 @@ class Waiting(NamedTuple):
 
 
 def room_for(rows: Rows, source: Source, slots: int | None) -> int:
-    """How many networks train at once: `slots`, or as many as fit into half of the free memory, so that they can be
-    copied."""
+    """How many networks train at once: `slots`, or all if they fit into memory, or as many as fit."""
     number = 1 if slots is None else arrays.whole(slots)
     if number is None or number < 1:
         raise ConfigError(f"slots {slots!r}: a whole number of 1 or more expected")
     if slots is not None:
         return number
     shapes = [(each.population.spec, each.config.recipe(each.population.spec)) for each in source.groups(rows.peek())]
-    least = min(memory.fit(*shape, source.dtype.itemsize, HOME) for shape in shapes)
-    return max(1, min(least // 2, STREAM if rows.total is None else least))
+    fit = min(memory.fit(*shape, source.dtype.itemsize, HOME) for shape in shapes)
+    if rows.total is not None and rows.total <= fit:
+        return rows.total
+    return max(1, min(fit // 3, STREAM if rows.total is None else fit))  # at a change some are there twice

@@ -73,7 +73,8 @@ def test_lines_come_first_and_their_brackets_are_literal() -> None:
     )
     lines = screen.file.getvalue().splitlines()
     assert lines[:2] == told
-    assert lines[2].startswith("2 networks of 21 parameters. ")
+    assert lines[2].startswith("memory: 528 B a network (21 parameters 84 B, their copy 84 B, optimizer adam 168 B, ")
+    assert lines[3].startswith("2 networks of 21 parameters. ")
 
 
 class Fails(gpubp.Reporter):

@@ -146,7 +146,7 @@ def test_results_that_cannot_be_written_lose_no_result(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(pyarrow.parquet, "write_table", fail)
+        patch.setattr(pyarrow.parquet.ParquetWriter, "write_table", fail)
         result = run(tmp_path / "run", epochs=2)
     assert result.unsaved == f"{tmp_path / 'run'}: the results cannot be written: {error}"
     assert sorted(each.name for each in (tmp_path / "run").iterdir()) == ["checkpoint", "config.yaml", "history.jsonl"]

@@ -35,7 +35,7 @@ STOPPED = (Status.converged, Status.stopped)
 TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "optimizer", "schedule", "batch_size",
          "shuffle", "update_order", "restore_best", "class_weight")  # fmt: skip
 OTHERS = ("fold", "status", "loss", "accuracy", "r2")
-PIECE = 1 << 18  # rows made at once
+PIECE = 1 << 16  # rows made at once
 SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet; with more than PIECE rows:
 SEALS = b"gpubp_sha256_of_pieces"  # of the digests of its pieces, one after the other
 KEYS = b"gpubp_keys"  # of the columns that name entities
@@ -75,14 +75,20 @@ class Results:
         if self.count <= PIECE:
             yield self.whole
             return
-        blank = self._table([each.take(torch.arange(1)) for each in self.outcomes]).slice(0, 0)
-        orders = [each.rows.argsort() for each in self.outcomes]
-        bounds = torch.arange(0, self.count + PIECE, PIECE)
-        cuts = [torch.searchsorted(each.rows[order], bounds) for each, order in zip(self.outcomes, orders)]
-        for at in range(len(bounds) - 1):
-            some = [order[cut[at] : cut[at + 1]] for order, cut in zip(orders, cuts)]
-            found = self._table([each.take(index) for each, index in zip(self.outcomes, some) if len(index)])
-            yield pa.concat_tables([blank, found], promote_options="default").combine_chunks()
+        blank = self._table([each.take(slice(1)) for each in self.outcomes]).slice(0, 0)
+        orders = [None if _ascending(each.rows) else each.rows.argsort() for each in self.outcomes]
+        sides = torch.arange(0, self.count + PIECE, PIECE)
+        cuts = [
+            torch.searchsorted((each.rows if order is None else each.rows[order]).contiguous(), sides).tolist()
+            for each, order in zip(self.outcomes, orders)
+        ]
+        for at in range(len(sides) - 1):
+            some = []
+            for each, order, cut in zip(self.outcomes, orders, cuts):
+                part = slice(cut[at], cut[at + 1])
+                if part.start < part.stop:
+                    some.append(each.take(part if order is None else order[part]))
+            yield pa.concat_tables([blank, self._table(some)], promote_options="default").combine_chunks()
 
     def _table(self, outcomes: Sequence[Outcome]) -> pa.Table:
         import pyarrow as pa
@@ -97,11 +103,15 @@ class Results:
             keys = () if self.entities is None else self.entities.names
             tables.append(rows.replace_schema_metadata({KEYS: json.dumps([*map(key_name, keys)])}))
         found = tables[0]
-        if len(tables) > 1 or not bool((outcomes[0].rows.diff() > 0).all()):
+        if len(tables) > 1 or not _ascending(outcomes[0].rows):
             found = pa.concat_tables(tables, promote_options="default").sort_by("network").combine_chunks()
         for name, values in self.more.items():
             found = found.append_column(name, pa.array(values.numpy()[found["network"].to_numpy()]))
         return found
+
+
+def _ascending(rows: Tensor) -> bool:
+    return bool((rows.diff() > 0).all())
 
 
 def _differing(outcomes: Sequence[Outcome]) -> list[str]:
@@ -130,7 +140,7 @@ def key_name(name: str) -> str:
 
 
 def keys_of(rows: pa.Table) -> list[str]:
-    """The columns of a results table that name the entity of each network."""
+    """The columns of a results table that name the entity of each network. Raises ValueError for what is no list."""
     found = json.loads((rows.schema.metadata or {}).get(KEYS, b"[]"))
     return [name for name in found if name in rows.column_names]
 
@@ -213,15 +223,14 @@ def write(results: Results, run_dir: Path) -> None:
 def _write_parquet(results: Results, where: Path) -> None:
     from pyarrow import parquet
 
-    writer, digests = None, []
-    for rows in results.pieces():
-        writer = writer or parquet.ParquetWriter(where, rows.schema)
-        writer.write_table(rows)
-        digests.append(digest(rows))
-    if writer is not None:
+    pieces, digests = results.pieces(), []
+    first = next(pieces)
+    with parquet.ParquetWriter(where, first.schema) as writer:
+        for rows in chain([first], pieces):
+            writer.write_table(rows)
+            digests.append(digest(rows))
         key, seal = (SEAL, digests[0]) if len(digests) == 1 else (SEALS, _sha256("".join(digests)))
         writer.add_key_value_metadata({key: seal})
-        writer.close()
 
 
 def _sha256(text: str) -> str:
@@ -241,12 +250,13 @@ def read_results(path: Path) -> pa.Table:
         known = found.schema.metadata or {}  # older files have no seal
         pieces = [found.slice(at, PIECE) for at in range(0, len(found), PIECE)]
         damaged = SEAL in known and known[SEAL].decode() != digest(found)
+        keys = keys_of(found)
         damaged |= SEALS in known and known[SEALS].decode() != _sha256("".join(map(digest, pieces)))
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not a whole .parquet file')}") from None
     if damaged:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
-    names, keys, other = found.column_names, keys_of(found), "it is not the results of a run"
+    names, other = found.column_names, "it is not the results of a run"
     if missing := {"status", "loss", *WHOLE} - set(names):
         raise CheckpointError(f"{path} has no column {', '.join(sorted(missing))}: {other}")
     if not found.num_rows or len(set(names)) < len(names):
