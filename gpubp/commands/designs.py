@@ -21,9 +21,9 @@ COMMON = ("output", "loss", "bias", "train_bias", "epochs", "steps", "evaluate_e
 
 
 def mixed(settings: dict[str, Any]) -> bool:
-    """Whether the networks of these settings differ in more than numbers."""
+    """Whether the networks of these settings differ in more than numbers, or wait for slots."""
     listed = any(len(_options(settings, name)) > 1 for name in LISTS)
-    return listed or any(settings[name] is not None for name in ("design", "hidden_width", *POSITIONS))
+    return listed or any(settings[name] is not None for name in ("design", "hidden_width", "slots", *POSITIONS))
 
 
 def _options(settings: dict[str, Any], name: str) -> list[str]:

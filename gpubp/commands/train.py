@@ -47,6 +47,7 @@ TUTORIAL = {  # the settings of --data tutorial, and the flags' defaults
             "group",
             "bootstrap",
             "design",
+            "slots",
             "hidden_width",
             "search",
             "budget",
@@ -90,6 +91,7 @@ def parser() -> Parser:
     add("--scale-targets", TEXT, "targets that are numbers: none or standard")
     add("--impute", TEXT, "missing values: mean or median; refused by default")
     add("--networks", COUNT, "N, or settings per fold, bootstrap or entity; 1000, or 1 for --per and the tutorial")
+    add("--slots", COUNT, "networks that train at once, while others wait; all, or as many as fit into memory")
     add(
         "--design",
         TEXT,
@@ -208,7 +210,9 @@ def _mixed(settings: dict[str, Any], prepared: Prepared) -> int:
     dtype, design = _dtype(settings, "float32"), designs.design(settings, prepared)
 
     def trained(**given: Any) -> Result:
-        return train_many(design, prepared.training, prepared.validation, settings["seed"], dtype, **given)
+        return train_many(
+            design, prepared.training, prepared.validation, settings["seed"], dtype, slots=settings["slots"], **given
+        )
 
     return report(settings, _train(settings, trained, prepared))
 
