@@ -9,6 +9,7 @@ import torch
 
 import gpubp
 from gpubp.errors import ConfigError
+from gpubp.reporters.table import read_results
 from gpubp.result import Result
 from gpubp.search import Hyperband, SuccessiveHalving
 from gpubp.search.method import Method
@@ -235,3 +236,15 @@ def test_settings_of_halving_are_checked(given: dict[str, Any], told: str) -> No
 def test_steps_count_as_well_as_epochs() -> None:
     result = train(rated(ascending(9), steps=27), SuccessiveHalving(3, 3))
     assert sorted(result.table["steps"].to_pylist()) == [3] * 6 + [9] * 2 + [27]
+
+
+@pytest.mark.parametrize("epochs", [9, 27])
+def test_results_in_pieces_have_the_columns_of_all(epochs: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no network of a piece has stopped, or none of its first ones."""
+    rows = rated([*ascending(9)[:0:-1], 0.05], epochs=epochs)
+    whole = train(rows, SuccessiveHalving())
+    monkeypatch.setattr("gpubp.reporters.table.PIECE", 2)
+    result = train(rows, SuccessiveHalving(), run_dir=tmp_path / "run")
+    assert result.unsaved is None
+    assert result.table.equals(whole.table)
+    assert read_results(tmp_path / "run" / "results.parquet").equals(whole.table)

@@ -55,6 +55,7 @@ class Results:
         self.outcomes, self.metric, self.entities, self.more = outcomes, metric, entities, more
         self.count = sum(len(each.rows) for each in outcomes)
         self.differing = _differing(outcomes)
+        self.stops = any(bool(_stopped(each.state).any()) for each in outcomes)  # of all: pieces have the same columns
         if self.count <= PIECE:
             _ = self.whole  # before anybody changes the networks
 
@@ -95,7 +96,7 @@ class Results:
 
         tables = []
         for each in outcomes:
-            rows, described = _rows(each, self.metric, self.entities), _described(each.state)
+            rows, described = _rows(each, self.metric, self.entities, self.stops), _described(each.state)
             for name in self.differing:
                 texts = _class_weights(each.state) if name == "class_weight" else [described[name]] * len(rows)
                 kind = pa.string() if name == "class_weight" else None
@@ -165,8 +166,8 @@ def _described(state: TrainState) -> dict[str, Any]:
     }
 
 
-def _rows(outcome: Outcome, metric: str, entities: Entities | None) -> pa.Table:
-    """The rows of one population."""
+def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool) -> pa.Table:
+    """The rows of one population. stops: whether networks have stopped, in whichever."""
     import pyarrow as pa
 
     def numbers(tensor: Tensor) -> np.ndarray:
@@ -181,7 +182,7 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None) -> pa.Table:
         **({} if entities is None else _names(entities, numbers(state.position))),
         "status": names[numbers(state.status).astype(np.int64)],
         "steps": numbers(state.step),
-        **{name: numbers(steps) for name, steps in _steps(state).items()},
+        **{name: numbers(steps) for name, steps in _steps(state, stops).items()},
         "loss": numbers(training.loss),
         metric: numbers(training.metric),
     }
@@ -201,11 +202,16 @@ def _names(entities: Entities, position: np.ndarray) -> dict[str, np.ndarray]:
     return {key_name(name): column for name, column in zip(entities.names, columns)}
 
 
-def _steps(state: TrainState) -> dict[str, Tensor]:
+def _stopped(state: TrainState) -> Tensor:
+    """(N,) bool: which networks have ended by a decision."""
+    return (state.status[:, None] == torch.tensor(STOPPED)).any(1)
+
+
+def _steps(state: TrainState, stops: bool) -> dict[str, Tensor]:
     """The steps of STEPS that can be, (N,) each, -1 for none."""
-    found, stopped = {"diverged_step": state.diverged_step}, (state.status[:, None] == torch.tensor(STOPPED)).any(1)
-    if {"patience", "target_loss"} & state.hyper.keys() or bool(stopped.any()):
-        found["stopped_step"] = torch.where(stopped, state.step, -1)
+    found = {"diverged_step": state.diverged_step}
+    if stops or {"patience", "target_loss"} & state.hyper.keys():
+        found["stopped_step"] = torch.where(_stopped(state), state.step, -1)
     if state.recipe.tracks:
         found["best_step"] = state.memory["best_step"][:, 0].long()
     return found
