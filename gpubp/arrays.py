@@ -148,11 +148,13 @@ def _culprit(values: Any, array: Array) -> str:
 
 
 def in_short(value: Any) -> Any:
-    """A number as it is, an array as a summary."""
+    """A number as it is, an array of one number, once or repeated, as that, others as a summary."""
     many = torch.as_tensor(value) if isinstance(value, (Tensor, list, tuple)) else None
-    if many is not None and many.numel() > 1:
+    if many is not None and many.numel() and bool((many == many.flatten()[0]).all()):
+        return many.flatten()[0].item()
+    if many is not None:
         return f"{many.numel()} numbers from {float(many.min()):g} to {float(many.max()):g}"
-    return value.item() if isinstance(value, Tensor) else value
+    return value
 
 
 def plain(name: str, value: Any, error: type[GpubpError]) -> Any:

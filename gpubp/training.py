@@ -280,6 +280,7 @@ def updated(settings: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
     for part in (now, now.get("training")):
         for name in ("epochs", "steps"):
             lengths = {arrays.in_short(each) for run in runs if (each := getattr(run.config, name)) is not None}
-            if isinstance(part, dict) and part.get(name) is not None and len(lengths) == 1:
+            alike = len(lengths) == 1 and isinstance(min(lengths), int)  # else settings say more than a summary
+            if isinstance(part, dict) and part.get(name) is not None and alike:
                 part[name] = lengths.pop()
     return now

@@ -20,6 +20,7 @@ from pyarrow import parquet
 
 import gpubp
 from gpubp import ended, placement
+from gpubp.cli import main
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters.table import read_results
 
@@ -268,3 +269,17 @@ def test_the_table_of_very_many_networks_is_made_in_pieces(
     parquet.write_table(damaged, folder / "results.parquet")
     with pytest.raises(CheckpointError, match="is damaged"):
         read_results(folder / "results.parquet")
+
+
+def test_the_command_line_has_slots_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--data", "iris", "--networks", "30", "--epochs", "3", "--lr", "1e-3..1e-1:log", "--engine", "eager"]
+    folders = [str(tmp_path / name) for name in ("few", "all")]
+    for folder, more in zip(folders, (["--slots", "8"], [])):
+        assert main(["train", *common, *more, "--run-dir", folder]) == 0
+    tables = [read_results(Path(folder) / "results.parquet") for folder in folders]
+    assert tables[0].equals(tables[1])
+    assert main(["resume", folders[0]]) == 0
+    assert main(["explain", folders[0], "--network", "29"]) == 0
+    capsys.readouterr()
+    assert main(["resume", folders[0], "--epochs", "9"]) == 1
+    assert "more networks than slots" in capsys.readouterr().err
