@@ -164,12 +164,17 @@ MORE_TEAMS = {
 }  # fmt: skip
 BLOCK = Layout(1, team=True, threads=3, accumulators=32, cols=8)
 QUADS = replace(BLOCK, wide=True, parts=4, accumulators=16, cols=2)
+STREAMED = replace(QUADS, streamed=True)
 BLOCKS = {
     "a block, ragged rows, in pieces": TEAMS["ragged rows, in pieces"]._replace(layout=replace(BLOCK, chunk=3)),
     "two blocks for three networks, slots outside": TEAMS["ragged rows, in pieces"]._replace(
         layout=replace(BLOCK, near=False)
     ),
     "quads, in pieces": TEAMS["ragged rows, in pieces"]._replace(layout=replace(QUADS, chunk=3, near=False)),
+    "streamed, in pieces": TEAMS["ragged rows, in pieces"]._replace(layout=replace(STREAMED, chunk=3)),
+    "figures of networks, streamed": CASES["figures of networks, ragged rows, classes with weights"]._replace(
+        layout=replace(STREAMED, chunk=3), count=3
+    ),
     "figures of networks": CASES["figures of networks, ragged rows, classes with weights"]._replace(
         layout=replace(BLOCK, chunk=3), count=3
     ),
@@ -194,6 +199,9 @@ MORE_BLOCKS = {
     "a block, layer by layer": MORE_TEAMS["layer by layer"]._replace(layout=BLOCK),
     "a block of quads, a bias per layer": TEAMS["shared rows, a bias per layer"]._replace(layout=QUADS, samples=OWN),
     "a block of quads, layer by layer": MORE_TEAMS["layer by layer"]._replace(layout=QUADS),
+    "streamed, a bias per layer": TEAMS["shared rows, a bias per layer"]._replace(layout=STREAMED, samples=OWN),
+    "streamed, layer by layer": MORE_TEAMS["layer by layer"]._replace(layout=STREAMED),
+    "streamed doubles": MORE_TEAMS["16 double outputs, ragged"]._replace(layout=replace(STREAMED, parts=2, chunk=3)),
 }  # fmt: skip
 GROUPS = {
     "groups of 8, ragged": CASES["lanes are 16 networks, their own ragged rows, chunks, dropout"]._replace(
@@ -288,6 +296,14 @@ def test_a_barrier_that_a_block_misses_is_caught(tmp_path: Path) -> None:
     alone = sound(made(text, tmp_path, PLAIN, "-DRACES"), case.count, 1)
     done = played(made(text.replace(f"{end}  BARRIER", end), tmp_path, RACES, "-DRACES"), case.count, 1)
     assert "data race" in done.stderr or done.stdout != alone
+
+
+def test_a_strip_that_is_multiplied_before_it_is_there_is_caught(tmp_path: Path) -> None:
+    case, line = BLOCKS["streamed, in pieces"], "wait_for_copies_but<STAGES - 2>();\n    BARRIER"
+    text = flat(case.text())
+    assert line in text
+    program = made(text.replace(line, line.replace("BARRIER", "")), tmp_path, RACES, "-DRACES")
+    assert "data race" in played(program, case.count, 1).stderr
 
 
 def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:

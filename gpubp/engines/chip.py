@@ -2,8 +2,9 @@
 
 A thread is a network if all of its numbers may fit into registers; the compiled kernel tells whether they do. Else a
 block is a network, or a few small ones, with all numbers in shared memory; if these do not fit, the batch is split into
-chunks, or the slots are in global memory. A block is wide (lanes are outputs) if that is estimated to be faster, with
-the threads, the chunk and the place of the slots that are; and if the compiler finds registers for its gradients.
+chunks, or the slots are in global memory, or all matrices are, and are streamed. A block whose numbers are in shared
+memory is wide (lanes are outputs) if that is estimated to be faster, with the threads, the chunk and the place of the
+slots that are; and if the compiler finds registers for its gradients.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from .layout import WARP, Layout
+from .layout import REACH, WARP, Layout
 from .plan import WAYS
 from .program import Program
 
@@ -25,6 +26,8 @@ SPILLED = 64  # bytes that a thread may keep in local memory: the compiler spill
 THREAD = Layout(1, threads=128)
 BLOCK = Layout(1, team=True, accumulators=32, cols=8)
 WIDE = Layout(1, wide=True, parts=4, team=True, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8
+STREAMED = Layout(1, wide=True, team=True, threads=128, accumulators=16, cols=2, streamed=True)
+STREAMED_CHUNK = 256  # samples that go through a streamed network together at most, unless a batch must stay whole
 HELD = 100  # gradients that a thread of a wide block holds in registers
 WORTH = 0.92  # of the cycles of a block that is not wide: a wide one must be estimated to need less
 LEAST_CHUNK, WIDE_CHUNK = 16, 32  # samples that go through the network together at least; in a wide block
@@ -55,6 +58,22 @@ def in_shared_memory(program: Program, limits: Limits) -> Program | None:
         if found.plan.shared <= limits.block:
             return _with_threads(found, limits)
     return None
+
+
+def streamed(program: Program, limits: Limits) -> Program | None:
+    """A block is a network, with its matrices in global memory; None if their numbers are beyond an index, or the few
+    that a block must have in shared memory do not fit."""
+    found = _streamed(program)
+    plan = found.plan
+    largest_index = max(plan.far, plan.batch * max(plan.pitch))
+    return found if largest_index <= REACH and plan.shared <= limits.block else None
+
+
+def _streamed(program: Program) -> Program:
+    batch, chunk = program.recipe.batch_size, 0
+    if batch > STREAMED_CHUNK and program.recipe.update_order == "simultaneous":
+        chunk = math.ceil(batch / math.ceil(batch / STREAMED_CHUNK))
+    return program.laid_out(replace(STREAMED, parts=16 // program.dtype.itemsize, chunk=chunk))
 
 
 def wide(plain: Program, limits: Limits) -> list[Program]:
@@ -180,4 +199,5 @@ def block(layout: Layout) -> tuple[int, int]:
 
 def wants(program: Program) -> int:
     """Bytes of shared memory that the smallest layout needs."""
-    return min(program.laid_out(replace(layout, threads=WARP)).plan.shared for layout in _blocks(program))
+    found = [program.laid_out(replace(layout, threads=WARP)) for layout in _blocks(program)]
+    return min(each.plan.shared for each in (*found, _streamed(program)))

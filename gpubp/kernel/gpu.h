@@ -43,7 +43,7 @@ FN void advance(const Memory &mem, Group *group, const Job &job, const End &end,
 
 extern "C" __global__ void __launch_bounds__(THREADS * TEAMS_PER_BLOCK)
     run(const __grid_constant__ Job given, const __grid_constant__ End end) {
-  launch<Memory, Group>(given, end.slots, [&](const Job &job, const Memory &mem, Group *group, int64_t n) {
+  launch<Memory, Group>(given, end.far, [&](const Job &job, const Memory &mem, Group *group, int64_t n) {
     advance(mem, group, job, end, n);
   });
 }
