@@ -38,8 +38,8 @@ def block_tile(shape: Shape, layout: Layout) -> tuple[int, int]:
         products = k * (each.cost + COPY * (block[0] / layout.neighbours + block[1]))
         return math.ceil(m / block[0]) * math.ceil(n / block[1]) * (products + TILE), -math.prod(block)
 
-    sizes = [2**power for power in range(9)]
-    return min(itertools.product({min(size, m) for size in sizes}, {min(size, n) for size in sizes}), key=spent)
+    down, across = ({min(2**power, size) for power in range(8)} for size in (m, n))
+    return min(itertools.product(down, across), key=spent)
 
 
 @cache
