@@ -284,19 +284,17 @@ def test_a_gpu_block_has_no_race_with_any_rule(case: Case, tmp_path: Path) -> No
     ("name", "line"), [("a block, ragged rows, in pieces", "epilogue(fragment);\n  }\n  "),
                        ("streamed, in pieces", "wait_for_copies_but<STAGES - 2>();\n    ")])  # fmt: skip
 def test_a_barrier_that_a_block_misses_is_caught(name: str, line: str, tmp_path: Path) -> None:
-    case = BLOCKS[name]
-    text = flat(case.text())
+    text, count = flat(BLOCKS[name].text()), BLOCKS[name].count
     assert f"{line}BARRIER" in text
-    alone = sound(made(text, tmp_path, PLAIN, "-DRACES"), case.count, 1)
-    done = played(made(text.replace(f"{line}BARRIER", line), tmp_path, RACES, "-DRACES"), case.count, 1)
+    alone = sound(made(text, tmp_path, PLAIN, "-DRACES"), count, 1)
+    done = played(made(text.replace(f"{line}BARRIER", line), tmp_path, RACES, "-DRACES"), count, 1)
     assert "data race" in done.stderr or done.stdout != alone
 
 
 def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
-    case = TEAMS["ragged rows, in pieces"]
-    program = made(case.text(), tmp_path, RACES, "-DBARRIER=")
-    alone = sound(program, case.count, 1)
-    done = played(program, case.count, 2)
+    program = made(PIECES.text(), tmp_path, RACES, "-DBARRIER=")
+    alone = sound(program, PIECES.count, 1)
+    done = played(program, PIECES.count, 2)
     assert "data race" in done.stderr or done.stdout != alone
 
 
