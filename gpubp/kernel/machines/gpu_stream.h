@@ -21,14 +21,17 @@ FN void copy_strip(entry *to, const View &from, int row, int column) {
   constexpr int side_by_side = per_row < THREADS ? per_row : THREADS, apart = THREADS / side_by_side;
   const int first = RANK / side_by_side;  // of the rows that this thread copies, `apart` each
   if (apart * side_by_side < THREADS && first >= apart) return;
+  auto copy_row = [&](entry *to, const View &source, int i) {
+    if (rows % apart == 0 || first + i < rows)
+      begin_copy<width * sizeof(real)>(
+          to + i * pitch, source.row(most_rows % rows ? min_of(row + first + i, most_rows - 1) : i));
+  };
   UNROLL for (int j = RANK % side_by_side; j < per_row; j += side_by_side) {
     const int in_column = most_columns % columns ? min_of(column + j * width, last) : column + j * width;
     const View source = from.from(most_rows % rows ? 0 : row + first, in_column);
-    UNROLL for (int i = 0; i < rows; i += apart)
-      if (rows % apart == 0 || first + i < rows)
-        begin_copy<width * sizeof(real)>(
-            to + first * pitch + j * width + i * pitch,
-            source.row(most_rows % rows ? min_of(row + first + i, most_rows - 1) : i));
+    entry *to_first = to + first * pitch + j * width;
+    if constexpr (width == 1) NO_UNROLL for (int i = 0; i < rows; i += apart) copy_row(to_first, source, i);
+    else UNROLL for (int i = 0; i < rows; i += apart) copy_row(to_first, source, i);
   }
 }
 
