@@ -225,7 +225,7 @@ def test_data_count_in_what_fits() -> None:
         with machine(free=memory.needed(wide, recipe, count, 4, True)):
             assert memory.fit(wide, recipe, 4, gpu) == count
     each = memory.needed(wide, recipe, many, 4, True) - memory.needed(wide, recipe, many - 1, 4, True)
-    assert 4 * wide.size <= each < 8 * wide.size
+    assert each == (1 + len(recipe.rule.slots)) * 4 * wide.size + 8 * memory.COLUMNS
     more = memory.needed(spec, recipe, 5, 4, True, [own]) - memory.needed(spec, recipe, 5, 4, True)
     assert more == 5 * (own.inputs[0].nbytes + own.targets[0].nbytes)
 
