@@ -66,13 +66,13 @@ def test_networks_do_not_share_a_warp_where_memory_is_for_one() -> None:
 
 
 def test_layouts_are_tried_in_order() -> None:
-    """Whole, in pieces, slots outside, not at all."""
+    """Whole, in pieces, slots outside; then matrices are streamed."""
     whole, seen = program((64, 64, 10), 256), []
     most = whole.laid_out(Layout(1, team=True, threads=32, chunk=256)).plan.shared
     for room in range(most, 0, -2048):
         own = chip.in_shared_memory(whole, chip.Limits(90, room))
         if own is None:
-            assert chip.wants(whole) > room
+            assert chip.streamed(whole, chip.Limits(90, room))
             break
         assert own.plan.shared <= room
         seen.append((own.layout.near, own.layout.chunk))
@@ -149,6 +149,29 @@ def test_wide_networks_do_not_fit_and_are_streamed_in_little_shared_memory() -> 
         own = chip.streamed(program(widths, 64), H100)
         assert own is not None
         assert 2 * (own.plan.shared + 1024) < 100 << 10, "two blocks on a multiprocessor of any GPU"
+
+
+@pytest.mark.parametrize(
+    ("widths", "batch", "optimizer", "streamed"),
+    [((128, 128, 10), 64, "adam", True), ((200, 100, 10), 64, "sgd", True), ((64, 128, 10), 64, "adam", False),
+     ((64, 32, 10), 64, "adam", False), ((784, 32, 10), 32, "sgd", False), ((128, 128, 2), 16, "sgd", False)],
+)  # fmt: skip
+def test_a_block_that_finds_place_streams_where_that_is_estimated_to_be_faster(
+    widths: tuple[int, ...], batch: int, optimizer: str, streamed: bool
+) -> None:
+    plain = chip.in_shared_memory(program(widths, batch, optimizer), H100)
+    assert plain is not None
+    assert any(each.layout.streamed for each in chip.better(plain, H100)) == streamed
+    whole = program(widths, batch, optimizer, torch.float64)
+    double = chip.in_shared_memory(whole, H100) or chip.streamed(whole, H100)
+    assert double is not None
+    assert chip.better(double, H100) == [], "only float32 is estimated"
+
+
+def test_an_estimate_grows_with_the_batch_and_with_what_moves() -> None:
+    least = chip.streamed_cycles(chip._streamed(program((784, 128, 10), 64, "sgd")))
+    assert 1.1 < chip.streamed_cycles(chip._streamed(program((784, 128, 10), 64, "adam"))) / least < 2
+    assert 7 < chip.streamed_cycles(chip._streamed(program((784, 128, 10), 512, "sgd"))) / least < 8.5
 
 
 @pytest.mark.parametrize("shape", [(64, 32, 784), (784, 32, 64), (64, 3, 128), (1, 1, 1), (1024, 256, 256), (33, 2, 6)])

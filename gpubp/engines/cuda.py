@@ -182,9 +182,10 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
 
 
 def _best_block(program: Program, limits: chip.Limits) -> Kernel:
-    """The first wide block without a number in local memory, or the one with fewest; else a plain one."""
+    """The first block better than a plain one, without a number in local memory, or the one with fewest; else a plain
+    one."""
     plain, found = _block(program, limits), None
-    for block in () if plain.layout.streamed else chip.wide(plain, limits):
+    for block in chip.better(plain, limits):
         kernel = _compiled(block, limits)
         if found is None or kernel.use.local < found.use.local:
             found = kernel

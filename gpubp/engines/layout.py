@@ -118,11 +118,13 @@ def products(
 ) -> Iterator[tuple[tuple[int, int, int], str]]:
     """m, n, k and the kind of every product (m, k) @ (k, n), n counted in v, for chunks of so many samples: forward,
     the gradients of weights and biases, the delta below. padded: widths in v."""
-    for rows in chunks:
-        for (i, o), (down, across) in zip(itertools.pairwise(widths), itertools.pairwise(padded)):
-            yield (rows, across, i), "forward"
-            if trains:
-                yield from (((i, across, rows), "gradient"), ((1, across, rows), "bias"), ((rows, down, o), "delta"))
+    for rows, layer in itertools.product(chunks, range(len(widths) - 1)):
+        (i, o), (down, across) = widths[layer : layer + 2], padded[layer : layer + 2]
+        yield (rows, across, i), "forward"
+        if trains:
+            yield from (((i, across, rows), "gradient"), ((1, across, rows), "bias"))
+        if trains and layer:
+            yield (rows, down, o), "delta"
 
 
 @cache
