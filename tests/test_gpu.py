@@ -130,6 +130,21 @@ def test_tiny_networks_are_threads_by_the_rules() -> None:
     assert not differences(got, many, expected, many)
 
 
+def test_networks_beyond_the_chip_are_trained_and_evaluated_by_the_rules() -> None:
+    own = small(optimizer="sgd", steps=3)._replace(spec=gpubp.NetworkSpec((301, 200, 3), "tanh"))
+    few = [0, 1, 2]
+    networks, data = own.population(few), own.data()
+    expected = train(networks, data, engine=cpu, **own.settings)
+    with playing(Player()) as player:
+        got = train(networks, data, engine=cuda, **own.settings)
+        found = cuda.evaluate(got.population, data, {}, got.position)
+    assert all("#define STREAMED 1" in launch.text for launch in player.launches)
+    assert [launch.blocks for launch in player.launches] == [2] * len(player.launches), "those that run at once"
+    assert not differences(got, few, expected, few)
+    shown = cpu.evaluate(expected.population, data, {}, expected.position)
+    assert all(torch.equal(one, other) for one, other in zip(found, shown))
+
+
 def test_rows_that_do_not_lie_side_by_side_are_put_back() -> None:
     own = small()
     expected = train(own.population(), own.data(), engine=cpu, **own.settings)
