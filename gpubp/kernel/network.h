@@ -26,7 +26,8 @@
 //   v, entry           NETWORKS numbers, both   VECTOR numbers; one    one number, both   one number, both
 //   ENTRIES_PER_V      1                        VECTOR                 1                  1
 //
-// or, in gpu_block.h with LANES_ARE_OUTPUTS, a lane is an output, a v is 16 bytes, and GRADIENTS_IN_REGISTERS holds.
+// or, in gpu_block.h with LANES_ARE_OUTPUTS, a lane is an output, a v is 16 bytes, and GRADIENTS_IN_REGISTERS holds; or
+// STREAMED, where the matrices are in global memory.
 //
 // simd.h has the operations on v (all: one number in every lane; fma_) and FN, INLINE and UNROLL. Every sum has one
 // fixed order: over k in a product, over samples, over the outputs of a sample, down and across a gradient. So all

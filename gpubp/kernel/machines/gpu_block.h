@@ -1,6 +1,6 @@
-// A team of THREADS threads trains one network, whose numbers are all in shared memory; the threads share the items of
-// every phase. A block is one team, or its single warp is several teams with a network each. What a machine defines:
-// network.h.
+// A team of THREADS threads trains one network, whose numbers are in shared memory, with STREAMED only few of them; the
+// threads share the items of every phase. A block is one team, or its single warp is several teams with a network each.
+// What a machine defines: network.h.
 #pragma once
 #include "arithmetic.h"
 static_assert(VECTOR == 1 && LANES_ARE_OUTPUTS == (REGISTERS_PER_V > 1) && TEAM, "no such layout");
