@@ -25,6 +25,7 @@ SPECS = {
     "5-33-2": gpubp.NetworkSpec((5, 33, 2), "gelu", loss="huber"),
     "64-32-10": gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy"),
     "16-64-64-4": gpubp.NetworkSpec((16, 64, 64, 4), "relu"),
+    "300-200-3": gpubp.NetworkSpec((300, 200, 3), "tanh"),  # of no GPU's chip: matrices are streamed
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "lr": 0.05, "shuffle": "none"},

@@ -18,6 +18,7 @@ from .spec import NetworkSpec
 
 RESERVE = 1 << 28  # bytes of a GPU for libraries and the nodes of recordings
 RAN_OUT = ("out of memory", "allocate memory", "ALLOC_FAILED", "cublasCreate")
+CHIP, CHUNK, STREAMED = 1 << 17, 256, 300  # bytes of rows above which a GPU streams them; samples, networks at once
 COLUMNS = 24  # int64 and float64 numbers per network besides its rows: clocks, hyper-parameters, losses
 
 
@@ -25,7 +26,8 @@ def needed(
     spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, gpu: bool = False, data: Sequence[Dataset] = ()
 ) -> int:
     """Bytes to train `count` networks: the given population (not on a GPU), the trained copy, its slots and a
-    block's workspace; on a GPU a group's workspace with the copies that recordings need, their samples, and `data`."""
+    block's workspace; on a GPU a group's workspace with the copies that recordings need, their samples, and `data`, and
+    of networks that are streamed the copies and outs of those that train at once."""
     rows = 1 + len(recipe.rule.slots) + recipe.restore_best
     size, batch = spec.size * itemsize, recipe.batch_size
     largest = max(size, batch * max(spec.widths) * itemsize)
@@ -33,6 +35,8 @@ def needed(
         return count * ((rows + 1) * size + COLUMNS * 8) + 40 * max(BLOCK, 2 * largest)
     group = max(12 * GROUP, (8 * rows + 32) * largest)  # or two networks, if these need more than a group
     fixed = group + AT_ONCE * EACH + RESERVE
+    if rows * size > CHIP:
+        fixed += min(count, STREAMED) * (rows * size + 6 * min(batch, CHUNK) * sum(spec.widths) * itemsize)
     return count * (rows * size + COLUMNS * 8) + fixed + sum(each.nbytes(count) for each in data)
 
 
@@ -41,8 +45,13 @@ def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, 
     free, gpu = available(device), device.type == "cuda"
     if free is None:
         return sys.maxsize
-    none, one = (needed(spec, recipe, count, itemsize, gpu, data) for count in (0, 1))
-    return max(0, (free - none) // (one - none))
+
+    def most(begin: int) -> int:
+        least, more = (needed(spec, recipe, count, itemsize, gpu, data) for count in (begin, begin + 1))
+        return begin + (free - least) // (more - least)
+
+    few = max(0, most(0))
+    return few if few <= STREAMED else max(STREAMED, most(STREAMED))
 
 
 def plan(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], given: bool, device: torch.device) -> str:

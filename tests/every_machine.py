@@ -18,6 +18,7 @@ GPU = {
     "gpu thread": Layout(1, threads=4),
     "gpu block": Layout(1, team=True, threads=8, accumulators=32, cols=8),
     "gpu block in pieces": Layout(1, team=True, threads=8, chunk=4, accumulators=32, cols=8),
+    "streamed gpu block": Layout(1, wide=True, parts=4, team=True, threads=8, accumulators=16, cols=2, streamed=True),
     "wide gpu block in pieces": Layout(1, wide=True, parts=4, team=True, threads=8, chunk=4, accumulators=16, cols=2),
 }
 MACHINES = ("eager", "networks", "outputs", "three registers", "networks in chunks", "outputs in chunks", "team", *GPU)

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 struct Place {
   int x;
@@ -30,10 +31,22 @@ enum Wrong { NOTHING, BARRIER_MISSED, BEYOND_SHARED };
 enum { ENDED = -1, STACK = 256 << 10 };
 static void (*kernel)();
 
+// Copies to shared memory that a thread began: made as late as its waits allow.
+struct Copy {
+  void *to;
+  const void *from;
+  int bytes, group;
+};
+struct Copies {
+  std::vector<Copy> begun;
+  int group = 0;
+};
+
 #ifdef RACES
 struct Thread {
   pthread_t handle;
   int number;
+  Copies copies;
 };
 static Thread *crowd;
 static thread_local Place threadIdx;
@@ -63,6 +76,7 @@ static Wrong play_block(int threads, int team, char *) {
 #else
 struct Thread {
   ucontext_t context;
+  Copies copies;
   int at;         // the line of its barrier
   unsigned mask;  // of whom it waits for there, in a warp
 };
@@ -112,10 +126,24 @@ static Wrong play_block(int threads, int team, char *stacks) {
 }
 #endif
 
+static void copy_later(void *to, const void *from, int bytes) {
+  Copies &copies = crowd[threadIdx.x].copies;
+  copies.begun.push_back({to, from, bytes, copies.group});
+}
+static void group_copies() { crowd[threadIdx.x].copies.group++; }
+static void copy_all_but(int groups) {  // the last groups; 0: all copies
+  Copies &copies = crowd[threadIdx.x].copies;
+  size_t kept = 0;
+  for (const Copy &each : copies.begun)
+    if (groups && each.group >= copies.group - groups) copies.begun[kept++] = each;
+    else memcpy(each.to, each.from, each.bytes);
+  copies.begun.resize(kept);
+}
+
 static Wrong play_grid(int64_t blocks, int threads, int team, int64_t bytes, void (*function)()) {
   Wrong wrong = NOTHING;
   kernel = function;
-  crowd = (Thread *)calloc(threads, sizeof(Thread));
+  crowd = new Thread[threads]();
   char *stacks = (char *)malloc((int64_t)threads * STACK);
   gridDim.x = (int)blocks;
   for (blockIdx.x = 0; blockIdx.x < blocks && !wrong; blockIdx.x++) {
@@ -125,7 +153,7 @@ static Wrong play_grid(int64_t blocks, int threads, int team, int64_t bytes, voi
       if (((unsigned char *)shared)[at] != 0xFF) wrong = BEYOND_SHARED;
   }
   free(stacks);
-  free(crowd);
+  delete[] crowd;
   return wrong;
 }
 

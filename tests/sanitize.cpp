@@ -49,7 +49,7 @@ static int run(const Job *job) {
   kernel_job = job, kernel_end = &end;
   const int threads = THREADS * TEAMS_PER_BLOCK, networks = TEAM ? TEAMS_PER_BLOCK : threads;
   int64_t grid = (job->count + networks - 1) / networks;
-  if (SLOTS_IN_GLOBAL && grid > AT_ONCE) grid = AT_ONCE;  // each block goes from network to network
+  if (FAR_ENTRIES && grid > AT_ONCE) grid = AT_ONCE;  // each block goes from network to network
   return play_grid(grid, threads, TEAM_OF(threads), SHARED_BYTES, [] { run(*kernel_job, *kernel_end); });
 }
 static int shown(const Job *job) { return run(job); }
@@ -94,9 +94,9 @@ int main(int, char **arguments) {
   job.figures = array<double>(2 * N, zero);
   job.spread = array<double>((ROWS || OWN_INPUTS || SAMPLE_WEIGHT == 2 ? N : 1) * O, one);
 
-#if THREADS && SLOTS_IN_GLOBAL
-  const int64_t bytes = AT_ONCE * TEAMS_PER_BLOCK * SLOTS * PADDED_P * sizeof(real);
-  end.slots = (real *)array<Sixteen>((bytes + 15) / 16, random);
+#if THREADS
+  const int64_t bytes = (int64_t)AT_ONCE * TEAMS_PER_BLOCK * FAR_ENTRIES * sizeof(real);
+  end.far = (real *)array<Sixteen>((bytes + 15) / 16, random);
 #endif
 #if TASK == EVALUATE
   EXPECT(shown(&job) == DONE);

@@ -23,6 +23,7 @@ from .test_compiled import BATCH, CASES, COUNT, STEPS, Case, case
 EVERYONE = list(range(COUNT))
 THREAD, BLOCK = Layout(1, threads=4), Layout(1, team=True, threads=8, accumulators=32, cols=8)
 PARTS, QUADS = replace(BLOCK, together=4), replace(BLOCK, wide=True, parts=4, accumulators=16, cols=2)
+STREAMED = replace(QUADS, streamed=True)
 LAYOUTS = {
     "thread": THREAD,
     "block": BLOCK,
@@ -33,14 +34,17 @@ LAYOUTS = {
     "block of quads": QUADS,
     "block of quads in pieces, slots outside": replace(QUADS, chunk=4, near=False, threads=32),
     "block of pairs, parts of a warp": replace(QUADS, parts=2, together=4),
+    "streamed": STREAMED,
+    "streamed in pieces": replace(STREAMED, chunk=4, threads=32),
+    "streamed pairs": replace(STREAMED, parts=2),
     "chosen": None,
 }
 CHOSEN = {  # cases and layouts; all of both are slow
     4: ("thread", "block, slots outside"),
-    6: ("chosen", "block of quads"),
+    6: ("chosen", "block of quads", "streamed"),
     7: ("block", "parts of a warp", "block of pairs, parts of a warp"),
-    9: ("parts of a warp, slots outside",),
-    12: ("block in pieces", "block of quads in pieces, slots outside"),
+    9: ("parts of a warp, slots outside", "streamed pairs"),
+    12: ("block in pieces", "block of quads in pieces, slots outside", "streamed in pieces"),
     13: ("thread",),
 }
 
@@ -78,7 +82,7 @@ def small(**settings: Any) -> Case:
     return Case(spec, torch.float32, "shared", "", "chosen", rest | settings)
 
 
-LAID_OUT = [THREAD, BLOCK, PARTS, QUADS]
+LAID_OUT = [THREAD, BLOCK, PARTS, QUADS, STREAMED]
 
 
 @pytest.mark.parametrize("layout", LAID_OUT)
@@ -98,7 +102,9 @@ def test_any_cut_and_any_end_gives_the_same_bits(layout: Layout) -> None:
     assert not differences(state, rest, expected, rest)
 
 
-@pytest.mark.parametrize(("layout", "optimizer"), [(THREAD, "sgd"), (BLOCK, "adam"), (PARTS, "sgd")])
+@pytest.mark.parametrize(
+    ("layout", "optimizer"), [(THREAD, "sgd"), (BLOCK, "adam"), (PARTS, "sgd"), (STREAMED, "adam")]
+)
 def test_a_network_that_diverges_is_left_as_by_the_cpu(layout: Layout, optimizer: str) -> None:
     rates = [1e30 if n % 4 == 1 else 3e38 if n % 4 == 2 else 0.01 for n in EVERYONE]
     own = small(optimizer=optimizer, lr=rates, **({} if optimizer == "adam" else {"momentum": 0.0}))
@@ -122,6 +128,21 @@ def test_tiny_networks_are_threads_by_the_rules() -> None:
     launch = player.launches[-1]
     assert (launch.blocks, launch.threads, "#define TEAM 0" in launch.text) == (3, 128, True)
     assert not differences(got, many, expected, many)
+
+
+def test_networks_beyond_the_chip_are_trained_and_evaluated_by_the_rules() -> None:
+    own = small(optimizer="sgd", steps=3)._replace(spec=gpubp.NetworkSpec((301, 200, 3), "tanh"))
+    few = [0, 1, 2]
+    networks, data = own.population(few), own.data()
+    expected = train(networks, data, engine=cpu, **own.settings)
+    with playing(Player()) as player:
+        got = train(networks, data, engine=cuda, **own.settings)
+        found = cuda.evaluate(got.population, data, {}, got.position)
+    assert all("#define STREAMED 1" in launch.text for launch in player.launches)
+    assert [launch.blocks for launch in player.launches] == [2] * len(player.launches), "those that run at once"
+    assert not differences(got, few, expected, few)
+    shown = cpu.evaluate(expected.population, data, {}, expected.position)
+    assert all(torch.equal(one, other) for one, other in zip(found, shown))
 
 
 def test_rows_that_do_not_lie_side_by_side_are_put_back() -> None:
@@ -218,6 +239,12 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
             "if (!ctx.group->dropout_step[0]) set_to_zero<LAYERS - 1>(gradients);",
         ),
     ),
+    "strips that are not waited for": (STREAMED, wrote("but<STAGES - 2>", "but<STAGES - 1>")),
+    "no barrier before a strip is multiplied": (STREAMED, wrote("2>();\n    BARRIER", "2>();\n")),
+    "a ring without an end": (STREAMED, wrote("stage + 1 == STAGES ? 0 : stage + 1", "min_of(stage + 1, STAGES - 1)")),
+    "the rest of k as a whole strip": (STREAMED, wrote("constant<tail>()", "constant<DEPTH>()")),
+    "strips of the tile before": (STREAMED, wrote("k = 0, row += rows", "k = 0")),
+    "sums that no matrix has": (STREAMED, wrote("exact || (row + m < M && column + n < N)", "true")),
     "rows of a tile another distance apart": (BLOCK, wrote("item + i * tiles", "item + i")),
 }
 
@@ -225,6 +252,8 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
 def faulty(layout: Layout, change: Callable[[Launch], Launch | None]) -> bool:
     """Whether training on a device with a fault is seen to be wrong."""
     own, cuts = small(), [3, 4]
+    if layout.streamed:  # many tiles, and many strips of each
+        own = own._replace(spec=gpubp.NetworkSpec((3, 70, 18, 2), "tanh"))
     expected = train(own.population(), own.data(), cuts, engine=cpu, **own.settings)
     try:
         with playing(Broken(change), layout):

@@ -113,13 +113,31 @@ def test_a_wide_block_that_spills_gives_way_to_one_of_more_threads_and_then_to_o
         assert cuda.kernel(key, limits).program.layout == layout
 
 
-def test_wider_networks_are_left_to_eager_with_the_reason(driver: Driver) -> None:
-    wide, config, gpu = gpubp.NetworkSpec((784, 512, 10), "relu"), gpubp.TrainConfig(steps=1), torch.device("cuda:0")
+@pytest.mark.parametrize("widths", [(784, 128, 10), (1024, 1024, 1024, 1), (3, 20_000, 2)])
+def test_matrices_of_wider_networks_are_streamed(widths: tuple[int, ...], driver: Driver) -> None:
+    wide, config, gpu = gpubp.NetworkSpec(widths, "relu"), gpubp.TrainConfig("adam", steps=1), torch.device("cuda:0")
+    choice = choose("auto", wide, config, gpu)
+    assert choice.name == "cuda"
+    assert choice.reason.startswith(f"cuda: a block of 128 threads is a network: {'-'.join(map(str, widths))} takes ")
+    assert ", matrices streamed from global memory" in choice.reason
+
+
+def test_a_large_batch_needs_no_more_shared_memory(driver: Driver) -> None:
+    gpu, few = torch.device("cuda:0"), gpubp.NetworkSpec((3, 4, 2), "relu")
+    for batch in (100_000, 1_000_000):
+        assert choose("auto", few, gpubp.TrainConfig(batch_size=batch, steps=1), gpu).name == "cuda"
+
+
+def test_networks_beyond_an_index_are_left_to_eager_with_the_reason(driver: Driver) -> None:
+    wide, config, gpu = (
+        gpubp.NetworkSpec((3, 30_000, 30_000), "relu"),
+        gpubp.TrainConfig("adam", steps=1),
+        torch.device("cuda:0"),
+    )
     choice = choose("auto", wide, config, gpu)
     assert choice.name == "eager"
-    assert "networks 784-512-10 with batch_size" in choice.reason
-    assert "a block has 232,448" in choice.reason
-    with pytest.raises(EngineError, match="bytes of shared memory or more"):
+    assert "networks 3-30000-30000 with batch_size" in choice.reason
+    with pytest.raises(EngineError, match="more than the 2,147,483,647 numbers that an index can address"):
         choose("cuda", wide, config, gpu)
 
 

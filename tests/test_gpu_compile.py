@@ -128,6 +128,24 @@ def test_kernels_that_evaluate_compile_everywhere_into_registers(
     assert nvrtc.use(compiled(own, arch)).local <= chip.SPILLED
 
 
+STREAMED = (  # and the most bytes of local memory: on sm_80 the last has 104
+    ((784, 128, 10), "sgd", 64), ((784, 128, 10), "adam", 64), ((256, 512, 512, 10), "sgd", 64),
+    ((1024, 1024, 1024, 1), "adam", 104),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "arch"), spread(STREAMED, ARCHITECTURES))
+def test_kernels_that_stream_compile_everywhere_into_registers(
+    given: tuple[tuple[int, ...], str, int], arch: int
+) -> None:
+    widths, optimizer, local = given
+    spec = gpubp.NetworkSpec(widths, "relu")
+    recipe = gpubp.TrainConfig(optimizer, batch_size=64, steps=1).recipe(spec)
+    own = chip.streamed(Program(Key.to_come(spec, recipe, torch.float32, None), Layout()), limits(arch))
+    assert own is not None
+    assert nvrtc.use(compiled(own, arch)).local <= local
+
+
 @pytest.mark.parametrize(("number", "arch"), spread(range(KERNELS), ARCHITECTURES))
 def test_every_rule_compiles(number: int, arch: int) -> None:
     local = nvrtc.use(compiled(program(number), arch)).local

@@ -55,7 +55,7 @@ def test_a_launch_has_the_grid_the_stream_and_the_pointer_of_every_field(driver:
     assert given.pop("hyper") == [*(state.hyper[name].data_ptr() for name in names), None]
     assert given.pop("steps") == 5
     assert given == expected(state, data)
-    ends = (driver.end.status, driver.end.diverged, driver.end.slots)
+    ends = (driver.end.status, driver.end.diverged, driver.end.far)
     assert ends == (state.status.data_ptr(), state.diverged_step.data_ptr(), None)
 
 
@@ -75,7 +75,7 @@ def test_slots_outside_have_room_for_the_blocks_that_run_at_once(
     state, data = training(1000)
     cuda.run(state, data, 5)
     assert driver.calls[0][1] == EACH * PROCESSORS
-    assert driver.end.slots
+    assert driver.end.far
     cuda.run(*training(7), 5)
     assert driver.calls[1][1] == 7, "no more blocks than networks"
     monkeypatch.setattr(cuda, "LAYOUT", Layout(1, team=True, threads=8, together=4, near=False))
@@ -85,7 +85,7 @@ def test_slots_outside_have_room_for_the_blocks_that_run_at_once(
     given = training(9)
     for _ in range(2):
         cuda.run(*given, 5)
-        assert driver.end.slots == rooms[-1].data_ptr(), "each call has its own"
+        assert driver.end.far == rooms[-1].data_ptr(), "each call has its own"
     assert driver.calls[2][1:5] == (3, 1, 1, 32)
     (kernel,) = cuda.KERNELS.values()
     assert [len(room) for room in rooms] == [3 * 4 * kernel.program.plan.far] * 2, "for four networks of each block"

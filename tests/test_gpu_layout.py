@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import gpubp
-from gpubp.engines import build, chip, cuda
+from gpubp.engines import build, chip, cuda, stream
 from gpubp.engines.key import Key, Samples
 from gpubp.engines.program import Layout, Program
 from gpubp.errors import EngineError
@@ -65,13 +66,13 @@ def test_networks_do_not_share_a_warp_where_memory_is_for_one() -> None:
 
 
 def test_layouts_are_tried_in_order() -> None:
-    """Whole, in pieces, slots outside, not at all."""
+    """Whole, in pieces, slots outside; then matrices are streamed."""
     whole, seen = program((64, 64, 10), 256), []
     most = whole.laid_out(Layout(1, team=True, threads=32, chunk=256)).plan.shared
     for room in range(most, 0, -2048):
         own = chip.in_shared_memory(whole, chip.Limits(90, room))
         if own is None:
-            assert chip.wants(whole) > room
+            assert chip.streamed(whole, chip.Limits(90, room))
             break
         assert own.plan.shared <= room
         seen.append((own.layout.near, own.layout.chunk))
@@ -103,9 +104,14 @@ def test_blocks_of_99_kb_have_room_for_every_workload() -> None:
 
 def test_a_batch_that_must_stay_whole_is_not_cut() -> None:
     layered = program((64, 64, 10), 256, "momentum", order="layerwise")
-    room = chip.wants(program((64, 64, 10), 256, "momentum"))
+    cut = program((64, 64, 10), 256, "momentum")
+    room, whole = (
+        min(each.laid_out(replace(layout, threads=32)).plan.shared for layout in chip._blocks(each))
+        for each in (cut, layered)
+    )
     assert chip.in_shared_memory(layered, chip.Limits(90, room)) is None
-    assert chip.in_shared_memory(layered, chip.Limits(90, chip.wants(layered)))
+    assert chip.in_shared_memory(layered, chip.Limits(90, whole))
+    assert [chip._streamed(each).layout.chunk for each in (program((64, 64, 10), 600, "momentum"), layered)] == [200, 0]
 
 
 @pytest.mark.parametrize(
@@ -137,8 +143,52 @@ def test_a_wide_block_is_of_float32_and_a_batch_that_must_stay_whole_is() -> Non
         assert {each.layout.chunk for each in chip._wide_blocks(plain)} == expected
 
 
-def test_wide_networks_do_not_fit() -> None:
-    assert chip.in_shared_memory(program((784, 128, 10), 64), H100) is None
+def test_wide_networks_do_not_fit_and_are_streamed_in_little_shared_memory() -> None:
+    for widths in ((784, 128, 10), (1024, 1024, 1024, 1)):
+        assert chip.in_shared_memory(program(widths, 64), H100) is None
+        own = chip.streamed(program(widths, 64), H100)
+        assert own is not None
+        assert 2 * (own.plan.shared + 1024) < 100 << 10, "two blocks on a multiprocessor of any GPU"
+
+
+@pytest.mark.parametrize(
+    ("widths", "batch", "optimizer", "streamed"),
+    [((128, 128, 10), 64, "adam", True), ((200, 100, 10), 64, "sgd", True), ((64, 128, 10), 64, "adam", False),
+     ((64, 32, 10), 64, "adam", False), ((784, 32, 10), 32, "sgd", False), ((128, 128, 2), 16, "sgd", False)],
+)  # fmt: skip
+def test_a_block_that_finds_place_streams_where_that_is_estimated_to_be_faster(
+    widths: tuple[int, ...], batch: int, optimizer: str, streamed: bool
+) -> None:
+    plain = chip.in_shared_memory(program(widths, batch, optimizer), H100)
+    assert plain is not None
+    assert any(each.layout.streamed for each in chip.better(plain, H100)) == streamed
+    whole = program(widths, batch, optimizer, torch.float64)
+    double = chip.in_shared_memory(whole, H100) or chip.streamed(whole, H100)
+    assert double is not None
+    assert chip.better(double, H100) == [], "only float32 is estimated"
+
+
+def test_an_estimate_grows_with_the_batch_and_with_what_moves() -> None:
+    least = chip.streamed_cycles(chip._streamed(program((784, 128, 10), 64, "sgd")))
+    assert 1.1 < chip.streamed_cycles(chip._streamed(program((784, 128, 10), 64, "adam"))) / least < 2
+    assert 7 < chip.streamed_cycles(chip._streamed(program((784, 128, 10), 512, "sgd"))) / least < 8.5
+
+
+@pytest.mark.parametrize("shape", [(64, 32, 784), (784, 32, 64), (64, 3, 128), (1, 1, 1), (1024, 256, 256), (33, 2, 6)])
+@pytest.mark.parametrize("threads", [8, 128])
+def test_a_block_computes_at_once_what_its_threads_have_registers_for(
+    shape: tuple[int, int, int], threads: int
+) -> None:
+    layout = replace(chip.STREAMED, parts=4, threads=threads)
+    rows, cols = stream.block_tile(shape, layout)
+    each = stream.of_thread((rows, cols), layout)
+    assert each is not None
+    assert rows <= shape[0]
+    assert cols <= shape[1]
+    assert -(-rows // each.rows) * -(-cols // each.cols) <= threads
+    assert each.rows * each.cols <= 16, "64 sums"
+    if shape[0] * shape[1] >= 16 * threads:
+        assert rows * cols >= 8 * threads, "and not much less"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -220,6 +220,12 @@ def test_data_count_in_what_fits() -> None:
             assert memory.fit(spec, recipe, 4, gpu, given) == 5
         with machine(free=least - 1):
             assert memory.fit(spec, recipe, 4, gpu, given) == 4
+    wide, many = gpubp.NetworkSpec((200, 200, 10)), memory.STREAMED + 5
+    for count in (7, memory.STREAMED, many):  # the copies that they train on are no more than those that train at once
+        with machine(free=memory.needed(wide, recipe, count, 4, True)):
+            assert memory.fit(wide, recipe, 4, gpu) == count
+    each = memory.needed(wide, recipe, many, 4, True) - memory.needed(wide, recipe, many - 1, 4, True)
+    assert each == (1 + len(recipe.rule.slots)) * 4 * wide.size + 8 * memory.COLUMNS
     more = memory.needed(spec, recipe, 5, 4, True, [own]) - memory.needed(spec, recipe, 5, 4, True)
     assert more == 5 * (own.inputs[0].nbytes + own.targets[0].nbytes)
 

@@ -58,7 +58,7 @@ MUTANTS = {
     "a sign in the delta": Mutant(
         "v x = sum * slope", "v x = -sum * slope", partial(a_step, deep)),
     "a slope is missing": Mutant(
-        "sum * slope<l - 1>(KEEP_NETS ? read(ctx.mem.nets, at) : out, out)", "sum", partial(a_step, deep)),
+        "sum * slope<l - 1>(below.net, below.out)", "sum", partial(a_step, deep)),
     "the output's slope is missing": Mutant(
         "if constexpr (!OUTPUT_IDENTITY) delta =", "if constexpr (false) delta =",
         partial(a_step, lambda own: own.spec.output in ("sigmoid", "tanh"))),
@@ -85,7 +85,7 @@ MUTANTS = {
     "a value is clipped above alone": Mutant(
         "at_least_(at_most_(grad, limit), -limit)", "at_most_(grad, limit)", partial(a_step, on("clip_value"))),
     "dropout drops outs but not deltas": Mutant(
-        "if (DROPOUT >= 0) sum = sum * read(ctx.mem.masks, at);", "", partial(a_step, on("dropout"))),
+        "if (DROPOUT >= 0) sum = sum * below.mask;", "", partial(a_step, on("dropout"))),
     "dropout does not scale the rest": Mutant(
         "kept ? (real)(1 / (1 - p)) : 0", "kept ? 1 : 0", partial(a_step, on("dropout"))),
     "the slots are read in another order": Mutant(

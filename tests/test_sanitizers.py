@@ -149,10 +149,9 @@ TEAMS = {
         bias="layer", settings=EVERYTHING,
     ),
 }  # fmt: skip
+PIECES, FIGURES = TEAMS["ragged rows, in pieces"], MORE["figures of one network, lanes are outputs"]
 MORE_TEAMS = {
-    "figures of a team": MORE["figures of one network, lanes are outputs"]._replace(
-        layout=replace(WIDE, chunk=4, team=True)
-    ),
+    "figures of a team": FIGURES._replace(layout=replace(WIDE, chunk=4, team=True)),
     "16 double outputs, ragged": Case(
         ("tanh", "gelu"), "cross_entropy", "adamw", "one_cycle", RAGGED, replace(WIDE, team=True, chunk=3), 3,
         torch.float64, bias="layer", settings=EVERYTHING,
@@ -164,19 +163,18 @@ MORE_TEAMS = {
 }  # fmt: skip
 BLOCK = Layout(1, team=True, threads=3, accumulators=32, cols=8)
 QUADS = replace(BLOCK, wide=True, parts=4, accumulators=16, cols=2)
+STREAMED = replace(QUADS, streamed=True)
 BLOCKS = {
-    "a block, ragged rows, in pieces": TEAMS["ragged rows, in pieces"]._replace(layout=replace(BLOCK, chunk=3)),
-    "two blocks for three networks, slots outside": TEAMS["ragged rows, in pieces"]._replace(
-        layout=replace(BLOCK, near=False)
-    ),
-    "quads, in pieces": TEAMS["ragged rows, in pieces"]._replace(layout=replace(QUADS, chunk=3, near=False)),
+    "a block, ragged rows, in pieces": PIECES._replace(layout=replace(BLOCK, chunk=3)),
+    "two blocks for three networks, slots outside": PIECES._replace(layout=replace(BLOCK, near=False)),
+    "quads, in pieces": PIECES._replace(layout=replace(QUADS, chunk=3, near=False)),
+    "streamed, in pieces": PIECES._replace(layout=replace(STREAMED, chunk=3)),
     "figures of networks": CASES["figures of networks, ragged rows, classes with weights"]._replace(
         layout=replace(BLOCK, chunk=3), count=3
     ),
-    "two networks in a warp": TEAMS["ragged rows, in pieces"]._replace(
-        layout=replace(BLOCK, threads=16, together=2), widths=(3, 4, 4, 4)
-    ),
-    "figures of R2": MORE["figures of one network, lanes are outputs"]._replace(layout=replace(BLOCK, chunk=4)),
+    "two networks in a warp": PIECES._replace(layout=replace(BLOCK, threads=16, together=2), widths=(3, 4, 4, 4)),
+    "figures of R2": FIGURES._replace(layout=replace(BLOCK, chunk=4)),
+    "figures, streamed": FIGURES._replace(layout=replace(STREAMED, chunk=4)),
 }  # fmt: skip
 ROWS_OF_THE_TABLES, MORE_ROWS = (
     {
@@ -195,6 +193,7 @@ MORE_BLOCKS = {
     "a block of quads, a bias per layer": TEAMS["shared rows, a bias per layer"]._replace(layout=QUADS, samples=OWN),
     "a block of quads, layer by layer": MORE_TEAMS["layer by layer"]._replace(layout=QUADS),
 }  # fmt: skip
+MORE_BLOCKS |= {f"{name}, streamed": case._replace(layout=STREAMED) for name, case in MORE_BLOCKS.items()}
 GROUPS = {
     "groups of 8, ragged": CASES["lanes are 16 networks, their own ragged rows, chunks, dropout"]._replace(
         layout=Layout(8, chunk=3)
@@ -281,20 +280,21 @@ def test_a_gpu_block_has_no_race_with_any_rule(case: Case, tmp_path: Path) -> No
     sound(made(case.text(), tmp_path, RACES, "-DRACES"), case.count, 1)
 
 
-def test_a_barrier_that_a_block_misses_is_caught(tmp_path: Path) -> None:
-    case, end = next(iter(BLOCKS.values())), "epilogue(fragment);\n  }\n"
-    text = flat(case.text())
-    assert f"{end}  BARRIER" in text
-    alone = sound(made(text, tmp_path, PLAIN, "-DRACES"), case.count, 1)
-    done = played(made(text.replace(f"{end}  BARRIER", end), tmp_path, RACES, "-DRACES"), case.count, 1)
+@pytest.mark.parametrize(
+    ("name", "line"), [("a block, ragged rows, in pieces", "epilogue(fragment);\n  }\n  "),
+                       ("streamed, in pieces", "wait_for_copies_but<STAGES - 2>();\n    ")])  # fmt: skip
+def test_a_barrier_that_a_block_misses_is_caught(name: str, line: str, tmp_path: Path) -> None:
+    text, count = flat(BLOCKS[name].text()), BLOCKS[name].count
+    assert f"{line}BARRIER" in text
+    alone = sound(made(text, tmp_path, PLAIN, "-DRACES"), count, 1)
+    done = played(made(text.replace(f"{line}BARRIER", line), tmp_path, RACES, "-DRACES"), count, 1)
     assert "data race" in done.stderr or done.stdout != alone
 
 
 def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
-    case = TEAMS["ragged rows, in pieces"]
-    program = made(case.text(), tmp_path, RACES, "-DBARRIER=")
-    alone = sound(program, case.count, 1)
-    done = played(program, case.count, 2)
+    program = made(PIECES.text(), tmp_path, RACES, "-DBARRIER=")
+    alone = sound(program, PIECES.count, 1)
+    done = played(program, PIECES.count, 2)
     assert "data race" in done.stderr or done.stdout != alone
 
 

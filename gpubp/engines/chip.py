@@ -2,8 +2,9 @@
 
 A thread is a network if all of its numbers may fit into registers; the compiled kernel tells whether they do. Else a
 block is a network, or a few small ones, with all numbers in shared memory; if these do not fit, the batch is split into
-chunks, or the slots are in global memory. A block is wide (lanes are outputs) if that is estimated to be faster, with
-the threads, the chunk and the place of the slots that are; and if the compiler finds registers for its gradients.
+chunks, or the slots are in global memory, or all matrices are, and are streamed. A block whose numbers are in shared
+memory is wide (lanes are outputs) if that is estimated to be faster, with the threads, the chunk and the place of the
+slots that are; and if the compiler finds registers for its gradients.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import NamedTuple
 
 import torch
 
-from .layout import WARP, Layout
+from . import stream
+from .layout import REACH, WARP, Layout, products
 from .plan import WAYS
 from .program import Program
 
@@ -25,8 +27,12 @@ SPILLED = 64  # bytes that a thread may keep in local memory: the compiler spill
 THREAD = Layout(1, threads=128)
 BLOCK = Layout(1, team=True, accumulators=32, cols=8)
 WIDE = Layout(1, wide=True, parts=4, team=True, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8
+STREAMED = Layout(1, wide=True, team=True, threads=128, accumulators=16, cols=2, streamed=True)
+STREAMED_CHUNK = 256  # samples that go through a streamed network together at most, unless a batch must stay whole
+BANDWIDTH = 12  # bytes of global memory in a cycle, for each multiprocessor
 HELD = 100  # gradients that a thread of a wide block holds in registers
 WORTH = 0.92  # of the cycles of a block that is not wide: a wide one must be estimated to need less
+FAR_WORTH = 0.75  # and one that streams its matrices
 LEAST_CHUNK, WIDE_CHUNK = 16, 32  # samples that go through the network together at least; in a wide block
 PER_THREAD = 16  # numbers of the largest product per thread, at least: a tile of 4 x 4 loads 8 for 16 products
 LEAST_THREADS, MOST_THREADS = 8, 256
@@ -55,6 +61,33 @@ def in_shared_memory(program: Program, limits: Limits) -> Program | None:
         if found.plan.shared <= limits.block:
             return _with_threads(found, limits)
     return None
+
+
+def streamed(program: Program, limits: Limits) -> Program | None:
+    """A block is a network, with its matrices in global memory; None if their numbers are beyond an index, or the few
+    that a block must have in shared memory do not fit."""
+    found = _streamed(program)
+    plan = found.plan
+    largest_index = max(plan.far, plan.batch * max(plan.pitch))
+    return found if largest_index <= REACH and plan.shared <= limits.block else None
+
+
+def _streamed(program: Program) -> Program:
+    batch, chunk = program.recipe.batch_size, 0
+    if batch > STREAMED_CHUNK and program.recipe.update_order == "simultaneous":
+        chunk = math.ceil(batch / math.ceil(batch / STREAMED_CHUNK))
+    return program.laid_out(replace(STREAMED, parts=16 // program.dtype.itemsize, chunk=chunk))
+
+
+def better(plain: Program, limits: Limits) -> list[Program]:
+    """Blocks to take instead of a plain one, the best first: wide ones or, where none is worth it, one that streams its
+    matrices."""
+    if plain.layout.streamed:
+        return []
+    found, far = wide(plain, limits), streamed(plain, limits)
+    if found or far is None or far.plan.chunked or not plain.key.trains or plain.dtype != torch.float32:
+        return found
+    return [far] if streamed_cycles(far) < FAR_WORTH * cycles(plain, limits) else []
 
 
 def wide(plain: Program, limits: Limits) -> list[Program]:
@@ -135,6 +168,26 @@ def cycles(program: Program, limits: Limits) -> float:
     return 1.43 * issued / 4 + (4600 + 75 * plan.batch + 52 * numbers) / resident(program, limits)
 
 
+def streamed_cycles(program: Program) -> float:
+    """cycles() of a block that streams its matrices, of which two run on a multiprocessor: besides the products their
+    copies to shared memory; or what global memory takes, if that is more. Fitted as cycles() is, to ten topologies."""
+    plan, threads = program.plan, program.layout.threads
+    each, issued, numbers = program.layout.neighbours, 0.0, 0
+    padded = [plan.padded(width) // each for width in plan.widths]
+    for (m, n, k), kind in products(plan.widths, padded, [plan.chunk], trains=True):
+        if kind == "bias":
+            continue
+        rows, cols = plan.block_tiles[m, n, k]
+        tile, tiles = plan.tiles[rows, cols, stream.DEPTH], math.ceil(m / rows) * math.ceil(n / cols)
+        warps, sums = math.ceil(math.ceil(rows / tile.rows) * math.ceil(cols / tile.cols) / WARP), tile.rows * tile.cols
+        copies = stream.DEPTH * (rows / each + cols) / threads
+        strips = math.ceil(k / stream.DEPTH) * (25 + 8 * copies) * threads / WARP
+        issued += tiles * (warps * k * (sums * each + -(-tile.rows // each) + tile.cols) + strips)
+        numbers += tiles * sums * each * (1 + 2 * plan.slots if kind == "gradient" else 1)
+    chunks, moved = math.ceil(plan.batch / plan.chunk), (4 + 2 * plan.slots) * plan.weights[-1] * plan.itemsize
+    return max(chunks * (1.1 * issued / 4 + 6 * numbers) + 6000 + 60 * plan.batch, chunks * moved / BANDWIDTH)
+
+
 def _with_threads(program: Program, limits: Limits) -> Program:
     """As many threads as the network has work for; if these are less than a warp, several networks, if they fit."""
     count = threads(program)
@@ -180,4 +233,5 @@ def block(layout: Layout) -> tuple[int, int]:
 
 def wants(program: Program) -> int:
     """Bytes of shared memory that the smallest layout needs."""
-    return min(program.laid_out(replace(layout, threads=WARP)).plan.shared for layout in _blocks(program))
+    found = [program.laid_out(replace(layout, threads=WARP)) for layout in _blocks(program)]
+    return min(each.plan.shared for each in (*found, _streamed(program)))

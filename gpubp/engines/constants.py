@@ -9,6 +9,7 @@ import torch
 from ..spec import BIASES
 from .key import TASKS
 from .plan import WAYS, Plan
+from .stream import DEPTH, STAGES
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 SWITCHES = ("l1", "l2", "clip_value", "clip_norm", "dropout", "label_smoothing")  # -1 in the kernel where they are off
@@ -27,19 +28,40 @@ def constants(plan: Plan) -> list[str]:
         *(f"constexpr int {name} = {value};  // {what}" for name, value, what in _sizes(plan)),
         "// The tile of each product (m, k) @ (k, n), n counted in v: rows and columns that are computed together.",
         "constexpr struct { int m, n, k, rows, cols; } TILES[] = {", *tiles, "};",
+        *_block_tiles(plan),
     ]  # fmt: skip
+
+
+def _block_tiles(plan: Plan) -> list[str]:
+    if not plan.layout.streamed:
+        return []
+    tiles = [f"    {{{', '.join(map(str, (*of, *tile)))}}}," for of, tile in plan.block_tiles.items()]
+    return [
+        "// And that of the whole block.",
+        "constexpr struct { int m, n, k, rows, cols; } BLOCK_TILES[] = {",
+        *tiles,
+        "};",
+    ]
 
 
 def structs(plan: Plan) -> list[str]:
     """Memory, one array after the other, and Group."""
-    at, memory, group = 0, [], []
+    at, memory, group = {"base": 0, "far": 0}, [], []
     for name, numbers, what, place in plan.arrays:
-        where, says = ("nullptr", f"{what}, in global memory") if place == "global" else (f"base + {at}", what)
-        memory.append(f"  entry *{name} = {where};  // {says}")
-        at += plan.padded(numbers) if place != "global" else 0
+        where = "far" if place == "global" else "base"
+        memory.append(f"  entry *{name} = {where} + {at[where]};  // {what}")
+        at[where] += plan.padded(numbers)
     for kind, name, dims, what in plan.group:
         group.append(f"  {kind} {name}{''.join(f'[{size}]' for size in dims)};  // {what}")
-    return ["struct Memory {", "  entry *base;", *memory, "};", "struct alignas(64) Group {", *group, "};"]
+    return [
+        "struct Memory {",
+        "  entry *base, *far;  // far: in a GPU's global memory",
+        *memory,
+        "};",
+        "struct alignas(64) Group {",
+        *group,
+        "};",
+    ]
 
 
 def _macros(plan: Plan) -> list[tuple[str, object, str]]:
@@ -60,6 +82,7 @@ def _macros(plan: Plan) -> list[tuple[str, object, str]]:
             "of the threads that sum them, for a whole step",
         ),
         ("SLOTS_IN_GLOBAL", int(not layout.near), "whether slots are in a GPU's global memory, not beside params"),
+        ("STREAMED", int(layout.streamed), "whether all matrices are, of which a block holds strips in shared memory"),
         ("TASK", TASKS.index(plan.key.task), "TRAIN or EVALUATE"),
     ]
 
@@ -120,7 +143,8 @@ def _sizes(plan: Plan) -> list[tuple[str, int, str]]:
         ("P", plan.rows[-1], "parameters of a network: numbers of a row of Job.params,"),
         ("PADDED_P", plan.weights[-1], "and entries of Memory.params"),
         ("MAX_PITCH", plan.widest, "the largest pitch of outs"),
-        ("MEMORY_ENTRIES", plan.numbers, "of Memory"),
+        ("MEMORY_ENTRIES", plan.numbers, "of Memory,"),
+        ("FAR_ENTRIES", plan.far, "and those that are far"),
         ("GROUP_BYTES", plan.group_bytes, "of Group"),
     ]
     if plan.layout.threads:
@@ -128,6 +152,14 @@ def _sizes(plan: Plan) -> list[tuple[str, int, str]]:
             ("SHARED_BYTES", plan.shared, "of shared memory that a block needs"),
             ("ROW_PITCH", plan.row_pitch, "numbers from one thread's row in shared memory to the next"),
             ("TEAM_PITCH", plan.team_pitch, "bytes from one team's Group and Memory in shared memory to the next"),
+        ]
+    if plan.layout.streamed:
+        sizes += [
+            ("GROUP_IN_GLOBAL", int(plan.group_far), "whether Group is before them"),
+            ("DEPTH", DEPTH, "of k in a strip of a matrix"),
+            ("STAGES", STAGES, "strips that are in shared memory at once,"),
+            ("STAGE_ENTRIES", plan.stage, "the room of each,"),
+            ("RING_AT", plan.team_pitch, "and the byte where they begin"),
         ]
     if not plan.key.trains:
         sizes += [("PARTIAL_SUMS", WAYS, "of each kind"), ("R2_PARTIAL_SUMS", plan.r2_ways, "of each output, for R2")]

@@ -2,7 +2,7 @@
 
 A kernel is a Program (program.py) in a layout that fits on the chip (chip.py), compiled (nvrtc.py) and launched
 (device.py). The kernel itself handles networks that diverge, so a call waits for nothing and reads nothing back.
-Refused: networks that do not fit into the shared memory of a multiprocessor.
+Refused: networks with more numbers than an index can address.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..state import TrainState
 from . import chip, device, nvrtc
 from .job import END, agree, contiguous, declared, fill, fill_evaluation, structure
 from .key import Key, compile_all, of_evaluations
-from .layout import Layout
+from .layout import REACH, Layout
 from .prepared import Calls
 from .program import Program
 
@@ -106,15 +106,15 @@ def launcher(kernel: Kernel, job: Any, end: Any, params: Tensor) -> Callable[[Te
     threads, networks = chip.block(plan.layout)
     function = device.load(kernel.code, threads, plan.shared, params.device)
     blocks, far = -(-count // networks), 0
-    if not plan.layout.near:  # only as many blocks as run at once, each for many networks: their slots stay in L2
+    if plan.far:  # only as many blocks as run at once, each for many networks: what is far stays in L2
         blocks = min(blocks, function.blocks)
         far = blocks * networks * plan.far
     launch = device.Launch(function, blocks, threads, plan.shared, (job, end), params.device)
 
     def start(params: Tensor) -> None:
         if far:
-            slots = params.new_empty(far)  # torch reuses this memory only after the kernel has run
-            end.slots = slots.data_ptr()
+            memory = params.new_empty(far)  # torch reuses it only after the kernel has run
+            end.far = memory.data_ptr()
         if count:
             launch()
 
@@ -172,7 +172,8 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
     kernel = _best_block(program, limits)
     layout = kernel.program.layout
     pieces = f", {layout.chunk} of {batch} samples at once" if layout.chunk < batch else ""
-    slots = "" if layout.near else ", slots in global memory"
+    slots = ", matrices streamed from global memory" if layout.streamed else ""
+    slots = slots if layout.near else ", slots in global memory"
     room = f"{kernel.program.plan.shared:,} of {limits.block:,} bytes of shared memory"
     networks = "is a network" if layout.together == 1 else f"is {layout.together} networks"
     threads, _ = chip.block(layout)
@@ -181,9 +182,10 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
 
 
 def _best_block(program: Program, limits: chip.Limits) -> Kernel:
-    """The first wide block without a number in local memory, or the one with fewest; else a plain one."""
+    """The first block better than a plain one, without a number in local memory, or the one with fewest; else a plain
+    one."""
     plain, found = _block(program, limits), None
-    for block in chip.wide(plain, limits):
+    for block in chip.better(plain, limits):
         kernel = _compiled(block, limits)
         if found is None or kernel.use.local < found.use.local:
             found = kernel
@@ -194,14 +196,17 @@ def _best_block(program: Program, limits: chip.Limits) -> Kernel:
 
 def _block(program: Program, limits: chip.Limits) -> Program:
     """A block is a network. Raises EngineError if it does not fit."""
-    found = chip.in_shared_memory(program, limits)
-    if found is None:
-        raise EngineError(
-            f'engine "cuda": networks {_widths(program)} with batch_size {program.recipe.batch_size} and '
-            f"{program.recipe.optimizer} need {chip.wants(program):,} bytes of shared memory or more, a block has "
-            f'{limits.block:,}; engine "eager" trains them'
-        )
-    return found
+    found = chip.in_shared_memory(program, limits) or chip.streamed(program, limits)
+    if found is not None:
+        return found
+    needed = chip.wants(program)
+    what = f"{needed:,} bytes of shared memory or more, a block has {limits.block:,}"
+    if needed <= limits.block:
+        what = f"more than the {REACH:,} numbers that an index can address"
+    raise EngineError(
+        f'engine "cuda": networks {_widths(program)} with batch_size {program.recipe.batch_size} and '
+        f'{program.recipe.optimizer} need {what}; engine "eager" trains them'
+    )
 
 
 def _widths(program: Program) -> str:

@@ -79,7 +79,7 @@ END = Struct(
     (
         Member("int8_t *", "status", "(N): Job.status"),
         Member("int64_t *", "diverged", "(N): the step that did not count"),
-        Member("real *", "slots", "(blocks, TEAMS_PER_BLOCK, SLOTS, PADDED_P): of the optimizer, with SLOTS_IN_GLOBAL"),
+        Member("real *", "far", "(blocks, TEAMS_PER_BLOCK, FAR_ENTRIES): arrays of Memory in global memory"),
     ),
 )
 

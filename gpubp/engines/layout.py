@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import NamedTuple
@@ -37,7 +37,8 @@ class Layout:
     samples of a batch that go through the network together; 0: the whole batch. team: threads share one network.
     accumulators, rows, cols: the most that a tile of a product may have, counted in v. threads: of a network's block on
     a GPU; 0 on a CPU. together: networks that share such a block, each with `threads` threads. near: a block keeps the
-    slots beside the parameters, in shared memory; else in global memory.
+    slots beside the parameters, in shared memory; else in global memory. streamed: a block keeps all matrices in global
+    memory, and brings them to shared memory strip by strip.
     """
 
     vector: int = 1
@@ -51,6 +52,7 @@ class Layout:
     threads: int = 0
     together: int = 1
     near: bool = True
+    streamed: bool = False
 
     @property
     def machine(self) -> str:
@@ -62,7 +64,7 @@ class Layout:
     @property
     def gradients_in_registers(self) -> bool:
         """Whether a thread keeps the sums of gradients that it computes until the step's end (gpu_sums.h)."""
-        return self.machine == "gpu_block" and self.wide
+        return self.machine == "gpu_block" and self.wide and not self.streamed
 
     @property
     def neighbours(self) -> int:
@@ -90,13 +92,14 @@ def tile(m: int, n: int, k: int, layout: Layout, itemsize: int) -> Tile:
     far = layout.machine == "cpu_outputs" and m * k * itemsize > L1
     shapes = itertools.product(range(1, min(m, layout.rows) + 1), range(1, min(n, layout.cols) + 1))
     found = (
-        Tile(rows, cols, _cost(math.ceil(m / rows) * math.ceil(n / cols), rows, cols, layout))
+        Tile(rows, cols, cost(math.ceil(m / rows) * math.ceil(n / cols), rows, cols, layout))
         for rows, cols in shapes if rows * cols <= layout.accumulators
     )  # fmt: skip
     return min(found, key=lambda each: (each.cost, -each.rows if far else -each.rows * each.cols))
 
 
-def _cost(tiles: int, rows: int, cols: int, layout: Layout) -> int:
+def cost(tiles: int, rows: int, cols: int, layout: Layout) -> int:
+    """Of so many tiles, per k."""
     if layout.machine != "gpu_block":
         # In half-cycles of a processor that does two multiply-adds and two loads per cycle; a multiply-add has a
         # latency of four.
@@ -108,6 +111,20 @@ def _cost(tiles: int, rows: int, cols: int, layout: Layout) -> int:
     sums, loads = rows * cols * each, -(-rows // each) + cols
     alone, together = sums + loads, max(sums, (4 if each == 1 else 8) * loads)
     return 4 * math.ceil(tiles / layout.threads) * alone + math.ceil(tiles / WARP) * together
+
+
+def products(
+    widths: Sequence[int], padded: Sequence[int], chunks: Iterable[int], trains: bool
+) -> Iterator[tuple[tuple[int, int, int], str]]:
+    """m, n, k and the kind of every product (m, k) @ (k, n), n counted in v, for chunks of so many samples: forward,
+    the gradients of weights and biases, the delta below. padded: widths in v."""
+    for rows, layer in itertools.product(chunks, range(len(widths) - 1)):
+        (i, o), (down, across) = widths[layer : layer + 2], padded[layer : layer + 2]
+        yield (rows, across, i), "forward"
+        if trains:
+            yield from (((i, across, rows), "gradient"), ((1, across, rows), "bias"))
+        if trains and layer:
+            yield (rows, down, o), "delta"
 
 
 @cache

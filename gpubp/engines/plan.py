@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from . import stream
 from .key import Key
-from .layout import Layout, Tile, tile
+from .layout import Layout, Tile, products, tile
 
 WAYS = 8  # partial sums of an evaluation, each of which gets every eighth sample
 BYTES = {"double": 8, "int64_t": 8, "uint32_t": 4, "int32_t": 4, "bool": 1}  # of an element
@@ -88,7 +89,7 @@ class Plan:
     @property
     def gathers(self) -> bool:
         """Whether samples are copied to where products read them."""
-        return self.orders > 1 or self.layout.machine == "gpu_block"
+        return self.orders > 1 or (self.layout.machine == "gpu_block" and not self.layout.streamed)
 
     # ---- layers
 
@@ -192,8 +193,8 @@ class Plan:
              "(BATCH): how many outs of each sample are right"),
             ("class_weight", self.widths[-1] if key.class_weight else 0, "(O): of each class"),
         )  # fmt: skip
-        far = "" if self.layout.near else "slots"
-        return tuple(Array(name, size, what, "global" if name == far else place) for name, size, what in numbers)
+        far = stream.is_far if self.layout.streamed else lambda name, _: name == "slots" and not self.layout.near
+        return tuple(Array(*each, "global" if far(*each[:2]) else place) for each in numbers)
 
     @cached_property
     def numbers(self) -> int:
@@ -243,13 +244,18 @@ class Plan:
     def tiles(self) -> dict[tuple[int, int, int], Tile]:
         """Of every product (m, k) @ (k, n), n counted in v, by m, n and k: forward, the gradients of weights and
         biases, the delta below."""
-        products: list[tuple[int, int, int]] = []
-        for rows in dict.fromkeys((self.chunk, self.batch % self.chunk or self.chunk)):
-            for i, o in itertools.pairwise(self.widths):
-                down, across = (self.padded(width) // self.layout.neighbours for width in (i, o))
-                products += [(rows, across, i)]
-                products += [(i, across, rows), (1, across, rows), (rows, down, o)] if self.key.trains else []
-        return {product: tile(*product, self.layout, self.itemsize) for product in products}
+        whole = [shape for shape, kind in self._products if kind == "bias" or not self.layout.streamed]
+        strips = {each: stream.of_thread(each, self.layout) for each in self.block_tiles.values()}
+        return {
+            **{shape: tile(*shape, self.layout, self.itemsize) for shape in whole},
+            **{(*each, stream.DEPTH): found for each, found in strips.items() if found},
+        }
+
+    @cached_property
+    def _products(self) -> list[tuple[tuple[int, int, int], str]]:
+        chunks = dict.fromkeys((self.chunk, self.batch % self.chunk or self.chunk))
+        padded = [self.padded(width) // self.layout.neighbours for width in self.widths]
+        return [*products(self.widths, padded, chunks, self.key.trains)]
 
     @property
     def group_bytes(self) -> int:
@@ -269,8 +275,26 @@ class Plan:
 
     @property
     def far(self) -> int:
-        """Elements of a network in global memory."""
-        return sum(array.numbers for array in self.arrays if array.place == "global")
+        """Entries of a network in global memory."""
+        arrays = sum(self.padded(array.numbers) for array in self.arrays if array.place == "global") * self.itemsize
+        return -(-(arrays + self.group_far * self.group_bytes) // 64) * 64 // self.itemsize
+
+    @property
+    def group_far(self) -> bool:
+        """Whether Group, with the samples of a large batch, begins the part in global memory."""
+        return self.layout.streamed and self.group_bytes > 32 * stream.FEW
+
+    @cached_property
+    def block_tiles(self) -> dict[tuple[int, int, int], tuple[int, int]]:
+        """Where matrices are streamed: rows, and columns in v, of which a block computes the sums at once."""
+        shapes = [shape for shape, kind in self._products if kind != "bias" and self.layout.streamed]
+        return {shape: stream.block_tile(shape, self.layout) for shape in shapes}
+
+    @cached_property
+    def stage(self) -> int:
+        """And entries of the largest strips, which share a place of the ring."""
+        streamed = [(self.block_tiles[shape], kind) for shape, kind in self._products if kind != "bias"]
+        return max(stream.entries(*each, self.layout.neighbours) for each in streamed)
 
     @property
     def row_pitch(self) -> int:
@@ -282,12 +306,13 @@ class Plan:
     def team_pitch(self) -> int:
         """If a block is one network: its bytes. If it is several: bytes from one to the next, an odd multiple of 64, so
         that the numbers of half a warp begin in different banks."""
-        size = self.group_bytes + self.numbers * self.itemsize
+        size = (0 if self.group_far else self.group_bytes) + self.numbers * self.itemsize
         return size if self.layout.together == 1 else 64 * (-(-size // 64) | 1)
 
     @property
     def shared(self) -> int:
         """Bytes of shared memory of a block."""
         if self.layout.team:
-            return self.layout.together * self.team_pitch
+            ring = stream.STAGES * self.stage * self.itemsize if self.layout.streamed else 0
+            return self.layout.together * self.team_pitch + ring
         return (1 + self.slots) * self.layout.threads * self.row_pitch * self.itemsize

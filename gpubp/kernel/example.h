@@ -12,6 +12,7 @@
 #define TEAMS_PER_BLOCK 1  // with a network each, on a GPU; 1 without teams
 #define GRADIENTS_IN_REGISTERS 0  // of the threads that sum them, for a whole step
 #define SLOTS_IN_GLOBAL 0  // whether slots are in a GPU's global memory, not beside params
+#define STREAMED 0  // whether all matrices are, of which a block holds strips in shared memory
 #define TASK 0  // TRAIN or EVALUATE
 constexpr int LAYERS = 2;  // with weights
 constexpr int BATCH = 1;  // samples of a step
@@ -56,7 +57,8 @@ constexpr int OUTS_AT[] = {0, 2, 4};  // and its outs, of CHUNK samples
 constexpr int P = 10;  // parameters of a network: numbers of a row of Job.params,
 constexpr int PADDED_P = 10;  // and entries of Memory.params
 constexpr int MAX_PITCH = 2;  // the largest pitch of outs
-constexpr int MEMORY_ENTRIES = 21;  // of Memory
+constexpr int MEMORY_ENTRIES = 21;  // of Memory,
+constexpr int FAR_ENTRIES = 0;  // and those that are far
 constexpr int GROUP_BYTES = 640;  // of Group
 // The tile of each product (m, k) @ (k, n), n counted in v: rows and columns that are computed together.
 constexpr struct { int m, n, k, rows, cols; } TILES[] = {
@@ -66,7 +68,7 @@ constexpr struct { int m, n, k, rows, cols; } TILES[] = {
 };
 #include "machines/cpu_networks.h"
 struct Memory {
-  entry *base;
+  entry *base, *far;  // far: in a GPU's global memory
   entry *params = base + 0;  // (PADDED_P): the parameters
   entry *slots = base + 10;  // (SLOTS, PADDED_P): of the optimizer
   entry *grad = base + 10;  // (PADDED_P): over the chunks so far, or to clip

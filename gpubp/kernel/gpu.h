@@ -41,9 +41,14 @@ FN void advance(const Memory &mem, Group *group, const Job &job, const End &end,
 }
 #endif
 
+struct Advance {  // no lambda, which NVRTC does not inline where it is large: all arrays were then out of registers
+  const End &end;
+  INLINE void operator()(const Job &job, const Memory &mem, Group *group, int64_t n) const {
+    advance(mem, group, job, end, n);
+  }
+};
+
 extern "C" __global__ void __launch_bounds__(THREADS * TEAMS_PER_BLOCK)
     run(const __grid_constant__ Job given, const __grid_constant__ End end) {
-  launch<Memory, Group>(given, end.slots, [&](const Job &job, const Memory &mem, Group *group, int64_t n) {
-    advance(mem, group, job, end, n);
-  });
+  launch<Memory, Group>(given, end.far, Advance{end});
 }

@@ -97,9 +97,13 @@ FN real weight_of_sample(const Context &ctx, int b, int n) {
 
 // The inputs of a chunk, read from the data set where they are: a view (product.h) of which (b, i) is broadcast.
 struct Inputs {
+  static constexpr bool transposed = false;
   const Context &ctx;
-  int start;
-  INLINE v broadcast(int b, int i) const { return all<v>(inputs_of(ctx, start + b)[i]); }
+  int start, column = 0;
+  INLINE v broadcast(int b, int i) const { return all<v>(row(b)[i]); }
+  INLINE Inputs from(int b, int i) const { return {ctx, start + b, column + i}; }
+  INLINE const real *row(int b) const { return inputs_of(ctx, start + b) + column; }
+  INLINE bool aligned() const { return WIDTH[0] % ENTRIES_PER_V == 0 && (uint64_t)ctx.job->inputs % sizeof(v) == 0; }
 };
 
 // ---- what a group loads before its first step, and before each chunk ----

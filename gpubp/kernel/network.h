@@ -26,7 +26,8 @@
 //   v, entry           NETWORKS numbers, both   VECTOR numbers; one    one number, both   one number, both
 //   ENTRIES_PER_V      1                        VECTOR                 1                  1
 //
-// or, in gpu_block.h with LANES_ARE_OUTPUTS, a lane is an output, a v is 16 bytes, and GRADIENTS_IN_REGISTERS holds.
+// or, in gpu_block.h with LANES_ARE_OUTPUTS, a lane is an output, a v is 16 bytes, and GRADIENTS_IN_REGISTERS holds; or
+// STREAMED, where the matrices are in global memory.
 //
 // simd.h has the operations on v (all: one number in every lane; fma_) and FN, INLINE and UNROLL. Every sum has one
 // fixed order: over k in a product, over samples, over the outputs of a sample, down and across a gradient. So all
@@ -57,8 +58,11 @@ FN void forward(const Context &ctx, int start) {
   const Matrix<O_pitch> weight = {ctx.mem.params + WEIGHT_AT[l]};
   const entry *bias = ctx.mem.params + BIAS_AT[l];
   entry *nets = ctx.mem.nets + OUTS_AT[l], *outs = ctx.mem.outs + OUTS_AT[l];
-  product<samples, O, I>(below_of<l>(ctx, start), weight, Zeros(), for_each_sum([&](int b, int o, v net) {
-    if (BIAS != NONE) net = net + (BIAS == NEURON ? read(bias, o) : broadcast(bias, 0));
+  auto bias_of = [&](int, int o) {
+    return BIAS == NONE ? all<v>(0) : BIAS == NEURON ? read(bias, o) : broadcast(bias, 0);
+  };
+  auto finish = [&](int b, int o, v net, v bias) {
+    if (BIAS != NONE) net = net + bias;
     v out = value<l>(net);
     if constexpr (WEIGHTED && training) {
       const v share = broadcast(ctx.mem.share, start + b);
@@ -66,7 +70,8 @@ FN void forward(const Context &ctx, int start) {
     }
     if (KEEP_NETS) write(nets, b * O_pitch + o, net);
     write(outs, b * O_pitch + o, out);
-  }));
+  };
+  product<samples, O, I>(below_of<l>(ctx, start), weight, Zeros(), for_each_sum(bias_of, finish));
   if constexpr (l + 1 < LAYERS) {
     if constexpr (DROPOUT >= 0 && training) dropout<l, samples>(ctx, start);
     forward<l + 1, samples, training>(ctx, start);
@@ -145,10 +150,12 @@ FN void gradient(const Context &ctx, [[maybe_unused]] Gradients<l> &gradients, i
   } else {
     entry *grad = ctx.mem.grad;
     const auto earlier = earlier_chunks<O_pitch>(grad + weight_at);
-    product<I, O, samples>(below, delta, earlier, for_each_sum([&](int i, int o, v sum) {
-      if constexpr (last_chunk) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum);
+    auto numbers_of = [&](int i, int o) { return numbers_at(ctx, weight_at + i * O_pitch + o); };
+    auto apply = [&](int i, int o, v sum, const Numbers &x) {
+      if constexpr (last_chunk) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum, x);
       else write(grad, weight_at + i * O_pitch + o, sum);
-    }));
+    };
+    product<I, O, samples>(below, delta, earlier, for_each_sum(numbers_of, apply));
     if constexpr (!TRAIN_BIAS) return;
     entry *delta_sums = CHUNKED && BIAS == LAYER ? ctx.mem.delta_sums + l * MAX_PITCH : ctx.mem.column_sums;
     const auto earlier_biases = earlier_chunks<0>(BIAS == NEURON ? grad + bias_at : delta_sums);
@@ -179,6 +186,9 @@ FN auto transposed_weight(const Context &ctx) {
   else return transpose_weight<l>(ctx.mem.transposed, weight), Matrix<PITCH[l]>{ctx.mem.transposed};
 }
 
+struct Unit {  // of a layer and a sample
+  v out, net, mask;
+};
 // Layer l and those below it. delta: (samples, O) of its outputs; delta_below: where to write that of its inputs, the
 // outputs of the layer below (samples, I). On the way down the two arrays change places; where GRADIENTS_IN_REGISTERS
 // the place is that of the outs below, which are not read again.
@@ -191,14 +201,18 @@ FN void backward(const Context &ctx, Gradients<l> &gradients, int start, entry *
     const int outs_at = OUTS_AT[l - 1];
     const auto weight = transposed_weight<l>(ctx);
     if constexpr (GRADIENTS_IN_REGISTERS) delta_below = ctx.mem.outs + outs_at;
-    product<samples, I, O>(Matrix<PITCH[l + 1]>{delta}, weight, Zeros(), for_each_sum([&](int b, int i, v sum) {
+    auto unit_below = [&](int b, int i) {
       const int at = outs_at + b * I_pitch + i;
-      if (DROPOUT >= 0) sum = sum * read(ctx.mem.masks, at);
-      v out = read(ctx.mem.outs, at);
-      v x = sum * slope<l - 1>(KEEP_NETS ? read(ctx.mem.nets, at) : out, out);
+      const v out = read(ctx.mem.outs, at);
+      return Unit{out, KEEP_NETS ? read(ctx.mem.nets, at) : out, DROPOUT >= 0 ? read(ctx.mem.masks, at) : out};
+    };
+    auto finish = [&](int b, int i, v sum, const Unit &below) {
+      if (DROPOUT >= 0) sum = sum * below.mask;
+      v x = sum * slope<l - 1>(below.net, below.out);
       if constexpr (WEIGHTED) x = zero_if_uncounted(broadcast(ctx.mem.share, start + b), x);
       write(delta_below, b * I_pitch + i, x);
-    }));
+    };
+    product<samples, I, O>(Matrix<PITCH[l + 1]>{delta}, weight, Zeros(), for_each_sum(unit_below, finish));
   }
   if constexpr (!gradient_first) gradient<l, samples, last_chunk>(ctx, gradients, start, delta);
   if constexpr (l > 0) backward<l - 1, samples, last_chunk>(ctx, gradients, start, delta_below, delta);

@@ -18,6 +18,8 @@ struct Matrix {  // row after row, `pitch` entries from one row to the next
   INLINE v broadcast(int i, int j) const { return ::broadcast(p, i * pitch + j); }
   INLINE v read(int i, int j) const { return ::read(p, i * pitch + j); }
   INLINE Matrix from(int i, int j) const { return {p + i * pitch + j}; }
+  INLINE const entry *row(int i) const { return p + i * pitch; }
+  INLINE bool aligned() const { return true; }  // whether rows begin at a v
 };
 template <class View>
 struct Transposed {
@@ -81,17 +83,26 @@ struct Fragment {
         if (rows.owns(m) && columns.owns(n)) f(rows[m], columns[n] * ENTRIES_PER_V, sum[m][n]);
   }
 };
-template <class F>
-struct ForEachSum {  // the epilogue that treats one sum after the other
-  const F &f;
+struct Nothing {};
+FN Nothing nothing(int, int) { return {}; }
+// The epilogue that treats one sum after the other: f(row, column, sum, what read(row, column) found). No sum's f
+// writes what another's reads, so that a machine may read for many before it treats the first.
+template <class Read, class F>
+struct ForEachSum {
+  Read read;
+  F f;
   template <class Fragment>
   INLINE void operator()(const Fragment &fragment) const {
-    fragment.for_each(f);
+    fragment.for_each([&](int row, int column, v sum) { f(row, column, sum, read(row, column)); });
   }
 };
+template <class Read, class F>
+FN auto for_each_sum(Read read, F f) {
+  return ForEachSum<Read, F>{read, f};
+}
 template <class F>
-FN ForEachSum<F> for_each_sum(const F &f) {
-  return {f};
+FN auto for_each_sum(F f) {
+  return for_each_sum(nothing, [=](int row, int column, v sum, Nothing) { f(row, column, sum); });
 }
 
 constexpr int tile_of(int m, int n, int k) {

@@ -14,20 +14,30 @@ FN v clipped(const Context &ctx, v grad) {
   }
   return grad;
 }
-FN void update_param(const Context &ctx, int at, v grad) {  // by the rule `update`, with this step's rates
-  v param = read(ctx.mem.params, at), slots[SLOTS + 1];
-  for (int slot = 0; slot < SLOTS; slot++) slots[slot] = read(entry_of(ctx.mem, 1 + slot, at), 0);
-  update(param, grad, slots, [&](int r) { return as_v(ctx.group->rate[r]); });
-  write(ctx.mem.params, at, param);
-  for (int slot = 0; slot < SLOTS; slot++) write(entry_of(ctx.mem, 1 + slot, at), 0, slots[slot]);
+struct Numbers {  // of a parameter: itself and its slots
+  v param, slots[SLOTS + 1];
+};
+FN Numbers numbers_at(const Context &ctx, int at) {
+  Numbers x = {read(ctx.mem.params, at)};
+  for (int slot = 0; slot < SLOTS; slot++) x.slots[slot] = read(entry_of(ctx.mem, 1 + slot, at), 0);
+  return x;
+}
+FN void update_param(const Context &ctx, int at, v grad, Numbers x) {  // by the rule `update`, with this step's rates
+  update(x.param, grad, x.slots, [&](int r) { return as_v(ctx.group->rate[r]); });
+  write(ctx.mem.params, at, x.param);
+  for (int slot = 0; slot < SLOTS; slot++) write(entry_of(ctx.mem, 1 + slot, at), 0, x.slots[slot]);
 }
 // The gradient of a parameter is complete: update the parameter, or, to clip the norm of all gradients, store it first.
 template <bool is_weight>
-FN void apply_gradient(const Context &ctx, int at, v grad) {
-  if constexpr (is_weight) grad = penalised(ctx, grad, read(ctx.mem.params, at));
+FN void apply_gradient(const Context &ctx, int at, v grad, const Numbers &x) {
+  if constexpr (is_weight) grad = penalised(ctx, grad, x.param);
   grad = clipped(ctx, grad);
   if constexpr (CLIP_NORM >= 0) write(ctx.mem.grad, at, grad);
-  else update_param(ctx, at, grad);
+  else update_param(ctx, at, grad, x);
+}
+template <bool is_weight>
+FN void apply_gradient(const Context &ctx, int at, v grad) {
+  apply_gradient<is_weight>(ctx, at, grad, numbers_at(ctx, at));
 }
 
 // ---- sums over all parameters ----
@@ -65,7 +75,7 @@ FN void clip_norm(const Context &ctx) {
     v factor = at_most_(as_v(hyper_of(ctx, CLIP_NORM)) / (sqrt_(as_v(square)) + real(1e-6)), all<v>(1));
     PARALLEL_FOR(item, PADDED_P / ENTRIES_PER_V) {
       const int at = item * ENTRIES_PER_V;
-      if (TRAIN_BIAS || is_weight(at)) update_param(ctx, at, read(ctx.mem.grad, at) * factor);
+      if (TRAIN_BIAS || is_weight(at)) update_param(ctx, at, read(ctx.mem.grad, at) * factor, numbers_at(ctx, at));
     }
     BARRIER
   }

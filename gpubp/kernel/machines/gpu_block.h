@@ -1,6 +1,6 @@
-// A team of THREADS threads trains one network, whose numbers are all in shared memory; the threads share the items of
-// every phase. A block is one team, or its single warp is several teams with a network each. What a machine defines:
-// network.h.
+// A team of THREADS threads trains one network, whose numbers are in shared memory, with STREAMED only few of them; the
+// threads share the items of every phase. A block is one team, or its single warp is several teams with a network each.
+// What a machine defines: network.h.
 #pragma once
 #include "arithmetic.h"
 static_assert(VECTOR == 1 && LANES_ARE_OUTPUTS == (REGISTERS_PER_V > 1) && TEAM, "no such layout");
@@ -36,10 +36,52 @@ FN void write(entry *p, int j, v x) { p[j] = x; }
 FN v as_v(per_network x) { return x; }
 #endif
 
+// What a block has in shared memory: of every team its Group, then the entries of its Memory; at the end, where
+// STREAMED, the strips of matrices.
+alignas(64) extern __shared__ double shared[];
+
+// A copy to shared memory, which is there after wait_for_copies() of the thread that began it, and a BARRIER.
+template <int bytes>
+FN void begin_copy(entry *to, const real *from) {
+#ifdef __CUDACC__
+  const unsigned shared_to = (unsigned)__cvta_generic_to_shared(to);
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_to), "l"(from), "n"(bytes));
+#else
+  copy_later(to, from, bytes);
+#endif
+}
+FN void wait_for_copies() {
+#ifdef __CUDACC__
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#else
+  copy_all_but(0);
+#endif
+}
+// end_of_copies() makes a group of those that the thread began since the last one; wait_for_copies_but() waits for all
+// groups but the last few.
+FN void end_of_copies() {
+#ifdef __CUDACC__
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#else
+  group_copies();
+#endif
+}
+template <int groups>
+FN void wait_for_copies_but() {
+#ifdef __CUDACC__
+  asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
+#else
+  copy_all_but(groups);
+#endif
+}
+
 #include "product.h"
 #if LANES_ARE_OUTPUTS
 #include "machines/gpu_sums.h"
-#else
+#endif
+#if STREAMED
+#include "machines/gpu_stream.h"
+#elif !LANES_ARE_OUTPUTS
 template <int M, int N, int K, class A, class B, class C, class Epilogue>
 FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
   plain_product<Strided, M, N, K>(a, b, c, epilogue);
@@ -67,21 +109,6 @@ FN void copy_out(real *rows, const entry *from, Networks networks, const bool *k
   real *to = rows + networks[0] * P;
   if (keep[0]) for_each_param([&](int packed, int padded) { to[packed] = from[padded]; });
 }
-// A copy to shared memory, which is there after wait_for_copies() of the thread that began it, and a BARRIER.
-template <int bytes>
-FN void begin_copy(entry *to, const real *from) {
-#ifdef __CUDACC__
-  const unsigned shared_to = (unsigned)__cvta_generic_to_shared(to);
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_to), "l"(from), "n"(bytes));
-#else
-  memcpy(to, from, bytes);
-#endif
-}
-FN void wait_for_copies() {
-#ifdef __CUDACC__
-  asm volatile("cp.async.wait_all;" ::: "memory");
-#endif
-}
 template <int samples, int width, class Inputs>
 FN void copy_rows(entry *x, Inputs inputs) {  // `width` numbers at once
   constexpr int per_row = WIDTH[0] / width;
@@ -104,21 +131,20 @@ FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target) {
 
 // ---- the launch ----
 
-alignas(64) extern __shared__ double shared[];  // of every team: its Group, then the entries of its Memory
-
-// Calls train(job, memory, group, n) for the networks n of each team, one after the other. global_slots: the slots of
-// all teams of the grid, where they are not in shared memory (SLOTS_IN_GLOBAL).
+// Calls train(job, memory, group, n) for the networks n of each team, one after the other. far: the arrays of Memory
+// that are in global memory, of all teams of the grid.
 template <class Memory, class Group, class Job, class Train>
-FN void launch(const Job &job, real *global_slots, Train train) {
+FN void launch(const Job &job, real *far, Train train) {
   const int team = TEAMS_PER_BLOCK == 1 ? 0 : threadIdx.x / THREADS;
   const int64_t team_of_grid = (int64_t)blockIdx.x * TEAMS_PER_BLOCK + team;
   Group *group = (Group *)((char *)shared + team * TEAM_PITCH);
   entry *entries = (entry *)(group + 1);
-  Memory mem{entries};
-  if constexpr (SLOTS_IN_GLOBAL) {
-    mem.slots = global_slots + team_of_grid * SLOTS * PADDED_P;
-    PARALLEL_FOR(at, SLOTS * PADDED_P) { mem.slots[at] = 0; }
-  }
+  far += team_of_grid * FAR_ENTRIES;
+  PARALLEL_FOR(at, FAR_ENTRIES) { far[at] = 0; }
+#if STREAMED
+  if (GROUP_IN_GLOBAL) entries = (entry *)group, group = (Group *)far, far = (entry *)(group + 1);
+#endif
+  Memory mem{entries, far};
   PARALLEL_FOR(at, MEMORY_ENTRIES) { entries[at] = 0; }  // so that padding is finite
   for (int64_t n = team_of_grid; n < job.count; n += (int64_t)gridDim.x * TEAMS_PER_BLOCK) {
     BARRIER

@@ -132,6 +132,7 @@ struct Sums {
   }
 };
 
+#if !STREAMED
 template <int M, int N, int K, class A, class B, class Epilogue>
 FN void product(const A &a, const B &b, const Zeros &, const Epilogue &epilogue) {
   Sums<M, N, K, A::transposed> sums;
@@ -140,3 +141,4 @@ FN void product(const A &a, const B &b, const Zeros &, const Epilogue &epilogue)
   sums.for_each_tile(epilogue);
   BARRIER
 }
+#endif

@@ -1,0 +1,62 @@
+"""Where a GPU's block streams its matrices (kernel/machines/gpu_stream.h): the part of a product that it computes at
+once, and the memory of the strips that it needs for it. Nothing here changes a bit.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from functools import cache
+
+from .layout import Layout, Tile, cost
+
+DEPTH = 16  # of k in a strip
+STAGES = 3  # strips in shared memory at once: one is multiplied, two are on their way
+FEW = 512  # numbers of a vector that stays in shared memory
+COPY, TILE = 0.5, 4000  # quarters of a cycle: to copy a v of a strip; for each tile of a block
+
+MATRICES = ("params", "slots", "grad", "outs", "nets", "belows", "masks", "delta", "delta_below")
+
+Shape = tuple[int, int, int]  # m, n, k of a product (m, k) @ (k, n), n counted in v
+
+
+def is_far(name: str, numbers: int) -> bool:
+    """Whether an array of Memory is in global memory."""
+    return name in MATRICES or numbers > FEW
+
+
+@cache
+def block_tile(shape: Shape, layout: Layout) -> tuple[int, int]:
+    """Rows, and columns in v, of which a block computes the sums at once, one tile for each thread: those of least
+    cost."""
+    m, n, k = shape
+
+    def spent(block: tuple[int, int]) -> tuple[float, int]:
+        each = of_thread(block, layout)
+        if each is None:
+            return math.inf, 0
+        products = k * (each.cost + COPY * (block[0] / layout.neighbours + block[1]))
+        return math.ceil(m / block[0]) * math.ceil(n / block[1]) * (products + TILE), -math.prod(block)
+
+    down, across = ({min(2**power, size) for power in range(8)} for size in (m, n))
+    return min(itertools.product(down, across), key=spent)
+
+
+@cache
+def of_thread(block: tuple[int, int], layout: Layout) -> Tile | None:
+    """The tile of a thread, of which a block's threads have one each; None if they are too few."""
+    shapes = itertools.product(range(1, layout.rows + 1), range(1, layout.cols + 1))
+    found = [
+        Tile(rows, cols, cost(tiles, rows, cols, layout)) for rows, cols in shapes
+        if rows <= block[0] and cols <= block[1] and rows * cols <= layout.accumulators
+        and (tiles := math.ceil(block[0] / rows) * math.ceil(block[1] / cols)) <= layout.threads
+    ]  # fmt: skip
+    return min(found, key=lambda each: (each.cost, -each.rows * each.cols), default=None)
+
+
+def entries(block: tuple[int, int], kind: str, neighbours: int) -> int:
+    """Of the strips of both matrices. Rows along k are padded by a v; the others by none."""
+    rows, cols = block
+    along = DEPTH + neighbours
+    left = DEPTH * -(-rows // neighbours) * neighbours if kind == "gradient" else rows * along
+    return left + cols * neighbours * (along if kind == "delta" else DEPTH)

@@ -1,0 +1,179 @@
+// Of gpu_block.h, where matrices are in global memory (STREAMED): the product. The block computes its result tile by
+// tile (BLOCK_TILES); what a tile needs of A and B comes to shared memory in strips, DEPTH of k at once, through a ring
+// of STAGES places: while the threads multiply one strip, the next ones are on their way. Sums have the order of k.
+#pragma once
+
+constexpr int ALONG_PITCH = DEPTH + ENTRIES_PER_V;  // of a strip whose rows lie along k: an odd number of v
+constexpr int BATCH_BYTES = 128;  // that an epilogue reads into a thread's registers before it goes on
+static_assert(ALONG_PITCH / ENTRIES_PER_V % 2, "rows of a strip would lie in the same banks");
+
+constexpr int block_tile_of(int m, int n, int k) {
+  for (int at = 0; at < (int)(sizeof(BLOCK_TILES) / sizeof(BLOCK_TILES[0])); at++)
+    if (BLOCK_TILES[at].m == m && BLOCK_TILES[at].n == n && BLOCK_TILES[at].k == k) return at;
+  return -1;
+}
+
+// Copies `rows` rows of `columns` entries of a matrix that has `most_rows` and `most_columns`, from (row, column) on;
+// beyond the matrix's end its last numbers again, which belong to sums that nobody owns.
+template <int rows, int columns, int pitch, int most_rows, int most_columns, int width, class View>
+FN void copy_strip(entry *to, const View &from, int row, int column) {
+  constexpr int per_row = columns / width, last = (cdiv(most_columns, width) - 1) * width;
+  constexpr int side_by_side = per_row < THREADS ? per_row : THREADS, apart = THREADS / side_by_side;
+  const int first = RANK / side_by_side;  // of the rows that this thread copies, `apart` each
+  if (apart * side_by_side < THREADS && first >= apart) return;
+  auto copy_row = [&](entry *to, const View &source, int i) {
+    if (rows % apart == 0 || first + i < rows)
+      begin_copy<width * sizeof(real)>(
+          to + i * pitch, source.row(most_rows % rows ? min_of(row + first + i, most_rows - 1) : i));
+  };
+  UNROLL for (int j = RANK % side_by_side; j < per_row; j += side_by_side) {
+    const int in_column = most_columns % columns ? min_of(column + j * width, last) : column + j * width;
+    const View source = from.from(most_rows % rows ? 0 : row + first, in_column);
+    entry *to_first = to + first * pitch + j * width;
+    if constexpr (width == 1) NO_UNROLL for (int i = 0; i < rows; i += apart) copy_row(to_first, source, i);
+    else UNROLL for (int i = 0; i < rows; i += apart) copy_row(to_first, source, i);
+  }
+}
+
+// A strip of a matrix (most_rows, most_columns) in shared memory: `rows` rows, and as many columns.
+template <class View, int rows, int columns, int most_rows, int most_columns, int row_pitch>
+struct Strip {
+  typedef Matrix<row_pitch> InShared;
+  static constexpr int entries = rows * row_pitch;
+  FN void fetch(entry *to, const View &from, int row, int column) {
+    if (from.aligned())
+      copy_strip<rows, columns, row_pitch, most_rows, most_columns, ENTRIES_PER_V>(to, from, row, column);
+    else copy_strip<rows, columns, row_pitch, most_rows, most_columns, 1>(to, from, row, column);
+  }
+};
+// Of A (M, K), `rows` rows; of B (K, N), `columns` columns: DEPTH of k, as they lie in memory.
+template <int M, int K, int rows, class View>
+struct LeftStrip : Strip<View, rows, DEPTH, M, K, ALONG_PITCH> {
+  typedef Matrix<ALONG_PITCH> InShared;
+  INLINE void operator()(entry *to, const View &a, int row, int k) const { this->fetch(to, a, row, k); }
+};
+template <int M, int K, int rows, class View>
+struct LeftStrip<M, K, rows, Transposed<View>> : Strip<View, DEPTH, pad(rows), K, M, pad(rows)> {
+  typedef Transposed<Matrix<pad(rows)>> InShared;
+  INLINE void operator()(entry *to, const Transposed<View> &a, int row, int k) const {
+    this->fetch(to, a.view, k, row);
+  }
+};
+template <int K, int N, int columns, class View>
+struct RightStrip : Strip<View, DEPTH, columns, K, N, columns> {
+  typedef Matrix<columns> InShared;
+  INLINE void operator()(entry *to, const View &b, int k, int column) const { this->fetch(to, b, k, column); }
+};
+template <int K, int N, int columns, class View>
+struct RightStrip<K, N, columns, Transposed<View>> : Strip<View, columns, DEPTH, N, K, ALONG_PITCH> {
+  typedef Transposed<Matrix<ALONG_PITCH>> InShared;
+  INLINE void operator()(entry *to, const Transposed<View> &b, int k, int column) const {
+    this->fetch(to, b.view, column, k);
+  }
+};
+
+// The sums of a tile whose first is (row, column) of the product: a Fragment of all threads.
+template <int M, int N, bool exact, class Sums>
+struct BlockTile {
+  Sums &sums;
+  int row, column;
+  bool whole;
+  template <class F>
+  INLINE void for_each(const F &f) const {
+    sums.for_each([&](int m, int n, v &sum) {
+      if (has(m, n)) f(row + m, column + n, sum);
+    });
+  }
+  // Reads for several sums before it treats the first: a load takes long, and may not overtake the stores before it.
+  template <class Read, class F>
+  INLINE void operator()(const ForEachSum<Read, F> &epilogue) const {
+    if (exact || whole) for_each_batch<true>(epilogue);
+    else for_each_batch<false>(epilogue);
+  }
+
+ private:
+  INLINE bool has(int m, int n) const { return exact || (row + m < M && column + n < N); }
+  template <bool all_exist, class Read, class F>
+  INLINE void for_each_batch(const ForEachSum<Read, F> &epilogue) const {
+    typedef decltype(epilogue.read(0, 0)) Found;
+    constexpr int count = Sums::tile_rows * Sums::tile_columns, batch = max_of(1, BATCH_BYTES / (int)sizeof(Found));
+    sums.for_each_tile([&](const auto &tile) {
+      UNROLL for (int begin = 0; begin < count; begin += batch) {
+        Found found[batch];
+        auto each = [&](int i, const auto &f) {
+          const int at = begin + i, down = at / Sums::tile_columns, across = at % Sums::tile_columns;
+          const int m = tile.rows[down], n = tile.columns[across] * ENTRIES_PER_V;
+          if (at < count && tile.rows.owns(down) && tile.columns.owns(across) && (all_exist || has(m, n)))
+            f(row + m, column + n, tile.sum[down][across]);
+        };
+        UNROLL for (int i = 0; i < batch; i++)
+          each(i, [&](int m, int n, v &) { found[i] = epilogue.read(m, n); });
+        UNROLL for (int i = 0; i < batch; i++)
+          each(i, [&](int m, int n, v &sum) { epilogue.f(m, n, sum, found[i]); });
+      }
+    });
+  }
+};
+template <class C, class Sums, class Tile>
+FN void begin_with(const C &c, Sums &sums, Tile &tile) {
+  sums.set_to_zero();
+  if constexpr (!C::transposed) tile.for_each([&](int m, int n, v &sum) { sum = c.read(m, n); });  // else Zeros
+}
+
+template <int M, int N, int K, class A, class B, class C, class Epilogue>
+FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
+  constexpr int shape = block_tile_of(M, pad(N) / ENTRIES_PER_V, K);
+  static_assert(shape >= 0, "engines/plan.py has no tile for this product");
+  constexpr int rows = BLOCK_TILES[shape].rows, columns = BLOCK_TILES[shape].cols * ENTRIES_PER_V;
+  constexpr int down = cdiv(M, rows), across = cdiv(N, columns), tail = K % DEPTH, strips = cdiv(K, DEPTH);
+  constexpr bool exact = M % rows == 0 && pad(N) % columns == 0;
+  typedef LeftStrip<M, K, rows, A> Left;
+  typedef RightStrip<K, N, columns, B> Right;
+  static_assert(Left::entries + Right::entries <= STAGE_ENTRIES, "engines/plan.py counts otherwise");
+  entry *ring = (entry *)((char *)shared + RING_AT);
+  // What is fetched next, and where to; where the threads are.
+  int row = 0, column = 0, k = 0, stage = 0, now = 0;
+  auto fetch = [&] {
+    if (column < across * columns) {
+      entry *to = ring + stage * STAGE_ENTRIES;
+      Left()(to, a, row, k);
+      Right()(to + Left::entries, b, k, column);
+      stage = stage + 1 == STAGES ? 0 : stage + 1;
+      k += DEPTH;
+      if (k >= K) k = 0, row += rows;
+      if (row >= M) row = 0, column += columns;
+    }
+    end_of_copies();
+  };
+  NO_UNROLL for (int i = 0; i < STAGES - 1; i++) fetch();
+  Sums<rows, columns, DEPTH, A::transposed> sums;
+  auto multiply = [&](auto depth) {
+    wait_for_copies_but<STAGES - 2>();
+    BARRIER
+    fetch();
+    const entry *from = ring + now * STAGE_ENTRIES;
+    now = now + 1 == STAGES ? 0 : now + 1;
+    sums.template add<depth.value>(typename Left::InShared{from}, typename Right::InShared{from + Left::entries});
+  };
+  NO_UNROLL for (int tile = 0; tile < down * across; tile++) {
+    const int first_row = tile % down * rows, first_column = tile / down * columns;
+    const bool whole = first_row + rows <= M && first_column + columns <= pad(N);
+    const BlockTile<M, N, exact, decltype(sums)> of_block = {sums, first_row, first_column, whole};
+    begin_with(c, sums, of_block);
+    NO_UNROLL for (int strip = 0; strip < strips - (tail > 0); strip++) multiply(constant<DEPTH>());
+    if constexpr (tail > 0) multiply(constant<tail>());
+    of_block(epilogue);
+  }
+  wait_for_copies();
+  BARRIER
+}
+
+// The gradients of biases: sums down the columns of B, which is read where it is.
+template <int M, int N, int K, class B, class C, class Epilogue>
+FN void product(const Ones &ones, const B &b, const C &c, const Epilogue &epilogue) {
+  Sums<M, N, K, true> sums;
+  begin_with(c, sums, sums);
+  sums.add(ones, b);
+  sums.for_each_tile(epilogue);
+  BARRIER
+}
