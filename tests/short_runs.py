@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -25,6 +26,8 @@ RATES = [0.001, 0.3, 0.01, 1e308, 0.05]
 CPU = torch.device("cpu")
 NAMES = ("manifest.json", "manifest.previous.json")
 ALWAYS = 0.0  # minutes between checkpoints: one after every call
+APART = multiprocessing.get_context("forkserver")  # processes to kill, for which torch is imported once
+APART.set_forkserver_preload(["torch", "gpubp", "pytest", "hypothesis"])
 
 
 @pytest.fixture

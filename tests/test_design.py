@@ -56,6 +56,18 @@ def same(one: gpubp.Result, other: gpubp.Result, history: bool = True) -> None:
     assert not history or told(one) == told(other)
 
 
+@pytest.fixture(name="whole", scope="module")
+def undisturbed() -> gpubp.Result:
+    return train(rows())
+
+
+@pytest.fixture(name="ragged", scope="module")
+def each_with_samples_of_its_own() -> tuple[list[dict[str, Any]], gpubp.Dataset, gpubp.Result]:
+    apart = data(rows=[range(number, 20 + 3 * number) for number in range(len(ROWS))])
+    design = [{name: value for name, value in row.items() if name != "fold"} for row in rows()]
+    return design, apart, train(design, apart)
+
+
 @pytest.mark.parametrize("engine", ["eager", "cpu"])
 def test_every_network_is_what_it_is_alone_and_stands_in_its_row(engine: str) -> None:
     result = train(rows(), engine=engine)
@@ -82,21 +94,21 @@ def test_a_row_is_the_network_of_train_with_that_id() -> None:
 
 
 @pytest.mark.parametrize("fit", [99, 2], ids=["memory", "little memory"])
-def test_shares_and_groups_that_take_turns_change_no_bit(fit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    apart = data(rows=[range(number, 20 + 3 * number) for number in range(len(ROWS))])
-    design = [{name: value for name, value in row.items() if name != "fold"} for row in rows()]
-    whole, ragged = train(rows()), train(design, apart)
+def test_shares_and_groups_that_take_turns_change_no_bit(
+    fit: int, whole: gpubp.Result, ragged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    design, apart, expected = ragged
     monkeypatch.setattr("gpubp.run.placed", placement.Shards)
     monkeypatch.setattr("gpubp.placement.fitting", lambda *_: fit)
     same(train(rows(), device=["cpu"] * 2), whole)
-    same(train(design, apart, device=["cpu"] * 2), ragged)
+    same(train(design, apart, device=["cpu"] * 2), expected)
 
 
-@pytest.mark.parametrize("call", [1, 4, 9, 16, 23])
-def test_a_stopped_run_resumes_to_the_same_networks(call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpubp.run.CALL", 100.0)
-    monkeypatch.setattr("gpubp.run.MOST", 3)
-    whole, folder = train(rows(), engine="eager"), tmp_path / "run"
+@pytest.mark.parametrize("call", [1, 9, 23])
+def test_a_stopped_run_resumes_to_the_same_networks(
+    call: int, whole: gpubp.Result, tmp_path: Path, short_calls: None
+) -> None:
+    folder = tmp_path / "run"
     stopped(lambda: train(rows(), run_dir=folder, checkpoint_minutes=0.0, reporters=[Stop(call, 2)]))
     same(gpubp.resume(folder, data(rows=FOLDS), data(9)), whole)
     model = gpubp.load(folder)
@@ -178,7 +190,7 @@ def test_the_command_line_trains_lists_of_topologies_and_optimizers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    common = ["--data", "iris", "--epochs", "4", "--engine", "eager", "--tensorboard", "false", "--run-dir"]
+    common = ["--data", "iris", "--epochs", "2", "--engine", "eager", "--tensorboard", "false", "--run-dir"]
     lists = [
         "--widths",
         "4,5,3;4,3,3,3",
@@ -187,22 +199,22 @@ def test_the_command_line_trains_lists_of_topologies_and_optimizers(
         "--momentum",
         "0.5,0.9",
         "--batch-size",
-        "8,16",
+        "40,60",
     ]
     assert main(["train", *common, "run", "--networks", "16", *lists]) == 0
-    assert main(["resume", "run", "--epochs", "6"]) == 0
+    assert main(["resume", "run", "--epochs", "3"]) == 0
     capsys.readouterr()
     assert main(["inspect", "run", "--top", "16", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["best"]
     assert {(row["widths"], row["optimizer"], row["batch_size"], row["momentum"]) for row in found} == {
         (widths, optimizer, batch, momentum if optimizer == "momentum" else None)
-        for widths in ("4,5,3", "4,3,3,3") for optimizer in ("adam", "momentum") for batch in (8, 16)
+        for widths in ("4,5,3", "4,3,3,3") for optimizer in ("adam", "momentum") for batch in (40, 60)
         for momentum in (0.5, 0.9)
     }  # fmt: skip
     (tmp_path / "two.csv").write_text('widths,lr\n"4,5,3",0.01\n"4,7,3",\n')
     assert main(["train", *common, "designed", "--design", "two.csv", "--lr", "0.2"]) == 0
     (tmp_path / "lengths.csv").write_text('widths,steps,restore_best\n"4,5,3",2,true\n"4,7,3",,\n')
-    lengths = [each for each in common if each not in ("--epochs", "4")]
+    lengths = [each for each in common if each not in ("--epochs", "2")]
     assert main(["train", *lengths, "long", "--design", "lengths.csv"]) == 0
     assert parquet.read_table("long/results.parquet")["steps"].to_pylist()[0] == 2
     table = parquet.read_table("designed/results.parquet")

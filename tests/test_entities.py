@@ -92,7 +92,7 @@ def test_settings_of_an_entity_name_its_position(engine: str) -> None:
     keys = [1, 2, 1, 1, 2, 3, 3, 2, 1, 3]
     train, held_out = data(10).by(keys).split(0.4)
     design = [{"lr": lr, "entity": entity, "seed": 7} for entity in (2, 0) for lr in (0.01, 0.1)]
-    common = {"widths": "3,5,2", "steps": 5, "batch_size": 2, "engine": engine}
+    common = {"widths": "3,5,2", "hidden": "tanh", "steps": 5, "batch_size": 2, "engine": engine}
     result = gpubp.train_many(design, train, held_out, **common)  # type: ignore[arg-type]
     assert result.table["entity"].to_pylist() == [3, 3, 1, 1]
     assert "fold" not in result.table.column_names

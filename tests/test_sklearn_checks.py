@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from gpubp.sklearn import MLPClassifier, MLPRegressor, PopulationClassifier, PopulationRegressor
 
@@ -16,13 +16,25 @@ EXEMPT = {
 SMALL = {"engine": "eager", "random_state": 0}
 ESTIMATORS = [
     MLPClassifier((8,), learning_rate_init=0.2, max_iter=4, **SMALL),
+    PopulationRegressor(2, (8,), lr=0.2, epochs=4, **SMALL),
     MLPRegressor(hidden_layer_sizes=(8,), learning_rate_init=0.2, max_iter=4, **SMALL),
     PopulationClassifier(2, (8,), lr=0.2, epochs=4, **SMALL),
-    PopulationRegressor(2, (8,), lr=0.2, epochs=4, **SMALL),
 ]
+# Many fits, of what all estimators share: a classifier and a regressor, one of each family, say as much as all four.
+SHARED = {"check_estimator_sparse_array", "check_estimator_sparse_matrix", "check_estimators_dtypes",
+          "check_estimators_nan_inf", "check_fit_idempotent", "check_methods_subset_invariance"}  # fmt: skip
+
+
+def cases():
+    for number, estimator in enumerate(ESTIMATORS):
+        for _, check in estimator_checks_generator(estimator):
+            name = check.func.__name__
+            marks = [pytest.mark.slow] if name in EXEMPT or (name in SHARED and number >= 2) else []
+            marks += [pytest.mark.xfail(reason=EXEMPT[name])] if name in EXEMPT else []
+            yield pytest.param(estimator, check, marks=marks, id=f"{type(estimator).__name__}-{name}")
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@parametrize_with_checks(ESTIMATORS, expected_failed_checks=lambda estimator: EXEMPT)
+@pytest.mark.parametrize(("estimator", "check"), [*cases()])
 def test_estimators_pass_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
