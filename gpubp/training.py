@@ -165,6 +165,8 @@ def _trained(
     else:
         count = None if design.folds else design.rows.total
     sets = ready([each.population for each in groups], data, validation, count)
+    if design is not None and waits:
+        design.check(sets)
     if search is not None:
         search = _own(search)
         every = search.interval([each.config for each in groups])
