@@ -92,6 +92,8 @@ class Maker:
             every = self.every.setdefault("epochs" if config.steps is None else "steps", self.interval(group))
         fitted, told = replace(config, evaluate_every=every).fitted(self.sets.data)
         self.notes += [note for note in told if note not in self.notes]
+        if self.every is not None:
+            fitted = spread(fitted, population.count)
         dtype = population.params.dtype
         key = population.spec, fitted.recipe(population.spec), dtype
         if key not in self.choices:
@@ -120,8 +122,6 @@ class Maker:
         given = group.population
         params = given.params.to(HOME, copy=copy).contiguous()
         own = replace(given, params=params, ids=given.ids.to(HOME, copy=True))
-        if self.every is not None:
-            config = spread(config, own.count)
         state = TrainState.start(own, config, self.sets.data, group.position.clone())
         for dataset in self.sets.each:
             state.check(dataset)

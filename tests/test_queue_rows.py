@@ -14,6 +14,7 @@ from torch import Tensor
 
 import gpubp
 from gpubp.design import Design
+from gpubp.engines import choose_for_all
 from gpubp.errors import CheckpointError, ConfigError, DataError, GpubpError
 
 from .test_design import data
@@ -172,3 +173,20 @@ def test_few_rows_of_a_long_design_need_the_memory_of_few() -> None:
     tracemalloc.stop()
     assert (part.first, len(part)) == (500_000, 3)
     assert most < 1 << 16
+
+
+def test_a_zero_that_means_off_is_a_number_like_others_in_the_engine_that_is_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def choose(name: str, spec: gpubp.NetworkSpec, config: gpubp.TrainConfig, *more: Any) -> Any:
+        asked.append(config.recipe(spec).hyper)
+        return choose_for_all(name, spec, config, *more)
+
+    monkeypatch.setattr("gpubp.making.choose_for_all", choose)
+    rows = [{**each, "dropout": 0.1 * (number > 5)} for number, each in enumerate(ALIKE)]
+    result = train(rows, slots=4)
+    assert result.table["dropout"].to_pylist() == [0.0] * 6 + [0.1] * 6
+    assert [each.recipe.hyper for each in result.states][:1] == asked
+    assert result.loss.tolist() == train(rows).loss.tolist()
