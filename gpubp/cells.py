@@ -76,15 +76,19 @@ class Column(NamedTuple):
         return [value if given else None for value, given in zip(found, self.given.tolist())]
 
 
-def columns(given: Any) -> tuple[dict[str, Any], int]:
-    """The columns of a design by the names of their settings, and the number of its rows. Raises ConfigError."""
+def columns(given: Any, first: int = 0) -> tuple[dict[str, Any], int]:
+    """The columns of a design by the names of their settings, and the number of its rows. first: the number of the
+    first row. Raises ConfigError."""
     if isinstance(given, str | os.PathLike):
         given = _file(given)
     elif isinstance(given, Iterator):
         given = list(given)
     if hasattr(given, "collect"):  # polars.LazyFrame
         given = given.collect()
-    if isinstance(given, Sequence) and not isinstance(given, str) and all(isinstance(row, Mapping) for row in given):
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+        for row, each in enumerate(given, first):
+            if not isinstance(each, Mapping):
+                raise ConfigError(f"design: row {row} is a {type(each).__name__}; a mapping of settings expected")
         names = dict.fromkeys(name for row in given for name in row)
         pairs, count = [(name, [row.get(name) for row in given]) for name in names], len(given)
     elif isinstance(given, Mapping):
@@ -149,14 +153,14 @@ def _cells(name: str, values: Any) -> Array | list[Any]:
     return list(values)
 
 
-def column(name: str, cells: Array | list[Any], where: str = "row {}") -> Column:
-    """The cells of a setting, checked. where: of an error. Raises ConfigError."""
+def column(name: str, cells: Array | list[Any], where: str = "row {}", first: int = 0) -> Column:
+    """The cells of a setting, checked. where: of an error; first: the number of the first row. Raises ConfigError."""
     if name in NUMBERS or name.startswith(EXTRA):
-        return _numbers(name, cells, where)
+        return _numbers(name, cells, where, first)
     options: dict[Any, int] = {}
     known: dict[Any, int] = {}  # by the cell as it came
     codes = []
-    for row, cell in enumerate(cells.tolist() if isinstance(cells, np.ndarray) else cells):
+    for row, cell in enumerate(cells.tolist() if isinstance(cells, np.ndarray) else cells, first):
         try:
             code = known.get((type(cell), cell))
             remember = True
@@ -172,14 +176,14 @@ def column(name: str, cells: Array | list[Any], where: str = "row {}") -> Column
     return Column(values.clip(0), values >= 0, tuple(options))
 
 
-def _numbers(name: str, cells: Array | list[Any], where: str) -> Column:
+def _numbers(name: str, cells: Array | list[Any], where: str, first: int) -> Column:
     """A column of numbers."""
     numbers: Array | None = None
     if isinstance(cells, np.ndarray) or {*map(type, cells)} <= {int, float, type(None)}:
         with suppress(OverflowError):
             numbers = np.array(cells, np.float64)  # None becomes NaN
     if numbers is None:
-        read = (_read(name, cell, where.format(row)) for row, cell in enumerate(cells))
+        read = (_read(name, cell, where.format(row)) for row, cell in enumerate(cells, first))
         numbers = np.array([math.nan if cell is None else cell for cell in read], np.float64)
     given, whole = ~np.isnan(numbers), name in WHOLE
     if whole:
@@ -191,7 +195,7 @@ def _numbers(name: str, cells: Array | list[Any], where: str) -> Column:
         wrong = ranges.outside(name, torch.from_numpy(numbers)).numpy()
     bad = (wrong & given).nonzero()[0]
     if len(bad):
-        raise _refused(name, cells[bad[0]], where.format(bad[0]))
+        raise _refused(name, cells[bad[0]], where.format(first + bad[0]))
     return Column(np.where(given, numbers, 0).astype(np.int64) if whole else numbers, given)
 
 

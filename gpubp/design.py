@@ -11,6 +11,7 @@ population; nothing is padded. Refused, with the row: what any of these refuse.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +37,7 @@ START = ("init", "init_scale", "seed", "fold")
 TRAINING = tuple(each.name for each in fields(TrainConfig) if each.name != "extra")
 COLUMNS = (*SPEC, *START, *TRAINING)
 FILE = "design.parquet"
+INIT = "glorot_uniform"  # if none is given
 
 
 class Group(NamedTuple):
@@ -57,7 +59,7 @@ class Design:
 
     def part(self, begin: int, end: int, first: int | None = None) -> Design:
         """Some of the rows, with their numbers, or numbered from `first`."""
-        some = self.take(np.arange(self.count)[begin:end])
+        some = self.take(np.arange(begin, min(end, self.count)))
         return replace(some, first=self.first + begin if first is None else first)
 
     def __post_init__(self) -> None:
@@ -68,19 +70,20 @@ class Design:
         object.__setattr__(self, "columns", kept)
 
     @classmethod
-    def of(cls, given: Any, **settings: Any) -> Design:
-        """A design from a mapping of columns, a sequence or iterator of mappings, a frame of pandas or polars, a
-        pyarrow.Table or the path of a .csv or .parquet file. settings: of all rows that have no other."""
+    def of(cls, given: Any, first: int = 0, **settings: Any) -> Design:
+        """A design from a mapping of columns, a list or iterator of mappings, a frame of pandas or polars, a
+        pyarrow.Table or the path of a .csv or .parquet file. first: the number of its first row; settings: of all rows
+        that have no other."""
         if isinstance(given, Design):
             design = given
         else:
-            cells, count = columns(given)
-            design = cls(_read(cells, "row {}"), count)
+            cells, count = columns(given, first)
+            design = cls(_read(cells, "row {}", first), count, first)
         if not isinstance(extra := settings.pop("extra", {}), Mapping):
             raise ConfigError(f"extra {extra!r}: a dict of hyper-parameters by name expected")
         common = {name: [value] for name, value in settings.items()}
         common |= {f"{EXTRA}{name}": [value] for name, value in extra.items()}
-        return design.filled(cls(_read(common, "all networks"), 1))
+        return design.filled(cls(_read(common, "all networks", 0), 1))
 
     def __len__(self) -> int:
         return self.count
@@ -134,11 +137,31 @@ class Design:
         None if all networks have the same samples."""
         position = self._positions(folds)
         for rows in self._alike():
-            try:
+            with self._named(rows):
                 yield self._group(rows, seed, dtype, position)
-            except GpubpError as error:
-                more = f" and {len(rows) - 1:,} like it" if len(rows) > 1 else ""
-                raise type(error)(f"design: row {self.first + rows[0]}{more}: {error}") from None
+
+    def specs(self, folds: int | None) -> list[NetworkSpec]:
+        """Those of its groups, of which no network is made. Raises what groups() would, but for too little memory."""
+        self._positions(folds)
+        found = []
+        for rows in self._alike():
+            with self._named(rows):
+                found.append(self._settings(rows)[0])
+        return found
+
+    @contextmanager
+    def _named(self, rows: Array) -> Iterator[None]:
+        """Errors say which rows they are about."""
+        try:
+            yield
+        except GpubpError as error:
+            more = f" and {len(rows) - 1:,} like it" if len(rows) > 1 else ""
+            raise type(error)(f"design: row {self.first + rows[0]}{more}: {error}") from None
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The settings of the first row, for JSON."""
+        return {name: _text(self.cells(name)[0]) for name in self.names}
 
     def _positions(self, folds: int | None) -> Array:
         """(N,): where the samples of each network are in the data."""
@@ -170,7 +193,8 @@ class Design:
         found = np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
         return sorted(found, key=lambda rows: int(rows[0]))
 
-    def _group(self, rows: Array, seed: int, dtype: torch.dtype, position: Array) -> Group:
+    def _settings(self, rows: Array) -> tuple[NetworkSpec, TrainConfig, dict[str, Any]]:
+        """The specification and configuration of a group, and all its settings."""
         many = {name: _common(name, each.take(rows)) for name, each in self.columns.items() if each.given[rows[0]]}
         if "widths" not in many:
             raise ConfigError("widths are missing, of inputs, hidden layers and outputs: 64,32,10")
@@ -180,19 +204,23 @@ class Design:
         config.recipe(spec)  # refuses an unused hyper-parameter before anything is made
         if "class_weight" in many:
             config.columns(spec, len(rows), HOME)  # refuses as many numbers as there are no classes
+        lookup(INITIALISERS, many.get("init", INIT), "init", ConfigError)
+        return spec, config, many
+
+    def _group(self, rows: Array, seed: int, dtype: torch.dtype, position: Array) -> Group:
+        spec, config, many = self._settings(rows)
         at = self.first + torch.from_numpy(rows)
         ids = torch.from_numpy(self.columns["seed"].values[rows]) if "seed" in many else at
-        rule = lookup(INITIALISERS, many.get("init", "glorot_uniform"), "init", ConfigError)
         room(spec, len(rows), dtype)
-        params = initialise(spec, rule, seed, ids, dtype, many.get("init_scale"))
+        params = initialise(spec, INITIALISERS[many.get("init", INIT)], seed, ids, dtype, many.get("init_scale"))
         return Group(at, Population(spec, params, seed, ids), config, torch.from_numpy(position[rows]))
 
 
-def _read(cells: dict[str, Any], where: str) -> dict[str, Column]:
+def _read(cells: dict[str, Any], where: str, first: int) -> dict[str, Column]:
     for name in cells:
         if name not in COLUMNS and not (name.startswith(EXTRA) and name.removeprefix(EXTRA).isidentifier()):
             raise ConfigError(unknown("design: column", name, COLUMNS))
-    return {name: column(name, each, where) for name, each in cells.items()}
+    return {name: column(name, each, where, first) for name, each in cells.items()}
 
 
 def _common(name: str, cells: Column) -> Any:

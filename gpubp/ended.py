@@ -66,10 +66,14 @@ class Log:
         self.count, self.waiting = self.count + len(records), []
 
     def records(self) -> np.ndarray:
-        """All networks; changes of them are not written."""
+        """All networks; changes of them are not written. Raises CheckpointError."""
         kept: list[np.ndarray] = []
         if self.path is not None and self.count:
-            kept = [np.memmap(self.path, self.kind, "c", shape=(self.count,))]
+            try:
+                kept = [np.memmap(self.path, self.kind, "c", shape=(self.count,))]
+            except (OSError, ValueError) as error:
+                why = reason(error, "it is shorter than what was written")
+                raise CheckpointError(f"{self.path}, of networks that have ended, cannot be read: {why}") from None
         everything = kept + self.waiting
         return everything[0] if len(everything) == 1 else np.concatenate(everything)
 
@@ -112,6 +116,9 @@ class Ended:
     def add(self, saved: Saved, figures: Sequence[Evaluation]) -> None:
         """Add networks with their figures: training, and perhaps validation."""
         entry, tensors = packing.pack(saved)
+        spec, config = saved.state.population.spec, saved.config  # which have the rules that are in no table
+        entry["spec"] |= {"hidden": spec.hidden, "output": spec.output, "loss": spec.loss}
+        entry["config"] |= {"optimizer": config.optimizer, "schedule": config.schedule}
         values = dict(zip(FIGURES, (each.double() for found in figures for each in found)))
         content = {name: np.ascontiguousarray(each) for name, each in {**tensors, **_named(values)}.items()}
         kind = Networks(saved.state, saved.config, saved.rows).kind

@@ -101,8 +101,6 @@ class Loop:
                 if not signals:
                     self.settle()
                     self.look()
-                    if self.queue is not None:
-                        self.queue.fill(self.runs)
                     self.save_if_due()
             self.settle()
             if self.saving is not None:
@@ -175,8 +173,21 @@ class Loop:
         """Go on with the present round, or start the next; False if every network has ended."""
         if any(run.open for run in self.runs):
             return True
+        if self.queue is not None:
+            self.refill(self.queue)
         begun = [run.next_round() for run in self.runs]
         return any(begun)
+
+    def refill(self, queue: Queue) -> None:
+        """Let others take free slots. After a wrong row everything is saved, and the error has the result so far."""
+        try:
+            new = queue.next(self.runs)
+        except Exception:
+            if self.saving is not None:
+                self.saving.save()
+            with kept(self.result([]), early=True):
+                raise
+        queue.fill(self.runs, new)
 
     def advance(self, run: Run) -> None:
         """One call of the engine."""

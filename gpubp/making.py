@@ -35,7 +35,12 @@ class Source(NamedTuple):
     def groups(self, design: Design) -> list[Group]:
         """The networks of a design. Raises ConfigError unless all predict the same outputs from the same inputs."""
         groups = list(design.groups(self.seed, self.dtype, self.folds))
-        specs = [*([self.like] if self.like else []), *(each.population.spec for each in groups)]
+        self.check([each.population.spec for each in groups])
+        return groups
+
+    def check(self, specs: Sequence[NetworkSpec]) -> None:
+        """Raise ConfigError unless all predict the same outputs from the same inputs."""
+        specs = [*([self.like] if self.like else []), *specs]
         sides = sorted({(each.widths[0], each.widths[-1]) for each in specs})
         if len(sides) > 1:
             raise ConfigError(
@@ -45,7 +50,6 @@ class Source(NamedTuple):
         metrics = sorted({metric_name(each) for each in specs})
         if len(metrics) > 1:
             raise ConfigError(f"design: losses with different metrics, {' and '.join(metrics)}: train them in two runs")
-        return groups
 
 
 @dataclass
@@ -63,6 +67,7 @@ class Maker:
     notes: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     choices: dict[Any, Choice] = field(default_factory=dict)
+    rules: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def runs(self, groups: Sequence[Group], copy: bool = False) -> list[Run]:
         """A run for each group. copy: of params that somebody else has. Raises OutOfMemoryError before any is made."""
@@ -80,6 +85,7 @@ class Maker:
     def fit(self, group: Group) -> tuple[TrainConfig, Choice]:
         """The group's configuration, fitted to the data, and its engine. Raises ConfigError, DataError, EngineError."""
         population, config = group.population, group.config
+        self.tell_apart(population.spec, config)
         for each in self.sets.each:
             checks.check(each, population.spec, each.networks or 0)  # groups() has checked the positions
         looks = self.looks or config.decides or config.evaluate_every is not None
@@ -88,12 +94,22 @@ class Maker:
             every = self.every.setdefault("epochs" if config.steps is None else "steps", self.interval(group))
         fitted, told = replace(config, evaluate_every=every).fitted(self.sets.data)
         self.notes += [note for note in told if note not in self.notes]
+        if self.every is not None:
+            fitted = spread(fitted, population.count)
         dtype = population.params.dtype
         key = population.spec, fitted.recipe(population.spec), dtype
         if key not in self.choices:
             chosen = choose_for_all(self.engine, population.spec, fitted, self.where, dtype, self.sets.data)
             self.choices[key] = chosen
         return fitted, self.choices[key]
+
+    def tell_apart(self, spec: NetworkSpec, config: TrainConfig) -> None:
+        """Raise ConfigError for custom rules that differ and have one name, by which they are saved and compared."""
+        named = {"activation": spec.activations, "loss": [spec.loss], "optimizer": [config.optimizer]}
+        for kind, names in {**named, "schedule": [config.schedule]}.items():
+            for name in names:
+                if self.rules.setdefault((kind, str(name)), name) != name:
+                    raise ConfigError(f"two rules for {kind} have the name {name!r}: rename the function of one")
 
     def interval(self, group: Group) -> int:
         """Epochs or steps between two rounds in which networks may leave and join: a hundredth of the longest training,
@@ -108,8 +124,6 @@ class Maker:
         given = group.population
         params = given.params.to(HOME, copy=copy).contiguous()
         own = replace(given, params=params, ids=given.ids.to(HOME, copy=True))
-        if self.every is not None:
-            config = spread(config, own.count)
         state = TrainState.start(own, config, self.sets.data, group.position.clone())
         for dataset in self.sets.each:
             state.check(dataset)

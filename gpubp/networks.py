@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .config import HYPER, OFF_AT_ZERO, TrainConfig
+from .config import HYPER, TrainConfig
 from .evaluate import Evaluation
 from .ranges import numbers_of
 from .state import TrainState
@@ -69,19 +69,18 @@ class Outcome(NamedTuple):
 
 
 def spread(config: TrainConfig, count: int) -> TrainConfig:
-    """`config` with a column (N,) in place of each number that may differ between networks of a kind. A plain 0 that
-    means off stays: it decides what a kernel computes."""
+    """`config` with a column (N,) in place of each number that may differ between networks of a kind. So is a 0 that
+    means off: those that join may have another."""
 
-    def column(name: str, value: Any) -> Any:
-        off = name in OFF_AT_ZERO and isinstance(value, (int, float)) and value == 0
-        return value if value is None or off else torch.as_tensor(value).expand(count).clone()
+    def column(value: Any) -> Any:
+        return value if value is None else torch.as_tensor(value).expand(count).clone()
 
-    def numbers(name: str, value: Any) -> Any:
-        return value if value is None else numbers_of(name, value)
-
-    columns = {name: column(name, numbers(name, getattr(config, name))) for name in HYPER}
-    columns |= {name: column(name, getattr(config, name)) for name in ("epochs", "steps")}
-    extra = {name: column(name, numbers_of(name, value)) for name, value in config.extra.items()}
+    given = {name: getattr(config, name) for name in HYPER}
+    columns: dict[str, Any] = {
+        name: value if value is None else column(numbers_of(name, value)) for name, value in given.items()
+    }
+    columns |= {name: column(getattr(config, name)) for name in ("epochs", "steps")}
+    extra = {name: column(numbers_of(name, value)) for name, value in config.extra.items()}
     weight = config.class_weight
     if weight is not None:
         weight = torch.as_tensor(weight).double()

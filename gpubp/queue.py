@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from . import arrays, config_file, memory
+from . import arrays, checks, memory
 from .design import Design
 from .ended import Ended
 from .errors import ConfigError
 from .making import Maker, Source
 from .networks import Networks
 from .placement import HOME
-from .run import Run
+from .run import Run, Sets
 from .serial import one_thread
 
 FIRST = 1 << 12  # rows of a design from which slots are counted
@@ -36,7 +36,9 @@ class Rows:
         self.design, self.settings, self.taken = design, settings, taken
         self.total = len(design) if isinstance(design, Design) else None
         if not isinstance(design, Design):
-            self.design = islice(design, taken, None)
+            self.design = iter(design)
+            if taken and next(islice(self.design, taken - 1, None), None) is None:
+                raise ConfigError(f"design: fewer rows than the {taken:,} that the run has had; the same rows expected")
         self.left = self.total is None or taken < self.total
 
     def peek(self) -> Design:
@@ -53,7 +55,7 @@ class Rows:
             found = self.design.part(self.taken, self.taken + count) if self.left else None
         else:
             rows = list(islice(self.design, count))
-            found = Design.of(rows, **self.settings).part(0, len(rows), self.taken) if rows else None
+            found = Design.of(rows, self.taken, **self.settings) if rows else None
         got = 0 if found is None else len(found)
         self.taken += got
         self.left = got == count if self.total is None else self.taken < self.total
@@ -73,16 +75,24 @@ class Queue:
     steps: int = 0
     seconds: float = 0.0
 
-    def fill(self, runs: list[Run]) -> None:
-        """Let networks that have ended leave, and others take their slots, if enough slots are free. In place."""
-        training = sum(run.pace.running for run in runs)
+    def next(self, runs: Sequence[Run]) -> list[Run]:
+        """Runs of the next rows, if enough slots are free. Raises what a wrong row does; then no row is taken."""
+        training, taken = sum(run.pace.running for run in runs), self.rows.taken
         if not self.rows.left or training > KEPT * self.slots:
+            return []
+        try:
+            design = self.rows.next(self.slots - training)
+            with one_thread():
+                return [] if design is None else self.maker.runs(self.source.groups(design))
+        except BaseException:
+            self.rows.taken = taken
+            raise
+
+    def fill(self, runs: list[Run], new: list[Run]) -> None:
+        """Let networks that have ended leave, and those of `new` runs take their slots. In place."""
+        if not new:
             return
-        design = self.rows.next(self.slots - training)
-        if design is None:
-            return
-        with one_thread():
-            new = self.maker.runs(self.source.groups(design))
+        number = max(run.number for run in runs)
         for run in tuple(runs):
             mates = [each for each in new if each.networks.kind == run.networks.kind]
             new = [each for each in new if each not in mates]
@@ -92,6 +102,7 @@ class Queue:
         for run in new:
             run.compile_ahead()
             run.begin()
+            run.number = number  # so that rounds of the training have rising numbers
             runs.append(run)
 
     def change(self, run: Run, come: list[Networks]) -> bool:
@@ -138,7 +149,7 @@ class Queue:
         return {
             "taken": self.rows.taken,
             "total": self.rows.total,
-            "common": config_file.plain(self.rows.settings) if self.rows.total is None else {},
+            "common": Design.of([{}], **self.rows.settings).plain if self.rows.total is None else {},
             "slots": self.slots,
             "engine": self.maker.engine,
             "every": self.maker.every,
@@ -155,6 +166,15 @@ class Waiting(NamedTuple):
     source: Source
     slots: int
     folds: bool
+
+    def check(self, sets: Sets) -> None:
+        """Raise now what rows that wait would raise later, if they are known."""
+        if isinstance(self.rows.design, Design):
+            specs = self.rows.design.specs(self.source.folds)
+            self.source.check(specs)
+            for spec in {each.loss: each for each in specs}.values():
+                for data in sets.each:
+                    checks.check(data, spec, data.networks or 0)
 
     def queue(self, maker: Maker, runs: Sequence[Run], ended: Ended) -> Queue:
         """The queue of a training that begins with `runs`, or goes on with them."""

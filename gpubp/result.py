@@ -163,13 +163,13 @@ class Result:
 
 
 @contextmanager
-def kept(result: Result) -> Iterator[None]:
-    """Exceptions raised inside get the result as `result`."""
+def kept(result: Result, early: bool = False) -> Iterator[None]:
+    """Exceptions raised inside get the result as `result`. early: the training has not come to its end."""
     try:
         yield
     except BaseException as error:
         if not hasattr(error, "result"):
-            early = result.interrupted is not None
+            early |= result.interrupted is not None
             more = f"; continue with gpubp.resume({str(result.run_dir)!r}, ...)" if early and result.run_dir else ""
             how = "ended early" if early else "has ended"
             error.add_note(f"the training {how}; this exception's `result` has the outcome{more}")

@@ -125,7 +125,11 @@ def train_many(
     row alone, with its `seed`, by default its row number. data: for all networks; or, with `rows`, inputs or weights
     for each, those of network n at position n, or where a column `fold` or `entity` says. The result has one table, in
     the order of the rows, with a column for whatever differs; result.populations are the populations, result.network(n)
-    is one network. A run_dir also holds design.parquet. All else as in train()."""
+    is one network. A run_dir also holds design.parquet. All else as in train().
+
+    slots: how many networks train at once, by default as many as memory has room for; the others take the places of
+    those that end, which changes no network. The design may be an iterator of mappings, read as places become free: an
+    error in it, or a wrong row, ends the training; what is trained is saved, and the error has it as `result`."""
     if not isinstance(data, Dataset) or not isinstance(validation, Dataset | None):
         raise ConfigError(
             "data and validation: a gpubp.Dataset expected: train_many(design, data, validation=None, ...)"
@@ -165,6 +169,8 @@ def _trained(
     else:
         count = None if design.folds else design.rows.total
     sets = ready([each.population for each in groups], data, validation, count)
+    if design is not None and waits:
+        design.check(sets)
     if search is not None:
         search = _own(search)
         every = search.interval([each.config for each in groups])
