@@ -132,7 +132,7 @@ def test_members_are_evaluated_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(ensemble, "forward", counted)
     monkeypatch.setattr(ensemble, "AT_ONCE", limit := 4 * ensemble.PIECE * 3)
     for measure in (found.predict, found.std, found.entropy, found.mutual_information, found.median):
-        measure(inputs.repeat(200, 1))
+        measure(inputs.repeat(60, 1))
     assert max(sizes) <= limit
 
 

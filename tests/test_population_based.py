@@ -103,11 +103,18 @@ def test_who_copies_whom_depends_on_the_seed_alone() -> None:
     assert drawn == [(4, 19), (3, 16), (2, 18), (1, 16), (0, 19)], "a format that stays"
 
 
-@pytest.mark.parametrize("fit", [99, 2], ids=["memory", "little memory"])
-def test_shares_threads_and_calls_change_no_bit(fit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = searches.run("pbt", epochs=6)
+@pytest.fixture(name="whole", scope="module")
+def with_one_thread() -> Result:
+    return searches.run("pbt", epochs=6)
+
+
+def test_threads_change_no_bit(whole: Result) -> None:
     with threads(3):
         same(searches.run("pbt", epochs=6), whole)
+
+
+@pytest.mark.parametrize("fit", [99, 2], ids=["memory", "little memory"])
+def test_shares_and_calls_change_no_bit(fit: int, whole: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpubp.run.MOST", 3)
     monkeypatch.setattr("gpubp.run.placed", placement.Shards)
     monkeypatch.setattr("gpubp.placement.fitting", lambda *_: fit)

@@ -5,6 +5,7 @@ import re
 import shlex
 import tomllib
 from collections import Counter
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def imported(path, files):
             yield from (alias.name for alias in node.names if alias.name in files)
 
 
+@cache
 def arrows(folder):
     """{file: those that it imports}, or of the kernel's headers includes."""
     if folder == "kernel":
