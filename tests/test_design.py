@@ -191,7 +191,7 @@ def test_the_command_line_trains_lists_of_topologies_and_optimizers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     common = ["--data", "iris", "--epochs", "2", "--engine", "eager", "--tensorboard", "false", "--run-dir"]
-    lists = "--widths 4,5,3;4,3,3,3 --optimizer adam,momentum --momentum 0.5,0.9 --batch-size 40,60".split()
+    lists = ["--widths=4,5,3;4,3,3,3", "--optimizer=adam,momentum", "--momentum=0.5,0.9", "--batch-size=40,60"]
     assert main(["train", *common, "run", "--networks", "16", *lists]) == 0
     assert main(["resume", "run", "--epochs", "3"]) == 0
     capsys.readouterr()
