@@ -163,7 +163,10 @@ def _trained(
     where, preparation, notes = devices(device), data.preparation, forks.notes()
     waits = design is not None and design.rows.left
     if design is not None and waits and search is not None:
-        raise ConfigError(f"search: it decides over all networks at once; there are {design.slots:,} slots, fewer")
+        raise ConfigError(
+            f"search: it compares all networks at the same time, and there are {design.slots:,} slots, fewer than "
+            "networks: give as many slots, or fewer networks"
+        )
     if design is None:
         count: int | None = groups[0].population.count
     else:
