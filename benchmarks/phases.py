@@ -59,7 +59,7 @@ def _wait(place: Any) -> None:
 
 def watch(clock: Clock) -> None:
     """Time the parts of a run."""
-    from gpubp import loop, placement
+    from gpubp import placement, saving
     from gpubp.reporters import tensorboard
 
     for place in (placement.Home, placement.Shards):
@@ -67,8 +67,7 @@ def watch(clock: Clock) -> None:
             setattr(place, name, clock.timed(part, getattr(place, name)))
     curves = tensorboard.TensorBoardReporter
     for owner, names in (
-        (loop.Loop, ("write_checkpoint",)),
-        (loop, ("write",)),
+        (saving.Saving, ("write", "results")),
         (curves, ("start", "evaluated", "finish")),
     ):
         for name in names:

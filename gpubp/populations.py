@@ -48,7 +48,7 @@ class Populations:
     def only(self) -> Population:
         """The networks in the order of their rows, if all have one specification; else raises ConfigError."""
         first, *others = self.each
-        if not others and torch.equal(self.rows[0], torch.arange(first.count)):
+        if not others and _in_place(self.rows[0]):
             return first
         if any((each.spec, each.seed) != (first.spec, first.seed) for each in others):
             raise ConfigError(
@@ -88,7 +88,7 @@ class Populations:
     def in_order(self, values: Sequence[Tensor]) -> Tensor:
         """(N,) of all networks in the order of their rows, from those of each population."""
         found = torch.cat([*values])
-        return found if torch.equal(self.order, torch.arange(len(found))) else found[self.order]
+        return found if _in_place(self.order) else found[self.order]
 
 
 def chosen(name: str, networks: Any, count: int, ranking: Callable[[], Tensor]) -> Tensor:
@@ -132,3 +132,8 @@ def members(best: Any, rows: Any, count: int, ranking: Callable[[], Tensor], div
 def _several(rows: Any) -> bool:
     """Whether these are rows or a mask, not a number or a word; a tensor of no dimension is a number."""
     return isinstance(rows, Iterable) and not isinstance(rows, str) and bool(getattr(rows, "ndim", True))
+
+
+def _in_place(rows: Tensor) -> bool:
+    """Whether they are 0, 1, 2 ..."""
+    return torch.equal(rows, torch.arange(len(rows), device=rows.device))

@@ -190,7 +190,7 @@ def _trained(
             notes += search.begin(runs)
         chosen = described(runs) if settings is None else updated(settings, runs)
         loop = Loop(
-            runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *maker.lines, *notes), notes=notes,
+            runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes, *maker.lines), notes=notes,
             search=search, queue=queue,
         )  # fmt: skip
         if folder is not None:
