@@ -108,11 +108,6 @@ class Ended:
         self.folder = None if run_dir is None else run_dir / FOLDER
         self.logs = dict(logs or {})
 
-    @property
-    def count(self) -> int:
-        """Networks that have ended."""
-        return sum(log.count + sum(map(len, log.waiting)) for log in self.logs.values())
-
     def add(self, saved: Saved, figures: Sequence[Evaluation]) -> None:
         """Add networks with their figures: training, and perhaps validation."""
         entry, tensors = packing.pack(saved)

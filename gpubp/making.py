@@ -65,7 +65,6 @@ class Maker:
     looks: bool = False
     every: dict[str, int] | None = None
     notes: list[str] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
     choices: dict[Any, Choice] = field(default_factory=dict)
     rules: dict[tuple[str, str], Any] = field(default_factory=dict)
 
@@ -78,7 +77,6 @@ class Maker:
             recipe = config.recipe(each.population.spec)
             shapes.append((each.population.spec, recipe, len(params), params.element_size()))
         memory.check_all(shapes, HOME)
-        self.lines.append(memory.plan(shapes, copy, HOME))
         with memory.explained(*max(shapes, key=lambda shape: shape[0].size * shape[2]), self.where[0]):
             return [self.run(each, *of_it, copy) for each, of_it in zip(groups, fitted)]
 

@@ -25,8 +25,10 @@ from .networks import Networks
 from .pace import Pace
 from .packing import Saved
 from .placement import placed
+from .recipe import Recipe
 from .schedules import scheduled
 from .serial import one_thread
+from .spec import NetworkSpec
 from .state import Status, TrainState
 
 CALL = 0.25  # intended seconds of a call of the engine
@@ -173,6 +175,12 @@ class Run:
         """End the training of the networks `some` (N,) bool, of those that run."""
         self.state.status[self.state.running & some] = Status.stopped
         self.pace.running = int(self.state.running.sum())
+
+    @property
+    def shape(self) -> tuple[NetworkSpec, Recipe, int, int]:
+        """What its memory depends on (memory.py)."""
+        population = self.state.population
+        return population.spec, self.state.recipe, population.count, population.params.element_size()
 
     @property
     def networks(self) -> Networks:

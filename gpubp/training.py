@@ -185,12 +185,13 @@ def _trained(
     with ExitStack() as stack:
         runs = maker.runs(groups, copy=design is None)  # a design's networks are nobody else's
         stack.enter_context(explained(runs))
+        plan = memory.plan([run.shape for run in runs], design is None, HOME)
         queue = design.queue(maker, runs, Ended(folder)) if design is not None and waits else None
         if search is not None:
             notes += search.begin(runs)
         chosen = described(runs) if settings is None else updated(settings, runs)
         loop = Loop(
-            runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes, *maker.lines), notes=notes,
+            runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes, plan), notes=notes,
             search=search, queue=queue,
         )  # fmt: skip
         if folder is not None:
@@ -215,9 +216,7 @@ def _trained(
 def explained(runs: Sequence[Run]) -> AbstractContextManager[None]:
     """memory.explained(), of the largest run."""
     largest = max(runs, key=lambda run: run.state.population.params.nbytes)
-    population = largest.state.population
-    size = population.params.element_size()
-    return memory.explained(population.spec, largest.state.recipe, population.count, size, largest.where[0])
+    return memory.explained(*largest.shape, largest.where[0])
 
 
 def _own(search: Any) -> Search:
