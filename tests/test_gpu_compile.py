@@ -6,6 +6,7 @@ A change that moves a figure writes the table anew, knowingly: python -m tests.g
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import time
@@ -29,7 +30,7 @@ from .playing import H100
 
 DEVICES = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}  # architectures, and KB of shared memory that a block may have
 ARCHITECTURES = (80, 90, 100)  # of those, for every rule
-PATIENCE = 10.0  # seconds of one processor that a kernel may take: 3.7 to 6.4 for the largest, as busy as machines are
+PATIENCE = 30  # times the tutorial's kernel that one may take to compile: 14 is the most that is measured
 TABLES = tuple(tuple(table) for table in (gpubp.ACTIVATIONS, gpubp.LOSSES, gpubp.OPTIMIZERS, gpubp.SCHEDULES))
 KERNELS = max(*map(len, TABLES[1:]), len(TABLES[0]) // 2)
 LAYOUTS = (Layout(1, threads=128), Layout(1, team=True, threads=64, accumulators=32, cols=8))
@@ -92,11 +93,19 @@ def same_compiler() -> bool:
     return bool(json.loads(gpu_budgets.TABLE.read_text(encoding="utf-8"))["nvrtc"] == gpu_budgets.version())
 
 
+@functools.cache
+def patience() -> float:
+    """Seconds that a kernel may take here."""
+    before = time.process_time()
+    gpu_budgets.figures("2-2-2, batch 1, adam", H100)
+    return PATIENCE * (time.process_time() - before)
+
+
 def compiled(own: Program, arch: int) -> bytes:
     """Its machine code, from scratch and in time."""
-    before = time.process_time()
+    limit, before = patience(), time.process_time()
     code = nvrtc.compiled(cuda.text(own), arch)
-    assert time.process_time() - before < PATIENCE
+    assert time.process_time() - before < limit
     return code
 
 
@@ -255,7 +264,8 @@ def test_a_workload_stays_in_its_budget(name: str) -> None:
     table = json.loads(gpu_budgets.TABLE.read_text(encoding="utf-8"))
     if not same_compiler():
         pytest.skip(f"the budgets are NVRTC {table['nvrtc']}'s, this is {gpu_budgets.version()}")
-    before, found = time.process_time(), gpu_budgets.figures(name, H100)
-    assert time.process_time() - before < PATIENCE
+    limit, before = patience(), time.process_time()
+    found = gpu_budgets.figures(name, H100)
+    assert time.process_time() - before < limit
     assert found == table["workloads"][name], "python -m tests.gpu_budgets writes the table anew"
     assert found["local"] == 0, "a number found no register"
