@@ -1,0 +1,55 @@
+"""One self-contained page: its style, its scripts and its data stand in it, and it may load nothing else."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+
+HERE = Path(__file__).parent
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+FRAME = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="gpubp {version}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+{scripts}
+</body>
+</html>
+"""
+
+
+def page(
+    title: str, body: str, *, styles: Sequence[str] = (), scripts: Sequence[str] = (), policy: str = POLICY
+) -> str:
+    """The page. `body` is HTML, what it quotes already escaped; `styles` and `scripts` are text of ours."""
+    return FRAME.format(
+        version=__version__,
+        policy=policy,
+        title=html.escape(title),
+        style="\n".join([text("page.css"), *styles]),
+        body=body,
+        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
+    )
+
+
+def text(name: str) -> str:
+    """That of a file beside this one."""
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def embedded(name: str, value: Any) -> str:
+    """`value` as JSON that a script finds by its id `name`. No text in it can end the element."""
+    written = json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{html.escape(name)}">{written}</script>'
