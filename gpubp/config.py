@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import arrays
+from . import arrays, class_weights
 from .ambient import neutral
 from .data import Dataset
 from .errors import ConfigError, ShapeError, one_of, unknown
@@ -27,15 +27,11 @@ Hyper = float | Sequence[float] | Tensor | None
 SHUFFLES = ("network", "shared", "none")
 ORDERS = ("simultaneous", "layerwise")
 EVENTS = {"epochs": 1, "steps": 100}  # between evaluations of a schedule that watches them
-OFF_AT_ZERO = (
-    "weight_decay",
-    "l1",
-    "l2",
-    "dropout",
-    "warmup",
-    "label_smoothing",
-    "min_delta",
-)  # cost nothing as a plain 0
+SWITCHES = {  # of every optimizer, schedule and loss, with their defaults
+    "l1": 0.0, "l2": 0.0, "dropout": 0.0, "clip_value": None, "clip_norm": None, "patience": None, "min_delta": 0.0,
+    "target_loss": None,
+}  # fmt: skip
+OFF_AT_ZERO = {"weight_decay", "l1", "l2", "dropout", "warmup", "label_smoothing", "min_delta"}  # free as a plain 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,12 +160,7 @@ class TrainConfig(Rules):
                     raise ConfigError(f"{name} {getattr(self, name)!r}: whole numbers of 1 or more expected")
                 bounded(name, int(length.max()))
         if self.class_weight is not None:
-            if isinstance(self.class_weight, Mapping):
-                raise ConfigError(
-                    "class_weight is a dict; a number per class expected, a list in the order of the classes"
-                )
-            if arrays.tensor("class_weight", self.class_weight, ConfigError).dtype == torch.bool:
-                raise ConfigError(f"class_weight {self.class_weight!r}: numbers of 0 or more expected")
+            class_weights.check(self.class_weight)
             self._keep("class_weight")
         if not isinstance(self.extra, Mapping):
             raise ConfigError(f"extra {self.extra!r}: a dict of hyper-parameters by name expected")
@@ -208,14 +199,7 @@ class TrainConfig(Rules):
             **self.rule.defaults,
             **self.timetable.defaults,
             **WARMUP,
-            "l1": 0.0,
-            "l2": 0.0,
-            "dropout": 0.0,
-            "clip_value": None,
-            "clip_norm": None,
-            "patience": None,
-            "min_delta": 0.0,
-            "target_loss": None,
+            **SWITCHES,
             **LOSSES[loss].defaults,
         }
 
@@ -257,21 +241,8 @@ class TrainConfig(Rules):
                 raise ShapeError(f"{name} has {len(numbers)} numbers; one, or {count}, one per network, expected")
             columns[name] = numbers.expand(count)[:, None].contiguous()
         if self.class_weight is not None:
-            columns["class_weight"] = self._class_weight(spec, count).to(device)
+            columns["class_weight"] = class_weights.columns(self.class_weight, spec, count).to(device)
         return columns
-
-    def _class_weight(self, spec: NetworkSpec, count: int) -> Tensor:
-        weight = arrays.tensor("class_weight", self.class_weight, ConfigError).double()
-        outputs = spec.widths[-1]
-        if not LOSSES[spec.loss].classes:
-            raise ConfigError(f"class_weight is for loss 'cross_entropy', not for {spec.loss!r}")
-        if weight.shape not in ((outputs,), (count, outputs)):
-            raise ShapeError(f"class_weight {tuple(weight.shape)}: ({outputs},) or ({count}, {outputs}) expected")
-        if not bool(((weight >= 0) & weight.isfinite()).all()):
-            raise ConfigError("class_weight: finite numbers of 0 or more expected")
-        if not bool((weight.sum(-1) > 0).all()):
-            raise ConfigError("class_weight: all classes have weight 0; one or more above 0 expected")
-        return weight.expand(count, -1).contiguous()
 
     def lengths(self, sizes: Tensor) -> Tensor:
         """Steps of networks with `sizes` (N,) samples, (N,) int64."""

@@ -28,7 +28,7 @@ from .blocks import CHUNK
 from .checks import check
 from .data import Dataset
 from .errors import ConfigError, ShapeError, warn
-from .evaluate import spread
+from .evaluate import figures
 from .frames import checked, inputs_of
 from .line import line
 from .losses import LOSSES, Loss
@@ -40,7 +40,6 @@ from .tables import Array, listed
 PIECE = 16 * CHUNK  # samples predicted at once
 FEWEST = 32  # at least, with `each`: multiples of this do not change the bits of any sample
 AT_ONCE = 1 << 22  # outs of all networks for a piece
-TINY = torch.finfo(torch.float64).tiny  # the least probability whose logarithm is taken
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -159,7 +158,7 @@ class Ensemble:
         check(data, self.spec, len(self))
         inputs = data.inputs.to(self.populations.each[0].params)
         mean = torch.cat([self._expected(piece, each=False) for piece in inputs.split(PIECE)])
-        return _figures(LOSSES[self.spec.loss], mean, data)
+        return figures(LOSSES[self.spec.loss], mean, data)
 
     def pieces(self, inputs: Tensor, each: bool = False, proba: bool = False) -> Iterator[Array]:
         """predict(), or with `proba` predict_proba(), of inputs (M, I), in pieces of some samples, so that the
@@ -315,27 +314,3 @@ def check_widths(populations: Populations, preparation: Preparation | None) -> N
 def _kind(rule: Loss) -> tuple[str, str]:
     """What an expected target is: a class, a probability, a margin or a number."""
     return rule.metric, rule.takes if rule.takes in ("logit", "score") else "number"
-
-
-def _figures(rule: Loss, mean: Tensor, data: Dataset) -> dict[str, float]:
-    """The figures of mean predictions (M, O) for `data`; samples of weight 0 count as absent."""
-    targets, given = data.targets.cpu(), data.sample_weight
-    weight = torch.ones(len(mean), dtype=torch.float64) if given is None else given.cpu().double()
-
-    def total(values: Tensor) -> Tensor:
-        absent = (weight == 0).reshape(-1, *[1] * (values.ndim - 1))
-        return (values.double() * weight.reshape(absent.shape)).masked_fill(absent, 0).sum(0)
-
-    if rule.metric == "r2":
-        missed = total((targets.double() - mean) ** 2)
-        r2 = (1 - missed / spread(data)[0].cpu()).mean()
-        return {"r2": float(r2), "mean_squared_error": float(missed.mean() / weight.sum())}
-    if rule.metric == "classes":
-        hits, chance = mean.argmax(1) == targets, mean.gather(1, targets[:, None])[:, 0]
-        error = -chance.clamp(min=TINY).log()
-    else:
-        yes, half = targets.double(), 0.5 if rule.takes == "logit" else 0.0
-        hits = ((mean > half) == (yes > 0.5)).double().mean(1)
-        error = -(yes * mean.clamp(min=TINY).log() + (1 - yes) * (1 - mean).clamp(min=TINY).log()).mean(1)
-    found = {"accuracy": float(total(hits) / weight.sum())}
-    return found | ({"log_loss": float(total(error) / weight.sum())} if rule.takes == "logit" else {})

@@ -16,12 +16,13 @@ from torch import Tensor
 from .backprop import errors, outs
 from .blocks import CHUNK, blocks, filled, fixed, together
 from .data import Batch, Dataset
-from .losses import LOSSES
+from .losses import LOSSES, Loss
 from .population import Population
 from .spec import NetworkSpec
 
 AT_ONCE = 1 << 22  # targets that spread() reads at once
 FLAT = 1e-28  # of the sum of squares: less is rounding of the mean
+TINY = torch.finfo(torch.float64).tiny  # the least probability whose logarithm is taken
 METRICS = {"classes": "accuracy", "sign": "accuracy", "r2": "r2"}
 
 
@@ -148,3 +149,27 @@ def _chunks(data: Dataset, position: Tensor) -> Iterator[Batch]:
         batch = data.batch(index, position)
         weight = inside.to(batch.inputs.dtype)
         yield batch._replace(weight=weight if batch.weight is None else batch.weight * weight)
+
+
+def figures(rule: Loss, mean: Tensor, data: Dataset) -> dict[str, float]:
+    """Figures of predictions (M, O) for `data`; samples of weight 0 count as absent."""
+    targets, given = data.targets.cpu(), data.sample_weight
+    weight = torch.ones(len(mean), dtype=torch.float64) if given is None else given.cpu().double()
+
+    def total(values: Tensor) -> Tensor:
+        absent = (weight == 0).reshape(-1, *[1] * (values.ndim - 1))
+        return (values.double() * weight.reshape(absent.shape)).masked_fill(absent, 0).sum(0)
+
+    if rule.metric == "r2":
+        missed = total((targets.double() - mean) ** 2)
+        r2 = (1 - missed / spread(data)[0].cpu()).mean()
+        return {"r2": float(r2), "mean_squared_error": float(missed.mean() / weight.sum())}
+    if rule.metric == "classes":
+        hits, chance = mean.argmax(1) == targets, mean.gather(1, targets[:, None])[:, 0]
+        error = -chance.clamp(min=TINY).log()
+    else:
+        yes, half = targets.double(), 0.5 if rule.takes == "logit" else 0.0
+        hits = ((mean > half) == (yes > 0.5)).double().mean(1)
+        error = -(yes * mean.clamp(min=TINY).log() + (1 - yes) * (1 - mean).clamp(min=TINY).log()).mean(1)
+    found = {"accuracy": float(total(hits) / weight.sum())}
+    return found | ({"log_loss": float(total(error) / weight.sum())} if rule.takes == "logit" else {})
