@@ -16,7 +16,7 @@ from threading import Lock
 
 import torch
 
-HOME = torch.device("cpu")
+HOME = torch.device("cpu")  # where populations are made, saved and reported from
 PRODUCTS = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 LOCK = Lock()
 BEFORE: list[str] = []  # PRODUCTS.fp32_precision before each call in progress, in all threads

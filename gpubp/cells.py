@@ -26,7 +26,7 @@ from .flags import number
 from .losses import LOSSES
 from .optimizers import OPTIMIZERS
 from .rng import EVERYBODY
-from .rows import Own, Table
+from .rows import CustomName, Table
 from .schedules import SCHEDULES
 
 Array = npt.NDArray[Any]
@@ -214,7 +214,7 @@ def _value(name: str, cell: Any) -> Any:
         cell = cell.tolist()
     if cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and math.isnan(cell)):
         return None
-    if isinstance(cell, str) and not isinstance(cell, Own):
+    if isinstance(cell, str) and not isinstance(cell, CustomName):
         cell = str(cell).strip()
         if not cell:
             return None

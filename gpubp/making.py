@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import torch
 
 from . import checks, memory
+from .ambient import HOME
 from .config import TrainConfig
 from .design import Design, Group
 from .engines import Choice, choose_for_all
 from .errors import ConfigError
 from .evaluate import metric_name
 from .networks import spread
-from .placement import HOME
 from .run import Run, Sets
 from .spec import NetworkSpec
 from .state import TrainState

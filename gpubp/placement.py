@@ -23,7 +23,6 @@ from .shard import Shard
 from .state import TrainState
 from .turns import fitting, pin
 
-HOME = torch.device("cpu")
 LEAST = 64  # steps of a call with groups that take turns
 
 

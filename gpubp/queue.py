@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import torch
 
 from . import arrays, checks, memory
+from .ambient import HOME
 from .design import Design
 from .ended import Ended
 from .errors import ConfigError
 from .making import Maker, Source
 from .networks import Networks
-from .placement import HOME
 from .run import Run, Sets
 from .serial import one_thread
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from . import checkpoint, config_file, files, forks, lock
-from .ambient import neutral
+from .ambient import HOME, neutral
 from .config import TrainConfig
 from .data import Dataset
 from .design import FILE as DESIGN
@@ -21,7 +21,6 @@ from .errors import CheckpointError, ConfigError, EngineError, GpubpError
 from .line import line
 from .loop import Loop, Search
 from .making import Maker, Source
-from .placement import HOME
 from .population import Population
 from .queue import Queue, Rows
 from .reporters import Reporter

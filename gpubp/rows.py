@@ -15,13 +15,13 @@ Row = TypeVar("Row", bound=tuple[Any, ...])
 Rule = Any  # a name or a row; a name once it is checked
 
 
-class Own(str):
+class CustomName(str):
     """The name of a custom rule that is in no table, with its `row`; equal only to names of the same row."""
 
     row: Any
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Own) and str.__eq__(self, other) and other.row == self.row
+        return isinstance(other, CustomName) and str.__eq__(self, other) and other.row == self.row
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -30,17 +30,17 @@ class Own(str):
 
 
 class Table(dict[str, Row], Generic[Row]):
-    """Rows by name; of an Own name, its own row."""
+    """Rows by name; of a CustomName, its own row."""
 
     def __missing__(self, name: str | Row) -> Row:
-        if isinstance(name, Own):
+        if isinstance(name, CustomName):
             found: Row = name.row
             return found
         raise KeyError(name)
 
     def name(self, given: object, what: str, error: type[GpubpError]) -> str:
         """The name of `given`, a name or a row; raises `error` for anything else."""
-        if isinstance(given, Own):
+        if isinstance(given, CustomName):
             return given
         if not isinstance(given, type(next(iter(self.values())))):
             lookup(self, given, what, error)
@@ -56,6 +56,6 @@ class Table(dict[str, Row], Generic[Row]):
             raise error(f"{what}: {given[0]!r} has no name, by which a rule is saved; a function made by def expected")
         if name in self:
             raise error(f"{what} {name!r}: the table has another rule of this name; rename the function {name}")
-        own = Own(name)
+        own = CustomName(name)
         own.row = given
         return own

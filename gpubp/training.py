@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from . import arrays, checkpoint, checks, config_file, files, forks, lock, memory
-from .ambient import neutral
+from .ambient import HOME, neutral
 from .config import TrainConfig
 from .data import Dataset
 from .design import FILE as DESIGN
@@ -24,7 +24,6 @@ from .errors import ConfigError, DataError, ShapeError, reason
 from .line import quoted
 from .loop import Loop, Search
 from .making import Maker, Source
-from .placement import HOME
 from .population import Population
 from .populations import Populations
 from .queue import Rows, Waiting, room_for

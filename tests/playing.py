@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from gpubp import ambient, shard
 from gpubp import gpus as calls
-from gpubp import placement, shard
 from gpubp.data import Dataset
 from gpubp.engines import build, cuda, nvrtc
 from gpubp.engines.chip import Limits
@@ -170,11 +170,11 @@ def machine(count: int = 1, free: int = 1 << 40) -> Iterator[Machine]:
             patch.setattr(calls, name, lambda *device, value=value: value)
         patch.setattr(calls, "on", own.enter)
         patch.setattr(calls, "pinned", own.pin)
-        patch.setattr(calls, "Copies", lambda device: COPIES(placement.HOME))
+        patch.setattr(calls, "Copies", lambda device: COPIES(ambient.HOME))
         patch.setattr(calls, "mark", lambda device: lambda: None)
         patch.setattr(shard, "copy", own.copy)
         patch.setattr(TrainState, "to", lambda state, device: own.send(state, device))
         patch.setattr(Dataset, "to", lambda data, device, dtype: own.whole(data, device, dtype))
         patch.setattr(Dataset, "load", lambda data, other: own.load(data, other))
-        patch.setattr(Dataset, "room", lambda data, count, device: ROOM(data, count, placement.HOME))
+        patch.setattr(Dataset, "room", lambda data, count, device: ROOM(data, count, ambient.HOME))
         yield own

@@ -31,8 +31,8 @@ def parser() -> Parser:
 def run(settings: dict[str, Any]) -> int:
     """One step of one network, as text or JSON."""
     from .. import checkpoint, stopping, tutorial
+    from ..ambient import HOME
     from ..explain import explain
-    from ..placement import HOME
     from ..state import TrainState
     from .settings import load_data, settings_of
 

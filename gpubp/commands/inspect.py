@@ -107,7 +107,7 @@ def _plain(given: Any) -> Any:
 def _damage(folder: Path) -> list[str]:
     """What is wrong with a run's checkpoint."""
     from .. import checkpoint
-    from ..placement import HOME
+    from ..ambient import HOME
 
     try:
         return list(checkpoint.load(folder, HOME).told)

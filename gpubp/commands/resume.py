@@ -36,7 +36,7 @@ def run(settings: dict[str, Any]) -> int:
     from .. import checkpoint, tutorial
     from ..resuming import resume
     from . import outcome
-    from .settings import load_data, located, settings_of
+    from .settings import load_data, located, name_device, settings_of
 
     folder = Path(settings["run"])
     begun = checkpoint.begun(folder)
@@ -53,7 +53,7 @@ def run(settings: dict[str, Any]) -> int:
             pass
         sys.stderr.write(f"{line(folder)} ended before its first checkpoint; it restarts from its config.yaml\n")
         return train.run({**now, "run_dir": str(folder), "json": settings["json"]})
-    train.name_device(now)
+    name_device(now)
     prepared = None if now["data"] == "tutorial" else load_data(now)
     result = outcome.ended(
         folder,

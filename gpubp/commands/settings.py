@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import checkpoint, config_file, sources
+from ..devices import ALL, automatic, devices
 from ..errors import CheckpointError, ConfigError, unknown
 from ..flags import Kind, RefusedError
 from ..text import Reading
@@ -91,3 +93,13 @@ def _checked(
         except RefusedError as error:
             raise CheckpointError(f"{path}: {name} {error}") from None
     return settings
+
+
+def name_device(settings: dict[str, Any]) -> None:
+    """Check --device, or report the choice of auto, and put the name into the settings."""
+    if settings["device"] == "auto":
+        settings["device"], sentence = automatic()
+        sys.stderr.write(f"{sentence}\n")
+    named = devices(settings["device"])
+    if settings["device"] != ALL:  # a run on all may be resumed with other GPUs
+        settings["device"] = str(named[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -143,12 +142,12 @@ def kinds() -> dict[str, tuple[Kind, Any]]:
 def run(settings: dict[str, Any]) -> int:
     """Train a population on data by name or from a file."""
     from .. import checks
-    from ..placement import HOME
+    from ..ambient import HOME
     from ..population import Population
     from ..spec import NetworkSpec
     from ..training import train
     from .outcome import report
-    from .settings import load_data
+    from .settings import load_data, name_device
 
     if settings["data"] == "tutorial":
         return _tutorial(settings)
@@ -223,6 +222,7 @@ def _tutorial(settings: dict[str, Any]) -> int:
     from ..training import train
     from .outcome import report
     from .printing import console
+    from .settings import name_device
 
     for name, allowed in {**TUTORIAL, **dict.fromkeys(OF_READING, (None, None))}.items():
         if settings[name] not in allowed:
@@ -244,18 +244,6 @@ def _tutorial(settings: dict[str, Any]) -> int:
     return report(settings, result) or (0 if tutorial.reproduced(rows) else 1)
 
 
-def name_device(settings: dict[str, Any]) -> None:
-    """Check --device, or report the choice of auto, and put the name into the settings."""
-    from ..devices import ALL, automatic, devices
-
-    if settings["device"] == "auto":
-        settings["device"], sentence = automatic()
-        sys.stderr.write(f"{sentence}\n")
-    named = devices(settings["device"])
-    if settings["device"] != ALL:  # a run on all may be resumed with other GPUs
-        settings["device"] = str(named[0])
-
-
 def _dtype(settings: dict[str, Any], default: str) -> torch.dtype:
     """The requested dtype; the default is put into the settings."""
     from ..population import DTYPES
@@ -268,8 +256,8 @@ def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> 
     """The training's configuration, and the scale of the initial weights, with ranges and lists sampled; refused before
     anything is allocated if the population would not fit."""
     from .. import memory
+    from ..ambient import HOME
     from ..config import HYPER, TrainConfig
-    from ..placement import HOME
     from ..search import sample
 
     plain = TrainConfig(settings["optimizer"], batch_size=settings["batch_size"], steps=1)
