@@ -7,6 +7,7 @@ that it has when it is trained alone by the same engine. What it refuses is what
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -110,16 +111,19 @@ def train(jobs: Sequence[Job]) -> list[Trained]:
     found: dict[int, Trained] = {}
     for numbers in kinds.values():
         some = [jobs[number] for number in numbers]
-        found |= zip(numbers, _together(some) if some[0].start is None else [_continued(some[0])])
+        name = engine(some)
+        small = name != some[0].engine  # then threads would wait for each other longer than they save
+        with one_thread() if small else nullcontext():
+            found |= zip(numbers, _together(some, name) if some[0].start is None else [_continued(some[0], name)])
     return [found[number] for number in range(len(jobs))]
 
 
-def _together(jobs: Sequence[Job]) -> list[Trained]:
-    """Jobs of one kind in one run."""
+def _together(jobs: Sequence[Job], name: str) -> list[Trained]:
+    """Jobs of one kind in one run, by the engine `name`."""
     first, (data, validation, places) = jobs[0], _datasets(jobs)
     rows = [{**row, "fold": place} for row, place in zip((row for job in jobs for row in job.rows), places)]
     result = training.train_many(
-        rows, data, validation, dtype=first.dtype, engine=engine(jobs), reporters=first.reporters, device=first.device
+        rows, data, validation, dtype=first.dtype, engine=name, reporters=first.reporters, device=first.device
     )
     return _parts(result, jobs)
 
@@ -172,7 +176,7 @@ def _parts(result: Result, jobs: Sequence[Job]) -> list[Trained]:
     return found
 
 
-def _continued(job: Job) -> Trained:
+def _continued(job: Job, name: str) -> Trained:
     """The networks of job.start after more training, population by population."""
     assert job.start is not None
     data, validation, places = _datasets([job])
@@ -181,7 +185,7 @@ def _continued(job: Job) -> Trained:
     results = [
         training.train(
             replace(_gathered(job.start, group.rows), seed=job.seed), data.take(group.position), group.config,
-            None if validation is None else validation.take(group.position), engine([job]), job.reporters,
+            None if validation is None else validation.take(group.position), name, job.reporters,
             device=job.device,
         )
         for group in groups
