@@ -137,13 +137,15 @@ def test_kernels_that_evaluate_compile_everywhere_into_registers(
     assert nvrtc.use(compiled(own, arch)).local <= chip.SPILLED
 
 
-STREAMED = (  # and the most bytes of local memory: on sm_80 the last has 104
-    ((784, 128, 10), "sgd", 64), ((784, 128, 10), "adam", 64), ((256, 512, 512, 10), "sgd", 64),
-    ((1024, 1024, 1024, 1), "adam", 104),
+STREAMED = [((784, 128, 10), "sgd", 64), ((784, 128, 10), "adam", 64)]  # and the most bytes of local memory
+LARGER = [((256, 512, 512, 10), "sgd", 64), ((1024, 1024, 1024, 1), "adam", 104)]  # some seconds each; 104 is of sm_80
+
+
+@pytest.mark.parametrize(
+    ("given", "arch"),
+    [*spread(STREAMED, ARCHITECTURES), *(pytest.param(each, arch, marks=pytest.mark.slow)
+                                         for each in LARGER for arch in ARCHITECTURES)],
 )  # fmt: skip
-
-
-@pytest.mark.parametrize(("given", "arch"), spread(STREAMED, ARCHITECTURES))
 def test_kernels_that_stream_compile_everywhere_into_registers(
     given: tuple[tuple[int, ...], str, int], arch: int
 ) -> None:

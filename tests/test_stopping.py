@@ -92,8 +92,7 @@ def alone(n: int, chosen: gpubp.TrainConfig, engine: str, validation: bool) -> t
     return restored, status, int(state.step), best_step, best
 
 
-@pytest.mark.parametrize("validation", [True, False])
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(("name", "validation"), covering(SETTINGS, [True, False], meet=1))
 def test_every_network_ends_as_in_a_loop_over_one_at_a_time(name: str, validation: bool) -> None:
     chosen = config(**SETTINGS[name])
     result = train(validation, config=chosen, engine="eager")

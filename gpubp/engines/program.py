@@ -36,7 +36,8 @@ class Program:
         self.names = [name for name in key.recipe.read if name != "class_weight"]
 
     def laid_out(self, layout: Layout) -> Program:
-        """The same in another layout."""
+        """The same in another layout, with the rules traced once for all of them."""
+        _ = self.needs
         other = copy.copy(self)
         other.layout = layout
         for name in ("text", "plan"):
