@@ -28,6 +28,7 @@ from .errors import ConfigError, DataError, GpubpError, lookup, unknown
 from .initialise import INITIALISERS, initialise
 from .population import Population, room
 from .spec import NetworkSpec
+from .state import TrainState
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,12 +42,14 @@ INIT = "glorot_uniform"  # if none is given
 
 
 class Group(NamedTuple):
-    """Networks that share a kernel. rows (N,): in the design; position (N,): of each network's samples in the data."""
+    """Networks that share a kernel. rows (N,): in the design; position (N,): of each network's samples in the data;
+    before: their state at the end of an earlier training, whose optimizer's memory they keep."""
 
     rows: Tensor
     population: Population
     config: TrainConfig
     position: Tensor
+    before: TrainState | None = None
 
 
 @dataclass(frozen=True, eq=False)

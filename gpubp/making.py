@@ -123,6 +123,8 @@ class Maker:
         params = given.params.to(HOME, copy=copy).contiguous()
         own = replace(given, params=params, ids=given.ids.to(HOME, copy=True))
         state = TrainState.start(own, config, self.sets.data, group.position.clone())
+        if group.before is not None:
+            state.remember(group.before)
         for dataset in self.sets.each:
             state.check(dataset)
         return Run(state, config, self.sets, choice, self.where, group.rows, folds=self.folds)

@@ -95,6 +95,21 @@ class TrainState:
             diverged_step=zeros - 1,
         )
 
+    def remember(self, before: TrainState) -> None:
+        """Begin with the optimizer's memory, slots and columns, at the end of an earlier training of these networks.
+        Raises ConfigError if it was of another optimizer or of other networks."""
+        mine, theirs = ((each.population.spec, each.recipe.optimizer, each.population.count) for each in (self, before))
+        if mine != theirs:
+            raise ConfigError(
+                f"optimizer_state: of {theirs[2]} networks {'-'.join(map(str, theirs[0].widths))} with optimizer "
+                f"{theirs[1]!r}; of {mine[2]} networks {'-'.join(map(str, mine[0].widths))} with optimizer {mine[1]!r} "
+                "expected, their activations and loss too"
+            )
+        for slot, old in zip(self.slots, before.slots):
+            slot.copy_(old)
+        for name, column in self.columns.items():
+            column.copy_(before.columns[name])
+
     @property
     def running(self) -> Tensor:
         """(N,) bool: which networks still train."""

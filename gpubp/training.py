@@ -32,6 +32,7 @@ from .result import Result, kept
 from .rng import check_seed
 from .run import Run, Sets, reasons
 from .signals import delivered
+from .state import TrainState
 
 
 @neutral()
@@ -49,6 +50,7 @@ def train(
     device: Devices | None = None,
     lines: Sequence[str] = (),
     search: Search | None = None,
+    optimizer_state: TrainState | None = None,
 ) -> Result:
     """Train every network of `population` on `data` with `config`.
 
@@ -75,8 +77,9 @@ def train(
     OutOfMemoryError.
     """
     for name, given, kind in (("population", population, Population), ("data", data, Dataset),
-                              ("config", config, TrainConfig), ("validation", validation, Dataset)):  # fmt: skip
-        if not isinstance(given, kind) and not (name == "validation" and given is None):
+                              ("config", config, TrainConfig), ("validation", validation, Dataset),
+                              ("optimizer_state", optimizer_state, TrainState)):  # fmt: skip
+        if not isinstance(given, kind) and not (name in ("validation", "optimizer_state") and given is None):
             raise ConfigError(
                 f"{name} is a {type(given).__name__}, {kind.__name__} expected: train(population, data, config, "
                 "validation=None, ...)"
@@ -86,7 +89,7 @@ def train(
         raise ConfigError("inplace=True: networks of population.params share memory, as after expand(); clone() them")
     everyone = torch.arange(population.count)
     result = _trained(
-        [Group(everyone, population, config, everyone)], data, validation, engine, reporters, run_dir,
+        [Group(everyone, population, config, everyone, optimizer_state)], data, validation, engine, reporters, run_dir,
         checkpoint_minutes, settings, params.device if device is None else device, lines, search,
     )  # fmt: skip
     with kept(result):

@@ -136,7 +136,7 @@ def test_the_command_line_compiles_one_kernel(
         assert told["engine_reason"] == trained_by()
 
 
-SMALL = Limits(80, 1000)  # of a GPU in which no network finds place
+SMALL = Limits(80, 1000)  # of a GPU in which no network fits
 
 
 def test_auto_takes_what_every_gpu_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

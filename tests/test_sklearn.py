@@ -109,6 +109,15 @@ def test_warm_start_and_partial_fit_go_on_with_the_same_networks():
         model.set_params(hidden_layer_sizes=(4,)).fit(FLOWERS, NAMES)
 
 
+def test_partial_fit_keeps_the_memory_of_the_optimizers():
+    given = {"hidden_layer_sizes": [(8,), (4,)], "lr": 0.01, "settings": {"shuffle": "none"}, "n_iter_no_change": None}
+    whole = PopulationClassifier(3, epochs=3, **given, **SMALL).fit(FLOWERS, NAMES)
+    parts = clone(whole)
+    for _ in range(3):
+        parts.partial_fit(FLOWERS, NAMES, classes=np.unique(NAMES))
+    np.testing.assert_array_equal(parts.predict_proba(FLOWERS), whole.predict_proba(FLOWERS))
+
+
 def test_partial_fit_knows_labels_that_come_later():
     model = MLPClassifier((8,), **SMALL).partial_fit(FLOWERS[:50], NAMES[:50], classes=np.unique(NAMES))
     model.partial_fit(FLOWERS[50:], NAMES[50:])

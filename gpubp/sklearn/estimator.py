@@ -57,6 +57,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         raw = self._raw(X, y, sample_weight, again)
         samples = self._encoded(raw, np.arange(len(raw.inputs)), seeds[0], again, classes)
         (trained,) = jobs.train([self._job(samples, seeds[1], again, epochs)])
+        self._optimizers = [] if epochs is None else trained.states
         return self._adopt(samples, trained, again)
 
     def _seeds(self) -> tuple[int, int]:
@@ -129,7 +130,8 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         start = self._start(rows) if again else None
         reporters = [ConsoleReporter()] if self.verbose else []
         later = self.t_ % SEEDS if again else 0
-        return Job(samples, rows, DTYPES[self.dtype], self.engine, self.device, reporters, start, later)
+        states = getattr(self, "_optimizers", ()) if again and epochs is not None else ()
+        return Job(samples, rows, DTYPES[self.dtype], self.engine, self.device, reporters, start, states, later)
 
     def _start(self, rows: Sequence[Mapping[str, Any]]) -> Populations:
         """The networks that there are. Raises ValueError unless `rows` describe their topologies."""
@@ -194,8 +196,8 @@ class Classes(ClassifierMixin, Networks):  # type: ignore[misc]
     """Networks whose targets are labels."""
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """One epoch. classes: all labels, needed in the first call, whose scaling stays. The optimizer's memory starts
-        anew in each call."""
+        """One epoch, with the optimizer's memory of the call before. classes: all labels, needed in the first call,
+        whose scaling stays."""
         if not hasattr(self, "model_") and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if hasattr(self, "model_") and classes is not None and not np.array_equal(np.unique(classes), self.classes_):
@@ -246,7 +248,7 @@ class Numbers(RegressorMixin, Networks):  # type: ignore[misc]
     """Networks whose targets are numbers."""
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """One epoch. Scaling stays that of the first call; the optimizer's memory starts anew in each call."""
+        """One epoch, with the optimizer's memory of the call before. Scaling stays that of the first call."""
         return self._pass(X, y, sample_weight)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:

@@ -18,13 +18,14 @@ from torch import Tensor
 from .. import training
 from ..config import TrainConfig
 from ..data import Dataset
-from ..design import SPEC, TRAINING, Design
+from ..design import SPEC, TRAINING, Design, Group
 from ..population import Population
 from ..populations import Populations
 from ..reporters import Reporter
 from ..result import Made, Result, order_of
 from ..serial import one_thread
 from ..spec import NetworkSpec
+from ..state import TrainState
 
 STEP, WORK, COMPILING = 0.7e-3, 3e10, 1.0  # of engine eager: s per step, flop/s; of a kernel: s that it may save
 
@@ -59,7 +60,7 @@ class Samples:
 class Trained(NamedTuple):
     """The networks of a job. loss, status (N,): of each at its end, on the samples to stop by, or else to train on.
     best: the rows of those that did not diverge, best first. epochs: the most. history: the run's records; seconds: the
-    job's share of the run's time."""
+    job's share of the run's time. states: those of a job that trained alone, with their rows."""
 
     populations: Populations
     loss: Tensor
@@ -68,12 +69,14 @@ class Trained(NamedTuple):
     epochs: int
     history: list[dict[str, Any]]
     seconds: float
+    states: Sequence[tuple[Tensor, TrainState]]
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
     """rows: of a design, one per network, with its `seed`. start: networks to continue with, in the order of `rows`;
-    seed: of a continued training, so that the samples come in another order."""
+    states: at the end of their training, to keep the memory of their optimizers; seed: of a continued training, so that
+    the samples come in another order."""
 
     samples: Samples
     rows: Sequence[Mapping[str, Any]]
@@ -82,6 +85,7 @@ class Job:
     device: str = "cpu"
     reporters: Sequence[Reporter] = ()
     start: Populations | None = None
+    states: Sequence[tuple[Tensor, TrainState]] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -171,7 +175,8 @@ def _parts(result: Result, jobs: Sequence[Job]) -> list[Trained]:
         epochs = max(1, int((steps[at] // batches).max()))
         share = result.seconds * count / result.populations.count
         best, history = order_of(result.table.slice(begin, count)), list(result.history)
-        found.append(Trained(populations, loss[at], result.status[at], best, epochs, history, share))
+        states = list(zip(result.populations.rows, result.states)) if len(jobs) == 1 else []
+        found.append(Trained(populations, loss[at], result.status[at], best, epochs, history, share, states))
         begin += count
     return found
 
@@ -186,7 +191,7 @@ def _continued(job: Job, name: str) -> Trained:
         training.train(
             replace(_gathered(job.start, group.rows), seed=job.seed), data.take(group.position), group.config,
             None if validation is None else validation.take(group.position), name, job.reporters,
-            device=job.device,
+            device=job.device, optimizer_state=_before(job, group),
         )
         for group in groups
     ]  # fmt: skip
@@ -207,6 +212,14 @@ def _continued(job: Job, name: str) -> Trained:
         seconds=sum(each.seconds for each in results),
     )
     return _parts(merged, [job])[0]
+
+
+def _before(job: Job, group: Group) -> TrainState | None:
+    """The end of an earlier training of these networks by this optimizer, if the job has it."""
+    for rows, state in job.states:
+        if torch.equal(rows, group.rows) and state.recipe.optimizer == group.config.optimizer:
+            return state
+    return None
 
 
 def _gathered(every: Populations, rows: Tensor) -> Population:

@@ -41,7 +41,8 @@ DOCUMENT = """
     - learning_rate="adaptive" divides the rate by 5 when the loss has not fallen by a fraction of tol, to 1e-6 at the
       least, where scikit-learn ends the training.
     - With momentum, a changed learning rate applies to all of the velocity at once, as in torch.
-    - warm_start and partial_fit keep the weights; optimizer and learning rate start anew in each call.
+    - warm_start and partial_fit keep the weights, partial_fit the optimizer's memory too; the learning rate's schedule
+      starts anew in each call.
     """
 
 
