@@ -1,4 +1,4 @@
-"""Devices are called by name; one that is not there ends a command at once, or is told of where auto goes on."""
+"""Devices are called by name; one that is absent ends a command at once, or is named where auto goes on without it."""
 
 from __future__ import annotations
 

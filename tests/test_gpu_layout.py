@@ -1,4 +1,4 @@
-"""The rules by which a network finds place on a GPU's chip."""
+"""The rules by which a network fits on the chip of a GPU."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """A run directory that something or somebody changed is refused in a sentence, or goes on to the same bits: no crash of
-the process, no difference that nobody is told of, no file written but the run's own."""
+the process, no difference without a note, no file written but those of the run."""
 
 from __future__ import annotations
 
