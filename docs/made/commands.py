@@ -1,0 +1,41 @@
+"""The reference of the command line, from its parsers."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gpubp.cli import COMMANDS
+
+
+def safe(text: str) -> str:
+    """Text as Markdown that shows it as it is."""
+    return re.sub(r"([\\`*_<>\[\]|$])", r"\\\1", text)
+
+
+def described(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The arguments and flags of a command, a definition each."""
+    for action in parser._actions:
+        if action.help is argparse.SUPPRESS or isinstance(action, argparse._HelpAction):
+            continue
+        value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
+        name = f"{action.option_strings[-1]}{value}" if action.option_strings else action.dest.upper()
+        off = action.default in (None, argparse.SUPPRESS) or isinstance(action.default, bool)
+        usual = "" if off else f" Default: `{action.default}`."
+        yield f"`{name}`\n: {safe(action.help or '').rstrip('.')}.{usual}"
+
+
+def command(name: str, module: Any) -> str:
+    """The part of one command."""
+    parser = module.parser()
+    return "\n\n".join([f"## gpubp {name}", safe(parser.description or module.ABOUT), *described(parser)])
+
+
+def commands() -> str:
+    """All commands."""
+    return "\n\n".join(command(name, module) for name, module in COMMANDS.items())
+
+
+PARTS: dict[str, Callable[[], str]] = {"commands": commands}
