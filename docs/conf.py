@@ -9,10 +9,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # this checkout's gpubp, not an installed one
 
+import gpubp  # noqa: E402
 from made import filled  # noqa: E402
 from made.sources import linked  # noqa: E402
-
-import gpubp  # noqa: E402
 
 project, author, version = "gpubp", "the gpubp authors", gpubp.__version__
 project_copyright = f"2026 {author}"
@@ -36,6 +35,7 @@ html_static_path = ["made/site.css"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
+html_sidebars = {name: [] for name in ("index", "tour", "tutorial", "changes", "source/**")}
 html_theme_options = {
     "logo": {"text": "gpubp"},
     "navbar_align": "left",

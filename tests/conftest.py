@@ -19,9 +19,10 @@ CHECKED = ("gpubp.backprop", "gpubp.blocks", "gpubp.numerics", "gpubp.rng")
 install_import_hook(CHECKED, "beartype.beartype")
 pytest_plugins = ["tests.short_runs"]  # its fixtures
 HERE = {
-    "trains nothing, or by no engine": ("arithmetic", "build", "cache", "compiler", "evaluation", "files", "flags",
-        "gradient", "initialise", "layout", "modules", "numerics", "preparation", "prepared_samples", "products",
-        "reporters", "rng", "sources", "startup", "structure", "tables", "text", "translate"),
+    "trains nothing, or by no engine": ("arithmetic", "build", "cache", "compiler", "evaluation", "examples", "files",
+        "flags", "formulas", "gradient", "initialise", "layout", "modules", "numerics", "packaging", "preparation",
+        "prepared_samples", "products", "reporters", "rng", "site", "sources", "startup", "structure", "tables", "text",
+        "translate"),
     "counts the calls of a place": ("pace",),
     "plays a GPU itself": ("cuda", "fake_cuda", "gpu", "gpu_check", "gpu_choice", "gpu_compile",
         "gpu_launch", "gpu_layout", "gpu_training", "graph", "groups", "memory_runs_out", "placement",

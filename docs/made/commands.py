@@ -22,6 +22,7 @@ def described(parser: argparse.ArgumentParser) -> Iterator[str]:
             continue
         value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
         name = f"{action.option_strings[-1]}{value}" if action.option_strings else action.dest.upper()
+        name = re.sub(r" [\x00-\x1f\x7f]", "", name)  # jsonargparse's --print_config[=flags]
         off = action.default in (None, argparse.SUPPRESS) or isinstance(action.default, bool)
         usual = "" if off else f" Default: `{action.default}`."
         yield f"`{name}`\n: {safe(action.help or '').rstrip('.')}.{usual}"

@@ -42,7 +42,7 @@ def svg(label: str, curves: Mapping[str, tuple[Any, Any]], axes: tuple[str, str]
     with mpl.rc_context({**STYLE, "svg.hashsalt": label}):
         figure = Figure(figsize=(4.6, 2.6))
         FigureCanvasSVG(figure)
-        place = figure.add_axes((0.12, 0.17, 0.86, 0.8))
+        place = figure.add_axes((0.15, 0.17, 0.83, 0.8))
         for colour, (name, (x, y)) in zip((BLUE, ORANGE), curves.items()):
             place.plot(x, y, color=colour, label=name)
         place.set(xlabel=axes[0], ylabel=axes[1])

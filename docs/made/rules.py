@@ -71,8 +71,8 @@ def loss(name: str, row: Any) -> str:
     )
     facts = f"Of a sample: {ORDERS[row.outputs]}. The out is a {row.takes}. Metric: {METRICS[row.metric]}."
     return section(
-        name, math(*equations), words(formula.source, formula.note), facts, numbers(row.defaults), pictures.loss(name, row),
-        code(row.value, row.slope),
+        name, math(*equations), words(formula.source, formula.note), facts, numbers(row.defaults),
+        pictures.loss(name, row), code(row.value, row.slope),
     )  # fmt: skip
 
 
