@@ -28,7 +28,7 @@ STYLE = {
 }  # fmt: skip
 POINTS = 201
 VALLEY = 1.0, 12.0  # the curvature along both axes of the valley that optimizers go down
-RATES = {"sgd": 0.12, "momentum": 0.02, "nesterov": 0.02, "adagrad": 0.5, "rmsprop": 0.06, "adadelta": 20.0,
+RATES = {"sgd": 0.12, "momentum": 0.02, "nesterov": 0.02, "adagrad": 0.5, "rmsprop": 0.06, "adadelta": 30.0,
          "lion": 0.06}  # fmt: skip  # at which the path shows what is special; 0.15 for the others
 STEPS = 40
 SHOWN = {  # hyper-parameters of schedules whose defaults are for longer trainings than the picture's
