@@ -26,7 +26,7 @@ from .test_optimizers import AVERAGED
 from .tolerances import COMPILED_TRAINING
 
 SPEC, CPU = gpubp.NetworkSpec((3, 5, 2), "tanh"), torch.device("cpu")
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs/howto/custom-rules.md"
 Rule = Callable[..., Any]
 
 
@@ -206,8 +206,8 @@ def test_an_optimizer_and_a_loss_that_cannot_be_compiled_are_refused(monkeypatch
             choose("cpu", spec, config, CPU)
 
 
-def test_the_readmes_rule_trains_on_the_engine_that_auto_takes() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def test_the_documented_rule_trains_on_the_engine_that_auto_takes() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     code = next(block for block in blocks if "mish" in block)
     found: dict[str, Any] = {}
     exec(code, found)

@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ORDER = re.findall(r"^      ([\w/]+?)(?:\.py|/) ", README, re.M)
 TREE = README[README.index("    gpubp/\n") : README.index("    scripts/ ")]
 LONGEST = 320  # lines
-PLACES = ("gpubp/**/*", "tests/*", "benchmarks/*", "scripts/*")
+PLACES = ("gpubp/**/*", "tests/*", "benchmarks/*", "scripts/*", "docs/**/*", "examples/*")
 
 
 def modules():
@@ -172,7 +172,7 @@ def wide(text):
     return [line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "    "))]
 
 
-@pytest.mark.parametrize("pattern", ["*.md", "docs/*.md"])
+@pytest.mark.parametrize("pattern", ["*.md", "docs/**/*.md"])
 def test_documents_keep_to_120_columns(pattern):
     assert {path.name: found for path in ROOT.glob(pattern) if (found := wide(path.read_text(encoding="utf-8")))} == {}
 
