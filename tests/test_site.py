@@ -40,9 +40,10 @@ def test_the_commands_of_the_pages_are_commands() -> None:
     found = [line for text in PAGES.values() for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
              for line in block.splitlines() if line.startswith("gpubp ")]  # fmt: skip
     assert len(found) >= 20
+    commands = parser()
     for line in found:
         arguments = shlex.split(line, comments=True)[1:]
-        assert parser().parse_args(arguments).subcommand == arguments[0]
+        assert commands.parse_args(arguments).subcommand == arguments[0]
 
 
 @pytest.mark.parametrize("name", PAGES)

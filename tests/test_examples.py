@@ -1,0 +1,33 @@
+"""Every script of examples/ trains, with few networks, and writes the picture that it is asked for."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+SMALL = {
+    "ensemble": "--networks 3 --epochs 2",
+    "entities": "--epochs 3",
+    "halving": "--networks 9 --epochs 9",
+    "seeds": "--networks 3 --epochs 2",
+    "sweep": "--networks 6 --epochs 1",
+    "topologies": "--topologies 2 --seeds 2 --epochs 5",
+}
+
+
+def test_every_example_is_tried() -> None:
+    assert sorted(SMALL) == sorted(path.stem for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_example_draws_its_picture(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CXX", "none")  # the engine that compiles nothing
+    monkeypatch.setattr(sys, "argv", [name, "--out", "picture.png", *SMALL[name].split()])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")

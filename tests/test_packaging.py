@@ -1,0 +1,97 @@
+"""Wheel and sdist hold what they must and nothing else; the version is the same everywhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import gpubp
+
+ROOT = Path(__file__).resolve().parent.parent
+KINDS = {".py", ".h", ".json", ".css", ".js", ".typed"}  # of files in the package
+BESIDE = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
+FOLDERS = {"gpubp", "tests", "docs", "examples", "scripts", "benchmarks"}
+FILES = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "constraints.txt", "pyproject.toml",
+         "PKG-INFO", ".gitignore"}  # fmt: skip
+
+
+def built(source: Path, folder: Path, kind: str) -> Path:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(ROOT, tmp_path_factory.mktemp("wheel"), "wheel")
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(ROOT, tmp_path_factory.mktemp("sdist"), "sdist")
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def test_a_wheel_holds_the_package_and_what_describes_it(wheel: Path) -> None:
+    files = [path for path in (ROOT / "gpubp").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {path.suffix for path in files} <= KINDS
+    described = {f"gpubp-{gpubp.__version__}.dist-info/{name}" for name in BESIDE}
+    found = contents(wheel)
+    assert set(found) == {path.relative_to(ROOT).as_posix() for path in files} | described
+    for name in ("gpubp/py.typed", "gpubp/flags.json", "gpubp/kernel/network.h", "gpubp/kernel/machines/gpu_block.h"):
+        assert found[name] == (ROOT / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_wheel_trains_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    """With the dependencies of this environment: its kernels are compiled from the wheel's sources."""
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / "site")
+    code = (
+        "import gpubp, sys; assert gpubp.__file__.startswith(sys.argv[1]); from gpubp.cli import main; "
+        "sys.exit(main('train --data xor --widths 2,3,1 --networks 2 --steps 5 --engine cpu --run-dir run'.split()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "GPUBP_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, env=environment, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "results.parquet").exists()
+
+
+def test_an_sdist_holds_what_a_wheel_is_built_and_tested_from(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as file:
+        names = [name.split("/", 1)[1] for name in file.getnames()]
+        file.extractall(tmp_path, filter="data")
+    assert {name.split("/")[0] for name in names} == FOLDERS | FILES
+    assert [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".so"))] == []
+    (source,) = tmp_path.iterdir()
+    assert contents(built(source, tmp_path / "again", "wheel")) == contents(wheel)
+
+
+def test_the_version_is_the_one_that_was_released_last() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    heads = re.findall(r"^## (.+)$", text, re.M)
+    assert heads[0] == "[Unreleased]"
+    version, day = re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)", heads[1]).groups()  # type: ignore[union-attr]
+    assert version == gpubp.__version__
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.+)$", text, re.M)) <= kinds
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["version"], str(cited["date-released"])) == (version, day)
+    assert {"cff-version", "message", "title", "authors", "license"} <= set(cited)
