@@ -14,15 +14,16 @@ from .by_step import by_step
 from .drawn import PHASES, Drawn, View
 from .formula import TOTAL
 
-WIDE, HEAD, ROW, FOOT, PILL, SPACE = 124, 22, 15, 5, 20, 22  # pixels: of a unit, its parts, and the space below it
-ABOVE, LAST = 44, 72  # above the columns, and before the last one
-HALF = 36  # a number of a line takes twice that
+WIDE, ROW, LINE, SPACE = 142, 16, 24, 18  # pixels: of a unit, of its rows, of a box of one line, between two units
+OWN = 92  # pixels of a unit's own bias, beside its name
+ABOVE, LAST = 42, 40  # above the columns, and before the last one
+NUMBER = 72, 31  # a number of a line, with its name above it
 LABELLED = 9  # lines between two layers that all have their numbers; of more, those that are lit have
-LABEL = 13  # letters of a unit's label
+LABEL = 15  # letters of a unit's label
 
 
 class Spot(NamedTuple):
-    """Where a place is: the upper left corner of its box."""
+    """Where a place is: the left end of its middle."""
 
     x: float
     y: float
@@ -56,12 +57,16 @@ class Drawing:
             values["layers"], values["network"], steps, few, labels,
         )  # fmt: skip
         self.units = [[f"i{i + 1}" for i in range(len(values["inputs"][0]))], *(each["units"] for each in self.layers)]
-        most = max(len(rows) for step in steps for views in step.rows.values() for rows in views.values())
         self.own_bias = self.network["bias"] == "neuron"
-        self.box = HEAD + ROW * most + FOOT
-        shown = max(len(few(len(units))) for units in self.units)
-        self.pitch = max(self.box + SPACE + (PILL if self.own_bias else 0), 27 * (min(shown, 3) + 1))
+        shown = max(len(few(len(units))) for units in self.units[1:])
+        tallest = max(self._height(units[0]) for units in self.units)
+        self.pitch = max(tallest + SPACE, NUMBER[1] * (min(shown, 3) + 1))
         self.spots = dict(self._spots())
+
+    def _height(self, place: str) -> float:
+        """Of its box: a line with its name, and one for each row; a single row stands beside the name."""
+        most = max(map(len, self.steps[0].rows[place].values()))
+        return LINE + ROW * ((most if most > 1 else 0) + (place in self.labels))
 
     def _column(self, number: int) -> list[str]:
         """The places of a column from above; `more` for the units that are not drawn."""
@@ -74,7 +79,7 @@ class Drawing:
     def _gap(self, number: int) -> float:
         """The space between a column and the next."""
         above = len(self.few(len(self.units[number + 1])))
-        return max(100, (HALF + 6) * (above + 1)) if self._labelled(number) else 110
+        return (NUMBER[0] / 2 + 4) * (above + 1) if self._labelled(number) else 110
 
     def _labelled(self, number: int) -> bool:
         """Whether all lines between a column and the next have their numbers."""
@@ -87,13 +92,13 @@ class Drawing:
         self.height = ABOVE + tallest * self.pitch
         self.lefts = []
         for number, column in enumerate(columns):
-            top = ABOVE + (tallest - len(column)) * self.pitch / 2
+            top = ABOVE + (tallest - len(column) + 1) * self.pitch / 2
             self.lefts.append(x)
             for k, place in enumerate(column):
                 yield (f"more{number}" if place == "more" else place), Spot(x, top + k * self.pitch)
             x += WIDE + (self._gap(number) if number < len(self.layers) else LAST)
         self.lefts.append(x)
-        yield TOTAL, Spot(x, ABOVE + (tallest - 1) * self.pitch / 2)
+        yield TOTAL, Spot(x, ABOVE + tallest * self.pitch / 2)
         self.width = x + WIDE + 1
 
     def svg(self) -> str:
@@ -101,7 +106,7 @@ class Drawing:
         boxes = "".join(self._box(place) for place in self.spots)
         return (
             f'<svg id="drawing" role="group" aria-label="The network" viewBox="0 0 {self.width:g} {self.height:g}" '
-            f'style="min-width: {0.85 * self.width:.0f}px">{self._titles()}{self._edges()}{boxes}</svg>'
+            f'style="--wide: {self.width:.0f}px">{self._titles()}{self._edges()}{boxes}</svg>'
         )
 
     def _titles(self) -> str:
@@ -122,30 +127,24 @@ class Drawing:
             for u in self.few(len(units)):
                 for i in self.few(len(below)):
                     place = layer["weight"]["names"][u][i]
-                    lines.append(self._line(place, self._right(below[i]), self._left(units[u])))
+                    lines.append(self._line(place, self._right(below[i]), self.spots[units[u]]))
                     numbers.append(self._number(place, number, below[i], units[u]))
                 if self.network["bias"] == "layer":
                     place = layer["bias"]["names"][0]
-                    lines.append(self._line(place, self._right(place), self._left(units[u])))
+                    lines.append(self._line(place, self._right(place), self.spots[units[u]]))
                 lines += self._rest(number, units[u])
         for u in self.few(len(self.units[-1])):
-            lines.append(self._line(TOTAL, self._right(self.units[-1][u]), self._left(TOTAL)))
+            lines.append(self._line(TOTAL, self._right(self.units[-1][u]), self.spots[TOTAL]))
         return "".join(lines) + "".join(numbers)
 
     def _rest(self, number: int, unit: str) -> Iterator[str]:
         """The line from the units that are not drawn."""
         if f"more{number}" in self.spots:
-            (x1, y1), (x2, y2) = self._right(f"more{number}"), self._left(unit)
+            (x1, y1), (x2, y2) = self._right(f"more{number}"), self.spots[unit]
             yield f'<line class="rest" x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}"/>'
 
     def _right(self, place: str) -> Spot:
-        return Spot(self.spots[place].x + WIDE, self._middle(place))
-
-    def _left(self, place: str) -> Spot:
-        return Spot(self.spots[place].x, self._middle(place))
-
-    def _middle(self, place: str) -> float:
-        return self.spots[place].y + self.box / 2
+        return Spot(self.spots[place].x + WIDE, self.spots[place].y)
 
     def _line(self, place: str, start: Spot, end: Spot) -> str:
         ends = f'x1="{start.x:g}" y1="{start.y:g}" x2="{end.x:g}" y2="{end.y:g}"'
@@ -156,12 +155,12 @@ class Drawing:
     def _number(self, place: str, number: int, below: str, unit: str) -> str:
         """A weight's number on its line, where no two numbers of a layer meet."""
         part = 1 / (len(self.few(len(self.units[number + 1]))) + 1) if self._labelled(number) else 0.5
-        start, end = self._right(below), self._left(unit)
+        start, end = self._right(below), self.spots[unit]
         x, y = start.x + part * (end.x - start.x), start.y + part * (end.y - start.y)
         quiet = "" if self._labelled(number) else " quiet"
         text = "".join(
             f'<g{_when(view)}><text class="of" x="{x:g}" y="{y - 3:g}">{label}</text>'
-            f'<text class="is" x="{x:g}" y="{y + 9:g}">{by_step(each, "tspan")}</text></g>'
+            f'<text class="is" x="{x:g}" y="{y + 10:g}">{by_step(each, "tspan")}</text></g>'
             for view, ((label, each),) in self._views(place)
         )
         return f'<g class="place weight{quiet}" data-place="{place}" role="button" tabindex="-1">{text}</g>'
@@ -180,49 +179,46 @@ class Drawing:
         if place.startswith("more"):
             units = self.units[int(place.removeprefix("more"))]
             rest = len(units) - len(self.few(len(units)))
-            return f'<text class="more" x="{x + WIDE / 2:g}" y="{y + self.box / 2:g}">and {rest:,} more</text>'
-        title = "E total" if place == TOTAL else place
-        label = f'<text class="label" x="{x + WIDE - 7:g}" y="{y + 15:g}">{self._label(place)}</text>'
-        kind = "total" if place == TOTAL else "bias" if place.startswith("b") else "unit"
-        found = self._place(place, kind, Spot(x, y), self.box, title, label)
-        return found + (self._pill(place) if self.own_bias and f"b_{place}" in self.steps[0].rows else "")
+            return f'<text class="more" x="{x + WIDE / 2:g}" y="{y + 4:g}">and {rest:,} more</text>'
+        high = self._height(place)
+        corner = Spot(x, y - high / 2)
+        if place.startswith("b"):
+            return self._place(place, "bias", corner, WIDE, high)
+        found = self._place(place, "total" if place == TOTAL else "unit", corner, WIDE, high)
+        if self.own_bias and f"b_{place}" in self.steps[0].rows:
+            found += self._place(f"b_{place}", "bias", Spot(x + WIDE - OWN - 4, corner.y + 4), OWN, LINE - 7)
+        return found
 
-    def _place(self, place: str, kind: str, at: Spot, high: float, title: str, more: str = "") -> str:
-        """A box with its title and the rows of each view."""
+    def _place(self, place: str, kind: str, at: Spot, wide: float, high: float) -> str:
+        """A box with its name, its label and the rows of each view."""
+        name = "E total" if place == TOTAL else place
+        title = "" if kind == "bias" else f'<text class="title" x="{at.x + 8:g}" y="{at.y + 16:g}">{name}</text>'
+        label = html.escape(_short(self.labels.get(place, ""), LABEL))
+        if label:
+            title += f'<text class="label" x="{at.x + WIDE - 8:g}" y="{at.y + 32:g}">{label}</text>'
+        below = 0 if kind == "bias" or place.startswith("i") else 1 + bool(label)  # rows begin there
+        y = at.y + (13 if wide == OWN else 16) + ROW * below
         found = "".join(
             f"<g{_when(view)}>"
-            + "".join(self._row(at, k, label, each) for k, (label, each) in enumerate(rows))
+            + "".join(
+                _row(at.x, at.x + wide, y + ROW * k, "b" if wide == OWN else label, each)
+                for k, (label, each) in enumerate(rows)
+            )
             + "</g>"
             for view, rows in self._views(place)
         )
         return (
-            f'<g class="place {kind}" data-place="{place}" role="button" tabindex="-1">'
-            f'<rect x="{at.x:g}" y="{at.y:g}" width="{WIDE}" height="{high:g}" rx="7"/>'
-            f'<text class="title" x="{at.x + 8:g}" y="{at.y + 15:g}">{title}</text>{more}{found}</g>'
+            f'<g class="place {kind}" data-place="{place}" role="button" tabindex="-1"><rect x="{at.x:g}" '
+            f'y="{at.y:g}" width="{wide}" height="{high:g}" rx="6"/>{title}{found}</g>'
         )
 
-    @staticmethod
-    def _row(at: Spot, k: int, label: str, each: Sequence[str]) -> str:
-        y = at.y + HEAD + ROW * (k + 0.75)
-        return (
-            f'<text class="of" x="{at.x + 8:g}" y="{y:g}">{label}</text>'
-            f'<text class="is" x="{at.x + WIDE - 8:g}" y="{y:g}">{by_step(each, "tspan")}</text>'
-        )
 
-    def _pill(self, unit: str) -> str:
-        """A unit's own bias, below it."""
-        place, (x, y) = f"b_{unit}", self.spots[unit]
-        y += self.box + 3
-        text = "".join(
-            f'<g{_when(view)}><text class="of" x="{x + 8:g}" y="{y + 12:g}">{label}</text>'
-            f'<text class="is" x="{x + WIDE - 8:g}" y="{y + 12:g}">{by_step(each, "tspan")}</text></g>'
-            for view, ((label, each),) in self._views(place)
-        )
-        rect = f'<rect x="{x:g}" y="{y:g}" width="{WIDE}" height="{PILL - 4}" rx="7"/>'
-        return f'<g class="place pill" data-place="{place}" role="button" tabindex="-1">{rect}{text}</g>'
-
-    def _label(self, unit: str) -> str:
-        return html.escape(_short(self.labels.get(unit, ""), LABEL))
+def _row(left: float, right: float, y: float, label: str, each: Sequence[str]) -> str:
+    """A quantity's name and its number at every step."""
+    return (
+        f'<text class="of" x="{left + 8:g}" y="{y:g}">{label}</text>'
+        f'<text class="is" x="{right - 8:g}" y="{y:g}">{by_step(each, "tspan")}</text>'
+    )
 
 
 def _when(view: View) -> str:

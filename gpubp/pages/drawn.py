@@ -58,7 +58,8 @@ def drawn(values: Mapping[str, Any], few: Callable[[int], range]) -> Drawn:
 def _unit(values: Mapping[str, Any], number: int, s: int, u: int, n: Written) -> dict[View, list[Row]]:
     """The rows of unit `u` of a layer for the sample in slot `s`."""
     layer, error = values["layers"][number], values["error"]
-    forward = [("net", n(layer["net"][s][u])), ("out", n(layer["out"][s][u]))]
+    out = n(layer["out"][s][u])
+    forward = [("net", n(layer["net"][s][u])), ("out", out)]
     if number == len(values["layers"]) - 1:
         classes = "outputs" not in error
         if classes:
@@ -66,15 +67,15 @@ def _unit(values: Mapping[str, Any], number: int, s: int, u: int, n: Written) ->
         forward.append(("target", n((error["class_targets"] if classes else values["targets"])[s][u])))
     elif layer["dropout"]:
         forward.append(("kept", n(values["layers"][number + 1]["enters"][s][u])))
-    backward = [("∂E/∂out", n(layer["dE/dout"][s][u])), ("∂E/∂net", n(layer["delta"][s][u]))]
-    return {View("forward", s): forward, View("backward", s): backward, View("update", s): []}
+    slopes = [("∂E/∂out", n(layer["dE/dout"][s][u])), ("∂E/∂net", n(layer["delta"][s][u]))]
+    return {View("forward", s): forward, View("backward", s): [("out", out), *slopes], View("update", s): []}
 
 
 def _total(values: Mapping[str, Any], s: int, n: Written) -> dict[View, list[Row]]:
     """The rows of the total error."""
     before, after = n(values["error"]["E_total"]), n(values["new_error"]["E_total"])
-    several = [(f"sample {s + 1}", n(values["error"]["samples"][s]))] if len(values["inputs"]) > 1 else []
-    rows = [*several, ("total", before)]
+    several = [("E", n(values["error"]["samples"][s]))] if len(values["inputs"]) > 1 else []
+    rows = [*several, ("E total" if several else "", before)]
     return {View("forward", s): rows, View("backward", s): rows,
             View("update", s): [("before", before), ("after", after)]}  # fmt: skip
 

@@ -32,6 +32,8 @@ function light(target) {
     const lit = { own: words(target.dataset.own), uses: words(target.dataset.uses) };
     for (const each of drawing.querySelectorAll("[data-place]"))
       for (const kind of ["uses", "own"]) if (lit[kind].includes(each.dataset.place)) each.classList.add(kind);
+    const place = counterpart(target);
+    if (place) drawing.parentElement.scrollLeft += middle(place)[0] - middle(drawing.parentElement)[0];
   } else {
     const place = target.dataset.place;
     for (const each of drawing.querySelectorAll(`[data-place="${place}"]`)) each.classList.add("own");
@@ -43,8 +45,8 @@ function light(target) {
 // Its first term in what the drawing shows, or the term's place.
 function counterpart(target) {
   if (target.matches(".term")) return places.find((each) => each.dataset.place === words(target.dataset.own)[0]);
-  const own = terms.filter((each) => words(each.dataset.own).includes(target.dataset.place) && each.checkVisibility
-    ? getComputedStyle(each).display !== "none" : true);
+  const own = terms.filter((each) =>
+    words(each.dataset.own).includes(target.dataset.place) && getComputedStyle(each).display !== "none");
   return own.find((each) => each.dataset.phase === shown.dataset.phase) ?? own[0];
 }
 

@@ -8,30 +8,27 @@ nothing. Of wide layers and large batches the first units, weights and samples a
 from __future__ import annotations
 
 import html
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
 from ..explain import Explanation
-from ..explain_notation import Heading, Notation, Term
+from ..explain_notation import Notation
 from ..explain_text import Text
 from ..line import line
 from ..preparation import Preparation
 from ..tutorial import Figure
 from . import drawing
-from .by_step import attribute, by_step, rules
+from .by_step import by_step, rules
 from .drawn import PHASES, Drawn, drawn
-from .formula import TOTAL, markup, places
+from .formula import markup
 from .page import embedded, page, text
 from .printed import Printed
+from .terms import Terms, keyed, parts
 
 LIMIT = 10_000_000
-MANY = 100  # terms; of more, the parts are folded
-CHART = 300, 44  # pixels of the chart of errors
-
-Key = tuple[str, str, str, int]  # part, layer, name of a term, and which of those that have this name
+CHART = 300, 30  # pixels of the chart of errors
 
 
 class Step(NamedTuple):
@@ -39,7 +36,7 @@ class Step(NamedTuple):
 
     number: int
     about: list[str]
-    terms: dict[Key, Term]
+    terms: Terms
     drawn: Drawn
     samples: list[int]
     error: float | str
@@ -72,31 +69,16 @@ def _step(explanation: Explanation, full: bool, few: Callable[[int], range]) -> 
     lines = list(written.lines())
     if (size := sum(len(str(each)) for each in lines)) > LIMIT:
         raise _too_large(size, 1, full)
-    about = [each for each in lines if isinstance(each, str)]
+    about = [each for each in lines if isinstance(each, str) and not re.fullmatch(r"Step \d+", each)]
     number, before, after = values["step"]["number"], values["error"]["E_total"], values["new_error"]["E_total"]
     said = f"step {number + 1}: E_total {written.number(before)}, after the step {written.number(after)}"
-    return Step(number, about, _keyed(lines), drawn(values, few), values["step"]["samples"], before, said)
+    return Step(number, about, keyed(lines), drawn(values, few), values["step"]["samples"], before, said)
 
 
 def _too_large(size: int, steps: int, full: bool) -> ConfigError:
     less = "fewer --steps, or no --full," if full else "fewer --steps"
     shown = f"{steps} steps" if steps > 1 else "one step"
     return ConfigError(f"a page of {shown} has {size / 1e6:.0f} MB, {LIMIT / 1e6:.0f} at most: {less} expected")
-
-
-def _keyed(lines: Iterable[Heading | Term | str]) -> dict[Key, Term]:
-    """The terms under keys that are the same at every step."""
-    found: dict[Key, Term] = {}
-    part = layer = ""
-    seen: Counter[tuple[str, str, str]] = Counter()
-    for each in lines:
-        if isinstance(each, Heading):
-            part, layer = (each.title, "") if each.level == 1 else (part, each.title)
-        elif isinstance(each, Term):
-            place = part, layer, each.sides[0] if len(each.sides) > 1 else ""
-            found[*place, seen[place]] = each
-            seen[place] += 1
-    return found
 
 
 def _labels(preparation: Preparation | None) -> dict[str, str]:
@@ -114,19 +96,6 @@ def _labels(preparation: Preparation | None) -> dict[str, str]:
     return {unit: line(name) for unit, name in units.items()}
 
 
-def _merged(steps: Sequence[Step]) -> list[Key]:
-    """The keys of all steps, each after those before it."""
-    order = list(steps[0].terms)
-    for step in steps[1:]:
-        if missing := step.terms.keys() - set(order):
-            at = 0
-            for key in step.terms:
-                if key in missing:
-                    order.insert(at, key)
-                at = order.index(key) + 1
-    return order
-
-
 class Page:
     """The parts of the page."""
 
@@ -142,17 +111,18 @@ class Page:
         self.values, self.steps, self.title, self.few, self.labels = values, steps, line(title), few, labels
         self.printed = printed if steps[0].number == 0 else None
         self.slots = len(few(len(values["inputs"])))
-        self.keys = _merged(steps)
 
     def html(self) -> str:
         """All of it."""
         styles = [text("explained.css"), rules(len(self.steps)), drawing.rules(self.slots)]
         figures = "" if self.printed is None else self.printed.section()
+        beside = (lambda *_: "") if self.printed is None else self.printed.beside
+        terms = "".join(parts([step.terms for step in self.steps], beside))
         body = (
-            f'<div id="shown" data-step="0" data-phase="forward" data-slot="0"><header>'
-            f"<h1>{html.escape(self.title)}</h1>{self._about()}</header>"
-            f'<main><div class="beside"><div class="panel">{self._controls()}{self._drawing()}</div>'
-            f'<div class="parts">{"".join(self._parts())}</div></div>{figures}</main><footer>{self._bounds()}</footer>'
+            '<div id="shown" data-step="0" data-phase="forward" data-slot="0" '
+            f'data-order="{self.values["step"]["update_order"]}"><header><h1>{html.escape(self.title)}</h1>{self._about()}</header>'
+            f'<main><div class="beside"><div class="panel">{self._panel()}</div>'
+            f'<div class="parts">{terms}</div></div>{figures}</main><footer>{self._bounds()}</footer>'
             '<p id="said" class="unseen" role="status"></p></div>'
             + embedded("steps", [each.said for each in self.steps])
         )
@@ -170,107 +140,69 @@ class Page:
         )
         return "".join(f"<p>{each}</p>" for each in lines)
 
-    def _controls(self) -> str:
-        """The slider over steps, and what the drawing shows."""
-        last = len(self.steps) - 1
-        number = self._vary(lambda step: f"{step.number + 1:,}", "b")
+    def _panel(self) -> str:
+        """The step, what the drawing shows of it, and the drawing."""
+        number = self._vary(lambda step: f"{step.number + 1:,}")
         error = self._vary(lambda step: Notation(9, False).number(step.error), "b")
-        phases = "".join(
-            f'<label><input type="radio" name="phase" value="{phase}"{" checked" if phase == PHASES[0] else ""}>'
-            f"<span>{phase.title()}</span></label>"
-            for phase in PHASES
-        )
-        samples = "".join(
-            f'<label><input type="radio" name="slot" value="{slot}"{"" if slot else " checked"}>'
-            f"<span>{self._vary(lambda step, slot=slot: str(step.samples[slot]))}</span></label>"  # type: ignore[misc]
-            for slot in range(self.slots if self.slots > 1 else 0)
-        )
+        wide = f'<div class="wide" tabindex="0" role="region" aria-label="Drawing">{self._picture()}</div>'
         return (
-            (
-                f'<div class="slider screen"><label for="step">Step</label>'
-                f'<input id="step" type="range" min="0" max="{last}" value="0" aria-valuetext="{self.steps[0].said}">'
-                f"</div>{self._chart()}"
-                if last
-                else ""
-            )
-            + f'<p class="now">Step {number}: E<sub>total</sub> = {error}</p>'
+            f'<p class="now"><b>Step {number}</b> E<sub>total</sub> = {error}</p>{self._choices()}'
+            f'<div class="stuck">{self._slider()}{wide}</div><p class="hint screen">Solid lines are positive weights, '
+            "dashed ones negative, thick ones large. Point at a term or at a number, or move with Tab and the arrow "
+            f"keys: each lights the other; Enter goes there.</p>{self._names()}"
+        )
+
+    def _slider(self) -> str:
+        """Over the steps, with their errors as a line below it."""
+        last = len(self.steps) - 1
+        if not last:
+            return ""
+        return (
+            f'<div class="slider screen"><label for="step">Step</label><div><input id="step" type="range" min="0" '
+            f'max="{last}" value="0" aria-valuetext="{self.steps[0].said}">{self._chart()}</div></div>'
+        )
+
+    def _choices(self) -> str:
+        """What the drawing shows: a phase, and one of several samples."""
+        phases = "".join(_radio("phase", phase, phase.title()) for phase in PHASES)
+        samples = "".join(
+            _radio("slot", str(slot), self._vary(lambda step, slot=slot: str(step.samples[slot])))  # type: ignore[misc]
+            for slot in range(self.slots)
+        )
+        one = self.slots == 1
+        return (
             f'<div class="choices screen"><fieldset><legend>Numbers</legend>{phases}</fieldset>'
-            + (f"<fieldset><legend>Sample</legend>{samples}</fieldset>" if samples else "")
+            + ("" if one else f"<fieldset><legend>Sample</legend>{samples}</fieldset>")
             + "</div>"
         )
 
     def _chart(self) -> str:
-        """The errors of all steps as a line, below the slider."""
+        """The errors of all steps as a line."""
         errors = [float(step.error) for step in self.steps]
         low, high = min(errors), max(errors)
         if not high - low < float("inf"):
             return ""
         wide, tall = CHART
         points = [
-            (5 + (wide - 10) * k / (len(errors) - 1), 5 + (tall - 10) * (high - error) / (high - low or 1))
+            f"{wide * k / (len(errors) - 1):.1f} {tall * (high - error) / (high - low or 1):.1f}"
             for k, error in enumerate(errors)
         ]
-        course = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        dots = by_step([f"{x:.1f},{y:.1f}" for x, y in points], "g", _dot)
+        dots = by_step(points, "g", lambda point: f'<path class="dot" d="M{point}h0"/>')
         return (
-            f'<svg class="chart screen" viewBox="0 0 {wide} {tall}" aria-hidden="true" preserveAspectRatio="none">'
-            f'<polyline points="{course}"/>{dots}</svg>'
+            f'<svg class="chart" viewBox="0 0 {wide} {tall}" aria-hidden="true" preserveAspectRatio="none">'
+            f'<path d="M{"L".join(points)}"/>{dots}</svg>'
         )
 
-    def _drawing(self) -> str:
-        picture = drawing.draw(self.values, [step.drawn for step in self.steps], self.few, self.labels)
+    def _picture(self) -> str:
+        return drawing.draw(self.values, [step.drawn for step in self.steps], self.few, self.labels)
+
+    def _names(self) -> str:
+        """What inputs and outputs are."""
         names = "".join(
             f"<div><dt>{markup(unit)}</dt><dd>{html.escape(name)}</dd></div>" for unit, name in self.labels.items()
         )
         return (
-            f'<figure><div class="wide" tabindex="0" role="region" aria-label="Drawing">{picture}</div>'
-            "<figcaption>Solid lines are positive weights, dashed ones negative, thick ones large. Point at a term or "
-            "at a number, or move with Tab and the arrow keys: each lights the other; Enter goes there.</figcaption>"
-            "</figure>"
-            + (
-                f'<details class="names"><summary>What the units are</summary><dl>{names}</dl></details>'
-                if names
-                else ""
-            )
-        )
-
-    def _parts(self) -> Iterator[str]:
-        """The terms, part by part, and in them layer by layer."""
-        folded = len(self.keys) > MANY
-        for part, keys in groupby(self.keys, lambda key: key[0]):
-            inner = ""
-            for layer, terms in groupby(keys, lambda key: key[1]):
-                rows = "".join(self._term(key) for key in terms)
-                inner += (
-                    f"<details{'' if folded else ' open'}><summary><h3>{layer}</h3></summary><ol>{rows}</ol></details>"
-                    if layer
-                    else f"<ol>{rows}</ol>"
-                )
-            yield f"<section><h2>{part}</h2>{inner}</section>"
-
-    def _term(self, key: Key) -> str:
-        """A term: its name, a line for each side, the result."""
-        part, _, name, _ = key
-        terms = [step.terms.get(key) for step in self.steps]
-        one = next(term for term in terms if term is not None)
-        there = attribute([step for step, term in enumerate(terms) if term is not None], len(terms))
-        sample = self._vary(lambda step: None if key not in step.terms else f"sample {step.terms[key].sample}")
-        sample = "" if one.sample is None else f'<span class="sample">{sample}</span>'
-        if not name:
-            sentence = by_step([None if term is None else term.sides[0] for term in terms], write=markup)
-            return f'<li class="sentence"{there}>{sample}{sentence}</li>'
-        own, phase = places(name)[-1:], _phase(part, name)
-        uses = [place for place in places(name, *one.sides[1:]) if place not in (*own, TOTAL)]
-        sides = "".join(
-            f'<span class="side"><i>=</i> {by_step([_side(term, k) for term in terms], write=markup)}</span>'
-            for k in range(1, max(len(term.sides) for term in terms if term is not None) - 1)
-        )
-        result = by_step([None if term is None else term.sides[-1] for term in terms], write=markup)
-        printed = "" if self.printed is None else self.printed.beside(name, part == "The New Error")
-        return (
-            f'<li class="term" tabindex="0" data-own="{" ".join(own)}" data-uses="{" ".join(uses)}" '
-            f'data-phase="{phase}" data-slot="{one.slot}"{there}>{sample}<span class="name">{markup(name)}</span>'
-            f'{sides}<span class="result"><i>=</i> {result}</span>{printed}</li>'
+            f'<details class="names"><summary>What the units are</summary><dl>{names}</dl></details>' if names else ""
         )
 
     def _bounds(self) -> str:
@@ -283,18 +215,7 @@ class Page:
         return f"<p>{said}</p>" if said else ""
 
 
-def _side(term: Term | None, k: int) -> str | None:
-    """Side `k`, if the term has it before its result."""
-    return None if term is None or k > len(term.sides) - 2 else term.sides[k]
-
-
-def _phase(part: str, name: str) -> str:
-    """In which phase the drawing shows the place of a term."""
-    if name.endswith("+") or name.startswith("direction_") or part == "The New Error":
-        return "update"
-    return "backward" if part == "The Backwards Pass" else "forward"
-
-
-def _dot(at: str) -> str:
-    x, y = at.split(",")
-    return f'<circle cx="{x}" cy="{y}" r="4"/>'
+def _radio(name: str, value: str, label: str) -> str:
+    """A choice, which is made if it is the first."""
+    made = " checked" if value in (PHASES[0], "0") else ""
+    return f'<label><input type="radio" name="{name}" value="{value}"{made}><span>{label}</span></label>'

@@ -58,6 +58,6 @@ def _symbol(symbol: str) -> str:
 
 def _plain(text: str) -> str:
     """What stands between the symbols."""
-    found = html.escape(text).replace(" * ", " × ").replace(" - ", " − ")
+    found = html.escape(text).replace(" * ", "\u00a0×\u00a0").replace(" - ", " −\u00a0")
     found = re.sub(r"-(?=\(|ln\b)|-$", "−", found)
     return re.sub(r"\^(-?[\d.]+(?:e[+-]\d+)?)", r"<sup>\1</sup>", found)
