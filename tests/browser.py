@@ -1,4 +1,4 @@
-"""Pages in headless Chromium: `from .browser import chromium, opened  # noqa: F401`, and a test asks for `opened`.
+"""Pages in headless Chromium: every file has these fixtures, and a test asks for `opened`.
 
 A page that complains in the console, or asks for anything but its own file, fails the test that opened it. Where no
 Chromium is installed, tests of pages are skipped by name.
@@ -10,14 +10,16 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 WIDE, NARROW = 1400, 390  # pixels
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-Opener = Callable[..., Page]
+Opener = Callable[..., "Page"]
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +28,8 @@ def chromium() -> Iterator[Browser]:
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         pytest.skip("no Chromium is installed")
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         root = hasattr(os, "geteuid") and os.geteuid() == 0  # whom its sandbox refuses
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"] if root else [])
@@ -36,7 +40,8 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def opened(chromium: Browser) -> Iterator[Opener]:
     """opened(path, width=WIDE, scheme="light"): the page in a file, which stays open to the end of the test."""
-    contexts, complaints = [], []
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
 
     def opener(path: Path, width: int = WIDE, scheme: str = "light") -> Page:
         own = path.resolve().as_uri()
@@ -60,6 +65,8 @@ def _stays(url: str, own: str) -> bool:
 
 def violations(page: Page) -> list[str]:
     """What axe-core finds against accessibility: a line per rule, with the elements."""
+    from axe_playwright_python.sync_playwright import Axe
+
     found = Axe().run(page).response["violations"]
     return [f"{rule['id']}: {[node['html'][:200] for node in rule['nodes']]}" for rule in found]
 
