@@ -108,9 +108,9 @@ drawing.addEventListener("click", (event) => linked(event) && go(linked(event)))
 if (slider) slider.addEventListener("input", () => step(slider.value));
 rove(places[0]);
 
-let folded = [];
+const folded = [];
 addEventListener("beforeprint", () => {
-  folded = [...document.querySelectorAll("details:not([open])")];
+  folded.push(...document.querySelectorAll("details:not([open])"));
   for (const each of folded) each.open = true;
 });
-addEventListener("afterprint", () => folded.forEach((each) => (each.open = false)));
+addEventListener("afterprint", () => folded.splice(0).forEach((each) => (each.open = false)));

@@ -207,12 +207,14 @@ class Page:
 
     def _bounds(self) -> str:
         """What the page leaves out."""
-        units = [len(self.values["inputs"][0]), *(len(layer["units"]) for layer in self.values["layers"])]
-        counts = {"samples": len(self.values["inputs"])} | {f"units of layer {k}": each for k, each in enumerate(units)}
-        cut = [f"{len(self.few(count))} of {count:,} {what}" for what, count in counts.items()
-               if len(self.few(count)) < count]  # fmt: skip
-        said = f"Drawn: {', '.join(cut)}. Longer lists and sums of terms are cut, and say so." if cut else ""
-        return f"<p>{said}</p>" if said else ""
+        counts = {"samples": len(self.values["inputs"]), "inputs": len(self.values["inputs"][0])}
+        counts |= {f"units of the {layer['name']}": len(layer["units"]) for layer in self.values["layers"]}
+        cut = [
+            f"{len(self.few(all_))} of {all_:,} {what}" for what, all_ in counts.items() if len(self.few(all_)) < all_
+        ]
+        if not cut:
+            return ""
+        return f"<p>The drawing has {', '.join(cut)}. Long lists and sums of terms are cut, and say so.</p>"
 
 
 def _radio(name: str, value: str, label: str) -> str:
