@@ -48,8 +48,8 @@ def lit(page: Page, kind: str) -> set[str]:
 
 def seen(page: Page, name: str) -> str:
     """The text of a place that is seen."""
-    texts = """place => [...place.querySelectorAll("text")].filter(each => each.checkVisibility()).map(each =>
-        [...each.childNodes].filter(one => !one.tagName || one.checkVisibility()).map(one => one.textContent).join(""))"""
+    texts = """place => [...place.querySelectorAll("text, tspan")]
+        .filter(each => each.getClientRects().length && !each.querySelector("tspan")).map(each => each.textContent)"""
     return " ".join(" ".join(place(page, name).evaluate(texts)).split())
 
 
