@@ -92,7 +92,7 @@ def test_a_term_lights_its_places_and_a_place_its_terms(ours, opened):
     place(page, "w5").hover()
     assert lit(page, "own") == {"w5"}
     own = page.locator(".term.own .name").all_inner_texts()
-    assert [re.sub(r"\s", "", each) for each in own] == ["∂neto1∂w5", "∂Etotal∂w5", "w5+"]
+    assert [re.sub(r"\s", "", each) for each in own] == ["∂neto1/∂w5", "∂Etotal/∂w5", "w5+"]
     assert page.locator(".term.uses").count() == 2, "net_o1 and dE_o1/dout_h1"
     page.mouse.move(0, 0)
     assert lit(page, "own") == lit(page, "uses") == set()
