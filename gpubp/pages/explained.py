@@ -90,8 +90,10 @@ def _labels(preparation: Preparation | None) -> dict[str, str]:
         each = column.categories
         inputs += [column.name] if each is None else [f"{column.name} = {category}" for category in each]
     targets = [column.name for column in preparation.target_columns]
-    if preparation.task != "numbers":
-        targets = [str(label) for label in preparation.classes[-len(targets) if preparation.task != "classes" else 0 :]]
+    if preparation.task == "classes":
+        targets = [str(label) for label in preparation.classes]
+    elif preparation.classes:
+        targets = [f"{targets[0]} = {preparation.classes[1]}"]
     units = {f"i{k + 1}": name for k, name in enumerate(inputs)} | {f"o{k + 1}": name for k, name in enumerate(targets)}
     return {unit: line(name) for unit, name in units.items()}
 
