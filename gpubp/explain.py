@@ -1,7 +1,7 @@
 """One training step of one network with every number, in the order and words of Matt Mazur's "A Step by Step
 Backpropagation Example".
 
-`explain` runs the next step of one row of a state on a copy, with the engine's Block, and records the numbers on the
+`explain` takes the next step of one row of a state on a copy, with the engine's Block, and records the numbers on the
 way: grads, slots, directions and new weights are the engine's, not computed twice. explain_text.py
 makes the text from the recorded numbers.
 
@@ -13,7 +13,7 @@ are numbered as in the tutorial, w1, w2 ...: all weights into h1 first, then tho
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,27 +53,51 @@ class Explanation:
 
     def text(self, full: bool = False) -> str:
         """The text to read next to the tutorial. Long sums and lists are cut, and say so, unless `full`."""
-        return "\n".join(Text(self.values, full).lines())
+        return "\n".join(map(str, Text(self.values, full).lines()))
 
     def __str__(self) -> str:
         return self.text()
 
 
-@neutral()
-@torch.no_grad()
 def explain(state: TrainState, data: Dataset, network: int = 0) -> Explanation:
     """The next step of the network in row `network` of `state`, on its next samples from `data`.
 
     The state does not change. For a finished network it is the step after its last. Raises ShapeError for a missing
     row, ShapeError or DataError for data that do not fit.
     """
-    population, recipe = state.population, state.recipe
+    return next(explain_steps(state, data, network))
+
+
+def explain_steps(state: TrainState, data: Dataset, network: int = 0) -> Iterator[Explanation]:
+    """explain() of the next step, of the one after it, and so on, without evaluations in between; a step that does not
+    count is the last."""
+    row, data = _alone(state, data, network)
+    counts = True
+    while counts:
+        explanation = Explanation(_step(row, data, network))
+        counts = explanation.values["step"]["counts"]
+        yield explanation
+
+
+@neutral()
+@torch.no_grad()
+def _alone(state: TrainState, data: Dataset, network: int) -> tuple[TrainState, Dataset]:
+    """A copy of the network's state, and its data as the network computes on them."""
+    population = state.population
     if not 0 <= network < population.count:
         raise ShapeError(f"network {network}: a row from 0 to {population.count - 1} expected")
     checks.check(data, population.spec, data.networks or population.count)
-    data = data.to(population.device, population.params.dtype)
     row = state.rows(torch.tensor([network], device=population.device))  # indices: a copy
-    place = (population.seed, row.population.ids, row.position, row.step)
+    return row, data.to(population.device, population.params.dtype)
+
+
+@neutral()
+@torch.no_grad()
+def _step(row: TrainState, data: Dataset, network: int) -> dict[str, Any]:
+    """Take the next step of the one network of `row`, which is row `network` of its population. -> its numbers"""
+    population, recipe = row.population, row.recipe
+    status, number = Status(int(row.status[0])).name, int(row.step[0])
+    place = (population.seed, population.ids, row.position, row.step)
     index = data.order(*place, 1, recipe.batch_size, recipe.shuffle)
     block = Recorder(row, data.batch(index, row.position))
     block.step(block.batch)
@@ -81,22 +105,21 @@ def explain(state: TrainState, data: Dataset, network: int = 0) -> Explanation:
         for name in ("weight", "bias"):  # frozen ones never met the optimizer
             layer[name].setdefault("new", layer[name]["value"])
     _, total, loss, _ = block.look()
-    number = int(row.step[0])
-    return Explanation(
-        {
-            "network": {"row": network, "id": int(row.population.ids[0]), **population.spec.to_dict(),
-                        "dtype": str(population.params.dtype).removeprefix("torch.")},
-            "step": {"number": number, "status": Status(int(row.status[0])).name, "samples": index[0].tolist(),
-                     "optimizer": recipe.optimizer, "schedule": recipe.schedule,
-                     "update_order": recipe.update_order, "decoupled": recipe.rule.decoupled, **block.noted,
-                     "counts": bool(block.leave(row, 0)[0])},
-            "inputs": plain(block.batch.inputs[0]),
-            "targets": plain(block.batch.targets[0]),
-            "layers": block.layers,
-            "error": block.error,
-            "new_error": {"E_total": plain(total[0]), "loss": plain(loss[0])},
-        }
-    )  # fmt: skip
+    counts = bool(block.leave(row, 0)[0])
+    row.status[row.running & (row.step == row.end)] = Status.finished
+    return {
+        "network": {"row": network, "id": int(population.ids[0]), **population.spec.to_dict(),
+                    "dtype": str(population.params.dtype).removeprefix("torch.")},
+        "step": {"number": number, "status": status, "samples": index[0].tolist(),
+                 "optimizer": recipe.optimizer, "schedule": recipe.schedule,
+                 "update_order": recipe.update_order, "decoupled": recipe.rule.decoupled, **block.noted,
+                 "counts": counts},
+        "inputs": plain(block.batch.inputs[0]),
+        "targets": plain(block.batch.targets[0]),
+        "layers": block.layers,
+        "error": block.error,
+        "new_error": {"E_total": plain(total[0]), "loss": plain(loss[0])},
+    }  # fmt: skip
 
 
 class Recorder(Block):

@@ -7,6 +7,7 @@ say so, unless `full`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 TERMS = 6  # a longer sum shows its first terms and the last
 UNITS, FEW = 8, 3  # a longer list of units, weights or samples shows its first three
@@ -17,6 +18,28 @@ ERRORS = {
     "half_squared_error": ("1/2 * ({target} - {out})^2", "-({target} - {out})"),
     "mean_squared_error": ("({target} - {out})^2", "-2 * ({target} - {out})"),
 }
+
+
+class Heading(NamedTuple):
+    """The title of a part, of level 1, or of a layer in it, of level 2."""
+
+    title: str
+    level: int = 1
+
+    def __str__(self) -> str:
+        return "\n" + " " * (self.level - 1) + self.title
+
+
+class Term(NamedTuple):
+    """A quantity's name and what it is equal to, from its formula to its number; a single side is a sentence. sample,
+    slot: the sample that it is about, if there are several, and its place in the batch."""
+
+    sides: tuple[str, ...]
+    sample: int | None = None
+    slot: int = 0
+
+    def __str__(self) -> str:
+        return "  " + ("" if self.sample is None else f"[sample {self.sample}] ") + " = ".join(self.sides)
 
 
 class Notation:
@@ -36,18 +59,18 @@ class Notation:
         return f"{value:.{self.digits}g}"
 
     @staticmethod
-    def line(*sides: str) -> str:
-        """The sides joined by =, without repeats."""
-        return "  " + " = ".join(side for k, side in enumerate(sides) if not k or side != sides[k - 1])
+    def term(*sides: str) -> Term:
+        """The sides without repeats."""
+        return Term(tuple(side for k, side in enumerate(sides) if not k or side != sides[k - 1]))
 
     def few(self, count: int) -> range:
         """Which of `count` units, weights or samples are shown."""
         return range(count if self.full or count <= UNITS else FEW)
 
-    def more(self, count: int, what: str) -> Iterator[str]:
+    def more(self, count: int, what: str) -> Iterator[Term]:
         """The line that says how many are not shown."""
         if len(self.few(count)) < count:
-            yield f"  ... and {count - FEW} more {what}"
+            yield self.term(f"... and {count - FEW} more {what}")
 
     def sum(self, count: int, term: Callable[[int], str], *more: str) -> str:
         """`count` terms and `more`, cut in the middle if there are many."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from .explain_notation import ERRORS, SLOPES, Notation
+from .explain_notation import ERRORS, SLOPES, Heading, Notation, Term
 
 
 class Text(Notation):
@@ -23,40 +23,39 @@ class Text(Notation):
         super().__init__(digits, full)
         self.batch = len(self.step["samples"])
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> Iterator[Heading | Term | str]:
         """All lines."""
         yield from self.heading()
-        yield from ("", "The Forward Pass")
+        yield Heading("The Forward Pass")
         yield from self.each_sample(self.inputs)
         for number, layer in enumerate(self.layers):
-            yield from ("", f" {layer['name'].title()}")
+            yield Heading(layer["name"].title(), 2)
             yield from self.each_sample(self.forward, number)
-        yield from ("", "Calculating the Total Error")
+        yield Heading("Calculating the Total Error")
         yield from self.each_sample(self.errors)
         yield from self.total()
-        yield from ("", "The Backwards Pass")
+        yield Heading("The Backwards Pass")
         if "clip" in self.step:
             norm, limit, factor = (self.number(each) for each in (self.step["norm"], self.step["hyper"]["clip_norm"],
                                                                   self.step["clip"]))  # fmt: skip
-            yield f"  The whole gradient's norm is {norm}, its limit {limit}: every grad is multiplied by {factor}."
+            yield self.term(
+                f"The whole gradient's norm is {norm}, its limit {limit}: every grad is multiplied by {factor}."
+            )
         for number in reversed(range(len(self.layers))):
-            yield from ("", f" {self.layers[number]['name'].title()}")
+            yield Heading(self.layers[number]["name"].title(), 2)
             yield from self.backward(number)
-        yield from ("", "The New Error")
+        yield Heading("The New Error")
         new = self.number(self.values["new_error"]["E_total"])
-        yield self.line("E_total", f"{new} on the same samples; it was {self.number(self.error['E_total'])}")
+        yield self.term("E_total", f"{new} on the same samples; it was {self.number(self.error['E_total'])}")
         if not self.step["counts"]:
-            yield "  A number is not finite: this step does not count, and the network has diverged."
+            yield self.term("A number is not finite: this step does not count, and the network has diverged.")
 
-    def each_sample(self, lines: Callable[..., Iterator[str]], *arguments: Any) -> Iterator[str]:
-        """`lines` of every sample shown, each starting with `at`."""
+    def each_sample(self, lines: Callable[..., Iterator[Term]], *arguments: Any) -> Iterator[Term]:
+        """`lines` of every sample shown, each with its sample if there are several."""
         for s in self.few(self.batch):
-            yield from lines(s, self.at(s), *arguments)
+            sample = self.step["samples"][s] if self.batch > 1 else None
+            yield from (term._replace(sample=sample, slot=s) for term in lines(s, *arguments))
         yield from self.more(self.batch, "samples")
-
-    def at(self, s: int) -> str:
-        """The sample that a line is about, if there are several."""
-        return f"[sample {self.step['samples'][s]}] " if self.batch > 1 else ""
 
     def heading(self) -> Iterator[str]:
         """The network, the step, the hyper-parameters."""
@@ -78,24 +77,24 @@ class Text(Notation):
             "layerwise": "A layer is updated before the delta below it is computed, from the new weights.",
         }[step["update_order"]]
 
-    def inputs(self, s: int, at: str) -> Iterator[str]:
+    def inputs(self, s: int) -> Iterator[Term]:
         """The sample's inputs and targets."""
         inputs, target, units = self.values["inputs"][s], self.values["targets"][s], self.layers[-1]["units"]
         text = ", ".join(f"i{k + 1} = {self.number(inputs[k])}" for k in self.few(len(inputs)))
-        yield f"  {at}{text}" + ("" if len(self.few(len(inputs))) == len(inputs) else f", ... ({len(inputs)} inputs)")
+        yield self.term(text + ("" if len(self.few(len(inputs))) == len(inputs) else f", ... ({len(inputs)} inputs)"))
         if isinstance(target, list):
-            yield "  " + at + ", ".join(f"target_{units[k]} = {self.number(target[k])}" for k in self.few(len(target)))
+            yield self.term(", ".join(f"target_{units[k]} = {self.number(target[k])}" for k in self.few(len(target))))
         else:
-            yield f"  {at}target = class {target}, unit {units[target]}"
+            yield self.term(f"target = class {target}, unit {units[target]}")
 
-    def forward(self, s: int, at: str, number: int) -> Iterator[str]:
+    def forward(self, s: int, number: int) -> Iterator[Term]:
         """Net and out of a layer's units."""
         units = len(self.layers[number]["units"])
         for u in self.few(units):
-            yield from self.unit(s, at, number, u)
+            yield from self.unit(s, number, u)
         yield from self.more(units, "units")
 
-    def unit(self, s: int, at: str, number: int, u: int) -> Iterator[str]:
+    def unit(self, s: int, number: int, u: int) -> Iterator[Term]:
         """Net and out of one unit, and out after dropout."""
         layer, n = self.layers[number], self.number
         unit, function, enters = layer["units"][u], layer["activation"], layer["enters"][s]
@@ -104,16 +103,16 @@ class Text(Notation):
             layer["bias"][key][: u + 1][-1:] for key in ("names", "value")
         )  # the unit's, the layer's, or none
         net, out = n(layer["net"][s][u]), n(layer["out"][s][u])
-        yield self.line(
-            f"{at}net_{unit}",
+        yield self.term(
+            f"net_{unit}",
             self.sum(len(below), lambda i: f"{names[i]} * {below[i]}", *(f"{each} * 1" for each in bias)),
             self.sum(len(below), lambda i: f"{n(values[i])} * {n(enters[i])}", *(f"{n(each)} * 1" for each in value)),
             net,
         )
-        yield self.line(f"{at}out_{unit}", f"{function}(net_{unit})", f"{function}({net})", out)
+        yield self.term(f"out_{unit}", f"{function}(net_{unit})", f"{function}({net})", out)
         if layer["dropout"]:
             factor, kept = n(layer["dropout"][s][u]), n(self.layers[number + 1]["enters"][s][u])
-            yield self.line(f"{at}kept_{unit}", f"{factor} * out_{unit}", f"{factor} * {out}", kept)
+            yield self.term(f"kept_{unit}", f"{factor} * out_{unit}", f"{factor} * {out}", kept)
 
     def formula(self, u: int, s: int, slope: bool) -> tuple[str, str]:
         """The error of an output unit, or its slope: with names, and with numbers."""
@@ -123,13 +122,13 @@ class Text(Notation):
         target, out = self.values["targets"][s][u], self.layers[-1]["out"][s][u]
         return form.format(out=f"out_{unit}", target=f"target_{unit}"), form.format(out=n(out), target=n(target))
 
-    def errors(self, s: int, at: str) -> Iterator[str]:
+    def errors(self, s: int) -> Iterator[Term]:
         """The error of every output, or the probability of every class; their sum."""
         error, units, n = self.error, self.layers[-1]["units"], self.number
         if "outputs" in error:
             outputs = error["outputs"][s]
             for u in self.few(len(units)):
-                yield self.line(f"{at}E_{units[u]}", *self.formula(u, s, False), n(outputs[u]))
+                yield self.term(f"E_{units[u]}", *self.formula(u, s, False), n(outputs[u]))
             yield from self.more(len(units), "outputs")
             names = self.sum(len(units), lambda u: f"E_{units[u]}")
             numbers = self.sum(len(units), lambda u: n(outputs[u]))
@@ -137,32 +136,32 @@ class Text(Notation):
             shifted, targets, whole = error["shifted"][s], error["class_targets"][s], n(error["sums"][s])
             for u in self.few(len(units)):
                 unit, power = units[u], n(error["powers"][s][u])
-                yield self.line(f"{at}shifted_{unit}", f"out_{unit} - the largest out", n(shifted[u]))
-                yield self.line(f"{at}power_{unit}", f"e^shifted_{unit}", f"e^{n(shifted[u])}", power)
+                yield self.term(f"shifted_{unit}", f"out_{unit} - the largest out", n(shifted[u]))
+                yield self.term(f"power_{unit}", f"e^shifted_{unit}", f"e^{n(shifted[u])}", power)
                 chance = f"power_{unit} / sum of powers", f"{power} / {whole}", n(error["chances"][s][u])
-                yield self.line(f"{at}chance_{unit}", *chance)
+                yield self.term(f"chance_{unit}", *chance)
             yield from self.more(len(units), "classes")
             some = [u for u, target in enumerate(targets) if target]
             names = self.sum(len(some), lambda k: self.times(targets[some[k]], f"-ln(chance_{units[some[k]]})"))
             logs = [f"(ln({whole}) - {n(each)})" for each in shifted]
             numbers = self.sum(len(some), lambda k: self.times(targets[some[k]], logs[some[k]]))
         if self.batch > 1 or "outputs" not in error:
-            yield self.line(f"{at}E", names, numbers, n(error["samples"][s]))
+            yield self.term("E", names, numbers, n(error["samples"][s]))
         else:
             share = error["shares"][s]
-            yield self.line("E_total", self.times(share, names), self.times(share, numbers), n(error["E_total"]))
+            yield self.term("E_total", self.times(share, names), self.times(share, numbers), n(error["E_total"]))
 
-    def total(self) -> Iterator[str]:
+    def total(self) -> Iterator[Term]:
         """E_total of several samples, and the loss with penalties."""
         error, n = self.error, self.number
         if self.batch > 1 or "outputs" not in error:
             names = "share of the sample * E" + (f", summed over {self.batch} samples" if self.batch > 1 else "")
             numbers = self.sum(self.batch, lambda s: f"{n(error['shares'][s])} * {n(error['samples'][s])}")
-            yield self.line("E_total", names, numbers, n(error["E_total"]))
+            yield self.term("E_total", names, numbers, n(error["E_total"]))
         if "l1" in self.step["hyper"] or "l2" in self.step["hyper"]:
-            yield self.line("loss", "E_total + l1 * sum of |w| + l2 / 2 * sum of w^2", n(error["loss"]))
+            yield self.term("loss", "E_total + l1 * sum of |w| + l2 / 2 * sum of w^2", n(error["loss"]))
 
-    def backward(self, number: int) -> Iterator[str]:
+    def backward(self, number: int) -> Iterator[Term]:
         """A layer's deltas, gradients and new weights, unit by unit."""
         layer = self.layers[number]
         units, inputs = layer["units"], len(layer["below"])
@@ -177,20 +176,20 @@ class Text(Notation):
         if self.network["bias"] == "layer":
             yield from self.bias_update(layer, 0, list(range(len(units))))
 
-    def delta(self, s: int, at: str, number: int, u: int) -> Iterator[str]:
+    def delta(self, s: int, number: int, u: int) -> Iterator[Term]:
         """dE_total/dout, dout/dnet and their product, dE_total/dnet, of one unit."""
         layer, n = self.layers[number], self.number
         unit, name = layer["units"][u], layer["activation"]
         net, out = n(layer["net"][s][u]), n(layer["out"][s][u])
         arriving, slope, delta = (n(layer[key][s][u]) for key in ("dE/dout", "dout/dnet", "delta"))
-        yield from self.through(s, at, number, u) if number < len(self.layers) - 1 else self.out_slope(s, at, u)
+        yield from self.through(s, number, u) if number < len(self.layers) - 1 else self.out_slope(s, u)
         form = SLOPES.get(name, f"{name}'({{net}})")
         names, numbers = form.format(net=f"net_{unit}", out=f"out_{unit}"), form.format(net=net, out=out)
-        yield self.line(f"{at}dout_{unit}/dnet_{unit}", names, numbers, slope)
+        yield self.term(f"dout_{unit}/dnet_{unit}", names, numbers, slope)
         product = f"dE_total/dout_{unit} * dout_{unit}/dnet_{unit}", f"{arriving} * {slope}", delta
-        yield self.line(f"{at}dE_total/dnet_{unit}", *product)
+        yield self.term(f"dE_total/dnet_{unit}", *product)
 
-    def out_slope(self, s: int, at: str, u: int) -> Iterator[str]:
+    def out_slope(self, s: int, u: int) -> Iterator[Term]:
         """dE_total/dout of an output unit."""
         layer, error, n = self.layers[-1], self.error, self.number
         unit, share = layer["units"][u], error["shares"][s]
@@ -203,9 +202,9 @@ class Text(Notation):
                 f"{self.times(round(sum(targets), self.digits), n(error['chances'][s][u]))} - {n(targets[u])}",
             )
         sides = self.times(share, sides[0]), self.times(share, sides[1])
-        yield self.line(f"{at}dE_total/dout_{unit}", *sides, n(layer["dE/dout"][s][u]))
+        yield self.term(f"dE_total/dout_{unit}", *sides, n(layer["dE/dout"][s][u]))
 
-    def through(self, s: int, at: str, number: int, u: int) -> Iterator[str]:
+    def through(self, s: int, number: int, u: int) -> Iterator[Term]:
         """dE_total/dout of a hidden unit: the sum over every unit above."""
         layer, above, n = self.layers[number], self.layers[number + 1], self.number
         unit, units, deltas = layer["units"][u], above["units"], above["delta"][s]
@@ -219,48 +218,48 @@ class Text(Notation):
             for o in self.few(len(units)):
                 delta = f"dE_{units[o]}/dnet_{units[o]}"
                 sides = f"{delta} * dnet_{units[o]}/d{enters}", f"{delta} * {names[o]}", f"{n(deltas[o])} * {values[o]}"
-                yield self.line(f"{at}dE_{units[o]}/d{enters}", *sides, n(parts[o]))
+                yield self.term(f"dE_{units[o]}/d{enters}", *sides, n(parts[o]))
             yield from self.more(len(units), "outputs")
             chain = self.sum(len(units), lambda o: f"dE_{units[o]}/d{enters}")
             numbers = self.sum(len(units), lambda o: n(parts[o]))
         else:
             chain = self.sum(len(units), lambda o: f"dE_total/dnet_{units[o]} * {names[o]}")
             numbers = self.sum(len(units), lambda o: f"{n(deltas[o])} * {values[o]}")
-        yield self.line(f"{at}dE_total/d{enters}", chain, numbers, result)
+        yield self.term(f"dE_total/d{enters}", chain, numbers, result)
         if layer["dropout"]:
             factor = n(layer["dropout"][s][u])
             kept = f"{factor} * dE_total/d{enters}", f"{factor} * {result}"
-            yield self.line(f"{at}dE_total/dout_{unit}", *kept, n(layer["dE/dout"][s][u]))
+            yield self.term(f"dE_total/dout_{unit}", *kept, n(layer["dE/dout"][s][u]))
 
-    def weight(self, layer: dict[str, Any], u: int, i: int) -> Iterator[str]:
+    def weight(self, layer: dict[str, Any], u: int, i: int) -> Iterator[Term]:
         """dE_total/dw and the new weight of one weight."""
         unit, below, name, n = layer["units"][u], layer["below"][i], layer["weight"]["names"][u][i], self.number
         if self.batch == 1:
             enters = n(layer["enters"][0][i])
-            yield self.line(f"dnet_{unit}/d{name}", below, enters)
+            yield self.term(f"dnet_{unit}/d{name}", below, enters)
             names = f"dE_total/dout_{unit} * dout_{unit}/dnet_{unit} * dnet_{unit}/d{name}"
             numbers = f"{n(layer['dE/dout'][0][u])} * {n(layer['dout/dnet'][0][u])} * {enters}"
         else:
             names = f"dE_total/dnet_{unit} * {below}, summed over {self.batch} samples"
             numbers = self.sum(self.batch, lambda s: f"{n(layer['delta'][s][u])} * {n(layer['enters'][s][i])}")
-        yield self.line(f"dE_total/d{name}", names, numbers, n(layer["weight"]["dE"][u][i]))
+        yield self.term(f"dE_total/d{name}", names, numbers, n(layer["weight"]["dE"][u][i]))
         yield from self.update("weight", layer["weight"], name, lambda rows: rows[u][i])
 
-    def bias_update(self, layer: dict[str, Any], at: int, units: Sequence[int]) -> Iterator[str]:
+    def bias_update(self, layer: dict[str, Any], at: int, units: Sequence[int]) -> Iterator[Term]:
         """dE_total/db and the new value of bias number `at`, shared by `units`."""
         bias, n = layer["bias"], self.number
         name = bias["names"][at]
         if bias["frozen"]:
-            yield f"  {name}+ = {name} = {n(bias['value'][at])}: it is frozen"
+            yield self.term(f"{name}+", name, f"{n(bias['value'][at])}: it is frozen")
             return
         names = self.sum(len(units), lambda k: f"dE_total/dnet_{layer['units'][units[k]]}")
         if self.batch > 1:
             names += f", summed over {self.batch} samples"
         deltas = [layer["delta"][s][u] for s in range(self.batch) for u in units]
-        yield self.line(f"dE_total/d{name}", names, self.sum(len(deltas), lambda k: n(deltas[k])), n(bias["dE"][at]))
+        yield self.term(f"dE_total/d{name}", names, self.sum(len(deltas), lambda k: n(deltas[k])), n(bias["dE"][at]))
         yield from self.update("bias", bias, name, lambda row: row[at])
 
-    def update(self, kind: str, part: dict[str, Any], name: str, pick: Callable[[Any], float]) -> Iterator[str]:
+    def update(self, kind: str, part: dict[str, Any], name: str, pick: Callable[[Any], float]) -> Iterator[Term]:
         """The optimizer's update from a gradient."""
         step, n = self.step, self.number
         hyper, grad = step["hyper"], f"dE_total/d{name}"
@@ -275,16 +274,16 @@ class Text(Notation):
         if step["decay"] is not None and not step["decoupled"]:
             changed += f" + {n(step['decay'])} * {name}"
         if changed != grad:
-            yield self.line(f"grad_{name}", changed, n(pick(part["grad"])))
+            yield self.term(f"grad_{name}", changed, n(pick(part["grad"])))
             grad = f"grad_{name}"
         value, way = n(pick(part["value"])), n(pick(part["direction"]))
         if step["optimizer"] != "sgd":
             for slot, rows in part["slots"].items():
-                yield self.line(f"{slot}_{name}+", f"{n(pick(part['new_slots'][slot]))} (before: {n(pick(rows))})")
+                yield self.term(f"{slot}_{name}+", f"{n(pick(part['new_slots'][slot]))} (before: {n(pick(rows))})")
             slots = "".join(f", {slot}_{name}+" for slot in part["slots"])
-            yield self.line(f"direction_{name}", f"{step['optimizer']}({grad}{slots})", way)
+            yield self.term(f"direction_{name}", f"{step['optimizer']}({grad}{slots})", way)
             grad = f"direction_{name}"
         keep = f"{n(step['decay'])} * " if step["decay"] is not None and step["decoupled"] else ""
         rate = n(step["rate"])
         numbers = f"{keep}{value} - {rate} * {way}"
-        yield self.line(f"{name}+", f"{keep}{name} - {rate} * {grad}", numbers, n(pick(part["new"])))
+        yield self.term(f"{name}+", f"{keep}{name} - {rate} * {grad}", numbers, n(pick(part["new"])))

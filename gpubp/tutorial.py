@@ -18,7 +18,7 @@ from rich.table import Table
 from .backprop import forward, gradients
 from .config import ORDERS, TrainConfig
 from .data import Dataset
-from .engines import eager
+from .engines import choose
 from .explain import explain
 from .population import Population
 from .spec import NetworkSpec
@@ -96,15 +96,18 @@ def config(steps: int = ROUNDS, update_order: str = "simultaneous") -> TrainConf
     return TrainConfig(optimizer="sgd", lr=0.5, batch_size=1, steps=steps, update_order=update_order)
 
 
-def figures(update_order: str = "simultaneous", rounds: int = ROUNDS, spec: NetworkSpec = SPEC) -> dict[str, float]:
+def figures(
+    update_order: str = "simultaneous", rounds: int = ROUNDS, spec: NetworkSpec = SPEC, engine: str = "eager"
+) -> dict[str, float]:
     """Every printed figure as computed by gpubp, by name and in order; errata follow the figure they explain. rounds: 2
     or more."""
-    data, networks = dataset(), population(spec=spec)
-    state = TrainState.start(networks, config(rounds, update_order), data)
+    data, networks, training = dataset(), population(spec=spec), config(rounds, update_order)
+    run = choose(engine, spec, training, networks.device, networks.params.dtype).run
+    state = TrainState.start(networks, training, data)
     state.limit.copy_(state.end)
 
     def error_after(steps: int) -> float:
-        eager.run(state, data, steps)
+        run(state, data, steps)
         return float(gradients(spec, networks.params, data.inputs, data.targets)[0])
 
     step = explain(state, data).to_dict()
@@ -153,10 +156,10 @@ def agrees(value: float, printed: str) -> bool:
     return Decimal(repr(value)).quantize(Decimal(printed), ROUND_HALF_UP) == Decimal(printed)
 
 
-def compare(rounds: int = ROUNDS) -> list[Figure]:
+def compare(rounds: int = ROUNDS, engine: str = "auto") -> list[Figure]:
     """Every printed figure and ours, in both orders. `printed` is empty at the end of training unless there are 10,000
     rounds, as in the tutorial."""
-    both = {order: figures(order, rounds) for order in ORDERS}
+    both = {order: figures(order, rounds, engine=engine) for order in ORDERS}
     rows = []
     for name in both[ORDERS[0]]:
         printed = PRINTED.get(ERRATA.get(name, name), "")

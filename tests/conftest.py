@@ -17,7 +17,7 @@ from jaxtyping import install_import_hook
 
 CHECKED = ("gpubp.backprop", "gpubp.blocks", "gpubp.numerics", "gpubp.rng")
 install_import_hook(CHECKED, "beartype.beartype")
-pytest_plugins = ["tests.short_runs"]  # its fixtures
+pytest_plugins = ["tests.browser", "tests.short_runs"]  # their fixtures
 HERE = {
     "trains nothing, or by no engine": ("arithmetic", "build", "cache", "compiler", "evaluation", "examples", "files",
         "flags", "formulas", "gradient", "initialise", "layout", "modules", "numerics", "packaging", "preparation",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 import gpubp
 from gpubp import tutorial
 from gpubp.engines import eager
-from gpubp.explain import Explanation, explain
+from gpubp.explain import Explanation, explain, explain_steps
 from gpubp.explain_notation import ERRORS, SLOPES
 from gpubp.state import Status, TrainState
 
@@ -242,6 +243,19 @@ def test_the_state_stays_as_it_was():
     first = explain(state, data, 2)
     assert all(same_bits(tensor, before[name]) for name, tensor in state.tensors())
     assert explain(state, data, 2) == first
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "adam", "dropout": 0.3}, {"optimizer": "momentum"}])
+def test_the_steps_that_follow_are_the_engines_to_the_last_and_beyond(settings):
+    data = gpubp.Dataset(*samples(SPEC, 11))
+    state = start(population(SPEC, 3), data, **{**SETTINGS, **settings})
+    found = list(islice(explain_steps(state, data, 1), 7))
+    for number, explanation in enumerate(found[:6]):
+        assert explanation == explain(state, data, 1)
+        assert explanation.to_dict()["step"]["number"] == number
+        eager.run(state, data, 1)
+    assert same_bits(row(found[6], "value"), state.population.params[1])
+    assert [each.to_dict()["step"]["status"] for each in found[5:]] == ["running", "finished"]
 
 
 def test_a_large_network_is_explained_in_few_lines_that_say_what_they_omit():

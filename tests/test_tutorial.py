@@ -8,20 +8,16 @@ from rich.console import Console
 
 import gpubp
 from gpubp import tutorial
-from gpubp.engines import choose, cpu, eager
+from gpubp.engines import eager
 from gpubp.state import TrainState
 
 SIMULTANEOUS, LAYERWISE = "simultaneous", "layerwise"
 
 
-@pytest.fixture(scope="module", params=["cpu", pytest.param("eager", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["auto", pytest.param("eager", marks=pytest.mark.slow)])
 def rows(request: pytest.FixtureRequest) -> dict[str, tutorial.Figure]:
     """By engine cpu where it is, which takes 20,000 steps faster."""
-    choice = choose("auto", tutorial.SPEC, tutorial.config(1), torch.device("cpu"))
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == choice.name == "cpu":
-            patch.setattr(eager, "run", cpu.run)
-        return {row.name: row for row in tutorial.compare()}
+    return {row.name: row for row in tutorial.compare(engine=request.param)}
 
 
 def test_every_printed_figure_is_reproduced_in_the_order_of_the_tutorial(rows):
@@ -68,11 +64,9 @@ def test_the_measured_figures_of_both_orders(rows):
     ("bias", "first", "last"),
     [("neuron", "0.280471446791", "0.00000244756"), ("layer", "0.285750886699", "0.00000435532")],
 )
-def test_trained_biases_learn_faster(bias, first, last, monkeypatch):
+def test_trained_biases_learn_faster(bias, first, last):
     spec = gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", bias=bias)
-    if choose("auto", spec, tutorial.config(1), torch.device("cpu")).name == "cpu":
-        monkeypatch.setattr(eager, "run", cpu.run)  # which takes 10,000 steps faster
-    found = tutorial.figures(spec=spec)
+    found = tutorial.figures(spec=spec, engine="auto")
     assert tutorial.agrees(found["E after 1 round"], first)
     assert tutorial.agrees(found["E after 10,000 rounds"], last)
 
@@ -97,7 +91,7 @@ def test_agreement_is_of_every_printed_digit():
 
 
 def test_fewer_rounds_by_eager_begin_alike_and_have_no_printed_end():
-    rows = {row.name: row for row in tutorial.compare(rounds=3)}
+    rows = {row.name: row for row in tutorial.compare(rounds=3, engine="eager")}
     test_the_first_round_is_the_true_gradient(rows)
     assert rows["E after 3 rounds"].printed == ""
     assert rows["E after 3 rounds"].matches == ()

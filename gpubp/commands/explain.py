@@ -1,11 +1,15 @@
-"""gpubp explain: one step of one network with every number."""
+"""gpubp explain: steps of one network with every number, as text, JSON or a page."""
 
 from __future__ import annotations
 
+import os
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import files
+from ..errors import ConfigError
 from ..flags import INDEX, TEXT
 from ..line import line
 from . import train
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from ..state import TrainState
 
 ABOUT = "one step of one network with every number"
+STEPS, MOST = 10, 100  # further steps of a page
 
 
 def parser() -> Parser:
@@ -25,22 +30,27 @@ def parser() -> Parser:
     flags.flag("--network", INDEX, "row of the network", 0)
     flags.switch("--full", "all units and terms")
     flags.switch("--json", "as one JSON object")
+    flags.flag("--html", TEXT, "a new .html file: a page with a drawing of the network, for a browser")
+    flags.flag("--steps", INDEX, f"further steps on the page, at most {MOST}; {STEPS} by default")
     return flags
 
 
 def run(settings: dict[str, Any]) -> int:
-    """One step of one network, as text or JSON."""
+    """Steps of one network, as text, JSON or a page."""
     from .. import checkpoint, stopping, tutorial
     from ..ambient import HOME
-    from ..explain import explain
+    from ..explain import explain_steps
+    from ..pages.explained import explained
     from ..state import TrainState
     from .settings import load_data, settings_of
 
+    page, title = _page(settings), "The tutorial's network, step by step"
     if settings["run"] == "tutorial":
         data = tutorial.dataset()
         state = TrainState.start(tutorial.population(), tutorial.config(), data)
     else:
         folder = Path(settings["run"])
+        title = f"Network {settings['network']} of {folder}"
         before = settings_of(folder, train.kinds())
         saved = checkpoint.load(folder, HOME)
         sys.stderr.writelines(f"warning: {line(each)}\n" for each in saved.told)
@@ -48,8 +58,19 @@ def run(settings: dict[str, Any]) -> int:
         stopping.restore(state)  # as load() does: the networks that predict
         data = tutorial.dataset() if before["data"] == "tutorial" else load_data(before).training
         data = data.to(HOME, state.population.params.dtype)
-    explanation = explain(state, data, settings["network"])
-    print(explanation.json() if settings["json"] else explanation.text(full=settings["full"]))
+    explanations = explain_steps(state, data, settings["network"])
+    if page is None:
+        explanation = next(explanations)
+        print(explanation.json() if settings["json"] else explanation.text(full=settings["full"]))
+        return 0
+    figures = tutorial.compare() if settings["run"] == "tutorial" else ()
+    some = islice(explanations, 1 + settings["steps"])
+    found = explained(some, title, data.preparation, settings["full"], figures)
+    try:
+        files.write_text(page, found)
+    except OSError as error:
+        raise ConfigError(f"{page} cannot be written: {error.strerror or error}") from None
+    print(f"{line(page)}: {len(found) / 1e6:.1f} MB")
     return 0
 
 
@@ -60,3 +81,20 @@ def _state(saved: Checkpoint, row: int) -> tuple[TrainState, int]:
         if len(found):
             return state, int(found[0])
     return saved.populations[0].state, row  # refused where it is used
+
+
+def _page(settings: dict[str, Any]) -> Path | None:
+    """The file of the page, if one is wanted; what does not go with it is refused."""
+    steps, page = settings["steps"], settings["html"]
+    if page is None:
+        if steps is not None:
+            raise ConfigError(f"--steps {steps}: for --html FILE")
+        return None
+    if settings["json"]:
+        raise ConfigError("--html and --json: one of them expected")
+    settings["steps"] = STEPS if steps is None else steps
+    if settings["steps"] > MOST:
+        raise ConfigError(f"--steps {steps}: at most {MOST} expected")
+    if os.path.lexists(page):
+        raise ConfigError(f"{page} exists already; name a new file")
+    return files.path("--html", page)

@@ -1,0 +1,116 @@
+"""Pages that explain steps, and what a reader sees of them at a step."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from html.parser import HTMLParser
+from itertools import islice
+from typing import Any
+
+import gpubp
+from gpubp import tutorial
+from gpubp.columns import Column
+from gpubp.explain import Explanation, explain_steps
+from gpubp.explain_notation import Term
+from gpubp.explain_text import Text
+from gpubp.pages.explained import explained
+from gpubp.preparation import Preparation
+from gpubp.state import TrainState
+
+from .helpers import population, samples, start
+
+SPEC = gpubp.NetworkSpec((3, 4, 2), "tanh")
+SETTINGS = {"optimizer": "sgd", "lr": 0.1, "batch_size": 4, "steps": 6}
+HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\u202e\n"
+
+
+class Reader(HTMLParser):
+    """What a page shows at one step: the text of each list item, its sample, and all tags and attributes."""
+
+    def __init__(self, page: str, step: int = 0) -> None:
+        super().__init__()
+        self.step, self.open, self.items = str(step), [], []
+        self.tags: set[str] = set()
+        self.names: set[str] = set()
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        self.tags.add(tag)
+        self.names |= given.keys()
+        if tag in ("meta", "input"):
+            return
+        shown = "data-s" not in given or self.step in (given["data-s"] or "").split()
+        kind = next((each for each in ("sample", "printed") if each in (given.get("class") or "").split()), "")
+        above = self.open[-1][1:] if self.open else (True, "")
+        self.open.append((tag, above[0] and shown, above[1] or kind))
+        if tag == "li" and self.open[-1][1]:
+            self.items.append({"": "", "sample": "", "printed": ""})
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.names |= dict(attributes).keys()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1][1] and any(tag == "li" for tag, *_ in self.open):
+            self.items[-1][self.open[-1][2]] += data
+
+
+def bare(text: str) -> str:
+    """A formula of the text or of the page without what tells them apart."""
+    for sign, letter in (("∂", "d"), ("×", "*"), ("−", "-")):
+        text = text.replace(sign, letter)
+    return re.sub(r"[_^\s]", "", text)
+
+
+def same_terms(explanations: list[Explanation], page: str, full: bool = False) -> None:
+    """At each step the page shows the terms of the text, each with its sides and its sample."""
+    for step, explanation in enumerate(explanations):
+        terms = [each for each in Text(explanation.to_dict(), full).lines() if isinstance(each, Term)]
+        shown = Reader(page, step).items[: len(terms)]
+        assert [bare(each[""]) for each in shown] == [bare("=".join(each.sides)) for each in terms]
+        samples = ["" if each.sample is None else f"sample {each.sample}" for each in terms]
+        assert [each["sample"] for each in shown] == samples
+
+
+def made(spec: gpubp.NetworkSpec = SPEC, steps: int = 3, full: bool = False, **settings: Any) -> str:
+    """A page of some steps, compared with their text."""
+    data = gpubp.Dataset(*samples(spec, 11))
+    state = start(population(spec, 2), data, **{**SETTINGS, **settings})
+    explanations = list(islice(explain_steps(state, data, 1), steps))
+    page = explained(explanations, "Network 1", full=full)
+    same_terms(explanations, page, full)
+    return page
+
+
+def tutorials(steps: int = 1, order: str = "simultaneous") -> list[Explanation]:
+    state = TrainState.start(tutorial.population(), tutorial.config(update_order=order), tutorial.dataset())
+    return list(islice(explain_steps(state, tutorial.dataset()), steps))
+
+
+@cache
+def of_tutorial() -> str:
+    """The page of `gpubp explain --html` for the tutorial's network."""
+    return explained(tutorials(11), "The tutorial's network, step by step", figures=tutorial.compare())
+
+
+@cache
+def of_large() -> str:
+    """The page of a network that is too large to be shown whole."""
+    return made(gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy"), 11, optimizer="adam", batch_size=10)
+
+
+@cache
+def hostile() -> str:
+    """A page with names that try to become markup."""
+    spec = gpubp.NetworkSpec((2, 2, 2), loss="cross_entropy")
+    columns = Column(HOSTILE), Column("second", categories=(HOSTILE,))
+    preparation = Preparation(columns, (Column("target" + HOSTILE),), "classes", (HOSTILE, "b"))
+    data = gpubp.Dataset(*samples(spec, 4), preparation=preparation)
+    state = start(population(spec, 1), data, **SETTINGS)
+    return explained(islice(explain_steps(state, data), 2), HOSTILE, preparation)
