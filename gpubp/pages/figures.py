@@ -23,7 +23,7 @@ NETWORKS, LOST = 1000, 150  # shown singly: those that have a figure, and those 
 BEST = 10  # that are among them
 EVALUATIONS, KNOTS = 250, 60  # of bands, and of the curve of one network
 SETTINGS, CATEGORIES, BINS = 12, 20, 40
-WIDE = 30  # ratio of the ends of an axis from which it is logarithmic
+WIDE = 10  # ratio of the ends of an axis from which it is logarithmic
 BANDS = ("min", "q10", "q25", "median", "q75", "q90", "max")
 
 
@@ -78,7 +78,9 @@ def shown(study: Study) -> tuple[list[int], list[int]]:
     of those that diverged."""
     ranked = order_of(study.results).numpy()
     ranked = ranked[study.counted[ranked]]
-    at = sorted({*thinned(len(ranked), NETWORKS), *range(min(BEST, len(ranked))), *([len(ranked) // 2] if len(ranked) else [])})
+    at = sorted(
+        {*thinned(len(ranked), NETWORKS), *range(min(BEST, len(ranked))), *([len(ranked) // 2] if len(ranked) else [])}
+    )
     lost = np.flatnonzero(~study.counted)
     return ranked[at].tolist(), lost[thinned(len(lost), LOST)].tolist()
 
@@ -115,16 +117,24 @@ def _effect(
     left = 0
     if not figures:
         left = max(0, len(groups) - CATEGORIES)
-        groups = sorted(sorted(groups, key=lambda each: -each.networks)[:CATEGORIES], key=lambda each: _worth(study, each))
+        groups = sorted(
+            sorted(groups, key=lambda each: -each.networks)[:CATEGORIES], key=lambda each: _worth(study, each)
+        )
     return {
         "name": name,
         "explained": number(explained),
         "correlation": number(correlation),
-        "numbers": figures and name != "fold",
-        "log": figures and wide(study.results[name].cast(pa.float64()).to_numpy()),
+        "numbers": any(isinstance(each.values[name], tuple) for each in groups),
+        "log": _geometric([each.values[name] for each in groups]),
         "groups": [group(each) for each in groups],
         "left": left,
     }
+
+
+def _geometric(values: Sequence[Any]) -> bool:
+    """Whether these are bins of equal ratios."""
+    ratios = [high / low for low, high in (each for each in values if isinstance(each, tuple)) if low > 0]
+    return len(ratios) > 1 and max(ratios) < min(ratios) * (1 + 1e-6)
 
 
 def _worth(study: Study, each: Group) -> float:
@@ -144,7 +154,9 @@ def group(given: Group) -> dict[str, Any]:
 
 def pair(study: Study, found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The medians of groups by the two strongest settings together, if each has few groups."""
-    names = [each["name"] for each in found if each["explained"] is not None and 1 < len(each["groups"]) <= CATEGORIES][:2]
+    names = [each["name"] for each in found if each["explained"] is not None and 1 < len(each["groups"]) <= CATEGORIES][
+        :2
+    ]
     if len(names) < 2:
         return None
     groups = study.by(names)

@@ -41,16 +41,20 @@ class Trained(NamedTuple):
 
 
 def predictions(trained: Trained, validation: Dataset) -> list[dict[str, Any]]:
-    """Of the best network and, if there are several, of the ensemble: name, of whom; and matrix() or residuals(); none
-    if all diverged."""
+    """Of the best network and, if there are several, of the ensemble: name, and matrix() or residuals(); none if all
+    diverged."""
     rows = chosen(trained, validation)
+    folds = "fold" in trained.study.results.column_names
+    each = "" if validation.networks is None else "fold" if folds else "entity"
     found = []
-    for name, most in (("best", 1), ("ensemble", MEMBERS)):
+    for name, most in (("best setting" if folds else "best network", 1), ("ensemble", MEMBERS)):
         members = {place: some[:most] for place, some in rows.items()}
-        if name == "best" or any(len(some) > 1 for some in rows.values()):
+        if name != "ensemble" or any(len(some) > 1 for some in rows.values()):
             many = max(map(len, members.values()), default=0)
             said = [_said(trained, validation, place, some) for place, some in members.items()]
-            found += [{"name": name, "members": many, **_judged(trained, said)}] if said else []
+            title = f"ensemble of {many}" if name == "ensemble" else name
+            title += f", for each {each}" if each else ""
+            found += [{"name": title, **_judged(trained, said)}] if said else []
     return found
 
 

@@ -3,7 +3,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = {
-  running: "var(--still)", finished: "var(--accent)", converged: "var(--good)", stopped: "var(--ended)", diverged: "var(--bad)",
+  running: "var(--still)", finished: "var(--done)", converged: "var(--good)", stopped: "var(--ended)", diverged: "var(--bad)",
 };
 const FIGURE = data.figure.replaceAll("_", " ");
 const at = new Map(data.points.network.map((network, place) => [network, place]));
@@ -37,14 +37,21 @@ function label(value) {
   return Array.isArray(value) ? value.map(shown).join(" to ") : shown(value);
 }
 
-/** An axis of positive numbers on a logarithmic scale has ticks where there is room for them. */
-function axis(log, name, more = {}) {
-  return { ...(log ? { type: "log" } : {}), label: name, tickFormat: tick, nice: !log, ...more };
+/** The options of an axis. On a logarithmic one, of these values, powers of ten alone have ticks, or also twice and five
+times them. */
+function axis(log, name, values = [], more = {}) {
+  if (!log) return { label: name, tickFormat: tick, nice: true, ticks: 5, ...more };
+  const known = values.filter((each) => each > 0), low = Math.min(...known), high = Math.max(...known);
+  const ticks = [], first = Math.floor(Math.log10(low)), step = Math.ceil((Math.log10(high) - first) / 8);
+  for (let power = first; power <= Math.log10(high); power += step) {
+    for (const times of high / low > 150 ? [1] : [1, 2, 5]) ticks.push(Number(`${times}e${power}`));
+  }
+  return { type: "log", label: name, tickFormat: tick, ticks: ticks.filter((each) => each >= low / 1.001 && each <= high * 1.001), ...more };
 }
 
 function isWide(values) {
   const known = values.filter((each) => each !== null && Number.isFinite(each));
-  return known.length > 0 && Math.min(...known) > 0 && Math.max(...known) > 30 * Math.min(...known);
+  return known.length > 0 && Math.min(...known) > 0 && Math.max(...known) > 10 * Math.min(...known);
 }
 
 function tip(items, options = {}) {
@@ -80,9 +87,10 @@ const DRAW = {
     for (const row of known) {
       row.title = `step ${shown(row.x)}\nmedian ${shown(row.median)}\nhalf ${shown(row.q25)} to ${shown(row.q75)}\n80 % ${shown(row.q10)} to ${shown(row.q90)}\nbest ${shown(row[best])}`;
     }
-    const log = key !== "metric" && isWide(known.flatMap((row) => [row[best], row.q90]));
+    const losses = Object.keys(panels).filter((name) => name !== "metric");
+    const log = key !== "metric" && losses.some((name) => isWide([...panels[name].min, ...panels[name].q90]));
     return [chart(host, {
-      x: axis(false, "training step"), y: axis(log, null),
+      x: axis(false, "training step"), y: axis(log, null, known.flatMap((row) => [row[best], row.q90])),
       marks: [
         Plot.areaY(known, { x: "x", y1: "q10", y2: "q90", fill: "var(--accent)", fillOpacity: 0.16 }),
         Plot.areaY(known, { x: "x", y1: "q25", y2: "q75", fill: "var(--accent)", fillOpacity: 0.24 }),
@@ -104,7 +112,7 @@ const DRAW = {
     return [chart(host, {
       x: step.length > 1 ? axis(false, "training step") : { label: "training step", type: "band" }, y: axis(false, null),
       marks: [
-        mark(rows, { x: "x", y: "count", fill: (row) => COLOURS[row.name] ?? "var(--quiet)", z: "name", order: names, fillOpacity: 0.75 }),
+        mark(rows, { x: "x", y: "count", fill: (row) => COLOURS[row.name] ?? "var(--quiet)", z: "name", order: names, fillOpacity: 0.8 }),
         ...(step.length > 1 ? [Plot.ruleX(items, Plot.pointerX({ x: "x", stroke: "var(--quiet)" }))] : []),
         tip(items, { maxRadius: Infinity }),
       ],
@@ -130,7 +138,7 @@ const DRAW = {
     }
     table(chosen.filter(([, network]) => data.curves[network] !== undefined));
     const log = isWide(items.map((each) => each.y));
-    return [chart(host, { height: 340, x: axis(false, "training step"), y: axis(log, "loss"), marks: [...lines, tip(items)] }), legend(entries)];
+    return [chart(host, { height: 340, x: axis(false, "training step"), y: axis(log, "loss", items.map((each) => each.y)), marks: [...lines, tip(items)] }), legend(entries)];
   },
 
   histogram(host) {
@@ -138,7 +146,7 @@ const DRAW = {
     const rows = counts.map((count, place) => ({ low: edges[place], high: edges[place + 1], count }));
     const items = rows.map((row) => ({ x: log ? Math.sqrt(row.low * row.high) : (row.low + row.high) / 2, y: row.count, title: `${label([row.low, row.high])}\n${shown(row.count)} networks` }));
     return [chart(host, {
-      x: axis(log, FIGURE), y: axis(false, "networks"),
+      x: axis(log, FIGURE, edges), y: axis(false, "networks"),
       marks: [Plot.rect(rows, { x1: "low", x2: "high", y1: 0, y2: "count", fill: "var(--accent)", fillOpacity: 0.6, insetLeft: 0.5, insetRight: 0.5 }), Plot.ruleY([0]), tip(items, { maxRadius: 60 })],
     })];
   },
@@ -157,15 +165,20 @@ const DRAW = {
     const known = rows.filter((row) => row.median !== null), values = known.map((row) => (log ? Math.log(row.median) : row.median));
     const low = Math.min(...values), high = Math.max(...values);
     known.forEach((row, place) => { row.good = 0.06 + 0.54 * (data.less ? high - values[place] : values[place] - low) / (high - low || 1); });
-    const order = (name, place) => ({ domain: [...new Set(data.pair.groups.map((group) => group.values[place]).sort(before).map(label))], label: name });
+    const few = (value) => (Array.isArray(value) ? value.map((each) => shown(Number(each.toPrecision(2)))).join("–") : shown(value));
+    const order = (place) => [...data.pair.groups].map((group) => group.values[place]).sort(before);
+    const names = [0, 1].map((place) => new Map(order(place).map((value) => [label(value), few(value)])));
+    const [down, across] = names.map((each) => 7 * Math.max(...[...each.values()].map((name) => name.length)));
     return [chart(host, {
-      grid: false, marginLeft: 90, marginBottom: 62, x: { ...order(other, 1), tickRotate: -25 }, y: { ...order(one, 0), reverse: true },
+      grid: false, marginLeft: 24 + down, marginBottom: 34 + 0.75 * across, opacity: { type: "identity" },
+      x: { domain: [...names[1].keys()], tickFormat: (name) => names[1].get(name), label: other, tickRotate: -45, tickSize: 0 },
+      y: { domain: [...names[0].keys()], tickFormat: (name) => names[0].get(name), label: one, reverse: data.effects[0].numbers, tickSize: 0 },
+      height: 90 + 26 * names[0].size + 0.75 * across,
       marks: [
-        Plot.cell(known, { x: "x", y: "y", fill: "var(--accent)", fillOpacity: Plot.identity, inset: 0.5, ...{ fillOpacity: "good" } }),
-        ...(host.clientWidth > 330 ? [Plot.text(known, { x: "x", y: "y", text: (row) => shown(Number(row.median.toPrecision(3))), fill: "var(--text)", fontSize: 10 })] : []),
+        Plot.cell(known, { x: "x", y: "y", fill: "var(--accent)", fillOpacity: "good", inset: 0.5 }),
+        ...(host.clientWidth > 50 * names[1].size + down ? [Plot.text(known, { x: "x", y: "y", text: (row) => shown(Number(row.median.toPrecision(3))), fill: "var(--text)", fontSize: 10 })] : []),
         tip(known),
       ],
-      opacity: { type: "identity" },
     })];
   },
 
@@ -178,11 +191,11 @@ const DRAW = {
     })).filter((row) => row.count);
     const named = (place) => { const name = labels[place]; return name.length > 12 ? `${name.slice(0, 11)}…` : name; };
     const longest = Math.max(...labels.map((_, place) => named(place).length)), turned = longest * labels.length > 40;
-    const room = 20 + 7 * longest, width = Math.min(560, Math.max(280, host.clientWidth));
+    const room = 20 + 7 * longest, width = Math.min(460, Math.max(280, host.clientWidth));
     const across = { domain: labels.map((_, place) => place), tickFormat: named };
     return [Plot.plot({
       width, height: width * 0.85, marginLeft: room + 16, marginBottom: turned ? room + 16 : 40, style: { background: "transparent", color: "inherit" },
-      x: { ...across, label: "predicted", tickRotate: turned ? -60 : 0 }, y: { ...across, label: "actual" }, opacity: { type: "identity" },
+      x: { ...across, label: "predicted", tickSize: 0, tickRotate: turned ? -60 : 0 }, y: { ...across, label: "actual", tickSize: 0 }, opacity: { type: "identity" },
       marks: [
         Plot.cell(rows, { x: "x", y: "y", fill: (row) => (row.right ? "var(--accent)" : "var(--bad)"), fillOpacity: (row) => 0.08 + 0.52 * row.part, inset: 0.5 }),
         ...(labels.length <= 20 ? [Plot.text(rows, { x: "x", y: "y", text: (row) => shown(row.count), fill: "var(--text)", fontSize: 11 })] : []),
@@ -208,7 +221,7 @@ const DRAW = {
   rate(host) {
     const rows = data.statuses.seconds.map((x, place) => ({ x, y: data.statuses.rate[place] }));
     for (const row of rows) row.title = `after ${shown(row.x)} s\n${shown(row.y)} network-steps/s`;
-    return [chart(host, { height: 200, x: axis(false, "seconds"), y: axis(false, null, { zero: true }), marks: [Plot.lineY(rows, { x: "x", y: "y", stroke: "var(--accent)" }), tip(rows, { maxRadius: Infinity })] })];
+    return [chart(host, { height: 200, x: axis(false, "seconds"), y: axis(false, null, [], { zero: true }), marks: [Plot.lineY(rows, { x: "x", y: "y", stroke: "var(--accent)" }), tip(rows, { maxRadius: Infinity })] })];
   },
 };
 
@@ -232,7 +245,7 @@ function ofNumbers(host, effect, good, lost) {
     .map((group) => ({ x: Array.isArray(group.values[0]) ? between(group.values[0]) : group.values[0], y: group.median, title: of(group, effect.name) }));
   const items = [...good.map((row) => ({ x: row.value, y: row.figure, network: row.network, title: said(row, effect.name) })), ...marginal];
   const options = {
-    x: axis(effect.log, effect.name), y: axis(data.log, null), marks: [
+    x: axis(effect.log, effect.name, [...good, ...lost].map((row) => row.value)), y: axis(data.log, FIGURE, good.map((row) => row.figure)), marks: [
       Plot.dot(good, { x: "value", y: "figure", r: 2.2, fill: "var(--accent)", fillOpacity: 0.4 }),
       Plot.ruleX(lost, { x: "value", stroke: "var(--bad)", strokeOpacity: 0.8, insetBottom: 1e4 }),
       Plot.line(marginal, { x: "x", y: "y", stroke: "var(--warm)", strokeWidth: 2 }),
@@ -251,7 +264,7 @@ function ofTexts(host, effect, good) {
   const medians = effect.groups.filter((group) => group.median !== null).map((group) => ({ x: group.median, y: label(group.values[0]), title: of(group, effect.name) }));
   const short = (name) => (name.length > 20 ? `${name.slice(0, 19)}…` : name), longest = Math.max(...names.map((name) => short(name).length));
   return [chart(host, {
-    height: 60 + 30 * names.length, marginLeft: 20 + 6.5 * longest, x: axis(data.log, FIGURE), y: { domain: names, label: null, tickFormat: short, type: "band", padding: 0.25 },
+    height: Math.max(150, 60 + 30 * names.length), marginLeft: 20 + 6.5 * longest, x: axis(data.log, FIGURE, rows.map((row) => row.x)), y: { domain: names, label: null, tickFormat: short, type: "band", padding: 0.25 },
     marks: [
       Plot.tickX(rows, { x: "x", y: "y", stroke: "var(--accent)", strokeOpacity: 0.35 }),
       Plot.tickX(medians, { x: "x", y: "y", stroke: "var(--warm)", strokeWidth: 3 }),

@@ -121,7 +121,7 @@ def _training(facts: Facts, data: Mapping[str, Any]) -> str:
 
 
 def _networks(facts: Facts, data: Mapping[str, Any]) -> str:
-    parts = []
+    text, parts = "", []
     if data["curves"]:
         validated = any(len(each) > 2 for each in data["curves"].values())
         what = "Validation loss (solid) and training loss (dashed)" if validated else "Training loss"
@@ -130,20 +130,26 @@ def _networks(facts: Facts, data: Mapping[str, Any]) -> str:
         pick = "<label class=screen>network <select id=pick></select></label> <span id=picked></span>"
         about = "learning curves of the best, the median, the worst and the picked network"
         rest = "<div id=numbers class=wide role=region tabindex=0 aria-label='learning curves as a table'></div>"
-        parts.append(f"<p class=quiet>{note}</p><p>{pick}</p>" + figure("curves", about, rest, title="learning curves"))
+        text += f"<p class=quiet>{note}</p><p>{pick}</p>"
+        parts.append(figure("curves", about, rest, title="learning curves"))
     else:
-        parts.append("<p>The run has kept no learning curves of its networks.</p>")
-    grid = []
+        text += "<p>The run has kept no learning curves of its networks.</p>"
     if data["histogram"]:
         edges, counts = data["histogram"]["edges"], data["histogram"]["counts"]
         rows = [[low, high, count] for low, high, count in zip(edges, edges[1:], counts)]
         name = words(data["figure"])
         about = f"how many networks have which {name}"
-        grid.append(figure("histogram", about, table(["from", "to", "networks"], rows, about), title=f"{name} of networks"))
+        parts.append(
+            figure("histogram", about, table(["from", "to", "networks"], rows, about), title=f"{name} of networks")
+        )
     many = {"best": int(facts.study.counted.sum()), "worst": int(facts.study.counted.sum())}
     many["diverged"] = int(facts.study.diverged.sum())
-    tables = [f"<h3>{name} of {many[name]:,}</h3>{records(rows, name)}" for name, rows in facts.picked.items() if rows]
-    return section("Networks", "".join(parts) + f"<div class=grid>{''.join(grid)}</div>" + "".join(tables))
+    tables = [
+        f"<h3>{name} of {many[name]:,}</h3>{records(rows, name)}"
+        for name, rows in facts.picked.items()
+        if rows and (name != "worst" or many["best"] > len(rows))
+    ]
+    return section("Networks", f"{text}<div class='grid curves'>{''.join(parts)}</div>{''.join(tables)}")
 
 
 def _settings(facts: Facts, data: Mapping[str, Any]) -> str:
@@ -163,13 +169,15 @@ def _settings(facts: Facts, data: Mapping[str, Any]) -> str:
         rows = [[label(group["values"][0]), label(group["values"][1]), group["networks"], group["median"]]
                 for group in data["pair"]["groups"]]  # fmt: skip
         about = f"median {words(study.figure)} by {one} and {other} together"
-        parts.append(figure("pair", about, table([one, other, "networks", "median"], rows, about), title=f"{one} and {other}"))
+        parts.append(
+            figure("pair", about, table([one, other, "networks", "median"], rows, about), title=f"{one} and {other}")
+        )
     found, means = study.distributions(), study.settings(10)
     text = ""
     if parts:
-        text = "<p class=quiet>Dots are networks, ticks at the edge those that diverged; the line joins the medians of "
-        text += "groups. “Explains” is the share of the variance of ranks between the groups, less what chance explains.</p>"
-        text += f"<div class='grid three'>{''.join(parts)}</div>"
+        text = "<p class=quiet>Dots and thin strokes are networks, ticks at the edge those that diverged; thick marks are the "
+        text += "medians of groups. “Explains” is the share of the variance of ranks between the groups, less what chance explains.</p>"
+        text += f"<div class='grid small'>{''.join(parts)}</div>"
     if found:
         rows = [[name, *(each[part] for part in ("mean", "std", "min", "q25", "median", "q75", "max")),
                  label(tuple(each["mean_interval"])), label(tuple(each["median_interval"]))] for name, each in found.items()]  # fmt: skip
@@ -187,10 +195,12 @@ def _predictions(facts: Facts) -> str:
         return section("Predictions", f"<p>{safe(facts.unknown)}</p>")
     parts, rows = [], []
     for at, each in enumerate(facts.predictions):
-        title = "best network" if each["name"] == "best" else f"ensemble of {each['members']}"
+        title = each["name"]
         if "matrix" in each:
             matrix = each["matrix"]
-            right = f"{matrix['right']:,} of {matrix['samples']:,} samples right: {matrix['right'] / matrix['samples']:.2%}"
+            right = (
+                f"{matrix['right']:,} of {matrix['samples']:,} samples right: {matrix['right'] / matrix['samples']:.2%}"
+            )
             body = [[name, *counts, share(counts[place], sum(counts))]
                     for place, (name, counts) in enumerate(zip(matrix["labels"], matrix["counts"]))]  # fmt: skip
             beside = table(["actual", *matrix["labels"], "found"], body, f"{title}: actual classes by predicted ones")
@@ -200,7 +210,9 @@ def _predictions(facts: Facts) -> str:
             rows.append([title, target["name"], *(target[name] for name in names), *target["quantiles"]])
             told = f"RMSE {shown(target['rmse'])}, R2 {shown(target['r2'])}"
             about = f"residuals of {target['name']}, {title}, by prediction: {told}"
-            parts.append(figure("residuals", about, "", key=at, place=place, title=f"{title}: {target['name']}", told=told))
+            parts.append(
+                figure("residuals", about, "", key=at, place=place, title=f"{title}: {target['name']}", told=told)
+            )
     note = "Of the validation samples. The networks were chosen by them, so new samples would fare a little worse."
     head = ["", "target", "RMSE", "MAE", "bias", "R2", *(f"q{share}" for share in ("05", "25", "50", "75", "95"))]
     below = table(head, rows, "residuals: predicted less actual") if rows else ""
@@ -208,15 +220,19 @@ def _predictions(facts: Facts) -> str:
 
 
 def _run(facts: Facts, data: Mapping[str, Any]) -> str:
-    about = [[name, value] for name, value in facts.about.items()]
-    chosen = [[name, value] for name, value in facts.settings.items() if value is not None]
     seconds, rate = data["statuses"]["seconds"], data["statuses"]["rate"]
     some = figures.thinned(len(seconds), STEPS)
     beside = table(["seconds", "network-steps/s"], [[seconds[at], rate[at]] for at in some], "rate")
     drawn = figure("rate", "network-steps per second, by time", beside, title="rate") if len(seconds) > 1 else ""
-    parts = [table(["", ""], about, "machine and rate"), drawn]
-    folded = f"<details open><summary>Configuration</summary>{table(['setting', 'value'], chosen, 'configuration')}</details>"
-    return section("Run", f"<div class=grid><div>{''.join(parts[:1])}</div>{drawn}</div>{folded if chosen else ''}")
+    chosen = {name: value for name, value in facts.settings.items() if value is not None}
+    below = f"<h3>Configuration</h3>{pairs(chosen)}" if chosen else ""
+    return section("Run", f"<div class=grid><div>{pairs(facts.about)}</div>{drawn}</div>{below}")
+
+
+def pairs(values: Mapping[str, Any]) -> str:
+    """Names and values."""
+    each = (f"<div><dt>{safe(name)}</dt><dd>{safe(shown(value))}</dd></div>" for name, value in values.items())
+    return f"<dl class=pairs>{''.join(each)}</dl>"
 
 
 def section(title: str, body: str) -> str:
@@ -235,12 +251,15 @@ def figure(draws: str, about: str, beside: str, title: str, told: str = "", **ke
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], about: str) -> str:
     """Rows of cells; numbers to the right."""
-    made = [[(shown(cell), isinstance(cell, int | float) and not isinstance(cell, bool)) for cell in row] for row in rows]
+    made = [
+        [(shown(cell), isinstance(cell, int | float) and not isinstance(cell, bool)) for cell in row] for row in rows
+    ]
     right = [any(cells) for cells in zip(*([number for _, number in row] for row in made))]
     kinds = [" class=number" if each else "" for each in right] or [""] * len(head)
     top = "".join(f"<th scope=col{kind}>{safe(name)}</th>" if name else "<td></td>" for name, kind in zip(head, kinds))
     body = "".join(
-        "<tr>" + "".join(f"<td{kind}>{safe(cell)}</td>" for (cell, _), kind in zip(row, kinds)) + "</tr>\n" for row in made
+        "<tr>" + "".join(f"<td{kind}>{safe(cell)}</td>" for (cell, _), kind in zip(row, kinds)) + "</tr>\n"
+        for row in made
     )
     inner = f"<thead><tr>{top}</tr></thead>\n<tbody>\n{body}</tbody>"
     return f"<div class=wide role=region tabindex=0 aria-label='{safe(about)}'><table>{inner}</table></div>"
@@ -276,7 +295,7 @@ def shown(value: Any) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return f"{value:,.0f}" if isinstance(value, int) or 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def safe(value: Any) -> str:
