@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Checkpoint
     from ..data import Dataset
-    from ..pages.predictions import Trained
 
 ABOUT = "a run as a page of HTML that needs no network: curves, settings, predictions"
 FILE = "report.html"
@@ -156,7 +155,6 @@ def _validation(folder: Path, saved: Checkpoint) -> tuple[Dataset, Any]:
 def _about(folder: Path, saved: Checkpoint, torch_version: str) -> dict[str, Any]:
     """Engine, machine and rate."""
     from .. import __version__, lock
-    from ..run import reasons  # noqa: F401
 
     states = [each.state for each in saved.everybody]
     steps, seconds = sum(int(state.step.sum()) for state in states), saved.notes["seconds"]
@@ -174,6 +172,6 @@ def _about(folder: Path, saved: Checkpoint, torch_version: str) -> dict[str, Any
         "device": settings.get("device"),
         "dtype": str(states[0].population.params.dtype).removeprefix("torch."),
         "trained by": host,
-        "report by": f"gpubp {__version__}, torch {torch_version}, Python {platform.python_version()}, {platform.machine()}",
+        "report by": f"gpubp {__version__}, torch {torch_version}, Python {platform.python_version()}",
     }
     return {name: value for name, value in found.items() if value is not None}

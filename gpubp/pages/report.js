@@ -138,7 +138,7 @@ const DRAW = {
     }
     table(chosen.filter(([, network]) => data.curves[network] !== undefined));
     const log = isWide(items.map((each) => each.y));
-    return [chart(host, { height: 340, x: axis(false, "training step"), y: axis(log, "loss", items.map((each) => each.y)), marks: [...lines, tip(items)] }), legend(entries)];
+    return [chart(host, { height: 340, x: axis(false, "training step"), y: axis(log, "loss", items.map((each) => each.y)), marks: [...lines, tip(items, { maxRadius: Infinity })] }), legend(entries)];
   },
 
   histogram(host) {
@@ -301,6 +301,7 @@ function draw(host) {
   const made = DRAW[host.dataset.draw](host);
   host.replaceChildren(...made);
   host.drawn = made[0];
+  host.drawn.setAttribute("aria-hidden", "true"); // its host is an image that says what it is
   mark(host);
 }
 

@@ -5,28 +5,33 @@ Every figure has a table or a sentence beside it that says the same. All that a 
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..line import line
 from ..result import order_of
 from ..studies import Study
 from . import figures
+from .blocks import figure, label, pairs, records, safe, section, share, shown, table, words
 from .page import embedded, page, text
 
 LIBRARIES = ("d3.min.js", "plot.umd.min.js")
 STEPS = 8  # rows of the tables of bands and statuses
 WORDS = {"loss": "training loss", "metric": "validation {}", "validation_loss": "validation loss"}
 
+BANDS = "Bands: half and 80 % of the networks that have not diverged; the line is their median, dashed is the best."
+CURVES = "of the best, the median and the worst network, and of the one picked here or by a click in a figure below."
+SETTINGS = """Dots and thin strokes are networks, ticks at the edge those that diverged; thick marks are the medians of
+groups. “Explains” is the share of the variance of ranks between the groups, less what chance explains."""
+PREDICTIONS = "Of the validation samples. The networks were chosen by them, so new samples would fare a little worse."
+
 
 class Facts(NamedTuple):
-    """What a report tells of. name: of the run; study: of its results table; best, worst, diverged in `picked`, a row
-    each by column; history: its records; curves: the records of networks by row; predictions: predictions.predictions();
-    unknown: why there are none; settings: by name; about: of the engine, machine and rate, a sentence or number by name;
-    told: notes for the reader."""
+    """What a report tells of. name: of the run; study: of its results table; picked: its best, worst and diverged
+    networks, a row each by column; history: its records; curves: the records of networks by row; predictions: as from
+    predictions.py; unknown: why there are none; settings: by name; about: engine, machine and rate, likewise; told:
+    notes for the reader."""
 
     name: str
     study: Study
@@ -116,8 +121,7 @@ def _training(facts: Facts, data: Mapping[str, Any]) -> str:
     rows = [[bands["step"][at], *(each[at] for each in counts.values())] for at in some]
     about = "how many networks had which status, by training step"
     parts.append(figure("statuses", about, table(["step", *counts], rows, "status"), title="status"))
-    note = "Bands: half and 80 % of the networks that have not diverged; the line is their median, the dashed line the best."
-    return section("Training", f"<p class=quiet>{note}</p><div class=grid>{''.join(parts)}</div>")
+    return section("Training", f"<p class=quiet>{BANDS}</p><div class=grid>{''.join(parts)}</div>")
 
 
 def _networks(facts: Facts, data: Mapping[str, Any]) -> str:
@@ -125,8 +129,7 @@ def _networks(facts: Facts, data: Mapping[str, Any]) -> str:
     if data["curves"]:
         validated = any(len(each) > 2 for each in data["curves"].values())
         what = "Validation loss (solid) and training loss (dashed)" if validated else "Training loss"
-        note = f"{what} of the best, the median and the worst network, and of the one that is picked here or by a click in "
-        note += "a figure below."
+        note = f"{what} {CURVES}"
         pick = "<label class=screen>network <select id=pick></select></label> <span id=picked></span>"
         about = "learning curves of the best, the median, the worst and the picked network"
         rest = "<div id=numbers class=wide role=region tabindex=0 aria-label='learning curves as a table'></div>"
@@ -159,8 +162,8 @@ def _settings(facts: Facts, data: Mapping[str, Any]) -> str:
         told = [f"rank correlation {each['correlation']:+.2f}"] if each["correlation"] is not None else []
         told += [f"explains {100 * max(each['explained'], 0):.0f} %"] if each["explained"] is not None else []
         told += [f"{each['left']:,} more groups"] if each["left"] else []
-        rows = [[label(*group["values"]), *(group[name] for name in ("networks", "diverged", "median", "mean", "error"))]
-                for group in each["groups"]]  # fmt: skip
+        names = ("networks", "diverged", "median", "mean", "error")
+        rows = [[label(*group["values"]), *(group[name] for name in names)] for group in each["groups"]]
         beside = table([title, "networks", "diverged", "median", "mean", "± error"], rows, f"{study.figure} by {title}")
         about = f"{words(study.figure)} of networks by {title}, and the median of groups"
         parts.append(figure("effect", about, beside, key=at, title=title, told="; ".join(told)))
@@ -175,13 +178,13 @@ def _settings(facts: Facts, data: Mapping[str, Any]) -> str:
     found, means = study.distributions(), study.settings(10)
     text = ""
     if parts:
-        text = "<p class=quiet>Dots and thin strokes are networks, ticks at the edge those that diverged; thick marks are the "
-        text += "medians of groups. “Explains” is the share of the variance of ranks between the groups, less what chance explains.</p>"
-        text += f"<div class='grid small'>{''.join(parts)}</div>"
+        text = f"<p class=quiet>{SETTINGS}</p><div class='grid small'>{''.join(parts)}</div>"
     if found:
-        rows = [[name, *(each[part] for part in ("mean", "std", "min", "q25", "median", "q75", "max")),
-                 label(tuple(each["mean_interval"])), label(tuple(each["median_interval"]))] for name, each in found.items()]  # fmt: skip
-        head = ["", "mean", "std", "min", "q25", "median", "q75", "max", "mean, 95 %", "median, 95 %"]
+        parts_of = ("mean", "std", "min", "q25", "median", "q75", "max")
+        intervals = ("mean_interval", "median_interval")
+        rows = [[name, *(each[part] for part in parts_of), *(label(each[part]) for part in intervals)]
+                for name, each in found.items()]  # fmt: skip
+        head = ["", *parts_of, "mean, 95 %", "median, 95 %"]
         text += "<h3>Over seeds</h3><p class=quiet>The networks differ in their seed alone; intervals by bootstrap.</p>"
         text += table(head, rows, "distribution over seeds")
     elif means:
@@ -213,10 +216,9 @@ def _predictions(facts: Facts) -> str:
             parts.append(
                 figure("residuals", about, "", key=at, place=place, title=f"{title}: {target['name']}", told=told)
             )
-    note = "Of the validation samples. The networks were chosen by them, so new samples would fare a little worse."
     head = ["", "target", "RMSE", "MAE", "bias", "R2", *(f"q{share}" for share in ("05", "25", "50", "75", "95"))]
     below = table(head, rows, "residuals: predicted less actual") if rows else ""
-    return section("Predictions", f"<p class=quiet>{note}</p><div class=grid>{''.join(parts)}</div>{below}")
+    return section("Predictions", f"<p class=quiet>{PREDICTIONS}</p><div class=grid>{''.join(parts)}</div>{below}")
 
 
 def _run(facts: Facts, data: Mapping[str, Any]) -> str:
@@ -227,77 +229,3 @@ def _run(facts: Facts, data: Mapping[str, Any]) -> str:
     chosen = {name: value for name, value in facts.settings.items() if value is not None}
     below = f"<h3>Configuration</h3>{pairs(chosen)}" if chosen else ""
     return section("Run", f"<div class=grid><div>{pairs(facts.about)}</div>{drawn}</div>{below}")
-
-
-def pairs(values: Mapping[str, Any]) -> str:
-    """Names and values."""
-    each = (f"<div><dt>{safe(name)}</dt><dd>{safe(shown(value))}</dd></div>" for name, value in values.items())
-    return f"<dl class=pairs>{''.join(each)}</dl>"
-
-
-def section(title: str, body: str) -> str:
-    """A part of the page."""
-    return f"<section>\n<h2>{safe(title)}</h2>\n{body}\n</section>"
-
-
-def figure(draws: str, about: str, beside: str, title: str, told: str = "", **keys: Any) -> str:
-    """A place that report.js draws in: `draws` names the function, `keys` what of its data; beside: the same as a table."""
-    named = "".join(f" data-{name}='{safe(value)}'" for name, value in keys.items())
-    small = f"<small>{safe(told)}</small>" if told else ""
-    table = f"<details><summary>as a table</summary>{beside}</details>" if beside else ""
-    head = f"<figcaption><h3>{safe(title)}</h3>{small}</figcaption>"
-    return f"<figure>{head}<div class=plot role=img aria-label='{safe(about)}' data-draw={draws}{named}></div>{table}</figure>\n"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]], about: str) -> str:
-    """Rows of cells; numbers to the right."""
-    made = [
-        [(shown(cell), isinstance(cell, int | float) and not isinstance(cell, bool)) for cell in row] for row in rows
-    ]
-    right = [any(cells) for cells in zip(*([number for _, number in row] for row in made))]
-    kinds = [" class=number" if each else "" for each in right] or [""] * len(head)
-    top = "".join(f"<th scope=col{kind}>{safe(name)}</th>" if name else "<td></td>" for name, kind in zip(head, kinds))
-    body = "".join(
-        "<tr>" + "".join(f"<td{kind}>{safe(cell)}</td>" for (cell, _), kind in zip(row, kinds)) + "</tr>\n"
-        for row in made
-    )
-    inner = f"<thead><tr>{top}</tr></thead>\n<tbody>\n{body}</tbody>"
-    return f"<div class=wide role=region tabindex=0 aria-label='{safe(about)}'><table>{inner}</table></div>"
-
-
-def records(rows: Sequence[Mapping[str, Any]], about: str) -> str:
-    """A table with a row for each mapping."""
-    names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
-    return table(names, [[row[name] for name in names] for row in rows], about)
-
-
-def words(name: str) -> str:
-    """The name of a figure, to be read."""
-    return name.replace("_", " ")
-
-
-def share(part: int, whole: int) -> str:
-    """A share of a whole."""
-    return f"{part / whole:.1%}" if whole else ""
-
-
-def label(*values: Any) -> str:
-    """A value, none, or a range."""
-    return ", ".join(
-        "none" if each is None else " to ".join(map(shown, each)) if isinstance(each, list | tuple) else shown(each)
-        for each in values
-    )
-
-
-def shown(value: Any) -> str:
-    """A cell, with four digits of a number that is not whole."""
-    if value is None or value != value:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return f"{value:,.0f}" if isinstance(value, int) or 1000 <= abs(value) < 1e9 else f"{value:.4g}"
-
-
-def safe(value: Any) -> str:
-    """Foreign text that is no markup, in an element or in quotes, and on one line."""
-    return html.escape(line(value))
