@@ -53,10 +53,10 @@ def facts(folder: Path) -> Any:
     import torch
 
     from .. import checkpoint, curves, stopping
+    from ..ambient import HOME
     from ..pages.figures import shown
     from ..pages.predictions import Trained, predictions
     from ..pages.report import Facts
-    from ..placement import HOME
     from ..populations import Populations
     from ..studies import Study
 

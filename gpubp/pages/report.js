@@ -29,8 +29,8 @@ function shown(value) {
 /** A tick of an axis. */
 function tick(value) {
   const size = Math.abs(value);
-  if (size && (size < 1e-3 || size >= 1e5)) return value.toExponential(0).replace("e+", "e");
-  return String(Number(value.toPrecision(6)));
+  if (size && (size < 1e-3 || size >= 1e7)) return value.toExponential(0).replace("e+", "e");
+  return value.toLocaleString("en", { maximumSignificantDigits: 6 });
 }
 
 function label(value) {
