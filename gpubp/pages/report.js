@@ -170,7 +170,7 @@ const DRAW = {
     const names = [0, 1].map((place) => new Map(order(place).map((value) => [label(value), few(value)])));
     const [down, across] = names.map((each) => 7 * Math.max(...[...each.values()].map((name) => name.length)));
     return [chart(host, {
-      grid: false, marginLeft: 24 + down, marginBottom: 34 + 0.75 * across, opacity: { type: "identity" },
+      grid: false, marginLeft: 38 + down, marginBottom: 34 + 0.75 * across, opacity: { type: "identity" },
       x: { domain: [...names[1].keys()], tickFormat: (name) => names[1].get(name), label: other, tickRotate: -45, tickSize: 0 },
       y: { domain: [...names[0].keys()], tickFormat: (name) => names[0].get(name), label: one, reverse: data.effects[0].numbers, tickSize: 0 },
       height: 90 + 26 * names[0].size + 0.75 * across,
@@ -266,7 +266,7 @@ function ofTexts(host, effect, good) {
   return [chart(host, {
     height: Math.max(150, 60 + 30 * names.length), marginLeft: 20 + 6.5 * longest, x: axis(data.log, FIGURE, rows.map((row) => row.x)), y: { domain: names, label: null, tickFormat: short, type: "band", padding: 0.25 },
     marks: [
-      Plot.tickX(rows, { x: "x", y: "y", stroke: "var(--accent)", strokeOpacity: 0.35 }),
+      Plot.tickX(rows, { x: "x", y: "y", stroke: "var(--accent)", strokeOpacity: 0.45 }),
       Plot.tickX(medians, { x: "x", y: "y", stroke: "var(--warm)", strokeWidth: 3 }),
       tip([...rows, ...medians]),
     ],
@@ -324,7 +324,7 @@ function pick(network) {
   const place = at.get(network), select = document.getElementById("pick");
   select.value = String(network);
   const told = data.effects.map((effect) => `${effect.name} ${shown(data.points.columns[effect.name][place])}`);
-  document.getElementById("picked").textContent = [data.points.rank[place] === null ? "diverged" : `rank ${shown(data.points.rank[place])}, ${FIGURE} ${shown(data.points.figure[place])}`, ...told].join(", ");
+  document.getElementById("picked").textContent = `network ${shown(network)}: ` + [data.points.rank[place] === null ? "diverged" : `rank ${shown(data.points.rank[place])}, ${FIGURE} ${shown(data.points.figure[place])}`, ...told].join(", ");
   for (const host of document.querySelectorAll("[data-draw]")) {
     if (host.dataset.draw === "curves") draw(host);
     else mark(host);

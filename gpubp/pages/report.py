@@ -130,7 +130,7 @@ def _networks(facts: Facts, data: Mapping[str, Any]) -> str:
         validated = any(len(each) > 2 for each in data["curves"].values())
         what = "Validation loss (solid) and training loss (dashed)" if validated else "Training loss"
         note = f"{what} {CURVES}"
-        pick = "<label class=screen>network <select id=pick></select></label> <span id=picked></span>"
+        pick = "<label class=screen>pick a network <select id=pick></select></label> <span id=picked></span>"
         about = "learning curves of the best, the median, the worst and the picked network"
         rest = "<div id=numbers class=wide role=region tabindex=0 aria-label='learning curves as a table'></div>"
         text += f"<p class=quiet>{note}</p><p>{pick}</p>"
