@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,17 @@ def test_a_run_that_crashed_shows_its_last_checkpoint(tmp_path: Path) -> None:
     for network, figure in zip(shown["points"]["network"], shown["points"]["figure"]):
         assert figure == pytest.approx(float(kept[network]["validation_loss"][-1]), rel=1e-4)
     assert {each["name"] for each in shown["effects"]} == {"lr", "widths", "hidden_layers"}
+
+
+def test_results_of_before_a_resume_are_not_shown(reported: Reported, tmp_path: Path) -> None:
+    folder = shutil.copytree(reported("single")[0], tmp_path / "run")
+    before = (folder / "results.parquet").read_bytes()
+    assert main(["resume", str(folder), "--epochs", "6"]) == 0
+    (folder / "results.parquet").write_bytes(before)
+    page = page_of(folder)
+    assert "The run has gone on since its results were written" in page
+    (figure,) = data_of(page)["points"]["figure"]
+    assert figure == pytest.approx(float(curves.read(folder, [0])[0]["validation_loss"][-1]), rel=1e-4)
 
 
 def test_a_run_without_anything_is_refused(tmp_path: Path, capsys: Capture) -> None:
