@@ -1,8 +1,7 @@
 """Loop: advance runs (run.py) round by round, report, save, until every network has ended or a signal comes.
 
-Everything that depends on the clock (progress, timed checkpoints, Ctrl-C) only cuts a call of the engine short, which
-changes no bit. Failing to write a checkpoint, results or a reporter's file is reported and ends no training;
-checkpoints are retried.
+Everything that depends on the clock (progress, timed checkpoints, Ctrl-C) only cuts a call short, which changes no bit.
+Failing to write a checkpoint, results or a reporter's file is reported and ends no training; checkpoints are retried.
 """
 
 from __future__ import annotations
@@ -216,18 +215,19 @@ class Loop:
         found = [run.look() for run in self.runs]
         if self.queue is not None and self.queue.unwatched(self.runs):
             return
+        if self.saving is not None:
+            self.saving.draw(self.number, map(Run.losses, self.runs, found))
         if self.search is not None:
             if self.saving is not None:
                 self.saving.wait()  # the first checkpoint may be reading rows
             self.search.decide(self.number, self.runs, found)
         status = torch.cat([run.state.status for run in self.runs])
-        held_out = [each.held_out for each in found]
         alive, done, steps = status != Status.diverged, self.done, self.step_seconds
 
         def spread(values: Iterable[Tensor]) -> dict[str, float]:
             return quantiles(torch.cat([*values])[alive])
 
-        validated = [each for each in held_out if each is not None]
+        validated = [each.held_out for each in found if each.held_out is not None]
         record = {
             "seconds": self.seconds,
             "round": self.number,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from . import stopping
 from .config import TrainConfig
+from .curves import Losses
 from .data import Dataset
 from .engines import Choice
 from .evaluate import Evaluation, metric_name
@@ -170,6 +171,11 @@ class Run:
         state.status[state.running & (state.step >= state.end) & due] = Status.finished
         self.pace.running = int(state.running.sum())
         return Round(mean, self.held_out, self.learning_rate(), state.status.clone()), better
+
+    def losses(self, found: Round) -> Losses:
+        """The points of the networks' curves at the end of a round."""
+        loss = found.loss.masked_fill(found.status == Status.diverged, float("nan"))
+        return Losses(self.rows, self.state.step, loss, None if found.held_out is None else found.held_out.loss)
 
     def stop(self, some: Tensor) -> None:
         """End the training of the networks `some` (N,) bool, of those that run."""

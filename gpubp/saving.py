@@ -1,19 +1,19 @@
 """Saving: the checkpoints of a run, every few minutes and at its end, and its results.
 
-A write that fails, as on a full disk, is reported and ends no training; checkpoints are retried.
+A write that fails, as on a full disk, is reported and ends no training; checkpoints are retried, and curves end.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint
+from . import checkpoint, curves, lock
 from .errors import CheckpointError
 from .history import History
 from .packing import Saved
@@ -33,6 +33,7 @@ class Saving:
     unsaved: str | None = None
     last: float = 0.0
     first: Future[None] | None = None  # the first checkpoint, while it may be running
+    drawing: bool = True  # whether curves can be written
 
     @property
     def due(self) -> bool:
@@ -78,6 +79,16 @@ class Saving:
         first, self.first = self.first, None
         if first is not None:
             first.result()
+
+    def draw(self, number: int, found: Iterable[curves.Losses]) -> None:
+        """Add the losses after round `number` to the networks' curves."""
+        try:
+            if self.drawing:
+                lock.check(self.run_dir)
+                curves.add(self.run_dir, number, found)
+        except (OSError, CheckpointError) as error:
+            self.drawing = False
+            self.told(f"{self.run_dir}: the curves of networks end, as they cannot be written: {error}")
 
     def results(self, results: Results) -> None:
         """Write the results table."""

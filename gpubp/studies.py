@@ -112,6 +112,14 @@ class Study:
                 found = _crossed(found, self.results[name])
         return found
 
+    @cached_property
+    def ranking(self) -> Array:
+        """The numbers of settings by the mean of the figure, best first, without those of which a network diverged."""
+        lost = np.bincount(self.setting, ~self.counted) > 0
+        means = _means(self.setting, self.values)[0]
+        order = worth(self.figure, torch.from_numpy(means)).argsort(stable=True).numpy()
+        return np.asarray(order[~lost[order]])
+
     def quantiles(self, q: Sequence[float]) -> list[float]:
         """Quantiles of the figure over all networks that count; NaN if none do."""
         known = self.values[self.counted]
@@ -134,12 +142,11 @@ class Study:
         count = np.bincount(self.setting)
         if not names or count.max() == 1:
             return []
-        first, lost = np.unique(self.setting, return_index=True)[1], np.bincount(self.setting, ~self.counted) > 0
+        first = np.unique(self.setting, return_index=True)[1]
         means = {name: _means(self.setting, self.results[name].to_numpy()) for name in names}
-        order = worth(self.figure, torch.from_numpy(means[self.figure][0])).argsort(stable=True).numpy()
         own = [name for name in self.varied if name not in ("fold", *SHAPES)]
         found = []
-        for each in order[~lost[order]][:top].tolist():
+        for each in self.ranking[:top].tolist():
             entry: dict[str, Any] = {"networks": int(count[each])}
             for name, (mean, error) in means.items():
                 entry |= {name: float(mean[each]), f"± {name}": float(error[each])}

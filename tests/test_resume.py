@@ -149,7 +149,8 @@ def test_results_that_cannot_be_written_lose_no_result(
         patch.setattr(pyarrow.parquet.ParquetWriter, "write_table", fail)
         result = run(tmp_path / "run", epochs=2)
     assert result.unsaved == f"{tmp_path / 'run'}: the results cannot be written: {error}"
-    assert sorted(each.name for each in (tmp_path / "run").iterdir()) == ["checkpoint", "config.yaml", "history.jsonl"]
+    names = ["checkpoint", "config.yaml", "curves.bin", "history.jsonl"]
+    assert sorted(each.name for each in (tmp_path / "run").iterdir()) == names
     again = gpubp.resume(tmp_path / "run", training(), held_out())
     assert (again.unsaved, again.network_steps) == (None, 0)
     assert (tmp_path / "run" / "results.csv").exists()

@@ -38,7 +38,7 @@ def run(settings: dict[str, Any]) -> int:
     folder, top = Path(settings["run"]), settings["top"]
     if top < 1:
         raise ConfigError(f"--top {top}: a whole number of 1 or more expected")
-    rows = _results(folder)
+    rows = results(folder)
     study, damage = studies.Study(rows), _damage(folder)
     grouped = None if settings["by"] is None else study.by(settings["by"].split(","))
     sys.stderr.writelines(f"warning: {line(each)}\n" for each in damage)
@@ -115,7 +115,7 @@ def _damage(folder: Path) -> list[str]:
         return [str(error)]
 
 
-def _results(folder: Path) -> pa.Table:
+def results(folder: Path) -> pa.Table:
     """The results of a run, a row per network, with what its design alone knows of how networks began."""
     from pyarrow import parquet
 

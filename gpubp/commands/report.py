@@ -1,0 +1,177 @@
+"""gpubp report: a run as one self-contained page: its training, networks, settings, predictions and configuration."""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import files
+from ..errors import CheckpointError, ConfigError, GpubpError
+from ..flags import TEXT
+from ..line import line
+from . import train
+from .inspect import picked, results
+from .parser import Parser, run_parser
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..checkpoint import Checkpoint
+    from ..data import Dataset
+
+ABOUT = "a run as a page of HTML that needs no network: curves, settings, predictions"
+FILE = "report.html"
+OURS = b'<meta name="generator" content="gpubp '  # the beginning of every page
+TOP = 5  # networks of each kind in tables
+
+
+def parser() -> Parser:
+    """The command's flags."""
+    flags = run_parser("Write a run as one page of HTML that needs no network.")
+    flags.flag("--out", TEXT, f"the page's file; by default RUN/{FILE}")
+    return flags
+
+
+def run(settings: dict[str, Any]) -> int:
+    """Write the page, and print where it is."""
+    from ..pages.report import report
+
+    folder = Path(settings["run"])
+    target = folder / FILE if settings["out"] is None else Path(settings["out"])
+    if target.exists() and (target.is_dir() or OURS not in files.read(target)[:1000]):
+        raise ConfigError(f"{target} exists, and is no page of gpubp; name a new file")
+    page = report(facts(folder))
+    files.write_text(target, page)
+    print(f"{line(target)}: {len(page.encode()) / 1e6:.2f} MB")
+    return 0
+
+
+def facts(folder: Path) -> Any:
+    """What the report of a run tells of. Raises CheckpointError."""
+    import torch
+
+    from .. import checkpoint, curves, stopping
+    from ..ambient import HOME
+    from ..pages.figures import shown
+    from ..pages.predictions import Trained, predictions
+    from ..pages.report import Facts
+    from ..populations import Populations
+    from ..studies import Study
+
+    saved = checkpoint.load(folder, HOME)
+    everybody = saved.everybody
+    states = [each.state for each in everybody]
+    networks = Populations(tuple(state.population for state in states), tuple(each.rows for each in everybody))
+    rows, told = _rows(folder, saved, networks)
+    study, told = Study(rows), [*saved.told, *told]
+    for state in states:
+        stopping.restore(state)
+    singly = [row for some in shown(study) for row in some]
+    try:
+        kept = curves.read(folder, singly)
+    except OSError as error:
+        kept, told = {}, [*told, f"{folder / curves.FILE} cannot be read: {error.strerror}"]
+    found, why = [], ""
+    try:
+        validation, preparation = _validation(folder, saved)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trained = Trained(networks, networks.in_order([state.position for state in states]), study, preparation)
+            found = predictions(trained, validation)
+        told += [str(each.message) for each in caught]
+        why = "" if found else "Every network diverged: there is none to predict with."
+    except GpubpError as error:
+        why = str(error)
+    return Facts(
+        name=folder.resolve().name,
+        study=study,
+        picked=picked(study, rows, TOP),
+        history=saved.notes["history"],
+        curves=kept,
+        predictions=found,
+        unknown=why,
+        settings=saved.notes["settings"] or {},
+        about=_about(folder, saved, torch.__version__),
+        told=told,
+    )
+
+
+def _rows(folder: Path, saved: Checkpoint, networks: Any) -> tuple[pa.Table, list[str]]:
+    """A row per network: the run's results, or if it has not ended, or goes on, what is known at its last checkpoint.
+    -> them, and notes for the reader."""
+    steps = networks.in_order([each.state.step for each in saved.everybody]).tolist()
+    try:
+        rows = results(folder)
+        if rows["steps"].to_pylist() == steps:
+            return rows, []
+        why = "has gone on since its results were written"
+    except CheckpointError as error:
+        why = "has not ended" if "is missing" in str(error) else f"has results that cannot be read ({error})"
+    return _interim(folder, saved), [f"The run {why}: figures are those of its last checkpoint, losses of evaluations."]
+
+
+def _interim(folder: Path, saved: Checkpoint) -> pa.Table:
+    """The table of results at a checkpoint, with each network's losses at its last evaluation; metrics are unknown."""
+    import torch
+
+    from .. import curves
+    from ..evaluate import Evaluation, metric_name
+    from ..networks import Outcome
+    from ..reporters.table import Results
+
+    outcomes = []
+    for state, _, rows, notes in saved.everybody:
+        last = {row: each[-1] for row, each in curves.read(folder, rows.tolist()).items()}
+        unknown = torch.full((len(rows),), float("nan"), dtype=torch.float64)
+        figures = [unknown.clone(), unknown.clone()]
+        for place, row in enumerate(rows.tolist()):
+            if row in last:
+                for values, name in zip(figures, ("loss", "validation_loss")):
+                    values[place] = float(last[row][name])
+        held_out = None if notes["validation"] is None else Evaluation(figures[1], unknown)
+        outcomes.append(Outcome(rows, state, Evaluation(figures[0], unknown), held_out, notes["folds"]))
+    return Results(outcomes, metric_name(saved.populations[0].state.population.spec)).whole
+
+
+def _validation(folder: Path, saved: Checkpoint) -> tuple[Dataset, Any]:
+    """The run's validation samples and their preparation. Raises GpubpError if they are not known."""
+    from ..training import ready
+    from .settings import load_data, settings_of
+
+    if saved.populations[0].notes["validation"] is None:
+        raise ConfigError("The run has no validation samples.")
+    try:
+        prepared = load_data(settings_of(folder, train.kinds()))
+    except GpubpError as error:
+        raise ConfigError(f"The validation samples are not at hand: {error}") from None
+    sets = ready([each.state.population for each in saved.populations], prepared.training, prepared.validation, None)
+    if sets.validation is None or sets.fingerprints["validation"] != saved.populations[0].notes["validation"]:
+        raise ConfigError("The data are not those that the run was trained on.")
+    return sets.validation, prepared.training.preparation
+
+
+def _about(folder: Path, saved: Checkpoint, torch_version: str) -> dict[str, Any]:
+    """Engine, machine and rate."""
+    from .. import __version__, lock
+
+    states = [each.state for each in saved.everybody]
+    steps, seconds = sum(int(state.step.sum()) for state in states), saved.notes["seconds"]
+    settings = saved.notes["settings"] or {}
+    try:
+        host = files.read(lock.file(folder)).decode(errors="replace").strip()
+    except OSError:
+        host = None
+    found = {
+        "parameters of a network": max(state.population.spec.size for state in states),
+        "network-steps": steps,
+        "seconds": seconds,
+        "network-steps/s": steps / seconds if seconds else None,
+        "engine": "; ".join(dict.fromkeys(str(each.notes["engine_reason"]) for each in saved.everybody)),
+        "device": settings.get("device"),
+        "dtype": str(states[0].population.params.dtype).removeprefix("torch."),
+        "trained by": host,
+        "report by": f"gpubp {__version__}, torch {torch_version}, Python {platform.python_version()}",
+    }
+    return {name: value for name, value in found.items() if value is not None}

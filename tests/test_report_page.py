@@ -1,0 +1,113 @@
+"""Reports in a browser: hovering and picking answer, everybody can read them, and no name in them is markup."""
+
+from __future__ import annotations
+
+import csv
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpubp.cli import main
+
+from .browser import NARROW, Opener, overflow, violations
+from .reports import RUNS, Reported, data_of, page_of, reported  # noqa: F401
+
+
+class Tags(HTMLParser):
+    """The names of all elements, and their attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.found |= {tag, *(f"@{name}" for name, _ in attrs)}
+
+
+HOSTILE = '<img src=x onerror="alert(1)">'
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose name, columns, classes and entities would be markup."""
+    folder = tmp_path_factory.mktemp("hostile") / "<b onclick='x()'>run"
+    classes = ["</script><script>alert(2)</script>", HOSTILE, "{{x}} ${y} `z`"]
+    rows = [["a", HOSTILE, "t"], *([at / 7 % 1, f"{HOSTILE}{at % 2}", classes[at % 3]] for at in range(60))]
+    file = folder.parent / "data.csv"
+    with file.open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    flags = f"--target t --networks 6 --lr 1e-3..1e-1:log --epochs 3 --engine eager --tensorboard false --data {file}"
+    assert main(["train", *flags.split(), "--per", HOSTILE, "--run-dir", str(folder)]) == 0
+    page_of(folder)
+    return folder / "report.html"
+
+
+def test_no_name_is_markup(hostile: Path, reported: Reported) -> None:
+    page = hostile.read_text(encoding="utf-8")
+    assert "&lt;b onclick=" in page
+    bad, good = Tags(), Tags()
+    bad.feed(page)
+    good.feed(reported("sweep")[1])
+    assert bad.found - good.found == set()
+
+
+def test_a_page_of_hostile_names_opens_as_any_other(hostile: Path, opened: Opener) -> None:
+    page = opened(hostile)
+    assert page.evaluate("document.images.length") == 0
+    assert page.locator("svg").count() >= 8
+    assert HOSTILE in page.locator("main").inner_text()
+
+
+@pytest.mark.parametrize(("name", "scheme"), [("sweep", "light"), ("numbers", "dark"), ("diverged", "light")])
+def test_a_report_is_accessible(name: str, scheme: str, reported: Reported, opened: Opener) -> None:
+    assert violations(opened(reported(name)[0] / "report.html", scheme=scheme)) == []
+
+
+@pytest.mark.parametrize("name", [*RUNS])
+def test_a_report_fits_a_narrow_screen_with_all_its_figures(name: str, reported: Reported, opened: Opener) -> None:
+    page = opened(reported(name)[0] / "report.html", width=NARROW)
+    assert overflow(page) == 0
+    assert page.locator("[data-draw]:has(svg)").count() == page.locator("[data-draw]").count() > 0
+
+
+def test_hovering_shows_the_numbers_of_the_place(reported: Reported, opened: Opener) -> None:
+    folder, content = reported("sweep")
+    panel, page = data_of(content)["bands"]["panels"]["validation_loss"], opened(folder / "report.html")
+    figure = page.locator("[data-key=validation_loss] svg")
+    box = figure.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] - 22, box["y"] + box["height"] / 2)
+    said = figure.locator("[aria-label=tip]").text_content() or ""
+    median = float(re.search(r"median ([\d.,e+-]+)", said)[1].replace(",", ""))  # type: ignore[index]
+    assert median == pytest.approx(panel["median"][-1], rel=1e-2)
+    for figure in page.locator("[data-draw] svg").all():
+        figure.scroll_into_view_if_needed()
+        box = figure.bounding_box()
+        assert box
+        marks = figure.locator("[aria-label=dot] circle, [aria-label=cell] rect, [aria-label=rect] rect")
+        area = marks.first.bounding_box() if marks.count() else {**box, "height": box["height"] - 20}
+        assert area
+        page.mouse.move(area["x"] + area["width"] / 2, area["y"] + area["height"] / 2)
+        said = figure.locator("[aria-label=tip]").last.text_content() or ""
+        assert re.search(r"\d", said), figure.evaluate("each => each.parentElement.dataset.draw")
+
+
+def test_picking_a_network_changes_the_curve(reported: Reported, opened: Opener) -> None:
+    folder, content = reported("sweep")
+    data, page = data_of(content), opened(folder / "report.html")
+    drawn = page.locator("[data-draw=curves]")
+    before = drawn.locator("svg").inner_html()
+    network = data["points"]["network"][4]
+    page.locator("#pick").select_option(str(network))
+    assert drawn.locator("svg").inner_html() != before
+    assert f"picked: network {network}" in drawn.inner_text()
+    assert f"rank 5, validation loss {data['points']['figure'][4]:.4g}" in page.locator("#picked").inner_text()
+    assert page.locator("circle.ring").count() == 1
+    dot = page.locator("[data-draw=effect] svg circle").first
+    dot.scroll_into_view_if_needed()
+    dot.hover(force=True)
+    dot.click(force=True)
+    assert f"picked: network {network}" not in drawn.inner_text()
