@@ -209,5 +209,5 @@ def test_the_best_hundred_have_their_hyper_parameters_and_figures_also_after_a_r
     assert {name: value.number_value for name, value in start.hparams.items()} == {
         "lr": result.table["lr"][best].as_py()
     }
-    shown = make_ndarray(told["hparams/validation_loss"].tensor).item()
+    shown = make_ndarray(told["winners/validation_loss"].tensor).item()
     assert shown == pytest.approx(float(result.validation_loss[best]))  # type: ignore[index]

@@ -1,16 +1,17 @@
 """TensorBoard: curves, histograms and texts of the population, as many for any number of networks.
 
     training/loss/median             over the minibatches since the last evaluation; best; log10_loss, a histogram
-    training/log10_gradient_norm     a histogram over some networks, on the minibatch of their next step
+    training/log10_gradient_norm     a histogram over up to 100 networks, on the minibatch of their next step
     validation/accuracy/median       of the held-out samples (or r2); best
     validation/loss/median           the same; log10_loss
     variation/...                    q10 and q90 of these, and the best 8 losses, rank_1 to rank_8: under Custom Scalars
                                      bands around the median, and the best 8 together
     variation/lr, variation/...      histograms of the hyper-parameters that differ, among networks that still train
     vitals/...                       learning rate, network-steps/s, networks by status, memory, final training accuracy
+    winners/...                      the best 100 networks, a run of TensorBoard each; their settings under HParams
 
 Texts: configuration, outcome, the best 8 and the worst 20 networks with the reasons, now_best and now_worst those of
-the time. HParams: the best 100 at the end.
+the time.
 TensorBoard orders groups and cards by name, so these names put the most important first. A tag has at most 1,000 points
 in 2^31 evaluations: all of the first 256, then log-spaced ones; histograms and lists have fewer.
 """
@@ -44,7 +45,8 @@ CURVES, SLICES = (256, 32), (8, 8)  # of due(): of points of curves, and of hist
 BEST, WORST, TRIALS = 8, 20, 100
 SAMPLED, SHARE = 100, 200  # networks with gradient norms, at most, and network-steps for each, so that it costs little
 DECADES = 30  # the ratio of largest to least number from which a histogram has their logarithms
-HPARAMS = "hparams"  # the folder of trials
+LIMITS = 1e-10, 1e10  # less and more count as these where the logarithm is shown: else a few would flatten the rest
+HPARAMS, WINNERS = "hparams", "winners"  # the folder of trials, and their group of cards, the last one
 
 
 class TensorBoardReporter(Reporter):
@@ -152,7 +154,7 @@ class TensorBoardReporter(Reporter):
         if bool(running.any()):
             most = max(BEST, min(SAMPLED, (steps - self.spent) // SHARE))
             found["training/log10_gradient_norm"], self.spent = snapshot.gradient_norms(most), steps
-        found = {name: values[values > 0].log10() for name, values in found.items()}
+        found = {name: values[values >= 0].clamp(*LIMITS).log10() for name, values in found.items()}
         for name, values in _differing(snapshot).items():
             least, largest = float(values.nan_to_num(float("inf")).min()), float(values.nan_to_num(0.0).max())
             if 0 < least * DECADES <= largest:
@@ -195,14 +197,14 @@ class TensorBoardReporter(Reporter):
             with suppress(OSError):
                 path.unlink()
         best = order_of(table)[:TRIALS]
-        names = [name for name in ("loss", self.metric, "validation_loss", f"validation_{self.metric}")
-                 if name in table.column_names]  # fmt: skip
+        held_out = "validation_" if "validation_loss" in table.column_names else ""
+        names = [f"{held_out}loss", f"{held_out}{self.metric}"]
         chosen = _settings(table)
         for row in table.take(best.tolist()).to_pylist():
             name, when = f"network_{row['network']}", time.time()
             file = self.events.EventFile(self.folder / HPARAMS / name)
             settings = {key: row[key] for key in chosen if row[key] is not None and row[key] == row[key]}
-            values = [self.events.scalar(f"{HPARAMS}/{key}", row[key]) for key in names if row[key] == row[key]]
+            values = [self.events.scalar(f"{WINNERS}/{key}", row[key]) for key in names if row[key] == row[key]]
             file.add([self.events.trial(settings, name), *values], max(0, self.last), when)
             file.close()
 
