@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp.reporters import due
+from gpubp.reporters import due, tensorboard
 from gpubp.reporters.snapshot import Snapshot
 from gpubp.reporters.tensorboard import BEST, CURVES, SLICES, TRIALS, WORST
 from gpubp.search import SuccessiveHalving
@@ -129,21 +129,25 @@ def test_a_tag_has_at_most_a_thousand_points_however_long_the_run() -> None:
     assert all(due(number, *CURVES) for number in range(1, 257)), "nothing is left out of a usual run"
 
 
-def test_a_long_run_shows_its_last_evaluation_and_a_resumed_one_repeats_no_point(tmp_path: Path) -> None:
+def test_a_long_run_shows_its_last_evaluation_and_a_resumed_one_repeats_no_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = 16, 8
+    monkeypatch.setattr(tensorboard, "CURVES", few)
     data = gpubp.Dataset([[0.0], [1.0]], [[0.0], [1.0]])
     curves = lambda: [gpubp.TensorBoardReporter(tmp_path / "run" / "tensorboard")]  # noqa: E731
-    config = gpubp.TrainConfig(steps=601, evaluate_every=1)
+    config = gpubp.TrainConfig(steps=41, evaluate_every=1)
     population = gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 3)
     gpubp.train(population, data, config, engine="eager", reporters=curves(), run_dir=tmp_path / "run")
-    gpubp.resume(tmp_path / "run", data, steps=700, reporters=[])
-    gpubp.resume(tmp_path / "run", data, steps=803, reporters=curves())
+    gpubp.resume(tmp_path / "run", data, steps=50, reporters=[])
+    gpubp.resume(tmp_path / "run", data, steps=63, reporters=curves())
     found = points(tmp_path / "run" / "tensorboard")
     once(found)
     steps = [step for step, _ in found["training/loss/median"]]
-    assert steps[:256] == [*range(1, 257)]
-    assert {601, 803} <= {*steps}, "the last ones"
-    assert any(601 < step < 700 for step in steps), "those without curves come from the history"
-    assert len(steps) == sum(due(number, *CURVES) for number in range(1, 804)) + 2
+    assert steps[:16] == [*range(1, 17)]
+    assert {41, 63} <= {*steps}, "the last ones"
+    assert any(41 < step < 50 for step in steps), "those without curves come from the history"
+    assert len(steps) == sum(due(number, *few) for number in range(1, 64)) + 2
 
 
 @pytest.mark.parametrize("kind", ["queue", "mixed", "halving", "folds"])
