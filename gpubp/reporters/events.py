@@ -9,6 +9,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ class EventFile:
         seconds, rest = divmod(time.time_ns(), 10**9)  # files are read in the order of their names
         self.file = (folder / f"{NAME}{seconds:010d}.{rest:09d}.{secrets.token_hex(8)}").open("xb")
         self.writer = record_writer.RecordWriter(self.file)
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        with ExitStack() as opened:
+            opened.callback(self.file.close)
+            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+            opened.pop_all()
 
     def restart(self) -> None:
         """Hide whatever is in earlier files of the folder."""
