@@ -32,10 +32,6 @@ class Found(Protocol):
     def lr(self) -> Tensor:
         """The learning rate of the next step."""
 
-    @property
-    def status(self) -> Tensor:
-        """The status."""
-
 
 class Snapshot:
     """record: of the evaluation. All tensors are (N,), in one order; `rows` are the networks' rows in the results. Of a
@@ -57,8 +53,8 @@ class Snapshot:
 
     @cached_property
     def status(self) -> Tensor:
-        """Of gpubp.Status."""
-        return torch.cat([each.status for each in self.found])
+        """Of gpubp.Status, after the decisions of a search."""
+        return torch.cat([each.status for each in self.states])
 
     @cached_property
     def loss(self) -> Tensor:
