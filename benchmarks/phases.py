@@ -68,7 +68,7 @@ def watch(clock: Clock) -> None:
     curves = tensorboard.TensorBoardReporter
     for owner, names in (
         (saving.Saving, ("write", "results")),
-        (curves, ("start", "evaluated", "finish")),
+        (curves, ("start", "looked", "finish")),
     ):
         for name in names:
             setattr(owner, name, clock.timed("writing", getattr(owner, name)))

@@ -1,4 +1,4 @@
-"""The command line: gpubp train | resume | inspect | report | predict | explain. scripts/train.py is `gpubp train`.
+"""The command line: gpubp COMMAND, with the commands of COMMANDS. scripts/train.py is `gpubp train`.
 
 Flags override the file of --config, which overrides the defaults. Results go to standard output, progress to standard
 error. A command imports what it needs after its flags are read: help, the version and refusals do not wait for torch.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import __version__
-from .commands import explain, inspect, predict, report, resume, train
+from .commands import dashboard, explain, inspect, predict, report, resume, train
 from .commands.parser import Parser
 from .errors import GpubpError
 from .line import line, short
@@ -22,7 +22,8 @@ DEMO = ["--lr", "1e-4..1e-1:log"]  # the flags of `train` without any
 
 
 COMMANDS = {
-    "train": train, "resume": resume, "inspect": inspect, "report": report, "predict": predict, "explain": explain,
+    "train": train, "resume": resume, "inspect": inspect, "report": report, "dashboard": dashboard,
+    "predict": predict, "explain": explain,
 }  # fmt: skip
 
 

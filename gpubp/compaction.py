@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import stopping
+from .ambient import HOME
 from .data import Dataset
 from .engines import Choice
 from .evaluate import Evaluation
@@ -88,6 +89,13 @@ class Compaction:
         self.figures[id(data)] = found
         self.present.add(id(data))
         return found
+
+    def sample(self, most: int) -> TrainState:
+        """See Place."""
+        training = self.active.running.nonzero().squeeze(1)
+        count = min(most, len(training))
+        some = torch.arange(count, device=training.device) * len(training) // max(1, count)
+        return self.active.rows(training[some]).to(HOME)
 
     def keep(self, better: Tensor) -> None:
         """stopping.keep, of the present rows; better (N,) bool."""

@@ -24,6 +24,7 @@ from .errors import CheckpointError, ConfigError, reason
 from .evaluate import Evaluation
 from .networks import Networks, Outcome
 from .packing import Saved
+from .state import numbers
 
 FOLDER = "ended"
 FIGURES = ("loss", "metric", "validation_loss", "validation_metric")
@@ -107,6 +108,7 @@ class Ended:
     def __init__(self, run_dir: Path | None, logs: Mapping[str, Log] | None = None) -> None:
         self.folder = None if run_dir is None else run_dir / FOLDER
         self.logs = dict(logs or {})
+        self.statuses = numbers(torch.cat([torch.zeros(0), *(_status(log) for log in self.logs.values())]))  # of all
 
     def add(self, saved: Saved, figures: Sequence[Evaluation]) -> None:
         """Add networks with their figures: training, and perhaps validation."""
@@ -126,6 +128,7 @@ class Ended:
         for name, each in content.items():
             records[name] = each
         log.add(records)
+        self.statuses += numbers(saved.state.status)
 
     def write(self) -> None:
         """Write what waits. Raises CheckpointError."""
@@ -153,6 +156,10 @@ class Ended:
     def outcomes(self) -> list[Outcome]:
         """The same, with their best rows restored, and their figures."""
         return [_outcome(log) for log in self.logs.values()]
+
+
+def _status(log: Log) -> Tensor:
+    return torch.from_numpy(np.array(log.records()["status"]))
 
 
 def _saved(log: Log) -> tuple[Saved, list[Tensor]]:

@@ -33,9 +33,9 @@ def path(name: str, given: Any) -> Path:
     return found
 
 
-def write(path: Path, fill: Callable[[Path], object]) -> None:
+def write(path: Path, fill: Callable[[Path], object], sync: bool = True) -> None:
     """Let `fill` write a new file, which replaces `path` when complete. Raises OSError, or like `fill`; then `path` is
-    unchanged, and nothing else is left."""
+    unchanged, and nothing else is left. sync: whether it is to survive a loss of power, for which disks take long."""
     beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | FOLLOW_NONE, 0o666)
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
@@ -45,12 +45,15 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
         with beside.open("rb+") as file:
             if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != mode:  # `fill` replaced the file
                 beside.chmod(mode)
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException:
         with suppress(OSError):
             beside.unlink()
         raise
+    if not sync:
+        return
     with suppress(OSError):  # some systems cannot open or sync a directory; the file is in place
         folder = os.open(path.parent, os.O_RDONLY)
         try:

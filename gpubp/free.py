@@ -1,7 +1,9 @@
-"""available(): free memory; size(): bytes as text."""
+"""available(): free memory; held(): that of this process; size(): bytes as text."""
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,6 +20,16 @@ def available(device: torch.device) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def held() -> dict[str, int]:
+    """Bytes that this process holds: host, its resident memory, where the system tells; gpu, what torch has of all."""
+    found = {}
+    with suppress(OSError):
+        found["host"] = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if on_gpus := gpus.held():
+        found["gpu"] = on_gpus
+    return found
 
 
 def size(count: float) -> str:

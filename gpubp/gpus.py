@@ -80,6 +80,11 @@ def free(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
+def held() -> int:
+    """Bytes of all GPUs that torch holds for this process."""
+    return sum(map(torch.cuda.memory_reserved, range(count()))) if torch.cuda.is_initialized() else 0
+
+
 @contextmanager
 def on(device: torch.device) -> Iterator[None]:
     """Direct this thread's work to `device`; no effect unless it is a GPU."""

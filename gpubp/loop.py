@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from .config import TrainConfig
@@ -23,14 +22,15 @@ from .networks import Outcome
 from .packing import Saved
 from .populations import Populations
 from .queue import Queue
-from .reporters import Progress, Reporter, Start, quantiles
+from .reporters import Progress, Reporter, Start
 from .reporters.listeners import Listeners
+from .reporters.snapshot import Snapshot
 from .reporters.table import Results
 from .result import Result, kept
-from .run import Round, Run, reasons
+from .run import Round, Run, gradient_norms, reasons, together
 from .saving import Saving
 from .signals import collected
-from .state import Status, counts
+from .state import counts
 
 
 @runtime_checkable
@@ -130,6 +130,7 @@ class Loop:
             settings=self.settings,
             history=tuple(self.history),
             populations=len(self.runs),
+            clock="step" if self.queue is None and together(self.runs) else "network_steps",
         )
         self.listeners.start(start)
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "gpubp-compile") as pool:  # two kernels each
@@ -221,28 +222,24 @@ class Loop:
             if self.saving is not None:
                 self.saving.wait()  # the first checkpoint may be reading rows
             self.search.decide(self.number, self.runs, found)
-        status = torch.cat([run.state.status for run in self.runs])
-        alive, done, steps = status != Status.diverged, self.done, self.step_seconds
-
-        def spread(values: Iterable[Tensor]) -> dict[str, float]:
-            return quantiles(torch.cat([*values])[alive])
-
-        validated = [each.held_out for each in found if each.held_out is not None]
+        states, rows = [run.state for run in self.runs], [run.rows for run in self.runs]
+        networks = Snapshot(states, rows, found, lambda most: gradient_norms(self.runs, most))
+        done, steps = self.done, self.step_seconds
         record = {
             "seconds": self.seconds,
             "round": self.number,
             "step": max(int(run.state.step.max()) for run in self.runs),
+            "network_steps": done,
             "network_steps_per_second": (done - self.seen[0]) / max(steps - self.seen[1], 1e-6),
-            "statuses": counts(status),
-            "loss": spread(each.loss for each in found),
-            "validation_loss": spread(each.loss for each in validated) if validated else None,
+            "statuses": counts(networks.status, None if self.queue is None else self.queue.ended.statuses),
             "metric_name": self.metric_name,
-            "metric": spread(each.metric for each in validated) if validated else None,
-            "lr": spread(each.lr for each in found),
+            **networks.summary(),
         }
         self.seen = done, steps
         self.history.append(record)
         self.listeners.tell(lambda reporter: reporter.evaluated(record))
+        networks.record = record
+        self.listeners.tell(lambda reporter: getattr(reporter, "looked", lambda _: None)(networks))
 
     @property
     def step_seconds(self) -> float:

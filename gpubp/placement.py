@@ -59,6 +59,9 @@ class Place(Protocol):
     def gather(self) -> None:
         """Bring the rows and the clocks to host memory."""
 
+    def sample(self, most: int) -> TrainState:
+        """Copies, in host memory, of up to `most` of the networks that train, evenly spaced."""
+
     def leave(self, read: Callable[[], object]) -> bool:
         """Whether the rows in host memory do not change until gather(), or memory runs out, which waits for read()."""
 
@@ -99,6 +102,10 @@ class Home:
     def gather(self) -> None:
         """See Place."""
         self.networks.rows()
+
+    def sample(self, most: int) -> TrainState:
+        """See Place."""
+        return self.networks.sample(most)
 
     def keep(self, better: Tensor) -> None:
         """See Place."""
@@ -185,6 +192,11 @@ class Shards:
         """See Place."""
         for shard in self.shards:
             shard.gather()
+
+    def sample(self, most: int) -> TrainState:
+        """See Place."""
+        first, *others = (shard.sample(-(-most // len(self.shards))) for shard in self.shards)
+        return first.concatenate(*others).rows(slice(most))
 
     def leave(self, read: Callable[[], object]) -> bool:
         """See Place."""

@@ -8,7 +8,7 @@ Signals, reporters and files are in loop.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from . import stopping
+from .backprop import gradients
 from .config import TrainConfig
 from .curves import Losses
 from .data import Dataset
 from .engines import Choice
 from .evaluate import Evaluation, metric_name
+from .losses import LOSSES
 from .networks import Networks
 from .pace import Pace
 from .packing import Saved
@@ -213,6 +215,22 @@ class Run:
         step, end = state.step[:, None].double(), state.end[:, None].double()
         return scheduled(state.recipe.timetable, {**state.hyper, **state.memory}, step, end)[:, 0]
 
+    def gradient_norms(self, most: int) -> Tensor:
+        """(K,) float64: the norms of the gradients of up to `most` of the networks that train, evenly spaced, on the
+        minibatch of their next step, without dropout and penalties."""
+        state, data = self.place.sample(most), self.sets.data
+        population, recipe, loss = state.population, state.recipe, state.population.spec.loss
+        clocks = population.ids, state.position, state.step
+        order = data.order(population.seed, *clocks, 1, recipe.batch_size, recipe.shuffle)
+        batch = data.batch(order, state.position)
+        columns = {name: column[:, 0] for name, column in state.hyper.items() if name in LOSSES[loss].defaults}
+        columns |= {name: state.hyper[name] for name in ("class_weight",) if name in state.hyper}
+        inputs, targets = (each.expand(population.count, *each.shape[1:]) for each in batch[:2])
+        weight = None if batch.weight is None else batch.weight.expand(population.count, -1)
+        _, grad = gradients(population.spec, population.params, inputs, targets, weight, columns)
+        norms: Tensor = torch.linalg.vector_norm(grad.double(), dim=1)
+        return norms
+
     def saved(self, at_rest: bool = False) -> Saved:
         """What a checkpoint keeps. at_rest: of a state whose rows do not change, but all else (see TrainState)."""
         notes = {
@@ -235,6 +253,24 @@ class Run:
             self.held_out = self.place.evaluate(validation)
         self.place.gather()
         return training, self.held_out
+
+
+def together(runs: Sequence[Run]) -> bool:
+    """Whether all networks that train are at the same step at every evaluation."""
+    rounds = {run.config.rounds for run in runs}
+    sizes = torch.cat([run.sets.data.size(run.state.position) for run in runs])
+    return len(rounds) == 1 and (rounds.pop().in_steps or bool((sizes == sizes[0]).all()))
+
+
+def gradient_norms(runs: Sequence[Run], most: int) -> Tensor:
+    """Of up to `most` of the networks that train, evenly spaced over all runs."""
+    total, before, norms = sum(run.pace.running for run in runs), 0, [torch.empty(0, dtype=torch.float64)]
+    for run in runs:
+        after = before + run.pace.running * min(most, total)
+        if count := after // max(1, total) - before // max(1, total):
+            norms.append(run.gradient_norms(count))
+        before = after
+    return torch.cat(norms)
 
 
 def reasons(runs: Iterable[Run]) -> str:

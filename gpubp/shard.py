@@ -137,6 +137,13 @@ class Shard:
                 self._take_home(self.networks, ROWS)
         self.ahead = False
 
+    def sample(self, most: int) -> TrainState:
+        """See Place."""
+        with gpus.on(self.device):
+            found = self._present().sample(most)
+            gpus.wait(self.device)
+        return found
+
     def keep(self, better: Tensor) -> None:
         """See Place."""
         with gpus.on(self.device):

@@ -29,9 +29,15 @@ class Status(IntEnum):
     diverged = 4
 
 
-def counts(status: Tensor) -> dict[str, int]:
-    """How many networks have each status, by name; statuses that need special settings only if a network has them."""
-    found = torch.bincount(status.long(), minlength=len(Status)).tolist()
+def numbers(status: Tensor) -> Tensor:
+    """How many networks have each status, in the order of Status."""
+    return torch.bincount(status.long(), minlength=len(Status))
+
+
+def counts(status: Tensor, others: Tensor | None = None) -> dict[str, int]:
+    """How many networks have each status, by name; statuses that need special settings only if a network has them.
+    others: numbers() of further networks."""
+    found = (numbers(status) if others is None else numbers(status) + others).tolist()
     usual = (Status.running, Status.finished, Status.diverged)
     return {each.name: found[each.value] for each in Status if each in usual or found[each.value]}
 

@@ -74,16 +74,17 @@ def test_the_number_of_curves_does_not_depend_on_the_number_of_networks(capsys: 
         warnings.simplefilter("ignore")
         events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     found = {}
-    for count in (2, 40):
+    for count in (8, 40):
         trained(f"--data iris --networks {count} --steps 20 --evaluate-every 5 --run-dir made{count}", capsys)
         read = events.EventAccumulator(f"made{count}/tensorboard").Reload()
-        found[count] = set(read.Tags()["scalars"])
+        found[count] = {tag for tags in (read.Tags()[kind] for kind in ("scalars", "tensors")) for tag in tags}
         assert [event.step for event in read.Scalars("training/loss/median")] == [5, 10, 15, 20]
-    assert found[2] == found[40]
-    assert len(found[2]) < 20
+    assert found[8] == found[40]
+    assert len(found[8]) < 40
     assert {"training/loss/median", "validation/loss/median", "validation/accuracy/best", "vitals/networks_diverged",
-            "variation/validation/accuracy/q90", "vitals/training_accuracy/median"} <= found[2]  # fmt: skip
-    texts = [read.Tensors(f"{name}/text_summary")[0] for name in ("configuration", "outcome")]
+            "variation/validation/accuracy/q90", "vitals/training_accuracy/median", "variation/validation/loss/rank_8",
+            "training/log10_loss", "training/log10_gradient_norm", "best", "worst"} <= found[8]  # fmt: skip
+    texts = [read.Tensors(name)[0] for name in ("configuration", "outcome")]
     asked, became = (text.tensor_proto.string_val[0].decode() for text in texts)
     assert "| data | iris |" in asked
     assert "40 networks of " in asked

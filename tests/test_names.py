@@ -61,7 +61,7 @@ def test_a_terminal_shows_every_name_and_none_moves_its_cursor(
 def test_tensorboard_shows_names_and_not_what_markdown_makes_of_them(ran: str) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     found = events.EventAccumulator(f"{RUN}/tensorboard").Reload()
-    text = found.Tensors("configuration/text_summary")[0].tensor_proto.string_val[0].decode()
+    text = found.Tensors("configuration")[0].tensor_proto.string_val[0].decode()
     markdown = pytest.importorskip("markdown")
     shown = markdown.markdown(text, extensions=["markdown.extensions.tables"])
     for name in (*COLUMNS, TARGET, *CLASSES):

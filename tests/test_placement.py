@@ -14,6 +14,7 @@ from gpubp import checkpoint, gpus, placement
 from gpubp import shard as shards
 from gpubp.engines import ENGINES, Choice, eager
 from gpubp.errors import CheckpointError
+from gpubp.reporters.snapshot import Snapshot
 from gpubp.state import TrainState
 
 from .helpers import population, same_bits, samples
@@ -62,6 +63,22 @@ def same(one: gpubp.Result, other: gpubp.Result) -> bool:
 def test_networks_shared_over_any_number_of_devices_have_the_same_bits(shares: int, optimizer: str) -> None:
     chosen = config(optimizer=optimizer)
     assert same(train(["cpu"] * shares, config=chosen), train(config=chosen))
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3])
+def test_gradients_of_networks_shared_over_devices_are_those_of_the_same_networks(shares: int) -> None:
+    class Norms(gpubp.Reporter):
+        def __init__(self) -> None:
+            self.found: list[torch.Tensor] = []
+
+        def looked(self, snapshot: Snapshot) -> None:
+            self.found += [snapshot.gradient_norms(COUNT), snapshot.gradient_norms(2)]
+
+    alone, shared = Norms(), Norms()
+    train(reporters=[alone])
+    train(["cpu"] * shares, reporters=[shared])
+    assert [len(each) for each in shared.found[:2]] == [COUNT, 2]
+    assert all(map(same_bits, alone.found[::2], shared.found[::2]))
 
 
 def test_every_share_trains_on_a_separate_thread(monkeypatch: pytest.MonkeyPatch) -> None:

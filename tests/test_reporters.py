@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -140,7 +139,7 @@ def test_tensorboard_shows_every_evaluation_once_after_a_run_was_killed(minutes:
     assert len(whole("training/loss/median")) == len(result.history) == 9
     for tag in ("training/loss/median", "vitals/learning_rate/median", "vitals/training_r2/median"):
         assert found(tag) == whole(tag)
-    assert found("vitals/training_r2/median") == [(10, pytest.approx(float(result.metric.min())))]
+    assert found("vitals/training_r2/median") == [(19, pytest.approx(float(result.metric.min())))], "steps of both"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 101])
@@ -209,7 +208,7 @@ def test_a_folder_without_room_for_curves_is_refused_before_the_first_step_and_t
     assert short(run_dir=tmp_path / "run").status_names == ["finished"] * 2
 
 
-@pytest.mark.parametrize("writes", [30, 0])
+@pytest.mark.parametrize("writes", [10, 0])
 def test_a_disk_that_is_full_of_curves_ends_no_training_and_the_exit_status_is_3(
     writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,17 +237,6 @@ def test_a_disk_that_is_full_of_curves_ends_no_training_and_the_exit_status_is_3
     assert main(command.split()) == (1 if writes else 0), "a run that did not begin is in nobody's way"
 
 
-def test_errors_in_other_threads_are_still_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[Any] = []
-    monkeypatch.setattr(threading, "excepthook", heard.append)
-    for number in range(2):
-        short(gpubp.TensorBoardReporter(tmp_path / str(number)))
-    thread = threading.Thread(target=lambda: 1 / 0)
-    thread.start()
-    thread.join()
-    assert [each.exc_type for each in heard] == [ZeroDivisionError]
-
-
 def test_a_run_that_ends_by_an_error_gives_the_screen_and_the_files_back(tmp_path: Path) -> None:
     class Broken(gpubp.Reporter):
         def evaluated(self, record: Any) -> None:
@@ -263,7 +251,7 @@ def test_a_run_that_ends_by_an_error_gives_the_screen_and_the_files_back(tmp_pat
         gpubp.train(population, data, gpubp.TrainConfig(steps=3, batch_size=10), reporters=[bar, curves, Broken()])
     assert bar.bar is not None
     assert not bar.bar.live.is_started
-    assert curves.writer.file_writer is None, "closed"
+    assert curves.file.file.closed
 
 
 def test_a_results_table_with_a_flipped_bit_is_refused_or_what_was_written(tmp_path: Path) -> None:

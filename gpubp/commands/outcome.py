@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, GpubpError
+from ..errors import ConfigError, GpubpError, lookup
 from ..evaluate import metric_name
 from ..line import line, quoted
 from ..reporters import Reporter, quantiles
 from ..reporters.console import ConsoleReporter
+from ..reporters.mlflow import MLflowReporter
 from ..reporters.tensorboard import TensorBoardReporter
+from ..reporters.wandb import WandbReporter
 from ..result import Result
 from .printing import print_json
 
+SERVICES: dict[str, Callable[[], Reporter]] = {"mlflow": MLflowReporter, "wandb": WandbReporter}
 UNSAVED = 3  # exit status if training ended, but not everything could be written
 
 
@@ -33,7 +36,7 @@ def ended(folder: Path, training: Callable[[], Result]) -> Result:
 
 
 def reporters(settings: Mapping[str, Any], folder: Path) -> list[Reporter]:
-    """Progress on standard error, and curves for TensorBoard if requested and possible."""
+    """Progress on standard error, curves for TensorBoard if requested and possible, and requested services."""
     found: list[Reporter] = [ConsoleReporter()]
     curves = folder / "tensorboard"
     if settings["tensorboard"]:
@@ -43,7 +46,8 @@ def reporters(settings: Mapping[str, Any], folder: Path) -> list[Reporter]:
             found.append(TensorBoardReporter(curves))
         except GpubpError as missing:
             sys.stderr.write(f"no curves: {missing}\n")
-    return found
+    asked = settings["report"].split(",") if settings["report"] else []
+    return found + [lookup(SERVICES, name.strip(), "--report", ConfigError)() for name in asked]
 
 
 def report(settings: Mapping[str, Any], result: Result) -> int:

@@ -13,7 +13,7 @@ from ..line import line
 from . import train
 from .parser import Parser, run_parser
 
-CHANGEABLE = ("epochs", "steps", "device", "data", "tensorboard", "checkpoint_minutes")
+CHANGEABLE = ("epochs", "steps", "device", "data", "tensorboard", "report", "checkpoint_minutes")
 ABOUT = "resume a run, or extend it"
 
 
@@ -25,6 +25,7 @@ def parser() -> Parser:
     flags.flag("--device", TEXT, "as in train; by default the run's")
     flags.flag("--data", TEXT, "where the run's file of data is now")
     flags.flag("--tensorboard", TRUTH, "as in train; by default as before")
+    flags.flag("--report", TEXT, "as in train; by default as before")
     flags.flag("--checkpoint-minutes", NUMBER, "as in train; by default as before")
     flags.switch("--force", "take over a run whose process is dead but whose lock remains")
     flags.switch("--json", "end standard output with one JSON object")

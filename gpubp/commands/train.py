@@ -129,6 +129,7 @@ def parser() -> Parser:
     add("--engine", TEXT, "auto, cpu or cuda (compiled), or eager", "auto")
     add("--run-dir", TEXT, "a new directory; runs/DATA-DATE-TIME by default")
     add("--tensorboard", TRUTH, "curves for TensorBoard, if installed; true by default", True)
+    add("--report", TEXT, "curves for tracking services too: mlflow, wandb, or both, separated by a comma")
     add("--checkpoint-minutes", NUMBER, "between two checkpoints", 5.0)
     flags.switch("--json", "end standard output with one JSON object")
     return flags

@@ -1,26 +1,26 @@
-"""Reporters receive the events of a run: start, progress, every evaluation, end.
+"""Reporters receive the events of a run: start, progress, every evaluation, end (docs/reporters.md).
 
-They get statistics of the population, not of each network: a run of a million networks reports as much as one of ten.
+What they show does not grow with the number of networks: a run of a million reports as much as one of ten.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-from torch import Tensor
-
 from ..errors import ConfigError
 from ..result import Result
-
-QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
+from .snapshot import QUANTILES as QUANTILES
+from .snapshot import Snapshot
+from .snapshot import quantiles as quantiles
 
 
 class Start(NamedTuple):
     """The start of a run. parameters: of the largest network; steps: network-steps of all networks; done: those before
     a resume; step: the most of one network. lines: notes for the user; settings: the whole configuration by name;
-    history: the records of the evaluations before a resume."""
+    history: the records of the evaluations before a resume. clock: the number of a record that rises from one to the
+    next: `step`, or, where networks do not all take their steps together, as in a queue, `network_steps`."""
 
     networks: int
     parameters: int
@@ -34,6 +34,7 @@ class Start(NamedTuple):
     settings: Mapping[str, Any] = {}
     history: tuple[Mapping[str, Any], ...] = ()
     populations: int = 1
+    clock: str = "step"
 
     @property
     def text(self) -> str:
@@ -66,6 +67,9 @@ class Reporter:
     def evaluated(self, record: Mapping[str, Any]) -> None:
         """After every evaluation, with its record in the history."""
 
+    def looked(self, snapshot: Snapshot) -> None:
+        """The same, with the networks one by one; its `record` is that of the history. Need not be there."""
+
     def finish(self, result: Result) -> None:
         """After the last step, when everything is saved that can be (`result.unsaved`)."""
 
@@ -85,14 +89,11 @@ def check(reporters: Sequence[Reporter]) -> None:
 
 def watches(reporter: Reporter) -> bool:
     """Whether `reporter` handles evaluations."""
-    return getattr(type(reporter), "evaluated", None) is not Reporter.evaluated
+    kind = type(reporter)
+    return any(getattr(kind, name, None) not in (None, getattr(Reporter, name)) for name in ("evaluated", "looked"))
 
 
-def quantiles(values: Tensor) -> dict[str, float]:
-    """The quantiles of the finite `values` (N,), by name; empty if none is finite."""
-    finite = values[values.isfinite()].double().cpu().numpy()
-    if not len(finite):
-        return {}
-    ranks = {name: round(share * (len(finite) - 1)) for name, share in QUANTILES.items()}
-    placed = np.partition(finite, sorted(set(ranks.values())))  # a sort of a million takes five times as long
-    return {name: float(placed[rank]) for name, rank in ranks.items()}
+def due(number: int, first: int, octave: int) -> bool:
+    """Whether evaluation `number`, from 1, is one of the `first`, or later one of `octave` while numbers double: a long
+    run shows its points at log-spaced places, and a run that resumes shows the same."""
+    return number <= first or int(octave * math.log2(number)) > int(octave * math.log2(number - 1))

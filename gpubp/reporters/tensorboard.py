@@ -1,69 +1,117 @@
-"""TensorBoard: curves of the population, as many for any number of networks; configuration and outcome as text.
+"""TensorBoard: curves, histograms and texts of the population, as many for any number of networks.
 
-    training/loss/median             over the minibatches since the last evaluation; best
+    training/loss/median             over the minibatches since the last evaluation; best; log10_loss, a histogram
+    training/log10_gradient_norm     a histogram over up to 100 networks, on the minibatch of their next step
     validation/accuracy/median       of the held-out samples (or r2); best
-    validation/loss/median           the same
-    variation/...                    q10 and q90 of these: bands around the median under Custom Scalars
-    vitals/...                       learning rate, network-steps/s, diverged networks, final training accuracy
+    validation/loss/median           the same; log10_loss
+    variation/...                    q10 and q90 of these, and the best 8 losses, rank_1 to rank_8: under Custom Scalars
+                                     bands around the median, and the best 8 together
+    variation/lr, variation/...      histograms of the hyper-parameters that differ, among networks that still train
+    vitals/...                       learning rate, network-steps/s, networks by status, memory, final training accuracy
+    winners/...                      the best 100 networks, a run of TensorBoard each; their settings under HParams
 
-TensorBoard orders groups and cards by name, so these names put the most important first.
+Texts: configuration, outcome, the best 8 and the worst 20 networks with the reasons, now_best and now_worst those of
+the time.
+TensorBoard orders groups and cards by name, so these names put the most important first. A tag has at most 1,000 points
+in 2^31 evaluations: all of the first 256, then log-spaced ones; histograms and lists have fewer.
 """
 
 from __future__ import annotations
 
 import re
-import secrets
-import threading
 import time
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+from torch import Tensor
+
+from ..config import HYPER
 from ..errors import ConfigError
+from ..free import held
 from ..line import line
-from ..result import Result
-from . import QUANTILES, Reporter, Start, quantiles
+from ..result import Result, order_of, ranked_by, worth
+from ..state import Status
+from . import QUANTILES, Reporter, Start, due, quantiles
+from .snapshot import Snapshot
+from .table import TEXTS, keys_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CURVES, SLICES = (256, 32), (8, 8)  # of due(): of points of curves, and of histograms and lists of networks
+BEST, WORST, TRIALS = 8, 20, 100
+SAMPLED, SHARE = 100, 200  # networks with gradient norms, at most, and network-steps for each, so that it costs little
+DECADES = 30  # the ratio of largest to least number from which a histogram has their logarithms
+LIMITS = 1e-10, 1e10  # less and more count as these where the logarithm is shown: else a few would flatten the rest
+HPARAMS, WINNERS = "hparams", "winners"  # the folder of trials, and their group of cards, the last one
 
 
 class TensorBoardReporter(Reporter):
-    """Writes to `folder`. The step axis has training steps of the network that has taken most."""
+    """Writes to `folder`. The step axis has the training steps of the networks, or, where these do not take their steps
+    together (as in a queue, or with several batch sizes), the network-steps of all."""
 
     def __init__(self, folder: str | Path) -> None:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                from torch.utils.tensorboard import SummaryWriter
+            from . import events
         except ImportError:
             raise ConfigError('TensorBoard is not installed: pip install "gpubp[tensorboard]"') from None
-        self.folder, self.make = folder, SummaryWriter
+        self.folder, self.events = Path(folder), events
 
     def start(self, start: Start) -> None:
-        """Open the file. Earlier files of a resumed run are hidden and its history is written again, as they may go
-        beyond the checkpoint. The file's name is random, so that nobody can plant a link there."""
-        _hush()
+        """Open a file. Points that a resumed run has written stay and are not written again, as its numbers are the
+        same; what it has not written comes from its history."""
+        self.metric, self.clock = start.metric_name, start.clock
+        self.hidden: Mapping[str, Any] | None = None  # the last record, if it is not shown
+        self.logs: set[str] = set()  # hyper-parameters that are shown as logarithms
+        self.spent = start.done  # network-steps at the last gradient norms
+        rows = [(name, value) for name, value in start.settings.items() if value is not None]
+        about = "\n\n".join([*map(_cell, (*start.lines, start.text)), _table(("setting", "value"), rows)])
         try:
-            self.writer = self.make(str(self.folder), purge_step=0, filename_suffix=f".{secrets.token_hex(8)}")
+            self.last = self.events.last_step(self.folder) if start.history else -1
+            self.file = self.events.EventFile(self.folder)
+            if self.last < 0:
+                self.file.restart()
+            self.file.add([self.events.text("configuration", about)], max(0, self.last))
         except OSError as error:
             raise ConfigError(f"no curves can be written to {self.folder}: {error.strerror}") from None
-        self.metric, self.step, self.charted = start.metric_name, start.step, False
-        rows = [f"| {name} | {_cell(value)} |" for name, value in start.settings.items() if value is not None]
-        text = "\n\n".join(
-            [*map(_cell, (*start.lines, start.text)), "\n".join(["| setting | value |", "| --- | --- |", *rows])]
-        )
-        self.writer.add_text("configuration", text, 0)
+        self.new, self.charted = self.last < 0, self.last >= 0  # whether there is something to add at the end; charts
         last = start.history[-1]["seconds"] if start.history else 0.0
         for record in start.history:
-            self.write(record, time.time() - last + record["seconds"])
-        self.writer.flush()
+            if self.clock in record:  # not in those of old versions
+                self.show(record, None, time.time() - last + record["seconds"])
 
-    def evaluated(self, record: Mapping[str, Any]) -> None:
-        """Add a point to every curve."""
-        self.write(record, time.time())
-        self.writer.flush()
+    def looked(self, snapshot: Snapshot) -> None:
+        """Add a point to the curves, and perhaps to histograms and lists."""
+        self.show(snapshot.record, snapshot)
 
-    def write(self, record: Mapping[str, Any], when: float) -> None:
-        """Add `record`, made at time `when`, to the curves."""
+    def show(self, record: Mapping[str, Any], snapshot: Snapshot | None, when: float | None = None) -> None:
+        """Add a record, of the networks in `snapshot` if they are still there, made at time `when`."""
+        self.hidden = None
+        if record[self.clock] <= self.last:
+            return
+        if not due(record["round"], *CURVES):
+            self.hidden = record  # but for the last one
+            return
+        values = [self.events.scalar(*each) for each in self.curves(record).items()]
+        if snapshot is not None:
+            values += [self.events.scalar(*each) for each in self.ranks(snapshot).items()]
+            values += [self.events.scalar(f"vitals/memory_{name}_GB", size / 1e9) for name, size in held().items()]
+            if due(record["round"], *SLICES):
+                values += [self.events.histogram(*each) for each in self.histograms(snapshot).items()]
+                lists = _now(snapshot).lists(_differing(snapshot))
+                values += [self.events.text(f"now_{name}", each) for name, each in lists.items()]
+        self.write(values, record, when)
+
+    def write(self, values: Iterable[Any], record: Mapping[str, Any], when: float | None = None) -> None:
+        """Write a point at the record's place."""
+        self.last, self.new = record[self.clock], True
+        self.file.add(values, self.last, when)
+
+    def curves(self, record: Mapping[str, Any]) -> dict[str, float]:
+        """The numbers of a record by tag. The first ones come with charts of a band around the median."""
         shown = {
             "training/loss": (record["loss"], "min"),
             "validation/loss": (record["validation_loss"], "min"),
@@ -71,29 +119,61 @@ class TensorBoardReporter(Reporter):
         }
         shown = {name: found for name, found in shown.items() if found[0]}
         if shown and not self.charted:
-            self.chart(shown)
-        scalars: dict[str, float] = {}
-        for name, (found, best) in shown.items():
-            scalars |= {f"{name}/best": found[best], f"{name}/median": found["median"]}
-            scalars |= {f"variation/{name}/{which}": found[which] for which in ("q10", "q90")}
+            bands = {name: (f"{name}/median", f"variation/{name}/q10", f"variation/{name}/q90") for name in shown}
+            ranked = [name for name in shown if name != f"validation/{self.metric}"][-1:]
+            ranks = {
+                f"the best {BEST}: {name}": [f"variation/{name}/rank_{k + 1}" for k in range(BEST)] for name in ranked
+            }
+            self.file.add([self.events.charts(bands, ranks)], 0)
+            self.charted = True
+        found: dict[str, float] = {}
+        for name, (spread, best) in shown.items():
+            found |= {f"{name}/best": spread[best], f"{name}/median": spread["median"]}
+            found |= {f"variation/{name}/{which}": spread[which] for which in ("q10", "q90")}
         if record["lr"]:
-            scalars["vitals/learning_rate/median"] = record["lr"]["median"]
-        scalars["vitals/networks_diverged"] = record["statuses"].get("diverged", 0)
-        scalars["vitals/network_steps_per_second"] = record["network_steps_per_second"]
-        self.step = record["step"]
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, self.step, when)
+            found["vitals/learning_rate/median"] = record["lr"]["median"]
+        found |= {f"vitals/networks_{status}": count for status, count in record["statuses"].items()}
+        found["vitals/network_steps_per_second"] = record["network_steps_per_second"]
+        return found
 
-    def chart(self, names: Iterable[str]) -> None:
-        """Lay out charts of the population as a band around its median."""
-        charts = {
-            name: ["Margin", [f"{name}/median", f"variation/{name}/q10", f"variation/{name}/q90"]] for name in names
-        }
-        self.writer.add_custom_scalars({"population: median, 10 % to 90 %": charts})
-        self.charted = True
+    def ranks(self, snapshot: Snapshot) -> dict[str, float]:
+        """The best losses now, whichever networks have them; none if losses cannot be compared."""
+        now = _now(snapshot)
+        best, name = (
+            now.values[now.order[:BEST]].tolist(),
+            f"training/{now.name}".replace("training/validation_", "validation/"),
+        )
+        return {f"variation/{name}/rank_{k + 1}": value for k, value in enumerate(best)}
+
+    def histograms(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        """The values of each histogram by tag."""
+        alive, running, steps = snapshot.status != Status.diverged, snapshot.running, snapshot.record["network_steps"]
+        found = {"training/log10_loss": snapshot.loss[alive]}
+        if snapshot.validation_loss is not None:
+            found["validation/log10_loss"] = snapshot.validation_loss[alive]
+        if bool(running.any()):
+            most = max(BEST, min(SAMPLED, (steps - self.spent) // SHARE))
+            found["training/log10_gradient_norm"], self.spent = snapshot.gradient_norms(most), steps
+        found = {name: values[values >= 0].clamp(*LIMITS).log10() for name, values in found.items()}
+        for name, values in _differing(snapshot).items():
+            least, largest = float(values.nan_to_num(float("inf")).min()), float(values.nan_to_num(0.0).max())
+            if 0 < least * DECADES <= largest:
+                self.logs.add(name)
+            some = values[running]
+            found[f"variation/{'log10_' * (name in self.logs)}{name}"] = some.log10() if name in self.logs else some
+        finite = {name: values[values.isfinite()] for name, values in found.items()}
+        return {name: values for name, values in finite.items() if len(values)}
 
     def finish(self, result: Result) -> None:
-        """Write the final evaluation."""
+        """Write the last evaluation, the outcome, and the best networks with their hyper-parameters."""
+        if self.hidden is not None:
+            self.write([self.events.scalar(*each) for each in self.curves(self.hidden).items()], self.hidden)
+        if self.new:
+            self.outcome(result)
+        self.file.close()
+
+    def outcome(self, result: Result) -> None:
+        """What a run that has ended adds at its last step."""
         figures = {
             "training loss": result.loss,
             f"training {self.metric}": result.metric,
@@ -101,34 +181,121 @@ class TensorBoardReporter(Reporter):
             f"validation {self.metric}": result.validation_metric,
         }
         found = {name: quantiles(values) for name, values in figures.items() if values is not None}
+        rows = [(name, *(f"{value:.5g}" for value in each.values())) for name, each in found.items()]
+        settings = {name: result.table[name].to_pylist() for name in _settings(result.table)}
+        texts = {"outcome": f"{result.fates}\n\n{_table(('', *QUANTILES), rows)}"}
+        texts |= _at_the_end(result.table).lists(settings)
+        values = [self.events.text(*each) for each in texts.items()]
         if final := found[f"training {self.metric}"]:
-            self.writer.add_scalar(f"vitals/training_{self.metric}/median", final["median"], self.step)
-        rows = [f"| {name} | " + " | ".join(f"{value:.5g}" for value in each.values()) for name, each in found.items()]
-        names = list(QUANTILES)
-        table = "\n".join([f"| | {' | '.join(names)} |", "| --- " * (1 + len(names)) + "|", *rows])
-        self.writer.add_text("outcome", f"{result.fates}\n\n{table}", self.step)
-        self.writer.close()
+            values.append(self.events.scalar(f"vitals/training_{self.metric}/median", final["median"]))
+        self.file.add(values, max(0, self.last))
+        self.trials(result.table)
+
+    def trials(self, table: pa.Table) -> None:
+        """A run of TensorBoard for each of the best networks, in place of earlier ones."""
+        for path in self.folder.glob(f"{HPARAMS}/network_*/{self.events.NAME}*"):
+            with suppress(OSError):
+                path.unlink()
+        best = order_of(table)[:TRIALS]
+        held_out = "validation_" if "validation_loss" in table.column_names else ""
+        names = [f"{held_out}loss", f"{held_out}{self.metric}"]
+        chosen = _settings(table)
+        for row in table.take(best.tolist()).to_pylist():
+            name, when = f"network_{row['network']}", time.time()
+            file = self.events.EventFile(self.folder / HPARAMS / name)
+            settings = {key: row[key] for key in chosen if row[key] is not None and row[key] == row[key]}
+            values = [self.events.scalar(f"{WINNERS}/{key}", row[key]) for key in names if row[key] == row[key]]
+            file.add([self.events.trial(settings, name), *values], max(0, self.last), when)
+            file.close()
 
     def failed(self) -> None:
         """Close the file, if open."""
-        if hasattr(self, "writer"):
-            self.writer.close()
+        if hasattr(self, "file"):
+            self.file.close()
+
+
+class _Ranking(NamedTuple):
+    """Networks by what `name` names: rows (N,) in the results, their values (N,), the step at which they diverged, or
+    -1, and order (K,), the best of those that did not first."""
+
+    name: str
+    rows: Tensor
+    values: Tensor
+    diverged: Tensor
+    order: Tensor
+
+    @classmethod
+    def of(cls, name: str, rows: Tensor, values: Tensor, diverged: Tensor) -> _Ranking:
+        """From the values."""
+        order = worth(name, values).argsort(stable=True)
+        return cls(name, rows, values, diverged, order[values.isfinite()[order] & (diverged < 0)[order]])
+
+    def lists(self, settings: Mapping[str, Sequence[Any] | Tensor]) -> dict[str, str]:
+        """The best and the worst networks, with reasons, as texts. settings: columns of N by name."""
+        gone = (self.diverged >= 0).nonzero().squeeze(1)
+        gone = gone[self.diverged[gone].argsort(stable=True)]
+        worst = [*gone.tolist(), *self.order.flip(0).tolist()][:WORST]
+        median = float(self.values[self.order].median()) if len(self.order) else 0.0
+
+        def reason(row: int) -> str:
+            step, value = int(self.diverged[row]), float(self.values[row])
+            if step >= 0:
+                return f"diverged in step {step + 1:,}"
+            times = f", {value / median:.3g} times the median" if self.name.endswith("loss") and median > 0 else ""
+            return f"{self.name.replace('_', ' ')} {value:.4g}{times}"
+
+        def shown(rows: Iterable[int]) -> str:
+            heads = ("network", "why", *settings)
+            return _table(heads, [(int(self.rows[k]), reason(k), *(_short(column[k]) for column in settings.values()))
+                                  for k in rows])  # fmt: skip
+
+        return {"best": shown(self.order[:BEST].tolist()), "worst": shown(worst)}
+
+
+def _now(snapshot: Snapshot) -> _Ranking:
+    """Those of a snapshot, by the loss on the validation data, if there are any and it can be compared."""
+    name, values = "validation_loss", snapshot.validation_loss
+    if values is None:
+        name, values = "loss", snapshot.loss
+    if not snapshot.comparable:
+        name, values = f"validation_{snapshot.record['metric_name']}", snapshot.validation_metric
+    values = torch.full_like(snapshot.loss, float("nan")) if values is None else values
+    return _Ranking.of(name, snapshot.rows, values, snapshot.diverged_step)
+
+
+def _at_the_end(table: pa.Table) -> _Ranking:
+    """Those of a table of results."""
+    name = ranked_by(table)
+    numbers = (table[each].fill_null(-1).to_numpy() for each in ("network", name, "diverged_step"))
+    return _Ranking.of(name, *map(torch.tensor, numbers))
+
+
+def _differing(snapshot: Snapshot) -> dict[str, Tensor]:
+    """The hyper-parameters in which networks differ."""
+    columns = snapshot.hyper()
+    return {name: values for name, values in columns.items() if bool((values != values[0]).any())}
+
+
+def _settings(table: pa.Table) -> list[str]:
+    """The columns of a table of results that set its networks apart: settings, folds, entities; else their ids."""
+    known = {*HYPER, *TEXTS, "fold", *keys_of(table)}
+    named = [name for name in table.column_names if name in known or name.startswith("extra.")]
+    return [name for name in named if len(table[name].unique()) > 1] or ["id"]
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown."""
+    lines = (heads, ["---"] * len(heads), *(map(_cell, row) for row in rows))
+    return "\n".join(f"| {' | '.join(each)} |" for each in lines)
+
+
+def _short(value: Any) -> str:
+    """A number with few digits, or a text."""
+    plain = value.item() if isinstance(value, Tensor) else value
+    return f"{plain:.4g}" if isinstance(plain, float) else str(plain)
 
 
 def _cell(value: Any) -> str:
     """One line of a Markdown table, without markup."""
     plain = line(value).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]|#])", r"\\\1", " ".join(plain.split()))
-
-
-def _hush() -> None:
-    """Print no traceback when a SummaryWriter's thread fails: the error is raised where the writer is called."""
-    loud = threading.excepthook
-    if loud.__module__ == __name__:
-        return
-
-    def hush(failed: threading.ExceptHookArgs) -> None:
-        if not type(failed.thread).__module__.startswith("tensorboard."):
-            loud(failed)
-
-    threading.excepthook = hush

@@ -1,0 +1,134 @@
+"""Snapshot: the networks of a run after an evaluation, for reporters, made from what the run holds when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..evaluate import Evaluation
+from ..losses import LOSSES
+from ..state import Status, TrainState
+
+QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
+
+
+class Found(Protocol):
+    """What an evaluation found of one population, (N,) each (run.Round)."""
+
+    @property
+    def loss(self) -> Tensor:
+        """Mean training loss of the round."""
+
+    @property
+    def held_out(self) -> Evaluation | None:
+        """On the validation data."""
+
+    @property
+    def lr(self) -> Tensor:
+        """The learning rate of the next step."""
+
+
+class Snapshot:
+    """record: of the evaluation. All tensors are (N,), in one order; `rows` are the networks' rows in the results. Of a
+    queue there are the networks in its slots. loss: mean training loss of the round, NaN for networks that did not
+    train in it; validation_loss, validation_metric: of the validation data, None without them. gradient_norms(most):
+    the norms of the gradients of up to `most` of the networks that train, on the minibatch of their next step."""
+
+    def __init__(
+        self, states: Sequence[TrainState], rows: Sequence[Tensor], found: Sequence[Found],
+        gradient_norms: Callable[[int], Tensor],
+    ) -> None:  # fmt: skip
+        self.states, self.found, self.gradient_norms = states, found, gradient_norms
+        self.parts, self.record = rows, dict[str, Any]()
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """In the results."""
+        return torch.cat([*self.parts])
+
+    @cached_property
+    def status(self) -> Tensor:
+        """Of gpubp.Status, after the decisions of a search."""
+        return torch.cat([each.status for each in self.states])
+
+    @cached_property
+    def loss(self) -> Tensor:
+        """Of training."""
+        return torch.cat([each.loss for each in self.found])
+
+    @cached_property
+    def held_out(self) -> list[Evaluation]:
+        """On the validation data, or empty."""
+        return [each.held_out for each in self.found if each.held_out is not None]
+
+    @cached_property
+    def validation_loss(self) -> Tensor | None:
+        """On the validation data."""
+        return torch.cat([each.loss for each in self.held_out]) if self.held_out else None
+
+    @cached_property
+    def validation_metric(self) -> Tensor | None:
+        """On the validation data."""
+        return torch.cat([each.metric for each in self.held_out]) if self.held_out else None
+
+    @cached_property
+    def diverged_step(self) -> Tensor:
+        """The step that did not count, -1 if all did."""
+        return torch.cat([each.diverged_step for each in self.states])
+
+    @property
+    def running(self) -> Tensor:
+        """Which networks still train."""
+        return self.status == Status.running
+
+    def hyper(self) -> dict[str, Tensor]:
+        """Every hyper-parameter with one number per network, as it is now; NaN for networks without it."""
+        names = {name for each in self.states for name, column in each.hyper.items() if column.shape[1] == 1}
+        return {name: torch.cat([_column(each, name) for each in self.states]) for name in sorted(names)}
+
+    @cached_property
+    def comparable(self) -> bool:
+        """Whether losses can be compared: all have the same function, hyper-parameters and class weights."""
+        first, *others = (each.population.spec.loss for each in self.states)
+        if any(each != first for each in others):
+            return False
+        for name in (*LOSSES[first].defaults, "class_weight"):
+            columns = [each.hyper.get(name) for each in self.states]
+            given = [each for each in columns if each is not None]
+            if given and (len(given) < len(columns) or bool((torch.cat(given) != given[0][:1]).any())):
+                return False
+        return True
+
+    def summary(self) -> dict[str, Mapping[str, float] | None]:
+        """Quantiles of the networks that have not diverged, as in the record of an evaluation."""
+        alive = self.status != Status.diverged
+
+        def spread(values: Tensor | None) -> dict[str, float] | None:
+            return None if values is None else quantiles(values[alive])
+
+        return {
+            "loss": spread(self.loss),
+            "validation_loss": spread(self.validation_loss),
+            "metric": spread(self.validation_metric),
+            "lr": spread(torch.cat([each.lr for each in self.found])),
+        }
+
+
+def _column(state: TrainState, name: str) -> Tensor:
+    column = state.hyper.get(name)
+    return torch.full_like(state.total, float("nan")) if column is None else column[:, 0]
+
+
+def quantiles(values: Tensor) -> dict[str, float]:
+    """The quantiles of the finite `values` (N,), by name; empty if none is finite."""
+    finite = values[values.isfinite()].double().cpu().numpy()
+    if not len(finite):
+        return {}
+    ranks = {name: round(share * (len(finite) - 1)) for name, share in QUANTILES.items()}
+    placed = np.partition(finite, sorted(set(ranks.values())))  # a sort of a million takes five times as long
+    return {name: float(placed[rank]) for name, rank in ranks.items()}

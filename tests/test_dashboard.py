@@ -1,0 +1,91 @@
+"""gpubp dashboard: TensorBoard for this machine alone, until Ctrl-C, with nothing left running."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+import gpubp
+from gpubp.cli import main
+
+pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a run."""
+    population, data = (
+        gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 3),
+        gpubp.Dataset([[0.0], [1.0]], [[0.0], [1.0]]),
+    )
+    folder = tmp_path / "runs" / "one" / "tensorboard"
+    gpubp.train(population, data, gpubp.TrainConfig(steps=4), reporters=[gpubp.TensorBoardReporter(folder)])
+    return tmp_path / "runs"
+
+
+def processes() -> dict[int, int]:
+    """Those that run on Linux, and whose children they are."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent, *_ = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if state != "Z":
+            found[int(path.parent.name)] = int(parent)
+    return found
+
+
+def test_it_serves_the_runs_on_the_loopback_interface_and_ends_with_ctrl_c(made: Path) -> None:
+    words = [sys.executable, "-m", "gpubp", "dashboard", str(made), "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as board:
+        try:
+            address, _, shown = board.stdout.readline().strip().partition("?")  # type: ignore[union-attr]
+            assert address.startswith("http://127.0.0.1:")
+            shown = re.compile(unquote(shown.partition("regexInput=")[2]))
+            until, names = time.monotonic() + 30, list[str]()
+            while time.monotonic() < until and len(names) < 4:
+                names = json.load(urllib.request.urlopen(f"{address}data/runs", timeout=10))
+            assert [name for name in names if shown.search(name)] == ["one/tensorboard"], "not its best networks"
+            helpers = {each for each, parent in processes().items() if parent == board.pid}
+            board.send_signal(signal.SIGINT)
+            _, told = board.communicate(timeout=30)
+        finally:
+            board.kill()
+    assert (board.returncode, told) == (0, f"TensorBoard shows {made}; Ctrl-C ends it\n")
+    while helpers & processes().keys():
+        assert time.monotonic() < until + 30, "its helper is left running"
+        time.sleep(0.05)
+
+
+def test_what_it_cannot_show_is_said(
+    made: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (tmp_path / "empty").mkdir()
+        for words, wanted in (
+            ([str(tmp_path / "none")], "none is no directory"),
+            ([str(tmp_path / "empty")], "empty has no curves: none of its runs was trained with --tensorboard true"),
+            ([str(made), "--port", str(port)], f"--port {port}: Address already in use; without it"),
+            ([str(made), "--port", "70000"], "--port 70000: 0 to 65535 expected"),
+        ):
+            assert main(["dashboard", *words]) == 1
+            assert wanted in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    assert main(["dashboard", str(made)]) == 1
+    assert 'pip install "gpubp[tensorboard]"' in capsys.readouterr().err
