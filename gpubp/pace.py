@@ -14,12 +14,12 @@ GROWTH = 4  # of a call, at most, over the one before
 
 class Pace:
     """length: the estimated steps of a call that takes `wanted` seconds, at most `most`. rate: network-steps/s, 0
-    until known. seconds: in steps, of all calls. Since the last look: left: the most steps that a
-    network has to the end of the round; taken: steps of the calls; running: networks, at that look."""
+    until known. Since the last look: left: the most steps that a network has to the end of the round; taken: steps of
+    the calls; running: networks, at that look."""
 
     def __init__(self, wanted: float, most: int) -> None:
         self.wanted, self.most = wanted, most
-        self.length, self.rate, self.seconds = 1, 0.0, 0.0
+        self.length, self.rate = 1, 0.0
 
     def look(self, state: TrainState) -> None:
         """Read the clocks of `state`, after they were updated or changed."""
@@ -59,7 +59,6 @@ class Pace:
         """All calls are done, and the clocks of `state` are up to date."""
         if self.taken:
             seconds = max(time.monotonic() - self.begun, 1e-6)
-            self.seconds += seconds
             self.rate = (int(state.step.sum()) - self.before) / seconds
             self.length = max(self.length, self._within(round(self.taken * self.wanted / seconds), self.taken))
         self.look(state)

@@ -9,6 +9,7 @@ Signals, reporters and files are in loop.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -27,7 +28,7 @@ from .packing import Saved
 from .placement import placed
 from .recipe import Recipe
 from .schedules import scheduled
-from .serial import one_thread
+from .serial import one_thread, threads
 from .spec import NetworkSpec
 from .state import Status, TrainState
 
@@ -70,7 +71,7 @@ class Sets:
 class Run:
     """number: of the present round, from 1; 0 before the first. open: whether it has begun and not been evaluated.
     rows (N,): the networks' rows in the results. folds: whether positions in the data are folds. held_out: the
-    evaluation of the present networks on the validation data, if known."""
+    evaluation of the present networks on the validation data, if known. share: of the room (side_by_side.py)."""
 
     state: TrainState
     config: TrainConfig
@@ -82,9 +83,14 @@ class Run:
     open: bool = False
     folds: bool = False
     held_out: Evaluation | None = None
+    share: int = 0
 
     def __post_init__(self) -> None:
         self.due = self.state.running & self.open  # which networks are evaluated at the end of the present round
+
+    def threads(self) -> AbstractContextManager[None]:
+        """A context in which torch has the run's share of threads."""
+        return threads(self.share) if self.share and self.where[0].type == "cpu" else nullcontext()
 
     def compile_ahead(self) -> None:
         """Compile the kernels that the run needs."""
