@@ -28,6 +28,7 @@ from .reporters.table import Results
 from .result import Result, kept
 from .run import Round, Run, reasons
 from .saving import Saving
+from .serial import one_thread
 from .side_by_side import Crew, Tell
 from .signals import collected
 from .state import Status, counts
@@ -110,13 +111,11 @@ class Loop:
     def begin(self) -> None:
         """Start runs and reporters; write the checkpoint from which an early killed run restarts."""
         self.begun, self.before = time.monotonic(), self.seconds
-        for run in self.runs:
-            run.begin()
+        self.crew.begin(self.runs, self.runs)
         self.taken = self.done
         populations = [run.state.population for run in self.runs]
-        total = None if self.queue is None else self.queue.rows.total
         start = Start(
-            networks=total or sum(each.count for each in populations),
+            networks=(self.queue and self.queue.rows.total) or sum(each.count for each in populations),
             parameters=max(each.spec.size for each in populations),
             steps=self.expected,
             done=self.taken,
@@ -130,7 +129,7 @@ class Loop:
             populations=len(self.runs),
         )
         self.listeners.start(start)
-        self.crew.prepare(self.runs, self.runs)
+        self.crew.compile_ahead(self.runs)
         self.rate, self.seen = 0.0, (self.taken, 0.0)  # network-steps and seconds at the last evaluation
         if self.saving is not None:
             self.saving.last = time.monotonic()
@@ -170,7 +169,8 @@ class Loop:
             return True
         if self.queue is not None:
             self.refill(self.queue)
-        begun = [run.next_round() for run in self.runs]
+        with one_thread():
+            begun = [run.next_round() for run in self.runs]
         return any(begun)
 
     def refill(self, queue: Queue) -> None:
@@ -182,7 +182,7 @@ class Loop:
                 self.saving.save()
             with kept(self.result([]), early=True):
                 raise
-        self.crew.prepare(queue.fill(self.runs, new), self.runs)
+        queue.fill(self.runs, new, self.crew)
 
     def steps(self) -> None:
         """The calls of the present round, to its end or a signal."""
@@ -203,7 +203,7 @@ class Loop:
 
     def called(self, notes: list[str]) -> None:
         """A call has returned."""
-        if self.saving is not None and self.saving.first is not None and self.saving.first.done():
+        if self.saving is not None and (first := self.saving.first) is not None and first.done():
             self.saving.finish_first()
         self.seconds = self.before + time.monotonic() - self.begun
         self.rate = sum(run.pace.rate for run in self.crew.under_way)

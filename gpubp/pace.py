@@ -25,15 +25,17 @@ class Pace:
         """Read the clocks of `state`, after they were updated or changed."""
         left = state.left
         self.each = left[left > 0]
-        self.left = int(self.each.max()) if len(self.each) else 0
-        self.alike = not len(self.each) or int(self.each.min()) == self.left
-        self.before, self.running, self.taken = int(state.step.sum()), int(state.running.sum()), 0
+        self.count, self.left, self.taken = self.each.numel(), 0, 0
+        if self.count:
+            self.left = int(self.each.max())
+        self.alike = not self.count or int(self.each.min()) == self.left
+        self.before, self.running = int(state.step.sum()), int(state.running.sum())
         self.calls: deque[int] = deque(maxlen=3)
 
     @property
     def done(self) -> int:
         """Network-steps so far, if no network has diverged since the last look."""
-        return self.before + (self.taken * len(self.each) if self.alike else int(self.each.clamp(max=self.taken).sum()))
+        return self.before + (self.taken * self.count if self.alike else int(self.each.clamp(max=self.taken).sum()))
 
     def next(self, least: int) -> int:
         """Steps of the call that begins now: `least` or more, if so many are left."""

@@ -23,6 +23,7 @@ from .making import Maker, Source
 from .networks import Networks
 from .run import Run, Sets
 from .serial import one_thread
+from .side_by_side import Crew
 
 FIRST = 1 << 12  # rows of a design from which slots are counted
 STREAM = 1 << 16  # networks of a stream that train at once, if nothing else is said
@@ -87,22 +88,21 @@ class Queue:
             self.rows.taken = taken
             raise
 
-    def fill(self, runs: list[Run], new: list[Run]) -> list[Run]:
-        """Let networks that have ended leave, and those of `new` runs take their slots. In place. -> runs of other
-        kinds, without kernels."""
+    def fill(self, runs: list[Run], new: list[Run], crew: Crew) -> None:
+        """Let networks that have ended leave, and those of `new` runs take their slots. In place."""
         if not new:
-            return []
+            return
         number = max(run.number for run in runs)
         for run in tuple(runs):
             mates = [each for each in new if each.networks.kind == run.networks.kind]
             new = [each for each in new if each not in mates]
             if not self.change(run, [each.networks for each in mates]):
                 runs.remove(run)
-        for run in new:
-            run.begin()
-            run.number = number  # so that rounds of the training have rising numbers
         runs += new
-        return new
+        crew.begin(new, runs)
+        for run in new:
+            run.number = number  # so that rounds of the training have rising numbers
+        crew.compile_ahead(new)
 
     def change(self, run: Run, come: list[Networks]) -> bool:
         """Let the networks of `run` that have ended leave, and others come. -> whether any train."""

@@ -11,15 +11,23 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 
+def use(number: int) -> int:
+    """torch and the kernels of engines compute in `number` threads for the calling thread, from now on; others are not
+    affected. -> how many before."""
+    before = torch.get_num_threads()
+    if number != before:
+        _pools().limit(limits=number, user_api="openmp")
+    return before
+
+
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """torch and the kernels of engines compute in `number` threads. Other threads than the calling one are not
-    affected."""
-    if number == torch.get_num_threads():
+    """use(), for a while."""
+    before = use(number)
+    try:
         yield
-        return
-    with _pools().limit(limits=number, user_api="openmp"):
-        yield
+    finally:
+        use(before)
 
 
 @contextmanager

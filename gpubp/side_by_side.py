@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
 
 from .run import Run
+from .serial import use
 
 STREAMS = 16  # of a GPU that are used at once
 Found = TypeVar("Found")
@@ -28,21 +30,27 @@ class Crew:
 
     def __init__(self, where: Sequence[torch.device]) -> None:
         self.room = STREAMS if where[0].type == "cuda" else torch.get_num_threads()
-        self.over = False
+        self.over, self.streams = False, count()
         self.under_way: list[Run] = []
 
-    def prepare(self, new: Sequence[Run], runs: Sequence[Run]) -> None:
-        """Give each of the `new` runs, which are among `runs`, its share, and compile its kernels, whose layouts depend
-        on the share."""
+    def begin(self, new: Sequence[Run], runs: Sequence[Run]) -> None:
+        """Begin the `new` runs, which are among `runs`, each with its share, which it keeps, as layouts of kernels
+        depend on it, and a stream."""
         for run in new:
             run.share = run.choice.share(run.state, self.room, len(runs))
+            if len(runs) > 1 and run.share < self.room:
+                run.stream = next(self.streams) % STREAMS
+            run.begin()
+
+    def compile_ahead(self, runs: Sequence[Run]) -> None:
+        """Compile their kernels."""
 
         def compile_ahead(run: Run) -> None:
             with run.threads():
                 run.compile_ahead()
 
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "gpubp-compile") as pool:  # two kernels each
-            list(pool.map(compile_ahead, new))
+            list(pool.map(compile_ahead, runs))
 
     def each(self, runs: Sequence[Run], work: Callable[[Run, Tell], Found], tell: Tell) -> list[Found]:
         """work(run, tell) of each. What it tells, it tells in the calling thread."""
@@ -60,8 +68,9 @@ class Crew:
         begun: dict[Future[Found], Run] = {}
 
         def working(run: Run) -> Found:
-            with run.threads():
-                return work(run, news.put)
+            if run.where[0].type == "cpu":
+                use(run.share)
+            return work(run, news.put)
 
         waiting, self.under_way = sorted(runs, key=lambda run: -run.share), []
         with ThreadPoolExecutor(self.room, "gpubp-run") as pool:
