@@ -86,14 +86,22 @@ def held() -> int:
 
 
 @contextmanager
-def on(device: torch.device) -> Iterator[None]:
-    """Direct this thread's work to `device`; no effect unless it is a GPU."""
+def on(device: torch.device, stream: int | None = None) -> Iterator[None]:
+    """Direct this thread's work to `device`, and there to the stream of that number, not to the present one; no effect
+    unless it is a GPU."""
     if device.type != "cuda":
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or products may differ between streams
-    with torch.cuda.device(device):
+    there = nullcontext() if stream is None else torch.cuda.stream(_numbered(device, stream))
+    with torch.cuda.device(device), there:
         yield
+
+
+@functools.cache
+def _numbered(device: torch.device, number: int) -> torch.cuda.Stream:
+    """A stream that stays, as the memory of what was allocated in it stays its own."""
+    return torch.cuda.Stream(device)
 
 
 def stream(device: torch.device) -> int:

@@ -6,10 +6,8 @@ Failing to write a checkpoint, results or a reporter's file is reported and ends
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -29,6 +27,8 @@ from .reporters.table import Results
 from .result import Result, kept
 from .run import Round, Run, gradient_norms, reasons, together
 from .saving import Saving
+from .serial import one_thread
+from .side_by_side import Crew, Tell
 from .signals import collected
 from .state import counts
 
@@ -73,7 +73,9 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.listeners = Listeners(self.reporters, self.note)
-        self.saving = None
+        self.crew = Crew(self.runs[0].where)
+        self.signals: list[int] = []
+        self.step_seconds, self.saving = 0.0, None
         if self.run_dir is not None:
             self.saving = Saving(self.run_dir, self.checkpoint_minutes, self.saved, self.noted, self.note)
 
@@ -91,17 +93,13 @@ class Loop:
     def to_the_end(self) -> Result:
         """train(), without telling reporters of errors."""
         with collected() as signals:
+            self.signals = signals
             self.begin()
             while not signals and self.next_round():
-                for run in self.runs:
-                    while run.open and run.pace.left and not signals:
-                        self.advance(run)
-                        self.save_if_due()
+                self.steps()
                 if not signals:
-                    self.settle()
                     self.look()
                     self.save_if_due()
-            self.settle()
             if self.saving is not None:
                 self.saving.save()
             result = self.result(signals)
@@ -112,13 +110,11 @@ class Loop:
     def begin(self) -> None:
         """Start runs and reporters; write the checkpoint from which an early killed run restarts."""
         self.begun, self.before = time.monotonic(), self.seconds
-        for run in self.runs:
-            run.begin()
+        self.crew.begin(self.runs, self.runs)
         self.taken = self.done
         populations = [run.state.population for run in self.runs]
-        total = None if self.queue is None else self.queue.rows.total
         start = Start(
-            networks=total or sum(each.count for each in populations),
+            networks=(self.queue and self.queue.rows.total) or sum(each.count for each in populations),
             parameters=max(each.spec.size for each in populations),
             steps=self.expected,
             done=self.taken,
@@ -133,10 +129,8 @@ class Loop:
             clock="step" if self.queue is None and together(self.runs) else "network_steps",
         )
         self.listeners.start(start)
-        with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "gpubp-compile") as pool:  # two kernels each
-            list(pool.map(Run.compile_ahead, self.runs))
-        self.rate = 0.0
-        self.seen = self.taken, 0.0  # network-steps and seconds at the last evaluation
+        self.crew.compile_ahead(self.runs)
+        self.rate, self.seen = 0.0, (self.taken, 0.0)  # network-steps and seconds at the last evaluation
         if self.saving is not None:
             self.saving.last = time.monotonic()
             if not self.number:
@@ -175,7 +169,8 @@ class Loop:
             return True
         if self.queue is not None:
             self.refill(self.queue)
-        begun = [run.next_round() for run in self.runs]
+        with one_thread():
+            begun = [run.next_round() for run in self.runs]
         return any(begun)
 
     def refill(self, queue: Queue) -> None:
@@ -187,33 +182,43 @@ class Loop:
                 self.saving.save()
             with kept(self.result([]), early=True):
                 raise
-        queue.fill(self.runs, new)
+        queue.fill(self.runs, new, self.crew)
 
-    def advance(self, run: Run) -> None:
-        """One call of the engine."""
-        notes = run.advance()
-        if self.saving is not None and self.saving.first is not None and self.saving.first.done():
+    def steps(self) -> None:
+        """The calls of the present round, to its end or a signal."""
+        while not self.signals and (left := [run for run in self.runs if run.open and run.pace.left]):
+            begun = time.monotonic()
+            self.crew.each(left, self.calls, self.called)
+            self.step_seconds += time.monotonic() - begun
+            self.seconds = self.before + time.monotonic() - self.begun
+            self.save_if_due()
+
+    def calls(self, run: Run, tell: Tell) -> None:
+        """The calls of one run, until the round, or something else, asks for the others."""
+        while run.pace.left and not self.signals and not self.crew.over:
+            tell(run.advance())
+            if self.saving is not None and self.saving.due:
+                break
+        run.settle()
+
+    def called(self, notes: list[str]) -> None:
+        """A call has returned."""
+        if self.saving is not None and (first := self.saving.first) is not None and first.done():
             self.saving.finish_first()
         self.seconds = self.before + time.monotonic() - self.begun
-        self.rate = run.pace.rate
+        self.rate = sum(run.pace.rate for run in self.crew.under_way)
         self.note(*notes)
-
-    def settle(self) -> None:
-        """Wait for all calls."""
-        for run in self.runs:
-            run.settle()
-        self.seconds = self.before + time.monotonic() - self.begun
 
     def note(self, *notes: str) -> None:
         """Report progress, and notes for the user."""
         self.notes += notes
-        running = sum(run.pace.running for run in self.runs)
-        progress = Progress(self.done, self.rate, running, notes, 0 if self.queue is None else self.expected)
+        running, total = sum(run.pace.running for run in self.runs), 0 if self.queue is None else self.expected
+        progress = Progress(self.done, self.rate, running, notes, total)
         self.listeners.tell(lambda reporter: reporter.progress(progress))
 
     def look(self) -> None:
         """The evaluation at the end of a round."""
-        found = [run.look() for run in self.runs]
+        found = self.crew.each(self.runs, lambda run, tell: run.look(), self.called)
         if self.queue is not None and self.queue.unwatched(self.runs):
             return
         if self.saving is not None:
@@ -241,15 +246,9 @@ class Loop:
         networks.record = record
         self.listeners.tell(lambda reporter: getattr(reporter, "looked", lambda _: None)(networks))
 
-    @property
-    def step_seconds(self) -> float:
-        """Seconds in steps of all runs."""
-        return sum(run.pace.seconds for run in self.runs) + (0.0 if self.queue is None else self.queue.seconds)
-
     def save_if_due(self) -> None:
         """Write a checkpoint, if the last one is older than it may be."""
         if self.saving is not None and self.saving.due:
-            self.settle()
             self.saving.save()
 
     def save_first(self, saving: Saving) -> None:
@@ -281,7 +280,8 @@ class Loop:
 
     def result(self, signals: list[int]) -> Result:
         """Run the final evaluation and write results to the run's directory. -> the Result."""
-        outcomes = [Outcome(run.rows, run.state, *run.figures(), run.folds) for run in self.runs]
+        figures = self.crew.each(self.runs, lambda run, tell: run.figures(), self.called)
+        outcomes = [Outcome(run.rows, run.state, *found, run.folds) for run, found in zip(self.runs, figures)]
         if news := [note for run in self.runs for note in run.place.news()]:
             self.note(*news)
         if self.queue is not None:

@@ -67,11 +67,18 @@ def plan(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], given: bool, de
         "hyper-parameters and clocks": COLUMNS * 8,
     }
     listed = ", ".join(f"{name} {size(number)}" for name, number in parts.items() if number)
-    total = sum(needed(*each) - each[2] * each[0].size * each[3] * (not given) for each in shapes)
+    total = together(shapes) - sum(each[2] * each[0].size * each[3] * (not given) for each in shapes)
     count, free = sum(each[2] for each in shapes), available(device)
     room = "" if free is None else f" of {size(free)} free"
     most = "up to " if len(shapes) > 1 else ""
     return f"memory: {most}{size(sum(parts.values()))} a network ({listed}); {count:,} at once need {size(total)}{room}"
+
+
+def together(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]]) -> int:
+    """Bytes of populations that train in one run: their networks, and the largest workspace, which all threads of the
+    processor share, whatever trains side by side."""
+    workspaces = [needed(spec, recipe, 0, itemsize) for spec, recipe, _, itemsize in shapes]
+    return sum(needed(*each) for each in shapes) - sum(workspaces) + max(workspaces)
 
 
 def check(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: torch.device) -> None:
@@ -85,7 +92,7 @@ def check_all(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], device: to
     """check(), of populations that train in one run."""
     for each in shapes:
         check(*each, device)
-    free, total = available(device), sum(needed(*each) for each in shapes)
+    free, total = available(device), together(shapes)
     if free is not None and total > free:
         count = sum(each[2] for each in shapes)
         raise OutOfMemoryError(

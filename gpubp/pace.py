@@ -14,26 +14,28 @@ GROWTH = 4  # of a call, at most, over the one before
 
 class Pace:
     """length: the estimated steps of a call that takes `wanted` seconds, at most `most`. rate: network-steps/s, 0
-    until known. seconds: in steps, of all calls. Since the last look: left: the most steps that a
-    network has to the end of the round; taken: steps of the calls; running: networks, at that look."""
+    until known. Since the last look: left: the most steps that a network has to the end of the round; taken: steps of
+    the calls; running: networks, at that look."""
 
     def __init__(self, wanted: float, most: int) -> None:
         self.wanted, self.most = wanted, most
-        self.length, self.rate, self.seconds = 1, 0.0, 0.0
+        self.length, self.rate = 1, 0.0
 
     def look(self, state: TrainState) -> None:
         """Read the clocks of `state`, after they were updated or changed."""
         left = state.left
         self.each = left[left > 0]
-        self.left = int(self.each.max()) if len(self.each) else 0
-        self.alike = not len(self.each) or int(self.each.min()) == self.left
-        self.before, self.running, self.taken = int(state.step.sum()), int(state.running.sum()), 0
+        self.count, self.left, self.taken = self.each.numel(), 0, 0
+        if self.count:
+            self.left = int(self.each.max())
+        self.alike = not self.count or int(self.each.min()) == self.left
+        self.before, self.running = int(state.step.sum()), int(state.running.sum())
         self.calls: deque[int] = deque(maxlen=3)
 
     @property
     def done(self) -> int:
         """Network-steps so far, if no network has diverged since the last look."""
-        return self.before + (self.taken * len(self.each) if self.alike else int(self.each.clamp(max=self.taken).sum()))
+        return self.before + (self.taken * self.count if self.alike else int(self.each.clamp(max=self.taken).sum()))
 
     def next(self, least: int) -> int:
         """Steps of the call that begins now: `least` or more, if so many are left."""
@@ -59,7 +61,6 @@ class Pace:
         """All calls are done, and the clocks of `state` are up to date."""
         if self.taken:
             seconds = max(time.monotonic() - self.begun, 1e-6)
-            self.seconds += seconds
             self.rate = (int(state.step.sum()) - self.before) / seconds
             self.length = max(self.length, self._within(round(self.taken * self.wanted / seconds), self.taken))
         self.look(state)

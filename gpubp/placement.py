@@ -66,12 +66,14 @@ class Place(Protocol):
         """Whether the rows in host memory do not change until gather(), or memory runs out, which waits for read()."""
 
 
-def placed(state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device]) -> Place:
-    """`state` on the devices `where`, in place if that is its device. data: to train on, then
-    others to evaluate on."""
+def placed(
+    state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device], stream: int | None = None
+) -> Place:
+    """`state` on the devices `where`, in place if that is its device. data: to train on, then others to evaluate on.
+    stream: of a GPU, see Shard."""
     if list(where) == [state.population.device]:
         return Home(state, data[0], choice)
-    return Shards(state, data, choice, where)
+    return Shards(state, data, choice, where, stream)
 
 
 class Home:
@@ -128,8 +130,9 @@ class Shards:
     """A population with its rows split over devices, a thread for each."""
 
     def __init__(
-        self, state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device]
-    ) -> None:
+        self, state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device],
+        stream: int | None = None,
+    ) -> None:  # fmt: skip
         self.state, self.pinned = state, where[0].type != "cuda"  # nothing to pin for a CPU
         if LOSSES[state.population.spec.loss].metric == "r2":
             for dataset in data:  # before each device gets its part, and a buffer for it
@@ -139,7 +142,8 @@ class Shards:
         sizes = [fitting(state, each, device, data) for device in where]
         parts = [slice(first, min(first + each, count)) for first in range(0, count, each)]
         self.shards = [
-            Shard(state.rows(part), data, part, choice, device, size) for part, device, size in zip(parts, where, sizes)
+            Shard(state.rows(part), data, part, choice, device, size, stream)
+            for part, device, size in zip(parts, where, sizes)
         ]
         self.pool = ThreadPoolExecutor(len(self.shards), "gpubp")
 

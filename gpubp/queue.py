@@ -23,6 +23,7 @@ from .making import Maker, Source
 from .networks import Networks
 from .run import Run, Sets
 from .serial import one_thread
+from .side_by_side import Crew
 
 FIRST = 1 << 12  # rows of a design from which slots are counted
 STREAM = 1 << 16  # networks of a stream that train at once, if nothing else is said
@@ -65,7 +66,7 @@ class Rows:
 @dataclass
 class Queue:
     """rows: that wait; source and maker: which make networks of them; slots: most networks that train at once; ended:
-    those that have left, with their steps, and the seconds in steps of runs that are no more."""
+    those that have left, with their steps."""
 
     rows: Rows
     source: Source
@@ -73,7 +74,6 @@ class Queue:
     slots: int
     ended: Ended
     steps: int = 0
-    seconds: float = 0.0
 
     def next(self, runs: Sequence[Run]) -> list[Run]:
         """Runs of the next rows, if enough slots are free. Raises what a wrong row does; then no row is taken."""
@@ -88,7 +88,7 @@ class Queue:
             self.rows.taken = taken
             raise
 
-    def fill(self, runs: list[Run], new: list[Run]) -> None:
+    def fill(self, runs: list[Run], new: list[Run], crew: Crew) -> None:
         """Let networks that have ended leave, and those of `new` runs take their slots. In place."""
         if not new:
             return
@@ -97,13 +97,12 @@ class Queue:
             mates = [each for each in new if each.networks.kind == run.networks.kind]
             new = [each for each in new if each not in mates]
             if not self.change(run, [each.networks for each in mates]):
-                self.seconds += run.pace.seconds
                 runs.remove(run)
+        runs += new
+        crew.begin(new, runs)
         for run in new:
-            run.compile_ahead()
-            run.begin()
             run.number = number  # so that rounds of the training have rising numbers
-            runs.append(run)
+        crew.compile_ahead(new)
 
     def change(self, run: Run, come: list[Networks]) -> bool:
         """Let the networks of `run` that have ended leave, and others come. -> whether any train."""
@@ -123,13 +122,15 @@ class Queue:
     def leave(self, run: Run, index: torch.Tensor) -> None:
         """Evaluate and log the networks in the rows `index` of a run."""
         gone = run.networks.take(index)
-        left = Run(*gone[:2], run.sets, run.choice, run.where, gone.rows, run.number, folds=run.folds)
+        left = Run(*gone[:2], run.sets, run.choice, run.where, gone.rows, run.number, folds=run.folds, share=run.share)
         saved = left.saved()
         if gone.state.kept:  # figures() exchanges rows; a checkpoint's are as they were
             saved = saved._replace(state=gone.state.rows(torch.arange(len(index))))
         left.begin()
         self.steps += int(gone.state.step.sum())
-        self.ended.add(saved, [each for each in left.figures() if each is not None])
+        with left.threads():
+            figures = left.figures()
+        self.ended.add(saved, [each for each in figures if each is not None])
 
     def unwatched(self, runs: Sequence[Run]) -> bool:
         """Whether nobody wants the figures of this round: there are rounds for the networks to change, and one record

@@ -9,6 +9,7 @@ Signals, reporters and files are in loop.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -30,7 +31,7 @@ from .packing import Saved
 from .placement import placed
 from .recipe import Recipe
 from .schedules import scheduled
-from .serial import one_thread
+from .serial import one_thread, threads
 from .spec import NetworkSpec
 from .state import Status, TrainState
 
@@ -73,7 +74,8 @@ class Sets:
 class Run:
     """number: of the present round, from 1; 0 before the first. open: whether it has begun and not been evaluated.
     rows (N,): the networks' rows in the results. folds: whether positions in the data are folds. held_out: the
-    evaluation of the present networks on the validation data, if known."""
+    evaluation of the present networks on the validation data, if known. share, stream: of what trains, see
+    side_by_side.py."""
 
     state: TrainState
     config: TrainConfig
@@ -85,9 +87,15 @@ class Run:
     open: bool = False
     folds: bool = False
     held_out: Evaluation | None = None
+    share: int = 0
+    stream: int | None = None
 
     def __post_init__(self) -> None:
         self.due = self.state.running & self.open  # which networks are evaluated at the end of the present round
+
+    def threads(self) -> AbstractContextManager[None]:
+        """A context in which torch has the run's share of threads."""
+        return threads(self.share) if self.share and self.where[0].type == "cpu" else nullcontext()
 
     def compile_ahead(self) -> None:
         """Compile the kernels that the run needs."""
@@ -97,7 +105,7 @@ class Run:
     def begin(self) -> None:
         """Move networks and data to their devices."""
         state = self.state
-        self.place = placed(state, self.sets.each, self.choice, self.where)
+        self.place = placed(state, self.sets.each, self.choice, self.where, self.stream)
         if self.number:  # an extended training may have moved the ends of rounds
             end = self.round(torch.where(self.due, state.limit, state.step) - 1)[1]
             self.train_to(torch.where(state.running, end, state.limit))
@@ -122,7 +130,6 @@ class Run:
         """Each network to `step` (N,), or to the end of its training."""
         torch.minimum(step, self.state.end, out=self.state.limit)
 
-    @one_thread()
     def next_round(self) -> bool:
         """Start the next round; False if every network has ended."""
         if not self.pace.running:
@@ -199,7 +206,7 @@ class Run:
         """Train these instead, between two rounds. They come from gathered rows."""
         self.state, self.config, self.rows = networks
         self.due = torch.zeros_like(self.state.running)
-        self.place, self.held_out = placed(self.state, self.sets.each, self.choice, self.where), None
+        self.place, self.held_out = placed(self.state, self.sets.each, self.choice, self.where, self.stream), None
         self.pace.look(self.state)
 
     def rewrite(self, change: Callable[[TrainState], None]) -> None:
@@ -207,7 +214,7 @@ class Run:
         ended may run again."""
         self.place.gather()
         change(self.state)
-        self.place, self.held_out = placed(self.state, self.sets.each, self.choice, self.where), None
+        self.place, self.held_out = placed(self.state, self.sets.each, self.choice, self.where, self.stream), None
 
     def learning_rate(self) -> Tensor:
         """(N,): the scheduled rate of each network's next step."""

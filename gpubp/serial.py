@@ -1,5 +1,5 @@
-"""Operations on a few numbers per network, without torch's threads. These wait for each other at the end of every
-operation: on a busy machine for a time slice each, up to a hundred times the operation itself."""
+"""How many of torch's threads compute in the calling thread's operations. They wait for each other at the end of every
+operation: on a busy machine for a time slice each, up to a hundred times a small operation itself."""
 
 from __future__ import annotations
 
@@ -7,13 +7,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+import torch
 from threadpoolctl import ThreadpoolController
+
+
+def use(number: int) -> int:
+    """torch and the kernels of engines compute in `number` threads for the calling thread, from now on; others are not
+    affected. -> how many before."""
+    before = torch.get_num_threads()
+    if number != before:
+        _pools().limit(limits=number, user_api="openmp")
+    return before
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """use(), for a while."""
+    before = use(number)
+    try:
+        yield
+    finally:
+        use(before)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch computes in the calling thread. Other threads are not affected."""
-    with _pools().limit(limits=1, user_api="openmp"):
+    """threads(1), for operations on a few numbers per network."""
+    with threads(1):
         yield
 
 

@@ -32,12 +32,21 @@ SEEN = ("params", "hyper")  # needed by an evaluation
 
 class Shard:
     """Rows of a population, in host memory in `home` (views of the whole), that train on `device`: all at once, staying
-    there with their data, or in groups of `size` that take turns if memory is short. part: their rows in the whole."""
+    there with their data, or in groups of `size` that take turns if memory is short. part: their rows in the whole;
+    stream: the number of that in which they train, None for the present one."""
 
     def __init__(
-        self, home: TrainState, data: Sequence[Dataset], part: slice, choice: Choice, device: torch.device, size: int
-    ) -> None:
-        self.home, self.part, self.choice, self.device, self.size = home, part, choice, device, size
+        self, home: TrainState, data: Sequence[Dataset], part: slice, choice: Choice, device: torch.device, size: int,
+        stream: int | None = None,
+    ) -> None:  # fmt: skip
+        self.home, self.part, self.choice, self.device, self.size, self.stream = (
+            home,
+            part,
+            choice,
+            device,
+            size,
+            stream,
+        )
         self.count = home.population.count
         self.until = home.limit.clone()  # the last step of a call
         self.copies = gpus.Copies(device)
@@ -78,7 +87,7 @@ class Shard:
         """A call of an engine that does not wait, with the clocks in their present place: at home before the first call
         and after look(), else on the device. -> False if memory ran out: nothing was trained."""
         try:
-            with gpus.on(self.device):
+            with gpus.on(self.device, self.stream):
                 networks, data = self._networks(), self._data(self.training)
                 if not self.under_way:
                     copy(self.home, networks.state, CLOCKS + LOOPS)
@@ -120,7 +129,7 @@ class Shard:
         while self.under_way:
             self.under_way.popleft()()  # of the worker's stream, not of this thread's
         if self.networks is not None and away:
-            with gpus.on(self.device):
+            with gpus.on(self.device, self.stream):
                 self._take_home(self.networks, CLOCKS)
 
     def _take_home(self, networks: Compaction, names: Names) -> None:
@@ -133,7 +142,7 @@ class Shard:
         """See Place."""
         self.look()
         if self.networks is not None and self.ahead:
-            with gpus.on(self.device):
+            with gpus.on(self.device, self.stream):
                 self._take_home(self.networks, ROWS)
         self.ahead = False
 
@@ -146,12 +155,12 @@ class Shard:
 
     def keep(self, better: Tensor) -> None:
         """See Place."""
-        with gpus.on(self.device):
+        with gpus.on(self.device, self.stream):
             self._present().keep(better)
 
     def exchange(self, some: Tensor) -> None:
         """See Place."""
-        with gpus.on(self.device):
+        with gpus.on(self.device, self.stream):
             self._present().exchange(some)
         self.ahead = True
 
@@ -166,7 +175,7 @@ class Shard:
         after memory runs out. come, leave: the tensors copied in and out; if all rows stay, only clocks."""
         while True:
             try:
-                with gpus.on(self.device):
+                with gpus.on(self.device, self.stream):
                     return self._turns(work, data, come, leave)
             except (RuntimeError, MemoryError, OutOfMemoryError) as error:
                 if self.size == 1 or not memory.ran_out(error):

@@ -7,7 +7,7 @@ import ctypes
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,13 +44,14 @@ class Launch(NamedTuple):
     job: Any
     end: cuda.End
     device: torch.device
+    stream: int | None
 
 
 class Player:
     """engines/device.py without a device; resident: blocks that run at once."""
 
     def __init__(self, limits: Limits = H100, resident: int = 2) -> None:
-        self.found, self.resident, self.launches = limits, resident, []
+        self.found, self.resident, self.launches, self.present = limits, resident, [], threading.local()
 
     def limits(self, device: torch.device) -> Limits:
         return self.found
@@ -68,8 +69,10 @@ class Player:
         def launch() -> None:
             job, end = given
             copies = type(job).from_buffer_copy(job), cuda.End.from_buffer_copy(end)
-            self.launches.append(Launch(function.handle, blocks, threads, shared, *copies, device))
-            self.play(self.launches[-1])
+            stream = getattr(self.present, "stream", None)
+            launched = Launch(function.handle, blocks, threads, shared, *copies, device, stream)
+            self.launches.append(launched)
+            self.play(launched)
 
         return launch
 
@@ -122,10 +125,14 @@ class Machine:
         self.on: set[tuple[str, str]] = set()
         self.pinned = 0
 
-    def enter(self, device: torch.device) -> Any:
+    @contextmanager
+    def enter(self, device: torch.device, stream: int | None = None) -> Iterator[None]:
         """gpubp.gpus.on."""
+        present, before = self.player.present, getattr(self.player.present, "stream", None)
         self.on.add((threading.current_thread().name, str(device)))
-        return nullcontext()
+        present.stream = before if stream is None else stream
+        yield
+        present.stream = before
 
     def pin(self, tensor: Tensor) -> Tensor:
         """gpubp.gpus.pinned."""

@@ -75,6 +75,6 @@ def test_memory_that_runs_out_in_training_is_explained_too(monkeypatch: pytest.M
     def fail(*arguments: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(loop.Loop, "advance", fail)
+    monkeypatch.setattr(loop.Loop, "calls", fail)
     with pytest.raises(OutOfMemoryError, match=r"4 networks of 3-6-2 with adam need .* per network"):
         gpubp.train(population(SPEC, 4), data(), config())

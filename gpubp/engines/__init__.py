@@ -24,17 +24,20 @@ from . import build, cpu, cuda, eager, rules
 
 class Engine(NamedTuple):
     """run(state, data, steps) trains; evaluate(population, data, hyper, position) returns loss and metric, as defined
-    in evaluate.py; compile_ahead(state, data, evaluated, device) compiles the kernels of both in parallel."""
+    in evaluate.py; compile_ahead(state, data, evaluated, device) compiles the kernels of both in parallel;
+    share(state, room, populations) is how much of `room` a call takes beside those of other populations, in threads of
+    a CPU or streams of a GPU."""
 
     run: Callable[[TrainState, Dataset, int], None]
     evaluate: Callable[[Population, Dataset, Mapping[str, Tensor], Tensor], Evaluation]
     compile_ahead: Callable[[TrainState, Dataset, Sequence[Dataset], torch.device], None]
+    share: Callable[[TrainState, int, int], int]
 
 
 ENGINES = {
-    "eager": Engine(eager.run, evaluate, lambda *_: None),
-    "cpu": Engine(cpu.run, cpu.evaluate, cpu.compile_ahead),
-    "cuda": Engine(cuda.run, cuda.evaluate, cuda.compile_ahead),
+    "eager": Engine(eager.run, evaluate, lambda *_: None, lambda state, room, populations: room),
+    "cpu": Engine(cpu.run, cpu.evaluate, cpu.compile_ahead, cpu.share),
+    "cuda": Engine(cuda.run, cuda.evaluate, cuda.compile_ahead, lambda *_: 1),
 }
 
 
@@ -45,6 +48,7 @@ class Choice(NamedTuple):
     run: Callable[[TrainState, Dataset, int], None]
     evaluate: Callable[[Population, Dataset, Mapping[str, Tensor], Tensor], Evaluation]
     compile_ahead: Callable[[TrainState, Dataset, Sequence[Dataset], torch.device], None]
+    share: Callable[[TrainState, int, int], int]
     reason: str
 
 

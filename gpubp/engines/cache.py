@@ -108,9 +108,9 @@ def scratch() -> Iterator[Path]:
 
 def news() -> list[str]:
     """Notes for the user about compilations, once for each cause."""
-    news = [note for note in NEWS.values() if note]
-    NEWS.update(dict.fromkeys(NEWS, ""))
-    return news
+    news = {cause: note for cause, note in [*NEWS.items()] if note}  # a copy: other threads may add to it
+    NEWS.update(dict.fromkeys(news, ""))
+    return [*news.values()]
 
 
 def _unkept(folder: Path | None, why: str) -> None:

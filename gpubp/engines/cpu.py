@@ -29,6 +29,7 @@ from .prepared import Calls
 from .program import Program
 
 FORWARD = 1 / 3  # of the work of a step
+BUSY = 7 / 8  # of the threads of a call have work to its end
 DONE, FAULTS, STEPS_DIFFER, NO_MEMORY = range(4)  # Answer of kernel/cpu.h
 
 
@@ -63,6 +64,16 @@ def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor],
 def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:
     """Compile the kernels for training on `data` and for evaluations in parallel."""
     compile_all(kernel, Key.of(state, data), of_evaluations(state, evaluated))
+
+
+def share(state: TrainState, threads: int, populations: int) -> int:
+    """How many of `threads` threads a call takes beside those of other populations: as many as it keeps busy, or its
+    part, if there are few populations."""
+    params = state.population.params
+    key = Key(state.population.spec, state.recipe, params.dtype, Samples(False, False, False, 0, "none"), len(params))
+    groups = -(-len(params) // layout(key).networks)
+    kept_busy = [number for number in range(1, threads + 1) if groups >= BUSY * number * -(-groups // number)]
+    return max(kept_busy[-1], threads // populations)
 
 
 def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None:
@@ -180,13 +191,18 @@ KERNELS: dict[tuple[Any, ...], Kernel] = {}
 LAYOUT: Layout | None = None  # instead of the best one, for tests and benchmarks
 
 
+def layout(key: Key) -> Layout:
+    """The fastest layout for `key`."""
+    spec, recipe = key.spec, key.recipe
+    return LAYOUT or best(
+        spec.widths, recipe.batch_size, len(recipe.rule.slots), key.dtype.itemsize, key.networks, key.threads,
+        build.vector_bytes(), whole=recipe.update_order == "layerwise",
+    )  # fmt: skip
+
+
 def kernel(key: Key) -> Kernel:
     """The kernel for `key`, compiled if necessary."""
-    layout = LAYOUT or best(
-        key.spec.widths, key.recipe.batch_size, len(key.recipe.rule.slots), key.dtype.itemsize, key.networks,
-        torch.get_num_threads(), build.vector_bytes(), whole=key.recipe.update_order == "layerwise",
-    )  # fmt: skip
-    program = Program(key, layout)
+    program = Program(key, layout(key))
     identity = program.identity(build.ARCH)
     if identity not in KERNELS:
         KERNELS[identity] = Kernel(program)

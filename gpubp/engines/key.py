@@ -45,7 +45,8 @@ class Samples:
 
 
 class Key(NamedTuple):
-    """What a kernel is made for. networks: how many a call has, for the choice of a layout. task: one of TASKS."""
+    """What a kernel is made for. task: one of TASKS. networks, threads: how many a call has, for the choice of a
+    layout."""
 
     spec: NetworkSpec
     recipe: Recipe
@@ -53,12 +54,14 @@ class Key(NamedTuple):
     samples: Samples
     networks: int = 1
     task: str = "train"
+    threads: int = 1
 
     @classmethod
     def of(cls, state: TrainState, data: Dataset) -> Key:
         """For training a population whose networks are at one step."""
         spec, params = state.population.spec, state.population.params
-        return cls(spec, state.recipe, params.dtype, Samples.of(state.recipe, data), len(params))
+        samples = Samples.of(state.recipe, data)
+        return cls(spec, state.recipe, params.dtype, samples, len(params), threads=torch.get_num_threads())
 
     @classmethod
     def to_come(cls, spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype, data: Dataset | None) -> Key:
@@ -74,7 +77,7 @@ class Key(NamedTuple):
         """For loss and metric of `count` networks on `data`. hyper: the names of TrainConfig.columns."""
         used = ("class_weight", *LOSSES[spec.loss].defaults)
         recipe = showing(data.lengths[1], tuple(name for name in hyper if name in used))
-        return cls(spec, recipe, dtype, Samples.of(recipe, data), count, "evaluate")
+        return cls(spec, recipe, dtype, Samples.of(recipe, data), count, "evaluate", torch.get_num_threads())
 
     @property
     def for_any_steps(self) -> Key:

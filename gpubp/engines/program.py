@@ -49,7 +49,7 @@ class Program:
         rows = rules.rows(self.spec, self.recipe)
         rule, loss = self.recipe.rule, self.key.loss
         facts = (loss.outputs, loss.metric, loss.classes, rule.decoupled, rule.absorbing)
-        found = (self.key._replace(networks=1), rules.functions(rows), facts, self.layout, machine)
+        found = (self.key._replace(networks=1, threads=1), rules.functions(rows), facts, self.layout, machine)
         return found if rules.built_in(rows) else (*found, self.text)
 
     @cached_property
