@@ -153,6 +153,39 @@ def test_a_stream_that_is_shorter_than_the_run_is_refused(tmp_path: Path) -> Non
         gpubp.resume(tmp_path / "run", *SETS, design=iter(ALIKE[4:]))
 
 
+def test_a_stream_of_other_rows_is_refused_and_one_that_has_ended_is_not_needed(tmp_path: Path) -> None:
+    whole = train(iter(ALIKE), slots=4, run_dir=tmp_path / "run")
+    again = gpubp.resume(tmp_path / "run", *SETS)
+    assert repr(again.table.to_pydict()) == repr(whole.table.to_pydict())
+    with pytest.raises(ConfigError, match=r"design: row 11 is .*'lr': 0\.5.* and was .*'lr': 0\.12"):
+        gpubp.resume(tmp_path / "run", *SETS, design=iter(with_one(11, lr=0.5)))
+
+
+def test_a_run_that_is_moved_keeps_its_networks(tmp_path: Path) -> None:
+    folder, elsewhere, moved = tmp_path / "run", tmp_path / "elsewhere", []
+
+    class Move(gpubp.Reporter):
+        def evaluated(self, record: dict[str, Any]) -> None:
+            if not moved and (folder / "ended" / "0.rows").exists():
+                moved.append(folder.rename(elsewhere))
+
+    result = train(ALIKE, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[Move()])
+    assert moved
+    assert result.unsaved is not None
+    assert repr(result.table.to_pydict()) == repr(train(ALIKE).table.to_pydict())
+    resumed = gpubp.resume(elsewhere, *SETS)
+    assert repr(resumed.table.to_pydict()) == repr(result.table.to_pydict())
+
+
+@pytest.mark.parametrize("off", [0.0, None, [0.0, 0.2], [0.0, None]])
+def test_what_the_table_has_where_something_is_off_depends_on_no_slots(off: Any) -> None:
+    each = off if isinstance(off, list) else [off] * 2
+    rows = [{"widths": "3,5,4", "dropout": each[n % 2]} for n in range(8)] + [{"widths": "3,2,4", "lr": 0.1}] * 2
+    whole, found = train(rows), train(rows, slots=3)
+    assert repr(found.table.to_pydict()) == repr(whole.table.to_pydict())
+    assert ("dropout" in whole.table.column_names) == (each == [0.0, 0.2])
+
+
 def test_records_that_are_gone_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "run"
 
