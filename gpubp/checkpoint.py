@@ -202,7 +202,7 @@ def _read(path: Path, device: torch.device) -> Checkpoint:
         notes |= {name: manifest.get(name) for name in ("search", "queue")}
         notes["number"] = max(each.notes["number"] for each in populations)
         ended = Ended.load(folder.parent, (notes["queue"] or {"ended": {}})["ended"])
-        packing.check_rows([each.rows for each in (*populations, *ended.outcomes())])
+        packing.check_rows([*(each.rows for each in populations), *(each.rows for each in ended.outcomes())])
         _check_notes(notes)
     except CheckpointError:
         raise

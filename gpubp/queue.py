@@ -39,7 +39,7 @@ class Rows:
         self.settings, self.taken, self.last = settings, taken, last
         self.design = design if isinstance(design, Design) else iter(design or ())
         self.total = len(design) if isinstance(design, Design) else None
-        if taken and isinstance(design, Iterator):
+        if taken and isinstance(self.design, Iterator) and design is not None:
             self.pass_by(list(islice(self.design, taken - 1, taken)))
         self.left = design is not None and (self.total is None or taken < self.total)
 
@@ -124,14 +124,17 @@ class Queue:
 
     def change(self, run: Run, come: list[Networks]) -> bool:
         """Let the networks of `run` that have ended leave, and others come. -> whether any train."""
-        run.place.gather()
-        training, ended = run.state.running.nonzero().squeeze(1), (~run.state.running).nonzero().squeeze(1)
-        stay = [run.networks] if len(training) else []
+        with one_thread():
+            run.place.gather()
+            running = run.state.running
+            training, ended = running.nonzero().squeeze(1), (~running).nonzero().squeeze(1)
         if len(ended):
             self.leave(run, ended)
         with one_thread():
-            if len(ended):
-                stay = [each.take(training) for each in stay]
+            if len(come) == 1 and len(come[0].rows) == len(ended):
+                run.renew(run.networks.put(ended, come[0]))
+                return True
+            stay = [run.networks.take(training) if len(ended) else run.networks] if len(training) else []
             networks = [*stay, *come]
             if networks and (come or len(ended)):
                 run.renew(reduce(Networks.join, networks))
@@ -139,12 +142,14 @@ class Queue:
 
     def leave(self, run: Run, index: torch.Tensor) -> None:
         """Evaluate and log the networks in the rows `index` of a run."""
-        gone = run.networks.take(index)
-        left = Run(*gone[:2], run.sets, run.choice, run.where, gone.rows, run.number, folds=run.folds)
-        left.begin()
+        with one_thread():
+            gone = run.networks.take(index)
+            left = Run(*gone[:2], run.sets, run.choice, run.where, gone.rows, run.number, folds=run.folds)
+            left.begin()
         self.steps += int(gone.state.step.sum())
         figures = [each for each in left.figures() if each is not None]
-        self.ended.add(left.saved(), figures)
+        with one_thread():
+            self.ended.add(left.saved(), figures)
 
     def unwatched(self, runs: Sequence[Run]) -> bool:
         """Whether nobody wants the figures of this round: there are rounds for the networks to change, and one record

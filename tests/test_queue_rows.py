@@ -13,10 +13,17 @@ import torch
 from torch import Tensor
 
 import gpubp
+from gpubp.ambient import HOME
 from gpubp.design import Design
+from gpubp.ended import Ended
 from gpubp.engines import choose_for_all
 from gpubp.errors import CheckpointError, ConfigError, DataError, GpubpError
+from gpubp.evaluate import Evaluation
+from gpubp.networks import spread
+from gpubp.run import Run, Sets
+from gpubp.state import TrainState
 
+from .helpers import same_bits
 from .test_design import data
 from .test_queue import both
 
@@ -196,6 +203,30 @@ def test_records_that_are_gone_are_named(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match=r"0\.rows, of networks that have ended, cannot be read: No such file"):
         train(ALIKE, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[Remove()])
+
+
+def anonymous() -> int:
+    """Bytes of this process that are in no file."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("/proc/self/status, which says how much memory is in no file, is missing")
+    return 1024 * int(status.read_text().partition("RssAnon:")[2].split()[0])
+
+
+def test_very_many_networks_that_have_left_take_no_memory_before_somebody_asks_for_them(tmp_path: Path) -> None:
+    count, data, rows = 200_000, SETS[0], torch.arange(200_000)
+    population = gpubp.Population.create(gpubp.NetworkSpec((3, 4), loss="cross_entropy"), count)
+    config = spread(gpubp.TrainConfig(steps=1), count)
+    choice = choose_for_all("eager", population.spec, config, [HOME], torch.float32, data)
+    run = Run(TrainState.start(population, config, data), config, Sets(data), choice, [HOME], rows)
+    log = Ended(tmp_path)
+    log.add(run.saved(), [Evaluation(rows.double(), rows.double())])
+    log.write()
+    before = anonymous()
+    (outcome,) = log.outcomes()
+    assert anonymous() - before < 8 * count
+    assert same_bits(outcome.state.population.params, population.params)
+    assert outcome.training.loss.tolist() == rows.tolist()
 
 
 def test_few_rows_of_a_long_design_need_the_memory_of_few() -> None:
