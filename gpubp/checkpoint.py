@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,11 +31,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from . import files, history, lock, packing
+from . import files, history, lock, packing, stopping
 from .ended import Ended
 from .errors import CheckpointError, ConfigError, reason
 from .history import History
 from .packing import Saved
+from .state import TrainState
 
 T = TypeVar("T")
 FORMAT, VERSION = "gpubp checkpoint", 6
@@ -56,11 +58,14 @@ class Checkpoint:
     older: bool = False
     preparation: str | None = None
 
-    @property
-    def everybody(self) -> tuple[Saved, ...]:
-        """All networks, population by population."""
+    @cached_property  # restoring twice would exchange twice
+    def everybody(self) -> list[tuple[TrainState, Tensor]]:
+        """All networks, population by population, with their best rows restored, and their rows in the results."""
         device = self.populations[0].state.population.device
-        return (*self.populations, *(each._replace(state=each.state.on(device)) for each in self.ended.networks()))
+        for each in self.populations:
+            stopping.restore(each.state)
+        found = [(each.state, each.rows) for each in self.populations]
+        return found + [(each.state.on(device), each.rows) for each in self.ended.outcomes()]
 
 
 class ForeignError(CheckpointError):
@@ -199,9 +204,7 @@ def _read(path: Path, device: torch.device) -> Checkpoint:
         notes |= {name: manifest.get(name) for name in ("search", "queue")}
         notes["number"] = max(each.notes["number"] for each in populations)
         ended = Ended.load(folder.parent, (notes["queue"] or {"ended": {}})["ended"])
-        rows = torch.cat([each.rows for each in (*populations, *ended.networks())]).sort().values
-        if not torch.equal(rows.cpu(), torch.arange(len(rows))):
-            raise ConfigError(f"rows of {len(rows)} networks are not 0 to {len(rows) - 1}")
+        packing.check_rows([*(each.rows for each in populations), *(each.rows for each in ended.outcomes())])
         _check_notes(notes)
     except CheckpointError:
         raise

@@ -2,16 +2,18 @@
 
     RUN/ended/0.rows    records of one kind of networks, each with the tensors of a checkpoint (packing.py), FIGURES
 
-Records are appended in the order in which networks leave. A checkpoint has the number of records and the SHA-256 of
-their bytes; those that a killed run added later are dropped when it resumes. Files are read through memory maps.
+Records are appended in the order in which networks leave, at their best rows if these are restored. A checkpoint has
+the number of records and the SHA-256 of their bytes; those that a killed run added later are dropped when it resumes.
+Files are read through memory maps, so what nobody looks at takes no memory, and are found where a run is moved to.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import files, packing, stopping
+from . import files, packing
 from .errors import CheckpointError, ConfigError, reason
 from .evaluate import Evaluation
 from .networks import Networks, Outcome
@@ -28,35 +30,46 @@ from .state import numbers
 
 FOLDER = "ended"
 FIGURES = ("loss", "metric", "validation_loss", "validation_metric")
-PIECE = 1 << 24  # bytes digested at once
+PIECE = 1 << 24  # bytes digested, and records checked, at once
 PENDING = 1 << 24  # bytes kept in memory before they are written
 
 
-class Log:
-    """Networks of one kind. entry: what they have in common, as in a manifest; kind: the dtype of a record; path:
-    of the file, or None for memory alone. count: networks in the file; waiting: records that are not."""
+class Folder:
+    """The folder of the files, which stays open once it is used."""
 
-    def __init__(self, entry: dict[str, Any], kind: np.dtype[Any], path: Path | None) -> None:
-        self.entry, self.kind, self.path = entry, kind, path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def descriptor(self) -> int:
+        """Of the folder. Raises OSError."""
+        found = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, found)
+        return found
+
+    def open(self, name: str, flags: int) -> int:
+        """A descriptor of the file `name`. Raises OSError."""
+        return os.open(name, flags | files.FOLLOW_NONE, 0o666, dir_fd=self.descriptor)
+
+
+class Log:
+    """Networks of one kind. entry: what they have in common, as in a manifest; kind: the dtype of a record; name: of
+    the file in `folder`, None for memory alone. count: networks in the file; waiting: records that are not."""
+
+    def __init__(self, entry: dict[str, Any], kind: np.dtype[Any], name: str, folder: Folder | None) -> None:
+        self.entry, self.kind, self.name, self.folder = entry, kind, name, folder
         self.count, self.digest = 0, hashlib.sha256()
         self.waiting: list[np.ndarray] = []
 
-    def add(self, records: np.ndarray) -> None:
-        """Append records, sooner or later."""
-        self.waiting.append(records)
-        if self.path is not None and sum(each.nbytes for each in self.waiting) > PENDING:
-            with suppress(OSError):  # as on a full disk: save() tries again, and reports it
-                self.write()
-
     def write(self) -> None:
         """Write what waits. Raises OSError; then nothing has changed."""
-        if self.path is None or not self.waiting:
+        if self.folder is None or not self.waiting:
             return
         records = np.concatenate(self.waiting)
         content = records.tobytes()
-        self.path.parent.mkdir(exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | files.FOLLOW_NONE
-        with os.fdopen(os.open(self.path, flags, 0o666), "r+b", buffering=0) as file:
+        if "descriptor" not in vars(self.folder):
+            self.folder.path.mkdir(exist_ok=True)
+        with os.fdopen(self.folder.open(self.name, os.O_RDWR | os.O_CREAT), "r+b", buffering=0) as file:
             file.truncate(self.count * self.kind.itemsize)
             file.seek(0, os.SEEK_END)
             view = memoryview(content)
@@ -66,17 +79,33 @@ class Log:
         self.digest.update(content)
         self.count, self.waiting = self.count + len(records), []
 
-    def records(self) -> np.ndarray:
-        """All networks; changes of them are not written. Raises CheckpointError."""
-        kept: list[np.ndarray] = []
-        if self.path is not None and self.count:
+    def parts(self) -> Iterator[np.ndarray]:
+        """All records, those in the file first; changes of them are not written. Raises CheckpointError."""
+        if self.folder is not None and self.count:
             try:
-                kept = [np.memmap(self.path, self.kind, "c", shape=(self.count,))]
+                with os.fdopen(self.folder.open(self.name, os.O_RDONLY), "rb") as file:
+                    yield np.memmap(file, self.kind, "c", shape=(self.count,))
             except (OSError, ValueError) as error:
-                why = reason(error, "it is shorter than what was written")
-                raise CheckpointError(f"{self.path}, of networks that have ended, cannot be read: {why}") from None
-        everything = kept + self.waiting
-        return everything[0] if len(everything) == 1 else np.concatenate(everything)
+                why, path = reason(error, "it is shorter than what was written"), self.folder.path / self.name
+                raise CheckpointError(f"{path}, of networks that have ended, cannot be read: {why}") from None
+        if self.waiting:
+            self.waiting = [np.concatenate(self.waiting)]
+            yield self.waiting[0]
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """The networks, as views of the records."""
+        for records in self.parts():
+            tensors, figures = _split(records)
+            held_out, state = Evaluation(*figures[2:]) if figures[2:] else None, packing.bare(self.entry, tensors)
+            folds = self.entry["notes"]["folds"]
+            yield Outcome(tensors["rows"], state, Evaluation(*figures[:2]), held_out, folds)
+
+    def check(self) -> None:
+        """Raise GpubpError, or one of the errors of Python and torch, for values that no run writes."""
+        for records in self.parts():
+            size = max(1, PIECE // self.kind.itemsize)
+            for begin in range(0, len(records), size):
+                packing.unpack(self.entry, _split(records[begin : begin + size])[0], streams=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in a checkpoint, after write()."""
@@ -85,10 +114,11 @@ class Log:
         return {"entry": self.entry, "record": fields, "count": self.count, "sha256": self.digest.hexdigest()}
 
     @classmethod
-    def load(cls, path: Path, saved: Mapping[str, Any]) -> Log:
-        """From the result of to_dict(); the file may have more records. Raises CheckpointError."""
-        found = cls(saved["entry"], record([(name, kind, tuple(shape)) for name, kind, shape in saved["record"]]), path)
-        found.count, left = int(saved["count"]), int(saved["count"]) * found.kind.itemsize
+    def load(cls, name: str, folder: Folder, saved: Mapping[str, Any]) -> Log:
+        """From the result of to_dict(); the file may have more records. Raises like check(), and CheckpointError."""
+        kind, path = record([(each, kind, tuple(shape)) for each, kind, shape in saved["record"]]), folder.path / name
+        found = cls(saved["entry"], kind, name, folder)
+        found.count, left = int(saved["count"]), int(saved["count"]) * kind.itemsize
         try:
             files.regular(path)
             with path.open("rb") as file:
@@ -99,16 +129,19 @@ class Log:
             raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
         if left or found.digest.hexdigest() != saved["sha256"]:
             raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the checkpoint")
+        found.check()
         return found
 
 
 class Ended:
-    """The logs of a run by kind."""
+    """The logs of a run by kind. notes: for the user, once."""
 
-    def __init__(self, run_dir: Path | None, logs: Mapping[str, Log] | None = None) -> None:
-        self.folder = None if run_dir is None else run_dir / FOLDER
-        self.logs = dict(logs or {})
-        self.statuses = numbers(torch.cat([torch.zeros(0), *(_status(log) for log in self.logs.values())]))  # of all
+    def __init__(self, run_dir: Path | None) -> None:
+        self.folder = None if run_dir is None else Folder(run_dir / FOLDER)
+        self.logs: dict[str, Log] = {}
+        self.statuses = numbers(torch.zeros(0))  # of all
+        self.waiting, self.most = 0, PENDING  # bytes that are not written, and how many may wait
+        self.notes: list[str] = []
 
     def add(self, saved: Saved, figures: Sequence[Evaluation]) -> None:
         """Add networks with their figures: training, and perhaps validation."""
@@ -120,15 +153,22 @@ class Ended:
         content = {name: np.ascontiguousarray(each) for name, each in {**tensors, **_named(values)}.items()}
         kind = Networks(saved.state, saved.config, saved.rows).kind
         if kind not in self.logs:
-            path = None if self.folder is None else self.folder / f"{len(self.logs)}.rows"
             fields = [(name, each.dtype.str, each.shape[1:]) for name, each in content.items()]
-            self.logs[kind] = Log(entry, record(fields), path)
+            self.logs[kind] = Log(entry, record(fields), f"{len(self.logs)}.rows", self.folder)
         log = self.logs[kind]
         records = np.empty(len(saved.rows), log.kind)
         for name, each in content.items():
             records[name] = each
-        log.add(records)
+        log.waiting.append(records)
+        self.waiting += records.nbytes
         self.statuses += numbers(saved.state.status)
+        if self.folder is not None and self.waiting > self.most:
+            try:
+                self.write()
+            except CheckpointError as error:  # as on a full disk
+                if self.most == PENDING:
+                    self.notes.append(f"{error}; they stay in memory, and are written when they can be")
+                self.most = 2 * self.waiting
 
     def write(self) -> None:
         """Write what waits. Raises CheckpointError."""
@@ -136,7 +176,9 @@ class Ended:
             for log in self.logs.values():
                 log.write()
         except OSError as error:
-            raise CheckpointError(f"{self.folder}: networks that have ended cannot be written: {error}") from error
+            where = None if self.folder is None else self.folder.path
+            raise CheckpointError(f"{where}: networks that have ended cannot be written: {error}") from error
+        self.waiting, self.most = 0, PENDING
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, after write()."""
@@ -144,39 +186,24 @@ class Ended:
 
     @classmethod
     def load(cls, run_dir: Path, saved: Mapping[str, Any]) -> Ended:
-        """From the result of to_dict(). Raises CheckpointError."""
-        folder = run_dir / FOLDER
-        each = enumerate(saved.items())
-        return cls(run_dir, {kind: Log.load(folder / f"{at}.rows", entry) for at, (kind, entry) in each})
-
-    def networks(self) -> list[Saved]:
-        """Everybody, as the last checkpoint of each would have them, kind by kind, in the order of leaving."""
-        return [_saved(log)[0] for log in self.logs.values()]
+        """From the result of to_dict(). Raises like Log.load()."""
+        found = cls(run_dir)
+        if found.folder is not None:
+            for at, (kind, entry) in enumerate(saved.items()):
+                log = found.logs[kind] = Log.load(f"{at}.rows", found.folder, entry)
+                for records in log.parts():
+                    found.statuses += numbers(torch.from_numpy(records["status"]))
+        return found
 
     def outcomes(self) -> list[Outcome]:
-        """The same, with their best rows restored, and their figures."""
-        return [_outcome(log) for log in self.logs.values()]
+        """Everybody, kind by kind, in the order of leaving."""
+        return [each for log in self.logs.values() for each in log.outcomes()]
 
 
-def _status(log: Log) -> Tensor:
-    return torch.from_numpy(np.array(log.records()["status"]))
-
-
-def _saved(log: Log) -> tuple[Saved, list[Tensor]]:
-    """The networks of a log and their FIGURES. Raises GpubpError for values that no run writes."""
-    records = log.records()
+def _split(records: np.ndarray) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """The tensors of a checkpoint, and FIGURES, as views."""
     tensors = {name: torch.from_numpy(records[name]) for name in records.dtype.names or ()}
-    figures = [tensors.pop(f"figures.{name}") for name in FIGURES if f"figures.{name}" in tensors]
-    return packing.unpack(log.entry, tensors, streams=True), figures
-
-
-def _outcome(log: Log) -> Outcome:
-    """The networks of a log, their best rows restored."""
-    (state, _, rows, notes), figures = _saved(log)
-    held_out = Evaluation(*figures[2:]) if figures[2:] else None
-    if state.kept:
-        stopping.exchange(state, stopping.restored(state))
-    return Outcome(rows, state, Evaluation(*figures[:2]), held_out, notes["folds"])
+    return tensors, [tensors.pop(f"figures.{name}") for name in FIGURES if f"figures.{name}" in tensors]
 
 
 def record(fields: Sequence[tuple[str, str, tuple[int, ...]]]) -> np.dtype[Any]:

@@ -102,16 +102,21 @@ def spread(data: Dataset) -> Tensor:
     are constant. -> (1, O) if all networks have the same samples, else (N, O), float64; computed once, and kept with
     the data. Sums are pairwise, so that no bit depends on the device, nor on the other networks' numbers of samples."""
     if data.spread is None:
-        count, most = data.networks or 1, max(1, AT_ONCE // (data.lengths[1] * data.targets.shape[-1]))
-        everyone = torch.arange(count, device=data.targets.device)
-        data.spread = torch.cat([_spread(data, some) for some in everyone.split(most)])
+        everyone, begin = torch.arange(data.networks or 1, device=data.targets.device), 0
+        sizes, order = data.size(everyone).sort(descending=True)  # one network may have more samples than all others
+        data.spread = torch.empty(len(order), data.targets.shape[-1], dtype=torch.float64, device=order.device)
+        while begin < len(order):
+            longest = int(sizes[begin])
+            some = order[begin : begin + max(1, AT_ONCE // (longest * data.targets.shape[-1]))]
+            data.spread[some] = _spread(data, some, longest)
+            begin += len(some)
     return data.spread
 
 
-def _spread(data: Dataset, position: Tensor) -> Tensor:
-    """spread() of the networks at `position`. The first target is subtracted, so that targets with a large mean keep
-    their digits."""
-    place = torch.arange(data.lengths[1], device=position.device)[None]
+def _spread(data: Dataset, position: Tensor, longest: int) -> Tensor:
+    """spread() of the networks at `position`, which have up to `longest` samples. The first target is subtracted, so
+    that targets with a large mean keep their digits."""
+    place = torch.arange(longest, device=position.device)[None]
     inside = place < data.size(position)[:, None]
     index = place if data.rows is None else data.row(position, torch.where(inside, place, 0))
     batch = data.batch(index, position)

@@ -183,6 +183,8 @@ class Loop:
             with kept(self.result([]), early=True):
                 raise
         queue.fill(self.runs, new, self.crew)
+        while queue.ended.notes:
+            self.note(queue.ended.notes.pop())
 
     def steps(self) -> None:
         """The calls of the present round, to its end or a signal."""
@@ -291,19 +293,13 @@ class Loop:
         results = Results(outcomes, self.metric_name, self.runs[0].sets.data.entities, more)
         if self.saving is not None:
             self.saving.results(results)
-        training, held_out = zip(*((each.training, each.validation) for each in outcomes))
         networks = Populations(*zip(*((each.state.population, each.rows) for each in outcomes)))
-        in_order, looked = networks.in_order, held_out[0] is not None
         return Result(
             populations=networks,
-            loss=in_order([each.loss for each in training]),
-            metric=in_order([each.metric for each in training]),
-            validation_loss=in_order([each.loss for each in held_out]) if looked else None,
-            validation_metric=in_order([each.metric for each in held_out]) if looked else None,
+            outcomes=outcomes,
             results=results,
             history=list(self.history),
             notes=self.notes,
-            states=tuple(each.state for each in outcomes),
             engine=", ".join(dict.fromkeys(run.choice.name for run in self.runs)),
             engine_reason=self.reasons,
             seconds=time.monotonic() - self.begun,

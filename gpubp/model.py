@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from . import arrays, checkpoint, files, stopping
+from . import arrays, checkpoint, files
 from .ambient import neutral
 from .answers import answers, entity_of, speakers, tell_silent, without
 from .devices import usable
@@ -219,17 +219,14 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     saved = checkpoint.load(folder, usable(device))
     for each in saved.told:
         warn(each)
-    everybody = saved.everybody
-    states = [each.state for each in everybody]
-    networks = Populations(tuple(state.population for state in states), tuple(each.rows for each in everybody))
+    states, of_all = zip(*saved.everybody)
+    networks = Populations(tuple(state.population for state in states), of_all)
     steps = networks.in_order([state.step for state in states])
     if saved.older and not bool(steps.any()):
         raise CheckpointError(
             f"{saved.told[0]}, whose networks are untrained and cannot predict; gpubp resume {folder}, or "
             "gpubp.resume for a run from Python, retrains them to the same bits"
         )
-    for state in states:
-        stopping.restore(state)
     path, rows = folder / FILE, folder / RESULTS
     if saved.preparation not in (None, checkpoint.digest_of(path)):
         raise CheckpointError(
@@ -249,6 +246,6 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
             results = read_results(rows)
         except CheckpointError as error:  # the networks are whole
             warn(f"{error}; the networks have no ranking; gpubp resume {quoted(folder)} rewrites it")
-    if results is None or results["steps"].to_pylist() != steps.tolist():
+    if results is None or not np.array_equal(results["steps"].to_numpy(), steps.cpu().numpy()):
         return model
     return Model(networks, preparation, results, position=position)

@@ -34,6 +34,20 @@ class Networks(NamedTuple):
         """The networks in the rows `index` (K,); copies."""
         return Networks(self.state.rows(index), self.config.take(index), self.rows[index])
 
+    def put(self, index: Tensor, other: Networks) -> Networks:
+        """These, with `other` of the same kind in place of the networks in the rows `index` (K,), in their tensors."""
+        self.state.put(index, other.state)
+        self.rows[index] = other.rows
+        for mine, theirs in zip(self.columns, other.columns):
+            mine[index] = theirs
+        return self
+
+    @property
+    def columns(self) -> list[Tensor]:
+        """Those of the configuration."""
+        each = {**self.config.to_dict(), **self.config.extra}
+        return [value for value in each.values() if isinstance(value, Tensor)]
+
     def join(self, other: Networks) -> Networks:
         """These, then `other` of the same kind."""
         ours, theirs = self.config.to_dict(), other.config.to_dict()

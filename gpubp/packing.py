@@ -7,7 +7,7 @@ is checked for type, shape and range.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -92,6 +92,13 @@ def unpack(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], streams: boo
     return Saved(state, config, rows, notes)
 
 
+def bare(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TrainState:
+    """The state alone of networks that unpack() has accepted, or that this process has packed: no number is read."""
+    first = {name: each[:1] for name, each in tensors.items()}  # what a recipe depends on all have in common
+    config = TrainConfig.from_dict(_values(entry["config"], first))
+    return _state(NetworkSpec.from_dict(entry["spec"]), config, entry["seed"], tensors)
+
+
 def missing(entry: Mapping[str, Any]) -> str | None:
     """Which rule of an entry is in no table of this process, and how to add it; or None."""
     spec, config = entry["spec"], entry["config"]
@@ -148,6 +155,17 @@ def _state(spec: NetworkSpec, config: TrainConfig, seed: int, tensors: Mapping[s
         **{name: tensors[name] for name in plain},
         total=tensors["total"].double(),  # up to version 2 it has the dtype of params
     )
+
+
+def check_rows(each: Sequence[Tensor]) -> None:
+    """Raise ConfigError unless these are the rows of all networks, each once."""
+    seen = torch.zeros(sum(map(len, each)), dtype=torch.bool)
+    for rows in each:
+        inside = bool(((rows >= 0) & (rows < len(seen))).all())
+        if inside:
+            seen[rows.cpu()] = True
+    if not seen.all():
+        raise ConfigError(f"rows of {len(seen)} networks are not 0 to {len(seen) - 1}")
 
 
 def _check_notes(notes: Mapping[str, Any], rounds: float) -> None:

@@ -31,16 +31,31 @@ KEPT = 3 / 4  # of the slots train: too few have ended for others to pay for the
 
 
 class Rows:
-    """The rows of a design that are left, in order. total: of all rows, None if unknown; taken: those that left."""
+    """The rows of a design that are left, in order; None for those of a stream that has ended. total: of all rows, None
+    if unknown; taken: those that left, of which `last` are the settings of the last."""
 
-    def __init__(self, design: Design | Iterator[Any], settings: dict[str, Any], taken: int = 0) -> None:
-        self.design, self.settings, self.taken = design, settings, taken
+    def __init__(
+        self, design: Design | Iterator[Any] | None, settings: dict[str, Any], taken: int = 0, last: Any = None
+    ) -> None:
+        self.settings, self.taken, self.last = settings, taken, last
+        self.design = design if isinstance(design, Design) else iter(design or ())
         self.total = len(design) if isinstance(design, Design) else None
-        if not isinstance(design, Design):
-            self.design = iter(design)
-            if taken and next(islice(self.design, taken - 1, None), None) is None:
-                raise ConfigError(f"design: fewer rows than the {taken:,} that the run has had; the same rows expected")
-        self.left = self.total is None or taken < self.total
+        if taken and isinstance(self.design, Iterator) and design is not None:
+            self.pass_by(list(islice(self.design, taken - 1, taken)))
+        self.left = design is not None and (self.total is None or taken < self.total)
+
+    def pass_by(self, row: list[Any]) -> None:
+        """Raise ConfigError unless `row` is the last one that the run has had of a stream."""
+        if not row:
+            raise ConfigError(
+                f"design: fewer rows than the {self.taken:,} that the run has had; the same rows expected"
+            )
+        found = Design.of(row, self.taken - 1, **self.settings).plain
+        if found != self.last:
+            raise ConfigError(
+                f"design: row {self.taken - 1} is {found}, and was {self.last} when the run had it: the same rows "
+                "expected"
+            )
 
     def peek(self) -> Design:
         """The first rows, which stay: of a design some, of a stream one. Raises ConfigError if there are none."""
@@ -59,6 +74,8 @@ class Rows:
             found = Design.of(rows, self.taken, **self.settings) if rows else None
         got = 0 if found is None else len(found)
         self.taken += got
+        if found is not None:
+            self.last = found.part(got - 1, got).plain
         self.left = got == count if self.total is None else self.taken < self.total
         return found
 
@@ -77,7 +94,7 @@ class Queue:
 
     def next(self, runs: Sequence[Run]) -> list[Run]:
         """Runs of the next rows, if enough slots are free. Raises what a wrong row does; then no row is taken."""
-        training, taken = sum(run.pace.running for run in runs), self.rows.taken
+        training, before = sum(run.pace.running for run in runs), (self.rows.taken, self.rows.last)
         if not self.rows.left or training > KEPT * self.slots:
             return []
         try:
@@ -85,7 +102,7 @@ class Queue:
             with one_thread():
                 return [] if design is None else self.maker.runs(self.source.groups(design))
         except BaseException:
-            self.rows.taken = taken
+            self.rows.taken, self.rows.last = before
             raise
 
     def fill(self, runs: list[Run], new: list[Run], crew: Crew) -> None:
@@ -106,14 +123,17 @@ class Queue:
 
     def change(self, run: Run, come: list[Networks]) -> bool:
         """Let the networks of `run` that have ended leave, and others come. -> whether any train."""
-        run.place.gather()
-        training, ended = run.state.running.nonzero().squeeze(1), (~run.state.running).nonzero().squeeze(1)
-        stay = [run.networks] if len(training) else []
+        with one_thread():
+            run.place.gather()
+            running = run.state.running
+            training, ended = running.nonzero().squeeze(1), (~running).nonzero().squeeze(1)
         if len(ended):
             self.leave(run, ended)
         with one_thread():
-            if len(ended):
-                stay = [each.take(training) for each in stay]
+            if len(come) == 1 and len(come[0].rows) == len(ended):
+                run.renew(run.networks.put(ended, come[0]))
+                return True
+            stay = [run.networks.take(training) if len(ended) else run.networks] if len(training) else []
             networks = [*stay, *come]
             if networks and (come or len(ended)):
                 run.renew(reduce(Networks.join, networks))
@@ -121,16 +141,17 @@ class Queue:
 
     def leave(self, run: Run, index: torch.Tensor) -> None:
         """Evaluate and log the networks in the rows `index` of a run."""
-        gone = run.networks.take(index)
-        left = Run(*gone[:2], run.sets, run.choice, run.where, gone.rows, run.number, folds=run.folds, share=run.share)
-        saved = left.saved()
-        if gone.state.kept:  # figures() exchanges rows; a checkpoint's are as they were
-            saved = saved._replace(state=gone.state.rows(torch.arange(len(index))))
-        left.begin()
+        with one_thread():
+            gone = run.networks.take(index)
+            left = Run(
+                *gone[:2], run.sets, run.choice, run.where, gone.rows, run.number, folds=run.folds, share=run.share
+            )
+            left.begin()
         self.steps += int(gone.state.step.sum())
         with left.threads():
-            figures = left.figures()
-        self.ended.add(saved, [each for each in figures if each is not None])
+            figures = [each for each in left.figures() if each is not None]
+        with one_thread():
+            self.ended.add(left.saved(), figures)
 
     def unwatched(self, runs: Sequence[Run]) -> bool:
         """Whether nobody wants the figures of this round: there are rounds for the networks to change, and one record
@@ -149,6 +170,8 @@ class Queue:
         self.ended.write()
         return {
             "taken": self.rows.taken,
+            "last": self.rows.last,
+            "left": self.rows.left,
             "total": self.rows.total,
             "common": Design.of([{}], **self.rows.settings).plain if self.rows.total is None else {},
             "slots": self.slots,

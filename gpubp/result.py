@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from .ensemble import Ensemble
+    from .evaluate import Evaluation
+    from .networks import Outcome
     from .population import Population
     from .populations import Populations
 
@@ -34,8 +37,23 @@ class Results(Protocol):
     def whole(self) -> pa.Table:
         """All rows."""
 
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Of all rows the columns `names` that there are."""
+
     def pieces(self) -> Iterator[pa.Table]:
         """Some rows at a time."""
+
+
+def some(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The columns `names` that there are."""
+    return rows.select([name for name in rows.column_names if name in names])
+
+
+def ranking_columns() -> list[str]:
+    """Those that ranked_by() and order_of() read."""
+    hyper = dict.fromkeys(name for loss in LOSSES.values() for name in loss.defaults)
+    measured = [f"{prefix}{name}" for prefix in ("", "validation_") for name in ("loss", "accuracy", "r2")]
+    return ["status", "loss_function", "class_weight", *hyper, *measured]
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,10 @@ class Made:
     """A table of results that is made already."""
 
     whole: pa.Table
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """See Results."""
+        return some(self.whole, names)
 
     def pieces(self) -> Iterator[pa.Table]:
         """All rows."""
@@ -56,9 +78,9 @@ class Result:
     population: the trained networks, each at its last finite step, or with restore_best at its best evaluation, on the
     device of the given population. Networks of train_many() that differ in more than numbers are several:
     populations.each, and populations.rows, the rows that they have in the table and in everything else of N numbers.
-    loss and metric (N,): over each network's training samples at its end;
-    validation_loss, validation_metric: over the validation data, or None.
-    table: a row per network (pyarrow); results: the same, also in pieces.
+    outcomes: of each population, the end of its training and its figures. table: a row per network (pyarrow); results:
+    the same, also in pieces. Of networks that have left a run of more networks than slots, outcomes are views of files,
+    and no tensor (N,) is made before somebody asks for it.
     history: a record per evaluation (see train()).
     notes: for the user, such as that memory ran out. interrupted: the signal that ended the run
     early, or None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None. silenced:
@@ -68,14 +90,10 @@ class Result:
     """
 
     populations: Populations
-    loss: Tensor
-    metric: Tensor
-    validation_loss: Tensor | None
-    validation_metric: Tensor | None
+    outcomes: Sequence[Outcome]
     results: Results
     history: list[dict[str, Any]]
     notes: list[str]
-    states: tuple[TrainState, ...]
     engine: str
     engine_reason: str
     seconds: float
@@ -86,6 +104,37 @@ class Result:
     unsaved: str | None
     silenced: list[str]
     search: Any = None
+
+    @cached_property
+    def loss(self) -> Tensor:
+        """(N,): over each network's training samples at its end."""
+        return self.populations.in_order([each.training.loss for each in self.outcomes])
+
+    @cached_property
+    def metric(self) -> Tensor:
+        """(N,): accuracy or R2, likewise."""
+        return self.populations.in_order([each.training.metric for each in self.outcomes])
+
+    @cached_property
+    def validation_loss(self) -> Tensor | None:
+        """(N,): over the validation data, or None."""
+        found = self._validation
+        return self.populations.in_order([each.loss for each in found]) if found else None
+
+    @cached_property
+    def validation_metric(self) -> Tensor | None:
+        """(N,): likewise."""
+        found = self._validation
+        return self.populations.in_order([each.metric for each in found]) if found else None
+
+    @property
+    def _validation(self) -> list[Evaluation]:
+        return [each.validation for each in self.outcomes if each.validation is not None]
+
+    @property
+    def states(self) -> tuple[TrainState, ...]:
+        """The end of the training of each population."""
+        return tuple(each.state for each in self.outcomes)
 
     @property
     def table(self) -> pa.Table:
@@ -122,7 +171,7 @@ class Result:
     @neutral()
     def ranking(self) -> Tensor:
         """Rows of the networks that did not diverge, best first, by the column ranked_by() of the table."""
-        return order_of(self.table)
+        return order_of(self.results.columns(ranking_columns()))
 
     @property
     def status(self) -> Tensor:
@@ -151,10 +200,11 @@ class Result:
         return None if self.interrupted is None else signal.Signals(self.interrupted).name
 
     def __repr__(self) -> str:
-        name, good, best = ranked_by(self.table), self.ranking(), ""
+        rows, best = self.results.columns(ranking_columns()), ""
+        name, good = ranked_by(rows), order_of(rows)
         if len(good):
             row = int(good[0])
-            best = f"; best {name.replace('_', ' ')} {self.table[name][row].as_py():.4g} (network {row})"
+            best = f"; best {name.replace('_', ' ')} {rows[name][row].as_py():.4g} (network {row})"
         early = "" if self.interrupted is None else f"; stopped by {self.stopped_by}"
         where = "" if self.run_dir is None else f"; {self.run_dir}"
         return line(

@@ -132,9 +132,9 @@ def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: I
     design: Design | Iterator[Any] | None = given
     if notes["total"] is not None:
         design = Design.of(folder / DESIGN)
-    elif design is None:
+    elif design is None and notes["left"]:
         raise CheckpointError(f"{folder} was given a stream of rows: resume(..., design=) with the same rows expected")
-    rows = Rows(design, notes["common"], notes["taken"])
+    rows = Rows(design, notes["common"], notes["taken"], notes["last"])
     if rows.total != notes["total"]:
         raise CheckpointError(f"{folder / DESIGN} has {rows.total} rows, not the run's {notes['total']}")
     population = first.state.population

@@ -21,6 +21,7 @@ from .design import Design, Group
 from .devices import Devices, devices
 from .ended import Ended
 from .errors import ConfigError, DataError, ShapeError, reason
+from .history import Records
 from .line import quoted
 from .loop import Loop, Search
 from .making import Maker, Source
@@ -191,7 +192,7 @@ def _trained(
         queue = design.queue(maker, runs, Ended(folder)) if design is not None and waits else None
         if search is not None:
             notes += search.begin(runs)
-        chosen = described(runs) if settings is None else updated(settings, runs)
+        chosen = described(runs, search) if settings is None else updated(settings, runs)
         loop = Loop(
             runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes, plan), notes=notes,
             search=search, queue=queue,
@@ -264,7 +265,7 @@ def _new(folder: Path) -> Path:
     return folder
 
 
-def described(runs: Sequence[Run]) -> dict[str, Any]:
+def described(runs: Sequence[Run], search: Search | None = None) -> dict[str, Any]:
     """The settings of a run from Python."""
     population, config = runs[0].state.population, runs[0].config
     used = {**config.to_dict(), **config.values(population.spec.loss)}
@@ -277,8 +278,14 @@ def described(runs: Sequence[Run]) -> dict[str, Any]:
             "seed": population.seed,
             "engine": ", ".join(dict.fromkeys(run.choice.name for run in runs)),
             "engine_reason": reasons(runs),
+            **({} if search is None else {"search": _plain(search)}),
         }
     )
+
+
+def _plain(search: Search) -> dict[str, Any]:
+    """The settings of a search, without what it decides."""
+    return {name: value for name, value in search.to_dict().items() if not isinstance(value, Records)}
 
 
 def updated(settings: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 import gpubp
+from gpubp import evaluate as evaluation
 from gpubp.errors import ConfigError
 from gpubp.evaluate import evaluate
+
+from .helpers import same_bits
 
 SPEC = gpubp.NetworkSpec((3, 5, 2), hidden="tanh", loss="huber")
 SIZES = (3, 700, 17, 256, 1)
@@ -50,3 +53,22 @@ def test_class_weights_that_are_all_zero_are_refused() -> None:
     data = gpubp.Dataset(samples()[0], torch.zeros(1000, dtype=torch.long))
     with pytest.raises(ConfigError, match="all classes have weight 0"):
         gpubp.train(gpubp.Population.create(spec, 2), data, gpubp.TrainConfig(steps=1, class_weight=[0.0, 0.0]))
+
+
+def test_the_denominator_of_r2_takes_the_work_of_its_samples_even_if_one_network_has_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes, read, one = [3, 900, *[4] * 400, 1, *[7] * 100], [], evaluation._spread
+    rows = [range(number % 50, number % 50 + size) for number, size in enumerate(sizes)]
+
+    def counted(data: gpubp.Dataset, position: torch.Tensor, longest: int) -> torch.Tensor:
+        read.append(len(position) * longest)
+        return one(data, position, longest)
+
+    monkeypatch.setattr(evaluation, "AT_ONCE", 2000)
+    monkeypatch.setattr(evaluation, "_spread", counted)
+    found = evaluation.spread(gpubp.Dataset(*samples(), rows=rows))
+    assert sum(read) < 3 * sum(sizes)
+    for number in (0, 1, 2, 402, 403):
+        alone = evaluation.spread(gpubp.Dataset(*samples(), rows=[rows[number]]))
+        assert same_bits(found[number], alone[0]), number

@@ -174,7 +174,9 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(
     monkeypatch.setattr(ended, "PENDING", 0)
     folder = tmp_path / "run"
     result = train(MANY, slots=4, run_dir=folder, checkpoint_minutes=0.0)
-    assert any("networks that have ended cannot be written" in note for note in result.notes)
+    told = [note for note in result.notes if "networks that have ended cannot be written" in note]
+    assert sum("they stay in memory" in note for note in told) == 1
+    assert len(told) == 2, "one is of the checkpoint"
     assert result.unsaved is None
     same(result, whole)
     assert len(gpubp.load(folder)) == len(MANY)

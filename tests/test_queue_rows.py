@@ -13,10 +13,17 @@ import torch
 from torch import Tensor
 
 import gpubp
+from gpubp.ambient import HOME
 from gpubp.design import Design
+from gpubp.ended import Ended
 from gpubp.engines import choose_for_all
 from gpubp.errors import CheckpointError, ConfigError, DataError, GpubpError
+from gpubp.evaluate import Evaluation
+from gpubp.networks import spread
+from gpubp.run import Run, Sets
+from gpubp.state import TrainState
 
+from .helpers import same_bits
 from .test_design import data
 from .test_queue import both
 
@@ -153,6 +160,39 @@ def test_a_stream_that_is_shorter_than_the_run_is_refused(tmp_path: Path) -> Non
         gpubp.resume(tmp_path / "run", *SETS, design=iter(ALIKE[4:]))
 
 
+def test_a_stream_of_other_rows_is_refused_and_one_that_has_ended_is_not_needed(tmp_path: Path) -> None:
+    whole = train(iter(ALIKE), slots=4, run_dir=tmp_path / "run")
+    again = gpubp.resume(tmp_path / "run", *SETS)
+    assert repr(again.table.to_pydict()) == repr(whole.table.to_pydict())
+    with pytest.raises(ConfigError, match=r"design: row 11 is .*'lr': 0\.5.* and was .*'lr': 0\.12"):
+        gpubp.resume(tmp_path / "run", *SETS, design=iter(with_one(11, lr=0.5)))
+
+
+def test_a_run_that_is_moved_keeps_its_networks(tmp_path: Path) -> None:
+    folder, elsewhere, moved = tmp_path / "run", tmp_path / "elsewhere", []
+
+    class Move(gpubp.Reporter):
+        def evaluated(self, record: dict[str, Any]) -> None:
+            if not moved and (folder / "ended" / "0.rows").exists():
+                moved.append(folder.rename(elsewhere))
+
+    result = train(ALIKE, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[Move()])
+    assert moved
+    assert result.unsaved is not None
+    assert repr(result.table.to_pydict()) == repr(train(ALIKE).table.to_pydict())
+    resumed = gpubp.resume(elsewhere, *SETS)
+    assert repr(resumed.table.to_pydict()) == repr(result.table.to_pydict())
+
+
+@pytest.mark.parametrize("off", [0.0, None, [0.0, 0.2], [0.0, None]])
+def test_what_the_table_has_where_something_is_off_depends_on_no_slots(off: Any) -> None:
+    each = off if isinstance(off, list) else [off] * 2
+    rows = [{"widths": "3,5,4", "dropout": each[n % 2]} for n in range(8)] + [{"widths": "3,2,4", "lr": 0.1}] * 2
+    whole, found = train(rows), train(rows, slots=3)
+    assert repr(found.table.to_pydict()) == repr(whole.table.to_pydict())
+    assert ("dropout" in whole.table.column_names) == (each == [0.0, 0.2])
+
+
 def test_records_that_are_gone_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "run"
 
@@ -163,6 +203,30 @@ def test_records_that_are_gone_are_named(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match=r"0\.rows, of networks that have ended, cannot be read: No such file"):
         train(ALIKE, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[Remove()])
+
+
+def anonymous() -> int:
+    """Bytes of this process that are in no file."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("/proc/self/status, which says how much memory is in no file, is missing")
+    return 1024 * int(status.read_text().partition("RssAnon:")[2].split()[0])
+
+
+def test_very_many_networks_that_have_left_take_no_memory_before_somebody_asks_for_them(tmp_path: Path) -> None:
+    count, data, rows = 200_000, SETS[0], torch.arange(200_000)
+    population = gpubp.Population.create(gpubp.NetworkSpec((3, 4), loss="cross_entropy"), count)
+    config = spread(gpubp.TrainConfig(steps=1), count)
+    choice = choose_for_all("eager", population.spec, config, [HOME], torch.float32, data)
+    run = Run(TrainState.start(population, config, data), config, Sets(data), choice, [HOME], rows)
+    log = Ended(tmp_path)
+    log.add(run.saved(), [Evaluation(rows.double(), rows.double())])
+    log.write()
+    before = anonymous()
+    (outcome,) = log.outcomes()
+    assert anonymous() - before < 8 * count
+    assert same_bits(outcome.state.population.params, population.params)
+    assert outcome.training.loss.tolist() == rows.tolist()
 
 
 def test_few_rows_of_a_long_design_need_the_memory_of_few() -> None:

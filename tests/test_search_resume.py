@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import gpubp
 from gpubp import checkpoint
@@ -69,6 +70,8 @@ def test_a_stopped_run_resumes_to_the_same_decisions(
     assert result.statuses["running"]
     again = resumed(folder)
     same(again, whole[kind])
+    described = yaml.safe_load((folder / "config.yaml").read_text())["search"]
+    assert described.items() <= {**again.search.to_dict(), "method": kind}.items(), "people see what decided"
     if kind == "pbt":
         kept = [json.loads(each) for each in (folder / LINEAGE).read_text().splitlines()]
         assert kept == [*whole[kind].search.lineage]

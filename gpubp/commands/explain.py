@@ -37,7 +37,7 @@ def parser() -> Parser:
 
 def run(settings: dict[str, Any]) -> int:
     """Steps of one network, as text, JSON or a page."""
-    from .. import checkpoint, stopping, tutorial
+    from .. import checkpoint, tutorial
     from ..ambient import HOME
     from ..explain import explain_steps
     from ..pages.explained import explained
@@ -55,7 +55,6 @@ def run(settings: dict[str, Any]) -> int:
         saved = checkpoint.load(folder, HOME)
         sys.stderr.writelines(f"warning: {line(each)}\n" for each in saved.told)
         state, settings["network"] = _state(saved, settings["network"])
-        stopping.restore(state)  # as load() does: the networks that predict
         data = tutorial.dataset() if before["data"] == "tutorial" else load_data(before).training
         data = data.to(HOME, state.population.params.dtype)
     explanations = explain_steps(state, data, settings["network"])
@@ -76,7 +75,7 @@ def run(settings: dict[str, Any]) -> int:
 
 def _state(saved: Checkpoint, row: int) -> tuple[TrainState, int]:
     """The population of the network in a row of the results, and its row in that."""
-    for state, _, rows, _ in saved.everybody:
+    for state, rows in saved.everybody:
         found = (rows == row).nonzero()
         if len(found):
             return state, int(found[0])

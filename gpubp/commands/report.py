@@ -52,7 +52,7 @@ def facts(folder: Path) -> Any:
     """What the report of a run tells of. Raises CheckpointError."""
     import torch
 
-    from .. import checkpoint, curves, stopping
+    from .. import checkpoint, curves
     from ..ambient import HOME
     from ..pages.figures import shown
     from ..pages.predictions import Trained, predictions
@@ -61,13 +61,10 @@ def facts(folder: Path) -> Any:
     from ..studies import Study
 
     saved = checkpoint.load(folder, HOME)
-    everybody = saved.everybody
-    states = [each.state for each in everybody]
-    networks = Populations(tuple(state.population for state in states), tuple(each.rows for each in everybody))
+    states, of_all = zip(*saved.everybody)
+    networks = Populations(tuple(state.population for state in states), of_all)
     rows, told = _rows(folder, saved, networks)
     study, told = Study(rows), [*saved.told, *told]
-    for state in states:
-        stopping.restore(state)
     singly = [row for some in shown(study) for row in some]
     try:
         kept = curves.read(folder, singly)
@@ -101,7 +98,7 @@ def facts(folder: Path) -> Any:
 def _rows(folder: Path, saved: Checkpoint, networks: Any) -> tuple[pa.Table, list[str]]:
     """A row per network: the run's results, or if it has not ended, or goes on, what is known at its last checkpoint.
     -> them, and notes for the reader."""
-    steps = networks.in_order([each.state.step for each in saved.everybody]).tolist()
+    steps = networks.in_order([state.step for state, _ in saved.everybody]).tolist()
     try:
         rows = results(folder)
         if rows["steps"].to_pylist() == steps:
@@ -121,8 +118,8 @@ def _interim(folder: Path, saved: Checkpoint) -> pa.Table:
     from ..networks import Outcome
     from ..reporters.table import Results
 
-    outcomes = []
-    for state, _, rows, notes in saved.everybody:
+    outcomes = list(saved.ended.outcomes())
+    for state, _, rows, notes in saved.populations:
         last = {row: each[-1] for row, each in curves.read(folder, rows.tolist()).items()}
         unknown = torch.full((len(rows),), float("nan"), dtype=torch.float64)
         figures = [unknown.clone(), unknown.clone()]
@@ -156,7 +153,7 @@ def _about(folder: Path, saved: Checkpoint, torch_version: str) -> dict[str, Any
     """Engine, machine and rate."""
     from .. import __version__, lock
 
-    states = [each.state for each in saved.everybody]
+    states = [state for state, _ in saved.everybody]
     steps, seconds = sum(int(state.step.sum()) for state in states), saved.notes["seconds"]
     settings = saved.notes["settings"] or {}
     try:
@@ -168,7 +165,7 @@ def _about(folder: Path, saved: Checkpoint, torch_version: str) -> dict[str, Any
         "network-steps": steps,
         "seconds": seconds,
         "network-steps/s": steps / seconds if seconds else None,
-        "engine": "; ".join(dict.fromkeys(str(each.notes["engine_reason"]) for each in saved.everybody)),
+        "engine": "; ".join(dict.fromkeys(str(each.notes["engine_reason"]) for each in saved.populations)),
         "device": settings.get("device"),
         "dtype": str(states[0].population.params.dtype).removeprefix("torch."),
         "trained by": host,

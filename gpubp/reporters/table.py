@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from .. import files, lock
-from ..config import HYPER
+from ..config import HYPER, OFF_AT_ZERO, TrainConfig
 from ..entities import Entities
 from ..errors import CheckpointError, reason
 from ..networks import Outcome
+from ..result import some
 from ..state import Status, TrainState
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Results:
         self.outcomes, self.metric, self.entities, self.more = outcomes, metric, entities, more
         self.count = sum(len(each.rows) for each in outcomes)
         self.differing = _differing(outcomes)
+        columns = [(name, column) for each in outcomes for name, column in each.state.hyper.items()]
+        self.on = {name for name, column in columns if name in OFF_AT_ZERO and bool(column.any())}
         self.stops = any(bool(_stopped(each.state).any()) for each in outcomes)  # of all: pieces have the same columns
         if self.count <= PIECE:
             _ = self.whole  # before anybody changes the networks
@@ -68,6 +71,13 @@ class Results:
         if self.count <= PIECE:
             return self._table(self.outcomes)
         return pa.concat_tables(self.pieces()).combine_chunks()
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Of all rows the columns `names` that there are, without the memory of the others."""
+        import pyarrow as pa
+
+        known = [self.whole] if "whole" in vars(self) else self.pieces()
+        return pa.concat_tables([some(each, names) for each in known])
 
     def pieces(self) -> Iterator[pa.Table]:
         """The same, PIECE rows at a time."""
@@ -96,7 +106,7 @@ class Results:
 
         tables = []
         for each in outcomes:
-            rows, described = _rows(each, self.metric, self.entities, self.stops), _described(each.state)
+            rows, described = _rows(each, self.metric, self.entities, self.stops, self.on), _described(each.state)
             for name in self.differing:
                 texts = _class_weights(each.state) if name == "class_weight" else [described[name]] * len(rows)
                 kind = pa.string() if name == "class_weight" else None
@@ -166,12 +176,15 @@ def _described(state: TrainState) -> dict[str, Any]:
     }
 
 
-def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool) -> pa.Table:
-    """The rows of one population. stops: whether networks have stopped, in whichever."""
-    import pyarrow as pa
+def numbers(tensor: Tensor) -> np.ndarray:
+    """As NumPy's."""
+    return tensor.detach().cpu().numpy()
 
-    def numbers(tensor: Tensor) -> np.ndarray:
-        return tensor.detach().cpu().numpy()
+
+def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool, on: Set[str]) -> pa.Table:
+    """The rows of one population. stops: whether networks have stopped, in whichever; on: which hyper-parameters that
+    are off at 0 some network, of whichever, has on."""
+    import pyarrow as pa
 
     rows, state, training, validation, folds = outcome
     names = np.array([each.name for each in Status])
@@ -188,11 +201,25 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool)
     }
     if validation is not None:
         columns |= {"validation_loss": numbers(validation.loss), f"validation_{metric}": numbers(validation.metric)}
-    hyper = {name: numbers(column[:, 0]) for name, column in state.hyper.items() if column.shape[1] == 1}
-    columns |= {f"extra.{name}" if name in columns else name: values for name, values in hyper.items()}
+    columns |= {f"extra.{name}" if name in columns else name: values for name, values in _hyper(state, on).items()}
     arrays = {name: pa.array(values) for name, values in columns.items()}
     arrays |= {name: pa.array(columns[name], mask=columns[name] < 0) for name in STEPS if name in columns}
     return pa.table(arrays)
+
+
+def _hyper(state: TrainState, on: Set[str]) -> dict[str, np.ndarray]:
+    """The hyper-parameters in use, and a 0 for one that is off here and `on` elsewhere, so that no number depends on
+    which networks trained together."""
+    recipe, count = state.recipe, state.population.count
+    known = TrainConfig(recipe.optimizer, schedule=recipe.schedule, steps=1).defaults(state.population.spec.loss)
+    found = {}
+    for name in (*known, "class_weight"):
+        column = state.hyper.get(name)
+        if column is None and name in on:
+            found[name] = np.zeros(count)
+        elif column is not None and column.shape[1] == 1 and (name not in OFF_AT_ZERO or name in on):
+            found[name] = numbers(column[:, 0])
+    return found
 
 
 def _names(entities: Entities, position: np.ndarray) -> dict[str, np.ndarray]:
@@ -270,7 +297,7 @@ def read_results(path: Path) -> pa.Table:
     for name, values in zip(names, found.itercolumns()):
         kind, lacks = values.type, values.null_count and name in ("status", "network", "id", "steps")
         if name == "status":
-            right = pa.types.is_string(kind) and set(values.to_pylist()) <= {each.name for each in Status}
+            right = pa.types.is_string(kind) and set(values.unique().to_pylist()) <= {each.name for each in Status}
         elif name in TEXTS or name in keys:
             right = pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind)
         else:

@@ -199,16 +199,12 @@ def _continued(job: Job, name: str) -> Trained:
     merged = replace(
         results[0],
         populations=populations,
-        states=tuple(each.state for each in results),
+        outcomes=[each.outcomes[0]._replace(rows=group.rows) for each, group in zip(results, groups)],
         results=Made(
             pa.concat_tables([each.table for each in results], promote_options="default").take(
                 populations.order.numpy()
             )
         ),
-        loss=populations.in_order([each.loss for each in results]),
-        validation_loss=None
-        if validation is None
-        else populations.in_order([each.validation_loss for each in results if each.validation_loss is not None]),
         seconds=sum(each.seconds for each in results),
     )
     return _parts(merged, [job])[0]
