@@ -1,0 +1,315 @@
+"""An ONNX file of one network, or of several and their spread, from raw samples to labels and probabilities, or to
+numbers in the units of the targets.
+
+Inputs are `numbers` (M, columns) in float64, NaN where one is missing, and `texts` (M, columns), "" where one is
+missing, each with its columns in the order of training; or, without a preparation, `inputs` (M, I). The inputs are
+prepared in float64, the networks compute in their own precision, `net`'s functions by the operators of ONNX, and
+outputs are float64. Networks of one topology are computed together, their weights stacked (K, I, O).
+
+Operators are those of opset 19. ONNX Runtime has some of them in float32 alone: a network in float64 gets the same
+function from others, and for gelu erf in float32. Refused: files of more than 2 GB, which protobuf cannot hold.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import __version__, files
+from ..activations import ALPHA, CUBE, HALF_ROOT, LEAK, ROOT, SCALE
+from ..errors import ConfigError, DataError
+from .members import Array, Group, Members
+
+OPSET, IR = 19, 9  # Equal of texts is as new as that
+MOST = 2**31 - 1  # bytes of a message
+INPUTS, OUTS = "inputs", "outs"  # what one group of networks takes, and what it says before the loss's inverse link
+
+
+class Graph:
+    """Nodes and constants in the order of their computation; each method returns the name of a tensor."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Array] = {}
+        self.single = True  # whether numbers are float32
+
+    def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        """A node."""
+        from onnx import helper
+
+        out = name or f"{operator}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [out], name=out, **attributes))
+        return out
+
+    def keep(self, values: Any, name: str | None = None) -> str:
+        """A constant."""
+        array = np.asarray(values)
+        out = name or f"constant_{len(self.constants)}"
+        self.constants[out] = array
+        return out
+
+    def number(self, value: float) -> str:
+        """A number of the type of a network's."""
+        array = np.asarray(value, np.float32 if self.single else np.float64)
+        return self.keep(array, f"{array.dtype}_{float(value)!r}")
+
+    def cast(self, given: str, dtype: Any, name: str | None = None) -> str:
+        """`given` as another type."""
+        from onnx import helper
+
+        return self.add("Cast", given, name=name, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+Rule = Callable[[Graph, str], str]
+
+
+class Function(NamedTuple):
+    """An activation: the graph of `net`. operator: one that computes the same, with attributes, which ONNX Runtime has
+    in float32 alone."""
+
+    rule: Rule
+    operator: str = ""
+    attributes: dict[str, float] = {}
+
+    def __call__(self, graph: Graph, net: str) -> str:
+        if self.operator and graph.single:
+            return graph.add(self.operator, net, **self.attributes)
+        return self.rule(graph, net)
+
+
+def _negative(graph: Graph, net: str) -> str:
+    """exp(net) - 1 below 0, else 0."""
+    power = graph.add("Exp", graph.add("Min", net, graph.number(0)))
+    return graph.add("Sub", power, graph.number(1))
+
+
+def _elu(graph: Graph, net: str) -> str:
+    return graph.add("Add", graph.add("Relu", net), _negative(graph, net))
+
+
+def _selu(graph: Graph, net: str) -> str:
+    below = graph.add("Mul", _negative(graph, net), graph.number(ALPHA))
+    return graph.add("Mul", graph.add("Add", graph.add("Relu", net), below), graph.number(SCALE))
+
+
+def _gelu(graph: Graph, net: str) -> str:
+    scaled = graph.add("Mul", net, graph.number(HALF_ROOT))
+    share = graph.add("Erf", scaled if graph.single else graph.cast(scaled, np.float32))
+    share = share if graph.single else graph.cast(share, np.float64)
+    half = graph.add("Mul", graph.add("Add", share, graph.number(1)), graph.number(0.5))
+    return graph.add("Mul", net, half)
+
+
+def _gelu_tanh(graph: Graph, net: str) -> str:
+    cube = graph.add("Mul", graph.add("Mul", graph.add("Mul", net, net), net), graph.number(CUBE))
+    share = graph.add("Tanh", graph.add("Mul", graph.add("Add", net, cube), graph.number(ROOT)))
+    half = graph.add("Mul", graph.add("Add", share, graph.number(1)), graph.number(0.5))
+    return graph.add("Mul", net, half)
+
+
+def _softplus(graph: Graph, net: str) -> str:
+    power = graph.add("Exp", graph.add("Neg", graph.add("Abs", net)))
+    return graph.add("Add", graph.add("Relu", net), graph.add("Log", graph.add("Add", power, graph.number(1))))
+
+
+FUNCTIONS: dict[str, Rule] = {
+    "identity": lambda graph, net: net,
+    "sigmoid": lambda graph, net: graph.add("Sigmoid", net),
+    "tanh": lambda graph, net: graph.add("Tanh", net),
+    "relu": lambda graph, net: graph.add("Relu", net),
+    "leaky_relu": Function(
+        lambda graph, net: graph.add("Max", net, graph.add("Mul", net, graph.number(LEAK))), "LeakyRelu", {"alpha": LEAK}
+    ),
+    "elu": Function(_elu, "Elu"),
+    "selu": Function(_selu, "Selu"),
+    "silu": lambda graph, net: graph.add("Mul", net, graph.add("Sigmoid", net)),
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "softplus": Function(_softplus, "Softplus"),
+    "softsign": Function(
+        lambda graph, net: graph.add("Div", net, graph.add("Add", graph.add("Abs", net), graph.number(1))), "Softsign"
+    ),
+    "hard_tanh": lambda graph, net: graph.add("Clip", net, graph.number(-1), graph.number(1)),
+    "sine": lambda graph, net: graph.add("Sin", net),
+}
+LINKS: dict[str, Rule] = {
+    "identity": FUNCTIONS["identity"],
+    "sigmoid": FUNCTIONS["sigmoid"],
+    "hard_tanh": FUNCTIONS["hard_tanh"],
+    "exp": lambda graph, out: graph.add("Exp", out),
+    "softmax": lambda graph, out: graph.add("Softmax", out, axis=-1),
+}
+
+
+def write(members: Members, path: Path) -> None:
+    """Write an .onnx file. Raises OSError, and SpecError, ConfigError and DataError for what it cannot hold."""
+    content = model(members).SerializeToString()
+    files.write(path, lambda beside: beside.write_bytes(content))
+
+
+def needed() -> None:
+    """Raise ConfigError without the package onnx."""
+    if find_spec("onnx") is None:
+        raise ConfigError('ONNX files need the package onnx: pip install "gpubp[onnx]"')
+
+
+def model(members: Members) -> Any:
+    """The onnx.ModelProto."""
+    needed()
+    from onnx import helper
+
+    size = sum(each.params.nbytes for each in members.groups)
+    if size > MOST - (1 << 20):
+        raise ConfigError(
+            f"{members.about} are {size:,} bytes; an ONNX file holds 2 GB: fewer networks, or safetensors, expected"
+        )
+    graph = Graph()
+    inputs, prepared = _prepared(graph, members)
+    said = [_said(graph, members, each, prepared) for each in members.groups]
+    outputs = _answers(graph, members, said)
+    constants = [_constant(name, values) for name, values in graph.constants.items()]
+    made = helper.make_model(
+        helper.make_graph(graph.nodes, "gpubp", inputs, outputs, constants, doc_string=members.about),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR,
+        producer_name="gpubp",
+        producer_version=__version__,
+    )
+    helper.set_model_props(made, {"gpubp": json.dumps(_described(members))})
+    return made
+
+
+def _described(members: Members) -> dict[str, Any]:
+    """What a person may ask of the file: the columns of its inputs, what its outputs mean, and whose networks."""
+    targets = () if members.preparation is None else members.preparation.target_columns
+    return {
+        "numbers": [each.name for each in members.columns if each.categories is None],
+        "texts": {each.name: each.categories for each in members.columns if each.categories is not None},
+        "targets": [each.name for each in targets],
+        "classes": list(members.classes),
+        "rows": list(members.rows),
+    }
+
+
+def _constant(name: str, values: Array) -> Any:
+    from onnx import TensorProto, helper, numpy_helper
+
+    if values.dtype.kind != "U":
+        return numpy_helper.from_array(np.ascontiguousarray(values), name)
+    try:
+        texts = [str(each).encode() for each in values.ravel()]
+    except UnicodeEncodeError as error:
+        raise DataError(f"{error.object!r} is no text in UTF-8, which ONNX files hold") from None
+    return helper.make_tensor(name, TensorProto.STRING, values.shape, texts)
+
+
+def _prepared(graph: Graph, members: Members) -> tuple[list[Any], str]:
+    """The graph's inputs, and those of all networks (M, I) before scaling, float64; without a preparation as they
+    are."""
+    from onnx import TensorProto, helper
+
+    if not members.columns:
+        kind = helper.np_dtype_to_tensor_dtype(members.dtype)
+        return [helper.make_tensor_value_info(INPUTS, kind, ["M", members.width])], INPUTS
+    numbers = [each for each in members.columns if each.categories is None]
+    texts = [each for each in members.columns if each.categories is not None]
+    inputs, parts, order = [], [], {}
+    if numbers:
+        inputs.append(helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, ["M", len(numbers)]))
+        parts.append("numbers")
+        if any(each.fill is not None for each in numbers):
+            fill = graph.keep(np.array([math.nan if each.fill is None else each.fill for each in numbers]), "fill")
+            parts = [graph.add("Where", graph.add("IsNaN", "numbers"), fill, "numbers")]
+        order = {each.name: [at] for at, each in enumerate(numbers)}
+    if texts:
+        inputs.append(helper.make_tensor_value_info("texts", TensorProto.STRING, ["M", len(texts)]))
+    width = len(numbers)
+    for at, column in enumerate(texts):
+        assert column.categories is not None
+        values = graph.add("Gather", "texts", graph.keep([at]), axis=1)
+        if column.fill is not None and "" not in column.categories:
+            missing = graph.add("Equal", values, graph.keep([""]))
+            values = graph.add("Where", missing, graph.keep([str(column.fill)]), values)
+        parts.append(graph.cast(graph.add("Equal", values, graph.keep([list(column.categories)])), np.float64))
+        order[column.name] = [*range(width, width := width + len(column.categories))]
+    found = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
+    places = [place for column in members.columns for place in order[column.name]]
+    if places != sorted(places):
+        found = graph.add("Gather", found, graph.keep(places), axis=1)
+    return inputs, found
+
+
+def _said(graph: Graph, members: Members, group: Group, given: str) -> str:
+    """What the networks of a group say (k, M, O), or one alone (M, O), float64, in the units of the targets."""
+    alone, scaling, net = len(members) == 1, members.scaling, given
+    named = len(members.groups) == 1
+    graph.single = members.dtype == np.float32
+    if scaling is not None:
+        offset, factor = (members.of(group, each) for each in scaling[:2])
+        net = _scaled(graph, given, ("Sub", offset), ("Div", factor))
+        net = graph.cast(net, members.dtype, INPUTS if named else None)
+    for (weight, bias), function in zip(group.layers(), group.functions(FUNCTIONS, "gpubp.export.onnx.FUNCTIONS")):
+        if alone:
+            both = [weight[0]] if bias is None else [weight[0], bias[0, 0]]
+            net = graph.add("Gemm" if bias is not None else "MatMul", net, *map(graph.keep, both))
+        else:
+            net = graph.add("MatMul", net, graph.keep(weight))
+            net = net if bias is None else graph.add("Add", net, graph.keep(bias))
+        net = function(graph, net)
+    graph.single = False
+    out = LINKS[group.link](graph, graph.cast(net, np.float64, OUTS if named else None))
+    if scaling is not None and members.task == "numbers":
+        offset, factor = (members.of(group, each) for each in scaling[2:])
+        out = _scaled(graph, out, ("Mul", factor), ("Add", offset))
+    if members.task == "binary":
+        out = graph.add("Concat", graph.add("Sub", graph.number(1), out), out, axis=-1)
+    return out
+
+
+def _scaled(graph: Graph, given: str, *steps: tuple[str, Array]) -> str:
+    """`given` after these operations, without those that change nothing."""
+    for operator, values in steps:
+        if (values != (0 if operator in ("Add", "Sub") else 1)).any():
+            given = graph.add(operator, given, graph.keep(values))
+    return given
+
+
+def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
+    """The graph's outputs."""
+    from onnx import TensorProto, helper
+
+    one = len(members) == 1
+    each = said[0] if len(said) == 1 else graph.add("Concat", *said, axis=0)
+    mean = each if one else graph.add("ReduceMean", each, graph.keep([0]), keepdims=0)
+    flat = members.task == "sign" or (members.task == "numbers" and members.flat)
+    name = "probabilities" if members.chances else "margin" if members.task == "sign" else "prediction"
+
+    def output(name: str, values: str) -> Any:
+        if flat:
+            graph.add("Squeeze", values, graph.keep([-1]), name=name)
+        else:
+            graph.add("Identity", values, name=name)
+        shape = ["M"] if flat else ["M", len(members.classes) or members.groups[0].spec.widths[-1]]
+        return helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape)
+
+    outputs = [output(name, mean)]
+    if not one:
+        gap = graph.add("Sub", each, mean)
+        square = graph.add("ReduceMean", graph.add("Mul", gap, gap), graph.keep([0]), keepdims=0)
+        outputs.append(output("std", graph.add("Sqrt", square)))
+    if members.classes:
+        if members.task == "sign":
+            number = graph.cast(graph.add("Greater", name, graph.number(0)), np.int64)
+        else:
+            number = graph.add("ArgMax", name, axis=-1, keepdims=0)
+        labels = np.array(members.classes)
+        graph.add("Gather", graph.keep(labels), number, name="label")
+        kind = TensorProto.STRING if labels.dtype.kind == "U" else helper.np_dtype_to_tensor_dtype(labels.dtype)
+        outputs.insert(0, helper.make_tensor_value_info("label", kind, ["M"]))
+    return outputs
