@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from .. import activations, losses
@@ -149,7 +148,8 @@ class Members:
 
     def of(self, group: Group, values: Array) -> Array:
         """The rows of `values` (1 or K, width) for the members of a group: (width,), or (k, 1, width)."""
-        return values[0] if len(values) == 1 else values[group.place.numpy()][:, None]
+        own: Array = values[0] if len(values) == 1 else values[group.place.numpy()][:, None]
+        return own
 
     @property
     def about(self) -> str:
@@ -157,5 +157,3 @@ class Members:
         widths = dict.fromkeys("-".join(map(str, each.spec.widths)) for each in self.groups)
         some = ", ".join([*widths][:3]) + (f" and {len(widths) - 3} more" if len(widths) > 3 else "")
         return f"{len(self):,} network{'s' * (len(self) > 1)} of {some}"
-
-

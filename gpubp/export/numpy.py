@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import base64
 import pprint
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
 import numpy as np
 
-from .. import __version__, files
+from .. import files
 from ..activations import ACTIVATIONS
 from ..errors import SpecError
 from .members import Array, Group, Members
@@ -59,7 +58,7 @@ FEW = 4000  # numbers of an array that is written as text, for people
 
 COLUMN = '''\
 def column(samples, place):
-    """The inputs (M, 1) of a column of numbers, or (M, categories) of a column of texts, 0 for one that is not known."""
+    """The inputs (M, 1) of a column of numbers, or (M, categories) of a column of texts, 0 for other texts."""
     name = COLUMNS[place]
     values = np.asarray(samples[:, place] if isinstance(samples, np.ndarray) else samples[name])
     values = values.astype(object if name in CATEGORIES else float)
@@ -156,7 +155,7 @@ def _function(name: str) -> str:
 
 def _head(members: Members) -> str:
     return (
-        f'"""{members.about}, trained with gpubp {__version__}, as functions of NumPy.\n\n'
+        f'"""{members.about}, trained with gpubp, as functions of NumPy.\n\n'
         "predict(samples) takes raw samples, as inputs() lists them, and answers as the networks do together.\n"
         '"""\n'
     )
@@ -215,7 +214,7 @@ def _members(members: Members) -> str:
     calls = [f"networks_{at}(given)" for at in range(len(members.groups))]
     found = calls[0] if len(calls) == 1 else f"np.concatenate([{', '.join(calls)}])"
     return (
-        'def members(samples):\n    """What each network says, (networks, M, outputs), in the order of ROWS, in float64."""\n'
+        'def members(samples):\n    """What each network says, (networks, M, outputs), in the order of ROWS."""\n'
         "    given = inputs(samples)\n"
         '    with np.errstate(over="ignore", under="ignore"):  # of exponentials that saturate\n'
         f"        return {found}\n"

@@ -6,157 +6,33 @@ missing, each with its columns in the order of training; or, without a preparati
 prepared in float64, the networks compute in their own precision, `net`'s functions by the operators of ONNX, and
 outputs are float64. Networks of one topology are computed together, their weights stacked (K, I, O).
 
-Operators are those of opset 19. ONNX Runtime has some of them in float32 alone: a network in float64 gets the same
-function from others, and for gelu erf in float32. Refused: files of more than 2 GB, which protobuf cannot hold.
+Refused: files of more than 2 GB, which protobuf cannot hold, and activations without a row in FUNCTIONS (onnx_graph.py).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from .. import __version__, files
-from ..activations import ALPHA, CUBE, HALF_ROOT, LEAK, ROOT, SCALE
+from .. import files
 from ..errors import ConfigError, DataError
 from .members import Array, Group, Members
+from .onnx_graph import FUNCTIONS, LINKS, Graph, needed
 
 OPSET, IR = 19, 9  # Equal of texts is as new as that
 MOST = 2**31 - 1  # bytes of a message
 INPUTS, OUTS = "inputs", "outs"  # what one group of networks takes, and what it says before the loss's inverse link
 
 
-class Graph:
-    """Nodes and constants in the order of their computation; each method returns the name of a tensor."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: dict[str, Array] = {}
-        self.single = True  # whether numbers are float32
-
-    def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """A node."""
-        from onnx import helper
-
-        out = name or f"{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [out], name=out, **attributes))
-        return out
-
-    def keep(self, values: Any, name: str | None = None) -> str:
-        """A constant."""
-        array = np.asarray(values)
-        out = name or f"constant_{len(self.constants)}"
-        self.constants[out] = array
-        return out
-
-    def number(self, value: float) -> str:
-        """A number of the type of a network's."""
-        array = np.asarray(value, np.float32 if self.single else np.float64)
-        return self.keep(array, f"{array.dtype}_{float(value)!r}")
-
-    def cast(self, given: str, dtype: Any, name: str | None = None) -> str:
-        """`given` as another type."""
-        from onnx import helper
-
-        return self.add("Cast", given, name=name, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-
-Rule = Callable[[Graph, str], str]
-
-
-class Function(NamedTuple):
-    """An activation: the graph of `net`. operator: one that computes the same, with attributes, which ONNX Runtime has
-    in float32 alone."""
-
-    rule: Rule
-    operator: str = ""
-    attributes: dict[str, float] = {}
-
-    def __call__(self, graph: Graph, net: str) -> str:
-        if self.operator and graph.single:
-            return graph.add(self.operator, net, **self.attributes)
-        return self.rule(graph, net)
-
-
-def _negative(graph: Graph, net: str) -> str:
-    """exp(net) - 1 below 0, else 0."""
-    power = graph.add("Exp", graph.add("Min", net, graph.number(0)))
-    return graph.add("Sub", power, graph.number(1))
-
-
-def _elu(graph: Graph, net: str) -> str:
-    return graph.add("Add", graph.add("Relu", net), _negative(graph, net))
-
-
-def _selu(graph: Graph, net: str) -> str:
-    below = graph.add("Mul", _negative(graph, net), graph.number(ALPHA))
-    return graph.add("Mul", graph.add("Add", graph.add("Relu", net), below), graph.number(SCALE))
-
-
-def _gelu(graph: Graph, net: str) -> str:
-    scaled = graph.add("Mul", net, graph.number(HALF_ROOT))
-    share = graph.add("Erf", scaled if graph.single else graph.cast(scaled, np.float32))
-    share = share if graph.single else graph.cast(share, np.float64)
-    half = graph.add("Mul", graph.add("Add", share, graph.number(1)), graph.number(0.5))
-    return graph.add("Mul", net, half)
-
-
-def _gelu_tanh(graph: Graph, net: str) -> str:
-    cube = graph.add("Mul", graph.add("Mul", graph.add("Mul", net, net), net), graph.number(CUBE))
-    share = graph.add("Tanh", graph.add("Mul", graph.add("Add", net, cube), graph.number(ROOT)))
-    half = graph.add("Mul", graph.add("Add", share, graph.number(1)), graph.number(0.5))
-    return graph.add("Mul", net, half)
-
-
-def _softplus(graph: Graph, net: str) -> str:
-    power = graph.add("Exp", graph.add("Neg", graph.add("Abs", net)))
-    return graph.add("Add", graph.add("Relu", net), graph.add("Log", graph.add("Add", power, graph.number(1))))
-
-
-FUNCTIONS: dict[str, Rule] = {
-    "identity": lambda graph, net: net,
-    "sigmoid": lambda graph, net: graph.add("Sigmoid", net),
-    "tanh": lambda graph, net: graph.add("Tanh", net),
-    "relu": lambda graph, net: graph.add("Relu", net),
-    "leaky_relu": Function(
-        lambda graph, net: graph.add("Max", net, graph.add("Mul", net, graph.number(LEAK))), "LeakyRelu", {"alpha": LEAK}
-    ),
-    "elu": Function(_elu, "Elu"),
-    "selu": Function(_selu, "Selu"),
-    "silu": lambda graph, net: graph.add("Mul", net, graph.add("Sigmoid", net)),
-    "gelu": _gelu,
-    "gelu_tanh": _gelu_tanh,
-    "softplus": Function(_softplus, "Softplus"),
-    "softsign": Function(
-        lambda graph, net: graph.add("Div", net, graph.add("Add", graph.add("Abs", net), graph.number(1))), "Softsign"
-    ),
-    "hard_tanh": lambda graph, net: graph.add("Clip", net, graph.number(-1), graph.number(1)),
-    "sine": lambda graph, net: graph.add("Sin", net),
-}
-LINKS: dict[str, Rule] = {
-    "identity": FUNCTIONS["identity"],
-    "sigmoid": FUNCTIONS["sigmoid"],
-    "hard_tanh": FUNCTIONS["hard_tanh"],
-    "exp": lambda graph, out: graph.add("Exp", out),
-    "softmax": lambda graph, out: graph.add("Softmax", out, axis=-1),
-}
-
-
 def write(members: Members, path: Path) -> None:
     """Write an .onnx file. Raises OSError, and SpecError, ConfigError and DataError for what it cannot hold."""
     content = model(members).SerializeToString()
     files.write(path, lambda beside: beside.write_bytes(content))
-
-
-def needed() -> None:
-    """Raise ConfigError without the package onnx."""
-    if find_spec("onnx") is None:
-        raise ConfigError('ONNX files need the package onnx: pip install "gpubp[onnx]"')
 
 
 def model(members: Members) -> Any:
@@ -179,7 +55,6 @@ def model(members: Members) -> Any:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR,
         producer_name="gpubp",
-        producer_version=__version__,
     )
     helper.set_model_props(made, {"gpubp": json.dumps(_described(members))})
     return made
@@ -198,15 +73,12 @@ def _described(members: Members) -> dict[str, Any]:
 
 
 def _constant(name: str, values: Array) -> Any:
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import numpy_helper
 
-    if values.dtype.kind != "U":
-        return numpy_helper.from_array(np.ascontiguousarray(values), name)
     try:
-        texts = [str(each).encode() for each in values.ravel()]
+        return numpy_helper.from_array(np.ascontiguousarray(values, object if values.dtype.kind == "U" else None), name)
     except UnicodeEncodeError as error:
         raise DataError(f"{error.object!r} is no text in UTF-8, which ONNX files hold") from None
-    return helper.make_tensor(name, TensorProto.STRING, values.shape, texts)
 
 
 def _prepared(graph: Graph, members: Members) -> tuple[list[Any], str]:
@@ -254,7 +126,9 @@ def _said(graph: Graph, members: Members, group: Group, given: str) -> str:
         offset, factor = (members.of(group, each) for each in scaling[:2])
         net = _scaled(graph, given, ("Sub", offset), ("Div", factor))
         net = graph.cast(net, members.dtype, INPUTS if named else None)
-    for (weight, bias), function in zip(group.layers(), group.functions(FUNCTIONS, "gpubp.export.onnx.FUNCTIONS")):
+    for (weight, bias), function in zip(
+        group.layers(), group.functions(FUNCTIONS, "gpubp.export.onnx_graph.FUNCTIONS")
+    ):
         if alone:
             both = [weight[0]] if bias is None else [weight[0], bias[0, 0]]
             net = graph.add("Gemm" if bias is not None else "MatMul", net, *map(graph.keep, both))
@@ -295,7 +169,9 @@ def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
             graph.add("Squeeze", values, graph.keep([-1]), name=name)
         else:
             graph.add("Identity", values, name=name)
-        shape = ["M"] if flat else ["M", len(members.classes) or members.groups[0].spec.widths[-1]]
+        shape: list[str | int | None] = (
+            ["M"] if flat else ["M", len(members.classes) or members.groups[0].spec.widths[-1]]
+        )
         return helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape)
 
     outputs = [output(name, mean)]

@@ -25,11 +25,17 @@ from ..errors import SpecError, lookup, reason
 from ..losses import LOSSES
 from ..spec import NetworkSpec
 from .members import Array
-from .onnx import FUNCTIONS, INPUTS, MOST, OUTS, Graph, needed
+from .onnx import INPUTS, MOST, OUTS
+from .onnx_graph import FUNCTIONS, Graph, needed
 
 Bias = Array | None
-DEFAULTS = {"LeakyRelu": {"alpha": 0.01}, "Elu": {"alpha": 1.0}, "Selu": {"alpha": 1.673, "gamma": 1.051},
-            "Gelu": {"approximate": "none"}, "Softmax": {"axis": -1}}  # fmt: skip
+DEFAULTS: dict[str, dict[str, Any]] = {  # of attributes
+    "LeakyRelu": {"alpha": 0.01},
+    "Elu": {"alpha": 1.0},
+    "Selu": {"alpha": 1.673, "gamma": 1.051},
+    "Gelu": {"approximate": "none"},
+    "Softmax": {"axis": -1},
+}
 COMMUTATIVE = ("Add", "Mul", "Max", "Min")
 VARIANTS = {  # activations as other libraries write them, in the form of Chain.expression()
     "Gelu[approximate=none](x)": "gelu",
@@ -136,7 +142,8 @@ class Chain:
         floats = all(_value(each) in (1, 11) for each in node.attribute)  # Cast's
         if node.op_type in ("Identity", "Cast") and floats and len(node.input) == 1:
             return self.expression(node.input[0], start, deep + 1)
-        parts, found = [], set[str]()
+        parts: list[str] = []
+        found: set[str] = set()
         for each in node.input:
             text, names = self.expression(each, start, deep + 1)
             parts, found = [*parts, text], found | names
@@ -174,16 +181,20 @@ def _known() -> dict[str, str]:
 
 
 def rows(
-    paths: Iterable[Path], loss: str, start: str | None = None, end: str | None = None
+    paths: Iterable[str | Path], loss: str, start: str | None = None, end: str | None = None
 ) -> tuple[NetworkSpec, Tensor]:
     """The networks of several files, of one topology: their specification and rows (N, P)."""
     found: list[tuple[NetworkSpec, Tensor]] = []
     lookup(LOSSES, loss, "loss")
-    for path in paths:
+    if isinstance(paths, (str, Path)):
+        raise SpecError(f"from_onnx takes several files: [path], not {paths!r} itself")
+    for path in (files.path("paths", each) for each in paths):
         found.append(_rows(path, loss, start, end))
         (first, row), (spec, other) = found[0], found[-1]
         if (spec, other.dtype) != (first, row.dtype):
-            raise SpecError(f"{path} is {spec}, {other.dtype}; the first is {first}, {row.dtype}; one topology expected")
+            raise SpecError(
+                f"{path} is {spec}, {other.dtype}; the first is {first}, {row.dtype}; one topology expected"
+            )
     if not found:
         raise SpecError("from_onnx needs one file or more, got none")
     return found[0][0], torch.cat([row for _, row in found])
@@ -262,7 +273,7 @@ def _constants(graph: Any) -> dict[str, Array | str]:
     for node in graph.node:
         if node.op_type == "Constant" and len(node.output) == 1:
             found = [each.t for each in node.attribute if each.name == "value"]
-            tensors |= {node.output[0]: each for each in found}
+            tensors |= dict.fromkeys(node.output, found[0]) if found else {}
     return {name: _array(each) for name, each in tensors.items()}
 
 

@@ -9,6 +9,7 @@ executed. Refused: files of other kinds and versions, and what does not fit toge
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,10 @@ def _members(about: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Members
     if any(each.dtype != torch.int64 or each.ndim != 1 for each in numbers) or len(position) != len(rows):
         raise CheckpointError("rows, positions or places are no whole numbers, one for each network")
     preparation = None if about["preparation"] is None else Preparation.from_dict(about["preparation"])
+    most = math.inf if preparation is None else preparation.positions
+    if bool((position < 0).any()) or int(position.max()) >= most:
+        raise CheckpointError(f"positions up to {int(position.max())}; fewer than {most} expected")
     results = tensors.get("results")
     content = None if results is None else results.cpu().numpy().tobytes()
     members = Members(groups, rows.tolist(), preparation, position, ())
     return members, content
-
-

@@ -1,12 +1,13 @@
 """scikit-learn's estimators of networks, and rows of its fitted MLPs.
 
 estimator() is a Pipeline from raw samples (M, columns), in the order of training, to MLPClassifier or MLPRegressor; of
-several networks a VotingClassifier or VotingRegressor, which takes the mean. scikit-learn fits them on stand-in samples,
-so that they have all that it keeps of a fit, and then they get the networks' numbers. They train on as scikit-learn's
-do: with its loss, and with biases where there were none.
+several networks a VotingClassifier or VotingRegressor, which takes the mean. scikit-learn fits them on stand-in
+samples, so that they have all that it keeps of a fit, and then they get the networks' numbers. They train on as
+scikit-learn's do: with its loss, and with biases where there were none.
 
-Targets that training scaled are scaled back by the last layer's weights, and the two outputs of a network of two classes
-become one, their difference: then weights are float64. Refused, by name: what an MLP of scikit-learn does not have.
+Targets that training scaled are scaled back by the last layer's weights, and the two outputs of a network of two
+classes become one, their difference: then weights are float64. Refused, by name: what an MLP of scikit-learn does not
+have.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def _numbers(members: Members, group: Group, at: int) -> tuple[list[Array], list
     """coefs_ and intercepts_."""
     coefs = [weight[at].copy() for weight, _ in group.layers()]
     intercepts = [
-        np.zeros(weight.shape[2], weight.dtype) if bias is None else bias[at, 0].copy() for weight, bias in group.layers()
+        np.zeros(weight.shape[2], weight.dtype) if bias is None else bias[at, 0].copy()
+        for weight, bias in group.layers()
     ]
     scaling = members.scaling
     if members.task == "numbers" and scaling is not None:
@@ -179,8 +181,8 @@ def rows(estimators: Iterable[Any]) -> tuple[NetworkSpec, Tensor]:
         (first, row), (spec, other) = found[0], found[-1]
         if (spec, other.dtype) != (first, row.dtype):
             raise SpecError(
-                f"estimator {place} is {spec}, {other.dtype}; estimator 0 is {first}, {row.dtype}; a population has one "
-                "topology"
+                f"estimator {place} is {spec}, {other.dtype}; estimator 0 is {first}, {row.dtype}; a population has "
+                "one topology"
             )
     if not found:
         raise SpecError("from_estimators needs one estimator or more, got none")
