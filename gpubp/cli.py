@@ -1,4 +1,4 @@
-"""The command line: gpubp train | resume | inspect | predict | explain. scripts/train.py is `gpubp train`.
+"""The command line: gpubp train | resume | inspect | predict | explain | export. scripts/train.py is `gpubp train`.
 
 Flags override the file of --config, which overrides the defaults. Results go to standard output, progress to standard
 error. A command imports what it needs after its flags are read: help, the version and refusals do not wait for torch.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import __version__
-from .commands import explain, inspect, predict, resume, train
+from .commands import explain, export, inspect, predict, resume, train
 from .commands.parser import Parser
 from .errors import GpubpError
 from .line import line, short
@@ -21,7 +21,14 @@ from .signals import terminating
 DEMO = ["--lr", "1e-4..1e-1:log"]  # the flags of `train` without any
 
 
-COMMANDS = {"train": train, "resume": resume, "inspect": inspect, "predict": predict, "explain": explain}
+COMMANDS = {
+    "train": train,
+    "resume": resume,
+    "inspect": inspect,
+    "predict": predict,
+    "explain": explain,
+    "export": export,
+}
 
 
 def parser(chosen: str = "") -> Parser:

@@ -30,7 +30,7 @@ from .frames import checked, inputs_of, table_of, typed
 from .line import line, quoted
 from .modules import PreparedNetwork
 from .population import Population
-from .populations import Populations, chosen, members
+from .populations import Populations, are_rows, chosen, members
 from .preparation import FILE, Label, Preparation
 from .reporters.table import RESULTS, read_results, results_in
 from .result import diverged_in, order_of
@@ -137,7 +137,8 @@ class Model:
         reads) or torch (a state dict), by default what `path` ends with: .onnx, .py, .safetensors, .pt. Several
         networks answer together there, as in predict(), and say how far they differ. Raises ConfigError and SpecError,
         by name, for what the format cannot hold."""
-        return formats.write(self._members(networks), path, to)
+        name = formats.format_of(files.path("path", path), to)
+        return formats.write(self._members(networks, name == "safetensors"), path, name)
 
     @neutral()
     def estimator(self, networks: str | int | Sequence[int] | Tensor = "best") -> Any:
@@ -145,8 +146,11 @@ class Model:
         VotingClassifier or VotingRegressor. Raises SpecError for what an MLP of scikit-learn does not have."""
         return sklearn.estimator(self._members(networks))
 
-    def _members(self, networks: str | int | Sequence[int] | Tensor) -> Members:
-        """The networks of an export."""
+    def _members(self, networks: str | int | Sequence[int] | Tensor, apart: bool = False) -> Members:
+        """The networks of an export. apart: whether each may be of another entity."""
+        entities = None if self.preparation is None else self.preparation.entities
+        if entities is not None and not apart and not are_rows(networks):
+            raise ConfigError(f"networks {networks!r}: with one model per entity the rows of its networks expected")
         rows = self.chosen(networks)
         groups = [
             Group(each.spec, each.params[local.to(each.device)], each.ids[local.to(each.device)], place, each.seed)

@@ -30,13 +30,18 @@ FORMATS = {
 
 def format_of(path: Path, to: str | None) -> str:
     """The name of the format `to`, or of that which `path` ends with. Raises ConfigError."""
+    if to == "sklearn":
+        raise ConfigError(
+            "to 'sklearn': an estimator is an object in Python, whose files are pickles, which can execute code; "
+            "gpubp.load(run).estimator() makes one"
+        )
     if to is not None:
         return one_of(FORMATS, to, "to", ConfigError)
     for name, each in FORMATS.items():
         if path.suffix == each.suffix:
             return name
     known = ", ".join(f"{each.suffix} ({name})" for name, each in FORMATS.items())
-    raise ConfigError(f"{path}: a name that ends with {known}, or one of these formats expected")
+    raise ConfigError(f"file {path.name!r}: a name that ends with {known}, or to with one of these formats expected")
 
 
 def write(members: Members, path: str | os.PathLike[str], to: str | None = None) -> Path:

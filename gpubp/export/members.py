@@ -129,17 +129,21 @@ class Members:
         """Of the networks' numbers."""
         return np.dtype(str(self.groups[0].params.dtype).removeprefix("torch."))
 
-    @cached_property
-    def scaling(self) -> Scaling | None:
-        """None without a preparation. Raises ConfigError for members of several entities."""
-        if self.preparation is None:
-            return None
-        entities, whose = self.preparation.entities, self.position.unique()
+    def check_entities(self) -> None:
+        """Raise ConfigError for members of several entities, which do not answer the same samples."""
+        entities, whose = self.preparation and self.preparation.entities, self.position.unique().tolist()
         if entities is not None and len(whose) > 1:
             raise ConfigError(
-                f"networks of {told(entities, whose.tolist())}: a file of this format answers every sample by all its "
-                "networks; rows of one entity's networks, or safetensors, which holds those of all, expected"
+                f"networks of {told(entities, whose)}: this format answers every sample by all of its networks; rows "
+                "of one entity's networks, or safetensors, which holds those of all, expected"
             )
+
+    @cached_property
+    def scaling(self) -> Scaling | None:
+        """None without a preparation."""
+        if self.preparation is None:
+            return None
+        whose = self.position.unique()
         inputs = [column for column in self.columns for _ in column.categories or (None,)]
         parts = (*tensors(inputs), *tensors(self.preparation.target_columns))
         alike = len(whose) == 1

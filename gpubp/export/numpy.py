@@ -133,6 +133,7 @@ def write(members: Members, path: Path) -> None:
 def source(members: Members) -> str:
     """The text of the module."""
     names = {name for each in members.groups for name in (*map(str, each.spec.activations), each.link)}
+    members.check_entities()
     for each in members.groups:
         each.functions(FUNCTIONS, "gpubp.export.numpy.FUNCTIONS")
     names -= {"identity", "exp", "softmax"}

@@ -6,7 +6,7 @@ missing, each with its columns in the order of training; or, without a preparati
 prepared in float64, the networks compute in their own precision, `net`'s functions by the operators of ONNX, and
 outputs are float64. Networks of one topology are computed together, their weights stacked (K, I, O).
 
-Refused: files of more than 2 GB, which protobuf cannot hold, and activations without a row in FUNCTIONS (onnx_graph.py).
+Refused: files of more than 2 GB, which protobuf cannot hold, and activations without a row in onnx_graph.FUNCTIONS.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def write(members: Members, path: Path) -> None:
 def model(members: Members) -> Any:
     """The onnx.ModelProto."""
     needed()
+    members.check_entities()
     from onnx import helper
 
     size = sum(each.params.nbytes for each in members.groups)

@@ -39,6 +39,7 @@ def estimator(members: Members) -> Any:
     """The fitted estimator of one network, or of several together. Raises SpecError and ConfigError for what
     scikit-learn has none of."""
     _needed()
+    members.check_entities()
     from sklearn.ensemble import VotingClassifier, VotingRegressor
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import LabelEncoder
