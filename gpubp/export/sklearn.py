@@ -82,7 +82,7 @@ def _mlp(members: Members, group: Group, at: int) -> Any:
     settings: dict[str, Any] = {"hidden_layer_sizes": spec.widths[1:-1], "activation": ACTIVATIONS[hidden.pop()]}
     inputs, labels = np.zeros((max(1, len(members.classes)), spec.widths[0])), np.array(members.classes)
     if members.classes:
-        mlp = MLPClassifier(**settings).partial_fit(inputs, labels, labels)
+        mlp = MLPClassifier(**settings).partial_fit(inputs, labels, classes=labels)
     else:
         settings |= {"loss": "poisson"} if out == "exp" else {}
         if "loss" in settings and "loss" not in MLPRegressor().get_params():
