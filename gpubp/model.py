@@ -32,7 +32,7 @@ from .modules import PreparedNetwork
 from .population import Population
 from .populations import Populations, are_rows, chosen, members
 from .preparation import FILE, Label, Preparation
-from .reporters.table import RESULTS, read_results, results_in
+from .reporters.table import RESULTS, read_results, results_in, some
 from .result import diverged_in, order_of
 from .spec import NetworkSpec
 from .state import Status
@@ -156,7 +156,7 @@ class Model:
             Group(each.spec, each.params[local.to(each.device)], each.ids[local.to(each.device)], place, each.seed)
             for each, local, place in self.populations.parts(rows)
         ]
-        results = None if self.results is None else self.results.take(pa.array(rows.numpy()))
+        results = None if self.results is None else some(self.results, rows)
         position = self._position.cpu()[rows]
         return Members(groups, rows.tolist(), self.preparation, position, self.classes, results)
 
@@ -295,10 +295,10 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
 def _exported(path: Path, device: torch.device) -> Model:
     """The networks of an exported file."""
     found, content = safetensors.read(path, device)
+    results = None if content is None else results_in(f"{path}: its results", pa.BufferReader(content))
     try:
         each = tuple(Population(group.spec, group.params, group.seed, group.ids) for group in found.groups)
         networks = Populations(each, tuple(group.place for group in found.groups))
-        results = None if content is None else results_in(str(path), pa.BufferReader(content))
         return Model(networks, found.preparation, results, position=found.position)
     except GpubpError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None

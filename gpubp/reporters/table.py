@@ -288,6 +288,12 @@ def results_in(path: str, source: Any) -> pa.Table:
     return found
 
 
+def some(rows: pa.Table, index: Tensor) -> pa.Table:
+    """The rows `index` (K,) of a results table, which its digest is not of."""
+    kept = {key: each for key, each in (rows.schema.metadata or {}).items() if key not in (SEAL, SEALS)}
+    return rows.take(index.numpy()).replace_schema_metadata(kept)
+
+
 def digest(rows: pa.Table) -> str:
     """SHA-256 of the names, types and values of every column."""
     found = hashlib.sha256()
