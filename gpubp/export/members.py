@@ -131,7 +131,8 @@ class Members:
 
     def check_entities(self) -> None:
         """Raise ConfigError for members of several entities, which do not answer the same samples."""
-        entities, whose = self.preparation and self.preparation.entities, self.position.unique().tolist()
+        entities = None if self.preparation is None else self.preparation.entities
+        whose = self.position.unique().tolist()
         if entities is not None and len(whose) > 1:
             raise ConfigError(
                 f"networks of {told(entities, whose)}: this format answers every sample by all of its networks; rows "
