@@ -23,14 +23,16 @@ from .ambient import neutral
 from .answers import answers, entity_of, speakers, tell_silent, without
 from .devices import usable
 from .ensemble import Ensemble, check_widths, classes_of
-from .errors import CheckpointError, ConfigError, reason, warn
+from .errors import CheckpointError, ConfigError, GpubpError, reason, warn
+from .export import formats, safetensors, sklearn
+from .export.members import Group, Members
 from .frames import checked, inputs_of, table_of, typed
 from .line import line, quoted
 from .modules import PreparedNetwork
 from .population import Population
-from .populations import Populations, chosen, members
+from .populations import Populations, are_rows, chosen, members
 from .preparation import FILE, Label, Preparation
-from .reporters.table import RESULTS, read_results
+from .reporters.table import RESULTS, read_results, results_in, some
 from .result import diverged_in, order_of
 from .spec import NetworkSpec
 from .state import Status
@@ -125,6 +127,40 @@ class Model:
         return PreparedNetwork(bare, self.preparation.at(int(self._position[row])), loss)
 
     @neutral()
+    def export(
+        self,
+        path: str | Path,
+        networks: str | int | Sequence[int] | Tensor = "best",
+        to: str | None = None,
+    ) -> Path:
+        """Write networks to a file of another format: `to` is onnx, numpy (a Python file), safetensors (which load()
+        reads) or torch (a state dict), by default what `path` ends with: .onnx, .py, .safetensors, .pt. Several
+        networks answer together there, as in predict(), and say how far they differ. Raises ConfigError and SpecError,
+        by name, for what the format cannot hold."""
+        name = formats.format_of(files.path("path", path), to)
+        return formats.write(self._members(networks, name == "safetensors"), path, name)
+
+    @neutral()
+    def estimator(self, networks: str | int | Sequence[int] | Tensor = "best") -> Any:
+        """A fitted estimator of scikit-learn: a Pipeline of one network and its scaling, or of several a
+        VotingClassifier or VotingRegressor. Raises SpecError for what an MLP of scikit-learn does not have."""
+        return sklearn.estimator(self._members(networks))
+
+    def _members(self, networks: str | int | Sequence[int] | Tensor, apart: bool = False) -> Members:
+        """The networks of an export. apart: whether each may be of another entity."""
+        entities = None if self.preparation is None else self.preparation.entities
+        if entities is not None and not apart and not are_rows(networks):
+            raise ConfigError(f"networks {networks!r}: with one model per entity the rows of its networks expected")
+        rows = self.chosen(networks)
+        groups = [
+            Group(each.spec, each.params[local.to(each.device)], each.ids[local.to(each.device)], place, each.seed)
+            for each, local, place in self.populations.parts(rows)
+        ]
+        results = None if self.results is None else some(self.results, rows)
+        position = self._position.cpu()[rows]
+        return Members(groups, rows.tolist(), self.preparation, position, self.classes, results)
+
+    @neutral()
     def inputs(self, samples: Any, row: int | None = None) -> Tensor:
         """The inputs (M, I) of raw samples, with the networks' dtype and device. Warns of columns that differ from
         training. row: of the network whose inputs they are, where scaling differs between folds or entities; by default
@@ -213,9 +249,11 @@ class Model:
 
 @neutral()
 def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
-    """The networks of a run from its last checkpoint, ready for raw samples. Raises CheckpointError if it cannot be
-    trusted."""
+    """The networks of a run from its last checkpoint, or those of a .safetensors file that export() wrote, ready for
+    raw samples. Raises CheckpointError if it cannot be trusted."""
     folder = files.path("run_dir", run_dir)
+    if folder.is_file():
+        return _exported(folder, usable(device))
     saved = checkpoint.load(folder, usable(device))
     for each in saved.told:
         warn(each)
@@ -249,3 +287,15 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     if results is None or not np.array_equal(results["steps"].to_numpy(), steps.cpu().numpy()):
         return model
     return Model(networks, preparation, results, position=position)
+
+
+def _exported(path: Path, device: torch.device) -> Model:
+    """The networks of an exported file."""
+    found, content = safetensors.read(path, device)
+    results = None if content is None else results_in(f"{path}: its results", pa.BufferReader(content))
+    try:
+        each = tuple(Population(group.spec, group.params, group.seed, group.ids) for group in found.groups)
+        networks = Populations(each, tuple(group.place for group in found.groups))
+        return Model(networks, found.preparation, results, position=found.position)
+    except GpubpError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -107,6 +108,35 @@ class Population:
         cannot represent: tied or frozen weights, hooks, parametrizations, an overridden forward."""
         spec, params = modules.rows(networks, loss)
         return cls(spec, params, seed, torch.arange(len(params), device=params.device))
+
+    @classmethod
+    @neutral()
+    def from_estimators(cls, estimators: Iterable[Any], seed: int = 0) -> Population:
+        """A population of copies of scikit-learn's fitted MLPClassifiers or MLPRegressors, all of one topology; its
+        loss is theirs. Raises SpecError for other estimators."""
+        from .export import sklearn  # needs pyarrow, which `import gpubp` need not wait for
+
+        spec, params = sklearn.rows(estimators)
+        return cls(spec, params, seed, torch.arange(len(params)))
+
+    @classmethod
+    @neutral()
+    def from_onnx(
+        cls,
+        paths: Iterable[str | Path],
+        loss: str = "mean_squared_error",
+        seed: int = 0,
+        start: str | None = None,
+        end: str | None = None,
+    ) -> Population:
+        """A population of the networks in ONNX files, all of one topology: chains of Gemm, or MatMul and Add, and
+        activations. start, end: the tensors where the chain begins and ends, by default the graph's input and output,
+        or those of a network that export() wrote. Raises SpecError, with the operator, for what a row cannot stand
+        for, and for weights outside the file."""
+        from .export import onnx_rows
+
+        spec, params = onnx_rows.rows(paths, loss, start, end)
+        return cls(spec, params, seed, torch.arange(len(params)))
 
     @property
     def count(self) -> int:

@@ -94,7 +94,7 @@ class Populations:
 def chosen(name: str, networks: Any, count: int, ranking: Callable[[], Tensor]) -> Tensor:
     """The rows that `networks`, called `name` in messages, selects of `count`: "best", a number K for the best K, "all"
     that did not diverge, in the order of ranking(), best first; or a sequence of rows or a mask. Raises ConfigError."""
-    if _several(networks):
+    if are_rows(networks):
         rows = arrays.indices(name, networks, count, ConfigError, negative=True)
         if not len(rows):
             raise ConfigError(f"{name}: one row or more expected, got none")
@@ -118,7 +118,7 @@ def members(best: Any, rows: Any, count: int, ranking: Callable[[], Tensor], div
         raise ConfigError(f"ensemble(best={best!r}, rows=...): one of them expected")
     if rows is None:
         return chosen("best", "all" if best is None else best, count, ranking)
-    if not _several(rows):
+    if not are_rows(rows):
         raise ConfigError(f"rows {rows!r}: a sequence of rows, such as [0, 3], or a mask expected")
     found = chosen("rows", rows, count, ranking)
     lost = [] if diverged is None else found[diverged[found]].tolist()
@@ -129,7 +129,7 @@ def members(best: Any, rows: Any, count: int, ranking: Callable[[], Tensor], div
     return found
 
 
-def _several(rows: Any) -> bool:
+def are_rows(rows: Any) -> bool:
     """Whether these are rows or a mask, not a number or a word; a tensor of no dimension is a number."""
     return isinstance(rows, Iterable) and not isinstance(rows, str) and bool(getattr(rows, "ndim", True))
 

@@ -8,6 +8,7 @@ and the first sample: infinity, missing targets, and missing values unless `impu
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -88,6 +89,12 @@ class Preparation:
     def scaled_apart(self) -> bool:
         """Whether scaling differs between positions."""
         return any(isinstance(each.factor, tuple) for each in (*self.columns, *self.target_columns))
+
+    @property
+    def positions(self) -> float:
+        """How many positions have their own scaling or are entities; infinite if none has."""
+        own = [len(each.factor) for each in (*self.columns, *self.target_columns) if isinstance(each.factor, tuple)]
+        return min([*own, math.inf if self.entities is None else len(self.entities)])
 
     def at(self, position: int) -> Preparation:
         """The preparation of the samples of one position."""

@@ -5,6 +5,8 @@ Each is a pair for torch.testing.assert_close: relative, absolute. eps is 2.2e-1
 
 from __future__ import annotations
 
+import torch
+
 # A gradient in float64 against autograd: some hundred terms of size 1, each rounded a few times, are off by 1e-13; a
 # wrong formula by a percent or more.
 GRADIENT = {"rtol": 1e-10, "atol": 1e-12}
@@ -78,3 +80,7 @@ def small_error(eps: float) -> float:
 # Sums of ten thousand equal numbers in float32, 64 at a time or by torch's cascade: some 64 roundings on every level.
 # Measured: 6e-7; one after the other 3e-4.
 LONG_SUM = {"rtol": 4e-6, "atol": 0.0}
+
+# Predictions of an exported file against ours, relative to the largest: sums in another order and functions within some
+# ulps, a few eps per layer. Measured: 5e-7 and 1e-15. 1e-6 is promised in float32.
+EXPORTED = {torch.float32: 1e-6, torch.float64: 1e-12}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,26 +47,23 @@ def run(settings: dict[str, Any]) -> int:
     from ..model import load
     from ..preparation import FILE
     from ..tables import write_csv
+    from .printing import spoken
 
     folder, chosen, each = Path(settings["run"]), settings["networks"], settings["each"]
-    with _spoken():
+    with spoken():
         model = load(folder)
     if model.preparation is None:
         raise CheckpointError(f"{folder / FILE} is missing: the run was trained on data without a preparation")
-    if chosen not in ("best", "all"):
-        try:
-            chosen = COUNT.read(chosen)
-        except (ValueError, ArithmeticError):
-            raise ConfigError(f"--networks {chosen!r}: best, all, or a number of 1 or more expected") from None
+    chosen = networks_of(chosen)
     if each and settings["spread"]:
         raise ConfigError("--each and --spread: one of them expected")
     target = None if settings["output"] is None else Path(settings["output"])
     if target is not None and os.path.lexists(target):
         raise ConfigError(f"{target} exists already; name a new file")
-    with _spoken():
+    with spoken():
         tables = _spread if settings["spread"] else _predictions
         found = tables(model, settings["data"], chosen, each, settings["proba"])
-    with _spoken():
+    with spoken():
         if target is None:
             _print_csv(found)
             return 0
@@ -79,14 +74,12 @@ def run(settings: dict[str, Any]) -> int:
     return 0
 
 
-@contextmanager
-def _spoken() -> Iterator[None]:
-    """Print warnings raised inside to standard error, one per line."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    for warning in caught:
-        sys.stderr.write(f"warning: {line(warning.message)}\n")
+def networks_of(text: str) -> str | int:
+    """The networks that --networks means. Raises ConfigError."""
+    try:
+        return text if text in ("best", "all") else int(COUNT.read(text))
+    except (ValueError, ArithmeticError):
+        raise ConfigError(f"--networks {text!r}: best, all, or a number of 1 or more expected") from None
 
 
 def _predictions(model: Model, data: str, chosen: str | int, each: bool, proba: bool) -> Iterator[pa.Table]:

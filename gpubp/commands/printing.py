@@ -1,14 +1,18 @@
-"""What commands print on standard output."""
+"""What commands print on standard output, and warnings on standard error."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+
+from ..line import line
 
 
 def console() -> Console:
@@ -28,3 +32,13 @@ def print_json(values: Mapping[str, Any]) -> None:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     print(json.dumps(plain(dict(values)), allow_nan=False))
+
+
+@contextmanager
+def spoken() -> Iterator[None]:
+    """Print warnings raised inside to standard error, one per line."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        sys.stderr.write(f"warning: {line(warning.message)}\n")

@@ -272,14 +272,22 @@ def _sha256(text: str) -> str:
 
 def read_results(path: Path) -> pa.Table:
     """A results table; raises CheckpointError if it cannot be read, or differs from what was written."""
+    try:
+        files.regular(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {reason(error, str(error))}") from None
+    return results_in(str(path), path)
+
+
+def results_in(path: str, source: Any) -> pa.Table:
+    """read_results() of a file, or of what else pyarrow reads, called `path`."""
     import pyarrow as pa
     from pyarrow import parquet
 
     from ..tables import listed
 
     try:
-        files.regular(path)
-        found = parquet.ParquetFile(path).read()
+        found = parquet.ParquetFile(source).read()
         known = found.schema.metadata or {}  # older files have no seal
         pieces = [found.slice(at, PIECE) for at in range(0, len(found), PIECE)]
         damaged = SEAL in known and known[SEAL].decode() != digest(found)
@@ -305,6 +313,12 @@ def read_results(path: Path) -> pa.Table:
         if lacks or not right:
             raise CheckpointError(f"{path}: column {name!r} holds {listed(values.slice(0, 3).to_pylist())}: {other}")
     return found
+
+
+def some(rows: pa.Table, index: Tensor) -> pa.Table:
+    """The rows `index` (K,) of a results table, which its digest is not of."""
+    kept = {key: each for key, each in (rows.schema.metadata or {}).items() if key not in (SEAL, SEALS)}
+    return rows.take(index.numpy()).replace_schema_metadata(kept)
 
 
 def digest(rows: pa.Table) -> str:

@@ -1,0 +1,64 @@
+"""gpubp export: networks of a run as a file of another format."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..flags import INDEX, TEXT
+from ..line import line
+from .parser import Parser, run_parser
+from .predict import networks_of
+
+ABOUT = "networks of a run as a file for ONNX, NumPy, torch or gpubp itself"
+LOADED = {  # by what the file is read
+    "onnx": "onnxruntime.InferenceSession({!r}), or gpubp.Population.from_onnx([{!r}])",
+    "numpy": "a Python file that needs numpy alone: predict(samples)",
+    "safetensors": "gpubp.load({!r}), and gpubp predict",
+    "torch": "torch.load({!r}), a state dict of gpubp.load(RUN).network(row)",
+}
+
+
+def parser() -> Parser:
+    """The command's flags."""
+    flags = run_parser("Write networks of a run to a file, with scaling and names of classes; several answer together.")
+    flags.flag("--to", TEXT, "onnx, numpy (a Python file), safetensors or torch; by default what --output ends with")
+    flags.flag("--networks", TEXT, "best, a number K for the best K, or all", "best")
+    flags.flag("--rows", TEXT, "these networks instead, by their rows in the results, such as 3,17")
+    flags.flag("--output", TEXT, "a new file; by default networks.onnx, .py, .safetensors or .pt in the run")
+    return flags
+
+
+def run(settings: dict[str, Any]) -> int:
+    """Write the file and say what is in it."""
+    from ..export.formats import FORMATS, format_of
+    from ..model import load
+    from .printing import spoken
+
+    place, given = Path(settings["run"]), settings["output"]
+    to = format_of(Path(settings["output"] or ""), settings["to"])
+    home = place if place.is_dir() else place.parent
+    target = home / f"networks{FORMATS[to].suffix}" if given is None else Path(given)
+    if os.path.lexists(target):
+        raise ConfigError(f"{target} exists already; --output with a new file expected")
+    if settings["rows"] is not None and settings["networks"] != "best":
+        raise ConfigError("--networks and --rows: one of them expected")
+    with spoken():
+        model = load(place)
+        chosen = _rows(settings["rows"]) if settings["rows"] else networks_of(settings["networks"])
+        model.export(target, chosen, to)
+        rows = model.chosen(chosen).tolist()
+    what = f"network {rows[0]}" if len(rows) == 1 else f"{len(rows):,} networks, the first {rows[0]}"
+    print(line(f"{target}: {what} of {len(model):,}"))
+    sys.stderr.write(f"read it by {LOADED[to].format(str(target), str(target))}\n")
+    return 0
+
+
+def _rows(text: str) -> list[int]:
+    try:
+        return [int(INDEX.read(part)) for part in text.split(",")]
+    except (ValueError, ArithmeticError):
+        raise ConfigError(f"--rows {text!r}: whole numbers of 0 or more, separated by commas, expected") from None

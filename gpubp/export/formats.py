@@ -1,0 +1,55 @@
+"""FORMATS: the formats of files by name; write(), in the one that the name of the file says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from .. import files
+from ..errors import ConfigError, DataError, one_of, reason
+from . import numpy, onnx, safetensors, torch
+from .members import Members
+
+
+class Format(NamedTuple):
+    """A kind of file. suffix: of its name; write: members, path."""
+
+    suffix: str
+    write: Callable[[Members, Path], None]
+
+
+FORMATS = {
+    "onnx": Format(".onnx", onnx.write),
+    "numpy": Format(".py", numpy.write),
+    "safetensors": Format(".safetensors", safetensors.write),
+    "torch": Format(".pt", torch.write),
+}
+
+
+def format_of(path: Path, to: str | None) -> str:
+    """The name of the format `to`, or of that which `path` ends with. Raises ConfigError."""
+    if to == "sklearn":
+        raise ConfigError(
+            "to 'sklearn': an estimator is an object in Python, whose files are pickles, which can execute code; "
+            "gpubp.load(run).estimator() makes one"
+        )
+    if to is not None:
+        return one_of(FORMATS, to, "to", ConfigError)
+    for name, each in FORMATS.items():
+        if path.suffix == each.suffix:
+            return name
+    known = ", ".join(f"{each.suffix} ({name})" for name, each in FORMATS.items())
+    raise ConfigError(f"file {path.name!r}: a name that ends with {known}, or to with one of these formats expected")
+
+
+def write(members: Members, path: str | os.PathLike[str], to: str | None = None) -> Path:
+    """Write the networks to a file, which is there whole or not at all. Raises DataError if it cannot be written."""
+    target = files.path("path", path)
+    chosen = FORMATS[format_of(target, to)]
+    try:
+        chosen.write(members, target)
+    except OSError as error:
+        raise DataError(f"{target} cannot be written: {reason(error, str(error))}") from None
+    return target

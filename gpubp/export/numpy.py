@@ -1,0 +1,247 @@
+"""A Python file that predicts with NumPy alone: the source of a module, with the numbers of its networks inside.
+
+Names from data are written as literals, never as code or comments. A row of FUNCTIONS is the body of an activation.
+"""
+
+from __future__ import annotations
+
+import base64
+import pprint
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+import numpy as np
+
+from .. import files
+from ..activations import ACTIVATIONS
+from ..errors import SpecError
+from .members import Array, Group, Members
+
+FUNCTIONS = {
+    "identity": "return net",
+    "sigmoid": "return 1 / (1 + np.exp(-net))",
+    "tanh": "return np.tanh(net)",
+    "relu": "return np.maximum(net, 0)",
+    "leaky_relu": "return np.maximum(net, net.dtype.type(0.01) * net)",
+    "elu": "return np.maximum(net, 0) + np.expm1(np.minimum(net, 0))",
+    "selu": """\
+alpha, scale = 1.6732632423543772, 1.0507009873554805
+return scale * np.maximum(net, 0) + scale * alpha * np.expm1(np.minimum(net, 0))""",
+    "silu": "return net / (1 + np.exp(-net))",
+    "gelu": "return net * (0.5 + 0.5 * erf(net * math.sqrt(0.5)))",
+    "gelu_tanh": """\
+share = np.tanh(math.sqrt(2 / math.pi) * (net + 0.044715 * net * net * net))
+return 0.5 * net * (1 + share)""",
+    "softplus": "return np.maximum(net, 0) + np.log1p(np.exp(-np.abs(net)))",
+    "softsign": "return net / (1 + np.abs(net))",
+    "hard_tanh": "return np.clip(net, -1, 1)",
+    "sine": "return np.sin(net)",
+}
+HELPERS = {  # called by others
+    "erf": """\
+def erf(net):
+    return np.vectorize(math.erf, otypes=[net.dtype])(net)
+""",
+    "softmax": """\
+def softmax(net):
+    powers = np.exp(net - net.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+""",
+    "numbers": '''\
+def numbers(text, dtype, *shape):
+    """The array with these bytes, in base64."""
+    return np.frombuffer(base64.b64decode(text), dtype).reshape(shape)
+''',
+}
+FEW = 4000  # numbers of an array that is written as text, for people
+
+COLUMN = '''\
+def column(samples, place):
+    """The inputs (M, 1) of a column of numbers, or (M, categories) of a column of texts, 0 for other texts."""
+    name = COLUMNS[place]
+    values = np.asarray(samples[:, place] if isinstance(samples, np.ndarray) else samples[name])
+    values = values.astype(object if name in CATEGORIES else float)
+    missing = (values != values) | (values == None)
+    if missing.any():
+        if name not in FILL:
+            raise ValueError(f"column {name!r} has missing values, which training refused")
+        values[missing] = FILL[name]
+    if name not in CATEGORIES:
+        return values[:, None]
+    if not all(isinstance(text, str) for text in values):
+        raise ValueError(f"column {name!r} holds other values than text, which it was in training")
+    return (values[:, None] == np.array(CATEGORIES[name], object)).astype(float)
+'''
+PREPARED = '''\
+def inputs(samples):
+    """Raw samples, an array (M, columns) or a list of rows in the order of COLUMNS, or a mapping or a frame with these
+    columns -> inputs of the networks, before scaling, (M, inputs)."""
+    if isinstance(samples, (list, tuple)):
+        samples = np.array(samples, object)
+    if isinstance(samples, np.ndarray) and samples.shape[1:] != (len(COLUMNS),):
+        raise ValueError(f"samples {samples.shape}: (M, {len(COLUMNS)}) expected")
+    return np.concatenate([column(samples, place) for place in range(len(COLUMNS))], 1)
+'''
+PLAIN = '''\
+def inputs(samples):
+    """Numbers (M, inputs), as the networks see them."""
+    found = np.asarray(samples, DTYPE)
+    if found.shape[1:] != (INPUTS,):
+        raise ValueError(f"samples {found.shape}: (M, {INPUTS}) expected")
+    return found
+'''
+ANSWERS = {
+    "numbers": '''\
+def predict(samples):
+    """{mean} {shape}."""
+    return members(samples).mean(0){flat}
+''',
+    "sign": '''\
+def margin(samples):
+    """{mean} (M,): from -1, the first of CLASSES, to 1, the second."""
+    return members(samples).mean(0)[:, 0]
+
+
+def predict(samples):
+    """The labels (M,)."""
+    return np.array(CLASSES)[(margin(samples) > 0).astype(int)]
+''',
+    "classes": '''\
+def predict_proba(samples):
+    """{mean} (M, classes), in the order of CLASSES."""
+    return members(samples).mean(0)
+
+
+def predict(samples):
+    """The labels (M,)."""
+    return np.array(CLASSES)[predict_proba(samples).argmax(-1)]
+''',
+}
+STD = '''\
+def std(samples):
+    """The standard deviation between the networks, of what their mean is taken of."""
+    return members(samples).std(0){flat}
+'''
+
+
+def write(members: Members, path: Path) -> None:
+    """Write a .py file. Raises OSError, and SpecError and ConfigError for members that it cannot hold."""
+    files.write_text(path, source(members))
+
+
+def source(members: Members) -> str:
+    """The text of the module."""
+    names = {name for each in members.groups for name in (*map(str, each.spec.activations), each.link)}
+    members.check_entities()
+    for each in members.groups:
+        each.functions(FUNCTIONS, "gpubp.export.numpy.FUNCTIONS")
+    names -= {"identity", "exp", "softmax"}
+    if strange := [name for name in names if not name.isidentifier()]:
+        raise SpecError(f"activation {strange[0]!r}: a name that is one word expected, as that of a function in Python")
+    functions = [f"def {_function(name)}(net):\n{indent(FUNCTIONS[name], '    ')}\n" for name in sorted(names)]
+    prepared = [COLUMN, PREPARED] if members.columns else [PLAIN]
+    groups = [_group(members, at, each) for at, each in enumerate(members.groups)]
+    parts = [*functions, *prepared, *groups, _members(members), _answers(members)]
+    helpers = [text for name, text in HELPERS.items() if any(f"{name}(" in part for part in parts)]
+    text = "\n\n".join([_constants(members), *helpers, *parts])
+    modules = [f"import {name}\n" for name in ("base64", "math") if f"{name}." in text]
+    return f"{_head(members)}\n{''.join(modules)}\nimport numpy as np\n\n{text}"
+
+
+def _function(name: str) -> str:
+    """The name of an activation's function, which nothing else in the module has."""
+    return name if name in ACTIVATIONS else f"{name}_activation"
+
+
+def _head(members: Members) -> str:
+    return (
+        f'"""{members.about}, trained with gpubp, as functions of NumPy.\n\n'
+        "predict(samples) takes raw samples, as inputs() lists them, and answers as the networks do together.\n"
+        '"""\n'
+    )
+
+
+def _constants(members: Members) -> str:
+    """What the functions read: names, labels, scaling."""
+    rows = [members.rows[at] for each in members.groups for at in each.place.tolist()]
+    lines = [f"ROWS = {_literal(rows)}  # of the networks in their run", f"DTYPE = np.{members.dtype}"]
+    if members.classes:
+        lines.append(f"CLASSES = {_literal(list(members.classes))}")
+    if not members.columns:
+        return "\n".join([*lines, f"INPUTS = {members.width}", ""])
+    texts = {each.name: list(each.categories) for each in members.columns if each.categories is not None}
+    fills = {each.name: each.fill for each in members.columns if each.fill is not None}
+    lines += [
+        f"COLUMNS = {_literal([each.name for each in members.columns])}",
+        f"CATEGORIES = {_literal(texts)}  # of columns of texts, an input each",
+        f"FILL = {_literal(fills)}  # for missing values",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _group(members: Members, at: int, group: Group) -> str:
+    """The numbers of the networks of one specification, and a function of them."""
+    arrays: dict[str, str] = {}
+    single = len(group.place) == 1
+
+    def keep(name: str, values: Array) -> str:
+        arrays[f"{name}_{at}"] = _array(values[0] if single and values.ndim == 3 else values)
+        return f"{name}_{at}"
+
+    lines, scaling, link = ["out = inputs"], members.scaling, group.link
+    if scaling is not None:
+        offset, factor = (members.of(group, each) for each in scaling[:2])
+        lines = [f"out = ((inputs - {keep('offset', offset)}) / {keep('factor', factor)}).astype(DTYPE)"]
+    for layer, ((weight, bias), name) in enumerate(zip(group.layers(), map(str, group.spec.activations)), 1):
+        net = f"out @ {keep(f'weight_{layer}', weight)}"
+        net += "" if bias is None else f" + {keep(f'bias_{layer}', bias)}"
+        lines.append(f"out = {net}" if name == "identity" else f"out = {_function(name)}({net})")
+    call = {"identity": "{}", "exp": "np.exp({})"}.get(link, f"{link}({{}})")
+    lines.append(f"out = {call.format('out.astype(float)')}")
+    if members.task == "binary":
+        lines.append("out = np.concatenate((1 - out, out), -1)")
+    if scaling is not None and members.task == "numbers":
+        offset, factor = (members.of(group, each) for each in scaling[2:])
+        lines.append(f"out = out * {keep('target_factor', factor)} + {keep('target_offset', offset)}")
+    about = f"{len(group.place):,} network{'s' * (not single)} of {'-'.join(map(str, group.spec.widths))}"
+    lines.append(f"return {'out[None]' if single else 'out'}")
+    numbers = "".join(f"{name} = {text}\n" for name, text in arrays.items())
+    body = indent("\n".join(lines), "    ")
+    return f'{numbers}\n\ndef networks_{at}(inputs):\n    """{about}: (networks, M, outputs)."""\n{body}\n'
+
+
+def _members(members: Members) -> str:
+    calls = [f"networks_{at}(given)" for at in range(len(members.groups))]
+    found = calls[0] if len(calls) == 1 else f"np.concatenate([{', '.join(calls)}])"
+    return (
+        'def members(samples):\n    """What each network says, (networks, M, outputs), in the order of ROWS."""\n'
+        "    given = inputs(samples)\n"
+        '    with np.errstate(over="ignore", under="ignore"):  # of exponentials that saturate\n'
+        f"        return {found}\n"
+    )
+
+
+def _answers(members: Members) -> str:
+    task = {"binary": "classes"}.get(members.task, members.task)
+    mean = "The mean of the networks' answers" if len(members) > 1 else "What the network says"
+    flat = "[:, 0]" if task == "sign" or (task == "numbers" and members.flat) else ""
+    shape = "(M,)" if flat else "(M, outputs)"
+    text = ANSWERS[task].replace("{mean}", mean).replace("{shape}", shape).replace("{flat}", flat)
+    return text + (f"\n\n{STD.replace('{flat}', flat)}" if len(members) > 1 else "")
+
+
+def _literal(value: Any) -> str:
+    """A list or a dict of texts, numbers and truth values as Python."""
+    return pprint.pformat(value, width=116, compact=True, sort_dicts=False)
+
+
+def _array(values: Array) -> str:
+    """An array as Python: numbers that read back to the same bits, or, if there are many, their bytes."""
+    name = f"np.{values.dtype}"
+    if values.size <= FEW:
+        text = np.array2string(values, threshold=FEW + 1, separator=", ", floatmode="unique", max_line_width=110)
+        return f"np.array({text}, {name})"
+    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    text = base64.encodebytes(little.tobytes()).decode()
+    return f'numbers("""\n{text}""", "{little.dtype.str}", {", ".join(map(str, values.shape))})'

@@ -1,0 +1,144 @@
+"""Graph: the nodes and constants of an ONNX file; FUNCTIONS: a row for each activation, the operators that compute it.
+
+Operators are those of opset 19. ONNX Runtime has some of them in float32 alone: a network in float64 gets the same
+function from others, and for gelu erf in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from ..activations import ALPHA, CUBE, HALF_ROOT, LEAK, ROOT, SCALE
+from ..errors import ConfigError
+from .members import Array
+
+
+def needed() -> None:
+    """Raise ConfigError without the package onnx."""
+    if find_spec("onnx") is None:
+        raise ConfigError('ONNX files need the package onnx: pip install "gpubp[onnx]"')
+
+
+class Graph:
+    """Nodes and constants in the order of their computation; each method returns the name of a tensor."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Array] = {}
+        self.single = True  # whether numbers are float32
+
+    def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        """A node."""
+        from onnx import helper
+
+        out = name or f"{operator}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [out], name=out, **attributes))
+        return out
+
+    def keep(self, values: Any, name: str | None = None) -> str:
+        """A constant."""
+        array = np.asarray(values)
+        out = name or f"constant_{len(self.constants)}"
+        self.constants[out] = array
+        return out
+
+    def number(self, value: float) -> str:
+        """A number of the type of a network's."""
+        array = np.asarray(value, np.float32 if self.single else np.float64)
+        return self.keep(array, f"{array.dtype}_{float(value)!r}")
+
+    def cast(self, given: str, dtype: Any, name: str | None = None) -> str:
+        """`given` as another type."""
+        from onnx import helper
+
+        return self.add("Cast", given, name=name, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+Rule = Callable[[Graph, str], str]
+
+
+@dataclass(frozen=True)
+class Function:
+    """An activation: the graph of `net`. operator: one that computes the same, with attributes, which ONNX Runtime has
+    in float32 alone."""
+
+    rule: Rule
+    operator: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, graph: Graph, net: str) -> str:
+        """Net -> out."""
+        if self.operator and graph.single:
+            return graph.add(self.operator, net, **self.attributes)
+        return self.rule(graph, net)
+
+
+def _negative(graph: Graph, net: str) -> str:
+    """exp(net) - 1 below 0, else 0."""
+    power = graph.add("Exp", graph.add("Min", net, graph.number(0)))
+    return graph.add("Sub", power, graph.number(1))
+
+
+def _elu(graph: Graph, net: str) -> str:
+    return graph.add("Add", graph.add("Relu", net), _negative(graph, net))
+
+
+def _selu(graph: Graph, net: str) -> str:
+    below = graph.add("Mul", _negative(graph, net), graph.number(ALPHA))
+    return graph.add("Mul", graph.add("Add", graph.add("Relu", net), below), graph.number(SCALE))
+
+
+def _gelu(graph: Graph, net: str) -> str:
+    scaled = graph.add("Mul", net, graph.number(HALF_ROOT))
+    share = graph.add("Erf", scaled if graph.single else graph.cast(scaled, np.float32))
+    share = share if graph.single else graph.cast(share, np.float64)
+    half = graph.add("Mul", graph.add("Add", share, graph.number(1)), graph.number(0.5))
+    return graph.add("Mul", net, half)
+
+
+def _gelu_tanh(graph: Graph, net: str) -> str:
+    cube = graph.add("Mul", graph.add("Mul", graph.add("Mul", net, net), net), graph.number(CUBE))
+    share = graph.add("Tanh", graph.add("Mul", graph.add("Add", net, cube), graph.number(ROOT)))
+    half = graph.add("Mul", graph.add("Add", share, graph.number(1)), graph.number(0.5))
+    return graph.add("Mul", net, half)
+
+
+def _softplus(graph: Graph, net: str) -> str:
+    power = graph.add("Exp", graph.add("Neg", graph.add("Abs", net)))
+    return graph.add("Add", graph.add("Relu", net), graph.add("Log", graph.add("Add", power, graph.number(1))))
+
+
+FUNCTIONS: dict[str, Rule] = {
+    "identity": lambda graph, net: net,
+    "sigmoid": lambda graph, net: graph.add("Sigmoid", net),
+    "tanh": lambda graph, net: graph.add("Tanh", net),
+    "relu": lambda graph, net: graph.add("Relu", net),
+    "leaky_relu": Function(
+        lambda graph, net: graph.add("Max", net, graph.add("Mul", net, graph.number(LEAK))),
+        "LeakyRelu",
+        {"alpha": LEAK},
+    ),
+    "elu": Function(_elu, "Elu"),
+    "selu": Function(_selu, "Selu"),
+    "silu": lambda graph, net: graph.add("Mul", net, graph.add("Sigmoid", net)),
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "softplus": Function(_softplus, "Softplus"),
+    "softsign": Function(
+        lambda graph, net: graph.add("Div", net, graph.add("Add", graph.add("Abs", net), graph.number(1))), "Softsign"
+    ),
+    "hard_tanh": lambda graph, net: graph.add("Clip", net, graph.number(-1), graph.number(1)),
+    "sine": lambda graph, net: graph.add("Sin", net),
+}
+LINKS: dict[str, Rule] = {
+    "identity": FUNCTIONS["identity"],
+    "sigmoid": FUNCTIONS["sigmoid"],
+    "hard_tanh": FUNCTIONS["hard_tanh"],
+    "exp": lambda graph, out: graph.add("Exp", out),
+    "softmax": lambda graph, out: graph.add("Softmax", out, axis=-1),
+}

@@ -1,0 +1,219 @@
+"""scikit-learn's estimators of networks, and rows of its fitted MLPs.
+
+estimator() is a Pipeline from raw samples (M, columns), in the order of training, to MLPClassifier or MLPRegressor; of
+several networks a VotingClassifier or VotingRegressor, which takes the mean. scikit-learn fits them on stand-in
+samples, so that they have all that it keeps of a fit, and then they get the networks' numbers. They train on as
+scikit-learn's do: with its loss, and with biases where there were none.
+
+Targets that training scaled are scaled back by the last layer's weights, and the two outputs of a network of two
+classes become one, their difference: then weights are float64. Refused, by name: what an MLP of scikit-learn does not
+have.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..columns import Column
+from ..errors import ConfigError, ShapeError, SpecError
+from ..spec import NetworkSpec
+from .members import Array, Group, Members
+
+ACTIVATIONS = {"identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "relu": "relu"}
+LOSSES = {  # by the activation of the output, which in scikit-learn belongs to the loss
+    "softmax": "cross_entropy",
+    "logistic": "binary_cross_entropy",
+    "identity": "half_squared_error",
+    "exp": "poisson",
+}
+
+
+def estimator(members: Members) -> Any:
+    """The fitted estimator of one network, or of several together. Raises SpecError and ConfigError for what
+    scikit-learn has none of."""
+    _needed()
+    members.check_entities()
+    from sklearn.ensemble import VotingClassifier, VotingRegressor
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import LabelEncoder
+    from sklearn.utils import Bunch
+
+    networks: dict[int, Any] = {}
+    for group in members.groups:
+        for at, place in enumerate(group.place.tolist()):
+            steps = [("network", _mlp(members, group, at))]
+            if members.columns:
+                steps.insert(0, ("inputs", _inputs(members, place)))
+            networks[place] = Pipeline(steps)
+    named = [(f"network_{row}", networks[place]) for place, row in enumerate(members.rows)]
+    if len(named) == 1:
+        return named[0][1]
+    if not members.classes and not members.flat and members.groups[0].spec.widths[-1] > 1:
+        raise SpecError("scikit-learn's VotingRegressor predicts one number for a sample: export each network alone")
+    voting = VotingClassifier(named, voting="soft") if members.classes else VotingRegressor(named)
+    voting.estimators_, voting.named_estimators_ = [each for _, each in named], Bunch(**dict(named))
+    if members.classes:
+        voting.le_ = LabelEncoder().fit(np.array(members.classes))
+        voting.classes_ = voting.le_.classes_
+    return voting
+
+
+def _mlp(members: Members, group: Group, at: int) -> Any:
+    """The network `at` of a group as MLPClassifier or MLPRegressor."""
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+    spec, link = group.spec, group.link
+    hidden = {*map(str, spec.activations[:-1])} or {"identity"}
+    if len(hidden) > 1 or not hidden <= {*ACTIVATIONS}:
+        raise SpecError(
+            f"hidden {', '.join(sorted(hidden))}: scikit-learn's MLP has one of {', '.join(ACTIVATIONS)} in all layers"
+        )
+    out = "softmax" if link == "softmax" else {"exp": "exp", "sigmoid": "logistic"}.get(link, link)
+    if spec.output != "identity" or out not in LOSSES or (out == "logistic") != (members.task == "binary"):
+        what = f"output {str(spec.output)!r}, loss {str(spec.loss)!r} and targets that are {members.task}"
+        raise SpecError(f"{what}: scikit-learn has no MLP that predicts like that")
+    settings: dict[str, Any] = {"hidden_layer_sizes": spec.widths[1:-1], "activation": ACTIVATIONS[hidden.pop()]}
+    inputs, labels = np.zeros((max(1, len(members.classes)), spec.widths[0])), np.array(members.classes)
+    if members.classes:
+        mlp = MLPClassifier(**settings).partial_fit(inputs, labels, classes=labels)
+    else:
+        settings |= {"loss": "poisson"} if out == "exp" else {}
+        if "loss" in settings and "loss" not in MLPRegressor().get_params():
+            raise SpecError("loss 'poisson': an MLPRegressor of scikit-learn 1.7 or newer expected")
+        target = np.zeros((1, spec.widths[-1]))
+        mlp = MLPRegressor(**settings).partial_fit(inputs, target[:, 0] if members.flat else target)
+    mlp.coefs_, mlp.intercepts_ = _numbers(members, group, at)
+    mlp.t_, mlp.n_iter_, mlp.loss_curve_, mlp.loss_, mlp.best_loss_ = 0, 0, [], np.inf, np.inf
+    del mlp._optimizer  # with the moments of the stand-in samples; training on makes another
+    return mlp
+
+
+def _numbers(members: Members, group: Group, at: int) -> tuple[list[Array], list[Array]]:
+    """coefs_ and intercepts_."""
+    coefs = [weight[at].copy() for weight, _ in group.layers()]
+    intercepts = [
+        np.zeros(weight.shape[2], weight.dtype) if bias is None else bias[at, 0].copy()
+        for weight, bias in group.layers()
+    ]
+    scaling = members.scaling
+    if members.task == "numbers" and scaling is not None:
+        offset, factor = (members.of(group, each) for each in scaling[2:])
+        offset, factor = (each if each.ndim == 1 else each[at, 0] for each in (offset, factor))
+        if (offset != 0).any() or (factor != 1).any():
+            coefs, intercepts = ([each.astype(float) for each in part] for part in (coefs, intercepts))
+            coefs[-1], intercepts[-1] = coefs[-1] * factor, intercepts[-1] * factor + offset
+    if len(members.classes) == 2 and coefs[-1].shape[1] == 2:
+        coefs, intercepts = ([each.astype(float) for each in part] for part in (coefs, intercepts))
+        coefs[-1], intercepts[-1] = np.diff(coefs[-1]), np.diff(intercepts[-1])
+    return coefs, intercepts
+
+
+def _inputs(members: Members, place: int) -> Any:
+    """The transformer of raw samples for a member."""
+    from sklearn.compose import ColumnTransformer
+
+    assert members.preparation is not None
+    columns = [each.at(int(members.position[place])) for each in members.columns]
+    runs, start = [], 0
+    for texts, run in itertools.groupby(columns, lambda column: column.categories is not None):
+        some = [*run]
+        made = _texts(some) if texts else _numeric(some)
+        runs.append((f"columns_{start}", made, [*range(start, start := start + len(some))]))
+    if len(runs) == 1:
+        return runs[0][1]
+    usual = [0.0 if each.categories is None else each.categories[0] for each in columns]
+    fitted = ColumnTransformer(runs).fit(np.array([usual], object))
+    fitted.transformers_ = [(name, made, places) for name, made, places in runs]
+    return fitted
+
+
+def _numeric(columns: Sequence[Column]) -> Any:
+    """Columns of numbers: missing ones filled, and scaled."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    stand_in = np.zeros((1, len(columns)))
+    scaler = StandardScaler().fit(stand_in)
+    scaler.mean_ = np.array([each.offset for each in columns], float)
+    scaler.scale_ = np.array([each.factor for each in columns], float)
+    scaler.var_ = scaler.scale_**2
+    if all(each.fill is None for each in columns):
+        return scaler
+    imputer = SimpleImputer(keep_empty_features=True).fit(stand_in)
+    imputer.statistics_ = np.array([np.nan if each.fill is None else each.fill for each in columns], float)
+    return make_pipeline(imputer, scaler)
+
+
+def _texts(columns: Sequence[Column]) -> Any:
+    """Columns of texts: missing ones filled, None and NaN, and an input per category."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    categories = [np.array(each.categories, object) for each in columns]
+    stand_in = np.array([[each[0] for each in categories]], object)
+    encoder = OneHotEncoder(categories=categories, handle_unknown="ignore", sparse_output=False).fit(stand_in)
+    steps = []
+    for missing in (None, np.nan):
+        imputer = SimpleImputer(missing_values=missing, strategy="most_frequent").fit(stand_in)
+        imputer.statistics_ = np.array([each.fill for each in columns], object)
+        steps.append(imputer)
+    return make_pipeline(*steps, encoder) if any(each.fill is not None for each in columns) else encoder
+
+
+def rows(estimators: Iterable[Any]) -> tuple[NetworkSpec, Tensor]:
+    """Fitted MLPs of one topology: their specification and rows (N, P). Raises SpecError for other estimators."""
+    _needed()
+    from sklearn.base import BaseEstimator
+
+    if isinstance(estimators, BaseEstimator):
+        raise SpecError(f"from_estimators takes several: [estimator], not the {type(estimators).__name__} itself")
+    found: list[tuple[NetworkSpec, Tensor]] = []
+    for place, each in enumerate(estimators):
+        found.append(_row(each, f"estimator {place}"))
+        (first, row), (spec, other) = found[0], found[-1]
+        if (spec, other.dtype) != (first, row.dtype):
+            raise SpecError(
+                f"estimator {place} is {spec}, {other.dtype}; estimator 0 is {first}, {row.dtype}; a population has "
+                "one topology"
+            )
+    if not found:
+        raise SpecError("from_estimators needs one estimator or more, got none")
+    return found[0][0], torch.stack([row for _, row in found])
+
+
+def _row(mlp: Any, where: str) -> tuple[NetworkSpec, Tensor]:
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+    if not isinstance(mlp, (MLPClassifier, MLPRegressor)):
+        inside = "; of a Pipeline its last step, pipeline[-1], takes what the steps before make" * hasattr(mlp, "steps")
+        raise SpecError(f"{where} is a {type(mlp).__name__}; MLPClassifier or MLPRegressor expected{inside}")
+    if not hasattr(mlp, "coefs_"):
+        raise SpecError(f"{where}, {type(mlp).__name__}, is not fitted: fit() it first")
+    names = {own: name for name, own in ACTIVATIONS.items()}
+    if mlp.activation not in names or mlp.out_activation_ not in LOSSES:
+        raise SpecError(
+            f"{where} has activation {mlp.activation!r} and output {mlp.out_activation_!r}; one of {', '.join(names)}, "
+            f"and one of {', '.join(LOSSES)}, expected"
+        )
+    parts = [np.asarray(each) for both in zip(mlp.coefs_, mlp.intercepts_, strict=True) for each in both]
+    widths = (len(parts[0]), *(len(bias) for bias in parts[1::2]))
+    spec = NetworkSpec(widths, names[mlp.activation], "identity", LOSSES[mlp.out_activation_])
+    shapes = [shape for at in spec.layout for shape in ((at.inputs, at.outputs), (at.outputs,))]
+    if [each.shape for each in parts] != shapes:
+        raise ShapeError(f"{where}: coefs_ and intercepts_ {[each.shape for each in parts]}; {shapes} expected")
+    return spec, torch.from_numpy(np.concatenate([each.ravel() for each in parts]))
+
+
+def _needed() -> None:
+    """Raise ConfigError without scikit-learn."""
+    if find_spec("sklearn") is None:
+        raise ConfigError('estimators need scikit-learn: pip install "gpubp[sklearn]"')

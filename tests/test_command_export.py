@@ -1,0 +1,177 @@
+"""gpubp export, of runs of gpubp train: mixed designs, folds, entities and data without a preparation; and what load()
+says of files that are not what export() wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import gpubp
+from gpubp.cli import main
+from gpubp.errors import CheckpointError
+from gpubp.model import Model
+
+from .commands import Capture, here, run, trained  # noqa: F401
+from .helpers import population
+
+FLOWERS = [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5], [5.9, 3.0, 4.2, 1.5]]
+
+
+def error(arguments: str, capsys: Capture) -> str:
+    assert main(arguments.split()) == 1
+    return capsys.readouterr().err
+
+
+def samples(model: Model) -> np.ndarray:
+    """Raw samples within what training saw."""
+    assert model.preparation is not None
+    sides = [[each.low, each.high] for each in model.preparation.columns]
+    return np.random.default_rng(0).uniform(*np.array(sides, float).T, size=(20, len(sides)))
+
+
+def said(path: str) -> dict[str, Any]:
+    """Of a Python file."""
+    module: dict[str, Any] = {}
+    exec(Path(path).read_text(encoding="utf-8"), module)
+    return module
+
+
+def test_a_run_goes_from_training_to_files_of_every_format(capsys: Capture) -> None:
+    trained("--data iris --networks 6 --steps 20 --run-dir made", capsys)
+    model = gpubp.load("made")
+    best = int(model.ranking()[0])
+    assert run("export made --to numpy", capsys) == f"made/networks.py: network {best} of 6\n"
+    assert said("made/networks.py")["predict"](FLOWERS).tolist() == model.predict(FLOWERS).tolist()
+    assert said("made/networks.py")["ROWS"] == [best]
+    assert run("export made --output three.onnx --networks 3", capsys).startswith("three.onnx: 3 networks, the first")
+    session = onnxruntime.InferenceSession("three.onnx", providers=["CPUExecutionProvider"])
+    label, probabilities, std = session.run(None, {"numbers": np.array(FLOWERS)})
+    assert label.tolist() == model.predict(FLOWERS, 3).tolist()
+    np.testing.assert_allclose(probabilities, model.predict_proba(FLOWERS, 3), rtol=1e-6)
+    np.testing.assert_allclose(std, model.ensemble(best=3).std(FLOWERS), rtol=1e-5)
+    about = json.loads(session.get_modelmeta().custom_metadata_map["gpubp"])
+    assert about["classes"] == [*model.classes]
+    assert about["rows"] == model.ranking()[:3].tolist()
+    run("export made --to torch --rows 5,2", capsys)
+    names = torch.load("made/networks.pt", weights_only=True).keys()
+    assert {*names} == {*torch.nn.ModuleList([model.network(5), model.network(2)]).state_dict()}
+    run("export made --output all.safetensors --networks all", capsys)
+    Path("new.csv").write_text("\n".join(",".join(map(str, row)) for row in [
+        [f'"{each.name}"' for each in model.preparation.columns], *FLOWERS]))  # fmt: skip
+    assert run("predict all.safetensors --data new.csv", capsys) == run("predict made --data new.csv", capsys)
+    run("export all.safetensors --to onnx", capsys)
+    assert Path("networks.onnx").is_file()
+    assert [each.name for each in Path("made").iterdir() if "writing" in each.name] == []
+
+
+def test_what_cannot_be_exported_is_said_in_one_line(capsys: Capture) -> None:
+    trained("--data iris --networks 2 --steps 2 --run-dir made", capsys)
+    Path("there.onnx").write_text("mine")
+    for flags, what in (
+        ("", "a name that ends with .onnx (onnx), .py (numpy)"),
+        ("--to onx", "to 'onx' is unknown; did you mean 'onnx'?"),
+        ("--to sklearn", "gpubp.load(run).estimator() makes one"),
+        ("--output there.onnx", "there.onnx exists already; --output with a new file expected"),
+        ("--to onnx --rows 1 --networks 2", "--networks and --rows: one of them expected"),
+        ("--to onnx --rows 1,x", "--rows '1,x': whole numbers of 0 or more"),
+        ("--to onnx --rows 7", "networks holds 7 to 7; rows from 0 to 1"),
+        ("--to onnx --networks 0", "--networks '0': best, all, or a number"),
+        ("--to numpy --output no/where.py", "no/where.py cannot be written: No such file or directory"),
+    ):
+        found = error(f"export made {flags}", capsys)
+        assert what in found
+        assert len(found.splitlines()) == 1
+    assert Path("there.onnx").read_text() == "mine"
+    assert not [*Path("made").glob("networks*")]
+
+
+def test_topologies_of_one_run_are_exported_together(capsys: Capture) -> None:
+    trained("--data wine --widths 13,4,3;13,6,5,3 --hidden relu;tanh --networks 1 --steps 5 --run-dir made", capsys)
+    model = gpubp.load("made")
+    wines = samples(model)
+    run("export made --to numpy --networks all", capsys)
+    run("export made --to onnx --networks all", capsys)
+    wanted = model.predict_proba(wines, "all")
+    np.testing.assert_allclose(said("made/networks.py")["predict_proba"](wines), wanted, rtol=1e-6)
+    session = onnxruntime.InferenceSession("made/networks.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(["probabilities"], {"numbers": wines})[0], wanted, rtol=1e-6)
+
+
+def test_networks_of_folds_have_their_own_scaling(capsys: Capture) -> None:
+    trained("--data diabetes --networks 2 --folds 3 --scale-targets standard --steps 5 --run-dir made", capsys)
+    model = gpubp.load("made")
+    people = samples(model)
+    for flags in ("--networks 4", "--rows 5"):
+        run(f"export made --output {len(flags)}.py {flags}", capsys)
+        rows = model.chosen(4) if "networks" in flags else [5]
+        np.testing.assert_allclose(said(f"{len(flags)}.py")["predict"](people), model.predict(people, rows), rtol=1e-6)
+
+
+def test_a_run_per_entity_is_exported_by_rows(capsys: Capture) -> None:
+    lines = [f"{shop},{n},{n * 3 + 10 * (shop == 'a')}" for n in range(30) for shop in "ab"]
+    Path("sales.csv").write_text("\n".join(["shop,day,sold", *lines, ""]))
+    trained("--data sales.csv --target sold --per shop --networks 2 --steps 5 --run-dir made", capsys)
+    assert "networks 'best': with one model per entity the rows" in error("export made --to onnx", capsys)
+    assert "networks of 2 entities (a, b): this format" in error("export made --to numpy --rows 0,1,2,3", capsys)
+    model = gpubp.load("made")
+    rows = (model.position == 1).nonzero().squeeze(1).tolist()
+    run(f"export made --to numpy --rows {','.join(map(str, rows))}", capsys)
+    found = said("made/networks.py")
+    assert found["COLUMNS"] == ["day"]
+    wanted = model.predict({"shop": ["b"] * 3, "day": [3, 4, 5]}, rows)
+    np.testing.assert_allclose(found["predict"]({"day": [3, 4, 5]}), wanted, rtol=1e-6)
+    run("export made --output all.safetensors --networks all", capsys)
+    everyone = {"shop": ["b", "a"], "day": [3, 4]}
+    assert gpubp.load("all.safetensors").predict(everyone).tolist() == model.predict(everyone).tolist()
+
+
+def test_a_file_of_networks_that_is_not_what_was_written_is_refused(tmp_path: Path) -> None:
+    data = gpubp.load_data("iris")
+    networks = population(gpubp.NetworkSpec((4, 3), loss=data.loss), 3, torch.float32)
+    path = Model(networks, data.preparation).export(tmp_path / "good.safetensors", [2, 0])
+    with safe_open(path, "pt") as file:
+        about, tensors = json.loads(file.metadata()["gpubp"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert gpubp.load(path).populations.count == 2
+
+    def without(name: str) -> dict[str, torch.Tensor]:
+        return {key: each for key, each in tensors.items() if key != name}
+
+    spec = about["populations"][0]["spec"]
+    changes: dict[str, tuple[Any, dict[str, torch.Tensor]]] = {
+        "is not a file of networks": (None, tensors),
+        "not a file of networks that": ({**about, "format": "other"}, tensors),
+        "has version 2; this gpubp reads version 1": ({**about, "version": 2}, tensors),
+        "'version' is missing": ({k: v for k, v in about.items() if k != "version"}, tensors),
+        "'0.params' is missing": (about, without("0.params")),
+        "'rows' is missing": (about, without("rows")),
+        "activation 'evil'": ({**about, "populations": [{"spec": {**spec, "hidden": "evil"}, "seed": 0}]}, tensors),
+        r"params \(2, 15\): ": ({**about, "populations": [{"spec": {**spec, "widths": [4, 4]}, "seed": 0}]}, tensors),
+        "seed": ({**about, "populations": [{"spec": spec, "seed": -1}]}, tensors),
+        "preparation": ({**about, "preparation": {"columns": 3}}, tensors),
+        "preparation of ": ({**about, "preparation": None} | {"preparation": about["preparation"] | {
+            "columns": about["preparation"]["columns"][:2]}}, tensors),
+        r"networks in places \[0, 0\]": (about, tensors | {"0.place": torch.tensor([0, 0])}),
+        "networks in places": (about, tensors | {"0.place": torch.tensor([0])}),
+        "no whole numbers": (about, tensors | {"position": torch.tensor([0.5, 1])}),
+        "results": (about, tensors | {"results": torch.tensor([1, 2, 3], dtype=torch.uint8)}),
+        "ids": (about, tensors | {"0.ids": torch.tensor([1, 2, 3])}),
+        "not a file of networks that gpubp": ([], tensors),
+    }  # fmt: skip
+    for what, (described, content) in changes.items():
+        bad = tmp_path / "bad.safetensors"
+        save_file(content, bad, {} if described is None else {"gpubp": json.dumps(described)})
+        with pytest.raises(CheckpointError, match=what):
+            gpubp.load(bad)
+    whole = path.read_bytes()
+    for cut in (0, 7, 8, 100, len(whole) - 1):
+        bad.write_bytes(whole[:cut])
+        with pytest.raises(CheckpointError, match=r"bad.safetensors cannot be read"):
+            gpubp.load(bad)

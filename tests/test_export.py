@@ -1,0 +1,288 @@
+"""Exported files predict what the networks predict, in the libraries that they are for, without gpubp; and what a
+format cannot hold is refused by its name."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import gpubp
+from gpubp.errors import ConfigError, DataError, SpecError
+from gpubp.export.formats import FORMATS
+from gpubp.export.numpy import FUNCTIONS
+from gpubp.fitting import fit
+from gpubp.model import Model
+
+from .exported import HOSTILE, Case, case
+from .files import table
+from .helpers import population, same_bits
+from .tolerances import EXPORTED
+
+SEEDS = range(60)
+ANSWERS = ("predict", "predict_proba", "std")
+ISOLATED = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "gpubp", "sklearn", "onnx")))  # not importable
+import json, pathlib, numpy as np, importlib
+sys.path.insert(0, sys.argv[1])
+said = {}
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.json")):
+    name = path.stem
+    samples, module = json.loads(path.read_text()), importlib.import_module(name)
+    functions = [each for each in ("predict", "predict_proba", "std") if hasattr(module, each)]
+    said[name] = {each: getattr(module, each)(samples).tolist() for each in functions}
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(autouse=True)
+def silent() -> Iterator[None]:
+    """Unknown texts and far numbers are told; here they are meant."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        yield
+
+
+def dtype_of(model: Model) -> torch.dtype:
+    return model.populations.each[0].params.dtype
+
+
+def expected(each: Case) -> dict[str, Any]:
+    """What the model says of the exported networks together."""
+    model, rows, samples = each
+    together = model.ensemble(rows=rows)
+    found = {"predict": model.predict(samples, rows)}
+    if model.classes and gpubp.LOSSES[model.populations.each[0].spec.loss].takes == "logit":
+        found["predict_proba"] = model.predict_proba(samples, rows)
+    if len(rows) > 1:
+        found["std"] = together.std(samples)
+    return found
+
+
+def agree(found: Any, wanted: Any, dtype: torch.dtype, scale: float | None = None) -> None:
+    """Equal labels; numbers to the promised digits of the largest."""
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    if wanted.dtype.kind in "Ubi":
+        assert found.tolist() == wanted.tolist()
+        return
+    assert found.shape == wanted.shape
+    largest = np.abs(wanted).max() if scale is None else scale
+    assert np.abs(found - wanted).max() <= EXPORTED[dtype] * largest
+
+
+def all_agree(found: dict[str, Any], each: Case, dtype: torch.dtype | None = None) -> None:
+    wanted = expected(each)
+    assert found.keys() == wanted.keys()
+    numbers = wanted.get("predict_proba", wanted["predict"])
+    scale = float(np.abs(numbers).max()) if numbers.dtype.kind == "f" else 1.0
+    for name, values in wanted.items():
+        agree(found[name], values, dtype or dtype_of(each.model), scale)
+
+
+def run_onnx(path: Path, each: Case) -> dict[str, Any]:
+    """What ONNX Runtime says, by our names."""
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    preparation, samples = each.model.preparation, each.samples
+    given = {"inputs": np.asarray(samples)}
+    if preparation is not None:
+        kinds = [column.categories is None for column in preparation.columns]
+        parts = {
+            "numbers": [[x for x, number in zip(row, kinds) if number] for row in samples],
+            "texts": [["" if x is None else x for x, number in zip(row, kinds) if not number] for row in samples],
+        }
+        types = {"numbers": np.float64, "texts": object}
+        given = {name: np.array(rows, types[name]) for name, rows in parts.items() if rows[0]}
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, session.run(names, given)))
+    predicted = found.pop("label", None)
+    found["predict"] = found.pop("prediction", predicted)
+    if each.model.classes:
+        found.pop("margin", None)
+    return {{"probabilities": "predict_proba"}.get(name, name): values for name, values in found.items()}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_onnx_runtime_says_what_the_networks_say(seed: int, tmp_path: Path) -> None:
+    each = case(seed)
+    path = each.model.export(tmp_path / "networks.onnx", each.rows)
+    gelu = any("gelu" in part.spec.activations for part in each.model.populations.each)  # erf is float32 there
+    all_agree(run_onnx(path, each), each, torch.float32 if gelu else None)
+
+
+def plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, torch.Tensor) else value
+
+
+def test_a_python_file_with_numpy_alone_says_what_the_networks_say(tmp_path: Path) -> None:
+    """One process without torch runs all."""
+    cases = {f"networks_{seed}": case(seed) for seed in SEEDS}
+    for name, each in cases.items():
+        path = each.model.export(tmp_path / f"{name}.py", each.rows)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imports = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        assert imports <= {"numpy", "math", "base64"}
+        (tmp_path / f"{name}.json").write_text(json.dumps(plain(each.samples)))
+    command = [sys.executable, "-I", "-W", "error", "-c", ISOLATED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said.keys() == cases.keys()
+    for name, each in cases.items():
+        all_agree(said[name], each)
+
+
+def test_names_from_data_are_never_code(tmp_path: Path) -> None:
+    """But for texts and numbers the module of hostile names is that of plain ones."""
+
+    def shape(path: Path) -> str:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            for name in ("value", "elts", "keys", "values"):
+                constants = getattr(node, name, None)
+                if isinstance(node, ast.Constant):
+                    node.value = None
+                elif isinstance(constants, list) and all(isinstance(each, ast.Constant) for each in constants):
+                    setattr(node, name, [])
+        return ast.dump(tree)
+
+    data = {}
+    for kind, names in (("plain", ("a", "b", "c")), ("hostile", HOSTILE[:3])):
+        columns: dict[str, list[Any]] = {names[0]: [1.0, 2.0, 3.0], names[1]: [*names], "y": [*names]}
+        data[kind] = fit(table(columns), "cross_entropy", impute="mean")
+    networks = population(gpubp.NetworkSpec((4, 3), loss="cross_entropy"), 1)
+    paths = [Model(networks, each).export(tmp_path / f"{kind}.py", [0]) for kind, each in data.items()]
+    assert shape(paths[0]) == shape(paths[1])
+    module: dict[str, Any] = {}
+    exec(paths[1].read_text(encoding="utf-8"), module)
+    assert {*module["predict"]([[1.0, HOSTILE[0]], [2.0, HOSTILE[2]]])} <= {*HOSTILE[:3]}
+    assert module["COLUMNS"] == [*HOSTILE[:2]]
+
+
+@pytest.mark.parametrize("seed", SEEDS[::3])
+def test_a_safetensors_file_is_the_model_again(seed: int, tmp_path: Path) -> None:
+    each = case(seed)
+    back = gpubp.load(each.model.export(tmp_path / "networks.safetensors", each.rows))
+    everyone = [*range(len(each.rows))]
+    assert back.predict(each.samples, everyone).tolist() == each.model.predict(each.samples, each.rows).tolist()
+    for row, before in enumerate(each.rows):
+        (old,), (new,) = (
+            each.model.populations.parts(torch.tensor([before])),
+            back.populations.parts(torch.tensor([row])),
+        )
+        assert same_bits(new.population.params[new.local], old.population.params[old.local])
+        assert new.population.spec == old.population.spec
+        assert (new.population.seed, int(new.population.ids[new.local])) == (
+            old.population.seed, int(old.population.ids[old.local])
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", SEEDS[::3])
+def test_a_state_dict_is_that_of_the_modules(seed: int, tmp_path: Path) -> None:
+    model, rows, _ = case(seed)
+    path = model.export(tmp_path / "networks.pt", rows)
+    modules = [model.network(row) for row in rows]
+    whole = nn.ModuleList(modules) if len(rows) > 1 else modules[0]
+    before = {name: each.clone() for name, each in whole.state_dict().items()}
+    for each in whole.state_dict().values():
+        each.zero_()
+    whole.load_state_dict(torch.load(path, weights_only=True))
+    assert before.keys() == whole.state_dict().keys()
+    assert all(torch.equal(each, before[name]) or bool(each.isnan().any()) for name, each in whole.state_dict().items())
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_custom_activation_is_refused_by_name(to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def double(net: torch.Tensor) -> torch.Tensor:
+        return 2 * net
+
+    rule = gpubp.Activation(double, lambda net, out: 2 + 0 * net)
+    model = Model(population(gpubp.NetworkSpec((3, 2, 1), rule), 1))
+    if to == "safetensors":  # holds its name; load() takes the rule from the table
+        monkeypatch.setitem(gpubp.ACTIVATIONS, "double", rule)
+        named = Model(population(gpubp.NetworkSpec((3, 2, 1), "double"), 1))
+        back = gpubp.load(named.export(tmp_path / "networks", [0], to))
+        assert back.spec == named.spec
+        return
+    with pytest.raises(SpecError, match=r"activation 'double' has no .*add one: gpubp"):
+        model.export(tmp_path / "networks", [0], to)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_row_for_a_custom_activation_exports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def members(net: torch.Tensor) -> torch.Tensor:
+        return 2 * net
+
+    rule = gpubp.Activation(members, lambda net, out: 2 + 0 * net)
+    each = Case(Model(population(gpubp.NetworkSpec((3, 2, 1), rule), 2)), [1, 0], torch.ones(4, 3).double())
+    monkeypatch.setitem(FUNCTIONS, "members", "return 2 * net")
+    graphs = gpubp.export.onnx_graph.FUNCTIONS
+    monkeypatch.setitem(graphs, "members", lambda graph, net: graph.add("Add", net, net))
+    module: dict[str, Any] = {}
+    exec(each.model.export(tmp_path / "networks.py", [1, 0]).read_text(), module)
+    all_agree({name: module[name](each.samples) for name in ("predict", "std")}, each)
+    all_agree(run_onnx(each.model.export(tmp_path / "networks.onnx", [1, 0]), each), each)
+
+
+@pytest.mark.parametrize("to", ["onnx", "numpy"])
+def test_a_loss_with_a_link_of_its_own_is_refused_by_name(
+    to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def halved(out: torch.Tensor) -> torch.Tensor:
+        return out / 2
+
+    own = gpubp.LOSSES["mean_squared_error"]._replace(inverse_link=halved)
+    monkeypatch.setitem(gpubp.LOSSES, "own", own)
+    model = Model(population(gpubp.NetworkSpec((3, 2, 1), loss="own"), 1))
+    with pytest.raises(SpecError, match="loss 'own' predicts by halved, a function of its own"):
+        model.export(tmp_path / "networks", [0], to)
+
+
+def test_networks_of_several_entities_are_not_one_answer(tmp_path: Path) -> None:
+    data = gpubp.load_data("diabetes", per=["sex"], min_samples=8)
+    spec = gpubp.NetworkSpec((data.widths_in, 3, 1), "tanh", loss=data.loss)
+    networks = population(spec, data.training.networks, torch.float32)
+    model = Model(networks, data.preparation)
+    samples = [[*range(data.widths_in)]] * 2
+    for to in ("onnx", "numpy"):
+        with pytest.raises(ConfigError, match="networks 'best': with one model per entity the rows of"):
+            model.export(tmp_path / "networks", to=to)
+        with pytest.raises(ConfigError, match=r"networks of 2 entities \(.*\): this format answers every sample"):
+            model.export(tmp_path / "networks", [0, 1], to)
+    with pytest.raises(ConfigError, match="networks of 2 entities"):
+        model.estimator([0, 1])
+    module: dict[str, Any] = {}
+    exec(model.export(tmp_path / "one.py", [1]).read_text(), module)
+    wanted = model.network(1)(torch.tensor(samples)).detach().numpy()[:, 0]
+    np.testing.assert_allclose(module["predict"](samples), wanted, rtol=1e-6)
+    back = gpubp.load(model.export(tmp_path / "all.safetensors", [1, 0]))
+    names = [[*row, sex] for row, sex in zip(samples, data.preparation.entities.values[0])]
+    assert back.predict(names, [0, 1]).tolist() == model.predict(names, [0, 1]).tolist()
+
+
+def test_what_onnx_cannot_hold_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(population(gpubp.NetworkSpec((3, 2, 1)), 1))
+    monkeypatch.setattr(gpubp.export.onnx, "MOST", 1 << 20)
+    with pytest.raises(ConfigError, match="1 network of 3-2-1 are 88 bytes; an ONNX file holds 2 GB"):
+        model.export(tmp_path / "networks.onnx", [0])
+    with pytest.raises(ConfigError, match=r"file 'networks.txt': a name that ends with .onnx"):
+        model.export(tmp_path / "networks.txt", [0])
+    with pytest.raises(ConfigError, match=r"'sklearn': an estimator .* pickles, which can execute code"):
+        model.export(tmp_path / "networks.pkl", [0], "sklearn")
+    with pytest.raises(DataError, match="cannot be written: No such file"):
+        model.export(tmp_path / "nowhere/networks.py", [0])
+    assert list(tmp_path.iterdir()) == []

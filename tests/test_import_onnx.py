@@ -1,0 +1,290 @@
+"""ONNX files become rows: those that export() wrote to the same bits, those of torch's exporter, and chains written in
+other ways; everything else is refused in one sentence, whatever the bytes are."""
+
+from __future__ import annotations
+
+import os
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+import gpubp
+from gpubp.errors import GpubpError, SpecError
+from gpubp.export import onnx_rows
+from gpubp.model import Model
+from gpubp.modules import MODULES
+
+from .helpers import covering, population, same_bits, train
+from .tolerances import EXPORTED
+
+PLAIN = [name for name in MODULES if name != "sine"]
+
+
+def read(path: Path, loss: str = "mean_squared_error", **ends: str) -> gpubp.Population:
+    return gpubp.Population.from_onnx([path], loss, **ends)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "dtype", "bias", "count"),
+    covering(gpubp.ACTIVATIONS, [torch.float32, torch.float64], ["neuron", "none"], [1, 3], meet=1),
+)
+def test_rows_survive_onnx(hidden: str, dtype: torch.dtype, bias: str, count: int, tmp_path: Path) -> None:
+    for loss, output in (("cross_entropy", "identity"), ("mean_squared_error", hidden), ("poisson", "identity")):
+        spec = gpubp.NetworkSpec((4, 5, 3, 2), hidden, output, loss, bias)
+        networks = population(spec, count, dtype)
+        back = read(Model(networks).export(tmp_path / "networks.onnx", range(count)), loss)
+        assert (back.spec.activations, back.spec.loss) == (spec.activations, loss)
+        assert same_bits(back.params, networks.params)
+
+
+def test_a_network_from_onnx_trains_on_to_the_same_bits_with_its_preparation_around_it(tmp_path: Path) -> None:
+    data = gpubp.load_data("iris")
+    spec = gpubp.NetworkSpec((4, 5, 3), "tanh", loss=data.loss)
+    networks = population(spec, 3, torch.float32)
+    path = Model(networks, data.preparation).export(tmp_path / "networks.onnx", [0, 1, 2])
+    back = gpubp.Population.from_onnx([path], data.loss, networks.seed)
+    assert back.spec.to_dict() == {**spec.to_dict(), "hidden": ["tanh"]}
+    settings: dict[str, Any] = {"optimizer": "adam", "lr": 0.01, "steps": 20, "batch_size": 8}
+    both = [train(each, data.training.to("cpu", torch.float32), **settings) for each in (networks, back)]
+    assert same_bits(both[0].population.params, both[1].population.params)
+    alone = [Model(networks, data.preparation).export(tmp_path / f"{row}.onnx", [row]) for row in range(3)]
+    assert same_bits(gpubp.Population.from_onnx(alone, data.loss).params, networks.params)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_files_of_torchs_exporter_are_read(name: str, tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(3, 4), MODULES[name](), nn.Linear(4, 4), MODULES[name](), nn.Linear(4, 2))
+    path = tmp_path / "torch.onnx"
+    with warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(module, (torch.zeros(2, 3),), path, dynamo=False)
+    assert same_bits(read(path).params, gpubp.Population.from_modules([module]).params)
+    assert read(path).spec.activations == (name, name, "identity")
+
+
+def graph(
+    nodes: list[Any], weights: dict[str, Any], path: Path, outputs: tuple[str, ...] = ("y",), width: int = 3
+) -> Path:
+    """A file of these nodes from `x` (M, width)."""
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["M", width])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [each if isinstance(each, TensorProto) else numpy_helper.from_array(np.asarray(each), name)
+         for name, each in weights.items()],
+    )  # fmt: skip
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def node(kind: str, inputs: str, out: str, **attributes: Any) -> Any:
+    return helper.make_node(kind, inputs.split(), [out], **attributes)
+
+
+DRAW = np.random.default_rng(1)
+W1, B1, W2, B2 = (DRAW.normal(size=size).astype(np.float32) for size in ((3, 4), (4,), (4, 2), (2,)))
+ONE, HALF, ROOT = np.float32([1]), np.float32(0.5), np.float32([np.sqrt(2)])
+WEIGHTS = {"w1": W1, "b1": B1, "w2": W2, "b2": B2, "one": ONE, "half": HALF, "root": ROOT}
+FIRST, LAST = node("Gemm", "x w1 b1", "h"), node("Gemm", "a w2 b2", "y")
+WAYS: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    "MatMul and Add": ([node("MatMul", "x w1", "m"), node("Add", "m b1", "h"), node("Relu", "h", "a"), LAST], {}),
+    "the bias first": ([node("MatMul", "x w1", "m"), node("Add", "b1 m", "h"), node("Relu", "h", "a"), LAST], {}),
+    "a bias (1, O)": ([FIRST, node("Relu", "h", "a"), LAST], {"b1": B1[None]}),
+    "a transposed weight": (
+        [node("Gemm", "x w1 b1", "h", transB=1, alpha=1.0, beta=1.0), node("Relu", "h", "a"), LAST], {"w1": W1.T.copy()}
+    ),
+    "Identity and Cast on the way": (
+        [FIRST, node("Identity", "h", "i"), node("Relu", "i", "r"), node("Cast", "r", "a", to=1), LAST], {}
+    ),
+    "weights as nodes": (
+        [node("Constant", "", "c", value=numpy_helper.from_array(W1)), node("Gemm", "x c b1", "h"),
+         node("Relu", "h", "a"), LAST], {}
+    ),
+    "gelu by half of x": (
+        [FIRST, node("Div", "h root", "d"), node("Erf", "d", "e"), node("Add", "one e", "s"), node("Mul", "s h", "t"),
+         node("Mul", "t half", "a"), LAST], {}
+    ),
+    "Gelu": ([FIRST, node("Gelu", "h", "a"), LAST], {}),
+    "Gelu by tanh": ([FIRST, node("Gelu", "h", "a", approximate="tanh"), LAST], {}),
+    "nothing between layers": ([FIRST, node("Gemm", "h w2 b2", "y")], {}),
+    "an activation of the output": (
+        [FIRST, node("Relu", "h", "a"), node("Gemm", "a w2 b2", "z"), node("Tanh", "z", "y")], {}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_chain_is_read_in_whatever_way_it_is_written(way: str, tmp_path: Path) -> None:
+    nodes, own = WAYS[way]
+    path = graph(nodes, {**WEIGHTS, **own}, tmp_path / "x.onnx")
+    inputs = DRAW.normal(size=(9, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (said,) = session.run(["y"], {"x": inputs})
+    found = read(path).predict(inputs)[0].numpy()
+    assert np.abs(found - said).max() <= EXPORTED[torch.float32] * np.abs(said).max()
+
+
+def test_the_function_of_the_loss_is_no_activation_of_the_output(tmp_path: Path) -> None:
+    for loss, operator in (("cross_entropy", "Softmax"), ("binary_cross_entropy", "Sigmoid"), ("poisson", "Exp")):
+        nodes = [FIRST, node("Relu", "h", "a"), node("Gemm", "a w2 b2", "z"), node(operator, "z", "y")]
+        path = graph(nodes, WEIGHTS, tmp_path / "x.onnx")
+        assert read(path, loss).spec.activations == ("relu", "identity")
+    assert read(graph(nodes[:3], WEIGHTS, tmp_path / "z.onnx", ("z",)), "poisson").spec.output == "identity"
+    with pytest.raises(SpecError, match=r"tensor 'y' is Exp\(x\), where x is \['z'\]"):
+        read(path)
+
+
+def test_the_ends_of_the_chain_can_be_named(tmp_path: Path) -> None:
+    nodes = [node("Sub", "x one", "scaled"), node("Gemm", "scaled w1 b1", "h"), node("Relu", "h", "a"), LAST,
+             node("ArgMax", "y", "label", axis=1)]  # fmt: skip
+    path = graph(nodes, WEIGHTS, tmp_path / "x.onnx", ("y", "label"))
+    assert read(path, start="scaled", end="y").spec.widths == (3, 4, 2)
+    for ends, what in (
+        ({}, r"has ends y, label; end= with one of them expected"),
+        ({"end": "y"}, r"tensor 'scaled' is Sub\(x,1\), where x is \['x'\]"),
+        ({"end": "z"}, "end 'z' is no tensor of the graph"),
+        ({"end": "label"}, r"tensor 'label' is ArgMax\[axis=1\]\(x\)"),
+    ):
+        with pytest.raises(SpecError, match=what):
+            read(path, **ends)
+
+
+def outside(location: str) -> TensorProto:
+    tensor = numpy_helper.from_array(W1, "w1")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def changed(array: np.ndarray, **fields: Any) -> TensorProto:
+    tensor = numpy_helper.from_array(array, "w1")
+    for name, value in fields.items():
+        if name == "dims":
+            del tensor.dims[:]
+            tensor.dims.extend(value)
+        else:
+            setattr(tensor, name, value)
+    return tensor
+
+
+RELU = node("Relu", "h", "a")
+UNSUITABLE: dict[str, tuple[list[Any], dict[str, Any], str]] = {
+    "an operator": ([FIRST, node("Mish", "h", "a"), LAST], {}, r"tensor 'a' is Mish\(x\)"),
+    "another domain": ([FIRST, node("Relu", "h", "a", domain="evil"), LAST], {}, r"tensor 'a' is evil.Relu\(x\)"),
+    "another slope": ([FIRST, node("LeakyRelu", "h", "a", alpha=0.3), LAST], {}, r"LeakyRelu\[alpha=0.3\]\(x\)"),
+    "another ELU": ([FIRST, node("Elu", "h", "a", alpha=2.0), LAST], {}, r"Elu\[alpha=2\]\(x\)"),
+    "a skip": ([FIRST, node("Relu", "h", "r"), node("Gemm", "r w3", "s"), node("Add", "s h", "a"), LAST],
+               {"w3": np.eye(4, dtype=np.float32)}, "tensor 'a' is an activation of several tensors"),
+    "a loop": ([node("Gemm", "a w3", "h"), RELU, node("Gemm", "a w2", "y")], {"w3": np.eye(4, dtype=np.float32)},
+               "tensor 'a' is Relu"),
+    "a function in itself": ([FIRST, node("Relu", "a", "a"), LAST], {}, "tensor 'a' takes more than 16 operators"),
+    "a tower of sums": ([FIRST, *(node("Add", f"{a} {a}", b) for a, b in zip(["h", *"pqrstuvwz"], [*"pqrstuvwz", "a"])),
+                         LAST], {}, "takes more operators than any activation"),
+    "alpha": ([node("Gemm", "x w1 b1", "h", alpha=2.0), RELU, LAST], {}, "Gemm with alpha or beta other than 1"),
+    "transA": ([node("Gemm", "x w1 b1", "h", transA=1), RELU, LAST], {}, "or with transA"),
+    "a computed weight": ([node("Relu", "w1", "w"), node("Gemm", "x w b1", "h"), RELU, LAST], {},
+                          "'h' is Gemm without a constant weight"),
+    "a matrix from the left": ([node("MatMul", "w1 x", "h"), RELU, LAST], {}, "is a constant float32"),
+    "a bias of a few layers": ([node("MatMul", "x w1", "h"), RELU, LAST], {}, "some layers have a bias and some"),
+    "layers that do not fit": ([FIRST, RELU, node("Gemm", "a w3 b2", "y")], {"w3": np.ones((7, 2), np.float32)},
+                               "is followed by one of"),
+    "a bias of another width": ([FIRST, RELU, LAST], {"b1": np.ones(3, np.float32)}, r"\(1, 3, 4\) and \(3,\), which"),
+    "a weight of four dimensions": ([node("MatMul", "x w1", "h"), RELU, LAST], {"w1": W1[None, None]}, "no layer's"),
+    "an empty weight": ([FIRST, RELU, LAST], {"w1": W1[:0]}, "no layer's"),
+    "two types": ([FIRST, RELU, LAST], {"w2": W2.astype(float), "b2": B2.astype(float)}, "float32 and in float64"),
+    "two types in a layer": ([FIRST, RELU, LAST], {"b1": B1.astype(float)}, "layers in float32 and in float64"),
+    "whole numbers": ([FIRST, RELU, LAST], {"w1": W1.astype(np.int64)}, "constant 'w1' is of another type"),
+    "half precision": ([FIRST, RELU, LAST], {"w1": W1.astype(np.float16)}, "constant 'w1' is of another type"),
+    "NaN": ([FIRST, RELU, LAST], {"w1": W1 * np.float32(np.nan)}, "has weights that are NaN or infinite"),
+    "more numbers than there are": ([FIRST, RELU, LAST], {"w1": changed(W1, dims=[3, 1 << 40])}, "other data than its"),
+    "a negative size": ([FIRST, RELU, LAST], {"w1": changed(W1, dims=[-3, -4])}, "'w1'|no layer's"),
+    "an unknown type": ([FIRST, RELU, LAST], {"w1": changed(W1, data_type=99)}, "constant 'w1' is of another type"),
+    "a file outside": ([FIRST, RELU, LAST], {"w1": outside("/etc/passwd")}, "constant 'w1' is outside the file"),
+    "no layer": ([node("Relu", "x", "y")], {}, r"tensor 'y' is Relu\(x\), where x is \['x'\]"),
+    "a width of more": ([FIRST, RELU, node("Flatten", "a", "f"), node("Gemm", "f w2 b2", "y")], {}, "is Flatten"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNSUITABLE)
+def test_graphs_that_are_no_such_networks_are_refused_with_their_tensor(name: str, tmp_path: Path) -> None:
+    nodes, own, what = UNSUITABLE[name]
+    path = graph(nodes, {**WEIGHTS, **own}, tmp_path / "x.onnx")
+    with pytest.raises(SpecError, match=what) as told:
+        read(path)
+    assert str(told.value).startswith(str(path))
+
+
+def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    good, other = graph([FIRST, RELU, LAST], WEIGHTS, tmp_path / "x.onnx"), tmp_path / "other.onnx"
+    nothing: list[Callable[[], object]] = [
+        lambda: other.write_text("not ONNX"), lambda: other.write_bytes(b""), lambda: other.unlink(),
+        lambda: os.mkfifo(other),
+    ]  # fmt: skip
+    for make in nothing:
+        make()
+        with pytest.raises(SpecError, match=r"other.onnx (cannot be read|has no nodes)"):
+            read(other)
+    with pytest.raises(SpecError, match="one file or more, got none"):
+        gpubp.Population.from_onnx([])
+    with pytest.raises(SpecError, match=r"takes several files: \[path\]"):
+        gpubp.Population.from_onnx(good)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="loss 'mse' is unknown"):
+        read(good, "mse")
+    wide = graph([FIRST, node("Tanh", "h", "a"), LAST], WEIGHTS, tmp_path / "wide.onnx")
+    with pytest.raises(SpecError, match=r"wide.onnx is NetworkSpec.*; one topology expected"):
+        gpubp.Population.from_onnx([good, wide])
+
+
+def test_weights_outside_a_file_are_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")  # reading it would never end
+    path = graph([FIRST, RELU, LAST], {**WEIGHTS, "w1": outside("pipe")}, tmp_path / "x.onnx")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match="which is never opened"):
+        read(path)
+
+
+def test_a_file_larger_than_onnx_can_be_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.onnx"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # a hole: it takes no room on the disk
+    with pytest.raises(SpecError, match=r"1,099,511,627,776 bytes; an ONNX file of at most 2 GB"):
+        read(path)
+
+
+def test_damaged_bytes_are_refused_or_read_and_nothing_else(tmp_path: Path) -> None:
+    """Of 300 files with some bytes changed, left out or repeated."""
+    source, refused = random.Random(7), list[str]()
+    good = graph(*WAYS["gelu by half of x"][:1], WEIGHTS, tmp_path / "x.onnx").read_bytes()
+    for _ in range(300):
+        content = bytearray(good)
+        for _ in range(source.randint(1, 4)):
+            at = source.randrange(len(content))
+            how = source.randrange(3)
+            content[at : at + how] = bytes([source.randrange(256)] * source.choice([how, 1, 0]))
+        (tmp_path / "bad.onnx").write_bytes(content)
+        try:
+            networks = read(tmp_path / "bad.onnx")
+        except GpubpError as error:
+            refused.append(str(error))
+        else:
+            assert bool(networks.params.isfinite().all())
+    assert len(refused) > 100
+    assert [each for each in refused if len(each.splitlines()) > 1] == []
+
+
+def test_every_form_of_an_activation_is_its_own() -> None:
+    known = onnx_rows._known()
+    assert {*known.values()} == {*gpubp.ACTIVATIONS}
+    assert onnx.defs.onnx_opset_version() >= 19
