@@ -32,7 +32,7 @@ from .modules import PreparedNetwork
 from .population import Population
 from .populations import Populations, are_rows, chosen, members
 from .preparation import FILE, Label, Preparation
-from .reporters.table import RESULTS, read_results, results_in, some
+from .reporters.results_file import RESULTS, read_results, results_in, taken
 from .result import diverged_in, order_of
 from .spec import NetworkSpec
 from .state import Status
@@ -156,7 +156,7 @@ class Model:
             Group(each.spec, each.params[local.to(each.device)], each.ids[local.to(each.device)], place, each.seed)
             for each, local, place in self.populations.parts(rows)
         ]
-        results = None if self.results is None else some(self.results, rows)
+        results = None if self.results is None else taken(self.results, rows)
         position = self._position.cpu()[rows]
         return Members(groups, rows.tolist(), self.preparation, position, self.classes, results)
 

@@ -17,7 +17,8 @@ from . import checkpoint, curves, lock
 from .errors import CheckpointError
 from .history import History
 from .packing import Saved
-from .reporters.table import Results, write
+from .reporters.results_file import write
+from .reporters.table import Results
 
 
 @dataclass

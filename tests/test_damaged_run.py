@@ -17,7 +17,7 @@ import gpubp
 from gpubp.commands import settings as saved
 from gpubp.commands import train
 from gpubp.errors import CheckpointError
-from gpubp.reporters.table import read_results
+from gpubp.reporters.results_file import read_results
 
 from .files import status
 from .short_runs import sealed

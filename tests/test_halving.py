@@ -9,7 +9,7 @@ import torch
 
 import gpubp
 from gpubp.errors import ConfigError
-from gpubp.reporters.table import read_results
+from gpubp.reporters.results_file import read_results
 from gpubp.result import Result
 from gpubp.search import Hyperband, SuccessiveHalving
 from gpubp.search.method import Method

@@ -16,7 +16,7 @@ import yaml
 import gpubp
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = {".py", ".h", ".json", ".css", ".js", ".typed"}  # of files in the package
+KINDS = {".py", ".h", ".json", ".css", ".js", ".typed", ""}  # of files in the package
 BESIDE = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 FOLDERS = {"gpubp", "tests", "docs", "examples", "scripts", "benchmarks"}
 FILES = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "constraints.txt", "pyproject.toml",

@@ -19,7 +19,7 @@ import gpubp
 from gpubp import ended, placement
 from gpubp.cli import main
 from gpubp.errors import CheckpointError, ConfigError
-from gpubp.reporters.table import read_results
+from gpubp.reporters.results_file import read_results
 
 from .helpers import same_bits
 from .short_runs import APART, Stop, stopped

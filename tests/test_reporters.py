@@ -18,7 +18,7 @@ from gpubp.cli import main
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters import Progress, Start, console
 from gpubp.reporters.console import ConsoleReporter
-from gpubp.reporters.table import read_results
+from gpubp.reporters.results_file import read_results
 
 
 def shown(terminal: bool) -> str:

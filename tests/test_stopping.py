@@ -170,7 +170,7 @@ def test_more_epochs_end_as_a_run_begun_with_so_many(first: int, every: int, tmp
 
 def test_the_results_say_when_a_network_stopped_and_was_best(tmp_path: Path) -> None:
     result = train(settings=SETTINGS["target and patience"], run_dir=tmp_path / "run")
-    rows = gpubp.reporters.table.read_results(tmp_path / "run" / "results.parquet").to_pylist()
+    rows = gpubp.reporters.results_file.read_results(tmp_path / "run" / "results.parquet").to_pylist()
     for row, best in zip(rows, result.state.memory["best_loss"][:, 0].tolist()):
         assert row["stopped_step"] == (row["steps"] if row["status"] in ("stopped", "converged") else None)
         assert row["best_step"] <= row["steps"]

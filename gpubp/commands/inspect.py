@@ -120,7 +120,7 @@ def results(folder: Path) -> pa.Table:
     from pyarrow import parquet
 
     from ..design import FILE
-    from ..reporters.table import RESULTS, read_results
+    from ..reporters.results_file import RESULTS, read_results
 
     path = folder / RESULTS
     if not path.is_file():

@@ -20,7 +20,7 @@ from .. import files
 from ..history import SHOWN
 from ..result import Result
 from . import Reporter, Start, due
-from .table import RESULTS
+from .results_file import RESULTS
 
 CURVES = 256, 32  # of due(): at most 1,000 points in 2^31 evaluations
 PATIENCE = 60.0  # seconds that a training which has ended waits for the service
