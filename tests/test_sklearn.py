@@ -92,6 +92,19 @@ def test_early_stopping_keeps_each_network_at_its_best_epoch():
     assert len(model.history_) == len(model.loss_curve_) >= model.n_iter_
 
 
+def test_samples_to_stop_by_are_held_out_where_there_are_enough():
+    """Not where a class has a single sample, nor in partial_fit; samples of weight 0 count as absent."""
+    X, y = np.r_[FLOWERS, FLOWERS + 0.1], np.r_[NAMES, NAMES]
+    rare, absent = np.append(y[:-1], "rare"), np.repeat([1.0, 0.0], 150)
+    cases = (X, y, None, True), (X[:199], y[:199], None, False), (X, rare, None, False), (X, y, absent, False)
+    for inputs, labels, weight, held_out in cases:
+        model = PopulationClassifier(2, (8,), epochs=2, **SMALL).fit(inputs, labels, weight)
+        assert ("validation_loss" in model.history_[-1]) == held_out
+    assert "validation_loss" not in PopulationClassifier(2, (8,), **SMALL).partial_fit(X, y, np.unique(y)).history_[-1]
+    with pytest.raises(ValueError, match="partial_fit does not support early_stopping=True"):
+        PopulationClassifier(2, (8,), early_stopping=True, **SMALL).partial_fit(X, y, np.unique(y))
+
+
 def test_warm_start_and_partial_fit_go_on_with_the_same_networks():
     model = PopulationClassifier(2, (8,), lr=0.01, epochs=2, warm_start=True, **SMALL).fit(FLOWERS, NAMES)
     first, scaler = model.losses_, model.input_scaler_

@@ -31,6 +31,7 @@ from .jobs import Job, Samples, Table, Trained
 SEEDS = 2**31 - 1
 FEW = 1 << 26  # products of a prediction that is faster in one thread
 READ: Mapping[str, Any] = {"accept_sparse": ("csr", "csc"), "dtype": [np.float64, np.float32]}
+AUTO, ENOUGH = "auto", 200  # of early_stopping: the samples from which some are held out
 DECIDING = ("patience", "min_delta", "restore_best")  # settings of early stopping
 
 
@@ -46,7 +47,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
 
     def _pass(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
         """One epoch, with the networks as they are."""
-        if self.early_stopping:
+        if self.early_stopping and self.early_stopping != AUTO:
             raise ValueError("partial_fit does not support early_stopping=True")
         return self._train(X, y, sample_weight, hasattr(self, "model_"), classes, epochs=1)
 
@@ -55,7 +56,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         seeds = self._seeds()
         raw = self._raw(X, y, sample_weight, again)
-        samples = self._encoded(raw, np.arange(len(raw.inputs)), seeds[0], again, classes)
+        samples = self._encoded(raw, np.arange(len(raw.inputs)), seeds[0], again, classes, hold_out=epochs is None)
         (trained,) = jobs.train([self._job(samples, seeds[1], again, epochs)])
         self._optimizers = [] if epochs is None else trained.states
         return self._adopt(samples, trained, again)
@@ -82,13 +83,15 @@ class Networks(BaseEstimator):  # type: ignore[misc]
 
     def _encoded(
         self, raw: Raw, rows: Array, seed: int, again: bool = False, classes: Any = None,
-        known: dict[Any, Table] | None = None,
+        known: dict[Any, Table] | None = None, hold_out: bool = True,
     ) -> Samples:  # fmt: skip
-        """The `rows` of the samples as the networks see them. known: tables of these samples, for other rows too."""
+        """The `rows` of the samples as the networks see them. known: tables of these samples, for other rows too.
+        hold_out: whether some may be held out to stop by."""
         fitted, strata = self._known(raw.targets[rows], again, classes)
         weight = balanced(raw, rows, getattr(self, "class_weight", None))
         train, held_out = rows, None
-        if self.early_stopping:
+        present = slice(None) if weight is None else weight[rows] > 0
+        if hold_out and self._holds_out(rows[present], None if strata is None else strata[present]):
             train, held_out = divided(rows, self.validation_fraction, strata, seed)
         if weight is not None and not weight[train].any():
             raise ValueError("sample_weight is 0 for all samples; one or more above 0 expected")
@@ -107,6 +110,14 @@ class Networks(BaseEstimator):  # type: ignore[misc]
                 known[key] = table
         others = None if held_out is None else torch.from_numpy(held_out)
         return Samples(table, torch.from_numpy(train), others, {**raw.seen, **fitted, **scalers})
+
+    def _holds_out(self, rows: Array, strata: Array | None) -> bool:
+        """Whether some of these rows are held out to stop by."""
+        if self.early_stopping != AUTO:
+            return bool(self.early_stopping)
+        counts = np.unique(rows if strata is None else strata, return_counts=True)[1]
+        few = strata is not None and (counts.min() < 2 or len(counts) > self.validation_fraction * len(rows))
+        return len(rows) >= ENOUGH and not few
 
     def _scaled(self) -> Iterator[str]:
         """The attributes of scalers that the parameters ask for."""

@@ -17,7 +17,7 @@ from ..losses import LOSSES
 from ..model import Model
 from ..populations import Populations
 from ..search import sample
-from .estimator import Classes, Networks, Numbers
+from .estimator import AUTO, Classes, Networks, Numbers
 from .jobs import Samples
 
 FURTHER = (*(name for name in TRAINING if name != "evaluate_every"), "init_scale", "output", "bias", "train_bias")
@@ -42,9 +42,10 @@ DOCUMENT = """
         100 samples batch_size 64 takes two of 50.
     settings : further settings of a gpubp.TrainConfig by name, such as {{"clip_norm": 1.0, "warmup": 100}}.
     scale_inputs : whether each column is scaled to mean 0 and standard deviation 1 of the training samples.{scaling}
-    early_stopping : whether validation_fraction of the samples{stratified} are held out; a network then stops after
-        n_iter_no_change epochs (None: never) in which their loss has not fallen by tol, and keeps the weights of its
-        best epoch. Otherwise the mean loss of an epoch's minibatches decides, and the last weights stay.
+    early_stopping : whether validation_fraction of the samples{stratified} are held out, with "auto" of 200 or more,
+        and never in partial_fit; a network then stops after n_iter_no_change epochs (None: never) in which their loss
+        has not fallen by tol, and keeps the weights of its best epoch. Otherwise the mean loss of an epoch's
+        minibatches decides, and the last weights stay.
     warm_start : whether fit() trains the networks on; scaling stays that of the first call.
     random_state, verbose : as in scikit-learn; verbose shows progress.
     dtype : "float32" or "float64". device : as in gpubp.train_many. engine : likewise; "auto" takes engine eager for
@@ -69,7 +70,7 @@ class _Population(Networks):
         "ensemble": [StrOptions({"all", "best"}), Interval(Integral, 1, None, closed="left")],
         "settings": [dict, None],
         "scale_inputs": ["boolean"],
-        "early_stopping": ["boolean"],
+        "early_stopping": ["boolean", StrOptions({AUTO})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -83,7 +84,7 @@ class _Population(Networks):
         common = {"loss": self._loss(samples)}
         if self.n_iter_no_change is not None:
             common |= {"patience": self.n_iter_no_change, "min_delta": self.tol}
-        if self.early_stopping:
+        if samples.held_out is not None:
             common["restore_best"] = True
         given = {name: getattr(self, name) for name in MANY if getattr(self, name, None) is not None}
         given |= {"hidden": self.activation, **(self.settings or {})}
@@ -142,12 +143,12 @@ class PopulationClassifier(Classes, _Population):  # noqa: D101
     )
 
     def __init__(
-        self, n_networks: Any = 16, hidden_layer_sizes: Any = (64,), activation: Any = "relu", *,
-        ensemble: Any = "all", optimizer: Any = "adam", lr: Any = 1e-3, schedule: Any = "constant",
+        self, n_networks: Any = 16, hidden_layer_sizes: Any = (64, 64), activation: Any = "relu", *,
+        ensemble: Any = "all", optimizer: Any = "adam", lr: Any = 3e-3, schedule: Any = "constant",
         weight_decay: Any = None, dropout: Any = None, label_smoothing: Any = None, batch_size: Any = 64,
-        epochs: Any = 100, init: Any = "glorot_uniform", settings: Any = None, scale_inputs: Any = True,
-        class_weight: Any = None, early_stopping: Any = False, validation_fraction: Any = 0.1,
-        n_iter_no_change: Any = 10, tol: Any = 1e-4, warm_start: Any = False, random_state: Any = None,
+        epochs: Any = 300, init: Any = "glorot_uniform", settings: Any = None, scale_inputs: Any = True,
+        class_weight: Any = None, early_stopping: Any = "auto", validation_fraction: Any = 0.1,
+        n_iter_no_change: Any = 20, tol: Any = 1e-4, warm_start: Any = False, random_state: Any = None,
         verbose: Any = False, dtype: Any = "float32", device: Any = "cpu", engine: Any = "auto",
     ) -> None:  # fmt: skip
         self.n_networks, self.hidden_layer_sizes, self.activation = n_networks, hidden_layer_sizes, activation
@@ -177,12 +178,12 @@ class PopulationRegressor(Numbers, _Population):  # noqa: D101
     }
 
     def __init__(
-        self, n_networks: Any = 16, hidden_layer_sizes: Any = (64,), activation: Any = "relu", *,
-        ensemble: Any = "all", loss: Any = "mean_squared_error", optimizer: Any = "adam", lr: Any = 1e-3,
+        self, n_networks: Any = 16, hidden_layer_sizes: Any = (64, 64), activation: Any = "relu", *,
+        ensemble: Any = "all", loss: Any = "mean_squared_error", optimizer: Any = "adam", lr: Any = 3e-3,
         schedule: Any = "constant", weight_decay: Any = None, dropout: Any = None, batch_size: Any = 64,
-        epochs: Any = 100, init: Any = "glorot_uniform", settings: Any = None, scale_inputs: Any = True,
-        scale_targets: Any = True, early_stopping: Any = False, validation_fraction: Any = 0.1,
-        n_iter_no_change: Any = 10, tol: Any = 1e-4, warm_start: Any = False, random_state: Any = None,
+        epochs: Any = 300, init: Any = "glorot_uniform", settings: Any = None, scale_inputs: Any = True,
+        scale_targets: Any = True, early_stopping: Any = "auto", validation_fraction: Any = 0.1,
+        n_iter_no_change: Any = 20, tol: Any = 1e-4, warm_start: Any = False, random_state: Any = None,
         verbose: Any = False, dtype: Any = "float32", device: Any = "cpu", engine: Any = "auto",
     ) -> None:  # fmt: skip
         self.n_networks, self.hidden_layer_sizes, self.activation = n_networks, hidden_layer_sizes, activation
