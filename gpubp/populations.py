@@ -85,6 +85,7 @@ class Populations:
         (part,) = self.parts(arrays.indices("network", [row], self.count, ShapeError, negative=True))
         return part.population.network(int(part.local))
 
+    @neutral()
     def in_order(self, values: Sequence[Tensor]) -> Tensor:
         """(N,) of all networks in the order of their rows, from those of each population."""
         found = torch.cat([*values])

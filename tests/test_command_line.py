@@ -130,7 +130,7 @@ def test_a_longer_run_that_is_killed_at_once_stays_longer(capsys: Capture, monke
     run(f"train {asked} --epochs 2 --run-dir made", capsys)
     run(f"train {asked} --epochs 5 --run-dir whole", capsys)
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "advance", interrupted)
+        patch.setattr(loop.Loop, "calls", interrupted)
         assert main(["resume", "made", "--epochs", "5"]) == 130
     assert yaml.safe_load(Path("made/config.yaml").read_text())["epochs"] == 5
     run("resume made", capsys)

@@ -13,8 +13,8 @@ from torch import Tensor
 from .. import files, lock
 from ..errors import CheckpointError, reason
 from ..state import Status
-from ..tables import listed
-from .table import PIECE, STEPS, TEXTS, WHOLE, Results, keys_of
+from . import table
+from .table import STEPS, TEXTS, WHOLE, Results, keys_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,10 +64,12 @@ def results_in(path: str, source: Any) -> pa.Table:
     import pyarrow as pa
     from pyarrow import parquet
 
+    from ..tables import listed
+
     try:
         found = parquet.ParquetFile(source).read()
         known = found.schema.metadata or {}  # older files have no seal
-        pieces = [found.slice(at, PIECE) for at in range(0, len(found), PIECE)]
+        pieces = [found.slice(at, table.PIECE) for at in range(0, len(found), table.PIECE)]
         damaged = SEAL in known and known[SEAL].decode() != digest(found)
         keys = keys_of(found)
         damaged |= SEALS in known and known[SEALS].decode() != _sha256("".join(map(digest, pieces)))

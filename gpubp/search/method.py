@@ -8,7 +8,7 @@ search depends on the length of the training: a run with one cannot be extended.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -52,7 +52,8 @@ class Method:
 
     def to_dict(self) -> dict[str, Any]:
         """Its settings and what it has decided, from which it is restored."""
-        return {"method": self.name} | {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+        names = [each.name for each in fields(self)] if is_dataclass(self) else list[str]()
+        return {"method": self.name} | {name: getattr(self, name) for name in names}
 
 
 def unit_of(configs: Sequence[TrainConfig]) -> str:

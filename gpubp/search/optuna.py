@@ -95,10 +95,6 @@ class Reports(Method):
         """Nothing is to be prepared."""
         return []
 
-    def to_dict(self) -> dict[str, Any]:
-        """The study has what it decides."""
-        return {"method": self.name}
-
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
         """Report what trained in this round, then ask about what would go on."""
         losses = [each.loss if each.held_out is None else each.held_out.loss for each in found]
