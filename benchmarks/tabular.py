@@ -89,8 +89,8 @@ def encoded(given: Set, train: Any, held_out: Any) -> tuple[Any, Any]:
         (SimpleImputer(strategy="median"), make_column_selector(dtype_include="number")),
         (one_hot, make_column_selector(dtype_exclude="number")),
     )
-    fitted = encoder.fit(given.features.iloc[train])
-    return tuple(np.asarray(fitted.transform(given.features.iloc[each]), float) for each in (train, held_out))  # type: ignore[return-value]
+    seen, others = encoder.fit_transform(given.features.iloc[train]), encoder.transform(given.features.iloc[held_out])
+    return np.asarray(seen, float), np.asarray(others, float)
 
 
 def scores(given: Set, model: Any, inputs: Any, targets: Any) -> dict[str, float]:

@@ -119,8 +119,9 @@ def _interim(folder: Path, saved: Checkpoint) -> pa.Table:
     from ..reporters.table import Results
 
     outcomes = list(saved.ended.outcomes())
+    everyone = torch.cat([each.rows for each in saved.populations]).tolist()
+    last = {row: each[-1] for row, each in curves.read(folder, everyone).items()}
     for state, _, rows, notes in saved.populations:
-        last = {row: each[-1] for row, each in curves.read(folder, rows.tolist()).items()}
         unknown = torch.full((len(rows),), float("nan"), dtype=torch.float64)
         figures = [unknown.clone(), unknown.clone()]
         for place, row in enumerate(rows.tolist()):
