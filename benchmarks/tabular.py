@@ -5,7 +5,7 @@ its standard error, and seconds to fit, all with their defaults: gpubp's Populat
 scikit-learn's MLP and gradient boosting, and pytabkit's RealMLP where it is installed. Every contender has the same
 rows, numbers with gaps filled by the median, categories one-hot; the MLP gets its inputs (and targets) scaled.
 
-    python -m benchmarks.tabular --to docs/benchmarks/tabular.json
+    python -m benchmarks.tabular --to docs/benchmarks/tabular.json   figures that are there already stay
     python -m benchmarks.tabular --tune '{"epochs": 200}' '{"schedule": "cosine"}'   settings on the other sets
 """
 
@@ -149,17 +149,20 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", help="names of data sets")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--tune", nargs="+", metavar="JSON", help="settings to compare with the defaults")
-    parser.add_argument("--to", type=Path, help="JSON file for the figures")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="contenders; all by default")
+    parser.add_argument("--to", type=Path, help="JSON file for the figures, written after each set")
     given = parser.parse_args()
     if given.tune:
-        figures: Any = tune(given.tune, given.sets or TUNED, given.splits)
-    else:
-        figures = {}
-        for name in given.sets or SHOWN:
-            figures[name] = race(name, contenders(), given.splits)
-            print(*(line(name, each, of) for each, of in figures[name].items()), sep="\n", flush=True)
-    if given.to:
-        given.to.write_text(json.dumps({"machine": facts("cpu", {"all": 2}), "figures": figures}, indent=1) + "\n")
+        tune(given.tune, given.sets or TUNED, given.splits)
+        return
+    found = {name: make for name, make in contenders().items() if name in (given.only or contenders())}
+    figures = json.loads(given.to.read_text())["figures"] if given.to and given.to.exists() else {}
+    for name in given.sets or SHOWN:
+        raced = race(name, found, given.splits)
+        print(*(line(name, each, of) for each, of in raced.items()), sep="\n", flush=True)
+        figures[name] = figures.get(name, {}) | raced
+        if given.to:
+            given.to.write_text(json.dumps({"machine": facts("cpu", {"all": 2}), "figures": figures}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

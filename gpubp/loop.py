@@ -111,12 +111,12 @@ class Loop:
         """Start runs and reporters; write the checkpoint from which an early killed run restarts."""
         self.begun, self.before = time.monotonic(), self.seconds
         self.crew.begin(self.runs, self.runs)
-        self.taken = self.done
+        self.taken, self.whole = self.done, self.expected
         populations = [run.state.population for run in self.runs]
         start = Start(
             networks=(self.queue and self.queue.rows.total) or sum(each.count for each in populations),
             parameters=max(each.spec.size for each in populations),
-            steps=self.expected,
+            steps=self.whole,
             done=self.taken,
             step=max(int(run.state.step.max()) for run in self.runs),
             engine_reason=self.reasons,
@@ -214,8 +214,9 @@ class Loop:
     def note(self, *notes: str) -> None:
         """Report progress, and notes for the user."""
         self.notes += notes
-        running, total = sum(run.pace.running for run in self.runs), 0 if self.queue is None else self.expected
-        progress = Progress(self.done, self.rate, running, notes, total)
+        running = sum(run.pace.running for run in self.runs)
+        whole = self.whole if self.queue is None else self.expected
+        progress = Progress(self.done, self.rate, running, notes, whole)
         self.listeners.tell(lambda reporter: reporter.progress(progress))
 
     def look(self) -> None:

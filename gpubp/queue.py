@@ -159,9 +159,11 @@ class Queue:
         return not self.maker.looks and (self.rows.left or any(run.pace.running for run in runs))
 
     def expected(self, runs: Sequence[Run]) -> int:
-        """The network-steps of all networks: those that wait are as long as those that train, or are left out if their
-        number is unknown."""
+        """The network-steps of all networks, of which those that wait are taken to be as long as those that train; 0
+        while their number is unknown."""
         count, steps = sum(len(run.rows) for run in runs), sum(int(run.state.end.sum()) for run in runs)
+        if self.rows.total is None and self.rows.left:
+            return 0
         waiting = 0 if self.rows.total is None else self.rows.total - self.rows.taken
         return self.steps + steps + round(waiting * steps / count)
 

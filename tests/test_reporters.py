@@ -56,11 +56,14 @@ def test_the_time_left_knows_nothing_of_the_first_call_which_compiles(monkeypatc
     reporter.start(Start(networks=1, parameters=3, steps=1000, done=0, step=0, engine_reason="", run_dir=None))
     for now, done in ((30.0, 100), (33.0, 200), (36.0, 400)):
         clock[0] = now
-        reporter.progress(Progress(done, 1.0, 1))
+        reporter.progress(Progress(done, 1.0, 1, steps=1000))
     lines = screen.file.getvalue().splitlines()[1:]
     assert len(lines) == 1, "nothing before the first call is over and five seconds have passed"
     assert " 40 % " in lines[0]
     assert " 12 s left " in lines[0]
+    clock[0] = 42.0
+    reporter.progress(Progress(5000, 1.0, 1, steps=0))
+    assert screen.file.getvalue().splitlines()[-1].startswith("5,000 network-steps  "), "of an unknown number"
 
 
 def test_lines_come_first_and_their_brackets_are_literal() -> None:

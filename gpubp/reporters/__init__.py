@@ -17,10 +17,11 @@ from .snapshot import quantiles as quantiles
 
 
 class Start(NamedTuple):
-    """The start of a run. parameters: of the largest network; steps: network-steps of all networks; done: those before
-    a resume; step: the most of one network. lines: notes for the user; settings: the whole configuration by name;
-    history: the records of the evaluations before a resume. clock: the number of a record that rises from one to the
-    next: `step`, or, where networks do not all take their steps together, as in a queue, `network_steps`."""
+    """The start of a run. parameters: of the largest network; steps: network-steps of all networks, 0 if unknown, as of
+    a stream; done: those before a resume; step: the most of one network. lines: notes for the user; settings: the whole
+    configuration by name; history: the records of the evaluations before a resume. clock: the number of a record that
+    rises from one to the next: `step`, or, where networks do not all take their steps together, as in a queue,
+    `network_steps`."""
 
     networks: int
     parameters: int
@@ -46,7 +47,7 @@ class Start(NamedTuple):
 class Progress(NamedTuple):
     """The progress of a run. done: network-steps so far; rate: recent network-steps/s, 0 until known; running:
     networks, including those that diverged since the last evaluation; notes: for the user; steps: network-steps of the
-    whole run, an estimate while networks wait for others to end."""
+    whole run, an estimate while networks wait for others to end, 0 while their number is unknown."""
 
     done: int
     rate: float

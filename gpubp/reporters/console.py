@@ -34,7 +34,6 @@ class ConsoleReporter(Reporter):
         """Say what is trained, and show the bar."""
         for each in (*start.lines, start.text):
             self.say(each)
-        self.total = start.steps
         if start.history:
             self.evaluated(start.history[-1])
         if self.console.is_terminal:
@@ -42,13 +41,13 @@ class ConsoleReporter(Reporter):
 
             self.bar = Progress(
                 BarColumn(bar_width=16),  # the whole line fits 80 columns
-                TextColumn("{task.percentage:>3.0f} %"),
+                TextColumn("{task.fields[share]}"),
                 TimeRemainingColumn(),
                 TextColumn("left"),
                 TextColumn("{task.fields[text]}", markup=False),
                 console=self.console,
             )
-            self.task = self.bar.add_task("", total=start.steps, completed=start.done, text="")
+            self.task = self.bar.add_task("", total=start.steps or None, completed=start.done, text="", share="")
             self.bar.start()
 
     def progress(self, progress: Progress) -> None:
@@ -56,9 +55,11 @@ class ConsoleReporter(Reporter):
         for note in progress.notes:
             self.say(note)
         rate = f"{progress.rate:,.0f} network-steps/s" if progress.rate else "..."
-        self.total = progress.steps or self.total
+        total = progress.steps
+        share = f"{100 * progress.done / total:3.0f} %" if total else f"{progress.done:,} network-steps"
         if self.bar is not None:
-            self.bar.update(self.task, total=self.total, completed=progress.done, text=rate + self.brief)
+            text = rate + self.brief
+            self.bar.update(self.task, total=total or None, completed=progress.done, text=text, share=share)
             return
         now = time.monotonic()
         if self.begun is None:
@@ -67,9 +68,8 @@ class ConsoleReporter(Reporter):
         elif now - self.spoken >= PATIENCE:
             self.spoken = now
             spent, gone = now - self.begun, progress.done - self.first
-            left = spent * (self.total - progress.done) / gone if gone else float("nan")
-            share = 100 * progress.done / self.total
-            self.say(f"{share:3.0f} %  {rate}  {self.loss}  {left:,.0f} s left  {progress.running:,} running")
+            left = f"{spent * (total - progress.done) / gone:,.0f} s left  " if gone and total else ""
+            self.say(f"{share}  {rate}  {self.loss}  {left}{progress.running:,} running")
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
         """Keep the figures to show."""

@@ -1,0 +1,119 @@
+"""A long queue: python -m benchmarks.turnover [--networks 1000000] [--minutes 60] [--slots 4096] [--to FILE].
+
+Networks of 13-16-3 on the wines, from a generator, with learning rates and lengths of their own, stream through slots
+with a run directory, TensorBoard and a bar, as long as `minutes` by a rate that is measured first. Of each twentieth of
+the time: networks that have ended, private memory of the process, and what the run directory and TensorBoard's files
+have grown to. Linux alone tells a process its memory (RssAnon of /proc/self/status).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import gpubp
+from gpubp.reporters import Progress
+
+from .machine import facts
+
+STEPS_AN_EPOCH = 5
+COMMON = {"widths": "13,16,3", "loss": "cross_entropy", "batch_size": 32, "evaluate_every": 100}
+
+
+class Sample(NamedTuple):
+    """What a moment of the run holds."""
+
+    seconds: float
+    steps: int
+    memory_mb: float
+    files: int
+    run_mb: float
+    tensorboard_mb: float
+
+
+class Watch(gpubp.Reporter):
+    """Samples a run now and then, from a thread of its own."""
+
+    def __init__(self, folder: Path, every: float) -> None:
+        self.folder, self.every, self.begun, self.steps = folder, every, time.perf_counter(), 0
+        self.samples: list[Sample] = []
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def progress(self, progress: Progress) -> None:
+        """Note how far the run is."""
+        self.steps = progress.done
+
+    def finish(self, result: gpubp.Result) -> None:
+        """No sample from now on."""
+        self.over.set()
+        self.thread.join()
+
+    def _run(self) -> None:
+        while not self.over.wait(self.every):
+            self.samples.append(self.sample())
+
+    def sample(self) -> Sample:
+        """Of now."""
+        status = Path("/proc/self/status").read_text()
+        memory = int(status.partition("RssAnon:")[2].split()[0]) / 1024
+        sizes = {each: each.stat().st_size / 1e6 for each in self.folder.rglob("*") if each.is_file()}
+        events = sum(size for each, size in sizes.items() if "tfevents" in each.name)
+        seconds = time.perf_counter() - self.begun
+        return Sample(seconds, self.steps, memory, len(sizes), sum(sizes.values()), events)
+
+
+def rows(count: int, epochs: int) -> Iterator[dict[str, Any]]:
+    """A design: lengths spread 1:19 about `epochs`."""
+    draw = random.Random(0)
+    for number in range(count):
+        length = max(1, round(epochs * draw.uniform(0.1, 1.9)))
+        yield {"lr": 10 ** draw.uniform(-4, -1), "epochs": length, "seed": number}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=int, default=1_000_000)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--slots", type=int, default=4096)
+    parser.add_argument("--to", type=Path, help="JSON file for the samples")
+    chosen = parser.parse_args()
+    data = gpubp.load_data("wine")
+
+    def train(count: int, epochs: int, **more: Any) -> gpubp.Result:
+        design = rows(count, epochs)
+        return gpubp.train_many(design, data.training, data.validation, slots=chosen.slots, **COMMON, **more)
+
+    train(chosen.slots, 10)  # compiles
+    begun = time.perf_counter()
+    rate = train(4 * chosen.slots, 400).network_steps / (time.perf_counter() - begun)
+    epochs = round(60 * chosen.minutes * rate / chosen.networks / STEPS_AN_EPOCH)
+    print(f"{rate:,.0f} network-steps/s, so networks of {epochs} epochs in the mean", flush=True)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "run")
+        watch = Watch(folder, 60 * chosen.minutes / 20)
+        reporters = [watch, gpubp.TensorBoardReporter(folder), gpubp.ConsoleReporter()]
+        result = train(chosen.networks, epochs, run_dir=folder, reporters=reporters)
+        watch.samples.append(watch.sample())
+        del result
+    print(*Sample._fields)
+    for each in watch.samples:
+        print(*(f"{value:,.0f}" for value in each))
+    if chosen.to:
+        found = {"machine": facts("cpu", {"all": torch.get_num_threads()}), "fields": Sample._fields}
+        chosen.to.write_text(json.dumps({**found, "samples": watch.samples}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
