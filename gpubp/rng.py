@@ -101,11 +101,8 @@ def permute(
     outside = value >= size
     while outside.any():
         at = outside.nonzero(as_tuple=True)
-
-        def there(t: Tensor | int, at: tuple[Tensor, ...] = at) -> Tensor | int:
-            return t if isinstance(t, int) else t.expand(value.shape)[at]
-
-        value[at] = _walk(value[at], there(key), there(a), there(b))  # type: ignore[arg-type]
+        again = (t if isinstance(t, int) else t.expand(value.shape)[at] for t in (key, a, b))
+        value[at] = _walk(value[at], *again)  # type: ignore[arg-type]
         outside = value >= size
     return value
 
@@ -145,13 +142,9 @@ def _ways_in(size: Tensor | int, key: Tensor, count: int) -> Tensor:
     Pointer doubling: all places walk once; then each takes the result of the place where it is. That doubles the
     length of every walk, until the longest possible one, through all places outside, has come inside.
     """
-
-    def deep(t: Tensor | int) -> Tensor | int:
-        return t if isinstance(t, int) else t[..., None]
-
-    a, b = _radices(size)
-    size, place = deep(size), torch.arange(count, dtype=torch.int32, device=key.device)
-    value = _walk((place + size).expand(*key.shape, count), key[..., None], deep(a), deep(b))
+    size, a, b = (t if isinstance(t, int) else t[..., None] for t in (size, *_radices(size)))
+    place = torch.arange(count, dtype=torch.int32, device=key.device)
+    value = _walk((place + size).expand(*key.shape, count), key[..., None], a, b)
     for _ in range((count - 1).bit_length()):
         met = torch.clamp(value - size, 0, count - 1).long()
         value = torch.where(value < size, value, value.gather(-1, met))

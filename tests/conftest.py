@@ -1,4 +1,5 @@
-"""Shapes are checked under pytest alone: jaxtyping and beartype read the annotations of the modules named below.
+"""Shapes are checked under pytest alone, where their modules are tested (SHAPED): jaxtyping and beartype read the
+annotations of CHECKED at every call, which takes as long as training what the tests train.
 
 pytest --device cuda: what the tests train takes its steps there (elsewhere.py), but for files in HERE, and for tests
 marked `cpu`, which say why.
@@ -11,11 +12,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
 CHECKED = ("gpubp.backprop", "gpubp.blocks", "gpubp.numerics", "gpubp.rng")
+SHAPED = ("divergence", "gradient", "groups", "independence", "left_out", "losses", "numerics", "optimizers",
+          "predictions", "products", "rng", "step", "tutorial")  # fmt: skip
 install_import_hook(CHECKED, "beartype.beartype")
 pytest_plugins = ["tests.browser", "tests.short_runs"]  # their fixtures
 HERE = {
@@ -91,6 +95,15 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.setenv("GPUBP_CACHE", str(shared / "kernels"))
         patch.setattr(build, "FLAGS", tuple("-O0" if flag == "-O3" else flag for flag in build.FLAGS))
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shapes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Shapes are checked in files of SHAPED alone."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", request.path.stem.removeprefix("test_") not in SHAPED)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(autouse=True, scope="session")

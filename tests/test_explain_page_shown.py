@@ -133,8 +133,7 @@ def test_a_folded_layer_opens_where_a_place_leads_to_it(large, opened):
     assert page.locator("#shown").get_attribute("data-slot") == "2"
 
 
-@pytest.mark.parametrize("width", [WIDE, NARROW])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(ours, large, opened, width, scheme):
     for path in (ours, large) if (width, scheme) == (NARROW, "dark") else (ours,):
         page = opened(path, width, scheme)

@@ -104,7 +104,7 @@ def test_networks_of_a_fold_are_what_they_are_on_its_samples_alone(engine: str) 
 
 
 @pytest.mark.cpu("runs the engine cpu")
-@pytest.mark.parametrize(("epochs", "alone"), [(2, 10), pytest.param(20, 320, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("epochs", "alone"), [(1, 4), pytest.param(20, 320, marks=pytest.mark.slow)])
 def test_five_folds_of_64_settings_on_the_digits_are_320_trainings_one_at_a_time(epochs: int, alone: int) -> None:
     given = gpubp.load_data("digits", validation=0).training
     train, held_out = given.folds(5)

@@ -240,7 +240,9 @@ def test_without_a_mistake_named_tests_pass(tmp_path: Path) -> None:
     assert (code, failed) == (0, []), printed
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (number % 4 > 0)) for number, name in enumerate(MUTANTS)]
+)
 def test_a_planted_mistake_is_found_by_the_test_that_names_it(name: str, tmp_path: Path) -> None:
     mutant = MUTANTS[name]
     copy(tmp_path)

@@ -186,7 +186,6 @@ ROWS_OF_THE_TABLES, MORE_ROWS = (
     }
     for cases in (CASES, MORE)
 )  # fmt: skip
-OTHERWISE = ("lanes are 4 double outputs in chunks, a bias per layer", "a thread a network, double, layer by layer")
 MORE_BLOCKS = {
     "a block, shared rows": TEAMS["shared rows, a bias per layer"]._replace(layout=BLOCK, samples=OWN),
     "a block, layer by layer": MORE_TEAMS["layer by layer"]._replace(layout=BLOCK),
@@ -243,19 +242,26 @@ def sound(program: Path, count: int, threads: int) -> str:
     return done.stdout
 
 
-def marked(cases: dict[str, Case], slow: bool) -> Sequence[Any]:
-    marks = [pytest.mark.slow] if slow else []
-    return [pytest.param(case, id=name, marks=marks) for name, case in cases.items()]
+USUAL = {
+    "lanes are 16 networks, adam, everything clipped", "lanes are outputs, ragged rows, classes with weights",
+    "three registers a lane, one sample a step, own inputs", "ragged rows, in pieces", "groups of 8, ragged",
+    "a block, ragged rows, in pieces", "two networks in a warp", "figures, streamed",
+}  # fmt: skip
+
+
+def marked(cases: dict[str, Case]) -> Sequence[Any]:
+    """Those of USUAL, and the others by name: each is compiled under a sanitizer, which takes seconds."""
+    return [pytest.param(case, id=name, marks=[pytest.mark.slow] * (name not in USUAL)) for name, case in cases.items()]
 
 
 @pytest.mark.parametrize("kind", [MEMORY, pytest.param(ALL, marks=pytest.mark.slow)], ids=["quick", "all"])
-@pytest.mark.parametrize("case", [*marked(CASES, False), *marked(MORE, True)])
+@pytest.mark.parametrize("case", marked(CASES | MORE))
 def test_a_kernel_accesses_only_its_memory_and_does_nothing_undefined(case: Case, kind: str, tmp_path: Path) -> None:
     program = made(case.text(), tmp_path, kind)
     assert sound(program, case.count, 1) == sound(program, case.count, 2)
 
 
-@pytest.mark.parametrize("case", [*marked(TEAMS | GROUPS, False), *marked(MORE_TEAMS, True)])
+@pytest.mark.parametrize("case", marked(TEAMS | GROUPS | MORE_TEAMS))
 def test_a_team_or_threads_over_groups_have_no_race_and_the_bits_of_one_thread(case: Case, tmp_path: Path) -> None:
     program = made(case.text(), tmp_path, RACES)
     alone = sound(program, case.count, 1)
@@ -263,7 +269,7 @@ def test_a_team_or_threads_over_groups_have_no_race_and_the_bits_of_one_thread(c
         assert sound(program, case.count, threads) == alone, f"{threads} threads"
 
 
-@pytest.mark.parametrize("case", [*marked(BLOCKS, False), *marked(MORE_BLOCKS, True)])
+@pytest.mark.parametrize("case", marked(BLOCKS | MORE_BLOCKS))
 def test_a_gpus_block_has_no_race_and_accesses_only_its_memory(case: Case, tmp_path: Path) -> None:
     by_threads = sound(made(case.text(), tmp_path, RACES, "-DRACES"), case.count, 1)
     assert sound(made(case.text(), tmp_path, MEMORY, "-DRACES"), case.count, 1) == by_threads
@@ -274,14 +280,15 @@ def test_a_gpus_thread_accesses_only_its_memory(tmp_path: Path) -> None:
     sound(made(case.text(), tmp_path, MEMORY, "-DRACES"), case.count, 1)
 
 
-@pytest.mark.parametrize("case", [each for name, case in (ROWS_OF_THE_TABLES | MORE_ROWS).items()
-                                  for each in marked({name: case}, name not in OTHERWISE)])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("case", marked(ROWS_OF_THE_TABLES | MORE_ROWS))
 def test_a_gpu_block_has_no_race_with_any_rule(case: Case, tmp_path: Path) -> None:
     sound(made(case.text(), tmp_path, RACES, "-DRACES"), case.count, 1)
 
 
 @pytest.mark.parametrize(
-    ("name", "line"), [("a block, ragged rows, in pieces", "epilogue(fragment);\n  }\n  "),
+    ("name", "line"), [pytest.param("a block, ragged rows, in pieces", "epilogue(fragment);\n  }\n  ",
+                                    marks=pytest.mark.slow),
                        ("streamed, in pieces", "wait_for_copies_but<STAGES - 2>();\n    ")])  # fmt: skip
 def test_a_barrier_that_a_block_misses_is_caught(name: str, line: str, tmp_path: Path) -> None:
     text, count = flat(BLOCKS[name].text()), BLOCKS[name].count

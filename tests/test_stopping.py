@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,14 @@ def test_every_network_ends_as_in_a_loop_over_one_at_a_time(name: str, validatio
     assert len(result.statuses) >= 2 or name == "best only", "the setting does something"
 
 
-@pytest.mark.parametrize(("name", "engine"), covering(SETTINGS, ["cpu", "eager"], meet=1))
+SHARED = [("patience", "cpu"), ("patience per network", "eager"), ("within a round", "cpu"), ("some diverge", "eager")]
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [pytest.param(*each, marks=[pytest.mark.slow] * (each not in SHARED))
+     for each in itertools.product(SETTINGS, ["cpu", "eager"])],
+)  # fmt: skip
 def test_neither_calls_nor_compaction_nor_shares_change_a_bit(
     name: str, engine: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
