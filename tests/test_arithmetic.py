@@ -67,7 +67,7 @@ BINARY = tuple(name for name in TORCH if name not in UNARY)
 DRIVER = """
 #include "arithmetic.h"
 template <class V> FN V where__(V a, V b) { return where_(a, b, a); }
-template <class V> FN V lerp__(V a, V b) { return lerp_(a, b, all<V>(1)); }
+template <class V> FN V lerp__(V a, V b) { return lerp_(a, b, splat<V>(1)); }
 #define UNARY(name, T, n) extern "C" void name##_##T(const T *a, const T *, T *y, long count) { \\
   for (long i = 0; i < count; i += n) store<vec<T, n>>(y + i, name##_(load<vec<T, n>>(a + i))); }
 #define BINARY(name, function, T, n) extern "C" void name##_##T(const T *a, const T *b, T *y, long count) { \\

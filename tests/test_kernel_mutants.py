@@ -69,7 +69,7 @@ MUTANTS = {
         "for (int o = 0; o < WIDTH[l + 1]; o++) sum = sum", "for (int o = 1; o < WIDTH[l + 1]; o++) sum = sum",
         partial(a_step, lambda own: own.spec.bias == "layer" and own.spec.train_bias)),
     "clipping trains a frozen bias": Mutant(
-        "if (TRAIN_BIAS || is_weight(at)) update_param", "update_param",
+        "if (TRAIN_BIAS || holds_weight(at)) update_param", "update_param",
         partial(a_step, lambda own: not own.spec.train_bias and on("clip_norm", "weight_decay")(own))),
     "the shared order is a sample ahead": Mutant(
         "int64_t position = step * BATCH + p;", "int64_t position = step * BATCH + p + 1;",

@@ -101,8 +101,6 @@ CASES = {
         ("tanh", "relu"), "cross_entropy", "sgd", "constant", replace(RAGGED, shuffle="none"), replace(MANY, chunk=3),
         task="evaluate", settings={"class_weight": [1.0, 2.0, 3.0, 4.0], "label_smoothing": 0.1},
     ),
-}  # fmt: skip
-MORE = {
     "8 networks, hinge, adagrad, plateau": Case(
         ("gelu_tanh", "hard_tanh"), "hinge", "adagrad", "plateau", OWN, Layout(8), bias="none",
     ),
@@ -149,8 +147,11 @@ TEAMS = {
         bias="layer", settings=EVERYTHING,
     ),
 }  # fmt: skip
-PIECES, FIGURES = TEAMS["ragged rows, in pieces"], MORE["figures of one network, lanes are outputs"]
-MORE_TEAMS = {
+PIECES, FIGURES = TEAMS["ragged rows, in pieces"], CASES["figures of one network, lanes are outputs"]
+TEAMS |= {
+    "groups of 8, ragged": CASES["lanes are 16 networks, their own ragged rows, chunks, dropout"]._replace(
+        layout=Layout(8, chunk=3)
+    ),
     "figures of a team": FIGURES._replace(layout=replace(WIDE, chunk=4, team=True)),
     "16 double outputs, ragged": Case(
         ("tanh", "gelu"), "cross_entropy", "adamw", "one_cycle", RAGGED, replace(WIDE, team=True, chunk=3), 3,
@@ -176,28 +177,20 @@ BLOCKS = {
     "figures of R2": FIGURES._replace(layout=replace(BLOCK, chunk=4)),
     "figures, streamed": FIGURES._replace(layout=replace(STREAMED, chunk=4)),
 }  # fmt: skip
-ROWS_OF_THE_TABLES, MORE_ROWS = (
-    {
-        name: case._replace(
-            layout=replace(BLOCK, near=number % 3 > 0, chunk=3 * (number % 2 and "update_order" not in case.settings)),
-            samples=replace(case.samples, own=True), count=3,
-        )
-        for number, (name, case) in enumerate(cases.items()) if case.task == "train"
-    }
-    for cases in (CASES, MORE)
-)  # fmt: skip
+ROWS_OF_THE_TABLES = {
+    name: case._replace(
+        layout=replace(BLOCK, near=number % 3 > 0, chunk=3 * (number % 2 and "update_order" not in case.settings)),
+        samples=replace(case.samples, own=True), count=3,
+    )
+    for number, (name, case) in enumerate(CASES.items()) if case.task == "train"
+}  # fmt: skip
 MORE_BLOCKS = {
     "a block, shared rows": TEAMS["shared rows, a bias per layer"]._replace(layout=BLOCK, samples=OWN),
-    "a block, layer by layer": MORE_TEAMS["layer by layer"]._replace(layout=BLOCK),
+    "a block, layer by layer": TEAMS["layer by layer"]._replace(layout=BLOCK),
     "a block of quads, a bias per layer": TEAMS["shared rows, a bias per layer"]._replace(layout=QUADS, samples=OWN),
-    "a block of quads, layer by layer": MORE_TEAMS["layer by layer"]._replace(layout=QUADS),
+    "a block of quads, layer by layer": TEAMS["layer by layer"]._replace(layout=QUADS),
 }  # fmt: skip
 MORE_BLOCKS |= {f"{name}, streamed": case._replace(layout=STREAMED) for name, case in MORE_BLOCKS.items()}
-GROUPS = {
-    "groups of 8, ragged": CASES["lanes are 16 networks, their own ragged rows, chunks, dropout"]._replace(
-        layout=Layout(8, chunk=3)
-    ),
-}
 
 
 @lru_cache
@@ -242,6 +235,7 @@ def sound(program: Path, count: int, threads: int) -> str:
     return done.stdout
 
 
+SLOW = pytest.mark.slow
 USUAL = {
     "lanes are 16 networks, adam, everything clipped", "lanes are outputs, ragged rows, classes with weights",
     "three registers a lane, one sample a step, own inputs", "ragged rows, in pieces", "groups of 8, ragged",
@@ -251,17 +245,17 @@ USUAL = {
 
 def marked(cases: dict[str, Case]) -> Sequence[Any]:
     """Those of USUAL, and the others by name: each is compiled under a sanitizer, which takes seconds."""
-    return [pytest.param(case, id=name, marks=[pytest.mark.slow] * (name not in USUAL)) for name, case in cases.items()]
+    return [pytest.param(case, id=name, marks=[SLOW] * (name not in USUAL)) for name, case in cases.items()]
 
 
-@pytest.mark.parametrize("kind", [MEMORY, pytest.param(ALL, marks=pytest.mark.slow)], ids=["quick", "all"])
-@pytest.mark.parametrize("case", marked(CASES | MORE))
+@pytest.mark.parametrize("kind", [MEMORY, pytest.param(ALL, marks=SLOW)], ids=["quick", "all"])
+@pytest.mark.parametrize("case", marked(CASES))
 def test_a_kernel_accesses_only_its_memory_and_does_nothing_undefined(case: Case, kind: str, tmp_path: Path) -> None:
     program = made(case.text(), tmp_path, kind)
     assert sound(program, case.count, 1) == sound(program, case.count, 2)
 
 
-@pytest.mark.parametrize("case", marked(TEAMS | GROUPS | MORE_TEAMS))
+@pytest.mark.parametrize("case", marked(TEAMS))
 def test_a_team_or_threads_over_groups_have_no_race_and_the_bits_of_one_thread(case: Case, tmp_path: Path) -> None:
     program = made(case.text(), tmp_path, RACES)
     alone = sound(program, case.count, 1)
@@ -280,15 +274,14 @@ def test_a_gpus_thread_accesses_only_its_memory(tmp_path: Path) -> None:
     sound(made(case.text(), tmp_path, MEMORY, "-DRACES"), case.count, 1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", marked(ROWS_OF_THE_TABLES | MORE_ROWS))
+@SLOW
+@pytest.mark.parametrize("case", marked(ROWS_OF_THE_TABLES))
 def test_a_gpu_block_has_no_race_with_any_rule(case: Case, tmp_path: Path) -> None:
     sound(made(case.text(), tmp_path, RACES, "-DRACES"), case.count, 1)
 
 
 @pytest.mark.parametrize(
-    ("name", "line"), [pytest.param("a block, ragged rows, in pieces", "epilogue(fragment);\n  }\n  ",
-                                    marks=pytest.mark.slow),
+    ("name", "line"), [pytest.param("a block, ragged rows, in pieces", "epilogue(fragment);\n  }\n  ", marks=SLOW),
                        ("streamed, in pieces", "wait_for_copies_but<STAGES - 2>();\n    ")])  # fmt: skip
 def test_a_barrier_that_a_block_misses_is_caught(name: str, line: str, tmp_path: Path) -> None:
     text, count = flat(BLOCKS[name].text()), BLOCKS[name].count
@@ -320,7 +313,7 @@ def test_an_overrun_and_a_sum_that_overflows_are_caught(tmp_path: Path) -> None:
 
 
 def test_the_cases_have_every_row_of_the_tables() -> None:
-    cases = [*CASES.values(), *MORE.values()]
+    cases = CASES.values()
     assert {*chain(*(case.hidden for case in cases))} == {*gpubp.ACTIVATIONS}
     assert {case.loss for case in cases} == {*gpubp.LOSSES}
     assert {case.optimizer for case in cases} == {*gpubp.OPTIMIZERS}

@@ -277,7 +277,7 @@ def test_only_what_a_result_needs_is_translated() -> None:
 
     graph, result = translate.trace(rule, ["a", "b"])
     assert len(translate.lines("rule", graph, [result["one"], *result["rest"]], torch.float32)) == 1
-    assert translate.value(result["rest"][1], True) == "all<V>(T(3.0))"
+    assert translate.value(result["rest"][1], True) == "splat<V>(T(3.0))"
 
 
 def test_what_a_result_depends_on_is_known() -> None:

@@ -55,7 +55,7 @@ def structs(plan: Plan) -> list[str]:
         group.append(f"  {kind} {name}{''.join(f'[{size}]' for size in dims)};  // {what}")
     return [
         "struct Memory {",
-        "  entry *base, *far;  // far: in a GPU's global memory",
+        "  entry *base, *far;  // far: in a GPU's global memory. An array that is not used has the place of the next",
         *memory,
         "};",
         "struct alignas(64) Group {",
@@ -72,17 +72,25 @@ def _macros(plan: Plan) -> list[tuple[str, object, str]]:
         ("REAL", REALS[plan.key.dtype], "the type of parameters, samples and all that is computed from them"),
         ("VECTOR", layout.vector, "numbers in a register"),
         ("REGISTERS_PER_V", layout.parts, "registers that make a v"),
-        ("LANES_ARE_OUTPUTS", int(layout.wide), "whether a v is outputs of one network, or one of each"),
+        (
+            "LANES_ARE_OUTPUTS",
+            int(layout.wide),
+            "whether a v is some outputs of one network, not a number of each",
+        ),
         ("TEAM", int(layout.team), "whether several threads train one network together"),
         ("THREADS", layout.threads, "on a GPU: of a team, or of a block without teams; 0 on a CPU"),
         ("TEAMS_PER_BLOCK", layout.together, "with a network each, on a GPU; 1 without teams"),
         (
             "GRADIENTS_IN_REGISTERS",
             int(layout.gradients_in_registers),
-            "of the threads that sum them, for a whole step",
+            "whether threads keep the gradients of their tiles for a whole step",
         ),
-        ("SLOTS_IN_GLOBAL", int(not layout.near), "whether slots are in a GPU's global memory, not beside params"),
-        ("STREAMED", int(layout.streamed), "whether all matrices are, of which a block holds strips in shared memory"),
+        ("SLOTS_APART", int(not layout.near), "whether slots are in global memory, and params are not"),
+        (
+            "STREAMED",
+            int(layout.streamed),
+            "whether all matrices are in global memory, of which a block copies strips",
+        ),
         ("TASK", TASKS.index(plan.key.task), "TRAIN or EVALUATE"),
     ]
 

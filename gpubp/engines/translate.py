@@ -23,8 +23,8 @@ OPERATIONS: dict[str, str] = {
     "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "truediv": "({0} / {1})", "div": "({0} / {1})",
     "neg": "(-{0})", "pos": "{0}", "to": "{0}", "float": "{0}", "double": "{0}",
     "square": "({0} * {0})", "reciprocal": "(T(1) / {0})", "rsqrt": "(T(1) / sqrt_({0}))",
-    "sigmoid": "(T(1) / (T(1) + exp_(-{0})))", "relu": "at_least_({0}, all<V>(T(0)))",
-    "ones_like": "all<V>(T(1))", "zeros_like": "all<V>(T(0))",
+    "sigmoid": "(T(1) / (T(1) + exp_(-{0})))", "relu": "at_least_({0}, splat<V>(T(0)))",
+    "ones_like": "splat<V>(T(1))", "zeros_like": "splat<V>(T(0))",
     "full_like": "#{1}", "maximum": "max_(#{0}, #{1})", "minimum": "min_(#{0}, #{1})",
     "where": "where_(#{0}, #{1}, #{2})", "lerp": "lerp_(#{0}, #{1}, #{2})",
     "addcmul": "fma_(#{1}, #{2}, #{0})", "addcdiv": "({0} + {1} / {2})",
@@ -157,7 +157,7 @@ def value(given: Any, lanes: bool = False) -> str:
     number = float(given)
     text = f"T({number!r})" if math.isfinite(number) else "T(__builtin_nan(\"\"))" if number != number else (
         f"T({'-' if number < 0 else ''}__builtin_inf())")  # fmt: skip
-    return f"all<V>({text})" if lanes else text
+    return f"splat<V>({text})" if lanes else text
 
 
 def expression(rule: str, node: fx.Node) -> str:

@@ -51,25 +51,25 @@ FN words<V> bits_(V x) {
 // c[0] + c[1] x + c[2] x^2 + ..., by Horner's rule: the fewest operations.
 template <auto &c, int i = 0, class V>
 FN V polynomial_(V x) {
-  if constexpr (i + 1 == sizeof(c) / sizeof(c[0])) return all<V>(c[i]);
-  else return fma_<V>(polynomial_<c, i + 1>(x), x, all<V>(c[i]));
+  if constexpr (i + 1 == sizeof(c) / sizeof(c[0])) return splat<V>(c[i]);
+  else return fma_<V>(polynomial_<c, i + 1>(x), x, splat<V>(c[i]));
 }
 
 // ---- comparisons, as 1 and 0 ----
 
 // clang-format off
-template <class V> FN V gt_(V a, V b) { return a > b ? all<V>(1) : all<V>(0); }
-template <class V> FN V lt_(V a, V b) { return a < b ? all<V>(1) : all<V>(0); }
-template <class V> FN V ge_(V a, V b) { return a >= b ? all<V>(1) : all<V>(0); }
-template <class V> FN V le_(V a, V b) { return a <= b ? all<V>(1) : all<V>(0); }
-template <class V> FN V eq_(V a, V b) { return a == b ? all<V>(1) : all<V>(0); }
-template <class V> FN V ne_(V a, V b) { return a != b ? all<V>(1) : all<V>(0); }
-template <class V> FN V where_(V condition, V a, V b) { return condition != all<V>(0) ? a : b; }
+template <class V> FN V gt_(V a, V b) { return a > b ? splat<V>(1) : splat<V>(0); }
+template <class V> FN V lt_(V a, V b) { return a < b ? splat<V>(1) : splat<V>(0); }
+template <class V> FN V ge_(V a, V b) { return a >= b ? splat<V>(1) : splat<V>(0); }
+template <class V> FN V le_(V a, V b) { return a <= b ? splat<V>(1) : splat<V>(0); }
+template <class V> FN V eq_(V a, V b) { return a == b ? splat<V>(1) : splat<V>(0); }
+template <class V> FN V ne_(V a, V b) { return a != b ? splat<V>(1) : splat<V>(0); }
+template <class V> FN V where_(V condition, V a, V b) { return condition != splat<V>(0) ? a : b; }
 
 // ---- sign, size, order ----
 
 template <class V> FN V abs_(V x) { return reinterpret<V>(bits_(x) & ~format<element<V>>::sign); }
-template <class V> FN V sign_(V x) { return gt_(x, all<V>(0)) - lt_(x, all<V>(0)); }
+template <class V> FN V sign_(V x) { return gt_(x, splat<V>(0)) - lt_(x, splat<V>(0)); }
 template <class V> FN V min_(V a, V b) { return (a < b) | (a != a) ? a : b; }
 template <class V> FN V max_(V a, V b) { return (a > b) | (a != a) ? a : b; }
 template <class V> FN V lerp_(V a, V b, V w) { return fma_<V>(w, b, fma_<V>(-w, a, a)); }
@@ -110,9 +110,10 @@ FN V with_sign_(V x, V y) {
 // The nearest whole number by adding 2^mantissa to |x|, less one where that is above x. Larger numbers are whole.
 template <class V>
 FN V floor_(V x) {
-  const V whole = all<V>(element<V>(typename format<element<V>>::word(1) << format<element<V>>::mantissa)), a = abs_(x);
+  const V whole = splat<V>(element<V>(typename format<element<V>>::word(1) << format<element<V>>::mantissa));
+  const V a = abs_(x);
   const V y = with_sign_((a + whole) - whole, x);
-  return a < whole ? (y > x ? y - all<V>(1) : y) : x;
+  return a < whole ? (y > x ? y - splat<V>(1) : y) : x;
 }
 
 // ---- exp, expm1: x = n ln 2 + r, |r| <= ln 2 / 2 ----
@@ -132,10 +133,10 @@ struct ln2<double> {
 template <class V>
 FN V without_ln2_(V x, int offset, V &sum, V &n) {
   typedef element<V> T;
-  const V magic = all<V>(format<T>::magic + T(offset));
-  sum = fma_<V>(x, all<V>(ln2<T>::inverse), magic);
+  const V magic = splat<V>(format<T>::magic + T(offset));
+  sum = fma_<V>(x, splat<V>(ln2<T>::inverse), magic);
   n = sum - magic;
-  return fma_<V>(n, all<V>(-ln2<T>::high), x);
+  return fma_<V>(n, splat<V>(-ln2<T>::high), x);
 }
 
 // p 2^n, rounded once, for 1/2 <= p < 2: in two steps, as 2^n alone may be too large or too small a number.
@@ -175,14 +176,14 @@ FN V exp_within_(V x) {
   typedef element<V> T;
   V sum, n;
   const V high = without_ln2_(x, 2 * format<T>::bias, sum, n);
-  const V r = fma_<V>(n, all<V>(-ln2<T>::low), high);
+  const V r = fma_<V>(n, splat<V>(-ln2<T>::low), high);
   return scaled_(polynomial_<exp_of<T>::p>(r), sum, n);
 }
 
 template <class V>
 FN V exp_(V x) {
   typedef exp_of<element<V>> of;
-  return exp_within_(at_most_(at_least_(x, all<V>(of::low)), all<V>(of::high)));
+  return exp_within_(at_most_(at_least_(x, splat<V>(of::low)), splat<V>(of::high)));
 }
 
 template <class T>
@@ -205,12 +206,12 @@ struct expm1_of<double> {
 template <class V>
 FN V expm1_(V x) {
   typedef element<V> T;
-  const V within = at_most_(at_least_(x, all<V>(expm1_of<T>::low)), all<V>(exp_of<T>::high));
+  const V within = at_most_(at_least_(x, splat<V>(expm1_of<T>::low)), splat<V>(exp_of<T>::high));
   V sum, n;
-  const V high = without_ln2_(within, format<T>::bias - 1, sum, n), low = n * all<V>(-ln2<T>::low), r = high + low;
+  const V high = without_ln2_(within, format<T>::bias - 1, sum, n), low = n * splat<V>(-ln2<T>::low), r = high + low;
   const V y = high + fma_<V>(r * r, polynomial_<expm1_of<T>::q>(r), low);
-  const V h = reinterpret<V>(bits_(sum) << format<T>::mantissa), half = fma_<V>(h, y, h - all<V>(T(0.5)));
-  return abs_(x) < all<V>(format<T>::tiny) ? x : half + half;
+  const V h = reinterpret<V>(bits_(sum) << format<T>::mantissa), half = fma_<V>(h, y, h - splat<V>(T(0.5)));
+  return abs_(x) < splat<V>(format<T>::tiny) ? x : half + half;
 }
 
 // ---- tanh ----
@@ -234,9 +235,9 @@ struct tanh_of<double> {
 template <class V>
 FN V tanh_(V x) {
   typedef element<V> T;
-  const V a = at_most_(abs_(x), all<V>(tanh_of<T>::limit)), magic = all<V>(format<T>::magic + format<T>::bias);
-  const V sum = fma_<V>(a, all<V>(2 * ln2<T>::inverse), magic), n = sum - magic, one = all<V>(1);
-  const V t = fma_<V>(n, all<V>(ln2<T>::high / -2), a), z = t * t;
+  const V a = at_most_(abs_(x), splat<V>(tanh_of<T>::limit)), magic = splat<V>(format<T>::magic + format<T>::bias);
+  const V sum = fma_<V>(a, splat<V>(2 * ln2<T>::inverse), magic), n = sum - magic, one = splat<V>(1);
+  const V t = fma_<V>(n, splat<V>(ln2<T>::high / -2), a), z = t * t;
   const V u = fma_<V>(t * z, polynomial_<tanh_of<T>::p>(z), t);
   const V power = reinterpret<V>(bits_(sum) << format<T>::mantissa), less = power - one, more = power + one;
   return with_sign_(fma_<V>(u, more, less) / fma_<V>(u, less, more), x);
@@ -261,9 +262,9 @@ struct log_of<double> {
 template <class V>
 FN V log_sum_(V k, V f) {
   typedef element<V> T;
-  const V half_square = all<V>(T(0.5)) * f * f, s = f / (all<V>(2) + f), z = s * s;
-  const V rest = fma_<V>(s, half_square + z * polynomial_<log_of<T>::r>(z), k * all<V>(ln2<T>::low));
-  return fma_<V>(k, all<V>(ln2<T>::high), f - (half_square - rest));
+  const V half_square = splat<V>(T(0.5)) * f * f, s = f / (splat<V>(2) + f), z = s * s;
+  const V rest = fma_<V>(s, half_square + z * polynomial_<log_of<T>::r>(z), k * splat<V>(ln2<T>::low));
+  return fma_<V>(k, splat<V>(ln2<T>::high), f - (half_square - rest));
 }
 
 // The number 1 + f, and the bits of 1 whose exponent field is k + bias, of a normal x = 2^k (1 + f) > 0.
@@ -277,7 +278,7 @@ FN V mantissa_(V x, words<V> &exponent) {
 
 template <class V>
 FN V number_(words<V> i) {  // of a whole number below 2^22
-  const V magic = all<V>(format<element<V>>::magic);
+  const V magic = splat<V>(format<element<V>>::magic);
   return reinterpret<V>(bits_(magic) + i) - magic;
 }
 
@@ -285,32 +286,32 @@ FN V number_(words<V> i) {  // of a whole number below 2^22
 template <class V>
 FN V log_domain_(V x, V y) {
   typedef element<V> T;
-  const V infinity = all<V>(T(__builtin_inf())), out = x == all<V>(0) ? -infinity : all<V>(T(__builtin_nan("")));
-  return x < infinity ? (x > all<V>(0) ? y : out) : x;
+  const V infinity = splat<V>(T(__builtin_inf())), out = x == splat<V>(0) ? -infinity : splat<V>(T(__builtin_nan("")));
+  return x < infinity ? (x > splat<V>(0) ? y : out) : x;
 }
 
 template <class V>
 FN V log_(V x) {
   typedef format<element<V>> in;
-  const auto denormal = x < all<V>(in::smallest);
+  const auto denormal = x < splat<V>(in::smallest);
   constexpr typename in::word up = in::mantissa + 2;
   words<V> exponent;
-  const V m = mantissa_(denormal ? x * all<V>(element<V>(typename in::word(1) << up)) : x, exponent);
-  const V offset = denormal ? all<V>(in::bias + up) : all<V>(in::bias);
-  return log_domain_(x, log_sum_(number_<V>(exponent) - offset, m - all<V>(1)));
+  const V m = mantissa_(denormal ? x * splat<V>(element<V>(typename in::word(1) << up)) : x, exponent);
+  const V offset = denormal ? splat<V>(in::bias + up) : splat<V>(in::bias);
+  return log_domain_(x, log_sum_(number_<V>(exponent) - offset, m - splat<V>(1)));
 }
 
 // With u = 1 + x rounded and c what the rounding took: 1 + x = 2^k (m + c / 2^k), where m - 1 is exact.
 template <class V>
 FN V log1p_(V x) {
   typedef format<element<V>> in;
-  const V one = all<V>(1), u = one + x, part = u - one, c = (one - (u - part)) + (x - part);
+  const V one = splat<V>(1), u = one + x, part = u - one, c = (one - (u - part)) + (x - part);
   words<V> exponent;
-  const V m = mantissa_(u, exponent), k = number_<V>(exponent) - all<V>(in::bias);
+  const V m = mantissa_(u, exponent), k = number_<V>(exponent) - splat<V>(in::bias);
   const words<V> least = exponent < in::bias + 99 ? exponent : exponent - exponent + (in::bias + 99);
   const V down = reinterpret<V>((2 * in::bias - least) << in::mantissa);  // 1 / 2^k, but where c / 2^k is nothing
   const V y = log_sum_(k, fma_<V>(c, down, m - one));
-  return abs_(x) < all<V>(in::tiny) ? x : (x < all<V>(element<V>(__builtin_inf())) ? log_domain_(u, y) : x);
+  return abs_(x) < splat<V>(in::tiny) ? x : (x < splat<V>(element<V>(__builtin_inf())) ? log_domain_(u, y) : x);
 }
 
 #include "special.h"

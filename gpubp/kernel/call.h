@@ -55,7 +55,7 @@ FN void next_step(Context &ctx, Clock &clock, Progress &progress, const int32_t 
 
 // 0 for a network whose losses, parameters and slots are all finite, else NaN.
 FN per_network nonfinite(const Context &ctx, const Progress &progress) {
-  per_network found = all<per_network>(0);
+  per_network found = splat<per_network>(0);
   for (int slot = 0; slot <= SLOTS; slot++)
     found = found + sum_over_params(ctx, true, [&](int at) { return read(entry_of(ctx.mem, slot, at), 0) * real(0); });
   return found + progress.fault;
@@ -114,7 +114,7 @@ FN void store_finished(const Context &ctx, Progress &progress, Networks networks
 FN void train(Context ctx, Networks networks, const int64_t *steps, const int32_t *table) {
   const Job &job = *ctx.job;
   Clock clock;
-  Progress progress = {0, all<per_network>(0), all<per_network>(0), {}, {}};
+  Progress progress = {0, splat<per_network>(0), splat<per_network>(0), {}, {}};
   load_scalars(ctx, networks);
   load_params(ctx, networks);
   for (int n = 0; n < NETWORKS; n++) {

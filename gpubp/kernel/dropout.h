@@ -14,14 +14,15 @@ FN void dropout(const Context &ctx, int start) {
   constexpr int COUNTERS = LANES_ARE_OUTPUTS ? VECTOR : 1;  // of an item
   PARALLEL_FOR(item, cdiv(quads, COUNTERS)) {
     for (int part = 0; part < (LANES_ARE_OUTPUTS ? 1 : REGISTERS_PER_V); part++) {  // the networks of a register of v
-      uints index = all<uints>((uint32_t)(begin / 4 + item * COUNTERS)), id, step;
+      uints index = splat<uints>((uint32_t)(begin / 4 + item * COUNTERS)), id, step;
       if (COUNTERS > 1) {
         for (int j = 0; j < COUNTERS; j++) ((uint32_t *)&index)[j] += j;
-        id = all<uints>(group.id[0]), step = all<uints>(group.dropout_step[0]);
+        id = splat<uints>(group.id[0]), step = splat<uints>(group.dropout_step[0]);
       } else {
         id = load<uints>(group.id + part * VECTOR), step = load<uints>(group.dropout_step + part * VECTOR);
       }
-      auto four = philox<uints>(index, step, all<uints>(l), all<uints>(DROPOUT_STREAM), all<uints>(ctx.job->seed), id);
+      const uints layer = splat<uints>(l), stream = splat<uints>(DROPOUT_STREAM);
+      auto four = philox<uints>(index, step, layer, stream, splat<uints>(ctx.job->seed), id);
       for (int j = 0; j < VECTOR; j++)
         for (int q = 0; q < 4; q++) {
           int n = COUNTERS > 1 ? 0 : part * VECTOR + j;

@@ -6,13 +6,13 @@
 #define REAL float  // the type of parameters, samples and all that is computed from them
 #define VECTOR 8  // numbers in a register
 #define REGISTERS_PER_V 1  // registers that make a v
-#define LANES_ARE_OUTPUTS 0  // whether a v is outputs of one network, or one of each
+#define LANES_ARE_OUTPUTS 0  // whether a v is some outputs of one network, not a number of each
 #define TEAM 0  // whether several threads train one network together
 #define THREADS 0  // on a GPU: of a team, or of a block without teams; 0 on a CPU
 #define TEAMS_PER_BLOCK 1  // with a network each, on a GPU; 1 without teams
-#define GRADIENTS_IN_REGISTERS 0  // of the threads that sum them, for a whole step
-#define SLOTS_IN_GLOBAL 0  // whether slots are in a GPU's global memory, not beside params
-#define STREAMED 0  // whether all matrices are, of which a block holds strips in shared memory
+#define GRADIENTS_IN_REGISTERS 0  // whether threads keep the gradients of their tiles for a whole step
+#define SLOTS_APART 0  // whether slots are in global memory, and params are not
+#define STREAMED 0  // whether all matrices are in global memory, of which a block copies strips
 #define TASK 0  // TRAIN or EVALUATE
 constexpr int LAYERS = 2;  // with weights
 constexpr int BATCH = 1;  // samples of a step
@@ -68,7 +68,7 @@ constexpr struct { int m, n, k, rows, cols; } TILES[] = {
 };
 #include "machines/cpu_networks.h"
 struct Memory {
-  entry *base, *far;  // far: in a GPU's global memory
+  entry *base, *far;  // far: in a GPU's global memory. An array that is not used has the place of the next
   entry *params = base + 0;  // (PADDED_P): the parameters
   entry *slots = base + 10;  // (SLOTS, PADDED_P): of the optimizer
   entry *grad = base + 10;  // (PADDED_P): over the chunks so far, or to clip

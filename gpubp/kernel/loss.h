@@ -37,7 +37,7 @@ FN void weigh_samples(const Context &ctx) {
     }
     BARRIER
     per_network total = blocked_sum<BATCH>([&](int b) { return per_network(ctx.mem.share[b]); });
-    per_network scale = real(SCALE) / where_(eq_(total, all<per_network>(0)), all<per_network>(1), total);
+    per_network scale = real(SCALE) / where_(eq_(total, splat<per_network>(0)), splat<per_network>(1), total);
     BARRIER
     PARALLEL_FOR(b, BATCH) {
       per_network weight = ctx.mem.share[b];
@@ -55,34 +55,33 @@ FN void weigh_samples(const Context &ctx) {
 // A sample that does not count leaves a 0 wherever x is infinite or NaN: 0 times such an x would be NaN.
 template <class V>
 FN V zero_if_uncounted(V share, V x) {
-  return WEIGHTED ? where_(share, x, all<V>(0)) : x;
+  return WEIGHTED ? where_(share, x, splat<V>(0)) : x;
 }
 
 // Cross-entropy of the softmax p of the outs with the class `target`: returns the loss, and writes (p - y) share as the
-// delta, where y is 1 for the class. out(o) reads an out; put(o, x) writes, and put_before(o) reads what it wrote.
-// The power of the target is kept out of the sum of the others: a network that is almost sure of its class has a sum
-// that would be lost beside that 1.
+// delta, where y is 1 for the class. out(o) reads an out; put(o, x) writes, and stored(o) reads what it wrote.
+// The exponential of the target is kept out of the sum of the others: a network that is almost sure of its class has a
+// sum that would be lost beside that 1.
 template <class Out, class Before, class Put>
-FN per_sample cross_entropy(const Context &ctx, per_sample target, per_sample share, Out out, Before put_before,
-                            Put put) {
-  per_sample largest = out(0), target_out = all<per_sample>(0), error;
+FN per_sample cross_entropy(const Context &ctx, per_sample target, per_sample share, Out out, Before stored, Put put) {
+  per_sample largest = out(0), target_out = splat<per_sample>(0), error;
   for (int o = 1; o < OUTPUTS; o++) largest = max_(largest, out(o));
-  auto is_target = [&](int o) { return eq_(target, all<per_sample>(o)); };
+  auto is_target = [&](int o) { return eq_(target, splat<per_sample>(o)); };
   const per_sample others = blocked_sum<OUTPUTS>([&](int o) {
-    per_sample shifted = out(o) - largest, power = exp_(shifted);
+    per_sample shifted = out(o) - largest, exponential = exp_(shifted);
     target_out = where_(is_target(o), shifted, target_out);
-    put(o, power);
-    return where_(is_target(o), all<per_sample>(0), power);
+    put(o, exponential);
+    return where_(is_target(o), splat<per_sample>(0), exponential);
   });
-  const per_sample power = exp_(target_out), log_total = log1p_(others + (power - real(1)));
-  const per_sample per_total = real(1) / (others + power);
-  auto p_less_y = [&](int o) { return where_(is_target(o), -others, put_before(o)) * per_total; };
+  const per_sample exponential = exp_(target_out), log_total = log1p_(others + (exponential - real(1)));
+  const per_sample inverse_total = real(1) / (others + exponential);
+  auto p_less_y = [&](int o) { return where_(is_target(o), -others, stored(o)) * inverse_total; };
   if constexpr (LABEL_SMOOTHING < 0 && !CLASS_WEIGHT) {
     error = log_total - target_out;
     for (int o = 0; o < OUTPUTS; o++) put(o, zero_if_uncounted(share, p_less_y(o) * share));
   } else {
     const per_sample smoothing =
-        LABEL_SMOOTHING >= 0 ? as_per_sample(hyper_of(ctx, LABEL_SMOOTHING)) : all<per_sample>(0);
+        LABEL_SMOOTHING >= 0 ? as_per_sample(hyper_of(ctx, LABEL_SMOOTHING)) : splat<per_sample>(0);
     auto label = [&](int o) {  // smoothed and weighted
       per_sample smoothed = (real(1) - smoothing) * is_target(o) + smoothing / real(OUTPUTS);
       return CLASS_WEIGHT ? smoothed * as_per_sample(ctx.mem.class_weight[o]) : smoothed;
@@ -112,15 +111,15 @@ FN per_sample elementwise(const Context &ctx, per_sample share, Out out, Net net
 // NaN is the largest. SIGN: the number of outs that are above 0 exactly if their target is above 1/2.
 template <class Out, class Target>
 FN per_sample hits(Out out, Target target) {
-  per_sample largest = out(0), argmax = all<per_sample>(0), right = all<per_sample>(0);
+  per_sample largest = out(0), argmax = splat<per_sample>(0), right = splat<per_sample>(0);
   if constexpr (METRIC == SIGN) {
     for (int o = 0; o < OUTPUTS; o++)
-      right = right + eq_(gt_(out(o), all<per_sample>(0)), gt_(target(o), all<per_sample>(real(0.5))));
+      right = right + eq_(gt_(out(o), splat<per_sample>(0)), gt_(target(o), splat<per_sample>(real(0.5))));
     return right;
   }
   for (int o = 1; o < OUTPUTS; o++) {
     per_sample x = out(o), larger = max_(gt_(x, largest), ne_(x, x) * eq_(largest, largest));
-    argmax = where_(larger, all<per_sample>(o), argmax);
+    argmax = where_(larger, splat<per_sample>(o), argmax);
     largest = where_(larger, x, largest);
   }
   return eq_(argmax, target(0));
@@ -155,7 +154,7 @@ FN void loss_and_delta(const Context &ctx, int start) {
       if constexpr (SAMPLES_PER_ITEM > 1)
         return lanes_by([&](int j) { return target_of(ctx, start + sample_in(j), 0, o); });
       else if constexpr (GATHER) return ctx.mem.y[b * TARGETS + o];
-      else return all<per_sample>(target_of(ctx, start + b, 0, o));
+      else return splat<per_sample>(target_of(ctx, start + b, 0, o));
     };
     auto out = [&](int o) { return read_column(outs, o); };
     auto write_of_samples = [&](entry *to, per_sample x) {
@@ -164,14 +163,14 @@ FN void loss_and_delta(const Context &ctx, int start) {
           if (b + j < samples) ((real *)to)[start + b + j] = ((const real *)&x)[j];
       } else to[start + b] = x;
     };
-    per_sample share = all<per_sample>(learn ? real(SCALE / BATCH) : real(1)), error;
+    per_sample share = splat<per_sample>(learn ? real(SCALE / BATCH) : real(1)), error;
     if constexpr (!learn) {
       if constexpr (METRIC != R2) write_of_samples(ctx.mem.hits, hits(out, target));
     } else if constexpr (WEIGHTED && SAMPLES_PER_ITEM > 1)
       share = lanes_by([&](int j) { return ctx.mem.share[start + sample_in(j)]; });
     else if constexpr (WEIGHTED) share = as_per_sample(ctx.mem.share[start + b]);
-    auto put_before = [&](int o) { return learn ? read_column(delta, o) : out(o); };
-    if constexpr (CLASSES) error = cross_entropy(ctx, target(0), share, out, put_before, put);
+    auto stored = [&](int o) { return learn ? read_column(delta, o) : out(o); };
+    if constexpr (CLASSES) error = cross_entropy(ctx, target(0), share, out, stored, put);
     else error = elementwise(ctx, share, out, [&](int o) { return read_column(nets, o); }, target, put);
     write_of_samples(ctx.mem.error, error);
     if constexpr (!learn && METRIC == R2 && HAS_INVERSE_LINK)

@@ -21,7 +21,7 @@ static_assert((int64_t)CHUNK * NETWORKS * max_of(MAX_PITCH, PITCH[0]) < REACH &&
 
 // Entry `at` of the optimizer's slots 1, 2, ..., which lie as the parameters do, or, as slot 0, of the parameters.
 FN entry *entry_of(const Memory &mem, int slot, int at) {
-  if constexpr (!SLOTS_IN_GLOBAL) return mem.params + (slot * PADDED_P + at);
+  if constexpr (!SLOTS_APART) return mem.params + (slot * PADDED_P + at);
   return (slot ? mem.slots + (slot - 1) * PADDED_P : mem.params) + at;
 }
 
@@ -69,7 +69,7 @@ FN per_network hyper_of(const Context &ctx, int h) { return load_per_network(ctx
 template <int n, class F>
 FN auto blocked_sum(F term, int begin = 0) {
   constexpr int BLOCK = 64, block = n <= BLOCK ? 1 : n <= BLOCK * BLOCK ? BLOCK : BLOCK * BLOCK;
-  auto total = all<decltype(term(0))>(0);
+  auto total = splat<decltype(term(0))>(0);
   for (int at = 0; at + block <= n; at += block) {
     if constexpr (block == 1) total = total + term(begin + at);
     else total = total + blocked_sum<block>(term, begin + at);
@@ -100,7 +100,7 @@ struct Inputs {
   static constexpr bool transposed = false;
   const Context &ctx;
   int start, column = 0;
-  INLINE v broadcast(int b, int i) const { return all<v>(row(b)[i]); }
+  INLINE v broadcast(int b, int i) const { return splat<v>(row(b)[i]); }
   INLINE Inputs from(int b, int i) const { return {ctx, start + b, column + i}; }
   INLINE const real *row(int b) const { return inputs_of(ctx, start + b) + column; }
   INLINE bool aligned() const { return WIDTH[0] % ENTRIES_PER_V == 0 && (uint64_t)ctx.job->inputs % sizeof(v) == 0; }

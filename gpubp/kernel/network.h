@@ -1,6 +1,7 @@
-// READ THIS FIRST. One step of training, as the tutorial takes it: forward, loss, and backward, where a weight is
-// updated as soon as its gradient is complete and the delta below has been computed from the old weight. A step trains
-// one network, or a group of networks side by side.
+// READ THIS FIRST. One step of training, as the tutorial takes it: forward, loss, backward, update. The delta below is
+// computed from the old weights, or from the new ones where LAYERWISE. Weights are updated where their gradient is
+// complete: in gradient() for the last chunk of the batch, or after the backward pass in apply_gradients(), where
+// GRADIENTS_IN_REGISTERS, and in clip_norm(). A step trains one network, or a group of networks side by side.
 //
 // The twin of backprop.py and engines/block.py: the same words (net, out, delta), each phase below its forward twin.
 // Names in capitals are constants of the topology and the training; example.h has those of the tutorial's network, with
@@ -20,16 +21,17 @@
 //   copy_in, copy_out  rows of Job into Memory, and back; gather_samples: samples into Memory.x and y
 //   launch             of GPUs: which thread trains which network; count_diverged, transpose_weight: see their uses
 //
-//                      cpu_networks.h           cpu_outputs.h          gpu_block.h        gpu_thread.h
-//   a lane is          one of NETWORKS          an output of           the network        the network
-//                      networks                 the network            of some threads    of a thread
-//   v, entry           NETWORKS numbers, both   VECTOR numbers; one    one number, both   one number, both
-//   ENTRIES_PER_V      1                        VECTOR                 1                  1
+//                      a lane is                       v                 entry         threads that share a network
+//   cpu_networks.h     one of NETWORKS networks        NETWORKS numbers  a v           one
+//   cpu_outputs.h      an output of the network        VECTOR numbers    one number    one, or a TEAM
+//   gpu_thread.h       the network                     one number        a v           one
+//   gpu_block.h        the network                     one number        a v           a block, or a part of a warp
+//     LANES_ARE_OUTPUTS  an output of the network      16 bytes          one number    a block
+//     STREAMED           the same, and the matrices are in global memory, of which a block copies tiles
 //
-// or, in gpu_block.h with LANES_ARE_OUTPUTS, a lane is an output, a v is 16 bytes, and GRADIENTS_IN_REGISTERS holds; or
-// STREAMED, where the matrices are in global memory.
+// GRADIENTS_IN_REGISTERS holds where LANES_ARE_OUTPUTS in a block that is not STREAMED.
 //
-// simd.h has the operations on v (all: one number in every lane; fma_) and FN, INLINE and UNROLL. Every sum has one
+// simd.h has the operations on v (splat: one number in every lane; fma_) and FN, INLINE and UNROLL. Every sum has one
 // fixed order: over k in a product, over samples, over the outputs of a sample, down and across a gradient. So all
 // machines give the same bits.
 #pragma once
@@ -59,7 +61,7 @@ FN void forward(const Context &ctx, int start) {
   const entry *bias = ctx.mem.params + BIAS_AT[l];
   entry *nets = ctx.mem.nets + OUTS_AT[l], *outs = ctx.mem.outs + OUTS_AT[l];
   auto bias_of = [&](int, int o) {
-    return BIAS == NONE ? all<v>(0) : BIAS == NEURON ? read(bias, o) : broadcast(bias, 0);
+    return BIAS == NONE ? splat<v>(0) : BIAS == NEURON ? read(bias, o) : broadcast(bias, 0);
   };
   auto finish = [&](int b, int o, v net, v bias) {
     if (BIAS != NONE) net = net + bias;
@@ -88,7 +90,8 @@ FN auto earlier_chunks(const entry *sums) {  // the gradient summed over the chu
   else return Zeros();
 }
 
-// Where GRADIENTS_IN_REGISTERS: the gradients of layers 0 to l, with those who sum them, from chunk to chunk.
+// Where GRADIENTS_IN_REGISTERS: the gradients of layers 0 to l. Each thread keeps the sums of its tiles through all
+// chunks of a step.
 template <int l>
 struct Gradients : Gradients<l - 1> {
 #if GRADIENTS_IN_REGISTERS
@@ -111,14 +114,14 @@ FN void set_to_zero([[maybe_unused]] Gradients<l> &gradients) {
 template <int l>
 FN void apply_layer_bias(const Context &ctx, const entry *delta_sums) {
   PARALLEL_FOR(item, 1) {
-    per_network sum = all<per_network>(0);
+    per_network sum = splat<per_network>(0);
     for (int o = 0; o < WIDTH[l + 1]; o++) sum = sum + delta_sums[o];
     apply_gradient<false>(ctx, BIAS_AT[l], as_v(sum));
   }
   BARRIER
 }
 
-// The gradients of layer l are complete: those who have them update its parameters.
+// The gradients of layer l are complete: each thread updates the parameters of its tiles.
 template <int l>
 FN void apply_layer(const Context &ctx, Gradients<l> &gradients) {
   gradients.weight.for_each([&](int i, int o, v sum) {
@@ -134,9 +137,9 @@ FN void apply_layer(const Context &ctx, Gradients<l> &gradients) {
 }
 
 // The gradients of layer l from its deltas: sums over samples, whose shares of the loss (1 / BATCH) are in the deltas.
-// In the last chunk they are complete, and whoever has a sum updates its parameter; before, they wait in Memory.grad.
-// Where GRADIENTS_IN_REGISTERS, they are added to what the threads have until apply_gradients().
-template <int l, int samples, bool last_chunk>
+// In the last chunk (update_now) they are complete, and the thread that has a sum updates its parameter; before, they
+// wait in Memory.grad. Where GRADIENTS_IN_REGISTERS, they stay in the threads until apply_gradients().
+template <int l, int samples, bool update_now>
 FN void gradient(const Context &ctx, [[maybe_unused]] Gradients<l> &gradients, int start, const entry *deltas) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], O_pitch = PITCH[l + 1];
   constexpr int weight_at = WEIGHT_AT[l], bias_at = BIAS_AT[l];
@@ -145,14 +148,14 @@ FN void gradient(const Context &ctx, [[maybe_unused]] Gradients<l> &gradients, i
   if constexpr (GRADIENTS_IN_REGISTERS) {
     gradients.weight.template add<samples>(below, delta);
     if constexpr (TRAIN_BIAS) gradients.bias.template add<samples>(Ones(), delta);
-    BARRIER
+    BARRIER  // before backward() overwrites the outs below
     if constexpr (LAYERWISE) apply_layer<l>(ctx, gradients);
   } else {
     entry *grad = ctx.mem.grad;
     const auto earlier = earlier_chunks<O_pitch>(grad + weight_at);
     auto numbers_of = [&](int i, int o) { return numbers_at(ctx, weight_at + i * O_pitch + o); };
     auto apply = [&](int i, int o, v sum, const Numbers &x) {
-      if constexpr (last_chunk) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum, x);
+      if constexpr (update_now) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum, x);
       else write(grad, weight_at + i * O_pitch + o, sum);
     };
     product<I, O, samples>(below, delta, earlier, for_each_sum(numbers_of, apply));
@@ -161,10 +164,10 @@ FN void gradient(const Context &ctx, [[maybe_unused]] Gradients<l> &gradients, i
     const auto earlier_biases = earlier_chunks<0>(BIAS == NEURON ? grad + bias_at : delta_sums);
     product<1, O, samples>(Ones(), delta, earlier_biases, for_each_sum([&](int, int o, v sum) {
       if constexpr (BIAS == LAYER) write(delta_sums, o, sum);
-      else if constexpr (last_chunk) apply_gradient<false>(ctx, bias_at + o, sum);
+      else if constexpr (update_now) apply_gradient<false>(ctx, bias_at + o, sum);
       else write(grad, bias_at + o, sum);
     }));
-    if constexpr (BIAS == LAYER && last_chunk) apply_layer_bias<l>(ctx, delta_sums);
+    if constexpr (BIAS == LAYER && update_now) apply_layer_bias<l>(ctx, delta_sums);
   }
 }
 template <int l>
@@ -190,13 +193,14 @@ struct Unit {  // of a layer and a sample
   v out, net, mask;
 };
 // Layer l and those below it. delta: (samples, O) of its outputs; delta_below: where to write that of its inputs, the
-// outputs of the layer below (samples, I). On the way down the two arrays change places; where GRADIENTS_IN_REGISTERS
-// the place is that of the outs below, which are not read again.
-template <int l, int samples, bool last_chunk>
+// outputs of the layer below (samples, I). On the way down the two arrays change places. Where GRADIENTS_IN_REGISTERS
+// the deltas overwrite the outs below: gradient() has read them, and each thread reads an out just before it writes its
+// delta.
+template <int l, int samples, bool update_now>
 FN void backward(const Context &ctx, Gradients<l> &gradients, int start, entry *delta, entry *delta_below) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], I_pitch = PITCH[l];
   constexpr bool gradient_first = LAYERWISE || GRADIENTS_IN_REGISTERS;
-  if constexpr (gradient_first) gradient<l, samples, last_chunk>(ctx, gradients, start, delta);
+  if constexpr (gradient_first) gradient<l, samples, update_now>(ctx, gradients, start, delta);
   if constexpr (l > 0) {  // with the old weight, unless LAYERWISE: in the last chunk gradient() updates it
     const int outs_at = OUTS_AT[l - 1];
     const auto weight = transposed_weight<l>(ctx);
@@ -214,40 +218,40 @@ FN void backward(const Context &ctx, Gradients<l> &gradients, int start, entry *
     };
     product<samples, I, O>(Matrix<PITCH[l + 1]>{delta}, weight, Zeros(), for_each_sum(unit_below, finish));
   }
-  if constexpr (!gradient_first) gradient<l, samples, last_chunk>(ctx, gradients, start, delta);
-  if constexpr (l > 0) backward<l - 1, samples, last_chunk>(ctx, gradients, start, delta_below, delta);
+  if constexpr (!gradient_first) gradient<l, samples, update_now>(ctx, gradients, start, delta);
+  if constexpr (l > 0) backward<l - 1, samples, update_now>(ctx, gradients, start, delta_below, delta);
 }
 
 // ---- a step ----
 
-template <int samples, bool last_chunk>
+template <int samples, bool update_now>
 FN void chunk(const Context &ctx, Gradients<LAYERS - 1> &gradients, int start) {
   gather<samples>(ctx, start);
   forward<0, samples>(ctx, start);
   loss_and_delta<samples>(ctx, start);
-  backward<LAYERS - 1, samples, last_chunk>(ctx, gradients, start, ctx.mem.delta, ctx.mem.delta_below);
+  backward<LAYERS - 1, samples, update_now>(ctx, gradients, start, ctx.mem.delta, ctx.mem.delta_below);
 }
 
 // One step of every network of the group -> its loss, before the update.
 FN per_network train_step(const Context &ctx) {
   constexpr int LAST_CHUNK = BATCH % CHUNK ? BATCH % CHUNK : CHUNK;  // samples of the last one
-  constexpr bool alike = GRADIENTS_IN_REGISTERS && LAST_CHUNK == CHUNK;  // the last one is as the others
+  constexpr bool all_alike = GRADIENTS_IN_REGISTERS && LAST_CHUNK == CHUNK;  // and no chunk updates: one instance
   weigh_samples(ctx);
   const per_network penalties = penalty(ctx);
   Gradients<LAYERS - 1> gradients;
   set_to_zero<LAYERS - 1>(gradients);
   if constexpr (CHUNKED && !GRADIENTS_IN_REGISTERS) {
-    PARALLEL_FOR(item, PADDED_P / ENTRIES_PER_V) { write(ctx.mem.grad, item * ENTRIES_PER_V, all<v>(0)); }
+    PARALLEL_FOR(item, PADDED_P / ENTRIES_PER_V) { write(ctx.mem.grad, item * ENTRIES_PER_V, splat<v>(0)); }
     if constexpr (BIAS == LAYER)
       PARALLEL_FOR(item, LAYERS * MAX_PITCH / ENTRIES_PER_V) {
-        write(ctx.mem.delta_sums, item * ENTRIES_PER_V, all<v>(0));
+        write(ctx.mem.delta_sums, item * ENTRIES_PER_V, splat<v>(0));
       }
     BARRIER
   }
   if constexpr (CHUNKED)
-    NO_UNROLL for (int start = 0; start + (alike ? 0 : LAST_CHUNK) < BATCH; start += CHUNK)
+    NO_UNROLL for (int start = 0; start + (all_alike ? 0 : LAST_CHUNK) < BATCH; start += CHUNK)
       chunk<CHUNK, false>(ctx, gradients, start);
-  if constexpr (!CHUNKED || !alike) chunk<LAST_CHUNK, true>(ctx, gradients, BATCH - LAST_CHUNK);
+  if constexpr (!CHUNKED || !all_alike) chunk<LAST_CHUNK, true>(ctx, gradients, BATCH - LAST_CHUNK);
   apply_gradients<LAYERS - 1>(ctx, gradients);
   clip_norm(ctx);
   const per_network loss = blocked_sum<BATCH>([&](int b) { return per_network(ctx.mem.error[b]); });

@@ -39,8 +39,8 @@ FN Transposed<View> transposed(const View &view) {
 template <int value>
 struct Constant {
   static constexpr bool transposed = true;
-  INLINE v broadcast(int, int) const { return all<v>(value); }
-  INLINE v read(int, int) const { return all<v>(value); }
+  INLINE v broadcast(int, int) const { return splat<v>(value); }
+  INLINE v read(int, int) const { return splat<v>(value); }
   INLINE Constant from(int, int) const { return {}; }
 };
 typedef Constant<0> Zeros;
@@ -126,7 +126,7 @@ FN void plain_product(const A &a, const B &b, const C &c, const Epilogue &epilog
     const auto &columns = fragment.columns;
     UNROLL for (int m = 0; m < tile_rows; m++)
       UNROLL for (int n = 0; n < tile_columns; n++)
-        sum[m][n] = rows.owns(m) && columns.owns(n) ? c.read(rows[m], columns[n] * ENTRIES_PER_V) : all<v>(0);
+        sum[m][n] = rows.owns(m) && columns.owns(n) ? c.read(rows[m], columns[n] * ENTRIES_PER_V) : splat<v>(0);
     for (int k = 0; k < K; k++) {
       v right[tile_columns];
       UNROLL for (int n = 0; n < tile_columns; n++) right[n] = hold(b.read(k, columns[n] * ENTRIES_PER_V));

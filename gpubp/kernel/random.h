@@ -56,7 +56,7 @@ FN void permute(W (&left)[Q], W (&right)[Q], const W (&key)[Q], W size, W a, W b
   bool first = true;
   for (;;) {
     for (int round = 0; round < 12; round++) {
-      const W radix = round % 2 ? b : a, constant = all<W>(ROUNDS[round]);
+      const W radix = round % 2 ? b : a, constant = splat<W>(ROUNDS[round]);
       UNROLL for (int q = 0; q < Q; q++) {
         W hash = ((key[q] ^ constant) + right[q]) * 0x9E3779B1u;
         hash = (hash ^ (W)((S)hash >> 15)) * 739982445u >> 16;
@@ -69,7 +69,7 @@ FN void permute(W (&left)[Q], W (&right)[Q], const W (&key)[Q], W size, W a, W b
     UNROLL for (int q = 0; q < Q; q++) {
       W value = left[q] * b + right[q];
       found[q] = first ? value : found[q] >= size ? value : found[q];
-      missing = missing | (found[q] >= size ? all<W>(1) : all<W>(0));
+      missing = missing | (found[q] >= size ? splat<W>(1) : splat<W>(0));
     }
     if (!any(missing)) return;
     first = false;

@@ -40,7 +40,7 @@ FN void draw_for_lanes(const Context &ctx, Clock &c) {
   PARALLEL_FOR(part, REGISTERS_PER_V) {
     const int n = part * VECTOR;
     const uints size = load<uints>(c.size + n), a = load<uints>(c.a + n), radix = load<uints>(c.b + n);
-    const uints one = all<uints>(1);
+    const uints one = splat<uints>(1);
     for (int b = 0; b < BATCH; b += Q) {
       uints left[Q], right[Q], key[Q], found[Q];
       for (int q = 0; q < min_of(Q, BATCH - b); q++) {
@@ -83,7 +83,7 @@ FN void draw_for_one(const Context &ctx, Clock &c) {
       ((uint32_t *)right)[j] = place % c.b[0];
       ((uint32_t *)key)[j] = SHUFFLE && ahead ? key_of(ctx, c, 0, ahead) : c.key[0];
     }
-    if (SHUFFLE) permute(left, right, key, all<uints>(c.size[0]), all<uints>(c.a[0]), all<uints>(c.b[0]), found);
+    if (SHUFFLE) permute(left, right, key, splat<uints>(c.size[0]), splat<uints>(c.a[0]), splat<uints>(c.b[0]), found);
     for (int j = 0; j < min_of(VECTOR, BATCH - item * VECTOR); j++)
       ctx.group->index[item * VECTOR + j][0] = row_of(ctx, 0, ((uint32_t *)found)[j]);
   }

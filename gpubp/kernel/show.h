@@ -51,13 +51,13 @@ FN doubles doubles_from(F f) {
 FN doubles doubles_of(const real *p) { return convert_<doubles>(load<vec<real, DOUBLE_LANES>>(p)); }
 
 FN doubles targets_of(const Context &ctx, int n, int b, int o) {
-  if constexpr (!GATHER) return all<doubles>((double)target_of(ctx, b, n, o));  // one for all
+  if constexpr (!GATHER) return splat<doubles>((double)target_of(ctx, b, n, o));  // one for all
   return doubles_from([&](int j) { return (double)target_of(ctx, b, n + j, o); });
 }
 
 // How much sample b of a chunk, which is sample `place` of a network, counts; 0 beyond the network's last.
 FN doubles weight_of(const Context &ctx, int n, int b, int64_t place) {
-  if constexpr (!SAMPLE_WEIGHT && !ROWS) return all<doubles>(1);
+  if constexpr (!SAMPLE_WEIGHT && !ROWS) return splat<doubles>(1);
   return doubles_from([&](int j) {
     const bool exists = !ROWS || place < ctx.group->size[n + j];
     return exists ? (double)weight_of_sample(ctx, b, n + j) : 0;
@@ -65,7 +65,7 @@ FN doubles weight_of(const Context &ctx, int n, int b, int64_t place) {
 }
 // x times weight, and 0 without weight, also where x is infinite or NaN.
 FN doubles weighted(doubles x, doubles weight) {
-  if constexpr (SAMPLE_WEIGHT || ROWS) x = where_(ne_(weight, all<doubles>(0)), x * weight, all<doubles>(0));
+  if constexpr (SAMPLE_WEIGHT || ROWS) x = where_(ne_(weight, splat<doubles>(0)), x * weight, splat<doubles>(0));
   return x;
 }
 // weight times that of the sample's class.
@@ -101,7 +101,7 @@ FN void add_chunk(const Context &ctx, int64_t start, int samples) {
         if constexpr (METRIC != R2) {
           constexpr double targets = METRIC == SIGN ? OUTPUTS : 1;
           const doubles hits = doubles_of((const real *)ctx.mem.hits + b * NETWORKS + n);
-          add(HITS, weighted(hits / all<doubles>(targets), weight));
+          add(HITS, weighted(hits / splat<doubles>(targets), weight));
         }
         if constexpr (WEIGHTED) add(COUNTED, class_weighted(ctx, n, b, weight));
         if constexpr (SAMPLE_WEIGHT) add(WEIGHT, weight);
@@ -139,7 +139,7 @@ FN doubles total_weight(const Group &group, int n) {
 FN doubles r2_of(const Context &ctx, Networks networks, int o, int n) {
   constexpr bool of_network = ROWS || OWN_INPUTS || SAMPLE_WEIGHT == 2;
   const doubles squares = total_of(*ctx.group, SQUARES + o * R2_PARTIAL_SUMS, R2_PARTIAL_SUMS, n);
-  return all<doubles>(1) - squares / doubles_from([&](int j) {
+  return splat<doubles>(1) - squares / doubles_from([&](int j) {
     return ctx.job->spread[(of_network ? ctx.job->position[networks[n + j]] * OUTPUTS : 0) + o];
   });
 }
@@ -148,7 +148,9 @@ FN doubles r2_of(const Context &ctx, Networks networks, int o, int n) {
 FN void show(Context ctx, Networks networks, const bool *is_network) {
   Group &group = *ctx.group;
   const Job &job = *ctx.job;
-  PARALLEL_FOR(item, SUMS) { for_each_doubles([&](int n) { store<doubles>(&group.sums[item][n], all<doubles>(0)); }); }
+  PARALLEL_FOR(item, SUMS) {
+    for_each_doubles([&](int n) { store<doubles>(&group.sums[item][n], splat<doubles>(0)); });
+  }
   for_each_chunk(ctx, networks, [&](int64_t start, int samples) {
     loss_and_delta<CHUNK, false>(ctx, 0);
     add_chunk(ctx, start, samples);
@@ -165,11 +167,11 @@ FN void show(Context ctx, Networks networks, const bool *is_network) {
     const int n = item * DOUBLE_LANES;
     const doubles weight = total_weight(group, n);
     const doubles counted = WEIGHTED ? total_of(group, COUNTED, PARTIAL_SUMS, n) : weight;
-    const doubles loss = total_of(group, ERROR, PARTIAL_SUMS, n) * all<doubles>(SCALE) / counted;
-    doubles metric = all<doubles>(0);
+    const doubles loss = total_of(group, ERROR, PARTIAL_SUMS, n) * splat<doubles>(SCALE) / counted;
+    doubles metric = splat<doubles>(0);
     if constexpr (METRIC == R2) {
       for (int o = 0; o < OUTPUTS; o++) metric = metric + load<doubles>(&group.sums[SQUARES + o * R2_PARTIAL_SUMS][n]);
-      metric = metric / all<doubles>(OUTPUTS);
+      metric = metric / splat<doubles>(OUTPUTS);
     } else metric = total_of(group, HITS, PARTIAL_SUMS, n) / weight;
     for (int j = 0; j < DOUBLE_LANES; j++)
       if (is_network[n + j]) {

@@ -94,7 +94,7 @@ constexpr bool is = sizeof(element<V>) == sizeof(T) && lanes<V>::count == n;
 
 // The same number in every lane. (Taking off 0 changes no number, not even -0, so the compiler leaves it out.)
 template <class V>
-FN V all(element<V> x) {
+FN V splat(element<V> x) {
   return x - V{};
 }
 

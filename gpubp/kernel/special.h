@@ -30,7 +30,7 @@ struct erf_of<double> {
 template <class V>
 FN V erf_(V x) {
   typedef erf_of<element<V>> of;
-  const V a = at_most_(abs_(x), all<V>(of::limit)), one = all<V>(1);
+  const V a = at_most_(abs_(x), splat<V>(of::limit)), one = splat<V>(1);
   const V small = fma_<V>(x, polynomial_<of::p>(a * a), x), large = one - exp_within_(polynomial_<of::g>(a));
   return a < one ? small : with_sign_(large, x);
 }
@@ -103,11 +103,11 @@ template <class V>
 FN V without_quarters_(V a, words<V> &n) {
   typedef element<V> T;
   typedef circle<T> of;
-  const V magic = all<V>(format<T>::magic), sum = fma_<V>(a, all<V>(of::inverse), magic), k = sum - magic;
-  V r = fma_<V>(k, all<V>(-of::first), a);
-  r = fma_<V>(k, all<V>(-of::third), fma_<V>(k, all<V>(-of::second), r));
+  const V magic = splat<V>(format<T>::magic), sum = fma_<V>(a, splat<V>(of::inverse), magic), k = sum - magic;
+  V r = fma_<V>(k, splat<V>(-of::first), a);
+  r = fma_<V>(k, splat<V>(-of::third), fma_<V>(k, splat<V>(-of::second), r));
   n = bits_(sum);
-  if (__builtin_expect(any_(a > all<V>(of::limit)), 0)) {
+  if (__builtin_expect(any_(a > splat<V>(of::limit)), 0)) {
     T lane[lanes<V>::count], rest[lanes<V>::count];
     typename format<T>::word turns[lanes<V>::count];
     memcpy(lane, &a, sizeof a);
@@ -131,7 +131,7 @@ FN V sine_(V r, words<V> n) {
   typedef element<V> T;
   typedef circle<T> of;
   const V z = r * r, s = fma_<V>(z * r, polynomial_<of::s>(z), r);
-  const V c = fma_<V>(z * z, polynomial_<of::c>(z), fma_<V>(all<V>(T(-0.5)), z, all<V>(1)));
+  const V c = fma_<V>(z * z, polynomial_<of::c>(z), fma_<V>(splat<V>(T(-0.5)), z, splat<V>(1)));
   const words<V> flip = n << (8 * sizeof(T) - 2) & format<T>::sign;
   return reinterpret<V>(bits_((n & 1) != 0 ? c : s) ^ flip);
 }

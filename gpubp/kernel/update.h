@@ -63,7 +63,7 @@ FN per_network sum_over_params(const Context &ctx, bool biases, F f) {
   return total;
 }
 
-constexpr bool is_weight(int at) {
+constexpr bool holds_weight(int at) {
   for (int l = 0; l < LAYERS; l++)
     if (at < WEIGHT_AT[l + 1]) return at < BIAS_AT[l];
   return false;
@@ -72,17 +72,17 @@ FN void clip_norm(const Context &ctx) {
   if constexpr (CLIP_NORM >= 0) {
     auto squared = [&](int at) { v grad = read(ctx.mem.grad, at); return grad * grad; };
     const per_network square = sum_over_params(ctx, TRAIN_BIAS, squared);
-    v factor = at_most_(as_v(hyper_of(ctx, CLIP_NORM)) / (sqrt_(as_v(square)) + real(1e-6)), all<v>(1));
+    v factor = at_most_(as_v(hyper_of(ctx, CLIP_NORM)) / (sqrt_(as_v(square)) + real(1e-6)), splat<v>(1));
     PARALLEL_FOR(item, PADDED_P / ENTRIES_PER_V) {
       const int at = item * ENTRIES_PER_V;
-      if (TRAIN_BIAS || is_weight(at)) update_param(ctx, at, read(ctx.mem.grad, at) * factor, numbers_at(ctx, at));
+      if (TRAIN_BIAS || holds_weight(at)) update_param(ctx, at, read(ctx.mem.grad, at) * factor, numbers_at(ctx, at));
     }
     BARRIER
   }
 }
 
 FN per_network penalty(const Context &ctx) {  // what l1 and l2 add to the loss
-  per_network total = all<per_network>(0);
+  per_network total = splat<per_network>(0);
   auto size = [&](int at) { return abs_(read(ctx.mem.params, at)); };
   auto squared = [&](int at) { v weight = read(ctx.mem.params, at); return weight * weight; };
   if constexpr (L1 >= 0) total = total + hyper_of(ctx, L1) * sum_over_params(ctx, false, size);

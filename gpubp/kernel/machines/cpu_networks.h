@@ -6,7 +6,7 @@
 #endif
 #include "arithmetic.h"
 static_assert((REGISTERS_PER_V == 1 || REGISTERS_PER_V == 3) && !LANES_ARE_OUTPUTS && !TEAM, "no such layout");
-static_assert(!THREADS && TEAMS_PER_BLOCK == 1 && !SLOTS_IN_GLOBAL, "no such layout");
+static_assert(!THREADS && TEAMS_PER_BLOCK == 1 && !SLOTS_APART, "no such layout");
 
 typedef vec<real, VECTOR> native;
 #if REGISTERS_PER_V == 1
@@ -16,7 +16,7 @@ typedef native v;
 struct v {
   native a, b, c;
   v() = default;
-  INLINE v(real x) : a(all<native>(x)), b(a), c(a) {}
+  INLINE v(real x) : a(splat<native>(x)), b(a), c(a) {}
   INLINE v(native a, native b, native c) : a(a), b(b), c(c) {}
 };
 template <>
@@ -34,7 +34,7 @@ INLINE v hold<v>(v x) {
   return x;  // for three there are too few registers: held, 2-2-2 lost 17 %
 }
 template <>
-INLINE v all<v>(real x) {
+INLINE v splat<v>(real x) {
   return v(x);
 }
 template <>

@@ -3,15 +3,15 @@
 #pragma once
 #include "arithmetic.h"
 static_assert(LANES_ARE_OUTPUTS && REGISTERS_PER_V == 1 && !THREADS, "no such layout");
-static_assert(TEAMS_PER_BLOCK == 1 && !SLOTS_IN_GLOBAL, "no such layout");
+static_assert(TEAMS_PER_BLOCK == 1 && !SLOTS_APART, "no such layout");
 
 typedef vec<real, VECTOR> native, v;
 typedef real entry, per_network;
 constexpr int ENTRIES_PER_V = VECTOR, NETWORKS = 1, DOUBLE_LANES = 1;
-FN v broadcast(const entry *p, int j) { return all<v>(p[j]); }
+FN v broadcast(const entry *p, int j) { return splat<v>(p[j]); }
 FN v read(const entry *p, int j) { return load<v>(p + j); }
 FN void write(entry *p, int j, v x) { store<v>(p + j, x); }
-FN v as_v(per_network x) { return all<v>(x); }
+FN v as_v(per_network x) { return splat<v>(x); }
 FN per_network load_per_network(const real (&x)[NETWORKS]) { return x[0]; }
 
 #if TEAM
@@ -84,7 +84,7 @@ FN void transpose_weight(entry *to, const entry *weight) {
     const int i = square % down * ENTRIES_PER_V, o = square / down * ENTRIES_PER_V;
     v r[ENTRIES_PER_V];
     UNROLL for (int j = 0; j < ENTRIES_PER_V; j++)
-      r[j] = i + j < I ? read(weight, (i + j) * PITCH[l + 1] + o) : all<v>(0);
+      r[j] = i + j < I ? read(weight, (i + j) * PITCH[l + 1] + o) : splat<v>(0);
     transpose(r);
     UNROLL for (int j = 0; j < ENTRIES_PER_V; j++)
       if (o + j < O) write(to, (o + j) * PITCH[l] + i, r[j]);

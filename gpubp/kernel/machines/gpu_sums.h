@@ -99,7 +99,7 @@ struct Sums {
   INLINE void set_to_zero() {
     for_each_tile([](const auto &tile) {
       UNROLL for (int m = 0; m < tile_rows; m++)
-        UNROLL for (int n = 0; n < tile_columns; n++) tile.sum[m][n] = all<v>(0);
+        UNROLL for (int n = 0; n < tile_columns; n++) tile.sum[m][n] = splat<v>(0);
     });
   }
   template <int depth = K, class A, class B>  // `depth` of k
@@ -121,7 +121,7 @@ struct Sums {
       UNROLL for (int m = 0; m < tile_rows; m++)
         UNROLL for (int k = 0; k < count.value; k++)
           UNROLL for (int n = 0; n < tile_columns; n++)
-            tile.sum[m][n] = fma_(all<v>(left[m][k]), right[k][n], tile.sum[m][n]);
+            tile.sum[m][n] = fma_(splat<v>(left[m][k]), right[k][n], tile.sum[m][n]);
       a = a.from(0, count.value), b = b.from(count.value, 0);
     };
 #ifdef __CUDACC__

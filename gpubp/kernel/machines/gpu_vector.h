@@ -17,7 +17,7 @@ FN v each_part(const F &f) {
   return x;
 }
 template <>
-INLINE v all<v>(real x) {
+INLINE v splat<v>(real x) {
   return each_part([&](int) { return x; });
 }
 
@@ -60,8 +60,8 @@ FN v operator/(v x, v y) {
   });
   return fast ? quotient : part_by_part(x, y, [](real a, real b) { return a / b; });
 }
-FN v operator/(v x, real y) { return x / all<v>(y); }
-FN v operator/(real x, v y) { return all<v>(x) / y; }
+FN v operator/(v x, real y) { return x / splat<v>(y); }
+FN v operator/(real x, v y) { return splat<v>(x) / y; }
 FN v sqrt_(v x) {
   if constexpr (sizeof(real) != 4) return each_part([&](int i) { return sqrt_(x.part[i]); });
   bool fast = true;
@@ -75,8 +75,8 @@ FN v sqrt_(v x) {
 FN v operator-(v x) { return each_part([&](int i) { return -x.part[i]; }); }
 #define OPERATOR(sign)                                                                                \
   FN v operator sign(v x, v y) { return each_part([&](int i) { return x.part[i] sign y.part[i]; }); } \
-  FN v operator sign(v x, real y) { return x sign all<v>(y); }                                        \
-  FN v operator sign(real x, v y) { return all<v>(x) sign y; }
+  FN v operator sign(v x, real y) { return x sign splat<v>(y); }                                        \
+  FN v operator sign(real x, v y) { return splat<v>(x) sign y; }
 OPERATOR(+) OPERATOR(-) OPERATOR(*)
 #define ONE(f) \
   FN v f(v x) { return each_part([&](int i) { return f(x.part[i]); }); }
@@ -86,7 +86,7 @@ OPERATOR(+) OPERATOR(-) OPERATOR(*)
   FN v f(v x, v y, v z) { return each_part([&](int i) { return f(x.part[i], y.part[i], z.part[i]); }); }
 DEFINE_FUNCTIONS(ONE, TWO, THREE)
 
-FN v broadcast(const entry *p, int j) { return all<v>(p[j]); }
+FN v broadcast(const entry *p, int j) { return splat<v>(p[j]); }
 FN v read(const entry *p, int j) { return *(const v *)(p + j); }
 FN void write(entry *p, int j, v x) { *(v *)(p + j) = x; }
-FN v as_v(per_network x) { return all<v>(x); }
+FN v as_v(per_network x) { return splat<v>(x); }
