@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def replay(
         optimizer_state = optimizer_state.rows(place("optimizer_state", optimizer_state.population, origin))
     alone = Alone.start(begun, line, sets, optimizer_state)
     before, shown, (end, *figures) = _trained(alone, found, chosen - 1)
-    notes = [_told(each) for each in line[1:]]
+    notes = [_told(before, after) for before, after in pairwise(line)]
     if search and "lineage" not in search and bool((found.state.status == Status.stopped) & end.running):
         end.status.copy_(found.state.status)
         notes.append(f"Its search, {search['method']}, stopped it: that others were better is the run's word")
@@ -204,7 +205,7 @@ def _sets(folder: Path, found: Saved, data: Dataset, validation: Dataset | None)
             found.state.check(each)
     except GpubpError as error:
         raise CheckpointError(f"{folder} does not fit its data: {error}") from None
-    return Sets(*(each.take(found.state.position) for each in whole.each))
+    return Sets(*(each.alone(found.state.position) for each in whole.each))
 
 
 def _trained(alone: Alone, found: Saved, before: int) -> tuple[TrainState, int, End]:
@@ -248,11 +249,11 @@ def _results(folder: Path, found: Saved, figures: Sequence[Evaluation | None]) -
     return {"results": (theirs, ours)}
 
 
-def _told(stretch: Stretch) -> str:
-    """How a stretch of a line begins, as text."""
-    rows = int(stretch.saved.rows)
-    changed = ", ".join(f"{name} {value:.6g}" for name, value in stretch.hyper.items())
-    return f"Round {stretch.round}: network {rows} became a copy of the one before, with {changed}"
+def _told(before: Stretch, after: Stretch) -> str:
+    """How a stretch of a line follows another, as text."""
+    network, source = (int(each.saved.rows) for each in (after, before))
+    changed = ", ".join(f"{name} {value:.6g}" for name, value in after.hyper.items())
+    return f"After round {after.round} network {network} became a copy of network {source}, with {changed}"
 
 
 def _doubts(saved: checkpoint.Checkpoint, found: Saved, init: str, population: Population | None) -> list[str]:
