@@ -28,6 +28,7 @@ from .evaluate import Evaluation, metric_name
 from .explain import Explanation, explain_steps
 from .packing import Saved
 from .population import Population
+from .resuming import check_data
 from .run import Sets
 from .search.lineage import Lineage
 from .search.restoring import METHODS
@@ -197,9 +198,7 @@ def _step(found: Saved, step: int | None) -> int:
 def _sets(folder: Path, found: Saved, data: Dataset, validation: Dataset | None) -> Sets:
     """The samples of one network. Raises CheckpointError unless these are the run's data."""
     whole = ready([found.state.population], data, validation, None)
-    for name, fingerprint in whole.fingerprints.items():
-        if found.notes[name] != fingerprint:
-            raise CheckpointError(f"{folder}: the {name} differ from those that the run started with")
+    check_data(folder, found.notes, whole)
     try:
         for each in whole.each:
             found.state.check(each)
@@ -210,15 +209,16 @@ def _sets(folder: Path, found: Saved, data: Dataset, validation: Dataset | None)
 
 def _trained(alone: Alone, found: Saved, before: int) -> tuple[TrainState, int, End]:
     """Train a network to where the run has it, and to `before` steps. -> its state and row after these; its end where
-    the run has it."""
+    the run has it: at the end of an open round before the evaluation, or, as of an extended run a checkpoint does not
+    say, after it."""
     state = found.state
-    evaluated = not found.notes["open"] or not bool(state.running)
-    start, end = (before, True), (int(state.step) + int(state.status == Status.diverged), evaluated)
-    for goal in sorted({start, end}):
+    steps = int(state.step) + int(state.status == Status.diverged)
+    waits = found.notes["open"] and bool(state.left == 0) and bool(state.running)
+    for goal in sorted({(before, True), (steps, not waits), (steps, True)}):
         alone.train(*goal)
-        if goal == start:
+        if goal == (before, True):
             there, row = alone.copy(), int(alone.run.rows)
-        if goal == end:
+        if goal == (steps, not waits) or (goal == (steps, True) and _digests(ended.state) != _digests(state)):
             ended = alone.ended()
     return there, row, ended
 
