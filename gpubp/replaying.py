@@ -214,13 +214,14 @@ def _trained(alone: Alone, found: Saved, before: int) -> tuple[TrainState, int, 
     state = found.state
     steps = int(state.step) + int(state.status == Status.diverged)
     waits = found.notes["open"] and bool(state.left == 0) and bool(state.running)
+    ends: list[End] = []
     for goal in sorted({(before, True), (steps, not waits), (steps, True)}):
         alone.train(*goal)
         if goal == (before, True):
             there, row = alone.copy(), int(alone.run.rows)
-        if goal == (steps, not waits) or (goal == (steps, True) and _digests(ended.state) != _digests(state)):
-            ended = alone.ended()
-    return there, row, ended
+        if goal[0] == steps and not (ends and _digests(ends[-1].state) == _digests(state)):
+            ends.append(alone.ended())
+    return there, row, ends[-1]
 
 
 def _digests(state: TrainState) -> dict[str, str]:
