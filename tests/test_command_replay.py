@@ -18,8 +18,8 @@ from gpubp.cli import main
 from gpubp.replaying import replay
 
 from .commands import Capture, here, run, trained  # noqa: F401
+from .replays import resealed
 from .short_runs import APART
-from .test_replay import resealed
 
 RUNS = {
     "scaled": "--data iris --networks 4 --epochs 3 --lr 1e-3..1:log --init normal --init-scale 0.5..2",
