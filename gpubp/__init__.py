@@ -27,8 +27,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ACTIVATIONS", "INITIALISERS", "LOSSES", "OPTIMIZERS", "SCHEDULES",
     "Activation", "ConsoleReporter", "Dataset", "Ensemble", "GpubpError", "Initialiser", "Loss", "Model", "NetworkSpec",
-    "Optimizer", "Population", "Reporter", "Result", "Schedule", "Status", "TensorBoardReporter", "TrainConfig",
-    "backprop", "load", "load_data", "resume", "train", "train_many",
+    "Optimizer", "Population", "Replay", "Reporter", "Result", "Schedule", "Status", "TensorBoardReporter",
+    "TrainConfig", "backprop", "load", "load_data", "replay", "resume", "train", "train_many",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # a type checker would accept every name

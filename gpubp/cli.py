@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import __version__
-from .commands import dashboard, explain, export, inspect, predict, report, resume, train
+from .commands import dashboard, explain, export, inspect, predict, replay, report, resume, train
 from .commands.parser import Parser
 from .errors import GpubpError
 from .line import line, short
@@ -23,7 +23,7 @@ DEMO = ["--lr", "1e-4..1e-1:log"]  # the flags of `train` without any
 
 COMMANDS = {
     "train": train, "resume": resume, "inspect": inspect, "report": report, "dashboard": dashboard,
-    "predict": predict, "export": export, "explain": explain,
+    "predict": predict, "export": export, "explain": explain, "replay": replay,
 }  # fmt: skip
 
 

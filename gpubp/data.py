@@ -192,6 +192,11 @@ class Dataset(Divisible):
             return self.part(slice(first, first + len(position)))
         return self._at(position)
 
+    def alone(self, position: Tensor) -> Dataset:
+        """The data of the one network at `position` (1,)."""
+        found = self.take(position)
+        return found if found.rows is None else found.of(found.parts, found.entities)
+
     def _at(self, which: slice | Tensor) -> Dataset:
         entities = None
         if self.entities is not None:

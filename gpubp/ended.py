@@ -100,6 +100,13 @@ class Log:
             folds = self.entry["notes"]["folds"]
             yield Outcome(tensors["rows"], state, Evaluation(*figures[:2]), held_out, folds)
 
+    def find(self, row: int) -> Saved | None:
+        """The network in a row of the results, as a copy; None if it is not here."""
+        for records in self.parts():
+            if len(at := np.flatnonzero(records["rows"] == row)):
+                return packing.unpack(self.entry, _split(records[at])[0], streams=True)
+        return None
+
     def check(self) -> None:
         """Raise GpubpError, or one of the errors of Python and torch, for values that no run writes."""
         for records in self.parts():
@@ -194,6 +201,10 @@ class Ended:
                 for records in log.parts():
                     found.statuses += numbers(torch.from_numpy(records["status"]))
         return found
+
+    def find(self, row: int) -> Saved | None:
+        """The network in a row of the results; None if it has not left the run."""
+        return next((found for log in self.logs.values() if (found := log.find(row)) is not None), None)
 
     def outcomes(self) -> list[Outcome]:
         """Everybody, kind by kind, in the order of leaving."""

@@ -68,13 +68,15 @@ def explain(state: TrainState, data: Dataset, network: int = 0) -> Explanation:
     return next(explain_steps(state, data, network))
 
 
-def explain_steps(state: TrainState, data: Dataset, network: int = 0) -> Iterator[Explanation]:
+def explain_steps(
+    state: TrainState, data: Dataset, network: int = 0, shown: int | None = None
+) -> Iterator[Explanation]:
     """explain() of the next step, of the one after it, and so on, without evaluations in between; a step that does not
-    count is the last."""
+    count is the last. shown: the network's row as the text has it, if it is another."""
     row, data = _alone(state, data, network)
     counts = True
     while counts:
-        explanation = Explanation(_step(row, data, network))
+        explanation = Explanation(_step(row, data, network if shown is None else shown))
         counts = explanation.values["step"]["counts"]
         yield explanation
 
@@ -94,7 +96,7 @@ def _alone(state: TrainState, data: Dataset, network: int) -> tuple[TrainState, 
 @neutral()
 @torch.no_grad()
 def _step(row: TrainState, data: Dataset, network: int) -> dict[str, Any]:
-    """Take the next step of the one network of `row`, which is row `network` of its population. -> its numbers"""
+    """Take the next step of the one network of `row`, called `network`. -> its numbers"""
     population, recipe = row.population, row.recipe
     status, number = Status(int(row.status[0])).name, int(row.step[0])
     place = (population.seed, population.ids, row.position, row.step)

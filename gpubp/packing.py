@@ -85,7 +85,8 @@ def unpack(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], streams: boo
     state.check()
     left = {"open": bool(state.left.any()), "folds": False}  # up to version 4
     notes = {name: {**left, **entry["notes"]}[name] for name in NOTES}
-    _check_notes(notes, math.inf if streams else -(-config.longest // config.interval))
+    taken = int(state.step.sum()) + state.population.count  # a round has a step, if only one that did not count
+    _check_notes(notes, math.inf if streams else taken + 1)  # a run made longer may have more than config says
     rows = tensors.get("rows", torch.arange(state.population.count))
     if rows.dtype != torch.int64 or rows.shape != state.step.shape:
         raise ShapeError(f"rows {tuple(rows.shape)} {rows.dtype}: {tuple(state.step.shape)} int64 expected")
@@ -169,7 +170,7 @@ def check_rows(each: Sequence[Tensor]) -> None:
 
 
 def _check_notes(notes: Mapping[str, Any], rounds: float) -> None:
-    """Raise ConfigError unless a run can resume from the notes. rounds: of the whole training."""
+    """Raise ConfigError unless a run can resume from the notes. rounds: at most."""
     number = arrays.whole(notes["number"])
     texts = [notes[name] for name in ("engine_reason", "data", "validation") if notes[name] is not None]
     sound = {

@@ -16,6 +16,8 @@ from .losses import Loss as Loss
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import Optimizer as Optimizer
 from .population import Population as Population
+from .replaying import Replay as Replay
+from .replaying import replay as replay
 from .reporters import Reporter as Reporter
 from .reporters.console import ConsoleReporter as ConsoleReporter
 from .reporters.tensorboard import TensorBoardReporter as TensorBoardReporter

@@ -25,7 +25,7 @@ from .population import Population
 from .queue import Queue, Rows
 from .reporters import Reporter
 from .result import Result
-from .run import Run, reasons
+from .run import Run, Sets, reasons
 from .search import restored
 from .signals import delivered
 from .state import Status
@@ -111,9 +111,7 @@ def _runs(
     runs: list[Run] = []
     for state, config, rows, notes in saved.populations:
         choice = _going_on(notes, state.population, config, where, sets.data)
-        for name, fingerprint in sets.fingerprints.items():
-            if notes[name] != fingerprint:
-                raise CheckpointError(f"{folder}: the {name} differ from those that the run started with")
+        check_data(folder, notes, sets)
         runs.append(Run(state, config, sets, choice, where, rows, notes["number"], notes["open"], notes["folds"]))
         try:
             for each in sets.each:
@@ -122,6 +120,13 @@ def _runs(
             raise CheckpointError(f"{folder} does not fit its data: {error}") from None
         _check_progress(folder, runs[-1])
     return runs
+
+
+def check_data(folder: Path, notes: Mapping[str, Any], sets: Sets) -> None:
+    """Raise CheckpointError unless these are the data of a saved population."""
+    for name, fingerprint in sets.fingerprints.items():
+        if notes[name] != fingerprint:
+            raise CheckpointError(f"{folder}: the {name} differ from those that the run started with")
 
 
 def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: Iterator[Any] | None) -> Queue | None:

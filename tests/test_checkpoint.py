@@ -127,7 +127,7 @@ def test_untrained_networks_do_not_predict_instead_of_damaged_ones(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("number", -1), ("number", True), ("number", 7), ("number", 10**30), ("number", 1.0), ("seconds", float("nan")),
+    [("number", -1), ("number", True), ("number", 700), ("number", 10**30), ("number", 1.0), ("seconds", float("nan")),
      ("seconds", "1"), ("seconds", -1), ("engine", "none"), ("engine", []), ("engine_reason", None),
      ("engine_reason", 5), ("data", 5), ("validation", {})],
 )  # fmt: skip

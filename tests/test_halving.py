@@ -50,6 +50,12 @@ def test_the_best_third_goes_on_at_each_rung_from_where_it_is(validated: bool) -
     assert int(result.ranking()[0]) == int(by_rate[0])
 
 
+def test_topologies_without_class_weights_are_comparable_by_their_training_loss() -> None:
+    rows = [{"widths": widths, "loss": "cross_entropy", "epochs": 4} for widths in ("3,4", "3,5,4")] * 2
+    result = train(rows, SuccessiveHalving(2), gpubp.Dataset(*samples(SHAPE, 20)), None)
+    assert result.statuses["finished"] == 1
+
+
 @pytest.mark.parametrize(
     ("factor", "least", "epochs", "every", "left"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,9 @@ from . import train
 from .parser import Parser
 
 if TYPE_CHECKING:
-    from ..checkpoint import Checkpoint
-    from ..state import TrainState
+    from ..explain import Explanation
+    from ..preparation import Preparation
+    from ..tutorial import Figure
 
 ABOUT = "one step of one network with every number"
 STEPS, MOST = 10, 100  # further steps of a page
@@ -27,62 +29,52 @@ def parser() -> Parser:
     """The command's flags."""
     flags = Parser(description="The next step of one network of a run, with every number; by default the tutorial's.")
     flags.add_argument("run", type=TEXT, nargs="?", default="tutorial", help="the directory of a run, or tutorial")
+    shown(flags)
+    return flags
+
+
+def shown(flags: Parser) -> None:
+    """Add the flags of a step that is shown."""
     flags.flag("--network", INDEX, "row of the network", 0)
     flags.switch("--full", "all units and terms")
     flags.switch("--json", "as one JSON object")
     flags.flag("--html", TEXT, "a new .html file: a page with a drawing of the network, for a browser")
     flags.flag("--steps", INDEX, f"further steps on the page, at most {MOST}; {STEPS} by default")
-    return flags
 
 
 def run(settings: dict[str, Any]) -> int:
     """Steps of one network, as text, JSON or a page."""
     from .. import checkpoint, tutorial
+    from ..alone import network_of
     from ..ambient import HOME
     from ..explain import explain_steps
-    from ..pages.explained import explained
     from ..state import TrainState
     from .settings import load_data, settings_of
 
-    page, title = _page(settings), "The tutorial's network, step by step"
+    page, row = page_of(settings), settings["network"]
     if settings["run"] == "tutorial":
+        title, figures = "The tutorial's network, step by step", tutorial.compare() if page else ()
         data = tutorial.dataset()
         state = TrainState.start(tutorial.population(), tutorial.config(), data)
+        explanations = explain_steps(state, data, row)
     else:
-        folder = Path(settings["run"])
-        title = f"Network {settings['network']} of {folder}"
+        folder, figures = Path(settings["run"]), ()
+        title = f"Network {row} of {folder}"
         before = settings_of(folder, train.kinds())
         saved = checkpoint.load(folder, HOME)
         sys.stderr.writelines(f"warning: {line(each)}\n" for each in saved.told)
-        state, settings["network"] = _state(saved, settings["network"])
+        state = network_of(saved, row).state
         data = tutorial.dataset() if before["data"] == "tutorial" else load_data(before).training
-        data = data.to(HOME, state.population.params.dtype)
-    explanations = explain_steps(state, data, settings["network"])
-    if page is None:
-        explanation = next(explanations)
-        print(explanation.json() if settings["json"] else explanation.text(full=settings["full"]))
+        explanations = explain_steps(state, data.alone(state.position).to(HOME, state.population.params.dtype), 0, row)
+    if page is not None:
+        write(page, explanations, title, data.preparation, settings, figures)
         return 0
-    figures = tutorial.compare() if settings["run"] == "tutorial" else ()
-    some = islice(explanations, 1 + settings["steps"])
-    found = explained(some, title, data.preparation, settings["full"], figures)
-    try:
-        files.write_text(page, found)
-    except OSError as error:
-        raise ConfigError(f"{page} cannot be written: {error.strerror or error}") from None
-    print(f"{line(page)}: {len(found) / 1e6:.1f} MB")
+    explanation = next(explanations)
+    print(explanation.json() if settings["json"] else explanation.text(full=settings["full"]))
     return 0
 
 
-def _state(saved: Checkpoint, row: int) -> tuple[TrainState, int]:
-    """The population of the network in a row of the results, and its row in that."""
-    for state, rows in saved.everybody:
-        found = (rows == row).nonzero()
-        if len(found):
-            return state, int(found[0])
-    return saved.populations[0].state, row  # refused where it is used
-
-
-def _page(settings: dict[str, Any]) -> Path | None:
+def page_of(settings: dict[str, Any]) -> Path | None:
     """The file of the page, if one is wanted; what does not go with it is refused."""
     steps, page = settings["steps"], settings["html"]
     if page is None:
@@ -97,3 +89,18 @@ def _page(settings: dict[str, Any]) -> Path | None:
     if os.path.lexists(page):
         raise ConfigError(f"{page} exists already; name a new file")
     return files.path("--html", page)
+
+
+def write(
+    page: Path, explanations: Iterator[Explanation], title: str, preparation: Preparation | None,
+    settings: dict[str, Any], figures: Sequence[Figure] = (),
+) -> None:  # fmt: skip
+    """Write a page of the first step and of further ones, and say so."""
+    from ..pages.explained import explained
+
+    found = explained(islice(explanations, 1 + settings["steps"]), title, preparation, settings["full"], figures)
+    try:
+        files.write_text(page, found)
+    except OSError as error:
+        raise ConfigError(f"{page} cannot be written: {error.strerror or error}") from None
+    print(f"{line(page)}: {len(found) / 1e6:.1f} MB")

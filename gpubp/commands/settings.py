@@ -59,9 +59,10 @@ def _listed(names: str | None) -> tuple[str, ...]:
     return () if names is None else tuple(names.split(","))
 
 
-def settings_of(folder: Path, flags: Mapping[str, tuple[Kind, Any]]) -> dict[str, Any]:
+def settings_of(folder: Path, flags: Mapping[str, tuple[Kind, Any]], call: str = "resume") -> dict[str, Any]:
     """The settings of a run of `train`, whose flags have these kinds and defaults: its checkpoint's, or, before the
-    first one and up to version 4, those of its config.yaml. Raises CheckpointError if there are none."""
+    first one and up to version 4, those of its config.yaml. call: the function that a run from Python takes instead.
+    Raises CheckpointError if there are none."""
     path = folder / "checkpoint" / checkpoint.MANIFEST
     begun = checkpoint.begun(folder)
     settings = None if begun else checkpoint.settings(folder)
@@ -72,7 +73,7 @@ def settings_of(folder: Path, flags: Mapping[str, tuple[Kind, Any]]) -> dict[str
         except ConfigError as error:
             raise CheckpointError(str(error)) from None
     if not isinstance(settings, dict) or "data" not in settings:
-        raise CheckpointError(f"{path} names no data: the run was started from Python; resume it there: gpubp.resume")
+        raise CheckpointError(f"{path} names no data: the run was started from Python; {call} it there: gpubp.{call}")
     return _checked(path, settings, flags, whole=begun)
 
 

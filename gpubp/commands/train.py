@@ -258,13 +258,11 @@ def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> 
     anything is allocated if the population would not fit."""
     from .. import memory
     from ..ambient import HOME
-    from ..config import HYPER, TrainConfig
-    from ..search import sample
+    from ..config import TrainConfig
 
     plain = TrainConfig(settings["optimizer"], batch_size=settings["batch_size"], steps=1)
     memory.check(spec, plain.recipe(spec), settings["networks"], dtype.itemsize, HOME)
-    written = {name: settings[name] for name in (*HYPER, "init_scale") if settings[name] is not None}
-    values = sample(written, settings["networks"], settings["seed"], method=settings["sampling"])
+    values = sampled(settings)
     scale = values.pop("init_scale", None)
     weights = None if settings["class_weight"] is None else designs.class_weight(settings["class_weight"])
     names = ("optimizer", "schedule", "batch_size", "epochs", "steps", "evaluate_every", "restore_best", "shuffle",
@@ -273,6 +271,15 @@ def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> 
     config = TrainConfig.from_dict({**chosen, "class_weight": weights, **values})
     settings |= {name: value for name, value in config.values(spec.loss).items() if settings.get(name) is None}
     return config, scale
+
+
+def sampled(settings: dict[str, Any]) -> dict[str, Any]:
+    """The numbers that are given, of hyper-parameters and init_scale, with ranges and lists sampled."""
+    from ..config import HYPER
+    from ..search import sample
+
+    written = {name: settings[name] for name in (*HYPER, "init_scale") if settings[name] is not None}
+    return sample(written, settings["networks"], settings["seed"], method=settings["sampling"])
 
 
 def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: Prepared | None) -> Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CheckpointError
 from ..history import Records
@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE = "lineage.jsonl"
+_WHEN = "before", "after"
+
+
+class Copy(NamedTuple):
+    """After a round the network `target` became a copy of `source`, with these hyper-parameters in place of others."""
+
+    round: int
+    source: int
+    target: int
+    before: dict[str, float]
+    after: dict[str, float]
 
 
 class Lineage(Records):
@@ -41,6 +52,28 @@ class Lineage(Records):
             return cls.load(run_dir, saved), []
         except CheckpointError as error:
             return cls(), [f"{error}; the lineage restarts; the networks are not affected"]
+
+    def copies(self, network: int) -> list[Copy]:
+        """Those in which a network was overwritten, in the order of their rounds."""
+        found = []
+        for record in self:
+            if network in record["network"]:
+                at = record["network"].index(network)
+                values = ({name: each[when][at] for name, each in record["hyper"].items()} for when in _WHEN)
+                found.append(Copy(record["round"], record["source"][at], network, *values))
+        return found
+
+    def ancestors(self, network: int) -> list[Copy]:
+        """The copies that lead to a network as it is now, from its first ancestor on."""
+        found: list[Copy] = []
+        while earlier := [each for each in self.copies(network) if not found or each.round < found[0].round]:
+            found.insert(0, earlier[-1])
+            network = earlier[-1].source
+        return found
+
+    def first(self, network: int) -> dict[str, float]:
+        """The hyper-parameters with which a network began, of those that have changed since; none if none has."""
+        return next((each.before for each in self.copies(network)), {})
 
     def table(self) -> pa.Table:
         """A row per copy: round, network, source, and per hyper-parameter `lr_before` and `lr`, empty where a

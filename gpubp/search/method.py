@@ -94,7 +94,7 @@ def comparable(runs: Sequence[Run]) -> bool:
         return False
     usual = {"class_weight": None, **LOSSES[names.pop()].defaults}
     for name, default in usual.items():
-        off = torch.full((1, 1), float("nan") if default is None else default, dtype=torch.float64)
+        off = torch.full((1, 1), float("inf") if default is None else default, dtype=torch.float64)
         columns = [run.state.hyper.get(name, off) for run in runs]
         if len({each.shape[1] for each in columns}) > 1 or len(torch.cat(columns).unique(dim=0)) > 1:
             return False

@@ -1,0 +1,170 @@
+"""gpubp replay, as a person types it: the proof, the explanation, the exit status."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import gpubp
+from gpubp.cli import main
+from gpubp.replaying import replay
+
+from .commands import Capture, here, run, trained  # noqa: F401
+from .replays import resealed
+from .short_runs import APART
+
+RUNS = {
+    "scaled": "--data iris --networks 4 --epochs 3 --lr 1e-3..1:log --init normal --init-scale 0.5..2",
+    "tutorial": "--data tutorial --networks 3 --steps 20 --dtype float32",
+    "folds": "--data iris --networks 2 --folds 3 --epochs 3 --lr 1e-3..1:log --init normal,orthogonal",
+    "entities": "--data diabetes --per sex --networks 2 --epochs 3 --patience 1 --restore-best true --init-scale 0.5,2",
+    "slots": "--data iris --networks 6 --slots 2 --epochs 3 --lr 1e-3..1:log --hidden-width 3..9",
+    "design": "--data iris --design rows.csv --epochs 3 --slots 2",
+    "pbt": "--data iris --networks 8 --epochs 8 --search pbt --budget 2 --lr 1e-3..1:log --weight-decay 0.01,0.1",
+    "halving": "--data iris --networks 8 --epochs 8 --search halving --factor 2 --budget 2 --lr 1e-3..1:log",
+}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_run_of_the_command_line_knows_how_its_networks_began(kind: str, capsys: Capture) -> None:
+    Path("rows.csv").write_text("lr,widths,init,init_scale\n0.1,4-3,,\n0.2,4-5-3,normal,\n0.3,,,0.5\n0.2,4-5-3,,2\n")
+    trained(f"{RUNS[kind]} --tensorboard false --run-dir made", capsys)
+    for row in (2, 1):
+        found = json.loads(run(f"replay made --network {row} --step 3 --json", capsys))
+        assert (found["network"], found["same"], found["proven"], found["difference"]) == (row, True, True, None)
+        assert {"row", "end", "results"} <= found["parts"].keys()
+        assert all(part["run"] == part["replay"] for part in found["parts"].values())
+        assert found["explanation"]["step"]["number"] == 2
+
+
+@pytest.fixture(name="made")
+def a_run(capsys: Capture) -> Path:
+    """Of a file of data."""
+    rows = "".join(f"{n % 7 / 3},{n % 5 - 1},{n % 3}\n" for n in range(40))
+    Path("some.csv").write_text(f"a,b,class\n{rows}")
+    trained(
+        "--data some.csv --target class --networks 3 --epochs 4 --batch-size 10 --tensorboard false --run-dir made",
+        capsys,
+    )
+    return Path("made")
+
+
+def test_the_proof_comes_before_the_terms_of_the_last_step(made: Path, capsys: Capture) -> None:
+    told = run("replay made --network 1", capsys)
+    proof, _, terms = told.partition("\n\n")
+    first, row, *_, last = proof.splitlines()
+    assert first == "Network 1 (id 1), finished after 13 steps: the same bits as in the run"
+    assert row.split()[0] == "row"
+    assert len(row.split()[1]) == 64
+    assert last == "Step 13 is proven"
+    assert terms.startswith("Network 1 (id 1), 2-32-3, cross_entropy\nStep 13\n")
+    assert len(run("replay made --network 1 --full", capsys)) > len(told)
+    assert run("replay made", capsys).startswith("Network 0 (id 0)"), "as explain does"
+
+
+def test_a_page_shows_the_step_and_those_after_it(made: Path, capsys: Capture) -> None:
+    told = run("replay made --network 1 --step 5 --html step.html --steps 2", capsys)
+    assert told.splitlines()[-1].startswith("step.html: 0.")
+    page = Path("step.html").read_text()
+    assert "Network 1 of made, from step 5" in page
+    assert all(re.search(rf"[Ss]tep {n}\b", page) for n in (5, 6, 7))
+    for flags, message in (
+        ("--html step.html", "step.html exists already; name a new file"),
+        ("--steps 3", "--steps 3: for --html FILE"),
+        ("--html new.html --json", "--html and --json: one of them expected"),
+    ):
+        assert main(["replay", "made", *flags.split()]) == 1
+        assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_data_that_moved_are_named_and_data_that_changed_are_refused(made: Path, capsys: Capture) -> None:
+    shutil.move("some.csv", "moved.csv")
+    assert main(["replay", "made"]) == 1
+    assert "some.csv" in capsys.readouterr().err
+    assert run("replay made --data moved.csv", capsys)
+    Path("moved.csv").write_text(Path("moved.csv").read_text().replace("0.0,-1,0", "0.5,-1,0", 1))
+    assert main(["replay", "made", "--data", "moved.csv"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == "error: made: the validation differ from those that the run started with\n"
+
+
+def test_a_row_that_is_another_networks_fails(made: Path, capsys: Capture) -> None:
+    path = made / "checkpoint" / json.loads((made / "checkpoint/manifest.json").read_text())["tensors"]
+    content = load_file(path)
+    content["0.params"][1] = content["0.params"][2]
+    save_file(content, path)
+    resealed(made)
+    for flags in ([], ["--json"], ["--html", "step.html"]):
+        assert main(["replay", "made", "--network", "1", *flags]) == 1
+        told = capsys.readouterr()
+        assert told.err.startswith(
+            "error: network 1, trained alone for 13 steps, is not the run's: different are its row;"
+        )
+        assert len(told.err.splitlines()) == 1
+        assert "The Forward Pass" not in told.out
+    assert not Path("step.html").exists()
+    assert run("replay made --network 0", capsys)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "message"),
+    [
+        ("replay made --network 3", 1, "error: network 3: a row from 0 to 2 of the results expected"),
+        ("replay made --step 14", 1, "error: step 14: network 0 is finished after 13 steps; 1 to 13 expected"),
+        ("replay made --step 0", 2, "error: --step 0: a whole number of 1 or more expected"),
+        ("replay made --network best", 2, "error: --network best: a whole number of 0 or more expected"),
+        ("replay missing", 1, "error: missing/checkpoint/manifest.json is missing: missing is not the directory of a"),
+        ("replay python", 1, "the run was started from Python; replay it there: gpubp.replay"),
+    ],
+)
+def test_what_cannot_be_replayed_is_one_sentence(
+    asked: str, status: int, message: str, made: Path, capsys: Capture
+) -> None:
+    population = gpubp.Population.create(gpubp.NetworkSpec((2, 1)), 1)
+    data = gpubp.Dataset(torch.zeros(2, 2), torch.zeros(2, 1))
+    gpubp.train(population, data, gpubp.TrainConfig(steps=1), run_dir="python", engine="eager")
+    assert ended(asked.split()) == status
+    told = capsys.readouterr()
+    assert message in told.err
+    assert len(told.err.splitlines()) == 1
+    assert told.out == ""
+
+
+def ended(arguments: list[str]) -> int | str | None:
+    """The exit status."""
+    try:
+        return main(arguments)
+    except SystemExit as error:
+        return error.code
+
+
+def measured(arguments: list[str], most_seconds: float, most_bytes: float) -> None:
+    """A command within these limits, besides what the libraries take."""
+    replay(Path("few"), 1, data=gpubp.load_data("xor").training)
+    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    assert main(arguments) == 0
+    assert time.process_time() - begun < most_seconds
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < most_bytes
+
+
+@pytest.mark.slow
+def test_a_replay_of_one_of_many_networks_takes_seconds_and_the_memory_of_the_checkpoint(capsys: Capture) -> None:
+    for count, name in ((2, "few"), (300_000, "many")):
+        run(
+            f"train --data xor --widths 2,2,1 --networks {count} --steps 20 --tensorboard false --run-dir {name}",
+            capsys,
+        )
+    size = max(path.stat().st_size for path in Path("many/checkpoint").glob("tensors-*"))
+    process = APART.Process(target=measured, args=(["replay", "many", "--network", "123456"], 10.0, 3.0 * size))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
