@@ -18,7 +18,7 @@ import torch
 from jaxtyping import install_import_hook
 
 CHECKED = ("gpubp.backprop", "gpubp.blocks", "gpubp.numerics", "gpubp.rng")
-SHAPED = ("divergence", "gradient", "groups", "independence", "left_out", "losses", "numerics", "optimizers",
+SHAPED = ("divergence", "gradient", "groups", "independence", "left_out", "numerics", "optimizers",
           "predictions", "products", "rng", "step", "tutorial")  # fmt: skip
 install_import_hook(CHECKED, "beartype.beartype")
 pytest_plugins = ["tests.browser", "tests.short_runs"]  # their fixtures
