@@ -247,6 +247,22 @@ def test_a_queue_that_is_killed_at_any_instant_resumes_to_the_same_networks(
     assert hit, "some were killed before their end"
 
 
+def test_a_stream_has_no_length_until_its_end_is_seen() -> None:
+    told: list[Any] = []
+
+    class Listening(gpubp.Reporter):
+        def start(self, start: Any) -> None:
+            assert (start.steps, start.networks) == (0, 4)
+            assert start.text.startswith("4 networks at a time")
+
+        def progress(self, progress: Any) -> None:
+            told.append(progress)
+
+    result = train(iter(MANY), slots=4, reporters=[Listening()])
+    assert told[0].steps == 0
+    assert told[-1].steps >= told[-1].done == result.network_steps, "some stop before their end"
+
+
 def test_the_table_of_very_many_networks_is_made_in_pieces(
     whole: gpubp.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

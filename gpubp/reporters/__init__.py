@@ -40,8 +40,9 @@ class Start(NamedTuple):
     @property
     def text(self) -> str:
         """What is trained, and by what."""
+        now = "" if self.steps else " at a time"  # of a stream, whose length is unknown
         many = f" in {self.populations} populations, of up to" if self.populations > 1 else " of"
-        return f"{self.networks:,} networks{many} {self.parameters:,} parameters. {self.engine_reason}"
+        return f"{self.networks:,} networks{now}{many} {self.parameters:,} parameters. {self.engine_reason}"
 
 
 class Progress(NamedTuple):
