@@ -13,7 +13,7 @@ import gpubp
 from gpubp.optimizers import OPTIMIZERS, Optimizer, rates, update
 
 from .helpers import generator, population, same_bits, samples, train
-from .reference import leaves, reference_loss, reference_out
+from gpubp.verify.reference import leaves, reference_loss, reference_out
 from .tolerances import OPTIMIZER, TRAINING
 
 STEPS = 50

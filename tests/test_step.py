@@ -11,7 +11,7 @@ from gpubp import rng
 from gpubp.engines import eager
 
 from .helpers import one_step, population, same_bits, samples, start, train
-from .reference import leaves, reference_loss, reference_out, reference_row
+from gpubp.verify.reference import leaves, reference_loss, reference_out, reference_row
 from .tolerances import GRADIENT
 
 SPECS = [

@@ -1,0 +1,1 @@
+"""The promises of the package, checked on the machine, device and configuration of whoever asks: promises.py."""
