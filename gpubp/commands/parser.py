@@ -80,3 +80,9 @@ def run_parser(about: str) -> Parser:
     flags = Parser(description=about)
     flags.add_argument("run", type=TEXT, help="the directory of a run")
     return flags
+
+
+def values(flags: Parser, found: Any) -> dict[str, Any]:
+    """What `flags` have parsed; null in a file is the default."""
+    usual = flags.get_defaults().as_dict()
+    return {name: usual[name] if value is None else value for name, value in found.as_dict().items()}

@@ -15,7 +15,7 @@ from ..engines import eager
 from ..errors import EngineError
 from ..state import TrainState
 from .comparing import Bound, Found, Numbers, Row, checked, compare
-from .subject import OF_ROUNDS, STEPS, Subject
+from .subject import STEPS, Subject, trained
 
 STEP = Bound(1e-8, "sums in another order are off by 1e-14; optimizers that divide by a gradient's size enlarge it")
 NUDGE = 1e-6  # to one parameter of each network, planted
@@ -35,10 +35,17 @@ def rows(subject: Subject) -> Iterator[Row]:
         yield checked(row.promise, row.compared, planted, lambda wrong: _engine(subject, name, device, wrong), STEP)
 
 
+def compile_ahead(subject: Subject) -> None:
+    """Compile the kernels that comparisons need after the first one."""
+    for group in subject.groups(torch.float64):
+        state, data, choice = subject.start(group, HOME, "auto")
+        choice.compile_ahead(state, data, [], HOME)
+
+
 def _missing(subject: Subject, name: str, device: torch.device) -> str | None:
     """Why an engine cannot be compared."""
     if name == "cuda" and device.type != "cuda":
-        return gpus.missing() or "the device is the CPU"
+        return gpus.missing() or "--device names the CPU"
     try:
         for group in subject.groups(torch.float64):
             subject.start(group, device, name)
@@ -70,7 +77,7 @@ def _population(subject: Subject, group: Group, name: str, device: torch.device,
 
 def numbers(state: TrainState, sure: Tensor | None = None) -> list[Numbers]:
     """The numbers of each network; of its parameters only those that are `sure`."""
-    tensors = {name: each for name, each in state.tensors() if name not in OF_ROUNDS}
+    tensors = trained(state)
     if sure is not None:
         tensors["params"] = tensors["params"].masked_fill(~sure, 0)
     return [{name: each[n] for name, each in tensors.items()} for n in range(len(state.step))]

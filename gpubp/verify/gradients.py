@@ -158,8 +158,8 @@ def by_differences(batches: Iterable[Batch]) -> Callable[[bool], Found]:
 def rows(subject: Subject) -> Iterator[Row]:
     """The promises of the gradient."""
     planted, own = f"a slope off by {OFF - 1:.0e}", list(batches(subject))
-    torchs = "backprop.gradients and torch.autograd of torch.nn.functional, float64"
+    torchs = "ours and torch.autograd, float64"
     yield checked("the gradient is right", torchs, planted, by_autograd(own), AUTOGRAD)
-    losses = "the gradient and central differences of the loss along random directions, float64"
+    losses = "ours and differences of the loss along random directions, float64"
     yield checked("the gradient is right", losses, planted, by_differences(own), DIFFERENCE)
     yield checked("every rule's gradient is right", torchs, planted, by_autograd(tables()), AUTOGRAD)

@@ -90,9 +90,10 @@ def _group_cut(subject: Subject, group: Group, wrong: bool) -> Found:
 def _device(subject: Subject) -> Row:
     """The GPU beside the CPU, and all GPUs beside one."""
     others = ["cpu", *([ALL] if gpus.missing() is None and gpus.count() > 1 else [])]
-    row = Row("a GPU's bits are the CPU's", f"{subject.device} and {', '.join(others)}", planted=BIT)
+    there = "cuda" if subject.device == HOME else subject.device
+    row = Row("a GPU's bits are the CPU's", f"{there} and {', '.join(others)}", planted=BIT)
     if subject.device == HOME:
-        return row.without(gpus.missing() or "the device is the CPU")
+        return row.without(gpus.missing() or "--device names the CPU")
     if subject.engine == "eager":
         return row.without("engine eager has one device's bits")
 

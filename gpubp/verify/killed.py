@@ -36,7 +36,7 @@ RUN, DATA, SETTINGS = "run", "data.safetensors", "settings.json"
 
 def row(subject: Subject) -> Row:
     """The promise, by one killed run, which is resumed twice: as it is, and from a wrong step."""
-    promise, compared = "a killed run resumes", "a run after SIGKILL between two checkpoints, and one to its end"
+    promise, compared = "a killed run resumes", "after SIGKILL between two checkpoints, and without"
     if subject.custom:
         why = f"another process does not have the custom rule {', '.join(subject.custom)}"
         return Row(promise, compared, planted=PLANTED).without(why)

@@ -33,7 +33,7 @@ from .comparing import Numbers
 KINDS, NETWORKS, FURTHER = 3, 9, 3  # populations, networks of the first, and of each other one
 STEPS, APART = 12, 7  # of the longest training; how many lengths there are
 SAMPLES = 96
-OF_ROUNDS = ("position", "limit", "total")  # of a state, which say where a round stands
+AROUND = ("position", "limit", "total")  # of a state: where a round stands
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Subject:
     @cached_property
     def custom(self) -> list[str]:
         """The names of rules that are not the package's."""
-        found = (rows(each.population.spec, each.config.recipe(each.population.spec)) for each in self.groups())
-        return sorted({part.__name__ for each in found for row in each if custom(row) for part in row[:1]})
+        found = [rows(each.population.spec, each.config.recipe(each.population.spec)) for each in self.groups()]
+        return sorted({row[0].__name__ for each in found for row in each if custom(row)})
 
     def seeded(self, more: int) -> Design:
         """The design with that much added to the networks' seeds."""
@@ -91,30 +91,37 @@ class Subject:
         return replace(self.design, columns={**self.design.columns, "seed": seed._replace(values=seed.values + more)})
 
 
+def trained(state: TrainState) -> dict[str, Tensor]:
+    """All that training changes, (N, ...) each, without settings and without where a round stands."""
+    return {name: each for name, each in state.tensors() if name not in AROUND and not name.startswith("hyper.")}
+
+
 def networks(result: Result) -> list[Numbers]:
     """The numbers of each network of a result, in the order of its rows."""
     found: dict[int, Numbers] = {}
     for outcome in result.outcomes:
-        tensors = [(name, each) for name, each in outcome.state.tensors() if name not in OF_ROUNDS]
-        tensors += [("training loss", outcome.training.loss), ("metric", outcome.training.metric)]
+        tensors = trained(outcome.state) | {"training loss": outcome.training.loss, "metric": outcome.training.metric}
         for at, row in enumerate(outcome.rows.tolist()):
-            found[row] = {name: each[at] for name, each in tensors}
+            found[row] = {name: each[at] for name, each in tensors.items()}
     return [found[row] for row in sorted(found)]
 
 
-def subject(
+def scaled_down(
     design: Design, data: Dataset | None = None, seed: int = 0, dtype: torch.dtype = torch.float32,
     engine: str = "auto", device: str | torch.device = "auto", about: Sequence[str] = (),
 ) -> Subject:  # fmt: skip
     """A few networks of `design`, with few samples of `data`, or synthetic ones. device: as in usable(); engine: as in
-    train(), of which only eager is by name."""
+    train(), of which only eager is by name. Raises GpubpError."""
     where, told = usable(device), list(about)
+    if data is None:
+        design = replace(design, columns={name: each for name, each in design.columns.items() if name != "fold"})
     chosen, count = _few(design)
     few = design.take(np.array(chosen))
     specs = Design.specs(few, None if data is None else data.networks)
     if count > KINDS:
         told.append(f"{KINDS} of {count} populations")
-    told.append(f"{len(few)} of {len(design):,} networks: " + ", ".join(_topology(each) for each in dict.fromkeys(specs)))
+    names = ", ".join(dict.fromkeys("-".join(map(str, each.widths)) for each in specs))
+    told.append(f"{len(few)} of {len(design):,} networks, {names}")
     position = design.positions(None if data is None else data.networks)[chosen]
     if data is None:
         data = synthetic(specs[0])
@@ -123,7 +130,8 @@ def subject(
         few_samples = max(SAMPLES, *(each or 1 for each in few.cells("batch_size")))
         told.append(f"{min(few_samples, data.samples)} of {data.samples:,} samples")
         data = _fewer(data, torch.from_numpy(position), few_samples)
-    return Subject(_short(few, chosen, data.networks), data, seed, dtype, "eager" if engine == "eager" else "auto", where, told)
+    short, engine = _short(few, chosen, data.networks), "eager" if engine == "eager" else "auto"
+    return Subject(short, data, seed, dtype, engine, where, told)
 
 
 def _few(design: Design) -> tuple[list[int], int]:
@@ -197,6 +205,3 @@ def _of(value: Any, at: int, several: bool) -> Any:
         return value
     return many[at].tolist()
 
-
-def _topology(spec: NetworkSpec) -> str:
-    return "-".join(map(str, spec.widths))
