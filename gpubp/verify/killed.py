@@ -81,10 +81,12 @@ def _kill(subject: Subject, folder: Path) -> None:
 
 
 def _turn_back(run: Path) -> None:
-    """Every clock in the checkpoint one step back."""
+    """The clock in the checkpoint one step back, of every network that trains."""
     saved = checkpoint.load(run, HOME)
-    for each in saved.populations:
-        each.state.step -= (each.state.step > 0).long()
+    for state in (each.state for each in saved.populations):
+        state.step -= (state.running & (state.step > 0)).long()
+        if "best_step" in state.memory:  # which is refused if it is to come
+            torch.minimum(state.memory["best_step"], state.step[:, None], out=state.memory["best_step"])
     checkpoint.save(run, saved.populations, saved.notes)
 
 
