@@ -106,7 +106,7 @@ def spread(data: Dataset) -> Tensor:
     with SPREAD:  # several populations are evaluated at the same time, and kernels have pointers to it
         if data.spread is None:
             everyone, begin = torch.arange(data.networks or 1, device=data.targets.device), 0
-            sizes, order = data.size(everyone).sort(descending=True)  # one network may have more samples than all others
+            sizes, order = data.size(everyone).sort(descending=True)  # one may have more samples than all others
             found = torch.empty(len(order), data.targets.shape[-1], dtype=torch.float64, device=order.device)
             while begin < len(order):
                 longest = int(sizes[begin])

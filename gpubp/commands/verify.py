@@ -1,4 +1,4 @@
-"""gpubp verify: what is promised, checked on this machine, for a run, for settings of `train`, or for a small example."""
+"""gpubp verify: what is promised, checked on this machine, for a run, for settings of `train`, or for an example."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _of_settings(settings: dict[str, Any], device: str, design: Design | None) -
         data = prepared.training
         settings |= {"loss": prepared.loss, **prepared.settings}
     except (DataError, OSError) as error:
-        if settings["loss"] is None or settings["widths"] is None and design is None:
+        if settings["loss"] is None or (settings["widths"] is None and design is None):
             raise
         prepared = _unread(settings)
         about.append(f"the data cannot be read: {error}")

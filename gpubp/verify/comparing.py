@@ -18,13 +18,6 @@ CAUGHT, MISSED = "caught", "NOT CAUGHT"
 SMALL = 0.01  # differences are relative to the largest number of a network's tensor, or to this
 
 
-class Bound(NamedTuple):
-    """The largest difference that rounding may make, relative to a tensor's largest number, and why."""
-
-    most: float
-    why: str
-
-
 class Found(NamedTuple):
     """What a comparison found. largest: difference; None if all bits are the same. where: of it."""
 
@@ -33,9 +26,9 @@ class Found(NamedTuple):
     largest: float | None
     where: str = ""
 
-    def within(self, bound: Bound | None) -> bool:
-        """Whether the promise holds: the same bits, or no larger difference than the bound."""
-        return self.largest is None or (bound is not None and self.largest <= bound.most)
+    def within(self, bound: float | None) -> bool:
+        """Whether all bits are the same, or, with a bound, the largest difference is within it."""
+        return self.largest is None or (bound is not None and self.largest <= bound)
 
     def beside(self, other: Found) -> Found:
         """Both comparisons, of different networks."""
@@ -49,18 +42,19 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A promise. compared: what with what; verdict: HOLDS, FAILS or NONE, then with its reason; planted: the fault of
-    the control, and control: whether the same comparison found it."""
+    """A promise. compared: what with what; planted: the fault of the control; bound: the largest difference that holds,
+    None for the same bits. verdict: HOLDS, FAILS, or NONE, with a reason; control: CAUGHT, if the comparison found the
+    planted fault, or MISSED."""
 
     promise: str
     compared: str
+    planted: str
+    bound: float | None = None
     networks: int = 0
     numbers: int = 0
     largest: float | None = None
-    bound: float | None = None
     verdict: str = NONE
     reason: str = ""
-    planted: str = ""
     control: str = ""
 
     def without(self, why: str) -> Row:
@@ -105,17 +99,14 @@ def _difference(one: Tensor, other: Tensor) -> float | None:
     return float((mine - theirs).masked_fill(odd, 0).abs().max()) / scale
 
 
-def checked(
-    promise: str, compared: str, planted: str, check: Callable[[bool], Found], bound: Bound | None = None
-) -> Row:
-    """The row of a promise. check: makes the numbers and compares them; with True there is the fault `planted` in them,
-    which must be found."""
-    row = Row(promise, compared, bound=None if bound is None else bound.most, planted=planted)
+def checked(row: Row, check: Callable[[bool], Found]) -> Row:
+    """The row with what was found. check: makes the numbers and compares them; with True there is the planted fault in
+    them, which must be found."""
     try:
         found, control = check(False), check(True)
     except Exception as error:  # what cannot be computed does not hold, and the other promises are checked all the same
         return replace(row, verdict=FAILS, reason=reason(error, f"{type(error).__name__}: {error}"))
-    holds = found.within(bound)
+    holds = found.within(row.bound)
     return replace(
         row,
         networks=found.networks,
@@ -123,5 +114,5 @@ def checked(
         largest=found.largest,
         verdict=HOLDS if holds else FAILS,
         reason="" if holds else f"the largest difference is in {found.where}",
-        control=MISSED if control.within(bound) else CAUGHT,
+        control=MISSED if control.within(row.bound) else CAUGHT,
     )

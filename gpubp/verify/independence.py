@@ -4,7 +4,7 @@ calls and groups, on other devices."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import reduce
+from functools import partial, reduce
 from itertools import cycle
 
 import torch
@@ -34,7 +34,7 @@ def rows(subject: Subject) -> Iterator[Row]:
         (f"through {slots} slots, and all at once", SEED, _through_slots),
     ]
     for compared, planted, check in circumstances:
-        yield checked("its bits are its own", compared, planted, lambda wrong, check=check: check(subject, wrong))
+        yield checked(Row("its bits are its own", compared, planted), partial(check, subject))
     yield _device(subject)
 
 
@@ -91,7 +91,7 @@ def _device(subject: Subject) -> Row:
     """The GPU beside the CPU, and all GPUs beside one."""
     others = ["cpu", *([ALL] if gpus.missing() is None and gpus.count() > 1 else [])]
     there = "cuda" if subject.device == HOME else subject.device
-    row = Row("a GPU's bits are the CPU's", f"{there} and {', '.join(others)}", planted=BIT)
+    row = Row("a GPU's bits are the CPU's", f"{there} and {', '.join(others)}", BIT)
     if subject.device == HOME:
         return row.without(gpus.missing() or "--device names the CPU")
     if subject.engine == "eager":
@@ -101,7 +101,7 @@ def _device(subject: Subject) -> Row:
         found = [compare(_flipped(subject.train(device=name), wrong), subject.whole) for name in others]
         return reduce(Found.again, found)
 
-    return checked(row.promise, row.compared, BIT, check)
+    return checked(row, check)
 
 
 def _flipped(given: list[Numbers], wrong: bool) -> list[Numbers]:
@@ -111,4 +111,3 @@ def _flipped(given: list[Numbers], wrong: bool) -> list[Numbers]:
     params = given[-1]["params"].cpu().clone()
     params.view(torch.uint8)[0] ^= 1
     return [*given[:-1], {**given[-1], "params": params}]
-

@@ -1,5 +1,5 @@
-"""A run that is killed resumes to the bits of one that is not: in a process of its own, by SIGKILL, between a checkpoint
-and the next. As a program, `python -m gpubp.verify.killed FOLDER` is that process."""
+"""A run that is killed resumes to the bits of one that is not: in a process of its own, by SIGKILL, between two
+checkpoints. As a program, `python -m gpubp.verify.killed FOLDER` is that process."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +34,26 @@ PLANTED = "a checkpoint one step too early"
 RUN, DATA, SETTINGS = "run", "data.safetensors", "settings.json"
 
 
-def row(subject: Subject) -> Row:
-    """The promise, by one killed run, which is resumed twice: as it is, and from a wrong step."""
-    promise, compared = "a killed run resumes", "after SIGKILL between two checkpoints, and without"
+def row(subject: Subject, folder: Path, death: Future[None]) -> Row:
+    """The promise, by the run that is killed in `folder`, which is resumed twice: as it is, and from a wrong step."""
+    row = Row("a killed run resumes", "after SIGKILL between two checkpoints, and without", PLANTED)
     if subject.custom:
-        why = f"another process does not have the custom rule {', '.join(subject.custom)}"
-        return Row(promise, compared, planted=PLANTED).without(why)
-    with tempfile.TemporaryDirectory(prefix="gpubp-verify-") as folder:
-        return checked(promise, compared, PLANTED, lambda wrong: _resumed(subject, Path(folder), wrong))
+        return row.without(f"another process does not have the custom rule {', '.join(subject.custom)}")
+
+    def check(wrong: bool) -> Found:
+        death.result()
+        own = Path(shutil.copytree(folder / RUN, folder / f"resumed, wrong: {wrong}"))
+        if wrong:
+            _turn_back(own)
+        return compare(networks(resume(own, subject.data, device=str(subject.device))), subject.whole)
+
+    return checked(row, check)
 
 
-def _resumed(subject: Subject, folder: Path, wrong: bool) -> Found:
-    if not (folder / RUN).exists():
-        _kill(subject, folder)
-    own = Path(shutil.copytree(folder / RUN, folder / f"resumed, wrong: {wrong}"))
-    if wrong:
-        _turn_back(own)
-    return compare(networks(resume(own, subject.data, device=str(subject.device))), subject.whole)
-
-
-def _kill(subject: Subject, folder: Path) -> None:
+def kill(subject: Subject, folder: Path) -> None:
     """Train in a process that kills itself. Raises CheckpointError unless that happens between begin and end."""
+    if subject.custom:
+        return
     subject.design.save(folder)
     data = subject.data
     parts = {} if data.rows is None else {f"rows {at}": each for at, each in enumerate(data.parts)}
@@ -95,7 +94,7 @@ class Killer(Reporter):
 
     seen = False
 
-    def evaluated(self, record: dict[str, Any]) -> None:
+    def evaluated(self, record: Mapping[str, Any]) -> None:
         """There is a checkpoint soon."""
         self.seen = True
 

@@ -1,9 +1,11 @@
-"""promises(): what this machine does of what is promised, as rows of a table."""
+"""verified(): what this machine does of what is promised, as rows of a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from .comparing import Row
 from .subject import Subject, scaled_down
 
 DEFAULT: dict[str, Any] = {  # what every part of a step takes part in, small enough to be compiled in seconds
-    "widths": "8,16,4", "hidden": "gelu", "loss": "cross_entropy", "optimizer": "adam", "schedule": "cosine",
+    "widths": (8, 16, 4), "hidden": "gelu", "loss": "cross_entropy", "optimizer": "adam", "schedule": "cosine",
     "warmup": 2, "dropout": 0.2, "label_smoothing": 0.1, "clip_norm": 0.5, "l2": 0.001, "batch_size": 16, "epochs": 20,
 }  # fmt: skip
 
@@ -42,10 +44,12 @@ def verified(
 
 def promises(subject: Subject) -> Iterator[Row]:
     """The rows of verified(), as they are checked."""
-    with ThreadPoolExecutor(1, "gpubp-verify") as pool:  # kernels are compiled while gradients are compared
-        pool.submit(engines.compile_ahead, subject)
+    with TemporaryDirectory(prefix="gpubp-verify-") as folder, ThreadPoolExecutor(2, "gpubp-verify") as pool:
+        ahead = pool.submit(engines.compile_ahead, subject)
         _ = subject.whole
+        death = pool.submit(killed.kill, subject, Path(folder))  # while others are checked
         yield from gradients.rows(subject)
-    yield from engines.rows(subject)
-    yield from independence.rows(subject)
-    yield killed.row(subject)
+        ahead.result()
+        yield from engines.rows(subject)
+        yield from independence.rows(subject)
+        yield killed.row(subject, Path(folder), death)

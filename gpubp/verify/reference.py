@@ -64,9 +64,7 @@ def leaves(spec: NetworkSpec, row: Tensor) -> list[Tensor]:
     return parts
 
 
-def reference_out(
-    spec: NetworkSpec, parts: Sequence[Tensor], inputs: Tensor, masks: Sequence[Tensor] = ()
-) -> Tensor:
+def reference_out(spec: NetworkSpec, parts: Sequence[Tensor], inputs: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
     """inputs (B, I) -> out (B, O) of one network, in torch.nn.functional's own operations."""
     out = inputs
     for number, name in enumerate(spec.activations):
@@ -81,7 +79,7 @@ def reference_out(
 def reference_loss(name: str, out: Tensor, target: Tensor, sample_weight: Tensor | None = None, **hyper: Any) -> Tensor:
     """The loss of one network; with sample weights (B,) sum(weight * loss of the sample) / sum(weight), where a sample
     also counts as its class does."""
-    rule = LOSSES.get(name) or partial(_custom, name)
+    rule: Callable[..., Tensor] = LOSSES.get(name) or partial(_custom, name)
     class_weight = hyper.pop("class_weight", None)
     if class_weight is not None:
         hyper["weight"] = class_weight
@@ -92,16 +90,16 @@ def reference_loss(name: str, out: Tensor, target: Tensor, sample_weight: Tensor
     else:
         each = torch.stack([rule(out[j : j + 1], target[j : j + 1], **hyper) for j in range(len(out))])
         total = sample_weight
-    return (sample_weight * each).sum() / total.sum()
+    mean: Tensor = (sample_weight * each).sum() / total.sum()
+    return mean
 
 
 def _custom(name: str, out: Tensor, target: Tensor, **hyper: Any) -> Tensor:
     """A custom loss, of samples that all count the same."""
     rule = LOSS_RULES[name]
     error = rule.value(out, target, **{each: torch.as_tensor(value).to(out) for each, value in hyper.items()})
-    if rule.classes:
-        return error[0].mean()
-    return error.mean() if rule.outputs == "mean" else error.sum(-1).mean()
+    each: Tensor = error[0] if rule.classes else error if rule.outputs == "mean" else error.sum(-1)
+    return each.mean()
 
 
 def reference_row(parts: Sequence[Tensor]) -> Tensor:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ambient import HOME
 from ..data import Dataset
 from ..design import SPEC, Design, Group
 from ..devices import usable
@@ -138,7 +137,9 @@ def _few(design: Design) -> tuple[list[int], int]:
     """The rows of some networks of some of the populations, spread over all; and how many populations there are."""
     alike = design.alike()
     some = [alike[at] for at in _spread(len(alike), KINDS)]
-    found = [rows[_spread(len(rows), NETWORKS if first else FURTHER)] for rows, first in zip(some, [True, False, False])]
+    found = [
+        rows[_spread(len(rows), NETWORKS if first else FURTHER)] for rows, first in zip(some, [True, False, False])
+    ]
     return sorted(int(row) for rows in found for row in rows), len(alike)
 
 
@@ -179,7 +180,11 @@ def synthetic(spec: NetworkSpec) -> Dataset:
     numbers = torch.rand(SAMPLES, width, generator=source, dtype=torch.float64)
     if rule.classes:
         return Dataset(inputs, torch.randint(width, (SAMPLES,), generator=source))
-    signs = {"hinge": 2 * numbers.round() - 1, "binary_cross_entropy": numbers.round(), "poisson": (3 * numbers).round()}
+    signs = {
+        "hinge": 2 * numbers.round() - 1,
+        "binary_cross_entropy": numbers.round(),
+        "poisson": (3 * numbers).round(),
+    }
     return Dataset(inputs, signs.get(spec.loss, numbers))
 
 
@@ -204,4 +209,3 @@ def _of(value: Any, at: int, several: bool) -> Any:
     if many is None or many.ndim <= several:
         return value
     return many[at].tolist()
-
