@@ -14,11 +14,12 @@ from ..design import Group
 from ..engines import eager
 from ..errors import EngineError
 from ..state import TrainState
-from .comparing import Found, Numbers, Row, checked, compare
+from .comparing import BlindError, Found, Numbers, Row, checked, compare
 from .subject import STEPS, Subject, trained
 
 STEP = 1e-8  # sums in another order are off by 1e-15; optimizers that divide by a gradient's size enlarge it
 NUDGE = 1e-6  # to one parameter of each network, planted
+LEAST = 1e-12  # eps of optimizers
 SIGNS = "lion"  # whose direction is a sign: where a rounding decides it, two engines differ
 
 
@@ -59,6 +60,8 @@ def _population(subject: Subject, group: Group, name: str, device: torch.device,
     """One population, step by step."""
     theirs, data, _ = subject.start(group, HOME, "eager")
     _, there, choice = subject.start(group, device, name)
+    if "eps" in theirs.hyper and float(theirs.hyper["eps"].min()) < LEAST:
+        raise BlindError(f"an eps below {LEAST:.0e} divides roundings by each other, which engines do not share")
     found = Found(len(theirs.step), 0, None)
     for _ in range(int(theirs.end.max())):
         mine, before = theirs.to(device), theirs.to(HOME)

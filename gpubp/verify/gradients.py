@@ -16,14 +16,15 @@ from ..backprop import gradients
 from ..losses import LOSSES
 from ..population import Population
 from ..spec import OUTPUTS, NetworkSpec
-from .comparing import SMALL, Found, Numbers, Row, checked, compare
+from .comparing import SMALL, BlindError, Found, Numbers, Row, checked, compare
 from .reference import leaves, reference_loss, reference_out, reference_row
 from .subject import Subject, synthetic
 
 AUTOGRAD = 1e-10  # sums of some hundred terms, rounded in float64 in another order, are off by 1e-13
-DIFFERENCE = 1e-6  # central differences are off by 1e-10, for rounding and for curvature
-STEP, DIRECTIONS = 1e-5, 8
-OFF = 1 + 1e-4  # the planted slope, times the right one
+DIFFERENCE = 1e-6  # central differences are off by 1e-8, for rounding and for curvature
+STEP, DIRECTIONS = 1e-4, 8
+DIGITS = 1e-2  # of the loss: differences are relative to slopes of this size at least, or rounding would be in them
+OFF = 1 + 1e-3  # the planted slope, times the right one
 
 
 class Batch(NamedTuple):
@@ -106,10 +107,10 @@ def autograds(batch: Batch) -> list[Numbers]:
 
 
 def differences(batch: Batch, wrong: bool) -> Found:
-    """The slope of the loss along random directions, by the gradient and by losses alone, for a loss of 1. Left out is
-    a direction in which half the step gives another slope: there an activation or the loss has a kink."""
+    """The slope of the loss along random directions, by the gradient and by losses alone. Left out is a direction in
+    which half the step gives another slope: there an activation or the loss has a kink."""
     source, (loss, grad) = torch.Generator().manual_seed(1), batch.ours(faulty(batch.spec) if wrong else batch.spec)
-    size = loss.abs().clamp(min=1)
+    size = (DIGITS * loss.abs()).clamp(min=1)
     ours: list[list[Tensor]] = [[] for _ in loss]
     expected: list[list[Tensor]] = [[] for _ in loss]
     for _ in range(DIRECTIONS):
@@ -122,9 +123,11 @@ def differences(batch: Batch, wrong: bool) -> Found:
         for n in smooth.nonzero().flatten().tolist():
             ours[n].append((grad[n] * way[n]).sum() / size[n])
             expected[n].append(slope[n])
-    kept = sum(map(len, expected))
-    if kept < DIRECTIONS * len(loss) / 2:
-        return Found(len(loss), kept, float("inf"), "kinks, which most directions cross")
+    kept = [each for some in expected for each in some]
+    if len(kept) < DIRECTIONS * len(loss) / 2:
+        raise BlindError("activations or losses have kinks between most pairs of losses, or losses overflow")
+    if max(abs(float(each)) for each in kept) < 10 * SMALL * DIFFERENCE / (OFF - 1):
+        raise BlindError("the loss is so much larger than its slopes that its differences have no digits")
     pairs = [({"slope": torch.stack(one)}, {"slope": torch.stack(other)}) for one, other in zip(ours, expected) if one]
     return compare([one for one, _ in pairs], [other for _, other in pairs])
 
