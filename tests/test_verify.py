@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from gpubp.design import Design
 from gpubp.errors import CheckpointError
 from gpubp.state import TrainState
 from gpubp.verify import gradients, independence, killed
-from gpubp.verify.comparing import CAUGHT, FAILS, HOLDS, MISSED, NONE, Found, Row, checked, compare
+from gpubp.verify.comparing import CAUGHT, FAILS, HOLDS, MISSED, NONE, Found, Numbers, Row, checked, compare
 from gpubp.verify.engines import rows as engine_rows
 from gpubp.verify.subject import Subject, scaled_down
 
@@ -268,3 +269,29 @@ def test_what_a_comparison_cannot_show_is_not_applicable() -> None:
     assert row.reason == "the loss is so much larger than its slopes that its differences have no digits"
     row = next(engine_rows(small(optimizer="adam", eps=0.0)))
     assert (row.verdict, row.reason[:18]) == (NONE, "an eps below 1e-12")
+
+
+class There(Subject):
+    """On a GPU, which the CPU plays, as its bits are the same. wrong: those of the CPU are not."""
+
+    wrong = False
+
+    def train(self, some: Any = None, **changed: Any) -> list[Numbers]:
+        here = changed.get("device") == "cpu"
+        found = super().train(some, **{**changed, "device": "cpu"})
+        return [{**each, "loss": each["loss"] + 1e-6} for each in found] if here and self.wrong else found
+
+    def start(self, group: Any, device: torch.device, engine: str) -> Any:
+        return super().start(group, torch.device("cpu"), engine)
+
+
+@fewer
+def test_a_gpu_whose_bits_are_others_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_compiler()
+    own = There(**{**vars(small()), "engine": "auto", "device": torch.device("cuda", 0)})
+    row = independence._device(own)
+    assert (row.compared, row.verdict, row.control) == ("cuda:0 and cpu", HOLDS, CAUGHT)
+    monkeypatch.setattr(There, "wrong", True)
+    assert independence._device(own).verdict == FAILS
+    eager = independence._device(replace(own, engine="eager"))
+    assert eager.reason == "only compiled engines have the same bits on both; eager: requested by name"

@@ -126,6 +126,7 @@ def _of_run(folder: Path, device: str) -> Subject:
         of_run(saved.populations) if design is None else design,
         None, population.seed, population.params.dtype, notes["engine"], device,
         [f"{folder} was started from Python, so its data are not known"],
+        sum(len(rows) for _, rows in saved.everybody),
     )  # fmt: skip
 
 

@@ -94,14 +94,22 @@ def _device(subject: Subject) -> Row:
     row = Row("a GPU's bits are the CPU's", f"{there} and {', '.join(others)}", BIT)
     if subject.device == HOME:
         return row.without(gpus.missing() or "--device names the CPU")
-    if subject.engine == "eager":
-        return row.without("engine eager has one device's bits")
+    if (why_not := _plain(subject)) is not None:
+        return row.without(f"only compiled engines have the same bits on both; {why_not}")
 
     def check(wrong: bool) -> Found:
         found = [compare(_flipped(subject.train(device=name), wrong), subject.whole) for name in others]
         return reduce(Found.again, found)
 
     return checked(row, check)
+
+
+def _plain(subject: Subject) -> str | None:
+    """Why some of the networks train by engine eager, on the device or on the CPU; None if none does."""
+    choices = [
+        subject.start(each, device, subject.engine)[2] for each in subject.groups() for device in (subject.device, HOME)
+    ]
+    return next((choice.reason for choice in choices if choice.name == "eager"), None)
 
 
 def _flipped(given: list[Numbers], wrong: bool) -> list[Numbers]:

@@ -107,10 +107,11 @@ def networks(result: Result) -> list[Numbers]:
 
 def scaled_down(
     design: Design, data: Dataset | None = None, seed: int = 0, dtype: torch.dtype = torch.float32,
-    engine: str = "auto", device: str | torch.device = "auto", about: Sequence[str] = (),
+    engine: str = "auto", device: str | torch.device = "auto", about: Sequence[str] = (), total: int | None = None,
 ) -> Subject:  # fmt: skip
     """A few networks of `design`, with few samples of `data`, or synthetic ones. device: as in usable(); engine: as in
-    train(), of which only eager is by name. Raises GpubpError."""
+    train(), of which only eager is by name; total: of the
+    networks of which `design` has some. Raises GpubpError."""
     where, told = usable(device), list(about)
     if data is None:
         design = replace(design, columns={name: each for name, each in design.columns.items() if name != "fold"})
@@ -120,7 +121,7 @@ def scaled_down(
     if count > KINDS:
         told.append(f"{KINDS} of {count} populations")
     names = ", ".join(dict.fromkeys("-".join(map(str, each.widths)) for each in specs))
-    told.append(f"{len(few)} of {len(design):,} networks, {names}")
+    told.append(f"{len(few)} of {total or len(design):,} networks, {names}")
     position = design.positions(None if data is None else data.networks)[chosen]
     if data is None:
         data = synthetic(specs[0])
