@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import __version__
-from .commands import dashboard, explain, export, inspect, predict, replay, report, resume, train
-from .commands.parser import Parser
+from .commands import dashboard, explain, export, inspect, predict, replay, report, resume, train, verify
+from .commands.parser import Parser, values
 from .errors import GpubpError
 from .line import line, short
 from .signals import terminating
@@ -23,7 +23,7 @@ DEMO = ["--lr", "1e-4..1e-1:log"]  # the flags of `train` without any
 
 COMMANDS = {
     "train": train, "resume": resume, "inspect": inspect, "report": report, "dashboard": dashboard,
-    "predict": predict, "export": export, "explain": explain, "replay": replay,
+    "predict": predict, "export": export, "explain": explain, "replay": replay, "verify": verify,
 }  # fmt: skip
 
 
@@ -43,7 +43,8 @@ def parser(chosen: str = "") -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. -> exit status: 0 for success; 1 for an error; 2 for a wrong flag; 3 if training ended but
-    a checkpoint, results or curves could not be written; 128 + n after signal n."""
+    a checkpoint, results or curves could not be written; 4 if gpubp verify found a promise that does not hold; 128 + n
+    after signal n."""
     try:
         with terminating():
             return _run([_dashed(each) for each in (sys.argv[1:] if arguments is None else arguments)])
@@ -69,10 +70,7 @@ def _run(given: list[str]) -> int:
         given += DEMO
     settings: Any = parser(*given[:1]).parse_args(given)
     name = settings.subcommand
-    usual = COMMANDS[name].parser().get_defaults().as_dict()  # for null in a file
-    chosen = {key: usual[key] if value is None else value for key, value in settings[name].as_dict().items()}
-    chosen.pop("config", None)
-    return int(COMMANDS[name].run(chosen))
+    return int(COMMANDS[name].run(values(COMMANDS[name].parser(), settings[name])))
 
 
 def _dashed(argument: str) -> str:

@@ -138,16 +138,16 @@ class Design:
     def groups(self, seed: int, dtype: torch.dtype, folds: int | None) -> Iterator[Group]:
         """The rows that share a kernel, in the order of their first rows. folds: how many positions the data have, or
         None if all networks have the same samples."""
-        position = self._positions(folds)
-        for rows in self._alike():
+        position = self.positions(folds)
+        for rows in self.alike():
             with self._named(rows):
                 yield self._group(rows, seed, dtype, position)
 
     def specs(self, folds: int | None) -> list[NetworkSpec]:
         """Those of its groups, of which no network is made. Raises what groups() would, but for too little memory."""
-        self._positions(folds)
+        self.positions(folds)
         found = []
-        for rows in self._alike():
+        for rows in self.alike():
             with self._named(rows):
                 found.append(self._settings(rows)[0])
         return found
@@ -166,7 +166,7 @@ class Design:
         """The settings of the first row, for JSON."""
         return {name: _text(self.cells(name)[0]) for name in self.names}
 
-    def _positions(self, folds: int | None) -> Array:
+    def positions(self, folds: int | None) -> Array:
         """(N,): where the samples of each network are in the data."""
         position, fold = self.first + np.arange(self.count), self.columns.get("fold")
         if fold is not None:
@@ -184,7 +184,7 @@ class Design:
             )
         return position
 
-    def _alike(self) -> list[Array]:
+    def alike(self) -> list[Array]:
         """The rows of each group."""
         key = np.zeros(self.count, np.int64)
         for name, each in self.columns.items():

@@ -8,6 +8,7 @@ neighbours.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from .spec import NetworkSpec
 
 AT_ONCE = 1 << 22  # targets that spread() reads at once
 FLAT = 1e-28  # of the sum of squares: less is rounding of the mean
+SPREAD = Lock()  # held while spread() computes it
 TINY = torch.finfo(torch.float64).tiny  # the least probability whose logarithm is taken
 METRICS = {"classes": "accuracy", "sign": "accuracy", "r2": "r2"}
 
@@ -101,16 +103,18 @@ def spread(data: Dataset) -> Tensor:
     """The denominator of R2: for each output the weighted sum of squares of the targets about their mean, NaN if they
     are constant. -> (1, O) if all networks have the same samples, else (N, O), float64; computed once, and kept with
     the data. Sums are pairwise, so that no bit depends on the device, nor on the other networks' numbers of samples."""
-    if data.spread is None:
-        everyone, begin = torch.arange(data.networks or 1, device=data.targets.device), 0
-        sizes, order = data.size(everyone).sort(descending=True)  # one network may have more samples than all others
-        data.spread = torch.empty(len(order), data.targets.shape[-1], dtype=torch.float64, device=order.device)
-        while begin < len(order):
-            longest = int(sizes[begin])
-            some = order[begin : begin + max(1, AT_ONCE // (longest * data.targets.shape[-1]))]
-            data.spread[some] = _spread(data, some, longest)
-            begin += len(some)
-    return data.spread
+    with SPREAD:  # several populations are evaluated at the same time, and kernels have pointers to it
+        if data.spread is None:
+            everyone, begin = torch.arange(data.networks or 1, device=data.targets.device), 0
+            sizes, order = data.size(everyone).sort(descending=True)  # one may have more samples than all others
+            found = torch.empty(len(order), data.targets.shape[-1], dtype=torch.float64, device=order.device)
+            while begin < len(order):
+                longest = int(sizes[begin])
+                some = order[begin : begin + max(1, AT_ONCE // (longest * data.targets.shape[-1]))]
+                found[some] = _spread(data, some, longest)
+                begin += len(some)
+            data.spread = found
+        return data.spread
 
 
 def _spread(data: Dataset, position: Tensor, longest: int) -> Tensor:

@@ -1,5 +1,9 @@
 """Losses and metrics of a network depend on that network and its own samples alone."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 import torch
 
@@ -53,6 +57,25 @@ def test_class_weights_that_are_all_zero_are_refused() -> None:
     data = gpubp.Dataset(samples()[0], torch.zeros(1000, dtype=torch.long))
     with pytest.raises(ConfigError, match="all classes have weight 0"):
         gpubp.train(gpubp.Population.create(spec, 2), data, gpubp.TrainConfig(steps=1, class_weight=[0.0, 0.0]))
+
+
+def test_the_denominator_of_r2_is_whole_for_populations_that_are_evaluated_at_the_same_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, one, begun, proceed = gpubp.Dataset(*samples()), evaluation._spread, threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> torch.Tensor:
+        begun.set()
+        proceed.wait(0.2)  # as long as another thread is kept from it
+        return one(*given)
+
+    monkeypatch.setattr(evaluation, "_spread", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(evaluation.spread, data)
+        assert begun.wait(60)
+        second = pool.submit(lambda: evaluation.spread(data).clone())
+        assert same_bits(second.result(60), first.result(60))
+    assert first.result() is data.spread, "kernels that have a pointer to it read what is there"
 
 
 def test_the_denominator_of_r2_takes_the_work_of_its_samples_even_if_one_network_has_most(

@@ -8,10 +8,11 @@ from torch import Tensor
 
 import gpubp
 from gpubp.backprop import backward_layers, forward_layers, gradients, loss_and_delta
+from gpubp.verify import reference
+from gpubp.verify.reference import leaves, reference_loss, reference_out, reference_row
 
-from . import helpers, reference
+from . import helpers
 from .helpers import covering, generator, population, same_bits, samples
-from .reference import leaves, reference_loss, reference_out, reference_row
 from .tolerances import DIFFERENCE, GRADIENT, SINGLE, STEP
 
 BIASES = ("neuron", "layer", "none", "neuron-frozen", "layer-frozen")

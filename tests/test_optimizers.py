@@ -11,9 +11,9 @@ from torch import Tensor, fx
 
 import gpubp
 from gpubp.optimizers import OPTIMIZERS, Optimizer, rates, update
+from gpubp.verify.reference import leaves, reference_loss, reference_out
 
 from .helpers import generator, population, same_bits, samples, train
-from .reference import leaves, reference_loss, reference_out
 from .tolerances import OPTIMIZER, TRAINING
 
 STEPS = 50

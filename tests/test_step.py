@@ -9,9 +9,9 @@ from torch import Tensor
 import gpubp
 from gpubp import rng
 from gpubp.engines import eager
+from gpubp.verify.reference import leaves, reference_loss, reference_out, reference_row
 
 from .helpers import one_step, population, same_bits, samples, start, train
-from .reference import leaves, reference_loss, reference_out, reference_row
 from .tolerances import GRADIENT
 
 SPECS = [

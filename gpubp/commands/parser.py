@@ -69,6 +69,8 @@ class Parser(jsonargparse.ArgumentParser):
             return f"--config {found[1]}: a readable file of settings expected"
         if found := re.match(r'Parser key "(\w+)": (.*)', message):  # of a file
             return f"{found[1]} {found[2]}"
+        if found := re.match(r"Option '([\w.-]+)' is not accepted", message):  # of a file, without a command
+            return unknown("setting", found[1], {action.dest for action in self._actions} - {"help"})
         if found := re.search(r"unrecognized arguments: --([\w-]+)|accept option '([\w.-]+)'", message):
             name = (found[1] or found[2]).replace("_", "-")
             return message + nearest("--" + name, self.flags)
@@ -80,3 +82,9 @@ def run_parser(about: str) -> Parser:
     flags = Parser(description=about)
     flags.add_argument("run", type=TEXT, help="the directory of a run")
     return flags
+
+
+def values(flags: Parser, found: Any) -> dict[str, Any]:
+    """What `flags` have parsed; null in a file is the default."""
+    usual = flags.get_defaults().as_dict()
+    return {name: usual[name] if value is None else value for name, value in found.as_dict().items()}

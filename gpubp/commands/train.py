@@ -173,7 +173,7 @@ def run(settings: dict[str, Any]) -> int:
         "networks": settings["networks"] or 1000,
     }
     settings |= prepared.settings
-    _fill(settings, prepared.typical)
+    fill(settings, prepared.typical)
     dtype = _dtype(settings, "float32")
     config, scale = _config(settings, spec, dtype)
     settings["batch_size"] = config.fitted(prepared.training)[0].batch_size  # as in train(), which reports it
@@ -191,7 +191,7 @@ def run(settings: dict[str, Any]) -> int:
     return report(settings, _train(settings, trained, prepared))
 
 
-def _fill(settings: dict[str, Any], samples: int) -> None:
+def fill(settings: dict[str, Any], samples: int) -> None:
     """Default batch size and length."""
     if settings["batch_size"] is None:
         settings["batch_size"] = min(64, samples)
@@ -206,7 +206,7 @@ def _mixed(settings: dict[str, Any], prepared: Prepared) -> int:
     from .outcome import report
 
     settings |= {"loss": prepared.loss, **prepared.settings}
-    _fill(settings, prepared.typical)
+    fill(settings, prepared.typical)
     dtype, design = _dtype(settings, "float32"), designs.design(settings, prepared)
 
     def trained(**given: Any) -> Result:
@@ -217,13 +217,9 @@ def _mixed(settings: dict[str, Any], prepared: Prepared) -> int:
     return report(settings, _train(settings, trained, prepared))
 
 
-def _tutorial(settings: dict[str, Any]) -> int:
-    """Train the tutorial's network, then compare its printed figures with ours."""
+def as_the_tutorial(settings: dict[str, Any]) -> None:
+    """Put the tutorial's settings in place of the defaults. Raises ConfigError for others."""
     from .. import tutorial
-    from ..training import train
-    from .outcome import report
-    from .printing import console
-    from .settings import name_device
 
     for name, allowed in {**TUTORIAL, **dict.fromkeys(OF_READING, (None, None))}.items():
         if settings[name] not in allowed:
@@ -234,6 +230,17 @@ def _tutorial(settings: dict[str, Any]) -> int:
         settings["steps"] = tutorial.ROUNDS
     settings["networks"] = settings["networks"] or 1
     settings["lr"] = 0.5 if settings["lr"] is None else settings["lr"]
+
+
+def _tutorial(settings: dict[str, Any]) -> int:
+    """Train the tutorial's network, then compare its printed figures with ours."""
+    from .. import tutorial
+    from ..training import train
+    from .outcome import report
+    from .printing import console
+    from .settings import name_device
+
+    as_the_tutorial(settings)
     name_device(settings)
     dtype = _dtype(settings, "float64")
     config, _ = _config(settings, tutorial.SPEC, dtype)
@@ -289,7 +296,7 @@ def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: P
 
     name = Path(settings["data"]).stem
     folder = Path(settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir")}
+    resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir", "config")}
     return outcome.ended(
         folder,
         lambda: trained(

@@ -1,15 +1,19 @@
-"""Networks by torch.nn.functional and autograd, for comparison."""
+"""One network by torch.nn.functional and torch.autograd, without a formula of this package, for comparison. A custom
+rule, which torch does not have, is its own `value`, so that autograd makes its slope."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-import gpubp
+from ..activations import ACTIVATIONS as RULES
+from ..losses import LOSSES as LOSS_RULES
+from ..spec import NetworkSpec
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda net: net,
@@ -48,7 +52,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {  # out (B, O), target (B, O) or (B,
 }
 
 
-def leaves(spec: gpubp.NetworkSpec, row: Tensor) -> list[Tensor]:
+def leaves(spec: NetworkSpec, row: Tensor) -> list[Tensor]:
     """Weight, bias, weight ... of one network (P,) as leaves of autograd; no bias where there is none, none of a frozen
     one."""
     parts = []
@@ -60,28 +64,42 @@ def leaves(spec: gpubp.NetworkSpec, row: Tensor) -> list[Tensor]:
     return parts
 
 
-def reference_out(
-    spec: gpubp.NetworkSpec, parts: Sequence[Tensor], inputs: Tensor, masks: Sequence[Tensor] = ()
-) -> Tensor:
+def reference_out(spec: NetworkSpec, parts: Sequence[Tensor], inputs: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
     """inputs (B, I) -> out (B, O) of one network, in torch.nn.functional's own operations."""
     out = inputs
     for number, name in enumerate(spec.activations):
         weight, bias = parts[2 * number], parts[2 * number + 1]
         out = functional.linear(out, weight.T, bias.expand(weight.shape[1]) if len(bias) else None)
-        out = ACTIVATIONS[name](out)
+        out = ACTIVATIONS[name](out) if name in ACTIVATIONS else RULES[name].value(out)
         if masks and number < len(spec.activations) - 1:
             out = out * masks[number]
     return out
 
 
 def reference_loss(name: str, out: Tensor, target: Tensor, sample_weight: Tensor | None = None, **hyper: Any) -> Tensor:
-    """The loss of one network; with sample weights (B,) sum(weight * loss of the sample) / sum(weight)."""
-    if "class_weight" in hyper:
-        hyper["weight"] = hyper.pop("class_weight")
+    """The loss of one network; with sample weights (B,) sum(weight * loss of the sample) / sum(weight), where a sample
+    also counts as its class does."""
+    rule: Callable[..., Tensor] = LOSSES.get(name) or partial(_custom, name)
+    class_weight = hyper.pop("class_weight", None)
+    if class_weight is not None:
+        hyper["weight"] = class_weight
     if sample_weight is None:
-        return LOSSES[name](out, target, **hyper)
-    each = torch.stack([LOSSES[name](out[j : j + 1], target[j : j + 1], **hyper) for j in range(len(out))])
-    return (sample_weight * each).sum() / sample_weight.sum()
+        return rule(out, target, **hyper)
+    if class_weight is not None:
+        each, total = rule(out, target, **hyper, reduction="none"), sample_weight * class_weight[target]
+    else:
+        each = torch.stack([rule(out[j : j + 1], target[j : j + 1], **hyper) for j in range(len(out))])
+        total = sample_weight
+    mean: Tensor = (sample_weight * each).sum() / total.sum()
+    return mean
+
+
+def _custom(name: str, out: Tensor, target: Tensor, **hyper: Any) -> Tensor:
+    """A custom loss, of samples that all count the same."""
+    rule = LOSS_RULES[name]
+    error = rule.value(out, target, **{each: torch.as_tensor(value).to(out) for each, value in hyper.items()})
+    each: Tensor = error[0] if rule.classes else error if rule.outputs == "mean" else error.sum(-1)
+    return each.mean()
 
 
 def reference_row(parts: Sequence[Tensor]) -> Tensor:

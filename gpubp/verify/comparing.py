@@ -1,0 +1,124 @@
+"""compare(): numbers of networks beside others that should be theirs, to the bit or within a bound; and Row, a line of
+the table of promises. Every check and its control, a planted fault that must be found, end here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import reason
+
+Numbers = dict[str, Tensor]  # of one network, by name
+HOLDS, FAILS, NONE = "holds", "DOES NOT HOLD", "not applicable"
+CAUGHT, MISSED = "caught", "NOT CAUGHT"
+SMALL = 0.01  # differences are relative to the largest number of a network's tensor, or to this
+
+
+class BlindError(Exception):
+    """Why a comparison can show nothing of these networks."""
+
+
+class Found(NamedTuple):
+    """What a comparison found. largest: difference; None if all bits are the same. where: of it."""
+
+    networks: int
+    numbers: int
+    largest: float | None
+    where: str = ""
+
+    def within(self, bound: float | None) -> bool:
+        """Whether all bits are the same, or, with a bound, the largest difference is within it."""
+        return self.largest is None or (bound is not None and self.largest <= bound)
+
+    def beside(self, other: Found) -> Found:
+        """Both comparisons, of different networks."""
+        return self.again(other)._replace(networks=self.networks + other.networks)
+
+    def again(self, other: Found) -> Found:
+        """Both comparisons, of the same networks."""
+        worst = max(self, other, key=lambda each: -1.0 if each.largest is None else each.largest)
+        return worst._replace(networks=self.networks, numbers=self.numbers + other.numbers)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A promise. compared: what with what; planted: the fault of the control; bound: the largest difference that holds,
+    None for the same bits. verdict: HOLDS, FAILS, or NONE, with a reason; control: CAUGHT, if the comparison found the
+    planted fault, or MISSED."""
+
+    promise: str
+    compared: str
+    planted: str
+    bound: float | None = None
+    networks: int = 0
+    numbers: int = 0
+    largest: float | None = None
+    verdict: str = NONE
+    reason: str = ""
+    control: str = ""
+
+    def without(self, why: str) -> Row:
+        """Not applicable, and why."""
+        return replace(self, verdict=NONE, reason=why)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is wrong: the promise holds and its control was caught, or it is not applicable."""
+        return self.verdict == NONE or (self.verdict == HOLDS and self.control == CAUGHT)
+
+
+def compare(mine: Sequence[Numbers], theirs: Sequence[Numbers]) -> Found:
+    """Network by network, name by name. Another shape, dtype or name is an infinite difference, as is a number that is
+    finite on one side alone."""
+    found = Found(len(theirs), 0, None)
+    if len(mine) != len(theirs):
+        return found._replace(largest=float("inf"), where=f"{len(mine)} networks, not {len(theirs)}")
+    for number, (one, other) in enumerate(zip(mine, theirs)):
+        if one.keys() != other.keys():
+            return found._replace(largest=float("inf"), where=f"names of network {number}")
+        for name, expected in other.items():
+            each = Found(len(theirs), expected.numel(), _difference(one[name], expected), f"{name} of network {number}")
+            found = found.again(each)
+    return found
+
+
+def _difference(one: Tensor, other: Tensor) -> float | None:
+    """The largest difference of two tensors, relative to the larger of SMALL and the largest number of `other`; None if
+    they have the same bits."""
+    one, other = one.detach().cpu().contiguous(), other.detach().cpu().contiguous()
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return float("inf")
+    if one.flatten().view(torch.uint8).equal(other.flatten().view(torch.uint8)):
+        return None
+    mine, theirs = one.double(), other.double()
+    odd = ~(mine.isfinite() & theirs.isfinite())
+    alike = (mine == theirs) | (mine.isnan() & theirs.isnan())
+    if bool((odd & ~alike).any()):
+        return float("inf")
+    scale = max(SMALL, float(theirs[~odd].abs().max()) if bool((~odd).any()) else 0.0)
+    return float((mine - theirs).masked_fill(odd, 0).abs().max()) / scale
+
+
+def checked(row: Row, check: Callable[[bool], Found]) -> Row:
+    """The row with what was found. check: makes the numbers and compares them; with True there is the planted fault in
+    them, which must be found. It raises BlindError if it can show nothing here."""
+    try:
+        found, control = check(False), check(True)
+    except BlindError as why:
+        return row.without(str(why))
+    except Exception as error:  # what cannot be computed does not hold, and the other promises are checked all the same
+        return replace(row, verdict=FAILS, reason=reason(error, f"{type(error).__name__}: {error}"))
+    holds = found.within(row.bound)
+    return replace(
+        row,
+        networks=found.networks,
+        numbers=found.numbers,
+        largest=found.largest,
+        verdict=HOLDS if holds else FAILS,
+        reason="" if holds else f"the largest difference is in {found.where}",
+        control=MISSED if control.within(row.bound) else CAUGHT,
+    )

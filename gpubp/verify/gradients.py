@@ -1,0 +1,170 @@
+"""The gradient of backprop.py, in float64, beside torch.autograd's and beside differences of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import reduce
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..activations import ACTIVATIONS, Activation
+from ..backprop import gradients
+from ..losses import LOSSES
+from ..population import Population
+from ..spec import OUTPUTS, NetworkSpec
+from .comparing import SMALL, BlindError, Found, Numbers, Row, checked, compare
+from .reference import leaves, reference_loss, reference_out, reference_row
+from .subject import Subject, synthetic
+
+AUTOGRAD = 1e-10  # sums of some hundred terms, rounded in float64 in another order, are off by 1e-13
+DIFFERENCE = 1e-6  # central differences are off by 1e-8, for rounding and for curvature
+STEP, DIRECTIONS = 1e-4, 8
+DIGITS = 1e-2  # of the loss: differences are relative to slopes of this size at least, or rounding would be in them
+OFF = 1 + 1e-3  # the planted slope, times the right one
+
+
+class Batch(NamedTuple):
+    """Networks of one specification in float64 and a minibatch of each: params (N, P), inputs (N, B, I), targets,
+    weight of samples or None, and hyper-parameters of the loss by name."""
+
+    spec: NetworkSpec
+    params: Tensor
+    inputs: Tensor
+    targets: Tensor
+    weight: Tensor | None = None
+    hyper: dict[str, Tensor] = {}
+
+    def ours(self, spec: NetworkSpec | None = None, params: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """gradients(): the loss of each network (N,) and its gradient (N, P)."""
+        params = self.params if params is None else params
+        return gradients(spec or self.spec, params, self.inputs, self.targets, self.weight, self.hyper)
+
+
+def batches(subject: Subject) -> Iterator[Batch]:
+    """The next minibatch of every network, as it begins."""
+    for group in subject.groups(torch.float64):
+        state, data, _ = subject.start(group, group.population.device, "eager")
+        count, recipe, spec = len(state.step), state.recipe, state.population.spec
+        clocks = state.population.ids, state.position, state.step
+        order = data.order(subject.seed, *clocks, 1, recipe.batch_size, recipe.shuffle).expand(count, -1)
+        batch = data.batch(order, state.position)
+        hyper = {name: state.hyper[name][:, 0] for name in LOSSES[spec.loss].defaults if name in state.hyper}
+        hyper |= {name: state.hyper[name] for name in ("class_weight",) if name in state.hyper}
+        yield Batch(spec, state.population.params, *batch, hyper)
+
+
+def tables() -> Iterator[Batch]:
+    """A network for each activation with each loss, and for each output activation."""
+    pairs = [(hidden, "identity", loss) for hidden, loss in product(ACTIVATIONS, LOSSES)]
+    free = next(name for name, loss in LOSSES.items() if loss.takes not in OUTPUTS)
+    for hidden, output, loss in [*pairs, *(("tanh", output, free) for output in ACTIVATIONS)]:
+        spec = NetworkSpec((4, 5, 3), hidden, output, loss)
+        data = synthetic(spec)
+        params = Population.create(spec, 1, dtype=torch.float64).params
+        yield Batch(spec, params, data.inputs[None, :6], data.targets[None, :6])
+
+
+def faulty(spec: NetworkSpec) -> NetworkSpec:
+    """The specification with a slope that is OFF: that of the last hidden layer, or of the loss if there is none."""
+    *hidden, _ = spec.activations
+    if hidden:
+        rule = ACTIVATIONS[hidden[-1]]
+
+        def planted_activation(net: Tensor) -> Tensor:
+            return rule.value(net)
+
+        wrong = Activation(planted_activation, lambda net, out: rule.slope(net, out) * OFF)
+        return replace(spec, hidden=(*hidden[:-1], wrong))
+    loss = LOSSES[spec.loss]
+
+    def planted_loss(out: Tensor, target: Tensor, *given: Any, **hyper: Tensor) -> Any:
+        found = loss.value(out, target, *given, **hyper)
+        return (found[0], found[1] * OFF) if loss.classes else found
+
+    def slope(out: Tensor, target: Tensor, **hyper: Tensor) -> Tensor:
+        assert loss.slope is not None
+        return loss.slope(out, target, **hyper) * OFF
+
+    return replace(spec, loss=loss._replace(value=planted_loss, slope=None if loss.classes else slope))
+
+
+def autograds(batch: Batch) -> list[Numbers]:
+    """The loss and the gradient of each network by torch's functions and autograd."""
+    found = []
+    for n in range(len(batch.params)):
+        parts = leaves(batch.spec, batch.params[n])
+        hyper = {name: each[n] if each.ndim == 2 else float(each[n]) for name, each in batch.hyper.items()}
+        out = reference_out(batch.spec, parts, batch.inputs[n])
+        weight = None if batch.weight is None else batch.weight[n]
+        loss = reference_loss(batch.spec.loss, out, batch.targets[n], weight, **hyper)
+        loss.backward()
+        found.append({"loss": loss.detach(), "gradient": reference_row(parts)})
+    return found
+
+
+def differences(batch: Batch, wrong: bool) -> Found:
+    """The slope of the loss along random directions, by the gradient and by losses alone. Left out is a direction in
+    which half the step gives another slope: there an activation or the loss has a kink."""
+    source, (loss, grad) = torch.Generator().manual_seed(1), batch.ours(faulty(batch.spec) if wrong else batch.spec)
+    size = (DIGITS * loss.abs()).clamp(min=1)
+    ours: list[list[Tensor]] = [[] for _ in loss]
+    expected: list[list[Tensor]] = [[] for _ in loss]
+    for _ in range(DIRECTIONS):
+        way = torch.randn(batch.params.shape, generator=source, dtype=torch.float64)
+        for at in batch.spec.layout if not batch.spec.train_bias else ():
+            way[:, at.bias] = 0  # a frozen bias has a gradient of 0 by definition
+        way /= way.norm(dim=1, keepdim=True)
+        slope, near = (_slope(batch, way, step) / size for step in (STEP, STEP / 2))
+        smooth = (slope - near).abs() <= 0.1 * DIFFERENCE * slope.abs().clamp(min=SMALL)
+        for n in smooth.nonzero().flatten().tolist():
+            ours[n].append((grad[n] * way[n]).sum() / size[n])
+            expected[n].append(slope[n])
+    kept = [each for some in expected for each in some]
+    if len(kept) < DIRECTIONS * len(loss) / 2:
+        raise BlindError("activations or losses have kinks between most pairs of losses, or losses overflow")
+    if max(abs(float(each)) for each in kept) < 10 * SMALL * DIFFERENCE / (OFF - 1):
+        raise BlindError("the loss is so much larger than its slopes that its differences have no digits")
+    pairs = [({"slope": torch.stack(one)}, {"slope": torch.stack(other)}) for one, other in zip(ours, expected) if one]
+    return compare([one for one, _ in pairs], [other for _, other in pairs])
+
+
+def _slope(batch: Batch, way: Tensor, step: float) -> Tensor:
+    """The slope of the loss along `way`, by a central difference."""
+    ahead, behind = (batch.ours(params=batch.params + sign * way)[0] for sign in (step, -step))
+    return (ahead - behind) / (2 * step)
+
+
+def by_autograd(batches: Iterable[Batch]) -> Callable[[bool], Found]:
+    """The check of the loss and every number of the gradient beside autograd's, of all batches."""
+    each = [(batch, autograds(batch)) for batch in batches]
+
+    def check(wrong: bool) -> Found:
+        mine: list[Numbers] = []
+        for batch, _ in each:
+            loss, grad = batch.ours(faulty(batch.spec) if wrong else batch.spec)
+            mine += ({"loss": loss[n], "gradient": grad[n]} for n in range(len(loss)))
+        return compare(mine, [numbers for _, theirs in each for numbers in theirs])
+
+    return check
+
+
+def by_differences(batches: Iterable[Batch]) -> Callable[[bool], Found]:
+    """The check of slopes along random directions, of all batches."""
+    each = list(batches)
+    return lambda wrong: reduce(Found.beside, [differences(batch, wrong) for batch in each])
+
+
+def rows(subject: Subject) -> Iterator[Row]:
+    """The promises of the gradient."""
+    planted, own, right = f"a slope off by {OFF - 1:.0e}", list(batches(subject)), "the gradient is right"
+    torchs, losses = (
+        "ours and torch.autograd, float64",
+        "ours and differences of the loss along random directions, float64",
+    )
+    yield checked(Row(right, torchs, planted, AUTOGRAD), by_autograd(own))
+    yield checked(Row(right, losses, planted, DIFFERENCE), by_differences(own))
+    yield checked(Row("every rule's gradient is right", torchs, planted, AUTOGRAD), by_autograd(tables()))

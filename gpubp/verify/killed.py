@@ -1,0 +1,120 @@
+"""A run that is killed resumes to the bits of one that is not: in a process of its own, by SIGKILL, between two
+checkpoints. As a program, `python -m gpubp.verify.killed FOLDER` is that process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .. import checkpoint
+from ..ambient import HOME
+from ..data import Dataset
+from ..design import Design
+from ..errors import CheckpointError
+from ..population import DTYPES
+from ..reporters import Reporter
+from ..resuming import resume
+from ..training import train_many
+from .comparing import Found, Row, checked, compare
+from .subject import Subject, networks
+
+PATIENCE = 300  # seconds that the process may take
+PLANTED = "a checkpoint one step too early"
+RUN, DATA, SETTINGS = "run", "data.safetensors", "settings.json"
+
+
+def row(subject: Subject, folder: Path, death: Future[None]) -> Row:
+    """The promise, by the run that is killed in `folder`, which is resumed twice: as it is, and from a wrong step."""
+    row = Row("a killed run resumes", "after SIGKILL between two checkpoints, and without", PLANTED)
+    if subject.custom:
+        return row.without(f"another process does not have the custom rule {', '.join(subject.custom)}")
+
+    def check(wrong: bool) -> Found:
+        death.result()
+        own = Path(shutil.copytree(folder / RUN, folder / f"resumed, wrong: {wrong}"))
+        if wrong:
+            _turn_back(own)
+        return compare(networks(resume(own, subject.data, device=str(subject.device))), subject.whole)
+
+    return checked(row, check)
+
+
+def kill(subject: Subject, folder: Path) -> None:
+    """Train in a process that kills itself. Raises CheckpointError unless that happens between begin and end."""
+    if subject.custom:
+        return
+    subject.design.save(folder)
+    data = subject.data
+    parts = {} if data.rows is None else {f"rows {at}": each for at, each in enumerate(data.parts)}
+    given = {"inputs": data.inputs, "targets": data.targets, "sample_weight": data.sample_weight, **parts}
+    save_file({name: each.contiguous() for name, each in given.items() if each is not None}, folder / DATA)
+    settings = {
+        "seed": subject.seed,
+        "dtype": str(subject.dtype).removeprefix("torch."),
+        "engine": subject.engine,
+        "device": str(subject.device),
+    }
+    (folder / SETTINGS).write_text(json.dumps(settings))
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    told = subprocess.run(
+        [sys.executable, "-m", __name__, str(folder)], env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    if told.returncode != -signal.SIGKILL:
+        last = told.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise CheckpointError(f"the process to kill ended before that, with status {told.returncode}: {last[0]}")
+    for saved in checkpoint.load(folder / RUN, HOME).populations:
+        if not bool(((saved.state.step > 0) & (saved.state.step < saved.state.end)).any()):
+            raise CheckpointError("the run was not killed between its first and its last step")
+
+
+def _turn_back(run: Path) -> None:
+    """The clock in the checkpoint one step back, of every network that trains."""
+    saved = checkpoint.load(run, HOME)
+    for state in (each.state for each in saved.populations):
+        state.step -= (state.running & (state.step > 0)).long()
+        if "best_step" in state.memory:  # which is refused if it is to come
+            torch.minimum(state.memory["best_step"], state.step[:, None], out=state.memory["best_step"])
+    checkpoint.save(run, saved.populations, saved.notes)
+
+
+class Killer(Reporter):
+    """Ends its process, as a machine that fails does, in the steps after the first evaluation."""
+
+    seen = False
+
+    def evaluated(self, record: Mapping[str, Any]) -> None:
+        """There is a checkpoint soon."""
+        self.seen = True
+
+    def progress(self, progress: Any) -> None:
+        """Steps that no checkpoint has."""
+        if self.seen:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(folder: Path) -> None:
+    """The process that is killed."""
+    settings, tensors = json.loads((folder / SETTINGS).read_text()), load_file(folder / DATA)
+    parts = [tensors[f"rows {at}"] for at in range(len(tensors)) if f"rows {at}" in tensors]
+    data = Dataset(tensors["inputs"], tensors["targets"], parts or None, tensors.get("sample_weight"))
+    settings["dtype"] = DTYPES[settings["dtype"]]
+    train_many(
+        Design.of(folder / "design.parquet"), data, **settings, run_dir=folder / RUN, checkpoint_minutes=0.0,
+        reporters=[Killer()],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

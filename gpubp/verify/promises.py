@@ -1,0 +1,55 @@
+"""verified(): what this machine does of what is promised, as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from ..ambient import neutral
+from ..data import Dataset
+from ..design import Design
+from . import engines, gradients, independence, killed
+from .comparing import Row
+from .subject import Subject, scaled_down
+
+DEFAULT: dict[str, Any] = {  # what every part of a step takes part in, small enough to be compiled in seconds
+    "widths": (8, 16, 4), "hidden": "gelu", "loss": "cross_entropy", "optimizer": "adam", "schedule": "cosine",
+    "warmup": 2, "dropout": 0.2, "label_smoothing": 0.1, "clip_norm": 0.5, "l2": 0.001, "batch_size": 16, "epochs": 20,
+}  # fmt: skip
+
+
+def default() -> Design:
+    """The networks that are verified where nobody names others."""
+    return Design.of({"lr": [0.001 * (n + 1) for n in range(9)]}, **DEFAULT)
+
+
+@neutral()
+def verified(
+    design: Any = None, data: Dataset | None = None, seed: int = 0, dtype: torch.dtype = torch.float32,
+    engine: str = "auto", device: str = "auto", **common: Any,
+) -> list[Row]:  # fmt: skip
+    """Check what is promised, on this machine: a row for each promise and each way to look at it.
+
+    The arguments are those of train_many(); by default a small design and synthetic samples. Of these a few networks,
+    samples and steps are tried, within a minute. device: auto, cpu, cuda or cuda:1. A promise is kept if row.good.
+    Raises GpubpError if these networks cannot be trained at all."""
+    chosen = default() if design is None else Design.of(design, **common)
+    return list(promises(scaled_down(chosen, data, seed, dtype, engine, device)))
+
+
+def promises(subject: Subject) -> Iterator[Row]:
+    """The rows of verified(), as they are checked."""
+    with TemporaryDirectory(prefix="gpubp-verify-") as folder, ThreadPoolExecutor(2, "gpubp-verify") as pool:
+        ahead = pool.submit(engines.compile_ahead, subject)
+        _ = subject.whole
+        death = pool.submit(killed.kill, subject, Path(folder))  # while others are checked
+        yield from gradients.rows(subject)
+        ahead.result()
+        yield from engines.rows(subject)
+        yield from independence.rows(subject)
+        yield killed.row(subject, Path(folder), death)
