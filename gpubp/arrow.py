@@ -1,5 +1,5 @@
-"""Columns of Arrow as numpy arrays. Refused, with the file and the column: dates unless requested, other types, and
-whole numbers that missing values would round."""
+"""Parquet files as tables of Arrow, and columns of Arrow as numpy arrays. Refused: files that unpack to more than fits;
+with the file and the column, dates unless requested, other types, and whole numbers that missing values would round."""
 
 from __future__ import annotations
 
@@ -7,10 +7,42 @@ from typing import Any
 
 import numpy as np
 import pyarrow
+from pyarrow import compute, parquet
 
-from . import text
+from . import free, text
 from .errors import DataError
 from .text import Array
+
+NUMBER = 8  # bytes of a number in a Table
+
+
+def opened(name: str, source: Any, size: int) -> parquet.ParquetFile:
+    """The Parquet file in `source`, called `name`, of `size` bytes. Raises DataError if it unpacks to more than fits: a
+    value, which is there once, may stand in millions of rows."""
+    file = parquet.ParquetFile(source)
+    parts, heads = file.metadata, [file.metadata.schema.column(at) for at in range(file.metadata.num_columns)]
+    groups, numbers = [parts.row_group(at) for at in range(parts.num_row_groups)], 0
+    for at, head in enumerate(heads):
+        # a row group's column() ends the process where metadata are damaged: only lists have more values than rows
+        values = (each.column(at).num_values if head.max_repetition_level else each.num_rows for each in groups)
+        numbers += (NUMBER + max(NUMBER, head.length)) * sum(values)
+    free.fits(name, numbers, size)
+    texts = [head.path for head in heads if head.physical_type == "BYTE_ARRAY"]
+    if texts:
+        found = parquet.ParquetFile(source, read_dictionary=texts).read(columns=texts)
+        free.fits(name, numbers + 2 * sum(_letters(each) for column in found.columns for each in column.chunks), size)
+    return file
+
+
+def _letters(values: Any) -> int:
+    """The bytes of all texts in an array."""
+    if pyarrow.types.is_dictionary(values.type):
+        sizes = compute.binary_length(values.dictionary).fill_null(0).cast(pyarrow.int64())
+        return compute.sum(sizes.take(values.indices)).as_py() or 0
+    if not pyarrow.types.is_nested(values.type):
+        return 0
+    inside = values.flatten()
+    return sum(map(_letters, inside if isinstance(inside, list) else [inside]))
 
 
 def days(where: str, column: Any, form: str) -> tuple[Array, str]:

@@ -124,15 +124,10 @@ def columns(given: Any, first: int = 0) -> tuple[dict[str, Any], int]:
 
 def _file(path: str | os.PathLike[str]) -> Any:
     """The table in a file. Raises DataError."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
     from . import tables
 
-    if Path(path).suffix.lower() == ".parquet":
-        with suppress(OSError, pa.ArrowException):  # tables.read() says what is wrong with it
-            return parquet.ParquetFile(path).read()  # which holds lists of widths too
-    return tables.read(path).columns
+    found = Path(path).suffix.lower() == ".parquet"  # which holds lists of widths too
+    return tables.parquet(Path(path)) if found else tables.read(path).columns
 
 
 def _cells(name: str, values: Any) -> Array | list[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import __version__
 from .commands import dashboard, explain, export, inspect, predict, replay, report, resume, train, verify
-from .commands.parser import Parser, values
+from .commands.parser import STATUSES, Parser, values
 from .errors import GpubpError
 from .line import line, short
 from .signals import terminating
@@ -29,7 +29,10 @@ COMMANDS = {
 
 def parser(chosen: str = "") -> Parser:
     """The whole command line; the flags of the command `chosen` are candidates for `did you mean`."""
-    top = Parser(prog="gpubp", description="Train very many small neural networks at once.")
+    ends = "; ".join(f"{status} {what}" for status, what in STATUSES.items())
+    top = Parser(
+        prog="gpubp", description="Train very many small neural networks at once.", epilog=f"exit status: {ends}"
+    )
     top.add_argument("--version", action="version", version=f"gpubp {__version__}", help="show the version and exit")
     subcommands = top.add_subcommands()
     Parser.commands = tuple(COMMANDS)
@@ -42,9 +45,7 @@ def parser(chosen: str = "") -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. -> exit status: 0 for success; 1 for an error; 2 for a wrong flag; 3 if training ended but
-    a checkpoint, results or curves could not be written; 4 if gpubp verify found a promise that does not hold; 128 + n
-    after signal n."""
+    """Run the command line. -> exit status, one of STATUSES."""
     try:
         with terminating():
             return _run([_dashed(each) for each in (sys.argv[1:] if arguments is None else arguments)])

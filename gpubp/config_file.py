@@ -1,7 +1,7 @@
 """config.yaml: the settings of a run, for people, and of --config.
 
-They are plain YAML: names and values, each name once, without anchors and aliases (a few hundred bytes of them grow to
-gigabytes), of limited size and depth.
+They are plain YAML: names and values, each name once, without tags, which name types, and anchors and aliases (a few
+hundred bytes of them grow to gigabytes), of limited size and depth.
 """
 
 from __future__ import annotations
@@ -97,8 +97,11 @@ def _check(text: str, within: str = "") -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         anchor = getattr(event, "anchor", None)
         named = isinstance(event, yaml.AliasEvent) and depth if within else anchor is not None
-        if named or depth > DEEPEST:
-            what = f"the anchor or alias {anchor!r}" if named else f"{depth} nested lists"
+        tag = None if within else getattr(event, "tag", None)
+        if named or tag is not None or depth > DEEPEST:
+            what = (
+                f"the anchor or alias {anchor!r}" if named else f"the tag {tag!r}" if tag else f"{depth} nested lists"
+            )
             place = _place(event.start_mark)
             raise ConfigError(f"{within}{what} ({place}); settings are plain values, written out")
 

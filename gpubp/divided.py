@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import folds, npz
+from . import folds, free
 from .data import Dataset
 from .division import places_of
 from .entities import by, told
@@ -118,7 +118,7 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
         apart = fitted.apart(table, preparation, parts[0])
         if apart.scaled_apart:
             need = 2 * shared.inputs.nbytes * len(parts[0])
-            npz.fits(f"{table.name}: a copy of the samples for each of {division.held_out}", need)
+            free.fits(f"{table.name}: a copy of the samples for each of {division.held_out}", need)
             preparation, sides = apart, (_laid_out(table, apart, parts[0]), _laid_out(table, apart, parts[1]))
     few, most = sides[1].lengths
     each = f"{few}" if few == most else f"{few} to {most}"

@@ -1,4 +1,5 @@
-"""available(): free memory; held(): that of this process; size(): bytes as text."""
+"""available(): free memory; fits(): whether a file unpacks to less; held(): that of this process; size(): bytes as
+text."""
 
 from __future__ import annotations
 
@@ -9,6 +10,9 @@ from pathlib import Path
 import torch
 
 from . import gpus
+from .errors import DataError
+
+LARGE, TIMES = 1 << 28, 10_000  # bytes that any file may unpack to, and how many for each byte of a larger one
 
 
 def available(device: torch.device) -> int | None:
@@ -20,6 +24,18 @@ def available(device: torch.device) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def fits(name: str, unpacked: int, packed: int | None = None) -> None:
+    """Raise DataError if `unpacked` bytes do not fit in memory, or are so many more than the `packed` bytes of their
+    file that only one made to fill memory holds them: compressed zeros are a thousand times their file."""
+    room = available(torch.device("cpu"))
+    if room is not None and unpacked > room:
+        raise DataError(f"{name} needs {size(unpacked)} when unpacked; {size(room)} are free")
+    if packed is not None and unpacked > max(LARGE, TIMES * packed):
+        raise DataError(
+            f"{name} of {size(packed)} needs {size(unpacked)} when unpacked; at most {TIMES:,} times its size expected"
+        )
 
 
 def held() -> dict[str, int]:

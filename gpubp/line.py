@@ -1,5 +1,5 @@
 """Foreign text (compiler output, files, names in data) as one line that is safe in a terminal or a comment: no line
-breaks, no control sequences."""
+breaks, no control sequences, no change of direction, nothing invisible."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ import re
 import shlex
 
 NAME, MESSAGE = 256, 2000  # characters: the longest name in file systems, and the longest message
+INVISIBLE = re.compile(  # fillers, selectors of variants and a blank, which Python takes as printable
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 def line(text: object) -> str:
     """`text` on one line: lines joined by spaces, unprintable characters escaped as in Python."""
     lines = str(text).splitlines()
     joined = lines[0] if len(lines) == 1 else " ".join(part for part in map(str.strip, lines) if part)
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in joined)
+    if joined.isprintable() and not INVISIBLE.search(joined):
+        return joined
+    return "".join(each if shown(each) else each.encode("unicode_escape").decode() for each in joined)
+
+
+def shown(character: str) -> bool:
+    """Whether a character leaves a mark of its own, or is a space."""
+    return character.isprintable() and not INVISIBLE.match(character)
 
 
 def short(text: str) -> str:

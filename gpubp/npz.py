@@ -14,16 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from . import free
+from .arrow import NUMBER
 from .errors import DataError
 
 Array = npt.NDArray[Any]
 
 INPUTS = ("inputs", "X", "x")  # names of arrays
 TARGETS = ("targets", "y")
-NUMBER = 8  # bytes of a number in a Table
 
 
 class Head(NamedTuple):
@@ -53,15 +52,8 @@ def arrays(name: str, content: bytes) -> dict[str, Array]:
         if not samples or not inputs.size or wrong:
             raise DataError(f"{given}; (M, I), and (M,) or (M, O), with M and I of 1 or more expected")
         both = {"inputs": inputs} | ({"targets": targets} if targets is not None and targets.size else {})
-        fits(name, sum(each.size * (each.dtype.itemsize + NUMBER) for each in both.values()))
+        free.fits(name, sum(each.size * (each.dtype.itemsize + NUMBER) for each in both.values()), len(content))
         return {kind: archive[each.name].reshape(*samples, -1) for kind, each in both.items()}
-
-
-def fits(name: str, size: int) -> None:
-    """Raise DataError if the content of file `name`, `size` bytes, does not fit in memory."""
-    room = free.available(torch.device("cpu"))
-    if room is not None and size > room:
-        raise DataError(f"{name} needs {free.size(size)} when unpacked; {free.size(room)} are free")
 
 
 def _head(name: str, archive: Any, names: Sequence[str]) -> Head | None:

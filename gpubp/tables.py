@@ -18,18 +18,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow
-from pyarrow import compute, csv, parquet
+from pyarrow import compute, csv
 
-from . import arrow, npz, text
+from . import arrow, files, npz, text
 from .errors import ConfigError, DataError, nearest, unknown
 from .text import Reading
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # https://owasp.org/www-community/attacks/CSV_Injection
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -179,19 +180,30 @@ def read(
     if not isinstance(path, str | os.PathLike):
         raise DataError(f"{path!r} is no path of a file that ends in {listed(READERS)}")
     path, targets = Path(path), named("target", target)
+    if path.suffix.lower() not in READERS and not path.is_dir():
+        raise DataError(f"{path}: {unknown('the ending', path.suffix, READERS)}")
+    return _parsed(
+        path, lambda content: READERS[path.suffix.lower()](str(path), content, targets, reading or Reading())
+    )
+
+
+def parquet(path: Path) -> pyarrow.Table:
+    """The table in a Parquet file. Raises DataError that names the file."""
+    return _parsed(path, lambda content: _unpacked(str(path), content))
+
+
+def _parsed(path: Path, parse: Callable[[bytes], T]) -> T:
+    """The content of a file, parsed. Raises DataError."""
     if path.is_dir():
         raise DataError(f"{path} is a directory; a file that ends in {listed(READERS)} expected")
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: {unknown('the ending', path.suffix, READERS)}")
     try:
-        content = path.read_bytes()
+        content = files.read(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if not content:
         raise DataError(f"{path} is empty; samples expected")
     try:
-        return reader(str(path), content, targets, reading or Reading())
+        return parse(content)
     except DataError:
         raise
     except Exception as error:  # damaged bytes make the parsers raise nearly anything
@@ -221,10 +233,13 @@ def _csv(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) 
 
 
 def _parquet(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
-    source = parquet.ParquetFile(pyarrow.BufferReader(content))
+    return from_arrow(name, _unpacked(name, content), (), targets, reading)
+
+
+def _unpacked(name: str, content: bytes) -> pyarrow.Table:
+    source = arrow.opened(name, pyarrow.BufferReader(content), len(content))
     _names(name, source.schema_arrow.names)
-    npz.fits(name, 2 * npz.NUMBER * source.metadata.num_rows * source.metadata.num_columns)
-    return from_arrow(name, source.read(), (), targets, reading)
+    return source.read()
 
 
 def _names(name: str, names: Sequence[str]) -> None:

@@ -31,6 +31,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a\x1b[2Jb\x07\x00\x7f\x9b", r"a\x1b[2Jb\x07\x00\x7f\x9b"),
         ("a\u2028b\x85c\x0bd\x1ce", "a b c d e"),
         ("right\u202eleft\u200b", r"right\u202eleft\u200b"),
+        ("no\u3164name\ufe0f\u2800\U000e0101", r"no\u3164name\ufe0f\u2800\U000e0101"),
         ("\udcff", r"\udcff"),
         (Path("a/b"), "a/b"),
         ("", ""),

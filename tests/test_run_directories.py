@@ -4,7 +4,6 @@ the process, no difference without a note, no file written but those of the run.
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import warnings
@@ -22,11 +21,11 @@ from gpubp import checkpoint
 from gpubp.cli import main
 from gpubp.errors import GpubpError
 
+from . import mutations
 from .short_runs import same, sealed, told
 
 SHORT, LONG = 6, 12  # epochs of the run that is changed, and of those that go on with it
 CORNERS = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
-JUNK: tuple[Any, ...] = (None, True, -1, 1e308, float("nan"), 10**30, "x", [], {}, [[]], {"tensor": "ids"})
 OTHERS = (torch.float16, torch.int8, torch.int64, torch.float64, torch.bool)
 
 
@@ -73,46 +72,15 @@ def the_run_that_goes_on(made: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def bytes_of(folder: Path, chance: random.Random) -> str:
     path = chance.choice(files_of(folder))
-    held, at = bytearray(path.read_bytes()), 0
-    kind = chance.choice(["flip", "flip", "flip", "cut", "more", "zeros", "nothing"])
-    if held and kind in ("flip", "zeros"):
-        at = chance.randrange(len(held))
-        if kind == "flip":
-            held[at] ^= 1 << chance.randrange(8)
-        else:
-            held[at : at + 16] = bytes(len(held[at : at + 16]))
-    elif kind == "cut":
-        at = chance.randrange(len(held) + 1)
-        del held[at:]
-    elif kind == "more":
-        held += held[-chance.randrange(1, 100) :]
-    elif kind == "nothing":
-        held.clear()
-    path.write_bytes(held)
-    return f"{path.name}: {kind} at {at}"
+    content, what = mutations.damaged(path.read_bytes(), chance)
+    path.write_bytes(content)
+    return f"{path.name}: {what}"
 
 
 def places(folder: Path, chance: random.Random) -> str:
     """Something else than a file, or another file, in the place of one."""
-    path = chance.choice(files_of(folder))
-    kind = chance.choice(["gone", "directory", "link", "link to nothing", "hard link", "pipe", "device", "another"])
-    another = chance.choice(files_of(folder)).read_bytes()
-    victim = folder.parent / "victim"
-    if kind != "another":
-        path.unlink()
-    if kind == "directory":
-        path.mkdir()
-    elif kind in ("link", "link to nothing"):
-        path.symlink_to(victim if kind == "link" else folder.parent / "nothing")
-    elif kind == "hard link":
-        os.link(victim, path)
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    elif kind == "another":
-        path.write_bytes(another)
-    return f"{path.name}: {kind}"
+    path, another = chance.choice(files_of(folder)), chance.choice(files_of(folder)).read_bytes()
+    return f"{path.name}: {mutations.replaced(path, chance, another, folder.parent / 'victim')}"
 
 
 def leftovers(folder: Path, chance: random.Random) -> str:
@@ -160,18 +128,9 @@ CHECKED_BY_NOBODY = ("0.params", "0.slots.mean", "0.slots.square", "0.loss", "0.
 def notes(folder: Path, chance: random.Random) -> str:
     """Something else in a manifest, whose digest is right."""
     manifest = folder / "checkpoint" / chance.choice(["manifest.json", "manifest.json", "manifest.previous.json"])
-    found = json.loads(manifest.read_text())
-    at, trail = found, [chance.choice(sorted(found))]
-    while isinstance(at[trail[-1]], (dict, list)) and at[trail[-1]] and chance.random() < 0.8:
-        at = at[trail[-1]]
-        trail.append(chance.choice(sorted(at) if isinstance(at, dict) else range(len(at))))
-    before, junk = at[trail[-1]], chance.choice(JUNK)
-    if chance.random() < 0.2:
-        del at[trail[-1]]
-    else:
-        at[trail[-1]] = junk
+    found, what = mutations.elsewhere(json.loads(manifest.read_text()), chance)
     manifest.write_text(sealed(found))
-    return f"{manifest.name}: {trail}: {before!r} becomes {junk!r}, or nothing"
+    return f"{manifest.name}: {what}"
 
 
 CHANGES = (bytes_of, places, tensors, notes, leftovers)

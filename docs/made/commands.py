@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpubp.cli import COMMANDS
+from gpubp.commands.parser import STATUSES
 
 
 def safe(text: str) -> str:
@@ -39,4 +40,11 @@ def commands() -> str:
     return "\n\n".join(command(name, module) for name, module in COMMANDS.items())
 
 
-PARTS: dict[str, Callable[[], str]] = {"commands": commands}
+def statuses() -> str:
+    """The table of exit statuses."""
+    return "\n".join(
+        ["| exit status | when |", "| --- | --- |", *(f"| {each} | {what} |" for each, what in STATUSES.items())]
+    )
+
+
+PARTS: dict[str, Callable[[], str]] = {"commands": commands, "statuses": statuses}

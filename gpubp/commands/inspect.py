@@ -117,8 +117,7 @@ def _damage(folder: Path) -> list[str]:
 
 def results(folder: Path) -> pa.Table:
     """The results of a run, a row per network, with what its design alone knows of how networks began."""
-    from pyarrow import parquet
-
+    from .. import tables
     from ..design import FILE
     from ..reporters.results_file import RESULTS, read_results
 
@@ -129,7 +128,7 @@ def results(folder: Path) -> pa.Table:
             f"{quoted(folder)}"
         )
     found = read_results(path)
-    design = parquet.read_table(folder / FILE) if (folder / FILE).is_file() else None
+    design = tables.parquet(folder / FILE) if (folder / FILE).is_file() else None
     for name in ("init", "init_scale"):
         if design is not None and name in design.column_names and design.num_rows == found.num_rows:
             found = found.append_column(name, design[name])

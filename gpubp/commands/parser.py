@@ -15,6 +15,15 @@ from ..errors import GpubpError, nearest, unknown
 from ..flags import TEXT, Kind
 from ..line import line, short
 
+STATUSES = {  # of the process when it ends
+    "0": "success",
+    "1": "an error, in one sentence on standard error",
+    "2": "a wrong flag, or a wrong setting in the file of --config, in one sentence too",
+    "3": "training ended, but a checkpoint, results or curves could not be written",
+    "4": "gpubp verify found a promise that does not hold",
+    "128 + n": "after signal n: 130 Ctrl-C and 143 SIGTERM, which save a run first; 141 nobody reads standard output",
+}
+
 
 class Help(jsonargparse.DefaultHelpFormatter):
     """The help of a flag, with its default if it has one."""
@@ -42,6 +51,10 @@ class Parser(jsonargparse.ArgumentParser):
         """Add --name, without a value."""
         self.add_argument(name, action="store_true", help=about)
 
+    def format_help(self) -> str:
+        """The help, without the control character that jsonargparse puts into that of --print_config."""
+        return str(super().format_help()).replace(" \b", "")
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with status 2 and one line with the error."""
         sys.stderr.write(f"error: {short(self.reworded(line(message)))}\n")
@@ -61,6 +74,8 @@ class Parser(jsonargparse.ArgumentParser):
         """A message of argparse or jsonargparse, in the package's words."""
         if found := re.match(r"argument subcommand: invalid choice: '(.*?)'", message):
             return unknown("command", found[1], self.commands)
+        if message.startswith("Unexpected config: "):
+            return "--config: a readable file of settings expected"
         if message.startswith('expected "subcommand"'):
             return f"a command expected: {', '.join(self.commands)}; gpubp --help"
         if found := re.match(r"argument ([\w-]+): (.*)", message):

@@ -56,18 +56,18 @@ def read_results(path: Path) -> pa.Table:
         files.regular(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {reason(error, str(error))}") from None
-    return results_in(str(path), path)
+    return results_in(str(path), path, path.stat().st_size)
 
 
-def results_in(path: str, source: Any) -> pa.Table:
-    """read_results() of a file, or of what else pyarrow reads, called `path`."""
+def results_in(path: str, source: Any, size: int) -> pa.Table:
+    """read_results() of a file of `size` bytes, or of what else pyarrow reads, called `path`."""
     import pyarrow as pa
-    from pyarrow import parquet
 
+    from ..arrow import opened
     from ..tables import listed
 
     try:
-        found = parquet.ParquetFile(source).read()
+        found = opened(path, source, size).read()
         known = found.schema.metadata or {}  # older files have no seal
         pieces = [found.slice(at, table.PIECE) for at in range(0, len(found), table.PIECE)]
         damaged = SEAL in known and known[SEAL].decode() != digest(found)
