@@ -105,7 +105,7 @@ def write_csv(tables: Iterable[pyarrow.Table], where: Any) -> None:
     as formulas get a leading '; numbers stay numbers, also those that are text. Raises OSError."""
     writer = None
     for table in tables:
-        columns = [_no_formula(values) if pyarrow.types.is_string(values.type) else values for values in table.columns]
+        columns = [_no_formula(values) for values in table.columns]
         plain = pyarrow.table(columns, _no_formula(pyarrow.array(table.column_names)).to_pylist())
         writer = writer or csv.CSVWriter(where, plain.schema)
         writer.write_table(plain)
@@ -114,6 +114,14 @@ def write_csv(tables: Iterable[pyarrow.Table], where: Any) -> None:
 
 
 def _no_formula(texts: Any) -> Any:
+    """A column, whose texts, of any of Arrow's types for them, are no formulas."""
+    types = pyarrow.types
+    if types.is_dictionary(texts.type):
+        texts = texts.cast(texts.type.value_type)
+    if types.is_large_string(texts.type) or types.is_string_view(texts.type):
+        texts = texts.cast(pyarrow.string())
+    if not types.is_string(texts.type):
+        return texts
     risky = compute.match_substring_regex(texts, FORMULA)
     risky = compute.and_not(risky, compute.match_substring_regex(texts, NUMBER))
     return compute.if_else(risky, compute.binary_join_element_wise("'", texts, ""), texts)

@@ -74,7 +74,7 @@ def npz(chance: Chance, _: bytes) -> bytes:
 
 def parquet_file(chance: Chance, whole: bytes) -> bytes:
     """Other names and types, texts that a dictionary repeats, columns of one value for many rows."""
-    rows = chance.choice([0, 1, 8, 8, 8, 8, 1 << 14, 1 << 22])
+    rows = chance.choice([0, 1, 8, 8, 8, 8, 1 << 14, 1 << 20])
     few = min(rows, 100)
     texts = [each.encode(errors="replace").decode() for each in CELLS]
     kinds: list[Callable[[], Any]] = [

@@ -65,6 +65,7 @@ FOLDERS: dict[str, Callable[[Path], None]] = {
     "below another's that is sticky": lambda folder: (folder.parent.chmod(0o1777), give_away(folder.parent))[0],
 }
 FILES: dict[str, Callable[[Path], None]] = {
+    "damaged": lambda file: file.write_bytes(file.read_bytes()[:-1] + b"x"),
     "world-writable": lambda file: file.chmod(0o666),
     "another's": give_away,
     "a link": link,
@@ -97,7 +98,14 @@ def test_a_library_in_a_folder_writable_by_others_never_runs_and_nothing_is_cach
 @pytest.mark.parametrize("kind", FILES)
 def test_a_file_writable_by_others_never_runs_and_is_recompiled(kind: str, folder: Path) -> None:
     number = next(NUMBERS)
-    FILES[kind](plant(folder, number, number + 1))
+    planted = plant(folder, number, number + 1)
+    FILES[kind](planted)
+    assert build.library(text(number)).answer() == number
+    (note,) = cache.news()
+    assert note.startswith("a kernel is compiled again: ")
+    assert str(planted) in note
+    assert planted not in folder.iterdir()
+    forget()
     assert build.library(text(number)).answer() == number
     assert cache.news() == []
 
@@ -152,6 +160,20 @@ def test_a_group_with_only_the_user_is_trusted(
     monkeypatch.setattr(pwd, "getpwuid", lambda _: user)
     monkeypatch.setattr(grp, "getgrgid", lambda _: SimpleNamespace(gr_name=name, gr_gid=number, gr_mem=members))
     assert (cache.exposed(folder) is None) == trusted
+
+
+def test_a_group_of_the_user_whose_bits_stand_for_a_list_of_others_is_not_trusted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an access control list, such as setfacl makes, the bits of the group are the most that anybody in it has."""
+    folder.mkdir()
+    folder.chmod(0o770)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="ann", pw_gid=1000))
+    monkeypatch.setattr(grp, "getgrgid", lambda _: SimpleNamespace(gr_name="ann", gr_gid=1000, gr_mem=[]))
+    monkeypatch.setattr(os, "listxattr", lambda path: ["user.mood"], raising=False)
+    assert cache.exposed(folder) is None
+    monkeypatch.setattr(os, "listxattr", lambda path: ["user.mood", "system.posix_acl_access"], raising=False)
+    assert cache.exposed(folder) == f"others can write to {folder}"
 
 
 def test_a_user_namespace_without_root_has_a_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,8 @@ def test_success_errors_and_wrong_flags_have_their_status(ended: None, capsys: p
     Path("wrong.yaml").write_text("networks: none\n")
     for arguments, found in {
         "inspect run": 0, "--version": 0, "inspect nothing": 1, "predict run --data nothing.csv": 1,
-        "inspect run --nope": 2, "inspected run": 2, "train --config wrong.yaml": 2, "train --networks 0": 2, "train --config=": 2,
+        "inspect run --nope": 2, "inspected run": 2, "train --config wrong.yaml": 2, "train --networks 0": 2,
+        "train --config=": 2,
     }.items():  # fmt: skip
         assert status(arguments.split()) == found, arguments
         told = capsys.readouterr().err.splitlines()

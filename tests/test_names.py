@@ -1,12 +1,16 @@
 """Names from elsewhere, of columns, classes, files and runs, are plain text wherever they go: terminal, TensorBoard,
-CSV, a shell's line."""
+pages, CSV, a shell's line."""
 
 from __future__ import annotations
 
 import csv
+import html
 import io
+import json
+import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,11 +18,11 @@ import pytest
 
 import gpubp
 from gpubp.cli import main
-from gpubp.line import line
+from gpubp.line import line, shown
 from gpubp.reporters.tensorboard import _cell
 from gpubp.tables import write_csv
 
-ESCAPE = "\x1b[31m"
+ESCAPE = "\x1b[31m\u202e\u3164"  # a colour, the other direction, and a letter that nobody sees
 COLUMNS = ["[/b]a|b*_c_<i>", f"{ESCAPE}red :star:"]
 TARGET = "=cmd|' /C calc'!A0"
 CLASSES = ["=evil()", f"\x1b]0;title\x07{ESCAPE}[/x]"]
@@ -52,10 +56,37 @@ def test_a_terminal_shows_every_name_and_none_moves_its_cursor(
     assert f"{line(RUN)}: 2 networks: 2 finished" in told.out
     assert f'"probability_{line(CLASSES[1])}"' in told.out
     model = gpubp.load(RUN)
-    with pytest.warns(UserWarning, match=r"holds \\x1b\[31mnew; in training \\x1b\[31mx, plain") as warned:
+    told_of = f"holds {line(ESCAPE)}new; in training {line(ESCAPE)}x, plain"
+    with pytest.warns(UserWarning, match=re.escape(told_of)) as warned:
         model.predict({COLUMNS[0]: [1], COLUMNS[1]: [f"{ESCAPE}new"]})
-    shown = [ran, told.out, told.err, repr(model), *(str(each.message) for each in warned)]
-    assert not any("\x1b" in each or "\x07" in each for each in shown)
+    for each in (ran, told.out, told.err, repr(model), *(str(each.message) for each in warned)):
+        assert unseen(each) == ""
+
+
+def test_a_page_shows_every_name_as_text(ran: str) -> None:
+    assert main(["report", RUN, "--out", "report.html"]) == 0
+    assert main(["explain", RUN, "--html", "explained.html"]) == 0
+    for name in ("report.html", "explained.html"):
+        page = Path(name).read_text(encoding="utf-8")
+        embedded = [json.loads(each) for each in re.findall(r'<script type="application/json".*?>(.*?)</script>', page)]
+        page = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)  # of libraries
+        assert unseen(page) == ""
+        assert {unseen(each) for each in texts(embedded)} <= {""}
+        assert "<i>" not in page
+        assert html.escape(line(COLUMNS[1])) in page
+
+
+def unseen(text: str) -> str:
+    """The characters that a person does not see, or that move what is seen, but for line breaks."""
+    return "".join(each for each in text if each != "\n" and not shown(each))
+
+
+def texts(found: object) -> Iterator[str]:
+    """All names and texts in JSON."""
+    if isinstance(found, str):
+        yield found
+    for each in (*found, *found.values()) if isinstance(found, dict) else found if isinstance(found, list) else ():
+        yield from texts(each)
 
 
 def test_tensorboard_shows_names_and_not_what_markdown_makes_of_them(ran: str) -> None:
@@ -63,10 +94,10 @@ def test_tensorboard_shows_names_and_not_what_markdown_makes_of_them(ran: str) -
     found = events.EventAccumulator(f"{RUN}/tensorboard").Reload()
     text = found.Tensors("configuration")[0].tensor_proto.string_val[0].decode()
     markdown = pytest.importorskip("markdown")
-    shown = markdown.markdown(text, extensions=["markdown.extensions.tables"])
+    page = markdown.markdown(text, extensions=["markdown.extensions.tables"])
     for name in (*COLUMNS, TARGET, *CLASSES):
-        assert line(name).replace("<", "&lt;").replace(">", "&gt;") in shown.replace("&gt;", ">").replace(">", "&gt;")
-    assert not {"<em>", "<i>", "<h1>", "<a "} & set(shown.split())
+        assert line(name).replace("<", "&lt;").replace(">", "&gt;") in page.replace("&gt;", ">").replace(">", "&gt;")
+    assert not {"<em>", "<i>", "<h1>", "<a "} & set(page.split())
     assert _cell("# no heading") == "\\# no heading"
 
 
@@ -76,8 +107,11 @@ FORMULAS = {
 }  # fmt: skip
 
 
-def test_a_csv_holds_no_formula_in_a_cell_or_a_name_and_numbers_stay_numbers(tmp_path: Path) -> None:
-    table = pa.table({"=name": [*FORMULAS, None], "-5": [-1.5] * (len(FORMULAS) + 1)})
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_a_csv_holds_no_formula_in_a_cell_or_a_name_and_numbers_stay_numbers(kind: pa.DataType, tmp_path: Path) -> None:
+    cells = pa.array([*FORMULAS, None])
+    cells = cells.dictionary_encode() if pa.types.is_dictionary(kind) else cells.cast(kind)
+    table = pa.table({"=name": cells, "-5": [-1.5] * (len(FORMULAS) + 1)})
     write_csv([table], tmp_path / "out.csv")
     rows = list(csv.reader(io.StringIO((tmp_path / "out.csv").read_bytes().decode(), newline="")))
     assert rows[0] == ["'=name", "-5"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from gpubp import free
+from gpubp import free, tables
 from gpubp.errors import DataError
 from gpubp.sources import load
 from gpubp.tables import Table, read
@@ -234,6 +236,50 @@ def test_a_small_file_of_large_content_is_refused_before_it_is_unpacked(
     monkeypatch.setattr(parquet.ParquetFile, "read", None)
     with refused(f"{name} needs 1.62 MB when unpacked; 1 MB are free"):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.npz"])
+def test_a_device_and_a_pipe_in_the_place_of_a_file_are_not_read(name: str, tmp_path: Path) -> None:
+    """Their content would never end, and fill the memory."""
+    (tmp_path / name).symlink_to("/dev/zero")
+    with refused(f"{name} cannot be read: not a regular file"):
+        read(tmp_path / name)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with refused(f"{name} cannot be read: not a regular file"):
+        read(tmp_path / name)
+
+
+def dictionary(rows: int) -> pyarrow.Table:
+    """A long text in every row, which a Parquet file holds once."""
+    indices = pyarrow.array(np.zeros(rows, np.int32))
+    return pyarrow.table({"a": pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["A" * 500_000]))})
+
+
+@pytest.mark.parametrize("kind", ["text", "texts in lists", "numbers in a list"])
+def test_a_parquet_file_of_a_few_bytes_that_unpack_to_gigabytes_is_refused(kind: str, tmp_path: Path) -> None:
+    made = {
+        "text": lambda: dictionary(10_000),
+        "texts in lists": lambda: pyarrow.table(
+            {"a": pyarrow.ListArray.from_arrays(np.arange(10_001, dtype=np.int32), dictionary(10_000)["a"].chunk(0))}
+        ),
+        "numbers in a list": lambda: pyarrow.table(
+            {"a": pyarrow.ListArray.from_arrays([0, 1 << 25], pyarrow.array(np.zeros(1 << 25, np.int8)))}
+        ),
+    }[kind]()
+    parquet.write_table(made, tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 60_000
+    for reader in (read, tables.parquet):
+        with refused("when unpacked; at most 10,000 times its size expected"):
+            reader(tmp_path / "a.parquet")
+
+
+def test_an_archive_that_packs_better_than_numpy_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_BZIP2) as archive, archive.open("X.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|b1", "fortran_order": False, "shape": (1 << 25, 1)})
+        file.write(bytes(1 << 25))
+    with refused("when unpacked; at most 10,000 times its size expected"):
+        read(tmp_path / "a.npz")
 
 
 def test_arrays_of_an_npz_that_do_not_go_together_are_never_unpacked(

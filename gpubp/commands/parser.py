@@ -51,9 +51,9 @@ class Parser(jsonargparse.ArgumentParser):
         """Add --name, without a value."""
         self.add_argument(name, action="store_true", help=about)
 
-    def format_help(self) -> str:
+    def format_help(self, *formatter: Any, **named: Any) -> str:
         """The help, without the control character that jsonargparse puts into that of --print_config."""
-        return str(super().format_help()).replace(" \b", "")
+        return str(super().format_help(*formatter, **named)).replace(" \b", "")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with status 2 and one line with the error."""

@@ -1,9 +1,10 @@
 """The cache of compiled kernels, and the conditions for running one of its files.
 
 A kernel's file is named by its key, a hash of all its sources, and by a hash of its content, which reveals damage but
-not forgery: files are trusted only because nobody but the user and root can write to the folder and to all above it.
-Other folders are not used: then, and if the cache cannot be written, every process compiles its kernels in
-a temporary folder, and news() says so. The environment variable GPUBP_CACHE names a folder.
+not forgery: files are trusted only because nobody but the user and root can write to the folder and to all above it, so
+that none changes between the check and its use. A file that others could have written is deleted. Other folders are not
+used: then, and if the cache cannot be written, every process compiles its kernels in a temporary folder, and news()
+says so. The environment variable GPUBP_CACHE names a folder.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..errors import EngineError
 
 T = TypeVar("T")
 STALE = 3600  # seconds after which the writer of an unfinished file is assumed dead
+ACCESS = "system.posix_acl_access"  # the attribute of a file with a list of who may do what
 NEWS: dict[object, str] = {}  # notes for the user, by cause; "" once reported
 
 
@@ -49,10 +51,11 @@ def kept(key: str, folder: Path | None, suffix: str, load: Callable[[Path], T]) 
         if folder is None or not folder.is_dir() or not _trusted(folder):
             return None
         for path in sorted(folder.glob(f"{key}-*{suffix}")):
-            found = path.lstat()
-            safe = stat.S_ISREG(found.st_mode) and not _stranger(found) and not _open_to_others(found)
-            if safe and path.name == f"{key}-{digest(path.read_bytes())}{suffix}":
+            why = _unsafe(path)
+            if why is None and path.name == f"{key}-{digest(path.read_bytes())}{suffix}":
                 return load(path)
+            NEWS.setdefault(path, f"a kernel is compiled again: {why or f'{path} is not what was stored there'}")
+            path.unlink()
     except OSError:  # then it is compiled
         pass
     return None
@@ -133,9 +136,19 @@ def exposed(folder: Path) -> str | None:
         found = each.stat()
         if _stranger(found) and (each == folder or found.st_uid != owner):
             return f"{each} belongs to another user"
-        if _open_to_others(found) and (each == folder or not found.st_mode & stat.S_ISVTX):
+        if _open_to_others(each, found) and (each == folder or not found.st_mode & stat.S_ISVTX):
             return f"others can write to {each}"
     return None
+
+
+def _unsafe(path: Path) -> str | None:
+    """Why a file in a trusted folder may be somebody else's, or None."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        return f"{path} is a link, or no file"
+    if _stranger(found):
+        return f"{path} belongs to another user"
+    return f"others can write to {path}" if _open_to_others(path, found) else None
 
 
 def _trusted(folder: Path) -> bool:
@@ -171,12 +184,15 @@ def _stranger(found: os.stat_result) -> bool:
     return hasattr(os, "geteuid") and found.st_uid not in (0, os.geteuid())
 
 
-def _open_to_others(found: os.stat_result) -> bool:
+def _open_to_others(path: Path, found: os.stat_result) -> bool:
     """Whether others than the owner can write to it. A group with only the user, common on many systems, is fine."""
     if not hasattr(os, "geteuid") or not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return False
     if found.st_mode & stat.S_IWOTH:
         return True
+    with suppress(OSError, AttributeError):  # not on every system
+        if ACCESS in os.listxattr(path):  # whose entries, of any users and groups, the group's bits stand for
+            return True
     import grp
     import pwd
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..line import line
 
 HERE = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -37,7 +38,7 @@ def page(
     return FRAME.format(
         version=__version__,
         policy=policy,
-        title=html.escape(title),
+        title=html.escape(line(title)),
         style="\n".join([text("page.css"), *styles]),
         body=body,
         scripts="\n".join(f"<script>{script}</script>" for script in scripts),
@@ -50,6 +51,15 @@ def text(name: str) -> str:
 
 
 def embedded(name: str, value: Any) -> str:
-    """`value` as JSON that a script finds by its id `name`. No text in it can end the element."""
-    written = json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    """`value` as JSON that a script finds by its id `name`. No text in it can end the element, or is not seen."""
+    written = json.dumps(_seen(value), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" id="{html.escape(name)}">{written}</script>'
+
+
+def _seen(value: Any) -> Any:
+    """JSON whose texts and names have nothing that a person does not see, but line breaks."""
+    if isinstance(value, str):
+        return value if value.isascii() and value.isprintable() else "\n".join(map(line, value.split("\n")))
+    if isinstance(value, dict):
+        return {_seen(name): _seen(each) for name, each in value.items()}
+    return [*map(_seen, value)] if isinstance(value, list | tuple) else value

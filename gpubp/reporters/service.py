@@ -18,6 +18,7 @@ from typing import Any
 
 from .. import files
 from ..history import SHOWN
+from ..line import line
 from ..result import Result
 from . import Reporter, Start, due
 from .results_file import RESULTS
@@ -147,5 +148,8 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in settings.items():
         if value is not None:
-            found |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{name}": value}
+            shown = line(value) if isinstance(value, str) else value
+            found |= (
+                _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{line(name)}": shown}
+            )
     return found
