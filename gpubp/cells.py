@@ -46,6 +46,7 @@ TABLES: dict[str, Table[Any]] = {
     "output": ACTIVATIONS,
     "hidden": ACTIVATIONS,
 }
+OBJECT = 100  # bytes of a cell that is no number, as an object of Python
 LISTS = {"widths": "whole numbers of 1 or more, separated by commas,", "class_weight": "numbers separated by commas"}
 
 
@@ -124,10 +125,16 @@ def columns(given: Any, first: int = 0) -> tuple[dict[str, Any], int]:
 
 def _file(path: str | os.PathLike[str]) -> Any:
     """The table in a file. Raises DataError."""
-    from . import tables
+    import pyarrow as pa
 
-    found = Path(path).suffix.lower() == ".parquet"  # which holds lists of widths too
-    return tables.parquet(Path(path)) if found else tables.read(path).columns
+    from . import free, tables
+
+    if Path(path).suffix.lower() != ".parquet":
+        return tables.read(path).columns
+    found = tables.parquet(Path(path))  # which holds lists of widths too
+    objects = sum(not (pa.types.is_integer(each) or pa.types.is_floating(each)) for each in found.schema.types)
+    free.fits(f"design {path}", OBJECT * objects * found.num_rows)
+    return found
 
 
 def _cells(name: str, values: Any) -> Array | list[Any]:
