@@ -21,3 +21,10 @@ def test_data_in_a_page_cannot_end_their_element():
     found = embedded("data", value)
     assert found.count("<") == 2
     assert json.loads(found.partition(">")[2].rpartition("</script>")[0]) == value
+
+
+def test_data_in_a_page_have_nothing_that_is_not_seen():
+    found = embedded("data", {"na\u202eme": ["a\x1b[2J\nb\u00a0c", "\u3164"]})
+    assert json.loads(found.partition(">")[2].rpartition("</script>")[0]) == {
+        r"na\u202eme": ["a\\x1b[2J\nb\u00a0c", r"\u3164"]
+    }

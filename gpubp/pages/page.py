@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,9 @@ def embedded(name: str, value: Any) -> str:
 
 
 def _seen(value: Any) -> Any:
-    """JSON whose texts and names have nothing that a person does not see, but line breaks."""
+    """JSON whose texts and names have nothing that a person does not see, but line breaks and our no-break spaces."""
     if isinstance(value, str):
-        return value if value.isascii() and value.isprintable() else "\n".join(map(line, value.split("\n")))
+        return "".join(each if each in "\n\u00a0" else line(each) for each in re.split("([\n\u00a0])", value))
     if isinstance(value, dict):
         return {_seen(name): _seen(each) for name, each in value.items()}
     return [*map(_seen, value)] if isinstance(value, list | tuple) else value
