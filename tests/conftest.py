@@ -33,8 +33,8 @@ HERE = {
         "proofs", "turns"),
     "compiles for the CPU otherwise": ("kernel_mutants", "mutants", "sanitizers"),
     "chooses its device by name": ("arrays", "bad_input", "benchmarks", "command_line", "command_predict",
-        "command_train", "devices", "exact_numbers", "exit_statuses", "forks", "fuzz", "names", "on_gpu", "signals", "sklearn",
-        "sklearn_checks", "sklearn_search"),
+        "command_train", "devices", "exact_numbers", "exit_statuses", "forks", "fuzz", "names", "on_gpu", "signals",
+        "sklearn", "sklearn_checks", "sklearn_search"),
     "waits for scikit-learn most of its time": ("learning",),
     "explains a step, which takes the CPU": ("explain",),
 }  # fmt: skip
