@@ -188,6 +188,7 @@ class Preparation:
     def from_dict(cls, values: Mapping[str, Any]) -> Preparation:
         """From the result of to_dict(); raises DataError for anything else."""
         try:
+            json.dumps(values, ensure_ascii=False).encode()  # no half of a surrogate pair, which no table can hold
             columns, target_columns = (
                 tuple(Column(**{name: _tuple(each) for name, each in column.items()}) for column in values[part])
                 for part in ("columns", "target_columns")
@@ -208,7 +209,7 @@ class Preparation:
             reading = Reading(**{**reading, "drop": tuple(reading["drop"]), "text": tuple(reading["text"])})
             changed = {"columns": columns, "target_columns": target_columns, "classes": tuple(values["classes"])}
             return cls(**{**values, **changed, "reading": reading, "entities": entities})
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, UnicodeEncodeError) as error:
             why = reason(error, "entries of other types")
             raise DataError(f"preparation: the result of Preparation.to_dict() expected; {why}") from None
 

@@ -16,7 +16,9 @@ import yaml
 import gpubp
 from gpubp.commands import settings as saved
 from gpubp.commands import train
-from gpubp.errors import CheckpointError
+from gpubp.errors import CheckpointError, DataError
+from gpubp.preparation import Preparation
+from gpubp.reporters import table
 from gpubp.reporters.results_file import read_results
 
 from .files import status
@@ -141,6 +143,21 @@ def test_results_of_another_shape_are_refused(name: str, run: Path) -> None:
         assert status(command) == 1
     with pytest.raises(CheckpointError, match=r"results.parquet has .*: it is not the results of a run"):
         read_results(path)
+
+
+@pytest.mark.parametrize("keys", [b"3", b"null", b"[" * 100_000, b"\xff"], ids=["a number", "null", "deep", "bytes"])
+def test_results_whose_keys_are_no_list_are_refused(keys: bytes, run: Path) -> None:
+    path = run / "results.parquet"
+    pa.parquet.write_table(read_results(path).replace_schema_metadata({table.KEYS: keys}), path)
+    with pytest.raises(CheckpointError, match=r"it is not a whole .parquet file"):
+        read_results(path)
+
+
+def test_a_name_that_is_no_text_in_utf_8_is_refused() -> None:
+    found = gpubp.load_data("iris").preparation.to_dict()
+    found["classes"] = ["a", "\ud800", "c"]
+    with pytest.raises(DataError):
+        Preparation.from_dict(found)
 
 
 def test_an_invalid_preparation_is_refused(run: Path) -> None:

@@ -152,6 +152,20 @@ def test_a_file_of_config_that_is_not_plain_is_one_sentence(
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
 
 
+def test_a_file_of_settings_names_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other.yaml").write_text("networks: 2\n")
+    for other in ("other.yaml", '"\\0"', "3"):
+        Path("c.yaml").write_text(f"config: {other}\nnetworks: 3\n")
+        with pytest.raises(SystemExit, match="2"):
+            main(["train", "--config", "c.yaml", "--data", "xor"])
+        assert capsys.readouterr().err == (
+            "error: c.yaml: the setting 'config' is unknown: a file of settings names no other\n"
+        )
+
+
 def test_a_text_that_begins_as_an_alias_does_is_a_text(tmp_path: Path) -> None:
     settings = {"target": "*total*", "data": "&x", "widths": "[1, 2]", "loss": "{", "impute": ": - ["}
     config_file.write(tmp_path / "c.yaml", settings, "")

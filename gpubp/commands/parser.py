@@ -68,6 +68,8 @@ class Parser(jsonargparse.ArgumentParser):
             self.error(str(error))
         if not isinstance(found, dict):
             self.error(f"{path}: settings by name expected, such as networks: 100")
+        if "config" in found:
+            self.error(f"{path}: the setting 'config' is unknown: a file of settings names no other")
         return super().parse_path(path, *arguments, **settings)
 
     def reworded(self, message: str) -> str:

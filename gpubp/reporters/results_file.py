@@ -73,7 +73,7 @@ def results_in(path: str, source: Any, size: int) -> pa.Table:
         damaged = SEAL in known and known[SEAL].decode() != digest(found)
         keys = keys_of(found)
         damaged |= SEALS in known and known[SEALS].decode() != _sha256("".join(map(digest, pieces)))
-    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
+    except (OSError, ValueError, MemoryError, RecursionError, pa.ArrowException) as error:
         raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not a whole .parquet file')}") from None
     if damaged:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")

@@ -145,6 +145,8 @@ def key_name(name: str) -> str:
 def keys_of(rows: pa.Table) -> list[str]:
     """The columns of a results table that name the entity of each network. Raises ValueError for what is no list."""
     found = json.loads((rows.schema.metadata or {}).get(KEYS, b"[]"))
+    if not isinstance(found, list):
+        raise ValueError
     return [name for name in found if name in rows.column_names]
 
 
