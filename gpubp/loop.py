@@ -235,6 +235,7 @@ class Loop:
             if self.saving is not None:
                 self.saving.wait()  # the first checkpoint may be reading rows
             self.search.decide(self.number, self.runs, found)
+            found = [each._replace(lr=run.learning_rate()) for run, each in zip(self.runs, found)]
         states, rows = [run.state for run in self.runs], [run.rows for run in self.runs]
         networks = Snapshot(states, rows, found, lambda most: gradient_norms(self.runs, most))
         done, steps = self.done, self.step_seconds

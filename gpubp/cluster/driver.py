@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import DeviceError, GpubpError
 from ..line import line
 from ..loop import Search
@@ -94,7 +96,7 @@ class Driver:
     def decide(self, runs: Sequence[LightRun], search: Search, number: int, looked: Sequence[Looked]) -> None:
         """Let the search decide, and write that down."""
         for run in runs:
-            run.number = number
+            run.number, run.state.source = number, torch.arange(len(run.rows))
         search.decide(number, runs, found_in(runs, self.shards, looked))
         self.together.decided(number, runs)
         exchange = Exchange(runs, self.shards)
@@ -129,7 +131,7 @@ class Driver:
             takers = [target for target in targets if (source, target) in exchange.given]
             wanted = [exchange.given[source, target] for target in takers]
             giving = self.giving.options(num_returns=len(takers))
-            found = giving.remote(self.job, self.stored[source], self.sets, phase - 1, wanted)
+            found = giving.remote(self.job, self.stored[source], self.sets, wanted)
             rows |= {(source, target): each for target, each in zip(takers, found if len(takers) > 1 else [found])}
 
         def start(at: int) -> Any:

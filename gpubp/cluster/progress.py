@@ -87,12 +87,12 @@ class Together:
         for shard, each in zip(self.shards, looked):
             for group, index, clocks in zip(shard.groups, shard.index, each.clocks):
                 self.runs[group].state.put_in(index, clocks)
+        found = found_in(self.runs, self.shards, looked)
         if number == self.number:
             self.rewrite()
+            found = [each._replace(lr=run.learning_rate()) for run, each in zip(self.runs, found)]
         states = [run.state for run in self.runs]
-        networks = Snapshot(
-            states, [run.rows for run in self.runs], found_in(self.runs, self.shards, looked), lambda _: torch.empty(0)
-        )
+        networks = Snapshot(states, [run.rows for run in self.runs], found, lambda _: torch.empty(0))
         done, seconds = sum(int(each.step.sum()) for each in states), self.seconds
         rate = (done - self.seen[0]) / max(seconds - self.seen[1], 1e-6)
         self.seen = done, seconds

@@ -29,7 +29,7 @@ from ..making import Maker
 from ..reporters import Progress, Reporter
 from ..reporters.snapshot import Snapshot
 from ..resuming import runs_of
-from ..run import Round, Run, Sets
+from ..run import Round, Sets
 from ..saving import Saving
 from ..signals import collected
 from ..state import TrainState
@@ -173,19 +173,21 @@ def train(
 
 
 @neutral()
-def give(job: Job, shard: Shard, sets: Sets, phase: int, wanted: Sequence[Mapping[int, Tensor]]) -> list[Any]:
-    """Rows of a shard at a meeting point, for each that asks for networks (K,) of some groups."""
-    with _opened(job, shard, sets, phase, lambda _: None) as loop:
+def give(job: Job, shard: Shard, sets: Sets, wanted: Sequence[Mapping[int, Tensor]]) -> Any:
+    """Rows of a shard at a meeting point, for each that asks for networks (K,) of some groups, or for the only one."""
+    with (job.storage / str(shard.number)).folder() as folder:  # without its lock: it may be taking rows itself
+        loop = _loop(job, shard, sets, folder, lambda _: None)
         loop.begin()
         loop.at_rest()
         for run in loop.runs:
             run.place.gather()
         wide = [{name: each for name, each in run.state.tensors() if is_row(name)} for run in loop.runs]
         at = {group: part for part, group in enumerate(shard.groups)}
-        return [
-            {group: {name: each[index] for name, each in wide[at[group]].items()} for group, index in each.items()}
-            for each in wanted
+        found = [
+            {group: {name: each[index] for name, each in wide[at[group]].items()} for group, index in some.items()}
+            for some in wanted
         ]
+        return found if len(found) > 1 else found[0]
 
 
 @neutral()
@@ -246,41 +248,36 @@ def clocks(state: TrainState) -> Tensors:
 def _opened(
     job: Job, shard: Shard, sets: Sets, phase: int, tell: Callable[[Progress | Looked], object]
 ) -> Iterator[ShardLoop]:
-    """The loop of a shard, from its newest checkpoint if there is one. What else writes the shard, a process that was
-    thought dead, stops."""
-    learn(job.rules)
-    where = devices(job.device)
-    if where == [HOME]:
-        torch.set_num_threads(job.threads)
+    """The loop of a shard, which saves itself. What else writes the shard, a process that was thought dead, stops."""
     storage = job.storage / str(shard.number)
     with storage.folder() as folder:
         lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
         with lock.held(folder, force=True):
-            runs, loop_notes = _runs(job, shard, sets, where, folder)
-            loop = ShardLoop(runs, (Herald(tell),), folder, job.minutes, {"shard": shard.number}, **loop_notes)
-            loop.saving = Copied(
+            loop = _loop(job, shard, sets, folder, tell)
+            loop.saving = saving = Copied(
                 folder, job.minutes, loop.saved, loop.noted, loop.note, push=lambda: storage.push(folder, phase)
             )
             try:
-                with explained(runs):
+                with explained(loop.runs):
                     yield loop
             finally:
-                loop.saving.wait()
+                saving.wait()
 
 
-def _runs(
-    job: Job, shard: Shard, sets: Sets, where: list[torch.device], folder: Path
-) -> tuple[list[Run], dict[str, Any]]:
-    """The runs of a shard, and what else its loop goes on with."""
+def _loop(job: Job, shard: Shard, sets: Sets, folder: Path, tell: Callable[[Progress | Looked], object]) -> ShardLoop:
+    """The loop of a shard, from its newest checkpoint if there is one; it writes nothing."""
+    learn(job.rules)
+    where = devices(job.device)
+    if where == [HOME]:
+        torch.set_num_threads(job.threads)
+    settings, more = {"shard": shard.number}, dict[str, Any]()
     if any((folder / "checkpoint" / name).exists() for name in (checkpoint.MANIFEST, checkpoint.PREVIOUS)):
         saved = checkpoint.load(folder, HOME)
-        return runs_of(folder, saved, sets, where), {
-            "history": saved.notes["history"],
-            "seconds": saved.notes["seconds"],
-            "notes": [*saved.told],
-        }
-    runs = []
-    for part, rows, group in zip(shard.parts, shard.local, shard.groups):
-        maker = Maker(sets, job.engines[group], where, job.folds, looks=True)
-        runs += maker.runs([part.made()._replace(rows=rows)])
-    return runs, {}
+        runs = runs_of(folder, saved, sets, where)
+        more = {name: saved.notes[name] for name in ("history", "seconds")} | {"notes": [*saved.told]}
+    else:
+        runs = []
+        for part, rows, group in zip(shard.parts, shard.local, shard.groups):
+            maker = Maker(sets, job.engines[group], where, job.folds, looks=True)
+            runs += maker.runs([part.made()._replace(rows=rows)])
+    return ShardLoop(runs, (Herald(tell),), None, job.minutes, settings, **more)
