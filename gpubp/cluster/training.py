@@ -159,7 +159,7 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
         result = _whole(plan, driver, reports, runs, chosen, folder, spent)
         if storage.local is None:
             storage.put(folder)
-            result = replace(result, run_dir=None)
+        result = replace(result, run_dir=None if storage.local is None else Path(wanted.run_dir))
         if result.unsaved is None:
             job.storage.remove()
         listeners.tell(lambda reporter: reporter.finish(result))

@@ -1,0 +1,274 @@
+"""Shards of a run as tasks of Ray: the bits of one machine, for any number of shards, also after workers are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import cluster
+from gpubp.cluster.shards import dealt
+from gpubp.cluster.storage import Storage
+from gpubp.design import Design
+from gpubp.errors import CheckpointError, ConfigError
+from gpubp.making import Source
+from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
+
+from .commands import run
+from .helpers import same_bits
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+ROOT = Path(__file__).resolve().parent.parent
+STORE = 80 << 20  # bytes, the least that Ray takes
+ROWS = [{"lr": 10.0 ** -(1 + row % 3), "optimizer": ("adam", "sgd")[row % 2], "seed": 50 - row} for row in range(15)]
+PLAIN = [{"lr": (1 + row) * 1e-3} for row in range(12)]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Any]:
+    """A cluster of two machines with a CPU each, which this process is connected to."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
+        found = Cluster(initialize_head=True, head_node_args=head)
+        found.add_node(num_cpus=1, object_store_memory=STORE)
+        ray.init(found.address, log_to_driver=False, logging_level="ERROR")
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        yield found
+        ray.shutdown()
+        found.shutdown()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def iris() -> gpubp.sources.Prepared:
+    return gpubp.load_data("iris")
+
+
+def trained(
+    iris: Any, shards: int | None, run_dir: Any = None, design: Any = ROWS, validation: bool = True, **more: Any
+) -> gpubp.Result:
+    """The run of a design in one place, or in shards."""
+    settings = {"widths": "4,6,3", "loss": iris.loss, "epochs": 6, "batch_size": 16, **more}
+    data = iris.training, iris.validation if validation else None
+    if shards is None:
+        return gpubp.train_many(design, *data, run_dir=run_dir, **settings)
+    return cluster.train_many(design, *data, run_dir=run_dir, shards=shards, **settings)
+
+
+def check_same(one: gpubp.Result, other: gpubp.Result) -> None:
+    """The same bits of every network, the same table, the same records but for their seconds."""
+    for mine, theirs in zip(one.states, other.states, strict=True):
+        for (name, here), (_, there) in zip(mine.tensors(), theirs.tensors(), strict=True):
+            if name in ("limit", "total"):  # where a round stands that networks which have ended take no part in
+                continue
+            assert same_bits(here, there), name
+    assert one.table.equals(other.table)
+    timeless = [
+        [{name: each for name, each in record.items() if "second" not in name} for record in result.history]
+        for result in (one, other)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+class At(gpubp.Reporter):
+    """Does something once, after the evaluation of a round."""
+
+    def __init__(self, number: int, what: Any) -> None:
+        self.number, self.what = number, what
+
+    def evaluated(self, record: Any) -> None:
+        if record["round"] == self.number:
+            self.number = 0
+            self.what()
+
+
+def workers() -> list[int]:
+    """The processes of this process's clusters that train a shard now."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (each / "cmdline").read_bytes().split(b"\0")[0].decode()
+            if name.startswith("ray::_train") and ancestor(int(each.name), 2) == os.getpid():
+                found.append(int(each.name))
+        except OSError:
+            continue
+    return found
+
+
+def ancestor(process: int, generations: int) -> int:
+    for _ in range(generations):
+        status = Path(f"/proc/{process}/status").read_text()
+        process = int(status.partition("PPid:\t")[2].split()[0])
+    return process
+
+
+def kill() -> None:
+    os.kill(max(workers()), signal.SIGKILL)
+
+
+def test_any_number_of_shards_gives_the_bits_of_one_run(machines: Any, iris: Any, tmp_path: Path) -> None:
+    whole = trained(iris, None, patience=2, restore_best=True)
+    for shards in (1, 2, 3):
+        check_same(whole, trained(iris, shards, tmp_path / f"{shards}", patience=2, restore_best=True))
+    assert sorted(each.name for each in (tmp_path / "3").iterdir()) == [
+        "checkpoint", "config.yaml", "curves.bin", "design.parquet", "history.jsonl", "preparation.json",
+        "results.csv", "results.parquet",
+    ]  # fmt: skip
+
+
+def test_a_population_trains_in_shards_too(machines: Any, iris: Any, tmp_path: Path) -> None:
+    population = gpubp.Population.create(gpubp.NetworkSpec((4, 5, 3), loss=iris.loss), count=7, seed=3)
+    config = gpubp.TrainConfig(lr=torch.linspace(0.001, 0.1, 7), steps=40, schedule="plateau")
+    given = population, iris.training, config, iris.validation
+    check_same(gpubp.train(*given), cluster.train(*given, run_dir=f"file://{tmp_path}/run", shards=2))
+    assert {"results.csv", "checkpoint"} <= {each.name for each in (tmp_path / "run").iterdir()}
+    assert not (tmp_path / "run" / "shards").exists()
+
+
+@pytest.mark.parametrize(
+    "search", [SuccessiveHalving(2), Hyperband(2), PopulationBased(2)], ids=["halving", "hyperband", "pbt"]
+)
+def test_searches_decide_over_the_networks_of_all_shards(machines: Any, iris: Any, tmp_path: Path, search: Any) -> None:
+    whole = trained(iris, None, search=search, design=PLAIN, validation=search.name != "pbt")
+    found = trained(iris, 3, tmp_path / "run", search=search, design=PLAIN, validation=search.name != "pbt")
+    check_same(whole, found)
+    if search.name == "pbt":
+        assert found.search.lineage == whole.search.lineage
+        assert len(found.search.lineage) == 2
+
+
+def test_a_killed_worker_and_a_lost_machine_cost_the_work_since_the_last_checkpoint(
+    machines: Any, iris: Any, tmp_path: Path
+) -> None:
+    more = {"epochs": 300, "evaluate_every": 10, "checkpoint_minutes": 0, "design": PLAIN}
+    whole, nodes = trained(iris, None, **more), [machines.add_node(num_cpus=1, object_store_memory=STORE)]
+    reporters = [At(5, kill), At(12, lambda: machines.remove_node(nodes[0], allow_graceful=False))]
+    found = trained(iris, 3, tmp_path / "run", reporters=reporters, **more)
+    assert [each.number for each in reporters] == [0, 0]
+    check_same(whole, found)
+    steps = sum(int(state.step.sum()) for state in found.states)
+    assert 0 < found.network_steps < steps  # of the tasks that ended: those of killed ones went on from checkpoints
+
+
+@pytest.mark.parametrize("search", [None, PopulationBased(50)], ids=["plain", "pbt"])
+def test_a_run_that_ended_early_goes_on_by_the_same_call(machines: Any, iris: Any, tmp_path: Path, search: Any) -> None:
+    more = {"epochs": 200, "evaluate_every": 10, "design": PLAIN, "search": search}
+    whole = trained(iris, None, **more)
+    interrupt = At(8, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        trained(iris, 2, tmp_path / "run", reporters=[interrupt], **more)
+    with pytest.raises(ConfigError, match="has shards of a run with other settings or data"):
+        trained(iris, 2, tmp_path / "run", **{**more, "epochs": 210})
+    with pytest.raises(ConfigError, match=r"shards 3: the run in .* began with 2"):
+        trained(iris, 3, tmp_path / "run", **more)
+    found = cluster.train_many(
+        PLAIN, iris.training, iris.validation, run_dir=tmp_path / "run", widths="4,6,3", loss=iris.loss, epochs=200,
+        batch_size=16, evaluate_every=10, search=search,
+    )  # fmt: skip
+    assert found.network_steps < sum(int(state.step.sum()) for state in whole.states)
+    for mine, theirs in zip(whole.states, found.states, strict=True):
+        assert same_bits(mine.population.params, theirs.population.params)
+    assert whole.table.equals(found.table)
+
+
+def test_the_error_of_a_shard_is_raised_once_with_its_number(machines: Any, iris: Any, tmp_path: Path) -> None:
+    interrupt = At(2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    more = {"epochs": 100, "evaluate_every": 5, "design": PLAIN}
+    with pytest.raises(KeyboardInterrupt):
+        trained(iris, 2, tmp_path / "run", reporters=[interrupt], **more)
+    for each in (tmp_path / "run" / "shards" / "1" / "checkpoint").glob("manifest*"):
+        each.write_text("{}")
+    with pytest.raises(CheckpointError, match=r"^shard 1: .*manifest.json is not the manifest of a gpubp checkpoint"):
+        trained(iris, 2, tmp_path / "run", **more)
+
+
+def test_the_directory_of_a_run_in_shards_is_that_of_any_run(
+    machines: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = "train --data wine --networks 8 --lr 1e-3..1e-1:log --epochs 4 --search halving --tensorboard false"
+    run(f"{flags} --run-dir one", capsys)
+    run(f"{flags} --run-dir two --cluster auto --shards 2", capsys)
+    for name in ("results.csv", "design.parquet"):
+        if Path("one", name).exists():
+            assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
+    assert "shards: 2" in Path("two/config.yaml").read_text()
+    for command in ("inspect two", "predict two --data wine --out out.csv", "report two", "explain two --network 0"):
+        run(command, capsys)
+    run("train --config two/config.yaml --run-dir three", capsys)
+    assert Path("two/results.csv").read_bytes() == Path("three/results.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--shards 2", "--shards 2: only with --cluster"),
+        ("--run-dir s3://bucket/run", "--run-dir s3://bucket/run: only with --cluster"),
+        ("--cluster auto --slots 4", "--slots 4: not with --cluster"),
+        ("--cluster auto --data tutorial", "--cluster auto: --data tutorial does not have it"),
+    ],
+)
+def test_flags_of_a_cluster_that_do_not_fit_are_refused(flags: str, message: str, capsys: Capture) -> None:
+    run(f"train {flags}", capsys, status=2)
+    assert message in capsys.readouterr().err
+
+
+def test_what_a_cluster_cannot_do_is_refused_before_any_training(iris: Any, tmp_path: Path) -> None:
+    for where, message in {"memory://run": "the memory of one process", "nothing://x": "nothing"}.items():
+        with pytest.raises(ConfigError, match=message):
+            trained(iris, 2, where)
+
+    def doubled(net: Any) -> Any:
+        return net + net
+
+    rule = gpubp.Activation(doubled, lambda net, out: net * 0 + 2)
+    population = gpubp.Population.create(gpubp.NetworkSpec((4, 5, 3), rule, loss=iris.loss), count=7)
+    with pytest.raises(ConfigError, match="'doubled' is in no table of this process"):
+        cluster.train(population, iris.training, gpubp.TrainConfig(steps=1), run_dir=tmp_path / "run")
+
+
+def test_shards_cost_the_same_and_hold_every_network_once() -> None:
+    rows = [{"widths": f"4,{3 + row % 5},3"} for row in range(23)]
+    parts = Source(0, torch.float32, None).planned(Design.of(rows, loss="cross_entropy", epochs=1))
+    shards = list(dealt(parts, 4))
+    assert sorted(torch.cat([each for shard in shards for each in shard.rows]).tolist()) == list(range(23))
+    assert {sum(map(len, shard.rows)) for shard in shards} == {5, 6}
+    with pytest.raises(ConfigError, match="shards 24: the run has 23 networks"):
+        list(dealt(parts, 24))
+
+
+def test_a_save_counts_when_it_is_complete(tmp_path: Path) -> None:
+    storage, folder = Storage("memory://a/run/3"), tmp_path / "mine"
+    (folder / "checkpoint").mkdir(parents=True)
+    for phase, text in enumerate(("first", "second", "third")):
+        (folder / "checkpoint" / "lock").write_text("mine")
+        (folder / "checkpoint" / "manifest.json").write_text(text)
+        storage.push(folder, phase)
+    system, root = storage._system
+    newest, *older = storage._saves()
+    assert len(older) == 1
+    storage.push(folder, 1)  # of a process that was thought dead
+    with storage.folder() as found:
+        assert (found / "checkpoint" / "manifest.json").read_text() == "third"
+        assert not (found / "checkpoint" / "lock").exists()
+    system.rm(f"{newest}/complete")
+    with storage.folder() as found:
+        assert (found / "checkpoint" / "manifest.json").read_text() != "first"
+    storage.remove()
+    assert not system.exists(root)
