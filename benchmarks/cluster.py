@@ -22,7 +22,6 @@ import torch
 import gpubp
 from gpubp import checkpoint, cluster
 from gpubp.ambient import HOME
-from gpubp.cluster.driver import Board
 from gpubp.cluster.meeting import light_runs
 from gpubp.cluster.merge import blank
 from gpubp.cluster.progress import Together
@@ -31,6 +30,7 @@ from gpubp.cluster.worker import Looked, clocks, is_row
 from gpubp.design import Design
 from gpubp.history import History
 from gpubp.making import Source
+from gpubp.reporters import Progress
 from gpubp.reporters.listeners import Listeners
 from gpubp.run import Round, Sets
 
@@ -50,6 +50,7 @@ def main() -> None:
     chosen = parser.parse_args()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
+    import ray.util.queue
     from ray.cluster_utils import Cluster as Machines
 
     head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
@@ -109,25 +110,23 @@ def timed(run: Callable[[], gpubp.Result]) -> tuple[float, float]:
     """Seconds of a call, and of the training in it: of shards, with their start, saving and evaluation."""
     begun = time.perf_counter()
     result = run()
-    return time.perf_counter() - begun, result.seconds if result.run_dir and "none" in str(result.run_dir) else (
-        result.step_seconds
-    )
+    whole, in_shards = time.perf_counter() - begun, "shards" in (result.run_dir / "config.yaml").read_text()
+    return whole, result.step_seconds if in_shards else result.seconds
 
 
 def costs(ray: Any, data: gpubp.Dataset, folder: Path) -> Costs:
     """What one request costs here."""
     first = spent(lambda: ray.get(ray.remote(num_cpus=1)(imported).remote()))
     result = plain(data, folder / "run", NETWORKS, 100)
-    nothing = ray.remote(num_cpus=1)(int)
+    nothing = ray.remote(num_cpus=1)(nothing_done)
     ray.get([nothing.remote() for _ in range(20)])
     task = spent(lambda: ray.get([nothing.remote() for _ in range(500)])) / 500
-    board = ray.remote(num_cpus=0)(Board).remote()
-    ray.get(board.taken.remote())
+    board, content = ray.util.queue.Queue(), pickle.dumps(Progress(0, 0.0, 0))
+    board.qsize()
 
     def tell() -> None:
-        for number in range(2000):
-            board.tell.remote(number, gpubp.reporters.Progress(0, 0.0, 0))
-        ray.get(board.taken.remote())
+        ray.get([board.actor.put_nowait.remote((number, content)) for number in range(2000)])
+        board.get_nowait_batch(2000)
 
     message = spent(tell) / 2000
     design = Design.of(rows(20_000, 100), **COMMON)
@@ -152,11 +151,15 @@ def costs(ray: Any, data: gpubp.Dataset, folder: Path) -> Costs:
         task, message, record, spent(merge) / (state * NETWORKS), state,
         len(pickle.dumps(looked[0])) / 2000, len(pickle.dumps(shards[0])) / 2000, light, first,
     )  # fmt: skip
-    print(f"load {os.getloadavg()[0]:.1f}; a task {1e3 * task:.2f} ms, a message {1e6 * message:.0f} us, a record "
-          f"{1e9 * record:.0f} ns a network, merging {1e-6 / found.merge:.0f} MB/s, a worker's start {first:.1f} s")  # fmt: skip
-    print(f"bytes a network: design {found.design:.0f}, evaluation {found.told:.0f}, meeting {light:.0f}, checkpoint "
-          f"{state:,.0f} ({result.populations.each[0].spec.size:,} parameters)")  # fmt: skip
+    print(f"load {os.getloadavg()[0]:.1f}; a task {1e3 * task:.2f} ms, a message {1e6 * message:.0f} us, a record")
+    print(f"{1e9 * record:.0f} ns a network, merging {1e-6 / found.merge:.0f} MB/s, a worker's start {first:.1f} s;")
+    print(f"bytes a network: design {found.design:.0f}, evaluation {found.told:.0f}, meeting {light:.0f}, checkpoint")
+    print(f"{state:,.0f}, of {result.population.spec.size:,} parameters")
     return found
+
+
+def nothing_done() -> None:
+    """The task that costs least."""
 
 
 def imported() -> str:

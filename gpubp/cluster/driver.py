@@ -6,6 +6,7 @@ after the others have saved. The driver keeps a record (record.py), so that the 
 
 from __future__ import annotations
 
+import pickle
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -30,22 +31,6 @@ RETRIES = 100  # of a shard in one phase, after deaths of its workers
 TICK = 0.25  # seconds between two looks at the shards
 
 
-class Board:
-    """What shards have told, until the driver takes it: a small actor beside the driver."""
-
-    def __init__(self) -> None:
-        self.news: list[tuple[int, Progress | Looked]] = []
-
-    def tell(self, number: int, message: Progress | Looked) -> None:
-        """A shard tells something."""
-        self.news.append((number, message))
-
-    def taken(self) -> list[tuple[int, Progress | Looked]]:
-        """All that was told since the last call."""
-        news, self.news = self.news, []
-        return news
-
-
 class Ended(Exception):  # noqa: N818 - no error
     """A signal, number, has ended the run early, and all shards have saved."""
 
@@ -55,14 +40,23 @@ class Ended(Exception):  # noqa: N818 - no error
 
 
 def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: int | None, board: Any) -> Report:
-    return worker.train(
-        job, shard, sets, phase, decision, last, lambda message: board.tell.remote(shard.number, message)
-    )
+    """worker.train(), as a task: it ends when the board has all that it told."""
+    import ray
+
+    heard: list[Any] = []
+
+    def tell(message: Progress | Looked) -> None:
+        heard[:] = [board.actor.put_nowait.remote((shard.number, pickle.dumps(message)))]
+
+    report = worker.train(job, shard, sets, phase, decision, last, tell)
+    ray.get(heard)
+    return report
 
 
 class Driver:
     """shards: whose networks and samples are in the object store, `stored` and `sets`. signals: that should end it;
-    storage, folder: of the record; steps: network-steps of all tasks that returned."""
+    storage, folder: of the record; steps: network-steps of all tasks that returned. board: a queue of what shards tell,
+    beside the driver, in a process that need not know torch."""
 
     def __init__(
         self, ray: Any, job: Job, shards: Sequence[Shard], sets: Any, options: dict[str, Any], together: Together,
@@ -72,10 +66,9 @@ class Driver:
         self.record, self.storage, self.folder = record, storage, folder
         self.signals, self.steps = list[int](), 0
         self.stored = [ray.put(each) for each in shards]
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=True
-        )
-        self.board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
+        node = ray.get_runtime_context().get_node_id()
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        self.board = ray.util.queue.Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         lasting = {"max_retries": RETRIES, "retry_exceptions": False}
         self.task = ray.remote(**options, **lasting)(_train)
         self.giving = ray.remote(**options, **lasting)(worker.give)
@@ -92,6 +85,10 @@ class Driver:
         reports = self.phase(runs, None)
         self.keep()
         return reports
+
+    def close(self) -> None:
+        """End what serves this run alone."""
+        self.board.shutdown(force=True)
 
     def decide(self, runs: Sequence[LightRun], search: Search, number: int, looked: Sequence[Looked]) -> None:
         """Let the search decide, and write that down."""
@@ -198,8 +195,8 @@ class Driver:
 
     def hear(self) -> None:
         """Report what shards have told, and keep the record now and then."""
-        for number, message in self.ray.get(self.board.taken.remote()):
-            self.together.hear(number, message)
+        for number, message in self.board.get_nowait_batch(self.board.qsize()):
+            self.together.hear(number, pickle.loads(message))
         self.together.tell()
         if time.monotonic() - self.saved > 60 * self.job.minutes:
             self.keep()

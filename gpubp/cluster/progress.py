@@ -50,7 +50,9 @@ class Together:
             new = [each for each in message.notes if each not in self.notes]
             self.tell(*new)
             return
-        self.latest[number], self.ended[number] = message, False
+        last = self.latest[number]
+        if last is None or last.number < message.number:
+            self.latest[number], self.ended[number] = message, False
         self.rounds.setdefault(message.number, {})[number] = message
         self.records()
 

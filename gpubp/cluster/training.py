@@ -6,7 +6,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,7 +153,7 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
             job = Job(storage / SHARDS, plan.engines, device, plan.folds, lent.threads, wanted.minutes, plan.rules)
             driver = Driver(ray, job, shards, sets, lent.options, told, record, storage / SHARDS / "driver", keeping)
             began = time.monotonic()
-            with collected() as driver.signals:
+            with collected() as driver.signals, closing(driver):
                 reports = driver.train(runs, plan.search, meetings)
             spent = time.monotonic() - began
         result = _whole(plan, driver, reports, runs, chosen, folder, spent)
