@@ -22,6 +22,7 @@ import torch
 import gpubp
 from gpubp import checkpoint, cluster
 from gpubp.ambient import HOME
+from gpubp.cluster.driver import board
 from gpubp.cluster.meeting import light_runs
 from gpubp.cluster.merge import blank
 from gpubp.cluster.progress import Together
@@ -50,7 +51,6 @@ def main() -> None:
     chosen = parser.parse_args()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
-    import ray.util.queue
     from ray.cluster_utils import Cluster as Machines
 
     head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
@@ -121,12 +121,13 @@ def costs(ray: Any, data: gpubp.Dataset, folder: Path) -> Costs:
     nothing = ray.remote(num_cpus=1)(nothing_done)
     ray.get([nothing.remote() for _ in range(20)])
     task = spent(lambda: ray.get([nothing.remote() for _ in range(500)])) / 500
-    board, content = ray.util.queue.Queue(), pickle.dumps(Progress(0, 0.0, 0))
-    board.qsize()
+    news, content = ray.remote(num_cpus=0)(board()).remote(), pickle.dumps(Progress(0, 0.0, 0))
+    ray.get(news.taken.remote())
 
     def tell() -> None:
-        ray.get([board.actor.put_nowait.remote((number, content)) for number in range(2000)])
-        board.get_nowait_batch(2000)
+        for number in range(2000):
+            news.tell.remote(number, content)
+        ray.get(news.taken.remote())
 
     message = spent(tell) / 2000
     design = Design.of(rows(20_000, 100), **COMMON)

@@ -31,6 +31,24 @@ RETRIES = 100  # of a shard in one phase, after deaths of its workers
 TICK = 0.25  # seconds between two looks at the shards
 
 
+def board() -> type:
+    """The class of what keeps the messages of shards, in order, until the driver takes them. It is made here, so that
+    Ray sends it as it is, and its process need not import this package and torch."""
+
+    class Board:
+        def __init__(self) -> None:
+            self.news: list[tuple[int, bytes]] = []
+
+        def tell(self, number: int, message: bytes) -> None:
+            self.news.append((number, message))
+
+        def taken(self) -> list[tuple[int, bytes]]:
+            news, self.news = self.news, []
+            return news
+
+    return Board
+
+
 class Ended(Exception):  # noqa: N818 - no error
     """A signal, number, has ended the run early, and all shards have saved."""
 
@@ -46,7 +64,7 @@ def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: i
     heard: list[Any] = []
 
     def tell(message: Progress | Looked) -> None:
-        heard[:] = [board.actor.put_nowait.remote((shard.number, pickle.dumps(message)))]
+        heard[:] = [board.tell.remote(shard.number, pickle.dumps(message))]
 
     report = worker.train(job, shard, sets, phase, decision, last, tell)
     ray.get(heard)
@@ -55,8 +73,7 @@ def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: i
 
 class Driver:
     """shards: whose networks and samples are in the object store, `stored` and `sets`. signals: that should end it;
-    storage, folder: of the record; steps: network-steps of all tasks that returned. board: a queue of what shards tell,
-    beside the driver, in a process that need not know torch."""
+    storage, folder: of the record; steps: network-steps of all tasks that returned."""
 
     def __init__(
         self, ray: Any, job: Job, shards: Sequence[Shard], sets: Any, options: dict[str, Any], together: Together,
@@ -68,7 +85,7 @@ class Driver:
         self.stored = [ray.put(each) for each in shards]
         node = ray.get_runtime_context().get_node_id()
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-        self.board = ray.util.queue.Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        self.board = ray.remote(num_cpus=0, scheduling_strategy=here)(board()).remote()
         lasting = {"max_retries": RETRIES, "retry_exceptions": False}
         self.task = ray.remote(**options, **lasting)(_train)
         self.giving = ray.remote(**options, **lasting)(worker.give)
@@ -88,7 +105,7 @@ class Driver:
 
     def close(self) -> None:
         """End what serves this run alone."""
-        self.board.shutdown(force=True)
+        self.ray.kill(self.board)
 
     def decide(self, runs: Sequence[LightRun], search: Search, number: int, looked: Sequence[Looked]) -> None:
         """Let the search decide, and write that down."""
@@ -195,7 +212,7 @@ class Driver:
 
     def hear(self) -> None:
         """Report what shards have told, and keep the record now and then."""
-        for number, message in self.board.get_nowait_batch(self.board.qsize()):
+        for number, message in self.ray.get(self.board.taken.remote()):
             self.together.hear(number, pickle.loads(message))
         self.together.tell()
         if time.monotonic() - self.saved > 60 * self.job.minutes:

@@ -35,7 +35,6 @@ def session(address: str, sets: Sets) -> Iterator[tuple[Any, list[str]]]:
     else to a Ray of this process, which ends with it. -> also notes for the user. Raises ConfigError."""
     try:
         import ray
-        import ray.util.queue
     except ImportError:
         raise ConfigError("cluster: Ray is not installed: pip install 'gpubp[cluster]'") from None
     if ray.is_initialized():
