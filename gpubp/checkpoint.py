@@ -160,11 +160,9 @@ def begun(run_dir: Path) -> bool:
     folder, records = run_dir / "checkpoint", run_dir / history.FILE
     if not folder.is_dir() or any(os.path.lexists(folder / name) for name in (MANIFEST, PREVIOUS)):
         return False
-    if (run_dir / SHARDS).is_dir():
-        return True
     later = any(_number(path) > 1 for path in folder.glob("tensors-*.safetensors")) or any(run_dir.glob("results.*"))
-    if later or (records.exists() and records.stat().st_size):  # its manifests are lost
-        return False
+    if later or (records.exists() and records.stat().st_size):  # its manifests are lost, or shards are being joined
+        return (run_dir / SHARDS).is_dir()
     return lock.file(run_dir).exists() or ([*run_dir.iterdir()] == [folder] and not any(folder.iterdir()))
 
 

@@ -197,15 +197,13 @@ def _trained(
         if search is not None:
             notes += search.begin(runs)
         chosen = described(runs, search) if settings is None else updated(settings, runs)
-        loop = Loop(
-            runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes, plan), notes=notes,
-            search=search, queue=queue,
-        )  # fmt: skip
+        lines = (*lines, *notes, plan)
         if folder is not None:
             rows = design and design.rows.design
-            news = stack.enter_context(opened(folder, chosen, loop.reasons, preparation, rows))
-            loop.notes, loop.lines = [*loop.notes, *news], (*loop.lines, *news)
-        return loop.train()
+            news = stack.enter_context(opened(folder, chosen, reasons(runs), preparation, rows))
+            notes, lines = [*notes, *news], (*lines, *news)
+        given = runs, tuple(reporters), folder, checkpoint_minutes, chosen, lines
+        return Loop(*given, notes=notes, search=search, queue=queue).train()
 
 
 @contextmanager

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -167,6 +173,34 @@ def test_a_killed_worker_and_a_lost_machine_cost_the_work_since_the_last_checkpo
     assert 0 < found.network_steps < steps  # of the tasks that ended: those of killed ones went on from checkpoints
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "search", [None, PopulationBased(4000), SuccessiveHalving(3, 1000)], ids=["plain", "pbt", "halving"]
+)
+def test_a_run_whose_workers_are_killed_all_the_time_has_the_same_bits(
+    machines: Any, iris: Any, tmp_path: Path, search: Any
+) -> None:
+    more = {"epochs": 40_000, "evaluate_every": 500, "checkpoint_minutes": 0.005, "design": PLAIN, "search": search}
+    whole, draw, over, killed = trained(iris, None, **more), random.Random(0), Event(), list[int]()
+
+    def ending() -> None:
+        while not over.wait(draw.uniform(0.5, 3.0)):
+            for process in draw.sample(found := workers(), min(1, len(found))):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+                    killed.append(process)
+
+    thread = Thread(target=ending)
+    thread.start()
+    try:
+        found = trained(iris, 3, tmp_path / "run", **more)
+    finally:
+        over.set()
+        thread.join()
+    assert len(killed) >= 5
+    check_same(whole, found)
+
+
 @pytest.mark.parametrize("search", [None, PopulationBased(1000)], ids=["plain", "pbt"])
 def test_a_run_that_ended_early_goes_on_by_the_same_call(machines: Any, iris: Any, tmp_path: Path, search: Any) -> None:
     more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN, "search": search}
@@ -274,3 +308,27 @@ def test_a_save_counts_when_it_is_complete(tmp_path: Path) -> None:
         assert (found / "checkpoint" / "manifest.json").read_text() != "first"
     storage.remove()
     assert not system.exists(root)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_ray_starts_for_a_run_that_a_signal_ends_and_resume_goes_on(tmp_path: Path, number: int) -> None:
+    flags = "--data iris --networks 40 --lr 1e-3..1e-1:log --steps 60000 --evaluate-every 600 --tensorboard false"
+    run_dir, command = tmp_path / "run", [sys.executable, "-m", "gpubp"]
+    sharded = [*command, "train", *flags.split(), "--cluster", "local", "--shards", "2", "--run-dir", str(run_dir)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(sharded, env=environment, stderr=subprocess.PIPE, text=True)
+    while not any((run_dir / "shards").glob("*/curves.bin")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(number)
+    told = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + number
+    assert f"{run_dir} holds its last checkpoint; continue with: gpubp resume {run_dir}" in told
+    found = subprocess.run([*command, "resume", str(run_dir)], env=environment, capture_output=True, text=True)
+    assert found.returncode == 0
+    assert "has shards that have not ended; each goes on from its last checkpoint" in found.stderr
+    whole = [*command, "train", *flags.split(), "--run-dir", str(tmp_path / "whole")]
+    assert subprocess.run(whole, env=environment, capture_output=True).returncode == 0
+    assert (run_dir / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
+    assert not (run_dir / "shards").exists()

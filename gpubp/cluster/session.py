@@ -54,19 +54,17 @@ def _connected(ray: Any, address: str, sets: Sets) -> list[str]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     where = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
     try:
-        ray.init(where, **quiet)
-        return [f"cluster: Ray at {ray.get_runtime_context().gcs_address}"]
-    except ConnectionError as error:
-        if where != "auto":
-            raise ConfigError(f"cluster {where!r}: {line(error)}") from None
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"cluster {address!r}: auto, or an address such as 10.0.0.1:6379, expected: {line(error)}"
-        ) from None
+        if where != "local":
+            ray.init(where, **quiet)
+            return [f"cluster: Ray at {ray.get_runtime_context().gcs_address}"]
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if where != "auto" or not isinstance(error, ConnectionError):
+            allowed = "auto, local, or an address such as 10.0.0.1:6379, expected"
+            raise ConfigError(f"cluster {where!r}: {allowed}: {line(error)}") from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     store = LEAST + 2 * sum(each.nbytes(each.networks or 1) for each in sets.each)
     ray.init("local", include_dashboard=False, object_store_memory=store, **quiet)
-    return ["cluster: no Ray is running here; one of this machine alone was started, and ends with the run"]
+    return ["cluster: a Ray of this machine alone was started, and ends with the run"]
 
 
 def room(ray: Any, device: str, shards: int | None) -> tuple[str, Room]:

@@ -69,9 +69,9 @@ def train_many(
 ) -> Result:  # fmt: skip
     """gpubp.train_many() on a cluster: its networks, dealt to `shards`, train as tasks of Ray, to the same bits.
 
-    cluster: the address of a Ray cluster; "auto" is RAY_ADDRESS or the one that runs here, or else one of this machine
-    that starts for the run. shards: how many; by default one for each GPU, or without GPUs one for each machine; those
-    that find no place wait. Each has a GPU or an equal part of the CPUs; device: "cpu", "cuda", or "auto".
+    cluster: the address of a Ray cluster; "auto" is RAY_ADDRESS or the one that runs here, or else "local", one of this
+    machine that starts for the run. shards: how many; by default one for each GPU, or without GPUs one for each
+    machine; those that find no place wait. Each has a GPU or an equal part of the CPUs; device: "cpu", "cuda", "auto".
     run_dir: new, on storage that all machines share, or a URL of fsspec's. Shards save themselves below it, and one
     whose worker dies goes on elsewhere from its last checkpoint. In the end there is one run, as of one machine. If it
     ends early, by an error, Ctrl-C or SIGTERM, which let shards save first, or by the death of this process, the same

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def flags(add: Callable[..., None]) -> None:
     """The flags of `train` that say so."""
-    add("--cluster", TEXT, "auto, or the address of a Ray cluster: train shards of the networks on its machines")
+    add("--cluster", TEXT, "auto, local, or the address of a Ray cluster: train shards of the networks on its machines")
     add("--shards", COUNT, "with --cluster: how many; by default one for each GPU, or for each machine without any")
 
 
