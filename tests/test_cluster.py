@@ -255,7 +255,7 @@ def test_the_directory_of_a_run_in_shards_is_that_of_any_run(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_ray_starts_for_a_run_that_a_signal_ends_and_resume_goes_on(tmp_path: Path, number: int) -> None:
-    flags = "--data iris --networks 40 --lr 1e-3..1e-1:log --steps 60000 --evaluate-every 600 --tensorboard false"
+    flags = "--data iris --networks 40 --lr 1e-3..1e-1:log --steps 20000 --evaluate-every 400 --tensorboard false"
     run_dir, command = tmp_path / "run", [sys.executable, "-m", "gpubp"]
     sharded = [*command, "train", *flags.split(), "--cluster", "local", "--shards", "2", "--run-dir", str(run_dir)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
