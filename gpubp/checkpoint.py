@@ -42,7 +42,7 @@ T = TypeVar("T")
 FORMAT, VERSION = "gpubp checkpoint", 6
 PIECE, BLOCK = 1 << 26, 1 << 20  # bytes that a thread digests, and reads at once
 MANIFEST, PREVIOUS = "manifest.json", "manifest.previous.json"
-PREPARATION = "preparation.json"
+PREPARATION, SHARDS = "preparation.json", "shards"  # the latter: the folder of a run on a cluster (cluster/)
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ def begun(run_dir: Path) -> bool:
     if not folder.is_dir() or any(os.path.lexists(folder / name) for name in (MANIFEST, PREVIOUS)):
         return False
     later = any(_number(path) > 1 for path in folder.glob("tensors-*.safetensors")) or any(run_dir.glob("results.*"))
-    if later or (records.exists() and records.stat().st_size):  # its manifests are lost
-        return False
+    if later or (records.exists() and records.stat().st_size):  # its manifests are lost, or shards are being joined
+        return (run_dir / SHARDS).is_dir()
     return lock.file(run_dir).exists() or ([*run_dir.iterdir()] == [folder] and not any(folder.iterdir()))
 
 

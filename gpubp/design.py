@@ -51,6 +51,62 @@ class Group(NamedTuple):
     position: Tensor
     before: TrainState | None = None
 
+    def take(self, index: Tensor) -> Group:
+        """The networks in the rows `index` (K,) of the group."""
+        before = None if self.before is None else self.before.rows(index)
+        population, config = self.population.take(index), self.config.take(index)
+        return Group(self.rows[index], population, config, self.position[index], before)
+
+    def made(self) -> Group:
+        """Itself: see Planned."""
+        return self
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """What its networks are."""
+        return self.population.spec
+
+    @property
+    def seed(self) -> int:
+        """The population's."""
+        return self.population.seed
+
+    @property
+    def ids(self) -> Tensor:
+        """The networks' ids."""
+        return self.population.ids
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return self.population.params.dtype
+
+
+class Planned(NamedTuple):
+    """A group before its networks are made, with their `seed`, ids, dtype, and rule and scale of the weights."""
+
+    rows: Tensor
+    spec: NetworkSpec
+    config: TrainConfig
+    position: Tensor
+    seed: int
+    ids: Tensor
+    dtype: torch.dtype
+    init: str
+    scale: Any
+
+    def take(self, index: Tensor) -> Planned:
+        """The networks in the rows `index` (K,) of the group."""
+        scale = self.scale[index] if isinstance(self.scale, Tensor) else self.scale
+        some = {name: getattr(self, name)[index] for name in ("rows", "position", "ids")}
+        return self._replace(config=self.config.take(index), scale=scale, **some)
+
+    def made(self) -> Group:
+        """The group. Raises OutOfMemoryError."""
+        room(self.spec, len(self.rows), self.dtype)
+        params = initialise(self.spec, INITIALISERS[self.init], self.seed, self.ids, self.dtype, self.scale)
+        return Group(self.rows, Population(self.spec, params, self.seed, self.ids), self.config, self.position)
+
 
 @dataclass(frozen=True, eq=False)
 class Design:
@@ -138,28 +194,29 @@ class Design:
     def groups(self, seed: int, dtype: torch.dtype, folds: int | None) -> Iterator[Group]:
         """The rows that share a kernel, in the order of their first rows. folds: how many positions the data have, or
         None if all networks have the same samples."""
+        for each in self.planned(seed, dtype, folds):
+            with self._named(each.rows):
+                yield each.made()
+
+    def planned(self, seed: int, dtype: torch.dtype, folds: int | None) -> Iterator[Planned]:
+        """groups() of which no network is made. Raises what that would, but for too little memory."""
         position = self.positions(folds)
         for rows in self.alike():
-            with self._named(rows):
-                yield self._group(rows, seed, dtype, position)
-
-    def specs(self, folds: int | None) -> list[NetworkSpec]:
-        """Those of its groups, of which no network is made. Raises what groups() would, but for too little memory."""
-        self.positions(folds)
-        found = []
-        for rows in self.alike():
-            with self._named(rows):
-                found.append(self._settings(rows)[0])
-        return found
+            at = self.first + torch.from_numpy(rows)
+            with self._named(at):
+                spec, config, many = self._settings(rows)
+                ids = torch.from_numpy(self.columns["seed"].values[rows]) if "seed" in many else at
+                init, places = many.get("init", INIT), torch.from_numpy(position[rows])
+            yield Planned(at, spec, config, places, seed, ids, dtype, init, many.get("init_scale"))
 
     @contextmanager
-    def _named(self, rows: Array) -> Iterator[None]:
+    def _named(self, rows: Tensor) -> Iterator[None]:
         """Errors say which rows they are about."""
         try:
             yield
         except GpubpError as error:
             more = f" and {len(rows) - 1:,} like it" if len(rows) > 1 else ""
-            raise type(error)(f"design: row {self.first + rows[0]}{more}: {error}") from None
+            raise type(error)(f"design: row {int(rows[0])}{more}: {error}") from None
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -209,14 +266,6 @@ class Design:
             config.columns(spec, len(rows), HOME)  # refuses as many numbers as there are no classes
         lookup(INITIALISERS, many.get("init", INIT), "init", ConfigError)
         return spec, config, many
-
-    def _group(self, rows: Array, seed: int, dtype: torch.dtype, position: Array) -> Group:
-        spec, config, many = self._settings(rows)
-        at = self.first + torch.from_numpy(rows)
-        ids = torch.from_numpy(self.columns["seed"].values[rows]) if "seed" in many else at
-        room(spec, len(rows), dtype)
-        params = initialise(spec, INITIALISERS[many.get("init", INIT)], seed, ids, dtype, many.get("init_scale"))
-        return Group(at, Population(spec, params, seed, ids), config, torch.from_numpy(position[rows]))
 
 
 def _read(cells: dict[str, Any], where: str, first: int) -> dict[str, Column]:

@@ -6,6 +6,7 @@ Failing to write a checkpoint, results or a reporter's file is reported and ends
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,6 @@ from .saving import Saving
 from .serial import one_thread
 from .side_by_side import Crew, Tell
 from .signals import collected
-from .state import counts
 
 
 @runtime_checkable
@@ -95,17 +95,22 @@ class Loop:
         with collected() as signals:
             self.signals = signals
             self.begin()
-            while not signals and self.next_round():
-                self.steps()
-                if not signals:
-                    self.look()
-                    self.save_if_due()
+            self.rounds()
             if self.saving is not None:
                 self.saving.save()
             result = self.result(signals)
             with kept(result):
                 self.listeners.tell(lambda reporter: reporter.finish(result))
         return result
+
+    def rounds(self, last: float = math.inf) -> None:
+        """Train to the end of every network, to a signal, or to the end of the steps of the round `last`."""
+        while not self.signals and self.next_round():
+            self.steps()
+            if self.signals or self.number >= last:
+                break
+            self.look()
+            self.save_if_due()
 
     def begin(self) -> None:
         """Start runs and reporters; write the checkpoint from which an early killed run restarts."""
@@ -230,24 +235,16 @@ class Loop:
             if self.saving is not None:
                 self.saving.wait()  # the first checkpoint may be reading rows
             self.search.decide(self.number, self.runs, found)
+            found = [each._replace(lr=run.learning_rate()) for run, each in zip(self.runs, found)]
         states, rows = [run.state for run in self.runs], [run.rows for run in self.runs]
         networks = Snapshot(states, rows, found, lambda most: gradient_norms(self.runs, most))
         done, steps = self.done, self.step_seconds
-        record = {
-            "seconds": self.seconds,
-            "round": self.number,
-            "step": max(int(run.state.step.max()) for run in self.runs),
-            "network_steps": done,
-            "network_steps_per_second": (done - self.seen[0]) / max(steps - self.seen[1], 1e-6),
-            "statuses": counts(networks.status, None if self.queue is None else self.queue.ended.statuses),
-            "metric_name": self.metric_name,
-            **networks.summary(),
-        }
+        rate = (done - self.seen[0]) / max(steps - self.seen[1], 1e-6)
+        others = None if self.queue is None else self.queue.ended.statuses
+        networks.describe(self.number, self.seconds, done, rate, self.metric_name, others)
         self.seen = done, steps
-        self.history.append(record)
-        self.listeners.tell(lambda reporter: reporter.evaluated(record))
-        networks.record = record
-        self.listeners.tell(lambda reporter: getattr(reporter, "looked", lambda _: None)(networks))
+        self.history.append(networks.record)
+        self.listeners.looked(networks)
 
     def save_if_due(self) -> None:
         """Write a checkpoint, if the last one is older than it may be."""

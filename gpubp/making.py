@@ -11,7 +11,7 @@ import torch
 from . import checks, memory
 from .ambient import HOME
 from .config import TrainConfig
-from .design import Design, Group
+from .design import Design, Group, Planned
 from .engines import Choice, choose_for_all
 from .errors import ConfigError
 from .evaluate import metric_name
@@ -35,8 +35,14 @@ class Source(NamedTuple):
     def groups(self, design: Design) -> list[Group]:
         """The networks of a design. Raises ConfigError unless all predict the same outputs from the same inputs."""
         groups = list(design.groups(self.seed, self.dtype, self.folds))
-        self.check([each.population.spec for each in groups])
+        self.check([each.spec for each in groups])
         return groups
+
+    def planned(self, design: Design) -> list[Planned]:
+        """The same, before any network is made."""
+        planned = list(design.planned(self.seed, self.dtype, self.folds))
+        self.check([each.spec for each in planned])
+        return planned
 
     def check(self, specs: Sequence[NetworkSpec]) -> None:
         """Raise ConfigError unless all predict the same outputs from the same inputs."""

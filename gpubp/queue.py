@@ -196,8 +196,7 @@ class Waiting(NamedTuple):
     def check(self, sets: Sets) -> None:
         """Raise now what rows that wait would raise later, if they are known."""
         if isinstance(self.rows.design, Design):
-            specs = self.rows.design.specs(self.source.folds)
-            self.source.check(specs)
+            specs = [each.spec for each in self.source.planned(self.rows.design)]
             for spec in {each.loss: each for each in specs}.values():
                 for data in sets.each:
                     checks.check(data, spec, data.networks or 0)

@@ -197,7 +197,8 @@ def _step(found: Saved, step: int | None) -> int:
 
 def _sets(folder: Path, found: Saved, data: Dataset, validation: Dataset | None) -> Sets:
     """The samples of one network. Raises CheckpointError unless these are the run's data."""
-    whole = ready([found.state.population], data, validation, None)
+    population = found.state.population
+    whole = ready([population.spec], population.params.dtype, data, validation, None)
     check_data(folder, found.notes, whole)
     try:
         for each in whole.each:

@@ -61,7 +61,9 @@ def resume(
     folder, where = files.path("run_dir", run_dir), devices(device)
     with lock.held(folder, force) as told:
         saved = _saved(folder)
-        runs = _runs(folder, saved, data, validation, where)
+        populations = [each.state.population for each in saved.populations]
+        sets = ready([each.spec for each in populations], populations[0].params.dtype, data, validation, None)
+        runs = runs_of(folder, saved, sets, where)
         search, more = restored(folder, saved.notes["search"])
         longer = epochs is not None or steps is not None
         queue = _queue(folder, saved, runs, design)
@@ -103,11 +105,8 @@ def _saved(folder: Path) -> checkpoint.Checkpoint:
     return checkpoint.load(folder, HOME)
 
 
-def _runs(
-    folder: Path, saved: checkpoint.Checkpoint, data: Dataset, validation: Dataset | None, where: list[torch.device]
-) -> list[Run]:
+def runs_of(folder: Path, saved: checkpoint.Checkpoint, sets: Sets, where: list[torch.device]) -> list[Run]:
     """The saved runs; raises CheckpointError unless these are their data."""
-    sets = ready([each.state.population for each in saved.populations], data, validation, None)
     runs: list[Run] = []
     for state, config, rows, notes in saved.populations:
         choice = _going_on(notes, state.population, config, where, sets.data)

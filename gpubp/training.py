@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,7 +33,11 @@ from .result import Result, kept
 from .rng import check_seed
 from .run import Run, Sets, reasons
 from .signals import delivered
+from .spec import NetworkSpec
 from .state import TrainState
+
+if TYPE_CHECKING:
+    from .preparation import Preparation
 
 
 @neutral()
@@ -174,17 +178,17 @@ def _trained(
         count: int | None = groups[0].population.count
     else:
         count = None if design.folds else design.rows.total
-    sets = ready([each.population for each in groups], data, validation, count)
+    sets = ready([each.spec for each in groups], groups[0].population.params.dtype, data, validation, count)
     if design is not None and waits:
         design.check(sets)
     if search is not None:
-        search = _own(search)
+        search = own(search)
         every = search.interval([each.config for each in groups])
         groups = [each._replace(config=replace(each.config, evaluate_every=every)) for each in groups]
     looks = validation is not None or any(map(watches, reporters))
     folds = design is not None and design.folds and data.entities is None
     maker = Maker(sets, engine, where, folds, looks, {} if waits else None, notes)
-    folder = None if run_dir is None else _new(files.path("run_dir", run_dir))
+    folder = None if run_dir is None else new(files.path("run_dir", run_dir))
     with ExitStack() as stack:
         runs = maker.runs(groups, copy=design is None)  # a design's networks are nobody else's
         stack.enter_context(explained(runs))
@@ -193,27 +197,37 @@ def _trained(
         if search is not None:
             notes += search.begin(runs)
         chosen = described(runs, search) if settings is None else updated(settings, runs)
-        loop = Loop(
-            runs, tuple(reporters), folder, checkpoint_minutes, chosen, (*lines, *notes, plan), notes=notes,
-            search=search, queue=queue,
-        )  # fmt: skip
+        lines = (*lines, *notes, plan)
         if folder is not None:
-            try:
-                lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
-                news = stack.enter_context(lock.held(folder))
-                loop.notes, loop.lines = [*loop.notes, *news], (*loop.lines, *news)
-                _new(folder)  # another process may have been faster
-                config_file.write(folder / config_file.FILE, chosen, loop.reasons)
-                # of a run that ended before it saved anything
-                (folder / checkpoint.PREPARATION).unlink(missing_ok=True)
-                if preparation is not None:
-                    preparation.save(folder)
-                if design is not None and isinstance(design.rows.design, Design):
-                    design.rows.design.save(folder)
-            except (OSError, RecursionError) as error:
-                why = reason(error, "its path is too deep")
-                raise ConfigError(f"run directory {folder} cannot be made: {why}") from None
-        return loop.train()
+            rows = design and design.rows.design
+            news = stack.enter_context(opened(folder, chosen, reasons(runs), preparation, rows))
+            notes, lines = [*notes, *news], (*lines, *news)
+        given = runs, tuple(reporters), folder, checkpoint_minutes, chosen, lines
+        return Loop(*given, notes=notes, search=search, queue=queue).train()
+
+
+@contextmanager
+def opened(
+    folder: Path, settings: Mapping[str, Any], reasons: str, preparation: Preparation | None, design: Any
+) -> Iterator[list[str]]:
+    """The new run directory, held by this process, with the files that do not change. -> notes for the user. Raises
+    ConfigError if it cannot be made."""
+    with ExitStack() as stack:
+        try:
+            lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
+            news = stack.enter_context(lock.held(folder))
+            new(folder)  # another process may have been faster
+            config_file.write(folder / config_file.FILE, settings, reasons)
+            # of a run that ended before it saved anything
+            (folder / checkpoint.PREPARATION).unlink(missing_ok=True)
+            if preparation is not None:
+                preparation.save(folder)
+            if isinstance(design, Design):
+                design.save(folder)
+        except (OSError, RecursionError) as error:
+            why = reason(error, "its path is too deep")
+            raise ConfigError(f"run directory {folder} cannot be made: {why}") from None
+        yield news
 
 
 def explained(runs: Sequence[Run]) -> AbstractContextManager[None]:
@@ -222,7 +236,7 @@ def explained(runs: Sequence[Run]) -> AbstractContextManager[None]:
     return memory.explained(*largest.shape, largest.where[0])
 
 
-def _own(search: Any) -> Search:
+def own(search: Any) -> Search:
     """A copy of the search, which is the run's own. Raises ConfigError for anything else."""
     if not isinstance(search, Search) or isinstance(search, type):
         raise ConfigError(f"search {search!r}: a gpubp.search.SuccessiveHalving, Hyperband or PopulationBased expected")
@@ -241,19 +255,22 @@ def check_arguments(reporters: Any, checkpoint_minutes: Any, settings: Any, line
         raise ConfigError(f"lines are a {type(lines).__name__}; a list of texts expected")
 
 
-def ready(populations: Sequence[Population], data: Dataset, validation: Dataset | None, count: int | None) -> Sets:
+def ready(
+    specs: Sequence[NetworkSpec], dtype: torch.dtype, data: Dataset, validation: Dataset | None, count: int | None
+) -> Sets:
     """The data, checked, in host memory, with the networks' dtype. count: of networks, if those with separate data must
     have them in this order."""
     given = [each for each in (data, validation) if each is not None]
     if validation is not None and validation.entities != data.entities:
         raise DataError("data and validation are of different entities: both of data.by(keys).split(share) expected")
     for each in given:
-        for spec in dict.fromkeys(population.spec for population in populations):
+        for spec in dict.fromkeys(specs):
             checks.check(each, spec, count or each.networks or 0)
-    return Sets(*(each.to(HOME, populations[0].params.dtype) for each in given))
+    return Sets(*(each.to(HOME, dtype) for each in given))
 
 
-def _new(folder: Path) -> Path:
+def new(folder: Path) -> Path:
+    """`folder`, if a run can begin there. Raises ConfigError."""
     # os.path's, because Path's raises for a name that is too long
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"run directory {folder} is a file; name a new directory")

@@ -52,7 +52,7 @@ def reporters(settings: Mapping[str, Any], folder: Path) -> list[Reporter]:
 
 def report(settings: Mapping[str, Any], result: Result) -> int:
     """Print the outcome of training, and what to do next. -> exit status."""
-    folder = result.run_dir
+    folder = result.run_dir or settings["run_dir"]
     if settings["json"]:
         best = result.ranking()[:1]
         metric = result.metric if result.validation_metric is None else result.validation_metric
@@ -89,7 +89,8 @@ def report(settings: Mapping[str, Any], result: Result) -> int:
         name = quoted(folder)
         todo = f"{left:,} networks have steps left; continue: gpubp resume {name}\n" if left else ""
         what = "results.csv, results.parquet, config.yaml, checkpoint"
-        print(f"{todo}{line(folder)}: {what}; look: gpubp inspect {name}")
+        look = "look" if result.run_dir else "copy it to this machine to look"
+        print(f"{todo}{line(folder)}: {what}; {look}: gpubp inspect {name if result.run_dir else 'COPY'}")
     if result.unsaved is not None:
         sys.stderr.write(f"error: not saved: {line(result.unsaved)}\n")
     if result.interrupted is not None:

@@ -144,7 +144,9 @@ def _validation(folder: Path, saved: Checkpoint) -> tuple[Dataset, Any]:
         prepared = load_data(settings_of(folder, train.kinds()))
     except GpubpError as error:
         raise ConfigError(f"The validation samples are not at hand: {error}") from None
-    sets = ready([each.state.population for each in saved.populations], prepared.training, prepared.validation, None)
+    networks = [each.state.population for each in saved.populations]
+    specs, dtype = [each.spec for each in networks], networks[0].params.dtype
+    sets = ready(specs, dtype, prepared.training, prepared.validation, None)
     if sets.validation is None or sets.fingerprints["validation"] != saved.populations[0].notes["validation"]:
         raise ConfigError("The data are not those that the run was trained on.")
     return sets.validation, prepared.training.preparation

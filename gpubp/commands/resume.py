@@ -52,7 +52,10 @@ def run(settings: dict[str, Any]) -> int:
                 raise ConfigError(f"this run counts {other}: give only {other} to extend it")
         with lock.held(folder, settings["force"]):
             pass
-        sys.stderr.write(f"{line(folder)} ended before its first checkpoint; it restarts from its config.yaml\n")
+        told = "ended before its first checkpoint; it restarts from its config.yaml"
+        if (folder / checkpoint.SHARDS).exists():
+            told = "has shards that have not ended; each goes on from its last checkpoint"
+        sys.stderr.write(f"{line(folder)} {told}\n")
         return train.run({**now, "run_dir": str(folder), "json": settings["json"]})
     name_device(now)
     prepared = None if now["data"] == "tutorial" else load_data(now)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, lookup
 from ..flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind
-from . import designs, searches
+from . import clusters, designs, searches
 from .parser import Parser
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ TUTORIAL = {  # the settings of --data tutorial, and the flags' defaults
             "search",
             "budget",
             "factor",
+            "cluster",
+            "shards",
         ),
         (None, None),
     ),
@@ -125,6 +127,7 @@ def parser() -> Parser:
         add("--" + name.replace("_", "-"), KINDS[each["kind"]], special.get(name, each["about"]), default)
     searches.flags(add)
     add("--device", TEXT, "auto, cpu, cuda, cuda:1, or cuda:all to split the networks over all GPUs", "auto")
+    clusters.flags(add)
     add("--dtype", TEXT, "float32 or float64; by default float32, for the tutorial float64")
     add("--engine", TEXT, "auto, cpu or cuda (compiled), or eager", "auto")
     add("--run-dir", TEXT, "a new directory; runs/DATA-DATE-TIME by default")
@@ -152,9 +155,11 @@ def run(settings: dict[str, Any]) -> int:
 
     if settings["data"] == "tutorial":
         return _tutorial(settings)
-    name_device(settings)
+    clusters.check(settings)
+    if settings["cluster"] is None:  # whose machines may have other devices
+        name_device(settings)
     prepared = load_data(settings)
-    if designs.mixed(settings):
+    if designs.mixed(settings) or settings["cluster"] is not None:
         return _mixed(settings, prepared)
     sides = prepared.widths_in, prepared.widths_out
     widths = designs.widths(settings["widths"] or f"{sides[0]},32,{sides[1]}", *sides)
@@ -201,18 +206,16 @@ def fill(settings: dict[str, Any], samples: int) -> None:
 
 
 def _mixed(settings: dict[str, Any], prepared: Prepared) -> int:
-    """Train networks that differ in more than numbers."""
-    from ..training import train_many
+    """Train networks that differ in more than numbers, or on a cluster."""
     from .outcome import report
 
     settings |= {"loss": prepared.loss, **prepared.settings}
     fill(settings, prepared.typical)
     dtype, design = _dtype(settings, "float32"), designs.design(settings, prepared)
+    data, train_many = (prepared.training, prepared.validation), clusters.train_many(settings)
 
     def trained(**given: Any) -> Result:
-        return train_many(
-            design, prepared.training, prepared.validation, settings["seed"], dtype, slots=settings["slots"], **given
-        )
+        return train_many(design, *data, seed=settings["seed"], dtype=dtype, **given)
 
     return report(settings, _train(settings, trained, prepared))
 
@@ -295,14 +298,15 @@ def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: P
     from .settings import located
 
     name = Path(settings["data"]).stem
-    folder = Path(settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    settings["run_dir"] = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, run_dir = clusters.folders(settings["run_dir"])
     resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir", "config")}
     return outcome.ended(
         folder,
         lambda: trained(
             engine=settings["engine"],
             reporters=outcome.reporters(settings, folder),
-            run_dir=folder,
+            run_dir=run_dir,
             checkpoint_minutes=settings["checkpoint_minutes"],
             settings={**resolved, "data": located(settings["data"])},
             device=settings["device"],

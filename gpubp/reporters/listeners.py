@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from . import Reporter, Start
+from .snapshot import Snapshot
 
 
 class Listeners:
@@ -34,6 +35,11 @@ class Listeners:
                 _give_back(reporter)
                 self.silenced.append(f"{type(reporter).__name__} cannot write, and stops reporting: {error}")
                 self.told(self.silenced[-1])
+
+    def looked(self, networks: Snapshot) -> None:
+        """Tell every reporter of an evaluation."""
+        self.tell(lambda reporter: reporter.evaluated(networks.record))
+        self.tell(lambda reporter: getattr(reporter, "looked", lambda _: None)(networks))
 
     def give_back(self) -> None:
         """Let all release the screen and files."""

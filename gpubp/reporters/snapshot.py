@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..evaluate import Evaluation
 from ..losses import LOSSES
-from ..state import Status, TrainState
+from ..state import Status, TrainState, counts
 
 QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
 
@@ -103,6 +103,21 @@ class Snapshot:
             if given and (len(given) < len(columns) or bool((torch.cat(given) != given[0][:1]).any())):
                 return False
         return True
+
+    def describe(
+        self, number: int, seconds: float, done: int, rate: float, metric: str, others: Tensor | None = None
+    ) -> None:
+        """Make `record`, of the round `number`, after `done` network-steps. others: statuses of networks that left."""
+        self.record = {
+            "seconds": seconds,
+            "round": number,
+            "step": max(int(each.step.max()) for each in self.states),
+            "network_steps": done,
+            "network_steps_per_second": rate,
+            "statuses": counts(self.status, others),
+            "metric_name": metric,
+            **self.summary(),
+        }
 
     def summary(self) -> dict[str, Mapping[str, float] | None]:
         """Quantiles of the networks that have not diverged, as in the record of an evaluation."""

@@ -73,9 +73,13 @@ class SuccessiveHalving(Method):
         members = int((self.begins == begins).sum())
         return [max(1, members // self.factor ** (1 + passed)) for passed in range(len(self.rungs) - begins)]
 
+    def acts(self, number: int, runs: Sequence[Run]) -> bool:
+        """At a rung."""
+        return number in self.rungs
+
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
         """At a rung stop what does not go on."""
-        if number not in self.rungs:
+        if not self.acts(number, runs):
             return
         rung, (mean, alive) = self.rungs.index(number), self._means(runs, found)
         order, stops = mean.argsort(stable=True), ~alive

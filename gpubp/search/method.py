@@ -46,6 +46,10 @@ class Method:
             )
         return interval
 
+    def acts(self, number: int, runs: Sequence[Run]) -> bool:
+        """Whether decide() may change a network at the end of round `number`; else it need not be called."""
+        raise NotImplementedError
+
     def columns(self, runs: Sequence[Run]) -> dict[str, Tensor]:
         """What the results add: (N,) by name, in the order of rows."""
         return {}

@@ -90,10 +90,14 @@ class PopulationBased(Method):
         shown = ", ".join(f"{name} {_shown(each)}" for name, each in self.ranges.items())
         return [f"population based training: every {self.every:,} {unit} {self.quantile:.0%} copy the best; {shown}"]
 
+    def acts(self, number: int, runs: Sequence[Run]) -> bool:
+        """After every `every` epochs, or steps: networks are evaluated together."""
+        return number * runs[0].config.interval % self.every == 0
+
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
         """Exchange networks, if it is time."""
-        for run, each in zip(runs, found):
-            if number * run.config.interval % self.every == 0:
+        if self.acts(number, runs):
+            for run, each in zip(runs, found):
                 self._exchange(number, run, figures([run], [each])[0])
 
     def _exchange(self, number: int, run: Run, loss: Tensor) -> None:

@@ -117,7 +117,8 @@ def scaled_down(
         design = replace(design, columns={name: each for name, each in design.columns.items() if name != "fold"})
     chosen, count = _few(design)
     few = design.take(np.array(chosen))
-    specs = Design.specs(few, None if data is None else data.networks)
+    planned = Design.planned(few, seed, dtype, None if data is None else data.networks)
+    specs = [each.spec for each in planned]
     if count > KINDS:
         told.append(f"{KINDS} of {count} populations")
     names = ", ".join(dict.fromkeys("-".join(map(str, each.widths)) for each in specs))

@@ -1,0 +1,201 @@
+"""Shards as tasks of Ray: python -m benchmarks.cluster [--seconds 60] [--rounds 3] [--simulate 1000].
+
+The time of one worker of one core with N networks, of two with 2 N, and of N without Ray and with one thread, in
+interleaved rounds, as ratios; both the whole call and the training in it. --simulate instead measures what a task, a
+message, a record and a checkpoint cost here, and plays a run of so many shards, and of a tenth and of ten times as many
+(cluster_model.py)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gpubp
+from gpubp import checkpoint, cluster
+from gpubp.ambient import HOME
+from gpubp.cluster.driver import board
+from gpubp.cluster.meeting import light_runs
+from gpubp.cluster.merge import blank
+from gpubp.cluster.progress import Together
+from gpubp.cluster.shards import dealt
+from gpubp.cluster.worker import Looked, clocks, is_row
+from gpubp.design import Design
+from gpubp.history import History
+from gpubp.making import Source
+from gpubp.reporters import Progress
+from gpubp.reporters.listeners import Listeners
+from gpubp.run import Round, Sets
+
+from .cluster_model import Cluster, Costs, meeting, simulate
+
+COMMON = {"widths": "16,64,64,4", "loss": "mean_squared_error", "batch_size": 32}
+NETWORKS = 512  # of one worker
+STORE = 200 << 20  # bytes of a machine's object store
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="that one core trains")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--simulate", type=int, metavar="SHARDS")
+    chosen = parser.parse_args()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray.cluster_utils import Cluster as Machines
+
+    head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
+    machines = Machines(initialize_head=True, head_node_args=head)
+    machines.add_node(num_cpus=1, object_store_memory=STORE)
+    ray.init(machines.address, log_to_driver=False, logging_level="ERROR")
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(4096, 16, generator=generator)
+    data = gpubp.Dataset(inputs, torch.tanh(inputs @ torch.randn(16, 4, generator=generator)))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            if chosen.simulate is None:
+                efficiency(data, Path(folder), chosen.seconds, chosen.rounds)
+            else:
+                play(costs(ray, data, Path(folder)), chosen.simulate)
+    finally:
+        ray.shutdown()
+        machines.shutdown()
+
+
+def efficiency(data: gpubp.Dataset, folder: Path, seconds: float, rounds: int) -> None:
+    """One worker and two, beside the same without Ray."""
+    torch.set_num_threads(1)
+    plain(data, folder / "first", NETWORKS, 50)  # compiles
+    probe = plain(data, folder / "probe", NETWORKS, 500)
+    steps = max(500, round(500 * seconds / probe.seconds))
+    print(f"{NETWORKS} networks of 16-64-64-4 for each worker, {steps:,} steps")
+    sharded(data, folder / "warm", 2, 50)
+    found: dict[str, list[float]] = {"one over none": [], "two over none": [], "two over one": []}
+    within: dict[str, list[float]] = {name: [] for name in found}
+    for number in range(rounds):
+        print(f"load {os.getloadavg()[0]:.1f}", end=": ")
+        one = timed(lambda at=number: sharded(data, folder / f"one{at}", 1, steps))
+        none = timed(lambda at=number: plain(data, folder / f"none{at}", NETWORKS, steps))
+        two = timed(lambda at=number: sharded(data, folder / f"two{at}", 2, steps))
+        for kind, (a, b, c) in ((found, (none[0], one[0], two[0])), (within, (none[1], one[1], two[1]))):
+            for name, ratio in zip(kind, (a / b, a / c, b / c)):
+                kind[name].append(ratio)
+        print(", ".join(f"{name} {each[-1]:.3f} (training {within[name][-1]:.3f})" for name, each in found.items()))
+    for name, each in found.items():
+        print(f"efficiency of {name}: {statistics.median(each):.3f}; of training {statistics.median(within[name]):.3f}")
+
+
+def rows(networks: int, steps: int) -> dict[str, list[float]]:
+    return {"lr": [1e-4 * (1 + row % 100) for row in range(networks)], "steps": [steps] * networks}
+
+
+def plain(data: gpubp.Dataset, folder: Path, networks: int, steps: int) -> gpubp.Result:
+    return gpubp.train_many(rows(networks, steps), data, run_dir=folder, **COMMON)
+
+
+def sharded(data: gpubp.Dataset, folder: Path, shards: int, steps: int) -> gpubp.Result:
+    return cluster.train_many(rows(NETWORKS * shards, steps), data, run_dir=folder, shards=shards, **COMMON)
+
+
+def timed(run: Callable[[], gpubp.Result]) -> tuple[float, float]:
+    """Seconds of a call, and of the training in it: of shards, with their start, saving and evaluation."""
+    begun = time.perf_counter()
+    result = run()
+    whole, in_shards = time.perf_counter() - begun, "shards" in (result.run_dir / "config.yaml").read_text()
+    return whole, result.step_seconds if in_shards else result.seconds
+
+
+def costs(ray: Any, data: gpubp.Dataset, folder: Path) -> Costs:
+    """What one request costs here."""
+    first = spent(lambda: ray.get(ray.remote(num_cpus=1)(imported).remote()))
+    result = plain(data, folder / "run", NETWORKS, 100)
+    nothing = ray.remote(num_cpus=1)(nothing_done)
+    ray.get([nothing.remote() for _ in range(20)])
+    task = spent(lambda: ray.get([nothing.remote() for _ in range(500)])) / 500
+    news, content = ray.remote(num_cpus=0)(board()).remote(), pickle.dumps(Progress(0, 0.0, 0))
+    ray.get(news.taken.remote())
+
+    def tell() -> None:
+        for number in range(2000):
+            news.tell.remote(number, content)
+        ray.get(news.taken.remote())
+
+    message = spent(tell) / 2000
+    design = Design.of(rows(20_000, 100), **COMMON)
+    parts, sets = Source(0, torch.float32, None).planned(design), Sets(data)
+    shards = list(dealt(parts, 10))
+    runs = light_runs(parts, [("cpu", "")], sets, False)
+    looked = [nothing_found(shard, runs) for shard in shards]
+    together = Together(runs, shards, Listeners((), lambda *_: None), History(), 0.0, ())
+    record = spent(lambda: together.record(1, looked)) / 20_000
+    size = (folder / "run" / "checkpoint").glob("tensors-*")
+    state = max(each.stat().st_size for each in size) / NETWORKS
+
+    def merge() -> None:
+        saved = checkpoint.load(folder / "run", HOME)
+        whole = blank(saved.populations[0].state, NETWORKS)
+        for (_, ours), (_, theirs) in zip(whole.tensors(), saved.populations[0].state.tensors()):
+            ours[torch.arange(NETWORKS)] = theirs
+        checkpoint.save(folder / "run", [saved.populations[0]._replace(state=whole)], saved.notes)
+
+    light = sum(each.nbytes for name, each in result.state.tensors() if not is_row(name)) / NETWORKS
+    found = Costs(
+        task, message, record, spent(merge) / (state * NETWORKS), state,
+        len(pickle.dumps(looked[0])) / 2000, len(pickle.dumps(shards[0])) / 2000, light, first,
+    )  # fmt: skip
+    print(f"load {os.getloadavg()[0]:.1f}; a task {1e3 * task:.2f} ms, a message {1e6 * message:.0f} us, a record")
+    print(f"{1e9 * record:.0f} ns a network, merging {1e-6 / found.merge:.0f} MB/s, a worker's start {first:.1f} s;")
+    print(f"bytes a network: design {found.design:.0f}, evaluation {found.told:.0f}, meeting {light:.0f}, checkpoint")
+    print(f"{state:,.0f}, of {result.population.spec.size:,} parameters")
+    return found
+
+
+def nothing_done() -> None:
+    """The task that costs least."""
+
+
+def imported() -> str:
+    """What a new worker does first."""
+    import gpubp.cluster
+
+    return gpubp.cluster.__name__
+
+
+def nothing_found(shard: Any, runs: Sequence[Any]) -> Looked:
+    """An evaluation of a shard, of any numbers."""
+    index, state = shard.index[0], runs[0].state
+    numbers = torch.rand(len(index), dtype=torch.float64)
+    found = Round(numbers, None, numbers, state.status[index])
+    return Looked(1, [{name: each[index] for name, each in clocks(state).items()}], [found])
+
+
+def spent(what: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    what()
+    return time.perf_counter() - begun
+
+
+def play(measured: Costs, shards: int) -> None:
+    """Runs of more and more shards."""
+    for number in (shards // 10, shards, 10 * shards):
+        given = Cluster(number)
+        found = simulate(measured, given)
+        busy = ", ".join(f"{name} {share:.1%}" for name, share in sorted(found.busy.items()))
+        print(f"{number:,} shards of {given.networks:,} networks, {given.hours:g} h: efficiency "
+              f"{found.efficiency:.1%}, and {found.ideal / (found.seconds - found.merging):.1%} before the merge of "
+              f"{found.merging:,.0f} s; busy: {busy}; redone {found.redone / 3600:.2f} h")  # fmt: skip
+        parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in meeting(measured, given).items())
+        print(f"    a meeting point: {parts}")
+
+
+if __name__ == "__main__":
+    main()

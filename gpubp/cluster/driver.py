@@ -1,0 +1,230 @@
+"""Driver: one process that hands shards to workers, hears of them, and lets a search decide at meeting points.
+
+A shard whose worker or machine dies is tried again elsewhere, from its checkpoint. An error of its own is raised once,
+after the others have saved. The driver keeps a record (record.py), so that the same call goes on after its own death.
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import DeviceError, GpubpError
+from ..line import line
+from ..loop import Search
+from ..reporters import Progress
+from . import worker
+from .meeting import Exchange, LightRun, decisions, found_in
+from .progress import Together
+from .record import Record
+from .shards import Job, Shard
+from .storage import Storage
+from .worker import Decision, Looked, Report
+
+RETRIES = 100  # of a shard in one phase, after deaths of its workers
+TICK = 0.25  # seconds between two looks at the shards
+
+
+def board() -> type:
+    """The class of what keeps the messages of shards, in order, until the driver takes them. It is made here, so that
+    Ray sends it as it is, and its process need not import this package and torch."""
+
+    class Board:
+        def __init__(self) -> None:
+            self.news: list[tuple[int, bytes]] = []
+
+        def tell(self, number: int, message: bytes) -> None:
+            self.news.append((number, message))
+
+        def taken(self) -> list[tuple[int, bytes]]:
+            news, self.news = self.news, []
+            return news
+
+    return Board
+
+
+class Ended(Exception):  # noqa: N818 - no error
+    """A signal, number, has ended the run early, and all shards have saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"{signal.Signals(number).name} has ended the run early")
+        self.number = number
+
+
+def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: int | None, board: Any) -> Report:
+    """worker.train(), as a task: it ends when the board has all that it told."""
+    import ray
+
+    heard: list[Any] = []
+
+    def tell(message: Progress | Looked) -> None:
+        heard[:] = [board.tell.remote(shard.number, pickle.dumps(message))]
+
+    report = worker.train(job, shard, sets, phase, decision, last, tell)
+    ray.get(heard)
+    return report
+
+
+class Driver:
+    """shards: whose networks and samples are in the object store, `stored` and `sets`. signals: that should end it;
+    storage, folder: of the record; steps: network-steps of all tasks that returned."""
+
+    def __init__(
+        self, ray: Any, job: Job, shards: Sequence[Shard], sets: Any, options: dict[str, Any], together: Together,
+        record: Record, storage: Storage, folder: Path,
+    ) -> None:  # fmt: skip
+        self.ray, self.job, self.shards, self.sets, self.together = ray, job, shards, sets, together
+        self.record, self.storage, self.folder = record, storage, folder
+        self.signals, self.steps = list[int](), 0
+        self.stored = [ray.put(each) for each in shards]
+        node = ray.get_runtime_context().get_node_id()
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        self.board = ray.remote(num_cpus=0, scheduling_strategy=here)(board()).remote()
+        lasting = {"max_retries": RETRIES, "retry_exceptions": False}
+        self.task = ray.remote(**options, **lasting)(_train)
+        self.giving = ray.remote(**options, **lasting)(worker.give)
+        self.taking = ray.remote(**options, **lasting)(worker.take)
+        self.saved = time.monotonic()
+
+    def train(self, runs: Sequence[LightRun], search: Search | None, meetings: Sequence[int]) -> list[Report]:
+        """Train all shards to their ends, and let `search` decide over all networks at the rounds `meetings`. Raises
+        Ended, or the error of a shard."""
+        for number in meetings[self.record.decided :]:
+            looked = [each.looked for each in self.phase(runs, number)]
+            assert search is not None
+            self.decide(runs, search, number, [each for each in looked if each is not None])
+        reports = self.phase(runs, None)
+        self.keep()
+        return reports
+
+    def close(self) -> None:
+        """End what serves this run alone."""
+        self.ray.kill(self.board)
+
+    def decide(self, runs: Sequence[LightRun], search: Search, number: int, looked: Sequence[Looked]) -> None:
+        """Let the search decide, and write that down."""
+        for run in runs:
+            run.number, run.state.source = number, torch.arange(len(run.rows))
+        search.decide(number, runs, found_in(runs, self.shards, looked))
+        self.together.decided(number, runs)
+        exchange = Exchange(runs, self.shards)
+        self.record.decide(self.folder, number, runs, search, exchanged=not exchange)
+        self.push()
+
+    def phase(self, runs: Sequence[LightRun], last: int | None) -> list[Report]:
+        """Train all shards from the last decision to the round `last`, or to their ends, and bring what became of
+        their networks into `runs`."""
+        decided, record = [*decisions(self.record.number, runs, self.shards)], self.record
+        given: list[Decision | None] = [*decided] if record.decided else [None] * len(self.shards)
+        if not record.exchanged:
+            self.exchange(Exchange(runs, self.shards), decided)
+        stored = [self.ray.put(each) for each in given]
+
+        def start(at: int) -> Any:
+            what = self.job, self.stored[at], self.sets, record.decided, stored[at], last, self.board
+            return self.task.remote(*what)
+
+        reports = self.gather(start, self.ended)
+        for shard, report in zip(self.shards, reports):
+            for group, index, state in zip(shard.groups, shard.index, report.states):
+                runs[group].state.put_in(index, state)
+        return reports
+
+    def exchange(self, exchange: Exchange, decided: Sequence[Decision]) -> None:
+        """Give rows of shards to others, which save them before any shard goes on."""
+        phase = self.record.decided
+        sources, targets = (sorted({pair[side] for pair in exchange.given}) for side in (0, 1))
+        rows: dict[tuple[int, int], Any] = {}
+        for source in sources:
+            takers = [target for target in targets if (source, target) in exchange.given]
+            wanted = [exchange.given[source, target] for target in takers]
+            giving = self.giving.options(num_returns=len(takers))
+            found = giving.remote(self.job, self.stored[source], self.sets, wanted)
+            rows |= {(source, target): each for target, each in zip(takers, found if len(takers) > 1 else [found])}
+
+        def start(at: int) -> Any:
+            of = [source for source in sources if (source, at) in exchange.taken]
+            taken = [exchange.taken[source, at] for source in of]
+            what = self.job, self.stored[at], self.sets, phase, decided[at], taken
+            return self.taking.remote(*what, *(rows[source, at] for source in of))
+
+        self.gather(start, lambda at, _: None)
+        self.record.exchanged = True
+        self.keep()
+
+    def ended(self, at: int, report: Report) -> None:
+        """A shard has come to the end of a phase."""
+        self.steps += report.steps
+        if report.looked is not None:
+            running = sum(int((each["status"] == 0).sum()) for each in report.states)
+            self.together.progress[at] = Progress(sum(int(each["step"].sum()) for each in report.states), 0.0, running)
+            if not running:
+                self.together.end(at, report.looked)
+
+    def gather(self, start: Callable[[int], Any], ended: Callable[[int, Any], None]) -> list[Any]:
+        """What the tasks of all shards return, in order."""
+        tasks = {start(at): at for at in range(len(self.shards))}
+        found: list[Any] = [None] * len(tasks)
+        errors, stopping = list[tuple[int, Exception]](), False
+        while tasks:
+            done, _ = self.ray.wait([*tasks], num_returns=len(tasks), timeout=TICK)
+            self.hear()
+            if (self.signals or errors) and not stopping:
+                stopping = True
+                for each in tasks:
+                    self.ray.cancel(each, force=False)  # a worker hears of it as of Ctrl-C, and saves
+            for each in done:
+                at = tasks.pop(each)
+                try:
+                    found[at] = self.ray.get(each)
+                except self.ray.exceptions.TaskCancelledError:
+                    continue
+                except Exception as error:
+                    errors.append((at, error))
+                    continue
+                if isinstance(found[at], Report) and found[at].signals and not stopping:  # of the worker alone
+                    tasks[start(at)] = at
+                elif not stopping:
+                    ended(at, found[at])
+        if errors:
+            self.keep()
+            raise self.told(*errors[0])
+        if self.signals:
+            self.keep()
+            raise Ended(max(self.signals))  # SIGTERM before SIGINT
+        return found
+
+    def told(self, at: int, error: Exception) -> Exception:
+        """The error of a shard, with its number."""
+        if not isinstance(error, self.ray.exceptions.RayTaskError):
+            return DeviceError(f"shard {at} was lost with its worker, {RETRIES} times and once more: {line(error)}")
+        cause: Exception = error.cause
+        if isinstance(cause, GpubpError):
+            return type(cause)(f"shard {at}: {cause}")
+        cause.add_note(f"in shard {at}")
+        return cause
+
+    def hear(self) -> None:
+        """Report what shards have told, and keep the record now and then."""
+        for number, message in self.ray.get(self.board.taken.remote()):
+            self.together.hear(number, pickle.loads(message))
+        self.together.tell()
+        if time.monotonic() - self.saved > 60 * self.job.minutes:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write the record."""
+        self.record.history, self.record.seconds = self.together.history, self.together.seconds
+        self.record.save(self.folder)
+        self.push()
+        self.saved = time.monotonic()
+
+    def push(self) -> None:
+        """Copy the record to the storage."""
+        self.storage.push(self.folder, self.record.decided)

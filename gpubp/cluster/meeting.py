@@ -1,0 +1,141 @@
+"""Meeting points: what a search (search/) decides over the networks of all shards, in one place.
+
+The driver has of every network what is not its row: clocks, hyper-parameters, what evaluations remember. A search sees
+them as the runs that it would see without a cluster. Where it makes networks copies of others, `source` has moved as
+the rows would have, and says whose rows the shards exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from ..ambient import HOME
+from ..config import TrainConfig
+from ..engines import ENGINES, Choice
+from ..evaluate import Evaluation
+from ..population import Population
+from ..run import Round, Run, Sets
+from ..state import Status, TrainState
+from .shards import Part, Shard
+from .worker import Decision, Looked, Tensors
+
+
+@dataclass(eq=False)
+class LightState(TrainState):
+    """The state of networks whose rows are elsewhere. source (N,): the network whose row each now has."""
+
+    source: Tensor
+
+    @classmethod
+    def of(cls, part: Part, config: TrainConfig, sets: Sets) -> LightState:
+        """The state of a group before the first step."""
+        count, dtype = len(part.rows), part.dtype
+        none = torch.zeros(1, part.spec.size, dtype=dtype).expand(count, -1)
+        population = Population(part.spec, none, part.seed, part.ids.clone())
+        state = TrainState.start(population, config, sets.data, part.position.clone())
+        rest = {each.name: getattr(state, each.name) for each in fields(TrainState)}
+        rest |= {name: rest[name].contiguous() for name in ("loss", "total")}  # one number for all, as `none` is
+        rest["hyper"] = {name: each.clone() for name, each in state.hyper.items()}  # the configuration's
+        return cls(**{**rest, "slots": [], "kept": {}, "source": torch.arange(count)})
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All but the rows."""
+        yield from (each for each in super().tensors() if each[0] != "params")
+        yield "source", self.source
+
+    def put_in(self, index: Tensor, values: Tensors) -> None:
+        """Write what is known of the networks `index` (K,)."""
+        mine = dict(self.tensors())
+        for name, each in values.items():
+            mine[name][index] = each
+
+
+class LightRun(Run):
+    """A group of networks whose rows are elsewhere, as a search sees it."""
+
+    state: LightState
+
+    def stop(self, some: Tensor) -> None:
+        """See Run."""
+        self.state.status[self.state.running & some] = Status.stopped
+
+    def rewrite(self, change: Callable[[TrainState], None]) -> None:
+        """See Run."""
+        change(self.state)
+
+
+def light_runs(parts: Sequence[Part], engines: Sequence[tuple[str, str]], sets: Sets, folds: bool) -> list[LightRun]:
+    """The groups before the first step; engines: names and reasons."""
+    return [
+        LightRun(LightState.of(part, part.config, sets), part.config, sets, Choice(name, *ENGINES[name], why), [HOME],
+                 part.rows, folds=folds)
+        for part, (name, why) in zip(parts, engines)
+    ]  # fmt: skip
+
+
+def found_in(runs: Sequence[LightRun], shards: Sequence[Shard], looked: Sequence[Looked]) -> list[Round]:
+    """What an evaluation found of all networks, from what it found in each shard."""
+    held_out = looked[0].found[0].held_out is not None
+    found = []
+    for run in runs:
+        blank = torch.full_like(run.state.total, float("nan"))
+        evaluation = Evaluation(blank.clone(), blank.clone()) if held_out else None
+        found.append(Round(blank.clone(), evaluation, blank.clone(), run.state.status.clone()))
+    for shard, each in zip(shards, looked):
+        for group, index, part in zip(shard.groups, shard.index, each.found):
+            whole = found[group]
+            whole.loss[index], whole.lr[index], whole.status[index] = part.loss, part.lr, part.status
+            if whole.held_out is not None and part.held_out is not None:
+                for mine, theirs in zip(whole.held_out, part.held_out):
+                    mine[index] = theirs
+    return found
+
+
+def decisions(number: int, runs: Sequence[LightRun], shards: Sequence[Shard]) -> list[Decision]:
+    """What was decided at the end of the round `number`, for each shard."""
+    known = [{name: each for name, each in run.state.tensors() if name != "source"} for run in runs]
+    return [
+        Decision(
+            number,
+            [
+                {name: each[index] for name, each in known[group].items()}
+                for group, index in zip(shard.groups, shard.index)
+            ],
+        )
+        for shard in shards
+    ]
+
+
+class Exchange:
+    """Which rows go from shard to shard: by (source, target), of each group the networks, in their shards (K,)."""
+
+    def __init__(self, runs: Sequence[LightRun], shards: Sequence[Shard]) -> None:
+        self.given: dict[tuple[int, int], dict[int, Tensor]] = {}
+        self.taken: dict[tuple[int, int], dict[int, Tensor]] = {}
+        for group, run in enumerate(runs):
+            home, place = _places(group, len(run.rows), shards)
+            target = (run.state.source != torch.arange(len(run.rows))).nonzero()[:, 0]
+            source = run.state.source[target]
+            pairs = torch.stack([home[source], home[target]], 1)
+            for pair in pairs.unique(dim=0):
+                some = (pairs == pair).all(1)
+                key = int(pair[0]), int(pair[1])
+                self.given.setdefault(key, {})[group] = place[source[some]]
+                self.taken.setdefault(key, {})[group] = place[target[some]]
+
+    def __bool__(self) -> bool:
+        return bool(self.given)
+
+
+def _places(group: int, count: int, shards: Sequence[Shard]) -> tuple[Tensor, Tensor]:
+    """(N,) both: the shard of each network of a group, and its place in the part there."""
+    home, place = torch.empty(2, count, dtype=torch.int64)
+    for shard in shards:
+        for at, index in zip(shard.groups, shard.index):
+            if at == group:
+                home[index], place[index] = shard.number, torch.arange(len(index))
+    return home, place

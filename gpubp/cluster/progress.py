@@ -1,0 +1,115 @@
+"""What reporters are told of all shards together: one progress, and a record of each evaluation of all networks.
+
+A record is made when every shard has come to the end of its round, or of its training; figures wait for that. Those
+that shards sent to a driver that has ended since are lost, and so are the records that need them: no network is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from ..history import History
+from ..reporters import Progress
+from ..reporters.listeners import Listeners
+from ..reporters.snapshot import Snapshot
+from .meeting import LightRun, found_in
+from .shards import Shard
+from .worker import Looked
+
+
+class Together:
+    """runs: for reporters alone, as they were at the latest record; seconds: of training before this process. meetings:
+    rounds whose records have the decisions of a search, which are not taken yet."""
+
+    def __init__(
+        self, runs: Sequence[LightRun], shards: Sequence[Shard], listeners: Listeners, history: History, seconds: float,
+        meetings: Iterable[int],
+    ) -> None:  # fmt: skip
+        self.runs, self.shards, self.listeners, self.history = runs, shards, listeners, history
+        self.progress = [Progress(0, 0.0, sum(map(len, each.rows))) for each in shards]
+        self.rounds: dict[int, dict[int, Looked]] = {}
+        self.latest: list[Looked | None] = [None] * len(shards)
+        self.ended = [False] * len(shards)
+        self.notes: list[str] = []
+        self.meetings, self.number, self.after = {*meetings}, 0, runs
+        self.begun, self.before = time.monotonic(), seconds
+        self.seen = 0, self.seconds
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far."""
+        return self.before + time.monotonic() - self.begun
+
+    def hear(self, number: int, message: Progress | Looked) -> None:
+        """What a shard tells."""
+        if isinstance(message, Progress):
+            self.progress[number] = message
+            new = [each for each in message.notes if each not in self.notes]
+            self.tell(*new)
+            return
+        last = self.latest[number]
+        if last is None or last.number < message.number:
+            self.latest[number], self.ended[number] = message, False
+        self.rounds.setdefault(message.number, {})[number] = message
+        self.records()
+
+    def end(self, number: int, last: Looked) -> None:
+        """A shard has ended, with figures that stay."""
+        self.latest[number], self.ended[number] = last, True
+        self.progress[number] = self.progress[number]._replace(rate=0.0)
+        self.records()
+
+    def tell(self, *notes: str) -> None:
+        """Report progress, and notes for the user."""
+        self.notes += notes
+        done, running = (sum(getattr(each, name) for each in self.progress) for name in ("done", "running"))
+        total = Progress(done, sum(each.rate for each in self.progress), running, notes)
+        self.listeners.tell(lambda reporter: reporter.progress(total))
+
+    def records(self) -> None:
+        """Report the evaluations that all shards have had."""
+        while self.rounds:
+            number = min(self.rounds)
+            told, stale = self.rounds[number], bool(self.history) and number <= self.history[-1]["round"]
+            silent = [at for at in range(len(self.shards)) if at not in told]
+            passed = [at for at in silent if (last := self.latest[at]) is not None and last.number >= number]
+            waits = number in self.meetings or not all(self.ended[at] for at in silent)
+            if waits and not (stale or passed):
+                return
+            del self.rounds[number]
+            if not (stale or passed):
+                ended = {at: last for at in silent if (last := self.latest[at]) is not None}
+                self.record(number, [{**told, **ended}[at] for at in range(len(self.shards))])
+
+    def record(self, number: int, looked: Sequence[Looked]) -> None:
+        """Report the evaluation at the end of a round."""
+        for shard, each in zip(self.shards, looked):
+            for group, index, clocks in zip(shard.groups, shard.index, each.clocks):
+                self.runs[group].state.put_in(index, clocks)
+        found = found_in(self.runs, self.shards, looked)
+        if number == self.number:
+            self.rewrite()
+            found = [each._replace(lr=run.learning_rate()) for run, each in zip(self.runs, found)]
+        states = [run.state for run in self.runs]
+        networks = Snapshot(states, [run.rows for run in self.runs], found, lambda _: torch.empty(0))
+        done, seconds = sum(int(each.step.sum()) for each in states), self.seconds
+        rate = (done - self.seen[0]) / max(seconds - self.seen[1], 1e-6)
+        self.seen = done, seconds
+        networks.describe(number, seconds, done, rate, self.runs[0].metric_name)
+        self.history.append(networks.record)
+        self.listeners.looked(networks)
+
+    def decided(self, number: int, runs: Sequence[LightRun]) -> None:
+        """A search has changed networks at the end of the round `number`."""
+        self.meetings.discard(number)
+        self.number, self.after = number, runs
+        self.records()
+        self.rewrite()
+
+    def rewrite(self) -> None:
+        """Bring what was decided into `runs`."""
+        for mine, theirs in zip(self.runs, self.after):
+            mine.state.put_in(torch.arange(len(mine.rows)), dict(theirs.state.tensors()))

@@ -1,0 +1,145 @@
+"""Record: what the driver has decided so far, RUN/shards/driver/, from which the same call goes on.
+
+    record.json                the digest of what is trained, how many decisions there were, and the last one's round;
+                               whether shards have its rows; the search's settings; the part of history.jsonl, seconds
+    decision-00000002.safetensors   what the last decision made of all networks but their rows
+
+record.json is written last. Nothing in them can execute code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from .. import files, history
+from ..config import TrainConfig
+from ..design import Group
+from ..errors import CheckpointError, ConfigError, reason
+from ..history import History
+from ..loop import Search
+from ..run import Sets
+from .meeting import LightRun
+from .shards import Part
+
+FILE = "record.json"
+
+
+@dataclass
+class Record:
+    """digest, shards: of what is trained, and how many. decided: decisions so far, the last at the end of the round
+    `number`; exchanged: whether shards have its rows."""
+
+    digest: str
+    shards: int
+    decided: int = 0
+    number: int = 0
+    exchanged: bool = True
+    search: Any = None
+    seconds: float = 0.0
+    history: History = field(default_factory=History)
+
+    @classmethod
+    def load(cls, folder: Path) -> Record | None:
+        """The record in `folder`, if there is one. Raises CheckpointError."""
+        path = folder / FILE
+        if not path.exists():
+            return None
+        try:
+            record = cls(**json.loads(files.read(path)))
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
+        try:
+            return replace(record, history=History.load(folder, record.history))
+        except CheckpointError:
+            return replace(record, history=History())  # no network depends on it
+
+    def save(self, folder: Path) -> None:
+        """Write it. Raises CheckpointError."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            told = self.history.save(folder)
+            files.write_text(folder / FILE, json.dumps({**vars(self), "history": told}) + "\n")
+            for old in folder.glob("decision-*.safetensors"):
+                if old != self.decision(folder):
+                    old.unlink()
+        except OSError as error:
+            raise CheckpointError(f"{folder} cannot be written: {error.strerror}") from None
+
+    def decision(self, folder: Path) -> Path:
+        """The file of the last decision."""
+        return folder / f"decision-{self.decided:08}.safetensors"
+
+    def decide(self, folder: Path, number: int, runs: Sequence[LightRun], search: Search, exchanged: bool) -> None:
+        """Write what `search` decided at the end of the round `number`. Raises CheckpointError."""
+        self.decided, self.number, self.exchanged = self.decided + 1, number, exchanged
+        content = {
+            f"{at}.{name}": each.contiguous() for at, run in enumerate(runs) for name, each in run.state.tensors()
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            files.write(self.decision(folder), lambda beside: save_file(content, beside))
+            self.search = history.with_files(search.to_dict(), folder, number)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{folder} cannot be written: {reason(error, str(error))}") from None
+        self.save(folder)
+
+    def restore(self, folder: Path, runs: Sequence[LightRun]) -> None:
+        """Bring the last decision back into `runs`. Raises CheckpointError."""
+        if not self.decided:
+            return
+        path = self.decision(folder)
+        try:
+            content = load_file(path)
+            for at, run in enumerate(runs):
+                run.number = self.number
+                names = [name for name, _ in run.state.tensors()]
+                run.state.put_in(torch.arange(len(run.rows)), {name: content[f"{at}.{name}"] for name in names})
+        except (OSError, SafetensorError, LookupError, RuntimeError) as error:
+            why = reason(error, "it is not what was written")
+            raise CheckpointError(f"{path} cannot be read: {why}") from None
+
+
+def digest(parts: Sequence[Part], engines: Sequence[str], sets: Sets, shards: int, search: Mapping[str, Any]) -> str:
+    """SHA-256 of all that the shards' bits depend on."""
+    found = hashlib.sha256(json.dumps([engines, shards, sets.fingerprints, search], default=repr).encode())
+    for part in parts:
+        plain, tensors = _told(part.config)
+        tensors |= {"rows": part.rows, "position": part.position, "ids": part.ids}
+        if isinstance(part, Group):
+            tensors["params"] = part.population.params
+            tensors |= {} if part.before is None else dict(part.before.tensors())
+        else:
+            plain |= {"init": part.init}
+            tensors["scale"] = torch.as_tensor(float("nan") if part.scale is None else part.scale)
+        found.update(json.dumps([part.spec.to_dict(), part.seed, str(part.dtype), plain]).encode())
+        for name, each in tensors.items():
+            found.update(f"{name} {each.dtype} {tuple(each.shape)};".encode())
+            found.update(each.cpu().contiguous().numpy().data)
+    return found.hexdigest()
+
+
+def _told(config: TrainConfig) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """A configuration as plain values and tensors."""
+    values = {**config.to_dict(), **{f"extra.{name}": each for name, each in config.extra.items()}}
+    del values["extra"]
+    tensors = {name: each for name, each in values.items() if isinstance(each, torch.Tensor)}
+    plain = {name: str(each) for name, each in values.items() if name not in tensors}
+    return plain, tensors
+
+
+def check(record: Record, digest: str, shards: int, run_dir: str) -> Record:
+    """The record of this run. Raises ConfigError for one of another."""
+    if record.shards != shards:
+        raise ConfigError(f"shards {shards}: the run in {run_dir} began with {record.shards}")
+    if record.digest != digest:
+        raise ConfigError(f"run directory {run_dir} has shards of a run with other settings or data; name a new one")
+    return record

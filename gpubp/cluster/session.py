@@ -1,0 +1,90 @@
+"""Session: a connection to Ray, and what it lends. Ray is imported here alone, when it is needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from .. import arrays
+from ..errors import ConfigError, DeviceError
+from ..line import line
+from ..run import Sets
+from ..signals import ENDING
+
+LEAST = 1 << 27  # bytes of the object store of a Ray that starts here
+
+
+class Room(NamedTuple):
+    """shards: how many; threads: of each; options: of a task that trains one."""
+
+    shards: int
+    threads: int
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        each = "a GPU" if "num_gpus" in self.options else f"{self.threads} CPU{'s' * (self.threads > 1)}"
+        return f"{self.shards} shard{'s' * (self.shards > 1)}, {each} for each"
+
+
+@contextmanager
+def session(address: str, sets: Sets) -> Iterator[tuple[Any, list[str]]]:
+    """The module ray, connected to the cluster at `address`; of "auto" to that of RAY_ADDRESS or of this machine, or
+    else to a Ray of this process, which ends with it. -> also notes for the user. Raises ConfigError."""
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("cluster: Ray is not installed: pip install 'gpubp[cluster]'") from None
+    if ray.is_initialized():
+        yield ray, ["cluster: the Ray that this process is connected to"]
+        return
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        yield ray, _connected(ray, address, sets)
+    finally:
+        ray.shutdown()
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is not handler:  # Ray's own
+                signal.signal(number, handler)
+
+
+def _connected(ray: Any, address: str, sets: Sets) -> list[str]:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    where = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
+    try:
+        if where != "local":
+            ray.init(where, **quiet)
+            return [f"cluster: Ray at {ray.get_runtime_context().gcs_address}"]
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if where != "auto" or not isinstance(error, ConnectionError):
+            allowed = "auto, local, or an address such as 10.0.0.1:6379, expected"
+            raise ConfigError(f"cluster {where!r}: {allowed}: {line(error)}") from None
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    store = LEAST + 2 * sum(each.nbytes(each.networks or 1) for each in sets.each)
+    ray.init("local", include_dashboard=False, object_store_memory=store, **quiet)
+    return ["cluster: a Ray of this machine alone was started, and ends with the run"]
+
+
+def room(ray: Any, device: str, shards: int | None) -> tuple[str, Room]:
+    """The device, GPUs if there are any and none is named, and what each of `shards` gets: a GPU, or as many CPUs as
+    there are for each; by default one for each GPU or machine. Raises ConfigError, DeviceError."""
+    given = None if shards is None else arrays.whole(shards)
+    if shards is not None and (given is None or given < 1):
+        raise ConfigError(f"shards {shards!r}: a whole number of 1 or more expected")
+    lent = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus, cpus = ([int(each[name]) for each in lent if each.get(name, 0) >= 1] for name in ("GPU", "CPU"))
+    if device == "auto":
+        device = "cuda" if gpus else "cpu"
+    if device not in ("cpu", "cuda"):
+        raise DeviceError(f"device {device!r}: a cluster gives each shard a GPU, cuda, or CPUs, cpu; auto chooses")
+    if device == "cuda" and not gpus:
+        raise DeviceError("device 'cuda': the cluster has no GPU; use cpu")
+    if not cpus:
+        raise DeviceError("the cluster has no CPU to train on")
+    if device == "cuda":
+        return device, Room(given or sum(gpus), 1, {"num_gpus": 1, "num_cpus": 1})
+    number = given or len(cpus)
+    threads = max(1, min(sum(cpus) // number, *cpus))
+    return device, Room(number, threads, {"num_cpus": threads})

@@ -1,0 +1,115 @@
+"""The shards of a run: parts of its groups, dealt like cards, so that all cost the same.
+
+A network keeps its seed, id and position in the data, and the configuration of its group is cut, not made anew: so a
+shard's networks have the recipe, the kernel and the rounds that they have in the whole run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..activations import ACTIVATIONS
+from ..config import TrainConfig
+from ..design import Group, Planned
+from ..errors import ConfigError
+from ..losses import LOSSES
+from ..optimizers import OPTIMIZERS
+from ..packing import missing
+from ..rows import CustomName
+from ..schedules import SCHEDULES
+from ..spec import NetworkSpec
+from .storage import Storage
+
+Part = Group | Planned
+TABLES: dict[str, dict[str, Any]] = {
+    "activation": ACTIVATIONS,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """number: from 0. groups: the numbers of the whole run's groups of which it has parts; index: of each, which
+    networks (K,) of the group."""
+
+    number: int
+    groups: tuple[int, ...]
+    index: tuple[Tensor, ...]
+    parts: tuple[Part, ...]
+
+    @cached_property
+    def rows(self) -> list[Tensor]:
+        """Of each part, its networks' rows in the results."""
+        return [each.rows for each in self.parts]
+
+    @cached_property
+    def local(self) -> list[Tensor]:
+        """Of each part, the rows that its networks have in the run of the shard."""
+        counts = [len(each.rows) for each in self.parts]
+        return list(torch.arange(sum(counts)).split(counts))
+
+
+class Job(NamedTuple):
+    """What all shards have in common. engines: of each group; rules: rows of the tables that they need, which a process
+    of another machine may lack; threads: of a shard on a CPU; minutes: between two checkpoints."""
+
+    storage: Storage
+    engines: tuple[str, ...]
+    device: str
+    folds: bool
+    threads: int
+    minutes: float
+    rules: dict[str, dict[str, Any]]
+
+
+def dealt(parts: Sequence[Part], number: int) -> Iterator[Shard]:
+    """The networks of all groups, one after the other, to `number` shards in turn."""
+    if number > sum(len(each.rows) for each in parts):
+        raise ConfigError(f"shards {number}: the run has {sum(len(each.rows) for each in parts)} networks")
+    for mine in range(number):
+        before, found = 0, []
+        for at, part in enumerate(parts):
+            index = torch.arange((mine - before) % number, len(part.rows), number)
+            before += len(part.rows)
+            if len(index):
+                found.append((at, index, part.take(index)))
+        groups, places, taken = zip(*found)
+        yield Shard(mine, groups, places, taken)
+
+
+def rules(parts: Sequence[Part]) -> dict[str, dict[str, Any]]:
+    """The rows of the tables that the networks need. Raises ConfigError for one that is in no table."""
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in TABLES}
+    for spec, config in ((each.spec, each.config) for each in parts):
+        for kind, name in _named(spec, config):
+            if isinstance(name, CustomName):
+                raise ConfigError(f"a cluster reads checkpoints, which have rules by name: {_lacking(spec, config)}")
+            found[kind][name] = TABLES[kind][name]
+    return found
+
+
+def learn(rules: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add the `rules` of another process to the tables of this one."""
+    for kind, rows in rules.items():
+        table: dict[str, Any] = TABLES[kind]
+        for name, row in rows.items():
+            table.setdefault(name, row)
+
+
+def _named(spec: NetworkSpec, config: TrainConfig) -> Iterator[tuple[str, str]]:
+    for each in spec.activations:
+        yield "activation", each
+    yield from (("loss", spec.loss), ("optimizer", config.optimizer), ("schedule", config.schedule))
+
+
+def _lacking(spec: NetworkSpec, config: TrainConfig) -> str:
+    plain = {"optimizer": str(config.optimizer), "schedule": str(config.schedule)}
+    return missing({"spec": spec.to_dict(), "config": plain}) or "a rule has the name of another"

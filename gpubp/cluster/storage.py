@@ -1,0 +1,139 @@
+"""Storage: where the shards of a run save themselves, a directory that all machines share, or any path of fsspec.
+
+A local path is used as it is. Of another, such as s3://bucket/run, every save is a new folder, whose file COMPLETE is
+written last; the newest complete one counts, and the one before it is kept. Names of folders rise with the phase, so
+that what a process writes that was thought dead counts for nothing once the others have gone on.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckpointError, ConfigError
+from ..files import UNFINISHED
+from ..line import line
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+COMPLETE = "complete"
+KEPT = 2  # saves
+LEFT_OUT = ("lock", COMPLETE)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """path: of a directory, or a URL of fsspec's."""
+
+    path: str
+
+    @classmethod
+    def of(cls, given: Any) -> Storage:
+        """`given`, checked: a URL as it is, a path made absolute. Raises ConfigError."""
+        if not isinstance(given, str | Path) or "\0" in str(given):
+            raise ConfigError(f"run_dir {given!r}: a path on storage that all machines share expected")
+        if "://" not in str(given):
+            return cls(str(Path(given).absolute()))
+        if str(given).startswith("memory://"):
+            raise ConfigError(f"run_dir {given}: the memory of one process, which no other machine sees")
+        storage = cls(str(given).rstrip("/"))
+        _ = storage._system
+        return storage
+
+    @property
+    def local(self) -> Path | None:
+        """The directory, unless this is a URL."""
+        return None if "://" in self.path else Path(self.path)
+
+    def __truediv__(self, name: str) -> Storage:
+        return Storage(f"{self.path}/{name}")
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """The directory, or a temporary one with the files of the newest save."""
+        if self.local is not None:
+            yield self.local
+            return
+        with tempfile.TemporaryDirectory(prefix="gpubp-") as folder:
+            self.pull(Path(folder))
+            yield Path(folder)
+
+    def push(self, folder: Path, phase: int) -> None:
+        """Save the files of `folder`, unless they are there. Raises CheckpointError."""
+        if self.local is not None:
+            return
+        system, root = self._system
+        save = f"{root}/{phase:06}-{time.time_ns():020}-{secrets.token_hex(4)}"
+        try:
+            _put(system, folder, save)
+            system.pipe_file(f"{save}/{COMPLETE}", b"")
+            for old in self._saves()[KEPT:]:
+                system.rm(old, recursive=True)
+        except Exception as error:  # of whatever library
+            raise CheckpointError(f"{self.path} cannot be written: {line(error)}") from error
+
+    def put(self, folder: Path) -> None:
+        """Copy the files of `folder` here, for people. Raises CheckpointError."""
+        system, root = self._system
+        try:
+            _put(system, folder, root)
+        except Exception as error:  # of whatever library
+            raise CheckpointError(f"{self.path} cannot be written: {line(error)}") from error
+
+    def pull(self, folder: Path) -> None:
+        """Fetch the files of the newest save, if there is one. Raises CheckpointError."""
+        if self.local is not None:
+            return
+        system, _ = self._system
+        try:
+            newest = next((each for each in self._saves() if system.exists(f"{each}/{COMPLETE}")), None)
+            for each in system.find(newest) if newest else []:
+                where = folder / each.partition(str(newest).rpartition("/")[2])[2].lstrip("/")
+                where.parent.mkdir(parents=True, exist_ok=True)
+                system.get_file(each, str(where))
+        except Exception as error:
+            raise CheckpointError(f"{self.path} cannot be read: {line(error)}") from error
+
+    def remove(self) -> None:
+        """Delete all of it."""
+        if self.local is not None:
+            shutil.rmtree(self.local, ignore_errors=True)
+            return
+        system, root = self._system
+        if system.exists(root):
+            system.rm(root, recursive=True)
+
+    def _saves(self) -> list[str]:
+        """Their folders, newest first."""
+        system, root = self._system
+        system.invalidate_cache()
+        found = system.ls(root, detail=False) if system.exists(root) else []
+        return sorted((each.rstrip("/") for each in found), key=lambda each: each.rpartition("/")[2], reverse=True)
+
+    @property
+    def _system(self) -> tuple[AbstractFileSystem, str]:
+        try:
+            import fsspec
+        except ImportError:
+            raise ConfigError(f"run_dir {self.path}: fsspec is not installed: pip install 'gpubp[cluster]'") from None
+        try:
+            system, root = fsspec.url_to_fs(self.path)
+        except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose library is missing
+            raise ConfigError(f"run_dir {self.path}: {line(error)}") from None
+        return system, str(root)
+
+
+def _put(system: AbstractFileSystem, folder: Path, root: str) -> None:
+    for each in folder.rglob("*"):
+        if each.is_file() and each.name not in LEFT_OUT and each.suffix != UNFINISHED:
+            where = f"{root}/{each.relative_to(folder).as_posix()}"
+            system.makedirs(where.rpartition("/")[0], exist_ok=True)
+            system.put_file(str(each), where)

@@ -1,0 +1,283 @@
+"""What a worker does with a shard: train it to a meeting point or to its end, give rows to others, take theirs.
+
+A shard is a run of its own below the whole run's directory: the usual Loop with the usual checkpoints, from which it
+goes on wherever it is tried again. At a meeting point the checkpoint is of the end of the round's steps, before its
+evaluation: whoever loads it finds the same figures again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import checkpoint, lock
+from ..ambient import HOME, neutral
+from ..config import TrainConfig
+from ..devices import devices
+from ..errors import CheckpointError
+from ..evaluate import Evaluation
+from ..loop import Loop
+from ..making import Maker
+from ..reporters import Progress, Reporter
+from ..reporters.snapshot import Snapshot
+from ..resuming import runs_of
+from ..run import Round, Sets
+from ..saving import Saving
+from ..signals import collected
+from ..state import TrainState
+from ..training import explained
+from .shards import Job, Part, Shard, learn
+
+PATIENCE = 1.0  # seconds between two messages of a shard about its progress
+CLOCKS = ("step", "status", "diverged_step")  # what reporters are told of networks at every evaluation
+Tensors = dict[str, Tensor]
+
+
+class Looked(NamedTuple):
+    """An evaluation of a shard: its round, and of each part the CLOCKS and what was found."""
+
+    number: int
+    clocks: list[Tensors]
+    found: list[Round]
+
+
+class Report(NamedTuple):
+    """What a shard's task ends with. looked: its last evaluation, None if `signals` ended it early; states: of each
+    part all but the rows; figures: of networks that have ended, None before. steps, seconds: network-steps of this
+    task, and their time."""
+
+    looked: Looked | None
+    states: list[Tensors]
+    figures: list[tuple[Evaluation, Evaluation | None]] | None
+    signals: list[int]
+    steps: int
+    seconds: float
+    notes: list[str]
+
+
+class Decision(NamedTuple):
+    """What a search made of the networks of a shard at the end of a round: of each part all but the rows."""
+
+    number: int
+    states: list[Tensors]
+
+
+class Herald(Reporter):
+    """Tells the driver of progress and evaluations."""
+
+    def __init__(self, tell: Callable[[Progress | Looked], object]) -> None:
+        self.tell, self.last = tell, -math.inf
+        self.latest: Looked | None = None
+
+    def progress(self, progress: Progress) -> None:
+        """Now and then."""
+        if progress.notes or time.monotonic() - self.last > PATIENCE:
+            self.last = time.monotonic()
+            self.tell(progress)
+
+    def looked(self, snapshot: Snapshot) -> None:
+        """Every time."""
+        clocks = [{name: getattr(each, name).clone() for name in CLOCKS} for each in snapshot.states]
+        self.latest = Looked(snapshot.record["round"], clocks, [*snapshot.found])  # type: ignore[list-item]
+        self.tell(self.latest)
+
+
+@dataclass
+class Copied(Saving):
+    """A Saving whose checkpoints are copied elsewhere."""
+
+    push: Callable[[], None] = lambda: None
+
+    def write(self) -> None:
+        """Write a checkpoint, and copy it. Raises CheckpointError."""
+        super().write()
+        self.push()
+
+
+class ShardLoop(Loop):
+    """The loop of a shard. Its only reporter is a Herald."""
+
+    def phase(self, decision: Decision | None, last: int | None) -> Report:
+        """Train on from `decision`, which the checkpoint may have already, to the end of the round `last`, or to the
+        end. Raises CheckpointError if it cannot be saved: others build on the checkpoint."""
+        with collected() as self.signals:
+            self.begin()
+            if decision is not None and self.number == decision.number and self.at_rest():
+                self.apply(decision, [])
+            self.rounds(math.inf if last is None else last)
+            self.save()
+            looked, figures = None, None
+            if not self.signals:
+                self.at_rest()
+                looked = self.told(last)
+                if last is None:
+                    figures = self.crew.each(self.runs, lambda run, tell: run.figures(), self.called)
+        states = [light(run.state) for run in self.runs]
+        return Report(looked, states, figures, self.signals, self.done - self.taken, self.step_seconds, self.notes)
+
+    def told(self, last: int | None) -> Looked:
+        """The evaluation at the end of the round `last`, or of networks that have ended, which train in no round."""
+        herald = self.reporters[0]
+        assert isinstance(herald, Herald)
+        if herald.latest is not None and herald.latest.number == last:
+            return herald.latest
+        found = self.crew.each(self.runs, lambda run, tell: run.look(), self.called)
+        return Looked(self.number, [clocks(run.state) for run in self.runs], found)
+
+    def at_rest(self) -> bool:
+        """Evaluate, if the networks are at the end of a round, and have not been. -> whether they were."""
+        complete = any(run.open for run in self.runs) and not any(run.pace.left for run in self.runs)
+        if complete:
+            self.look()
+        return complete
+
+    def apply(self, decision: Decision, rows: Sequence[tuple[int, Tensor, Tensors]]) -> None:
+        """Write what was decided, and `rows` of other shards: (part, its networks (K,), their tensors)."""
+        for at, run in enumerate(self.runs):
+
+            def change(state: TrainState, at: int = at) -> None:
+                mine = dict(state.tensors())
+                for name, values in decision.states[at].items():
+                    mine[name].copy_(values)
+                for _, target, theirs in (each for each in rows if each[0] == at):
+                    for name, values in theirs.items():
+                        mine[name][target] = values
+
+            run.rewrite(change)
+            run.number, run.open, run.pace.running = decision.number, False, int(run.state.running.sum())
+
+    def save(self) -> None:
+        """Write a checkpoint. Raises CheckpointError."""
+        assert self.saving is not None
+        self.saving.save()
+        if self.saving.unsaved is not None:
+            raise CheckpointError(self.saving.unsaved)
+
+
+@neutral()
+def train(
+    job: Job, shard: Shard, sets: Sets, phase: int, decision: Decision | None, last: int | None,
+    tell: Callable[[Progress | Looked], object],
+) -> Report:  # fmt: skip
+    """Train a shard up to the round `last`, or to its end."""
+    with _opened(job, shard, sets, phase, tell) as loop:
+        return loop.phase(decision, last)
+
+
+@neutral()
+def give(job: Job, shard: Shard, sets: Sets, wanted: Sequence[Mapping[int, Tensor]]) -> Any:
+    """Rows of a shard at a meeting point, for each that asks for networks (K,) of some groups, or for the only one."""
+    with (job.storage / str(shard.number)).folder() as folder:  # without its lock: it may be taking rows itself
+        loop = _loop(job, shard, sets, folder, lambda _: None)
+        loop.begin()
+        loop.at_rest()
+        for run in loop.runs:
+            run.place.gather()
+        wide = [{name: each for name, each in run.state.tensors() if is_row(name)} for run in loop.runs]
+        at = {group: part for part, group in enumerate(shard.groups)}
+        found = [
+            {group: {name: each[index] for name, each in wide[at[group]].items()} for group, index in some.items()}
+            for some in wanted
+        ]
+        return found if len(found) > 1 else found[0]
+
+
+@neutral()
+def take(
+    job: Job, shard: Shard, sets: Sets, phase: int, decision: Decision, targets: Sequence[Mapping[int, Tensor]],
+    *given: Mapping[int, Tensors],
+) -> None:  # fmt: skip
+    """Take the decision of a meeting point, with rows of other shards for networks (K,) of some groups, and save."""
+    at = {group: part for part, group in enumerate(shard.groups)}
+    rows = [
+        (at[group], index, theirs[group]) for target, theirs in zip(targets, given) for group, index in target.items()
+    ]
+    with _opened(job, shard, sets, phase, lambda _: None) as loop:
+        loop.begin()
+        loop.at_rest()
+        loop.apply(decision, rows)
+        loop.save()
+
+
+@neutral()
+def fit(
+    parts: Sequence[Part],
+    sets: Sets,
+    engine: str,
+    device: str,
+    folds: bool,
+    looks: bool,
+    rules: Mapping[str, Any],
+) -> tuple[list[tuple[TrainConfig, str, str]], list[str]]:
+    """Of each group its configuration, fitted to the data, and its engine, with the reason, as this machine has it; and
+    notes for the user."""
+    learn(rules)
+    maker = Maker(sets, engine, devices(device), folds, looks)
+    found = []
+    for part in parts:
+        some = part.take(torch.zeros(1, dtype=torch.int64)).made()
+        config, choice = maker.fit(some._replace(config=part.config))
+        found.append((config, choice.name, choice.reason))
+    return found, maker.notes
+
+
+def is_row(name: str) -> bool:
+    """Whether a tensor of a state is (N, P)."""
+    return name == "params" or name.startswith(("slots.", "kept."))
+
+
+def light(state: TrainState) -> Tensors:
+    """Copies of all but the rows."""
+    return {name: each.clone() for name, each in state.tensors() if not is_row(name)}
+
+
+def clocks(state: TrainState) -> Tensors:
+    """Copies of the CLOCKS."""
+    return {name: getattr(state, name).clone() for name in CLOCKS}
+
+
+@contextmanager
+def _opened(
+    job: Job, shard: Shard, sets: Sets, phase: int, tell: Callable[[Progress | Looked], object]
+) -> Iterator[ShardLoop]:
+    """The loop of a shard, which saves itself. What else writes the shard, a process that was thought dead, stops."""
+    storage = job.storage / str(shard.number)
+    with storage.folder() as folder:
+        lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
+        with lock.held(folder, force=True):
+            loop = _loop(job, shard, sets, folder, tell)
+            loop.saving = saving = Copied(
+                folder, job.minutes, loop.saved, loop.noted, loop.note, push=lambda: storage.push(folder, phase)
+            )
+            try:
+                with explained(loop.runs):
+                    yield loop
+            finally:
+                saving.wait()
+
+
+def _loop(job: Job, shard: Shard, sets: Sets, folder: Path, tell: Callable[[Progress | Looked], object]) -> ShardLoop:
+    """The loop of a shard, from its newest checkpoint if there is one; it writes nothing."""
+    learn(job.rules)
+    where = devices(job.device)
+    if where == [HOME]:
+        torch.set_num_threads(job.threads)
+    settings, more = {"shard": shard.number}, dict[str, Any]()
+    if any((folder / "checkpoint" / name).exists() for name in (checkpoint.MANIFEST, checkpoint.PREVIOUS)):
+        saved = checkpoint.load(folder, HOME)
+        runs = runs_of(folder, saved, sets, where)
+        more = {name: saved.notes[name] for name in ("history", "seconds")} | {"notes": [*saved.told]}
+    else:
+        runs = []
+        for part, rows, group in zip(shard.parts, shard.local, shard.groups):
+            maker = Maker(sets, job.engines[group], where, job.folds, looks=True)
+            runs += maker.runs([part.made()._replace(rows=rows)])
+    return ShardLoop(runs, (Herald(tell),), None, job.minutes, settings, **more)

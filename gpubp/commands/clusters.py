@@ -1,0 +1,46 @@
+"""--cluster: train shards of the networks on the machines of a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+from ..flags import COUNT, TEXT
+
+if TYPE_CHECKING:
+    from ..result import Result
+
+
+def flags(add: Callable[..., None]) -> None:
+    """The flags of `train` that say so."""
+    add("--cluster", TEXT, "auto, local, or the address of a Ray cluster: train shards of the networks on its machines")
+    add("--shards", COUNT, "with --cluster: how many; by default one for each GPU, or for each machine without any")
+
+
+def check(settings: dict[str, Any]) -> None:
+    """Refuse flags that do not go together."""
+    url = "://" in (settings["run_dir"] or "")
+    if settings["cluster"] is None and (url or settings["shards"] is not None):
+        flag = f"--run-dir {settings['run_dir']}" if url else f"--shards {settings['shards']}"
+        raise ConfigError(f"{flag}: only with --cluster")
+    if settings["cluster"] is not None and settings["slots"] is not None:
+        raise ConfigError(f"--slots {settings['slots']}: not with --cluster, where more --shards wait for their turn")
+
+
+def train_many(settings: dict[str, Any]) -> Callable[..., Result]:
+    """What trains a design."""
+    from .. import cluster, training
+
+    if settings["cluster"] is None:
+        return partial(training.train_many, slots=settings["slots"])
+    return partial(cluster.train_many, cluster=settings["cluster"], shards=settings["shards"])
+
+
+def folders(run_dir: str) -> tuple[Path, str | Path]:
+    """Where this machine writes curves, and where the run is: the same, unless that is a URL."""
+    if "://" in run_dir:
+        return Path("runs", run_dir.rstrip("/").rpartition("/")[2]), run_dir
+    return Path(run_dir), Path(run_dir)

@@ -1,0 +1,276 @@
+"""Shards of a run as tasks of Ray: the bits of one machine, for any number of shards, also after workers are killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp import cluster
+from gpubp.errors import CheckpointError, ConfigError
+from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
+
+from .commands import run
+from .helpers import same_bits
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+ROOT = Path(__file__).resolve().parent.parent
+KILLS = 12
+STORE = 80 << 20  # bytes, the least that Ray takes
+ROWS = [{"lr": 10.0 ** -(1 + row % 3), "optimizer": ("adam", "sgd")[row % 2], "seed": 50 - row} for row in range(15)]
+PLAIN = [{"lr": (1 + row) * 1e-3} for row in range(12)]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Any]:
+    """A cluster of two machines with a CPU each, which this process is connected to."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
+        found = Cluster(initialize_head=True, head_node_args=head)
+        found.add_node(num_cpus=1, object_store_memory=STORE)
+        ray.init(found.address, log_to_driver=False, logging_level="ERROR")
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        yield found
+        ray.shutdown()
+        found.shutdown()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def iris() -> gpubp.sources.Prepared:
+    return gpubp.load_data("iris")
+
+
+def trained(
+    iris: Any, shards: int | None, run_dir: Any = None, design: Any = ROWS, validation: bool = True, **more: Any
+) -> gpubp.Result:
+    """The run of a design in one place, or in shards."""
+    settings = {"widths": "4,6,3", "loss": iris.loss, "epochs": 6, "batch_size": 16, **more}
+    data = iris.training, iris.validation if validation else None
+    if shards is None:
+        return gpubp.train_many(design, *data, run_dir=run_dir, **settings)
+    return cluster.train_many(design, *data, run_dir=run_dir, shards=shards, **settings)
+
+
+def check_same(one: gpubp.Result, other: gpubp.Result) -> None:
+    """The same bits of every network, the same table, the same records but for their seconds."""
+    for mine, theirs in zip(one.states, other.states, strict=True):
+        for (name, here), (_, there) in zip(mine.tensors(), theirs.tensors(), strict=True):
+            if name in ("limit", "total"):  # where a round stands that networks which have ended take no part in
+                continue
+            assert same_bits(here, there), name
+    assert one.table.equals(other.table)
+    timeless = [
+        [{name: each for name, each in record.items() if "second" not in name} for record in result.history]
+        for result in (one, other)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+class At(gpubp.Reporter):
+    """Does something once, after the evaluation of a round."""
+
+    def __init__(self, number: int, what: Any) -> None:
+        self.number, self.what = number, what
+
+    def evaluated(self, record: Any) -> None:
+        if record["round"] == self.number:
+            self.number = 0
+            self.what()
+
+
+def workers() -> list[int]:
+    """The processes of this process's clusters that train a shard now."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (each / "cmdline").read_bytes().split(b"\0")[0].decode()
+            if name.startswith("ray::_train") and ancestor(int(each.name), 2) == os.getpid():
+                found.append(int(each.name))
+        except OSError:
+            continue
+    return found
+
+
+def ancestor(process: int, generations: int) -> int:
+    for _ in range(generations):
+        status = Path(f"/proc/{process}/status").read_text()
+        process = int(status.partition("PPid:\t")[2].split()[0])
+    return process
+
+
+def kill() -> None:
+    os.kill(max(workers()), signal.SIGKILL)
+
+
+def test_any_number_of_shards_gives_the_bits_of_one_run(machines: Any, iris: Any, tmp_path: Path) -> None:
+    whole = trained(iris, None, patience=2, restore_best=True)
+    for shards in (1, 2, 3):
+        check_same(whole, trained(iris, shards, tmp_path / f"{shards}", patience=2, restore_best=True))
+    assert sorted(each.name for each in (tmp_path / "3").iterdir()) == [
+        "checkpoint", "config.yaml", "curves.bin", "design.parquet", "history.jsonl", "preparation.json",
+        "results.csv", "results.parquet",
+    ]  # fmt: skip
+
+
+def test_a_population_trains_in_shards_too(machines: Any, iris: Any, tmp_path: Path) -> None:
+    population = gpubp.Population.create(gpubp.NetworkSpec((4, 5, 3), loss=iris.loss), count=7, seed=3)
+    config = gpubp.TrainConfig(lr=torch.linspace(0.001, 0.1, 7), steps=40, schedule="plateau")
+    given = population, iris.training, config, iris.validation
+    check_same(gpubp.train(*given), cluster.train(*given, run_dir=f"file://{tmp_path}/run", shards=2))
+    assert {"results.csv", "checkpoint"} <= {each.name for each in (tmp_path / "run").iterdir()}
+    assert not (tmp_path / "run" / "shards").exists()
+
+
+@pytest.mark.parametrize(
+    "search", [SuccessiveHalving(2), Hyperband(2), PopulationBased(2)], ids=["halving", "hyperband", "pbt"]
+)
+def test_searches_decide_over_the_networks_of_all_shards(machines: Any, iris: Any, tmp_path: Path, search: Any) -> None:
+    whole = trained(iris, None, search=search, design=PLAIN, validation=search.name != "pbt")
+    found = trained(iris, 3, tmp_path / "run", search=search, design=PLAIN, validation=search.name != "pbt")
+    check_same(whole, found)
+    if search.name == "pbt":
+        assert found.search.lineage == whole.search.lineage
+        assert len(found.search.lineage) == 2
+
+
+def test_a_killed_worker_and_a_lost_machine_cost_the_work_since_the_last_checkpoint(
+    machines: Any, iris: Any, tmp_path: Path
+) -> None:
+    more = {"epochs": 3000, "evaluate_every": 50, "checkpoint_minutes": 0, "design": PLAIN}
+    whole, nodes = trained(iris, None, **more), [machines.add_node(num_cpus=1, object_store_memory=STORE)]
+    reporters = [At(5, kill), At(12, lambda: machines.remove_node(nodes[0], allow_graceful=False))]
+    found = trained(iris, 3, tmp_path / "run", reporters=reporters, **more)
+    assert [each.number for each in reporters] == [0, 0]
+    check_same(whole, found)
+    steps = sum(int(state.step.sum()) for state in found.states)
+    assert 0 < found.network_steps < steps  # of the tasks that ended: those of killed ones went on from checkpoints
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "search", [None, PopulationBased(4000), SuccessiveHalving(3, 1000)], ids=["plain", "pbt", "halving"]
+)
+def test_a_run_whose_workers_are_killed_all_the_time_has_the_same_bits(
+    machines: Any, iris: Any, tmp_path: Path, search: Any
+) -> None:
+    more = {"epochs": 40_000, "evaluate_every": 500, "checkpoint_minutes": 0.005, "design": PLAIN, "search": search}
+    whole, draw, over, killed = trained(iris, None, **more), random.Random(0), Event(), list[int]()
+
+    def ending() -> None:
+        seen = set[tuple[Path, int]]()
+        while not over.wait(draw.uniform(0.05, 0.5)) and len(killed) < KILLS:
+            saved = {
+                (each, each.stat().st_ino) for each in (tmp_path / "run").glob("shards/*/checkpoint/manifest.json")
+            }
+            for process in draw.sample(found := workers(), min(1, len(found))) if saved - seen else []:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+                    killed.append(process)
+            seen |= saved
+
+    thread = Thread(target=ending)
+    thread.start()
+    try:
+        found = trained(iris, 3, tmp_path / "run", **more)
+    finally:
+        over.set()
+        thread.join()
+    assert len(killed) == KILLS
+    check_same(whole, found)
+
+
+@pytest.mark.parametrize("search", [None, PopulationBased(1000)], ids=["plain", "pbt"])
+def test_a_run_that_ended_early_goes_on_by_the_same_call(machines: Any, iris: Any, tmp_path: Path, search: Any) -> None:
+    more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN, "search": search}
+    whole = trained(iris, None, **more)
+    interrupt = At(8, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        trained(iris, 2, tmp_path / "run", reporters=[interrupt], **more)
+    with pytest.raises(ConfigError, match="has shards of a run with other settings or data"):
+        trained(iris, 2, tmp_path / "run", **{**more, "epochs": 4100})
+    with pytest.raises(ConfigError, match=r"shards 3: the run in .* began with 2"):
+        trained(iris, 3, tmp_path / "run", **more)
+    found = cluster.train_many(
+        PLAIN, iris.training, iris.validation, run_dir=tmp_path / "run", widths="4,6,3", loss=iris.loss, epochs=4000,
+        batch_size=16, evaluate_every=50, search=search,
+    )  # fmt: skip
+    assert found.network_steps < sum(int(state.step.sum()) for state in whole.states)
+    for mine, theirs in zip(whole.states, found.states, strict=True):
+        assert same_bits(mine.population.params, theirs.population.params)
+    assert whole.table.equals(found.table)
+
+
+def test_the_error_of_a_shard_is_raised_once_with_its_number(machines: Any, iris: Any, tmp_path: Path) -> None:
+    interrupt = At(2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN}
+    with pytest.raises(KeyboardInterrupt):
+        trained(iris, 2, tmp_path / "run", reporters=[interrupt], **more)
+    for each in (tmp_path / "run" / "shards" / "1" / "checkpoint").glob("manifest*"):
+        each.write_text("{}")
+    with pytest.raises(CheckpointError, match=r"^shard 1: .*manifest.json is not the manifest of a gpubp checkpoint"):
+        trained(iris, 2, tmp_path / "run", **more)
+
+
+def test_the_directory_of_a_run_in_shards_is_that_of_any_run(
+    machines: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = "train --data wine --networks 8 --lr 1e-3..1e-1:log --epochs 4 --tensorboard false"
+    run(f"{flags} --run-dir one", capsys)
+    run(f"{flags} --run-dir two --cluster auto --shards 2", capsys)
+    assert Path("one/results.csv").read_bytes() == Path("two/results.csv").read_bytes()
+    assert "shards: 2" in Path("two/config.yaml").read_text()
+    for command in ("inspect two", "report two", "explain two --network 0", "resume two --epochs 6"):
+        run(command, capsys)
+    run("resume one --epochs 6", capsys)
+    run("train --config two/config.yaml --run-dir three", capsys)  # to the 6 epochs
+    for other in ("one", "three"):
+        assert Path("two/results.csv").read_bytes() == Path(other, "results.csv").read_bytes()
+    assert same_bits(*(gpubp.load(each).population.params for each in ("one", "two")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_ray_starts_for_a_run_that_a_signal_ends_and_resume_goes_on(tmp_path: Path, number: int) -> None:
+    flags = "--data iris --networks 40 --lr 1e-3..1e-1:log --steps 20000 --evaluate-every 400 --tensorboard false"
+    run_dir, command = tmp_path / "run", [sys.executable, "-m", "gpubp"]
+    sharded = [*command, "train", *flags.split(), "--cluster", "local", "--shards", "2", "--run-dir", str(run_dir)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(sharded, env=environment, stderr=subprocess.PIPE, text=True)
+    while not any((run_dir / "shards").glob("*/curves.bin")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(number)
+    told = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + number
+    assert f"{run_dir} holds its last checkpoint; continue with: gpubp resume {run_dir}" in told
+    found = subprocess.run([*command, "resume", str(run_dir)], env=environment, capture_output=True, text=True)
+    assert found.returncode == 0
+    assert "has shards that have not ended; each goes on from its last checkpoint" in found.stderr
+    whole = [*command, "train", *flags.split(), "--run-dir", str(tmp_path / "whole")]
+    assert subprocess.run(whole, env=environment, capture_output=True).returncode == 0
+    assert (run_dir / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
+    assert not (run_dir / "shards").exists()
