@@ -9,7 +9,7 @@ for this network alone, or given. Refused: a damaged checkpoint, other data, a n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -24,10 +24,12 @@ from .ambient import HOME, neutral
 from .data import Dataset
 from .design import INIT
 from .errors import CheckpointError, ConfigError, GpubpError
-from .evaluate import Evaluation, metric_name
+from .evaluate import metric_name
 from .explain import Explanation, explain_steps
+from .networks import Outcome
 from .packing import Saved
 from .population import Population
+from .reporters.table import Results
 from .resuming import check_data
 from .run import Sets
 from .search.lineage import Lineage
@@ -165,17 +167,19 @@ def replay(
     if optimizer_state is not None:
         optimizer_state = optimizer_state.rows(place("optimizer_state", optimizer_state.population, origin))
     alone = Alone.start(begun, line, sets, optimizer_state)
-    before, shown, (end, *figures) = _trained(alone, found, chosen - 1)
+    before, shown, end = _trained(alone, found, chosen - 1)
     notes = [_told(before, after) for before, after in pairwise(line)]
-    if search and "lineage" not in search and bool((found.state.status == Status.stopped) & end.running):
-        end.status.copy_(found.state.status)
+    if search and "lineage" not in search and bool((found.state.status == Status.stopped) & end.state.running):
+        end.state.status.copy_(found.state.status)
         notes.append(f"Its search, {search['method']}, stopped it: that others were better is the run's word")
-    theirs, ours = _digests(found.state), _digests(end)
-    parts = {name: (each, ours[name]) for name, each in theirs.items()} | _results(folder, found, figures)
+    theirs, ours = _digests(found.state), _digests(end.state)
+    parts = {name: (each, ours[name]) for name, each in theirs.items()}
+    results, note = _results(folder, saved, found, end)
+    parts, notes = parts | results, notes + note
     status, doubts = Status(int(found.state.status)).name, _doubts(saved, found, init, population)
     replayed = Replay(
-        row, int(found.state.population.ids), int(found.state.step), status, end.population.params[0], parts, chosen,
-        shown, notes, doubts, before, sets.data,
+        row, int(found.state.population.ids), int(found.state.step), status, end.state.population.params[0], parts,
+        chosen, shown, notes, doubts, before, sets.data,
     )  # fmt: skip
     if replayed.same and int(before.step) < chosen - 1:
         raise ConfigError(f"step {chosen}: network {row} goes on from the checkpoint only to step {int(before.step)}")
@@ -234,21 +238,25 @@ def _digests(state: TrainState) -> dict[str, str]:
     return {part: hashlib.sha256(each).hexdigest() for part, each in content.items() if each}
 
 
-def _results(folder: Path, found: Saved, figures: Sequence[Evaluation | None]) -> dict[str, tuple[str, str]]:
-    """The figures of a network in the results and of its replay, if there are results of this moment."""
+def _results(
+    folder: Path, saved: checkpoint.Checkpoint, found: Saved, end: End
+) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """A network's row in results.parquet and that of its replay, in the columns of both; a note where there is none of
+    the checkpoint's moment, as of a run that was killed after it went on."""
     from .reporters.results_file import RESULTS, read_results
 
     if not (folder / RESULTS).is_file():
-        return {}
-    some = read_results(folder / RESULTS).slice(int(found.rows), 1).to_pylist()
-    if [(each["network"], each["steps"]) for each in some] != [(int(found.rows), int(found.state.step))]:
-        return {}
-    metric = metric_name(found.state.population.spec)
-    mine = {f"{side}{name}": float(value) for side, each in zip(("", "validation_"), figures) if each is not None
-            for name, value in (("loss", each.loss), (metric, each.metric))}  # fmt: skip
-    both = (str([values.get(name) for name in mine]).encode() for values in (*some, mine))
-    theirs, ours = (hashlib.sha256(each).hexdigest() for each in both)
-    return {"results": (theirs, ours)}
+        return {}, [f"{RESULTS} is missing: the figures are not compared"]
+    theirs = read_results(folder / RESULTS).slice(int(found.rows), 1).to_pylist()
+    over = not any(bool(each.state.running.any()) for each in saved.populations)
+    if not over and [each["steps"] for each in theirs] != [int(found.state.step)]:
+        return {}, [f"{RESULTS} is of an earlier moment than the checkpoint: the figures are not compared"]
+    mine = Results([Outcome(found.rows, *end)], metric_name(found.state.population.spec)).whole.to_pylist()[0]
+    names = [name for name in mine if all(name in each for each in theirs)]
+    rows = (*(theirs or [dict.fromkeys(names)]), mine)
+    both = (str([(name, row[name]) for name in names]).encode() for row in rows)
+    run, replayed = (hashlib.sha256(each).hexdigest() for each in both)
+    return {"results": (run, replayed)}, []
 
 
 def _told(before: Stretch, after: Stretch) -> str:

@@ -104,7 +104,7 @@ def test_a_row_that_is_another_networks_fails(made: Path, capsys: Capture) -> No
     save_file(content, path)
     resealed(made)
     for flags in ([], ["--json"], ["--html", "step.html"]):
-        assert main(["replay", "made", "--network", "1", *flags]) == 1
+        assert main(["replay", "made", "--network", "1", *flags]) == 4
         told = capsys.readouterr()
         assert told.err.startswith(
             "error: network 1, trained alone for 13 steps, is not the run's: different are its row;"

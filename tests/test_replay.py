@@ -3,6 +3,7 @@ difference is told, and what cannot be replayed is refused."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import shutil
@@ -11,8 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
 import gpubp
@@ -150,8 +153,21 @@ def test_results_that_are_another_networks_are_told(tmp_path: Path) -> None:
     for name, rate in (("run", 0.01), ("other", 0.02)):
         gpubp.train_many([{"lr": rate}], training(), run_dir=tmp_path / name, **COMMON, epochs=2)
     assert gpubp.replay(tmp_path / "run", 0, data=training()).same
+    good = (tmp_path / "run" / "results.parquet").read_bytes()
     shutil.copy(tmp_path / "other" / "results.parquet", tmp_path / "run")
     assert "different are its results;" in str(gpubp.replay(tmp_path / "run", 0, data=training()).difference)
+    (tmp_path / "run" / "results.parquet").write_bytes(good)
+    for column, value in (("steps", 1), ("status", "diverged"), ("lr", 123.0), ("loss", 0.0)):
+        changed = parquet.read_table(io.BytesIO(good))
+        at = changed.column_names.index(column)
+        changed = changed.set_column(at, column, pa.array([value], changed.schema.field(at).type))
+        parquet.write_table(changed, tmp_path / "run" / "results.parquet")
+        found = gpubp.replay(tmp_path / "run", 0, data=training())
+        assert "different are its results;" in str(found.difference), column
+    (tmp_path / "run" / "results.parquet").unlink()
+    assert gpubp.replay(tmp_path / "run", 0, data=training()).notes == [
+        "results.parquet is missing: the figures are not compared"
+    ]
 
 
 def test_how_a_network_began_is_drawn_as_it_is_told(tmp_path: Path) -> None:

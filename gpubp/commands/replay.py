@@ -17,7 +17,7 @@ def parser() -> Parser:
     """The command's flags."""
     flags = run_parser(
         "Train one network of a run again, alone, on the CPU, compare all its bits with the run's, and explain one of "
-        "its steps. The exit status is 1 if they differ."
+        "its steps. The exit status is 4 if they differ."
     )
     flags.flag("--step", COUNT, "the step to explain, from 1; by default the last one that the run has")
     flags.flag("--data", TEXT, "where the run's file of data is now")
@@ -52,7 +52,7 @@ def run(settings: dict[str, Any]) -> int:
         print(found.text())
     if not found.same:
         sys.stderr.write(f"error: {found.difference}\n")
-        return 1
+        return 4
     if page is not None:
         title = f"Network {found.shown} of {folder}, from step {found.step}"
         explain.write(page, found.explanations(), title, found.data.preparation, settings)
