@@ -173,7 +173,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         _check(path, manifest)
     except CheckpointError:
         raise
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"{path} is missing: {path.parent.parent} is not the directory of a run, or it saved nothing"
         ) from None

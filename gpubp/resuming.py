@@ -125,7 +125,8 @@ def check_data(folder: Path, notes: Mapping[str, Any], sets: Sets) -> None:
     """Raise CheckpointError unless these are the data of a saved population."""
     for name, fingerprint in sets.fingerprints.items():
         if notes[name] != fingerprint:
-            raise CheckpointError(f"{folder}: the {name} differ from those that the run started with")
+            what = "data" if name == "data" else f"{name} data"
+            raise CheckpointError(f"{folder}: the {what} differ from those that the run started with")
 
 
 def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: Iterator[Any] | None) -> Queue | None:

@@ -94,7 +94,7 @@ def test_data_that_moved_are_named_and_data_that_changed_are_refused(made: Path,
     assert main(["replay", "made", "--data", "moved.csv"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err == "error: made: the validation differ from those that the run started with\n"
+    assert told.err == "error: made: the validation data differ from those that the run started with\n"
 
 
 def test_a_row_that_is_another_networks_fails(made: Path, capsys: Capture) -> None:

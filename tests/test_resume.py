@@ -92,7 +92,11 @@ def test_what_cannot_be_extended_is_refused(
 
 @pytest.mark.parametrize(
     ("data", "validation", "which"),
-    [(training(2), held_out(), "data"), (training(), training(2), "validation"), (training(), None, "validation")],
+    [
+        (training(2), held_out(), "data"),
+        (training(), training(2), "validation data"),
+        (training(), None, "validation data"),
+    ],
 )
 def test_other_data_are_refused(data: Any, validation: Any, which: str, tmp_path: Path) -> None:
     run(tmp_path / "run", epochs=2)
