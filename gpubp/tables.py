@@ -241,13 +241,13 @@ def _csv(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) 
 
 
 def _parquet(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
-    return from_arrow(name, _unpacked(name, content), (), targets, reading)
+    table = _unpacked(name, content)
+    _names(name, table.column_names)
+    return from_arrow(name, table, (), targets, reading)
 
 
 def _unpacked(name: str, content: bytes) -> pyarrow.Table:
-    source = arrow.opened(name, pyarrow.BufferReader(content), len(content))
-    _names(name, source.schema_arrow.names)
-    return source.read()
+    return arrow.opened(name, pyarrow.BufferReader(content), len(content)).read()
 
 
 def _names(name: str, names: Sequence[str]) -> None:
