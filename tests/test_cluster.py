@@ -139,7 +139,15 @@ def test_a_population_trains_in_shards_too(machines: Any, iris: Any, tmp_path: P
     population = gpubp.Population.create(gpubp.NetworkSpec((4, 5, 3), loss=iris.loss), count=7, seed=3)
     config = gpubp.TrainConfig(lr=torch.linspace(0.001, 0.1, 7), steps=40, schedule="plateau")
     given = population, iris.training, config, iris.validation
-    check_same(gpubp.train(*given), cluster.train(*given, run_dir=f"file://{tmp_path}/run", shards=2))
+    told: list[Any] = []
+
+    class Listening(gpubp.Reporter):
+        def progress(self, progress: Any) -> None:
+            told.append(progress.steps)
+
+    found = cluster.train(*given, run_dir=f"file://{tmp_path}/run", shards=2, reporters=[Listening()])
+    check_same(gpubp.train(*given), found)
+    assert {*told} == {7 * 40}, "of all shards"
     assert {"results.csv", "checkpoint"} <= {each.name for each in (tmp_path / "run").iterdir()}
     assert not (tmp_path / "run" / "shards").exists()
 

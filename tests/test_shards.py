@@ -40,6 +40,11 @@ def test_what_a_cluster_cannot_do_is_refused_before_any_training(tmp_path: Path)
         with pytest.raises(ConfigError, match=message):
             cluster.train_many([{}], iris.training, run_dir=where, widths="4,6,3", loss=iris.loss, steps=1)
 
+    pytest.importorskip("ray", reason="gpubp[cluster] is not installed")
+    with pytest.raises(ConfigError, match=r"cluster '127\.0\.0\.1:1': auto, local, or an address"):
+        cluster.train_many([{}], iris.training, run_dir=tmp_path / "run", cluster="127.0.0.1:1", widths="4,3", steps=1,
+                           loss=iris.loss)  # fmt: skip
+
     def doubled(net: Any) -> Any:
         return net + net
 

@@ -30,6 +30,7 @@ class Together:
     ) -> None:  # fmt: skip
         self.runs, self.shards, self.listeners, self.history = runs, shards, listeners, history
         self.progress = [Progress(0, 0.0, sum(map(len, each.rows))) for each in shards]
+        self.steps = sum(int(run.state.end.sum()) for run in runs)
         self.rounds: dict[int, dict[int, Looked]] = {}
         self.latest: list[Looked | None] = [None] * len(shards)
         self.ended = [False] * len(shards)
@@ -66,7 +67,7 @@ class Together:
         """Report progress, and notes for the user."""
         self.notes += notes
         done, running = (sum(getattr(each, name) for each in self.progress) for name in ("done", "running"))
-        total = Progress(done, sum(each.rate for each in self.progress), running, notes)
+        total = Progress(done, sum(each.rate for each in self.progress), running, notes, self.steps)
         self.listeners.tell(lambda reporter: reporter.progress(total))
 
     def records(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from ..run import Sets
 from ..signals import ENDING
 
 LEAST = 1 << 27  # bytes of the object store of a Ray that starts here
+PATIENCE = 5.0  # seconds until an address must answer
 
 
 class Room(NamedTuple):
@@ -55,9 +57,12 @@ def _connected(ray: Any, address: str, sets: Sets) -> list[str]:
     where = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
     try:
         if where != "local":
+            host, _, port = where.rpartition(":")
+            if host and port.isdecimal() and "/" not in host:  # Ray itself waits for a minute
+                socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
             ray.init(where, **quiet)
             return [f"cluster: Ray at {ray.get_runtime_context().gcs_address}"]
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, OverflowError) as error:
         if where != "auto" or not isinstance(error, ConnectionError):
             allowed = "auto, local, or an address such as 10.0.0.1:6379, expected"
             raise ConfigError(f"cluster {where!r}: {allowed}: {line(error)}") from None
