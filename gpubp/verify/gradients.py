@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from ..activations import ACTIVATIONS, Activation
 from ..backprop import gradients
+from ..data import Dataset
 from ..losses import LOSSES
 from ..population import Population
 from ..spec import OUTPUTS, NetworkSpec
+from ..state import TrainState
 from .comparing import SMALL, BlindError, Found, Numbers, Row, checked, compare
 from .reference import leaves, reference_loss, reference_out, reference_row
 from .subject import Subject, synthetic
@@ -23,38 +26,54 @@ from .subject import Subject, synthetic
 AUTOGRAD = 1e-10  # sums of some hundred terms, rounded in float64 in another order, are off by 1e-13
 DIFFERENCE = 1e-6  # central differences are off by 1e-8, for rounding and for curvature
 STEP, DIRECTIONS = 1e-4, 8
+SCALES = (1, 0.1, 3, 10, 10, 1)  # of the inputs of tables(): activations and losses are seen where they saturate too
 DIGITS = 1e-2  # of the loss: differences are relative to slopes of this size at least, or rounding would be in them
 OFF = 1 + 1e-3  # the planted slope, times the right one
+PLANTED = f"a slope off by {OFF - 1:.0e}"
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """Networks of one specification in float64 and a minibatch of each: params (N, P), inputs (N, B, I), targets,
-    weight of samples or None, and hyper-parameters of the loss by name."""
+    weight of samples or None, and hyper-parameters of the loss by name, (N,) each."""
 
     spec: NetworkSpec
     params: Tensor
     inputs: Tensor
     targets: Tensor
     weight: Tensor | None = None
-    hyper: dict[str, Tensor] = {}
+    hyper: dict[str, Tensor] = field(default_factory=dict)
 
     def ours(self, spec: NetworkSpec | None = None, params: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """gradients(): the loss of each network (N,) and its gradient (N, P)."""
         params = self.params if params is None else params
         return gradients(spec or self.spec, params, self.inputs, self.targets, self.weight, self.hyper)
 
+    def masks(self, n: int) -> list[Tensor]:
+        """Dropout's factors for network n."""
+        return []
+
+    def switches(self, n: int) -> dict[str, float]:
+        """l1, l2, clip_value and clip_norm of network n, those that are switched on."""
+        return {}
+
 
 def batches(subject: Subject) -> Iterator[Batch]:
     """The next minibatch of every network, as it begins."""
     for group in subject.groups(torch.float64):
         state, data, _ = subject.start(group, group.population.device, "eager")
-        count, recipe, spec = len(state.step), state.recipe, state.population.spec
-        clocks = state.population.ids, state.position, state.step
-        order = data.order(subject.seed, *clocks, 1, recipe.batch_size, recipe.shuffle).expand(count, -1)
-        batch = data.batch(order, state.position)
-        hyper = {name: state.hyper[name][:, 0] for name in LOSSES[spec.loss].defaults if name in state.hyper}
-        hyper |= {name: state.hyper[name] for name in ("class_weight",) if name in state.hyper}
-        yield Batch(spec, state.population.params, *batch, hyper)
+        yield Batch(*started(state, data))
+
+
+def started(state: TrainState, data: Dataset) -> tuple[Any, ...]:
+    """The fields of a Batch of networks that begin."""
+    count, recipe, spec, seed = len(state.step), state.recipe, state.population.spec, state.population.seed
+    clocks = state.population.ids, state.position, state.step
+    order = data.order(seed, *clocks, 1, recipe.batch_size, recipe.shuffle).expand(count, -1)
+    batch = data.batch(order, state.position)
+    hyper = {name: state.hyper[name][:, 0] for name in LOSSES[spec.loss].defaults if name in state.hyper}
+    hyper |= {name: state.hyper[name] for name in ("class_weight",) if name in state.hyper}
+    return spec, state.population.params, *batch, hyper
 
 
 def tables() -> Iterator[Batch]:
@@ -65,7 +84,9 @@ def tables() -> Iterator[Batch]:
         spec = NetworkSpec((4, 5, 3), hidden, output, loss)
         data = synthetic(spec)
         params = Population.create(spec, 1, dtype=torch.float64).params
-        yield Batch(spec, params, data.inputs[None, :6], data.targets[None, :6])
+        scale = torch.tensor(SCALES, dtype=torch.float64)
+        some = slice(len(SCALES))
+        yield Batch(spec, params, data.inputs[None, some] * scale[:, None], data.targets[None, some])
 
 
 def faulty(spec: NetworkSpec) -> NetworkSpec:
@@ -94,16 +115,23 @@ def faulty(spec: NetworkSpec) -> NetworkSpec:
 
 def autograds(batch: Batch) -> list[Numbers]:
     """The loss and the gradient of each network by torch's functions and autograd."""
-    found = []
-    for n in range(len(batch.params)):
-        parts = leaves(batch.spec, batch.params[n])
-        hyper = {name: each[n] if each.ndim == 2 else float(each[n]) for name, each in batch.hyper.items()}
-        out = reference_out(batch.spec, parts, batch.inputs[n])
-        weight = None if batch.weight is None else batch.weight[n]
-        loss = reference_loss(batch.spec.loss, out, batch.targets[n], weight, **hyper)
-        loss.backward()
-        found.append({"loss": loss.detach(), "gradient": reference_row(parts)})
-    return found
+    return [_autograd(batch, n) for n in range(len(batch.params))]
+
+
+def _autograd(batch: Batch, n: int) -> Numbers:
+    parts, switches = leaves(batch.spec, batch.params[n]), batch.switches(n)
+    hyper = {name: each[n] if each.ndim == 2 else float(each[n]) for name, each in batch.hyper.items()}
+    out = reference_out(batch.spec, parts, batch.inputs[n], batch.masks(n))
+    weight = None if batch.weight is None else batch.weight[n]
+    loss = reference_loss(batch.spec.loss, out, batch.targets[n], weight, **hyper)
+    for each in parts[::2]:  # weights, without biases
+        loss = loss + switches.get("l1", 0.0) * each.abs().sum() + switches.get("l2", 0.0) / 2 * each.square().sum()
+    loss.backward()
+    if "clip_value" in switches:
+        clip_grad_value_(parts, switches["clip_value"])
+    if "clip_norm" in switches:
+        clip_grad_norm_(parts, switches["clip_norm"])
+    return {"loss": loss.detach(), "gradient": reference_row(parts)}
 
 
 def differences(batch: Batch, wrong: bool) -> Found:
@@ -160,11 +188,11 @@ def by_differences(batches: Iterable[Batch]) -> Callable[[bool], Found]:
 
 def rows(subject: Subject) -> Iterator[Row]:
     """The promises of the gradient."""
-    planted, own, right = f"a slope off by {OFF - 1:.0e}", list(batches(subject)), "the gradient is right"
+    own, right = list(batches(subject)), "the gradient is right"
     torchs, losses = (
-        "ours and torch.autograd, float64",
-        "ours and differences of the loss along random directions, float64",
+        "this package and torch.autograd, float64",
+        "this package and differences of the loss along random directions, float64",
     )
-    yield checked(Row(right, torchs, planted, AUTOGRAD), by_autograd(own))
-    yield checked(Row(right, losses, planted, DIFFERENCE), by_differences(own))
-    yield checked(Row("every rule's gradient is right", torchs, planted, AUTOGRAD), by_autograd(tables()))
+    yield checked(Row(right, torchs, PLANTED, AUTOGRAD), by_autograd(own))
+    yield checked(Row(right, losses, PLANTED, DIFFERENCE), by_differences(own))
+    yield checked(Row("every rule's gradient is right", torchs, PLANTED, AUTOGRAD), by_autograd(tables()))

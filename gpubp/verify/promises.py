@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from ..ambient import neutral
 from ..data import Dataset
 from ..design import Design
-from . import engines, gradients, independence, killed
+from . import engines, gradients, independence, killed, steps
 from .comparing import Row
 from .subject import Subject, scaled_down
 
@@ -48,7 +49,10 @@ def promises(subject: Subject) -> Iterator[Row]:
         ahead = pool.submit(engines.compile_ahead, subject)
         _ = subject.whole
         death = pool.submit(killed.kill, subject, Path(folder))  # while others are checked
-        yield from gradients.rows(subject)
+        of_gradients = gradients.rows(subject)
+        yield from islice(of_gradients, 2)
+        yield steps.row(subject)
+        yield from of_gradients
         ahead.result()
         yield from engines.rows(subject)
         yield from independence.rows(subject)

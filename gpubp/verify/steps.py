@@ -1,0 +1,85 @@
+"""The loss and the gradient of a step of eager, with dropout, penalties and clipping, in float64, beside
+torch.autograd's. The factors of dropout are eager's own; that they are random numbers is not the promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..data import Batch as Samples
+from ..engines.block import Block
+from ..numerics import kernel_widths
+from ..spec import NetworkSpec
+from ..state import TrainState
+from .comparing import BlindError, Found, Row, checked
+from .gradients import AUTOGRAD, PLANTED, Batch, by_autograd, started
+from .subject import Subject
+
+CLIPS = ("clip_value", "clip_norm")
+PENALTIES = ("l1", "l2")
+
+
+def row(subject: Subject) -> Row:
+    """The promise of the gradient of a step."""
+    own = list(_steps(subject))
+    names = [name for name in ("dropout", *PENALTIES, *CLIPS) if any(name in step.state.hyper for step in own)]
+    compared = f"a step of eager{', with ' if names else ''}{', '.join(names)}, and torch.autograd, float64"
+
+    def check(wrong: bool) -> Found:
+        if any(len(step.spec.activations) == 1 and step.switches(0).keys() & set(CLIPS) for step in own):
+            raise BlindError("clipping hides the size of the gradient of networks without a hidden layer")
+        return by_autograd(own)(wrong)
+
+    return checked(Row("the gradient is right", compared, PLANTED, AUTOGRAD), check)
+
+
+def _steps(subject: Subject) -> Iterator[Step]:
+    """The first step of every network."""
+    for group in subject.groups(torch.float64):
+        state, data, _ = subject.start(group, group.population.device, "eager")
+        yield Step(*started(state, data), state=state)
+
+
+@dataclass(frozen=True)
+class Step(Batch):
+    """A minibatch of networks that are at `state`."""
+
+    state: TrainState = field(kw_only=True)
+
+    def ours(self, spec: NetworkSpec | None = None, params: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The loss and the gradient of each network in eager's step."""
+        block = Recorded(self.state, spec or self.spec)
+        block.step(Samples(self.inputs, self.targets, self.weight))
+        return block.loss[: len(self.params)], block.gradients[: len(self.params)]
+
+    @cached_property
+    def factors(self) -> list[Tensor]:
+        """Dropout's of all networks, (N, B, O) of each hidden layer."""
+        return Recorded(self.state, self.spec).masks(self.inputs.shape[1])
+
+    def masks(self, n: int) -> list[Tensor]:
+        """Dropout's factors for network n."""
+        return [each[n, :, :width] for each, width in zip(self.factors, self.spec.widths[1:])]
+
+    def switches(self, n: int) -> dict[str, float]:
+        """l1, l2, clip_value and clip_norm of network n, those that are switched on."""
+        return {name: float(self.state.hyper[name][n]) for name in (*PENALTIES, *CLIPS) if name in self.state.hyper}
+
+
+class Recorded(Block):
+    """A block that records the gradients of its step and updates nothing."""
+
+    def __init__(self, state: TrainState, spec: NetworkSpec) -> None:
+        super().__init__(state, kernel_widths(spec.widths, state.recipe.batch_size))
+        self.spec, self.gradients = spec, state.loss.new_zeros(len(self.now), spec.size)
+
+    def update_layer(self, number: int, grads: Sequence[Tensor]) -> None:
+        """Keep the gradients, without padding."""
+        at = self.spec.layout[number]
+        self.gradients[:, at.weight] = grads[0][:, : at.inputs, : at.outputs].flatten(1)
+        if len(grads) > 1:
+            self.gradients[:, at.bias] = grads[1][:, : at.outputs]

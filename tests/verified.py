@@ -1,0 +1,34 @@
+"""Small networks whose promises are verified, quickly."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+
+from gpubp.design import Design
+from gpubp.verify import gradients, independence
+from gpubp.verify.subject import Subject, scaled_down
+
+SETTINGS: dict[str, Any] = {"widths": (3, 4, 2), "hidden": "tanh", "optimizer": "momentum", "batch_size": 4, "steps": 9}
+
+
+def small(**changed: Any) -> Subject:
+    design = Design.of({"lr": [0.1, 0.2, 0.3, 0.4]}, **{**SETTINGS, **changed})
+    return scaled_down(design, engine="eager", device="cpu")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer steps, directions and rules."""
+    tables = gradients.tables
+    monkeypatch.setattr("gpubp.verify.subject.STEPS", 6)
+    monkeypatch.setattr("gpubp.verify.subject.APART", 3)
+    monkeypatch.setattr(gradients, "DIRECTIONS", 3)
+    monkeypatch.setattr(gradients, "tables", lambda: islice(tables(), 20, None, 30))
+    monkeypatch.setattr(independence, "THREADS", (1, torch.get_num_threads() + 1))
+
+
+fewer = pytest.mark.usefixtures("quick")
