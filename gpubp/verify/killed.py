@@ -54,6 +54,22 @@ def kill(subject: Subject, folder: Path) -> None:
     """Train in a process that kills itself. Raises CheckpointError unless that happens between begin and end."""
     if subject.custom:
         return
+    _write(subject, folder)
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    told = subprocess.run(
+        [sys.executable, "-m", __name__, str(folder)], env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    if told.returncode != -signal.SIGKILL:
+        last = told.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise CheckpointError(f"the process to kill ended before that, with status {told.returncode}: {last[0]}")
+    for saved in checkpoint.load(folder / RUN, HOME).populations:
+        if not bool(((saved.state.step > 0) & (saved.state.step < saved.state.end)).any()):
+            raise CheckpointError("the run was not killed between its first and its last step")
+
+
+def _write(subject: Subject, folder: Path) -> None:
+    """What main() reads."""
     subject.design.save(folder)
     data = subject.data
     parts = {} if data.rows is None else {f"rows {at}": each for at, each in enumerate(data.parts)}
@@ -66,17 +82,6 @@ def kill(subject: Subject, folder: Path) -> None:
         "device": str(subject.device),
     }
     (folder / SETTINGS).write_text(json.dumps(settings))
-    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    told = subprocess.run(
-        [sys.executable, "-m", __name__, str(folder)], env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False,
-    )  # fmt: skip
-    if told.returncode != -signal.SIGKILL:
-        last = told.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise CheckpointError(f"the process to kill ended before that, with status {told.returncode}: {last[0]}")
-    for saved in checkpoint.load(folder / RUN, HOME).populations:
-        if not bool(((saved.state.step > 0) & (saved.state.step < saved.state.end)).any()):
-            raise CheckpointError("the run was not killed between its first and its last step")
 
 
 def _turn_back(run: Path) -> None:
