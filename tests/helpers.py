@@ -51,8 +51,7 @@ def threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(layout, "WORTH", 0)
+        with layout.threads_for_any_work():
             yield
     finally:
         torch.set_num_threads(before)

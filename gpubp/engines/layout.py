@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import NamedTuple
@@ -199,6 +200,17 @@ def thread_count(group: int, spent: tuple[float, float], count: int, steps: floa
     spent: group_cost()."""
     groups, (of_step, of_call) = -(-count // group), spent
     return max(1, min(most, int(groups * (steps * of_step + of_call) / WORTH))) if WORTH else most
+
+
+@contextmanager
+def threads_for_any_work() -> Iterator[None]:
+    """A while in which threads start for whatever work."""
+    global WORTH
+    before, WORTH = WORTH, 0.0
+    try:
+        yield
+    finally:
+        WORTH = before
 
 
 def group_cost(layout: Layout, widths: tuple[int, ...], batch: int, slots: int) -> tuple[float, float]:
