@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 import gpubp
 from gpubp.cli import main
+from gpubp.commands import printing
 from gpubp.commands import verify as command
 from gpubp.verify import promises
 from gpubp.verify.comparing import CAUGHT, FAILS, HOLDS, MISSED, NONE, Row
@@ -32,9 +34,10 @@ def test_what_is_promised_holds_and_every_planted_fault_is_found(capsys: Capture
     rows = found["promises"]
     assert [(row["verdict"], row["control"], row["good"]) for row in rows if "cuda" not in row["compared"]] == [
         (HOLDS, CAUGHT, True)
-    ] * 10
+    ] * 12
+    assert (found["checked"], found["unchecked"]) == (12, 3)
     gpu = [row for row in rows if "cuda" in row["compared"]]
-    assert [(row["verdict"], row["good"], bool(row["reason"])) for row in gpu] == [(NONE, True, True)] * 2
+    assert [(row["verdict"], row["good"], bool(row["reason"])) for row in gpu] == [(NONE, True, True)] * 3
     assert all(row["numbers"] >= 70 for row in rows if row["verdict"] == HOLDS)
 
 
@@ -47,7 +50,7 @@ PROMISE = Row("a promise", "one and another", "a fault", 1e-8)
         (replace(PROMISE, verdict=HOLDS, control=CAUGHT, numbers=5, largest=3e-9), 0, "3e-09 of 1e-08"),
         (replace(PROMISE, verdict=HOLDS, control=MISSED, numbers=5), 4, "a fault: NOT CAUGHT"),
         (replace(PROMISE, verdict=FAILS, reason="of a reason"), 4, "a promise: DOES NOT HOLD: of a reason"),
-        (PROMISE.without("no GPU"), 0, "a promise: not applicable: no GPU"),
+        (PROMISE.without("no GPU"), 0, "a promise: not checked: no GPU"),
     ],
 )
 def test_the_exit_status_says_whether_all_is_as_promised(
@@ -56,7 +59,12 @@ def test_the_exit_status_says_whether_all_is_as_promised(
     monkeypatch.setattr(promises, "promises", lambda subject: iter([row]))
     printed = run("verify --device cpu", capsys, status)
     assert told in printed
-    assert ("as promised; 0 s" in printed) == (status == 0 or "1 of 1 rows are not as promised; 0 s" in printed)
+    good, bad, none = (
+        "1 of 1 rows checked, all",
+        "1 of 1 rows checked, 1 of them not",
+        "0 of 1 rows checked; 1 could not",
+    )
+    assert (bad if status else none if row.verdict == NONE else good) in printed
     assert json.loads(run("verify --device cpu --json", capsys, status))["holds"] == (status == 0)
 
 
@@ -131,3 +139,25 @@ def test_wrong_arguments_are_refused_in_one_line(arguments: str, status: int, me
     assert message in told
     assert told.startswith("error: ")
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(("columns", "blocks"), [(30, True), (160, False)])
+def test_a_narrow_screen_has_lines_for_each_row(
+    columns: int, blocks: bool, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    row = replace(PROMISE, verdict=HOLDS, control=CAUGHT, networks=1, numbers=5, largest=3e-9)
+    monkeypatch.setattr(promises, "promises", lambda subject: iter([row]))
+    monkeypatch.setattr(printing, "console", lambda: Console(width=columns, markup=False))
+    printed = run("verify --device cpu", capsys)
+    wanted = "a promise: holds\n  one and another\n  1 network, 5 numbers, 3e-09\n  of 1e-08\n  a fault: caught\n"
+    assert (wanted in printed) == blocks
+    assert ("verdict" in printed) != blocks
+
+
+def test_an_engine_that_this_machine_does_not_have_is_told() -> None:
+    Path("c.yaml").write_text("data: iris\nengine: cuda\nnetworks: 3\n")
+    assert (
+        subject_of({"config": "c.yaml"})
+        .about[-1]
+        .startswith('engine cuda cannot be had here, and another is verified: engine "cuda" trains on a GPU')
+    )

@@ -22,11 +22,11 @@ COMMON = ("output", "loss", "bias", "train_bias", "epochs", "steps", "evaluate_e
 
 def mixed(settings: dict[str, Any]) -> bool:
     """Whether the networks of these settings differ in more than numbers, or wait for slots."""
-    listed = any(len(_options(settings, name)) > 1 for name in LISTS)
+    listed = any(len(options(settings, name)) > 1 for name in LISTS)
     return listed or any(settings[name] is not None for name in ("design", "hidden_width", "slots", *POSITIONS))
 
 
-def _options(settings: dict[str, Any], name: str) -> list[str]:
+def options(settings: dict[str, Any], name: str) -> list[str]:
     """The alternatives of a setting, as texts; none if it is not given."""
     given, sign = settings[name], LISTS[name]
     found = [] if given is None else str(given).split(sign)
@@ -37,12 +37,17 @@ def _options(settings: dict[str, Any], name: str) -> list[str]:
     return found
 
 
-def widths(given: str, inputs: int, outputs: int) -> tuple[int, ...]:
-    """The widths of a topology that fits the data."""
+def topology(given: str) -> tuple[int, ...]:
+    """The widths of a topology."""
     try:
-        found = tuple(COUNT.read(part) for part in given.replace("-", ",").split(","))
+        return tuple(COUNT.read(part) for part in given.replace("-", ",").split(","))
     except (ValueError, ArithmeticError):
         raise ConfigError(f"--widths {given!r}: whole numbers separated by commas expected, such as 64,32,10") from None
+
+
+def widths(given: str, inputs: int, outputs: int) -> tuple[int, ...]:
+    """The widths of a topology that fits the data."""
+    found = topology(given)
     if len(found) < 2 or found[0] != inputs or found[-1] != outputs:
         raise ConfigError(
             f"--widths {given}: the data have {inputs} inputs and need {outputs} outputs: {inputs},...,{outputs}"
@@ -66,7 +71,7 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
         len(given) if given else settings["networks"] or (1000 if settings["per"] is None else 1)
     )
     sides = prepared.widths_in, prepared.widths_out
-    choices: dict[str, Sequence[Any]] = {name: _options(settings, name) for name in LISTS if settings[name] is not None}
+    choices: dict[str, Sequence[Any]] = {name: options(settings, name) for name in LISTS if settings[name] is not None}
     choices["widths"] = [widths(each, *sides) for each in choices.get("widths", [f"{sides[0]},32,{sides[1]}"])]
     drawn = sample(numbers, count, settings["seed"], choices, settings["sampling"])
     columns = {name: _each(values, count) for name, values in drawn.items()}
@@ -108,7 +113,7 @@ def _check(settings: dict[str, Any], numbers: dict[str, Any], given: Design | No
         return
     if settings["networks"] not in (None, len(given)):
         raise ConfigError(f"--networks {settings['networks']}: the design has {len(given)} rows")
-    lists = [name for name in LISTS if len(_options(settings, name)) > 1]
+    lists = [name for name in LISTS if len(options(settings, name)) > 1]
     for name in (*lists, *(name for name, value in parsed.items() if isinstance(value, list))):
         raise ConfigError(
             f"--{name.replace('_', '-')} {settings[name]}: with --design one value, for the rows whose cell is empty, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from textwrap import indent, wrap
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,14 @@ from . import designs, train
 from .parser import Parser, values
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ..design import Design
     from ..verify.comparing import Row
     from ..verify.subject import Subject
 
 ABOUT = "check the promises on this machine, for a run or for settings"
+WIDE = 100  # columns of a screen that has room for the table
 BROKEN = 4  # exit status if a promise does not hold, or its control was not caught
 
 
@@ -52,7 +56,9 @@ def run(settings: dict[str, Any]) -> int:
             status.update(f"{row.promise}: {row.verdict}; {len(rows)} so far")
     good, seconds = all(row.good for row in rows), time.monotonic() - begun
     if settings["json"]:
-        found = {"holds": good, "device": str(subject.device), "seconds": seconds, "about": subject.about}
+        checked = sum(row.checked for row in rows)
+        found = {"holds": good, "checked": checked, "unchecked": len(rows) - checked, "device": str(subject.device)}
+        found |= {"seconds": seconds, "about": subject.about}
         print_json({**found, "promises": [{**vars(row), "good": row.good} for row in rows]})
     else:
         _print(rows, seconds)
@@ -60,9 +66,46 @@ def run(settings: dict[str, Any]) -> int:
 
 
 def _print(rows: list[Row], seconds: float) -> None:
-    from rich.table import Table
-
+    """A table, or where there is no room for one, lines for each row; why some are not checked or do not hold; and a
+    sentence on all."""
     from .printing import console
+
+    screen = console()
+    if screen.width < WIDE:
+        for row in rows:
+            screen.print("\n".join(_block(row, screen.width)), highlight=False, soft_wrap=True)
+    else:
+        screen.print(_table(rows))
+    told = dict.fromkeys(f"{row.promise}: {row.verdict}: {line(row.reason)}" for row in rows if row.reason)
+    for sentence in (*told, f"{_outcome(rows)}; {seconds:.0f} s"):
+        screen.print(sentence, highlight=False, soft_wrap=True)
+
+
+def _outcome(rows: list[Row]) -> str:
+    """How many were checked, and what was found."""
+    checked, bad = sum(row.checked for row in rows), sum(not row.good for row in rows)
+    found = f"{bad} of them not as promised" if bad else "all as promised"
+    told = f"{checked} of {len(rows)} rows checked" + (f", {found}" if checked else "")
+    return told if checked == len(rows) else f"{told}; {len(rows) - checked} could not be checked"
+
+
+def _block(row: Row, width: int) -> list[str]:
+    """A row as lines of at most `width` columns."""
+    from ..verify.comparing import counted
+
+    told = [row.compared]
+    if row.numbers:
+        told.append(f"{counted(row.networks, 'network')}, {counted(row.numbers, 'number')}, {_difference(row)}")
+    told += [_control(row)] if row.control else []
+    return [f"{row.promise}: {row.verdict}", *(indent(each, "  ") for part in told for each in wrap(part, width - 2))]
+
+
+def _control(row: Row) -> str:
+    return f"{row.planted}: {row.control}" if row.control else ""
+
+
+def _table(rows: list[Row]) -> Table:
+    from rich.table import Table
 
     table, before = Table("promise", "compared", box=None), ""
     for name in ("networks", "numbers", "difference"):
@@ -71,17 +114,10 @@ def _print(rows: list[Row], seconds: float) -> None:
     table.add_column("control: a planted fault")
     for row in rows:
         counts = (f"{row.networks:,}", f"{row.numbers:,}", _difference(row)) if row.numbers else ("", "", "")
-        control = f"{row.planted}: {row.control}" if row.control else ""
-        table.add_row("" if row.promise == before else row.promise, row.compared, *counts, row.verdict, control)
+        name = "" if row.promise == before else row.promise
+        table.add_row(name, row.compared, *counts, row.verdict, _control(row))
         before = row.promise
-    screen = console()
-    screen.print(table)
-    for row in rows:
-        if row.reason:
-            screen.print(f"{row.promise}: {row.verdict}: {line(row.reason)}", highlight=False, soft_wrap=True)
-    bad = sum(not row.good for row in rows)
-    told = f"{bad} of {len(rows)} rows are not as promised" if bad else "all that could be checked here is as promised"
-    screen.print(f"{told}; {seconds:.0f} s", highlight=False)
+    return table
 
 
 def _difference(row: Row) -> str:
@@ -159,7 +195,6 @@ def _of_settings(settings: dict[str, Any], device: str, design: Design | None) -
 def _unread(settings: dict[str, Any]) -> Any:
     """What settings say of data that cannot be read; all networks then have the same samples."""
     settings |= dict.fromkeys(designs.POSITIONS)
-    widths = (settings["widths"] or "1,1").split(";")[0].replace("-", ",").split(",")
-    return SimpleNamespace(
-        widths_in=int(widths[0]), widths_out=int(widths[-1]), typical=100, training=SimpleNamespace(networks=None)
-    )
+    given, training = designs.options(settings, "widths"), SimpleNamespace(networks=None)
+    widths = designs.topology(given[0]) if given else (1, 1)
+    return SimpleNamespace(widths_in=widths[0], widths_out=widths[-1], typical=100, training=training)

@@ -3,8 +3,9 @@ the table of promises. Every check and its control, a planted fault that must be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -13,9 +14,14 @@ from torch import Tensor
 from ..errors import reason
 
 Numbers = dict[str, Tensor]  # of one network, by name
-HOLDS, FAILS, NONE = "holds", "DOES NOT HOLD", "not applicable"
+HOLDS, FAILS, NONE = "holds", "DOES NOT HOLD", "not checked"
 CAUGHT, MISSED = "caught", "NOT CAUGHT"
 SMALL = 0.01  # differences are relative to the largest number of a network's tensor, or to this
+
+
+def counted(count: int, what: str) -> str:
+    """So many of them, in words: 1 network, 2 networks."""
+    return f"{count:,} {what}{'s' if count != 1 else ''}"
 
 
 class BlindError(Exception):
@@ -34,13 +40,18 @@ class Found(NamedTuple):
         """Whether all bits are the same, or, with a bound, the largest difference is within it."""
         return self.largest is None or (bound is not None and self.largest <= bound)
 
+    @property
+    def size(self) -> float:
+        """The largest difference, for an order of them: below 0 if all bits are the same."""
+        return -1.0 if self.largest is None else self.largest
+
     def beside(self, other: Found) -> Found:
         """Both comparisons, of different networks."""
         return self.again(other)._replace(networks=self.networks + other.networks)
 
     def again(self, other: Found) -> Found:
         """Both comparisons, of the same networks."""
-        worst = max(self, other, key=lambda each: -1.0 if each.largest is None else each.largest)
+        worst = max(self, other, key=lambda each: each.size)
         return worst._replace(networks=self.networks, numbers=self.numbers + other.numbers)
 
 
@@ -62,28 +73,38 @@ class Row:
     control: str = ""
 
     def without(self, why: str) -> Row:
-        """Not applicable, and why."""
+        """Not checked, and why."""
         return replace(self, verdict=NONE, reason=why)
 
     @property
+    def checked(self) -> bool:
+        """Whether it could be."""
+        return self.verdict != NONE
+
+    @property
     def good(self) -> bool:
-        """Whether nothing is wrong: the promise holds and its control was caught, or it is not applicable."""
+        """Whether nothing is wrong: the promise holds and its control was caught, or it is not checked."""
         return self.verdict == NONE or (self.verdict == HOLDS and self.control == CAUGHT)
 
 
 def compare(mine: Sequence[Numbers], theirs: Sequence[Numbers]) -> Found:
     """Network by network, name by name. Another shape, dtype or name is an infinite difference, as is a number that is
     finite on one side alone."""
-    found = Found(len(theirs), 0, None)
     if len(mine) != len(theirs):
-        return found._replace(largest=float("inf"), where=f"{len(mine)} networks, not {len(theirs)}")
+        return Found(len(theirs), 0, float("inf"), f"{len(mine)} networks, not {len(theirs)}")
+    return reduce(Found.beside, each_compared(mine, theirs), Found(0, 0, None))
+
+
+def each_compared(mine: Sequence[Numbers], theirs: Sequence[Numbers]) -> Iterator[Found]:
+    """The comparisons of the networks."""
     for number, (one, other) in enumerate(zip(mine, theirs)):
+        found = Found(1, 0, None)
         if one.keys() != other.keys():
-            return found._replace(largest=float("inf"), where=f"names of network {number}")
-        for name, expected in other.items():
-            each = Found(len(theirs), expected.numel(), _difference(one[name], expected), f"{name} of network {number}")
-            found = found.again(each)
-    return found
+            found = found._replace(largest=float("inf"), where=f"names of network {number}")
+        for name in (name for name in other if name in one):
+            difference = _difference(one[name], other[name])
+            found = found.again(Found(1, other[name].numel(), difference, f"{name} of network {number}"))
+        yield found
 
 
 def _difference(one: Tensor, other: Tensor) -> float | None:

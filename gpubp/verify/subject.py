@@ -20,6 +20,7 @@ from ..design import SPEC, Design, Group
 from ..devices import usable
 from ..engines import Choice, choose
 from ..engines.rules import custom, rows
+from ..errors import EngineError
 from ..losses import LOSSES
 from ..making import Source
 from ..packing import Saved
@@ -78,6 +79,15 @@ class Subject:
         state.limit.copy_(state.end)
         return state, data, choose(engine, population.spec, config, device, population.params.dtype, data)
 
+    def refused(self, engine: str, device: torch.device, dtype: torch.dtype | None = None) -> str | None:
+        """Why an engine cannot train these networks there; None if it can."""
+        try:
+            for group in self.groups(dtype):
+                self.start(group, device, engine)
+        except EngineError as error:
+            return str(error)
+        return None
+
     @cached_property
     def custom(self) -> list[str]:
         """The names of rules that are not the package's."""
@@ -131,17 +141,18 @@ def scaled_down(
         few_samples = max(SAMPLES, *(each or 1 for each in few.cells("batch_size")))
         told.append(f"{min(few_samples, data.samples)} of {data.samples:,} samples")
         data = _fewer(data, torch.from_numpy(position), few_samples)
-    short, engine = _short(few, chosen, data.networks), "eager" if engine == "eager" else "auto"
-    return Subject(short, data, seed, dtype, engine, where, told)
+    short = _short(few, chosen, data.networks)
+    subject = Subject(short, data, seed, dtype, "eager" if engine == "eager" else "auto", where, told)
+    if (why_not := subject.refused(engine, where)) is not None:
+        told.append(f"engine {engine} cannot be had here, and another is verified: {why_not}")
+    return subject
 
 
 def _few(design: Design) -> tuple[list[int], int]:
     """The rows of some networks of some of the populations, spread over all; and how many populations there are."""
     alike = design.alike()
     some = [alike[at] for at in _spread(len(alike), KINDS)]
-    found = [
-        rows[_spread(len(rows), NETWORKS if first else FURTHER)] for rows, first in zip(some, [True, False, False])
-    ]
+    found = [rows[_spread(len(rows), FURTHER if at else NETWORKS)] for at, rows in enumerate(some)]
     return sorted(int(row) for rows in found for row in rows), len(alike)
 
 
