@@ -3,11 +3,12 @@ that is not caught counts as a fault."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,8 @@ import torch
 
 import gpubp
 from gpubp import checkpoint, engines
-from gpubp.activations import ACTIVATIONS, Activation
 from gpubp.design import Design
+from gpubp.engines import build, cpu
 from gpubp.errors import CheckpointError
 from gpubp.state import TrainState
 from gpubp.verify import gradients, independence, killed
@@ -29,28 +30,9 @@ from gpubp.verify.subject import Subject, scaled_down
 from .commands import here  # noqa: F401
 from .helpers import needs_compiler
 from .short_runs import Crash
+from .verified import SETTINGS, fewer, quick, small  # noqa: F401
 
 Check = Callable[[Subject, bool], Found]
-SETTINGS: dict[str, Any] = {"widths": (3, 4, 2), "hidden": "tanh", "optimizer": "momentum", "batch_size": 4, "steps": 9}
-
-
-def small(**changed: Any) -> Subject:
-    design = Design.of({"lr": [0.1, 0.2, 0.3, 0.4]}, **{**SETTINGS, **changed})
-    return scaled_down(design, engine="eager", device="cpu")
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer steps, directions and rules."""
-    tables = gradients.tables
-    monkeypatch.setattr("gpubp.verify.subject.STEPS", 6)
-    monkeypatch.setattr("gpubp.verify.subject.APART", 3)
-    monkeypatch.setattr(gradients, "DIRECTIONS", 3)
-    monkeypatch.setattr(gradients, "tables", lambda: islice(tables(), 20, None, 30))
-    monkeypatch.setattr(independence, "THREADS", (1, torch.get_num_threads() + 1))
-
-
-fewer = pytest.mark.usefixtures("quick")
 
 
 def killed_row(subject: Subject, folder: Path) -> Row:
@@ -60,54 +42,6 @@ def killed_row(subject: Subject, folder: Path) -> Row:
     death: Future[None] = Future()
     death.set_result(None)
     return killed.row(subject, folder, death)
-
-
-def slope_off(patch: pytest.MonkeyPatch) -> None:
-    right = ACTIVATIONS["tanh"]
-    patch.setitem(ACTIVATIONS, "tanh", Activation(right.value, lambda net, out: (1 - out * out) * (1 + 1e-5)))
-
-
-@fewer
-def test_a_wrong_slope_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert all(row.good for row in gradients.rows(small()))
-    slope_off(monkeypatch)
-    rows = list(gradients.rows(small()))
-    assert [row.verdict for row in rows] == [FAILS] * 3
-    assert [row.control for row in rows] == [CAUGHT] * 3
-    assert rows[0].reason.startswith("the largest difference is in gradient of network ")
-    assert 1e-6 < (rows[0].largest or 0) < 1e-4
-
-
-@fewer
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"loss": "huber", "delta": 0.3, "output": "sigmoid", "bias": "layer", "train_bias": False},
-        {"loss": "cross_entropy", "label_smoothing": 0.2, "class_weight": "1,2"},
-        {"loss": "mean_absolute_error", "hidden": "relu", "bias": "none"},
-        {"loss": "poisson", "widths": (3, 2)},
-        {"loss": "cross_entropy", "widths": (3, 2), "hidden": None},
-    ],
-    ids=lambda changed: changed["loss"],
-)  # fmt: skip
-def test_gradients_of_all_kinds_of_networks_are_compared(changed: dict[str, Any]) -> None:
-    assert [(row.verdict, row.control) for row in gradients.rows(small(**changed))] == [(HOLDS, CAUGHT)] * 3
-
-
-@fewer
-def test_the_gradient_of_custom_rules_is_autograds_of_their_values() -> None:
-    def swish(net: torch.Tensor) -> torch.Tensor:
-        return net / (1 + torch.exp(-net))
-
-    def right(net: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        share = 1 / (1 + torch.exp(-net))
-        return share + out * (1 - share)
-
-    own = small(hidden=Activation(swish, right))
-    assert all(row.good for row in gradients.rows(own))
-    wrong = small(hidden=Activation(swish, lambda net, out: torch.ones_like(net)))
-    assert [row.verdict for row in gradients.rows(wrong)] == [FAILS, FAILS, HOLDS]
-    assert killed.row(own, Path("nowhere"), Future()).reason == "another process does not have the custom rule swish"
 
 
 def with_run(patch: pytest.MonkeyPatch, name: str, change: Callable[[TrainState, int], None]) -> None:
@@ -126,10 +60,22 @@ def with_run(patch: pytest.MonkeyPatch, name: str, change: Callable[[TrainState,
 def test_an_engine_that_is_not_eager_is_found(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     needs_compiler()
     subject = small(optimizer=optimizer, lr=0.01)
-    row, gpu = engine_rows(subject)
-    assert (row.verdict, row.control, gpu.verdict) == (HOLDS, CAUGHT, NONE)
+    assert [(row.verdict, row.control) for row in engine_rows(subject)] == [(HOLDS, CAUGHT)] * 2 + [(NONE, "")] * 2
     with_run(monkeypatch, "cpu", lambda state, _: state.population.params.mul_(1 + 1e-7))
-    assert [each.verdict for each in engine_rows(subject)] == [FAILS, NONE]
+    assert [each.verdict for each in engine_rows(subject)] == [FAILS, HOLDS, NONE, NONE]
+
+
+@fewer
+def test_a_function_that_is_wrong_in_float32_alone_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_compiler()
+    sources = Path(shutil.copytree(build.SOURCES, tmp_path / "kernel"))
+    text = (sources / "arithmetic.h").read_text()
+    assert text.count("{-0.33331272f, ") == 1
+    (sources / "arithmetic.h").write_text(text.replace("{-0.33331272f, ", "{-0.30331272f, "))
+    monkeypatch.setattr(build, "SOURCES", sources)
+    monkeypatch.setattr(build, "sources", build.sources.__wrapped__)
+    monkeypatch.setattr(cpu, "KERNELS", {})
+    assert [row.verdict for row in engine_rows(small())][:2] == [HOLDS, FAILS]
 
 
 def by_position(patch: pytest.MonkeyPatch) -> None:
@@ -143,7 +89,15 @@ def by_position(patch: pytest.MonkeyPatch) -> None:
 
 
 def by_threads(patch: pytest.MonkeyPatch) -> None:
-    with_run(patch, "eager", lambda state, _: state.loss.add_(torch.get_num_threads()))
+    """The loss by the threads that the compiled engine really starts."""
+    asked, started = cpu.Kernel.threads, [1]
+
+    def threads(self: cpu.Kernel, count: int, steps: float) -> int:
+        started[0] = min(asked(self, count, steps), -(-count // self.group))
+        return asked(self, count, steps)
+
+    patch.setattr(cpu.Kernel, "threads", threads)
+    with_run(patch, "cpu", lambda state, _: state.loss.add_(1e-3 * (started[0] - 1)))
 
 
 def by_call(patch: pytest.MonkeyPatch) -> None:
@@ -155,7 +109,6 @@ def by_call(patch: pytest.MonkeyPatch) -> None:
     ("fault", "checks"),
     [
         (by_position, [independence._alone, independence._among_others, independence._through_slots]),
-        (by_threads, [independence._threads]),
         (by_call, [independence._cut]),
     ],
 )
@@ -166,6 +119,35 @@ def test_what_makes_a_networks_bits_depend_on_others_is_found(
     subject = small()
     for check in checks:
         assert not check(subject, False).within(None), check
+
+
+@fewer
+def test_an_engine_whose_bits_depend_on_its_threads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_compiler()
+
+    def row(subject: Subject) -> Row:
+        return checked(PROMISE, partial(independence._threads, subject))
+
+    compiled = replace(small(), engine="auto")
+    assert (row(compiled).verdict, row(compiled).control) == (HOLDS, CAUGHT)
+    by_threads(monkeypatch)
+    assert row(compiled).verdict == FAILS
+    eager = row(small())
+    assert (eager.verdict, eager.reason) == (
+        NONE, "only a compiled engine starts threads for so little work; eager: requested by name"
+    )  # fmt: skip
+
+
+@fewer
+def test_what_compares_a_network_with_itself_is_not_checked() -> None:
+    design = Design.of({"lr": [0.1]}, **SETTINGS)
+    alone, others, _, cut, slots, _ = independence.rows(scaled_down(design, engine="eager", device="cpu"))
+    assert [(row.verdict, row.reason) for row in (alone, slots)] == [(NONE, "there is one network")] * 2
+    assert [row.good and row.verdict == HOLDS for row in (others, cut)] == [True, True]
+    assert [row.compared for row in (others, cut, slots)] == [
+        "1 network, and in reverse order among 2", "calls of 1, 4, 2 steps, and one call",
+        "through 1 slot, and all at once",
+    ]  # fmt: skip
 
 
 @fewer
@@ -262,7 +244,7 @@ def test_a_control_that_is_not_caught_is_a_fault() -> None:
 
 
 @fewer
-def test_what_a_comparison_cannot_show_is_not_applicable() -> None:
+def test_what_a_comparison_cannot_show_is_not_checked() -> None:
     needs_compiler()
     far = gpubp.Dataset(torch.rand(30, 3), 1e9 * torch.ones(30, 2))
     subject = scaled_down(Design.of({"lr": [0.1]}, **SETTINGS), far, engine="eager", device="cpu")

@@ -13,28 +13,32 @@ from .. import gpus, serial
 from ..ambient import HOME
 from ..design import Group
 from ..devices import ALL
-from .comparing import Found, Numbers, Row, checked, compare
+from ..engines import build, layout
+from .comparing import BlindError, Found, Row, checked, compare, counted
 from .engines import numbers
 from .subject import Subject
 
 THREADS = (1, 2, 3)
 CUTS = (1, 4, 2)  # steps of the calls of a training
 OTHERS = 1_000_000  # added to the seeds of further networks
-SEED, BIT = "the next network's seed", "one bit of one number"
+PROMISE, SEED = "a network's bits are its own", "another seed"
+LONE = "there is one network"
 
 
 def rows(subject: Subject) -> Iterator[Row]:
     """A row for each circumstance that changes no bit."""
-    count, slots = subject.count, max(1, subject.count // 3)
+    count, threads = subject.count, " and ".join(", ".join(map(str, THREADS)).rsplit(", ", 1))
+    networks, cuts = counted(count, "network"), ", ".join(map(str, CUTS))
+    lonely, slots = counted(len(_lonely(count)), "network"), counted(_slots(subject), "slot")
     circumstances = [
-        (f"{len(_lonely(count))} networks alone, and among {count - 1} others", SEED, _alone),
-        (f"{count} networks, and in reverse order among twice as many", SEED, _among_others),
-        (f"{', '.join(map(str, THREADS))} threads, and {torch.get_num_threads()}", BIT, _threads),
-        (f"calls of {', '.join(map(str, CUTS))} steps on two groups, and one call on all", BIT, _cut),
-        (f"through {slots} slots, and all at once", SEED, _through_slots),
+        (f"{lonely} alone, and among {counted(count - 1, 'other')}", SEED, _alone),
+        (f"{networks}, and in reverse order among {2 * count}", SEED, _among_others),
+        (f"by {threads} threads, and by {torch.get_num_threads()}", f"{SEED} with several threads", _threads),
+        (f"calls of {cuts} steps{' on halves' if count > 1 else ''}, and one call", "a call of one step fewer", _cut),
+        (f"through {slots}, and all at once", SEED, _through_slots),
     ]
     for compared, planted, check in circumstances:
-        yield checked(Row("its bits are its own", compared, planted), partial(check, subject))
+        yield checked(Row(PROMISE, compared, planted), partial(check, subject))
     yield _device(subject)
 
 
@@ -44,6 +48,8 @@ def _lonely(count: int) -> list[int]:
 
 
 def _alone(subject: Subject, wrong: bool) -> Found:
+    if subject.count == 1:
+        raise BlindError(LONE)
     some = _lonely(subject.count)
     design = subject.seeded(int(wrong))
     mine = [each for row in some for each in subject.train([row], design=design)]
@@ -57,17 +63,40 @@ def _among_others(subject: Subject, wrong: bool) -> Found:
     return compare(subject.train(design=design)[::2], subject.whole[::-1])
 
 
+def _slots(subject: Subject) -> int:
+    return max(1, subject.count // 3)
+
+
 def _through_slots(subject: Subject, wrong: bool) -> Found:
-    mine = subject.train(design=subject.seeded(int(wrong)), slots=max(1, subject.count // 3))
-    return compare(mine, subject.whole)
+    if subject.count == 1:
+        raise BlindError(LONE)
+    return compare(subject.train(design=subject.seeded(int(wrong)), slots=_slots(subject)), subject.whole)
 
 
 def _threads(subject: Subject, wrong: bool) -> Found:
-    found = []
+    """On the CPU, whose threads here start for whatever work, each network as often as keeps them busy."""
+    count, found = subject.count, []
+    order = [*range(count)] * _copies(subject)
+    whole = subject.whole if subject.device == HOME else subject.train(device=HOME)
     for number in THREADS:
-        with serial.threads(number):
-            found.append(compare(_flipped(subject.train(), wrong), subject.whole))
+        design = subject.seeded(int(wrong and number > 1))
+        with serial.threads(number), layout.threads_for_any_work():
+            mine = subject.train(order, design=design, device=HOME)
+        copies = [compare(mine[at : at + count], whole) for at in range(0, len(mine), count)]
+        found.append(reduce(Found.again, copies))
     return reduce(Found.again, found)
+
+
+def _copies(subject: Subject) -> int:
+    """How often there must be each network, so that compiled engines have work for all threads. Raises BlindError."""
+    most, starts = max(THREADS), [subject.start(group, HOME, subject.engine) for group in subject.groups()]
+    compiled = [(state, choice) for state, _, choice in starts if choice.name != "eager"]
+    if not compiled:
+        raise BlindError(f"only a compiled engine starts threads for so little work; {starts[0][2].reason}")
+    if all(choice.share(state, most, subject.count * most) == most for state, choice in compiled):
+        return 1
+    lanes = build.vector_bytes() // subject.dtype.itemsize
+    return -(-most * lanes // min(len(state.step) for state, _ in compiled))
 
 
 def _cut(subject: Subject, wrong: bool) -> Found:
@@ -77,29 +106,39 @@ def _cut(subject: Subject, wrong: bool) -> Found:
 def _group_cut(subject: Subject, group: Group, wrong: bool) -> Found:
     """One population by its engine, in pieces and as a whole."""
     whole, data, choice = subject.start(group, subject.device, subject.engine)
-    cut, middle = whole.to(subject.device), (len(whole.step) + 1) // 2
-    choice.run(whole, data, int(whole.end.max()))
+    cut, middle, longest = whole.to(subject.device), (len(whole.step) + 1) // 2, int(whole.end.max())
+    choice.run(whole, data, longest)
     for part in (cut.rows(slice(None, middle)), cut.rows(slice(middle, None))):
-        for steps in cycle(CUTS):
-            if not bool(part.left.any()):
-                break
-            choice.run(part, data, steps)
-    return compare(_flipped(numbers(cut), wrong), numbers(whole))
+        if len(part.step):
+            for steps in _calls(longest - wrong):
+                choice.run(part, data, steps)
+    return compare(numbers(cut), numbers(whole))
+
+
+def _calls(steps: int) -> Iterator[int]:
+    """The lengths of calls that take so many steps together."""
+    for each in cycle(CUTS):
+        if steps <= 0:
+            return
+        yield min(each, steps)
+        steps -= each
 
 
 def _device(subject: Subject) -> Row:
     """The GPU beside the CPU, and all GPUs beside one."""
     others = ["cpu", *([ALL] if gpus.missing() is None and gpus.count() > 1 else [])]
     there = "cuda" if subject.device == HOME else subject.device
-    row = Row("a GPU's bits are the CPU's", f"{there} and {', '.join(others)}", BIT)
+    row = Row("a GPU's bits are the CPU's", f"{there} and {', '.join(others)}", SEED)
     if subject.device == HOME:
         return row.without(gpus.missing() or "--device names the CPU")
     if (why_not := _plain(subject)) is not None:
         return row.without(f"only compiled engines have the same bits on both; {why_not}")
 
     def check(wrong: bool) -> Found:
-        found = [compare(_flipped(subject.train(device=name), wrong), subject.whole) for name in others]
-        return reduce(Found.again, found)
+        design = subject.seeded(int(wrong))
+        return reduce(
+            Found.again, [compare(subject.train(design=design, device=each), subject.whole) for each in others]
+        )
 
     return checked(row, check)
 
@@ -110,12 +149,3 @@ def _plain(subject: Subject) -> str | None:
         subject.start(each, device, subject.engine)[2] for each in subject.groups() for device in (subject.device, HOME)
     ]
     return next((choice.reason for choice in choices if choice.name == "eager"), None)
-
-
-def _flipped(given: list[Numbers], wrong: bool) -> list[Numbers]:
-    """The numbers, with one bit of the last network's first parameter flipped where that is wanted."""
-    if not wrong:
-        return given
-    params = given[-1]["params"].cpu().clone()
-    params.view(torch.uint8)[0] ^= 1
-    return [*given[:-1], {**given[-1], "params": params}]
