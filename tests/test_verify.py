@@ -275,6 +275,7 @@ def test_a_gpu_whose_bits_are_others_is_found(monkeypatch: pytest.MonkeyPatch) -
     own = There(**{**vars(small()), "engine": "auto", "device": torch.device("cuda", 0)})
     row = independence._device(own)
     assert (row.compared, row.verdict, row.control) == ("cuda:0 and cpu", HOLDS, CAUGHT)
+    assert independence._threads(own, False).within(None)  # of the CPU
     monkeypatch.setattr(There, "wrong", True)
     assert independence._device(own).verdict == FAILS
     eager = independence._device(replace(own, engine="eager"))
