@@ -137,9 +137,8 @@ def columns(name: str, content: bytes, reading: Reading) -> tuple[pyarrow.Table,
         table = pyarrow.csv.read_csv(pyarrow.BufferReader(content), **options)
     except pyarrow.ArrowInvalid:
         for row in odd:
-            at = re.search(rb"^" + re.escape(row.text.encode()) + rb"\r?$", content, re.MULTILINE)
-            number = content.count(b"\n", 0, at.start() if at else 0) + 1
-            place = f"line {number}" if at else "a line"
+            number = _line(content, row.text.encode())
+            place = f"line {number}" if number else "a line"
             raise DataError(
                 f"{name}: {place} has {row.actual_columns} columns, {row.expected_columns} expected: {row.text}"
             ) from None
@@ -149,6 +148,16 @@ def columns(name: str, content: bytes, reading: Reading) -> tuple[pyarrow.Table,
     return table, [f"encoding {encoding}"] * (not encoding.startswith("utf-8")) + [f"delimiter {sign!r}"] * (
         sign != ","
     )
+
+
+def _line(content: bytes, text: bytes) -> int:
+    """The number of the first line that is `text`, from 1; 0 if none is. Found without a pattern, as a row may have
+    megabytes."""
+    content, text = b"\n" + content + b"\n", b"\n" + text
+    at = content.find(text)
+    while at >= 0 and not content.startswith((b"\n", b"\r\n"), at + len(text)):
+        at = content.find(text, at + 1)
+    return content.count(b"\n", 0, at + 1)
 
 
 def numbers(cells: Array, reading: Reading) -> tuple[Array, str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import numpy as np
@@ -209,3 +210,12 @@ def test_missing_columns_in_flags_get_the_nearest_name(write: Write) -> None:
 def test_another_reading_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         Reading(**settings)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_row_of_megabytes_is_told_with_its_line_at_once(end: str, write: Write) -> None:
+    path = write("a.csv", end.join(["a,b", "11,1", "1,2", "1" * 2_000_000, "3,4", ""]))
+    before = time.process_time()
+    with pytest.raises(DataError, match=r"a\.csv: line 4 has 1 columns, 2 expected: 1"):
+        read(path)
+    assert time.process_time() - before < 1, "it is no pattern, which would take seconds to compile"
