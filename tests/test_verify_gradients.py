@@ -13,7 +13,7 @@ import torch
 from gpubp.activations import ACTIVATIONS, Activation
 from gpubp.engines import block
 from gpubp.verify import gradients, killed, steps
-from gpubp.verify.comparing import CAUGHT, FAILS, HOLDS
+from gpubp.verify.comparing import CAUGHT, FAILS, HOLDS, NONE
 
 from .verified import fewer, quick, small  # noqa: F401
 
@@ -77,6 +77,13 @@ def test_a_step_that_forgets_dropout_penalties_or_clipping_is_found(
     assert row.compared.startswith("a step of eager, with dropout, l1, l2, clip_value, clip_norm, and ")
     fault(monkeypatch)
     assert steps.row(subject).verdict == FAILS
+
+
+@pytest.mark.parametrize("clip", [{"clip_value": 1e-9}, {"clip_norm": 1e-6}, {"clip_value": 0.02, "clip_norm": 1e-3}])
+def test_a_step_whose_clipping_hides_its_gradient_is_not_taken_for_broken(clip: dict[str, float]) -> None:
+    row = steps.row(small(**clip))
+    assert row.good
+    assert row.verdict == (NONE if clip == {"clip_value": 1e-9} else HOLDS)
 
 
 @fewer

@@ -32,6 +32,8 @@ def row(subject: Subject) -> Row:
     def check(wrong: bool) -> Found:
         if any(len(step.spec.activations) == 1 and step.switches(0).keys() & set(CLIPS) for step in own):
             raise BlindError("clipping hides the size of the gradient of networks without a hidden layer")
+        if all(step.at_the_bound for step in own):
+            raise BlindError("clip_value is smaller than every gradient, and hides their sizes")
         return by_autograd(own)(wrong)
 
     return checked(Row("the gradient is right", compared, PLANTED, AUTOGRAD), check)
@@ -55,6 +57,14 @@ class Step(Batch):
         block = Recorded(self.state, spec or self.spec)
         block.step(Samples(self.inputs, self.targets, self.weight))
         return block.loss[: len(self.params)], block.gradients[: len(self.params)]
+
+    @property
+    def at_the_bound(self) -> bool:
+        """Whether every gradient that is not 0 is cut by clip_value."""
+        if "clip_value" not in self.state.hyper:
+            return False
+        _, gradient = self.ours()
+        return bool(((gradient == 0) | (gradient.abs() >= self.state.hyper["clip_value"])).all())
 
     @cached_property
     def factors(self) -> list[Tensor]:
