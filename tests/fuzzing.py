@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 import numpy as np
@@ -232,8 +233,13 @@ def ran(arguments: list[str]) -> object:
 
 @contextlib.contextmanager
 def stopping(seconds: float) -> Iterator[None]:
-    """Ctrl-C after some time: flags may ask for a training of years."""
-    before = signal.signal(signal.SIGVTALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """Ctrl-C after some time, and again: flags may ask for a training of years."""
+
+    def interrupt(_: int, frame: FrameType | None) -> None:
+        if frame is None or frame.f_code.co_name != "gc_callback":  # hypothesis's, in which it would be lost
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGVTALRM, interrupt)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds, seconds)
     try:
         yield
