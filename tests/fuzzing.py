@@ -178,12 +178,14 @@ WORDS = ("run", "data.csv", "x.csv", "config.yaml", "networks.safetensors", ".",
 
 
 def of_flags(chance: Chance) -> tuple[list[str], str]:
-    """A command line with words changed, left out, repeated or of elsewhere."""
+    """A command line with words changed, left out, repeated or of elsewhere; without verify and --cluster, which begin
+    processes if nothing is wrong."""
     options = [
         option
         for command in COMMANDS.values()
         for action in command.parser()._actions
         for option in action.option_strings
+        if option != "--cluster"
     ]
     usual = chance.choice([["train", "--data", "xor", *SHORT], ["train", "--data", "data.csv", "--target", "y", *SHORT],
                            ["train", "--config", "config.yaml", *SHORT], ["inspect", "run", "--by", "lr"], ["resume",
@@ -193,7 +195,7 @@ def of_flags(chance: Chance) -> tuple[list[str], str]:
                            ["predict", "run", "--data", "data.csv"], ["export", "run", "--to", "onnx"],
                            ["explain", "run", "--json"], ["explain", "--html", "out.html"], ["inspect", "run",
                            "--json"],
-                           *([name] for name in COMMANDS), []])  # fmt: skip
+                           *([name] for name in COMMANDS if name != "verify"), []])  # fmt: skip
     given = [*usual, "--run-dir", "out"] if usual[:1] == ["train"] else [*usual]
     for _ in range(chance.randint(1, 4)):
         at, kind = (
