@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import json
 import os
 import shutil
@@ -216,7 +217,7 @@ def of_flags(chance: Chance) -> tuple[list[str], str]:
             given[at] = mutations.damaged(given[at].encode(errors="replace"), chance)[0].decode(
                 "utf-8", "surrogateescape"
             )
-    given = [each.replace("\0", "0") for each in given]  # which no system passes on
+    given = [re.sub("[\0\ud800-\udbff]", "0", each) for each in given]  # which no system passes on
     given = [each for each in given if "/etc/" not in each]
     return given, "flags"
 
