@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import json
 import os
+import re
 import shutil
 import signal
 import sys
