@@ -115,10 +115,11 @@ def drawn(
 def _cells(path: Path, row: int) -> list[Any]:
     """How the network in a row of a saved design begins: its init and init_scale. Raises CheckpointError."""
     import pyarrow as pa
-    from pyarrow import parquet
+
+    from .arrow import opened
 
     try:
-        file = parquet.ParquetFile(path)
+        file = opened(str(path), path, path.stat().st_size)
         names = [name for name in ("init", "init_scale") if name in file.schema_arrow.names]
         cells = file.read(names).slice(row, 1).to_pylist()
     except (OSError, ValueError, pa.ArrowException) as error:

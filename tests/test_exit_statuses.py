@@ -23,19 +23,25 @@ ROOT = Path(cli.__file__).parent
 KNOWN = {int(each) for text in (*STATUSES, STATUSES["128 + n"]) for each in re.findall(r"\b\d+\b", text)}
 
 
+def named(path: Path) -> dict[str, ast.expr]:
+    """What a module assigns, by name."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {ast.unparse(each.targets[0]): each.value for each in tree.body if isinstance(each, ast.Assign)}
+
+
 def written() -> set[int]:
     """The numbers that the code of the command line ends with, some of which have names."""
     found: set[int] = set()
     for path in (ROOT / "cli.py", *(ROOT / "commands").glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        named = {ast.unparse(each.targets[0]): each.value for each in tree.body if isinstance(each, ast.Assign)}
+        known = {**named(ROOT / "commands" / "parser.py"), **named(path)}  # whose names the commands import
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef) and function.returns is not None:
                 ends = [each for each in ast.walk(function) if isinstance(each, ast.Return | ast.Raise)]
                 parts = [part for each in ends for part in ast.walk(each)] * (
                     ast.unparse(function.returns) in ("int", "NoReturn")
                 )
-                values = [named.get(part.id) if isinstance(part, ast.Name) else part for part in parts]
+                values = [known.get(part.id) if isinstance(part, ast.Name) else part for part in parts]
                 found |= {each.value for each in values if isinstance(each, ast.Constant) and type(each.value) is int}
     return found
 

@@ -19,6 +19,7 @@ from ..errors import DeviceError, GpubpError
 from ..line import line
 from ..loop import Search
 from ..reporters import Progress
+from ..state import Status
 from . import worker
 from .meeting import Exchange, LightRun, decisions, found_in
 from .progress import Together
@@ -162,7 +163,7 @@ class Driver:
         """A shard has come to the end of a phase."""
         self.steps += report.steps
         if report.looked is not None:
-            running = sum(int((each["status"] == 0).sum()) for each in report.states)
+            running = sum(int((each["status"] == Status.running).sum()) for each in report.states)
             self.together.progress[at] = Progress(sum(int(each["step"].sum()) for each in report.states), 0.0, running)
             if not running:
                 self.together.end(at, report.looked)

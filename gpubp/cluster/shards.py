@@ -14,25 +14,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..activations import ACTIVATIONS
+from ..cells import TABLES
 from ..config import TrainConfig
 from ..design import Group, Planned
 from ..errors import ConfigError
-from ..losses import LOSSES
-from ..optimizers import OPTIMIZERS
 from ..packing import missing
 from ..rows import CustomName
-from ..schedules import SCHEDULES
 from ..spec import NetworkSpec
 from .storage import Storage
 
 Part = Group | Planned
-TABLES: dict[str, dict[str, Any]] = {
-    "activation": ACTIVATIONS,
-    "loss": LOSSES,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-}
 
 
 @dataclass(frozen=True)
@@ -106,7 +97,7 @@ def learn(rules: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _named(spec: NetworkSpec, config: TrainConfig) -> Iterator[tuple[str, str]]:
     for each in spec.activations:
-        yield "activation", each
+        yield "hidden", each
     yield from (("loss", spec.loss), ("optimizer", config.optimizer), ("schedule", config.schedule))
 
 

@@ -85,8 +85,8 @@ class Herald(Reporter):
 
     def looked(self, snapshot: Snapshot) -> None:
         """Every time."""
-        clocks = [{name: getattr(each, name).clone() for name in CLOCKS} for each in snapshot.states]
-        self.latest = Looked(snapshot.record["round"], clocks, [*snapshot.found])  # type: ignore[list-item]
+        times = [clocks(each) for each in snapshot.states]
+        self.latest = Looked(snapshot.record["round"], times, [*snapshot.found])  # type: ignore[list-item]
         self.tell(self.latest)
 
 

@@ -15,12 +15,13 @@ from ..errors import GpubpError, nearest, unknown
 from ..flags import TEXT, Kind
 from ..line import line, short
 
+BROKEN = 4  # the status where what is promised does not hold
 STATUSES = {  # of the process when it ends
     "0": "success",
     "1": "an error, in one sentence on standard error",
     "2": "a wrong flag, or a wrong setting in the file of --config, in one sentence too",
     "3": "training ended, but a checkpoint, results or curves could not be written",
-    "4": "gpubp verify found a promise that does not hold, or gpubp replay a network that is not the run's",
+    str(BROKEN): "gpubp verify found a promise that does not hold, or gpubp replay a network that is not the run's",
     "128 + n": "after signal n: 130 Ctrl-C and 143 SIGTERM, which save a run first; 141 nobody reads standard output",
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..flags import COUNT, TEXT
 from . import designs, explain, train
-from .parser import Parser, run_parser
+from .parser import BROKEN, Parser, run_parser
 
 ABOUT = "train one network of a run again, alone, prove that it is the same, and explain a step"
 
@@ -52,7 +52,7 @@ def run(settings: dict[str, Any]) -> int:
         print(found.text())
     if not found.same:
         sys.stderr.write(f"error: {found.difference}\n")
-        return 4
+        return BROKEN
     if page is not None:
         title = f"Network {found.shown} of {folder}, from step {found.step}"
         explain.write(page, found.explanations(), title, found.data.preparation, settings)

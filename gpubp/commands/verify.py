@@ -13,7 +13,7 @@ from ..errors import CheckpointError, ConfigError, DataError
 from ..flags import TEXT
 from ..line import line
 from . import designs, train
-from .parser import Parser, values
+from .parser import BROKEN, Parser, values
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 ABOUT = "check the promises on this machine, for a run or for settings"
 WIDE = 100  # columns of a screen that has room for the table
-BROKEN = 4  # exit status if a promise does not hold, or its control was not caught
 
 
 def parser() -> Parser:

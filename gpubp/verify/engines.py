@@ -20,23 +20,23 @@ from ..state import TrainState
 from .comparing import BlindError, Found, Numbers, Row, checked, each_compared
 from .subject import STEPS, Subject, trained
 
+EPS = 1e-12  # the least of optimizers that can be compared
 SIGNS = "lion"  # whose direction is a sign: where a rounding decides it, two engines differ
 
 
 class Digits(NamedTuple):
     """What is asked of a dtype. bound: of the differences of so large a share of all steps of all networks; nudge: to
-    one parameter of each network, planted; eps: the least of optimizers."""
+    one parameter of each network, planted."""
 
     bound: float
     share: float
     nudge: float
-    eps: float
 
 
 # In float64, sums in another order are off by 1e-15, and optimizers that divide by a gradient's size enlarge it. In
 # float32, half of the steps are off by 1e-7, with 784 inputs by 3e-7; in others a rounding decides the side of a kink
 # or the direction of a small gradient, and the largest is off by 1e-2. With a coefficient of tanh 10 % off, it is 3e-5.
-DIGITS = {torch.float64: Digits(1e-8, 1.0, 1e-6, 1e-12), torch.float32: Digits(1e-5, 0.5, 1e-2, 1e-12)}
+DIGITS = {torch.float64: Digits(1e-8, 1.0, 1e-6), torch.float32: Digits(1e-5, 0.5, 1e-2)}
 
 
 def rows(subject: Subject) -> Iterator[Row]:
@@ -78,8 +78,8 @@ def _population(subject: Subject, group: Group, name: str, device: torch.device,
     """One population, step by step."""
     theirs, data, _ = subject.start(group, HOME, "eager")
     _, there, choice = subject.start(group, device, name)
-    if "eps" in theirs.hyper and float(theirs.hyper["eps"].min()) < digits.eps:
-        raise BlindError(f"an eps below {digits.eps:.0e} divides roundings by each other, which engines do not share")
+    if "eps" in theirs.hyper and float(theirs.hyper["eps"].min()) < EPS:
+        raise BlindError(f"an eps below {EPS:.0e} divides roundings by each other, which engines do not share")
     found: list[Found] = []
     for _ in range(int(theirs.end.max())):
         mine, before = theirs.to(device), theirs.to(HOME)

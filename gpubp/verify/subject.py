@@ -120,15 +120,13 @@ def scaled_down(
     engine: str = "auto", device: str | torch.device = "auto", about: Sequence[str] = (), total: int | None = None,
 ) -> Subject:  # fmt: skip
     """A few networks of `design`, with few samples of `data`, or synthetic ones. device: as in usable(); engine: as in
-    train(), of which only eager is by name; total: of the
-    networks of which `design` has some. Raises GpubpError."""
+    train(), of which only eager is by name; total: of the networks of which `design` has some. Raises GpubpError."""
     where, told = usable(device), list(about)
     if data is None:
         design = replace(design, columns={name: each for name, each in design.columns.items() if name != "fold"})
     chosen, count = _few(design)
     few = design.take(np.array(chosen))
-    planned = Design.planned(few, seed, dtype, None if data is None else data.networks)
-    specs = [each.spec for each in planned]
+    specs = [each.spec for each in few.planned(seed, dtype, None if data is None else data.networks)]
     if count > KINDS:
         told.append(f"{KINDS} of {count} populations")
     names = ", ".join(dict.fromkeys("-".join(map(str, each.widths)) for each in specs))
