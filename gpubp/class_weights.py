@@ -37,4 +37,4 @@ def columns(given: Any, spec: NetworkSpec, count: int) -> Tensor:
         raise ConfigError("class_weight: finite numbers of 0 or more expected")
     if not bool((weight.sum(-1) > 0).all()):
         raise ConfigError("class_weight: all classes have weight 0; one or more above 0 expected")
-    return weight.expand(count, -1).contiguous()
+    return weight.expand(count, -1).clone(memory_format=torch.contiguous_format)

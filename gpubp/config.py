@@ -239,7 +239,7 @@ class TrainConfig(Rules):
             numbers = numbers_of(name, value).to(device)
             if numbers.ndim == 1 and len(numbers) != count:
                 raise ShapeError(f"{name} has {len(numbers)} numbers; one, or {count}, one per network, expected")
-            columns[name] = numbers.expand(count)[:, None].contiguous()
+            columns[name] = numbers.expand(count)[:, None].clone(memory_format=torch.contiguous_format)
         if self.class_weight is not None:
             columns["class_weight"] = class_weights.columns(self.class_weight, spec, count).to(device)
         return columns

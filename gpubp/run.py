@@ -42,8 +42,8 @@ TABLE = 1 << 22  # samples of one call at most, if all networks share an order, 
 
 
 class Round(NamedTuple):
-    """What a round was, per network (N,): mean training loss, NaN for networks that did not train in it; the
-    evaluation on the validation data; the learning rate of the next step; the status."""
+    """What a round was, per network (N,): mean training loss, NaN for networks that did not train through it;
+    the evaluation on the validation data; the learning rate of the next step; the status."""
 
     loss: Tensor
     held_out: Evaluation | None
@@ -174,7 +174,7 @@ class Run:
         state, due = self.state, self.due & self.open
         first, last = self.round(state.step - 1)
         mean = state.total.double() / torch.clamp(state.step - first, min=1)
-        mean = mean.masked_fill(~due, float("nan"))
+        mean = mean.masked_fill(~due | (state.status == Status.diverged), float("nan"))
         loss = mean if self.held_out is None else self.held_out.loss
         better = stopping.decide(state, loss, due, state.step == last)
         state.status[state.running & (state.step >= state.end) & due] = Status.finished
@@ -183,8 +183,7 @@ class Run:
 
     def losses(self, found: Round) -> Losses:
         """The points of the networks' curves at the end of a round."""
-        loss = found.loss.masked_fill(found.status == Status.diverged, float("nan"))
-        return Losses(self.rows, self.state.step, loss, None if found.held_out is None else found.held_out.loss)
+        return Losses(self.rows, self.state.step, found.loss, None if found.held_out is None else found.held_out.loss)
 
     def stop(self, some: Tensor) -> None:
         """End the training of the networks `some` (N,) bool, of those that run."""

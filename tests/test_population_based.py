@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from gpubp.search import PopulationBased
 from . import searches
 from .helpers import same_bits, threads
 from .searches import ascending, line, rated
-from .short_runs import same_state, told
+from .short_runs import Stop, same_state, stopped, told
 
 LINE = line()
 
@@ -82,6 +84,38 @@ def test_a_network_that_diverges_trains_again_as_a_copy() -> None:
     assert result.table["diverged_step"].null_count == 8
     assert {each["network"] for each in copies(result)} == {0, 7}
     assert max(result.table["lr"].to_pylist()) <= 0.1
+
+
+def test_what_the_caller_gave_stays_as_it_was() -> None:
+    """The search changes columns of the training, never a tensor of the configuration."""
+    data = searches.data()
+    given = {
+        "lr": torch.logspace(-4, -1, 8, dtype=torch.float64),
+        "class_weight": torch.rand(8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5,
+    }
+    before = {name: each.clone() for name, each in given.items()}
+    networks = gpubp.Population.create(gpubp.NetworkSpec((3, 3), loss="cross_entropy"), 8)
+    params = networks.params.clone()
+    search = PopulationBased(2, space={"lr": "1e-4..0.5:log"})
+    result = gpubp.train(networks, data, gpubp.TrainConfig(**given, epochs=6), data, engine="eager", search=search)
+    assert copies(result)
+    for name, each in given.items():
+        assert same_bits(each, before[name]), name
+    assert same_bits(networks.params, params)
+
+
+def test_which_diverged_networks_copy_does_not_depend_on_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three that diverge in a round, two become copies, whatever their losses were before they did."""
+    rows, search = rated([1e120, 1e200, 1e100, *ascending(5)], epochs=9), PopulationBased(5, space={"lr": "1e-3..0.1"})
+    whole = train(rows, search, None)
+    assert len(copies(whole)) >= 2
+    monkeypatch.setattr("gpubp.run.CALL", 100.0)
+    monkeypatch.setattr("gpubp.run.MOST", 3)
+    more = {"run_dir": tmp_path / "run", "checkpoint_minutes": 0.0, "reporters": [Stop(2, signal.SIGINT)]}
+    assert stopped(lambda: train(rows, search, None, **more)).state.step.max() < 5
+    same(gpubp.resume(tmp_path / "run", LINE), whole)
 
 
 def test_where_one_rate_learns_and_all_others_do_not_everybody_learns() -> None:
