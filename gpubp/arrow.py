@@ -23,7 +23,8 @@ def opened(name: str, source: Any, size: int) -> parquet.ParquetFile:
     parts, heads = file.metadata, [file.metadata.schema.column(at) for at in range(file.metadata.num_columns)]
     groups, numbers = [parts.row_group(at) for at in range(parts.num_row_groups)], 0
     for at, head in enumerate(heads):
-        # a row group's column() ends the process where metadata are damaged: only lists have more values than rows
+        if head.max_repetition_level:  # lists alone have more values than rows
+            file.scan_contents([at])  # raises where metadata are damaged, for which column() ends the process
         values = (each.column(at).num_values if head.max_repetition_level else each.num_rows for each in groups)
         numbers += (NUMBER + max(NUMBER, head.length)) * sum(values)
     free.fits(name, numbers, size)

@@ -94,7 +94,10 @@ def good() -> None:
     Path("data.csv").write_text(f"a,b,y\n{rows}")
     Path("design.csv").write_text('lr,optimizer,widths,seed\n0.1,adam,"2,3,1",1\n,sgd,,2\n')
     for name in ("data", "design"):
-        pyarrow.parquet.write_table(pyarrow.csv.read_csv(f"{name}.csv"), f"{name}.parquet")
+        table = pyarrow.csv.read_csv(f"{name}.csv")
+        if name == "design":
+            table = table.set_column(2, "widths", [[[2, 3, 1], None]])
+        pyarrow.parquet.write_table(table, f"{name}.parquet")
     np.savez("data.npz", inputs=np.eye(8)[:, :2], targets=np.arange(8) % 2)
     Path("config.yaml").write_text("data: xor\nnetworks: 2\nsteps: 2\nlr: 0.01..0.1:log\nwidths: 2,3,1\nhidden: tanh\n")
     assert main(["train", *["--data", "data.csv", "--target", "y", "--run-dir", "run"], *SHORT]) == 0
