@@ -26,7 +26,7 @@ from .ambient import neutral
 from .blocks import CHUNK, Layers, blocks, check, spread, whole, widen
 from .errors import ConfigError, ShapeError, unknown
 from .losses import LOSSES, cross_entropy_shares
-from .numerics import kernel_widths, product
+from .numerics import flush, kernel_widths, product
 from .spec import NetworkSpec
 
 
@@ -108,7 +108,7 @@ def loss_and_delta(
         loss, delta = hushed(error * share, silent).sum(1), slope * share[:, :, None]
     if spec.output != "identity":
         delta = delta * ACTIVATIONS[spec.output].slope(net, out)
-    delta = hushed(delta, silent)
+    delta = hushed(flush(delta) if rule.exponential else delta, silent)
     return loss, pad(delta, (0, wide - width)) if wide > width else delta
 
 

@@ -68,6 +68,11 @@ class Loss(NamedTuple):
     takes: str = "number"
     inverse_link: Callable[[Tensor], Tensor] = same
 
+    @property
+    def exponential(self) -> bool:
+        """Whether the slope is a difference of powers of e, which vanish as a network becomes sure."""
+        return self.takes in ("logit", "log rate")
+
 
 def half_squared_error(out: Tensor, target: Tensor) -> Tensor:
     return 0.5 * (out - target) * (out - target)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .numerics import flush
 from .rows import Table
 from .schedules import names
 
@@ -260,4 +261,4 @@ def update(rule: Optimizer, param: Tensor, grad: Tensor, slots: Sequence[Tensor]
     result = rule.direction(grad, *slots, **rates.arguments)
     direction, *after = (result,) if isinstance(result, Tensor) else result
     param.addcmul_(rates.direction, direction, value=-1)
-    return after
+    return [flush(slot) for slot in after]

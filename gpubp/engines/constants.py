@@ -107,6 +107,7 @@ def _settings(plan: Plan) -> list[tuple[str, int, str]]:
         ("TRAIN_BIAS", spec.train_bias and spec.bias != "none", "whether biases change"),
         ("CLASSES", key.loss.classes, "whether a target is the number of a class"),
         ("LOSS_SUM", key.loss.outputs == "sum", "whether a sample's loss is the sum over its outputs, not their mean"),
+        ("EXPONENTIAL", key.loss.exponential, "whether an output's delta is a difference of powers of e"),
         ("METRIC", METRICS.index(key.loss.metric), _numbered(METRICS)),
         ("HAS_INVERSE_LINK", needs.inverse_link, "whether R2 compares targets with a function of the outs"),
         ("OUTPUT_IDENTITY", spec.output == "identity", "whether the last layer's slope is 1"),

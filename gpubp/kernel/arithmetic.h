@@ -29,6 +29,7 @@ struct format<float> {
   static constexpr word sign = 0x80000000u, one = 0x3f800000u, root_half = 0x3f3504f3u;  // sign; 1; sqrt(1/2)
   static constexpr float magic = 0x1.8p23f;     // magic + n, |n| < 2^22, is rounded to whole n, held by its low bits
   static constexpr float smallest = 0x1p-126f;  // not denormal
+  static constexpr float faint = 0x1p-100f;     // 2^26 times that: flush_
   static constexpr float tiny = 0x1p-30f;       // x^2 / 2 is nothing beside x
 };
 template <>
@@ -36,7 +37,7 @@ struct format<double> {
   typedef uint64_t word;
   static constexpr int mantissa = 52, bias = 1023;
   static constexpr word sign = 0x8000000000000000u, one = 0x3ff0000000000000u, root_half = 0x3fe6a09e667f3bcdu;
-  static constexpr double magic = 0x1.8p52, smallest = 0x1p-1022, tiny = 0x1p-60;
+  static constexpr double magic = 0x1.8p52, smallest = 0x1p-1022, faint = 0x1p-996, tiny = 0x1p-60;
 };
 
 // Unsigned integers of the size and number of V: shifts of them exist on every machine.
@@ -72,6 +73,8 @@ template <class V> FN V abs_(V x) { return reinterpret<V>(bits_(x) & ~format<ele
 template <class V> FN V sign_(V x) { return gt_(x, splat<V>(0)) - lt_(x, splat<V>(0)); }
 template <class V> FN V min_(V a, V b) { return (a < b) | (a != a) ? a : b; }
 template <class V> FN V max_(V a, V b) { return (a > b) | (a != a) ? a : b; }
+// A number so small that products of it would be denormal, on which a CPU takes a hundred cycles, is 0.
+template <class V> FN V flush_(V x) { return abs_(x) <= splat<V>(format<element<V>>::faint) ? splat<V>(0) : x; }
 template <class V> FN V lerp_(V a, V b, V w) { return fma_<V>(w, b, fma_<V>(-w, a, a)); }
 // clang-format on
 

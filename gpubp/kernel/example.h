@@ -21,6 +21,7 @@ constexpr int BIAS = 1;  // 0 neuron, 1 layer, 2 none
 constexpr int TRAIN_BIAS = 0;  // whether biases change
 constexpr int CLASSES = 0;  // whether a target is the number of a class
 constexpr int LOSS_SUM = 1;  // whether a sample's loss is the sum over its outputs, not their mean
+constexpr int EXPONENTIAL = 0;  // whether an output's delta is a difference of powers of e
 constexpr int METRIC = 0;  // 0 r2, 1 classes, 2 sign
 constexpr int HAS_INVERSE_LINK = 0;  // whether R2 compares targets with a function of the outs
 constexpr int OUTPUT_IDENTITY = 0;  // whether the last layer's slope is 1

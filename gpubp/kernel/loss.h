@@ -57,6 +57,7 @@ template <class V>
 FN V zero_if_uncounted(V share, V x) {
   return WEIGHTED ? where_(share, x, splat<V>(0)) : x;
 }
+FN per_sample delta_of(per_sample share, per_sample x) { return zero_if_uncounted(share, EXPONENTIAL ? flush_(x) : x); }
 
 // Cross-entropy of the softmax p of the outs with the class `target`: returns the loss, and writes (p - y) share as the
 // delta, where y is 1 for the class. out(o) reads an out; put(o, x) writes, and stored(o) reads what it wrote.
@@ -78,7 +79,7 @@ FN per_sample cross_entropy(const Context &ctx, per_sample target, per_sample sh
   auto p_less_y = [&](int o) { return where_(is_target(o), -others, stored(o)) * inverse_total; };
   if constexpr (LABEL_SMOOTHING < 0 && !CLASS_WEIGHT) {
     error = log_total - target_out;
-    for (int o = 0; o < OUTPUTS; o++) put(o, zero_if_uncounted(share, p_less_y(o) * share));
+    for (int o = 0; o < OUTPUTS; o++) put(o, delta_of(share, p_less_y(o) * share));
   } else {
     const per_sample smoothing =
         LABEL_SMOOTHING >= 0 ? as_per_sample(hyper_of(ctx, LABEL_SMOOTHING)) : splat<per_sample>(0);
@@ -89,7 +90,7 @@ FN per_sample cross_entropy(const Context &ctx, per_sample target, per_sample sh
     const per_sample labels = blocked_sum<OUTPUTS>(label);
     error = blocked_sum<OUTPUTS>([&](int o) { return label(o) * (log_total - (out(o) - largest)); });
     for (int o = 0; o < OUTPUTS; o++)  // (p labels - label) share
-      put(o, zero_if_uncounted(share, (labels * p_less_y(o) - (label(o) - labels * is_target(o))) * share));
+      put(o, delta_of(share, (labels * p_less_y(o) - (label(o) - labels * is_target(o))) * share));
   }
   return zero_if_uncounted(share, error * share);
 }
@@ -101,7 +102,7 @@ FN per_sample elementwise(const Context &ctx, per_sample share, Out out, Net net
   const per_sample error = blocked_sum<OUTPUTS>([&](int o) {
     per_sample x = out(o), y = target(o), delta = loss_slope(x, y, hyper) * share;
     if constexpr (!OUTPUT_IDENTITY) delta = delta * slope<LAYERS - 1>(KEEP_NETS ? net(o) : x, x);
-    put(o, zero_if_uncounted(share, delta));
+    put(o, delta_of(share, delta));
     return loss_value(x, y, hyper);
   });
   return zero_if_uncounted(share, error * share);

@@ -279,5 +279,5 @@ FN bool any(W x) {
 // Those of arithmetic.h and here, by how many numbers they take, for a v that is several registers; sqrt_ is its own.
 #define DEFINE_FUNCTIONS(ONE, TWO, THREE)                                                                     \
   ONE(exp_) ONE(expm1_) ONE(log_) ONE(log1p_) ONE(tanh_) ONE(erf_) ONE(sin_) ONE(cos_) ONE(floor_) ONE(abs_)  \
-  ONE(sign_) TWO(min_) TWO(max_) TWO(at_least_) TWO(at_most_) TWO(gt_) TWO(lt_) TWO(ge_) TWO(le_) TWO(eq_)    \
-  TWO(ne_) THREE(fma_) THREE(lerp_) THREE(where_)
+  ONE(sign_) ONE(flush_) TWO(min_) TWO(max_) TWO(at_least_) TWO(at_most_) TWO(gt_) TWO(lt_) TWO(ge_) TWO(le_) \
+  TWO(eq_) TWO(ne_) THREE(fma_) THREE(lerp_) THREE(where_)

@@ -25,7 +25,7 @@ FN Numbers numbers_at(const Context &ctx, int at) {
 FN void update_param(const Context &ctx, int at, v grad, Numbers x) {  // by the rule `update`, with this step's rates
   update(x.param, grad, x.slots, [&](int r) { return as_v(ctx.group->rate[r]); });
   write(ctx.mem.params, at, x.param);
-  for (int slot = 0; slot < SLOTS; slot++) write(entry_of(ctx.mem, 1 + slot, at), 0, x.slots[slot]);
+  for (int slot = 0; slot < SLOTS; slot++) write(entry_of(ctx.mem, 1 + slot, at), 0, flush_(x.slots[slot]));
 }
 // The gradient of a parameter is complete: update the parameter, or, to clip the norm of all gradients, store it first.
 template <bool is_weight>
