@@ -25,9 +25,9 @@ from gpubp.ambient import HOME
 from gpubp.cluster.driver import board
 from gpubp.cluster.meeting import light_runs
 from gpubp.cluster.merge import blank
+from gpubp.cluster.messages import Looked, clocks, is_row
 from gpubp.cluster.progress import Together
 from gpubp.cluster.shards import dealt
-from gpubp.cluster.worker import Looked, clocks, is_row
 from gpubp.design import Design
 from gpubp.history import History
 from gpubp.making import Source

@@ -213,16 +213,18 @@ class Result:
 
 
 @contextmanager
-def kept(result: Result, early: bool = False) -> Iterator[None]:
-    """Exceptions raised inside get the result as `result`. early: the training has not come to its end."""
+def kept(result: Result, early: bool = False, more: str | None = None) -> Iterator[None]:
+    """Exceptions raised inside get the result as `result`. early: the training has not come to its end. more: how to go
+    on, by default by resume()."""
     try:
         yield
     except BaseException as error:
         if not hasattr(error, "result"):
             early |= result.interrupted is not None
-            more = f"; continue with gpubp.resume({str(result.run_dir)!r}, ...)" if early and result.run_dir else ""
+            resumed = f"continue with gpubp.resume({str(result.run_dir)!r}, ...)" if result.run_dir else ""
+            then = f"; {more or resumed}" if early and (more or resumed) else ""
             how = "ended early" if early else "has ended"
-            error.add_note(f"the training {how}; this exception's `result` has the outcome{more}")
+            error.add_note(f"the training {how}; this exception's `result` has the outcome{then}")
             error.result = result  # type: ignore[attr-defined]
         raise
 

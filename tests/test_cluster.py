@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import cluster
+from gpubp import cluster, manifests
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
 
@@ -131,8 +131,11 @@ def test_any_number_of_shards_gives_the_bits_of_one_run(machines: Any, iris: Any
         check_same(whole, trained(iris, shards, tmp_path / f"{shards}", patience=2, restore_best=True))
     assert sorted(each.name for each in (tmp_path / "3").iterdir()) == [
         "checkpoint", "config.yaml", "curves.bin", "design.parquet", "history.jsonl", "preparation.json",
-        "results.csv", "results.parquet",
+        "results.csv", "results.parquet", "shards",
     ]  # fmt: skip
+    held = sorted(each.relative_to(tmp_path / "3").as_posix() for each in (tmp_path / "3/shards").rglob("*.*"))
+    assert [each["file"] for each in manifests.read(tmp_path / "3/checkpoint/manifest.json")["rows"]] == held
+    assert len(held) == 3
 
 
 def test_a_population_trains_in_shards_too(machines: Any, iris: Any, tmp_path: Path) -> None:
@@ -148,8 +151,10 @@ def test_a_population_trains_in_shards_too(machines: Any, iris: Any, tmp_path: P
     found = cluster.train(*given, run_dir=f"file://{tmp_path}/run", shards=2, reporters=[Listening()])
     check_same(gpubp.train(*given), found)
     assert {*told} == {7 * 40}, "of all shards"
-    assert {"results.csv", "checkpoint"} <= {each.name for each in (tmp_path / "run").iterdir()}
-    assert not (tmp_path / "run" / "shards").exists()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert same_bits(gpubp.load(tmp_path / "moved").population.params, found.population.params)
+    with pytest.raises(ConfigError, match="exists already; name a new one"):
+        cluster.train(*given, run_dir=f"file://{tmp_path}/moved", shards=2)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +220,13 @@ def test_a_run_that_ended_early_goes_on_by_the_same_call(machines: Any, iris: An
     more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN, "search": search}
     whole = trained(iris, None, **more)
     interrupt = At(8, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         trained(iris, 2, tmp_path / "run", reporters=[interrupt], **more)
+    result = caught.value.result  # type: ignore[attr-defined]
+    assert (result.stopped_by, result.statuses["running"], len(result.table)) == ("SIGINT", 12, 12)
+    data, steps = iris.validation, int(result.state.step.max())
+    assert 0 < steps < 4000 * 8
+    assert result.ensemble(best=1).evaluate(data)["accuracy"] == pytest.approx(float(result.validation_metric.max()))
     with pytest.raises(ConfigError, match="has shards of a run with other settings or data"):
         trained(iris, 2, tmp_path / "run", **{**more, "epochs": 4100})
     with pytest.raises(ConfigError, match=r"shards 3: the run in .* began with 2"):
@@ -281,4 +291,4 @@ def test_a_ray_starts_for_a_run_that_a_signal_ends_and_resume_goes_on(tmp_path: 
     whole = [*command, "train", *flags.split(), "--run-dir", str(tmp_path / "whole")]
     assert subprocess.run(whole, env=environment, capture_output=True).returncode == 0
     assert (run_dir / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
-    assert not (run_dir / "shards").exists()
+    assert not (run_dir / "shards" / "driver").exists()

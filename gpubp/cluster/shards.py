@@ -36,6 +36,10 @@ class Shard:
     index: tuple[Tensor, ...]
     parts: tuple[Part, ...]
 
+    def networks(self, shards: int) -> list[list[int]]:
+        """Of each part its group, and the first and the step of its networks' numbers there, among so many shards."""
+        return [[group, int(index[0]), shards] for group, index in zip(self.groups, self.index)]
+
     @cached_property
     def rows(self) -> list[Tensor]:
         """Of each part, its networks' rows in the results."""
@@ -50,7 +54,8 @@ class Shard:
 
 class Job(NamedTuple):
     """What all shards have in common. engines: of each group; rules: rows of the tables that they need, which a process
-    of another machine may lack; threads: of a shard on a CPU; minutes: between two checkpoints."""
+    of another machine may lack; threads: of a shard on a CPU; minutes: between two checkpoints; shards: how many;
+    norms: of gradients, at most, that a shard tells of at an evaluation."""
 
     storage: Storage
     engines: tuple[str, ...]
@@ -59,6 +64,8 @@ class Job(NamedTuple):
     threads: int
     minutes: float
     rules: dict[str, dict[str, Any]]
+    shards: int
+    norms: int
 
 
 def dealt(parts: Sequence[Part], number: int) -> Iterator[Shard]:

@@ -8,11 +8,10 @@ that what a process writes that was thought dead counts for nothing once the oth
 from __future__ import annotations
 
 import secrets
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CheckpointError, ConfigError
 from ..files import UNFINISHED
 from ..line import line
+from ..manifests import MANIFEST
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -66,10 +66,36 @@ class Storage:
             self.pull(Path(folder))
             yield Path(folder)
 
-    def push(self, folder: Path, phase: int) -> None:
-        """Save the files of `folder`, unless they are there. Raises CheckpointError."""
+    @contextmanager
+    def file(self, name: str) -> Iterator[Path]:
+        """One file, or a temporary copy of it; if there is none, neither is there one at the path. Raises
+        CheckpointError."""
         if self.local is not None:
+            yield self.local / name
             return
+        system, root = self._system
+        with tempfile.TemporaryDirectory(prefix="gpubp-") as folder:
+            path = Path(folder, name.rpartition("/")[2])
+            try:
+                if system.exists(f"{root}/{name}"):
+                    system.get_file(f"{root}/{name}", str(path))
+            except Exception as error:  # of whatever library
+                raise CheckpointError(f"{self.path}/{name} cannot be read: {line(error)}") from error
+            yield path
+
+    def holds(self, name: str) -> bool:
+        """Whether there is such a file. Raises CheckpointError."""
+        system, root = self._system
+        try:
+            return bool(system.exists(f"{root}/{name}"))
+        except Exception as error:  # of whatever library
+            raise CheckpointError(f"{self.path} cannot be read: {line(error)}") from error
+
+    def push(self, folder: Path, phase: int) -> str:
+        """Save the files of `folder`, unless they are there. -> where, as what comes before their names. Raises
+        CheckpointError."""
+        if self.local is not None:
+            return ""
         system, root = self._system
         save = f"{root}/{phase:06}-{time.time_ns():020}-{secrets.token_hex(4)}"
         try:
@@ -79,6 +105,7 @@ class Storage:
                 system.rm(old, recursive=True)
         except Exception as error:  # of whatever library
             raise CheckpointError(f"{self.path} cannot be written: {line(error)}") from error
+        return f"{save.rpartition('/')[2]}/"
 
     def put(self, folder: Path) -> None:
         """Copy the files of `folder` here, for people. Raises CheckpointError."""
@@ -102,14 +129,19 @@ class Storage:
         except Exception as error:
             raise CheckpointError(f"{self.path} cannot be read: {line(error)}") from error
 
-    def remove(self) -> None:
-        """Delete all of it."""
-        if self.local is not None:
-            shutil.rmtree(self.local, ignore_errors=True)
+    def keep(self, names: Collection[str]) -> None:
+        """Delete all but these files."""
+        if self.local is None:
+            system, root = self._system
+            if gone := [each for each in system.find(root) if each not in {f"{root}/{name}" for name in names}]:
+                system.rm(gone)
             return
-        system, root = self._system
-        if system.exists(root):
-            system.rm(root, recursive=True)
+        for path in sorted(self.local.rglob("*"), reverse=True):  # folders after what is in them
+            with suppress(OSError):  # a folder that is not empty
+                if path.is_dir():
+                    path.rmdir()
+                elif path.relative_to(self.local).as_posix() not in names:
+                    path.unlink()
 
     def _saves(self) -> list[str]:
         """Their folders, newest first."""
@@ -132,7 +164,7 @@ class Storage:
 
 
 def _put(system: AbstractFileSystem, folder: Path, root: str) -> None:
-    for each in folder.rglob("*"):
+    for each in sorted(folder.rglob("*"), key=lambda path: path.name == MANIFEST):  # which says that all is there
         if each.is_file() and each.name not in LEFT_OUT and each.suffix != UNFINISHED:
             where = f"{root}/{each.relative_to(folder).as_posix()}"
             system.makedirs(where.rpartition("/")[0], exist_ok=True)
