@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,8 +77,12 @@ def train_many(
     the run when somebody asks for them (population, network(), states), and take their memory then; of one that ended
     early as long as it has not gone on.
 
-    Refused, by an error before any training: streams of rows and `slots` (give more shards), and custom rules that are
-    in no table. Raises also what gpubp.train_many() does."""
+    Rules of your own, also such as are in no table, go to the workers as they are. Refused, by an error before any
+    training: streams of rows and `slots` (give more shards). Raises also what gpubp.train_many() does."""
+    if "slots" in common:
+        raise ConfigError(f"slots {common['slots']!r}: not on a cluster, where more `shards` wait for their turn")
+    if isinstance(design, Iterator):
+        raise ConfigError("design: an iterator of rows; on a cluster, which deals all rows at the start, a list expected")
     positions = data.networks if validation is None or data.networks is not None else validation.networks
     rows, source = Design.of(design, **common), Source(check_seed(seed), dtype, positions)
     wanted = Wanted(run_dir, cluster, shards, engine, reporters, checkpoint_minutes, settings, device, lines, search)
