@@ -66,6 +66,8 @@ def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: i
 
     def tell(message: Progress | Looked) -> None:
         heard[:] = [board.tell.remote(shard.number, pickle.dumps(message))]
+        if isinstance(message, Looked):  # before a checkpoint is of after this evaluation
+            ray.get(heard)
 
     report = worker.train(job, shard, sets, phase, decision, last, tell)
     ray.get(heard)
