@@ -80,7 +80,7 @@ class Result:
     populations.each, and populations.rows, the rows that they have in the table and in everything else of N numbers.
     outcomes: of each population, the end of its training and its figures. table: a row per network (pyarrow); results:
     the same, also in pieces. Of networks that have left a run of more networks than slots, outcomes are views of files,
-    and no tensor (N,) is made before somebody asks for it.
+    and no tensor (N,) is made before somebody asks for it; rows of a run on a cluster are read when asked for.
     history: a record per evaluation (see train()).
     notes: for the user, such as that memory ran out. interrupted: the signal that ended the run
     early, or None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None. silenced:

@@ -87,7 +87,7 @@ def rules(parts: Sequence[Part]) -> dict[str, dict[str, Any]]:
     for spec, config in ((each.spec, each.config) for each in parts):
         for kind, name in _named(spec, config):
             if found[kind].setdefault(str(name), row := TABLES[kind][name]) != row:
-                raise ConfigError(f"{kind} {str(name)!r}: two rules of this name; on a cluster different names expected")
+                raise ConfigError(f"{kind} {str(name)!r}: two rules of one name, which a cluster keeps apart by names")
     return found
 
 
@@ -101,4 +101,3 @@ def _named(spec: NetworkSpec, config: TrainConfig) -> Iterator[tuple[str, str]]:
     for each in spec.activations:
         yield "hidden", each
     yield from (("loss", spec.loss), ("optimizer", config.optimizer), ("schedule", config.schedule))
-

@@ -82,7 +82,7 @@ def train_many(
     if "slots" in common:
         raise ConfigError(f"slots {common['slots']!r}: not on a cluster, where more `shards` wait for their turn")
     if isinstance(design, Iterator):
-        raise ConfigError("design: an iterator of rows; on a cluster, which deals all rows at the start, a list expected")
+        raise ConfigError("design: an iterator of rows; a cluster deals all at the start: a list or a table expected")
     positions = data.networks if validation is None or data.networks is not None else validation.networks
     rows, source = Design.of(design, **common), Source(check_seed(seed), dtype, positions)
     wanted = Wanted(run_dir, cluster, shards, engine, reporters, checkpoint_minutes, settings, device, lines, search)
