@@ -63,10 +63,12 @@ class Source:
         self.parts = {
             str(each["file"]): [Part(at, *map(int, some)) for at, some in enumerate(each["networks"])] for each in given
         }
-        for name in self.parts:
-            parts = PurePosixPath(name).parts
-            if parts[:1] != (FOLDER,) or ".." in parts:
+        for name, parts in self.parts.items():
+            folders = PurePosixPath(name).parts
+            if folders[:1] != (FOLDER,) or ".." in folders:
                 raise CheckpointError(f"rows in {name!r}: a file below {FOLDER} in the run's directory expected")
+            if any(not 0 <= each.group < len(counts) or each.first < 0 or each.step < 1 for each in parts):
+                raise CheckpointError(f"{name} does not have the rows of the networks that are to be in it")
 
     @cached_property
     def kinds(self) -> list[dict[str, Kind]]:
@@ -121,7 +123,7 @@ class Source:
                     if mine == group:
                         with self.where(file) as path, safe_open(path, framework="pt") as opened:
                             whole[first::step] = opened.get_tensor(f"{at}.{name}").to(device)
-            except (OSError, SafetensorError) as error:
+            except (OSError, SafetensorError, RuntimeError) as error:  # or another shape than when it was checked
                 raise _unread(file, error) from None
         return whole
 

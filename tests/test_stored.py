@@ -106,6 +106,10 @@ def exchanged(manifest: Manifest) -> None:
     manifest["rows"][0]["networks"].reverse()
 
 
+def negative(manifest: Manifest) -> None:
+    manifest["rows"][0]["networks"][1][0] = -1
+
+
 def typed(manifest: Manifest) -> None:
     manifest["rows"][0]["networks"] = 7
 
@@ -117,6 +121,7 @@ def typed(manifest: Manifest) -> None:
         (twice, "does not have the rows of the networks that are to be in it|do not have every network once"),
         (fewer, "the files of rows do not have every network once"),
         (exchanged, "does not have the rows|do not have every network once"),
+        (negative, "does not have the rows of the networks that are to be in it"),
         (typed, "does not hold a complete state"),
     ],
 )

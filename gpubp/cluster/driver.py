@@ -94,7 +94,8 @@ class Driver:
         self.giving = ray.remote(**options, **lasting)(worker.give)
         self.showing = ray.remote(**options, **lasting)(worker.show)
         self.taking = ray.remote(**options, **lasting)(worker.take)
-        self.saved = time.monotonic()
+        self.storage, self.saved = job.storage / "driver", time.monotonic()
+        self.held = self.storage.saves()
 
     def train(self, runs: Sequence[LightRun], search: Search | None, meetings: Sequence[int]) -> list[Report]:
         """Train all shards to their ends, and let `search` decide over all networks at the rounds `meetings`. Raises
@@ -167,7 +168,6 @@ class Driver:
 
     def ended(self, at: int, report: Report) -> None:
         """A shard has come to the end of a phase."""
-        self.steps += report.steps
         if report.looked is not None:
             running = sum(int((each["status"] == Status.running).sum()) for each in report.states)
             self.together.progress[at] = Progress(sum(int(each["step"].sum()) for each in report.states), 0.0, running)
@@ -195,7 +195,9 @@ class Driver:
                 except Exception as error:
                     errors.append((at, error))
                     continue
-                if isinstance(found[at], Report) and found[at].signals and not stopping:  # of the worker alone
+                report = found[at] if isinstance(found[at], Report) else None
+                self.steps += 0 if report is None else report.steps
+                if report is not None and report.signals and not stopping:  # of the worker alone
                     tasks[start(at)] = at
                 elif not stopping:
                     ended(at, found[at])
@@ -246,4 +248,4 @@ class Driver:
 
     def push(self) -> None:
         """Copy the record to the storage."""
-        (self.job.storage / "driver").push(self.folder, self.record.decided)
+        self.storage.push(self.folder, self.record.decided, self.held)

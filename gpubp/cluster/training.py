@@ -171,7 +171,10 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
         if number is None and result.unsaved is None:
             if storage.local is None:
                 storage.put(folder)
-            job.storage.keep({each.end.file["file"].removeprefix(f"{SHARDS}/") for each in reports if each.end})
+            try:
+                job.storage.keep({each.end.file["file"].removeprefix(f"{SHARDS}/") for each in reports if each.end})
+            except CheckpointError as error:
+                told.tell(f"{error}; files that nobody needs are left there")
         with kept(result):
             listeners.tell(lambda reporter: reporter.finish(result))
     return result

@@ -216,12 +216,13 @@ def _opened(
 ) -> Iterator[ShardLoop]:
     """The loop of a shard, which saves itself. What else writes the shard, a process that was thought dead, stops."""
     storage = job.storage / str(shard.number)
+    held = storage.saves()
     with storage.folder() as folder:
         lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
         with lock.held(folder, force=True):
             loop = _loop(job, shard, sets, folder, tell)
             loop.saving = saving = Copied(
-                folder, job.minutes, loop.saved, loop.noted, loop.note, push=lambda: storage.push(folder, phase),
+                folder, job.minutes, loop.saved, loop.noted, loop.note, push=lambda: storage.push(folder, phase, held),
                 rows=shard.rows,
             )  # fmt: skip
             try:
