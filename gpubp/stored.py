@@ -67,7 +67,7 @@ class Source:
             folders = PurePosixPath(name).parts
             if folders[:1] != (FOLDER,) or ".." in folders:
                 raise CheckpointError(f"rows in {name!r}: a file below {FOLDER} in the run's directory expected")
-            if any(not 0 <= each.group < len(counts) or each.first < 0 or each.step < 1 for each in parts):
+            if any(not 0 <= each.group < len(counts) for each in parts):
                 raise CheckpointError(f"{name} does not have the rows of the networks that are to be in it")
 
     @cached_property
