@@ -13,9 +13,15 @@ import torch
 from safetensors.torch import save_file
 
 import gpubp
-from gpubp import checkpoint, files, manifests
+from gpubp import checkpoint, files, making, manifests
 from gpubp.ambient import HOME
+from gpubp.cluster.meeting import light_runs
+from gpubp.design import Design
 from gpubp.errors import CheckpointError
+from gpubp.evaluate import Evaluation
+from gpubp.networks import Outcome
+from gpubp.reporters.table import Results
+from gpubp.run import Sets
 from gpubp.stored import Source, is_row, rowless
 
 from .helpers import same_bits
@@ -155,3 +161,14 @@ def test_an_older_gpubp_refuses_it_and_reads_every_other_run(
     assert len(gpubp.load(whole)) == len(ROWS)
     with pytest.raises(CheckpointError, match="has version 7; this gpubp reads versions 1 to 6"):
         gpubp.load(apart)
+
+
+def test_a_driver_has_no_memory_for_rows() -> None:
+    """100,000 networks of a million parameters would be 400 GB, and their slots twice as much."""
+    data, count = gpubp.Dataset(torch.zeros(4, 1000), torch.zeros(4, 4)), 100_000
+    design = Design.of({"lr": [0.1] * count}, widths="1000,1000,4", loss="mean_squared_error", epochs=1)
+    parts = making.Source(0, torch.float32, None).planned(design)
+    (run,) = light_runs(parts, [("cpu", "")], Sets(data), False)
+    state, figures = rowless(run.state), Evaluation(*torch.zeros(2, count, dtype=torch.float64))
+    results = Results([Outcome(parts[0].rows, state, figures, None)], "r2")
+    assert sum(len(piece) for piece in results.pieces()) == count

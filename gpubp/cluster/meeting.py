@@ -37,11 +37,11 @@ class LightState(Rowless):
         count, dtype = len(part.rows), part.dtype
         none = torch.zeros(1, part.spec.size, dtype=dtype).expand(count, -1)
         population = Population(part.spec, none, part.seed, part.ids.clone())
-        state = TrainState.start(population, config, sets.data, part.position.clone())
+        state = TrainState.start(population, config, sets.data, part.position.clone(), light=True)
         rest = {each.name: getattr(state, each.name) for each in fields(TrainState)}
         rest |= {name: rest[name].contiguous() for name in ("loss", "total")}  # one number for all, as `none` is
         rest["hyper"] = {name: each.clone() for name, each in state.hyper.items()}  # the configuration's
-        return cls(**{**rest, "slots": [], "kept": {}, "source": torch.arange(count)})
+        return cls(**rest, source=torch.arange(count))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """See Rowless."""
