@@ -20,7 +20,6 @@ import torch
 import gpubp
 import gpubp.curves
 from gpubp import checkpoint, cluster, manifests
-from gpubp.cluster.storage import Storage
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
 from gpubp.stored import Source
@@ -205,21 +204,6 @@ def test_a_run_that_ended_early_goes_on_by_the_same_call(machines: Any, iris: An
     assert whole.table.equals(found.table)
 
 
-def test_a_process_that_was_thought_dead_deletes_nothing_that_others_have_saved(tmp_path: Path) -> None:
-    storage, given, thought_dead = Storage(f"file://{tmp_path}/shards"), tmp_path / "given", list[str]()
-    given.mkdir()
-    (given / "rows").write_text("rows")
-    storage.push(given, 0, thought_dead)
-    last = storage.push(given, 0, storage.saves())
-    for _ in range(4):
-        storage.push(given, 0, thought_dead)
-    assert len(storage.saves()) == 3, "two of its own"
-    storage.keep({f"{last}rows"})
-    with storage.file(f"{last}rows") as path:
-        assert path.read_text() == "rows"
-    assert [each.name for each in (tmp_path / "shards").rglob("*") if each.is_file()] == ["rows"]
-
-
 def test_the_error_of_a_shard_is_raised_once_with_its_number(machines: Any, iris: Any, tmp_path: Path) -> None:
     interrupt = At(2, lambda: os.kill(os.getpid(), signal.SIGINT))
     more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN}
@@ -254,7 +238,6 @@ import os, signal, sys
 import gpubp
 from gpubp import checkpoint, cluster
 from gpubp.cluster import training
-from gpubp.cluster.storage import Storage
 from gpubp.saving import Saving
 from tests.clusters import trained
 
