@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,6 +169,7 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
                     driver.bring(runs, reports)
             spent = time.monotonic() - began
         result = _result(plan, driver, reports, runs, chosen, folder, spent, number)
+        result = replace(result, run_dir=None if storage.local is None else Path(wanted.run_dir))
         if number is None and result.unsaved is None:
             if storage.local is None:
                 storage.put(folder)
@@ -249,7 +251,7 @@ def _result(
         seconds=told.seconds,
         step_seconds=spent,
         network_steps=driver.steps,
-        run_dir=storage.local,
+        run_dir=folder,
         interrupted=number,
         unsaved=saving.unsaved,
         silenced=told.listeners.silenced,
