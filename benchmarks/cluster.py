@@ -20,20 +20,24 @@ from typing import Any
 import torch
 
 import gpubp
-from gpubp import checkpoint, cluster
-from gpubp.ambient import HOME
+from gpubp import checkpoint, cluster, lock
 from gpubp.cluster.driver import board
 from gpubp.cluster.meeting import light_runs
-from gpubp.cluster.merge import blank
+from gpubp.cluster.merge import outcomes, saved
+from gpubp.cluster.messages import NONE, End, Looked, clocks
 from gpubp.cluster.progress import Together
 from gpubp.cluster.shards import dealt
-from gpubp.cluster.worker import Looked, clocks, is_row
+from gpubp.cluster.storage import Storage
 from gpubp.design import Design
+from gpubp.evaluate import Evaluation
 from gpubp.history import History
 from gpubp.making import Source
 from gpubp.reporters import Progress
 from gpubp.reporters.listeners import Listeners
+from gpubp.reporters.results_file import write
+from gpubp.reporters.table import Results
 from gpubp.run import Round, Sets
+from gpubp.stored import is_row
 
 from .cluster_model import Cluster, Costs, meeting, simulate
 
@@ -139,24 +143,57 @@ def costs(ray: Any, data: gpubp.Dataset, folder: Path) -> Costs:
     record = spent(lambda: together.record(1, looked)) / 20_000
     size = (folder / "run" / "checkpoint").glob("tensors-*")
     state = max(each.stat().st_size for each in size) / NETWORKS
-
-    def merge() -> None:
-        saved = checkpoint.load(folder / "run", HOME)
-        whole = blank(saved.populations[0].state, NETWORKS)
-        for (_, ours), (_, theirs) in zip(whole.tensors(), saved.populations[0].state.tensors()):
-            ours[torch.arange(NETWORKS)] = theirs
-        checkpoint.save(folder / "run", [saved.populations[0]._replace(state=whole)], saved.notes)
-
     light = sum(each.nbytes for name, each in result.state.tensors() if not is_row(name)) / NETWORKS
     found = Costs(
-        task, message, record, spent(merge) / (state * NETWORKS), state,
-        len(pickle.dumps(looked[0])) / 2000, len(pickle.dumps(shards[0])) / 2000, light, first,
+        task, message, record, joined(shards, parts, runs, sets, folder / "joined") / 20_000, tidied(folder / "left"),
+        state, len(pickle.dumps(looked[0])) / 2000, len(pickle.dumps(shards[0])) / 2000, light, first,
     )  # fmt: skip
     print(f"load {os.getloadavg()[0]:.1f}; a task {1e3 * task:.2f} ms, a message {1e6 * message:.0f} us, a record")
-    print(f"{1e9 * record:.0f} ns a network, merging {1e-6 / found.merge:.0f} MB/s, a worker's start {first:.1f} s;")
+    print(f"{1e9 * record:.0f} ns a network, joining {1e6 * found.join:.1f} us a network, deleting what a shard leaves")
+    print(f"{1e3 * found.tidy:.2f} ms, a worker's start {first:.1f} s;")
     print(f"bytes a network: design {found.design:.0f}, evaluation {found.told:.0f}, meeting {light:.0f}, checkpoint")
     print(f"{state:,.0f}, of {result.population.spec.size:,} parameters")
     return found
+
+
+def joined(shards: Sequence[Any], parts: Sequence[Any], runs: Sequence[Any], sets: Sets, folder: Path) -> float:
+    """Seconds from the last reports of shards to the files of the run."""
+    notes = {"number": 1, "open": False, "folds": False, "engine": "cpu", "engine_reason": "", **sets.fingerprints}
+    reports = []
+    for shard in shards:
+        (index,), numbers = shard.index, torch.rand(len(shard.index[0]))
+        named = {"file": f"shards/{shard.number}/checkpoint/tensors-00000001.safetensors", "sha256": 64 * "0"}
+        end = End(
+            [(Evaluation(numbers, numbers), None)], [notes], named | {"networks": shard.networks(len(shards))}, ""
+        )
+        states = [{name: each[index] for name, each in runs[0].state.tensors() if name != "source"}]
+        reports.append(pickle.dumps((states, end)))
+    lock.file(folder).parent.mkdir(parents=True)
+
+    def join() -> None:
+        each = [pickle.loads(report) for report in reports]
+        for shard, (states, _) in zip(shards, each):
+            runs[0].state.put_in(shard.index[0], states[0])
+        ends = [end for _, end in each]
+        networks = saved(runs, parts, shards, ends)
+        write(Results(outcomes(networks, shards, ends, False), "r2"), folder)
+        told = {"number": 1, "history": History(), "seconds": 1.0, "settings": {}}
+        checkpoint.save(folder, networks, told, [end.file for end in ends])
+
+    return spent(join)
+
+
+def tidied(folder: Path, shards: int = 200) -> float:
+    """Seconds for a shard's folder."""
+    kept = set()
+    for shard in range(shards):
+        where = folder / f"{shard}" / "checkpoint"
+        where.mkdir(parents=True)
+        names = ("lock", "manifest.json", "manifest.previous.json", "tensors-00000001.safetensors", "../curves.bin")
+        for name in (*names, "../history.jsonl", "tensors-00000002.safetensors"):
+            (where / name).write_bytes(b"x")
+        kept.add(f"{shard}/checkpoint/tensors-00000002.safetensors")
+    return spent(lambda: Storage(str(folder)).keep(kept)) / shards
 
 
 def nothing_done() -> None:
@@ -175,7 +212,7 @@ def nothing_found(shard: Any, runs: Sequence[Any]) -> Looked:
     index, state = shard.index[0], runs[0].state
     numbers = torch.rand(len(index), dtype=torch.float64)
     found = Round(numbers, None, numbers, state.status[index])
-    return Looked(1, [{name: each[index] for name, each in clocks(state).items()}], [found])
+    return Looked(1, [{name: each[index] for name, each in clocks(state).items()}], [found], NONE)
 
 
 def spent(what: Callable[[], object]) -> float:
@@ -191,7 +228,7 @@ def play(measured: Costs, shards: int) -> None:
         found = simulate(measured, given)
         busy = ", ".join(f"{name} {share:.1%}" for name, share in sorted(found.busy.items()))
         print(f"{number:,} shards of {given.networks:,} networks, {given.hours:g} h: efficiency "
-              f"{found.efficiency:.1%}, and {found.ideal / (found.seconds - found.merging):.1%} before the merge of "
+              f"{found.efficiency:.1%}, and {found.ideal / (found.seconds - found.merging):.1%} before the joining of "
               f"{found.merging:,.0f} s; busy: {busy}; redone {found.redone / 3600:.2f} h")  # fmt: skip
         parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in meeting(measured, given).items())
         print(f"    a meeting point: {parts}")

@@ -19,14 +19,15 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Costs:
     """Seconds of one request, measured: task: to hand out a shard; message: that the board takes and the driver reads;
-    record: of an evaluation, per network; merge: per byte of a state, to join it to the others and save it. bytes:
-    state, of a checkpoint per network; told, of a message about an evaluation per network; design: of a network's
-    settings."""
+    record: of an evaluation, per network; join: per network, from its shard's last report to the run's files; tidy: to
+    delete what a shard leaves. bytes: state, of a checkpoint per network; told, of a message about an evaluation per
+    network; design: of a network's settings."""
 
     task: float
     message: float
     record: float
-    merge: float
+    join: float
+    tidy: float
     state: float
     told: float
     design: float
@@ -98,8 +99,8 @@ def simulate(costs: Costs, cluster: Cluster) -> Outcome:
         _, shard, steps = heapq.heappop(events)
         if (later := next(steps, None)) is not None:
             heapq.heappush(events, (later, shard, steps))
-    last, state = max(ends), cluster.shards * cluster.networks * costs.state
-    merging = max(state / cluster.network, state / cluster.storage) + state * costs.merge
+    last, everybody = max(ends), cluster.shards * cluster.networks
+    merging = everybody * (costs.light / cluster.network + costs.join) + cluster.shards * costs.tidy
     busy = {name: each.busy / last for name, each in servers.items()}
     return Outcome(last + merging, 3600 * cluster.hours, busy, merging, redone[0])
 

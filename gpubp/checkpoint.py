@@ -4,6 +4,8 @@
                                                  this checkpoint's part of RUN/history.jsonl (history.py)
     RUN/checkpoint/tensors-00000012.safetensors  named in the manifest, with its SHA-256
     RUN/checkpoint/manifest.previous.json        the previous checkpoint, with separate tensors
+    RUN/shards/...                               rows of networks that trained on a cluster, named in the manifest, with
+                                                 their SHA-256 (stored.py), until two later checkpoints
 
 The manifest has a SHA-256 of itself. Each file is written under another name and renamed, the manifest after its
 tensors, the previous one after that, and only then files that neither names are deleted: a run killed at any instant
@@ -19,10 +21,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,18 +32,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from . import files, history, lock, packing, stopping
+from . import files, history, lock, manifests, packing, stopping
 from .ended import Ended
 from .errors import CheckpointError, ConfigError, reason
 from .history import History
+from .manifests import FORMAT, MANIFEST, PREVIOUS, VERSION, ForeignError, named
 from .packing import Saved
 from .state import TrainState
+from .stored import FOLDER as SHARDS
+from .stored import Source, StoredState
 
 T = TypeVar("T")
-FORMAT, VERSION = "gpubp checkpoint", 6
-PIECE, BLOCK = 1 << 26, 1 << 20  # bytes that a thread digests, and reads at once
-MANIFEST, PREVIOUS = "manifest.json", "manifest.previous.json"
-PREPARATION, SHARDS = "preparation.json", "shards"  # the latter: the folder of a run on a cluster (cluster/)
+PREPARATION = "preparation.json"
 
 
 @dataclass(frozen=True)
@@ -64,28 +65,28 @@ class Checkpoint:
         device = self.populations[0].state.population.device
         for each in self.populations:
             stopping.restore(each.state)
+            _ = each.state.population.params  # read now: the files may be elsewhere later
         found = [(each.state, each.rows) for each in self.populations]
         return found + [(each.state.on(device), each.rows) for each in self.ended.outcomes()]
 
 
-class ForeignError(CheckpointError):
-    """A whole checkpoint of another version of gpubp, for which the previous one is no replacement."""
-
-
-def save(run_dir: Path, populations: Sequence[Saved], notes: Mapping[str, Any]) -> None:
-    """Save `populations` and the loop's `notes` as the run's checkpoint, and keep the previous one.
+def save(
+    run_dir: Path, populations: Sequence[Saved], notes: Mapping[str, Any], rows: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Save `populations` and the loop's `notes` as the run's checkpoint, and keep the previous one. rows: the files
+    that have the networks' rows, as Source takes them, if the populations are Rowless.
 
     Raises CheckpointError if it fails: then the run's checkpoint is unchanged, nothing else is left,
     and save() may be called again."""
     folder = run_dir / "checkpoint"
-    manifest, before = folder / MANIFEST, _bytes(folder / MANIFEST)
+    manifest, before = folder / MANIFEST, files.found(folder / MANIFEST)
     number = max((_number(path) for path in folder.glob("tensors-*.safetensors")), default=0) + 1
     tensors = folder / f"tensors-{number:08}.safetensors"
     lock.check(run_dir)
     try:
-        _write(tensors, manifest, populations, notes)
+        _write(tensors, manifest, populations, notes, rows)
     except BaseException as error:
-        stays = _bytes(manifest) == before  # else it failed after the manifest was in place
+        stays = files.found(manifest) == before  # else it failed after the manifest was in place
         if stays:
             with suppress(OSError):
                 tensors.unlink()
@@ -94,22 +95,29 @@ def save(run_dir: Path, populations: Sequence[Saved], notes: Mapping[str, Any]) 
         more = "; the previous one is kept" if stays and before else ""
         why = reason(error, str(error).rpartition(": ")[2])  # safetensors puts the system's message last
         raise CheckpointError(f"{folder}: the checkpoint cannot be written: {why}{more}") from error
-    if before and _named(before):
+    shards = _in_shards(before, files.found(folder / PREVIOUS))
+    if before and named(before):
         with suppress(OSError):  # then the old one stays
             files.write(folder / PREVIOUS, lambda beside: beside.write_bytes(before))
     _tidy(folder)
+    if shards and not _in_shards(*(files.found(folder / name) for name in (MANIFEST, PREVIOUS))):
+        shutil.rmtree(run_dir / SHARDS, ignore_errors=True)
 
 
-def _write(tensors: Path, manifest: Path, populations: Sequence[Saved], notes: Mapping[str, Any]) -> None:
+def _write(
+    tensors: Path, manifest: Path, populations: Sequence[Saved], notes: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+) -> None:  # fmt: skip
     run_dir, packed = manifest.parent.parent, [packing.pack(each) for each in populations]
     content = {f"{at}.{name}": each for at, (_, part) in enumerate(packed) for name, each in part.items()}
     _make_room(tensors.parent, sum(tensor.nbytes for tensor in content.values()))
     files.write(tensors, lambda beside: save_file(content, beside))
     described = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if rows else 6,
         "tensors": tensors.name,
-        "sha256": _digest(tensors),
+        "sha256": files.digest(tensors),
+        **({"rows": rows} if rows else {}),
         "populations": [entry for entry, _ in packed],
         "settings": notes["settings"],
         "history": notes["history"].save(run_dir, notes["number"]),
@@ -118,7 +126,8 @@ def _write(tensors: Path, manifest: Path, populations: Sequence[Saved], notes: M
         "queue": notes.get("queue"),
         "preparation": digest_of(run_dir / PREPARATION),
     }
-    text = json.dumps(described | {"manifest_sha256": _own_digest(described)}, indent=1)
+    text = json.dumps(described | {"manifest_sha256": manifests.digest(described)}, indent=1)
+    lock.check(run_dir)  # another process may have taken the run meanwhile
     files.write_text(manifest, text + "\n")
 
 
@@ -134,20 +143,20 @@ def load(run_dir: Path, device: torch.device) -> Checkpoint:
 
 def settings(run_dir: Path) -> Any:
     """The run's settings in the manifest of its checkpoint; None up to version 4. Raises CheckpointError."""
-    return _newest(run_dir / "checkpoint", _manifest)[0].get("settings")
+    return _newest(run_dir / "checkpoint", manifests.read)[0].get("settings")
 
 
 def _newest(folder: Path, read: Callable[[Path], T]) -> tuple[T, CheckpointError | None]:
     """What `read` returns for the manifest, or, if it raises CheckpointError, for the previous one, and that error."""
     while True:
-        seen = _bytes(folder / MANIFEST)
+        seen = files.found(folder / MANIFEST)
         try:
             return read(folder / MANIFEST), None
         except ForeignError:
             raise
         except CheckpointError as error:
             damaged = error
-        if seen == _bytes(folder / MANIFEST):  # else another was saved meanwhile
+        if seen == files.found(folder / MANIFEST):  # else another was saved meanwhile
             break
     try:
         return read(folder / PREVIOUS), damaged
@@ -155,39 +164,28 @@ def _newest(folder: Path, read: Callable[[Path], T]) -> tuple[T, CheckpointError
         raise damaged from None
 
 
+def exists(run_dir: Path) -> bool:
+    """Whether the run has saved anything."""
+    return any(os.path.lexists(run_dir / "checkpoint" / name) for name in (MANIFEST, PREVIOUS))
+
+
 def begun(run_dir: Path) -> bool:
     """Whether a run was started in `run_dir`, and ended before it saved anything."""
     folder, records = run_dir / "checkpoint", run_dir / history.FILE
-    if not folder.is_dir() or any(os.path.lexists(folder / name) for name in (MANIFEST, PREVIOUS)):
+    if not folder.is_dir() or exists(run_dir):
         return False
     later = any(_number(path) > 1 for path in folder.glob("tensors-*.safetensors")) or any(run_dir.glob("results.*"))
     if later or (records.exists() and records.stat().st_size):  # its manifests are lost, or shards are being joined
-        return (run_dir / SHARDS).is_dir()
+        return (run_dir / SHARDS / "driver").is_dir()
     return lock.file(run_dir).exists() or ([*run_dir.iterdir()] == [folder] and not any(folder.iterdir()))
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    """The undamaged manifest in `path`."""
-    try:
-        manifest: dict[str, Any] = json.loads(files.read(path))
-        _check(path, manifest)
-    except CheckpointError:
-        raise
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(
-            f"{path} is missing: {path.parent.parent} is not the directory of a run, or it saved nothing"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
-    return manifest
 
 
 def _read(path: Path, device: torch.device) -> Checkpoint:
     """The checkpoint with the manifest `path`."""
-    manifest, folder = _manifest(path), path.parent
+    manifest, folder = manifests.read(path), path.parent
     try:
         tensors = folder / Path(manifest["tensors"]).name
-        if _digest(tensors, manifest["version"]) != manifest["sha256"]:
+        if files.digest(tensors, manifest["version"]) != manifest["sha256"]:
             raise CheckpointError(f"{tensors} is damaged: its SHA-256 is not the one in {path.name}")
         content = load_file(tensors, device=str(device))
         if manifest["version"] < 5:  # one population, with the loop's notes among its own
@@ -198,8 +196,7 @@ def _read(path: Path, device: torch.device) -> Checkpoint:
         for entry in entries:
             if lacks := packing.missing(entry):
                 raise CheckpointError(f"{folder.parent}: {lacks}")
-        streams = manifest.get("queue") is not None
-        populations = tuple(packing.unpack(entry, each, streams) for entry, each in zip(entries, contents))
+        populations = _populations(manifest, entries, contents, folder.parent, device)
         notes = {name: of_loop[name] for name in ("history", "seconds", "settings")}
         notes |= {name: manifest.get(name) for name in ("search", "queue")}
         notes["number"] = max(each.notes["number"] for each in populations)
@@ -223,6 +220,22 @@ def _read(path: Path, device: torch.device) -> Checkpoint:
     return Checkpoint(populations, ended, notes, tuple(told), preparation=manifest.get("preparation"))
 
 
+def _populations(
+    manifest: Mapping[str, Any], entries: Sequence[Any], contents: Sequence[dict[str, Tensor]], run_dir: Path,
+    device: torch.device,
+) -> tuple[Saved, ...]:  # fmt: skip
+    """Those of a manifest. Raises like packing.unpack(), and CheckpointError."""
+    streams = manifest.get("queue") is not None
+    if "rows" not in manifest:
+        return tuple(packing.unpack(entry, each, streams) for entry, each in zip(entries, contents))
+    counts = [len(each["rows"]) for each in contents]
+    source, found = Source(manifest["rows"], counts, lambda name: nullcontext(run_dir / name)), []
+    for group, (entry, each) in enumerate(zip(entries, contents)):
+        saved = packing.unpack(entry, each | source.blank(group, device), streams)
+        found.append(saved._replace(state=StoredState.of(saved.state, partial(source.read, group, device))))
+    return tuple(found)
+
+
 def _of(content: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): each for name, each in content.items() if name.startswith(prefix)}
 
@@ -236,45 +249,29 @@ def _check_notes(notes: Mapping[str, Any]) -> None:
         raise ConfigError(f"settings are a {type(settings).__name__}; values by name expected")
 
 
-def _check(path: Path, manifest: Any) -> None:
-    """Refuse anything but an undamaged manifest of a known version; version 1 has no digest of itself."""
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not the manifest of a gpubp checkpoint")
-    version = manifest.get("version")
-    if version != 1 and manifest.get("manifest_sha256") != _own_digest(manifest):
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
-    if version not in range(1, VERSION + 1):
-        raise ForeignError(f"{path} has version {version!r}; this gpubp reads versions 1 to {VERSION}")
-
-
 def digest_of(path: Path) -> str | None:
     """SHA-256 of a file of the run that fits in memory; None if there is none."""
-    content = _bytes(path)
+    content = files.found(path)
     return None if content is None else hashlib.sha256(content).hexdigest()
 
 
-def _own_digest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of the manifest without its digest, as JSON with sorted names and without spaces."""
-    rest = {name: value for name, value in json.loads(json.dumps(manifest)).items() if name != "manifest_sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def tensors(run_dir: Path) -> tuple[str, str]:
+    """The file of tensors of the newest checkpoint, by its name in the run, and its SHA-256. Raises CheckpointError."""
+    manifest = manifests.read(run_dir / "checkpoint" / MANIFEST)
+    return f"checkpoint/{manifest['tensors']}", manifest["sha256"]
 
 
-def _named(manifest: bytes | None) -> dict[str, Any]:
-    """An undamaged manifest, or {}."""
-    try:
-        found = json.loads(manifest or b"")
-        _check(Path(MANIFEST), found)
-    except (ValueError, RecursionError):  # a CheckpointError is a ValueError
-        return {}
-    return dict(found) if all(isinstance(found.get(name), str) for name in ("tensors", "sha256")) else {}
+def _in_shards(*contents: bytes | None) -> bool:
+    """Whether one of these manifests names files of shards."""
+    return any("rows" in named(each) for each in contents)
 
 
 def _tidy(folder: Path) -> None:
     """Delete the tensors that no manifest names, and files that killed processes left."""
-    named = {_named(_bytes(folder / name)).get("tensors") for name in (MANIFEST, PREVIOUS)}
+    held = {named(files.found(folder / name)).get("tensors") for name in (MANIFEST, PREVIOUS)}
     files.sweep(folder)
     for old in folder.glob("tensors-*.safetensors"):
-        if old.name not in named:
+        if old.name not in held:
             with suppress(OSError):  # the next one tidies up
                 old.unlink()
 
@@ -282,8 +279,8 @@ def _tidy(folder: Path) -> None:
 def _make_room(folder: Path, size: int) -> None:
     """If the disk has no room for a third pair of `size` bytes, delete the previous one, if the newer is undamaged."""
     if shutil.disk_usage(folder).free < size:
-        newer = _named(_bytes(folder / MANIFEST))
-        if newer and _digest(folder / Path(newer["tensors"]).name, newer["version"]) == newer["sha256"]:
+        newer = named(files.found(folder / MANIFEST))
+        if newer and files.digest(folder / Path(newer["tensors"]).name, newer["version"]) == newer["sha256"]:
             (folder / PREVIOUS).unlink(missing_ok=True)
             _tidy(folder)
 
@@ -291,29 +288,3 @@ def _make_room(folder: Path, size: int) -> None:
 def _number(path: Path) -> int:
     digits = path.stem.removeprefix("tensors-")
     return int(digits) if digits.isdecimal() else 0
-
-
-def _bytes(path: Path) -> bytes | None:
-    try:
-        return files.read(path)
-    except OSError:
-        return None
-
-
-def _digest(path: Path, version: int = VERSION) -> str:
-    """SHA-256 of a file; from version 2 on over the SHA-256 of its pieces, which threads compute in parallel."""
-    files.regular(path)
-    if version == 1:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def piece(begin: int) -> bytes:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            file.seek(begin)
-            for _ in range(0, PIECE, BLOCK):
-                digest.update(file.read(BLOCK))
-        return digest.digest()
-
-    with ThreadPoolExecutor() as pool:
-        return hashlib.sha256(b"".join(pool.map(piece, range(0, path.stat().st_size, PIECE)))).hexdigest()

@@ -8,10 +8,12 @@ processes left. A file has the mode of the umask. Only regular files are read: a
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from .errors import ConfigError
 
 UNFINISHED = ".writing"  # suffix of a file being written
 FOLLOW_NONE = getattr(os, "O_NOFOLLOW", 0)
+PIECE, BLOCK = 1 << 26, 1 << 20  # bytes that a thread digests, and reads at once
 
 
 def path(name: str, given: Any) -> Path:
@@ -75,6 +78,14 @@ def read(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def found(path: Path) -> bytes | None:
+    """The same, None if it cannot be read."""
+    try:
+        return read(path)
+    except OSError:
+        return None
+
+
 def regular(path: Path) -> None:
     """Raise OSError unless `path`, or what it links to, is a regular file."""
     if not stat.S_ISREG(path.stat().st_mode):
@@ -84,3 +95,23 @@ def regular(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` to the file `path` in UTF-8. Raises OSError."""
     write(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def digest(path: Path, version: int = 2) -> str:
+    """SHA-256 of a file; from version 2 of checkpoints on over the SHA-256 of its pieces, which threads compute in
+    parallel. Raises OSError."""
+    regular(path)
+    if version == 1:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def piece(begin: int) -> bytes:
+        found = hashlib.sha256()
+        with path.open("rb") as file:
+            file.seek(begin)
+            for _ in range(0, PIECE, BLOCK):
+                found.update(file.read(BLOCK))
+        return found.digest()
+
+    with ThreadPoolExecutor() as pool:
+        return hashlib.sha256(b"".join(pool.map(piece, range(0, path.stat().st_size, PIECE)))).hexdigest()

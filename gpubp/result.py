@@ -80,7 +80,7 @@ class Result:
     populations.each, and populations.rows, the rows that they have in the table and in everything else of N numbers.
     outcomes: of each population, the end of its training and its figures. table: a row per network (pyarrow); results:
     the same, also in pieces. Of networks that have left a run of more networks than slots, outcomes are views of files,
-    and no tensor (N,) is made before somebody asks for it.
+    and no tensor (N,) is made before somebody asks for it; rows of a run on a cluster are read when asked for.
     history: a record per evaluation (see train()).
     notes: for the user, such as that memory ran out. interrupted: the signal that ended the run
     early, or None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None. silenced:
@@ -213,16 +213,18 @@ class Result:
 
 
 @contextmanager
-def kept(result: Result, early: bool = False) -> Iterator[None]:
-    """Exceptions raised inside get the result as `result`. early: the training has not come to its end."""
+def kept(result: Result, early: bool = False, more: str | None = None) -> Iterator[None]:
+    """Exceptions raised inside get the result as `result`. early: the training has not come to its end. more: how to go
+    on, by default by resume()."""
     try:
         yield
     except BaseException as error:
         if not hasattr(error, "result"):
             early |= result.interrupted is not None
-            more = f"; continue with gpubp.resume({str(result.run_dir)!r}, ...)" if early and result.run_dir else ""
+            resumed = f"continue with gpubp.resume({str(result.run_dir)!r}, ...)" if result.run_dir else ""
+            then = f"; {more or resumed}" if early and (more or resumed) else ""
             how = "ended early" if early else "has ended"
-            error.add_note(f"the training {how}; this exception's `result` has the outcome{more}")
+            error.add_note(f"the training {how}; this exception's `result` has the outcome{then}")
             error.result = result  # type: ignore[attr-defined]
         raise
 

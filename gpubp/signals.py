@@ -46,14 +46,15 @@ def collected() -> Iterator[list[int]]:
         yield received
 
 
-def delivered(result: Result) -> Result:
+def delivered(result: Result, more: str | None = None) -> Result:
     """`result`, if no signal ended the run. Otherwise the signal is raised again: Ctrl-C raises KeyboardInterrupt,
-    SIGTERM ends the process, or the caller's handler is called; exceptions carry `result` as an attribute."""
+    SIGTERM ends the process, or the caller's handler is called; exceptions carry `result` as an attribute. more: how
+    to go on, see kept()."""
     if result.interrupted is None:
         return result
     from .result import kept  # here, because the command line imports this file without torch
 
-    with kept(result):
+    with kept(result, more=more):
         signal.raise_signal(result.interrupted)
     return result
 

@@ -74,10 +74,11 @@ class TrainState:
 
     @classmethod
     def start(
-        cls, population: Population, config: TrainConfig, data: Dataset, position: Tensor | None = None
-    ) -> TrainState:
+        cls, population: Population, config: TrainConfig, data: Dataset, position: Tensor | None = None,
+        light: bool = False,
+    ) -> TrainState:  # fmt: skip
         """The state before the first step. The population's params are trained in place. position: of each network in
-        `data`, by default its row."""
+        `data`, by default its row. light: without slots and kept rows, for networks whose rows are elsewhere."""
         params, count, recipe = population.params, population.count, config.recipe(population.spec)
         zeros = torch.zeros_like(population.ids)
         position = torch.arange(count, device=params.device) if position is None else position
@@ -87,10 +88,10 @@ class TrainState:
             population=population,
             recipe=recipe,
             hyper=config.columns(population.spec, count, params.device),
-            slots=[torch.zeros_like(params) for _ in recipe.rule.slots],
+            slots=[] if light else [torch.zeros_like(params) for _ in recipe.rule.slots],
             columns={name: column.clone() for name in recipe.rule.columns},
             memory={name: column * value for name, value in recipe.memory.items()},
-            kept={"best": params.clone()} if recipe.restore_best else {},
+            kept={"best": params.clone()} if recipe.restore_best and not light else {},
             position=position,
             step=zeros.clone(),
             limit=zeros.clone(),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 import gpubp
-from gpubp import checkpoint
+from gpubp import files
 from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
 
 from .helpers import population, same_bits, samples
@@ -152,5 +152,5 @@ def resealed(folder: Path, **notes: Any) -> None:
     manifest = json.loads(path.read_text())
     for entry in manifest["populations"]:
         entry["notes"] |= notes
-    manifest["sha256"] = checkpoint._digest(path.parent / manifest["tensors"])
+    manifest["sha256"] = files.digest(path.parent / manifest["tensors"])
     path.write_text(sealed(manifest))

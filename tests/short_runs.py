@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import checkpoint
+from gpubp import checkpoint, manifests
 from gpubp.state import TrainState
 
 from .helpers import population, same_bits, samples
@@ -132,7 +132,7 @@ class Crash(gpubp.Reporter):
 
 def sealed(manifest: dict[str, Any]) -> str:
     """A manifest that somebody wrote on purpose: its digest is its own."""
-    return json.dumps(manifest | {"manifest_sha256": checkpoint._own_digest(manifest)})
+    return json.dumps(manifest | {"manifest_sha256": manifests.digest(manifest)})
 
 
 def with_entry(manifest: dict[str, Any], **changed: Any) -> dict[str, Any]:

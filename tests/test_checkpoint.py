@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import gpubp
-from gpubp import checkpoint, config_file
+from gpubp import checkpoint, config_file, files, manifests
 from gpubp.errors import CheckpointError
 
 from .helpers import same_bits
@@ -49,7 +49,7 @@ def damage(folder: Path, what: str, name: str = "manifest.json") -> None:
     elif what == "no digest":
         manifest.write_text(json.dumps({name: value for name, value in content.items() if name != "manifest_sha256"}))
     else:
-        changed = {"foreign": content | {"format": "another"}, "newer": content | {"version": checkpoint.VERSION + 1},
+        changed = {"foreign": content | {"format": "another"}, "newer": content | {"version": manifests.VERSION + 1},
                    "no spec": with_entry(content, spec={}), "no notes": with_entry(content, notes={}),
                    "no optimizer": with_entry(content, config={"optimizer": "adamm", "epochs": 3}),
                    "two populations": content | {"populations": 2 * content["populations"]},
@@ -151,7 +151,7 @@ def test_networks_that_are_beyond_their_round_are_refused(number: int, folder: P
 
 def test_a_checkpoint_of_a_later_version_is_refused_even_if_there_is_another(folder: Path) -> None:
     damage(folder / "checkpoint", "newer")
-    with pytest.raises(CheckpointError, match=r"manifest.json has version 7; this gpubp reads versions 1 to 6"):
+    with pytest.raises(CheckpointError, match=r"manifest.json has version 8; this gpubp reads versions 1 to 7"):
         gpubp.resume(folder, training(), held_out())
 
 
@@ -163,7 +163,7 @@ def test_every_bit_of_a_manifest_that_means_something_is_covered(folder: Path) -
         flipped = bytearray(sound)
         flipped[place // 8] ^= 1 << place % 8
         manifest.write_bytes(flipped)
-        if checkpoint._named(manifest.read_bytes()) and json.loads(flipped) != meant:
+        if manifests.named(manifest.read_bytes()) and json.loads(flipped) != meant:
             unnoticed.append(place)
     assert not unnoticed
 
@@ -209,7 +209,7 @@ def test_a_sum_of_losses_in_the_type_of_the_networks_is_read_as_float64(folder: 
     manifest = json.loads(path.read_text())
     tensors = path.parent / manifest["tensors"]
     save_file(load_file(tensors) | {"0.total": before.float()}, tensors)
-    path.write_text(sealed(manifest | {"sha256": checkpoint._digest(tensors)}))
+    path.write_text(sealed(manifest | {"sha256": files.digest(tensors)}))
     loaded = checkpoint.load(folder, CPU)
     assert not loaded.told, "it is this checkpoint that was read"
     assert same_bits(loaded.populations[0].state.total, before.float().double())

@@ -18,10 +18,13 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import cluster
+import gpubp.curves
+from gpubp import checkpoint, cluster, manifests
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
+from gpubp.stored import Source
 
+from .clusters import PLAIN, At, check_same, interrupted, kill, trained, workers
 from .commands import run
 from .helpers import same_bits
 
@@ -31,8 +34,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pyte
 ROOT = Path(__file__).resolve().parent.parent
 KILLS = 12
 STORE = 80 << 20  # bytes, the least that Ray takes
-ROWS = [{"lr": 10.0 ** -(1 + row % 3), "optimizer": ("adam", "sgd")[row % 2], "seed": 50 - row} for row in range(15)]
-PLAIN = [{"lr": (1 + row) * 1e-3} for row in range(12)]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -63,93 +64,60 @@ def iris() -> gpubp.sources.Prepared:
     return gpubp.load_data("iris")
 
 
-def trained(
-    iris: Any, shards: int | None, run_dir: Any = None, design: Any = ROWS, validation: bool = True, **more: Any
-) -> gpubp.Result:
-    """The run of a design in one place, or in shards."""
-    settings = {"widths": "4,6,3", "loss": iris.loss, "epochs": 6, "batch_size": 16, **more}
-    data = iris.training, iris.validation if validation else None
-    if shards is None:
-        return gpubp.train_many(design, *data, run_dir=run_dir, **settings)
-    return cluster.train_many(design, *data, run_dir=run_dir, shards=shards, **settings)
-
-
-def check_same(one: gpubp.Result, other: gpubp.Result) -> None:
-    """The same bits of every network, the same table, the same records but for their seconds."""
-    for mine, theirs in zip(one.states, other.states, strict=True):
-        for (name, here), (_, there) in zip(mine.tensors(), theirs.tensors(), strict=True):
-            if name in ("limit", "total"):  # where a round stands that networks which have ended take no part in
-                continue
-            assert same_bits(here, there), name
-    assert one.table.equals(other.table)
-    timeless = [
-        [{name: each for name, each in record.items() if "second" not in name} for record in result.history]
-        for result in (one, other)
-    ]
-    assert timeless[0] == timeless[1]
-
-
-class At(gpubp.Reporter):
-    """Does something once, after the evaluation of a round."""
-
-    def __init__(self, number: int, what: Any) -> None:
-        self.number, self.what = number, what
-
-    def evaluated(self, record: Any) -> None:
-        if record["round"] == self.number:
-            self.number = 0
-            self.what()
-
-
-def workers() -> list[int]:
-    """The processes of this process's clusters that train a shard now."""
-    found = []
-    for each in Path("/proc").glob("[0-9]*"):
-        try:
-            name = (each / "cmdline").read_bytes().split(b"\0")[0].decode()
-            if name.startswith("ray::_train") and ancestor(int(each.name), 2) == os.getpid():
-                found.append(int(each.name))
-        except OSError:
-            continue
-    return found
-
-
-def ancestor(process: int, generations: int) -> int:
-    for _ in range(generations):
-        status = Path(f"/proc/{process}/status").read_text()
-        process = int(status.partition("PPid:\t")[2].split()[0])
-    return process
-
-
-def kill() -> None:
-    os.kill(max(workers()), signal.SIGKILL)
-
-
-def test_any_number_of_shards_gives_the_bits_of_one_run(machines: Any, iris: Any, tmp_path: Path) -> None:
-    whole = trained(iris, None, patience=2, restore_best=True)
-    for shards in (1, 2, 3):
-        check_same(whole, trained(iris, shards, tmp_path / f"{shards}", patience=2, restore_best=True))
+def test_any_number_of_shards_gives_the_bits_of_one_run(
+    machines: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more: dict[str, Any] = {"patience": 2, "restore_best": True}
+    whole, read, proper = trained(iris, None, tmp_path / "whole", **more), list[Any](), Source.read
+    with monkeypatch.context() as patch:
+        patch.setattr(Source, "read", lambda *given: read.append(given) or proper(*given))
+        found = [trained(iris, shards, tmp_path / f"{shards}", **more) for shards in (1, 2)]
+        patch.setattr(checkpoint, "save", interrupted)  # while shards are joined
+        with pytest.raises(KeyboardInterrupt):
+            trained(iris, 3, tmp_path / "3", **more)
+    assert read == [], "no row has come to this process"
+    for each in (*found, trained(iris, 3, tmp_path / "3", **more)):
+        check_same(whole, each)
+    for each in (4, 14):
+        curves = [gpubp.curves.read(tmp_path / name, [each])[each] for name in ("whole", "3")]
+        assert (curves[0] == curves[1]).all()
     assert sorted(each.name for each in (tmp_path / "3").iterdir()) == [
         "checkpoint", "config.yaml", "curves.bin", "design.parquet", "history.jsonl", "preparation.json",
-        "results.csv", "results.parquet",
+        "results.csv", "results.parquet", "shards",
     ]  # fmt: skip
+    held = sorted(each.relative_to(tmp_path / "3").as_posix() for each in (tmp_path / "3/shards").rglob("*.*"))
+    assert [each["file"] for each in manifests.read(tmp_path / "3/checkpoint/manifest.json")["rows"]] == held
+    assert len(held) == 3
 
 
-def test_a_population_trains_in_shards_too(machines: Any, iris: Any, tmp_path: Path) -> None:
-    population = gpubp.Population.create(gpubp.NetworkSpec((4, 5, 3), loss=iris.loss), count=7, seed=3)
-    config = gpubp.TrainConfig(lr=torch.linspace(0.001, 0.1, 7), steps=40, schedule="plateau")
+def test_a_population_trains_in_shards_too(
+    machines: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bent(net: torch.Tensor) -> torch.Tensor:
+        return net / (1 + net.abs())
+
+    rule = gpubp.Activation(bent, lambda net, out: (1 - out.abs()) ** 2)  # in no table
+    population = gpubp.Population.create(gpubp.NetworkSpec((4, 5, 3), rule, loss=iris.loss), count=7, seed=3)
+    config = gpubp.TrainConfig(lr=torch.linspace(0.001, 0.1, 7), steps=160, schedule="plateau", evaluate_every=40)
     given = population, iris.training, config, iris.validation
-    told: list[Any] = []
+    told, norms = list[Any](), list[int]()
 
     class Listening(gpubp.Reporter):
         def progress(self, progress: Any) -> None:
             told.append(progress.steps)
 
+        def looked(self, snapshot: Any) -> None:
+            norms.append(len(snapshot.gradient_norms(3)))
+
     found = cluster.train(*given, run_dir=f"file://{tmp_path}/run", shards=2, reporters=[Listening()])
     check_same(gpubp.train(*given), found)
-    assert {*told} == {7 * 40}, "of all shards"
-    assert {"results.csv", "checkpoint"} <= {each.name for each in (tmp_path / "run").iterdir()}
-    assert not (tmp_path / "run" / "shards").exists()
+    assert {*told} == {7 * 160}, "of all shards"
+    assert max(norms) == 2, "a shard has one of its gradients for 200 network-steps"
+    monkeypatch.setitem(gpubp.ACTIVATIONS, "bent", rule)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert same_bits(gpubp.load(tmp_path / "moved").population.params, found.population.params)
+    with pytest.raises(ConfigError, match="exists already; name a new one"):
+        cluster.train(*given, run_dir=f"file://{tmp_path}/moved", shards=2)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +139,7 @@ def test_a_killed_worker_and_a_lost_machine_cost_the_work_since_the_last_checkpo
     whole, nodes = trained(iris, None, **more), [machines.add_node(num_cpus=1, object_store_memory=STORE)]
     reporters = [At(5, kill), At(12, lambda: machines.remove_node(nodes[0], allow_graceful=False))]
     found = trained(iris, 3, tmp_path / "run", reporters=reporters, **more)
+    assert found.run_dir == tmp_path / "run"
     assert [each.number for each in reporters] == [0, 0]
     check_same(whole, found)
     steps = sum(int(state.step.sum()) for state in found.states)
@@ -215,8 +184,13 @@ def test_a_run_that_ended_early_goes_on_by_the_same_call(machines: Any, iris: An
     more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN, "search": search}
     whole = trained(iris, None, **more)
     interrupt = At(8, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         trained(iris, 2, tmp_path / "run", reporters=[interrupt], **more)
+    result = caught.value.result  # type: ignore[attr-defined]
+    assert (result.stopped_by, result.statuses["running"], len(result.table)) == ("SIGINT", 12, 12)
+    data, steps = iris.validation, int(result.state.step.max())
+    assert 0 < steps < 4000 * 8
+    assert result.ensemble(best=1).evaluate(data)["accuracy"] == pytest.approx(float(result.validation_metric.max()))
     with pytest.raises(ConfigError, match="has shards of a run with other settings or data"):
         trained(iris, 2, tmp_path / "run", **{**more, "epochs": 4100})
     with pytest.raises(ConfigError, match=r"shards 3: the run in .* began with 2"):
@@ -260,6 +234,40 @@ def test_the_directory_of_a_run_in_shards_is_that_of_any_run(
     assert same_bits(*(gpubp.load(each).population.params for each in ("one", "two")))
 
 
+JOINING = """
+import os, signal, sys
+import gpubp
+from gpubp import checkpoint, cluster
+from gpubp.cluster import training
+from gpubp.saving import Saving
+from tests.clusters import trained
+
+def die(*given, **more):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+{point} = die
+trained(gpubp.load_data("iris"), 3, sys.argv[1], cluster=sys.argv[2], restore_best=True, patience=2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["training.draw", "Saving.results", "checkpoint.save", "Storage.keep"])
+def test_a_driver_that_is_killed_while_it_joins_shards_loses_nothing(
+    machines: Any, iris: Any, tmp_path: Path, point: str
+) -> None:
+    whole, run_dir = trained(iris, None, restore_best=True, patience=2), tmp_path / "run"
+    command = [sys.executable, "-c", JOINING.format(point=point), str(run_dir), machines.address]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == -signal.SIGKILL
+    if point != "Storage.keep":  # then it is a run already, with files that nobody needs
+        assert not (run_dir / "checkpoint" / "manifest.json").exists()
+        check_same(whole, trained(iris, 3, run_dir, restore_best=True, patience=2))
+    networks = gpubp.load(run_dir).populations
+    for mine, theirs in zip(whole.populations.each, networks.each, strict=True):
+        assert same_bits(mine.params, theirs.params)
+    assert gpubp.resume(run_dir, iris.training, iris.validation).table.equals(whole.table)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_ray_starts_for_a_run_that_a_signal_ends_and_resume_goes_on(tmp_path: Path, number: int) -> None:
@@ -281,4 +289,4 @@ def test_a_ray_starts_for_a_run_that_a_signal_ends_and_resume_goes_on(tmp_path: 
     whole = [*command, "train", *flags.split(), "--run-dir", str(tmp_path / "whole")]
     assert subprocess.run(whole, env=environment, capture_output=True).returncode == 0
     assert (run_dir / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
-    assert not (run_dir / "shards").exists()
+    assert not (run_dir / "shards" / "driver").exists()

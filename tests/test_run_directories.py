@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import gpubp
-from gpubp import checkpoint
+from gpubp import files
 from gpubp.cli import main
 from gpubp.errors import GpubpError
 
@@ -116,7 +116,7 @@ def tensors(folder: Path, chance: random.Random) -> str:
     else:
         content[name] = changed[kind]().contiguous()
     save_file(content, path)
-    manifest.write_text(sealed(found | {"sha256": checkpoint._digest(path)}))
+    manifest.write_text(sealed(found | {"sha256": files.digest(path)}))
     return f"{manifest.name}: {name}: {kind}"
 
 

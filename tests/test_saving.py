@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import save_file
 
 import gpubp
-from gpubp import checkpoint
+from gpubp import checkpoint, files, manifests
 from gpubp.errors import CheckpointError
 
 from .short_runs import CALLS, CPU, NAMES, fail, same_state, save
@@ -133,7 +133,7 @@ def test_a_reader_is_not_disturbed_by_saves_meanwhile(
 ) -> None:
     """Two saves between the reading of a manifest and of its tensors, which the second deletes."""
     before, saves = checkpoint.load(folder, CPU), [2]
-    proper = checkpoint._check
+    proper = manifests.check
 
     def slow(path: Path, manifest: Any) -> None:
         proper(path, manifest)
@@ -141,22 +141,22 @@ def test_a_reader_is_not_disturbed_by_saves_meanwhile(
             saves[0] -= 1
             save(folder, whole, before)
 
-    monkeypatch.setattr(checkpoint, "_check", slow)
+    monkeypatch.setattr(manifests, "check", slow)
     loaded = checkpoint.load(folder, CPU)
     assert loaded.told == ()
     assert int(loaded.populations[0].state.step.max()) == int(whole.state.step.max())
 
 
 def test_a_digest_is_over_the_digests_of_all_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "PIECE", 8)
-    monkeypatch.setattr(checkpoint, "BLOCK", 4)
+    monkeypatch.setattr(files, "PIECE", 8)
+    monkeypatch.setattr(files, "BLOCK", 4)
     path, content = tmp_path / "file", bytes(range(27))
     path.write_bytes(content)
     pieces = b"".join(hashlib.sha256(content[at : at + 8]).digest() for at in range(0, 27, 8))
-    assert checkpoint._digest(path) == hashlib.sha256(pieces).hexdigest()
-    assert checkpoint._digest(path, 1) == hashlib.sha256(content).hexdigest()
+    assert files.digest(path) == hashlib.sha256(pieces).hexdigest()
+    assert files.digest(path, 1) == hashlib.sha256(content).hexdigest()
     found = set()
     for at in range(27):
         path.write_bytes(content[:at] + b"\xff" + content[at + 1 :])
-        found.add(checkpoint._digest(path))
+        found.add(files.digest(path))
     assert len(found) == 27

@@ -45,13 +45,22 @@ def test_what_a_cluster_cannot_do_is_refused_before_any_training(tmp_path: Path)
         cluster.train_many([{}], iris.training, run_dir=tmp_path / "run", cluster="127.0.0.1:1", widths="4,3", steps=1,
                            loss=iris.loss)  # fmt: skip
 
-    def doubled(net: Any) -> Any:
-        return net + net
+    def ruled(factor: float) -> gpubp.Activation:
+        def bent(net: Any) -> Any:
+            return net * factor
 
-    rule = gpubp.Activation(doubled, lambda net, out: net * 0 + 2)
-    population = gpubp.Population.create(gpubp.NetworkSpec((4, 5, 3), rule, loss=iris.loss), count=7)
-    with pytest.raises(ConfigError, match="'doubled' is in no table of this process"):
-        cluster.train(population, iris.training, gpubp.TrainConfig(steps=1), run_dir=tmp_path / "run")
+        return gpubp.Activation(bent, lambda net, out: net * 0 + factor)
+
+    refused: dict[str, tuple[Any, dict[str, Any]]] = {
+        "slots 3: not on a cluster, where more `shards` wait for their turn": ([{}], {"slots": 3}),
+        "design: an iterator of rows; a cluster deals all at the start": (iter([{}]), {}),
+        "hidden 'bent': two rules of one name": ([{"hidden": ruled(2.0)}, {"hidden": ruled(3.0)}], {}),
+    }
+    for message, (design, more) in refused.items():
+        with pytest.raises(ConfigError, match=message):
+            cluster.train_many(design, iris.training, run_dir=tmp_path / "run", widths="4,3,3", steps=1,
+                               loss=iris.loss, **more)  # fmt: skip
+    assert not (tmp_path / "run").exists()
 
 
 def test_shards_cost_the_same_and_hold_every_network_once() -> None:
@@ -65,21 +74,25 @@ def test_shards_cost_the_same_and_hold_every_network_once() -> None:
 
 
 def test_a_save_counts_when_it_is_complete(tmp_path: Path) -> None:
-    storage, folder = Storage("memory://a/run/3"), tmp_path / "mine"
+    storage, folder, held = Storage("memory://a/run/3"), tmp_path / "mine", list[str]()
     (folder / "checkpoint").mkdir(parents=True)
     for phase, text in enumerate(("first", "second", "third")):
         (folder / "checkpoint" / "lock").write_text("mine")
         (folder / "checkpoint" / "manifest.json").write_text(text)
-        storage.push(folder, phase)
+        where = storage.push(folder, phase, held)
     system, root = storage._system
-    newest, *older = storage._saves()
-    assert len(older) == 1
-    storage.push(folder, 1)  # of a process that was thought dead
+    assert storage.saves() == held
+    assert len(held) == 2
+    thought_dead = list[str]()
+    for _ in range(4):  # of a process that was thought dead: they neither count nor delete what others have saved
+        storage.push(folder, 1, thought_dead)
     with storage.folder() as found:
         assert (found / "checkpoint" / "manifest.json").read_text() == "third"
         assert not (found / "checkpoint" / "lock").exists()
-    system.rm(f"{newest}/complete")
+    system.rm(f"{held[-1]}/complete")
     with storage.folder() as found:
         assert (found / "checkpoint" / "manifest.json").read_text() != "first"
-    storage.remove()
-    assert not system.exists(root)
+    storage.keep({f"{where}checkpoint/manifest.json"})
+    assert system.find(root) == [f"{root}/{where}checkpoint/manifest.json"]
+    with storage.file(f"{where}checkpoint/manifest.json") as path:
+        assert path.read_text() == "third"

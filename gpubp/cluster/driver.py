@@ -22,11 +22,11 @@ from ..reporters import Progress
 from ..state import Status
 from . import worker
 from .meeting import Exchange, LightRun, decisions, found_in
+from .messages import Decision, Looked, Report
 from .progress import Together
 from .record import Record
 from .shards import Job, Shard
 from .storage import Storage
-from .worker import Decision, Looked, Report
 
 RETRIES = 100  # of a shard in one phase, after deaths of its workers
 TICK = 0.25  # seconds between two looks at the shards
@@ -50,12 +50,12 @@ def board() -> type:
     return Board
 
 
-class Ended(Exception):  # noqa: N818 - no error
-    """A signal, number, has ended the run early, and all shards have saved."""
+class Signalled(Exception):  # noqa: N818 - no error
+    """A signal, number, has ended the run early, all shards have saved, and this is what they are."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"{signal.Signals(number).name} has ended the run early")
-        self.number = number
+    def __init__(self, number: int, reports: list[Report]) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number, self.reports = number, reports
 
 
 def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: int | None, board: Any) -> Report:
@@ -66,6 +66,8 @@ def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: i
 
     def tell(message: Progress | Looked) -> None:
         heard[:] = [board.tell.remote(shard.number, pickle.dumps(message))]
+        if isinstance(message, Looked):  # before a checkpoint is of after this evaluation
+            ray.get(heard)
 
     report = worker.train(job, shard, sets, phase, decision, last, tell)
     ray.get(heard)
@@ -74,14 +76,14 @@ def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: i
 
 class Driver:
     """shards: whose networks and samples are in the object store, `stored` and `sets`. signals: that should end it;
-    storage, folder: of the record; steps: network-steps of all tasks that returned."""
+    root: of the run; folder: of the record; steps: network-steps of all tasks that returned."""
 
     def __init__(
         self, ray: Any, job: Job, shards: Sequence[Shard], sets: Any, options: dict[str, Any], together: Together,
-        record: Record, storage: Storage, folder: Path,
+        record: Record, root: Storage, folder: Path,
     ) -> None:  # fmt: skip
         self.ray, self.job, self.shards, self.sets, self.together = ray, job, shards, sets, together
-        self.record, self.storage, self.folder = record, storage, folder
+        self.record, self.root, self.folder = record, root, folder
         self.signals, self.steps = list[int](), 0
         self.stored = [ray.put(each) for each in shards]
         node = ray.get_runtime_context().get_node_id()
@@ -90,12 +92,14 @@ class Driver:
         lasting = {"max_retries": RETRIES, "retry_exceptions": False}
         self.task = ray.remote(**options, **lasting)(_train)
         self.giving = ray.remote(**options, **lasting)(worker.give)
+        self.showing = ray.remote(**options, **lasting)(worker.show)
         self.taking = ray.remote(**options, **lasting)(worker.take)
-        self.saved = time.monotonic()
+        self.storage, self.saved = job.storage / "driver", time.monotonic()
+        self.held = self.storage.saves()
 
     def train(self, runs: Sequence[LightRun], search: Search | None, meetings: Sequence[int]) -> list[Report]:
         """Train all shards to their ends, and let `search` decide over all networks at the rounds `meetings`. Raises
-        Ended, or the error of a shard."""
+        Signalled, or the error of a shard."""
         for number in meetings[self.record.decided :]:
             looked = [each.looked for each in self.phase(runs, number)]
             assert search is not None
@@ -119,8 +123,7 @@ class Driver:
         self.push()
 
     def phase(self, runs: Sequence[LightRun], last: int | None) -> list[Report]:
-        """Train all shards from the last decision to the round `last`, or to their ends, and bring what became of
-        their networks into `runs`."""
+        """Train all shards from the last decision to the round `last`, or to their ends."""
         decided, record = [*decisions(self.record.number, runs, self.shards)], self.record
         given: list[Decision | None] = [*decided] if record.decided else [None] * len(self.shards)
         if not record.exchanged:
@@ -131,11 +134,15 @@ class Driver:
             what = self.job, self.stored[at], self.sets, record.decided, stored[at], last, self.board
             return self.task.remote(*what)
 
-        reports = self.gather(start, self.ended)
+        reports: list[Report] = self.gather(start, self.ended)
+        self.bring(runs, reports)
+        return reports
+
+    def bring(self, runs: Sequence[LightRun], reports: Sequence[Report]) -> None:
+        """Bring what became of the networks into `runs`."""
         for shard, report in zip(self.shards, reports):
             for group, index, state in zip(shard.groups, shard.index, report.states):
                 runs[group].state.put_in(index, state)
-        return reports
 
     def exchange(self, exchange: Exchange, decided: Sequence[Decision]) -> None:
         """Give rows of shards to others, which save them before any shard goes on."""
@@ -161,7 +168,6 @@ class Driver:
 
     def ended(self, at: int, report: Report) -> None:
         """A shard has come to the end of a phase."""
-        self.steps += report.steps
         if report.looked is not None:
             running = sum(int((each["status"] == Status.running).sum()) for each in report.states)
             self.together.progress[at] = Progress(sum(int(each["step"].sum()) for each in report.states), 0.0, running)
@@ -189,7 +195,9 @@ class Driver:
                 except Exception as error:
                     errors.append((at, error))
                     continue
-                if isinstance(found[at], Report) and found[at].signals and not stopping:  # of the worker alone
+                report = found[at] if isinstance(found[at], Report) else None
+                self.steps += 0 if report is None else report.steps
+                if report is not None and report.signals and not stopping:  # of the worker alone
                     tasks[start(at)] = at
                 elif not stopping:
                     ended(at, found[at])
@@ -198,8 +206,20 @@ class Driver:
             raise self.told(*errors[0])
         if self.signals:
             self.keep()
-            raise Ended(max(self.signals))  # SIGTERM before SIGINT
+            raise Signalled(max(self.signals), self.shown(found))  # SIGTERM before SIGINT
         return found
+
+    def shown(self, found: Sequence[Any]) -> list[Report]:
+        """What all shards are, of which `found` tells already of some."""
+        ended = {at: each for at, each in enumerate(found) if isinstance(each, Report) and each.end is not None}
+        others = [at for at in range(len(found)) if at not in ended]
+        tasks = [self.showing.remote(self.job, self.stored[at], self.sets, self.record.decided) for at in others]
+        for at, task in zip(others, tasks):
+            try:
+                ended[at] = self.ray.get(task)
+            except self.ray.exceptions.RayError as error:
+                raise self.told(at, error) from None
+        return [ended[at] for at in range(len(found))]
 
     def told(self, at: int, error: Exception) -> Exception:
         """The error of a shard, with its number."""
@@ -228,4 +248,4 @@ class Driver:
 
     def push(self) -> None:
         """Copy the record to the storage."""
-        self.storage.push(self.folder, self.record.decided)
+        self.storage.push(self.folder, self.record.decided, self.held)

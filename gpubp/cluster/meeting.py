@@ -20,13 +20,14 @@ from ..evaluate import Evaluation
 from ..population import Population
 from ..run import Round, Run, Sets
 from ..state import Status, TrainState
+from ..stored import Rowless
+from .messages import Decision, Looked, Tensors
 from .shards import Part, Shard
-from .worker import Decision, Looked, Tensors
 
 
 @dataclass(eq=False)
-class LightState(TrainState):
-    """The state of networks whose rows are elsewhere. source (N,): the network whose row each now has."""
+class LightState(Rowless):
+    """As a search needs it. source (N,): the network whose row each now has."""
 
     source: Tensor
 
@@ -36,15 +37,15 @@ class LightState(TrainState):
         count, dtype = len(part.rows), part.dtype
         none = torch.zeros(1, part.spec.size, dtype=dtype).expand(count, -1)
         population = Population(part.spec, none, part.seed, part.ids.clone())
-        state = TrainState.start(population, config, sets.data, part.position.clone())
+        state = TrainState.start(population, config, sets.data, part.position.clone(), light=True)
         rest = {each.name: getattr(state, each.name) for each in fields(TrainState)}
         rest |= {name: rest[name].contiguous() for name in ("loss", "total")}  # one number for all, as `none` is
         rest["hyper"] = {name: each.clone() for name, each in state.hyper.items()}  # the configuration's
-        return cls(**{**rest, "slots": [], "kept": {}, "source": torch.arange(count)})
+        return cls(**rest, source=torch.arange(count))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All but the rows."""
-        yield from (each for each in super().tensors() if each[0] != "params")
+        """See Rowless."""
+        yield from super().tensors()
         yield "source", self.source
 
     def put_in(self, index: Tensor, values: Tensors) -> None:

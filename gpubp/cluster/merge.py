@@ -1,62 +1,67 @@
-"""One run of the shards that have ended: their checkpoints, figures and curves, as if it had trained in one place."""
+"""One run of the shards that have ended: figures, results and curves, and a checkpoint that names the shards' files.
+
+The driver handles no row: those stay in the last checkpoints of the shards, where whoever asks for them reads them
+(stored.py). The manifest is written after all else, and what no manifest names is deleted after it.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from .. import checkpoint, curves
+from .. import checkpoint, curves, files
 from ..ambient import HOME
 from ..evaluate import Evaluation
 from ..networks import Outcome
 from ..packing import Saved
+from ..saving import Saving
 from ..state import TrainState
-from ..stopping import restore
-from .shards import Job, Part, Shard
-from .worker import Report
-
-Figures = tuple[Evaluation, Evaluation | None]
-
-
-def merged(job: Job, shards: Sequence[Shard], parts: Sequence[Part], run_dir: Path) -> list[Saved]:
-    """The groups at the end of their training, from the shards' checkpoints, one after the other; their curves go to
-    `run_dir`. Raises CheckpointError."""
-    found: dict[int, Saved] = {}
-    for shard in shards:
-        with (job.storage / str(shard.number)).folder() as folder:
-            saved = checkpoint.load(folder, HOME)
-            for group, index, mine in zip(shard.groups, shard.index, saved.populations):
-                if group not in found:
-                    state = blank(mine.state, len(parts[group].rows))
-                    found[group] = Saved(state, parts[group].config, parts[group].rows, {**mine.notes, "number": 0})
-                whole = found[group]
-                for (_, ours), (_, theirs) in zip(whole.state.tensors(), mine.state.tensors()):
-                    ours[index] = theirs
-                whole.notes["number"] = max(whole.notes["number"], mine.notes["number"])
-            draw(folder, shard, run_dir)
-    return [found[group] for group in range(len(parts))]
+from ..stopping import restored
+from ..stored import Read, Source, StoredState, rowless
+from .meeting import LightRun
+from .messages import End
+from .shards import Part, Shard
+from .storage import Storage
 
 
-def blank(state: TrainState, count: int) -> TrainState:
-    """A state of `count` networks with room for what `state` has."""
-    return state.rows(torch.zeros(count, dtype=torch.int64))
+@dataclass
+class Joining(Saving):
+    """A Saving of networks whose rows are in `rows`, the files of a manifest."""
+
+    rows: Sequence[dict[str, Any]] = ()
+
+    def write(self) -> None:
+        """See Saving."""
+        checkpoint.save(self.run_dir, self.networks(), self.notes(), self.rows)
 
 
-def outcomes(saved: Sequence[Saved], shards: Sequence[Shard], reports: Sequence[Report], folds: bool) -> list[Outcome]:
-    """The groups with their best rows restored, and their figures."""
+def saved(runs: Sequence[LightRun], parts: Sequence[Part], shards: Sequence[Shard], ends: Sequence[End]) -> list[Saved]:
+    """The groups as they are in a checkpoint, but for their rows."""
+    notes: list[list[dict[str, Any]]] = [[] for _ in runs]
+    for shard, end in zip(shards, ends):
+        for group, mine in zip(shard.groups, end.notes):
+            notes[group].append(mine)
+    return [
+        Saved(rowless(run.state), part.config, part.rows, mine[0] | {"number": max(each["number"] for each in mine)})
+        for run, part, mine in zip(runs, parts, notes)
+    ]
+
+
+def outcomes(some: Sequence[Saved], shards: Sequence[Shard], ends: Sequence[End], folds: bool) -> list[Outcome]:
+    """The groups with their figures, without their rows."""
     found = []
-    for group, each in enumerate(saved):
-        restore(each.state)
+    for group, each in enumerate(some):
         figures = [
-            (index, report.figures[at])
-            for shard, report in zip(shards, reports)
+            (index, end.figures[at])
+            for shard, end in zip(shards, ends)
             for at, (mine, index) in enumerate(zip(shard.groups, shard.index))
-            if mine == group and report.figures is not None
+            if mine == group
         ]
         sides = [_whole([(index, mine[side]) for index, mine in figures], len(each.rows)) for side in (0, 1)]
         assert sides[0] is not None
@@ -76,15 +81,40 @@ def _whole(figures: Sequence[tuple[Tensor, Evaluation | None]], count: int) -> E
     return whole
 
 
-def draw(folder: Path, shard: Shard, run_dir: Path) -> None:
-    """Add the curves of a shard, with the rows of the whole run, as far as the file goes."""
-    path = folder / curves.FILE
-    if not path.exists():
-        return
-    rows = torch.cat(shard.rows)[torch.cat(shard.local).argsort()].numpy()
-    with path.open("rb") as file, (run_dir / curves.FILE).open("ab") as whole:
-        while len(piece := np.fromfile(file, curves.KIND, curves.AT_ONCE)):
-            piece["network"] = rows[np.minimum(piece["network"], len(rows) - 1)]
-            whole.write(piece[piece["network"] < curves.NETWORKS].tobytes())
-        whole.flush()
-        os.fsync(whole.fileno())
+def with_rows(given: Sequence[Outcome], ends: Sequence[End], storage: Storage) -> list[Outcome]:
+    """The same networks, their best rows restored; rows are read from the shards' files when somebody asks for them."""
+    source = Source([end.file for end in ends], [len(each.rows) for each in given], storage.file)
+    return [
+        each._replace(state=StoredState.of(each.state, _ended(partial(source.read, group, HOME), each.state)))
+        for group, each in enumerate(given)
+    ]
+
+
+def _ended(read: Read, state: TrainState) -> Read:
+    """`read`, with present and kept rows exchanged as at the end of the training (stopping.py)."""
+    if not state.recipe.restore_best:
+        return read
+    best = restored(state)
+
+    def exchanged(name: str) -> Tensor:
+        found, other = read(name), {"params": "kept.best", "kept.best": "params"}.get(name)
+        if other is not None:
+            found[best] = read(other)[best]
+        return found
+
+    return exchanged
+
+
+def draw(storage: Storage, names: Iterable[str], run_dir: Path) -> None:
+    """Write the curves of all shards. Raises CheckpointError, OSError."""
+
+    def fill(beside: Path) -> None:
+        with beside.open("wb") as whole:
+            for name in names:
+                with storage.file(name) as path:
+                    if path.exists():
+                        with path.open("rb") as file:
+                            while len(piece := np.fromfile(file, curves.KIND, curves.AT_ONCE)):
+                                whole.write(piece.tobytes())
+
+    files.write(run_dir / curves.FILE, fill)

@@ -10,14 +10,15 @@ import time
 from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor
 
 from ..history import History
 from ..reporters import Progress
 from ..reporters.listeners import Listeners
 from ..reporters.snapshot import Snapshot
 from .meeting import LightRun, found_in
+from .messages import Looked
 from .shards import Shard
-from .worker import Looked
 
 
 class Together:
@@ -95,7 +96,8 @@ class Together:
             self.rewrite()
             found = [each._replace(lr=run.learning_rate()) for run, each in zip(self.runs, found)]
         states = [run.state for run in self.runs]
-        networks = Snapshot(states, [run.rows for run in self.runs], found, lambda _: torch.empty(0))
+        norms = torch.cat([each.norms for each in looked])
+        networks = Snapshot(states, [run.rows for run in self.runs], found, lambda most: _some(norms, most))
         done, seconds = sum(int(each.step.sum()) for each in states), self.seconds
         rate = (done - self.seen[0]) / max(seconds - self.seen[1], 1e-6)
         self.seen = done, seconds
@@ -114,3 +116,9 @@ class Together:
         """Bring what was decided into `runs`."""
         for mine, theirs in zip(self.runs, self.after):
             mine.state.put_in(torch.arange(len(mine.rows)), dict(theirs.state.tensors()))
+
+
+def _some(norms: Tensor, most: int) -> Tensor:
+    """Up to `most` of these, evenly spaced."""
+    count = min(most, len(norms))
+    return norms[torch.arange(count) * len(norms) // max(1, count)]

@@ -18,8 +18,6 @@ from ..cells import TABLES
 from ..config import TrainConfig
 from ..design import Group, Planned
 from ..errors import ConfigError
-from ..packing import missing
-from ..rows import CustomName
 from ..spec import NetworkSpec
 from .storage import Storage
 
@@ -36,6 +34,10 @@ class Shard:
     index: tuple[Tensor, ...]
     parts: tuple[Part, ...]
 
+    def networks(self, shards: int) -> list[list[int]]:
+        """Of each part its group, and the first and the step of its networks' numbers there, among so many shards."""
+        return [[group, int(index[0]), shards] for group, index in zip(self.groups, self.index)]
+
     @cached_property
     def rows(self) -> list[Tensor]:
         """Of each part, its networks' rows in the results."""
@@ -49,8 +51,9 @@ class Shard:
 
 
 class Job(NamedTuple):
-    """What all shards have in common. engines: of each group; rules: rows of the tables that they need, which a process
-    of another machine may lack; threads: of a shard on a CPU; minutes: between two checkpoints."""
+    """What all shards have in common. engines: of each group; rules: that they need by name, which a process of another
+    machine may lack; threads: of a shard on a CPU; minutes: between two checkpoints; shards: how many;
+    norms: of gradients, at most, that a shard tells of at an evaluation."""
 
     storage: Storage
     engines: tuple[str, ...]
@@ -59,6 +62,8 @@ class Job(NamedTuple):
     threads: int
     minutes: float
     rules: dict[str, dict[str, Any]]
+    shards: int
+    norms: int
 
 
 def dealt(parts: Sequence[Part], number: int) -> Iterator[Shard]:
@@ -77,30 +82,22 @@ def dealt(parts: Sequence[Part], number: int) -> Iterator[Shard]:
 
 
 def rules(parts: Sequence[Part]) -> dict[str, dict[str, Any]]:
-    """The rows of the tables that the networks need. Raises ConfigError for one that is in no table."""
+    """The rules that the networks need, by their names in checkpoints. Raises ConfigError for two of one name."""
     found: dict[str, dict[str, Any]] = {kind: {} for kind in TABLES}
     for spec, config in ((each.spec, each.config) for each in parts):
         for kind, name in _named(spec, config):
-            if isinstance(name, CustomName):
-                raise ConfigError(f"a cluster reads checkpoints, which have rules by name: {_lacking(spec, config)}")
-            found[kind][name] = TABLES[kind][name]
+            if found[kind].setdefault(str(name), row := TABLES[kind][name]) != row:
+                raise ConfigError(f"{kind} {str(name)!r}: two rules of one name, which a cluster keeps apart by names")
     return found
 
 
 def learn(rules: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add the `rules` of another process to the tables of this one."""
+    """Let the tables of this process, which may have trained another run before, have the `rules` of another one."""
     for kind, rows in rules.items():
-        table: dict[str, Any] = TABLES[kind]
-        for name, row in rows.items():
-            table.setdefault(name, row)
+        TABLES[kind].update(rows)
 
 
 def _named(spec: NetworkSpec, config: TrainConfig) -> Iterator[tuple[str, str]]:
     for each in spec.activations:
         yield "hidden", each
     yield from (("loss", spec.loss), ("optimizer", config.optimizer), ("schedule", config.schedule))
-
-
-def _lacking(spec: NetworkSpec, config: TrainConfig) -> str:
-    plain = {"optimizer": str(config.optimizer), "schedule": str(config.schedule)}
-    return missing({"spec": spec.to_dict(), "config": plain}) or "a rule has the name of another"

@@ -2,17 +2,17 @@
 
 A local path is used as it is. Of another, such as s3://bucket/run, every save is a new folder, whose file COMPLETE is
 written last; the newest complete one counts, and the one before it is kept. Names of folders rise with the phase, so
-that what a process writes that was thought dead counts for nothing once the others have gone on.
+that what a process writes that was thought dead counts for nothing once the others have gone on; nor does it delete
+what others have written since it began.
 """
 
 from __future__ import annotations
 
 import secrets
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CheckpointError, ConfigError
 from ..files import UNFINISHED
 from ..line import line
+from ..manifests import MANIFEST
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -66,57 +67,97 @@ class Storage:
             self.pull(Path(folder))
             yield Path(folder)
 
-    def push(self, folder: Path, phase: int) -> None:
-        """Save the files of `folder`, unless they are there. Raises CheckpointError."""
+    @contextmanager
+    def file(self, name: str) -> Iterator[Path]:
+        """One file, or a temporary copy of it; if there is none, neither is there one at the path. Raises
+        CheckpointError."""
         if self.local is not None:
+            yield self.local / name
             return
         system, root = self._system
+        with tempfile.TemporaryDirectory(prefix="gpubp-") as folder:
+            path = Path(folder, name.rpartition("/")[2])
+            with self._told("read"):
+                system.invalidate_cache()
+                if system.exists(f"{root}/{name}"):
+                    system.get_file(f"{root}/{name}", str(path))
+            yield path
+
+    def holds(self, name: str) -> bool:
+        """Whether there is such a file. Raises CheckpointError."""
+        system, root = self._system
+        with self._told("read"):
+            return bool(system.exists(f"{root}/{name}"))
+
+    def push(self, folder: Path, phase: int, held: list[str]) -> str:
+        """Save the files of `folder`, unless they are there. held: saves() before this process, and its own since; all
+        but the last ones are deleted. -> where, as what comes before their names. Raises CheckpointError."""
+        if self.local is not None:
+            return ""
+        system, root = self._system
         save = f"{root}/{phase:06}-{time.time_ns():020}-{secrets.token_hex(4)}"
-        try:
+        with self._told("written"):
             _put(system, folder, save)
             system.pipe_file(f"{save}/{COMPLETE}", b"")
-            for old in self._saves()[KEPT:]:
-                system.rm(old, recursive=True)
-        except Exception as error:  # of whatever library
-            raise CheckpointError(f"{self.path} cannot be written: {line(error)}") from error
+            held.append(save)
+            while len(held) > KEPT:
+                with suppress(FileNotFoundError):  # another process has been faster
+                    system.rm(held.pop(0), recursive=True)
+        return f"{save.rpartition('/')[2]}/"
 
     def put(self, folder: Path) -> None:
         """Copy the files of `folder` here, for people. Raises CheckpointError."""
         system, root = self._system
-        try:
+        with self._told("written"):
             _put(system, folder, root)
-        except Exception as error:  # of whatever library
-            raise CheckpointError(f"{self.path} cannot be written: {line(error)}") from error
 
     def pull(self, folder: Path) -> None:
         """Fetch the files of the newest save, if there is one. Raises CheckpointError."""
         if self.local is not None:
             return
         system, _ = self._system
-        try:
-            newest = next((each for each in self._saves() if system.exists(f"{each}/{COMPLETE}")), None)
+        with self._told("read"):
+            newest = next((each for each in reversed(self.saves()) if system.exists(f"{each}/{COMPLETE}")), None)
             for each in system.find(newest) if newest else []:
                 where = folder / each.partition(str(newest).rpartition("/")[2])[2].lstrip("/")
                 where.parent.mkdir(parents=True, exist_ok=True)
                 system.get_file(each, str(where))
-        except Exception as error:
-            raise CheckpointError(f"{self.path} cannot be read: {line(error)}") from error
 
-    def remove(self) -> None:
-        """Delete all of it."""
-        if self.local is not None:
-            shutil.rmtree(self.local, ignore_errors=True)
+    def keep(self, names: Collection[str]) -> None:
+        """Delete all but these files. Raises CheckpointError."""
+        if self.local is None:
+            system, root = self._system
+            with self._told("tidied up"):
+                system.invalidate_cache()
+                if gone := [each for each in system.find(root) if each not in {f"{root}/{name}" for name in names}]:
+                    system.rm(gone)
             return
-        system, root = self._system
-        if system.exists(root):
-            system.rm(root, recursive=True)
+        for path in sorted(self.local.rglob("*"), reverse=True):  # folders after what is in them
+            with suppress(OSError):  # a folder that is not empty
+                if path.is_dir():
+                    path.rmdir()
+                elif path.relative_to(self.local).as_posix() not in names:
+                    path.unlink()
 
-    def _saves(self) -> list[str]:
-        """Their folders, newest first."""
+    def saves(self) -> list[str]:
+        """Their folders, oldest first; none of a directory. Raises CheckpointError."""
+        if self.local is not None:
+            return []
         system, root = self._system
-        system.invalidate_cache()
-        found = system.ls(root, detail=False) if system.exists(root) else []
-        return sorted((each.rstrip("/") for each in found), key=lambda each: each.rpartition("/")[2], reverse=True)
+        with self._told("read"):
+            system.invalidate_cache()
+            found = system.ls(root, detail=False) if system.exists(root) else []
+        return sorted((each.rstrip("/") for each in found), key=lambda each: each.rpartition("/")[2])
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Raise CheckpointError for the errors of whatever library. what: cannot be done."""
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise CheckpointError(f"{self.path} cannot be {what}: {line(error)}") from error
 
     @property
     def _system(self) -> tuple[AbstractFileSystem, str]:
@@ -132,7 +173,7 @@ class Storage:
 
 
 def _put(system: AbstractFileSystem, folder: Path, root: str) -> None:
-    for each in folder.rglob("*"):
+    for each in sorted(folder.rglob("*"), key=lambda path: path.name == MANIFEST):  # which says that all is there
         if each.is_file() and each.name not in LEFT_OUT and each.suffix != UNFINISHED:
             where = f"{root}/{each.relative_to(folder).as_posix()}"
             system.makedirs(where.rpartition("/")[0], exist_ok=True)

@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from ..ambient import HOME, neutral
-from ..checkpoint import SHARDS
 from ..config import TrainConfig
 from ..data import Dataset
 from ..design import Design, Group
 from ..errors import CheckpointError, ConfigError
+from ..line import line
 from ..loop import Search
 from ..making import Source
+from ..manifests import MANIFEST
 from ..population import Population
 from ..populations import Populations
 from ..reporters import Reporter, Start, watches
 from ..reporters.listeners import Listeners
 from ..reporters.table import Results
-from ..result import Result
+from ..reporters.tensorboard import SAMPLED
+from ..result import Result, kept
 from ..rng import check_seed
-from ..run import Sets, reasons, together
-from ..saving import Saving
-from ..search import restored
-from ..search.method import Method
-from ..signals import collected
+from ..run import reasons, together
+from ..signals import collected, delivered
+from ..stored import FOLDER as SHARDS
 from ..training import check_arguments, described, new, opened, own, ready, updated
-from . import worker
-from .driver import Driver, Ended
-from .meeting import LightRun, light_runs
-from .merge import merged, outcomes
+from .driver import Driver, Signalled
+from .meeting import LightRun
+from .merge import Joining, draw, outcomes, saved, with_rows
+from .messages import Report
+from .plan import Plan
 from .progress import Together
-from .record import Record, check, digest
-from .session import Room, room, session
-from .shards import Job, Part, dealt, rules
+from .record import Record, check
+from .session import room, session
+from .shards import Job, Part, dealt
 from .storage import Storage
-from .worker import Report
 
 
 @neutral()
@@ -75,10 +74,16 @@ def train_many(
     run_dir: new, on storage that all machines share, or a URL of fsspec's. Shards save themselves below it, and one
     whose worker dies goes on elsewhere from its last checkpoint. In the end there is one run, as of one machine. If it
     ends early, by an error, Ctrl-C or SIGTERM, which let shards save first, or by the death of this process, the same
-    call goes on. The signal is then raised again, without a result.
+    call goes on; the signal is then raised again, with the result so far as `result`. Rows of a result are read from
+    the run when somebody asks for them (population, network(), states), and take their memory then; of one that ended
+    early as long as it has not gone on.
 
-    Refused, by an error before any training: streams of rows and `slots` (give more shards), and custom rules that are
-    in no table. Raises also what gpubp.train_many() does."""
+    Rules of your own, also such as are in no table, go to the workers as they are. Refused, by an error before any
+    training: streams of rows and `slots` (give more shards). Raises also what gpubp.train_many() does."""
+    if "slots" in common:
+        raise ConfigError(f"slots {common['slots']!r}: not on a cluster, where more `shards` wait for their turn")
+    if isinstance(design, Iterator):
+        raise ConfigError("design: an iterator of rows; a cluster deals all at the start: a list or a table expected")
     positions = data.networks if validation is None or data.networks is not None else validation.networks
     rows, source = Design.of(design, **common), Source(check_seed(seed), dtype, positions)
     wanted = Wanted(run_dir, cluster, shards, engine, reporters, checkpoint_minutes, settings, device, lines, search)
@@ -109,20 +114,19 @@ def _trained(
     storage, search = Storage.of(wanted.run_dir), None if wanted.search is None else own(wanted.search)
     if storage.local is not None:
         new(storage.local)
+    elif storage.holds(f"checkpoint/{MANIFEST}"):
+        raise ConfigError(f"run directory {storage.path} exists already; name a new one")
     plan = Plan(parts, ready([each.spec for each in parts], parts[0].dtype, data, validation, count), design, search)
     listeners = Listeners(tuple(wanted.reporters), lambda *_: None)
     try:
         with ExitStack() as stack:
             folder = storage.local or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpubp-")))
             keeping = stack.enter_context((storage / SHARDS / "driver").folder())
-            return _shared(plan, wanted, storage, folder, keeping, listeners)
-    except Ended as ended:
-        listeners.give_back()
-        signal.raise_signal(ended.number)
-        raise CheckpointError(f"{storage.path}: {ended}; all is saved, and the same call goes on") from None
+            result = _shared(plan, wanted, storage, folder, keeping, listeners)
     except BaseException:
         listeners.give_back()
         raise
+    return delivered(result, f"{line(storage.path)} has all that is saved; the same call goes on")
 
 
 def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping: Path, listeners: Listeners) -> Result:
@@ -133,7 +137,7 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
             asked = before.shards if before is not None and wanted.shards is None else wanted.shards
             device, lent = room(ray, wanted.device, asked)
             sets = ray.put(plan.sets)
-            lines += plan.fit(ray, lent, sets, wanted, device)
+            lines += plan.fit(ray, lent, sets, wanted.engine, device, any(map(watches, wanted.reporters)))
             runs, shown = plan.runs(), plan.runs()
             mine = plan.digest(lent.shards)
             record = check(before or Record(mine, lent.shards), mine, lent.shards, storage.path)
@@ -150,92 +154,37 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
             listeners.told = told.tell
             lines = [*wanted.lines, *lines, f"{lent}"]
             listeners.start(_start(runs, told, lines, chosen, storage.path))
-            job = Job(storage / SHARDS, plan.engines, device, plan.folds, lent.threads, wanted.minutes, plan.rules)
-            driver = Driver(ray, job, shards, sets, lent.options, told, record, storage / SHARDS / "driver", keeping)
-            began = time.monotonic()
+            norms = -(-SAMPLED // len(shards)) if any(map(_looks, wanted.reporters)) else 0
+            job = Job(
+                storage / SHARDS, plan.engines, device, plan.folds, lent.threads, wanted.minutes, plan.rules,
+                len(shards), norms,
+            )  # fmt: skip
+            driver = Driver(ray, job, shards, sets, lent.options, told, record, storage, keeping)
+            began, number = time.monotonic(), None
             with collected() as driver.signals, closing(driver):
-                reports = driver.train(runs, plan.search, meetings)
+                try:
+                    reports = driver.train(runs, plan.search, meetings)
+                except Signalled as ended:
+                    reports, number = ended.reports, ended.number
+                    driver.bring(runs, reports)
             spent = time.monotonic() - began
-        result = _whole(plan, driver, reports, runs, chosen, folder, spent)
-        if storage.local is None:
-            storage.put(folder)
+        result = _result(plan, driver, reports, runs, chosen, folder, spent, number)
         result = replace(result, run_dir=None if storage.local is None else Path(wanted.run_dir))
-        if result.unsaved is None:
-            job.storage.remove()
-        listeners.tell(lambda reporter: reporter.finish(result))
+        if number is None and result.unsaved is None:
+            if storage.local is None:
+                storage.put(folder)
+            try:
+                job.storage.keep({each.end.file["file"].removeprefix(f"{SHARDS}/") for each in reports if each.end})
+            except CheckpointError as error:
+                told.tell(f"{error}; files that nobody needs are left there")
+        with kept(result):
+            listeners.tell(lambda reporter: reporter.finish(result))
     return result
 
 
-@dataclass
-class Plan:
-    """What is trained: groups, samples, the design, if it is one, and a search. choices: of each group its engine, and
-    why."""
-
-    parts: Sequence[Part]
-    sets: Sets
-    design: Design | None
-    search: Search | None
-    choices: Sequence[tuple[str, str]] = ()
-
-    def __post_init__(self) -> None:
-        self.rules = rules(self.parts)
-        _ = self.sets.fingerprints  # once, for all shards
-        self.folds = self.design is not None and "fold" in self.design.names and self.sets.data.entities is None
-        if self.search is not None:
-            if not isinstance(self.search, Method):
-                raise ConfigError(f"search: {type(self.search).__name__}: one of gpubp.search's expected on a cluster")
-            every = self.search.interval([each.config for each in self.parts])
-            self.configure([replace(each.config, evaluate_every=every) for each in self.parts])
-
-    def configure(self, configs: Sequence[TrainConfig]) -> None:
-        """Give each group another configuration."""
-        self.parts = [each._replace(config=config) for each, config in zip(self.parts, configs)]
-
-    @property
-    def engines(self) -> tuple[str, ...]:
-        """Of each group."""
-        return tuple(name for name, _ in self.choices)
-
-    def fit(self, ray: Any, lent: Room, sets: Any, wanted: Wanted, device: str) -> list[str]:
-        """Let a worker fit the configurations to the data and choose engines, for all workers. -> notes for the user.
-        Raises what that does."""
-        looks = self.sets.validation is not None or any(map(watches, wanted.reporters))
-        task = ray.remote(**lent.options)(worker.fit)
-        try:
-            found, notes = ray.get(task.remote(self.parts, sets, wanted.engine, device, self.folds, looks, self.rules))
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        self.configure([config for config, _, _ in found])
-        self.choices = [(name, why) for _, name, why in found]
-        return list(notes)
-
-    def runs(self) -> list[LightRun]:
-        """The groups before the first step."""
-        return light_runs(self.parts, self.choices, self.sets, self.folds)
-
-    def digest(self, shards: int) -> str:
-        """Of all that the shards' bits depend on."""
-        search = {} if self.search is None else {name: repr(each) for name, each in self.search.to_dict().items()}
-        return digest(self.parts, self.engines, self.sets, shards, search)
-
-    def begin(self, record: Record, keeping: Path, runs: Sequence[LightRun]) -> list[str]:
-        """Bring back what was decided, if anything was, and begin the search. -> what it does."""
-        record.restore(keeping, runs)
-        if self.search is None:
-            return []
-        told: list[str] = []
-        if record.decided:
-            self.search, told = restored(keeping, record.search)
-        assert self.search is not None
-        return [*self.search.begin(runs), *told]
-
-    def meetings(self, runs: Sequence[LightRun]) -> list[int]:
-        """The rounds after which the search may change networks."""
-        if not isinstance(self.search, Method):
-            return []
-        configs = [each.config for each in self.parts]
-        last = max(-(-each.longest // each.interval) for each in configs)
-        return [number for number in range(1, last) if self.search.acts(number, runs)]
+def _looks(reporter: Reporter) -> bool:
+    """Whether `reporter` may want norms of gradients."""
+    return getattr(type(reporter), "looked", Reporter.looked) is not Reporter.looked
 
 
 def _start(
@@ -260,27 +209,37 @@ def _start(
     )
 
 
-def _whole(
+def _result(
     plan: Plan, driver: Driver, reports: Sequence[Report], runs: Sequence[LightRun], settings: dict[str, Any],
-    folder: Path, spent: float,
+    folder: Path, spent: float, number: int | None,
 ) -> Result:  # fmt: skip
-    """The run of all shards, in `folder`."""
-    told, search = driver.together, plan.search
-    saved = merged(driver.job, driver.shards, plan.parts, folder)
+    """What the shards are; if no signal, `number`, has ended them early, also as the run in `folder`."""
+    told, search, storage = driver.together, plan.search, driver.root
+    ends = [each.end for each in reports if each.end is not None]
+    networks = saved(runs, plan.parts, driver.shards, ends)
     notes = {
-        "number": max(each.notes["number"] for each in saved),
+        "number": max(each.notes["number"] for each in networks),
         "history": told.history,
         "seconds": told.seconds,
         "settings": settings,
         "search": None if search is None else search.to_dict(),
         "queue": None,
     }
-    saving = Saving(folder, driver.job.minutes, lambda: saved, lambda: notes, told.tell)
-    saving.save()
-    found = outcomes(saved, driver.shards, reports, plan.folds)
+    saving = Joining(
+        folder, driver.job.minutes, lambda: networks, lambda: notes, told.tell, rows=[each.file for each in ends]
+    )
+    found = outcomes(networks, driver.shards, ends, plan.folds)
     more = {} if search is None else search.columns(runs)
     results = Results(found, runs[0].metric_name, plan.sets.data.entities, more)
-    saving.results(results)
+    if number is None:
+        try:
+            draw(storage, [each.curves for each in ends], folder)
+        except (OSError, CheckpointError) as error:
+            told.tell(f"{storage.path}: the curves of networks cannot be written: {error}")
+        saving.results(results)
+        if saving.unsaved is None:  # else the same call goes on here
+            saving.save()
+    found = with_rows(found, ends, storage)
     return Result(
         populations=Populations(*zip(*((each.state.population, each.rows) for each in found))),
         outcomes=found,
@@ -293,7 +252,7 @@ def _whole(
         step_seconds=spent,
         network_steps=driver.steps,
         run_dir=folder,
-        interrupted=None,
+        interrupted=number,
         unsaved=saving.unsaved,
         silenced=told.listeners.silenced,
         search=search,

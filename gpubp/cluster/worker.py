@@ -8,102 +8,61 @@ evaluation: whoever loads it finds the same figures again.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import checkpoint, lock
+from .. import checkpoint, curves, lock
 from ..ambient import HOME, neutral
 from ..config import TrainConfig
+from ..curves import Losses
 from ..devices import devices
 from ..errors import CheckpointError
-from ..evaluate import Evaluation
 from ..loop import Loop
 from ..making import Maker
-from ..reporters import Progress, Reporter
-from ..reporters.snapshot import Snapshot
+from ..reporters import Progress
 from ..resuming import runs_of
-from ..run import Round, Sets
+from ..run import Sets
 from ..saving import Saving
 from ..signals import collected
 from ..state import TrainState
+from ..stored import FOLDER, is_row
 from ..training import explained
+from .messages import NONE, Decision, End, Herald, Looked, Report, Tensors, clocks, light
 from .shards import Job, Part, Shard, learn
-
-PATIENCE = 1.0  # seconds between two messages of a shard about its progress
-CLOCKS = ("step", "status", "diverged_step")  # what reporters are told of networks at every evaluation
-Tensors = dict[str, Tensor]
-
-
-class Looked(NamedTuple):
-    """An evaluation of a shard: its round, and of each part the CLOCKS and what was found."""
-
-    number: int
-    clocks: list[Tensors]
-    found: list[Round]
-
-
-class Report(NamedTuple):
-    """What a shard's task ends with. looked: its last evaluation, None if `signals` ended it early; states: of each
-    part all but the rows; figures: of networks that have ended, None before. steps, seconds: network-steps of this
-    task, and their time."""
-
-    looked: Looked | None
-    states: list[Tensors]
-    figures: list[tuple[Evaluation, Evaluation | None]] | None
-    signals: list[int]
-    steps: int
-    seconds: float
-    notes: list[str]
-
-
-class Decision(NamedTuple):
-    """What a search made of the networks of a shard at the end of a round: of each part all but the rows."""
-
-    number: int
-    states: list[Tensors]
-
-
-class Herald(Reporter):
-    """Tells the driver of progress and evaluations."""
-
-    def __init__(self, tell: Callable[[Progress | Looked], object]) -> None:
-        self.tell, self.last = tell, -math.inf
-        self.latest: Looked | None = None
-
-    def progress(self, progress: Progress) -> None:
-        """Now and then."""
-        if progress.notes or time.monotonic() - self.last > PATIENCE:
-            self.last = time.monotonic()
-            self.tell(progress)
-
-    def looked(self, snapshot: Snapshot) -> None:
-        """Every time."""
-        times = [clocks(each) for each in snapshot.states]
-        self.latest = Looked(snapshot.record["round"], times, [*snapshot.found])  # type: ignore[list-item]
-        self.tell(self.latest)
 
 
 @dataclass
 class Copied(Saving):
-    """A Saving whose checkpoints are copied elsewhere."""
+    """A Saving whose checkpoints are copied elsewhere, to the folder `where`. rows: that the networks of each part have
+    in the results, by which their curves go."""
 
-    push: Callable[[], None] = lambda: None
+    push: Callable[[], str] = lambda: ""
+    rows: Sequence[Tensor] = ()
+    where: str = ""
 
     def write(self) -> None:
         """Write a checkpoint, and copy it. Raises CheckpointError."""
         super().write()
-        self.push()
+        self.where = self.push()
+
+    def draw(self, number: int, found: Iterable[Losses]) -> None:
+        """See Saving."""
+        super().draw(number, (each._replace(rows=rows) for each, rows in zip(found, self.rows)))
 
 
+@dataclass(kw_only=True)
 class ShardLoop(Loop):
     """The loop of a shard. Its only reporter is a Herald."""
+
+    job: Job
+    shard: Shard
 
     def phase(self, decision: Decision | None, last: int | None) -> Report:
         """Train on from `decision`, which the checkpoint may have already, to the end of the round `last`, or to the
@@ -113,24 +72,37 @@ class ShardLoop(Loop):
             if decision is not None and self.number == decision.number and self.at_rest():
                 self.apply(decision, [])
             self.rounds(math.inf if last is None else last)
-            self.save()
-            looked, figures = None, None
-            if not self.signals:
-                self.at_rest()
-                looked = self.told(last)
-                if last is None:
-                    figures = self.crew.each(self.runs, lambda run, tell: run.figures(), self.called)
-        states = [light(run.state) for run in self.runs]
-        return Report(looked, states, figures, self.signals, self.done - self.taken, self.step_seconds, self.notes)
+            return self.report(last)
 
-    def told(self, last: int | None) -> Looked:
+    def report(self, last: float | None) -> Report:
+        """Save, evaluate, and tell of all that others need."""
+        self.save()
+        looked, over = None, last is None or bool(self.signals)
+        if not self.signals:
+            self.at_rest()
+            looked = self.told(last)
+        states = [light(run.state) for run in self.runs]
+        end = self.ended() if over else None
+        return Report(looked, states, end, self.signals, self.done - self.taken, self.step_seconds, self.notes)
+
+    def ended(self) -> End:
+        """What is saved, and its figures."""
+        assert isinstance(self.saving, Copied)
+        file, digest = checkpoint.tensors(self.saving.run_dir)
+        notes = [run.saved().notes for run in self.runs]
+        figures = self.crew.each(self.runs, lambda run, tell: run.figures(), self.called)
+        where = f"{FOLDER}/{self.shard.number}/{self.saving.where}"
+        named = {"file": f"{where}{file}", "sha256": digest, "networks": self.shard.networks(self.job.shards)}
+        return End(figures, notes, named, f"{where}{curves.FILE}")
+
+    def told(self, last: float | None) -> Looked:
         """The evaluation at the end of the round `last`, or of networks that have ended, which train in no round."""
         herald = self.reporters[0]
         assert isinstance(herald, Herald)
         if herald.latest is not None and herald.latest.number == last:
             return herald.latest
         found = self.crew.each(self.runs, lambda run, tell: run.look(), self.called)
-        return Looked(self.number, [clocks(run.state) for run in self.runs], found)
+        return Looked(self.number, [clocks(run.state) for run in self.runs], found, NONE)
 
     def at_rest(self) -> bool:
         """Evaluate, if the networks are at the end of a round, and have not been. -> whether they were."""
@@ -170,6 +142,15 @@ def train(
     """Train a shard up to the round `last`, or to its end."""
     with _opened(job, shard, sets, phase, tell) as loop:
         return loop.phase(decision, last)
+
+
+@neutral()
+def show(job: Job, shard: Shard, sets: Sets, phase: int) -> Report:
+    """What a shard is now, of a run that a signal has ended before the shard began, or after it came to rest."""
+    with _opened(job, shard, sets, phase, lambda _: None) as loop:
+        loop.signals = [signal.SIGINT]
+        loop.begin()
+        return loop.report(0)
 
 
 @neutral()
@@ -229,34 +210,21 @@ def fit(
     return found, maker.notes
 
 
-def is_row(name: str) -> bool:
-    """Whether a tensor of a state is (N, P)."""
-    return name == "params" or name.startswith(("slots.", "kept."))
-
-
-def light(state: TrainState) -> Tensors:
-    """Copies of all but the rows."""
-    return {name: each.clone() for name, each in state.tensors() if not is_row(name)}
-
-
-def clocks(state: TrainState) -> Tensors:
-    """Copies of the CLOCKS."""
-    return {name: getattr(state, name).clone() for name in CLOCKS}
-
-
 @contextmanager
 def _opened(
     job: Job, shard: Shard, sets: Sets, phase: int, tell: Callable[[Progress | Looked], object]
 ) -> Iterator[ShardLoop]:
     """The loop of a shard, which saves itself. What else writes the shard, a process that was thought dead, stops."""
     storage = job.storage / str(shard.number)
+    held = storage.saves()
     with storage.folder() as folder:
         lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
         with lock.held(folder, force=True):
             loop = _loop(job, shard, sets, folder, tell)
             loop.saving = saving = Copied(
-                folder, job.minutes, loop.saved, loop.noted, loop.note, push=lambda: storage.push(folder, phase)
-            )
+                folder, job.minutes, loop.saved, loop.noted, loop.note, push=lambda: storage.push(folder, phase, held),
+                rows=shard.rows,
+            )  # fmt: skip
             try:
                 with explained(loop.runs):
                     yield loop
@@ -271,7 +239,7 @@ def _loop(job: Job, shard: Shard, sets: Sets, folder: Path, tell: Callable[[Prog
     if where == [HOME]:
         torch.set_num_threads(job.threads)
     settings, more = {"shard": shard.number}, dict[str, Any]()
-    if any((folder / "checkpoint" / name).exists() for name in (checkpoint.MANIFEST, checkpoint.PREVIOUS)):
+    if checkpoint.exists(folder):
         saved = checkpoint.load(folder, HOME)
         runs = runs_of(folder, saved, sets, where)
         more = {name: saved.notes[name] for name in ("history", "seconds")} | {"notes": [*saved.told]}
@@ -280,4 +248,5 @@ def _loop(job: Job, shard: Shard, sets: Sets, folder: Path, tell: Callable[[Prog
         for part, rows, group in zip(shard.parts, shard.local, shard.groups):
             maker = Maker(sets, job.engines[group], where, job.folds, looks=True)
             runs += maker.runs([part.made()._replace(rows=rows)])
-    return ShardLoop(runs, (Herald(tell),), None, job.minutes, settings, **more)
+    reporters = (Herald(tell, job.norms),)
+    return ShardLoop(runs, reporters, None, job.minutes, settings, **more, job=job, shard=shard)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import begun
 from ..errors import ConfigError, GpubpError, lookup
 from ..evaluate import metric_name
 from ..line import line, quoted
@@ -27,8 +28,9 @@ def ended(folder: Path, training: Callable[[], Result]) -> Result:
     try:
         return training()
     except KeyboardInterrupt as stopped:
-        if hasattr(stopped, "result"):
-            return stopped.result  # type: ignore[no-any-return]
+        result = getattr(stopped, "result", None)
+        if result is not None and result.run_dir is not None and not begun(result.run_dir):  # no shards that go on
+            return result  # type: ignore[no-any-return]
         if (folder / "checkpoint").exists():
             name = line(folder)
             sys.stderr.write(f"{name} holds its last checkpoint; continue with: gpubp resume {quoted(folder)}\n")

@@ -36,6 +36,7 @@ def run(settings: dict[str, Any]) -> int:
     """Resume a run of `train`."""
     from .. import checkpoint, tutorial
     from ..resuming import resume
+    from ..stored import FOLDER as SHARDS
     from . import outcome
     from .settings import load_data, located, name_device, settings_of
 
@@ -53,7 +54,7 @@ def run(settings: dict[str, Any]) -> int:
         with lock.held(folder, settings["force"]):
             pass
         told = "ended before its first checkpoint; it restarts from its config.yaml"
-        if (folder / checkpoint.SHARDS).exists():
+        if (folder / SHARDS).exists():
             told = "has shards that have not ended; each goes on from its last checkpoint"
         sys.stderr.write(f"{line(folder)} {told}\n")
         return train.run({**now, "run_dir": str(folder), "json": settings["json"]})

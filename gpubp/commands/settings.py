@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import checkpoint, config_file, sources
+from .. import checkpoint, config_file, manifests, sources
 from ..devices import ALL, automatic, devices
 from ..errors import CheckpointError, ConfigError, unknown
 from ..flags import Kind, RefusedError
@@ -63,7 +63,7 @@ def settings_of(folder: Path, flags: Mapping[str, tuple[Kind, Any]], call: str =
     """The settings of a run of `train`, whose flags have these kinds and defaults: its checkpoint's, or, before the
     first one and up to version 4, those of its config.yaml. call: the function that a run from Python takes instead.
     Raises CheckpointError if there are none."""
-    path = folder / "checkpoint" / checkpoint.MANIFEST
+    path = folder / "checkpoint" / manifests.MANIFEST
     begun = checkpoint.begun(folder)
     settings = None if begun else checkpoint.settings(folder)
     if settings is None:

@@ -1,0 +1,101 @@
+"""Messages: what shards tell the driver, and it them. None has a row of a network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..evaluate import Evaluation
+from ..reporters import Progress, Reporter, Start
+from ..reporters.snapshot import Snapshot
+from ..reporters.tensorboard import SHARE
+from ..run import Round
+from ..state import TrainState
+from ..stored import is_row
+
+PATIENCE = 1.0  # seconds between two messages of a shard about its progress
+NONE = torch.empty(0, dtype=torch.float64)
+CLOCKS = ("step", "status", "diverged_step")  # what reporters are told of networks at every evaluation
+Tensors = dict[str, Tensor]
+
+
+class Looked(NamedTuple):
+    """An evaluation of a shard: its round, of each part the CLOCKS and what was found, and norms of gradients (K,)."""
+
+    number: int
+    clocks: list[Tensors]
+    found: list[Round]
+    norms: Tensor
+
+
+class End(NamedTuple):
+    """What a shard is at its end, or where a signal has ended it: of each part its figures and the notes of a
+    checkpoint; the file that has the rows, as a manifest names it (stored.py), and the file of curves."""
+
+    figures: list[tuple[Evaluation, Evaluation | None]]
+    notes: list[dict[str, Any]]
+    file: dict[str, Any]
+    curves: str
+
+
+class Report(NamedTuple):
+    """What a shard's task ends with. looked: its last evaluation, None if `signals` ended it early; states: of each
+    part all but the rows; end: None at a meeting point. steps, seconds: network-steps of this task, and their time."""
+
+    looked: Looked | None
+    states: list[Tensors]
+    end: End | None
+    signals: list[int]
+    steps: int
+    seconds: float
+    notes: list[str]
+
+
+class Decision(NamedTuple):
+    """What a search made of the networks of a shard at the end of a round: of each part all but the rows."""
+
+    number: int
+    states: list[Tensors]
+
+
+class Herald(Reporter):
+    """Tells the driver of progress and evaluations, with up to `norms` norms of gradients."""
+
+    def __init__(self, tell: Callable[[Progress | Looked], object], norms: int = 0) -> None:
+        self.tell, self.last, self.norms, self.spent = tell, -math.inf, norms, 0
+        self.latest: Looked | None = None
+
+    def start(self, start: Start) -> None:
+        """Before the first step of this process."""
+        self.spent = start.done
+
+    def progress(self, progress: Progress) -> None:
+        """Now and then."""
+        if progress.notes or time.monotonic() - self.last > PATIENCE:
+            self.last = time.monotonic()
+            self.tell(progress)
+
+    def looked(self, snapshot: Snapshot) -> None:
+        """Every time."""
+        times, steps = [clocks(each) for each in snapshot.states], snapshot.record["network_steps"]
+        norms = (
+            snapshot.gradient_norms(most).cpu() if (most := min(self.norms, (steps - self.spent) // SHARE)) else NONE
+        )
+        self.spent = steps if len(norms) else self.spent
+        self.latest = Looked(snapshot.record["round"], times, [*snapshot.found], norms)  # type: ignore[list-item]
+        self.tell(self.latest)
+
+
+def light(state: TrainState) -> Tensors:
+    """Copies of all but the rows."""
+    return {name: each.clone() for name, each in state.tensors() if not is_row(name)}
+
+
+def clocks(state: TrainState) -> Tensors:
+    """Copies of the CLOCKS."""
+    return {name: getattr(state, name).clone() for name in CLOCKS}

@@ -1,0 +1,93 @@
+"""Plan: what a cluster trains, fitted by a worker to its data and machine, and the rounds at which shards meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..config import TrainConfig
+from ..design import Design
+from ..errors import ConfigError
+from ..loop import Search
+from ..run import Sets
+from ..search import restored
+from ..search.method import Method
+from . import worker
+from .meeting import LightRun, light_runs
+from .record import Record, digest
+from .session import Room
+from .shards import Part, rules
+
+
+@dataclass
+class Plan:
+    """What is trained: groups, samples, the design, if it is one, and a search. choices: of each group its engine, and
+    why."""
+
+    parts: Sequence[Part]
+    sets: Sets
+    design: Design | None
+    search: Search | None
+    choices: Sequence[tuple[str, str]] = ()
+
+    def __post_init__(self) -> None:
+        self.rules = rules(self.parts)
+        _ = self.sets.fingerprints  # once, for all shards
+        self.folds = self.design is not None and "fold" in self.design.names and self.sets.data.entities is None
+        if self.search is not None:
+            if not isinstance(self.search, Method):
+                raise ConfigError(f"search: {type(self.search).__name__}: one of gpubp.search's expected on a cluster")
+            every = self.search.interval([each.config for each in self.parts])
+            self.configure([replace(each.config, evaluate_every=every) for each in self.parts])
+
+    def configure(self, configs: Sequence[TrainConfig]) -> None:
+        """Give each group another configuration."""
+        self.parts = [each._replace(config=config) for each, config in zip(self.parts, configs)]
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Of each group."""
+        return tuple(name for name, _ in self.choices)
+
+    def fit(self, ray: Any, lent: Room, sets: Any, engine: str, device: str, watched: bool) -> list[str]:
+        """Let a worker fit the configurations to the data and choose engines, for all workers. -> notes for the user.
+        Raises what that does. watched: whether a reporter handles evaluations."""
+        looks = self.sets.validation is not None or watched
+        task = ray.remote(**lent.options)(worker.fit)
+        try:
+            found, notes = ray.get(task.remote(self.parts, sets, engine, device, self.folds, looks, self.rules))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        self.configure([config for config, _, _ in found])
+        self.choices = [(name, why) for _, name, why in found]
+        return list(notes)
+
+    def runs(self) -> list[LightRun]:
+        """The groups before the first step."""
+        return light_runs(self.parts, self.choices, self.sets, self.folds)
+
+    def digest(self, shards: int) -> str:
+        """Of all that the shards' bits depend on."""
+        search = {} if self.search is None else {name: repr(each) for name, each in self.search.to_dict().items()}
+        return digest(self.parts, self.engines, self.sets, shards, search)
+
+    def begin(self, record: Record, keeping: Path, runs: Sequence[LightRun]) -> list[str]:
+        """Bring back what was decided, if anything was, and begin the search. -> what it does."""
+        record.restore(keeping, runs)
+        if self.search is None:
+            return []
+        told: list[str] = []
+        if record.decided:
+            self.search, told = restored(keeping, record.search)
+        assert self.search is not None
+        return [*self.search.begin(runs), *told]
+
+    def meetings(self, runs: Sequence[LightRun]) -> list[int]:
+        """The rounds after which the search may change networks."""
+        if not isinstance(self.search, Method):
+            return []
+        configs = [each.config for each in self.parts]
+        last = max(-(-each.longest // each.interval) for each in configs)
+        return [number for number in range(1, last) if self.search.acts(number, runs)]

@@ -1,0 +1,174 @@
+"""A run whose rows lie in the files of shards is read as any run, to the same bits, or refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import gpubp
+from gpubp import checkpoint, files, making, manifests
+from gpubp.ambient import HOME
+from gpubp.cluster.meeting import light_runs
+from gpubp.design import Design
+from gpubp.errors import CheckpointError
+from gpubp.evaluate import Evaluation
+from gpubp.networks import Outcome
+from gpubp.reporters.table import Results
+from gpubp.run import Sets
+from gpubp.stored import Source, is_row, rowless
+
+from .helpers import same_bits
+from .short_runs import held_out, sealed, training
+
+SHARDS = 3
+ROWS = [{"lr": 10.0 ** -(row % 3), "optimizer": ("adam", "sgd")[row % 2], "seed": 9 - row} for row in range(10)]
+FILES = [f"shards/{shard}/checkpoint/tensors-00000004.safetensors" for shard in range(SHARDS)]
+Manifest = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in one place."""
+    folder = tmp_path_factory.mktemp("whole")
+    more = {"widths": "3,5,4", "loss": "cross_entropy", "epochs": 6, "batch_size": 8, "restore_best": True}
+    gpubp.train_many(ROWS, training(), held_out(), run_dir=folder / "run", **more)
+    return folder / "run"
+
+
+@pytest.fixture
+def apart(whole: Path, tmp_path: Path) -> Path:
+    """The same, with its rows in the files of three shards."""
+    folder, saved, rows = tmp_path / "apart", checkpoint.load(whole, HOME), []
+    shutil.copytree(whole, folder, ignore=lambda path, names: names if Path(path).name == "checkpoint" else [])
+    for shard, name in enumerate(FILES):
+        path, content, held = folder / name, dict[str, torch.Tensor](), []
+        for group, each in enumerate(saved.populations):
+            first = (shard - group) % SHARDS
+            held.append([group, first, SHARDS])
+            tensors = [found for found in each.state.tensors() if is_row(found[0])]
+            content |= {f"{group}.{row}": tensor[first::SHARDS].contiguous() for row, tensor in tensors}
+        path.parent.mkdir(parents=True)
+        save_file(content | {"0.step": torch.zeros(1)}, path)
+        rows.append({"file": name, "sha256": files.digest(path), "networks": held})
+    populations = [each._replace(state=rowless(each.state)) for each in saved.populations]
+    checkpoint.save(folder, populations, saved.notes, rows)
+    return folder
+
+
+def test_it_is_loaded_replayed_and_extended_to_the_bits_of_a_run_in_one_place(whole: Path, apart: Path) -> None:
+    content = (apart / "checkpoint" / "tensors-00000001.safetensors").read_bytes()
+    assert b"params" not in content
+    one, other = gpubp.load(whole), gpubp.load(apart)
+    for mine, theirs in zip(one.populations.each, other.populations.each, strict=True):
+        assert same_bits(mine.params, theirs.params)
+    inputs = held_out().inputs
+    assert (one.predict(inputs, "all", each=True) == other.predict(inputs, "all", each=True)).all()
+    assert gpubp.replay(apart, 3, data=training(), validation=held_out()).proven
+    moved = apart.rename(apart.with_name("moved"))
+    results = [gpubp.resume(each, training(), held_out(), epochs=9) for each in (shutil.copytree(whole, apart), moved)]
+    for mine, theirs in zip(results[0].states, results[1].states, strict=True):
+        for (name, here), (_, there) in zip(mine.tensors(), theirs.tensors(), strict=True):
+            assert same_bits(here, there), name
+    assert results[0].table.equals(results[1].table)
+    assert not (moved / "shards").exists(), "no checkpoint names them any more"
+    assert manifests.read(moved / "checkpoint" / "manifest.json")["version"] == 6
+
+
+def test_rows_that_nobody_asks_for_are_not_read(apart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, proper = list[str](), Source.read
+
+    def noted(source: Source, group: int, device: torch.device, name: str) -> torch.Tensor:
+        read.append(name)
+        return proper(source, group, device, name)
+
+    monkeypatch.setattr(Source, "read", noted)
+    saved = checkpoint.load(apart, HOME)
+    assert read == []
+    assert [each.state.population.count for each in saved.populations] == [5, 5]
+    gpubp.load(apart)
+    assert {*read} == {"params", "kept.best"}
+
+
+def renamed(manifest: Manifest) -> None:
+    manifest["rows"][1]["file"] = "shards/../../other.safetensors"
+
+
+def twice(manifest: Manifest) -> None:
+    manifest["rows"][1]["networks"][0][1] = manifest["rows"][0]["networks"][0][1]
+
+
+def fewer(manifest: Manifest) -> None:
+    manifest["rows"].pop()
+
+
+def exchanged(manifest: Manifest) -> None:
+    manifest["rows"][0]["networks"].reverse()
+
+
+def negative(manifest: Manifest) -> None:
+    manifest["rows"][0]["networks"][1][0] = -1
+
+
+def typed(manifest: Manifest) -> None:
+    manifest["rows"][0]["networks"] = 7
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (renamed, r"rows in 'shards/\.\./\.\./other.safetensors': a file below shards in the run's directory expected"),
+        (twice, "does not have the rows of the networks that are to be in it|do not have every network once"),
+        (fewer, "the files of rows do not have every network once"),
+        (exchanged, "does not have the rows|do not have every network once"),
+        (negative, "does not have the rows of the networks that are to be in it"),
+        (typed, "does not hold a complete state"),
+    ],
+)
+def test_a_manifest_that_names_other_rows_is_refused(
+    apart: Path, change: Callable[[Manifest], None], told: str
+) -> None:
+    path = apart / "checkpoint" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(sealed(manifest))
+    with pytest.raises(CheckpointError, match=told):
+        gpubp.load(apart)
+
+
+def test_a_damaged_or_missing_file_of_rows_is_refused(apart: Path) -> None:
+    path = apart / FILES[1]
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"shards/1/.* is damaged: its SHA-256 is not the one in the manifest"):
+        gpubp.load(apart)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"shards/1/.*, which has rows of the run's networks, cannot be read: No"):
+        gpubp.resume(apart, training(), held_out())
+
+
+def test_an_older_gpubp_refuses_it_and_reads_every_other_run(
+    whole: Path, apart: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests, "VERSION", 6)
+    assert len(gpubp.load(whole)) == len(ROWS)
+    with pytest.raises(CheckpointError, match="has version 7; this gpubp reads versions 1 to 6"):
+        gpubp.load(apart)
+
+
+def test_a_driver_has_no_memory_for_rows() -> None:
+    """100,000 networks of a million parameters would be 400 GB, and their slots twice as much."""
+    data, count = gpubp.Dataset(torch.zeros(4, 1000), torch.zeros(4, 4)), 100_000
+    design = Design.of({"lr": [0.1] * count}, widths="1000,1000,4", loss="mean_squared_error", epochs=1)
+    parts = making.Source(0, torch.float32, None).planned(design)
+    (run,) = light_runs(parts, [("cpu", "")], Sets(data), False)
+    state, figures = rowless(run.state), Evaluation(*torch.zeros(2, count, dtype=torch.float64))
+    results = Results([Outcome(parts[0].rows, state, figures, None)], "r2")
+    assert sum(len(piece) for piece in results.pieces()) == count
