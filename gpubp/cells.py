@@ -132,6 +132,9 @@ def _file(path: str | os.PathLike[str]) -> Any:
     if Path(path).suffix.lower() != ".parquet":
         return tables.read(path).columns
     found = tables.parquet(Path(path))  # which holds lists of widths too
+    for name, kind in zip(found.schema.names, found.schema.types):
+        if pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_union(kind):
+            raise ConfigError(f"design: column {name!r} holds {kind}; numbers, names, truth values or lists expected")
     objects = sum(not (pa.types.is_integer(each) or pa.types.is_floating(each)) for each in found.schema.types)
     free.fits(f"design {path}", OBJECT * objects * found.num_rows)
     return found

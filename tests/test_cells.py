@@ -171,3 +171,9 @@ def test_a_cell_is_read_once_however_many_rows_have_it(monkeypatch: pytest.Monke
     groups = [*Design.of(design, epochs=3).groups(0, torch.float32, None)]
     assert read == ["3,4", "3,5,4"]
     assert [group.rows[:3].tolist() for group in groups] == [[0, 2, 4], [1, 3, 5]]
+
+
+def test_structs_in_a_file_are_refused_before_they_become_objects(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"lr": [{"a": 1}]}), tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match="column 'lr' holds struct<a: int64>; numbers, names, truth values or lists"):
+        Design.of(tmp_path / "a.parquet")
