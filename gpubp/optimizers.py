@@ -249,7 +249,8 @@ def rates(
 
 
 def update(rule: Optimizer, param: Tensor, grad: Tensor, slots: Sequence[Tensor], rates: Rates) -> list[Tensor]:
-    """One step of `rule` on param (N, ...), in place; grad and slots have its shape. -> the new slots.
+    """One step of `rule` on param (N, ...), in place; grad and slots have its shape. -> the new slots,
+    0 where they are nearly denormal (numerics.flush).
 
     weight_decay * param is added to the gradient; a decoupled rule shrinks param by lr * weight_decay first.
     """
