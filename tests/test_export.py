@@ -29,10 +29,10 @@ from gpubp.model import Model
 from .exported import HOSTILE, Case, case
 from .files import table
 from .helpers import population, same_bits
-from .tolerances import EXPORTED
+from .tolerances import DOUBT, EXPORTED
 
 SEEDS = range(60)
-ANSWERS = ("predict", "predict_proba", "std")
+ANSWERS = ("predict", "predict_proba", "std", "entropy", "mutual_information")
 ISOLATED = """
 import sys
 sys.modules.update(dict.fromkeys(("torch", "gpubp", "sklearn", "onnx")))  # not importable
@@ -42,7 +42,7 @@ said = {}
 for path in sorted(pathlib.Path(sys.argv[1]).glob("*.json")):
     name = path.stem
     samples, module = json.loads(path.read_text()), importlib.import_module(name)
-    functions = [each for each in ("predict", "predict_proba", "std") if hasattr(module, each)]
+    functions = [each for each in sys.argv[2:] if hasattr(module, each)]
     said[name] = {each: getattr(module, each)(samples).tolist() for each in functions}
 print(json.dumps(said))
 """
@@ -68,6 +68,8 @@ def expected(each: Case) -> dict[str, Any]:
         found["predict_proba"] = model.predict_proba(samples, rows)
     if len(rows) > 1:
         found["std"] = together.std(samples)
+        if gpubp.LOSSES[together.spec.loss].takes == "logit":
+            found |= {"entropy": together.entropy(samples), "mutual_information": together.mutual_information(samples)}
     return found
 
 
@@ -87,8 +89,12 @@ def all_agree(found: dict[str, Any], each: Case, dtype: torch.dtype | None = Non
     assert found.keys() == wanted.keys()
     numbers = wanted.get("predict_proba", wanted["predict"])
     scale = float(np.abs(numbers).max()) if numbers.dtype.kind == "f" else 1.0
+    dtype = dtype or dtype_of(each.model)
     for name, values in wanted.items():
-        agree(found[name], values, dtype or dtype_of(each.model), scale)
+        if name in ("entropy", "mutual_information"):
+            np.testing.assert_allclose(found[name], values, **DOUBT[dtype], err_msg=name)
+        else:
+            agree(found[name], values, dtype, scale)
 
 
 def run_onnx(path: Path, each: Case) -> dict[str, Any]:
@@ -137,13 +143,34 @@ def test_a_python_file_with_numpy_alone_says_what_the_networks_say(tmp_path: Pat
         imports = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         assert imports <= {"numpy", "math", "base64"}
         (tmp_path / f"{name}.json").write_text(json.dumps(plain(each.samples)))
-    command = [sys.executable, "-I", "-W", "error", "-c", ISOLATED, str(tmp_path)]
+    command = [sys.executable, "-I", "-W", "error", "-c", ISOLATED, str(tmp_path), *ANSWERS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said.keys() == cases.keys()
     for name, each in cases.items():
         all_agree(said[name], each)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+def test_certain_networks_have_no_entropy_and_those_that_contradict_each_other_all_of_it(
+    loss: str, tmp_path: Path
+) -> None:
+    """Probabilities of 0, whose logarithm is infinite."""
+    networks = population(gpubp.NetworkSpec((1, 2), loss=loss, bias="none"), 2)
+    networks.params[:] = torch.tensor([[1e4, -1e4], [-1e4, 1e4]])
+    each = Case(Model(networks), [0, 1], torch.tensor([[0.0], [1.0]]).double())
+    module: dict[str, Any] = {}
+    exec(each.model.export(tmp_path / "networks.py", [0, 1]).read_text(), module)
+    said = run_onnx(each.model.export(tmp_path / "networks.onnx", [0, 1]), each)
+    for found in (said, {name: module[name](each.samples) for name in ANSWERS[-2:]}):
+        np.testing.assert_allclose(found["entropy"], np.full_like(found["entropy"], np.log(2)))
+        assert not found["mutual_information"][0].any()
+        np.testing.assert_allclose(found["mutual_information"][1], found["entropy"][1])
+    alike = Case(each.model, [0, 0], each.samples)
+    certain = run_onnx(each.model.export(tmp_path / "certain.onnx", alike.rows), alike)["entropy"][1]
+    assert np.atleast_1d(certain).tolist() == [0.0] * certain.size
+    assert not np.signbit(certain).any()
 
 
 def test_names_from_data_are_never_code(tmp_path: Path) -> None:

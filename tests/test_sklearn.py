@@ -106,6 +106,20 @@ def test_samples_to_stop_by_are_held_out_where_there_are_enough():
         PopulationClassifier(2, (8,), early_stopping=True, **SMALL).partial_fit(X, y, np.unique(y))
 
 
+def test_few_samples_are_held_out_of_any_class_as_in_scikit_learn():
+    """Two of thirteen, of three classes."""
+    X, y = FLOWERS[::12], NAMES[::12]
+    theirs = neural_network.MLPClassifier(early_stopping=True, max_iter=2).fit(X, y)
+    for model in (
+        MLPClassifier((4,), early_stopping=True, max_iter=2, **SMALL),
+        PopulationClassifier(1, (4,), early_stopping=True, epochs=2, **SMALL),
+    ):
+        assert model.fit(X, y).predict_proba(X).shape == theirs.predict_proba(X).shape == (13, 3)
+        assert model.history_[-1]["validation_loss"] is not None
+    with pytest.raises(ValueError, match="The validation set is too small"):
+        model.fit(X[[0, -1]], y[[0, -1]])
+
+
 def test_warm_start_and_partial_fit_go_on_with_the_same_networks():
     model = PopulationClassifier(2, (8,), lr=0.01, epochs=2, warm_start=True, **SMALL).fit(FLOWERS, NAMES)
     first, scaler = model.losses_, model.input_scaler_
@@ -239,6 +253,12 @@ def test_what_a_stand_in_cannot_do_is_refused():
         MLPClassifier((5, -1)).fit(FLOWERS, SPECIES)
     with pytest.raises(ValueError, match="settings: 'learning_rate' is unknown"):
         PopulationClassifier(settings={"learning_rate": 1}).fit(FLOWERS, SPECIES)
+    with pytest.raises(ValueError, match="batch_size is None; a value, a list of alternatives or a range expected"):
+        PopulationClassifier(batch_size=None).fit(FLOWERS, SPECIES)
+    with pytest.raises(ValueError, match="The 'class_weight' parameter of PopulationClassifier must be"):
+        PopulationClassifier(class_weight="heavy").fit(FLOWERS, SPECIES)
+    with pytest.raises(ValueError, match=r"X has numbers that are infinite as torch\.float32"):
+        PopulationClassifier(scale_inputs=False).fit(FLOWERS * 1e39, SPECIES)
     with pytest.raises(ValueError, match="y has one class"):
         PopulationClassifier().fit(FLOWERS, np.zeros(150))
 

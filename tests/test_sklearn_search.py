@@ -135,6 +135,17 @@ def test_a_setting_that_fails_does_not_take_the_others_with_it():
         PopulationSearchCV(MLPClassifier(**SMALL), grid, cv=3, error_score="raise").fit(FLOWERS, SPECIES)
 
 
+def test_a_parameter_that_there_is_not_is_an_error_as_in_scikit_learn(runs):
+    given = MLPClassifier((4,), **SMALL), [{"alpha": [0.1]}, {"alhpa": [0.1]}]
+    for search in (GridSearchCV, PopulationSearchCV):
+        runs.clear()
+        with pytest.raises(ValueError, match="Invalid parameter 'alhpa' for estimator MLPClassifier"):
+            search(*given, cv=3).fit(FLOWERS, SPECIES)
+    assert runs == []
+    with pytest.raises(ValueError, match="The 'scoring' parameter of PopulationSearchCV must be"):
+        PopulationSearchCV(*given, scoring="acuracy").fit(FLOWERS, SPECIES)
+
+
 def test_halving_trains_the_settings_of_an_iteration_together(runs):
     given = MLPClassifier((4,), engine="eager", random_state=0), {"learning_rate_init": [1e-3, 1e-2, 0.03, 0.1]}
     halving = {"factor": 2, "resource": "max_iter", "min_resources": 2, "max_resources": 8}

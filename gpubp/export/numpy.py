@@ -16,6 +16,7 @@ import numpy as np
 from .. import files
 from ..activations import ACTIVATIONS
 from ..errors import SpecError
+from ..losses import LOSSES
 from .members import Array, Group, Members
 
 FUNCTIONS = {
@@ -48,6 +49,12 @@ def softmax(net):
     powers = np.exp(net - net.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 """,
+    "entropy_of": '''\
+def entropy_of(chances):
+    """Of probabilities (..., classes), in nats: (...)."""
+    logs = np.log(np.maximum(chances, np.finfo(float).tiny))
+    return 0 - (chances * logs).sum(-1)
+''',
     "numbers": '''\
 def numbers(text, dtype, *shape):
     """The array with these bytes, in base64."""
@@ -122,6 +129,22 @@ STD = '''\
 def std(samples):
     """The standard deviation between the networks, of what their mean is taken of."""
     return members(samples).std(0){flat}
+'''
+ENTROPY = '''\
+def chances(samples):
+    """The probabilities of each network, (networks, {shape}, classes)."""
+    return {chances}
+
+
+def entropy(samples):
+    """That of the mean probability, in nats: ({shape})."""
+    return entropy_of(chances(samples).mean(0))
+
+
+def mutual_information(samples):
+    """entropy() minus the mean of the networks' own entropies, in nats: ({shape}). High where they disagree."""
+    found = chances(samples)
+    return np.maximum(entropy_of(found.mean(0)) - entropy_of(found).mean(0), 0)
 '''
 
 
@@ -228,7 +251,14 @@ def _answers(members: Members) -> str:
     flat = "[:, 0]" if task == "sign" or (task == "numbers" and members.flat) else ""
     shape = "(M,)" if flat else "(M, outputs)"
     text = ANSWERS[task].replace("{mean}", mean).replace("{shape}", shape).replace("{flat}", flat)
-    return text + (f"\n\n{STD.replace('{flat}', flat)}" if len(members) > 1 else "")
+    if len(members) == 1:
+        return text
+    text += f"\n\n{STD.replace('{flat}', flat)}"
+    if LOSSES[members.groups[0].spec.loss].takes != "logit":
+        return text
+    own = "members(samples)" if members.classes else "np.stack((1 - (yes := members(samples)), yes), -1)"
+    shape = "M" if members.classes else "M, outputs"
+    return text + f"\n\n{ENTROPY.replace('{chances}', own).replace('{shape}', shape)}"
 
 
 def _literal(value: Any) -> str:

@@ -1,5 +1,5 @@
-"""An ONNX file of one network, or of several and their spread, from raw samples to labels and probabilities, or to
-numbers in the units of the targets.
+"""An ONNX file of one network, or of several together, from raw samples to labels and probabilities, or to numbers in
+the units of the targets; of several also what Ensemble says of their doubt.
 
 Inputs are `numbers` (M, columns) in float64, NaN where one is missing, and `texts` (M, columns), "" where one is
 missing, each with its columns in the order of training; or, without a preparation, `inputs` (M, I). The inputs are
@@ -21,11 +21,13 @@ import numpy as np
 
 from .. import files
 from ..errors import ConfigError, DataError
+from ..losses import LOSSES
 from .members import Array, Group, Members
 from .onnx_graph import FUNCTIONS, LINKS, Graph, needed
 
 OPSET, IR = 19, 9  # Equal of texts is as new as that
 MOST = 2**31 - 1  # bytes of a message
+TINY = float(np.finfo(np.float64).tiny)  # in place of a probability of 0, whose logarithm is infinite
 INPUTS, OUTS = "inputs", "outs"  # what one group of networks takes, and what it says before the loss's inverse link
 
 
@@ -180,6 +182,8 @@ def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
         gap = graph.add("Sub", each, mean)
         square = graph.add("ReduceMean", graph.add("Mul", gap, gap), graph.keep([0]), keepdims=0)
         outputs.append(output("std", graph.add("Sqrt", square)))
+        if LOSSES[members.groups[0].spec.loss].takes == "logit":
+            outputs += _entropies(graph, members, each, mean)
     if members.classes:
         if members.task == "sign":
             number = graph.cast(graph.add("Greater", name, graph.number(0)), np.int64)
@@ -190,3 +194,28 @@ def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
         kind = TensorProto.STRING if labels.dtype.kind == "U" else helper.np_dtype_to_tensor_dtype(labels.dtype)
         outputs.insert(0, helper.make_tensor_value_info("label", kind, ["M"]))
     return outputs
+
+
+def _entropies(graph: Graph, members: Members, each: str, mean: str) -> list[Any]:
+    """The outputs entropy and mutual_information, those of Ensemble, of the networks' probabilities (K, M, O) and their
+    mean."""
+    from onnx import TensorProto, helper
+
+    total, own = (_entropy(graph, chances, bool(members.classes)) for chances in (mean, each))
+    gap = graph.add("Sub", total, graph.add("ReduceMean", own, graph.keep([0]), keepdims=0))
+    graph.add("Identity", total, name="entropy")
+    graph.add("Max", gap, graph.number(0), name="mutual_information")  # rounding may give less
+    shape: list[str | int] = ["M"] if members.classes else ["M", members.groups[0].spec.widths[-1]]
+    names = ("entropy", "mutual_information")
+    return [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape) for name in names]
+
+
+def _entropy(graph: Graph, chances: str, classes: bool) -> str:
+    """In nats, of probabilities (..., classes), or of each (...) that is one of yes."""
+    if not classes:
+        no = graph.add("Sub", graph.number(1), chances)
+        both = [graph.add("Unsqueeze", part, graph.keep([-1])) for part in (no, chances)]
+        chances = graph.add("Concat", *both, axis=-1)
+    logs = graph.add("Log", graph.add("Max", chances, graph.number(TINY)))
+    found = graph.add("ReduceSum", graph.add("Mul", chances, logs), graph.keep([-1]), keepdims=0)
+    return graph.add("Sub", graph.number(0), found)

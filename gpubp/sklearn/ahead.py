@@ -77,7 +77,9 @@ class Batch:
     tables: dict[Any, dict[Any, Table]] = field(default_factory=dict)
 
     def run(self, fits: Sequence[Fit]) -> None:
-        """Fit all, together where that is possible."""
+        """Fit all, together where that is possible. Raises ValueError for a parameter that an estimator lacks."""
+        for fit in fits:
+            fit.model.set_params(**clone(fit.params, safe=False))
         for fit in fits:
             _guarded(fit, self._prepare)
         together = {fit: fit.job for fit in fits if fit.job is not None}
@@ -98,13 +100,12 @@ class Batch:
 
     def _prepare(self, fit: Fit) -> None:
         """Set fit.job, or the reason why there is none."""
-        fit.model.set_params(**clone(fit.params, safe=False))
-        networks = fit.networks
-        others = [name for name in self.params if name != f"{fit.last}sample_weight"]
+        networks, weight = fit.networks, f"{fit.last}sample_weight"
+        others = [name for name in self.params if name != weight]
         if not isinstance(networks, Networks):
             fit.reason = f"{type(networks).__name__} is no estimator of gpubp.sklearn, and no Pipeline that ends in one"
         elif others:
-            fit.reason = f"fit() has parameters besides sample_weight: {', '.join(others)}"
+            fit.reason = f"fit() has parameters besides {weight}: {', '.join(others)}"
         else:
             split, seed = networks._seeds()
             raw = self._raw(fit)

@@ -83,8 +83,16 @@ def balanced(raw: Raw, rows: Array, class_weight: Any) -> Array | None:
     return weight
 
 
+def stratifies(strata: Array, fraction: float) -> bool:
+    """Whether a fraction of the samples can have some of each class, and the rest too."""
+    counts = np.unique(strata, return_counts=True)[1]
+    return bool(counts.min() > 1 and len(counts) <= fraction * len(strata))
+
+
 def divided(rows: Array, fraction: float, strata: Array | None, seed: int) -> tuple[Array, Array]:
-    """Those of `rows` to train on, and those to stop by."""
+    """Those of `rows` to train on, and those to stop by, equally many of each class where there are enough."""
+    if strata is not None and not stratifies(strata, fraction):
+        strata = None
     train, held_out = train_test_split(rows, test_size=fraction, random_state=seed, stratify=strata)
     if len(held_out) < 2:
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")

@@ -25,12 +25,13 @@ from ..populations import Populations
 from ..reporters.console import ConsoleReporter
 from ..serial import one_thread
 from . import jobs
-from .encoding import Labels, Raw, balanced, dense, divided, equal, labels_or_matrix, scaler, tensor
+from .encoding import Labels, Raw, balanced, dense, divided, equal, labels_or_matrix, scaler, stratifies, tensor
 from .jobs import Job, Samples, Table, Trained
 
 SEEDS = 2**31 - 1
 FEW = 1 << 26  # products of a prediction that is faster in one thread
 READ: Mapping[str, Any] = {"accept_sparse": ("csr", "csc"), "dtype": [np.float64, np.float32]}
+NAMED = {"X": "input_scaler_", "y": "target_scaler_"}
 AUTO, ENOUGH = "auto", 200  # of early_stopping: the samples from which some are held out
 DECIDING = ("patience", "min_delta", "restore_best")  # settings of early stopping
 
@@ -104,7 +105,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         table = None if known is None else known.get(key)
         if table is None:
             values |= {name: each.transform(values[name]) for name, each in scalers.items()}
-            inputs, targets = (tensor(name[0], each, DTYPES[self.dtype]) for name, each in values.items())
+            inputs, targets = (tensor(name, values[each], DTYPES[self.dtype]) for name, each in NAMED.items())
             table = Table(inputs, targets, None if weight is None else torch.from_numpy(weight))
             if known is not None:
                 known[key] = table
@@ -115,9 +116,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         """Whether some of these rows are held out to stop by."""
         if self.early_stopping != AUTO:
             return bool(self.early_stopping)
-        counts = np.unique(rows if strata is None else strata, return_counts=True)[1]
-        few = strata is not None and (counts.min() < 2 or len(counts) > self.validation_fraction * len(rows))
-        return len(rows) >= ENOUGH and not few
+        return len(rows) >= ENOUGH and (strata is None or stratifies(strata, self.validation_fraction))
 
     def _scaled(self) -> Iterator[str]:
         """The attributes of scalers that the parameters ask for."""

@@ -21,9 +21,8 @@ from .estimator import AUTO, Classes, Networks, Numbers
 from .jobs import Samples
 
 FURTHER = (*(name for name in TRAINING if name != "evaluate_every"), "init_scale", "output", "bias", "train_bias")
-MANY = (
-    "optimizer", "lr", "schedule", "weight_decay", "dropout", "label_smoothing", "batch_size", "epochs", "init",
-)  # fmt: skip
+NEEDED = ("activation", "optimizer", "lr", "schedule", "batch_size", "epochs", "init")
+MANY = (*NEEDED[1:], "weight_decay", "dropout", "label_smoothing")
 
 DOCUMENT = """
     Every network is trained on all samples, by gpubp.train_many, in one run. A parameter of a network may be one value
@@ -68,6 +67,7 @@ class _Population(Networks):
         "n_networks": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "ensemble": [StrOptions({"all", "best"}), Interval(Integral, 1, None, closed="left")],
+        "class_weight": [dict, list, StrOptions({"balanced"}), None],
         "settings": [dict, None],
         "scale_inputs": ["boolean"],
         "early_stopping": ["boolean", StrOptions({AUTO})],
@@ -86,6 +86,8 @@ class _Population(Networks):
             common |= {"patience": self.n_iter_no_change, "min_delta": self.tol}
         if samples.held_out is not None:
             common["restore_best"] = True
+        if missing := [name for name in NEEDED if getattr(self, name) is None]:
+            raise ValueError(f"{missing[0]} is None; a value, a list of alternatives or a range expected")
         given = {name: getattr(self, name) for name in MANY if getattr(self, name, None) is not None}
         given |= {"hidden": self.activation, **(self.settings or {})}
         for name in self.settings or {}:

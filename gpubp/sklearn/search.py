@@ -132,6 +132,10 @@ class _HalvingRandom(_Together, HalvingRandomSearchCV):  # type: ignore[misc]
     pass
 
 
+for _search in (_Grid, _Random, _HalvingGrid, _HalvingRandom):
+    _search.__name__ = PopulationSearchCV.__name__  # which errors name
+
+
 def _times(seconds: list[float], folds: int) -> dict[str, Any]:
     each = np.reshape(seconds, (-1, folds))
     return {"mean_fit_time": each.mean(1), "std_fit_time": each.std(1)}
