@@ -97,11 +97,12 @@ class TensorBoardReporter(Reporter):
             return
         values = [self.events.scalar(*each) for each in self.curves(record).items()]
         if snapshot is not None:
-            values += [self.events.scalar(*each) for each in self.ranks(snapshot).items()]
+            now = _now(snapshot)
+            values += [self.events.scalar(*each) for each in self.ranks(now).items()]
             values += [self.events.scalar(f"vitals/memory_{name}_GB", size / 1e9) for name, size in held().items()]
             if due(record["round"], *SLICES):
                 values += [self.events.histogram(*each) for each in self.histograms(snapshot).items()]
-                lists = _now(snapshot).lists(_differing(snapshot))
+                lists = now.lists(_differing(snapshot))
                 values += [self.events.text(f"now_{name}", each) for name, each in lists.items()]
         self.write(values, record, when)
 
@@ -136,9 +137,8 @@ class TensorBoardReporter(Reporter):
         found["vitals/network_steps_per_second"] = record["network_steps_per_second"]
         return found
 
-    def ranks(self, snapshot: Snapshot) -> dict[str, float]:
+    def ranks(self, now: _Ranking) -> dict[str, float]:
         """The best losses now, whichever networks have them; none if losses cannot be compared."""
-        now = _now(snapshot)
         best, name = (
             now.values[now.order[:BEST]].tolist(),
             f"training/{now.name}".replace("training/validation_", "validation/"),
