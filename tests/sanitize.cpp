@@ -42,7 +42,7 @@ static bool print(const char *name, const T *numbers, int64_t size) {
   return finite;
 }
 
-#if THREADS  // a GPU's kernel, played; it notes by itself who diverged
+#if ON_GPU  // a GPU's kernel, played; it notes by itself who diverged
 enum { DONE, AT_ONCE = 2 };
 static End end;
 static int run(const Job *job) {
@@ -94,7 +94,7 @@ int main(int, char **arguments) {
   job.figures = array<double>(2 * N, zero);
   job.spread = array<double>((ROWS || OWN_INPUTS || SAMPLE_WEIGHT == 2 ? N : 1) * O, one);
 
-#if THREADS
+#if ON_GPU
   const int64_t bytes = (int64_t)AT_ONCE * TEAMS_PER_BLOCK * FAR_ENTRIES * sizeof(real);
   end.far = (real *)array<Sixteen>((bytes + 15) / 16, random);
 #endif
@@ -118,7 +118,7 @@ int main(int, char **arguments) {
   }
   for (int64_t n = 0; n < N; n++) limit[n] = OWN_SAMPLES || n < N - 1 ? job.step[n] + 2 : job.step[n];
   job.params[broken * P] = NAN;
-#if THREADS
+#if ON_GPU
   end.status = status, end.diverged = array<int64_t>(N, zero);
   EXPECT(run(&job) == DONE);
   for (int64_t n = 0; n < N; n++) EXPECT((status[n] == DIVERGED) == (n == broken));

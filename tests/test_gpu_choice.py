@@ -14,7 +14,8 @@ import torch
 import gpubp
 from gpubp.engines import chip, choose, cuda, device, nvrtc
 from gpubp.engines.key import Key
-from gpubp.engines.program import Layout, Program
+from gpubp.engines.layout import Kind, Layout
+from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 from gpubp.state import TrainState
 
@@ -105,7 +106,7 @@ def test_a_wide_block_that_spills_gives_way_to_one_of_more_threads_and_then_to_o
     plain = chip.in_shared_memory(Program(key, Layout()), limits)
     assert plain is not None
     options = [each.layout for each in (*chip.wide(plain, limits), plain)]
-    assert [each.wide for each in options] == [True, True, False]
+    assert [each.kind for each in options] == [Kind.GPU_WIDE, Kind.GPU_WIDE, Kind.GPU_BLOCK]
     for number, layout in enumerate(options):
         spilled = iter([chip.SPILLED + 1] * number + [0])
         monkeypatch.setattr(nvrtc, "use", lambda code, spilled=spilled: nvrtc.Use(255, next(spilled)))

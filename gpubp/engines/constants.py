@@ -67,31 +67,19 @@ def structs(plan: Plan) -> list[str]:
 def _macros(plan: Plan) -> list[tuple[str, object, str]]:
     """What decides which code a compiler sees."""
     layout = plan.layout
+    gpu = [
+        ("THREADS", layout.threads, "of a team, which trains a network together; of a block, in GPU_THREAD"),
+        ("TEAMS_PER_BLOCK", layout.teams, "with a network each; 1 in GPU_THREAD"),
+    ]
     return [
         *((name.upper(), number, "a TASK") for number, name in enumerate(TASKS)),
+        ("TASK", TASKS.index(plan.key.task), "TRAIN or EVALUATE"),
+        ("LAYOUT", layout.kind.name, "of the table in machine.h"),
         ("REAL", REALS[plan.key.dtype], "the type of parameters, samples and all that is computed from them"),
         ("VECTOR", layout.vector, "numbers in a register"),
-        ("REGISTERS_PER_V", layout.parts, "registers that make a v"),
-        (
-            "LANES_ARE_OUTPUTS",
-            int(layout.wide),
-            "whether a v is some outputs of one network, not a number of each",
-        ),
-        ("TEAM", int(layout.team), "whether several threads train one network together"),
-        ("THREADS", layout.threads, "on a GPU: of a team, or of a block without teams; 0 on a CPU"),
-        ("TEAMS_PER_BLOCK", layout.together, "with a network each, on a GPU; 1 without teams"),
-        (
-            "GRADIENTS_IN_REGISTERS",
-            int(layout.gradients_in_registers),
-            "whether threads keep the gradients of their tiles for a whole step",
-        ),
-        ("SLOTS_APART", int(not layout.near), "whether slots are in global memory, and params are not"),
-        (
-            "STREAMED",
-            int(layout.streamed),
-            "whether all matrices are in global memory, of which a block copies strips",
-        ),
-        ("TASK", TASKS.index(plan.key.task), "TRAIN or EVALUATE"),
+        ("REGISTERS_PER_V", layout.registers, "registers that make a v"),
+        ("SLOTS_APART", int(layout.slots_apart), "whether slots are in global memory, and params in shared memory"),
+        *(gpu if layout.threads else []),
     ]
 
 

@@ -24,7 +24,7 @@ from ..state import Status, TrainState
 from . import build
 from .job import agree, contiguous, fill, fill_evaluation
 from .key import Key, Samples, compile_all, of_evaluations
-from .layout import REACH, Layout, best, group_cost, largest_index, thread_count
+from .layout import REACH, Kind, Layout, best, group_cost, largest_index, thread_count
 from .prepared import Calls
 from .program import Program
 
@@ -80,7 +80,7 @@ def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None
     """Why this engine cannot train such networks on this machine, or None."""
     try:
         lanes, slots = build.vector_bytes() // dtype.itemsize, len(recipe.rule.slots)
-        if largest_index(spec.widths, recipe.batch_size, slots, Layout(lanes, wide=True)) > REACH:
+        if largest_index(spec.widths, recipe.batch_size, slots, Layout(Kind.CPU_OUTPUTS, lanes)) > REACH:
             return (
                 f'engine "cpu": {spec.size:,} parameters with {slots} optimizer slots each, or batch_size '
                 f"{recipe.batch_size:,} with widths up to {max(spec.widths):,}, exceed the {REACH:,} numbers that an "
@@ -178,7 +178,7 @@ class Kernel:
         self.job = program.job
         layout, recipe = program.layout, program.recipe
         self.batch = recipe.batch_size
-        self.group = 1 if layout.wide else layout.vector * layout.parts
+        self.group = layout.networks
         self.spent = group_cost(layout, program.spec.widths, recipe.batch_size, len(recipe.rule.slots))
 
     def threads(self, count: int, steps: float) -> int:

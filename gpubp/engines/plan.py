@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from . import stream
 from .key import Key
-from .layout import Layout, Tile, products, tile
+from .layout import Kind, Layout, Tile, products, tile
 
 WAYS = 8  # partial sums of an evaluation, each of which gets every eighth sample
 BYTES = {"double": 8, "int64_t": 8, "uint32_t": 4, "int32_t": 4, "bool": 1}  # of an element
@@ -89,7 +89,7 @@ class Plan:
     @property
     def gathers(self) -> bool:
         """Whether samples are copied to where products read them."""
-        return self.orders > 1 or (self.layout.machine == "gpu_block" and not self.layout.streamed)
+        return self.orders > 1 or self.layout.kind in (Kind.GPU_BLOCK, Kind.GPU_WIDE)
 
     # ---- layers
 
@@ -100,7 +100,7 @@ class Plan:
 
     def padded(self, width: int) -> int:
         """Up to a whole number of v."""
-        return -(-width // self.layout.neighbours) * self.layout.neighbours
+        return -(-width // self.layout.entries_per_v) * self.layout.entries_per_v
 
     @cached_property
     def pitch(self) -> list[int]:
@@ -108,11 +108,11 @@ class Plan:
         few sets of the cache, and 64 outputs with lanes as networks lost up to a quarter of the rate. On a GPU an
         odd number of v: neighbouring rows then begin in different banks of shared memory."""
         if self.layout.threads:
-            each = self.layout.neighbours
-            return [(-(-width // each) | 1) * each if self.layout.team else width for width in self.widths]
+            each = self.layout.entries_per_v
+            return [(-(-width // each) | 1) * each if self.layout.kind.block else width for width in self.widths]
         size = self.itemsize * self.layout.networks
         padded = [self.padded(width) for width in self.widths]
-        return [width if width * size % 1024 else width + self.layout.neighbours for width in padded]
+        return [width if width * size % 1024 else width + self.layout.entries_per_v for width in padded]
 
     @property
     def widest(self) -> int:
@@ -160,10 +160,11 @@ class Plan:
     @cached_property
     def arrays(self) -> tuple[Array, ...]:
         """Of kernel/memory.h's Memory, in order; those that a kernel does not need are empty."""
-        key, place = self.key, {"gpu_thread": "registers", "gpu_block": "shared"}.get(self.layout.machine, "memory")
+        key, kind = self.key, self.layout.kind
+        place = "shared" if kind.block else "registers" if kind == Kind.GPU_THREAD else "memory"
         trains, hyper, chunk, batch = key.trains, key.recipe.hyper, self.chunk, self.batch
         params, outs, widest = self.weights[-1], self.outs[-1], self.widest
-        held = self.layout.gradients_in_registers
+        held = kind == Kind.GPU_WIDE  # gradients, by threads (gradients.h)
         chunked = self.chunked and not held
         transposed = max((o * pitch for o, pitch in zip(self.widths[2:], self.pitch[1:])), default=0)
         layer_sums = (len(self.widths) - 1) * widest if chunked and key.spec.bias == "layer" else 0
@@ -182,7 +183,7 @@ class Plan:
              "(CHUNK, O): of the layer that backward() is at"),
             ("delta_below", chunk * widest if trains and not held else 0,
              "(CHUNK, I): of the layer below; the two take turns"),
-            ("transposed", transposed if trains and self.layout.machine == "cpu_outputs" else 0,
+            ("transposed", transposed if trains and kind in (Kind.CPU_OUTPUTS, Kind.CPU_TEAM) else 0,
              "(O, I): a weight transposed"),
             ("column_sums", widest if trains else 0, "(O): of a matrix with O columns"),
             ("delta_sums", layer_sums,
@@ -193,7 +194,7 @@ class Plan:
              "(BATCH): how many outs of each sample are right"),
             ("class_weight", self.widths[-1] if key.class_weight else 0, "(O): of each class"),
         )  # fmt: skip
-        far = stream.is_far if self.layout.streamed else lambda name, _: name == "slots" and not self.layout.near
+        far = stream.is_far if self.layout.streamed else lambda name, _: name == "slots" and self.layout.slots_apart
         return tuple(Array(*each, "global" if far(*each[:2]) else place) for each in numbers)
 
     @cached_property
@@ -254,7 +255,7 @@ class Plan:
     @cached_property
     def _products(self) -> list[tuple[tuple[int, int, int], str]]:
         chunks = dict.fromkeys((self.chunk, self.batch % self.chunk or self.chunk))
-        padded = [self.padded(width) // self.layout.neighbours for width in self.widths]
+        padded = [self.padded(width) // self.layout.entries_per_v for width in self.widths]
         return [*products(self.widths, padded, chunks, self.key.trains)]
 
     @property
@@ -294,7 +295,7 @@ class Plan:
     def stage(self) -> int:
         """And entries of the largest strips, which share a place of the ring."""
         streamed = [(self.block_tiles[shape], kind) for shape, kind in self._products if kind != "bias"]
-        return max(stream.entries(*each, self.layout.neighbours) for each in streamed)
+        return max(stream.entries(*each, self.layout.entries_per_v) for each in streamed)
 
     @property
     def row_pitch(self) -> int:
@@ -307,12 +308,12 @@ class Plan:
         """If a block is one network: its bytes. If it is several: bytes from one to the next, an odd multiple of 64, so
         that the numbers of half a warp begin in different banks."""
         size = (0 if self.group_far else self.group_bytes) + self.numbers * self.itemsize
-        return size if self.layout.together == 1 else 64 * (-(-size // 64) | 1)
+        return size if self.layout.teams == 1 else 64 * (-(-size // 64) | 1)
 
     @property
     def shared(self) -> int:
         """Bytes of shared memory of a block."""
-        if self.layout.team:
+        if self.layout.kind.block:
             ring = stream.STAGES * self.stage * self.itemsize if self.layout.streamed else 0
-            return self.layout.together * self.team_pitch + ring
+            return self.layout.teams * self.team_pitch + ring
         return (1 + self.slots) * self.layout.threads * self.row_pitch * self.itemsize

@@ -58,9 +58,8 @@ class Program:
         functions = [*self.activations(), *self.loss(), *self.expected()]
         if self.key.trains:
             functions += [*self.prepare(), *self.update()]
-        machine = f'#include "machines/{self.layout.machine}.h"'
         types = [*structs(self.plan), *declared(JOB)]
-        return "\n".join([*constants(self.plan), machine, *types, *functions, ""])
+        return "\n".join([*constants(self.plan), '#include "machine.h"', *types, *functions, ""])
 
     @cached_property
     def plan(self) -> Plan:

@@ -3,17 +3,12 @@
 #pragma once
 #define TRAIN 0  // a TASK
 #define EVALUATE 1  // a TASK
+#define TASK 0  // TRAIN or EVALUATE
+#define LAYOUT CPU_NETWORKS  // of the table in machine.h
 #define REAL float  // the type of parameters, samples and all that is computed from them
 #define VECTOR 8  // numbers in a register
 #define REGISTERS_PER_V 1  // registers that make a v
-#define LANES_ARE_OUTPUTS 0  // whether a v is some outputs of one network, not a number of each
-#define TEAM 0  // whether several threads train one network together
-#define THREADS 0  // on a GPU: of a team, or of a block without teams; 0 on a CPU
-#define TEAMS_PER_BLOCK 1  // with a network each, on a GPU; 1 without teams
-#define GRADIENTS_IN_REGISTERS 0  // whether threads keep the gradients of their tiles for a whole step
-#define SLOTS_APART 0  // whether slots are in global memory, and params are not
-#define STREAMED 0  // whether all matrices are in global memory, of which a block copies strips
-#define TASK 0  // TRAIN or EVALUATE
+#define SLOTS_APART 0  // whether slots are in global memory, and params in shared memory
 constexpr int LAYERS = 2;  // with weights
 constexpr int BATCH = 1;  // samples of a step
 constexpr int CHUNK = 1;  // of them that go through the network at once
@@ -67,7 +62,7 @@ constexpr struct { int m, n, k, rows, cols; } TILES[] = {
     {2, 2, 1, 2, 2},
     {1, 2, 1, 1, 2},
 };
-#include "machines/cpu_networks.h"
+#include "machine.h"
 struct Memory {
   entry *base, *far;  // far: in a GPU's global memory. An array that is not used has the place of the next
   entry *params = base + 0;  // (PADDED_P): the parameters

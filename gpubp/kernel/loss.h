@@ -6,7 +6,7 @@ constexpr double SCALE = LOSS_SUM ? 1.0 : 1.0 / OUTPUTS;  // from a sum over out
 
 // What a loss is computed with: per_network or, where lanes are outputs, a v of samples; one sample on a GPU, which has
 // a thread for each.
-#if LANES_ARE_OUTPUTS && !THREADS
+#if LANES_ARE_OUTPUTS && !ON_GPU
 typedef v per_sample;
 constexpr int SAMPLES_PER_ITEM = ENTRIES_PER_V;
 FN per_sample as_per_sample(per_network x) { return as_v(x); }

@@ -1,12 +1,9 @@
 // Lanes are networks: v holds a number of each of NETWORKS networks side by side. For narrow layers and small batches.
-// What a machine defines: network.h.
 #pragma once
 #if REGISTERS_PER_V != 1 && !defined(__clang__)
 #pragma GCC optimize("no-tree-ter")  // or GCC interleaves the three: 6 to 9 % slower
 #endif
 #include "arithmetic.h"
-static_assert((REGISTERS_PER_V == 1 || REGISTERS_PER_V == 3) && !LANES_ARE_OUTPUTS && !TEAM, "no such layout");
-static_assert(!THREADS && TEAMS_PER_BLOCK == 1 && !SLOTS_APART, "no such layout");
 
 typedef vec<real, VECTOR> native;
 #if REGISTERS_PER_V == 1

@@ -1,9 +1,7 @@
-// Lanes are outputs: v holds VECTOR neighbouring numbers of one network. For wide layers and large batches. With TEAM
-// all threads of a call work on one network, then on the next. What a machine defines: network.h.
+// Lanes are outputs: v holds VECTOR neighbouring numbers of one network. For wide layers and large batches. In CPU_TEAM
+// all threads of a call work on one network, then on the next.
 #pragma once
 #include "arithmetic.h"
-static_assert(LANES_ARE_OUTPUTS && REGISTERS_PER_V == 1 && !THREADS, "no such layout");
-static_assert(TEAMS_PER_BLOCK == 1 && !SLOTS_APART, "no such layout");
 
 typedef vec<real, VECTOR> native, v;
 typedef real entry, per_network;

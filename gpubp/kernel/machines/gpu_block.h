@@ -1,10 +1,9 @@
-// A team of THREADS threads trains one network, whose numbers are in shared memory, with STREAMED only few of them; the
+// A team of THREADS threads trains one network, whose numbers are in shared memory (GPU_STREAMED: few of them); the
 // threads share the items of every phase. A block is one team, or its single warp is several teams with a network each.
-// What a machine defines: network.h.
 #pragma once
 #include "arithmetic.h"
-static_assert(VECTOR == 1 && LANES_ARE_OUTPUTS == (REGISTERS_PER_V > 1) && TEAM, "no such layout");
-static_assert(TEAMS_PER_BLOCK == 1 || TEAMS_PER_BLOCK * THREADS == 32, "no such layout: teams share one warp");
+static_assert(TEAMS_PER_BLOCK == 1 || (TEAMS_PER_BLOCK * THREADS == 32 && !STREAMED),
+              "no such layout: teams share one warp");
 
 typedef real native, entry, per_network;
 constexpr int ENTRIES_PER_V = REGISTERS_PER_V, NETWORKS = 1, DOUBLE_LANES = 1;

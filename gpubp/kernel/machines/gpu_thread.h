@@ -1,9 +1,8 @@
 // A thread trains one network, whose numbers are all in its registers. For networks of some 30 parameters, one sample a
-// step. What a machine defines: network.h.
+// step.
 #pragma once
 #include "arithmetic.h"
-static_assert(VECTOR == 1 && REGISTERS_PER_V == 1 && !LANES_ARE_OUTPUTS && !TEAM, "no such layout");
-static_assert(TEAMS_PER_BLOCK == 1 && !SLOTS_APART, "no such layout");
+static_assert(TEAMS_PER_BLOCK == 1, "no such layout");
 
 typedef real native, v, entry, per_network;
 constexpr int ENTRIES_PER_V = 1, NETWORKS = 1, DOUBLE_LANES = 1;
