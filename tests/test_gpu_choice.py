@@ -26,7 +26,7 @@ from .helpers import covering, generator, population, samples
 def test_on_a_gpu_auto_is_cuda_and_says_how(driver: Driver) -> None:
     config, gpu = gpubp.TrainConfig(batch_size=2, steps=1), torch.device("cuda:0")
     choice = choose("auto", SPEC, config, gpu)
-    assert (choice.name, choice.run) == ("cuda", cuda.run)
+    assert (choice.name, choice.engine.run) == ("cuda", cuda.run)
     assert choice.reason == (
         "cuda: a thread is a network: the kernel for 3-5-4 takes 64 registers of sm_90 and 0 bytes of local memory, "
         "counted with a weight for each sample"
@@ -72,7 +72,7 @@ def test_the_sentence_is_of_the_kernel_that_trains(
     for part in (slice(0, COUNT), slice(COUNT // 2, COUNT)):
         own = state.rows(part)
         own.position = own.position - own.position[0]
-        choice.run(own, data.part(part), 3)
+        choice.engine.run(own, data.part(part), 3)
     assert [*cuda.KERNELS.values()] == kernels
     assert driver.loaded == [kernel.code]
 

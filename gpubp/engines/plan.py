@@ -23,18 +23,18 @@ BYTES = {"double": 8, "int64_t": 8, "uint32_t": 4, "int32_t": 4, "bool": 1}  # o
 class Needs(NamedTuple):
     """What a kernel's rules need, which their translation tells.
 
-    hyper: the hyper-parameters that the kernel reads, in its order. rates: how many numbers an update takes. nets:
-    whether a slope is a function of the net, not of the out alone. inverse_link: whether R2 compares targets with a
-    function of the outs. rates_change: whether rates or columns change every step. rates_use_step: whether they depend
-    on the number of the step.
+    hyper: the hyper-parameters that the kernel reads, in its order. coefficients: how many numbers an update takes.
+    nets: whether a slope is a function of the net, not of the out alone. inverse_link: whether R2 compares targets with
+    a function of the outs. coefficients_change: whether these, or columns, change every step. coefficients_use_step:
+    whether they depend on the number of the step.
     """
 
     hyper: tuple[str, ...]
-    rates: int
+    coefficients: int
     nets: bool
     inverse_link: bool
-    rates_change: bool
-    rates_use_step: bool
+    coefficients_change: bool
+    coefficients_use_step: bool
 
 
 class Array(NamedTuple):
@@ -177,7 +177,7 @@ class Plan:
             ("y", chunk * self.targets if self.gathers else 0, "(CHUNK, TARGETS): targets, with GATHER"),
             ("outs", outs, "(CHUNK, O) of each layer"),
             ("nets", outs if self.needs.nets else 0, "(CHUNK, O) of each layer, with KEEP_NETS"),
-            ("belows", outs if "dropout" in hyper else 0, "(CHUNK, O) of each layer: its outs after dropout"),
+            ("dropped", outs if "dropout" in hyper else 0, "(CHUNK, O) of each layer: its outs after dropout"),
             ("masks", outs if "dropout" in hyper else 0, "(CHUNK, O) of each layer: what dropout multiplies them by"),
             ("delta", chunk * (self.pitch[-1] if held else widest) if trains else 0,
              "(CHUNK, O): of the layer that backward() is at"),
@@ -221,19 +221,21 @@ class Plan:
     def group(self) -> tuple[Field, ...]:
         """Of the kernel's Group, in order: all about the networks of a group except the elements of Memory."""
         networks, columns = self.layout.networks, len(self.key.recipe.rule.columns)
-        hypers, rates = len(self.needs.hyper), self.needs.rates
+        hypers, coefficients = len(self.needs.hyper), self.needs.coefficients
         fields = (
             Field("double", "hyper", (hypers + 1, networks), "hyper-parameters"),
-            Field("double", "columns", (columns + 1, networks), "numbers that the optimizer keeps"),
+            Field("double", "network_slots", (columns + 1, networks), "numbers that the optimizer keeps"),
             Field("double", "schedule_step", (networks,), "the number of the step"),
             Field("double", "schedule_end", (networks,), "and of the last of the training"),
             Field("real", "hyper_real", (hypers + 1, networks), "hyper as real"),
-            Field("real", "rate", (max(rates, 1), networks), "what this step's update takes"),
-            Field("bool", "same_rates", (), "whether all networks have the same; then only the first's are current"),
+            Field("real", "coefficient", (max(coefficients, 1), networks), "what this step's update takes"),
+            Field(
+                "bool", "same_coefficients", (), "whether all networks have the same; then only the first's are current"
+            ),
             Field("uint32_t", "id", (networks,), "Population.ids, by which random numbers are drawn"),
             Field("uint32_t", "dropout_step", (networks,), "the number of the step"),
             Field("int64_t", "samples_at", (networks,), "where a network's own samples begin in Job's,"),
-            Field("int64_t", "rows_at", (networks,), "and its rows in Job.rows"),
+            Field("int64_t", "subset_at", (networks,), "and its subset in Job.subset"),
             Field("int32_t", "index", (self.batch, self.orders), "the samples of this step"),
         )
         if self.key.trains:
@@ -243,8 +245,7 @@ class Plan:
 
     @cached_property
     def tiles(self) -> dict[tuple[int, int, int], Tile]:
-        """Of every product (m, k) @ (k, n), n counted in v, by m, n and k: forward, the gradients of weights and
-        biases, the delta below."""
+        """Of every product (m, k) @ (k, n), n counted in v, by m, n and k."""
         whole = [shape for shape, kind in self._products if kind == "bias" or not self.layout.streamed]
         strips = {each: stream.of_thread(each, self.layout) for each in self.block_tiles.values()}
         return {

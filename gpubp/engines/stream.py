@@ -15,7 +15,7 @@ STAGES = 3  # strips in shared memory at once: one is multiplied, two are on the
 FEW = 512  # numbers of a vector that stays in shared memory
 COPY, TILE = 0.5, 4000  # quarters of a cycle: to copy a v of a strip; for each tile of a block
 
-MATRICES = ("params", "slots", "grad", "outs", "nets", "belows", "masks", "delta", "delta_below")
+MATRICES = ("params", "slots", "grad", "outs", "nets", "dropped", "masks", "delta", "delta_below")
 
 Shape = tuple[int, int, int]  # m, n, k of a product (m, k) @ (k, n), n counted in v
 

@@ -30,7 +30,7 @@ struct Gradients {
   INLINE void begin(const Context &ctx) {
     if constexpr (CHUNKED) {
       PARALLEL_FOR(item, PADDED_P / ENTRIES_PER_V) { write(ctx.mem.grad, item * ENTRIES_PER_V, splat<v>(0)); }
-      if constexpr (BIAS == LAYER)
+      if constexpr (BIAS_KIND == PER_LAYER)
         PARALLEL_FOR(item, LAYERS * MAX_PITCH / ENTRIES_PER_V) {
           write(ctx.mem.delta_sums, item * ENTRIES_PER_V, splat<v>(0));
         }
@@ -42,21 +42,21 @@ struct Gradients {
     constexpr int I = WIDTH[l], O = WIDTH[l + 1], O_pitch = PITCH[l + 1];
     constexpr int weight_at = WEIGHT_AT[l], bias_at = BIAS_AT[l];
     entry *grad = ctx.mem.grad;
-    auto numbers_of = [&](int i, int o) { return numbers_at(ctx, weight_at + i * O_pitch + o); };
-    auto apply = [&](int i, int o, v sum, const Numbers &x) {
+    auto load = [&](int i, int o) { return load_state(ctx, weight_at + i * O_pitch + o); };
+    auto apply = [&](int i, int o, v sum, const ParamState &x) {
       if constexpr (last) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum, x);
       else write(grad, weight_at + i * O_pitch + o, sum);
     };
-    product<I, O, samples>(below, delta, earlier_chunks<O_pitch>(grad + weight_at), for_each_sum(numbers_of, apply));
+    product<I, O, samples>(below, delta, earlier_chunks<O_pitch>(grad + weight_at), for_each_sum(load, apply));
     if constexpr (!TRAIN_BIAS) return;
-    entry *delta_sums = CHUNKED && BIAS == LAYER ? ctx.mem.delta_sums + l * MAX_PITCH : ctx.mem.column_sums;
-    const auto earlier_biases = earlier_chunks<0>(BIAS == NEURON ? grad + bias_at : delta_sums);
+    entry *delta_sums = CHUNKED && BIAS_KIND == PER_LAYER ? ctx.mem.delta_sums + l * MAX_PITCH : ctx.mem.column_sums;
+    const auto earlier_biases = earlier_chunks<0>(BIAS_KIND == PER_NEURON ? grad + bias_at : delta_sums);
     product<1, O, samples>(Ones(), delta, earlier_biases, for_each_sum([&](int, int o, v sum) {
-      if constexpr (BIAS == LAYER) write(delta_sums, o, sum);
+      if constexpr (BIAS_KIND == PER_LAYER) write(delta_sums, o, sum);
       else if constexpr (last) apply_gradient<false>(ctx, bias_at + o, sum);
       else write(grad, bias_at + o, sum);
     }));
-    if constexpr (BIAS == LAYER && last) apply_layer_bias<l>(ctx, delta_sums);
+    if constexpr (BIAS_KIND == PER_LAYER && last) apply_layer_bias<l>(ctx, delta_sums);
   }
   INLINE void update(const Context &) {}
 
@@ -116,11 +116,11 @@ struct Gradients : private SumsToLayer<LAYERS - 1> {
     });
     if constexpr (TRAIN_BIAS)
       of<l>().bias.for_each([&](int, int o, v sum) {
-        if constexpr (BIAS == LAYER) write(ctx.mem.column_sums, o, sum);
+        if constexpr (BIAS_KIND == PER_LAYER) write(ctx.mem.column_sums, o, sum);
         else apply_gradient<false>(ctx, BIAS_AT[l] + o, sum);
       });
     BARRIER
-    if constexpr (TRAIN_BIAS && BIAS == LAYER) apply_layer_bias<l>(ctx, ctx.mem.column_sums);
+    if constexpr (TRAIN_BIAS && BIAS_KIND == PER_LAYER) apply_layer_bias<l>(ctx, ctx.mem.column_sums);
   }
 };
 

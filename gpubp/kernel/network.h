@@ -1,7 +1,7 @@
 // READ THIS FIRST. One step of training, as the tutorial takes it: forward, loss, backward, update. The delta below is
-// computed from the old weights, or from the new ones where LAYERWISE. A weight changes once its gradient is complete, or
-// after the backward pass (gradients.h), or after all gradients (CLIP_NORM). A step trains one network, or a group of
-// networks side by side.
+// computed from the old weights, or the new ones where LAYERWISE. A weight is updated when its gradient is complete, at
+// once or after the backward pass (gradients.h); with HAS_CLIP_NORM, after all gradients. A step trains one network or
+// a group of networks side by side.
 //
 // The twin of backprop.py and engines/block.py: the same words (net, out, delta), each phase below its forward twin.
 // Names in capitals are constants of the topology and the training; example.h has those of the tutorial's network, with
@@ -26,7 +26,7 @@
 
 template <int l>
 FN auto below_of(const Context &ctx, int start) {  // (samples, I): the inputs of layer l
-  if constexpr (l > 0) return Matrix<PITCH[l]>{(DROPOUT >= 0 ? ctx.mem.belows : ctx.mem.outs) + OUTS_AT[l - 1]};
+  if constexpr (l > 0) return Matrix<PITCH[l]>{(HAS_DROPOUT ? ctx.mem.dropped : ctx.mem.outs) + OUTS_AT[l - 1]};
   else if constexpr (GATHER) return Matrix<PITCH[0]>{ctx.mem.x};
   else return Inputs{ctx, start};
 }
@@ -38,10 +38,10 @@ FN void forward(const Context &ctx, int start) {
   const entry *bias = ctx.mem.params + BIAS_AT[l];
   entry *nets = ctx.mem.nets + OUTS_AT[l], *outs = ctx.mem.outs + OUTS_AT[l];
   auto bias_of = [&](int, int o) {
-    return BIAS == NONE ? splat<v>(0) : BIAS == NEURON ? read(bias, o) : broadcast(bias, 0);
+    return BIAS_KIND == NO_BIAS ? splat<v>(0) : BIAS_KIND == PER_NEURON ? read(bias, o) : broadcast(bias, 0);
   };
   auto finish = [&](int b, int o, v net, v bias) {
-    if (BIAS != NONE) net = net + bias;
+    if (BIAS_KIND != NO_BIAS) net = net + bias;
     v out = value<l>(net);
     if constexpr (WEIGHTED && training) {
       const v share = broadcast(ctx.mem.share, start + b);
@@ -52,7 +52,7 @@ FN void forward(const Context &ctx, int start) {
   };
   product<samples, O, I>(below_of<l>(ctx, start), weight, Zeros(), for_each_sum(bias_of, finish));
   if constexpr (l + 1 < LAYERS) {
-    if constexpr (DROPOUT >= 0 && training) dropout<l, samples>(ctx, start);
+    if constexpr (HAS_DROPOUT && training) dropout<l, samples>(ctx, start);
     forward<l + 1, samples, training>(ctx, start);
   }
 }
@@ -96,11 +96,11 @@ FN void backward(const Context &ctx, Gradients &gradients, int start, entry *del
     auto unit_below = [&](int b, int i) {
       const int at = outs_at + b * I_pitch + i;
       const v out = read(ctx.mem.outs, at);
-      return Unit{out, KEEP_NETS ? read(ctx.mem.nets, at) : out, DROPOUT >= 0 ? read(ctx.mem.masks, at) : out};
+      return Unit{out, KEEP_NETS ? read(ctx.mem.nets, at) : out, HAS_DROPOUT ? read(ctx.mem.masks, at) : out};
     };
-    auto finish = [&](int b, int i, v sum, const Unit &below) {
-      if (DROPOUT >= 0) sum = sum * below.mask;
-      v x = sum * slope<l - 1>(below.net, below.out);
+    auto finish = [&](int b, int i, v sum, const Unit &unit) {
+      if (HAS_DROPOUT) sum = sum * unit.mask;
+      v x = sum * slope<l - 1>(unit.net, unit.out);
       if constexpr (WEIGHTED) x = zero_if_uncounted(broadcast(ctx.mem.share, start + b), x);
       write(delta_below, b * I_pitch + i, x);
     };

@@ -89,10 +89,6 @@ using element = typename lanes<V>::element;
 template <class V>
 using bits = typename lanes<V>::bits;
 
-template <class A, class B>
-constexpr bool same = false;
-template <class A>
-constexpr bool same<A, A> = true;
 template <class V, class T, int n>
 constexpr bool is = sizeof(element<V>) == sizeof(T) && lanes<V>::count == n;
 

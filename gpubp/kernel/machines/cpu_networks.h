@@ -124,10 +124,10 @@ FN void for_each_run(F f) {
     f(Count<P>(), 0, 0);
   } else {
     if constexpr (O_pitch == O) {
-      f(Count<I * O + BIASES[l]>(), from, to);
+      f(Count<I * O + BIAS_COUNT[l]>(), from, to);
     } else {
       for (int i = 0; i < I; i++) f(Count<O>(), from + i * O, to + i * O_pitch);
-      f(Count<BIASES[l]>(), from + I * O, BIAS_AT[l]);
+      f(Count<BIAS_COUNT[l]>(), from + I * O, BIAS_AT[l]);
     }
     if constexpr (l + 1 < LAYERS) for_each_run<l + 1>(f);
   }

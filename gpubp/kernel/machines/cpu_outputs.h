@@ -55,7 +55,7 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
 template <class F>
 FN void for_each_row(F f) {
   for (int l = 0; l < LAYERS; l++) {
-    const int I = WIDTH[l], O = WIDTH[l + 1], bias = BIASES[l];
+    const int I = WIDTH[l], O = WIDTH[l + 1], bias = BIAS_COUNT[l];
     PARALLEL_FOR(i, I + (bias > 0)) { f(i < I ? O : bias, LAYER_AT[l] + i * O, WEIGHT_AT[l] + i * PITCH[l + 1]); }
   }
 }

@@ -56,9 +56,9 @@ FN void wait_for_copies() {
   copy_all_but(0);
 #endif
 }
-// end_of_copies() makes a group of those that the thread began since the last one; wait_for_copies_but() waits for all
+// commit_copies() makes a group of those that the thread began since the last call; wait_for_copies_but() waits for all
 // groups but the last few.
-FN void end_of_copies() {
+FN void commit_copies() {
 #ifdef __CUDACC__
   asm volatile("cp.async.commit_group;" ::: "memory");
 #else
@@ -93,7 +93,7 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
 template <int l = 0, class F>
 FN void for_each_param(F f) {
   constexpr int O = WIDTH[l + 1], weights = WIDTH[l] * O;
-  PARALLEL_FOR(at, weights + BIASES[l]) {
+  PARALLEL_FOR(at, weights + BIAS_COUNT[l]) {
     f(LAYER_AT[l] + at, at < weights ? WEIGHT_AT[l] + at / O * PITCH[l + 1] + at % O : BIAS_AT[l] + at - weights);
   }
   if constexpr (l + 1 < LAYERS) for_each_param<l + 1>(f);
