@@ -6,6 +6,7 @@ A change of what is printed writes the file anew: python -m tests.test_example
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 
 from gpubp import tutorial
 from gpubp.engines import build
+from gpubp.engines.constants import block_tiles, constants
+from gpubp.engines.job import END, declared
 from gpubp.engines.key import Key, Samples
 from gpubp.engines.layout import Kind, Layout
 from gpubp.engines.program import Program
@@ -29,6 +32,19 @@ ABOUT = """\
 // an editor read the sources of kernel/. A compiler is given such a text for each kernel; this one it never sees.
 #pragma once
 """
+ELSEWHERE = """\
+#if 0  // What a program of GPU_STREAMED has besides. Its params, slots, outs and deltas begin at Memory.far.
+"""
+
+
+def example() -> str:
+    """The file."""
+    own, streamed = program().text, program(Layout(Kind.GPU_STREAMED, registers=4, threads=32))
+    named = [(line, re.match(r"(?:#define|constexpr int) (\w+) ", line)) for line in constants(streamed.plan)]
+    new = [line for line, name in named if name and (f" {name[1]} " not in own or name[1] == "LAYOUT")]
+    return "\n".join(
+        [ABOUT + own + ELSEWHERE + "\n".join(new), *block_tiles(streamed.plan), *declared(END), "#endif", ""]
+    )
 
 
 def program(layout: Layout = EIGHT, order: str = "simultaneous") -> Program:
@@ -51,7 +67,7 @@ def checked(text: str, folder: Path) -> str:
 
 
 def test_the_example_is_what_the_program_prints() -> None:
-    assert EXAMPLE.read_text(encoding="utf-8") == ABOUT + program().text, "python -m tests.test_example writes it anew"
+    assert EXAMPLE.read_text(encoding="utf-8") == example(), "python -m tests.test_example writes it anew"
 
 
 def test_every_constant_of_the_example_says_what_it_is() -> None:
@@ -106,4 +122,4 @@ def test_layers_that_change_one_by_one_are_not_cut(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    EXAMPLE.write_text(ABOUT + program().text, encoding="utf-8")
+    EXAMPLE.write_text(example(), encoding="utf-8")

@@ -1,6 +1,6 @@
 """The Layout of a network on a GPU, by what fits on the chip: the rules of docs/gpu.md. It changes no bit.
 
-A thread is a network if all of its numbers may fit into registers; the compiled kernel tells whether they do. Else a
+A thread is a network if all of its numbers may fit into registers; the compiler tells whether they do. Else a
 block is a network, or a few small ones, with all numbers in shared memory; if these do not fit, the batch is split into
 chunks, or the slots are in global memory, or all matrices are, and are streamed. A block whose numbers are in shared
 memory is wide (lanes are outputs) if that is estimated to be faster, with the threads, the chunk and the place of the
@@ -39,7 +39,7 @@ LEAST_THREADS, MOST_THREADS = 8, 256
 
 
 class Limits(NamedTuple):
-    """Of a device: its architecture (90 for sm_90), and the most bytes of shared memory of a block."""
+    """A device's architecture (90 for sm_90), and the most bytes of shared memory of a block."""
 
     arch: int
     block: int
@@ -101,7 +101,7 @@ def wide(plain: Program, limits: Limits) -> list[Program]:
 
 
 def _wide_blocks(program: Program) -> Iterator[Program]:
-    """Of float32, the only numbers that cycles() knows, and with gradients that fit into registers."""
+    """Layouts for float32, the only type that cycles() knows, with gradients that fit into registers."""
     if not program.key.trains or program.dtype != torch.float32:
         return
     batch, whole = program.recipe.batch_size, program.recipe.update_order == "layerwise"
@@ -127,14 +127,14 @@ def _products(program: Program) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _rounds(program: Program, m: int, n: int, k: int) -> tuple[int, int]:
-    """Of a product: its tiles, and how many of them a thread has, one after the other."""
+    """The tiles of a product, and how many of them a thread computes, one after the other."""
     tile = program.plan.tiles[m, n, k]
     tiles = math.ceil(m / tile.rows) * math.ceil(n / tile.cols)
     return tiles, math.ceil(tiles / program.layout.threads)
 
 
 def _held(program: Program) -> int:
-    """Gradients of a thread."""
+    """How many gradients a thread holds."""
     held = 0
     for m, n, k, gradient in _products(program):
         tile = program.plan.tiles[m, n, k]
@@ -151,10 +151,11 @@ def resident(program: Program, limits: Limits) -> int:
 
 
 def cycles(program: Program, limits: Limits) -> float:
-    """Of a multiprocessor, for a step of a network, estimated: the instructions of its products, which four schedulers
-    issue, and what a network waits for whatever else runs: for a step, for a sample, and for each number that a thread
-    has of a product's result, with its slots. The weights are a fit to a model of an H100's multiprocessor that runs
-    the compiled code, over 68 topologies (docs/gpu.md); nine of ten estimates are within a quarter of it."""
+    """Estimated cycles of a multiprocessor for a step of a network: the instructions of its products, which four
+    schedulers issue, and what a network waits for whatever else runs: for a step, for a sample, and for each number
+    that a thread has of a product's result, with its slots. The weights are a fit to a model of an H100's
+    multiprocessor that runs the compiled code, over 68 topologies (docs/gpu.md); nine of ten estimates are within a
+    quarter of it."""
     plan, layout = program.plan, program.layout
     each, chunks, wide = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), layout.kind == Kind.GPU_WIDE
     issued, numbers = 0.0, 0
@@ -216,7 +217,7 @@ def _halved(batch: int) -> list[int]:
 
 
 def threads(program: Program) -> int:
-    """Of a network: a quarter of a warp, doubled while each thread has PER_THREAD numbers of the largest product."""
+    """How many a network has: a quarter of a warp, doubled while each has PER_THREAD numbers of the largest product."""
     chunk = program.layout.chunk
     largest = max(max(i, chunk) * o for i, o in itertools.pairwise(program.spec.widths))
     count = LEAST_THREADS

@@ -1,4 +1,4 @@
-"""What the sources of kernel/ are compiled for, as C++: the constants and structures that Key, Layout and Plan say."""
+"""What the sources of kernel/ are compiled for, as C++: constants and structures, from Key, Layout and Plan."""
 
 from __future__ import annotations
 
@@ -28,20 +28,19 @@ def constants(plan: Plan) -> list[str]:
         *(f"constexpr int {name} = {value};  // {what}" for name, value, what in _sizes(plan)),
         "// The tile of each product (m, k) @ (k, n), n counted in v: rows and columns that are computed together.",
         "constexpr struct { int m, n, k, rows, cols; } TILES[] = {", *tiles, "};",
-        *_block_tiles(plan),
+        *block_tiles(plan),
     ]  # fmt: skip
 
 
-def _block_tiles(plan: Plan) -> list[str]:
+def block_tiles(plan: Plan) -> list[str]:
+    """Where matrices are streamed."""
     if not plan.layout.streamed:
         return []
     tiles = [f"    {{{', '.join(map(str, (*of, *tile)))}}}," for of, tile in plan.block_tiles.items()]
     return [
-        "// And that of the whole block.",
-        "constexpr struct { int m, n, k, rows, cols; } BLOCK_TILES[] = {",
-        *tiles,
-        "};",
-    ]
+        "// And the part of it that a whole block computes at once.",
+        "constexpr struct { int m, n, k, rows, cols; } BLOCK_TILES[] = {", *tiles, "};",
+    ]  # fmt: skip
 
 
 def structs(plan: Plan) -> list[str]:
@@ -65,7 +64,7 @@ def structs(plan: Plan) -> list[str]:
 
 
 def _macros(plan: Plan) -> list[tuple[str, object, str]]:
-    """What decides which code a compiler sees."""
+    """What decides which code the compiler sees."""
     layout = plan.layout
     gpu = [
         ("THREADS", layout.threads, "of a team, which trains a network together; of a block, in GPU_THREAD"),
@@ -84,7 +83,7 @@ def _macros(plan: Plan) -> list[tuple[str, object, str]]:
 
 
 def _settings(plan: Plan) -> list[tuple[str, int, str]]:
-    """Of the network, its training and its samples."""
+    """Constants of the network, its training and its samples."""
     key, needs, spec, rule, samples = plan.key, plan.needs, plan.key.spec, plan.key.recipe.rule, plan.key.samples
     hyper = {name: number for number, name in enumerate(needs.hyper)}
     return [
@@ -142,7 +141,7 @@ def _layers(plan: Plan) -> list[tuple[str, Sequence[int], str]]:
 
 
 def _sizes(plan: Plan) -> list[tuple[str, int, str]]:
-    """Of what the kernel keeps."""
+    """Sizes of what the kernel keeps."""
     sizes = [
         ("P", plan.rows[-1], "parameters of a network: numbers of a row of Job.params"),
         ("PADDED_P", plan.weights[-1], "entries of Memory.params"),

@@ -107,8 +107,8 @@ def structure(struct: Struct, counts: tuple[tuple[str, int], ...] = ()) -> Any:
 
 
 def agree(engine: str, params: Tensor, data: Dataset) -> None:
-    """Raise EngineError unless networks and their data have one dtype and one device: a kernel reads numbers of the
-    networks' dtype wherever a pointer leads."""
+    """Raise EngineError unless networks and their data have one dtype and one device: a kernel takes whatever a pointer
+    leads to for numbers of the networks' dtype."""
     for name in ("inputs", "targets", "sample_weight"):
         each: Tensor | None = getattr(data, name)
         types = (params.dtype, torch.int64) if name == "targets" else (params.dtype,)  # or class numbers

@@ -113,7 +113,7 @@ def tile(m: int, n: int, k: int, layout: Layout, itemsize: int) -> Tile:
 
 
 def cost(tiles: int, rows: int, cols: int, layout: Layout) -> int:
-    """Of so many tiles, per k."""
+    """Cost of so many tiles, per k."""
     if not layout.kind.block:
         # In half-cycles of a processor that does two multiply-adds and two loads per cycle; a multiply-add has a
         # latency of four.
@@ -143,7 +143,7 @@ def products(
 
 @cache
 def cache_bytes() -> int:
-    """Of a core's L2."""
+    """The size of a core's L2."""
     try:
         size = os.sysconf("SC_LEVEL2_CACHE_SIZE")
     except (ValueError, OSError):

@@ -21,7 +21,7 @@ BYTES = {"double": 8, "int64_t": 8, "uint32_t": 4, "int32_t": 4, "bool": 1}  # o
 
 
 class Needs(NamedTuple):
-    """What a kernel's rules need, which their translation tells.
+    """What a kernel's rules need, by their translation.
 
     hyper: the hyper-parameters that the kernel reads, in its order. coefficients: how many numbers an update takes.
     nets: whether a slope is a function of the net, not of the out alone. inverse_link: whether R2 compares targets with
@@ -47,7 +47,7 @@ class Array(NamedTuple):
 
 
 class Field(NamedTuple):
-    """An array of numbers of type `kind`, which the kernel's compiler places."""
+    """An array of numbers of type `kind`, placed by the kernel's compiler."""
 
     kind: str
     name: str
@@ -121,7 +121,7 @@ class Plan:
 
     @property
     def biases(self) -> list[int]:
-        """Of each layer."""
+        """How many biases each layer has."""
         return [layer.bias.stop - layer.bias.start for layer in self.key.spec.layout]
 
     @property
@@ -131,7 +131,7 @@ class Plan:
 
     @cached_property
     def weights(self) -> list[int]:
-        """The same in the kernel, with rows of a weight padded."""
+        """Where each layer begins in the kernel, with rows of a weight padded, and where the last ends."""
         sizes = (i * o + self.padded(bias) for i, o, bias in zip(self.widths, self.pitch[1:], self.biases))
         return [*itertools.accumulate(sizes, initial=0)]
 
@@ -149,7 +149,7 @@ class Plan:
 
     @property
     def slots(self) -> int:
-        """Of the optimizer."""
+        """How many slots the optimizer has."""
         return len(self.key.recipe.rule.slots)
 
     @property
@@ -159,7 +159,7 @@ class Plan:
 
     @cached_property
     def arrays(self) -> tuple[Array, ...]:
-        """Of kernel/memory.h's Memory, in order; those that a kernel does not need are empty."""
+        """The arrays of kernel/memory.h's Memory, in order; those that a kernel does not need are empty."""
         key, kind = self.key, self.layout.kind
         place = "shared" if kind.block else "registers" if kind == Kind.GPU_THREAD else "memory"
         trains, hyper, chunk, batch = key.trains, key.recipe.hyper, self.chunk, self.batch
@@ -219,7 +219,7 @@ class Plan:
 
     @cached_property
     def group(self) -> tuple[Field, ...]:
-        """Of the kernel's Group, in order: all about the networks of a group except the elements of Memory."""
+        """The arrays of the kernel's Group, in order: all about a group's networks except the elements of Memory."""
         networks, columns = self.layout.networks, len(self.key.recipe.rule.columns)
         hypers, coefficients = len(self.needs.hyper), self.needs.coefficients
         fields = (
@@ -245,7 +245,7 @@ class Plan:
 
     @cached_property
     def tiles(self) -> dict[tuple[int, int, int], Tile]:
-        """Of every product (m, k) @ (k, n), n counted in v, by m, n and k."""
+        """The tile of every product (m, k) @ (k, n), n counted in v, by m, n and k."""
         whole = [shape for shape, kind in self._products if kind == "bias" or not self.layout.streamed]
         strips = {each: stream.of_thread(each, self.layout) for each in self.block_tiles.values()}
         return {
@@ -288,13 +288,13 @@ class Plan:
 
     @cached_property
     def block_tiles(self) -> dict[tuple[int, int, int], tuple[int, int]]:
-        """Where matrices are streamed: rows, and columns in v, of which a block computes the sums at once."""
+        """Where matrices are streamed: rows, and columns in v, that a block computes at once, for each product."""
         shapes = [shape for shape, kind in self._products if kind != "bias" and self.layout.streamed]
         return {shape: stream.block_tile(shape, self.layout) for shape in shapes}
 
     @cached_property
     def stage(self) -> int:
-        """And entries of the largest strips, which share a place of the ring."""
+        """Entries of a place in the ring: of the largest pair of strips."""
         streamed = [(self.block_tiles[shape], kind) for shape, kind in self._products if kind != "bias"]
         return max(stream.entries(*each, self.layout.entries_per_v) for each in streamed)
 

@@ -55,7 +55,7 @@ def of_thread(block: tuple[int, int], layout: Layout) -> Tile | None:
 
 
 def entries(block: tuple[int, int], kind: str, each: int) -> int:
-    """Of the strips of both matrices. Rows along k are padded by a v; the others by none."""
+    """Entries of the strips of both matrices. Rows along k are padded by a v, others are not."""
     rows, cols = block
     along = DEPTH + each
     left = DEPTH * -(-rows // each) * each if kind == "gradient" else rows * along

@@ -77,8 +77,8 @@ FN void store_scalars(const Context &ctx, const Progress &progress, int n, int64
 }
 
 // Look for networks that diverged, and store those that have taken all their steps and did not diverge. A diverged
-// network stays in Job as it was before the call; in a dry run all do. The lane of a network that is finished computes
-// on, and nothing reads it.
+// network stays in Job as it was before the call; in a dry run all do. The lane of a finished network goes on
+// computing, and nothing reads it.
 FN void store_finished(const Context &ctx, Progress &progress, Networks networks, const int64_t *steps) {
   const Job &job = *ctx.job;
   const per_network found = nonfinite(ctx, progress);

@@ -39,7 +39,7 @@ struct Processors {
 #endif
 };
 
-struct Shared {  // by the threads of a call
+struct Shared {  // what the threads of a call share
   const Job *job;
   const int64_t *networks;  // (active): those that take steps, the most first; null: all of Job's
   const int64_t *steps;     // (active): how many each takes; null: all take max_steps

@@ -182,3 +182,26 @@ template <class V, class R> FN void update(V &param, V _grad, V *slots, R coeffi
   typedef element<V> T;
   param = fma_(-coefficient(0), _grad, param);
 }
+#if 0  // What a program of GPU_STREAMED has besides. Its params, slots, outs and deltas begin at Memory.far.
+#define LAYOUT GPU_STREAMED  // of the table in machine.h
+#define THREADS 32  // of a team, which trains a network together; of a block, in GPU_THREAD
+#define TEAMS_PER_BLOCK 1  // with a network each; 1 in GPU_THREAD
+constexpr int SHARED_BYTES = 1696;  // of shared memory that a block needs
+constexpr int ROW_PITCH = 11;  // numbers from one thread's row in shared memory to the next
+constexpr int TEAM_PITCH = 160;  // bytes from one team's Group and Memory in shared memory to the next
+constexpr int GROUP_IN_GLOBAL = 0;  // whether Group is in global memory, before the entries
+constexpr int DEPTH = 16;  // of k in a strip of a matrix
+constexpr int STAGES = 3;  // strips of both matrices that are in shared memory at once
+constexpr int STAGE_ENTRIES = 128;  // the room of such a pair of strips
+constexpr int RING_AT = 160;  // the byte of shared memory where they begin
+// And the part of it that a whole block computes at once.
+constexpr struct { int m, n, k, rows, cols; } BLOCK_TILES[] = {
+    {1, 1, 2, 1, 1},
+    {2, 1, 1, 2, 1},
+};
+struct End {  // what else a GPU's call is given
+  int8_t *status;  // (N): Job.status
+  int64_t *diverged;  // (N): the step that did not count
+  real *far;  // (blocks, TEAMS_PER_BLOCK, FAR_ENTRIES): arrays of Memory in global memory
+};
+#endif

@@ -23,9 +23,9 @@ FN per_sample lanes_by(F f) {
   return x;
 }
 
-// Memory.share, how much each sample counts in the loss of the batch: its weight over the sum of weights, each times
-// the weight of its class. The numerator leaves out the class's weight, which cross_entropy() multiplies by, but is 0
-// if the product is 0 and the label is not smoothed.
+// Memory.share, how much each sample counts in the loss of the batch: its weight over the sum of weight * class weight.
+// cross_entropy() multiplies by the class weight itself. But the share is 0 if weight * class weight is, unless labels
+// are smoothed.
 FN void weigh_samples(const Context &ctx) {
   if constexpr (WEIGHTED) {
     PARALLEL_FOR(b, BATCH) {
@@ -61,8 +61,8 @@ FN per_sample delta_of(per_sample share, per_sample x) { return zero_if_uncounte
 
 // Cross-entropy of the softmax p of the outs with the class `target`: returns the loss, and writes (p - y) share as the
 // delta, where y is 1 for the class. out(o) reads an out; put(o, x) writes, and stored(o) reads what it wrote.
-// The exponential of the target is kept out of the sum of the others: a network that is almost sure of its class has a
-// sum that would be lost beside that 1.
+// The exponential of the target is kept out of the sum of the others: if a network is almost sure of its class, that
+// sum would be lost beside a 1.
 template <class Out, class Before, class Put>
 FN per_sample cross_entropy(const Context &ctx, per_sample target, per_sample share, Out out, Before stored, Put put) {
   per_sample largest = out(0), target_out = splat<per_sample>(0), error;

@@ -41,15 +41,10 @@
 #define LANES_ARE_OUTPUTS (LAYOUT == CPU_OUTPUTS || LAYOUT == CPU_TEAM || LAYOUT >= GPU_WIDE)
 #define STREAMED (LAYOUT == GPU_STREAMED)
 
-#if LAYOUT == CPU_NETWORKS
-static_assert(REGISTERS_PER_V == 1 || REGISTERS_PER_V == 3, "no such layout");
-#elif LAYOUT >= GPU_WIDE
-static_assert(VECTOR == 1 && REGISTERS_PER_V > 1, "no such layout");
-#else
-static_assert(REGISTERS_PER_V == 1 && (VECTOR == 1 || !ON_GPU), "no such layout");
-#endif
-static_assert(!SLOTS_APART || LAYOUT == GPU_BLOCK || LAYOUT == GPU_WIDE, "no such layout");
-
+static_assert(LAYOUT >= GPU_WIDE ? REGISTERS_PER_V > 1
+                                 : REGISTERS_PER_V == 1 || (REGISTERS_PER_V == 3 && LAYOUT == CPU_NETWORKS),
+              "no such layout");
+static_assert((VECTOR == 1 || !ON_GPU) && (!SLOTS_APART || LAYOUT == GPU_BLOCK || LAYOUT == GPU_WIDE), "no such layout");
 #if LAYOUT == CPU_NETWORKS
 #include "machines/cpu_networks.h"
 #elif LAYOUT <= CPU_TEAM

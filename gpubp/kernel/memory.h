@@ -1,5 +1,5 @@
 // What a call is given (Job), and what its phases work on (Context): the arrays of a group of networks (Memory) and
-// what else is known of each of them (Group). engines/job.py lists the fields of Job, engines/plan.py those of Memory
+// everything else about them (Group). engines/job.py lists the fields of Job, engines/plan.py those of Memory
 // and Group; example.h shows all three declared.
 #pragma once
 #ifndef REAL
@@ -63,7 +63,7 @@ struct Context {
   bool dry_run;          // look for such numbers after every step, and store no network
 };
 
-// Hyper-parameter h of each network, by the constant that says which it is.
+// Hyper-parameter h of each network; h: one of the constants HYPER_.
 FN per_network hyper_of(const Context &ctx, int h) { return load_per_network(ctx.group->hyper_real[max_of(h, 0)]); }
 
 // ---- sums ----
@@ -84,7 +84,7 @@ FN auto blocked_sum(F term, int begin = 0) {
 
 // ---- samples: where network n finds the inputs, targets and weight of sample b of this step ----
 
-FN int64_t sample_at(const Context &ctx, int b, int n, bool of_network) {  // of_network: its own array of samples
+FN int64_t sample_at(const Context &ctx, int b, int n, bool of_network) {  // of_network: in its own array of samples
   int64_t at = ctx.index[b * ORDERS + (ORDERS > 1 ? n : 0)];
   return of_network ? ctx.group->samples_at[n] + at : at;
 }
@@ -117,7 +117,7 @@ FN void load_params(const Context &ctx, Networks networks) {  // and the optimiz
     copy_in(param_or_slot(ctx.mem, slot, 0), slot ? ctx.job->slots[slot - 1] : ctx.job->params, networks);
   BARRIER
 }
-// Where the samples of network n of the group begin, which is row `at` of Job, and the weights of its classes.
+// Network n of the group is row `at` of Job: where its samples begin, and the weights of its classes.
 FN void load_data(const Context &ctx, int n, int64_t at) {
   const Job &job = *ctx.job;
   if (OWN_SAMPLES || SAMPLE_WEIGHT == 2) {

@@ -1,4 +1,4 @@
-// Networks are shown samples and do not learn: their loss and metric.
+// Evaluation: the loss and the metric of networks, without training.
 //
 // The twin of evaluate.py. Sums are float64, in one order on every machine: sample m of a network belongs to partial
 // sum m % PARTIAL_SUMS, where samples are added in order, and partial sums are added in order at the end.

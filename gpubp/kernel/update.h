@@ -81,7 +81,7 @@ FN void clip_norm(const Context &ctx) {
   }
 }
 
-FN per_network penalty(const Context &ctx) {  // what l1 and l2 add to the loss
+FN per_network penalty(const Context &ctx) {  // that l1 and l2 add to the loss
   per_network total = splat<per_network>(0);
   auto size = [&](int at) { return abs_(read(ctx.mem.params, at)); };
   auto squared = [&](int at) { v weight = read(ctx.mem.params, at); return weight * weight; };

@@ -35,44 +35,37 @@ FN void write(entry *p, int j, v x) { p[j] = x; }
 FN v as_v(per_network x) { return x; }
 #endif
 
-// What a block has in shared memory: of every team its Group, then the entries of its Memory; at the end, where
-// STREAMED, the strips of matrices.
+// A block's shared memory: for each team its Group, then the entries of its Memory; where STREAMED, then the strips of
+// matrices.
 alignas(64) extern __shared__ double shared[];
 
-// A copy to shared memory, which is there after wait_for_copies() of the thread that began it, and a BARRIER.
+// Asynchronous copies to shared memory, to be read after wait_for_copies() by the thread that began them, and a BARRIER.
+// commit_copies() makes a group of those since its last call; wait_for_copies_but() waits for all groups but the last
+// few. Where a CPU plays the GPU, tests/play.h makes the copies, as late as it may.
+#ifdef __CUDACC__
 template <int bytes>
 FN void begin_copy(entry *to, const real *from) {
-#ifdef __CUDACC__
   const unsigned shared_to = (unsigned)__cvta_generic_to_shared(to);
   asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_to), "l"(from), "n"(bytes));
-#else
-  copy_later(to, from, bytes);
-#endif
 }
-FN void wait_for_copies() {
-#ifdef __CUDACC__
-  asm volatile("cp.async.wait_all;" ::: "memory");
-#else
-  copy_all_but(0);
-#endif
-}
-// commit_copies() makes a group of those that the thread began since the last call; wait_for_copies_but() waits for all
-// groups but the last few.
-FN void commit_copies() {
-#ifdef __CUDACC__
-  asm volatile("cp.async.commit_group;" ::: "memory");
-#else
-  group_copies();
-#endif
-}
+FN void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int groups>
 FN void wait_for_copies_but() {
-#ifdef __CUDACC__
   asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
-#else
-  copy_all_but(groups);
-#endif
 }
+FN void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+#else
+template <int bytes>
+FN void begin_copy(entry *to, const real *from) {
+  copy_later(to, from, bytes);
+}
+FN void commit_copies() { group_copies(); }
+template <int groups>
+FN void wait_for_copies_but() {
+  copy_all_but(groups);
+}
+FN void wait_for_copies() { copy_all_but(0); }
+#endif
 
 #include "product.h"
 #if LANES_ARE_OUTPUTS

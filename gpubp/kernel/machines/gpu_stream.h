@@ -14,7 +14,7 @@ constexpr int block_tile_of(int m, int n, int k) {
 }
 
 // Copies `rows` rows of `columns` entries of a matrix that has `most_rows` and `most_columns`, from (row, column) on;
-// beyond the matrix's end its last numbers again, which belong to sums that nobody owns.
+// beyond the matrix's end its last numbers again, which belong to sums that no thread owns.
 template <int rows, int columns, int pitch, int most_rows, int most_columns, int width, class View>
 FN void copy_strip(entry *to, const View &from, int row, int column) {
   constexpr int per_row = columns / width, last = (cdiv(most_columns, width) - 1) * width;
@@ -72,7 +72,7 @@ struct RightStrip<K, N, columns, Transposed<View>> : Strip<View, columns, DEPTH,
   }
 };
 
-// The sums of a tile whose first is (row, column) of the product: a Fragment of all threads.
+// A block's tile of the product, from (row, column) on: a Fragment that all threads share.
 template <int M, int N, bool exact, class Sums>
 struct BlockTile {
   Sums &sums;
@@ -136,7 +136,7 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
   typedef RightStrip<K, N, columns, B> Right;
   static_assert(Left::entries + Right::entries <= STAGE_ENTRIES, "engines/plan.py counts otherwise");
   entry *ring = (entry *)((char *)shared + RING_AT);
-  // What is fetched next, and where to; where the threads are.
+  // row, column, k: of the strips to fetch next; stage: where they go; now: the stage to multiply next.
   int row = 0, column = 0, k = 0, stage = 0, now = 0;
   auto fetch = [&] {
     if (column < across * columns) {

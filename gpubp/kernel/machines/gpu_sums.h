@@ -71,7 +71,7 @@ FN void read_right(v (&right)[deep][columns], const Columns &at, const Transpose
       UNROLL for (int k = 0; k < count; k++) right[k][n].part[j] = along.part[k];
     }
 }
-// What a thread has of a product (M, K) @ (K, N): `rounds` tiles of sums. A_transposed: rows are read as v.
+// A thread's part of a product (M, K) @ (K, N): `rounds` tiles of sums. A_transposed: rows are read as v.
 template <int M, int N, int K, bool A_transposed>
 struct Sums {
   static constexpr int columns_of_v = pad(N) / ENTRIES_PER_V, shape = tile_of(M, columns_of_v, K);
