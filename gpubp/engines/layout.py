@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import Enum, auto
+from enum import Enum
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -34,13 +34,7 @@ SLICE = 32  # samples of a chunk, of a batch that is four times as large or more
 class Kind(Enum):
     """What a lane is, and where the numbers of a network are: the table in kernel/machine.h."""
 
-    CPU_NETWORKS = auto()
-    CPU_OUTPUTS = auto()
-    CPU_TEAM = auto()
-    GPU_THREAD = auto()
-    GPU_BLOCK = auto()
-    GPU_WIDE = auto()
-    GPU_STREAMED = auto()
+    CPU_NETWORKS, CPU_OUTPUTS, CPU_TEAM, GPU_THREAD, GPU_BLOCK, GPU_WIDE, GPU_STREAMED = range(7)
 
     @property
     def lanes_are_outputs(self) -> bool:

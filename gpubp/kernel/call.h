@@ -102,7 +102,9 @@ FN void store_finished(const Context &ctx, Progress &progress, Networks networks
       if (ctx.dry_run) job.taken[networks[n]] = progress.steps;
       if (progress.diverged_after[n] >= 0) {
         job.taken[networks[n]] = -progress.diverged_after[n];
-        count_diverged(ctx.diverged);
+#if !ON_GPU  // whose networks note it themselves (gpu.h)
+        __atomic_add_fetch(ctx.diverged, 1, __ATOMIC_RELAXED);
+#endif
       }
       if (keep[n]) store_scalars(ctx, progress, n, networks[n]);
     }

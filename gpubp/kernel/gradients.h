@@ -1,11 +1,7 @@
-// The gradients of a step: sums over the samples of its batch, in their order, whose shares of the loss (1 / BATCH) are
-// in the deltas. Where they are is the layout's choice: there are two classes with the same members.
-//
-//   in_registers   which of the two it is
-//   begin          before the first chunk of the batch
-//   add<l, samples, last>   over one chunk, of layer l: below (I, samples) @ delta (samples, O), and the sum of delta;
-//                  last: whether it is the last chunk
-//   update         after the last chunk
+// The gradients of a step: sums over the samples of its batch, in their order; the deltas contain each sample's share
+// of the loss (1 / BATCH). Where the sums are depends on the layout: in_registers, or in memory. Both classes have
+// begin(), before the first chunk of a batch; add() of layer l over one chunk: below (I, samples) @ delta (samples, O)
+// and the sum of delta (last: the chunk is the last one); and update(), after the last chunk.
 #pragma once
 #include "update.h"
 

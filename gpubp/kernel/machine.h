@@ -25,8 +25,7 @@
 //   BARRIER            the end of a phase, where those threads wait for each other
 //   product            the matrix product (product.h), in tiles that suit the machine; it ends with a BARRIER
 //   copy_in, copy_out  rows of Job into Memory, and back; gather_samples, where GATHER: samples into Memory.x and y
-//   count_diverged     counts a network, on a CPU; transpose_weight: of cpu_outputs.h; launch: of GPUs: which thread
-//                      trains which network
+//   launch             of GPUs: which thread trains which network
 #pragma once
 #define CPU_NETWORKS 0
 #define CPU_OUTPUTS 1
@@ -44,7 +43,8 @@
 static_assert(LAYOUT >= GPU_WIDE ? REGISTERS_PER_V > 1
                                  : REGISTERS_PER_V == 1 || (REGISTERS_PER_V == 3 && LAYOUT == CPU_NETWORKS),
               "no such layout");
-static_assert((VECTOR == 1 || !ON_GPU) && (!SLOTS_APART || LAYOUT == GPU_BLOCK || LAYOUT == GPU_WIDE), "no such layout");
+static_assert(VECTOR == 1 || !ON_GPU, "no such layout");
+static_assert(!SLOTS_APART || LAYOUT == GPU_BLOCK || LAYOUT == GPU_WIDE, "no such layout");
 #if LAYOUT == CPU_NETWORKS
 #include "machines/cpu_networks.h"
 #elif LAYOUT <= CPU_TEAM
@@ -56,12 +56,10 @@ static_assert((VECTOR == 1 || !ON_GPU) && (!SLOTS_APART || LAYOUT == GPU_BLOCK |
 #endif
 
 // What a compiler checks of this list; nothing calls it.
-FN void machine_defines(entry *p, const per_network &x, const real (&numbers)[NETWORKS], int64_t *count) {
+FN void machine_defines(entry *p, const per_network &x) {
   static_assert(sizeof(v) == ENTRIES_PER_V * sizeof(entry) && sizeof(per_network) == NETWORKS * sizeof(real));
   static_assert(NETWORKS % DOUBLE_LANES == 0 && (NETWORKS == 1 || ENTRIES_PER_V == 1));
   const v sum = read(p, 0) + broadcast(p, 0) + as_v(x);
   PARALLEL_FOR(item, 2) { write(p, item * ENTRIES_PER_V, sum); }
   BARRIER
-  [[maybe_unused]] const per_network loaded = load_per_network(numbers);
-  count_diverged(count);
 }

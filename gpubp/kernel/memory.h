@@ -35,7 +35,7 @@ FN int64_t steps_of(const Job &job, int64_t n) {
   return left < 0 ? 0 : left < job.steps ? left : job.steps;
 }
 
-FN v as_v(const real (&x)[NETWORKS]) { return as_v(load_per_network(x)); }
+FN v as_v(const real (&x)[NETWORKS]) { return as_v(load<per_network>(x)); }
 FN real lane_of(const per_network &x, int n) { return ((const real *)&x)[NETWORKS == 1 ? 0 : n]; }
 
 // The networks of a group: the nth is row networks[n] of Job's arrays. Contiguous rows are read many at once.
@@ -64,7 +64,7 @@ struct Context {
 };
 
 // Hyper-parameter h of each network; h: one of the constants HYPER_.
-FN per_network hyper_of(const Context &ctx, int h) { return load_per_network(ctx.group->hyper_real[max_of(h, 0)]); }
+FN per_network hyper_of(const Context &ctx, int h) { return load<per_network>(ctx.group->hyper_real[max_of(h, 0)]); }
 
 // ---- sums ----
 

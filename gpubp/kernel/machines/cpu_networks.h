@@ -60,11 +60,9 @@ FN v broadcast(const entry *p, int j) { return p[j]; }
 FN v read(const entry *p, int j) { return p[j]; }
 FN void write(entry *p, int j, v x) { p[j] = x; }
 FN v as_v(per_network x) { return x; }
-FN per_network load_per_network(const real (&x)[NETWORKS]) { return load<v>(x); }
 
 #define PARALLEL_FOR(item, count) for (int item = 0; item < (count); ++item)
 #define BARRIER
-FN void count_diverged(int64_t *count) { __atomic_add_fetch(count, 1, __ATOMIC_RELAXED); }
 
 #include "product.h"
 template <int M, int N, int K, class A, class B, class C, class Epilogue>

@@ -10,7 +10,6 @@ FN v broadcast(const entry *p, int j) { return splat<v>(p[j]); }
 FN v read(const entry *p, int j) { return load<v>(p + j); }
 FN void write(entry *p, int j, v x) { store<v>(p + j, x); }
 FN v as_v(per_network x) { return splat<v>(x); }
-FN per_network load_per_network(const real (&x)[NETWORKS]) { return x[0]; }
 
 #if TEAM
 #include <sched.h>
@@ -41,7 +40,6 @@ static void barrier() {
 #define PARALLEL_FOR(item, count) for (int item = 0; item < (count); ++item)
 #define BARRIER
 #endif
-FN void count_diverged(int64_t *count) { __atomic_add_fetch(count, 1, __ATOMIC_RELAXED); }
 
 #include "product.h"
 template <int M, int N, int K, class A, class B, class C, class Epilogue>

@@ -7,7 +7,6 @@ static_assert(TEAMS_PER_BLOCK == 1 || (TEAMS_PER_BLOCK * THREADS == 32 && !STREA
 
 typedef real native, entry, per_network;
 constexpr int ENTRIES_PER_V = REGISTERS_PER_V, NETWORKS = 1, DOUBLE_LANES = 1;
-FN per_network load_per_network(const real (&x)[NETWORKS]) { return x[0]; }
 
 // RANK: a thread's number in its team. The compiler must be told that it is below THREADS, or it does not see which
 // loops have one iteration. The teams of a warp do not wait for each other.
@@ -23,7 +22,6 @@ FN int rank() {
 #define BARRIER __syncwarp(((1u << THREADS) - 1) << (threadIdx.x - RANK));
 #endif
 #define PARALLEL_FOR(item, count) for (int item = RANK; item < (count); item += THREADS)
-FN void count_diverged(int64_t *) {}  // a GPU's network notes itself that it diverged (gpu.h)
 
 #if LANES_ARE_OUTPUTS
 #include "machines/gpu_vector.h"
@@ -39,9 +37,9 @@ FN v as_v(per_network x) { return x; }
 // matrices.
 alignas(64) extern __shared__ double shared[];
 
-// Asynchronous copies to shared memory, to be read after wait_for_copies() by the thread that began them, and a BARRIER.
-// commit_copies() makes a group of those since its last call; wait_for_copies_but() waits for all groups but the last
-// few. Where a CPU plays the GPU, tests/play.h makes the copies, as late as it may.
+// Asynchronous copies to shared memory: to be read after wait_for_copies(), by the thread that began them, and a
+// BARRIER. commit_copies() makes a group of those since its last call; wait_for_copies_but() waits for all groups but
+// the last few. Where a CPU plays the GPU, tests/play.h makes the copies, as late as it may.
 #ifdef __CUDACC__
 template <int bytes>
 FN void begin_copy(entry *to, const real *from) {

@@ -10,11 +10,9 @@ FN v broadcast(const entry *p, int j) { return p[j]; }
 FN v read(const entry *p, int j) { return p[j]; }
 FN void write(entry *p, int j, v x) { p[j] = x; }
 FN v as_v(per_network x) { return x; }
-FN per_network load_per_network(const real (&x)[NETWORKS]) { return x[0]; }
 
 #define PARALLEL_FOR(item, count) UNROLL for (int item = 0; item < (count); ++item)
 #define BARRIER
-FN void count_diverged(int64_t *) {}  // a GPU's network notes itself that it diverged (gpu.h)
 
 #include "product.h"
 struct SingleSum {  // a Fragment of one
