@@ -12,7 +12,7 @@ import torch
 
 from gpubp.engines import build, cpu
 from gpubp.engines import layout as rule
-from gpubp.engines.program import Layout
+from gpubp.engines.layout import Kind, Layout
 
 from .harness import Setting, interleave, ratio
 from .peers import Engine
@@ -84,9 +84,9 @@ def against_the_rule(case: Workload, optimizer: str, setting: Setting) -> dict[s
     better split; excess: time of the chosen layout over that of the fastest, minus 1."""
     lanes, mine = rule.plain(FLOAT, build.vector_bytes()), chosen(case, optimizer)
     layouts: dict[str, tuple[Layout, int]] = {}
-    for name, wide in (("networks", False), ("outputs", True)):
+    for name, kind in (("networks", Kind.CPU_NETWORKS), ("outputs", Kind.CPU_OUTPUTS)):
         for cut in dict.fromkeys((case.batch, min(case.batch, rule.piece(case.batch)))):
-            layouts[f"{name}, {cut}"] = replace(lanes, wide=wide, chunk=cut), 1
+            layouts[f"{name}, {cut}"] = replace(lanes, kind=kind, chunk=cut), 1
     layouts.setdefault(next((name for name, each in layouts.items() if each[0] == mine), "chosen"), (mine, 1))
     result = race(case, optimizer, layouts, setting)
     spent = {name: statistics.median(each) for name, each in result["seconds"].items()}
@@ -108,9 +108,9 @@ def cases(setting: Setting, quick: bool) -> Iterator[dict[str, Any]]:
 
 def sharing(threads: int, setting: Setting) -> Iterator[dict[str, Any]]:
     """A single network on all threads and on one. gain: the rate of the former over the latter's."""
-    wide = replace(rule.plain(FLOAT, build.vector_bytes()), wide=True)
+    outputs = replace(rule.plain(FLOAT, build.vector_bytes()), kind=Kind.CPU_OUTPUTS)
     for widths, batch in ALONE:
-        layouts = {"one thread": (wide, 1), "shared": (replace(wide, team=True), threads)}
+        layouts = {"one thread": (outputs, 1), "shared": (replace(outputs, kind=Kind.CPU_TEAM), threads)}
         result = race(workload(widths, batch, networks=1), "adam", layouts, setting)
         gain = ratio(result["seconds"]["one thread"], result["seconds"]["shared"])
         yield {**result, "threads": threads, "gain": gain}
@@ -119,7 +119,7 @@ def sharing(threads: int, setting: Setting) -> Iterator[dict[str, Any]]:
 def registers(setting: Setting) -> Iterator[dict[str, Any]]:
     """Three registers in parallel and one, on one thread. gain: the rate of the former over the latter's."""
     one = rule.plain(FLOAT, build.vector_bytes())
-    three = replace(one, parts=3, accumulators=one.accumulators // 3)
+    three = replace(one, registers=3, accumulators=one.accumulators // 3)
     for widths, batch in TINY:
         case = workload(widths, batch, networks=96 * one.vector)
         result = race(case, "sgd", {"one register": (one, 1), "three registers": (three, 1)}, setting)

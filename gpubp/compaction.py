@@ -59,7 +59,7 @@ class Compaction:
         """One call of the engine."""
         self.present.clear()
         self.ahead = True
-        self.choice.run(self.active, data, steps)
+        self.choice.engine.run(self.active, data, steps)
 
     def clocks(self) -> None:
         """Bring the clocks to `state`, if the engine has changed them since: then the loop may."""
@@ -83,7 +83,7 @@ class Compaction:
         if known is None:
             self.rows()
         state = self.state if known is None else self.active
-        found = self.choice.evaluate(state.population, data, state.hyper, state.position)
+        found = self.choice.engine.evaluate(state.population, data, state.hyper, state.position)
         if known is not None and self.index is not None:
             found = Evaluation(*(old.index_copy(0, self.index, new) for old, new in zip(known, found)))
         self.figures[id(data)] = found

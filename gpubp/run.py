@@ -100,7 +100,7 @@ class Run:
     def compile_ahead(self) -> None:
         """Compile the kernels that the run needs."""
         for device in self.where:
-            self.choice.compile_ahead(self.state, self.sets.data, self.sets.each, device)
+            self.choice.engine.compile_ahead(self.state, self.sets.data, self.sets.each, device)
 
     def begin(self) -> None:
         """Move networks and data to their devices."""

@@ -37,7 +37,7 @@ class Crew:
         """Begin the `new` runs, which are among `runs`, each with its share, which it keeps, as layouts of kernels
         depend on it, and a stream."""
         for run in new:
-            run.share = run.choice.share(run.state, self.room, len(runs))
+            run.share = run.choice.engine.share(run.state, self.room, len(runs))
             if len(runs) > 1 and run.share < self.room:
                 run.stream = next(self.streams) % STREAMS
             run.begin()

@@ -102,7 +102,7 @@ def figures(
     """Every printed figure as computed by gpubp, by name and in order; errata follow the figure they explain. rounds: 2
     or more."""
     data, networks, training = dataset(), population(spec=spec), config(rounds, update_order)
-    run = choose(engine, spec, training, networks.device, networks.params.dtype).run
+    run = choose(engine, spec, training, networks.device, networks.params.dtype).engine.run
     state = TrainState.start(networks, training, data)
     state.limit.copy_(state.end)
 

@@ -137,16 +137,16 @@ def expected(state: TrainState, data: gpubp.Dataset) -> dict[str, Any]:
     one = {name: getattr(state, name) for name in ("position", "limit", "end", "step", "status", "loss", "total")}
     tensors = {
         **one, "params": state.population.params, "ids": state.population.ids, "inputs": data.inputs,
-        "classes": data.targets, "weights": data.sample_weight, "rows": data.rows, "sizes": data.sizes,
+        "classes": data.targets, "weights": data.sample_weight, "subset": data.rows, "sizes": data.sizes,
         "starts": data.starts, "class_weight": state.hyper["class_weight"],
     }  # fmt: skip
     return {
         **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         "targets": None, "spread": None, "figures": None, "count": len(state.step),
         "samples": SAMPLES,
-        "seed": state.population.seed, "threads": 0, "check": 0,
+        "seed": state.population.seed, "threads": 0, "dry_run": 0,
         "slots": [*(slot.data_ptr() for slot in state.slots), None],
-        "columns": [*(state.columns[name].data_ptr() for name in state.recipe.rule.columns), None],
+        "network_slots": [*(state.columns[name].data_ptr() for name in state.recipe.rule.columns), None],
     }  # fmt: skip
 
 

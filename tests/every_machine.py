@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 from gpubp.engines import cpu, cuda, eager
-from gpubp.engines.program import Layout
+from gpubp.engines.layout import Kind, Layout
 
 from .helpers import laid_out, layouts
 from .playing import Player, playing
 
 GPU = {
-    "gpu thread": Layout(1, threads=4),
-    "gpu block": Layout(1, team=True, threads=8, accumulators=32, cols=8),
-    "gpu block in pieces": Layout(1, team=True, threads=8, chunk=4, accumulators=32, cols=8),
-    "streamed gpu block": Layout(1, wide=True, parts=4, team=True, threads=8, accumulators=16, cols=2, streamed=True),
-    "wide gpu block in pieces": Layout(1, wide=True, parts=4, team=True, threads=8, chunk=4, accumulators=16, cols=2),
+    "gpu thread": Layout(Kind.GPU_THREAD, threads=4),
+    "gpu block": Layout(Kind.GPU_BLOCK, threads=8, accumulators=32, cols=8),
+    "gpu block in pieces": Layout(Kind.GPU_BLOCK, chunk=4, threads=8, accumulators=32, cols=8),
+    "streamed gpu block": Layout(Kind.GPU_STREAMED, registers=4, threads=8, accumulators=16, cols=2),
+    "wide gpu block in pieces": Layout(Kind.GPU_WIDE, registers=4, chunk=4, threads=8, accumulators=16, cols=2),
 }
 MACHINES = ("eager", "networks", "outputs", "three registers", "networks in chunks", "outputs in chunks", "team", *GPU)
 

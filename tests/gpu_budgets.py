@@ -15,7 +15,8 @@ import gpubp
 from gpubp.engines import chip, cuda, nvrtc
 from gpubp.engines.chip import Limits
 from gpubp.engines.key import Key, Samples
-from gpubp.engines.program import Layout, Program
+from gpubp.engines.layout import Layout
+from gpubp.engines.program import Program
 
 TABLE = Path(__file__).parent / "gpu_budgets.json"
 H100 = Limits(90, 227 << 10)
@@ -51,7 +52,7 @@ def figures(name: str, limits: Limits = H100) -> dict[str, Any]:
     kernel = cuda._best(program(name), limits)
     layout = kernel.program.layout
     return {
-        "networks": layout.together if layout.team else "a thread each", "threads": chip.block(layout)[0],
+        "networks": layout.teams if layout.kind.block else "a thread each", "threads": chip.block(layout)[0],
         "chunk": layout.chunk or kernel.program.recipe.batch_size, "registers": kernel.use.registers,
         "local": kernel.use.local, "shared": kernel.program.plan.shared,
     }  # fmt: skip

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import gpubp
 from gpubp.engines import build, cpu, eager, layout
-from gpubp.engines.program import Layout
+from gpubp.engines.layout import Kind, Layout
 from gpubp.errors import EngineError
 from gpubp.state import TrainState
 
@@ -230,16 +230,16 @@ def layouts(dtype: torch.dtype, batch: int) -> dict[str, Layout | None]:
     piece = max(1, batch // 2 + 1)
     return {
         "chosen": None,
-        "networks": Layout(lanes, accumulators=room),
-        "outputs": Layout(lanes, wide=True, accumulators=room),
-        "one number": Layout(1),
-        "three registers": Layout(lanes, parts=3, accumulators=room // 3),
-        "networks, half a register": Layout(max(1, lanes // 2)),
-        "outputs, half a register": Layout(max(1, lanes // 2), wide=True),
-        "networks in chunks": Layout(lanes, chunk=piece, accumulators=room),
-        "outputs in chunks": Layout(lanes, wide=True, chunk=piece, accumulators=room),
-        "team": Layout(lanes, wide=True, team=True, accumulators=room),
-        "team in chunks": Layout(lanes, wide=True, team=True, chunk=piece, accumulators=room),
+        "networks": Layout(vector=lanes, accumulators=room),
+        "outputs": Layout(Kind.CPU_OUTPUTS, lanes, accumulators=room),
+        "one number": Layout(),
+        "three registers": Layout(vector=lanes, registers=3, accumulators=room // 3),
+        "networks, half a register": Layout(vector=max(1, lanes // 2)),
+        "outputs, half a register": Layout(Kind.CPU_OUTPUTS, max(1, lanes // 2)),
+        "networks in chunks": Layout(vector=lanes, chunk=piece, accumulators=room),
+        "outputs in chunks": Layout(Kind.CPU_OUTPUTS, lanes, chunk=piece, accumulators=room),
+        "team": Layout(Kind.CPU_TEAM, lanes, accumulators=room),
+        "team in chunks": Layout(Kind.CPU_TEAM, lanes, chunk=piece, accumulators=room),
     }
 
 

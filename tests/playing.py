@@ -21,7 +21,7 @@ from gpubp.data import Dataset
 from gpubp.engines import build, cuda, nvrtc
 from gpubp.engines.chip import Limits
 from gpubp.engines.device import Function
-from gpubp.engines.program import Layout
+from gpubp.engines.layout import Layout
 from gpubp.state import TrainState
 
 HEADER = Path(__file__).parent / "play.h"
@@ -88,13 +88,10 @@ class Player:
 
 def flat(text: str) -> str:
     """A kernel's text with the sources of kernel/ in it."""
-    seen = set()
 
     def source(match: re.Match[str]) -> str:
-        if match[1] in seen:
-            return ""
-        seen.add(match[1])
-        return whole((build.SOURCES / match[1]).read_text(encoding="utf-8").replace("#pragma once", ""))
+        once, text = re.sub(r"\W", "_", match[1]), (build.SOURCES / match[1]).read_text(encoding="utf-8")
+        return f"#ifndef {once}\n#define {once}\n{whole(text.replace('#pragma once', ''))}\n#endif\n"
 
     def whole(text: str) -> str:
         return re.sub(r'#include "([\w/]+\.h)"', source, text)

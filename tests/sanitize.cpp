@@ -42,7 +42,7 @@ static bool print(const char *name, const T *numbers, int64_t size) {
   return finite;
 }
 
-#if THREADS  // a GPU's kernel, played; it notes by itself who diverged
+#if ON_GPU  // a GPU's kernel, played; it notes by itself who diverged
 enum { DONE, AT_ONCE = 2 };
 static End end;
 static int run(const Job *job) {
@@ -67,7 +67,7 @@ int main(int, char **arguments) {
   job.params = array<real>(N * P, random);
   for (int s = 0; s < SLOTS; s++) job.slots[s] = array<real>(N * P, zero);
   for (int h = 0; h < HYPERS; h++) job.hyper[h] = array<double>(N, [&](int64_t) { return SETTINGS[h]; });
-  for (int c = 0; c < COLUMNS; c++) job.columns[c] = array<double>(N, one);
+  for (int c = 0; c < NETWORK_SLOTS; c++) job.network_slots[c] = array<double>(N, one);
   if (CLASS_WEIGHT) job.class_weight = array<double>(N * O, up_to_one);
   job.ids = array<int64_t>(N, [](int64_t n) { return 3 * n + 1; });
   job.position = array<int64_t>(N, [&](int64_t n) { return N - 1 - n; });
@@ -81,20 +81,20 @@ int main(int, char **arguments) {
   job.total = array<double>(N, zero);
   const int64_t each = OWN_INPUTS ? N * M : M;
   job.inputs = array<real>(each * I, random);
-  if (CLASSES) job.classes = array<int64_t>(each, [](int64_t) { return (int64_t)(uniform() * O); });
+  if (TARGET_IS_CLASS) job.classes = array<int64_t>(each, [](int64_t) { return (int64_t)(uniform() * O); });
   else job.targets = array<real>(each * O, [](int64_t) { return uniform() < 0.5; });
   job.spread = array<double>(N * O, one);
   if (SAMPLE_WEIGHT) job.weights = array<real>(SAMPLE_WEIGHT == 2 ? N * M : M, up_to_one);
-  if (ROWS) {
-    job.rows = array<int64_t>(N * longest, [&](int64_t) { return (int64_t)(uniform() * M); });
+  if (SUBSETS) {
+    job.subset = array<int64_t>(N * longest, [&](int64_t) { return (int64_t)(uniform() * M); });
     job.sizes = array<int64_t>(N, [&](int64_t n) { return 1 + n % longest; });
     job.starts = array<int64_t>(N, [&](int64_t n) { return n * longest; });
   }
   job.taken = array<int64_t>(N, zero);
   job.figures = array<double>(2 * N, zero);
-  job.spread = array<double>((ROWS || OWN_INPUTS || SAMPLE_WEIGHT == 2 ? N : 1) * O, one);
+  job.spread = array<double>((SUBSETS || OWN_INPUTS || SAMPLE_WEIGHT == 2 ? N : 1) * O, one);
 
-#if THREADS
+#if ON_GPU
   const int64_t bytes = (int64_t)AT_ONCE * TEAMS_PER_BLOCK * FAR_ENTRIES * sizeof(real);
   end.far = (real *)array<Sixteen>((bytes + 15) / 16, random);
 #endif
@@ -106,7 +106,7 @@ int main(int, char **arguments) {
   auto show = [&] {
     bool finite = print("params", job.params, N * P) && print("loss", job.loss, N) && print("total", job.total, N);
     for (int s = 0; s < SLOTS; s++) finite = print("slot", job.slots[s], N * P) && finite;
-    for (int c = 0; c < COLUMNS; c++) finite = print("column", job.columns[c], N) && finite;
+    for (int c = 0; c < NETWORK_SLOTS; c++) finite = print("column", job.network_slots[c], N) && finite;
     return print("step", job.step, N) && print("taken", job.taken, N) && finite;
   };
   for (int call = 0; call < 2; call++) {
@@ -118,17 +118,17 @@ int main(int, char **arguments) {
   }
   for (int64_t n = 0; n < N; n++) limit[n] = OWN_SAMPLES || n < N - 1 ? job.step[n] + 2 : job.step[n];
   job.params[broken * P] = NAN;
-#if THREADS
+#if ON_GPU
   end.status = status, end.diverged = array<int64_t>(N, zero);
   EXPECT(run(&job) == DONE);
   for (int64_t n = 0; n < N; n++) EXPECT((status[n] == DIVERGED) == (n == broken));
   EXPECT(end.diverged[broken] == job.step[broken]);
 #else
-  for (job.check = 1; job.check >= 0; job.check--) {
+  for (job.dry_run = 1; job.dry_run >= 0; job.dry_run--) {
     int64_t before = job.step[broken];
     for (int64_t n = 0; n < N; n++) job.taken[n] = 0;
     EXPECT(run(&job) == FAULTS);
-    EXPECT(job.taken[broken] < 0 && (!job.check || job.taken[broken] == -1) && job.step[broken] == before);
+    EXPECT(job.taken[broken] < 0 && (!job.dry_run || job.taken[broken] == -1) && job.step[broken] == before);
     for (int64_t n = 0; n < N; n++) EXPECT(n == broken || job.taken[n] >= 0);
   }
 #endif

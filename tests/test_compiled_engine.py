@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp.engines import build, choose, cpu, eager
+from gpubp.engines import ENGINES, build, choose, cpu, eager
 from gpubp.errors import EngineError
 
 from . import short_runs as resuming
@@ -26,10 +26,10 @@ COUNT, CPU = 19, torch.device("cpu")
 def test_auto_is_the_compiled_engine_if_there_is_a_compiler() -> None:
     config = gpubp.TrainConfig(steps=1)
     choice = choose("auto", SPEC, config, CPU)
-    assert (choice.name, choice.run, choice.evaluate) == ("cpu", cpu.run, cpu.evaluate)
+    assert (choice.name, choice.engine) == ("cpu", ENGINES["cpu"])
     assert "compiled for this topology by " in choice.reason
     assert choose("cpu", SPEC, config, CPU).reason == "cpu: requested by name"
-    assert choose("eager", SPEC, config, CPU).run is eager.run
+    assert choose("eager", SPEC, config, CPU).engine.run is eager.run
     assert choose("auto", SPEC, config, torch.device("meta")).name == "eager"
     with pytest.raises(EngineError, match='engine "cpu" trains on the CPU, the networks are on cuda'):
         choose("cpu", SPEC, config, torch.device("cuda"))
@@ -57,7 +57,7 @@ def test_without_a_compiler_auto_is_eager_and_says_why(
     else:
         monkeypatch.setattr(build, "ARCH", "x86-64")
     choice = choose("auto", SPEC, gpubp.TrainConfig(steps=1), CPU)
-    assert (choice.name, choice.run) == ("eager", eager.run)
+    assert (choice.name, choice.engine.run) == ("eager", eager.run)
     with pytest.raises(EngineError, match=reason) as error:
         choose("cpu", SPEC, gpubp.TrainConfig(steps=1), CPU)
     assert choice.reason == f"eager: {error.value}"

@@ -13,7 +13,7 @@ import gpubp
 from gpubp import evaluate as definition
 from gpubp.data import Dataset
 from gpubp.engines import cpu, cuda
-from gpubp.engines.program import Layout
+from gpubp.engines.layout import Kind, Layout
 from gpubp.errors import EngineError
 from gpubp.evaluate import Evaluation
 
@@ -37,10 +37,11 @@ KINDS = ("shared", "rows", "own", "own rows")
 EVERYONE = list(range(COUNT))
 LOSSES = tuple(gpubp.LOSSES)
 HYPER = {"delta": 0.5, "quantile": 0.4, "label_smoothing": 0.3}
-BLOCK = Layout(1, team=True, threads=8, accumulators=32, cols=8)
+THREAD = Layout(Kind.GPU_THREAD, threads=4, chunk=8)
+BLOCK = Layout(Kind.GPU_BLOCK, threads=8, accumulators=32, cols=8)
 GPU = {
-    "thread": Layout(1, threads=4, chunk=8), "thread, sample by sample": Layout(1, threads=4, chunk=1), "block": BLOCK,
-    "block in pieces": replace(BLOCK, chunk=13), "parts of a warp": replace(BLOCK, together=4), "chosen": None,
+    "thread": THREAD, "thread, sample by sample": replace(THREAD, chunk=1), "block": BLOCK,
+    "block in pieces": replace(BLOCK, chunk=13), "parts of a warp": replace(BLOCK, teams=4), "chosen": None,
 }  # fmt: skip
 
 

@@ -212,7 +212,7 @@ VIOLATIONS = {  # what is planted in the text of one layout: one rounding more o
     "activation": ("return value_0(net);", "return value_0(net * real(1 + 0x1p-20));"),
     "lane": ("if constexpr (l == 0) return value_0(net);", "auto x = value_0(net); x[1] *= real(1.001); return x;"),
     "sum": ('#include "mach', '#include "arithmetic.h"\n#define fma_(a, b, c) ((a) * (b) + (c))\n#include "mach'),
-    "update": ("param = fma_(-rate(0), of_truediv, param);", "param = param - rate(0) * of_truediv;"),
+    "update": ("param = fma_(-coefficient(0), of_truediv, param);", "param = param - coefficient(0) * of_truediv;"),
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ A change of what is printed writes the file anew: python -m tests.test_example
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,21 +15,36 @@ import torch
 
 from gpubp import tutorial
 from gpubp.engines import build
+from gpubp.engines.constants import block_tiles, constants
+from gpubp.engines.job import END, declared
 from gpubp.engines.key import Key, Samples
-from gpubp.engines.layout import Layout
+from gpubp.engines.layout import Kind, Layout
 from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 
 from .playing import HEADER
 
 EXAMPLE = build.SOURCES / "example.h"
-EIGHT = Layout(8, cols=4)
+EIGHT = Layout(vector=8, cols=4)
 SHARED = Samples(own=False, rows=False, inputs=False, weight=0, shuffle="none")
 ABOUT = """\
 // The program of the tutorial's network, lanes being 8 networks, as engines/program.py prints it, by which a person and
 // an editor read the sources of kernel/. A compiler is given such a text for each kernel; this one it never sees.
 #pragma once
 """
+ELSEWHERE = """\
+#if 0  // What a program of GPU_STREAMED has besides. Its params, slots, outs and deltas begin at Memory.far.
+"""
+
+
+def example() -> str:
+    """The file."""
+    own, streamed = program().text, program(Layout(Kind.GPU_STREAMED, registers=4, threads=32))
+    named = [(line, re.match(r"(?:#define|constexpr int) (\w+) ", line)) for line in constants(streamed.plan)]
+    new = [line for line, name in named if name and (f" {name[1]} " not in own or name[1] == "LAYOUT")]
+    return "\n".join(
+        [ABOUT + own + ELSEWHERE + "\n".join(new), *block_tiles(streamed.plan), *declared(END), "#endif", ""]
+    )
 
 
 def program(layout: Layout = EIGHT, order: str = "simultaneous") -> Program:
@@ -51,7 +67,7 @@ def checked(text: str, folder: Path) -> str:
 
 
 def test_the_example_is_what_the_program_prints() -> None:
-    assert EXAMPLE.read_text(encoding="utf-8") == ABOUT + program().text, "python -m tests.test_example writes it anew"
+    assert EXAMPLE.read_text(encoding="utf-8") == example(), "python -m tests.test_example writes it anew"
 
 
 def test_every_constant_of_the_example_says_what_it_is() -> None:
@@ -81,14 +97,15 @@ def test_a_header_by_itself_finds_the_example(header: str, tmp_path: Path) -> No
 
 
 MISSING = {
-    "threads that share lanes of networks": Layout(8, team=True),
-    "two registers": Layout(8, parts=2),
-    "three registers of outputs": Layout(8, wide=True, parts=3),
-    "slots elsewhere on a CPU": Layout(8, near=False),
-    "a GPU's vectors": Layout(2, threads=32),
-    "threads that share a block": Layout(1, threads=8, together=4),
-    "more than a warp": Layout(1, team=True, threads=16, together=4),
-    "a block of outputs": Layout(1, wide=True, team=True, threads=32),
+    "two registers": Layout(vector=8, registers=2),
+    "three registers of outputs": Layout(Kind.CPU_OUTPUTS, 8, registers=3),
+    "slots elsewhere on a CPU": Layout(vector=8, slots_apart=True),
+    "slots elsewhere where all matrices are": Layout(Kind.GPU_STREAMED, registers=4, threads=32, slots_apart=True),
+    "a GPU's vectors": Layout(Kind.GPU_THREAD, 2, threads=32),
+    "teams where a thread is a network": Layout(Kind.GPU_THREAD, threads=8, teams=4),
+    "more than a warp": Layout(Kind.GPU_BLOCK, threads=16, teams=4),
+    "teams that stream": Layout(Kind.GPU_STREAMED, registers=4, threads=8, teams=4),
+    "a wide block of single numbers": Layout(Kind.GPU_WIDE, threads=32),
 }
 
 
@@ -100,9 +117,9 @@ def test_a_layout_that_does_not_exist_is_refused(name: str, tmp_path: Path) -> N
 
 
 def test_layers_that_change_one_by_one_are_not_cut(tmp_path: Path) -> None:
-    text = program(Layout(8), "layerwise").text.replace("BATCH = 1;", "BATCH = 2;")
+    text = program(EIGHT, "layerwise").text.replace("BATCH = 1;", "BATCH = 2;")
     assert "needs the whole batch at once" in checked(f'{text}#include "memory.h"\n', tmp_path)
 
 
 if __name__ == "__main__":
-    EXAMPLE.write_text(ABOUT + program().text, encoding="utf-8")
+    EXAMPLE.write_text(example(), encoding="utf-8")

@@ -13,7 +13,7 @@ import torch
 import gpubp
 from gpubp.engines import chip, cpu, cuda
 from gpubp.engines.chip import Limits
-from gpubp.engines.program import Layout
+from gpubp.engines.layout import Kind, Layout
 from gpubp.state import Status, TrainState
 
 from .helpers import compiled, copied, differences, population, samples, start, train  # noqa: F401
@@ -21,22 +21,22 @@ from .playing import Launch, Player, WrongError, flat, playing
 from .test_compiled import BATCH, CASES, COUNT, STEPS, Case, case
 
 EVERYONE = list(range(COUNT))
-THREAD, BLOCK = Layout(1, threads=4), Layout(1, team=True, threads=8, accumulators=32, cols=8)
-PARTS, QUADS = replace(BLOCK, together=4), replace(BLOCK, wide=True, parts=4, accumulators=16, cols=2)
-STREAMED = replace(QUADS, streamed=True)
+THREAD, BLOCK = Layout(Kind.GPU_THREAD, threads=4), Layout(Kind.GPU_BLOCK, threads=8, accumulators=32, cols=8)
+PARTS, QUADS = replace(BLOCK, teams=4), Layout(Kind.GPU_WIDE, registers=4, threads=8, accumulators=16, cols=2)
+STREAMED = replace(QUADS, kind=Kind.GPU_STREAMED)
 LAYOUTS = {
     "thread": THREAD,
     "block": BLOCK,
     "block in pieces": replace(BLOCK, chunk=4),
-    "block, slots outside": replace(BLOCK, near=False, threads=32),
+    "block, slots outside": replace(BLOCK, slots_apart=True, threads=32),
     "parts of a warp": PARTS,
-    "parts of a warp, slots outside": replace(PARTS, near=False),
+    "parts of a warp, slots outside": replace(PARTS, slots_apart=True),
     "block of quads": QUADS,
-    "block of quads in pieces, slots outside": replace(QUADS, chunk=4, near=False, threads=32),
-    "block of pairs, parts of a warp": replace(QUADS, parts=2, together=4),
+    "block of quads in pieces, slots outside": replace(QUADS, chunk=4, slots_apart=True, threads=32),
+    "block of pairs, parts of a warp": replace(QUADS, registers=2, teams=4),
     "streamed": STREAMED,
     "streamed in pieces": replace(STREAMED, chunk=4, threads=32),
-    "streamed pairs": replace(STREAMED, parts=2),
+    "streamed pairs": replace(STREAMED, registers=2),
     "chosen": None,
 }
 CHOSEN = {  # cases and layouts; all of both are slow
@@ -126,7 +126,7 @@ def test_tiny_networks_are_threads_by_the_rules() -> None:
     with playing(Player()) as player:
         got = train(networks, data, engine=cuda, **own.settings)
     launch = player.launches[-1]
-    assert (launch.blocks, launch.threads, "#define TEAM 0" in launch.text) == (3, 128, True)
+    assert (launch.blocks, launch.threads, "LAYOUT GPU_THREAD " in launch.text) == (3, 128, True)
     assert not differences(got, many, expected, many)
 
 
@@ -138,7 +138,7 @@ def test_networks_beyond_the_chip_are_trained_and_evaluated_by_the_rules() -> No
     with playing(Player()) as player:
         got = train(networks, data, engine=cuda, **own.settings)
         found = cuda.evaluate(got.population, data, {}, got.position)
-    assert all("#define STREAMED 1" in launch.text for launch in player.launches)
+    assert all("LAYOUT GPU_STREAMED " in launch.text for launch in player.launches)
     assert [launch.blocks for launch in player.launches] == [2] * len(player.launches), "those that run at once"
     assert not differences(got, few, expected, few)
     shown = cpu.evaluate(expected.population, data, {}, expected.position)
@@ -234,10 +234,7 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "a tile twice": (QUADS, wrote("square % squares_down", "square % 1")),
     "gradients of the chunk before": (
         replace(QUADS, chunk=4),
-        wrote(
-            "set_to_zero<LAYERS - 1>(gradients);",
-            "if (!ctx.group->dropout_step[0]) set_to_zero<LAYERS - 1>(gradients);",
-        ),
+        wrote("gradients.begin(ctx);", "if (!ctx.group->dropout_step[0]) gradients.begin(ctx);"),
     ),
     "strips that are not waited for": (STREAMED, wrote("but<STAGES - 2>", "but<STAGES - 1>")),
     "no barrier before a strip is multiplied": (STREAMED, wrote("2>();\n    BARRIER", "2>();\n")),

@@ -14,7 +14,8 @@ import torch
 import gpubp
 from gpubp.engines import chip, choose, cuda, device, nvrtc
 from gpubp.engines.key import Key
-from gpubp.engines.program import Layout, Program
+from gpubp.engines.layout import Kind, Layout
+from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 from gpubp.state import TrainState
 
@@ -25,7 +26,7 @@ from .helpers import covering, generator, population, samples
 def test_on_a_gpu_auto_is_cuda_and_says_how(driver: Driver) -> None:
     config, gpu = gpubp.TrainConfig(batch_size=2, steps=1), torch.device("cuda:0")
     choice = choose("auto", SPEC, config, gpu)
-    assert (choice.name, choice.run) == ("cuda", cuda.run)
+    assert (choice.name, choice.engine.run) == ("cuda", cuda.run)
     assert choice.reason == (
         "cuda: a thread is a network: the kernel for 3-5-4 takes 64 registers of sm_90 and 0 bytes of local memory, "
         "counted with a weight for each sample"
@@ -71,7 +72,7 @@ def test_the_sentence_is_of_the_kernel_that_trains(
     for part in (slice(0, COUNT), slice(COUNT // 2, COUNT)):
         own = state.rows(part)
         own.position = own.position - own.position[0]
-        choice.run(own, data.part(part), 3)
+        choice.engine.run(own, data.part(part), 3)
     assert [*cuda.KERNELS.values()] == kernels
     assert driver.loaded == [kernel.code]
 
@@ -105,7 +106,7 @@ def test_a_wide_block_that_spills_gives_way_to_one_of_more_threads_and_then_to_o
     plain = chip.in_shared_memory(Program(key, Layout()), limits)
     assert plain is not None
     options = [each.layout for each in (*chip.wide(plain, limits), plain)]
-    assert [each.wide for each in options] == [True, True, False]
+    assert [each.kind for each in options] == [Kind.GPU_WIDE, Kind.GPU_WIDE, Kind.GPU_BLOCK]
     for number, layout in enumerate(options):
         spilled = iter([chip.SPILLED + 1] * number + [0])
         monkeypatch.setattr(nvrtc, "use", lambda code, spilled=spilled: nvrtc.Use(255, next(spilled)))

@@ -21,7 +21,8 @@ import torch
 import gpubp
 from gpubp.engines import build, cache, chip, cuda, nvrtc
 from gpubp.engines.key import Key, Samples
-from gpubp.engines.program import Layout, Program
+from gpubp.engines.layout import Kind, Layout
+from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 
 from . import gpu_budgets
@@ -33,7 +34,10 @@ ARCHITECTURES = (80, 90, 100)  # of those, for every rule
 PATIENCE = 30  # times the tutorial's kernel that one may take to compile: 14 is the most that is measured
 TABLES = tuple(tuple(table) for table in (gpubp.ACTIVATIONS, gpubp.LOSSES, gpubp.OPTIMIZERS, gpubp.SCHEDULES))
 KERNELS = max(*map(len, TABLES[1:]), len(TABLES[0]) // 2)
-LAYOUTS = (Layout(1, threads=128), Layout(1, team=True, threads=64, accumulators=32, cols=8))
+LAYOUTS = (
+    Layout(Kind.GPU_THREAD, threads=128), Layout(Kind.GPU_BLOCK, threads=64, accumulators=32, cols=8),
+    Layout(Kind.GPU_BLOCK, threads=16, teams=2, chunk=3, slots_apart=True),
+)  # fmt: skip
 # Bytes that a thread of program(number) keeps in local memory, at most, on any of DEVICES.
 LOCAL = (0, 0, 8, 24, 16, 0, 8, 0, 0, 376, 8)
 SWITCHES = (
@@ -67,9 +71,7 @@ def program(number: int) -> Program:
     if loss == "cross_entropy":
         recipe = replace(recipe, hyper=(*recipe.hyper, "class_weight"))
     samples = Samples(True, number % 2 == 0, number % 3 == 0, number % 3, ("network", "shared", "none")[number % 3])
-    layout = (
-        LAYOUTS[team] if not team or number % 3 else Layout(1, team=True, threads=16, together=2, chunk=3, near=False)
-    )
+    layout = LAYOUTS[team if number % 3 else 2 * team]
     return Program(Key(spec, recipe, (torch.float32, torch.float64)[number % 5 == 0], samples), layout)
 
 
@@ -79,8 +81,7 @@ def test_the_kernels_have_every_row_of_the_tables() -> None:
         (each.spec.activations[:2], [each.spec.loss], [each.recipe.optimizer], [each.recipe.schedule]) for each in found
     ))):  # fmt: skip
         assert {*itertools.chain(*names)} == {*table}
-    assert {each.layout.team for each in found} == {True, False}
-    assert {each.layout.near for each in found} == {True, False}
+    assert {each.layout for each in found} == {*LAYOUTS}
 
 
 def limits(arch: int) -> chip.Limits:
@@ -179,7 +180,7 @@ def test_what_is_chosen_for_a_workload_compiles_in_time_and_has_registers(name: 
     own = gpu_budgets.program(name)
     found = chip.in_registers(own, limits(arch)) or chip.in_shared_memory(own, limits(arch))
     assert found is not None
-    if found.layout.team:
+    if found.layout.kind.block:
         found = next(iter(chip.wide(found, limits(arch))), found)
     assert found.plan.shared <= limits(arch).block
     assert nvrtc.use(compiled(found, arch)).local <= chip.SPILLED

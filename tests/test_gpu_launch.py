@@ -14,7 +14,7 @@ import torch
 import gpubp
 from gpubp.data import TENSORS
 from gpubp.engines import cuda, device
-from gpubp.engines.program import Layout
+from gpubp.engines.layout import Kind, Layout
 from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
 
@@ -64,21 +64,21 @@ def test_a_block_is_two_networks_where_a_thread_has_no_room(driver: Driver) -> N
     cuda.run(state, data, 5)
     (kernel,) = cuda.KERNELS.values()
     layout = kernel.program.layout
-    assert (layout.team, layout.threads, layout.together) == (True, 16, 2)
+    assert (layout.kind, layout.threads, layout.teams) == (Kind.GPU_BLOCK, 16, 2)
     assert driver.calls[0][1:7] == (COUNT // 2, 1, 1, 32, 1, 1)
 
 
 def test_slots_outside_have_room_for_the_blocks_that_run_at_once(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda, "LAYOUT", Layout(1, team=True, threads=64, near=False))
+    monkeypatch.setattr(cuda, "LAYOUT", Layout(Kind.GPU_BLOCK, threads=64, slots_apart=True))
     state, data = training(1000)
     cuda.run(state, data, 5)
     assert driver.calls[0][1] == EACH * PROCESSORS
     assert driver.end.far
     cuda.run(*training(7), 5)
     assert driver.calls[1][1] == 7, "no more blocks than networks"
-    monkeypatch.setattr(cuda, "LAYOUT", Layout(1, team=True, threads=8, together=4, near=False))
+    monkeypatch.setattr(cuda, "LAYOUT", Layout(Kind.GPU_BLOCK, threads=8, teams=4, slots_apart=True))
     rooms, empty = [], torch.Tensor.new_empty
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *given: rooms.append(empty(*given)) or rooms[-1])
     cuda.KERNELS.clear()

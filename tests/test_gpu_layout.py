@@ -13,14 +13,15 @@ import torch
 import gpubp
 from gpubp.engines import build, chip, cuda, stream
 from gpubp.engines.key import Key, Samples
-from gpubp.engines.program import Layout, Program
+from gpubp.engines.layout import Kind, Layout
+from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 
 from .gpu_budgets import WORKLOADS
 from .gpu_budgets import program as workload
 from .playing import H100, HEADER
 
-PARTS = Layout(1, team=True, threads=8, together=4)
+PARTS = Layout(Kind.GPU_BLOCK, threads=8, teams=4)
 OWN = Samples(own=True, rows=False, inputs=False, weight=0, shuffle="network")
 
 
@@ -42,17 +43,17 @@ def test_a_thread_is_a_network_only_where_its_numbers_may_be_registers() -> None
 
 
 @pytest.mark.parametrize(
-    ("widths", "batch", "threads", "together"),
+    ("widths", "batch", "threads", "teams"),
     [((2, 2, 2), 1, 8, 4), ((8, 16, 1), 16, 16, 2), ((8, 16, 1), 32, 32, 1), ((64, 32, 10), 64, 128, 1),
      ((16, 64, 64, 4), 128, 256, 1), ((32, 256, 8), 32, 256, 1)],
 )  # fmt: skip
 def test_a_network_has_a_thread_for_16_numbers_of_the_largest_product_and_shares_a_warp_where_it_needs_less(
-    widths: tuple[int, ...], batch: int, threads: int, together: int
+    widths: tuple[int, ...], batch: int, threads: int, teams: int
 ) -> None:
     own = chip.in_shared_memory(program(widths, batch), H100)
     assert own is not None
-    assert (own.layout.threads, own.layout.together) == (threads, together)
-    assert chip.block(own.layout) == (threads * together, together)
+    assert (own.layout.threads, own.layout.teams) == (threads, teams)
+    assert chip.block(own.layout) == (threads * teams, teams)
 
 
 def test_networks_do_not_share_a_warp_where_memory_is_for_one() -> None:
@@ -61,21 +62,21 @@ def test_networks_do_not_share_a_warp_where_memory_is_for_one() -> None:
     assert two is not None
     one = chip.in_shared_memory(own, chip.Limits(90, two.plan.shared - 1))
     assert one is not None
-    assert (one.layout.threads, one.layout.together) == (32, 1)
+    assert (one.layout.threads, one.layout.teams) == (32, 1)
     assert one.plan.shared < two.plan.shared / 2 + 128
 
 
 def test_layouts_are_tried_in_order() -> None:
     """Whole, in pieces, slots outside; then matrices are streamed."""
     whole, seen = program((64, 64, 10), 256), []
-    most = whole.laid_out(Layout(1, team=True, threads=32, chunk=256)).plan.shared
+    most = whole.laid_out(Layout(Kind.GPU_BLOCK, threads=32, chunk=256)).plan.shared
     for room in range(most, 0, -2048):
         own = chip.in_shared_memory(whole, chip.Limits(90, room))
         if own is None:
             assert chip.streamed(whole, chip.Limits(90, room))
             break
         assert own.plan.shared <= room
-        seen.append((own.layout.near, own.layout.chunk))
+        seen.append((not own.layout.slots_apart, own.layout.chunk))
     order = [place for place, _ in itertools.groupby(seen)]
     assert order[0] == (True, 256)
     assert order == sorted(order, reverse=True), "the slots leave last, and the pieces get smaller"
@@ -95,10 +96,10 @@ def test_blocks_of_99_kb_have_room_for_every_workload() -> None:
         assert large is not None
         assert own.plan.shared <= limits.block
         if own.layout != large.layout:
-            other[name] = (own.layout.threads, own.layout.chunk, own.layout.near)
+            other[name] = (own.layout.threads, own.layout.chunk, own.layout.slots_apart)
     assert other == {
-        "16-64-64-4, batch 128, sgd": (256, 43, True),
-        "16-64-64-4, batch 128, adam": (256, 43, False),
+        "16-64-64-4, batch 128, sgd": (256, 43, False),
+        "16-64-64-4, batch 128, adam": (256, 43, True),
     }
 
 
@@ -115,9 +116,9 @@ def test_a_batch_that_must_stay_whole_is_not_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("widths", "batch", "optimizer", "layout"),  # threads, networks, chunk, near
-    [((64, 32, 10), 64, "adam", (32, 1, 32, False)), ((16, 64, 64, 4), 128, "sgd", (64, 1, 32, True)),
-     ((8, 16, 1), 512, "sgd", (16, 2, 32, True)), ((2, 2, 2), 4, "sgd", None), ((8, 16, 1), 32, "adam", None),
+    ("widths", "batch", "optimizer", "layout"),  # threads, networks, chunk, slots apart
+    [((64, 32, 10), 64, "adam", (32, 1, 32, True)), ((16, 64, 64, 4), 128, "sgd", (64, 1, 32, False)),
+     ((8, 16, 1), 512, "sgd", (16, 2, 32, False)), ((2, 2, 2), 4, "sgd", None), ((8, 16, 1), 32, "adam", None),
      ((128, 128, 2), 16, "sgd", None)],
 )  # fmt: skip
 def test_a_block_is_wide_where_that_is_estimated_to_be_faster(
@@ -126,7 +127,7 @@ def test_a_block_is_wide_where_that_is_estimated_to_be_faster(
     plain = chip.in_shared_memory(program(widths, batch, optimizer), H100)
     assert plain is not None
     found = chip.wide(plain, H100)
-    chosen = [(own.threads, own.together, own.chunk, own.near) for own in (each.layout for each in found)]
+    chosen = [(own.threads, own.teams, own.chunk, own.slots_apart) for own in (each.layout for each in found)]
     assert chosen[:1] == ([layout] if layout else [])
     assert len(chosen) <= 2
     assert chosen == sorted(chosen, key=lambda each: each[0]), "the second has fewer gradients per thread"
@@ -179,7 +180,7 @@ def test_an_estimate_grows_with_the_batch_and_with_what_moves() -> None:
 def test_a_block_computes_at_once_what_its_threads_have_registers_for(
     shape: tuple[int, int, int], threads: int
 ) -> None:
-    layout = replace(chip.STREAMED, parts=4, threads=threads)
+    layout = replace(chip.STREAMED, registers=4, threads=threads)
     rows, cols = stream.block_tile(shape, layout)
     each = stream.of_thread((rows, cols), layout)
     assert each is not None
@@ -201,7 +202,7 @@ def test_host_and_kernel_count_the_same_bytes(dtype: torch.dtype, tmp_path: Path
     source = tmp_path / "kernel.cpp"
     for batch in range(1, 17):
         optimizer = ("sgd", "adam")[batch % 3 == 0]
-        alone = Layout(1, team=True, threads=32, chunk=batch)
+        alone = Layout(Kind.GPU_BLOCK, threads=32, chunk=batch)
         own = program((3, 5, 2), batch, optimizer, dtype).laid_out((alone, PARTS)[batch % 2])
         source.write_text(f'#include "{HEADER}"\n{cuda.text(own)}', encoding="utf-8")
         checked = [*command, "-std=c++17", "-w", "-fsyntax-only", f"-I{build.SOURCES}", str(source)]

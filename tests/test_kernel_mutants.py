@@ -58,7 +58,7 @@ MUTANTS = {
     "a sign in the delta": Mutant(
         "v x = sum * slope", "v x = -sum * slope", partial(a_step, deep)),
     "a slope is missing": Mutant(
-        "sum * slope<l - 1>(below.net, below.out)", "sum", partial(a_step, deep)),
+        "sum * slope<l - 1>(unit.net, unit.out)", "sum", partial(a_step, deep)),
     "the output's slope is missing": Mutant(
         "if constexpr (!OUTPUT_IDENTITY) delta =", "if constexpr (false) delta =",
         partial(a_step, lambda own: own.spec.output in ("sigmoid", "tanh"))),
@@ -85,14 +85,14 @@ MUTANTS = {
     "a value is clipped above alone": Mutant(
         "at_least_(at_most_(grad, limit), -limit)", "at_most_(grad, limit)", partial(a_step, on("clip_value"))),
     "dropout drops outs but not deltas": Mutant(
-        "if (DROPOUT >= 0) sum = sum * below.mask;", "", partial(a_step, on("dropout"))),
+        "if (HAS_DROPOUT) sum = sum * unit.mask;", "", partial(a_step, on("dropout"))),
     "dropout does not scale the rest": Mutant(
         "kept ? (real)(1 / (1 - p)) : 0", "kept ? 1 : 0", partial(a_step, on("dropout"))),
     "the slots are read in another order": Mutant(
-        "read(entry_of(ctx.mem, 1 + slot, at), 0)", "read(entry_of(ctx.mem, SLOTS - slot, at), 0)",
+        "read(slot_at(ctx.mem, slot, at), 0)", "read(slot_at(ctx.mem, SLOTS - 1 - slot, at), 0)",
         partial(a_step, lambda own: own.settings["optimizer"] == "adam")),
     "l2 is not halved in the loss": Mutant(
-        "real(0.5) * hyper_of(ctx, L2)", "hyper_of(ctx, L2)", partial(a_step, on("l2"))),
+        "real(0.5) * hyper_of(ctx, HYPER_L2)", "hyper_of(ctx, HYPER_L2)", partial(a_step, on("l2"))),
     "l1 has a weight's size": Mutant("sign_(weight), grad)", "weight, grad)", partial(a_step, on("l1"))),
     "label smoothing spares a class": Mutant(
         "smoothing / real(OUTPUTS)", "smoothing / real(OUTPUTS - 1)", partial(a_step, on("label_smoothing"))),
@@ -106,14 +106,14 @@ MUTANTS = {
         "for (int k = 0; k < K; k++) {", "for (int k = 0; k < K - (K > 2); k++) {",
         partial(test_compiled_evaluation.test_figures_are_eagers, 0, torch.float32)),
     "a row that diverged is handed back": Mutant(
-        "finished && progress.diverged_after[n] < 0 && !ctx.check;", "finished && !ctx.check;", DIVERGENCE),
+        "finished && progress.diverged_after[n] < 0 && !ctx.dry_run;", "finished && !ctx.dry_run;", DIVERGENCE),
     "a step of divergence is a step late": Mutant(
         "[n] = progress.steps;", "[n] = progress.steps + 1;", DIVERGENCE),
     "a loss that is not finite is overlooked": Mutant(
         "progress.fault = progress.fault + progress.loss * real(0);", "",
         partial(test_divergence.test_a_non_finite_loss_ends_a_network_with_a_finite_row, cpu)),
     "a network that is through trains on": Mutant(
-        "next = ctx.check || !NONFINITE_STAYS ? progress.steps + 1 : steps[unfinished - 1];", "next = steps[0];",
+        "next = ctx.dry_run || !NONFINITE_STAYS ? progress.steps + 1 : steps[unfinished - 1];", "next = steps[0];",
         partial(test_compiled_independence.test_networks_may_be_and_end_at_different_steps,
                 torch.float32, "network", "networks")),
 }  # fmt: skip

@@ -11,8 +11,8 @@ import torch
 import gpubp
 from gpubp.engines import build, choose, layout
 from gpubp.engines.key import Key, Samples
-from gpubp.engines.layout import REACH, SLICE, best, group_cost, largest_index, piece, thread_count
-from gpubp.engines.program import Layout, Program
+from gpubp.engines.layout import REACH, SLICE, Kind, Layout, best, group_cost, largest_index, piece, thread_count
+from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 
 AVX512, AVX2, NEON = 64, 32, 16
@@ -40,28 +40,28 @@ def test_a_register_holds_as_many_lanes_as_it_has_room_for(vector_bytes: int, it
 
 
 def test_lanes_are_networks_where_layers_are_narrow_and_outputs_where_they_are_wide() -> None:
-    assert not chosen((8, 16, 1), 32).wide
-    assert not chosen((64, 32, 10), 64).wide
-    assert chosen((784, 128, 10), 64).wide
-    assert chosen((16, 64, 64, 4), 128).wide
+    assert chosen((8, 16, 1), 32).kind == Kind.CPU_NETWORKS
+    assert chosen((64, 32, 10), 64).kind == Kind.CPU_NETWORKS
+    assert chosen((784, 128, 10), 64).kind == Kind.CPU_OUTPUTS
+    assert chosen((16, 64, 64, 4), 128).kind == Kind.CPU_OUTPUTS
 
 
 def test_a_few_networks_do_not_fill_the_lanes_of_many() -> None:
-    assert chosen((64, 32, 10), 64, count=2).wide
+    assert chosen((64, 32, 10), 64, count=2).kind == Kind.CPU_OUTPUTS
 
 
 def test_threads_share_a_lone_network_whose_step_is_long_enough() -> None:
-    assert chosen((784, 128, 10), 64, count=1).team
-    assert not chosen((8, 16, 1), 32, count=1).team
-    assert not chosen((784, 128, 10), 64, count=1, threads=1).team
-    assert not chosen((784, 128, 10), 64, count=2).team
+    assert chosen((784, 128, 10), 64, count=1).kind == Kind.CPU_TEAM
+    assert chosen((8, 16, 1), 32, count=1).kind != Kind.CPU_TEAM
+    assert chosen((784, 128, 10), 64, count=1, threads=1).kind != Kind.CPU_TEAM
+    assert chosen((784, 128, 10), 64, count=2).kind != Kind.CPU_TEAM
 
 
 def test_three_registers_hide_the_latency_of_tiny_networks_alone() -> None:
-    assert chosen((2, 2, 2), 1).parts == 3
-    assert chosen((2, 2, 2), 4).parts == 1
-    assert chosen((64, 32, 10), 1).parts == 1
-    assert chosen((2, 2, 2), 1, count=40).parts == 1, "there are not enough networks for all threads"
+    assert chosen((2, 2, 2), 1).registers == 3
+    assert chosen((2, 2, 2), 4).registers == 1
+    assert chosen((64, 32, 10), 1).registers == 1
+    assert chosen((2, 2, 2), 1, count=40).registers == 1, "there are not enough networks for all threads"
 
 
 def test_a_batch_is_cut_from_four_slices_on_unless_it_must_stay_whole() -> None:
@@ -82,7 +82,7 @@ def test_lanes_as_outputs_cut_a_batch_whose_outs_do_not_fit() -> None:
 
 def test_a_thread_is_begun_for_work_that_is_worth_it() -> None:
     narrow = chosen((8, 16, 1), 32)
-    group, spent = narrow.vector * narrow.parts, group_cost(narrow, (8, 16, 1), 32, 2)
+    group, spent = narrow.networks, group_cost(narrow, (8, 16, 1), 32, 2)
     threads = [thread_count(group, spent, count, 16, 64) for count in (1, 100, 10_000, 1_000_000)]
     assert threads[0] == 1
     assert threads == sorted(threads)
@@ -96,13 +96,13 @@ def text(widths: tuple[int, ...], batch: int, layout: Layout) -> str:
     return Program(Key(spec, config.recipe(spec), torch.float32, samples), layout).text
 
 
-WIDE = Layout(4, wide=True)
+WIDE = Layout(Kind.CPU_OUTPUTS, 4)
 LARGE = [
     ((20_000, 40_000), 1, WIDE),
     ((8, 300, 1), 1 << 23, replace(WIDE, chunk=32)),
-    ((8_000, 8_000), 1, Layout(16, parts=3)),
-    ((8, 300, 1), 1 << 19, Layout(16)),
-    ((2, 2), 1 << 28, Layout(16)),
+    ((8_000, 8_000), 1, Layout(vector=16, registers=3)),
+    ((8, 300, 1), 1 << 19, Layout(vector=16)),
+    ((2, 2), 1 << 28, Layout(vector=16)),
 ]
 
 
@@ -133,7 +133,7 @@ def test_networks_whose_indices_overflow_are_left_to_eager(widths: tuple[int, ..
 
 def test_a_layout_whose_indices_overflow_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     widths = (8, 16, 1)
-    assert not chosen(widths, 32).wide
+    assert chosen(widths, 32).kind == Kind.CPU_NETWORKS
     monkeypatch.setattr(layout, "REACH", largest_index(widths, 32, 2, chosen(widths, 32)) - 1)
     best.cache_clear()
-    assert chosen(widths, 32).wide
+    assert chosen(widths, 32).kind == Kind.CPU_OUTPUTS

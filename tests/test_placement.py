@@ -169,7 +169,7 @@ def test_the_given_population_is_overwritten_only_on_request() -> None:
 
 
 def test_products_in_tf32_are_reported_if_torch_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    eagers, own = (Choice(name, *ENGINES[name], "") for name in ("eager", "cuda"))
+    eagers, own = (Choice(name, ENGINES[name], "") for name in ("eager", "cuda"))
     gpu, said = torch.device("cuda:1"), []
     monkeypatch.setattr(gpus, "tf32", lambda: True)
     for choice, dtype, device in (

@@ -21,7 +21,8 @@ import torch
 import gpubp
 from gpubp.engines import build, cuda
 from gpubp.engines.key import Key, Samples
-from gpubp.engines.program import Layout, Program
+from gpubp.engines.layout import Kind, Layout
+from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 
 from .playing import HEADER, flat
@@ -33,8 +34,8 @@ SHARED = Samples(own=False, rows=False, inputs=False, weight=0, shuffle="shared"
 OWN = Samples(own=True, rows=False, inputs=False, weight=0, shuffle="network")
 RAGGED = Samples(own=True, rows=True, inputs=False, weight=2, shuffle="network")
 APART = Samples(own=True, rows=False, inputs=True, weight=1, shuffle="none")
-MANY, SINGLE = Layout(16, accumulators=24), Layout(1)
-WIDE = Layout(16, wide=True, accumulators=24)
+MANY, EIGHT, TEAM = Layout(vector=16, accumulators=24), Layout(vector=8), Layout(Kind.CPU_TEAM, 16, accumulators=24)
+WIDE, THREE = Layout(Kind.CPU_OUTPUTS, 16, accumulators=24), Layout(vector=8, registers=3, accumulators=4)
 
 
 class Case(NamedTuple):
@@ -82,15 +83,15 @@ CASES = {
         settings={"dropout": 0.3, "class_weight": [1.0, 2.0, 3.0, 4.0]},
     ),
     "lanes are 4 double outputs in chunks, a bias per layer": Case(
-        ("selu", "sigmoid"), "log_cosh", "nadam", "exponential", SHARED, Layout(4, wide=True, chunk=2), 3,
+        ("selu", "sigmoid"), "log_cosh", "nadam", "exponential", SHARED, replace(WIDE, vector=4, chunk=2), 3,
         torch.float64, bias="layer", settings={"clip_norm": 1.0, "dropout": 0.2},
     ),
     "three registers a lane, one sample a step, own inputs": Case(
-        ("leaky_relu",), "quantile", "rmsprop", "inverse_sqrt", APART, Layout(8, parts=3, accumulators=4), 29,
+        ("leaky_relu",), "quantile", "rmsprop", "inverse_sqrt", APART, THREE, 29,
         widths=(3, 5, 2), settings={"batch_size": 1},
     ),
     "a thread a network, double, layer by layer": Case(
-        ("silu", "softsign"), "binary_cross_entropy", "nesterov", "constant", OWN, SINGLE, 3, torch.float64,
+        ("silu", "softsign"), "binary_cross_entropy", "nesterov", "constant", OWN, Layout(), 3, torch.float64,
         settings={"update_order": "layerwise", "dropout": 0.1},
     ),
     "lanes are 16 networks, rows that are padded, their own inputs, chunks": Case(
@@ -102,10 +103,10 @@ CASES = {
         task="evaluate", settings={"class_weight": [1.0, 2.0, 3.0, 4.0], "label_smoothing": 0.1},
     ),
     "8 networks, hinge, adagrad, plateau": Case(
-        ("gelu_tanh", "hard_tanh"), "hinge", "adagrad", "plateau", OWN, Layout(8), bias="none",
+        ("gelu_tanh", "hard_tanh"), "hinge", "adagrad", "plateau", OWN, EIGHT, bias="none",
     ),
     "8 double networks, an output that is not its net": Case(
-        ("identity", "tanh"), "mean_absolute_error", "adadelta", "constant", RAGGED, Layout(8, accumulators=24),
+        ("identity", "tanh"), "mean_absolute_error", "adadelta", "constant", RAGGED, replace(EIGHT, accumulators=24),
         dtype=torch.float64, output="gelu", settings={"dropout": 0.1, "l2": 0.1},
     ),
     "outputs, poisson, amsgrad, own inputs": Case(
@@ -113,74 +114,73 @@ CASES = {
         settings={"l1": 0.01, "clip_value": 1.0},
     ),
     "outputs, lion, a sigmoid": Case(
-        ("relu", "relu"), "half_squared_error", "lion", "constant", OWN, Layout(8, wide=True), 3, output="sigmoid",
+        ("relu", "relu"), "half_squared_error", "lion", "constant", OWN, replace(WIDE, vector=8), 3, output="sigmoid",
     ),
     "three registers, chunks, ragged rows, everything": Case(
-        ("gelu", "selu"), "mean_squared_error", "adam", "cosine", RAGGED, Layout(4, parts=3, chunk=2, accumulators=4),
+        ("gelu", "selu"), "mean_squared_error", "adam", "cosine", RAGGED, replace(THREE, vector=4, chunk=2),
         29, torch.float64, bias="layer", settings={"dropout": 0.3, "clip_norm": 1.0, "l1": 0.01},
     ),
     "three registers, shared samples, classes": Case(
-        ("relu", "tanh"), "cross_entropy", "adam", "constant", SHARED, Layout(16, parts=3, accumulators=8), 50,
+        ("relu", "tanh"), "cross_entropy", "adam", "constant", SHARED, replace(MANY, registers=3, accumulators=8), 50,
     ),
     "scalars, cross_entropy, norms": Case(
-        ("relu", "tanh"), "cross_entropy", "adam", "constant", RAGGED, replace(SINGLE, chunk=2), 3,
+        ("relu", "tanh"), "cross_entropy", "adam", "constant", RAGGED, Layout(chunk=2), 3,
         settings={"clip_norm": 1.0, "dropout": 0.2, "class_weight": [1.0, 2.0, 3.0, 4.0]},
     ),
     "figures of one network, lanes are outputs": Case(
-        ("tanh", "relu"), "huber", "sgd", "constant", replace(APART, shuffle="none"), replace(WIDE, chunk=4), 3,
-        task="evaluate",
+        ("tanh", "relu"), "huber", "sgd", "constant", APART, replace(WIDE, chunk=4), 3, task="evaluate",
     ),
     "figures of networks, three registers, shared samples": Case(
         ("tanh", "relu"), "hinge", "sgd", "constant", replace(SHARED, shuffle="none"),
-        Layout(8, parts=3, chunk=4, accumulators=4), 29, torch.float64, task="evaluate",
+        replace(THREE, chunk=4), 29, torch.float64, task="evaluate",
     ),
 }  # fmt: skip
 
 EVERYTHING = {"dropout": 0.3, "clip_norm": 1.0, "l1": 0.01, "clip_value": 0.5}
 TEAMS = {
     "ragged rows, in pieces": Case(
-        ("tanh", "gelu"), "cross_entropy", "adam", "cosine", RAGGED, replace(WIDE, vector=4, team=True, chunk=3), 3,
+        ("tanh", "gelu"), "cross_entropy", "adam", "cosine", RAGGED, replace(TEAM, vector=4, chunk=3), 3,
         widths=(3, 9, 5, 4), settings={**EVERYTHING, "class_weight": [1.0, 2.0, 3.0, 4.0]},
     ),
     "shared rows, a bias per layer": Case(
-        ("tanh", "gelu"), "huber", "adam", "constant", SHARED, replace(WIDE, vector=8, team=True), 3,
+        ("tanh", "gelu"), "huber", "adam", "constant", SHARED, replace(TEAM, vector=8), 3,
         bias="layer", settings=EVERYTHING,
     ),
 }  # fmt: skip
 PIECES, FIGURES = TEAMS["ragged rows, in pieces"], CASES["figures of one network, lanes are outputs"]
 TEAMS |= {
     "groups of 8, ragged": CASES["lanes are 16 networks, their own ragged rows, chunks, dropout"]._replace(
-        layout=Layout(8, chunk=3)
+        layout=replace(EIGHT, chunk=3)
     ),
-    "figures of a team": FIGURES._replace(layout=replace(WIDE, chunk=4, team=True)),
+    "figures of a team": FIGURES._replace(layout=replace(TEAM, chunk=4)),
     "16 double outputs, ragged": Case(
-        ("tanh", "gelu"), "cross_entropy", "adamw", "one_cycle", RAGGED, replace(WIDE, team=True, chunk=3), 3,
+        ("tanh", "gelu"), "cross_entropy", "adamw", "one_cycle", RAGGED, replace(TEAM, chunk=3), 3,
         torch.float64, bias="layer", settings=EVERYTHING,
     ),
     "layer by layer": Case(
-        ("tanh", "gelu"), "mean_squared_error", "momentum", "constant", OWN, replace(WIDE, vector=8, team=True), 3,
+        ("tanh", "gelu"), "mean_squared_error", "momentum", "constant", OWN, replace(TEAM, vector=8), 3,
         bias="layer", settings={"update_order": "layerwise", "dropout": 0.2, "l2": 0.1},
     ),
 }  # fmt: skip
-BLOCK = Layout(1, team=True, threads=3, accumulators=32, cols=8)
-QUADS = replace(BLOCK, wide=True, parts=4, accumulators=16, cols=2)
-STREAMED = replace(QUADS, streamed=True)
+BLOCK = Layout(Kind.GPU_BLOCK, threads=3, accumulators=32, cols=8)
+QUADS = Layout(Kind.GPU_WIDE, registers=4, threads=3, accumulators=16, cols=2)
+STREAMED = replace(QUADS, kind=Kind.GPU_STREAMED)
 BLOCKS = {
     "a block, ragged rows, in pieces": PIECES._replace(layout=replace(BLOCK, chunk=3)),
-    "two blocks for three networks, slots outside": PIECES._replace(layout=replace(BLOCK, near=False)),
-    "quads, in pieces": PIECES._replace(layout=replace(QUADS, chunk=3, near=False)),
+    "two blocks for three networks, slots outside": PIECES._replace(layout=replace(BLOCK, slots_apart=True)),
+    "quads, in pieces": PIECES._replace(layout=replace(QUADS, chunk=3, slots_apart=True)),
     "streamed, in pieces": PIECES._replace(layout=replace(STREAMED, chunk=3)),
     "figures of networks": CASES["figures of networks, ragged rows, classes with weights"]._replace(
         layout=replace(BLOCK, chunk=3), count=3
     ),
-    "two networks in a warp": PIECES._replace(layout=replace(BLOCK, threads=16, together=2), widths=(3, 4, 4, 4)),
+    "two networks in a warp": PIECES._replace(layout=replace(BLOCK, threads=16, teams=2), widths=(3, 4, 4, 4)),
     "figures of R2": FIGURES._replace(layout=replace(BLOCK, chunk=4)),
     "figures, streamed": FIGURES._replace(layout=replace(STREAMED, chunk=4)),
 }  # fmt: skip
 ROWS_OF_THE_TABLES = {
     name: case._replace(
-        layout=replace(BLOCK, near=number % 3 > 0, chunk=3 * (number % 2 and "update_order" not in case.settings)),
-        samples=replace(case.samples, own=True), count=3,
+        samples=replace(case.samples, own=True), count=3, layout=replace(BLOCK, slots_apart=number % 3 == 0,
+        chunk=3 * (number % 2 and "update_order" not in case.settings)),
     )
     for number, (name, case) in enumerate(CASES.items()) if case.task == "train"
 }  # fmt: skip
@@ -270,7 +270,7 @@ def test_a_gpus_block_has_no_race_and_accesses_only_its_memory(case: Case, tmp_p
 
 
 def test_a_gpus_thread_accesses_only_its_memory(tmp_path: Path) -> None:
-    case = CASES["a thread a network, double, layer by layer"]._replace(layout=Layout(1, threads=2))
+    case = CASES["a thread a network, double, layer by layer"]._replace(layout=Layout(Kind.GPU_THREAD, threads=2))
     sound(made(case.text(), tmp_path, MEMORY, "-DRACES"), case.count, 1)
 
 

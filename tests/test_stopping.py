@@ -65,7 +65,7 @@ def alone(n: int, chosen: gpubp.TrainConfig, engine: str, validation: bool) -> t
     """Network n alone, in a loop as one writes it for Keras. -> row, status, step, best step, best loss."""
     mine, data, looks = chosen.take(torch.tensor([n])), training(), held_out()
     networks = population(SPEC, ids=[n])
-    state, run = TrainState.start(networks, mine, data, torch.tensor([n])), choose(engine, SPEC, mine, CPU).run
+    state, run = TrainState.start(networks, mine, data, torch.tensor([n])), choose(engine, SPEC, mine, CPU).engine.run
     size, batch, every, steps = len(ROWS[n]), mine.batch_size, mine.evaluate_every or 1, int(state.end)
     patience, least, target = (
         default if value is None else float(torch.as_tensor(value))

@@ -30,8 +30,7 @@ def lanes(dtype: torch.dtype, many: bool) -> int:
 
 def source(rules: list[tuple[str, Rule]], *names: str, dtypes: Sequence[torch.dtype] = tuple(REALS)) -> str:
     """Every rule as a function over arrays, for every kind of lanes."""
-    text = ["#define REAL float", f"#define VECTOR {lanes(torch.float32, True)}", "#define PARTS 1", "#define WIDE 0",
-            "#define TEAM 0", '#include "arithmetic.h"']  # fmt: skip
+    text = ["#define REAL float", f"#define VECTOR {lanes(torch.float32, True)}", '#include "arithmetic.h"']
     arguments = ", ".join(f"V _{name}" for name in names)
     for number, (name, rule) in enumerate(rules):
         graph, result = translate.trace(rule, names)

@@ -72,7 +72,7 @@ class LightRun(Run):
 def light_runs(parts: Sequence[Part], engines: Sequence[tuple[str, str]], sets: Sets, folds: bool) -> list[LightRun]:
     """The groups before the first step; engines: names and reasons."""
     return [
-        LightRun(LightState.of(part, part.config, sets), part.config, sets, Choice(name, *ENGINES[name], why), [HOME],
+        LightRun(LightState.of(part, part.config, sets), part.config, sets, Choice(name, ENGINES[name], why), [HOME],
                  part.rows, folds=folds)
         for part, (name, why) in zip(parts, engines)
     ]  # fmt: skip

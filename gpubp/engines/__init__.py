@@ -42,13 +42,10 @@ ENGINES = {
 
 
 class Choice(NamedTuple):
-    """An engine: its name, its functions, and a sentence with the reason for choosing it."""
+    """An engine, its name in ENGINES, and a sentence with the reason for choosing it."""
 
     name: str
-    run: Callable[[TrainState, Dataset, int], None]
-    evaluate: Callable[[Population, Dataset, Mapping[str, Tensor], Tensor], Evaluation]
-    compile_ahead: Callable[[TrainState, Dataset, Sequence[Dataset], torch.device], None]
-    share: Callable[[TrainState, int, int], int]
+    engine: Engine
     reason: str
 
 
@@ -63,7 +60,7 @@ def choose(
     rules.check(spec, config, device, dtype)
     recipe = config.recipe(spec)
     if name == "eager":
-        return Choice(name, *ENGINES[name], "eager: requested by name")
+        return Choice(name, ENGINES[name], "eager: requested by name")
     if name == "cuda" and device.type != "cuda":
         raise EngineError(f'engine "cuda" trains on a GPU, the networks are on {device}; engine "eager" trains there')
     if device.type != "cpu":
@@ -73,14 +70,14 @@ def choose(
             )
         if device.type == "cuda":
             return _on_a_gpu(name, spec, recipe, device, dtype, data)
-        return Choice("eager", *ENGINES["eager"], f"eager: raw torch operations, which run everything on {device.type}")
+        return Choice("eager", ENGINES["eager"], f"eager: raw torch operations, which run everything on {device.type}")
     why_not = cpu.refused(spec, recipe, dtype)
     if why_not is None:
         why = "requested by name" if name == "cpu" else f"compiled for this topology by {build.compiler()[0]}"
-        return Choice("cpu", *ENGINES["cpu"], f"cpu: {why}")
+        return Choice("cpu", ENGINES["cpu"], f"cpu: {why}")
     if name == "cpu":
         raise EngineError(why_not)
-    return Choice("eager", *ENGINES["eager"], f"eager: {why_not}")
+    return Choice("eager", ENGINES["eager"], f"eager: {why_not}")
 
 
 def choose_for_all(
@@ -98,8 +95,8 @@ def _on_a_gpu(
     name: str, spec: NetworkSpec, recipe: Recipe, device: torch.device, dtype: torch.dtype, data: Dataset | None
 ) -> Choice:
     try:
-        return Choice("cuda", *ENGINES["cuda"], cuda.why(spec, recipe, device, dtype, data))
+        return Choice("cuda", ENGINES["cuda"], cuda.why(spec, recipe, device, dtype, data))
     except EngineError as error:
         if name == "cuda":
             raise
-        return Choice("eager", *ENGINES["eager"], f"eager: {error}")
+        return Choice("eager", ENGINES["eager"], f"eager: {error}")

@@ -1,6 +1,6 @@
 """The Layout of a network on a GPU, by what fits on the chip: the rules of docs/gpu.md. It changes no bit.
 
-A thread is a network if all of its numbers may fit into registers; the compiled kernel tells whether they do. Else a
+A thread is a network if all of its numbers may fit into registers; the compiler tells whether they do. Else a
 block is a network, or a few small ones, with all numbers in shared memory; if these do not fit, the batch is split into
 chunks, or the slots are in global memory, or all matrices are, and are streamed. A block whose numbers are in shared
 memory is wide (lanes are outputs) if that is estimated to be faster, with the threads, the chunk and the place of the
@@ -18,16 +18,16 @@ from typing import NamedTuple
 import torch
 
 from . import stream
-from .layout import REACH, WARP, Layout, products
+from .layout import REACH, WARP, Kind, Layout, products
 from .plan import WAYS
 from .program import Program
 
 REGISTERS = 200  # of 4 bytes, for a thread's numbers; the others of its 255 hold addresses and intermediate results
 SPILLED = 64  # bytes that a thread may keep in local memory: the compiler spills a few even with registers left
-THREAD = Layout(1, threads=128)
-BLOCK = Layout(1, team=True, accumulators=32, cols=8)
-WIDE = Layout(1, wide=True, parts=4, team=True, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8
-STREAMED = Layout(1, wide=True, team=True, threads=128, accumulators=16, cols=2, streamed=True)
+THREAD = Layout(Kind.GPU_THREAD, threads=128)
+BLOCK = Layout(Kind.GPU_BLOCK, accumulators=32, cols=8)
+WIDE = Layout(Kind.GPU_WIDE, registers=4, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8
+STREAMED = Layout(Kind.GPU_STREAMED, threads=128, accumulators=16, cols=2)
 STREAMED_CHUNK = 256  # samples that go through a streamed network together at most, unless a batch must stay whole
 BANDWIDTH = 12  # bytes of global memory in a cycle, for each multiprocessor
 HELD = 100  # gradients that a thread of a wide block holds in registers
@@ -39,7 +39,7 @@ LEAST_THREADS, MOST_THREADS = 8, 256
 
 
 class Limits(NamedTuple):
-    """Of a device: its architecture (90 for sm_90), and the most bytes of shared memory of a block."""
+    """A device's architecture (90 for sm_90), and the most bytes of shared memory of a block."""
 
     arch: int
     block: int
@@ -76,7 +76,7 @@ def _streamed(program: Program) -> Program:
     batch, chunk = program.recipe.batch_size, 0
     if batch > STREAMED_CHUNK and program.recipe.update_order == "simultaneous":
         chunk = math.ceil(batch / math.ceil(batch / STREAMED_CHUNK))
-    return program.laid_out(replace(STREAMED, parts=16 // program.dtype.itemsize, chunk=chunk))
+    return program.laid_out(replace(STREAMED, registers=16 // program.dtype.itemsize, chunk=chunk))
 
 
 def better(plain: Program, limits: Limits) -> list[Program]:
@@ -101,17 +101,17 @@ def wide(plain: Program, limits: Limits) -> list[Program]:
 
 
 def _wide_blocks(program: Program) -> Iterator[Program]:
-    """Of float32, the only numbers that cycles() knows, and with gradients that fit into registers."""
+    """Layouts for float32, the only type that cycles() knows, with gradients that fit into registers."""
     if not program.key.trains or program.dtype != torch.float32:
         return
     batch, whole = program.recipe.batch_size, program.recipe.update_order == "layerwise"
     counts = [1, *(2**power for power in range(1, batch.bit_length()) if batch >= WIDE_CHUNK << power and not whole)]
     chunks = [math.ceil(batch / count) for count in counts]
-    nears = (True, False) if program.recipe.rule.slots else (True,)
+    apart = (False, True) if program.recipe.rule.slots else (False,)
     threads = (LEAST_THREADS << power for power in range(6))
-    for count, chunk, near in itertools.product(threads, chunks, nears):
-        together = max(1, WARP // count)
-        found = program.laid_out(replace(WIDE, chunk=chunk, threads=count, together=together, near=near))
+    for count, chunk, slots_apart in itertools.product(threads, chunks, apart):
+        teams = max(1, WARP // count)
+        found = program.laid_out(replace(WIDE, chunk=chunk, threads=count, teams=teams, slots_apart=slots_apart))
         if _held(found) <= HELD:
             yield found
 
@@ -120,50 +120,51 @@ def _products(program: Program) -> Iterator[tuple[int, int, int, int]]:
     """The products of a chunk and of the gradients: rows, columns in v, depth; 1 if it is a gradient's, else 0."""
     plan = program.plan
     for layer, (i, o) in enumerate(itertools.pairwise(plan.widths)):
-        down, across = (plan.padded(width) // program.layout.neighbours for width in (i, o))
+        down, across = (plan.padded(width) // program.layout.entries_per_v for width in (i, o))
         yield from ((plan.chunk, across, i, 0), (i, across, plan.chunk, 1), (1, across, plan.chunk, 1))
         if layer:
             yield plan.chunk, down, o, 0
 
 
 def _rounds(program: Program, m: int, n: int, k: int) -> tuple[int, int]:
-    """Of a product: its tiles, and how many of them a thread has, one after the other."""
+    """The tiles of a product, and how many of them a thread computes, one after the other."""
     tile = program.plan.tiles[m, n, k]
     tiles = math.ceil(m / tile.rows) * math.ceil(n / tile.cols)
     return tiles, math.ceil(tiles / program.layout.threads)
 
 
 def _held(program: Program) -> int:
-    """Gradients of a thread."""
+    """How many gradients a thread holds."""
     held = 0
     for m, n, k, gradient in _products(program):
         tile = program.plan.tiles[m, n, k]
         held += gradient * _rounds(program, m, n, k)[1] * tile.rows * tile.cols
-    return held * program.layout.neighbours
+    return held * program.layout.entries_per_v
 
 
 def resident(program: Program, limits: Limits) -> int:
     """Networks that a multiprocessor trains at once, estimated: it has 1 KB more memory than a block may have, of which
     each block takes 1 KB; registers for 256 threads of a wide block, or 640 of another; and places for 32 blocks."""
     threads, networks = block(program.layout)
-    warps = (256 if program.layout.wide else 640) // WARP // -(-threads // WARP)
+    warps = (256 if program.layout.kind == Kind.GPU_WIDE else 640) // WARP // -(-threads // WARP)
     return networks * max(1, min(32, (limits.block + 1024) // (program.plan.shared + 1024), warps))
 
 
 def cycles(program: Program, limits: Limits) -> float:
-    """Of a multiprocessor, for a step of a network, estimated: the instructions of its products, which four schedulers
-    issue, and what a network waits for whatever else runs: for a step, for a sample, and for each number that a thread
-    has of a product's result, with its slots. The weights are a fit to a model of an H100's multiprocessor that runs
-    the compiled code, over 68 topologies (docs/gpu.md); nine of ten estimates are within a quarter of it."""
+    """Estimated cycles of a multiprocessor for a step of a network: the instructions of its products, which four
+    schedulers issue, and what a network waits for whatever else runs: for a step, for a sample, and for each number
+    that a thread has of a product's result, with its slots. The weights are a fit to a model of an H100's
+    multiprocessor that runs the compiled code, over 68 topologies (docs/gpu.md); nine of ten estimates are within a
+    quarter of it."""
     plan, layout = program.plan, program.layout
-    each, chunks = layout.neighbours, math.ceil(plan.batch / plan.chunk)
+    each, chunks, wide = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), layout.kind == Kind.GPU_WIDE
     issued, numbers = 0.0, 0
     for m, n, k, gradient in _products(program):
         tile, (tiles, rounds) = plan.tiles[m, n, k], _rounds(program, m, n, k)
         warps = math.ceil(tiles / WARP) if layout.threads >= WARP else rounds * layout.threads / WARP
         sums = tile.rows * tile.cols * each
-        issued += chunks * k * warps * (sums + -(-tile.rows // each) + tile.cols + (1 if layout.wide else 0.5))
-        times = 1 if gradient and layout.wide else chunks
+        issued += chunks * k * warps * (sums + -(-tile.rows // each) + tile.cols + (1 if wide else 0.5))
+        times = 1 if gradient and wide else chunks
         numbers += times * rounds * sums * (1 + 2 * plan.slots if gradient else 1)
     return 1.43 * issued / 4 + (4600 + 75 * plan.batch + 52 * numbers) / resident(program, limits)
 
@@ -172,7 +173,7 @@ def streamed_cycles(program: Program) -> float:
     """cycles() of a block that streams its matrices, of which two run on a multiprocessor: besides the products their
     copies to shared memory; or what global memory takes, if that is more. Fitted as cycles() is, to ten topologies."""
     plan, threads = program.plan, program.layout.threads
-    each, issued, numbers = program.layout.neighbours, 0.0, 0
+    each, issued, numbers = program.layout.entries_per_v, 0.0, 0
     padded = [plan.padded(width) // each for width in plan.widths]
     for (m, n, k), kind in products(plan.widths, padded, [plan.chunk], trains=True):
         if kind == "bias":
@@ -191,7 +192,7 @@ def streamed_cycles(program: Program) -> float:
 def _with_threads(program: Program, limits: Limits) -> Program:
     """As many threads as the network has work for; if these are less than a warp, several networks, if they fit."""
     count = threads(program)
-    found = program.laid_out(replace(program.layout, threads=count, together=max(1, WARP // count)))
+    found = program.laid_out(replace(program.layout, threads=count, teams=max(1, WARP // count)))
     return found if found.plan.shared <= limits.block else program
 
 
@@ -202,9 +203,9 @@ def _blocks(program: Program) -> Iterator[Layout]:
     chunks = sorted({math.ceil(batch / count) for count in counts}, reverse=True)
     if not program.key.trains:
         chunks = _halved(batch)
-    for near in (True, False) if program.recipe.rule.slots else (True,):
+    for slots_apart in (False, True) if program.recipe.rule.slots else (False,):
         for chunk in chunks:
-            yield replace(BLOCK, chunk=chunk, near=near)
+            yield replace(BLOCK, chunk=chunk, slots_apart=slots_apart)
 
 
 def _halved(batch: int) -> list[int]:
@@ -216,7 +217,7 @@ def _halved(batch: int) -> list[int]:
 
 
 def threads(program: Program) -> int:
-    """Of a network: a quarter of a warp, doubled while each thread has PER_THREAD numbers of the largest product."""
+    """How many a network has: a quarter of a warp, doubled while each has PER_THREAD numbers of the largest product."""
     chunk = program.layout.chunk
     largest = max(max(i, chunk) * o for i, o in itertools.pairwise(program.spec.widths))
     count = LEAST_THREADS
@@ -227,8 +228,8 @@ def threads(program: Program) -> int:
 
 def block(layout: Layout) -> tuple[int, int]:
     """Threads and networks of a block."""
-    threads = layout.threads * layout.together
-    return threads, layout.together if layout.team else threads
+    threads = layout.threads * layout.teams
+    return threads, layout.teams if layout.kind.block else threads
 
 
 def wants(program: Program) -> int:

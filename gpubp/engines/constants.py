@@ -1,4 +1,4 @@
-"""What the sources of kernel/ are compiled for, as C++: the constants and structures that Key, Layout and Plan say."""
+"""What the sources of kernel/ are compiled for, as C++: constants and structures, from Key, Layout and Plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .plan import WAYS, Plan
 from .stream import DEPTH, STAGES
 
 REALS = {torch.float32: "float", torch.float64: "double"}
-SWITCHES = ("l1", "l2", "clip_value", "clip_norm", "dropout", "label_smoothing")  # -1 in the kernel where they are off
+SWITCHES = ("l1", "l2", "clip_value", "clip_norm", "dropout", "label_smoothing")  # each has a HYPER_ in the kernel
 SHUFFLES = ("none", "network", "shared")
 METRICS = ("r2", "classes", "sign")
 
@@ -28,20 +28,19 @@ def constants(plan: Plan) -> list[str]:
         *(f"constexpr int {name} = {value};  // {what}" for name, value, what in _sizes(plan)),
         "// The tile of each product (m, k) @ (k, n), n counted in v: rows and columns that are computed together.",
         "constexpr struct { int m, n, k, rows, cols; } TILES[] = {", *tiles, "};",
-        *_block_tiles(plan),
+        *block_tiles(plan),
     ]  # fmt: skip
 
 
-def _block_tiles(plan: Plan) -> list[str]:
+def block_tiles(plan: Plan) -> list[str]:
+    """Where matrices are streamed."""
     if not plan.layout.streamed:
         return []
     tiles = [f"    {{{', '.join(map(str, (*of, *tile)))}}}," for of, tile in plan.block_tiles.items()]
     return [
-        "// And that of the whole block.",
-        "constexpr struct { int m, n, k, rows, cols; } BLOCK_TILES[] = {",
-        *tiles,
-        "};",
-    ]
+        "// And the part of it that a whole block computes at once.",
+        "constexpr struct { int m, n, k, rows, cols; } BLOCK_TILES[] = {", *tiles, "};",
+    ]  # fmt: skip
 
 
 def structs(plan: Plan) -> list[str]:
@@ -65,47 +64,35 @@ def structs(plan: Plan) -> list[str]:
 
 
 def _macros(plan: Plan) -> list[tuple[str, object, str]]:
-    """What decides which code a compiler sees."""
+    """What decides which code the compiler sees."""
     layout = plan.layout
+    gpu = [
+        ("THREADS", layout.threads, "of a team, which trains a network together; of a block, in GPU_THREAD"),
+        ("TEAMS_PER_BLOCK", layout.teams, "with a network each; 1 in GPU_THREAD"),
+    ]
     return [
         *((name.upper(), number, "a TASK") for number, name in enumerate(TASKS)),
+        ("TASK", TASKS.index(plan.key.task), "TRAIN or EVALUATE"),
+        ("LAYOUT", layout.kind.name, "of the table in machine.h"),
         ("REAL", REALS[plan.key.dtype], "the type of parameters, samples and all that is computed from them"),
         ("VECTOR", layout.vector, "numbers in a register"),
-        ("REGISTERS_PER_V", layout.parts, "registers that make a v"),
-        (
-            "LANES_ARE_OUTPUTS",
-            int(layout.wide),
-            "whether a v is some outputs of one network, not a number of each",
-        ),
-        ("TEAM", int(layout.team), "whether several threads train one network together"),
-        ("THREADS", layout.threads, "on a GPU: of a team, or of a block without teams; 0 on a CPU"),
-        ("TEAMS_PER_BLOCK", layout.together, "with a network each, on a GPU; 1 without teams"),
-        (
-            "GRADIENTS_IN_REGISTERS",
-            int(layout.gradients_in_registers),
-            "whether threads keep the gradients of their tiles for a whole step",
-        ),
-        ("SLOTS_APART", int(not layout.near), "whether slots are in global memory, and params are not"),
-        (
-            "STREAMED",
-            int(layout.streamed),
-            "whether all matrices are in global memory, of which a block copies strips",
-        ),
-        ("TASK", TASKS.index(plan.key.task), "TRAIN or EVALUATE"),
+        ("REGISTERS_PER_V", layout.registers, "registers that make a v"),
+        ("SLOTS_APART", int(layout.slots_apart), "whether slots are in global memory, and params in shared memory"),
+        *(gpu if layout.threads else []),
     ]
 
 
 def _settings(plan: Plan) -> list[tuple[str, int, str]]:
-    """Of the network, its training and its samples."""
+    """Constants of the network, its training and its samples."""
     key, needs, spec, rule, samples = plan.key, plan.needs, plan.key.spec, plan.key.recipe.rule, plan.key.samples
     hyper = {name: number for number, name in enumerate(needs.hyper)}
     return [
         ("LAYERS", len(spec.widths) - 1, "with weights"),
         ("BATCH", plan.batch, "samples of a step"),
-        ("CHUNK", plan.chunk, "of them that go through the network at once"),
-        ("BIAS", BIASES.index(spec.bias), _numbered(BIASES)),
+        ("CHUNK", plan.chunk, "samples of a batch that go through the network at once"),
+        ("BIAS_KIND", BIASES.index(spec.bias), _numbered(BIASES)),
         ("TRAIN_BIAS", spec.train_bias and spec.bias != "none", "whether biases change"),
-        ("CLASSES", key.loss.classes, "whether a target is the number of a class"),
+        ("TARGET_IS_CLASS", key.loss.classes, "whether a target is the number of a class"),
         ("LOSS_SUM", key.loss.outputs == "sum", "whether a sample's loss is the sum over its outputs, not their mean"),
         ("EXPONENTIAL", key.loss.exponential, "whether an output's delta is a difference of powers of e"),
         ("METRIC", METRICS.index(key.loss.metric), _numbered(METRICS)),
@@ -115,20 +102,27 @@ def _settings(plan: Plan) -> list[tuple[str, int, str]]:
         ("OWN_SAMPLES", samples.own, "whether networks see different samples, or are at different steps"),
         ("ORDERS", plan.orders, "in which a group takes its samples: one for all its networks, or one for each"),
         ("GATHER", plan.gathers, "whether samples are copied to Memory, or products read them where they are"),
-        ("ROWS", samples.rows, "whether index tensors say which samples a network has"),
+        ("SUBSETS", samples.rows, "whether index tensors say which samples a network has"),
         ("OWN_INPUTS", samples.inputs, "whether every network has inputs and targets of its own"),
         ("SAMPLE_WEIGHT", samples.weight, "0 none, 1 shared, 2 each network's"),
         ("SHUFFLE", SHUFFLES.index(samples.shuffle), _numbered(SHUFFLES)),
         ("CLASS_WEIGHT", key.class_weight, "whether classes have weights"),
         ("LAYERWISE", key.recipe.update_order == "layerwise", "whether a layer changes before the delta below it"),
-        *((name.upper(), hyper.get(name, -1), "which hyper-parameter it is; -1 if it is off") for name in SWITCHES),
+        *(
+            (f"HYPER_{name.upper()}", hyper.get(name, -1), f"the place of {name} in Job.hyper; -1: off")
+            for name in SWITCHES
+        ),
         ("NONFINITE_STAYS", rule.absorbing, "whether NaN or infinity, once in a row, stays in it"),
         ("HYPERS", len(needs.hyper), "hyper-parameters that the kernel reads"),
-        ("SLOTS", plan.slots, "of the optimizer: numbers that it keeps for each parameter"),
-        ("COLUMNS", len(rule.columns), "numbers that it keeps for each network"),
-        ("RATES", needs.rates, "numbers of a step that its update takes, the learning rate first"),
-        ("RATES_CHANGE", needs.rates_change, "whether they, or columns, change from step to step"),
-        ("RATES_USE_STEP", needs.rates_use_step, "whether they depend on the number of the step"),
+        ("SLOTS", plan.slots, "numbers that the optimizer keeps for each parameter"),
+        ("NETWORK_SLOTS", len(rule.columns), "numbers that the optimizer keeps for each network (Optimizer.columns)"),
+        ("COEFFICIENTS", needs.coefficients, "numbers that the update of a step takes, the learning rate first"),
+        (
+            "COEFFICIENTS_CHANGE",
+            needs.coefficients_change,
+            "whether coefficients or network slots change from step to step",
+        ),
+        ("COEFFICIENTS_USE_STEP", needs.coefficients_use_step, "whether coefficients depend on the number of the step"),
     ]
 
 
@@ -138,22 +132,22 @@ def _layers(plan: Plan) -> list[tuple[str, Sequence[int], str]]:
     return [
         ("WIDTH", plan.widths, "of the layers, the inputs' first"),
         ("PITCH", plan.pitch, "of a matrix with rows of that width: entries from one row to the next"),
-        ("BIASES", plan.biases, "how many each layer has"),
+        ("BIAS_COUNT", plan.biases, "how many biases each layer has"),
         ("LAYER_AT", plan.rows, "where each layer begins in a row of Job.params: its weight, then its biases"),
-        ("WEIGHT_AT", plan.weights, "where its weight begins in Memory.params, with every row padded,"),
-        ("BIAS_AT", bias_at, "and its biases"),
-        ("OUTS_AT", plan.outs, "and its outs, of CHUNK samples"),
+        ("WEIGHT_AT", plan.weights, "where each layer's weight begins in Memory.params, with every row padded"),
+        ("BIAS_AT", bias_at, "where each layer's biases begin in Memory.params"),
+        ("OUTS_AT", plan.outs, "where each layer's outs begin in Memory.outs, of CHUNK samples"),
     ]
 
 
 def _sizes(plan: Plan) -> list[tuple[str, int, str]]:
-    """Of what the kernel keeps."""
+    """Sizes of what the kernel keeps."""
     sizes = [
-        ("P", plan.rows[-1], "parameters of a network: numbers of a row of Job.params,"),
-        ("PADDED_P", plan.weights[-1], "and entries of Memory.params"),
+        ("P", plan.rows[-1], "parameters of a network: numbers of a row of Job.params"),
+        ("PADDED_P", plan.weights[-1], "entries of Memory.params"),
         ("MAX_PITCH", plan.widest, "the largest pitch of outs"),
-        ("MEMORY_ENTRIES", plan.numbers, "of Memory,"),
-        ("FAR_ENTRIES", plan.far, "and those that are far"),
+        ("MEMORY_ENTRIES", plan.numbers, "from Memory.base on"),
+        ("FAR_ENTRIES", plan.far, "from Memory.far on, in a GPU's global memory"),
         ("GROUP_BYTES", plan.group_bytes, "of Group"),
     ]
     if plan.layout.threads:
@@ -164,11 +158,11 @@ def _sizes(plan: Plan) -> list[tuple[str, int, str]]:
         ]
     if plan.layout.streamed:
         sizes += [
-            ("GROUP_IN_GLOBAL", int(plan.group_far), "whether Group is before them"),
+            ("GROUP_IN_GLOBAL", int(plan.group_far), "whether Group is in global memory, before the entries"),
             ("DEPTH", DEPTH, "of k in a strip of a matrix"),
-            ("STAGES", STAGES, "strips that are in shared memory at once,"),
-            ("STAGE_ENTRIES", plan.stage, "the room of each,"),
-            ("RING_AT", plan.team_pitch, "and the byte where they begin"),
+            ("STAGES", STAGES, "strips of both matrices that are in shared memory at once"),
+            ("STAGE_ENTRIES", plan.stage, "the room of such a pair of strips"),
+            ("RING_AT", plan.team_pitch, "the byte of shared memory where they begin"),
         ]
     if not plan.key.trains:
         sizes += [("PARTIAL_SUMS", WAYS, "of each kind"), ("R2_PARTIAL_SUMS", plan.r2_ways, "of each output, for R2")]

@@ -24,7 +24,7 @@ from ..state import Status, TrainState
 from . import build
 from .job import agree, contiguous, fill, fill_evaluation
 from .key import Key, Samples, compile_all, of_evaluations
-from .layout import REACH, Layout, best, group_cost, largest_index, thread_count
+from .layout import REACH, Kind, Layout, best, group_cost, largest_index, thread_count
 from .prepared import Calls
 from .program import Program
 
@@ -80,7 +80,7 @@ def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None
     """Why this engine cannot train such networks on this machine, or None."""
     try:
         lanes, slots = build.vector_bytes() // dtype.itemsize, len(recipe.rule.slots)
-        if largest_index(spec.widths, recipe.batch_size, slots, Layout(lanes, wide=True)) > REACH:
+        if largest_index(spec.widths, recipe.batch_size, slots, Layout(Kind.CPU_OUTPUTS, lanes)) > REACH:
             return (
                 f'engine "cpu": {spec.size:,} parameters with {slots} optimizer slots each, or batch_size '
                 f"{recipe.batch_size:,} with widths up to {max(spec.widths):,}, exceed the {REACH:,} numbers that an "
@@ -103,18 +103,18 @@ class Call:
         self.at_one_step = Prepared(state, data, key, self.taken)
         self.at_any_steps: Prepared | None = None
 
-    def __call__(self, state: TrainState, data: Dataset, steps: int, check: bool = False) -> int:
-        """Train the networks. -> DONE, or FAULTS if some of `taken` are below 0. check: look for non-finite numbers
+    def __call__(self, state: TrainState, data: Dataset, steps: int, dry_run: bool = False) -> int:
+        """Train the networks. -> DONE, or FAULTS if some of `taken` are below 0. dry_run: look for non-finite numbers
         after every step, change nothing, and put the number of finite steps in `taken`."""
         if not self.clean:
             self.taken.zero_()
         self.clean = False  # until the kernel reports DONE, even after an exception
-        answer = self.at_one_step(steps, check)
+        answer = self.at_one_step(steps, dry_run)
         if answer == STEPS_DIFFER:
             if self.at_any_steps is None:
                 self.at_any_steps = Prepared(state, data, self.key.for_any_steps, self.taken)
-            answer = self.at_any_steps(steps, check)
-        self.clean = answer == DONE and not check
+            answer = self.at_any_steps(steps, dry_run)
+        self.clean = answer == DONE and not dry_run
         return answer
 
 
@@ -132,10 +132,10 @@ class Prepared:
         self.job.taken = taken.data_ptr()
         self.start, self.given, self.count = self.kernel.library.run, ctypes.byref(self.job), len(params)
 
-    def __call__(self, steps: int, check: bool) -> int:
+    def __call__(self, steps: int, dry_run: bool) -> int:
         """Run it. -> an Answer; raises OutOfMemoryError."""
         job = self.job
-        job.steps, job.threads, job.check = steps, self.kernel.threads(self.count, steps), check
+        job.steps, job.threads, job.dry_run = steps, self.kernel.threads(self.count, steps), dry_run
         return _raise_for(self.start(self.given))
 
 
@@ -151,7 +151,7 @@ def diverge(state: TrainState, data: Dataset, steps: int, bad: Tensor, key: Key)
     step, train them up to the one before, and mark them. key: of the compiled kernel."""
     some = state.rows(bad)
     call, end = Call(some, data, key), some.limit.clone()
-    call(some, data, steps, check=True)
+    call(some, data, steps, dry_run=True)
     some.limit.copy_(some.step - call.taken - 1)
     call(some, data, steps)
     some.limit.copy_(end)
@@ -178,7 +178,7 @@ class Kernel:
         self.job = program.job
         layout, recipe = program.layout, program.recipe
         self.batch = recipe.batch_size
-        self.group = 1 if layout.wide else layout.vector * layout.parts
+        self.group = layout.networks
         self.spent = group_cost(layout, program.spec.widths, recipe.batch_size, len(recipe.rule.slots))
 
     def threads(self, count: int, steps: float) -> int:

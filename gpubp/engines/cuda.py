@@ -172,12 +172,12 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
     kernel = _best_block(program, limits)
     layout = kernel.program.layout
     pieces = f", {layout.chunk} of {batch} samples at once" if layout.chunk < batch else ""
-    slots = ", matrices streamed from global memory" if layout.streamed else ""
-    slots = slots if layout.near else ", slots in global memory"
+    far = ", matrices streamed from global memory" if layout.streamed else ""
+    far = ", slots in global memory" if layout.slots_apart else far
     room = f"{kernel.program.plan.shared:,} of {limits.block:,} bytes of shared memory"
-    networks = "is a network" if layout.together == 1 else f"is {layout.together} networks"
+    networks = "is a network" if layout.teams == 1 else f"is {layout.teams} networks"
     threads, _ = chip.block(layout)
-    why = f"cuda: a block of {threads} threads {networks}: {widths} takes {room}{pieces}{slots}{spilled}"
+    why = f"cuda: a block of {threads} threads {networks}: {widths} takes {room}{pieces}{far}{spilled}"
     return replace(kernel, reason=why)
 
 

@@ -45,7 +45,7 @@ JOB = Struct(
         Member("real *", "params", "(N, P)"),
         Member("real *", "slots", "(N, P) each: of the optimizer", "SLOTS"),
         Member("const double *", "hyper", "(N) each: hyper-parameters", "HYPERS"),
-        Member("double *", "columns", "(N) each: of the optimizer", "COLUMNS"),
+        Member("double *", "network_slots", "(N) each: of the optimizer", "NETWORK_SLOTS"),
         Member("const double *", "class_weight", "(N, O)"),
         Member("const int64_t *", "ids", "(N)"),
         Member("const int64_t *", "position", "(N): of each network in the data"),
@@ -60,16 +60,18 @@ JOB = Struct(
         Member("const int64_t *", "classes", "(M) or (N, M): targets that are class numbers"),
         Member("const real *", "weights", "(M) or (N, M): of the samples"),
         Member("const double *", "spread", "(1, O) or (N, O): Dataset.spread, of R2"),
-        Member("const int64_t *", "rows", "the samples of each network by their numbers, one network after the other"),
-        Member("const int64_t *", "starts", "(N): where a network's begin in rows"),
+        Member(
+            "const int64_t *", "subset", "the samples of each network by their numbers, one network after the other"
+        ),
+        Member("const int64_t *", "starts", "(N): where a network's begin in subset"),
         Member("const int64_t *", "sizes", "(N): how many they are"),
         Member("int64_t ", "count", "N"),
         Member("int64_t ", "samples", "M"),
         Member("int64_t ", "seed", "Population.seed"),
         Member("int64_t ", "steps", "of this call, at most"),
         Member("int64_t ", "threads", "of a CPU"),
-        Member("int64_t ", "check", "whether to look for non-finite numbers after every step, and change nothing"),
-        Member("int64_t *", "taken", "(N): -t if a number is not finite after step t; else, with `check`, t"),
+        Member("int64_t ", "dry_run", "whether to look for non-finite numbers after every step, and change nothing"),
+        Member("int64_t *", "taken", "(N): -t if a number is not finite after step t; else, with `dry_run`, t"),
         Member("double *", "figures", "(2, N): loss and metric, of an evaluation"),
     ),
 )
@@ -105,8 +107,8 @@ def structure(struct: Struct, counts: tuple[tuple[str, int], ...] = ()) -> Any:
 
 
 def agree(engine: str, params: Tensor, data: Dataset) -> None:
-    """Raise EngineError unless networks and their data have one dtype and one device: a kernel reads numbers of the
-    networks' dtype wherever a pointer leads."""
+    """Raise EngineError unless networks and their data have one dtype and one device: a kernel takes whatever a pointer
+    leads to for numbers of the networks' dtype."""
     for name in ("inputs", "targets", "sample_weight"):
         each: Tensor | None = getattr(data, name)
         types = (params.dtype, torch.int64) if name == "targets" else (params.dtype,)  # or class numbers
@@ -155,7 +157,7 @@ def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset) -> No
     that the kernel reads, in its order."""
     population, hyper = state.population, {**state.hyper, **state.memory}
     columns = [state.columns[name] for name in state.recipe.rule.columns]
-    for array, tensors in ((job.slots, state.slots), (job.columns, columns)):
+    for array, tensors in ((job.slots, state.slots), (job.network_slots, columns)):
         for number, tensor in enumerate(tensors):
             array[number] = tensor.data_ptr()
     for number, name in enumerate(names):
@@ -173,7 +175,7 @@ def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset) -> No
 def point(job: Any, data: Dataset, hyper: Mapping[str, Tensor]) -> None:
     """Point a job to its samples and the weights of the classes."""
     pointers = {
-        "inputs": data.inputs, "weights": data.sample_weight, "rows": data.rows, "sizes": data.sizes,
+        "inputs": data.inputs, "weights": data.sample_weight, "subset": data.rows, "sizes": data.sizes,
         "starts": data.starts, "class_weight": hyper.get("class_weight"),
         "targets" if data.targets.is_floating_point() else "classes": data.targets,
     }  # fmt: skip

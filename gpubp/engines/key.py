@@ -23,7 +23,7 @@ PIECES, WASTE = range(64, 24, -8), 1.1  # samples of an evaluation that go throu
 
 @dataclass(frozen=True)
 class Samples:
-    """What a kernel is told about its data.
+    """What a kernel knows of its data.
 
     own: networks of a group see different samples, or are at different steps. rows: index tensors say which samples a
     network has. inputs: every network has its own inputs and targets. weight: sample weights are absent (0), shared

@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -30,52 +31,58 @@ WARP, L1 = 32, 32768  # threads of a GPU's warp; bytes of a CPU's L1 cache
 SLICE = 32  # samples of a chunk, of a batch that is four times as large or more
 
 
+class Kind(Enum):
+    """What a lane is, and where the numbers of a network are: the table in kernel/machine.h."""
+
+    CPU_NETWORKS, CPU_OUTPUTS, CPU_TEAM, GPU_THREAD, GPU_BLOCK, GPU_WIDE, GPU_STREAMED = range(7)
+
+    @property
+    def lanes_are_outputs(self) -> bool:
+        """Of one network; else lanes are networks."""
+        return self in (Kind.CPU_OUTPUTS, Kind.CPU_TEAM, Kind.GPU_WIDE, Kind.GPU_STREAMED)
+
+    @property
+    def block(self) -> bool:
+        """Whether a GPU's block, or a part of its one warp, trains a network."""
+        return self in (Kind.GPU_BLOCK, Kind.GPU_WIDE, Kind.GPU_STREAMED)
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a machine (kernel/machines) arranges the numbers of networks.
 
-    vector: numbers in a register. wide: lanes are outputs of one network, not networks. parts: registers in a v. chunk:
-    samples of a batch that go through the network together; 0: the whole batch. team: threads share one network.
-    accumulators, rows, cols: the most that a tile of a product may have, counted in v. threads: of a network's block on
-    a GPU; 0 on a CPU. together: networks that share such a block, each with `threads` threads. near: a block keeps the
-    slots beside the parameters, in shared memory; else in global memory. streamed: a block keeps all matrices in global
-    memory, and brings them to shared memory strip by strip.
+    vector: numbers in a register. registers: in a v. chunk: samples of a batch that go through the network together;
+    0: the whole batch. accumulators, rows, cols: the most that a tile of a product may have, counted in v. threads: on
+    a GPU, those that train a network, or those of a block if a thread is a network; 0 on a CPU. teams: networks that
+    share a block, each with `threads` threads. slots_apart: the slots are in global memory, the parameters in shared
+    memory.
     """
 
+    kind: Kind = Kind.CPU_NETWORKS
     vector: int = 1
-    wide: bool = False
-    parts: int = 1
+    registers: int = 1
     chunk: int = 0
-    team: bool = False
     accumulators: int = 12
     rows: int = 8
     cols: int = 6
     threads: int = 0
-    together: int = 1
-    near: bool = True
-    streamed: bool = False
+    teams: int = 1
+    slots_apart: bool = False
 
     @property
-    def machine(self) -> str:
-        """The file of kernel/machines that implements it."""
-        if self.threads:
-            return "gpu_block" if self.team else "gpu_thread"
-        return "cpu_outputs" if self.wide else "cpu_networks"
-
-    @property
-    def gradients_in_registers(self) -> bool:
-        """Whether a thread keeps the sums of gradients that it computes until the step's end (gpu_sums.h)."""
-        return self.machine == "gpu_block" and self.wide and not self.streamed
-
-    @property
-    def neighbours(self) -> int:
+    def entries_per_v(self) -> int:
         """Numbers of one network that make a v."""
-        return self.vector * self.parts if self.wide else 1
+        return self.vector * self.registers if self.kind.lanes_are_outputs else 1
 
     @property
     def networks(self) -> int:
         """Networks of a group, side by side in a v."""
-        return 1 if self.wide else self.vector * self.parts
+        return self.vector * self.registers // self.entries_per_v
+
+    @property
+    def streamed(self) -> bool:
+        """Whether a block keeps all matrices in global memory."""
+        return self.kind == Kind.GPU_STREAMED
 
 
 class Tile(NamedTuple):
@@ -90,7 +97,7 @@ class Tile(NamedTuple):
 def tile(m: int, n: int, k: int, layout: Layout, itemsize: int) -> Tile:
     """The cheapest tile of a product (m, k) @ (k, n), n counted in v. Of equal ones the largest; or if the left matrix
     leaves L1, the one with most rows, which reads it least often."""
-    far = layout.machine == "cpu_outputs" and m * k * itemsize > L1
+    far = layout.kind in (Kind.CPU_OUTPUTS, Kind.CPU_TEAM) and m * k * itemsize > L1
     shapes = itertools.product(range(1, min(m, layout.rows) + 1), range(1, min(n, layout.cols) + 1))
     found = (
         Tile(rows, cols, cost(math.ceil(m / rows) * math.ceil(n / cols), rows, cols, layout))
@@ -100,15 +107,15 @@ def tile(m: int, n: int, k: int, layout: Layout, itemsize: int) -> Tile:
 
 
 def cost(tiles: int, rows: int, cols: int, layout: Layout) -> int:
-    """Of so many tiles, per k."""
-    if layout.machine != "gpu_block":
+    """Cost of so many tiles, per k."""
+    if not layout.kind.block:
         # In half-cycles of a processor that does two multiply-adds and two loads per cycle; a multiply-add has a
         # latency of four.
         return tiles * max(8, rows * cols, rows + cols)
     # In quarters of a cycle: what a thread issues, tile after tile, and what the block takes of its multiprocessor,
     # which does the multiply-adds of four warps, or one warp's load of a number from shared memory, per cycle; a load
     # of 16 bytes, which pairs of threads share, takes two.
-    each = layout.neighbours
+    each = layout.entries_per_v
     sums, loads = rows * cols * each, -(-rows // each) + cols
     alone, together = sums + loads, max(sums, (4 if each == 1 else 8) * loads)
     return 4 * math.ceil(tiles / layout.threads) * alone + math.ceil(tiles / WARP) * together
@@ -130,7 +137,7 @@ def products(
 
 @cache
 def cache_bytes() -> int:
-    """Of a core's L2."""
+    """The size of a core's L2."""
     try:
         size = os.sysconf("SC_LEVEL2_CACHE_SIZE")
     except (ValueError, OSError):
@@ -149,26 +156,28 @@ def best(
 
     def options() -> Iterator[tuple[float, Layout]]:
         parameters = sum(i * o + o for i, o in itertools.pairwise(widths))
-        parts = 3 if batch == 1 and parameters <= TINY and count >= 3 * vector * threads else 1
-        group = vector * parts
+        registers = 3 if batch == 1 and parameters <= TINY and count >= 3 * vector * threads else 1
+        group = vector * registers
         rounds = math.ceil(math.ceil(count / group) / threads)
         chunk = batch if batch < 4 * SLICE or whole else piece(batch)
-        layout = replace(lanes, parts=parts, chunk=chunk, accumulators=lanes.accumulators // parts)
-        yield rounds * parts * step_cost(widths, batch, slots, group * itemsize, 1, layout), layout
-        wide = [-(-width // vector) * vector for width in widths[1:]]
-        fits = batch * (2 * max(wide) + sum(wide)) * itemsize <= cache_bytes()
-        layout = replace(lanes, wide=True, chunk=batch if batch < 4 * SLICE or whole or fits else piece(batch))
+        layout = replace(lanes, registers=registers, chunk=chunk, accumulators=lanes.accumulators // registers)
+        yield rounds * registers * step_cost(widths, batch, slots, group * itemsize, 1, layout), layout
+        padded = [-(-width // vector) * vector for width in widths[1:]]
+        fits = batch * (2 * max(padded) + sum(padded)) * itemsize <= cache_bytes()
+        layout = replace(
+            lanes, kind=Kind.CPU_OUTPUTS, chunk=batch if batch < 4 * SLICE or whole or fits else piece(batch)
+        )
         spent = step_cost(widths, batch, slots, itemsize, vector, layout)
         yield math.ceil(count / threads) * spent, layout
         if count < threads and spent > TEAM:
-            yield count * spent / threads * 1.25, replace(layout, team=True)
+            yield count * spent / threads * 1.25, replace(layout, kind=Kind.CPU_TEAM)
 
     return min(options(), key=lambda option: (largest_index(widths, batch, slots, option[1]) > REACH, option[0]))[1]
 
 
 def largest_index(widths: tuple[int, ...], batch: int, slots: int, layout: Layout) -> int:
     """At least the largest index of a kernel: as if every row of a matrix were padded by two registers."""
-    lines, lanes = [width + 2 * layout.vector for width in widths], 1 if layout.wide else layout.vector * layout.parts
+    lines, lanes = [width + 2 * layout.vector for width in widths], layout.networks
     row = sum((i + 1) * o for i, o in zip(widths, lines[1:]))
     return max(row * max(1 + slots, lanes), batch * max(*lines, lanes), (layout.chunk or batch) * sum(lines) * lanes)
 
@@ -176,7 +185,8 @@ def largest_index(widths: tuple[int, ...], batch: int, slots: int, layout: Layou
 def plain(itemsize: int, vector_bytes: int) -> Layout:
     """Lanes are networks, one register of them; tiles are as large as this processor's registers allow."""
     vector = vector_bytes // itemsize
-    return Layout(vector, accumulators=24, cols=6) if vector_bytes == 64 else Layout(vector, accumulators=12, cols=4)
+    accumulators, cols = (24, 6) if vector_bytes == 64 else (12, 4)
+    return Layout(vector=vector, accumulators=accumulators, cols=cols)
 
 
 def piece(batch: int) -> int:
@@ -191,7 +201,7 @@ def step_cost(widths: tuple[int, ...], batch: int, slots: int, itemsize: int, ve
     size, rest = (1 + slots) * parameters * itemsize / cache_bytes(), batch % layout.chunk
     spent = batch // layout.chunk * products_cost(widths, layout.chunk, vector, layout)
     spent += products_cost(widths, rest, vector, layout) if rest else 0
-    spent += batch * LOSS * widths[-1] if layout.wide else 0
+    spent += batch * LOSS * widths[-1] if layout.kind.lanes_are_outputs else 0
     return spent * (1 if size <= 1 else OUT_OF_CACHE if size <= 4 else FAR_OUT)
 
 
@@ -215,9 +225,9 @@ def threads_for_any_work() -> Iterator[None]:
 
 def group_cost(layout: Layout, widths: tuple[int, ...], batch: int, slots: int) -> tuple[float, float]:
     """Roughly the half-cycles of a step of a group, and of moving the group in and out."""
-    numbers = layout.parts * (1 + slots) * sum(i * o + o for i, o in itertools.pairwise(widths))
-    products = products_cost(widths, batch, layout.vector if layout.wide else 1, layout)
-    return layout.parts * products + 8 * numbers, 16 * numbers + 600 * layout.parts
+    numbers = layout.registers * (1 + slots) * sum(i * o + o for i, o in itertools.pairwise(widths))
+    products = products_cost(widths, batch, layout.entries_per_v, layout)
+    return layout.registers * products + 8 * numbers, 16 * numbers + 600 * layout.registers
 
 
 def products_cost(widths: tuple[int, ...], batch: int, vector: int, layout: Layout) -> float:
@@ -227,5 +237,5 @@ def products_cost(widths: tuple[int, ...], batch: int, vector: int, layout: Layo
         across, back = -(-o // vector), -(-i // vector)
         products = [(batch, across, i), (i, across, batch), *([(batch, back, o)] if layer else [])]
         spent = sum(k * tile(m, n, k, layout, 4).cost for m, n, k in products)
-        total += spent * (DEEPER if layer and not layout.wide else 1)
+        total += spent * (DEEPER if layer and not layout.kind.lanes_are_outputs else 1)
     return total

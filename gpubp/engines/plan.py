@@ -14,27 +14,27 @@ from typing import NamedTuple
 
 from . import stream
 from .key import Key
-from .layout import Layout, Tile, products, tile
+from .layout import Kind, Layout, Tile, products, tile
 
 WAYS = 8  # partial sums of an evaluation, each of which gets every eighth sample
 BYTES = {"double": 8, "int64_t": 8, "uint32_t": 4, "int32_t": 4, "bool": 1}  # of an element
 
 
 class Needs(NamedTuple):
-    """What a kernel's rules need, which their translation tells.
+    """What a kernel's rules need, by their translation.
 
-    hyper: the hyper-parameters that the kernel reads, in its order. rates: how many numbers an update takes. nets:
-    whether a slope is a function of the net, not of the out alone. inverse_link: whether R2 compares targets with a
-    function of the outs. rates_change: whether rates or columns change every step. rates_use_step: whether they depend
-    on the number of the step.
+    hyper: the hyper-parameters that the kernel reads, in its order. coefficients: how many numbers an update takes.
+    nets: whether a slope is a function of the net, not of the out alone. inverse_link: whether R2 compares targets with
+    a function of the outs. coefficients_change: whether these, or columns, change every step. coefficients_use_step:
+    whether they depend on the number of the step.
     """
 
     hyper: tuple[str, ...]
-    rates: int
+    coefficients: int
     nets: bool
     inverse_link: bool
-    rates_change: bool
-    rates_use_step: bool
+    coefficients_change: bool
+    coefficients_use_step: bool
 
 
 class Array(NamedTuple):
@@ -47,7 +47,7 @@ class Array(NamedTuple):
 
 
 class Field(NamedTuple):
-    """An array of numbers of type `kind`, which the kernel's compiler places."""
+    """An array of numbers of type `kind`, placed by the kernel's compiler."""
 
     kind: str
     name: str
@@ -89,7 +89,7 @@ class Plan:
     @property
     def gathers(self) -> bool:
         """Whether samples are copied to where products read them."""
-        return self.orders > 1 or (self.layout.machine == "gpu_block" and not self.layout.streamed)
+        return self.orders > 1 or self.layout.kind in (Kind.GPU_BLOCK, Kind.GPU_WIDE)
 
     # ---- layers
 
@@ -100,7 +100,7 @@ class Plan:
 
     def padded(self, width: int) -> int:
         """Up to a whole number of v."""
-        return -(-width // self.layout.neighbours) * self.layout.neighbours
+        return -(-width // self.layout.entries_per_v) * self.layout.entries_per_v
 
     @cached_property
     def pitch(self) -> list[int]:
@@ -108,11 +108,11 @@ class Plan:
         few sets of the cache, and 64 outputs with lanes as networks lost up to a quarter of the rate. On a GPU an
         odd number of v: neighbouring rows then begin in different banks of shared memory."""
         if self.layout.threads:
-            each = self.layout.neighbours
-            return [(-(-width // each) | 1) * each if self.layout.team else width for width in self.widths]
+            each = self.layout.entries_per_v
+            return [(-(-width // each) | 1) * each if self.layout.kind.block else width for width in self.widths]
         size = self.itemsize * self.layout.networks
         padded = [self.padded(width) for width in self.widths]
-        return [width if width * size % 1024 else width + self.layout.neighbours for width in padded]
+        return [width if width * size % 1024 else width + self.layout.entries_per_v for width in padded]
 
     @property
     def widest(self) -> int:
@@ -121,7 +121,7 @@ class Plan:
 
     @property
     def biases(self) -> list[int]:
-        """Of each layer."""
+        """How many biases each layer has."""
         return [layer.bias.stop - layer.bias.start for layer in self.key.spec.layout]
 
     @property
@@ -131,7 +131,7 @@ class Plan:
 
     @cached_property
     def weights(self) -> list[int]:
-        """The same in the kernel, with rows of a weight padded."""
+        """Where each layer begins in the kernel, with rows of a weight padded, and where the last ends."""
         sizes = (i * o + self.padded(bias) for i, o, bias in zip(self.widths, self.pitch[1:], self.biases))
         return [*itertools.accumulate(sizes, initial=0)]
 
@@ -149,7 +149,7 @@ class Plan:
 
     @property
     def slots(self) -> int:
-        """Of the optimizer."""
+        """How many slots the optimizer has."""
         return len(self.key.recipe.rule.slots)
 
     @property
@@ -159,11 +159,12 @@ class Plan:
 
     @cached_property
     def arrays(self) -> tuple[Array, ...]:
-        """Of kernel/memory.h's Memory, in order; those that a kernel does not need are empty."""
-        key, place = self.key, {"gpu_thread": "registers", "gpu_block": "shared"}.get(self.layout.machine, "memory")
+        """The arrays of kernel/memory.h's Memory, in order; those that a kernel does not need are empty."""
+        key, kind = self.key, self.layout.kind
+        place = "shared" if kind.block else "registers" if kind == Kind.GPU_THREAD else "memory"
         trains, hyper, chunk, batch = key.trains, key.recipe.hyper, self.chunk, self.batch
         params, outs, widest = self.weights[-1], self.outs[-1], self.widest
-        held = self.layout.gradients_in_registers
+        held = kind == Kind.GPU_WIDE  # gradients, by threads (gradients.h)
         chunked = self.chunked and not held
         transposed = max((o * pitch for o, pitch in zip(self.widths[2:], self.pitch[1:])), default=0)
         layer_sums = (len(self.widths) - 1) * widest if chunked and key.spec.bias == "layer" else 0
@@ -176,13 +177,13 @@ class Plan:
             ("y", chunk * self.targets if self.gathers else 0, "(CHUNK, TARGETS): targets, with GATHER"),
             ("outs", outs, "(CHUNK, O) of each layer"),
             ("nets", outs if self.needs.nets else 0, "(CHUNK, O) of each layer, with KEEP_NETS"),
-            ("belows", outs if "dropout" in hyper else 0, "(CHUNK, O) of each layer: its outs after dropout"),
+            ("dropped", outs if "dropout" in hyper else 0, "(CHUNK, O) of each layer: its outs after dropout"),
             ("masks", outs if "dropout" in hyper else 0, "(CHUNK, O) of each layer: what dropout multiplies them by"),
             ("delta", chunk * (self.pitch[-1] if held else widest) if trains else 0,
              "(CHUNK, O): of the layer that backward() is at"),
             ("delta_below", chunk * widest if trains and not held else 0,
              "(CHUNK, I): of the layer below; the two take turns"),
-            ("transposed", transposed if trains and self.layout.machine == "cpu_outputs" else 0,
+            ("transposed", transposed if trains and kind in (Kind.CPU_OUTPUTS, Kind.CPU_TEAM) else 0,
              "(O, I): a weight transposed"),
             ("column_sums", widest if trains else 0, "(O): of a matrix with O columns"),
             ("delta_sums", layer_sums,
@@ -193,7 +194,7 @@ class Plan:
              "(BATCH): how many outs of each sample are right"),
             ("class_weight", self.widths[-1] if key.class_weight else 0, "(O): of each class"),
         )  # fmt: skip
-        far = stream.is_far if self.layout.streamed else lambda name, _: name == "slots" and not self.layout.near
+        far = stream.is_far if self.layout.streamed else lambda name, _: name == "slots" and self.layout.slots_apart
         return tuple(Array(*each, "global" if far(*each[:2]) else place) for each in numbers)
 
     @cached_property
@@ -218,21 +219,23 @@ class Plan:
 
     @cached_property
     def group(self) -> tuple[Field, ...]:
-        """Of the kernel's Group, in order: all about the networks of a group except the elements of Memory."""
+        """The arrays of the kernel's Group, in order: all about a group's networks except the elements of Memory."""
         networks, columns = self.layout.networks, len(self.key.recipe.rule.columns)
-        hypers, rates = len(self.needs.hyper), self.needs.rates
+        hypers, coefficients = len(self.needs.hyper), self.needs.coefficients
         fields = (
             Field("double", "hyper", (hypers + 1, networks), "hyper-parameters"),
-            Field("double", "columns", (columns + 1, networks), "numbers that the optimizer keeps"),
+            Field("double", "network_slots", (columns + 1, networks), "numbers that the optimizer keeps"),
             Field("double", "schedule_step", (networks,), "the number of the step"),
             Field("double", "schedule_end", (networks,), "and of the last of the training"),
             Field("real", "hyper_real", (hypers + 1, networks), "hyper as real"),
-            Field("real", "rate", (max(rates, 1), networks), "what this step's update takes"),
-            Field("bool", "same_rates", (), "whether all networks have the same; then only the first's are current"),
+            Field("real", "coefficient", (max(coefficients, 1), networks), "what this step's update takes"),
+            Field(
+                "bool", "same_coefficients", (), "whether all networks have the same; then only the first's are current"
+            ),
             Field("uint32_t", "id", (networks,), "Population.ids, by which random numbers are drawn"),
             Field("uint32_t", "dropout_step", (networks,), "the number of the step"),
             Field("int64_t", "samples_at", (networks,), "where a network's own samples begin in Job's,"),
-            Field("int64_t", "rows_at", (networks,), "and its rows in Job.rows"),
+            Field("int64_t", "subset_at", (networks,), "and its subset in Job.subset"),
             Field("int32_t", "index", (self.batch, self.orders), "the samples of this step"),
         )
         if self.key.trains:
@@ -242,8 +245,7 @@ class Plan:
 
     @cached_property
     def tiles(self) -> dict[tuple[int, int, int], Tile]:
-        """Of every product (m, k) @ (k, n), n counted in v, by m, n and k: forward, the gradients of weights and
-        biases, the delta below."""
+        """The tile of every product (m, k) @ (k, n), n counted in v, by m, n and k."""
         whole = [shape for shape, kind in self._products if kind == "bias" or not self.layout.streamed]
         strips = {each: stream.of_thread(each, self.layout) for each in self.block_tiles.values()}
         return {
@@ -254,7 +256,7 @@ class Plan:
     @cached_property
     def _products(self) -> list[tuple[tuple[int, int, int], str]]:
         chunks = dict.fromkeys((self.chunk, self.batch % self.chunk or self.chunk))
-        padded = [self.padded(width) // self.layout.neighbours for width in self.widths]
+        padded = [self.padded(width) // self.layout.entries_per_v for width in self.widths]
         return [*products(self.widths, padded, chunks, self.key.trains)]
 
     @property
@@ -286,15 +288,15 @@ class Plan:
 
     @cached_property
     def block_tiles(self) -> dict[tuple[int, int, int], tuple[int, int]]:
-        """Where matrices are streamed: rows, and columns in v, of which a block computes the sums at once."""
+        """Where matrices are streamed: rows, and columns in v, that a block computes at once, for each product."""
         shapes = [shape for shape, kind in self._products if kind != "bias" and self.layout.streamed]
         return {shape: stream.block_tile(shape, self.layout) for shape in shapes}
 
     @cached_property
     def stage(self) -> int:
-        """And entries of the largest strips, which share a place of the ring."""
+        """Entries of a place in the ring: of the largest pair of strips."""
         streamed = [(self.block_tiles[shape], kind) for shape, kind in self._products if kind != "bias"]
-        return max(stream.entries(*each, self.layout.neighbours) for each in streamed)
+        return max(stream.entries(*each, self.layout.entries_per_v) for each in streamed)
 
     @property
     def row_pitch(self) -> int:
@@ -307,12 +309,12 @@ class Plan:
         """If a block is one network: its bytes. If it is several: bytes from one to the next, an odd multiple of 64, so
         that the numbers of half a warp begin in different banks."""
         size = (0 if self.group_far else self.group_bytes) + self.numbers * self.itemsize
-        return size if self.layout.together == 1 else 64 * (-(-size // 64) | 1)
+        return size if self.layout.teams == 1 else 64 * (-(-size // 64) | 1)
 
     @property
     def shared(self) -> int:
         """Bytes of shared memory of a block."""
-        if self.layout.team:
+        if self.layout.kind.block:
             ring = stream.STAGES * self.stage * self.itemsize if self.layout.streamed else 0
-            return self.layout.together * self.team_pitch + ring
+            return self.layout.teams * self.team_pitch + ring
         return (1 + self.slots) * self.layout.threads * self.row_pitch * self.itemsize

@@ -58,9 +58,8 @@ class Program:
         functions = [*self.activations(), *self.loss(), *self.expected()]
         if self.key.trains:
             functions += [*self.prepare(), *self.update()]
-        machine = f'#include "machines/{self.layout.machine}.h"'
         types = [*structs(self.plan), *declared(JOB)]
-        return "\n".join([*constants(self.plan), machine, *types, *functions, ""])
+        return "\n".join([*constants(self.plan), '#include "machine.h"', *types, *functions, ""])
 
     @cached_property
     def plan(self) -> Plan:
@@ -72,18 +71,18 @@ class Program:
         """What the rules need of the kernel."""
         return Needs(
             hyper=tuple(self.hyper),
-            rates=len(self.rates),
+            coefficients=len(self.coefficients),
             nets=self.key.trains and any(depends(slope, ["net"]) for _, _, _, slope in self.traced.values()),
             inverse_link=self.key.loss.metric == "r2" and value(self.link[1]) != "_out",
-            rates_change=bool(self.recipe.rule.columns) or self.depends([STEP]),
-            rates_use_step=self.depends([STEP, TOTAL]),
+            coefficients_change=bool(self.recipe.rule.columns) or self.depends([STEP]),
+            coefficients_use_step=self.depends([STEP, TOTAL]),
         )
 
     @property
     def job(self) -> Any:
         """The type of the Job that a call gives the kernel."""
         rule = self.recipe.rule
-        counts = ("SLOTS", len(rule.slots)), ("HYPERS", len(self.hyper)), ("COLUMNS", len(rule.columns))
+        counts = ("SLOTS", len(rule.slots)), ("HYPERS", len(self.hyper)), ("NETWORK_SLOTS", len(rule.columns))
         return structure(JOB, counts)
 
     @cached_property
@@ -167,7 +166,7 @@ class Program:
 
     @cached_property
     def prepared(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """Graph of a step's rates; the rates by name: direction, decay, the rule's arguments; the columns after it."""
+        """Graph of a step's coefficients; these by name (direction, decay, the rule's arguments); the columns after."""
         rule, columns = self.recipe.rule, self.recipe.rule.columns
         if not self.key.trains:
             return None, {}, {}
@@ -185,27 +184,28 @@ class Program:
         return graph, known, after
 
     @property
-    def rates(self) -> list[str]:
+    def coefficients(self) -> list[str]:
         """What a step's update takes, in the kernel's order."""
         return list(self.prepared[1])
 
     def depends(self, on: Sequence[str]) -> bool:
-        """Whether some rate is computed from one of `on`."""
+        """Whether some coefficient is computed from one of `on`."""
         return any(depends(each, on) for each in self.prepared[1].values())
 
     def prepare(self) -> list[str]:
-        """The rates of a step from hyper-parameters and columns."""
+        """The coefficients of a step from hyper-parameters and columns."""
         graph, known, after = self.prepared
         rule = f"{self.recipe.optimizer}, {self.recipe.schedule}"
         return [
             f"// {rule!r}",
-            f"template <class V> FN void prepare(const V *hyper, V *columns, V _{STEP}, V _{TOTAL}, V *rate) {{",
+            "template <class V>",
+            f"FN void prepare(const V *hyper, V *network_slots, V _{STEP}, V _{TOTAL}, V *coefficient) {{",
             "  typedef element<V> T;",
             *(f"  const V _{name} = hyper[{number}];" for number, name in enumerate(self.hyper)),
-            *(f"  const V _{BEFORE}{name} = columns[{number}];" for number, name in enumerate(after)),
+            *(f"  const V _{BEFORE}{name} = network_slots[{number}];" for number, name in enumerate(after)),
             *lines(rule, graph, [*known.values(), *after.values()], torch.float64),
-            *(f"  rate[{number}] = {value(each, True)};" for number, each in enumerate(known.values())),
-            *(f"  columns[{number}] = {value(each, True)};" for number, each in enumerate(after.values())),
+            *(f"  coefficient[{number}] = {value(each, True)};" for number, each in enumerate(known.values())),
+            *(f"  network_slots[{number}] = {value(each, True)};" for number, each in enumerate(after.values())),
             "}",
         ]
 
@@ -214,17 +214,17 @@ class Program:
         rule, names = self.recipe.rule, list(self.recipe.rule.arguments)
         graph, result = trace(rule.direction, ["grad", *rule.slots, *names])
         direction, *after = result if isinstance(result, tuple) else (result,)
-        decay = "decay" in self.rates and f"rate({self.rates.index('decay')})"
+        decay = "decay" in self.coefficients and f"coefficient({self.coefficients.index('decay')})"
         shrink = [f"  param = param * {decay};"] if decay and rule.decoupled else []
         added = [f"  _grad = fma_({decay}, param, _grad);"] if decay and not rule.decoupled else []
         return [
-            "template <class V, class R> FN void update(V &param, V _grad, V *slots, R rate) {",
+            "template <class V, class R> FN void update(V &param, V _grad, V *slots, R coefficient) {",
             "  typedef element<V> T;",
             *shrink, *added,
             *(f"  const V _{name} = slots[{number}];" for number, name in enumerate(rule.slots)),
-            *(f"  const V _{name} = rate({self.rates.index(name)});" for name in names),
+            *(f"  const V _{name} = coefficient({self.coefficients.index(name)});" for name in names),
             *lines(self.recipe.optimizer, graph, [direction, *after], self.dtype),
             *(f"  slots[{number}] = {value(each, True)};" for number, each in enumerate(after)),
-            f"  param = fma_(-rate(0), {value(direction, True)}, param);",
+            f"  param = fma_(-coefficient(0), {value(direction, True)}, param);",
             "}",
         ]  # fmt: skip

@@ -15,7 +15,7 @@ STAGES = 3  # strips in shared memory at once: one is multiplied, two are on the
 FEW = 512  # numbers of a vector that stays in shared memory
 COPY, TILE = 0.5, 4000  # quarters of a cycle: to copy a v of a strip; for each tile of a block
 
-MATRICES = ("params", "slots", "grad", "outs", "nets", "belows", "masks", "delta", "delta_below")
+MATRICES = ("params", "slots", "grad", "outs", "nets", "dropped", "masks", "delta", "delta_below")
 
 Shape = tuple[int, int, int]  # m, n, k of a product (m, k) @ (k, n), n counted in v
 
@@ -35,7 +35,7 @@ def block_tile(shape: Shape, layout: Layout) -> tuple[int, int]:
         each = of_thread(block, layout)
         if each is None:
             return math.inf, 0
-        products = k * (each.cost + COPY * (block[0] / layout.neighbours + block[1]))
+        products = k * (each.cost + COPY * (block[0] / layout.entries_per_v + block[1]))
         return math.ceil(m / block[0]) * math.ceil(n / block[1]) * (products + TILE), -math.prod(block)
 
     down, across = ({min(2**power, size) for power in range(8)} for size in (m, n))
@@ -54,9 +54,9 @@ def of_thread(block: tuple[int, int], layout: Layout) -> Tile | None:
     return min(found, key=lambda each: (each.cost, -each.rows * each.cols), default=None)
 
 
-def entries(block: tuple[int, int], kind: str, neighbours: int) -> int:
-    """Of the strips of both matrices. Rows along k are padded by a v; the others by none."""
+def entries(block: tuple[int, int], kind: str, each: int) -> int:
+    """Entries of the strips of both matrices. Rows along k are padded by a v, others are not."""
     rows, cols = block
-    along = DEPTH + neighbours
-    left = DEPTH * -(-rows // neighbours) * neighbours if kind == "gradient" else rows * along
-    return left + cols * neighbours * (along if kind == "delta" else DEPTH)
+    along = DEPTH + each
+    left = DEPTH * -(-rows // each) * each if kind == "gradient" else rows * along
+    return left + cols * each * (along if kind == "delta" else DEPTH)

@@ -78,7 +78,7 @@ template <class V> FN V flush_(V x) { return abs_(x) <= splat<V>(format<element<
 template <class V> FN V lerp_(V a, V b, V w) { return fma_<V>(w, b, fma_<V>(-w, a, a)); }
 // clang-format on
 
-// low > x ? low : x and high < x ? high : x, which keep a NaN of x: an instruction each, if told to GCC.
+// low > x ? low : x and high < x ? high : x, which keep a NaN of x: one instruction each, which GCC must be told.
 template <class V>
 FN V at_least_(V x, V low) {
 #if defined(__AVX512F__) && !defined(__clang__)

@@ -7,16 +7,16 @@ FN void load_scalars(const Context &ctx, Networks networks) {
   const Job &job = *ctx.job;
   for_each_network(networks, [&](int n, int64_t at) {
     for (int h = 0; h < HYPERS; h++) group.hyper_real[h][n] = (real)(group.hyper[h][n] = job.hyper[h][at]);
-    for (int c = 0; c < COLUMNS; c++) group.columns[c][n] = job.columns[c][at];
-    group.schedule_step[n] = RATES_USE_STEP ? (double)job.step[at] : 0;
-    group.schedule_end[n] = RATES_USE_STEP ? (double)job.end[at] : 0;
-    if (OWN_SAMPLES || DROPOUT >= 0) group.id[n] = (uint32_t)job.ids[at];
-    if (DROPOUT >= 0) group.dropout_step[n] = (uint32_t)job.step[at];
+    for (int s = 0; s < NETWORK_SLOTS; s++) group.network_slots[s][n] = job.network_slots[s][at];
+    group.schedule_step[n] = COEFFICIENTS_USE_STEP ? (double)job.step[at] : 0;
+    group.schedule_end[n] = COEFFICIENTS_USE_STEP ? (double)job.end[at] : 0;
+    if (OWN_SAMPLES || HAS_DROPOUT) group.id[n] = (uint32_t)job.ids[at];
+    if (HAS_DROPOUT) group.dropout_step[n] = (uint32_t)job.step[at];
     load_data(ctx, n, at);
   });
   BARRIER
   if (NETWORKS > 1) {
-    PARALLEL_FOR(item, 1) { group.same_rates = have_same_rates(group); }
+    PARALLEL_FOR(item, 1) { group.same_coefficients = have_same_coefficients(group); }
   }
 }
 
@@ -39,15 +39,15 @@ FN void add_loss(Progress &progress) {
 }
 
 // One step of every network. table: the samples of all steps of the call, where all networks take the same.
-FN void next_step(Context &ctx, Clock &clock, Progress &progress, const int32_t *table) {
+FN void next_step(Context &ctx, Cursor &cursor, Progress &progress, const int32_t *table) {
   ctx.index = OWN_SAMPLES ? &ctx.group->index[0][0] : table + progress.steps * BATCH;
-  draw(ctx, clock);
-  if (RATES_CHANGE) compute_rates(ctx);
+  draw(ctx, cursor);
+  if (COEFFICIENTS_CHANGE) compute_coefficients(ctx);
   progress.loss = train_step(ctx);
   add_loss(progress);
   progress.fault = progress.fault + progress.loss * real(0);
   progress.steps++;
-  if (DROPOUT >= 0) {
+  if (HAS_DROPOUT) {
     PARALLEL_FOR(n, NETWORKS) { ctx.group->dropout_step[n]++; }
     BARRIER
   }
@@ -57,26 +57,28 @@ FN void next_step(Context &ctx, Clock &clock, Progress &progress, const int32_t 
 FN per_network nonfinite(const Context &ctx, const Progress &progress) {
   per_network found = splat<per_network>(0);
   for (int slot = 0; slot <= SLOTS; slot++)
-    found = found + sum_over_params(ctx, true, [&](int at) { return read(entry_of(ctx.mem, slot, at), 0) * real(0); });
+    found = found + sum_over_params(ctx, true, [&](int at) {
+      return read(param_or_slot(ctx.mem, slot, at), 0) * real(0);
+    });
   return found + progress.fault;
 }
 
 FN void store_params(const Context &ctx, Networks networks, const bool *keep) {  // and slots, of those with `keep`
   for (int slot = 0; slot <= SLOTS; slot++)
-    copy_out(slot ? ctx.job->slots[slot - 1] : ctx.job->params, entry_of(ctx.mem, slot, 0), networks, keep);
+    copy_out(slot ? ctx.job->slots[slot - 1] : ctx.job->params, param_or_slot(ctx.mem, slot, 0), networks, keep);
 }
 FN void store_scalars(const Context &ctx, const Progress &progress, int n, int64_t at) {
   const Job &job = *ctx.job;
   job.step[at] += progress.steps;
-  job.loss[at] = number_of(progress.loss, n);
+  job.loss[at] = lane_of(progress.loss, n);
   job.total[at] = progress.total[NETWORKS == 1 ? 0 : n];  // an index that varies: a GPU's Progress in local memory
-  for (int c = 0; c < COLUMNS; c++)
-    job.columns[c][at] = ctx.group->columns[c][NETWORKS > 1 && ctx.group->same_rates ? 0 : n];
+  for (int s = 0; s < NETWORK_SLOTS; s++)
+    job.network_slots[s][at] = ctx.group->network_slots[s][NETWORKS > 1 && ctx.group->same_coefficients ? 0 : n];
 }
 
 // Look for networks that diverged, and store those that have taken all their steps and did not diverge. A diverged
-// network stays in Job as it was before the call; with `check` all do. The lane of a network that is finished computes
-// on, and nothing reads it.
+// network stays in Job as it was before the call; in a dry run all do. The lane of a finished network goes on
+// computing, and nothing reads it.
 FN void store_finished(const Context &ctx, Progress &progress, Networks networks, const int64_t *steps) {
   const Job &job = *ctx.job;
   const per_network found = nonfinite(ctx, progress);
@@ -85,22 +87,24 @@ FN void store_finished(const Context &ctx, Progress &progress, Networks networks
   int64_t none_before = -1;  // below 0 if no network diverged before
   int any_now = 0;
   for (int n = 0; n < NETWORKS; n++) none_before &= progress.diverged_after[n];
-  for (int n = 0; n < NETWORKS; n++) any_now |= number_of(found, n) != 0;
-  if (finished && none_before < 0 && !any_now && !ctx.check) {  // most often: all are finished, and none diverged
+  for (int n = 0; n < NETWORKS; n++) any_now |= lane_of(found, n) != 0;
+  if (finished && none_before < 0 && !any_now && !ctx.dry_run) {  // most often: all are finished, and none diverged
     for_each_network(networks, [&](int n, int64_t at) { store_scalars(ctx, progress, n, at); });
     for (int n = 0; n < NETWORKS; n++) keep[n] = true;
     return store_params(ctx, networks, keep);
   }
   for (int n = 0; n < NETWORKS; n++) {
-    if (number_of(found, n) != 0 && progress.diverged_after[n] < 0) progress.diverged_after[n] = progress.steps;
+    if (lane_of(found, n) != 0 && progress.diverged_after[n] < 0) progress.diverged_after[n] = progress.steps;
     finished = steps[n] == progress.steps;
-    keep[n] = finished && progress.diverged_after[n] < 0 && !ctx.check;
+    keep[n] = finished && progress.diverged_after[n] < 0 && !ctx.dry_run;
     any_kept = any_kept || keep[n];
     PARALLEL_FOR(item, finished) {  // once, by one thread
-      if (ctx.check) job.taken[networks[n]] = progress.steps;
+      if (ctx.dry_run) job.taken[networks[n]] = progress.steps;
       if (progress.diverged_after[n] >= 0) {
         job.taken[networks[n]] = -progress.diverged_after[n];
-        count_diverged(ctx.diverged);
+#if !ON_GPU  // whose networks note it themselves (gpu.h)
+        __atomic_add_fetch(ctx.diverged, 1, __ATOMIC_RELAXED);
+#endif
       }
       if (keep[n]) store_scalars(ctx, progress, n, networks[n]);
     }
@@ -110,24 +114,24 @@ FN void store_finished(const Context &ctx, Progress &progress, Networks networks
 
 // Train a group. steps: how many each network takes, in descending order, 0 for a lane without a network. One look at
 // the end finds numbers that are not finite, if they stay in a row once they are there (NONFINITE_STAYS); else, and
-// with `check`, every step looks for them.
+// in a dry run, every step looks for them.
 FN void train(Context ctx, Networks networks, const int64_t *steps, const int32_t *table) {
   const Job &job = *ctx.job;
-  Clock clock;
+  Cursor cursor;
   Progress progress = {0, splat<per_network>(0), splat<per_network>(0), {}, {}};
   load_scalars(ctx, networks);
   load_params(ctx, networks);
   for (int n = 0; n < NETWORKS; n++) {
     progress.diverged_after[n] = -1;
     if (OWN_SAMPLES && n < ORDERS)
-      set_clock(ctx, clock, n, ROWS ? job.sizes[job.position[networks[n]]] : job.samples, job.step[networks[n]]);
+      set_cursor(ctx, cursor, n, SUBSETS ? job.sizes[job.position[networks[n]]] : job.samples, job.step[networks[n]]);
   }
-  if (!RATES_CHANGE) compute_rates(ctx);
+  if (!COEFFICIENTS_CHANGE) compute_coefficients(ctx);
   for (int n = 0; n < NETWORKS; n++) progress.total[NETWORKS == 1 ? 0 : n] = job.total[networks[n]];
   for (int unfinished = NETWORKS; steps[0] > progress.steps;) {
     while (steps[unfinished - 1] <= progress.steps) unfinished--;
-    const int64_t next = ctx.check || !NONFINITE_STAYS ? progress.steps + 1 : steps[unfinished - 1];
-    while (progress.steps < next) next_step(ctx, clock, progress, table);
+    const int64_t next = ctx.dry_run || !NONFINITE_STAYS ? progress.steps + 1 : steps[unfinished - 1];
+    while (progress.steps < next) next_step(ctx, cursor, progress, table);
     store_finished(ctx, progress, networks, steps);
   }
 }

@@ -39,7 +39,7 @@ struct Processors {
 #endif
 };
 
-struct Shared {  // by the threads of a call
+struct Shared {  // what the threads of a call share
   const Job *job;
   const int64_t *networks;  // (active): those that take steps, the most first; null: all of Job's
   const int64_t *steps;     // (active): how many each takes; null: all take max_steps
@@ -92,7 +92,7 @@ static Networks group_of(const Shared &shared, int64_t group, int64_t *rows, int
 FN void run_group(Shared &shared, void *block, Networks networks, const int64_t *steps) {
   const Job *job = shared.job;
   Group *group = (Group *)((char *)block + MEMORY_BYTES);
-  const Context ctx = {Memory{(entry *)block}, group, job, nullptr, &shared.diverged, job->check != 0};
+  const Context ctx = {Memory{(entry *)block}, group, job, nullptr, &shared.diverged, job->dry_run != 0};
 #if TASK == TRAIN
   train(ctx, networks, steps, shared.table);
 #else

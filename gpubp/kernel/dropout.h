@@ -3,12 +3,13 @@
 #include "memory.h"
 #include "random.h"
 
-// Out o of sample b takes word b O + o of the sequence at (step, layer l, DROPOUT): it is kept, times 1 / (1 - p), if
-// the word is at least p 2^32. Philox gives four words for a counter; a lane is a network, or a counter of one network.
+// Out o of sample b takes word b O + o of the sequence at (step, layer l, DROPOUT_STREAM): it is kept, times
+// 1 / (1 - p), if the word is at least p 2^32. Philox gives four words for a counter; a lane is a network, or a counter
+// of one network.
 template <int l, int samples>
 FN void dropout(const Context &ctx, int start) {
   constexpr int O = WIDTH[l + 1], O_pitch = PITCH[l + 1];
-  entry *outs = ctx.mem.outs + OUTS_AT[l], *belows = ctx.mem.belows + OUTS_AT[l], *masks = ctx.mem.masks + OUTS_AT[l];
+  entry *outs = ctx.mem.outs + OUTS_AT[l], *dropped = ctx.mem.dropped + OUTS_AT[l], *masks = ctx.mem.masks + OUTS_AT[l];
   const Group &group = *ctx.group;
   int begin = start * O, end = (start + samples) * O, quads = (end + 3) / 4 - begin / 4;
   constexpr int COUNTERS = LANES_ARE_OUTPUTS ? VECTOR : 1;  // of an item
@@ -28,13 +29,13 @@ FN void dropout(const Context &ctx, int start) {
           int n = COUNTERS > 1 ? 0 : part * VECTOR + j;
           int at = 4 * (begin / 4 + (COUNTERS > 1 ? item * COUNTERS + j : item)) + q;
           if (at < begin || at >= end) continue;
-          double p = group.hyper[max_of(DROPOUT, 0)][n];
+          double p = group.hyper[max_of(HYPER_DROPOUT, 0)][n];
           double threshold = (p * 4294967296.0 + 4503599627370496.0) - 4503599627370496.0;  // rounded
           bool kept = ((const uint32_t *)&four.word[q])[j] >= threshold;
           real factor = kept ? (real)(1 / (1 - p)) : 0;
           int place = ((at - begin) / O * O_pitch + at % O) * NETWORKS + n;
           ((real *)masks)[place] = factor;
-          ((real *)belows)[place] = ((real *)outs)[place] * factor;
+          ((real *)dropped)[place] = ((real *)outs)[place] * factor;
         }
     }
   }

@@ -3,23 +3,18 @@
 #pragma once
 #define TRAIN 0  // a TASK
 #define EVALUATE 1  // a TASK
+#define TASK 0  // TRAIN or EVALUATE
+#define LAYOUT CPU_NETWORKS  // of the table in machine.h
 #define REAL float  // the type of parameters, samples and all that is computed from them
 #define VECTOR 8  // numbers in a register
 #define REGISTERS_PER_V 1  // registers that make a v
-#define LANES_ARE_OUTPUTS 0  // whether a v is some outputs of one network, not a number of each
-#define TEAM 0  // whether several threads train one network together
-#define THREADS 0  // on a GPU: of a team, or of a block without teams; 0 on a CPU
-#define TEAMS_PER_BLOCK 1  // with a network each, on a GPU; 1 without teams
-#define GRADIENTS_IN_REGISTERS 0  // whether threads keep the gradients of their tiles for a whole step
-#define SLOTS_APART 0  // whether slots are in global memory, and params are not
-#define STREAMED 0  // whether all matrices are in global memory, of which a block copies strips
-#define TASK 0  // TRAIN or EVALUATE
+#define SLOTS_APART 0  // whether slots are in global memory, and params in shared memory
 constexpr int LAYERS = 2;  // with weights
 constexpr int BATCH = 1;  // samples of a step
-constexpr int CHUNK = 1;  // of them that go through the network at once
-constexpr int BIAS = 1;  // 0 neuron, 1 layer, 2 none
+constexpr int CHUNK = 1;  // samples of a batch that go through the network at once
+constexpr int BIAS_KIND = 1;  // 0 neuron, 1 layer, 2 none
 constexpr int TRAIN_BIAS = 0;  // whether biases change
-constexpr int CLASSES = 0;  // whether a target is the number of a class
+constexpr int TARGET_IS_CLASS = 0;  // whether a target is the number of a class
 constexpr int LOSS_SUM = 1;  // whether a sample's loss is the sum over its outputs, not their mean
 constexpr int EXPONENTIAL = 0;  // whether an output's delta is a difference of powers of e
 constexpr int METRIC = 0;  // 0 r2, 1 classes, 2 sign
@@ -29,37 +24,37 @@ constexpr int KEEP_NETS = 0;  // whether a slope is a function of the net, not o
 constexpr int OWN_SAMPLES = 0;  // whether networks see different samples, or are at different steps
 constexpr int ORDERS = 1;  // in which a group takes its samples: one for all its networks, or one for each
 constexpr int GATHER = 0;  // whether samples are copied to Memory, or products read them where they are
-constexpr int ROWS = 0;  // whether index tensors say which samples a network has
+constexpr int SUBSETS = 0;  // whether index tensors say which samples a network has
 constexpr int OWN_INPUTS = 0;  // whether every network has inputs and targets of its own
 constexpr int SAMPLE_WEIGHT = 0;  // 0 none, 1 shared, 2 each network's
 constexpr int SHUFFLE = 0;  // 0 none, 1 network, 2 shared
 constexpr int CLASS_WEIGHT = 0;  // whether classes have weights
 constexpr int LAYERWISE = 0;  // whether a layer changes before the delta below it
-constexpr int L1 = -1;  // which hyper-parameter it is; -1 if it is off
-constexpr int L2 = -1;  // which hyper-parameter it is; -1 if it is off
-constexpr int CLIP_VALUE = -1;  // which hyper-parameter it is; -1 if it is off
-constexpr int CLIP_NORM = -1;  // which hyper-parameter it is; -1 if it is off
-constexpr int DROPOUT = -1;  // which hyper-parameter it is; -1 if it is off
-constexpr int LABEL_SMOOTHING = -1;  // which hyper-parameter it is; -1 if it is off
+constexpr int HYPER_L1 = -1;  // the place of l1 in Job.hyper; -1: off
+constexpr int HYPER_L2 = -1;  // the place of l2 in Job.hyper; -1: off
+constexpr int HYPER_CLIP_VALUE = -1;  // the place of clip_value in Job.hyper; -1: off
+constexpr int HYPER_CLIP_NORM = -1;  // the place of clip_norm in Job.hyper; -1: off
+constexpr int HYPER_DROPOUT = -1;  // the place of dropout in Job.hyper; -1: off
+constexpr int HYPER_LABEL_SMOOTHING = -1;  // the place of label_smoothing in Job.hyper; -1: off
 constexpr int NONFINITE_STAYS = 1;  // whether NaN or infinity, once in a row, stays in it
 constexpr int HYPERS = 1;  // hyper-parameters that the kernel reads
-constexpr int SLOTS = 0;  // of the optimizer: numbers that it keeps for each parameter
-constexpr int COLUMNS = 0;  // numbers that it keeps for each network
-constexpr int RATES = 1;  // numbers of a step that its update takes, the learning rate first
-constexpr int RATES_CHANGE = 0;  // whether they, or columns, change from step to step
-constexpr int RATES_USE_STEP = 0;  // whether they depend on the number of the step
+constexpr int SLOTS = 0;  // numbers that the optimizer keeps for each parameter
+constexpr int NETWORK_SLOTS = 0;  // numbers that the optimizer keeps for each network (Optimizer.columns)
+constexpr int COEFFICIENTS = 1;  // numbers that the update of a step takes, the learning rate first
+constexpr int COEFFICIENTS_CHANGE = 0;  // whether coefficients or network slots change from step to step
+constexpr int COEFFICIENTS_USE_STEP = 0;  // whether coefficients depend on the number of the step
 constexpr int WIDTH[] = {2, 2, 2};  // of the layers, the inputs' first
 constexpr int PITCH[] = {2, 2, 2};  // of a matrix with rows of that width: entries from one row to the next
-constexpr int BIASES[] = {1, 1};  // how many each layer has
+constexpr int BIAS_COUNT[] = {1, 1};  // how many biases each layer has
 constexpr int LAYER_AT[] = {0, 5, 10};  // where each layer begins in a row of Job.params: its weight, then its biases
-constexpr int WEIGHT_AT[] = {0, 5, 10};  // where its weight begins in Memory.params, with every row padded,
-constexpr int BIAS_AT[] = {4, 9};  // and its biases
-constexpr int OUTS_AT[] = {0, 2, 4};  // and its outs, of CHUNK samples
-constexpr int P = 10;  // parameters of a network: numbers of a row of Job.params,
-constexpr int PADDED_P = 10;  // and entries of Memory.params
+constexpr int WEIGHT_AT[] = {0, 5, 10};  // where each layer's weight begins in Memory.params, with every row padded
+constexpr int BIAS_AT[] = {4, 9};  // where each layer's biases begin in Memory.params
+constexpr int OUTS_AT[] = {0, 2, 4};  // where each layer's outs begin in Memory.outs, of CHUNK samples
+constexpr int P = 10;  // parameters of a network: numbers of a row of Job.params
+constexpr int PADDED_P = 10;  // entries of Memory.params
 constexpr int MAX_PITCH = 2;  // the largest pitch of outs
-constexpr int MEMORY_ENTRIES = 21;  // of Memory,
-constexpr int FAR_ENTRIES = 0;  // and those that are far
+constexpr int MEMORY_ENTRIES = 21;  // from Memory.base on
+constexpr int FAR_ENTRIES = 0;  // from Memory.far on, in a GPU's global memory
 constexpr int GROUP_BYTES = 640;  // of Group
 // The tile of each product (m, k) @ (k, n), n counted in v: rows and columns that are computed together.
 constexpr struct { int m, n, k, rows, cols; } TILES[] = {
@@ -67,7 +62,7 @@ constexpr struct { int m, n, k, rows, cols; } TILES[] = {
     {2, 2, 1, 2, 2},
     {1, 2, 1, 1, 2},
 };
-#include "machines/cpu_networks.h"
+#include "machine.h"
 struct Memory {
   entry *base, *far;  // far: in a GPU's global memory. An array that is not used has the place of the next
   entry *params = base + 0;  // (PADDED_P): the parameters
@@ -77,7 +72,7 @@ struct Memory {
   entry *y = base + 10;  // (CHUNK, TARGETS): targets, with GATHER
   entry *outs = base + 10;  // (CHUNK, O) of each layer
   entry *nets = base + 14;  // (CHUNK, O) of each layer, with KEEP_NETS
-  entry *belows = base + 14;  // (CHUNK, O) of each layer: its outs after dropout
+  entry *dropped = base + 14;  // (CHUNK, O) of each layer: its outs after dropout
   entry *masks = base + 14;  // (CHUNK, O) of each layer: what dropout multiplies them by
   entry *delta = base + 14;  // (CHUNK, O): of the layer that backward() is at
   entry *delta_below = base + 16;  // (CHUNK, I): of the layer below; the two take turns
@@ -91,23 +86,23 @@ struct Memory {
 };
 struct alignas(64) Group {
   double hyper[2][8];  // hyper-parameters
-  double columns[1][8];  // numbers that the optimizer keeps
+  double network_slots[1][8];  // numbers that the optimizer keeps
   double schedule_step[8];  // the number of the step
   double schedule_end[8];  // and of the last of the training
   real hyper_real[2][8];  // hyper as real
-  real rate[1][8];  // what this step's update takes
-  bool same_rates;  // whether all networks have the same; then only the first's are current
+  real coefficient[1][8];  // what this step's update takes
+  bool same_coefficients;  // whether all networks have the same; then only the first's are current
   uint32_t id[8];  // Population.ids, by which random numbers are drawn
   uint32_t dropout_step[8];  // the number of the step
   int64_t samples_at[8];  // where a network's own samples begin in Job's,
-  int64_t rows_at[8];  // and its rows in Job.rows
+  int64_t subset_at[8];  // and its subset in Job.subset
   int32_t index[1][1];  // the samples of this step
 };
 struct Job {  // what a call is given: arrays of TrainState and Dataset; N networks, M samples
   real *params;  // (N, P)
   real *slots[SLOTS + 1];  // (N, P) each: of the optimizer
   const double *hyper[HYPERS + 1];  // (N) each: hyper-parameters
-  double *columns[COLUMNS + 1];  // (N) each: of the optimizer
+  double *network_slots[NETWORK_SLOTS + 1];  // (N) each: of the optimizer
   const double *class_weight;  // (N, O)
   const int64_t *ids;  // (N)
   const int64_t *position;  // (N): of each network in the data
@@ -122,16 +117,16 @@ struct Job {  // what a call is given: arrays of TrainState and Dataset; N netwo
   const int64_t *classes;  // (M) or (N, M): targets that are class numbers
   const real *weights;  // (M) or (N, M): of the samples
   const double *spread;  // (1, O) or (N, O): Dataset.spread, of R2
-  const int64_t *rows;  // the samples of each network by their numbers, one network after the other
-  const int64_t *starts;  // (N): where a network's begin in rows
+  const int64_t *subset;  // the samples of each network by their numbers, one network after the other
+  const int64_t *starts;  // (N): where a network's begin in subset
   const int64_t *sizes;  // (N): how many they are
   int64_t count;  // N
   int64_t samples;  // M
   int64_t seed;  // Population.seed
   int64_t steps;  // of this call, at most
   int64_t threads;  // of a CPU
-  int64_t check;  // whether to look for non-finite numbers after every step, and change nothing
-  int64_t *taken;  // (N): -t if a number is not finite after step t; else, with `check`, t
+  int64_t dry_run;  // whether to look for non-finite numbers after every step, and change nothing
+  int64_t *taken;  // (N): -t if a number is not finite after step t; else, with `dry_run`, t
   double *figures;  // (2, N): loss and metric, of an evaluation
 };
 // 'sigmoid'
@@ -176,13 +171,37 @@ template <class V> FN V expected(V _out) {
   return _out;
 }
 // 'sgd, constant'
-template <class V> FN void prepare(const V *hyper, V *columns, V _0step, V _0total, V *rate) {
+template <class V>
+FN void prepare(const V *hyper, V *network_slots, V _0step, V _0total, V *coefficient) {
   typedef element<V> T;
   const V _lr = hyper[0];
   const V of_to = _lr;
-  rate[0] = of_to;
+  coefficient[0] = of_to;
 }
-template <class V, class R> FN void update(V &param, V _grad, V *slots, R rate) {
+template <class V, class R> FN void update(V &param, V _grad, V *slots, R coefficient) {
   typedef element<V> T;
-  param = fma_(-rate(0), _grad, param);
+  param = fma_(-coefficient(0), _grad, param);
 }
+#if 0  // What a program of GPU_STREAMED has besides. Its params, slots, outs and deltas begin at Memory.far.
+#define LAYOUT GPU_STREAMED  // of the table in machine.h
+#define THREADS 32  // of a team, which trains a network together; of a block, in GPU_THREAD
+#define TEAMS_PER_BLOCK 1  // with a network each; 1 in GPU_THREAD
+constexpr int SHARED_BYTES = 1696;  // of shared memory that a block needs
+constexpr int ROW_PITCH = 11;  // numbers from one thread's row in shared memory to the next
+constexpr int TEAM_PITCH = 160;  // bytes from one team's Group and Memory in shared memory to the next
+constexpr int GROUP_IN_GLOBAL = 0;  // whether Group is in global memory, before the entries
+constexpr int DEPTH = 16;  // of k in a strip of a matrix
+constexpr int STAGES = 3;  // strips of both matrices that are in shared memory at once
+constexpr int STAGE_ENTRIES = 128;  // the room of such a pair of strips
+constexpr int RING_AT = 160;  // the byte of shared memory where they begin
+// And the part of it that a whole block computes at once.
+constexpr struct { int m, n, k, rows, cols; } BLOCK_TILES[] = {
+    {1, 1, 2, 1, 1},
+    {2, 1, 1, 2, 1},
+};
+struct End {  // what else a GPU's call is given
+  int8_t *status;  // (N): Job.status
+  int64_t *diverged;  // (N): the step that did not count
+  real *far;  // (blocks, TEAMS_PER_BLOCK, FAR_ENTRIES): arrays of Memory in global memory
+};
+#endif

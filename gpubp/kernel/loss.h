@@ -6,7 +6,7 @@ constexpr double SCALE = LOSS_SUM ? 1.0 : 1.0 / OUTPUTS;  // from a sum over out
 
 // What a loss is computed with: per_network or, where lanes are outputs, a v of samples; one sample on a GPU, which has
 // a thread for each.
-#if LANES_ARE_OUTPUTS && !THREADS
+#if LANES_ARE_OUTPUTS && !ON_GPU
 typedef v per_sample;
 constexpr int SAMPLES_PER_ITEM = ENTRIES_PER_V;
 FN per_sample as_per_sample(per_network x) { return as_v(x); }
@@ -23,9 +23,9 @@ FN per_sample lanes_by(F f) {
   return x;
 }
 
-// Memory.share, how much each sample counts in the loss of the batch: its weight over the sum of weights, each times
-// the weight of its class. The numerator leaves out the class's weight, which cross_entropy() multiplies by, but is 0
-// if the product is 0 and the label is not smoothed.
+// Memory.share, how much each sample counts in the loss of the batch: its weight over the sum of weight * class weight.
+// cross_entropy() multiplies by the class weight itself. But the share is 0 if weight * class weight is, unless labels
+// are smoothed.
 FN void weigh_samples(const Context &ctx) {
   if constexpr (WEIGHTED) {
     PARALLEL_FOR(b, BATCH) {
@@ -43,8 +43,8 @@ FN void weigh_samples(const Context &ctx) {
       per_network weight = ctx.mem.share[b];
       if (CLASS_WEIGHT)
         for (int n = 0; n < NETWORKS; n++) {
-          const bool smoothed = LABEL_SMOOTHING >= 0 && number_of(hyper_of(ctx, LABEL_SMOOTHING), n) != 0;
-          if (number_of(weight, n) != 0 || smoothed) ((real *)&weight)[n] = weight_of_sample(ctx, b, n);
+          const bool smoothed = HAS_LABEL_SMOOTHING && lane_of(hyper_of(ctx, HYPER_LABEL_SMOOTHING), n) != 0;
+          if (lane_of(weight, n) != 0 || smoothed) ((real *)&weight)[n] = weight_of_sample(ctx, b, n);
         }
       ctx.mem.share[b] = weight * scale;
     }
@@ -61,8 +61,8 @@ FN per_sample delta_of(per_sample share, per_sample x) { return zero_if_uncounte
 
 // Cross-entropy of the softmax p of the outs with the class `target`: returns the loss, and writes (p - y) share as the
 // delta, where y is 1 for the class. out(o) reads an out; put(o, x) writes, and stored(o) reads what it wrote.
-// The exponential of the target is kept out of the sum of the others: a network that is almost sure of its class has a
-// sum that would be lost beside that 1.
+// The exponential of the target is kept out of the sum of the others: if a network is almost sure of its class, that
+// sum would be lost beside a 1.
 template <class Out, class Before, class Put>
 FN per_sample cross_entropy(const Context &ctx, per_sample target, per_sample share, Out out, Before stored, Put put) {
   per_sample largest = out(0), target_out = splat<per_sample>(0), error;
@@ -77,12 +77,12 @@ FN per_sample cross_entropy(const Context &ctx, per_sample target, per_sample sh
   const per_sample exponential = exp_(target_out), log_total = log1p_(others + (exponential - real(1)));
   const per_sample inverse_total = real(1) / (others + exponential);
   auto p_less_y = [&](int o) { return where_(is_target(o), -others, stored(o)) * inverse_total; };
-  if constexpr (LABEL_SMOOTHING < 0 && !CLASS_WEIGHT) {
+  if constexpr (!HAS_LABEL_SMOOTHING && !CLASS_WEIGHT) {
     error = log_total - target_out;
     for (int o = 0; o < OUTPUTS; o++) put(o, delta_of(share, p_less_y(o) * share));
   } else {
     const per_sample smoothing =
-        LABEL_SMOOTHING >= 0 ? as_per_sample(hyper_of(ctx, LABEL_SMOOTHING)) : splat<per_sample>(0);
+        HAS_LABEL_SMOOTHING ? as_per_sample(hyper_of(ctx, HYPER_LABEL_SMOOTHING)) : splat<per_sample>(0);
     auto label = [&](int o) {  // smoothed and weighted
       per_sample smoothed = (real(1) - smoothing) * is_target(o) + smoothing / real(OUTPUTS);
       return CLASS_WEIGHT ? smoothed * as_per_sample(ctx.mem.class_weight[o]) : smoothed;
@@ -171,7 +171,7 @@ FN void loss_and_delta(const Context &ctx, int start) {
       share = lanes_by([&](int j) { return ctx.mem.share[start + sample_in(j)]; });
     else if constexpr (WEIGHTED) share = as_per_sample(ctx.mem.share[start + b]);
     auto stored = [&](int o) { return learn ? read_column(delta, o) : out(o); };
-    if constexpr (CLASSES) error = cross_entropy(ctx, target(0), share, out, stored, put);
+    if constexpr (TARGET_IS_CLASS) error = cross_entropy(ctx, target(0), share, out, stored, put);
     else error = elementwise(ctx, share, out, [&](int o) { return read_column(nets, o); }, target, put);
     write_of_samples(ctx.mem.error, error);
     if constexpr (!learn && METRIC == R2 && HAS_INVERSE_LINK)

@@ -1,5 +1,5 @@
 // What a call is given (Job), and what its phases work on (Context): the arrays of a group of networks (Memory) and
-// what else is known of each of them (Group). engines/job.py lists the fields of Job, engines/plan.py those of Memory
+// everything else about them (Group). engines/job.py lists the fields of Job, engines/plan.py those of Memory
 // and Group; example.h shows all three declared.
 #pragma once
 #ifndef REAL
@@ -7,9 +7,12 @@
 #endif
 #include "random.h"
 
-enum Bias { NEURON, LAYER, NONE };
+enum Bias { PER_NEURON, PER_LAYER, NO_BIAS };
 enum Metric { R2, CLASS, SIGN };
-constexpr int OUTPUTS = WIDTH[LAYERS], TARGETS = CLASSES ? 1 : OUTPUTS;
+constexpr int OUTPUTS = WIDTH[LAYERS], TARGETS = TARGET_IS_CLASS ? 1 : OUTPUTS;
+constexpr bool HAS_L1 = HYPER_L1 >= 0, HAS_L2 = HYPER_L2 >= 0, HAS_DROPOUT = HYPER_DROPOUT >= 0;
+constexpr bool HAS_CLIP_VALUE = HYPER_CLIP_VALUE >= 0, HAS_CLIP_NORM = HYPER_CLIP_NORM >= 0;
+constexpr bool HAS_LABEL_SMOOTHING = HYPER_LABEL_SMOOTHING >= 0;
 constexpr bool CHUNKED = CHUNK < BATCH, WEIGHTED = SAMPLE_WEIGHT || CLASS_WEIGHT, SEPARATE_ORDERS = ORDERS > 1;
 static_assert(sizeof(Group) == GROUP_BYTES, "engines/plan.py counts otherwise");
 static_assert(!CHUNKED || !LAYERWISE, "a layer that changes before the delta below it needs the whole batch at once");
@@ -19,11 +22,12 @@ static_assert((int64_t)max_of(1 + SLOTS, NETWORKS) * PADDED_P < REACH,
 static_assert((int64_t)CHUNK * NETWORKS * max_of(MAX_PITCH, PITCH[0]) < REACH &&
               (int64_t)BATCH * max_of(MAX_PITCH, NETWORKS) < REACH, "a batch is beyond the reach of an index");
 
-// Entry `at` of the optimizer's slots 1, 2, ..., which lie as the parameters do, or, as slot 0, of the parameters.
-FN entry *entry_of(const Memory &mem, int slot, int at) {
-  if constexpr (!SLOTS_APART) return mem.params + (slot * PADDED_P + at);
-  return (slot ? mem.slots + (slot - 1) * PADDED_P : mem.params) + at;
+// Entry `at` of the parameters, which are array 0, or of the optimizer's slots, arrays 1, 2, ..., which lie as they do.
+FN entry *param_or_slot(const Memory &mem, int array, int at) {
+  if constexpr (!SLOTS_APART) return mem.params + (array * PADDED_P + at);
+  return (array ? mem.slots + (array - 1) * PADDED_P : mem.params) + at;
 }
+FN entry *slot_at(const Memory &mem, int slot, int at) { return param_or_slot(mem, 1 + slot, at); }
 
 // The steps that network n takes in this call.
 FN int64_t steps_of(const Job &job, int64_t n) {
@@ -31,8 +35,8 @@ FN int64_t steps_of(const Job &job, int64_t n) {
   return left < 0 ? 0 : left < job.steps ? left : job.steps;
 }
 
-FN v as_v(const real (&x)[NETWORKS]) { return as_v(load_per_network(x)); }
-FN real number_of(const per_network &x, int n) { return ((const real *)&x)[NETWORKS == 1 ? 0 : n]; }
+FN v as_v(const real (&x)[NETWORKS]) { return as_v(load<per_network>(x)); }
+FN real lane_of(const per_network &x, int n) { return ((const real *)&x)[NETWORKS == 1 ? 0 : n]; }
 
 // The networks of a group: the nth is row networks[n] of Job's arrays. Contiguous rows are read many at once.
 struct Networks {
@@ -56,11 +60,11 @@ struct Context {
   const Job *job;
   const int32_t *index;  // (BATCH, ORDERS): the samples of this step
   int64_t *diverged;     // how many networks had a number that was not finite
-  bool check;            // look for such numbers after every step, and store no network
+  bool dry_run;          // look for such numbers after every step, and store no network
 };
 
-// Hyper-parameter h of each network, by the constant that says which it is.
-FN per_network hyper_of(const Context &ctx, int h) { return load_per_network(ctx.group->hyper_real[max_of(h, 0)]); }
+// Hyper-parameter h of each network; h: one of the constants HYPER_.
+FN per_network hyper_of(const Context &ctx, int h) { return load<per_network>(ctx.group->hyper_real[max_of(h, 0)]); }
 
 // ---- sums ----
 
@@ -80,7 +84,7 @@ FN auto blocked_sum(F term, int begin = 0) {
 
 // ---- samples: where network n finds the inputs, targets and weight of sample b of this step ----
 
-FN int64_t sample_at(const Context &ctx, int b, int n, bool of_network) {  // of_network: its own array of samples
+FN int64_t sample_at(const Context &ctx, int b, int n, bool of_network) {  // of_network: in its own array of samples
   int64_t at = ctx.index[b * ORDERS + (ORDERS > 1 ? n : 0)];
   return of_network ? ctx.group->samples_at[n] + at : at;
 }
@@ -89,7 +93,7 @@ FN const real *inputs_of(const Context &ctx, int b, int n = 0) {
 }
 FN real target_of(const Context &ctx, int b, int n, int o) {
   int64_t at = sample_at(ctx, b, n, OWN_INPUTS);
-  return CLASSES ? (real)ctx.job->classes[at] : ctx.job->targets[at * OUTPUTS + o];
+  return TARGET_IS_CLASS ? (real)ctx.job->classes[at] : ctx.job->targets[at * OUTPUTS + o];
 }
 FN real weight_of_sample(const Context &ctx, int b, int n) {
   return SAMPLE_WEIGHT ? ctx.job->weights[sample_at(ctx, b, n, SAMPLE_WEIGHT == 2)] : real(1);
@@ -110,15 +114,15 @@ struct Inputs {
 
 FN void load_params(const Context &ctx, Networks networks) {  // and the optimizer's slots
   for (int slot = 0; slot <= SLOTS; slot++)
-    copy_in(entry_of(ctx.mem, slot, 0), slot ? ctx.job->slots[slot - 1] : ctx.job->params, networks);
+    copy_in(param_or_slot(ctx.mem, slot, 0), slot ? ctx.job->slots[slot - 1] : ctx.job->params, networks);
   BARRIER
 }
-// Where the samples of network n of the group begin, which is row `at` of Job, and the weights of its classes.
+// Network n of the group is row `at` of Job: where its samples begin, and the weights of its classes.
 FN void load_data(const Context &ctx, int n, int64_t at) {
   const Job &job = *ctx.job;
   if (OWN_SAMPLES || SAMPLE_WEIGHT == 2) {
     ctx.group->samples_at[n] = job.position[at] * job.samples;
-    ctx.group->rows_at[n] = ROWS ? job.starts[job.position[at]] : 0;
+    ctx.group->subset_at[n] = SUBSETS ? job.starts[job.position[at]] : 0;
   }
   if (CLASS_WEIGHT)
     for (int o = 0; o < OUTPUTS; o++)

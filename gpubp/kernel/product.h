@@ -38,7 +38,7 @@ FN Transposed<View> transposed(const View &view) {
 }
 template <int value>
 struct Constant {
-  static constexpr bool transposed = true;
+  static constexpr bool transposed = true;  // or not: it has no memory
   INLINE v broadcast(int, int) const { return splat<v>(value); }
   INLINE v read(int, int) const { return splat<v>(value); }
   INLINE Constant from(int, int) const { return {}; }

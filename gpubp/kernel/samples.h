@@ -3,15 +3,15 @@
 #pragma once
 #include "memory.h"
 
-// Where an order stands in the sequence; every thread of a team has its own copy.
-struct Clock {
-  uint32_t place[ORDERS], left[ORDERS], right[ORDERS];  // in the pass; its digits: place = left * b + right
-  uint32_t size[ORDERS], a[ORDERS], b[ORDERS];          // of a pass; the radices of permute() (random.h)
-  uint32_t key[ORDERS];                                 // of the pass's permutation
+// Where an order stands in its sequence; every thread of a team has its own copy.
+struct Cursor {
+  uint32_t place[ORDERS], left[ORDERS], right[ORDERS];  // in the pass; its digits: left * radix_b + right
+  uint32_t size[ORDERS], radix_a[ORDERS], radix_b[ORDERS];  // of a pass; of permute() (random.h)
+  uint32_t key[ORDERS];                                     // of the pass's permutation
   int64_t pass[ORDERS];
 };
 
-FN uint32_t key_of(const Context &ctx, const Clock &c, int n, int64_t ahead) {
+FN uint32_t key_of(const Context &ctx, const Cursor &c, int n, int64_t ahead) {
   return pass_key((uint32_t)ctx.job->seed, SHUFFLE == 2 ? ALL_NETWORKS : ctx.group->id[n], c.pass[n] + ahead);
 }
 FN uint32_t root_up(uint32_t size) {  // the smallest whole number whose square is at least size
@@ -19,27 +19,27 @@ FN uint32_t root_up(uint32_t size) {  // the smallest whole number whose square 
   while ((uint64_t)root * root < size) root++;
   return root;
 }
-FN void set_clock(const Context &ctx, Clock &c, int n, int64_t size, int64_t step) {
+FN void set_cursor(const Context &ctx, Cursor &c, int n, int64_t size, int64_t step) {
   c.size[n] = (uint32_t)size;
-  c.a[n] = root_up(c.size[n]);
-  c.b[n] = (c.size[n] + c.a[n] - 1) / c.a[n];
+  c.radix_a[n] = root_up(c.size[n]);
+  c.radix_b[n] = (c.size[n] + c.radix_a[n] - 1) / c.radix_a[n];
   c.pass[n] = step * BATCH / size;
   c.place[n] = (uint32_t)(step * BATCH % size);
-  c.left[n] = c.place[n] / c.b[n];
-  c.right[n] = c.place[n] % c.b[n];
+  c.left[n] = c.place[n] / c.radix_b[n];
+  c.right[n] = c.place[n] % c.radix_b[n];
   c.key[n] = SHUFFLE ? key_of(ctx, c, n, 0) : 0;
 }
 
-FN int32_t row_of(const Context &ctx, int n, uint32_t at) {
-  return (int32_t)(ROWS ? ctx.job->rows[ctx.group->rows_at[n] + at] : at);
+FN int32_t sample_of(const Context &ctx, int n, uint32_t at) {
+  return (int32_t)(SUBSETS ? ctx.job->subset[ctx.group->subset_at[n] + at] : at);
 }
 
 // The samples of the next step, where lanes are networks, each at a place of its own.
-FN void draw_for_lanes(const Context &ctx, Clock &c) {
+FN void draw_for_lanes(const Context &ctx, Cursor &c) {
   constexpr int Q = min_of(4, BATCH);
   PARALLEL_FOR(part, REGISTERS_PER_V) {
     const int n = part * VECTOR;
-    const uints size = load<uints>(c.size + n), a = load<uints>(c.a + n), radix = load<uints>(c.b + n);
+    const uints size = load<uints>(c.size + n), a = load<uints>(c.radix_a + n), radix = load<uints>(c.radix_b + n);
     const uints one = splat<uints>(1);
     for (int b = 0; b < BATCH; b += Q) {
       uints left[Q], right[Q], key[Q], found[Q];
@@ -63,7 +63,7 @@ FN void draw_for_lanes(const Context &ctx, Clock &c) {
       if (SHUFFLE) permute(left, right, key, size, a, radix, found);
       for (int q = 0; q < min_of(Q, BATCH - b); q++) {
         int32_t *index = ctx.group->index[b + q] + n;
-        if (ROWS) for (int j = 0; j < VECTOR; j++) index[j] = row_of(ctx, n + j, ((uint32_t *)&found[q])[j]);
+        if (SUBSETS) for (int j = 0; j < VECTOR; j++) index[j] = sample_of(ctx, n + j, ((uint32_t *)&found[q])[j]);
         else store((uint32_t *)index, found[q]);
       }
     }
@@ -72,20 +72,21 @@ FN void draw_for_lanes(const Context &ctx, Clock &c) {
 }
 
 // The samples of the next step of one network, where lanes are its places.
-FN void draw_for_one(const Context &ctx, Clock &c) {
+FN void draw_for_one(const Context &ctx, Cursor &c) {
   PARALLEL_FOR(item, cdiv(BATCH, VECTOR)) {
     uints left[1], right[1], key[1], found[1];
     for (int j = 0; j < VECTOR; j++) {
       uint32_t place = c.place[0] + min_of(item * VECTOR + j, BATCH - 1), ahead = place / c.size[0];
       place -= ahead * c.size[0];
       ((uint32_t *)found)[j] = place;
-      ((uint32_t *)left)[j] = place / c.b[0];
-      ((uint32_t *)right)[j] = place % c.b[0];
+      ((uint32_t *)left)[j] = place / c.radix_b[0];
+      ((uint32_t *)right)[j] = place % c.radix_b[0];
       ((uint32_t *)key)[j] = SHUFFLE && ahead ? key_of(ctx, c, 0, ahead) : c.key[0];
     }
-    if (SHUFFLE) permute(left, right, key, splat<uints>(c.size[0]), splat<uints>(c.a[0]), splat<uints>(c.b[0]), found);
+    const uints size = splat<uints>(c.size[0]), a = splat<uints>(c.radix_a[0]), b = splat<uints>(c.radix_b[0]);
+    if (SHUFFLE) permute(left, right, key, size, a, b, found);
     for (int j = 0; j < min_of(VECTOR, BATCH - item * VECTOR); j++)
-      ctx.group->index[item * VECTOR + j][0] = row_of(ctx, 0, ((uint32_t *)found)[j]);
+      ctx.group->index[item * VECTOR + j][0] = sample_of(ctx, 0, ((uint32_t *)found)[j]);
   }
   BARRIER
   uint32_t place = c.place[0] + BATCH, ahead = place / c.size[0];
@@ -94,7 +95,7 @@ FN void draw_for_one(const Context &ctx, Clock &c) {
   c.pass[0] += ahead;
 }
 
-FN void draw(const Context &ctx, Clock &c) {
+FN void draw(const Context &ctx, Cursor &c) {
   if constexpr (SEPARATE_ORDERS) draw_for_lanes(ctx, c);
   else if constexpr (OWN_SAMPLES) draw_for_one(ctx, c);
 }

@@ -1,4 +1,4 @@
-// Networks are shown samples and do not learn: their loss and metric.
+// Evaluation: the loss and the metric of networks, without training.
 //
 // The twin of evaluate.py. Sums are float64, in one order on every machine: sample m of a network belongs to partial
 // sum m % PARTIAL_SUMS, where samples are added in order, and partial sums are added in order at the end.
@@ -13,19 +13,19 @@ FN void for_each_chunk(Context &ctx, Networks networks, F f) {
   const Job &job = *ctx.job;
   for_each_network(networks, [&](int n, int64_t at) {
     for (int h = 0; h < HYPERS; h++) group.hyper_real[h][n] = (real)job.hyper[h][at];
-    group.size[n] = ROWS ? job.sizes[job.position[at]] : job.samples;
+    group.size[n] = SUBSETS ? job.sizes[job.position[at]] : job.samples;
     load_data(ctx, n, at);
   });
   load_params(ctx, networks);
   int64_t longest = group.size[0];
-  for (int n = 1; n < NETWORKS && ROWS; n++) longest = group.size[n] > longest ? group.size[n] : longest;
+  for (int n = 1; n < NETWORKS && SUBSETS; n++) longest = group.size[n] > longest ? group.size[n] : longest;
   ctx.index = &group.index[0][0];
   for (int64_t start = 0; start < longest; start += CHUNK) {
     const int samples = longest - start < CHUNK ? (int)(longest - start) : CHUNK;
     PARALLEL_FOR(b, CHUNK) {
       for (int n = 0; n < ORDERS; n++) {
         const int64_t last = group.size[n] - 1, place = start + b < last ? start + b : last;
-        group.index[b][n] = row_of(ctx, n, (uint32_t)place);
+        group.index[b][n] = sample_of(ctx, n, (uint32_t)place);
       }
     }
     BARRIER
@@ -57,15 +57,15 @@ FN doubles targets_of(const Context &ctx, int n, int b, int o) {
 
 // How much sample b of a chunk, which is sample `place` of a network, counts; 0 beyond the network's last.
 FN doubles weight_of(const Context &ctx, int n, int b, int64_t place) {
-  if constexpr (!SAMPLE_WEIGHT && !ROWS) return splat<doubles>(1);
+  if constexpr (!SAMPLE_WEIGHT && !SUBSETS) return splat<doubles>(1);
   return doubles_from([&](int j) {
-    const bool exists = !ROWS || place < ctx.group->size[n + j];
+    const bool exists = !SUBSETS || place < ctx.group->size[n + j];
     return exists ? (double)weight_of_sample(ctx, b, n + j) : 0;
   });
 }
 // x times weight, and 0 without weight, also where x is infinite or NaN.
 FN doubles weighted(doubles x, doubles weight) {
-  if constexpr (SAMPLE_WEIGHT || ROWS) x = where_(ne_(weight, splat<doubles>(0)), x * weight, splat<doubles>(0));
+  if constexpr (SAMPLE_WEIGHT || SUBSETS) x = where_(ne_(weight, splat<doubles>(0)), x * weight, splat<doubles>(0));
   return x;
 }
 // weight times that of the sample's class.
@@ -137,7 +137,7 @@ FN doubles total_weight(const Group &group, int n) {
 
 // R2 of an output: 1 - sum of squared residuals / spread. Dataset.spread is NaN where all targets are the same.
 FN doubles r2_of(const Context &ctx, Networks networks, int o, int n) {
-  constexpr bool of_network = ROWS || OWN_INPUTS || SAMPLE_WEIGHT == 2;
+  constexpr bool of_network = SUBSETS || OWN_INPUTS || SAMPLE_WEIGHT == 2;
   const doubles squares = total_of(*ctx.group, SQUARES + o * R2_PARTIAL_SUMS, R2_PARTIAL_SUMS, n);
   return splat<doubles>(1) - squares / doubles_from([&](int j) {
     return ctx.job->spread[(of_network ? ctx.job->position[networks[n + j]] * OUTPUTS : 0) + o];

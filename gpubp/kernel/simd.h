@@ -1,10 +1,10 @@
 // Vectors of numbers and of integers, with the operations that C++ has no operator for: by the processor's instruction
 // where it has one, else a lane at a time. A vector of one lane is the number itself, which is all that a GPU has.
 //
-// Products and polynomials say fma themselves, and the compiler contracts nothing (-ffp-contract=off), so that every
+// Products and polynomials call fma explicitly, and the compiler contracts nothing (-ffp-contract=off), so that every
 // machine has the same bits. Denormal numbers are kept, as IEEE 754 says.
 #pragma once
-#ifdef __CUDACC__  // NVRTC, which has no headers; and is told to compile everything for the device
+#ifdef __CUDACC__  // NVRTC, which has no headers, and compiles everything for the device
 typedef signed char int8_t;
 typedef int int32_t;
 typedef unsigned uint32_t;
@@ -276,7 +276,7 @@ FN bool any(W x) {
   }
 }
 
-// Those of arithmetic.h and here, by how many numbers they take, for a v that is several registers; sqrt_ is its own.
+// The functions above and of arithmetic.h, by their number of arguments, for a v of several registers; sqrt_ is apart.
 #define DEFINE_FUNCTIONS(ONE, TWO, THREE)                                                                     \
   ONE(exp_) ONE(expm1_) ONE(log_) ONE(log1p_) ONE(tanh_) ONE(erf_) ONE(sin_) ONE(cos_) ONE(floor_) ONE(abs_)  \
   ONE(sign_) ONE(flush_) TWO(min_) TWO(max_) TWO(at_least_) TWO(at_most_) TWO(gt_) TWO(lt_) TWO(ge_) TWO(le_) \

@@ -59,7 +59,7 @@ def compile_ahead(subject: Subject) -> None:
     """Compile the kernels that comparisons need after the first one."""
     for group in subject.groups(torch.float64):
         state, data, choice = subject.start(group, HOME, "auto")
-        choice.compile_ahead(state, data, [], HOME)
+        choice.engine.compile_ahead(state, data, [], HOME)
 
 
 def _missing(subject: Subject, name: str, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -85,7 +85,7 @@ def _population(subject: Subject, group: Group, name: str, device: torch.device,
         mine, before = theirs.to(device), theirs.to(HOME)
         if wrong:
             mine.population.params[:, 0] += digits.nudge * mine.population.params[:, 0].abs().clamp(min=1)
-        choice.run(mine, there, 1)
+        choice.engine.run(mine, there, 1)
         eager.run(theirs, data, 1)
         sure = _decided(before, theirs, digits) if group.config.optimizer == SIGNS else None
         trains = (before.left > 0).tolist()

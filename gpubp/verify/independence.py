@@ -93,7 +93,7 @@ def _copies(subject: Subject) -> int:
     compiled = [(state, choice) for state, _, choice in starts if choice.name != "eager"]
     if not compiled:
         raise BlindError(f"only a compiled engine starts threads for so little work; {starts[0][2].reason}")
-    if all(choice.share(state, most, subject.count * most) == most for state, choice in compiled):
+    if all(choice.engine.share(state, most, subject.count * most) == most for state, choice in compiled):
         return 1
     lanes = build.vector_bytes() // subject.dtype.itemsize
     return -(-most * lanes // min(len(state.step) for state, _ in compiled))
@@ -107,11 +107,11 @@ def _group_cut(subject: Subject, group: Group, wrong: bool) -> Found:
     """One population by its engine, in pieces and as a whole."""
     whole, data, choice = subject.start(group, subject.device, subject.engine)
     cut, middle, longest = whole.to(subject.device), (len(whole.step) + 1) // 2, int(whole.end.max())
-    choice.run(whole, data, longest)
+    choice.engine.run(whole, data, longest)
     for part in (cut.rows(slice(None, middle)), cut.rows(slice(middle, None))):
         if len(part.step):
             for steps in _calls(longest - wrong):
-                choice.run(part, data, steps)
+                choice.engine.run(part, data, steps)
     return compare(numbers(cut), numbers(whole))
 
 

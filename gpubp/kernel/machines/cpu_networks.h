@@ -1,12 +1,9 @@
 // Lanes are networks: v holds a number of each of NETWORKS networks side by side. For narrow layers and small batches.
-// What a machine defines: network.h.
 #pragma once
 #if REGISTERS_PER_V != 1 && !defined(__clang__)
 #pragma GCC optimize("no-tree-ter")  // or GCC interleaves the three: 6 to 9 % slower
 #endif
 #include "arithmetic.h"
-static_assert((REGISTERS_PER_V == 1 || REGISTERS_PER_V == 3) && !LANES_ARE_OUTPUTS && !TEAM, "no such layout");
-static_assert(!THREADS && TEAMS_PER_BLOCK == 1 && !SLOTS_APART, "no such layout");
 
 typedef vec<real, VECTOR> native;
 #if REGISTERS_PER_V == 1
@@ -63,11 +60,9 @@ FN v broadcast(const entry *p, int j) { return p[j]; }
 FN v read(const entry *p, int j) { return p[j]; }
 FN void write(entry *p, int j, v x) { p[j] = x; }
 FN v as_v(per_network x) { return x; }
-FN per_network load_per_network(const real (&x)[NETWORKS]) { return load<v>(x); }
 
 #define PARALLEL_FOR(item, count) for (int item = 0; item < (count); ++item)
 #define BARRIER
-FN void count_diverged(int64_t *count) { __atomic_add_fetch(count, 1, __ATOMIC_RELAXED); }
 
 #include "product.h"
 template <int M, int N, int K, class A, class B, class C, class Epilogue>
@@ -127,10 +122,10 @@ FN void for_each_run(F f) {
     f(Count<P>(), 0, 0);
   } else {
     if constexpr (O_pitch == O) {
-      f(Count<I * O + BIASES[l]>(), from, to);
+      f(Count<I * O + BIAS_COUNT[l]>(), from, to);
     } else {
       for (int i = 0; i < I; i++) f(Count<O>(), from + i * O, to + i * O_pitch);
-      f(Count<BIASES[l]>(), from + I * O, BIAS_AT[l]);
+      f(Count<BIAS_COUNT[l]>(), from + I * O, BIAS_AT[l]);
     }
     if constexpr (l + 1 < LAYERS) for_each_run<l + 1>(f);
   }

@@ -1,9 +1,7 @@
-// Lanes are outputs: v holds VECTOR neighbouring numbers of one network. For wide layers and large batches. With TEAM
-// all threads of a call work on one network, then on the next. What a machine defines: network.h.
+// Lanes are outputs: v holds VECTOR neighbouring numbers of one network. For wide layers and large batches. In CPU_TEAM
+// all threads of a call work on one network, then on the next.
 #pragma once
 #include "arithmetic.h"
-static_assert(LANES_ARE_OUTPUTS && REGISTERS_PER_V == 1 && !THREADS, "no such layout");
-static_assert(TEAMS_PER_BLOCK == 1 && !SLOTS_APART, "no such layout");
 
 typedef vec<real, VECTOR> native, v;
 typedef real entry, per_network;
@@ -12,7 +10,6 @@ FN v broadcast(const entry *p, int j) { return splat<v>(p[j]); }
 FN v read(const entry *p, int j) { return load<v>(p + j); }
 FN void write(entry *p, int j, v x) { store<v>(p + j, x); }
 FN v as_v(per_network x) { return splat<v>(x); }
-FN per_network load_per_network(const real (&x)[NETWORKS]) { return x[0]; }
 
 #if TEAM
 #include <sched.h>
@@ -43,7 +40,6 @@ static void barrier() {
 #define PARALLEL_FOR(item, count) for (int item = 0; item < (count); ++item)
 #define BARRIER
 #endif
-FN void count_diverged(int64_t *count) { __atomic_add_fetch(count, 1, __ATOMIC_RELAXED); }
 
 #include "product.h"
 template <int M, int N, int K, class A, class B, class C, class Epilogue>
@@ -57,7 +53,7 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
 template <class F>
 FN void for_each_row(F f) {
   for (int l = 0; l < LAYERS; l++) {
-    const int I = WIDTH[l], O = WIDTH[l + 1], bias = BIASES[l];
+    const int I = WIDTH[l], O = WIDTH[l + 1], bias = BIAS_COUNT[l];
     PARALLEL_FOR(i, I + (bias > 0)) { f(i < I ? O : bias, LAYER_AT[l] + i * O, WEIGHT_AT[l] + i * PITCH[l + 1]); }
   }
 }

@@ -1,14 +1,12 @@
-// A team of THREADS threads trains one network, whose numbers are in shared memory, with STREAMED only few of them; the
+// A team of THREADS threads trains one network, whose numbers are in shared memory (GPU_STREAMED: few of them); the
 // threads share the items of every phase. A block is one team, or its single warp is several teams with a network each.
-// What a machine defines: network.h.
 #pragma once
 #include "arithmetic.h"
-static_assert(VECTOR == 1 && LANES_ARE_OUTPUTS == (REGISTERS_PER_V > 1) && TEAM, "no such layout");
-static_assert(TEAMS_PER_BLOCK == 1 || TEAMS_PER_BLOCK * THREADS == 32, "no such layout: teams share one warp");
+static_assert(TEAMS_PER_BLOCK == 1 || (TEAMS_PER_BLOCK * THREADS == 32 && !STREAMED),
+              "no such layout: teams share one warp");
 
 typedef real native, entry, per_network;
 constexpr int ENTRIES_PER_V = REGISTERS_PER_V, NETWORKS = 1, DOUBLE_LANES = 1;
-FN per_network load_per_network(const real (&x)[NETWORKS]) { return x[0]; }
 
 // RANK: a thread's number in its team. The compiler must be told that it is below THREADS, or it does not see which
 // loops have one iteration. The teams of a warp do not wait for each other.
@@ -24,7 +22,6 @@ FN int rank() {
 #define BARRIER __syncwarp(((1u << THREADS) - 1) << (threadIdx.x - RANK));
 #endif
 #define PARALLEL_FOR(item, count) for (int item = RANK; item < (count); item += THREADS)
-FN void count_diverged(int64_t *) {}  // a GPU's network notes itself that it diverged (gpu.h)
 
 #if LANES_ARE_OUTPUTS
 #include "machines/gpu_vector.h"
@@ -36,44 +33,37 @@ FN void write(entry *p, int j, v x) { p[j] = x; }
 FN v as_v(per_network x) { return x; }
 #endif
 
-// What a block has in shared memory: of every team its Group, then the entries of its Memory; at the end, where
-// STREAMED, the strips of matrices.
+// A block's shared memory: for each team its Group, then the entries of its Memory; where STREAMED, then the strips of
+// matrices.
 alignas(64) extern __shared__ double shared[];
 
-// A copy to shared memory, which is there after wait_for_copies() of the thread that began it, and a BARRIER.
+// Asynchronous copies to shared memory: to be read after wait_for_copies(), by the thread that began them, and a
+// BARRIER. commit_copies() makes a group of those since its last call; wait_for_copies_but() waits for all groups but
+// the last few. Where a CPU plays the GPU, tests/play.h makes the copies, as late as it may.
+#ifdef __CUDACC__
 template <int bytes>
 FN void begin_copy(entry *to, const real *from) {
-#ifdef __CUDACC__
   const unsigned shared_to = (unsigned)__cvta_generic_to_shared(to);
   asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_to), "l"(from), "n"(bytes));
-#else
-  copy_later(to, from, bytes);
-#endif
 }
-FN void wait_for_copies() {
-#ifdef __CUDACC__
-  asm volatile("cp.async.wait_all;" ::: "memory");
-#else
-  copy_all_but(0);
-#endif
-}
-// end_of_copies() makes a group of those that the thread began since the last one; wait_for_copies_but() waits for all
-// groups but the last few.
-FN void end_of_copies() {
-#ifdef __CUDACC__
-  asm volatile("cp.async.commit_group;" ::: "memory");
-#else
-  group_copies();
-#endif
-}
+FN void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int groups>
 FN void wait_for_copies_but() {
-#ifdef __CUDACC__
   asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
-#else
-  copy_all_but(groups);
-#endif
 }
+FN void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+#else
+template <int bytes>
+FN void begin_copy(entry *to, const real *from) {
+  copy_later(to, from, bytes);
+}
+FN void commit_copies() { group_copies(); }
+template <int groups>
+FN void wait_for_copies_but() {
+  copy_all_but(groups);
+}
+FN void wait_for_copies() { copy_all_but(0); }
+#endif
 
 #include "product.h"
 #if LANES_ARE_OUTPUTS
@@ -94,7 +84,7 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
 template <int l = 0, class F>
 FN void for_each_param(F f) {
   constexpr int O = WIDTH[l + 1], weights = WIDTH[l] * O;
-  PARALLEL_FOR(at, weights + BIASES[l]) {
+  PARALLEL_FOR(at, weights + BIAS_COUNT[l]) {
     f(LAYER_AT[l] + at, at < weights ? WEIGHT_AT[l] + at / O * PITCH[l + 1] + at % O : BIAS_AT[l] + at - weights);
   }
   if constexpr (l + 1 < LAYERS) for_each_param<l + 1>(f);

@@ -4,7 +4,7 @@
 #pragma once
 
 constexpr int ALONG_PITCH = DEPTH + ENTRIES_PER_V;  // of a strip whose rows lie along k: an odd number of v
-constexpr int BATCH_BYTES = 128;  // that an epilogue reads into a thread's registers before it goes on
+constexpr int READ_AHEAD_BYTES = 128;  // that an epilogue reads into a thread's registers before it goes on
 static_assert(ALONG_PITCH / ENTRIES_PER_V % 2, "rows of a strip would lie in the same banks");
 
 constexpr int block_tile_of(int m, int n, int k) {
@@ -14,7 +14,7 @@ constexpr int block_tile_of(int m, int n, int k) {
 }
 
 // Copies `rows` rows of `columns` entries of a matrix that has `most_rows` and `most_columns`, from (row, column) on;
-// beyond the matrix's end its last numbers again, which belong to sums that nobody owns.
+// beyond the matrix's end its last numbers again, which belong to sums that no thread owns.
 template <int rows, int columns, int pitch, int most_rows, int most_columns, int width, class View>
 FN void copy_strip(entry *to, const View &from, int row, int column) {
   constexpr int per_row = columns / width, last = (cdiv(most_columns, width) - 1) * width;
@@ -72,7 +72,7 @@ struct RightStrip<K, N, columns, Transposed<View>> : Strip<View, columns, DEPTH,
   }
 };
 
-// The sums of a tile whose first is (row, column) of the product: a Fragment of all threads.
+// A block's tile of the product, from (row, column) on: a Fragment that all threads share.
 template <int M, int N, bool exact, class Sums>
 struct BlockTile {
   Sums &sums;
@@ -87,37 +87,42 @@ struct BlockTile {
   // Reads for several sums before it treats the first: a load takes long, and may not overtake the stores before it.
   template <class Read, class F>
   INLINE void operator()(const ForEachSum<Read, F> &epilogue) const {
-    if (exact || whole) for_each_batch<true>(epilogue);
-    else for_each_batch<false>(epilogue);
+    if (exact || whole) read_ahead<true>(epilogue);
+    else read_ahead<false>(epilogue);
   }
 
  private:
   INLINE bool has(int m, int n) const { return exact || (row + m < M && column + n < N); }
   template <bool all_exist, class Read, class F>
-  INLINE void for_each_batch(const ForEachSum<Read, F> &epilogue) const {
+  INLINE void read_ahead(const ForEachSum<Read, F> &epilogue) const {
     typedef decltype(epilogue.read(0, 0)) Found;
-    constexpr int count = Sums::tile_rows * Sums::tile_columns, batch = max_of(1, BATCH_BYTES / (int)sizeof(Found));
+    constexpr int count = Sums::tile_rows * Sums::tile_columns;
+    constexpr int ahead = max_of(1, READ_AHEAD_BYTES / (int)sizeof(Found));
     sums.for_each_tile([&](const auto &tile) {
-      UNROLL for (int begin = 0; begin < count; begin += batch) {
-        Found found[batch];
+      UNROLL for (int begin = 0; begin < count; begin += ahead) {
+        Found found[ahead];
         auto each = [&](int i, const auto &f) {
           const int at = begin + i, down = at / Sums::tile_columns, across = at % Sums::tile_columns;
           const int m = tile.rows[down], n = tile.columns[across] * ENTRIES_PER_V;
           if (at < count && tile.rows.owns(down) && tile.columns.owns(across) && (all_exist || has(m, n)))
             f(row + m, column + n, tile.sum[down][across]);
         };
-        UNROLL for (int i = 0; i < batch; i++)
+        UNROLL for (int i = 0; i < ahead; i++)
           each(i, [&](int m, int n, v &) { found[i] = epilogue.read(m, n); });
-        UNROLL for (int i = 0; i < batch; i++)
+        UNROLL for (int i = 0; i < ahead; i++)
           each(i, [&](int m, int n, v &sum) { epilogue.f(m, n, sum, found[i]); });
       }
     });
   }
 };
-template <class C, class Sums, class Tile>
-FN void begin_with(const C &c, Sums &sums, Tile &tile) {
+template <class Sums, class Tile>
+FN void begin_with(const Zeros &, Sums &sums, Tile &) {
   sums.set_to_zero();
-  if constexpr (!C::transposed) tile.for_each([&](int m, int n, v &sum) { sum = c.read(m, n); });  // else Zeros
+}
+template <int pitch, class Sums, class Tile>
+FN void begin_with(const Matrix<pitch> &c, Sums &sums, Tile &tile) {
+  sums.set_to_zero();
+  tile.for_each([&](int m, int n, v &sum) { sum = c.read(m, n); });
 }
 
 template <int M, int N, int K, class A, class B, class C, class Epilogue>
@@ -131,7 +136,7 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
   typedef RightStrip<K, N, columns, B> Right;
   static_assert(Left::entries + Right::entries <= STAGE_ENTRIES, "engines/plan.py counts otherwise");
   entry *ring = (entry *)((char *)shared + RING_AT);
-  // What is fetched next, and where to; where the threads are.
+  // row, column, k: of the strips to fetch next; stage: where they go; now: the stage to multiply next.
   int row = 0, column = 0, k = 0, stage = 0, now = 0;
   auto fetch = [&] {
     if (column < across * columns) {
@@ -143,7 +148,7 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
       if (k >= K) k = 0, row += rows;
       if (row >= M) row = 0, column += columns;
     }
-    end_of_copies();
+    commit_copies();
   };
   NO_UNROLL for (int i = 0; i < STAGES - 1; i++) fetch();
   Sums<rows, columns, DEPTH, A::transposed> sums;

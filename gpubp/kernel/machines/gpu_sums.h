@@ -3,21 +3,21 @@
 // neighbouring threads read lie in different banks.
 #pragma once
 
-// The rows of a tile: groups of neighbours, `tile` rows in all, as far apart as there are tiles. Beyond the end it
-// reads the last group, and owns nothing.
-template <int size, int tile, int group>
-struct Groups {
-  static constexpr int groups = cdiv(size, group), tiles = cdiv(groups, tile / group);
+// The rows of a tile: blocks of neighbours, `tile` rows in all, as far apart as there are tiles. Beyond the end it
+// reads the last block, and owns nothing.
+template <int size, int tile, int block>
+struct StridedBlocks {
+  static constexpr int blocks = cdiv(size, block), tiles = cdiv(blocks, tile / block);
   static constexpr bool exact = size % tile == 0;
   int item;
-  INLINE Groups(int item) : item(item) {}
-  INLINE int first() const { return item * group; }
+  INLINE StridedBlocks(int item) : item(item) {}
+  INLINE int first() const { return item * block; }
   INLINE int beyond_first(int i) const {  // of row i: a constant, if sizes divide
-    const int apart = i / group * tiles;
-    return ((exact ? apart : min_of(item + apart, groups - 1) - item)) * group + i % group;
+    const int apart = i / block * tiles;
+    return ((exact ? apart : min_of(item + apart, blocks - 1) - item)) * block + i % block;
   }
   INLINE int operator[](int i) const { return first() + beyond_first(i); }
-  INLINE bool owns(int i) const { return exact || (item + i / group * tiles) * group + i % group < size; }
+  INLINE bool owns(int i) const { return exact || (item + i / block * tiles) * block + i % block < size; }
 };
 
 // The tile of an item: squares of two by two tiles one after the other, so that threads n and n ^ 1 read the same of
@@ -71,14 +71,14 @@ FN void read_right(v (&right)[deep][columns], const Columns &at, const Transpose
       UNROLL for (int k = 0; k < count; k++) right[k][n].part[j] = along.part[k];
     }
 }
-// What a thread has of a product (M, K) @ (K, N): `rounds` tiles of sums. A_transposed: rows are read as v.
+// A thread's part of a product (M, K) @ (K, N): `rounds` tiles of sums. A_transposed: rows are read as v.
 template <int M, int N, int K, bool A_transposed>
 struct Sums {
   static constexpr int columns_of_v = pad(N) / ENTRIES_PER_V, shape = tile_of(M, columns_of_v, K);
   static_assert(shape >= 0, "engines/plan.py has no tile for this product");
   static constexpr int tile_rows = TILES[shape].rows, tile_columns = TILES[shape].cols;
-  typedef Groups<M, tile_rows, A_transposed && tile_rows % ENTRIES_PER_V == 0 ? ENTRIES_PER_V : 1> Rows;
-  typedef Groups<columns_of_v, tile_columns, 1> Columns;
+  typedef StridedBlocks<M, tile_rows, A_transposed && tile_rows % ENTRIES_PER_V == 0 ? ENTRIES_PER_V : 1> Rows;
+  typedef StridedBlocks<columns_of_v, tile_columns, 1> Columns;
   static constexpr int items = Rows::tiles * Columns::tiles, rounds = cdiv(items, THREADS);
   v sum[rounds][tile_rows][tile_columns];
 

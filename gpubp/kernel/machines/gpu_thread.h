@@ -1,9 +1,8 @@
 // A thread trains one network, whose numbers are all in its registers. For networks of some 30 parameters, one sample a
-// step. What a machine defines: network.h.
+// step.
 #pragma once
 #include "arithmetic.h"
-static_assert(VECTOR == 1 && REGISTERS_PER_V == 1 && !LANES_ARE_OUTPUTS && !TEAM, "no such layout");
-static_assert(TEAMS_PER_BLOCK == 1 && !SLOTS_APART, "no such layout");
+static_assert(TEAMS_PER_BLOCK == 1, "no such layout");
 
 typedef real native, v, entry, per_network;
 constexpr int ENTRIES_PER_V = 1, NETWORKS = 1, DOUBLE_LANES = 1;
@@ -11,11 +10,9 @@ FN v broadcast(const entry *p, int j) { return p[j]; }
 FN v read(const entry *p, int j) { return p[j]; }
 FN void write(entry *p, int j, v x) { p[j] = x; }
 FN v as_v(per_network x) { return x; }
-FN per_network load_per_network(const real (&x)[NETWORKS]) { return x[0]; }
 
 #define PARALLEL_FOR(item, count) UNROLL for (int item = 0; item < (count); ++item)
 #define BARRIER
-FN void count_diverged(int64_t *) {}  // a GPU's network notes itself that it diverged (gpu.h)
 
 #include "product.h"
 struct SingleSum {  // a Fragment of one

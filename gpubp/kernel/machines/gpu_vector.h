@@ -22,7 +22,7 @@ INLINE v splat<v>(real x) {
 }
 
 // Quotients and roots of float32: by the steps that NVIDIA's compiler makes of them, which hold for numbers of usual
-// size, but with one test for all parts: with one of each, as the compiler has it, the parts wait one after the other.
+// size, but with one test for all parts: with a test for each, as the compiler has it, they wait for each other.
 FN bool usual(float x) { return (abs_(x) >= 0x1p-60f) & (abs_(x) <= 0x1p60f); }
 #ifdef __CUDACC__
 #define NEARLY(name, instruction, exact)                           \

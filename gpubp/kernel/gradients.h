@@ -1,0 +1,123 @@
+// The gradients of a step: sums over the samples of its batch, in their order; the deltas contain each sample's share
+// of the loss (1 / BATCH). Where the sums are depends on the layout: in_registers, or in memory. Both classes have
+// begin(), before the first chunk of a batch; add() of layer l over one chunk: below (I, samples) @ delta (samples, O)
+// and the sum of delta (last: the chunk is the last one); and update(), after the last chunk.
+#pragma once
+#include "update.h"
+
+// If a layer has one bias, its gradient is also a sum over the outputs.
+template <int l>
+FN void apply_layer_bias(const Context &ctx, const entry *delta_sums) {
+  PARALLEL_FOR(item, 1) {
+    per_network sum = splat<per_network>(0);
+    for (int o = 0; o < WIDTH[l + 1]; o++) sum = sum + delta_sums[o];
+    apply_gradient<false>(ctx, BIAS_AT[l], as_v(sum));
+  }
+  BARRIER
+}
+
+#if LAYOUT != GPU_WIDE
+
+// In memory: a thread has the sums of one tile in registers. In the last chunk they are complete and update their
+// parameters; in the others they go to Memory.grad, where the next chunk's begin.
+struct Gradients {
+  static constexpr bool in_registers = false;
+
+  INLINE void begin(const Context &ctx) {
+    if constexpr (CHUNKED) {
+      PARALLEL_FOR(item, PADDED_P / ENTRIES_PER_V) { write(ctx.mem.grad, item * ENTRIES_PER_V, splat<v>(0)); }
+      if constexpr (BIAS_KIND == PER_LAYER)
+        PARALLEL_FOR(item, LAYERS * MAX_PITCH / ENTRIES_PER_V) {
+          write(ctx.mem.delta_sums, item * ENTRIES_PER_V, splat<v>(0));
+        }
+      BARRIER
+    }
+  }
+  template <int l, int samples, bool last, class Below, class Delta>
+  INLINE void add(const Context &ctx, const Below &below, const Delta &delta) {
+    constexpr int I = WIDTH[l], O = WIDTH[l + 1], O_pitch = PITCH[l + 1];
+    constexpr int weight_at = WEIGHT_AT[l], bias_at = BIAS_AT[l];
+    entry *grad = ctx.mem.grad;
+    auto load = [&](int i, int o) { return load_state(ctx, weight_at + i * O_pitch + o); };
+    auto apply = [&](int i, int o, v sum, const ParamState &x) {
+      if constexpr (last) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum, x);
+      else write(grad, weight_at + i * O_pitch + o, sum);
+    };
+    product<I, O, samples>(below, delta, earlier_chunks<O_pitch>(grad + weight_at), for_each_sum(load, apply));
+    if constexpr (!TRAIN_BIAS) return;
+    entry *delta_sums = CHUNKED && BIAS_KIND == PER_LAYER ? ctx.mem.delta_sums + l * MAX_PITCH : ctx.mem.column_sums;
+    const auto earlier_biases = earlier_chunks<0>(BIAS_KIND == PER_NEURON ? grad + bias_at : delta_sums);
+    product<1, O, samples>(Ones(), delta, earlier_biases, for_each_sum([&](int, int o, v sum) {
+      if constexpr (BIAS_KIND == PER_LAYER) write(delta_sums, o, sum);
+      else if constexpr (last) apply_gradient<false>(ctx, bias_at + o, sum);
+      else write(grad, bias_at + o, sum);
+    }));
+    if constexpr (BIAS_KIND == PER_LAYER && last) apply_layer_bias<l>(ctx, delta_sums);
+  }
+  INLINE void update(const Context &) {}
+
+ private:
+  template <int pitch>
+  INLINE static auto earlier_chunks(const entry *sums) {
+    if constexpr (CHUNKED) return Matrix<pitch>{sums};
+    else return Zeros();
+  }
+};
+
+#else
+
+template <int l>
+struct SumsToLayer : SumsToLayer<l - 1> {  // of layers 0 to l
+  Sums<WIDTH[l], WIDTH[l + 1], CHUNK, true> weight;
+  Sums<1, WIDTH[l + 1], CHUNK, true> bias;
+};
+template <>
+struct SumsToLayer<-1> {};
+
+// In registers: each thread keeps the sums of its tiles, of all layers, through all chunks of a step. They update their
+// parameters after the last one or, where LAYERWISE, at once.
+struct Gradients : private SumsToLayer<LAYERS - 1> {
+  static constexpr bool in_registers = true;
+
+  template <int l = LAYERS - 1>
+  INLINE void begin(const Context &ctx) {
+    of<l>().weight.set_to_zero();
+    of<l>().bias.set_to_zero();
+    if constexpr (l > 0) begin<l - 1>(ctx);
+  }
+  template <int l, int samples, bool last, class Below, class Delta>
+  INLINE void add(const Context &ctx, const Below &below, const Delta &delta) {
+    of<l>().weight.template add<samples>(below, delta);
+    if constexpr (TRAIN_BIAS) of<l>().bias.template add<samples>(Ones(), delta);
+    BARRIER  // before backward() overwrites the outs below
+    if constexpr (LAYERWISE) apply<l>(ctx);
+  }
+  template <int l = LAYERS - 1>
+  INLINE void update(const Context &ctx) {
+    if constexpr (!LAYERWISE) {
+      apply<l>(ctx);
+      if constexpr (l > 0) update<l - 1>(ctx);
+    }
+  }
+
+ private:
+  template <int l>
+  INLINE SumsToLayer<l> &of() {
+    return *this;
+  }
+  template <int l>
+  INLINE void apply(const Context &ctx) {
+    of<l>().weight.for_each([&](int i, int o, v sum) {
+      apply_gradient<true>(ctx, WEIGHT_AT[l] + i * PITCH[l + 1] + o, sum);
+    });
+    if constexpr (TRAIN_BIAS)
+      of<l>().bias.for_each([&](int, int o, v sum) {
+        if constexpr (BIAS_KIND == PER_LAYER) write(ctx.mem.column_sums, o, sum);
+        else apply_gradient<false>(ctx, BIAS_AT[l] + o, sum);
+      });
+    BARRIER
+    if constexpr (TRAIN_BIAS && BIAS_KIND == PER_LAYER) apply_layer_bias<l>(ctx, ctx.mem.column_sums);
+  }
+};
+
+#endif
