@@ -3,6 +3,8 @@ with the file and the column, dates unless requested, other types, and whole num
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ def opened(name: str, source: Any, size: int) -> parquet.ParquetFile:
     """The Parquet file in `source`, called `name`, of `size` bytes. Raises DataError if it unpacks to more than fits: a
     value, which is there once, may stand in millions of rows."""
     file = parquet.ParquetFile(source)
+    different(name, file.schema_arrow.names)  # of two columns of a name neither is read as asked
     parts, heads = file.metadata, [file.metadata.schema.column(at) for at in range(file.metadata.num_columns)]
     groups, numbers = [parts.row_group(at) for at in range(parts.num_row_groups)], 0
     for at, head in enumerate(heads):
@@ -33,6 +36,13 @@ def opened(name: str, source: Any, size: int) -> parquet.ParquetFile:
         found = parquet.ParquetFile(source, read_dictionary=texts).read(columns=texts)
         free.fits(name, numbers + 2 * sum(_letters(each) for column in found.columns for each in column.chunks), size)
     return file
+
+
+def different(name: str, names: Sequence[str]) -> None:
+    """Raise DataError for columns of one name."""
+    column, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise DataError(f"{name}: {count} columns are called {column!r}; different names expected")
 
 
 def _letters(values: Any) -> int:

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shlex
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -255,9 +254,7 @@ def _names(name: str, names: Sequence[str]) -> None:
     for number, column in enumerate(names):
         if column in ("", "__index_level_0__"):  # the second is what pandas calls it in .parquet
             raise DataError(f"{name}: column {number} has no name; where it is a saved index, save without the index")
-    column, count = Counter(names).most_common(1)[0] if names else ("", 0)
-    if count > 1:
-        raise DataError(f"{name}: {count} columns are called {column!r}; different names expected")
+    arrow.different(name, names)
 
 
 def from_arrow(
