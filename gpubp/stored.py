@@ -8,7 +8,7 @@ lie elsewhere, or that do not have every network once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -59,6 +59,7 @@ class Source:
         where: Callable[[str], AbstractContextManager[Path]],
     ) -> None:  # fmt: skip
         self.counts, self.where = counts, where
+        self.known: dict[str, tuple[int, ...]] = {}  # of each file that was undamaged when it was last opened
         self.digests = {str(each["file"]): each["sha256"] for each in given}
         self.parts = {
             str(each["file"]): [Part(at, *map(int, some)) for at, some in enumerate(each["networks"])] for each in given
@@ -95,16 +96,28 @@ class Source:
         return kinds
 
     def _shapes(self, name: str) -> dict[str, tuple[str, list[int]]]:
-        """The tensors of an undamaged file: dtype and shape."""
+        """The tensors of a file: dtype and shape."""
+        with self._opened(name) as file:
+            each = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no dict
+            return {key: (some.get_dtype(), list(some.get_shape())) for key, some in each.items()}
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[Any]:
+        """A file, whose SHA-256 is taken unless it is the one that was opened before: meanwhile the run may be gone,
+        and another one in its place. Raises CheckpointError."""
         try:
             with self.where(name) as path:
-                if files.digest(path) != self.digests[name]:
-                    raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the manifest")
+                found = path.stat()
+                now = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+                if self.known.get(name) != now:
+                    if files.digest(path) != self.digests[name]:
+                        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the manifest")
+                    self.known[name] = now
                 with safe_open(path, framework="pt") as file:
-                    each = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no dict
-                    return {key: (some.get_dtype(), list(some.get_shape())) for key, some in each.items()}
-        except (OSError, SafetensorError) as error:
-            raise _unread(name, error) from None
+                    yield file
+        except (OSError, SafetensorError, RuntimeError) as error:  # the latter: another shape than expected
+            why = reason(error, "it is not a safetensors file")
+            raise CheckpointError(f"{name}, which has rows of the run's networks, cannot be read: {why}") from None
 
     def blank(self, group: int, device: torch.device) -> dict[str, Tensor]:
         """Tensors without memory in the place of those of a population."""
@@ -118,19 +131,11 @@ class Source:
         kind = self.kinds[group][name]
         whole = torch.empty(self.counts[group], kind.width, dtype=kind.dtype, device=device)
         for file, parts in self.parts.items():
-            try:
-                for at, mine, first, step in parts:
-                    if mine == group:
-                        with self.where(file) as path, safe_open(path, framework="pt") as opened:
-                            whole[first::step] = opened.get_tensor(f"{at}.{name}").to(device)
-            except (OSError, SafetensorError, RuntimeError) as error:  # or another shape than when it was checked
-                raise _unread(file, error) from None
+            for at, mine, first, step in parts:
+                if mine == group:
+                    with self._opened(file) as opened:
+                        whole[first::step] = opened.get_tensor(f"{at}.{name}").to(device)
         return whole
-
-
-def _unread(name: str, error: Exception) -> CheckpointError:
-    why = reason(error, "it is not a safetensors file")
-    return CheckpointError(f"{name}, which has rows of the run's networks, cannot be read: {why}")
 
 
 class Rowless(TrainState):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import gpubp
 from gpubp import checkpoint, files, making, manifests
@@ -152,6 +152,20 @@ def test_a_damaged_or_missing_file_of_rows_is_refused(apart: Path) -> None:
     path.unlink()
     with pytest.raises(CheckpointError, match=r"shards/1/.*, which has rows of the run's networks, cannot be read: No"):
         gpubp.resume(apart, training(), held_out())
+
+
+def test_rows_are_not_read_from_another_run_that_took_the_place_of_theirs(apart: Path) -> None:
+    """A result whose rows were read in part, and whose directory was then removed and trained in again."""
+    state = checkpoint.load(apart, HOME).populations[0].state
+    assert state.population.params.isfinite().all()
+    for name in FILES:
+        content = load_file(apart / name)
+        save_file({key: each + 1 for key, each in content.items()}, apart / name)
+    with pytest.raises(CheckpointError, match=r"shards/0/.* is damaged: its SHA-256 is not the one in the manifest"):
+        _ = state.slots
+    shutil.rmtree(apart / "shards")
+    with pytest.raises(CheckpointError, match=r"shards/0/.* cannot be read: No such file or directory"):
+        _ = state.kept
 
 
 def test_an_older_gpubp_refuses_it_and_reads_every_other_run(
