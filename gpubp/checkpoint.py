@@ -65,7 +65,6 @@ class Checkpoint:
         device = self.populations[0].state.population.device
         for each in self.populations:
             stopping.restore(each.state)
-            _ = each.state.population.params  # read now: the files may be elsewhere later
         found = [(each.state, each.rows) for each in self.populations]
         return found + [(each.state.on(device), each.rows) for each in self.ended.outcomes()]
 
@@ -131,10 +130,18 @@ def _write(
     files.write_text(manifest, text + "\n")
 
 
-def load(run_dir: Path, device: torch.device) -> Checkpoint:
-    """The run's checkpoint, on `device`; if it is damaged, the previous one. Another process may save meanwhile.
+def load(run_dir: Path, device: torch.device, rows: Callable[[TrainState], object] = lambda state: None) -> Checkpoint:
+    """The run's checkpoint, on `device`; if it is damaged, the previous one. Another process may save meanwhile, and
+    delete files of rows: those that `rows` looks at are read here, the others when somebody asks for them.
     Raises CheckpointError with the reason if none can be trusted."""
-    found, damaged = _newest(run_dir / "checkpoint", lambda path: _read(path, device))
+
+    def read(path: Path) -> Checkpoint:
+        found = _read(path, device)
+        for each in found.populations:
+            rows(each.state)
+        return found
+
+    found, damaged = _newest(run_dir / "checkpoint", read)
     if damaged is None:
         return found
     used = f"{damaged}; the previous checkpoint is used, of round {found.notes['number']}"

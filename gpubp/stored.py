@@ -33,6 +33,16 @@ def is_row(name: str) -> bool:
     return name == "params" or name.startswith(("slots.", "kept."))
 
 
+def predicting(state: TrainState) -> object:
+    """The rows of networks that are to predict."""
+    return state.population.params, state.kept
+
+
+def everything(state: TrainState) -> object:
+    """All rows."""
+    return [*state.tensors()]
+
+
 class Part(NamedTuple):
     """The networks first, first + step, ... of population `group`: the population number `at` of a file."""
 

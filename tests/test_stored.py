@@ -154,6 +154,24 @@ def test_a_damaged_or_missing_file_of_rows_is_refused(apart: Path) -> None:
         gpubp.resume(apart, training(), held_out())
 
 
+@pytest.mark.parametrize("look", [gpubp.load, lambda run: gpubp.replay(run, 3, data=training(), validation=held_out())])
+def test_whoever_reads_while_another_process_goes_on_finds_its_newer_checkpoint(
+    apart: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[Path], Any]
+) -> None:
+    proper, times = Source.read, list[str]()
+
+    def late(source: Source, group: int, device: torch.device, name: str) -> torch.Tensor:
+        times.append(name)
+        if len(times) == 2:
+            gpubp.resume(apart, training(), held_out(), epochs=9)
+            assert not (apart / "shards").exists()
+        return proper(source, group, device, name)
+
+    monkeypatch.setattr(Source, "read", late)
+    found = look(apart)
+    assert len(found) == len(ROWS) if isinstance(found, gpubp.Model) else found.proven
+
+
 def test_rows_are_not_read_from_another_run_that_took_the_place_of_theirs(apart: Path) -> None:
     """A result whose rows were read in part, and whose directory was then removed and trained in again."""
     state = checkpoint.load(apart, HOME).populations[0].state
