@@ -24,6 +24,7 @@ from gpubp.reporters.table import Results
 from gpubp.run import Sets
 from gpubp.stored import Source, is_row, rowless
 
+from .clusters import interrupted
 from .helpers import same_bits
 from .short_runs import held_out, sealed, training
 
@@ -184,6 +185,33 @@ def test_rows_are_not_read_from_another_run_that_took_the_place_of_theirs(apart:
     shutil.rmtree(apart / "shards")
     with pytest.raises(CheckpointError, match=r"shards/0/.* cannot be read: No such file or directory"):
         _ = state.kept
+
+
+def test_files_of_rows_go_also_if_a_process_died_before_it_deleted_them(
+    apart: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*given: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            gpubp.resume(apart, training(), held_out(), epochs=9)
+    assert (apart / "shards").exists()
+    gpubp.resume(apart, training(), held_out())
+    assert not (apart / "shards").exists()
+
+
+def test_files_of_rows_make_room_on_a_full_disk(apart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = checkpoint.load(apart, HOME)
+    checkpoint.save(apart, saved.populations, saved.notes)
+    assert (apart / "shards").exists(), "the previous checkpoint names them"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))  # type: ignore[attr-defined]
+    monkeypatch.setattr(checkpoint, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(apart, saved.populations, saved.notes)
+    assert not (apart / "shards").exists()
+    assert len(gpubp.load(apart)) == len(ROWS)
 
 
 def test_an_older_gpubp_refuses_it_and_reads_every_other_run(
