@@ -186,6 +186,10 @@ class StoredPopulation(Population):
         """That of the ids."""
         return self.ids.device
 
+    def __reduce__(self) -> Any:
+        """Copied and pickled with its rows, which may be elsewhere later."""
+        return Population, (self.spec, self.params, self.seed, self.ids)
+
 
 class StoredState(TrainState):
     """A TrainState whose rows are read when somebody asks for them."""
@@ -212,3 +216,7 @@ class StoredState(TrainState):
     def kept(self) -> dict[str, Tensor]:  # type: ignore[override]
         """(N, P) each."""
         return {"best": self.read("kept.best")} if self.recipe.restore_best else {}
+
+    def __reduce__(self) -> Any:
+        """See StoredPopulation."""
+        return TrainState, tuple(getattr(self, each.name) for each in fields(TrainState))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +97,17 @@ def test_rows_that_nobody_asks_for_are_not_read(apart: Path, monkeypatch: pytest
     assert [each.state.population.count for each in saved.populations] == [5, 5]
     gpubp.load(apart)
     assert {*read} == {"params", "kept.best"}
+
+
+def test_networks_are_copied_and_pickled_with_their_rows(apart: Path) -> None:
+    states = [each.state for each in checkpoint.load(apart, HOME).populations]
+    copies = pickle.loads(pickle.dumps(states)), copy.deepcopy(states), pickle.loads(pickle.dumps(gpubp.load(apart)))
+    shutil.rmtree(apart)
+    for one, other, mine in zip(*copies[:2], states, strict=True):
+        for (name, here), (_, there), (_, expected) in zip(one.tensors(), other.tensors(), mine.tensors(), strict=True):
+            assert same_bits(here, expected), name
+            assert same_bits(there, expected), name
+    assert copies[2].predict(held_out().inputs).shape[0] == 40
 
 
 def renamed(manifest: Manifest) -> None:
