@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import torch
 import gpubp
 import gpubp.curves
 from gpubp import checkpoint, cluster, manifests
+from gpubp.cluster.driver import Driver
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
 from gpubp.stored import Source
@@ -214,6 +216,31 @@ def test_the_error_of_a_shard_is_raised_once_with_its_number(machines: Any, iris
         each.write_text("{}")
     with pytest.raises(CheckpointError, match=r"^shard 1: .*manifest.json is not the manifest of a gpubp checkpoint"):
         trained(iris, 2, tmp_path / "run", **more)
+
+
+@pytest.mark.parametrize(
+    ("point", "search", "told"),
+    [
+        ("decide", SuccessiveHalving(2), r"^shard 1: .*shards/1 has no checkpoint any more: run_dir on storage"),
+        ("keep", None, r"1/checkpoint/tensors-.*, which a worker has written, is not there: run_dir on storage"),
+    ],
+)
+def test_files_of_shards_that_are_lost_are_told_of_before_others_build_on_them(
+    machines: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, search: Any, told: str
+) -> None:
+    """As on storage that not all machines share."""
+    proper, run_dir = getattr(Driver, point), tmp_path / "run"
+
+    def lose(*given: Any) -> None:
+        proper(*given)
+        shutil.rmtree(run_dir / "shards" / "1", ignore_errors=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Driver, point, lose)
+        with pytest.raises(CheckpointError, match=told):
+            trained(iris, 2, run_dir, design=PLAIN, search=search)
+    if search is None:
+        check_same(trained(iris, None, design=PLAIN), trained(iris, 2, run_dir, design=PLAIN))
 
 
 def test_the_directory_of_a_run_in_shards_is_that_of_any_run(

@@ -174,12 +174,17 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
             if storage.local is None:
                 storage.put(folder)
             try:
-                job.storage.keep({each.end.file["file"].removeprefix(f"{SHARDS}/") for each in reports if each.end})
+                job.storage.keep(_files(reports))
             except CheckpointError as error:
                 told.tell(f"{error}; files that nobody needs are left there")
         with kept(result):
             listeners.tell(lambda reporter: reporter.finish(result))
     return result
+
+
+def _files(reports: Sequence[Report]) -> set[str]:
+    """Those that have the shards' rows, by their names there."""
+    return {each.end.file["file"].removeprefix(f"{SHARDS}/") for each in reports if each.end is not None}
 
 
 def _looks(reporter: Reporter) -> bool:
@@ -232,6 +237,7 @@ def _result(
     more = {} if search is None else search.columns(runs)
     results = Results(found, runs[0].metric_name, plan.sets.data.entities, more)
     if number is None:
+        driver.job.storage.check(_files(reports))
         try:
             draw(storage, [each.curves for each in ends], folder)
         except (OSError, CheckpointError) as error:
