@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -22,43 +21,20 @@ import gpubp
 import gpubp.curves
 from gpubp import checkpoint, cluster, manifests
 from gpubp.cluster.driver import Driver
+from gpubp.cluster.plan import Plan
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
 from gpubp.stored import Source
 
-from .clusters import PLAIN, At, check_same, interrupted, kill, trained, workers
+from .clusters import PLAIN, ROOT, STORE, At, check_same, interrupted, kill, trained, workers
 from .commands import run
 from .helpers import same_bits
 
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
-ROOT = Path(__file__).resolve().parent.parent
 KILLS = 12
-STORE = 80 << 20  # bytes, the least that Ray takes
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def machines() -> Iterator[Any]:
-    """A cluster of two machines with a CPU each, which this process is connected to."""
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", str(ROOT))
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
-        found = Cluster(initialize_head=True, head_node_args=head)
-        found.add_node(num_cpus=1, object_store_memory=STORE)
-        ray.init(found.address, log_to_driver=False, logging_level="ERROR")
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        yield found
-        ray.shutdown()
-        found.shutdown()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +192,24 @@ def test_the_error_of_a_shard_is_raised_once_with_its_number(machines: Any, iris
         each.write_text("{}")
     with pytest.raises(CheckpointError, match=r"^shard 1: .*manifest.json is not the manifest of a gpubp checkpoint"):
         trained(iris, 2, tmp_path / "run", **more)
+
+
+def test_a_call_does_not_go_on_from_where_another_one_was_when_it_began(
+    machines: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proper, run_dir, record = Plan.fit, tmp_path / "run", tmp_path / "run" / "shards" / "driver" / "record.json"
+
+    def meanwhile(*given: Any) -> list[str]:
+        if record.exists():
+            record.write_text(record.read_text() + "\n")
+        return proper(*given)
+
+    more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN}
+    with pytest.raises(KeyboardInterrupt):
+        trained(iris, 2, run_dir, reporters=[At(2, lambda: os.kill(os.getpid(), signal.SIGINT))], **more)
+    monkeypatch.setattr(Plan, "fit", meanwhile)
+    with pytest.raises(CheckpointError, match=r"run: another process has just gone on with it: call again"):
+        trained(iris, 2, run_dir, **more)
 
 
 @pytest.mark.parametrize(
