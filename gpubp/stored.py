@@ -88,14 +88,17 @@ class Source:
         kinds: list[dict[str, Kind]] = [{} for _ in self.counts]
         times = [torch.zeros(count, dtype=torch.int32) for count in self.counts]
         for name, parts in self.parts.items():
-            shapes = self._shapes(name)
+            shapes: dict[str, dict[str, tuple[str, list[int]]]] = {}
+            for key, shape in self._shapes(name).items():
+                number, _, row = key.partition(".")
+                if is_row(row):
+                    shapes.setdefault(number, {})[row] = shape
             for at, group, first, step in parts:
                 mine = times[group][first::step]
                 mine += 1
                 found = {
-                    key.removeprefix(f"{at}."): Kind(DTYPES[kind], shape[1])
-                    for key, (kind, shape) in shapes.items()
-                    if key.startswith(f"{at}.") and is_row(key.removeprefix(f"{at}."))
+                    row: Kind(DTYPES[kind], shape[1])
+                    for row, (kind, shape) in shapes.get(str(at), {}).items()
                     if kind in DTYPES and len(shape) == 2 and shape[0] == len(mine)
                 }
                 if not found or (kinds[group] and kinds[group] != found):
