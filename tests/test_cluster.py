@@ -260,6 +260,7 @@ import os, signal, sys
 import gpubp
 from gpubp import checkpoint, cluster
 from gpubp.cluster import training
+from gpubp.cluster.storage import Storage
 from gpubp.saving import Saving
 from tests.clusters import trained
 
