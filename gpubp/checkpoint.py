@@ -65,7 +65,6 @@ class Checkpoint:
         device = self.populations[0].state.population.device
         for each in self.populations:
             stopping.restore(each.state)
-            _ = each.state.population.params  # read now: the files may be elsewhere later
         found = [(each.state, each.rows) for each in self.populations]
         return found + [(each.state.on(device), each.rows) for each in self.ended.outcomes()]
 
@@ -80,11 +79,14 @@ def save(
     and save() may be called again."""
     folder = run_dir / "checkpoint"
     manifest, before = folder / MANIFEST, files.found(folder / MANIFEST)
+    left = (run_dir / SHARDS).is_dir() and any(
+        "rows" in each or each.get("shards") for each in map(named, (before, files.found(folder / PREVIOUS)))
+    )
     number = max((_number(path) for path in folder.glob("tensors-*.safetensors")), default=0) + 1
     tensors = folder / f"tensors-{number:08}.safetensors"
     lock.check(run_dir)
     try:
-        _write(tensors, manifest, populations, notes, rows)
+        _write(tensors, manifest, populations, notes, rows, left)
     except BaseException as error:
         stays = files.found(manifest) == before  # else it failed after the manifest was in place
         if stays:
@@ -95,18 +97,17 @@ def save(
         more = "; the previous one is kept" if stays and before else ""
         why = reason(error, str(error).rpartition(": ")[2])  # safetensors puts the system's message last
         raise CheckpointError(f"{folder}: the checkpoint cannot be written: {why}{more}") from error
-    shards = _in_shards(before, files.found(folder / PREVIOUS))
     if before and named(before):
         with suppress(OSError):  # then the old one stays
             files.write(folder / PREVIOUS, lambda beside: beside.write_bytes(before))
     _tidy(folder)
-    if shards and not _in_shards(*(files.found(folder / name) for name in (MANIFEST, PREVIOUS))):
+    if left and not any("rows" in named(files.found(folder / name)) for name in (MANIFEST, PREVIOUS)):
         shutil.rmtree(run_dir / SHARDS, ignore_errors=True)
 
 
 def _write(
     tensors: Path, manifest: Path, populations: Sequence[Saved], notes: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]], left: bool,
 ) -> None:  # fmt: skip
     run_dir, packed = manifest.parent.parent, [packing.pack(each) for each in populations]
     content = {f"{at}.{name}": each for at, (_, part) in enumerate(packed) for name, each in part.items()}
@@ -117,7 +118,7 @@ def _write(
         "version": VERSION if rows else 6,
         "tensors": tensors.name,
         "sha256": files.digest(tensors),
-        **({"rows": rows} if rows else {}),
+        **({"rows": rows} if rows else {"shards": True} if left else {}),
         "populations": [entry for entry, _ in packed],
         "settings": notes["settings"],
         "history": notes["history"].save(run_dir, notes["number"]),
@@ -131,10 +132,18 @@ def _write(
     files.write_text(manifest, text + "\n")
 
 
-def load(run_dir: Path, device: torch.device) -> Checkpoint:
-    """The run's checkpoint, on `device`; if it is damaged, the previous one. Another process may save meanwhile.
+def load(run_dir: Path, device: torch.device, rows: Callable[[TrainState], object] = lambda state: None) -> Checkpoint:
+    """The run's checkpoint, on `device`; if it is damaged, the previous one. Another process may save meanwhile, and
+    delete files of rows: those that `rows` looks at are read here, the others when somebody asks for them.
     Raises CheckpointError with the reason if none can be trusted."""
-    found, damaged = _newest(run_dir / "checkpoint", lambda path: _read(path, device))
+
+    def read(path: Path) -> Checkpoint:
+        found = _read(path, device)
+        for each in found.populations:
+            rows(each.state)
+        return found
+
+    found, damaged = _newest(run_dir / "checkpoint", read)
     if damaged is None:
         return found
     used = f"{damaged}; the previous checkpoint is used, of round {found.notes['number']}"
@@ -261,11 +270,6 @@ def tensors(run_dir: Path) -> tuple[str, str]:
     return f"checkpoint/{manifest['tensors']}", manifest["sha256"]
 
 
-def _in_shards(*contents: bytes | None) -> bool:
-    """Whether one of these manifests names files of shards."""
-    return any("rows" in named(each) for each in contents)
-
-
 def _tidy(folder: Path) -> None:
     """Delete the tensors that no manifest names, and files that killed processes left."""
     held = {named(files.found(folder / name)).get("tensors") for name in (MANIFEST, PREVIOUS)}
@@ -283,6 +287,8 @@ def _make_room(folder: Path, size: int) -> None:
         if newer and files.digest(folder / Path(newer["tensors"]).name, newer["version"]) == newer["sha256"]:
             (folder / PREVIOUS).unlink(missing_ok=True)
             _tidy(folder)
+            if newer.get("shards"):  # which the previous one named
+                shutil.rmtree(folder.parent / SHARDS, ignore_errors=True)
 
 
 def _number(path: Path) -> int:

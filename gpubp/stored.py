@@ -8,7 +8,7 @@ lie elsewhere, or that do not have every network once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -31,6 +31,16 @@ Read = Callable[[str], Tensor]
 def is_row(name: str) -> bool:
     """Whether a tensor of a state is (N, P)."""
     return name == "params" or name.startswith(("slots.", "kept."))
+
+
+def predicting(state: TrainState) -> object:
+    """The rows of networks that are to predict."""
+    return state.population.params, state.kept
+
+
+def everything(state: TrainState) -> object:
+    """All rows."""
+    return [*state.tensors()]
 
 
 class Part(NamedTuple):
@@ -59,6 +69,7 @@ class Source:
         where: Callable[[str], AbstractContextManager[Path]],
     ) -> None:  # fmt: skip
         self.counts, self.where = counts, where
+        self.known: dict[str, tuple[int, ...]] = {}  # of each file that was undamaged when it was last opened
         self.digests = {str(each["file"]): each["sha256"] for each in given}
         self.parts = {
             str(each["file"]): [Part(at, *map(int, some)) for at, some in enumerate(each["networks"])] for each in given
@@ -77,14 +88,17 @@ class Source:
         kinds: list[dict[str, Kind]] = [{} for _ in self.counts]
         times = [torch.zeros(count, dtype=torch.int32) for count in self.counts]
         for name, parts in self.parts.items():
-            shapes = self._shapes(name)
+            shapes: dict[str, dict[str, tuple[str, list[int]]]] = {}
+            for key, shape in self._shapes(name).items():
+                number, _, row = key.partition(".")
+                if is_row(row):
+                    shapes.setdefault(number, {})[row] = shape
             for at, group, first, step in parts:
                 mine = times[group][first::step]
                 mine += 1
                 found = {
-                    key.removeprefix(f"{at}."): Kind(DTYPES[kind], shape[1])
-                    for key, (kind, shape) in shapes.items()
-                    if key.startswith(f"{at}.") and is_row(key.removeprefix(f"{at}."))
+                    row: Kind(DTYPES[kind], shape[1])
+                    for row, (kind, shape) in shapes.get(str(at), {}).items()
                     if kind in DTYPES and len(shape) == 2 and shape[0] == len(mine)
                 }
                 if not found or (kinds[group] and kinds[group] != found):
@@ -95,16 +109,28 @@ class Source:
         return kinds
 
     def _shapes(self, name: str) -> dict[str, tuple[str, list[int]]]:
-        """The tensors of an undamaged file: dtype and shape."""
+        """The tensors of a file: dtype and shape."""
+        with self._opened(name) as file:
+            each = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no dict
+            return {key: (some.get_dtype(), list(some.get_shape())) for key, some in each.items()}
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[Any]:
+        """A file, whose SHA-256 is taken unless it is the one that was opened before: meanwhile the run may be gone,
+        and another one in its place. Raises CheckpointError."""
         try:
             with self.where(name) as path:
-                if files.digest(path) != self.digests[name]:
-                    raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the manifest")
+                found = path.stat()
+                now = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+                if self.known.get(name) != now:
+                    if files.digest(path) != self.digests[name]:
+                        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the manifest")
+                    self.known[name] = now
                 with safe_open(path, framework="pt") as file:
-                    each = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no dict
-                    return {key: (some.get_dtype(), list(some.get_shape())) for key, some in each.items()}
-        except (OSError, SafetensorError) as error:
-            raise _unread(name, error) from None
+                    yield file
+        except (OSError, SafetensorError, RuntimeError) as error:  # the latter: another shape than expected
+            why = reason(error, "it is not a safetensors file")
+            raise CheckpointError(f"{name}, which has rows of the run's networks, cannot be read: {why}") from None
 
     def blank(self, group: int, device: torch.device) -> dict[str, Tensor]:
         """Tensors without memory in the place of those of a population."""
@@ -118,19 +144,11 @@ class Source:
         kind = self.kinds[group][name]
         whole = torch.empty(self.counts[group], kind.width, dtype=kind.dtype, device=device)
         for file, parts in self.parts.items():
-            try:
-                for at, mine, first, step in parts:
-                    if mine == group:
-                        with self.where(file) as path, safe_open(path, framework="pt") as opened:
-                            whole[first::step] = opened.get_tensor(f"{at}.{name}").to(device)
-            except (OSError, SafetensorError, RuntimeError) as error:  # or another shape than when it was checked
-                raise _unread(file, error) from None
+            for at, mine, first, step in parts:
+                if mine == group:
+                    with self._opened(file) as opened:
+                        whole[first::step] = opened.get_tensor(f"{at}.{name}").to(device)
         return whole
-
-
-def _unread(name: str, error: Exception) -> CheckpointError:
-    why = reason(error, "it is not a safetensors file")
-    return CheckpointError(f"{name}, which has rows of the run's networks, cannot be read: {why}")
 
 
 class Rowless(TrainState):
@@ -171,6 +189,10 @@ class StoredPopulation(Population):
         """That of the ids."""
         return self.ids.device
 
+    def __reduce__(self) -> Any:
+        """Copied and pickled with its rows, which may be elsewhere later."""
+        return Population, (self.spec, self.params, self.seed, self.ids)
+
 
 class StoredState(TrainState):
     """A TrainState whose rows are read when somebody asks for them."""
@@ -197,3 +219,7 @@ class StoredState(TrainState):
     def kept(self) -> dict[str, Tensor]:  # type: ignore[override]
         """(N, P) each."""
         return {"best": self.read("kept.best")} if self.recipe.restore_best else {}
+
+    def __reduce__(self) -> Any:
+        """See StoredPopulation."""
+        return TrainState, tuple(getattr(self, each.name) for each in fields(TrainState))

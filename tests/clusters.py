@@ -4,16 +4,44 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import gpubp
 from gpubp import cluster
 
 from .helpers import same_bits
 
+ROOT = Path(__file__).resolve().parent.parent
+STORE = 80 << 20  # bytes, the least that Ray takes
 ROWS = [{"lr": 10.0 ** -(1 + row % 3), "optimizer": ("adam", "sgd")[row % 2], "seed": 50 - row} for row in range(15)]
 PLAIN = [{"lr": (1 + row) * 1e-3} for row in range(12)]
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Any]:
+    """A cluster of two machines with a CPU each, which this process is connected to."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
+        found = Cluster(initialize_head=True, head_node_args=head)
+        found.add_node(num_cpus=1, object_store_memory=STORE)
+        ray.init(found.address, log_to_driver=False, logging_level="ERROR")
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        yield found
+        ray.shutdown()
+        found.shutdown()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def trained(

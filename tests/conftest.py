@@ -21,7 +21,7 @@ CHECKED = ("gpubp.backprop", "gpubp.blocks", "gpubp.numerics", "gpubp.rng")
 SHAPED = ("divergence", "gradient", "groups", "independence", "left_out", "numerics", "optimizers",
           "predictions", "products", "rng", "step", "tutorial")  # fmt: skip
 install_import_hook(CHECKED, "beartype.beartype")
-pytest_plugins = ["tests.browser", "tests.short_runs"]  # their fixtures
+pytest_plugins = ["tests.browser", "tests.clusters", "tests.short_runs"]  # their fixtures
 HERE = {
     "trains nothing, or by no engine": ("arithmetic", "build", "cache", "compiler", "evaluation", "examples", "files",
         "flags", "formulas", "gradient", "initialise", "layout", "modules", "numerics", "packaging", "preparation",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -20,43 +20,21 @@ import torch
 import gpubp
 import gpubp.curves
 from gpubp import checkpoint, cluster, manifests
+from gpubp.cluster.driver import Driver
+from gpubp.cluster.plan import Plan
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
 from gpubp.stored import Source
 
-from .clusters import PLAIN, At, check_same, interrupted, kill, trained, workers
+from .clusters import PLAIN, ROOT, STORE, At, check_same, interrupted, kill, trained, workers
 from .commands import run
 from .helpers import same_bits
 
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
-ROOT = Path(__file__).resolve().parent.parent
 KILLS = 12
-STORE = 80 << 20  # bytes, the least that Ray takes
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def machines() -> Iterator[Any]:
-    """A cluster of two machines with a CPU each, which this process is connected to."""
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", str(ROOT))
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
-        found = Cluster(initialize_head=True, head_node_args=head)
-        found.add_node(num_cpus=1, object_store_memory=STORE)
-        ray.init(found.address, log_to_driver=False, logging_level="ERROR")
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        yield found
-        ray.shutdown()
-        found.shutdown()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +194,49 @@ def test_the_error_of_a_shard_is_raised_once_with_its_number(machines: Any, iris
         trained(iris, 2, tmp_path / "run", **more)
 
 
+def test_a_call_does_not_go_on_from_where_another_one_was_when_it_began(
+    machines: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proper, run_dir, record = Plan.fit, tmp_path / "run", tmp_path / "run" / "shards" / "driver" / "record.json"
+
+    def meanwhile(*given: Any) -> list[str]:
+        if record.exists():
+            record.write_text(record.read_text() + "\n")
+        return proper(*given)
+
+    more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN}
+    with pytest.raises(KeyboardInterrupt):
+        trained(iris, 2, run_dir, reporters=[At(2, lambda: os.kill(os.getpid(), signal.SIGINT))], **more)
+    monkeypatch.setattr(Plan, "fit", meanwhile)
+    with pytest.raises(CheckpointError, match=r"run: another process has just gone on with it: call again"):
+        trained(iris, 2, run_dir, **more)
+
+
+@pytest.mark.parametrize(
+    ("point", "search", "told"),
+    [
+        ("decide", SuccessiveHalving(2), r"^shard 1: .*shards/1 has no checkpoint any more: run_dir on storage"),
+        ("keep", None, r"1/checkpoint/tensors-.*, which a worker has written, is not there: run_dir on storage"),
+    ],
+)
+def test_files_of_shards_that_are_lost_are_told_of_before_others_build_on_them(
+    machines: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, search: Any, told: str
+) -> None:
+    """As on storage that not all machines share."""
+    proper, run_dir = getattr(Driver, point), tmp_path / "run"
+
+    def lose(*given: Any) -> None:
+        proper(*given)
+        shutil.rmtree(run_dir / "shards" / "1", ignore_errors=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Driver, point, lose)
+        with pytest.raises(CheckpointError, match=told):
+            trained(iris, 2, run_dir, design=PLAIN, search=search)
+    if search is None:
+        check_same(trained(iris, None, design=PLAIN), trained(iris, 2, run_dir, design=PLAIN))
+
+
 def test_the_directory_of_a_run_in_shards_is_that_of_any_run(
     machines: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -239,6 +260,7 @@ import os, signal, sys
 import gpubp
 from gpubp import checkpoint, cluster
 from gpubp.cluster import training
+from gpubp.cluster.storage import Storage
 from gpubp.saving import Saving
 from tests.clusters import trained
 

@@ -14,7 +14,7 @@ from gpubp.cli import main
 from gpubp.cluster.shards import dealt
 from gpubp.cluster.storage import Storage
 from gpubp.design import Design
-from gpubp.errors import ConfigError
+from gpubp.errors import CheckpointError, ConfigError
 from gpubp.making import Source
 
 Capture = pytest.CaptureFixture[str]
@@ -96,3 +96,21 @@ def test_a_save_counts_when_it_is_complete(tmp_path: Path) -> None:
     assert system.find(root) == [f"{root}/{where}checkpoint/manifest.json"]
     with storage.file(f"{where}checkpoint/manifest.json") as path:
         assert path.read_text() == "third"
+
+
+@pytest.mark.parametrize("url", [False, True])
+def test_files_are_deleted_only_where_those_that_stay_are_found(tmp_path: Path, url: bool) -> None:
+    storage = Storage("dir::file://" + str(tmp_path) if url else str(tmp_path))  # its names are not those of find()
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "rows").touch()
+    (tmp_path / "0" / "lock").touch()
+    stay = {"0/rows"} if url else {"0/rows", "1/rows"}
+    with pytest.raises(CheckpointError, match=r"/rows, which a worker has written, is not there: run_dir on storage"):
+        storage.keep(stay)
+    assert (tmp_path / "0" / "lock").exists()
+
+
+def test_a_url_that_is_a_pattern_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run_dir file://.*/run\[1\]: fsspec takes \* \? \[ for a pattern"):
+        Storage.of(f"file://{tmp_path}/run[1]")
+    assert Storage.of(tmp_path / "run[1]").local == tmp_path / "run[1]"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import gpubp
 from gpubp import checkpoint, files, making, manifests
@@ -24,6 +26,7 @@ from gpubp.reporters.table import Results
 from gpubp.run import Sets
 from gpubp.stored import Source, is_row, rowless
 
+from .clusters import interrupted
 from .helpers import same_bits
 from .short_runs import held_out, sealed, training
 
@@ -96,6 +99,17 @@ def test_rows_that_nobody_asks_for_are_not_read(apart: Path, monkeypatch: pytest
     assert {*read} == {"params", "kept.best"}
 
 
+def test_networks_are_copied_and_pickled_with_their_rows(apart: Path) -> None:
+    states = [each.state for each in checkpoint.load(apart, HOME).populations]
+    copies = pickle.loads(pickle.dumps(states)), copy.deepcopy(states), pickle.loads(pickle.dumps(gpubp.load(apart)))
+    shutil.rmtree(apart)
+    for one, other, mine in zip(*copies[:2], states, strict=True):
+        for (name, here), (_, there), (_, expected) in zip(one.tensors(), other.tensors(), mine.tensors(), strict=True):
+            assert same_bits(here, expected), name
+            assert same_bits(there, expected), name
+    assert copies[2].predict(held_out().inputs).shape[0] == 40
+
+
 def renamed(manifest: Manifest) -> None:
     manifest["rows"][1]["file"] = "shards/../../other.safetensors"
 
@@ -152,6 +166,65 @@ def test_a_damaged_or_missing_file_of_rows_is_refused(apart: Path) -> None:
     path.unlink()
     with pytest.raises(CheckpointError, match=r"shards/1/.*, which has rows of the run's networks, cannot be read: No"):
         gpubp.resume(apart, training(), held_out())
+
+
+@pytest.mark.parametrize("look", [gpubp.load, lambda run: gpubp.replay(run, 3, data=training(), validation=held_out())])
+def test_whoever_reads_while_another_process_goes_on_finds_its_newer_checkpoint(
+    apart: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[Path], Any]
+) -> None:
+    proper, times = Source.read, list[str]()
+
+    def late(source: Source, group: int, device: torch.device, name: str) -> torch.Tensor:
+        times.append(name)
+        if len(times) == 2:
+            gpubp.resume(apart, training(), held_out(), epochs=9)
+            assert not (apart / "shards").exists()
+        return proper(source, group, device, name)
+
+    monkeypatch.setattr(Source, "read", late)
+    found = look(apart)
+    assert len(found) == len(ROWS) if isinstance(found, gpubp.Model) else found.proven
+
+
+def test_rows_are_not_read_from_another_run_that_took_the_place_of_theirs(apart: Path) -> None:
+    """A result whose rows were read in part, and whose directory was then removed and trained in again."""
+    state = checkpoint.load(apart, HOME).populations[0].state
+    assert state.population.params.isfinite().all()
+    for name in FILES:
+        content = load_file(apart / name)
+        save_file({key: each + 1 for key, each in content.items()}, apart / name)
+    with pytest.raises(CheckpointError, match=r"shards/0/.* is damaged: its SHA-256 is not the one in the manifest"):
+        _ = state.slots
+    shutil.rmtree(apart / "shards")
+    with pytest.raises(CheckpointError, match=r"shards/0/.* cannot be read: No such file or directory"):
+        _ = state.kept
+
+
+def test_files_of_rows_go_also_if_a_process_died_before_it_deleted_them(
+    apart: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*given: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            gpubp.resume(apart, training(), held_out(), epochs=9)
+    assert (apart / "shards").exists()
+    gpubp.resume(apart, training(), held_out())
+    assert not (apart / "shards").exists()
+
+
+def test_files_of_rows_make_room_on_a_full_disk(apart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = checkpoint.load(apart, HOME)
+    checkpoint.save(apart, saved.populations, saved.notes)
+    assert (apart / "shards").exists(), "the previous checkpoint names them"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))  # type: ignore[attr-defined]
+    monkeypatch.setattr(checkpoint, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(apart, saved.populations, saved.notes)
+    assert not (apart / "shards").exists()
+    assert len(gpubp.load(apart)) == len(ROWS)
 
 
 def test_an_older_gpubp_refuses_it_and_reads_every_other_run(

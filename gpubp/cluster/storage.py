@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 COMPLETE = "complete"
 KEPT = 2  # saves
 LEFT_OUT = ("lock", COMPLETE)
+PATTERN = frozenset("*?[")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Storage:
         if str(given).startswith("memory://"):
             raise ConfigError(f"run_dir {given}: the memory of one process, which no other machine sees")
         storage = cls(str(given).rstrip("/"))
-        _ = storage._system
+        if PATTERN & {*storage._system[1]}:
+            raise ConfigError(f"run_dir {given}: fsspec takes * ? [ for a pattern, of other runs too: name another one")
         return storage
 
     @property
@@ -123,13 +125,30 @@ class Storage:
                 where.parent.mkdir(parents=True, exist_ok=True)
                 system.get_file(each, str(where))
 
+    def check(self, names: Collection[str]) -> list[str]:
+        """All files at a URL, none of a directory. Raises CheckpointError unless these are there."""
+        found, root = list[str](), ""
+        if self.local is None:
+            system, root = self._system
+            with self._told("read"):
+                system.invalidate_cache()
+                found = list(system.find(root))
+        known = {*found}
+        for name in names:
+            if not ((self.local / name).is_file() if self.local is not None else f"{root}/{name}" in known):
+                raise CheckpointError(
+                    f"{self.path}: {name}, which a worker has written, is not there: run_dir on storage that all "
+                    "machines share expected"
+                )
+        return found
+
     def keep(self, names: Collection[str]) -> None:
-        """Delete all but these files. Raises CheckpointError."""
+        """Delete all but these files, if they are there. Raises CheckpointError."""
+        found = self.check(names)
         if self.local is None:
             system, root = self._system
             with self._told("tidied up"):
-                system.invalidate_cache()
-                if gone := [each for each in system.find(root) if each not in {f"{root}/{name}" for name in names}]:
+                if gone := [each for each in found if each not in {f"{root}/{name}" for name in names}]:
                     system.rm(gone)
             return
         for path in sorted(self.local.rglob("*"), reverse=True):  # folders after what is in them

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .. import files
 from ..ambient import HOME, neutral
 from ..config import TrainConfig
 from ..data import Dataset
@@ -39,6 +40,7 @@ from .merge import Joining, draw, outcomes, saved, with_rows
 from .messages import Report
 from .plan import Plan
 from .progress import Together
+from .record import FILE as RECORD
 from .record import Record, check
 from .session import room, session
 from .shards import Job, Part, dealt
@@ -133,7 +135,7 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
     """The result of training on the cluster. folder: of the run; keeping: of the driver's record."""
     with ExitStack() as stack:
         with session(wanted.cluster, plan.sets) as (ray, lines):
-            before = Record.load(keeping)
+            seen, before = files.found(keeping / RECORD), Record.load(keeping)
             asked = before.shards if before is not None and wanted.shards is None else wanted.shards
             device, lent = room(ray, wanted.device, asked)
             sets = ray.put(plan.sets)
@@ -147,6 +149,8 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
             chosen |= {"shards": lent.shards}
             held = opened(folder, chosen, reasons(runs), plan.sets.data.preparation, plan.design)
             lines += stack.enter_context(held)
+            if files.found(keeping / RECORD) != seen:  # before this process had the lock
+                raise CheckpointError(f"{storage.path}: another process has just gone on with it: call again")
             record.save(keeping)
             shards = list(dealt(plan.parts, lent.shards))
             meetings = plan.meetings(runs)
@@ -174,12 +178,17 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
             if storage.local is None:
                 storage.put(folder)
             try:
-                job.storage.keep({each.end.file["file"].removeprefix(f"{SHARDS}/") for each in reports if each.end})
+                job.storage.keep(_files(reports))
             except CheckpointError as error:
                 told.tell(f"{error}; files that nobody needs are left there")
         with kept(result):
             listeners.tell(lambda reporter: reporter.finish(result))
     return result
+
+
+def _files(reports: Sequence[Report]) -> set[str]:
+    """Those that have the shards' rows, by their names there."""
+    return {each.end.file["file"].removeprefix(f"{SHARDS}/") for each in reports if each.end is not None}
 
 
 def _looks(reporter: Reporter) -> bool:
@@ -232,6 +241,7 @@ def _result(
     more = {} if search is None else search.columns(runs)
     results = Results(found, runs[0].metric_name, plan.sets.data.entities, more)
     if number is None:
+        driver.job.storage.check(_files(reports))
         try:
             draw(storage, [each.curves for each in ends], folder)
         except (OSError, CheckpointError) as error:

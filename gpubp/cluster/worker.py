@@ -157,7 +157,7 @@ def show(job: Job, shard: Shard, sets: Sets, phase: int) -> Report:
 def give(job: Job, shard: Shard, sets: Sets, wanted: Sequence[Mapping[int, Tensor]]) -> Any:
     """Rows of a shard at a meeting point, for each that asks for networks (K,) of some groups, or for the only one."""
     with (job.storage / str(shard.number)).folder() as folder:  # without its lock: it may be taking rows itself
-        loop = _loop(job, shard, sets, folder, lambda _: None)
+        loop = _loop(job, shard, sets, folder, lambda _: None, begun=True)
         loop.begin()
         loop.at_rest()
         for run in loop.runs:
@@ -220,7 +220,7 @@ def _opened(
     with storage.folder() as folder:
         lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
         with lock.held(folder, force=True):
-            loop = _loop(job, shard, sets, folder, tell)
+            loop = _loop(job, shard, sets, folder, tell, begun=phase > 0)
             loop.saving = saving = Copied(
                 folder, job.minutes, loop.saved, loop.noted, loop.note, push=lambda: storage.push(folder, phase, held),
                 rows=shard.rows,
@@ -232,8 +232,11 @@ def _opened(
                 saving.wait()
 
 
-def _loop(job: Job, shard: Shard, sets: Sets, folder: Path, tell: Callable[[Progress | Looked], object]) -> ShardLoop:
-    """The loop of a shard, from its newest checkpoint if there is one; it writes nothing."""
+def _loop(
+    job: Job, shard: Shard, sets: Sets, folder: Path, tell: Callable[[Progress | Looked], object], begun: bool
+) -> ShardLoop:
+    """The loop of a shard, from its newest checkpoint if there is one; it writes nothing. begun: whether there must be
+    one, as networks were decided about. Raises CheckpointError."""
     learn(job.rules)
     where = devices(job.device)
     if where == [HOME]:
@@ -243,6 +246,11 @@ def _loop(job: Job, shard: Shard, sets: Sets, folder: Path, tell: Callable[[Prog
         saved = checkpoint.load(folder, HOME)
         runs = runs_of(folder, saved, sets, where)
         more = {name: saved.notes[name] for name in ("history", "seconds")} | {"notes": [*saved.told]}
+    elif begun:
+        raise CheckpointError(
+            f"{(job.storage / str(shard.number)).path} has no checkpoint any more: run_dir on storage that all "
+            "machines share expected"
+        )
     else:
         runs = []
         for part, rows, group in zip(shard.parts, shard.local, shard.groups):

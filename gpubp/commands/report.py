@@ -58,9 +58,10 @@ def facts(folder: Path) -> Any:
     from ..pages.predictions import Trained, predictions
     from ..pages.report import Facts
     from ..populations import Populations
+    from ..stored import predicting
     from ..studies import Study
 
-    saved = checkpoint.load(folder, HOME)
+    saved = checkpoint.load(folder, HOME, predicting)
     states, of_all = zip(*saved.everybody)
     networks = Populations(tuple(state.population for state in states), of_all)
     rows, told = _rows(folder, saved, networks)
