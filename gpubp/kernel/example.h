@@ -178,7 +178,7 @@ FN void prepare(const V *hyper, V *network_slots, V _0step, V _0total, V *coeffi
   const V of_to = _lr;
   coefficient[0] = of_to;
 }
-template <class V, class R> FN void update(V &param, V _grad, V *slots, R coefficient) {
+template <class V, class R> FN void optimizer(V &param, V _grad, V *slots, R coefficient) {
   typedef element<V> T;
   param = fma_(-coefficient(0), _grad, param);
 }
