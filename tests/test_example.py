@@ -15,7 +15,7 @@ import torch
 
 from gpubp import tutorial
 from gpubp.engines import build
-from gpubp.engines.constants import block_tiles, constants
+from gpubp.engines.constants import constants, tiles
 from gpubp.engines.job import END, declared
 from gpubp.engines.key import Key, Samples
 from gpubp.engines.layout import Kind, Layout
@@ -33,7 +33,7 @@ ABOUT = """\
 #pragma once
 """
 ELSEWHERE = """\
-#if 0  // What a program of GPU_STREAMED has besides. Its params, slots, outs and deltas begin at Memory.far.
+#if 0  // What a program of GPU_STREAMED has besides. Its matrices and long vectors (stream.py) are in Memory.far.
 """
 
 
@@ -42,9 +42,7 @@ def example() -> str:
     own, streamed = program().text, program(Layout(Kind.GPU_STREAMED, registers=4, threads=32))
     named = [(line, re.match(r"(?:#define|constexpr int) (\w+) ", line)) for line in constants(streamed.plan)]
     new = [line for line, name in named if name and (f" {name[1]} " not in own or name[1] == "LAYOUT")]
-    return "\n".join(
-        [ABOUT + own + ELSEWHERE + "\n".join(new), *block_tiles(streamed.plan), *declared(END), "#endif", ""]
-    )
+    return "\n".join([ABOUT + own + ELSEWHERE + "\n".join(new), *tiles(streamed.plan), *declared(END), "#endif", ""])
 
 
 def program(layout: Layout = EIGHT, order: str = "simultaneous") -> Program:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from ..spec import BIASES
 from .key import TASKS
 from .plan import WAYS, Plan
-from .stream import DEPTH, STAGES
+from .stream import DEPTH, STAGES, Shape
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 SWITCHES = ("l1", "l2", "clip_value", "clip_norm", "dropout", "label_smoothing")  # each has a HYPER_ in the kernel
@@ -20,27 +20,27 @@ METRICS = ("r2", "classes", "sign")
 def constants(plan: Plan) -> list[str]:
     """All constants, with a comment each."""
     layers = [f"constexpr int {name}[] = {{{', '.join(map(str, of))}}};  // {what}" for name, of, what in _layers(plan)]
-    tiles = [f"    {{{', '.join(map(str, (*of, tile.rows, tile.cols)))}}}," for of, tile in plan.tiles.items()]
     return [
         *(f"#define {name} {value}  // {what}" for name, value, what in _macros(plan)),
         *(f"constexpr int {name} = {int(value)};  // {what}" for name, value, what in _settings(plan)),
         *layers,
         *(f"constexpr int {name} = {value};  // {what}" for name, value, what in _sizes(plan)),
-        "// The tile of each product (m, k) @ (k, n), n counted in v: rows and columns that are computed together.",
-        "constexpr struct { int m, n, k, rows, cols; } TILES[] = {", *tiles, "};",
-        *block_tiles(plan),
-    ]  # fmt: skip
+        *tiles(plan),
+    ]
 
 
-def block_tiles(plan: Plan) -> list[str]:
-    """Where matrices are streamed."""
-    if not plan.layout.streamed:
-        return []
-    tiles = [f"    {{{', '.join(map(str, (*of, *tile)))}}}," for of, tile in plan.block_tiles.items()]
-    return [
-        "// And the part of it that a whole block computes at once.",
-        "constexpr struct { int m, n, k, rows, cols; } BLOCK_TILES[] = {", *tiles, "};",
-    ]  # fmt: skip
+def tiles(plan: Plan) -> list[str]:
+    """Which parts of products are computed at once."""
+    text = []
+    each = "Of each product (m, k) @ (k, n), n counted in v: rows and columns that a thread computes at once."
+    block = "Rows and columns that a whole block computes at once. TILES has the thread's part of (rows, cols, DEPTH)."
+    tables: dict[str, tuple[str, Mapping[Shape, tuple[int, ...]]]] = {"TILES": (each, plan.tiles)}
+    if plan.layout.streamed:
+        tables["BLOCK_TILES"] = block, plan.block_tiles
+    for name, (what, found) in tables.items():
+        rows = [f"    {{{', '.join(map(str, (*shape, *tile[:2])))}}}," for shape, tile in found.items()]
+        text += [f"// {what}", f"constexpr struct {{ int m, n, k, rows, cols; }} {name}[] = {{", *rows, "};"]
+    return text
 
 
 def structs(plan: Plan) -> list[str]:
@@ -57,7 +57,7 @@ def structs(plan: Plan) -> list[str]:
         "  entry *base, *far;  // far: in a GPU's global memory. An array that is not used has the place of the next",
         *memory,
         "};",
-        "struct alignas(64) Group {",
+        "struct alignas(64) Group {  // hyper, network_slots: + 1, as in Job, for C++ has no empty arrays",
         *group,
         "};",
     ]
@@ -131,7 +131,7 @@ def _layers(plan: Plan) -> list[tuple[str, Sequence[int], str]]:
     bias_at = [end - plan.padded(size) for end, size in zip(plan.weights[1:], plan.biases)]
     return [
         ("WIDTH", plan.widths, "of the layers, the inputs' first"),
-        ("PITCH", plan.pitch, "of a matrix with rows of that width: entries from one row to the next"),
+        ("PITCH", plan.pitch, "entries from a row of that width to the next: whole v, or one v more (Plan.pitch)"),
         ("BIAS_COUNT", plan.biases, "how many biases each layer has"),
         ("LAYER_AT", plan.rows, "where each layer begins in a row of Job.params: its weight, then its biases"),
         ("WEIGHT_AT", plan.weights, "where each layer's weight begins in Memory.params, with every row padded"),

@@ -57,7 +57,7 @@ class Program:
         """The whole translation unit, without the entry that a machine adds."""
         functions = [*self.activations(), *self.loss(), *self.expected()]
         if self.key.trains:
-            functions += [*self.prepare(), *self.update()]
+            functions += [*self.prepare(), *self.optimizer()]
         types = [*structs(self.plan), *declared(JOB)]
         return "\n".join([*constants(self.plan), '#include "machine.h"', *types, *functions, ""])
 
@@ -209,7 +209,7 @@ class Program:
             "}",
         ]
 
-    def update(self) -> list[str]:
+    def optimizer(self) -> list[str]:
         """optimizers.update, decay and learning rate around the rule's direction."""
         rule, names = self.recipe.rule, list(self.recipe.rule.arguments)
         graph, result = trace(rule.direction, ["grad", *rule.slots, *names])
@@ -218,7 +218,7 @@ class Program:
         shrink = [f"  param = param * {decay};"] if decay and rule.decoupled else []
         added = [f"  _grad = fma_({decay}, param, _grad);"] if decay and not rule.decoupled else []
         return [
-            "template <class V, class R> FN void update(V &param, V _grad, V *slots, R coefficient) {",
+            "template <class V, class R> FN void optimizer(V &param, V _grad, V *slots, R coefficient) {",
             "  typedef element<V> T;",
             *shrink, *added,
             *(f"  const V _{name} = slots[{number}];" for number, name in enumerate(rule.slots)),

@@ -57,7 +57,7 @@ FN void next_step(Context &ctx, Cursor &cursor, Progress &progress, const int32_
 FN per_network nonfinite(const Context &ctx, const Progress &progress) {
   per_network found = splat<per_network>(0);
   for (int slot = 0; slot <= SLOTS; slot++)
-    found = found + sum_over_params(ctx, true, [&](int at) {
+    found = found + sum_over_params<true>(ctx, [&](int at) {
       return read(param_or_slot(ctx.mem, slot, at), 0) * real(0);
     });
   return found + progress.fault;
@@ -71,7 +71,7 @@ FN void store_scalars(const Context &ctx, const Progress &progress, int n, int64
   const Job &job = *ctx.job;
   job.step[at] += progress.steps;
   job.loss[at] = lane_of(progress.loss, n);
-  job.total[at] = progress.total[NETWORKS == 1 ? 0 : n];  // an index that varies: a GPU's Progress in local memory
+  job.total[at] = progress.total[NETWORKS == 1 ? 0 : n];  // [n] would put a GPU's Progress into local memory
   for (int s = 0; s < NETWORK_SLOTS; s++)
     job.network_slots[s][at] = ctx.group->network_slots[s][NETWORKS > 1 && ctx.group->same_coefficients ? 0 : n];
 }

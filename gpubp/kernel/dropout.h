@@ -4,8 +4,8 @@
 #include "random.h"
 
 // Out o of sample b takes word b O + o of the sequence at (step, layer l, DROPOUT_STREAM): it is kept, times
-// 1 / (1 - p), if the word is at least p 2^32. Philox gives four words for a counter; a lane is a network, or a counter
-// of one network.
+// 1 / (1 - p), if the word is at least p 2^32. Philox gives four words for a counter; a lane of uints is a network, or
+// a counter of one network.
 template <int l, int samples>
 FN void dropout(const Context &ctx, int start) {
   constexpr int O = WIDTH[l + 1], O_pitch = PITCH[l + 1];

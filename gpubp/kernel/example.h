@@ -44,7 +44,7 @@ constexpr int COEFFICIENTS = 1;  // numbers that the update of a step takes, the
 constexpr int COEFFICIENTS_CHANGE = 0;  // whether coefficients or network slots change from step to step
 constexpr int COEFFICIENTS_USE_STEP = 0;  // whether coefficients depend on the number of the step
 constexpr int WIDTH[] = {2, 2, 2};  // of the layers, the inputs' first
-constexpr int PITCH[] = {2, 2, 2};  // of a matrix with rows of that width: entries from one row to the next
+constexpr int PITCH[] = {2, 2, 2};  // entries from a row of that width to the next: whole v, or one v more (Plan.pitch)
 constexpr int BIAS_COUNT[] = {1, 1};  // how many biases each layer has
 constexpr int LAYER_AT[] = {0, 5, 10};  // where each layer begins in a row of Job.params: its weight, then its biases
 constexpr int WEIGHT_AT[] = {0, 5, 10};  // where each layer's weight begins in Memory.params, with every row padded
@@ -56,7 +56,7 @@ constexpr int MAX_PITCH = 2;  // the largest pitch of outs
 constexpr int MEMORY_ENTRIES = 21;  // from Memory.base on
 constexpr int FAR_ENTRIES = 0;  // from Memory.far on, in a GPU's global memory
 constexpr int GROUP_BYTES = 640;  // of Group
-// The tile of each product (m, k) @ (k, n), n counted in v: rows and columns that are computed together.
+// Of each product (m, k) @ (k, n), n counted in v: rows and columns that a thread computes at once.
 constexpr struct { int m, n, k, rows, cols; } TILES[] = {
     {1, 2, 2, 1, 2},
     {2, 2, 1, 2, 2},
@@ -84,7 +84,7 @@ struct Memory {
   entry *hits = base + 21;  // (BATCH): how many outs of each sample are right
   entry *class_weight = base + 21;  // (O): of each class
 };
-struct alignas(64) Group {
+struct alignas(64) Group {  // hyper, network_slots: + 1, as in Job, for C++ has no empty arrays
   double hyper[2][8];  // hyper-parameters
   double network_slots[1][8];  // numbers that the optimizer keeps
   double schedule_step[8];  // the number of the step
@@ -178,11 +178,11 @@ FN void prepare(const V *hyper, V *network_slots, V _0step, V _0total, V *coeffi
   const V of_to = _lr;
   coefficient[0] = of_to;
 }
-template <class V, class R> FN void update(V &param, V _grad, V *slots, R coefficient) {
+template <class V, class R> FN void optimizer(V &param, V _grad, V *slots, R coefficient) {
   typedef element<V> T;
   param = fma_(-coefficient(0), _grad, param);
 }
-#if 0  // What a program of GPU_STREAMED has besides. Its params, slots, outs and deltas begin at Memory.far.
+#if 0  // What a program of GPU_STREAMED has besides. Its matrices and long vectors (stream.py) are in Memory.far.
 #define LAYOUT GPU_STREAMED  // of the table in machine.h
 #define THREADS 32  // of a team, which trains a network together; of a block, in GPU_THREAD
 #define TEAMS_PER_BLOCK 1  // with a network each; 1 in GPU_THREAD
@@ -194,7 +194,13 @@ constexpr int DEPTH = 16;  // of k in a strip of a matrix
 constexpr int STAGES = 3;  // strips of both matrices that are in shared memory at once
 constexpr int STAGE_ENTRIES = 128;  // the room of such a pair of strips
 constexpr int RING_AT = 160;  // the byte of shared memory where they begin
-// And the part of it that a whole block computes at once.
+// Of each product (m, k) @ (k, n), n counted in v: rows and columns that a thread computes at once.
+constexpr struct { int m, n, k, rows, cols; } TILES[] = {
+    {1, 1, 1, 1, 1},
+    {1, 1, 16, 1, 1},
+    {2, 1, 16, 1, 1},
+};
+// Rows and columns that a whole block computes at once. TILES has the thread's part of (rows, cols, DEPTH).
 constexpr struct { int m, n, k, rows, cols; } BLOCK_TILES[] = {
     {1, 1, 2, 1, 1},
     {2, 1, 1, 2, 1},

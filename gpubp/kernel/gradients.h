@@ -1,7 +1,8 @@
 // The gradients of a step: sums over the samples of its batch, in their order; the deltas contain each sample's share
-// of the loss (1 / BATCH). Where the sums are depends on the layout: in_registers, or in memory. Both classes have
-// begin(), before the first chunk of a batch; add() of layer l over one chunk: below (I, samples) @ delta (samples, O)
-// and the sum of delta (last: the chunk is the last one); and update(), after the last chunk.
+// of the loss (1 / BATCH). A layout computes them tile by tile, or has them held for the step. Both classes have
+// begin(), before the first chunk of a batch; add_chunk(), which adds one chunk's part to those of layer l: below
+// (I, samples) @ delta (samples, O) and the sum of delta (last: it is the last chunk, which tile by tile updates the
+// layer too); and update_kept(), after the last chunk, which updates all layers where sums are held.
 #pragma once
 #include "update.h"
 
@@ -18,10 +19,10 @@ FN void apply_layer_bias(const Context &ctx, const entry *delta_sums) {
 
 #if LAYOUT != GPU_WIDE
 
-// In memory: a thread has the sums of one tile in registers. In the last chunk they are complete and update their
+// Tile by tile: a thread has the sums of one tile in registers. In the last chunk they are complete and update their
 // parameters; in the others they go to Memory.grad, where the next chunk's begin.
 struct Gradients {
-  static constexpr bool in_registers = false;
+  static constexpr bool held = false;
 
   INLINE void begin(const Context &ctx) {
     if constexpr (CHUNKED) {
@@ -34,19 +35,19 @@ struct Gradients {
     }
   }
   template <int l, int samples, bool last, class Below, class Delta>
-  INLINE void add(const Context &ctx, const Below &below, const Delta &delta) {
+  INLINE void add_chunk(const Context &ctx, const Below &below, const Delta &delta) {
     constexpr int I = WIDTH[l], O = WIDTH[l + 1], O_pitch = PITCH[l + 1];
     constexpr int weight_at = WEIGHT_AT[l], bias_at = BIAS_AT[l];
     entry *grad = ctx.mem.grad;
-    auto load = [&](int i, int o) { return load_state(ctx, weight_at + i * O_pitch + o); };
-    auto apply = [&](int i, int o, v sum, const ParamState &x) {
+    auto load = [&](int i, int o) { return load_state(ctx, weight_at + i * O_pitch + o); };  // dropped unless `last`
+    auto finish = [&](int i, int o, v sum, const ParamState &x) {
       if constexpr (last) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum, x);
       else write(grad, weight_at + i * O_pitch + o, sum);
     };
-    product<I, O, samples>(below, delta, earlier_chunks<O_pitch>(grad + weight_at), for_each_sum(load, apply));
+    product<I, O, samples>(below, delta, earlier_chunks<O_pitch>(grad + weight_at), for_each_sum(load, finish));
     if constexpr (!TRAIN_BIAS) return;
     entry *delta_sums = CHUNKED && BIAS_KIND == PER_LAYER ? ctx.mem.delta_sums + l * MAX_PITCH : ctx.mem.column_sums;
-    const auto earlier_biases = earlier_chunks<0>(BIAS_KIND == PER_NEURON ? grad + bias_at : delta_sums);
+    const auto earlier_biases = earlier_chunks<O_pitch>(BIAS_KIND == PER_NEURON ? grad + bias_at : delta_sums);
     product<1, O, samples>(Ones(), delta, earlier_biases, for_each_sum([&](int, int o, v sum) {
       if constexpr (BIAS_KIND == PER_LAYER) write(delta_sums, o, sum);
       else if constexpr (last) apply_gradient<false>(ctx, bias_at + o, sum);
@@ -54,10 +55,10 @@ struct Gradients {
     }));
     if constexpr (BIAS_KIND == PER_LAYER && last) apply_layer_bias<l>(ctx, delta_sums);
   }
-  INLINE void update(const Context &) {}
+  INLINE void update_kept(const Context &) {}
 
  private:
-  template <int pitch>
+  template <int pitch>  // of the biases' single row: any
   INLINE static auto earlier_chunks(const entry *sums) {
     if constexpr (CHUNKED) return Matrix<pitch>{sums};
     else return Zeros();
@@ -74,10 +75,10 @@ struct SumsToLayer : SumsToLayer<l - 1> {  // of layers 0 to l
 template <>
 struct SumsToLayer<-1> {};
 
-// In registers: each thread keeps the sums of its tiles, of all layers, through all chunks of a step. They update their
-// parameters after the last one or, where LAYERWISE, at once.
+// Held: each thread keeps the sums of its tiles, of all layers, in registers through all chunks of a step. They update
+// their parameters after the last one or, where LAYERWISE, at once.
 struct Gradients : private SumsToLayer<LAYERS - 1> {
-  static constexpr bool in_registers = true;
+  static constexpr bool held = true;
 
   template <int l = LAYERS - 1>
   INLINE void begin(const Context &ctx) {
@@ -86,17 +87,17 @@ struct Gradients : private SumsToLayer<LAYERS - 1> {
     if constexpr (l > 0) begin<l - 1>(ctx);
   }
   template <int l, int samples, bool last, class Below, class Delta>
-  INLINE void add(const Context &ctx, const Below &below, const Delta &delta) {
+  INLINE void add_chunk(const Context &ctx, const Below &below, const Delta &delta) {
     of<l>().weight.template add<samples>(below, delta);
     if constexpr (TRAIN_BIAS) of<l>().bias.template add<samples>(Ones(), delta);
     BARRIER  // before backward() overwrites the outs below
-    if constexpr (LAYERWISE) apply<l>(ctx);
+    if constexpr (LAYERWISE) apply_layer<l>(ctx);
   }
   template <int l = LAYERS - 1>
-  INLINE void update(const Context &ctx) {
+  INLINE void update_kept(const Context &ctx) {
     if constexpr (!LAYERWISE) {
-      apply<l>(ctx);
-      if constexpr (l > 0) update<l - 1>(ctx);
+      apply_layer<l>(ctx);
+      if constexpr (l > 0) update_kept<l - 1>(ctx);
     }
   }
 
@@ -106,7 +107,7 @@ struct Gradients : private SumsToLayer<LAYERS - 1> {
     return *this;
   }
   template <int l>
-  INLINE void apply(const Context &ctx) {
+  INLINE void apply_layer(const Context &ctx) {
     of<l>().weight.for_each([&](int i, int o, v sum) {
       apply_gradient<true>(ctx, WEIGHT_AT[l] + i * PITCH[l + 1] + o, sum);
     });

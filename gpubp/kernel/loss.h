@@ -1,4 +1,4 @@
-// The loss of a step and the delta of the output layer. Here a lane is a network, or a sample of one network.
+// The loss of a step and the delta of the output layer. Each lane of a per_sample is a network, or a sample of one.
 #pragma once
 #include "memory.h"
 

@@ -1,20 +1,23 @@
 // What a machine is: where a LAYOUT has the numbers of networks, and what a file of machines/ defines for it, in which
 // all other files are written.
 //
-//   LAYOUT        a lane is    v                 entry       a network has          weights    slots      gradients
-//   CPU_NETWORKS  a network    NETWORKS numbers  a v         one thread             memory     memory     of a tile
-//   CPU_OUTPUTS   an output    VECTOR numbers    one number  one thread             memory     memory     of a tile
-//   CPU_TEAM      an output    VECTOR numbers    one number  all threads of a call  memory     memory     of a tile
-//   GPU_THREAD    the network  one number        a v         one thread             registers  registers  of a tile
-//   GPU_BLOCK     the network  one number        a v         a block or part of it  shared     either     of a tile
-//   GPU_WIDE      an output    16 bytes          one number  a block or part of it  shared     either     of a step
-//   GPU_STREAMED  an output    16 bytes          one number  a block                global     global     of a tile
+//   LAYOUT        a lane is  v's numbers  entry     a network has    weights    slots      gradients     updated
+//   CPU_NETWORKS  a network  NETWORKS     a v       one thread       memory     memory     tile by tile  in backward()
+//   CPU_OUTPUTS   an output  VECTOR       a number  one thread       memory     memory     tile by tile  in backward()
+//   CPU_TEAM      an output  VECTOR       a number  all threads      memory     memory     tile by tile  in backward()
+//   GPU_THREAD    -          1            a v       one thread       registers  registers  tile by tile  in backward()
+//   GPU_BLOCK     -          1            a v       a block or part  shared     either     tile by tile  in backward()
+//   GPU_WIDE      an output  16 bytes     a number  a block or part  shared     either     held          after it
+//   GPU_STREAMED  an output  16 bytes     a number  a block          global     global     tile by tile  in backward()
 //
-// weights: where they are between two steps: a CPU's memory, a thread's registers, a block's shared memory, or global
-// memory, of which a block copies strips to shared memory. slots: those of the optimizer; either: in shared memory or,
-// with SLOTS_APART, in global memory. gradients: those that a thread has in registers at once. Those of a tile of a
-// product update their parameters, or are added to memory until the last chunk of the batch, before the next tile
-// begins; those of a step stay until its end (gradients.h).
+// lane: an element of v, of which each thread has its own (no lane of a warp, which is a thread here). weights: where
+// they are between two steps, and with them outs, deltas and the sums of earlier chunks: in a CPU's memory, a thread's
+// registers, a block's shared memory, or global memory (Memory.far, a padded copy of a row of Job), of which a block
+// copies strips to shared memory. slots: those of the optimizer; either: in shared memory or, with SLOTS_APART, in
+// global memory. gradients: those that a thread has in registers at once. Tile by tile: those of a product's tile
+// update their parameters, or are added to memory until the last chunk of the batch, before the next tile begins. Held:
+// those of all layers stay until the end of the step (gradients.h). updated: when weights are; LAYERWISE always in
+// backward(), with HAS_CLIP_NORM always after it.
 //
 //   v                  what is computed with: an operation on v is done in all its lanes at once
 //   entry              an element of the arrays in Memory: of a matrix, entry (i, j)
@@ -27,13 +30,13 @@
 //   copy_in, copy_out  rows of Job into Memory, and back; gather_samples, where GATHER: samples into Memory.x and y
 //   launch             of GPUs: which thread trains which network
 #pragma once
-#define CPU_NETWORKS 0
-#define CPU_OUTPUTS 1
-#define CPU_TEAM 2
-#define GPU_THREAD 3
-#define GPU_BLOCK 4
-#define GPU_WIDE 5
-#define GPU_STREAMED 6
+#define CPU_NETWORKS 0  // for narrow layers and small batches
+#define CPU_OUTPUTS 1   // for wide layers and large batches
+#define CPU_TEAM 2      // for the same, and fewer networks than threads
+#define GPU_THREAD 3    // for some 30 parameters, and one sample a step
+#define GPU_BLOCK 4     // for what fits in shared memory
+#define GPU_WIDE 5      // for training in float32 where that is faster, and registers hold the gradients
+#define GPU_STREAMED 6  // for what does not fit there, or is faster so
 
 #define ON_GPU (LAYOUT >= GPU_THREAD)
 #define TEAM (LAYOUT == CPU_TEAM || LAYOUT >= GPU_BLOCK)  // several threads share a network

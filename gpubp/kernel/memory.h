@@ -130,7 +130,7 @@ FN void load_data(const Context &ctx, int n, int64_t at) {
 }
 
 template <int samples, int targets, class Inputs, class Target>
-FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target);  // of the machines that GATHER
+FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target);  // a machine's; called where GATHER
 template <int samples>
 FN void gather(const Context &ctx, int start) {
   if constexpr (GATHER) {

@@ -1,11 +1,11 @@
-// READ THIS FIRST. One step of training, as the tutorial takes it: forward, loss, backward, update. The delta below is
-// computed from the old weights, or the new ones where LAYERWISE. A weight is updated when its gradient is complete, at
-// once or after the backward pass (gradients.h); with HAS_CLIP_NORM, after all gradients. A step trains one network or
-// a group of networks side by side.
+// READ THIS FIRST, and the table in machine.h. One step of training, as the tutorial takes it: forward, loss, backward,
+// update. The delta below is computed from the old weights, or the new ones where LAYERWISE. A weight is updated in
+// backward(), as soon as its gradient is complete, or after it where gradients are held (gradients.h); with
+// HAS_CLIP_NORM, after all gradients. A step trains one network or a group of networks side by side.
 //
 // The twin of backprop.py and engines/block.py: the same words (net, out, delta), each phase below its forward twin.
 // Names in capitals are constants of the topology and the training; example.h has those of the tutorial's network, with
-// a line on each, and behind them its rules (value, slope, loss_value, loss_slope, prepare, update), which
+// a line on each, and behind them its rules (value, slope, loss_value, loss_slope, prepare, optimizer), which
 // engines/translate.py prints from ACTIVATIONS, LOSSES, OPTIMIZERS and SCHEDULES. call.h has the loop over steps.
 //
 // What a lane is differs between machines: machine.h. simd.h has the operations on v (splat: one number in every lane;
@@ -63,7 +63,7 @@ FN void forward(const Context &ctx, int start) {
 
 template <int l, int samples, bool last>
 FN void gradient(const Context &ctx, Gradients &gradients, int start, const entry *delta) {
-  gradients.add<l, samples, last>(ctx, transposed(below_of<l>(ctx, start)), Matrix<PITCH[l + 1]>{delta});
+  gradients.add_chunk<l, samples, last>(ctx, transposed(below_of<l>(ctx, start)), Matrix<PITCH[l + 1]>{delta});
 }
 
 template <int l>
@@ -81,18 +81,17 @@ struct Unit {  // of a layer and a sample
   v out, net, mask;
 };
 // Layer l and those below it. delta: (samples, O) of its outputs; delta_below: where to write that of its inputs, the
-// outputs of the layer below (samples, I). On the way down the two arrays change places. Where gradients are in
-// registers, the deltas overwrite the outs below: add() has read them, and each thread reads an out just before it
+// outputs of the layer below (samples, I). On the way down the two arrays take turns. Where gradients are held, the
+// deltas overwrite the outs below instead: add_chunk() has read them, and each thread reads an out just before it
 // writes its delta.
 template <int l, int samples, bool last>
 FN void backward(const Context &ctx, Gradients &gradients, int start, entry *delta, entry *delta_below) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], I_pitch = PITCH[l];
-  constexpr bool gradient_first = LAYERWISE || Gradients::in_registers;
+  constexpr int I = WIDTH[l], O = WIDTH[l + 1], I_pitch = PITCH[l], outs_at = OUTS_AT[max_of(l - 1, 0)];
+  constexpr bool gradient_first = LAYERWISE || Gradients::held;
+  entry *const to = Gradients::held ? ctx.mem.outs + outs_at : delta_below;
   if constexpr (gradient_first) gradient<l, samples, last>(ctx, gradients, start, delta);
-  if constexpr (l > 0) {  // with the old weight, unless LAYERWISE: in the last chunk gradient() may update it
-    const int outs_at = OUTS_AT[l - 1];
+  if constexpr (l > 0) {  // the weight is still the old one, unless LAYERWISE: then gradient() has updated it above
     const auto weight = transposed_weight<l>(ctx);
-    if constexpr (Gradients::in_registers) delta_below = ctx.mem.outs + outs_at;
     auto unit_below = [&](int b, int i) {
       const int at = outs_at + b * I_pitch + i;
       const v out = read(ctx.mem.outs, at);
@@ -102,12 +101,12 @@ FN void backward(const Context &ctx, Gradients &gradients, int start, entry *del
       if (HAS_DROPOUT) sum = sum * unit.mask;
       v x = sum * slope<l - 1>(unit.net, unit.out);
       if constexpr (WEIGHTED) x = zero_if_uncounted(broadcast(ctx.mem.share, start + b), x);
-      write(delta_below, b * I_pitch + i, x);
+      write(to, b * I_pitch + i, x);
     };
     product<samples, I, O>(Matrix<PITCH[l + 1]>{delta}, weight, Zeros(), for_each_sum(unit_below, finish));
   }
   if constexpr (!gradient_first) gradient<l, samples, last>(ctx, gradients, start, delta);
-  if constexpr (l > 0) backward<l - 1, samples, last>(ctx, gradients, start, delta_below, delta);
+  if constexpr (l > 0) backward<l - 1, samples, last>(ctx, gradients, start, to, delta);
 }
 
 // ---- a step ----
@@ -123,16 +122,16 @@ FN void chunk(const Context &ctx, Gradients &gradients, int start) {
 // One step of every network of the group -> its loss, before the update.
 FN per_network train_step(const Context &ctx) {
   constexpr int LAST_CHUNK = BATCH % CHUNK ? BATCH % CHUNK : CHUNK;  // its samples
-  constexpr bool all_alike = Gradients::in_registers && LAST_CHUNK == CHUNK;  // so that one instance does for all
+  constexpr bool one_instance = CHUNKED && Gradients::held && LAST_CHUNK == CHUNK;  // held: `last` changes nothing
+  constexpr int in_loop = one_instance ? BATCH : BATCH - LAST_CHUNK;                // samples
   weigh_samples(ctx);
   const per_network penalties = penalty(ctx);
   Gradients gradients;
   gradients.begin(ctx);
-  if constexpr (CHUNKED)
-    NO_UNROLL for (int start = 0; start + (all_alike ? 0 : LAST_CHUNK) < BATCH; start += CHUNK)
-      chunk<CHUNK, false>(ctx, gradients, start);
-  if constexpr (!CHUNKED || !all_alike) chunk<LAST_CHUNK, true>(ctx, gradients, BATCH - LAST_CHUNK);
-  gradients.update(ctx);
+  if constexpr (in_loop > 0)
+    NO_UNROLL for (int start = 0; start < in_loop; start += CHUNK) chunk<CHUNK, false>(ctx, gradients, start);
+  if constexpr (in_loop < BATCH) chunk<LAST_CHUNK, true>(ctx, gradients, in_loop);
+  gradients.update_kept(ctx);  // in GPU_WIDE; elsewhere backward() has updated each layer
   clip_norm(ctx);
   const per_network loss = blocked_sum<BATCH>([&](int b) { return per_network(ctx.mem.error[b]); });
   BARRIER

@@ -1,9 +1,10 @@
 // The matrix product: C(m, n) + sum over k of A(m, k) B(k, n), k in order, each sum of which is handed to an epilogue.
 //
 // A, B and C are views, which say where entry (i, j) of a matrix is. The sums are computed in tiles, which are the
-// independent items of the phase; TILES has the shape of least cost for every product (engines/layout.py chooses it,
-// engines/plan.py lists it). The epilogue is called with a Fragment, the sums of one tile. A machine that multiplies
-// in another way (wider loads, tensor cores) does so in its file of machines/; plain_product stays as the reference.
+// independent items of the phase; TILES has the shape of least cost for every product or, in GPU_STREAMED, for the part
+// of it that a block computes at once (engines/layout.py and stream.py choose it, plan.py lists it). The epilogue is
+// called with a Fragment, the sums of one tile. A machine that multiplies in another way (wider loads, tensor cores)
+// does so in its file of machines/; plain_product stays as the reference.
 #pragma once
 
 constexpr int pad(int width) { return cdiv(width, ENTRIES_PER_V) * ENTRIES_PER_V; }  // to whole v

@@ -1,4 +1,5 @@
-// From a gradient to the updated parameter: penalties, clipping, the optimizer. `at` is a place in Memory.params.
+// From a gradient to the updated parameter. apply_gradient(): penalised(), clipped(), then update_param(), which calls
+// the rule `optimizer`, or the gradient into Memory.grad for clip_norm(). `at` is a place in Memory.params.
 #pragma once
 #include "memory.h"
 
@@ -22,8 +23,8 @@ FN ParamState load_state(const Context &ctx, int at) {
   for (int slot = 0; slot < SLOTS; slot++) x.slots[slot] = read(slot_at(ctx.mem, slot, at), 0);
   return x;
 }
-FN void update_param(const Context &ctx, int at, v grad, ParamState x) {  // by the rule `update`
-  update(x.param, grad, x.slots, [&](int c) { return as_v(ctx.group->coefficient[c]); });
+FN void update_param(const Context &ctx, int at, v grad, ParamState x) {
+  optimizer(x.param, grad, x.slots, [&](int c) { return as_v(ctx.group->coefficient[c]); });
   write(ctx.mem.params, at, x.param);
   for (int slot = 0; slot < SLOTS; slot++) write(slot_at(ctx.mem, slot, at), 0, flush_(x.slots[slot]));
 }
@@ -43,8 +44,8 @@ FN void apply_gradient(const Context &ctx, int at, v grad) {
 // ---- sums over all parameters ----
 
 // The sum of f(at) over the weights, with `biases` also over the biases: down the columns, across, layer by layer.
-template <int l = 0, class F>
-FN per_network sum_over_params(const Context &ctx, bool biases, F f) {
+template <bool biases, int l = 0, class F>
+FN per_network sum_over_params(const Context &ctx, F f) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], size = BIAS_COUNT[l];
   PARALLEL_FOR(item, pad(O) / ENTRIES_PER_V) {
     const int o = item * ENTRIES_PER_V;
@@ -59,7 +60,7 @@ FN per_network sum_over_params(const Context &ctx, bool biases, F f) {
     v bias = f(BIAS_AT[l]);
     total = total + *(const per_network *)&bias;
   }
-  if constexpr (l + 1 < LAYERS) total = total + sum_over_params<l + 1>(ctx, biases, f);
+  if constexpr (l + 1 < LAYERS) total = total + sum_over_params<biases, l + 1>(ctx, f);
   return total;
 }
 
@@ -71,7 +72,7 @@ constexpr bool holds_weight(int at) {
 FN void clip_norm(const Context &ctx) {
   if constexpr (HAS_CLIP_NORM) {
     auto squared = [&](int at) { v grad = read(ctx.mem.grad, at); return grad * grad; };
-    const per_network square = sum_over_params(ctx, TRAIN_BIAS, squared);
+    const per_network square = sum_over_params<TRAIN_BIAS>(ctx, squared);
     v factor = at_most_(as_v(hyper_of(ctx, HYPER_CLIP_NORM)) / (sqrt_(as_v(square)) + real(1e-6)), splat<v>(1));
     PARALLEL_FOR(item, PADDED_P / ENTRIES_PER_V) {
       const int at = item * ENTRIES_PER_V;
@@ -85,8 +86,8 @@ FN per_network penalty(const Context &ctx) {  // that l1 and l2 add to the loss
   per_network total = splat<per_network>(0);
   auto size = [&](int at) { return abs_(read(ctx.mem.params, at)); };
   auto squared = [&](int at) { v weight = read(ctx.mem.params, at); return weight * weight; };
-  if constexpr (HAS_L1) total = total + hyper_of(ctx, HYPER_L1) * sum_over_params(ctx, false, size);
-  if constexpr (HAS_L2) total = total + real(0.5) * hyper_of(ctx, HYPER_L2) * sum_over_params(ctx, false, squared);
+  if constexpr (HAS_L1) total = total + hyper_of(ctx, HYPER_L1) * sum_over_params<false>(ctx, size);
+  if constexpr (HAS_L2) total = total + real(0.5) * hyper_of(ctx, HYPER_L2) * sum_over_params<false>(ctx, squared);
   return total;
 }
 

@@ -114,7 +114,7 @@ FN void separate(real *const *to, const real *from, int begin) {
 }
 
 // f(Count<n>(), place in a packed row, place in Memory.params) for every run of numbers that is a run in both: all
-// parameters, or those of a layer, or, where PITCH pads it, a row of a weight.
+// parameters, or those of a layer, or, where PITCH pads it (Plan.pitch), a row of a weight.
 template <int l = 0, class F>
 FN void for_each_run(F f) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], O_pitch = PITCH[l + 1], from = LAYER_AT[l], to = WEIGHT_AT[l];

@@ -1,5 +1,6 @@
 // A team of THREADS threads trains one network, whose numbers are in shared memory (GPU_STREAMED: few of them); the
 // threads share the items of every phase. A block is one team, or its single warp is several teams with a network each.
+// product: of GPU_BLOCK below, by plain_product; of GPU_WIDE in gpu_sums.h; of GPU_STREAMED in gpu_stream.h.
 #pragma once
 #include "arithmetic.h"
 static_assert(TEAMS_PER_BLOCK == 1 || (TEAMS_PER_BLOCK * THREADS == 32 && !STREAMED),

@@ -35,7 +35,7 @@ FN void copy_strip(entry *to, const View &from, int row, int column) {
   }
 }
 
-// A strip of a matrix (most_rows, most_columns) in shared memory: `rows` rows, and as many columns.
+// A strip of a matrix (most_rows, most_columns) in shared memory: `rows` of its rows, and `columns` of its columns.
 template <class View, int rows, int columns, int most_rows, int most_columns, int row_pitch>
 struct Strip {
   typedef Matrix<row_pitch> InShared;
@@ -49,7 +49,6 @@ struct Strip {
 // Of A (M, K), `rows` rows; of B (K, N), `columns` columns: DEPTH of k, as they lie in memory.
 template <int M, int K, int rows, class View>
 struct LeftStrip : Strip<View, rows, DEPTH, M, K, ALONG_PITCH> {
-  typedef Matrix<ALONG_PITCH> InShared;
   INLINE void operator()(entry *to, const View &a, int row, int k) const { this->fetch(to, a, row, k); }
 };
 template <int M, int K, int rows, class View>
@@ -61,7 +60,6 @@ struct LeftStrip<M, K, rows, Transposed<View>> : Strip<View, DEPTH, pad(rows), K
 };
 template <int K, int N, int columns, class View>
 struct RightStrip : Strip<View, DEPTH, columns, K, N, columns> {
-  typedef Matrix<columns> InShared;
   INLINE void operator()(entry *to, const View &b, int k, int column) const { this->fetch(to, b, k, column); }
 };
 template <int K, int N, int columns, class View>
