@@ -53,7 +53,8 @@ def test_a_run_goes_from_training_to_files_of_every_format(capsys: Capture) -> N
     assert said("made/networks.py")["ROWS"] == [best]
     assert run("export made --output three.onnx --networks 3", capsys).startswith("three.onnx: 3 networks, the first")
     session = onnxruntime.InferenceSession("three.onnx", providers=["CPUExecutionProvider"])
-    label, probabilities, std = session.run(None, {"numbers": np.array(FLOWERS)})
+    names = ["label", "probabilities", "std"]
+    label, probabilities, std = session.run(names, {"numbers": np.array(FLOWERS)})
     assert label.tolist() == model.predict(FLOWERS, 3).tolist()
     np.testing.assert_allclose(probabilities, model.predict_proba(FLOWERS, 3), rtol=1e-6)
     np.testing.assert_allclose(std, model.ensemble(best=3).std(FLOWERS), rtol=1e-5)

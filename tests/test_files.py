@@ -250,8 +250,9 @@ def test_damaged_metadata_of_lists_are_refused_and_do_not_end_the_process(tmp_pa
     """Every byte of the footer, changed, in a process that may be ended: pyarrow tells of some by abort()."""
     parquet.write_table(pyarrow.table({"a": [[2, 3, 1], [4], []] * 4}), tmp_path / "a.parquet")
     reads = """
-import io, sys
+import sys
 from pathlib import Path
+import pyarrow
 from gpubp import arrow
 
 whole = Path(sys.argv[1]).read_bytes()
@@ -260,7 +261,7 @@ for at in range(begin, len(whole) - 8):
     changed = bytearray(whole)
     changed[at] ^= 1 << at % 8
     try:
-        arrow.opened("a", io.BytesIO(changed), len(changed)).read()
+        arrow.opened("a", pyarrow.BufferReader(bytes(changed)), len(changed)).read()
     except Exception as error:
         print(type(error))
 """
