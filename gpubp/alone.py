@@ -22,7 +22,7 @@ from .checkpoint import Checkpoint
 from .design import FILE as DESIGN
 from .design import INIT, Design
 from .engines import choose_for_all
-from .errors import CheckpointError, ConfigError, ShapeError, reason
+from .errors import CheckpointError, ConfigError, DataError, ShapeError, reason
 from .evaluate import Evaluation
 from .networks import Networks
 from .packing import Saved
@@ -122,6 +122,8 @@ def _cells(path: Path, row: int) -> list[Any]:
         file = opened(str(path), path, path.stat().st_size)
         names = [name for name in ("init", "init_scale") if name in file.schema_arrow.names]
         cells = file.read(names).slice(row, 1).to_pylist()
+    except DataError as error:  # which names the file
+        raise CheckpointError(error) from None
     except (OSError, ValueError, pa.ArrowException) as error:
         raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
     if row >= file.metadata.num_rows:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .. import files, lock
-from ..errors import CheckpointError, reason
+from ..errors import CheckpointError, DataError, reason
 from ..state import Status
 from . import table
 from .table import STEPS, TEXTS, WHOLE, Results, keys_of
@@ -73,6 +73,8 @@ def results_in(path: str, source: Any, size: int) -> pa.Table:
         damaged = SEAL in known and known[SEAL].decode() != digest(found)
         keys = keys_of(found)
         damaged |= SEALS in known and known[SEALS].decode() != _sha256("".join(map(digest, pieces)))
+    except DataError as error:  # which names the file
+        raise CheckpointError(error) from None
     except (OSError, ValueError, MemoryError, RecursionError, pa.ArrowException) as error:
         raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not a whole .parquet file')}") from None
     if damaged:
@@ -80,8 +82,8 @@ def results_in(path: str, source: Any, size: int) -> pa.Table:
     names, other = found.column_names, "it is not the results of a run"
     if missing := {"status", "loss", *WHOLE} - set(names):
         raise CheckpointError(f"{path} has no column {', '.join(sorted(missing))}: {other}")
-    if not found.num_rows or len(set(names)) < len(names):
-        raise CheckpointError(f"{path} has {found.num_rows} rows, columns {listed(names)}: {other}")
+    if not found.num_rows:
+        raise CheckpointError(f"{path} has no rows: {other}")
     for name, values in zip(names, found.itercolumns()):
         kind, lacks = values.type, values.null_count and name in ("status", "network", "id", "steps")
         if name == "status":
