@@ -167,7 +167,7 @@ def test_a_run_that_ended_early_goes_on_by_the_same_call(machines: Any, iris: An
     result = caught.value.result  # type: ignore[attr-defined]
     assert (result.stopped_by, result.statuses["running"], len(result.table)) == ("SIGINT", 12, 12)
     data, steps = iris.validation, int(result.state.step.max())
-    assert 0 < steps < 4000 * 8
+    assert steps < 4000 * 8  # 0 where the signal comes before a shard has begun
     assert result.ensemble(best=1).evaluate(data)["accuracy"] == pytest.approx(float(result.validation_metric.max()))
     with pytest.raises(ConfigError, match="has shards of a run with other settings or data"):
         trained(iris, 2, tmp_path / "run", **{**more, "epochs": 4100})
