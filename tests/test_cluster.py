@@ -165,7 +165,8 @@ def test_a_run_that_ended_early_goes_on_by_the_same_call(machines: Any, iris: An
     with pytest.raises(KeyboardInterrupt) as caught:
         trained(iris, 2, tmp_path / "run", reporters=[interrupt], **more)
     result = caught.value.result  # type: ignore[attr-defined]
-    assert (result.stopped_by, result.statuses["running"], len(result.table)) == ("SIGINT", 12, 12)
+    assert (result.stopped_by, len(result.table)) == ("SIGINT", 12)
+    assert result.statuses["running"], "of one shard or both"
     data, steps = iris.validation, int(result.state.step.max())
     assert steps < 4000 * 8  # 0 where the signal comes before a shard has begun
     assert result.ensemble(best=1).evaluate(data)["accuracy"] == pytest.approx(float(result.validation_metric.max()))
