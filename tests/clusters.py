@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import gpubp
 from gpubp import cluster
+from gpubp.cluster.driver import board
 
 from .helpers import same_bits
 
@@ -80,6 +82,17 @@ class At(gpubp.Reporter):
         if record["round"] == self.number:
             self.number = 0
             self.what()
+
+
+def slow(board: Callable[[], Any] = board) -> type:
+    """A board that is behind: workers wait for what they tell to be heard."""
+
+    class Slow(board()):
+        def tell(self, number: int, message: bytes) -> None:
+            time.sleep(0.1)
+            super().tell(number, message)
+
+    return Slow
 
 
 def workers() -> list[int]:

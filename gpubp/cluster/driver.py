@@ -185,7 +185,7 @@ class Driver:
             if (self.signals or errors) and not stopping:
                 stopping = True
                 for each in tasks:
-                    self.ray.cancel(each, force=False)  # a worker hears of it as of Ctrl-C, and saves
+                    self.ray.cancel(each, force=False, recursive=False)  # a worker hears of it as of Ctrl-C, and saves
             for each in done:
                 at = tasks.pop(each)
                 try:
