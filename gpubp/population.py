@@ -41,7 +41,7 @@ class Population:
     def __post_init__(self) -> None:
         for name in ("params", "ids"):
             given = getattr(self, name)
-            if not isinstance(given, Tensor) or given.layout != torch.strided or given.device != self.device:
+            if not isinstance(given, Tensor) or given.layout != torch.strided or given.device != self.params.device:
                 what = f"{given.layout} on {given.device}" if isinstance(given, Tensor) else type(given).__name__
                 raise ShapeError(f"{name}: {what}; a dense tensor on one device, params' and ids', expected")
         if self.params.requires_grad:  # an nn.Parameter's numbers are trained by hand
@@ -141,15 +141,15 @@ class Population:
     @property
     def count(self) -> int:
         """N."""
-        return len(self.params)
+        return len(self.ids)
 
     def __len__(self) -> int:
-        return len(self.params)
+        return len(self.ids)
 
     @property
     def device(self) -> torch.device:
-        """The device of the parameters."""
-        return self.params.device
+        """The device of the parameters and ids."""
+        return self.ids.device
 
     @neutral()
     def take(self, index: Sequence[int] | Sequence[bool] | Tensor | slice) -> Population:

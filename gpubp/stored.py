@@ -176,19 +176,6 @@ class StoredPopulation(Population):
         """(N, P)."""
         return self.read("params")
 
-    @property
-    def count(self) -> int:
-        """N."""
-        return len(self.ids)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def device(self) -> torch.device:
-        """That of the ids."""
-        return self.ids.device
-
     def __reduce__(self) -> Any:
         """Copied and pickled with its rows, which may be elsewhere later."""
         return Population, (self.spec, self.params, self.seed, self.ids)

@@ -40,7 +40,6 @@ class LightState(Rowless):
         state = TrainState.start(population, config, sets.data, part.position.clone(), light=True)
         rest = {each.name: getattr(state, each.name) for each in fields(TrainState)}
         rest |= {name: rest[name].contiguous() for name in ("loss", "total")}  # one number for all, as `none` is
-        rest["hyper"] = {name: each.clone() for name, each in state.hyper.items()}  # the configuration's
         return cls(**rest, source=torch.arange(count))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:

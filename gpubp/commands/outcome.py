@@ -28,9 +28,9 @@ def ended(folder: Path, training: Callable[[], Result]) -> Result:
     try:
         return training()
     except KeyboardInterrupt as stopped:
-        result = getattr(stopped, "result", None)
+        result: Result | None = getattr(stopped, "result", None)
         if result is not None and result.run_dir is not None and not begun(result.run_dir):  # no shards that go on
-            return result  # type: ignore[no-any-return]
+            return result
         if (folder / "checkpoint").exists():
             name = line(folder)
             sys.stderr.write(f"{name} holds its last checkpoint; continue with: gpubp resume {quoted(folder)}\n")

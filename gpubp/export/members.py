@@ -107,7 +107,12 @@ class Members:
     @property
     def chances(self) -> bool:
         """Whether they predict probabilities of classes."""
-        return bool(self.classes) and LOSSES[self.groups[0].spec.loss].takes == "logit"
+        return bool(self.classes) and self.logits
+
+    @property
+    def logits(self) -> bool:
+        """Whether outs are logits, of which a member makes probabilities."""
+        return LOSSES[self.groups[0].spec.loss].takes == "logit"
 
     @property
     def flat(self) -> bool:

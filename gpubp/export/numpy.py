@@ -16,7 +16,6 @@ import numpy as np
 from .. import files
 from ..activations import ACTIVATIONS
 from ..errors import SpecError
-from ..losses import LOSSES
 from .members import Array, Group, Members
 
 FUNCTIONS = {
@@ -254,7 +253,7 @@ def _answers(members: Members) -> str:
     if len(members) == 1:
         return text
     text += f"\n\n{STD.replace('{flat}', flat)}"
-    if LOSSES[members.groups[0].spec.loss].takes != "logit":
+    if not members.logits:
         return text
     own = "members(samples)" if members.classes else "np.stack((1 - (yes := members(samples)), yes), -1)"
     shape = "M" if members.classes else "M, outputs"

@@ -21,7 +21,6 @@ import numpy as np
 
 from .. import files
 from ..errors import ConfigError, DataError
-from ..losses import LOSSES
 from .members import Array, Group, Members
 from .onnx_graph import FUNCTIONS, LINKS, Graph, needed
 
@@ -182,7 +181,7 @@ def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
         gap = graph.add("Sub", each, mean)
         square = graph.add("ReduceMean", graph.add("Mul", gap, gap), graph.keep([0]), keepdims=0)
         outputs.append(output("std", graph.add("Sqrt", square)))
-        if LOSSES[members.groups[0].spec.loss].takes == "logit":
+        if members.logits:
             outputs += _entropies(graph, members, each, mean)
     if members.classes:
         if members.task == "sign":

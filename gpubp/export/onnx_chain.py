@@ -174,7 +174,7 @@ class Chain:
         name = self.through(name, start)
         value = self.constant(name)
         if value is not None:
-            if value.size != 1 or value.dtype.kind != "f":
+            if value.size != 1:
                 raise self.wrong(name, f"is a constant {value.dtype} {value.shape} in an activation")
             return f"{float(value.ravel()[0]):.4g}", set()
         if name == start or self.layer(name) is not None:

@@ -101,7 +101,7 @@ class Reports(Method):
         metrics = [each.held_out.metric for each in found if each.held_out is not None]
         values = in_order(runs, metrics if self.maximise else losses).tolist()
         status, interval = in_order(runs, [each.status for each in found]), runs[0].config.interval
-        trained = ~in_order(runs, [each.loss for each in found]).isnan() & (status != Status.diverged)
+        trained = ~in_order(runs, [each.loss for each in found]).isnan()  # of those that diverged they are NaN
         for row in trained.nonzero().squeeze(1).tolist():
             self.trials[row].report(values[row], number * interval)
             if status[row] == Status.running and self.trials[row].should_prune():
