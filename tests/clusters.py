@@ -33,7 +33,8 @@ def machines() -> Iterator[Any]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", str(ROOT))
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
+        checks = {"health_check_period_ms": 500}  # of which five tell that a machine is lost
+        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False, "_system_config": checks}
         found = Cluster(initialize_head=True, head_node_args=head)
         found.add_node(num_cpus=1, object_store_memory=STORE)
         ray.init(found.address, log_to_driver=False, logging_level="ERROR")
@@ -89,7 +90,7 @@ def slow(board: Callable[[], Any] = board) -> type:
 
     class Slow(board()):
         def tell(self, number: int, message: bytes) -> None:
-            time.sleep(0.1)
+            time.sleep(0.25)
             super().tell(number, message)
 
     return Slow

@@ -123,6 +123,7 @@ def test_a_killed_worker_and_a_lost_machine_cost_the_work_since_the_last_checkpo
     check_same(whole, found)
     steps = sum(int(state.step.sum()) for state in found.states)
     assert 0 < found.network_steps < steps  # of the tasks that ended: those of killed ones went on from checkpoints
+    machines.wait_for_nodes(60)  # until Ray knows of the loss, and gives that machine no more work
 
 
 @pytest.mark.slow
