@@ -2,7 +2,7 @@
 // of the loss (1 / BATCH). A layout computes them tile by tile, or has them held for the step. Both classes have
 // begin(), before the first chunk of a batch; add_chunk(), which adds one chunk's part to those of layer l: below
 // (I, samples) @ delta (samples, O) and the sum of delta (last: it is the last chunk, which tile by tile updates the
-// layer too); and update_kept(), after the last chunk, which updates all layers where sums are held.
+// layer too); and update_held(), after the last chunk, which updates all layers where sums are held.
 #pragma once
 #include "update.h"
 
@@ -55,7 +55,7 @@ struct Gradients {
     }));
     if constexpr (BIAS_KIND == PER_LAYER && last) apply_layer_bias<l>(ctx, delta_sums);
   }
-  INLINE void update_kept(const Context &) {}
+  INLINE void update_held(const Context &) {}
 
  private:
   template <int pitch>  // of the biases' single row: any
@@ -94,10 +94,10 @@ struct Gradients : private SumsToLayer<LAYERS - 1> {
     if constexpr (LAYERWISE) apply_layer<l>(ctx);
   }
   template <int l = LAYERS - 1>
-  INLINE void update_kept(const Context &ctx) {
+  INLINE void update_held(const Context &ctx) {
     if constexpr (!LAYERWISE) {
       apply_layer<l>(ctx);
-      if constexpr (l > 0) update_kept<l - 1>(ctx);
+      if constexpr (l > 0) update_held<l - 1>(ctx);
     }
   }
 

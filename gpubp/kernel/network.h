@@ -131,7 +131,7 @@ FN per_network train_step(const Context &ctx) {
   if constexpr (in_loop > 0)
     NO_UNROLL for (int start = 0; start < in_loop; start += CHUNK) chunk<CHUNK, false>(ctx, gradients, start);
   if constexpr (in_loop < BATCH) chunk<LAST_CHUNK, true>(ctx, gradients, in_loop);
-  gradients.update_kept(ctx);  // in GPU_WIDE; elsewhere backward() has updated each layer
+  gradients.update_held(ctx);  // in GPU_WIDE; elsewhere backward() has updated each layer
   clip_norm(ctx);
   const per_network loss = blocked_sum<BATCH>([&](int b) { return per_network(ctx.mem.error[b]); });
   BARRIER

@@ -58,15 +58,14 @@ class Batch:
         return {}
 
 
-def batches(subject: Subject) -> Iterator[Batch]:
-    """The next minibatch of every network, as it begins."""
+def starts(subject: Subject) -> Iterator[tuple[TrainState, tuple[Any, ...]]]:
+    """Every network as it begins, and the fields of a Batch of its first minibatch."""
     for group in subject.groups(torch.float64):
         state, data, _ = subject.start(group, group.population.device, "eager")
-        yield Batch(*started(state, data))
+        yield state, _first(state, data)
 
 
-def started(state: TrainState, data: Dataset) -> tuple[Any, ...]:
-    """The fields of a Batch of networks that begin."""
+def _first(state: TrainState, data: Dataset) -> tuple[Any, ...]:
     count, recipe, spec, seed = len(state.step), state.recipe, state.population.spec, state.population.seed
     clocks = state.population.ids, state.position, state.step
     order = data.order(seed, *clocks, 1, recipe.batch_size, recipe.shuffle).expand(count, -1)
@@ -188,7 +187,7 @@ def by_differences(batches: Iterable[Batch]) -> Callable[[bool], Found]:
 
 def rows(subject: Subject) -> Iterator[Row]:
     """The promises of the gradient."""
-    own, right = list(batches(subject)), "the gradient is right"
+    own, right = [Batch(*each) for _, each in starts(subject)], "the gradient is right"
     torchs, losses = (
         "this package and torch.autograd, float64",
         "this package and differences of the loss along random directions, float64",

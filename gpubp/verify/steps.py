@@ -3,11 +3,10 @@ torch.autograd's. The factors of dropout are eager's own; that they are random n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from ..data import Batch as Samples
@@ -16,7 +15,7 @@ from ..numerics import kernel_widths
 from ..spec import NetworkSpec
 from ..state import TrainState
 from .comparing import BlindError, Found, Row, checked
-from .gradients import AUTOGRAD, PLANTED, Batch, by_autograd, started
+from .gradients import AUTOGRAD, PLANTED, Batch, by_autograd, starts
 from .subject import Subject
 
 CLIPS = ("clip_value", "clip_norm")
@@ -25,7 +24,7 @@ PENALTIES = ("l1", "l2")
 
 def row(subject: Subject) -> Row:
     """The promise of the gradient of a step."""
-    own = list(_steps(subject))
+    own = [Step(*each, state=state) for state, each in starts(subject)]
     names = [name for name in ("dropout", *PENALTIES, *CLIPS) if any(name in step.state.hyper for step in own)]
     compared = f"a step of eager{', with ' if names else ''}{', '.join(names)}, and torch.autograd, float64"
 
@@ -37,13 +36,6 @@ def row(subject: Subject) -> Row:
         return by_autograd(own)(wrong)
 
     return checked(Row("the gradient is right", compared, PLANTED, AUTOGRAD), check)
-
-
-def _steps(subject: Subject) -> Iterator[Step]:
-    """The first step of every network."""
-    for group in subject.groups(torch.float64):
-        state, data, _ = subject.start(group, group.population.device, "eager")
-        yield Step(*started(state, data), state=state)
 
 
 @dataclass(frozen=True)
