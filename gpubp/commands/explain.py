@@ -65,7 +65,7 @@ def run(settings: dict[str, Any]) -> int:
         saved = checkpoint.load(folder, HOME, everything)
         sys.stderr.writelines(f"warning: {line(each)}\n" for each in saved.told)
         state = network_of(saved, row).state
-        data = tutorial.dataset() if before["data"] == "tutorial" else load_data(before).training
+        data = load_data(before).training
         explanations = explain_steps(state, data.alone(state.position).to(HOME, state.population.params.dtype), 0, row)
     if page is not None:
         write(page, explanations, title, data.preparation, settings, figures)

@@ -36,15 +36,12 @@ def run(settings: dict[str, Any]) -> int:
     page, folder, row = explain.page_of(settings), Path(settings["run"]), settings["network"]
     before = settings_of(folder, train.kinds(), "replay")
     before["data"] = located(settings["data"] or before["data"])
-    given: dict[str, Any] = {}
+    prepared, given = load_data(before), dict[str, Any](init=before["init"])
     if before["data"] == "tutorial":
-        given |= {"data": tutorial.dataset(), "population": tutorial.population(dtype=DTYPES[before["dtype"]])}
-    else:
-        prepared = load_data(before)
-        given |= {"data": prepared.training, "validation": prepared.validation, "init": before["init"]}
-        if not designs.mixed(before):  # else the design has it
-            given["init_scale"] = train.sampled(before).get("init_scale")
-    found = replay(folder, row, settings["step"], **given)
+        given = {"population": tutorial.population(dtype=DTYPES[before["dtype"]])}
+    elif not designs.mixed(before):  # else the design has it
+        given["init_scale"] = train.sampled(before).get("init_scale")
+    found = replay(folder, row, settings["step"], data=prepared.training, validation=prepared.validation, **given)
     if settings["json"]:
         shown = found.explanation.to_dict() if found.same else None
         print_json({"run": str(folder), **found.to_dict(), "explanation": shown})

@@ -34,7 +34,7 @@ def parser() -> Parser:
 
 def run(settings: dict[str, Any]) -> int:
     """Resume a run of `train`."""
-    from .. import checkpoint, tutorial
+    from .. import checkpoint
     from ..resuming import resume
     from ..stored import FOLDER as SHARDS
     from . import outcome
@@ -59,13 +59,13 @@ def run(settings: dict[str, Any]) -> int:
         sys.stderr.write(f"{line(folder)} {told}\n")
         return train.run({**now, "run_dir": str(folder), "json": settings["json"]})
     name_device(now)
-    prepared = None if now["data"] == "tutorial" else load_data(now)
+    prepared = load_data(now)
     result = outcome.ended(
         folder,
         lambda: resume(
             folder,
-            tutorial.dataset() if prepared is None else prepared.training,
-            None if prepared is None else prepared.validation,
+            prepared.training,
+            prepared.validation,
             settings["epochs"],
             settings["steps"],
             outcome.reporters(now, folder),
