@@ -9,6 +9,8 @@ import torch
 import gpubp
 from gpubp import sources
 
+from .helpers import optimised
+
 NETWORKS, SEEDS = 50, 5
 
 
@@ -22,7 +24,8 @@ def test_a_population_learns_the_digits_as_well_as_scikit_learn() -> None:
     assert float(digits.training.inputs.max()) == 1.0, "inputs / 16"
     spec = gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy")
     config = gpubp.TrainConfig(optimizer="adam", lr=0.001, batch_size=200, epochs=50)
-    result = gpubp.train(gpubp.Population.create(spec, NETWORKS), digits.training, config, validation=held_out)
+    with optimised():
+        result = gpubp.train(gpubp.Population.create(spec, NETWORKS), digits.training, config, validation=held_out)
     ours = result.validation_metric
     assert ours is not None
 
