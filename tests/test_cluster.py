@@ -118,8 +118,7 @@ def test_a_killed_worker_and_a_lost_machine_cost_the_work_since_the_last_checkpo
     whole, nodes = trained(iris, None, **more), [machines.add_node(num_cpus=1, object_store_memory=STORE)]
     reporters = [At(5, kill), At(12, lambda: machines.remove_node(nodes[0], allow_graceful=False))]
     found = trained(iris, 3, tmp_path / "run", reporters=reporters, **more)
-    assert found.run_dir == tmp_path / "run"
-    assert [each.number for each in reporters] == [0, 0]
+    assert (found.run_dir, *(each.number for each in reporters)) == (tmp_path / "run", 0, 0)
     check_same(whole, found)
     steps = sum(int(state.step.sum()) for state in found.states)
     assert 0 < found.network_steps < steps  # of the tasks that ended: those of killed ones went on from checkpoints
