@@ -37,21 +37,29 @@ from ..stored import FOLDER, is_row
 from ..training import explained
 from .messages import NONE, Decision, End, Herald, Looked, Report, Tensors, clocks, light
 from .shards import Job, Part, Shard, learn
+from .storage import Storage
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Copied(Saving):
-    """A Saving whose checkpoints are copied elsewhere, to the folder `where`. rows: that the networks of each part have
-    in the results, by which their curves go."""
+    """A Saving whose checkpoints are copied to the storage, to the folder `where` of it. phase, held: as push() takes
+    them; rows: that the networks of each part have in the results, by which their curves go."""
 
-    push: Callable[[], str] = lambda: ""
-    rows: Sequence[Tensor] = ()
+    storage: Storage
+    phase: int
+    held: list[str]
+    rows: Sequence[Tensor]
     where: str = ""
+
+    @property
+    def name(self) -> str:
+        """See Saving."""
+        return self.storage.path
 
     def write(self) -> None:
         """Write a checkpoint, and copy it. Raises CheckpointError."""
         super().write()
-        self.where = self.push()
+        self.where = self.storage.push(self.run_dir, self.phase, self.held)
 
     def draw(self, number: int, found: Iterable[Losses]) -> None:
         """See Saving."""
@@ -231,7 +239,7 @@ def _opened(
         with lock.held(folder, force=True):
             loop = _loop(job, shard, sets, folder, tell, begun=phase > 0)
             loop.saving = saving = Copied(
-                folder, job.minutes, loop.saved, loop.noted, loop.note, push=lambda: storage.push(folder, phase, held),
+                folder, job.minutes, loop.saved, loop.noted, loop.note, storage=storage, phase=phase, held=held,
                 rows=shard.rows,
             )  # fmt: skip
             try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import files
 from ..errors import ConfigError
-from ..flags import INDEX, TEXT
+from ..flags import INDEX, RUN, TEXT
 from ..line import line
 from . import train
 from .parser import Parser
@@ -28,7 +28,7 @@ STEPS, MOST = 10, 100  # further steps of a page
 def parser() -> Parser:
     """The command's flags."""
     flags = Parser(description="The next step of one network of a run, with every number; by default the tutorial's.")
-    flags.add_argument("run", type=TEXT, nargs="?", default="tutorial", help="the directory of a run, or tutorial")
+    flags.add_argument("run", type=RUN, nargs="?", default="tutorial", help="the directory of a run, or tutorial")
     shown(flags)
     return flags
 
