@@ -49,7 +49,7 @@ def run(settings: dict[str, Any]) -> int:
     from ..ambient import HOME
     from ..explain import explain_steps
     from ..state import TrainState
-    from ..stored import everything
+    from ..stored import is_row
     from .settings import load_data, settings_of
 
     page, row = page_of(settings), settings["network"]
@@ -62,7 +62,7 @@ def run(settings: dict[str, Any]) -> int:
         folder, figures = Path(settings["run"]), ()
         title = f"Network {row} of {folder}"
         before = settings_of(folder, train.kinds())
-        saved = checkpoint.load(folder, HOME, everything)
+        saved = checkpoint.load(folder, HOME, is_row)
         sys.stderr.writelines(f"warning: {line(each)}\n" for each in saved.told)
         state = network_of(saved, row).state
         data = tutorial.dataset() if before["data"] == "tutorial" else load_data(before).training
