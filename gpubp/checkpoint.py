@@ -132,18 +132,11 @@ def _write(
     files.write_text(manifest, text + "\n")
 
 
-def load(run_dir: Path, device: torch.device, rows: Callable[[TrainState], object] = lambda state: None) -> Checkpoint:
+def load(run_dir: Path, device: torch.device, rows: Callable[[str], bool] = lambda name: False) -> Checkpoint:
     """The run's checkpoint, on `device`; if it is damaged, the previous one. Another process may save meanwhile, and
-    delete files of rows: those that `rows` looks at are read here, the others when somebody asks for them.
+    delete files of rows: those of a name that `rows` wants are read here, the others when somebody asks for them.
     Raises CheckpointError with the reason if none can be trusted."""
-
-    def read(path: Path) -> Checkpoint:
-        found = _read(path, device)
-        for each in found.populations:
-            rows(each.state)
-        return found
-
-    found, damaged = _newest(run_dir / "checkpoint", read)
+    found, damaged = _newest(run_dir / "checkpoint", partial(_read, device=device, rows=rows))
     if damaged is None:
         return found
     used = f"{damaged}; the previous checkpoint is used, of round {found.notes['number']}"
@@ -189,7 +182,7 @@ def begun(run_dir: Path) -> bool:
     return lock.file(run_dir).exists() or ([*run_dir.iterdir()] == [folder] and not any(folder.iterdir()))
 
 
-def _read(path: Path, device: torch.device) -> Checkpoint:
+def _read(path: Path, device: torch.device, rows: Callable[[str], bool] = lambda name: False) -> Checkpoint:
     """The checkpoint with the manifest `path`."""
     manifest, folder = manifests.read(path), path.parent
     try:
@@ -201,11 +194,11 @@ def _read(path: Path, device: torch.device) -> Checkpoint:
             entries, of_loop, contents = [manifest], {"settings": None, **manifest["notes"]}, [content]
         else:
             entries, of_loop = manifest["populations"], manifest
-            contents = [_of(content, f"{at}.") for at in range(len(entries))]
+            contents = _by_population(content, len(entries))
         for entry in entries:
             if lacks := packing.missing(entry):
                 raise CheckpointError(f"{folder.parent}: {lacks}")
-        populations = _populations(manifest, entries, contents, folder.parent, device)
+        populations = _populations(manifest, entries, contents, folder.parent, device, rows)
         notes = {name: of_loop[name] for name in ("history", "seconds", "settings")}
         notes |= {name: manifest.get(name) for name in ("search", "queue")}
         notes["number"] = max(each.notes["number"] for each in populations)
@@ -231,7 +224,7 @@ def _read(path: Path, device: torch.device) -> Checkpoint:
 
 def _populations(
     manifest: Mapping[str, Any], entries: Sequence[Any], contents: Sequence[dict[str, Tensor]], run_dir: Path,
-    device: torch.device,
+    device: torch.device, rows: Callable[[str], bool],
 ) -> tuple[Saved, ...]:  # fmt: skip
     """Those of a manifest. Raises like packing.unpack(), and CheckpointError."""
     streams = manifest.get("queue") is not None
@@ -242,11 +235,17 @@ def _populations(
     for group, (entry, each) in enumerate(zip(entries, contents)):
         saved = packing.unpack(entry, each | source.blank(group, device), streams)
         found.append(saved._replace(state=StoredState.of(saved.state, partial(source.read, group, device))))
+    source.fetch({group: [*filter(rows, kinds)] for group, kinds in enumerate(source.kinds)}, device)
     return tuple(found)
 
 
-def _of(content: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): each for name, each in content.items() if name.startswith(prefix)}
+def _by_population(content: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:
+    """The tensors of populations 0, 1, ..., by what follows the number in their names."""
+    found: dict[str, dict[str, Tensor]] = {str(at): {} for at in range(count)}
+    for name, each in content.items():
+        number, _, rest = name.partition(".")
+        found.get(number, {})[rest] = each
+    return [*found.values()]
 
 
 def _check_notes(notes: Mapping[str, Any]) -> None:

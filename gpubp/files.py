@@ -27,6 +27,8 @@ PIECE, BLOCK = 1 << 26, 1 << 20  # bytes that a thread digests, and reads at onc
 
 def path(name: str, given: Any) -> Path:
     """`given` as a path; raises ConfigError if it is not one. name: of the argument."""
+    if isinstance(given, str) and "://" in given:
+        raise ConfigError(f"{name} {given!r}: a path on this machine expected; copy what is at a URL")
     try:
         found = Path(given)
         if b"\0" in os.fspath(found).encode():

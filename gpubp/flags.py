@@ -77,6 +77,12 @@ def _text(given: Any) -> str:
     return str(given)
 
 
+def _directory(given: Any) -> str:
+    if "://" in (text := _text(given)):
+        raise ValueError
+    return text
+
+
 def _whole(least: int) -> Callable[[Any], int]:
     def read(given: Any) -> int:
         count = Decimal(_written(_text(given)))  # 1e3 is a thousand
@@ -114,6 +120,7 @@ def _truth(given: Any) -> bool:
 
 
 TEXT = Kind("TEXT", "a text", _text)
+RUN = Kind("RUN", "a directory on this machine, to which a run at a URL is copied first,", _directory)
 COUNT = Kind("COUNT", "a whole number of 1 or more", _whole(1))
 COUNTS = Kind("COUNTS", "a whole number of 1 or more, or several separated by commas", _counts)
 INDEX = Kind("INDEX", "a whole number of 0 or more", _whole(0))

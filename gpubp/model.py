@@ -36,7 +36,7 @@ from .reporters.results_file import RESULTS, read_results, results_in, taken
 from .result import diverged_in, order_of
 from .spec import NetworkSpec
 from .state import Status
-from .stored import predicting
+from .stored import predicts
 from .tables import Array, listed
 
 
@@ -255,7 +255,7 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     folder = files.path("run_dir", run_dir)
     if folder.is_file():
         return _exported(folder, usable(device))
-    saved = checkpoint.load(folder, usable(device), predicting)
+    saved = checkpoint.load(folder, usable(device), predicts)
     for each in saved.told:
         warn(each)
     states, of_all = zip(*saved.everybody)

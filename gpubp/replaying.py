@@ -35,7 +35,7 @@ from .run import Sets
 from .search.lineage import Lineage
 from .search.restoring import METHODS
 from .state import Status, TrainState
-from .stored import everything
+from .stored import is_row
 from .training import ready
 
 PARTS = {  # what is compared: the groups of TrainState.tensors() that say what became of a network
@@ -157,7 +157,7 @@ def replay(
     folder, row, number = files.path("run_dir", run_dir), arrays.whole(network), arrays.whole(step)
     if row is None or (step is not None and number is None):
         raise ConfigError(f"network {network!r}, step {step!r}: whole numbers expected")
-    saved = checkpoint.load(folder, HOME, everything)
+    saved = checkpoint.load(folder, HOME, is_row)
     if saved.older:
         raise CheckpointError(f"{saved.told[0]}, but a replay is compared with the newest: resume the run first")
     found = network_of(saved, row)

@@ -29,6 +29,7 @@ from .run import Run, Sets, reasons
 from .search import restored
 from .signals import delivered
 from .state import Status
+from .stored import is_row
 from .training import check_arguments, described, explained, ready, updated
 
 
@@ -102,7 +103,7 @@ def _saved(folder: Path) -> checkpoint.Checkpoint:
             f"{folder} ended before its first checkpoint; restart it with the same call of train, or from the command "
             f"line with gpubp resume {folder}"
         )
-    return checkpoint.load(folder, HOME)
+    return checkpoint.load(folder, HOME, is_row)
 
 
 def runs_of(folder: Path, saved: checkpoint.Checkpoint, sets: Sets, where: list[torch.device]) -> list[Run]:

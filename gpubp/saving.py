@@ -37,6 +37,11 @@ class Saving:
     drawing: bool = True  # whether curves can be written
 
     @property
+    def name(self) -> str:
+        """What notes call the run."""
+        return str(self.run_dir)
+
+    @property
     def due(self) -> bool:
         """Whether the last checkpoint is older than it may be."""
         return time.monotonic() - self.last > 60 * self.minutes
@@ -54,7 +59,7 @@ class Saving:
                 self.told(f"{error}; training continues, and it is retried every {self.minutes:g} minutes")
         else:
             if before is not None:
-                self.told(f"{self.run_dir}: a checkpoint could be written again")
+                self.told(f"{self.name}: a checkpoint could be written again")
         self.last = time.monotonic()
 
     def write(self) -> None:
@@ -89,7 +94,7 @@ class Saving:
                 curves.add(self.run_dir, number, found)
         except (OSError, CheckpointError) as error:
             self.drawing = False
-            self.told(f"{self.run_dir}: the curves of networks end, as they cannot be written: {error}")
+            self.told(f"{self.name}: the curves of networks end, as they cannot be written: {error}")
 
     def results(self, results: Results) -> None:
         """Write the results table."""

@@ -1,7 +1,8 @@
 """Stored: networks whose rows lie in other files than the rest of their checkpoint, as shards of a cluster leave them.
 
 A manifest names these files, below RUN/shards, with their SHA-256 and the networks of each. Rows are joined when
-somebody asks for them, tensor after tensor: what nobody looks at takes no memory. Refused: files that are damaged, that
+somebody asks for them, tensor after tensor: what nobody looks at takes no memory. Opening a file takes as long as it
+has tensors: rows of many populations are fetched together, file after file. Refused: files that are damaged, that
 lie elsewhere, or that do not have every network once.
 """
 
@@ -33,14 +34,9 @@ def is_row(name: str) -> bool:
     return name == "params" or name.startswith(("slots.", "kept."))
 
 
-def predicting(state: TrainState) -> object:
-    """The rows of networks that are to predict."""
-    return state.population.params, state.kept
-
-
-def everything(state: TrainState) -> object:
-    """All rows."""
-    return [*state.tensors()]
+def predicts(name: str) -> bool:
+    """Whether networks that are to predict need it."""
+    return name == "params" or name.startswith("kept.")
 
 
 class Part(NamedTuple):
@@ -70,6 +66,7 @@ class Source:
     ) -> None:  # fmt: skip
         self.counts, self.where = counts, where
         self.known: dict[str, tuple[int, ...]] = {}  # of each file that was undamaged when it was last opened
+        self.fetched: dict[tuple[int, str], Tensor] = {}  # that nobody has asked for yet
         self.digests = {str(each["file"]): each["sha256"] for each in given}
         self.parts = {
             str(each["file"]): [Part(at, *map(int, some)) for at, some in enumerate(each["networks"])] for each in given
@@ -141,14 +138,23 @@ class Source:
 
     def read(self, group: int, device: torch.device, name: str) -> Tensor:
         """A tensor (N, P) of a population. Raises CheckpointError."""
-        kind = self.kinds[group][name]
-        whole = torch.empty(self.counts[group], kind.width, dtype=kind.dtype, device=device)
+        if (group, name) not in self.fetched:
+            self.fetch({group: [name]}, device)
+        return self.fetched.pop((group, name))
+
+    def fetch(self, wanted: Mapping[int, Sequence[str]], device: torch.device) -> None:
+        """Read tensors of populations, by their names, before they are asked for. Raises CheckpointError."""
+        found = dict[tuple[int, str], Tensor]()
+        for group, name in ((group, name) for group, names in wanted.items() for name in names):
+            kind = self.kinds[group][name]
+            found[group, name] = torch.empty(self.counts[group], kind.width, dtype=kind.dtype, device=device)
         for file, parts in self.parts.items():
-            for at, mine, first, step in parts:
-                if mine == group:
-                    with self._opened(file) as opened:
-                        whole[first::step] = opened.get_tensor(f"{at}.{name}").to(device)
-        return whole
+            if some := [(part, name) for part in parts for name in wanted.get(part.group, ())]:
+                with self._opened(file) as opened:
+                    for part, name in some:
+                        rows = opened.get_tensor(f"{part.at}.{name}").to(device)
+                        found[part.group, name][part.first :: part.step] = rows
+        self.fetched |= found
 
 
 class Rowless(TrainState):

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -23,6 +22,7 @@ from gpubp import checkpoint, cluster, manifests
 from gpubp.cluster import driver
 from gpubp.cluster.driver import Driver
 from gpubp.cluster.plan import Plan
+from gpubp.cluster.storage import Storage
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
 from gpubp.stored import Source
@@ -79,16 +79,29 @@ def test_a_population_trains_in_shards_too(
     population = gpubp.Population.create(gpubp.NetworkSpec((4, 5, 3), rule, loss=iris.loss), count=7, seed=3)
     config = gpubp.TrainConfig(lr=torch.linspace(0.001, 0.1, 7), steps=160, schedule="plateau", evaluate_every=40)
     given = population, iris.training, config, iris.validation
-    told, norms = list[Any](), list[int]()
+    told, norms, notes, pushed, push = list[Any](), list[int](), list[str](), list[Path](), Storage.push
+
+    def failing(storage: Storage, folder: Path, *more: Any) -> str:
+        pushed.append(folder)
+        if len(pushed) > 1 and not notes:
+            raise CheckpointError("the storage is away")
+        return push(storage, folder, *more)
 
     class Listening(gpubp.Reporter):
         def progress(self, progress: Any) -> None:
             told.append(progress.steps)
+            notes.extend(progress.notes)
 
         def looked(self, snapshot: Any) -> None:
             norms.append(len(snapshot.gradient_norms(3)))
 
-    found = cluster.train(*given, run_dir=f"file://{tmp_path}/run", shards=2, reporters=[Listening()])
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"^file://.*/file/run/shards/driver cannot be written"):
+        cluster.train(*given, run_dir=f"file://{tmp_path}/file/run", shards=2, checkpoint_minutes=0)
+    monkeypatch.setattr(Storage, "push", failing)  # of the driver
+    more: dict[str, Any] = {"shards": 2, "checkpoint_minutes": 0, "reporters": [Listening()]}
+    found = cluster.train(*given, run_dir=f"file://{tmp_path}/run", **more)
+    assert notes[0] == "the storage is away; training continues, and it is retried"
     check_same(gpubp.train(*given), found)
     assert {*told} == {7 * 160}, "of all shards"
     assert max(norms) == 2, "a shard has one of its gradients for 200 network-steps"
@@ -294,27 +307,3 @@ def test_a_driver_that_is_killed_while_it_joins_shards_loses_nothing(
     for mine, theirs in zip(whole.populations.each, networks.each, strict=True):
         assert same_bits(mine.params, theirs.params)
     assert gpubp.resume(run_dir, iris.training, iris.validation).table.equals(whole.table)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_ray_starts_for_a_run_that_a_signal_ends_and_resume_goes_on(tmp_path: Path, number: int) -> None:
-    flags = "--data iris --networks 40 --lr 1e-3..1e-1:log --steps 20000 --evaluate-every 400 --tensorboard false"
-    run_dir, command = tmp_path / "run", [sys.executable, "-m", "gpubp"]
-    sharded = [*command, "train", *flags.split(), "--cluster", "local", "--shards", "2", "--run-dir", str(run_dir)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(sharded, env=environment, stderr=subprocess.PIPE, text=True)
-    while not any((run_dir / "shards").glob("*/curves.bin")):
-        assert process.poll() is None
-        time.sleep(0.1)
-    process.send_signal(number)
-    told = process.communicate(timeout=120)[1]
-    assert process.returncode == 128 + number
-    assert f"{run_dir} holds its last checkpoint; continue with: gpubp resume {run_dir}" in told
-    found = subprocess.run([*command, "resume", str(run_dir)], env=environment, capture_output=True, text=True)
-    assert found.returncode == 0
-    assert "has shards that have not ended; each goes on from its last checkpoint" in found.stderr
-    whole = [*command, "train", *flags.split(), "--run-dir", str(tmp_path / "whole")]
-    assert subprocess.run(whole, env=environment, capture_output=True).returncode == 0
-    assert (run_dir / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
-    assert not (run_dir / "shards" / "driver").exists()

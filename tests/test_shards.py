@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from gpubp import cluster
 from gpubp.cli import main
 from gpubp.cluster.shards import dealt
 from gpubp.cluster.storage import Storage
+from gpubp.cluster.storage import _put as put
+from gpubp.commands import outcome
 from gpubp.design import Design
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.making import Source
@@ -108,6 +111,51 @@ def test_files_are_deleted_only_where_those_that_stay_are_found(tmp_path: Path, 
     with pytest.raises(CheckpointError, match=r"/rows, which a worker has written, is not there: run_dir on storage"):
         storage.keep(stay)
     assert (tmp_path / "0" / "lock").exists()
+
+
+def test_a_bucket_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    """As s3fs makes one, where it may, of a name that is spelt wrong."""
+
+    class Buckets:
+        names = {"mine"}
+
+        def exists(self, path: str) -> bool:
+            return path in self.names
+
+        def put_file(self, source: str, path: str) -> None:
+            if path.partition("/")[0] not in self.names:
+                raise FileNotFoundError("The specified bucket does not exist")
+
+        def makedirs(self, path: str, exist_ok: bool) -> None:
+            self.names.add(path.partition("/")[0])
+
+    (tmp_path / "file").touch()
+    put(Buckets(), tmp_path, "mine/run")  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError, match="bucket does not exist"):
+        put(Buckets(), tmp_path, "other/run")  # type: ignore[arg-type]
+    assert Buckets.names == {"mine"}
+
+
+def test_a_run_at_a_url_is_copied_before_anything_looks_at_it(capsys: Capture) -> None:
+    for command in ("inspect", "report", "resume", "predict --data iris", "explain", "dashboard", "verify"):
+        name, *flags = command.split()
+        with pytest.raises(SystemExit):
+            main([name, "s3://bucket/run", *flags])
+        assert "s3://bucket/run: a directory on this machine, to which a run at a URL is" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="run_dir 's3://bucket/run': a path on this machine expected"):
+        gpubp.load("s3://bucket/run")
+
+
+def test_a_signal_ends_a_run_at_a_url_with_a_word_on_how_it_goes_on(capsys: Capture) -> None:
+    stopped = KeyboardInterrupt()
+    stopped.result = SimpleNamespace(run_dir=None)  # type: ignore[attr-defined]
+
+    def training() -> gpubp.Result:
+        raise stopped
+
+    with pytest.raises(KeyboardInterrupt):
+        outcome.ended("s3://bucket/run", training)
+    assert capsys.readouterr().err == "s3://bucket/run has all that is saved; continue with the same command\n"
 
 
 def test_a_url_that_is_a_pattern_is_refused(tmp_path: Path) -> None:

@@ -85,18 +85,29 @@ def test_it_is_loaded_replayed_and_extended_to_the_bits_of_a_run_in_one_place(wh
 
 
 def test_rows_that_nobody_asks_for_are_not_read(apart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, proper = list[str](), Source.read
+    read, proper = list[str](), Source.fetch
 
-    def noted(source: Source, group: int, device: torch.device, name: str) -> torch.Tensor:
-        read.append(name)
-        return proper(source, group, device, name)
+    def noted(source: Source, wanted: Any, device: torch.device) -> None:
+        read.extend(name for names in wanted.values() for name in names)
+        proper(source, wanted, device)
 
-    monkeypatch.setattr(Source, "read", noted)
+    monkeypatch.setattr(Source, "fetch", noted)
     saved = checkpoint.load(apart, HOME)
     assert read == []
     assert [each.state.population.count for each in saved.populations] == [5, 5]
     gpubp.load(apart)
-    assert {*read} == {"params", "kept.best"}
+    assert sorted(read) == ["kept.best", "kept.best", "params", "params"]
+
+
+@pytest.mark.parametrize("look", [gpubp.load, lambda run: gpubp.resume(run, training(), held_out())])
+def test_a_file_of_rows_is_opened_twice_however_many_populations_it_has(
+    apart: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[Path], Any]
+) -> None:
+    """Opening takes as long as there are tensors in it."""
+    opened, proper = list[str](), Source._opened
+    monkeypatch.setattr(Source, "_opened", lambda source, name: opened.append(name) or proper(source, name))
+    look(apart)
+    assert sorted(opened) == sorted(2 * FILES)
 
 
 def test_networks_are_copied_and_pickled_with_their_rows(apart: Path) -> None:
@@ -172,16 +183,16 @@ def test_a_damaged_or_missing_file_of_rows_is_refused(apart: Path) -> None:
 def test_whoever_reads_while_another_process_goes_on_finds_its_newer_checkpoint(
     apart: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[Path], Any]
 ) -> None:
-    proper, times = Source.read, list[str]()
+    proper, times = Source._opened, list[str]()
 
-    def late(source: Source, group: int, device: torch.device, name: str) -> torch.Tensor:
+    def late(source: Source, name: str) -> Any:
         times.append(name)
-        if len(times) == 2:
+        if len(times) == SHARDS + 2:  # after what each of them has, and the rows of one
             gpubp.resume(apart, training(), held_out(), epochs=9)
             assert not (apart / "shards").exists()
-        return proper(source, group, device, name)
+        return proper(source, name)
 
-    monkeypatch.setattr(Source, "read", late)
+    monkeypatch.setattr(Source, "_opened", late)
     found = look(apart)
     assert len(found) == len(ROWS) if isinstance(found, gpubp.Model) else found.proven
 

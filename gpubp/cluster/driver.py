@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..errors import DeviceError, GpubpError
+from ..errors import CheckpointError, DeviceError, GpubpError
 from ..line import line
 from ..loop import Search
 from ..reporters import Progress
@@ -99,7 +99,8 @@ class Driver:
 
     def train(self, runs: Sequence[LightRun], search: Search | None, meetings: Sequence[int]) -> list[Report]:
         """Train all shards to their ends, and let `search` decide over all networks at the rounds `meetings`. Raises
-        Signalled, or the error of a shard."""
+        Signalled, or the error of a shard, or CheckpointError if the storage cannot be written."""
+        self.keep()
         for number in meetings[self.record.decided :]:
             looked = [each.looked for each in self.phase(runs, number)]
             assert search is not None
@@ -237,7 +238,11 @@ class Driver:
             self.together.hear(number, pickle.loads(message))
         self.together.tell()
         if time.monotonic() - self.saved > 60 * self.job.minutes:
-            self.keep()
+            try:
+                self.keep()
+            except CheckpointError as error:  # shards say for themselves whether they can be saved
+                self.together.tell(f"{error}; training continues, and it is retried")
+                self.saved = time.monotonic()
 
     def keep(self) -> None:
         """Write the record."""

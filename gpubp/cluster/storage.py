@@ -195,5 +195,10 @@ def _put(system: AbstractFileSystem, folder: Path, root: str) -> None:
     for each in sorted(folder.rglob("*"), key=lambda path: path.name == MANIFEST):  # which says that all is there
         if each.is_file() and each.name not in LEFT_OUT and each.suffix != UNFINISHED:
             where = f"{root}/{each.relative_to(folder).as_posix()}"
-            system.makedirs(where.rpartition("/")[0], exist_ok=True)
-            system.put_file(str(each), where)
+            try:
+                system.put_file(str(each), where)
+            except FileNotFoundError:  # its folder is missing, or the bucket, which makedirs() would make, at a cost
+                if not system.exists(where.partition("/")[0] or "/"):
+                    raise
+                system.makedirs(where.rpartition("/")[0], exist_ok=True)
+                system.put_file(str(each), where)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import signal
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from ..ambient import HOME, neutral
 from ..config import TrainConfig
 from ..curves import Losses
 from ..devices import devices
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DeviceError
 from ..loop import Loop
 from ..making import Maker
 from ..reporters import Progress
@@ -36,21 +37,29 @@ from ..stored import FOLDER, is_row
 from ..training import explained
 from .messages import NONE, Decision, End, Herald, Looked, Report, Tensors, clocks, light
 from .shards import Job, Part, Shard, learn
+from .storage import Storage
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Copied(Saving):
-    """A Saving whose checkpoints are copied elsewhere, to the folder `where`. rows: that the networks of each part have
-    in the results, by which their curves go."""
+    """A Saving whose checkpoints are copied to the storage, to the folder `where` of it. phase, held: as push() takes
+    them; rows: that the networks of each part have in the results, by which their curves go."""
 
-    push: Callable[[], str] = lambda: ""
-    rows: Sequence[Tensor] = ()
+    storage: Storage
+    phase: int
+    held: list[str]
+    rows: Sequence[Tensor]
     where: str = ""
+
+    @property
+    def name(self) -> str:
+        """See Saving."""
+        return self.storage.path
 
     def write(self) -> None:
         """Write a checkpoint, and copy it. Raises CheckpointError."""
         super().write()
-        self.where = self.push()
+        self.where = self.storage.push(self.run_dir, self.phase, self.held)
 
     def draw(self, number: int, found: Iterable[Losses]) -> None:
         """See Saving."""
@@ -201,13 +210,21 @@ def fit(
     """Of each group its configuration, fitted to the data, and its engine, with the reason, as this machine has it; and
     notes for the user."""
     learn(rules)
-    maker = Maker(sets, engine, devices(device), folds, looks)
+    maker = Maker(sets, engine, _found(device), folds, looks)
     found = []
     for part in parts:
         some = part.take(torch.zeros(1, dtype=torch.int64)).made()
         config, choice = maker.fit(some._replace(config=part.config))
         found.append((config, choice.name, choice.reason))
     return found, maker.notes
+
+
+def _found(device: str) -> list[torch.device]:
+    """See devices(). Raises DeviceError, with the name of this machine: others may have what it lacks."""
+    try:
+        return devices(device)
+    except DeviceError as error:
+        raise DeviceError(f"machine {socket.gethostname()}: {error}") from None
 
 
 @contextmanager
@@ -222,7 +239,7 @@ def _opened(
         with lock.held(folder, force=True):
             loop = _loop(job, shard, sets, folder, tell, begun=phase > 0)
             loop.saving = saving = Copied(
-                folder, job.minutes, loop.saved, loop.noted, loop.note, push=lambda: storage.push(folder, phase, held),
+                folder, job.minutes, loop.saved, loop.noted, loop.note, storage=storage, phase=phase, held=held,
                 rows=shard.rows,
             )  # fmt: skip
             try:
@@ -238,7 +255,7 @@ def _loop(
     """The loop of a shard, from its newest checkpoint if there is one; it writes nothing. begun: whether there must be
     one, as networks were decided about. Raises CheckpointError."""
     learn(job.rules)
-    where = devices(job.device)
+    where = _found(job.device)
     if where == [HOME]:
         torch.set_num_threads(job.threads)
     settings, more = {"shard": shard.number}, dict[str, Any]()

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..errors import ConfigError
-from ..flags import INDEX, TEXT
+from ..flags import INDEX, RUN
 from ..line import line
 from .parser import Parser
 
@@ -29,7 +29,7 @@ SHOWN = "?runFilter={0}#timeseries&regexInput={0}".format(quote("^(?!.*hparams/n
 def parser() -> Parser:
     """The command's flags."""
     flags = Parser(description="Start TensorBoard on a run, or on the runs in a folder. Ctrl-C ends it.")
-    flags.add_argument("run", type=TEXT, nargs="?", default="runs", help="a run's directory, or a folder of runs")
+    flags.add_argument("run", type=RUN, nargs="?", default="runs", help="a run's directory, or a folder of runs")
     flags.flag("--port", INDEX, "of the loopback interface; by default the first free one from 6006")
     return flags
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import files
 from ..errors import ConfigError
-from ..flags import INDEX, TEXT
+from ..flags import INDEX, RUN, TEXT
 from ..line import line
 from . import train
 from .parser import Parser
@@ -28,7 +28,7 @@ STEPS, MOST = 10, 100  # further steps of a page
 def parser() -> Parser:
     """The command's flags."""
     flags = Parser(description="The next step of one network of a run, with every number; by default the tutorial's.")
-    flags.add_argument("run", type=TEXT, nargs="?", default="tutorial", help="the directory of a run, or tutorial")
+    flags.add_argument("run", type=RUN, nargs="?", default="tutorial", help="the directory of a run, or tutorial")
     shown(flags)
     return flags
 
@@ -49,7 +49,7 @@ def run(settings: dict[str, Any]) -> int:
     from ..ambient import HOME
     from ..explain import explain_steps
     from ..state import TrainState
-    from ..stored import everything
+    from ..stored import is_row
     from .settings import load_data, settings_of
 
     page, row = page_of(settings), settings["network"]
@@ -62,7 +62,7 @@ def run(settings: dict[str, Any]) -> int:
         folder, figures = Path(settings["run"]), ()
         title = f"Network {row} of {folder}"
         before = settings_of(folder, train.kinds())
-        saved = checkpoint.load(folder, HOME, everything)
+        saved = checkpoint.load(folder, HOME, is_row)
         sys.stderr.writelines(f"warning: {line(each)}\n" for each in saved.told)
         state = network_of(saved, row).state
         data = load_data(before).training

@@ -23,17 +23,19 @@ SERVICES: dict[str, Callable[[], Reporter]] = {"mlflow": MLflowReporter, "wandb"
 UNSAVED = 3  # exit status if training ended, but not everything could be written
 
 
-def ended(folder: Path, training: Callable[[], Result]) -> Result:
-    """The result of `training`, also if a signal ended it, which the exit status then shows."""
+def ended(run: Path | str, training: Callable[[], Result]) -> Result:
+    """The result of `training`, also if a signal ended it, which the exit status then shows. run: a path, or a URL."""
     try:
         return training()
     except KeyboardInterrupt as stopped:
         result: Result | None = getattr(stopped, "result", None)
         if result is not None and result.run_dir is not None and not begun(result.run_dir):  # no shards that go on
             return result
-        if (folder / "checkpoint").exists():
-            name = line(folder)
-            sys.stderr.write(f"{name} holds its last checkpoint; continue with: gpubp resume {quoted(folder)}\n")
+        if isinstance(run, str):
+            if result is not None:
+                sys.stderr.write(f"{line(run)} has all that is saved; continue with the same command\n")
+        elif (run / "checkpoint").exists():
+            sys.stderr.write(f"{line(run)} holds its last checkpoint; continue with: gpubp resume {quoted(run)}\n")
         raise
 
 

@@ -12,7 +12,7 @@ import jsonargparse
 
 from .. import config_file
 from ..errors import GpubpError, nearest, unknown
-from ..flags import TEXT, Kind
+from ..flags import RUN, Kind
 from ..line import line, short
 
 BROKEN = 4  # the status where what is promised does not hold
@@ -98,7 +98,7 @@ class Parser(jsonargparse.ArgumentParser):
 def run_parser(about: str) -> Parser:
     """Flags of a command on a run."""
     flags = Parser(description=about)
-    flags.add_argument("run", type=TEXT, help="the directory of a run")
+    flags.add_argument("run", type=RUN, help="the directory of a run")
     return flags
 
 

@@ -58,10 +58,10 @@ def facts(folder: Path) -> Any:
     from ..pages.predictions import Trained, predictions
     from ..pages.report import Facts
     from ..populations import Populations
-    from ..stored import predicting
+    from ..stored import predicts
     from ..studies import Study
 
-    saved = checkpoint.load(folder, HOME, predicting)
+    saved = checkpoint.load(folder, HOME, predicts)
     states, of_all = zip(*saved.everybody)
     networks = Populations(tuple(state.population for state in states), of_all)
     rows, told = _rows(folder, saved, networks)

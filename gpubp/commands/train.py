@@ -302,7 +302,7 @@ def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: P
     folder, run_dir = clusters.folders(settings["run_dir"])
     resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir", "config")}
     return outcome.ended(
-        folder,
+        run_dir,
         lambda: trained(
             engine=settings["engine"],
             reporters=outcome.reporters(settings, folder),

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, ConfigError, DataError
-from ..flags import TEXT
+from ..flags import RUN, TEXT
 from ..line import line
 from . import designs, train
 from .parser import BROKEN, Parser, values
@@ -32,7 +32,7 @@ def parser() -> Parser:
         description="Check on this machine that gradients are right, that engines agree, that a network's bits are its "
         "own, and that killed runs resume, each beside a planted fault that must be found. Exit status 4 if not."
     )
-    flags.add_argument("run", type=TEXT, nargs="?", help="the directory of a run; by default a small example")
+    flags.add_argument("run", type=RUN, nargs="?", help="the directory of a run; by default a small example")
     flags.flag("--config", TEXT, "instead of a run: a YAML file of settings of train, such as RUN/config.yaml")
     flags.flag("--device", TEXT, "auto, cpu, cuda or cuda:1; a GPU is compared with the CPU", "auto")
     flags.switch("--json", "as one JSON object")
