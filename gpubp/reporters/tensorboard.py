@@ -33,6 +33,7 @@ from ..errors import ConfigError
 from ..free import held
 from ..line import line
 from ..result import Result, order_of, ranked_by, worth
+from ..serial import one_thread
 from ..state import Status
 from . import QUANTILES, Reporter, Start, due, quantiles
 from .snapshot import Snapshot
@@ -83,6 +84,7 @@ class TensorBoardReporter(Reporter):
             if self.clock in record:  # not in those of old versions
                 self.show(record, None, time.time() - last + record["seconds"])
 
+    @one_thread()
     def looked(self, snapshot: Snapshot) -> None:
         """Add a point to the curves, and perhaps to histograms and lists."""
         self.show(snapshot.record, snapshot)
