@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 
 import torch
 from threadpoolctl import LibController, ThreadpoolController
@@ -31,11 +31,7 @@ def threads(number: int) -> Iterator[None]:
         use(before)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """threads(1), for operations on a few numbers per network."""
-    with threads(1):
-        yield
+one_thread = partial(threads, 1)  # for operations on a few numbers per network
 
 
 @cache
