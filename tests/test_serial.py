@@ -51,9 +51,10 @@ def test_a_loop_decides_and_reports_in_one_thread_and_trains_in_all(
     watched(stopping, "decide")
     watched(Snapshot, "summary")
     watched(TensorBoardReporter, "show")
+    watched(TensorBoardReporter, "outcome")
     curves = TensorBoardReporter(tmp_path)
     networks = gpubp.Population.create(gpubp.NetworkSpec((2, 2)), 3)
     data = gpubp.Dataset(torch.rand(5, 2), torch.rand(5, 2))
     gpubp.train(networks, data, gpubp.TrainConfig(steps=2), reporters=[Listener(), curves])
-    assert small == {"decide": {1}, "summary": {1}, "show": {1}}
+    assert small == {"decide": {1}, "summary": {1}, "show": {1}, "outcome": {1}}
     assert listening == {3}

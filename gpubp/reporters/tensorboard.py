@@ -164,6 +164,7 @@ class TensorBoardReporter(Reporter):
         finite = {name: values[values.isfinite()] for name, values in found.items()}
         return {name: values for name, values in finite.items() if len(values)}
 
+    @one_thread()
     def finish(self, result: Result) -> None:
         """Write the last evaluation, the outcome, and the best networks with their hyper-parameters."""
         if self.hidden is not None:
