@@ -95,7 +95,7 @@ class Compaction:
         training = self.active.running.nonzero().squeeze(1)
         count = min(most, len(training))
         some = torch.arange(count, device=training.device) * len(training) // max(1, count)
-        return self.active.rows(training[some]).to(HOME)
+        return self.active.rows(training[some]).on(HOME)
 
     def keep(self, better: Tensor) -> None:
         """stopping.keep, of the present rows; better (N,) bool."""

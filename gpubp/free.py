@@ -41,8 +41,8 @@ def fits(name: str, unpacked: int, packed: int | None = None) -> None:
 def held() -> dict[str, int]:
     """Bytes that this process holds: host, its resident memory, where the system tells; gpu, what torch has of all."""
     found = {}
-    with suppress(OSError):
-        found["host"] = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError), open("/proc/self/statm", "rb", buffering=0) as file:
+        found["host"] = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     if on_gpus := gpus.held():
         found["gpu"] = on_gpus
     return found

@@ -241,7 +241,8 @@ class Loop:
         done, steps = self.done, self.step_seconds
         rate = (done - self.seen[0]) / max(steps - self.seen[1], 1e-6)
         others = None if self.queue is None else self.queue.ended.statuses
-        networks.describe(self.number, self.seconds, done, rate, self.metric_name, others)
+        with one_thread():
+            networks.describe(self.number, self.seconds, done, rate, self.metric_name, others)
         self.seen = done, steps
         self.history.append(networks.record)
         self.listeners.looked(networks)

@@ -1,13 +1,17 @@
 """Small operations are computed by the thread that asks."""
 
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import gpubp
-from gpubp import stopping
+from gpubp import TensorBoardReporter, stopping
+from gpubp.reporters.snapshot import Snapshot
 from gpubp.serial import one_thread
 
 
@@ -30,15 +34,27 @@ def test_one_thread_is_the_callers_alone_and_ends() -> None:
     assert torch.get_num_threads() == 3
 
 
-def test_a_loop_decides_in_one_thread_and_trains_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    deciding, listening, decide = set(), set(), stopping.decide
+def test_a_loop_decides_and_reports_in_one_thread_and_trains_in_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    small, listening = defaultdict[str, set[int]](set), set()
 
     class Listener(gpubp.Reporter):
         def evaluated(self, record: object) -> None:
             listening.add(torch.get_num_threads())
 
-    monkeypatch.setattr(stopping, "decide", lambda *given: (deciding.add(torch.get_num_threads()), decide(*given))[1])
+    def watched(where: Any, name: str) -> None:
+        work = getattr(where, name)
+        monkeypatch.setattr(where, name, lambda *given: (small[name].add(torch.get_num_threads()), work(*given))[1])
+
+    watched(stopping, "decide")
+    watched(Snapshot, "summary")
+    watched(TensorBoardReporter, "show")
+    watched(TensorBoardReporter, "outcome")
+    curves = TensorBoardReporter(tmp_path)
     networks = gpubp.Population.create(gpubp.NetworkSpec((2, 2)), 3)
     data = gpubp.Dataset(torch.rand(5, 2), torch.rand(5, 2))
-    gpubp.train(networks, data, gpubp.TrainConfig(steps=2), reporters=[Listener()])
-    assert (deciding, listening) == ({1}, {3})
+    gpubp.train(networks, data, gpubp.TrainConfig(steps=2), reporters=[Listener(), curves])
+    assert small == {"decide": {1}, "summary": {1}, "show": {1}, "outcome": {1}}
+    assert listening == {3}

@@ -33,6 +33,7 @@ from ..errors import ConfigError
 from ..free import held
 from ..line import line
 from ..result import Result, order_of, ranked_by, worth
+from ..serial import one_thread
 from ..state import Status
 from . import QUANTILES, Reporter, Start, due, quantiles
 from .snapshot import Snapshot
@@ -83,6 +84,7 @@ class TensorBoardReporter(Reporter):
             if self.clock in record:  # not in those of old versions
                 self.show(record, None, time.time() - last + record["seconds"])
 
+    @one_thread()
     def looked(self, snapshot: Snapshot) -> None:
         """Add a point to the curves, and perhaps to histograms and lists."""
         self.show(snapshot.record, snapshot)
@@ -101,8 +103,9 @@ class TensorBoardReporter(Reporter):
             values += [self.events.scalar(*each) for each in self.ranks(now).items()]
             values += [self.events.scalar(f"vitals/memory_{name}_GB", size / 1e9) for name, size in held().items()]
             if due(record["round"], *SLICES):
-                values += [self.events.histogram(*each) for each in self.histograms(snapshot).items()]
-                lists = now.lists(_differing(snapshot))
+                settings = _differing(snapshot)
+                values += [self.events.histogram(*each) for each in self.histograms(snapshot, settings).items()]
+                lists = now.lists(settings)
                 values += [self.events.text(f"now_{name}", each) for name, each in lists.items()]
         self.write(values, record, when)
 
@@ -139,14 +142,11 @@ class TensorBoardReporter(Reporter):
 
     def ranks(self, now: _Ranking) -> dict[str, float]:
         """The best losses now, whichever networks have them; none if losses cannot be compared."""
-        best, name = (
-            now.values[now.order[:BEST]].tolist(),
-            f"training/{now.name}".replace("training/validation_", "validation/"),
-        )
-        return {f"variation/{name}/rank_{k + 1}": value for k, value in enumerate(best)}
+        name = f"training/{now.name}".replace("training/validation_", "validation/")
+        return {f"variation/{name}/rank_{k + 1}": value for k, value in enumerate(now.best())}
 
-    def histograms(self, snapshot: Snapshot) -> dict[str, Tensor]:
-        """The values of each histogram by tag."""
+    def histograms(self, snapshot: Snapshot, settings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The values of each histogram by tag. settings: the hyper-parameters that differ, (N,) each."""
         alive, running, steps = snapshot.status != Status.diverged, snapshot.running, snapshot.record["network_steps"]
         found = {"training/log10_loss": snapshot.loss[alive]}
         if snapshot.validation_loss is not None:
@@ -155,7 +155,7 @@ class TensorBoardReporter(Reporter):
             most = max(BEST, min(SAMPLED, (steps - self.spent) // SHARE))
             found["training/log10_gradient_norm"], self.spent = snapshot.gradient_norms(most), steps
         found = {name: values[values >= 0].clamp(*LIMITS).log10() for name, values in found.items()}
-        for name, values in _differing(snapshot).items():
+        for name, values in settings.items():
             least, largest = float(values.nan_to_num(float("inf")).min()), float(values.nan_to_num(0.0).max())
             if 0 < least * DECADES <= largest:
                 self.logs.add(name)
@@ -164,6 +164,7 @@ class TensorBoardReporter(Reporter):
         finite = {name: values[values.isfinite()] for name, values in found.items()}
         return {name: values for name, values in finite.items() if len(values)}
 
+    @one_thread()
     def finish(self, result: Result) -> None:
         """Write the last evaluation, the outcome, and the best networks with their hyper-parameters."""
         if self.hidden is not None:
@@ -215,27 +216,34 @@ class TensorBoardReporter(Reporter):
 
 
 class _Ranking(NamedTuple):
-    """Networks by what `name` names: rows (N,) in the results, their values (N,), the step at which they diverged, or
-    -1, and order (K,), the best of those that did not first."""
+    """Networks by what `name` names: rows (N,) in the results, their values (N,), and the step at which they diverged,
+    or -1."""
 
     name: str
     rows: Tensor
     values: Tensor
     diverged: Tensor
-    order: Tensor
 
-    @classmethod
-    def of(cls, name: str, rows: Tensor, values: Tensor, diverged: Tensor) -> _Ranking:
-        """From the values."""
-        order = worth(name, values).argsort(stable=True)
-        return cls(name, rows, values, diverged, order[values.isfinite()[order] & (diverged < 0)[order]])
+    @property
+    def ranked(self) -> Tensor:
+        """(N,) bool: the networks that have not diverged and have a value."""
+        return self.values.isfinite() & (self.diverged < 0)
+
+    def best(self) -> list[float]:
+        """The best values first; a sort of all of ten thousand takes 40 times as long."""
+        ranked = self.ranked
+        values = worth(self.name, self.values).masked_fill(~ranked, float("inf"))
+        order = values.topk(min(BEST, len(values)), largest=False).indices
+        return list(self.values[order[ranked[order]]].tolist())
 
     def lists(self, settings: Mapping[str, Sequence[Any] | Tensor]) -> dict[str, str]:
         """The best and the worst networks, with reasons, as texts. settings: columns of N by name."""
+        order = worth(self.name, self.values).argsort(stable=True)
+        order = order[self.ranked[order]]
         gone = (self.diverged >= 0).nonzero().squeeze(1)
         gone = gone[self.diverged[gone].argsort(stable=True)]
-        worst = [*gone.tolist(), *self.order.flip(0).tolist()][:WORST]
-        median = float(self.values[self.order].median()) if len(self.order) else 0.0
+        worst = [*gone.tolist(), *order.flip(0).tolist()][:WORST]
+        median = float(self.values[order].median()) if len(order) else 0.0
 
         def reason(row: int) -> str:
             step, value = int(self.diverged[row]), float(self.values[row])
@@ -249,7 +257,7 @@ class _Ranking(NamedTuple):
             return _table(heads, [(int(self.rows[k]), reason(k), *(_short(column[k]) for column in settings.values()))
                                   for k in rows])  # fmt: skip
 
-        return {"best": shown(self.order[:BEST].tolist()), "worst": shown(worst)}
+        return {"best": shown(order[:BEST].tolist()), "worst": shown(worst)}
 
 
 def _now(snapshot: Snapshot) -> _Ranking:
@@ -260,14 +268,14 @@ def _now(snapshot: Snapshot) -> _Ranking:
     if not snapshot.comparable:
         name, values = f"validation_{snapshot.record['metric_name']}", snapshot.validation_metric
     values = torch.full_like(snapshot.loss, float("nan")) if values is None else values
-    return _Ranking.of(name, snapshot.rows, values, snapshot.diverged_step)
+    return _Ranking(name, snapshot.rows, values, snapshot.diverged_step)
 
 
 def _at_the_end(table: pa.Table) -> _Ranking:
     """Those of a table of results."""
     name = ranked_by(table)
     numbers = (table[each].fill_null(-1).to_numpy() for each in ("network", name, "diverged_step"))
-    return _Ranking.of(name, *map(torch.tensor, numbers))
+    return _Ranking(name, *map(torch.tensor, numbers))
 
 
 def _differing(snapshot: Snapshot) -> dict[str, Tensor]:
