@@ -21,6 +21,7 @@ from .networks import Outcome
 from .packing import Saved
 from .populations import Populations
 from .queue import Queue
+from .ranges import LONGEST
 from .reporters import Progress, Reporter, Start
 from .reporters.listeners import Listeners
 from .reporters.snapshot import Snapshot
@@ -172,10 +173,12 @@ class Loop:
         """Go on with the present round, or start the next; False if every network has ended."""
         if any(run.open for run in self.runs):
             return True
+        most = LONGEST
         if self.queue is not None:
             self.refill(self.queue)
+            most = self.queue.most(self.runs)
         with one_thread():
-            begun = [run.next_round() for run in self.runs]
+            begun = [run.next_round(most) for run in self.runs]
         return any(begun)
 
     def refill(self, queue: Queue) -> None:
