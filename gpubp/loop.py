@@ -182,15 +182,15 @@ class Loop:
         return any(begun)
 
     def refill(self, queue: Queue) -> None:
-        """Let others take free slots. After a wrong row everything is saved, and the error has the result so far."""
+        """Let others take free slots. After a wrong row, or where memory ends, everything is saved, and the error has
+        the result so far."""
         try:
-            new = queue.next(self.runs)
+            queue.fill(self.runs, queue.next(self.runs), self.crew)
         except Exception:
             if self.saving is not None:
                 self.saving.save()
             with kept(self.result([]), early=True):
                 raise
-        queue.fill(self.runs, new, self.crew)
         while queue.ended.notes:
             self.note(queue.ended.notes.pop())
 

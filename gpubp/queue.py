@@ -19,8 +19,10 @@ from .ambient import HOME
 from .design import Design
 from .ended import Ended
 from .errors import ConfigError
+from .evaluate import Evaluation
 from .making import Maker, Source
 from .networks import Networks
+from .packing import Saved
 from .ranges import LONGEST
 from .run import Run, Sets
 from .serial import one_thread
@@ -122,49 +124,58 @@ class Queue:
         return [run if len(some) == len(run.rows) else run.part(some) for run, some in mine if len(some)]
 
     def fill(self, runs: list[Run], new: list[Run], crew: Crew) -> None:
-        """Let networks that have ended leave, and those of `new` runs take their slots. In place."""
+        """Let networks that have ended leave, and those of `new` runs take their slots. In place. After an error, as
+        where memory ends, each network is in one place, and those that have found no slot train in runs of their own:
+        the training can be saved."""
         if not new:
             return
         number = max(run.number for run in runs)
-        for run in tuple(runs):
-            mates = [each for each in new if each.networks.kind == run.networks.kind]
-            new = [each for each in new if each not in mates]
-            if not self.change(run, [each.networks for each in mates]):
-                runs.remove(run)
-        runs += new
-        crew.begin(new, runs)
-        for run in new:
-            run.number = number  # so that rounds of the training have rising numbers
+        try:
+            for run in tuple(runs):
+                if not self.change(run, new):
+                    runs.remove(run)
+        finally:
+            runs += new
+            crew.begin(new, runs)
+            for run in new:
+                run.number = number  # so that rounds of the training have rising numbers
         crew.compile_ahead(new)
 
-    def change(self, run: Run, come: list[Networks]) -> bool:
-        """Let the networks of `run` that have ended leave, and others come. -> whether any train."""
+    def change(self, run: Run, new: list[Run]) -> bool:
+        """Let the networks of `run` that have ended leave, and those of `new` that can join come, whose runs are taken
+        out of `new`. -> whether any train. What may need much memory is done before anybody leaves."""
         with one_thread():
             run.place.gather()
             running = run.state.running
             training, ended = running.nonzero().squeeze(1), (~running).nonzero().squeeze(1)
-        if len(ended):
-            self.leave(run, ended)
+        left = self.leaving(run, ended) if len(ended) else None
         with one_thread():
-            if len(come) == 1 and len(come[0].rows) == len(ended):
-                run.renew(run.networks.put(ended, come[0]))
-                return True
-            stay = [run.networks.take(training) if len(ended) else run.networks] if len(training) else []
-            networks = [*stay, *come]
-            if networks and (come or len(ended)):
-                run.renew(reduce(Networks.join, networks))
-        return bool(networks)
+            mates = [each for each in new if each.networks.kind == run.networks.kind]
+            come = [each.networks for each in mates]
+            in_place = len(come) == 1 and len(come[0].rows) == len(ended)
+            networks = []
+            if not in_place:
+                stay = [run.networks.take(training) if len(ended) else run.networks] if len(training) else []
+                networks = [*stay, *come]
+            joined = reduce(Networks.join, networks) if networks and (come or len(ended)) else None
+            if left is not None:
+                self.ended.add(*left)
+                self.steps += int(left[0].state.step.sum())
+            new[:] = [each for each in new if each not in mates]
+            if in_place:
+                joined = run.networks.put(ended, come[0])
+            if joined is not None:
+                run.renew(joined)
+        return in_place or bool(networks)
 
-    def leave(self, run: Run, index: torch.Tensor) -> None:
-        """Evaluate and log the networks in the rows `index` of a run."""
+    def leaving(self, run: Run, index: torch.Tensor) -> tuple[Saved, list[Evaluation]]:
+        """Evaluate the networks in the rows `index` of a run. -> what is logged of them."""
         with one_thread():
             left = run.part(index)
             left.begin()
-        self.steps += int(left.state.step.sum())
         with left.threads():
             figures = [each for each in left.figures() if each is not None]
-        with one_thread():
-            self.ended.add(left.saved(), figures)
+        return left.saved(), figures
 
     def most(self, runs: Sequence[Run]) -> int:
         """Of a round that ends when half of the slots are free; without a limit if evaluations end it, or nobody

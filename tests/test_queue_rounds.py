@@ -1,17 +1,24 @@
-"""A queue that nobody watches: rounds end when others can come, and networks are made ahead. No bit depends on it."""
+"""A queue that nobody watches: rounds end when others can come, and networks are made ahead; memory may end."""
 
 from __future__ import annotations
 
+import itertools
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
+from gpubp.errors import OutOfMemoryError
 from gpubp.making import Maker
+from gpubp.queue import Queue
+from gpubp.run import Run
 
 from .short_runs import Stop, stopped
 from .test_design import data
@@ -92,3 +99,48 @@ def test_every_network_ends_as_it_does_among_all(design: list[dict[str, Any]], s
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gpubp.queue.AHEAD", (ahead, 1 << 24))
         same(train(design, slots=slots), train(design))
+
+
+class Short(TorchDispatchMode):
+    """Memory that ends at the `last`th operation that takes as much as rows of networks do."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.left = last
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        fresh = any(each.alias_info is None for each in func._schema.returns)
+        if fresh and isinstance(found, torch.Tensor) and found.numel() >= 16:
+            self.left -= 1
+            if not self.left:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+
+@pytest.mark.parametrize("each", [23, pytest.param(1, marks=pytest.mark.slow("trains and resumes hundreds of times"))])
+def test_memory_may_end_while_networks_change_and_none_is_lost(
+    each: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, fill, short = SPREAD[:16], Queue.fill, Short(0)
+    whole = train(some)
+
+    def filled(queue: Queue, runs: list[Run], new: list[Run], crew: Any) -> None:
+        with short if queue.rows.taken > 8 else nullcontext():
+            fill(queue, runs, new, crew)
+
+    monkeypatch.setattr(Queue, "fill", filled)
+    for last in itertools.count(1, each):
+        short, folder, error = Short(last), tmp_path / str(last), None
+        try:
+            train(some, slots=4, run_dir=folder)
+        except OutOfMemoryError as raised:
+            error = raised
+        if error is None:
+            assert last > 100, "a change takes many operations"
+            return
+        assert any("continue with gpubp.resume" in note for note in error.__notes__)
+        rows = error.result.table["network"].to_pylist()  # type: ignore[attr-defined]
+        assert rows == list(range(len(rows))), "no row is lost, none is there twice"
+        assert len(rows) > 8
+        same(gpubp.resume(folder, data()), whole)
