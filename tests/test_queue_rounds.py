@@ -18,6 +18,7 @@ import gpubp
 from gpubp.errors import OutOfMemoryError
 from gpubp.making import Maker
 from gpubp.queue import Queue
+from gpubp.reporters import due
 from gpubp.run import Run
 
 from .short_runs import Stop, stopped
@@ -99,6 +100,36 @@ def test_every_network_ends_as_it_does_among_all(design: list[dict[str, Any]], s
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gpubp.queue.AHEAD", (ahead, 1 << 24))
         same(train(design, slots=slots), train(design))
+
+
+class Watch(gpubp.Reporter):
+    """The rounds that it is told of."""
+
+    def __init__(self) -> None:
+        self.rounds: list[int] = []
+
+    def evaluated(self, record: Any) -> None:
+        self.rounds.append(record["round"])
+
+
+@pytest.mark.parametrize("calls", [0, 12])
+def test_the_history_of_a_long_queue_has_few_of_its_rounds_and_the_last(
+    calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_calls: None
+) -> None:
+    monkeypatch.setattr("gpubp.loop.RECORDS", (4, 2))
+    watch, folder = Watch(), tmp_path / "run"
+    given = {"slots": 4, "evaluate_every": 4, "run_dir": folder, "checkpoint_minutes": 0.0}
+    if calls:
+        stopped(lambda: train(SPREAD, **given, reporters=[watch, Stop(calls, signal.SIGINT)]))
+        result = gpubp.resume(folder, data(), reporters=[watch])
+    else:
+        result = train(SPREAD, **given, reporters=[watch])
+    last = watch.rounds[-1]
+    assert watch.rounds == [*range(1, last + 1)]
+    kept = [number for number in watch.rounds if due(number, 4, 2) or number == last]
+    assert [each["round"] for each in result.history] == kept
+    assert len(kept) < last / 2
+    assert len((folder / "history.jsonl").read_text().splitlines()) == len(kept)
 
 
 class Short(TorchDispatchMode):
