@@ -62,7 +62,7 @@ class Log:
         self.waiting: list[np.ndarray] = []
 
     def write(self) -> None:
-        """Write what waits. Raises OSError; then nothing has changed."""
+        """Write what waits. Raises OSError, MemoryError; then nothing has changed."""
         if self.folder is None or not self.waiting:
             return
         records = np.concatenate(self.waiting)
@@ -151,7 +151,7 @@ class Ended:
         self.notes: list[str] = []
 
     def add(self, saved: Saved, figures: Sequence[Evaluation]) -> None:
-        """Add networks with their figures: training, and perhaps validation."""
+        """Add networks with their figures: training, and perhaps validation. If memory ends, none is added."""
         entry, tensors = packing.pack(saved)
         spec, config = saved.state.population.spec, saved.config  # which have the rules that are in no table
         entry["spec"] |= {"hidden": spec.hidden, "output": spec.output, "loss": spec.loss}
@@ -159,16 +159,15 @@ class Ended:
         values = dict(zip(FIGURES, (each.double() for found in figures for each in found)))
         content = {name: np.ascontiguousarray(each) for name, each in {**tensors, **_named(values)}.items()}
         kind = Networks(saved.state, saved.config, saved.rows).kind
-        if kind not in self.logs:
-            fields = [(name, each.dtype.str, each.shape[1:]) for name, each in content.items()]
-            self.logs[kind] = Log(entry, record(fields), f"{len(self.logs)}.rows", self.folder)
-        log = self.logs[kind]
+        fields = [(name, each.dtype.str, each.shape[1:]) for name, each in content.items()]
+        log = self.logs.get(kind) or Log(entry, record(fields), f"{len(self.logs)}.rows", self.folder)
         records = np.empty(len(saved.rows), log.kind)
         for name, each in content.items():
             records[name] = each
+        self.statuses = self.statuses + numbers(saved.state.status)
+        self.logs[kind] = log  # after this nothing more needs memory
         log.waiting.append(records)
         self.waiting += records.nbytes
-        self.statuses += numbers(saved.state.status)
         if self.folder is not None and self.waiting > self.most:
             try:
                 self.write()
@@ -182,7 +181,7 @@ class Ended:
         try:
             for log in self.logs.values():
                 log.write()
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             where = None if self.folder is None else self.folder.path
             raise CheckpointError(f"{where}: networks that have ended cannot be written: {error}") from error
         self.waiting, self.most = 0, PENDING

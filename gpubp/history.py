@@ -86,9 +86,21 @@ class Records(list[dict[str, Any]]):
 
 
 class History(Records):
-    """The records of a run's evaluations."""
+    """The records of a run's evaluations. hidden: the last, if it is not among them."""
 
     name = FILE
+    hidden: dict[str, Any] | None = None
+
+    def add(self, record: dict[str, Any], shown: bool) -> None:
+        """Add a record, or hide it: then it is added only if it is the last one at the end."""
+        self.hidden = None if shown else record
+        if shown:
+            self.append(record)
+
+    def end(self) -> None:
+        """The training has ended."""
+        if self.hidden is not None:
+            self.add(self.hidden, True)
 
     @staticmethod
     def sound(record: Any) -> bool:

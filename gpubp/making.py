@@ -62,7 +62,7 @@ class Source(NamedTuple):
 class Maker:
     """What the runs of one training have in common. folds: whether positions in the data are folds; looks: whether
     anything uses evaluations. every: epochs or steps between two evaluations that decide nothing, by these names, if
-    networks join later: then all kinds have the same."""
+    networks join later: then all kinds have the same. longest: epochs or steps of the networks made last."""
 
     sets: Sets
     engine: str
@@ -73,9 +73,11 @@ class Maker:
     notes: list[str] = field(default_factory=list)
     choices: dict[Any, Choice] = field(default_factory=dict)
     rules: dict[tuple[str, str], Any] = field(default_factory=dict)
+    longest: int = 0
 
     def runs(self, groups: Sequence[Group], copy: bool = False) -> list[Run]:
         """A run for each group. copy: of params that somebody else has. Raises OutOfMemoryError before any is made."""
+        self.longest = max(each.config.longest for each in groups)
         fitted = [self.fit(each) for each in groups]
         shapes = []
         for each, (config, _) in zip(groups, fitted):
@@ -95,7 +97,8 @@ class Maker:
         looks = self.looks or config.decides or config.evaluate_every is not None
         every = config.interval if looks else config.longest
         if self.every is not None and not config.decides and config.evaluate_every is None:
-            every = self.every.setdefault("epochs" if config.steps is None else "steps", self.interval(group))
+            every = self.interval(group) if self.looks else max(self.longest, config.longest)
+            every = self.every.setdefault("epochs" if config.steps is None else "steps", every)
         fitted, told = replace(config, evaluate_every=every).fitted(self.sets.data)
         self.notes += [note for note in told if note not in self.notes]
         if self.every is not None:

@@ -119,7 +119,9 @@ def explained(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, devi
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-        raise OutOfMemoryError(message(spec, recipe, count, itemsize, device)) from error
+        told = OutOfMemoryError(message(spec, recipe, count, itemsize, device))
+        vars(told).update(vars(error))  # its notes, and the result so far (result.py)
+        raise told from error
 
 
 def message(

@@ -37,9 +37,8 @@ class Networks(NamedTuple):
     def put(self, index: Tensor, other: Networks) -> Networks:
         """These, with `other` of the same kind in place of the networks in the rows `index` (K,), in their tensors."""
         self.state.put(index, other.state)
-        self.rows[index] = other.rows
-        for mine, theirs in zip(self.columns, other.columns):
-            mine[index] = theirs
+        for mine, theirs in zip([self.rows, *self.columns], [other.rows, *other.columns]):
+            mine.index_copy_(0, index, theirs)
         return self
 
     @property

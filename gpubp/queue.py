@@ -7,7 +7,7 @@ Which networks train at the same time changes no bit of any: each has its own cl
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -19,15 +19,20 @@ from .ambient import HOME
 from .design import Design
 from .ended import Ended
 from .errors import ConfigError
+from .evaluate import Evaluation
 from .making import Maker, Source
 from .networks import Networks
+from .packing import Saved
+from .ranges import LONGEST
 from .run import Run, Sets
 from .serial import one_thread
 from .side_by_side import Crew
 
 FIRST = 1 << 12  # rows of a design from which slots are counted
+AHEAD = FIRST, 1 << 24  # networks of a design, and bytes of them, that are made at once: few take as long as many
 STREAM = 1 << 16  # networks of a stream that train at once, if nothing else is said
 KEPT = 3 / 4  # of the slots train: too few have ended for others to pay for the change
+HALF = 1 / 2  # of the slots train at the end of a round that no evaluation ends: rounds, and changes, are fewer
 
 
 class Rows:
@@ -83,7 +88,7 @@ class Rows:
 @dataclass
 class Queue:
     """rows: that wait; source and maker: which make networks of them; slots: most networks that train at once; ended:
-    those that have left, with their steps."""
+    those that have left, with their steps; made: runs of the next rows, some of which may be taken already."""
 
     rows: Rows
     source: Source
@@ -91,6 +96,7 @@ class Queue:
     slots: int
     ended: Ended
     steps: int = 0
+    made: list[Run] = field(default_factory=list)
 
     def next(self, runs: Sequence[Run]) -> list[Run]:
         """Runs of the next rows, if enough slots are free. Raises what a wrong row does; then no row is taken."""
@@ -98,60 +104,87 @@ class Queue:
         if not self.rows.left or training > KEPT * self.slots:
             return []
         try:
-            design = self.rows.next(self.slots - training)
             with one_thread():
-                return [] if design is None else self.maker.runs(self.source.groups(design))
+                return self.taken(self.slots - training, min(AHEAD[0], AHEAD[1] // max(run.nbytes for run in runs)))
         except BaseException:
             self.rows.taken, self.rows.last = before
             raise
 
+    def taken(self, count: int, ahead: int) -> list[Run]:
+        """Runs of the next `count` rows, or of fewer at the end. ahead: how many rows of a design become networks at
+        once; of a stream no row is read before a slot is free."""
+        begin, design = self.rows.taken, self.rows.next(count)
+        end = self.rows.taken
+        if design is not None and all(int(run.rows[-1]) < end - 1 for run in self.made):
+            if isinstance(self.rows.design, Design):
+                design = self.rows.design.part(begin, max(end, begin + ahead))
+            self.made = self.maker.runs(self.source.groups(design))
+        mine = [(run, ((run.rows >= begin) & (run.rows < end)).nonzero().squeeze(1)) for run in self.made]
+        self.made = [run for run in self.made if int(run.rows[-1]) >= end]
+        return [run if len(some) == len(run.rows) else run.part(some) for run, some in mine if len(some)]
+
     def fill(self, runs: list[Run], new: list[Run], crew: Crew) -> None:
-        """Let networks that have ended leave, and those of `new` runs take their slots. In place."""
+        """Let networks that have ended leave, and those of `new` runs take their slots. In place. After an error, as
+        where memory ends, each network is in one place, and those that have found no slot train in runs of their own:
+        the training can be saved."""
         if not new:
             return
         number = max(run.number for run in runs)
-        for run in tuple(runs):
-            mates = [each for each in new if each.networks.kind == run.networks.kind]
-            new = [each for each in new if each not in mates]
-            if not self.change(run, [each.networks for each in mates]):
-                runs.remove(run)
-        runs += new
-        crew.begin(new, runs)
-        for run in new:
-            run.number = number  # so that rounds of the training have rising numbers
+        try:
+            for run in tuple(runs):
+                if not self.change(run, new):
+                    runs.remove(run)
+        finally:
+            runs += new
+            crew.begin(new, runs)
+            for run in new:
+                run.number = number  # so that rounds of the training have rising numbers
         crew.compile_ahead(new)
 
-    def change(self, run: Run, come: list[Networks]) -> bool:
-        """Let the networks of `run` that have ended leave, and others come. -> whether any train."""
+    def change(self, run: Run, new: list[Run]) -> bool:
+        """Let the networks of `run` that have ended leave, and those of `new` that can join come, whose runs are taken
+        out of `new`. -> whether any train. What may need much memory is done before anybody leaves."""
         with one_thread():
             run.place.gather()
             running = run.state.running
             training, ended = running.nonzero().squeeze(1), (~running).nonzero().squeeze(1)
-        if len(ended):
-            self.leave(run, ended)
+        left = self.leaving(run, ended) if len(ended) else None
         with one_thread():
-            if len(come) == 1 and len(come[0].rows) == len(ended):
-                run.renew(run.networks.put(ended, come[0]))
-                return True
-            stay = [run.networks.take(training) if len(ended) else run.networks] if len(training) else []
-            networks = [*stay, *come]
-            if networks and (come or len(ended)):
-                run.renew(reduce(Networks.join, networks))
-        return bool(networks)
+            mates = [each for each in new if each.networks.kind == run.networks.kind]
+            come = [each.networks for each in mates]
+            in_place = len(come) == 1 and len(come[0].rows) == len(ended)
+            networks = []
+            if not in_place:
+                stay = [run.networks.take(training) if len(ended) else run.networks] if len(training) else []
+                networks = [*stay, *come]
+            joined = reduce(Networks.join, networks) if networks and (come or len(ended)) else None
+            if left is not None:
+                self.ended.add(*left)
+                self.steps += int(left[0].state.step.sum())
+            new[:] = [each for each in new if each not in mates]
+            if in_place:
+                joined = run.networks.put(ended, come[0])
+            if joined is not None:
+                run.renew(joined)
+        return in_place or bool(networks)
 
-    def leave(self, run: Run, index: torch.Tensor) -> None:
-        """Evaluate and log the networks in the rows `index` of a run."""
+    def leaving(self, run: Run, index: torch.Tensor) -> tuple[Saved, list[Evaluation]]:
+        """Evaluate the networks in the rows `index` of a run. -> what is logged of them."""
         with one_thread():
-            gone = run.networks.take(index)
-            left = Run(
-                *gone[:2], run.sets, run.choice, run.where, gone.rows, run.number, folds=run.folds, share=run.share
-            )
+            left = run.part(index)
             left.begin()
-        self.steps += int(gone.state.step.sum())
         with left.threads():
             figures = [each for each in left.figures() if each is not None]
+        return left.saved(), figures
+
+    def most(self, runs: Sequence[Run]) -> int:
+        """Of a round that ends when half of the slots are free; without a limit if evaluations end it, or nobody
+        waits."""
+        if self.maker.looks or not self.rows.left:
+            return LONGEST
         with one_thread():
-            self.ended.add(left.saved(), figures)
+            left = torch.cat([(run.state.end - run.state.step)[run.state.running] for run in runs])
+            return int(left.kthvalue(max(1, len(left) - int(HALF * self.slots))).values)
 
     def unwatched(self, runs: Sequence[Run]) -> bool:
         """Whether nobody wants the figures of this round: there are rounds for the networks to change, and one record

@@ -251,3 +251,4 @@ def _lengthen(run: Run, name: str, length: int | None) -> None:
     run.config = longer
     state.end.copy_(end)
     state.status[(state.status == Status.finished) & (state.step < end)] = Status.running
+    run.lengthened()

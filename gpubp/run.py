@@ -29,6 +29,7 @@ from .networks import Networks
 from .pace import Pace
 from .packing import Saved
 from .placement import placed
+from .ranges import LONGEST
 from .recipe import Recipe
 from .schedules import scheduled
 from .serial import one_thread, threads
@@ -106,11 +107,6 @@ class Run:
         """Move networks and data to their devices."""
         state = self.state
         self.place = placed(state, self.sets.each, self.choice, self.where, self.stream)
-        if self.number:  # an extended training may have moved the ends of rounds
-            end = self.round(torch.where(self.due, state.limit, state.step) - 1)[1]
-            self.train_to(torch.where(state.running, end, state.limit))
-            self.due |= state.left > 0
-            self.open |= bool(self.due.any())
         longest = EAGER if self.choice.name == "eager" else max(EAGER, TABLE // self.config.batch_size)
         self.place.begin()
         self.pace = Pace(CALL, min(MOST, longest))
@@ -130,14 +126,26 @@ class Run:
         """Each network to `step` (N,), or to the end of its training."""
         torch.minimum(step, self.state.end, out=self.state.limit)
 
-    def next_round(self) -> bool:
-        """Start the next round; False if every network has ended."""
+    def lengthened(self) -> None:
+        """Go on with the present round, whose end a longer training may have moved."""
+        state = self.state
+        if self.number:
+            end = self.round(torch.where(self.due, state.limit, state.step) - 1)[1]
+            self.train_to(torch.where(state.running, end, state.limit))
+            self.due |= state.left > 0
+            self.open |= bool(self.due.any())
+
+    def next_round(self, most: int = LONGEST) -> bool:
+        """Start the next round, of up to `most` steps, which are a part of one between evaluations that decide nothing;
+        False if every network has ended."""
         if not self.pace.running:
             return False
         self.number, self.open = self.number + 1, True
         self.due = self.state.running
-        self.train_to(self.round(self.state.step)[1])
-        self.state.total[self.state.status != Status.finished] = 0  # an extended training may continue its last round
+        begin, end = self.round(self.state.step)
+        self.train_to(end if self.config.decides else torch.minimum(end, self.state.step + most))
+        # an extended training may continue its last round
+        self.state.total[(self.state.step == begin) & (self.state.status != Status.finished)] = 0
         self.place.begin()
         self.pace.look(self.state)
         return True
@@ -200,6 +208,17 @@ class Run:
     def networks(self) -> Networks:
         """The networks, for others to take or join."""
         return Networks(self.state, self.config, self.rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Of a network."""
+        return sum(each.nbytes for _, each in self.state.tensors()) // len(self.rows)
+
+    def part(self, index: Tensor) -> Run:
+        """The networks in the rows `index` (K,), as copies, in a run that has not begun."""
+        state, config, rows = self.networks.take(index)
+        given = self.sets, self.choice, self.where
+        return Run(state, config, *given, rows, self.number, folds=self.folds, share=self.share)
 
     def renew(self, networks: Networks) -> None:
         """Train these instead, between two rounds. They come from gathered rows."""

@@ -59,18 +59,18 @@ def train(
 ) -> Result:
     """Train every network of `population` on `data` with `config`.
 
-    device: by default the population's: "cpu", "cuda", "cuda:1"; "cuda:all", or several, split
-    the networks. The result's state and figures are in host memory.
-    validation: samples to evaluate on. reporters: see reporters/, such as [gpubp.ConsoleReporter()]; lines: their
-    first output. search: decides which networks go on, such as gpubp.search.SuccessiveHalving(). inplace: also
-    write the trained numbers to population.params. run_dir: a new directory for checkpoints (every few minutes, at
-    the end, on Ctrl-C and SIGTERM), results.parquet, results.csv, preparation.json, the preparation of `data`, for
-    load(), and config.yaml, for people: `settings`, or else specification and configuration; during the run no
-    other process can resume it.
+    device: by default the population's: "cpu", "cuda", "cuda:1"; "cuda:all", or several, split the networks. The
+    result's state and figures are in host memory. validation: samples to evaluate on. reporters: see reporters/,
+    such as [gpubp.ConsoleReporter()]; lines: their first output. search: decides which networks go on, such as
+    gpubp.search.SuccessiveHalving(). inplace: also write the trained numbers to population.params. run_dir: a new
+    directory for checkpoints (every few minutes, at the end, on Ctrl-C and SIGTERM), results.parquet, results.csv,
+    preparation.json, the preparation of `data`, for load(), and config.yaml, for people: `settings`, or else
+    specification and configuration; during the run no other process can resume it.
 
     The result's history has a record per evaluation: one every config.evaluate_every, by default every
     hundredth of the training if anything uses them (validation data, a reporter of evaluations, schedule plateau),
-    otherwise one at the end, whose loss is the mean over all steps.
+    otherwise one at the end, whose loss is the mean over all steps; of a design that streams through slots ever
+    fewer after 1,024, and the last.
 
     Ctrl-C and SIGTERM end the run after the present call and save everything; then the previous handler of the signal
     is called. So Ctrl-C raises KeyboardInterrupt, whose `result` is the Result so far, and SIGTERM ends the

@@ -1,0 +1,177 @@
+"""A queue that nobody watches: rounds end when others can come, and networks are made ahead; memory may end."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import gpubp
+from gpubp.errors import OutOfMemoryError
+from gpubp.making import Maker
+from gpubp.queue import Queue
+from gpubp.reporters import due
+from gpubp.run import Run
+
+from .short_runs import Stop, stopped
+from .test_design import data
+from .test_queue import same
+
+COMMON = {"loss": "cross_entropy", "batch_size": 8, "engine": "eager", "optimizer": "sgd", "lr": 0.1}
+SPREAD = [{"widths": "3,4" if n % 3 else "3,2,4", "steps": 1 + 7 * n % 20} for n in range(40)]
+
+
+def train(design: Any, **more: Any) -> gpubp.Result:
+    return gpubp.train_many(design, data(), **{**COMMON, **more})
+
+
+@pytest.fixture(name="whole", scope="module")
+def all_at_once() -> gpubp.Result:
+    return train(SPREAD)
+
+
+@pytest.mark.parametrize(("slots", "ahead"), [(3, 2), (5, 7), (16, 1 << 12), (39, 1)])
+def test_how_many_are_made_ahead_changes_no_network(
+    slots: int, ahead: int, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpubp.queue.AHEAD", (ahead, 1 << 24))
+    same(train(SPREAD, slots=slots), whole)
+
+
+def test_networks_of_a_design_are_made_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, runs = [], Maker.runs
+
+    def counted(maker: Maker, groups: Any, copy: bool = False) -> Any:
+        made.append(sum(len(each.rows) for each in groups))
+        return runs(maker, groups, copy)
+
+    monkeypatch.setattr(Maker, "runs", counted)
+    train(SPREAD, slots=8)
+    assert made == [8, 32]
+    monkeypatch.setattr("gpubp.queue.AHEAD", (1 << 12, 1))
+    made.clear()
+    train(SPREAD, slots=8)
+    assert max(made) <= 8, "a byte has no room for one that is not needed yet"
+
+
+def test_a_round_takes_as_long_as_half_of_the_networks_need(whole: gpubp.Result) -> None:
+    steps = whole.network_steps / 16
+    rounds = train(SPREAD, slots=16).history[-1]["round"]
+    assert rounds <= 6, f"{steps:.0f} steps of each slot, in rounds of about 10"
+
+
+def test_the_loss_of_a_round_is_the_mean_over_all_its_parts() -> None:
+    long, short = {"widths": "3,4", "steps": 30, "seed": 0}, {"widths": "3,4", "steps": 2}
+    alone, last = train([long]).history[-1], train([long, *[short] * 4], slots=2).history[-1]
+    assert last["round"] > alone["round"]
+    assert last["loss"]["median"] == alone["loss"]["median"]
+
+
+@pytest.mark.parametrize("calls", [2, 5, 9])
+def test_a_part_of_a_round_resumes_to_the_same_networks(
+    calls: int, whole: gpubp.Result, tmp_path: Path, short_calls: None
+) -> None:
+    folder = tmp_path / "run"
+    stopped(lambda: train(SPREAD, slots=8, run_dir=folder, reporters=[Stop(calls, signal.SIGINT)]))
+    resumed = gpubp.resume(folder, data())
+    same(resumed, whole)
+    uncut = train(SPREAD, slots=8).history[-1]
+    assert resumed.history[-1]["round"] == uncut["round"], "rounds stay as short"
+    assert resumed.history[-1]["loss"] == uncut["loss"]
+
+
+@st.composite
+def designs(draw: st.DrawFn) -> list[dict[str, Any]]:
+    row = {"widths": st.sampled_from(["3,4", "3,2,4"]), "steps": st.integers(1, 12), "lr": st.sampled_from([0.1, 1e38])}
+    return draw(st.lists(st.fixed_dictionaries(row), min_size=1, max_size=16))
+
+
+@settings(max_examples=10, deadline=None)
+@given(designs(), st.integers(1, 9), st.integers(1, 9))
+def test_every_network_ends_as_it_does_among_all(design: list[dict[str, Any]], slots: int, ahead: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpubp.queue.AHEAD", (ahead, 1 << 24))
+        same(train(design, slots=slots), train(design))
+
+
+class Watch(gpubp.Reporter):
+    """The rounds that it is told of."""
+
+    def __init__(self) -> None:
+        self.rounds: list[int] = []
+
+    def evaluated(self, record: Any) -> None:
+        self.rounds.append(record["round"])
+
+
+@pytest.mark.parametrize("calls", [0, 12])
+def test_the_history_of_a_long_queue_has_few_of_its_rounds_and_the_last(
+    calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_calls: None
+) -> None:
+    monkeypatch.setattr("gpubp.loop.RECORDS", (4, 2))
+    watch, folder = Watch(), tmp_path / "run"
+    given = {"slots": 4, "evaluate_every": 4, "run_dir": folder, "checkpoint_minutes": 0.0}
+    if calls:
+        stopped(lambda: train(SPREAD, **given, reporters=[watch, Stop(calls, signal.SIGINT)]))
+        result = gpubp.resume(folder, data(), reporters=[watch])
+    else:
+        result = train(SPREAD, **given, reporters=[watch])
+    last = watch.rounds[-1]
+    assert watch.rounds == [*range(1, last + 1)]
+    kept = [number for number in watch.rounds if due(number, 4, 2) or number == last]
+    assert [each["round"] for each in result.history] == kept
+    assert len(kept) < last / 2
+    assert len((folder / "history.jsonl").read_text().splitlines()) == len(kept)
+
+
+class Short(TorchDispatchMode):
+    """Memory that ends at the `last`th operation that takes as much as rows of networks do."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.left = last
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        fresh = any(each.alias_info is None for each in func._schema.returns)
+        if fresh and isinstance(found, torch.Tensor) and found.numel() >= 16:
+            self.left -= 1
+            if not self.left:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+
+@pytest.mark.parametrize("each", [23, pytest.param(1, marks=pytest.mark.slow("trains and resumes hundreds of times"))])
+def test_memory_may_end_while_networks_change_and_none_is_lost(
+    each: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, fill, short = SPREAD[:16], Queue.fill, Short(0)
+    whole = train(some)
+
+    def filled(queue: Queue, runs: list[Run], new: list[Run], crew: Any) -> None:
+        with short if queue.rows.taken > 8 else nullcontext():
+            fill(queue, runs, new, crew)
+
+    monkeypatch.setattr(Queue, "fill", filled)
+    for last in itertools.count(1, each):
+        short, folder, error = Short(last), tmp_path / str(last), None
+        try:
+            train(some, slots=4, run_dir=folder)
+        except OutOfMemoryError as raised:
+            error = raised
+        if error is None:
+            assert last > 100, "a change takes many operations"
+            return
+        assert any("continue with gpubp.resume" in note for note in error.__notes__)
+        rows = error.result.table["network"].to_pylist()  # type: ignore[attr-defined]
+        assert rows == list(range(len(rows))), "no row is lost, none is there twice"
+        assert len(rows) > 8
+        same(gpubp.resume(folder, data()), whole)
