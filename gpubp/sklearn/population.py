@@ -14,7 +14,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from ..design import TRAINING
 from ..errors import unknown
 from ..losses import LOSSES
-from ..model import Model
 from ..populations import Populations
 from ..search import sample
 from .estimator import AUTO, Classes, Networks, Numbers
@@ -53,7 +52,8 @@ DOCUMENT = """
     Attributes
     ----------
     {classes}n_features_in_, feature_names_in_, n_outputs_ : as in scikit-learn. n_iter_ : the most epochs.
-    model_ : gpubp.Model with all networks. members_ : the rows of those that predict, best first.
+    model_ : gpubp.Model with all networks and the scaling, for raw samples: model_.export("networks.onnx", 5).
+    members_ : the rows of those that predict, best first.
     losses_ : (n_networks,), by which they are ranked. history_ : a record per epoch, quantiles over the networks.
     loss_curve_ : the median network's loss, by epoch. estimators_ : an estimator of each network that predicts.
     """
@@ -121,8 +121,9 @@ class _Population(Networks):
         return [self._alone(int(row)) for row in self.members_]
 
     def _alone(self, row: int) -> Any:
-        one, (part,) = copy.copy(self), self.model_.populations.parts(torch.tensor([row]))
-        one.model_ = Model(Populations.of(part.population.take(part.local)))
+        one, (part,) = copy.copy(self), self._populations.parts(torch.tensor([row]))
+        one._populations = Populations.of(part.population.take(part.local))
+        one._results = self._results.slice(row, 1)
         one.members_, one.losses_ = np.array([0]), self.losses_[[row]]
         one.n_networks, one.hidden_layer_sizes = 1, part.population.spec.widths[1:-1]
         return one
