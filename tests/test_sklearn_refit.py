@@ -67,3 +67,26 @@ def test_few_samples_to_train_on_are_of_any_class() -> None:
     """One of 150."""
     model = PopulationClassifier(1, (4,), epochs=1, early_stopping=True, validation_fraction=0.99, **SMALL)
     assert model.fit(FLOWERS, SPECIES).t_ == 1
+
+
+def test_an_estimator_of_one_network_has_its_parameters_and_trains_on_with_them() -> None:
+    rates, smoothing = np.array([0.0, 0.1]), {"label_smoothing": [0.0, 0.2]}
+    several = PopulationClassifier(4, [(4,), (3,)], ["relu", "tanh"], epochs=2, lr=rates, settings=smoothing, **SMALL)
+    several.set_params(n_networks=16).fit(FLOWERS, SPECIES)
+    found, still = set(), 0
+    for one in several.estimators_:
+        own, before = one.get_params(), one.predict_proba(FLOWERS)
+        spec = one.model_.spec
+        assert (spec.widths[1:-1], spec.hidden) == (own["hidden_layer_sizes"], own["activation"])
+        assert one.model_.results["lr"].to_pylist() == [pytest.approx(own["lr"])]
+        found.add((spec.widths, spec.hidden, own["lr"], own["settings"]["label_smoothing"]))
+        after = one.partial_fit(FLOWERS, SPECIES).predict_proba(FLOWERS)
+        assert one.model_.spec == spec
+        still += np.array_equal(before, after)
+    assert (len(found), still) == (16, 8)
+
+
+def test_batches_are_of_a_whole_number_of_samples() -> None:
+    for given in (0, -5, 2.5, "auto", [32, 0]):
+        with pytest.raises(ValueError, match=r"batch_size .*: a whole number of 1 or more expected"):
+            PopulationClassifier(2, (4,), batch_size=given, epochs=1, **SMALL).fit(FLOWERS, SPECIES)

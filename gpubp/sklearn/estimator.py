@@ -133,7 +133,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         rows = [dict(row) for row in self._rows(widths, samples, seed)]
         names = np.random.RandomState(seed).randint(SEEDS, size=len(rows)).tolist()
         for row, name in zip(rows, names):
-            row |= {"seed": name, "batch_size": equal(int(row["batch_size"]), training)}
+            row |= {"seed": name, "batch_size": equal(row["batch_size"], training)}
             row |= {"evaluate_every": 1} if record else {}
             if epochs is not None:
                 row["epochs"] = epochs

@@ -60,7 +60,8 @@ class Samples:
 class Trained(NamedTuple):
     """The networks of a job. loss, status (N,): of each at its end, on the samples to stop by, or else to train on.
     best: the rows of those that did not diverge, best first. epochs: the most. history: the run's records; seconds: the
-    job's share of the run's time. states: those of a job that trained alone, with their rows. results: the table."""
+    job's share of the run's time. states: those of a job that trained alone, with their rows. results: the table.
+    rows: as in Job."""
 
     populations: Populations
     loss: Tensor
@@ -71,6 +72,7 @@ class Trained(NamedTuple):
     seconds: float
     states: Sequence[tuple[Tensor, TrainState]]
     results: pa.Table
+    rows: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,9 +184,8 @@ def _parts(result: Result, jobs: Sequence[Job]) -> list[Trained]:
         share = result.seconds * count / result.populations.count
         table, history = result.table.slice(begin, count), list(result.history)
         states = list(zip(result.populations.rows, result.states)) if len(jobs) == 1 else []
-        found.append(
-            Trained(populations, loss[at], result.status[at], order_of(table), epochs, history, share, states, table)
-        )
+        outcome = loss[at], result.status[at], order_of(table), epochs, history, share, states, table, job.rows
+        found.append(Trained(populations, *outcome))
         begin += count
     return found
 

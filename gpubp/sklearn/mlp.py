@@ -110,7 +110,7 @@ class _MLP(Networks):
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=2
             )
-        return equal(int(self.batch_size), training)
+        return equal(self.batch_size, training)
 
     def _ended(self, trained: Trained) -> None:
         (population,) = trained.populations.each

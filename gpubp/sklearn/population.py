@@ -17,7 +17,7 @@ from ..losses import LOSSES
 from ..populations import Populations
 from ..search import sample
 from .estimator import AUTO, Classes, Networks, Numbers
-from .jobs import Samples
+from .jobs import Samples, Trained
 
 FURTHER = (*(name for name in TRAINING if name != "evaluate_every"), "init_scale", "output", "bias", "train_bias")
 NEEDED = ("activation", "optimizer", "lr", "schedule", "batch_size", "epochs", "init")
@@ -25,8 +25,8 @@ MANY = (*NEEDED[1:], "weight_decay", "dropout", "label_smoothing")
 
 DOCUMENT = """
     Every network is trained on all samples, by gpubp.train_many, in one run. A parameter of a network may be one value
-    for all, a list of alternatives, dealt to the networks as a grid, or for numbers a range such as "1e-4..1e-2:log",
-    sampled by Sobol points. {kind}
+    for all, a list or an array of alternatives, dealt to the networks as a grid, or for numbers a range such as
+    "1e-4..1e-2:log", sampled by Sobol points. {kind}
 
     Parameters
     ----------
@@ -93,7 +93,8 @@ class _Population(Networks):
         for name in self.settings or {}:
             if name not in FURTHER:
                 raise ValueError(unknown("settings:", name, FURTHER))
-        ranges = {name: value for name, value in given.items() if isinstance(value, str) and ".." in value}
+        given = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in given.items()}
+        ranges = {name: value for name, value in given.items() if _several(value) and isinstance(value, str)}
         choices = {name: value for name, value in given.items() if isinstance(value, list)}
         choices["sizes"] = _topologies(self.hidden_layer_sizes)
         cells = sample(ranges, self.n_networks, seed, choices)
@@ -117,16 +118,30 @@ class _Population(Networks):
 
     @property
     def estimators_(self) -> list[Any]:
-        """An estimator of each network that predicts, best first, with that network's own parameters."""
+        """An estimator of each network that predicts, best first, with that network's own parameters: fit() trains the
+        like of it."""
         return [self._alone(int(row)) for row in self.members_]
 
     def _alone(self, row: int) -> Any:
         one, (part,) = copy.copy(self), self._populations.parts(torch.tensor([row]))
         one._populations = Populations.of(part.population.take(part.local))
         one._results = self._results.slice(row, 1)
-        one.members_, one.losses_ = np.array([0]), self.losses_[[row]]
-        one.n_networks, one.hidden_layer_sizes = 1, part.population.spec.widths[1:-1]
-        return one
+        one.members_, one.losses_, one._own = np.array([0]), self.losses_[[row]], [{}]
+        own = {"activation" if name == "hidden" else name: value for name, value in self._own[row].items()}
+        further = {name: own.pop(name) for name in self.settings or {} if name in own}
+        own |= {"settings": {**self.settings, **further}} if further else {}
+        return one.set_params(n_networks=1, hidden_layer_sizes=part.population.spec.widths[1:-1], **own)
+
+    def _ended(self, trained: Trained) -> None:
+        """Keep of each network the values of parameters that have several."""
+        given = {"hidden": self.activation, **{name: getattr(self, name, None) for name in MANY}}
+        own = [name for name, value in (given | (self.settings or {})).items() if _several(value)]
+        self._own = [{name: row[name] for name in own if name in row} for row in trained.rows]
+
+
+def _several(value: Any) -> bool:
+    """Whether these are alternatives, or a range."""
+    return isinstance(value, list | np.ndarray) or (isinstance(value, str) and ".." in value)
 
 
 def _topologies(sizes: Any) -> list[tuple[int, ...]]:
