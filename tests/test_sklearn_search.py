@@ -1,13 +1,14 @@
 """PopulationSearchCV: the results of scikit-learn's searches, from one training."""
 
 import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
 
-from sklearn import neural_network
+from sklearn import config_context, neural_network
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
 from sklearn.dummy import DummyClassifier
@@ -122,6 +123,23 @@ def test_what_cannot_train_together_is_told_and_trains_one_by_one(runs):
         ours = PopulationSearchCV(pipe, grid, cv=3, refit=False).fit(FLOWERS, SPECIES)
     assert runs == [3]
     np.testing.assert_allclose(ours.cv_results_["mean_test_score"][1], 1 / 3)
+
+
+def test_routed_weights_of_samples_reach_the_networks_together(runs):
+    """And through a transformer that asks for them one by one, with the same results."""
+    grid, weight = {"mlpclassifier__alpha": [0.1, 1.0]}, np.linspace(0.1, 2, 150)
+    for asks, scales, together in ((True, False, [6]), (False, False, [6]), (True, True, [])):
+        with config_context(enable_metadata_routing=True):
+            scaler = StandardScaler().set_fit_request(sample_weight=scales)
+            mlp = MLPClassifier((4,), **SMALL).set_fit_request(sample_weight=asks).set_score_request(sample_weight=True)
+            given = make_pipeline(scaler, mlp), grid
+            theirs = GridSearchCV(*given, cv=3).fit(FLOWERS, SPECIES, sample_weight=weight)
+            runs.clear()
+            with nullcontext() if together else pytest.warns(UserWarning, match="standardscaler__sample_weight"):
+                ours = PopulationSearchCV(*given, cv=3, refit=False).fit(FLOWERS, SPECIES, sample_weight=weight)
+        assert runs == (together or [1] * 6)
+        for name in ("mean_test_score", "std_test_score"):
+            np.testing.assert_array_equal(ours.cv_results_[name], theirs.cv_results_[name])
 
 
 @pytest.mark.filterwarnings("ignore:One or more of the test scores are non-finite")
