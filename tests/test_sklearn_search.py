@@ -10,7 +10,7 @@ pytest.importorskip("sklearn")
 
 from sklearn import config_context, neural_network
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, GroupKFold, RandomizedSearchCV, ShuffleSplit
@@ -173,7 +173,10 @@ def test_halving_trains_the_settings_of_an_iteration_together(runs):
     assert ours.cv_results_["n_resources"].tolist() == [2] * 4 + [4] * 2 + [8]
 
 
-SETS = {"iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer, "diabetes": load_diabetes}
+SETS = {
+    "iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer, "digits": load_digits,
+    "diabetes": load_diabetes,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SETS)
