@@ -19,7 +19,8 @@ from ..search import sample
 from .estimator import AUTO, Classes, Networks, Numbers
 from .jobs import Samples, Trained
 
-FURTHER = (*(name for name in TRAINING if name != "evaluate_every"), "init_scale", "output", "bias", "train_bias")
+OWN = ("evaluate_every", "class_weight")  # decided by other parameters
+FURTHER = (*(name for name in TRAINING if name not in OWN), "init_scale", "output", "bias", "train_bias")
 NEEDED = ("activation", "optimizer", "lr", "schedule", "batch_size", "epochs", "init")
 MANY = (*NEEDED[1:], "weight_decay", "dropout", "label_smoothing")
 
@@ -125,8 +126,8 @@ class _Population(Networks):
     def _alone(self, row: int) -> Any:
         one, (part,) = copy.copy(self), self._populations.parts(torch.tensor([row]))
         one._populations = Populations.of(part.population.take(part.local))
-        one._results = self._results.slice(row, 1)
-        one.members_, one.losses_, one._own = np.array([0]), self.losses_[[row]], [{}]
+        one._results = self._results.take([row])  # a slice would be stored with all rows
+        one.members_, one.losses_, one._own, one._optimizers = np.array([0]), self.losses_[[row]], [{}], []
         own = {"activation" if name == "hidden" else name: value for name, value in self._own[row].items()}
         further = {name: own.pop(name) for name in self.settings or {} if name in own}
         own |= {"settings": {**self.settings, **further}} if further else {}
