@@ -15,7 +15,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, GroupKFold, RandomizedSearchCV, ShuffleSplit
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from gpubp import sklearn, training
 from gpubp.sklearn import MLPClassifier, PopulationClassifier, PopulationSearchCV
@@ -103,6 +103,27 @@ def test_transformers_are_fitted_once_per_fold_and_setting_of_theirs(runs):
         StandardScaler(), PopulationSearchCV(MLPClassifier((4,), **SMALL), {"alpha": [0.1, 1]}, cv=3)
     )
     assert inside.fit(FLOWERS, SPECIES).score(FLOWERS, SPECIES) > 0
+
+
+def test_transformers_whose_settings_print_alike_are_not_taken_for_each_other():
+    one, other = np.zeros(2000), np.zeros(2000)
+    other[1000] = 100
+    pipe = make_pipeline(FunctionTransformer(lambda X, shift: X * shift[1000]), MLPClassifier((4,), **SMALL))
+    grid = {"functiontransformer__kw_args": [{"shift": one}, {"shift": other}]}
+    ours = PopulationSearchCV(pipe, grid, cv=3, refit=False).fit(FLOWERS, SPECIES)
+    theirs = GridSearchCV(pipe, grid, cv=3, refit=False).fit(FLOWERS, SPECIES)
+    found, wanted = (each.cv_results_["mean_test_score"] for each in (ours, theirs))
+    assert wanted[0] != wanted[1]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_folds_that_lack_one_of_very_many_classes_are_encoded_apart():
+    labels, known = np.repeat(np.arange(1200), 2), {}
+    mlp = MLPClassifier((4,), **SMALL)
+    raw = mlp._raw(labels[:, None].astype(float), labels, None)
+    tables = [mlp._encoded(raw, np.flatnonzero(labels != lacks), 0, known=known).table for lacks in (600, 601)]
+    assert [int(table.targets.max()) for table in tables] == [1198, 1198]
+    assert not np.array_equal(*(table.targets for table in tables))
 
 
 def test_settings_are_drawn_scored_and_split_as_in_scikit_learn():

@@ -27,6 +27,8 @@ from .encoding import Raw
 from .estimator import Networks
 from .jobs import Job, Samples, Table
 
+PLAIN = str | int | float | np.generic | None  # whose texts say all of them
+
 
 @dataclass(eq=False)
 class Fit:
@@ -56,7 +58,7 @@ class Fit:
         if not self.last or len(self.model.steps) == 1:
             return None
         own = ((name, value) for name, value in self.params.items() if not name.startswith(self.last))
-        return self.fold, *((name, repr(value), id(value) if hasattr(value, "fit") else 0) for name, value in own)
+        return self.fold, *((name, repr(value) if isinstance(value, PLAIN) else id(value)) for name, value in own)
 
     def replay(self, *_: Any, **__: Any) -> Any:
         """The model's fit(), when it has happened already."""

@@ -103,7 +103,8 @@ class Networks(BaseEstimator):  # type: ignore[misc]
             for name in self._scaled()
         }
         own = rows.tobytes() if scalers or weight is not raw.weight else b""
-        key = own, repr([*fitted.values()]), self._shape(seed)
+        key = own, repr([each.tolist() if isinstance(each, np.ndarray) else each for each in fitted.values()])
+        key += self._shape(seed)
         table = None if known is None else known.get(key)
         if table is None:
             values |= {name: each.transform(values[name]) for name, each in scalers.items()}
