@@ -185,6 +185,10 @@ def test_a_fitted_estimator_is_the_same_after_pickle_and_joblib(flowers):
     for other in (pickle.loads(pickle.dumps(flowers)), joblib.load(io.BytesIO(stored.getvalue()))):
         np.testing.assert_array_equal(other.predict_proba(FLOWERS), flowers.predict_proba(FLOWERS))
     assert not hasattr(clone(flowers), "model_")
+    given = FLOWERS, NAMES, np.unique(NAMES)
+    several = (PopulationClassifier(count, (4,), **SMALL).partial_fit(*given) for count in (4, 400))
+    sizes = [len(pickle.dumps(each.estimators_[0])) for each in several]
+    assert max(sizes) < min(sizes) + 2_000  # nothing of the others
 
 
 def test_a_random_state_decides_all(flowers):
@@ -253,6 +257,8 @@ def test_what_a_stand_in_cannot_do_is_refused():
         MLPClassifier((5, -1)).fit(FLOWERS, SPECIES)
     with pytest.raises(ValueError, match="settings: 'learning_rate' is unknown"):
         PopulationClassifier(settings={"learning_rate": 1}).fit(FLOWERS, SPECIES)
+    with pytest.raises(ValueError, match="settings: 'class_weight' is unknown"):
+        PopulationClassifier(settings={"class_weight": [1.0, 2.0, 3.0]}).fit(FLOWERS, SPECIES)
     with pytest.raises(ValueError, match="batch_size is None; a value, a list of alternatives or a range expected"):
         PopulationClassifier(batch_size=None).fit(FLOWERS, SPECIES)
     with pytest.raises(ValueError, match="The 'class_weight' parameter of PopulationClassifier must be"):

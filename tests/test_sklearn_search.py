@@ -1,20 +1,21 @@
 """PopulationSearchCV: the results of scikit-learn's searches, from one training."""
 
 import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
 
-from sklearn import neural_network
+from sklearn import config_context, neural_network
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, GroupKFold, RandomizedSearchCV, ShuffleSplit
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from gpubp import sklearn, training
 from gpubp.sklearn import MLPClassifier, PopulationClassifier, PopulationSearchCV
@@ -104,6 +105,27 @@ def test_transformers_are_fitted_once_per_fold_and_setting_of_theirs(runs):
     assert inside.fit(FLOWERS, SPECIES).score(FLOWERS, SPECIES) > 0
 
 
+def test_transformers_whose_settings_print_alike_are_not_taken_for_each_other():
+    one, other = np.zeros(2000), np.zeros(2000)
+    other[1000] = 100
+    pipe = make_pipeline(FunctionTransformer(lambda X, shift: X * shift[1000]), MLPClassifier((4,), **SMALL))
+    grid = {"functiontransformer__kw_args": [{"shift": one}, {"shift": other}]}
+    ours = PopulationSearchCV(pipe, grid, cv=3, refit=False).fit(FLOWERS, SPECIES)
+    theirs = GridSearchCV(pipe, grid, cv=3, refit=False).fit(FLOWERS, SPECIES)
+    found, wanted = (each.cv_results_["mean_test_score"] for each in (ours, theirs))
+    assert wanted[0] != wanted[1]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_folds_that_lack_one_of_very_many_classes_are_encoded_apart():
+    labels, known = np.repeat(np.arange(1200), 2), {}
+    mlp = MLPClassifier((4,), **SMALL)
+    raw = mlp._raw(labels[:, None].astype(float), labels, None)
+    tables = [mlp._encoded(raw, np.flatnonzero(labels != lacks), 0, known=known).table for lacks in (600, 601)]
+    assert [int(table.targets.max()) for table in tables] == [1198, 1198]
+    assert not np.array_equal(*(table.targets for table in tables))
+
+
 def test_settings_are_drawn_scored_and_split_as_in_scikit_learn():
     scipy_stats = pytest.importorskip("scipy.stats")
     given = MLPClassifier((4,), **SMALL), {"learning_rate_init": scipy_stats.loguniform(1e-3, 1e-1)}
@@ -122,6 +144,23 @@ def test_what_cannot_train_together_is_told_and_trains_one_by_one(runs):
         ours = PopulationSearchCV(pipe, grid, cv=3, refit=False).fit(FLOWERS, SPECIES)
     assert runs == [3]
     np.testing.assert_allclose(ours.cv_results_["mean_test_score"][1], 1 / 3)
+
+
+def test_routed_weights_of_samples_reach_the_networks_together(runs):
+    """And through a transformer that asks for them one by one, with the same results."""
+    grid, weight = {"mlpclassifier__alpha": [0.1, 1.0]}, np.linspace(0.1, 2, 150)
+    for asks, scales, together in ((True, False, [6]), (False, False, [6]), (True, True, [])):
+        with config_context(enable_metadata_routing=True):
+            scaler = StandardScaler().set_fit_request(sample_weight=scales)
+            mlp = MLPClassifier((4,), **SMALL).set_fit_request(sample_weight=asks).set_score_request(sample_weight=True)
+            given = make_pipeline(scaler, mlp), grid
+            theirs = GridSearchCV(*given, cv=3).fit(FLOWERS, SPECIES, sample_weight=weight)
+            runs.clear()
+            with nullcontext() if together else pytest.warns(UserWarning, match="standardscaler__sample_weight"):
+                ours = PopulationSearchCV(*given, cv=3, refit=False).fit(FLOWERS, SPECIES, sample_weight=weight)
+        assert runs == (together or [1] * 6)
+        for name in ("mean_test_score", "std_test_score"):
+            np.testing.assert_array_equal(ours.cv_results_[name], theirs.cv_results_[name])
 
 
 @pytest.mark.filterwarnings("ignore:One or more of the test scores are non-finite")
@@ -155,7 +194,10 @@ def test_halving_trains_the_settings_of_an_iteration_together(runs):
     assert ours.cv_results_["n_resources"].tolist() == [2] * 4 + [4] * 2 + [8]
 
 
-SETS = {"iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer, "diabetes": load_diabetes}
+SETS = {
+    "iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer, "digits": load_digits,
+    "diabetes": load_diabetes,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -195,7 +195,8 @@ def _row(mlp: Any, where: str) -> tuple[NetworkSpec, Tensor]:
 
     if not isinstance(mlp, (MLPClassifier, MLPRegressor)):
         inside = "; of a Pipeline its last step, pipeline[-1], takes what the steps before make" * hasattr(mlp, "steps")
-        raise SpecError(f"{where} is a {type(mlp).__name__}; MLPClassifier or MLPRegressor expected{inside}")
+        inside += "; the networks of gpubp.sklearn's are model_.populations" * hasattr(mlp, "model_")
+        raise SpecError(f"{where} is a {type(mlp).__name__}; sklearn's MLPClassifier or MLPRegressor expected{inside}")
     if not hasattr(mlp, "coefs_"):
         raise SpecError(f"{where}, {type(mlp).__name__}, is not fitted: fit() it first")
     names = {own: name for name, own in ACTIVATIONS.items()}

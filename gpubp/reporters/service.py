@@ -102,11 +102,11 @@ class Service(Reporter):
             raise OSError(f"{self.name}: {self.failure}") from self.failure
 
     def _open(self, settings: Mapping[str, Any]) -> None:
-        self.run, self.last = None, -1
+        run, self.last = None, -1
         if self.kept is not None and self.kept.exists():
             found = json.loads(files.read(self.kept))
-            self.run, self.last = str(found["run"]), int(found["step"])
-        self.run = self.open(self.run, settings)
+            run, self.last = str(found["run"]), int(found["step"])
+        self.run = self.open(run, settings)
 
     def _log(self, record: Mapping[str, Any]) -> None:
         if record[self.clock] > self.last:

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
+from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.validation import _check_method_params
 
 from ..errors import GpubpError
@@ -24,6 +26,8 @@ from . import jobs
 from .encoding import Raw
 from .estimator import Networks
 from .jobs import Job, Samples, Table
+
+PLAIN = str | int | float | np.generic | None  # whose texts say all of them
 
 
 @dataclass(eq=False)
@@ -54,7 +58,7 @@ class Fit:
         if not self.last or len(self.model.steps) == 1:
             return None
         own = ((name, value) for name, value in self.params.items() if not name.startswith(self.last))
-        return self.fold, *((name, repr(value), id(value) if hasattr(value, "fit") else 0) for name, value in own)
+        return self.fold, *((name, repr(value) if isinstance(value, PLAIN) else id(value)) for name, value in own)
 
     def replay(self, *_: Any, **__: Any) -> Any:
         """The model's fit(), when it has happened already."""
@@ -100,26 +104,34 @@ class Batch:
 
     def _prepare(self, fit: Fit) -> None:
         """Set fit.job, or the reason why there is none."""
-        networks, weight = fit.networks, f"{fit.last}sample_weight"
-        others = [name for name in self.params if name != weight]
+        networks = fit.networks
         if not isinstance(networks, Networks):
             fit.reason = f"{type(networks).__name__} is no estimator of gpubp.sklearn, and no Pipeline that ends in one"
-        elif others:
-            fit.reason = f"fit() has parameters besides {weight}: {', '.join(others)}"
+            return
+        given = self._given(fit)
+        weight = given.pop(f"{fit.last}sample_weight", None)
+        if given:
+            fit.reason = f"fit() has parameters besides {fit.last}sample_weight: {', '.join(given)}"
         else:
             split, seed = networks._seeds()
-            raw = self._raw(fit)
+            raw = self._raw(fit, weight)
             rows = self.rows[fit.fold] if fit.head is None else np.arange(len(raw.inputs))
-            key = fit.head, fit.fold, networks._shape(split)
+            key = fit.head, fit.fold, networks._shape(split), weight is None
             if key not in self.samples:
                 known = self.tables.setdefault(fit.head, {})
                 self.samples[key] = networks._encoded(raw, rows, split, known=known)
             fit.job = networks._job(self.samples[key], seed, record=False)
 
-    def _raw(self, fit: Fit) -> Raw:
+    def _given(self, fit: Fit) -> dict[str, Any]:
+        """The parameters of fit(), in a Pipeline with the name of their step: step__name."""
+        if not (fit.last and self.params and get_config()["enable_metadata_routing"]):
+            return {**self.params}
+        steps = process_routing(fit.model, "fit", **self.params).items()
+        return {f"{step}__{name}": each for step, of in steps for some in of.values() for name, each in some.items()}
+
+    def _raw(self, fit: Fit, weight: Any) -> Raw:
         """The samples as they come to the networks: all of them, or from transformers those to train on."""
-        key = type(fit.networks), fit.head
-        weight = self.params.get(f"{fit.last}sample_weight")
+        key = type(fit.networks), fit.head, weight is None
         if key not in self.raws:
             if fit.head is None:
                 self.raws[key] = [], fit.networks._raw(self.X, self.y, weight)

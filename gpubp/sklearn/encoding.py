@@ -5,7 +5,7 @@ Everything is decided by the samples of a fit: the table that is encoded may hav
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +18,9 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 from torch import Tensor
 
-from ..arrays import Array
+from ..arrays import Array, whole
+from ..columns import Column
+from ..preparation import Preparation
 
 
 class Raw(NamedTuple):
@@ -75,18 +77,21 @@ def labels_or_matrix(y: Any) -> Array:
 
 
 def balanced(raw: Raw, rows: Array, class_weight: Any) -> Array | None:
-    """The weights (M,) of the samples; those of classes follow from `rows` alone."""
+    """The weights (M,) of the samples; those of classes follow from `rows` alone. Raises ValueError for negative
+    ones."""
     if class_weight is None:
         return raw.weight
     weight = np.ones(len(raw.inputs)) if raw.weight is None else raw.weight.copy()
     weight[rows] *= compute_sample_weight(class_weight, raw.targets[rows])
+    if not (weight >= 0).all():
+        raise ValueError(f"class_weight {class_weight!r}: numbers of 0 or more expected")
     return weight
 
 
 def stratifies(strata: Array, fraction: float) -> bool:
     """Whether a fraction of the samples can have some of each class, and the rest too."""
     counts = np.unique(strata, return_counts=True)[1]
-    return bool(counts.min() > 1 and len(counts) <= fraction * len(strata))
+    return bool(counts.min() > 1 and len(counts) <= min(fraction, 1 - fraction) * len(strata))
 
 
 def divided(rows: Array, fraction: float, strata: Array | None, seed: int) -> tuple[Array, Array]:
@@ -102,6 +107,26 @@ def divided(rows: Array, fraction: float, strata: Array | None, seed: int) -> tu
 def scaler(values: Array, rows: Array, weight: Array | None) -> StandardScaler:
     """To mean 0 and standard deviation 1 of each column in `rows`."""
     return StandardScaler().fit(values[rows], sample_weight=None if weight is None else weight[rows])
+
+
+def of_fit(
+    names: Sequence[str], inputs: Any, outputs: int, targets: Any, task: str, labels: tuple[Any, ...]
+) -> Preparation:
+    """A Preparation of a fit to features of these names and `outputs` numbers, with the scaler of each, or None."""
+    own = "y"
+    while any(name.startswith(own) for name in names):  # a name that no feature has
+        own += "_"
+    several = task == "numbers" and outputs > 1
+    wanted = [f"{own}{number}" for number in range(outputs)] if several else [own]
+    return Preparation(_columns(names, inputs), _columns(wanted, targets), task, labels)
+
+
+def _columns(names: Sequence[str], scaling: StandardScaler | None) -> tuple[Column, ...]:
+    if scaling is None:
+        return tuple(Column(str(name)) for name in names)
+    return tuple(
+        Column(str(name), *each) for name, *each in zip(names, scaling.mean_.tolist(), scaling.scale_.tolist())
+    )
 
 
 def dense(values: Any) -> Array:
@@ -121,6 +146,10 @@ def tensor(name: str, values: Array, dtype: torch.dtype) -> Tensor:
     return found
 
 
-def equal(batch: int, samples: int) -> int:
-    """A batch of at most `batch`, of which as many make an epoch, of equal size up to what rounding leaves."""
-    return -(-samples // -(-samples // batch))
+def equal(batch: Any, samples: int) -> int:
+    """A batch of at most `batch`, of which as many make an epoch, of equal size up to what rounding leaves. Raises
+    ValueError unless it is a whole number of 1 or more."""
+    most = whole(batch)
+    if most is None or most < 1:
+        raise ValueError(f"batch_size {batch!r}: a whole number of 1 or more expected")
+    return -(-samples // -(-samples // most))

@@ -24,9 +24,10 @@ from ..population import DTYPES
 from ..populations import Populations
 from ..reporters.console import ConsoleReporter
 from ..serial import one_thread
+from ..spec import NetworkSpec
 from . import jobs
-from .encoding import Labels, Raw, balanced, dense, divided, equal, labels_or_matrix, scaler, stratifies, tensor
-from .jobs import Job, Samples, Table, Trained
+from .encoding import Labels, Raw, balanced, dense, divided, equal, labels_or_matrix, of_fit, scaler, stratifies, tensor
+from .jobs import Job, Samples, Table, Trained, specified
 
 SEEDS = 2**31 - 1
 FEW = 1 << 26  # products of a prediction that is faster in one thread
@@ -44,13 +45,13 @@ class Networks(BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the networks on X (M, features) and y (M,) or (M, outputs). With warm_start a further call trains them
         on. Raises ValueError for invalid parameters and samples, before any training."""
-        return self._train(X, y, sample_weight, bool(self.warm_start) and hasattr(self, "model_"))
+        return self._train(X, y, sample_weight, bool(self.warm_start) and self.__sklearn_is_fitted__())
 
     def _pass(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
         """One epoch, with the networks as they are."""
         if self.early_stopping and self.early_stopping != AUTO:
             raise ValueError("partial_fit does not support early_stopping=True")
-        return self._train(X, y, sample_weight, hasattr(self, "model_"), classes, epochs=1)
+        return self._train(X, y, sample_weight, self.__sklearn_is_fitted__(), classes, epochs=1)
 
     def _train(
         self, X: Any, y: Any, sample_weight: Any, again: bool, classes: Any = None, epochs: int | None = None
@@ -98,10 +99,12 @@ class Networks(BaseEstimator):  # type: ignore[misc]
             raise ValueError("sample_weight is 0 for all samples; one or more above 0 expected")
         values = {"input_scaler_": raw.inputs, "target_scaler_": self._targets(raw.targets, fitted)}
         scalers = {
-            name: getattr(self, name) if again else scaler(values[name], train, weight) for name in self._scaled()
+            name: getattr(self, name) if again and hasattr(self, name) else scaler(values[name], train, weight)
+            for name in self._scaled()
         }
         own = rows.tobytes() if scalers or weight is not raw.weight else b""
-        key = own, repr([*fitted.values()]), self._shape(seed)
+        key = own, repr([each.tolist() if isinstance(each, np.ndarray) else each for each in fitted.values()])
+        key += self._shape(seed)
         table = None if known is None else known.get(key)
         if table is None:
             values |= {name: each.transform(values[name]) for name, each in scalers.items()}
@@ -131,7 +134,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         rows = [dict(row) for row in self._rows(widths, samples, seed)]
         names = np.random.RandomState(seed).randint(SEEDS, size=len(rows)).tolist()
         for row, name in zip(rows, names):
-            row |= {"seed": name, "batch_size": equal(int(row["batch_size"]), training)}
+            row |= {"seed": name, "batch_size": equal(row["batch_size"], training)}
             row |= {"evaluate_every": 1} if record else {}
             if epochs is not None:
                 row["epochs"] = epochs
@@ -145,17 +148,19 @@ class Networks(BaseEstimator):  # type: ignore[misc]
 
     def _start(self, rows: Sequence[Mapping[str, Any]]) -> Populations:
         """The networks that there are. Raises ValueError unless `rows` describe their topologies."""
-        given: Populations = self.model_.populations
+        given = self._populations
         specs = [part.population.spec for row in range(given.count) for part in given.parts(torch.tensor([row]))]
-        if [spec.widths for spec in specs] != [tuple(row["widths"]) for row in rows]:
+        if [spec.layout for spec in specs] != [NetworkSpec(**specified(row)).layout for row in rows]:
             raise ValueError("warm_start and partial_fit: the topology has changed; fit with warm_start=False")
         return given
 
     def _adopt(self, samples: Samples, trained: Trained, again: bool = False) -> Self:
         """Become the estimator of these networks."""
+        for name in {*NAMED.values()} & {*vars(self)}:  # of an earlier fit: this one may have none
+            delattr(self, name)
         for name, value in samples.fitted.items():
             setattr(self, name, value)
-        self.model_ = Model(trained.populations)
+        self._populations, self._results = trained.populations, trained.results
         self.n_iter_ = trained.epochs
         before, seen = (self.history_, self.t_) if again else ([], 0)
         self.t_: int = seen + self.n_iter_ * len(samples.rows)
@@ -188,13 +193,22 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         inputs = dense(validate_data(self, X, reset=False, **READ))
         if hasattr(self, "input_scaler_"):
             inputs = self.input_scaler_.transform(inputs)
-        how = self.model_.predict_proba if self.model_.classes else self.model_.predict
-        size = max(population.spec.size for population in self.model_.populations.each)
+        bare = Model(self._populations)
+        how = bare.predict_proba if bare.classes else bare.predict
+        size = max(population.spec.size for population in self._populations.each)
         with one_thread() if len(inputs) * len(self.members_) * size < FEW else nullcontext():
             return np.asarray(how(tensor("X", inputs, DTYPES[self.dtype]), networks=self.members_.tolist(), each=each))
 
+    @property
+    def model_(self) -> Model:
+        """All networks on raw samples, with the names, scaling and labels of the fit."""
+        names = getattr(self, "feature_names_in_", [f"x{number}" for number in range(self.n_features_in_)])
+        inputs, targets = (getattr(self, name, None) for name in NAMED.values())
+        preparation = of_fit(names, inputs, self.n_outputs_, targets, *self._task)
+        return Model(self._populations, preparation, self._results)
+
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
+        return hasattr(self, "_populations")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -208,9 +222,10 @@ class Classes(ClassifierMixin, Networks):  # type: ignore[misc]
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """One epoch, with the optimizer's memory of the call before. classes: all labels, needed in the first call,
         whose scaling stays."""
-        if not hasattr(self, "model_") and classes is None:
+        again = self.__sklearn_is_fitted__()
+        if not again and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        if hasattr(self, "model_") and classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+        if again and classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(f"`classes={classes!r}` is not the same as on last call to partial_fit: {self.classes_!r}")
         return self._pass(X, y, sample_weight, classes)
 
@@ -235,6 +250,14 @@ class Classes(ClassifierMixin, Networks):  # type: ignore[misc]
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.predict_proba(X)))
 
+    @property
+    def _task(self) -> tuple[str, tuple[Any, ...]]:
+        """That of a Preparation, and its labels."""
+        if self.y_type_ == "multilabel-indicator":
+            return "numbers", ()
+        labels = [int(each) if isinstance(each, float) else each for each in self.classes_.tolist()]
+        return {"binary": "binary", "multiclass": "classes"}[self.y_type_], tuple(labels)
+
     def _known(self, y: Array, again: bool, classes: Any) -> tuple[dict[str, Any], Array | None]:
         """What a fit knows of its labels, and by what to stratify."""
         labels = Labels.of(y, self.classes_ if again else classes)
@@ -257,6 +280,8 @@ class Classes(ClassifierMixin, Networks):  # type: ignore[misc]
 class Numbers(RegressorMixin, Networks):  # type: ignore[misc]
     """Networks whose targets are numbers."""
 
+    _task = "numbers", ()
+
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """One epoch, with the optimizer's memory of the call before. Scaling stays that of the first call."""
         return self._pass(X, y, sample_weight)
@@ -271,8 +296,11 @@ class Numbers(RegressorMixin, Networks):  # type: ignore[misc]
         return (expected.mean(0), expected.std(0)) if return_std else expected
 
     def _known(self, y: Array, again: bool, classes: Any) -> tuple[dict[str, Any], Array | None]:
-        """Whether predictions are (M,), and how many numbers a target has."""
-        return {"flat_": y.ndim == 1, "n_outputs_": 1 if y.ndim == 1 else y.shape[1]}, None
+        """Whether predictions are (M,), and how many numbers a target has. Raises ValueError if that has changed."""
+        outputs = 1 if y.ndim == 1 else y.shape[1]
+        if again and outputs != self.n_outputs_:
+            raise ValueError(f"y has {outputs} numbers per sample; {self.n_outputs_} expected, as in the first call")
+        return {"flat_": y.ndim == 1, "n_outputs_": outputs}, None
 
     def _targets(self, y: Array, fitted: Mapping[str, Any]) -> Array:
         return np.asarray(y, dtype=float).reshape(len(y), -1)

@@ -60,7 +60,8 @@ class Samples:
 class Trained(NamedTuple):
     """The networks of a job. loss, status (N,): of each at its end, on the samples to stop by, or else to train on.
     best: the rows of those that did not diverge, best first. epochs: the most. history: the run's records; seconds: the
-    job's share of the run's time. states: those of a job that trained alone, with their rows."""
+    job's share of the run's time. states: those of a job that trained alone, with their rows. results: the table.
+    rows: as in Job."""
 
     populations: Populations
     loss: Tensor
@@ -70,6 +71,8 @@ class Trained(NamedTuple):
     history: list[dict[str, Any]]
     seconds: float
     states: Sequence[tuple[Tensor, TrainState]]
+    results: pa.Table
+    rows: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +94,7 @@ class Job:
     def __post_init__(self) -> None:
         for row in dict.fromkeys(frozenset(row.items()) for row in self.rows):  # refused here, before any other trains
             given = dict(row)
-            spec = NetworkSpec(**{name: given[name] for name in SPEC if name in given})
+            spec = NetworkSpec(**specified(given))
             TrainConfig(**{name: given[name] for name in TRAINING if name in given}).recipe(spec)
 
     @property
@@ -105,6 +108,11 @@ class Job:
         """How many samples the last minibatch of an epoch lacks: so many samples of weight 0 join the rows, so that
         every epoch is a pass, and its loss is that of all samples."""
         return -len(self.samples.rows) % int(row["batch_size"])
+
+
+def specified(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a row what specifies its network."""
+    return {name: row[name] for name in SPEC if name in row}
 
 
 def train(jobs: Sequence[Job]) -> list[Trained]:
@@ -174,9 +182,10 @@ def _parts(result: Result, jobs: Sequence[Job]) -> list[Trained]:
         batches = torch.tensor([-(-samples // int(row["batch_size"])) for row in job.rows])
         epochs = max(1, int((steps[at] // batches).max()))
         share = result.seconds * count / result.populations.count
-        best, history = order_of(result.table.slice(begin, count)), list(result.history)
+        table, history = result.table.slice(begin, count), list(result.history)
         states = list(zip(result.populations.rows, result.states)) if len(jobs) == 1 else []
-        found.append(Trained(populations, loss[at], result.status[at], best, epochs, history, share, states))
+        outcome = loss[at], result.status[at], order_of(table), epochs, history, share, states, table, job.rows
+        found.append(Trained(populations, *outcome))
         begin += count
     return found
 
@@ -189,7 +198,8 @@ def _continued(job: Job, name: str) -> Trained:
     groups = list(Design.of(rows).groups(0, job.dtype, data.networks))
     results = [
         training.train(
-            replace(_gathered(job.start, group.rows), seed=job.seed), data.take(group.position), group.config,
+            replace(_gathered(job.start, group.rows).to(dtype=job.dtype), spec=group.spec, seed=job.seed),
+            data.take(group.position), group.config,
             None if validation is None else validation.take(group.position), name, job.reporters,
             device=job.device, optimizer_state=_before(job, group),
         )
@@ -211,9 +221,10 @@ def _continued(job: Job, name: str) -> Trained:
 
 
 def _before(job: Job, group: Group) -> TrainState | None:
-    """The end of an earlier training of these networks by this optimizer, if the job has it."""
+    """The end of an earlier training of these networks, as they are, by this optimizer, if the job has it."""
+    wanted = group.spec, group.config.optimizer
     for rows, state in job.states:
-        if torch.equal(rows, group.rows) and state.recipe.optimizer == group.config.optimizer:
+        if torch.equal(rows, group.rows) and (state.population.spec, state.recipe.optimizer) == wanted:
             return state
     return None
 

@@ -27,7 +27,8 @@ BATCH = 200  # of batch_size="auto"
 DOCUMENT = """
     Parameters and attributes are those of sklearn.neural_network.{name}, with these differences:
 
-    - solver="lbfgs" is refused. Sparse matrices are made dense.
+    - solver="lbfgs", labels of one class and negative weights of samples are refused. Sparse matrices are made dense.
+      partial_fit takes classes before sample_weight, and predictions are float64.
     - Random numbers are gpubp's, so weights differ for the same random_state; biases start at 0.
     - dtype: networks train in float32; "float64" is slower. engine, device: as in PopulationClassifier.
     - An epoch has as many minibatches, of equal size; if they do not divide the samples, the last one goes on into the
@@ -43,6 +44,7 @@ DOCUMENT = """
     - With momentum, a changed learning rate applies to all of the velocity at once, as in torch.
     - warm_start and partial_fit keep the weights, partial_fit the optimizer's memory too; the learning rate's schedule
       starts anew in each call.
+    - model_ is a gpubp.Model on raw samples: model_.export("network.onnx", [0]).
     """
 
 
@@ -108,7 +110,7 @@ class _MLP(Networks):
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=2
             )
-        return equal(int(self.batch_size), training)
+        return equal(self.batch_size, training)
 
     def _ended(self, trained: Trained) -> None:
         (population,) = trained.populations.each
@@ -134,7 +136,7 @@ class _MLP(Networks):
     def out_activation_(self) -> str:
         """The activation of the output that predicts."""
         return {"binary_cross_entropy": "logistic", "cross_entropy": "softmax", "poisson": "exp"}.get(
-            self.model_.spec.loss, "identity"
+            self._populations.only.spec.loss, "identity"
         )
 
 

@@ -14,20 +14,20 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from ..design import TRAINING
 from ..errors import unknown
 from ..losses import LOSSES
-from ..model import Model
 from ..populations import Populations
 from ..search import sample
 from .estimator import AUTO, Classes, Networks, Numbers
-from .jobs import Samples
+from .jobs import Samples, Trained
 
-FURTHER = (*(name for name in TRAINING if name != "evaluate_every"), "init_scale", "output", "bias", "train_bias")
+OWN = ("evaluate_every", "class_weight")  # decided by other parameters
+FURTHER = (*(name for name in TRAINING if name not in OWN), "init_scale", "output", "bias", "train_bias")
 NEEDED = ("activation", "optimizer", "lr", "schedule", "batch_size", "epochs", "init")
 MANY = (*NEEDED[1:], "weight_decay", "dropout", "label_smoothing")
 
 DOCUMENT = """
     Every network is trained on all samples, by gpubp.train_many, in one run. A parameter of a network may be one value
-    for all, a list of alternatives, dealt to the networks as a grid, or for numbers a range such as "1e-4..1e-2:log",
-    sampled by Sobol points. {kind}
+    for all, a list or an array of alternatives, dealt to the networks as a grid, or for numbers a range such as
+    "1e-4..1e-2:log", sampled by Sobol points. {kind}
 
     Parameters
     ----------
@@ -53,7 +53,8 @@ DOCUMENT = """
     Attributes
     ----------
     {classes}n_features_in_, feature_names_in_, n_outputs_ : as in scikit-learn. n_iter_ : the most epochs.
-    model_ : gpubp.Model with all networks. members_ : the rows of those that predict, best first.
+    model_ : gpubp.Model with all networks and the scaling, for raw samples: model_.export("networks.onnx", 5).
+    members_ : the rows of those that predict, best first.
     losses_ : (n_networks,), by which they are ranked. history_ : a record per epoch, quantiles over the networks.
     loss_curve_ : the median network's loss, by epoch. estimators_ : an estimator of each network that predicts.
     """
@@ -93,7 +94,8 @@ class _Population(Networks):
         for name in self.settings or {}:
             if name not in FURTHER:
                 raise ValueError(unknown("settings:", name, FURTHER))
-        ranges = {name: value for name, value in given.items() if isinstance(value, str) and ".." in value}
+        given = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in given.items()}
+        ranges = {name: value for name, value in given.items() if _several(value) and isinstance(value, str)}
         choices = {name: value for name, value in given.items() if isinstance(value, list)}
         choices["sizes"] = _topologies(self.hidden_layer_sizes)
         cells = sample(ranges, self.n_networks, seed, choices)
@@ -117,15 +119,30 @@ class _Population(Networks):
 
     @property
     def estimators_(self) -> list[Any]:
-        """An estimator of each network that predicts, best first, with that network's own parameters."""
+        """An estimator of each network that predicts, best first, with that network's own parameters: fit() trains the
+        like of it."""
         return [self._alone(int(row)) for row in self.members_]
 
     def _alone(self, row: int) -> Any:
-        one, (part,) = copy.copy(self), self.model_.populations.parts(torch.tensor([row]))
-        one.model_ = Model(Populations.of(part.population.take(part.local)))
-        one.members_, one.losses_ = np.array([0]), self.losses_[[row]]
-        one.n_networks, one.hidden_layer_sizes = 1, part.population.spec.widths[1:-1]
-        return one
+        one, (part,) = copy.copy(self), self._populations.parts(torch.tensor([row]))
+        one._populations = Populations.of(part.population.take(part.local))
+        one._results = self._results.take([row])  # a slice would be stored with all rows
+        one.members_, one.losses_, one._own, one._optimizers = np.array([0]), self.losses_[[row]], [{}], []
+        own = {"activation" if name == "hidden" else name: value for name, value in self._own[row].items()}
+        further = {name: own.pop(name) for name in self.settings or {} if name in own}
+        own |= {"settings": {**self.settings, **further}} if further else {}
+        return one.set_params(n_networks=1, hidden_layer_sizes=part.population.spec.widths[1:-1], **own)
+
+    def _ended(self, trained: Trained) -> None:
+        """Keep of each network the values of parameters that have several."""
+        given = {"hidden": self.activation, **{name: getattr(self, name, None) for name in MANY}}
+        own = [name for name, value in (given | (self.settings or {})).items() if _several(value)]
+        self._own = [{name: row[name] for name in own if name in row} for row in trained.rows]
+
+
+def _several(value: Any) -> bool:
+    """Whether these are alternatives, or a range."""
+    return isinstance(value, list | np.ndarray) or (isinstance(value, str) and ".." in value)
 
 
 def _topologies(sizes: Any) -> list[tuple[int, ...]]:

@@ -1,0 +1,92 @@
+"""Further calls of fit() and partial_fit() of an estimator: what changed counts, what stays is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn")
+
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+
+from gpubp.sklearn import MLPClassifier, PopulationClassifier, PopulationRegressor
+
+FLOWERS, SPECIES = load_iris(return_X_y=True)
+SMALL: dict[str, Any] = {"engine": "eager", "random_state": 0}
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def test_a_fit_keeps_nothing_of_the_one_before() -> None:
+    """Scaling too, which the second does without."""
+    numbers = PopulationRegressor(2, (4,), epochs=2, **SMALL).fit(FLOWERS, SPECIES)
+    for given in ({"scale_inputs": False}, {"scale_targets": False}, {"loss": "poisson"}):
+        numbers.set_params(**given).fit(FLOWERS, SPECIES)
+        np.testing.assert_array_equal(numbers.predict(FLOWERS), clone(numbers).fit(FLOWERS, SPECIES).predict(FLOWERS))
+
+
+def test_scaling_that_a_warm_start_asks_for_first_is_fitted_then() -> None:
+    model = PopulationClassifier(2, (4,), epochs=2, scale_inputs=False, warm_start=True, **SMALL).fit(FLOWERS, SPECIES)
+    model.set_params(scale_inputs=True).fit(FLOWERS, SPECIES)
+    np.testing.assert_allclose(model.input_scaler_.mean_, FLOWERS.mean(0))
+
+
+@pytest.mark.parametrize("call", ["fit", "partial_fit"])
+def test_a_changed_activation_and_precision_are_those_of_the_networks(call: str) -> None:
+    def more(model: Any) -> Any:
+        return model.fit(FLOWERS, SPECIES) if call == "fit" else model.partial_fit(FLOWERS, SPECIES, classes=range(3))
+
+    model = more(MLPClassifier((4,), max_iter=2, warm_start=True, **SMALL))
+    weights = model.coefs_[0]
+    more(model.set_params(activation="tanh", dtype="float64", learning_rate_init=1e-9))
+    (population,) = model.model_.populations.each
+    assert (population.spec.hidden, population.params.dtype) == ("tanh", torch.float64)
+    np.testing.assert_allclose(model.coefs_[0], weights, atol=1e-6)
+    hidden = np.tanh(FLOWERS @ model.coefs_[0] + model.intercepts_[0])
+    logits = hidden @ model.coefs_[1] + model.intercepts_[1]
+    np.testing.assert_array_equal(model.predict(FLOWERS), logits.argmax(1))
+
+
+def test_targets_of_another_shape_are_refused_as_such() -> None:
+    both = np.stack([SPECIES, SPECIES], 1)
+    model = PopulationRegressor(1, (4,), epochs=1, **SMALL).partial_fit(FLOWERS, both)
+    with pytest.raises(ValueError, match="y has 1 numbers per sample; 2 expected, as in the first call"):
+        model.partial_fit(FLOWERS, SPECIES)
+
+
+def test_weights_of_classes_are_numbers_of_0_or_more() -> None:
+    given = {"class_weight": {0: -1.0, 1: 1.0, 2: 1.0}, "epochs": 1, **SMALL}
+    with pytest.raises(ValueError, match=r"class_weight \{0: -1.0, .*: numbers of 0 or more expected"):
+        PopulationClassifier(1, (4,), **given).fit(FLOWERS, SPECIES)
+
+
+def test_few_samples_to_train_on_are_of_any_class() -> None:
+    """One of 150."""
+    model = PopulationClassifier(1, (4,), epochs=1, early_stopping=True, validation_fraction=0.99, **SMALL)
+    assert model.fit(FLOWERS, SPECIES).t_ == 1
+
+
+def test_an_estimator_of_one_network_has_its_parameters_and_trains_on_with_them() -> None:
+    rates, smoothing = np.array([0.0, 0.1]), {"label_smoothing": [0.0, 0.2]}
+    several = PopulationClassifier(4, [(4,), (3,)], ["relu", "tanh"], epochs=2, lr=rates, settings=smoothing, **SMALL)
+    several.set_params(n_networks=16).fit(FLOWERS, SPECIES)
+    found, still = set(), 0
+    for one in several.estimators_:
+        own, before = one.get_params(), one.predict_proba(FLOWERS)
+        spec = one.model_.spec
+        assert (spec.widths[1:-1], spec.hidden) == (own["hidden_layer_sizes"], own["activation"])
+        assert one.model_.results["lr"].to_pylist() == [pytest.approx(own["lr"])]
+        found.add((spec.widths, spec.hidden, own["lr"], own["settings"]["label_smoothing"]))
+        after = one.partial_fit(FLOWERS, SPECIES).predict_proba(FLOWERS)
+        assert one.model_.spec == spec
+        still += np.array_equal(before, after)
+    assert (len(found), still) == (16, 8)
+
+
+def test_batches_are_of_a_whole_number_of_samples() -> None:
+    for given in (0, -5, 2.5, "auto", [32, 0]):
+        with pytest.raises(ValueError, match=r"batch_size .*: a whole number of 1 or more expected"):
+            PopulationClassifier(2, (4,), batch_size=given, epochs=1, **SMALL).fit(FLOWERS, SPECIES)
