@@ -105,23 +105,32 @@ class Queue:
             return []
         try:
             with one_thread():
-                return self.taken(self.slots - training, min(AHEAD[0], AHEAD[1] // max(run.nbytes for run in runs)))
+                return self.taken(self.slots - training)
         except BaseException:
             self.rows.taken, self.rows.last = before
             raise
 
-    def taken(self, count: int, ahead: int) -> list[Run]:
-        """Runs of the next `count` rows, or of fewer at the end. ahead: how many rows of a design become networks at
-        once; of a stream no row is read before a slot is free."""
+    def taken(self, count: int) -> list[Run]:
+        """Runs of the next `count` rows, or of fewer at the end. Of a design more rows become networks at once; of a
+        stream no row is read before a slot is free."""
         begin, design = self.rows.taken, self.rows.next(count)
         end = self.rows.taken
         if design is not None and all(int(run.rows[-1]) < end - 1 for run in self.made):
             if isinstance(self.rows.design, Design):
+                ahead = self.ahead(self.rows.design.part(begin, begin + AHEAD[0]))
                 design = self.rows.design.part(begin, max(end, begin + ahead))
             self.made = self.maker.runs(self.source.groups(design))
         mine = [(run, ((run.rows >= begin) & (run.rows < end)).nonzero().squeeze(1)) for run in self.made]
         self.made = [run for run in self.made if int(run.rows[-1]) >= end]
         return [run if len(some) == len(run.rows) else run.part(some) for run, some in mine if len(some)]
+
+    def ahead(self, design: Design) -> int:
+        """How many of these rows become networks at once: the next ones may be far larger than those that train."""
+        sizes = torch.zeros(len(design), dtype=torch.int64)
+        for each in self.source.planned(design):
+            spec, itemsize = each.spec, self.source.dtype.itemsize
+            sizes[each.rows - design.first] = memory.each(spec, each.config.recipe(spec), itemsize)
+        return int((sizes.cumsum(0) <= AHEAD[1]).sum())
 
     def fill(self, runs: list[Run], new: list[Run], crew: Crew) -> None:
         """Let networks that have ended leave, and those of `new` runs take their slots. In place. After an error, as

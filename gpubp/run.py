@@ -209,11 +209,6 @@ class Run:
         """The networks, for others to take or join."""
         return Networks(self.state, self.config, self.rows)
 
-    @property
-    def nbytes(self) -> int:
-        """Of a network."""
-        return sum(each.nbytes for _, each in self.state.tensors()) // len(self.rows)
-
     def part(self, index: Tensor) -> Run:
         """The networks in the rows `index` (K,), as copies, in a run that has not begun."""
         state, config, rows = self.networks.take(index)

@@ -62,6 +62,19 @@ def test_networks_of_a_design_are_made_many_at_once(monkeypatch: pytest.MonkeyPa
     assert max(made) <= 8, "a byte has no room for one that is not needed yet"
 
 
+def test_few_are_made_ahead_where_they_are_larger_than_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, runs, large = [], Maker.runs, {"widths": "3,200,4"}
+
+    def counted(maker: Maker, groups: Any, copy: bool = False) -> Any:
+        made.append(sum(each.population.params.nbytes for each in groups))
+        return runs(maker, groups, copy)
+
+    monkeypatch.setattr(Maker, "runs", counted)
+    monkeypatch.setattr("gpubp.queue.AHEAD", (1 << 12, 1 << 16))
+    train([*[{"widths": "3,4"}] * 8, *[large] * 40], steps=2, slots=4)
+    assert max(made) <= 1 << 16 < 40 * 4 * gpubp.NetworkSpec((3, 200, 4), loss="cross_entropy").size
+
+
 def test_a_round_takes_as_long_as_half_of_the_networks_need(whole: gpubp.Result) -> None:
     steps = whole.network_steps / 16
     rounds = train(SPREAD, slots=16).history[-1]["round"]
