@@ -101,6 +101,17 @@ def test_a_part_of_a_round_resumes_to_the_same_networks(
     assert resumed.history[-1]["loss"] == uncut["loss"]
 
 
+def test_a_stream_that_has_ended_stays_so_after_a_resume_and_its_last_round_is_recorded(
+    tmp_path: Path, short_calls: None
+) -> None:
+    rows, folder = [{"widths": "3,4", "steps": steps} for steps in (30, 1, 1, 1, 30)], tmp_path / "run"
+    early = stopped(lambda: train(iter(rows), slots=4, run_dir=folder, reporters=[Stop(6, signal.SIGINT)]))
+    assert early.populations.count == 5
+    whole, resumed = train(iter(rows), slots=4), gpubp.resume(folder, data(), design=iter(rows))
+    same(resumed, whole)
+    assert [each["loss"] for each in resumed.history] == [each["loss"] for each in whole.history] != []
+
+
 @st.composite
 def designs(draw: st.DrawFn) -> list[dict[str, Any]]:
     row = {"widths": st.sampled_from(["3,4", "3,2,4"]), "steps": st.integers(1, 12), "lr": st.sampled_from([0.1, 1e38])}
