@@ -195,10 +195,14 @@ class Queue:
             left = torch.cat([(run.state.end - run.state.step)[run.state.running] for run in runs])
             return int(left.kthvalue(max(1, len(left) - int(HALF * self.slots))).values)
 
+    def over(self, runs: Sequence[Run]) -> bool:
+        """Whether all networks have ended, and no row is known to be left."""
+        return not self.rows.left and not any(run.pace.running for run in runs)
+
     def unwatched(self, runs: Sequence[Run]) -> bool:
         """Whether nobody wants the figures of this round: there are rounds for the networks to change, and one record
         at the end."""
-        return not self.maker.looks and (self.rows.left or any(run.pace.running for run in runs))
+        return not self.maker.looks and not self.over(runs)
 
     def expected(self, runs: Sequence[Run]) -> int:
         """The network-steps of all networks, of which those that wait are taken to be as long as those that train; 0

@@ -156,6 +156,25 @@ def test_the_history_of_a_long_queue_has_few_of_its_rounds_and_the_last(
     assert len((folder / "history.jsonl").read_text().splitlines()) == len(kept)
 
 
+def test_the_last_round_is_in_the_history_of_a_queue_that_is_stopped_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpubp.loop.RECORDS", (4, 2))
+    given = {"slots": 4, "evaluate_every": 4}
+    whole = train(SPREAD[:36], **given, reporters=[Watch()])
+    last = whole.history[-1]["round"]
+    assert not due(last, 4, 2)
+
+    class Last(Watch):
+        def evaluated(self, record: Any) -> None:
+            if record["round"] == last:
+                signal.raise_signal(signal.SIGINT)
+
+    stopped(lambda: train(SPREAD[:36], **given, run_dir=tmp_path / "run", reporters=[Last()]))
+    resumed = gpubp.resume(tmp_path / "run", data())
+    assert [each["round"] for each in resumed.history] == [each["round"] for each in whole.history]
+
+
 class Short(TorchDispatchMode):
     """Memory that ends at the `last`th operation that takes as much as rows of networks do."""
 
