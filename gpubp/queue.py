@@ -66,9 +66,14 @@ class Rows:
         """The first rows, which stay: of a design some, of a stream one. Raises ConfigError if there are none."""
         if isinstance(self.design, Design):
             return self.design.part(self.taken, self.taken + FIRST)
-        first = list(islice(self.design, 1))
-        self.design = chain(first, self.design)
-        return Design.of(first, **self.settings)
+        return Design.of(self.first(), **self.settings)
+
+    def first(self) -> list[Any]:
+        """The first row of a stream, which stays; none at its end."""
+        assert not isinstance(self.design, Design)
+        found = list(islice(self.design, 1))
+        self.design = chain(found, self.design)
+        return found
 
     def next(self, count: int) -> Design | None:
         """The next `count` rows, or fewer at the end; None if there are none."""
@@ -100,14 +105,14 @@ class Queue:
 
     def next(self, runs: Sequence[Run]) -> list[Run]:
         """Runs of the next rows, if enough slots are free. Raises what a wrong row does; then no row is taken."""
-        training, before = sum(run.pace.running for run in runs), (self.rows.taken, self.rows.last)
+        training, before = sum(run.pace.running for run in runs), (self.rows.taken, self.rows.last, self.rows.left)
         if not self.rows.left or training > KEPT * self.slots:
             return []
         try:
             with one_thread():
                 return self.taken(self.slots - training)
         except BaseException:
-            self.rows.taken, self.rows.last = before
+            self.rows.taken, self.rows.last, self.rows.left = before
             raise
 
     def taken(self, count: int) -> list[Run]:
