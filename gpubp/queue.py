@@ -16,6 +16,7 @@ import torch
 
 from . import arrays, checks, memory
 from .ambient import HOME
+from .cells import LENGTHS
 from .design import Design
 from .ended import Ended
 from .errors import ConfigError
@@ -243,6 +244,12 @@ class Waiting(NamedTuple):
     source: Source
     slots: int
     folds: bool
+
+    def every(self, looks: bool) -> dict[str, int]:
+        """See Maker: what is known before any network is made. If nobody looks, a round is as long as any training."""
+        columns = self.rows.design.columns if isinstance(self.rows.design, Design) and not looks else {}
+        given = {name: columns[name].values[columns[name].given] for name in LENGTHS if name in columns}
+        return {name: int(each.max()) for name, each in given.items()}
 
     def check(self, sets: Sets) -> None:
         """Raise now what rows that wait would raise later, if they are known."""

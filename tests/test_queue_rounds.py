@@ -88,6 +88,13 @@ def test_the_loss_of_a_round_is_the_mean_over_all_its_parts() -> None:
     assert last["loss"]["median"] == alone["loss"]["median"]
 
 
+def test_short_networks_that_come_first_leave_the_others_their_long_rounds() -> None:
+    long, short = {"widths": "3,4", "steps": 30, "seed": 0}, {"widths": "3,4", "steps": 2}
+    alone, last = train([long]).history[-1], train([*[short] * 4, long], slots=2).history[-1]
+    assert last["round"] == 3
+    assert last["loss"]["median"] == alone["loss"]["median"]
+
+
 @pytest.mark.parametrize("calls", [2, 5, 9])
 def test_a_part_of_a_round_resumes_to_the_same_networks(
     calls: int, whole: gpubp.Result, tmp_path: Path, short_calls: None
