@@ -251,7 +251,8 @@ class Loop:
         with one_thread():
             networks.describe(self.number, self.seconds, done, rate, self.metric_name, others)
         self.seen = done, steps
-        self.history.add(networks.record, self.queue is None or due(self.number, *RECORDS))
+        shown = self.queue is None or self.queue.over(self.runs) or due(self.number, *RECORDS)
+        self.history.add(networks.record, shown)
         self.listeners.looked(networks)
 
     def save_if_due(self) -> None:

@@ -40,6 +40,11 @@ def needed(
     return count * (rows * size + COLUMNS * 8) + fixed + sum(each.nbytes(count) for each in data)
 
 
+def each(spec: NetworkSpec, recipe: Recipe, itemsize: int) -> int:
+    """Bytes of a network in host memory, of those that needed() counts."""
+    return needed(spec, recipe, 1, itemsize) - needed(spec, recipe, 0, itemsize)
+
+
 def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, data: Sequence[Dataset] = ()) -> int:
     """How many networks `device` can train at once, on a GPU with `data`; sys.maxsize if free memory is unknown."""
     free, gpu = available(device), device.type == "cuda"

@@ -16,6 +16,7 @@ import torch
 
 from . import arrays, checks, memory
 from .ambient import HOME
+from .cells import LENGTHS
 from .design import Design
 from .ended import Ended
 from .errors import ConfigError
@@ -66,9 +67,14 @@ class Rows:
         """The first rows, which stay: of a design some, of a stream one. Raises ConfigError if there are none."""
         if isinstance(self.design, Design):
             return self.design.part(self.taken, self.taken + FIRST)
-        first = list(islice(self.design, 1))
-        self.design = chain(first, self.design)
-        return Design.of(first, **self.settings)
+        return Design.of(self.first(), **self.settings)
+
+    def first(self) -> list[Any]:
+        """The first row of a stream, which stays; none at its end."""
+        assert not isinstance(self.design, Design)
+        found = list(islice(self.design, 1))
+        self.design = chain(found, self.design)
+        return found
 
     def next(self, count: int) -> Design | None:
         """The next `count` rows, or fewer at the end; None if there are none."""
@@ -100,28 +106,37 @@ class Queue:
 
     def next(self, runs: Sequence[Run]) -> list[Run]:
         """Runs of the next rows, if enough slots are free. Raises what a wrong row does; then no row is taken."""
-        training, before = sum(run.pace.running for run in runs), (self.rows.taken, self.rows.last)
+        training, before = sum(run.pace.running for run in runs), (self.rows.taken, self.rows.last, self.rows.left)
         if not self.rows.left or training > KEPT * self.slots:
             return []
         try:
             with one_thread():
-                return self.taken(self.slots - training, min(AHEAD[0], AHEAD[1] // max(run.nbytes for run in runs)))
+                return self.taken(self.slots - training)
         except BaseException:
-            self.rows.taken, self.rows.last = before
+            self.rows.taken, self.rows.last, self.rows.left = before
             raise
 
-    def taken(self, count: int, ahead: int) -> list[Run]:
-        """Runs of the next `count` rows, or of fewer at the end. ahead: how many rows of a design become networks at
-        once; of a stream no row is read before a slot is free."""
+    def taken(self, count: int) -> list[Run]:
+        """Runs of the next `count` rows, or of fewer at the end. Of a design more rows become networks at once; of a
+        stream no row is read before a slot is free."""
         begin, design = self.rows.taken, self.rows.next(count)
         end = self.rows.taken
         if design is not None and all(int(run.rows[-1]) < end - 1 for run in self.made):
             if isinstance(self.rows.design, Design):
+                ahead = self.ahead(self.rows.design.part(begin, begin + AHEAD[0]))
                 design = self.rows.design.part(begin, max(end, begin + ahead))
             self.made = self.maker.runs(self.source.groups(design))
         mine = [(run, ((run.rows >= begin) & (run.rows < end)).nonzero().squeeze(1)) for run in self.made]
         self.made = [run for run in self.made if int(run.rows[-1]) >= end]
         return [run if len(some) == len(run.rows) else run.part(some) for run, some in mine if len(some)]
+
+    def ahead(self, design: Design) -> int:
+        """How many of these rows become networks at once: the next ones may be far larger than those that train."""
+        sizes = torch.zeros(len(design), dtype=torch.int64)
+        for each in self.source.planned(design):
+            spec, itemsize = each.spec, self.source.dtype.itemsize
+            sizes[each.rows - design.first] = memory.each(spec, each.config.recipe(spec), itemsize)
+        return int((sizes.cumsum(0) <= AHEAD[1]).sum())
 
     def fill(self, runs: list[Run], new: list[Run], crew: Crew) -> None:
         """Let networks that have ended leave, and those of `new` runs take their slots. In place. After an error, as
@@ -186,10 +201,14 @@ class Queue:
             left = torch.cat([(run.state.end - run.state.step)[run.state.running] for run in runs])
             return int(left.kthvalue(max(1, len(left) - int(HALF * self.slots))).values)
 
+    def over(self, runs: Sequence[Run]) -> bool:
+        """Whether all networks have ended, and no row is known to be left."""
+        return not self.rows.left and not any(run.pace.running for run in runs)
+
     def unwatched(self, runs: Sequence[Run]) -> bool:
         """Whether nobody wants the figures of this round: there are rounds for the networks to change, and one record
         at the end."""
-        return not self.maker.looks and (self.rows.left or any(run.pace.running for run in runs))
+        return not self.maker.looks and not self.over(runs)
 
     def expected(self, runs: Sequence[Run]) -> int:
         """The network-steps of all networks, of which those that wait are taken to be as long as those that train; 0
@@ -225,6 +244,12 @@ class Waiting(NamedTuple):
     source: Source
     slots: int
     folds: bool
+
+    def every(self, looks: bool) -> dict[str, int]:
+        """See Maker: what is known before any network is made. If nobody looks, a round is as long as any training."""
+        columns = self.rows.design.columns if isinstance(self.rows.design, Design) and not looks else {}
+        given = {name: columns[name].values[columns[name].given] for name in LENGTHS if name in columns}
+        return {name: int(each.max()) for name, each in given.items()}
 
     def check(self, sets: Sets) -> None:
         """Raise now what rows that wait would raise later, if they are known."""

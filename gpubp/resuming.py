@@ -143,6 +143,8 @@ def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: I
     rows = Rows(design, notes["common"], notes["taken"], notes["last"])
     if rows.total != notes["total"]:
         raise CheckpointError(f"{folder / DESIGN} has {rows.total} rows, not the run's {notes['total']}")
+    if rows.total is None and not notes["left"]:
+        rows.left = bool(rows.first())  # none, unless its last rows were wrong ones
     population = first.state.population
     positions = {each.networks for each in first.sets.each if each.networks is not None}
     source = Source(population.seed, population.params.dtype, next(iter(positions), None), population.spec)

@@ -92,7 +92,8 @@ class Run:
     stream: int | None = None
 
     def __post_init__(self) -> None:
-        self.due = self.state.running & self.open  # which networks are evaluated at the end of the present round
+        # which networks are evaluated at the end of the present round; see lengthened()
+        self.due = self.state.running & self.open & ~self.state.total.isnan()
 
     def threads(self) -> AbstractContextManager[None]:
         """A context in which torch has the run's share of threads."""
@@ -134,6 +135,9 @@ class Run:
             self.train_to(torch.where(state.running, end, state.limit))
             self.due |= state.left > 0
             self.open |= bool(self.due.any())
+            state.total[state.running & ~self.due] = float(
+                "nan"
+            )  # they were evaluated, which a checkpoint tells by this
 
     def next_round(self, most: int = LONGEST) -> bool:
         """Start the next round, of up to `most` steps, which are a part of one between evaluations that decide nothing;
@@ -208,11 +212,6 @@ class Run:
     def networks(self) -> Networks:
         """The networks, for others to take or join."""
         return Networks(self.state, self.config, self.rows)
-
-    @property
-    def nbytes(self) -> int:
-        """Of a network."""
-        return sum(each.nbytes for _, each in self.state.tensors()) // len(self.rows)
 
     def part(self, index: Tensor) -> Run:
         """The networks in the rows `index` (K,), as copies, in a run that has not begun."""

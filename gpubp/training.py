@@ -187,7 +187,7 @@ def _trained(
         groups = [each._replace(config=replace(each.config, evaluate_every=every)) for each in groups]
     looks = validation is not None or any(map(watches, reporters))
     folds = design is not None and design.folds and data.entities is None
-    maker = Maker(sets, engine, where, folds, looks, {} if waits else None, notes)
+    maker = Maker(sets, engine, where, folds, looks, design.every(looks) if design and waits else None, notes)
     folder = None if run_dir is None else new(files.path("run_dir", run_dir))
     with ExitStack() as stack:
         runs = maker.runs(groups, copy=design is None)  # a design's networks are nobody else's

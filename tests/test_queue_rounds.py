@@ -62,6 +62,19 @@ def test_networks_of_a_design_are_made_many_at_once(monkeypatch: pytest.MonkeyPa
     assert max(made) <= 8, "a byte has no room for one that is not needed yet"
 
 
+def test_few_are_made_ahead_where_they_are_larger_than_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, runs, large = [], Maker.runs, {"widths": "3,200,4"}
+
+    def counted(maker: Maker, groups: Any, copy: bool = False) -> Any:
+        made.append(sum(each.population.params.nbytes for each in groups))
+        return runs(maker, groups, copy)
+
+    monkeypatch.setattr(Maker, "runs", counted)
+    monkeypatch.setattr("gpubp.queue.AHEAD", (1 << 12, 1 << 16))
+    train([*[{"widths": "3,4"}] * 8, *[large] * 40], steps=2, slots=4)
+    assert max(made) <= 1 << 16 < 40 * 4 * gpubp.NetworkSpec((3, 200, 4), loss="cross_entropy").size
+
+
 def test_a_round_takes_as_long_as_half_of_the_networks_need(whole: gpubp.Result) -> None:
     steps = whole.network_steps / 16
     rounds = train(SPREAD, slots=16).history[-1]["round"]
@@ -72,6 +85,13 @@ def test_the_loss_of_a_round_is_the_mean_over_all_its_parts() -> None:
     long, short = {"widths": "3,4", "steps": 30, "seed": 0}, {"widths": "3,4", "steps": 2}
     alone, last = train([long]).history[-1], train([long, *[short] * 4], slots=2).history[-1]
     assert last["round"] > alone["round"]
+    assert last["loss"]["median"] == alone["loss"]["median"]
+
+
+def test_short_networks_that_come_first_leave_the_others_their_long_rounds() -> None:
+    long, short = {"widths": "3,4", "steps": 30, "seed": 0}, {"widths": "3,4", "steps": 2}
+    alone, last = train([long]).history[-1], train([*[short] * 4, long], slots=2).history[-1]
+    assert last["round"] == 3
     assert last["loss"]["median"] == alone["loss"]["median"]
 
 
@@ -86,6 +106,17 @@ def test_a_part_of_a_round_resumes_to_the_same_networks(
     uncut = train(SPREAD, slots=8).history[-1]
     assert resumed.history[-1]["round"] == uncut["round"], "rounds stay as short"
     assert resumed.history[-1]["loss"] == uncut["loss"]
+
+
+def test_a_stream_that_has_ended_stays_so_after_a_resume_and_its_last_round_is_recorded(
+    tmp_path: Path, short_calls: None
+) -> None:
+    rows, folder = [{"widths": "3,4", "steps": steps} for steps in (30, 1, 1, 1, 30)], tmp_path / "run"
+    early = stopped(lambda: train(iter(rows), slots=4, run_dir=folder, reporters=[Stop(6, signal.SIGINT)]))
+    assert early.populations.count == 5
+    whole, resumed = train(iter(rows), slots=4), gpubp.resume(folder, data(), design=iter(rows))
+    same(resumed, whole)
+    assert [each["loss"] for each in resumed.history] == [each["loss"] for each in whole.history] != []
 
 
 @st.composite
@@ -130,6 +161,25 @@ def test_the_history_of_a_long_queue_has_few_of_its_rounds_and_the_last(
     assert [each["round"] for each in result.history] == kept
     assert len(kept) < last / 2
     assert len((folder / "history.jsonl").read_text().splitlines()) == len(kept)
+
+
+def test_the_last_round_is_in_the_history_of_a_queue_that_is_stopped_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpubp.loop.RECORDS", (4, 2))
+    given = {"slots": 4, "evaluate_every": 4}
+    whole = train(SPREAD[:36], **given, reporters=[Watch()])
+    last = whole.history[-1]["round"]
+    assert not due(last, 4, 2)
+
+    class Last(Watch):
+        def evaluated(self, record: Any) -> None:
+            if record["round"] == last:
+                signal.raise_signal(signal.SIGINT)
+
+    stopped(lambda: train(SPREAD[:36], **given, run_dir=tmp_path / "run", reporters=[Last()]))
+    resumed = gpubp.resume(tmp_path / "run", data())
+    assert [each["round"] for each in resumed.history] == [each["round"] for each in whole.history]
 
 
 class Short(TorchDispatchMode):

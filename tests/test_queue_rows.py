@@ -54,6 +54,7 @@ def broken(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         (lambda: iter(with_one(9, hidden="none")), ConfigError, "design: row 9: .*'none' is unknown"),
         (lambda: iter([*ALIKE[:9], "3,5,4"]), ConfigError, "design: row 9 is a str; a mapping of settings"),
         (lambda: iter(with_one(9, widths="7,5,4")), ConfigError, "widths from 3 to 4 and from 7 to 4"),
+        (lambda: iter(with_one(9, widths="7,5,4")[:10]), ConfigError, "widths from 3 to 4 and from 7 to 4"),
         (lambda: broken(ALIKE), RuntimeError, "the database is gone"),
     ],
 )  # fmt: skip
@@ -69,6 +70,8 @@ def test_a_wrong_row_of_a_stream_ends_the_run_which_is_saved_and_resumes_once_it
     assert len(trained) >= 8
     assert early.loss.tolist() == whole.loss[: len(trained)].tolist()
     assert any("continue with gpubp.resume" in note for note in raised.value.__notes__)
+    with pytest.raises(CheckpointError, match="was given a stream of rows"):
+        gpubp.resume(folder, *SETS)
     resumed = gpubp.resume(folder, *SETS, design=iter(ALIKE))
     assert repr(resumed.table.to_pydict()) == repr(whole.table.to_pydict())
 

@@ -67,6 +67,16 @@ def test_more_epochs_end_as_a_run_begun_with_so_many(first: int, tmp_path: Path)
     assert longer.network_steps == (COUNT - 1) * (12 - first) * 5
 
 
+def test_networks_at_rest_are_not_evaluated_again_after_a_stop_while_others_end_their_round(tmp_path: Path) -> None:
+    run(tmp_path / "run", epochs=[3, 4, 4, 4, 4])  # of rounds of 2
+    stopped(
+        lambda: gpubp.resume(
+            tmp_path / "run", training(), held_out(), epochs=12, reporters=[Stop(1, signal.SIGINT)]
+        )
+    )  # fmt: skip
+    same(gpubp.resume(tmp_path / "run", training(), held_out()), run())
+
+
 def test_more_steps_extend_a_run_that_counts_steps(tmp_path: Path) -> None:
     run(tmp_path / "run", epochs=None, steps=25)
     same(gpubp.resume(tmp_path / "run", training(), held_out(), steps=60), run(epochs=None, steps=60))
