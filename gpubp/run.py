@@ -8,6 +8,7 @@ Signals, reporters and files are in loop.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -135,9 +136,7 @@ class Run:
             self.train_to(torch.where(state.running, end, state.limit))
             self.due |= state.left > 0
             self.open |= bool(self.due.any())
-            state.total[state.running & ~self.due] = float(
-                "nan"
-            )  # they were evaluated, which a checkpoint tells by this
+            state.total[state.running & ~self.due] = math.nan  # they were evaluated, as a checkpoint tells by this
 
     def next_round(self, most: int = LONGEST) -> bool:
         """Start the next round, of up to `most` steps, which are a part of one between evaluations that decide nothing;

@@ -101,7 +101,7 @@ def test_a_population_trains_in_shards_too(
     monkeypatch.setattr(Storage, "push", failing)  # of the driver
     more: dict[str, Any] = {"shards": 2, "checkpoint_minutes": 0, "reporters": [Listening()]}
     found = cluster.train(*given, run_dir=f"file://{tmp_path}/run", **more)
-    assert notes[0] == "the storage is away; training continues, and it is retried"
+    assert notes[0] == "the storage is away; it is retried as long as training continues"
     check_same(gpubp.train(*given), found)
     assert {*told} == {7 * 160}, "of all shards"
     assert max(norms) == 2, "a shard has one of its gradients for 200 network-steps"
@@ -202,13 +202,23 @@ def test_a_run_that_ended_early_goes_on_by_the_same_call(
     assert whole.table.equals(found.table)
 
 
-def test_the_error_of_a_shard_is_raised_once_with_its_number(machines: Any, iris: Any, tmp_path: Path) -> None:
+def test_the_error_of_a_shard_is_raised_once_with_its_number_also_if_the_driver_cannot_save_itself(
+    machines: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     interrupt = At(2, lambda: os.kill(os.getpid(), signal.SIGINT))
     more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN}
     with pytest.raises(KeyboardInterrupt):
         trained(iris, 2, tmp_path / "run", reporters=[interrupt], **more)
     for each in (tmp_path / "run" / "shards" / "1" / "checkpoint").glob("manifest*"):
         each.write_text("{}")
+    saves = [None]  # the first
+
+    def push(driver: Driver) -> None:
+        if not saves:
+            raise CheckpointError("the storage is away")
+        saves.pop()
+
+    monkeypatch.setattr(Driver, "push", push)
     with pytest.raises(CheckpointError, match=r"^shard 1: .*manifest.json is not the manifest of a gpubp checkpoint"):
         trained(iris, 2, tmp_path / "run", **more)
 

@@ -202,11 +202,11 @@ class Driver:
                     tasks[start(at)] = at
                 elif not stopping:
                     ended(at, found[at])
+        if errors or self.signals:
+            self.try_to_keep()
         if errors:
-            self.keep()
             raise self.told(*errors[0])
         if self.signals:
-            self.keep()
             raise Signalled(max(self.signals), self.shown(found))  # SIGTERM before SIGINT
         return found
 
@@ -238,11 +238,15 @@ class Driver:
             self.together.hear(number, pickle.loads(message))
         self.together.tell()
         if time.monotonic() - self.saved > 60 * self.job.minutes:
-            try:
-                self.keep()
-            except CheckpointError as error:  # shards say for themselves whether they can be saved
-                self.together.tell(f"{error}; training continues, and it is retried")
-                self.saved = time.monotonic()
+            self.try_to_keep()
+
+    def try_to_keep(self) -> None:
+        """Write the record, or say why not: shards say for themselves whether they can be saved."""
+        try:
+            self.keep()
+        except CheckpointError as error:
+            self.together.tell(f"{error}; it is retried as long as training continues")
+            self.saved = time.monotonic()
 
     def keep(self) -> None:
         """Write the record."""
