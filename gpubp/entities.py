@@ -55,6 +55,11 @@ class Entities:
         """The name of the entity at `position`."""
         return ", ".join(str(column[position]) for column in self.values)
 
+    @property
+    def texts(self) -> tuple[bool, ...]:
+        """Whether the values of each key column are texts, not numbers; those of a file are all of one kind."""
+        return tuple(isinstance(column[0], str) for column in self.values)
+
     def positions(self, columns: Sequence[Iterable[Any]]) -> Array:
         """For samples with these values of the key columns the positions of their entities, (M,) int64, -1 for none."""
         place = {name: number for number, name in enumerate(zip(*self.values))}

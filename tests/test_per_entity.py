@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,26 @@ def test_a_run_per_entity_answers_each_row_by_its_entitys_best_network(capsys: C
     assert sorted(each["networks"] for each in shown["settings"]) == [3, 3, 3], "a setting over its entities"
     assert main(["resume", "made", "--epochs", "61"]) == 0
     assert columns("made")["shop"] == found["shop"]
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "given", "silent"),
+    [
+        ("1 2 1 2", ["1", "2.0", "x", ""], [2, 3]),  # which make the column one of texts
+        ("1 2 1 2", ["1", " 2", "01", "2"], []),
+        ("1 a 1 a", [1, 2, 1, 1], [1]),
+        ("1 a 1 a", [1.0, 1.5, None, 1], [1, 2]),
+        ("01 a 01 a", [1, 1, 1, 1], [0, 1, 2, 3]),
+    ],
+)
+def test_keys_are_found_whatever_kind_the_other_cells_of_their_column_have(
+    trained_on: str, given: list[Any], silent: list[int], capsys: Capture
+) -> None:
+    Path("data.csv").write_text("k,x,y\n" + "".join(f"{k},{n},{2 * n}\n" for n, k in enumerate(trained_on.split())))
+    trained("--data data.csv --target y --per k --validation 0 --epochs 1 --run-dir made", capsys)
+    with pytest.warns(UserWarning, match=f"{len(silent)} of 4 samples") if silent else nullcontext():
+        found = gpubp.load("made").predict({"k": given, "x": [0.0, 1.0, 2.0, 3.0]})
+    assert np.isnan(found).nonzero()[0].tolist() == silent
 
 
 def test_labels_without_a_network_are_missing_and_a_clashing_key_is_quoted(capsys: Capture) -> None:
