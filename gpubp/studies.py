@@ -166,12 +166,13 @@ class Study:
             correlation = spearman(numbers[use], self.values[use])
         return Effect(name, correlation, explained(codes[self.counted], self.values[self.counted]), self.by([name]))
 
-    def by(self, names: Sequence[str]) -> list[Group]:
-        """The networks in groups by one or two columns. Numbers are in order, in bins if there are many: of equal
-        widths, or of equal ratios if their median is nearer to the middle of the logarithms; texts as they come; last
-        None, of networks without a value. Raises ConfigError for unknown columns."""
+    def by(self, names: str | Sequence[str]) -> list[Group]:
+        """The networks in groups by a column, or a list of one or two. Numbers are in order, in bins if there are many:
+        of equal widths, or of equal ratios if their median is nearer to the middle of the logarithms; texts as they
+        come; last None, of networks without a value. Raises ConfigError for unknown columns."""
+        names = [names] if isinstance(names, str) else names
         if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
-            raise ConfigError(f"by {', '.join(names)}: one or two columns expected")
+            raise ConfigError(f"by {', '.join(names) or 'nothing'}: one or two columns, each once, expected")
         labels: list[dict[str, Any]] = [{}]
         group = np.zeros(len(self.values), dtype=np.int64)
         for name in names:

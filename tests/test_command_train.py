@@ -164,6 +164,12 @@ def test_underscores_in_flags_are_accepted(capsys: Capture) -> None:
     assert (settings["batch_size"], settings["evaluate_every"]) == (2, 3)
 
 
+def test_names_in_a_list_may_follow_a_space() -> None:
+    given = ["train", "--data", "iris", "--networks", "2", "--steps", "2", "--engine", "eager", "--run-dir"]
+    assert main([*given, "made", "--widths", "4, 5, 5, 3", "--hidden", "relu, tanh"]) == 0
+    assert main([*given, "mixed", "--widths", "4, 5, 3; 4,3", "--optimizer", "adam, sgd", "--batch-size", "8, 16"]) == 0
+
+
 @pytest.mark.parametrize(
     ("length", "steps"),
     [("--epochs=1,3", {2, 6}), ("--steps=3..6", {3, 4, 5, 6}), ("--steps=1,9 --search=halving --budget=3", {1, 3, 9})],

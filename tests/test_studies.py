@@ -15,6 +15,7 @@ from scipy import stats
 
 import gpubp
 from gpubp import studies
+from gpubp.cli import main
 from gpubp.commands import study_tables
 from gpubp.errors import ConfigError
 
@@ -147,6 +148,7 @@ def test_groups_are_by_one_or_two_columns_also_without_a_value() -> None:
     assert sum(group.networks for group in crossed) == 600
     first = study.by(["lr"])[0]
     assert sum(group.networks for group in crossed[:2]) == first.networks
+    assert repr(study.by("lr")) == repr(study.by(["lr"]))
     for wrong, told in (
         (["lrr"], "did you mean 'lr'"),
         (["lr", "lr"], "one or two columns"),
@@ -217,6 +219,8 @@ def test_inspect_tells_of_a_study_and_its_json_has_all_numbers(capsys: Capture) 
     only = run("inspect mixed --by lr,hidden_width", capsys)
     assert "median validation_loss by lr (down) and hidden_width (across)" in only
     assert only.count("*") == 1
+    assert main(["inspect", "mixed", "--by", "lr, hidden_width"]) == 0
+    assert capsys.readouterr().out == only
     assert "best of" not in only
     assert run("inspect mixed --by optimiser", capsys, 1) == ""
 
@@ -227,6 +231,8 @@ def test_tables_fit_80_columns(tmp_path: Path) -> None:
         screen = Console(file=file, width=80)
         study_tables.effects(screen, study, 5)
         study_tables.grouped(screen, study, study.by(["lr", "widths"]))
+        folds = studies.Study(results(validation_loss=loss, fold=np.arange(len(loss))))
+        study_tables.grouped(screen, folds, folds.by("fold"))
         entry = {"network": 1, **{f"a_name_of_a_column_{n}": 1.23456789e-5 for n in range(12)}}
         study_tables.networks(screen, {"best": [entry] * 7}, {"best": 7})
         alike = studies.Study(results(loss=loss, r2=loss, validation_loss=loss, validation_r2=loss))
@@ -235,3 +241,4 @@ def test_tables_fit_80_columns(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert "best of 7, from 5" in text
+    assert "100..200" in text, "the bounds of bins are not written as powers"

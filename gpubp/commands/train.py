@@ -163,7 +163,7 @@ def run(settings: dict[str, Any]) -> int:
         return _mixed(settings, prepared)
     sides = prepared.widths_in, prepared.widths_out
     widths = designs.widths(settings["widths"] or f"{sides[0]},32,{sides[1]}", *sides)
-    hidden = settings["hidden"].split(",")
+    hidden = [part.strip() for part in settings["hidden"].split(",")]
     spec = NetworkSpec(
         widths,
         hidden=hidden[0] if len(hidden) == 1 else tuple(hidden),
