@@ -84,9 +84,10 @@ class Sorted(NamedTuple):
         kept = self.sizes >= least
         few = (~kept).nonzero()[0]
         if len(few) and (small == "refuse" or not kept.any()):
+            advice = "more samples, or small='drop', which leaves some out"
             raise DataError(
-                f"{told(self.entities, few)} of {len(kept):,}: fewer than {least} samples, "
-                f"{self.sizes[few].min()} or more: more samples, or small='drop', which leaves some out, expected"
+                f"{told(self.entities, few)} of {len(kept):,}: fewer than {least} samples, {self.sizes[few].min()} or "
+                f"more: {advice if kept.any() else f'min_samples of {self.sizes.max()} or fewer'} expected"
             )
         return Sorted(
             self.entities.take(kept.nonzero()[0].tolist()), self.rows[kept.repeat(self.sizes)], self.sizes[kept]

@@ -241,6 +241,8 @@ def test_groups_stay_together_and_bootstraps_validate_on_what_they_did_not_draw(
         ("--per price", "sales.csv: key column 'price' is float"),
         ("--per shop", "sales.csv: validation 0.2: of 1 entity (tiny) no sample, or every one, would be held out"),
         ("--per shop --min-samples 99", "sales.csv: 4 entities (east, north, south, tiny) of 4: fewer than 99 samples"),
+        ("--per shop --min-samples 99", "2 or more: min_samples of 61 or fewer expected"),
+        ("--group shop --folds 2 --data lost.csv --target sold", "lost.csv: column 'shop' lacks 1 of 4 values"),
         (
             "--per shop,day,kind --drop price --validation 0",
             "every column is a target or one of shop, day, kind; one or more inputs",
@@ -251,6 +253,7 @@ def test_groups_stay_together_and_bootstraps_validate_on_what_they_did_not_draw(
 )
 def test_divisions_that_cannot_be_are_refused(arguments: str, told: str, capsys: Capture) -> None:
     write(*SHOPS)
+    Path("lost.csv").write_text("shop,price,sold\na,1,2\n,2,3\nb,3,5\nb,4,8\n")
     given = "" if "--data" in arguments else "--data sales.csv --target sold"
     assert main(f"train {given} {arguments} --steps 1 --engine eager --run-dir made".split()) == 1
     assert told in capsys.readouterr().err
