@@ -142,6 +142,26 @@ def test_every_network_is_what_it_is_without_the_others(engine: str, search: Any
     assert sorted(seen) == list(range(9))
 
 
+@pytest.mark.parametrize("search", [SuccessiveHalving(2), Hyperband(2)], ids=str)
+def test_each_entity_has_a_search_of_its_own(search: Any) -> None:
+    """Though the losses of the first are a thousand times those of the last."""
+    spec = gpubp.NetworkSpec((3, 2))
+    inputs, targets = samples(spec, 60)
+    keys = torch.arange(60) % 3
+    train_on, held_out = gpubp.Dataset(inputs, targets * 10.0 ** (2 - keys)[:, None]).by(keys.tolist()).split(0.3)
+    rows = [{"lr": 10 ** (-3 + n / 5), "seed": n, "entity": n % 5 % 3} for n in range(14)]
+    common = {"widths": "3,2", "epochs": 8, "batch_size": 5, "optimizer": "adam"}
+    result = train(rows, search, train_on, held_out, **common)
+    for entity in range(3):
+        mine = [number for number, row in enumerate(rows) if row["entity"] == entity]
+        alone = train([rows[number] for number in mine], search, train_on, held_out, **common)
+        assert "finished" in alone.status_names
+        for its, number in enumerate(mine):
+            assert result.table["rung"][number] == alone.table["rung"][its]
+            assert result.status_names[number] == alone.status_names[its]
+            same(result, number, alone, its)
+
+
 def same(one: Result, row: int, other: Result, its: int) -> None:
     assert same_bits(one.loss[row], other.loss[its])
     for mine, theirs in zip(one.network(row).parameters(), other.network(its).parameters(), strict=True):
