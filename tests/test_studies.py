@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from rich.console import Console
 from scipy import stats
 
@@ -223,6 +224,23 @@ def test_inspect_tells_of_a_study_and_its_json_has_all_numbers(capsys: Capture) 
     assert capsys.readouterr().out == only
     assert "best of" not in only
     assert run("inspect mixed --by optimiser", capsys, 1) == ""
+
+
+def test_networks_of_several_entities_are_no_seed_study_and_no_ensemble() -> None:
+    inputs = torch.linspace(-1, 1, 40)[:, None]
+    train, held_out = gpubp.Dataset(inputs, 3 * inputs).by({"shop": ["north", "south"] * 20}).split(0.3)
+    design = [{"entity": n % 2, "seed": n // 2} for n in range(6)]
+    result = gpubp.train_many(design, train, held_out, widths="1,1", epochs=2, batch_size=4, engine="eager")
+    study = studies.Study(result.table)
+    assert study.distributions() == {}
+    assert [each["networks"] for each in study.settings(3)] == [6]
+    assert len(result.ensemble(rows=[1, 3, 5])) == 3
+    for chosen in ({"best": 6}, {"rows": [0, 1]}):
+        with pytest.raises(ConfigError, match=r"of 2 entities, such as \{'shop': .*by their rows, expected"):
+            result.ensemble(**chosen)
+    alone = [each for each in design if each["entity"] == 1]
+    result = gpubp.train_many(alone, train, held_out, widths="1,1", epochs=2, batch_size=4, engine="eager")
+    assert studies.Study(result.table).distributions()["validation_loss"]["networks"] == 3
 
 
 def test_tables_fit_80_columns(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def settings(screen: Console, entries: Sequence[Mapping[str, Any]]) -> None:
     table = _table(names)
     for entry in entries:
         table.add_row(*(_with_error(entry[name], entry.get(f"± {name}")) for name in names))
-    _print(screen, "best settings, over folds and seeds (mean ± standard error)", table)
+    _print(screen, "best settings, over folds, entities and seeds (mean ± standard error)", table)
 
 
 def effects(screen: Console, study: Study, top: int) -> None:
