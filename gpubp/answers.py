@@ -6,6 +6,7 @@ Samples are computed in blocks of one network's, of a fixed size: the bits of an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,20 @@ def speakers(ranked: Tensor, position: Tensor, count: int, most: int | None) -> 
 
 def entity_of(table: Table, entities: Entities) -> Tensor:
     """The position of each sample's entity, (M,), -1 for one that is none of `entities`."""
-    return torch.from_numpy(entities.positions([table.column(name) for name in entities.names]))
+    columns = [_spelled(table, name, texts) for name, texts in zip(entities.names, entities.texts)]
+    return torch.from_numpy(entities.positions(columns))
+
+
+def _spelled(table: Table, name: str, texts: bool) -> Iterable[Any]:
+    """The key column `name` as its entities are named, in `texts` or in numbers: one cell of a file that is no number
+    makes its column one of texts."""
+    values = table.column(name)
+    if (values.dtype == object) == texts:
+        return values
+    if texts:
+        return (None if (found := label(each)) is None else str(found) for each in values)
+    read = (None if each is None else table.reading.number(each) for each in values)
+    return (each if found is None else found[0] for each, found in zip(values, read))
 
 
 def tell_silent(table: Table, entities: Entities, silent: Tensor) -> None:

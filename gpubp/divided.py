@@ -24,7 +24,7 @@ from .entities import by, told
 from .errors import ConfigError, DataError
 from .fitting import fit, fit_apart
 from .preparation import Preparation
-from .tables import Array, Table, listed
+from .tables import Array, Table, complete, listed
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
     everyone = np.arange(table.samples)
     preparation = fitted.on(table, everyone, division.beside)
     shared = Dataset(preparation.inputs(table), preparation.targets(table), preparation=preparation)
-    groups = None if division.group is None else table.column(division.group)
+    groups = None
+    if division.group is not None:
+        groups = complete(table, division.group, table.column(division.group), "a group for each sample expected")
     if division.bootstrap is not None:
         sides = shared.bootstrap(division.bootstrap, seed)
     else:

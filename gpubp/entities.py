@@ -55,6 +55,11 @@ class Entities:
         """The name of the entity at `position`."""
         return ", ".join(str(column[position]) for column in self.values)
 
+    @property
+    def texts(self) -> tuple[bool, ...]:
+        """Whether the values of each key column are texts, not numbers; those of a file are all of one kind."""
+        return tuple(isinstance(column[0], str) for column in self.values)
+
     def positions(self, columns: Sequence[Iterable[Any]]) -> Array:
         """For samples with these values of the key columns the positions of their entities, (M,) int64, -1 for none."""
         place = {name: number for number, name in enumerate(zip(*self.values))}
@@ -79,9 +84,10 @@ class Sorted(NamedTuple):
         kept = self.sizes >= least
         few = (~kept).nonzero()[0]
         if len(few) and (small == "refuse" or not kept.any()):
+            advice = "more samples, or small='drop', which leaves some out"
             raise DataError(
-                f"{told(self.entities, few)} of {len(kept):,}: fewer than {least} samples, "
-                f"{self.sizes[few].min()} or more: more samples, or small='drop', which leaves some out, expected"
+                f"{told(self.entities, few)} of {len(kept):,}: fewer than {least} samples, {self.sizes[few].min()} or "
+                f"more: {advice if kept.any() else f'min_samples of {self.sizes.max()} or fewer'} expected"
             )
         return Sorted(
             self.entities.take(kept.nonzero()[0].tolist()), self.rows[kept.repeat(self.sizes)], self.sizes[kept]

@@ -98,6 +98,11 @@ def _counts(given: Any) -> int | str:
     return found[0] if len(found) == 1 else ",".join(map(str, found))
 
 
+def _lengths(given: Any) -> int | str:
+    text = _text(given)
+    return text if ".." in text else _counts(text)  # search/sampling.py reads it
+
+
 def _number(given: Any) -> float:
     value = number(_text(given))
     if value < 0:
@@ -123,8 +128,13 @@ TEXT = Kind("TEXT", "a text", _text)
 RUN = Kind("RUN", "a directory on this machine, to which a run at a URL is copied first,", _directory)
 COUNT = Kind("COUNT", "a whole number of 1 or more", _whole(1))
 COUNTS = Kind("COUNTS", "a whole number of 1 or more, or several separated by commas", _counts)
+LENGTHS = Kind(
+    "LENGTHS",
+    "a whole number of 1 or more, a range LOW..HIGH or LOW..HIGH:log, or several separated by commas",
+    _lengths,
+)
 INDEX = Kind("INDEX", "a whole number of 0 or more", _whole(0))
 NUMBER = Kind("NUMBER", "a number of 0 or more", _number)
 NUMBERS = Kind("NUMBERS", "a number, a range LOW..HIGH or LOW..HIGH:log, or numbers separated by commas", _numbers)
 TRUTH = Kind("true|false", "true or false", _truth)
-KINDS = {each.name: each for each in (TEXT, COUNT, COUNTS, INDEX, NUMBER, NUMBERS, TRUTH)}
+KINDS = {each.name: each for each in (TEXT, COUNT, COUNTS, LENGTHS, INDEX, NUMBER, NUMBERS, TRUTH)}

@@ -59,9 +59,16 @@ def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, 
     return few if few <= STREAMED else max(STREAMED, most(STREAMED))
 
 
-def plan(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], given: bool, device: torch.device) -> str:
-    """A sentence on what the largest network of a run needs in host memory, and all. given: whether somebody else has
-    the networks, of which the run makes a copy."""
+def plan(
+    shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]],
+    given: bool,
+    device: torch.device,
+    data: Sequence[Dataset] = (),
+    waits: bool = False,
+) -> str:
+    """A sentence on what the largest network of a run needs in host memory, all, and their data, and how many have
+    room. given: whether somebody else has the networks, of which the run makes a copy; waits: whether more networks
+    wait for slots."""
     spec, recipe, _, itemsize = max(shapes, key=lambda shape: shape[0].size * (1 + len(shape[1].rule.slots)))
     row = spec.size * itemsize
     parts = {
@@ -73,10 +80,19 @@ def plan(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], given: bool, de
     }
     listed = ", ".join(f"{name} {size(number)}" for name, number in parts.items() if number)
     total = together(shapes) - sum(each[2] * each[0].size * each[3] * (not given) for each in shapes)
-    count, free = sum(each[2] for each in shapes), available(device)
-    room = "" if free is None else f" of {size(free)} free"
-    most = "up to " if len(shapes) > 1 else ""
-    return f"memory: {most}{size(sum(parts.values()))} a network ({listed}); {count:,} at once need {size(total)}{room}"
+    network, steps = sum(parts.values()), max(needed(*each[:2], 0, each[3]) for each in shapes)
+    count, free, samples = sum(each[2] for each in shapes), available(device), sum(map(nbytes, data))
+    most, of_these = ("up to ", " of the largest") if len(shapes) > 1 else ("", "")
+    room = "" if free is None else f"; {size(free)} free, room for {max(0, free - steps) // network:,}{of_these}"
+    return (
+        f"memory: {most}{size(network)} a network ({listed}); {count:,} at once{', while others wait,' * waits} need "
+        f"{size(total)}, of which activations and gradients {size(steps)}; data {size(samples)}{room}"
+    )
+
+
+def nbytes(data: Dataset) -> int:
+    """Bytes of the data of all networks."""
+    return data.nbytes(data.networks or 0)
 
 
 def together(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]]) -> int:

@@ -3,6 +3,7 @@ adds a Result to later errors."""
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .ambient import neutral
+from .errors import ConfigError
 from .line import line
 from .losses import LOSSES
 from .populations import members
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from .networks import Outcome
     from .population import Population
     from .populations import Populations
+
+KEYS = b"gpubp_keys"  # of the columns of a table that name entities
 
 
 class Results(Protocol):
@@ -162,10 +166,16 @@ class Result:
     def ensemble(self, best: int | None = None, rows: Sequence[int] | Tensor | None = None) -> Ensemble:
         """The `best` networks together, or those in `rows`, by numbers or a mask; by default all that did not diverge.
         It takes inputs (M, I) as the networks see them; gpubp.load(run_dir).ensemble() takes raw samples. Raises
-        ConfigError for rows of diverged networks."""
+        ConfigError for rows of diverged networks, and of different entities."""
         from .ensemble import Ensemble  # needs pyarrow, which `import gpubp` need not wait for
 
         found = members(best, rows, self.populations.count, self.ranking, self.status == Status.diverged)
+        keys = keys_of(next(self.results.pieces()))
+        if keys and len(of := entities(self.results.columns(keys).take(found.numpy()))) > 1:
+            raise ConfigError(
+                f"ensemble: networks of {len(of):,} entities, such as {of[0]} and {of[1]}; those of one entity, by "
+                "their rows, expected"
+            )
         return Ensemble(self.populations, found)
 
     @neutral()
@@ -252,6 +262,21 @@ def order_of(results: pa.Table) -> Tensor:
     name = ranked_by(results)
     order = worth(name, torch.tensor(results[name].to_numpy())).argsort(stable=True)
     return order[~diverged_in(results)[order]]
+
+
+def entities(rows: pa.Table) -> list[dict[str, Any]]:
+    """The entities of the networks of a results table, by their key columns; none if there are no such columns."""
+    keys = keys_of(rows)
+    found: list[dict[str, Any]] = rows.group_by(keys).aggregate([]).to_pylist() if keys else []
+    return found
+
+
+def keys_of(rows: pa.Table) -> list[str]:
+    """The columns of a results table that name the entity of each network. Raises ValueError for what is no list."""
+    found = json.loads((rows.schema.metadata or {}).get(KEYS, b"[]"))
+    if not isinstance(found, list):
+        raise ValueError
+    return [name for name in found if name in rows.column_names]
 
 
 def diverged_in(results: pa.Table) -> Tensor:

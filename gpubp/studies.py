@@ -27,7 +27,7 @@ import torch
 from .config import HYPER
 from .errors import ConfigError, unknown
 from .reporters.table import TEXTS
-from .result import diverged_in, ranked_by, worth
+from .result import diverged_in, entities, ranked_by, worth
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -127,15 +127,16 @@ class Study:
 
     def distributions(self) -> dict[str, dict[str, Any]]:
         """distribution() of every figure, if all networks have one setting and the same samples; else none."""
-        if self.setting.any() or "fold" in self.results.column_names or self.counted.sum() < 2:
+        apart = "fold" in self.results.column_names or len(entities(self.results)) > 1
+        if self.setting.any() or apart or self.counted.sum() < 2:
             return {}
         columns = {name: self.results[name].to_numpy()[self.counted] for name in self.measured}
         return {name: distribution(values) for name, values in columns.items() if np.isfinite(values).all()}
 
     def settings(self, top: int) -> list[dict[str, Any]]:
-        """The best `top` settings of several networks, over folds and seeds, by the mean of the figure: networks, mean
-        and standard error (± name) of each figure, and what differs. Without those of which a network diverged; none
-        where no setting has several networks, or if folds have no validation data."""
+        """The best `top` settings of several networks, over folds, entities and seeds, by the mean of the figure:
+        networks, mean and standard error (± name) of each figure, and what differs. Without those of which a network
+        diverged; none where no setting has several networks, or if folds have no validation data."""
         names = [name for name in self.measured if name.startswith("validation_")]
         if not names and "fold" not in self.results.column_names:
             names = self.measured
@@ -166,12 +167,13 @@ class Study:
             correlation = spearman(numbers[use], self.values[use])
         return Effect(name, correlation, explained(codes[self.counted], self.values[self.counted]), self.by([name]))
 
-    def by(self, names: Sequence[str]) -> list[Group]:
-        """The networks in groups by one or two columns. Numbers are in order, in bins if there are many: of equal
-        widths, or of equal ratios if their median is nearer to the middle of the logarithms; texts as they come; last
-        None, of networks without a value. Raises ConfigError for unknown columns."""
+    def by(self, names: str | Sequence[str]) -> list[Group]:
+        """The networks in groups by a column, or a list of one or two. Numbers are in order, in bins if there are many:
+        of equal widths, or of equal ratios if their median is nearer to the middle of the logarithms; texts as they
+        come; last None, of networks without a value. Raises ConfigError for unknown columns."""
+        names = [names] if isinstance(names, str) else names
         if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
-            raise ConfigError(f"by {', '.join(names)}: one or two columns expected")
+            raise ConfigError(f"by {', '.join(names) or 'nothing'}: one or two columns, each once, expected")
         labels: list[dict[str, Any]] = [{}]
         group = np.zeros(len(self.values), dtype=np.int64)
         for name in names:

@@ -192,7 +192,7 @@ def _trained(
     with ExitStack() as stack:
         runs = maker.runs(groups, copy=design is None)  # a design's networks are nobody else's
         stack.enter_context(explained(runs))
-        plan = memory.plan([run.shape for run in runs], design is None, HOME)
+        plan = memory.plan([run.shape for run in runs], design is None, HOME, sets.each, bool(waits))
         queue = design.queue(maker, runs, Ended(folder)) if design is not None and waits else None
         if search is not None:
             notes += search.begin(runs)

@@ -20,7 +20,7 @@ TABLES = {"data": SOURCES, "activation": ACTIVATIONS, "loss": LOSSES, "init": IN
           "schedule": SCHEDULES}  # fmt: skip
 
 
-LISTS = {"batch_size": "COUNTS"}  # settings that may have several alternatives
+SEVERAL = {"batch_size": "COUNTS", "epochs": "LENGTHS", "steps": "LENGTHS"}  # may have several alternatives
 
 
 def flags():
@@ -28,7 +28,7 @@ def flags():
     notes, usual = dict(re.findall(r"^ {8}(\w+): (.*)$", TrainConfig.__doc__, re.M)), _usual()
     settings = {
         each.name: {
-            "kind": LISTS.get(each.name, _kind(each)),
+            "kind": SEVERAL.get(each.name, _kind(each)),
             "default": each.default,
             "about": notes[each.name] + (f" Default: {usual[each.name]}." if each.name in HYPER else ""),
         }

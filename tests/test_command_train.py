@@ -164,6 +164,26 @@ def test_underscores_in_flags_are_accepted(capsys: Capture) -> None:
     assert (settings["batch_size"], settings["evaluate_every"]) == (2, 3)
 
 
+def test_names_in_a_list_may_follow_a_space() -> None:
+    given = ["train", "--data", "iris", "--networks", "2", "--steps", "2", "--engine", "eager", "--run-dir"]
+    assert main([*given, "made", "--widths", "4, 5, 5, 3", "--hidden", "relu, tanh"]) == 0
+    assert main([*given, "mixed", "--widths", "4, 5, 3; 4,3", "--optimizer", "adam, sgd", "--batch-size", "8, 16"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("length", "steps"),
+    [("--epochs=1,3", {2, 6}), ("--steps=3..6", {3, 4, 5, 6}), ("--steps=1,9 --search=halving --budget=3", {1, 3, 9})],
+)
+def test_each_network_may_have_a_length_of_its_own(length: str, steps: set[int], capsys: Capture) -> None:
+    given = "train --data iris --networks 16 --engine eager --tensorboard false --run-dir"
+    run(f"{given} made --lr 0.1,0.01 {length}", capsys)
+    assert {*columns("made")["steps"]} == steps
+    run(f"resume made {length.split('=')[0]} 9", capsys, status="search" in length)
+    run(f"train --data tutorial {length.split()[0]} --run-dir none", capsys, status=1)
+    for wrong in ("--epochs=0..3", "--epochs=1.5..3:int", "--epochs=5..2", "--epochs=1,3 --design=made/design.parquet"):
+        run(f"{given} none {wrong}", capsys, status=1)
+
+
 def test_the_tutorial_prints_every_figure_and_reproduces_them_all(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

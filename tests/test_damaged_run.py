@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 import gpubp
+from gpubp import result
 from gpubp.commands import settings as saved
 from gpubp.commands import train
 from gpubp.errors import CheckpointError, DataError
 from gpubp.preparation import Preparation
-from gpubp.reporters import table
 from gpubp.reporters.results_file import read_results
 
 from .files import status
@@ -149,7 +149,7 @@ def test_results_of_another_shape_are_refused(name: str, run: Path) -> None:
 @pytest.mark.parametrize("keys", [b"3", b"null", b"[" * 100_000, b"\xff"], ids=["a number", "null", "deep", "bytes"])
 def test_results_whose_keys_are_no_list_are_refused(keys: bytes, run: Path) -> None:
     path = run / "results.parquet"
-    pa.parquet.write_table(read_results(path).replace_schema_metadata({table.KEYS: keys}), path)
+    pa.parquet.write_table(read_results(path).replace_schema_metadata({result.KEYS: keys}), path)
     with pytest.raises(CheckpointError, match=r"it is not a whole .parquet file"):
         read_results(path)
 

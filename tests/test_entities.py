@@ -133,6 +133,7 @@ def test_keys_are_a_column_columns_or_a_frame() -> None:
         (list("aabc"), {"min_samples": 0}, ConfigError, "min_samples 0: a whole number of 1 or more"),
         (list("aabc"), {"min_samples": 2}, DataError, r"2 entities \(b, c\) of 3: fewer than 2 samples, 1 or more"),
         (list("aabc"), {"min_samples": 3, "small": "drop"}, DataError, r"3 entities \(a, b, c\) of 3: fewer than 3"),
+        (list("aabc"), {"min_samples": 3}, DataError, "samples, 1 or more: min_samples of 2 or fewer expected"),
         (list("aabc"), {"small": "skip"}, ConfigError, "small 'skip' is unknown"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from gpubp.cli import main, parser
 from gpubp.commands import train
-from gpubp.flags import COUNT, COUNTS, INDEX, NUMBER, NUMBERS, TEXT, TRUTH, Kind, RefusedError
+from gpubp.flags import COUNT, COUNTS, INDEX, LENGTHS, NUMBER, NUMBERS, TEXT, TRUTH, Kind, RefusedError
 
 from .files import status
 
@@ -38,6 +38,7 @@ def refused(arguments: list[str], capsys: Capture, expected: int = 2) -> str:
         (COUNT, "1000", 1000), (COUNT, "1e3", 1000), (COUNT, "1.5e1", 15), (COUNT, "2.0", 2), (COUNT, 7, 7),
         (COUNT, 1e3, 1000), (COUNT, "9223372036854775807", 2**63 - 1), (INDEX, "0", 0), (INDEX, 0, 0),
         (COUNTS, "8", 8), (COUNTS, "8,1e3", "8,1000"), (COUNTS, [8, 16], "8,16"),
+        (LENGTHS, "8", 8), (LENGTHS, "8,1e3", "8,1000"), (LENGTHS, "8..64:log", "8..64:log"),
         (NUMBER, "0.25", 0.25), (NUMBER, 0, 0.0), (NUMBERS, "1e-3", 1e-3), (NUMBERS, 2, 2.0),
         (NUMBERS, "1e-4..1e-1:log", "1e-4..1e-1:log"), (NUMBERS, [0.1, 0.01], "0.1,0.01"), (TEXT, "tanh", "tanh"),
         (TEXT, 16, "16"), (TEXT, [64, 32, 10], "64,32,10"), (TEXT, "null", "null"), (TRUTH, "true", True),
@@ -54,6 +55,7 @@ def test_a_flag_accepts_what_its_kind_allows(kind: Kind, given: Any, value: Any)
         *((COUNT, given) for given in ("ten", "", "0", "-1", "2.5", "nan", "inf", "1e19", "1e999999999", "1,2", None)),
         *((COUNT, given) for given in ("1_0", "\uff11", "\u0663", "0x3", "1\n", "1e", ".")),
         (COUNT, True), (COUNTS, "8,"), (COUNTS, "8,0"), (COUNTS, "8;9"), (COUNTS, None),
+        (LENGTHS, "8,0"), (LENGTHS, "2.5"),
         *((INDEX, given) for given in ("-1", "0.5", "one", False)),
         *((NUMBER, given) for given in ("half", "nan", "inf", "-0.1", "1e400", "", True, {"a": 1}, "1_0", "\uff11")),
         *((NUMBERS, given) for given in ("", True, None, {}, b"1")),
@@ -73,6 +75,7 @@ def test_every_flag_of_train_refuses_a_value_in_one_sentence(capsys: Capture) ->
     wrong = {
         "COUNT": "ten",
         "COUNTS": "8,ten",
+        "LENGTHS": "8,ten",
         "INDEX": "-1",
         "NUMBER": "half",
         "NUMBERS": "",
@@ -85,7 +88,7 @@ def test_every_flag_of_train_refuses_a_value_in_one_sentence(capsys: Capture) ->
 
 
 def test_every_count_may_be_written_with_an_exponent() -> None:
-    counts = [flag for flag, kind in FLAGS.items() if kind.name.startswith("COUNT")]
+    counts = [flag for flag, kind in FLAGS.items() if kind.name in ("COUNT", "COUNTS", "LENGTHS")]
     assert {"--networks", "--batch-size", "--epochs", "--steps", "--evaluate-every"} <= set(counts)
     for flag in counts:
         settings = parser("train").parse_args(["train", flag, "1e3"]).train

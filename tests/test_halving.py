@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from gpubp.result import Result
 from gpubp.search import Hyperband, SuccessiveHalving
 from gpubp.search.method import Method
 
-from .helpers import same_bits, samples
+from .helpers import needs_compiler, same_bits, samples
+from .playing import machine
 from .searches import ascending, line, rated
 
 SHAPE = gpubp.NetworkSpec((3, 4), loss="cross_entropy")
@@ -112,24 +114,52 @@ class Until(Method):
             run.stop(torch.full_like(run.state.running, number == self.number))
 
 
-@pytest.mark.parametrize("engine", ["eager", "cpu"])
-@pytest.mark.parametrize("search", [SuccessiveHalving(2), Hyperband(2)], ids=["halving", "hyperband"])
+@pytest.mark.parametrize(
+    ("engine", "search"),
+    [("eager", SuccessiveHalving(2)), ("cpu", SuccessiveHalving(2)), ("cuda", SuccessiveHalving(2)),
+     ("eager", Hyperband(2)), ("cpu", Hyperband(2))],
+    ids=str,
+)  # fmt: skip
 def test_every_network_is_what_it_is_without_the_others(engine: str, search: Any) -> None:
     data, held_out = (gpubp.Dataset(*samples(SHAPE, 48, dtype=torch.float32, seed=seed)) for seed in (1, 9))
     kinds = [("3,6,4", "adam", 16), ("3,6,4", "adam", 24), ("3,4", "momentum", 24)]
     rows = [{**dict(zip(("widths", "optimizer", "batch_size"), kinds[n % 3])), "lr": 10 ** (-3 + n / 4), "seed": n,
              "dropout": 0.1 + n / 100} for n in range(9)]  # fmt: skip
     common = {"loss": "cross_entropy", "epochs": 4, "schedule": "cosine", "dtype": torch.float32, "engine": engine}
-    result, seen = train(rows, search, data, held_out, **common), []
-    for end in (1, 2, 4):
-        until = train(rows, Until(end), data, held_out, **common)
-        for number in range(len(rows)):
-            if result.table["steps"][number] == until.table["steps"][number]:
-                seen.append(number)
-                same(result, number, until, number)
+    common["device"] = "cuda:0" if engine == "cuda" else "cpu"
+    if engine == "cuda":
+        needs_compiler()
+    with machine() if engine == "cuda" else nullcontext():
+        result, seen = train(rows, search, data, held_out, **common), []
+        for end in (1, 2, 4):
+            until = train(rows, Until(end), data, held_out, **common)
+            for number in range(len(rows)):
+                if result.table["steps"][number] == until.table["steps"][number]:
+                    seen.append(number)
+                    same(result, number, until, number)
+        survivor = result.status_names.index("finished")
+        same(result, survivor, train([rows[survivor]], None, data, held_out, **common), 0)
     assert sorted(seen) == list(range(9))
-    survivor = result.status_names.index("finished")
-    same(result, survivor, train([rows[survivor]], None, data, held_out, **common), 0)
+
+
+@pytest.mark.parametrize("search", [SuccessiveHalving(2), Hyperband(2)], ids=str)
+def test_each_entity_has_a_search_of_its_own(search: Any) -> None:
+    """Though the losses of the first are a thousand times those of the last."""
+    spec = gpubp.NetworkSpec((3, 2))
+    inputs, targets = samples(spec, 60)
+    keys = torch.arange(60) % 3
+    train_on, held_out = gpubp.Dataset(inputs, targets * 10.0 ** (2 - keys)[:, None]).by(keys.tolist()).split(0.3)
+    rows = [{"lr": 10 ** (-3 + n / 5), "seed": n, "entity": n % 5 % 3} for n in range(14)]
+    common = {"widths": "3,2", "epochs": 8, "batch_size": 5, "optimizer": "adam"}
+    result = train(rows, search, train_on, held_out, **common)
+    for entity in range(3):
+        mine = [number for number, row in enumerate(rows) if row["entity"] == entity]
+        alone = train([rows[number] for number in mine], search, train_on, held_out, **common)
+        assert "finished" in alone.status_names
+        for its, number in enumerate(mine):
+            assert result.table["rung"][number] == alone.table["rung"][its]
+            assert result.status_names[number] == alone.status_names[its]
+            same(result, number, alone, its)
 
 
 def same(one: Result, row: int, other: Result, its: int) -> None:

@@ -11,6 +11,7 @@ import torch
 
 import gpubp
 from gpubp import loop, memory
+from gpubp.ambient import HOME
 from gpubp.errors import OutOfMemoryError
 
 from .helpers import population, samples
@@ -42,6 +43,24 @@ def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
     assert f"{memory.size(fixed + 3 * each)} are free: train up to 3 networks at once" in message
     assert ("or use an optimizer without slots (sgd)" in message) == bool(advice)
     assert message.endswith(", or float32")
+
+
+def test_a_run_says_what_it_needs_and_how_many_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, shapes = config(restore_best=True), []
+    for widths, count in (((3, 6, 2), 5), ((3, 2), 2)):
+        spec = gpubp.NetworkSpec(widths)
+        shapes.append((spec, settings.recipe(spec), count, 8))
+    steps = memory.needed(*shapes[0][:2], 0, 8)
+    each = 38 * 8 * 4 + 24 * 8  # parameters, two slots and the best row; clocks
+    monkeypatch.setattr(memory, "available", lambda device: steps + 7 * each)
+    one = memory.plan(shapes[:1], False, HOME, [data(), data()])
+    assert one.startswith("memory: 1.41 KB a network (38 parameters 304 B, optimizer adam 608 B, best rows 304 B, ")
+    assert f"; 5 at once need {memory.size(steps + 5 * each)}, of which activations and gradients" in one
+    assert one.endswith(f"; data {memory.size(2 * data().nbytes(0))}; {memory.size(steps + 7 * each)} free, room for 7")
+    many = memory.plan(shapes, False, HOME, waits=True)
+    assert "up to 1.41 KB a network" in many
+    assert "; 7 at once, while others wait, need " in many
+    assert many.endswith("room for 7 of the largest")
 
 
 TAKEN = """

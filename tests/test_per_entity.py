@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,26 @@ def test_a_run_per_entity_answers_each_row_by_its_entitys_best_network(capsys: C
     assert columns("made")["shop"] == found["shop"]
 
 
+@pytest.mark.parametrize(
+    ("trained_on", "given", "silent"),
+    [
+        ("1 2 1 2", ["1", "2.0", "x", ""], [2, 3]),  # which make the column one of texts
+        ("1 2 1 2", ["1", " 2", "01", "2"], []),
+        ("1 a 1 a", [1, 2, 1, 1], [1]),
+        ("1 a 1 a", [1.0, 1.5, None, 1], [1, 2]),
+        ("01 a 01 a", [1, 1, 1, 1], [0, 1, 2, 3]),
+    ],
+)
+def test_keys_are_found_whatever_kind_the_other_cells_of_their_column_have(
+    trained_on: str, given: list[Any], silent: list[int], capsys: Capture
+) -> None:
+    Path("data.csv").write_text("k,x,y\n" + "".join(f"{k},{n},{2 * n}\n" for n, k in enumerate(trained_on.split())))
+    trained("--data data.csv --target y --per k --validation 0 --epochs 1 --run-dir made", capsys)
+    with pytest.warns(UserWarning, match=f"{len(silent)} of 4 samples") if silent else nullcontext():
+        found = gpubp.load("made").predict({"k": given, "x": [0.0, 1.0, 2.0, 3.0]})
+    assert np.isnan(found).nonzero()[0].tolist() == silent
+
+
 def test_labels_without_a_network_are_missing_and_a_clashing_key_is_quoted(capsys: Capture) -> None:
     source = np.random.default_rng(2)
     points = source.uniform(-1, 1, (90, 2))
@@ -220,6 +241,8 @@ def test_groups_stay_together_and_bootstraps_validate_on_what_they_did_not_draw(
         ("--per price", "sales.csv: key column 'price' is float"),
         ("--per shop", "sales.csv: validation 0.2: of 1 entity (tiny) no sample, or every one, would be held out"),
         ("--per shop --min-samples 99", "sales.csv: 4 entities (east, north, south, tiny) of 4: fewer than 99 samples"),
+        ("--per shop --min-samples 99", "2 or more: min_samples of 61 or fewer expected"),
+        ("--group shop --folds 2 --data lost.csv --target sold", "lost.csv: column 'shop' lacks 1 of 4 values"),
         (
             "--per shop,day,kind --drop price --validation 0",
             "every column is a target or one of shop, day, kind; one or more inputs",
@@ -230,6 +253,7 @@ def test_groups_stay_together_and_bootstraps_validate_on_what_they_did_not_draw(
 )
 def test_divisions_that_cannot_be_are_refused(arguments: str, told: str, capsys: Capture) -> None:
     write(*SHOPS)
+    Path("lost.csv").write_text("shop,price,sold\na,1,2\n,2,3\nb,3,5\nb,4,8\n")
     given = "" if "--data" in arguments else "--data sales.csv --target sold"
     assert main(f"train {given} {arguments} --steps 1 --engine eager --run-dir made".split()) == 1
     assert told in capsys.readouterr().err

@@ -35,7 +35,7 @@ def train(engine: str, slots: int | None, lost: list[int]) -> gpubp.Result:
         )  # fmt: skip
 
 
-@pytest.mark.parametrize(("engine", "slots"), [("eager", 60), ("cpu", None), ("cpu", 60), ("cuda", None)])
+@pytest.mark.parametrize(("engine", "slots"), [("eager", 60), ("cpu", None), ("cpu", 60), ("cuda", None), ("cuda", 60)])
 def test_networks_that_diverge_at_random_steps_change_no_bit_of_the_others(engine: str, slots: int | None) -> None:
     if engine != "eager":
         needs_compiler()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from gpubp import placement
 from gpubp.compaction import Compaction
 from gpubp.engines import ENGINES, choose
 from gpubp.errors import ConfigError
-from gpubp.evaluate import evaluate
 from gpubp.state import Status, TrainState
 
 from .helpers import compiled, covering, population, same_bits, samples  # noqa: F401
+from .playing import machine
 from .recorder import recorded
 from .short_runs import Stop, same, stopped
 
@@ -65,7 +66,7 @@ def alone(n: int, chosen: gpubp.TrainConfig, engine: str, validation: bool) -> t
     """Network n alone, in a loop as one writes it for Keras. -> row, status, step, best step, best loss."""
     mine, data, looks = chosen.take(torch.tensor([n])), training(), held_out()
     networks = population(SPEC, ids=[n])
-    state, run = TrainState.start(networks, mine, data, torch.tensor([n])), choose(engine, SPEC, mine, CPU).engine.run
+    state, by = TrainState.start(networks, mine, data, torch.tensor([n])), choose(engine, SPEC, mine, CPU).engine
     size, batch, every, steps = len(ROWS[n]), mine.batch_size, mine.evaluate_every or 1, int(state.end)
     patience, least, target = (
         default if value is None else float(torch.as_tensor(value))
@@ -76,12 +77,12 @@ def alone(n: int, chosen: gpubp.TrainConfig, engine: str, validation: bool) -> t
         number += 1
         whole = number * every if mine.steps else -(-number * every * size // batch)
         before, state.limit[0], state.total[0] = int(state.step), min(whole, steps), 0
-        run(state, data, steps)
+        by.run(state, data, steps)
         if state.status[0] == Status.diverged:
             status = Status.diverged
             break
         mean = float(state.total[0]) / (int(state.step) - before)
-        loss = float(evaluate(networks, looks, state.hyper).loss[0]) if validation else mean
+        loss = float(by.evaluate(networks, looks, state.hyper, state.position).loss[0]) if validation else mean
         if loss < best - least:
             best, best_step, row, waited = loss, int(state.step), networks.params[0].clone(), 0
         elif int(state.step) == whole:
@@ -93,12 +94,16 @@ def alone(n: int, chosen: gpubp.TrainConfig, engine: str, validation: bool) -> t
     return restored, status, int(state.step), best_step, best
 
 
-@pytest.mark.parametrize(("name", "validation"), covering(SETTINGS, [True, False], meet=1))
-def test_every_network_ends_as_in_a_loop_over_one_at_a_time(name: str, validation: bool) -> None:
-    chosen = config(**SETTINGS[name])
-    result = train(validation, config=chosen, engine="eager")
+@pytest.mark.parametrize(
+    ("name", "validation", "engine"), covering(SETTINGS, [True, False], ["eager", "cpu", "cuda"], meet=1)
+)
+def test_every_network_ends_as_in_a_loop_over_one_at_a_time(name: str, validation: bool, engine: str) -> None:
+    """On a GPU, which is played, with the bits of the loop on a CPU."""
+    chosen, played = config(**SETTINGS[name]), engine == "cuda"
+    with machine() if played else nullcontext():
+        result = train(validation, config=chosen, engine=engine, device="cuda:0" if played else "cpu")
     for n in range(COUNT):
-        row, status, step, best_step, best = alone(n, chosen, "eager", validation)
+        row, status, step, best_step, best = alone(n, chosen, "cpu" if played else engine, validation)
         assert same_bits(result.population.params[n], row), n
         assert (result.status_names[n], int(result.state.step[n])) == (status.name, step)
         if result.state.recipe.tracks and status != Status.finished:  # the last evaluation may not be of a whole round

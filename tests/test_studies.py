@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from rich.console import Console
 from scipy import stats
 
 import gpubp
 from gpubp import studies
+from gpubp.cli import main
 from gpubp.commands import study_tables
 from gpubp.errors import ConfigError
 
@@ -147,6 +149,7 @@ def test_groups_are_by_one_or_two_columns_also_without_a_value() -> None:
     assert sum(group.networks for group in crossed) == 600
     first = study.by(["lr"])[0]
     assert sum(group.networks for group in crossed[:2]) == first.networks
+    assert repr(study.by("lr")) == repr(study.by(["lr"]))
     for wrong, told in (
         (["lrr"], "did you mean 'lr'"),
         (["lr", "lr"], "one or two columns"),
@@ -217,8 +220,27 @@ def test_inspect_tells_of_a_study_and_its_json_has_all_numbers(capsys: Capture) 
     only = run("inspect mixed --by lr,hidden_width", capsys)
     assert "median validation_loss by lr (down) and hidden_width (across)" in only
     assert only.count("*") == 1
+    assert main(["inspect", "mixed", "--by", "lr, hidden_width"]) == 0
+    assert capsys.readouterr().out == only
     assert "best of" not in only
     assert run("inspect mixed --by optimiser", capsys, 1) == ""
+
+
+def test_networks_of_several_entities_are_no_seed_study_and_no_ensemble() -> None:
+    inputs = torch.linspace(-1, 1, 40)[:, None]
+    train, held_out = gpubp.Dataset(inputs, 3 * inputs).by({"shop": ["north", "south"] * 20}).split(0.3)
+    design = [{"entity": n % 2, "seed": n // 2} for n in range(6)]
+    result = gpubp.train_many(design, train, held_out, widths="1,1", epochs=2, batch_size=4, engine="eager")
+    study = studies.Study(result.table)
+    assert study.distributions() == {}
+    assert [each["networks"] for each in study.settings(3)] == [6]
+    assert len(result.ensemble(rows=[1, 3, 5])) == 3
+    for chosen in ({"best": 6}, {"rows": [0, 1]}):
+        with pytest.raises(ConfigError, match=r"of 2 entities, such as \{'shop': .*by their rows, expected"):
+            result.ensemble(**chosen)
+    alone = [each for each in design if each["entity"] == 1]
+    result = gpubp.train_many(alone, train, held_out, widths="1,1", epochs=2, batch_size=4, engine="eager")
+    assert studies.Study(result.table).distributions()["validation_loss"]["networks"] == 3
 
 
 def test_tables_fit_80_columns(tmp_path: Path) -> None:
@@ -227,6 +249,8 @@ def test_tables_fit_80_columns(tmp_path: Path) -> None:
         screen = Console(file=file, width=80)
         study_tables.effects(screen, study, 5)
         study_tables.grouped(screen, study, study.by(["lr", "widths"]))
+        folds = studies.Study(results(validation_loss=loss, fold=np.arange(len(loss))))
+        study_tables.grouped(screen, folds, folds.by("fold"))
         entry = {"network": 1, **{f"a_name_of_a_column_{n}": 1.23456789e-5 for n in range(12)}}
         study_tables.networks(screen, {"best": [entry] * 7}, {"best": 7})
         alike = studies.Study(results(loss=loss, r2=loss, validation_loss=loss, validation_r2=loss))
@@ -235,3 +259,4 @@ def test_tables_fit_80_columns(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert "best of 7, from 5" in text
+    assert "100..200" in text, "the bounds of bins are not written as powers"

@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from ..sources import Prepared
 
 LISTS = {"widths": ";", "hidden": ";", "optimizer": ",", "schedule": ",", "batch_size": ",", "init": ","}
+LENGTHS = ("epochs", "steps")
 POSITIONS = ("folds", "bootstrap", "per")  # each setting trains a network at each position of the data
-COMMON = ("output", "loss", "bias", "train_bias", "epochs", "steps", "evaluate_every", "restore_best", "shuffle",
-          "update_order")  # fmt: skip
+COMMON = ("output", "loss", "bias", "train_bias", "evaluate_every", "restore_best", "shuffle", "update_order")
+WHOLE = ("hidden_width", *LENGTHS)  # whole numbers that may be drawn
 
 
 def mixed(settings: dict[str, Any]) -> bool:
-    """Whether the networks of these settings differ in more than numbers, or wait for slots."""
+    """Whether the networks of these settings differ in more than hyper-parameters, or wait for slots."""
     listed = any(len(options(settings, name)) > 1 for name in LISTS)
+    listed |= any(isinstance(settings[name], str) for name in LENGTHS)
     return listed or any(settings[name] is not None for name in ("design", "hidden_width", "slots", *POSITIONS))
 
 
@@ -55,6 +57,14 @@ def widths(given: str, inputs: int, outputs: int) -> tuple[int, ...]:
     return found
 
 
+def longest(given: int | str) -> int:
+    """The largest of the lengths of a training that --epochs or --steps may mean."""
+    from ..search import Range, parse
+
+    found = parse("length", given)
+    return round(found.high if isinstance(found, Range) else max(found) if isinstance(found, list) else found)
+
+
 def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     """The design of `settings`: the cells of --design, and where they are empty the flags, of which ranges are sampled
     and lists make a grid, as in sampling.py. A flag's hyper-parameter is left out of rows without it; a cell is not."""
@@ -65,7 +75,7 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     given = None
     if settings["design"] is not None:
         given, settings["design"] = Design.of(settings["design"]), str(Path(settings["design"]).absolute())
-    numbers = {name: settings[name] for name in (*HYPER, "init_scale", "hidden_width") if settings[name] is not None}
+    numbers = {name: settings[name] for name in (*HYPER, "init_scale", *WHOLE) if settings[name] is not None}
     _check(settings, numbers, given)
     settings["networks"] = count = (
         len(given) if given else settings["networks"] or (1000 if settings["per"] is None else 1)
@@ -75,8 +85,9 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     choices["widths"] = [widths(each, *sides) for each in choices.get("widths", [f"{sides[0]},32,{sides[1]}"])]
     drawn = sample(numbers, count, settings["seed"], choices, settings["sampling"])
     columns = {name: _each(values, count) for name, values in drawn.items()}
+    columns |= {name: [*map(round, columns[name])] for name in WHOLE if name in columns}
     if "hidden_width" in columns:
-        columns["widths"] = [(sides[0], round(each), sides[1]) for each in columns.pop("hidden_width")]
+        columns["widths"] = [(sides[0], each, sides[1]) for each in columns.pop("hidden_width")]
     hyper = {name: columns.pop(name) for name in HYPER if name in columns}
     if settings["class_weight"] is not None:
         hyper["class_weight"] = [class_weight(settings["class_weight"])] * count
@@ -107,8 +118,9 @@ def _check(settings: dict[str, Any], numbers: dict[str, Any], given: Design | No
     if settings["hidden_width"] is not None and settings["widths"] is not None:
         raise ConfigError("--hidden-width and --widths: one of them expected")
     parsed = {name: parse(f"--{name.replace('_', '-')}", value) for name, value in numbers.items()}
-    if "hidden_width" in parsed:
-        _check_width(settings["hidden_width"], parsed["hidden_width"])
+    for name in WHOLE:
+        if name in parsed:
+            _check_whole(name, settings[name], parsed[name])
     if given is None:
         return
     if settings["networks"] not in (None, len(given)):
@@ -152,8 +164,8 @@ def _each(values: Any, count: int) -> list[Any]:
     return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
-def _check_width(given: float | str, found: Any) -> None:
-    """Refuse widths that are not whole, but for those drawn from a range, which are rounded."""
+def _check_whole(name: str, given: float | str, found: Any) -> None:
+    """Refuse numbers that are not whole, but for those drawn from a range, which are rounded."""
     from ..search import Range
 
     if isinstance(found, Range):
@@ -161,7 +173,8 @@ def _check_width(given: float | str, found: Any) -> None:
     else:
         fine = all(each >= 1 and each == int(each) for each in (found if isinstance(found, list) else [found]))
     if not fine:
-        raise ConfigError(f"--hidden-width {given}: whole numbers of 1 or more, or a range of them, expected")
+        flag = f"--{name.replace('_', '-')}"
+        raise ConfigError(f"{flag} {given}: whole numbers of 1 or more, or a range of them, expected")
 
 
 @cache

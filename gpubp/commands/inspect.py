@@ -40,7 +40,8 @@ def run(settings: dict[str, Any]) -> int:
         raise ConfigError(f"--top {top}: a whole number of 1 or more expected")
     rows = results(folder)
     study, damage = studies.Study(rows), _damage(folder)
-    grouped = None if settings["by"] is None else study.by(settings["by"].split(","))
+    by = [] if settings["by"] is None else settings["by"].split(",")
+    grouped = study.by([name if name in study.results.column_names else name.strip() for name in by]) if by else None
     sys.stderr.writelines(f"warning: {line(each)}\n" for each in damage)
     states = rows["status"].to_pylist()
     statuses = {name: states.count(name) for name in sorted(set(states))}

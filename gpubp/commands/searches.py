@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, one_of
 from ..flags import COUNT, TEXT
+from . import designs
 
 if TYPE_CHECKING:
     from ..loop import Search
@@ -46,7 +47,7 @@ def search(settings: dict[str, Any]) -> Search | None:
     if name is None:
         return None
     one_of(NAMES, name, "search")
-    length = settings["epochs"] if settings["steps"] is None else settings["steps"]
+    length = designs.longest(settings["epochs"] if settings["steps"] is None else settings["steps"])
     if name == "pbt":
         space = {each: settings[each] for each in HYPER if any(sign in str(settings[each]) for sign in ("..", ","))}
         return PopulationBased(budget or max(1, length // PARTS), space=space or None, seed=settings["seed"])

@@ -83,7 +83,7 @@ def settings(screen: Console, entries: Sequence[Mapping[str, Any]]) -> None:
     table = _table(names)
     for entry in entries:
         table.add_row(*(_with_error(entry[name], entry.get(f"± {name}")) for name in names))
-    _print(screen, "best settings, over folds and seeds (mean ± standard error)", table)
+    _print(screen, "best settings, over folds, entities and seeds (mean ± standard error)", table)
 
 
 def effects(screen: Console, study: Study, top: int) -> None:
@@ -170,7 +170,9 @@ def _label(value: Any) -> str:
     """A value, none, or a range as flags write it."""
     if value is None:
         return "none"
-    return "..".join(f"{end:.2g}" for end in value) if isinstance(value, tuple) else _shown(value)
+    if not isinstance(value, tuple):
+        return _shown(value)
+    return "..".join(f"{end:.0f}" if 10 <= abs(end) < 1e5 else f"{end:.2g}" for end in value)
 
 
 def _shown(value: Any) -> str:

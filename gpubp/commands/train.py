@@ -119,8 +119,8 @@ def parser() -> Parser:
         "schedule": rows["schedule"],
         "class_weight": "of cross_entropy: a number per class, separated by commas",
         "batch_size": "B, samples per step; 64, or all if fewer",
-        "epochs": "passes through the samples: ceil(epochs M / B) steps; 20, or enough for 400 steps",
-        "steps": "training steps, instead of epochs",
+        "epochs": "passes through the samples: ceil(epochs M / B) steps; several: 10,20; 20, or enough for 400 steps",
+        "steps": "training steps, instead of epochs; several: 100,1000",
     }
     for name, each in FLAGS["settings"].items():
         default = None if name == "batch_size" else each["default"]  # depends on the number of samples
@@ -163,7 +163,7 @@ def run(settings: dict[str, Any]) -> int:
         return _mixed(settings, prepared)
     sides = prepared.widths_in, prepared.widths_out
     widths = designs.widths(settings["widths"] or f"{sides[0]},32,{sides[1]}", *sides)
-    hidden = settings["hidden"].split(",")
+    hidden = [part.strip() for part in settings["hidden"].split(",")]
     spec = NetworkSpec(
         widths,
         hidden=hidden[0] if len(hidden) == 1 else tuple(hidden),
@@ -229,6 +229,9 @@ def as_the_tutorial(settings: dict[str, Any]) -> None:
             how = "does not have it" if allowed[0] is None else f"sets it to {allowed[0]}"
             raise ConfigError(f"--{name.replace('_', '-')} {settings[name]}: --data tutorial {how}")
         settings[name] = allowed[0]
+    for name in designs.LENGTHS:
+        if isinstance(settings[name], str):
+            raise ConfigError(f"--{name} {settings[name]}: --data tutorial has one length for all networks")
     if settings["epochs"] is None and settings["steps"] is None:
         settings["steps"] = tutorial.ROUNDS
     settings["networks"] = settings["networks"] or 1

@@ -13,8 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from ..reporters.table import keys_of
-from ..result import order_of, worth
+from ..result import keys_of, order_of, worth
 from ..studies import Group, Study
 
 Array = npt.NDArray[Any]

@@ -188,7 +188,8 @@ def _settings(facts: Facts, data: Mapping[str, Any]) -> str:
         text += "<h3>Over seeds</h3><p class=quiet>The networks differ in their seed alone; intervals by bootstrap.</p>"
         text += table(head, rows, "distribution over seeds")
     elif means:
-        text += "<h3>Best settings, over folds and seeds</h3><p class=quiet>Means and their standard errors (±).</p>"
+        text += "<h3>Best settings, over folds, entities and seeds</h3>"
+        text += "<p class=quiet>Means and their standard errors (±).</p>"
         text += records(means, "best settings")
     return section("Settings", text) if text else ""
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from .. import files, lock
 from ..errors import CheckpointError, DataError, reason
+from ..result import keys_of
 from ..state import Status
 from . import table
-from .table import STEPS, TEXTS, WHOLE, Results, keys_of
+from .table import STEPS, TEXTS, WHOLE, Results
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..config import HYPER, OFF_AT_ZERO, TrainConfig
 from ..entities import Entities
 from ..networks import Outcome
-from ..result import some
+from ..result import KEYS, some
 from ..state import Status, TrainState
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "o
          "shuffle", "update_order", "restore_best", "class_weight")  # fmt: skip
 OTHERS = ("fold", "status", "loss", "accuracy", "r2")
 PIECE = 1 << 16  # rows made at once
-KEYS = b"gpubp_keys"  # of the columns that name entities
 
 
 class Results:
@@ -140,14 +139,6 @@ def key_name(name: str) -> str:
     """The column of an entity's key `name`: itself, but for a name that another column of the table may have."""
     taken = {*WHOLE, *STEPS, *TEXTS, *HYPER, *OTHERS, *(f"validation_{each}" for each in OTHERS)}
     return f"entity.{name}" if name in taken or name.startswith(("entity.", "extra.")) else name
-
-
-def keys_of(rows: pa.Table) -> list[str]:
-    """The columns of a results table that name the entity of each network. Raises ValueError for what is no list."""
-    found = json.loads((rows.schema.metadata or {}).get(KEYS, b"[]"))
-    if not isinstance(found, list):
-        raise ValueError
-    return [name for name in found if name in rows.column_names]
 
 
 def _described(state: TrainState) -> dict[str, Any]:

@@ -32,12 +32,12 @@ from ..config import HYPER
 from ..errors import ConfigError
 from ..free import held
 from ..line import line
-from ..result import Result, order_of, ranked_by, worth
+from ..result import Result, keys_of, order_of, ranked_by, worth
 from ..serial import one_thread
 from ..state import Status
 from . import QUANTILES, Reporter, Start, due, quantiles
 from .snapshot import Snapshot
-from .table import TEXTS, keys_of
+from .table import TEXTS
 
 if TYPE_CHECKING:
     import pyarrow as pa

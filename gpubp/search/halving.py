@@ -3,8 +3,9 @@
 Rungs are at min_resources, min_resources * factor, ... epochs (or steps), as long as a `factor`-th of the training is
 not passed. At the rung k, from 0, the best n / factor^(k + 1) of n go on, rounded down, at least one: of those that
 still train, so that what patience has stopped or what has diverged takes no place. In a design with folds the networks
-of a setting, one of each fold, stay or stop together, by their mean loss; one that diverges ends its setting. Nothing
-else changes: a network that goes on is bit for bit what it is alone.
+of a setting, one of each fold, stay or stop together, by their mean loss; one that diverges ends its setting. Networks
+of entities are compared with those of their own entity alone, as if each entity had a search for itself. Nothing else
+changes: a network that goes on is bit for bit what it is alone.
 
 Karnin, Koren, Somekh, "Almost Optimal Exploration in Multi-Armed Bandits", 2013 (sequential halving); Jamieson,
 Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", 2016; Li, Jamieson, DeSalvo,
@@ -60,18 +61,23 @@ class SuccessiveHalving(Method):
         while self.rungs[-1] * interval * self.factor**2 <= longest:
             self.rungs.append(self.rungs[-1] * self.factor)
         self.setting = settings(runs)
-        self.begins = self.assigned(int(self.setting.max()) + 1)
+        self.entity = entities(runs, int(self.setting.max()) + 1)
+        self.begins = torch.empty_like(self.entity)
+        for some in self.entity.argsort(stable=True).split(self.entity.bincount().tolist()):
+            self.begins[some] = self.assigned(len(some))
         what = "settings" if runs[0].folds else "networks"
+        if (many := int(self.entity.max()) + 1) > 1:
+            what += f" of {many:,} entities, compared within each"
         return [self._told(number, what, interval, f"{longest:,} {unit}") for number in self.begins.unique().tolist()]
 
     def assigned(self, number: int) -> Tensor:
         """(S,): the first rung of each of `number` settings: one bracket holds them all."""
         return torch.zeros(number, dtype=torch.int64)
 
-    def left(self, begins: int) -> list[int]:
-        """How many settings of the bracket that begins at a rung there are after that rung and each later one."""
-        members = int((self.begins == begins).sum())
-        return [max(1, members // self.factor ** (1 + passed)) for passed in range(len(self.rungs) - begins)]
+    def left(self, begins: int, rung: int) -> Tensor:
+        """How many settings of the bracket that begins at a rung there are after `rung`, of each entity."""
+        members = self.entity[self.begins == begins].bincount()
+        return torch.minimum(members, (members // self.factor ** (1 + rung - begins)).clamp(min=1))
 
     def acts(self, number: int, runs: Sequence[Run]) -> bool:
         """At a rung."""
@@ -83,9 +89,13 @@ class SuccessiveHalving(Method):
             return
         rung, (mean, alive) = self.rungs.index(number), self._means(runs, found)
         order, stops = mean.argsort(stable=True), ~alive
+        order = order[self.entity[order].argsort(stable=True)]
         for begins in range(rung + 1):
             best = order[(alive & (self.begins == begins))[order]]
-            stops[best[self.left(begins)[rung - begins] :]] = True
+            whose = self.entity[best]
+            many = whose.bincount()
+            place = torch.arange(len(best)) - (many.cumsum(0) - many)[whose]
+            stops[best[place >= self.left(begins, rung)[whose]]] = True
         for run in runs:
             run.stop(stops[self.setting[run.rows]])
 
@@ -115,8 +125,9 @@ class SuccessiveHalving(Method):
 
     def _told(self, begins: int, what: str, interval: int, length: str) -> str:
         """A bracket as text."""
-        members, rungs = int((self.begins == begins).sum()), zip(self.rungs[begins:], self.left(begins))
-        after = ", ".join(f"{left:,} after {rung * interval:,}" for rung, left in rungs)
+        members, rungs = int((self.begins == begins).sum()), range(begins, len(self.rungs))
+        left = [(int(self.left(begins, rung).sum()), self.rungs[rung] * interval) for rung in rungs]
+        after = ", ".join(f"{many:,} after {end:,}" for many, end in left)
         rest = f"of which these go on: {after} of {length}" if after else f"which train for {length}"
         return f"{self.title(begins)}: {members:,} {what}, {rest}"
 
@@ -150,6 +161,14 @@ class Hyperband(SuccessiveHalving):
     def title(self, begins: int) -> str:
         """The name of a bracket."""
         return f"hyperband, bracket {len(self.rungs) - begins}"
+
+
+def entities(runs: Sequence[Run], count: int) -> Tensor:
+    """(S,) int64: the entity of each of `count` settings, from 0; 0 if data are not of entities."""
+    if runs[0].sets.data.entities is None:
+        return torch.zeros(count, dtype=torch.int64)
+    position = in_order(runs, [run.state.position for run in runs])
+    return torch.searchsorted(position.unique(), position)
 
 
 def settings(runs: Sequence[Run]) -> Tensor:
