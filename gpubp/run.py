@@ -147,8 +147,8 @@ class Run:
         self.due = self.state.running
         begin, end = self.round(self.state.step)
         self.train_to(end if self.config.decides else torch.minimum(end, self.state.step + most))
-        # an extended training may continue its last round
-        self.state.total[(self.state.step == begin) & (self.state.status != Status.finished)] = 0
+        within = (self.state.step != begin) & self.due  # a part of a round
+        self.state.total[~within & (self.state.status != Status.finished)] = 0  # a longer training may continue theirs
         self.place.begin()
         self.pace.look(self.state)
         return True
