@@ -90,7 +90,7 @@ def slow(board: Callable[[], Any] = board) -> type:
 
     class Slow(board()):
         def tell(self, number: int, message: bytes) -> None:
-            time.sleep(0.25)
+            time.sleep(1.1)
             super().tell(number, message)
 
     return Slow

@@ -165,7 +165,7 @@ COMMANDS = {
         "--data good.csv --target y --drop y", "column 'y' is a target, and to be left out; one of the two expected"),
     "no networks": ("--data xor --networks 0", "networks 0: a whole number of 1 or more expected"),
     "no networks of the tutorial": ("--data tutorial --networks 0", "networks 0: a whole number of 1 or more expected"),
-    "no rounds of the tutorial": ("--data tutorial --steps 0", "steps 0: a whole number of 1 or more, a range LOW..HIGH"),
+    "no rounds of the tutorial": ("--data tutorial --steps 0", "steps 0: a whole number of 1 or more, a range"),
     "both for the tutorial": ("--data tutorial --epochs 3 --steps 3", "epochs or steps, exactly one, expected"),
     "no such file": ("--data missing.csv --target y", "missing.csv cannot be read: No such file"),
     "ragged": ("--data ragged.csv --target y", "ragged.csv: line 3 has 2 columns, 3 expected: 2,v"),

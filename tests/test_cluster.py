@@ -178,7 +178,7 @@ def test_a_run_that_ended_early_goes_on_by_the_same_call(
     """The signal comes while workers wait for what they tell to be heard."""
     more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN, "search": search}
     whole = trained(iris, None, **more)
-    interrupt = At(8, lambda: os.kill(os.getpid(), signal.SIGINT))
+    interrupt = At(3, lambda: os.kill(os.getpid(), signal.SIGINT))
     with monkeypatch.context() as patch:
         patch.setattr(driver, "board", slow)
         with pytest.raises(KeyboardInterrupt) as caught:
@@ -186,7 +186,7 @@ def test_a_run_that_ended_early_goes_on_by_the_same_call(
     result = caught.value.result  # type: ignore[attr-defined]
     assert (result.stopped_by, result.statuses["running"], len(result.table)) == ("SIGINT", 12, 12)
     data, steps, best = iris.validation, result.state.step, int(result.ranking()[0])
-    assert 8 * 50 * 8 <= steps.min() <= steps.max() < 4000 * 8, "every shard has saved what was heard of it"
+    assert 3 * 375 <= steps.min() <= steps.max() < 30_000, "every shard has saved what was heard of it"
     assert result.ensemble(best=1).evaluate(data)["accuracy"] == pytest.approx(float(result.validation_metric[best]))
     with pytest.raises(ConfigError, match="has shards of a run with other settings or data"):
         trained(iris, 2, tmp_path / "run", **{**more, "epochs": 4100})

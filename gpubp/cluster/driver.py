@@ -10,6 +10,7 @@ import pickle
 import signal
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,17 @@ class Signalled(Exception):  # noqa: N818 - no error
 
 def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: int | None, board: Any) -> Report:
     """worker.train(), as a task: it ends when the board has all that it told."""
-    import ray
 
-    heard: list[Any] = []
+    told: list[Future[None]] = []  # ray.get() would break off in a task that is cancelled, before it has saved itself
 
     def tell(message: Progress | Looked) -> None:
-        heard[:] = [board.tell.remote(shard.number, pickle.dumps(message))]
+        told[:] = [board.tell.remote(shard.number, pickle.dumps(message)).future()]
         if isinstance(message, Looked):  # before a checkpoint is of after this evaluation
-            ray.get(heard)
+            told[0].result()
 
     report = worker.train(job, shard, sets, phase, decision, last, tell)
-    ray.get(heard)
+    for each in told:
+        each.result()
     return report
 
 
