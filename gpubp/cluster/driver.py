@@ -61,7 +61,6 @@ class Signalled(Exception):  # noqa: N818 - no error
 
 def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: int | None, board: Any) -> Report:
     """worker.train(), as a task: it ends when the board has all that it told."""
-
     told: list[Future[None]] = []  # ray.get() would break off in a task that is cancelled, before it has saved itself
 
     def tell(message: Progress | Looked) -> None:
