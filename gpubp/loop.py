@@ -129,7 +129,7 @@ class Loop:
             steps=self.whole,
             done=self.taken,
             step=max(int(run.state.step.max()) for run in self.runs),
-            engine_reason=self.reasons,
+            engine_reason=reasons(self.runs),
             run_dir=None if self.run_dir is None else str(self.run_dir),
             metric_name=self.metric_name,
             lines=self.lines,
@@ -167,11 +167,6 @@ class Loop:
     def metric_name(self) -> str:
         """The name of the evaluations' metric."""
         return self.runs[0].metric_name
-
-    @property
-    def reasons(self) -> str:
-        """Why each engine was chosen."""
-        return reasons(self.runs)
 
     def next_round(self) -> bool:
         """Go on with the present round, or start the next; False if every network has ended."""
@@ -308,7 +303,7 @@ class Loop:
             history=list(self.history),
             notes=self.notes,
             engine=", ".join(dict.fromkeys(run.choice.name for run in self.runs)),
-            engine_reason=self.reasons,
+            engine_reason=reasons(self.runs),
             seconds=time.monotonic() - self.begun,
             step_seconds=self.step_seconds,
             network_steps=self.done - self.taken,
@@ -317,4 +312,5 @@ class Loop:
             unsaved=None if self.saving is None else self.saving.unsaved,
             silenced=self.listeners.silenced,
             search=self.search,
+            waiting=0 if self.queue is None else self.queue.rows.waiting,
         )

@@ -50,6 +50,11 @@ class Rows:
             self.pass_by(list(islice(self.design, taken - 1, taken)))
         self.left = design is not None and (self.total is None or taken < self.total)
 
+    @property
+    def waiting(self) -> int | None:
+        """How many are left; None if unknown."""
+        return 0 if not self.left else None if self.total is None else self.total - self.taken
+
     def pass_by(self, row: list[Any]) -> None:
         """Raise ConfigError unless `row` is the last one that the run has had of a stream."""
         if not row:
@@ -76,6 +81,15 @@ class Rows:
         self.design = chain(found, self.design)
         return found
 
+    def more(self) -> bool:
+        """Whether any is left, for which a stream is asked; if it fails, that is raised when the row is taken."""
+        if self.left and self.total is None:
+            try:
+                self.left = bool(self.first())
+            except Exception as error:
+                self.design = failing(error)
+        return self.left
+
     def next(self, count: int) -> Design | None:
         """The next `count` rows, or fewer at the end; None if there are none."""
         if isinstance(self.design, Design):
@@ -89,6 +103,12 @@ class Rows:
             self.last = found.part(got - 1, got).plain
         self.left = got == count if self.total is None else self.taken < self.total
         return found
+
+
+def failing(error: Exception) -> Iterator[Any]:
+    """A stream whose next row is an error."""
+    raise error
+    yield
 
 
 @dataclass
@@ -202,8 +222,8 @@ class Queue:
             return int(left.kthvalue(max(1, len(left) - int(HALF * self.slots))).values)
 
     def over(self, runs: Sequence[Run]) -> bool:
-        """Whether all networks have ended, and no row is known to be left."""
-        return not self.rows.left and not any(run.pace.running for run in runs)
+        """Whether all networks have ended, and no row is left."""
+        return not any(run.pace.running for run in runs) and not self.rows.more()
 
     def unwatched(self, runs: Sequence[Run]) -> bool:
         """Whether nobody wants the figures of this round: there are rounds for the networks to change, and one record
@@ -214,10 +234,9 @@ class Queue:
         """The network-steps of all networks, of which those that wait are taken to be as long as those that train; 0
         while their number is unknown."""
         count, steps = sum(len(run.rows) for run in runs), sum(int(run.state.end.sum()) for run in runs)
-        if self.rows.total is None and self.rows.left:
+        if self.rows.waiting is None:
             return 0
-        waiting = 0 if self.rows.total is None else self.rows.total - self.rows.taken
-        return self.steps + steps + round(waiting * steps / count)
+        return self.steps + steps + round(self.rows.waiting * steps / count)
 
     def to_dict(self) -> dict[str, Any]:
         """What a checkpoint has of it. Raises CheckpointError."""

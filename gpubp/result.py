@@ -89,6 +89,7 @@ class Result:
     notes: for the user, such as that memory ran out. interrupted: the signal that ended the run
     early, or None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None. silenced:
     reporters that failed to write, and why.
+    waiting: rows of the design that have not become networks yet, if the run ended early; None of a stream.
     search: what decided which networks go on, as it ended (search/): of population based training it has the lineage.
     seconds: of training, evaluation and saving; step_seconds: of steps alone. network_steps: the number taken.
     """
@@ -108,6 +109,7 @@ class Result:
     unsaved: str | None
     silenced: list[str]
     search: Any = None
+    waiting: int | None = 0
 
     @cached_property
     def loss(self) -> Tensor:
@@ -201,8 +203,9 @@ class Result:
 
     @property
     def fates(self) -> str:
-        """The number of networks per status, as text."""
-        return ", ".join(f"{count:,} {name}" for name, count in self.statuses.items() if count)
+        """The number of networks per status, and of rows that wait, as text."""
+        numbers = self.statuses | {"waiting": self.waiting}
+        return ", ".join(f"{count:,} {name}" for name, count in numbers.items() if count)
 
     @property
     def stopped_by(self) -> str | None:

@@ -106,9 +106,11 @@ def test_an_interrupted_queue_resumes_to_the_same_networks(
     count = early.populations.count
     assert early.table["network"].to_pylist() == list(range(count))
     assert len(gpubp.load(folder)) == count
+    assert early.waiting == len(MANY) - count
+    assert early.fates.endswith(f"{early.waiting:,} waiting") or not early.waiting
     same(gpubp.resume(folder, *both()), whole)
     again = gpubp.resume(folder, *both())
-    assert again.network_steps == 0
+    assert (again.network_steps, again.waiting) == (0, 0)
     same(again, whole)
 
 
@@ -120,7 +122,8 @@ def both() -> tuple[gpubp.Dataset, gpubp.Dataset]:
 
 def test_a_stream_resumes_with_the_same_rows(whole: gpubp.Result, tmp_path: Path, short_calls: None) -> None:
     folder = tmp_path / "run"
-    stopped(lambda: train(iter(MANY), slots=4, run_dir=folder, reporters=[Stop(21, signal.SIGINT)]))
+    early = stopped(lambda: train(iter(MANY), slots=4, run_dir=folder, reporters=[Stop(21, signal.SIGINT)]))
+    assert early.waiting is None
     with pytest.raises(CheckpointError, match=r"stream of rows: resume\(..., design=\)"):
         gpubp.resume(folder, *both())
     same(gpubp.resume(folder, *both(), design=iter(MANY)), whole)
@@ -235,7 +238,7 @@ def killed(folder: Path, after: float) -> bool:
     return process.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(200, marks=pytest.mark.slow("kills two hundred processes"))])
+@pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.slow("kills two hundred processes"))])
 def test_a_queue_that_is_killed_at_any_instant_resumes_to_the_same_networks(
     count: int, whole: gpubp.Result, tmp_path: Path
 ) -> None:

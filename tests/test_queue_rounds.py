@@ -119,6 +119,22 @@ def test_a_stream_that_has_ended_stays_so_after_a_resume_and_its_last_round_is_r
     assert [each["loss"] for each in resumed.history] == [each["loss"] for each in whole.history] != []
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_stream_that_ends_when_all_slots_are_free_has_a_record_of_its_end(
+    cut: bool, tmp_path: Path, short_calls: None
+) -> None:
+    rows, folder = [{"widths": "3,4", "steps": 9}] * 8, tmp_path / "run"
+    given: dict[str, Any] = {"slots": 4, "run_dir": folder}
+    if cut:
+        stopped(lambda: train(iter(rows), **given, reporters=[Stop(5, signal.SIGINT)]))
+        result = gpubp.resume(folder, data(), design=iter(rows))
+    else:
+        result = train(iter(rows), **given)
+    expected = train(rows, slots=4).history[-1]
+    assert [each["loss"] for each in result.history] == [expected["loss"]]
+    assert result.history[-1]["statuses"] == expected["statuses"]
+
+
 @st.composite
 def designs(draw: st.DrawFn) -> list[dict[str, Any]]:
     row = {"widths": st.sampled_from(["3,4", "3,2,4"]), "steps": st.integers(1, 12), "lr": st.sampled_from([0.1, 1e38])}

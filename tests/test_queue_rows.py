@@ -58,12 +58,13 @@ def broken(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         (lambda: broken(ALIKE), RuntimeError, "the database is gone"),
     ],
 )  # fmt: skip
+@pytest.mark.parametrize("slots", [3, 4])
 def test_a_wrong_row_of_a_stream_ends_the_run_which_is_saved_and_resumes_once_it_is_right(
-    stream: Any, kind: type[Exception], message: str, tmp_path: Path
+    slots: int, stream: Any, kind: type[Exception], message: str, tmp_path: Path
 ) -> None:
     folder, whole = tmp_path / "run", train(ALIKE)
     with pytest.raises((kind, GpubpError), match=message) as raised:
-        train(stream(), slots=4, run_dir=folder)
+        train(stream(), slots=slots, run_dir=folder)
     early = raised.value.result  # type: ignore[attr-defined]
     trained = early.table["network"].to_pylist()
     assert trained == list(range(len(trained))), "no row is lost, none is there twice"

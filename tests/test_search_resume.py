@@ -120,7 +120,7 @@ def go_on(kind: str, folder: Path, epochs: int) -> None:
 
 
 @pytest.mark.parametrize("kind", SEARCHES)
-@pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kind: str, kills: int, tmp_path: Path) -> None:
     source, folder, epochs = random.Random(kills), tmp_path / "run", 30 * kills
     steps, path = [0], manifest(folder)

@@ -146,6 +146,17 @@ def test_in_another_thread_signals_stay_the_main_threads() -> None:
     assert set(seen[:-1]) == {signal.getsignal(signal.SIGINT)}
 
 
+def test_the_command_line_says_how_many_rows_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(outcome, "reporters", lambda *given: [gpubp.ConsoleReporter(), Last(signal.SIGINT, number=2)])
+    assert main([*COMMAND.split(), "--slots", "1", "--networks", "7"]) == 128 + signal.SIGINT
+    told = capsys.readouterr()
+    assert "1 networks have steps left, 6 wait for a slot; continue: gpubp resume run\n" in told.out
+    assert "1 running, 6 waiting" in told.err
+
+
 COMMAND = "train --data xor --networks 2 --steps 50 --evaluate-every 10 --tensorboard false --run-dir run"
 
 

@@ -82,6 +82,7 @@ def report(settings: Mapping[str, Any], result: Result) -> int:
                 },
                 "best_network": int(best[0]) if len(best) else None,
                 "statuses": result.statuses,
+                "waiting": result.waiting,
                 "run_dir": str(folder),
                 "interrupted": result.stopped_by,
                 "unsaved": result.unsaved,
@@ -91,7 +92,8 @@ def report(settings: Mapping[str, Any], result: Result) -> int:
     elif result.unsaved is None:
         left = result.statuses["running"]
         name = quoted(folder)
-        todo = f"{left:,} networks have steps left; continue: gpubp resume {name}\n" if left else ""
+        wait = f", {result.waiting:,} wait for a slot" if result.waiting else ""
+        todo = f"{left:,} networks have steps left{wait}; continue: gpubp resume {name}\n" if left or wait else ""
         what = "results.csv, results.parquet, config.yaml, checkpoint"
         look = "look" if result.run_dir else "copy it to this machine to look"
         print(f"{todo}{line(folder)}: {what}; {look}: gpubp inspect {name if result.run_dir else 'COPY'}")
