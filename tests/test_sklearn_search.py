@@ -81,6 +81,40 @@ def test_a_search_is_one_run_with_the_results_of_one_fit_after_the_other(runs):
     assert (ours.cv_results_["mean_fit_time"] > 0).all()
 
 
+FORMS = {
+    "a mask": lambda rows: np.isin(np.arange(150), rows),
+    "a list of truth values": lambda rows: np.isin(np.arange(150), rows).tolist(),
+    "a list": lambda rows: rows.tolist(),
+    "a tuple": lambda rows: tuple(rows.tolist()),
+    "a range": lambda rows: range(rows[0], rows[-1] + 1, rows[1] - rows[0]),
+    "a slice": lambda rows: slice(rows[0], rows[-1] + 1, rows[1] - rows[0]),
+    "a series": lambda rows: pytest.importorskip("pandas").Series(rows, index=rows[::-1]),
+    "an index": lambda rows: pytest.importorskip("pandas").Index(rows),
+    "a mask of polars": lambda rows: pytest.importorskip("polars").Series(np.isin(np.arange(150), rows)),
+    "rows from the end": lambda rows: rows - 150,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_folds_of_every_form_are_those_rows(form, runs):
+    """Of networks, ensembles, and behind transformers."""
+    folds = [(np.arange(0, 150, 2), np.arange(1, 150, 2)), (np.arange(1, 150, 3), np.arange(0, 150, 3))]
+    given = [tuple(FORMS[form](rows) for rows in each) for each in folds]
+    mlp = MLPClassifier((4,), batch_size=25, learning_rate_init=0.05, **SMALL)
+    several = PopulationClassifier(2, (4,), batch_size=25, engine="eager", epochs=3, random_state=0)
+    for estimator, grid in (
+        (mlp, {"alpha": [0.1, 3.0]}),
+        (several, {"lr": [0.01, 0.1]}),
+        (make_pipeline(StandardScaler(), mlp), {"mlpclassifier__alpha": [0.1, 3.0]}),
+    ):
+        runs.clear()
+        ours = PopulationSearchCV(estimator, grid, cv=given, refit=False).fit(FLOWERS, SPECIES)
+        assert len(runs) == 1
+        theirs = GridSearchCV(estimator, grid, cv=folds, refit=False).fit(FLOWERS, SPECIES)
+        for name in ("mean_test_score", "std_test_score"):
+            np.testing.assert_array_equal(ours.cv_results_[name], theirs.cv_results_[name])
+
+
 def test_ensembles_are_searched_as_networks_are(runs):
     base = PopulationClassifier(2, (4,), engine="eager", epochs=3, random_state=0, early_stopping=True)
     grid = {"class_weight": [None, "balanced"], "ensemble": ["best", "all"]}

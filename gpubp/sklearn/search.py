@@ -14,6 +14,7 @@ from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # witho
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, HalvingRandomSearchCV, RandomizedSearchCV
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import indexable
+from sklearn.utils.validation import _num_samples
 
 from .ahead import Ahead
 
@@ -97,7 +98,9 @@ class _Together:
     def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None) -> None:
         def evaluate(settings: Any, cv: Any = None, more_results: Any = None, **_: Any) -> Any:
             settings = list(settings)
-            folds = list((cv or self._checked_cv_orig).split(*self._given, **self._routed.splitter.split))  # type: ignore
+            split = (cv or self._checked_cv_orig).split(*self._given, **self._routed.splitter.split)  # type: ignore
+            number = np.arange(_num_samples(self._given[0]))
+            folds = [tuple(number[list(each) if isinstance(each, tuple) else each] for each in fold) for fold in split]
             rows = [train for train, _ in folds]
             self.estimator.train(settings, *self._given, self._routed.estimator.fit, rows)  # type: ignore
             return evaluate_candidates(settings, _Folds(folds), more_results)
@@ -107,7 +110,7 @@ class _Together:
 
 
 class _Folds:
-    """A cv object of folds that are known."""
+    """A cv object of folds that are known, as row numbers, whatever selects them: masks, lists, ranges, series."""
 
     def __init__(self, folds: list[Any]) -> None:
         self.folds = folds
