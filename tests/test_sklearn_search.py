@@ -11,13 +11,12 @@ pytest.importorskip("sklearn")
 from sklearn import config_context, neural_network
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
-from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, GroupKFold, RandomizedSearchCV, ShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from gpubp import sklearn, training
+from gpubp import sklearn
 from gpubp.sklearn import MLPClassifier, PopulationClassifier, PopulationSearchCV
 
 FLOWERS, SPECIES = load_iris(return_X_y=True)
@@ -40,19 +39,6 @@ class Counted(TransformerMixin, BaseEstimator):
 
     def transform(self, X):
         return np.c_[X - self.mean_, np.full(len(X), self.column)]
-
-
-@pytest.fixture
-def runs(monkeypatch):
-    """The number of networks of each run."""
-    counts, train_many = [], training.train_many
-
-    def counted(design, *rest, **given):
-        counts.append(len(design))
-        return train_many(design, *rest, **given)
-
-    monkeypatch.setattr(training, "train_many", counted)
-    return counts
 
 
 def same(ours, theirs, exactly=True):
@@ -79,40 +65,6 @@ def test_a_search_is_one_run_with_the_results_of_one_fit_after_the_other(runs):
     assert len(pickle.dumps(ours)) < 2 * len(pickle.dumps(ours.best_estimator_)) + 10_000
     assert again.score(FLOWERS, SPECIES) == ours.best_estimator_.score(FLOWERS, SPECIES)
     assert (ours.cv_results_["mean_fit_time"] > 0).all()
-
-
-FORMS = {
-    "a mask": lambda rows: np.isin(np.arange(150), rows),
-    "a list of truth values": lambda rows: np.isin(np.arange(150), rows).tolist(),
-    "a list": lambda rows: rows.tolist(),
-    "a tuple": lambda rows: tuple(rows.tolist()),
-    "a range": lambda rows: range(rows[0], rows[-1] + 1, rows[1] - rows[0]),
-    "a slice": lambda rows: slice(rows[0], rows[-1] + 1, rows[1] - rows[0]),
-    "a series": lambda rows: pytest.importorskip("pandas").Series(rows, index=rows[::-1]),
-    "an index": lambda rows: pytest.importorskip("pandas").Index(rows),
-    "a mask of polars": lambda rows: pytest.importorskip("polars").Series(np.isin(np.arange(150), rows)),
-    "rows from the end": lambda rows: rows - 150,
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_folds_of_every_form_are_those_rows(form, runs):
-    """Of networks, ensembles, and behind transformers."""
-    folds = [(np.arange(0, 150, 2), np.arange(1, 150, 2)), (np.arange(1, 150, 3), np.arange(0, 150, 3))]
-    given = [tuple(FORMS[form](rows) for rows in each) for each in folds]
-    mlp = MLPClassifier((4,), batch_size=25, learning_rate_init=0.05, **SMALL)
-    several = PopulationClassifier(2, (4,), batch_size=25, engine="eager", epochs=3, random_state=0)
-    for estimator, grid in (
-        (mlp, {"alpha": [0.1, 3.0]}),
-        (several, {"lr": [0.01, 0.1]}),
-        (make_pipeline(StandardScaler(), mlp), {"mlpclassifier__alpha": [0.1, 3.0]}),
-    ):
-        runs.clear()
-        ours = PopulationSearchCV(estimator, grid, cv=given, refit=False).fit(FLOWERS, SPECIES)
-        assert len(runs) == 1
-        theirs = GridSearchCV(estimator, grid, cv=folds, refit=False).fit(FLOWERS, SPECIES)
-        for name in ("mean_test_score", "std_test_score"):
-            np.testing.assert_array_equal(ours.cv_results_[name], theirs.cv_results_[name])
 
 
 def test_ensembles_are_searched_as_networks_are(runs):
@@ -168,16 +120,6 @@ def test_settings_are_drawn_scored_and_split_as_in_scikit_learn():
     ours = PopulationSearchCV(*given, n_iter=3, random_state=1, **how).fit(FLOWERS, SPECIES, groups=groups)
     same(ours, RandomizedSearchCV(*given, n_iter=3, random_state=1, **how).fit(FLOWERS, SPECIES, groups=groups))
     assert "rank_test_neg_log_loss" in ours.cv_results_
-
-
-def test_what_cannot_train_together_is_told_and_trains_one_by_one(runs):
-    pipe = make_pipeline(StandardScaler(), MLPClassifier((4,), **SMALL))
-    grid = {"mlpclassifier": [MLPClassifier((3,), **SMALL), DummyClassifier(strategy="constant", constant=0)]}
-    told = "3 of 6 fits train one by one: DummyClassifier is no estimator of gpubp.sklearn"
-    with pytest.warns(UserWarning, match=told):
-        ours = PopulationSearchCV(pipe, grid, cv=3, refit=False).fit(FLOWERS, SPECIES)
-    assert runs == [3]
-    np.testing.assert_allclose(ours.cv_results_["mean_test_score"][1], 1 / 3)
 
 
 def test_routed_weights_of_samples_reach_the_networks_together(runs):

@@ -88,15 +88,12 @@ class Batch:
         for fit in fits:
             _guarded(fit, self._prepare)
         together = {fit: fit.job for fit in fits if fit.job is not None}
-        try:
-            trained = jobs.train([*together.values()])
-        except GpubpError as error:  # of one of them, which shows when they train alone
-            for fit in together:
-                fit.reason = str(error)
-            together, trained = {}, []
-        for (fit, job), outcome in zip(together.items(), trained):
-            fit.networks._adopt(job.samples, outcome)
-            fit.seconds += outcome.seconds
+        for (fit, job), outcome in zip(together.items(), jobs.train([*together.values()])):
+            if isinstance(outcome, GpubpError):
+                fit.reason = str(outcome)
+            else:
+                fit.networks._adopt(job.samples, outcome)
+                fit.seconds += outcome.seconds
         alone = [fit for fit in fits if fit.reason is not None]
         if alone:
             warnings.warn(f"{len(alone)} of {len(fits)} fits train one by one: {alone[0].reason}", stacklevel=2)

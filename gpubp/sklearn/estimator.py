@@ -19,6 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ..arrays import Array
+from ..errors import GpubpError
 from ..model import Model
 from ..population import DTYPES
 from ..populations import Populations
@@ -60,6 +61,8 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         raw = self._raw(X, y, sample_weight, again)
         samples = self._encoded(raw, np.arange(len(raw.inputs)), seeds[0], again, classes, hold_out=epochs is None)
         (trained,) = jobs.train([self._job(samples, seeds[1], again, epochs)])
+        if isinstance(trained, GpubpError):
+            raise trained
         self._optimizers = [] if epochs is None else trained.states
         return self._adopt(samples, trained, again)
 

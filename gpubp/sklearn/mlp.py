@@ -14,6 +14,7 @@ from sklearn import neural_network
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from ..cells import EXTRA
 from ..errors import ConfigError
 from ..schedules import SCHEDULES, Schedule
 from ..state import Status
@@ -54,6 +55,11 @@ def invscaling(lr: Tensor, step: Tensor, total: Tensor, power_t: Tensor, batch: 
     return lr * torch.exp(-power_t * torch.log(ended + 1))
 
 
+INVSCALING = SCHEDULES.name(
+    Schedule(invscaling, {"power_t": 0.5, "batch": 1.0, "samples": 1.0}), "schedule", ConfigError
+)
+
+
 class _MLP(Networks):
     """What both estimators share."""
 
@@ -83,8 +89,8 @@ class _MLP(Networks):
             "lr": self.learning_rate_init * outputs,
         }  # fmt: skip
         if self.learning_rate == "invscaling":
-            rates = {"power_t": float(self.power_t), "batch": float(batch), "samples": float(training)}
-            return chosen | {"schedule": SCHEDULES.name(Schedule(invscaling, rates), "schedule", ConfigError)}
+            own = {"power_t": self.power_t, "batch": batch, "samples": training}
+            return chosen | {"schedule": INVSCALING} | {EXTRA + name: float(value) for name, value in own.items()}
         if self.learning_rate == "adaptive":
             return chosen | {
                 "schedule": "plateau", "plateau_factor": 0.2, "plateau_patience": self._waits,
