@@ -19,7 +19,7 @@ from ..search import sample
 from .estimator import AUTO, Classes, Networks, Numbers
 from .jobs import Samples, Trained
 
-OWN = ("evaluate_every", "class_weight")  # decided by other parameters
+OWN = ("evaluate_every", "class_weight", "steps")  # decided by other parameters
 FURTHER = (*(name for name in TRAINING if name not in OWN), "init_scale", "output", "bias", "train_bias")
 NEEDED = ("activation", "optimizer", "lr", "schedule", "batch_size", "epochs", "init")
 MANY = (*NEEDED[1:], "weight_decay", "dropout", "label_smoothing")
@@ -90,8 +90,10 @@ class _Population(Networks):
         if missing := [name for name in NEEDED if getattr(self, name) is None]:
             raise ValueError(f"{missing[0]} is None; a value, a list of alternatives or a range expected")
         given = {name: getattr(self, name) for name in MANY if getattr(self, name, None) is not None}
-        given |= {"hidden": self.activation, **(self.settings or {})}
-        for name in self.settings or {}:
+        given |= {"activation": self.activation, **(self.settings or {})}
+        for name, value in (self.settings or {}).items():
+            if name == "steps":
+                raise ValueError(f"settings: steps {value}: epochs, a parameter of its own, says how long it trains")
             if name not in FURTHER:
                 raise ValueError(unknown("settings:", name, FURTHER))
         given = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in given.items()}
@@ -105,8 +107,8 @@ class _Population(Networks):
             own = {
                 name: each.item() if isinstance(each, torch.Tensor | np.generic) else each for name, each in own.items()
             }
-            hidden = own.pop("sizes")
-            yield common | fixed | own | {"widths": (widths[0], *hidden, widths[1])}
+            hidden, row = own.pop("sizes"), common | fixed | own
+            yield row | {"hidden": row.pop("activation"), "widths": (widths[0], *hidden, widths[1])}
 
     def _scaled(self) -> Iterator[str]:
         if self.scale_inputs:
