@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("sklearn")
 
 from sklearn.datasets import load_iris
 
-from gpubp.sklearn import PopulationClassifier
+from gpubp.sklearn import MLPRegressor, PopulationClassifier
 
 FLOWERS, SPECIES = load_iris(return_X_y=True)
 SMALL: dict[str, Any] = {"engine": "eager", "random_state": 0}
@@ -39,3 +40,20 @@ def test_the_length_of_a_training_is_in_epochs() -> None:
 def test_alternatives_are_one_or_more(name: str, kind: Any) -> None:
     with pytest.raises(ValueError, match=f"{name} is empty; one value or more expected"):
         PopulationClassifier(2, (4,), **{name: kind([])}, **SMALL).fit(FLOWERS, SPECIES)
+
+
+@pytest.mark.filterwarnings("error", "ignore::sklearn.exceptions.ConvergenceWarning")
+def test_samples_and_weights_that_cannot_be_written_to_are_taken() -> None:
+    """As those of frames are. A warning of torch's is shown once per process: its own is asked for every time."""
+    before, weight = torch.is_warn_always_enabled(), np.linspace(0.5, 2, 150)
+    given = FLOWERS.copy(), SPECIES.astype(float), weight.copy()
+    for each in given:
+        each.flags.writeable = False
+    torch.set_warn_always(True)
+    try:
+        for kind in (PopulationClassifier(2, (4,), epochs=1, **SMALL), MLPRegressor(hidden_layer_sizes=(4,), **SMALL)):
+            found = kind.fit(*given).predict(given[0])
+            np.testing.assert_array_equal(found, kind.fit(FLOWERS, given[1], weight).predict(FLOWERS))
+            kind.model_.network(0)(given[0])
+    finally:
+        torch.set_warn_always(before)

@@ -70,6 +70,13 @@ class Labels:
         return places[:, None].astype(float) if self.kind == "binary" else places
 
 
+def named(X: Any) -> list[str]:
+    """The names of a frame's columns as texts, which frames.py knows them by; none for what has no columns, or several
+    of one name."""
+    names = [*map(str, getattr(X, "column_names", getattr(X, "columns", ())))]  # pyarrow's columns are arrays
+    return names if len({*names}) == len(names) else []
+
+
 def labels_or_matrix(y: Any) -> Array:
     """y (M,) of labels, or of numbers (M, outputs)."""
     y = dense(y)

@@ -19,8 +19,9 @@ from ..errors import ConfigError
 from ..schedules import SCHEDULES, Schedule
 from ..state import Status
 from .encoding import equal
-from .estimator import Classes, Networks, Numbers
+from .estimator import Networks
 from .jobs import Samples, Trained
+from .targets import Classes, Numbers
 
 ACTIVATIONS = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
 BATCH = 200  # of batch_size="auto"

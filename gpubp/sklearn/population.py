@@ -16,8 +16,9 @@ from ..errors import unknown
 from ..losses import LOSSES
 from ..populations import Populations
 from ..search import sample
-from .estimator import AUTO, Classes, Networks, Numbers
+from .estimator import AUTO, Networks
 from .jobs import Samples, Trained
+from .targets import Classes, Numbers
 
 OWN = ("evaluate_every", "class_weight", "steps")  # decided by other parameters
 FURTHER = (*(name for name in TRAINING if name not in OWN), "init_scale", "output", "bias", "train_bias")
