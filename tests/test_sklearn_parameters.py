@@ -11,8 +11,10 @@ import torch
 pytest.importorskip("sklearn")
 
 from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
 
-from gpubp.sklearn import MLPRegressor, PopulationClassifier
+import gpubp
+from gpubp.sklearn import MLPClassifier, MLPRegressor, PopulationClassifier, PopulationRegressor
 
 FLOWERS, SPECIES = load_iris(return_X_y=True)
 SMALL: dict[str, Any] = {"engine": "eager", "random_state": 0}
@@ -57,3 +59,72 @@ def test_samples_and_weights_that_cannot_be_written_to_are_taken() -> None:
             kind.model_.network(0)(given[0])
     finally:
         torch.set_warn_always(before)
+
+
+SIZES = [
+    (4.5,),
+    (4, "a"),
+    (None,),
+    (True,),
+    (0,),
+    [[[4]]],
+    np.array([[[4]]]),
+    [(4,), (0,)],
+    [(4,), "a"],
+    [[4, 3], [None]],
+]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=repr)
+@pytest.mark.parametrize("kind", [MLPClassifier, PopulationClassifier])
+def test_layers_have_a_whole_number_of_neurons(kind: Any, sizes: Any) -> None:
+    with pytest.raises(ValueError, match=r"hidden_layer_sizes must be > 0, got .*: whole numbers, one per layer"):
+        kind(hidden_layer_sizes=sizes, **SMALL).fit(FLOWERS, SPECIES)
+
+
+def test_topologies_may_be_any_sequence_of_sequences() -> None:
+    for sizes in ([(4,), (5,)], ((4,), (5,)), np.array([[4], [5]]), [4, (5,)], [np.int64(4), [5]]):
+        model = PopulationClassifier(2, sizes, epochs=1, **SMALL).fit(FLOWERS, SPECIES)
+        assert [each.spec.widths for each in model.model_.populations.each] == [(4, 4, 3), (4, 5, 3)]
+
+
+@pytest.mark.parametrize("given", [{"lr": [[0.1], [0.2]]}, {"lr": np.ones((2, 1))}, {"dropout": {0.1}},
+                                   {"settings": {"l2": {}}}], ids=repr)  # fmt: skip
+def test_what_is_no_value_is_refused_by_name(given: Any) -> None:
+    name = "l2" if "settings" in given else next(iter(given))
+    with pytest.raises(
+        ValueError, match=rf"{name} .*: one value, a list or array \(K,\) of alternatives, or a range, expected"
+    ):
+        PopulationClassifier(2, (4,), **given, **SMALL).fit(FLOWERS, SPECIES)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor, PopulationClassifier])
+def test_networks_are_of_float32_or_float64(kind: Any) -> None:
+    with pytest.raises(ValueError, match=f"The 'dtype' parameter of {kind.__name__} must be a str among"):
+        kind(dtype="float16", **SMALL).fit(FLOWERS, SPECIES)
+
+
+def signed(grad: torch.Tensor) -> tuple[torch.Tensor]:
+    return (torch.sign(grad),)
+
+
+def halved(lr: torch.Tensor, step: torch.Tensor, total: torch.Tensor, half: torch.Tensor) -> torch.Tensor:
+    return lr / (1 + step / half)
+
+
+def test_rules_of_ones_own_are_taken_as_names_are() -> None:
+    """One of each kind, alone and among alternatives."""
+    rules = gpubp.Optimizer(signed, slots=(), defaults={}, lr=0.01), gpubp.Schedule(halved, {"half": 10.0})
+    for optimizer, schedule in (rules, (["adam", rules[0]], ["constant", rules[1]])):
+        model = PopulationClassifier(4, (4,), optimizer=optimizer, schedule=schedule, epochs=2, **SMALL)
+        assert np.isfinite(model.fit(FLOWERS, SPECIES).losses_).all()
+        assert model.estimators_[0].partial_fit(FLOWERS, SPECIES).n_iter_ == 1
+
+
+def test_what_only_a_fitted_estimator_has_is_asked_for_in_vain_before() -> None:
+    for one in (MLPClassifier(), MLPRegressor(), PopulationClassifier(), PopulationRegressor()):
+        for name in ("model_", "estimators_", "out_activation_"):
+            if hasattr(type(one), name):
+                assert not hasattr(one, name)
+                with pytest.raises(NotFittedError, match=f"This {type(one).__name__} instance is not fitted yet"):
+                    getattr(one, name)

@@ -205,6 +205,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
     @property
     def model_(self) -> Model:
         """All networks on raw samples, with the names, scaling and labels of the fit."""
+        check_is_fitted(self)
         names = self._names or [f"x{number}" for number in range(self.n_features_in_)]
         inputs, targets = (getattr(self, name, None) for name in NAMED.values())
         preparation = of_fit(names, inputs, self.n_outputs_, targets, *self._task)

@@ -8,23 +8,26 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from sklearn import neural_network
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ..cells import EXTRA
 from ..errors import ConfigError
+from ..population import DTYPES
 from ..schedules import SCHEDULES, Schedule
 from ..state import Status
-from .encoding import equal
+from .encoding import equal, layers
 from .estimator import Networks
 from .jobs import Samples, Trained
 from .targets import Classes, Numbers
 
 ACTIVATIONS = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
 BATCH = 200  # of batch_size="auto"
+DTYPE = {"dtype": [StrOptions({*DTYPES})]}
 
 DOCUMENT = """
     Parameters and attributes are those of sklearn.neural_network.{name}, with these differences:
@@ -67,9 +70,7 @@ class _MLP(Networks):
     def _rows(self, widths: tuple[int, int], samples: Samples, seed: int) -> Iterator[Mapping[str, Any]]:
         if self.solver == "lbfgs":
             raise ValueError("solver='lbfgs' works on the whole data and is not available; 'adam' or 'sgd' expected")
-        sizes, batch = tuple(np.atleast_1d(self.hidden_layer_sizes).tolist()), self._batch(len(samples.rows))
-        if any(size < 1 for size in sizes):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {self.hidden_layer_sizes}.")
+        sizes, batch = layers(self.hidden_layer_sizes), self._batch(len(samples.rows))
         loss = self._loss(samples)
         outputs = widths[1] if loss in ("binary_cross_entropy", "poisson") else 1  # their mean, scikit-learn's sum
         row = {
@@ -142,6 +143,7 @@ class _MLP(Networks):
     @property
     def out_activation_(self) -> str:
         """The activation of the output that predicts."""
+        check_is_fitted(self)
         return {"binary_cross_entropy": "logistic", "cross_entropy": "softmax", "poisson": "exp"}.get(
             self._populations.only.spec.loss, "identity"
         )
@@ -149,7 +151,7 @@ class _MLP(Networks):
 
 class MLPClassifier(Classes, _MLP):  # noqa: D101
     __doc__ = "scikit-learn's MLPClassifier, trained by gpubp.\n" + DOCUMENT.format(name="MLPClassifier")
-    _parameter_constraints: ClassVar[dict[str, Any]] = neural_network.MLPClassifier._parameter_constraints
+    _parameter_constraints: ClassVar[dict[str, Any]] = neural_network.MLPClassifier._parameter_constraints | DTYPE
 
     def __init__(
         self, hidden_layer_sizes: Any = (100,), activation: Any = "relu", *, solver: Any = "adam", alpha: Any = 0.0001,
@@ -179,7 +181,7 @@ class MLPClassifier(Classes, _MLP):  # noqa: D101
 
 class MLPRegressor(Numbers, _MLP):  # noqa: D101
     __doc__ = "scikit-learn's MLPRegressor, trained by gpubp.\n" + DOCUMENT.format(name="MLPRegressor")
-    _parameter_constraints: ClassVar[dict[str, Any]] = neural_network.MLPRegressor._parameter_constraints
+    _parameter_constraints: ClassVar[dict[str, Any]] = neural_network.MLPRegressor._parameter_constraints | DTYPE
 
     def __init__(
         self, loss: Any = "squared_error", hidden_layer_sizes: Any = (100,), activation: Any = "relu", *,

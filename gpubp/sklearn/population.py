@@ -10,12 +10,18 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
+from ..cells import TABLES
 from ..design import TRAINING
-from ..errors import unknown
+from ..errors import ConfigError, unknown
 from ..losses import LOSSES
+from ..optimizers import Optimizer
+from ..population import DTYPES
 from ..populations import Populations
+from ..schedules import Schedule
 from ..search import sample
+from .encoding import layers
 from .estimator import AUTO, Networks
 from .jobs import Samples, Trained
 from .targets import Classes, Numbers
@@ -79,7 +85,7 @@ class _Population(Networks):
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
-        "dtype": [StrOptions({"float32", "float64"})],
+        "dtype": [StrOptions({*DTYPES})],
     }
 
     def _rows(self, widths: tuple[int, int], samples: Samples, seed: int) -> Iterator[Mapping[str, Any]]:
@@ -97,7 +103,7 @@ class _Population(Networks):
                 raise ValueError(f"settings: steps {value}: epochs, a parameter of its own, says how long it trains")
             if name not in FURTHER:
                 raise ValueError(unknown("settings:", name, FURTHER))
-        given = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in given.items()}
+        given = {name: _checked(name, value) for name, value in given.items()}
         ranges = {name: value for name, value in given.items() if _several(value) and isinstance(value, str)}
         choices = {name: value for name, value in given.items() if isinstance(value, list)}
         choices["sizes"] = _topologies(self.hidden_layer_sizes)
@@ -124,6 +130,7 @@ class _Population(Networks):
     def estimators_(self) -> list[Any]:
         """An estimator of each network that predicts, best first, with that network's own parameters: fit() trains the
         like of it."""
+        check_is_fitted(self)
         return [self._alone(int(row)) for row in self.members_]
 
     def _alone(self, row: int) -> Any:
@@ -148,11 +155,29 @@ def _several(value: Any) -> bool:
     return isinstance(value, list | np.ndarray) or (isinstance(value, str) and ".." in value)
 
 
+def _checked(name: str, value: Any) -> Any:
+    """A parameter's value, or the list of its alternatives. Raises ValueError for what is neither."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    return [_one(name, each) for each in value] if isinstance(value, list) else _one(name, value)
+
+
+def _one(name: str, value: Any) -> Any:
+    """A value; of a rule its name."""
+    if name in TABLES and isinstance(value, Optimizer | Schedule):
+        return TABLES[name].name(value, name, ConfigError)
+    try:
+        hash(value)
+    except TypeError:
+        raise ValueError(
+            f"{name} {value!r}: one value, a list or array (K,) of alternatives, or a range, expected"
+        ) from None
+    return value
+
+
 def _topologies(sizes: Any) -> list[tuple[int, ...]]:
-    """Alternatives of hidden layers: one, or of a list that holds sequences each."""
-    if isinstance(sizes, list) and any(np.ndim(each) for each in sizes):
-        return [tuple(np.atleast_1d(each).tolist()) for each in sizes]
-    return [tuple(np.atleast_1d(sizes).tolist())]
+    """Alternatives of hidden layers: one, or those of a sequence that holds sequences."""
+    several = isinstance(sizes, list | tuple | np.ndarray) and any(np.ndim(each) for each in sizes)
+    return [layers(each) for each in (sizes if several else [sizes])]
 
 
 class PopulationClassifier(Classes, _Population):  # noqa: D101
