@@ -86,6 +86,18 @@ def test_an_estimator_of_one_network_has_its_parameters_and_trains_on_with_them(
     assert (len(found), still) == (16, 8)
 
 
+def test_an_estimator_of_one_network_has_its_own_length_and_no_curve_of_the_others() -> None:
+    several = PopulationClassifier(4, (4,), epochs=[1, 3], **SMALL).fit(FLOWERS, SPECIES)
+    assert (several.n_iter_, len(several.history_)) == (3, 3)
+    for one in several.estimators_:
+        assert one.n_iter_ == one.epochs
+        assert one.history_ == one.loss_curve_ == []
+        one.partial_fit(FLOWERS, SPECIES)
+        assert one.loss_curve_ == [record["loss"]["max"] for record in one.history_]
+        assert (one.n_iter_, len(one.history_)) == (1, 1)
+    assert len(several.history_) == len(several.loss_curve_) == 3
+
+
 def test_batches_are_of_a_whole_number_of_samples() -> None:
     for given in (0, -5, 2.5, "auto", [32, 0]):
         with pytest.raises(ValueError, match=r"batch_size .*: a whole number of 1 or more expected"):

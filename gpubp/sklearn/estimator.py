@@ -164,7 +164,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         for name, value in samples.fitted.items():
             setattr(self, name, value)
         self._populations, self._results = trained.populations, trained.results
-        self.n_iter_ = trained.epochs
+        self.n_iter_ = int(trained.epochs.max())
         before, seen = (self.history_, self.t_) if again else ([], 0)
         self.t_: int = seen + self.n_iter_ * len(samples.rows)
         self.history_: list[dict[str, Any]] = [*before, *trained.history]

@@ -61,15 +61,15 @@ class Samples:
 
 class Trained(NamedTuple):
     """The networks of a job. loss, status (N,): of each at its end, on the samples to stop by, or else to train on.
-    best: the rows of those that did not diverge, best first. epochs: the most. history: the run's records; seconds: the
-    job's share of the run's time. states: those of a job that trained alone, with their rows. results: the table.
+    best: the rows of those that did not diverge, best first. epochs (N,): of each. history: the run's records; seconds:
+    the job's share of the run's time. states: those of a job that trained alone, with their rows. results: the table.
     rows: as in Job."""
 
     populations: Populations
     loss: Tensor
     status: Tensor
     best: Tensor
-    epochs: int
+    epochs: Tensor
     history: list[dict[str, Any]]
     seconds: float
     states: Sequence[tuple[Tensor, TrainState]]
@@ -195,7 +195,7 @@ def _parts(result: Result, jobs: Sequence[Job]) -> list[Trained]:
             tuple(part.population.take(part.local) for part in mine), tuple(part.place for part in mine)
         )
         batches = torch.tensor([-(-samples // int(row["batch_size"])) for row in job.rows])
-        epochs = max(1, int((steps[at] // batches).max()))
+        epochs = (steps[at] // batches).clamp(min=1)
         share = result.seconds * count / result.populations.count
         table, history = result.table.slice(begin, count), list(result.history)
         states = list(zip(result.populations.rows, result.states)) if len(jobs) == 1 else []

@@ -63,7 +63,8 @@ DOCUMENT = """
     model_ : gpubp.Model with all networks and the scaling, for raw samples: model_.export("networks.onnx", 5).
     members_ : the rows of those that predict, best first.
     losses_ : (n_networks,), by which they are ranked. history_ : a record per epoch, quantiles over the networks.
-    loss_curve_ : the median network's loss, by epoch. estimators_ : an estimator of each network that predicts.
+    loss_curve_ : the median network's loss, by epoch. estimators_ : an estimator of each network that predicts; the
+        history_ and loss_curve_ of one begin with its own further training.
     """
 
 
@@ -138,6 +139,7 @@ class _Population(Networks):
         one._populations = Populations.of(part.population.take(part.local))
         one._results = self._results.take([row])  # a slice would be stored with all rows
         one.members_, one.losses_, one._own, one._optimizers = np.array([0]), self.losses_[[row]], [{}], []
+        one.n_iter_, one._epochs, one.history_, one.loss_curve_ = self._epochs[row], [self._epochs[row]], [], []
         own = {"activation" if name == "hidden" else name: value for name, value in self._own[row].items()}
         further = {name: own.pop(name) for name in self.settings or {} if name in own}
         own |= {"settings": {**self.settings, **further}} if further else {}
@@ -147,6 +149,7 @@ class _Population(Networks):
         """Keep of each network the values of parameters that have several."""
         given = {"hidden": self.activation, **{name: getattr(self, name, None) for name in MANY}}
         own = [name for name, value in (given | (self.settings or {})).items() if _several(value)]
+        self._epochs = trained.epochs.tolist()
         self._own = [{name: row[name] for name in own if name in row} for row in trained.rows]
 
 
