@@ -214,8 +214,8 @@ def _continued(job: Job, name: str) -> Trained:
     results = [
         training.train(
             replace(_gathered(job.start, group.rows).to(dtype=job.dtype), spec=group.spec, seed=job.seed),
-            data.take(group.position), group.config,
-            None if validation is None else validation.take(group.position), name, job.reporters,
+            data.alone(group.position), group.config,
+            None if validation is None else validation.alone(group.position), name, job.reporters,
             device=job.device, optimizer_state=_before(job, group),
         )
         for group in groups
