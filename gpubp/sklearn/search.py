@@ -24,7 +24,7 @@ HALVING = ("factor", "resource", "max_resources", "min_resources", "aggressive_e
 
 class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
     """GridSearchCV, RandomizedSearchCV or one of their halving kin over the estimators of gpubp.sklearn and Pipelines
-    that end in one: the networks of all settings and folds train together, each as it would alone.
+    that end in one: the networks of all settings and folds train together, each as it would alone by the same engine.
 
     Any parameter may be searched, topologies and those of transformers too. Transformers are fitted once per fold and
     setting of theirs. What cannot train with the others, such as an estimator of scikit-learn, is fitted one by one,
