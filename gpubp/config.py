@@ -166,15 +166,15 @@ class TrainConfig(Rules):
             raise ConfigError(f"extra {self.extra!r}: a dict of hyper-parameters by name expected")
         if not isinstance(self.restore_best, bool):
             raise ConfigError(f"restore_best {self.restore_best!r}: True or False expected")
-        apart = self.min_delta is not None and bool(torch.as_tensor(self.min_delta).any())
-        if apart and self.patience is None and not self.restore_best:
-            raise ConfigError("min_delta says which loss is better, for patience or restore_best, and neither is given")
         if self.update_order == "layerwise" and self.clip_norm is not None:
             raise ConfigError("clip_norm needs the whole gradient before any update, unlike update_order 'layerwise'")
         for name, value in self._given():
             if name in HYPER:
                 self._keep(name)
             numbers_of(name, value)
+        apart = self.min_delta is not None and bool(numbers_of("min_delta", self.min_delta).any())
+        if apart and self.patience is None and not self.restore_best:
+            raise ConfigError("min_delta says which loss is better, for patience or restore_best, and neither is given")
         object.__setattr__(
             self, "extra", {name: arrays.plain(name, value, ConfigError) for name, value in self.extra.items()}
         )

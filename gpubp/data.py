@@ -193,7 +193,7 @@ class Dataset(Divisible):
         return self._at(position)
 
     def alone(self, position: Tensor) -> Dataset:
-        """The data of the one network at `position` (1,)."""
+        """The data of the networks at `position` (N,), as if there were no others."""
         found = self.take(position)
         return found if found.rows is None else found.of(found.parts, found.entities)
 

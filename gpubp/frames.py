@@ -41,8 +41,9 @@ def table_of(samples: Any, preparation: Preparation) -> Table:
             arrow = samples.select(_present(samples.column_names, names))
         elif hasattr(samples, "columns"):
             known = {str(name): name for name in samples.columns}
-            arrow = pa.table(samples[[known[name] for name in _present(known, names)]])
-            arrow = arrow.drop_columns([name for name in arrow.column_names if name not in known])  # pandas' index
+            own = list(_present(known, names))
+            arrow = pa.table(samples[[known[name] for name in own]])
+            arrow = arrow.select(range(len(own))).rename_columns(own)  # pandas' index is last
         else:
             arrow = pa.table(_places(samples, names), names)
         return from_arrow("samples", arrow, reading=replace(preparation.reading, drop=()))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, skip_init
 
+from . import arrays
 from .errors import ShapeError, SpecError
 from .losses import LOSSES
 from .spec import NetworkSpec
@@ -122,7 +123,7 @@ class PreparedNetwork(nn.Module):
     def forward(self, raw: Tensor) -> Tensor:
         """Raw (..., columns) -> (..., O). Raises ShapeError for another number of columns."""
         if not isinstance(raw, Tensor):  # an array
-            raw = torch.as_tensor(raw, device=self.offset.device)
+            raw = arrays.tensor("raw samples", raw).to(self.offset.device)
         if not raw.ndim or raw.shape[-1] != len(self.columns):
             raise ShapeError(
                 f"raw samples {tuple(raw.shape)}: the last size must be {len(self.columns)}, one for each of `columns`"

@@ -11,6 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -34,7 +35,7 @@ HERE = {
     "compiles for the CPU otherwise": ("kernel_mutants", "mutants", "sanitizers"),
     "chooses its device by name": ("arrays", "bad_input", "benchmarks", "command_line", "command_predict",
         "command_train", "devices", "exact_numbers", "exit_statuses", "forks", "fuzz", "names", "on_gpu", "signals",
-        "sklearn", "sklearn_checks", "sklearn_search"),
+        "sklearn", "sklearn_checks", "sklearn_search", "sklearn_together"),
     "waits for scikit-learn most of its time": ("learning",),
     "explains a step, which takes the CPU": ("explain",),
 }  # fmt: skip
@@ -138,3 +139,19 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
         return path
 
     return writer
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of networks of each run of gpubp.sklearn."""
+    from gpubp import training
+
+    counts: list[int] = []
+    train_many = training.train_many
+
+    def counted(design: list[Any], *rest: Any, **given: Any) -> Any:
+        counts.append(len(design))
+        return train_many(design, *rest, **given)
+
+    monkeypatch.setattr(training, "train_many", counted)
+    return counts

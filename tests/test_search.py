@@ -66,7 +66,7 @@ def test_numbers_are_drawn_evenly_on_their_scale(
 
 def test_whole_numbers_are_drawn_alike_with_both_ends() -> None:
     values = sample({"n": "1..5:int"}, 1000, 0)["n"]
-    assert values.unique(return_counts=True)[0].tolist() == [1, 2, 3, 4, 5]
+    assert repr(values.unique().tolist()) == "[1, 2, 3, 4, 5]"  # which settings that count take, as floats are not
     assert values.unique(return_counts=True)[1].tolist() == pytest.approx([200] * 5, abs=3)
 
 
@@ -98,7 +98,8 @@ def test_a_space_becomes_a_design() -> None:
     [
         ({"space": {"lr": "0.1..1"}}, "lr are ranges: `count`, of networks, expected"),
         ({"space": {"lr": []}}, "lr is empty"), ({"space": {"lr": "0.1..1"}, "count": 0}, "count 0: a whole number"),
-        ({"space": {"rate": [1]}}, "rate"), ({"space": {"lr": [1]}, "method": "grid"}, "sampling 'grid' is unknown"),
+        ({"space": {"lr": "0.1..1", "hidden": []}, "count": 2}, "hidden is empty"), ({"space": {"rate": [1]}}, "rate"),
+        ({"space": {"lr": [1]}, "method": "grid"}, "sampling 'grid' is unknown"),
         ({"space": {"lr": "1..x"}, "count": 2}, "lr '1..x': a number, a range"),
     ],
 )  # fmt: skip

@@ -70,6 +70,24 @@ def test_columns_have_the_names_of_the_fit() -> None:
     assert model.classes == ("setosa", "versicolor", "virginica")
 
 
+UNUSUAL = [3, 0, 1, 2], [0.5, 1.5, 2.5, 3.5], ["3", "0", "1", "2"], [("b", 2), ("a", 1), ("a", 2), ("b", 1)]
+
+
+@pytest.mark.parametrize("names", UNUSUAL, ids=repr)
+def test_a_frame_is_known_again_by_names_that_are_no_texts(names: list[Any]) -> None:
+    frames = pytest.importorskip("pandas")
+    several = isinstance(names[0], tuple)
+    columns = frames.MultiIndex.from_tuples(names) if several else names
+    frame = frames.DataFrame(FLOWERS, columns=columns, index=range(1, 151))
+    fitted = PopulationClassifier(1, (4,), epochs=1, engine="eager", random_state=0).fit(frame, NAMES)
+    wanted = fitted.predict(frame).tolist()
+    assert [each.name for each in fitted.model_.preparation.columns] == [*map(str, names)]
+    for given in (frame, frame[sorted(names)], FLOWERS):
+        assert fitted.model_.predict(given).tolist() == wanted
+    assert fitted.estimators_[0].model_.predict(frame).tolist() == fitted.estimators_[0].predict(frame).tolist()
+    assert [each.name for each in fitted.fit(FLOWERS, NAMES).model_.preparation.columns] == ["x0", "x1", "x2", "x3"]
+
+
 def test_an_estimators_networks_are_not_those_of_scikit_learn() -> None:
     made = MLPClassifier(**ONE)
     assert not hasattr(made, "model_")

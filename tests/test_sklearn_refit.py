@@ -86,6 +86,31 @@ def test_an_estimator_of_one_network_has_its_parameters_and_trains_on_with_them(
     assert (len(found), still) == (16, 8)
 
 
+@pytest.mark.parametrize("call", ["fit", "partial_fit"])
+def test_networks_with_several_sizes_of_batches_train_on(call: str) -> None:
+    """Whose last one lacks different numbers of samples, to the bits of those that have one size."""
+    given: dict[str, Any] = {"n_iter_no_change": None, "epochs": 1, "warm_start": True, **SMALL}
+    both, *ones = (PopulationClassifier(4, (4,), batch_size=batch, **given) for batch in ([20, 28], 20, 28))
+    more = {"classes": [0, 1, 2]} if call == "partial_fit" else {}
+    for part in (slice(0, 150), slice(0, 113), slice(20, 150)):
+        for each in (both, *ones):
+            getattr(each, call)(FLOWERS[part], SPECIES[part], **more)
+        for at, one in enumerate(ones):
+            assert both.losses_[at::2].tolist() == one.losses_[at::2].tolist()
+
+
+def test_an_estimator_of_one_network_has_its_own_length_and_no_curve_of_the_others() -> None:
+    several = PopulationClassifier(4, (4,), epochs=[1, 3], **SMALL).fit(FLOWERS, SPECIES)
+    assert (several.n_iter_, len(several.history_)) == (3, 3)
+    for one in several.estimators_:
+        assert one.n_iter_ == one.epochs
+        assert one.history_ == one.loss_curve_ == []
+        one.partial_fit(FLOWERS, SPECIES)
+        assert one.loss_curve_ == [record["loss"]["max"] for record in one.history_]
+        assert (one.n_iter_, len(one.history_)) == (1, 1)
+    assert len(several.history_) == len(several.loss_curve_) == 3
+
+
 def test_batches_are_of_a_whole_number_of_samples() -> None:
     for given in (0, -5, 2.5, "auto", [32, 0]):
         with pytest.raises(ValueError, match=r"batch_size .*: a whole number of 1 or more expected"):

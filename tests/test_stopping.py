@@ -218,6 +218,7 @@ def test_a_step_does_not_read_what_stops_a_network() -> None:
         ({"patience": [2, float("nan")]}, "patience"),
         ({"target_loss": float("inf")}, "target_loss is inf"),
         ({"min_delta": -0.1, "patience": 2}, "min_delta is -0.1"),
+        ({"min_delta": ["none"], "patience": 2}, "min_delta holds str 'none'"),
         ({"min_delta": 0.1}, "for patience or restore_best, and neither is given"),
         ({"restore_best": "yes"}, "restore_best 'yes': True or False expected"),
     ],

@@ -81,9 +81,13 @@ def sample(
     choices: Mapping[str, Sequence[Any]] = {},
     method: str = "sobol",
 ) -> dict[str, Any]:
-    """Each name's number, or its numbers (N,) float64 for the networks with ids 0 .. count - 1. choices: values of any
-    kind that extend the grid: a list of N of them. method: "sobol", or "random"."""
+    """Each name's number, or its numbers (N,) float64 for the networks with ids 0 .. count - 1, int64 for a range of
+    whole ones. choices: values of any kind that extend the grid: a list of N of them. method: "sobol", or "random".
+    Raises ConfigError."""
     one_of(METHODS, method, "sampling")
+    for name, values in choices.items():
+        if not len(values):
+            raise ConfigError(f"{name} is empty; one value or more expected")
     parsed = {name: parse(name, text) for name, text in expressions.items()}
     ranges = [name for name, value in parsed.items() if isinstance(value, Range)]
     lists = [name for name, value in parsed.items() if isinstance(value, list)]
@@ -92,7 +96,8 @@ def sample(
     result: dict[str, Any] = {}
     for name, value in parsed.items():
         if isinstance(value, Range):
-            result[name] = value.at(share[:, ranges.index(name)])
+            drawn = value.at(share[:, ranges.index(name)])
+            result[name] = drawn.long() if value.whole else drawn
         elif isinstance(value, list):
             result[name] = torch.tensor(value, dtype=torch.float64)[places[lists.index(name)]]
         else:
@@ -138,19 +143,14 @@ def design(
             choices[name] = list(value)
         else:
             common[name] = value
-    for name, values in choices.items():
-        if not values:
-            raise ConfigError(f"space: {name} is empty; one value or more expected")
     if count is None:
         if numbers:
             raise ConfigError(f"space: {', '.join(numbers)} are ranges: `count`, of networks, expected")
-        count = math.prod(map(len, choices.values()))
+        count = math.prod(len(values) or 1 for values in choices.values())  # sample() refuses those that are empty
     number = arrays.whole(count)
     if number is None or number < 1:
         raise ConfigError(f"count {count!r}: a whole number of networks, 1 or more, expected")
     columns = sample(numbers, number, rng.check_seed(seed), choices, method)
-    whole = [name for name, each in numbers.items() if isinstance(found := parse(name, each), Range) and found.whole]
-    columns |= {name: columns[name].long() for name in whole}
     if not columns:
         columns["seed"] = list(range(number))
     return Design.of(columns, **common)

@@ -21,6 +21,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.validation import _check_method_params
 
+from ..arrays import Array
 from ..errors import GpubpError
 from . import jobs
 from .encoding import Raw
@@ -75,7 +76,7 @@ class Batch:
     X: Any
     y: Any
     params: Mapping[str, Any]
-    rows: Sequence[Any]  # of each fold, to train on
+    rows: Sequence[Array]  # row numbers of each fold, to train on
     raws: dict[Any, tuple[list[Any], Raw]] = field(default_factory=dict)
     samples: dict[Any, Samples] = field(default_factory=dict)
     tables: dict[Any, dict[Any, Table]] = field(default_factory=dict)
@@ -87,15 +88,12 @@ class Batch:
         for fit in fits:
             _guarded(fit, self._prepare)
         together = {fit: fit.job for fit in fits if fit.job is not None}
-        try:
-            trained = jobs.train([*together.values()])
-        except GpubpError as error:  # of one of them, which shows when they train alone
-            for fit in together:
-                fit.reason = str(error)
-            together, trained = {}, []
-        for (fit, job), outcome in zip(together.items(), trained):
-            fit.networks._adopt(job.samples, outcome)
-            fit.seconds += outcome.seconds
+        for (fit, job), outcome in zip(together.items(), jobs.train([*together.values()])):
+            if isinstance(outcome, GpubpError):
+                fit.reason = str(outcome)
+            else:
+                fit.networks._adopt(job.samples, outcome)
+                fit.seconds += outcome.seconds
         alone = [fit for fit in fits if fit.reason is not None]
         if alone:
             warnings.warn(f"{len(alone)} of {len(fits)} fits train one by one: {alone[0].reason}", stacklevel=2)
@@ -173,7 +171,7 @@ class Ahead:
         self.fits: Iterator[Fit] = iter(())
         self.seconds: list[float] = []
 
-    def train(self, settings: Sequence[Mapping[str, Any]], X: Any, y: Any, params: Any, rows: Sequence[Any]) -> None:
+    def train(self, settings: Sequence[Mapping[str, Any]], X: Any, y: Any, params: Any, rows: Sequence[Array]) -> None:
         """Fit all settings to the rows of all folds, to be handed out in this order."""
         fits = [Fit(clone(self.estimator), each, fold) for each in settings for fold in range(len(rows))]
         Batch(X, y, params, rows).run(fits)

@@ -70,6 +70,13 @@ class Labels:
         return places[:, None].astype(float) if self.kind == "binary" else places
 
 
+def named(X: Any) -> list[str]:
+    """The names of a frame's columns as texts, which frames.py knows them by; none for what has no columns, or several
+    of one name."""
+    names = [*map(str, getattr(X, "column_names", getattr(X, "columns", ())))]  # pyarrow's columns are arrays
+    return names if len({*names}) == len(names) else []
+
+
 def labels_or_matrix(y: Any) -> Array:
     """y (M,) of labels, or of numbers (M, outputs)."""
     y = dense(y)
@@ -153,3 +160,15 @@ def equal(batch: Any, samples: int) -> int:
     if most is None or most < 1:
         raise ValueError(f"batch_size {batch!r}: a whole number of 1 or more expected")
     return -(-samples // -(-samples // most))
+
+
+def layers(sizes: Any) -> tuple[int, ...]:
+    """The widths of hidden layers, of one or several. Raises ValueError unless they are whole numbers of 1 or more."""
+    try:
+        each = [*sizes]
+    except TypeError:  # one
+        each = [sizes]
+    widths = [whole(size) for size in each]
+    if any(width is None or width < 1 for width in widths):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes!r}: whole numbers, one per layer, expected")
+    return tuple(width for width in widths if width is not None)

@@ -1,7 +1,7 @@
 """Networks: what the estimators share: samples in, jobs (jobs.py), trained networks, predictions.
 
-A subclass says which networks its parameters describe (`_rows`). Random numbers come from random_state in one draw per
-fit: of the samples to stop by, and of the networks.
+Subclasses say what targets are (targets.py), and which networks their parameters describe (`_rows`). Random numbers
+come from random_state in one draw per fit: of the samples to stop by, and of the networks.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ..arrays import Array
+from ..errors import GpubpError
 from ..model import Model
 from ..population import DTYPES
 from ..populations import Populations
@@ -26,7 +27,7 @@ from ..reporters.console import ConsoleReporter
 from ..serial import one_thread
 from ..spec import NetworkSpec
 from . import jobs
-from .encoding import Labels, Raw, balanced, dense, divided, equal, labels_or_matrix, of_fit, scaler, stratifies, tensor
+from .encoding import Raw, balanced, dense, divided, equal, labels_or_matrix, named, of_fit, scaler, stratifies, tensor
 from .jobs import Job, Samples, Table, Trained, specified
 
 SEEDS = 2**31 - 1
@@ -60,6 +61,8 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         raw = self._raw(X, y, sample_weight, again)
         samples = self._encoded(raw, np.arange(len(raw.inputs)), seeds[0], again, classes, hold_out=epochs is None)
         (trained,) = jobs.train([self._job(samples, seeds[1], again, epochs)])
+        if isinstance(trained, GpubpError):
+            raise trained
         self._optimizers = [] if epochs is None else trained.states
         return self._adopt(samples, trained, again)
 
@@ -71,12 +74,12 @@ class Networks(BaseEstimator):  # type: ignore[misc]
 
     def _raw(self, X: Any, y: Any, sample_weight: Any, again: bool = False) -> Raw:
         """Checked samples. again: of the features of earlier ones."""
-        numbers = isinstance(self, RegressorMixin)
+        numbers, names = isinstance(self, RegressorMixin), named(X)
         X, y = validate_data(self, X, y, reset=not again, multi_output=True, y_numeric=numbers, **READ)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         seen = {name: getattr(self, name) for name in ("n_features_in_", "feature_names_in_") if hasattr(self, name)}
-        return Raw(dense(X), labels_or_matrix(y), sample_weight, seen)
+        return Raw(dense(X), labels_or_matrix(y), sample_weight, seen if again else seen | {"_names": names})
 
     def _shape(self, seed: int) -> tuple[Any, ...]:
         """All that decides what _encoded() returns for some rows of given samples."""
@@ -109,7 +112,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         if table is None:
             values |= {name: each.transform(values[name]) for name, each in scalers.items()}
             inputs, targets = (tensor(name, values[each], DTYPES[self.dtype]) for name, each in NAMED.items())
-            table = Table(inputs, targets, None if weight is None else torch.from_numpy(weight))
+            table = Table(inputs, targets, None if weight is None else tensor("weight", weight, torch.float64))
             if known is not None:
                 known[key] = table
         others = None if held_out is None else torch.from_numpy(held_out)
@@ -161,7 +164,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         for name, value in samples.fitted.items():
             setattr(self, name, value)
         self._populations, self._results = trained.populations, trained.results
-        self.n_iter_ = trained.epochs
+        self.n_iter_ = int(trained.epochs.max())
         before, seen = (self.history_, self.t_) if again else ([], 0)
         self.t_: int = seen + self.n_iter_ * len(samples.rows)
         self.history_: list[dict[str, Any]] = [*before, *trained.history]
@@ -202,7 +205,8 @@ class Networks(BaseEstimator):  # type: ignore[misc]
     @property
     def model_(self) -> Model:
         """All networks on raw samples, with the names, scaling and labels of the fit."""
-        names = getattr(self, "feature_names_in_", [f"x{number}" for number in range(self.n_features_in_)])
+        check_is_fitted(self)
+        names = self._names or [f"x{number}" for number in range(self.n_features_in_)]
         inputs, targets = (getattr(self, name, None) for name in NAMED.values())
         preparation = of_fit(names, inputs, self.n_outputs_, targets, *self._task)
         return Model(self._populations, preparation, self._results)
@@ -213,99 +217,4 @@ class Networks(BaseEstimator):  # type: ignore[misc]
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        return tags
-
-
-class Classes(ClassifierMixin, Networks):  # type: ignore[misc]
-    """Networks whose targets are labels."""
-
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """One epoch, with the optimizer's memory of the call before. classes: all labels, needed in the first call,
-        whose scaling stays."""
-        again = self.__sklearn_is_fitted__()
-        if not again and classes is None:
-            raise ValueError("classes must be passed on the first call to partial_fit.")
-        if again and classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ValueError(f"`classes={classes!r}` is not the same as on last call to partial_fit: {self.classes_!r}")
-        return self._pass(X, y, sample_weight, classes)
-
-    def predict(self, X: Any) -> Array:
-        """The labels (M,), or 0 and 1 (M, outputs)."""
-        expected = self._expected(X)
-        if self.y_type_ == "multilabel-indicator":
-            return (expected > 0.5).astype(int)
-        places = (expected[:, 0] > 0.5).astype(int) if self.y_type_ == "binary" else expected.argmax(1)
-        return np.asarray(self.classes_[places])
-
-    def predict_proba(self, X: Any, return_std: bool = False) -> Any:
-        """The probabilities (M, classes) in the order of classes_: the mean over the networks that predict; with
-        return_std also their standard deviation."""
-        expected = self._expected(X, return_std)
-        if self.y_type_ == "binary":
-            expected = np.concatenate([1 - expected, expected], -1)
-        return (expected.mean(0), expected.std(0)) if return_std else expected
-
-    def predict_log_proba(self, X: Any) -> Array:
-        """The logarithms of predict_proba()."""
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.log(self.predict_proba(X)))
-
-    @property
-    def _task(self) -> tuple[str, tuple[Any, ...]]:
-        """That of a Preparation, and its labels."""
-        if self.y_type_ == "multilabel-indicator":
-            return "numbers", ()
-        labels = [int(each) if isinstance(each, float) else each for each in self.classes_.tolist()]
-        return {"binary": "binary", "multiclass": "classes"}[self.y_type_], tuple(labels)
-
-    def _known(self, y: Array, again: bool, classes: Any) -> tuple[dict[str, Any], Array | None]:
-        """What a fit knows of its labels, and by what to stratify."""
-        labels = Labels.of(y, self.classes_ if again else classes)
-        fitted = {"classes_": labels.classes, "y_type_": labels.kind, "n_outputs_": labels.outputs}
-        return fitted, y if y.ndim == 1 else None
-
-    def _targets(self, y: Array, fitted: Mapping[str, Any]) -> Array:
-        return Labels(fitted["classes_"], fitted["y_type_"]).encoded(y)
-
-    def _entropy(self, samples: Samples) -> str:
-        """The loss."""
-        return "cross_entropy" if samples.fitted["y_type_"] == "multiclass" else "binary_cross_entropy"
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
-
-
-class Numbers(RegressorMixin, Networks):  # type: ignore[misc]
-    """Networks whose targets are numbers."""
-
-    _task = "numbers", ()
-
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """One epoch, with the optimizer's memory of the call before. Scaling stays that of the first call."""
-        return self._pass(X, y, sample_weight)
-
-    def predict(self, X: Any, return_std: bool = False) -> Any:
-        """The numbers (M,) or (M, outputs): the mean over the networks that predict; with return_std also their
-        standard deviation."""
-        expected = self._expected(X, return_std)
-        if hasattr(self, "target_scaler_"):
-            expected = expected * self.target_scaler_.scale_ + self.target_scaler_.mean_
-        expected = expected[..., 0] if self.flat_ else expected
-        return (expected.mean(0), expected.std(0)) if return_std else expected
-
-    def _known(self, y: Array, again: bool, classes: Any) -> tuple[dict[str, Any], Array | None]:
-        """Whether predictions are (M,), and how many numbers a target has. Raises ValueError if that has changed."""
-        outputs = 1 if y.ndim == 1 else y.shape[1]
-        if again and outputs != self.n_outputs_:
-            raise ValueError(f"y has {outputs} numbers per sample; {self.n_outputs_} expected, as in the first call")
-        return {"flat_": y.ndim == 1, "n_outputs_": outputs}, None
-
-    def _targets(self, y: Array, fitted: Mapping[str, Any]) -> Array:
-        return np.asarray(y, dtype=float).reshape(len(y), -1)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
         return tags

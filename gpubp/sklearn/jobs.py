@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from .. import training
+from ..cells import EXTRA
 from ..config import TrainConfig
 from ..data import Dataset
 from ..design import SPEC, TRAINING, Design, Group
+from ..errors import GpubpError
 from ..population import Population
 from ..populations import Populations
 from ..reporters import Reporter
@@ -59,15 +61,15 @@ class Samples:
 
 class Trained(NamedTuple):
     """The networks of a job. loss, status (N,): of each at its end, on the samples to stop by, or else to train on.
-    best: the rows of those that did not diverge, best first. epochs: the most. history: the run's records; seconds: the
-    job's share of the run's time. states: those of a job that trained alone, with their rows. results: the table.
+    best: the rows of those that did not diverge, best first. epochs (N,): of each. history: the run's records; seconds:
+    the job's share of the run's time. states: those of a job that trained alone, with their rows. results: the table.
     rows: as in Job."""
 
     populations: Populations
     loss: Tensor
     status: Tensor
     best: Tensor
-    epochs: int
+    epochs: Tensor
     history: list[dict[str, Any]]
     seconds: float
     states: Sequence[tuple[Tensor, TrainState]]
@@ -95,7 +97,8 @@ class Job:
         for row in dict.fromkeys(frozenset(row.items()) for row in self.rows):  # refused here, before any other trains
             given = dict(row)
             spec = NetworkSpec(**specified(given))
-            TrainConfig(**{name: given[name] for name in TRAINING if name in given}).recipe(spec)
+            extra = {name.removeprefix(EXTRA): value for name, value in row if name.startswith(EXTRA)}
+            TrainConfig(**{name: given[name] for name in TRAINING if name in given}, extra=extra).recipe(spec)
 
     @property
     def kind(self) -> tuple[Any, ...]:
@@ -115,19 +118,31 @@ def specified(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in SPEC if name in row}
 
 
-def train(jobs: Sequence[Job]) -> list[Trained]:
-    """The trained networks of each job, in their order."""
+def train(jobs: Sequence[Job]) -> list[Trained | GpubpError]:
+    """The trained networks of each job, in their order, or why they cannot be trained."""
     kinds: dict[Any, list[int]] = {}
     for number, job in enumerate(jobs):
         kinds.setdefault(job.kind if job.start is None else number, []).append(number)
-    found: dict[int, Trained] = {}
+    found: dict[int, Trained | GpubpError] = {}
     for numbers in kinds.values():
         some = [jobs[number] for number in numbers]
         name = engine(some)
         small = name != some[0].engine  # then threads would wait for each other longer than they save
         with one_thread() if small else nullcontext():
-            found |= zip(numbers, _together(some, name) if some[0].start is None else [_continued(some[0], name)])
+            found |= zip(numbers, _apart(some, name))
     return [found[number] for number in range(len(jobs))]
+
+
+def _apart(jobs: Sequence[Job], name: str) -> list[Trained | GpubpError]:
+    """Jobs of one kind in one run, or in as few as leave out those that are refused: an error does not say whose it
+    is."""
+    try:
+        return [*_together(jobs, name)] if jobs[0].start is None else [_continued(jobs[0], name)]
+    except GpubpError as error:
+        if len(jobs) == 1:
+            return [error]
+    half = len(jobs) // 2
+    return _apart(jobs[:half], name) + _apart(jobs[half:], name)
 
 
 def _together(jobs: Sequence[Job], name: str) -> list[Trained]:
@@ -180,7 +195,7 @@ def _parts(result: Result, jobs: Sequence[Job]) -> list[Trained]:
             tuple(part.population.take(part.local) for part in mine), tuple(part.place for part in mine)
         )
         batches = torch.tensor([-(-samples // int(row["batch_size"])) for row in job.rows])
-        epochs = max(1, int((steps[at] // batches).max()))
+        epochs = (steps[at] // batches).clamp(min=1)
         share = result.seconds * count / result.populations.count
         table, history = result.table.slice(begin, count), list(result.history)
         states = list(zip(result.populations.rows, result.states)) if len(jobs) == 1 else []
@@ -199,8 +214,8 @@ def _continued(job: Job, name: str) -> Trained:
     results = [
         training.train(
             replace(_gathered(job.start, group.rows).to(dtype=job.dtype), spec=group.spec, seed=job.seed),
-            data.take(group.position), group.config,
-            None if validation is None else validation.take(group.position), name, job.reporters,
+            data.alone(group.position), group.config,
+            None if validation is None else validation.alone(group.position), name, job.reporters,
             device=job.device, optimizer_state=_before(job, group),
         )
         for group in groups

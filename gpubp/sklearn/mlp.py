@@ -8,21 +8,26 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from sklearn import neural_network
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from ..cells import EXTRA
 from ..errors import ConfigError
+from ..population import DTYPES
 from ..schedules import SCHEDULES, Schedule
 from ..state import Status
-from .encoding import equal
-from .estimator import Classes, Networks, Numbers
+from .encoding import equal, layers
+from .estimator import Networks
 from .jobs import Samples, Trained
+from .targets import Classes, Numbers
 
 ACTIVATIONS = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
 BATCH = 200  # of batch_size="auto"
+DTYPE = {"dtype": [StrOptions({*DTYPES})]}
 
 DOCUMENT = """
     Parameters and attributes are those of sklearn.neural_network.{name}, with these differences:
@@ -54,15 +59,18 @@ def invscaling(lr: Tensor, step: Tensor, total: Tensor, power_t: Tensor, batch: 
     return lr * torch.exp(-power_t * torch.log(ended + 1))
 
 
+INVSCALING = SCHEDULES.name(
+    Schedule(invscaling, {"power_t": 0.5, "batch": 1.0, "samples": 1.0}), "schedule", ConfigError
+)
+
+
 class _MLP(Networks):
     """What both estimators share."""
 
     def _rows(self, widths: tuple[int, int], samples: Samples, seed: int) -> Iterator[Mapping[str, Any]]:
         if self.solver == "lbfgs":
             raise ValueError("solver='lbfgs' works on the whole data and is not available; 'adam' or 'sgd' expected")
-        sizes, batch = tuple(np.atleast_1d(self.hidden_layer_sizes).tolist()), self._batch(len(samples.rows))
-        if any(size < 1 for size in sizes):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {self.hidden_layer_sizes}.")
+        sizes, batch = layers(self.hidden_layer_sizes), self._batch(len(samples.rows))
         loss = self._loss(samples)
         outputs = widths[1] if loss in ("binary_cross_entropy", "poisson") else 1  # their mean, scikit-learn's sum
         row = {
@@ -83,8 +91,8 @@ class _MLP(Networks):
             "lr": self.learning_rate_init * outputs,
         }  # fmt: skip
         if self.learning_rate == "invscaling":
-            rates = {"power_t": float(self.power_t), "batch": float(batch), "samples": float(training)}
-            return chosen | {"schedule": SCHEDULES.name(Schedule(invscaling, rates), "schedule", ConfigError)}
+            own = {"power_t": self.power_t, "batch": batch, "samples": training}
+            return chosen | {"schedule": INVSCALING} | {EXTRA + name: float(value) for name, value in own.items()}
         if self.learning_rate == "adaptive":
             return chosen | {
                 "schedule": "plateau", "plateau_factor": 0.2, "plateau_patience": self._waits,
@@ -135,6 +143,7 @@ class _MLP(Networks):
     @property
     def out_activation_(self) -> str:
         """The activation of the output that predicts."""
+        check_is_fitted(self)
         return {"binary_cross_entropy": "logistic", "cross_entropy": "softmax", "poisson": "exp"}.get(
             self._populations.only.spec.loss, "identity"
         )
@@ -142,7 +151,7 @@ class _MLP(Networks):
 
 class MLPClassifier(Classes, _MLP):  # noqa: D101
     __doc__ = "scikit-learn's MLPClassifier, trained by gpubp.\n" + DOCUMENT.format(name="MLPClassifier")
-    _parameter_constraints: ClassVar[dict[str, Any]] = neural_network.MLPClassifier._parameter_constraints
+    _parameter_constraints: ClassVar[dict[str, Any]] = neural_network.MLPClassifier._parameter_constraints | DTYPE
 
     def __init__(
         self, hidden_layer_sizes: Any = (100,), activation: Any = "relu", *, solver: Any = "adam", alpha: Any = 0.0001,
@@ -172,7 +181,7 @@ class MLPClassifier(Classes, _MLP):  # noqa: D101
 
 class MLPRegressor(Numbers, _MLP):  # noqa: D101
     __doc__ = "scikit-learn's MLPRegressor, trained by gpubp.\n" + DOCUMENT.format(name="MLPRegressor")
-    _parameter_constraints: ClassVar[dict[str, Any]] = neural_network.MLPRegressor._parameter_constraints
+    _parameter_constraints: ClassVar[dict[str, Any]] = neural_network.MLPRegressor._parameter_constraints | DTYPE
 
     def __init__(
         self, loss: Any = "squared_error", hidden_layer_sizes: Any = (100,), activation: Any = "relu", *,

@@ -10,16 +10,23 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
+from ..cells import TABLES
 from ..design import TRAINING
-from ..errors import unknown
+from ..errors import ConfigError, unknown
 from ..losses import LOSSES
+from ..optimizers import Optimizer
+from ..population import DTYPES
 from ..populations import Populations
+from ..schedules import Schedule
 from ..search import sample
-from .estimator import AUTO, Classes, Networks, Numbers
+from .encoding import layers
+from .estimator import AUTO, Networks
 from .jobs import Samples, Trained
+from .targets import Classes, Numbers
 
-OWN = ("evaluate_every", "class_weight")  # decided by other parameters
+OWN = ("evaluate_every", "class_weight", "steps")  # decided by other parameters
 FURTHER = (*(name for name in TRAINING if name not in OWN), "init_scale", "output", "bias", "train_bias")
 NEEDED = ("activation", "optimizer", "lr", "schedule", "batch_size", "epochs", "init")
 MANY = (*NEEDED[1:], "weight_decay", "dropout", "label_smoothing")
@@ -56,7 +63,8 @@ DOCUMENT = """
     model_ : gpubp.Model with all networks and the scaling, for raw samples: model_.export("networks.onnx", 5).
     members_ : the rows of those that predict, best first.
     losses_ : (n_networks,), by which they are ranked. history_ : a record per epoch, quantiles over the networks.
-    loss_curve_ : the median network's loss, by epoch. estimators_ : an estimator of each network that predicts.
+    loss_curve_ : the median network's loss, by epoch. estimators_ : an estimator of each network that predicts; the
+        history_ and loss_curve_ of one begin with its own further training.
     """
 
 
@@ -78,7 +86,7 @@ class _Population(Networks):
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
-        "dtype": [StrOptions({"float32", "float64"})],
+        "dtype": [StrOptions({*DTYPES})],
     }
 
     def _rows(self, widths: tuple[int, int], samples: Samples, seed: int) -> Iterator[Mapping[str, Any]]:
@@ -90,11 +98,13 @@ class _Population(Networks):
         if missing := [name for name in NEEDED if getattr(self, name) is None]:
             raise ValueError(f"{missing[0]} is None; a value, a list of alternatives or a range expected")
         given = {name: getattr(self, name) for name in MANY if getattr(self, name, None) is not None}
-        given |= {"hidden": self.activation, **(self.settings or {})}
-        for name in self.settings or {}:
+        given |= {"activation": self.activation, **(self.settings or {})}
+        for name, value in (self.settings or {}).items():
+            if name == "steps":
+                raise ValueError(f"settings: steps {value}: epochs, a parameter of its own, says how long it trains")
             if name not in FURTHER:
                 raise ValueError(unknown("settings:", name, FURTHER))
-        given = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in given.items()}
+        given = {name: _checked(name, value) for name, value in given.items()}
         ranges = {name: value for name, value in given.items() if _several(value) and isinstance(value, str)}
         choices = {name: value for name, value in given.items() if isinstance(value, list)}
         choices["sizes"] = _topologies(self.hidden_layer_sizes)
@@ -105,8 +115,8 @@ class _Population(Networks):
             own = {
                 name: each.item() if isinstance(each, torch.Tensor | np.generic) else each for name, each in own.items()
             }
-            hidden = own.pop("sizes")
-            yield common | fixed | own | {"widths": (widths[0], *hidden, widths[1])}
+            hidden, row = own.pop("sizes"), common | fixed | own
+            yield row | {"hidden": row.pop("activation"), "widths": (widths[0], *hidden, widths[1])}
 
     def _scaled(self) -> Iterator[str]:
         if self.scale_inputs:
@@ -121,6 +131,7 @@ class _Population(Networks):
     def estimators_(self) -> list[Any]:
         """An estimator of each network that predicts, best first, with that network's own parameters: fit() trains the
         like of it."""
+        check_is_fitted(self)
         return [self._alone(int(row)) for row in self.members_]
 
     def _alone(self, row: int) -> Any:
@@ -128,6 +139,7 @@ class _Population(Networks):
         one._populations = Populations.of(part.population.take(part.local))
         one._results = self._results.take([row])  # a slice would be stored with all rows
         one.members_, one.losses_, one._own, one._optimizers = np.array([0]), self.losses_[[row]], [{}], []
+        one.n_iter_, one._epochs, one.history_, one.loss_curve_ = self._epochs[row], [self._epochs[row]], [], []
         own = {"activation" if name == "hidden" else name: value for name, value in self._own[row].items()}
         further = {name: own.pop(name) for name in self.settings or {} if name in own}
         own |= {"settings": {**self.settings, **further}} if further else {}
@@ -137,6 +149,7 @@ class _Population(Networks):
         """Keep of each network the values of parameters that have several."""
         given = {"hidden": self.activation, **{name: getattr(self, name, None) for name in MANY}}
         own = [name for name, value in (given | (self.settings or {})).items() if _several(value)]
+        self._epochs = trained.epochs.tolist()
         self._own = [{name: row[name] for name in own if name in row} for row in trained.rows]
 
 
@@ -145,11 +158,29 @@ def _several(value: Any) -> bool:
     return isinstance(value, list | np.ndarray) or (isinstance(value, str) and ".." in value)
 
 
+def _checked(name: str, value: Any) -> Any:
+    """A parameter's value, or the list of its alternatives. Raises ValueError for what is neither."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    return [_one(name, each) for each in value] if isinstance(value, list) else _one(name, value)
+
+
+def _one(name: str, value: Any) -> Any:
+    """A value; of a rule its name."""
+    if name in TABLES and isinstance(value, Optimizer | Schedule):
+        return TABLES[name].name(value, name, ConfigError)
+    try:
+        hash(value)
+    except TypeError:
+        raise ValueError(
+            f"{name} {value!r}: one value, a list or array (K,) of alternatives, or a range, expected"
+        ) from None
+    return value
+
+
 def _topologies(sizes: Any) -> list[tuple[int, ...]]:
-    """Alternatives of hidden layers: one, or of a list that holds sequences each."""
-    if isinstance(sizes, list) and any(np.ndim(each) for each in sizes):
-        return [tuple(np.atleast_1d(each).tolist()) for each in sizes]
-    return [tuple(np.atleast_1d(sizes).tolist())]
+    """Alternatives of hidden layers: one, or those of a sequence that holds sequences."""
+    several = isinstance(sizes, list | tuple | np.ndarray) and any(np.ndim(each) for each in sizes)
+    return [layers(each) for each in (sizes if several else [sizes])]
 
 
 class PopulationClassifier(Classes, _Population):  # noqa: D101

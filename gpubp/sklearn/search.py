@@ -14,13 +14,17 @@ from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # witho
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, HalvingRandomSearchCV, RandomizedSearchCV
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import indexable
+from sklearn.utils.validation import _num_samples
 
+from ..errors import unknown
 from .ahead import Ahead
+
+HALVING = ("factor", "resource", "max_resources", "min_resources", "aggressive_elimination")
 
 
 class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
     """GridSearchCV, RandomizedSearchCV or one of their halving kin over the estimators of gpubp.sklearn and Pipelines
-    that end in one: the networks of all settings and folds train together, each as it would alone.
+    that end in one: the networks of all settings and folds train together, each as it would alone by the same engine.
 
     Any parameter may be searched, topologies and those of transformers too. Transformers are fitted once per fold and
     setting of theirs. What cannot train with the others, such as an estimator of scikit-learn, is fitted one by one,
@@ -29,12 +33,16 @@ class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
     Parameters
     ----------
     estimator : an estimator of gpubp.sklearn, or a Pipeline.
-    param_grid : as in GridSearchCV; with n_iter as in RandomizedSearchCV, with distributions.
-    n_iter : number of settings to sample; None for the grid.
-    halving : None, or parameters of HalvingGridSearchCV, with n_iter of HalvingRandomSearchCV, by name, such as
-        {"factor": 3, "resource": "max_iter", "max_resources": 200}; the settings of each iteration train together.
-    scoring, refit, cv, verbose, error_score, return_train_score : as in GridSearchCV. There is no n_jobs: training uses
-        the threads of torch.
+    param_grid : as in GridSearchCV; with n_iter the same as param_distributions.
+    param_distributions : as in RandomizedSearchCV, in place of param_grid.
+    n_iter : number of settings to sample; None for all of param_grid, and for 10 of param_distributions, with halving
+        for as many as there are samples for.
+    halving : None, or parameters of HalvingGridSearchCV, of distributions those of HalvingRandomSearchCV, by name, such
+        as {"factor": 3, "resource": "max_iter", "max_resources": 200}; the settings of each iteration
+        train together.
+    scoring, refit, cv, verbose, error_score, return_train_score : as in GridSearchCV.
+    n_jobs, pre_dispatch : ignored, so that the name of the class may be all that changes: training uses the threads of
+        torch.
     random_state : of sampled settings and of halving.
 
     Attributes
@@ -45,15 +53,17 @@ class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
     """
 
     def __init__(
-        self, estimator: Any, param_grid: Any, *, n_iter: int | None = None, halving: Mapping[str, Any] | None = None,
-        scoring: Any = None, refit: Any = True, cv: Any = None, verbose: Any = 0, error_score: Any = np.nan,
+        self, estimator: Any, param_grid: Any = None, *, param_distributions: Any = None, n_iter: int | None = None,
+        halving: Mapping[str, Any] | None = None, scoring: Any = None, n_jobs: Any = None, refit: Any = True,
+        cv: Any = None, verbose: Any = 0, pre_dispatch: Any = "2*n_jobs", error_score: Any = np.nan,
         return_train_score: bool = False, random_state: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
-            estimator, scoring=scoring, refit=refit, cv=cv, verbose=verbose, error_score=error_score,
-            return_train_score=return_train_score,
+            estimator, scoring=scoring, n_jobs=n_jobs, refit=refit, cv=cv, verbose=verbose, pre_dispatch=pre_dispatch,
+            error_score=error_score, return_train_score=return_train_score,
         )  # fmt: skip
-        self.param_grid, self.n_iter, self.halving, self.random_state = param_grid, n_iter, halving, random_state
+        self.param_grid, self.param_distributions, self.n_iter = param_grid, param_distributions, n_iter
+        self.halving, self.random_state = halving, random_state
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Train all settings on all folds, choose the best, and fit it to all samples (refit). params: of fit(), such
@@ -72,15 +82,24 @@ class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
         """The search of scikit-learn's that the parameters ask for."""
         names = ("scoring", "refit", "cv", "verbose", "error_score", "return_train_score")
         common = {name: getattr(self, name) for name in names} | {"n_jobs": 1}
-        given = Ahead(self.estimator), self.param_grid
+        spaces = [each for each in (self.param_grid, self.param_distributions) if each is not None]
+        if len(spaces) != 1:
+            raise ValueError("param_grid or param_distributions, one of them, expected")
+        given, sampled = (Ahead(self.estimator), *spaces), self.n_iter is not None or self.param_grid is None
         if self.halving is None:
-            if self.n_iter is None:
+            if not sampled:
                 return _Grid(*given, **common)
-            return _Random(*given, n_iter=self.n_iter, random_state=self.random_state, **common)
+            number = 10 if self.n_iter is None else self.n_iter
+            return _Random(*given, n_iter=number, random_state=self.random_state, **common)
+        if not isinstance(self.halving, Mapping):
+            raise ValueError(f"halving {self.halving!r}: None or a dict of parameters expected")
+        for name in self.halving:
+            if name not in HALVING:
+                raise ValueError(unknown("halving:", name, HALVING))
         common |= {"random_state": self.random_state, **self.halving}
-        if self.n_iter is None:
+        if not sampled:
             return _HalvingGrid(*given, **common)
-        return _HalvingRandom(*given, n_candidates=self.n_iter, **common)
+        return _HalvingRandom(*given, n_candidates="exhaust" if self.n_iter is None else self.n_iter, **common)
 
 
 class _Together:
@@ -97,7 +116,9 @@ class _Together:
     def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None) -> None:
         def evaluate(settings: Any, cv: Any = None, more_results: Any = None, **_: Any) -> Any:
             settings = list(settings)
-            folds = list((cv or self._checked_cv_orig).split(*self._given, **self._routed.splitter.split))  # type: ignore
+            split = (cv or self._checked_cv_orig).split(*self._given, **self._routed.splitter.split)  # type: ignore
+            number = np.arange(_num_samples(self._given[0]))
+            folds = [tuple(number[list(each) if isinstance(each, tuple) else each] for each in fold) for fold in split]
             rows = [train for train, _ in folds]
             self.estimator.train(settings, *self._given, self._routed.estimator.fit, rows)  # type: ignore
             return evaluate_candidates(settings, _Folds(folds), more_results)
@@ -107,7 +128,7 @@ class _Together:
 
 
 class _Folds:
-    """A cv object of folds that are known."""
+    """A cv object of folds that are known, as row numbers, whatever selects them: masks, lists, ranges, series."""
 
     def __init__(self, folds: list[Any]) -> None:
         self.folds = folds

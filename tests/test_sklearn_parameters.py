@@ -1,0 +1,130 @@
+"""What parameters of gpubp.sklearn may be, and what is said of others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn")
+
+from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
+
+import gpubp
+from gpubp.sklearn import MLPClassifier, MLPRegressor, PopulationClassifier, PopulationRegressor
+
+FLOWERS, SPECIES = load_iris(return_X_y=True)
+SMALL: dict[str, Any] = {"engine": "eager", "random_state": 0}
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.mark.parametrize("name", ["batch_size", "epochs", "weight_decay"])
+def test_a_range_of_whole_numbers_is_dealt_as_such(name: str) -> None:
+    given = {"epochs": 2} | {name: "3..9:int"}
+    model = PopulationClassifier(6, (4,), **given, **SMALL).fit(FLOWERS, SPECIES)
+    found = {one.get_params()[name] for one in model.estimators_}
+    assert len(found) > 2
+    assert found <= {*range(3, 10)}
+    assert {*map(type, found)} == {int}
+    assert model.n_iter_ == max(found if name == "epochs" else [2])
+
+
+def test_the_length_of_a_training_is_in_epochs() -> None:
+    with pytest.raises(ValueError, match="settings: steps 7: epochs, a parameter of its own, says how long it trains"):
+        PopulationClassifier(settings={"steps": 7}, **SMALL).fit(FLOWERS, SPECIES)
+
+
+@pytest.mark.parametrize("name", ["lr", "batch_size", "activation", "optimizer", "dropout"])
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_alternatives_are_one_or_more(name: str, kind: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} is empty; one value or more expected"):
+        PopulationClassifier(2, (4,), **{name: kind([])}, **SMALL).fit(FLOWERS, SPECIES)
+
+
+@pytest.mark.filterwarnings("error", "ignore::sklearn.exceptions.ConvergenceWarning")
+def test_samples_and_weights_that_cannot_be_written_to_are_taken() -> None:
+    """As those of frames are. A warning of torch's is shown once per process: its own is asked for every time."""
+    before, weight = torch.is_warn_always_enabled(), np.linspace(0.5, 2, 150)
+    given = FLOWERS.copy(), SPECIES.astype(float), weight.copy()
+    for each in given:
+        each.flags.writeable = False
+    torch.set_warn_always(True)
+    try:
+        for kind in (PopulationClassifier(2, (4,), epochs=1, **SMALL), MLPRegressor(hidden_layer_sizes=(4,), **SMALL)):
+            found = kind.fit(*given).predict(given[0])
+            np.testing.assert_array_equal(found, kind.fit(FLOWERS, given[1], weight).predict(FLOWERS))
+            kind.model_.network(0)(given[0])
+    finally:
+        torch.set_warn_always(before)
+
+
+SIZES = [
+    (4.5,),
+    (4, "a"),
+    (None,),
+    (True,),
+    (0,),
+    [[[4]]],
+    np.array([[[4]]]),
+    [(4,), (0,)],
+    [(4,), "a"],
+    [[4, 3], [None]],
+]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=repr)
+@pytest.mark.parametrize("kind", [MLPClassifier, PopulationClassifier])
+def test_layers_have_a_whole_number_of_neurons(kind: Any, sizes: Any) -> None:
+    with pytest.raises(ValueError, match=r"hidden_layer_sizes must be > 0, got .*: whole numbers, one per layer"):
+        kind(hidden_layer_sizes=sizes, **SMALL).fit(FLOWERS, SPECIES)
+
+
+def test_topologies_may_be_any_sequence_of_sequences() -> None:
+    for sizes in ([(4,), (5,)], ((4,), (5,)), np.array([[4], [5]]), [4, (5,)], [np.int64(4), [5]]):
+        model = PopulationClassifier(2, sizes, epochs=1, **SMALL).fit(FLOWERS, SPECIES)
+        assert [each.spec.widths for each in model.model_.populations.each] == [(4, 4, 3), (4, 5, 3)]
+
+
+@pytest.mark.parametrize("given", [{"lr": [[0.1], [0.2]]}, {"lr": np.ones((2, 1))}, {"dropout": {0.1}},
+                                   {"settings": {"l2": {}}}], ids=repr)  # fmt: skip
+def test_what_is_no_value_is_refused_by_name(given: Any) -> None:
+    name = "l2" if "settings" in given else next(iter(given))
+    with pytest.raises(
+        ValueError, match=rf"{name} .*: one value, a list or array \(K,\) of alternatives, or a range, expected"
+    ):
+        PopulationClassifier(2, (4,), **given, **SMALL).fit(FLOWERS, SPECIES)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor, PopulationClassifier])
+def test_networks_are_of_float32_or_float64(kind: Any) -> None:
+    with pytest.raises(ValueError, match=f"The 'dtype' parameter of {kind.__name__} must be a str among"):
+        kind(dtype="float16", **SMALL).fit(FLOWERS, SPECIES)
+
+
+def signed(grad: torch.Tensor) -> tuple[torch.Tensor]:
+    return (torch.sign(grad),)
+
+
+def halved(lr: torch.Tensor, step: torch.Tensor, total: torch.Tensor, half: torch.Tensor) -> torch.Tensor:
+    return lr / (1 + step / half)
+
+
+def test_rules_of_ones_own_are_taken_as_names_are() -> None:
+    """One of each kind, alone and among alternatives."""
+    rules = gpubp.Optimizer(signed, slots=(), defaults={}, lr=0.01), gpubp.Schedule(halved, {"half": 10.0})
+    for optimizer, schedule in (rules, (["adam", rules[0]], ["constant", rules[1]])):
+        model = PopulationClassifier(4, (4,), optimizer=optimizer, schedule=schedule, epochs=2, **SMALL)
+        assert np.isfinite(model.fit(FLOWERS, SPECIES).losses_).all()
+        assert model.estimators_[0].partial_fit(FLOWERS, SPECIES).n_iter_ == 1
+
+
+def test_what_only_a_fitted_estimator_has_is_asked_for_in_vain_before() -> None:
+    for one in (MLPClassifier(), MLPRegressor(), PopulationClassifier(), PopulationRegressor()):
+        for name in ("model_", "estimators_", "out_activation_"):
+            if hasattr(type(one), name):
+                assert not hasattr(one, name)
+                with pytest.raises(NotFittedError, match=f"This {type(one).__name__} instance is not fitted yet"):
+                    getattr(one, name)
