@@ -1,10 +1,11 @@
-"""Files of Python answer samples in all their forms, with gaps, as the networks do, or
+"""Files of Python and estimators of scikit-learn answer samples in all their forms, with gaps, as the networks do, or
 say what is wrong with them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,41 @@ def test_a_python_file_says_what_is_wrong_with_samples(given: Any, what: str, tm
         exported(model, tmp_path)(given)
     with pytest.raises(ValueError, match="samples"):
         model.predict(given, [1, 0])
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=[*FRAMES])
+@pytest.mark.parametrize("rows", [[0], [1, 0]])
+def test_an_estimator_fills_what_a_frame_misses_and_takes_columns_by_name(frame: Any, rows: list[int]) -> None:
+    model = networks()
+    estimator, wanted = model.estimator(rows), model.predict(frame, rows)
+    assert estimator.feature_names_in_.tolist() == [*TRAINED]
+    for given in (frame, frame[["town", "area", "rooms"]]):
+        np.testing.assert_allclose(estimator.predict(given), wanted, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"columns are missing: \{'town'\}"):
+        estimator.predict(frame[["rooms", "area"]])
+
+
+@pytest.mark.parametrize("given", ROWS.values(), ids=[*ROWS])
+def test_an_estimator_fills_what_rows_miss_and_says_that_they_have_no_names(given: Any) -> None:
+    model = networks()
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        said = model.estimator([0]).predict(np.array(given, object))
+    np.testing.assert_allclose(said, model.predict(given, [0]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("gap", [None, NAN, pandas.NA])
+@pytest.mark.parametrize("name", [*TRAINED])
+def test_what_training_refused_as_missing_is_refused_everywhere(name: str, gap: Any, tmp_path: Path) -> None:
+    model = networks(impute=None)
+    column = pandas.Series([gap, *TRAINED[name][1:]], dtype=object if name == "town" else "Float64")
+    for predict in (model.estimator([0]).predict, exported(model, tmp_path), partial(model.predict, networks=[0])):
+        with pytest.raises(ValueError, match=r"contains NaN|column .* has missing values|lacks 1 of 4"):
+            predict(pandas.DataFrame({**TRAINED, name: column}))
+
+
+def test_numbers_by_place_have_no_names_for_scikit_learn() -> None:
+    columns = {f"inputs[{at}]": [1.0, 2.0, 3.0] for at in range(2)}
+    data = fit(table({**columns, "y": [1.0, 2.0, 3.0]}), "mean_squared_error")
+    estimator = Model(population(gpubp.NetworkSpec((2, 1)), 1), data).estimator([0])
+    assert not hasattr(estimator, "feature_names_in_")
+    assert estimator.predict(np.ones((3, 2))).shape == (3,)

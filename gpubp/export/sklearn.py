@@ -1,9 +1,9 @@
 """scikit-learn's estimators of networks, and rows of its fitted MLPs.
 
-estimator() is a Pipeline from raw samples (M, columns), in the order of training, to MLPClassifier or MLPRegressor; of
-several networks a VotingClassifier or VotingRegressor, which takes the mean. scikit-learn fits them on stand-in
-samples, so that they have all that it keeps of a fit, and then they get the networks' numbers. They train on as
-scikit-learn's do: with its loss, and with biases where there were none.
+estimator() is a Pipeline from raw samples, a frame with the columns of training or an array of them in their order, to
+MLPClassifier or MLPRegressor; of several networks a VotingClassifier or VotingRegressor, which takes the mean.
+scikit-learn fits them on stand-in samples, so that they have all that it keeps of a fit, and then they get the
+networks' numbers. They train on as scikit-learn's do: with its loss, and with biases where there were none.
 
 Targets that training scaled are scaled back by the last layer's weights, and the two outputs of a network of two
 classes become one, their difference: then weights are float64. Refused, by name: what an MLP of scikit-learn does not
@@ -59,6 +59,8 @@ def estimator(members: Members) -> Any:
         raise SpecError("scikit-learn's VotingRegressor predicts one number for a sample: export each network alone")
     voting = VotingClassifier(named, voting="soft") if members.classes else VotingRegressor(named)
     voting.estimators_, voting.named_estimators_ = [each for _, each in named], Bunch(**dict(named))
+    if hasattr(named[0][1], "feature_names_in_"):
+        voting.feature_names_in_ = named[0][1].feature_names_in_
     if members.classes:
         voting.le_ = LabelEncoder().fit(np.array(members.classes))
         voting.classes_ = voting.le_.classes_
@@ -116,28 +118,32 @@ def _numbers(members: Members, group: Group, at: int) -> tuple[list[Array], list
 
 
 def _inputs(members: Members, place: int) -> Any:
-    """The transformer of raw samples for a member."""
+    """The transformer of raw samples for a member. It takes the columns of a frame by their names, as one that was
+    fitted on a frame does."""
     from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import make_pipeline
 
-    assert members.preparation is not None
     columns = [each.at(int(members.position[place])) for each in members.columns]
+    named = any(each.name != f"inputs[{at}]" for at, each in enumerate(columns))  # so an .npz calls its places
     runs, start = [], 0
     for texts, run in itertools.groupby(columns, lambda column: column.categories is not None):
         some = [*run]
-        made = _texts(some) if texts else _numeric(some)
+        steps = _texts(some) if texts else _numeric(some)
+        if named:
+            steps[0].feature_names_in_ = np.array([each.name for each in some], object)
+        made = steps[0] if len(steps) == 1 else make_pipeline(*steps)
         runs.append((f"columns_{start}", made, [*range(start, start := start + len(some))]))
-    if len(runs) == 1:
-        return runs[0][1]
     usual = [0.0 if each.categories is None else each.categories[0] for each in columns]
     fitted = ColumnTransformer(runs).fit(np.array([usual], object))
     fitted.transformers_ = [(name, made, places) for name, made, places in runs]
+    if named:
+        fitted.feature_names_in_ = np.array([each.name for each in columns], object)
     return fitted
 
 
-def _numeric(columns: Sequence[Column]) -> Any:
-    """Columns of numbers: missing ones filled, and scaled."""
+def _numeric(columns: Sequence[Column]) -> list[Any]:
+    """Steps for columns of numbers: missing ones filled, and scaled."""
     from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     stand_in = np.zeros((1, len(columns)))
@@ -146,27 +152,33 @@ def _numeric(columns: Sequence[Column]) -> Any:
     scaler.scale_ = np.array([each.factor for each in columns], float)
     scaler.var_ = scaler.scale_**2
     if all(each.fill is None for each in columns):
-        return scaler
+        return [scaler]
     imputer = SimpleImputer(keep_empty_features=True).fit(stand_in)
     imputer.statistics_ = np.array([np.nan if each.fill is None else each.fill for each in columns], float)
-    return make_pipeline(imputer, scaler)
+    return [imputer, scaler]
 
 
-def _texts(columns: Sequence[Column]) -> Any:
-    """Columns of texts: missing ones filled, None and NaN, and an input per category."""
+def _texts(columns: Sequence[Column]) -> list[Any]:
+    """Steps for columns of texts: missing ones, None, NaN and pandas.NA, filled, or refused as NaN where training
+    refused them, and an input per category."""
     from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
     categories = [np.array(each.categories, object) for each in columns]
     stand_in = np.array([[each[0] for each in categories]], object)
     encoder = OneHotEncoder(categories=categories, handle_unknown="ignore", sparse_output=False).fit(stand_in)
+    kinds: list[Any] = [np.nan, None]
+    if find_spec("pandas") is not None:
+        from pandas import NA
+
+        kinds = [NA]  # fills all three
     steps = []
-    for missing in (None, np.nan):
-        imputer = SimpleImputer(missing_values=missing, strategy="most_frequent").fit(stand_in)
-        imputer.statistics_ = np.array([each.fill for each in columns], object)
+    for missing in (*kinds, None):  # the last finds none to fill, and refuses NaN
+        imputer = SimpleImputer(missing_values=missing, strategy="most_frequent", keep_empty_features=True)
+        imputer.fit(stand_in)
+        imputer.statistics_ = np.array([np.nan if each.fill is None else each.fill for each in columns], object)
         steps.append(imputer)
-    return make_pipeline(*steps, encoder) if any(each.fill is not None for each in columns) else encoder
+    return [*steps, encoder]
 
 
 def rows(estimators: Iterable[Any]) -> tuple[NetworkSpec, Tensor]:
