@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 from sklearn.metrics import confusion_matrix, mean_absolute_error, r2_score, root_mean_squared_error
 
 import gpubp
-from gpubp import bundled, curves, folds
+from gpubp import bundled, checkpoint, curves, folds, manifests
 from gpubp.cli import main
 from gpubp.errors import CheckpointError
 from gpubp.pages import figures, predictions
@@ -43,7 +44,7 @@ def test_bands_and_statuses_are_those_of_the_history(reported: Reported) -> None
     folder, page = reported("sweep")
     data, lines = data_of(page), (folder / "history.jsonl").read_text().splitlines()
     history = [json.loads(each) for each in lines]
-    assert data["bands"]["step"] == [each["step"] for each in history]
+    assert data["bands"]["at"] == data["statuses"]["at"] == [each["step"] for each in history]
     for name, panel in data["bands"]["panels"].items():
         for quantile, values in panel.items():
             np.testing.assert_allclose(values, [each[name][quantile] for each in history], **FIVE)
@@ -51,6 +52,39 @@ def test_bands_and_statuses_are_those_of_the_history(reported: Reported) -> None
     for name, counts in data["statuses"]["counts"].items():
         assert counts == [each["statuses"][name] for each in history]
     assert sum(each[-1] for each in data["statuses"]["counts"].values()) == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "clock"),
+    [*zip(("sweep", "halving"), ["training step"] * 2), *zip(("queue", "entities"), ["network-steps"] * 2)],
+)
+def test_figures_go_by_a_clock_that_rises_and_every_network_has_a_status(
+    name: str, clock: str, reported: Reported
+) -> None:
+    folder, page = reported(name)
+    data, networks = data_of(page), len(results(folder))
+    assert data["clock"] == clock
+    assert len(re.findall(f"<th scope=col[^>]*>{clock}</th>", page)) == 1 + len(data["bands"]["panels"])
+    for each in (data["bands"]["at"], data["statuses"]["at"]):
+        assert each == sorted({*each})
+        assert len(each) > 1
+    counts = data["statuses"]["counts"]
+    assert ("waiting" in counts) == ("They are those of the networks that have a slot" in page) == (name == "queue")
+    assert {sum(at) for at in zip(*counts.values())} == {networks}
+
+
+def test_a_run_of_before_the_clock_was_kept_has_the_same_figures(reported: Reported, tmp_path: Path) -> None:
+    folder = shutil.copytree(reported("queue")[0], tmp_path / "run")
+    path = folder / "checkpoint" / "manifest.json"
+    kept = json.loads(path.read_text())
+    assert kept.pop("clock") == "network_steps"
+    path.write_text(json.dumps(kept | {"manifest_sha256": manifests.digest(kept)}))
+    assert data_of(page_of(folder))["bands"] == data_of(reported("queue")[1])["bands"]
+    kept["clock"] = "sundial"
+    path.write_text(json.dumps(kept | {"manifest_sha256": manifests.digest(kept)}))
+    path.with_name("manifest.previous.json").unlink()
+    with pytest.raises(CheckpointError, match="clock 'sundial'; step or network_steps expected"):
+        checkpoint.load(folder, torch.device("cpu"))
 
 
 def test_every_network_of_a_small_run_is_a_point_with_its_own_numbers(reported: Reported) -> None:
@@ -240,7 +274,7 @@ def test_a_hundred_thousand_networks_take_less_than_five_megabytes() -> None:
     data = data_of(page)
     assert len(data["points"]["network"]) > 1000
     assert len(data["curves"]) == len(data["points"]["network"])
-    assert len(data["bands"]["step"]) <= figures.EVALUATIONS
+    assert len(data["bands"]["at"]) <= figures.EVALUATIONS
 
 
 def test_texts_without_number_are_few_groups(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,15 @@ def facts(folder: Path) -> Any:
         settings=saved.notes["settings"] or {},
         about=_about(folder, saved, torch.__version__),
         told=told,
+        clock=_clock(saved.notes),
+        networks=max(rows.num_rows, (saved.notes["queue"] or {}).get("total") or 0),
     )
+
+
+def _clock(notes: dict[str, Any]) -> str:
+    """The number of records that rises with training, in those of older runs too."""
+    known = notes["clock"] or ("step" if notes["queue"] is None else "network_steps")
+    return known if all(known in each for each in notes["history"]) else "step"
 
 
 def _rows(folder: Path, saved: Checkpoint, networks: Any) -> tuple[pa.Table, list[str]]:
