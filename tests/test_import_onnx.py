@@ -48,7 +48,7 @@ def test_a_file_of_several_topologies_is_read_one_by_one(prepared: bool, tmp_pat
     places = tuple(torch.tensor(some) for some in ([0, 3], [1, 2, 5], [4]))
     model = Model(Populations(tuple(each), places), data.preparation if prepared else None)
     path = model.export(tmp_path / "networks.onnx", range(6))
-    with pytest.raises(SpecError, match="has 3 topologies, and a population has one: ends outs_0, outs_1, outs_2; end="):
+    with pytest.raises(SpecError, match="has 3 topologies, and a population has one: ends outs_0, outs_1, outs_2;"):
         read(path, data.loss)
     for at, networks in enumerate(each):
         back = read(path, data.loss, end=f"outs_{at}")

@@ -5,6 +5,9 @@ MLPClassifier or MLPRegressor; of several networks a VotingClassifier or VotingR
 scikit-learn fits them on stand-in samples, so that they have all that it keeps of a fit, and then they get the
 networks' numbers. They train on as scikit-learn's do: with its loss, and with biases where there were none.
 
+Probabilities of several columns are those of an MLPClassifier of samples with several labels, 1 for those that they
+have; of one column those of the classes 0 and 1.
+
 Targets that training scaled are scaled back by the last layer's weights, and the two outputs of a network of two
 classes become one, their difference: then weights are float64. Refused, by name: what an MLP of scikit-learn does not
 have.
@@ -23,6 +26,7 @@ from torch import Tensor
 
 from ..columns import Column
 from ..errors import ConfigError, ShapeError, SpecError
+from ..preparation import Label
 from ..spec import NetworkSpec
 from .members import Array, Group, Members
 
@@ -55,16 +59,26 @@ def estimator(members: Members) -> Any:
     named = [(f"network_{row}", networks[place]) for place, row in enumerate(members.rows)]
     if len(named) == 1:
         return named[0][1]
+    labels = _labels(members)
     if not members.classes and not members.flat and members.groups[0].spec.widths[-1] > 1:
-        raise SpecError("scikit-learn's VotingRegressor predicts one number for a sample: export each network alone")
-    voting = VotingClassifier(named, voting="soft") if members.classes else VotingRegressor(named)
+        what = "VotingClassifier predicts one label" if labels else "VotingRegressor predicts one number"
+        raise SpecError(f"scikit-learn's {what} for a sample: export each network alone")
+    voting = VotingClassifier(named, voting="soft") if labels else VotingRegressor(named)
     voting.estimators_, voting.named_estimators_ = [each for _, each in named], Bunch(**dict(named))
     if hasattr(named[0][1], "feature_names_in_"):
         voting.feature_names_in_ = named[0][1].feature_names_in_
-    if members.classes:
-        voting.le_ = LabelEncoder().fit(np.array(members.classes))
+    if labels:
+        voting.le_ = LabelEncoder().fit(np.array(labels))
         voting.classes_ = voting.le_.classes_
     return voting
+
+
+def _labels(members: Members) -> tuple[Label, ...]:
+    """The classes; those of probabilities without labels 0 and 1, or, of several columns, their numbers."""
+    outputs = members.groups[0].spec.widths[-1]
+    if members.classes or members.groups[0].link != "sigmoid":
+        return members.classes
+    return tuple(range(max(2, outputs)))
 
 
 def _mlp(members: Members, group: Group, at: int) -> Any:
@@ -78,13 +92,15 @@ def _mlp(members: Members, group: Group, at: int) -> Any:
             f"hidden {', '.join(sorted(hidden))}: scikit-learn's MLP has one of {', '.join(ACTIVATIONS)} in all layers"
         )
     out = "softmax" if link == "softmax" else {"exp": "exp", "sigmoid": "logistic"}.get(link, link)
-    if spec.output != "identity" or out not in LOSSES or (out == "logistic") != (members.task == "binary"):
+    if spec.output != "identity" or out not in LOSSES:
         what = f"output {str(spec.output)!r}, loss {str(spec.loss)!r} and targets that are {members.task}"
         raise SpecError(f"{what}: scikit-learn has no MLP that predicts like that")
     settings: dict[str, Any] = {"hidden_layer_sizes": spec.widths[1:-1], "activation": ACTIVATIONS[hidden.pop()]}
-    inputs, labels = np.zeros((max(1, len(members.classes)), spec.widths[0])), np.array(members.classes)
-    if members.classes:
-        mlp = MLPClassifier(**settings).partial_fit(inputs, labels, classes=labels)
+    labels = np.array(_labels(members))
+    inputs = np.zeros((max(1, len(labels)), spec.widths[0]))
+    if len(labels):
+        several = out == "logistic" and spec.widths[-1] > 1  # labels that a sample has or has not
+        mlp = MLPClassifier(**settings).partial_fit(inputs, np.eye(len(labels)) if several else labels, classes=labels)
     else:
         settings |= {"loss": "poisson"} if out == "exp" else {}
         if "loss" in settings and "loss" not in MLPRegressor().get_params():
