@@ -48,10 +48,13 @@ def test_a_run_goes_from_training_to_files_of_every_format(capsys: Capture) -> N
     trained("--data iris --networks 6 --steps 20 --run-dir made", capsys)
     model = gpubp.load("made")
     best = int(model.ranking()[0])
-    assert run("export made --to numpy", capsys) == f"made/networks.py: network {best} of 6\n"
+    assert run("export made --to numpy", capsys) == f"made/networks.py: 1 of 6 networks, row {best}\n"
     assert said("made/networks.py")["predict"](FLOWERS).tolist() == model.predict(FLOWERS).tolist()
     assert said("made/networks.py")["ROWS"] == [best]
-    assert run("export made --output three.onnx --networks 3", capsys).startswith("three.onnx: 3 networks, the first")
+    rows = ", ".join(map(str, model.ranking()[:3].tolist()))
+    assert run("export made --output three.onnx --networks 3", capsys) == f"three.onnx: 3 of 6 networks, rows {rows}\n"
+    assert run("export made", capsys) == f"made/networks.safetensors: 1 of 6 networks, row {best}\n"
+    assert gpubp.load("made/networks.safetensors").predict(FLOWERS).tolist() == model.predict(FLOWERS).tolist()
     session = onnxruntime.InferenceSession("three.onnx", providers=["CPUExecutionProvider"])
     names = ["label", "probabilities", "std"]
     label, probabilities, std = session.run(names, {"numbers": np.array(FLOWERS)})
@@ -77,7 +80,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(capsys: Capture) -> None:
     trained("--data iris --networks 2 --steps 2 --run-dir made", capsys)
     Path("there.onnx").write_text("mine")
     for flags, what in (
-        ("", "a name that ends with .onnx (onnx), .py (numpy)"),
+        ("--output there.csv", "file 'there.csv': a name that ends with .onnx (onnx), .py (numpy)"),
         ("--to onx", "to 'onx' is unknown; did you mean 'onnx'?"),
         ("--to sklearn", "gpubp.load(run).estimator() makes one"),
         ("--output there.onnx", "there.onnx exists already; --output with a new file expected"),
