@@ -165,6 +165,9 @@ def test_a_file_of_networks_that_is_not_what_was_written_is_refused(tmp_path: Pa
         r"networks in places \[0, 0\]": (about, tensors | {"0.place": torch.tensor([0, 0])}),
         "networks in places": (about, tensors | {"0.place": torch.tensor([0])}),
         "no whole numbers": (about, tensors | {"position": torch.tensor([0.5, 1])}),
+        "no networks are in it": ({**about, "populations": []}, tensors),
+        "no networks": (about, {name: each[:0] for name, each in tensors.items()}),
+        "are no whole numbers, one": (about, tensors | {"0.place": torch.tensor(0)}),
         "results": (about, tensors | {"results": torch.tensor([1, 2, 3], dtype=torch.uint8)}),
         "ids": (about, tensors | {"0.ids": torch.tensor([1, 2, 3])}),
         "not a file of networks that gpubp": ([], tensors),
@@ -174,6 +177,9 @@ def test_a_file_of_networks_that_is_not_what_was_written_is_refused(tmp_path: Pa
         save_file(content, bad, {} if described is None else {"gpubp": json.dumps(described)})
         with pytest.raises(CheckpointError, match=what):
             gpubp.load(bad)
+    save_file(tensors | {"0.params": tensors["0.params"].fill_(torch.nan)}, bad, {"gpubp": json.dumps(about)})
+    with pytest.warns(UserWarning, match="2 of 2 networks have weights that are NaN or infinite, the first in row 0"):
+        assert len(gpubp.load(bad)) == 2
     whole = path.read_bytes()
     for cut in (0, 7, 8, 100, len(whole) - 1):
         bad.write_bytes(whole[:cut])
