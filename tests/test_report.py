@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from sklearn.metrics import confusion_matrix, mean_absolute_error, r2_score, root_mean_squared_error
 
 import gpubp
-from gpubp import bundled, checkpoint, curves, folds, manifests
+from gpubp import bundled, checkpoint, curves, folds, lock, machine, manifests
 from gpubp.cli import main
 from gpubp.errors import CheckpointError
 from gpubp.pages import figures, predictions
@@ -202,6 +203,21 @@ def test_a_run_of_any_kind_has_a_report(name: str, told: str, reported: Reported
     assert bool(data["predictions"]) == (name not in ("unvalidated", "diverged"))
     assert len(data["points"]["network"]) == table.num_rows
     assert bool(data["curves"]) == (name != "diverged")
+
+
+def test_a_report_says_which_machine_trained_if_the_run_does(reported: Reported, tmp_path: Path) -> None:
+    folder = shutil.copytree(reported("single")[0], tmp_path / "run")
+    path = lock.file(folder)
+    process, own = path.read_text().splitlines()
+    assert own == machine.described()
+    assert f"{os.cpu_count()} cores, " in own
+    for kept, told in ((f"{process}\n9 cores; 2 x <GPU>\n", "9 cores; 2 x &lt;GPU&gt;"), (process, None)):
+        path.write_text(kept)
+        page = page_of(folder)
+        assert f"<dt>trained by</dt><dd>{process}</dd>" in page
+        assert (f"<dt>machine</dt><dd>{told}</dd>" in page) == ("<dt>machine</dt>" in page) == bool(told)
+    path.unlink()
+    assert "<dt>trained by</dt>" not in page_of(folder)
 
 
 def test_a_run_that_crashed_shows_its_last_checkpoint(tmp_path: Path) -> None:

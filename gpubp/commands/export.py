@@ -25,7 +25,7 @@ LOADED = {  # by what the file is read
 def parser() -> Parser:
     """The command's flags."""
     flags = run_parser("Write networks of a run to a file, with scaling and names of classes; several answer together.")
-    flags.flag("--to", TEXT, "onnx, numpy (a Python file), safetensors or torch; by default what --output ends with, or safetensors")
+    flags.flag("--to", TEXT, "onnx, numpy (a Python file), safetensors or torch; as --output ends, or safetensors")
     flags.flag("--networks", TEXT, "best, a number K for the best K, or all", "best")
     flags.flag("--rows", TEXT, "these networks instead, by their rows in the results, such as 3,17")
     flags.flag("--output", TEXT, "a new file; by default networks.onnx, .py, .safetensors or .pt in the run")

@@ -169,9 +169,10 @@ def _about(folder: Path, saved: Checkpoint, torch_version: str) -> dict[str, Any
     steps, seconds = sum(int(state.step.sum()) for state in states), saved.notes["seconds"]
     settings = saved.notes["settings"] or {}
     try:
-        host = files.read(lock.file(folder)).decode(errors="replace").strip()
+        process = files.read(lock.file(folder)).decode(errors="replace").splitlines()
     except OSError:
-        host = None
+        process = []
+    host, machine = (*map(str.strip, process), None, None)[:2]
     found = {
         "parameters of a network": max(state.population.spec.size for state in states),
         "network-steps": steps,
@@ -180,7 +181,8 @@ def _about(folder: Path, saved: Checkpoint, torch_version: str) -> dict[str, Any
         "engine": "; ".join(dict.fromkeys(str(each.notes["engine_reason"]) for each in saved.populations)),
         "device": settings.get("device"),
         "dtype": str(states[0].population.params.dtype).removeprefix("torch."),
-        "trained by": host,
+        "trained by": host or None,
+        "machine": machine or None,
         "report by": f"gpubp {__version__}, torch {torch_version}, Python {platform.python_version()}",
     }
     return {name: value for name, value in found.items() if value is not None}
