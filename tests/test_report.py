@@ -93,6 +93,7 @@ def test_every_network_of_a_small_run_is_a_point_with_its_own_numbers(reported: 
     data, table = data_of(page), results(folder)
     points, diverged = data["points"], np.array(table["status"].to_pylist()) == "diverged"
     assert sorted(points["network"]) == list(range(40))
+    assert "can be picked" not in page
     assert 3 < diverged.sum() < 37
     ranked = gpubp.result.order_of(table).tolist()
     for network, rank, figure, lr in zip(points["network"], points["rank"], points["figure"], points["columns"]["lr"]):
@@ -289,6 +290,7 @@ def test_a_hundred_thousand_networks_take_less_than_five_megabytes() -> None:
     assert len(page.encode()) < 5e6
     data = data_of(page)
     assert len(data["points"]["network"]) > 1000
+    assert f"{len(data['curves']):,} of 100,000 networks can be picked: evenly by rank" in page
     assert len(data["curves"]) == len(data["points"]["network"])
     assert len(data["bands"]["at"]) <= figures.EVALUATIONS
 

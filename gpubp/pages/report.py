@@ -135,7 +135,10 @@ def _networks(facts: Facts, data: Mapping[str, Any]) -> str:
     if data["curves"]:
         validated = any(len(each) > 2 for each in data["curves"].values())
         what = "Validation loss (solid) and training loss (dashed)" if validated else "Training loss"
-        note = f"{what} {CURVES}"
+        note, count = f"{what} {CURVES}", len(facts.study.values)
+        if len(data["points"]["network"]) < count:
+            kept = f"{len(data['curves']):,} of {count:,} networks"
+            note += f" {kept} can be picked: evenly by rank, and some that diverged."
         pick = "<label class=screen>pick a network <select id=pick></select></label> <span id=picked></span>"
         about = "learning curves of the best, the median, the worst and the picked network"
         rest = "<div id=numbers class=wide role=region tabindex=0 aria-label='learning curves as a table'></div>"
