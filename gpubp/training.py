@@ -208,13 +208,9 @@ def _trained(
 
 @contextmanager
 def opened(
-    folder: Path,
-    settings: Mapping[str, Any],
-    reasons: str,
-    preparation: Preparation | None,
-    design: Any,
+    folder: Path, settings: Mapping[str, Any], reasons: str, preparation: Preparation | None, design: Any,
     where: Sequence[torch.device] = (),
-) -> Iterator[list[str]]:
+) -> Iterator[list[str]]:  # fmt: skip
     """The new run directory, held by this process, which trains on `where`, with the files that do not change. -> notes
     for the user. Raises ConfigError if it cannot be made."""
     with ExitStack() as stack:
