@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,17 @@ def test_the_python_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("CXX", "none")  # the engine that compiles nothing: README's blocks compile kernels
     exec(compile(BLOCKS[name], name, "exec"), {})
     assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_the_commands_of_the_tour_run_one_after_the_other(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGES["docs/tour.md"], re.M | re.S)
+    script = "\n".join(["set -e", f'gpubp() {{ {shlex.quote(sys.executable)} -m gpubp "$@"; }}', *blocks])
+    found = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=found, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(blocks) == 2
+    assert "class_0" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "new.csv"}
 
 
 def test_the_commands_of_the_pages_are_commands() -> None:
