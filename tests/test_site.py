@@ -66,6 +66,13 @@ def test_the_links_of_a_page_lead_somewhere(name: str) -> None:
     assert [link for link in links if not (ROOT / name).parent.joinpath(link).exists()] == []
 
 
+def test_every_example_is_linked_by_a_page() -> None:
+    pages = "".join(text for name, text in PAGES.items() if name.startswith("docs/"))
+    scripts = sorted((ROOT / "examples").glob("*.py"))
+    assert [path.name for path in scripts if f"](../../examples/{path.name})" not in pages] == []
+    assert "](../examples)" in PAGES["docs/index.md"]
+
+
 def test_every_part_of_the_site_is_on_a_page_and_every_mark_has_its_part() -> None:
     assert sorted(mark for text in PAGES.values() for mark in MARK.findall(text)) == sorted(PARTS)
 
