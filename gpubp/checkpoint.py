@@ -48,9 +48,10 @@ PREPARATION = "preparation.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The populations of a run in training, those that have left it, and the loop's notes: number, history, seconds,
-    search, queue, and the run's settings, None up to version 4. told: notes for the user from loading. older: whether a
-    newer one is damaged. preparation: the SHA-256 of the run's preparation.json; None without one."""
+    """The populations of a run in training, those that have left it, and the loop's notes: number, history, clock (of
+    Start, None if unknown), seconds, search, queue, and the run's settings, None up to version 4. told: notes for the
+    user from loading. older: whether a newer one is damaged. preparation: the SHA-256 of the run's preparation.json;
+    None without one."""
 
     populations: tuple[Saved, ...]
     ended: Ended
@@ -122,6 +123,7 @@ def _write(
         "populations": [entry for entry, _ in packed],
         "settings": notes["settings"],
         "history": notes["history"].save(run_dir, notes["number"]),
+        "clock": notes.get("clock"),
         "seconds": notes["seconds"],
         "search": history.with_files(notes.get("search"), run_dir, notes["number"]),
         "queue": notes.get("queue"),
@@ -200,7 +202,7 @@ def _read(path: Path, device: torch.device, rows: Callable[[str], bool] = lambda
                 raise CheckpointError(f"{folder.parent}: {lacks}")
         populations = _populations(manifest, entries, contents, folder.parent, device, rows)
         notes = {name: of_loop[name] for name in ("history", "seconds", "settings")}
-        notes |= {name: manifest.get(name) for name in ("search", "queue")}
+        notes |= {name: manifest.get(name) for name in ("search", "queue", "clock")}
         notes["number"] = max(each.notes["number"] for each in populations)
         ended = Ended.load(folder.parent, (notes["queue"] or {"ended": {}})["ended"])
         packing.check_rows([*(each.rows for each in populations), *(each.rows for each in ended.outcomes())])
@@ -253,6 +255,8 @@ def _check_notes(notes: Mapping[str, Any]) -> None:
     seconds, settings = notes["seconds"], notes["settings"]
     if type(seconds) not in (int, float) or not 0 <= seconds < float("inf"):
         raise ConfigError(f"{seconds!r} seconds; a number of 0 or more expected")
+    if notes["clock"] not in (None, "step", "network_steps"):
+        raise ConfigError(f"clock {notes['clock']!r}; step or network_steps expected")
     if not isinstance(settings, dict | None):
         raise ConfigError(f"settings are a {type(settings).__name__}; values by name expected")
 

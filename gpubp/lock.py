@@ -1,4 +1,5 @@
-"""One process at a time writes a run: it holds a lock on RUN/checkpoint/lock, which names the process.
+"""One process at a time writes a run: it holds a lock on RUN/checkpoint/lock, which names the process, and in a second
+line its machine.
 
 The lock is flock's: it ends with its process. A network file system may keep the lock of a dead machine; `force`
 takes it. Without flock nothing guards a run, and held() says so. Readers need no lock. The holder deletes unfinished
@@ -29,8 +30,9 @@ def file(run_dir: Path) -> Path:
 
 
 @contextmanager
-def held(run_dir: Path, force: bool = False) -> Iterator[list[str]]:
-    """Hold the lock of the run in `run_dir`, with `force` even if another process has it. -> notes for the user.
+def held(run_dir: Path, force: bool = False, machine: str = "") -> Iterator[list[str]]:
+    """Hold the lock of the run in `run_dir`, with `force` even if another process has it. machine: what it is, for
+    people. -> notes for the user.
     Raises CheckpointError with the name of another process that holds it."""
     path = file(run_dir)
     if path.parent.is_symlink():
@@ -59,7 +61,7 @@ def held(run_dir: Path, force: bool = False) -> Iterator[list[str]]:
         notes = _locked(handle, run_dir)
         HELD[handle] = path
         handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n{machine}\n")
         handle.flush()
         for folder in (run_dir, path.parent) if not notes else ():
             files.sweep(folder)
@@ -107,8 +109,8 @@ def _locked(handle: TextIO, run_dir: Path) -> list[str]:
     except (BlockingIOError, PermissionError):
         handle.seek(0)
         raise CheckpointError(
-            f"{run_dir} is in use by {line(handle.read(200)) or 'another process'}; wait for it or end it. If it is "
-            f"dead, and a network file system keeps its lock: gpubp resume {quoted(run_dir)} --force"
+            f"{run_dir} is in use by {line(handle.readline(200)) or 'another process'}; wait for it or end it. If it "
+            f"is dead, and a network file system keeps its lock: gpubp resume {quoted(run_dir)} --force"
         ) from None
     except OSError as error:
         return [UNGUARDED.format(f"the file system of {run_dir} ({error.strerror})")]

@@ -123,6 +123,7 @@ class Loop:
         self.crew.begin(self.runs, self.runs)
         self.taken, self.whole = self.done, self.expected
         populations = [run.state.population for run in self.runs]
+        self.clock = "step" if self.queue is None and together(self.runs) else "network_steps"
         start = Start(
             networks=(self.queue and self.queue.rows.total) or sum(each.count for each in populations),
             parameters=max(each.spec.size for each in populations),
@@ -136,7 +137,7 @@ class Loop:
             settings=self.settings,
             history=tuple(self.history),
             populations=len(self.runs),
-            clock="step" if self.queue is None and together(self.runs) else "network_steps",
+            clock=self.clock,
         )
         self.listeners.start(start)
         self.crew.compile_ahead(self.runs)
@@ -276,6 +277,7 @@ class Loop:
         return {
             "number": self.number,
             "history": self.history,
+            "clock": self.clock,
             "seconds": self.seconds,
             "settings": self.settings,
             "search": search,

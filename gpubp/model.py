@@ -297,6 +297,10 @@ def _exported(path: Path, device: torch.device) -> Model:
     try:
         each = tuple(Population(group.spec, group.params, group.seed, group.ids) for group in found.groups)
         networks = Populations(each, tuple(group.place for group in found.groups))
+        bad = networks.in_order([~part.params.isfinite().all(1) for part in each]).nonzero()
+        if len(bad):  # as those of diverged networks may be
+            some = f"{len(bad)} of {networks.count} networks have weights that are NaN or infinite"
+            warn(f"{path}: {some}, the first in row {int(bad[0])}")
         return Model(networks, found.preparation, results, position=found.position)
     except GpubpError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None

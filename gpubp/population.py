@@ -131,7 +131,8 @@ class Population:
     ) -> Population:
         """A population of the networks in ONNX files, all of one topology: chains of Gemm, or MatMul and Add, and
         activations. start, end: the tensors where the chain begins and ends, by default the graph's input and output,
-        or those of a network that export() wrote; labels are no outputs. Raises SpecError, with the operator, for
+        or those of networks that export() wrote, of which `end` chooses the topology if there are several: outs_0,
+        outs_1; labels are no outputs. Raises SpecError, with the operator, for
         what a row cannot stand for, such as a scaler, and for weights outside the file and its own `.data`."""
         from .export import onnx_rows
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from . import checkpoint, config_file, files, forks, lock
+from . import checkpoint, config_file, files, forks, lock, machine
 from .ambient import HOME, neutral
 from .config import TrainConfig
 from .data import Dataset
@@ -60,7 +60,7 @@ def resume(
     Raises CheckpointError if the run or its data differ or another process trains it, DeviceError, EngineError."""
     check_arguments(reporters, checkpoint_minutes, settings, lines)
     folder, where = files.path("run_dir", run_dir), devices(device)
-    with lock.held(folder, force) as told:
+    with lock.held(folder, force, machine.described(where)) as told:
         saved = _saved(folder)
         populations = [each.state.population for each in saved.populations]
         sets = ready([each.spec for each in populations], populations[0].params.dtype, data, validation, None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import arrays, checkpoint, checks, config_file, files, forks, lock, memory
+from . import arrays, checkpoint, checks, config_file, files, forks, lock, machine, memory
 from .ambient import HOME, neutral
 from .config import TrainConfig
 from .data import Dataset
@@ -200,7 +200,7 @@ def _trained(
         lines = (*lines, *notes, plan)
         if folder is not None:
             rows = design and design.rows.design
-            news = stack.enter_context(opened(folder, chosen, reasons(runs), preparation, rows))
+            news = stack.enter_context(opened(folder, chosen, reasons(runs), preparation, rows, where))
             notes, lines = [*notes, *news], (*lines, *news)
         given = runs, tuple(reporters), folder, checkpoint_minutes, chosen, lines
         return Loop(*given, notes=notes, search=search, queue=queue).train()
@@ -208,18 +208,18 @@ def _trained(
 
 @contextmanager
 def opened(
-    folder: Path, settings: Mapping[str, Any], reasons: str, preparation: Preparation | None, design: Any
-) -> Iterator[list[str]]:
-    """The new run directory, held by this process, with the files that do not change. -> notes for the user. Raises
-    ConfigError if it cannot be made."""
+    folder: Path, settings: Mapping[str, Any], reasons: str, preparation: Preparation | None, design: Any,
+    where: Sequence[torch.device] = (),
+) -> Iterator[list[str]]:  # fmt: skip
+    """The new run directory, held by this process, which trains on `where`, with the files that do not change. -> notes
+    for the user. Raises ConfigError if it cannot be made."""
     with ExitStack() as stack:
         try:
             lock.file(folder).parent.mkdir(parents=True, exist_ok=True)
-            news = stack.enter_context(lock.held(folder))
+            news = stack.enter_context(lock.held(folder, machine=machine.described(where)))
             new(folder)  # another process may have been faster
             config_file.write(folder / config_file.FILE, settings, reasons)
-            # of a run that ended before it saved anything
-            (folder / checkpoint.PREPARATION).unlink(missing_ok=True)
+            (folder / checkpoint.PREPARATION).unlink(missing_ok=True)  # of a run that ended before it saved anything
             if preparation is not None:
                 preparation.save(folder)
             if isinstance(design, Design):

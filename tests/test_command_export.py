@@ -48,10 +48,13 @@ def test_a_run_goes_from_training_to_files_of_every_format(capsys: Capture) -> N
     trained("--data iris --networks 6 --steps 20 --run-dir made", capsys)
     model = gpubp.load("made")
     best = int(model.ranking()[0])
-    assert run("export made --to numpy", capsys) == f"made/networks.py: network {best} of 6\n"
+    assert run("export made --to numpy", capsys) == f"made/networks.py: 1 of 6 networks, row {best}\n"
     assert said("made/networks.py")["predict"](FLOWERS).tolist() == model.predict(FLOWERS).tolist()
     assert said("made/networks.py")["ROWS"] == [best]
-    assert run("export made --output three.onnx --networks 3", capsys).startswith("three.onnx: 3 networks, the first")
+    rows = ", ".join(map(str, model.ranking()[:3].tolist()))
+    assert run("export made --output three.onnx --networks 3", capsys) == f"three.onnx: 3 of 6 networks, rows {rows}\n"
+    assert run("export made", capsys) == f"made/networks.safetensors: 1 of 6 networks, row {best}\n"
+    assert gpubp.load("made/networks.safetensors").predict(FLOWERS).tolist() == model.predict(FLOWERS).tolist()
     session = onnxruntime.InferenceSession("three.onnx", providers=["CPUExecutionProvider"])
     names = ["label", "probabilities", "std"]
     label, probabilities, std = session.run(names, {"numbers": np.array(FLOWERS)})
@@ -77,7 +80,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(capsys: Capture) -> None:
     trained("--data iris --networks 2 --steps 2 --run-dir made", capsys)
     Path("there.onnx").write_text("mine")
     for flags, what in (
-        ("", "a name that ends with .onnx (onnx), .py (numpy)"),
+        ("--output there.csv", "file 'there.csv': a name that ends with .onnx (onnx), .py (numpy)"),
         ("--to onx", "to 'onx' is unknown; did you mean 'onnx'?"),
         ("--to sklearn", "gpubp.load(run).estimator() makes one"),
         ("--output there.onnx", "there.onnx exists already; --output with a new file expected"),
@@ -162,6 +165,9 @@ def test_a_file_of_networks_that_is_not_what_was_written_is_refused(tmp_path: Pa
         r"networks in places \[0, 0\]": (about, tensors | {"0.place": torch.tensor([0, 0])}),
         "networks in places": (about, tensors | {"0.place": torch.tensor([0])}),
         "no whole numbers": (about, tensors | {"position": torch.tensor([0.5, 1])}),
+        "no networks are in it": ({**about, "populations": []}, tensors),
+        "no networks": (about, {name: each[:0] for name, each in tensors.items()}),
+        "are no whole numbers, one": (about, tensors | {"0.place": torch.tensor(0)}),
         "results": (about, tensors | {"results": torch.tensor([1, 2, 3], dtype=torch.uint8)}),
         "ids": (about, tensors | {"0.ids": torch.tensor([1, 2, 3])}),
         "not a file of networks that gpubp": ([], tensors),
@@ -171,6 +177,9 @@ def test_a_file_of_networks_that_is_not_what_was_written_is_refused(tmp_path: Pa
         save_file(content, bad, {} if described is None else {"gpubp": json.dumps(described)})
         with pytest.raises(CheckpointError, match=what):
             gpubp.load(bad)
+    save_file(tensors | {"0.params": tensors["0.params"].fill_(torch.nan)}, bad, {"gpubp": json.dumps(about)})
+    with pytest.warns(UserWarning, match="2 of 2 networks have weights that are NaN or infinite, the first in row 0"):
+        assert len(gpubp.load(bad)) == 2
     whole = path.read_bytes()
     for cut in (0, 7, 8, 100, len(whole) - 1):
         bad.write_bytes(whole[:cut])

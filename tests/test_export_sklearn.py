@@ -42,14 +42,19 @@ def test_an_estimator_predicts_what_the_networks_do_or_is_refused_by_name(seed: 
     each = case(seed, loss=losses[seed % 6], hidden=HIDDEN[seed // 6 % 4])
     wanted, model = expected(each), each.model
     loss, several = losses[seed % 6], len(each.rows) > 1 and not model.classes and not flat(model)
-    if loss == "hinge" or (loss == "binary_cross_entropy" and not model.classes) or several:
-        refused = "targets that are|VotingRegressor predicts one number"
+    if loss == "hinge" or several:
+        refused = "targets that are|VotingRegressor predicts one number|VotingClassifier predicts one label"
         with pytest.raises(SpecError, match=refused):
             model.estimator(each.rows)
         return
     estimator = model.estimator(each.rows)
     given = raw(each.samples)
     said = estimator.predict(given)
+    if loss == "binary_cross_entropy" and not model.classes:
+        chances = estimator.predict_proba(given)
+        assert estimator.classes_.tolist() == [*range(chances.shape[1])]
+        assert said.tolist() == (wanted["predict"].reshape(said.shape) > 0.5).tolist()
+        said = chances[:, 1] if flat(model) else chances
     agree(said.reshape(wanted["predict"].shape), wanted["predict"], dtype_of(model))  # one number is (M,) there
     if model.classes:
         assert estimator.classes_.tolist() == [*model.classes]
@@ -63,12 +68,24 @@ def test_what_an_mlp_of_scikit_learn_does_not_have_is_refused_by_name() -> None:
         ({"hidden": ("relu", "tanh")}, "hidden relu, tanh: scikit-learn's MLP has one of"),
         ({"output": "tanh"}, "output 'tanh', loss 'mean_squared_error' and targets that are numbers"),
         ({"loss": "hinge"}, "output 'identity', loss 'hinge'"),
-        ({"loss": "binary_cross_entropy"}, "loss 'binary_cross_entropy' and targets that are numbers"),
     ):
         with pytest.raises(SpecError, match=what):
             Model(population(gpubp.NetworkSpec((3, 4, 5, 2), **settings), 1)).estimator([0])
-    with pytest.raises(SpecError, match="VotingRegressor predicts one number for a sample"):
-        Model(population(gpubp.NetworkSpec((3, 2)), 2)).estimator([0, 1])
+    for loss, what in (("mean_squared_error", "VotingRegressor predicts one number for a sample"),
+                       ("binary_cross_entropy", "VotingClassifier predicts one label for a sample")):  # fmt: skip
+        with pytest.raises(SpecError, match=what):
+            Model(population(gpubp.NetworkSpec((3, 2), loss=loss), 2)).estimator([0, 1])
+
+
+def test_networks_of_several_labels_train_on_as_an_mlp_of_them() -> None:
+    spec = gpubp.NetworkSpec((3, 8, 2), "tanh", loss="binary_cross_entropy")
+    mlp = Model(population(spec, 1)).estimator([0])[-1].set_params(learning_rate_init=0.02)
+    inputs = np.random.default_rng(0).normal(size=(200, 3))
+    targets = (inputs[:, :2] > 0).astype(int)
+    before = mlp.score(inputs, targets)
+    for _ in range(60):
+        mlp.partial_fit(inputs, targets)
+    assert mlp.score(inputs, targets) > before + 0.1
 
 
 @pytest.mark.parametrize(("loss", "kind"), [("cross_entropy", "Classifier"), ("mean_squared_error", "Regressor")])

@@ -20,6 +20,7 @@ import gpubp
 from gpubp.errors import GpubpError, SpecError
 from gpubp.export import onnx_rows
 from gpubp.model import Model
+from gpubp.populations import Populations
 
 from .graphs import B1, B2, DRAW, FIRST, LAST, RELU, W1, W2, WEIGHTS, graph, node, outside, read
 from .helpers import covering, population, same_bits, train
@@ -37,6 +38,24 @@ def test_rows_survive_onnx(hidden: str, dtype: torch.dtype, bias: str, count: in
         back = read(Model(networks).export(tmp_path / "networks.onnx", range(count)), loss)
         assert (back.spec.activations, back.spec.loss) == (spec.activations, loss)
         assert same_bits(back.params, networks.params)
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_a_file_of_several_topologies_is_read_one_by_one(prepared: bool, tmp_path: Path) -> None:
+    data = gpubp.load_data("iris")
+    specs = [gpubp.NetworkSpec((4, *hidden, 3), "tanh", loss=data.loss) for hidden in ((4,), (5, 2), (4,))]
+    each = [population(spec, count, torch.float32) for spec, count in zip(specs, (2, 3, 1))]
+    places = tuple(torch.tensor(some) for some in ([0, 3], [1, 2, 5], [4]))
+    model = Model(Populations(tuple(each), places), data.preparation if prepared else None)
+    path = model.export(tmp_path / "networks.onnx", range(6))
+    with pytest.raises(SpecError, match="has 3 topologies, and a population has one: ends outs_0, outs_1, outs_2;"):
+        read(path, data.loss)
+    for at, networks in enumerate(each):
+        back = read(path, data.loss, end=f"outs_{at}")
+        assert back.spec.widths == networks.spec.widths
+        assert same_bits(back.params, networks.params)
+    with pytest.raises(SpecError, match="end 'outs_3' is no tensor"):
+        read(path, data.loss, end="outs_3")
 
 
 def test_a_network_from_onnx_trains_on_to_the_same_bits_with_its_preparation_around_it(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from socket import gethostname
 from typing import Any
 
 import pytest
+import torch
 
 import gpubp
+from gpubp import gpus, lock, machine
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters.console import ConsoleReporter
 
@@ -54,6 +56,23 @@ def test_a_second_process_on_a_run_is_refused_by_name_until_the_first_ends_howev
         assert gpubp.load(folder).population.count == COUNT, "a reader needs no lock"
         first.kill()
     finishes_as(whole, folder)
+
+
+def test_the_lock_names_the_machine_of_the_last_process_and_its_gpus(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = lock.file(folder).read_text()
+    monkeypatch.setattr(gpus, "name", lambda device: f"GPU of {device.type}")
+    gpu = torch.device("cuda", 1)
+    told = machine.described([gpu, torch.device("cuda", 0)])
+    assert told == f"{machine.described()}; 2 x GPU of cuda"
+    assert machine.described([gpu]) == f"{machine.described([torch.device('cpu')])}; GPU of cuda"
+    with lock.held(folder, machine=told):
+        assert lock.file(folder).read_text() == f"process {os.getpid()} on {gethostname()}\n{told}\n" != before
+        with pytest.raises(CheckpointError, match=rf"is in use by process {os.getpid()} on {gethostname()}; wait"):
+            gpubp.resume(folder, training(), held_out())
+    gpubp.resume(folder, training(), held_out())
+    assert lock.file(folder).read_text().splitlines()[1] == machine.described()
 
 
 def test_force_takes_the_lock_of_a_dead_process(folder: Path, whole: gpubp.Result) -> None:

@@ -2,8 +2,14 @@
 
 import json
 import re
+from pathlib import Path
 
+import pytest
+
+from gpubp.pages import page as pages
 from gpubp.pages.page import embedded, page
+
+STYLES = sorted(Path(pages.__file__).parent.glob("*.css"))
 
 
 def test_a_page_has_all_that_it_shows_and_may_load_nothing():
@@ -28,3 +34,18 @@ def test_data_in_a_page_have_nothing_that_is_not_seen():
     assert json.loads(found.partition(">")[2].rpartition("</script>")[0]) == {
         r"na\u202eme": ["a\\x1b[2J\nb\u00a0c", r"\u3164"]
     }
+
+
+@pytest.mark.parametrize("path", STYLES, ids=lambda path: path.name)
+def test_a_style_says_each_rule_once_and_those_within_another_are_indented(path):
+    depth, rules, within = 0, [], []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        line = text.strip()
+        depth -= line == "}"
+        assert not line or line.startswith(("/*", "*")) or len(text) - len(text.lstrip()) == 2 * depth, text
+        if "{" in line and line.endswith("}"):
+            (within if depth else rules).append(line)
+        depth += line.count("{") - line.count("}") + (line == "}")
+    assert depth == 0
+    assert len({*rules}) == len(rules)
+    assert {*rules} & {*within} == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 from sklearn.metrics import confusion_matrix, mean_absolute_error, r2_score, root_mean_squared_error
 
 import gpubp
-from gpubp import bundled, curves, folds
+from gpubp import bundled, checkpoint, curves, folds, lock, machine, manifests
 from gpubp.cli import main
 from gpubp.errors import CheckpointError
 from gpubp.pages import figures, predictions
@@ -43,7 +45,7 @@ def test_bands_and_statuses_are_those_of_the_history(reported: Reported) -> None
     folder, page = reported("sweep")
     data, lines = data_of(page), (folder / "history.jsonl").read_text().splitlines()
     history = [json.loads(each) for each in lines]
-    assert data["bands"]["step"] == [each["step"] for each in history]
+    assert data["bands"]["at"] == data["statuses"]["at"] == [each["step"] for each in history]
     for name, panel in data["bands"]["panels"].items():
         for quantile, values in panel.items():
             np.testing.assert_allclose(values, [each[name][quantile] for each in history], **FIVE)
@@ -53,11 +55,45 @@ def test_bands_and_statuses_are_those_of_the_history(reported: Reported) -> None
     assert sum(each[-1] for each in data["statuses"]["counts"].values()) == 40
 
 
+@pytest.mark.parametrize(
+    ("name", "clock"),
+    [*zip(("sweep", "halving"), ["training step"] * 2), *zip(("queue", "entities"), ["network-steps"] * 2)],
+)
+def test_figures_go_by_a_clock_that_rises_and_every_network_has_a_status(
+    name: str, clock: str, reported: Reported
+) -> None:
+    folder, page = reported(name)
+    data, networks = data_of(page), len(results(folder))
+    assert data["clock"] == clock
+    assert len(re.findall(f"<th scope=col[^>]*>{clock}</th>", page)) == 1 + len(data["bands"]["panels"])
+    for each in (data["bands"]["at"], data["statuses"]["at"]):
+        assert each == sorted({*each})
+        assert len(each) > 1
+    counts = data["statuses"]["counts"]
+    assert ("waiting" in counts) == ("They are those of the networks that have a slot" in page) == (name == "queue")
+    assert {sum(at) for at in zip(*counts.values())} == {networks}
+
+
+def test_a_run_of_before_the_clock_was_kept_has_the_same_figures(reported: Reported, tmp_path: Path) -> None:
+    folder = shutil.copytree(reported("queue")[0], tmp_path / "run")
+    path = folder / "checkpoint" / "manifest.json"
+    kept = json.loads(path.read_text())
+    assert kept.pop("clock") == "network_steps"
+    path.write_text(json.dumps(kept | {"manifest_sha256": manifests.digest(kept)}))
+    assert data_of(page_of(folder))["bands"] == data_of(reported("queue")[1])["bands"]
+    kept["clock"] = "sundial"
+    path.write_text(json.dumps(kept | {"manifest_sha256": manifests.digest(kept)}))
+    path.with_name("manifest.previous.json").unlink()
+    with pytest.raises(CheckpointError, match="clock 'sundial'; step or network_steps expected"):
+        checkpoint.load(folder, torch.device("cpu"))
+
+
 def test_every_network_of_a_small_run_is_a_point_with_its_own_numbers(reported: Reported) -> None:
     folder, page = reported("sweep")
     data, table = data_of(page), results(folder)
     points, diverged = data["points"], np.array(table["status"].to_pylist()) == "diverged"
     assert sorted(points["network"]) == list(range(40))
+    assert "can be picked" not in page
     assert 3 < diverged.sum() < 37
     ranked = gpubp.result.order_of(table).tolist()
     for network, rank, figure, lr in zip(points["network"], points["rank"], points["figure"], points["columns"]["lr"]):
@@ -170,6 +206,21 @@ def test_a_run_of_any_kind_has_a_report(name: str, told: str, reported: Reported
     assert bool(data["curves"]) == (name != "diverged")
 
 
+def test_a_report_says_which_machine_trained_if_the_run_does(reported: Reported, tmp_path: Path) -> None:
+    folder = shutil.copytree(reported("single")[0], tmp_path / "run")
+    path = lock.file(folder)
+    process, own = path.read_text().splitlines()
+    assert own == machine.described()
+    assert f"{os.cpu_count()} cores, " in own
+    for kept, told in ((f"{process}\n9 cores; 2 x <GPU>\n", "9 cores; 2 x &lt;GPU&gt;"), (process, None)):
+        path.write_text(kept)
+        page = page_of(folder)
+        assert f"<dt>trained by</dt><dd>{process}</dd>" in page
+        assert (f"<dt>machine</dt><dd>{told}</dd>" in page) == ("<dt>machine</dt>" in page) == bool(told)
+    path.unlink()
+    assert "<dt>trained by</dt>" not in page_of(folder)
+
+
 def test_a_run_that_crashed_shows_its_last_checkpoint(tmp_path: Path) -> None:
     data = gpubp.load_data("iris")
     design = [{"lr": 0.01 * (1 + at), "widths": "4,6,3" if at % 2 else "4,3"} for at in range(8)]
@@ -239,8 +290,9 @@ def test_a_hundred_thousand_networks_take_less_than_five_megabytes() -> None:
     assert len(page.encode()) < 5e6
     data = data_of(page)
     assert len(data["points"]["network"]) > 1000
+    assert f"{len(data['curves']):,} of 100,000 networks can be picked: evenly by rank" in page
     assert len(data["curves"]) == len(data["points"]["network"])
-    assert len(data["bands"]["step"]) <= figures.EVALUATIONS
+    assert len(data["bands"]["at"]) <= figures.EVALUATIONS
 
 
 def test_texts_without_number_are_few_groups(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,13 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
+def test_axes_say_what_they_count(reported: Reported, opened: Opener) -> None:
+    for name, clock in (("sweep", "training step"), ("queue", "network-steps")):
+        page = opened(reported(name)[0] / "report.html")
+        for figure in page.locator("[data-draw=bands] svg, [data-draw=statuses] svg").all():
+            assert f"{clock} →" in str(figure.text_content())
+
+
 def test_no_name_is_markup(hostile: Path, reported: Reported) -> None:
     page = hostile.read_text(encoding="utf-8")
     assert "&lt;b onclick=" in page

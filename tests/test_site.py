@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,17 @@ def test_the_python_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytes
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
+def test_the_commands_of_the_tour_run_one_after_the_other(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGES["docs/tour.md"], re.M | re.S)
+    script = "\n".join(["set -e", f'gpubp() {{ {shlex.quote(sys.executable)} -m gpubp "$@"; }}', *blocks])
+    found = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=found, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(blocks) == 2
+    assert "class_0" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "new.csv"}
+
+
 def test_the_commands_of_the_pages_are_commands() -> None:
     found = [line for text in PAGES.values() for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
              for line in block.splitlines() if line.startswith("gpubp ")]  # fmt: skip
@@ -50,6 +64,13 @@ def test_the_commands_of_the_pages_are_commands() -> None:
 def test_the_links_of_a_page_lead_somewhere(name: str) -> None:
     links = re.findall(r"\]\(((?!https?:|#)[^)#]+)", re.sub(r"^```.*?^```", "", PAGES[name], flags=re.M | re.S))
     assert [link for link in links if not (ROOT / name).parent.joinpath(link).exists()] == []
+
+
+def test_every_example_is_linked_by_a_page() -> None:
+    pages = "".join(text for name, text in PAGES.items() if name.startswith("docs/"))
+    scripts = sorted((ROOT / "examples").glob("*.py"))
+    assert [path.name for path in scripts if f"](../../examples/{path.name})" not in pages] == []
+    assert "](../examples)" in PAGES["docs/index.md"]
 
 
 def test_every_part_of_the_site_is_on_a_page_and_every_mark_has_its_part() -> None:

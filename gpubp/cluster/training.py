@@ -229,6 +229,7 @@ def _result(
     notes = {
         "number": max(each.notes["number"] for each in networks),
         "history": told.history,
+        "clock": "step" if together(runs) else "network_steps",
         "seconds": told.seconds,
         "settings": settings,
         "search": None if search is None else search.to_dict(),

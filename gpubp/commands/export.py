@@ -25,7 +25,7 @@ LOADED = {  # by what the file is read
 def parser() -> Parser:
     """The command's flags."""
     flags = run_parser("Write networks of a run to a file, with scaling and names of classes; several answer together.")
-    flags.flag("--to", TEXT, "onnx, numpy (a Python file), safetensors or torch; by default what --output ends with")
+    flags.flag("--to", TEXT, "onnx, numpy (a Python file), safetensors or torch; as --output ends, or safetensors")
     flags.flag("--networks", TEXT, "best, a number K for the best K, or all", "best")
     flags.flag("--rows", TEXT, "these networks instead, by their rows in the results, such as 3,17")
     flags.flag("--output", TEXT, "a new file; by default networks.onnx, .py, .safetensors or .pt in the run")
@@ -36,10 +36,11 @@ def run(settings: dict[str, Any]) -> int:
     """Write the file and say what is in it."""
     from ..export.formats import FORMATS, format_of
     from ..model import load
+    from ..tables import listed
     from .printing import spoken
 
     place, given = Path(settings["run"]), settings["output"]
-    to = format_of(Path(settings["output"] or ""), settings["to"])
+    to = format_of(Path(given or "networks.safetensors"), settings["to"])
     home = place if place.is_dir() else place.parent
     target = home / f"networks{FORMATS[to].suffix}" if given is None else Path(given)
     if os.path.lexists(target):
@@ -51,8 +52,7 @@ def run(settings: dict[str, Any]) -> int:
         chosen = _rows(settings["rows"]) if settings["rows"] else networks_of(settings["networks"])
         model.export(target, chosen, to)
         rows = model.chosen(chosen).tolist()
-    what = f"network {rows[0]}" if len(rows) == 1 else f"{len(rows):,} networks, the first {rows[0]}"
-    print(line(f"{target}: {what} of {len(model):,}"))
+    print(line(f"{target}: {len(rows):,} of {len(model):,} networks, row{'s' * (len(rows) > 1)} {listed(rows, 5)}"))
     sys.stderr.write(f"read it by {LOADED[to].format(str(target), str(target))}\n")
     return 0
 

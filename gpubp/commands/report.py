@@ -93,7 +93,15 @@ def facts(folder: Path) -> Any:
         settings=saved.notes["settings"] or {},
         about=_about(folder, saved, torch.__version__),
         told=told,
+        clock=_clock(saved.notes),
+        networks=max(rows.num_rows, (saved.notes["queue"] or {}).get("total") or 0),
     )
+
+
+def _clock(notes: dict[str, Any]) -> str:
+    """The number of records that rises with training, in those of older runs too."""
+    known = notes["clock"] or ("step" if notes["queue"] is None else "network_steps")
+    return known if all(known in each for each in notes["history"]) else "step"
 
 
 def _rows(folder: Path, saved: Checkpoint, networks: Any) -> tuple[pa.Table, list[str]]:
@@ -161,9 +169,10 @@ def _about(folder: Path, saved: Checkpoint, torch_version: str) -> dict[str, Any
     steps, seconds = sum(int(state.step.sum()) for state in states), saved.notes["seconds"]
     settings = saved.notes["settings"] or {}
     try:
-        host = files.read(lock.file(folder)).decode(errors="replace").strip()
+        process = files.read(lock.file(folder)).decode(errors="replace").splitlines()
     except OSError:
-        host = None
+        process = []
+    host, machine = (*map(str.strip, process), None, None)[:2]
     found = {
         "parameters of a network": max(state.population.spec.size for state in states),
         "network-steps": steps,
@@ -172,7 +181,8 @@ def _about(folder: Path, saved: Checkpoint, torch_version: str) -> dict[str, Any
         "engine": "; ".join(dict.fromkeys(str(each.notes["engine_reason"]) for each in saved.populations)),
         "device": settings.get("device"),
         "dtype": str(states[0].population.params.dtype).removeprefix("torch."),
-        "trained by": host,
+        "trained by": host or None,
+        "machine": machine or None,
         "report by": f"gpubp {__version__}, torch {torch_version}, Python {platform.python_version()}",
     }
     return {name: value for name, value in found.items() if value is not None}

@@ -66,14 +66,29 @@ COLUMN = '''\
 def column(samples, place):
     """The inputs (M, 1) of a column of numbers, or (M, categories) of a column of texts, 0 for other texts."""
     name = COLUMNS[place]
-    values = np.asarray(samples[:, place] if isinstance(samples, np.ndarray) else samples[name])
-    values = values.astype(object if name in CATEGORIES else float)
-    missing = (values != values) | (values == None)
+    try:
+        given = samples[:, place] if isinstance(samples, np.ndarray) else samples[name]
+    except Exception:  # each kind of frame has its own
+        raise ValueError(f"samples have no column {name!r}; {', '.join(COLUMNS)} expected") from None
+    values = np.asarray(given, None if hasattr(given, "__array__") else object)  # else a NaN among texts is one
+    if values.ndim != 1:
+        raise ValueError(f"column {name!r} has shape {values.shape}; a value per sample expected")
+    if name in CATEGORIES or values.dtype.kind not in "biuf":
+        values = values.astype(object)
+        missing = np.array([each is None or type(each).__name__ == "NAType" or each != each for each in values], bool)
+    else:
+        missing = np.isnan(values)
     if missing.any():
         if name not in FILL:
             raise ValueError(f"column {name!r} has missing values, which training refused")
-        values[missing] = FILL[name]
+        values = np.where(missing, FILL[name], values)
     if name not in CATEGORIES:
+        try:
+            values = values.astype(float)
+        except (TypeError, ValueError):
+            raise ValueError(f"column {name!r} holds other values than numbers, which it was in training") from None
+        if np.isinf(values).any():
+            raise ValueError(f"column {name!r} holds infinity; finite numbers expected")
         return values[:, None]
     if not all(isinstance(text, str) for text in values):
         raise ValueError(f"column {name!r} holds other values than text, which it was in training")
@@ -82,12 +97,15 @@ def column(samples, place):
 PREPARED = '''\
 def inputs(samples):
     """Raw samples, an array (M, columns) or a list of rows in the order of COLUMNS, or a mapping or a frame with these
-    columns -> inputs of the networks, before scaling, (M, inputs)."""
+    columns -> inputs of the networks, before scaling, (M, inputs). None, NaN and pandas.NA are missing values."""
     if isinstance(samples, (list, tuple)):
         samples = np.array(samples, object)
     if isinstance(samples, np.ndarray) and samples.shape[1:] != (len(COLUMNS),):
         raise ValueError(f"samples {samples.shape}: (M, {len(COLUMNS)}) expected")
-    return np.concatenate([column(samples, place) for place in range(len(COLUMNS))], 1)
+    parts = [column(samples, place) for place in range(len(COLUMNS))]
+    if len({len(part) for part in parts}) > 1:
+        raise ValueError(f"columns of {', '.join(str(len(part)) for part in parts)} samples; equal lengths expected")
+    return np.concatenate(parts, 1)
 '''
 PLAIN = '''\
 def inputs(samples):

@@ -27,7 +27,8 @@ from .onnx_graph import FUNCTIONS, LINKS, Graph, needed
 OPSET, IR = 19, 9  # Equal of texts is as new as that
 MOST = 2**31 - 1  # bytes of a message
 TINY = float(np.finfo(np.float64).tiny)  # in place of a probability of 0, whose logarithm is infinite
-INPUTS, OUTS = "inputs", "outs"  # what one group of networks takes, and what it says before the loss's inverse link
+INPUTS, OUTS = "inputs", "outs"  # what networks take, and what they say before the loss's inverse link; of several
+# groups inputs_0, outs_0, inputs_1 and so on
 
 
 def write(members: Members, path: Path) -> None:
@@ -49,7 +50,8 @@ def model(members: Members) -> Any:
         )
     graph = Graph()
     inputs, prepared = _prepared(graph, members)
-    said = [_said(graph, members, each, prepared) for each in members.groups]
+    suffixes = [f"_{at}" for at in range(len(members.groups))] if len(members.groups) > 1 else [""]
+    said = [_said(graph, members, each, prepared, suffix) for each, suffix in zip(members.groups, suffixes)]
     outputs = _answers(graph, members, said)
     constants = [_constant(name, values) for name, values in graph.constants.items()]
     made = helper.make_model(
@@ -119,15 +121,15 @@ def _prepared(graph: Graph, members: Members) -> tuple[list[Any], str]:
     return inputs, found
 
 
-def _said(graph: Graph, members: Members, group: Group, given: str) -> str:
-    """What the networks of a group say (k, M, O), or one alone (M, O), float64, in the units of the targets."""
+def _said(graph: Graph, members: Members, group: Group, given: str, suffix: str) -> str:
+    """What the networks of a group say (k, M, O), or one alone (M, O), float64, in the units of the targets. suffix: of
+    the names of its tensors."""
     alone, scaling, net = len(members) == 1, members.scaling, given
-    named = len(members.groups) == 1
     graph.single = members.dtype == np.float32
     if scaling is not None:
         offset, factor = (members.of(group, each) for each in scaling[:2])
         net = _scaled(graph, given, ("Sub", offset), ("Div", factor))
-        net = graph.cast(net, members.dtype, INPUTS if named else None)
+        net = graph.cast(net, members.dtype, f"{INPUTS}{suffix}")
     for (weight, bias), function in zip(
         group.layers(), group.functions(FUNCTIONS, "gpubp.export.onnx_graph.FUNCTIONS")
     ):
@@ -139,7 +141,7 @@ def _said(graph: Graph, members: Members, group: Group, given: str) -> str:
             net = net if bias is None else graph.add("Add", net, graph.keep(bias))
         net = function(graph, net)
     graph.single = False
-    out = LINKS[group.link](graph, graph.cast(net, np.float64, OUTS if named else None))
+    out = LINKS[group.link](graph, graph.cast(net, np.float64, f"{OUTS}{suffix}"))
     if scaling is not None and members.task == "numbers":
         offset, factor = (members.of(group, each) for each in scaling[2:])
         out = _scaled(graph, out, ("Mul", factor), ("Add", offset))

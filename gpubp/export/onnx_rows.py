@@ -125,11 +125,16 @@ def _ends(model: Any, chain: Chain, start: str | None, end: str | None) -> tuple
     if len(outputs) > 1:
         labels = {each.name for each in model.graph.output if each.type.tensor_type.elem_type in (7, 8)}  # whole, text
         outputs = [name for name in outputs if name not in labels]
-    if model.producer_name == "gpubp" and {INPUTS, OUTS} <= {*inputs, *chain.nodes}:
-        inputs, outputs = [INPUTS], [OUTS]
-    for word, given, names in (("start", start, inputs), ("end", end, outputs)):
+    ours = [name for name in chain.nodes if name.split("_")[0] == OUTS] if model.producer_name == "gpubp" else []
+    if ours:  # one for each topology
+        outputs = ours
+        own = f"{INPUTS}{(end or ours[0]).removeprefix(OUTS)}"
+        inputs = [name for name in (own, INPUTS) if name in {*inputs, *chain.nodes}][:1] or inputs
+    for word, given, names in (("end", end, outputs), ("start", start, inputs)):
         if given is None and len(names) != 1:
-            raise SpecError(f"{chain.where} has {word}s {', '.join(names[:9])}; {word}= with one of them expected")
+            many = f"{len(ours)} topologies, and a population has one: " * (names == ours)
+            what = f"{word}s {', '.join(names[:9])}; {word}= with one of them expected"
+            raise SpecError(f"{chain.where} has {many}{what}")
         if given is not None and given not in {*inputs, *chain.nodes}:
             raise SpecError(f"{chain.where}: {word} {given!r} is no tensor of the graph")
     return start or inputs[0], end or outputs[0]

@@ -3,7 +3,7 @@
 `metadata["gpubp"]` is JSON: format, version, for each population its specification and seed, and the preparation. The
 tensors of population 0 are `0.params` (k, P), `0.ids` and `0.place`, where its networks are among all; `position` and
 `rows` are those of all networks; `results` the bytes of a Parquet file with a row per network. Nothing in the file is
-executed. Refused: files of other kinds and versions, and what does not fit together.
+executed. Refused: files of other kinds and versions, without networks, and what does not fit together.
 """
 
 from __future__ import annotations
@@ -76,13 +76,15 @@ def _members(about: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Members
     for at, each in enumerate(about["populations"]):
         params, ids, place = (tensors[f"{at}.{name}"] for name in ("params", "ids", "place"))
         groups.append(Group(NetworkSpec.from_dict(each["spec"]), params, ids, place.cpu(), each["seed"]))
+    if not groups or not len(rows):
+        raise CheckpointError("no networks are in it")
+    numbers = (rows, position, *(each.place for each in groups))
+    if any(each.dtype != torch.int64 or each.ndim != 1 for each in numbers) or len(position) != len(rows):
+        raise CheckpointError("rows, positions or places are no whole numbers, one for each network")
     places = torch.cat([each.place for each in groups])
     sizes = [len(each.params) for each in groups]
     if places.sort().values.tolist() != [*range(len(rows))] or sizes != [len(each.place) for each in groups]:
         raise CheckpointError(f"networks in places {places.tolist()[:9]}; each place of {len(rows)} once expected")
-    numbers = (rows, position, *(each.place for each in groups))
-    if any(each.dtype != torch.int64 or each.ndim != 1 for each in numbers) or len(position) != len(rows):
-        raise CheckpointError("rows, positions or places are no whole numbers, one for each network")
     preparation = None if about["preparation"] is None else Preparation.from_dict(about["preparation"])
     most = math.inf if preparation is None else preparation.positions
     if bool((position < 0).any()) or int(position.max()) >= most:

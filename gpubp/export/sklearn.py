@@ -1,9 +1,12 @@
 """scikit-learn's estimators of networks, and rows of its fitted MLPs.
 
-estimator() is a Pipeline from raw samples (M, columns), in the order of training, to MLPClassifier or MLPRegressor; of
-several networks a VotingClassifier or VotingRegressor, which takes the mean. scikit-learn fits them on stand-in
-samples, so that they have all that it keeps of a fit, and then they get the networks' numbers. They train on as
-scikit-learn's do: with its loss, and with biases where there were none.
+estimator() is a Pipeline from raw samples, a frame with the columns of training or an array of them in their order, to
+MLPClassifier or MLPRegressor; of several networks a VotingClassifier or VotingRegressor, which takes the mean.
+scikit-learn fits them on stand-in samples, so that they have all that it keeps of a fit, and then they get the
+networks' numbers. They train on as scikit-learn's do: with its loss, and with biases where there were none.
+
+Probabilities of several columns are those of an MLPClassifier of samples with several labels, 1 for those that they
+have; of one column those of the classes 0 and 1.
 
 Targets that training scaled are scaled back by the last layer's weights, and the two outputs of a network of two
 classes become one, their difference: then weights are float64. Refused, by name: what an MLP of scikit-learn does not
@@ -23,6 +26,7 @@ from torch import Tensor
 
 from ..columns import Column
 from ..errors import ConfigError, ShapeError, SpecError
+from ..preparation import Label
 from ..spec import NetworkSpec
 from .members import Array, Group, Members
 
@@ -55,14 +59,26 @@ def estimator(members: Members) -> Any:
     named = [(f"network_{row}", networks[place]) for place, row in enumerate(members.rows)]
     if len(named) == 1:
         return named[0][1]
+    labels = _labels(members)
     if not members.classes and not members.flat and members.groups[0].spec.widths[-1] > 1:
-        raise SpecError("scikit-learn's VotingRegressor predicts one number for a sample: export each network alone")
-    voting = VotingClassifier(named, voting="soft") if members.classes else VotingRegressor(named)
+        what = "VotingClassifier predicts one label" if labels else "VotingRegressor predicts one number"
+        raise SpecError(f"scikit-learn's {what} for a sample: export each network alone")
+    voting = VotingClassifier(named, voting="soft") if labels else VotingRegressor(named)
     voting.estimators_, voting.named_estimators_ = [each for _, each in named], Bunch(**dict(named))
-    if members.classes:
-        voting.le_ = LabelEncoder().fit(np.array(members.classes))
+    if hasattr(named[0][1], "feature_names_in_"):
+        voting.feature_names_in_ = named[0][1].feature_names_in_
+    if labels:
+        voting.le_ = LabelEncoder().fit(np.array(labels))
         voting.classes_ = voting.le_.classes_
     return voting
+
+
+def _labels(members: Members) -> tuple[Label, ...]:
+    """The classes; those of probabilities without labels 0 and 1, or, of several columns, their numbers."""
+    outputs = members.groups[0].spec.widths[-1]
+    if members.classes or members.groups[0].link != "sigmoid":
+        return members.classes
+    return tuple(range(max(2, outputs)))
 
 
 def _mlp(members: Members, group: Group, at: int) -> Any:
@@ -76,13 +92,15 @@ def _mlp(members: Members, group: Group, at: int) -> Any:
             f"hidden {', '.join(sorted(hidden))}: scikit-learn's MLP has one of {', '.join(ACTIVATIONS)} in all layers"
         )
     out = "softmax" if link == "softmax" else {"exp": "exp", "sigmoid": "logistic"}.get(link, link)
-    if spec.output != "identity" or out not in LOSSES or (out == "logistic") != (members.task == "binary"):
+    if spec.output != "identity" or out not in LOSSES:
         what = f"output {str(spec.output)!r}, loss {str(spec.loss)!r} and targets that are {members.task}"
         raise SpecError(f"{what}: scikit-learn has no MLP that predicts like that")
     settings: dict[str, Any] = {"hidden_layer_sizes": spec.widths[1:-1], "activation": ACTIVATIONS[hidden.pop()]}
-    inputs, labels = np.zeros((max(1, len(members.classes)), spec.widths[0])), np.array(members.classes)
-    if members.classes:
-        mlp = MLPClassifier(**settings).partial_fit(inputs, labels, classes=labels)
+    labels = np.array(_labels(members))
+    inputs = np.zeros((max(1, len(labels)), spec.widths[0]))
+    if len(labels):
+        several = out == "logistic" and spec.widths[-1] > 1  # labels that a sample has or has not
+        mlp = MLPClassifier(**settings).partial_fit(inputs, np.eye(len(labels)) if several else labels, classes=labels)
     else:
         settings |= {"loss": "poisson"} if out == "exp" else {}
         if "loss" in settings and "loss" not in MLPRegressor().get_params():
@@ -116,28 +134,32 @@ def _numbers(members: Members, group: Group, at: int) -> tuple[list[Array], list
 
 
 def _inputs(members: Members, place: int) -> Any:
-    """The transformer of raw samples for a member."""
+    """The transformer of raw samples for a member. It takes the columns of a frame by their names, as one that was
+    fitted on a frame does."""
     from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import make_pipeline
 
-    assert members.preparation is not None
     columns = [each.at(int(members.position[place])) for each in members.columns]
+    named = any(each.name != f"inputs[{at}]" for at, each in enumerate(columns))  # so an .npz calls its places
     runs, start = [], 0
     for texts, run in itertools.groupby(columns, lambda column: column.categories is not None):
         some = [*run]
-        made = _texts(some) if texts else _numeric(some)
+        steps = _texts(some) if texts else _numeric(some)
+        if named:
+            steps[0].feature_names_in_ = np.array([each.name for each in some], object)
+        made = steps[0] if len(steps) == 1 else make_pipeline(*steps)
         runs.append((f"columns_{start}", made, [*range(start, start := start + len(some))]))
-    if len(runs) == 1:
-        return runs[0][1]
     usual = [0.0 if each.categories is None else each.categories[0] for each in columns]
     fitted = ColumnTransformer(runs).fit(np.array([usual], object))
     fitted.transformers_ = [(name, made, places) for name, made, places in runs]
+    if named:
+        fitted.feature_names_in_ = np.array([each.name for each in columns], object)
     return fitted
 
 
-def _numeric(columns: Sequence[Column]) -> Any:
-    """Columns of numbers: missing ones filled, and scaled."""
+def _numeric(columns: Sequence[Column]) -> list[Any]:
+    """Steps for columns of numbers: missing ones filled, and scaled."""
     from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     stand_in = np.zeros((1, len(columns)))
@@ -146,27 +168,33 @@ def _numeric(columns: Sequence[Column]) -> Any:
     scaler.scale_ = np.array([each.factor for each in columns], float)
     scaler.var_ = scaler.scale_**2
     if all(each.fill is None for each in columns):
-        return scaler
+        return [scaler]
     imputer = SimpleImputer(keep_empty_features=True).fit(stand_in)
     imputer.statistics_ = np.array([np.nan if each.fill is None else each.fill for each in columns], float)
-    return make_pipeline(imputer, scaler)
+    return [imputer, scaler]
 
 
-def _texts(columns: Sequence[Column]) -> Any:
-    """Columns of texts: missing ones filled, None and NaN, and an input per category."""
+def _texts(columns: Sequence[Column]) -> list[Any]:
+    """Steps for columns of texts: missing ones, None, NaN and pandas.NA, filled, or refused as NaN where training
+    refused them, and an input per category."""
     from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
     categories = [np.array(each.categories, object) for each in columns]
     stand_in = np.array([[each[0] for each in categories]], object)
     encoder = OneHotEncoder(categories=categories, handle_unknown="ignore", sparse_output=False).fit(stand_in)
+    kinds: list[Any] = [np.nan, None]
+    if find_spec("pandas") is not None:
+        from pandas import NA
+
+        kinds = [NA]  # fills all three
     steps = []
-    for missing in (None, np.nan):
-        imputer = SimpleImputer(missing_values=missing, strategy="most_frequent").fit(stand_in)
-        imputer.statistics_ = np.array([each.fill for each in columns], object)
+    for missing in (*kinds, None):  # the last finds none to fill, and refuses NaN
+        imputer = SimpleImputer(missing_values=missing, strategy="most_frequent", keep_empty_features=True)
+        imputer.fit(stand_in)
+        imputer.statistics_ = np.array([np.nan if each.fill is None else each.fill for each in columns], object)
         steps.append(imputer)
-    return make_pipeline(*steps, encoder) if any(each.fill is not None for each in columns) else encoder
+    return [*steps, encoder]
 
 
 def rows(estimators: Iterable[Any]) -> tuple[NetworkSpec, Tensor]:

@@ -50,25 +50,27 @@ def wide(values: Any) -> bool:
     return bool(len(known)) and bool(known.min() > 0) and bool(known.max() > WIDE * known.min())
 
 
-def bands(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Quantiles over networks at each evaluation: step, and for each figure that is known BANDS by name."""
+def bands(history: Sequence[Mapping[str, Any]], clock: str) -> dict[str, Any]:
+    """Quantiles over networks at each evaluation: at, its `clock`, and for each figure that is known BANDS by name."""
     some = [history[at] for at in thinned(len(history), EVALUATIONS)]
     panels = {}
     for key in ("loss", "validation_loss", "metric"):
         if any(each[key] for each in some):
             panels[key] = {name: [number((each[key] or {}).get(name)) for each in some] for name in BANDS}
-    return {"step": [each["step"] for each in some], "panels": panels}
+    return {"at": [each[clock] for each in some], "panels": panels}
 
 
-def statuses(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """step, seconds and rate of each evaluation, and how many networks had each status that some have had."""
+def statuses(history: Sequence[Mapping[str, Any]], clock: str, networks: int) -> dict[str, Any]:
+    """at, the `clock`, seconds and rate of each evaluation, and how many of the `networks` had each status that some
+    have had; those that it does not count were waiting for a slot."""
     some = [history[at] for at in thinned(len(history), EVALUATIONS)]
-    names = [name for name in (some[0]["statuses"] if some else ()) if any(each["statuses"].get(name) for each in some)]
+    counted = [each["statuses"] | {"waiting": max(0, networks - sum(each["statuses"].values()))} for each in some]
+    names = [name for name in (counted[0] if some else ()) if any(each.get(name) for each in counted)]
     return {
-        "step": [each["step"] for each in some],
+        "at": [each[clock] for each in some],
         "seconds": [number(each["seconds"]) for each in some],
         "rate": [number(each["network_steps_per_second"]) for each in some],
-        "counts": {name: [each["statuses"].get(name, 0) for each in some] for name in names},
+        "counts": {name: [each.get(name, 0) for each in counted] for name in names},
     }
 
 

@@ -4,6 +4,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = {
   running: "var(--still)", finished: "var(--done)", converged: "var(--good)", stopped: "var(--ended)", diverged: "var(--bad)",
+  waiting: "var(--line)",
 };
 const FIGURE = data.figure.replaceAll("_", " ");
 const at = new Map(data.points.network.map((network, place) => [network, place]));
@@ -80,17 +81,17 @@ function legend(entries) {
 
 const DRAW = {
   bands(host) {
-    const { step, panels } = data.bands, key = host.dataset.key, panel = panels[key];
+    const { at: places, panels } = data.bands, key = host.dataset.key, panel = panels[key];
     const best = key === "metric" ? "max" : "min";
-    const rows = step.map((x, place) => ({ x, y: panel.median[place], ...Object.fromEntries(Object.keys(panel).map((name) => [name, panel[name][place]])) }));
+    const rows = places.map((x, place) => ({ x, y: panel.median[place], ...Object.fromEntries(Object.keys(panel).map((name) => [name, panel[name][place]])) }));
     const known = rows.filter((row) => row.median !== null);
     for (const row of known) {
-      row.title = `step ${shown(row.x)}\nmedian ${shown(row.median)}\nhalf ${shown(row.q25)} to ${shown(row.q75)}\n80 % ${shown(row.q10)} to ${shown(row.q90)}\nbest ${shown(row[best])}`;
+      row.title = `${data.clock} ${shown(row.x)}\nmedian ${shown(row.median)}\nhalf ${shown(row.q25)} to ${shown(row.q75)}\n80 % ${shown(row.q10)} to ${shown(row.q90)}\nbest ${shown(row[best])}`;
     }
     const losses = Object.keys(panels).filter((name) => name !== "metric");
     const log = key !== "metric" && losses.some((name) => isWide([...panels[name].min, ...panels[name].q90]));
     return [chart(host, {
-      x: axis(false, "training step"), y: axis(log, null, known.flatMap((row) => [row[best], row.q90])),
+      x: axis(false, data.clock), y: axis(log, null, known.flatMap((row) => [row[best], row.q90])),
       marks: [
         Plot.areaY(known, { x: "x", y1: "q10", y2: "q90", fill: "var(--accent)", fillOpacity: 0.16 }),
         Plot.areaY(known, { x: "x", y1: "q25", y2: "q75", fill: "var(--accent)", fillOpacity: 0.24 }),
@@ -104,16 +105,16 @@ const DRAW = {
   },
 
   statuses(host) {
-    const { step, counts } = data.statuses, names = Object.keys(counts);
-    const rows = names.flatMap((name) => step.map((x, place) => ({ x, count: counts[name][place], name })));
-    const total = step.map((_, place) => names.reduce((sum, name) => sum + counts[name][place], 0));
-    const items = step.map((x, place) => ({ x, y: total[place], title: `step ${shown(x)}\n` + names.map((name) => `${shown(counts[name][place])} ${name}`).join("\n") }));
-    const mark = step.length > 1 ? Plot.areaY : Plot.barY;
+    const { at: places, counts } = data.statuses, names = Object.keys(counts);
+    const rows = names.flatMap((name) => places.map((x, place) => ({ x, count: counts[name][place], name })));
+    const total = places.map((_, place) => names.reduce((sum, name) => sum + counts[name][place], 0));
+    const items = places.map((x, place) => ({ x, y: total[place], title: `${data.clock} ${shown(x)}\n` + names.map((name) => `${shown(counts[name][place])} ${name}`).join("\n") }));
+    const mark = places.length > 1 ? Plot.areaY : Plot.barY;
     return [chart(host, {
-      x: step.length > 1 ? axis(false, "training step") : { label: "training step", type: "band" }, y: axis(false, null),
+      x: places.length > 1 ? axis(false, data.clock) : { label: data.clock, type: "band" }, y: axis(false, null),
       marks: [
         mark(rows, { x: "x", y: "count", fill: (row) => COLOURS[row.name] ?? "var(--quiet)", z: "name", order: names, fillOpacity: 0.8 }),
-        ...(step.length > 1 ? [Plot.ruleX(items, Plot.pointerX({ x: "x", stroke: "var(--quiet)" }))] : []),
+        ...(places.length > 1 ? [Plot.ruleX(items, Plot.pointerX({ x: "x", stroke: "var(--quiet)" }))] : []),
         tip(items, { maxRadius: Infinity }),
       ],
     }), legend(names.map((name) => [name, COLOURS[name] ?? "var(--quiet)"]))];

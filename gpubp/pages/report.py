@@ -17,10 +17,12 @@ from .blocks import figure, label, pairs, records, safe, section, share, shown, 
 from .page import embedded, page, text
 
 LIBRARIES = ("d3.min.js", "plot.umd.min.js")
+CLOCKS = {"step": "training step", "network_steps": "network-steps"}  # what records and figures have of them
 STEPS = 8  # rows of the tables of bands and statuses
 WORDS = {"loss": "training loss", "metric": "validation {}", "validation_loss": "validation loss"}
 
 BANDS = "Bands: half and 80 % of the networks that have not diverged; the line is their median, dashed is the best."
+SLOTS = "They are those of the networks that have a slot at the time."
 CURVES = "of the best, the median and the worst network, and of the one picked here or by a click in a figure below."
 SETTINGS = """Dots and thin strokes are networks, ticks at the edge those that diverged; thick marks are the medians of
 groups. “Explains” is the share of the variance of ranks between the groups, less what chance explains."""
@@ -31,7 +33,7 @@ class Facts(NamedTuple):
     """What a report tells of. name: of the run; study: of its results table; picked: its best, worst and diverged
     networks, a row each by column; history: its records; curves: the records of networks by row; predictions: as from
     predictions.py; unknown: why there are none; settings: by name; about: engine, machine and rate, likewise; told:
-    notes for the reader."""
+    notes for the reader; clock: of CLOCKS; networks: with those that wait, by default those of the table."""
 
     name: str
     study: Study
@@ -43,6 +45,8 @@ class Facts(NamedTuple):
     settings: Mapping[str, Any]
     about: Mapping[str, Any]
     told: Sequence[str] = ()
+    clock: str = "step"
+    networks: int = 0
 
 
 def report(facts: Facts) -> str:
@@ -74,8 +78,9 @@ def _data(facts: Facts) -> dict[str, Any]:
         "metric": metric,
         "log": figures.wide(np.quantile(study.values[study.counted], (0, 0.95))) if study.counted.any() else False,
         "less": study.figure.endswith("loss"),
-        "bands": figures.bands(facts.history),
-        "statuses": figures.statuses(facts.history),
+        "clock": CLOCKS[facts.clock],
+        "bands": figures.bands(facts.history, facts.clock),
+        "statuses": figures.statuses(facts.history, facts.clock, facts.networks or len(study.values)),
         "points": figures.points(study, [each["name"] for each in effects]),
         "effects": effects,
         "pair": figures.pair(study, effects),
@@ -109,19 +114,20 @@ def _head(facts: Facts) -> str:
 
 def _training(facts: Facts, data: Mapping[str, Any]) -> str:
     bands, statuses = data["bands"], data["statuses"]
-    if not bands["step"]:
+    if not bands["at"]:
         return section("Training", "<p>The run has no evaluation yet.</p>")
-    some, parts = figures.thinned(len(bands["step"]), STEPS), []
+    some, parts = figures.thinned(len(bands["at"]), STEPS), []
     for key, panel in bands["panels"].items():
         name = WORDS[key].format(data["metric"])
-        rows = [[bands["step"][at], *(panel[each][at] for each in figures.BANDS)] for at in some]
-        about = f"{name}: the median, half and 80 % of the networks, and the best, by training step"
-        parts.append(figure("bands", about, table(["step", *figures.BANDS], rows, name), key=key, title=name))
+        rows = [[bands["at"][at], *(panel[each][at] for each in figures.BANDS)] for at in some]
+        about = f"{name}: the median, half and 80 % of the networks, and the best, by {data['clock']}"
+        parts.append(figure("bands", about, table([data["clock"], *figures.BANDS], rows, name), key=key, title=name))
     counts = statuses["counts"]
-    rows = [[bands["step"][at], *(each[at] for each in counts.values())] for at in some]
-    about = "how many networks had which status, by training step"
-    parts.append(figure("statuses", about, table(["step", *counts], rows, "status"), title="status"))
-    return section("Training", f"<p class=quiet>{BANDS}</p><div class=grid>{''.join(parts)}</div>")
+    rows = [[bands["at"][at], *(each[at] for each in counts.values())] for at in some]
+    said = f"{BANDS} {SLOTS}" if "waiting" in counts else BANDS
+    about = f"how many networks had which status, by {data['clock']}"
+    parts.append(figure("statuses", about, table([data["clock"], *counts], rows, "status"), title="status"))
+    return section("Training", f"<p class=quiet>{said}</p><div class=grid>{''.join(parts)}</div>")
 
 
 def _networks(facts: Facts, data: Mapping[str, Any]) -> str:
@@ -129,7 +135,10 @@ def _networks(facts: Facts, data: Mapping[str, Any]) -> str:
     if data["curves"]:
         validated = any(len(each) > 2 for each in data["curves"].values())
         what = "Validation loss (solid) and training loss (dashed)" if validated else "Training loss"
-        note = f"{what} {CURVES}"
+        note, count = f"{what} {CURVES}", len(facts.study.values)
+        if len(data["points"]["network"]) < count:
+            kept = f"{len(data['curves']):,} of {count:,} networks"
+            note += f" {kept} can be picked: evenly by rank, and some that diverged."
         pick = "<label class=screen>pick a network <select id=pick></select></label> <span id=picked></span>"
         about = "learning curves of the best, the median, the worst and the picked network"
         rest = "<div id=numbers class=wide role=region tabindex=0 aria-label='learning curves as a table'></div>"

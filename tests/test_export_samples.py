@@ -1,0 +1,133 @@
+"""Files of Python and estimators of scikit-learn answer samples in all their forms, with gaps, as the networks do, or
+say what is wrong with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import polars
+import pytest
+
+import gpubp
+from gpubp.fitting import fit
+from gpubp.model import Model
+
+from .files import table
+from .helpers import population
+
+TRAINED = {"rooms": [1.0, 2.0, 3.0, 4.0], "town": ["A", "B", "A", "C"], "area": [9.0, 7.0, 5.0, 8.0]}
+NAN = math.nan
+GAPS = {"rooms": [1.0, NAN, 3.0], "town": ["A", NAN, "C"], "area": [NAN, 6.0, 7.0]}
+Predict = Callable[[Any], Any]
+
+
+def networks(impute: str | None = "mean", count: int = 2) -> Model:
+    data = fit(table({**TRAINED, "y": [1.0, 5.0, 2.0, 4.0]}), "mean_squared_error", impute=impute)
+    return Model(population(gpubp.NetworkSpec((5, 4, 1), "tanh"), count), data)
+
+
+def exported(model: Model, folder: Path) -> Predict:
+    module: dict[str, Any] = {}
+    exec(model.export(folder / "networks.py", [1, 0]).read_text(encoding="utf-8"), module)
+    predict: Predict = module["predict"]
+    return predict
+
+
+def filled(with_: Any) -> dict[str, list[Any]]:
+    """GAPS with another missing value."""
+    return {name: [with_ if each is NAN else each for each in values] for name, values in GAPS.items()}
+
+
+FRAMES: dict[str, Any] = {
+    "pandas": pandas.DataFrame(GAPS),
+    "None": pandas.DataFrame(filled(None)),
+    "string": pandas.DataFrame(filled(None)).astype({"rooms": "Float64", "town": "string"}),
+    "object": pandas.DataFrame(filled(None)).astype({"town": object}),
+    "NA": pandas.DataFrame({**GAPS, "town": pandas.Series(["A", pandas.NA, "C"], dtype=object)}),
+    "category": pandas.DataFrame(GAPS).astype({"town": "category"}),
+    "polars": polars.DataFrame(filled(None)),
+}
+ROWS: dict[str, Any] = {"rows": [*zip(*GAPS.values())], "array": np.array([*zip(*filled(None).values())], object)}
+MAPPINGS: dict[str, Any] = {
+    "lists": GAPS,
+    "lists of None": filled(None),
+    "lists of NA": filled(pandas.NA),
+    "arrays": {name: np.array(values, object) for name, values in GAPS.items()},
+    "series": {name: polars.Series(values) for name, values in filled(None).items()},
+    "to_dict": pandas.DataFrame(GAPS).to_dict("list"),
+    "all missing": {**GAPS, "town": [NAN, NAN, NAN]},
+}
+ALL = FRAMES | ROWS | MAPPINGS
+
+
+@pytest.mark.parametrize("given", ALL.values(), ids=[*ALL])
+def test_a_python_file_fills_what_is_missing_as_the_networks_do(given: Any, tmp_path: Path) -> None:
+    model = networks()
+    np.testing.assert_allclose(exported(model, tmp_path)(given), model.predict(given, [1, 0]), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({**GAPS, "area": [1.0]}, "columns of 3, 3, 1 samples; equal lengths expected"),
+        ({name: GAPS[name] for name in ("rooms", "area")}, "samples have no column 'town'; rooms, town, area expected"),
+        (polars.DataFrame(filled(None)).drop("area"), "samples have no column 'area'"),
+        (None, "samples have no column 'rooms'"),
+        ({**GAPS, "town": [1.0, 2.0, 3.0]}, "column 'town' holds other values than text"),
+        ({**GAPS, "rooms": ["some", "few", "none"]}, "column 'rooms' holds other values than numbers"),
+        ({**GAPS, "rooms": [1.0, 2.0, math.inf]}, "column 'rooms' holds infinity"),
+        ({**GAPS, "rooms": 1.0}, r"column 'rooms' has shape \(\); a value per sample expected"),
+        ({**GAPS, "rooms": [[1.0, 2.0, 3.0]]}, r"column 'rooms' has shape \(1, 3\)"),
+        ([[1.0, "A", 2.0], [1.0]], r"samples \(2,\): \(M, 3\) expected"),
+    ],
+)
+def test_a_python_file_says_what_is_wrong_with_samples(given: Any, what: str, tmp_path: Path) -> None:
+    model = networks()
+    with pytest.raises(ValueError, match=what):
+        exported(model, tmp_path)(given)
+    with pytest.raises(ValueError, match="samples"):
+        model.predict(given, [1, 0])
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=[*FRAMES])
+@pytest.mark.parametrize("rows", [[0], [1, 0]])
+def test_an_estimator_fills_what_a_frame_misses_and_takes_columns_by_name(frame: Any, rows: list[int]) -> None:
+    model = networks()
+    estimator, wanted = model.estimator(rows), model.predict(frame, rows)
+    assert estimator.feature_names_in_.tolist() == [*TRAINED]
+    for given in (frame, frame[["town", "area", "rooms"]]):
+        np.testing.assert_allclose(estimator.predict(given), wanted, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"columns are missing: \{'town'\}"):
+        estimator.predict(frame[["rooms", "area"]])
+
+
+@pytest.mark.parametrize("given", ROWS.values(), ids=[*ROWS])
+def test_an_estimator_fills_what_rows_miss_and_says_that_they_have_no_names(given: Any) -> None:
+    model = networks()
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        said = model.estimator([0]).predict(np.array(given, object))
+    np.testing.assert_allclose(said, model.predict(given, [0]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("gap", [None, NAN, pandas.NA])
+@pytest.mark.parametrize("name", [*TRAINED])
+def test_what_training_refused_as_missing_is_refused_everywhere(name: str, gap: Any, tmp_path: Path) -> None:
+    model = networks(impute=None)
+    column = pandas.Series([gap, *TRAINED[name][1:]], dtype=object if name == "town" else "Float64")
+    for predict in (model.estimator([0]).predict, exported(model, tmp_path), partial(model.predict, networks=[0])):
+        with pytest.raises(ValueError, match=r"contains NaN|column .* has missing values|lacks 1 of 4"):
+            predict(pandas.DataFrame({**TRAINED, name: column}))
+
+
+def test_numbers_by_place_have_no_names_for_scikit_learn() -> None:
+    columns = {f"inputs[{at}]": [1.0, 2.0, 3.0] for at in range(2)}
+    data = fit(table({**columns, "y": [1.0, 2.0, 3.0]}), "mean_squared_error")
+    estimator = Model(population(gpubp.NetworkSpec((2, 1)), 1), data).estimator([0])
+    assert not hasattr(estimator, "feature_names_in_")
+    assert estimator.predict(np.ones((3, 2))).shape == (3,)
