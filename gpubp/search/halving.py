@@ -35,7 +35,7 @@ class SuccessiveHalving(Method):
 
     factor: int = 3
     min_resources: int = 1
-    name = "halving"
+    name, paced = "halving", "min_resources"
 
     def __post_init__(self) -> None:
         self.factor = count("factor", self.factor, 2)
@@ -54,7 +54,7 @@ class SuccessiveHalving(Method):
             raise ConfigError(
                 f"{self.name}: after min_resources, {self.min_resources} {unit}, one network of {self.factor} goes "
                 f"on for {self.factor} times as long, and the training has {longest}: more {unit}, or fewer "
-                "min_resources, expected"
+                "min_resources (--budget), for which evaluate_every (--evaluate-every) may have to be less, expected"
             )
         check_comparable(self.name, runs)
         self.rungs = [self.min_resources // interval]  # rounds

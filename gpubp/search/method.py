@@ -23,26 +23,21 @@ from ..run import Round, Run
 
 
 class Method:
-    """name: in messages and checkpoints. every: epochs, or steps, between two decisions, or up to the first."""
+    """name: in messages and checkpoints. every: epochs, or steps, between two decisions, or up to the first; paced: the
+    setting that says so."""
 
     name: ClassVar[str]
+    paced: ClassVar[str] = "every"
     every: int
 
     def interval(self, configs: Sequence[TrainConfig]) -> int:
         """Epochs, or steps, between evaluations, the same for all networks. Raises ConfigError if the configurations
         do not allow that."""
-        unit = unit_of(configs)
-        given = sorted({each.interval for each in configs if each.evaluate_every is not None or each.decides})
-        if len(given) > 1:
-            raise ConfigError(
-                f"{self.name} compares networks at the same time, and they are evaluated every {given[0]} and every "
-                f"{given[1]} {unit}: one evaluate_every expected"
-            )
-        interval = given[0] if given else self.every
+        interval = asked(self.name, configs) or self.every
         if self.every % interval:
             raise ConfigError(
-                f"{self.name} decides after {self.every} {unit}, and networks are evaluated every {interval}: a "
-                "multiple expected"
+                f"{self.name} decides after {self.every} {unit_of(configs)}, and networks are evaluated every "
+                f"{interval}: a multiple expected, by {self.paced} (--budget) or evaluate_every (--evaluate-every)"
             )
         return interval
 
@@ -58,6 +53,19 @@ class Method:
         """Its settings and what it has decided, from which it is restored."""
         names = [each.name for each in fields(self)] if is_dataclass(self) else list[str]()
         return {"method": self.name} | {name: getattr(self, name) for name in names}
+
+
+def asked(name: str, configs: Sequence[TrainConfig]) -> int | None:
+    """Epochs, or steps, between evaluations, where the configurations say so: the same for all networks. Raises
+    ConfigError if they differ."""
+    unit = unit_of(configs)
+    given = sorted({each.interval for each in configs if each.evaluate_every is not None or each.decides})
+    if len(given) > 1:
+        raise ConfigError(
+            f"{name} compares networks at the same time, and they are evaluated every {given[0]} and every {given[1]} "
+            f"{unit}: one evaluate_every expected"
+        )
+    return given[0] if given else None
 
 
 def unit_of(configs: Sequence[TrainConfig]) -> str:
