@@ -57,14 +57,6 @@ def widths(given: str, inputs: int, outputs: int) -> tuple[int, ...]:
     return found
 
 
-def longest(given: int | str) -> int:
-    """The largest of the lengths of a training that --epochs or --steps may mean."""
-    from ..search import Range, parse
-
-    found = parse("length", given)
-    return round(found.high if isinstance(found, Range) else max(found) if isinstance(found, list) else found)
-
-
 def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     """The design of `settings`: the cells of --design, and where they are empty the flags, of which ranges are sampled
     and lists make a grid, as in sampling.py. A flag's hyper-parameter is left out of rows without it; a cell is not."""
