@@ -166,6 +166,12 @@ class Design:
             found[name] = found.get(name, none).filled(theirs, free if name in LENGTHS else every)
         return replace(self, columns=found)
 
+    def lengthened(self, lengths: Mapping[str, int | None]) -> Design:
+        """This design, where networks that count as `lengths` do have those."""
+        new = {name: np.int64(each) for name, each in lengths.items() if each is not None and name in self.columns}
+        changed = {name: self.columns[name]._replace(values=np.full(self.count, each)) for name, each in new.items()}
+        return replace(self, columns=self.columns | changed)
+
     def take(self, rows: Array) -> Design:
         """The networks of these rows."""
         return Design({name: each.take(rows) for name, each in self.columns.items()}, len(rows))
