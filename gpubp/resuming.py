@@ -199,10 +199,9 @@ def _write_changes(
 def _check_progress(folder: Path, run: Run) -> None:
     """Raise CheckpointError if steps and ends do not match the run's round and configuration."""
     state, config, sizes = run.state, run.config, run.sets.data.size(run.state.position)
-    done = torch.minimum(config.rounds.passed(state.step - 1, sizes), state.step - 1)  # a round has one step or more
     elsewhere = state.end != config.lengths(sizes)
     unfinished = (state.status == Status.finished) & (state.step < state.end)
-    if bool(((done >= run.number) | elsewhere | unfinished).any()):
+    if bool(((config.rounds.number(state.step, sizes) > run.number) | elsewhere | unfinished).any()):
         raise CheckpointError(
             f"{folder}: the checkpoint is damaged: its networks' steps do not match round {run.number} of its "
             "configuration"

@@ -76,6 +76,22 @@ def unit_of(configs: Sequence[TrainConfig]) -> str:
     return units.pop()
 
 
+def small(runs: Sequence[Run]) -> list[str]:
+    """A note on networks whose samples are so few that a step passes them more often than evaluations are to be."""
+    few = 0
+    for run in runs:
+        if run.config.steps is None:
+            sizes = run.sets.data.size(run.state.position)
+            few += int((sizes * run.config.interval < run.config.batch_size).sum())
+    if not few:
+        return []
+    every = "an epoch" if (interval := runs[0].config.interval) == 1 else f"{interval:,} epochs"
+    return [
+        f"{few:,} of {sum(len(run.rows) for run in runs):,} networks have so few samples that a step is more than "
+        f"{every}: they are evaluated, and compared, after every step instead"
+    ]
+
+
 def count(name: str, given: Any, least: int) -> int:
     """`given`, checked; raises ConfigError."""
     number = arrays.whole(given)

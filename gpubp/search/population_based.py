@@ -28,7 +28,7 @@ from ..recipe import STOPPING
 from ..run import Round, Run
 from ..state import Status, TrainState
 from .lineage import Lineage
-from .method import Method, check_comparable, count, figures, unit_of
+from .method import Method, check_comparable, count, figures, small, unit_of
 from .sampling import Expression, Range, parse
 
 EXPLOIT = 4  # layer of the search stream; folds.py has the two before
@@ -88,7 +88,8 @@ class PopulationBased(Method):
             if name not in known:
                 raise ConfigError(f"pbt: no network has {name}, or it is off; {', '.join(sorted(known))} are on")
         shown = ", ".join(f"{name} {_shown(each)}" for name, each in self.ranges.items())
-        return [f"population based training: every {self.every:,} {unit} {self.quantile:.0%} copy the best; {shown}"]
+        told = f"population based training: every {self.every:,} {unit} {self.quantile:.0%} copy the best; {shown}"
+        return [told, *small(runs)]
 
     def acts(self, number: int, runs: Sequence[Run]) -> bool:
         """After every `every` epochs, or steps: networks are evaluated together."""
