@@ -55,11 +55,6 @@ class Entities:
         """The name of the entity at `position`."""
         return ", ".join(str(column[position]) for column in self.values)
 
-    @property
-    def texts(self) -> tuple[bool, ...]:
-        """Whether the values of each key column are texts, not numbers; those of a file are all of one kind."""
-        return tuple(isinstance(column[0], str) for column in self.values)
-
     def positions(self, columns: Sequence[Iterable[Any]]) -> Array:
         """For samples with these values of the key columns the positions of their entities, (M,) int64, -1 for none."""
         place = {name: number for number, name in enumerate(zip(*self.values))}
@@ -150,6 +145,12 @@ def _coded(name: str, values: Any, samples: int) -> tuple[list[Label], Array]:
     place = {each: number for number, each in enumerate(labels)}
     code = {each: place[label] for each, label in named.items()}
     return labels, np.fromiter(map(code.__getitem__, given), np.int64, samples)
+
+
+def as_written(cell: str, number: float) -> bool:
+    """Whether a cell is the whole `number` as label() names it, or with a point and zeros."""
+    whole, _, zeros = cell.strip().partition(".")
+    return whole == str(label(number)) and not zeros.strip("0")
 
 
 def label(value: Any) -> Any:
