@@ -46,13 +46,14 @@ def _spelled(table: Table, name: str, own: Sequence[Label]) -> Iterable[Any]:
     """The key column `name` as its entities, which have `own` names, in texts or in numbers: one cell of a file that is
     no number makes its column one of texts. A number is found among texts that are all numbers, such as 007, unless
     they are to be read as texts."""
-    values, known, number = table.column(name), {*own}, table.reading.number
+    values, number = table.column(name), table.reading.number
+    known = {*own}
     if not isinstance(own[0], str):
         if values.dtype != object:
             return values
         read = (None if each is None else number(each) for each in values)
         return (each if found is None else found[0] for each, found in zip(values, read))
-    given = values.tolist()
+    given: list[Any] = values.tolist()
     if values.dtype != object:
         given = [None if (found := label(each)) is None else str(found) for each in given]
     of = {found[0]: each for each in own if (found := number(str(each)))} if name not in table.reading.text else {}

@@ -136,8 +136,8 @@ class Design:
         if isinstance(given, Design):
             design = given
         else:
-            cells, count = columns(given, first)
-            design = cls(_read(cells, "row {}", first), count, first)
+            cells, count, apart = columns(given, first)
+            design = cls(_read(cells, "row {}", first, apart), count, first)
         if not isinstance(extra := settings.pop("extra", {}), Mapping):
             raise ConfigError(f"extra {extra!r}: a dict of hyper-parameters by name expected")
         common = {name: [value] for name, value in settings.items()}
@@ -274,10 +274,12 @@ class Design:
         return spec, config, many
 
 
-def _read(cells: dict[str, Any], where: str, first: int) -> dict[str, Column]:
-    for name in cells:
+def _read(cells: dict[str, Any], where: str, first: int, apart: bool = False) -> dict[str, Column]:
+    """The columns, checked. apart: whether each row has names of its own."""
+    for name, values in cells.items():
         if name not in COLUMNS and not (name.startswith(EXTRA) and name.removeprefix(EXTRA).isidentifier()):
-            raise ConfigError(unknown("design: column", name, COLUMNS))
+            row = next((f"row {row}: " for row, cell in enumerate(values, first) if cell is not None), "")
+            raise ConfigError(unknown(f"design: {row if apart else ''}column", name, COLUMNS))
     return {name: column(name, each, where, first) for name, each in cells.items()}
 
 

@@ -35,27 +35,31 @@ class Source(NamedTuple):
     def groups(self, design: Design) -> list[Group]:
         """The networks of a design. Raises ConfigError unless all predict the same outputs from the same inputs."""
         groups = list(design.groups(self.seed, self.dtype, self.folds))
-        self.check([each.spec for each in groups])
+        self.check(groups)
         return groups
 
     def planned(self, design: Design) -> list[Planned]:
         """The same, before any network is made."""
         planned = list(design.planned(self.seed, self.dtype, self.folds))
-        self.check([each.spec for each in planned])
+        self.check(planned)
         return planned
 
-    def check(self, specs: Sequence[NetworkSpec]) -> None:
+    def check(self, groups: Sequence[Group | Planned]) -> None:
         """Raise ConfigError unless all predict the same outputs from the same inputs."""
-        specs = [*([self.like] if self.like else []), *specs]
-        sides = sorted({(each.widths[0], each.widths[-1]) for each in specs})
-        if len(sides) > 1:
-            raise ConfigError(
-                f"design: widths from {sides[0][0]} to {sides[0][1]} and from {sides[1][0]} to {sides[1][1]}: the "
-                "same inputs and outputs expected"
-            )
-        metrics = sorted({metric_name(each) for each in specs})
-        if len(metrics) > 1:
-            raise ConfigError(f"design: losses with different metrics, {' and '.join(metrics)}: train them in two runs")
+        like = self.like or groups[0].spec
+        for each in groups:
+            spec, where = each.spec, f"design: row {int(each.rows[0])}"
+            sides = sorted({(some.widths[0], some.widths[-1]) for some in (like, spec)})
+            if len(sides) > 1:
+                raise ConfigError(
+                    f"{where}: widths from {sides[0][0]} to {sides[0][1]} and from {sides[1][0]} to {sides[1][1]}: the "
+                    "same inputs and outputs expected"
+                )
+            metrics = sorted({metric_name(some) for some in (like, spec)})
+            if len(metrics) > 1:
+                raise ConfigError(
+                    f"{where}: losses with different metrics, {' and '.join(metrics)}: train them in two runs"
+                )
 
 
 @dataclass
