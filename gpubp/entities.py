@@ -131,6 +131,8 @@ def _coded(name: str, values: Any, samples: int) -> tuple[list[Label], Array]:
     """The different values of a key column, ascending, and each sample's place among them (M,)."""
     if isinstance(values, Mapping | str | set | frozenset) or not isinstance(values, Iterable):
         raise ConfigError(f"key column {name!r} is a {type(values).__name__}; a value for each sample expected")
+    if (shape := getattr(values, "shape", None)) is not None and len(shape) != 1:
+        raise ShapeError(f"key column {name!r} of shape {tuple(shape)}; a value for each sample expected")
     given = values.tolist() if hasattr(values, "tolist") else list(values)
     if len(given) != samples:
         raise ShapeError(f"key column {name!r} has {len(given)} values; one for each of {samples} samples expected")

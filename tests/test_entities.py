@@ -125,6 +125,13 @@ def test_keys_are_a_column_columns_or_a_frame() -> None:
         ([1, 2, None, 1], {}, DataError, "key column 'entity' is missing in sample 2"),
         ([1.0, 2.0, float("nan"), 1], {}, DataError, "is missing in sample 2"),
         ([1, 2, 2.5, 1], {}, DataError, "is float 2.5 in sample 2; whole numbers or text expected"),
+        (
+            np.zeros((4, 2), int),
+            {},
+            ShapeError,
+            r"key column 'entity' of shape \(4, 2\); a value for each sample expected",
+        ),
+        (torch.tensor(4), {}, ShapeError, r"key column 'entity' of shape \(\)"),
         ([1, 2, 2], {}, ShapeError, "key column 'entity' has 3 values; one for each of 4 samples expected"),
         ("abcd", {}, ConfigError, "is a str; a value for each sample expected"),
         ({}, {}, ConfigError, "keys: a column of values, or several, expected, got none"),
