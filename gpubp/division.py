@@ -31,6 +31,7 @@ class Divisible:
     starts: Tensor | None = None
     spread: Tensor | None = None
     entities: Entities | None = None
+    folded: bool = False  # whether positions are folds, or bootstraps
 
     def folds(
         self, count: int, stratify: bool | None = None, groups: Any = None, repeats: int = 1, seed: int = 0
@@ -92,7 +93,10 @@ class Divisible:
 
     def _divided(self, rows: Rows) -> tuple[Self, Self]:
         self._shared()
-        return self.of(rows[0]), self.of(rows[1])
+        sides = self.of(rows[0]), self.of(rows[1])
+        for each in sides:
+            each.folded = True
+        return sides
 
     def of(self, parts: Sequence[Tensor], entities: Entities | None = None) -> Self:
         """The same samples, of which each position has these."""

@@ -90,7 +90,10 @@ class Maker:
             shapes.append((each.population.spec, recipe, len(params), params.element_size()))
         memory.check_all(shapes, HOME)
         with memory.explained(*max(shapes, key=lambda shape: shape[0].size * shape[2]), self.where[0]):
-            return [self.run(each, *of_it, copy) for each, of_it in zip(groups, fitted)]
+            runs = [self.run(each, *of_it, copy) for each, of_it in zip(groups, fitted)]
+        if self.folds and self.every is None:  # no other networks join later
+            self.notes += confounded(runs)
+        return runs
 
     def fit(self, group: Group) -> tuple[TrainConfig, Choice]:
         """The group's configuration, fitted to the data, and its engine. Raises ConfigError, DataError, EngineError."""
@@ -141,3 +144,22 @@ class Maker:
         for dataset in self.sets.each:
             state.check(dataset)
         return Run(state, config, self.sets, choice, self.where, group.rows, folds=self.folds)
+
+
+def confounded(runs: Sequence[Run]) -> list[str]:
+    """A note, if networks of some settings train on other folds than those of others."""
+    folds = len(torch.cat([run.state.position for run in runs]).unique())
+    each = []  # of each setting, how many folds it has
+    for run in runs:
+        config, position = run.config, run.state.position
+        length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
+        columns = torch.cat([*run.state.hyper.values(), length.expand(len(position))[:, None]], 1)
+        setting = columns.unique(dim=0, return_inverse=True)[1]
+        each.append(torch.stack([setting, position], 1).unique(dim=0)[:, 0].bincount())
+    many = torch.cat(each)
+    if len(many) == 1 or bool((many == folds).all()):
+        return []
+    return [
+        f"{int((many < folds).sum()):,} of {len(many):,} settings train on some of the {folds} folds alone: figures of "
+        "different folds do not compare settings; a row for each setting and fold, with a column fold, does"
+    ]

@@ -186,7 +186,7 @@ def _trained(
         every = search.interval([each.config for each in groups])
         groups = [each._replace(config=replace(each.config, evaluate_every=every)) for each in groups]
     looks = validation is not None or any(map(watches, reporters))
-    folds = design is not None and design.folds and data.entities is None
+    folds = data.entities is None and (data.folded or (design is not None and design.folds))
     maker = Maker(sets, engine, where, folds, looks, design.every(looks) if design and waits else None, notes)
     folder = None if run_dir is None else new(files.path("run_dir", run_dir))
     with ExitStack() as stack:

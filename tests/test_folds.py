@@ -209,6 +209,48 @@ def test_data_that_already_differ_and_numbers_to_stratify_are_refused() -> None:
         gpubp.Dataset(inputs[:1], targets[:1]).bootstrap(2)
 
 
+NOTE = (
+    "{} settings train on some of the 3 folds alone: figures of different folds do not compare settings; a row for "
+    "each setting and fold, with a column fold, does"
+)
+
+
+@pytest.mark.parametrize("way", ["folds", "bootstrap"])
+def test_networks_of_folds_say_which_is_theirs_and_a_note_that_settings_are_confounded_with_them(
+    way: str, tmp_path: Path
+) -> None:
+    divided = data().folds(3) if way == "folds" else data().bootstrap(3)
+    common = {"widths": "3,5,4", "epochs": 2, "loss": "cross_entropy", "engine": "eager"}
+    result = gpubp.train_many({"lr": [0.001, 0.01, 0.1]}, *divided, run_dir=tmp_path / "run", **common)
+    assert result.table["fold"].to_pylist() == [0, 1, 2]
+    assert [note for note in result.notes if "fold" in note] == [NOTE.format("3 of 3")]
+    assert gpubp.resume(tmp_path / "run", *divided).table["fold"].to_pylist() == [0, 1, 2]
+    population = gpubp.Population.create(SPEC, 3)
+    result = gpubp.train(population, divided[0], gpubp.TrainConfig(epochs=2), divided[1], engine="eager")
+    assert result.table["fold"].to_pylist() == [0, 1, 2]
+    assert not [note for note in result.notes if "fold" in note], "they differ in nothing else"
+    config = gpubp.TrainConfig(epochs=2, lr=torch.tensor([0.1, 0.1, 0.2]))
+    result = gpubp.train(population, divided[0], config, divided[1], engine="eager")
+    assert [note for note in result.notes if "fold" in note] == [NOTE.format("2 of 2")]
+    rows = [{"lr": lr, "fold": fold} for lr in (0.01, 0.1) for fold in range(3)]
+    for some, told in ((rows, []), (rows[:-1], [NOTE.format("1 of 2")])):
+        result = gpubp.train_many(some, *divided, **common)
+        assert [note for note in result.notes if "fold" in note] == told
+    result = gpubp.train_many(rows, *divided, slots=4, **common)
+    assert not [note for note in result.notes if "fold" in note], "the others join later"
+
+
+def test_networks_with_samples_of_their_own_have_no_folds() -> None:
+    inputs, targets = samples(SPEC, 10)
+    own = gpubp.Dataset(inputs, targets, rows=[range(5), range(4)])
+    by = gpubp.Dataset(inputs, targets).by([0, 1] * 5)
+    for given in (own, by):
+        rows = [{"lr": 0.1}, {"lr": 0.2}]
+        result = gpubp.train_many(rows, given, widths="3,4", loss="cross_entropy", epochs=1, engine="eager")
+        assert "fold" not in result.table.column_names
+        assert not [note for note in result.notes if "fold" in note]
+
+
 def test_folds_that_do_not_belong_together_are_refused() -> None:
     given, common = data(), {"widths": "3,5,4", "loss": "cross_entropy", "steps": 2}
     for design, train, held_out in (
