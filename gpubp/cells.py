@@ -21,6 +21,7 @@ from torch import Tensor
 from . import ranges
 from .activations import ACTIVATIONS
 from .config import HYPER
+from .entities import Entities, located
 from .errors import ConfigError, GpubpError
 from .flags import number
 from .losses import LOSSES
@@ -77,9 +78,10 @@ class Column(NamedTuple):
         return [value if given else None for value, given in zip(found, self.given.tolist())]
 
 
-def columns(given: Any, first: int = 0) -> tuple[dict[str, Any], int, bool]:
+def columns(given: Any, first: int = 0, entities: Entities | None = None) -> tuple[dict[str, Any], int, bool]:
     """The columns of a design by the names of their settings, the number of its rows, and whether each row has names of
-    its own. first: the number of the first row. Raises ConfigError."""
+    its own. first: the number of the first row; entities: of the data, which a column `entity` may name. Raises
+    ConfigError and DataError."""
     if isinstance(given, str | os.PathLike):
         given = _file(given)
     elif isinstance(given, Iterator):
@@ -117,7 +119,7 @@ def columns(given: Any, first: int = 0) -> tuple[dict[str, Any], int, bool]:
     if "entity" in found:
         if "fold" in found:
             raise ConfigError("design: columns fold and entity, both the position of the samples: one of them expected")
-        found["fold"] = found.pop("entity")
+        found["fold"] = located(found.pop("entity"), entities, first)
     lengths = {len(values) for values in found.values()} or {count}
     if len(lengths) > 1:
         raise ConfigError(f"design: columns of {min(lengths)} to {max(lengths)} rows; equal lengths expected")

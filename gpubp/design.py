@@ -4,8 +4,9 @@ A column is a setting: of NetworkSpec (widths "64,32,10", hidden, output, loss, 
 (init, init_scale), or of TrainConfig (optimizer, lr, batch_size, epochs, patience, ...; class_weight "1,2,1"; of custom
 rules "extra.NAME"). Two more say what is random and which samples are used: `seed`, the network's id, by default its
 row; and `fold`, the position of its samples in the data, by default its row too; `entity` is another name for it, for
-data.by(keys). An empty cell is the default (cells.py reads them). Rows that differ in numbers alone train as one
-population; nothing is padded. Refused, with the row: what any of these refuse.
+data.by(keys), and takes names of entities that are text, or a tuple of a value for each key. An empty cell is the
+default (cells.py reads them). Rows that differ in numbers alone train as one population; nothing is padded. Refused,
+with the row: what any of these refuse.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from . import files
 from .ambient import HOME
 from .cells import EXTRA, LENGTHS, NUMBERS, Array, Column, column, columns
 from .config import TrainConfig
+from .entities import Entities
 from .errors import ConfigError, DataError, GpubpError, lookup, unknown
 from .initialise import INITIALISERS, initialise
 from .population import Population, room
@@ -129,14 +131,14 @@ class Design:
         object.__setattr__(self, "columns", kept)
 
     @classmethod
-    def of(cls, given: Any, first: int = 0, **settings: Any) -> Design:
+    def of(cls, given: Any, first: int = 0, entities: Entities | None = None, **settings: Any) -> Design:
         """A design from a mapping of columns, a list or iterator of mappings, a frame of pandas or polars, a
-        pyarrow.Table or the path of a .csv or .parquet file. first: the number of its first row; settings: of all rows
-        that have no other."""
+        pyarrow.Table or the path of a .csv or .parquet file. first: the number of its first row; entities: of the data;
+        settings: of all rows that have no other."""
         if isinstance(given, Design):
             design = given
         else:
-            cells, count, apart = columns(given, first)
+            cells, count, apart = columns(given, first, entities)
             design = cls(_read(cells, "row {}", first, apart), count, first)
         if not isinstance(extra := settings.pop("extra", {}), Mapping):
             raise ConfigError(f"extra {extra!r}: a dict of hyper-parameters by name expected")

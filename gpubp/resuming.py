@@ -141,7 +141,7 @@ def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: I
         design = Design.of(folder / DESIGN)
     elif design is None and notes["left"]:
         raise CheckpointError(f"{folder} was given a stream of rows: resume(..., design=) with the same rows expected")
-    rows = Rows(design, notes["common"], notes["taken"], notes["last"])
+    rows = Rows(design, notes["common"], notes["taken"], notes["last"], first.sets.data.entities)
     if rows.total != notes["total"]:
         raise CheckpointError(f"{folder / DESIGN} has {rows.total} rows, not the run's {notes['total']}")
     if rows.total is None and not notes["left"]:

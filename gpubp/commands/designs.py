@@ -66,7 +66,8 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
 
     given = None
     if settings["design"] is not None:
-        given, settings["design"] = Design.of(settings["design"]), str(Path(settings["design"]).absolute())
+        given = Design.of(settings["design"], entities=prepared.training.entities)
+        settings["design"] = str(Path(settings["design"]).absolute())
     numbers = {name: settings[name] for name in (*HYPER, "init_scale", *WHOLE) if settings[name] is not None}
     _check(settings, numbers, given)
     settings["networks"] = count = (
