@@ -75,6 +75,13 @@ def test_pbt_exchanges_when_networks_are_evaluated_if_no_budget_says_when(
     json.loads(run("resume made --json", capsys).splitlines()[-1])
 
 
+def test_pbt_changes_no_patience_by_itself(capsys: Capture) -> None:
+    trained(f"{DATA} --epochs 6 --search pbt --budget 1 --patience 5,20 --min-delta 0..0.001", capsys)
+    assert {*columns("made")["patience"]} == {5, 20}
+    lineage = [json.loads(each) for each in Path("made/lineage.jsonl").read_text().splitlines()]
+    assert {name for each in lineage for name in each["hyper"]} == {"lr"}
+
+
 def test_a_run_is_repeated_by_its_config_and_resumes_with_its_search(capsys: Capture) -> None:
     trained(f"{DATA} --epochs 9 --search hyperband --seed 4", capsys)
     settings = yaml.safe_load(Path("made/config.yaml").read_text())

@@ -37,6 +37,7 @@ def flags(add: Callable[..., None]) -> None:
 def search(settings: dict[str, Any], configs: Callable[[], Sequence[TrainConfig]]) -> Search | None:
     """The search of `settings`. configs: those of all networks."""
     from ..config import HYPER
+    from ..recipe import STOPPING
     from ..search import Hyperband, PopulationBased, SuccessiveHalving
     from ..search.method import asked
 
@@ -54,6 +55,7 @@ def search(settings: dict[str, Any], configs: Callable[[], Sequence[TrainConfig]
         interval, part = asked(name, each) or 1, PARTS if name == "pbt" else factor**3
         budget = interval * max(1, max(config.longest for config in each) // part // interval)
     if name == "pbt":
-        space = {each: settings[each] for each in HYPER if any(sign in str(settings[each]) for sign in ("..", ","))}
+        names = (each for each in HYPER if each not in STOPPING)
+        space = {each: settings[each] for each in names if any(sign in str(settings[each]) for sign in ("..", ","))}
         return PopulationBased(budget, space=space or None, seed=settings["seed"])
     return {"halving": SuccessiveHalving, "hyperband": Hyperband}[name](factor, budget)
