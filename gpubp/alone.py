@@ -100,7 +100,8 @@ def drawn(
     """The network of a line before its first step, drawn anew, as its row of the design says, if there is one."""
     mine, row, queue = first.state.population, int(first.rows), saved.notes["queue"]
     if design is not None:
-        rows = Design.of(list(islice(design, row, row + 1)), row, **(queue or {}).get("common", {}))
+        own = [{name: cell for name, cell in each.items() if name != "entity"} for each in islice(design, row, row + 1)]
+        rows = Design.of(own, row, **(queue or {}).get("common", {}))
         init, scale = rows.cells("init")[0], rows.cells("init_scale")[0]
     elif queue is not None and queue["total"] is None:
         raise CheckpointError(f"{folder} was given a stream of rows: replay(..., design=) with the same rows expected")

@@ -5,7 +5,7 @@ Samples are computed in blocks of one network's, of a fixed size: the bits of an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .backprop import forward
-from .entities import Entities, label, told
+from .entities import Entities, Label, label, told
 from .errors import warn
 from .losses import LOSSES
 from .populations import Populations
@@ -38,20 +38,29 @@ def speakers(ranked: Tensor, position: Tensor, count: int, most: int | None) -> 
 
 def entity_of(table: Table, entities: Entities) -> Tensor:
     """The position of each sample's entity, (M,), -1 for one that is none of `entities`."""
-    columns = [_spelled(table, name, texts) for name, texts in zip(entities.names, entities.texts)]
+    columns = [_spelled(table, name, own) for name, own in zip(entities.names, entities.values)]
     return torch.from_numpy(entities.positions(columns))
 
 
-def _spelled(table: Table, name: str, texts: bool) -> Iterable[Any]:
-    """The key column `name` as its entities are named, in `texts` or in numbers: one cell of a file that is no number
-    makes its column one of texts."""
-    values = table.column(name)
-    if (values.dtype == object) == texts:
-        return values
-    if texts:
-        return (None if (found := label(each)) is None else str(found) for each in values)
-    read = (None if each is None else table.reading.number(each) for each in values)
-    return (each if found is None else found[0] for each, found in zip(values, read))
+def _spelled(table: Table, name: str, own: Sequence[Label]) -> Iterable[Any]:
+    """The key column `name` as its entities, which have `own` names, in texts or in numbers: one cell of a file that is
+    no number makes its column one of texts. A number is found among texts that are all numbers, such as 007, unless
+    they are to be read as texts."""
+    values, number = table.column(name), table.reading.number
+    known = {*own}
+    if not isinstance(own[0], str):
+        if values.dtype != object:
+            return values
+        read = (None if each is None else number(each) for each in values)
+        return (each if found is None else found[0] for each, found in zip(values, read))
+    given: list[Any] = values.tolist()
+    if values.dtype != object:
+        given = [None if (found := label(each)) is None else str(found) for each in given]
+    of = {found[0]: each for each in own if (found := number(str(each)))} if name not in table.reading.text else {}
+    if len(of) < len(known):
+        return given
+    read = (None if each is None or each in known else number(each) for each in given)
+    return (each if found is None else of.get(found[0]) for each, found in zip(given, read))
 
 
 def tell_silent(table: Table, entities: Entities, silent: Tensor) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from . import ranges
 from .activations import ACTIVATIONS
 from .config import HYPER
+from .entities import Entities, located
 from .errors import ConfigError, GpubpError
 from .flags import number
 from .losses import LOSSES
@@ -77,16 +78,18 @@ class Column(NamedTuple):
         return [value if given else None for value, given in zip(found, self.given.tolist())]
 
 
-def columns(given: Any, first: int = 0) -> tuple[dict[str, Any], int]:
-    """The columns of a design by the names of their settings, and the number of its rows. first: the number of the
-    first row. Raises ConfigError."""
+def columns(given: Any, first: int = 0, entities: Entities | None = None) -> tuple[dict[str, Any], int, bool]:
+    """The columns of a design by the names of their settings, the number of its rows, and whether each row has names of
+    its own. first: the number of the first row; entities: of the data, which a column `entity` may name. Raises
+    ConfigError and DataError."""
     if isinstance(given, str | os.PathLike):
         given = _file(given)
     elif isinstance(given, Iterator):
         given = list(given)
     if hasattr(given, "collect"):  # polars.LazyFrame
         given = given.collect()
-    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+    apart = isinstance(given, Sequence) and not isinstance(given, str | bytes)
+    if apart:
         for row, each in enumerate(given, first):
             if not isinstance(each, Mapping):
                 raise ConfigError(f"design: row {row} is a {type(each).__name__}; a mapping of settings expected")
@@ -116,11 +119,11 @@ def columns(given: Any, first: int = 0) -> tuple[dict[str, Any], int]:
     if "entity" in found:
         if "fold" in found:
             raise ConfigError("design: columns fold and entity, both the position of the samples: one of them expected")
-        found["fold"] = found.pop("entity")
+        found["fold"] = located(found.pop("entity"), entities, first)
     lengths = {len(values) for values in found.values()} or {count}
     if len(lengths) > 1:
         raise ConfigError(f"design: columns of {min(lengths)} to {max(lengths)} rows; equal lengths expected")
-    return found, lengths.pop()
+    return found, lengths.pop(), apart
 
 
 def _file(path: str | os.PathLike[str]) -> Any:

@@ -151,7 +151,7 @@ class Dataset(Divisible):
         if self.inputs.device == device and same:
             return self
         other = object.__new__(Dataset)
-        for name in ("own", "lengths", "preparation", "whole", "entities"):
+        for name in ("own", "lengths", "preparation", "whole", "entities", "folded"):
             setattr(other, name, getattr(self, name))
         other.inputs = self.inputs.to(device, dtype)
         other.targets = self.targets.to(device, dtype) if self.targets.is_floating_point() else self.targets.to(device)

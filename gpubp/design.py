@@ -4,8 +4,9 @@ A column is a setting: of NetworkSpec (widths "64,32,10", hidden, output, loss, 
 (init, init_scale), or of TrainConfig (optimizer, lr, batch_size, epochs, patience, ...; class_weight "1,2,1"; of custom
 rules "extra.NAME"). Two more say what is random and which samples are used: `seed`, the network's id, by default its
 row; and `fold`, the position of its samples in the data, by default its row too; `entity` is another name for it, for
-data.by(keys). An empty cell is the default (cells.py reads them). Rows that differ in numbers alone train as one
-population; nothing is padded. Refused, with the row: what any of these refuse.
+data.by(keys), and takes names of entities that are text, or a tuple of a value for each key. An empty cell is the
+default (cells.py reads them). Rows that differ in numbers alone train as one population; nothing is padded. Refused,
+with the row: what any of these refuse.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from . import files
 from .ambient import HOME
 from .cells import EXTRA, LENGTHS, NUMBERS, Array, Column, column, columns
 from .config import TrainConfig
+from .entities import Entities
 from .errors import ConfigError, DataError, GpubpError, lookup, unknown
 from .initialise import INITIALISERS, initialise
 from .population import Population, room
@@ -129,15 +131,15 @@ class Design:
         object.__setattr__(self, "columns", kept)
 
     @classmethod
-    def of(cls, given: Any, first: int = 0, **settings: Any) -> Design:
+    def of(cls, given: Any, first: int = 0, entities: Entities | None = None, **settings: Any) -> Design:
         """A design from a mapping of columns, a list or iterator of mappings, a frame of pandas or polars, a
-        pyarrow.Table or the path of a .csv or .parquet file. first: the number of its first row; settings: of all rows
-        that have no other."""
+        pyarrow.Table or the path of a .csv or .parquet file. first: the number of its first row; entities: of the data;
+        settings: of all rows that have no other."""
         if isinstance(given, Design):
             design = given
         else:
-            cells, count = columns(given, first)
-            design = cls(_read(cells, "row {}", first), count, first)
+            cells, count, apart = columns(given, first, entities)
+            design = cls(_read(cells, "row {}", first, apart), count, first)
         if not isinstance(extra := settings.pop("extra", {}), Mapping):
             raise ConfigError(f"extra {extra!r}: a dict of hyper-parameters by name expected")
         common = {name: [value] for name, value in settings.items()}
@@ -165,6 +167,12 @@ class Design:
             none = Column(theirs.values, np.zeros(self.count, bool), theirs.options)
             found[name] = found.get(name, none).filled(theirs, free if name in LENGTHS else every)
         return replace(self, columns=found)
+
+    def lengthened(self, lengths: Mapping[str, int | None]) -> Design:
+        """This design, where networks that count as `lengths` do have those."""
+        new = {name: np.int64(each) for name, each in lengths.items() if each is not None and name in self.columns}
+        changed = {name: self.columns[name]._replace(values=np.full(self.count, each)) for name, each in new.items()}
+        return replace(self, columns=self.columns | changed)
 
     def take(self, rows: Array) -> Design:
         """The networks of these rows."""
@@ -268,10 +276,12 @@ class Design:
         return spec, config, many
 
 
-def _read(cells: dict[str, Any], where: str, first: int) -> dict[str, Column]:
-    for name in cells:
+def _read(cells: dict[str, Any], where: str, first: int, apart: bool = False) -> dict[str, Column]:
+    """The columns, checked. apart: whether each row has names of its own."""
+    for name, values in cells.items():
         if name not in COLUMNS and not (name.startswith(EXTRA) and name.removeprefix(EXTRA).isidentifier()):
-            raise ConfigError(unknown("design: column", name, COLUMNS))
+            row = next((f"row {row}: " for row, cell in enumerate(values, first) if cell is not None), "")
+            raise ConfigError(unknown(f"design: {row if apart else ''}column", name, COLUMNS))
     return {name: column(name, each, where, first) for name, each in cells.items()}
 
 

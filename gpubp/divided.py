@@ -122,6 +122,8 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
             need = 2 * shared.inputs.nbytes * len(parts[0])
             free.fits(f"{table.name}: a copy of the samples for each of {division.held_out}", need)
             preparation, sides = apart, (_laid_out(table, apart, parts[0]), _laid_out(table, apart, parts[1]))
+            for side in sides:
+                side.folded = True
     few, most = sides[1].lengths
     each = f"{few}" if few == most else f"{few} to {most}"
     count = division.folds or division.bootstrap

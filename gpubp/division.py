@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .entities import Entities, by, key_columns, told
-from .errors import DataError, ShapeError
+from .errors import ConfigError, DataError, ShapeError
 from .folds import Rows, bootstraps, held_out_of, k_folds, splits
 
 
@@ -31,6 +31,7 @@ class Divisible:
     starts: Tensor | None = None
     spread: Tensor | None = None
     entities: Entities | None = None
+    folded: bool = False  # whether positions are folds, or bootstraps
 
     def folds(
         self, count: int, stratify: bool | None = None, groups: Any = None, repeats: int = 1, seed: int = 0
@@ -38,6 +39,8 @@ class Divisible:
         """`count` folds: the samples to train on and to validate on, those of fold f at position f, for a design's
         column `fold`; count=len(data) leaves one out. stratify: by class, the default for class numbers without groups.
         groups: a label per sample; no group is on both sides. repeats: more shuffles, at positions count and above."""
+        if not isinstance(stratify, bool | None):
+            raise ConfigError(f"stratify is a {type(stratify).__name__}; True, False or None expected")
         stratify = groups is None and self.targets.ndim == 1 if stratify is None else stratify
         if stratify and self.targets.ndim > 1:
             raise ShapeError(f"stratify: class numbers (M,) expected; targets are {tuple(self.targets.shape)}")
@@ -90,7 +93,10 @@ class Divisible:
 
     def _divided(self, rows: Rows) -> tuple[Self, Self]:
         self._shared()
-        return self.of(rows[0]), self.of(rows[1])
+        sides = self.of(rows[0]), self.of(rows[1])
+        for each in sides:
+            each.folded = True
+        return sides
 
     def of(self, parts: Sequence[Tensor], entities: Entities | None = None) -> Self:
         """The same samples, of which each position has these."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import arrays
-from .errors import ConfigError, DataError, ShapeError, one_of
+from .errors import ConfigError, DataError, ShapeError, nearest, one_of
 
 Array = npt.NDArray[Any]
 Label = str | int | bool
@@ -55,16 +55,41 @@ class Entities:
         """The name of the entity at `position`."""
         return ", ".join(str(column[position]) for column in self.values)
 
-    @property
-    def texts(self) -> tuple[bool, ...]:
-        """Whether the values of each key column are texts, not numbers; those of a file are all of one kind."""
-        return tuple(isinstance(column[0], str) for column in self.values)
-
     def positions(self, columns: Sequence[Iterable[Any]]) -> Array:
         """For samples with these values of the key columns the positions of their entities, (M,) int64, -1 for none."""
         place = {name: number for number, name in enumerate(zip(*self.values))}
         found = (place.get(name, -1) for name in zip(*(map(label, column) for column in columns)))
         return np.fromiter(found, np.int64)
+
+
+def located(cells: Array | list[Any], entities: Entities | None, first: int) -> Array | list[Any]:
+    """The positions of the entities that the cells of a design's column `entity` say, by position or, as text or a
+    tuple of a value for each key, by name. first: the number of the first row. Raises DataError."""
+    if isinstance(cells, np.ndarray):
+        known = cells[~np.isnan(cells)]
+        if entities is None or (np.isin(known, range(len(entities)))).all():
+            return cells
+    many = 0 if entities is None else len(entities)
+    place: dict[Any, int] = {} if entities is None else {entities.text(at): at for at in range(many)}
+    place |= {} if entities is None else {name: at for at, name in enumerate(zip(*entities.values))}
+    found: list[Any] = []
+    for row, cell in enumerate(cells, first):
+        cell = tuple(cell) if isinstance(cell, list) else label(cell)
+        named = isinstance(cell, str | tuple)
+        if named and cell in place:
+            cell = place[cell]
+        elif isinstance(cell, str) and not cell.strip():
+            cell = None
+        elif isinstance(cell, str) and cell.strip().isdecimal():
+            cell = int(cell)
+        if entities is not None and isinstance(cell, int) and not 0 <= cell < many:
+            raise DataError(f"design: row {row}: entity {cell}: the data have {many}, from 0 to {many - 1}")
+        if isinstance(cell, str | tuple):
+            whose = "data.by(keys), expected" if entities is None else f"{told(entities, range(many))}, expected"
+            near = nearest(cell, map(str, place))
+            raise DataError(f"design: row {row}: entity {cell!r}{near}: a position from 0, or a name of {whose}")
+        found.append(cell)
+    return found
 
 
 class Sorted(NamedTuple):
@@ -136,6 +161,8 @@ def _coded(name: str, values: Any, samples: int) -> tuple[list[Label], Array]:
     """The different values of a key column, ascending, and each sample's place among them (M,)."""
     if isinstance(values, Mapping | str | set | frozenset) or not isinstance(values, Iterable):
         raise ConfigError(f"key column {name!r} is a {type(values).__name__}; a value for each sample expected")
+    if (shape := getattr(values, "shape", None)) is not None and len(shape) != 1:
+        raise ShapeError(f"key column {name!r} of shape {tuple(shape)}; a value for each sample expected")
     given = values.tolist() if hasattr(values, "tolist") else list(values)
     if len(given) != samples:
         raise ShapeError(f"key column {name!r} has {len(given)} values; one for each of {samples} samples expected")
@@ -150,6 +177,12 @@ def _coded(name: str, values: Any, samples: int) -> tuple[list[Label], Array]:
     place = {each: number for number, each in enumerate(labels)}
     code = {each: place[label] for each, label in named.items()}
     return labels, np.fromiter(map(code.__getitem__, given), np.int64, samples)
+
+
+def as_written(cell: str, number: float) -> bool:
+    """Whether a cell is the whole `number` as label() names it, or with a point and zeros."""
+    whole, _, zeros = cell.strip().partition(".")
+    return whole == str(label(number)) and not zeros.strip("0")
 
 
 def label(value: Any) -> Any:

@@ -20,6 +20,7 @@ from .errors import ConfigError, DataError, one_of, unknown
 from .flags import number
 from .preparation import TASK_OF_LOSS, UNSCALED, Label, Preparation
 from .tables import Array, Table, complete, finite, listed, missing
+from .text import numbers as numbers_in
 from .text import question
 
 SCALES = ("none", "standard", "minmax")
@@ -62,9 +63,14 @@ def fit(
     columns = tuple(_learn(table, name, rows, mode, impute) for name in inputs)
     texts = [column.name for column in columns if column.categories is not None]
     texts += [table.targets[0] for label in classes[:1] if isinstance(label, str)]
-    texts += [name for name in beside if table.column(name).dtype == object]
+    texts += [name for name in beside if table.column(name).dtype == object and _is_text(table, name)]
     reading = replace(table.reading, text=tuple(texts), drop=())
     return Preparation(columns, tuple(targets), task, classes, reading)
+
+
+def _is_text(table: Table, name: str) -> bool:
+    """Whether a column of texts is to be one in other files, even if all of its cells are numbers."""
+    return name in table.reading.text or numbers_in(table.column(name), table.reading) is None
 
 
 def check_scale(scale: object) -> str | float:

@@ -8,14 +8,15 @@ dealt first, each to the fold with the fewest samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import arrays
+from . import arrays, free
+from .ambient import HOME
 from .errors import ConfigError, DataError, ShapeError
 from .rng import EVERYBODY, SEARCH, check_seed, words
 
@@ -93,6 +94,7 @@ def k_folds(samples: int, count: int, classes: Tensor | None, groups: Any, repea
     if count > number:
         what = f"{samples} samples" if groups is None else f"{number} groups"
         raise DataError(f"folds {count}: more than the {what}")
+    _check_room(f"folds {count}, repeats {repeats}", samples * count * repeats, samples)
     train, held_out = [], []
     for repeat in range(repeats):
         order = words(check_seed(seed), torch.tensor([repeat]), number, FOLDS, SEARCH)[0].argsort(stable=True)
@@ -121,15 +123,31 @@ def _dealt(order: Tensor, units: Tensor, count: int, classes: Tensor | None) -> 
 
 def _groups(given: Any, samples: int) -> Tensor:
     """Numbers of groups from labels of any kind."""
-    if isinstance(given, Mapping | str) or not isinstance(given, Iterable):
+    if isinstance(given, Mapping | str | bytes | set | frozenset) or not isinstance(given, Iterable):
         raise ConfigError(f"groups is a {type(given).__name__}; a label for each of {samples} samples expected")
+    if (shape := getattr(given, "shape", None)) is not None and len(shape) != 1:
+        raise ShapeError(f"groups of shape {tuple(shape)}; one label for each of {samples} samples expected")
     labels = given.tolist() if hasattr(given, "tolist") else list(given)
-    if any(label is None or label != label for label in labels):
-        raise DataError("groups: a label is missing (None or NaN); a label for each sample expected")
+    for sample, label in enumerate(labels):
+        missing = label is None or type(label).__name__ in ("NAType", "NaTType")
+        if missing or (isinstance(label, float | np.floating) and label != label):
+            raise DataError(f"groups: a label is missing in sample {sample}; a label for each sample expected")
+        if not isinstance(label, Hashable):
+            raise DataError(f"groups: a {type(label).__name__} in sample {sample}; a number or text expected")
     if len(labels) != samples:
         raise ShapeError(f"groups of {len(labels)} samples; one label for each of {samples} expected")
     known = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     return torch.tensor([known[label] for label in labels])
+
+
+def _check_room(what: str, indices: int, samples: int) -> None:
+    """Raise DataError if so many indices of samples, which are made and then put together, do not fit into memory."""
+    need, room = 2 * 8 * indices, free.available(HOME)
+    if room is not None and need > room:
+        raise DataError(
+            f"{what} of {samples:,} samples: which samples are whose needs {free.size(need)}, and {free.size(room)} "
+            "are free; fewer expected"
+        )
 
 
 def bootstraps(samples: int, count: int, seed: int) -> Rows:
@@ -138,6 +156,7 @@ def bootstraps(samples: int, count: int, seed: int) -> Rows:
     number = arrays.whole(count)
     if number is None or number < 1:
         raise ConfigError(f"bootstrap {count!r}: a whole number of 1 or more expected")
+    _check_room(f"bootstrap {count}", samples * number * 11 // 8, samples)  # a share of 1 / e is not drawn
     train, held_out = [], []
     for each in range(number):
         drawn = words(check_seed(seed), torch.tensor([each]), samples, BOOTSTRAP, SEARCH)[0]

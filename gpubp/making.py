@@ -35,27 +35,31 @@ class Source(NamedTuple):
     def groups(self, design: Design) -> list[Group]:
         """The networks of a design. Raises ConfigError unless all predict the same outputs from the same inputs."""
         groups = list(design.groups(self.seed, self.dtype, self.folds))
-        self.check([each.spec for each in groups])
+        self.check(groups)
         return groups
 
     def planned(self, design: Design) -> list[Planned]:
         """The same, before any network is made."""
         planned = list(design.planned(self.seed, self.dtype, self.folds))
-        self.check([each.spec for each in planned])
+        self.check(planned)
         return planned
 
-    def check(self, specs: Sequence[NetworkSpec]) -> None:
+    def check(self, groups: Sequence[Group | Planned]) -> None:
         """Raise ConfigError unless all predict the same outputs from the same inputs."""
-        specs = [*([self.like] if self.like else []), *specs]
-        sides = sorted({(each.widths[0], each.widths[-1]) for each in specs})
-        if len(sides) > 1:
-            raise ConfigError(
-                f"design: widths from {sides[0][0]} to {sides[0][1]} and from {sides[1][0]} to {sides[1][1]}: the "
-                "same inputs and outputs expected"
-            )
-        metrics = sorted({metric_name(each) for each in specs})
-        if len(metrics) > 1:
-            raise ConfigError(f"design: losses with different metrics, {' and '.join(metrics)}: train them in two runs")
+        like = self.like or groups[0].spec
+        for each in groups:
+            spec, where = each.spec, f"design: row {int(each.rows[0])}"
+            sides = sorted({(some.widths[0], some.widths[-1]) for some in (like, spec)})
+            if len(sides) > 1:
+                raise ConfigError(
+                    f"{where}: widths from {sides[0][0]} to {sides[0][1]} and from {sides[1][0]} to {sides[1][1]}: the "
+                    "same inputs and outputs expected"
+                )
+            metrics = sorted({metric_name(some) for some in (like, spec)})
+            if len(metrics) > 1:
+                raise ConfigError(
+                    f"{where}: losses with different metrics, {' and '.join(metrics)}: train them in two runs"
+                )
 
 
 @dataclass
@@ -86,7 +90,10 @@ class Maker:
             shapes.append((each.population.spec, recipe, len(params), params.element_size()))
         memory.check_all(shapes, HOME)
         with memory.explained(*max(shapes, key=lambda shape: shape[0].size * shape[2]), self.where[0]):
-            return [self.run(each, *of_it, copy) for each, of_it in zip(groups, fitted)]
+            runs = [self.run(each, *of_it, copy) for each, of_it in zip(groups, fitted)]
+        if self.folds and self.every is None:  # no other networks join later
+            self.notes += confounded(runs)
+        return runs
 
     def fit(self, group: Group) -> tuple[TrainConfig, Choice]:
         """The group's configuration, fitted to the data, and its engine. Raises ConfigError, DataError, EngineError."""
@@ -137,3 +144,22 @@ class Maker:
         for dataset in self.sets.each:
             state.check(dataset)
         return Run(state, config, self.sets, choice, self.where, group.rows, folds=self.folds)
+
+
+def confounded(runs: Sequence[Run]) -> list[str]:
+    """A note, if networks of some settings train on other folds than those of others."""
+    folds = len(torch.cat([run.state.position for run in runs]).unique())
+    each = []  # of each setting, how many folds it has
+    for run in runs:
+        config, position = run.config, run.state.position
+        length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
+        columns = torch.cat([*run.state.hyper.values(), length.expand(len(position))[:, None]], 1)
+        setting = columns.unique(dim=0, return_inverse=True)[1]
+        each.append(torch.stack([setting, position], 1).unique(dim=0)[:, 0].bincount())
+    many = torch.cat(each)
+    if len(many) == 1 or bool((many == folds).all()):
+        return []
+    return [
+        f"{int((many < folds).sum()):,} of {len(many):,} settings train on some of the {folds} folds alone: figures of "
+        "different folds do not compare settings; a row for each setting and fold, with a column fold, does"
+    ]

@@ -19,6 +19,7 @@ from .ambient import HOME
 from .cells import LENGTHS
 from .design import Design
 from .ended import Ended
+from .entities import Entities
 from .errors import ConfigError
 from .evaluate import Evaluation
 from .making import Maker, Source
@@ -41,9 +42,10 @@ class Rows:
     if unknown; taken: those that left, of which `last` are the settings of the last."""
 
     def __init__(
-        self, design: Design | Iterator[Any] | None, settings: dict[str, Any], taken: int = 0, last: Any = None
-    ) -> None:
-        self.settings, self.taken, self.last = settings, taken, last
+        self, design: Design | Iterator[Any] | None, settings: dict[str, Any], taken: int = 0, last: Any = None,
+        entities: Entities | None = None,
+    ) -> None:  # fmt: skip
+        self.settings, self.taken, self.last, self.entities = settings, taken, last, entities
         self.design = design if isinstance(design, Design) else iter(design or ())
         self.total = len(design) if isinstance(design, Design) else None
         if taken and isinstance(self.design, Iterator) and design is not None:
@@ -61,7 +63,7 @@ class Rows:
             raise ConfigError(
                 f"design: fewer rows than the {self.taken:,} that the run has had; the same rows expected"
             )
-        found = Design.of(row, self.taken - 1, **self.settings).plain
+        found = Design.of(row, self.taken - 1, self.entities, **self.settings).plain
         if found != self.last:
             raise ConfigError(
                 f"design: row {self.taken - 1} is {found}, and was {self.last} when the run had it: the same rows "
@@ -72,7 +74,7 @@ class Rows:
         """The first rows, which stay: of a design some, of a stream one. Raises ConfigError if there are none."""
         if isinstance(self.design, Design):
             return self.design.part(self.taken, self.taken + FIRST)
-        return Design.of(self.first(), **self.settings)
+        return Design.of(self.first(), 0, self.entities, **self.settings)
 
     def first(self) -> list[Any]:
         """The first row of a stream, which stays; none at its end."""
@@ -96,7 +98,7 @@ class Rows:
             found = self.design.part(self.taken, self.taken + count) if self.left else None
         else:
             rows = list(islice(self.design, count))
-            found = Design.of(rows, self.taken, **self.settings) if rows else None
+            found = Design.of(rows, self.taken, self.entities, **self.settings) if rows else None
         got = 0 if found is None else len(found)
         self.taken += got
         if found is not None:

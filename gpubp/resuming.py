@@ -66,7 +66,8 @@ def resume(
         sets = ready([each.spec for each in populations], populations[0].params.dtype, data, validation, None)
         runs = runs_of(folder, saved, sets, where)
         search, more = restored(folder, saved.notes["search"])
-        longer = epochs is not None or steps is not None
+        lengths = {"epochs": epochs, "steps": steps}
+        longer = any(each is not None for each in lengths.values())
         queue = _queue(folder, saved, runs, design)
         if longer and search is not None:
             raise ConfigError(f"{search.name} depends on the length of the training, so the run cannot be extended")
@@ -75,9 +76,9 @@ def resume(
         if longer:
             if saved.notes["queue"] is not None:
                 raise ConfigError("this run had more networks than slots: those that have left it cannot be trained on")
-            _extend(runs, {"epochs": epochs, "steps": steps})
+            _extend(runs, lengths)
         settings, differs = _settings(folder, saved, runs, settings)
-        _write_changes(folder, saved, runs, settings, longer, data)
+        _write_changes(folder, saved, runs, settings, lengths if longer else {}, data)
         notes = [*saved.told, *differs, *forks.notes(), *told, *more]
         loop = Loop(
             runs, tuple(reporters), folder, checkpoint_minutes, settings, (*lines, *notes), saved.notes["history"],
@@ -140,7 +141,7 @@ def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: I
         design = Design.of(folder / DESIGN)
     elif design is None and notes["left"]:
         raise CheckpointError(f"{folder} was given a stream of rows: resume(..., design=) with the same rows expected")
-    rows = Rows(design, notes["common"], notes["taken"], notes["last"])
+    rows = Rows(design, notes["common"], notes["taken"], notes["last"], first.sets.data.entities)
     if rows.total != notes["total"]:
         raise CheckpointError(f"{folder / DESIGN} has {rows.total} rows, not the run's {notes['total']}")
     if rows.total is None and not notes["left"]:
@@ -175,8 +176,8 @@ def _older_settings(path: Path) -> dict[str, Any] | None:
 
 
 def _write_changes(
-    folder: Path, saved: checkpoint.Checkpoint, runs: Sequence[Run], settings: Mapping[str, Any], longer: bool,
-    data: Dataset,
+    folder: Path, saved: checkpoint.Checkpoint, runs: Sequence[Run], settings: Mapping[str, Any],
+    lengths: Mapping[str, int | None], data: Dataset,
 ) -> None:  # fmt: skip
     """Write what has changed since the checkpoint."""
     path = folder / config_file.FILE
@@ -185,8 +186,10 @@ def _write_changes(
         digest = checkpoint.digest_of(folder / checkpoint.PREPARATION)
         if data.preparation is not None and saved.preparation not in (None, digest):
             data.preparation.save(folder)
-        if longer:  # so that a killed run keeps the new length
+        if lengths:  # so that a killed run keeps the new length
             checkpoint.save(folder, [run.saved() for run in runs], {**saved.notes, "settings": settings})
+            if (folder / DESIGN).is_file():
+                Design.of(folder / DESIGN).lengthened(lengths).save(folder)
         if not path.exists() or config_file.differs(path, settings):
             config_file.write(path, settings, reasons(runs))
     except OSError as error:
@@ -196,10 +199,9 @@ def _write_changes(
 def _check_progress(folder: Path, run: Run) -> None:
     """Raise CheckpointError if steps and ends do not match the run's round and configuration."""
     state, config, sizes = run.state, run.config, run.sets.data.size(run.state.position)
-    done = torch.minimum(config.rounds.passed(state.step - 1, sizes), state.step - 1)  # a round has one step or more
     elsewhere = state.end != config.lengths(sizes)
     unfinished = (state.status == Status.finished) & (state.step < state.end)
-    if bool(((done >= run.number) | elsewhere | unfinished).any()):
+    if bool(((config.rounds.number(state.step, sizes) > run.number) | elsewhere | unfinished).any()):
         raise CheckpointError(
             f"{folder}: the checkpoint is damaged: its networks' steps do not match round {run.number} of its "
             "configuration"

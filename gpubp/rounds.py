@@ -32,6 +32,10 @@ class Rounds:
             return torch.div(step, self.every, rounding_mode="floor")
         return torch.div(step * self.batch_size, self.every * sizes, rounding_mode="floor")
 
+    def number(self, step: Tensor, sizes: Tensor) -> Tensor:
+        """The round that step `step` (N,), from 1, is of, (N,) int64, from 1: a round has one step or more."""
+        return torch.minimum(self.passed(step - 1, sizes), step - 1) + 1
+
     def _begin(self, number: Tensor, sizes: Tensor) -> Tensor:
         return number * self.every if self.in_steps else self._steps(number * self.every * sizes)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from .ambient import neutral
 from .arrays import real
 from .data import Dataset
 from .divided import Division, Fitted, prepare
+from .entities import as_written, label
 from .errors import ConfigError, DataError, lookup, unknown
 from .fitting import ask, check_scale
 from .folds import SPLIT
@@ -171,7 +172,8 @@ def load(
         raise ConfigError(f"reading is a {type(reading).__name__}; a gpubp.text.Reading expected")
     source = SOURCES.get(name_or_path) if isinstance(name_or_path, str) else None
     if source is None:
-        table = _file(name_or_path, target, reading)
+        keys = (*named("per", per), *named("group", group))
+        table = _keyed(_file(name_or_path, target, reading), name_or_path, keys)
         usual, source = None, Source(lambda: table, "", "", "standard")
     elif target is not None or reading != Reading():
         given = (
@@ -208,6 +210,31 @@ def load(
         settings={"scale": written, "scale_targets": scale_targets, "validation": real(share)},
         about=told,
     )
+
+
+def _keyed(table: Table, path: str | os.PathLike[str], keys: Sequence[str]) -> Table:
+    """The table of a file, where its key columns `keys` are texts as they are written if they were other whole numbers
+    than that: 007 would be 7. Two that would be one number are texts in other files too (Reading.text)."""
+    numbers = [name for name in keys if name in table.columns and table.columns[name].dtype.kind in "if"]
+    if not numbers or not table.named:
+        return table
+    texts, about, columns = list(table.reading.text), [*table.about], dict(table.columns)
+    others = tuple(name for name in columns if name not in numbers)
+    plain = read(
+        path, reading=replace(table.reading, text=tuple(numbers), drop=(*table.reading.drop, *others), dates={})
+    )
+    for name in numbers:
+        cells = plain.columns[name]
+        known = dict(zip(cells.tolist(), columns[name].tolist())) if cells.dtype == object else {}
+        known.pop(None, None)
+        other = [cell for cell, number in known.items() if not as_written(cell, number)]
+        if not other or not all(float(number).is_integer() for number in known.values()):
+            continue
+        columns[name] = cells
+        about.append(f"{name} as it is written, as {other[0]} would be {label(known[other[0]])}")
+        if len({*known.values()}) < len(known):
+            texts.append(name)
+    return replace(table, columns=columns, reading=replace(table.reading, text=tuple(texts)), about=tuple(about))
 
 
 def _file(path: str | os.PathLike[str], target: str | Sequence[str] | None, reading: Reading) -> Table:

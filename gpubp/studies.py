@@ -26,7 +26,7 @@ import torch
 
 from .config import HYPER
 from .errors import ConfigError, unknown
-from .reporters.table import TEXTS
+from .reporters.table import DESIGNED, TEXTS
 from .result import diverged_in, entities, ranked_by, worth
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ DISTINCT = 12
 RESAMPLES, FEWEST = 2000, 200  # of a bootstrap: as many as DRAWS allows
 DRAWS, AT_ONCE = 1 << 28, 1 << 22  # numbers drawn in all, and held
 LEVEL = 0.95
-STARTS, SHAPES = ("init", "init_scale"), ("hidden_layers", "hidden_width")
+SHAPES = ("hidden_layers", "hidden_width")
 
 
 class Group(NamedTuple):
@@ -77,8 +77,9 @@ class Study:
 
     @cached_property
     def varied(self) -> list[str]:
-        """The settings that differ between networks: texts, the shapes of topologies, folds, and hyper-parameters that
-        do not follow from the texts, as those that one optimizer has and another has not."""
+        """The settings that differ between networks: texts, the shapes of topologies, folds, what a design alone knows,
+        such as lengths, and hyper-parameters that do not follow from the texts, as those that one optimizer has and
+        another has not."""
         kinds = np.zeros(self.results.num_rows, dtype=np.int64)
         for name in TEXTS:
             if name in self.results.column_names:
@@ -90,7 +91,7 @@ class Study:
         distinct = self.results[name].unique()
         if name in (*TEXTS, *SHAPES):
             return len(distinct.drop_null()) > 1
-        if name in (*STARTS, "fold"):
+        if name in (*DESIGNED, "fold"):
             return len(distinct) > 1
         known = name in HYPER or name.startswith("extra.")
         return known and len(distinct) > 1 and bool(_crossed(kinds, self.results[name]).max() > kinds.max())

@@ -138,15 +138,14 @@ def train_many(
     those that end, which changes no network. The design may be an iterator of mappings, read as places become free: an
     error in it, or a wrong row, ends the training; what is trained is saved, and the error has it as `result`."""
     if not isinstance(data, Dataset) or not isinstance(validation, Dataset | None):
-        raise ConfigError(
-            "data and validation: a gpubp.Dataset expected: train_many(design, data, validation=None, ...)"
-        )
+        raise ConfigError("data and validation: a Dataset expected: train_many(design, data, validation=None, ...)")
     positions = {each.networks for each in (data, validation) if each is not None and each.networks is not None}
     if len(positions) > 1:
         first, other = sorted(positions)
         raise ShapeError(f"data and validation are for {first} and for {other} networks or folds: as many expected")
     source = Source(check_seed(seed), dtype, next(iter(positions), None))
-    rows = Rows(design if isinstance(design, Iterator) else Design.of(design, **common), common)
+    given = design if isinstance(design, Iterator) else Design.of(design, entities=data.entities, **common)
+    rows = Rows(given, common, entities=data.entities)
     slots = room_for(rows, source, slots)
     begin = rows.next(slots)
     if begin is None:
@@ -186,7 +185,7 @@ def _trained(
         every = search.interval([each.config for each in groups])
         groups = [each._replace(config=replace(each.config, evaluate_every=every)) for each in groups]
     looks = validation is not None or any(map(watches, reporters))
-    folds = design is not None and design.folds and data.entities is None
+    folds = data.entities is None and (data.folded or (design is not None and design.folds))
     maker = Maker(sets, engine, where, folds, looks, design.every(looks) if design and waits else None, notes)
     folder = None if run_dir is None else new(files.path("run_dir", run_dir))
     with ExitStack() as stack:

@@ -22,6 +22,8 @@ DATA = "--data wine --networks 18 --lr 1e-4..1e-1:log --run-dir made"
         ("--search halving --epochs 12 --budget 3 --factor 2", [9, 4, 4]),
         ("--search halving --steps 40 --budget 10 --factor 2", [9, 4, 4]),
         ("--search halving --epochs 12 --budget 4 --evaluate-every 2", [18, 6, 6, 6, 6]),
+        ("--search halving --steps 1000 --patience 30", [6] * 2 + [2] * 7),  # evaluated every 100
+        ("--search halving --epochs 20 --evaluate-every 2", [6] * 2 + [2] * 7),
         ("--search halving --epochs 9 --widths 13,3;13,4,3 --optimizer adam,sgd", [6] * 2 + [2] * 6),
     ],
 )
@@ -53,6 +55,31 @@ def test_pbt_stays_within_the_ranges_and_keeps_its_lineage(capsys: Capture) -> N
     assert {len(each["network"]) for each in lineage} == {5}
     assert {*columns("made")["momentum"]} <= {0.5, 0.9}
     assert all(1e-4 <= each <= 1e-1 for each in columns("made")["lr"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "every"),
+    [
+        ("--steps 1000 --patience 30", 100),
+        ("--steps 5000 --patience 30", 200),
+        ("--steps 1000 --evaluate-every 20 --widths 13,3;13,4,3", 40),
+        ("--steps 1000", 50),
+        ("--epochs 20 --evaluate-every 4", 4),
+    ],
+)
+def test_pbt_exchanges_when_networks_are_evaluated_if_no_budget_says_when(
+    flags: str, every: int, capsys: Capture
+) -> None:
+    told = trained(f"{DATA} --search pbt --batch-size 4 {flags}", capsys)
+    assert f"population based training: every {every} " in " ".join(told["notes"])
+    json.loads(run("resume made --json", capsys).splitlines()[-1])
+
+
+def test_pbt_changes_no_patience_by_itself(capsys: Capture) -> None:
+    trained(f"{DATA} --epochs 6 --search pbt --budget 1 --patience 5,20 --min-delta 0..0.001", capsys)
+    assert {*columns("made")["patience"]} == {5, 20}
+    lineage = [json.loads(each) for each in Path("made/lineage.jsonl").read_text().splitlines()]
+    assert {name for each in lineage for name in each["hyper"]} == {"lr"}
 
 
 def test_a_run_is_repeated_by_its_config_and_resumes_with_its_search(capsys: Capture) -> None:
@@ -87,8 +114,10 @@ def test_ranges_can_be_drawn_at_random_and_lists_with_them(capsys: Capture) -> N
         ("--search halving --budget 8", "halving: after min_resources, 8 epochs, one network of 3 goes on"),
         (
             "--search halving --budget 2 --evaluate-every 3",
-            "halving decides after 2 epochs, and networks are evaluated",
+            "halving decides after 2 epochs, and networks are evaluated every 3: a multiple expected, by min_resources "
+            "(--budget) or evaluate_every (--evaluate-every)",
         ),
+        ("--search pbt --budget 3 --evaluate-every 2", "expected, by every (--budget) or evaluate_every (--evaluate"),
         ("--search pbt --lr 0.1", "pbt: all networks have the same hyper-parameters"),
         ("--sampling sobl", "sampling 'sobl' is unknown; did you mean 'sobol'?"),
     ],

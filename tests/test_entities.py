@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -105,6 +108,35 @@ def test_settings_of_an_entity_name_its_position(engine: str) -> None:
         gpubp.train_many([{"entity": 1, "fold": 1}], train, **common)  # type: ignore[arg-type]
 
 
+def test_rows_of_a_design_name_entities_whose_names_are_text(tmp_path: Path) -> None:
+    common = {"widths": "3,5,2", "steps": 5, "batch_size": 2, "engine": "eager"}
+    train = data(10).by(list("ababbccbac"))
+    rows = [{"entity": each, "lr": 0.01} for each in ("c", 0, "b", "2", np.str_("a"))]
+    result = gpubp.train_many(rows, train, **common)  # type: ignore[arg-type]
+    assert result.table["entity"].to_pylist() == ["c", "a", "b", "c", "a"]
+    (tmp_path / "rows.csv").write_text("entity,lr\n" + "".join(f"{row['entity']},0.01\n" for row in rows))
+    frame = pd.DataFrame([{**row, "entity": str(row["entity"])} for row in rows])
+    for same in (tmp_path / "rows.csv", iter(rows), frame):
+        again = gpubp.train_many(same, train, slots=2, **common)  # type: ignore[arg-type]
+        assert again.table["entity"].to_pylist() == result.table["entity"].to_pylist()
+        assert same_bits(again.loss, result.loss)
+    two = data(4).by((list("xyxy"), [1, 1, 2, 2]))
+    pairs = [{"entity": ("y", 2)}, {"entity": "x, 1"}, {"entity": 1}]
+    found = gpubp.train_many(pairs, two, **common).table  # type: ignore[arg-type]
+    assert [*zip(found["entity_0"].to_pylist(), found["entity_1"].to_pylist())] == [("y", 2), ("x", 1), ("x", 2)]
+    for entity, told in (
+        ("bb", "row 1: entity 'bb'; did you mean 'b'?: a position from 0, or a name of 3 entities (a, b, c), expected"),
+        (3, "row 1: entity 3: the data have 3, from 0 to 2"), (-1, "row 1: entity -1: the data have 3, from 0 to 2"),
+    ):  # fmt: skip
+        for design in ([rows[0], {"entity": entity}], iter([rows[0], {"entity": entity}])):
+            with pytest.raises(DataError, match=re.escape(f"design: {told}")):
+                gpubp.train_many(design, train, **common)  # type: ignore[arg-type]
+    with pytest.raises(
+        DataError, match=r"row 0: entity 'a': a position from 0, or a name of data.by\(keys\), expected"
+    ):
+        gpubp.train_many([{"entity": "a"}], data(4), **common)  # type: ignore[arg-type]
+
+
 def test_keys_are_a_column_columns_or_a_frame() -> None:
     plain = data(4)
     first, second = ["x", "y", "x", "y"], torch.tensor([1, 1, 2, 2])
@@ -125,6 +157,13 @@ def test_keys_are_a_column_columns_or_a_frame() -> None:
         ([1, 2, None, 1], {}, DataError, "key column 'entity' is missing in sample 2"),
         ([1.0, 2.0, float("nan"), 1], {}, DataError, "is missing in sample 2"),
         ([1, 2, 2.5, 1], {}, DataError, "is float 2.5 in sample 2; whole numbers or text expected"),
+        (
+            np.zeros((4, 2), int),
+            {},
+            ShapeError,
+            r"key column 'entity' of shape \(4, 2\); a value for each sample expected",
+        ),
+        (torch.tensor(4), {}, ShapeError, r"key column 'entity' of shape \(\)"),
         ([1, 2, 2], {}, ShapeError, "key column 'entity' has 3 values; one for each of 4 samples expected"),
         ("abcd", {}, ConfigError, "is a str; a value for each sample expected"),
         ({}, {}, ConfigError, "keys: a column of values, or several, expected, got none"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pyarrow import parquet
@@ -21,6 +23,11 @@ from .helpers import same_bits, samples
 # eager shows a network with rows 256 samples at once, in float32
 FIGURES = {"cpu": {"rtol": 0.0, "atol": 0.0}, "eager": {"rtol": 1e-6, "atol": 0.0}}
 SPEC = gpubp.NetworkSpec((3, 5, 4), "tanh", loss="cross_entropy")
+
+
+def resource() -> int:
+    """The most bytes that this process has held."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024  # type: ignore[index]
 
 
 def data(size: int = 53) -> gpubp.Dataset:
@@ -136,11 +143,60 @@ def test_five_folds_of_64_settings_on_the_digits_are_320_trainings_one_at_a_time
         ({"count": 3, "groups": 3}, ConfigError, "groups is a int; a label for each"),
         ({"count": 3, "groups": range(53), "stratify": True}, ConfigError, "one of them expected"),
         ({"count": 3, "repeats": 0}, ConfigError, "repeats 0"),
+        ({"count": 3, "groups": pd.array(["a", None, *"b" * 51], dtype="string")}, DataError, "missing in sample 1; a"),
+        ({"count": 3, "groups": pd.Series([1, None] * 26 + [2], dtype="Int64")}, DataError, "missing in sample 1"),
+        (
+            {"count": 3, "groups": pd.to_datetime(["2024-01-01", None] + 51 * ["2024-01-02"])},
+            DataError,
+            "missing in sample 1",
+        ),
+        ({"count": 3, "groups": np.zeros((53, 2))}, ShapeError, r"groups of shape \(53, 2\); one label for each"),
+        ({"count": 3, "groups": torch.tensor(3)}, ShapeError, r"groups of shape \(\); one label for each"),
+        ({"count": 3, "groups": pd.DataFrame({"a": range(53)})}, ShapeError, r"groups of shape \(53, 1\)"),
+        ({"count": 3, "groups": [[1], *range(52)]}, DataError, "groups: a list in sample 0; a number or text expected"),
+        ({"count": 3, "groups": {*range(53)}}, ConfigError, "groups is a set; a label for each"),
+        ({"count": 3, "stratify": np.ones(53)}, ConfigError, "stratify is a ndarray; True, False or None expected"),
     ],
 )
 def test_folds_that_cannot_be_are_refused(settings: dict[str, Any], error: type, told: str) -> None:
     with pytest.raises(error, match=told):
         data().folds(**settings)
+
+
+@pytest.mark.parametrize(
+    ("divide", "told"),
+    [
+        (
+            lambda data: data.folds(53),
+            "folds 53, repeats 1 of 53 samples: which samples are whose needs 44.9 KB, and 40",
+        ),
+        (lambda data: data.folds(5, repeats=30), "folds 5, repeats 30 of 53 samples: .* needs 127 KB"),
+        (
+            lambda data: data.bootstrap(200),
+            "bootstrap 200 of 53 samples: which .* needs 233 KB, and 40 KB are free; few",
+        ),
+    ],
+)
+def test_more_folds_than_memory_holds_are_refused_before_any_is_made(
+    divide: Any, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = data()
+    monkeypatch.setattr("gpubp.free.available", lambda device: 40_000)
+    assert whole.folds(30)
+    with pytest.raises(DataError, match=told):
+        divide(whole)
+
+
+@pytest.mark.cpu("measures memory")
+def test_folds_take_the_memory_that_they_are_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    whole = data(1500)
+    monkeypatch.setattr("gpubp.folds._check_room", lambda what, indices, samples: said.append(16 * indices))
+    for divide in (lambda: whole.folds(1500), lambda: whole.bootstrap(1000)):
+        before = resource()
+        divided = divide()
+        assert resource() - before < 1.2 * said[-1] + (1 << 23)
+        assert 0.3 * said[-1] < sum(each.rows.nbytes for each in divided) < said[-1]
 
 
 def test_data_that_already_differ_and_numbers_to_stratify_are_refused() -> None:
@@ -151,6 +207,48 @@ def test_data_that_already_differ_and_numbers_to_stratify_are_refused() -> None:
         gpubp.Dataset(inputs, inputs).folds(2, stratify=True)
     with pytest.raises(DataError, match="draws all of them"):
         gpubp.Dataset(inputs[:1], targets[:1]).bootstrap(2)
+
+
+NOTE = (
+    "{} settings train on some of the 3 folds alone: figures of different folds do not compare settings; a row for "
+    "each setting and fold, with a column fold, does"
+)
+
+
+@pytest.mark.parametrize("way", ["folds", "bootstrap"])
+def test_networks_of_folds_say_which_is_theirs_and_a_note_that_settings_are_confounded_with_them(
+    way: str, tmp_path: Path
+) -> None:
+    divided = data().folds(3) if way == "folds" else data().bootstrap(3)
+    common = {"widths": "3,5,4", "epochs": 2, "loss": "cross_entropy", "engine": "eager"}
+    result = gpubp.train_many({"lr": [0.001, 0.01, 0.1]}, *divided, run_dir=tmp_path / "run", **common)
+    assert result.table["fold"].to_pylist() == [0, 1, 2]
+    assert [note for note in result.notes if "fold" in note] == [NOTE.format("3 of 3")]
+    assert gpubp.resume(tmp_path / "run", *divided).table["fold"].to_pylist() == [0, 1, 2]
+    population = gpubp.Population.create(SPEC, 3)
+    result = gpubp.train(population, divided[0], gpubp.TrainConfig(epochs=2), divided[1], engine="eager")
+    assert result.table["fold"].to_pylist() == [0, 1, 2]
+    assert not [note for note in result.notes if "fold" in note], "they differ in nothing else"
+    config = gpubp.TrainConfig(epochs=2, lr=torch.tensor([0.1, 0.1, 0.2]))
+    result = gpubp.train(population, divided[0], config, divided[1], engine="eager")
+    assert [note for note in result.notes if "fold" in note] == [NOTE.format("2 of 2")]
+    rows = [{"lr": lr, "fold": fold} for lr in (0.01, 0.1) for fold in range(3)]
+    for some, told in ((rows, []), (rows[:-1], [NOTE.format("1 of 2")])):
+        result = gpubp.train_many(some, *divided, **common)
+        assert [note for note in result.notes if "fold" in note] == told
+    result = gpubp.train_many(rows, *divided, slots=4, **common)
+    assert not [note for note in result.notes if "fold" in note], "the others join later"
+
+
+def test_networks_with_samples_of_their_own_have_no_folds() -> None:
+    inputs, targets = samples(SPEC, 10)
+    own = gpubp.Dataset(inputs, targets, rows=[range(5), range(4)])
+    by = gpubp.Dataset(inputs, targets).by([0, 1] * 5)
+    for given in (own, by):
+        rows = [{"lr": 0.1}, {"lr": 0.2}]
+        result = gpubp.train_many(rows, given, widths="3,4", loss="cross_entropy", epochs=1, engine="eager")
+        assert "fold" not in result.table.column_names
+        assert not [note for note in result.notes if "fold" in note]
 
 
 def test_folds_that_do_not_belong_together_are_refused() -> None:

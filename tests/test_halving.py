@@ -162,6 +162,28 @@ def test_each_entity_has_a_search_of_its_own(search: Any) -> None:
             same(result, number, alone, its)
 
 
+@pytest.mark.parametrize("bracketed", [False, True])
+def test_the_rungs_of_entities_with_fewer_samples_than_a_batch_are_those_where_they_stop(bracketed: bool) -> None:
+    """A step of theirs is more than an epoch, so that their rounds, of a step each, are more epochs."""
+    spec = gpubp.NetworkSpec((3, 2))
+    data = gpubp.Dataset(*samples(spec, 73)).by([0] * 3 + [1] * 70)
+    rows = [{"lr": 10 ** (-4 + n % 9 / 3), "seed": n, "entity": n // 9} for n in range(18)]
+    search = Hyperband(3) if bracketed else SuccessiveHalving(3)
+    result = train(rows, search, data, None, widths="3,2", epochs=27, batch_size=8)
+    table = result.table
+    rungs, steps = (torch.tensor(table[name].to_pylist()).view(2, 9) for name in ("rung", "steps"))
+    skipped = 3 - torch.tensor(table["bracket"].to_pylist()).view(2, 9) if bracketed else torch.zeros(2, 9)
+    rounds = torch.stack([steps[0], torch.div(steps[1] * 8, 70, rounding_mode="floor")])
+    for stop, passed in ((1, 0), (3, 1), (9, 2)):  # a network that stops at a rung has passed those before
+        assert (rungs + skipped)[rounds == stop].tolist() == [passed] * int((rounds == stop).sum())
+    if not bracketed:
+        assert rungs.sort(1).values.tolist() == [[0] * 6 + [1, 1, 3]] * 2
+    assert result.notes[-1] == (
+        "9 of 18 networks have so few samples that a step is more than an epoch: they are evaluated, and compared, "
+        "after every step instead"
+    )
+
+
 def same(one: Result, row: int, other: Result, its: int) -> None:
     assert same_bits(one.loss[row], other.loss[its])
     for mine, theirs in zip(one.network(row).parameters(), other.network(its).parameters(), strict=True):

@@ -57,6 +57,33 @@ def test_a_trial_is_told_what_its_network_is_alone_and_its_rounds_are_reported()
     assert mine.best_value == min(float(each.validation_loss.min()) for each in results)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("given", "reported"),
+    [
+        ({"steps": 300, "patience": 20}, [100, 200, 300]),  # EVENTS of config.py
+        ({"steps": 300}, [*range(3, 303, 3)]),  # a hundredth of the training
+        ({"steps": 30, "evaluate_every": 10}, [10, 20, 30]),
+        ({"epochs": 6, "evaluate_every": 3}, [3, 6]),
+        ({"epochs": 4, "patience": 20}, [1, 2, 3, 4]),
+    ],
+)
+def test_networks_are_evaluated_as_often_as_without_a_study(given: dict[str, Any], reported: list[int]) -> None:
+    mine = study()
+    settings = {name: value for name, value in SETTINGS.items() if name != "epochs"}
+    (result,) = optimize(mine, {"lr": "1e-3..0.1:log"}, LINE, LINE, 2, 2, **settings, **given)
+    assert [[*trial.intermediate_values] for trial in mine.trials] == [reported] * 2
+    alone = gpubp.train_many([{"lr": 0.01}], LINE, LINE, **settings, **given)
+    assert [each["step"] for each in result.history] == [each["step"] for each in alone.history]
+
+
+def test_networks_of_a_batch_are_evaluated_equally_often() -> None:
+    mine = study()
+    settings = {name: value for name, value in SETTINGS.items() if name != "epochs"}
+    (result,) = optimize(mine, {"steps": [10, 400]}, LINE, LINE, 8, 8, **settings)
+    assert {len(trial.intermediate_values) for trial in mine.trials} == {3, 100}
+    assert len(result.history) == 100
+
+
 def test_the_sampler_learns_from_batch_to_batch() -> None:
     """The best rate is at the end of the range: later trials are drawn nearer to it."""
     mine = study(n_startup_trials=20)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -160,6 +162,52 @@ def test_keys_are_found_whatever_kind_the_other_cells_of_their_column_have(
     with pytest.warns(UserWarning, match=f"{len(silent)} of 4 samples") if silent else nullcontext():
         found = gpubp.load("made").predict({"k": given, "x": [0.0, 1.0, 2.0, 3.0]})
     assert np.isnan(found).nonzero()[0].tolist() == silent
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "names", "given", "silent"),
+    [
+        ("007 7 12", ["007", "12", "7"], ["007", "7", "07", "12"], [2]),  # two that would be one
+        ("007 7 12", ["007", "12", "7"], [7, 12, 7, 8], [3]),
+        ("007 008 12", ["007", "008", "12"], ["007", "7", "8.0", "9"], [3]),
+        ("007 008 12", ["007", "008", "12"], [7, 8.0, None, 12], [2]),
+        ("1 2 10", [1, 2, 10], ["1", "02", "x", " 10"], [2]),
+        ("1.0 2 10.", [1, 2, 10], [1, 2, 10.0, "2"], []),
+        ("12345678901234567890 12345678901234567891 5", ["12345678901234567890", "12345678901234567891", "5"],
+         ["12345678901234567890", "12345678901234567891", "5", "6"], [3]),
+        ("$7 $8 $9", ["$7", "$8", "$9"], ["$7", "8", "$9", "x"], [3]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_keys_of_a_file_are_named_as_they_are_written(
+    trained_on: str, names: list[Any], given: list[Any], silent: list[int], kind: str, capsys: Capture
+) -> None:
+    lines = "k,x,y\n" + "".join(f"{k},{n},{2 * n}\n" for n, k in enumerate(2 * trained_on.split()))
+    Path("data.csv").write_text(lines)
+    rows = [line.split(",") for line in lines.split()[1:]]
+    held = {"k": [k for k, _, _ in rows], "x": [float(x) for _, x, _ in rows], "y": [float(y) for _, _, y in rows]}
+    pyarrow.parquet.write_table(pyarrow.table(held), "data.parquet")
+    trained(f"--data data.{kind} --target y --per k --validation 0 --epochs 1 --run-dir made", capsys)
+    assert columns("made")["k"] == names
+    about = gpubp.load_data(f"data.{kind}", "y", per="k", validation=0).about
+    assert ("k as it is written, as " in " ".join(about)) == (isinstance(names[0], str))
+    table = {"k": [None if each is None else str(each) for each in given], "x": [0.0, 1.0, 2.0, 3.0]}
+    Path("new.csv").write_text("k,x\n" + "".join(f"{k or ''},{x}\n" for k, x in zip(*table.values())))
+    for samples in ({**table, "k": given} if len({*map(type, given)} - {type(None)}) == 1 else table, "new.csv"):
+        with pytest.warns(UserWarning, match=f"{len(silent)} of 4 samples") if silent else nullcontext():
+            found = gpubp.load("made").predict(samples)
+        assert np.isnan(found).nonzero()[0].tolist() == silent
+    assert main(["resume", "made", "--epochs", "2"]) == 0
+    assert columns("made")["k"] == names
+
+
+def test_groups_whose_names_would_be_one_number_are_two(capsys: Capture) -> None:
+    Path("data.csv").write_text("g,x,y\n" + "".join(f"{['007', '7'][n % 2]},{n},{2 * n}\n" for n in range(8)))
+    common = "--data data.csv --target y --group g --epochs 1 --run-dir made --folds"
+    trained(f"{common} 2", capsys)
+    assert "g as it is written, as 007 would be 7" in " ".join(
+        gpubp.load_data("data.csv", "y", folds=2, group="g").about
+    )
 
 
 def test_labels_without_a_network_are_missing_and_a_clashing_key_is_quoted(capsys: Capture) -> None:

@@ -227,6 +227,8 @@ def test_populations_in_which_nothing_could_happen_are_refused(rows: Any, search
         ({"every": 0}, "every 0: a whole number of 1 or more"), ({"quantile": 0.6}, "quantile 0.6: a number from 0 to"),
         ({"quantile": 0}, "quantile 0: "), ({"resample": 2}, "resample 2: a number from 0 to 1"),
         ({"perturb": [0.8, -1]}, "perturb .*: factors above 0"), ({"perturb": []}, "perturb .*: factors above 0"),
+        ({"perturb": 0.8}, "perturb 0.8: factors above 0, in a list"),
+        ({"perturb": torch.tensor(0.8)}, "perturb .*: factors above 0, in a list"),
         ({"space": {"lr": "0.1"}}, "lr '0.1': a range LOW..HIGH"), ({"space": {"beta1": "0.5..1"}}, "beta1 is 1; a"),
         ({"space": "lr"}, "space is a str; ranges by name"), ({"seed": -1}, "seed -1: "),
     ],

@@ -53,8 +53,10 @@ def broken(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         (lambda: iter(with_one(9, lr="fast")), ConfigError, "design: row 9: lr 'fast'"),
         (lambda: iter(with_one(9, hidden="none")), ConfigError, "design: row 9: .*'none' is unknown"),
         (lambda: iter([*ALIKE[:9], "3,5,4"]), ConfigError, "design: row 9 is a str; a mapping of settings"),
-        (lambda: iter(with_one(9, widths="7,5,4")), ConfigError, "widths from 3 to 4 and from 7 to 4"),
-        (lambda: iter(with_one(9, widths="7,5,4")[:10]), ConfigError, "widths from 3 to 4 and from 7 to 4"),
+        (lambda: iter(with_one(9, widths="7,5,4")), ConfigError, "row 9: widths from 3 to 4 and from 7 to 4"),
+        (lambda: iter(with_one(9, widths="7,5,4")[:10]), ConfigError, "row 9: widths from 3 to 4 and from 7 to 4"),
+        (lambda: iter(with_one(9, lrr=1)), ConfigError, "design: row 9: column 'lrr' is unknown; did you mean 'lr'"),
+        (lambda: iter(with_one(9, loss="huber")), ConfigError, "row 9: losses with different metrics, accuracy and r2"),
         (lambda: broken(ALIKE), RuntimeError, "the database is gone"),
     ],
 )  # fmt: skip
@@ -81,10 +83,11 @@ def test_a_wrong_row_of_a_stream_ends_the_run_which_is_saved_and_resumes_once_it
     ("settings", "kind", "message"),
     [
         ({"optimizer": "adam", "momentum": 0.9}, ConfigError, "row 9: momentum is not a hyper-parameter"),
-        ({"widths": "7,5,4"}, ConfigError, "widths from 3 to 4 and from 7 to 4"),
+        ({"widths": "7,5,4"}, ConfigError, "row 9: widths from 3 to 4 and from 7 to 4"),
         ({"init": "none"}, ConfigError, "row 9: init 'none' is unknown"),
+        ({"lrr": 1}, ConfigError, "design: row 9: column 'lrr' is unknown; did you mean 'lr'"),
         ({"fold": 5}, DataError, "row 9: fold 5: the data have 3"),
-        ({"loss": "mean_squared_error"}, ConfigError, "losses with different metrics"),
+        ({"loss": "mean_squared_error"}, ConfigError, "row 9: losses with different metrics"),
     ],
 )  # fmt: skip
 def test_a_wrong_row_of_a_known_design_is_refused_before_anything_is_trained(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import gpubp
 from gpubp.errors import ConfigError
 from gpubp.search import Range, design, parse, sample
 
@@ -93,9 +94,33 @@ def test_a_space_becomes_a_design() -> None:
     assert design({"widths": (2, 2)}, 3).cells("seed") == [0, 1, 2]
 
 
+def test_numbers_of_whole_settings_are_rounded_as_those_of_flags_are() -> None:
+    made = design({"epochs": "5..9", "batch_size": "4..6", "evaluate_every": "1..3:log"}, 64, widths="4,3")
+    for name, low, high in (("epochs", 5, 9), ("batch_size", 4, 6), ("evaluate_every", 1, 3)):
+        assert {*made.cells(name)} == {*range(low, high + 1)}
+    drawn = sample({"epochs": "5..9"}, 8, 0)["epochs"]
+    assert design({"epochs": "5..9"}, 8, widths="4,3").cells("epochs") == [round(each) for each in drawn.tolist()]
+
+
+def test_a_hyper_parameter_is_left_out_of_rows_without_it() -> None:
+    space = {"optimizer": ["sgd", "momentum", "adam"], "momentum": [0.5, 0.9], "beta1": "0.8..0.99", "lr": [0.1]}
+    made = design(space, 12, gamma=0.5, schedule="step", step_size=3, widths="4,3")
+    for optimizer, momentum, beta1 in zip(*map(made.cells, ("optimizer", "momentum", "beta1"))):
+        assert (momentum is not None) == (optimizer == "momentum")
+        assert (beta1 is not None) == (optimizer == "adam")
+    assert made.cells("gamma") == [0.5] * 12
+    assert {*filter(None, made.cells("momentum"))} == {0.5, 0.9}
+    samples = torch.randn(9, 4), torch.arange(9) % 3
+    result = gpubp.train_many(made, gpubp.Dataset(*samples), loss="cross_entropy", epochs=2, engine="eager")
+    assert result.populations.count == 12
+    later = design({"momentum": [0.5, 0.9]}, widths="4,3")
+    assert later.cells("momentum") == [0.5, 0.9], "the optimizer may be given later"
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
+        ({"space": {"momentum": [0.5], "optimizer": ["sgd", "adam"]}}, "space: momentum: no network takes it; all"),
         ({"space": {"lr": "0.1..1"}}, "lr are ranges: `count`, of networks, expected"),
         ({"space": {"lr": []}}, "lr is empty"), ({"space": {"lr": "0.1..1"}, "count": 0}, "count 0: a whole number"),
         ({"space": {"lr": "0.1..1", "hidden": []}, "count": 2}, "hidden is empty"), ({"space": {"rate": [1]}}, "rate"),

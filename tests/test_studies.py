@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from rich.console import Console
@@ -224,6 +225,47 @@ def test_inspect_tells_of_a_study_and_its_json_has_all_numbers(capsys: Capture) 
     assert capsys.readouterr().out == only
     assert "best of" not in only
     assert run("inspect mixed --by optimiser", capsys, 1) == ""
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"),
+    [("--epochs 2..20:log", "epochs"), ("--epochs 2,4,8", "epochs"), ("--steps 10..90", "max_steps"),
+     ("--design rows.csv --steps 40", "evaluate_every"), ("--init constant,normal --epochs 2", "init")],
+)  # fmt: skip
+def test_lengths_and_other_settings_of_a_design_have_effects(flag: str, name: str, capsys: Capture) -> None:
+    many = 24
+    if "--design" in flag:
+        Path("rows.csv").write_text("evaluate_every\n" + "5\n10\n20\n" * 8)
+    trained(f"--data iris --networks {many} {flag} --lr 0.003 --slots 7 --run-dir q", capsys)
+    design = pyarrow.parquet.read_table("q/design.parquet")
+    given = design["steps" if name == "max_steps" else name].to_pylist()
+    told = json.loads(run("inspect q --json", capsys))
+    assert [each["name"] for each in told["effects"]] == [name]
+    assert {name} <= told["best"][0].keys()
+    assert told["best"][0][name] == given[told["best"][0]["network"]]
+    by = json.loads(run(f"inspect q --json --by {name}", capsys))["by"]
+    assert sum(each["networks"] for each in by) == many
+    assert not told["distributions"], "networks of different settings are no study of seeds"
+    if name in ("epochs", "max_steps"):
+        assert told["effects"][0]["correlation"] < -0.5, "longer trainings are better"
+    assert name in run("inspect q", capsys)
+    run("report q --out page.html", capsys)
+    assert f'"{name}"' in Path("page.html").read_text()
+
+
+def test_a_run_that_was_made_longer_has_its_new_lengths(capsys: Capture) -> None:
+    trained("--data iris --networks 12 --epochs 2,4,8 --lr 0.003,0.03 --run-dir q", capsys)
+    run("resume q --epochs 8", capsys)
+    assert pyarrow.parquet.read_table("q/design.parquet")["epochs"].to_pylist() == [8] * 12
+    assert [each["name"] for each in json.loads(run("inspect q --json", capsys))["effects"]] == ["lr"]
+
+
+def test_an_entity_may_be_named_as_a_setting(capsys: Capture) -> None:
+    rows = "\n".join(f"{n % 3},{n / 60},{n % 2}" for n in range(60))
+    Path("some.csv").write_text(f"epochs,x,y\n{rows}")
+    trained("--data some.csv --target y --per epochs --epochs 1,2 --networks 2 --run-dir q", capsys)
+    assert {each["name"] for each in json.loads(run("inspect q --json", capsys))["effects"]} == {"epochs"}
+    run("inspect q --by entity.epochs,epochs", capsys)
 
 
 def test_networks_of_several_entities_are_no_seed_study_and_no_ensemble() -> None:

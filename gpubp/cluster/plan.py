@@ -11,6 +11,7 @@ from ..config import TrainConfig
 from ..design import Design
 from ..errors import ConfigError
 from ..loop import Search
+from ..making import confounded
 from ..run import Sets
 from ..search import restored
 from ..search.method import Method
@@ -35,7 +36,8 @@ class Plan:
     def __post_init__(self) -> None:
         self.rules = rules(self.parts)
         _ = self.sets.fingerprints  # once, for all shards
-        self.folds = self.design is not None and "fold" in self.design.names and self.sets.data.entities is None
+        data, named = self.sets.data, self.design is not None and "fold" in self.design.names
+        self.folds = data.entities is None and (data.folded or named)
         if self.search is not None:
             if not isinstance(self.search, Method):
                 raise ConfigError(f"search: {type(self.search).__name__}: one of gpubp.search's expected on a cluster")
@@ -76,11 +78,12 @@ class Plan:
     def begin(self, record: Record, keeping: Path, runs: Sequence[LightRun]) -> list[str]:
         """Bring back what was decided, if anything was, and begin the search. -> what it does."""
         record.restore(keeping, runs)
+        told = confounded(runs) if self.folds else []
         if self.search is None:
-            return []
-        told: list[str] = []
+            return told
         if record.decided:
-            self.search, told = restored(keeping, record.search)
+            self.search, more = restored(keeping, record.search)
+            told += more
         assert self.search is not None
         return [*self.search.begin(runs), *told]
 

@@ -87,7 +87,8 @@ def train_many(
     if isinstance(design, Iterator):
         raise ConfigError("design: an iterator of rows; a cluster deals all at the start: a list or a table expected")
     positions = data.networks if validation is None or data.networks is not None else validation.networks
-    rows, source = Design.of(design, **common), Source(check_seed(seed), dtype, positions)
+    rows = Design.of(design, entities=data.entities, **common)
+    source = Source(check_seed(seed), dtype, positions)
     wanted = Wanted(run_dir, cluster, shards, engine, reporters, checkpoint_minutes, settings, device, lines, search)
     return _trained(source.planned(rows), data, validation, wanted, None if "fold" in rows.names else len(rows), rows)
 

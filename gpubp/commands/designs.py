@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,24 +56,17 @@ def widths(given: str, inputs: int, outputs: int) -> tuple[int, ...]:
     return found
 
 
-def longest(given: int | str) -> int:
-    """The largest of the lengths of a training that --epochs or --steps may mean."""
-    from ..search import Range, parse
-
-    found = parse("length", given)
-    return round(found.high if isinstance(found, Range) else max(found) if isinstance(found, list) else found)
-
-
 def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     """The design of `settings`: the cells of --design, and where they are empty the flags, of which ranges are sampled
     and lists make a grid, as in sampling.py. A flag's hyper-parameter is left out of rows without it; a cell is not."""
     from ..config import HYPER
     from ..design import Design
-    from ..search import sample
+    from ..search.sampling import sample, taken
 
     given = None
     if settings["design"] is not None:
-        given, settings["design"] = Design.of(settings["design"]), str(Path(settings["design"]).absolute())
+        given = Design.of(settings["design"], entities=prepared.training.entities)
+        settings["design"] = str(Path(settings["design"]).absolute())
     numbers = {name: settings[name] for name in (*HYPER, "init_scale", *WHOLE) if settings[name] is not None}
     _check(settings, numbers, given)
     settings["networks"] = count = (
@@ -98,15 +90,8 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
             raise ConfigError(
                 f"design: row {row}: widths from {ends[0]} to {ends[1]}: the data need {sides[0]},...,{sides[1]}"
             )
-    rules = [*zip(*(rows.cells(name) for name in ("optimizer", "schedule", "loss")))]
     for name, values in hyper.items():
-        free = [cell is None and name in _known(*rule) for cell, rule in zip(rows.cells(name), rules)]
-        if not any(free):
-            raise ConfigError(
-                f"--{name.replace('_', '-')}: no network takes it; all have a cell of their own in the design, or an "
-                "optimizer, schedule and loss without it"
-            )
-        rows = rows.filled(Design.of({name: [value if each else None for value, each in zip(values, free)]}))
+        rows = taken(rows, name, values, f"--{name.replace('_', '-')}")
     way = next((name for name in POSITIONS if settings[name] is not None), None)
     return rows if way is None else _placed(rows, f"--{way} {settings[way]}", prepared.training.networks or 0)
 
@@ -175,16 +160,3 @@ def _check_whole(name: str, given: float | str, found: Any) -> None:
     if not fine:
         flag = f"--{name.replace('_', '-')}"
         raise ConfigError(f"{flag} {given}: whole numbers of 1 or more, or a range of them, expected")
-
-
-@cache
-def _known(optimizer: str, schedule: str, loss: str) -> frozenset[str]:
-    """The hyper-parameters that such a network has; all if it has none, as Design refuses it with its row."""
-    from ..config import HYPER, TrainConfig
-    from ..losses import LOSSES
-
-    try:
-        found = TrainConfig(optimizer, schedule=schedule, steps=1).defaults(loss)
-    except (ConfigError, KeyError):
-        return frozenset((*HYPER, "class_weight"))
-    return frozenset((*found, *(["class_weight"] if LOSSES[loss].classes else [])))

@@ -24,7 +24,7 @@ def parser() -> Parser:
     """The command's flags."""
     flags = run_parser("The best, worst and diverged networks of a run, and the effect of each setting.")
     flags.flag("--top", COUNT, "how many of each", 5)
-    flags.flag("--by", TEXT, "only a table by one or two columns, such as lr,hidden_width")
+    flags.flag("--by", TEXT, "only a table by one or two columns, such as lr,hidden_width; max_steps are --steps")
     flags.switch("--json", "as one JSON object")
     return flags
 
@@ -85,13 +85,12 @@ def picked(study: Study, rows: pa.Table, top: int) -> dict[str, list[dict[str, A
     import pyarrow as pa
 
     from ..config import HYPER
-    from ..reporters.table import TEXTS
+    from ..reporters.table import DESIGNED, TEXTS
     from ..result import order_of
-    from ..studies import STARTS
 
     ranked = order_of(rows).numpy()
     groups = {"best": ranked[:top], "worst": ranked[::-1][:top], "diverged": np.flatnonzero(study.diverged)[:top]}
-    settings = (*HYPER, *TEXTS, *STARTS)
+    settings = (*HYPER, *TEXTS, *DESIGNED)
     shown = [name for name in rows.column_names if name in study.varied or name not in settings]
     if rows["id"].equals(rows["network"]):
         shown.remove("id")
@@ -117,9 +116,7 @@ def _damage(folder: Path) -> list[str]:
 
 
 def results(folder: Path) -> pa.Table:
-    """The results of a run, a row per network, with what its design alone knows of how networks began."""
-    from .. import tables
-    from ..design import FILE
+    """The results of a run, a row per network, with what its design alone knows."""
     from ..reporters.results_file import RESULTS, read_results
 
     path = folder / RESULTS
@@ -128,9 +125,17 @@ def results(folder: Path) -> pa.Table:
             f"{path} is missing: {folder} is not the directory of a run, or the run has not ended: gpubp resume "
             f"{quoted(folder)}"
         )
-    found = read_results(path)
+    return designed(folder, read_results(path))
+
+
+def designed(folder: Path, rows: pa.Table) -> pa.Table:
+    """The rows of a run's networks, with the settings DESIGNED of its design."""
+    from .. import tables
+    from ..design import FILE
+    from ..reporters.table import DESIGNED
+
     design = tables.parquet(folder / FILE) if (folder / FILE).is_file() else None
-    for name in ("init", "init_scale"):
-        if design is not None and name in design.column_names and design.num_rows == found.num_rows:
-            found = found.append_column(name, design[name])
-    return found
+    for name, setting in DESIGNED.items():
+        if design is not None and setting in design.column_names and design.num_rows == rows.num_rows:
+            rows = rows.append_column(name, design[setting])
+    return rows

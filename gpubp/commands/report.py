@@ -12,7 +12,7 @@ from ..errors import CheckpointError, ConfigError, GpubpError
 from ..flags import TEXT
 from ..line import line
 from . import train
-from .inspect import picked, results
+from .inspect import designed, picked, results
 from .parser import Parser, run_parser
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def _rows(folder: Path, saved: Checkpoint, networks: Any) -> tuple[pa.Table, lis
         why = "has gone on since its results were written"
     except CheckpointError as error:
         why = "has not ended" if "is missing" in str(error) else f"has results that cannot be read ({error})"
-    return _interim(folder, saved), [f"The run {why}: figures are those of its last checkpoint, losses of evaluations."]
+    told = f"The run {why}: figures are those of its last checkpoint, losses of evaluations."
+    return designed(folder, _interim(folder, saved)), [told]
 
 
 def _interim(folder: Path, saved: Checkpoint) -> pa.Table:

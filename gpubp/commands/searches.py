@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, one_of
 from ..flags import COUNT, TEXT
-from . import designs
 
 if TYPE_CHECKING:
+    from ..config import TrainConfig
     from ..loop import Search
 
 NAMES = ("halving", "hyperband", "pbt")
@@ -29,15 +29,17 @@ def flags(add: Callable[..., None]) -> None:
         "--budget",
         COUNT,
         "epochs, or steps, before halving and hyperband first stop networks, or between two exchanges of pbt; by "
-        "default the training divided by factor^3, or by 20",
+        "default the training divided by factor^3, or by 20, if evaluations allow that",
     )
     add("--factor", COUNT, "of halving and hyperband: one network of so many goes on, for so many times as long; 3")
 
 
-def search(settings: dict[str, Any]) -> Search | None:
-    """The search of `settings`."""
+def search(settings: dict[str, Any], configs: Callable[[], Sequence[TrainConfig]]) -> Search | None:
+    """The search of `settings`. configs: those of all networks."""
     from ..config import HYPER
+    from ..recipe import STOPPING
     from ..search import Hyperband, PopulationBased, SuccessiveHalving
+    from ..search.method import asked
 
     name, budget, factor = (settings[each] for each in ("search", "budget", "factor"))
     for flag in ("budget", "factor"):
@@ -47,9 +49,13 @@ def search(settings: dict[str, Any]) -> Search | None:
     if name is None:
         return None
     one_of(NAMES, name, "search")
-    length = designs.longest(settings["epochs"] if settings["steps"] is None else settings["steps"])
-    if name == "pbt":
-        space = {each: settings[each] for each in HYPER if any(sign in str(settings[each]) for sign in ("..", ","))}
-        return PopulationBased(budget or max(1, length // PARTS), space=space or None, seed=settings["seed"])
     factor = 3 if factor is None else factor
-    return {"halving": SuccessiveHalving, "hyperband": Hyperband}[name](factor, budget or max(1, length // factor**3))
+    if budget is None:
+        each = configs()
+        interval, part = asked(name, each) or 1, PARTS if name == "pbt" else factor**3
+        budget = interval * max(1, max(config.longest for config in each) // part // interval)
+    if name == "pbt":
+        names = (each for each in HYPER if each not in STOPPING)
+        space = {each: settings[each] for each in names if any(sign in str(settings[each]) for sign in ("..", ","))}
+        return PopulationBased(budget, space=space or None, seed=settings["seed"])
+    return {"halving": SuccessiveHalving, "hyperband": Hyperband}[name](factor, budget)

@@ -187,11 +187,11 @@ def run(settings: dict[str, Any]) -> int:
     population = Population.create(
         spec, settings["networks"], settings["seed"], settings["init"], HOME, dtype, init_scale=scale
     )
-    search = searches.search(settings)
+    search = searches.search(settings, lambda: [config])
     settings["evaluate_every"] = config.interval if search is None else search.interval([config])
 
     def trained(**given: Any) -> Result:
-        return train(population, prepared.training, config, prepared.validation, **given)
+        return train(population, prepared.training, config, prepared.validation, search=search, **given)
 
     return report(settings, _train(settings, trained, prepared))
 
@@ -213,9 +213,11 @@ def _mixed(settings: dict[str, Any], prepared: Prepared) -> int:
     fill(settings, prepared.typical)
     dtype, design = _dtype(settings, "float32"), designs.design(settings, prepared)
     data, train_many = (prepared.training, prepared.validation), clusters.train_many(settings)
+    seed, folds = settings["seed"], prepared.training.networks
+    search = searches.search(settings, lambda: [each.config for each in design.planned(seed, dtype, folds)])
 
     def trained(**given: Any) -> Result:
-        return train_many(design, *data, seed=settings["seed"], dtype=dtype, **given)
+        return train_many(design, *data, seed=seed, dtype=dtype, search=search, **given)
 
     return report(settings, _train(settings, trained, prepared))
 
@@ -314,6 +316,5 @@ def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: P
             settings={**resolved, "data": located(settings["data"])},
             device=settings["device"],
             lines=() if prepared is None else prepared.about,
-            search=searches.search(settings),
         ),
     )

@@ -29,6 +29,8 @@ STEPS = ("diverged_step", "stopped_step", "best_step")  # those of whole numbers
 STOPPED = (Status.converged, Status.stopped)
 TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "optimizer", "schedule", "batch_size",
          "shuffle", "update_order", "restore_best", "class_weight")  # fmt: skip
+# of a design alone, by their columns: what `inspect` adds
+DESIGNED = {name: name for name in ("init", "init_scale", "epochs", "evaluate_every")} | {"max_steps": "steps"}
 OTHERS = ("fold", "status", "loss", "accuracy", "r2")
 PIECE = 1 << 16  # rows made at once
 
@@ -137,7 +139,7 @@ def _class_weights(state: TrainState) -> list[str | None]:
 
 def key_name(name: str) -> str:
     """The column of an entity's key `name`: itself, but for a name that another column of the table may have."""
-    taken = {*WHOLE, *STEPS, *TEXTS, *HYPER, *OTHERS, *(f"validation_{each}" for each in OTHERS)}
+    taken = {*WHOLE, *STEPS, *TEXTS, *HYPER, *DESIGNED, *OTHERS, *(f"validation_{each}" for each in OTHERS)}
     return f"entity.{name}" if name in taken or name.startswith(("entity.", "extra.")) else name
 
 

@@ -25,7 +25,7 @@ from ..errors import ConfigError
 from ..rng import permute
 from ..run import Round, Run
 from ..state import Status
-from .method import Method, check_comparable, count, figures, in_order, unit_of
+from .method import Method, check_comparable, count, figures, in_order, small, unit_of
 
 
 @dataclass
@@ -35,7 +35,7 @@ class SuccessiveHalving(Method):
 
     factor: int = 3
     min_resources: int = 1
-    name = "halving"
+    name, paced = "halving", "min_resources"
 
     def __post_init__(self) -> None:
         self.factor = count("factor", self.factor, 2)
@@ -54,7 +54,7 @@ class SuccessiveHalving(Method):
             raise ConfigError(
                 f"{self.name}: after min_resources, {self.min_resources} {unit}, one network of {self.factor} goes "
                 f"on for {self.factor} times as long, and the training has {longest}: more {unit}, or fewer "
-                "min_resources, expected"
+                "min_resources (--budget), for which evaluate_every (--evaluate-every) may have to be less, expected"
             )
         check_comparable(self.name, runs)
         self.rungs = [self.min_resources // interval]  # rounds
@@ -68,7 +68,8 @@ class SuccessiveHalving(Method):
         what = "settings" if runs[0].folds else "networks"
         if (many := int(self.entity.max()) + 1) > 1:
             what += f" of {many:,} entities, compared within each"
-        return [self._told(number, what, interval, f"{longest:,} {unit}") for number in self.begins.unique().tolist()]
+        begins = self.begins.unique().tolist()
+        return [*(self._told(each, what, interval, f"{longest:,} {unit}") for each in begins), *small(runs)]
 
     def assigned(self, number: int) -> Tensor:
         """(S,): the first rung of each of `number` settings: one bracket holds them all."""
@@ -118,8 +119,7 @@ class SuccessiveHalving(Method):
 
     def _passed(self, run: Run) -> Tensor:
         """(N,): how many rungs of its bracket each network has passed."""
-        step = run.state.step
-        round_of = run.config.rounds.passed(step - 1, run.sets.data.size(run.state.position)) + 1
+        round_of = run.config.rounds.number(run.state.step, run.sets.data.size(run.state.position))
         at, begins = torch.arange(len(self.rungs)), self.begins[self.setting[run.rows]][:, None]
         return ((torch.tensor(self.rungs) < round_of[:, None]) & (at >= begins)).sum(1)
 

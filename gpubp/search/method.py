@@ -23,26 +23,21 @@ from ..run import Round, Run
 
 
 class Method:
-    """name: in messages and checkpoints. every: epochs, or steps, between two decisions, or up to the first."""
+    """name: in messages and checkpoints. every: epochs, or steps, between two decisions, or up to the first; paced: the
+    setting that says so."""
 
     name: ClassVar[str]
+    paced: ClassVar[str] = "every"
     every: int
 
     def interval(self, configs: Sequence[TrainConfig]) -> int:
         """Epochs, or steps, between evaluations, the same for all networks. Raises ConfigError if the configurations
         do not allow that."""
-        unit = unit_of(configs)
-        given = sorted({each.interval for each in configs if each.evaluate_every is not None or each.decides})
-        if len(given) > 1:
-            raise ConfigError(
-                f"{self.name} compares networks at the same time, and they are evaluated every {given[0]} and every "
-                f"{given[1]} {unit}: one evaluate_every expected"
-            )
-        interval = given[0] if given else self.every
+        interval = asked(self.name, configs) or self.every
         if self.every % interval:
             raise ConfigError(
-                f"{self.name} decides after {self.every} {unit}, and networks are evaluated every {interval}: a "
-                "multiple expected"
+                f"{self.name} decides after {self.every} {unit_of(configs)}, and networks are evaluated every "
+                f"{interval}: a multiple expected, by {self.paced} (--budget) or evaluate_every (--evaluate-every)"
             )
         return interval
 
@@ -60,12 +55,41 @@ class Method:
         return {"method": self.name} | {name: getattr(self, name) for name in names}
 
 
+def asked(name: str, configs: Sequence[TrainConfig]) -> int | None:
+    """Epochs, or steps, between evaluations, where the configurations say so: the same for all networks. Raises
+    ConfigError if they differ."""
+    unit = unit_of(configs)
+    given = sorted({each.interval for each in configs if each.evaluate_every is not None or each.decides})
+    if len(given) > 1:
+        raise ConfigError(
+            f"{name} compares networks at the same time, and they are evaluated every {given[0]} and every {given[1]} "
+            f"{unit}: one evaluate_every expected"
+        )
+    return given[0] if given else None
+
+
 def unit_of(configs: Sequence[TrainConfig]) -> str:
     """What the lengths of all networks count. Raises ConfigError if they differ."""
     units = {"epochs" if each.steps is None else "steps" for each in configs}
     if len(units) > 1:
         raise ConfigError("a search compares networks at the same time: a design with epochs, or with steps, expected")
     return units.pop()
+
+
+def small(runs: Sequence[Run]) -> list[str]:
+    """A note on networks whose samples are so few that a step passes them more often than evaluations are to be."""
+    few = 0
+    for run in runs:
+        if run.config.steps is None:
+            sizes = run.sets.data.size(run.state.position)
+            few += int((sizes * run.config.interval < run.config.batch_size).sum())
+    if not few:
+        return []
+    every = "an epoch" if (interval := runs[0].config.interval) == 1 else f"{interval:,} epochs"
+    return [
+        f"{few:,} of {sum(len(run.rows) for run in runs):,} networks have so few samples that a step is more than "
+        f"{every}: they are evaluated, and compared, after every step instead"
+    ]
 
 
 def count(name: str, given: Any, least: int) -> int:

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import ConfigError
 from ..result import Result
 from ..run import Round, Run
 from ..state import Status
 from ..training import train_many
-from .method import Method, count, in_order
+from .method import Method, asked, count, in_order
 from .sampling import Range, parse
 
 try:
@@ -86,10 +87,14 @@ def optimize(
 class Reports(Method):
     """Reports evaluations to trials, those of the networks in the same order, and stops what their pruner prunes."""
 
-    name, every = "optuna", 1
+    name = "optuna"
 
     def __init__(self, trials: Sequence[Trial], maximise: bool) -> None:
         self.trials, self.maximise, self.pruned = trials, maximise, set[int]()
+
+    def interval(self, configs: Sequence[TrainConfig]) -> int:
+        """That of the training without a study, of its longest network."""
+        return asked(self.name, configs) or max(each.interval for each in configs)
 
     def begin(self, runs: Sequence[Run]) -> list[str]:
         """Nothing is to be prepared."""

@@ -14,7 +14,7 @@ the seed, the round and the network's row (rng.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from ..recipe import STOPPING
 from ..run import Round, Run
 from ..state import Status, TrainState
 from .lineage import Lineage
-from .method import Method, check_comparable, count, figures, unit_of
+from .method import Method, check_comparable, count, figures, small, unit_of
 from .sampling import Expression, Range, parse
 
 EXPLOIT = 4  # layer of the search stream; folds.py has the two before
@@ -59,9 +59,10 @@ class PopulationBased(Method):
             if share is None or not 0 <= share <= most or (name == "quantile" and not share):
                 raise ConfigError(f"{name} {getattr(self, name)!r}: a number from 0 to {most:g} expected")
             setattr(self, name, share)
-        factors = [arrays.real(each) for each in self.perturb]
+        single = arrays.real(self.perturb) is not None or not isinstance(self.perturb, Iterable)
+        factors = [] if single else [arrays.real(each) for each in self.perturb]
         if not factors or any(each is None or each <= 0 for each in factors):
-            raise ConfigError(f"perturb {self.perturb!r}: factors above 0 expected")
+            raise ConfigError(f"perturb {self.perturb!r}: factors above 0, in a list, expected")
         self.perturb = [float(each) for each in factors if each is not None]
         if not isinstance(self.space, Mapping | None):
             raise ConfigError(f"space is a {type(self.space).__name__}; ranges by name expected")
@@ -88,7 +89,8 @@ class PopulationBased(Method):
             if name not in known:
                 raise ConfigError(f"pbt: no network has {name}, or it is off; {', '.join(sorted(known))} are on")
         shown = ", ".join(f"{name} {_shown(each)}" for name, each in self.ranges.items())
-        return [f"population based training: every {self.every:,} {unit} {self.quantile:.0%} copy the best; {shown}"]
+        told = f"population based training: every {self.every:,} {unit} {self.quantile:.0%} copy the best; {shown}"
+        return [told, *small(runs)]
 
     def acts(self, number: int, runs: Sequence[Run]) -> bool:
         """After every `every` epochs, or steps: networks are evaluated together."""

@@ -12,18 +12,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import arrays, rng
+from ..cells import WHOLE
+from ..config import HYPER, SWITCHES
 from ..design import Design
 from ..errors import ConfigError, one_of
 from ..flags import number
+from ..losses import LOSSES
+from ..optimizers import OPTIMIZERS
+from ..rows import Table
+from ..schedules import SCHEDULES, WARMUP
 
 METHODS = ("sobol", "random")
 POINT = 5  # layer of the search stream
+TABLES: dict[str, Table[Any]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "loss": LOSSES}
 
 
 class Range(NamedTuple):
@@ -129,7 +137,8 @@ def design(
 ) -> Design:
     """A design from a space: of each column of a design (design.py) a range as text, "1e-4..1e-1:log", a list of
     values of any kind, such as topologies, or one value. count: of networks; by default all combinations of the
-    lists, if there are no ranges. common: settings of all networks.
+    lists, if there are no ranges. Numbers of settings that are whole are rounded, and a hyper-parameter is left out of
+    rows whose optimizer, schedule or loss has none of its name. common: settings of all networks.
 
         gpubp.search.design({"widths": ["64,32,10", "64,64,10"], "lr": "1e-4..1e-1:log"}, 100, loss="cross_entropy")
     """
@@ -151,6 +160,38 @@ def design(
     if number is None or number < 1:
         raise ConfigError(f"count {count!r}: a whole number of networks, 1 or more, expected")
     columns = sample(numbers, number, rng.check_seed(seed), choices, method)
-    if not columns:
-        columns["seed"] = list(range(number))
-    return Design.of(columns, **common)
+    columns |= {name: columns[name].round().long() for name in numbers if name in WHOLE}
+    hyper = {name: [common.pop(name)] * number for name in HYPER if name in common}
+    hyper |= {name: columns.pop(name) for name in HYPER if name in columns}
+    rows = Design.of(columns or {"seed": list(range(number))}, **common)
+    for name, values in hyper.items():
+        rows = taken(rows, name, values.tolist() if isinstance(values, Tensor) else values, f"space: {name}")
+    return rows
+
+
+def taken(rows: Design, name: str, values: Sequence[Any], what: str) -> Design:
+    """`rows` with a hyper-parameter, `values` (N), where its cell is empty and the optimizer, schedule or loss has it.
+    what: it is, in a message. Raises ConfigError if no row takes it."""
+    rules = zip(*(rows.cells(kind) for kind in TABLES))
+    free = [cell is None and _has(name, *rule) for cell, rule in zip(rows.cells(name), rules)]
+    if not any(free):
+        raise ConfigError(
+            f"{what}: no network takes it; all have a cell of their own in the design, or an optimizer, schedule and "
+            "loss without it"
+        )
+    return rows.filled(Design.of({name: [value if each else None for value, each in zip(values, free)]}))
+
+
+@cache
+def _has(name: str, *rules: str | None) -> bool:
+    """Whether a network by these rows of TABLES has a hyper-parameter, or may have it, where a row is not given. Design
+    refuses what is in no table."""
+    if name in (*SWITCHES, *WARMUP, "lr", "weight_decay"):
+        return True
+    for table, rule in zip(TABLES.values(), rules):
+        if rule is not None and rule not in table:
+            return True
+        known = [*table.values()] if rule is None else [table[rule]]
+        if any(name in each.defaults or (name == "class_weight" and getattr(each, "classes", False)) for each in known):
+            return True
+    return False
