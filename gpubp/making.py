@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -91,8 +92,8 @@ class Maker:
         memory.check_all(shapes, HOME)
         with memory.explained(*max(shapes, key=lambda shape: shape[0].size * shape[2]), self.where[0]):
             runs = [self.run(each, *of_it, copy) for each, of_it in zip(groups, fitted)]
-        if self.folds and self.every is None:  # no other networks join later
-            self.notes += confounded(runs)
+        if self.every is None:  # no other networks join later
+            self.notes += idle([config for config, _ in fitted]) + (confounded(runs) if self.folds else [])
         return runs
 
     def fit(self, group: Group) -> tuple[TrainConfig, Choice]:
@@ -144,6 +145,25 @@ class Maker:
         for dataset in self.sets.each:
             state.check(dataset)
         return Run(state, config, self.sets, choice, self.where, group.rows, folds=self.folds)
+
+
+def idle(configs: Sequence[TrainConfig]) -> list[str]:
+    """Notes on what is to stop or restore networks where every network's training is over before it could."""
+    found = []
+    for name, does in (("patience", "stops"), ("target_loss", "stops"), ("restore_best", "restores")):
+        some = [each for each in configs if getattr(each, name) is not None and getattr(each, name) is not False]
+        needed = {}  # evaluations, of which the last must not be the end, or for restore_best may be
+        for each in some:
+            needed[each] = 1 + (math.ceil(float(torch.as_tensor(each.patience).min())) if name == "patience" else 0)
+        late = (needed[each] * each.interval >= each.longest + (name == "restore_best") for each in some)
+        if some and all(late):
+            one = some[0]
+            unit, times = "epochs" if one.steps is None else "steps", needed[one]
+            found.append(
+                f"{name} never {does} a network: it takes {times} evaluation{'s' * (times > 1)}, one every "
+                f"{one.interval:,} {unit}, and the training has {one.longest:,}: evaluate_every says how often"
+            )
+    return found
 
 
 def confounded(runs: Sequence[Run]) -> list[str]:

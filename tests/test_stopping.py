@@ -173,6 +173,47 @@ def test_a_stopped_run_resumes_to_the_same_networks(
     assert same_bits(gpubp.load(tmp_path / "run").population.params, whole.population.params)
 
 
+def late(name: str, does: str, takes: str, every: str, has: int) -> str:
+    return (
+        f"{name} never {does} a network: it takes {takes}, one every {every}, and the training has {has}: "
+        "evaluate_every says how often"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"steps": 50, "patience": 1.0, "restore_best": True},
+            [
+                late("patience", "stops", "2 evaluations", "100 steps", 50),
+                late("restore_best", "restores", "1 evaluation", "100 steps", 50),
+            ],
+        ),
+        ({"steps": 300, "patience": 2}, [late("patience", "stops", "3 evaluations", "100 steps", 300)]),
+        ({"steps": 301, "patience": torch.tensor([2, 3, 4]), "restore_best": True}, []),
+        ({"steps": [50, 100, 120], "restore_best": True}, []),
+        (
+            {"epochs": 5, "patience": 5, "target_loss": 0.1},
+            [late("patience", "stops", "6 evaluations", "1 epochs", 5)],
+        ),
+        ({"epochs": 1, "target_loss": 0.1}, [late("target_loss", "stops", "1 evaluation", "1 epochs", 1)]),
+        ({"epochs": 3, "patience": 1}, []),
+    ],
+)
+def test_a_note_says_what_comes_too_late_to_stop_or_restore_any_network(
+    settings: dict[str, Any], told: list[str]
+) -> None:
+    spec = gpubp.NetworkSpec((3, 4), loss="cross_entropy")
+    data = gpubp.Dataset(torch.randn(20, 3), torch.arange(20) % 4)
+    population = gpubp.Population.create(spec, 3)
+    result = gpubp.train(population, data, gpubp.TrainConfig(**settings), data, engine="eager")
+    assert [note for note in result.notes if "never" in note] == told
+    if "restore_best" in settings:
+        best = result.table["best_step"].to_pylist()
+        assert (best == [None] * 3) == ("restore_best" in " ".join(told))
+
+
 @pytest.mark.parametrize("first", [3, 5])
 @pytest.mark.parametrize("every", [1, 2])
 def test_more_epochs_end_as_a_run_begun_with_so_many(first: int, every: int, tmp_path: Path) -> None:

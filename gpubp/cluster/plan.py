@@ -11,7 +11,7 @@ from ..config import TrainConfig
 from ..design import Design
 from ..errors import ConfigError
 from ..loop import Search
-from ..making import confounded
+from ..making import confounded, idle
 from ..run import Sets
 from ..search import restored
 from ..search.method import Method
@@ -78,7 +78,7 @@ class Plan:
     def begin(self, record: Record, keeping: Path, runs: Sequence[LightRun]) -> list[str]:
         """Bring back what was decided, if anything was, and begin the search. -> what it does."""
         record.restore(keeping, runs)
-        told = confounded(runs) if self.folds else []
+        told = idle([each.config for each in self.parts]) + (confounded(runs) if self.folds else [])
         if self.search is None:
             return told
         if record.decided:
