@@ -18,7 +18,7 @@ from ..data import Dataset
 from ..errors import EngineError
 from ..evaluate import Evaluation
 from ..population import Population
-from ..recipe import Recipe
+from ..recipe import EXACT, Recipe
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import chip, device, nvrtc
@@ -162,12 +162,14 @@ def _compiled(program: Program, limits: chip.Limits) -> Kernel:
 def _best(program: Program, limits: chip.Limits) -> Kernel:
     """A thread is a network if the compiler finds registers for its numbers; else a block is."""
     widths, batch, spilled = _widths(program), program.recipe.batch_size, ""
+    precision = f"precision {program.recipe.precision!r}"
     thread = chip.in_registers(program, limits)
     if thread:
         kernel = _compiled(thread, limits)
         if kernel.use.local <= chip.SPILLED:
             used = f"{kernel.use.registers} registers of sm_{limits.arch} and {kernel.use.local} bytes of local memory"
-            return replace(kernel, reason=f"cuda: a thread is a network: the kernel for {widths} takes {used}")
+            note = "" if program.recipe.precision == EXACT else f", and no tensor cores: {precision} changes nothing"
+            return replace(kernel, reason=f"cuda: a thread is a network: the kernel for {widths} takes {used}{note}")
         spilled = f", for a thread would keep {kernel.use.local} bytes in local memory"
     kernel = _best_block(program, limits)
     layout = kernel.program.layout
@@ -177,7 +179,8 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
     room = f"{kernel.program.plan.shared:,} of {limits.block:,} bytes of shared memory"
     networks = "is a network" if layout.teams == 1 else f"is {layout.teams} networks"
     threads, _ = chip.block(layout)
-    why = f"cuda: a block of {threads} threads {networks}: {widths} takes {room}{pieces}{far}{spilled}"
+    cores = f", products on tensor cores by {precision}" if layout.tf32 else ""
+    why = f"cuda: a block of {threads} threads {networks}: {widths} takes {room}{pieces}{far}{cores}{spilled}"
     return replace(kernel, reason=why)
 
 
@@ -185,18 +188,22 @@ def _best_block(program: Program, limits: chip.Limits) -> Kernel:
     """The first block better than a plain one, without a number in local memory, or the one with fewest; else a plain
     one."""
     plain, found = _block(program, limits), None
-    for block in chip.better(plain, limits):
+    tensor = program.recipe.precision != EXACT
+    for block in chip.tensor(program, limits) if tensor else chip.better(plain, limits):
         kernel = _compiled(block, limits)
         if found is None or kernel.use.local < found.use.local:
             found = kernel
         if not found.use.local:
             break
-    return found if found and found.use.local <= chip.SPILLED else _compiled(plain, limits)
+    return found if found and (tensor or found.use.local <= chip.SPILLED) else _compiled(plain, limits)
 
 
 def _block(program: Program, limits: chip.Limits) -> Program:
     """A block is a network. Raises EngineError if it does not fit."""
-    found = chip.in_shared_memory(program, limits) or chip.streamed(program, limits)
+    if program.recipe.precision != EXACT:
+        found = next(iter(chip.tensor(program, limits)), None)
+    else:
+        found = chip.in_shared_memory(program, limits) or chip.streamed(program, limits)
     if found is not None:
         return found
     needed = chip.wants(program)

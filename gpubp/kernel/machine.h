@@ -10,6 +10,7 @@
 //   GPU_WIDE      an output  16 bytes     a number  a block or part  shared     either     held          after it
 //   GPU_STREAMED  an output  16 bytes     a number  a block          global     global     tile by tile  in backward()
 //
+// 16 bytes: or 8 where products are on tensor cores (TF32).
 // lane: an element of v, of which each thread has its own (no lane of a warp, which is a thread here). weights: where
 // they are between two steps, and with them outs, deltas and the sums of earlier chunks: in a CPU's memory, a thread's
 // registers, a block's shared memory, or global memory (Memory.far, a padded copy of a row of Job), of which a block
