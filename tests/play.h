@@ -163,13 +163,14 @@ static void play_mma(float *above, float *below, const uint32_t (&a)[4], const u
     memcpy(&x, &bits, sizeof x);
     return x;
   };
-  for (int i = 0; i < 4; i++) {
-    const int row = lane / 4, column = lane % 4 * 2 + i % 2;  // and 8 rows below
-    float &sum = (i < 2 ? above : below)[i % 2];
-    for (int k = 0; k < 8; k++)
-      sum = __builtin_fmaf(number(brought[first + row * 4 + k % 4].a[i / 2 + k / 4 * 2]),
-                           number(brought[first + column * 4 + k % 4].b[k / 4]), sum);
-  }
+  for (int half = 0; half < 2; half++)
+    for (int j = 0; j < 2; j++)
+      for (int k = 0; k < 8; k++) {
+        const float left = number(brought[first + lane / 4 * 4 + k % 4].a[half + k / 4 * 2]);
+        const float right = number(brought[first + (lane % 4 * 2 + j) * 4 + k % 4].b[k / 4]);
+        float *sum = (half ? below : above) + j;  // of the row lane / 4, and the one 8 rows below
+        *sum = __builtin_fmaf(left, right, *sum);
+      }
 }
 
 static void copy_later(void *to, const void *from, int bytes) {

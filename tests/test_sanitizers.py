@@ -190,7 +190,12 @@ MORE_BLOCKS = {
     "a block of quads, a bias per layer": TEAMS["shared rows, a bias per layer"]._replace(layout=QUADS, samples=OWN),
     "a block of quads, layer by layer": TEAMS["layer by layer"]._replace(layout=QUADS),
 }  # fmt: skip
+CORES = replace(QUADS, registers=2, threads=64, cols=8, tf32=3)
 MORE_BLOCKS |= {f"{name}, streamed": case._replace(layout=STREAMED) for name, case in MORE_BLOCKS.items()}
+MORE_BLOCKS |= {
+    "tensor cores, in pieces": PIECES._replace(layout=replace(CORES, chunk=3, slots_apart=True)),
+    "tensor cores, streamed": PIECES._replace(layout=replace(CORES, kind=Kind.GPU_STREAMED, tf32=1)),
+}
 
 
 @lru_cache

@@ -4,8 +4,8 @@ A thread is a network if all of its numbers may fit into registers; the compiler
 block is a network, or a few small ones, with all numbers in shared memory; if these do not fit, the batch is split into
 chunks, or the slots are in global memory, or all matrices are, and are streamed. A block whose numbers are in shared
 memory is wide (lanes are outputs) if that is estimated to be faster, with the threads, the chunk and the place of the
-slots that are; and if the compiler finds registers for its gradients. With products on tensor cores a block is wide, or
-streams.
+slots that are; and if the compiler finds registers for its gradients. With products on tensor cores a block is wide if
+it can be, or streams.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..recipe import PRECISIONS
+from ..recipe import EXACT, PRECISIONS
 from . import stream
 from .layout import MMA, REACH, WARP, Kind, Layout, products
 from .plan import WAYS
@@ -29,7 +29,7 @@ SPILLED = 64  # bytes that a thread may keep in local memory: the compiler spill
 THREAD = Layout(Kind.GPU_THREAD, threads=128)
 BLOCK = Layout(Kind.GPU_BLOCK, accumulators=32, cols=8)
 WIDE = Layout(Kind.GPU_WIDE, registers=4, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8
-TENSOR = Layout(Kind.GPU_WIDE, registers=2, accumulators=32, cols=8)  # a warp has tiles of 64 x 32 or 32 x 64
+TENSOR = Layout(Kind.GPU_WIDE, registers=2, accumulators=16, cols=8)  # tiles of a warp: 32 x 32, 16 x 64 or 64 x 16
 STREAMED = Layout(Kind.GPU_STREAMED, threads=128, accumulators=16, cols=2)
 STREAMED_CHUNK = 256  # samples that go through a streamed network together at most, unless a batch must stay whole
 BANDWIDTH = 12  # bytes of global memory in a cycle, for each multiprocessor
@@ -58,7 +58,9 @@ def in_registers(program: Program, limits: Limits) -> Program | None:
 
 
 def in_shared_memory(program: Program, limits: Limits) -> Program | None:
-    """A block is a network: the first layout that fits; None if none does."""
+    """A block is a network, with exact products: the first layout that fits; None if none does."""
+    if program.recipe.precision != EXACT:
+        return None
     for layout in _blocks(program):
         found = program.laid_out(replace(layout, threads=WARP))
         if found.plan.shared <= limits.block:
@@ -80,13 +82,17 @@ def _streamed(program: Program) -> Program:
     if batch > STREAMED_CHUNK and program.recipe.update_order == "simultaneous":
         chunk = math.ceil(batch / math.ceil(batch / STREAMED_CHUNK))
     if terms := PRECISIONS[program.recipe.precision]:
-        return program.laid_out(replace(TENSOR, kind=Kind.GPU_STREAMED, threads=128, chunk=chunk, tf32=terms))
+        streamed = replace(STREAMED, registers=2, accumulators=32, cols=8, tf32=terms)
+        return program.laid_out(replace(streamed, chunk=chunk))
     return program.laid_out(replace(STREAMED, registers=16 // program.dtype.itemsize, chunk=chunk))
 
 
 def better(plain: Program, limits: Limits) -> list[Program]:
     """Blocks to take instead of a plain one, the best first: wide ones or, where none is worth it, one that streams its
-    matrices."""
+    matrices. With products on tensor cores, wide ones instead of one that streams."""
+    if plain.recipe.precision != EXACT:
+        fitting = [each for each in _wide_blocks(plain) if each.plan.shared <= limits.block]
+        return sorted(fitting, key=lambda each: tensor_cycles(each, limits))[:2]
     if plain.layout.streamed:
         return []
     found, far = wide(plain, limits), streamed(plain, limits)
@@ -105,21 +111,12 @@ def wide(plain: Program, limits: Limits) -> list[Program]:
     return ranked[:1] + sorted(others, key=lambda each: (each.layout.threads, each.layout.chunk))[:1]
 
 
-def tensor(program: Program, limits: Limits) -> list[Program]:
-    """Blocks with products on tensor cores, the best first: wide ones, then one that streams its matrices."""
-    found = [each for each in _wide_blocks(program, TENSOR) if each.plan.shared <= limits.block]
-    found.sort(key=lambda each: tensor_cycles(each, limits))
-    others = [each for each in found if each.layout.threads > found[0].layout.threads]
-    far = streamed(program, limits)
-    return [*found[:1], *others[:1], *([far] if far else [])]
-
-
-def _wide_blocks(program: Program, wide: Layout = WIDE) -> Iterator[Program]:
+def _wide_blocks(program: Program) -> Iterator[Program]:
     """Layouts for float32, the only type that cycles() knows, with gradients that fit into registers."""
     if not program.key.trains or program.dtype != torch.float32:
         return
     terms = PRECISIONS[program.recipe.precision]
-    wide = replace(wide, tf32=terms)
+    wide = replace(TENSOR, tf32=terms) if terms else WIDE
     batch, whole = program.recipe.batch_size, program.recipe.update_order == "layerwise"
     counts = [1, *(2**power for power in range(1, batch.bit_length()) if batch >= WIDE_CHUNK << power and not whole)]
     chunks = [math.ceil(batch / count) for count in counts]

@@ -173,7 +173,7 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
         spilled = f", for a thread would keep {kernel.use.local} bytes in local memory"
     kernel = _best_block(program, limits)
     layout = kernel.program.layout
-    pieces = f", {layout.chunk} of {batch} samples at once" if layout.chunk < batch else ""
+    pieces = f", {layout.chunk} of {batch} samples at once" if 0 < layout.chunk < batch else ""
     far = ", matrices streamed from global memory" if layout.streamed else ""
     far = ", slots in global memory" if layout.slots_apart else far
     room = f"{kernel.program.plan.shared:,} of {limits.block:,} bytes of shared memory"
@@ -188,22 +188,18 @@ def _best_block(program: Program, limits: chip.Limits) -> Kernel:
     """The first block better than a plain one, without a number in local memory, or the one with fewest; else a plain
     one."""
     plain, found = _block(program, limits), None
-    tensor = program.recipe.precision != EXACT
-    for block in chip.tensor(program, limits) if tensor else chip.better(plain, limits):
+    for block in chip.better(plain, limits):
         kernel = _compiled(block, limits)
         if found is None or kernel.use.local < found.use.local:
             found = kernel
         if not found.use.local:
             break
-    return found if found and (tensor or found.use.local <= chip.SPILLED) else _compiled(plain, limits)
+    return found if found and found.use.local <= chip.SPILLED else _compiled(plain, limits)
 
 
 def _block(program: Program, limits: chip.Limits) -> Program:
     """A block is a network. Raises EngineError if it does not fit."""
-    if program.recipe.precision != EXACT:
-        found = next(iter(chip.tensor(program, limits)), None)
-    else:
-        found = chip.in_shared_memory(program, limits) or chip.streamed(program, limits)
+    found = chip.in_shared_memory(program, limits) or chip.streamed(program, limits)
     if found is not None:
         return found
     needed = chip.wants(program)

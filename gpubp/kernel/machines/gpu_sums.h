@@ -71,8 +71,8 @@ FN void read_right(v (&right)[deep][columns], const Columns &at, const Transpose
       UNROLL for (int k = 0; k < count; k++) right[k][n].part[j] = along.part[k];
     }
 }
-// What a thread has of the sums of a product: those of its tiles, one for every `rounds`. sharing: how many threads have
-// a tile together, each some of its sums, which Rows and Columns tell.
+// What a thread has of the sums of a product: those of its tiles, `rounds` of them. sharing: how many threads have a
+// tile together, each some of its sums: which ones, Rows and Columns tell.
 template <class Rows, class Columns, int rows, int columns, int sharing>
 struct TilesOfSums {
   static constexpr int tile_rows = rows, tile_columns = columns;

@@ -1,11 +1,11 @@
-// Of gpu_sums.h, where a recipe names tf32 (TF32): the product on tensor cores. A warp has a tile, of blocks of 16 x 8
-// sums, and multiplies 8 of k at once (mma.sync m16n8k8): operands are rounded to tf32, which has 11 digits of a
-// float32's 24, their products are exact, and sums are float32. TF32 3: an operand is the sum of two such numbers, a big
-// and a small one, and a product three: small * big + big * small + big * big, in this order.
+// Of gpu_sums.h, where TF32 is not 0: the product on tensor cores. A warp has a tile, of blocks of 16 x 8 sums, and
+// multiplies 8 of k at once (mma.sync m16n8k8): operands are rounded to tf32, which has 11 digits of a float32's 24,
+// their products are exact, and sums are float32. Where TF32 is 3, an operand is the sum of two such numbers, a big and
+// a small one, and a product is three: small * big + big * small + big * big, in this order.
 //
 // A network's bits are its own here too: which of k an mma adds together depends on the layout alone. In what order it
-// adds them, and how it rounds on the way, NVIDIA does not say, and architectures differ; so these are not a CPU's bits.
-// Where a CPU plays the GPU, tests/play.h adds in the order of k, and rounds each sum to the nearest.
+// adds them, and how it rounds on the way, NVIDIA does not say, and architectures differ: so these are not a CPU's
+// bits. Where a CPU plays the GPU, tests/play.h adds in the order of k, and rounds each sum to the nearest.
 #pragma once
 constexpr int WARP = 32, MMA_DEPTH = 8;
 static_assert(sizeof(real) == 4 && ENTRIES_PER_V == 2 && THREADS % WARP == 0, "no such layout");
@@ -44,16 +44,18 @@ FN Operand operand(real x) {
 // Which rows (entries 1) or columns (entries: of a v) of a product a thread has of its warp's tile: of each of `tile`
 // eights one row, or one v, as an mma leaves its sums. `size` of them, in v where columns.
 //
-// spread: the eights of 32 are 0-3 with 16-19, 4-7 with 20-23, ..., not neighbours: the threads of a warp that read eight
-// neighbours of four rows of a matrix (PITCH an odd number of 16 bytes) then read from 32 different banks. Where they
-// read four neighbours of eight rows, these must be neighbours for that.
+// spread: the eights of 32 are 0-3 with 16-19, 4-7 with 20-23, ..., and not neighbours: so the threads of a warp that
+// read eight entries of each of four rows of a matrix, whose PITCH is an odd number of 16 bytes, read from 32 different
+// banks. Where they read four entries of each of eight rows, these must be neighbours for that.
 template <int size, int tile, int entries, bool across>
 struct Eights {
   static constexpr int tiles = cdiv(size * entries, 8 * tile);
   static constexpr bool exact = size * entries % (8 * tile) == 0, spread = across && tile % 4 == 0;
   int start;
   INLINE Eights(int item) : start(item * 8 * tile) {}
-  INLINE int operator[](int i) const { return (start + own(entries == 1 ? LANE / 4 : LANE % 4 * 2) + apart(i)) / entries; }
+  INLINE int operator[](int i) const {
+    return (start + own(entries == 1 ? LANE / 4 : LANE % 4 * 2) + apart(i)) / entries;
+  }
   INLINE bool owns(int i) const { return exact || (*this)[i] < size; }
   // Of which row or column this thread brings operands, for the first eight and beyond it; at the end, of the last one.
   INLINE int first() const { return start + own(LANE / 4); }
@@ -115,7 +117,8 @@ struct ProductSums : TilesOfWarps<M, N, K, A_transposed, B_transposed> {
       Part of_right) {
     UNROLL for (int m = 0; m < tile_rows; m += 2)
       UNROLL for (int n = 0; n < tile_columns; n++) {
-        const uint32_t a[] = {left[m][0].*of_left, left[m + 1][0].*of_left, left[m][1].*of_left, left[m + 1][1].*of_left};
+        const Operand(&above)[2] = left[m], (&below)[2] = left[m + 1];
+        const uint32_t a[] = {above[0].*of_left, below[0].*of_left, above[1].*of_left, below[1].*of_left};
         const uint32_t b[] = {right[n][0].*of_right, right[n][1].*of_right};
         mma(tile.sum[m][n], tile.sum[m + 1][n], a, b);
       }
