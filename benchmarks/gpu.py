@@ -73,6 +73,11 @@ def parts(check: Check) -> dict[str, Part]:
                 Step(f"{engine}: independence", lambda e=engine: proven(proofs.independence(e, first)), 10),
                 Step(f"{engine}: number of GPUs", partial(shared, engine, check.devices), 10),
             )
+        ] + [
+            step for name in proofs.FAR if "cuda" in ENGINES for step in (
+                Step(f"{name}: near exact", lambda p=name: proven(proofs.on_cores("cuda", first, p)), 10),
+                Step(f"{name}: independence", lambda p=name: proven(proofs.independence("cuda", first, p)), 10),
+            )
         ]),
         "whole trainings": Part([
             Step(f"whole training {number}", partial(beside, check, case), 20)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import gpubp
 from gpubp.engines import ENGINES
+from gpubp.recipe import EXACT
 from gpubp.state import TrainState
 
 SPECS = {
@@ -34,6 +35,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 COUNT, SAMPLES, BATCH, STEPS, SEED = 9, 23, 6, 12, 3
 MANY = 3000  # networks among which one must keep its bits
+ON_CORES = ("8-16-1", "64-32-10", "300-200-3")  # with Adam: what products on tensor cores are proven on
+FAR = {"tf32": (1e-6, 3e-2), "3xtf32": (0.0, 3e-5)}  # of a row's length, between which these networks are from exact
 NEAR = 1e-9  # of a row's length, float64: 12 steps of some hundred operations with errors of 1e-16
 
 
@@ -66,11 +69,12 @@ class Case(NamedTuple):
         return state
 
 
-def cases() -> Iterator[Case]:
-    """Every specification with all settings."""
+def cases(precision: str = EXACT) -> Iterator[Case]:
+    """Every specification with all settings; of products on tensor cores some."""
     for name, spec in SPECS.items():
         for setting, settings in SETTINGS.items():
-            yield Case(f"{name}, {setting}", spec, settings)
+            if precision == EXACT or (name in ON_CORES and settings["optimizer"] == "adam"):
+                yield Case(f"{name}, {setting}", spec, {**settings, "precision": precision})
 
 
 def dataset(spec: gpubp.NetworkSpec) -> gpubp.Dataset:
@@ -95,11 +99,11 @@ def same(one: TrainState, which: Sequence[int], other: TrainState, others: Seque
     return all(map(torch.equal, rows(one, which), rows(other, others)))
 
 
-def independence(engine: str, device: str) -> Proof:
+def independence(engine: str, device: str, precision: str = EXACT) -> Proof:
     """Networks alone, among others, many, in another order, with K split: the same bits."""
     compared, differing = 0, []
     everyone = list(range(COUNT))
-    for case in cases():
+    for case in cases(precision):
         whole = case.train(engine, device, everyone)
         if not bool(whole.population.params.isfinite().all()) or same(whole, [0], whole, [1]):
             differing.append(f"{case.name}: equal or non-finite networks prove nothing")
@@ -205,6 +209,21 @@ def nearness(engine: str, device: str, **changes: Any) -> Proof:
         distance = _distance(one.population.params.cpu(), two.population.params)
         if not distance < NEAR:
             differing.append(f"{case.name}: {distance:.1g} of a row's length apart; less than {NEAR:g} expected")
+    return Proof(compared, differing)
+
+
+def on_cores(engine: str, device: str, precision: str) -> Proof:
+    """Products on tensor cores against exact ones on the CPU: no closer and no further than their rounding leads."""
+    compared, differing, everyone = 0, [], list(range(COUNT))
+    least, most = FAR[precision]
+    for case in cases(precision):
+        compared += 1
+        exact = case._replace(settings={**case.settings, "precision": EXACT}).train("cpu", "cpu", everyone)
+        found, goal = (each.population.params.cpu().double() for each in (case.train(engine, device, everyone), exact))
+        distance = float(((found - goal).norm(dim=1) / goal.norm(dim=1)).median())
+        if not least < distance < most:
+            bounds = f"{least:g} to {most:g} expected"
+            differing.append(f"{case.name}, {precision}: {distance:.1g} of a row's length; {bounds}")
     return Proof(compared, differing)
 
 

@@ -16,7 +16,7 @@ from .errors import ConfigError, ShapeError, one_of, unknown
 from .losses import LOSSES
 from .optimizers import OPTIMIZERS
 from .ranges import bounded, numbers_of
-from .recipe import STOPPING, Recipe, Rules
+from .recipe import EXACT, PRECISIONS, STOPPING, Recipe, Rules
 from .rounds import Rounds, fitted
 from .rows import Rule
 from .schedules import SCHEDULES, WARMUP
@@ -86,6 +86,7 @@ class TrainConfig(Rules):
         restore_best: whether a network ends with the row of its best loss.
         shuffle: network (an order per network), shared (one for all) or none.
         update_order: simultaneous, or layerwise: a layer is updated before the delta below it is computed.
+        precision: of products: exact; or tf32 or 3xtf32, on a GPU's tensor cores, with bits that no CPU reproduces.
         extra: hyper-parameters of custom rules.
     """
 
@@ -133,15 +134,15 @@ class TrainConfig(Rules):
     restore_best: bool = False
     shuffle: str = "network"
     update_order: str = "simultaneous"
+    precision: str = EXACT
     extra: Mapping[str, Hyper] = field(default_factory=dict)
 
     @neutral()
     def __post_init__(self) -> None:
         object.__setattr__(self, "optimizer", OPTIMIZERS.name(self.optimizer, "optimizer", ConfigError))
         object.__setattr__(self, "schedule", SCHEDULES.name(self.schedule, "schedule", ConfigError))
-        one_of(SHUFFLES, self.shuffle, "shuffle")
-        one_of(ORDERS, self.update_order, "update_order")
-        for name in ("shuffle", "update_order"):
+        for name, allowed in (("shuffle", SHUFFLES), ("update_order", ORDERS), ("precision", PRECISIONS)):
+            one_of(allowed, getattr(self, name), name)
             object.__setattr__(self, name, str(getattr(self, name)))  # from NumPy's str
         if (self.epochs is None) == (self.steps is None):
             raise ConfigError("epochs or steps, exactly one, expected")
@@ -225,9 +226,8 @@ class TrainConfig(Rules):
     def recipe(self, spec: NetworkSpec) -> Recipe:
         """The settings that shape the computation. Raises ConfigError for an unused hyper-parameter."""
         on = (*self.switched_on(spec.loss), *(["class_weight"] if self.class_weight is not None else []))
-        return Recipe(
-            self.optimizer, self.schedule, self.batch_size, self.shuffle, self.update_order, on, self.restore_best
-        )
+        names = (each.name for each in fields(Recipe) if each.name != "hyper")
+        return Recipe(hyper=on, **{name: getattr(self, name) for name in names})
 
     def columns(self, spec: NetworkSpec, count: int, device: torch.device) -> dict[str, Tensor]:
         """{name: (N, 1) float64}, defaults filled in, without those that are off; class_weight (N, O).

@@ -31,7 +31,7 @@ HERE = {
     "counts the calls of a place": ("pace",),
     "plays a GPU itself": ("cuda", "fake_cuda", "gpu", "gpu_check", "gpu_choice", "gpu_compile",
         "gpu_launch", "gpu_layout", "gpu_training", "graph", "groups", "memory_runs_out", "placement",
-        "proofs", "turns"),
+        "precision", "proofs", "turns"),
     "compiles for the CPU otherwise": ("kernel_mutants", "mutants", "sanitizers"),
     "chooses its device by name": ("arrays", "bad_input", "benchmarks", "command_line", "command_predict",
         "command_train", "devices", "exact_numbers", "exit_statuses", "forks", "fuzz", "names", "on_gpu", "signals",

@@ -31,6 +31,8 @@ WORKLOADS: dict[str, tuple[tuple[int, ...], str, str, str, str, int, str]] = {
     "16-64-64-4, batch 128, sgd": ((16, 64, 64, 4), "relu", "identity", "mean_squared_error", "sgd", 128, "network"),
     "16-64-64-4, batch 128, adam": ((16, 64, 64, 4), "relu", "identity", "mean_squared_error", "adam", 128, "network"),
 }
+ON_CORES = ("64-32-10, batch 64, adam, tf32", "64-32-10, batch 64, adam, 3xtf32", "16-64-64-4, batch 128, sgd, tf32")
+WORKLOADS |= {name: WORKLOADS[name.rpartition(", ")[0]] for name in ON_CORES}
 
 
 def version() -> str:
@@ -42,7 +44,8 @@ def program(name: str) -> Program:
     """A workload's, not yet laid out."""
     widths, hidden, output, loss, optimizer, batch, shuffle = WORKLOADS[name]
     spec = gpubp.NetworkSpec(widths, hidden, output, loss)
-    config = gpubp.TrainConfig(optimizer, lr=0.1, batch_size=batch, steps=10)
+    precision = name.rpartition(", ")[2] if name in ON_CORES else "exact"
+    config = gpubp.TrainConfig(optimizer, lr=0.1, batch_size=batch, steps=10, precision=precision)
     samples = Samples(own=True, rows=False, inputs=False, weight=0, shuffle=shuffle)
     return Program(Key(spec, config.recipe(spec), torch.float32, samples), Layout())
 

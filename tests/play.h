@@ -28,7 +28,7 @@ alignas(64) double shared[ROOM / sizeof(double)];
 #define __launch_bounds__(threads)
 
 enum Wrong { NOTHING, BARRIER_MISSED, BEYOND_SHARED };
-enum { ENDED = -1, STACK = 256 << 10 };
+enum { ENDED = -1, IN_WARP = -2, STACK = 256 << 10 };
 static void (*kernel)();
 
 // Copies to shared memory that a thread began: made as late as its waits allow.
@@ -42,11 +42,15 @@ struct Copies {
   int group = 0;
 };
 
+constexpr int LANES = 32;  // of a warp
+static void meet_in_warp();
+
 #ifdef RACES
 struct Thread {
   pthread_t handle;
   int number;
   Copies copies;
+  int products;
 };
 static Thread *crowd;
 static thread_local Place threadIdx;
@@ -55,6 +59,8 @@ static int members;
 #define __syncthreads() (void)pthread_barrier_wait(&meetings[threadIdx.x / members])
 #define __syncwarp(mask) ((void)(mask), __syncthreads())
 
+static pthread_barrier_t *warps;
+static void meet_in_warp() { pthread_barrier_wait(&warps[threadIdx.x / LANES]); }
 static void *whole(void *thread) {
   threadIdx.x = ((Thread *)thread)->number;
   kernel();
@@ -64,19 +70,23 @@ static Wrong play_block(int threads, int team, char *) {
   members = team;
   meetings = (pthread_barrier_t *)calloc(threads / team, sizeof(pthread_barrier_t));
   for (int i = 0; i < threads / team; i++) pthread_barrier_init(&meetings[i], nullptr, team);
+  warps = (pthread_barrier_t *)calloc(threads / LANES + 1, sizeof(pthread_barrier_t));
+  for (int i = 0; i < threads / LANES; i++) pthread_barrier_init(&warps[i], nullptr, LANES);
   for (int t = 0; t < threads; t++) {
     crowd[t].number = t;
     pthread_create(&crowd[t].handle, nullptr, whole, &crowd[t]);
   }
   for (int t = 0; t < threads; t++) pthread_join(crowd[t].handle, nullptr);
   for (int i = 0; i < threads / team; i++) pthread_barrier_destroy(&meetings[i]);
-  free(meetings);
+  for (int i = 0; i < threads / LANES; i++) pthread_barrier_destroy(&warps[i]);
+  free(meetings), free(warps);
   return NOTHING;
 }
 #else
 struct Thread {
   ucontext_t context;
   Copies copies;
+  int products;
   int at;         // the line of its barrier
   unsigned mask;  // of whom it waits for there, in a warp
 };
@@ -91,6 +101,7 @@ static void come_to(int line, unsigned mask) {
   crowd[threadIdx.x].mask = mask;
   swapcontext(&crowd[threadIdx.x].context, &scheduler);
 }
+static void meet_in_warp() { come_to(IN_WARP, ~0u); }
 static void whole() {
   kernel();
   crowd[threadIdx.x].at = ENDED;
@@ -112,10 +123,18 @@ static Wrong play_block(int threads, int team, char *stacks) {
     crowd[t].at = 0;
   }
   for (bool backwards = false;; backwards = !backwards) {
+    bool in_warps = false, still = false;  // then only these go on, and the others wait at their barrier
+    for (int t = 0; t < threads; t++) in_warps |= crowd[t].at == IN_WARP;
     for (int i = 0; i < threads; i++) {
       threadIdx.x = backwards ? threads - 1 - i : i;
-      if (crowd[threadIdx.x].at != ENDED) swapcontext(&scheduler, &crowd[threadIdx.x].context);
+      const int at = crowd[threadIdx.x].at;
+      if (at != ENDED && in_warps == (at == IN_WARP)) swapcontext(&scheduler, &crowd[threadIdx.x].context);
     }
+    for (int t = 0; t < threads; t++) {
+      still |= crowd[t].at == IN_WARP;
+      if ((crowd[t].at == IN_WARP) != (crowd[t / LANES * LANES].at == IN_WARP)) return BARRIER_MISSED;
+    }
+    if (still) continue;
     bool all_ended = true;
     for (int t = 0; t < threads; t++) {
       if (!met(t, threads, team)) return BARRIER_MISSED;
@@ -125,6 +144,34 @@ static Wrong play_block(int threads, int team, char *stacks) {
   }
 }
 #endif
+
+// mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32, whose lanes have of A, B and C what NVIDIA's PTX ISA says. Of
+// operands the digits that tf32 has not are dropped. Products are exact, sums in the order of k: a GPU's may be in
+// another, and rounded otherwise.
+struct Operands {
+  uint32_t a[4], b[2];
+};
+static Operands operands[2][1024];  // of two products in turn, so that all have read one before it is written again
+static void play_mma(float *above, float *below, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  const int own = threadIdx.x, lane = own % LANES, first = own - lane;
+  Operands *brought = operands[crowd[own].products++ % 2];
+  memcpy(brought[own].a, a, sizeof a), memcpy(brought[own].b, b, sizeof b);
+  meet_in_warp();
+  auto number = [](uint32_t bits) {
+    float x;
+    bits &= 0xffffe000;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+  };
+  for (int half = 0; half < 2; half++)
+    for (int j = 0; j < 2; j++)
+      for (int k = 0; k < 8; k++) {
+        const float left = number(brought[first + lane / 4 * 4 + k % 4].a[half + k / 4 * 2]);
+        const float right = number(brought[first + (lane % 4 * 2 + j) * 4 + k % 4].b[k / 4]);
+        float *sum = (half ? below : above) + j;  // of the row lane / 4, and the one 8 rows below
+        *sum = __builtin_fmaf(left, right, *sum);
+      }
+}
 
 static void copy_later(void *to, const void *from, int bytes) {
   Copies &copies = crowd[threadIdx.x].copies;

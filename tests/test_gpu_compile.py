@@ -179,10 +179,9 @@ MAIN = [name for name in gpu_budgets.WORKLOADS if name.endswith(", adam")][-len(
 )  # fmt: skip
 def test_what_is_chosen_for_a_workload_compiles_in_time_and_has_registers(name: str, arch: int) -> None:
     own = gpu_budgets.program(name)
-    found = chip.in_registers(own, limits(arch)) or chip.in_shared_memory(own, limits(arch))
-    assert found is not None
+    found = chip.in_registers(own, limits(arch)) or cuda._block(own, limits(arch))
     if found.layout.kind.block:
-        found = next(iter(chip.wide(found, limits(arch))), found)
+        found = next(iter(chip.better(found, limits(arch))), found)
     assert found.plan.shared <= limits(arch).block
     assert nvrtc.use(compiled(found, arch)).local <= chip.SPILLED
 

@@ -144,8 +144,7 @@ TEAMS = {
     ),
     "shared rows, a bias per layer": Case(
         ("tanh", "gelu"), "huber", "adam", "constant", SHARED, replace(TEAM, vector=8), 3,
-        bias="layer", settings=EVERYTHING,
-    ),
+        bias="layer", settings=EVERYTHING),
 }  # fmt: skip
 PIECES, FIGURES = TEAMS["ragged rows, in pieces"], CASES["figures of one network, lanes are outputs"]
 TEAMS |= {
@@ -164,12 +163,13 @@ TEAMS |= {
 }  # fmt: skip
 BLOCK = Layout(Kind.GPU_BLOCK, threads=3, accumulators=32, cols=8)
 QUADS = Layout(Kind.GPU_WIDE, registers=4, threads=3, accumulators=16, cols=2)
-STREAMED = replace(QUADS, kind=Kind.GPU_STREAMED)
+STREAMED, CORES = replace(QUADS, kind=Kind.GPU_STREAMED), replace(QUADS, registers=2, threads=64, cols=8, tf32=3)
 BLOCKS = {
     "a block, ragged rows, in pieces": PIECES._replace(layout=replace(BLOCK, chunk=3)),
     "two blocks for three networks, slots outside": PIECES._replace(layout=replace(BLOCK, slots_apart=True)),
     "quads, in pieces": PIECES._replace(layout=replace(QUADS, chunk=3, slots_apart=True)),
     "streamed, in pieces": PIECES._replace(layout=replace(STREAMED, chunk=3)),
+    "tensor cores": PIECES._replace(layout=replace(CORES, chunk=3, slots_apart=True)),
     "figures of networks": CASES["figures of networks, ragged rows, classes with weights"]._replace(
         layout=replace(BLOCK, chunk=3), count=3
     ),

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 LISTS = {"widths": ";", "hidden": ";", "optimizer": ",", "schedule": ",", "batch_size": ",", "init": ","}
 LENGTHS = ("epochs", "steps")
 POSITIONS = ("folds", "bootstrap", "per")  # each setting trains a network at each position of the data
-COMMON = ("output", "loss", "bias", "train_bias", "evaluate_every", "restore_best", "shuffle", "update_order")
+COMMON = ("output", "loss", "bias", "train_bias", "evaluate_every", "restore_best", "shuffle", "update_order",
+          "precision")  # fmt: skip
 WHOLE = ("hidden_width", *LENGTHS)  # whole numbers that may be drawn
 
 

@@ -281,7 +281,7 @@ def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> 
     scale = values.pop("init_scale", None)
     weights = None if settings["class_weight"] is None else designs.class_weight(settings["class_weight"])
     names = ("optimizer", "schedule", "batch_size", "epochs", "steps", "evaluate_every", "restore_best", "shuffle",
-             "update_order")  # fmt: skip
+             "update_order", "precision")  # fmt: skip
     chosen = {name: settings[name] for name in names}
     config = TrainConfig.from_dict({**chosen, "class_weight": weights, **values})
     settings |= {name: value for name, value in config.values(spec.loss).items() if settings.get(name) is None}

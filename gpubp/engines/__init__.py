@@ -16,7 +16,7 @@ from ..data import Dataset
 from ..errors import EngineError, one_of
 from ..evaluate import Evaluation, evaluate
 from ..population import Population
-from ..recipe import Recipe
+from ..recipe import EXACT, Recipe
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import build, cpu, cuda, eager, rules
@@ -59,6 +59,7 @@ def choose(
     one_of(("auto", *ENGINES), name, "engine", EngineError)
     rules.check(spec, config, device, dtype)
     recipe = config.recipe(spec)
+    _check_precision(name, recipe, device, dtype)
     if name == "eager":
         return Choice(name, ENGINES[name], "eager: requested by name")
     if name == "cuda" and device.type != "cuda":
@@ -91,12 +92,26 @@ def choose_for_all(
     return least if alike else least._replace(reason=f"{least.reason} ({device})")
 
 
+def _check_precision(name: str, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> None:
+    """Raise EngineError unless products have the recipe's precision there."""
+    wrong = {
+        f"engine {name!r}": name not in ("auto", "cuda"),
+        f"networks on {device}": device.type != "cuda",
+        f"dtype {str(dtype).removeprefix('torch.')}": dtype != torch.float32,
+    }
+    if recipe.precision != EXACT and any(wrong.values()):
+        raise EngineError(
+            f'precision {recipe.precision!r} is of tensor cores, which engine "cuda" uses on a GPU in float32, and '
+            f"whose bits no CPU reproduces: it cannot be had with {next(what for what in wrong if wrong[what])}"
+        )
+
+
 def _on_a_gpu(
     name: str, spec: NetworkSpec, recipe: Recipe, device: torch.device, dtype: torch.dtype, data: Dataset | None
 ) -> Choice:
     try:
         return Choice("cuda", ENGINES["cuda"], cuda.why(spec, recipe, device, dtype, data))
     except EngineError as error:
-        if name == "cuda":
+        if name == "cuda" or recipe.precision != EXACT:
             raise
         return Choice("eager", ENGINES["eager"], f"eager: {error}")

@@ -4,7 +4,8 @@ A thread is a network if all of its numbers may fit into registers; the compiler
 block is a network, or a few small ones, with all numbers in shared memory; if these do not fit, the batch is split into
 chunks, or the slots are in global memory, or all matrices are, and are streamed. A block whose numbers are in shared
 memory is wide (lanes are outputs) if that is estimated to be faster, with the threads, the chunk and the place of the
-slots that are; and if the compiler finds registers for its gradients.
+slots that are; and if the compiler finds registers for its gradients. With products on tensor cores a block is wide if
+it can be, or streams.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import NamedTuple
 
 import torch
 
+from ..recipe import EXACT, PRECISIONS
 from . import stream
-from .layout import REACH, WARP, Kind, Layout, products
+from .layout import MMA, REACH, WARP, Kind, Layout, products
 from .plan import WAYS
 from .program import Program
 
@@ -27,6 +29,7 @@ SPILLED = 64  # bytes that a thread may keep in local memory: the compiler spill
 THREAD = Layout(Kind.GPU_THREAD, threads=128)
 BLOCK = Layout(Kind.GPU_BLOCK, accumulators=32, cols=8)
 WIDE = Layout(Kind.GPU_WIDE, registers=4, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8
+TENSOR = Layout(Kind.GPU_WIDE, registers=2, accumulators=16, cols=8)  # tiles of a warp: 32 x 32, 16 x 64 or 64 x 16
 STREAMED = Layout(Kind.GPU_STREAMED, threads=128, accumulators=16, cols=2)
 STREAMED_CHUNK = 256  # samples that go through a streamed network together at most, unless a batch must stay whole
 BANDWIDTH = 12  # bytes of global memory in a cycle, for each multiprocessor
@@ -55,7 +58,9 @@ def in_registers(program: Program, limits: Limits) -> Program | None:
 
 
 def in_shared_memory(program: Program, limits: Limits) -> Program | None:
-    """A block is a network: the first layout that fits; None if none does."""
+    """A block is a network, with exact products: the first layout that fits; None if none does."""
+    if program.recipe.precision != EXACT:
+        return None
     for layout in _blocks(program):
         found = program.laid_out(replace(layout, threads=WARP))
         if found.plan.shared <= limits.block:
@@ -76,12 +81,18 @@ def _streamed(program: Program) -> Program:
     batch, chunk = program.recipe.batch_size, 0
     if batch > STREAMED_CHUNK and program.recipe.update_order == "simultaneous":
         chunk = math.ceil(batch / math.ceil(batch / STREAMED_CHUNK))
+    if terms := PRECISIONS[program.recipe.precision]:
+        streamed = replace(STREAMED, registers=2, accumulators=32, cols=8, tf32=terms)
+        return program.laid_out(replace(streamed, chunk=chunk))
     return program.laid_out(replace(STREAMED, registers=16 // program.dtype.itemsize, chunk=chunk))
 
 
 def better(plain: Program, limits: Limits) -> list[Program]:
     """Blocks to take instead of a plain one, the best first: wide ones or, where none is worth it, one that streams its
-    matrices."""
+    matrices. With products on tensor cores, wide ones instead of one that streams."""
+    if plain.recipe.precision != EXACT:
+        fitting = [each for each in _wide_blocks(plain) if each.plan.shared <= limits.block]
+        return sorted(fitting, key=lambda each: tensor_cycles(each, limits))[:2]
     if plain.layout.streamed:
         return []
     found, far = wide(plain, limits), streamed(plain, limits)
@@ -104,14 +115,17 @@ def _wide_blocks(program: Program) -> Iterator[Program]:
     """Layouts for float32, the only type that cycles() knows, with gradients that fit into registers."""
     if not program.key.trains or program.dtype != torch.float32:
         return
+    terms = PRECISIONS[program.recipe.precision]
+    wide = replace(TENSOR, tf32=terms) if terms else WIDE
     batch, whole = program.recipe.batch_size, program.recipe.update_order == "layerwise"
     counts = [1, *(2**power for power in range(1, batch.bit_length()) if batch >= WIDE_CHUNK << power and not whole)]
     chunks = [math.ceil(batch / count) for count in counts]
     apart = (False, True) if program.recipe.rule.slots else (False,)
-    threads = (LEAST_THREADS << power for power in range(6))
+    least = WARP if terms else LEAST_THREADS
+    threads = [count for count in (LEAST_THREADS << power for power in range(6)) if count >= least]
     for count, chunk, slots_apart in itertools.product(threads, chunks, apart):
         teams = max(1, WARP // count)
-        found = program.laid_out(replace(WIDE, chunk=chunk, threads=count, teams=teams, slots_apart=slots_apart))
+        found = program.laid_out(replace(wide, chunk=chunk, threads=count, teams=teams, slots_apart=slots_apart))
         if _held(found) <= HELD:
             yield found
 
@@ -128,9 +142,8 @@ def _products(program: Program) -> Iterator[tuple[int, int, int, int]]:
 
 def _rounds(program: Program, m: int, n: int, k: int) -> tuple[int, int]:
     """The tiles of a product, and how many of them a thread computes, one after the other."""
-    tile = program.plan.tiles[m, n, k]
-    tiles = math.ceil(m / tile.rows) * math.ceil(n / tile.cols)
-    return tiles, math.ceil(tiles / program.layout.threads)
+    tiles, layout = program.plan.tiles[m, n, k].tiles, program.layout
+    return tiles, math.ceil(tiles * (WARP if layout.tf32 else 1) / layout.threads)
 
 
 def _held(program: Program) -> int:
@@ -167,6 +180,23 @@ def cycles(program: Program, limits: Limits) -> float:
         times = 1 if gradient and wide else chunks
         numbers += times * rounds * sums * (1 + 2 * plan.slots if gradient else 1)
     return 1.43 * issued / 4 + (4600 + 75 * plan.batch + 52 * numbers) / resident(program, limits)
+
+
+def tensor_cycles(program: Program, limits: Limits) -> float:
+    """cycles() with products on tensor cores: of these, of loads and of instructions what takes longest. Nothing has
+    measured it; the weights of what a network waits for are those of cycles()."""
+    plan, layout = program.plan, program.layout
+    chunks, busy, numbers = math.ceil(plan.batch / plan.chunk), 0.0, 0
+    for m, n, k, gradient in _products(program):
+        if (m, gradient) == (1, 1):
+            continue
+        tile, (tiles, rounds) = plan.tiles[m, n, k], _rounds(program, m, n, k)
+        loads, multiplied = 2 * (tile.rows + tile.cols), tile.rows // 2 * tile.cols * layout.tf32
+        each = max(loads, 1.43 * (loads * (1 + layout.tf32) + multiplied) / 4, MMA / 4 * multiplied)
+        busy += chunks * tiles * math.ceil(k / 8) * each
+        sums = tile.rows * tile.cols * layout.entries_per_v
+        numbers += (1 if gradient else chunks) * rounds * sums * (1 + 2 * plan.slots if gradient else 1)
+    return busy + (4600 + 75 * plan.batch + 52 * numbers) / resident(program, limits)
 
 
 def streamed_cycles(program: Program) -> float:

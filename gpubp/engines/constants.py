@@ -77,6 +77,7 @@ def _macros(plan: Plan) -> list[tuple[str, object, str]]:
         ("REAL", REALS[plan.key.dtype], "the type of parameters, samples and all that is computed from them"),
         ("VECTOR", layout.vector, "numbers in a register"),
         ("REGISTERS_PER_V", layout.registers, "registers that make a v"),
+        ("TF32", layout.tf32, "products of tensor cores that make one of float32; 0: none, products are exact"),
         ("SLOTS_APART", int(layout.slots_apart), "whether slots are in global memory, and params in shared memory"),
         *(gpu if layout.threads else []),
     ]
@@ -159,6 +160,7 @@ def _sizes(plan: Plan) -> list[tuple[str, int, str]]:
     if plan.layout.streamed:
         sizes += [
             ("GROUP_IN_GLOBAL", int(plan.group_far), "whether Group is in global memory, before the entries"),
+            ("PITCH_UNIT", plan.layout.pitch_unit, "entries of which a row of a strip along k has an odd number"),
             ("DEPTH", DEPTH, "of k in a strip of a matrix"),
             ("STAGES", STAGES, "strips of both matrices that are in shared memory at once"),
             ("STAGE_ENTRIES", plan.stage, "the room of such a pair of strips"),

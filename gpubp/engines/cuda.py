@@ -18,7 +18,7 @@ from ..data import Dataset
 from ..errors import EngineError
 from ..evaluate import Evaluation
 from ..population import Population
-from ..recipe import Recipe
+from ..recipe import EXACT, Recipe
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import chip, device, nvrtc
@@ -162,22 +162,25 @@ def _compiled(program: Program, limits: chip.Limits) -> Kernel:
 def _best(program: Program, limits: chip.Limits) -> Kernel:
     """A thread is a network if the compiler finds registers for its numbers; else a block is."""
     widths, batch, spilled = _widths(program), program.recipe.batch_size, ""
+    precision = f"precision {program.recipe.precision!r}"
     thread = chip.in_registers(program, limits)
     if thread:
         kernel = _compiled(thread, limits)
         if kernel.use.local <= chip.SPILLED:
             used = f"{kernel.use.registers} registers of sm_{limits.arch} and {kernel.use.local} bytes of local memory"
-            return replace(kernel, reason=f"cuda: a thread is a network: the kernel for {widths} takes {used}")
+            note = "" if program.recipe.precision == EXACT else f", and no tensor cores: {precision} changes nothing"
+            return replace(kernel, reason=f"cuda: a thread is a network: the kernel for {widths} takes {used}{note}")
         spilled = f", for a thread would keep {kernel.use.local} bytes in local memory"
     kernel = _best_block(program, limits)
     layout = kernel.program.layout
-    pieces = f", {layout.chunk} of {batch} samples at once" if layout.chunk < batch else ""
+    pieces = f", {layout.chunk} of {batch} samples at once" if 0 < layout.chunk < batch else ""
     far = ", matrices streamed from global memory" if layout.streamed else ""
     far = ", slots in global memory" if layout.slots_apart else far
     room = f"{kernel.program.plan.shared:,} of {limits.block:,} bytes of shared memory"
     networks = "is a network" if layout.teams == 1 else f"is {layout.teams} networks"
     threads, _ = chip.block(layout)
-    why = f"cuda: a block of {threads} threads {networks}: {widths} takes {room}{pieces}{far}{spilled}"
+    cores = f", products on tensor cores by {precision}" if layout.tf32 else ""
+    why = f"cuda: a block of {threads} threads {networks}: {widths} takes {room}{pieces}{far}{cores}{spilled}"
     return replace(kernel, reason=why)
 
 

@@ -27,6 +27,7 @@ TINY = 128  # most parameters for which, with one sample, three registers make a
 TEAM = 40_000  # half-cycles of a step below which threads that share a network wait more than they work
 WORTH = 4e5  # half-cycles of work per thread: starting one takes 60 us, and 300 on an idle virtual processor
 REACH = 2**31 - 1  # largest index of a kernel, whose indices are int; memory.h asserts it
+MMA = 6  # quarters of a cycle for 16 x 8 x 8 multiply-adds on tensor cores: 63 % of the peak, which is what is reached
 WARP, L1 = 32, 32768  # threads of a GPU's warp; bytes of a CPU's L1 cache
 SLICE = 32  # samples of a chunk, of a batch that is four times as large or more
 
@@ -55,7 +56,8 @@ class Layout:
     0: the whole batch. accumulators, rows, cols: the most that a tile of a product may have, counted in v. threads: on
     a GPU, those that train a network, or those of a block if a thread is a network; 0 on a CPU. teams: networks that
     share a block, each with `threads` threads. slots_apart: the slots are in global memory, the parameters in shared
-    memory.
+    memory. tf32: how many products of tensor cores make one (recipe.PRECISIONS); a tile is then a warp's, `rows` and
+    `cols` of it eights of rows and of columns.
     """
 
     kind: Kind = Kind.CPU_NETWORKS
@@ -68,11 +70,21 @@ class Layout:
     threads: int = 0
     teams: int = 1
     slots_apart: bool = False
+    tf32: int = 0
 
     @property
     def entries_per_v(self) -> int:
         """Numbers of one network that make a v."""
         return self.vector * self.registers if self.kind.lanes_are_outputs else 1
+
+    @property
+    def pitch_unit(self) -> int:
+        """Numbers of which a GPU's matrix has an odd number in a row: a v, or 16 bytes for tensor cores."""
+        return 4 if self.tf32 else self.entries_per_v
+
+    def odd_pitch(self, width: int) -> int:
+        """Numbers from a row to the next, so that neighbouring rows begin in different banks of shared memory."""
+        return (-(-width // self.pitch_unit) | 1) * self.pitch_unit
 
     @property
     def networks(self) -> int:
@@ -86,11 +98,13 @@ class Layout:
 
 
 class Tile(NamedTuple):
-    """Rows and columns of a product that one thread computes together; cost: of the whole product, per k."""
+    """Rows and columns of a product that one thread computes together, on tensor cores one of every eight; cost: of the
+    whole product, per k; tiles: how many it has."""
 
     rows: int
     cols: int
     cost: int
+    tiles: int
 
 
 @cache
@@ -98,12 +112,18 @@ def tile(m: int, n: int, k: int, layout: Layout, itemsize: int) -> Tile:
     """The cheapest tile of a product (m, k) @ (k, n), n counted in v. Of equal ones the largest; or if the left matrix
     leaves L1, the one with most rows, which reads it least often."""
     far = layout.kind in (Kind.CPU_OUTPUTS, Kind.CPU_TEAM) and m * k * itemsize > L1
-    shapes = itertools.product(range(1, min(m, layout.rows) + 1), range(1, min(n, layout.cols) + 1))
-    found = (
-        Tile(rows, cols, cost(math.ceil(m / rows) * math.ceil(n / cols), rows, cols, layout))
-        for rows, cols in shapes if rows * cols <= layout.accumulators
-    )  # fmt: skip
-    return min(found, key=lambda each: (each.cost, -each.rows if far else -each.rows * each.cols))
+    return min(tiles(m, n, layout), key=lambda each: (each.cost, -each.rows if far else -each.rows * each.cols))
+
+
+def tiles(m: int, n: int, layout: Layout) -> Iterator[Tile]:
+    """All that are possible."""
+    each, least = (8, 2) if layout.tf32 else (1, 1)
+    down, across = math.ceil(m / each), math.ceil(n * (layout.entries_per_v if layout.tf32 else 1) / each)
+    rows_of = range(least, min(max(down + down % least, least), layout.rows) + 1, least)
+    for rows, cols in itertools.product(rows_of, range(1, min(across, layout.cols) + 1)):
+        if rows * cols <= layout.accumulators:
+            count = math.ceil(down / rows) * math.ceil(across / cols)
+            yield Tile(rows, cols, cost(count, rows, cols, layout), count)
 
 
 def cost(tiles: int, rows: int, cols: int, layout: Layout) -> int:
@@ -116,6 +136,10 @@ def cost(tiles: int, rows: int, cols: int, layout: Layout) -> int:
     # which does the multiply-adds of four warps, or one warp's load of a number from shared memory, per cycle; a load
     # of 16 bytes, which pairs of threads share, takes two.
     each = layout.entries_per_v
+    if layout.tf32:  # of a warp, for 8 of k: each number is loaded and rounded, in three instructions for two parts
+        loads, multiplied = 2 * (rows + cols), rows // 2 * cols * layout.tf32
+        alone = loads * (1 + layout.tf32) + multiplied
+        return 4 * math.ceil(tiles * WARP / layout.threads) * alone + tiles * max(alone, 4 * loads, MMA * multiplied)
     sums, loads = rows * cols * each, -(-rows // each) + cols
     alone, together = sums + loads, max(sums, (4 if each == 1 else 8) * loads)
     return 4 * math.ceil(tiles / layout.threads) * alone + math.ceil(tiles / WARP) * together

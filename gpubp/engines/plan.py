@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -105,11 +105,9 @@ class Plan:
     @cached_property
     def pitch(self) -> list[int]:
         """For each width, elements from a row of a matrix to the next. On a CPU no multiple of 1 KB: such rows share
-        few sets of the cache, and 64 outputs with lanes as networks lost up to a quarter of the rate. On a GPU an
-        odd number of v: neighbouring rows then begin in different banks of shared memory."""
+        few sets of the cache, and 64 outputs with lanes as networks lost up to a quarter of the rate."""
         if self.layout.threads:
-            each = self.layout.entries_per_v
-            return [(-(-width // each) | 1) * each if self.layout.kind.block else width for width in self.widths]
+            return [self.layout.odd_pitch(width) if self.layout.kind.block else width for width in self.widths]
         size = self.itemsize * self.layout.networks
         padded = [self.padded(width) for width in self.widths]
         return [width if width * size % 1024 else width + self.layout.entries_per_v for width in padded]
@@ -246,10 +244,11 @@ class Plan:
     @cached_property
     def tiles(self) -> dict[tuple[int, int, int], Tile]:
         """The tile of every product (m, k) @ (k, n), n counted in v, by m, n and k."""
-        whole = [shape for shape, kind in self._products if kind == "bias" or not self.layout.streamed]
+        biases = [(shape, replace(self.layout, tf32=0)) for shape, kind in self._products if kind == "bias"]
+        others = [(shape, self.layout) for shape, kind in self._products if kind != "bias" and not self.layout.streamed]
         strips = {each: stream.of_thread(each, self.layout) for each in self.block_tiles.values()}
         return {
-            **{shape: tile(*shape, self.layout, self.itemsize) for shape in whole},
+            **{shape: tile(*shape, layout, self.itemsize) for shape, layout in (*biases, *others)},
             **{(*each, stream.DEPTH): found for each, found in strips.items() if found},
         }
 
@@ -296,7 +295,7 @@ class Plan:
     def stage(self) -> int:
         """Entries of a place in the ring: of the largest pair of strips."""
         streamed = [(self.block_tiles[shape], kind) for shape, kind in self._products if kind != "bias"]
-        return max(stream.entries(*each, self.layout.entries_per_v) for each in streamed)
+        return max(stream.entries(*each, self.layout) for each in streamed)
 
     @property
     def row_pitch(self) -> int:

@@ -8,7 +8,7 @@ import itertools
 import math
 from functools import cache
 
-from .layout import Layout, Tile, cost
+from .layout import WARP, Layout, Tile, tiles
 
 DEPTH = 16  # of k in a strip
 STAGES = 3  # strips in shared memory at once: one is multiplied, two are on their way
@@ -45,18 +45,18 @@ def block_tile(shape: Shape, layout: Layout) -> tuple[int, int]:
 @cache
 def of_thread(block: tuple[int, int], layout: Layout) -> Tile | None:
     """The tile of a thread, of which a block's threads have one each; None if they are too few."""
-    shapes = itertools.product(range(1, layout.rows + 1), range(1, layout.cols + 1))
-    found = [
-        Tile(rows, cols, cost(tiles, rows, cols, layout)) for rows, cols in shapes
-        if rows <= block[0] and cols <= block[1] and rows * cols <= layout.accumulators
-        and (tiles := math.ceil(block[0] / rows) * math.ceil(block[1] / cols)) <= layout.threads
-    ]  # fmt: skip
+    found = [each for each in tiles(*block, layout) if each.tiles * (WARP if layout.tf32 else 1) <= layout.threads]
     return min(found, key=lambda each: (each.cost, -each.rows * each.cols), default=None)
 
 
-def entries(block: tuple[int, int], kind: str, each: int) -> int:
-    """Entries of the strips of both matrices. Rows along k are padded by a v, others are not."""
-    rows, cols = block
-    along = DEPTH + each
-    left = DEPTH * -(-rows // each) * each if kind == "gradient" else rows * along
-    return left + cols * each * (along if kind == "delta" else DEPTH)
+def entries(block: tuple[int, int], kind: str, layout: Layout) -> int:
+    """Entries of the strips of both matrices. Rows along k are padded, others only where tensor cores read them."""
+    rows, cols = block[0], block[1] * layout.entries_per_v
+    along = layout.odd_pitch(DEPTH)
+
+    def across(width: int) -> int:
+        each = layout.entries_per_v
+        return layout.odd_pitch(width) if layout.tf32 else -(-width // each) * each
+
+    left = DEPTH * across(rows) if kind == "gradient" else rows * along
+    return left + (cols * along if kind == "delta" else DEPTH * across(cols))

@@ -8,6 +8,7 @@
 #define REAL float  // the type of parameters, samples and all that is computed from them
 #define VECTOR 8  // numbers in a register
 #define REGISTERS_PER_V 1  // registers that make a v
+#define TF32 0  // products of tensor cores that make one of float32; 0: none, products are exact
 #define SLOTS_APART 0  // whether slots are in global memory, and params in shared memory
 constexpr int LAYERS = 2;  // with weights
 constexpr int BATCH = 1;  // samples of a step
@@ -58,9 +59,9 @@ constexpr int FAR_ENTRIES = 0;  // from Memory.far on, in a GPU's global memory
 constexpr int GROUP_BYTES = 640;  // of Group
 // Of each product (m, k) @ (k, n), n counted in v: rows and columns that a thread computes at once.
 constexpr struct { int m, n, k, rows, cols; } TILES[] = {
+    {1, 2, 1, 1, 2},
     {1, 2, 2, 1, 2},
     {2, 2, 1, 2, 2},
-    {1, 2, 1, 1, 2},
 };
 #include "machine.h"
 struct Memory {
@@ -190,6 +191,7 @@ constexpr int SHARED_BYTES = 1696;  // of shared memory that a block needs
 constexpr int ROW_PITCH = 11;  // numbers from one thread's row in shared memory to the next
 constexpr int TEAM_PITCH = 160;  // bytes from one team's Group and Memory in shared memory to the next
 constexpr int GROUP_IN_GLOBAL = 0;  // whether Group is in global memory, before the entries
+constexpr int PITCH_UNIT = 4;  // entries of which a row of a strip along k has an odd number
 constexpr int DEPTH = 16;  // of k in a strip of a matrix
 constexpr int STAGES = 3;  // strips of both matrices that are in shared memory at once
 constexpr int STAGE_ENTRIES = 128;  // the room of such a pair of strips

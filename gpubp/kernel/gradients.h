@@ -69,7 +69,7 @@ struct Gradients {
 
 template <int l>
 struct SumsToLayer : SumsToLayer<l - 1> {  // of layers 0 to l
-  Sums<WIDTH[l], WIDTH[l + 1], CHUNK, true> weight;
+  ProductSums<WIDTH[l], WIDTH[l + 1], CHUNK, true, false> weight;
   Sums<1, WIDTH[l + 1], CHUNK, true> bias;
 };
 template <>

@@ -10,7 +10,8 @@
 //   GPU_WIDE      an output  16 bytes     a number  a block or part  shared     either     held          after it
 //   GPU_STREAMED  an output  16 bytes     a number  a block          global     global     tile by tile  in backward()
 //
-// lane: an element of v, of which each thread has its own (no lane of a warp, which is a thread here). weights: where
+// lane: an element of v, of which each thread has its own (no lane of a warp, which is a thread here). 16 bytes: or 8
+// where products are on tensor cores (gpu_tensor.h), whose sums come in pairs. weights: where
 // they are between two steps, and with them outs, deltas and the sums of earlier chunks: in a CPU's memory, a thread's
 // registers, a block's shared memory, or global memory (Memory.far, a padded copy of a row of Job), of which a block
 // copies strips to shared memory. slots: those of the optimizer; either: in shared memory or, with SLOTS_APART, in

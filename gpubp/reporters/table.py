@@ -28,7 +28,7 @@ WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
 STEPS = ("diverged_step", "stopped_step", "best_step")  # those of whole numbers that a network may lack
 STOPPED = (Status.converged, Status.stopped)
 TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "optimizer", "schedule", "batch_size",
-         "shuffle", "update_order", "restore_best", "class_weight")  # fmt: skip
+         "shuffle", "update_order", "precision", "restore_best", "class_weight")  # fmt: skip
 # of a design alone, by their columns: what `inspect` adds
 DESIGNED = {name: name for name in ("init", "init_scale", "epochs", "evaluate_every")} | {"max_steps": "steps"}
 OTHERS = ("fold", "status", "loss", "accuracy", "r2")
@@ -159,6 +159,7 @@ def _described(state: TrainState) -> dict[str, Any]:
         "batch_size": recipe.batch_size,
         "shuffle": recipe.shuffle,
         "update_order": recipe.update_order,
+        "precision": recipe.precision,
         "restore_best": recipe.restore_best,
     }
 

@@ -24,6 +24,7 @@ from ..errors import EngineError
 from ..losses import LOSSES
 from ..making import Source
 from ..packing import Saved
+from ..recipe import EXACT
 from ..result import Result
 from ..spec import NetworkSpec
 from ..state import TrainState
@@ -122,6 +123,9 @@ def scaled_down(
     """A few networks of `design`, with few samples of `data`, or synthetic ones. device: as in usable(); engine: as in
     train(), of which only eager is by name; total: of the networks of which `design` has some. Raises GpubpError."""
     where, told = usable(device), list(about)
+    if named := sorted({*design.cells("precision")} - {None, EXACT}):
+        told.append(f"in precision {EXACT}: that of the run, {' and '.join(named)}, has bits that no CPU reproduces")
+        design = replace(design, columns={name: each for name, each in design.columns.items() if name != "precision"})
     if data is None:
         design = replace(design, columns={name: each for name, each in design.columns.items() if name != "fold"})
     chosen, count = _few(design)

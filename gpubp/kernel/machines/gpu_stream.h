@@ -3,9 +3,10 @@
 // of STAGES places: while the threads multiply one strip, the next ones are on their way. Sums have the order of k.
 #pragma once
 
-constexpr int ALONG_PITCH = DEPTH + ENTRIES_PER_V;  // of a strip whose rows lie along k: an odd number of v
+constexpr int odd_pitch(int width) { return (cdiv(width, PITCH_UNIT) | 1) * PITCH_UNIT; }
+constexpr int across_pitch(int width) { return TF32 ? odd_pitch(width) : pad(width); }  // of a strip with k across rows
+constexpr int ALONG_PITCH = odd_pitch(DEPTH);                                           // and of one along them
 constexpr int READ_AHEAD_BYTES = 128;  // that an epilogue reads into a thread's registers before it goes on
-static_assert(ALONG_PITCH / ENTRIES_PER_V % 2, "rows of a strip would lie in the same banks");
 
 constexpr int block_tile_of(int m, int n, int k) {
   for (int at = 0; at < (int)(sizeof(BLOCK_TILES) / sizeof(BLOCK_TILES[0])); at++)
@@ -52,14 +53,14 @@ struct LeftStrip : Strip<View, rows, DEPTH, M, K, ALONG_PITCH> {
   INLINE void operator()(entry *to, const View &a, int row, int k) const { this->fetch(to, a, row, k); }
 };
 template <int M, int K, int rows, class View>
-struct LeftStrip<M, K, rows, Transposed<View>> : Strip<View, DEPTH, pad(rows), K, M, pad(rows)> {
-  typedef Transposed<Matrix<pad(rows)>> InShared;
+struct LeftStrip<M, K, rows, Transposed<View>> : Strip<View, DEPTH, pad(rows), K, M, across_pitch(rows)> {
+  typedef Transposed<Matrix<across_pitch(rows)>> InShared;
   INLINE void operator()(entry *to, const Transposed<View> &a, int row, int k) const {
     this->fetch(to, a.view, k, row);
   }
 };
 template <int K, int N, int columns, class View>
-struct RightStrip : Strip<View, DEPTH, columns, K, N, columns> {
+struct RightStrip : Strip<View, DEPTH, columns, K, N, across_pitch(columns)> {
   INLINE void operator()(entry *to, const View &b, int k, int column) const { this->fetch(to, b, k, column); }
 };
 template <int K, int N, int columns, class View>
@@ -149,7 +150,7 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
     commit_copies();
   };
   NO_UNROLL for (int i = 0; i < STAGES - 1; i++) fetch();
-  Sums<rows, columns, DEPTH, A::transposed> sums;
+  ProductSums<rows, columns, DEPTH, A::transposed, B::transposed> sums;
   auto multiply = [&](auto depth) {
     wait_for_copies_but<STAGES - 2>();
     BARRIER

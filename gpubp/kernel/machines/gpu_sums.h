@@ -71,22 +71,19 @@ FN void read_right(v (&right)[deep][columns], const Columns &at, const Transpose
       UNROLL for (int k = 0; k < count; k++) right[k][n].part[j] = along.part[k];
     }
 }
-// A thread's part of a product (M, K) @ (K, N): `rounds` tiles of sums. A_transposed: rows are read as v.
-template <int M, int N, int K, bool A_transposed>
-struct Sums {
-  static constexpr int columns_of_v = pad(N) / ENTRIES_PER_V, shape = tile_of(M, columns_of_v, K);
-  static_assert(shape >= 0, "engines/plan.py has no tile for this product");
-  static constexpr int tile_rows = TILES[shape].rows, tile_columns = TILES[shape].cols;
-  typedef StridedBlocks<M, tile_rows, A_transposed && tile_rows % ENTRIES_PER_V == 0 ? ENTRIES_PER_V : 1> Rows;
-  typedef StridedBlocks<columns_of_v, tile_columns, 1> Columns;
-  static constexpr int items = Rows::tiles * Columns::tiles, rounds = cdiv(items, THREADS);
+// What a thread has of the sums of a product: those of its tiles, `rounds` of them. sharing: how many threads have a
+// tile together, each some of its sums: which ones, Rows and Columns tell.
+template <class Rows, class Columns, int rows, int columns, int sharing>
+struct TilesOfSums {
+  static constexpr int tile_rows = rows, tile_columns = columns;
+  static constexpr int items = Rows::tiles * Columns::tiles, at_once = THREADS / sharing, rounds = cdiv(items, at_once);
   v sum[rounds][tile_rows][tile_columns];
 
   template <class F>
   INLINE void for_each_tile(const F &f) {
     UNROLL for (int round = 0; round < rounds; round++) {
-      const int item = RANK + round * THREADS;
-      if (items % THREADS == 0 || item < items) {
+      const int item = RANK / sharing + round * at_once;
+      if (items % at_once == 0 || item < items) {
         const TileAt at = tile_at<Rows::tiles, Columns::tiles>(item);
         f(Fragment<Rows, Columns, tile_rows, tile_columns>{at.row, at.column, sum[round]});
       }
@@ -102,9 +99,28 @@ struct Sums {
         UNROLL for (int n = 0; n < tile_columns; n++) tile.sum[m][n] = splat<v>(0);
     });
   }
+};
+
+template <int M, int N, int K>
+struct ShapeOf {  // of a thread's part of a product's tile
+  static constexpr int columns_of_v = pad(N) / ENTRIES_PER_V, shape = tile_of(M, columns_of_v, K);
+  static_assert(shape >= 0, "engines/plan.py has no tile for this product");
+  static constexpr int rows = TILES[shape].rows, columns = TILES[shape].cols;
+};
+template <int M, int N, int K, bool A_transposed, class Shape = ShapeOf<M, N, K>>
+using TilesOfThreads = TilesOfSums<
+    StridedBlocks<M, Shape::rows, A_transposed && Shape::rows % ENTRIES_PER_V == 0 ? ENTRIES_PER_V : 1>,
+    StridedBlocks<Shape::columns_of_v, Shape::columns, 1>, Shape::rows, Shape::columns, 1>;
+
+// The sums of a product (M, K) @ (K, N), where a tile is a thread's. A_transposed: rows are read as v.
+template <int M, int N, int K, bool A_transposed>
+struct Sums : TilesOfThreads<M, N, K, A_transposed> {
+  using TilesOfThreads<M, N, K, A_transposed>::tile_rows;
+  using TilesOfThreads<M, N, K, A_transposed>::tile_columns;
+
   template <int depth = K, class A, class B>  // `depth` of k
   INLINE void add(const A &a, const B &b) {
-    for_each_tile([&](const auto &tile) { add_to<depth>(tile, a, b); });
+    this->for_each_tile([&](const auto &tile) { add_to<depth>(tile, a, b); });
   }
 
  private:
@@ -132,10 +148,17 @@ struct Sums {
   }
 };
 
+#if TF32
+#include "machines/gpu_tensor.h"
+#else
+template <int M, int N, int K, bool A_transposed, bool B_transposed>
+using ProductSums = Sums<M, N, K, A_transposed>;
+#endif
+
 #if !STREAMED
 template <int M, int N, int K, class A, class B, class Epilogue>
 FN void product(const A &a, const B &b, const Zeros &, const Epilogue &epilogue) {
-  Sums<M, N, K, A::transposed> sums;
+  ProductSums<M, N, K, A::transposed, B::transposed> sums;
   sums.set_to_zero();
   sums.add(a, b);
   sums.for_each_tile(epilogue);
