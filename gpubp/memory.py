@@ -11,7 +11,8 @@ import torch
 from .blocks import BLOCK, GROUP
 from .data import Dataset
 from .errors import OutOfMemoryError
-from .free import available, size
+from .free import available as available
+from .free import size
 from .recipe import Recipe
 from .rng import AT_ONCE, EACH
 from .spec import NetworkSpec
