@@ -276,11 +276,13 @@ def filled(runs: Sequence[Run]) -> int:
 
 
 class Waiting(NamedTuple):
-    """A design, some of whose rows may wait: what _trained() makes a queue of. folds: whether it has a column fold."""
+    """A design, some of whose rows may wait: what _trained() makes a queue of. folds: whether it has a column fold;
+    free: bytes before any network was made, if known."""
 
     rows: Rows
     slots: int
     folds: bool
+    free: int | None
 
     def every(self, looks: bool) -> dict[str, int]:
         """See Maker: what is known before any network is made. If nobody looks, a round is as long as any training."""

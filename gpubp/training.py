@@ -150,12 +150,13 @@ def train_many(
         raise ShapeError(f"data and validation are for {first} and for {other} networks or folds: as many expected")
     source = Source(check_seed(seed), dtype, next(iter(positions), None))
     rows = Rows(design if isinstance(design, Iterator) else Design.of(design, **common), common, source)
-    most, begin = limit(rows, slots), rows.next(limit(rows, slots), Room(memory.available(HOME)))
+    most, free = limit(rows, slots), memory.available(HOME)
+    begin = rows.next(most, Room(free))
     if begin is None:
         raise ConfigError("the design has no rows; one or more networks expected")
     return delivered(_trained(
         source.groups(begin), data, validation, engine, reporters, run_dir, checkpoint_minutes, settings, device, lines,
-        search, Waiting(rows, most, "fold" in begin.names),
+        search, Waiting(rows, most, "fold" in begin.names, free),
     ))  # fmt: skip
 
 
@@ -174,10 +175,8 @@ def _trained(
             f"search: it compares all networks at the same time, and there are {design.rows.taken:,} slots, fewer than "
             "networks: give as many slots, if memory has room for them, or fewer networks"
         )
-    if design is None:
-        count: int | None = groups[0].population.count
-    else:
-        count = None if design.folds else design.rows.total
+    free = memory.available(HOME) if design is None else design.free
+    count = groups[0].population.count if design is None else None if design.folds else design.rows.total
     sets = ready([each.spec for each in groups], groups[0].population.params.dtype, data, validation, count)
     if design is not None and waits:
         design.check(sets)
@@ -192,7 +191,7 @@ def _trained(
     with ExitStack() as stack:
         runs = maker.runs(groups, copy=design is None)  # a design's networks are nobody else's
         stack.enter_context(explained(runs))
-        plan = memory.plan([run.shape for run in runs], design is None, HOME, sets.each, bool(waits))
+        plan = memory.plan([run.shape for run in runs], design is None, free, sets.each, bool(waits))
         queue = design.queue(maker, runs, Ended(folder)) if design is not None and waits else None
         if search is not None:
             notes += search.begin(runs)
