@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 import gpubp
+from gpubp import cells, memory
 from gpubp import design as designs
-from gpubp import memory
 from gpubp.ambient import HOME
+from gpubp.cli import main
+from gpubp.cluster.driver import Driver
+from gpubp.commands.designs import design as designs_of
+from gpubp.commands.settings import load_data
+from gpubp.commands.train import fill, parser
 from gpubp.errors import ConfigError, OutOfMemoryError
 from gpubp.making import Maker
+from gpubp.reporters.results_file import read_results
 
 from .test_design import data
 
@@ -123,3 +131,68 @@ def test_a_stream_without_a_first_row_or_with_a_wrong_one_there_trains_nothing(
         train(stream(), run_dir=tmp_path / "run")
     assert not hasattr(caught.value, "result")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--lr", "1e-3..1e-1:log", "--folds", "2"], ["--widths", "4,16,3;4,8,3"]])
+def test_the_command_line_trains_more_than_fit_without_a_flag(
+    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["train", "--data", "iris", "--networks", "400", "--epochs", "1", "--engine", "eager", *more]
+    common += [] if "--widths" in more else ["--widths", "4,16,3"]
+    assert main([*common, "--run-dir", str(tmp_path / "all")]) == 0
+    monkeypatch.setattr(memory, "available", lambda device: 168_200_000)
+    capsys.readouterr()
+    assert main([*common, "--run-dir", str(tmp_path / "few")]) == 0
+    assert " at once, while others wait, need " in capsys.readouterr().err
+    tables = [read_results(tmp_path / name / "results.parquet") for name in ("all", "few")]
+    assert tables[0].equals(tables[1])
+    assert main(["resume", str(tmp_path / "few")]) == 0
+
+
+def test_what_cannot_wait_for_slots_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 168_200_000)
+    common = ["train", "--data", "iris", "--networks", "400", "--epochs", "9", "--search", "halving", "--run-dir"]
+    assert main([*common, str(tmp_path / "run"), "--widths", "4,16,3"]) == 1
+    told = "--search halving compares all networks at the same time: none can wait for a slot"
+    assert told in capsys.readouterr().err
+    assert main([*common, str(tmp_path / "run"), "--widths", "4,16,3;4,8,3"]) == 1
+    assert "give as many slots, if memory has room for them, or fewer networks" in capsys.readouterr().err
+
+
+def test_a_shard_without_memory_says_that_more_shards_are_smaller() -> None:
+    class TaskError(Exception):
+        cause = OutOfMemoryError("400 networks need 168 MB")
+
+    driver = SimpleNamespace(ray=SimpleNamespace(exceptions=SimpleNamespace(RayTaskError=TaskError)))
+    told = Driver.told(driver, 3, TaskError())  # type: ignore[arg-type]
+    assert isinstance(told, OutOfMemoryError)
+    assert str(told) == "shard 3: 400 networks need 168 MB; more shards, which wait for their turn, are smaller"
+
+
+def test_settings_that_all_networks_share_take_the_memory_of_one() -> None:
+    settings = vars(parser().parse_args(["--data", "iris", "--networks", "100000", "--lr", "1e-3..1e-1"]))
+    prepared = load_data(settings)
+    settings |= {"loss": prepared.loss, **prepared.settings}
+    fill(settings, prepared.typical)
+    columns = designs_of(settings, prepared).columns
+    assert [name for name, each in columns.items() if each.values.strides != (0,)] == ["lr"]
+
+
+def test_a_long_design_is_written_in_pieces_and_read_without_an_object_for_each_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(designs, "PIECE", 7)
+    rows = [
+        {"widths": "3,2,4" if n % 3 else None, "train_bias": [True, False, None][n % 3], "seed": n} for n in range(20)
+    ]
+    design = designs.Design.of(rows, widths="3,4", lr=0.1)
+    design.save(tmp_path)
+    assert parquet.ParquetFile(tmp_path / designs.FILE).num_row_groups == 3
+    read, table = designs.Design.of(tmp_path / designs.FILE), parquet.read_table(tmp_path / designs.FILE)
+    assert [read.cells(name) for name in read.names] == [design.cells(name) for name in design.names]
+    asked: list[Any] = []
+    monkeypatch.setattr(cells, "_read", lambda name, cell, where: asked.append((name, cell, where)))
+    cells.column("widths", cells._cells("widths", table["widths"]))
+    assert asked == [("widths", "3,4", "row 0"), ("widths", "3,2,4", "row 1")]

@@ -98,7 +98,7 @@ def sample(
         else:
             result[name] = value
     for (name, values), place in zip(choices.items(), places[len(lists) :]):
-        result[name] = [values[each] for each in place.tolist()]
+        result[name] = [*values] * count if len(values) == 1 else [values[each] for each in place.tolist()]
     return result
 
 
@@ -109,7 +109,8 @@ def _points(count: int, seed: int, ranges: int, lengths: Sequence[int], method: 
         return share, [(share[:, ranges + at] * length).long() for at, length in enumerate(lengths)]
     places, stride, everyone = [], 1, torch.arange(count)
     for length in lengths:
-        places.append(torch.div(everyone, stride, rounding_mode="floor") % length)
+        none = torch.zeros(1, dtype=torch.int64).expand(count)
+        places.append(none if length == 1 else torch.div(everyone, stride, rounding_mode="floor") % length)
         stride *= length
     if not ranges:
         return torch.empty(count, 0, dtype=torch.float64), places
