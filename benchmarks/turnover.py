@@ -4,6 +4,10 @@ Networks of 13-16-3 on the wines, from a generator, with learning rates and leng
 with a run directory, TensorBoard and a bar, as long as `minutes` by a rate that is measured first. Of each twentieth of
 the time: networks that have ended, private memory of the process, and what the run directory and TensorBoard's files
 have grown to. Linux alone tells a process its memory (RssAnon of /proc/self/status).
+
+With --steps S instead, networks of --widths take S steps each on 64 made samples, without TensorBoard and evaluations:
+from a generator through slots, or with --known from a table, as many at once as memory has room for. It says how long
+that takes, and what part of the memory that the run announces it has taken at most.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import tempfile
 import threading
 import time
@@ -21,7 +26,7 @@ from typing import Any, NamedTuple
 import torch
 
 import gpubp
-from gpubp.reporters import Progress
+from gpubp.reporters import Progress, Start
 
 from .machine import facts
 
@@ -50,6 +55,12 @@ class Watch(gpubp.Reporter):
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
+    def start(self, start: Start) -> None:
+        """Note what the run announces, bytes, and what the process has before."""
+        (found,) = (re.findall(r"need (\S+) (.?)B", line) for line in start.lines if line.startswith("memory: "))
+        number, unit = found[0]
+        self.announced = float(number) * 1000 ** " KMGT".index(unit or " ")
+
     def progress(self, progress: Progress) -> None:
         """Note how far the run is."""
         self.steps = progress.done
@@ -65,12 +76,42 @@ class Watch(gpubp.Reporter):
 
     def sample(self) -> Sample:
         """Of now."""
-        status = Path("/proc/self/status").read_text()
-        memory = int(status.partition("RssAnon:")[2].split()[0]) / 1024
+        memory = found("RssAnon") / 1e6
         sizes = {each: each.stat().st_size / 1e6 for each in self.folder.rglob("*") if each.is_file()}
         events = sum(size for each, size in sizes.items() if "tfevents" in each.name)
         seconds = time.perf_counter() - self.begun
         return Sample(seconds, self.steps, memory, len(sizes), sum(sizes.values()), events)
+
+
+def made(chosen: argparse.Namespace) -> None:
+    """Train networks of `steps` steps each on made samples."""
+    draw, widths = torch.Generator().manual_seed(0), [int(each) for each in chosen.widths.split(",")]
+    data = gpubp.Dataset(*(torch.rand(64, width, generator=draw) for width in (widths[0], widths[-1])))
+    common = {"widths": chosen.widths, "batch_size": 8, "optimizer": chosen.optimizer, "steps": chosen.steps}
+    slots = None if chosen.known else chosen.slots
+    gpubp.train_many([{}] * 64, data, **common)  # compiles
+    rates = 10 ** torch.empty(chosen.networks).uniform_(-4, -1, generator=draw)
+    design: Any = {"lr": rates} if chosen.known else ({"lr": rate} for rate in iterated(rates))
+    with tempfile.TemporaryDirectory() as place:
+        before, watch = found("VmRSS"), Watch(Path(place, "run"), 0.25)
+        result = gpubp.train_many(design, data, slots=slots, run_dir=watch.folder, reporters=[watch], **common)
+        last, most = watch.sample(), found("VmHWM") - before
+    print(f"{chosen.networks:,} networks of {chosen.widths}: {last.seconds:.1f} s, {result.fates}")
+    memory = [each.memory_mb for each in watch.samples]
+    print(f"{last.files} files of {last.run_mb:,.0f} MB")
+    print(f"private memory: {memory[0]:,.0f} MB at first, {max(memory):,.0f} at most, {last.memory_mb:,.0f} at the end")
+    print(f"{most / 1e6:,.0f} MB more than before the run, {most / watch.announced:.2f} of what it announced")
+
+
+def iterated(values: torch.Tensor) -> Iterator[float]:
+    """Each number."""
+    for some in values.split(1 << 16):
+        yield from some.tolist()
+
+
+def found(name: str) -> int:
+    """Bytes of this process that Linux tells."""
+    return int(Path("/proc/self/status").read_text().partition(f"{name}:")[2].split()[0]) * 1024
 
 
 def rows(count: int, epochs: int) -> Iterator[dict[str, Any]]:
@@ -88,7 +129,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--slots", type=int, default=4096)
     parser.add_argument("--to", type=Path, help="JSON file for the samples")
+    parser.add_argument("--steps", type=int, help="of each network, on made samples")
+    parser.add_argument("--widths", default="2,2,2", help="with --steps")
+    parser.add_argument("--optimizer", default="sgd", help="with --steps")
+    parser.add_argument("--known", action="store_true", help="with --steps: a table of rows, and as many slots as fit")
     chosen = parser.parse_args()
+    if chosen.steps:
+        made(chosen)
+        return
     data = gpubp.load_data("wine")
 
     def train(count: int, epochs: int, **more: Any) -> gpubp.Result:

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,12 +71,31 @@ class Column(NamedTuple):
             options = tuple(dict.fromkeys((*options, *(other.options or ()))))
             place = {each: at for at, each in enumerate(options)}
             values = np.array([place[each] for each in other.options or ()], np.int64)[values]
+        if not self.given.any() and free.all():  # one for all takes the memory of one
+            values, given = (np.broadcast_to(each, len(free)) for each in (values, other.given))
+            return Column(values, given, options)
         return Column(np.where(self.given, self.values, values), self.given | (other.given & free), options)
 
     def cells(self) -> list[Any]:
         """The value of each cell; None if it is empty."""
         found = self.values.tolist() if self.options is None else [self.options[each] for each in self.values.tolist()]
         return [value if given else None for value, given in zip(found, self.given.tolist())]
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """Cells by their position (N,) in `options`, -1 where they are empty: objects of Python for these alone."""
+
+    options: list[Any]
+    codes: Array
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def tolist(self) -> list[Any]:
+        """All cells."""
+        every = [*self.options, None]
+        return [every[each] for each in self.codes.tolist()]
 
 
 def columns(given: Any, first: int = 0, entities: Entities | None = None) -> tuple[dict[str, Any], int, bool]:
@@ -138,13 +158,16 @@ def _file(path: str | os.PathLike[str]) -> Any:
     for name, kind in zip(found.schema.names, found.schema.types):
         if pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_union(kind):
             raise ConfigError(f"design: column {name!r} holds {kind}; numbers, names, truth values or lists expected")
-    objects = sum(not (pa.types.is_integer(each) or pa.types.is_floating(each)) for each in found.schema.types)
+    objects = sum(pa.types.is_nested(each) or pa.types.is_decimal(each) for each in found.schema.types)
     free.fits(f"design {path}", OBJECT * objects * found.num_rows)
     return found
 
 
-def _cells(name: str, values: Any) -> Array | list[Any]:
-    """The cells of a column: an array of numbers, or a list."""
+def _cells(name: str, values: Any) -> Array | list[Any] | Coded:
+    """The cells of a column: an array of numbers, or a list, or texts and truths of a pyarrow.Table."""
+    if hasattr(values, "combine_chunks") and str(values.type) in ("string", "large_string", "bool"):
+        found = values.combine_chunks().dictionary_encode()
+        return Coded(found.dictionary.to_pylist(), found.indices.fill_null(-1).to_numpy().astype(np.int64))
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = (values.double() if values.is_floating_point() else values).numpy()
@@ -161,14 +184,19 @@ def _cells(name: str, values: Any) -> Array | list[Any]:
     return list(values)
 
 
-def column(name: str, cells: Array | list[Any], where: str = "row {}", first: int = 0) -> Column:
+def column(name: str, cells: Array | list[Any] | Coded, where: str = "row {}", first: int = 0) -> Column:
     """The cells of a setting, checked. where: of an error; first: the number of the first row. Raises ConfigError."""
     if name in NUMBERS or name.startswith(EXTRA):
-        return _numbers(name, cells, where, first)
+        return _numbers(name, cells.tolist() if isinstance(cells, Coded) else cells, where, first)
     options: dict[Any, int] = {}
     known: dict[Any, int] = {}  # by the cell as it came
     codes = []
-    for row, cell in enumerate(cells.tolist() if isinstance(cells, np.ndarray) else cells, first):
+    told: Iterable[tuple[int, Any]]
+    if isinstance(cells, Coded):  # of each the first row that has it
+        told = ((first + int((cells.codes == code).argmax()), each) for code, each in enumerate(cells.options))
+    else:
+        told = enumerate(cells.tolist() if isinstance(cells, np.ndarray) else cells, first)
+    for row, cell in told:
         try:
             code = known.get((type(cell), cell))
             remember = True
@@ -181,6 +209,8 @@ def column(name: str, cells: Array | list[Any], where: str = "row {}", first: in
                 known[type(cell), cell] = code
         codes.append(code)
     values = np.array(codes, np.int64)
+    if isinstance(cells, Coded):
+        values = np.append(values, -1)[cells.codes]
     return Column(values.clip(0), values >= 0, tuple(options))
 
 

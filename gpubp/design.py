@@ -41,6 +41,7 @@ TRAINING = tuple(each.name for each in fields(TrainConfig) if each.name != "extr
 COLUMNS = (*SPEC, *START, *TRAINING)
 FILE = "design.parquet"
 INIT = "glorot_uniform"  # if none is given
+PIECE = 1 << 20  # rows that are written at once
 
 
 class Group(NamedTuple):
@@ -182,12 +183,12 @@ class Design:
         """The setting `name` of each network, None where it is the default."""
         return self.columns[name].cells() if name in self.columns else [None] * self.count
 
-    def table(self) -> pa.Table:
-        """The design as a table, topologies as text."""
+    def table(self, begin: int = 0, end: int | None = None) -> pa.Table:
+        """The design, or some of its rows, as a table, topologies as text."""
         import pyarrow as pa  # `import gpubp` need not wait for it
 
         def array(one: Column) -> pa.Array:
-            values = pa.array(one.values, mask=~one.given)
+            values = pa.array(one.values[begin:end], mask=~one.given[begin:end])
             texts = [_text(each) for each in one.options or ()]
             return values if one.options is None else pa.DictionaryArray.from_arrays(values, texts).dictionary_decode()
 
@@ -195,9 +196,14 @@ class Design:
 
     def save(self, run_dir: Path) -> None:
         """Write RUN/design.parquet. Raises OSError."""
+        files.write(run_dir / FILE, self._write)
+
+    def _write(self, where: Path) -> None:
         from pyarrow import parquet
 
-        files.write(run_dir / FILE, lambda beside: parquet.write_table(self.table(), beside))
+        with parquet.ParquetWriter(where, self.table(0, 0).schema) as writer:
+            for begin in range(0, self.count, PIECE):
+                writer.write_table(self.table(begin, begin + PIECE))
 
     def groups(self, seed: int, dtype: torch.dtype, folds: int | None) -> Iterator[Group]:
         """The rows that share a kernel, in the order of their first rows. folds: how many positions the data have, or

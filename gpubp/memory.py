@@ -11,7 +11,8 @@ import torch
 from .blocks import BLOCK, GROUP
 from .data import Dataset
 from .errors import OutOfMemoryError
-from .free import available, size
+from .free import available as available
+from .free import size
 from .recipe import Recipe
 from .rng import AT_ONCE, EACH
 from .spec import NetworkSpec
@@ -62,13 +63,13 @@ def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, 
 def plan(
     shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]],
     given: bool,
-    device: torch.device,
+    free: int | None,
     data: Sequence[Dataset] = (),
     waits: bool = False,
 ) -> str:
     """A sentence on what the largest network of a run needs in host memory, all, and their data, and how many have
-    room. given: whether somebody else has the networks, of which the run makes a copy; waits: whether more networks
-    wait for slots."""
+    room. given: whether somebody else has the networks, of which the run makes a copy; free: bytes before the run made
+    any, if known; waits: whether more networks wait for slots."""
     spec, recipe, _, itemsize = max(shapes, key=lambda shape: shape[0].size * (1 + len(shape[1].rule.slots)))
     row = spec.size * itemsize
     parts = {
@@ -79,9 +80,10 @@ def plan(
         "hyper-parameters and clocks": COLUMNS * 8,
     }
     listed = ", ".join(f"{name} {size(number)}" for name, number in parts.items() if number)
-    total = together(shapes) - sum(each[2] * each[0].size * each[3] * (not given) for each in shapes)
+    total, theirs = together(shapes), sum(spec.size * count * itemsize for spec, _, count, itemsize in shapes)
+    total, free = total - theirs * (not given), None if free is None else free + theirs * given
     network, steps = sum(parts.values()), max(needed(*each[:2], 0, each[3]) for each in shapes)
-    count, free, samples = sum(each[2] for each in shapes), available(device), sum(map(nbytes, data))
+    count, samples = sum(each[2] for each in shapes), sum(map(nbytes, data))
     most, of_these = ("up to ", " of the largest") if len(shapes) > 1 else ("", "")
     room = "" if free is None else f"; {size(free)} free, room for {max(0, free - steps) // network:,}{of_these}"
     return (

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
 
-from . import arrays, checks, memory
-from .ambient import HOME
+from . import arrays, checks
 from .cells import LENGTHS
 from .design import Design
 from .ended import Ended
@@ -26,31 +25,38 @@ from .making import Maker, Source
 from .networks import Networks
 from .packing import Saved
 from .ranges import LONGEST
+from .room import Needs, Room
 from .run import Run, Sets
 from .serial import one_thread
 from .side_by_side import Crew
 
-FIRST = 1 << 12  # rows of a design from which slots are counted
-AHEAD = FIRST, 1 << 24  # networks of a design, and bytes of them, that are made at once: few take as long as many
+AHEAD = 1 << 12, 1 << 24  # networks of a design, and bytes of them, that are made at once: few take as long as many
 STREAM = 1 << 16  # networks of a stream that train at once, if nothing else is said
-KEPT = 3 / 4  # of the slots train: too few have ended for others to pay for the change
-HALF = 1 / 2  # of the slots train at the end of a round that no evaluation ends: rounds, and changes, are fewer
+KEPT = 3 / 4  # of the networks in slots train: too few have ended for others to pay for the change
+HALF = 1 / 2  # of them train at the end of a round that no evaluation ends: rounds, and changes, are fewer
 
 
 class Rows:
-    """The rows of a design that are left, in order; None for those of a stream that has ended. total: of all rows, None
-    if unknown; taken: those that left, of which `last` are the settings of the last."""
+    """The rows of a design that are left, in order; None for those of a stream that has ended. source: which makes
+    networks of them; total: of all rows, None if unknown; taken: those that left, of which `last` are the settings of
+    the last."""
 
     def __init__(
-        self, design: Design | Iterator[Any] | None, settings: dict[str, Any], taken: int = 0, last: Any = None,
-        entities: Entities | None = None,
+        self, design: Design | Iterator[Any] | None, settings: dict[str, Any], source: Source, taken: int = 0,
+        last: Any = None, entities: Entities | None = None,
     ) -> None:  # fmt: skip
-        self.settings, self.taken, self.last, self.entities = settings, taken, last, entities
+        self.settings, self.source, self.taken, self.last, self.entities = settings, source, taken, last, entities
         self.design = design if isinstance(design, Design) else iter(design or ())
         self.total = len(design) if isinstance(design, Design) else None
         if taken and isinstance(self.design, Iterator) and design is not None:
             self.pass_by(list(islice(self.design, taken - 1, taken)))
         self.left = design is not None and (self.total is None or taken < self.total)
+
+    @cached_property
+    def needs(self) -> Needs:
+        """Of all rows of a design. Raises what a wrong one does."""
+        assert isinstance(self.design, Design)
+        return Needs.of(self.source.planned(self.design), 0)
 
     @property
     def waiting(self) -> int | None:
@@ -70,12 +76,6 @@ class Rows:
                 "expected"
             )
 
-    def peek(self) -> Design:
-        """The first rows, which stay: of a design some, of a stream one. Raises ConfigError if there are none."""
-        if isinstance(self.design, Design):
-            return self.design.part(self.taken, self.taken + FIRST)
-        return Design.of(self.first(), 0, self.entities, **self.settings)
-
     def first(self) -> list[Any]:
         """The first row of a stream, which stays; none at its end."""
         assert not isinstance(self.design, Design)
@@ -92,19 +92,40 @@ class Rows:
                 self.design = failing(error)
         return self.left
 
-    def next(self, count: int) -> Design | None:
-        """The next `count` rows, or fewer at the end; None if there are none."""
+    def next(self, count: int, room: Room) -> Design | None:
+        """The next `count` rows, or those of them that have room, or fewer at the end; None if there are none. If a
+        stream fails, that is raised once the rows before are taken."""
+        if not self.left:
+            return None
+        begin = self.taken
         if isinstance(self.design, Design):
-            found = self.design.part(self.taken, self.taken + count) if self.left else None
+            end = min(begin + count, len(self.design))
+            fit = room.fits(self.needs.part(begin, end), end == len(self.design))
+            found, self.left = self.design.part(begin, begin + fit) if fit else None, begin + fit < len(self.design)
         else:
-            rows = list(islice(self.design, count))
-            found = Design.of(rows, self.taken, self.entities, **self.settings) if rows else None
-        got = 0 if found is None else len(found)
-        self.taken += got
+            found = self.read(count, room)
         if found is not None:
-            self.last = found.part(got - 1, got).plain
-        self.left = got == count if self.total is None else self.taken < self.total
+            self.taken += len(found)
+            self.last = found.part(len(found) - 1, len(found)).plain
         return found
+
+    def read(self, count: int, room: Room) -> Design | None:
+        """next() of a stream; rows without room stay."""
+        assert not isinstance(self.design, Design)
+        rows: list[Any] = []
+        try:
+            rows.extend(islice(self.design, count))  # if it fails, with the rows before
+            self.left = len(rows) == count
+        except Exception as error:
+            self.design = failing(error)
+        if not rows:
+            return next(self.design, None)  # raises
+        found = Design.of(rows, self.taken, self.entities, **self.settings)
+        needs = Needs.of(self.source.planned(found), self.taken)
+        fit = room.fits(needs.part(0, len(rows)), last=not self.left)
+        if fit < len(rows):
+            self.design, self.left = chain(rows[fit:], self.design), True
+        return found.part(0, fit) if fit else None
 
 
 def failing(error: Exception) -> Iterator[Any]:
@@ -115,11 +136,10 @@ def failing(error: Exception) -> Iterator[Any]:
 
 @dataclass
 class Queue:
-    """rows: that wait; source and maker: which make networks of them; slots: most networks that train at once; ended:
-    those that have left, with their steps; made: runs of the next rows, some of which may be taken already."""
+    """rows: that wait; maker: of their runs; slots: most networks that train at once, if memory has room; ended: those
+    that have left, with their steps; made: runs of the next rows, some of which may be taken already."""
 
     rows: Rows
-    source: Source
     maker: Maker
     slots: int
     ended: Ended
@@ -129,36 +149,29 @@ class Queue:
     def next(self, runs: Sequence[Run]) -> list[Run]:
         """Runs of the next rows, if enough slots are free. Raises what a wrong row does; then no row is taken."""
         training, before = sum(run.pace.running for run in runs), (self.rows.taken, self.rows.last, self.rows.left)
-        if not self.rows.left or training > KEPT * self.slots:
+        if not self.rows.left or training > KEPT * filled(runs):
             return []
         try:
             with one_thread():
-                return self.taken(self.slots - training)
+                return self.taken(self.slots - training, Room.beside(runs))
         except BaseException:
             self.rows.taken, self.rows.last, self.rows.left = before
             raise
 
-    def taken(self, count: int) -> list[Run]:
-        """Runs of the next `count` rows, or of fewer at the end. Of a design more rows become networks at once; of a
-        stream no row is read before a slot is free."""
-        begin, design = self.rows.taken, self.rows.next(count)
+    def taken(self, count: int, room: Room) -> list[Run]:
+        """Runs of the next `count` rows, or of fewer: see Rows.next(). Of a design more rows become networks at once;
+        of a stream no row is read before a slot is free."""
+        begin, design = self.rows.taken, self.rows.next(count, room)
         end = self.rows.taken
         if design is not None and all(int(run.rows[-1]) < end - 1 for run in self.made):
             if isinstance(self.rows.design, Design):
-                ahead = self.ahead(self.rows.design.part(begin, begin + AHEAD[0]))
+                needs = self.rows.needs.part(begin, begin + AHEAD[0])  # the next may be far larger than those here
+                ahead = min(int((needs[0].cumsum(0) <= AHEAD[1]).sum()), room.fits(needs, last=False))
                 design = self.rows.design.part(begin, max(end, begin + ahead))
-            self.made = self.maker.runs(self.source.groups(design))
+            self.made = self.maker.runs(self.rows.source.groups(design))
         mine = [(run, ((run.rows >= begin) & (run.rows < end)).nonzero().squeeze(1)) for run in self.made]
         self.made = [run for run in self.made if int(run.rows[-1]) >= end]
         return [run if len(some) == len(run.rows) else run.part(some) for run, some in mine if len(some)]
-
-    def ahead(self, design: Design) -> int:
-        """How many of these rows become networks at once: the next ones may be far larger than those that train."""
-        sizes = torch.zeros(len(design), dtype=torch.int64)
-        for each in self.source.planned(design):
-            spec, itemsize = each.spec, self.source.dtype.itemsize
-            sizes[each.rows - design.first] = memory.each(spec, each.config.recipe(spec), itemsize)
-        return int((sizes.cumsum(0) <= AHEAD[1]).sum())
 
     def fill(self, runs: list[Run], new: list[Run], crew: Crew) -> None:
         """Let networks that have ended leave, and those of `new` runs take their slots. In place. After an error, as
@@ -221,7 +234,7 @@ class Queue:
             return LONGEST
         with one_thread():
             left = torch.cat([(run.state.end - run.state.step)[run.state.running] for run in runs])
-            return int(left.kthvalue(max(1, len(left) - int(HALF * self.slots))).values)
+            return int(left.kthvalue(max(1, len(left) - int(HALF * filled(runs)))).values)
 
     def over(self, runs: Sequence[Run]) -> bool:
         """Whether all networks have ended, and no row is left."""
@@ -258,13 +271,19 @@ class Queue:
         }
 
 
+def filled(runs: Sequence[Run]) -> int:
+    """The slots that were filled when networks came last, in whose place all that have ended are still."""
+    return sum(len(run.rows) for run in runs)
+
+
 class Waiting(NamedTuple):
-    """A design, some of whose rows may wait: what _trained() makes a queue of. folds: whether it has a column fold."""
+    """A design, some of whose rows may wait: what _trained() makes a queue of. folds: whether it has a column fold;
+    free: bytes before any network was made, if known."""
 
     rows: Rows
-    source: Source
     slots: int
     folds: bool
+    free: int | None
 
     def every(self, looks: bool) -> dict[str, int]:
         """See Maker: what is known before any network is made. If nobody looks, a round is as long as any training."""
@@ -275,26 +294,19 @@ class Waiting(NamedTuple):
     def check(self, sets: Sets) -> None:
         """Raise now what rows that wait would raise later, if they are known."""
         if isinstance(self.rows.design, Design):
-            specs = [each.spec for each in self.source.planned(self.rows.design)]
-            for spec in {each.loss: each for each in specs}.values():
+            for spec in {each.loss: each for each in self.rows.needs.specs}.values():
                 for data in sets.each:
                     checks.check(data, spec, data.networks or 0)
 
     def queue(self, maker: Maker, runs: Sequence[Run], ended: Ended) -> Queue:
-        """The queue of a training that begins with `runs`, or goes on with them."""
-        source = self.source._replace(like=runs[0].state.population.spec)
-        return Queue(self.rows, source, maker, self.slots, ended)
+        """The queue of a training that begins with `runs`."""
+        self.rows.source = self.rows.source._replace(like=runs[0].state.population.spec)
+        return Queue(self.rows, maker, self.slots, ended)
 
 
-def room_for(rows: Rows, source: Source, slots: int | None) -> int:
-    """How many networks train at once: `slots`, or all if they fit into memory, or as many as fit."""
-    number = 1 if slots is None else arrays.whole(slots)
+def limit(rows: Rows, slots: int | None) -> int:
+    """How many networks may train at once, if memory has room: `slots`, or all; of a stream as many as is usual."""
+    number = (rows.total or STREAM) if slots is None else arrays.whole(slots)
     if number is None or number < 1:
         raise ConfigError(f"slots {slots!r}: a whole number of 1 or more expected")
-    if slots is not None:
-        return number
-    shapes = [(each.population.spec, each.config.recipe(each.population.spec)) for each in source.groups(rows.peek())]
-    fit = min(memory.fit(*shape, source.dtype.itemsize, HOME) for shape in shapes)
-    if rows.total is not None and rows.total <= fit:
-        return rows.total
-    return max(1, min(fit // 3, STREAM if rows.total is None else fit))  # at a change some are there twice
+    return number

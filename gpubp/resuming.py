@@ -141,16 +141,16 @@ def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: I
         design = Design.of(folder / DESIGN)
     elif design is None and notes["left"]:
         raise CheckpointError(f"{folder} was given a stream of rows: resume(..., design=) with the same rows expected")
-    rows = Rows(design, notes["common"], notes["taken"], notes["last"], first.sets.data.entities)
+    population = first.state.population
+    positions = {each.networks for each in first.sets.each if each.networks is not None}
+    source = Source(population.seed, population.params.dtype, next(iter(positions), None), population.spec)
+    rows = Rows(design, notes["common"], source, notes["taken"], notes["last"], first.sets.data.entities)
     if rows.total != notes["total"]:
         raise CheckpointError(f"{folder / DESIGN} has {rows.total} rows, not the run's {notes['total']}")
     if rows.total is None and not notes["left"]:
         rows.left = bool(rows.first())  # none, unless its last rows were wrong ones
-    population = first.state.population
-    positions = {each.networks for each in first.sets.each if each.networks is not None}
-    source = Source(population.seed, population.params.dtype, next(iter(positions), None), population.spec)
     maker = Maker(first.sets, notes["engine"], first.where, first.folds, notes["looks"], notes["every"])
-    return Queue(rows, source, maker, notes["slots"], saved.ended, notes["steps"])
+    return Queue(rows, maker, notes["slots"], saved.ended, notes["steps"])
 
 
 def _settings(

@@ -27,10 +27,11 @@ from .loop import Loop, Search
 from .making import Maker, Source
 from .population import Population
 from .populations import Populations
-from .queue import Rows, Waiting, room_for
+from .queue import Rows, Waiting, limit
 from .reporters import Reporter, check, watches
 from .result import Result, kept
 from .rng import check_seed
+from .room import Room
 from .run import Run, Sets, reasons
 from .signals import delivered
 from .spec import NetworkSpec
@@ -134,9 +135,11 @@ def train_many(
     the order of the rows, with a column for whatever differs; result.populations are the populations, result.network(n)
     is one network. A run_dir also holds design.parquet. All else as in train().
 
-    slots: how many networks train at once, by default as many as memory has room for; the others take the places of
-    those that end, which changes no network. The design may be an iterator of mappings, read as places become free: an
-    error in it, or a wrong row, ends the training; what is trained is saved, and the error has it as `result`."""
+    slots: how many networks train at once, by default, and at most, as many as memory has room for; the others take the
+    places of those that end, which changes no network. The design may be an iterator of mappings, read as places become
+    free, by default 65,536 rows at first. A wrong row among the first is refused like any argument. A later one, and
+    an error of the iterator after its first row, end the training when places are free for it: what is trained is
+    saved, and the error has it as `result`."""
     if not isinstance(data, Dataset) or not isinstance(validation, Dataset | None):
         raise ConfigError("data and validation: a Dataset expected: train_many(design, data, validation=None, ...)")
     positions = {each.networks for each in (data, validation) if each is not None and each.networks is not None}
@@ -145,17 +148,15 @@ def train_many(
         raise ShapeError(f"data and validation are for {first} and for {other} networks or folds: as many expected")
     source = Source(check_seed(seed), dtype, next(iter(positions), None))
     given = design if isinstance(design, Iterator) else Design.of(design, entities=data.entities, **common)
-    rows = Rows(given, common, entities=data.entities)
-    slots = room_for(rows, source, slots)
-    begin = rows.next(slots)
+    rows = Rows(given, common, source, entities=data.entities)
+    most, free = limit(rows, slots), memory.available(HOME)
+    begin = rows.next(most, Room(free))
     if begin is None:
         raise ConfigError("the design has no rows; one or more networks expected")
-    waiting = Waiting(rows, source, slots, "fold" in begin.names)
-    result = _trained(
+    return delivered(_trained(
         source.groups(begin), data, validation, engine, reporters, run_dir, checkpoint_minutes, settings, device, lines,
-        search, waiting,
-    )  # fmt: skip
-    return delivered(result)
+        search, Waiting(rows, most, "fold" in begin.names, free),
+    ))  # fmt: skip
 
 
 def _trained(
@@ -170,13 +171,11 @@ def _trained(
     waits = design is not None and design.rows.left
     if design is not None and waits and search is not None:
         raise ConfigError(
-            f"search: it compares all networks at the same time, and there are {design.slots:,} slots, fewer than "
-            "networks: give as many slots, or fewer networks"
+            f"search: it compares all networks at the same time, and there are {design.rows.taken:,} slots, fewer than "
+            "networks: give as many slots, if memory has room for them, or fewer networks"
         )
-    if design is None:
-        count: int | None = groups[0].population.count
-    else:
-        count = None if design.folds else design.rows.total
+    free = memory.available(HOME) if design is None else design.free
+    count = groups[0].population.count if design is None else None if design.folds else design.rows.total
     sets = ready([each.spec for each in groups], groups[0].population.params.dtype, data, validation, count)
     if design is not None and waits:
         design.check(sets)
@@ -191,7 +190,7 @@ def _trained(
     with ExitStack() as stack:
         runs = maker.runs(groups, copy=design is None)  # a design's networks are nobody else's
         stack.enter_context(explained(runs))
-        plan = memory.plan([run.shape for run in runs], design is None, HOME, sets.each, bool(waits))
+        plan = memory.plan([run.shape for run in runs], design is None, free, sets.each, bool(waits))
         queue = design.queue(maker, runs, Ended(folder)) if design is not None and waits else None
         if search is not None:
             notes += search.begin(runs)

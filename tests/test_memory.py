@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import loop, memory
-from gpubp.ambient import HOME
+from gpubp import design, loop, memory
+from gpubp import making as maker
 from gpubp.errors import OutOfMemoryError
 
 from .helpers import population, samples
@@ -45,22 +45,56 @@ def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
     assert message.endswith(", or float32")
 
 
-def test_a_run_says_what_it_needs_and_how_many_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_says_what_it_needs_and_how_many_have_room() -> None:
     settings, shapes = config(restore_best=True), []
     for widths, count in (((3, 6, 2), 5), ((3, 2), 2)):
         spec = gpubp.NetworkSpec(widths)
         shapes.append((spec, settings.recipe(spec), count, 8))
     steps = memory.needed(*shapes[0][:2], 0, 8)
     each = 38 * 8 * 4 + 24 * 8  # parameters, two slots and the best row; clocks
-    monkeypatch.setattr(memory, "available", lambda device: steps + 7 * each)
-    one = memory.plan(shapes[:1], False, HOME, [data(), data()])
+    free = steps + 7 * each
+    one = memory.plan(shapes[:1], False, free, [data(), data()])
     assert one.startswith("memory: 1.41 KB a network (38 parameters 304 B, optimizer adam 608 B, best rows 304 B, ")
     assert f"; 5 at once need {memory.size(steps + 5 * each)}, of which activations and gradients" in one
-    assert one.endswith(f"; data {memory.size(2 * data().nbytes(0))}; {memory.size(steps + 7 * each)} free, room for 7")
-    many = memory.plan(shapes, False, HOME, waits=True)
+    assert one.endswith(f"; data {memory.size(2 * data().nbytes(0))}; {memory.size(free)} free, room for 7")
+    many = memory.plan(shapes, False, free, waits=True)
     assert "up to 1.41 KB a network" in many
     assert "; 7 at once, while others wait, need " in many
     assert many.endswith("room for 7 of the largest")
+
+
+class Told(gpubp.Reporter):
+    """What a run says at its start about memory."""
+
+    def start(self, start: Any) -> None:
+        (self.plan,) = (line for line in start.lines if line.startswith("memory: "))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_memory_is_called_free_that_was_so_before_the_networks_were_made(
+    given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, told, copies = [1_000_000_000], Told(), maker.Maker.run
+    initialise = design.initialise
+
+    def made(*arguments: Any) -> Any:
+        free[0] -= 500_000_000
+        return initialise(*arguments)
+
+    def copied(*arguments: Any) -> Any:
+        free[0] -= 200_000_000
+        return copies(*arguments)
+
+    monkeypatch.setattr(memory, "available", lambda device: free[0])
+    monkeypatch.setattr(design, "initialise", made)
+    monkeypatch.setattr(maker.Maker, "run", copied)
+    if given:
+        gpubp.train(population(SPEC, 3), data(), config(), reporters=[told])
+    else:
+        row = {"widths": "3,6,2", "hidden": "tanh", "steps": 2}
+        gpubp.train_many([row] * 3, data(), dtype=torch.float64, reporters=[told])
+    assert "; 1 GB free, room for " in told.plan
+    assert free[0] == (800_000_000 if given else 300_000_000)
 
 
 TAKEN = """

@@ -11,8 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pyarrow import parquet
 
 import gpubp
@@ -195,30 +193,6 @@ def test_slots_that_cannot_be_are_refused(slots: Any, more: dict[str, Any], mess
         train(MANY, slots=slots, **more)
     with pytest.raises(ConfigError, match="the design has no rows"):
         train(iter(()), slots=3)
-
-
-@st.composite
-def designs(draw: st.DrawFn) -> tuple[list[dict[str, Any]], int]:
-    row = st.fixed_dictionaries(
-        {
-            "widths": st.sampled_from(["3,2,4", "3,4", "3,2,2,4"]),
-            "optimizer": st.sampled_from(["sgd", "adam"]),
-            "lr": st.sampled_from([0.01, 0.1, 1e38]),
-            "epochs": st.integers(1, 5),
-        },
-        optional={"patience": st.integers(1, 3), "dropout": st.sampled_from([0.1, 0.3]), "target_loss": st.just(1.3)},
-    )
-    return draw(st.lists(row, min_size=1, max_size=12)), draw(st.integers(1, 12))
-
-
-@settings(max_examples=10, deadline=None)
-@given(designs())
-def test_every_network_of_a_queue_ends_once_as_it_does_in_a_run_of_all(drawn: tuple[list[dict[str, Any]], int]) -> None:
-    design, slots = drawn
-    common = {**COMMON, "evaluate_every": 2, "engine": "eager", "epochs": None, "batch_size": 25}
-    result = gpubp.train_many(design, data(), data(9), slots=slots, **common)
-    assert result.table["network"].to_pylist() == list(range(len(design)))
-    same(result, gpubp.train_many(design, data(), data(9), **common))
 
 
 def begin(folder: Path) -> None:

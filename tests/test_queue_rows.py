@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tracemalloc
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch import Tensor
 
 import gpubp
 from gpubp.ambient import HOME
+from gpubp.cli import main
 from gpubp.design import Design
 from gpubp.ended import Ended
 from gpubp.engines import choose_for_all
@@ -198,6 +200,34 @@ def test_what_the_table_has_where_something_is_off_depends_on_no_slots(off: Any)
     whole, found = train(rows), train(rows, slots=3)
     assert repr(found.table.to_pydict()) == repr(whole.table.to_pydict())
     assert ("dropout" in whole.table.column_names) == (each == [0.0, 0.2])
+
+
+def test_inspect_shows_the_networks_that_have_left_a_run_that_was_killed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    rows = [{**row, "epochs": 1 + 3 * (n % 3), "init": "orthogonal" if n % 2 else None} for n, row in enumerate(ALIKE)]
+
+    class Crash(gpubp.Reporter):
+        def evaluated(self, record: dict[str, Any]) -> None:
+            if record["round"] == 8:
+                raise RuntimeError("crashed")
+
+    with pytest.raises(RuntimeError, match="crashed"):
+        train(rows, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[Crash()])
+    assert main(["inspect", str(folder), "--json", "--top", "12"]) == 0
+    out, err = capsys.readouterr()
+    assert f"{folder} has not ended: these are the networks that have left their slots" in err
+    found, whole = json.loads(out), train(rows)
+    assert found["statuses"] == {"finished": found["networks"]}
+    assert 4 < found["networks"] < 12
+    losses = {each["network"]: each["validation_loss"] for each in found["best"]}
+    assert [*losses] != [*range(len(losses))], "long ones are still there"
+    assert losses == {row: float(whole.validation_loss[row]) for row in losses}  # type: ignore[index]
+    assert "init" in [each["name"] for each in found["effects"]]
+    gpubp.resume(folder, *SETS)
+    assert main(["inspect", str(folder)]) == 0
+    assert "has not ended" not in capsys.readouterr().err
 
 
 def test_records_that_are_gone_are_named(tmp_path: Path) -> None:

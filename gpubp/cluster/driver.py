@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError, DeviceError, GpubpError
+from ..errors import CheckpointError, DeviceError, GpubpError, OutOfMemoryError
 from ..line import line
 from ..loop import Search
 from ..reporters import Progress
@@ -228,7 +228,8 @@ class Driver:
             return DeviceError(f"shard {at} was lost with its worker, {RETRIES} times and once more: {line(error)}")
         cause: Exception = error.cause
         if isinstance(cause, GpubpError):
-            return type(cause)(f"shard {at}: {cause}")
+            more = "; more shards, which wait for their turn, are smaller" * isinstance(cause, OutOfMemoryError)
+            return type(cause)(f"shard {at}: {cause}{more}")
         cause.add_note(f"in shard {at}")
         return cause
 

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, OutOfMemoryError
 from ..flags import COUNT, number
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..cells import Column
     from ..design import Design
     from ..sources import Prepared
+    from ..spec import NetworkSpec
 
 LISTS = {"widths": ";", "hidden": ";", "optimizer": ",", "schedule": ",", "batch_size": ",", "init": ","}
 LENGTHS = ("epochs", "steps")
@@ -26,6 +30,27 @@ def mixed(settings: dict[str, Any]) -> bool:
     listed = any(len(options(settings, name)) > 1 for name in LISTS)
     listed |= any(isinstance(settings[name], str) for name in LENGTHS)
     return listed or any(settings[name] is not None for name in ("design", "hidden_width", "slots", *POSITIONS))
+
+
+def fit(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> bool:
+    """Whether memory has room for all networks at once, and for their copy; with a search they must have it."""
+    from .. import memory
+    from ..ambient import HOME
+    from ..config import TrainConfig
+
+    plain = TrainConfig(
+        settings["optimizer"], batch_size=settings["batch_size"], steps=1, restore_best=settings["restore_best"]
+    )
+    shape = spec, plain.recipe(spec), settings["networks"], dtype.itemsize
+    free = memory.available(HOME)
+    if free is None or memory.needed(*shape) + spec.size * settings["networks"] * dtype.itemsize <= free:
+        return True
+    if settings["search"] is not None:
+        raise OutOfMemoryError(
+            f"{memory.message(*shape, HOME)}; --search {settings['search']} compares all networks at the same time: "
+            "none can wait for a slot"
+        )
+    return False
 
 
 def options(settings: dict[str, Any], name: str) -> list[str]:
@@ -60,6 +85,8 @@ def widths(given: str, inputs: int, outputs: int) -> tuple[int, ...]:
 def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     """The design of `settings`: the cells of --design, and where they are empty the flags, of which ranges are sampled
     and lists make a grid, as in sampling.py. A flag's hyper-parameter is left out of rows without it; a cell is not."""
+    import numpy as np
+
     from ..config import HYPER
     from ..design import Design
     from ..search.sampling import sample, taken
@@ -77,20 +104,18 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     choices: dict[str, Sequence[Any]] = {name: options(settings, name) for name in LISTS if settings[name] is not None}
     choices["widths"] = [widths(each, *sides) for each in choices.get("widths", [f"{sides[0]},32,{sides[1]}"])]
     drawn = sample(numbers, count, settings["seed"], choices, settings["sampling"])
-    columns = {name: _each(values, count) for name, values in drawn.items()}
-    columns |= {name: [*map(round, columns[name])] for name in WHOLE if name in columns}
+    drawn |= {name: each[0] for name, each in choices.items() if len(each) == 1}
+    columns = {name: _each(values) for name, values in {**{name: settings[name] for name in COMMON}, **drawn}.items()}
+    columns |= {name: np.rint(columns[name]) for name in WHOLE if name in columns}
     if "hidden_width" in columns:
-        columns["widths"] = [(sides[0], each, sides[1]) for each in columns.pop("hidden_width")]
+        columns["widths"] = [(sides[0], int(each), sides[1]) for each in columns.pop("hidden_width")]
     hyper = {name: columns.pop(name) for name in HYPER if name in columns}
     if settings["class_weight"] is not None:
-        hyper["class_weight"] = [class_weight(settings["class_weight"])] * count
-    rows = given or Design.of([{}] * count)
-    rows = rows.filled(Design.of(columns)).filled(Design.of([{name: settings[name] for name in COMMON}]))
-    for row, ends in enumerate((each[0], each[-1]) for each in rows.cells("widths")):
-        if ends != sides:
-            raise ConfigError(
-                f"design: row {row}: widths from {ends[0]} to {ends[1]}: the data need {sides[0]},...,{sides[1]}"
-            )
+        hyper["class_weight"] = [class_weight(settings["class_weight"])]
+    rows = given or Design({}, count)
+    for some in ({name: each for name, each in columns.items() if (len(each) == 1) == one} for one in (True, False)):
+        rows = rows.filled(Design.of(some)) if some else rows
+    _check_widths(rows.columns["widths"], sides)
     for name, values in hyper.items():
         rows = taken(rows, name, values, f"--{name.replace('_', '-')}")
     way = next((name for name in POSITIONS if settings[name] is not None), None)
@@ -143,11 +168,22 @@ def class_weight(given: str) -> list[float]:
         raise ConfigError(f"--class-weight {given!r}: numbers separated by commas expected") from None
 
 
-def _each(values: Any, count: int) -> list[Any]:
-    """A value for each of `count` networks, from one for all or one for each."""
-    if isinstance(values, str) or not hasattr(values, "__len__"):
-        return [values] * count
-    return values.tolist() if hasattr(values, "tolist") else list(values)
+def _each(values: Any) -> Any:
+    """A list or array of one value for all networks, or of one for each."""
+    alone = isinstance(values, str | tuple) or not hasattr(values, "__len__")
+    return [values] if alone else values.numpy() if hasattr(values, "numpy") else values
+
+
+def _check_widths(widths: Column, sides: tuple[int, int]) -> None:
+    """Refuse topologies that do not fit the data."""
+    import numpy as np
+
+    ends = [(each[0], each[-1]) for each in widths.options or ()]
+    for row in np.isin(widths.values, [code for code, each in enumerate(ends) if each != sides]).nonzero()[0]:
+        found = ends[widths.values[row]]
+        raise ConfigError(
+            f"design: row {row}: widths from {found[0]} to {found[1]}: the data need {sides[0]},...,{sides[1]}"
+        )
 
 
 def _check_whole(name: str, given: float | str, found: Any) -> None:

@@ -38,7 +38,7 @@ def run(settings: dict[str, Any]) -> int:
     folder, top = Path(settings["run"]), settings["top"]
     if top < 1:
         raise ConfigError(f"--top {top}: a whole number of 1 or more expected")
-    rows = results(folder)
+    rows = results(folder, early=True)
     study, damage = studies.Study(rows), _damage(folder)
     by = [] if settings["by"] is None else settings["by"].split(",")
     grouped = study.by([name if name in study.results.column_names else name.strip() for name in by]) if by else None
@@ -115,27 +115,56 @@ def _damage(folder: Path) -> list[str]:
         return [str(error)]
 
 
-def results(folder: Path) -> pa.Table:
-    """The results of a run, a row per network, with what its design alone knows."""
+def results(folder: Path, early: bool = False) -> pa.Table:
+    """The results of a run, a row per network, with what its design alone knows. early: of one that has not ended those
+    of the networks that have left its slots."""
     from ..reporters.results_file import RESULTS, read_results
 
     path = folder / RESULTS
-    if not path.is_file():
+    found = read_results(path) if path.is_file() else _ended(folder) if early else None
+    if found is None:
         raise CheckpointError(
             f"{path} is missing: {folder} is not the directory of a run, or the run has not ended: gpubp resume "
             f"{quoted(folder)}"
         )
-    return designed(folder, read_results(path))
+    return designed(folder, found)
 
 
 def designed(folder: Path, rows: pa.Table) -> pa.Table:
     """The rows of a run's networks, with the settings DESIGNED of its design."""
+    from pyarrow import compute
+
     from .. import tables
     from ..design import FILE
     from ..reporters.table import DESIGNED
 
     design = tables.parquet(folder / FILE) if (folder / FILE).is_file() else None
+    if design is None or design.num_rows <= compute.max(rows["network"]).as_py():
+        return rows
     for name, setting in DESIGNED.items():
-        if design is not None and setting in design.column_names and design.num_rows == rows.num_rows:
-            rows = rows.append_column(name, design[setting])
+        if setting in design.column_names:
+            rows = rows.append_column(name, design[setting].take(rows["network"]))
     return rows
+
+
+def _ended(folder: Path) -> pa.Table | None:
+    """The results of the networks that have left the slots of a run that has not ended; None if there are none."""
+    from .. import checkpoint
+    from ..ambient import HOME
+    from ..evaluate import metric_name
+    from ..model import load
+    from ..reporters.table import Results
+
+    try:
+        outcomes = checkpoint.load(folder, HOME).ended.outcomes()
+    except CheckpointError:
+        return None
+    if not outcomes:
+        return None
+    sys.stderr.write(
+        f"warning: {line(folder)} has not ended: these are the networks that have left their slots by its last "
+        f"checkpoint; gpubp resume {quoted(folder)}\n"
+    )
+    preparation = load(folder).preparation
+    entities = None if preparation is None else preparation.entities
+    return Results(outcomes, metric_name(outcomes[0].state.population.spec), entities).whole

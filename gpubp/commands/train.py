@@ -172,14 +172,12 @@ def run(settings: dict[str, Any]) -> int:
         bias=settings["bias"],
         train_bias=settings["train_bias"],
     )
-    settings |= {
-        "widths": ",".join(map(str, widths)),
-        "loss": prepared.loss,
-        "networks": settings["networks"] or 1000,
-    }
-    settings |= prepared.settings
+    settings |= {"widths": ",".join(map(str, widths)), "loss": prepared.loss, **prepared.settings}
+    settings["networks"] = settings["networks"] or 1000
     fill(settings, prepared.typical)
     dtype = _dtype(settings, "float32")
+    if not designs.fit(settings, spec, dtype):
+        return _mixed(settings, prepared)
     config, scale = _config(settings, spec, dtype)
     settings["batch_size"] = config.fitted(prepared.training)[0].batch_size  # as in train(), which reports it
     config.columns(spec, settings["networks"], HOME)  # refuse before the population is made

@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import product
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .. import arrays, rng
-from ..cells import WHOLE
+from ..cells import WHOLE, Column
 from ..config import HYPER, SWITCHES
 from ..design import Design
 from ..errors import ConfigError, one_of
@@ -111,7 +113,7 @@ def sample(
         else:
             result[name] = value
     for (name, values), place in zip(choices.items(), places[len(lists) :]):
-        result[name] = [values[each] for each in place.tolist()]
+        result[name] = [*values] * count if len(values) == 1 else [values[each] for each in place.tolist()]
     return result
 
 
@@ -122,7 +124,8 @@ def _points(count: int, seed: int, ranges: int, lengths: Sequence[int], method: 
         return share, [(share[:, ranges + at] * length).long() for at, length in enumerate(lengths)]
     places, stride, everyone = [], 1, torch.arange(count)
     for length in lengths:
-        places.append(torch.div(everyone, stride, rounding_mode="floor") % length)
+        none = torch.zeros(1, dtype=torch.int64).expand(count)
+        places.append(none if length == 1 else torch.div(everyone, stride, rounding_mode="floor") % length)
         stride *= length
     if not ranges:
         return torch.empty(count, 0, dtype=torch.float64), places
@@ -161,25 +164,31 @@ def design(
         raise ConfigError(f"count {count!r}: a whole number of networks, 1 or more, expected")
     columns = sample(numbers, number, rng.check_seed(seed), choices, method)
     columns |= {name: columns[name].round().long() for name in numbers if name in WHOLE}
-    hyper = {name: [common.pop(name)] * number for name in HYPER if name in common}
+    hyper = {name: [common.pop(name)] for name in HYPER if name in common}
     hyper |= {name: columns.pop(name) for name in HYPER if name in columns}
     rows = Design.of(columns or {"seed": list(range(number))}, **common)
     for name, values in hyper.items():
-        rows = taken(rows, name, values.tolist() if isinstance(values, Tensor) else values, f"space: {name}")
+        rows = taken(rows, name, values, f"space: {name}")
     return rows
 
 
-def taken(rows: Design, name: str, values: Sequence[Any], what: str) -> Design:
-    """`rows` with a hyper-parameter, `values` (N), where its cell is empty and the optimizer, schedule or loss has it.
-    what: it is, in a message. Raises ConfigError if no row takes it."""
-    rules = zip(*(rows.cells(kind) for kind in TABLES))
-    free = [cell is None and _has(name, *rule) for cell, rule in zip(rows.cells(name), rules)]
-    if not any(free):
+def taken(rows: Design, name: str, values: Any, what: str) -> Design:
+    """`rows` with a hyper-parameter, `values` (N) or one for all, where its cell is empty and the optimizer, schedule or
+    loss has it. what: it is, in a message. Raises ConfigError if no row takes it."""
+    rules = [rows.columns.get(kind, Column(np.array([0]), np.array([False]), ())) for kind in TABLES]
+    options = [(*(each.options or ()), None) for each in rules]  # None of an empty cell
+    known = [_has(name, *some) for some in product(*options)]
+    places = tuple(np.where(each.given, each.values, len(some) - 1) for each, some in zip(rules, options))
+    free = np.broadcast_to(np.reshape(known, [*map(len, options)])[places], len(rows))
+    free = free & ~rows.columns[name].given if name in rows.columns else free
+    if not free.any():
         raise ConfigError(
             f"{what}: no network takes it; all have a cell of their own in the design, or an optimizer, schedule and "
             "loss without it"
         )
-    return rows.filled(Design.of({name: [value if each else None for value, each in zip(values, free)]}))
+    found = Design.of({name: values}).columns[name]
+    found = found._replace(values=np.broadcast_to(found.values, len(rows)), given=found.given & free)
+    return rows.filled(Design({name: found}, len(rows)))
 
 
 @cache
