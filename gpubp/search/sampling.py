@@ -173,7 +173,7 @@ def design(
 
 
 def taken(rows: Design, name: str, values: Any, what: str) -> Design:
-    """`rows` with a hyper-parameter, `values` (N) or one for all, where its cell is empty and the optimizer, schedule or
+    """`rows` with a hyper-parameter, `values` (N) or one for all, where its cell is empty and optimizer, schedule or
     loss has it. what: it is, in a message. Raises ConfigError if no row takes it."""
     rules = [rows.columns.get(kind, Column(np.array([0]), np.array([False]), ())) for kind in TABLES]
     options = [(*(each.options or ()), None) for each in rules]  # None of an empty cell
