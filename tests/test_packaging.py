@@ -92,7 +92,7 @@ def test_pip_installs_it_in_a_clean_environment_where_it_trains(
     flags = ["install", "--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed", str(packed)]
     environment = {name: each for name, each in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"GPUBP_CACHE": str(tmp_path / "cache"), "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    train = "train --data xor --widths 2,3,1 --networks 2 --steps 5 --engine cpu --run-dir run".split()
+    train = "train --data xor --widths 2,3,1 --networks 2 --steps 5 --engine cpu --run-dir run"
     code = "import gpubp; print(gpubp.__file__)"
     (away := tmp_path / "away").mkdir()
     said = []
@@ -100,7 +100,7 @@ def test_pip_installs_it_in_a_clean_environment_where_it_trains(
         [python, "-m", "pip", *flags],
         [python, "-c", code],
         [scripts / "gpubp", "--version"],
-        [scripts / "gpubp", *train],
+        [scripts / "gpubp", *train.split()],
     ):
         done = subprocess.run(command, cwd=away, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
