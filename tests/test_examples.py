@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,3 +33,18 @@ def test_an_example_draws_its_picture(name: str, tmp_path: Path, monkeypatch: py
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_an_example_takes_less_than_a_minute_of_one_processor(name: str, tmp_path: Path) -> None:
+    """As it stands, in seconds of all processors, on which others' work has little effect."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--out", "picture.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "picture.png").is_file()
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"{name}: {seconds:.1f} s")
+    assert seconds < 60

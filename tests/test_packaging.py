@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -72,6 +74,40 @@ def test_a_wheel_trains_away_from_the_checkout(wheel: Path, tmp_path: Path) -> N
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "results.parquet").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_pip_installs_it_in_a_clean_environment_where_it_trains(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Without network: the packages that it and its build need are those of this environment, which it has in its path;
+    gpubp itself is there only if pip put it there."""
+    venv.create(tmp_path / "clean", with_pip=True)
+    python, scripts = tmp_path / "clean" / "bin" / "python", tmp_path / "clean" / "bin"
+    own = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True,
+                         text=True, check=True).stdout.strip()  # fmt: skip
+    Path(own, "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    packed = request.getfixturevalue(kind)
+    flags = ["install", "--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed", str(packed)]
+    environment = {name: each for name, each in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"GPUBP_CACHE": str(tmp_path / "cache"), "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    train = "train --data xor --widths 2,3,1 --networks 2 --steps 5 --engine cpu --run-dir run"
+    code = "import gpubp; print(gpubp.__file__)"
+    (away := tmp_path / "away").mkdir()
+    said = []
+    for command in (
+        [python, "-m", "pip", *flags],
+        [python, "-c", code],
+        [scripts / "gpubp", "--version"],
+        [scripts / "gpubp", *train.split()],
+    ):
+        done = subprocess.run(command, cwd=away, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout.strip())
+    assert said[1] == str(Path(own, "gpubp", "__init__.py"))
+    assert gpubp.__version__ in said[2]
+    assert (away / "run" / "results.parquet").exists()
 
 
 def test_an_sdist_holds_what_a_wheel_is_built_and_tested_from(sdist: Path, wheel: Path, tmp_path: Path) -> None:

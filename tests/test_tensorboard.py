@@ -76,6 +76,29 @@ def sweep(count: int, **settings: Any) -> list[dict[str, Any]]:
     return [{"lr": lr, **settings} for lr in torch.logspace(-4, -1, count).tolist()]
 
 
+def test_vitals_are_the_rate_the_statuses_and_the_memory_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = itertools.count(1)
+    monkeypatch.setattr(tensorboard, "held", lambda: {"host": next(sizes) * 1e9, "gpu": 25e7})
+    seen = Seen()
+    design = [*sweep(5, epochs=4), {"lr": 1e30, "optimizer": "sgd", "epochs": 4}]
+    reporters = [seen, gpubp.TensorBoardReporter(tmp_path)]
+    gpubp.train_many(design, IRIS.training, IRIS.validation, engine="eager", reporters=reporters, **COMMON)
+    found, records = points(tmp_path), [each["record"] for each in seen.snapshots]
+    assert len(records) > 2
+    for tag, wanted in (
+        ("network_steps_per_second", [each["network_steps_per_second"] for each in records]),
+        ("memory_host_GB", [*range(1, len(records) + 1)]),
+        ("memory_gpu_GB", [0.25] * len(records)),
+        *((f"networks_{name}", [each["statuses"][name] for each in records]) for name in records[0]["statuses"]),
+    ):
+        steps, values = zip(*found[f"vitals/{tag}"])
+        assert steps == tuple(each[seen.clock] for each in records)
+        np.testing.assert_allclose(values, wanted, rtol=1e-6, err_msg=tag)
+    assert found["vitals/networks_diverged"][-1][1] == 1
+
+
 def test_histograms_have_the_buckets_of_the_numbers(tmp_path: Path) -> None:
     seen = Seen()
     design = [{**row, "epochs": 2 + 4 * (number % 2)} for number, row in enumerate(sweep(60))]
