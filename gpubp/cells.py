@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -308,4 +309,6 @@ def _refused(name: str, cell: Any, where: str) -> ConfigError:
     else:
         expected = "a name"
     shown = cell.item() if isinstance(cell, np.generic) else cell
+    if name not in LISTS and isinstance(cell, str) and re.fullmatch(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*", cell):
+        expected += ", with a decimal point,"
     return ConfigError(f"design: {where}: {name} {shown!r}: {expected} expected")

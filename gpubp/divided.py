@@ -23,6 +23,7 @@ from .division import places_of
 from .entities import by, told
 from .errors import ConfigError, DataError
 from .fitting import fit, fit_apart
+from .line import counted
 from .preparation import Preparation
 from .tables import Array, Table, complete, listed
 
@@ -151,7 +152,10 @@ def _by_entity(table: Table, division: Division, fitted: Fitted, share: float, s
     preparation = replace(preparation, entities=found.entities)
     data = [_laid_out(table, preparation, each) for each in parts]
     small = (everyone.sizes < least).nonzero()[0]
-    about = [f"a network per {listed(division.per)}: {len(sizes):,} entities of {sizes.min()} to {sizes.max()} samples"]
+    few, most = int(sizes.min()), int(sizes.max())
+    each = f"{few} to {most} samples" if few < most else counted(few, "sample")
+    who = f"{len(sizes):,} entit{'ies' if len(sizes) > 1 else 'y'}"
+    about = [f"a network per {listed(division.per)}: {who} of {each}"]
     about += [f"left out, with fewer than {least} samples: {told(everyone.entities, small)}"] * bool(len(small))
     return Divided(data[0], data[1] if share else None, preparation, rows, tuple(about))
 

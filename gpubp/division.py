@@ -135,6 +135,6 @@ def places_of(sizes: Tensor, share: float, seed: int, entities: Entities | None 
         who = f"{len(few):,} networks" if entities is None else told(entities, few)
         raise DataError(
             f"validation {share:g}: of {who} no sample, or every one, would be held out; larger ones expected: "
-            f"min_samples=... leaves smaller ones out"
+            "min_samples (--min-samples) leaves smaller ones out"
         )
     return splits(sizes, share, seed)

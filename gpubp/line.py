@@ -32,6 +32,11 @@ def short(text: str) -> str:
     return text if len(text) <= MESSAGE else f"{text[: MESSAGE // 2]} ... {text[-MESSAGE // 4 :]}"
 
 
+def counted(count: int, what: str) -> str:
+    """`count` of `what`, one of them by its name: 1 network, 1,000 networks."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
 def quoted(text: object) -> str:
     """`text` on one line, quoted as one word for a shell."""
     return shlex.quote(line(text))

@@ -13,6 +13,7 @@ from .data import Dataset
 from .errors import OutOfMemoryError
 from .free import available as available
 from .free import size
+from .line import counted
 from .recipe import Recipe
 from .rng import AT_ONCE, EACH
 from .spec import NetworkSpec
@@ -161,13 +162,18 @@ def message(
     each = (bytes_needed - needed(spec, recipe, 0, itemsize, gpu, data)) / count
     slots = len(recipe.rule.slots)
     text = (
-        f"{count:,} networks of {'-'.join(map(str, spec.widths))} with {recipe.optimizer} need {size(bytes_needed)} on "
-        f"{device}: {spec.size:,} parameters and {slots} slots of {itemsize} bytes each, {size(each)} per network"
+        f"{counted(count, 'network')} of {'-'.join(map(str, spec.widths))} with {recipe.optimizer} need "
+        f"{size(bytes_needed)} on {device}: {spec.size:,} parameters and {slots} slots of {itemsize} bytes each, "
+        f"{size(each)} per network"
     )
     if free is None:
         return f"{text}; train fewer networks at once"
     most = fit(spec, recipe, itemsize, device, data)
-    advice = f": train up to {most:,} networks at once" if most else ", too little for one: use a smaller batch_size"
+    advice = (
+        f": train up to {counted(most, 'network')} at once"
+        if most
+        else ", too little for one: use a smaller batch_size"
+    )
     if slots:
         advice += ", or use an optimizer without slots (sgd)"
     return f"{text}; {size(free)} are free{advice}" + (", or float32" if itemsize == 8 else "")

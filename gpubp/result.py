@@ -133,6 +133,15 @@ class Result:
         found = self._validation
         return self.populations.in_order([each.metric for each in found]) if found else None
 
+    @cached_property
+    def best_loss(self) -> Tensor | None:
+        """(N,): the best loss of an evaluation, NaN where there is none; None if nothing asks for it."""
+        if not any(state.recipe.tracks for state in self.states):
+            return None
+        blank = (torch.full((state.population.count, 1), float("inf"), dtype=torch.float64) for state in self.states)
+        found = [state.memory.get("best_loss", none)[:, 0] for state, none in zip(self.states, blank)]
+        return self.populations.in_order([torch.where(each.isfinite(), each, float("nan")) for each in found])
+
     @property
     def _validation(self) -> list[Evaluation]:
         return [each.validation for each in self.outcomes if each.validation is not None]

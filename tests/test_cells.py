@@ -84,6 +84,12 @@ def test_a_design_may_come_in_any_form_and_is_kept_with_the_run(tmp_path: Path) 
         ([{"widths": "3,4", "epochs": 2**70}], {}, ConfigError, "row 0: epochs 1180591620717411303424: a whole"),
         ([{"widths": "3,4", "epochs": np.inf}], {}, ConfigError, "row 0: epochs inf: a whole number from 1 to"),
         ([{"widths": "3,4", "optimizer": ["adam"]}], {}, ConfigError, "row 0: optimizer .* did you mean 'adam'"),
+        (
+            [{"widths": "3,4", "lr": "0,1"}],
+            {},
+            ConfigError,
+            "row 0: lr '0,1': a number in .*, with a decimal point, exp",
+        ),
         ([{"widths": "3,4", "init": 5}], {}, ConfigError, "row 0: init 5: a name expected"),
         ([{"widths": "3,4", "bias": np.array(["none", "layer"])}], {}, ConfigError, "row 0: bias array.*: a name"),
         ({"widths": ["3,4"], "lr": np.array([1j])}, {}, ConfigError, "column 'lr' is a ndarray of complex128"),

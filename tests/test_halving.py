@@ -117,7 +117,7 @@ class Until(Method):
 @pytest.mark.parametrize(
     ("engine", "search"),
     [("eager", SuccessiveHalving(2)), ("cpu", SuccessiveHalving(2)), ("cuda", SuccessiveHalving(2)),
-     ("eager", Hyperband(2)), ("cpu", Hyperband(2))],
+     ("eager", Hyperband(2)), ("cpu", Hyperband(2)), ("cuda", Hyperband(2))],
     ids=str,
 )  # fmt: skip
 def test_every_network_is_what_it_is_without_the_others(engine: str, search: Any) -> None:

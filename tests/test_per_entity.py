@@ -203,8 +203,7 @@ def test_keys_of_a_file_are_named_as_they_are_written(
 
 def test_groups_whose_names_would_be_one_number_are_two(capsys: Capture) -> None:
     Path("data.csv").write_text("g,x,y\n" + "".join(f"{['007', '7'][n % 2]},{n},{2 * n}\n" for n in range(8)))
-    common = "--data data.csv --target y --group g --epochs 1 --run-dir made --folds"
-    trained(f"{common} 2", capsys)
+    trained("--data data.csv --target y --group g --epochs 1 --run-dir made --folds 2", capsys)
     assert "g as it is written, as 007 would be 7" in " ".join(
         gpubp.load_data("data.csv", "y", folds=2, group="g").about
     )
@@ -288,6 +287,7 @@ def test_groups_stay_together_and_bootstraps_validate_on_what_they_did_not_draw(
         ("--per sold", "column 'sold' is a target"),
         ("--per price", "sales.csv: key column 'price' is float"),
         ("--per shop", "sales.csv: validation 0.2: of 1 entity (tiny) no sample, or every one, would be held out"),
+        ("--per shop", "larger ones expected: min_samples (--min-samples) leaves smaller ones out"),
         ("--per shop --min-samples 99", "sales.csv: 4 entities (east, north, south, tiny) of 4: fewer than 99 samples"),
         ("--per shop --min-samples 99", "2 or more: min_samples of 61 or fewer expected"),
         ("--group shop --folds 2 --data lost.csv --target sold", "lost.csv: column 'shop' lacks 1 of 4 values"),
@@ -306,3 +306,15 @@ def test_divisions_that_cannot_be_are_refused(arguments: str, told: str, capsys:
     assert main(f"train {given} {arguments} --steps 1 --engine eager --run-dir made".split()) == 1
     assert told in capsys.readouterr().err
     assert not Path("made").exists()
+
+
+def test_one_of_a_kind_is_told_as_one(capsys: Capture) -> None:
+    Path("data.csv").write_text("k,x,y\n" + "".join(f"{'ab'[n % 2]},{n},{2 * n}\n" for n in range(24)))
+    common = "--target y --epochs 1 --validation 0"
+    trained(f"--data data.csv {common} --per k --run-dir made", capsys)
+    assert "a network per k: 2 entities of 12 samples" in gpubp.load_data("data.csv", "y", per="k", validation=0).about
+    Path("one.csv").write_text("k,x,y\n" + "".join(f"a,{n},{2 * n}\n" for n in range(7)))
+    assert "a network per k: 1 entity of 7 samples" in gpubp.load_data("one.csv", "y", per="k", validation=0).about
+    assert main(f"train --data one.csv {common} --engine eager --per k --run-dir one".split()) == 0
+    assert "1 network of " in "".join(capsys.readouterr())
+    assert "1 network: 1 finished" in run("inspect one", capsys)

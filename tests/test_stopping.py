@@ -228,9 +228,27 @@ def test_the_results_say_when_a_network_stopped_and_was_best(tmp_path: Path) -> 
     for row, best in zip(rows, result.state.memory["best_loss"][:, 0].tolist()):
         assert row["stopped_step"] == (row["steps"] if row["status"] in ("stopped", "converged") else None)
         assert row["best_step"] <= row["steps"]
+        assert row["best_loss"] == best
         if row["status"] != "finished":
             assert row["validation_loss"] == pytest.approx(best, rel=1e-12)
     assert {row["status"] for row in rows} >= {"stopped", "converged"}
+
+
+@pytest.mark.parametrize("slots", [None, 2])
+def test_the_best_loss_is_in_the_results_where_a_network_has_one(slots: int | None) -> None:
+    spec = gpubp.NetworkSpec((3, 4), loss="cross_entropy")
+    sets = (gpubp.Dataset(*samples(spec, 20)),) * 2
+    rows = [{"restore_best": True, "steps": 30}, {"steps": 30}, {"restore_best": True, "steps": 5}, {"patience": 3}]
+    common = {"widths": "3,4", "loss": "cross_entropy", "engine": "eager", "evaluate_every": 10, "lr": 0.01}
+    result = gpubp.train_many([{"steps": 30, **row} for row in rows], *sets, slots=slots, **common)
+    found = result.table.to_pydict()
+    assert found["best_step"] == [30, None, None, 30]
+    assert found["best_loss"] == [found["validation_loss"][0], None, None, pytest.approx(found["validation_loss"][3])]
+    assert result.best_loss is not None
+    assert [None if each != each else each for each in result.best_loss.tolist()] == found["best_loss"]
+    plain = gpubp.train_many([{"steps": 30}], *sets, **common)
+    assert "best_loss" not in plain.table.column_names
+    assert plain.best_loss is None
 
 
 def test_by_default_a_network_is_evaluated_after_its_epoch_whatever_others_train() -> None:

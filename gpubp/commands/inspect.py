@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, ConfigError
 from ..flags import COUNT, TEXT
-from ..line import line, quoted
+from ..line import counted, line, quoted
 from .parser import Parser, run_parser
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run(settings: dict[str, Any]) -> int:
     screen = console()
     fates = ", ".join(f"{count:,} {name}" for name, count in statuses.items())
     better = "less" if study.figure.endswith("loss") else "more"
-    head = f"{line(folder)}: {rows.num_rows:,} networks: {fates}; ranked by {study.figure}, {better} is better"
+    head = f"{line(folder)}: {counted(rows.num_rows, 'network')}: {fates}; ranked by {study.figure}, {better} is better"
     screen.print(head, highlight=False, soft_wrap=True)
     if grouped is not None:
         study_tables.grouped(screen, study, grouped)

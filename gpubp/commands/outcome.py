@@ -10,7 +10,7 @@ from typing import Any
 from ..checkpoint import begun
 from ..errors import ConfigError, GpubpError, lookup
 from ..evaluate import metric_name
-from ..line import line, quoted
+from ..line import counted, line, quoted
 from ..reporters import Reporter, quantiles
 from ..reporters.console import ConsoleReporter
 from ..reporters.mlflow import MLflowReporter
@@ -93,7 +93,8 @@ def report(settings: Mapping[str, Any], result: Result) -> int:
         left = result.statuses["running"]
         name = quoted(folder)
         wait = f", {result.waiting:,} wait for a slot" if result.waiting else ""
-        todo = f"{left:,} networks have steps left{wait}; continue: gpubp resume {name}\n" if left or wait else ""
+        have = f"{counted(left, 'network')} {'has' if left == 1 else 'have'}"
+        todo = f"{have} steps left{wait}; continue: gpubp resume {name}\n" if left or wait else ""
         what = "results.csv, results.parquet, config.yaml, checkpoint"
         look = "look" if result.run_dir else "copy it to this machine to look"
         print(f"{todo}{line(folder)}: {what}; {look}: gpubp inspect {name if result.run_dir else 'COPY'}")

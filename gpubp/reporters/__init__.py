@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
+from ..line import counted
 from ..result import Result
 from .snapshot import QUANTILES as QUANTILES
 from .snapshot import Snapshot
@@ -42,7 +43,7 @@ class Start(NamedTuple):
         """What is trained, and by what."""
         now = "" if self.steps else " at a time"  # of a stream, whose length is unknown
         many = f" in {self.populations} populations, of up to" if self.populations > 1 else " of"
-        return f"{self.networks:,} networks{now}{many} {self.parameters:,} parameters. {self.engine_reason}"
+        return f"{counted(self.networks, 'network')}{now}{many} {self.parameters:,} parameters. {self.engine_reason}"
 
 
 class Progress(NamedTuple):

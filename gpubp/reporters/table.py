@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
 STEPS = ("diverged_step", "stopped_step", "best_step")  # those of whole numbers that a network may lack
+BEST = "best_loss"  # that of best_step
 STOPPED = (Status.converged, Status.stopped)
 TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "optimizer", "schedule", "batch_size",
          "shuffle", "update_order", "precision", "restore_best", "class_weight")  # fmt: skip
@@ -139,7 +140,7 @@ def _class_weights(state: TrainState) -> list[str | None]:
 
 def key_name(name: str) -> str:
     """The column of an entity's key `name`: itself, but for a name that another column of the table may have."""
-    taken = {*WHOLE, *STEPS, *TEXTS, *HYPER, *DESIGNED, *OTHERS, *(f"validation_{each}" for each in OTHERS)}
+    taken = {*WHOLE, *STEPS, *TEXTS, *HYPER, *DESIGNED, *OTHERS, BEST, *(f"validation_{each}" for each in OTHERS)}
     return f"entity.{name}" if name in taken or name.startswith(("entity.", "extra.")) else name
 
 
@@ -184,6 +185,7 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
         "status": names[numbers(state.status).astype(np.int64)],
         "steps": numbers(state.step),
         **{name: numbers(steps) for name, steps in _steps(state, stops).items()},
+        **({BEST: numbers(state.memory[BEST][:, 0])} if state.recipe.tracks else {}),
         "loss": numbers(training.loss),
         metric: numbers(training.metric),
     }
@@ -192,6 +194,8 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
     columns |= {f"extra.{name}" if name in columns else name: values for name, values in _hyper(state, on).items()}
     arrays = {name: pa.array(values) for name, values in columns.items()}
     arrays |= {name: pa.array(columns[name], mask=columns[name] < 0) for name in STEPS if name in columns}
+    if BEST in columns:
+        arrays[BEST] = pa.array(columns[BEST], mask=columns["best_step"] < 0)
     return pa.table(arrays)
 
 

@@ -179,7 +179,10 @@ def _differing(runs: Sequence[Run]) -> dict[str, Expression]:
         if low < high and name != "class_weight":
             found[name] = f"{low!r}..{high!r}{':log' if low > 0 else ''}"
     if not found:
-        raise ConfigError("pbt: all networks have the same hyper-parameters, and no `space` says which to change")
+        raise ConfigError(
+            "pbt: all networks have the same hyper-parameters, and no space, on the command line a range or a list, "
+            "says which to change"
+        )
     return found
 
 
