@@ -38,8 +38,7 @@ class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
     n_iter : number of settings to sample; None for all of param_grid, and for 10 of param_distributions, with halving
         for as many as there are samples for.
     halving : None, or parameters of HalvingGridSearchCV, of distributions those of HalvingRandomSearchCV, by name, such
-        as {"factor": 3, "resource": "max_iter", "max_resources": 200}; the settings of each iteration
-        train together.
+        as {"factor": 3, "resource": "max_iter", "max_resources": 200}; the settings of each iteration train together.
     scoring, refit, cv, verbose, error_score, return_train_score : as in GridSearchCV.
     n_jobs, pre_dispatch : ignored, so that the name of the class may be all that changes: training uses the threads of
         torch.
