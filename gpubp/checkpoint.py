@@ -36,7 +36,7 @@ from . import files, history, lock, manifests, packing, stopping
 from .ended import Ended
 from .errors import CheckpointError, ConfigError, reason
 from .history import History
-from .manifests import FORMAT, MANIFEST, PREVIOUS, VERSION, ForeignError, named
+from .manifests import FORMAT, MANIFEST, PREVIOUS, UNSHARDED, VERSION, ForeignError, named
 from .packing import Saved
 from .state import TrainState
 from .stored import FOLDER as SHARDS
@@ -50,7 +50,8 @@ PREPARATION = "preparation.json"
 class Checkpoint:
     """The populations of a run in training, those that have left it, and the loop's notes: number, history, seconds,
     search, queue, and the run's settings, None up to version 4. told: notes for the user from loading. older: whether a
-    newer one is damaged. preparation: the SHA-256 of the run's preparation.json; None without one."""
+    newer one is damaged. preparation: the SHA-256 of the run's preparation.json; None without one. version: of the
+    format."""
 
     populations: tuple[Saved, ...]
     ended: Ended
@@ -58,6 +59,7 @@ class Checkpoint:
     told: tuple[str, ...] = ()
     older: bool = False
     preparation: str | None = None
+    version: int = UNSHARDED
 
     @cached_property  # restoring twice would exchange twice
     def everybody(self) -> list[tuple[TrainState, Tensor]]:
@@ -115,7 +117,7 @@ def _write(
     files.write(tensors, lambda beside: save_file(content, beside))
     described = {
         "format": FORMAT,
-        "version": VERSION if rows else 6,
+        "version": VERSION if rows else UNSHARDED,
         "tensors": tensors.name,
         "sha256": files.digest(tensors),
         **({"rows": rows} if rows else {"shards": True} if left else {}),
@@ -219,7 +221,8 @@ def _read(path: Path, device: torch.device, rows: Callable[[str], bool] = lambda
     except CheckpointError as error:
         notes["history"] = History()
         told.append(f"{error}; the history restarts after round {notes['number']}; the networks are not affected")
-    return Checkpoint(populations, ended, notes, tuple(told), preparation=manifest.get("preparation"))
+    found = manifest.get("preparation")
+    return Checkpoint(populations, ended, notes, tuple(told), preparation=found, version=manifest["version"])
 
 
 def _populations(
