@@ -14,7 +14,7 @@ from .errors import DataError
 
 HOST = torch.device("cpu")
 LARGE, TIMES = 1 << 28, 10_000  # bytes that any file may unpack to, and how many for each byte of a larger one
-COLUMNS = 100_000  # of a file of samples or of a design
+COLUMNS, COLUMN = 100_000, 10_000  # of a file of samples or of a design, and the bytes that each takes
 
 
 def available(device: torch.device) -> int | None:
@@ -49,9 +49,10 @@ def fits(name: str, unpacked: int, packed: int | None = None) -> None:
 
 
 def columns(name: str, count: int) -> None:
-    """Raise DataError for more columns than COLUMNS: each takes some 10 KB, however small the file."""
+    """Raise DataError for more columns than COLUMNS, or than fit in memory, however small the file."""
     if count > COLUMNS:
         raise DataError(f"{name} has more than {COLUMNS:,} columns, the most that are read")
+    fits(f"{name} of {count:,} columns", count * COLUMN)
 
 
 def held() -> dict[str, int]:

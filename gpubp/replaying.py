@@ -27,6 +27,7 @@ from .entities import Entities
 from .errors import CheckpointError, ConfigError, GpubpError
 from .evaluate import metric_name
 from .explain import Explanation, explain_steps
+from .line import line
 from .manifests import UNSHARDED
 from .networks import Outcome
 from .packing import Saved
@@ -175,7 +176,7 @@ def replay(
     notes = [_told(before, after) for before, after in pairwise(line)]
     if search and "lineage" not in search and bool((found.state.status == Status.stopped) & end.state.running):
         end.state.status.copy_(found.state.status)
-        notes.append(f"Its search, {search['method']}, stopped it: that others were better is the run's word")
+        notes.append(f"Its search, {search.get('method')}, stopped it: that others were better is the run's word")
     theirs, ours = _digests(found.state), _digests(end.state)
     parts = {name: (each, ours[name]) for name, each in theirs.items()}
     results, note = _results(folder, saved, found, end, data.entities)
@@ -265,7 +266,7 @@ def _results(
         notes.append(f"{RESULTS}, of an older version, lacks {', '.join(lacks)}: not compared")
         needed = [name for name in needed if name in row]
     if more := [name for name in row if name not in mine]:
-        notes.append(f"{RESULTS} has {listed(more)}, which the network alone does not tell: not compared")
+        notes.append(f"{RESULTS} has {line(listed(more))}, which the network alone does not tell: not compared")
     names = [*dict.fromkeys((*needed, *(name for name in row if name in mine)))]
     both = (str([(name, each.get(name, MISSING)) for name in names]).encode() for each in (row, mine))
     run, replayed = (hashlib.sha256(each).hexdigest() for each in both)
@@ -289,6 +290,6 @@ def _doubts(saved: checkpoint.Checkpoint, found: Saved, init: str, population: P
         doubts.append(f"initial weights that init {init!r} does not draw: init, init_scale or population says which")
     if "init" not in settings:
         doubts.append("an optimizer_state that the training began with")
-    if search and search["method"] not in METHODS:
-        doubts.append(f"the search {search['method']}, if it rewrites networks")
+    if search and search.get("method") not in [*METHODS]:
+        doubts.append(f"the search {search.get('method')}, if it rewrites networks")
     return [*doubts, "a file of the run, or a rule of your own, that has changed, or another version of gpubp"]

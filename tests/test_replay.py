@@ -24,7 +24,7 @@ from gpubp.initialise import initialise
 
 from .helpers import compiled, same_bits  # noqa: F401
 from .replays import COMMON, KINDS, RATES, Ran, exchanged_in_folds, resealed, same, streamed
-from .short_runs import COUNT, SPEC, Stop, held_out, networks, training
+from .short_runs import COUNT, SPEC, Stop, held_out, networks, sealed, training
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -201,6 +201,23 @@ def test_results_that_lack_columns_or_say_otherwise_what_networks_differ_in_are_
         at = whole.column_names.index(name)
         forged = whole.set_column(at, name, pa.array([value, whole[name][1].as_py()], whole.schema.field(at).type))
         assert "different are its results;" in str(replayed(forged).difference), name
+
+
+def test_a_note_of_a_search_that_is_none_is_refused_and_names_of_columns_are_printable(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    result = gpubp.train_many([{"lr": 0.01}], training(), run_dir=folder, **COMMON, epochs=2)
+    table = result.table.append_column("a\x1b[2J\nb", pa.array([1])).replace_schema_metadata(None)
+    parquet.write_table(table, folder / "results.parquet")
+    assert r"results.parquet has a\x1b[2J b, which" in gpubp.replay(folder, 0, data=training()).text()
+    path = folder / "checkpoint" / "manifest.json"
+    path.with_name("manifest.previous.json").unlink()
+    manifest = json.loads(path.read_text())
+    for wrong in ("x", [{}]):
+        path.write_text(sealed(manifest | {"search": wrong}))
+        with pytest.raises(CheckpointError, match=r"its search is a \w+; values by name expected"):
+            gpubp.replay(folder, 0, data=training())
+    path.write_text(sealed(manifest | {"search": {"method": []}}))
+    assert gpubp.replay(folder, 0, data=training()).same
 
 
 def test_how_a_network_began_is_drawn_as_it_is_told(tmp_path: Path) -> None:
