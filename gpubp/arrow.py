@@ -15,13 +15,16 @@ from . import free, text
 from .errors import DataError
 from .text import Array
 
+AT_ONCE = 1 << 16  # rows of texts read at once
 NUMBER = 8  # bytes of a number in a Table
+TEXT = 64  # bytes of a text in a Table, without its letters
 
 
 def opened(name: str, source: Any, size: int) -> parquet.ParquetFile:
     """The Parquet file in `source`, called `name`, of `size` bytes. Raises DataError if it unpacks to more than fits: a
     value, which is there once, may stand in millions of rows."""
     file = parquet.ParquetFile(source)
+    free.columns(name, file.metadata.num_columns)
     different(name, file.schema_arrow.names)  # of two columns of a name neither is read as asked
     parts, heads = file.metadata, [file.metadata.schema.column(at) for at in range(file.metadata.num_columns)]
     groups, numbers = [parts.row_group(at) for at in range(parts.num_row_groups)], 0
@@ -31,11 +34,20 @@ def opened(name: str, source: Any, size: int) -> parquet.ParquetFile:
         values = (each.column(at).num_values if head.max_repetition_level else each.num_rows for each in groups)
         numbers += (NUMBER + max(NUMBER, head.length)) * sum(values)
     free.fits(name, numbers, size)
-    texts = [head.path for head in heads if head.physical_type == "BYTE_ARRAY"]
-    if texts:
-        found = parquet.ParquetFile(source, read_dictionary=texts).read(columns=texts)
-        free.fits(name, numbers + 2 * sum(_letters(each) for column in found.columns for each in column.chunks), size)
+    texts = {at: head.path for at, head in enumerate(heads) if head.physical_type == "BYTE_ARRAY"}
+    letters = sum(group.column(at).total_uncompressed_size for group in groups for at in texts)
+    free.fits(name, numbers + letters, size)  # as the file says; it may say less than it unpacks to
+    file_of_texts, letters = parquet.ParquetFile(source, read_dictionary=[*texts.values()]), 0
+    for at, path in ((at, path) for at in range(len(groups)) for path in texts.values()):
+        for some in file_of_texts.iter_batches(AT_ONCE, [at], [path]):
+            letters += sum(map(_letters, some.columns))
+            free.fits(name, numbers + 2 * letters, size)
     return file
+
+
+def unpacked(table: Any) -> int:
+    """Bytes of a table of Arrow as arrays of numbers and of texts, without letters."""
+    return sum(len(table) * (NUMBER if pyarrow.types.is_primitive(kind) else TEXT) for kind in table.schema.types)
 
 
 def different(name: str, names: Sequence[str]) -> None:

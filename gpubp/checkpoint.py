@@ -36,7 +36,7 @@ from . import files, history, lock, manifests, packing, stopping
 from .ended import Ended
 from .errors import CheckpointError, ConfigError, reason
 from .history import History
-from .manifests import FORMAT, MANIFEST, PREVIOUS, VERSION, ForeignError, named
+from .manifests import FORMAT, MANIFEST, PREVIOUS, UNSHARDED, VERSION, ForeignError, named
 from .packing import Saved
 from .state import TrainState
 from .stored import FOLDER as SHARDS
@@ -51,7 +51,7 @@ class Checkpoint:
     """The populations of a run in training, those that have left it, and the loop's notes: number, history, clock (of
     Start, None if unknown), seconds, search, queue, and the run's settings, None up to version 4. told: notes for the
     user from loading. older: whether a newer one is damaged. preparation: the SHA-256 of the run's preparation.json;
-    None without one."""
+    None without one. version: of the format."""
 
     populations: tuple[Saved, ...]
     ended: Ended
@@ -59,6 +59,7 @@ class Checkpoint:
     told: tuple[str, ...] = ()
     older: bool = False
     preparation: str | None = None
+    version: int = UNSHARDED
 
     @cached_property  # restoring twice would exchange twice
     def everybody(self) -> list[tuple[TrainState, Tensor]]:
@@ -116,7 +117,7 @@ def _write(
     files.write(tensors, lambda beside: save_file(content, beside))
     described = {
         "format": FORMAT,
-        "version": VERSION if rows else 6,
+        "version": VERSION if rows else UNSHARDED,
         "tensors": tensors.name,
         "sha256": files.digest(tensors),
         **({"rows": rows} if rows else {"shards": True} if left else {}),
@@ -221,7 +222,8 @@ def _read(path: Path, device: torch.device, rows: Callable[[str], bool] = lambda
     except CheckpointError as error:
         notes["history"] = History()
         told.append(f"{error}; the history restarts after round {notes['number']}; the networks are not affected")
-    return Checkpoint(populations, ended, notes, tuple(told), preparation=manifest.get("preparation"))
+    found = manifest.get("preparation")
+    return Checkpoint(populations, ended, notes, tuple(told), preparation=found, version=manifest["version"])
 
 
 def _populations(
@@ -252,13 +254,15 @@ def _by_population(content: Mapping[str, Tensor], count: int) -> list[dict[str, 
 
 def _check_notes(notes: Mapping[str, Any]) -> None:
     """Raise ConfigError unless a loop can resume from the notes."""
-    seconds, settings = notes["seconds"], notes["settings"]
+    seconds, settings, search = notes["seconds"], notes["settings"], notes["search"]
     if type(seconds) not in (int, float) or not 0 <= seconds < float("inf"):
         raise ConfigError(f"{seconds!r} seconds; a number of 0 or more expected")
     if notes["clock"] not in (None, "step", "network_steps"):
         raise ConfigError(f"clock {notes['clock']!r}; step or network_steps expected")
     if not isinstance(settings, dict | None):
         raise ConfigError(f"settings are a {type(settings).__name__}; values by name expected")
+    if not isinstance(search, dict | None):
+        raise ConfigError(f"its search is a {type(search).__name__}; values by name expected")
 
 
 def digest_of(path: Path) -> str | None:

@@ -59,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of standard output is gone
         sys.stderr.close()
         return 141
+    except MemoryError:
+        sys.stderr.write("error: memory has run out; less data, or fewer networks at once, expected\n")
+        return 1
     except OSError as error:  # a file or folder that could not be read or written
         place = "" if error.filename is None else f"{line(error.filename)}: "
         sys.stderr.write(f"error: {short(place + line(error.strerror or error))}\n")

@@ -22,6 +22,7 @@ from . import files
 FILE = "curves.bin"
 KIND = np.dtype([("network", "<u4"), ("step", "<u8"), ("loss", "<f4"), ("validation_loss", "<f4")])
 NETWORKS, ROUNDS = 1 << 17, 1 << 8
+OCTAVES = 64  # of rounds, more than any run has
 AT_ONCE = 1 << 20  # records read at once
 
 Array = npt.NDArray[np.generic]
@@ -67,10 +68,12 @@ def read(run_dir: Path, rows: Iterable[int]) -> dict[int, Array]:
     if not path.exists():
         return {}
     files.regular(path)
-    pieces = [np.empty(0, KIND)]
+    pieces, most = [np.empty(0, KIND)], int(wanted.sum()) * ROUNDS * OCTAVES
     with path.open("rb") as file:
         while len(piece := np.frombuffer(_whole(file.read(AT_ONCE * KIND.itemsize)), KIND)):
             pieces.append(piece[wanted[np.minimum(piece["network"], NETWORKS - 1)] & (piece["network"] < NETWORKS)])
+            if sum(map(len, pieces)) > most:
+                raise OSError(errno.EFBIG, "it holds more records than a run writes", str(path))
     records = np.concatenate(pieces)
     records = records[np.lexsort((np.arange(len(records)), records["step"], records["network"]))]
     key = records[["network", "step"]]

@@ -2,7 +2,8 @@
 
 A file is written under a random name in its folder, synced to disk and renamed: readers, and a process killed at any
 instant, find either the old file or the new one. Links in its place are not followed; sweep() deletes what killed
-processes left. A file has the mode of the umask. Only regular files are read: a pipe or a device would never end.
+processes left. A file has the mode of the umask. Only regular files are read, as a pipe or a device would never end,
+and of these no more than memory holds, whatever size a sparse one claims.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .errors import ConfigError
 
 UNFINISHED = ".writing"  # suffix of a file being written
 FOLLOW_NONE = getattr(os, "O_NOFOLLOW", 0)
+TIMES = 32  # bytes of memory that a byte of JSON takes at most, as in [[],[],...
 PIECE, BLOCK = 1 << 26, 1 << 20  # bytes that a thread digests, and reads at once
 
 
@@ -74,10 +76,19 @@ def sweep(folder: Path) -> None:
             each.unlink()
 
 
-def read(path: Path) -> bytes:
-    """The content of a regular file. Raises OSError."""
-    regular(path)
-    return path.read_bytes()
+def read(path: Path, times: int = TIMES, first: int | None = None) -> bytes:
+    """The content of a regular file, or its `first` bytes. Raises OSError, also before it reads what does not fit in
+    memory. times: how many bytes of memory whoever asks needs for each."""
+    from . import free  # which waits for torch
+
+    size = regular(path)
+    size = size if first is None else max(0, min(size, first))
+    room = free.available(free.HOST)
+    if room is not None and size * times > room:
+        need = f"{free.size(size)}, for which {free.size(size * times)} of memory may be needed"
+        raise OSError(errno.EFBIG, f"it holds {need}; {free.size(room)} are free", str(path))
+    with path.open("rb") as file:
+        return file.read(size)
 
 
 def found(path: Path) -> bytes | None:
@@ -88,10 +99,12 @@ def found(path: Path) -> bytes | None:
         return None
 
 
-def regular(path: Path) -> None:
-    """Raise OSError unless `path`, or what it links to, is a regular file."""
-    if not stat.S_ISREG(path.stat().st_mode):
+def regular(path: Path) -> int:
+    """The bytes of `path`, or what it links to. Raises OSError unless that is a regular file."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return found.st_size
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,5 @@
-"""available(): free memory; fits(): whether a file unpacks to less; held(): that of this process; size(): bytes as
-text."""
+"""available(): free memory; fits(): whether a file unpacks to less; columns(): whether it has few enough; held(): the
+memory of this process; size(): bytes as text."""
 
 from __future__ import annotations
 
@@ -12,30 +12,47 @@ import torch
 from . import gpus
 from .errors import DataError
 
+HOST = torch.device("cpu")
 LARGE, TIMES = 1 << 28, 10_000  # bytes that any file may unpack to, and how many for each byte of a larger one
+COLUMNS, COLUMN = 100_000, 10_000  # of a file of samples or of a design, and the bytes that each takes
 
 
 def available(device: torch.device) -> int | None:
-    """Free bytes on `device`; None if the system does not tell."""
+    """Free bytes on `device`, of the host no more than this process may have yet (ulimit -v); None if the system does
+    not tell."""
     if device.type == "cuda":
         return gpus.free(device)
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    import resource
+
+    found = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if found is None or most == resource.RLIM_INFINITY:
+        return found
+    return min(found, max(0, most - pages * resource.getpagesize()))
 
 
 def fits(name: str, unpacked: int, packed: int | None = None) -> None:
     """Raise DataError if `unpacked` bytes do not fit in memory, or are so many more than the `packed` bytes of their
     file that only one made to fill memory holds them: compressed zeros are a thousand times their file."""
-    room = available(torch.device("cpu"))
+    room = available(HOST)
     if room is not None and unpacked > room:
         raise DataError(f"{name} needs {size(unpacked)} when unpacked; {size(room)} are free")
     if packed is not None and unpacked > max(LARGE, TIMES * packed):
         raise DataError(
             f"{name} of {size(packed)} needs {size(unpacked)} when unpacked; at most {TIMES:,} times its size expected"
         )
+
+
+def columns(name: str, count: int) -> None:
+    """Raise DataError for more columns than COLUMNS, or than fit in memory, however small the file."""
+    if count > COLUMNS:
+        raise DataError(f"{name} has more than {COLUMNS:,} columns, the most that are read")
+    fits(f"{name} of {count:,} columns", count * COLUMN)
 
 
 def held() -> dict[str, int]:

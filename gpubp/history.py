@@ -65,12 +65,7 @@ class Records(list[dict[str, Any]]):
         path = run_dir / cls.name
         try:
             if isinstance(saved, Mapping):
-                files.regular(path)
-                with path.open("rb") as file:
-                    whole = (
-                        saved["bytes"] <= os.fstat(file.fileno()).st_size
-                    )  # or reading so many bytes may run out of memory
-                    text = file.read(saved["bytes"]) if whole else b""
+                text = files.read(path, first=saved["bytes"])
                 if len(text) != saved["bytes"] or hashlib.sha256(text).hexdigest() != saved["sha256"]:
                     raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the checkpoint")
                 saved = [json.loads(each) for each in text.splitlines()]

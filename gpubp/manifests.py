@@ -11,7 +11,8 @@ from typing import Any
 from . import files
 from .errors import CheckpointError, reason
 
-FORMAT, VERSION = "gpubp checkpoint", 7  # the latter with rows in the files of shards; 6 without
+FORMAT, VERSION = "gpubp checkpoint", 7  # the latter with rows in the files of shards
+UNSHARDED = 6  # without
 MANIFEST, PREVIOUS = "manifest.json", "manifest.previous.json"
 
 

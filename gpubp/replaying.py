@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -23,13 +23,16 @@ from .alone import Alone, End, Stretch, drawn, given, line_of, network_of, place
 from .ambient import HOME, neutral
 from .data import Dataset
 from .design import INIT
+from .entities import Entities
 from .errors import CheckpointError, ConfigError, GpubpError
 from .evaluate import metric_name
 from .explain import Explanation, explain_steps
+from .line import line
+from .manifests import UNSHARDED
 from .networks import Outcome
 from .packing import Saved
 from .population import Population
-from .reporters.table import Results
+from .reporters.table import of_one
 from .resuming import check_data
 from .run import Sets
 from .search.lineage import Lineage
@@ -38,6 +41,7 @@ from .state import Status, TrainState
 from .stored import is_row
 from .training import ready
 
+MISSING = "missing"  # in the place of a cell of a column that there is not
 PARTS = {  # what is compared: the groups of TrainState.tensors() that say what became of a network
     "row": ("params",),
     "row kept beside it": ("kept",),
@@ -172,10 +176,10 @@ def replay(
     notes = [_told(before, after) for before, after in pairwise(line)]
     if search and "lineage" not in search and bool((found.state.status == Status.stopped) & end.state.running):
         end.state.status.copy_(found.state.status)
-        notes.append(f"Its search, {search['method']}, stopped it: that others were better is the run's word")
+        notes.append(f"Its search, {search.get('method')}, stopped it: that others were better is the run's word")
     theirs, ours = _digests(found.state), _digests(end.state)
     parts = {name: (each, ours[name]) for name, each in theirs.items()}
-    results, note = _results(folder, saved, found, end)
+    results, note = _results(folder, saved, found, end, data.entities)
     parts, notes = parts | results, notes + note
     status, doubts = Status(int(found.state.status)).name, _doubts(saved, found, init, population)
     replayed = Replay(
@@ -240,11 +244,13 @@ def _digests(state: TrainState) -> dict[str, str]:
 
 
 def _results(
-    folder: Path, saved: checkpoint.Checkpoint, found: Saved, end: End
+    folder: Path, saved: checkpoint.Checkpoint, found: Saved, end: End, entities: Entities | None
 ) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """A network's row in results.parquet and that of its replay, in the columns of both; a note where there is none of
-    the checkpoint's moment, as of a run that was killed after it went on."""
+    """A network's row in results.parquet and that of its replay; a note where there is none of the checkpoint's moment,
+    as of a run that was killed after it went on, and of columns that are not compared. A column that is missing is a
+    difference, but in runs of older versions. entities: of the data."""
     from .reporters.results_file import RESULTS, read_results
+    from .tables import listed
 
     if not (folder / RESULTS).is_file():
         return {}, [f"{RESULTS} is missing: the figures are not compared"]
@@ -252,12 +258,19 @@ def _results(
     over = not any(bool(each.state.running.any()) for each in saved.populations)
     if not over and [each["steps"] for each in theirs] != [int(found.state.step)]:
         return {}, [f"{RESULTS} is of an earlier moment than the checkpoint: the figures are not compared"]
-    mine = Results([Outcome(found.rows, *end)], metric_name(found.state.population.spec)).whole.to_pylist()[0]
-    names = [name for name in mine if all(name in each for each in theirs)]
-    rows = (*(theirs or [dict.fromkeys(names)]), mine)
-    both = (str([(name, row[name]) for name in names]).encode() for row in rows)
+    there = replace(end.state, position=found.state.position)
+    outcome = Outcome(found.rows, there, end.training, end.validation, found.notes["folds"])
+    mine, needed = of_one(outcome, metric_name(there.population.spec), entities)
+    row, notes = theirs[0] if theirs else {}, []
+    if saved.version < UNSHARDED and (lacks := [name for name in needed if name not in row]):
+        notes.append(f"{RESULTS}, of an older version, lacks {', '.join(lacks)}: not compared")
+        needed = [name for name in needed if name in row]
+    if more := [name for name in row if name not in mine]:
+        notes.append(f"{RESULTS} has {line(listed(more))}, which the network alone does not tell: not compared")
+    names = [*dict.fromkeys((*needed, *(name for name in row if name in mine)))]
+    both = (str([(name, each.get(name, MISSING)) for name in names]).encode() for each in (row, mine))
     run, replayed = (hashlib.sha256(each).hexdigest() for each in both)
-    return {"results": (run, replayed)}, []
+    return {"results": (run, replayed)}, notes
 
 
 def _told(before: Stretch, after: Stretch) -> str:
@@ -277,6 +290,6 @@ def _doubts(saved: checkpoint.Checkpoint, found: Saved, init: str, population: P
         doubts.append(f"initial weights that init {init!r} does not draw: init, init_scale or population says which")
     if "init" not in settings:
         doubts.append("an optimizer_state that the training began with")
-    if search and search["method"] not in METHODS:
-        doubts.append(f"the search {search['method']}, if it rewrites networks")
+    if search and search.get("method") not in [*METHODS]:
+        doubts.append(f"the search {search.get('method')}, if it rewrites networks")
     return [*doubts, "a file of the run, or a rule of your own, that has changed, or another version of gpubp"]

@@ -24,12 +24,14 @@ import numpy.typing as npt
 import pyarrow
 from pyarrow import compute, csv
 
-from . import arrow, files, npz, text
+from . import arrow, files, free, npz, text
 from .errors import ConfigError, DataError, nearest, unknown
 from .text import Reading
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
+
+TIMES = 4  # bytes of memory for a byte of a file: of the file, its text, cells and numbers
 
 FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # https://owasp.org/www-community/attacks/CSV_Injection
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -204,7 +206,7 @@ def _parsed(path: Path, parse: Callable[[bytes], T]) -> T:
     if path.is_dir():
         raise DataError(f"{path} is a directory; a file that ends in {listed(READERS)} expected")
     try:
-        content = files.read(path)
+        content = files.read(path, TIMES)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if not content:
@@ -213,6 +215,8 @@ def _parsed(path: Path, parse: Callable[[bytes], T]) -> T:
         return parse(content)
     except DataError:
         raise
+    except MemoryError:
+        raise DataError(f"{path} needs more memory than is free") from None
     except Exception as error:  # damaged bytes make the parsers raise nearly anything
         raise DataError(f"{path} cannot be read as {path.suffix.lower()}: it is damaged, or another file") from error
 
@@ -264,6 +268,7 @@ def from_arrow(
     out in reading it."""
     reading, found = reading or Reading(), list(found)
     _names(name, table.column_names)
+    free.fits(name, arrow.unpacked(table))
     columns, dates = {}, dict(reading.dates)
     for column in reading.drop:
         if column not in table.column_names:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow
 import pyarrow.csv
 
+from . import free
 from .errors import ConfigError, DataError
 
 Array = npt.NDArray[Any]
@@ -118,6 +119,7 @@ def columns(name: str, content: bytes, reading: Reading) -> tuple[pyarrow.Table,
     sign = reading.delimiter or delimiter(content)
     if not content.strip():
         raise DataError(f"{name} holds no line; the columns' names, and a line per sample, expected")
+    free.columns(name, width(content, sign.encode()))
     odd = []
 
     def refused(row: pyarrow.csv.InvalidRow) -> str:
@@ -148,6 +150,15 @@ def columns(name: str, content: bytes, reading: Reading) -> tuple[pyarrow.Table,
     return table, [f"encoding {encoding}"] * (not encoding.startswith("utf-8")) + [f"delimiter {sign!r}"] * (
         sign != ","
     )
+
+
+def width(content: bytes, sign: bytes) -> int:
+    """How many columns the first row has that is not blank; of one with more than COLUMNS the rest is not looked at."""
+    apart = re.escape(sign)
+    field = rb'(?:"[^"]*+(?:""[^"]*+)*+")?[^%b\r\n]*+(%b|)' % (apart, apart)
+    first = re.compile(rb"[\r\n]*").match(content)
+    fields = re.compile(field).finditer(content, first.end() if first else 0)
+    return next((count for count, each in enumerate(fields, 1) if not each[1] or count > free.COLUMNS), 1)
 
 
 def _line(content: bytes, text: bytes) -> int:

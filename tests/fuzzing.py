@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow.parquet
 
 import gpubp
-from gpubp import checkpoint
+from gpubp import checkpoint, files
 from gpubp.cli import COMMANDS, main
 from gpubp.errors import GpubpError
 from gpubp.line import line
@@ -28,7 +28,7 @@ from gpubp.line import line
 from . import mutated_arrays, mutations
 from .files import status
 from .mutations import Chance
-from .short_runs import sealed
+from .short_runs import in_shards, sealed
 from .watch import watched
 
 HELD = 200 << 20  # bytes that are free, as far as gpubp knows
@@ -101,6 +101,7 @@ def good() -> None:
     np.savez("data.npz", inputs=np.eye(8)[:, :2], targets=np.arange(8) % 2)
     Path("config.yaml").write_text("data: xor\nnetworks: 2\nsteps: 2\nlr: 0.01..0.1:log\nwidths: 2,3,1\nhidden: tanh\n")
     assert main(["train", *["--data", "data.csv", "--target", "y", "--run-dir", "run"], *SHORT]) == 0
+    in_shards(Path("run"), Path("apart"), [f"shards/{n}/checkpoint/tensors-00000001.safetensors" for n in range(2)])
     assert main(["export", "run", "--to", "onnx", "--output", "networks.onnx"]) == 0
     assert main(["export", "run", "--to", "safetensors", "--networks", "2", "--output", "networks.safetensors"]) == 0
 
@@ -126,13 +127,16 @@ def within(place: Path) -> Iterator[None]:
 def of_a_file(kind: Kind, chance: Chance) -> tuple[list[str], str]:
     """A file of that kind in the working directory, changed. -> the command that reads it, what was done"""
     path, whole = Path(kind.name), Path("good", kind.good).read_bytes()
-    way = chance.choice(["bytes", "bytes", "form", "form", "form", "place"])
+    way = chance.choice(["bytes", "bytes", "form", "form", "form", "place", "size"])
     if way == "bytes":
         content, what = mutations.damaged(whole, chance)
         path.write_bytes(content)
     elif way == "form":
         path.write_bytes(kind.wrong(chance, whole))
         what = "other content"
+    elif way == "size":
+        path.write_bytes(whole)
+        what = mutations.sparse(path, chance)
     else:
         path.write_bytes(whole)
         Path("victim").write_text("somebody's")
@@ -140,12 +144,20 @@ def of_a_file(kind: Kind, chance: Chance) -> tuple[list[str], str]:
     return kind.arguments(chance, kind.name), what
 
 
+def of_a_run_in_shards(chance: Chance) -> tuple[list[str], str]:
+    """As of_a_run(), of one whose rows are in the files of two shards."""
+    shutil.rmtree("run")
+    shutil.copytree("good/apart", "run")
+    return of_a_run(chance)
+
+
 def of_a_run(chance: Chance) -> tuple[list[str], str]:
     """The run in the working directory, changed by somebody who knows how digests are made. -> as of_a_file()"""
     run = Path("run")
     manifest = run / "checkpoint" / "manifest.json"
     told = json.loads(manifest.read_text())
-    kind = chance.choice(["preparation", "preparation", "manifest", "results", "results", "design", "folder", "bytes"])
+    kind = chance.choice(["preparation", "preparation", "manifest", "results", "results", "design", "folder", "bytes",
+                          "size", "rows"])  # fmt: skip
     if kind == "preparation":
         path = run / "preparation.json"
         path.write_text(json.dumps(mutations.elsewhere(json.loads(path.read_text()), chance)[0]))
@@ -157,6 +169,16 @@ def of_a_run(chance: Chance) -> tuple[list[str], str]:
         path.write_bytes(mutated_arrays.results(chance, path.read_bytes()))
     elif kind == "design":
         (run / "design.parquet").write_bytes(mutated_arrays.parquet_file(chance, b""))
+    elif kind == "size":
+        found = [*run.rglob("*.json*"), *run.rglob("*.parquet"), *run.glob("*.*"), run / "design.parquet"]
+        path = chance.choice(sorted({each for each in found if not each.is_dir()}))
+        path.touch()
+        mutations.sparse(path, chance)
+    elif kind == "rows" and "rows" in told:
+        named = chance.choice(told["rows"])
+        path = run / named["file"]
+        path.write_bytes(mutated_arrays.rows_of_a_shard(chance, path.read_bytes()))
+        named["sha256"] = files.digest(path)
     elif kind == "folder":
         path = chance.choice([run, run / "checkpoint", run / "tensorboard"])
         shutil.move(path, "elsewhere") if path.exists() else Path("elsewhere").mkdir()
@@ -164,10 +186,12 @@ def of_a_run(chance: Chance) -> tuple[list[str], str]:
     else:
         path = chance.choice(sorted(each for each in run.rglob("*") if each.is_file()))
         path.write_bytes(mutations.damaged(path.read_bytes(), chance)[0])
-    if kind in ("preparation", "manifest"):
+    if kind in ("preparation", "manifest", "rows"):
         manifest.write_text(sealed(told))
     commands = ["inspect run", "inspect run --by lr", "report run", "explain run", "explain run --html out.html",
                 "resume run",
+                "replay run", "replay run --network 1 --step 1", "replay run --network 1 --html out.html", "verify run",
+                "verify --config run/config.yaml",
                 "predict run --data data.csv", "export run --to numpy --output out.py", "resume run --steps 4",
                 "inspect run --json", "predict run --data data.csv --networks all --spread"]  # fmt: skip
     return chance.choice(commands).split(), kind
@@ -270,9 +294,9 @@ def fault(arguments: list[str], root: Path) -> str | None:
         return f"unprintable: {told!r}"
     errors = [each for each in said.splitlines() if each.startswith("error: ")]
     last = said.splitlines()[-1:]
-    if found in (1, 2) and (len(errors) != 1 or last != errors):
+    if found in (1, 2, 4) and (len(errors) != 1 or last != errors):
         return f"ended with {found}, and said {said!r}"
-    if found not in (0, 1, 2, 3, 130) or "Traceback" in said or (found == 0 and errors):
+    if found not in (0, 1, 2, 3, 4, 130) or "Traceback" in said or (found == 0 and errors):
         return f"ended with {found}, and said {said!r}"
     if Path("executed").exists():
         return "executed"

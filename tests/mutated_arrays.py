@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +37,8 @@ def _head(shape: Any, dtype: str, more: str = "") -> bytes:
 
 
 def npz(chance: Chance, _: bytes) -> bytes:
-    """Headers that lie, pickles, zip bombs of every compression, other names and types, arrays that do not match."""
+    """Headers that lie, or are as long as a bomb, pickles, zip bombs of every compression, other names and types, names
+    twice and without a suffix, thousands of files, arrays that do not match."""
     stream = io.BytesIO()
     shapes = ["(8, 2)", "(8,)", "()", "(0, 2)", "(2**40, 2)", f"({2**40}, {2**40})", "(-1, 2)", "(8, 10**9)",
               f"({2**28}, 2)",
@@ -46,9 +48,16 @@ def npz(chance: Chance, _: bytes) -> bytes:
              "'<M8[s]'", "'|V8'",
              "[('a', '<f8')]", "'<f16'", "'S3'"]  # fmt: skip
     methods = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
-    with zipfile.ZipFile(stream, "w", chance.choice(methods)) as archive:
-        for name in chance.sample(["inputs", "targets", "X", "y", "x", "../inputs", "other"], chance.randint(1, 4)):
-            kind = chance.choice(["right", "lie", "lie", "pickle", "array", "bomb", "raw"])
+    names = chance.sample(["inputs", "targets", "X", "y", "x", "../inputs", "other"], chance.randint(1, 4))
+    if chance.random() < 0.3:
+        names += chance.choices(names, k=2)
+    if chance.random() < 0.05:
+        names += map(str, range(10_001))
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(stream, "w", chance.choice(methods)) as archive:
+        for name in names:
+            kind = chance.choice(["right", "lie", "lie", "pickle", "array", "bomb", "raw", "long", "zeros"])
+            if name.isdecimal():
+                kind = "raw"
             if kind == "right":
                 body = _head("(8, 2)" if name in ("inputs", "X", "x") else "(8,)", "'<f8'") + np.arange(16.0).tobytes()
             elif kind == "lie":
@@ -58,6 +67,11 @@ def npz(chance: Chance, _: bytes) -> bytes:
             elif kind == "bomb":
                 rows = chance.choice([1 << 12, 1 << 16, 1 << 20])
                 body = _head(f"({rows}, 2)", "'<f8'") + bytes(16 * rows)
+            elif kind == "long":
+                size = chance.choice([10_001, 1 << 24, 2**32 - 1])
+                body = b"\x93NUMPY\x02\x00" + struct.pack("<I", size) + b" " * min(size, 1 << 24)
+            elif kind == "zeros":
+                body = bytes(1 << 24)
             elif kind == "raw":
                 body = chance.choice([b"", pickle.dumps(Trap()), b"\x93NUMPY", b"\x93NUMPY\x09\x00" + bytes(100)])
             else:
@@ -68,7 +82,7 @@ def npz(chance: Chance, _: bytes) -> bytes:
                 array, inside = chance.choice(values), io.BytesIO()
                 np.save(inside, array, allow_pickle=False)
                 body = inside.getvalue()
-            archive.writestr(f"{name}.npy", body)
+            archive.writestr(f"{name}{chance.choice(['.npy', '.npy', '.npy', '', '.npy.npy'])}", body)
     return stream.getvalue()
 
 
@@ -182,6 +196,23 @@ def onnx_file(chance: Chance, whole: bytes) -> bytes:
     return model.SerializeToString()
 
 
+def _another(chance: Chance, tensor: torch.Tensor) -> torch.Tensor:
+    """In the place of `tensor` one of another shape or type, or with other values."""
+    wrong = [torch.zeros(0), torch.full_like(tensor.double(), torch.nan), tensor[..., :1].clone(), torch.zeros(1 << 16),
+             torch.full_like(tensor.long(), 2**62), tensor.bool()]  # fmt: skip
+    return chance.choice(wrong)
+
+
+def rows_of_a_shard(chance: Chance, whole: bytes) -> bytes:
+    """Rows of other shapes, types and values, or not there."""
+    tensors = load(whole)
+    name = chance.choice(sorted(tensors))
+    tensors[name] = _another(chance, tensors[name])
+    if chance.random() < 0.3:
+        del tensors[name]
+    return bytes(save(tensors))
+
+
 def safetensors_file(chance: Chance, whole: bytes) -> bytes:
     """Headers that lie about shapes, offsets and lengths, and metadata that say something else."""
     (size,) = struct.unpack("<Q", whole[:8])
@@ -207,9 +238,7 @@ def safetensors_file(chance: Chance, whole: bytes) -> bytes:
         del head[name]
     elif kind in ("tensor", "results"):
         tensors = load(whole)
-        wrong = [torch.zeros(0), torch.full_like(tensors[name].double(), torch.nan), tensors[name][..., :1].clone(),
-                 torch.full_like(tensors[name].long(), 2**62), torch.zeros(1 << 16), tensors[name].bool()]  # fmt: skip
-        tensors[name] = chance.choice(wrong)
+        tensors[name] = _another(chance, tensors[name])
         if kind == "results":
             content = parquet_file(chance, b"")
             tensors["results"] = torch.frombuffer(bytearray(content), dtype=torch.uint8)

@@ -61,6 +61,13 @@ def damaged(content: bytes, chance: Chance) -> tuple[bytes, str]:
     return bytes(held), f"{kind} at {at}"
 
 
+def sparse(path: Path, chance: Chance) -> str:
+    """A file made larger, than memory or less, by zeros that no disk has. -> what, in words."""
+    size = chance.choice([1 << 28, 30 << 30, 500 << 30])
+    os.truncate(path, size)
+    return f"{path} of {size >> 30} GB"
+
+
 def replaced(path: Path, chance: Chance, another: bytes, victim: Path) -> str:
     """Something else than a file, or another file, in the place of one. -> what, in words."""
     kind = chance.choice(
@@ -121,7 +128,7 @@ def csv(chance: Chance, whole: bytes) -> bytes:
             row[-1] = '"' + row[-1]
         elif kind == "wide":
             for each in rows:
-                each += ["1"] * chance.choice([100, 3000])
+                each += ["1"] * chance.choice([100, 3000, 150_000])
         elif kind == "long":
             row[0] = "1" * chance.choice([10**5, 10**6])
         elif kind == "blank":
@@ -145,7 +152,18 @@ def yaml_file(chance: Chance, whole: bytes) -> bytes:
         "0o17",
     ]  # fmt: skip
     name = chance.choice(
-        [*settings, "config", "print_config", "subcommand", "train", "class_path", "\u202e", "networks"]
+        [
+            *settings,
+            "config",
+            "print_config",
+            "subcommand",
+            "train",
+            "class_path",
+            "\u202e",
+            "networks",
+            "shards",
+            "slots",
+        ]
     )
     kind = chance.choice(["trick", "trick", "junk", "name", "top", "twice", "laughs", "damaged"])
     text = whole.decode()

@@ -7,16 +7,18 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import gpubp
-from gpubp import checkpoint, manifests
+from gpubp import checkpoint, files, manifests
 from gpubp.state import TrainState
+from gpubp.stored import is_row, rowless
 
 from .helpers import population, same_bits, samples
 
@@ -145,6 +147,25 @@ def with_notes(manifest: dict[str, Any], **changed: Any) -> dict[str, Any]:
     """A manifest with other notes of its population."""
     (entry,) = manifest["populations"]
     return with_entry(manifest, notes=entry["notes"] | changed)
+
+
+def in_shards(whole: Path, folder: Path, names: Sequence[str]) -> Path:
+    """The run `whole` again, in `folder`, with its rows in files of these names, one of each shard."""
+    saved, rows, count = checkpoint.load(whole, CPU), [], len(names)
+    shutil.copytree(whole, folder, ignore=lambda path, names: names if Path(path).name == "checkpoint" else [])
+    for shard, name in enumerate(names):
+        path, content, held = folder / name, dict[str, torch.Tensor](), []
+        for group, each in enumerate(saved.populations):
+            first = (shard - group) % count
+            held.append([group, first, count])
+            tensors = [found for found in each.state.tensors() if is_row(found[0])]
+            content |= {f"{group}.{row}": tensor[first::count].contiguous() for row, tensor in tensors}
+        path.parent.mkdir(parents=True)
+        save_file(content | {"0.step": torch.zeros(1)}, path)
+        rows.append({"file": name, "sha256": files.digest(path), "networks": held})
+    populations = [each._replace(state=rowless(each.state)) for each in saved.populations]
+    checkpoint.save(folder, populations, saved.notes, rows)
+    return folder
 
 
 CALLS = {"save_file": checkpoint, "replace": os, "fsync": os, "chmod": Path, "open": os, "write_text": Path}

@@ -89,8 +89,8 @@ def test_a_whole_file_that_is_not_a_library_is_recompiled(folder: Path) -> None:
     (file,) = kept(folder)
     false = folder / "false"
     false.write_text("no library")
-    key = file.stem.split("-")[0]
-    false = false.rename(folder / f"{key}-{cache.digest(false.read_bytes())}.so")
+    key = file.stem.split("_")[0]
+    false = false.rename(folder / f"{key}_{cache.digest(false.read_bytes())}.so")
     file.unlink()
     forget()
     assert answer(5) == 5

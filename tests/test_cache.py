@@ -44,7 +44,7 @@ def plant(folder: Path, asked: int, planted: int) -> Path:
     (file,) = folder.iterdir()
     with cache.scratch() as scratch:
         content = build._compile(text(planted), [*build.compiler(), *build.FLAGS], scratch, None).read_bytes()
-    name = f"{file.stem.split('-')[0]}-{cache.digest(content)}.so"
+    name = f"{file.stem.split('_')[0]}_{cache.digest(content)}.so"
     file.unlink()
     (folder / name).write_bytes(content)
     forget()

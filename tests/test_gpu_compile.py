@@ -202,7 +202,7 @@ def test_a_cubin_is_compiled_once_and_kept(tmp_path: Path, monkeypatch: pytest.M
     text = cuda.text(program(1))
     code = nvrtc.cubin(text, 90)
     (file,) = tmp_path.iterdir()
-    assert file.name.split("-")[1] == f"{cache.digest(file.read_bytes())}.cubin"
+    assert file.name.split("_")[1] == f"{cache.digest(file.read_bytes())}.cubin"
     monkeypatch.setattr(nvrtc, "compiled", lambda *_: pytest.fail("compiled again"))
     nvrtc._cubin.cache_clear()
     assert nvrtc.cubin(text, 90) == code

@@ -24,7 +24,7 @@ from gpubp.initialise import initialise
 
 from .helpers import compiled, same_bits  # noqa: F401
 from .replays import COMMON, KINDS, RATES, Ran, exchanged_in_folds, resealed, same, streamed
-from .short_runs import COUNT, SPEC, Stop, held_out, networks, training
+from .short_runs import COUNT, SPEC, Stop, held_out, networks, sealed, training
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -170,6 +170,54 @@ def test_results_that_are_another_networks_are_told(tmp_path: Path) -> None:
     assert gpubp.replay(tmp_path / "run", 0, data=training()).notes == [
         "results.parquet is missing: the figures are not compared"
     ]
+
+
+def test_results_that_lack_columns_or_say_otherwise_what_networks_differ_in_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But runs of older versions have fewer, and of columns that no training makes it is said that nobody compared."""
+    rows = [{"lr": 0.01, "hidden": "tanh", "widths": "3,4"}, {"lr": 0.02, "hidden": "relu", "weight_decay": 0.1}]
+    result = gpubp.train_many(rows, training(), run_dir=tmp_path / "run", **COMMON, epochs=2)
+    path = tmp_path / "run" / "results.parquet"
+    whole = result.table.replace_schema_metadata(None)  # without its digest
+
+    def replayed(table: pa.Table) -> gpubp.Replay:
+        parquet.write_table(table, path)
+        return gpubp.replay(tmp_path / "run", 0, data=training())
+
+    assert {"widths", "hidden", "weight_decay"} <= {*whole.column_names}
+    assert (replayed(whole).same, replayed(whole).notes) == (True, [])
+    for name in ("accuracy", "lr"):
+        renamed = whole.rename_columns({name: f"{name}_"})
+        found = replayed(renamed)
+        assert "different are its results;" in str(found.difference), name
+        assert found.notes == [f"results.parquet has {name}_, which the network alone does not tell: not compared"]
+        with monkeypatch.context() as patch:
+            patch.setattr("gpubp.replaying.UNSHARDED", 7)
+            older = replayed(whole.drop_columns([name]))
+            assert older.same
+            assert older.notes == [f"results.parquet, of an older version, lacks {name}: not compared"]
+    for name, value in (("widths", "3,9,4"), ("hidden", "relu"), ("weight_decay", 0.5)):
+        at = whole.column_names.index(name)
+        forged = whole.set_column(at, name, pa.array([value, whole[name][1].as_py()], whole.schema.field(at).type))
+        assert "different are its results;" in str(replayed(forged).difference), name
+
+
+def test_a_note_of_a_search_that_is_none_is_refused_and_names_of_columns_are_printable(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    result = gpubp.train_many([{"lr": 0.01}], training(), run_dir=folder, **COMMON, epochs=2)
+    table = result.table.append_column("a\x1b[2J\nb", pa.array([1])).replace_schema_metadata(None)
+    parquet.write_table(table, folder / "results.parquet")
+    assert r"results.parquet has a\x1b[2J b, which" in gpubp.replay(folder, 0, data=training()).text()
+    path = folder / "checkpoint" / "manifest.json"
+    path.with_name("manifest.previous.json").unlink()
+    manifest = json.loads(path.read_text())
+    for wrong in ("x", [{}]):
+        path.write_text(sealed(manifest | {"search": wrong}))
+        with pytest.raises(CheckpointError, match=r"its search is a \w+; values by name expected"):
+            gpubp.replay(folder, 0, data=training())
+    path.write_text(sealed(manifest | {"search": {"method": []}}))
+    assert gpubp.replay(folder, 0, data=training()).same
 
 
 def test_how_a_network_began_is_drawn_as_it_is_told(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import gpubp
-from gpubp import checkpoint, files, making, manifests
+from gpubp import checkpoint, making, manifests
 from gpubp.ambient import HOME
 from gpubp.cluster.meeting import light_runs
 from gpubp.design import Design
@@ -24,11 +24,11 @@ from gpubp.evaluate import Evaluation
 from gpubp.networks import Outcome
 from gpubp.reporters.table import Results
 from gpubp.run import Sets
-from gpubp.stored import Source, is_row, rowless
+from gpubp.stored import Source, rowless
 
 from .clusters import interrupted
 from .helpers import same_bits
-from .short_runs import held_out, sealed, training
+from .short_runs import held_out, in_shards, sealed, training
 
 SHARDS = 3
 ROWS = [{"lr": 10.0 ** -(row % 3), "optimizer": ("adam", "sgd")[row % 2], "seed": 9 - row} for row in range(10)]
@@ -48,21 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def apart(whole: Path, tmp_path: Path) -> Path:
     """The same, with its rows in the files of three shards."""
-    folder, saved, rows = tmp_path / "apart", checkpoint.load(whole, HOME), []
-    shutil.copytree(whole, folder, ignore=lambda path, names: names if Path(path).name == "checkpoint" else [])
-    for shard, name in enumerate(FILES):
-        path, content, held = folder / name, dict[str, torch.Tensor](), []
-        for group, each in enumerate(saved.populations):
-            first = (shard - group) % SHARDS
-            held.append([group, first, SHARDS])
-            tensors = [found for found in each.state.tensors() if is_row(found[0])]
-            content |= {f"{group}.{row}": tensor[first::SHARDS].contiguous() for row, tensor in tensors}
-        path.parent.mkdir(parents=True)
-        save_file(content | {"0.step": torch.zeros(1)}, path)
-        rows.append({"file": name, "sha256": files.digest(path), "networks": held})
-    populations = [each._replace(state=rowless(each.state)) for each in saved.populations]
-    checkpoint.save(folder, populations, saved.notes, rows)
-    return folder
+    return in_shards(whole, tmp_path / "apart", FILES)
 
 
 def test_it_is_loaded_replayed_and_extended_to_the_bits_of_a_run_in_one_place(whole: Path, apart: Path) -> None:

@@ -40,7 +40,7 @@ def run(settings: dict[str, Any]) -> int:
 
     folder = Path(settings["run"])
     target = folder / FILE if settings["out"] is None else Path(settings["out"])
-    if target.exists() and (target.is_dir() or OURS not in files.read(target)[:1000]):
+    if target.exists() and (target.is_dir() or OURS not in files.read(target, first=1000)):
         raise ConfigError(f"{target} exists, and is no page of gpubp; name a new file")
     page = report(facts(folder))
     files.write_text(target, page)

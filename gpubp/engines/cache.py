@@ -1,10 +1,10 @@
 """The cache of compiled kernels, and the conditions for running one of its files.
 
-A kernel's file is named by its key, a hash of all its sources, and by a hash of its content, which reveals damage but
-not forgery: files are trusted only because nobody but the user and root can write to the folder and to all above it, so
-that none changes between the check and its use. A file that others could have written is deleted. Other folders are not
-used: then, and if the cache cannot be written, every process compiles its kernels in a temporary folder, and news()
-says so. The environment variable GPUBP_CACHE names a folder.
+A kernel's file is named by its key, a hash of all its sources, and by the SHA-256 of its content, which reveals damage
+but not forgery: files are trusted only because nobody but the user and root can write to the folder and to all above
+it, so that none changes between the check and its use. A file that others could have written is deleted. Other folders
+are not used: then, and if the cache cannot be written, every process compiles its kernels in a temporary folder, and
+news() says so. The environment variable GPUBP_CACHE names a folder.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def kept(key: str, folder: Path | None, suffix: str, load: Callable[[Path], T]) 
     try:
         if folder is None or not folder.is_dir() or not _trusted(folder):
             return None
-        for path in sorted(folder.glob(f"{key}-*{suffix}")):
+        for path in sorted(folder.glob(f"{key}_*{suffix}")):
             why = _unsafe(path)
-            if why is None and path.name == f"{key}-{digest(path.read_bytes())}{suffix}":
+            if why is None and path.name == f"{key}_{digest(path.read_bytes())}{suffix}":
                 return load(path)
             NEWS.setdefault(path, f"a kernel is compiled again: {why or f'{path} is not what was stored there'}")
             path.unlink()
@@ -67,7 +67,7 @@ def keep(made: bytes, key: str, folder: Path | None, suffix: str, load: Callable
         _unkept(None, "there is no home directory to cache them in")
         return None
     try:
-        path = _put(folder, f"{key}-{digest(made)}{suffix}", made)
+        path = _put(folder, f"{key}_{digest(made)}{suffix}", made)
         return load(path) if path else None
     except OSError as error:
         _unkept(folder, f"they cannot be cached in {folder}: {error.strerror or error}")
@@ -122,8 +122,8 @@ def _unkept(folder: Path | None, why: str) -> None:
 
 
 def digest(content: bytes) -> str:
-    """The hash of the content in a cached file's name."""
-    return hashlib.sha256(content).hexdigest()[:16]
+    """The SHA-256 of the content, in a cached file's name."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def exposed(folder: Path) -> str | None:

@@ -19,6 +19,8 @@ from .members import Array
 from .onnx import MOST
 from .onnx_graph import needed
 
+TIMES = 4  # bytes of memory for a byte of a file: of the file, its message and arrays
+
 
 def read(path: Path) -> Any:
     """The onnx.ModelProto of a file."""
@@ -54,10 +56,9 @@ def constants(graph: Any, path: Path) -> dict[str, Array | str]:
 
 def _content(path: Path) -> bytes:
     """Raises OSError."""
-    files.regular(path)
-    if path.stat().st_size > MOST:
-        raise SpecError(f"{path} has {path.stat().st_size:,} bytes; an ONNX file of at most 2 GB expected")
-    return files.read(path)
+    if (size := files.regular(path)) > MOST:
+        raise SpecError(f"{path} has {size:,} bytes; an ONNX file of at most 2 GB expected")
+    return files.read(path, TIMES)
 
 
 def _location(tensor: Any) -> str | None:

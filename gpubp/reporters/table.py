@@ -115,6 +115,15 @@ class Results:
         return found
 
 
+def of_one(outcome: Outcome, metric: str, entities: Entities | None) -> tuple[dict[str, Any], list[str]]:
+    """What a table may have of the one network of `outcome`, by column, also because of others; and the names of the
+    columns that every table of it has."""
+    state = outcome.state
+    others = dict.fromkeys((*STEPS, *HYPER)) | _described(state) | {"class_weight": _class_weights(state)[0]}
+    found = others | _rows(outcome, metric, entities, True, OFF_AT_ZERO).to_pylist()[0]
+    return found, Results([outcome], metric, entities).whole.column_names
+
+
 def _ascending(rows: Tensor) -> bool:
     return bool((rows.diff() > 0).all())
 

@@ -37,8 +37,9 @@ def verified(
     """Check what is promised, on this machine: a row for each promise and each way to look at it.
 
     The arguments are those of train_many(); by default a small design and synthetic samples. Of these a few networks,
-    samples and steps are tried, within a minute. device: auto, cpu, cuda or cuda:1. A promise is kept if row.good.
-    Raises GpubpError if these networks cannot be trained at all."""
+    samples and steps are tried, and fewer of large networks: work of subject.WORK, but LEAST networks of a population
+    for SHORT steps, so that above 300,000 parameters the time grows with them. device: auto, cpu, cuda or cuda:1. A
+    promise is kept if row.good. Raises GpubpError if these networks cannot be trained at all."""
     chosen = default() if design is None else Design.of(design, **common)
     return list(promises(scaled_down(chosen, data, seed, dtype, engine, device)))
 

@@ -33,6 +33,8 @@ from .comparing import Numbers
 
 KINDS, NETWORKS, FURTHER = 3, 9, 3  # populations, networks of the first, and of each other one
 STEPS, APART = 12, 7  # of the longest training; how many lengths there are
+WORK = 4_000_000  # steps times parameters, of all networks, above which there are
+LEAST, SHORT, CLOSE = 2, 6, 3  # as few networks of a population as tell that they are independent, and such lengths
 SAMPLES = 96
 AROUND = ("position", "limit", "total")  # of a state: where a round stands
 
@@ -131,6 +133,9 @@ def scaled_down(
     chosen, count = _few(design)
     few = design.take(np.array(chosen))
     specs = [each.spec for each in few.planned(seed, dtype, None if data is None else data.networks)]
+    kept = _affordable(few.alike(), specs)
+    chosen, few = [chosen[at] for at in kept], few.take(np.array(kept))
+    work = STEPS * sum(len(rows) * spec.size for rows, spec in zip(few.alike(), specs))
     if count > KINDS:
         told.append(f"{KINDS} of {count} populations")
     names = ", ".join(dict.fromkeys("-".join(map(str, each.widths)) for each in specs))
@@ -143,7 +148,10 @@ def scaled_down(
         few_samples = max(SAMPLES, *(each or 1 for each in few.cells("batch_size")))
         told.append(f"{min(few_samples, data.samples)} of {data.samples:,} samples")
         data = _fewer(data, torch.from_numpy(position), few_samples)
-    short = _short(few, chosen, data.networks)
+    steps, apart = (STEPS, APART) if work <= WORK else (SHORT, CLOSE)
+    if work > WORK:
+        told.append(f"{steps} steps, as networks are large")
+    short = _short(few, chosen, data.networks, steps, apart)
     subject = Subject(short, data, seed, dtype, "eager" if engine == "eager" else "auto", where, told)
     if (why_not := subject.refused(engine, where)) is not None:
         told.append(f"engine {engine} cannot be had here, and another is verified: {why_not}")
@@ -158,17 +166,23 @@ def _few(design: Design) -> tuple[list[int], int]:
     return sorted(int(row) for rows in found for row in rows), len(alike)
 
 
+def _affordable(alike: Sequence[Any], specs: Sequence[NetworkSpec]) -> list[int]:
+    """Of the rows of each population as many as WORK has room for, and LEAST of them."""
+    room = [max(LEAST, WORK // (len(specs) * STEPS * spec.size)) for spec in specs]
+    return sorted(int(row) for rows, most in zip(alike, room) for row in rows[_spread(len(rows), most)])
+
+
 def _spread(count: int, most: int) -> list[int]:
     """Up to `most` of the numbers below `count`, first and last among them."""
     return sorted({round(each) for each in np.linspace(0, count - 1, min(count, most))})
 
 
-def _short(design: Design, chosen: list[int], positions: int | None) -> Design:
+def _short(design: Design, chosen: list[int], positions: int | None, steps: int, apart: int) -> Design:
     """The design with lengths of a few steps, and with its networks' seeds and positions as they were."""
     left_out = ("epochs", "steps", "evaluate_every", "fold")
     kept = {name: each for name, each in design.columns.items() if name not in left_out}
     numbers = np.arange(len(design))
-    own: dict[str, Any] = {"steps": STEPS - numbers % APART, "seed": np.array(chosen)}
+    own: dict[str, Any] = {"steps": steps - numbers % apart, "seed": np.array(chosen)}
     own |= {"evaluate_every": [4] * len(design)} | ({} if positions is None else {"fold": numbers})
     return replace(design, columns=kept).filled(Design.of(own))
 

@@ -1,0 +1,200 @@
+"""Files that claim or unpack to more than memory holds end in one sentence, before they take it."""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from gpubp import free, tables, text
+from gpubp.cli import main
+from gpubp.curves import FILE as CURVES
+
+from .files import status
+from .watch import watched
+
+SHORT = ["--networks", "2", "--steps", "2", "--engine", "eager", "--device", "cpu", "--tensorboard", "false"]
+HUGE = 500 << 30  # bytes of a sparse file
+
+
+def said(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> tuple[int, str]:
+    """How a command ends that takes little memory, and what it says last."""
+    with watched(folder):
+        found = status([*arguments])
+    return found, (capsys.readouterr().err.splitlines() or [""])[-1]
+
+
+def header(shape: tuple[int, ...]) -> bytes:
+    """The header of an array of float64 in a file of NumPy."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("head", [header((1 << 25, 2)), b""], ids=["an array", "no array"])
+@pytest.mark.parametrize("name", ["inputs", "inputs.npy"])
+def test_a_second_array_of_a_name_is_not_read(
+    name: str, head: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NumPy itself reads `inputs` where there is `inputs.npy` too, of which alone the header was looked at."""
+    with zipfile.ZipFile("a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("inputs.npy", header((8, 2)) + bytes(128))
+        archive.writestr("targets.npy", header((8,)) + np.arange(8.0).tobytes())
+        with warnings.catch_warnings(action="ignore"), archive.open(name, "w") as file:  # of the second one
+            file.write(head)
+            for _ in range(512):
+                file.write(bytes(1 << 20))
+    found, error = said(capsys, tmp_path, "train", "--data", "a.npz", *SHORT)
+    assert (found, error) == (1, "error: a.npz: arrays inputs and inputs mean the same; one of them expected")
+
+
+def test_an_array_without_the_suffix_is_the_one_whose_header_is_checked(tmp_path: Path) -> None:
+    with zipfile.ZipFile("a.npz", "w") as archive:
+        archive.writestr("inputs", header((8, 2)) + np.arange(16.0).tobytes())
+        archive.writestr("targets.npy", header((8,)) + np.arange(8.0).tobytes())
+    assert tables.read("a.npz").columns["inputs[1]"].tolist() == [*np.arange(1.0, 16, 2)]
+
+
+def test_an_archive_of_very_many_files_a_long_header_and_rare_packing_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with zipfile.ZipFile("many.npz", "w") as archive:
+        for number in range(10_001):
+            archive.writestr(f"{number}.npy", b"")
+    with zipfile.ZipFile("head.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("X.npy", b"\x93NUMPY\x02\x00" + (1 << 29).to_bytes(4, "little") + bytes(1 << 29))
+    with zipfile.ZipFile("rare.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("X.npy", header((8, 2)) + bytes(128))
+    with zipfile.ZipFile("wide.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("X.npy", header((2, 100_001)) + bytes(1_600_016))
+    messages = {
+        "many": "many.npz holds more than 10,000 files; an archive of inputs and targets expected",
+        "head": "head.npz cannot be read as .npz: it is damaged, or another file",
+        "rare": "rare.npz: array 'X' is packed in another way than numpy.savez and savez_compressed have",
+        "wide": "wide.npz has more than 100,000 columns, the most that are read",
+    }
+    for name, message in messages.items():
+        assert said(capsys, tmp_path, "train", "--data", f"{name}.npz", *SHORT) == (1, f"error: {message}")
+
+
+@pytest.mark.parametrize("first", ["", "\r\n\n", '"two\nlines",', '"a""b\n,",'])
+def test_a_text_file_of_very_many_columns_is_refused_before_it_is_parsed(
+    first: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("a.csv").write_text(first + "," * 300_000 + "y\n" + "1," * 300_000 + "1\n")
+    found, error = said(capsys, tmp_path, "train", "--data", "a.csv", "--target", "y", *SHORT)
+    assert (found, error) == (1, "error: a.csv has more than 100,000 columns, the most that are read")
+
+
+@pytest.mark.parametrize(
+    ("content", "count"),
+    [("a,b\n1,2,3", 2), ("a", 1), ('"a\n,b",c\n', 2), ('"a""b,",c\r\n', 2), ('a"b,c"\n', 2), ('"x"y,z', 2), (",\n", 2),
+     ("\n\r\na;b,c\n", 2), ('"a,b', 2), ("a,b,", 3)],
+)  # fmt: skip
+def test_the_columns_of_a_text_file_are_counted_as_arrow_does(content: str, count: int) -> None:
+    assert text.width(content.encode(), b",") == count
+
+
+def test_a_parquet_file_of_long_texts_is_refused_before_they_are_unpacked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pyarrow.table({"a": ["x" * 50_000_000], "y": [1]})
+    with parquet.ParquetWriter("a.parquet", table.schema, compression="zstd", write_statistics=False) as writer:
+        for _ in range(40):
+            writer.write_table(table)
+    del table
+    found, error = said(capsys, tmp_path, "train", "--data", "a.parquet", "--target", "y", *SHORT)
+    assert found == 1
+    assert "needs 2 GB when unpacked; at most 10,000 times its size expected" in error
+    columns = {str(number): np.zeros(1) for number in range(100_001)}
+    parquet.write_table(pyarrow.table(columns), "wide.parquet")
+    message = "wide.parquet has more than 100,000 columns, the most that are read"
+    with pytest.raises(tables.DataError, match=message):
+        tables.read("wide.parquet")
+
+
+def test_short_texts_count_as_the_objects_that_they_become(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.csv").write_text("a,b\n" + "x,y\n" * 100_000)
+    assert tables.read("a.csv").samples == 100_000
+    monkeypatch.setattr(free, "available", lambda device: 5_000_000)
+    with pytest.raises(tables.DataError, match=r"a\.csv needs 12\.8 MB when unpacked; 5 MB are free"):
+        tables.read("a.csv")
+
+
+@pytest.fixture(name="run")
+def short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    Path("a.csv").write_text("a,y\n" + "1,2\n2,3\n" * 9)
+    assert main(["train", "--data", "a.csv", "--target", "y", "--run-dir", "run", *SHORT]) == 0
+    capsys.readouterr()
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.npz", "x.parquet", "x.onnx", "x.yaml"])
+def test_a_sparse_file_larger_than_memory_is_refused_by_its_size(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(name).touch()
+    os.truncate(name, HUGE)
+    for flag in ("--data", "--design", "--config"):
+        found, error = said(capsys, tmp_path, "train", flag, name, *SHORT)
+        assert found in (1, 2)
+        assert error.startswith("error: ")
+        if flag != "--config" and not name.endswith(("onnx", "yaml")):
+            assert f"{name} cannot be read: it holds 537 GB, for which 2.15 TB of memory may be needed; " in error
+    found, error = said(capsys, tmp_path, "predict", name, "--data", "a.csv")
+    assert (found, error[:7]) == (1, "error: ")
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoint/manifest.json", "preparation.json", "history.jsonl", "config.yaml", "design.parquet",
+             "results.parquet", "report.html", CURVES, "checkpoint/lock"],
+)  # fmt: skip
+def test_a_run_with_a_sparse_file_larger_than_memory_ends_in_a_sentence_or_as_asked(
+    name: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("inspect run", "predict run --data a.csv", "replay run --network 1", "report run", "resume run"):
+        (run / name).touch()
+        os.truncate(run / name, HUGE)
+        found, error = said(capsys, tmp_path, *command.split())
+        assert found == 0 or (found == 1 and error.startswith("error: ")), (command, found, error)
+        if (name, command) == ("checkpoint/manifest.json", "predict run --data a.csv"):
+            assert "manifest.json cannot be read: it holds 537 GB, for which 17.2 TB of memory may be needed" in error
+
+
+def test_memory_that_ends_is_a_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(*_: object) -> None:
+        raise MemoryError
+
+    Path("a.csv").write_text("a,y\n1,2\n")
+    monkeypatch.setattr(text, "columns", ends)
+    assert main(["train", "--data", "a.csv", "--target", "y", *SHORT]) == 1
+    assert capsys.readouterr().err.endswith("error: a.csv needs more memory than is free\n")
+    monkeypatch.setattr(tables, "read", ends)
+    monkeypatch.setattr("gpubp.sources.read", ends)
+    assert main(["train", "--data", "a.csv", "--target", "y", *SHORT]) == 1
+    assert capsys.readouterr().err.endswith(
+        "error: memory has run out; less data, or fewer networks at once, expected\n"
+    )
+
+
+def test_free_memory_is_what_this_process_may_have() -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + (1 << 30), before[1]))
+    try:
+        assert 0 < (free.available(free.HOST) or 0) <= 1 << 30
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
