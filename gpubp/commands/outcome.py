@@ -23,8 +23,9 @@ SERVICES: dict[str, Callable[[], Reporter]] = {"mlflow": MLflowReporter, "wandb"
 UNSAVED = 3  # exit status if training ended, but not everything could be written
 
 
-def ended(run: Path | str, training: Callable[[], Result]) -> Result:
-    """The result of `training`, also if a signal ended it, which the exit status then shows. run: a path, or a URL."""
+def ended(run: Path | str, training: Callable[[], Result], cluster: str | None = None) -> Result:
+    """The result of `training`, also if a signal ended it, which the exit status then shows. run: a path, or a URL;
+    cluster: that has to be named again."""
     try:
         return training()
     except KeyboardInterrupt as stopped:
@@ -35,7 +36,9 @@ def ended(run: Path | str, training: Callable[[], Result]) -> Result:
             if result is not None:
                 sys.stderr.write(f"{line(run)} has all that is saved; continue with the same command\n")
         elif (run / "checkpoint").exists():
-            sys.stderr.write(f"{line(run)} holds its last checkpoint; continue with: gpubp resume {quoted(run)}\n")
+            again = "" if cluster in (None, "local") else f" --cluster {quoted(cluster)}"
+            how = f"continue with: gpubp resume {quoted(run)}{again}"
+            sys.stderr.write(f"{line(run)} holds its last checkpoint; {how}\n")
         raise
 
 
