@@ -8,12 +8,30 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from gpubp.cluster.session import _apart
 
 from .clusters import ROOT
 
 pytest.importorskip("ray")
+
+
+def test_processes_of_a_ray_that_starts_are_apart(tmp_path: Path) -> None:
+    from ray._private import services
+
+    before = services.ConsolePopen, services.resolve_ip_for_localhost
+    with _apart(services):
+        process = services.ConsolePopen(["sleep", "60"], cwd=tmp_path)
+        assert services.resolve_ip_for_localhost("127.0.0.1") == "127.0.0.1"
+    assert os.getsid(process.pid) == process.pid
+    process.kill()
+    process.wait()
+    assert (services.ConsolePopen, services.resolve_ip_for_localhost) == before
+    with _apart(lacking := SimpleNamespace(other=1)):
+        assert vars(lacking) == {"other": 1}
 
 
 @pytest.mark.slow
@@ -23,11 +41,13 @@ def test_a_ray_starts_for_a_run_that_a_signal_ends_and_resume_goes_on(tmp_path: 
     run_dir, command = tmp_path / "run", [sys.executable, "-m", "gpubp"]
     sharded = [*command, "train", *flags.split(), "--cluster", "local", "--shards", "2", "--run-dir", str(run_dir)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(sharded, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        sharded, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )  # fmt: skip
     while not any((run_dir / "shards").glob("*/curves.bin")):
         assert process.poll() is None
         time.sleep(0.1)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal does, and `timeout`
     told = process.communicate(timeout=120)[1]
     assert process.returncode == 128 + number
     assert f"{run_dir} holds its last checkpoint; continue with: gpubp resume {run_dir}" in told

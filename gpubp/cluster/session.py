@@ -68,8 +68,26 @@ def _connected(ray: Any, address: str, sets: Sets) -> list[str]:
             raise ConfigError(f"cluster {where!r}: {allowed}: {line(error)}") from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     store = LEAST + 2 * sum(each.nbytes(each.networks or 1) for each in sets.each)
-    ray.init("local", include_dashboard=False, object_store_memory=store, **quiet)
+    with _apart(ray._private.services):
+        ray.init("local", include_dashboard=False, object_store_memory=store, _node_ip_address="127.0.0.1", **quiet)
     return ["cluster: a Ray of this machine alone was started, and ends with the run"]
+
+
+@contextmanager
+def _apart(services: Any) -> Iterator[None]:
+    """Processes of Ray that start now are in sessions of their own, so that a signal to the group of this one, as of
+    `timeout`, ends no worker before it has saved; and they listen where this machine alone hears. Ray has no settings
+    for that, so that functions of its own are exchanged (of 2.60; others, which may lack them, start as they do)."""
+    before = {
+        name: each for name, each in vars(services).items() if name in ("ConsolePopen", "resolve_ip_for_localhost")
+    }
+    changed = {"ConsolePopen": lambda *given, **more: before["ConsolePopen"](*given, **more, start_new_session=True)}
+    changed["resolve_ip_for_localhost"] = lambda host: host
+    try:
+        vars(services).update({name: changed[name] for name in before})
+        yield
+    finally:
+        vars(services).update(before)
 
 
 def room(ray: Any, device: str, shards: int | None) -> tuple[str, Room]:
