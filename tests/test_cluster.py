@@ -134,6 +134,7 @@ def test_a_killed_worker_and_a_lost_machine_cost_the_work_since_the_last_checkpo
     assert (found.run_dir, [each.number for each in reporters]) == (tmp_path / "run", [0, 0])
     check_same(whole, found)
     steps = sum(int(state.step.sum()) for state in found.states)
+    assert any(": its worker died; tried again from step " in each for each in found.notes)
     assert 0 < found.network_steps < steps  # of the tasks that ended: those of killed ones went on from checkpoints
     machines.wait_for_nodes(60)  # until Ray knows of the loss, and gives that machine no more work
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 from .. import arrays
@@ -44,9 +44,12 @@ def session(address: str, sets: Sets) -> Iterator[tuple[Any, list[str]]]:
         return
     handlers = {number: signal.getsignal(number) for number in ENDING}
     try:
-        yield ray, _connected(ray, address, sets)
+        with _exchanged(ray._private.worker, {"_worker_logs_enabled": False}):  # they go to standard output
+            try:
+                yield ray, _connected(ray, address, sets)
+            finally:
+                ray.shutdown()
     finally:
-        ray.shutdown()
         for number, handler in handlers.items():
             if signal.getsignal(number) is not handler:  # Ray's own
                 signal.signal(number, handler)
@@ -73,21 +76,23 @@ def _connected(ray: Any, address: str, sets: Sets) -> list[str]:
     return ["cluster: a Ray of this machine alone was started, and ends with the run"]
 
 
+def _apart(services: Any) -> AbstractContextManager[None]:
+    """Processes of Ray that start meanwhile are in sessions of their own, so that a signal to the group of this one, as
+    of `timeout`, ends no worker before it has saved; and they listen where this machine alone hears."""
+    popen: Any = getattr(services, "ConsolePopen", None)
+    started = {"ConsolePopen": lambda *given, **more: popen(*given, **more, start_new_session=True)}
+    return _exchanged(services, {**started, "resolve_ip_for_localhost": lambda host: host})
+
+
 @contextmanager
-def _apart(services: Any) -> Iterator[None]:
-    """Processes of Ray that start now are in sessions of their own, so that a signal to the group of this one, as of
-    `timeout`, ends no worker before it has saved; and they listen where this machine alone hears. Ray has no settings
-    for that, so that functions of its own are exchanged (of 2.60; others, which may lack them, start as they do)."""
-    before = {
-        name: each for name, each in vars(services).items() if name in ("ConsolePopen", "resolve_ip_for_localhost")
-    }
-    changed = {"ConsolePopen": lambda *given, **more: before["ConsolePopen"](*given, **more, start_new_session=True)}
-    changed["resolve_ip_for_localhost"] = lambda host: host
+def _exchanged(module: Any, values: Mapping[str, Any]) -> Iterator[None]:
+    """Names of a module of Ray, which has no settings for that, mean these meanwhile, if it has them (2.60 does)."""
+    before = {name: vars(module)[name] for name in values if name in vars(module)}
     try:
-        vars(services).update({name: changed[name] for name in before})
+        vars(module).update({name: values[name] for name in before})
         yield
     finally:
-        vars(services).update(before)
+        vars(module).update(before)
 
 
 def room(ray: Any, device: str, shards: int | None) -> tuple[str, Room]:
