@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt as stopped:  # before training; outcome.py handles it later
         number = getattr(stopped, "number", signal.SIGINT)
-        sys.stderr.write(f"stopped by {signal.Signals(number).name}\n")
+        if not hasattr(stopped, "result"):  # else the summary has said so
+            sys.stderr.write(f"stopped by {signal.Signals(number).name}\n")
         return 128 + number
     except BrokenPipeError:  # the reader of standard output is gone
         sys.stderr.close()

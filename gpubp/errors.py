@@ -49,6 +49,10 @@ class CheckpointError(GpubpError):
     """A run directory or checkpoint that is damaged, foreign or of another version."""
 
 
+class ClusterError(GpubpError):
+    """A cluster that was lost, or whose workers die again and again. The same call goes on from what was saved."""
+
+
 class OutOfMemoryError(GpubpError):
     """A population that does not fit in memory; the message says what it needs and what to change."""
 

@@ -223,6 +223,10 @@ class TrainState:
         """Raise ShapeError or ConfigError unless an engine can use these tensors: of their kinds, within
         their ranges, and at positions of `data`."""
         self.fit()
+        self.bound(data)
+
+    def bound(self, data: Dataset | None = None) -> None:
+        """Raise ConfigError unless what is not a row is within its range, and at positions of `data`."""
         networks, last, inf = None if data is None else data.networks, (1 << 63) - 1, float("inf")
         ranges: dict[str, tuple[float, float | Tensor]] = {
             "ids": (0, EVERYBODY - 1),

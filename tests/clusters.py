@@ -96,13 +96,13 @@ def slow(board: Callable[[], Any] = board) -> type:
     return Slow
 
 
-def workers() -> list[int]:
-    """The processes of this process's clusters that train a shard now."""
+def workers(kind: str = "_train") -> list[int]:
+    """The processes of this process's clusters that train a shard now, or do something else."""
     found = []
     for each in Path("/proc").glob("[0-9]*"):
         try:
             name = (each / "cmdline").read_bytes().split(b"\0")[0].decode()
-            if name.startswith("ray::_train") and ancestor(int(each.name), 2) == os.getpid():
+            if name.startswith(f"ray::{kind}") and ancestor(int(each.name), 2) == os.getpid():
                 found.append(int(each.name))
         except OSError:
             continue
@@ -120,5 +120,5 @@ def interrupted(*given: Any) -> None:
     raise KeyboardInterrupt
 
 
-def kill() -> None:
-    os.kill(max(workers()), signal.SIGKILL)
+def kill(kind: str = "_train") -> None:
+    os.kill(max(workers(kind)), signal.SIGKILL)

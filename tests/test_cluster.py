@@ -134,6 +134,7 @@ def test_a_killed_worker_and_a_lost_machine_cost_the_work_since_the_last_checkpo
     assert (found.run_dir, [each.number for each in reporters]) == (tmp_path / "run", [0, 0])
     check_same(whole, found)
     steps = sum(int(state.step.sum()) for state in found.states)
+    assert any(": its worker died; tried again from step " in each for each in found.notes)
     assert 0 < found.network_steps < steps  # of the tasks that ended: those of killed ones went on from checkpoints
     machines.wait_for_nodes(60)  # until Ray knows of the loss, and gives that machine no more work
 
@@ -278,7 +279,7 @@ def test_the_directory_of_a_run_in_shards_is_that_of_any_run(
     for command in ("inspect two", "report two", "explain two --network 0", "resume two --epochs 6"):
         run(command, capsys)
     run("resume one --epochs 6", capsys)
-    run("train --config two/config.yaml --run-dir three", capsys)  # to the 6 epochs
+    run("train --config two/config.yaml --run-dir three --cluster auto", capsys)  # to the 6 epochs
     for other in ("one", "three"):
         assert Path("two/results.csv").read_bytes() == Path(other, "results.csv").read_bytes()
     assert same_bits(*(gpubp.load(each).population.params for each in ("one", "two")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import cluster
+from gpubp import cluster, config_file, lock
 from gpubp.cli import main
 from gpubp.cluster.shards import dealt
 from gpubp.cluster.storage import Storage
@@ -35,6 +36,60 @@ Capture = pytest.CaptureFixture[str]
 def test_flags_of_a_cluster_that_do_not_fit_are_refused(flags: str, message: str, capsys: Capture) -> None:
     assert main(f"train {flags}".split()) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The clusters that runs were sent to, which begin and are lost there."""
+    found = list[str]()
+
+    def lost(*given: Any, cluster: str, run_dir: Path, settings: dict[str, Any], **more: Any) -> None:
+        found.append(cluster)
+        (run_dir / "checkpoint").mkdir(parents=True, exist_ok=True)
+        (run_dir / "shards" / "driver").mkdir(parents=True, exist_ok=True)
+        lock.file(run_dir).touch()
+        config_file.write(run_dir / config_file.FILE, settings, "")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster, "train_many", lost)
+    return found
+
+
+@pytest.mark.parametrize("name", ["10.0.0.1:6379", "auto", "ray://10.0.0.1:10001", "local; rm"])
+def test_no_file_alone_chooses_a_cluster(tmp_path: Path, at: list[str], name: str, capsys: Capture) -> None:
+    settings, run = tmp_path / "settings.yaml", tmp_path / "run"
+    settings.write_text(f"data: iris\nnetworks: 4\nsteps: 5\ntensorboard: false\ncluster: '{name}'\n")
+    for cause, status, command in (
+        (settings, 2, ["train", "--config", str(settings), "--run-dir", str(run)]),
+        (run / "config.yaml", 1, ["resume", str(run)]),
+    ):
+        assert ended(command) == status
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert told.startswith(f"error: {cause}: cluster '{name}': a file alone does not choose one, as it could run")
+        assert told.endswith(f"if you trust it: --cluster {shlex.quote(name)}")
+        assert at == []
+        assert (ended([*command, "--cluster", name]), at.pop()) == (130, name)
+        assert f"continue with: gpubp resume {run} --cluster {shlex.quote(name)}\n" in capsys.readouterr().err
+    assert (ended(["resume", str(run), "--cluster", "local"]), at.pop()) == (130, "local")
+
+
+def ended(command: list[str]) -> int | str | None:
+    try:
+        return main(command)
+    except SystemExit as refused:
+        return refused.code
+
+
+def test_a_file_may_choose_this_machine_alone(tmp_path: Path, at: list[str], capsys: Capture) -> None:
+    (tmp_path / "settings.yaml").write_text("data: iris\ntensorboard: false\ncluster: local\n")
+    run = str(tmp_path / "run")
+    assert main(["train", "--config", str(tmp_path / "settings.yaml"), "--run-dir", run]) == 130
+    assert main(["resume", run]) == 130
+    assert at == ["local", "local"]
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("cluster: local", "cluster: null"))
+    assert main(["resume", run, "--cluster", "local"]) == 1
+    assert capsys.readouterr().err.endswith("run began on one machine\n")
 
 
 def test_what_a_cluster_cannot_do_is_refused_before_any_training(tmp_path: Path) -> None:

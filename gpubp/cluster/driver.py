@@ -1,7 +1,8 @@
 """Driver: one process that hands shards to workers, hears of them, and lets a search decide at meeting points.
 
-A shard whose worker or machine dies is tried again elsewhere, from its checkpoint. An error of its own is raised once,
-after the others have saved. The driver keeps a record (record.py), so that the same call goes on after its own death.
+A shard whose worker or machine dies is tried again elsewhere, from its checkpoint, and a board that dies is made again.
+An error of a shard is raised once, after the others have saved. The driver keeps a record (record.py), so that the same
+call goes on after its own death.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError, DeviceError, GpubpError, OutOfMemoryError
+from ..errors import CheckpointError, ClusterError, GpubpError, OutOfMemoryError
 from ..line import line
 from ..loop import Search
 from ..reporters import Progress
 from ..state import Status
 from . import worker
+from .health import TICK, Lifeline, Tries, free
 from .meeting import Exchange, LightRun, decisions, found_in
-from .messages import Decision, Looked, Report
+from .messages import Begun, Decision, Looked, Message, Report
 from .progress import Together
 from .record import Record
 from .shards import Job, Shard
 from .storage import Storage
 
-RETRIES = 100  # of a shard in one phase, after deaths of its workers
-TICK = 0.25  # seconds between two looks at the shards
+RETRIES = 100  # of a task of which nobody hears, after deaths of its workers
 
 
 def board() -> type:
@@ -61,9 +62,11 @@ class Signalled(Exception):  # noqa: N818 - no error
 
 def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: int | None, board: Any) -> Report:
     """worker.train(), as a task: it ends when the board has all that it told."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: Ray cancels tasks by it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     told: list[Future[None]] = []  # ray.get() would break off in a task that is cancelled, before it has saved itself
 
-    def tell(message: Progress | Looked) -> None:
+    def tell(message: Message) -> None:
         told[:] = [board.tell.remote(shard.number, pickle.dumps(message)).future()]
         if isinstance(message, Looked):  # before a checkpoint is of after this evaluation
             told[0].result()
@@ -88,12 +91,14 @@ class Driver:
         self.stored = [ray.put(each) for each in shards]
         node = ray.get_runtime_context().get_node_id()
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-        self.board = ray.remote(num_cpus=0, scheduling_strategy=here)(board()).remote()
+        again = {"max_restarts": -1, "max_task_retries": -1}  # what it had not passed on is lost, for curves alone
+        self.board = ray.remote(num_cpus=0, scheduling_strategy=here, **again)(board()).remote()
+        self.options, self.lifeline, self.tries = options, Lifeline(ray), Tries(0, together.tell, False)
+        self.task = ray.remote(**options, max_retries=0)(_train)
+        self.taking = ray.remote(**options, max_retries=0)(worker.take)
         lasting = {"max_retries": RETRIES, "retry_exceptions": False}
-        self.task = ray.remote(**options, **lasting)(_train)
         self.giving = ray.remote(**options, **lasting)(worker.give)
         self.showing = ray.remote(**options, **lasting)(worker.show)
-        self.taking = ray.remote(**options, **lasting)(worker.take)
         self.storage, self.saved = job.storage / "driver", time.monotonic()
         self.held = self.storage.saves()
 
@@ -111,6 +116,7 @@ class Driver:
 
     def close(self) -> None:
         """End what serves this run alone."""
+        self.lifeline.close()
         self.ray.kill(self.board)
 
     def decide(self, runs: Sequence[LightRun], search: Search, number: int, looked: Sequence[Looked]) -> None:
@@ -135,7 +141,7 @@ class Driver:
             what = self.job, self.stored[at], self.sets, record.decided, stored[at], last, self.board
             return self.task.remote(*what)
 
-        reports: list[Report] = self.gather(start, self.ended)
+        reports: list[Report] = self.gather(start, self.ended, heard=True)
         self.bring(runs, reports)
         return reports
 
@@ -175,14 +181,17 @@ class Driver:
             if not running:
                 self.together.end(at, report.looked)
 
-    def gather(self, start: Callable[[int], Any], ended: Callable[[int, Any], None]) -> list[Any]:
-        """What the tasks of all shards return, in order."""
+    def gather(self, start: Callable[[int], Any], ended: Callable[[int, Any], None], heard: bool = False) -> list[Any]:
+        """What the tasks of all shards return, in order. heard: whether they tell the board that they have begun."""
+        self.tries = Tries(len(self.shards), self.together.tell, heard)
         tasks = {start(at): at for at in range(len(self.shards))}
         found: list[Any] = [None] * len(tasks)
         errors, stopping = list[tuple[int, Exception]](), False
         while tasks:
             done, _ = self.ray.wait([*tasks], num_returns=len(tasks), timeout=TICK)
+            self.lifeline.check()
             self.hear()
+            self.tries.look(tasks.values(), lambda: free(self.ray, self.options))
             if (self.signals or errors) and not stopping:
                 stopping = True
                 for each in tasks:
@@ -194,7 +203,13 @@ class Driver:
                 except self.ray.exceptions.TaskCancelledError:
                     continue
                 except Exception as error:
-                    errors.append((at, error))
+                    raised = isinstance(error, self.ray.exceptions.RayTaskError)
+                    died = isinstance(error, self.ray.exceptions.RayError) and not raised
+                    given_up = self.tries.died(at, error) if died and not stopping else None
+                    if not died or given_up is not None:
+                        errors.append((at, given_up or error))
+                    elif not stopping:
+                        tasks[start(at)] = at
                     continue
                 report = found[at] if isinstance(found[at], Report) else None
                 self.steps += 0 if report is None else report.steps
@@ -217,15 +232,17 @@ class Driver:
         tasks = [self.showing.remote(self.job, self.stored[at], self.sets, self.record.decided) for at in others]
         for at, task in zip(others, tasks):
             try:
-                ended[at] = self.ray.get(task)
+                ended[at] = self.lifeline.wait(self.ray, task)
             except self.ray.exceptions.RayError as error:
                 raise self.told(at, error) from None
         return [ended[at] for at in range(len(found))]
 
     def told(self, at: int, error: Exception) -> Exception:
         """The error of a shard, with its number."""
+        if isinstance(error, ClusterError):
+            return error
         if not isinstance(error, self.ray.exceptions.RayTaskError):
-            return DeviceError(f"shard {at} was lost with its worker, {RETRIES} times and once more: {line(error)}")
+            return ClusterError(f"shard {at}: its worker died again and again: {line(error)}")
         cause: Exception = error.cause
         if isinstance(cause, GpubpError):
             more = "; more shards, which wait for their turn, are smaller" * isinstance(cause, OutOfMemoryError)
@@ -235,8 +252,11 @@ class Driver:
 
     def hear(self) -> None:
         """Report what shards have told, and keep the record now and then."""
-        for number, message in self.ray.get(self.board.taken.remote()):
-            self.together.hear(number, pickle.loads(message))
+        for number, content in self.lifeline.wait(self.ray, self.board.taken.remote()):
+            message: Message = pickle.loads(content)
+            if isinstance(message, Begun):
+                self.tries.begin(number, *message)
+            self.together.hear(number, message)
         self.together.tell()
         if time.monotonic() - self.saved > 60 * self.job.minutes:
             self.try_to_keep()

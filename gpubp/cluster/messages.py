@@ -24,6 +24,13 @@ CLOCKS = ("step", "status", "diverged_step")  # what reporters are told of netwo
 Tensors = dict[str, Tensor]
 
 
+class Begun(NamedTuple):
+    """A worker has begun: the network-steps of its shard so far, and the step."""
+
+    done: int
+    step: int
+
+
 class Looked(NamedTuple):
     """An evaluation of a shard: its round, of each part the CLOCKS and what was found, and norms of gradients (K,)."""
 
@@ -31,6 +38,9 @@ class Looked(NamedTuple):
     clocks: list[Tensors]
     found: list[Round]
     norms: Tensor
+
+
+Message = Begun | Progress | Looked
 
 
 class End(NamedTuple):
@@ -66,13 +76,14 @@ class Decision(NamedTuple):
 class Herald(Reporter):
     """Tells the driver of progress and evaluations, with up to `norms` norms of gradients."""
 
-    def __init__(self, tell: Callable[[Progress | Looked], object], norms: int = 0) -> None:
+    def __init__(self, tell: Callable[[Message], object], norms: int = 0) -> None:
         self.tell, self.last, self.norms, self.spent = tell, -math.inf, norms, 0
         self.latest: Looked | None = None
 
     def start(self, start: Start) -> None:
         """Before the first step of this process."""
         self.spent = start.done
+        self.tell(Begun(start.done, start.step))
 
     def progress(self, progress: Progress) -> None:
         """Now and then."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig
 from ..design import Design
-from ..errors import ConfigError
+from ..errors import ClusterError, ConfigError, warn
+from ..line import line
 from ..loop import Search
 from ..making import confounded, idle
 from ..run import Sets
 from ..search import restored
 from ..search.method import Method
 from . import worker
+from .health import Lifeline, free
 from .meeting import LightRun, light_runs
 from .record import Record, digest
 from .session import Room
@@ -58,10 +61,14 @@ class Plan:
         Raises what that does. watched: whether a reporter handles evaluations."""
         looks = self.sets.validation is not None or watched
         task = ray.remote(**lent.options)(worker.fit)
+        asked = task.remote(self.parts, sets, engine, device, self.folds, looks, self.rules)
         try:
-            found, notes = ray.get(task.remote(self.parts, sets, engine, device, self.folds, looks, self.rules))
+            with closing(Lifeline(ray)) as lifeline:
+                found, notes = lifeline.wait(ray, asked, lambda: warn(f"no worker begins: {free(ray, lent.options)}"))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
+        except ray.exceptions.RayError as error:
+            raise ClusterError(f"no worker can fit the configurations to the data: {line(error)}") from None
         self.configure([config for config, _, _ in found])
         self.choices = [(name, why) for _, name, why in found]
         return list(notes)

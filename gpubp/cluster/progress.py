@@ -17,7 +17,7 @@ from ..reporters import Progress
 from ..reporters.listeners import Listeners
 from ..reporters.snapshot import Snapshot
 from .meeting import LightRun, found_in
-from .messages import Looked
+from .messages import Begun, Looked, Message
 from .shards import Shard
 
 
@@ -45,8 +45,11 @@ class Together:
         """Of training so far."""
         return self.before + time.monotonic() - self.begun
 
-    def hear(self, number: int, message: Progress | Looked) -> None:
+    def hear(self, number: int, message: Message) -> None:
         """What a shard tells."""
+        if isinstance(message, Begun):  # again, perhaps, from its last checkpoint
+            self.progress[number] = self.progress[number]._replace(done=message.done, rate=0.0)
+            return
         if isinstance(message, Progress):
             self.progress[number] = message
             new = [each for each in message.notes if each not in self.notes]

@@ -4,13 +4,15 @@
                                whether shards have its rows; the search's settings; the part of history.jsonl, seconds
     decision-00000002.safetensors   what the last decision made of all networks but their rows
 
-record.json is written last. Nothing in them can execute code.
+record.json is written last, with a SHA-256 of the decision and one of itself: damaged ones are refused. Nothing in them
+can execute code.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .. import files, history
+from .. import files, history, manifests
 from ..config import TrainConfig
 from ..design import Group
 from ..errors import CheckpointError, ConfigError, reason
@@ -30,18 +32,19 @@ from ..run import Sets
 from .meeting import LightRun
 from .shards import Part
 
-FILE = "record.json"
+FILE, LARGEST = "record.json", 1 << 20  # bytes
 
 
 @dataclass
 class Record:
     """digest, shards: of what is trained, and how many. decided: decisions so far, the last at the end of the round
-    `number`; exchanged: whether shards have its rows."""
+    `number`, in a file of SHA-256 `file`; exchanged: whether shards have its rows."""
 
     digest: str
     shards: int
     decided: int = 0
     number: int = 0
+    file: str = ""
     exchanged: bool = True
     search: Any = None
     seconds: float = 0.0
@@ -54,20 +57,35 @@ class Record:
         if not path.exists():
             return None
         try:
-            record = cls(**json.loads(files.read(path)))
-        except (OSError, ValueError, TypeError) as error:
+            files.regular(path)
+            with path.open("rb") as file:
+                text = file.read(LARGEST + 1)
+            told = json.loads(text if len(text) <= LARGEST else b"")
+            if told.pop("sha256") != manifests.digest(told):
+                raise CheckpointError("its SHA-256 is not the one in it")
+            record = cls(**told)
+            if not record.sound():
+                raise ValueError
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
         try:
             return replace(record, history=History.load(folder, record.history))
         except CheckpointError:
             return replace(record, history=History())  # no network depends on it
 
+    def sound(self) -> bool:
+        """Whether a driver can go on from it."""
+        counts = self.shards, self.decided, self.number
+        known = all(type(each) is int and each >= 0 for each in counts) and type(self.exchanged) is bool
+        texts = all(isinstance(each, str) for each in (self.digest, self.file))
+        return known and texts and type(self.seconds) in (int, float) and 0 <= self.seconds < math.inf
+
     def save(self, folder: Path) -> None:
         """Write it. Raises CheckpointError."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            told = self.history.save(folder)
-            files.write_text(folder / FILE, json.dumps({**vars(self), "history": told}) + "\n")
+            told = {**vars(self), "history": self.history.save(folder)}
+            files.write_text(folder / FILE, json.dumps({**told, "sha256": manifests.digest(told)}) + "\n")
             for old in folder.glob("decision-*.safetensors"):
                 if old != self.decision(folder):
                     old.unlink()
@@ -87,6 +105,7 @@ class Record:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             files.write(self.decision(folder), lambda beside: save_file(content, beside))
+            self.file = files.digest(self.decision(folder))
             self.search = history.with_files(search.to_dict(), folder, number)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{folder} cannot be written: {reason(error, str(error))}") from None
@@ -98,12 +117,20 @@ class Record:
             return
         path = self.decision(folder)
         try:
+            if files.digest(path) != self.file:
+                raise CheckpointError(f"its SHA-256 is not the one in {FILE}")
             content = load_file(path)
             for at, run in enumerate(runs):
-                run.number = self.number
-                names = [name for name, _ in run.state.tensors()]
-                run.state.put_in(torch.arange(len(run.rows)), {name: content[f"{at}.{name}"] for name in names})
-        except (OSError, SafetensorError, LookupError, RuntimeError) as error:
+                run.number, count = self.number, len(run.rows)
+                for name, each in run.state.tensors():
+                    found = content[f"{at}.{name}"]
+                    if (found.dtype, found.shape) != (each.dtype, each.shape):
+                        raise ValueError
+                    each.copy_(found)
+                run.state.bound(run.sets.data)
+                if not ((run.state.source >= 0) & (run.state.source < count)).all():
+                    raise ValueError
+        except (OSError, SafetensorError, LookupError, ValueError, RuntimeError) as error:
             why = reason(error, "it is not what was written")
             raise CheckpointError(f"{path} cannot be read: {why}") from None
 

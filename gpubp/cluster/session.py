@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 from .. import arrays
@@ -44,9 +44,12 @@ def session(address: str, sets: Sets) -> Iterator[tuple[Any, list[str]]]:
         return
     handlers = {number: signal.getsignal(number) for number in ENDING}
     try:
-        yield ray, _connected(ray, address, sets)
+        with _exchanged(ray._private.worker, {"_worker_logs_enabled": False}):  # they go to standard output
+            try:
+                yield ray, _connected(ray, address, sets)
+            finally:
+                ray.shutdown()
     finally:
-        ray.shutdown()
         for number, handler in handlers.items():
             if signal.getsignal(number) is not handler:  # Ray's own
                 signal.signal(number, handler)
@@ -68,8 +71,28 @@ def _connected(ray: Any, address: str, sets: Sets) -> list[str]:
             raise ConfigError(f"cluster {where!r}: {allowed}: {line(error)}") from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     store = LEAST + 2 * sum(each.nbytes(each.networks or 1) for each in sets.each)
-    ray.init("local", include_dashboard=False, object_store_memory=store, **quiet)
+    with _apart(ray._private.services):
+        ray.init("local", include_dashboard=False, object_store_memory=store, _node_ip_address="127.0.0.1", **quiet)
     return ["cluster: a Ray of this machine alone was started, and ends with the run"]
+
+
+def _apart(services: Any) -> AbstractContextManager[None]:
+    """Processes of Ray that start meanwhile are in sessions of their own, so that a signal to the group of this one, as
+    of `timeout`, ends no worker before it has saved; and they listen where this machine alone hears."""
+    popen: Any = getattr(services, "ConsolePopen", None)
+    started = {"ConsolePopen": lambda *given, **more: popen(*given, **more, start_new_session=True)}
+    return _exchanged(services, {**started, "resolve_ip_for_localhost": lambda host: host})
+
+
+@contextmanager
+def _exchanged(module: Any, values: Mapping[str, Any]) -> Iterator[None]:
+    """Names of a module of Ray, which has no settings for that, mean these meanwhile, if it has them (2.60 does)."""
+    before = {name: vars(module)[name] for name in values if name in vars(module)}
+    try:
+        vars(module).update({name: values[name] for name in before})
+        yield
+    finally:
+        vars(module).update(before)
 
 
 def room(ray: Any, device: str, shards: int | None) -> tuple[str, Room]:

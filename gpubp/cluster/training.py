@@ -142,10 +142,11 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
             sets = ray.put(plan.sets)
             lines += plan.fit(ray, lent, sets, wanted.engine, device, any(map(watches, wanted.reporters)))
             runs, shown = plan.runs(), plan.runs()
-            mine = plan.digest(lent.shards)
+            shards, mine = list(dealt(plan.parts, lent.shards)), plan.digest(lent.shards)
             record = check(before or Record(mine, lent.shards), mine, lent.shards, storage.path)
             record.restore(keeping, shown)
             lines += plan.begin(record, keeping, runs)
+            meetings = plan.meetings(runs)
             chosen = described(runs, plan.search) if wanted.settings is None else updated(wanted.settings, runs)
             chosen |= {"shards": lent.shards}
             held = opened(folder, chosen, reasons(runs), plan.sets.data.preparation, plan.design)
@@ -153,8 +154,6 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
             if files.found(keeping / RECORD) != seen:  # before this process had the lock
                 raise CheckpointError(f"{storage.path}: another process has just gone on with it: call again")
             record.save(keeping)
-            shards = list(dealt(plan.parts, lent.shards))
-            meetings = plan.meetings(runs)
             told = Together(shown, shards, listeners, record.history, record.seconds, meetings[record.decided :])
             listeners.told = told.tell
             lines = [*wanted.lines, *lines, f"{lent}"]

@@ -27,7 +27,6 @@ from ..devices import devices
 from ..errors import CheckpointError, DeviceError
 from ..loop import Loop
 from ..making import Maker
-from ..reporters import Progress
 from ..resuming import runs_of
 from ..run import Sets
 from ..saving import Saving
@@ -35,7 +34,7 @@ from ..signals import collected
 from ..state import TrainState
 from ..stored import FOLDER, is_row
 from ..training import explained
-from .messages import NONE, Decision, End, Herald, Looked, Report, Tensors, clocks, light
+from .messages import NONE, Decision, End, Herald, Looked, Message, Report, Tensors, clocks, light
 from .shards import Job, Part, Shard, learn
 from .storage import Storage
 
@@ -146,7 +145,7 @@ class ShardLoop(Loop):
 @neutral()
 def train(
     job: Job, shard: Shard, sets: Sets, phase: int, decision: Decision | None, last: int | None,
-    tell: Callable[[Progress | Looked], object],
+    tell: Callable[[Message], object],
 ) -> Report:  # fmt: skip
     """Train a shard up to the round `last`, or to its end."""
     with _opened(job, shard, sets, phase, tell) as loop:
@@ -228,9 +227,7 @@ def _found(device: str) -> list[torch.device]:
 
 
 @contextmanager
-def _opened(
-    job: Job, shard: Shard, sets: Sets, phase: int, tell: Callable[[Progress | Looked], object]
-) -> Iterator[ShardLoop]:
+def _opened(job: Job, shard: Shard, sets: Sets, phase: int, tell: Callable[[Message], object]) -> Iterator[ShardLoop]:
     """The loop of a shard, which saves itself. What else writes the shard, a process that was thought dead, stops."""
     storage = job.storage / str(shard.number)
     held = storage.saves()
@@ -250,7 +247,7 @@ def _opened(
 
 
 def _loop(
-    job: Job, shard: Shard, sets: Sets, folder: Path, tell: Callable[[Progress | Looked], object], begun: bool
+    job: Job, shard: Shard, sets: Sets, folder: Path, tell: Callable[[Message], object], begun: bool
 ) -> ShardLoop:
     """The loop of a shard, from its newest checkpoint if there is one; it writes nothing. begun: whether there must be
     one, as networks were decided about. Raises CheckpointError."""

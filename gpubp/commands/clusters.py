@@ -9,15 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..flags import COUNT, TEXT
+from ..line import line, quoted
+from .parser import Parser
 
 if TYPE_CHECKING:
     from ..result import Result
 
 
-def flags(add: Callable[..., None]) -> None:
+def flags(flags: Parser) -> None:
     """The flags of `train` that say so."""
+    add = flags.flag
     add("--cluster", TEXT, "auto, local, or the address of a Ray cluster: train shards of the networks on its machines")
     add("--shards", COUNT, "with --cluster: how many; by default one for each GPU, or for each machine without any")
+    flags.typed["cluster"] = chosen
+
+
+def chosen(path: Path, stored: Any, typed: str | None) -> str | None:
+    """The cluster that was typed, or `stored` in a file. Raises ConfigError for one that only a file names: whoever
+    rules a cluster can run programs here."""
+    if typed is None and stored not in (None, "local"):
+        why = "a file alone does not choose one, as it could run programs here"
+        raise ConfigError(f"{line(path)}: cluster {line(stored)!r}: {why}; if you trust it: --cluster {quoted(stored)}")
+    return stored if typed is None else typed
 
 
 def check(settings: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import begun
-from ..errors import ConfigError, GpubpError, lookup
+from ..errors import ClusterError, ConfigError, GpubpError, lookup
 from ..evaluate import metric_name
 from ..line import counted, line, quoted
 from ..reporters import Reporter, quantiles
@@ -23,19 +23,22 @@ SERVICES: dict[str, Callable[[], Reporter]] = {"mlflow": MLflowReporter, "wandb"
 UNSAVED = 3  # exit status if training ended, but not everything could be written
 
 
-def ended(run: Path | str, training: Callable[[], Result]) -> Result:
-    """The result of `training`, also if a signal ended it, which the exit status then shows. run: a path, or a URL."""
+def ended(run: Path | str, training: Callable[[], Result], cluster: str | None = None) -> Result:
+    """The result of `training`, also if a signal ended it, which the exit status then shows; of a run in shards that a
+    signal or the end of its cluster ends early, how it goes on. run: a path, or a URL; cluster: to be named again."""
     try:
         return training()
-    except KeyboardInterrupt as stopped:
+    except (KeyboardInterrupt, ClusterError) as stopped:
         result: Result | None = getattr(stopped, "result", None)
         if result is not None and result.run_dir is not None and not begun(result.run_dir):  # no shards that go on
             return result
         if isinstance(run, str):
-            if result is not None:
+            if result is not None or isinstance(stopped, ClusterError):
                 sys.stderr.write(f"{line(run)} has all that is saved; continue with the same command\n")
         elif (run / "checkpoint").exists():
-            sys.stderr.write(f"{line(run)} holds its last checkpoint; continue with: gpubp resume {quoted(run)}\n")
+            again = "" if cluster in (None, "local") else f" --cluster {quoted(cluster)}"
+            how = f"continue with: gpubp resume {quoted(run)}{again}"
+            sys.stderr.write(f"{line(run)} holds its last checkpoint; {how}\n")
         raise
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from argparse import SUPPRESS, Action
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,6 +43,8 @@ class Parser(jsonargparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=Help, **settings)
+        self.typed: dict[str, Callable[[Path, Any, Any], Any]] = {}  # what a file's value and that of a flag give
+        self.files: list[tuple[str, Path, Any]] = []  # of these settings, what files say
 
     def flag(self, name: str, kind: Kind, about: str, default: Any = None) -> None:
         """Add --name; without a default it may be null, as if a file did not have it."""
@@ -71,7 +74,19 @@ class Parser(jsonargparse.ArgumentParser):
             self.error(f"{path}: settings by name expected, such as networks: 100")
         if "config" in found:
             self.error(f"{path}: the setting 'config' is unknown: a file of settings names no other")
-        return super().parse_path(path, *arguments, **settings)
+        merged = super().parse_path(path, *arguments, **settings)
+        self.files += [(name, Path(path), merged.pop(name)) for name in self.typed if name in merged]
+        return merged
+
+    def parse_args(self, *arguments: Any, **settings: Any) -> Any:
+        """See ArgumentParser."""
+        found = super().parse_args(*arguments, **settings)
+        for name, path, value in self.files:
+            try:
+                found[name] = self.typed[name](path, value, found[name])
+            except GpubpError as error:
+                self.error(str(error))
+        return found
 
     def reworded(self, message: str) -> str:
         """A message of argparse or jsonargparse, in the package's words."""

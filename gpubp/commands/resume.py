@@ -10,7 +10,7 @@ from .. import config_file, lock
 from ..errors import CheckpointError, ConfigError
 from ..flags import COUNT, NUMBER, TEXT, TRUTH
 from ..line import line
-from . import train
+from . import clusters, train
 from .parser import Parser, run_parser
 
 CHANGEABLE = ("epochs", "steps", "device", "data", "tensorboard", "report", "checkpoint_minutes")
@@ -27,6 +27,7 @@ def parser() -> Parser:
     flags.flag("--tensorboard", TRUTH, "as in train; by default as before")
     flags.flag("--report", TEXT, "as in train; by default as before")
     flags.flag("--checkpoint-minutes", NUMBER, "as in train; by default as before")
+    flags.flag("--cluster", TEXT, "as in train, of a run whose shards have not ended; by default local if it began so")
     flags.switch("--force", "take over a run whose process is dead but whose lock remains")
     flags.switch("--json", "end standard output with one JSON object")
     return flags
@@ -45,9 +46,13 @@ def run(settings: dict[str, Any]) -> int:
     if begun and not (folder / config_file.FILE).exists():
         raise CheckpointError(f"{folder} ended before anything was written; restart it with the same gpubp train")
     before = settings_of(folder, train.kinds())
+    if settings["cluster"] is not None and not (begun and before["cluster"]):
+        how = "has ended its shards: it goes on" if before["cluster"] else "began"
+        raise ConfigError(f"--cluster {line(settings['cluster'])}: {line(folder)} {how} on one machine")
     now = {**before, **{name: settings[name] for name in CHANGEABLE if settings[name] is not None}}
     now["data"] = located(now["data"])
     if begun:
+        now["cluster"] = clusters.chosen(folder / config_file.FILE, before["cluster"], settings["cluster"])
         for name, other in (("epochs", "steps"), ("steps", "epochs")):
             if settings[name] is not None and before[other] is not None:
                 raise ConfigError(f"this run counts {other}: give only {other} to extend it")

@@ -127,7 +127,7 @@ def parser() -> Parser:
         add("--" + name.replace("_", "-"), KINDS[each["kind"]], special.get(name, each["about"]), default)
     searches.flags(add)
     add("--device", TEXT, "auto, cpu, cuda, cuda:1, or cuda:all to split the networks over all GPUs", "auto")
-    clusters.flags(add)
+    clusters.flags(flags)
     add("--dtype", TEXT, "float32 or float64; by default float32, for the tutorial float64")
     add("--engine", TEXT, "auto, cpu or cuda (compiled), or eager", "auto")
     add("--run-dir", TEXT, "a new directory; runs/DATA-DATE-TIME by default")
@@ -315,4 +315,5 @@ def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: P
             device=settings["device"],
             lines=() if prepared is None else prepared.about,
         ),
+        settings["cluster"],
     )
