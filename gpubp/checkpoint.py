@@ -254,15 +254,13 @@ def _by_population(content: Mapping[str, Tensor], count: int) -> list[dict[str, 
 
 def _check_notes(notes: Mapping[str, Any]) -> None:
     """Raise ConfigError unless a loop can resume from the notes."""
-    seconds, settings, search = notes["seconds"], notes["settings"], notes["search"]
+    seconds, settings = notes["seconds"], notes["settings"]
     if type(seconds) not in (int, float) or not 0 <= seconds < float("inf"):
         raise ConfigError(f"{seconds!r} seconds; a number of 0 or more expected")
     if notes["clock"] not in (None, "step", "network_steps"):
         raise ConfigError(f"clock {notes['clock']!r}; step or network_steps expected")
     if not isinstance(settings, dict | None):
         raise ConfigError(f"settings are a {type(settings).__name__}; values by name expected")
-    if not isinstance(search, dict | None):
-        raise ConfigError(f"its search is a {type(search).__name__}; values by name expected")
 
 
 def digest_of(path: Path) -> str | None:

@@ -164,8 +164,11 @@ def replay(
     saved = checkpoint.load(folder, HOME, is_row)
     if saved.older:
         raise CheckpointError(f"{saved.told[0]}, but a replay is compared with the newest: resume the run first")
+    search = saved.notes["search"] or {}
+    if not isinstance(search, dict):
+        raise CheckpointError(f"{folder}: its search, {search!r}, is none that a run has")
     found = network_of(saved, row)
-    sets, search, chosen = _sets(folder, found, data, validation), saved.notes["search"] or {}, _step(found, number)
+    sets, chosen = _sets(folder, found, data, validation), _step(found, number)
     line = line_of(saved, Lineage.load(folder, search["lineage"]) if "lineage" in search else Lineage(), found)
     origin = line[0].saved
     begun = drawn(folder, saved, origin, init, init_scale, design) if population is None else given(population, origin)
