@@ -138,7 +138,7 @@ def test_what_is_not_a_command_or_a_flag_is_named(arguments: str, expected: str,
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("--networks 1e12 --lr 1..2", "1,000,000,000,000 networks of 2-32-1 with adam need "),
+        ("--networks 1e12 --lr 1..2", "1,000,000,000,000 networks: their design needs 100 TB; "),
         ("--data tutorial --networks 1e13", "10,000,000,000,000 networks of 2-2-2 with sgd need "),
         ("--epochs 9e18", "epochs 9000000000000000000: 1,000,000,000,000 or less expected"),
         ("--steps 1e13", "steps 10000000000000: 1,000,000,000,000 or less expected"),

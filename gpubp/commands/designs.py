@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LISTS = {"widths": ";", "hidden": ";", "optimizer": ",", "schedule": ",", "batch_size": ",", "init": ","}
 LENGTHS = ("epochs", "steps")
+ROW = 100  # bytes of a row of a design while it is drawn
 POSITIONS = ("folds", "bootstrap", "per")  # each setting trains a network at each position of the data
 COMMON = ("output", "loss", "bias", "train_bias", "evaluate_every", "restore_best", "shuffle", "update_order",
           "precision")  # fmt: skip
@@ -87,8 +88,10 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     and lists make a grid, as in sampling.py. A flag's hyper-parameter is left out of rows without it; a cell is not."""
     import numpy as np
 
+    from ..ambient import HOME
     from ..config import HYPER
     from ..design import Design
+    from ..free import available, size
     from ..search.sampling import sample, taken
 
     given = None
@@ -100,6 +103,9 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     settings["networks"] = count = (
         len(given) if given else settings["networks"] or (1000 if settings["per"] is None else 1)
     )
+    free = available(HOME)
+    if free is not None and count * ROW > free:
+        raise OutOfMemoryError(f"{count:,} networks: their design needs {size(count * ROW)}; {size(free)} free")
     sides = prepared.widths_in, prepared.widths_out
     choices: dict[str, Sequence[Any]] = {name: options(settings, name) for name in LISTS if settings[name] is not None}
     choices["widths"] = [widths(each, *sides) for each in choices.get("widths", [f"{sides[0]},32,{sides[1]}"])]
