@@ -228,8 +228,8 @@ def play(measured: Costs, shards: int) -> None:
         found = simulate(measured, given)
         busy = ", ".join(f"{name} {share:.1%}" for name, share in sorted(found.busy.items()))
         print(f"{number:,} shards of {given.networks:,} networks, {given.hours:g} h: efficiency "
-              f"{found.efficiency:.1%}, and {found.ideal / (found.seconds - found.merging):.1%} before the joining of "
-              f"{found.merging:,.0f} s; busy: {busy}; redone {found.redone / 3600:.2f} h")  # fmt: skip
+              f"{found.efficiency:.1%}, and {found.ideal / (found.seconds - found.joining):.1%} before the joining of "
+              f"{found.joining:,.0f} s; busy: {busy}; redone {found.redone / 3600:.2f} h")  # fmt: skip
         parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in meeting(measured, given).items())
         print(f"    a meeting point: {parts}")
 

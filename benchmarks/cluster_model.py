@@ -68,13 +68,13 @@ class Server:
 
 @dataclass
 class Outcome:
-    """seconds: of the whole run; ideal: of training alone; busy: the share of the run in which each server works,
-    without the merge; merging: seconds after the last shard's end; waited: for the storage, of all shards."""
+    """seconds: of the whole run; ideal: of training alone; busy: the share of the time of all shards in which
+    each server works; joining: seconds after that; redone: seconds of training that failures cost, of all shards."""
 
     seconds: float
     ideal: float
     busy: dict[str, float]
-    merging: float
+    joining: float
     redone: float
 
     @property
@@ -100,9 +100,9 @@ def simulate(costs: Costs, cluster: Cluster) -> Outcome:
         if (later := next(steps, None)) is not None:
             heapq.heappush(events, (later, shard, steps))
     last, everybody = max(ends), cluster.shards * cluster.networks
-    merging = everybody * (costs.light / cluster.network + costs.join) + cluster.shards * costs.tidy
+    joining = everybody * (costs.light / cluster.network + costs.join) + cluster.shards * costs.tidy
     busy = {name: each.busy / last for name, each in servers.items()}
-    return Outcome(last + merging, 3600 * cluster.hours, busy, merging, redone[0])
+    return Outcome(last + joining, 3600 * cluster.hours, busy, joining, redone[0])
 
 
 def meeting(costs: Costs, cluster: Cluster) -> dict[str, float]:
@@ -133,16 +133,19 @@ def shard_events(
         if fails < piece:
             redone[0] += done - saved
             now, done = now + fails + costs.start, saved
+            yield now
             now = servers["storage"].serve(now, state / cluster.storage)
             next_save, next_look = done + every, (int(done / look) + 1) * look
             evaluation, fails = int(done / look), draw.expovariate(max(cluster.lost, 1e-12) / 86400)
             yield now
             continue
         fails, now, done = fails - piece, now + piece, done + piece
+        yield now  # whatever others ask for before is served before
         servers["board"].serve(now, piece * costs.message)  # progress, a message a second
         if done >= next_save:
             now = servers["storage"].serve(now, state / cluster.storage)
             saved, next_save = done, done + every
+            yield now
         if done >= next_look - 1e-9:
             evaluation, next_look = evaluation + 1, next_look + look
             told = cluster.networks * costs.told / cluster.network
@@ -151,5 +154,4 @@ def shard_events(
             arrived[evaluation].add(shard)
             if not complete and len(arrived[evaluation]) == cluster.shards:
                 servers["driver"].serve(now, costs.record * cluster.networks * cluster.shards)
-        yield now
     ends.append(servers["storage"].serve(now, state / cluster.storage))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -21,7 +22,6 @@ import gpubp.curves
 from gpubp import checkpoint, cluster, manifests
 from gpubp.cluster import driver
 from gpubp.cluster.driver import Driver
-from gpubp.cluster.plan import Plan
 from gpubp.cluster.storage import Storage
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
@@ -115,10 +115,24 @@ def test_a_population_trains_in_shards_too(
 @pytest.mark.parametrize(
     "search", [SuccessiveHalving(2), Hyperband(2), PopulationBased(2)], ids=["halving", "hyperband", "pbt"]
 )
-def test_searches_decide_over_the_networks_of_all_shards(machines: Any, iris: Any, tmp_path: Path, search: Any) -> None:
+def test_searches_decide_over_the_networks_of_all_shards_and_these_meet_nowhere_else(
+    machines: Any, iris: Any, tmp_path: Path, search: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = trained(iris, None, search=search, design=PLAIN, validation=search.name != "pbt")
+    met, phase = list[Any](), Driver.phase
+
+    def counted(driver: Driver, runs: Any, last: int | None) -> Any:
+        met.append(last)
+        return phase(driver, runs, last)
+
+    monkeypatch.setattr(Driver, "phase", counted)
     found = trained(iris, 3, tmp_path / "run", search=search, design=PLAIN, validation=search.name != "pbt")
     check_same(whole, found)
+    counts = [0, *(each["statuses"].get("stopped") for each in whole.history)]
+    rungs = [number for number, (before, after) in enumerate(pairwise(counts), 1) if before != after]
+    if search.name == "pbt":
+        rungs = [each["round"] for each in whole.search.lineage]
+    assert met == [*rungs, None], "where networks are stopped or copied on one machine, and for the last time"
     if search.name == "pbt":
         assert found.search.lineage == whole.search.lineage
         assert len(found.search.lineage) == 2
@@ -198,6 +212,7 @@ def test_a_run_that_ended_early_goes_on_by_the_same_call(
         batch_size=16, evaluate_every=50, search=search,
     )  # fmt: skip
     assert found.network_steps < sum(int(state.step.sum()) for state in whole.states)
+    assert found.seconds < found.history[-1]["seconds"], "of this call alone"
     for mine, theirs in zip(whole.states, found.states, strict=True):
         assert same_bits(mine.population.params, theirs.population.params)
     assert whole.table.equals(found.table)
@@ -222,24 +237,6 @@ def test_the_error_of_a_shard_is_raised_once_with_its_number_also_if_the_driver_
     monkeypatch.setattr(Driver, "push", push)
     with pytest.raises(CheckpointError, match=r"^shard 1: .*manifest.json is not the manifest of a gpubp checkpoint"):
         trained(iris, 2, tmp_path / "run", **more)
-
-
-def test_a_call_does_not_go_on_from_where_another_one_was_when_it_began(
-    machines: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    proper, run_dir, record = Plan.fit, tmp_path / "run", tmp_path / "run" / "shards" / "driver" / "record.json"
-
-    def meanwhile(*given: Any) -> list[str]:
-        if record.exists():
-            record.write_text(record.read_text() + "\n")
-        return proper(*given)
-
-    more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN}
-    with pytest.raises(KeyboardInterrupt):
-        trained(iris, 2, run_dir, reporters=[At(2, lambda: os.kill(os.getpid(), signal.SIGINT))], **more)
-    monkeypatch.setattr(Plan, "fit", meanwhile)
-    with pytest.raises(CheckpointError, match=r"run: another process has just gone on with it: call again"):
-        trained(iris, 2, run_dir, **more)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,12 @@ from gpubp.cluster import health
 from gpubp.cluster.driver import Driver
 from gpubp.cluster.health import Lifeline, Tries, free
 from gpubp.cluster.messages import Begun
+from gpubp.cluster.progress import Together
 from gpubp.commands import outcome, train
 from gpubp.errors import ClusterError
+from gpubp.history import History
+from gpubp.reporters import Progress
+from gpubp.reporters.listeners import Listeners
 
 Capture = pytest.CaptureFixture[str]
 
@@ -179,3 +183,13 @@ def test_a_run_whose_cluster_is_lost_ends_with_one_sentence_and_how_it_goes_on(
     if not url:
         first = f"holds its last checkpoint; continue with: gpubp resume {run} --cluster 10.0.0.1:6379"
     assert capsys.readouterr().err == f"{run} {first}\nerror: the Ray of this machine has ended\n"
+
+
+def test_the_first_rate_after_a_resume_is_that_of_this_call() -> None:
+    told = Together([], [], Listeners((), lambda _: None), History(), 50.0, [])
+    told.progress = [Progress(0, 0.0, 3), Progress(0, 0.0, 3)]
+    told.hear(0, Begun(400, 20))
+    told.hear(1, Begun(300, 15))
+    told.hear(1, Begun(350, 17))  # its worker has died
+    assert (told.seen[0], told.seen[1] >= 50.0) == (700, True)
+    assert [each.done for each in told.progress] == [400, 350]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import gpubp
-from gpubp.errors import ConfigError
+from gpubp.cluster.plan import Plan
+from gpubp.errors import CheckpointError, ConfigError
 
 from .clusters import PLAIN, At, kill, trained
 from .helpers import same_bits
@@ -38,3 +41,21 @@ def test_a_board_that_is_killed_is_made_again(machines: Any, iris: Any, tmp_path
     for mine, theirs in zip(whole.states, found.states, strict=True):
         assert same_bits(mine.population.params, theirs.population.params)
     assert found.table.equals(whole.table)
+
+
+def test_a_call_does_not_go_on_from_where_another_one_was_when_it_began(
+    machines: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proper, run_dir, record = Plan.fit, tmp_path / "run", tmp_path / "run" / "shards" / "driver" / "record.json"
+
+    def meanwhile(*given: Any) -> list[str]:
+        if record.exists():
+            record.write_text(record.read_text() + "\n")
+        return proper(*given)
+
+    more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN}
+    with pytest.raises(KeyboardInterrupt):
+        trained(iris, 2, run_dir, reporters=[At(2, lambda: os.kill(os.getpid(), signal.SIGINT))], **more)
+    monkeypatch.setattr(Plan, "fit", meanwhile)
+    with pytest.raises(CheckpointError, match=r"run: another process has just gone on with it: call again"):
+        trained(iris, 2, run_dir, **more)

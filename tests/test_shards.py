@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from socket import create_server
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,13 +14,15 @@ import torch
 import gpubp
 from gpubp import cluster, config_file, lock
 from gpubp.cli import main
+from gpubp.cluster.session import _connected
 from gpubp.cluster.shards import dealt
 from gpubp.cluster.storage import Storage
 from gpubp.cluster.storage import _put as put
-from gpubp.commands import outcome
+from gpubp.commands import outcome, train
 from gpubp.design import Design
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.making import Source
+from gpubp.run import Sets
 
 Capture = pytest.CaptureFixture[str]
 
@@ -103,6 +106,15 @@ def test_what_a_cluster_cannot_do_is_refused_before_any_training(tmp_path: Path)
         cluster.train_many([{}], iris.training, run_dir=tmp_path / "run", cluster="127.0.0.1:1", widths="4,3", steps=1,
                            loss=iris.loss)  # fmt: skip
 
+    for address, why in {
+        "ray://10.0.0.1:10001": "that of the head itself is needed, without a protocol such as Ray Client's$",
+        "10.0.0.1:70000": "'70000' is no port, 1 to 65535$",
+        "10.0.0.1": "'10.0.0.1' is no port, 1 to 65535$",
+    }.items():
+        with pytest.raises(ConfigError, match=why):
+            cluster.train_many([{}], iris.training, run_dir=tmp_path / "run", cluster=address, widths="4,3", steps=1,
+                               loss=iris.loss)  # fmt: skip
+
     def ruled(factor: float) -> gpubp.Activation:
         def bent(net: Any) -> Any:
             return net * factor
@@ -119,6 +131,22 @@ def test_what_a_cluster_cannot_do_is_refused_before_any_training(tmp_path: Path)
             cluster.train_many(design, iris.training, run_dir=tmp_path / "run", widths="4,3,3", steps=1,
                                loss=iris.loss, **more)  # fmt: skip
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cluster_that_does_not_let_in_is_asked_for_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="gpubp[cluster] is not installed")
+
+    errors = [ConnectionError("Failed to connect"), ray.exceptions.AuthenticationError("no token was found")]
+
+    def refused(where: str, **more: Any) -> None:
+        raise errors.pop()
+
+    monkeypatch.setattr(ray, "init", refused)
+    with create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        while errors:
+            with pytest.raises(ConfigError, match=r"RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token"):
+                _connected(ray, address, Sets(gpubp.load_data("iris").training))
 
 
 def test_shards_cost_the_same_and_hold_every_network_once() -> None:
@@ -201,15 +229,17 @@ def test_a_run_at_a_url_is_copied_before_anything_looks_at_it(capsys: Capture) -
         gpubp.load("s3://bucket/run")
 
 
-def test_a_signal_ends_a_run_at_a_url_with_a_word_on_how_it_goes_on(capsys: Capture) -> None:
+def test_a_signal_ends_a_run_at_a_url_with_a_word_on_how_it_goes_on(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stopped = KeyboardInterrupt()
     stopped.result = SimpleNamespace(run_dir=None)  # type: ignore[attr-defined]
 
     def training() -> gpubp.Result:
         raise stopped
 
-    with pytest.raises(KeyboardInterrupt):
-        outcome.ended("s3://bucket/run", training)
+    monkeypatch.setattr(train, "run", lambda settings: outcome.ended("s3://bucket/run", training))
+    assert main(["train", "--data", "iris"]) == 130
     assert capsys.readouterr().err == "s3://bucket/run has all that is saved; continue with the same command\n"
 
 

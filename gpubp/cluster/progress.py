@@ -38,7 +38,8 @@ class Together:
         self.notes: list[str] = []
         self.meetings, self.number, self.after = {*meetings}, 0, runs
         self.begun, self.before = time.monotonic(), seconds
-        self.seen = 0, self.seconds
+        self.seen = 0, self.seconds  # network-steps and seconds at the last evaluation, or when this process began
+        self.taken = dict[int, int]()  # of each shard its network-steps then
 
     @property
     def seconds(self) -> float:
@@ -49,6 +50,8 @@ class Together:
         """What a shard tells."""
         if isinstance(message, Begun):  # again, perhaps, from its last checkpoint
             self.progress[number] = self.progress[number]._replace(done=message.done, rate=0.0)
+            if number not in self.taken:
+                self.taken[number], self.seen = message.done, (self.seen[0] + message.done, self.seen[1])
             return
         if isinstance(message, Progress):
             self.progress[number] = message

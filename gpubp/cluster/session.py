@@ -17,6 +17,10 @@ from ..signals import ENDING
 
 LEAST = 1 << 27  # bytes of the object store of a Ray that starts here
 PATIENCE = 5.0  # seconds until an address must answer
+TOKEN = (
+    "; a cluster of Ray 2.60 wants its token: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token, the file "
+    "RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"
+)
 
 
 class Room(NamedTuple):
@@ -58,17 +62,18 @@ def session(address: str, sets: Sets) -> Iterator[tuple[Any, list[str]]]:
 def _connected(ray: Any, address: str, sets: Sets) -> list[str]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     where = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
+    advice = ""
     try:
         if where != "local":
-            host, _, port = where.rpartition(":")
-            if host and port.isdecimal() and "/" not in host:  # Ray itself waits for a minute
-                socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+            if where != "auto":
+                socket.create_connection(_place(where), PATIENCE).close()  # Ray itself waits for a minute
+            advice = TOKEN
             ray.init(where, **quiet)
             return [f"cluster: Ray at {ray.get_runtime_context().gcs_address}"]
-    except (OSError, ValueError, RuntimeError, OverflowError) as error:
+    except (OSError, ValueError, RuntimeError, OverflowError, ray.exceptions.RayError) as error:
         if where != "auto" or not isinstance(error, ConnectionError):
             allowed = "auto, local, or an address such as 10.0.0.1:6379, expected"
-            raise ConfigError(f"cluster {where!r}: {allowed}: {line(error)}") from None
+            raise ConfigError(f"cluster {where!r}: {allowed}: {line(error)}{advice}") from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     store = LEAST + 2 * sum(each.nbytes(each.networks or 1) for each in sets.each)
     with _apart(ray._private.services):
@@ -82,6 +87,16 @@ def _apart(services: Any) -> AbstractContextManager[None]:
     popen: Any = getattr(services, "ConsolePopen", None)
     started = {"ConsolePopen": lambda *given, **more: popen(*given, **more, start_new_session=True)}
     return _exchanged(services, {**started, "resolve_ip_for_localhost": lambda host: host})
+
+
+def _place(address: str) -> tuple[str, int]:
+    """Host and port of an address. Raises ValueError."""
+    host, _, port = address.rpartition(":")
+    if "://" in address:
+        raise ValueError("that of the head itself is needed, without a protocol such as Ray Client's")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ValueError(f"{port!r} is no port, 1 to 65535")
+    return host.strip("[]"), int(port)
 
 
 @contextmanager

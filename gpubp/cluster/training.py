@@ -259,7 +259,7 @@ def _result(
         notes=told.notes,
         engine=", ".join(dict.fromkeys(plan.engines)),
         engine_reason=reasons(runs),
-        seconds=told.seconds,
+        seconds=told.seconds - told.before,
         step_seconds=spent,
         network_steps=driver.steps,
         run_dir=folder,
