@@ -153,7 +153,7 @@ def test_the_command_line_says_how_many_rows_wait(
     monkeypatch.setattr(outcome, "reporters", lambda *given: [gpubp.ConsoleReporter(), Last(signal.SIGINT, number=2)])
     assert main([*COMMAND.split(), "--slots", "1", "--networks", "7"]) == 128 + signal.SIGINT
     told = capsys.readouterr()
-    assert "1 networks have steps left, 6 wait for a slot; continue: gpubp resume run\n" in told.out
+    assert "1 network has steps left, 6 wait for a slot; continue: gpubp resume run\n" in told.out
     assert "1 running, 6 waiting" in told.err
 
 

@@ -349,9 +349,11 @@ if (select) {
   if (options.length) picked = Number(options[Math.min(1, options.length - 1)].value);
 }
 let width = 0;
-new ResizeObserver(() => {
+function fit() {
   if (document.documentElement.clientWidth === width) return;
   width = document.documentElement.clientWidth;
   hosts.forEach(draw);
   if (picked !== null) pick(picked);
-}).observe(document.documentElement);
+}
+fit();
+new ResizeObserver(fit).observe(document.documentElement);
