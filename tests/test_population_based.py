@@ -209,7 +209,7 @@ def test_a_search_serves_many_runs() -> None:
 @pytest.mark.parametrize(
     ("rows", "search", "told"),
     [
-        (rated([0.1] * 4, epochs=9), PopulationBased(), "pbt: all networks have the same hyper-parameters, and no space"),
+        (rated([0.1] * 4, epochs=9), PopulationBased(), "networks have the same hyper-parameters, and no space"),
         (rated(ascending(4), epochs=9), PopulationBased(9), "every 9 epochs: less than the training's 9 expected"),
         (rated([0.1], epochs=9), PopulationBased(), "two networks or more with the same topology, recipe and"),
         (rated(ascending(4), epochs=9, loss="huber"), PopulationBased(space={"delta": "1..2"}), "differ in kind"),
