@@ -15,10 +15,8 @@ from ..line import line
 DEATHS = 5  # of a shard's workers in a row, without a checkpoint in between, until it is given up
 WAIT = 10.0  # seconds until shards without a worker are told of
 TICK = 0.25  # seconds between two looks
-EVERY, AWAY = (
-    5.0,
-    30.0,
-)  # seconds between two connections to the head, and of none, after which Ray does not wait for it
+EVERY = 5.0  # seconds between two connections to the head
+AWAY = 30.0  # seconds without one, after which the head counts as away: Ray itself ends the process then
 
 
 class Lifeline:
