@@ -4,6 +4,7 @@ memory of this process; size(): bytes as text."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,12 +15,19 @@ from .errors import DataError
 
 HOST = torch.device("cpu")
 LARGE, TIMES = 1 << 28, 10_000  # bytes that any file may unpack to, and how many for each byte of a larger one
+GROUPS = Path("/sys/fs/cgroup")
+MEMBER = Path("/proc/self/cgroup")
+# Of a control group, by the name of its controller: the folder, the limit, what is used, and how much of that is files.
+CONTROLS = {
+    "": (".", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 COLUMNS, COLUMN = 100_000, 10_000  # of a file of samples or of a design, and the bytes that each takes
 
 
 def available(device: torch.device) -> int | None:
-    """Free bytes on `device`, of the host no more than this process may have yet (ulimit -v); None if the system does
-    not tell."""
+    """Free bytes on `device`, of the host no more than this process may have yet (ulimit -v, a container); None if the
+    system does not tell."""
     if device.type == "cuda":
         return gpus.free(device)
     try:
@@ -31,9 +39,27 @@ def available(device: torch.device) -> int | None:
 
     found = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if found is None or most == resource.RLIM_INFINITY:
-        return found
-    return min(found, max(0, most - pages * resource.getpagesize()))
+    if found is None:
+        return None
+    own = [] if most == resource.RLIM_INFINITY else [most - pages * resource.getpagesize()]
+    return max(0, min(found, *own, *_left_in_groups()))
+
+
+def _left_in_groups() -> Iterator[int]:
+    """Bytes that the control groups of this process, its own and those around it, may have yet, if files leave memory.
+    In a container its group is the root of what is seen, whatever its name."""
+    with suppress(OSError, ValueError):
+        for line in MEMBER.read_text().splitlines():
+            _, names, path = line.split(":", 2)
+            for name in {*names.split(",")} & {*CONTROLS}:
+                folder, limit, used, files = CONTROLS[name]
+                root = GROUPS / folder
+                inner = root / path.lstrip("/")
+                for place in (inner, *inner.parents[: len(inner.parts) - len(root.parts)]):
+                    with suppress(OSError, ValueError):
+                        stat = dict(each.split() for each in (place / "memory.stat").read_text().splitlines())
+                        most, taken = (int((place / each).read_text()) for each in (limit, used))
+                        yield most - taken + int(stat.get(files, 0))
 
 
 def fits(name: str, unpacked: int, packed: int | None = None) -> None:

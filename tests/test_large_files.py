@@ -198,3 +198,28 @@ def test_free_memory_is_what_this_process_may_have() -> None:
         assert 0 < (free.available(free.HOST) or 0) <= 1 << 30
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.parametrize(
+    ("member", "files"),
+    [
+        ("0::/outer/inner", {"memory.max": "max", "memory.current": "9", "memory.stat": "inactive_file 1"}),
+        ("1:cpu:/\n0::/outer/none", {}),
+        ("3:cpu,memory:/outer", None),
+    ],
+)
+def test_free_memory_is_what_a_container_has_left(
+    member: str, files: dict[str, str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = {"memory.max": "5000000", "memory.current": "3000000", "memory.stat": "anon 1\ninactive_file 400000\n"}
+    two = {"memory.limit_in_bytes": "5000000", "memory.usage_in_bytes": "3000000"}
+    two["memory.stat"] = "total_inactive_file 400000"
+    outer = tmp_path / "outer" if files is not None else tmp_path / "memory" / "outer"
+    for folder, content in ((outer, two if files is None else one), (outer / "inner", files or {})):
+        folder.mkdir(parents=True)
+        for name, value in content.items():
+            (folder / name).write_text(value)
+    (tmp_path / "member").write_text(member)
+    monkeypatch.setattr(free, "GROUPS", tmp_path)
+    monkeypatch.setattr(free, "MEMBER", tmp_path / "member")
+    assert free.available(free.HOST) == 2_400_000
