@@ -93,10 +93,9 @@ class Coded:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def tolist(self) -> list[Any]:
-        """All cells."""
+    def __iter__(self) -> Iterator[Any]:
         every = [*self.options, None]
-        return [every[each] for each in self.codes.tolist()]
+        return (every[each] for each in self.codes.tolist())
 
 
 def columns(given: Any, first: int = 0, entities: Entities | None = None) -> tuple[dict[str, Any], int, bool]:
@@ -188,7 +187,7 @@ def _cells(name: str, values: Any) -> Array | list[Any] | Coded:
 def column(name: str, cells: Array | list[Any] | Coded, where: str = "row {}", first: int = 0) -> Column:
     """The cells of a setting, checked. where: of an error; first: the number of the first row. Raises ConfigError."""
     if name in NUMBERS or name.startswith(EXTRA):
-        return _numbers(name, cells.tolist() if isinstance(cells, Coded) else cells, where, first)
+        return _numbers(name, list(cells) if isinstance(cells, Coded) else cells, where, first)
     options: dict[Any, int] = {}
     known: dict[Any, int] = {}  # by the cell as it came
     codes = []

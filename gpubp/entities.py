@@ -62,7 +62,7 @@ class Entities:
         return np.fromiter(found, np.int64)
 
 
-def located(cells: Array | list[Any], entities: Entities | None, first: int) -> Array | list[Any]:
+def located(cells: Array | Iterable[Any], entities: Entities | None, first: int) -> Array | list[Any]:
     """The positions of the entities that the cells of a design's column `entity` say, by position or, as text or a
     tuple of a value for each key, by name. first: the number of the first row. Raises DataError."""
     if isinstance(cells, np.ndarray):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -116,7 +117,8 @@ def test_rows_of_a_design_name_entities_whose_names_are_text(tmp_path: Path) -> 
     assert result.table["entity"].to_pylist() == ["c", "a", "b", "c", "a"]
     (tmp_path / "rows.csv").write_text("entity,lr\n" + "".join(f"{row['entity']},0.01\n" for row in rows))
     frame = pd.DataFrame([{**row, "entity": str(row["entity"])} for row in rows])
-    for same in (tmp_path / "rows.csv", iter(rows), frame):
+    frame.to_parquet(tmp_path / "rows.parquet")
+    for same in (tmp_path / "rows.csv", tmp_path / "rows.parquet", iter(rows), frame):
         again = gpubp.train_many(same, train, slots=2, **common)  # type: ignore[arg-type]
         assert again.table["entity"].to_pylist() == result.table["entity"].to_pylist()
         assert same_bits(again.loss, result.loss)
@@ -131,6 +133,8 @@ def test_rows_of_a_design_name_entities_whose_names_are_text(tmp_path: Path) -> 
         for design in ([rows[0], {"entity": entity}], iter([rows[0], {"entity": entity}])):
             with pytest.raises(DataError, match=re.escape(f"design: {told}")):
                 gpubp.train_many(design, train, **common)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="design: column 'name' is unknown"):
+        gpubp.train_many(pa.table({"name": ["a", None]}), train, **common)  # type: ignore[arg-type]
     with pytest.raises(
         DataError, match=r"row 0: entity 'a': a position from 0, or a name of data.by\(keys\), expected"
     ):
