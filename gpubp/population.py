@@ -228,7 +228,7 @@ def _count(count: Any) -> int:
 
 def room(spec: NetworkSpec, count: int, dtype: torch.dtype) -> None:
     """Raise OutOfMemoryError for networks that do not fit, before the system kills a process that makes them."""
-    room, bytes_needed = free.available(torch.device("cpu")), count * spec.size * dtype.itemsize
+    room, bytes_needed = free.available(free.HOST), count * spec.size * dtype.itemsize
     if room is not None and bytes_needed > room:
         raise OutOfMemoryError(
             f"{count:,} networks of {'-'.join(map(str, spec.widths))} need {free.size(bytes_needed)}; "
