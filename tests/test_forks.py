@@ -137,6 +137,7 @@ def test_a_process_forked_from_one_that_used_cuda_is_refused_a_gpu_with_advice(m
     assert gpus.missing() is not None
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # of JAX, where a peer of the benchmarks has loaded it
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_forked_process_does_not_hold_the_lock_of_its_parents_run(killed: bool, tmp_path: Path) -> None:
     lock.file(tmp_path).parent.mkdir()
