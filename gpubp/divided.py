@@ -121,7 +121,12 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
         apart = fitted.apart(table, preparation, parts[0])
         if apart.scaled_apart:
             need = 2 * shared.inputs.nbytes * len(parts[0])
-            free.fits(f"{table.name}: a copy of the samples for each of {division.held_out}", need)
+            if (room := free.available(free.HOST)) is not None and need > room:
+                raise DataError(
+                    f"{table.name}: a copy of the samples, with its own scaling, for each of {division.held_out} needs "
+                    f"{free.size(need)}; {free.size(room)} are free: fewer folds, or scale none (--scale none), which "
+                    "needs no copies, expected"
+                )
             preparation, sides = apart, (_laid_out(table, apart, parts[0]), _laid_out(table, apart, parts[1]))
             for side in sides:
                 side.folded = True
