@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import torch
 
+from . import free
 from .blocks import BLOCK, GROUP
 from .data import Dataset
 from .errors import OutOfMemoryError
-from .free import available as available
 from .free import size
 from .line import counted
 from .recipe import Recipe
@@ -49,13 +49,13 @@ def each(spec: NetworkSpec, recipe: Recipe, itemsize: int) -> int:
 
 def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, data: Sequence[Dataset] = ()) -> int:
     """How many networks `device` can train at once, on a GPU with `data`; sys.maxsize if free memory is unknown."""
-    free, gpu = available(device), device.type == "cuda"
-    if free is None:
+    room, gpu = free.available(device), device.type == "cuda"
+    if room is None:
         return sys.maxsize
 
     def most(begin: int) -> int:
         least, more = (needed(spec, recipe, count, itemsize, gpu, data) for count in (begin, begin + 1))
-        return begin + (free - least) // (more - least)
+        return begin + (room - least) // (more - least)
 
     few = max(0, most(0))
     return few if few <= STREAMED else max(STREAMED, most(STREAMED))
@@ -64,13 +64,13 @@ def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, 
 def plan(
     shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]],
     given: bool,
-    free: int | None,
+    room: int | None,
     data: Sequence[Dataset] = (),
     waits: bool = False,
 ) -> str:
     """A sentence on what the largest network of a run needs in host memory, all, and their data, and how many have
-    room. given: whether somebody else has the networks, of which the run makes a copy; free: bytes before the run made
-    any, if known; waits: whether more networks wait for slots."""
+    room. given: whether somebody else has the networks, of which the run makes a copy; room: free bytes before the run
+    made any, if known; waits: whether more networks wait for slots."""
     spec, recipe, _, itemsize = max(shapes, key=lambda shape: shape[0].size * (1 + len(shape[1].rule.slots)))
     row = spec.size * itemsize
     parts = {
@@ -82,14 +82,18 @@ def plan(
     }
     listed = ", ".join(f"{name} {size(number)}" for name, number in parts.items() if number)
     total, theirs = together(shapes), sum(spec.size * count * itemsize for spec, _, count, itemsize in shapes)
-    total, free = total - theirs * (not given), None if free is None else free + theirs * given
+    total -= theirs * (not given)
     network, steps = sum(parts.values()), max(needed(*each[:2], 0, each[3]) for each in shapes)
     count, samples = sum(each[2] for each in shapes), sum(map(nbytes, data))
     most, of_these = ("up to ", " of the largest") if len(shapes) > 1 else ("", "")
-    room = "" if free is None else f"; {size(free)} free, room for {max(0, free - steps) // network:,}{of_these}"
+    if room is None:
+        left = ""
+    else:
+        room += theirs * given
+        left = f"; {size(room)} free, room for {max(0, room - steps) // network:,}{of_these}"
     return (
         f"memory: {most}{size(network)} a network ({listed}); {count:,} at once{', while others wait,' * waits} need "
-        f"{size(total)}, of which activations and gradients {size(steps)}; data {size(samples)}{room}"
+        f"{size(total)}, of which activations and gradients {size(steps)}; data {size(samples)}{left}"
     )
 
 
@@ -107,8 +111,8 @@ def together(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]]) -> int:
 
 def check(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: torch.device) -> None:
     """Raise OutOfMemoryError, before anything is allocated, if a population cannot fit."""
-    free = available(device)
-    if free is not None and needed(spec, recipe, count, itemsize) > free:
+    room = free.available(device)
+    if room is not None and needed(spec, recipe, count, itemsize) > room:
         raise OutOfMemoryError(message(spec, recipe, count, itemsize, device))
 
 
@@ -116,11 +120,11 @@ def check_all(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], device: to
     """check(), of populations that train in one run."""
     for each in shapes:
         check(*each, device)
-    free, total = available(device), together(shapes)
-    if free is not None and total > free:
+    room, total = free.available(device), together(shapes)
+    if room is not None and total > room:
         count = sum(each[2] for each in shapes)
         raise OutOfMemoryError(
-            f"{count:,} networks in {len(shapes)} populations need {size(total)} on {device}; {size(free)} are free: "
+            f"{count:,} networks in {len(shapes)} populations need {size(total)} on {device}; {size(room)} are free: "
             "train fewer networks at once"
         )
 
@@ -157,7 +161,7 @@ def message(
     data: Sequence[Dataset] = (),
 ) -> str:
     """How much is needed, how much is free, and what to change."""
-    free, gpu = available(device), device.type == "cuda"
+    room, gpu = free.available(device), device.type == "cuda"
     bytes_needed = needed(spec, recipe, count, itemsize, gpu, data)
     each = (bytes_needed - needed(spec, recipe, 0, itemsize, gpu, data)) / count
     slots = len(recipe.rule.slots)
@@ -166,7 +170,7 @@ def message(
         f"{size(bytes_needed)} on {device}: {spec.size:,} parameters and {slots} slots of {itemsize} bytes each, "
         f"{size(each)} per network"
     )
-    if free is None:
+    if room is None:
         return f"{text}; train fewer networks at once"
     most = fit(spec, recipe, itemsize, device, data)
     advice = (
@@ -176,4 +180,4 @@ def message(
     )
     if slots:
         advice += ", or use an optimizer without slots (sgd)"
-    return f"{text}; {size(free)} are free{advice}" + (", or float32" if itemsize == 8 else "")
+    return f"{text}; {size(room)} are free{advice}" + (", or float32" if itemsize == 8 else "")

@@ -34,7 +34,7 @@ def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
     settings = config(optimizer=optimizer)
     fixed = memory.needed(SPEC, settings.recipe(SPEC), 0, 8)
     each = memory.needed(SPEC, settings.recipe(SPEC), 1, 8) - fixed
-    monkeypatch.setattr(memory, "available", lambda device: fixed + 3 * each)
+    monkeypatch.setattr("gpubp.free.available", lambda device: fixed + 3 * each)
     gpubp.train(population(SPEC, 3), data(), settings)
     with pytest.raises(OutOfMemoryError) as caught:
         gpubp.train(population(SPEC, 4), data(), settings)
@@ -85,7 +85,7 @@ def test_memory_is_called_free_that_was_so_before_the_networks_were_made(
         free[0] -= 200_000_000
         return copies(*arguments)
 
-    monkeypatch.setattr(memory, "available", lambda device: free[0])
+    monkeypatch.setattr("gpubp.free.available", lambda device: free[0])
     monkeypatch.setattr(design, "initialise", made)
     monkeypatch.setattr(maker.Maker, "run", copied)
     if given:
