@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import torch
 
@@ -21,6 +22,10 @@ from .spec import NetworkSpec
 RESERVE = 1 << 28  # bytes of a GPU for libraries and the nodes of recordings
 RAN_OUT = ("out of memory", "allocate memory", "ALLOC_FAILED", "cublasCreate")
 CHIP, CHUNK, STREAMED = 1 << 17, 256, 300  # bytes of rows above which a GPU streams them; samples, networks at once
+# Of what a run loads when it makes its results, unless a process has it, bytes that this takes (x86-64): pyarrow with
+# what begins with a first run, pandas, if it is there, as pyarrow loads it, and what writes the files of a run.
+LIBRARIES = {"pyarrow": 50_000_000, "pandas": 38_000_000, "pyarrow.parquet": 30_000_000}
+FIGURES, TABLE = 100, (400, 1 << 16)  # bytes a network, and of a table's rows, of which so many are made at once
 COLUMNS = 24  # int64 and float64 numbers per network besides its rows: clocks, hyper-parameters, losses
 
 
@@ -67,10 +72,13 @@ def plan(
     room: int | None,
     data: Sequence[Dataset] = (),
     waits: bool = False,
+    workspace: int | None = None,
+    files: bool = False,
 ) -> str:
     """A sentence on what the largest network of a run needs in host memory, all, and their data, and how many have
     room. given: whether somebody else has the networks, of which the run makes a copy; room: free bytes before the run
-    made any, if known; waits: whether more networks wait for slots."""
+    made any, if known; waits: whether more networks wait for slots; workspace: bytes of activations and gradients, by
+    default what they may take at most; files: whether the results are written."""
     spec, recipe, _, itemsize = max(shapes, key=lambda shape: shape[0].size * (1 + len(shape[1].rule.slots)))
     row = spec.size * itemsize
     parts = {
@@ -81,10 +89,12 @@ def plan(
         "hyper-parameters and clocks": COLUMNS * 8,
     }
     listed = ", ".join(f"{name} {size(number)}" for name, number in parts.items() if number)
-    total, theirs = together(shapes), sum(spec.size * count * itemsize for spec, _, count, itemsize in shapes)
-    total -= theirs * (not given)
+    theirs = sum(spec.size * count * itemsize for spec, _, count, itemsize in shapes)
     network, steps = sum(parts.values()), max(needed(*each[:2], 0, each[3]) for each in shapes)
     count, samples = sum(each[2] for each in shapes), sum(map(nbytes, data))
+    total, workspace = together(shapes) - steps - theirs * (not given), steps if workspace is None else workspace
+    tables, design = results(count, files), files and not given  # which is written before the first step
+    all_bytes = total + (workspace + tables if design else max(workspace, tables))
     most, of_these = ("up to ", " of the largest") if len(shapes) > 1 else ("", "")
     if room is None:
         left = ""
@@ -93,8 +103,17 @@ def plan(
         left = f"; {size(room)} free, room for {max(0, room - steps) // network:,}{of_these}"
     return (
         f"memory: {most}{size(network)} a network ({listed}); {count:,} at once{', while others wait,' * waits} need "
-        f"{size(total)}, of which activations and gradients {size(steps)}; data {size(samples)}{left}"
+        f"{size(all_bytes)}: {size(total)} of their own, {size(workspace)} for activations and gradients, and "
+        f"{'' if design else 'then '}{size(tables)} for libraries and tables of the results; data {size(samples)}{left}"
     )
+
+
+def results(count: int, files: bool) -> int:
+    """Bytes that the results of `count` networks take, with the libraries that make them, and write them to files."""
+    names = [name for name in LIBRARIES if name != "pyarrow.parquet" or files]
+    missing = [name for name in names if name not in sys.modules and find_spec(name.partition(".")[0]) is not None]
+    each, most = TABLE
+    return sum(LIBRARIES[name] for name in missing) + FIGURES * count + each * min(count, most)
 
 
 def nbytes(data: Dataset) -> int:

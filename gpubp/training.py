@@ -190,7 +190,9 @@ def _trained(
     with ExitStack() as stack:
         runs = maker.runs(groups, copy=design is None)  # a design's networks are nobody else's
         stack.enter_context(explained(runs))
-        plan = memory.plan([run.shape for run in runs], design is None, room, sets.each, bool(waits))
+        workspace = max(run.choice.engine.workspace(run.state, sets.data) for run in runs)
+        shapes, written = [run.shape for run in runs], folder is not None
+        plan = memory.plan(shapes, design is None, room, sets.each, bool(waits), workspace, written)
         queue = design.queue(maker, runs, Ended(folder)) if design is not None and waits else None
         if search is not None:
             notes += search.begin(runs)
