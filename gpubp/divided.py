@@ -137,7 +137,22 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
         f"{count} {'folds' if division.folds else 'bootstraps'}: a setting trains {count} networks, each validated on "
         f"the {each} samples that it has not seen"
     )
-    return Divided(*sides, preparation, everyone, (about,))
+    return Divided(*sides, preparation, everyone, (about, *_few(shared, preparation, division)))
+
+
+def _few(data: Dataset, preparation: Preparation, division: Division) -> list[str]:
+    """A sentence if folds by class have no sample of some class to hold out, other than where every class is as small,
+    as where single samples are left out."""
+    if division.folds is None or division.group is not None or data.targets.ndim > 1:
+        return []
+    counts = data.targets.bincount()
+    few, most = int(counts.min()), int(counts.max())
+    if not few < division.folds <= most:
+        return []
+    name = preparation.classes[int(counts.argmin())]
+    return [
+        f"class {name} has {counted(few, 'sample')}: {division.folds - few} of {division.folds} folds hold out none"
+    ]
 
 
 def _by_entity(table: Table, division: Division, fitted: Fitted, share: float, seed: int) -> Divided:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,3 +59,15 @@ def test_a_fold_whose_samples_all_weigh_0_is_refused(most: int, monkeypatch: pyt
         gpubp.Dataset(inputs, targets, sample_weight=weight).folds(3)
     weight = torch.tensor([1e-30, 1, 1e30, 1e-30, 1, 1e-30])
     assert gpubp.Dataset(inputs, targets, sample_weight=weight).folds(3)
+
+
+@pytest.mark.parametrize(("count", "told"), [(3, False), (5, True), (20, True), (40, False)])
+def test_a_class_with_fewer_samples_than_folds_is_named(count: int, told: bool, tmp_path: Path) -> None:
+    rows = [f"{number % 7},{'rare' if number < 4 else 'often'}" for number in range(40)]
+    (tmp_path / "a.csv").write_text("\n".join(["x,kind", *rows]) + "\n")
+    prepared = gpubp.load_data(tmp_path / "a.csv", target="kind", loss="cross_entropy", folds=count, scale="none")
+    sentence = f"class rare has 4 samples: {count - 4} of {count} folds hold out none"
+    assert (sentence in prepared.about) == told
+    assert told == any("rare has" in each for each in prepared.about)
+    without = sum(not bool((prepared.training.targets[part] == 1).any()) for part in prepared.validation.parts)  # type: ignore[union-attr]
+    assert without == max(0, count - 4)
