@@ -120,7 +120,7 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
         parts = [side.parts for side in sides]
         apart = fitted.apart(table, preparation, parts[0])
         if apart.scaled_apart:
-            need = 2 * shared.inputs.nbytes * len(parts[0])
+            need = len(parts[0]) * (4 * shared.inputs.nbytes + 24 * table.samples)  # with what _laid_out() works on
             if (room := free.available(free.HOST)) is not None and need > room:
                 raise DataError(
                     f"{table.name}: a copy of the samples, with its own scaling, for each of {division.held_out} needs "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,13 @@ def test_a_class_with_fewer_samples_than_folds_is_named(count: int, told: bool, 
     assert told == any("rare has" in each for each in prepared.about)
     without = sum(not bool((prepared.training.targets[part] == 1).any()) for part in prepared.validation.parts)  # type: ignore[union-attr]
     assert without == max(0, count - 4)
+
+
+def test_folds_whose_copies_do_not_fit_say_what_needs_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.csv").write_text("x,z,y\n" + "".join(f"{n},{n % 7},{n % 5}\n" for n in range(200)))
+    settings = {"target": "y", "loss": "mean_squared_error", "folds": 200}
+    monkeypatch.setattr("gpubp.free.available", lambda device: 3_000_000)
+    told = "each of folds 200 needs 3.52 MB; 3 MB are free: fewer folds, or scale none (--scale none), which needs no"
+    with pytest.raises(DataError, match=re.escape(told)):
+        gpubp.load_data(tmp_path / "a.csv", **settings)
+    assert len(gpubp.load_data(tmp_path / "a.csv", scale="none", **settings).training.parts) == 200
