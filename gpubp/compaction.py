@@ -8,12 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import stopping
+from . import free, stopping
 from .ambient import HOME
 from .data import Dataset
 from .engines import Choice
 from .evaluate import Evaluation
-from .free import available
 from .state import TrainState
 
 FULL = 15 / 16  # of a state's networks still train: too many for another compaction to pay
@@ -51,9 +50,9 @@ class Compaction:
                 torch.index_select(theirs, 0, self.index, out=mine)  # no memory is needed, so none can run out
 
     def _room(self, count: int) -> bool:
-        free, state = available(self.state.step.device), self.state
+        room, state = free.available(self.state.step.device), self.state
         size = sum(tensor.nbytes for _, tensor in state.tensors()) * count // len(state.step)
-        return free is None or 2 * size < free
+        return room is None or 2 * size < room
 
     def run(self, data: Dataset, steps: int) -> None:
         """One call of the engine."""

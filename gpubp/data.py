@@ -17,7 +17,7 @@ from . import arrays, gpus
 from .ambient import neutral
 from .division import Divisible
 from .errors import DataError, ShapeError
-from .folds import selected
+from .folds import Parts, selected
 from .rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Dataset(Divisible):
     values or as any number of indices, which may repeat (a bootstrap) but not be negative (pandas' -1 means
     missing); by default all. sample_weight: (M,) or (N, M), 0 or more; a mask counts as 1 and 0.
     preparation: of the raw columns, saved with a run, for load(). entities: the names of by(). lengths: the fewest and
-    the most samples of a network. In the attribute rows one network's follow another's, from starts (N,), sizes (N,) of
-    them. spread: evaluate.spread, once computed. Floats keep their precision until training converts them to the
+    the most samples of a network. In the attribute rows each network's follow each other, from starts (N,), sizes (N,)
+    of them. spread: evaluate.spread, once computed. Floats keep their precision until training converts them to the
     networks' dtype; whole numbers are refused if that dtype cannot hold them exactly.
 
     Raises ShapeError or DataError if these do not fit, are empty, or hold NaN or infinity.
@@ -84,7 +84,7 @@ class Dataset(Divisible):
             parts = selected(rows, self.samples)
             if self.own and len(parts) != len(inputs):
                 raise ShapeError(f"rows of {len(parts)} networks, {given}: equal numbers expected")
-            self._select(parts)
+            self._select(Parts.of(parts))
 
     def __len__(self) -> int:
         return self.samples

@@ -106,9 +106,20 @@ class Planned(NamedTuple):
 
     def made(self) -> Group:
         """The group. Raises OutOfMemoryError."""
-        room(self.spec, len(self.rows), self.dtype)
-        params = initialise(self.spec, INITIALISERS[self.init], self.seed, self.ids, self.dtype, self.scale)
-        return Group(self.rows, Population(self.spec, params, self.seed, self.ids), self.config, self.position)
+        with named(self.rows):
+            room(self.spec, len(self.rows), self.dtype)
+            params = initialise(self.spec, INITIALISERS[self.init], self.seed, self.ids, self.dtype, self.scale)
+            return Group(self.rows, Population(self.spec, params, self.seed, self.ids), self.config, self.position)
+
+
+@contextmanager
+def named(rows: Tensor) -> Iterator[None]:
+    """Errors say which rows they are about."""
+    try:
+        yield
+    except GpubpError as error:
+        more = f" and {len(rows) - 1:,} like it" if len(rows) > 1 else ""
+        raise type(error)(f"design: row {int(rows[0])}{more}: {error}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,28 +220,18 @@ class Design:
         """The rows that share a kernel, in the order of their first rows. folds: how many positions the data have, or
         None if all networks have the same samples."""
         for each in self.planned(seed, dtype, folds):
-            with self._named(each.rows):
-                yield each.made()
+            yield each.made()
 
     def planned(self, seed: int, dtype: torch.dtype, folds: int | None) -> Iterator[Planned]:
         """groups() of which no network is made. Raises what that would, but for too little memory."""
         position = self.positions(folds)
         for rows in self.alike():
             at = self.first + torch.from_numpy(rows)
-            with self._named(at):
+            with named(at):
                 spec, config, many = self._settings(rows)
                 ids = torch.from_numpy(self.columns["seed"].values[rows]) if "seed" in many else at
                 init, places = many.get("init", INIT), torch.from_numpy(position[rows])
             yield Planned(at, spec, config, places, seed, ids, dtype, init, many.get("init_scale"))
-
-    @contextmanager
-    def _named(self, rows: Tensor) -> Iterator[None]:
-        """Errors say which rows they are about."""
-        try:
-            yield
-        except GpubpError as error:
-            more = f" and {len(rows) - 1:,} like it" if len(rows) > 1 else ""
-            raise type(error)(f"design: row {int(rows[0])}{more}: {error}") from None
 
     @property
     def plain(self) -> dict[str, Any]:

@@ -120,8 +120,13 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
         parts = [side.parts for side in sides]
         apart = fitted.apart(table, preparation, parts[0])
         if apart.scaled_apart:
-            need = 2 * shared.inputs.nbytes * len(parts[0])
-            free.fits(f"{table.name}: a copy of the samples for each of {division.held_out}", need)
+            need = len(parts[0]) * (4 * shared.inputs.nbytes + 24 * table.samples)  # with what _laid_out() works on
+            if (room := free.available(free.HOST)) is not None and need > room:
+                raise DataError(
+                    f"{table.name}: a copy of the samples, with its own scaling, for each of {division.held_out} needs "
+                    f"{free.size(need)}; {free.size(room)} are free: fewer folds, or scale none (--scale none), which "
+                    "needs no copies, expected"
+                )
             preparation, sides = apart, (_laid_out(table, apart, parts[0]), _laid_out(table, apart, parts[1]))
             for side in sides:
                 side.folded = True
@@ -132,7 +137,22 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
         f"{count} {'folds' if division.folds else 'bootstraps'}: a setting trains {count} networks, each validated on "
         f"the {each} samples that it has not seen"
     )
-    return Divided(*sides, preparation, everyone, (about,))
+    return Divided(*sides, preparation, everyone, (about, *_few(shared, preparation, division)))
+
+
+def _few(data: Dataset, preparation: Preparation, division: Division) -> list[str]:
+    """A sentence if folds by class have no sample of some class to hold out, other than where every class is as small,
+    as where single samples are left out."""
+    if division.folds is None or division.group is not None or data.targets.ndim > 1:
+        return []
+    counts = data.targets.bincount()
+    few, most = int(counts.min()), int(counts.max())
+    if not few < division.folds <= most:
+        return []
+    name = preparation.classes[int(counts.argmin())]
+    return [
+        f"class {name} has {counted(few, 'sample')}: {division.folds - few} of {division.folds} folds hold out none"
+    ]
 
 
 def _by_entity(table: Table, division: Division, fitted: Fitted, share: float, seed: int) -> Divided:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .entities import Entities, by, key_columns, told
 from .errors import ConfigError, DataError, ShapeError
-from .folds import Rows, bootstraps, held_out_of, k_folds, splits
+from .folds import Parts, Rows, bootstraps, held_out_of, k_folds, splits
 
 
 class Divisible:
@@ -91,32 +91,34 @@ class Divisible:
         if self.own or self.rows is not None or weights:
             raise DataError("the data already differ between networks; data that all share expected")
 
-    def _divided(self, rows: Rows) -> tuple[Self, Self]:
+    def _divided(self, parts: tuple[Parts, Parts]) -> tuple[Self, Self]:
         self._shared()
-        sides = self.of(rows[0]), self.of(rows[1])
+        sides = self.of(parts[0]), self.of(parts[1])
         for each in sides:
             each.folded = True
         return sides
 
-    def of(self, parts: Sequence[Tensor], entities: Entities | None = None) -> Self:
+    def of(self, parts: Parts | Sequence[Tensor], entities: Entities | None = None) -> Self:
         """The same samples, of which each position has these."""
         other = self._with({"entities": entities, "spread": None})
-        other._select(parts)
+        other._select(parts if isinstance(parts, Parts) else Parts.of(parts))
         return other
 
-    def _select(self, parts: Sequence[Tensor]) -> None:
+    def _select(self, parts: Parts) -> None:
         """Let each position have these samples. Raises DataError if all of one weigh 0."""
-        self.rows, self.sizes = torch.cat([*parts]), torch.tensor([len(part) for part in parts])
-        self.starts = self.sizes.cumsum(0) - self.sizes
-        self.lengths = int(self.sizes.min()), int(self.sizes.max())
+        self.rows, self.starts, self.sizes = parts
+        self.lengths = int(parts.sizes.min()), int(parts.sizes.max())
         if self.sample_weight is None:
             return
-        whose = torch.arange(len(parts)).repeat_interleave(self.sizes)
-        many = self.sample_weight.ndim == 2
-        weight = self.sample_weight[whose, self.rows] if many else self.sample_weight[self.rows]
-        sums = torch.zeros(len(parts), dtype=torch.float64).index_add_(0, whose, weight.double())
-        if not bool((sums > 0).all()):
-            at = int((sums <= 0).nonzero()[0])
+        counts, rows = self.sample_weight > 0, parts.rows
+        if counts.ndim == 2:  # then no two positions share any
+            counts = counts[torch.arange(len(parts.sizes)).repeat_interleave(parts.sizes), rows]
+        else:
+            counts = counts[rows]
+        before = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+        none = before[parts.starts + parts.sizes] == before[parts.starts]
+        if bool(none.any()):
+            at = int(none.nonzero()[0])
             who = f"network {at}" if self.entities is None else told(self.entities, [at])
             raise DataError(f"sample_weight is 0 for all samples of {who}; one or more above 0 expected")
 

@@ -80,8 +80,11 @@ def reason(error: BaseException, otherwise: str) -> str:
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
-    """`; did you mean 'relu'?`, or nothing if no allowed name is close."""
-    near = difflib.get_close_matches(str(name), list(allowed), 1)
+    """`; did you mean 'relu'?`, or nothing if no allowed name is close; ReLU is as close as relu."""
+    names = list(allowed)
+    folded = {each.casefold(): each for each in names}
+    near = difflib.get_close_matches(str(name), names, 1)
+    near = near or [folded[each] for each in difflib.get_close_matches(str(name).casefold(), list(folded), 1)]
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -25,6 +25,7 @@ from .text import question
 
 SCALES = ("none", "standard", "minmax")
 IMPUTES = ("mean", "median")
+AT_ONCE = 1 << 22  # numbers of a column that are copied to be scaled
 SAME = 4  # steps of a column's type: a smaller range is one number, rounded differently
 
 
@@ -118,9 +119,11 @@ def fit_apart(
             return column
         offset, factor = np.empty(len(parts)), np.empty(len(parts))
         for size in np.unique(sizes):  # those of one size at once: numbers that each would have alone
-            at = (sizes == size).nonzero()[0]
-            some = values[np.stack([parts[part] for part in at])]
-            offset[at], factor[at] = _scalings(table, column.name, some, mode, column.factor)
+            everyone, most = (sizes == size).nonzero()[0], max(1, AT_ONCE // size)
+            for begin in range(0, len(everyone), most):
+                at = everyone[begin : begin + most]
+                some = values[np.stack([parts[part] for part in at])]
+                offset[at], factor[at] = _scalings(table, column.name, some, mode, column.factor)
         return replace(column, offset=tuple(offset.tolist()), factor=tuple(factor.tolist()))
 
     sizes, mode = np.array([len(part) for part in parts]), check_scale(scale)

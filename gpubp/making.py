@@ -35,9 +35,7 @@ class Source(NamedTuple):
 
     def groups(self, design: Design) -> list[Group]:
         """The networks of a design. Raises ConfigError unless all predict the same outputs from the same inputs."""
-        groups = list(design.groups(self.seed, self.dtype, self.folds))
-        self.check(groups)
-        return groups
+        return [each.made() for each in self.planned(design)]
 
     def planned(self, design: Design) -> list[Planned]:
         """The same, before any network is made."""
@@ -45,7 +43,7 @@ class Source(NamedTuple):
         self.check(planned)
         return planned
 
-    def check(self, groups: Sequence[Group | Planned]) -> None:
+    def check(self, groups: Sequence[Planned]) -> None:
         """Raise ConfigError unless all predict the same outputs from the same inputs."""
         like = self.like or groups[0].spec
         for each in groups:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import torch
 
+from . import free
 from .blocks import BLOCK, GROUP
 from .data import Dataset
 from .errors import OutOfMemoryError
-from .free import available as available
 from .free import size
 from .line import counted
 from .recipe import Recipe
@@ -21,6 +22,10 @@ from .spec import NetworkSpec
 RESERVE = 1 << 28  # bytes of a GPU for libraries and the nodes of recordings
 RAN_OUT = ("out of memory", "allocate memory", "ALLOC_FAILED", "cublasCreate")
 CHIP, CHUNK, STREAMED = 1 << 17, 256, 300  # bytes of rows above which a GPU streams them; samples, networks at once
+# Of what a run loads when it makes its results, unless a process has it, bytes that this takes (x86-64): pyarrow with
+# what begins with a first run, pandas, if it is there, as pyarrow loads it, and what writes the files of a run.
+LIBRARIES = {"pyarrow": 50_000_000, "pandas": 38_000_000, "pyarrow.parquet": 30_000_000}
+FIGURES, TABLE = 100, (400, 1 << 16)  # bytes a network, and of a table's rows, of which so many are made at once
 COLUMNS = 24  # int64 and float64 numbers per network besides its rows: clocks, hyper-parameters, losses
 
 
@@ -49,13 +54,13 @@ def each(spec: NetworkSpec, recipe: Recipe, itemsize: int) -> int:
 
 def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, data: Sequence[Dataset] = ()) -> int:
     """How many networks `device` can train at once, on a GPU with `data`; sys.maxsize if free memory is unknown."""
-    free, gpu = available(device), device.type == "cuda"
-    if free is None:
+    room, gpu = free.available(device), device.type == "cuda"
+    if room is None:
         return sys.maxsize
 
     def most(begin: int) -> int:
         least, more = (needed(spec, recipe, count, itemsize, gpu, data) for count in (begin, begin + 1))
-        return begin + (free - least) // (more - least)
+        return begin + (room - least) // (more - least)
 
     few = max(0, most(0))
     return few if few <= STREAMED else max(STREAMED, most(STREAMED))
@@ -64,13 +69,16 @@ def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, 
 def plan(
     shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]],
     given: bool,
-    free: int | None,
+    room: int | None,
     data: Sequence[Dataset] = (),
     waits: bool = False,
+    workspace: int | None = None,
+    files: bool = False,
 ) -> str:
     """A sentence on what the largest network of a run needs in host memory, all, and their data, and how many have
-    room. given: whether somebody else has the networks, of which the run makes a copy; free: bytes before the run made
-    any, if known; waits: whether more networks wait for slots."""
+    room. given: whether somebody else has the networks, of which the run makes a copy; room: free bytes before the run
+    made any, if known; waits: whether more networks wait for slots; workspace: bytes of activations and gradients, by
+    default what they may take at most; files: whether the results are written."""
     spec, recipe, _, itemsize = max(shapes, key=lambda shape: shape[0].size * (1 + len(shape[1].rule.slots)))
     row = spec.size * itemsize
     parts = {
@@ -81,16 +89,31 @@ def plan(
         "hyper-parameters and clocks": COLUMNS * 8,
     }
     listed = ", ".join(f"{name} {size(number)}" for name, number in parts.items() if number)
-    total, theirs = together(shapes), sum(spec.size * count * itemsize for spec, _, count, itemsize in shapes)
-    total, free = total - theirs * (not given), None if free is None else free + theirs * given
+    theirs = sum(spec.size * count * itemsize for spec, _, count, itemsize in shapes)
     network, steps = sum(parts.values()), max(needed(*each[:2], 0, each[3]) for each in shapes)
     count, samples = sum(each[2] for each in shapes), sum(map(nbytes, data))
+    total, workspace = together(shapes) - steps - theirs * (not given), steps if workspace is None else workspace
+    tables, design = results(count, files), files and not given  # which is written before the first step
+    all_bytes = total + (workspace + tables if design else max(workspace, tables))
     most, of_these = ("up to ", " of the largest") if len(shapes) > 1 else ("", "")
-    room = "" if free is None else f"; {size(free)} free, room for {max(0, free - steps) // network:,}{of_these}"
+    if room is None:
+        left = ""
+    else:
+        room += theirs * given
+        left = f"; {size(room)} free, room for {max(0, room - steps) // network:,}{of_these}"
     return (
         f"memory: {most}{size(network)} a network ({listed}); {count:,} at once{', while others wait,' * waits} need "
-        f"{size(total)}, of which activations and gradients {size(steps)}; data {size(samples)}{room}"
+        f"{size(all_bytes)}: {size(total)} of their own, {size(workspace)} for activations and gradients, and "
+        f"{'' if design else 'then '}{size(tables)} for libraries and tables of the results; data {size(samples)}{left}"
     )
+
+
+def results(count: int, files: bool) -> int:
+    """Bytes that the results of `count` networks take, with the libraries that make them, and write them to files."""
+    names = [name for name in LIBRARIES if name != "pyarrow.parquet" or files]
+    missing = [name for name in names if name not in sys.modules and find_spec(name.partition(".")[0]) is not None]
+    each, most = TABLE
+    return sum(LIBRARIES[name] for name in missing) + FIGURES * count + each * min(count, most)
 
 
 def nbytes(data: Dataset) -> int:
@@ -107,8 +130,8 @@ def together(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]]) -> int:
 
 def check(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: torch.device) -> None:
     """Raise OutOfMemoryError, before anything is allocated, if a population cannot fit."""
-    free = available(device)
-    if free is not None and needed(spec, recipe, count, itemsize) > free:
+    room = free.available(device)
+    if room is not None and needed(spec, recipe, count, itemsize) > room:
         raise OutOfMemoryError(message(spec, recipe, count, itemsize, device))
 
 
@@ -116,11 +139,11 @@ def check_all(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], device: to
     """check(), of populations that train in one run."""
     for each in shapes:
         check(*each, device)
-    free, total = available(device), together(shapes)
-    if free is not None and total > free:
+    room, total = free.available(device), together(shapes)
+    if room is not None and total > room:
         count = sum(each[2] for each in shapes)
         raise OutOfMemoryError(
-            f"{count:,} networks in {len(shapes)} populations need {size(total)} on {device}; {size(free)} are free: "
+            f"{count:,} networks in {len(shapes)} populations need {size(total)} on {device}; {size(room)} are free: "
             "train fewer networks at once"
         )
 
@@ -157,7 +180,7 @@ def message(
     data: Sequence[Dataset] = (),
 ) -> str:
     """How much is needed, how much is free, and what to change."""
-    free, gpu = available(device), device.type == "cuda"
+    room, gpu = free.available(device), device.type == "cuda"
     bytes_needed = needed(spec, recipe, count, itemsize, gpu, data)
     each = (bytes_needed - needed(spec, recipe, 0, itemsize, gpu, data)) / count
     slots = len(recipe.rule.slots)
@@ -166,7 +189,7 @@ def message(
         f"{size(bytes_needed)} on {device}: {spec.size:,} parameters and {slots} slots of {itemsize} bytes each, "
         f"{size(each)} per network"
     )
-    if free is None:
+    if room is None:
         return f"{text}; train fewer networks at once"
     most = fit(spec, recipe, itemsize, device, data)
     advice = (
@@ -176,4 +199,4 @@ def message(
     )
     if slots:
         advice += ", or use an optimizer without slots (sgd)"
-    return f"{text}; {size(free)} are free{advice}" + (", or float32" if itemsize == 8 else "")
+    return f"{text}; {size(room)} are free{advice}" + (", or float32" if itemsize == 8 else "")

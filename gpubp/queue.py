@@ -16,7 +16,7 @@ import torch
 
 from . import arrays, checks
 from .cells import LENGTHS
-from .design import Design
+from .design import Design, Group, Planned
 from .ended import Ended
 from .entities import Entities
 from .errors import ConfigError
@@ -51,12 +51,20 @@ class Rows:
         if taken and isinstance(self.design, Iterator) and design is not None:
             self.pass_by(list(islice(self.design, taken - 1, taken)))
         self.left = design is not None and (self.total is None or taken < self.total)
+        self.planned: list[Planned] = []
 
     @cached_property
     def needs(self) -> Needs:
         """Of all rows of a design. Raises what a wrong one does."""
         assert isinstance(self.design, Design)
-        return Needs.of(self.source.planned(self.design), 0)
+        planned = self.source.planned(self.design)
+        self.planned = [] if self.taken else planned  # of which all may train at once
+        return Needs.of(planned, 0)
+
+    def groups(self, first: Design) -> list[Group]:
+        """The networks of the `first` rows, which next() has found."""
+        planned, self.planned = self.planned, []
+        return [each.made() for each in (planned if len(first) == self.total else self.source.planned(first))]
 
     @property
     def waiting(self) -> int | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from . import memory
+from . import free, memory
 from .ambient import HOME
 from .design import Planned
 from .spec import NetworkSpec
@@ -57,7 +57,7 @@ class Room(NamedTuple):
         shapes = [run.shape for run in runs]
         training = sum(run.pace.running * memory.each(*shape[:2], shape[3]) for run, shape in zip(runs, shapes))
         workspace = max(memory.needed(*shape[:2], 0, shape[3]) for shape in shapes)
-        return cls(memory.available(HOME), training, workspace, others=True)
+        return cls(free.available(HOME), training, workspace, others=True)
 
     def fits(self, needs: Tensor, last: bool) -> int:
         """How many of the next networks, whose Needs.part() is `needs`, have room; if nobody trains, one in any case.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import arrays, checkpoint, checks, config_file, files, forks, lock, machine, memory
+from . import arrays, checkpoint, checks, config_file, files, forks, free, lock, machine, memory
 from .ambient import HOME, neutral
 from .config import TrainConfig
 from .data import Dataset
@@ -149,13 +149,13 @@ def train_many(
     source = Source(check_seed(seed), dtype, next(iter(positions), None))
     given = design if isinstance(design, Iterator) else Design.of(design, entities=data.entities, **common)
     rows = Rows(given, common, source, entities=data.entities)
-    most, free = limit(rows, slots), memory.available(HOME)
-    begin = rows.next(most, Room(free))
+    most, room = limit(rows, slots), free.available(HOME)
+    begin = rows.next(most, Room(room))
     if begin is None:
         raise ConfigError("the design has no rows; one or more networks expected")
     return delivered(_trained(
-        source.groups(begin), data, validation, engine, reporters, run_dir, checkpoint_minutes, settings, device, lines,
-        search, Waiting(rows, most, "fold" in begin.names, free),
+        rows.groups(begin), data, validation, engine, reporters, run_dir, checkpoint_minutes, settings, device, lines,
+        search, Waiting(rows, most, "fold" in begin.names, room),
     ))  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def _trained(
             f"search: it compares all networks at the same time, and there are {design.rows.taken:,} slots, fewer than "
             "networks: give as many slots, if memory has room for them, or fewer networks"
         )
-    free = memory.available(HOME) if design is None else design.free
+    room = free.available(HOME) if design is None else design.free
     count = groups[0].population.count if design is None else None if design.folds else design.rows.total
     sets = ready([each.spec for each in groups], groups[0].population.params.dtype, data, validation, count)
     if design is not None and waits:
@@ -190,7 +190,9 @@ def _trained(
     with ExitStack() as stack:
         runs = maker.runs(groups, copy=design is None)  # a design's networks are nobody else's
         stack.enter_context(explained(runs))
-        plan = memory.plan([run.shape for run in runs], design is None, free, sets.each, bool(waits))
+        workspace = max(run.choice.engine.workspace(run.state, sets.data) for run in runs)
+        shapes, written = [run.shape for run in runs], folder is not None
+        plan = memory.plan(shapes, design is None, room, sets.each, bool(waits), workspace, written)
         queue = design.queue(maker, runs, Ended(folder)) if design is not None and waits else None
         if search is not None:
             notes += search.begin(runs)

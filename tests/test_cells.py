@@ -53,6 +53,7 @@ def test_a_design_may_come_in_any_form_and_is_kept_with_the_run(tmp_path: Path) 
         ({"lr": 0.1}, {}, ConfigError, "column 'lr' is a float; a list of numbers, names or truth values expected"),
         ({"lr": [0.1], "widths": ["3,4", "3,4"]}, {}, ConfigError, "columns of 1 to 2 rows; equal lengths expected"),
         ([{"width": "3,4"}], {}, ConfigError, "column 'width' is unknown; did you mean 'widths'"),
+        ([{"LR": 0.1}], {}, ConfigError, "column 'LR' is unknown; did you mean 'lr'"),
         ([{"lr": 0.1}], {}, ConfigError, "row 0: widths are missing"),
         (
             [{"widths": "3,4"}, {"widths": "3,x,4"}],

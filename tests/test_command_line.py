@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from gpubp import checkpoint, gpus, loop
+from gpubp import checkpoint, curves, gpus, loop
 from gpubp.cli import main
 
 from .commands import Capture, columns, here, run, trained  # noqa: F401
@@ -43,6 +45,44 @@ def test_inspect_shows_the_best_the_worst_and_the_diverged(capsys: Capture) -> N
     assert "6 networks: 2 diverged, 4 finished; ranked by loss, less is better" in text
     assert f"{loss[ranked[0]]:.4g}" in text
     assert main(["inspect", "missing"]) == 1
+
+
+KILLED = """
+import os, sys
+from gpubp import curves
+from gpubp.cli import main
+add = curves.add
+def add_and_end(run_dir, number, found):
+    add(run_dir, number, found)
+    number == 3 and os.kill(os.getpid(), 9)
+curves.add = add_and_end
+main(sys.argv[1:])
+"""
+
+
+def test_inspect_shows_a_killed_run_as_its_last_evaluations_have_it(capsys: Capture) -> None:
+    asked = "--data iris --networks 8 --epochs 4 --evaluate-every 1 --lr 1e-3..1e-1:log --widths 4,6,3;4,3"
+    flags = f"train {asked} --engine eager --tensorboard false --run-dir".split()
+    assert subprocess.run([sys.executable, "-c", KILLED, *flags, "made"], check=False).returncode == -signal.SIGKILL
+    assert main(["inspect", "made", "--json", "--top", "8"]) == 0
+    out, err = capsys.readouterr()
+    said = "these are the networks of its last checkpoint, with the steps and losses of their last evaluations"
+    assert f"warning: made has not ended: {said}; gpubp resume made\n" in err
+    told = json.loads(out)
+    assert told["statuses"] == {"running": 8}
+    assert told["ranked_by"] == "validation_loss"
+    assert "lr" in [each["name"] for each in told["effects"]]
+    kept = {network: each[-1] for network, each in curves.read(Path("made"), range(8)).items()}
+    assert len(told["best"]) == 8
+    for row in told["best"]:
+        assert row["validation_loss"] == kept[row["network"]]["validation_loss"]
+        assert row["steps"] == kept[row["network"]]["step"] == 6
+        assert not {"accuracy", "validation_accuracy"} & row.keys(), "which no evaluation leaves in a file"
+    text = run("inspect made", capsys)
+    assert "8 networks: 8 running; ranked by validation_loss, less is better" in text
+    run("resume made", capsys)
+    assert main(["inspect", "made"]) == 0
+    assert "has not ended" not in capsys.readouterr().err
 
 
 def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:

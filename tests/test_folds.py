@@ -15,6 +15,7 @@ from pyarrow import parquet
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 import gpubp
+from gpubp import folds
 from gpubp.cli import main
 from gpubp.errors import ConfigError, DataError, ShapeError
 
@@ -93,8 +94,12 @@ def test_a_bootstrap_draws_as_many_samples_as_there_are_and_validates_on_the_oth
     assert len({tuple(train) for train, _ in found}) == 20
 
 
+@pytest.mark.parametrize("most", [folds.MOST, 0])
 @pytest.mark.parametrize("engine", ["cpu", "eager"])
-def test_networks_of_a_fold_are_what_they_are_on_its_samples_alone(engine: str) -> None:
+def test_networks_of_a_fold_are_what_they_are_on_its_samples_alone(
+    engine: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folds, "MOST", most)
     given = data()
     train, held_out = given.folds(3)
     design = [{"widths": "3,5,4", "lr": lr, "fold": fold, "seed": 7} for lr in (0.01, 0.1) for fold in range(3)]

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpubp import free, memory
 from gpubp.verify import promises
 
 from . import fuzzing
@@ -33,8 +32,7 @@ def a_folder_with_good_files(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     to check, and then checks nothing, which takes processes and seconds."""
     place = tmp_path_factory.mktemp("fuzz")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (free, memory):
-            patch.setattr(module, "available", lambda device: HELD)
+        patch.setattr("gpubp.free.available", lambda device: HELD)
         patch.setattr(promises, "promises", lambda subject: iter(subject.groups()[:0]))
         patch.setenv("CXX", str(place / "no compiler"))
         (place / "good").mkdir()

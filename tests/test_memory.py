@@ -34,7 +34,7 @@ def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
     settings = config(optimizer=optimizer)
     fixed = memory.needed(SPEC, settings.recipe(SPEC), 0, 8)
     each = memory.needed(SPEC, settings.recipe(SPEC), 1, 8) - fixed
-    monkeypatch.setattr(memory, "available", lambda device: fixed + 3 * each)
+    monkeypatch.setattr("gpubp.free.available", lambda device: fixed + 3 * each)
     gpubp.train(population(SPEC, 3), data(), settings)
     with pytest.raises(OutOfMemoryError) as caught:
         gpubp.train(population(SPEC, 4), data(), settings)
@@ -45,7 +45,7 @@ def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
     assert message.endswith(", or float32")
 
 
-def test_a_run_says_what_it_needs_and_how_many_have_room() -> None:
+def test_a_run_says_what_it_needs_and_how_many_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
     settings, shapes = config(restore_best=True), []
     for widths, count in (((3, 6, 2), 5), ((3, 2), 2)):
         spec = gpubp.NetworkSpec(widths)
@@ -53,9 +53,13 @@ def test_a_run_says_what_it_needs_and_how_many_have_room() -> None:
     steps = memory.needed(*shapes[0][:2], 0, 8)
     each = 38 * 8 * 4 + 24 * 8  # parameters, two slots and the best row; clocks
     free = steps + 7 * each
+    monkeypatch.setattr(memory, "LIBRARIES", {})
     one = memory.plan(shapes[:1], False, free, [data(), data()])
     assert one.startswith("memory: 1.41 KB a network (38 parameters 304 B, optimizer adam 608 B, best rows 304 B, ")
-    assert f"; 5 at once need {memory.size(steps + 5 * each)}, of which activations and gradients" in one
+    assert (
+        f"; 5 at once need {memory.size(steps + 5 * each)}: {memory.size(5 * each)} of their own, "
+        f"{memory.size(steps)} for activations and gradients, and then 2.5 KB for libraries and tables of the results; "
+    ) in one
     assert one.endswith(f"; data {memory.size(2 * data().nbytes(0))}; {memory.size(free)} free, room for 7")
     many = memory.plan(shapes, False, free, waits=True)
     assert "up to 1.41 KB a network" in many
@@ -85,7 +89,7 @@ def test_memory_is_called_free_that_was_so_before_the_networks_were_made(
         free[0] -= 200_000_000
         return copies(*arguments)
 
-    monkeypatch.setattr(memory, "available", lambda device: free[0])
+    monkeypatch.setattr("gpubp.free.available", lambda device: free[0])
     monkeypatch.setattr(design, "initialise", made)
     monkeypatch.setattr(maker.Maker, "run", copied)
     if given:
@@ -122,6 +126,48 @@ def test_training_needs_the_planned_memory(count: str, engine: str) -> None:
     """30 and 180 MB of rows and slots. At most what is planned; and no plan of twice what it takes."""
     done = subprocess.run([sys.executable, "-c", TAKEN, count, engine], capture_output=True, text=True, check=True)
     assert 0.5 < float(done.stdout) < 1
+
+
+ANNOUNCED = """
+import re, sys, tempfile
+import torch, gpubp
+from gpubp.engines import build
+build.FLAGS = tuple(flag for flag in build.FLAGS if flag != "-O3")  # which takes seconds
+count, widths, engine, kept = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "files"
+data = gpubp.Dataset(*(torch.rand(64, int(width)) for width in (widths.split(",")[0], widths.split(",")[-1])))
+design = {"lr": 10 ** torch.empty(count).uniform_(-4, -1)}
+found = lambda name: int(open("/proc/self/status").read().split(name)[1].split()[0]) * 1024
+class Told(gpubp.Reporter):
+    def start(self, start):
+        line = next(line for line in start.lines if line.startswith("memory: "))
+        number, unit = re.search(r" need (\\S+) (.?)B: ", line).groups()
+        self.bytes = float(number) * 1000 ** " KMG".index(unit or " ")
+told, before = Told(), found("VmRSS:")
+with tempfile.TemporaryDirectory() as folder:
+    run_dir = folder + "/run" if kept else None
+    common = {"widths": widths, "batch_size": 8, "steps": 2, "engine": engine, "run_dir": run_dir}
+    gpubp.train_many(design, data, reporters=[told], **common).table
+print((found("VmHWM:") - before) / told.bytes)
+"""
+
+
+@pytest.mark.cpu("a process of its own trains, on the CPU")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    "run",
+    [
+        "10000 8,16,1 cpu none",
+        pytest.param("30000 8,16,1 cpu none", marks=pytest.mark.slow),
+        pytest.param("30000 8,16,1 eager files", marks=pytest.mark.slow),
+        "100000 8,16,1 cpu files",
+        "1000 64,32,10 cpu files",
+        pytest.param("10000 64,32,10 cpu none", marks=pytest.mark.slow),
+    ],
+)
+def test_a_process_takes_what_its_first_run_announces(run: str) -> None:
+    """From its start to its results, within 15 %."""
+    done = subprocess.run([sys.executable, "-c", ANNOUNCED, *run.split()], capture_output=True, text=True, check=True)
+    assert 0.85 < float(done.stdout) < 1.15
 
 
 def test_memory_that_runs_out_in_training_is_explained_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def test_large_networks_that_come_later_train_fewer_at_a_time(
     given: Callable[[Any], Any], slots: int | None, whole: gpubp.Result, made: list[tuple[int, int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(memory, "available", lambda device: FREE)
+    monkeypatch.setattr("gpubp.free.available", lambda device: FREE)
     same(train(given(LATER), slots=slots), whole)
     assert made[0][0] > 1500, "small ones come many at a time"
     spec = gpubp.NetworkSpec((3, 500, 4), loss="cross_entropy")
@@ -84,13 +84,28 @@ def test_of_a_design_no_network_is_made_for_its_size_alone(monkeypatch: pytest.M
     assert sum(made) == 100
 
 
+@pytest.mark.parametrize(("slots", "times"), [(None, 1), (60, 3)])
+def test_a_design_that_fits_is_planned_once(slots: int | None, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else once as a whole, and then what is made."""
+    planned, plan = [], designs.Design.planned
+
+    def counted(design: Any, *more: Any) -> Any:
+        planned.append(len(design))
+        return plan(design, *more)
+
+    monkeypatch.setattr(designs.Design, "planned", counted)
+    train([SMALL] * 100, slots=slots)
+    assert planned[0] == 100
+    assert len(planned) == times
+
+
 @pytest.mark.parametrize("slots", [None, 300])
 def test_a_run_that_ended_for_lack_of_memory_resumes_with_fewer_networks_at_once(
     slots: int | None, whole: gpubp.Result, made: list[tuple[int, int]], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     folder, free = tmp_path / "run", [FREE]
-    monkeypatch.setattr(memory, "available", lambda device: free[0])
+    monkeypatch.setattr("gpubp.free.available", lambda device: free[0])
 
     class Scarce(gpubp.Reporter):
         def progress(self, progress: Any) -> None:
@@ -140,7 +155,7 @@ def test_the_command_line_trains_more_than_fit_without_a_flag(
     common = ["train", "--data", "iris", "--networks", "400", "--epochs", "1", "--engine", "eager", *more]
     common += [] if "--widths" in more else ["--widths", "4,16,3"]
     assert main([*common, "--run-dir", str(tmp_path / "all")]) == 0
-    monkeypatch.setattr(memory, "available", lambda device: 168_200_000)
+    monkeypatch.setattr("gpubp.free.available", lambda device: 168_200_000)
     capsys.readouterr()
     assert main([*common, "--run-dir", str(tmp_path / "few")]) == 0
     assert " at once, while others wait, need " in capsys.readouterr().err
@@ -152,7 +167,7 @@ def test_the_command_line_trains_more_than_fit_without_a_flag(
 def test_what_cannot_wait_for_slots_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(memory, "available", lambda device: 168_200_000)
+    monkeypatch.setattr("gpubp.free.available", lambda device: 168_200_000)
     common = ["train", "--data", "iris", "--networks", "400", "--epochs", "9", "--search", "halving", "--run-dir"]
     assert main([*common, str(tmp_path / "run"), "--widths", "4,16,3"]) == 1
     told = "--search halving compares all networks at the same time: none can wait for a slot"

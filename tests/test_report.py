@@ -231,7 +231,7 @@ def test_a_run_that_crashed_shows_its_last_checkpoint(tmp_path: Path) -> None:
         )  # fmt: skip
     page = page_of(tmp_path / "run")
     shown = data_of(page)
-    assert "The run has not ended: figures are those of its last checkpoint" in page
+    assert "The run has not ended: figures are those of its last checkpoint, losses and steps of evaluations." in page
     assert "started from Python" in page
     kept = curves.read(tmp_path / "run", range(8))
     assert sorted(shown["points"]["network"]) == list(range(8))

@@ -290,6 +290,6 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], told: str
 def test_no_copy_is_made_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     state = TrainState.start(population(SPEC, COUNT), config(), training())
     networks = Compaction(state, choose("eager", SPEC, config(), CPU))
-    monkeypatch.setattr("gpubp.compaction.available", lambda _: 0)
+    monkeypatch.setattr("gpubp.free.available", lambda _: 0)
     networks.begin(torch.arange(COUNT) < 2)
     assert networks.active is state

@@ -35,7 +35,7 @@ def mixed(settings: dict[str, Any]) -> bool:
 
 def fit(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> bool:
     """Whether memory has room for all networks at once, and for their copy; with a search they must have it."""
-    from .. import memory
+    from .. import free, memory
     from ..ambient import HOME
     from ..config import TrainConfig
 
@@ -43,8 +43,8 @@ def fit(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> bool
         settings["optimizer"], batch_size=settings["batch_size"], steps=1, restore_best=settings["restore_best"]
     )
     shape = spec, plain.recipe(spec), settings["networks"], dtype.itemsize
-    free = memory.available(HOME)
-    if free is None or memory.needed(*shape) + spec.size * settings["networks"] * dtype.itemsize <= free:
+    room = free.available(HOME)
+    if room is None or memory.needed(*shape) + spec.size * settings["networks"] * dtype.itemsize <= room:
         return True
     if settings["search"] is not None:
         raise OutOfMemoryError(
@@ -88,10 +88,11 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     and lists make a grid, as in sampling.py. A flag's hyper-parameter is left out of rows without it; a cell is not."""
     import numpy as np
 
+    from .. import free
     from ..ambient import HOME
     from ..config import HYPER
     from ..design import Design
-    from ..free import available, size
+    from ..free import size
     from ..search.sampling import sample, taken
 
     given = None
@@ -103,9 +104,9 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     settings["networks"] = count = (
         len(given) if given else settings["networks"] or (1000 if settings["per"] is None else 1)
     )
-    free = available(HOME)
-    if free is not None and count * ROW > free:
-        raise OutOfMemoryError(f"{count:,} networks: their design needs {size(count * ROW)}; {size(free)} free")
+    room = free.available(HOME)
+    if room is not None and count * ROW > room:
+        raise OutOfMemoryError(f"{count:,} networks: their design needs {size(count * ROW)}; {size(room)} free")
     sides = prepared.widths_in, prepared.widths_out
     choices: dict[str, Sequence[Any]] = {name: options(settings, name) for name in LISTS if settings[name] is not None}
     choices["widths"] = [widths(each, *sides) for each in choices.get("widths", [f"{sides[0]},32,{sides[1]}"])]

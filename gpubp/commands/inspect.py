@@ -15,6 +15,8 @@ from .parser import Parser, run_parser
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ..checkpoint import Checkpoint
+    from ..entities import Entities
     from ..studies import Study
 
 ABOUT = "the best, worst and diverged networks of a run, and the effect of each setting"
@@ -117,11 +119,11 @@ def _damage(folder: Path) -> list[str]:
 
 def results(folder: Path, early: bool = False) -> pa.Table:
     """The results of a run, a row per network, with what its design alone knows. early: of one that has not ended those
-    of the networks that have left its slots."""
+    that are known so far."""
     from ..reporters.results_file import RESULTS, read_results
 
     path = folder / RESULTS
-    found = read_results(path) if path.is_file() else _ended(folder) if early else None
+    found = read_results(path) if path.is_file() else _so_far(folder) if early else None
     if found is None:
         raise CheckpointError(
             f"{path} is missing: {folder} is not the directory of a run, or the run has not ended: gpubp resume "
@@ -147,8 +149,11 @@ def designed(folder: Path, rows: pa.Table) -> pa.Table:
     return rows
 
 
-def _ended(folder: Path) -> pa.Table | None:
-    """The results of the networks that have left the slots of a run that has not ended; None if there are none."""
+def _so_far(folder: Path) -> pa.Table | None:
+    """The results of a run that has not ended, as its last checkpoint and evaluations have them: of a queue those of
+    the networks that have left its slots, if any have. None if nothing is saved."""
+    import pyarrow as pa
+
     from .. import checkpoint
     from ..ambient import HOME
     from ..evaluate import metric_name
@@ -156,15 +161,50 @@ def _ended(folder: Path) -> pa.Table | None:
     from ..reporters.table import Results
 
     try:
-        outcomes = checkpoint.load(folder, HOME).ended.outcomes()
+        saved = checkpoint.load(folder, HOME)
+        outcomes = saved.ended.outcomes()
     except CheckpointError:
         return None
-    if not outcomes:
-        return None
-    sys.stderr.write(
-        f"warning: {line(folder)} has not ended: these are the networks that have left their slots by its last "
-        f"checkpoint; gpubp resume {quoted(folder)}\n"
-    )
-    preparation = load(folder).preparation
+    preparation, metric = load(folder).preparation, metric_name(saved.populations[0].state.population.spec)
     entities = None if preparation is None else preparation.entities
-    return Results(outcomes, metric_name(outcomes[0].state.population.spec), entities).whole
+    if outcomes:
+        told = "networks that have left their slots by its last checkpoint"
+        found = Results(outcomes, metric, entities).whole
+    else:
+        told = "networks of its last checkpoint, with the steps and losses of their last evaluations"
+        found = interim(folder, saved, entities)
+        for place, name in enumerate(found.column_names):
+            if name in (metric, f"validation_{metric}"):
+                found = found.set_column(place, name, pa.nulls(found.num_rows, pa.float64()))
+    sys.stderr.write(f"warning: {line(folder)} has not ended: these are the {told}; gpubp resume {quoted(folder)}\n")
+    return found
+
+
+def interim(folder: Path, saved: Checkpoint, entities: Entities | None = None) -> pa.Table:
+    """The table of results at a checkpoint, with each network's steps and losses at its last evaluation, which may be
+    later; metrics are unknown."""
+    from copy import copy
+
+    import torch
+
+    from .. import curves
+    from ..evaluate import Evaluation, metric_name
+    from ..networks import Outcome
+    from ..reporters.table import Results
+
+    outcomes = list(saved.ended.outcomes())
+    everyone = torch.cat([each.rows for each in saved.populations]).tolist()
+    last = {row: each[-1] for row, each in curves.read(folder, everyone).items()}
+    for state, _, rows, notes in saved.populations:
+        unknown = torch.full((len(rows),), float("nan"), dtype=torch.float64)
+        figures, step = [unknown.clone(), unknown.clone()], state.step.clone()
+        for place, row in enumerate(rows.tolist()):
+            if row in last:
+                step[place] = int(last[row]["step"])
+                for values, name in zip(figures, ("loss", "validation_loss")):
+                    values[place] = float(last[row][name])
+        held_out = None if notes["validation"] is None else Evaluation(figures[1], unknown)
+        evaluated = copy(state)
+        evaluated.step = step
+        outcomes.append(Outcome(rows, evaluated, Evaluation(figures[0], unknown), held_out, notes["folds"]))
+    return Results(outcomes, metric_name(saved.populations[0].state.population.spec), entities).whole

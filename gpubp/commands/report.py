@@ -12,7 +12,7 @@ from ..errors import CheckpointError, ConfigError, GpubpError
 from ..flags import TEXT
 from ..line import line
 from . import train
-from .inspect import designed, picked, results
+from .inspect import designed, interim, picked, results
 from .parser import Parser, run_parser
 
 if TYPE_CHECKING:
@@ -115,32 +115,8 @@ def _rows(folder: Path, saved: Checkpoint, networks: Any) -> tuple[pa.Table, lis
         why = "has gone on since its results were written"
     except CheckpointError as error:
         why = "has not ended" if "is missing" in str(error) else f"has results that cannot be read ({error})"
-    told = f"The run {why}: figures are those of its last checkpoint, losses of evaluations."
-    return designed(folder, _interim(folder, saved)), [told]
-
-
-def _interim(folder: Path, saved: Checkpoint) -> pa.Table:
-    """The table of results at a checkpoint, with each network's losses at its last evaluation; metrics are unknown."""
-    import torch
-
-    from .. import curves
-    from ..evaluate import Evaluation, metric_name
-    from ..networks import Outcome
-    from ..reporters.table import Results
-
-    outcomes = list(saved.ended.outcomes())
-    everyone = torch.cat([each.rows for each in saved.populations]).tolist()
-    last = {row: each[-1] for row, each in curves.read(folder, everyone).items()}
-    for state, _, rows, notes in saved.populations:
-        unknown = torch.full((len(rows),), float("nan"), dtype=torch.float64)
-        figures = [unknown.clone(), unknown.clone()]
-        for place, row in enumerate(rows.tolist()):
-            if row in last:
-                for values, name in zip(figures, ("loss", "validation_loss")):
-                    values[place] = float(last[row][name])
-        held_out = None if notes["validation"] is None else Evaluation(figures[1], unknown)
-        outcomes.append(Outcome(rows, state, Evaluation(figures[0], unknown), held_out, notes["folds"]))
-    return Results(outcomes, metric_name(saved.populations[0].state.population.spec)).whole
+    told = f"The run {why}: figures are those of its last checkpoint, losses and steps of evaluations."
+    return designed(folder, interim(folder, saved)), [told]
 
 
 def _validation(folder: Path, saved: Checkpoint) -> tuple[Dataset, Any]:

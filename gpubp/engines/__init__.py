@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .. import memory
 from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import EngineError, one_of
@@ -26,18 +27,24 @@ class Engine(NamedTuple):
     """run(state, data, steps) trains; evaluate(population, data, hyper, position) returns loss and metric, as defined
     in evaluate.py; compile_ahead(state, data, evaluated, device) compiles the kernels of both in parallel;
     share(state, room, populations) is how much of `room` a call takes beside those of other populations, in threads of
-    a CPU or streams of a GPU."""
+    a CPU or streams of a GPU; workspace(state, data) is the bytes of host memory that a call takes at most."""
 
     run: Callable[[TrainState, Dataset, int], None]
     evaluate: Callable[[Population, Dataset, Mapping[str, Tensor], Tensor], Evaluation]
     compile_ahead: Callable[[TrainState, Dataset, Sequence[Dataset], torch.device], None]
     share: Callable[[TrainState, int, int], int]
+    workspace: Callable[[TrainState, Dataset], int]
+
+
+def _workspace(state: TrainState, data: Dataset) -> int:
+    params = state.population.params
+    return memory.needed(state.population.spec, state.recipe, 0, params.element_size())
 
 
 ENGINES = {
-    "eager": Engine(eager.run, evaluate, lambda *_: None, lambda state, room, populations: room),
-    "cpu": Engine(cpu.run, cpu.evaluate, cpu.compile_ahead, cpu.share),
-    "cuda": Engine(cuda.run, cuda.evaluate, cuda.compile_ahead, lambda *_: 1),
+    "eager": Engine(eager.run, evaluate, lambda *_: None, lambda state, room, populations: room, _workspace),
+    "cpu": Engine(cpu.run, cpu.evaluate, cpu.compile_ahead, cpu.share, cpu.workspace),
+    "cuda": Engine(cuda.run, cuda.evaluate, cuda.compile_ahead, lambda *_: 1, _workspace),
 }
 
 

@@ -76,6 +76,13 @@ def share(state: TrainState, threads: int, populations: int) -> int:
     return max(kept_busy[-1], threads // populations)
 
 
+def workspace(state: TrainState, data: Dataset) -> int:
+    """Bytes of a group of networks in every thread."""
+    key = Key.of(state, data)
+    plan = Program(key, layout(key)).plan
+    return torch.get_num_threads() * (plan.layout.networks * plan.numbers * plan.itemsize + plan.group_bytes)
+
+
 def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None:
     """Why this engine cannot train such networks on this machine, or None."""
     try:
