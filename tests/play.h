@@ -32,7 +32,7 @@ static OF_THREAD double *shared;
 #define __shared__
 #define __grid_constant__
 #define __builtin_assume(fact) ((fact) ? (void)0 : __builtin_trap())
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __cluster_dims__(...)
 
 enum Wrong { NOTHING, BARRIER_MISSED, BEYOND_SHARED };
