@@ -109,10 +109,10 @@ class Maker:
         self.notes += [note for note in told if note not in self.notes]
         if self.every is not None:
             fitted = spread(fitted, population.count)
-        dtype = population.params.dtype
+        dtype, count = population.params.dtype, population.count
         key = population.spec, fitted.recipe(population.spec), dtype
         if key not in self.choices:
-            chosen = choose_for_all(self.engine, population.spec, fitted, self.where, dtype, self.sets.data)
+            chosen = choose_for_all(self.engine, population.spec, fitted, self.where, dtype, self.sets.data, count)
             self.choices[key] = chosen
         return fitted, self.choices[key]
 

@@ -215,7 +215,8 @@ def _going_on(
     begun = notes["engine"]
     name = begun if begun == "eager" else where[0].type
     try:
-        choice = choose_for_all(name, population.spec, config, where, population.params.dtype, data)
+        dtype, count = population.params.dtype, population.count
+        choice = choose_for_all(name, population.spec, config, where, dtype, data, count)
     except EngineError as error:
         raise EngineError(
             f'{error}; but this run started with engine "{begun}", and resumes only where that can train it: name '

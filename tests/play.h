@@ -1,6 +1,7 @@
 // CUDA's names for a C++ compiler: a kernel of kernel/gpu.h, its blocks one after the other, the threads of a block as
 // coroutines that switch at barriers, in one order and then in the reverse; with RACES as threads, for a sanitizer. The
-// `team` neighbouring threads that train one network wait for each other: all of a block, or some of its one warp.
+// `team` neighbouring threads that train one network wait for each other: all of a block, or some of its one warp. The
+// blocks of a cluster are played together, each as far as the next barrier of all.
 //
 // play() returns what is wrong: a barrier that not all threads of a team reached, or a write beyond the shared memory
 // that was asked for. Shared memory begins as NaN, because a GPU promises nothing about its content.
@@ -15,17 +16,24 @@
 struct Place {
   int x;
 };
-static Place blockIdx, gridDim;
+#ifdef RACES
+#define OF_THREAD thread_local
+#else
+#define OF_THREAD
+#endif
+static Place gridDim;
+static OF_THREAD Place blockIdx, threadIdx;
 constexpr int64_t ROOM = 256 << 10;
-extern "C" {
-alignas(64) double shared[ROOM / sizeof(double)];
-}
+constexpr int MOST_BLOCKS = 8;  // of a cluster
+alignas(64) static double rooms[MOST_BLOCKS][ROOM / sizeof(double)];
+static OF_THREAD double *shared;
 
 #define __global__ __attribute__((visibility("default")))
 #define __shared__
 #define __grid_constant__
 #define __builtin_assume(fact) ((fact) ? (void)0 : __builtin_trap())
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
+#define __cluster_dims__(...)
 
 enum Wrong { NOTHING, BARRIER_MISSED, BEYOND_SHARED };
 enum { ENDED = -1, IN_WARP = -2, STACK = 256 << 10 };
@@ -53,33 +61,37 @@ struct Thread {
   int products;
 };
 static Thread *crowd;
-static thread_local Place threadIdx;
-static pthread_barrier_t *meetings;
-static int members;
-#define __syncthreads() (void)pthread_barrier_wait(&meetings[threadIdx.x / members])
+static thread_local Thread *own;
+static int members, in_block, first_block;
+static pthread_barrier_t everyone;
+static std::vector<pthread_barrier_t> meetings, warps;
+#define __syncthreads() (void)pthread_barrier_wait(&meetings[own->number / members])
 #define __syncwarp(mask) ((void)(mask), __syncthreads())
 
-static pthread_barrier_t *warps;
-static void meet_in_warp() { pthread_barrier_wait(&warps[threadIdx.x / LANES]); }
+static void meet_in_warp() { pthread_barrier_wait(&warps[own->number / LANES]); }
+static void wait_for_cluster() { pthread_barrier_wait(&everyone); }
 static void *whole(void *thread) {
-  threadIdx.x = ((Thread *)thread)->number;
+  own = (Thread *)thread;
+  threadIdx.x = own->number % in_block, blockIdx.x = first_block + own->number / in_block;
+  shared = rooms[own->number / in_block];
   kernel();
   return nullptr;
 }
-static Wrong play_block(int threads, int team, char *) {
-  members = team;
-  meetings = (pthread_barrier_t *)calloc(threads / team, sizeof(pthread_barrier_t));
-  for (int i = 0; i < threads / team; i++) pthread_barrier_init(&meetings[i], nullptr, team);
-  warps = (pthread_barrier_t *)calloc(threads / LANES + 1, sizeof(pthread_barrier_t));
-  for (int i = 0; i < threads / LANES; i++) pthread_barrier_init(&warps[i], nullptr, LANES);
-  for (int t = 0; t < threads; t++) {
+static Wrong play_cluster(int first, int blocks, int threads, int team, char *) {
+  members = team, in_block = threads, first_block = first;
+  const int all = blocks * threads;
+  meetings.resize(all / team), warps.resize(all / LANES);
+  for (auto &each : meetings) pthread_barrier_init(&each, nullptr, team);
+  for (auto &each : warps) pthread_barrier_init(&each, nullptr, LANES);
+  pthread_barrier_init(&everyone, nullptr, all);
+  for (int t = 0; t < all; t++) {
     crowd[t].number = t;
     pthread_create(&crowd[t].handle, nullptr, whole, &crowd[t]);
   }
-  for (int t = 0; t < threads; t++) pthread_join(crowd[t].handle, nullptr);
-  for (int i = 0; i < threads / team; i++) pthread_barrier_destroy(&meetings[i]);
-  for (int i = 0; i < threads / LANES; i++) pthread_barrier_destroy(&warps[i]);
-  free(meetings), free(warps);
+  for (int t = 0; t < all; t++) pthread_join(crowd[t].handle, nullptr);
+  for (auto &each : meetings) pthread_barrier_destroy(&each);
+  for (auto &each : warps) pthread_barrier_destroy(&each);
+  pthread_barrier_destroy(&everyone);
   return NOTHING;
 }
 #else
@@ -88,33 +100,58 @@ struct Thread {
   Copies copies;
   int products;
   int at;         // the line of its barrier
-  unsigned mask;  // of whom it waits for there, in a warp
+  unsigned mask;  // of whom it waits for there, in a warp; OF_CLUSTER: for all blocks
 };
-static Thread *crowd;
-static Place threadIdx;
+enum : unsigned { OF_CLUSTER = 0 };
+static Thread *crowd, *own;
 static ucontext_t scheduler;
 #define __syncthreads() come_to(__LINE__, ~0u)
 #define __syncwarp(mask) come_to(__LINE__, mask)
 
 static void come_to(int line, unsigned mask) {
-  crowd[threadIdx.x].at = line;
-  crowd[threadIdx.x].mask = mask;
-  swapcontext(&crowd[threadIdx.x].context, &scheduler);
+  own->at = line;
+  own->mask = mask;
+  swapcontext(&own->context, &scheduler);
 }
 static void meet_in_warp() { come_to(IN_WARP, ~0u); }
+#define wait_for_cluster() come_to(__LINE__, OF_CLUSTER)
 static void whole() {
   kernel();
-  crowd[threadIdx.x].at = ENDED;
+  own->at = ENDED;
 }
 
-// Whether a thread came to the barrier of its team, and waits there for this team alone, or for the whole block.
-static bool met(int thread, int threads, int team) {
-  const Thread &own = crowd[thread], &first = crowd[thread / team * team];
+// Whether a thread of a block came to the barrier of its team, and waits there for this team alone, for the whole
+// block, or for all blocks.
+static bool met(const Thread *block, int thread, int threads, int team) {
+  const Thread &one = block[thread], &first = block[thread / team * team];
   const unsigned whom = team == threads ? ~0u : ((1u << team) - 1) << (thread / team * team % 32);
-  return own.at == first.at && (own.at == ENDED || own.mask == whom);
+  return one.at == first.at && (one.at == ENDED || (one.mask == first.mask && (one.mask == whom || !one.mask)));
 }
-static Wrong play_block(int threads, int team, char *stacks) {
-  for (int t = 0; t < threads; t++) {
+static Wrong play_block(Thread *block, int threads, int team) {  // to its end, or to a barrier of all blocks
+  for (bool backwards = false;; backwards = !backwards) {
+    bool in_warps = false, still = false;  // then only these go on, and the others wait at their barrier
+    for (int t = 0; t < threads; t++) in_warps |= block[t].at == IN_WARP;
+    for (int i = 0; i < threads; i++) {
+      threadIdx.x = backwards ? threads - 1 - i : i;
+      own = block + threadIdx.x;
+      const int at = own->at;
+      if (at != ENDED && in_warps == (at == IN_WARP)) swapcontext(&scheduler, &own->context);
+    }
+    for (int t = 0; t < threads; t++) {
+      still |= block[t].at == IN_WARP;
+      if ((block[t].at == IN_WARP) != (block[t / LANES * LANES].at == IN_WARP)) return BARRIER_MISSED;
+    }
+    if (still) continue;
+    bool all_ended = true;
+    for (int t = 0; t < threads; t++) {
+      if (!met(block, t, threads, team)) return BARRIER_MISSED;
+      all_ended &= block[t].at == ENDED;
+    }
+    if (all_ended || block->mask == OF_CLUSTER) return NOTHING;
+  }
+}
+static Wrong play_cluster(int first, int blocks, int threads, int team, char *stacks) {
+  for (int t = 0; t < blocks * threads; t++) {
     getcontext(&crowd[t].context);
     crowd[t].context.uc_stack.ss_sp = stacks + (int64_t)t * STACK;
     crowd[t].context.uc_stack.ss_size = STACK;
@@ -123,24 +160,14 @@ static Wrong play_block(int threads, int team, char *stacks) {
     crowd[t].at = 0;
   }
   for (bool backwards = false;; backwards = !backwards) {
-    bool in_warps = false, still = false;  // then only these go on, and the others wait at their barrier
-    for (int t = 0; t < threads; t++) in_warps |= crowd[t].at == IN_WARP;
-    for (int i = 0; i < threads; i++) {
-      threadIdx.x = backwards ? threads - 1 - i : i;
-      const int at = crowd[threadIdx.x].at;
-      if (at != ENDED && in_warps == (at == IN_WARP)) swapcontext(&scheduler, &crowd[threadIdx.x].context);
+    for (int i = 0; i < blocks; i++) {
+      const int block = backwards ? blocks - 1 - i : i;
+      blockIdx.x = first + block, shared = rooms[block];
+      if (Wrong wrong = play_block(crowd + block * threads, threads, team)) return wrong;
     }
-    for (int t = 0; t < threads; t++) {
-      still |= crowd[t].at == IN_WARP;
-      if ((crowd[t].at == IN_WARP) != (crowd[t / LANES * LANES].at == IN_WARP)) return BARRIER_MISSED;
-    }
-    if (still) continue;
-    bool all_ended = true;
-    for (int t = 0; t < threads; t++) {
-      if (!met(t, threads, team)) return BARRIER_MISSED;
-      all_ended &= crowd[t].at == ENDED;
-    }
-    if (all_ended) return NOTHING;
+    for (int block = 0; block < blocks; block++)
+      if (crowd[block * threads].at != crowd->at) return BARRIER_MISSED;
+    if (crowd->at == ENDED) return NOTHING;
   }
 }
 #endif
@@ -153,11 +180,11 @@ struct Operands {
 };
 static Operands operands[2][1024];  // of two products in turn, so that all have read one before it is written again
 static void play_mma(float *above, float *below, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  const int own = threadIdx.x, lane = own % LANES, first = own - lane;
-  Operands *brought = operands[crowd[own].products++ % 2];
-  memcpy(brought[own].a, a, sizeof a), memcpy(brought[own].b, b, sizeof b);
+  const int number = own - crowd, lane = number % LANES, first = number - lane;
+  Operands *brought = operands[own->products++ % 2];
+  memcpy(brought[number].a, a, sizeof a), memcpy(brought[number].b, b, sizeof b);
   meet_in_warp();
-  auto number = [](uint32_t bits) {
+  auto digits = [](uint32_t bits) {
     float x;
     bits &= 0xffffe000;
     memcpy(&x, &bits, sizeof x);
@@ -166,20 +193,20 @@ static void play_mma(float *above, float *below, const uint32_t (&a)[4], const u
   for (int half = 0; half < 2; half++)
     for (int j = 0; j < 2; j++)
       for (int k = 0; k < 8; k++) {
-        const float left = number(brought[first + lane / 4 * 4 + k % 4].a[half + k / 4 * 2]);
-        const float right = number(brought[first + (lane % 4 * 2 + j) * 4 + k % 4].b[k / 4]);
+        const float left = digits(brought[first + lane / 4 * 4 + k % 4].a[half + k / 4 * 2]);
+        const float right = digits(brought[first + (lane % 4 * 2 + j) * 4 + k % 4].b[k / 4]);
         float *sum = (half ? below : above) + j;  // of the row lane / 4, and the one 8 rows below
         *sum = __builtin_fmaf(left, right, *sum);
       }
 }
 
 static void copy_later(void *to, const void *from, int bytes) {
-  Copies &copies = crowd[threadIdx.x].copies;
+  Copies &copies = own->copies;
   copies.begun.push_back({to, from, bytes, copies.group});
 }
-static void group_copies() { crowd[threadIdx.x].copies.group++; }
+static void group_copies() { own->copies.group++; }
 static void copy_all_but(int groups) {  // the last groups; 0: all copies
-  Copies &copies = crowd[threadIdx.x].copies;
+  Copies &copies = own->copies;
   size_t kept = 0;
   for (const Copy &each : copies.begun)
     if (groups && each.group >= copies.group - groups) copies.begun[kept++] = each;
@@ -187,17 +214,19 @@ static void copy_all_but(int groups) {  // the last groups; 0: all copies
   copies.begun.resize(kept);
 }
 
-static Wrong play_grid(int64_t blocks, int threads, int team, int64_t bytes, void (*function)()) {
-  Wrong wrong = NOTHING;
+// cluster: how many neighbouring blocks are one.
+static Wrong play_grid(int64_t blocks, int threads, int team, int cluster, int64_t bytes, void (*function)()) {
+  Wrong wrong = blocks % cluster ? BARRIER_MISSED : NOTHING;
   kernel = function;
-  crowd = new Thread[threads]();
-  char *stacks = (char *)malloc((int64_t)threads * STACK);
+  crowd = new Thread[cluster * threads]();
+  char *stacks = (char *)malloc((int64_t)cluster * threads * STACK);
   gridDim.x = (int)blocks;
-  for (blockIdx.x = 0; blockIdx.x < blocks && !wrong; blockIdx.x++) {
-    memset(shared, 0xFF, sizeof shared);
-    wrong = play_block(threads, team, stacks);
-    for (int64_t at = bytes; at < ROOM && !wrong; at++)
-      if (((unsigned char *)shared)[at] != 0xFF) wrong = BEYOND_SHARED;
+  for (int64_t first = 0; first < blocks && !wrong; first += cluster) {
+    memset(rooms, 0xFF, cluster * ROOM);
+    wrong = play_cluster((int)first, cluster, threads, team, stacks);
+    for (int block = 0; block < cluster; block++)
+      for (int64_t at = bytes; at < ROOM && !wrong; at++)
+        if (((unsigned char *)rooms[block])[at] != 0xFF) wrong = BEYOND_SHARED;
   }
   free(stacks);
   delete[] crowd;
@@ -211,5 +240,6 @@ static const struct End *kernel_end;
 #define PLAY                                                                                                       \
   extern "C" __global__ int play(const Job *job, const End *end, int64_t blocks, int64_t threads, int64_t bytes) { \
     kernel_job = job, kernel_end = end;                                                                            \
-    return play_grid(blocks, (int)threads, TEAM_OF(threads), bytes, [] { run(*kernel_job, *kernel_end); });        \
+    auto run_one = [] { run(*kernel_job, *kernel_end); };                                                          \
+    return play_grid(blocks, (int)threads, TEAM_OF(threads), BLOCKS_PER_TEAM, bytes, run_one);                     \
   }

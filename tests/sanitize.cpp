@@ -48,9 +48,10 @@ static End end;
 static int run(const Job *job) {
   kernel_job = job, kernel_end = &end;
   const int threads = THREADS * TEAMS_PER_BLOCK, networks = TEAM ? TEAMS_PER_BLOCK : threads;
-  int64_t grid = (job->count + networks - 1) / networks;
-  if (FAR_ENTRIES && grid > AT_ONCE) grid = AT_ONCE;  // each block goes from network to network
-  return play_grid(grid, threads, TEAM_OF(threads), SHARED_BYTES, [] { run(*kernel_job, *kernel_end); });
+  int64_t teams = (job->count + networks - 1) / networks;
+  if (FAR_ENTRIES && teams > AT_ONCE) teams = AT_ONCE;  // each goes from network to network
+  auto run_one = [] { run(*kernel_job, *kernel_end); };
+  return play_grid(teams * BLOCKS_PER_TEAM, threads, TEAM_OF(threads), BLOCKS_PER_TEAM, SHARED_BYTES, run_one);
 }
 static int shown(const Job *job) { return run(job); }
 #endif

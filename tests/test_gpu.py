@@ -17,13 +17,14 @@ from gpubp.engines.layout import Kind, Layout
 from gpubp.state import Status, TrainState
 
 from .helpers import compiled, copied, differences, population, samples, start, train  # noqa: F401
-from .playing import Launch, Player, WrongError, flat, playing
+from .playing import H100, Launch, Player, WrongError, flat, playing
 from .test_compiled import BATCH, CASES, COUNT, STEPS, Case, case
 
 EVERYONE = list(range(COUNT))
 THREAD, BLOCK = Layout(Kind.GPU_THREAD, threads=4), Layout(Kind.GPU_BLOCK, threads=8, accumulators=32, cols=8)
 PARTS, QUADS = replace(BLOCK, teams=4), Layout(Kind.GPU_WIDE, registers=4, threads=8, accumulators=16, cols=2)
 STREAMED = replace(QUADS, kind=Kind.GPU_STREAMED)
+CLUSTER = replace(STREAMED, blocks=2)
 LAYOUTS = {
     "thread": THREAD,
     "block": BLOCK,
@@ -37,14 +38,21 @@ LAYOUTS = {
     "streamed": STREAMED,
     "streamed in pieces": replace(STREAMED, chunk=4, threads=32),
     "streamed pairs": replace(STREAMED, registers=2),
+    "streamed by a cluster": CLUSTER,
+    "streamed by a cluster in pieces": replace(CLUSTER, chunk=4, threads=32, blocks=4),
     "chosen": None,
 }
 CHOSEN = {  # cases and layouts; all of both are slow
     4: ("thread", "block, slots outside"),
-    6: ("chosen", "block of quads", "streamed"),
+    6: ("chosen", "block of quads", "streamed", "streamed by a cluster"),
     7: ("block", "parts of a warp", "block of pairs, parts of a warp"),
     9: ("parts of a warp, slots outside", "streamed pairs"),
-    12: ("block in pieces", "block of quads in pieces, slots outside", "streamed in pieces"),
+    12: (
+        "block in pieces",
+        "block of quads in pieces, slots outside",
+        "streamed in pieces",
+        "streamed by a cluster in pieces",
+    ),
     13: ("thread",),
 }
 
@@ -82,7 +90,7 @@ def small(**settings: Any) -> Case:
     return Case(spec, torch.float32, "shared", "", "chosen", rest | settings)
 
 
-LAID_OUT = [THREAD, BLOCK, PARTS, QUADS, STREAMED]
+LAID_OUT = [THREAD, BLOCK, PARTS, QUADS, STREAMED, CLUSTER]
 
 
 @pytest.mark.parametrize("layout", LAID_OUT)
@@ -103,7 +111,7 @@ def test_any_cut_and_any_end_gives_the_same_bits(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "optimizer"), [(THREAD, "sgd"), (BLOCK, "adam"), (PARTS, "sgd"), (STREAMED, "adam")]
+    ("layout", "optimizer"), [(THREAD, "sgd"), (BLOCK, "adam"), (PARTS, "sgd"), (STREAMED, "adam"), (CLUSTER, "adam")]
 )
 def test_a_network_that_diverges_is_left_as_by_the_cpu(layout: Layout, optimizer: str) -> None:
     rates = [1e30 if n % 4 == 1 else 3e38 if n % 4 == 2 else 0.01 for n in EVERYONE]
@@ -130,16 +138,21 @@ def test_tiny_networks_are_threads_by_the_rules() -> None:
     assert not differences(got, many, expected, many)
 
 
-def test_networks_beyond_the_chip_are_trained_and_evaluated_by_the_rules() -> None:
+@pytest.mark.parametrize(("processors", "blocks"), [(1, 1), (8, 2), (132, 8)])
+def test_networks_beyond_the_chip_are_trained_and_evaluated_by_the_rules(processors: int, blocks: int) -> None:
+    """Few of them by clusters of as many blocks as leave no multiprocessor idle, whose bits are those of one block."""
     own = small(optimizer="sgd", steps=3)._replace(spec=gpubp.NetworkSpec((301, 200, 3), "tanh"))
     few = [0, 1, 2]
     networks, data = own.population(few), own.data()
     expected = train(networks, data, engine=cpu, **own.settings)
-    with playing(Player()) as player:
+    with playing(Player(H100._replace(processors=processors), 2 * processors)) as player:
         got = train(networks, data, engine=cuda, **own.settings)
         found = cuda.evaluate(got.population, data, {}, got.position)
     assert all("LAYOUT GPU_STREAMED " in launch.text for launch in player.launches)
-    assert [launch.blocks for launch in player.launches] == [2] * len(player.launches), "those that run at once"
+    *trained, evaluated = player.launches
+    assert all(f"BLOCKS_PER_TEAM {blocks} " in launch.text for launch in trained)
+    assert {launch.blocks for launch in trained} == {min(3, 2 * processors // blocks) * blocks}, "that run at once"
+    assert (evaluated.blocks, evaluated.threads) == (min(3, 2 * processors), 128)
     assert not differences(got, few, expected, few)
     shown = cpu.evaluate(expected.population, data, {}, expected.position)
     assert all(torch.equal(one, other) for one, other in zip(found, shown))
@@ -219,7 +232,7 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "shared memory too small": (BLOCK, lambda launch: launch._replace(shared=launch.shared - 4)),
     "places in a row and rows exchanged": (THREAD, wrote("at / P * ROW_PITCH + at % P", "at % P * ROW_PITCH + at / P")),
     "the row of a neighbour": (THREAD, wrote("shared_rows(slot) + threadIdx.x * ROW_PITCH", "shared_rows(slot)")),
-    "a stride that is not the threads'": (BLOCK, wrote("item += THREADS", "item += THREADS + 1")),
+    "a stride that is not the threads'": (BLOCK, wrote("_PER_TEAM * THREADS)", "_PER_TEAM * THREADS + 1)")),
     "no barrier after a product": (BLOCK, wrote("epilogue(fragment);\n  }\n  BARRIER", "epilogue(fragment);\n  }\n")),
     "a barrier for some": (BLOCK, wrote("weigh_samples(ctx);", "weigh_samples(ctx); if (threadIdx.x) BARRIER")),
     "a barrier of the whole warp": (PARTS, wrote("((1u << THREADS) - 1) << (threadIdx.x - RANK)", "~0u")),
@@ -227,7 +240,7 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "the memory of the neighbours": (PARTS, wrote("team * TEAM_PITCH", "0 * TEAM_PITCH")),
     "networks that nobody trains": (
         PARTS,
-        wrote("blockIdx.x * TEAMS_PER_BLOCK + team", "blockIdx.x * TEAMS_PER_BLOCK"),
+        wrote("BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK + team", "BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK"),
     ),
     "no barrier after gradients": (QUADS, wrote("(Ones(), delta);\n    BARRIER", "(Ones(), delta);\n")),
     "no barrier after a product of quads": (QUADS, wrote("tile(epilogue);\n  BARRIER", "tile(epilogue);\n")),
@@ -237,10 +250,16 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
         wrote("gradients.begin(ctx);", "if (!ctx.group->dropout_step[0]) gradients.begin(ctx);"),
     ),
     "strips that are not waited for": (STREAMED, wrote("but<STAGES - 2>", "but<STAGES - 1>")),
-    "no barrier before a strip is multiplied": (STREAMED, wrote("2>();\n    BARRIER", "2>();\n")),
+    "no barrier before a strip is multiplied": (STREAMED, wrote("2>();\n    __syncthreads();", "2>();\n")),
     "a ring without an end": (STREAMED, wrote("stage + 1 == STAGES ? 0 : stage + 1", "min_of(stage + 1, STAGES - 1)")),
     "the rest of k as a whole strip": (STREAMED, wrote("constant<tail>()", "constant<DEPTH>()")),
-    "strips of the tile before": (STREAMED, wrote("k = 0, row += rows", "k = 0")),
+    "strips of the tile before": (STREAMED, wrote(";\n        row = to_fetch % down * rows,", ";\n       ")),
+    "blocks that do not wait for each other": (CLUSTER, wrote("BARRIER wait_for_cluster()", "BARRIER __syncthreads()")),
+    "tiles of another block": (CLUSTER, wrote("(int tile = BLOCK_OF_TEAM;", "(int tile = 1 - BLOCK_OF_TEAM;")),
+    "tiles that no block has": (CLUSTER, wrote("tile += BLOCKS_PER_TEAM", "tile += 2 * BLOCKS_PER_TEAM")),
+    "numbers that each block stores": (CLUSTER, wrote("if (BLOCK_OF_TEAM == 0)", "if (true)")),
+    "items that each block treats": (CLUSTER, wrote("int item = BLOCK_OF_TEAM * THREADS + RANK;", "int item = RANK;")),
+    "a cluster that lacks a block": (CLUSTER, lambda launch: launch._replace(blocks=launch.blocks - 1)),
     "sums that no matrix has": (STREAMED, wrote("exact || (row + m < M && column + n < N)", "true")),
     "rows of a tile another distance apart": (BLOCK, wrote("item + i * tiles", "item + i")),
 }

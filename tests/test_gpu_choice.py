@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp.engines import chip, choose, cuda, device, nvrtc
+from gpubp.engines import chip, choose, choose_for_all, cuda, device, nvrtc
 from gpubp.engines.key import Key
 from gpubp.engines.layout import Kind, Layout
 from gpubp.engines.program import Program
@@ -121,6 +121,24 @@ def test_matrices_of_wider_networks_are_streamed(widths: tuple[int, ...], driver
     assert choice.name == "cuda"
     assert choice.reason.startswith(f"cuda: a block of 128 threads is a network: {'-'.join(map(str, widths))} takes ")
     assert ", matrices streamed from global memory" in choice.reason
+
+
+def test_the_sentence_says_how_many_blocks_each_of_few_networks_has(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide, config, gpu = gpubp.NetworkSpec((784, 128, 10), "relu"), gpubp.TrainConfig(steps=1), torch.device("cuda:0")
+
+    def said(count: int, devices: int = 1) -> str:
+        choice = choose_for_all("auto", wide, config, [gpu] * devices, count=count)
+        return choice.reason.removeprefix("cuda: ").partition(":")[0]
+
+    assert said(265) == said(1000) == said(133) == "a block of 128 threads is a network"
+    assert said(132) == said(67) == "a block of 256 threads is a network"
+    assert said(64) == said(128, devices=2) == "2 blocks of 256 threads are a network"
+    assert said(33) == "4 blocks of 256 threads are a network"
+    assert said(1) == "8 blocks of 256 threads are a network"
+    monkeypatch.setattr(device, "limits", lambda _: chip.Limits(80, 163 << 10, 108))
+    assert said(1) == "a block of 256 threads is a network", "an A100 has no clusters"
 
 
 def test_a_large_batch_needs_no_more_shared_memory(driver: Driver) -> None:

@@ -149,8 +149,7 @@ TEAMS = {
 PIECES, FIGURES = TEAMS["ragged rows, in pieces"], CASES["figures of one network, lanes are outputs"]
 TEAMS |= {
     "groups of 8, ragged": CASES["lanes are 16 networks, their own ragged rows, chunks, dropout"]._replace(
-        layout=replace(EIGHT, chunk=3)
-    ),
+        layout=replace(EIGHT, chunk=3)),
     "figures of a team": FIGURES._replace(layout=replace(TEAM, chunk=4)),
     "16 double outputs, ragged": Case(
         ("tanh", "gelu"), "cross_entropy", "adamw", "one_cycle", RAGGED, replace(TEAM, chunk=3), 3,
@@ -169,10 +168,10 @@ BLOCKS = {
     "two blocks for three networks, slots outside": PIECES._replace(layout=replace(BLOCK, slots_apart=True)),
     "quads, in pieces": PIECES._replace(layout=replace(QUADS, chunk=3, slots_apart=True)),
     "streamed, in pieces": PIECES._replace(layout=replace(STREAMED, chunk=3)),
+    "streamed by a cluster": PIECES._replace(layout=replace(STREAMED, chunk=3, blocks=2)),
     "tensor cores": PIECES._replace(layout=replace(CORES, chunk=3, slots_apart=True)),
     "figures of networks": CASES["figures of networks, ragged rows, classes with weights"]._replace(
-        layout=replace(BLOCK, chunk=3), count=3
-    ),
+        layout=replace(BLOCK, chunk=3), count=3),
     "two networks in a warp": PIECES._replace(layout=replace(BLOCK, threads=16, teams=2), widths=(3, 4, 4, 4)),
     "figures of R2": FIGURES._replace(layout=replace(BLOCK, chunk=4)),
     "figures, streamed": FIGURES._replace(layout=replace(STREAMED, chunk=4)),
@@ -281,13 +280,14 @@ def test_a_gpu_block_has_no_race_with_any_rule(case: Case, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "line"), [pytest.param("a block, ragged rows, in pieces", "epilogue(fragment);\n  }\n  ", marks=SLOW),
-                       ("streamed, in pieces", "wait_for_copies_but<STAGES - 2>();\n    ")])  # fmt: skip
-def test_a_barrier_that_a_block_misses_is_caught(name: str, line: str, tmp_path: Path) -> None:
+    ("name", "line", "without"), [("streamed, in pieces", "2>();\n    __syncthreads();", "2>();\n"),
+     ("streamed by a cluster", "BARRIER wait_for_cluster();", "BARRIER __syncthreads();"),
+     pytest.param("a block, ragged rows, in pieces", "nt);\n  }\n  BARRIER", "nt);\n  }\n", marks=SLOW)])  # fmt: skip
+def test_a_barrier_that_a_block_misses_is_caught(name: str, line: str, without: str, tmp_path: Path) -> None:
     text, count = flat(BLOCKS[name].text()), BLOCKS[name].count
-    assert f"{line}BARRIER" in text
+    assert line in text
     alone = sound(made(text, tmp_path, PLAIN, "-DRACES"), count, 1)
-    done = played(made(text.replace(f"{line}BARRIER", line), tmp_path, RACES, "-DRACES"), count, 1)
+    done = played(made(text.replace(line, without), tmp_path, RACES, "-DRACES"), count, 1)
     assert "data race" in done.stderr or done.stdout != alone
 
 

@@ -21,6 +21,7 @@ from ..recipe import EXACT, Recipe
 from ..spec import NetworkSpec
 from ..state import TrainState
 from . import build, cpu, cuda, eager, rules
+from .key import MANY
 
 
 class Engine(NamedTuple):
@@ -58,11 +59,11 @@ class Choice(NamedTuple):
 
 def choose(
     name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype = torch.float32,
-    data: Dataset | None = None,
+    data: Dataset | None = None, count: int = MANY,
 ) -> Choice:  # fmt: skip
-    """The engine `name`, or for "auto" the fastest possible. data: the training data, only for the sentence. Raises
-    EngineError for an unknown name and for an engine that cannot train such networks on this machine; SpecError and
-    ConfigError for a custom rule that does not return what its table requires."""
+    """The engine `name`, or for "auto" the fastest possible. data, count: the training data and the number of networks,
+    only for the sentence. Raises EngineError for an unknown name and for an engine that cannot train such networks on
+    this machine; SpecError and ConfigError for a custom rule that does not return what its table requires."""
     one_of(("auto", *ENGINES), name, "engine", EngineError)
     rules.check(spec, config, device, dtype)
     recipe = config.recipe(spec)
@@ -77,7 +78,7 @@ def choose(
                 f'engine "cpu" trains on the CPU, the networks are on {device}; engine "eager" trains there'
             )
         if device.type == "cuda":
-            return _on_a_gpu(name, spec, recipe, device, dtype, data)
+            return _on_a_gpu(name, spec, recipe, device, dtype, data, count)
         return Choice("eager", ENGINES["eager"], f"eager: raw torch operations, which run everything on {device.type}")
     why_not = cpu.refused(spec, recipe, dtype)
     if why_not is None:
@@ -89,11 +90,13 @@ def choose(
 
 
 def choose_for_all(
-    name: str, spec: NetworkSpec, config: TrainConfig, devices: Sequence[torch.device], dtype: torch.dtype,
-    data: Dataset | None = None,
+    name: str, spec: NetworkSpec, config: TrainConfig, devices: Sequence[torch.device],
+    dtype: torch.dtype = torch.float32, data: Dataset | None = None, count: int = MANY,
 ) -> Choice:  # fmt: skip
-    """One engine for all devices: `name`, or for "auto" the fastest possible on each. Otherwise like choose()."""
-    found = {device: choose(name, spec, config, device, dtype, data) for device in devices}
+    """One engine for all devices, which share the networks: `name`, or for "auto" the fastest possible on each.
+    Otherwise like choose()."""
+    each = -(-count // len(devices))
+    found = {device: choose(name, spec, config, device, dtype, data, each) for device in devices}
     device, least = min(found.items(), key=lambda each: each[1].name != "eager")
     alike = len({choice.reason for choice in found.values()}) == 1
     return least if alike else least._replace(reason=f"{least.reason} ({device})")
@@ -114,10 +117,11 @@ def _check_precision(name: str, recipe: Recipe, device: torch.device, dtype: tor
 
 
 def _on_a_gpu(
-    name: str, spec: NetworkSpec, recipe: Recipe, device: torch.device, dtype: torch.dtype, data: Dataset | None
-) -> Choice:
+    name: str, spec: NetworkSpec, recipe: Recipe, device: torch.device, dtype: torch.dtype, data: Dataset | None,
+    count: int,
+) -> Choice:  # fmt: skip
     try:
-        return Choice("cuda", ENGINES["cuda"], cuda.why(spec, recipe, device, dtype, data))
+        return Choice("cuda", ENGINES["cuda"], cuda.why(spec, recipe, device, dtype, data, count))
     except EngineError as error:
         if name == "cuda" or recipe.precision != EXACT:
             raise

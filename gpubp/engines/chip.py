@@ -31,6 +31,10 @@ BLOCK = Layout(Kind.GPU_BLOCK, accumulators=32, cols=8)
 WIDE = Layout(Kind.GPU_WIDE, registers=4, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8
 TENSOR = Layout(Kind.GPU_WIDE, registers=2, accumulators=16, cols=8)  # tiles of a warp: 32 x 32, 16 x 64 or 64 x 16
 STREAMED = Layout(Kind.GPU_STREAMED, threads=128, accumulators=16, cols=2)
+CLUSTERS = 90  # architectures with clusters of blocks
+MOST_PLACES = 16  # places for blocks that one network can have: a cluster of 8, with a multiprocessor each
+ALONE = {128: 1.48, 256: 1.27}  # cycles of a streamed block alone on a multiprocessor, over half of those of two there
+CLUSTER_WAIT = 12_000  # cycles that blocks of a cluster wait for each other in a step, for each layer
 STREAMED_CHUNK = 256  # samples that go through a streamed network together at most, unless a batch must stay whole
 BANDWIDTH = 12  # bytes of global memory in a cycle, for each multiprocessor
 HELD = 100  # gradients that a thread of a wide block holds in registers
@@ -42,10 +46,17 @@ LEAST_THREADS, MOST_THREADS = 8, 256
 
 
 class Limits(NamedTuple):
-    """A device's architecture (90 for sm_90), and the most bytes of shared memory of a block."""
+    """A device's architecture (90 for sm_90), the most bytes of shared memory of a block, and its multiprocessors."""
 
     arch: int
     block: int
+    processors: int = 132
+
+
+def places(networks: int, limits: Limits) -> int:
+    """Of the places for STREAMED's blocks, two on each multiprocessor, how many each of so many networks can have; a
+    power of two."""
+    return 1 << min(MOST_PLACES, max(1, 2 * limits.processors // max(1, networks))).bit_length() - 1
 
 
 def in_registers(program: Program, limits: Limits) -> Program | None:
@@ -71,10 +82,21 @@ def in_shared_memory(program: Program, limits: Limits) -> Program | None:
 def streamed(program: Program, limits: Limits) -> Program | None:
     """A block is a network, with its matrices in global memory; None if their numbers are beyond an index, or the few
     that a block must have in shared memory do not fit."""
-    found = _streamed(program)
+    found = _spread(_streamed(program), limits)
     plan = found.plan
     largest_index = max(plan.far, plan.batch * max(plan.pitch))
     return found if largest_index <= REACH and plan.shared <= limits.block else None
+
+
+def _spread(program: Program, limits: Limits) -> Program:
+    """A streamed network in a block, or, where networks are so few that multiprocessors would idle, in a block of more
+    threads or a cluster of these, if that is estimated to be faster."""
+    most, known = places(program.key.networks, limits), program.key.trains and program.dtype == torch.float32
+    if most == 1 or not known or program.recipe.precision != EXACT or program.plan.group_far:
+        return program
+    blocks = [2**power for power in range(most.bit_length() - 1)] if limits.arch >= CLUSTERS else [1]
+    larger = [program.laid_out(replace(program.layout, threads=MOST_THREADS, blocks=count)) for count in blocks]
+    return min((program, *larger), key=alone_cycles)
 
 
 def _streamed(program: Program) -> Program:
@@ -98,7 +120,7 @@ def better(plain: Program, limits: Limits) -> list[Program]:
     found, far = wide(plain, limits), streamed(plain, limits)
     if found or far is None or far.plan.chunked or not plain.key.trains or plain.dtype != torch.float32:
         return found
-    return [far] if streamed_cycles(far) < FAR_WORTH * cycles(plain, limits) else []
+    return [far] if streamed_cycles(_streamed(plain)) < FAR_WORTH * cycles(plain, limits) else []
 
 
 def wide(plain: Program, limits: Limits) -> list[Program]:
@@ -201,7 +223,8 @@ def tensor_cycles(program: Program, limits: Limits) -> float:
 
 def streamed_cycles(program: Program) -> float:
     """cycles() of a block that streams its matrices, of which two run on a multiprocessor: besides the products their
-    copies to shared memory; or what global memory takes, if that is more. Fitted as cycles() is, to ten topologies."""
+    copies to shared memory; or what global memory takes, if that is more; of a block of a cluster its part. Fitted as
+    cycles() is, to ten topologies."""
     plan, threads = program.plan, program.layout.threads
     each, issued, numbers = program.layout.entries_per_v, 0.0, 0
     padded = [plan.padded(width) // each for width in plan.widths]
@@ -210,13 +233,23 @@ def streamed_cycles(program: Program) -> float:
             continue
         rows, cols = plan.block_tiles[m, n, k]
         tile, tiles = plan.tiles[rows, cols, stream.DEPTH], math.ceil(m / rows) * math.ceil(n / cols)
+        tiles = math.ceil(tiles / program.layout.blocks)
         warps, sums = math.ceil(math.ceil(rows / tile.rows) * math.ceil(cols / tile.cols) / WARP), tile.rows * tile.cols
         copies = stream.DEPTH * (rows / each + cols) / threads
         strips = math.ceil(k / stream.DEPTH) * (25 + 8 * copies) * threads / WARP
         issued += tiles * (warps * k * (sums * each + -(-tile.rows // each) + tile.cols) + strips)
         numbers += tiles * sums * each * (1 + 2 * plan.slots if kind == "gradient" else 1)
     chunks, moved = math.ceil(plan.batch / plan.chunk), (4 + 2 * plan.slots) * plan.weights[-1] * plan.itemsize
+    moved //= program.layout.blocks
     return max(chunks * (1.1 * issued / 4 + 6 * numbers) + 6000 + 60 * plan.batch, chunks * moved / BANDWIDTH)
+
+
+def alone_cycles(program: Program) -> float:
+    """Estimated cycles of a step of a streamed network whose blocks have a multiprocessor each: a scheduler with fewer
+    warps waits more, and blocks of a cluster for each other."""
+    layout = program.layout
+    waits = CLUSTER_WAIT * len(program.plan.widths) if layout.blocks > 1 else 0
+    return ALONE[layout.threads] * streamed_cycles(program) + waits
 
 
 def _with_threads(program: Program, limits: Limits) -> Program:

@@ -67,8 +67,13 @@ def _macros(plan: Plan) -> list[tuple[str, object, str]]:
     """What decides which code the compiler sees."""
     layout = plan.layout
     gpu = [
-        ("THREADS", layout.threads, "of a team, which trains a network together; of a block, in GPU_THREAD"),
+        (
+            "THREADS",
+            layout.threads,
+            "of a team, which trains a network together; of a block, in GPU_THREAD and where a team is blocks",
+        ),
         ("TEAMS_PER_BLOCK", layout.teams, "with a network each; 1 in GPU_THREAD"),
+        ("BLOCKS_PER_TEAM", layout.blocks, "a cluster, which trains a network together; 1 unless GPU_STREAMED"),
     ]
     return [
         *((name.upper(), number, "a TASK") for number, name in enumerate(TASKS)),

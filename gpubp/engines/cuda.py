@@ -23,7 +23,7 @@ from ..spec import NetworkSpec
 from ..state import TrainState
 from . import chip, device, nvrtc
 from .job import END, agree, contiguous, declared, fill, fill_evaluation, structure
-from .key import Key, compile_all, of_evaluations
+from .key import MANY, Key, compile_all, of_evaluations
 from .layout import REACH, Layout
 from .prepared import Calls
 from .program import Program
@@ -105,11 +105,11 @@ def launcher(kernel: Kernel, job: Any, end: Any, params: Tensor) -> Callable[[Te
     plan, count = kernel.program.plan, len(params)
     threads, networks = chip.block(plan.layout)
     function = device.load(kernel.code, threads, plan.shared, params.device)
-    blocks, far = -(-count // networks), 0
-    if plan.far:  # only as many blocks as run at once, each for many networks: what is far stays in L2
-        blocks = min(blocks, function.blocks)
-        far = blocks * networks * plan.far
-    launch = device.Launch(function, blocks, threads, plan.shared, (job, end), params.device)
+    teams, together, far = -(-count // networks), plan.layout.blocks, 0
+    if plan.far:  # only as many as run at once, each for many networks: what is far stays in L2
+        teams = min(teams, max(1, function.blocks // together))
+        far = teams * networks * plan.far
+    launch = device.Launch(function, teams * together, threads, plan.shared, (job, end), params.device)
 
     def start(params: Tensor) -> None:
         if far:
@@ -121,14 +121,17 @@ def launcher(kernel: Kernel, job: Any, end: Any, params: Tensor) -> Callable[[Te
     return start
 
 
-def why(spec: NetworkSpec, recipe: Recipe, where: torch.device, dtype: torch.dtype, data: Dataset | None = None) -> str:
-    """The sentence that says how such networks train on `data`, with the kernel that run() will use. Raises EngineError
-    if they cannot, which no data change."""
-    limits, most = device.limits(where), Key.to_come(spec, recipe, dtype, None)
+def why(
+    spec: NetworkSpec, recipe: Recipe, where: torch.device, dtype: torch.dtype, data: Dataset | None = None,
+    count: int = MANY,
+) -> str:  # fmt: skip
+    """The sentence that says how `count` such networks train on `data`, with the kernel that run() will use. Raises
+    EngineError if they cannot, which no data change."""
+    limits, most = device.limits(where), Key.to_come(spec, recipe, dtype, None, count)
     _block(Program(most, Layout()), limits)
     if data is None:
         return f"{kernel(most, limits).reason}, counted with a weight for each sample"
-    training = Key.to_come(spec, recipe, dtype, data)
+    training = Key.to_come(spec, recipe, dtype, data, count)
     evaluation = Key.of_evaluation(spec, dtype, 1, data, recipe.hyper)
     compile_all(lambda key: kernel(key, limits), training, [evaluation])
     return kernel(training, limits).reason
@@ -142,7 +145,7 @@ LAYOUT: Layout | None = None  # instead of the chosen one, for tests and benchma
 def kernel(key: Key, limits: chip.Limits) -> Kernel:
     """The kernel for `key` on a device with such limits, compiled if necessary."""
     program = Program(key, LAYOUT or Layout())
-    identity = program.identity(str(limits))
+    identity = program.identity(f"{limits}, {chip.places(key.networks, limits)}")
     if identity not in KERNELS:
         KERNELS[identity] = _compiled(program, limits) if LAYOUT else _best(program, limits)
     return KERNELS[identity]
@@ -177,10 +180,12 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
     far = ", matrices streamed from global memory" if layout.streamed else ""
     far = ", slots in global memory" if layout.slots_apart else far
     room = f"{kernel.program.plan.shared:,} of {limits.block:,} bytes of shared memory"
-    networks = "is a network" if layout.teams == 1 else f"is {layout.teams} networks"
     threads, _ = chip.block(layout)
+    blocks = f"a block of {threads} threads is {'a network' if layout.teams == 1 else f'{layout.teams} networks'}"
+    if layout.blocks > 1:
+        blocks = f"{layout.blocks} blocks of {threads} threads are a network"
     cores = f", products on tensor cores by {precision}" if layout.tf32 else ""
-    why = f"cuda: a block of {threads} threads {networks}: {widths} takes {room}{pieces}{far}{cores}{spilled}"
+    why = f"cuda: {blocks}: {widths} takes {room}{pieces}{far}{cores}{spilled}"
     return replace(kernel, reason=why)
 
 

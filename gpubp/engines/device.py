@@ -53,7 +53,8 @@ def limits(device: torch.device) -> Limits:
             f'{version % 1000 // 10}; engine "eager" runs on it'
         )
     most = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-    return Limits(arch, int(_done(driver.cuDeviceGetAttribute(most, _number(device)))))
+    block = int(_done(driver.cuDeviceGetAttribute(most, _number(device))))
+    return Limits(arch, block, gpus.processors(device))
 
 
 def on_a_gpu(tensor: Tensor) -> bool:

@@ -18,6 +18,7 @@ from ..state import TrainState
 from . import cache
 
 TASKS = ("train", "evaluate")
+MANY = 1 << 30  # networks, where nobody says how many
 PIECES, WASTE = range(64, 24, -8), 1.1  # samples of an evaluation that go through a network together
 
 
@@ -64,11 +65,13 @@ class Key(NamedTuple):
         return cls(spec, state.recipe, params.dtype, samples, len(params), threads=torch.get_num_threads())
 
     @classmethod
-    def to_come(cls, spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype, data: Dataset | None) -> Key:
-        """For a training before its state exists: of(state, data).for_any_steps for every part of its networks. None:
-        the data that need most memory."""
+    def to_come(
+        cls, spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype, data: Dataset | None, count: int = MANY
+    ) -> Key:
+        """For a training of `count` networks before its state exists: of(state, data).for_any_steps for every part of
+        its networks. None: the data that need most memory."""
         samples = Samples(True, False, False, 2, recipe.shuffle) if data is None else Samples.of(recipe, data)
-        return cls(spec, recipe, dtype, samples).for_any_steps
+        return cls(spec, recipe, dtype, samples, count).for_any_steps
 
     @classmethod
     def of_evaluation(

@@ -55,7 +55,8 @@ class Layout:
     vector: numbers in a register. registers: in a v. chunk: samples of a batch that go through the network together;
     0: the whole batch. accumulators, rows, cols: the most that a tile of a product may have, counted in v. threads: on
     a GPU, those that train a network, or those of a block if a thread is a network; 0 on a CPU. teams: networks that
-    share a block, each with `threads` threads. slots_apart: the slots are in global memory, the parameters in shared
+    share a block, each with `threads` threads. blocks: that train a network together, a cluster; each has `threads`
+    threads. slots_apart: the slots are in global memory, the parameters in shared
     memory. tf32: how many products of tensor cores make one (recipe.PRECISIONS); a tile is then a warp's, `rows` and
     `cols` of it eights of rows and of columns.
     """
@@ -69,6 +70,7 @@ class Layout:
     cols: int = 6
     threads: int = 0
     teams: int = 1
+    blocks: int = 1
     slots_apart: bool = False
     tf32: int = 0
 

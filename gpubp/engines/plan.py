@@ -192,8 +192,7 @@ class Plan:
              "(BATCH): how many outs of each sample are right"),
             ("class_weight", self.widths[-1] if key.class_weight else 0, "(O): of each class"),
         )  # fmt: skip
-        far = stream.is_far if self.layout.streamed else lambda name, _: name == "slots" and self.layout.slots_apart
-        return tuple(Array(*each, "global" if far(*each[:2]) else place) for each in numbers)
+        return tuple(Array(*each, "global" if stream.is_far(*each[:2], self.layout) else place) for each in numbers)
 
     @cached_property
     def numbers(self) -> int:

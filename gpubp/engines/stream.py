@@ -20,9 +20,11 @@ MATRICES = ("params", "slots", "grad", "outs", "nets", "dropped", "masks", "delt
 Shape = tuple[int, int, int]  # m, n, k of a product (m, k) @ (k, n), n counted in v
 
 
-def is_far(name: str, numbers: int) -> bool:
-    """Whether an array of Memory is in global memory."""
-    return name in MATRICES or numbers > FEW
+def is_far(name: str, numbers: int, layout: Layout) -> bool:
+    """Whether an array of Memory is in a GPU's global memory; all that blocks of a cluster share is."""
+    if not layout.streamed:
+        return name == "slots" and layout.slots_apart
+    return name in MATRICES or numbers > FEW or (layout.blocks > 1 and name != "class_weight")
 
 
 @cache
@@ -36,9 +38,11 @@ def block_tile(shape: Shape, layout: Layout) -> tuple[int, int]:
         if each is None:
             return math.inf, 0
         products = k * (each.cost + COPY * (block[0] / layout.entries_per_v + block[1]))
-        return math.ceil(m / block[0]) * math.ceil(n / block[1]) * (products + TILE), -math.prod(block)
+        tiles = math.ceil(m / block[0]) * math.ceil(n / block[1])
+        return math.ceil(tiles / layout.blocks) * (products + TILE), -math.prod(block)
 
     down, across = ({min(2**power, size) for power in range(8)} for size in (m, n))
+    down = {rows for rows in down if rows == m or rows % layout.entries_per_v == 0}  # copied by whole v
     return min(itertools.product(down, across), key=spent)
 
 

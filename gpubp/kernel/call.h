@@ -48,7 +48,7 @@ FN void next_step(Context &ctx, Cursor &cursor, Progress &progress, const int32_
   progress.fault = progress.fault + progress.loss * real(0);
   progress.steps++;
   if (HAS_DROPOUT) {
-    PARALLEL_FOR(n, NETWORKS) { ctx.group->dropout_step[n]++; }
+    GROUP_FOR(n, NETWORKS) { ctx.group->dropout_step[n]++; }
     BARRIER
   }
 }
@@ -89,7 +89,9 @@ FN void store_finished(const Context &ctx, Progress &progress, Networks networks
   for (int n = 0; n < NETWORKS; n++) none_before &= progress.diverged_after[n];
   for (int n = 0; n < NETWORKS; n++) any_now |= lane_of(found, n) != 0;
   if (finished && none_before < 0 && !any_now && !ctx.dry_run) {  // most often: all are finished, and none diverged
-    for_each_network(networks, [&](int n, int64_t at) { store_scalars(ctx, progress, n, at); });
+    for_each_network(networks, [&](int n, int64_t at) {
+      if (BLOCK_OF_TEAM == 0) store_scalars(ctx, progress, n, at);
+    });
     for (int n = 0; n < NETWORKS; n++) keep[n] = true;
     return store_params(ctx, networks, keep);
   }

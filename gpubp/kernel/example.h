@@ -185,8 +185,9 @@ template <class V, class R> FN void optimizer(V &param, V _grad, V *slots, R coe
 }
 #if 0  // What a program of GPU_STREAMED has besides. Its matrices and long vectors (stream.py) are in Memory.far.
 #define LAYOUT GPU_STREAMED  // of the table in machine.h
-#define THREADS 32  // of a team, which trains a network together; of a block, in GPU_THREAD
+#define THREADS 32  // of a team, which trains a network together; of a block, in GPU_THREAD and where a team is blocks
 #define TEAMS_PER_BLOCK 1  // with a network each; 1 in GPU_THREAD
+#define BLOCKS_PER_TEAM 1  // a cluster, which trains a network together; 1 unless GPU_STREAMED
 constexpr int SHARED_BYTES = 1696;  // of shared memory that a block needs
 constexpr int ROW_PITCH = 11;  // numbers from one thread's row in shared memory to the next
 constexpr int TEAM_PITCH = 160;  // bytes from one team's Group and Memory in shared memory to the next

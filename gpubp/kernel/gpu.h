@@ -48,7 +48,17 @@ struct Advance {  // no lambda, which NVRTC does not inline where it is large: a
   }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS * TEAMS_PER_BLOCK)
+#if BLOCKS_PER_TEAM > 1
+#define CLUSTER __cluster_dims__(BLOCKS_PER_TEAM, 1, 1)
+#else
+#define CLUSTER
+#endif
+#if STREAMED  // whose blocks have registers for 256 threads on a multiprocessor: a compiler that aims at more spills
+#define BOUNDS THREADS, 256 / THREADS
+#else
+#define BOUNDS THREADS *TEAMS_PER_BLOCK
+#endif
+extern "C" __global__ void __launch_bounds__(BOUNDS) CLUSTER
     run(const __grid_constant__ Job given, const __grid_constant__ End end) {
   launch<Memory, Group>(given, end.far, Advance{end});
 }

@@ -26,6 +26,7 @@
 //   ENTRIES_PER_V      entries that make a v; NETWORKS: those of a group; DOUBLE_LANES: of them, in a float64 register
 //   read, write        the v that begins at entry j; broadcast: entry j for all lanes (if an entry is a v: the same)
 //   PARALLEL_FOR       the independent items of a phase, divided among the threads that share a network, if it has some
+//   GROUP_FOR          the same, of what is in Group: on a GPU whose networks have several blocks, each has a Group
 //   BARRIER            the end of a phase, where those threads wait for each other
 //   product            the matrix product (product.h), in tiles that suit the machine; it ends with a BARRIER
 //   copy_in, copy_out  rows of Job into Memory, and back; gather_samples, where GATHER: samples into Memory.x and y
@@ -58,6 +59,10 @@ static_assert(!SLOTS_APART || LAYOUT == GPU_BLOCK || LAYOUT == GPU_WIDE, "no suc
 #else
 #include "machines/gpu_block.h"
 #endif
+#ifndef GROUP_FOR
+#define GROUP_FOR PARALLEL_FOR
+#define BLOCK_OF_TEAM 0
+#endif
 
 // What a compiler checks of this list; nothing calls it.
 FN void machine_defines(entry *p, const per_network &x) {
@@ -65,5 +70,6 @@ FN void machine_defines(entry *p, const per_network &x) {
   static_assert(NETWORKS % DOUBLE_LANES == 0 && (NETWORKS == 1 || ENTRIES_PER_V == 1));
   const v sum = read(p, 0) + broadcast(p, 0) + as_v(x);
   PARALLEL_FOR(item, 2) { write(p, item * ENTRIES_PER_V, sum); }
+  GROUP_FOR(item, 2) { write(p, (BLOCK_OF_TEAM * 2 + item) * ENTRIES_PER_V, sum); }
   BARRIER
 }

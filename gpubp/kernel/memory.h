@@ -48,9 +48,9 @@ template <class F>
 FN void for_each_network(Networks networks, F f) {  // f(n, networks[n])
   if (NETWORKS > 1 && networks.contiguous) {
     const int64_t begin = networks[0];
-    PARALLEL_FOR(n, NETWORKS) { f(n, begin + n); }
+    GROUP_FOR(n, NETWORKS) { f(n, begin + n); }
   } else {
-    PARALLEL_FOR(n, NETWORKS) { f(n, networks[n]); }
+    GROUP_FOR(n, NETWORKS) { f(n, networks[n]); }
   }
 }
 

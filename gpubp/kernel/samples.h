@@ -73,7 +73,7 @@ FN void draw_for_lanes(const Context &ctx, Cursor &c) {
 
 // The samples of the next step of one network, where lanes are its places.
 FN void draw_for_one(const Context &ctx, Cursor &c) {
-  PARALLEL_FOR(item, cdiv(BATCH, VECTOR)) {
+  GROUP_FOR(item, cdiv(BATCH, VECTOR)) {
     uints left[1], right[1], key[1], found[1];
     for (int j = 0; j < VECTOR; j++) {
       uint32_t place = c.place[0] + min_of(item * VECTOR + j, BATCH - 1), ahead = place / c.size[0];

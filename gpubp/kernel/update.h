@@ -116,7 +116,7 @@ FN void compute_coefficients(const Context &ctx) {
     }
   } else {
     typedef vec<double, DOUBLE_LANES> V;
-    PARALLEL_FOR(item, NETWORKS / DOUBLE_LANES) {
+    GROUP_FOR(item, NETWORKS / DOUBLE_LANES) {
       const int n = item * DOUBLE_LANES;
       coefficients_of<V>(group, n, [&](int c, V coefficient) {
         for (int j = 0; j < DOUBLE_LANES; j++) group.coefficient[c][n + j] = (real)((const double *)&coefficient)[j];

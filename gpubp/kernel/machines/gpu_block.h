@@ -1,28 +1,43 @@
 // A team of THREADS threads trains one network, whose numbers are in shared memory (GPU_STREAMED: few of them); the
-// threads share the items of every phase. A block is one team, or its single warp is several teams with a network each.
+// threads share the items of every phase. A block is one team, or its single warp is several teams with a network each;
+// or a team is a cluster of blocks, whose arrays are in global memory; each has a Group of its own.
 // product: of GPU_BLOCK below, by plain_product; of GPU_WIDE in gpu_sums.h; of GPU_STREAMED in gpu_stream.h.
 #pragma once
 #include "arithmetic.h"
 static_assert(TEAMS_PER_BLOCK == 1 || (TEAMS_PER_BLOCK * THREADS == 32 && !STREAMED),
               "no such layout: teams share one warp");
+#if BLOCKS_PER_TEAM > 1
+static_assert(STREAMED && TASK == TRAIN && !GROUP_IN_GLOBAL, "no such layout: blocks share global memory");
+#endif
 
 typedef real native, entry, per_network;
 constexpr int ENTRIES_PER_V = REGISTERS_PER_V, NETWORKS = 1, DOUBLE_LANES = 1;
 
-// RANK: a thread's number in its team. The compiler must be told that it is below THREADS, or it does not see which
-// loops have one iteration. The teams of a warp do not wait for each other.
+// RANK: a thread's number in its team or, where a team is several blocks, in its block BLOCK_OF_TEAM. The compiler must
+// be told that it is below THREADS, or it does not see which loops have one iteration. The teams of a warp do not wait
+// for each other, the blocks of a team do, and see what the others have written before.
 #if TEAMS_PER_BLOCK == 1
 FN int rank() {
   __builtin_assume(threadIdx.x < THREADS);
   return threadIdx.x;
 }
 #define RANK rank()
+#if BLOCKS_PER_TEAM == 1
 #define BARRIER __syncthreads();
+#elif defined(__CUDACC__)
+#define BARRIER \
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
+#define BARRIER wait_for_cluster();
+#endif
 #else
 #define RANK (threadIdx.x % THREADS)
 #define BARRIER __syncwarp(((1u << THREADS) - 1) << (threadIdx.x - RANK));
 #endif
-#define PARALLEL_FOR(item, count) for (int item = RANK; item < (count); item += THREADS)
+#define BLOCK_OF_TEAM ((int)(blockIdx.x % BLOCKS_PER_TEAM))
+#define GROUP_FOR(item, count) for (int item = RANK; item < (count); item += THREADS)
+#define PARALLEL_FOR(item, count) \
+  for (int item = BLOCK_OF_TEAM * THREADS + RANK; item < (count); item += BLOCKS_PER_TEAM * THREADS)
 
 #if LANES_ARE_OUTPUTS
 #include "machines/gpu_vector.h"
@@ -36,7 +51,9 @@ FN v as_v(per_network x) { return x; }
 
 // A block's shared memory: for each team its Group, then the entries of its Memory; where STREAMED, then the strips of
 // matrices.
+#ifdef __CUDACC__
 alignas(64) extern __shared__ double shared[];
+#endif
 
 // Asynchronous copies to shared memory: to be read after wait_for_copies(), by the thread that began them, and a
 // BARRIER. commit_copies() makes a group of those since its last call; wait_for_copies_but() waits for all groups but
@@ -127,7 +144,7 @@ FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target) {
 template <class Memory, class Group, class Job, class Train>
 FN void launch(const Job &job, real *far, Train train) {
   const int team = TEAMS_PER_BLOCK == 1 ? 0 : threadIdx.x / THREADS;
-  const int64_t team_of_grid = (int64_t)blockIdx.x * TEAMS_PER_BLOCK + team;
+  const int64_t team_of_grid = (int64_t)(blockIdx.x / BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK + team;
   Group *group = (Group *)((char *)shared + team * TEAM_PITCH);
   entry *entries = (entry *)(group + 1);
   far += team_of_grid * FAR_ENTRIES;
@@ -137,7 +154,7 @@ FN void launch(const Job &job, real *far, Train train) {
 #endif
   Memory mem{entries, far};
   PARALLEL_FOR(at, MEMORY_ENTRIES) { entries[at] = 0; }  // so that padding is finite
-  for (int64_t n = team_of_grid; n < job.count; n += (int64_t)gridDim.x * TEAMS_PER_BLOCK) {
+  for (int64_t n = team_of_grid; n < job.count; n += (int64_t)(gridDim.x / BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK) {
     BARRIER
     train(job, mem, group, n);
   }

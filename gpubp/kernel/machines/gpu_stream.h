@@ -1,6 +1,7 @@
 // Of gpu_block.h, where matrices are in global memory (STREAMED): the product. The block computes its result tile by
 // tile (BLOCK_TILES); what a tile needs of A and B comes to shared memory in strips, DEPTH of k at once, through a ring
-// of STAGES places: while the threads multiply one strip, the next ones are on their way. Sums have the order of k.
+// of STAGES places: while the threads multiply one strip, the next ones are on their way. Sums have the order of k. The
+// blocks of a team take the tiles in turn.
 #pragma once
 
 constexpr int odd_pitch(int width) { return (cdiv(width, PITCH_UNIT) | 1) * PITCH_UNIT; }
@@ -135,17 +136,20 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
   typedef RightStrip<K, N, columns, B> Right;
   static_assert(Left::entries + Right::entries <= STAGE_ENTRIES, "engines/plan.py counts otherwise");
   entry *ring = (entry *)((char *)shared + RING_AT);
-  // row, column, k: of the strips to fetch next; stage: where they go; now: the stage to multiply next.
-  int row = 0, column = 0, k = 0, stage = 0, now = 0;
+  // to_fetch, row, column, k: of the strips to fetch next; stage: where they go; now: the stage to multiply next.
+  int to_fetch = BLOCK_OF_TEAM, row = to_fetch % down * rows, column = to_fetch / down * columns;
+  int k = 0, stage = 0, now = 0;
   auto fetch = [&] {
-    if (column < across * columns) {
+    if (to_fetch < down * across) {
       entry *to = ring + stage * STAGE_ENTRIES;
       Left()(to, a, row, k);
       Right()(to + Left::entries, b, k, column);
       stage = stage + 1 == STAGES ? 0 : stage + 1;
       k += DEPTH;
-      if (k >= K) k = 0, row += rows;
-      if (row >= M) row = 0, column += columns;
+      if (k >= K) {
+        k = 0, to_fetch += BLOCKS_PER_TEAM;
+        row = to_fetch % down * rows, column = to_fetch / down * columns;
+      }
     }
     commit_copies();
   };
@@ -153,13 +157,13 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
   ProductSums<rows, columns, DEPTH, A::transposed, B::transposed> sums;
   auto multiply = [&](auto depth) {
     wait_for_copies_but<STAGES - 2>();
-    BARRIER
+    __syncthreads();
     fetch();
     const entry *from = ring + now * STAGE_ENTRIES;
     now = now + 1 == STAGES ? 0 : now + 1;
     sums.template add<depth.value>(typename Left::InShared{from}, typename Right::InShared{from + Left::entries});
   };
-  NO_UNROLL for (int tile = 0; tile < down * across; tile++) {
+  NO_UNROLL for (int tile = BLOCK_OF_TEAM; tile < down * across; tile += BLOCKS_PER_TEAM) {
     const int first_row = tile % down * rows, first_column = tile / down * columns;
     const bool whole = first_row + rows <= M && first_column + columns <= pad(N);
     const BlockTile<M, N, exact, decltype(sums)> of_block = {sums, first_row, first_column, whole};
@@ -172,12 +176,29 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
   BARRIER
 }
 
-// The gradients of biases: sums down the columns of B, which is read where it is.
+// The gradients of biases: sums down the columns of B, which is read where it is, some rows ahead of their sum.
+struct ColumnSum {
+  int column;
+  v &sum;
+  template <class F>
+  INLINE void for_each(const F &f) const {
+    f(0, column, sum);
+  }
+};
 template <int M, int N, int K, class B, class C, class Epilogue>
-FN void product(const Ones &ones, const B &b, const C &c, const Epilogue &epilogue) {
-  Sums<M, N, K, true> sums;
-  begin_with(c, sums, sums);
-  sums.add(ones, b);
-  sums.for_each_tile(epilogue);
+FN void product(const Ones &, const B &b, const C &c, const Epilogue &epilogue) {
+  constexpr int ahead = min_of(K, READ_AHEAD_BYTES / (int)sizeof(v) * 2);
+  PARALLEL_FOR(item, pad(N) / ENTRIES_PER_V) {
+    const int column = item * ENTRIES_PER_V;
+    v sum = c.read(0, column);
+    auto add = [&](int k, auto count) {
+      v found[count.value];
+      UNROLL for (int i = 0; i < count.value; i++) found[i] = b.read(k + i, column);
+      UNROLL for (int i = 0; i < count.value; i++) sum = sum + found[i];
+    };
+    NO_UNROLL for (int k = 0; k < K / ahead * ahead; k += ahead) add(k, constant<ahead>());
+    if constexpr (K % ahead) add(K / ahead * ahead, constant<K % ahead>());
+    epilogue(ColumnSum{column, sum});
+  }
   BARRIER
 }

@@ -49,7 +49,9 @@ FN void copy_out(real *rows, const entry *from, Networks, const bool *keep) {
 
 // ---- the launch: parameters and slots come and go through shared memory ----
 
+#ifdef __CUDACC__
 alignas(64) extern __shared__ double shared[];
+#endif
 
 // The rows of a block's networks, which are those from `begin` on, from global to shared memory, or back: neighbouring
 // threads move neighbouring numbers. In shared memory a row begins every ROW_PITCH numbers, an odd number, so that each
