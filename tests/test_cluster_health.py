@@ -186,7 +186,7 @@ def test_a_run_whose_cluster_is_lost_ends_with_one_sentence_and_how_it_goes_on(
 
 
 def test_the_first_rate_after_a_resume_is_that_of_this_call() -> None:
-    told = Together([], [], Listeners((), lambda _: None), History(), 50.0, [])
+    told = Together([], [], Listeners((), lambda _: None), History(), 50.0, [], {})
     told.progress = [Progress(0, 0.0, 3), Progress(0, 0.0, 3)]
     told.hear(0, Begun(400, 20))
     told.hear(1, Begun(300, 15))
