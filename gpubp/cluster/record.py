@@ -123,9 +123,9 @@ class Record:
             for name, each in load_file(folder / WAITING).items():
                 first, second, rest = name.split(".", 2)
                 told.setdefault((int(first), int(second)), {})[rest] = each
-            for (number, shard), each in told.items():
+            for (number, shard), tensors in told.items():
                 states = [runs[group].state for group in shards[shard].groups]
-                found.setdefault(number, {})[shard] = unpacked(number, each, states, shards[shard].index)
+                found.setdefault(number, {})[shard] = unpacked(number, tensors, states, shards[shard].index)
         except (OSError, SafetensorError, LookupError, ValueError, RuntimeError):
             return {}
         return found
