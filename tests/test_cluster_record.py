@@ -91,7 +91,7 @@ def test_a_file_that_is_no_record_is_refused(record: Record, tmp_path: Path, tex
     [
         {"number": "x"}, {"number": -1}, {"number": 1.5}, {"number": True}, {"decided": None}, {"shards": [2]},
         {"exchanged": 1}, {"seconds": "0"}, {"seconds": float("nan")}, {"seconds": float("inf")}, {"digest": 3},
-        {"file": None}, {"more": 1},
+        {"file": None}, {"more": 1}, {"search": None}, {"waiting": 3},
     ],
     ids=repr,
 )  # fmt: skip

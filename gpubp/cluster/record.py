@@ -84,7 +84,8 @@ class Record:
         counts = self.shards, self.decided, self.number
         known = all(type(each) is int and each >= 0 for each in counts) and type(self.exchanged) is bool
         texts = all(isinstance(each, str) for each in (self.digest, self.file, self.waiting))
-        return known and texts and type(self.seconds) in (int, float) and 0 <= self.seconds < math.inf
+        decided = not self.decided or self.search is not None
+        return known and texts and decided and type(self.seconds) in (int, float) and 0 <= self.seconds < math.inf
 
     def save(self, folder: Path) -> None:
         """Write it. Raises CheckpointError."""
