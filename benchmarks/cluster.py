@@ -21,7 +21,7 @@ import torch
 
 import gpubp
 from gpubp import checkpoint, cluster, lock
-from gpubp.cluster.driver import board
+from gpubp.cluster.board import board
 from gpubp.cluster.meeting import light_runs
 from gpubp.cluster.merge import outcomes, saved
 from gpubp.cluster.messages import NONE, End, Looked, clocks
@@ -126,12 +126,12 @@ def costs(ray: Any, data: gpubp.Dataset, folder: Path) -> Costs:
     ray.get([nothing.remote() for _ in range(20)])
     task = spent(lambda: ray.get([nothing.remote() for _ in range(500)])) / 500
     news, content = ray.remote(num_cpus=0)(board()).remote(), pickle.dumps(Progress(0, 0.0, 0))
-    ray.get(news.taken.remote())
+    ray.get(news.taken.remote({}))
 
     def tell() -> None:
         for number in range(2000):
-            news.tell.remote(number, content)
-        ray.get(news.taken.remote())
+            news.tell.remote(((0, ""), number, content))
+        ray.get(news.taken.remote({}))
 
     message = spent(tell) / 2000
     design = Design.of(rows(20_000, 100), **COMMON)
@@ -139,7 +139,7 @@ def costs(ray: Any, data: gpubp.Dataset, folder: Path) -> Costs:
     shards = list(dealt(parts, 10))
     runs = light_runs(parts, [("cpu", "")], sets, False)
     looked = [nothing_found(shard, runs) for shard in shards]
-    together = Together(runs, shards, Listeners((), lambda *_: None), History(), 0.0, ())
+    together = Together(runs, shards, Listeners((), lambda *_: None), History(), 0.0, (), {})
     record = spent(lambda: together.record(1, looked)) / 20_000
     size = (folder / "run" / "checkpoint").glob("tensors-*")
     state = max(each.stat().st_size for each in size) / NETWORKS

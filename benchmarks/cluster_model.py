@@ -1,7 +1,7 @@
 """A discrete-event model of a run on a cluster: what saturates first as shards become many.
 
 Each shard starts when the driver has handed it out and its machine has the samples, trains, evaluates, and saves
-itself; the driver, the board (gpubp/cluster/driver.py), the network of the driver's machine and the shared storage
+itself; the driver, the board (gpubp/cluster/board.py), the network of the driver's machine and the shared storage
 serve one request after the other. What one request costs is measured (benchmarks/cluster.py); sizes, rates of a GPU, of
 networks and of storage are assumptions, and arguments. Failures hit shards at random and cost the work since the last
 checkpoint.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .explain_notation import ERRORS, SLOPES, Heading, Notation, Term
+from .recipe import EXACT
 
 
 class Text(Notation):
@@ -76,6 +77,8 @@ class Text(Notation):
             "simultaneous": "All weights are updated together, with gradients computed from the original weights.",
             "layerwise": "A layer is updated before the delta below it is computed, from the new weights.",
         }[step["update_order"]]
+        if step["precision"] != EXACT:
+            yield f"In training its products are of precision {step['precision']}; here they are exact: numbers differ."
 
     def inputs(self, s: int) -> Iterator[Term]:
         """The sample's inputs and targets."""

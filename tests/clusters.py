@@ -13,7 +13,7 @@ import pytest
 
 import gpubp
 from gpubp import cluster
-from gpubp.cluster.driver import board
+from gpubp.cluster.board import board
 
 from .helpers import same_bits
 
@@ -89,9 +89,9 @@ def slow(board: Callable[[], Any] = board) -> type:
     """A board that is behind: workers wait for what they tell to be heard."""
 
     class Slow(board()):
-        def tell(self, number: int, message: bytes) -> None:
+        def tell(self, letter: Any) -> Any:
             time.sleep(1.1)
-            super().tell(number, message)
+            return super().tell(letter)
 
     return Slow
 

@@ -28,6 +28,7 @@ from gpubp.line import line
 from . import mutated_arrays, mutations
 from .files import status
 from .mutations import Chance
+from .no_ray import BEGUN
 from .short_runs import in_shards, sealed
 from .watch import watched
 
@@ -65,6 +66,11 @@ def as_settings(_: Chance, name: str) -> list[str]:
     return ["train", "--config", name, "--run-dir", "out", *SHORT[4:]]
 
 
+def as_settings_of_a_cluster(chance: Chance, name: str) -> list[str]:
+    flags = chance.choice([[], ["--cluster", "local"], ["--cluster", "10.0.0.1:6379"], ["--shards", "2"]])
+    return [*as_settings(chance, name), *flags]
+
+
 def as_networks(chance: Chance, name: str) -> list[str]:
     return chance.choice([["predict", name, "--data", "data.csv"], ["export", name, "--to", "numpy", "--output",
                          "out.py"],
@@ -83,6 +89,7 @@ KINDS = {
     "design": Kind("x.csv", "design.csv", mutations.csv, as_design),
     "parquet design": Kind("x.parquet", "design.parquet", mutated_arrays.parquet_file, as_design),
     "yaml": Kind("x.yaml", "config.yaml", mutations.yaml_file, as_settings),
+    "yaml of a cluster": Kind("x.yaml", "cluster.yaml", mutations.yaml_file, as_settings_of_a_cluster),
     "onnx": Kind("x.onnx", "networks.onnx", mutated_arrays.onnx_file, as_import),
     "safetensors": Kind("x.safetensors", "networks.safetensors", mutated_arrays.safetensors_file, as_networks),
 }
@@ -100,8 +107,10 @@ def good() -> None:
         pyarrow.parquet.write_table(table, f"{name}.parquet")
     np.savez("data.npz", inputs=np.eye(8)[:, :2], targets=np.arange(8) % 2)
     Path("config.yaml").write_text("data: xor\nnetworks: 2\nsteps: 2\nlr: 0.01..0.1:log\nwidths: 2,3,1\nhidden: tanh\n")
+    Path("cluster.yaml").write_text(f"{Path('config.yaml').read_text()}cluster: local\nshards: 2\n")
     assert main(["train", *["--data", "data.csv", "--target", "y", "--run-dir", "run"], *SHORT]) == 0
     in_shards(Path("run"), Path("apart"), [f"shards/{n}/checkpoint/tensors-00000001.safetensors" for n in range(2)])
+    assert main(BEGUN) == 1  # nobody trains
     assert main(["export", "run", "--to", "onnx", "--output", "networks.onnx"]) == 0
     assert main(["export", "run", "--to", "safetensors", "--networks", "2", "--output", "networks.safetensors"]) == 0
 
@@ -206,14 +215,13 @@ WORDS = ("run", "data.csv", "x.csv", "config.yaml", "networks.safetensors", ".",
 
 
 def of_flags(chance: Chance) -> tuple[list[str], str]:
-    """A command line with words changed, left out, repeated or of elsewhere; without verify and --cluster, which begin
-    processes if nothing is wrong."""
+    """A command line with words changed, left out, repeated or of elsewhere; without verify, which begins processes
+    if nothing is wrong."""
     options = [
         option
         for command in COMMANDS.values()
         for action in command.parser()._actions
         for option in action.option_strings
-        if option != "--cluster"
     ]
     usual = chance.choice([["train", "--data", "xor", *SHORT], ["train", "--data", "data.csv", "--target", "y", *SHORT],
                            ["train", "--config", "config.yaml", *SHORT], ["inspect", "run", "--by", "lr"], ["resume",

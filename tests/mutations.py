@@ -162,6 +162,7 @@ def yaml_file(chance: Chance, whole: bytes) -> bytes:
             "\u202e",
             "networks",
             "shards",
+            "cluster",
             "slots",
         ]
     )

@@ -213,9 +213,7 @@ def test_a_run_that_ended_early_goes_on_by_the_same_call(
     )  # fmt: skip
     assert found.network_steps < sum(int(state.step.sum()) for state in whole.states)
     assert found.seconds < found.history[-1]["seconds"], "of this call alone"
-    for mine, theirs in zip(whole.states, found.states, strict=True):
-        assert same_bits(mine.population.params, theirs.population.params)
-    assert whole.table.equals(found.table)
+    check_same(whole, found)
 
 
 def test_the_error_of_a_shard_is_raised_once_with_its_number_also_if_the_driver_cannot_save_itself(

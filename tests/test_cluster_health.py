@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import gpubp
 from gpubp import cli
@@ -17,11 +20,15 @@ from gpubp.cluster.driver import Driver
 from gpubp.cluster.health import Lifeline, Tries, free
 from gpubp.cluster.messages import Begun
 from gpubp.cluster.progress import Together
+from gpubp.cluster.session import session
 from gpubp.commands import outcome, train
-from gpubp.errors import ClusterError
+from gpubp.errors import ClusterError, ConfigError
 from gpubp.history import History
 from gpubp.reporters import Progress
 from gpubp.reporters.listeners import Listeners
+from gpubp.run import Sets
+
+from . import no_ray
 
 Capture = pytest.CaptureFixture[str]
 
@@ -186,10 +193,35 @@ def test_a_run_whose_cluster_is_lost_ends_with_one_sentence_and_how_it_goes_on(
 
 
 def test_the_first_rate_after_a_resume_is_that_of_this_call() -> None:
-    told = Together([], [], Listeners((), lambda _: None), History(), 50.0, [])
+    told = Together([], [], Listeners((), lambda _: None), History(), 50.0, [], {})
     told.progress = [Progress(0, 0.0, 3), Progress(0, 0.0, 3)]
     told.hear(0, Begun(400, 20))
     told.hear(1, Begun(300, 15))
     told.hear(1, Begun(350, 17))  # its worker has died
     assert (told.seen[0], told.seen[1] >= 50.0) == (700, True)
     assert [each.done for each in told.progress] == [400, 350]
+
+
+@pytest.mark.parametrize("listening", [True, False])
+def test_auto_starts_no_ray_beside_a_cluster_that_does_not_let_it_in(
+    listening: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that wants another token; what Ray says of it is what it says of one that has crashed."""
+    made_up, started, data = no_ray.ray(), list[str](), gpubp.Dataset(torch.zeros(8, 2), torch.zeros(8, 1))
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        port = head.getsockname()[1]
+        if not listening:
+            head.close()
+
+        def init(where: str, **_: Any) -> None:
+            started.append(where)
+            if where == "auto":
+                raise ConnectionError(f"Failed to connect to Ray cluster at 127.0.0.1:{port}")
+
+        made_up.init = init
+        monkeypatch.setitem(sys.modules, "ray", made_up)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        refused = pytest.raises(ConfigError, match=rf"cluster 'auto': .*127.0.0.1:{port}; .* wants its token: RAY_AUTH")
+        with refused if listening else nullcontext(), session("auto", Sets(data)):
+            pass
+    assert started == ["auto"] + ["local"] * (not listening)

@@ -15,22 +15,30 @@ from safetensors.torch import load_file, save_file
 import gpubp
 from gpubp import files, making, manifests
 from gpubp.cluster.meeting import LightRun, light_runs
-from gpubp.cluster.record import LARGEST, Record
+from gpubp.cluster.messages import Looked, clocks, packed
+from gpubp.cluster.record import LARGEST, WAITING, Record
+from gpubp.cluster.shards import Part, dealt
 from gpubp.design import Design
 from gpubp.errors import CheckpointError
-from gpubp.run import Sets
+from gpubp.evaluate import Evaluation
+from gpubp.run import Round, Sets
 from gpubp.search import SuccessiveHalving
 
+from .helpers import same_bits
 from .mutations import damaged
 
 MUTATIONS = 300
 
 
 @pytest.fixture
-def runs() -> Sequence[LightRun]:
-    data = gpubp.Dataset(torch.zeros(8, 2), torch.zeros(8, 1))
+def parts() -> Sequence[Part]:
     design = Design.of([{"lr": 0.1 * each} for each in (1, 2, 3)], widths="2,2,1", loss="mean_squared_error", epochs=4)
-    parts = making.Source(0, torch.float32, None).planned(design)
+    return making.Source(0, torch.float32, None).planned(design)
+
+
+@pytest.fixture
+def runs(parts: Sequence[Part]) -> Sequence[LightRun]:
+    data = gpubp.Dataset(torch.zeros(8, 2), torch.zeros(8, 1))
     return light_runs(parts, [("cpu", "")], Sets(data), False)
 
 
@@ -83,7 +91,7 @@ def test_a_file_that_is_no_record_is_refused(record: Record, tmp_path: Path, tex
     [
         {"number": "x"}, {"number": -1}, {"number": 1.5}, {"number": True}, {"decided": None}, {"shards": [2]},
         {"exchanged": 1}, {"seconds": "0"}, {"seconds": float("nan")}, {"seconds": float("inf")}, {"digest": 3},
-        {"file": None}, {"more": 1},
+        {"file": None}, {"more": 1}, {"search": None}, {"waiting": 3},
     ],
     ids=repr,
 )  # fmt: skip
@@ -109,3 +117,30 @@ def test_a_forged_decision_is_refused(record: Record, runs: Sequence[LightRun], 
         record.file = files.digest(path)
         with pytest.raises(CheckpointError, match=r"decision-00000001.safetensors cannot be read: "):
             record.restore(tmp_path, runs)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_evaluations_that_wait_for_other_shards_are_what_they_were(
+    parts: Sequence[Part], runs: Sequence[LightRun], tmp_path: Path, held_out: bool
+) -> None:
+    record, shards, figure = Record("0" * 64, 2), [*dealt(parts, 2)], torch.rand(2, dtype=torch.float64)
+    times = {name: each[shards[0].index[0]] for name, each in clocks(runs[0].state).items()}
+    found = Round(figure, Evaluation(figure + 1, figure + 2) if held_out else None, figure + 3, times["status"])
+    told = {7: {0: Looked(7, [times], [found], figure[:1])}, 8: {0: Looked(8, [times], [found], figure[:0])}}
+    assert record.waited(tmp_path, runs, shards) == {}
+    record.wait(tmp_path, told)
+    again = record.waited(tmp_path, runs, shards)
+    assert {number: [*each] for number, each in again.items()} == {7: [0], 8: [0]}
+    for number in told:
+        mine, theirs = packed(told[number][0]), packed(again[number][0])
+        assert mine.keys() == theirs.keys()
+        assert all(same_bits(each, theirs[name]) for name, each in mine.items())
+    whole = load_file(tmp_path / WAITING)
+    for name in sorted(whole):
+        each = whole[name]
+        for forged in (each[:, None], each.half(), each + 5 if name.endswith("status") else None):
+            content = {key: value for key, value in whole.items() if key != name}
+            save_file(content if forged is None else content | {name: forged}, tmp_path / WAITING)
+            assert record.waited(tmp_path, runs, shards) == {}, "it is not what was written"
+            record.waiting = files.digest(tmp_path / WAITING)
+            assert record.waited(tmp_path, runs, shards) == {} or ("held_out.loss" in name and forged is None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ import gpubp
 from gpubp.cluster.plan import Plan
 from gpubp.errors import CheckpointError, ConfigError
 
-from .clusters import PLAIN, At, kill, trained
-from .helpers import same_bits
+from .clusters import PLAIN, At, check_same, kill, trained
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -34,13 +34,15 @@ def test_more_shards_than_networks_are_refused_before_anything_is_written(
 
 
 def test_a_board_that_is_killed_is_made_again(machines: Any, iris: Any, tmp_path: Path) -> None:
+    def end() -> None:
+        time.sleep(0.5)  # in which it hears of evaluations
+        kill("Board")
+
     more = {"epochs": 6000, "evaluate_every": 100, "design": PLAIN}
-    whole, killed = trained(iris, None, **more), At(3, lambda: kill("Board"))
+    whole, killed = trained(iris, None, **more), At(3, end)
     found = trained(iris, 2, tmp_path / "run", reporters=[killed], **more)
     assert killed.number == 0
-    for mine, theirs in zip(whole.states, found.states, strict=True):
-        assert same_bits(mine.population.params, theirs.population.params)
-    assert found.table.equals(whole.table)
+    check_same(whole, found)
 
 
 def test_a_call_does_not_go_on_from_where_another_one_was_when_it_began(

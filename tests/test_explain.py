@@ -17,6 +17,8 @@ from gpubp import tutorial
 from gpubp.engines import eager
 from gpubp.explain import Explanation, explain, explain_steps
 from gpubp.explain_notation import ERRORS, SLOPES
+from gpubp.pages.explained import explained
+from gpubp.recipe import EXACT, PRECISIONS
 from gpubp.state import Status, TrainState
 
 from .helpers import covering, population, same_bits, samples, start
@@ -152,6 +154,14 @@ def test_the_tutorials_network_reads_like_the_tutorial():
     for piece in TOLD:
         assert piece in text[at:], piece
         at = text.index(piece, at) + len(piece)
+
+
+def test_a_step_that_trains_on_tensor_cores_says_that_its_numbers_here_are_exact():
+    said, data = "In training its products are of precision {}; here they are exact", gpubp.Dataset(*samples(SPEC, 11))
+    for precision in PRECISIONS:
+        explanation = explain(start(population(SPEC, 2), data, **SETTINGS, precision=precision), data)
+        for shown in (explanation.text(), explained([explanation], "Network 0")):
+            assert (said.format(precision) in shown) == (precision != EXACT)
 
 
 def test_a_layerwise_step_sends_the_delta_through_the_new_weights():

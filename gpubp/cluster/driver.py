@@ -7,11 +7,9 @@ call goes on after its own death.
 
 from __future__ import annotations
 
-import pickle
 import signal
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +21,16 @@ from ..loop import Search
 from ..reporters import Progress
 from ..state import Status
 from . import worker
+from .board import Inbox, Letter, Outbox, board
 from .health import TICK, Lifeline, Tries, free
 from .meeting import Exchange, LightRun, decisions, found_in
-from .messages import Begun, Decision, Looked, Message, Report
+from .messages import Begun, Decision, Looked, Report
 from .progress import Together
 from .record import Record
 from .shards import Job, Shard
 from .storage import Storage
 
 RETRIES = 100  # of a task of which nobody hears, after deaths of its workers
-
-
-def board() -> type:
-    """The class of what keeps the messages of shards, in order, until the driver takes them. It is made here, so that
-    Ray sends it as it is, and its process need not import this package and torch."""
-
-    class Board:
-        def __init__(self) -> None:
-            self.news: list[tuple[int, bytes]] = []
-
-        def tell(self, number: int, message: bytes) -> None:
-            self.news.append((number, message))
-
-        def taken(self) -> list[tuple[int, bytes]]:
-            news, self.news = self.news, []
-            return news
-
-    return Board
 
 
 class Signalled(Exception):  # noqa: N818 - no error
@@ -64,17 +45,9 @@ def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: i
     """worker.train(), as a task: it ends when the board has all that it told."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: Ray cancels tasks by it
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    told: list[Future[None]] = []  # ray.get() would break off in a task that is cancelled, before it has saved itself
-
-    def tell(message: Message) -> None:
-        told[:] = [board.tell.remote(shard.number, pickle.dumps(message)).future()]
-        if isinstance(message, Looked):  # before a checkpoint is of after this evaluation
-            told[0].result()
-
-    report = worker.train(job, shard, sets, phase, decision, last, tell)
-    for each in told:
-        each.result()
-    return report
+    outbox = Outbox(board, shard.number)
+    report = worker.train(job, shard, sets, phase, decision, last, outbox.tell)
+    return report._replace(letters=outbox.rest())
 
 
 class Driver:
@@ -87,11 +60,11 @@ class Driver:
     ) -> None:  # fmt: skip
         self.ray, self.job, self.shards, self.sets, self.together = ray, job, shards, sets, together
         self.record, self.root, self.folder = record, root, folder
-        self.signals, self.steps = list[int](), 0
+        self.signals, self.steps, self.inbox = list[int](), 0, Inbox()
         self.stored = [ray.put(each) for each in shards]
         node = ray.get_runtime_context().get_node_id()
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-        again = {"max_restarts": -1, "max_task_retries": -1}  # what it had not passed on is lost, for curves alone
+        again = {"max_restarts": -1, "max_task_retries": -1}  # workers tell it again what it had not passed on
         self.board = ray.remote(num_cpus=0, scheduling_strategy=here, **again)(board()).remote()
         self.options, self.lifeline, self.tries = options, Lifeline(ray), Tries(0, together.tell, False)
         self.task = ray.remote(**options, max_retries=0)(_train)
@@ -212,7 +185,9 @@ class Driver:
                         tasks[start(at)] = at
                     continue
                 report = found[at] if isinstance(found[at], Report) else None
-                self.steps += 0 if report is None else report.steps
+                if report is not None:
+                    self.steps += report.steps
+                    self.open(report.letters)
                 if report is not None and report.signals and not stopping:  # of the worker alone
                     tasks[start(at)] = at
                 elif not stopping:
@@ -252,14 +227,17 @@ class Driver:
 
     def hear(self) -> None:
         """Report what shards have told, and keep the record now and then."""
-        for number, content in self.lifeline.wait(self.ray, self.board.taken.remote()):
-            message: Message = pickle.loads(content)
-            if isinstance(message, Begun):
-                self.tries.begin(number, *message)
-            self.together.hear(number, message)
+        self.open(self.lifeline.wait(self.ray, self.board.taken.remote(self.inbox.receipts())))
         self.together.tell()
         if time.monotonic() - self.saved > 60 * self.job.minutes:
             self.try_to_keep()
+
+    def open(self, letters: Iterable[Letter]) -> None:
+        """Take in what shards have told."""
+        for number, message in self.inbox.sorted(letters):
+            if isinstance(message, Begun):
+                self.tries.begin(number, *message)
+            self.together.hear(number, message)
 
     def try_to_keep(self) -> None:
         """Write the record, or say why not: shards say for themselves whether they can be saved."""
@@ -272,6 +250,7 @@ class Driver:
     def keep(self) -> None:
         """Write the record."""
         self.record.history, self.record.seconds = self.together.history, self.together.seconds
+        self.record.wait(self.folder, self.together.rounds)
         self.record.save(self.folder)
         self.push()
         self.saved = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from ..reporters import Progress, Reporter, Start
 from ..reporters.snapshot import Snapshot
 from ..reporters.tensorboard import SHARE
 from ..run import Round
-from ..state import TrainState
+from ..state import Status, TrainState
 from ..stored import is_row
 
 PATIENCE = 1.0  # seconds between two messages of a shard about its progress
@@ -55,7 +55,8 @@ class End(NamedTuple):
 
 class Report(NamedTuple):
     """What a shard's task ends with. looked: its last evaluation, None if `signals` ended it early; states: of each
-    part all but the rows; end: None at a meeting point. steps, seconds: network-steps of this task, and their time."""
+    part all but the rows; end: None at a meeting point. steps, seconds: network-steps of this task, and their time;
+    letters: to the driver, which it may not have (board.py)."""
 
     looked: Looked | None
     states: list[Tensors]
@@ -64,6 +65,7 @@ class Report(NamedTuple):
     steps: int
     seconds: float
     notes: list[str]
+    letters: Sequence[Any] = ()
 
 
 class Decision(NamedTuple):
@@ -110,3 +112,40 @@ def light(state: TrainState) -> Tensors:
 def clocks(state: TrainState) -> Tensors:
     """Copies of the CLOCKS."""
     return {name: getattr(state, name).clone() for name in CLOCKS}
+
+
+def packed(looked: Looked) -> Tensors:
+    """An evaluation as tensors by name, for unpacked()."""
+    told = {"norms": looked.norms}
+    for part, (times, found) in enumerate(zip(looked.clocks, looked.found)):
+        each = times | {"found.loss": found.loss, "found.lr": found.lr, "found.status": found.status}
+        if found.held_out is not None:
+            each |= {"held_out.loss": found.held_out.loss, "held_out.metric": found.held_out.metric}
+        told |= {f"{part}.{name}": values for name, values in each.items()}
+    return told
+
+
+def unpacked(number: int, told: Tensors, states: Sequence[TrainState], index: Sequence[Tensor]) -> Looked:
+    """An evaluation of a shard, at the end of the round `number`, from packed(). states: of the groups of its parts;
+    index: the networks (K,) of these. Raises ValueError, KeyError for what cannot be one."""
+
+    def known(name: str, like: Tensor, count: int) -> Tensor:
+        each = told[name]
+        status = name.endswith("status")
+        if (each.dtype, each.shape) != (like.dtype, (count,)) or (
+            status and not ((each >= 0) & (each < len(Status))).all()
+        ):
+            raise ValueError(name)
+        return each
+
+    times, found = list[Tensors](), list[Round]()
+    for part, (state, networks) in enumerate(zip(states, index)):
+        likes = dict.fromkeys(("found.loss", "found.lr", "held_out.loss", "held_out.metric"), state.total)
+        likes |= {name: getattr(state, name) for name in CLOCKS} | {"found.status": state.status}
+        if f"{part}.held_out.loss" not in told:
+            likes = {name: each for name, each in likes.items() if not name.startswith("held_out")}
+        mine = {name: known(f"{part}.{name}", like, len(networks)) for name, like in likes.items()}
+        held_out = Evaluation(mine["held_out.loss"], mine["held_out.metric"]) if "held_out.loss" in mine else None
+        found.append(Round(mine["found.loss"], held_out, mine["found.lr"], mine["found.status"]))
+        times.append({name: mine[name] for name in CLOCKS})
+    return Looked(number, times, found, known("norms", NONE, told["norms"].numel()))

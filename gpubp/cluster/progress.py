@@ -7,7 +7,7 @@ that shards sent to a driver that has ended since are lost, and so are the recor
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,17 +23,21 @@ from .shards import Shard
 
 class Together:
     """runs: for reporters alone, as they were at the latest record; seconds: of training before this process. meetings:
-    rounds whose records have the decisions of a search, which are not taken yet."""
+    rounds whose records have the decisions of a search, which are not taken yet; rounds: evaluations that some shards
+    have told already."""
 
     def __init__(
         self, runs: Sequence[LightRun], shards: Sequence[Shard], listeners: Listeners, history: History, seconds: float,
-        meetings: Iterable[int],
+        meetings: Iterable[int], rounds: Mapping[int, Mapping[int, Looked]],
     ) -> None:  # fmt: skip
         self.runs, self.shards, self.listeners, self.history = runs, shards, listeners, history
         self.progress = [Progress(0, 0.0, sum(map(len, each.rows))) for each in shards]
         self.steps = sum(int(run.state.end.sum()) for run in runs)
-        self.rounds: dict[int, dict[int, Looked]] = {}
+        self.rounds = {number: dict(each) for number, each in rounds.items()}
         self.latest: list[Looked | None] = [None] * len(shards)
+        for number in sorted(rounds):
+            for shard, looked in rounds[number].items():
+                self.latest[shard] = looked
         self.ended = [False] * len(shards)
         self.notes: list[str] = []
         self.meetings, self.number, self.after = {*meetings}, 0, runs

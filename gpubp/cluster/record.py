@@ -3,9 +3,10 @@
     record.json                the digest of what is trained, how many decisions there were, and the last one's round;
                                whether shards have its rows; the search's settings; the part of history.jsonl, seconds
     decision-00000002.safetensors   what the last decision made of all networks but their rows
+    waiting.safetensors        evaluations of some shards, which no record has yet, as others have not had them
 
-record.json is written last, with a SHA-256 of the decision and one of itself: damaged ones are refused. Nothing in them
-can execute code.
+record.json is written last, with a SHA-256 of each of the others and one of itself: damaged ones are refused, or left
+out, as evaluations are: no network depends on them. Nothing in them can execute code.
 """
 
 from __future__ import annotations
@@ -30,15 +31,19 @@ from ..history import History
 from ..loop import Search
 from ..run import Sets
 from .meeting import LightRun
-from .shards import Part
+from .messages import Looked, packed, unpacked
+from .shards import Part, Shard
 
 FILE, LARGEST = "record.json", 1 << 20  # bytes
+WAITING = "waiting.safetensors"
+Waiting = dict[int, dict[int, Looked]]  # by round and shard
 
 
 @dataclass
 class Record:
     """digest, shards: of what is trained, and how many. decided: decisions so far, the last at the end of the round
-    `number`, in a file of SHA-256 `file`; exchanged: whether shards have its rows."""
+    `number`, in a file of SHA-256 `file`; exchanged: whether shards have its rows; waiting: the SHA-256 of evaluations
+    that wait, if any do."""
 
     digest: str
     shards: int
@@ -48,6 +53,7 @@ class Record:
     exchanged: bool = True
     search: Any = None
     seconds: float = 0.0
+    waiting: str = ""
     history: History = field(default_factory=History)
 
     @classmethod
@@ -77,8 +83,9 @@ class Record:
         """Whether a driver can go on from it."""
         counts = self.shards, self.decided, self.number
         known = all(type(each) is int and each >= 0 for each in counts) and type(self.exchanged) is bool
-        texts = all(isinstance(each, str) for each in (self.digest, self.file))
-        return known and texts and type(self.seconds) in (int, float) and 0 <= self.seconds < math.inf
+        texts = all(isinstance(each, str) for each in (self.digest, self.file, self.waiting))
+        decided = not self.decided or self.search is not None
+        return known and texts and decided and type(self.seconds) in (int, float) and 0 <= self.seconds < math.inf
 
     def save(self, folder: Path) -> None:
         """Write it. Raises CheckpointError."""
@@ -91,6 +98,38 @@ class Record:
                     old.unlink()
         except OSError as error:
             raise CheckpointError(f"{folder} cannot be written: {error.strerror}") from None
+
+    def wait(self, folder: Path, waiting: Waiting) -> None:
+        """Write evaluations that wait, before save(). Raises CheckpointError."""
+        content = {
+            f"{number}.{shard}.{name}": each.clone(memory_format=torch.contiguous_format)
+            for number, told in waiting.items()
+            for shard, looked in told.items()
+            for name, each in packed(looked).items()
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            files.write(folder / WAITING, lambda beside: save_file(content, beside))
+            self.waiting = files.digest(folder / WAITING)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{folder} cannot be written: {reason(error, str(error))}") from None
+
+    def waited(self, folder: Path, runs: Sequence[LightRun], shards: Sequence[Shard]) -> Waiting:
+        """The evaluations that waited; none if they are not what was written."""
+        found: Waiting = {}
+        try:
+            if not self.waiting or files.digest(folder / WAITING) != self.waiting:
+                return {}
+            told: dict[tuple[int, int], dict[str, torch.Tensor]] = {}
+            for name, each in load_file(folder / WAITING).items():
+                first, second, rest = name.split(".", 2)
+                told.setdefault((int(first), int(second)), {})[rest] = each
+            for (number, shard), tensors in told.items():
+                states = [runs[group].state for group in shards[shard].groups]
+                found.setdefault(number, {})[shard] = unpacked(number, tensors, states, shards[shard].index)
+        except (OSError, SafetensorError, LookupError, ValueError, RuntimeError):
+            return {}
+        return found
 
     def decision(self, folder: Path) -> Path:
         """The file of the last decision."""

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, NamedTuple
 
 from .. import arrays
@@ -71,7 +71,7 @@ def _connected(ray: Any, address: str, sets: Sets) -> list[str]:
             ray.init(where, **quiet)
             return [f"cluster: Ray at {ray.get_runtime_context().gcs_address}"]
     except (OSError, ValueError, RuntimeError, OverflowError, ray.exceptions.RayError) as error:
-        if where != "auto" or not isinstance(error, ConnectionError):
+        if where != "auto" or not isinstance(error, ConnectionError) or _answers(error):
             allowed = "auto, local, or an address such as 10.0.0.1:6379, expected"
             raise ConfigError(f"cluster {where!r}: {allowed}: {line(error)}{advice}") from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -79,6 +79,15 @@ def _connected(ray: Any, address: str, sets: Sets) -> list[str]:
     with _apart(ray._private.services):
         ray.init("local", include_dashboard=False, object_store_memory=store, _node_ip_address="127.0.0.1", **quiet)
     return ["cluster: a Ray of this machine alone was started, and ends with the run"]
+
+
+def _answers(error: ConnectionError) -> bool:
+    """Whether there is a cluster, at the address with which Ray's error ends, though not for this process: it wants
+    another token. Where no Ray runs, or one has crashed, nobody listens."""
+    with suppress(OSError, ValueError, OverflowError):
+        socket.create_connection(_place(str(error).rpartition(" ")[2]), PATIENCE).close()
+        return True
+    return False
 
 
 def _apart(services: Any) -> AbstractContextManager[None]:

@@ -154,7 +154,8 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
             if files.found(keeping / RECORD) != seen:  # before this process had the lock
                 raise CheckpointError(f"{storage.path}: another process has just gone on with it: call again")
             record.save(keeping)
-            told = Together(shown, shards, listeners, record.history, record.seconds, meetings[record.decided :])
+            left, waited = meetings[record.decided :], record.waited(keeping, shown, shards)
+            told = Together(shown, shards, listeners, record.history, record.seconds, left, waited)
             listeners.told = told.tell
             lines = [*wanted.lines, *lines, f"{lent}"]
             listeners.start(_start(runs, told, lines, chosen, storage.path))
