@@ -229,7 +229,7 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
         PARTS,
         wrote("blockIdx.x * TEAMS_PER_BLOCK + team", "blockIdx.x * TEAMS_PER_BLOCK"),
     ),
-    "no barrier after gradients": (QUADS, wrote("(Ones(), delta);\n    BARRIER", "(Ones(), delta);\n")),
+    "no barrier after gradients": (QUADS, wrote("<samples>(delta);\n    BARRIER", "<samples>(delta);\n")),
     "no barrier after a product of quads": (QUADS, wrote("tile(epilogue);\n  BARRIER", "tile(epilogue);\n")),
     "a tile twice": (QUADS, wrote("square % squares_down", "square % 1")),
     "gradients of the chunk before": (

@@ -34,6 +34,7 @@ STREAMED = Layout(Kind.GPU_STREAMED, threads=128, accumulators=16, cols=2)
 STREAMED_CHUNK = 256  # samples that go through a streamed network together at most, unless a batch must stay whole
 BANDWIDTH = 12  # bytes of global memory in a cycle, for each multiprocessor
 HELD = 100  # gradients that a thread of a wide block holds in registers
+FEW_HELD = 16  # which leave registers for three times as many threads
 WORTH = 0.92  # of the cycles of a block that is not wide: a wide one must be estimated to need less
 FAR_WORTH = 0.75  # and one that streams its matrices
 LEAST_CHUNK, WIDE_CHUNK = 16, 32  # samples that go through the network together at least; in a wide block
@@ -157,9 +158,11 @@ def _held(program: Program) -> int:
 
 def resident(program: Program, limits: Limits) -> int:
     """Networks that a multiprocessor trains at once, estimated: it has 1 KB more memory than a block may have, of which
-    each block takes 1 KB; registers for 256 threads of a wide block, or 640 of another; and places for 32 blocks."""
+    each block takes 1 KB; registers for 256 threads of a wide block, 768 of one that has whole warps and few gradients,
+    or 640 of a block that is not wide; and places for 32 blocks."""
     threads, networks = block(program.layout)
-    warps = (256 if program.layout.kind == Kind.GPU_WIDE else 640) // WARP // -(-threads // WARP)
+    few, wide = networks == 1 and _held(program) <= FEW_HELD, program.layout.kind == Kind.GPU_WIDE
+    warps = (640 if not wide else 768 if few else 256) // WARP // -(-threads // WARP)
     return networks * max(1, min(32, (limits.block + 1024) // (program.plan.shared + 1024), warps))
 
 
@@ -168,14 +171,18 @@ def cycles(program: Program, limits: Limits) -> float:
     schedulers issue, and what a network waits for whatever else runs: for a step, for a sample, and for each number
     that a thread has of a product's result, with its slots. The weights are a fit to a model of an H100's
     multiprocessor that runs the compiled code, over 68 topologies (docs/gpu.md); nine of ten estimates are within a
-    quarter of it."""
+    quarter of it. Of a v's sums a wide block of whole warps needs those of real outputs, and one for each bias; parts of
+    a warp are counted as if they computed all."""
     plan, layout = program.plan, program.layout
     each, chunks, wide = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), layout.kind == Kind.GPU_WIDE
-    issued, numbers = 0.0, 0
+    issued, numbers, whole = 0.0, 0, wide and layout.teams == 1
     for m, n, k, gradient in _products(program):
         tile, (tiles, rounds) = plan.tiles[m, n, k], _rounds(program, m, n, k)
         warps = math.ceil(tiles / WARP) if layout.threads >= WARP else rounds * layout.threads / WARP
-        sums = tile.rows * tile.cols * each
+        sums = tile.rows * tile.cols * (min(each, *plan.widths[1:]) if whole and n == 1 else each)
+        if whole and (m, gradient) == (1, 1):
+            sums, rounds = 1, math.ceil(n * each / layout.threads)
+            warps = rounds * math.ceil(min(n * each, layout.threads) / WARP)
         issued += chunks * k * warps * (sums + -(-tile.rows // each) + tile.cols + (1 if wide else 0.5))
         times = 1 if gradient and wide else chunks
         numbers += times * rounds * sums * (1 + 2 * plan.slots if gradient else 1)
