@@ -156,13 +156,20 @@ def _held(program: Program) -> int:
     return held * program.layout.entries_per_v
 
 
+def _few_held(program: Program) -> bool:
+    """Whether a wide block's threads take few registers: those of whole warps that hold few gradients, with the batch
+    in one piece and all numbers in shared memory."""
+    plain = program.layout.teams == 1 and not program.plan.chunked and not program.layout.slots_apart
+    return plain and _held(program) <= FEW_HELD
+
+
 def resident(program: Program, limits: Limits) -> int:
     """Networks that a multiprocessor trains at once, estimated: it has 1 KB more memory than a block may have, of which
-    each block takes 1 KB; registers for 256 threads of a wide block, 768 of one that has whole warps and few gradients,
+    each block takes 1 KB; registers for 256 threads of a wide block, 768 of one of whole warps with few gradients,
     or 640 of a block that is not wide; and places for 32 blocks."""
     threads, networks = block(program.layout)
-    few, wide = networks == 1 and _held(program) <= FEW_HELD, program.layout.kind == Kind.GPU_WIDE
-    warps = (640 if not wide else 768 if few else 256) // WARP // -(-threads // WARP)
+    wide = program.layout.kind == Kind.GPU_WIDE
+    warps = (640 if not wide else 768 if _few_held(program) else 256) // WARP // -(-threads // WARP)
     return networks * max(1, min(32, (limits.block + 1024) // (program.plan.shared + 1024), warps))
 
 
@@ -171,16 +178,16 @@ def cycles(program: Program, limits: Limits) -> float:
     schedulers issue, and what a network waits for whatever else runs: for a step, for a sample, and for each number
     that a thread has of a product's result, with its slots. The weights are a fit to a model of an H100's
     multiprocessor that runs the compiled code, over 68 topologies (docs/gpu.md); nine of ten estimates are within a
-    quarter of it. Of a v's sums a wide block of whole warps needs those of real outputs, and one for each bias; parts of
-    a warp are counted as if they computed all."""
+    quarter of it. Of the sums of a v, those without an output, and all but one of a bias's, are not computed; the fit
+    counts them but where a network is so small that they matter."""
     plan, layout = program.plan, program.layout
     each, chunks, wide = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), layout.kind == Kind.GPU_WIDE
-    issued, numbers, whole = 0.0, 0, wide and layout.teams == 1
+    issued, numbers, small = 0.0, 0, wide and _few_held(program)
     for m, n, k, gradient in _products(program):
         tile, (tiles, rounds) = plan.tiles[m, n, k], _rounds(program, m, n, k)
         warps = math.ceil(tiles / WARP) if layout.threads >= WARP else rounds * layout.threads / WARP
-        sums = tile.rows * tile.cols * (min(each, *plan.widths[1:]) if whole and n == 1 else each)
-        if whole and (m, gradient) == (1, 1):
+        sums = tile.rows * tile.cols * (min(each, *plan.widths[1:]) if small and n == 1 else each)
+        if small and (m, gradient) == (1, 1):
             sums, rounds = 1, math.ceil(n * each / layout.threads)
             warps = rounds * math.ceil(min(n * each, layout.threads) / WARP)
         issued += chunks * k * warps * (sums + -(-tile.rows // each) + tile.cols + (1 if wide else 0.5))
