@@ -38,6 +38,7 @@ CLUSTER_WAIT = 12_000  # cycles that blocks of a cluster wait for each other in 
 STREAMED_CHUNK = 256  # samples that go through a streamed network together at most, unless a batch must stay whole
 BANDWIDTH = 12  # bytes of global memory in a cycle, for each multiprocessor
 HELD = 100  # gradients that a thread of a wide block holds in registers
+FEW_HELD = 16  # which leave registers for three times as many threads
 WORTH = 0.92  # of the cycles of a block that is not wide: a wide one must be estimated to need less
 FAR_WORTH = 0.75  # and one that streams its matrices
 LEAST_CHUNK, WIDE_CHUNK = 16, 32  # samples that go through the network together at least; in a wide block
@@ -177,11 +178,20 @@ def _held(program: Program) -> int:
     return held * program.layout.entries_per_v
 
 
+def _few_held(program: Program) -> bool:
+    """Whether a wide block's threads take few registers: those of whole warps that hold few gradients, with the batch
+    in one piece and all numbers in shared memory."""
+    plain = program.layout.teams == 1 and not program.plan.chunked and not program.layout.slots_apart
+    return plain and _held(program) <= FEW_HELD
+
+
 def resident(program: Program, limits: Limits) -> int:
     """Networks that a multiprocessor trains at once, estimated: it has 1 KB more memory than a block may have, of which
-    each block takes 1 KB; registers for 256 threads of a wide block, or 640 of another; and places for 32 blocks."""
+    each block takes 1 KB; registers for 256 threads of a wide block, 768 of one of whole warps with few gradients,
+    or 640 of a block that is not wide; and places for 32 blocks."""
     threads, networks = block(program.layout)
-    warps = (256 if program.layout.kind == Kind.GPU_WIDE else 640) // WARP // -(-threads // WARP)
+    wide = program.layout.kind == Kind.GPU_WIDE
+    warps = (640 if not wide else 768 if _few_held(program) else 256) // WARP // -(-threads // WARP)
     return networks * max(1, min(32, (limits.block + 1024) // (program.plan.shared + 1024), warps))
 
 
@@ -190,14 +200,18 @@ def cycles(program: Program, limits: Limits) -> float:
     schedulers issue, and what a network waits for whatever else runs: for a step, for a sample, and for each number
     that a thread has of a product's result, with its slots. The weights are a fit to a model of an H100's
     multiprocessor that runs the compiled code, over 68 topologies (docs/gpu.md); nine of ten estimates are within a
-    quarter of it."""
+    quarter of it. Of the sums of a v, those without an output, and all but one of a bias's, are not computed; the fit
+    counts them but where a network is so small that they matter."""
     plan, layout = program.plan, program.layout
     each, chunks, wide = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), layout.kind == Kind.GPU_WIDE
-    issued, numbers = 0.0, 0
+    issued, numbers, small = 0.0, 0, wide and _few_held(program)
     for m, n, k, gradient in _products(program):
         tile, (tiles, rounds) = plan.tiles[m, n, k], _rounds(program, m, n, k)
         warps = math.ceil(tiles / WARP) if layout.threads >= WARP else rounds * layout.threads / WARP
-        sums = tile.rows * tile.cols * each
+        sums = tile.rows * tile.cols * (min(each, *plan.widths[1:]) if small and n == 1 else each)
+        if small and (m, gradient) == (1, 1):
+            sums, rounds = 1, math.ceil(n * each / layout.threads)
+            warps = rounds * math.ceil(min(n * each, layout.threads) / WARP)
         issued += chunks * k * warps * (sums + -(-tile.rows // each) + tile.cols + (1 if wide else 0.5))
         times = 1 if gradient and wide else chunks
         numbers += times * rounds * sums * (1 + 2 * plan.slots if gradient else 1)

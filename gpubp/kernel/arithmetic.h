@@ -234,16 +234,16 @@ struct tanh_of<double> {
 };
 
 // With |x| = n ln 2 / 2 + t, |t| <= ln 2 / 4, and u = tanh(t) = t + t^3 P(t^2): exp(2 |x|) = 2^n (1 + u) / (1 - u), so
-// tanh|x| = (2^n - 1 + u (2^n + 1)) / (2^n + 1 + u (2^n - 1)). Never above 1. ln 2 needs no low part here.
+// tanh|x| = (2^n - 1 + u (2^n + 1)) / (2^n + 1 + u (2^n - 1)), small ones over 2. Never above 1.
 template <class V>
 FN V tanh_(V x) {
   typedef element<V> T;
   const V a = at_most_(abs_(x), splat<V>(tanh_of<T>::limit)), magic = splat<V>(format<T>::magic + format<T>::bias);
   const V sum = fma_<V>(a, splat<V>(2 * ln2<T>::inverse), magic), n = sum - magic, one = splat<V>(1);
-  const V t = fma_<V>(n, splat<V>(ln2<T>::high / -2), a), z = t * t;
+  const V t = fma_<V>(n, splat<V>(ln2<T>::high / -2), a), z = t * t;  // no low part of ln 2 is needed
   const V u = fma_<V>(t * z, polynomial_<tanh_of<T>::p>(z), t);
   const V power = reinterpret<V>(bits_(sum) << format<T>::mantissa), less = power - one, more = power + one;
-  return with_sign_(fma_<V>(u, more, less) / fma_<V>(u, less, more), x);
+  return with_sign_(quotient_<V>(fma_<V>(u, more, less), fma_<V>(u, less, more)), x);
 }
 
 // ---- log, log1p ----

@@ -70,7 +70,7 @@ struct Gradients {
 template <int l>
 struct SumsToLayer : SumsToLayer<l - 1> {  // of layers 0 to l
   ProductSums<WIDTH[l], WIDTH[l + 1], CHUNK, true, false> weight;
-  Sums<1, WIDTH[l + 1], CHUNK, true> bias;
+  ColumnSums<WIDTH[l + 1]> bias;
 };
 template <>
 struct SumsToLayer<-1> {};
@@ -89,7 +89,7 @@ struct Gradients : private SumsToLayer<LAYERS - 1> {
   template <int l, int samples, bool last, class Below, class Delta>
   INLINE void add_chunk(const Context &ctx, const Below &below, const Delta &delta) {
     of<l>().weight.template add<samples>(below, delta);
-    if constexpr (TRAIN_BIAS) of<l>().bias.template add<samples>(Ones(), delta);
+    if constexpr (TRAIN_BIAS) of<l>().bias.template add<samples>(delta);
     BARRIER  // before backward() overwrites the outs below
     if constexpr (LAYERWISE) apply_layer<l>(ctx);
   }
@@ -112,9 +112,9 @@ struct Gradients : private SumsToLayer<LAYERS - 1> {
       apply_gradient<true>(ctx, WEIGHT_AT[l] + i * PITCH[l + 1] + o, sum);
     });
     if constexpr (TRAIN_BIAS)
-      of<l>().bias.for_each([&](int, int o, v sum) {
-        if constexpr (BIAS_KIND == PER_LAYER) write(ctx.mem.column_sums, o, sum);
-        else apply_gradient<false>(ctx, BIAS_AT[l] + o, sum);
+      of<l>().bias.for_each([&](int o, real sum) {
+        if constexpr (BIAS_KIND == PER_LAYER) ctx.mem.column_sums[o] = sum;
+        else apply_gradient<false>(ctx, Single{BIAS_AT[l] + o}, splat<v>(sum));
       });
     BARRIER
     if constexpr (TRAIN_BIAS && BIAS_KIND == PER_LAYER) apply_layer_bias<l>(ctx, ctx.mem.column_sums);

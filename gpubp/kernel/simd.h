@@ -276,6 +276,34 @@ FN bool any(W x) {
   }
 }
 
+// About 1 / x and 1 / sqrt(x) of float32, and a / b by the steps that NVIDIA's compiler makes of it, which hold for
+// numbers of usual size: its test whether they are comes apart.
+#ifdef __CUDACC__
+#define NEARLY(name, instruction, exact)                           \
+  FN float name(float x) {                                         \
+    float y;                                                       \
+    asm(instruction ".approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); \
+    return y;                                                      \
+  }
+#else
+#define NEARLY(name, instruction, exact) \
+  FN float name(float x) { return exact; }
+#endif
+NEARLY(near_reciprocal, "rcp", 1 / x)
+NEARLY(near_reciprocal_root, "rsqrt", 1 / sqrt_(x))
+FN float usual_quotient(float a, float b) {
+  const float near = near_reciprocal(b), r = fma_(near, fma_(-b, near, 1.0f), near), q = a * r;
+  return fma_(r, fma_(-b, q, a), q);
+}
+// a / b of numbers for which a GPU needs no test: 1 <= b < 2^60, and a is 0, or usual, or b is a power of two.
+template <class V>
+FN V quotient_(V a, V b) {
+#if ON_GPU
+  if constexpr (is<V, float, 1>) return usual_quotient(a, b);
+#endif
+  return a / b;
+}
+
 // The functions above and of arithmetic.h, by their number of arguments, for a v of several registers; sqrt_ is apart.
 #define DEFINE_FUNCTIONS(ONE, TWO, THREE)                                                                     \
   ONE(exp_) ONE(expm1_) ONE(log_) ONE(log1p_) ONE(tanh_) ONE(erf_) ONE(sin_) ONE(cos_) ONE(floor_) ONE(abs_)  \

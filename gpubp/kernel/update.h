@@ -15,29 +15,40 @@ FN v clipped(const Context &ctx, v grad) {
   }
   return grad;
 }
+// Where a v of parameters begins; Single: where one is, which is then in all lanes.
+FN v read_at(const entry *p, int at) { return read(p, at); }
+FN void write_at(entry *p, int at, v x) { write(p, at, x); }
+struct Single {
+  int at;
+};
+FN v read_at(const entry *p, Single one) { return broadcast(p, one.at); }
+FN void write_at(entry *p, Single one, v x) { p[one.at] = *(const entry *)&x; }
+
 struct ParamState {  // a parameter and the optimizer's slots of it
   v param, slots[SLOTS + 1];
 };
-FN ParamState load_state(const Context &ctx, int at) {
-  ParamState x = {read(ctx.mem.params, at)};
-  for (int slot = 0; slot < SLOTS; slot++) x.slots[slot] = read(slot_at(ctx.mem, slot, at), 0);
+template <class At>
+FN ParamState load_state(const Context &ctx, At at) {
+  ParamState x = {read_at(ctx.mem.params, at)};
+  for (int slot = 0; slot < SLOTS; slot++) x.slots[slot] = read_at(slot_at(ctx.mem, slot, 0), at);
   return x;
 }
-FN void update_param(const Context &ctx, int at, v grad, ParamState x) {
+template <class At>
+FN void update_param(const Context &ctx, At at, v grad, ParamState x) {
   optimizer(x.param, grad, x.slots, [&](int c) { return as_v(ctx.group->coefficient[c]); });
-  write(ctx.mem.params, at, x.param);
-  for (int slot = 0; slot < SLOTS; slot++) write(slot_at(ctx.mem, slot, at), 0, flush_(x.slots[slot]));
+  write_at(ctx.mem.params, at, x.param);
+  for (int slot = 0; slot < SLOTS; slot++) write_at(slot_at(ctx.mem, slot, 0), at, flush_(x.slots[slot]));
 }
 // The gradient of a parameter is complete: update the parameter, or, to clip the norm of all gradients, store it first.
-template <bool is_weight>
-FN void apply_gradient(const Context &ctx, int at, v grad, const ParamState &x) {
+template <bool is_weight, class At>
+FN void apply_gradient(const Context &ctx, At at, v grad, const ParamState &x) {
   if constexpr (is_weight) grad = penalised(ctx, grad, x.param);
   grad = clipped(ctx, grad);
-  if constexpr (HAS_CLIP_NORM) write(ctx.mem.grad, at, grad);
+  if constexpr (HAS_CLIP_NORM) write_at(ctx.mem.grad, at, grad);
   else update_param(ctx, at, grad, x);
 }
-template <bool is_weight>
-FN void apply_gradient(const Context &ctx, int at, v grad) {
+template <bool is_weight, class At>
+FN void apply_gradient(const Context &ctx, At at, v grad) {
   apply_gradient<is_weight>(ctx, at, grad, load_state(ctx, at));
 }
 

@@ -126,7 +126,8 @@ struct Sums : TilesOfThreads<M, N, K, A_transposed> {
  private:
   template <int depth, class Tile, class A, class B>
   INLINE static void add_to(const Tile &tile, const A &whole_a, const B &whole_b) {
-    constexpr int deep = !A::transposed || B::transposed ? ENTRIES_PER_V : 1;
+    constexpr int deep = !A::transposed || B::transposed ? ENTRIES_PER_V : 1, parts = min_of(N, ENTRIES_PER_V);
+    [[maybe_unused]] constexpr bool small = tile_rows * tile_columns == 1;  // then more of k hide the loads' latency
     A a = whole_a.from(tile.rows.first(), 0);
     B b = whole_b.from(0, tile.columns.first() * ENTRIES_PER_V);
     auto add_some = [&](auto count) {
@@ -137,14 +138,41 @@ struct Sums : TilesOfThreads<M, N, K, A_transposed> {
       UNROLL for (int m = 0; m < tile_rows; m++)
         UNROLL for (int k = 0; k < count.value; k++)
           UNROLL for (int n = 0; n < tile_columns; n++)
-            tile.sum[m][n] = fma_(splat<v>(left[m][k]), right[k][n], tile.sum[m][n]);
+            UNROLL for (int j = 0; j < parts; j++)
+              tile.sum[m][n].part[j] = fma_(left[m][k], right[k][n].part[j], tile.sum[m][n].part[j]);
       a = a.from(0, count.value), b = b.from(count.value, 0);
     };
 #ifdef __CUDACC__
-#pragma unroll (deep == 1 ? 4 : 1)
+#pragma unroll (small ? 16 / deep : deep == 1 ? 4 : 1)
 #endif
     for (int k = 0; k < depth / deep; k++) add_some(constant<deep>());
     if constexpr (depth % deep) add_some(constant<depth % deep>());
+  }
+};
+
+// The sums of columns, which threads have one by one: a v of them would be a few threads' work.
+template <int N>
+struct ColumnSums {
+  real sum[cdiv(N, THREADS)];
+
+  template <class F>
+  INLINE void for_each(const F &f) {  // f(column, sum)
+    UNROLL for (int round = 0; round < cdiv(N, THREADS); round++) {
+      const int column = RANK + round * THREADS;
+      if (N % THREADS == 0 || column < N) f(column, sum[round]);
+    }
+  }
+  INLINE void set_to_zero() {
+    UNROLL for (int round = 0; round < cdiv(N, THREADS); round++) sum[round] = 0;
+  }
+  template <int rows, int pitch>
+  INLINE void add(const Matrix<pitch> &matrix) {
+    for_each([&](int column, real &sum) {
+#ifdef __CUDACC__
+#pragma unroll 16
+#endif
+      for (int k = 0; k < rows; k++) sum = sum + matrix.p[k * pitch + column];
+    });
   }
 };
 

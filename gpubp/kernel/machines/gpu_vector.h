@@ -21,23 +21,9 @@ INLINE v splat<v>(real x) {
   return each_part([&](int) { return x; });
 }
 
-// Quotients and roots of float32: by the steps that NVIDIA's compiler makes of them, which hold for numbers of usual
-// size, but with one test for all parts: with a test for each, as the compiler has it, they wait for each other.
+// Quotients and roots of float32: as simd.h has them for numbers of usual size, but with one test for all parts: with a
+// test for each, as the compiler has it, they wait for each other.
 FN bool usual(float x) { return (abs_(x) >= 0x1p-60f) & (abs_(x) <= 0x1p60f); }
-#ifdef __CUDACC__
-#define NEARLY(name, instruction, exact)                           \
-  FN float name(float x) {                                         \
-    float y;                                                       \
-    asm(instruction ".approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); \
-    return y;                                                      \
-  }
-#else
-#define NEARLY(name, instruction, exact) \
-  FN float name(float x) { return exact; }
-#endif
-NEARLY(near_reciprocal, "rcp", 1 / x)
-NEARLY(near_reciprocal_root, "rsqrt", 1 / sqrt_(x))
-
 template <class F>
 FN v part_by_part(v x, v y, const F &f) {  // in a loop, so that what is rarely needed is short
   v z = x;
@@ -53,10 +39,9 @@ FN v operator/(v x, v y) {
   if constexpr (sizeof(real) != 4) return each_part([&](int i) { return x.part[i] / y.part[i]; });
   bool fast = true;
   const v quotient = each_part([&](int i) {
-    const real a = x.part[i], b = y.part[i], near = near_reciprocal(b), r = fma_(near, fma_(-b, near, real(1)), near);
-    const real q = a * r;
+    const real a = x.part[i], b = y.part[i];
     fast &= usual(b) & (usual(a) | (a == 0));
-    return a == 0 ? q : fma_(r, fma_(-b, q, a), q);
+    return a == 0 ? a * near_reciprocal(b) : usual_quotient(a, b);
   });
   return fast ? quotient : part_by_part(x, y, [](real a, real b) { return a / b; });
 }
