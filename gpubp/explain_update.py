@@ -37,7 +37,8 @@ class Update(Notation):
         if step["rates"]:
             yield Heading("The Learning Rate")
         if "scheduled" in step["rates"]:
-            yield self.term(f"This is step {n(step['number'])} of {n(step['total'])}, counted from 0.")
+            number, total = n(step["number"]), n(step["total"])
+            yield self.term(f"The schedule counts steps from 0: this is step {number} of {total}.")
         for name, each in step["rates"].items():
             shown, value = name + "+" * (name in step["columns"]), n(each["value"])
             yield self.term(shown, *self.sides(each["formula"], self.known), value)

@@ -112,6 +112,12 @@ def of_tutorial() -> str:
 
 
 @cache
+def of_deep() -> str:
+    """The page of a network with two hidden layers, whose drawing is wide."""
+    return made(gpubp.NetworkSpec((13, 5, 4, 3), "tanh", loss="cross_entropy"), 2, optimizer="nadam", batch_size=1)
+
+
+@cache
 def of_large() -> str:
     """The page of a network that is too large to be shown whole."""
     return made(gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy"), 11, optimizer="adam", batch_size=10)
