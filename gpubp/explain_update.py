@@ -81,7 +81,7 @@ class Update(Notation):
             slots = "".join(f", {slot}_{name}+" for slot in part["slots"])
             yield self.term(f"direction_{name}", f"{step['optimizer']}({slope}{slots})", number("direction"))
         rate, way = self.rate, known["direction"]
-        keep = self.known.get(KEEP)
+        keep = self.known[KEEP] if KEEP in step["rates"] else None
         sides = (
             f"{keep[k]} * {old} - {rate[k]} * {way[k]}" if keep else f"{old} - {rate[k]} * {way[k]}"
             for k, old in enumerate((name, value))
@@ -99,7 +99,7 @@ class Update(Notation):
             limit = n(hyper["clip_value"])
             text = f"max(-{limit}, min({text}, {limit}))"
         if "clip" in step and step["clip"] != 1:
-            text = f"{n(step['clip'])} * {text if 'clip_value' in hyper else f'({text})'}"
+            text = f"{n(step['clip'])} * {text}" if "clip_value" in hyper else self.times(step["clip"], text)
         if step["decay"] is not None and not step["decoupled"]:
             text += f" + {n(step['decay'])} * {param}"
         return text

@@ -98,6 +98,8 @@ def test_penalties_and_limits_are_terms_with_numbers():
         f"{clip} * max(-0.2, min(dE_total/dw7 + 0.1 * w7 + 0.01 * sign(w7), 0.2)) + 0.03 * w7"
     )
     assert update["grad_b_o1"][0] == f"{clip} * max(-0.2, min(dE_total/db_o1, 0.2)) + 0.03 * b_o1"
+    alone = terms(explained(optimizer="sgd", clip_norm=0.3)[0])["The Backwards Pass"]
+    assert alone["grad_w7"][0] == f"{alone['clip'][-1]} * dE_total/dw7"
     for name in ("clip", "grad_w7", "grad_b_o1", "w7+"):
         computes(name, update[name], 1e-5)
     assert error["loss"][0] == "E_total + l1 * sum of |w| + l2 / 2 * sum of w^2"
@@ -105,16 +107,17 @@ def test_penalties_and_limits_are_terms_with_numbers():
 
 
 def test_a_rule_without_formulas_has_names_and_results():
-    def heavy(grad, speed, momentum):
-        speed = momentum * speed + grad
+    def heavy(grad, speed, keep):
+        speed = keep * speed + grad
         return speed, speed
 
-    rule = gpubp.Optimizer(heavy, ("speed",), {"momentum": 0.9})
+    rule = gpubp.Optimizer(heavy, ("speed",), {"keep": 0.9})
     explanation = explained(first=1, optimizer=rule, batch_size=1)[0]
     update = terms(explanation)["The Backwards Pass"]
     assert re.fullmatch(r"\S+ \(before: \S+\)", update["speed_w7+"][0])
     assert update["direction_w7"][0] == "heavy(dE_total/dw7, speed_w7+)"
-    assert "momentum 0.9" in explanation.text()
+    assert update["w7+"][0] == "w7 - 0.05 * direction_w7"
+    assert "keep 0.9" in explanation.text()
 
 
 def test_a_schedule_without_a_formula_has_its_rate_as_a_number():
