@@ -115,9 +115,7 @@ def _step(row: TrainState, data: Dataset, network: int) -> dict[str, Any]:
                     "dtype": str(population.params.dtype).removeprefix("torch.")},
         "step": {"number": number, "status": status, "samples": index[0].tolist(),
                  "optimizer": recipe.optimizer, "schedule": recipe.schedule,
-                 "update_order": recipe.update_order, "decoupled": recipe.rule.decoupled,
-                 "formulas": {name: recipe.rule.formulas[name] for name in recipe.rule.formulas
-                              if name in (*recipe.rule.slots, "direction")}, **block.noted,
+                 "update_order": recipe.update_order, "decoupled": recipe.rule.decoupled, **block.noted,
                  "counts": counts},
         "inputs": plain(block.batch.inputs[0]),
         "targets": plain(block.batch.targets[0]),
@@ -262,6 +260,8 @@ class Recorder(Block):
         results = {**self.noted["new_columns"], "scheduled": self.noted["lr"], "rate": self.noted["rate"],
                    KEEP: self.noted["decay"]}  # fmt: skip
         self.noted["rates"] = of_step(self.recipe.timetable, self.rule, values, results)
+        own = (*self.rule.slots, "direction")
+        self.noted["formulas"] = {name: each for name, each in self.rule.formulas.items() if name in own}
 
     def update_layer(self, number: int, grads: Sequence[Tensor]) -> None:
         """Block's, recording the optimizer's arguments and results."""
