@@ -29,6 +29,7 @@ from .blocks import doubled
 from .data import Batch, Dataset
 from .engines.block import Block
 from .errors import ShapeError
+from .explain_formula import KEEP, of_step
 from .explain_text import Text
 from .losses import LOSSES, cross_entropy_shares
 from .numerics import kernel_widths, product
@@ -135,6 +136,8 @@ class Recorder(Block):
             "hyper": {name: plain(each[0] if name == "class_weight" else each[0, 0])
                       for name, each in self.hyper.items()},
             "columns": {name: plain(each[0, 0]) for name, each in self.columns.items()},
+            "memory": {name: plain(each[0, 0]) for name, each in self.memory.items()},
+            "total": int(self.total_steps[0, 0]),
         }  # fmt: skip
         self.passed, total, loss, self.delta = self.look()
         self.error, self.out_slope = self._errors()
@@ -252,6 +255,13 @@ class Recorder(Block):
                        "decay": None if decay is None else plain(decay[0, 0]),
                        "arguments": {name: plain(each[0, 0]) for name, each in self.rates.arguments.items()},
                        "new_columns": {name: plain(each[0, 0]) for name, each in self.columns.items()}}  # fmt: skip
+        values = {**self.noted["hyper"], **self.noted["columns"], **self.noted["memory"],
+                  "step": int(self.now[0]), "total": self.noted["total"]}  # fmt: skip
+        results = {**self.noted["new_columns"], "scheduled": self.noted["lr"], "rate": self.noted["rate"],
+                   KEEP: self.noted["decay"]}  # fmt: skip
+        self.noted["rates"] = of_step(self.recipe.timetable, self.rule, values, results)
+        own = (*self.rule.slots, "direction")
+        self.noted["formulas"] = {name: each for name, each in self.rule.formulas.items() if name in own}
 
     def update_layer(self, number: int, grads: Sequence[Tensor]) -> None:
         """Block's, recording the optimizer's arguments and results."""

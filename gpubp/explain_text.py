@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from .explain_notation import ERRORS, SLOPES, Heading, Notation, Term
+from .explain_notation import ERRORS, SLOPES, Heading, Term
+from .explain_update import Update
 from .recipe import EXACT
 
 
-class Text(Notation):
+class Text(Update):
     """The lines of an explanation, from its values."""
 
     def __init__(self, values: dict[str, Any], full: bool) -> None:
         self.values = values
-        self.network, self.step, self.layers, self.error = (values[k] for k in ("network", "step", "layers", "error"))
+        self.network, self.layers, self.error = (values[k] for k in ("network", "layers", "error"))
         digits = 9 if self.network["dtype"] == "float64" else 7  # the digits of a float32 near 1
-        super().__init__(digits, full)
+        super().__init__(values["step"], digits, full)
         self.batch = len(self.step["samples"])
 
     def lines(self) -> Iterator[Heading | Term | str]:
@@ -35,13 +36,9 @@ class Text(Notation):
         yield Heading("Calculating the Total Error")
         yield from self.each_sample(self.errors)
         yield from self.total()
+        yield from self.rates()
         yield Heading("The Backwards Pass")
-        if "clip" in self.step:
-            norm, limit, factor = (self.number(each) for each in (self.step["norm"], self.step["hyper"]["clip_norm"],
-                                                                  self.step["clip"]))  # fmt: skip
-            yield self.term(
-                f"The whole gradient's norm is {norm}, its limit {limit}: every grad is multiplied by {factor}."
-            )
+        yield from self.clipped_norm()
         for number in reversed(range(len(self.layers))):
             yield Heading(self.layers[number]["name"].title(), 2)
             yield from self.backward(number)
@@ -67,7 +64,7 @@ class Text(Notation):
         yield f"Network {network['row']} (id {network['id']}), {widths}, {network['loss']}"
         yield f"Step {step['number'] + 1}{note}"
         yield f"{step['optimizer']}, learning rate {self.number(step['lr'])} (schedule {step['schedule']})"
-        rest = {**step["hyper"], **step["arguments"]}
+        rest = {**step["hyper"], **({} if step["formulas"] else step["arguments"])}
         rest = {name: value for name, value in rest.items() if name != "lr" and not isinstance(value, list)}
         if "warmup" not in rest:
             rest.pop("warmup_start", None)
@@ -161,8 +158,14 @@ class Text(Notation):
             names = "share of the sample * E" + (f", summed over {self.batch} samples" if self.batch > 1 else "")
             numbers = self.sum(self.batch, lambda s: f"{n(error['shares'][s])} * {n(error['samples'][s])}")
             yield self.term("E_total", names, numbers, n(error["E_total"]))
-        if "l1" in self.step["hyper"] or "l2" in self.step["hyper"]:
-            yield self.term("loss", "E_total + l1 * sum of |w| + l2 / 2 * sum of w^2", n(error["loss"]))
+        names, numbers = "E_total", n(error["E_total"])
+        for name, what, term in (("l1", "l1 * sum of |w|", abs), ("l2", "l2 / 2 * sum of w^2", lambda w: w * w)):
+            if name in self.step["hyper"]:
+                rows = (float(w) for layer in self.layers for row in layer["weight"]["value"] for w in row)
+                factor, whole = n(self.step["hyper"][name]), n(sum(map(term, rows)))
+                names, numbers = f"{names} + {what}", f"{numbers} + {factor}{' / 2' * (name == 'l2')} * {whole}"
+        if names != "E_total":
+            yield self.term("loss", names, numbers, n(error["loss"]))
 
     def backward(self, number: int) -> Iterator[Term]:
         """A layer's deltas, gradients and new weights, unit by unit."""
@@ -261,32 +264,3 @@ class Text(Notation):
         deltas = [layer["delta"][s][u] for s in range(self.batch) for u in units]
         yield self.term(f"dE_total/d{name}", names, self.sum(len(deltas), lambda k: n(deltas[k])), n(bias["dE"][at]))
         yield from self.update("bias", bias, name, lambda row: row[at])
-
-    def update(self, kind: str, part: dict[str, Any], name: str, pick: Callable[[Any], float]) -> Iterator[Term]:
-        """The optimizer's update from a gradient."""
-        step, n = self.step, self.number
-        hyper, grad = step["hyper"], f"dE_total/d{name}"
-        changed = grad
-        for each, form in (("l2", name), ("l1", f"sign({name})")):
-            if kind == "weight" and each in hyper:
-                changed += f" + {n(hyper[each])} * {form}"
-        if "clip_value" in hyper:
-            changed = f"clipped({changed}, {n(hyper['clip_value'])})"
-        if "clip" in step:
-            changed = self.times(step["clip"], changed)
-        if step["decay"] is not None and not step["decoupled"]:
-            changed += f" + {n(step['decay'])} * {name}"
-        if changed != grad:
-            yield self.term(f"grad_{name}", changed, n(pick(part["grad"])))
-            grad = f"grad_{name}"
-        value, way = n(pick(part["value"])), n(pick(part["direction"]))
-        if step["optimizer"] != "sgd":
-            for slot, rows in part["slots"].items():
-                yield self.term(f"{slot}_{name}+", f"{n(pick(part['new_slots'][slot]))} (before: {n(pick(rows))})")
-            slots = "".join(f", {slot}_{name}+" for slot in part["slots"])
-            yield self.term(f"direction_{name}", f"{step['optimizer']}({grad}{slots})", way)
-            grad = f"direction_{name}"
-        keep = f"{n(step['decay'])} * " if step["decay"] is not None and step["decoupled"] else ""
-        rate = n(step["rate"])
-        numbers = f"{keep}{value} - {rate} * {way}"
-        yield self.term(f"{name}+", f"{keep}{name} - {rate} * {grad}", numbers, n(pick(part["new"])))

@@ -36,6 +36,9 @@ class Optimizer(NamedTuple):
         decoupled: whether weight decay is decoupled from the gradient (AdamW).
         lr: the default learning rate.
         weight_decay: its default.
+        formulas: for people, of every name in the order of computation: of `columns`, of what the direction needs of
+            `prepare`, of "rate" if it is not lr, of `slots` and "direction". g is the gradient; a name that has its
+            formula before means the result. gpubp explain and the site show them; without, names and results alone.
         absorbing: a non-finite number in a slot stays non-finite, so an engine needs to check only at the end of
             a call. With other rules it checks the slots after every step.
     """
@@ -48,6 +51,7 @@ class Optimizer(NamedTuple):
     decoupled: bool = False
     lr: float = 1e-3
     weight_decay: float = 0.0
+    formulas: Mapping[str, str] = {}
     absorbing: bool = False
 
     @property
@@ -167,31 +171,71 @@ def lion(grad: Tensor, mean: Tensor, rest1: Tensor, rest2: Tensor) -> tuple[Tens
 
 ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 POWERS = ("power1", "power2")
+VELOCITY = {"velocity": "momentum*velocity + g"}
+MEANS = {"mean": "beta1*mean + (1 - beta1)*g", "square": "beta2*square + (1 - beta2)*g**2"}
+CORRECTED = {
+    "power1": "power1*beta1", "power2": "power2*beta2", "rate": "lr*sqrt(1 - power2)/(1 - power1)", **MEANS,
+}  # fmt: skip
+ADAMS = {**CORRECTED, "direction": "mean/(sqrt(square) + eps*sqrt(1 - power2))"}
 OPTIMIZERS: Table[Optimizer] = Table()
 OPTIMIZERS |= {
     name: rule._replace(absorbing=True)
     for name, rule in {
-        "sgd": Optimizer(sgd),
-        "momentum": Optimizer(momentum, ("velocity",), {"momentum": 0.9}),
-        "nesterov": Optimizer(nesterov, ("velocity",), {"momentum": 0.9}),
-        "adagrad": Optimizer(adagrad, ("total",), {"eps": 1e-10}, lr=1e-2),
-        "rmsprop": Optimizer(rmsprop, ("square",), {"alpha": 0.99, "eps": 1e-8}, prepare=rmsprop_prepare, lr=1e-2),
-        "adadelta": Optimizer(
-            adadelta, ("square", "moved"), {"rho": 0.9, "eps": 1e-6}, prepare=adadelta_prepare, lr=1.0
+        "sgd": Optimizer(sgd, formulas={"direction": "g"}),
+        "momentum": Optimizer(
+            momentum, ("velocity",), {"momentum": 0.9}, formulas={**VELOCITY, "direction": "velocity"}
         ),
-        "adam": Optimizer(adam, ("mean", "square"), ADAM, POWERS, adam_prepare),
-        "amsgrad": Optimizer(amsgrad, ("mean", "square", "largest"), ADAM, POWERS, adam_prepare),
-        "adamw": Optimizer(adam, ("mean", "square"), ADAM, POWERS, adam_prepare, decoupled=True, weight_decay=1e-2),
+        "nesterov": Optimizer(
+            nesterov, ("velocity",), {"momentum": 0.9}, formulas={**VELOCITY, "direction": "g + momentum*velocity"}
+        ),
+        "adagrad": Optimizer(
+            adagrad, ("total",), {"eps": 1e-10}, lr=1e-2,
+            formulas={"total": "total + g**2", "direction": "g/(sqrt(total) + eps)"},
+        ),
+        "rmsprop": Optimizer(
+            rmsprop, ("square",), {"alpha": 0.99, "eps": 1e-8}, prepare=rmsprop_prepare, lr=1e-2,
+            formulas={"square": "alpha*square + (1 - alpha)*g**2", "direction": "g/(sqrt(square) + eps)"},
+        ),
+        "adadelta": Optimizer(
+            adadelta, ("square", "moved"), {"rho": 0.9, "eps": 1e-6}, prepare=adadelta_prepare, lr=1.0,
+            formulas={
+                "square": "rho*square + (1 - rho)*g**2",
+                "direction": "sqrt(moved + eps)/sqrt(square + eps)*g",
+                "moved": "rho*moved + (1 - rho)*direction**2",
+            },
+        ),
+        "adam": Optimizer(adam, ("mean", "square"), ADAM, POWERS, adam_prepare, formulas=ADAMS),
+        "amsgrad": Optimizer(
+            amsgrad, ("mean", "square", "largest"), ADAM, POWERS, adam_prepare,
+            formulas={
+                **CORRECTED,
+                "largest": "max(largest, square)",
+                "direction": "mean/(sqrt(largest) + eps*sqrt(1 - power2))",
+            },
+        ),
+        "adamw": Optimizer(
+            adam, ("mean", "square"), ADAM, POWERS, adam_prepare, decoupled=True, weight_decay=1e-2, formulas=ADAMS
+        ),
         "nadam": Optimizer(
-            nadam,
-            ("mean", "square"),
-            {**ADAM, "momentum_decay": 4e-3},
-            ("power2", "drift", "product"),
-            nadam_prepare,
-            lr=2e-3,
+            nadam, ("mean", "square"), {**ADAM, "momentum_decay": 4e-3}, ("power2", "drift", "product"),
+            nadam_prepare, lr=2e-3,
+            formulas={
+                "power2": "power2*beta2",
+                "drift": "drift*0.96**momentum_decay",
+                "now": "beta1*(1 - drift/2)",
+                "following": "beta1*(1 - drift*0.96**momentum_decay/2)",
+                "product": "product*now",
+                **MEANS,
+                "direction": "((1 - now)*g/(1 - product) + following*mean/(1 - product*following))"
+                "/(sqrt(square/(1 - power2)) + eps)",
+            },
         ),
         "lion": Optimizer(
-            lion, ("mean",), {"beta1": 0.9, "beta2": 0.99}, prepare=lion_prepare, decoupled=True, lr=1e-4
+            lion, ("mean",), {"beta1": 0.9, "beta2": 0.99}, prepare=lion_prepare, decoupled=True, lr=1e-4,
+            formulas={
+                "direction": "sign(beta1*mean + (1 - beta1)*g)",
+                "mean": "beta2*mean + (1 - beta2)*g",
+            },
         ),
     }.items()
 }  # fmt: skip

@@ -22,13 +22,15 @@ class Schedule(NamedTuple):
     """rate: lr, step, total, <hyper-parameters by name> -> learning rate, all (N, 1) float64 columns.
 
     whole: the rate depends on `total`, so a run with it cannot be extended. events: the rate depends on
-    evaluations, not on the step: `scale` is a column of the state (only plateau).
+    evaluations, not on the step: `scale` is a column of the state (only plateau). formulas: for people, as in
+    optimizers.py; "scheduled" is the rate.
     """
 
     rate: Callable[..., Tensor]
     defaults: Mapping[str, float] = {}
     whole: bool = False
     events: bool = False
+    formulas: Mapping[str, str] = {}
 
 
 def constant(lr: Tensor, step: Tensor, total: Tensor) -> Tensor:
@@ -79,12 +81,28 @@ def plateau(lr: Tensor, step: Tensor, total: Tensor, scale: Tensor, plateau_min_
 
 SCHEDULES: Table[Schedule] = Table()
 SCHEDULES |= {
-    "constant": Schedule(constant),
-    "step": Schedule(step, {"step_size": 1000, "gamma": 0.1}),
-    "exponential": Schedule(exponential, {"gamma": 0.999}),
-    "cosine": Schedule(cosine, {"eta_min": 0.0}, whole=True),
-    "one_cycle": Schedule(one_cycle, {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4}, whole=True),
-    "inverse_sqrt": Schedule(inverse_sqrt, {"timescale": 10_000}),
+    "constant": Schedule(constant, formulas={"scheduled": "lr"}),
+    "step": Schedule(
+        step, {"step_size": 1000, "gamma": 0.1}, formulas={"scheduled": "lr*gamma**floor(step/step_size)"}
+    ),
+    "exponential": Schedule(exponential, {"gamma": 0.999}, formulas={"scheduled": "lr*gamma**step"}),
+    "cosine": Schedule(
+        cosine, {"eta_min": 0.0}, whole=True,
+        formulas={"scheduled": "eta_min + (lr - eta_min)*(1 + cos(pi*min(step/total, 1)))/2"},
+    ),
+    "one_cycle": Schedule(
+        one_cycle, {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4}, whole=True,
+        formulas={
+            "low": "lr/div_factor",
+            "least": "low/final_div_factor",
+            "peak": "pct_start*total - 1",
+            "scheduled": "Piecewise((low + (lr - low)*(1 - cos(pi*step/peak))/2, step < peak),"
+            " (least + (lr - least)*(1 + cos(pi*(step - peak)/(total - 1 - peak)))/2, True))",
+        },
+    ),
+    "inverse_sqrt": Schedule(
+        inverse_sqrt, {"timescale": 10_000}, formulas={"scheduled": "lr*sqrt(timescale/(timescale + step))"}
+    ),
     "plateau": Schedule(
         plateau,
         {
@@ -95,8 +113,9 @@ SCHEDULES |= {
             "plateau_min_lr": 0.0,
         },
         events=True,
+        formulas={"scheduled": "max(lr*scale, min(plateau_min_lr, lr))"},
     ),
-}
+}  # fmt: skip
 
 WARMUP = {"warmup": 0.0, "warmup_start": 1 / 3}  # LinearLR's start_factor
 

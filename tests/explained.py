@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import cache
 from html.parser import HTMLParser
@@ -61,9 +62,20 @@ class Reader(HTMLParser):
             self.items[-1][self.open[-1][2]] += data
 
 
+MEANT = {"e": math.e, "pi": math.pi, "ln": math.log, "sqrt": math.sqrt, "cos": math.cos, "floor": math.floor,
+         "max": max, "min": min, "sign": lambda x: (x > 0) - (x < 0)}  # fmt: skip
+
+
+def value(side: str) -> float | None:
+    """The value of a side of a term if it has numbers and no names."""
+    if not re.fullmatch(rf"(?:[-+*/()^., \d]|\b(?:{'|'.join(MEANT)})\b|\de[-+]\d)+", side):
+        return None
+    return float(eval(side.replace("^", "**"), {**MEANT}))
+
+
 def bare(text: str) -> str:
     """A formula of the text or of the page without what tells them apart."""
-    for sign, letter in (("∂", "d"), ("×", "*"), ("−", "-")):
+    for sign, letter in (("∂", "d"), ("×", "*"), ("−", "-"), ("√", "sqrt")):
         text = text.replace(sign, letter)
     return re.sub(r"[_^\s]", "", text)
 
@@ -97,6 +109,12 @@ def tutorials(steps: int = 1, order: str = "simultaneous") -> list[Explanation]:
 def of_tutorial() -> str:
     """The page of `gpubp explain --html` for the tutorial's network."""
     return explained(tutorials(11), "The tutorial's network, step by step", figures=tutorial.compare())
+
+
+@cache
+def of_deep() -> str:
+    """The page of a network with two hidden layers, whose drawing is wide."""
+    return made(gpubp.NetworkSpec((13, 5, 4, 3), "tanh", loss="cross_entropy"), 2, optimizer="nadam", batch_size=1)
 
 
 @cache

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 from itertools import islice
 from typing import Any
 
@@ -21,6 +19,7 @@ from gpubp.pages.explained import explained
 from gpubp.recipe import EXACT, PRECISIONS
 from gpubp.state import Status, TrainState
 
+from .explained import value
 from .helpers import covering, population, same_bits, samples, start
 from .tolerances import GRADIENT, SINGLE
 
@@ -142,9 +141,8 @@ def arithmetic(text: str, tolerance: float) -> None:
     computed = 0
     for line in text.splitlines():
         *_, expression, result = ["", "", *line.split(" = ")]
-        if re.fullmatch(r"(?:[-+*/()^. \d]|\be\b|\de-\d|\bln\b)+", expression):
-            value = eval(expression.replace("^", "**"), {"e": math.e, "ln": math.log})
-            assert value == pytest.approx(float(result), rel=100 * tolerance, abs=tolerance), line
+        if (found := value(expression)) is not None:
+            assert found == pytest.approx(float(result), rel=100 * tolerance, abs=tolerance), line
             computed += 1
     assert computed > 10
 

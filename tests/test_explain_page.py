@@ -52,6 +52,7 @@ def test_the_tutorials_page_has_every_printed_figure_beside_ours():
     assert "from a rounded factor" in beside["dEo2/douth1"]
     assert "printed 0.291027924, with the new w5 to w8" in beside["Etotal"]
     assert all(markup(note) in page for note in NOTES)
+    assert f'<th scope="row">{markup("dE_o2/dout_h1")}, {markup("dE_o2/dnet_o2")} rounded (explains' in page
     for number in ("0.0000351018778", "0.0000350847863", "0.015912196", "0.984065734"):  # after 10,000 rounds
         assert number in page
     assert "printed" not in "".join(each["printed"] for each in Reader(page, 1).items)
@@ -65,6 +66,7 @@ def test_the_tutorials_page_has_every_printed_figure_beside_ours():
         ((4, 3), {"optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine", "warmup": 3}),
         ((3, 4, 2), {"update_order": "layerwise"}),
         ((3, 4, 2), {"clip_norm": 0.4, "lr": 0.5}),
+        ((3, 4, 2), {"optimizer": "nadam", "schedule": "one_cycle"}),
     ],
 )
 @pytest.mark.parametrize("bias", ["neuron", "layer", "none"])
@@ -100,6 +102,10 @@ def test_places_are_read_from_formulas():
     assert places("half_squared_error(w, hw1, o1x)") == []
     assert markup("e^-1.5 * (a - x_o1)^2 < b_h1+") == (
         "e<sup>-1.5</sup>\u00a0×\u00a0(a −\u00a0x<sub>o1</sub>)<sup>2</sup> &lt; b<sub>h1</sub><sup>+</sup>"
+    )
+    assert markup("sqrt(1 - power2+) + 1e+20") == "√(1 −\u00a0power2<sup>+</sup>) + 1e+20"
+    assert markup("gamma^floor(step / step_size) + gamma^after") == (
+        "gamma<sup>floor(step / step_size)</sup> + gamma<sup>after</sup>"
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from gpubp.explain_text import Text
 
 from .browser import NARROW, WIDE, overflow, violations
-from .explained import hostile, of_large, of_tutorial, tutorials
+from .explained import hostile, of_deep, of_large, of_tutorial, tutorials
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -29,6 +29,13 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "large.html"
     path.write_text(of_large(), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "deep.html"
+    path.write_text(of_deep(), encoding="utf-8")
     return path
 
 
@@ -134,13 +141,54 @@ def test_a_folded_layer_opens_where_a_place_leads_to_it(large, opened):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
-def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(ours, large, opened, width, scheme):
-    for path in (ours, large) if (width, scheme) == (NARROW, "dark") else (ours,):
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(ours, large, deep, opened, width, scheme):
+    for path in (ours, large) if (width, scheme) == (NARROW, "dark") else (ours, deep):
         page = opened(path, width, scheme)
         page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
         page.locator(".term").first.focus()
         assert violations(page) == []
         assert overflow(page) == 0
+
+
+READABLE = 8  # pixels of the numbers' letters
+
+
+def cut(wide: Locator) -> tuple[bool, bool, bool]:
+    """Whether there is more on the left and on the right, and whether a fading edge says so on exactly these sides."""
+    wide.page.wait_for_timeout(100)  # for what answers to scrolling
+    before, after = wide.evaluate(
+        "each => [each.scrollLeft > 1, each.scrollWidth - each.clientWidth - each.scrollLeft > 1]"
+    )
+    kinds = set((wide.get_attribute("class") or "").split())
+    fades = "gradient" in wide.evaluate("each => getComputedStyle(each).maskImage")
+    said = fades == (before or after) and (before, after) == ("before" in kinds, "after" in kinds)
+    return before, after, said
+
+
+def letters(page: Page) -> float:
+    """The size of the drawing's letters on the screen, in pixels."""
+    scale = page.locator("#drawing").evaluate("each => each.getScreenCTM().a")
+    size = page.locator("#drawing").evaluate("each => parseFloat(getComputedStyle(each).fontSize)")
+    return float(scale * size)
+
+
+def test_a_drawing_fits_its_panel_while_its_letters_are_readable(deep, opened):
+    page = opened(deep, 1280 - 15)  # without a scroll bar
+    assert cut(page.locator(".wide").first) == (False, False, True)
+    assert letters(page) >= READABLE
+
+
+def test_an_edge_fades_where_there_is_more_and_arrow_keys_go_there(ours, deep, opened):
+    for path in (ours, deep):
+        page = opened(path, NARROW)
+        for wide in page.locator(".wide").all():
+            assert cut(wide) == (False, True, True)
+            wide.focus()
+            page.keyboard.press("ArrowRight")
+            assert cut(wide) == (True, True, True)
+            wide.evaluate("each => each.scrollLeft = each.scrollWidth")
+            assert cut(wide) == (True, False, True)
+        assert letters(page) >= READABLE
 
 
 def test_hostile_names_are_shown_as_text(tmp_path, opened):

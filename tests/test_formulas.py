@@ -66,34 +66,34 @@ def test_the_formula_of_a_loss_is_its_row(name: str) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_formula_of_an_optimizer_is_its_row(name: str) -> None:
     """Over three steps of one weight."""
-    rule, steps = OPTIMIZERS[name], formulas.OPTIMIZERS[name].steps
+    rule = OPTIMIZERS[name]
     hyper = {**rule.defaults, "lr": 0.05, **({"weight_decay": 0.1} if rule.decoupled else {})}
     columns = {each: torch.ones(1, 1, dtype=torch.float64) for each in rule.columns}
     given = {each: double(value)[:, None] for each, value in hyper.items()}
     weight, slots = double(0.8)[:, None], [torch.zeros(1, 1, dtype=torch.float64) for _ in rule.slots]
-    known = dict.fromkeys(("velocity", "square", "mean", "largest", "moved"), 0.0) | {"product": 1.0, "p": 0.8}
+    known = dict.fromkeys(rule.slots, 0.0) | dict.fromkeys(rule.columns, 1.0) | {"p": 0.8}
     known |= hyper | {"wd": hyper.get("weight_decay", 0.0)}
-    for step, gradient in enumerate((0.5, -0.2, 1.5), 1):
+    for gradient in (0.5, -0.2, 1.5):
         rates, after = optimizers.rates(rule, given, columns, given["lr"], torch.float64)
         slots = optimizers.update(rule, weight, double(gradient)[:, None], slots, rates)
         columns |= after
-        for left, right in steps:
-            known[left] = formulas.computed(right, **known, g=gradient, t=step)
+        for left, right in formulas.steps(rule):
+            known[left] = formulas.computed(right, **known, g=gradient)
         assert known["p"] == pytest.approx(float(weight), **CLOSE)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_formula_of_a_schedule_is_its_row(name: str) -> None:
-    rule, rate = SCHEDULES[name], formulas.SCHEDULES[name]
+    rule = SCHEDULES[name]
     hyper = {"lr": 0.3, **rule.defaults, "plateau_min_lr": 0.02, **({"scale": 0.01} if rule.events else {})}
     hyper |= {"step_size": 7.0} if name == "step" else {}
     columns = {each: double(value)[:, None] for each, value in hyper.items()}
     for step in (0.0, 1.0, 5.0, 11.0, 19.0):
         known = hyper | {"step": step, "total": 20.0}
-        for left, right in rate.where:
+        for left, right in rule.formulas.items():
             known[left] = formulas.computed(right, **known)
         expected = schedules.scheduled(rule, columns, double(step)[:, None], double(20)[:, None])
-        assert formulas.computed(rate.rate, **known) == pytest.approx(float(expected), **CLOSE)
+        assert known["scheduled"] == pytest.approx(float(expected), **CLOSE)
 
 
 @pytest.mark.parametrize("name", INITIALISERS)

@@ -1,7 +1,7 @@
 r"""The formula and the source of every rule, for people: tests compare each with its row of the package's tables.
 
-A formula is text that sympy reads. It is printed as TeX, and computed by the tests. A row of a table without a formula
-ends the build of the site.
+A formula is text that sympy reads; an optimizer's and a schedule's are in its row, beside the code. It is printed as
+TeX, and computed by the tests. A row of a table without a formula ends the build of the site.
 """
 
 from __future__ import annotations
@@ -12,24 +12,27 @@ from typing import Any, NamedTuple, TypeVar
 
 import sympy
 
+from gpubp.optimizers import Optimizer
+
 WORDS = {  # names that are not printed as sympy prints them
     "lr": r"\eta", "eps": r"\epsilon", "p": "w", "wd": r"\lambda", "momentum": r"\mu", "momentum_decay": r"\psi",
-    "quantile": "q", "drift": r"\mu_t", "ahead": r"\mu_{t+1}", "product": r"\Pi", "eta_min": r"\eta_{\min}",
-    "eta_low": r"\eta_0", "eta_last": r"\eta_{\mathrm{last}}", "step_size": r"S", "pct_start": "a", "div_factor": "b",
+    "quantile": "q", "drift": "D", "now": r"\mu_t", "following": r"\mu_{t+1}", "product": r"\Pi",
+    "power1": "P_1", "power2": "P_2", "rate": r"\eta_t", "eta_min": r"\eta_{\min}", "scheduled": r"\eta_s",
+    "low": r"\eta_0", "least": r"\eta_{\mathrm{last}}", "step_size": r"S", "pct_start": "a", "div_factor": "b",
     "final_div_factor": "c", "timescale": r"\tau", "peak": r"s_1", "total": "T", "step": "s", "square": "v",
-    "mean": "m", "largest": r"v_{\max}", "mean_hat": r"\hat m",
-    "square_hat": r"\hat v", "moved": "u", "direction": "d", "velocity": "v", "scale": "k",
+    "mean": "m", "largest": r"v_{\max}", "moved": "u", "direction": "d", "velocity": "v", "scale": "k",
     "plateau_min_lr": r"\eta_{\min}",
 }  # fmt: skip
 NAMES = [*WORDS, "x", "o", "t", "g", "alpha", "beta1", "beta2", "rho", "delta", "gamma", "I", "O"]
 SYMBOLS = {name: sympy.Symbol(name, real=True) for name in NAMES}
+FUNCTIONS = {"min": sympy.Min, "max": sympy.Max}
 TEX = {SYMBOLS[name]: word for name, word in WORDS.items()}
 
 
 @cache
 def read(text: str) -> Any:
     """The expression that a formula is, as it is written."""
-    return sympy.parse_expr(text, local_dict=SYMBOLS, evaluate=False)
+    return sympy.parse_expr(text, local_dict=SYMBOLS | FUNCTIONS, evaluate=False)
 
 
 def tex(text: str) -> str:
@@ -54,20 +57,10 @@ class Formula(NamedTuple):
     note: str = ""
 
 
-class Steps(NamedTuple):
-    """An optimizer: names and formulas of what a step computes, one after the other; the last is the new weight."""
+class Source(NamedTuple):
+    """Of an optimizer or schedule, whose formulas are in its row: where it was published, and what to know of it."""
 
-    steps: tuple[tuple[str, str], ...]
     source: str
-    note: str = ""
-
-
-class Rate(NamedTuple):
-    """A schedule: the rate at step s of T; `where` gives names that the formula has."""
-
-    rate: str
-    source: str
-    where: tuple[tuple[str, str], ...] = ()
     note: str = ""
 
 
@@ -79,6 +72,14 @@ def of(table: Mapping[str, Row], name: str, kind: str) -> Row:
     if name not in table:
         raise LookupError(f"{kind} {name!r} has no formula: docs/made/formulas.py needs a row for it")
     return table[name]
+
+
+def steps(rule: Optimizer) -> list[tuple[str, str]]:
+    """Names and formulas of what a step computes, one after the other; the last is the new weight."""
+    made = [*rule.formulas.items()]
+    way = f"({made.pop()[1]})" if made[-1][0] == "direction" else "direction"
+    decay = [("p", "p - lr*wd*p")] if rule.decoupled else []
+    return [*decay, *made, ("p", f"p - {'rate' if 'rate' in rule.formulas else 'lr'}*{way}")]
 
 
 def either(above: str, below: str) -> str:
@@ -195,101 +196,54 @@ CROSS_ENTROPY = (  # of all outs of a sample, so not a formula of one out and on
     r"\frac{\partial E}{\partial o_k} = \frac{e^{o_k}}{\sum_j e^{o_j}} - [k = c]",
 )
 
-MEANS = (("mean", "beta1*mean + (1 - beta1)*g"), ("square", "beta2*square + (1 - beta2)*g**2"))
-SCALED = ("mean_hat", "mean/(1 - beta1**t)"), ("square_hat", "square/(1 - beta2**t)")
-ADAM = (*MEANS, *SCALED, ("p", "p - lr*mean_hat/(sqrt(square_hat) + eps)"))
-OPTIMIZERS: dict[str, Steps] = {
-    "sgd": Steps((("p", "p - lr*g"),), 'Robbins, Monro, "A Stochastic Approximation Method", 1951'),
-    "momentum": Steps(
-        (("velocity", "momentum*velocity + g"), ("p", "p - lr*velocity")),
-        'Polyak, "Some Methods of Speeding up the Convergence of Iteration Methods", 1964',
+POWERS = (
+    "P₁ and P₂, the powers of β₁ and β₂, start at 1. The corrections of m and v are in the rate and in ε, as at the end"
+    " of section 2 of Adam's paper."
+)
+OPTIMIZERS: dict[str, Source] = {
+    "sgd": Source('Robbins, Monro, "A Stochastic Approximation Method", 1951'),
+    "momentum": Source('Polyak, "Some Methods of Speeding up the Convergence of Iteration Methods", 1964'),
+    "nesterov": Source("Nesterov, 1983; in this form Sutskever, Martens, Dahl, Hinton, 2013"),
+    "adagrad": Source(
+        'Duchi, Hazan, Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", 2011'
     ),
-    "nesterov": Steps(
-        (("velocity", "momentum*velocity + g"), ("p", "p - lr*(g + momentum*velocity)")),
-        "Nesterov, 1983; in this form Sutskever, Martens, Dahl, Hinton, 2013",
-    ),
-    "adagrad": Steps(
-        (("square", "square + g**2"), ("p", "p - lr*g/(sqrt(square) + eps)")),
-        'Duchi, Hazan, Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", 2011',
-    ),
-    "rmsprop": Steps(
-        (("square", "alpha*square + (1 - alpha)*g**2"), ("p", "p - lr*g/(sqrt(square) + eps)")),
-        "Tieleman, Hinton, Coursera lecture 6e, 2012",
-    ),
-    "adadelta": Steps(
-        (
-            ("square", "rho*square + (1 - rho)*g**2"),
-            ("direction", "sqrt(moved + eps)/sqrt(square + eps)*g"),
-            ("moved", "rho*moved + (1 - rho)*direction**2"),
-            ("p", "p - lr*direction"),
-        ),
-        'Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012',
-    ),
-    "adam": Steps(ADAM, 'Kingma, Ba, "Adam: A Method for Stochastic Optimization", 2015', "t counts steps from 1."),
-    "amsgrad": Steps(
-        (
-            *MEANS,
-            ("largest", "Max(largest, square)"),
-            SCALED[0],
-            ("square_hat", "largest/(1 - beta2**t)"),
-            ADAM[-1],
-        ),
-        'Reddi, Kale, Kumar, "On the Convergence of Adam and Beyond", 2018',
-    ),
-    "adamw": Steps(
-        (("p", "p - lr*wd*p"), *ADAM),
+    "rmsprop": Source("Tieleman, Hinton, Coursera lecture 6e, 2012"),
+    "adadelta": Source('Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012'),
+    "adam": Source('Kingma, Ba, "Adam: A Method for Stochastic Optimization", 2015', POWERS),
+    "amsgrad": Source('Reddi, Kale, Kumar, "On the Convergence of Adam and Beyond", 2018', POWERS),
+    "adamw": Source(
         'Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019',
-        "Weight decay is decoupled: it shrinks the weight, and does not enter the means.",
+        f"{POWERS} Weight decay is decoupled: it shrinks the weight, and does not enter the means.",
     ),
-    "nadam": Steps(
-        (
-            ("drift", "beta1*(1 - 0.96**(t*momentum_decay)/2)"),
-            ("ahead", "beta1*(1 - 0.96**((t + 1)*momentum_decay)/2)"),
-            ("product", "product*drift"),
-            *MEANS,
-            ("mean_hat", "(1 - drift)*g/(1 - product) + ahead*mean/(1 - product*ahead)"),
-            SCALED[1],
-            ADAM[-1],
-        ),
-        'Dozat, "Incorporating Nesterov Momentum into Adam", 2016', "Π starts at 1.",
+    "nadam": Source(
+        'Dozat, "Incorporating Nesterov Momentum into Adam", 2016', "P₂, D and Π start at 1; ψ is `momentum_decay`."
     ),
-    "lion": Steps(
-        (
-            ("p", "p - lr*wd*p"),
-            ("direction", "sign(beta1*mean + (1 - beta1)*g)"),
-            ("mean", "beta2*mean + (1 - beta2)*g"),
-            ("p", "p - lr*direction"),
-        ),
-        'Chen and others, "Symbolic Discovery of Optimization Algorithms", 2023', "Weight decay is decoupled.",
+    "lion": Source(
+        'Chen and others, "Symbolic Discovery of Optimization Algorithms", 2023', "Weight decay is decoupled."
     ),
-}  # fmt: skip
+}
 
-SCHEDULES: dict[str, Rate] = {
-    "constant": Rate("lr", ""),
-    "step": Rate("lr*gamma**floor(step/step_size)", "torch's StepLR"),
-    "exponential": Rate("lr*gamma**step", "torch's ExponentialLR"),
-    "cosine": Rate(
-        "eta_min + (lr - eta_min)*(1 + cos(pi*Min(step/total, 1)))/2",
-        'Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017; torch\'s CosineAnnealingLR',
+SCHEDULES: dict[str, Source] = {
+    "constant": Source(""),
+    "step": Source("torch's StepLR"),
+    "exponential": Source("torch's ExponentialLR"),
+    "cosine": Source(
+        'Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017; torch\'s CosineAnnealingLR'
     ),
-    "one_cycle": Rate(
-        "Piecewise((eta_low + (lr - eta_low)*(1 - cos(pi*step/peak))/2, step <= peak),"
-        " (eta_last + (lr - eta_last)*(1 + cos(pi*(step - peak)/(total - 1 - peak)))/2, True))",
+    "one_cycle": Source(
         'Smith, Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates", 2019;'
         " torch's OneCycleLR with cosine annealing, without momentum cycling",
-        (("eta_low", "lr/div_factor"), ("eta_last", "eta_low/final_div_factor"), ("peak", "pct_start*total - 1")),
         "The learning rate η is the highest.",
     ),
-    "inverse_sqrt": Rate(
-        "lr*sqrt(timescale/(timescale + step))",
-        'Vaswani and others, "Attention Is All You Need", 2017; transformers\' get_inverse_sqrt_schedule',
+    "inverse_sqrt": Source(
+        'Vaswani and others, "Attention Is All You Need", 2017; transformers\' get_inverse_sqrt_schedule'
     ),
-    "plateau": Rate(
-        "Max(lr*scale, Min(plateau_min_lr, lr))", "torch's ReduceLROnPlateau",
-        note="k starts at 1. After `plateau_patience` evaluations without a better loss it is multiplied by"
+    "plateau": Source(
+        "torch's ReduceLROnPlateau",
+        "k starts at 1. After `plateau_patience` evaluations without a better loss it is multiplied by"
         " `plateau_factor`; a loss is better if it is below the best by the fraction `plateau_threshold`.",
     ),
-}  # fmt: skip
+}
 
 INITIALISERS: dict[str, Formula] = {  # value: the factor of numbers between -1 and 1, or of normal ones
     "constant": Formula("1", "", "", "Every weight is `init_scale`."),

@@ -78,22 +78,22 @@ def loss(name: str, row: Any) -> str:
 
 def optimizer(name: str, row: Any) -> str:
     """One optimizer."""
-    steps = of(formulas.OPTIMIZERS, name, "optimizer")
-    lines = [rf"{tex(left)} \leftarrow {tex(right)}" for left, right in steps.steps]
+    said = of(formulas.OPTIMIZERS, name, "optimizer")
+    lines = [rf"{tex(left)} \leftarrow {tex(right)}" for left, right in formulas.steps(row)]
     defaults = {"lr": row.lr, **({"weight_decay": row.weight_decay} if row.decoupled else {}), **row.defaults}
     return section(
-        name, math(*lines), words(steps.source, steps.note), numbers(defaults), pictures.optimizer(name, row),
+        name, math(*lines), words(said.source, said.note), numbers(defaults), pictures.optimizer(name, row),
         code(row.prepare, row.direction),
     )  # fmt: skip
 
 
 def schedule(name: str, row: Any) -> str:
     """One schedule."""
-    rate = of(formulas.SCHEDULES, name, "schedule")
-    equations = [rf"\eta_s = {tex(rate.rate)}", *(f"{tex(left)} = {tex(right)}" for left, right in rate.where)]
+    said = of(formulas.SCHEDULES, name, "schedule")
+    equations = [f"{tex(left)} = {tex(right)}" for left, right in reversed(row.formulas.items())]
     whole = "The rate depends on the length T, so a run with it cannot be extended." if row.whole else ""
     return section(
-        name, math(*equations), words(rate.source, rate.note), numbers(row.defaults), whole,
+        name, math(*equations), words(said.source, said.note), numbers(row.defaults), whole,
         pictures.schedule(name, row), code(row.rate),
     )  # fmt: skip
 

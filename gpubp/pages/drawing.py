@@ -79,7 +79,7 @@ class Drawing:
     def _gap(self, number: int) -> float:
         """The space between a column and the next."""
         above = len(self.few(len(self.units[number + 1])))
-        return (NUMBER[0] / 2 + 4) * (above + 1) if self._labelled(number) else 110
+        return (NUMBER[0] / 2 + 4) * (above + 1 if self._labelled(number) else 2)
 
     def _labelled(self, number: int) -> bool:
         """Whether all lines between a column and the next have their numbers."""

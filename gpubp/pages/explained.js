@@ -108,6 +108,18 @@ drawing.addEventListener("click", (event) => linked(event) && go(linked(event)))
 if (slider) slider.addEventListener("input", () => step(slider.value));
 rove(places[0]);
 
+// On which sides there is more.
+function edges(wide) {
+  wide.classList.toggle("before", wide.scrollLeft > 1);
+  wide.classList.toggle("after", wide.scrollWidth - wide.clientWidth - wide.scrollLeft > 1);
+}
+
+const resized = new ResizeObserver((all) => all.forEach((each) => edges(each.target)));
+for (const wide of shown.querySelectorAll(".wide")) {
+  wide.addEventListener("scroll", () => edges(wide));
+  resized.observe(wide);
+}
+
 const folded = [];
 addEventListener("beforeprint", () => {
   folded.push(...document.querySelectorAll("details:not([open])"));

@@ -15,6 +15,7 @@ PLACE = r"(?:[iho]\d+(?:_\d+)?|w\d+|b_[ho]\d+(?:_\d+)?|b\d+)"
 SYMBOL = rf"(?:[A-Za-z]\w*?_{TOTAL}|(?:[A-Za-z]\w*?_)??{PLACE})"
 PARTS = re.compile(rf"(?:([A-Za-z]\w*?)_)??({PLACE}|{TOTAL})")
 TOKEN = re.compile(rf"(?<!\w)d({SYMBOL})/d({SYMBOL})(?!\w)|(\^?)(?<!\w)({SYMBOL})(?!\w)(\+?)")
+POWER = r"-?[\d.]+(?:e[+-]\d+)?|[a-z]\w*(?:\([^()]*\))?"  # a number, a name, a function
 OF_TOTAL = ("E", "loss")  # names without a place of their own
 
 
@@ -58,6 +59,7 @@ def _symbol(symbol: str) -> str:
 
 def _plain(text: str) -> str:
     """What stands between the symbols."""
-    found = html.escape(text).replace(" * ", "\u00a0×\u00a0").replace(" - ", " −\u00a0")
+    found = html.escape(text).replace(" * ", "\u00a0×\u00a0").replace(" - ", " −\u00a0").replace("sqrt(", "√(")
     found = re.sub(r"-(?=\(|ln\b)|-$", "−", found)
-    return re.sub(r"\^(-?[\d.]+(?:e[+-]\d+)?)", r"<sup>\1</sup>", found)
+    found = re.sub(r"([a-z]\w*)\+(?!\d)", r"\1<sup>+</sup>", found)
+    return re.sub(rf"\^({POWER})", r"<sup>\1</sup>", found)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 
-from ..tutorial import ERRATA, ROUNDED, Figure
+from ..tutorial import ERRATA, Figure
 from .formula import markup
 
 AFTER_ONE = "E after 1 round"
@@ -63,8 +62,7 @@ class Printed:
         verdict = "both" if len(figure.matches) == 2 else "".join(figure.matches)
         verdict = verdict or ("no" if figure.printed else "")
         explains = f" (explains {markup(ERRATA[figure.name])})" if figure.name in ERRATA else ""
-        name = html.escape(figure.name) if figure.name == ROUNDED else markup(figure.name)
         return (
-            f'<tr><th scope="row">{name}{explains}</th><td class="number">{figure.printed}</td>{ours}'
+            f'<tr><th scope="row">{markup(figure.name)}{explains}</th><td class="number">{figure.printed}</td>{ours}'
             f"<td>{verdict}</td></tr>"
         )

@@ -15,7 +15,8 @@ from ..explain_notation import Heading, Term
 from .by_step import attribute, by_step
 from .formula import TOTAL, markup, places
 
-NEW = "The New Error"
+UPDATE = "The Learning Rate", "The New Error"
+NEW = UPDATE[-1]
 MANY = 100  # terms; of more, the layers are folded
 
 Key = tuple[str, str, str, int]  # part, layer, a term's name, and which of those that have this name
@@ -108,6 +109,6 @@ def _sample(terms: Sequence[Term | None]) -> str:
 
 def _phase(part: str, name: str) -> str:
     """The phase in which the drawing shows what a term is about."""
-    if name.endswith("+") or name.startswith("direction_") or part == NEW:
+    if name.endswith("+") or name.startswith("direction_") or part in UPDATE:
         return "update"
     return "backward" if part == "The Backwards Pass" else "forward"
