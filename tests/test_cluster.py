@@ -155,17 +155,17 @@ def test_a_killed_worker_and_a_lost_machine_cost_the_work_since_the_last_checkpo
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "search", [None, PopulationBased(4000), SuccessiveHalving(3, 1000)], ids=["plain", "pbt", "halving"]
+    "search", [None, PopulationBased(4000), SuccessiveHalving(3, 20_000)], ids=["plain", "pbt", "halving"]
 )
 def test_a_run_whose_workers_are_killed_all_the_time_has_the_same_bits(
     machines: Any, iris: Any, tmp_path: Path, search: Any
 ) -> None:
-    more = {"epochs": 40_000, "evaluate_every": 500, "checkpoint_minutes": 0.005, "design": PLAIN, "search": search}
+    more = {"epochs": 80_000, "evaluate_every": 500, "checkpoint_minutes": 0.005, "design": PLAIN, "search": search}
     whole, draw, over, killed = trained(iris, None, **more), random.Random(0), Event(), list[int]()
 
     def ending() -> None:
         seen = set[tuple[Path, int]]()
-        while not over.wait(draw.uniform(0.05, 0.5)) and len(killed) < KILLS:
+        while not over.wait(draw.uniform(0.2, 0.8)) and len(killed) < KILLS:
             saved = {
                 (each, each.stat().st_ino) for each in (tmp_path / "run").glob("shards/*/checkpoint/manifest.json")
             }
