@@ -128,3 +128,33 @@ def test_what_only_a_fitted_estimator_has_is_asked_for_in_vain_before() -> None:
                 assert not hasattr(one, name)
                 with pytest.raises(NotFittedError, match=f"This {type(one).__name__} instance is not fitted yet"):
                     getattr(one, name)
+
+
+GRID: dict[str, Any] = {"hidden_layer_sizes": [(4,), (8, 8)], "activation": ["tanh", "relu", "gelu", "sine"]}
+FULL = r"8 combinations of activation and hidden_layer_sizes for 8 networks; all have one point of lr: each point"
+
+
+@pytest.mark.parametrize(
+    ("count", "given", "told"),
+    [
+        (4, GRID, "8 combinations of activation and hidden_layer_sizes for 4 networks, which leave 4 of them out$"),
+        (3, {"lr": [0.1, 0.01, 0.001, 1e-4]}, "4 combinations of lr for 3 networks, which leave 1 of them out$"),
+        (8, GRID | {"lr": "1e-4..1e-1:log"}, FULL),
+    ],
+)
+def test_alternatives_and_ranges_that_have_too_few_networks_are_told_of(count: int, given: Any, told: str) -> None:
+    with pytest.warns(UserWarning, match=told) as caught:
+        PopulationClassifier(count, epochs=1, **{"hidden_layer_sizes": (4,)} | given, **SMALL).fit(FLOWERS, SPECIES)
+    assert [each.filename for each in caught if each.category is UserWarning] == [__file__]
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_grid_that_every_network_has_a_place_in_is_not_spoken_of() -> None:
+    for count, given in ((8, GRID), (9, GRID | {"lr": "1e-4..1e-1:log"}), (1, {"lr": "1e-4..1e-1:log"})):
+        PopulationClassifier(count, epochs=1, **given, **SMALL).fit(FLOWERS, SPECIES)
+
+
+def test_settings_have_no_parameters_of_the_estimator() -> None:
+    for name in ("lr", "weight_decay", "batch_size", "epochs"):
+        with pytest.raises(ValueError, match=rf"settings: {name} is a parameter of its own: {name}="):
+            PopulationClassifier(2, (4,), settings={name: 1}, **SMALL).fit(FLOWERS, SPECIES)

@@ -134,7 +134,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         """The networks that the parameters describe, to be trained on `samples`; with `epochs` for so many. record:
         whether every epoch is in the history."""
         widths, training = (samples.table.inputs.shape[1], samples.fitted["n_outputs_"]), len(samples.rows)
-        rows = [dict(row) for row in self._rows(widths, samples, seed)]
+        rows = [*map(dict, self._rows(widths, samples, seed))]
         names = np.random.RandomState(seed).randint(SEEDS, size=len(rows)).tolist()
         for row, name in zip(rows, names):
             row |= {"seed": name, "batch_size": equal(row["batch_size"], training)}
