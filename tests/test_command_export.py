@@ -86,7 +86,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(capsys: Capture) -> None:
         ("--output there.onnx", "there.onnx exists already; --output with a new file expected"),
         ("--to onnx --rows 1 --networks 2", "--networks and --rows: one of them expected"),
         ("--to onnx --rows 1,x", "--rows '1,x': whole numbers of 0 or more"),
-        ("--to onnx --rows 7", "networks holds 7 to 7; rows from 0 to 1"),
+        ("--to onnx --rows 7", "network 7: a row from 0 to 1"),
         ("--to onnx --networks 0", "--networks '0': best, all, or a number"),
         ("--to numpy --output no/where.py", "no/where.py cannot be written: No such file or directory"),
         ("--output x.foo", ".safetensors (safetensors), .pt (torch), or one of these formats by to (--to), expected"),

@@ -195,3 +195,12 @@ def test_what_is_to_be_scaled_is_what_is_not(model: Any, told: str) -> None:
     targets = SPECIES if isinstance(model, MLPClassifier) else FLOWERS[:, 0] * 1e30
     with pytest.warns(ConvergenceWarning, match=f"{told}$"):
         model.set_params(**{length: 2}, **SMALL).fit(FLOWERS, targets)
+
+
+@pytest.mark.parametrize(
+    "given", [{"lr": "fast"}, {"epochs": "9"}, {"lr": [0.1, "1e-4..1"]}, {"settings": {"l2": "x"}}]
+)
+def test_what_is_no_number_is_told_that_it_may_be_a_range(given: Any) -> None:
+    name = "l2" if "settings" in given else next(iter(given))
+    with pytest.raises(ValueError, match=rf"{name} .*: a number, a list of numbers, or a range LOW\.\.HIGH, expected"):
+        PopulationClassifier(2, (4,), **given, **SMALL).fit(FLOWERS, SPECIES)
