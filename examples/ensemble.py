@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     axes.plot(grid, mean, label="mean of the ensemble")
     axes.fill_between(grid, mean - 2 * std, mean + 2 * std, alpha=0.25, label="two standard deviations of the networks")
     axes.set(xlabel="body mass index", ylabel="progression after a year", ylim=(0, 400))
-    axes.set_title(f"{chosen.networks} networks agree where there are patients")
+    axes.set_title(f"{chosen.networks} networks differ most where there are few patients, or none")
     axes.legend()
     figure.savefig(chosen.out, dpi=150)
 

@@ -59,11 +59,10 @@ def indices(name: str, values: Any, count: int, error: type[GpubpError] = DataEr
         if len(at) != count:
             raise ShapeError(f"{name}: a mask of {len(at)} truth values; {count}, one per row, expected")
         return at.nonzero()[:, 0]
-    if len(at) and (int(at.min()) < (-count if negative else 0) or int(at.max()) >= count):
-        from_the_end = f", or -{count} to -1 from the end" if negative else ""
-        raise error(
-            f"{name} holds {int(at.min())} to {int(at.max())}; rows from 0 to {count - 1}{from_the_end} expected"
-        )
+    beyond = at[(at < (-count if negative else 0)) | (at >= count)]
+    if len(beyond):
+        from_the_end = f", or from -{count} to -1 from the end," if negative else ""
+        raise error(f"{name.removesuffix('s')} {int(beyond[0])}: a row from 0 to {count - 1}{from_the_end} expected")
     return at % count if negative else at
 
 

@@ -121,13 +121,13 @@ class Loop:
         """Start runs and reporters; write the checkpoint from which an early killed run restarts."""
         self.begun, self.before = time.monotonic(), self.seconds
         self.crew.begin(self.runs, self.runs)
-        self.taken, self.whole = self.done, self.expected
+        self.taken = self.done
         populations = [run.state.population for run in self.runs]
         self.clock = "step" if self.queue is None and together(self.runs) else "network_steps"
         start = Start(
             networks=(self.queue and self.queue.rows.total) or sum(each.count for each in populations),
             parameters=max(each.spec.size for each in populations),
-            steps=self.whole,
+            steps=self.expected,
             done=self.taken,
             step=max(int(run.state.step.max()) for run in self.runs),
             engine_reason=reasons(self.runs),
@@ -159,10 +159,10 @@ class Loop:
 
     @property
     def expected(self) -> int:
-        """Network-steps of the whole training."""
+        """Network-steps of the whole training, if no further network stops early."""
         if self.queue is not None:
             return self.queue.expected(self.runs)
-        return sum(int(run.state.end.sum()) for run in self.runs)
+        return sum(run.pace.whole for run in self.runs)
 
     @property
     def metric_name(self) -> str:
@@ -223,7 +223,7 @@ class Loop:
         """Report progress, and notes for the user."""
         self.notes += notes
         running = sum(run.pace.running for run in self.runs)
-        whole = self.whole if self.queue is None else self.expected
+        whole = 0 if getattr(self.search, "stops", False) else self.expected
         progress = Progress(self.done, self.rate, running, notes, whole)
         self.listeners.tell(lambda reporter: reporter.progress(progress))
 

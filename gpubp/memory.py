@@ -25,6 +25,7 @@ CHIP, CHUNK, STREAMED = 1 << 17, 256, 300  # bytes of rows above which a GPU str
 # Of what a run loads when it makes its results, unless a process has it, bytes that this takes (x86-64): pyarrow with
 # what begins with a first run, pandas, if it is there, as pyarrow loads it, and what writes the files of a run.
 LIBRARIES = {"pyarrow": 50_000_000, "pandas": 38_000_000, "pyarrow.parquet": 30_000_000}
+FACTOR = 40  # of a block's largest tensor: all that it works with, on the host
 FIGURES, TABLE = 100, (400, 1 << 16)  # bytes a network, and of a table's rows, of which so many are made at once
 COLUMNS = 24  # int64 and float64 numbers per network besides its rows: clocks, hyper-parameters, losses
 
@@ -39,12 +40,18 @@ def needed(
     size, batch = spec.size * itemsize, recipe.batch_size
     largest = max(size, batch * max(spec.widths) * itemsize)
     if not gpu:
-        return count * ((rows + 1) * size + COLUMNS * 8) + 40 * max(BLOCK, 2 * largest)
+        return count * ((rows + 1) * size + COLUMNS * 8) + FACTOR * max(BLOCK, 2 * largest)
     group = max(12 * GROUP, (8 * rows + 32) * largest)  # or two networks, if these need more than a group
     fixed = group + AT_ONCE * EACH + RESERVE
     if rows * size > CHIP:
         fixed += min(count, STREAMED) * (rows * size + 6 * min(batch, CHUNK) * sum(spec.widths) * itemsize)
     return count * (rows * size + COLUMNS * 8) + fixed + sum(each.nbytes(count) for each in data)
+
+
+def workspace(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int) -> int:
+    """Bytes of host memory for activations and gradients of `count` networks: of many a block's, as in needed()."""
+    network = max(spec.size, max(recipe.batch_size, CHUNK) * max(spec.widths)) * itemsize
+    return min(needed(spec, recipe, 0, itemsize), FACTOR * max(2, count) * network)
 
 
 def each(spec: NetworkSpec, recipe: Recipe, itemsize: int) -> int:

@@ -144,7 +144,8 @@ class Model:
     @neutral()
     def estimator(self, networks: str | int | Sequence[int] | Tensor = "best") -> Any:
         """A fitted estimator of scikit-learn: a Pipeline of one network and its scaling, or of several a
-        VotingClassifier or VotingRegressor. Raises SpecError for what an MLP of scikit-learn does not have."""
+        VotingClassifier or VotingRegressor. Of an array they warn that it has no names of columns, as scikit-learn's do
+        that were fitted to a frame. Raises SpecError for what an MLP of scikit-learn does not have."""
         return sklearn.estimator(self._members(networks))
 
     def _members(self, networks: str | int | Sequence[int] | Tensor, apart: bool = False) -> Members:

@@ -158,7 +158,7 @@ def load(
 
     target: the columns to predict, of a .csv or .parquet file. task: "classification" or "regression". loss: a row of
     LOSSES. scale, impute, scale_targets: as in fit(). validation: the share of held-out samples, 0 for
-    none. None means the source's; for files that is task and loss by the rule above, scale "standard",
+    none. None means the source's; for files that is task and loss as their targets are (about.py), scale "standard",
     scale_targets "none", validation 0.2. reading: how a file is read.
 
     per: key columns, no inputs: one network per entity, with its own share of held-out samples and its own scaling;

@@ -82,8 +82,8 @@ WRONG: dict[str, tuple[Any, type[GpubpError], str]] = {
     },
     "no list": (3, ShapeError, "rows is a int of single values"),
     "a number of NumPy's": (np.float32(3), ShapeError, "rows is a ndarray of single values"),
-    "a negative row": ([[0, -1]], DataError, r"rows\[0\] holds -1 to 0; rows from 0 to 5 expected"),
-    "a row too far": ([[0], [6, 2]], DataError, r"rows\[1\] holds 2 to 6; rows from 0 to 5 expected"),
+    "a negative row": ([[0, -1]], DataError, r"rows\[0\] -1: a row from 0 to 5 expected"),
+    "a row too far": ([[0], [6, 2]], DataError, r"rows\[1\] 6: a row from 0 to 5 expected"),
     "a mask of none": ([[0], [False] * 6], DataError, r"rows\[1\] selects none of 6 samples; one or more expected"),
     "text": ([["0"]], DataError, r"rows\[0\] holds str '0' at \[0\]; numbers of at most 64 bits"),
     "a dict": ({0: [1]}, DataError, r"rows is a dict; a list in the order of the networks, such as list\(rows.values"),
@@ -114,8 +114,8 @@ TAKES: dict[str, tuple[Any, str]] = {
     "a short mask": ([True, False], "take: a mask of 2 truth values; 4, one per row, expected"),
     "floats": ([0.0, 1.0], r"take: float64 \(2,\); whole numbers, each a row, or a mask of 4 truth values"),
     "one row": (2, r"take: int64 \(\); whole numbers, each a row"),
-    "too far": ([4], "take holds 4 to 4; rows from 0 to 3, or -4 to -1 from the end expected"),
-    "too far from the end": ([-5], "take holds -5 to -5; rows from 0 to 3, or -4 to -1 from the end expected"),
+    "too far": ([4], "take 4: a row from 0 to 3, or from -4 to -1 from the end, expected"),
+    "too far from the end": ([-5], "take -5: a row from 0 to 3, or from -4 to -1 from the end, expected"),
 }
 
 

@@ -86,9 +86,10 @@ def test_what_cannot_be_exported_is_said_in_one_line(capsys: Capture) -> None:
         ("--output there.onnx", "there.onnx exists already; --output with a new file expected"),
         ("--to onnx --rows 1 --networks 2", "--networks and --rows: one of them expected"),
         ("--to onnx --rows 1,x", "--rows '1,x': whole numbers of 0 or more"),
-        ("--to onnx --rows 7", "networks holds 7 to 7; rows from 0 to 1"),
+        ("--to onnx --rows 7", "network 7: a row from 0 to 1"),
         ("--to onnx --networks 0", "--networks '0': best, all, or a number"),
         ("--to numpy --output no/where.py", "no/where.py cannot be written: No such file or directory"),
+        ("--output x.foo", ".safetensors (safetensors), .pt (torch), or one of these formats by to (--to), expected"),
     ):
         found = error(f"export made {flags}", capsys)
         assert what in found
@@ -185,3 +186,15 @@ def test_a_file_of_networks_that_is_not_what_was_written_is_refused(tmp_path: Pa
         bad.write_bytes(whole[:cut])
         with pytest.raises(CheckpointError, match=r"bad.safetensors cannot be read"):
             gpubp.load(bad)
+
+
+@pytest.mark.parametrize("rows", ["3", "3,0"])
+def test_a_file_of_torch_is_read_as_the_command_says(rows: str, capsys: Capture) -> None:
+    trained("--data iris --networks 4 --steps 2 --run-dir made", capsys)
+    assert main(f"export made --to torch --rows {rows}".split()) == 0
+    call, _, module = capsys.readouterr().err.strip().removeprefix("read it by ").partition(", a state dict of ")
+    names: dict[str, Any] = {"torch": torch, "gpubp": gpubp, "RUN": "made", "ROWS": [*map(int, rows.split(","))]}
+    names |= {"row": names["ROWS"][0]}
+    state, network = eval(call, names), eval(module, names)
+    assert str(network.load_state_dict(state)) == "<All keys matched successfully>"
+    assert len(state) > 0

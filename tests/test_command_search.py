@@ -131,3 +131,22 @@ def test_flags_that_do_not_go_together_are_refused_with_a_line(flags: str, told:
 def test_the_tutorial_has_no_search(capsys: Capture) -> None:
     assert main(["train", "--data", "tutorial", "--search", "halving"]) == 1
     assert "--search halving: --data tutorial does not have it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--networks 3 --lr 0.1,0.01,0.001,0.0001", "4 combinations of --lr for 3 networks, which leave 1 of them out"),
+        ("--networks 2 --lr 0.1..1 --hidden relu;tanh", "2 combinations of --hidden for 2 networks; all have one point "
+         "of --lr"),
+        ("--networks 3 --lr 0.1,0.2 --optimizer sgd,adam", "4 combinations of --lr and --optimizer for 3 networks, wh"),
+        ("--networks 3 --lr 0.1,0.2,0.3 --momentum 0.9 --optimizer momentum", ""),
+        ("--networks 1 --lr 0.1..1", ""),
+        ("--networks 3 --lr 0.1,0.01,0.001,0.0001 --sampling random", ""),
+    ],
+)  # fmt: skip
+def test_a_grid_with_too_few_networks_is_told_of(flags: str, told: str, capsys: Capture) -> None:
+    assert main(f"train --data iris --epochs 1 --engine eager {flags}".split()) == 0
+    shown = capsys.readouterr().err
+    assert told in shown
+    assert ("combinations" in shown) == bool(told)

@@ -221,7 +221,7 @@ def test_members_are_the_best_or_those_that_are_named_and_never_diverged() -> No
         ({"rows": []}, "rows: one row or more expected"),
         ({"rows": 3}, "rows 3: a sequence of rows"),
         ({"rows": torch.tensor(3)}, "a sequence of rows"),
-        ({"rows": [6]}, "rows holds 6 to 6; rows from 0 to 5"),
+        ({"rows": [6]}, "row 6: a row from 0 to 5, or from -6 to -1 from the end, expected"),
         ({"best": 2, "rows": [1]}, "one of them expected"),
     ):
         for source in (result, model):

@@ -177,3 +177,11 @@ def test_memory_that_runs_out_in_training_is_explained_too(monkeypatch: pytest.M
     monkeypatch.setattr(loop.Loop, "calls", fail)
     with pytest.raises(OutOfMemoryError, match=r"4 networks of 3-6-2 with adam need .* per network"):
         gpubp.train(population(SPEC, 4), data(), config())
+
+
+def test_the_workspace_of_few_networks_is_theirs() -> None:
+    """What many take is a block, of 168 MB."""
+    told = Told()
+    gpubp.train(population(SPEC, 3), data(), config(), engine="eager", reporters=[told])
+    size = 40 * 3 * 256 * 6 * 8
+    assert f" of their own, {memory.size(size)} for activations and gradients" in told.plan

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
@@ -265,8 +266,8 @@ def test_a_page_replaces_a_page_and_nothing_else(reported: Reported, tmp_path: P
     assert main(["report", str(folder), "--out", str(mine)]) == 1
     assert "is no page of gpubp; name a new file" in capsys.readouterr().err
     assert mine.read_text() == "<!doctype html>my own"
-    for _ in range(2):
-        assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
+    for flag in ("--output", "--out"):
+        assert main(["report", str(folder), flag, str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
 
 
@@ -310,3 +311,10 @@ def test_many_classes_are_merged_without_losing_a_sample() -> None:
     assert found["right"] == (actual == predicted).sum()
     first = int(found["labels"][0])
     assert found["counts"][0][0] == ((actual == first) & (predicted == first)).sum()
+
+
+def test_numbers_of_which_each_network_has_its_own_stand_on_an_axis() -> None:
+    columns = {"lr": [0.1, 0.01] * 3, "momentum": np.linspace(0.05, 0.9, 6), "dropout": np.linspace(0.1, 0.6, 6)}
+    rows = pa.table({"network": range(6), "loss": np.arange(6.0), "status": ["finished"] * 6, **columns})
+    found = {each["name"]: (each["numbers"], each["log"]) for each in figures.effects(Study(rows))}
+    assert found == {"lr": (False, False), "momentum": (True, True), "dropout": (True, False)}

@@ -19,6 +19,7 @@ from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters import Progress, Start, console
 from gpubp.reporters.console import ConsoleReporter
 from gpubp.reporters.results_file import read_results
+from gpubp.search import SuccessiveHalving
 
 
 def shown(terminal: bool) -> str:
@@ -275,3 +276,36 @@ def test_a_results_table_with_a_flipped_bit_is_refused_or_what_was_written(tmp_p
         except CheckpointError:
             refused += 1
     assert refused > len(places) / 4, "statistics, which nobody reads, are most of such a small file"
+
+
+class Listens(gpubp.Reporter):
+    def __init__(self) -> None:
+        self.told: list[Progress] = []
+
+    def progress(self, progress: Progress) -> None:
+        self.told.append(progress)
+
+
+@pytest.mark.parametrize("halved", [False, True])
+def test_the_steps_of_a_run_are_those_of_networks_that_still_run(halved: bool) -> None:
+    """Three of four stop after the first of ten rounds; halving says nothing, as later rungs stop further ones."""
+    data = gpubp.Dataset(torch.ones(8, 1), torch.zeros(8, 1))
+    population = gpubp.Population.create(gpubp.NetworkSpec((1, 2, 1)), 4)
+    targets = torch.tensor([1e9, 1e9, 1e9, -1.0])
+    config = gpubp.TrainConfig(epochs=10, evaluate_every=1, target_loss=None if halved else targets)
+    seen, search = Listens(), SuccessiveHalving(factor=4) if halved else None
+    result = gpubp.train(population, data, config, reporters=[seen], search=search, engine="eager")
+    assert result.network_steps == 4 + 9
+    known = [each.steps for each in seen.told]
+    assert {*known} == ({0} if halved else {40, 13})
+    assert known == sorted(known, reverse=True)
+
+
+def test_a_bar_of_an_unknown_number_of_steps_shows_no_time_left() -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=80, soft_wrap=True)
+    reporter = ConsoleReporter(screen)
+    reporter.start(Start(networks=1, parameters=3, steps=1000, done=0, step=0, engine_reason="", run_dir=None))
+    reporter.progress(Progress(500, 1.0, 1, steps=0))
+    assert reporter.bar is not None
+    assert reporter.bar.tasks[0].total is None
+    reporter.failed()

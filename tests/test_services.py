@@ -133,16 +133,16 @@ def test_an_unknown_service_and_one_that_is_not_installed_are_refused(
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("store", ["folder", "sqlite"])
+@pytest.mark.parametrize("store", ["folder", "sqlite", "default"])
 def test_mlflow_has_settings_curves_and_table_of_a_resumed_run(store: str, tmp_path: Path, monkeypatch: Any) -> None:
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
     from gpubp.reporters.mlflow import MLflowReporter
 
-    if store == "sqlite":
-        pytest.importorskip("mlflow.store.tracking.sqlalchemy_store", reason="mlflow-skinny has no sqlite store")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    place = f"sqlite:///{tmp_path}/mlflow.db" if store == "sqlite" else f"file:{tmp_path}/mlruns"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if store == "folder":
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    place = {"folder": f"file:{tmp_path}/mlruns", "sqlite": f"sqlite:///{tmp_path}/our.db", "default": None}[store]
     train(MLflowReporter("study", place), run_dir=tmp_path / "run")
     result = gpubp.resume(tmp_path / "run", DATA, DATA, steps=14, reporters=[MLflowReporter("study", place)])
     assert result.silenced == []

@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("sklearn")
 
 from sklearn.datasets import load_iris
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 import gpubp
 from gpubp.sklearn import MLPClassifier, MLPRegressor, PopulationClassifier, PopulationRegressor
@@ -128,3 +128,79 @@ def test_what_only_a_fitted_estimator_has_is_asked_for_in_vain_before() -> None:
                 assert not hasattr(one, name)
                 with pytest.raises(NotFittedError, match=f"This {type(one).__name__} instance is not fitted yet"):
                     getattr(one, name)
+
+
+GRID: dict[str, Any] = {"hidden_layer_sizes": [(4,), (8, 8)], "activation": ["tanh", "relu", "gelu", "sine"]}
+FULL = r"8 combinations of activation and hidden_layer_sizes for 8 networks; all have one point of lr: each point"
+
+
+@pytest.mark.parametrize(
+    ("count", "given", "told"),
+    [
+        (4, GRID, "8 combinations of activation and hidden_layer_sizes for 4 networks, which leave 4 of them out$"),
+        (3, {"lr": [0.1, 0.01, 0.001, 1e-4]}, "4 combinations of lr for 3 networks, which leave 1 of them out$"),
+        (8, GRID | {"lr": "1e-4..1e-1:log"}, FULL),
+    ],
+)
+def test_alternatives_and_ranges_that_have_too_few_networks_are_told_of(count: int, given: Any, told: str) -> None:
+    with pytest.warns(UserWarning, match=told) as caught:
+        PopulationClassifier(count, epochs=1, **{"hidden_layer_sizes": (4,)} | given, **SMALL).fit(FLOWERS, SPECIES)
+    assert [each.filename for each in caught if each.category is UserWarning] == [__file__]
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_grid_that_every_network_has_a_place_in_is_not_spoken_of() -> None:
+    for count, given in ((8, GRID), (9, GRID | {"lr": "1e-4..1e-1:log"}), (1, {"lr": "1e-4..1e-1:log"})):
+        PopulationClassifier(count, epochs=1, **given, **SMALL).fit(FLOWERS, SPECIES)
+
+
+def test_settings_have_no_parameters_of_the_estimator() -> None:
+    for name in ("lr", "weight_decay", "batch_size", "epochs"):
+        with pytest.raises(ValueError, match=rf"settings: {name} is a parameter of its own: {name}="):
+            PopulationClassifier(2, (4,), settings={name: 1}, **SMALL).fit(FLOWERS, SPECIES)
+
+
+@pytest.mark.filterwarnings("error")
+def test_advice_for_numbers_that_are_too_large_is_such_that_it_helps() -> None:
+    large = FLOWERS * 1e300
+    with pytest.raises(ValueError, match="X has numbers that are too large to be scaled: smaller units expected"):
+        PopulationClassifier(2, (4,), dtype="float64", **SMALL).fit(large, SPECIES)
+    with pytest.raises(ValueError, match="y has numbers that are too large to be scaled: smaller units expected"):
+        PopulationRegressor(2, (4,), dtype="float64", **SMALL).fit(FLOWERS, large[:, 0])
+    with pytest.raises(ValueError, match=r"infinite as torch\.float32: scale them, or use dtype='float64'"):
+        MLPClassifier((4,), **SMALL).fit(large, SPECIES)
+    model = PopulationClassifier(2, (4,), dtype="float64", epochs=1, **SMALL).fit(FLOWERS, SPECIES)
+    with pytest.raises(ValueError, match=r"infinite as torch\.float64: scale them$"):
+        model.predict(np.full((1, 4), 1.7e308))
+
+
+LAST = "diverged and {} last finite weights: lower the learning rate"
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (
+            MLPRegressor(hidden_layer_sizes=(4,)),
+            f"1 of 1 network {LAST.format('keeps its')}, or scale inputs and targets",
+        ),
+        (PopulationRegressor(2, scale_targets=False), f"2 of 2 networks {LAST.format('keep their')}, or scale targets"),
+        (PopulationRegressor(2, lr=1e30, optimizer="sgd"), LAST.format("keep their")),
+        (MLPClassifier((4,), learning_rate_init=1e30, solver="sgd"), f"{LAST.format('keeps its')}, or scale inputs"),
+    ],
+)
+def test_what_is_to_be_scaled_is_what_is_not(model: Any, told: str) -> None:
+    length = "max_iter" if hasattr(model, "max_iter") else "epochs"
+    targets = SPECIES if isinstance(model, MLPClassifier) else FLOWERS[:, 0] * 1e30
+    with pytest.warns(ConvergenceWarning, match=f"{told}$"):
+        model.set_params(**{length: 2}, **SMALL).fit(FLOWERS, targets)
+
+
+@pytest.mark.parametrize(
+    "given", [{"lr": "fast"}, {"epochs": "9"}, {"lr": [0.1, "1e-4..1"]}, {"settings": {"l2": "x"}}]
+)
+def test_what_is_no_number_is_told_that_it_may_be_a_range(given: Any) -> None:
+    name = "l2" if "settings" in given else next(iter(given))
+    with pytest.raises(ValueError, match=rf"{name} .*: a number, a list of numbers, or a range LOW\.\.HIGH, expected"):
+        PopulationClassifier(2, (4,), **given, **SMALL).fit(FLOWERS, SPECIES)

@@ -70,8 +70,8 @@ def test_few_samples_to_train_on_are_of_any_class() -> None:
 
 
 def test_an_estimator_of_one_network_has_its_parameters_and_trains_on_with_them() -> None:
-    rates, smoothing = np.array([0.0, 0.1]), {"label_smoothing": [0.0, 0.2]}
-    several = PopulationClassifier(4, [(4,), (3,)], ["relu", "tanh"], epochs=2, lr=rates, settings=smoothing, **SMALL)
+    rates, norms = np.array([0.0, 0.1]), {"clip_norm": [1.0, 0.2]}
+    several = PopulationClassifier(4, [(4,), (3,)], ["relu", "tanh"], epochs=2, lr=rates, settings=norms, **SMALL)
     several.set_params(n_networks=16).fit(FLOWERS, SPECIES)
     found, still = set(), 0
     for one in several.estimators_:
@@ -79,7 +79,7 @@ def test_an_estimator_of_one_network_has_its_parameters_and_trains_on_with_them(
         spec = one.model_.spec
         assert (spec.widths[1:-1], spec.hidden) == (own["hidden_layer_sizes"], own["activation"])
         assert one.model_.results["lr"].to_pylist() == [pytest.approx(own["lr"])]
-        found.add((spec.widths, spec.hidden, own["lr"], own["settings"]["label_smoothing"]))
+        found.add((spec.widths, spec.hidden, own["lr"], own["settings"]["clip_norm"]))
         after = one.partial_fit(FLOWERS, SPECIES).predict_proba(FLOWERS)
         assert one.model_.spec == spec
         still += np.array_equal(before, after)

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+from scipy.stats import uniform
 from sklearn import config_context, model_selection, neural_network
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
@@ -242,3 +243,29 @@ def test_scores_are_those_of_scikit_learn_within_noise(name):
     assert abs(ours.mean() - theirs.mean()) < 4 * np.linalg.norm(noise) / 2 + 0.005, (ours, theirs)
     assert ours.mean(1).argmax() == theirs.mean(1).argmax() == 1
     assert ours[1].mean() > (0.3 if name == "diabetes" else 0.85)
+
+
+def test_errors_name_what_was_given_and_no_stand_in():
+    with pytest.raises(ValueError, match="resource=foo which is not supported by estimator MLPClassifier"):
+        PopulationSearchCV(
+            MLPClassifier((4,), **SMALL), {"alpha": [1.0]}, halving={"resource": "foo", "max_resources": 9}
+        ).fit(FLOWERS, SPECIES)
+    with pytest.raises(ValueError, match=r"must be an object implementing 'fit'\. Got None instead"):
+        PopulationSearchCV(None, {"alpha": [1.0]}).fit(FLOWERS, SPECIES)
+
+
+@pytest.mark.parametrize("halving", [None, {"factor": 2}])
+def test_distributions_without_a_number_of_settings_are_told_of_it(halving):
+    for grid in ({"alpha": uniform(0, 1)}, [{"beta_1": [0.8]}, {"alpha": uniform(0, 1)}]):
+        with pytest.raises(
+            ValueError, match="param_grid: alpha is a distribution: n_iter, the number of settings to draw"
+        ):
+            PopulationSearchCV(MLPClassifier((4,), **SMALL), grid, halving=halving).fit(FLOWERS, SPECIES)
+
+
+def test_a_pipeline_within_a_pipeline_trains_one_by_one_and_says_why():
+    inner = make_pipeline(StandardScaler(), MLPClassifier((4,), **SMALL))
+    search = PopulationSearchCV(make_pipeline(StandardScaler(), inner), {"pipeline__mlpclassifier__alpha": [0.1]}, cv=2)
+    told = "2 of 2 fits train one by one: the last step of the Pipeline is a Pipeline: the steps of both in one train"
+    with pytest.warns(UserWarning, match=told):
+        assert search.fit(FLOWERS, SPECIES).predict(FLOWERS).shape == (150,)

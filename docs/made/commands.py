@@ -21,8 +21,9 @@ def described(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:
         if action.help is argparse.SUPPRESS or isinstance(action, argparse._HelpAction):
             continue
-        value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
-        name = f"{action.option_strings[-1]}{value}" if action.option_strings else action.dest.upper()
+        value = "" if action.nargs == 0 or not action.option_strings else f" {action.metavar or action.dest.upper()}"
+        flags = [each for each in action.option_strings if each.startswith("--")]
+        name = "`, `".join(f"{each}{value}" for each in flags or [action.dest.upper()])
         name = re.sub(r" [\x00-\x1f\x7f]", "", name)  # jsonargparse's --print_config[=flags]
         off = action.default in (None, argparse.SUPPRESS) or isinstance(action.default, bool)
         usual = "" if off else f" Default: `{action.default}`."

@@ -129,6 +129,21 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     return rows if way is None else _placed(rows, f"--{way} {settings[way]}", prepared.training.networks or 0)
 
 
+def shortfall(settings: dict[str, Any]) -> list[str]:
+    """What the networks of these settings leave out of lists and ranges, for the user; nothing, or one note."""
+    from ..config import HYPER
+    from ..search import sampling
+
+    if settings["sampling"] != "sobol":
+        return []
+    given = [name for name in (*HYPER, "init_scale", *WHOLE, *LISTS) if settings[name] is not None]
+    flags = {name: f"--{name.replace('_', '-')}" for name in given}
+    numbers = {flag: settings[name] for name, flag in flags.items() if name not in LISTS}
+    choices = {flag: options(settings, name) for name, flag in flags.items() if name in LISTS}
+    told = sampling.shortfall(numbers, settings["networks"], choices)
+    return [] if told is None else [told]
+
+
 def _check(settings: dict[str, Any], numbers: dict[str, Any], given: Design | None) -> None:
     """Refuse flags that do not go together."""
     from ..search import parse

@@ -38,7 +38,7 @@ def shown(flags: Parser) -> None:
     flags.flag("--network", INDEX, "row of the network", 0)
     flags.switch("--full", "all units and terms")
     flags.switch("--json", "as one JSON object")
-    flags.flag("--html", TEXT, "a new .html file: a page with a drawing of the network, for a browser")
+    flags.flag("--html", TEXT, "a new file, such as step.html: a page with a drawing of the network, for a browser")
     flags.flag("--steps", INDEX, f"further steps on the page, at most {MOST}; {STEPS} by default")
 
 

@@ -16,10 +16,11 @@ from .predict import networks_of
 ABOUT = "networks of a run as a file for ONNX, NumPy, torch or gpubp itself"
 LOADED = {  # by what the file is read
     "onnx": "onnxruntime.InferenceSession({!r}), or gpubp.Population.from_onnx([{!r}])",
-    "numpy": "a Python file that needs numpy alone: predict(samples)",
+    "numpy": "importing it, which needs NumPy alone: predict(samples)",
     "safetensors": "gpubp.load({!r}), and gpubp predict",
     "torch": "torch.load({!r}), a state dict of gpubp.load(RUN).network(row)",
 }
+SEVERAL = "torch.load({!r}), a state dict of torch.nn.ModuleList([gpubp.load(RUN).network(row) for row in ROWS])"
 
 
 def parser() -> Parser:
@@ -53,7 +54,8 @@ def run(settings: dict[str, Any]) -> int:
         model.export(target, chosen, to)
         rows = model.chosen(chosen).tolist()
     print(line(f"{target}: {len(rows):,} of {len(model):,} networks, row{'s' * (len(rows) > 1)} {listed(rows, 5)}"))
-    sys.stderr.write(f"read it by {LOADED[to].format(str(target), str(target))}\n")
+    how = SEVERAL if to == "torch" and len(rows) > 1 else LOADED[to]
+    sys.stderr.write(f"read it by {how.format(str(target), str(target))}\n")
     return 0
 
 

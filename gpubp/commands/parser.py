@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from argparse import SUPPRESS, Action
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,10 +46,10 @@ class Parser(jsonargparse.ArgumentParser):
         self.typed: dict[str, Callable[[Path, Any, Any], Any]] = {}  # what a file's value and that of a flag give
         self.files: list[tuple[str, Path, Any]] = []  # of these settings, what files say
 
-    def flag(self, name: str, kind: Kind, about: str, default: Any = None) -> None:
-        """Add --name; without a default it may be null, as if a file did not have it."""
+    def flag(self, name: str, kind: Kind, about: str, default: Any = None, also: Sequence[str] = ()) -> None:
+        """Add --name, and other names of it; without a default it may be null, as if a file did not have it."""
         known = kind.or_null() if default is None else kind
-        self.add_argument(name, type=known, default=default, help=about, metavar=kind.name)
+        self.add_argument(name, *also, type=known, default=default, help=about, metavar=kind.name)
 
     def switch(self, name: str, about: str) -> None:
         """Add --name, without a value."""

@@ -30,7 +30,7 @@ TOP = 5  # networks of each kind in tables
 def parser() -> Parser:
     """The command's flags."""
     flags = run_parser("Write a run as one page of HTML that needs no network.")
-    flags.flag("--out", TEXT, f"the page's file; by default RUN/{FILE}")
+    flags.flag("--output", TEXT, f"the page's file, new or an earlier page; by default RUN/{FILE}", also=["--out"])
     return flags
 
 
@@ -39,7 +39,7 @@ def run(settings: dict[str, Any]) -> int:
     from ..pages.report import report
 
     folder = Path(settings["run"])
-    target = folder / FILE if settings["out"] is None else Path(settings["out"])
+    target = folder / FILE if settings["output"] is None else Path(settings["output"])
     if target.exists() and (target.is_dir() or OURS not in files.read(target, first=1000)):
         raise ConfigError(f"{target} exists, and is no page of gpubp; name a new file")
     page = report(facts(folder))

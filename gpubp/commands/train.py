@@ -313,7 +313,7 @@ def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: P
             checkpoint_minutes=settings["checkpoint_minutes"],
             settings={**resolved, "data": located(settings["data"])},
             device=settings["device"],
-            lines=() if prepared is None else prepared.about,
+            lines=(*(() if prepared is None else prepared.about), *designs.shortfall(settings)),
         ),
         settings["cluster"],
     )

@@ -39,7 +39,7 @@ class Engine(NamedTuple):
 
 def _workspace(state: TrainState, data: Dataset) -> int:
     params = state.population.params
-    return memory.needed(state.population.spec, state.recipe, 0, params.element_size())
+    return memory.workspace(state.population.spec, state.recipe, len(params), params.element_size())
 
 
 ENGINES = {

@@ -41,7 +41,9 @@ def format_of(path: Path, to: str | None) -> str:
         if path.suffix == each.suffix:
             return name
     known = ", ".join(f"{each.suffix} ({name})" for name, each in FORMATS.items())
-    raise ConfigError(f"file {path.name!r}: a name that ends with {known}, or to with one of these formats expected")
+    raise ConfigError(
+        f"file {path.name!r}: a name that ends with {known}, or one of these formats by to (--to), expected"
+    )
 
 
 def write(members: Members, path: str | os.PathLike[str], to: str | None = None) -> Path:

@@ -86,12 +86,12 @@ def column(samples, place):
         try:
             values = values.astype(float)
         except (TypeError, ValueError):
-            raise ValueError(f"column {name!r} holds other values than numbers, which it was in training") from None
+            raise ValueError(f"column {name!r} is not numeric, as it was in training") from None
         if np.isinf(values).any():
             raise ValueError(f"column {name!r} holds infinity; finite numbers expected")
         return values[:, None]
     if not all(isinstance(text, str) for text in values):
-        raise ValueError(f"column {name!r} holds other values than text, which it was in training")
+        raise ValueError(f"column {name!r} is not text, as it was in training")
     return (values[:, None] == np.array(CATEGORIES[name], object)).astype(float)
 '''
 PREPARED = '''\

@@ -115,7 +115,8 @@ def _effect(
 ) -> dict[str, Any]:
     kind = study.results[name].type
     figures = bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
-    left = 0
+    values, left = [each.values[name] for each in groups], 0
+    own = figures and 1 < len(groups) == study.results.num_rows  # each network has a number of its own
     if not figures:
         left = max(0, len(groups) - CATEGORIES)
         groups = sorted(
@@ -125,8 +126,8 @@ def _effect(
         "name": name,
         "explained": number(explained),
         "correlation": number(correlation),
-        "numbers": any(isinstance(each.values[name], tuple) for each in groups),
-        "log": _geometric([each.values[name] for each in groups]),
+        "numbers": own or any(isinstance(each, tuple) for each in values),
+        "log": _geometric(values) or (own and wide(values)),
         "groups": [group(each) for each in groups],
         "left": left,
     }

@@ -243,6 +243,7 @@ function of(group, name) {
 function ofNumbers(host, effect, good, lost) {
   const between = ([low, high]) => (effect.log ? Math.sqrt(low * high) : (low + high) / 2);
   const marginal = effect.groups.filter((group) => group.values[0] !== null && group.median !== null)
+    .filter((group) => Array.isArray(group.values[0]) || group.networks > 1) // else the network itself
     .map((group) => ({ x: Array.isArray(group.values[0]) ? between(group.values[0]) : group.values[0], y: group.median, title: of(group, effect.name) }));
   const items = [...good.map((row) => ({ x: row.value, y: row.figure, network: row.network, title: said(row, effect.name) })), ...marginal];
   const options = {

@@ -49,7 +49,8 @@ class Start(NamedTuple):
 class Progress(NamedTuple):
     """The progress of a run. done: network-steps so far; rate: recent network-steps/s, 0 until known; running:
     networks, including those that diverged since the last evaluation; notes: for the user; steps: network-steps of the
-    whole run, an estimate while networks wait for others to end, 0 while their number is unknown."""
+    whole run, if no further network stops early, an estimate while networks wait for others to end, 0 while their
+    number is unknown, as where halving stops some."""
 
     done: int
     rate: float

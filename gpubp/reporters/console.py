@@ -59,7 +59,8 @@ class ConsoleReporter(Reporter):
         share = f"{100 * progress.done / total:3.0f} %" if total else f"{progress.done:,} network-steps"
         if self.bar is not None:
             text = rate + self.brief
-            self.bar.update(self.task, total=total or None, completed=progress.done, text=text, share=share)
+            self.bar.tasks[0].total = total or None  # update() takes None for the total that it has
+            self.bar.update(self.task, completed=progress.done, text=text, share=share)
             return
         now = time.monotonic()
         if self.begun is None:

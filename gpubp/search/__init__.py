@@ -9,3 +9,4 @@ from .sampling import Range as Range
 from .sampling import design as design
 from .sampling import parse as parse
 from .sampling import sample as sample
+from .sampling import shortfall as shortfall

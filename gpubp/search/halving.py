@@ -35,7 +35,7 @@ class SuccessiveHalving(Method):
 
     factor: int = 3
     min_resources: int = 1
-    name, paced = "halving", "min_resources"
+    name, paced, stops = "halving", "min_resources", True
 
     def __post_init__(self) -> None:
         self.factor = count("factor", self.factor, 2)

@@ -24,9 +24,10 @@ from ..run import Round, Run
 
 class Method:
     """name: in messages and checkpoints. every: epochs, or steps, between two decisions, or up to the first; paced: the
-    setting that says so."""
+    setting that says so. stops: whether it stops networks, so that nobody knows how many steps are left."""
 
     name: ClassVar[str]
+    stops: ClassVar[bool] = False
     paced: ClassVar[str] = "every"
     every: int
 

@@ -26,6 +26,7 @@ from ..config import HYPER, SWITCHES
 from ..design import Design
 from ..errors import ConfigError, one_of
 from ..flags import number
+from ..line import counted
 from ..losses import LOSSES
 from ..optimizers import OPTIMIZERS
 from ..rows import Table
@@ -115,6 +116,25 @@ def sample(
     for (name, values), place in zip(choices.items(), places[len(lists) :]):
         result[name] = [*values] * count if len(values) == 1 else [values[each] for each in place.tolist()]
     return result
+
+
+def shortfall(
+    expressions: Mapping[str, Expression], count: int, choices: Mapping[str, Sequence[Any]] = {}
+) -> str | None:
+    """What sample() of these leaves out of the grid, or of a range, of which each point goes through the whole grid, in
+    a sentence; None if it is nothing."""
+    parsed = {name: parse(name, text) for name, text in expressions.items()}
+    ranges = [name for name, value in parsed.items() if isinstance(value, Range)]
+    given = {name: value for name, value in parsed.items() if isinstance(value, list)} | {**choices}
+    lists = {name: len(value) for name, value in given.items() if len(value) > 1}
+    grid = math.prod(lists.values())
+    if count > grid or not lists or (count == grid and not ranges):
+        return None
+    left = f", which leave {grid - count:,} of them out" if count < grid else ""
+    told = f"{grid:,} combinations of {' and '.join(lists)} for {counted(count, 'network')}{left}"
+    if ranges:
+        told += f"; all have one point of {' and '.join(ranges)}: each point goes through all combinations"
+    return told
 
 
 def _points(count: int, seed: int, ranges: int, lengths: Sequence[int], method: str) -> tuple[Tensor, list[Tensor]]:

@@ -103,6 +103,9 @@ class Batch:
     def _prepare(self, fit: Fit) -> None:
         """Set fit.job, or the reason why there is none."""
         networks = fit.networks
+        if isinstance(networks, Pipeline):
+            fit.reason = "the last step of the Pipeline is a Pipeline: the steps of both in one train together"
+            return
         if not isinstance(networks, Networks):
             fit.reason = f"{type(networks).__name__} is no estimator of gpubp.sklearn, and no Pipeline that ends in one"
             return
@@ -164,7 +167,7 @@ def _guarded(fit: Fit, step: Callable[[Fit], None]) -> None:
 
 
 class Ahead:
-    """In place of `estimator` in a search."""
+    """In place of `estimator` in a search, whose errors name it."""
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
@@ -177,6 +180,13 @@ class Ahead:
         Batch(X, y, params, rows).run(fits)
         self.fits = iter(fits)
         self.seconds += [fit.seconds for fit in fits]
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self.estimator)
+
+    def __repr__(self) -> str:
+        return repr(self.estimator)
 
     def __sklearn_clone__(self) -> Any:
         return self

@@ -111,9 +111,19 @@ def divided(rows: Array, fraction: float, strata: Array | None, seed: int) -> tu
     return train, held_out
 
 
-def scaler(values: Array, rows: Array, weight: Array | None) -> StandardScaler:
-    """To mean 0 and standard deviation 1 of each column in `rows`."""
-    return StandardScaler().fit(values[rows], sample_weight=None if weight is None else weight[rows])
+def scaler(name: str, values: Array, rows: Array, weight: Array | None) -> StandardScaler:
+    """To mean 0 and standard deviation 1 of each column in `rows`. Raises ValueError where these are infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = StandardScaler().fit(values[rows], sample_weight=None if weight is None else weight[rows])
+    if not np.isfinite([found.mean_, found.scale_]).all():
+        raise ValueError(f"{name} has numbers that are too large to be scaled: smaller units expected")
+    return found
+
+
+def scaled(values: Array, by: StandardScaler) -> Array:
+    """The values in its units, infinite where they are too large: see tensor()."""
+    with np.errstate(over="ignore"):
+        return np.asarray(by.transform(values))
 
 
 def of_fit(
@@ -149,7 +159,8 @@ def tensor(name: str, values: Array, dtype: torch.dtype) -> Tensor:
         return given.long()
     found = given.to(dtype)
     if not bool(found.isfinite().all()):
-        raise ValueError(f"{name} has numbers that are infinite as {dtype}: scale them, or use dtype='float64'")
+        other = "" if dtype == torch.float64 else ", or use dtype='float64'"
+        raise ValueError(f"{name} has numbers that are infinite as {dtype}: scale them{other}")
     return found
 
 

@@ -20,6 +20,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from ..arrays import Array
 from ..errors import GpubpError
+from ..line import counted
 from ..model import Model
 from ..population import DTYPES
 from ..populations import Populations
@@ -27,7 +28,20 @@ from ..reporters.console import ConsoleReporter
 from ..serial import one_thread
 from ..spec import NetworkSpec
 from . import jobs
-from .encoding import Raw, balanced, dense, divided, equal, labels_or_matrix, named, of_fit, scaler, stratifies, tensor
+from .encoding import (
+    Raw,
+    balanced,
+    dense,
+    divided,
+    equal,
+    labels_or_matrix,
+    named,
+    of_fit,
+    scaled,
+    scaler,
+    stratifies,
+    tensor,
+)
 from .jobs import Job, Samples, Table, Trained, specified
 
 SEEDS = 2**31 - 1
@@ -102,15 +116,16 @@ class Networks(BaseEstimator):  # type: ignore[misc]
             raise ValueError("sample_weight is 0 for all samples; one or more above 0 expected")
         values = {"input_scaler_": raw.inputs, "target_scaler_": self._targets(raw.targets, fitted)}
         scalers = {
-            name: getattr(self, name) if again and hasattr(self, name) else scaler(values[name], train, weight)
-            for name in self._scaled()
+            name: getattr(self, name) if again and hasattr(self, name) else scaler(of, values[name], train, weight)
+            for of, name in NAMED.items()
+            if name in self._scaled()
         }
         own = rows.tobytes() if scalers or weight is not raw.weight else b""
         key = own, repr([each.tolist() if isinstance(each, np.ndarray) else each for each in fitted.values()])
         key += self._shape(seed)
         table = None if known is None else known.get(key)
         if table is None:
-            values |= {name: each.transform(values[name]) for name, each in scalers.items()}
+            values |= {name: scaled(values[name], each) for name, each in scalers.items()}
             inputs, targets = (tensor(name, values[each], DTYPES[self.dtype]) for name, each in NAMED.items())
             table = Table(inputs, targets, None if weight is None else tensor("weight", weight, torch.float64))
             if known is not None:
@@ -134,7 +149,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         """The networks that the parameters describe, to be trained on `samples`; with `epochs` for so many. record:
         whether every epoch is in the history."""
         widths, training = (samples.table.inputs.shape[1], samples.fitted["n_outputs_"]), len(samples.rows)
-        rows = [dict(row) for row in self._rows(widths, samples, seed)]
+        rows = [*map(dict, self._rows(widths, samples, seed))]
         names = np.random.RandomState(seed).randint(SEEDS, size=len(rows)).tolist()
         for row, name in zip(rows, names):
             row |= {"seed": name, "batch_size": equal(row["batch_size"], training)}
@@ -171,10 +186,15 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         self.loss_curve_ = [record["loss"].get("median", float("nan")) for record in self.history_]
         self.losses_ = trained.loss.double().numpy()
         good, count = trained.best, len(trained.loss)
-        if len(good) < count:
+        if bad := count - len(good):
+            given = {"inputs": "input_scaler_"} | (
+                {"targets": "target_scaler_"} if isinstance(self, RegressorMixin) else {}
+            )
+            bare = " and ".join(what for what, name in given.items() if not hasattr(self, name))
             warnings.warn(
-                f"{count - len(good)} of {count} networks diverged and keep their last finite weights: lower the "
-                "learning rate, or scale the inputs",
+                f"{bad} of {counted(count, 'network')} diverged and "
+                f"{'keeps its' if bad == 1 else 'keep their'} last finite weights: lower the learning rate"
+                + (f", or scale {bare}" if bare else ""),
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -195,7 +215,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         inputs = dense(validate_data(self, X, reset=False, **READ))
         if hasattr(self, "input_scaler_"):
-            inputs = self.input_scaler_.transform(inputs)
+            inputs = scaled(inputs, self.input_scaler_)
         bare = Model(self._populations)
         how = bare.predict_proba if bare.classes else bare.predict
         size = max(population.spec.size for population in self._populations.each)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ..cells import TABLES
+from ..cells import NUMBERS, TABLES, WHOLE
 from ..design import TRAINING
 from ..errors import ConfigError, unknown
 from ..losses import LOSSES
@@ -20,7 +21,7 @@ from ..optimizers import Optimizer
 from ..population import DTYPES
 from ..populations import Populations
 from ..schedules import Schedule
-from ..search import sample
+from ..search import sample, shortfall
 from .encoding import layers
 from .estimator import AUTO, Networks
 from .jobs import Samples, Trained
@@ -34,7 +35,8 @@ MANY = (*NEEDED[1:], "weight_decay", "dropout", "label_smoothing")
 DOCUMENT = """
     Every network is trained on all samples, by gpubp.train_many, in one run. A parameter of a network may be one value
     for all, a list or an array of alternatives, dealt to the networks as a grid, or for numbers a range such as
-    "1e-4..1e-2:log", sampled by Sobol points. {kind}
+    "1e-4..1e-2:log", sampled by Sobol points, of which each goes through the whole grid: of alternatives that make 8
+    combinations 16 networks take all, at two points of each range. A warning tells of what fewer leave out. {kind}
 
     Parameters
     ----------
@@ -104,10 +106,20 @@ class _Population(Networks):
                 raise ValueError(f"settings: steps {value}: epochs, a parameter of its own, says how long it trains")
             if name not in FURTHER:
                 raise ValueError(unknown("settings:", name, FURTHER))
+            if name in self._get_param_names():
+                raise ValueError(
+                    f"settings: {name} is a parameter of its own: {name}={value!r} beside settings expected"
+                )
         given = {name: _checked(name, value) for name, value in given.items()}
         ranges = {name: value for name, value in given.items() if _several(value) and isinstance(value, str)}
+        for name, value in given.items():
+            texts = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)]
+            if texts and name in (*NUMBERS, *WHOLE) and name not in ranges:
+                raise ValueError(f"{name} {value!r}: a number, a list of numbers, or a range LOW..HIGH, expected")
         choices = {name: value for name, value in given.items() if isinstance(value, list)}
-        choices["sizes"] = _topologies(self.hidden_layer_sizes)
+        choices["hidden_layer_sizes"] = _topologies(self.hidden_layer_sizes)
+        if told := shortfall(ranges, self.n_networks, choices):
+            warnings.warn(told, stacklevel=5)
         cells = sample(ranges, self.n_networks, seed, choices)
         fixed = {name: value for name, value in given.items() if name not in cells}
         for number in range(self.n_networks):
@@ -115,7 +127,7 @@ class _Population(Networks):
             own = {
                 name: each.item() if isinstance(each, torch.Tensor | np.generic) else each for name, each in own.items()
             }
-            hidden, row = own.pop("sizes"), common | fixed | own
+            hidden, row = own.pop("hidden_layer_sizes"), common | fixed | own
             yield row | {"hidden": row.pop("activation"), "widths": (widths[0], *hidden, widths[1])}
 
     def _scaled(self) -> Iterator[str]:

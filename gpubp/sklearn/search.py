@@ -85,6 +85,13 @@ class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
         if len(spaces) != 1:
             raise ValueError("param_grid or param_distributions, one of them, expected")
         given, sampled = (Ahead(self.estimator), *spaces), self.n_iter is not None or self.param_grid is None
+        grids = [each for each in np.ravel(self.param_grid) if isinstance(each, Mapping)]
+        drawn = [name for grid in grids for name, values in grid.items() if hasattr(values, "rvs")]
+        if drawn and not sampled:
+            raise ValueError(
+                f"param_grid: {drawn[0]} is a distribution: n_iter, the number of settings to draw, expected too, or "
+                "param_distributions in place of param_grid"
+            )
         if self.halving is None:
             if not sampled:
                 return _Grid(*given, **common)
