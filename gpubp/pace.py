@@ -15,8 +15,7 @@ GROWTH = 4  # of a call, at most, over the one before
 class Pace:
     """length: the estimated steps of a call that takes `wanted` seconds, at most `most`. rate: network-steps/s, 0
     until known. Since the last look: left: the most steps that a network has to the end of the round; taken: steps of
-    the calls; running: networks, at that look; whole: their
-    steps up to their ends, and those that all have taken."""
+    the calls; running: networks, at that look; whole: their steps up to their ends, and those that all have taken."""
 
     def __init__(self, wanted: float, most: int) -> None:
         self.wanted, self.most = wanted, most

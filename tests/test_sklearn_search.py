@@ -266,6 +266,6 @@ def test_distributions_without_a_number_of_settings_are_told_of_it(halving):
 def test_a_pipeline_within_a_pipeline_trains_one_by_one_and_says_why():
     inner = make_pipeline(StandardScaler(), MLPClassifier((4,), **SMALL))
     search = PopulationSearchCV(make_pipeline(StandardScaler(), inner), {"pipeline__mlpclassifier__alpha": [0.1]}, cv=2)
-    told = "2 of 2 fits train one by one: the last step of the Pipeline is a Pipeline: the steps of both in one train"
+    told = "2 of 2 fits train one by one: the last step of the Pipeline is a Pipeline: one Pipeline with all"
     with pytest.warns(UserWarning, match=told):
         assert search.fit(FLOWERS, SPECIES).predict(FLOWERS).shape == (150,)

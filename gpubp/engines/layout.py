@@ -56,9 +56,9 @@ class Layout:
     0: the whole batch. accumulators, rows, cols: the most that a tile of a product may have, counted in v. threads: on
     a GPU, those that train a network, or those of a block if a thread is a network; 0 on a CPU. teams: networks that
     share a block, each with `threads` threads. blocks: that train a network together, a cluster; each has `threads`
-    threads. slots_apart: the slots are in global memory, the parameters in shared
-    memory. tf32: how many products of tensor cores make one (recipe.PRECISIONS); a tile is then a warp's, `rows` and
-    `cols` of it eights of rows and of columns.
+    threads. slots_apart: the slots are in global memory, the parameters in shared memory. tf32: how many products of
+    tensor cores make one (recipe.PRECISIONS); a tile is then a warp's, `rows` and `cols` of it eights of rows and of
+    columns.
     """
 
     kind: Kind = Kind.CPU_NETWORKS

@@ -104,7 +104,7 @@ class Batch:
         """Set fit.job, or the reason why there is none."""
         networks = fit.networks
         if isinstance(networks, Pipeline):
-            fit.reason = "the last step of the Pipeline is a Pipeline: the steps of both in one train together"
+            fit.reason = "the last step of the Pipeline is a Pipeline: one Pipeline with all their steps expected"
             return
         if not isinstance(networks, Networks):
             fit.reason = f"{type(networks).__name__} is no estimator of gpubp.sklearn, and no Pipeline that ends in one"
