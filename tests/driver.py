@@ -87,7 +87,7 @@ class Driver:
         assert self.current.context == "context 0"
         self.calls.append(given)
         pointers = (ctypes.c_void_p * 2).from_address(given[9])
-        (kernel,) = (each for each in cuda.KERNELS.values() if each.code == given[0])
+        kernel = next(each for each in cuda.KERNELS.values() if each.code == given[0])
         job = kernel.program.job
         self.job = job.from_buffer_copy(ctypes.string_at(pointers[0], ctypes.sizeof(job)))
         self.end = cuda.End.from_buffer_copy(ctypes.string_at(pointers[1], ctypes.sizeof(cuda.End)))

@@ -89,7 +89,7 @@ MUTANTS = {
     "dropout does not scale the rest": Mutant(
         "kept ? (real)(1 / (1 - p)) : 0", "kept ? 1 : 0", partial(a_step, on("dropout"))),
     "the slots are read in another order": Mutant(
-        "read(slot_at(ctx.mem, slot, at), 0)", "read(slot_at(ctx.mem, SLOTS - 1 - slot, at), 0)",
+        "read_at(slot_at(ctx.mem, slot, 0), at)", "read_at(slot_at(ctx.mem, SLOTS - 1 - slot, 0), at)",
         partial(a_step, lambda own: own.settings["optimizer"] == "adam")),
     "l2 is not halved in the loss": Mutant(
         "real(0.5) * hyper_of(ctx, HYPER_L2)", "hyper_of(ctx, HYPER_L2)", partial(a_step, on("l2"))),

@@ -13,7 +13,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ..cells import NUMBERS, TABLES, WHOLE
+from ..cells import NUMBERS, TABLES
 from ..design import TRAINING
 from ..errors import ConfigError, unknown
 from ..losses import LOSSES
@@ -114,7 +114,7 @@ class _Population(Networks):
         ranges = {name: value for name, value in given.items() if _several(value) and isinstance(value, str)}
         for name, value in given.items():
             texts = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)]
-            if texts and name in (*NUMBERS, *WHOLE) and name not in ranges:
+            if texts and name in NUMBERS and name not in ranges:
                 raise ValueError(f"{name} {value!r}: a number, a list of numbers, or a range LOW..HIGH, expected")
         choices = {name: value for name, value in given.items() if isinstance(value, list)}
         choices["hidden_layer_sizes"] = _topologies(self.hidden_layer_sizes)
