@@ -23,9 +23,11 @@ from .limits import compiler
 from .peers import (
     AutogradBmm,
     AutogradGraph,
+    AutogradGraphTf32,
     Contender,
     Engine,
     TabmEnsemble,
+    TabPack,
     VmapGrad,
 )
 from .workloads import WORKLOADS, Problem, Workload
@@ -70,6 +72,16 @@ def _jax(workload: Workload, optimizer: str, device: str) -> Reason:
     return "" if jax.default_backend() == "gpu" else "this JAX finds no GPU"
 
 
+def _jax_on_gpu(workload: Workload, optimizer: str, device: str) -> Reason:
+    return _on_gpu(workload, optimizer, device) or _jax(workload, optimizer, device)
+
+
+def _tabpack(workload: Workload, optimizer: str, device: str) -> Reason:
+    if not (find_spec("project") and find_spec("project.optim")):
+        return "not installed: tabpack-paper"
+    return "" if optimizer == "adam" else "TabPack has AdamW and Muon"
+
+
 def _one_lr(workload: Workload, optimizer: str, device: str) -> Reason:
     return "torch's fused optimizers take one lr: the same as autograd_bmm here" if workload.own_lr else ""
 
@@ -87,12 +99,14 @@ def _unrolled(workload: Workload, optimizer: str, device: str) -> Reason:
 
 class Peer(NamedTuple):
     """A row. needs: packages. excuse(workload, optimizer, device): why it does not run there, or "". kept: the weights
-    of a network stay in cache over the K steps, if they fit."""
+    of a network stay in cache over the K steps, if they fit. rounded: products are not in float32: shown, and never
+    the peer of a figure that is."""
 
     make: Callable[[Problem], Contender]
     needs: tuple[str, ...] = ()
     excuse: Callable[[Workload, str, str], Reason] = _everywhere
     kept: bool = False
+    rounded: bool = False
 
     @property
     def missing(self) -> list[str]:
@@ -119,10 +133,15 @@ PEERS: dict[str, Peer] = {
     "autograd_graph": Peer(AutogradGraph, excuse=_on_gpu),
     "vmap_grad": Peer(VmapGrad),
     "tabm_ensemble": Peer(TabmEnsemble, ("tabm",)),
+    "tabpack": Peer(TabPack, excuse=_tabpack),
     "compile_bmm": Peer(_late("compiled_peers", "CompiledBmm"), excuse=_compiler),
     "compile_unrolled": Peer(_late("compiled_peers", "CompiledUnrolled"), excuse=_unrolled),
     "jax_first": Peer(_late("jax_peers", "Jax"), ("jax", "optax"), _jax),
     "jax_last": Peer(_late("jax_peers", "Jax", last=True), ("jax", "optax"), _jax),
+    "cuda_tf32": Peer(partial(Engine, name="cuda", precision="tf32"), excuse=_on_chip, kept=True, rounded=True),
+    "cuda_3xtf32": Peer(partial(Engine, name="cuda", precision="3xtf32"), excuse=_on_chip, kept=True, rounded=True),
+    "autograd_graph_tf32": Peer(AutogradGraphTf32, excuse=_on_gpu, rounded=True),
+    "jax_tf32": Peer(_late("jax_peers", "Jax", precision="default"), ("jax", "optax"), _jax_on_gpu, rounded=True),
 }
 
 

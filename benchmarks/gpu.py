@@ -23,7 +23,8 @@ from .workloads import WORKLOADS, Workload
 
 KINDS = {  # of peers, the most important first
     "peers": ("autograd_graph", "jax_first", "jax_last", "autograd_bmm"),
-    "others": ("autograd_bmm_fused", "vmap_grad", "tabm_ensemble"),
+    "tf32": ("cuda_tf32", "cuda_3xtf32", "autograd_graph_tf32", "jax_tf32"),
+    "others": ("autograd_bmm_fused", "vmap_grad", "tabm_ensemble", "tabpack"),
     "torch.compile": ("compile_bmm", "compile_unrolled"),
 }
 MAIN = ("W1-K64", "W5", "W3-N256", "W4-N64", "W2", "W6-mixed")  # one of each kind, with its first optimizer
@@ -67,6 +68,7 @@ def parts(check: Check) -> dict[str, Part]:
             *(Step(name, partial(ran, check, name, words), 20) for name, words in lines.items()),
         ], proves=False),
         "peers": race("peers", main),
+        "tensor cores": race("tf32", main),
         "proofs": Part([
             step for engine in ("cuda", "eager") if engine in ENGINES for step in (
                 Step(f"{engine}: near eager on the CPU", lambda e=engine: proven(proofs.nearness(e, first)), 10),
@@ -85,6 +87,7 @@ def parts(check: Check) -> dict[str, Part]:
         ], proves=False),
         "suite": Part([Step(f"suite on {first}", partial(tests, check, suite), 30)]),
         "more peers": race("peers", rest),
+        "more on tensor cores": race("tf32", rest),
         "sweep": Part([Step("sweep over batch_size", partial(swept, check, KINDS["peers"]), 40)], 1 / 2, False),
         "other peers": race("others", main, rest),
         "torch.compile": race("torch.compile", main, rest, least=40),

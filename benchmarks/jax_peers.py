@@ -3,7 +3,7 @@
 Two orders of axes, by vmap of one network's gradient: the network axis first, (N, I, O), or last, (I, O, N).
 The latter written out, as sums of products along the networks, is slower on W1 to W3 by 2 to 20 times. The number of
 threads is read from the environment when the first array is made (threads.py). On a GPU JAX by default rounds operands
-of float32 products to TF32; here it must not.
+of float32 products to TF32; here it does so by name alone.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def array(tensor: Tensor) -> jax.Array:
 
 
 class Jax:
-    """N networks; last: the order of axes; products are in float32."""
+    """N networks; last: the order of axes. precision: of products, JAX's word; highest: in float32."""
 
-    def __init__(self, problem: Problem, last: bool = False) -> None:
+    def __init__(self, problem: Problem, last: bool = False, precision: str = "highest") -> None:
         spec, params = problem.population.spec, problem.population.params
-        self.spec, self.last, self.networks = spec, last, problem.population.count
+        self.spec, self.last, self.networks, self.precision = spec, last, problem.population.count, precision
         self.values = [VALUES[name] for name in spec.activations]
         self.inputs = array(problem.inputs)
         self.targets = self._targets(problem)
@@ -49,7 +49,7 @@ class Jax:
         self.compile_seconds = time.perf_counter() - start
 
     def _compile(self) -> None:
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision(self.precision):
             run = jax.jit(self._many, donate_argnums=0)
             self.run = run.lower(self.state, self.inputs, self.targets).compile()
 

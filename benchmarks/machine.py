@@ -16,7 +16,7 @@ from gpubp import gpus
 
 from . import limits
 
-PACKAGES = ("torch", "numpy", "jax", "jaxlib", "optax", "tabm", "scikit-learn", "joblib")
+PACKAGES = ("torch", "numpy", "jax", "jaxlib", "optax", "tabm", "tabpack-paper", "scikit-learn", "joblib")
 
 
 def facts(device: str, threads: dict[str, Any]) -> dict[str, Any]:

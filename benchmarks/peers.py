@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, mse_loss, pad
 
 from gpubp import Dataset, TrainConfig, gpus
 from gpubp.engines import ENGINES
+from gpubp.recipe import EXACT
 from gpubp.spec import NetworkSpec
 from gpubp.state import TrainState
 
@@ -79,12 +80,15 @@ def together(parts: Sequence[Contender]) -> Contender:
 
 
 class Engine:
-    """An engine of gpubp, by its name in ENGINES."""
+    """An engine of gpubp, by its name in ENGINES. precision: of products in float32."""
 
-    def __init__(self, problem: Problem, name: str = "eager") -> None:
+    def __init__(self, problem: Problem, name: str = "eager", precision: str = EXACT) -> None:
         population = replace(problem.population, params=problem.population.params.clone())
         self.networks, (self.steps, batch) = population.count, problem.inputs.shape[:2]
-        config = TrainConfig(problem.optimizer, lr=problem.lr, batch_size=batch, steps=LONG, shuffle="none")
+        config = TrainConfig(
+            problem.optimizer, lr=problem.lr, batch_size=batch, steps=LONG, shuffle="none",
+            precision=precision if problem.inputs.dtype == torch.float32 else EXACT,
+        )  # fmt: skip
         self.data = Dataset(problem.inputs.flatten(0, 1), problem.targets.flatten(0, 1))
         self.state = TrainState.start(population, config, self.data)
         self.state.limit.copy_(self.state.end)
@@ -194,6 +198,18 @@ class AutogradGraph(AutogradBmm):
         self.replay()
 
 
+class AutogradGraphTf32(AutogradGraph):
+    """The same, with operands of float32 products rounded to TF32, which is the recording's."""
+
+    def __init__(self, problem: Problem) -> None:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            super().__init__(problem)
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
 def recorded(steps: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
     """The launches of `steps` as one CUDA graph. changed: the tensors that it changes, which are restored."""
     begun = [each.detach().clone() for each in changed]
@@ -258,6 +274,40 @@ class TabmEnsemble(Stacked):
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
+
+
+class TabPack(Stacked):
+    """TabPack (arXiv 2607.05380): its LinearPack, with its AdamWPack without weight decay."""
+
+    def __init__(self, problem: Problem) -> None:
+        from project.nn import LinearPack
+        from project.optim import AdamWPack
+
+        super().__init__(problem)
+        self.packs = []
+        for weight, bias in zip(self.flat[::2], self.flat[1::2]):
+            pack = LinearPack(*weight.shape[1:], pack_size=self.networks, dtype=weight.dtype, device=weight.device)
+            pack.weight.data, pack.bias.data = weight.mT.contiguous(), bias
+            self.packs.append(pack)
+        flat = [part for pack in self.packs for part in (pack.weight, pack.bias)]
+        self.optimizer = AdamWPack(flat, lr=0.0, weight_decay=0.0, pack_size=self.networks, shared_step=True)
+        rates = problem.lr.flatten().to(flat[0]) if isinstance(problem.lr, Tensor) else problem.lr
+        self.optimizer.param_groups[0]["lr"] = rates
+
+    def params(self) -> Tensor:
+        """Layer after layer, the weight before the bias. A pack's weights are (N, O, I)."""
+        return torch.cat([part.flatten(1) for pack in self.packs for part in (pack.weight.data.mT, pack.bias.data)], 1)
+
+    def call(self) -> None:
+        """K steps."""
+        for inputs, target in zip(self.problem.inputs, self.problem.targets):
+            out = inputs.expand(self.networks, -1, -1)
+            for pack, value in zip(self.packs, self.values):
+                out = value(pack(out))
+            repeated = target.expand(self.networks, *target.shape).flatten(0, 1)
+            self.optimizer.zero_grad()
+            (self.loss(out.flatten(0, 1), repeated) * self.networks).backward()
+            self.optimizer.step()
 
 
 def loss_of(spec: NetworkSpec) -> Callable[[Tensor, Tensor], Tensor]:

@@ -24,8 +24,7 @@ from .recorder import Recorder
 
 FIRST = next(iter(OURS))
 KINDS = ["W1-K1", "W2", "W3-N256", "W4-N64", "W5"]  # the others differ from these in N and K alone
-JAX = ("jax_first", "jax_last")  # a second for each compilation
-SLOW = ("compile_bmm", "compile_unrolled")  # five seconds for each of their compilations
+JAX, SLOW = ("jax_first", "jax_last"), ("compile_bmm", "compile_unrolled")  # one and five seconds a compilation
 SETTING = harness.Setting(rounds=2, seed=0, device="cpu", peak=1e9, patience=0.01)
 TINY = ["--threads", "1", "--networks", "8", "--steps", "2", "--rounds", "2"]
 
@@ -38,7 +37,8 @@ def fresh():
     rows.cache_clear()
 
 
-QUICK = [name for name in PEERS if name not in (*SLOW, *JAX, "eager", "cuda", "autograd_graph")]
+EXACT = [name for name, peer in PEERS.items() if not peer.rounded]
+QUICK = [name for name in EXACT if name not in (*SLOW, *JAX, "eager", "cuda", "autograd_graph")]
 ALL = [*covering(QUICK, KINDS, ["sgd", "adam"], meet=1), ("jax_first", "W1-K1", "sgd"), ("jax_last", "W5", "adam")]
 ALL += [
     pytest.param(*each, marks=pytest.mark.slow) for each in itertools.product((*SLOW, *JAX), KINDS, ("sgd", "adam"))
@@ -53,13 +53,22 @@ def test_every_contender_trains_to_the_same_weights(name, workload, optimizer):
     assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
 
 
-@pytest.mark.parametrize(("workload", "optimizer"), covering(["W2", "W5"], ["sgd", "adam"], meet=1))
-def test_the_recorded_contender_trains_to_the_same_weights(workload, optimizer, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "workload", "optimizer"),
+    [("autograd_graph", "W2", "sgd"), ("autograd_graph", "W5", "adam"), ("autograd_graph_tf32", "W2", "sgd")],
+)
+def test_the_recorded_contender_trains_to_the_same_weights(name, workload, optimizer, monkeypatch):
     """A CUDA graph of autograd's steps, played by the CPU."""
-    recorder, name = Recorder(), "autograd_graph"
-    monkeypatch.setattr(gpus, "capture", recorder.capture)
+    recorder, before, seen = Recorder(), torch.get_float32_matmul_precision(), []
+
+    def capture(steps):
+        seen.append(torch.get_float32_matmul_precision())
+        return recorder.capture(steps)
+
+    monkeypatch.setattr(gpus, "capture", capture)
     assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
     assert recorder.replays == [2]
+    assert (seen, torch.get_float32_matmul_precision()) == (["high" if PEERS[name].rounded else before], before)
 
 
 def test_on_a_gpu_a_sample_is_as_many_calls_as_take_a_while(monkeypatch):
@@ -105,6 +114,12 @@ def test_products_rounded_to_tf32_are_different_arithmetic_and_not_a_best_peer(m
         exact = {each: own["exact"] for each, own in result["contenders"].items()}
         assert exact == {"eager": True, "autograd_bmm": True, "vmap_grad": False}
         assert result["best_peer"]["name"] == "autograd_bmm"
+
+
+def test_what_is_named_rounded_is_never_the_best_peer(monkeypatch):
+    monkeypatch.setitem(PEERS, "vmap_grad", PEERS["autograd_bmm"]._replace(rounded=True))
+    result = harness.measure(replace(WORKLOADS["W2"], networks=20), "sgd", ["eager", "vmap_grad"], SETTING)
+    assert (result["contenders"]["vmap_grad"]["exact"], result["best_peer"]) == (False, None)
 
 
 def test_jax_is_told_to_multiply_in_float32():
@@ -200,16 +215,15 @@ def test_a_report_keeps_what_it_needs_to_be_judged(tmp_path, quick_limits, capsy
 
 def test_a_sweep_varies_one_thing_and_names_absent_contenders(tmp_path, quick_limits, monkeypatch, capsys):
     assert sweeps.at(WORKLOADS["W3-N256"], "width", 5).widths == (16, 5, 5, 4)
-    over = "networks"
-    monkeypatch.setitem(sweeps.VALUES, over, (2, 4))
+    monkeypatch.setitem(sweeps.VALUES, "networks", (2, 4))
     monkeypatch.setattr(sweeps, "late", lambda workload, last, patience: {"vmap_grad": "too late"} if last else {})
-    words = ["sweep", "--over", over, "--workload", "W2", "--peer", "vmap_grad", "--out", str(tmp_path)]
+    words = ["sweep", "--over", "networks", "--workload", "W2", "--peer", "vmap_grad", "--out", str(tmp_path)]
     command.main([*TINY, *words])
-    report = json.loads((tmp_path / f"sweep-{over}.json").read_text())
+    report = json.loads((tmp_path / "sweep-networks.json").read_text())
     assert [point["value"] for point in report["results"]] == [2, 4]
     assert "vmap_grad" in report["results"][0]["contenders"]
     assert report["results"][1]["absent"] == {"vmap_grad": "too late"}
-    assert (tmp_path / f"sweep-{over}.png").stat().st_size
+    assert (tmp_path / "sweep-networks.png").stat().st_size
     assert "vmap_grad: too late" in capsys.readouterr().out
 
 
