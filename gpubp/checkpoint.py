@@ -2,7 +2,8 @@
 
     RUN/checkpoint/manifest.json                 format, version, settings, an entry per population (packing.py), and
                                                  this checkpoint's part of RUN/history.jsonl (history.py)
-    RUN/checkpoint/tensors-00000012.safetensors  named in the manifest, with its SHA-256
+    RUN/checkpoint/tensors-00000012.safetensors  named in the manifest, with its SHA-256; of a run that begins without
+                                                 the slots that are all zero, which the manifest names
     RUN/checkpoint/manifest.previous.json        the previous checkpoint, with separate tensors
     RUN/shards/...                               rows of networks that trained on a cluster, named in the manifest, with
                                                  their SHA-256 (stored.py), until two later checkpoints
@@ -36,7 +37,7 @@ from . import files, history, lock, manifests, packing, stopping
 from .ended import Ended
 from .errors import CheckpointError, ConfigError, reason
 from .history import History
-from .manifests import FORMAT, MANIFEST, PREVIOUS, UNSHARDED, VERSION, ForeignError, named
+from .manifests import FORMAT, MANIFEST, PREVIOUS, SHARDED, UNSHARDED, VERSION, ForeignError, named
 from .packing import Saved
 from .state import TrainState
 from .stored import FOLDER as SHARDS
@@ -113,14 +114,19 @@ def _write(
 ) -> None:  # fmt: skip
     run_dir, packed = manifest.parent.parent, [packing.pack(each) for each in populations]
     content = {f"{at}.{name}": each for at, (_, part) in enumerate(packed) for name, each in part.items()}
+    zeros = list[str]()
+    if not notes["number"] and not manifest.exists():
+        zeros = [name for name, each in content.items() if packing.is_zero_slot(name.partition(".")[2], each)]
+    content = {name: each for name, each in content.items() if name not in zeros}
     _make_room(tensors.parent, sum(tensor.nbytes for tensor in content.values()))
     files.write(tensors, lambda beside: save_file(content, beside))
     described = {
         "format": FORMAT,
-        "version": VERSION if rows else UNSHARDED,
+        "version": SHARDED if rows else VERSION if zeros else UNSHARDED,
         "tensors": tensors.name,
         "sha256": files.digest(tensors),
         **({"rows": rows} if rows else {"shards": True} if left else {}),
+        **({"zeros": zeros} if zeros else {}),
         "populations": [entry for entry, _ in packed],
         "settings": notes["settings"],
         "history": notes["history"].save(run_dir, notes["number"]),
@@ -193,6 +199,8 @@ def _read(path: Path, device: torch.device, rows: Callable[[str], bool] = lambda
         if files.digest(tensors, manifest["version"]) != manifest["sha256"]:
             raise CheckpointError(f"{tensors} is damaged: its SHA-256 is not the one in {path.name}")
         content = load_file(tensors, device=str(device))
+        for name in manifest.get("zeros", ()):
+            content[name] = torch.zeros_like(content[f"{name.partition('.')[0]}.params"])
         if manifest["version"] < 5:  # one population, with the loop's notes among its own
             entries, of_loop, contents = [manifest], {"settings": None, **manifest["notes"]}, [content]
         else:

@@ -11,8 +11,8 @@ from typing import Any
 from . import files
 from .errors import CheckpointError, reason
 
-FORMAT, VERSION = "gpubp checkpoint", 7  # the latter with rows in the files of shards
-UNSHARDED = 6  # without
+FORMAT, VERSION = "gpubp checkpoint", 8  # the latter without slots that are all zero
+UNSHARDED, SHARDED = 6, 7  # without and with rows in the files of shards
 MANIFEST, PREVIOUS = "manifest.json", "manifest.previous.json"
 
 

@@ -68,6 +68,12 @@ def pack(saved: Saved) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return entry, tensors
 
 
+def is_zero_slot(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor of pack() is a slot of every parameter with nothing but zeros, none of them negative."""
+    whole = torch.int32 if tensor.element_size() == 4 else torch.int64
+    return name.startswith("slots.") and not bool(tensor.view(whole).any())
+
+
 def _reference(name: str, value: Any) -> Any:
     """A value of a configuration; in place of one number per network the name of their column in the state."""
     many = isinstance(value, (Tensor, list, tuple)) and torch.as_tensor(value).ndim

@@ -19,7 +19,19 @@ from gpubp import checkpoint, config_file, files, manifests
 from gpubp.errors import CheckpointError
 
 from .helpers import same_bits
-from .short_runs import CPU, NAMES, config, held_out, networks, same, sealed, training, with_entry, with_notes
+from .short_runs import (
+    CPU,
+    NAMES,
+    config,
+    held_out,
+    networks,
+    same,
+    same_state,
+    sealed,
+    training,
+    with_entry,
+    with_notes,
+)
 from .tolerances import COMPILED_TRAINING
 
 pytestmark = pytest.mark.usefixtures("short_calls")
@@ -151,8 +163,23 @@ def test_networks_that_are_beyond_their_round_are_refused(number: int, folder: P
 
 def test_a_checkpoint_of_a_later_version_is_refused_even_if_there_is_another(folder: Path) -> None:
     damage(folder / "checkpoint", "newer")
-    with pytest.raises(CheckpointError, match=r"manifest.json has version 8; this gpubp reads versions 1 to 7"):
+    with pytest.raises(CheckpointError, match=r"manifest.json has version 9; this gpubp reads versions 1 to 8"):
         gpubp.resume(folder, training(), held_out())
+
+
+def test_slots_of_nothing_but_zeros_take_no_room_in_a_first_checkpoint(folder: Path, tmp_path: Path) -> None:
+    saved, first = checkpoint.load(folder, CPU), tmp_path / "first"
+    state, names = saved.populations[0].state, [*saved.populations[0].config.rule.slots]
+    for slot in state.slots:
+        slot.zero_()
+    state.slots[-1][0, 0] = -0.0
+    (first / "checkpoint").mkdir(parents=True)
+    for version, zeros in ((8, [f"0.slots.{name}" for name in names[:-1]]), (6, [])):
+        checkpoint.save(first, saved.populations, saved.notes | {"number": 0})
+        manifest = manifests.read(first / "checkpoint" / manifests.MANIFEST)
+        assert (manifest["version"], manifest.get("zeros", [])) == (version, zeros)
+        assert not {*zeros} & {*load_file(first / "checkpoint" / manifest["tensors"])}
+        same_state(checkpoint.load(first, CPU).populations[0].state, state)
 
 
 def test_every_bit_of_a_manifest_that_means_something_is_covered(folder: Path) -> None:
