@@ -1,12 +1,14 @@
 // CUDA's names for a C++ compiler: a kernel of kernel/gpu.h, its blocks one after the other, the threads of a block as
 // coroutines that switch at barriers, in one order and then in the reverse; with RACES as threads, for a sanitizer. The
 // `team` neighbouring threads that train one network wait for each other: all of a block, or some of its one warp. The
-// blocks of a cluster are played together, each as far as the next barrier of all.
+// blocks of a cluster are played together, each as far as the next barrier of all; of others some, in their order, each
+// to its end or to where it waits for another.
 //
-// play() returns what is wrong: a barrier that not all threads of a team reached, or a write beyond the shared memory
-// that was asked for. Shared memory begins as NaN, because a GPU promises nothing about its content.
+// play() returns what is wrong: a barrier that not all threads of a team reached, a write beyond the shared memory that
+// was asked for, or a turn that never comes. Shared memory begins as NaN: a GPU promises nothing about its content.
 #pragma once
 #include <pthread.h>
+#include <sched.h>
 #include <ucontext.h>
 #include <cstdint>
 #include <cstdlib>
@@ -35,8 +37,8 @@ static OF_THREAD double *shared;
 #define __launch_bounds__(...)
 #define __cluster_dims__(...)
 
-enum Wrong { NOTHING, BARRIER_MISSED, BEYOND_SHARED };
-enum { ENDED = -1, IN_WARP = -2, STACK = 256 << 10 };
+enum Wrong { NOTHING, BARRIER_MISSED, BEYOND_SHARED, TURN_MISSED };
+enum { ENDED = -1, IN_WARP = -2, IN_TURN = -3, STACK = 256 << 10, AT_ONCE = 4, MOST_ROUNDS = 1 << 20 };
 static void (*kernel)();
 
 // Copies to shared memory that a thread began: made as late as its waits allow.
@@ -52,6 +54,13 @@ struct Copies {
 
 constexpr int LANES = 32;  // of a warp
 static void meet_in_warp();
+static void let_others_run();
+
+// A piece of a call waits for its turn (gpu_pieces.h).
+static void play_pass(int64_t *turn, int64_t done) { __atomic_store_n(turn, done, __ATOMIC_RELEASE); }
+static void play_wait(const int64_t *turn, int64_t piece) {
+  while (__atomic_load_n(turn, __ATOMIC_ACQUIRE) != piece) let_others_run();
+}
 
 #ifdef RACES
 struct Thread {
@@ -69,6 +78,7 @@ static std::vector<pthread_barrier_t> meetings, warps;
 #define __syncwarp(mask) ((void)(mask), __syncthreads())
 
 static void meet_in_warp() { pthread_barrier_wait(&warps[own->number / LANES]); }
+static void let_others_run() { sched_yield(); }
 static void wait_for_cluster() { pthread_barrier_wait(&everyone); }
 static void *whole(void *thread) {
   own = (Thread *)thread;
@@ -77,7 +87,7 @@ static void *whole(void *thread) {
   kernel();
   return nullptr;
 }
-static Wrong play_cluster(int first, int blocks, int threads, int team, char *) {
+static Wrong play_cluster(int first, int blocks, int threads, int team, char *, bool) {
   members = team, in_block = threads, first_block = first;
   const int all = blocks * threads;
   meetings.resize(all / team), warps.resize(all / LANES);
@@ -114,6 +124,7 @@ static void come_to(int line, unsigned mask) {
   swapcontext(&own->context, &scheduler);
 }
 static void meet_in_warp() { come_to(IN_WARP, ~0u); }
+static void let_others_run() { come_to(IN_TURN, ~0u); }
 #define wait_for_cluster() come_to(__LINE__, OF_CLUSTER)
 static void whole() {
   kernel();
@@ -127,20 +138,22 @@ static bool met(const Thread *block, int thread, int threads, int team) {
   const unsigned whom = team == threads ? ~0u : ((1u << team) - 1) << (thread / team * team % 32);
   return one.at == first.at && (one.at == ENDED || (one.mask == first.mask && (one.mask == whom || !one.mask)));
 }
-static Wrong play_block(Thread *block, int threads, int team) {  // to its end, or to a barrier of all blocks
+// To its end, to a barrier of all blocks, or to where a thread waits for another block.
+static Wrong play_block(Thread *block, int threads, int team) {
+  auto apart = [&](int t) { return block[t].at == IN_WARP || block[t].at == IN_TURN; };
   for (bool backwards = false;; backwards = !backwards) {
-    bool in_warps = false, still = false;  // then only these go on, and the others wait at their barrier
-    for (int t = 0; t < threads; t++) in_warps |= block[t].at == IN_WARP;
+    bool some_apart = false, still = false, waits = false;
+    for (int t = 0; t < threads; t++) some_apart |= apart(t);  // then only these go on
     for (int i = 0; i < threads; i++) {
       threadIdx.x = backwards ? threads - 1 - i : i;
       own = block + threadIdx.x;
-      const int at = own->at;
-      if (at != ENDED && in_warps == (at == IN_WARP)) swapcontext(&scheduler, &own->context);
+      if (own->at != ENDED && some_apart == apart(threadIdx.x)) swapcontext(&scheduler, &own->context);
     }
     for (int t = 0; t < threads; t++) {
-      still |= block[t].at == IN_WARP;
+      still |= apart(t), waits |= block[t].at == IN_TURN;
       if ((block[t].at == IN_WARP) != (block[t / LANES * LANES].at == IN_WARP)) return BARRIER_MISSED;
     }
+    if (waits) return NOTHING;
     if (still) continue;
     bool all_ended = true;
     for (int t = 0; t < threads; t++) {
@@ -150,7 +163,7 @@ static Wrong play_block(Thread *block, int threads, int team) {  // to its end, 
     if (all_ended || block->mask == OF_CLUSTER) return NOTHING;
   }
 }
-static Wrong play_cluster(int first, int blocks, int threads, int team, char *stacks) {
+static Wrong play_cluster(int first, int blocks, int threads, int team, char *stacks, bool one) {
   for (int t = 0; t < blocks * threads; t++) {
     getcontext(&crowd[t].context);
     crowd[t].context.uc_stack.ss_sp = stacks + (int64_t)t * STACK;
@@ -159,16 +172,21 @@ static Wrong play_cluster(int first, int blocks, int threads, int team, char *st
     makecontext(&crowd[t].context, whole, 0);
     crowd[t].at = 0;
   }
-  for (bool backwards = false;; backwards = !backwards) {
+  bool backwards = false;
+  for (int rounds = 0; rounds < MOST_ROUNDS; rounds++, backwards = !backwards) {
     for (int i = 0; i < blocks; i++) {
       const int block = backwards ? blocks - 1 - i : i;
       blockIdx.x = first + block, shared = rooms[block];
       if (Wrong wrong = play_block(crowd + block * threads, threads, team)) return wrong;
     }
-    for (int block = 0; block < blocks; block++)
-      if (crowd[block * threads].at != crowd->at) return BARRIER_MISSED;
-    if (crowd->at == ENDED) return NOTHING;
+    bool all_ended = true;
+    for (int t = 0; t < blocks * threads; t++) {
+      all_ended &= crowd[t].at == ENDED;
+      if (one && t % threads == 0 && crowd[t].at != crowd->at) return BARRIER_MISSED;
+    }
+    if (all_ended) return NOTHING;
   }
+  return TURN_MISSED;
 }
 #endif
 
@@ -214,17 +232,19 @@ static void copy_all_but(int groups) {  // the last groups; 0: all copies
   copies.begun.resize(kept);
 }
 
-// cluster: how many neighbouring blocks are one.
+// cluster: how many neighbouring blocks are one. Of other blocks AT_ONCE run at once.
 static Wrong play_grid(int64_t blocks, int threads, int team, int cluster, int64_t bytes, void (*function)()) {
   Wrong wrong = blocks % cluster ? BARRIER_MISSED : NOTHING;
+  const int most = cluster > 1 ? cluster : AT_ONCE;
   kernel = function;
-  crowd = new Thread[cluster * threads]();
-  char *stacks = (char *)malloc((int64_t)cluster * threads * STACK);
+  crowd = new Thread[most * threads]();
+  char *stacks = (char *)malloc((int64_t)most * threads * STACK);
   gridDim.x = (int)blocks;
-  for (int64_t first = 0; first < blocks && !wrong; first += cluster) {
-    memset(rooms, 0xFF, cluster * ROOM);
-    wrong = play_cluster((int)first, cluster, threads, team, stacks);
-    for (int block = 0; block < cluster; block++)
+  for (int64_t first = 0; first < blocks && !wrong; first += most) {
+    const int some = (int)(blocks - first < most ? blocks - first : most);
+    memset(rooms, 0xFF, most * ROOM);
+    wrong = play_cluster((int)first, some, threads, team, stacks, cluster > 1);
+    for (int block = 0; block < some; block++)
       for (int64_t at = bytes; at < ROOM && !wrong; at++)
         if (((unsigned char *)rooms[block])[at] != 0xFF) wrong = BEYOND_SHARED;
   }

@@ -27,7 +27,8 @@ from gpubp.state import TrainState
 HEADER = Path(__file__).parent / "play.h"
 H100 = Limits(90, 227 << 10)
 ONE = threading.Lock()  # play.h plays one grid at a time
-WRONG = ("", "a barrier that not all threads came to", "a write beyond the shared memory that was asked for")
+WRONG = ("", "a barrier that not all threads came to", "a write beyond the shared memory that was asked for",
+         "a turn that never comes")  # fmt: skip
 
 
 class WrongError(Exception):
@@ -64,9 +65,9 @@ class Player:
         return Function(code.decode(), self.resident)
 
     def Launch(
-        self, function: Function, blocks: int, threads: int, shared: int, given: Sequence[Any], device: torch.device
-    ) -> Callable[[], None]:
-        def launch() -> None:
+        self, function: Function, threads: int, shared: int, given: Sequence[Any], device: torch.device
+    ) -> Callable[[int], None]:
+        def launch(blocks: int) -> None:
             job, end = given
             copies = type(job).from_buffer_copy(job), cuda.End.from_buffer_copy(end)
             stream = getattr(self.present, "stream", None)

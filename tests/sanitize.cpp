@@ -43,13 +43,14 @@ static bool print(const char *name, const T *numbers, int64_t size) {
 }
 
 #if ON_GPU  // a GPU's kernel, played; it notes by itself who diverged
-enum { DONE, AT_ONCE = 2 };
+enum { DONE, FAR_BLOCKS = 2 };
 static End end;
 static int run(const Job *job) {
   kernel_job = job, kernel_end = &end;
   const int threads = THREADS * TEAMS_PER_BLOCK, networks = TEAM ? TEAMS_PER_BLOCK : threads;
   int64_t teams = (job->count + networks - 1) / networks;
-  if (FAR_ENTRIES && teams > AT_ONCE) teams = AT_ONCE;  // each goes from network to network
+  end.pieces = TASK == TRAIN && BLOCKS_PER_TEAM == 1 ? 2 : 1, end.piece_steps = (job->steps + 1) / end.pieces;
+  teams = FAR_ENTRIES && teams > FAR_BLOCKS ? FAR_BLOCKS : teams * end.pieces;  // each goes from network to network
   auto run_one = [] { run(*kernel_job, *kernel_end); };
   return play_grid(teams * BLOCKS_PER_TEAM, threads, TEAM_OF(threads), BLOCKS_PER_TEAM, SHARED_BYTES, run_one);
 }
@@ -96,7 +97,8 @@ int main(int, char **arguments) {
   job.spread = array<double>((SUBSETS || OWN_INPUTS || SAMPLE_WEIGHT == 2 ? N : 1) * O, one);
 
 #if ON_GPU
-  const int64_t bytes = (int64_t)AT_ONCE * TEAMS_PER_BLOCK * FAR_ENTRIES * sizeof(real);
+  end.turn = array<int64_t>(N, zero);
+  const int64_t bytes = (int64_t)FAR_BLOCKS * TEAMS_PER_BLOCK * FAR_ENTRIES * sizeof(real);
   end.far = (real *)array<Sixteen>((bytes + 15) / 16, random);
 #endif
 #if TASK == EVALUATE

@@ -221,9 +221,8 @@ def made(text: str, folder: Path, kind: str, *flags: str) -> Path:
 
 def played(program: Path, count: int, threads: int) -> subprocess.CompletedProcess[str]:
     """What it said with so many networks and threads."""
-    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1", "ASAN_OPTIONS": "detect_leaks=1"}
-    command = [str(program), str(count), str(threads)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    command, more = [program, f"{count}", f"{threads}"], {"TSAN_OPTIONS": "halt_on_error=1"}
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | more, timeout=120)
 
 
 def sound(program: Path, count: int, threads: int) -> str:
@@ -282,8 +281,10 @@ def test_a_gpu_block_has_no_race_with_any_rule(case: Case, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "line", "without"), [("streamed, in pieces", "2>();\n    __syncthreads();", "2>();\n"),
      ("streamed by a cluster", "BARRIER wait_for_cluster();", "BARRIER __syncthreads();"),
+     ("a block, ragged rows, in pieces", "{ wait_for_turn(end.turn + n, piece); }", "{}"),
+     ("a block, ragged rows, in pieces", "BARRIER\n      PARALLEL_FOR(item, 1) { p", "PARALLEL_FOR(item, 1) { p"),
      pytest.param("a block, ragged rows, in pieces", "nt);\n  }\n  BARRIER", "nt);\n  }\n", marks=SLOW)])  # fmt: skip
-def test_a_barrier_that_a_block_misses_is_caught(name: str, line: str, without: str, tmp_path: Path) -> None:
+def test_a_barrier_or_a_turn_that_a_block_misses_is_caught(name: str, line: str, without: str, tmp_path: Path) -> None:
     text, count = flat(BLOCKS[name].text()), BLOCKS[name].count
     assert line in text
     alone = sound(made(text, tmp_path, PLAIN, "-DRACES"), count, 1)
@@ -299,7 +300,6 @@ def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
 
 
 def test_an_overrun_and_a_sum_that_overflows_are_caught(tmp_path: Path) -> None:
-    """The former with four networks, the latter with three."""
     text, driver = CASES["a thread a network, double, layer by layer"].text(), DRIVER.read_text(encoding="utf-8")
     for old, new in (("status = array<int8_t>(N, [", "status = array<int8_t>(N - (N > 3), ["),
                      ("job.seed = 5", "job.seed = 5 + (N > 3 ? 0 : INT64_MAX - 4 + N)")):  # fmt: skip

@@ -25,6 +25,7 @@ from . import chip, device, nvrtc
 from .job import END, agree, contiguous, declared, fill, fill_evaluation, structure
 from .key import MANY, Key, compile_all, of_evaluations
 from .layout import REACH, Layout
+from .pieces import MOST, overhead, pieces
 from .prepared import Calls
 from .program import Program
 
@@ -72,7 +73,7 @@ class Call:
     def __call__(self, state: TrainState, steps: int) -> None:
         """Launch it for the state that it was made from."""
         self.job.steps = steps
-        self.launch(state.population.params)
+        self.launch(state.population.params, steps)
 
 
 @torch.no_grad()
@@ -100,23 +101,26 @@ def _check(params: Tensor, data: Dataset) -> None:
     agree("cuda", params, data)
 
 
-def launcher(kernel: Kernel, job: Any, end: Any, params: Tensor) -> Callable[[Tensor], None]:
-    """-> function of networks (N, P) that launches a kernel for them, with what `job` holds at that time."""
+def launcher(kernel: Kernel, job: Any, end: Any, params: Tensor) -> Callable[..., None]:
+    """-> function of networks (N, P), and of the steps of a training, that launches a kernel for them, with what `job`
+    holds at that time."""
     plan, count = kernel.program.plan, len(params)
     threads, networks = chip.block(plan.layout)
     function = device.load(kernel.code, threads, plan.shared, params.device)
-    teams, together, far = -(-count // networks), plan.layout.blocks, 0
-    if plan.far:  # only as many as run at once, each for many networks: what is far stays in L2
-        teams = min(teams, max(1, function.blocks // together))
-        far = teams * networks * plan.far
-    launch = device.Launch(function, teams * together, threads, plan.shared, (job, end), params.device)
+    launch = device.Launch(function, threads, plan.shared, (job, end), params.device)
+    teams, together, more = -(-count // networks), plan.layout.blocks, overhead(kernel.program)
+    at_once = max(1, function.blocks // together)
+    # blocks that need memory are no more than run at once, each for many networks: it stays in L2
+    most, far = (min(teams, at_once), min(teams, at_once) * networks * plan.far) if plan.far else (MOST * teams, 0)
+    turns = params.new_zeros(count if teams > at_once else 0, dtype=torch.int64)
 
-    def start(params: Tensor) -> None:
+    def start(params: Tensor, steps: int = 1) -> None:
         if far:
             memory = params.new_empty(far)  # torch reuses it only after the kernel has run
             end.far = memory.data_ptr()
+        end.turn, (end.pieces, end.piece_steps) = turns.data_ptr(), pieces(teams, at_once, steps, more)
         if count:
-            launch()
+            launch(min(teams * end.pieces, most) * together)
 
     return start
 

@@ -78,23 +78,22 @@ class Launch:
     """Starts a kernel on torch's current stream; passes structures by value, as they are at the call."""
 
     def __init__(
-        self, function: Function, blocks: int, threads: int, shared: int, given: Sequence[ctypes.Structure],
-        device: torch.device,
-    ) -> None:  # fmt: skip
-        self.shape = (function.handle, blocks, 1, 1, threads, 1, 1, shared)
+        self, function: Function, threads: int, shared: int, given: Sequence[ctypes.Structure], device: torch.device
+    ) -> None:
+        self.handle, self.block = function.handle, (threads, 1, 1, shared)
         self.given, self.device, self.context = given, device, _context(device)
         self.pointers = (ctypes.c_void_p * len(given))(*(ctypes.addressof(each) for each in given))
 
-    def __call__(self) -> None:
-        """Launch the kernel."""
+    def __call__(self, blocks: int) -> None:
+        """Launch so many blocks."""
         if _done(_driver().cuCtxGetCurrent()) == self.context:  # as torch leaves it
-            return self._start()
+            return self._start(blocks)
         with _on(self.device):
-            return self._start()
+            return self._start(blocks)
 
-    def _start(self) -> None:
+    def _start(self, blocks: int) -> None:
         stream, pointers = gpus.stream(self.device), ctypes.addressof(self.pointers)
-        _done(_driver().cuLaunchKernel(*self.shape, stream, pointers, 0))
+        _done(_driver().cuLaunchKernel(self.handle, blocks, 1, 1, *self.block, stream, pointers, 0))
 
 
 @contextmanager

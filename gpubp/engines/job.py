@@ -82,6 +82,11 @@ END = Struct(
         Member("int8_t *", "status", "(N): Job.status"),
         Member("int64_t *", "diverged", "(N): the step that did not count"),
         Member("real *", "far", "(blocks, TEAMS_PER_BLOCK, FAR_ENTRIES): arrays of Memory in global memory"),
+        Member(
+            "int64_t *", "turn", "(N), or of each block of threads: pieces that are done; 0 before and after a call"
+        ),
+        Member("int64_t ", "pieces", "of the call"),
+        Member("int64_t ", "piece_steps", "in each but the last, which has what remains"),
     ),
 )
 

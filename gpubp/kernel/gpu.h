@@ -13,17 +13,20 @@
 constexpr int8_t DIVERGED = 4;  // of state.Status
 
 #if TASK != TRAIN
-FN void advance(const Memory &mem, Group *group, const Job &job, const End &, int64_t n) {
+FN void advance(const Memory &mem, Group *group, const Job &job, const End &, int64_t n, int64_t) {
   const int64_t row[] = {n};
   const bool is_network[] = {true};
   show({mem, group, &job, nullptr, nullptr, false}, {row, false}, is_network);
 }
 #else
-// All steps of network n. If a number is not finite after one of them, train() has stored nothing: then find that step,
-// take the steps before it, and note that the network diverged (as diverge() in engines/cpu.py does).
-FN void advance(const Memory &mem, Group *group, const Job &job, const End &end, int64_t n) {
+// The steps of network n in a piece of the call. If a number is not finite after one of them, train() has stored
+// nothing: then find that step, take the steps before it, and note that the network diverged (as diverge() in
+// engines/cpu.py does).
+FN void advance(const Memory &mem, Group *group, const Job &job, const End &end, int64_t n, int64_t piece) {
   enum { ALL_STEPS, FIND_FAULT, STEPS_BEFORE };
-  int64_t row[] = {n}, steps[] = {steps_of(job, n)};
+  int64_t row[] = {n}, steps[] = {steps_of(job, n)}, most = job.steps - piece * end.piece_steps;
+  if (most > end.piece_steps) most = end.piece_steps;
+  if (steps[0] > most) steps[0] = most;
   if (!steps[0]) return;
   for (int attempt = ALL_STEPS; attempt <= STEPS_BEFORE; attempt++) {
     PARALLEL_FOR(item, 1) { job.taken[n] = 0; }
@@ -43,8 +46,8 @@ FN void advance(const Memory &mem, Group *group, const Job &job, const End &end,
 
 struct Advance {  // no lambda, which NVRTC does not inline where it is large: all arrays were then out of registers
   const End &end;
-  INLINE void operator()(const Job &job, const Memory &mem, Group *group, int64_t n) const {
-    advance(mem, group, job, end, n);
+  INLINE void operator()(const Job &job, const Memory &mem, Group *group, int64_t n, int64_t piece) const {
+    advance(mem, group, job, end, n, piece);
   }
 };
 
@@ -60,5 +63,5 @@ struct Advance {  // no lambda, which NVRTC does not inline where it is large: a
 #endif
 extern "C" __global__ void __launch_bounds__(BOUNDS) CLUSTER
     run(const __grid_constant__ Job given, const __grid_constant__ End end) {
-  launch<Memory, Group>(given, end.far, Advance{end});
+  launch<Memory, Group>(given, end, Advance{end});
 }

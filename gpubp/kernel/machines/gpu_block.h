@@ -139,23 +139,38 @@ FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target) {
 
 // ---- the launch ----
 
-// Calls train(job, memory, group, n) for the networks n of each team, one after the other. far: the arrays of Memory
-// that are in global memory, of all teams of the grid.
-template <class Memory, class Group, class Job, class Train>
-FN void launch(const Job &job, real *far, Train train) {
+#include "machines/gpu_pieces.h"
+
+// Calls train(job, memory, group, n, piece) for the networks n of each team, one after the other. End.far: the arrays
+// of Memory that are in global memory, of all teams of the grid.
+template <class Memory, class Group, class Job, class End, class Train>
+FN void launch(const Job &job, const End &end, Train train) {
   const int team = TEAMS_PER_BLOCK == 1 ? 0 : threadIdx.x / THREADS;
   const int64_t team_of_grid = (int64_t)(blockIdx.x / BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK + team;
   Group *group = (Group *)((char *)shared + team * TEAM_PITCH);
   entry *entries = (entry *)(group + 1);
-  far += team_of_grid * FAR_ENTRIES;
+  real *far = end.far + team_of_grid * FAR_ENTRIES;
   PARALLEL_FOR(at, FAR_ENTRIES) { far[at] = 0; }
 #if STREAMED
   if (GROUP_IN_GLOBAL) entries = (entry *)group, group = (Group *)far, far = (entry *)(group + 1);
 #endif
   Memory mem{entries, far};
   PARALLEL_FOR(at, MEMORY_ENTRIES) { entries[at] = 0; }  // so that padding is finite
-  for (int64_t n = team_of_grid; n < job.count; n += (int64_t)(gridDim.x / BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK) {
+  const int64_t places = (job.count + TEAMS_PER_BLOCK - 1) / TEAMS_PER_BLOCK * TEAMS_PER_BLOCK;  // of networks
+  auto take_piece = [&](int64_t at) {
+    const int64_t n = at % places, piece = at / places;
+    if (n >= job.count) return;
+    if (end.pieces > 1) {
+      PARALLEL_FOR(item, 1) { wait_for_turn(end.turn + n, piece); }
+    }
     BARRIER
-    train(job, mem, group, n);
-  }
+    train(job, mem, group, n, piece);
+    if (end.pieces > 1) {
+      BARRIER
+      PARALLEL_FOR(item, 1) { pass_turn(end.turn + n, (piece + 1) % end.pieces); }
+    }
+  };
+  if constexpr (FAR_ENTRIES == 0) return take_piece(team_of_grid);  // the only one: a loop would take 36 registers
+  const int64_t teams = (int64_t)(gridDim.x / BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK;
+  for (int64_t at = team_of_grid; at < places * end.pieces; at += teams) take_piece(at);
 }

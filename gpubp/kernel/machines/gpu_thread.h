@@ -49,6 +49,7 @@ FN void copy_out(real *rows, const entry *from, Networks, const bool *keep) {
 
 // ---- the launch: parameters and slots come and go through shared memory ----
 
+#include "machines/gpu_pieces.h"
 #ifdef __CUDACC__
 alignas(64) extern __shared__ double shared[];
 #endif
@@ -66,11 +67,17 @@ FN void move_rows(real *shared_rows, real *global_rows, int64_t begin, int64_t c
   }
 }
 
-// Calls train(job, memory, group, n) for the network n of this thread, with a job that points to its rows in shared
-// memory.
-template <class Memory, class Group, class Job, class Train>
-FN void launch(const Job &given, real *, Train train) {
-  const int64_t begin = (int64_t)blockIdx.x * THREADS, n = begin + threadIdx.x;
+// Calls train(job, memory, group, n, piece) for the network n of this thread, with a job that points to its rows in
+// shared memory.
+template <class Memory, class Group, class Job, class End, class Train>
+FN void launch(const Job &given, const End &end, Train train) {
+  const unsigned blocks = (unsigned)((given.count + THREADS - 1) / THREADS);
+  const unsigned block = blockIdx.x % blocks, piece = blockIdx.x / blocks;
+  const int64_t begin = (int64_t)block * THREADS, n = begin + threadIdx.x;
+  if (end.pieces > 1) {
+    if (!threadIdx.x) wait_for_turn(end.turn + block, piece);
+    __syncthreads();
+  }
   Job job = given;
   auto shared_rows = [&](int slot) { return (real *)shared + slot * THREADS * ROW_PITCH; };
   auto global_rows = [&](int slot) { return slot ? given.slots[slot - 1] : given.params; };
@@ -82,11 +89,15 @@ FN void launch(const Job &given, real *, Train train) {
   if (n < given.count) {
     Group group;
     real entries[MEMORY_ENTRIES];
-    train(job, Memory{entries}, &group, n);
+    train(job, Memory{entries}, &group, n, piece);
   }
   if constexpr (TASK == TRAIN) {
     __syncthreads();
     for (int slot = 0; slot <= SLOTS; slot++)
       move_rows<true>(shared_rows(slot), global_rows(slot), begin, given.count);
+  }
+  if (end.pieces > 1) {
+    __syncthreads();
+    if (!threadIdx.x) pass_turn(end.turn + block, (piece + 1) % end.pieces);
   }
 }
