@@ -154,8 +154,9 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
             if files.found(keeping / RECORD) != seen:  # before this process had the lock
                 raise CheckpointError(f"{storage.path}: another process has just gone on with it: call again")
             record.save(keeping)
+            stops = bool(getattr(plan.search, "stops", False))
             left, waited = meetings[record.decided :], record.waited(keeping, shown, shards)
-            told = Together(shown, shards, listeners, record.history, record.seconds, left, waited)
+            told = Together(shown, shards, listeners, record.history, record.seconds, left, waited, stops)
             listeners.told = told.tell
             lines = [*wanted.lines, *lines, f"{lent}"]
             listeners.start(_start(runs, told, lines, chosen, storage.path))
@@ -205,7 +206,7 @@ def _start(
     return Start(
         networks=sum(each.count for each in populations),
         parameters=max(each.spec.size for each in populations),
-        steps=sum(int(run.state.end.sum()) for run in runs),
+        steps=sum(run.state.expected for run in runs),
         done=sum(int(run.state.step.sum()) for run in runs),
         step=max(int(run.state.step.max()) for run in runs),
         engine_reason=reasons(runs),
