@@ -112,13 +112,9 @@ def write_text(path: Path, text: str) -> None:
     write(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
-def digest(path: Path, version: int = 2) -> str:
-    """SHA-256 of a file; from version 2 of checkpoints on over the SHA-256 of its pieces, which threads compute in
-    parallel. Raises OSError."""
+def digest(path: Path) -> str:
+    """SHA-256 over the SHA-256 of a file's pieces, which threads compute in parallel. Raises OSError."""
     regular(path)
-    if version == 1:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def piece(begin: int) -> bytes:
         found = hashlib.sha256()

@@ -241,16 +241,7 @@ class Run:
     def gradient_norms(self, most: int) -> Tensor:
         """(K,) float64: the norms of the gradients of up to `most` of the networks that train, evenly spaced, on the
         minibatch of their next step, without dropout and penalties."""
-        state, data = self.place.sample(most), self.sets.data
-        population, recipe, loss = state.population, state.recipe, state.population.spec.loss
-        clocks = population.ids, state.position, state.step
-        order = data.order(population.seed, *clocks, 1, recipe.batch_size, recipe.shuffle)
-        batch = data.batch(order, state.position)
-        columns = {name: column[:, 0] for name, column in state.hyper.items() if name in LOSSES[loss].defaults}
-        columns |= {name: state.hyper[name] for name in ("class_weight",) if name in state.hyper}
-        inputs, targets = (each.expand(population.count, *each.shape[1:]) for each in batch[:2])
-        weight = None if batch.weight is None else batch.weight.expand(population.count, -1)
-        _, grad = gradients(population.spec, population.params, inputs, targets, weight, columns)
+        _, grad = gradients(*next_minibatch(self.place.sample(most), self.sets.data))
         norms: Tensor = torch.linalg.vector_norm(grad.double(), dim=1)
         return norms
 
@@ -276,6 +267,18 @@ class Run:
             self.held_out = self.place.evaluate(validation)
         self.place.gather()
         return training, self.held_out
+
+
+def next_minibatch(
+    state: TrainState, data: Dataset
+) -> tuple[NetworkSpec, Tensor, Tensor, Tensor, Tensor | None, dict[str, Tensor]]:
+    """The arguments of gradients() for the next step of each network, without dropout and penalties."""
+    population, recipe, hyper = state.population, state.recipe, state.hyper
+    clocks = population.ids, state.position, state.step
+    order = data.order(population.seed, *clocks, 1, recipe.batch_size, recipe.shuffle).expand(population.count, -1)
+    columns = {name: hyper[name][:, 0] for name in LOSSES[population.spec.loss].defaults if name in hyper}
+    columns |= {name: hyper[name] for name in ("class_weight",) if name in hyper}
+    return population.spec, population.params, *data.batch(order, state.position), columns
 
 
 def together(runs: Sequence[Run]) -> bool:

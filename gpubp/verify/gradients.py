@@ -14,9 +14,9 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from ..activations import ACTIVATIONS, Activation
 from ..backprop import gradients
-from ..data import Dataset
 from ..losses import LOSSES
 from ..population import Population
+from ..run import next_minibatch
 from ..spec import OUTPUTS, NetworkSpec
 from ..state import TrainState
 from .comparing import SMALL, BlindError, Found, Numbers, Row, checked, compare
@@ -62,17 +62,7 @@ def starts(subject: Subject) -> Iterator[tuple[TrainState, tuple[Any, ...]]]:
     """Every network as it begins, and the fields of a Batch of its first minibatch."""
     for group in subject.groups(torch.float64):
         state, data, _ = subject.start(group, group.population.device, "eager")
-        yield state, _first(state, data)
-
-
-def _first(state: TrainState, data: Dataset) -> tuple[Any, ...]:
-    count, recipe, spec, seed = len(state.step), state.recipe, state.population.spec, state.population.seed
-    clocks = state.population.ids, state.position, state.step
-    order = data.order(seed, *clocks, 1, recipe.batch_size, recipe.shuffle).expand(count, -1)
-    batch = data.batch(order, state.position)
-    hyper = {name: state.hyper[name][:, 0] for name in LOSSES[spec.loss].defaults if name in state.hyper}
-    hyper |= {name: state.hyper[name] for name in ("class_weight",) if name in state.hyper}
-    return spec, state.population.params, *batch, hyper
+        yield state, next_minibatch(state, data)
 
 
 def tables() -> Iterator[Batch]:
