@@ -13,18 +13,29 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError
+from safetensors import SafetensorError
+
+from .errors import ConfigError, GpubpError, reason
 
 UNFINISHED = ".writing"  # suffix of a file being written
 FOLLOW_NONE = getattr(os, "O_NOFOLLOW", 0)
 TIMES = 32  # bytes of memory that a byte of JSON takes at most, as in [[],[],...
 PIECE, BLOCK = 1 << 26, 1 << 20  # bytes that a thread digests, and reads at once
+
+
+@contextmanager
+def written(what: object, error: type[GpubpError]) -> Iterator[None]:
+    """Raise `error`, that `what` cannot be written, for an error of the system or of safetensors."""
+    try:
+        yield
+    except (OSError, SafetensorError) as why:
+        raise error(f"{what} cannot be written: {reason(why, str(why))}") from None
 
 
 def path(name: str, given: Any) -> Path:

@@ -183,7 +183,7 @@ def _write_changes(
 ) -> None:  # fmt: skip
     """Write what has changed since the checkpoint."""
     path = folder / config_file.FILE
-    try:
+    with files.written(folder, CheckpointError):
         saved.notes["history"].save(folder)  # without records after the checkpoint
         digest = checkpoint.digest_of(folder / checkpoint.PREPARATION)
         if data.preparation is not None and saved.preparation not in (None, digest):
@@ -194,8 +194,6 @@ def _write_changes(
                 Design.of(folder / DESIGN).lengthened(lengths).save(folder)
         if not path.exists() or config_file.differs(path, settings):
             config_file.write(path, settings, reasons(runs))
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written: {error.strerror}") from None
 
 
 def _check_progress(folder: Path, run: Run) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..evaluate import Evaluation
-from ..losses import LOSSES
+from ..result import comparable
 from ..state import Status, TrainState, counts
 
 QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
@@ -93,16 +93,8 @@ class Snapshot:
 
     @cached_property
     def comparable(self) -> bool:
-        """Whether losses can be compared: all have the same function, hyper-parameters and class weights."""
-        first, *others = (each.population.spec.loss for each in self.states)
-        if any(each != first for each in others):
-            return False
-        for name in (*LOSSES[first].defaults, "class_weight"):
-            columns = [each.hyper.get(name) for each in self.states]
-            given = [each for each in columns if each is not None]
-            if given and (len(given) < len(columns) or bool((torch.cat(given) != given[0][:1]).any())):
-                return False
-        return True
+        """Whether losses can be compared."""
+        return comparable(self.states)
 
     def describe(
         self, number: int, seconds: float, done: int, rate: float, metric: str, others: Tensor | None = None

@@ -19,7 +19,6 @@ from ..errors import ConfigError, unknown
 from ..losses import LOSSES
 from ..optimizers import Optimizer
 from ..population import DTYPES
-from ..populations import Populations
 from ..schedules import Schedule
 from ..search import sample, shortfall
 from .encoding import layers
@@ -147,15 +146,15 @@ class _Population(Networks):
         return [self._alone(int(row)) for row in self.members_]
 
     def _alone(self, row: int) -> Any:
-        one, (part,) = copy.copy(self), self._populations.parts(torch.tensor([row]))
-        one._populations = Populations.of(part.population.take(part.local))
+        one, network = copy.copy(self), self._populations.take(torch.tensor([row]))
+        one._populations = network
         one._results = self._results.take([row])  # a slice would be stored with all rows
         one.members_, one.losses_, one._own, one._optimizers = np.array([0]), self.losses_[[row]], [{}], []
         one.n_iter_, one._epochs, one.history_, one.loss_curve_ = self._epochs[row], [self._epochs[row]], [], []
         own = {"activation" if name == "hidden" else name: value for name, value in self._own[row].items()}
         further = {name: own.pop(name) for name in self.settings or {} if name in own}
         own |= {"settings": {**self.settings, **further}} if further else {}
-        return one.set_params(n_networks=1, hidden_layer_sizes=part.population.spec.widths[1:-1], **own)
+        return one.set_params(n_networks=1, hidden_layer_sizes=network.only.spec.widths[1:-1], **own)
 
     def _ended(self, trained: Trained) -> None:
         """Keep of each network the values of parameters that have several."""
