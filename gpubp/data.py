@@ -179,9 +179,12 @@ class Dataset(Divisible):
         shared = sum(int(tensor.nbytes) for tensor in rest if tensor is not None)
         return shared + count * sum(int(tensor[0].nbytes) for tensor in each.values())
 
-    def part(self, part: slice) -> Dataset:
-        """The data of the networks `part`, as views."""
-        return self._at(part)
+    def part(self, which: slice | Tensor) -> Dataset:
+        """The data of the networks `which`, views for a slice, copies for indices (K,)."""
+        entities = None
+        if self.entities is not None:
+            entities = self.entities.take(which if isinstance(which, slice) else which.tolist())
+        return self._with({"entities": entities} | {name: tensor[which] for name, tensor in self.each.items()})
 
     def take(self, position: Tensor) -> Dataset:
         """The data of the networks at `position` (N,), in that order; itself if they fit any network."""
@@ -190,18 +193,12 @@ class Dataset(Divisible):
         first = int(position[0])
         if torch.equal(position, torch.arange(first, first + len(position))):
             return self.part(slice(first, first + len(position)))
-        return self._at(position)
+        return self.part(position)
 
     def alone(self, position: Tensor) -> Dataset:
         """The data of the networks at `position` (N,), as if there were no others."""
         found = self.take(position)
         return found if found.rows is None else found.of(found.parts, found.entities)
-
-    def _at(self, which: slice | Tensor) -> Dataset:
-        entities = None
-        if self.entities is not None:
-            entities = self.entities.take(which if isinstance(which, slice) else which.tolist())
-        return self._with({"entities": entities} | {name: tensor[which] for name, tensor in self.each.items()})
 
     def room(self, count: int, device: torch.device) -> Dataset:
         """Buffers on `device` for the data of `count` networks, to be filled by load(); shared tensors are copied."""

@@ -16,18 +16,19 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from .config import TrainConfig
+from .evaluate import Round
 from .history import History
 from .networks import Outcome
 from .packing import Saved
 from .populations import Populations
 from .queue import Queue
 from .ranges import LONGEST
-from .reporters import Progress, Reporter, Start, due
+from .reporters import Progress, Reporter, due
 from .reporters.listeners import Listeners
 from .reporters.snapshot import Snapshot
 from .reporters.table import Results
 from .result import Result, kept
-from .run import Round, Run, gradient_norms, reasons, together
+from .run import Run, gradient_norms, reasons, start_of
 from .saving import Saving
 from .serial import one_thread
 from .side_by_side import Crew, Tell
@@ -296,25 +297,3 @@ class Loop:
             search=self.search,
             waiting=0 if self.queue is None else self.queue.rows.waiting,
         )
-
-
-def start_of(
-    runs: Sequence[Run], run_dir: Path | str | None, lines: Sequence[str], settings: Mapping[str, Any], history: History
-) -> Start:
-    """What reporters are told of `runs` before their first step here."""
-    populations = [run.state.population for run in runs]
-    return Start(
-        networks=sum(each.count for each in populations),
-        parameters=max(each.spec.size for each in populations),
-        steps=sum(run.state.expected for run in runs),
-        done=sum(int(run.state.step.sum()) for run in runs),
-        step=max(int(run.state.step.max()) for run in runs),
-        engine_reason=reasons(runs),
-        run_dir=None if run_dir is None else str(run_dir),
-        metric_name=runs[0].metric_name,
-        lines=tuple(lines),
-        settings=settings,
-        history=tuple(history),
-        populations=len(runs),
-        clock="step" if together(runs) else "network_steps",
-    )

@@ -3,17 +3,18 @@
 Evaluations depend only on the configuration and define rounds: in a round every network
 trains to the step of its next evaluation. Cutting a call of the engine short changes no bit, so the
 length of calls may depend on the clock. Within a round no clock of a network is read: the run estimates (pace.py).
-Signals, reporters and files are in loop.py.
+Signals and files are in loop.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,8 @@ from .config import TrainConfig
 from .curves import Losses
 from .data import Dataset
 from .engines import Choice
-from .evaluate import Evaluation, metric_name
+from .evaluate import Evaluation, Round, metric_name
+from .history import History
 from .losses import LOSSES
 from .networks import Networks
 from .pace import Pace
@@ -32,6 +34,7 @@ from .packing import Saved
 from .placement import placed
 from .ranges import LONGEST
 from .recipe import Recipe
+from .reporters import Start
 from .schedules import scheduled
 from .serial import one_thread, threads
 from .spec import NetworkSpec
@@ -41,16 +44,6 @@ CALL = 0.25  # intended seconds of a call of the engine
 MOST = 1 << 16  # steps of one call at most
 EAGER = 1 << 10  # the same for engine eager, which holds the order of samples of a whole call for a block of networks
 TABLE = 1 << 22  # samples of one call at most, if all networks share an order, which is a table
-
-
-class Round(NamedTuple):
-    """What a round was, per network (N,): mean training loss, NaN for networks that did not train through it;
-    the evaluation on the validation data; the learning rate of the next step; the status."""
-
-    loss: Tensor
-    held_out: Evaluation | None
-    lr: Tensor
-    status: Tensor
 
 
 @dataclass(eq=False)
@@ -302,3 +295,25 @@ def gradient_norms(runs: Sequence[Run], most: int) -> Tensor:
 def reasons(runs: Iterable[Run]) -> str:
     """Why each engine was chosen."""
     return "; ".join(dict.fromkeys(run.choice.reason for run in runs))
+
+
+def start_of(
+    runs: Sequence[Run], run_dir: Path | str | None, lines: Sequence[str], settings: Mapping[str, Any], history: History
+) -> Start:
+    """What reporters are told of `runs` before their first step here."""
+    populations = [run.state.population for run in runs]
+    return Start(
+        networks=sum(each.count for each in populations),
+        parameters=max(each.spec.size for each in populations),
+        steps=sum(run.state.expected for run in runs),
+        done=sum(int(run.state.step.sum()) for run in runs),
+        step=max(int(run.state.step.max()) for run in runs),
+        engine_reason=reasons(runs),
+        run_dir=None if run_dir is None else str(run_dir),
+        metric_name=runs[0].metric_name,
+        lines=tuple(lines),
+        settings=settings,
+        history=tuple(history),
+        populations=len(runs),
+        clock="step" if together(runs) else "network_steps",
+    )

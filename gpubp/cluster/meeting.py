@@ -16,9 +16,9 @@ from torch import Tensor
 from ..ambient import HOME
 from ..config import TrainConfig
 from ..engines import ENGINES, Choice
-from ..evaluate import Evaluation
+from ..evaluate import Evaluation, Round
 from ..population import Population
-from ..run import Round, Run, Sets
+from ..run import Run, Sets
 from ..state import Status, TrainState
 from ..stored import Rowless
 from .messages import Decision, Looked, Tensors

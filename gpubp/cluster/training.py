@@ -19,7 +19,7 @@ from ..data import Dataset
 from ..design import Design, Group
 from ..errors import CheckpointError, ConfigError
 from ..line import line
-from ..loop import Search, start_of
+from ..loop import Search
 from ..making import Source
 from ..manifests import MANIFEST
 from ..population import Population
@@ -30,7 +30,7 @@ from ..reporters.table import Results
 from ..reporters.tensorboard import SAMPLED
 from ..result import Result, kept
 from ..rng import check_seed
-from ..run import reasons, together
+from ..run import reasons, start_of, together
 from ..signals import collected, delivered
 from ..stored import FOLDER as SHARDS
 from ..training import check_arguments, described, new, opened, own, ready, updated

@@ -47,11 +47,7 @@ def parser() -> Parser:
     add("--task", TEXT, "classification or regression; by default guessed from the targets, and printed")
     add("--drop", TEXT, "columns of a file to leave out, separated by commas")
     add("--text", TEXT, "columns read as text, whatever they look like: an input per category")
-    add(
-        "--dates",
-        TEXT,
-        "columns of dates, read as days since 1970; NAME=FORMAT (strptime) if the format is ambiguous",
-    )
+    add("--dates", TEXT, "columns of dates, read as days since 1970; NAME=FORMAT (strptime) if the format is ambiguous")
     add("--delimiter", TEXT, "between columns of text; by default detected: comma, semicolon, tab or |")
     add("--decimal", TEXT, "the decimal point; . by default")
     add("--thousands", TEXT, "the separator of groups of digits; none by default")

@@ -119,9 +119,8 @@ def _effect(
     own = figures and 1 < len(groups) == study.results.num_rows  # each network has a number of its own
     if not figures:
         left = max(0, len(groups) - CATEGORIES)
-        groups = sorted(
-            sorted(groups, key=lambda each: -each.networks)[:CATEGORIES], key=lambda each: _worth(study, each)
-        )
+        groups = sorted(groups, key=lambda each: -each.networks)[:CATEGORIES]
+        groups.sort(key=lambda each: float(worth(study.figure, torch.tensor(each.median))))
     return {
         "name": name,
         "explained": number(explained),
@@ -137,10 +136,6 @@ def _geometric(values: Sequence[Any]) -> bool:
     """Whether these are bins of equal ratios."""
     ratios = [high / low for low, high in (each for each in values if isinstance(each, tuple)) if low > 0]
     return len(ratios) > 1 and max(ratios) < min(ratios) * (1 + 1e-6)
-
-
-def _worth(study: Study, each: Group) -> float:
-    return float(worth(study.figure, torch.tensor(each.median)))
 
 
 def group(given: Group) -> dict[str, Any]:

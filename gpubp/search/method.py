@@ -17,9 +17,10 @@ from torch import Tensor
 from .. import arrays
 from ..config import TrainConfig
 from ..errors import ConfigError
+from ..evaluate import Round
 from ..losses import LOSSES
 from ..result import comparable, worth
-from ..run import Round, Run
+from ..run import Run
 
 
 class Method:

@@ -212,14 +212,7 @@ class PopulationClassifier(Classes, _Population):  # noqa: D101
         n_iter_no_change: Any = 20, tol: Any = 1e-4, warm_start: Any = False, random_state: Any = None,
         verbose: Any = False, dtype: Any = "float32", device: Any = "cpu", engine: Any = "auto",
     ) -> None:  # fmt: skip
-        self.n_networks, self.hidden_layer_sizes, self.activation = n_networks, hidden_layer_sizes, activation
-        self.ensemble, self.optimizer, self.lr, self.schedule = ensemble, optimizer, lr, schedule
-        self.weight_decay, self.dropout, self.label_smoothing = weight_decay, dropout, label_smoothing
-        self.batch_size, self.epochs, self.init, self.settings = batch_size, epochs, init, settings
-        self.scale_inputs, self.class_weight, self.early_stopping = scale_inputs, class_weight, early_stopping
-        self.validation_fraction, self.n_iter_no_change, self.tol = validation_fraction, n_iter_no_change, tol
-        self.warm_start, self.random_state, self.verbose = warm_start, random_state, verbose
-        self.dtype, self.device, self.engine = dtype, device, engine
+        self._keep(locals())
 
     _loss = Classes._entropy
 
@@ -247,14 +240,7 @@ class PopulationRegressor(Numbers, _Population):  # noqa: D101
         n_iter_no_change: Any = 20, tol: Any = 1e-4, warm_start: Any = False, random_state: Any = None,
         verbose: Any = False, dtype: Any = "float32", device: Any = "cpu", engine: Any = "auto",
     ) -> None:  # fmt: skip
-        self.n_networks, self.hidden_layer_sizes, self.activation = n_networks, hidden_layer_sizes, activation
-        self.ensemble, self.loss, self.optimizer, self.lr, self.schedule = ensemble, loss, optimizer, lr, schedule
-        self.weight_decay, self.dropout, self.batch_size, self.epochs = weight_decay, dropout, batch_size, epochs
-        self.init, self.settings, self.scale_inputs, self.scale_targets = init, settings, scale_inputs, scale_targets
-        self.early_stopping, self.validation_fraction = early_stopping, validation_fraction
-        self.n_iter_no_change, self.tol, self.warm_start = n_iter_no_change, tol, warm_start
-        self.random_state, self.verbose = random_state, verbose
-        self.dtype, self.device, self.engine = dtype, device, engine
+        self._keep(locals())
 
     def _loss(self, samples: Samples) -> str:
         return str(self.loss)
