@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import arrays, gpus
 from .ambient import neutral
-from .division import Divisible
+from .divisible import Divisible
 from .errors import DataError, ShapeError
 from .folds import Parts, selected
 from .rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
@@ -105,9 +105,8 @@ class Dataset(Divisible):
     @property
     def each(self) -> dict[str, Tensor]:
         """The tensors that differ between networks, by name, with N in front."""
-        each = dict.fromkeys(("inputs", "targets"), self.own) | dict.fromkeys(
-            ("sizes", "starts"), self.rows is not None
-        )
+        each = {"inputs": self.own, "targets": self.own}
+        each |= dict.fromkeys(("sizes", "starts"), self.rows is not None)
         each["sample_weight"] = self.sample_weight is not None and self.sample_weight.ndim == 2
         each["spread"] = self.spread is not None and any(each.values())
         return {name: getattr(self, name) for name in HELD if each.get(name)}
@@ -261,13 +260,11 @@ class Dataset(Divisible):
 
     def batch(self, index: Tensor, position: Tensor) -> Batch:
         """The samples `index` (N, B) of the networks at `position` (N,); index (1, B) is for all of them."""
-        return Batch(
-            self._pick(self.inputs, self.own, index, position),
-            self._pick(self.targets, self.own, index, position),
-            None
-            if self.sample_weight is None
-            else self._pick(self.sample_weight, self.sample_weight.ndim == 2, index, position),
-        )
+        inputs, targets = (self._pick(each, self.own, index, position) for each in (self.inputs, self.targets))
+        weight = self.sample_weight
+        if weight is not None:
+            weight = self._pick(weight, weight.ndim == 2, index, position)
+        return Batch(inputs, targets, weight)
 
     def _pick(self, table: Tensor, separate: bool, index: Tensor, position: Tensor) -> Tensor:
         if separate:

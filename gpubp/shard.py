@@ -39,15 +39,8 @@ class Shard:
         self, home: TrainState, data: Sequence[Dataset], part: slice, choice: Choice, device: torch.device, size: int,
         stream: int | None = None,
     ) -> None:  # fmt: skip
-        self.home, self.part, self.choice, self.device, self.size, self.stream = (
-            home,
-            part,
-            choice,
-            device,
-            size,
-            stream,
-        )
-        self.count = home.population.count
+        self.home, self.part, self.choice = home, part, choice
+        self.device, self.size, self.stream, self.count = device, size, stream, home.population.count
         self.until = home.limit.clone()  # the last step of a call
         self.copies = gpus.Copies(device)
         self.there: TrainState | None = None  # the networks on the device, or the seats of two groups

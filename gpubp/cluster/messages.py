@@ -95,9 +95,8 @@ class Herald(Reporter):
     def looked(self, snapshot: Snapshot) -> None:
         """Every time."""
         times, steps = [clocks(each) for each in snapshot.states], snapshot.record["network_steps"]
-        norms = (
-            snapshot.gradient_norms(most).cpu() if (most := min(self.norms, (steps - self.spent) // SHARE)) else NONE
-        )
+        most = min(self.norms, (steps - self.spent) // SHARE)
+        norms = snapshot.gradient_norms(most).cpu() if most else NONE
         self.spent = steps if len(norms) else self.spent
         self.latest = Looked(snapshot.record["round"], times, [*snapshot.found], norms)
         self.tell(self.latest)

@@ -151,9 +151,8 @@ def group(given: Group) -> dict[str, Any]:
 
 def pair(study: Study, found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The medians of groups by the two strongest settings together, if each has few groups."""
-    names = [each["name"] for each in found if each["explained"] is not None and 1 < len(each["groups"]) <= CATEGORIES][
-        :2
-    ]
+    few = [each for each in found if each["explained"] is not None and 1 < len(each["groups"]) <= CATEGORIES]
+    names = [each["name"] for each in few[:2]]
     if len(names) < 2:
         return None
     groups = study.by(names)
