@@ -23,21 +23,12 @@ from .design import FILE as DESIGN
 from .design import INIT, Design
 from .engines import choose_for_all
 from .errors import CheckpointError, ConfigError, DataError, ShapeError, reason
-from .evaluate import Evaluation
-from .networks import Networks
+from .networks import Networks, Outcome
 from .packing import Saved
 from .population import Population
 from .run import Run, Sets
 from .search.lineage import Lineage
 from .state import TrainState
-
-
-class End(NamedTuple):
-    """The state of a network, its best row restored if it is kept, and its figures."""
-
-    state: TrainState
-    training: Evaluation
-    validation: Evaluation | None
 
 
 class Stretch(NamedTuple):
@@ -208,8 +199,8 @@ class Alone:
         self.run.place.gather()
         return self.run.state.rows(torch.tensor([0]))
 
-    def ended(self) -> End:
-        """A copy as it would be if the training ended here, its best row restored, and its figures."""
+    def outcome(self) -> Outcome:
+        """A copy as it would be if the training ended here, its best row restored, with its figures."""
         run = replace(self.run, state=self.copy(), number=0, open=False)
         run.begin()
-        return End(run.state, *run.figures())
+        return Outcome(run.rows, run.state, *run.figures())

@@ -196,7 +196,7 @@ def _read(path: Path, device: torch.device, rows: Callable[[str], bool] = lambda
     manifest, folder = manifests.read(path), path.parent
     try:
         tensors = folder / Path(manifest["tensors"]).name
-        if files.digest(tensors, manifest["version"]) != manifest["sha256"]:
+        if not _undamaged(tensors, manifest):
             raise CheckpointError(f"{tensors} is damaged: its SHA-256 is not the one in {path.name}")
         content = load_file(tensors, device=str(device))
         for name in manifest.get("zeros", ()):
@@ -271,6 +271,15 @@ def _check_notes(notes: Mapping[str, Any]) -> None:
         raise ConfigError(f"settings are a {type(settings).__name__}; values by name expected")
 
 
+def _undamaged(tensors: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether a file of tensors is what its manifest says. Raises OSError."""
+    if manifest["version"] > 1:
+        return bool(files.digest(tensors) == manifest["sha256"])
+    files.regular(tensors)
+    with tensors.open("rb") as file:
+        return bool(hashlib.file_digest(file, "sha256").hexdigest() == manifest["sha256"])
+
+
 def digest_of(path: Path) -> str | None:
     """SHA-256 of a file of the run that fits in memory; None if there is none."""
     content = files.found(path)
@@ -297,7 +306,7 @@ def _make_room(folder: Path, size: int) -> None:
     """If the disk has no room for a third pair of `size` bytes, delete the previous one, if the newer is undamaged."""
     if shutil.disk_usage(folder).free < size:
         newer = named(files.found(folder / MANIFEST))
-        if newer and files.digest(folder / Path(newer["tensors"]).name, newer["version"]) == newer["sha256"]:
+        if newer and _undamaged(folder / Path(newer["tensors"]).name, newer):
             (folder / PREVIOUS).unlink(missing_ok=True)
             _tidy(folder)
             if newer.get("shards"):  # which the previous one named

@@ -36,7 +36,7 @@ class Compaction:
         self.figures: dict[int, Evaluation] = {}  # of all networks, by dataset, as last computed
         self.present: set[int] = set()  # datasets whose figures are those of the present rows
 
-    def begin(self, running: Tensor) -> None:
+    def compact(self, running: Tensor) -> None:
         """Use the clocks of `state`, which the loop may have changed. running (N,) bool, in host memory: who trains."""
         count, before = int(running.sum()), len(self.active.step)
         if 0 < count <= FULL * before and self._room(count):
@@ -54,21 +54,21 @@ class Compaction:
         size = sum(tensor.nbytes for _, tensor in state.tensors()) * count // len(state.step)
         return room is None or 2 * size < room
 
-    def run(self, data: Dataset, steps: int) -> None:
+    def advance(self, data: Dataset, steps: int) -> None:
         """One call of the engine."""
         self.present.clear()
         self.ahead = True
         self.choice.engine.run(self.active, data, steps)
 
-    def clocks(self) -> None:
+    def look(self) -> None:
         """Bring the clocks to `state`, if the engine has changed them since: then the loop may."""
         if self.ahead:
             self._home(CLOCKS)
         self.ahead = False
 
-    def rows(self) -> None:
+    def gather(self) -> None:
         """Bring rows and clocks to `state`."""
-        self.clocks()
+        self.look()
         self._home(ROWS)
 
     def _home(self, names: tuple[str, ...]) -> None:
@@ -80,7 +80,7 @@ class Compaction:
         """Evaluate all networks; those that were left out have the figures of their end."""
         known = self.figures.get(id(data))
         if known is None:
-            self.rows()
+            self.gather()
         state = self.state if known is None else self.active
         found = self.choice.engine.evaluate(state.population, data, state.hyper, state.position)
         if known is not None and self.index is not None:
@@ -103,7 +103,7 @@ class Compaction:
 
     def exchange(self, some: Tensor) -> None:
         """stopping.exchange in all rows."""
-        self.rows()
+        self.gather()
         self.unpack()
         stopping.exchange(self.state, some.to(self.state.step.device))
 

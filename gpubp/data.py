@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import arrays, gpus
 from .ambient import neutral
-from .division import Divisible
+from .divisible import Divisible
 from .errors import DataError, ShapeError
 from .folds import Parts, selected
 from .rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
@@ -105,9 +105,8 @@ class Dataset(Divisible):
     @property
     def each(self) -> dict[str, Tensor]:
         """The tensors that differ between networks, by name, with N in front."""
-        each = dict.fromkeys(("inputs", "targets"), self.own) | dict.fromkeys(
-            ("sizes", "starts"), self.rows is not None
-        )
+        each = {"inputs": self.own, "targets": self.own}
+        each |= dict.fromkeys(("sizes", "starts"), self.rows is not None)
         each["sample_weight"] = self.sample_weight is not None and self.sample_weight.ndim == 2
         each["spread"] = self.spread is not None and any(each.values())
         return {name: getattr(self, name) for name in HELD if each.get(name)}
@@ -179,9 +178,12 @@ class Dataset(Divisible):
         shared = sum(int(tensor.nbytes) for tensor in rest if tensor is not None)
         return shared + count * sum(int(tensor[0].nbytes) for tensor in each.values())
 
-    def part(self, part: slice) -> Dataset:
-        """The data of the networks `part`, as views."""
-        return self._at(part)
+    def part(self, which: slice | Tensor) -> Dataset:
+        """The data of the networks `which`, views for a slice, copies for indices (K,)."""
+        entities = None
+        if self.entities is not None:
+            entities = self.entities.take(which if isinstance(which, slice) else which.tolist())
+        return self._with({"entities": entities} | {name: tensor[which] for name, tensor in self.each.items()})
 
     def take(self, position: Tensor) -> Dataset:
         """The data of the networks at `position` (N,), in that order; itself if they fit any network."""
@@ -190,18 +192,12 @@ class Dataset(Divisible):
         first = int(position[0])
         if torch.equal(position, torch.arange(first, first + len(position))):
             return self.part(slice(first, first + len(position)))
-        return self._at(position)
+        return self.part(position)
 
     def alone(self, position: Tensor) -> Dataset:
         """The data of the networks at `position` (N,), as if there were no others."""
         found = self.take(position)
         return found if found.rows is None else found.of(found.parts, found.entities)
-
-    def _at(self, which: slice | Tensor) -> Dataset:
-        entities = None
-        if self.entities is not None:
-            entities = self.entities.take(which if isinstance(which, slice) else which.tolist())
-        return self._with({"entities": entities} | {name: tensor[which] for name, tensor in self.each.items()})
 
     def room(self, count: int, device: torch.device) -> Dataset:
         """Buffers on `device` for the data of `count` networks, to be filled by load(); shared tensors are copied."""
@@ -264,13 +260,11 @@ class Dataset(Divisible):
 
     def batch(self, index: Tensor, position: Tensor) -> Batch:
         """The samples `index` (N, B) of the networks at `position` (N,); index (1, B) is for all of them."""
-        return Batch(
-            self._pick(self.inputs, self.own, index, position),
-            self._pick(self.targets, self.own, index, position),
-            None
-            if self.sample_weight is None
-            else self._pick(self.sample_weight, self.sample_weight.ndim == 2, index, position),
-        )
+        inputs, targets = (self._pick(each, self.own, index, position) for each in (self.inputs, self.targets))
+        weight = self.sample_weight
+        if weight is not None:
+            weight = self._pick(weight, weight.ndim == 2, index, position)
+        return Batch(inputs, targets, weight)
 
     def _pick(self, table: Tensor, separate: bool, index: Tensor, position: Tensor) -> Tensor:
         if separate:

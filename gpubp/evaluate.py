@@ -35,6 +35,16 @@ class Evaluation(NamedTuple):
     metric: Tensor
 
 
+class Round(NamedTuple):
+    """What a round of training was, per network (N,): mean training loss, NaN for networks that did not train through
+    it; the evaluation on the validation data; the learning rate of the next step; the status."""
+
+    loss: Tensor
+    held_out: Evaluation | None
+    lr: Tensor
+    status: Tensor
+
+
 def metric_name(spec: NetworkSpec) -> str:
     """The name of the loss's metric: accuracy or r2."""
     return METRICS[LOSSES[spec.loss].metric]

@@ -130,7 +130,8 @@ class Recorder(Block):
 
     def __init__(self, state: TrainState, batch: Batch) -> None:
         super().__init__(state, kernel_widths(state.population.spec.widths, state.recipe.batch_size))
-        self.batch = batch
+        self.batch, self.target = batch, doubled(batch.targets)
+        self.weight = None if batch.weight is None else doubled(batch.weight)
         self.dropout = self.masks(batch.inputs.shape[1])
         self.noted: dict[str, Any] = {
             "hyper": {name: plain(each[0] if name == "class_weight" else each[0, 0])
@@ -149,16 +150,14 @@ class Recorder(Block):
         inputs = pad(doubled(self.batch.inputs), (0, self.widths[0] - self.spec.widths[0]))
         layers = [(weight.param, bias.param) for weight, bias in self.parts]
         passed = forward_layers(self.spec, layers, inputs, self.dropout)
-        weight = None if self.batch.weight is None else doubled(self.batch.weight)
-        target = doubled(self.batch.targets)
-        loss, delta = loss_and_delta(self.spec, passed.nets[-1], passed.outs[-1], target, weight, self.typed)
+        ends = passed.nets[-1], passed.outs[-1]
+        loss, delta = loss_and_delta(self.spec, *ends, self.target, self.weight, self.typed)
         return passed, loss, self.penalised(loss), delta
 
     def _errors(self) -> tuple[dict[str, Any], Tensor]:
         """The error of every output and sample, and its weight in E_total; dE_total/dout (N, B, O)."""
         rule, width = LOSSES[self.spec.loss], self.spec.widths[-1]
-        out, target = self.passed.outs[-1][:, :, :width], doubled(self.batch.targets)
-        weight = None if self.batch.weight is None else doubled(self.batch.weight)
+        out, target, weight = self.passed.outs[-1][:, :, :width], self.target, self.weight
         error, slope, counted = errors(self.spec, out, target, weight, self.typed)
         given = torch.ones_like(error) if weight is None else weight
         whole = (torch.ones_like(error) if counted is None else counted).sum(1, keepdim=True)

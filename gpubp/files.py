@@ -13,18 +13,29 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError
+from safetensors import SafetensorError
+
+from .errors import ConfigError, GpubpError, reason
 
 UNFINISHED = ".writing"  # suffix of a file being written
 FOLLOW_NONE = getattr(os, "O_NOFOLLOW", 0)
 TIMES = 32  # bytes of memory that a byte of JSON takes at most, as in [[],[],...
 PIECE, BLOCK = 1 << 26, 1 << 20  # bytes that a thread digests, and reads at once
+
+
+@contextmanager
+def written(what: object, error: type[GpubpError]) -> Iterator[None]:
+    """Raise `error`, that `what` cannot be written, for an error of the system or of safetensors."""
+    try:
+        yield
+    except (OSError, SafetensorError) as why:
+        raise error(f"{what} cannot be written: {reason(why, str(why))}") from None
 
 
 def path(name: str, given: Any) -> Path:
@@ -112,13 +123,9 @@ def write_text(path: Path, text: str) -> None:
     write(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
-def digest(path: Path, version: int = 2) -> str:
-    """SHA-256 of a file; from version 2 of checkpoints on over the SHA-256 of its pieces, which threads compute in
-    parallel. Raises OSError."""
+def digest(path: Path) -> str:
+    """SHA-256 over the SHA-256 of a file's pieces, which threads compute in parallel. Raises OSError."""
     regular(path)
-    if version == 1:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def piece(begin: int) -> bytes:
         found = hashlib.sha256()

@@ -21,6 +21,11 @@ MOST = 2**63 - 1  # the largest count in tensors and files
 WRITTEN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
+def flag_of(setting: str) -> str:
+    """The flag of a setting: --batch-size."""
+    return f"--{setting.replace('_', '-')}"
+
+
 class RefusedError(ArgumentTypeError, ValueError):
     """A refused value: argparse shows it for a flag, jsonargparse for a file."""
 

@@ -69,17 +69,14 @@ def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     The round(share * count) samples with the smallest words of the search stream are held out. Raises ConfigError, and
     DataError if a part would be empty; a share of 0 holds nothing out.
     """
-    held_out, order = int(held_out_of(torch.tensor(count), share)), _order(count, seed)
+    held_out, everybody = int(held_out_of(torch.tensor(count), share)), torch.tensor([EVERYBODY])
+    order = words(check_seed(seed), everybody, count, SPLIT, SEARCH)[0].argsort(stable=True)
     if share and not 0 < held_out < count:
         raise DataError(
             f"validation {share:g} of {count} samples: {count - held_out} to train, {held_out} held out; one or more "
             "of each expected, or a share of 0"
         )
     return order[held_out:].sort().values, order[:held_out].sort().values
-
-
-def _order(count: int, seed: int) -> Tensor:
-    return words(check_seed(seed), torch.tensor([EVERYBODY]), count, SPLIT, SEARCH)[0].argsort(stable=True)
 
 
 def held_out_of(sizes: Tensor, share: float) -> Tensor:

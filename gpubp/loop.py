@@ -16,18 +16,19 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from .config import TrainConfig
+from .evaluate import Round
 from .history import History
 from .networks import Outcome
 from .packing import Saved
 from .populations import Populations
 from .queue import Queue
 from .ranges import LONGEST
-from .reporters import Progress, Reporter, Start, due
+from .reporters import Progress, Reporter, due
 from .reporters.listeners import Listeners
 from .reporters.snapshot import Snapshot
 from .reporters.table import Results
 from .result import Result, kept
-from .run import Round, Run, gradient_norms, reasons, together
+from .run import Run, gradient_norms, reasons, start_of
 from .saving import Saving
 from .serial import one_thread
 from .side_by_side import Crew, Tell
@@ -54,8 +55,7 @@ class Search(Protocol):
         """What the table of results says of it: (N,) whole numbers by name, in the order of rows."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Its settings and what it has decided so far, as plain values and Records, from which it goes on after a
-        resume."""
+        """Its settings and what it has decided so far, as plain values and Records, from which a resume goes on."""
 
 
 @dataclass
@@ -122,23 +122,11 @@ class Loop:
         self.begun, self.before = time.monotonic(), self.seconds
         self.crew.begin(self.runs, self.runs)
         self.taken = self.done
-        populations = [run.state.population for run in self.runs]
-        self.clock = "step" if self.queue is None and together(self.runs) else "network_steps"
-        start = Start(
-            networks=(self.queue and self.queue.rows.total) or sum(each.count for each in populations),
-            parameters=max(each.spec.size for each in populations),
-            steps=self.expected,
-            done=self.taken,
-            step=max(int(run.state.step.max()) for run in self.runs),
-            engine_reason=reasons(self.runs),
-            run_dir=None if self.run_dir is None else str(self.run_dir),
-            metric_name=self.metric_name,
-            lines=self.lines,
-            settings=self.settings,
-            history=tuple(self.history),
-            populations=len(self.runs),
-            clock=self.clock,
-        )
+        start = start_of(self.runs, self.run_dir, self.lines, self.settings, self.history)
+        if self.queue is not None:
+            total = self.queue.rows.total or start.networks
+            start = start._replace(networks=total, steps=self.expected, done=self.taken, clock="network_steps")
+        self.clock = start.clock
         self.listeners.start(start)
         self.crew.compile_ahead(self.runs)
         self.rate, self.seen = 0.0, (self.taken, 0.0)  # network-steps and seconds at the last evaluation
@@ -163,11 +151,6 @@ class Loop:
         if self.queue is not None:
             return self.queue.expected(self.runs)
         return sum(run.pace.whole for run in self.runs)
-
-    @property
-    def metric_name(self) -> str:
-        """The name of the evaluations' metric."""
-        return self.runs[0].metric_name
 
     def next_round(self) -> bool:
         """Go on with the present round, or start the next; False if every network has ended."""
@@ -245,7 +228,7 @@ class Loop:
         rate = (done - self.seen[0]) / max(steps - self.seen[1], 1e-6)
         others = None if self.queue is None else self.queue.ended.statuses
         with one_thread():
-            networks.describe(self.number, self.seconds, done, rate, self.metric_name, others)
+            networks.describe(self.number, self.seconds, done, rate, self.runs[0].metric_name, others)
         self.seen = done, steps
         shown = self.queue is None or self.queue.over(self.runs) or due(self.number, *RECORDS)
         self.history.add(networks.record, shown)
@@ -273,14 +256,13 @@ class Loop:
 
     def noted(self) -> dict[str, Any]:
         """The loop's notes in a checkpoint."""
-        search = None if self.search is None else self.search.to_dict()
         return {
             "number": self.number,
             "history": self.history,
             "clock": self.clock,
             "seconds": self.seconds,
             "settings": self.settings,
-            "search": search,
+            "search": None if self.search is None else self.search.to_dict(),
             "queue": None if self.queue is None else self.queue.to_dict(),
         }
 
@@ -294,12 +276,11 @@ class Loop:
             outcomes += self.queue.ended.outcomes()
             outcomes.sort(key=lambda each: int(each.rows.min()))
         more = {} if self.search is None else self.search.columns(self.runs)
-        results = Results(outcomes, self.metric_name, self.runs[0].sets.data.entities, more)
+        results = Results(outcomes, self.runs[0].metric_name, self.runs[0].sets.data.entities, more)
         if self.saving is not None:
             self.saving.results(results)
-        networks = Populations(*zip(*((each.state.population, each.rows) for each in outcomes)))
         return Result(
-            populations=networks,
+            populations=Populations(*zip(*((each.state.population, each.rows) for each in outcomes))),
             outcomes=outcomes,
             results=results,
             history=list(self.history),

@@ -15,7 +15,7 @@ GROWTH = 4  # of a call, at most, over the one before
 class Pace:
     """length: the estimated steps of a call that takes `wanted` seconds, at most `most`. rate: network-steps/s, 0
     until known. Since the last look: left: the most steps that a network has to the end of the round; taken: steps of
-    the calls; running: networks, at that look; whole: their steps up to their ends, and those that all have taken."""
+    the calls; running: networks, at that look; whole: the TrainState's `expected` then."""
 
     def __init__(self, wanted: float, most: int) -> None:
         self.wanted, self.most = wanted, most
@@ -30,7 +30,7 @@ class Pace:
             self.left = int(self.each.max())
         self.alike = not self.count or int(self.each.min()) == self.left
         self.before, self.running = int(state.step.sum()), int(state.running.sum())
-        self.whole = self.before + int(((state.end - state.step) * state.running).sum())
+        self.whole = state.expected
         self.calls: deque[int] = deque(maxlen=3)
 
     @property

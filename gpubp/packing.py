@@ -26,15 +26,7 @@ from .schedules import SCHEDULES
 from .spec import NetworkSpec
 from .state import TrainState
 
-NOTES = (
-    "number",
-    "open",
-    "folds",
-    "engine",
-    "engine_reason",
-    "data",
-    "validation",
-)  # of a population, besides its state
+NOTES = ("number", "open", "folds", "engine", "engine_reason", "data", "validation")  # of a population
 
 
 class Saved(NamedTuple):

@@ -76,46 +76,23 @@ def placed(
     return Shards(state, data, choice, where, stream)
 
 
-class Home:
+class Home(Compaction):
     """A population that trains in place."""
 
     least = 1
 
     def __init__(self, state: TrainState, data: Dataset, choice: Choice) -> None:
-        self.state, self.data, self.networks = state, data, Compaction(state, choice)
+        super().__init__(state, choice)
+        self.data = data
 
     def begin(self) -> None:
         """See Place."""
-        self.networks.begin(self.state.running)
+        self.compact(self.state.running)
 
     def run(self, steps: int) -> list[str]:
         """See Place."""
-        self.networks.run(self.data, steps)
+        self.advance(self.data, steps)
         return cache.news()
-
-    def evaluate(self, data: Dataset) -> Evaluation:
-        """See Place."""
-        return self.networks.evaluate(data)
-
-    def look(self) -> None:
-        """See Place."""
-        self.networks.clocks()
-
-    def gather(self) -> None:
-        """See Place."""
-        self.networks.rows()
-
-    def sample(self, most: int) -> TrainState:
-        """See Place."""
-        return self.networks.sample(most)
-
-    def keep(self, better: Tensor) -> None:
-        """See Place."""
-        self.networks.keep(better)
-
-    def exchange(self, some: Tensor) -> None:
-        """See Place."""
-        self.networks.exchange(some)
 
     def news(self) -> list[str]:
         """See Place."""

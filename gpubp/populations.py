@@ -77,6 +77,13 @@ class Populations:
         for number, place in zip(numbers.tolist(), which.argsort(stable=True).split(counts.tolist())):
             yield Part(self.each[number], local[place], place)
 
+    def take(self, rows: Tensor) -> Populations:
+        """The networks in these rows (K,), in this order, as copies."""
+        parts = [*self.parts(rows)]
+        return Populations(
+            tuple(each.population.take(each.local) for each in parts), tuple(each.place for each in parts)
+        )
+
     @neutral()
     def network(self, row: int) -> nn.Sequential:
         """The network in a row as torch.nn.Sequential, with copies of its weights."""

@@ -19,12 +19,12 @@ from typing import Any
 from torch import Tensor
 
 from . import arrays, checkpoint, files
-from .alone import Alone, End, Stretch, drawn, given, line_of, network_of, place
+from .alone import Alone, Stretch, drawn, given, line_of, network_of, place
 from .ambient import HOME, neutral
 from .data import Dataset
 from .design import INIT
 from .entities import Entities
-from .errors import CheckpointError, ConfigError, GpubpError
+from .errors import CheckpointError, ConfigError
 from .evaluate import metric_name
 from .explain import Explanation, explain_steps
 from .line import line
@@ -211,29 +211,24 @@ def _sets(folder: Path, found: Saved, data: Dataset, validation: Dataset | None)
     """The samples of one network. Raises CheckpointError unless these are the run's data."""
     population = found.state.population
     whole = ready([population.spec], population.params.dtype, data, validation, None)
-    check_data(folder, found.notes, whole)
-    try:
-        for each in whole.each:
-            found.state.check(each)
-    except GpubpError as error:
-        raise CheckpointError(f"{folder} does not fit its data: {error}") from None
+    check_data(folder, found, whole)
     return Sets(*(each.alone(found.state.position) for each in whole.each))
 
 
-def _trained(alone: Alone, found: Saved, before: int) -> tuple[TrainState, int, End]:
+def _trained(alone: Alone, found: Saved, before: int) -> tuple[TrainState, int, Outcome]:
     """Train a network to where the run has it, and to `before` steps. -> its state and row after these; its end where
     the run has it: at the end of an open round before the evaluation, or, as of an extended run a checkpoint does not
     say, after it."""
     state = found.state
     steps = int(state.step) + int(state.status == Status.diverged)
     waits = found.notes["open"] and bool(state.left == 0) and bool(state.running)
-    ends: list[End] = []
+    ends: list[Outcome] = []
     for goal in sorted({(before, True), (steps, not waits), (steps, True)}):
         alone.train(*goal)
         if goal == (before, True):
             there, row = alone.copy(), int(alone.run.rows)
         if goal[0] == steps and not (ends and _digests(ends[-1].state) == _digests(state)):
-            ends.append(alone.ended())
+            ends.append(alone.outcome())
     return there, row, ends[-1]
 
 
@@ -247,7 +242,7 @@ def _digests(state: TrainState) -> dict[str, str]:
 
 
 def _results(
-    folder: Path, saved: checkpoint.Checkpoint, found: Saved, end: End, entities: Entities | None
+    folder: Path, saved: checkpoint.Checkpoint, found: Saved, end: Outcome, entities: Entities | None
 ) -> tuple[dict[str, tuple[str, str]], list[str]]:
     """A network's row in results.parquet and that of its replay; a note where there is none of the checkpoint's moment,
     as of a run that was killed after it went on, and of columns that are not compared. A column that is missing is a
@@ -262,7 +257,7 @@ def _results(
     if not over and [each["steps"] for each in theirs] != [int(found.state.step)]:
         return {}, [f"{RESULTS} is of an earlier moment than the checkpoint: the figures are not compared"]
     there = replace(end.state, position=found.state.position)
-    outcome = Outcome(found.rows, there, end.training, end.validation, found.notes["folds"])
+    outcome = end._replace(rows=found.rows, state=there, folds=found.notes["folds"])
     mine, needed = of_one(outcome, metric_name(there.population.spec), entities)
     row, notes = theirs[0] if theirs else {}, []
     if saved.version < UNSHARDED and (lacks := [name for name in needed if name not in row]):

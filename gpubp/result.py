@@ -264,6 +264,20 @@ def ranked_by(results: pa.Table) -> str:
     return f"validation_{measured}" if "validation_loss" in names else measured
 
 
+def comparable(states: Sequence[TrainState]) -> bool:
+    """Whether all losses are of one kind: one function, with the same hyper-parameters and class weights."""
+    names = {state.population.spec.loss for state in states}
+    if len(names) > 1:
+        return False
+    usual = {"class_weight": None, **LOSSES[names.pop()].defaults}
+    for name, default in usual.items():
+        off = torch.full((1, 1), float("inf") if default is None else default, dtype=torch.float64)
+        columns = [state.hyper.get(name, off) for state in states]
+        if len({each.shape[1] for each in columns}) > 1 or len(torch.cat(columns).unique(dim=0)) > 1:
+            return False
+    return True
+
+
 def worth(name: str, values: Tensor) -> Tensor:
     """What sorts `values` of the column `name` from best to worst in ascending order, NaN last."""
     return (values if name.endswith("loss") else -values).nan_to_num(float("inf"))

@@ -21,6 +21,7 @@ from .errors import CheckpointError, ConfigError, EngineError, GpubpError
 from .line import line
 from .loop import Loop, Search
 from .making import Maker, Source
+from .packing import Saved
 from .population import Population
 from .queue import Queue, Rows
 from .reporters import Reporter
@@ -110,25 +111,26 @@ def _saved(folder: Path) -> checkpoint.Checkpoint:
 def runs_of(folder: Path, saved: checkpoint.Checkpoint, sets: Sets, where: list[torch.device]) -> list[Run]:
     """The saved runs; raises CheckpointError unless these are their data."""
     runs: list[Run] = []
-    for state, config, rows, notes in saved.populations:
+    for each in saved.populations:
+        state, config, rows, notes = each
         choice = _going_on(notes, state.population, config, where, sets.data)
-        check_data(folder, notes, sets)
+        check_data(folder, each, sets)
         runs.append(Run(state, config, sets, choice, where, rows, notes["number"], notes["open"], notes["folds"]))
-        try:
-            for each in sets.each:
-                state.check(each)
-        except GpubpError as error:
-            raise CheckpointError(f"{folder} does not fit its data: {error}") from None
         _check_progress(folder, runs[-1])
     return runs
 
 
-def check_data(folder: Path, notes: Mapping[str, Any], sets: Sets) -> None:
+def check_data(folder: Path, saved: Saved, sets: Sets) -> None:
     """Raise CheckpointError unless these are the data of a saved population."""
     for name, fingerprint in sets.fingerprints.items():
-        if notes[name] != fingerprint:
+        if saved.notes[name] != fingerprint:
             what = "data" if name == "data" else f"{name} data"
             raise CheckpointError(f"{folder}: the {what} differ from those that the run started with")
+    try:
+        for each in sets.each:
+            saved.state.check(each)
+    except GpubpError as error:
+        raise CheckpointError(f"{folder} does not fit its data: {error}") from None
 
 
 def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: Iterator[Any] | None) -> Queue | None:
@@ -181,7 +183,7 @@ def _write_changes(
 ) -> None:  # fmt: skip
     """Write what has changed since the checkpoint."""
     path = folder / config_file.FILE
-    try:
+    with files.written(folder, CheckpointError):
         saved.notes["history"].save(folder)  # without records after the checkpoint
         digest = checkpoint.digest_of(folder / checkpoint.PREPARATION)
         if data.preparation is not None and saved.preparation not in (None, digest):
@@ -192,8 +194,6 @@ def _write_changes(
                 Design.of(folder / DESIGN).lengthened(lengths).save(folder)
         if not path.exists() or config_file.differs(path, settings):
             config_file.write(path, settings, reasons(runs))
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written: {error.strerror}") from None
 
 
 def _check_progress(folder: Path, run: Run) -> None:

@@ -3,17 +3,18 @@
 Evaluations depend only on the configuration and define rounds: in a round every network
 trains to the step of its next evaluation. Cutting a call of the engine short changes no bit, so the
 length of calls may depend on the clock. Within a round no clock of a network is read: the run estimates (pace.py).
-Signals, reporters and files are in loop.py.
+Signals and files are in loop.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,8 @@ from .config import TrainConfig
 from .curves import Losses
 from .data import Dataset
 from .engines import Choice
-from .evaluate import Evaluation, metric_name
+from .evaluate import Evaluation, Round, metric_name
+from .history import History
 from .losses import LOSSES
 from .networks import Networks
 from .pace import Pace
@@ -32,6 +34,7 @@ from .packing import Saved
 from .placement import placed
 from .ranges import LONGEST
 from .recipe import Recipe
+from .reporters import Start
 from .schedules import scheduled
 from .serial import one_thread, threads
 from .spec import NetworkSpec
@@ -41,16 +44,6 @@ CALL = 0.25  # intended seconds of a call of the engine
 MOST = 1 << 16  # steps of one call at most
 EAGER = 1 << 10  # the same for engine eager, which holds the order of samples of a whole call for a block of networks
 TABLE = 1 << 22  # samples of one call at most, if all networks share an order, which is a table
-
-
-class Round(NamedTuple):
-    """What a round was, per network (N,): mean training loss, NaN for networks that did not train through it;
-    the evaluation on the validation data; the learning rate of the next step; the status."""
-
-    loss: Tensor
-    held_out: Evaluation | None
-    lr: Tensor
-    status: Tensor
 
 
 @dataclass(eq=False)
@@ -241,16 +234,7 @@ class Run:
     def gradient_norms(self, most: int) -> Tensor:
         """(K,) float64: the norms of the gradients of up to `most` of the networks that train, evenly spaced, on the
         minibatch of their next step, without dropout and penalties."""
-        state, data = self.place.sample(most), self.sets.data
-        population, recipe, loss = state.population, state.recipe, state.population.spec.loss
-        clocks = population.ids, state.position, state.step
-        order = data.order(population.seed, *clocks, 1, recipe.batch_size, recipe.shuffle)
-        batch = data.batch(order, state.position)
-        columns = {name: column[:, 0] for name, column in state.hyper.items() if name in LOSSES[loss].defaults}
-        columns |= {name: state.hyper[name] for name in ("class_weight",) if name in state.hyper}
-        inputs, targets = (each.expand(population.count, *each.shape[1:]) for each in batch[:2])
-        weight = None if batch.weight is None else batch.weight.expand(population.count, -1)
-        _, grad = gradients(population.spec, population.params, inputs, targets, weight, columns)
+        _, grad = gradients(*next_minibatch(self.place.sample(most), self.sets.data))
         norms: Tensor = torch.linalg.vector_norm(grad.double(), dim=1)
         return norms
 
@@ -278,6 +262,18 @@ class Run:
         return training, self.held_out
 
 
+def next_minibatch(
+    state: TrainState, data: Dataset
+) -> tuple[NetworkSpec, Tensor, Tensor, Tensor, Tensor | None, dict[str, Tensor]]:
+    """The arguments of gradients() for the next step of each network, without dropout and penalties."""
+    population, recipe, hyper = state.population, state.recipe, state.hyper
+    clocks = population.ids, state.position, state.step
+    order = data.order(population.seed, *clocks, 1, recipe.batch_size, recipe.shuffle).expand(population.count, -1)
+    columns = {name: hyper[name][:, 0] for name in LOSSES[population.spec.loss].defaults if name in hyper}
+    columns |= {name: hyper[name] for name in ("class_weight",) if name in hyper}
+    return population.spec, population.params, *data.batch(order, state.position), columns
+
+
 def together(runs: Sequence[Run]) -> bool:
     """Whether all networks that train are at the same step at every evaluation."""
     rounds = {run.config.rounds for run in runs}
@@ -299,3 +295,25 @@ def gradient_norms(runs: Sequence[Run], most: int) -> Tensor:
 def reasons(runs: Iterable[Run]) -> str:
     """Why each engine was chosen."""
     return "; ".join(dict.fromkeys(run.choice.reason for run in runs))
+
+
+def start_of(
+    runs: Sequence[Run], run_dir: Path | str | None, lines: Sequence[str], settings: Mapping[str, Any], history: History
+) -> Start:
+    """What reporters are told of `runs` before their first step here."""
+    populations = [run.state.population for run in runs]
+    return Start(
+        networks=sum(each.count for each in populations),
+        parameters=max(each.spec.size for each in populations),
+        steps=sum(run.state.expected for run in runs),
+        done=sum(int(run.state.step.sum()) for run in runs),
+        step=max(int(run.state.step.max()) for run in runs),
+        engine_reason=reasons(runs),
+        run_dir=None if run_dir is None else str(run_dir),
+        metric_name=runs[0].metric_name,
+        lines=tuple(lines),
+        settings=settings,
+        history=tuple(history),
+        populations=len(runs),
+        clock="step" if together(runs) else "network_steps",
+    )

@@ -39,15 +39,8 @@ class Shard:
         self, home: TrainState, data: Sequence[Dataset], part: slice, choice: Choice, device: torch.device, size: int,
         stream: int | None = None,
     ) -> None:  # fmt: skip
-        self.home, self.part, self.choice, self.device, self.size, self.stream = (
-            home,
-            part,
-            choice,
-            device,
-            size,
-            stream,
-        )
-        self.count = home.population.count
+        self.home, self.part, self.choice = home, part, choice
+        self.device, self.size, self.stream, self.count = device, size, stream, home.population.count
         self.until = home.limit.clone()  # the last step of a call
         self.copies = gpus.Copies(device)
         self.there: TrainState | None = None  # the networks on the device, or the seats of two groups
@@ -80,7 +73,7 @@ class Shard:
         if self.stays and self.choice.name == "cuda" and self._launch(steps):
             return self.news()
         torch.minimum(self.home.step + steps, self.home.limit, out=self.until)
-        self._each(lambda networks, data: networks.run(data, steps), self.training, TRAINED, CHANGED)
+        self._each(lambda networks, data: networks.advance(data, steps), self.training, TRAINED, CHANGED)
         return self.news()
 
     def _launch(self, steps: int) -> bool:
@@ -91,8 +84,8 @@ class Shard:
                 networks, data = self._networks(), self._data(self.training)
                 if not self.under_way:
                     copy(self.home, networks.state, CLOCKS + LOOPS)
-                    networks.begin(self.home.running)
-                networks.run(data, steps)
+                    networks.compact(self.home.running)
+                networks.advance(data, steps)
                 self.under_way.append(gpus.mark(self.device))
                 if len(self.under_way) > 2:  # the host is at most two calls ahead
                     self.under_way.popleft()()
@@ -134,7 +127,7 @@ class Shard:
 
     def _take_home(self, networks: Compaction, names: Names) -> None:
         """Bring these tensors of all networks to host memory."""
-        networks.rows() if set(ROWS) <= set(names) else networks.clocks()
+        networks.gather() if set(ROWS) <= set(names) else networks.look()
         copy(networks.state, self.home, names)
         gpus.wait(self.device)
 
@@ -206,9 +199,9 @@ class Shard:
                 return work(Compaction(there.rows(group.seat), self.choice), sent)
             networks = self._networks()
             if come:
-                networks.begin(home.running)
+                networks.compact(home.running)
             found = work(networks, sent)
-            networks.clocks()
+            networks.look()
             return found
 
         def take_home(group: Group) -> None:

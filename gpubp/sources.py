@@ -21,13 +21,13 @@ from .about import choose_loss, sentences
 from .ambient import neutral
 from .arrays import real
 from .data import Dataset
-from .divided import Division, Fitted, prepare
 from .entities import as_written, label
 from .errors import ConfigError, DataError, lookup, unknown
 from .fitting import ask, check_scale
 from .folds import SPLIT
 from .losses import LOSSES
 from .preparation import TASK_OF_LOSS, Preparation
+from .preparing import Division, Fitted, prepare
 from .rng import EVERYBODY, SEARCH, normal
 from .tables import READERS, Table, listed, named, read
 from .text import Reading

@@ -127,6 +127,11 @@ class TrainState:
         """(N,) int64: steps to the end of the round; 0 for networks that have ended."""
         return (self.limit - self.step) * self.running
 
+    @property
+    def expected(self) -> int:
+        """Steps of all networks at their ends, if no further one stops early."""
+        return int(torch.where(self.running, self.end, self.step).sum())
+
     def rows(self, part: slice | Tensor) -> TrainState:
         """The networks of `part` as a separate state: views for a slice, copies for indices (see put())."""
         return self._each(lambda tensor: tensor[part])

@@ -19,8 +19,7 @@ from gpubp.cluster import training
 from gpubp.cluster.messages import NONE, Looked, clocks
 from gpubp.cluster.record import Record
 from gpubp.errors import ClusterError
-from gpubp.evaluate import Evaluation
-from gpubp.run import Round
+from gpubp.evaluate import Evaluation, Round
 
 from . import mutated_arrays, mutations
 from .mutations import Chance

@@ -18,7 +18,7 @@ from gpubp import cli
 from gpubp.cluster import health
 from gpubp.cluster.driver import Driver
 from gpubp.cluster.health import Lifeline, Tries, free
-from gpubp.cluster.messages import Begun
+from gpubp.cluster.messages import Begun, Looked
 from gpubp.cluster.progress import Together
 from gpubp.cluster.session import session
 from gpubp.commands import outcome, train
@@ -27,6 +27,7 @@ from gpubp.history import History
 from gpubp.reporters import Progress
 from gpubp.reporters.listeners import Listeners
 from gpubp.run import Sets
+from gpubp.state import Status
 
 from . import no_ray
 
@@ -200,6 +201,22 @@ def test_the_first_rate_after_a_resume_is_that_of_this_call() -> None:
     told.hear(1, Begun(350, 17))  # its worker has died
     assert (told.seen[0], told.seen[1] >= 50.0) == (700, True)
     assert [each.done for each in told.progress] == [400, 350]
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_the_steps_of_a_run_in_shards_are_those_of_networks_that_go_on(stops: bool) -> None:
+    """As on one machine: networks that have stopped take no more, and where a search stops some nobody knows."""
+    heard = list[Progress]()
+    reporter = SimpleNamespace(progress=heard.append)
+    told = Together([], [], Listeners((reporter,), lambda _: None), History(), 0.0, [], {}, stops)  # type: ignore
+    told.progress = [Progress(0, 0.0, 3, steps=300)] * 2
+    told.hear(0, Progress(120, 1.0, 2, steps=220))
+    status, step = torch.tensor([Status.stopped, Status.running, Status.finished]), torch.tensor([30, 60, 100])
+    states = [{"status": status, "step": step, "end": torch.full((3,), 100)}]
+    told.rest(1, states, Looked(3, [], [], torch.empty(0)))
+    told.tell()
+    assert [each.steps for each in heard] == ([0, 0] if stops else [520, 450])
+    assert (heard[-1].done, heard[-1].running) == (310, 3)
 
 
 @pytest.mark.parametrize("listening", [True, False])

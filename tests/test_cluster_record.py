@@ -20,8 +20,8 @@ from gpubp.cluster.record import LARGEST, WAITING, Record
 from gpubp.cluster.shards import Part, dealt
 from gpubp.design import Design
 from gpubp.errors import CheckpointError
-from gpubp.evaluate import Evaluation
-from gpubp.run import Round, Sets
+from gpubp.evaluate import Evaluation, Round
+from gpubp.run import Sets
 from gpubp.search import SuccessiveHalving
 
 from .helpers import same_bits

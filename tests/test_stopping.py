@@ -291,5 +291,5 @@ def test_no_copy_is_made_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) 
     state = TrainState.start(population(SPEC, COUNT), config(), training())
     networks = Compaction(state, choose("eager", SPEC, config(), CPU))
     monkeypatch.setattr("gpubp.free.available", lambda _: 0)
-    networks.begin(torch.arange(COUNT) < 2)
+    networks.compact(torch.arange(COUNT) < 2)
     assert networks.active is state

@@ -18,8 +18,6 @@ import torch
 from ..errors import CheckpointError, ClusterError, GpubpError, OutOfMemoryError
 from ..line import line
 from ..loop import Search
-from ..reporters import Progress
-from ..state import Status
 from . import worker
 from .board import Inbox, Letter, Outbox, board
 from .health import TICK, Lifeline, Tries, free
@@ -149,10 +147,7 @@ class Driver:
     def ended(self, at: int, report: Report) -> None:
         """A shard has come to the end of a phase."""
         if report.looked is not None:
-            running = sum(int((each["status"] == Status.running).sum()) for each in report.states)
-            self.together.progress[at] = Progress(sum(int(each["step"].sum()) for each in report.states), 0.0, running)
-            if not running:
-                self.together.end(at, report.looked)
+            self.together.rest(at, report.states, report.looked)
 
     def gather(self, start: Callable[[int], Any], ended: Callable[[int, Any], None], heard: bool = False) -> list[Any]:
         """What the tasks of all shards return, in order. heard: whether they tell the board that they have begun."""

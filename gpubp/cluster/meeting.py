@@ -16,9 +16,9 @@ from torch import Tensor
 from ..ambient import HOME
 from ..config import TrainConfig
 from ..engines import ENGINES, Choice
-from ..evaluate import Evaluation
+from ..evaluate import Evaluation, Round
 from ..population import Population
-from ..run import Round, Run, Sets
+from ..run import Run, Sets
 from ..state import Status, TrainState
 from ..stored import Rowless
 from .messages import Decision, Looked, Tensors
@@ -98,16 +98,11 @@ def found_in(runs: Sequence[LightRun], shards: Sequence[Shard], looked: Sequence
 def decisions(number: int, runs: Sequence[LightRun], shards: Sequence[Shard]) -> list[Decision]:
     """What was decided at the end of the round `number`, for each shard."""
     known = [{name: each for name, each in run.state.tensors() if name != "source"} for run in runs]
-    return [
-        Decision(
-            number,
-            [
-                {name: each[index] for name, each in known[group].items()}
-                for group, index in zip(shard.groups, shard.index)
-            ],
-        )
-        for shard in shards
-    ]
+    found = []
+    for shard in shards:
+        parts = [(known[group], index) for group, index in zip(shard.groups, shard.index)]
+        found.append(Decision(number, [{name: each[index] for name, each in all_.items()} for all_, index in parts]))
+    return found
 
 
 class Exchange:

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..evaluate import Evaluation
+from ..evaluate import Evaluation, Round
 from ..reporters import Progress, Reporter, Start
 from ..reporters.snapshot import Snapshot
 from ..reporters.tensorboard import SHARE
-from ..run import Round
 from ..state import Status, TrainState
 from ..stored import is_row
 
@@ -96,11 +95,10 @@ class Herald(Reporter):
     def looked(self, snapshot: Snapshot) -> None:
         """Every time."""
         times, steps = [clocks(each) for each in snapshot.states], snapshot.record["network_steps"]
-        norms = (
-            snapshot.gradient_norms(most).cpu() if (most := min(self.norms, (steps - self.spent) // SHARE)) else NONE
-        )
+        most = min(self.norms, (steps - self.spent) // SHARE)
+        norms = snapshot.gradient_norms(most).cpu() if most else NONE
         self.spent = steps if len(norms) else self.spent
-        self.latest = Looked(snapshot.record["round"], times, [*snapshot.found], norms)  # type: ignore[list-item]
+        self.latest = Looked(snapshot.record["round"], times, [*snapshot.found], norms)
         self.tell(self.latest)
 
 

@@ -16,23 +16,23 @@ from ..history import History
 from ..reporters import Progress
 from ..reporters.listeners import Listeners
 from ..reporters.snapshot import Snapshot
-from .meeting import LightRun, found_in
-from .messages import Begun, Looked, Message
+from ..state import Status
+from .meeting import LightRun, decisions, found_in
+from .messages import Begun, Looked, Message, Tensors
 from .shards import Shard
 
 
 class Together:
     """runs: for reporters alone, as they were at the latest record; seconds: of training before this process. meetings:
     rounds whose records have the decisions of a search, which are not taken yet; rounds: evaluations that some shards
-    have told already."""
+    have told already; stops: whether a search stops networks, so that nobody knows how many steps are left."""
 
     def __init__(
         self, runs: Sequence[LightRun], shards: Sequence[Shard], listeners: Listeners, history: History, seconds: float,
-        meetings: Iterable[int], rounds: Mapping[int, Mapping[int, Looked]],
+        meetings: Iterable[int], rounds: Mapping[int, Mapping[int, Looked]], stops: bool = False,
     ) -> None:  # fmt: skip
         self.runs, self.shards, self.listeners, self.history = runs, shards, listeners, history
-        self.progress = [Progress(0, 0.0, sum(map(len, each.rows))) for each in shards]
-        self.steps = sum(int(run.state.end.sum()) for run in runs)
+        self.progress, self.stops = [_at_rest(each.states) for each in decisions(0, runs, shards)], stops
         self.rounds = {number: dict(each) for number, each in rounds.items()}
         self.latest: list[Looked | None] = [None] * len(shards)
         for number in sorted(rounds):
@@ -68,17 +68,18 @@ class Together:
         self.rounds.setdefault(message.number, {})[number] = message
         self.records()
 
-    def end(self, number: int, last: Looked) -> None:
-        """A shard has ended, with figures that stay."""
-        self.latest[number], self.ended[number] = last, True
-        self.progress[number] = self.progress[number]._replace(rate=0.0)
-        self.records()
+    def rest(self, number: int, states: Sequence[Tensors], last: Looked) -> None:
+        """A shard has come to the end of a phase, or of its training, with figures that stay."""
+        self.progress[number] = _at_rest(states)
+        if not self.progress[number].running:
+            self.latest[number], self.ended[number] = last, True
+            self.records()
 
     def tell(self, *notes: str) -> None:
         """Report progress, and notes for the user."""
         self.notes += notes
-        done, running = (sum(getattr(each, name) for each in self.progress) for name in ("done", "running"))
-        total = Progress(done, sum(each.rate for each in self.progress), running, notes, self.steps)
+        done, rate, running, _, steps = zip(*self.progress)
+        total = Progress(sum(done), sum(rate), sum(running), notes, 0 if self.stops else sum(steps))
         self.listeners.tell(lambda reporter: reporter.progress(total))
 
     def records(self) -> None:
@@ -126,6 +127,13 @@ class Together:
         """Bring what was decided into `runs`."""
         for mine, theirs in zip(self.runs, self.after):
             mine.state.put_in(torch.arange(len(mine.rows)), dict(theirs.state.tensors()))
+
+
+def _at_rest(states: Sequence[Tensors]) -> Progress:
+    """The progress of a shard whose networks, in these states, do not train at present."""
+    step, end, status = (torch.cat([each[name] for each in states]) for name in ("step", "end", "status"))
+    running = status == Status.running
+    return Progress(int(step.sum()), 0.0, int(running.sum()), steps=int(torch.where(running, end, step).sum()))
 
 
 def _some(norms: Tensor, most: int) -> Tensor:

@@ -89,15 +89,13 @@ class Record:
 
     def save(self, folder: Path) -> None:
         """Write it. Raises CheckpointError."""
-        try:
+        with files.written(folder, CheckpointError):
             folder.mkdir(parents=True, exist_ok=True)
             told = {**vars(self), "history": self.history.save(folder)}
             files.write_text(folder / FILE, json.dumps({**told, "sha256": manifests.digest(told)}) + "\n")
             for old in folder.glob("decision-*.safetensors"):
                 if old != self.decision(folder):
                     old.unlink()
-        except OSError as error:
-            raise CheckpointError(f"{folder} cannot be written: {error.strerror}") from None
 
     def wait(self, folder: Path, waiting: Waiting) -> None:
         """Write evaluations that wait, before save(). Raises CheckpointError."""
@@ -107,12 +105,10 @@ class Record:
             for shard, looked in told.items()
             for name, each in packed(looked).items()
         }
-        try:
+        with files.written(folder, CheckpointError):
             folder.mkdir(parents=True, exist_ok=True)
             files.write(folder / WAITING, lambda beside: save_file(content, beside))
             self.waiting = files.digest(folder / WAITING)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{folder} cannot be written: {reason(error, str(error))}") from None
 
     def waited(self, folder: Path, runs: Sequence[LightRun], shards: Sequence[Shard]) -> Waiting:
         """The evaluations that waited; none if they are not what was written."""
@@ -141,13 +137,11 @@ class Record:
         content = {
             f"{at}.{name}": each.contiguous() for at, run in enumerate(runs) for name, each in run.state.tensors()
         }
-        try:
+        with files.written(folder, CheckpointError):
             folder.mkdir(parents=True, exist_ok=True)
             files.write(self.decision(folder), lambda beside: save_file(content, beside))
             self.file = files.digest(self.decision(folder))
             self.search = history.with_files(search.to_dict(), folder, number)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{folder} cannot be written: {reason(error, str(error))}") from None
         self.save(folder)
 
     def restore(self, folder: Path, runs: Sequence[LightRun]) -> None:

@@ -24,13 +24,13 @@ from ..making import Source
 from ..manifests import MANIFEST
 from ..population import Population
 from ..populations import Populations
-from ..reporters import Reporter, Start, watches
+from ..reporters import Reporter, watches
 from ..reporters.listeners import Listeners
 from ..reporters.table import Results
 from ..reporters.tensorboard import SAMPLED
 from ..result import Result, kept
 from ..rng import check_seed
-from ..run import reasons, together
+from ..run import reasons, start_of, together
 from ..signals import collected, delivered
 from ..stored import FOLDER as SHARDS
 from ..training import check_arguments, described, new, opened, own, ready, updated
@@ -154,11 +154,12 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
             if files.found(keeping / RECORD) != seen:  # before this process had the lock
                 raise CheckpointError(f"{storage.path}: another process has just gone on with it: call again")
             record.save(keeping)
+            stops = bool(getattr(plan.search, "stops", False))
             left, waited = meetings[record.decided :], record.waited(keeping, shown, shards)
-            told = Together(shown, shards, listeners, record.history, record.seconds, left, waited)
+            told = Together(shown, shards, listeners, record.history, record.seconds, left, waited, stops)
             listeners.told = told.tell
             lines = [*wanted.lines, *lines, f"{lent}"]
-            listeners.start(_start(runs, told, lines, chosen, storage.path))
+            listeners.start(start_of(runs, storage.path, lines, chosen, told.history))
             norms = -(-SAMPLED // len(shards)) if any(map(_looks, wanted.reporters)) else 0
             job = Job(
                 storage / SHARDS, plan.engines, device, plan.folds, lent.threads, wanted.minutes, plan.rules,
@@ -195,28 +196,6 @@ def _files(reports: Sequence[Report]) -> set[str]:
 def _looks(reporter: Reporter) -> bool:
     """Whether `reporter` may want norms of gradients."""
     return getattr(type(reporter), "looked", Reporter.looked) is not Reporter.looked
-
-
-def _start(
-    runs: Sequence[LightRun], told: Together, lines: Sequence[str], settings: Mapping[str, Any], run_dir: str
-) -> Start:
-    """What reporters are told first."""
-    populations = [run.state.population for run in runs]
-    return Start(
-        networks=sum(each.count for each in populations),
-        parameters=max(each.spec.size for each in populations),
-        steps=sum(int(run.state.end.sum()) for run in runs),
-        done=sum(int(run.state.step.sum()) for run in runs),
-        step=max(int(run.state.step.max()) for run in runs),
-        engine_reason=reasons(runs),
-        run_dir=run_dir,
-        metric_name=runs[0].metric_name,
-        lines=tuple(lines),
-        settings=settings,
-        history=tuple(told.history),
-        populations=len(runs),
-        clock="step" if together(runs) else "network_steps",
-    )
 
 
 def _result(

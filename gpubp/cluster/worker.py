@@ -198,13 +198,7 @@ def take(
 
 @neutral()
 def fit(
-    parts: Sequence[Part],
-    sets: Sets,
-    engine: str,
-    device: str,
-    folds: bool,
-    looks: bool,
-    rules: Mapping[str, Any],
+    parts: Sequence[Part], sets: Sets, engine: str, device: str, folds: bool, looks: bool, rules: Mapping[str, Any]
 ) -> tuple[list[tuple[TrainConfig, str, str]], list[str]]:
     """Of each group its configuration, fitted to the data, and its engine, with the reason, as this machine has it; and
     notes for the user."""

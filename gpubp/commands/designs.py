@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, OutOfMemoryError
-from ..flags import COUNT, number
+from ..flags import COUNT, flag_of, number
 
 if TYPE_CHECKING:
     import torch
@@ -59,9 +59,7 @@ def options(settings: dict[str, Any], name: str) -> list[str]:
     given, sign = settings[name], LISTS[name]
     found = [] if given is None else str(given).split(sign)
     if "" in found:
-        raise ConfigError(
-            f"--{name.replace('_', '-')} {given!r}: alternatives separated by {sign} expected, none empty"
-        )
+        raise ConfigError(f"{flag_of(name)} {given!r}: alternatives separated by {sign} expected, none empty")
     return found
 
 
@@ -124,7 +122,7 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
         rows = rows.filled(Design.of(some)) if some else rows
     _check_widths(rows.columns["widths"], sides)
     for name, values in hyper.items():
-        rows = taken(rows, name, values, f"--{name.replace('_', '-')}")
+        rows = taken(rows, name, values, flag_of(name))
     way = next((name for name in POSITIONS if settings[name] is not None), None)
     return rows if way is None else _placed(rows, f"--{way} {settings[way]}", prepared.training.networks or 0)
 
@@ -137,7 +135,7 @@ def shortfall(settings: dict[str, Any]) -> list[str]:
     if settings["sampling"] != "sobol":
         return []
     given = [name for name in (*HYPER, "init_scale", *WHOLE, *LISTS) if settings[name] is not None]
-    flags = {name: f"--{name.replace('_', '-')}" for name in given}
+    flags = {name: flag_of(name) for name in given}
     numbers = {flag: settings[name] for name, flag in flags.items() if name not in LISTS}
     choices = {flag: options(settings, name) for name, flag in flags.items() if name in LISTS}
     told = sampling.shortfall(numbers, settings["networks"], choices)
@@ -150,7 +148,7 @@ def _check(settings: dict[str, Any], numbers: dict[str, Any], given: Design | No
 
     if settings["hidden_width"] is not None and settings["widths"] is not None:
         raise ConfigError("--hidden-width and --widths: one of them expected")
-    parsed = {name: parse(f"--{name.replace('_', '-')}", value) for name, value in numbers.items()}
+    parsed = {name: parse(flag_of(name), value) for name, value in numbers.items()}
     for name in WHOLE:
         if name in parsed:
             _check_whole(name, settings[name], parsed[name])
@@ -161,8 +159,7 @@ def _check(settings: dict[str, Any], numbers: dict[str, Any], given: Design | No
     lists = [name for name in LISTS if len(options(settings, name)) > 1]
     for name in (*lists, *(name for name, value in parsed.items() if isinstance(value, list))):
         raise ConfigError(
-            f"--{name.replace('_', '-')} {settings[name]}: with --design one value, for the rows whose cell is empty, "
-            "expected"
+            f"{flag_of(name)} {settings[name]}: with --design one value, for the rows whose cell is empty, expected"
         )
 
 
@@ -217,5 +214,4 @@ def _check_whole(name: str, given: float | str, found: Any) -> None:
     else:
         fine = all(each >= 1 and each == int(each) for each in (found if isinstance(found, list) else [found]))
     if not fine:
-        flag = f"--{name.replace('_', '-')}"
-        raise ConfigError(f"{flag} {given}: whole numbers of 1 or more, or a range of them, expected")
+        raise ConfigError(f"{flag_of(name)} {given}: whole numbers of 1 or more, or a range of them, expected")

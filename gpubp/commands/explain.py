@@ -100,8 +100,6 @@ def write(
     from ..pages.explained import explained
 
     found = explained(islice(explanations, 1 + settings["steps"]), title, preparation, settings["full"], figures)
-    try:
+    with files.written(page, ConfigError):
         files.write_text(page, found)
-    except OSError as error:
-        raise ConfigError(f"{page} cannot be written: {error.strerror or error}") from None
     print(f"{line(page)}: {len(found) / 1e6:.1f} MB")

@@ -67,10 +67,8 @@ def run(settings: dict[str, Any]) -> int:
         if target is None:
             _print_csv(found)
             return 0
-        try:
+        with files.written(target, DataError):
             files.write(target, lambda beside: write_csv(found, beside))
-        except OSError as error:
-            raise DataError(f"{target} cannot be written: {error.strerror or error}") from None
     return 0
 
 

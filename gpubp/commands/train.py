@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, lookup
-from ..flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind
+from ..flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind, flag_of
 from . import clusters, designs, searches
 from .parser import Parser
 
@@ -22,41 +22,15 @@ if TYPE_CHECKING:
 
 ABOUT = "train a population"
 LENGTH = 20, 400  # the default length of training: epochs or steps, whichever is longer
-OF_READING = ("task", "delimiter", "decimal", "thousands", "encoding", "drop", "text", "dates")
-TUTORIAL = {  # the settings of --data tutorial, and the flags' defaults
-    "optimizer": ("sgd", "adam"),
-    "hidden": ("sigmoid", "relu"),
-    "output": ("sigmoid", "identity"),
-    "bias": ("layer", "neuron"),
-    "train_bias": (False, True),
-    "widths": ("2,2,2", None),
-    "loss": ("half_squared_error", None),
-    "batch_size": (1, None),
-    **dict.fromkeys(
-        (
-            "init_scale",
-            "scale",
-            "scale_targets",
-            "target",
-            "impute",
-            "validation",
-            "per",
-            "min_samples",
-            "folds",
-            "group",
-            "bootstrap",
-            "design",
-            "slots",
-            "hidden_width",
-            "search",
-            "budget",
-            "factor",
-            "cluster",
-            "shards",
-        ),
-        (None, None),
-    ),
-}
+TUTORIAL = {  # the settings of --data tutorial
+    "optimizer": "sgd", "hidden": "sigmoid", "output": "sigmoid", "bias": "layer", "train_bias": False,
+    "widths": "2,2,2", "loss": "half_squared_error", "batch_size": 1,
+}  # fmt: skip
+LACKS = (  # flags that it does not have
+    "init_scale", "scale", "scale_targets", "target", "impute", "validation", "per", "min_samples", "folds", "group",
+    "bootstrap", "design", "slots", "hidden_width", "search", "budget", "factor", "cluster", "shards", "task",
+    "delimiter", "decimal", "thousands", "encoding", "drop", "text", "dates",
+)  # fmt: skip
 
 
 def parser() -> Parser:
@@ -73,11 +47,7 @@ def parser() -> Parser:
     add("--task", TEXT, "classification or regression; by default guessed from the targets, and printed")
     add("--drop", TEXT, "columns of a file to leave out, separated by commas")
     add("--text", TEXT, "columns read as text, whatever they look like: an input per category")
-    add(
-        "--dates",
-        TEXT,
-        "columns of dates, read as days since 1970; NAME=FORMAT (strptime) if the format is ambiguous",
-    )
+    add("--dates", TEXT, "columns of dates, read as days since 1970; NAME=FORMAT (strptime) if the format is ambiguous")
     add("--delimiter", TEXT, "between columns of text; by default detected: comma, semicolon, tab or |")
     add("--decimal", TEXT, "the decimal point; . by default")
     add("--thousands", TEXT, "the separator of groups of digits; none by default")
@@ -124,7 +94,7 @@ def parser() -> Parser:
     }
     for name, each in FLAGS["settings"].items():
         default = None if name == "batch_size" else each["default"]  # depends on the number of samples
-        add("--" + name.replace("_", "-"), KINDS[each["kind"]], special.get(name, each["about"]), default)
+        add(flag_of(name), KINDS[each["kind"]], special.get(name, each["about"]), default)
     searches.flags(add)
     add("--device", TEXT, "auto, cpu, cuda, cuda:1, or cuda:all to split the networks over all GPUs", "auto")
     clusters.flags(flags)
@@ -224,11 +194,12 @@ def as_the_tutorial(settings: dict[str, Any]) -> None:
     """Put the tutorial's settings in place of the defaults. Raises ConfigError for others."""
     from .. import tutorial
 
-    for name, allowed in {**TUTORIAL, **dict.fromkeys(OF_READING, (None, None))}.items():
-        if settings[name] not in allowed:
-            how = "does not have it" if allowed[0] is None else f"sets it to {allowed[0]}"
-            raise ConfigError(f"--{name.replace('_', '-')} {settings[name]}: --data tutorial {how}")
-        settings[name] = allowed[0]
+    known = kinds()
+    for name, own in {**TUTORIAL, **dict.fromkeys(LACKS)}.items():
+        if settings[name] not in (own, known[name][1]):
+            how = "does not have it" if own is None else f"sets it to {own}"
+            raise ConfigError(f"{flag_of(name)} {settings[name]}: --data tutorial {how}")
+        settings[name] = own
     for name in designs.LENGTHS:
         if isinstance(settings[name], str):
             raise ConfigError(f"--{name} {settings[name]}: --data tutorial has one length for all networks")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, ConfigError, DataError
 from ..flags import RUN, TEXT
-from ..line import line
+from ..line import counted, line
 from . import designs, train
 from .parser import BROKEN, Parser, values
 
@@ -90,8 +90,6 @@ def _outcome(rows: list[Row]) -> str:
 
 def _block(row: Row, width: int) -> list[str]:
     """A row as lines of at most `width` columns."""
-    from ..verify.comparing import counted
-
     told = [row.compared]
     if row.numbers:
         told.append(f"{counted(row.networks, 'network')}, {counted(row.numbers, 'number')}, {_difference(row)}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import files
-from ..errors import ConfigError, DataError, one_of, reason
+from ..errors import ConfigError, DataError, one_of
 from . import numpy, onnx, safetensors, torch
 from .members import Members
 
@@ -50,8 +50,6 @@ def write(members: Members, path: str | os.PathLike[str], to: str | None = None)
     """Write the networks to a file, which is there whole or not at all. Raises DataError if it cannot be written."""
     target = files.path("path", path)
     chosen = FORMATS[format_of(target, to)]
-    try:
+    with files.written(target, DataError):
         chosen.write(members, target)
-    except OSError as error:
-        raise DataError(f"{target} cannot be written: {reason(error, str(error))}") from None
     return target

@@ -29,13 +29,6 @@ class Spot(NamedTuple):
     y: float
 
 
-def draw(
-    values: Mapping[str, Any], steps: Sequence[Drawn], few: Callable[[int], range], labels: Mapping[str, str]
-) -> str:
-    """The drawing. values: those of the first step's explanation. labels: what inputs and outputs are, by unit."""
-    return Drawing(values, steps, few, labels).svg()
-
-
 def rules(slots: int) -> str:
     """The rules that hide what is not of the chosen phase and sample."""
     hidden = [f'#shown[data-phase="{phase}"] [data-p]:not([data-p="{phase}"])' for phase in PHASES]
@@ -44,14 +37,11 @@ def rules(slots: int) -> str:
 
 
 class Drawing:
-    """Where the places are, and their elements."""
+    """Where the places are, and their elements. values: those of the first step's explanation. labels: what inputs and
+    outputs are, by unit."""
 
     def __init__(
-        self,
-        values: Mapping[str, Any],
-        steps: Sequence[Drawn],
-        few: Callable[[int], range],
-        labels: Mapping[str, str],
+        self, values: Mapping[str, Any], steps: Sequence[Drawn], few: Callable[[int], range], labels: Mapping[str, str]
     ) -> None:
         self.layers, self.network, self.steps, self.few, self.labels = (
             values["layers"], values["network"], steps, few, labels,

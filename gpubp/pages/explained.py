@@ -146,7 +146,8 @@ class Page:
         """The step, what the drawing shows of it, and the drawing."""
         number = self._vary(lambda step: f"{step.number + 1:,}")
         error = self._vary(lambda step: Notation(9, False).number(step.error), "b")
-        wide = f'<div class="wide" tabindex="0" role="region" aria-label="Drawing">{self._picture()}</div>'
+        picture = drawing.Drawing(self.values, [step.drawn for step in self.steps], self.few, self.labels).svg()
+        wide = f'<div class="wide" tabindex="0" role="region" aria-label="Drawing">{picture}</div>'
         return (
             f'<p class="now"><b>Step {number}</b> E<sub>total</sub> = {error}</p>{self._choices()}'
             f'<div class="stuck">{self._slider()}{wide}</div><p class="hint screen">Solid lines are positive weights, '
@@ -194,9 +195,6 @@ class Page:
             f'<svg class="chart" viewBox="0 0 {wide} {tall}" aria-hidden="true" preserveAspectRatio="none">'
             f'<path d="M{"L".join(points)}"/>{dots}</svg>'
         )
-
-    def _picture(self) -> str:
-        return drawing.draw(self.values, [step.drawn for step in self.steps], self.few, self.labels)
 
     def _names(self) -> str:
         """What inputs and outputs are."""

@@ -119,9 +119,8 @@ def _effect(
     own = figures and 1 < len(groups) == study.results.num_rows  # each network has a number of its own
     if not figures:
         left = max(0, len(groups) - CATEGORIES)
-        groups = sorted(
-            sorted(groups, key=lambda each: -each.networks)[:CATEGORIES], key=lambda each: _worth(study, each)
-        )
+        groups = sorted(groups, key=lambda each: -each.networks)[:CATEGORIES]
+        groups.sort(key=lambda each: float(worth(study.figure, torch.tensor(each.median))))
     return {
         "name": name,
         "explained": number(explained),
@@ -139,10 +138,6 @@ def _geometric(values: Sequence[Any]) -> bool:
     return len(ratios) > 1 and max(ratios) < min(ratios) * (1 + 1e-6)
 
 
-def _worth(study: Study, each: Group) -> float:
-    return float(worth(study.figure, torch.tensor(each.median)))
-
-
 def group(given: Group) -> dict[str, Any]:
     """A group of networks: value or low and high of each column, and its figures."""
     values = [numbers(each) if isinstance(each, tuple) else number(each) for each in given.values.values()]
@@ -156,9 +151,8 @@ def group(given: Group) -> dict[str, Any]:
 
 def pair(study: Study, found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The medians of groups by the two strongest settings together, if each has few groups."""
-    names = [each["name"] for each in found if each["explained"] is not None and 1 < len(each["groups"]) <= CATEGORIES][
-        :2
-    ]
+    few = [each for each in found if each["explained"] is not None and 1 < len(each["groups"]) <= CATEGORIES]
+    names = [each["name"] for each in few[:2]]
     if len(names) < 2:
         return None
     groups = study.by(names)

@@ -246,18 +246,16 @@ function ofNumbers(host, effect, good, lost) {
     .filter((group) => Array.isArray(group.values[0]) || group.networks > 1) // else the network itself
     .map((group) => ({ x: Array.isArray(group.values[0]) ? between(group.values[0]) : group.values[0], y: group.median, title: of(group, effect.name) }));
   const items = [...good.map((row) => ({ x: row.value, y: row.figure, network: row.network, title: said(row, effect.name) })), ...marginal];
-  const options = {
-    x: axis(effect.log, effect.name, [...good, ...lost].map((row) => row.value)), y: axis(data.log, FIGURE, good.map((row) => row.figure)), marks: [
+  const height = Math.min(300, Math.round(Math.max(280, host.clientWidth) * 0.62));
+  return [chart(host, {
+    height, x: axis(effect.log, effect.name, [...good, ...lost].map((row) => row.value)), y: axis(data.log, FIGURE, good.map((row) => row.figure)), marks: [
       Plot.dot(good, { x: "value", y: "figure", r: 2.2, fill: "var(--accent)", fillOpacity: 0.4 }),
-      Plot.ruleX(lost, { x: "value", stroke: "var(--bad)", strokeOpacity: 0.8, insetBottom: 1e4 }),
+      Plot.ruleX(lost, { x: "value", stroke: "var(--bad)", strokeOpacity: 0.8, insetBottom: height - 66 }),
       Plot.line(marginal, { x: "x", y: "y", stroke: "var(--warm)", strokeWidth: 2 }),
       Plot.dot(marginal, { x: "x", y: "y", r: 3.5, fill: "var(--warm)" }),
       tip(items),
     ],
-  };
-  const height = Math.min(300, Math.round(Math.max(280, host.clientWidth) * 0.62));
-  options.marks[1] = Plot.ruleX(lost, { x: "value", stroke: "var(--bad)", strokeOpacity: 0.8, insetBottom: height - 66 });
-  return [chart(host, { ...options, height })];
+  })];
 }
 
 function ofTexts(host, effect, good) {

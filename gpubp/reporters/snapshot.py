@@ -4,33 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluate import Evaluation
-from ..losses import LOSSES
+from ..evaluate import Evaluation, Round
+from ..result import comparable
 from ..state import Status, TrainState, counts
 
 QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
-
-
-class Found(Protocol):
-    """What an evaluation found of one population, (N,) each (run.Round)."""
-
-    @property
-    def loss(self) -> Tensor:
-        """Mean training loss of the round."""
-
-    @property
-    def held_out(self) -> Evaluation | None:
-        """On the validation data."""
-
-    @property
-    def lr(self) -> Tensor:
-        """The learning rate of the next step."""
 
 
 class Snapshot:
@@ -40,7 +24,7 @@ class Snapshot:
     the norms of the gradients of up to `most` of the networks that train, on the minibatch of their next step."""
 
     def __init__(
-        self, states: Sequence[TrainState], rows: Sequence[Tensor], found: Sequence[Found],
+        self, states: Sequence[TrainState], rows: Sequence[Tensor], found: Sequence[Round],
         gradient_norms: Callable[[int], Tensor],
     ) -> None:  # fmt: skip
         self.states, self.found, self.gradient_norms = states, found, gradient_norms
@@ -93,16 +77,8 @@ class Snapshot:
 
     @cached_property
     def comparable(self) -> bool:
-        """Whether losses can be compared: all have the same function, hyper-parameters and class weights."""
-        first, *others = (each.population.spec.loss for each in self.states)
-        if any(each != first for each in others):
-            return False
-        for name in (*LOSSES[first].defaults, "class_weight"):
-            columns = [each.hyper.get(name) for each in self.states]
-            given = [each for each in columns if each is not None]
-            if given and (len(given) < len(columns) or bool((torch.cat(given) != given[0][:1]).any())):
-                return False
-        return True
+        """Whether losses can be compared."""
+        return comparable(self.states)
 
     def describe(
         self, number: int, seconds: float, done: int, rate: float, metric: str, others: Tensor | None = None

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..evaluate import Round
 from ..rng import permute
-from ..run import Round, Run
+from ..run import Run
 from ..state import Status
 from .method import Method, check_comparable, count, figures, in_order, small, unit_of
 

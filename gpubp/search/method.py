@@ -17,9 +17,10 @@ from torch import Tensor
 from .. import arrays
 from ..config import TrainConfig
 from ..errors import ConfigError
+from ..evaluate import Round
 from ..losses import LOSSES
-from ..result import worth
-from ..run import Round, Run
+from ..result import comparable, worth
+from ..run import Run
 
 
 class Method:
@@ -111,27 +112,13 @@ def figures(runs: Sequence[Run], found: Sequence[Round]) -> list[Tensor]:
     if any(each.held_out is None for each in found):
         return [worth("loss", each.loss.double()) for each in found]
     held_out, name = [each.held_out for each in found if each.held_out is not None], "loss"
-    if not comparable(runs):
+    if not comparable([run.state for run in runs]):
         name = "metric"
     return [worth(name, getattr(each, name)) for each in held_out]
-
-
-def comparable(runs: Sequence[Run]) -> bool:
-    """Whether all losses are of one kind: one function, with the same hyper-parameters and class weights."""
-    names = {run.state.population.spec.loss for run in runs}
-    if len(names) > 1:
-        return False
-    usual = {"class_weight": None, **LOSSES[names.pop()].defaults}
-    for name, default in usual.items():
-        off = torch.full((1, 1), float("inf") if default is None else default, dtype=torch.float64)
-        columns = [run.state.hyper.get(name, off) for run in runs]
-        if len({each.shape[1] for each in columns}) > 1 or len(torch.cat(columns).unique(dim=0)) > 1:
-            return False
-    return True
 
 
 def check_comparable(name: str, runs: Sequence[Run], changed: Iterable[str] = ()) -> None:
     """Raise ConfigError if nothing compares the networks. changed: hyper-parameters that a search changes."""
     moving = any(each in LOSSES[run.state.population.spec.loss].defaults for run in runs for each in changed)
-    if (moving or not comparable(runs)) and runs[0].sets.validation is None:
+    if (moving or not comparable([run.state for run in runs])) and runs[0].sets.validation is None:
         raise ConfigError(f"{name}: the networks' losses differ in kind: validation data, to compare metrics, expected")

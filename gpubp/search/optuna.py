@@ -23,8 +23,9 @@ from torch import Tensor
 from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import ConfigError
+from ..evaluate import Round
 from ..result import Result
-from ..run import Round, Run
+from ..run import Run
 from ..state import Status
 from ..training import train_many
 from .method import Method, asked, count, in_order

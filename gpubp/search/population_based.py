@@ -23,9 +23,10 @@ from torch import Tensor
 
 from .. import arrays, rng
 from ..errors import ConfigError
+from ..evaluate import Round
 from ..ranges import numbers_of
 from ..recipe import STOPPING
-from ..run import Round, Run
+from ..run import Run
 from ..state import Status, TrainState
 from .lineage import Lineage
 from .method import Method, check_comparable, count, figures, small, unit_of

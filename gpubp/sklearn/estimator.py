@@ -57,6 +57,10 @@ class Networks(BaseEstimator):  # type: ignore[misc]
 
     _shaping: ClassVar[tuple[str, ...]] = ("dtype", "early_stopping", "validation_fraction")
 
+    def _keep(self, given: dict[str, Any]) -> None:
+        """Every parameter under its own name, as scikit-learn expects. given: the locals of __init__."""
+        self.__dict__.update((name, value) for name, value in given.items() if name != "self")
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the networks on X (M, features) and y (M,) or (M, outputs). With warm_start a further call trains them
         on. Raises ValueError for invalid parameters and samples, before any training."""

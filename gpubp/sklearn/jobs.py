@@ -190,10 +190,7 @@ def _parts(result: Result, jobs: Sequence[Job]) -> list[Trained]:
     for job in jobs:
         count, samples = len(job.rows), len(job.samples.rows)
         at = slice(begin, begin + count)
-        mine = list(result.populations.parts(torch.arange(begin, begin + count)))
-        populations = Populations(
-            tuple(part.population.take(part.local) for part in mine), tuple(part.place for part in mine)
-        )
+        populations = result.populations.take(torch.arange(begin, begin + count))
         batches = torch.tensor([-(-samples // int(row["batch_size"])) for row in job.rows])
         epochs = (steps[at] // batches).clamp(min=1)
         share = result.seconds * count / result.populations.count

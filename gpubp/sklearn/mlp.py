@@ -162,19 +162,7 @@ class MLPClassifier(Classes, _MLP):  # noqa: D101
         epsilon: Any = 1e-8, n_iter_no_change: Any = 10, max_fun: Any = 15000,
         dtype: Any = "float32", device: Any = "cpu", engine: Any = "auto",
     ) -> None:  # fmt: skip
-        self.hidden_layer_sizes, self.activation, self.solver, self.alpha = (
-            hidden_layer_sizes,
-            activation,
-            solver,
-            alpha,
-        )
-        self.batch_size, self.learning_rate, self.learning_rate_init = batch_size, learning_rate, learning_rate_init
-        self.power_t, self.max_iter, self.shuffle, self.random_state = power_t, max_iter, shuffle, random_state
-        self.tol, self.verbose, self.warm_start, self.momentum = tol, verbose, warm_start, momentum
-        self.nesterovs_momentum, self.early_stopping = nesterovs_momentum, early_stopping
-        self.validation_fraction, self.beta_1, self.beta_2, self.epsilon = validation_fraction, beta_1, beta_2, epsilon
-        self.n_iter_no_change, self.max_fun = n_iter_no_change, max_fun
-        self.dtype, self.device, self.engine = dtype, device, engine
+        self._keep(locals())
 
     _loss = Classes._entropy
 
@@ -192,15 +180,7 @@ class MLPRegressor(Numbers, _MLP):  # noqa: D101
         beta_1: Any = 0.9, beta_2: Any = 0.999, epsilon: Any = 1e-8, n_iter_no_change: Any = 10, max_fun: Any = 15000,
         dtype: Any = "float32", device: Any = "cpu", engine: Any = "auto",
     ) -> None:  # fmt: skip
-        self.loss, self.hidden_layer_sizes, self.activation = loss, hidden_layer_sizes, activation
-        self.solver, self.alpha = solver, alpha
-        self.batch_size, self.learning_rate, self.learning_rate_init = batch_size, learning_rate, learning_rate_init
-        self.power_t, self.max_iter, self.shuffle, self.random_state = power_t, max_iter, shuffle, random_state
-        self.tol, self.verbose, self.warm_start, self.momentum = tol, verbose, warm_start, momentum
-        self.nesterovs_momentum, self.early_stopping = nesterovs_momentum, early_stopping
-        self.validation_fraction, self.beta_1, self.beta_2, self.epsilon = validation_fraction, beta_1, beta_2, epsilon
-        self.n_iter_no_change, self.max_fun = n_iter_no_change, max_fun
-        self.dtype, self.device, self.engine = dtype, device, engine
+        self._keep(locals())
 
     def _loss(self, samples: Samples) -> str:
         return {"squared_error": "half_squared_error", "poisson": "poisson"}[self.loss]

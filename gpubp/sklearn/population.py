@@ -19,7 +19,6 @@ from ..errors import ConfigError, unknown
 from ..losses import LOSSES
 from ..optimizers import Optimizer
 from ..population import DTYPES
-from ..populations import Populations
 from ..schedules import Schedule
 from ..search import sample, shortfall
 from .encoding import layers
@@ -147,15 +146,15 @@ class _Population(Networks):
         return [self._alone(int(row)) for row in self.members_]
 
     def _alone(self, row: int) -> Any:
-        one, (part,) = copy.copy(self), self._populations.parts(torch.tensor([row]))
-        one._populations = Populations.of(part.population.take(part.local))
+        one, network = copy.copy(self), self._populations.take(torch.tensor([row]))
+        one._populations = network
         one._results = self._results.take([row])  # a slice would be stored with all rows
         one.members_, one.losses_, one._own, one._optimizers = np.array([0]), self.losses_[[row]], [{}], []
         one.n_iter_, one._epochs, one.history_, one.loss_curve_ = self._epochs[row], [self._epochs[row]], [], []
         own = {"activation" if name == "hidden" else name: value for name, value in self._own[row].items()}
         further = {name: own.pop(name) for name in self.settings or {} if name in own}
         own |= {"settings": {**self.settings, **further}} if further else {}
-        return one.set_params(n_networks=1, hidden_layer_sizes=part.population.spec.widths[1:-1], **own)
+        return one.set_params(n_networks=1, hidden_layer_sizes=network.only.spec.widths[1:-1], **own)
 
     def _ended(self, trained: Trained) -> None:
         """Keep of each network the values of parameters that have several."""
@@ -213,14 +212,7 @@ class PopulationClassifier(Classes, _Population):  # noqa: D101
         n_iter_no_change: Any = 20, tol: Any = 1e-4, warm_start: Any = False, random_state: Any = None,
         verbose: Any = False, dtype: Any = "float32", device: Any = "cpu", engine: Any = "auto",
     ) -> None:  # fmt: skip
-        self.n_networks, self.hidden_layer_sizes, self.activation = n_networks, hidden_layer_sizes, activation
-        self.ensemble, self.optimizer, self.lr, self.schedule = ensemble, optimizer, lr, schedule
-        self.weight_decay, self.dropout, self.label_smoothing = weight_decay, dropout, label_smoothing
-        self.batch_size, self.epochs, self.init, self.settings = batch_size, epochs, init, settings
-        self.scale_inputs, self.class_weight, self.early_stopping = scale_inputs, class_weight, early_stopping
-        self.validation_fraction, self.n_iter_no_change, self.tol = validation_fraction, n_iter_no_change, tol
-        self.warm_start, self.random_state, self.verbose = warm_start, random_state, verbose
-        self.dtype, self.device, self.engine = dtype, device, engine
+        self._keep(locals())
 
     _loss = Classes._entropy
 
@@ -248,14 +240,7 @@ class PopulationRegressor(Numbers, _Population):  # noqa: D101
         n_iter_no_change: Any = 20, tol: Any = 1e-4, warm_start: Any = False, random_state: Any = None,
         verbose: Any = False, dtype: Any = "float32", device: Any = "cpu", engine: Any = "auto",
     ) -> None:  # fmt: skip
-        self.n_networks, self.hidden_layer_sizes, self.activation = n_networks, hidden_layer_sizes, activation
-        self.ensemble, self.loss, self.optimizer, self.lr, self.schedule = ensemble, loss, optimizer, lr, schedule
-        self.weight_decay, self.dropout, self.batch_size, self.epochs = weight_decay, dropout, batch_size, epochs
-        self.init, self.settings, self.scale_inputs, self.scale_targets = init, settings, scale_inputs, scale_targets
-        self.early_stopping, self.validation_fraction = early_stopping, validation_fraction
-        self.n_iter_no_change, self.tol, self.warm_start = n_iter_no_change, tol, warm_start
-        self.random_state, self.verbose = random_state, verbose
-        self.dtype, self.device, self.engine = dtype, device, engine
+        self._keep(locals())
 
     def _loss(self, samples: Samples) -> str:
         return str(self.loss)

@@ -19,11 +19,6 @@ CAUGHT, MISSED = "caught", "NOT CAUGHT"
 SMALL = 0.01  # differences are relative to the largest number of a network's tensor, or to this
 
 
-def counted(count: int, what: str) -> str:
-    """So many of them, in words: 1 network, 2 networks."""
-    return f"{count:,} {what}{'s' if count != 1 else ''}"
-
-
 class BlindError(Exception):
     """Why a comparison can show nothing of these networks."""
 

@@ -14,9 +14,9 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from ..activations import ACTIVATIONS, Activation
 from ..backprop import gradients
-from ..data import Dataset
 from ..losses import LOSSES
 from ..population import Population
+from ..run import next_minibatch
 from ..spec import OUTPUTS, NetworkSpec
 from ..state import TrainState
 from .comparing import SMALL, BlindError, Found, Numbers, Row, checked, compare
@@ -62,17 +62,7 @@ def starts(subject: Subject) -> Iterator[tuple[TrainState, tuple[Any, ...]]]:
     """Every network as it begins, and the fields of a Batch of its first minibatch."""
     for group in subject.groups(torch.float64):
         state, data, _ = subject.start(group, group.population.device, "eager")
-        yield state, _first(state, data)
-
-
-def _first(state: TrainState, data: Dataset) -> tuple[Any, ...]:
-    count, recipe, spec, seed = len(state.step), state.recipe, state.population.spec, state.population.seed
-    clocks = state.population.ids, state.position, state.step
-    order = data.order(seed, *clocks, 1, recipe.batch_size, recipe.shuffle).expand(count, -1)
-    batch = data.batch(order, state.position)
-    hyper = {name: state.hyper[name][:, 0] for name in LOSSES[spec.loss].defaults if name in state.hyper}
-    hyper |= {name: state.hyper[name] for name in ("class_weight",) if name in state.hyper}
-    return spec, state.population.params, *batch, hyper
+        yield state, next_minibatch(state, data)
 
 
 def tables() -> Iterator[Batch]:
@@ -112,12 +102,8 @@ def faulty(spec: NetworkSpec) -> NetworkSpec:
     return replace(spec, loss=loss._replace(value=planted_loss, slope=None if loss.classes else slope))
 
 
-def autograds(batch: Batch) -> list[Numbers]:
-    """The loss and the gradient of each network by torch's functions and autograd."""
-    return [_autograd(batch, n) for n in range(len(batch.params))]
-
-
 def _autograd(batch: Batch, n: int) -> Numbers:
+    """The loss and the gradient of network n by torch's functions and autograd."""
     parts, switches = leaves(batch.spec, batch.params[n]), batch.switches(n)
     hyper = {name: each[n] if each.ndim == 2 else float(each[n]) for name, each in batch.hyper.items()}
     out = reference_out(batch.spec, parts, batch.inputs[n], batch.masks(n))
@@ -167,7 +153,7 @@ def _slope(batch: Batch, way: Tensor, step: float) -> Tensor:
 
 def by_autograd(batches: Iterable[Batch]) -> Callable[[bool], Found]:
     """The check of the loss and every number of the gradient beside autograd's, of all batches."""
-    each = [(batch, autograds(batch)) for batch in batches]
+    each = [(batch, [_autograd(batch, n) for n in range(len(batch.params))]) for batch in batches]
 
     def check(wrong: bool) -> Found:
         mine: list[Numbers] = []
@@ -179,12 +165,6 @@ def by_autograd(batches: Iterable[Batch]) -> Callable[[bool], Found]:
     return check
 
 
-def by_differences(batches: Iterable[Batch]) -> Callable[[bool], Found]:
-    """The check of slopes along random directions, of all batches."""
-    each = list(batches)
-    return lambda wrong: reduce(Found.beside, [differences(batch, wrong) for batch in each])
-
-
 def rows(subject: Subject) -> Iterator[Row]:
     """The promises of the gradient."""
     own, right = [Batch(*each) for _, each in starts(subject)], "the gradient is right"
@@ -193,5 +173,6 @@ def rows(subject: Subject) -> Iterator[Row]:
         "this package and differences of the loss along random directions, float64",
     )
     yield checked(Row(right, torchs, PLANTED, AUTOGRAD), by_autograd(own))
-    yield checked(Row(right, losses, PLANTED, DIFFERENCE), by_differences(own))
+    slopes = Row(right, losses, PLANTED, DIFFERENCE)
+    yield checked(slopes, lambda wrong: reduce(Found.beside, [differences(batch, wrong) for batch in own]))
     yield checked(Row("every rule's gradient is right", torchs, PLANTED, AUTOGRAD), by_autograd(tables()))

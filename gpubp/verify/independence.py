@@ -14,7 +14,8 @@ from ..ambient import HOME
 from ..design import Group
 from ..devices import ALL
 from ..engines import build, layout
-from .comparing import BlindError, Found, Row, checked, compare, counted
+from ..line import counted
+from .comparing import BlindError, Found, Row, checked, compare
 from .engines import numbers
 from .subject import Subject
 

@@ -80,11 +80,8 @@ class Subject:
         config = group.config.fitted(data)[0]
         state = TrainState.start(population, config, data, group.position.to(device))
         state.limit.copy_(state.end)
-        return (
-            state,
-            data,
-            choose(engine, population.spec, config, device, population.params.dtype, data, population.count),
-        )
+        choice = choose(engine, population.spec, config, device, population.params.dtype, data, population.count)
+        return state, data, choice
 
     def refused(self, engine: str, device: torch.device, dtype: torch.dtype | None = None) -> str | None:
         """Why an engine cannot train these networks there; None if it can."""

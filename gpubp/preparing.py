@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import folds, free
 from .data import Dataset
-from .division import places_of
+from .divisible import places_of
 from .entities import by, told
 from .errors import ConfigError, DataError
 from .fitting import fit, fit_apart
