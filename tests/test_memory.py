@@ -121,6 +121,7 @@ print((found("VmHWM:") - before) / memory.needed(spec, config.recipe(spec), coun
 
 @pytest.mark.cpu("a process of its own trains, on the CPU")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "engine"), [("10000", "eager"), ("60000", "cpu")])
 def test_training_needs_the_planned_memory(count: str, engine: str) -> None:
     """30 and 180 MB of rows and slots. At most what is planned; and no plan of twice what it takes."""
@@ -156,10 +157,10 @@ print((found("VmHWM:") - before) / told.bytes)
 @pytest.mark.parametrize(
     "run",
     [
-        "10000 8,16,1 cpu none",
+        "10000 8,16,1 eager files",
         pytest.param("30000 8,16,1 cpu none", marks=pytest.mark.slow),
         pytest.param("30000 8,16,1 eager files", marks=pytest.mark.slow),
-        "100000 8,16,1 cpu files",
+        pytest.param("100000 8,16,1 cpu files", marks=pytest.mark.slow),
         "1000 64,32,10 cpu files",
         pytest.param("10000 64,32,10 cpu none", marks=pytest.mark.slow),
     ],
