@@ -70,7 +70,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-QUICK = [("some diverge", 3), ("some stop", 1), ("own rows", 3)]
+QUICK = [("some diverge", 3), ("some stop", 1)]
 
 
 @pytest.mark.parametrize(

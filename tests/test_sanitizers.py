@@ -25,6 +25,7 @@ from gpubp.engines.layout import Kind, Layout
 from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 
+from .helpers import FAST
 from .playing import HEADER, flat
 
 DRIVER = Path(__file__).parent / "sanitize.cpp"
@@ -197,7 +198,7 @@ MORE_BLOCKS |= {f"{name}, streamed": case._replace(layout=STREAMED) for name, ca
 def compiler(kind: str) -> list[str]:
     """The compiler's command for sanitizers `kind`; skips where it has not their runtime."""
     try:
-        command = [*build.compiler(), "-std=c++17", "-O0", "-ffp-contract=off", "-Wno-psabi", "-pthread",
+        command = [*build.compiler(), "-std=c++17", *FAST, "-ffp-contract=off", "-Wno-psabi", "-pthread",
                    "-march=native", *([f"-fsanitize={kind}"] if kind else [])]  # fmt: skip
     except EngineError as error:
         pytest.skip(str(error))
