@@ -25,7 +25,7 @@ def engine(request: pytest.FixtureRequest) -> Any:
     return {"eager": eager, "cpu": cpu}[request.param]
 
 
-@pytest.mark.parametrize(("name", "optimizer", "value"), covering(SPECS, LR, [float("inf"), float("nan")]))
+@pytest.mark.parametrize(("name", "optimizer", "value"), covering(SPECS, LR, [float("inf"), float("nan")], meet=1))
 def test_a_non_finite_network_does_not_affect_its_neighbours(name: str, optimizer: str, value: float) -> None:
     spec, data = SPECS[name], dataset(SPECS[name])
     settings = {"optimizer": optimizer, "lr": LR[optimizer], "batch_size": BATCH, "steps": STEPS}

@@ -13,7 +13,7 @@ import gpubp
 from gpubp.optimizers import OPTIMIZERS, Optimizer, rates, update
 from gpubp.verify.reference import leaves, reference_loss, reference_out
 
-from .helpers import generator, population, same_bits, samples, train
+from .helpers import covering, generator, population, same_bits, samples, train
 from .tolerances import OPTIMIZER, TRAINING
 
 STEPS = 50
@@ -111,8 +111,7 @@ def test_an_optimizer_is_torchs_on_given_gradients(name: str) -> None:
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("bias", ["neuron", "layer"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(("name", "bias"), covering(OPTIMIZERS, ["neuron", "layer"], meet=1))
 def test_networks_train_as_with_one_torch_optimizer_each(name: str, bias: str) -> None:
     spec = gpubp.NetworkSpec((4, 5, 3), "tanh", bias=bias)
     networks, (inputs, target) = population(spec, 4), samples(spec, 8)
