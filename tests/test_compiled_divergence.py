@@ -72,18 +72,6 @@ def start_of(dtype: torch.dtype) -> TrainState:
     return start(own.population(EVERYONE), data, optimizer="momentum", batch_size=BATCH, steps=STEPS, lr=rates(dtype))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
-def test_neighbours_and_lone_networks_have_the_bits_of_before(dtype: torch.dtype) -> None:
-    state = trained(dtype)
-    for number in EVERYONE:
-        assert not differences(trained(dtype, [number]), [0], state, [number]), number
-    sound = [n for n in EVERYONE if state.diverged_step[n] < 0]
-    assert 3 < len(sound) < COUNT - 5
-    assert not differences(trained(dtype, sound), list(range(len(sound))), state, sound)
-    with laid_out(layouts(dtype, BATCH)["outputs"]):
-        assert not differences(trained(dtype), EVERYONE, state, EVERYONE)
-
-
 def test_eager_finds_the_same_steps() -> None:
     """Where a number overflows by orders of magnitude, not by a rounding."""
     data = gpubp.Dataset(*samples(SPEC, 23, dtype=torch.float32))

@@ -267,12 +267,6 @@ def test_a_link_that_cannot_be_compiled_is_refused_before_the_training(monkeypat
     assert "sort" in result.engine_reason
 
 
-def test_data_of_another_type_are_refused() -> None:
-    own = case(0, torch.float32)
-    with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, inputs torch.float64 on cpu"):
-        cpu.evaluate(own.networks, case(0, torch.float64).data(), own.hyper(), torch.arange(COUNT))
-
-
 def test_a_loss_with_a_changed_metric_has_another_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = gpubp.LOSSES["mean_squared_error"]
     spec = gpubp.NetworkSpec((3, 2))

@@ -163,19 +163,6 @@ def test_a_processor_without_avx_512_has_the_same_bits(dtype: torch.dtype, monke
         assert not differences(trained(own), EVERYONE, expected, EVERYONE)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(CASES))
-def test_a_processor_without_avx_512_has_the_same_bits_in_every_case(
-    number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if build.vector_bytes() != 64:
-        pytest.skip("this processor has no AVX-512 to compare with")
-    expected = trained(case(number))
-    monkeypatch.setattr(build, "ARCH", "x86-64-v3")
-    check_layouts(case(number), ("networks", "outputs", "three registers"))
-    assert not differences(trained(case(number)), EVERYONE, expected, EVERYONE)
-
-
 def compilers() -> dict[str, str]:
     """g++ and clang++, or a named skip: on macOS both names are clang's."""
     found = {}
@@ -205,12 +192,6 @@ def check_compilers(own: Case, names: tuple[str, ...], monkeypatch: pytest.Monke
 @pytest.mark.parametrize(("number", "name"), [(2, "networks"), (5, "outputs"), (11, "one number"), (21, "team")])
 def test_another_compiler_gives_the_same_bits(number: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check_compilers(case(number), (name,), monkeypatch)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [2, 5, 11, 18, 21, 27])
-def test_another_compiler_gives_the_same_bits_in_every_layout(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_compilers(case(number), tuple(layouts(torch.float32, BATCH)), monkeypatch)
 
 
 VIOLATIONS = {  # what is planted in the text of one layout: one rounding more or less, in all lanes or in one

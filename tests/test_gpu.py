@@ -43,7 +43,7 @@ LAYOUTS = {
     "streamed by a cluster in pieces": replace(CLUSTER, chunk=4, threads=32, blocks=4),
     "chosen": None,
 }
-CHOSEN = {  # cases and layouts; all of both are slow
+CHOSEN = {  # cases and layouts; the others of both are slow
     4: ("thread",), 6: ("chosen",), 7: ("block of pairs, parts of a warp",),
     9: ("parts of a warp, slots outside", "streamed pairs"),
     24: ("block of quads in pieces, slots outside", "streamed by a cluster in pieces"),
@@ -56,24 +56,18 @@ def trained(own: Case, layout: Layout | None, player: Player | None = None, **mo
         return train(own.population(), own.data(), engine=cuda, **own.settings, **more)
 
 
-def check(own: Case, name: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [pytest.param(number, name, marks=[SLOW] * (name not in CHOSEN.get(number, ())))
+     for number in range(CASES) for name in LAYOUTS],
+)  # fmt: skip
+def test_a_gpu_has_the_cpus_bits(number: int, name: str) -> None:
+    own = case(number)
     if "pieces" in name and own.settings["update_order"] == "layerwise":
         pytest.skip("a layer that is updated before the delta below it needs the whole batch at once")
     expected = train(own.population(), own.data(), engine=cpu, **own.settings)
     assert torch.equal(expected.step, expected.end)
     assert not differences(trained(own, LAYOUTS[name]), EVERYONE, expected, EVERYONE)
-
-
-@pytest.mark.parametrize(("number", "name"), [(number, name) for number, names in CHOSEN.items() for name in names])
-def test_a_gpu_has_the_cpus_bits(number: int, name: str) -> None:
-    check(case(number), name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(CASES))
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_gpu_has_the_cpus_bits_in_every_case(number: int, name: str) -> None:
-    check(case(number), name)
 
 
 def small(**settings: Any) -> Case:

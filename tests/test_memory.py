@@ -14,17 +14,8 @@ from gpubp import design, loop, memory
 from gpubp import making as maker
 from gpubp.errors import OutOfMemoryError
 
-from .helpers import population, samples
-
-SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
-
-
-def data(spec: gpubp.NetworkSpec = SPEC, size: int = 40, seed: int = 1) -> gpubp.Dataset:
-    return gpubp.Dataset(*samples(spec, size, seed=seed))
-
-
-def config(**settings: Any) -> gpubp.TrainConfig:
-    return gpubp.TrainConfig(**{"batch_size": 8, "steps": 20, "lr": 0.01, "evaluate_every": 5, **settings})
+from .helpers import population
+from .test_train import SPEC, config, data
 
 
 @pytest.mark.parametrize(("optimizer", "advice"), [("adam", "sgd"), ("sgd", "")])
@@ -99,34 +90,6 @@ def test_memory_is_called_free_that_was_so_before_the_networks_were_made(
         gpubp.train_many([row] * 3, data(), dtype=torch.float64, reporters=[told])
     assert "; 1 GB free, room for " in told.plan
     assert free[0] == (800_000_000 if given else 300_000_000)
-
-
-TAKEN = """
-import sys
-import torch, gpubp
-from gpubp import memory
-from gpubp.engines import build
-build.FLAGS = tuple(flag for flag in build.FLAGS if flag != "-O3")  # which takes seconds
-count, engine = int(sys.argv[1]), sys.argv[2]
-spec, config = gpubp.NetworkSpec((8, 16, 1)), gpubp.TrainConfig("adam", steps=2, batch_size=8)
-data = gpubp.Dataset(torch.rand(16, 8), torch.rand(16, 1))
-train = lambda networks: gpubp.train(networks, data, config, engine=engine)
-train(gpubp.Population.create(spec, 10))  # what is loaded and compiled once
-found = lambda name: int(open("/proc/self/status").read().split(name)[1].split()[0]) * 1024
-before = found("VmRSS:")
-train(gpubp.Population.create(spec, count))
-print((found("VmHWM:") - before) / memory.needed(spec, config.recipe(spec), count, 4))
-"""
-
-
-@pytest.mark.cpu("a process of its own trains, on the CPU")
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.slow
-@pytest.mark.parametrize(("count", "engine"), [("10000", "eager"), ("60000", "cpu")])
-def test_training_needs_the_planned_memory(count: str, engine: str) -> None:
-    """30 and 180 MB of rows and slots. At most what is planned; and no plan of twice what it takes."""
-    done = subprocess.run([sys.executable, "-c", TAKEN, count, engine], capture_output=True, text=True, check=True)
-    assert 0.5 < float(done.stdout) < 1
 
 
 ANNOUNCED = """

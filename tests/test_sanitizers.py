@@ -178,13 +178,6 @@ BLOCKS = {
     "figures, streamed": FIGURES._replace(layout=replace(STREAMED, chunk=4)),
 }  # fmt: skip
 SMALL = Case(("tanh",), "mean_squared_error", "sgd", "constant", OWN, STREAMED, 3, widths=(3, 17, 4))
-ROWS_OF_THE_TABLES = {
-    name: case._replace(
-        samples=replace(case.samples, own=True), count=3, layout=replace(BLOCK, slots_apart=number % 3 == 0,
-        chunk=3 * (number % 2 and "update_order" not in case.settings)),
-    )
-    for number, (name, case) in enumerate(CASES.items()) if case.task == "train"
-}  # fmt: skip
 MORE_BLOCKS = {
     "a block, shared rows": TEAMS["shared rows, a bias per layer"]._replace(layout=BLOCK, samples=OWN),
     "a block, layer by layer": TEAMS["layer by layer"]._replace(layout=BLOCK),
@@ -272,12 +265,6 @@ def test_a_gpus_block_has_no_race_and_accesses_only_its_memory(case: Case, tmp_p
 def test_a_gpus_thread_accesses_only_its_memory(tmp_path: Path) -> None:
     case = CASES["a thread a network, double, layer by layer"]._replace(layout=Layout(Kind.GPU_THREAD, threads=2))
     sound(made(case.text(), tmp_path, MEMORY, "-DRACES"), case.count, 1)
-
-
-@SLOW
-@pytest.mark.parametrize("case", marked(ROWS_OF_THE_TABLES))
-def test_a_gpu_block_has_no_race_with_any_rule(case: Case, tmp_path: Path) -> None:
-    sound(made(case.text(), tmp_path, RACES, "-DRACES"), case.count, 1)
 
 
 @pytest.mark.parametrize(
