@@ -146,13 +146,6 @@ def trained_by_returning(engine: Any, cuts: list[int], monkeypatch: pytest.Monke
     return train(networks, data, cuts, engine=engine, **settings)
 
 
-@pytest.mark.parametrize("cuts", [[8], [1] * 8, [3, 5]], ids=str)
-def test_a_slot_that_is_non_finite_for_a_single_step_counts(cuts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    state = trained_by_returning(eager, cuts, monkeypatch)
-    assert state.diverged_step.tolist() == [-1, 3]
-    assert state.step.tolist() == [8, 3]
-
-
 @pytest.mark.parametrize("name", [name for name, rule in gpubp.OPTIMIZERS.items() if rule.absorbing and rule.slots])
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
 def test_an_absorbing_rules_slots_never_recover(name: str, value: float) -> None:
