@@ -232,7 +232,6 @@ def sound(program: Path, count: int, threads: int) -> str:
 SLOW = pytest.mark.slow
 USUAL = {
     "lanes are outputs, ragged rows, classes with weights", "ragged rows, in pieces", "two networks in a warp",
-    "figures, streamed",
 }  # fmt: skip
 
 
