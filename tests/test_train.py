@@ -192,18 +192,11 @@ def test_reporters_hear_the_start_every_evaluation_and_the_end() -> None:
 
 
 ENTRIES = [
-    (torch.autograd, "backward"),
-    (torch.autograd, "grad"),
-    (torch.autograd.Function, "apply"),
-    (torch.autograd.graph, "_engine_run_backward"),
-    (torch.autograd.functional, "vjp"),
-    (torch.autograd.functional, "jacobian"),
-    (torch.Tensor, "backward"),
-    (torch.Tensor, "requires_grad_"),
-    (torch.func, "grad"),
-    (torch.func, "vjp"),
-    (torch.func, "jvp"),
-]
+    (torch.autograd, "backward"), (torch.autograd, "grad"), (torch.autograd.Function, "apply"),
+    (torch.autograd.graph, "_engine_run_backward"), (torch.autograd.functional, "vjp"),
+    (torch.autograd.functional, "jacobian"), (torch.Tensor, "backward"), (torch.Tensor, "requires_grad_"),
+    (torch.func, "grad"), (torch.func, "vjp"), (torch.func, "jvp"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("optimizer", "engine"), [("adam", "auto"), *((name, "eager") for name in gpubp.OPTIMIZERS)])
