@@ -85,16 +85,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Kernels are kept in a directory of this test run, and compiled as fast as can be: no bit depends on it, as
-    test_compiled.py shows."""
+    """Kernels are kept in a directory of this test run, and compiled as fast as can be (helpers.FAST): no bit depends
+    on it, as test_compiled.py shows."""
     from gpubp.engines import build
+
+    from .helpers import FAST
 
     with pytest.MonkeyPatch.context() as patch:
         if "GPUBP_CACHE" not in os.environ:
             folder = tmp_path_factory.getbasetemp()
             shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
             patch.setenv("GPUBP_CACHE", str(shared / "kernels"))
-        patch.setattr(build, "FLAGS", tuple("-O0" if flag == "-O3" else flag for flag in build.FLAGS))
+        patch.setattr(build, "FLAGS", (*build.FLAGS, *FAST))
         yield
 
 

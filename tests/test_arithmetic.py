@@ -172,7 +172,7 @@ def kinds() -> list[tuple[int, str]]:
     flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
     found = [(1, "native")]
     if "avx2" in flags:
-        found += [(8, "native"), (1, "x86-64-v3"), (8, "x86-64-v3")]
+        found.append((8, "x86-64-v3"))
     if "avx512f" in flags:
         found.append((16, "native"))
     return found
@@ -272,7 +272,7 @@ def test_all_builds_give_the_same_bits(builds: dict[tuple[int, str], ctypes.CDLL
 def test_a_wrong_coefficient_is_found(tmp_path: Path) -> None:
     changes = {"0.04189852f": "0.04191f", "7.5497894e-08f": "7.5497e-08f"}
     assert all(old in "".join(SOURCES.values()) for old in changes)
-    library = build(tmp_path / "wrong", 1, "native", changes=changes)
+    library = build(tmp_path / "wrong", 1, "native", "-O1", changes=changes)
     for name in ("exp", "sin"):
         assert worst(library, name, patterns(2131))[0] > BOUNDS[name][0]
 

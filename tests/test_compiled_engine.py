@@ -67,13 +67,6 @@ def test_without_a_compiler_auto_is_eager_and_says_why(
         gpubp.train(networks, data, gpubp.TrainConfig(steps=2), engine="cpu")
 
 
-def test_the_choice_does_not_depend_on_the_number_of_networks() -> None:
-    data = gpubp.Dataset(*samples(SPEC, 8))
-    config = gpubp.TrainConfig(steps=2)
-    names = {gpubp.train(population(SPEC, count), data, config).engine for count in (1, 40)}
-    assert names == {"cpu"}
-
-
 # ---- what it is given
 
 

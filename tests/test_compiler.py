@@ -138,13 +138,12 @@ def test_a_kernel_whose_compiler_was_killed_once_is_compiled_again_alone_and_thi
     assert made == whole
 
 
-@pytest.mark.parametrize("engine", ["auto", "cpu"])
 def test_a_run_whose_compiler_is_always_killed_ends_before_its_first_step(
-    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cpu, "KERNELS", {})
     monkeypatch.setenv("CXX", wrapper(tmp_path / "compiler", KILLED.format(":", build.compiler()[0])))
-    assert main([*TRAIN.split(), str(tmp_path / "made"), "--engine", engine]) == 1
+    assert main([*TRAIN.split(), str(tmp_path / "made")]) == 1
     told = capsys.readouterr()
     assert told.out == ""
     assert re.search(r"cannot compile the kernel \(exit status -9; no output\); engine \"eager\" needs no", told.err)

@@ -16,7 +16,7 @@ from gpubp.engines import eager, graph
 from gpubp.numerics import kernel_widths
 from gpubp.optimizers import Optimizer
 
-from .gpu_cases import BATCH, COUNT, KINDS, SPEC, STEPS, Case
+from .gpu_cases import BATCH, CLASSES, COUNT, FEATURES, KINDS, SPEC, STEPS, Case
 from .helpers import LOGITS, population, start
 from .recorder import DEVICE, pretended, there
 
@@ -62,14 +62,22 @@ def test_every_row_stays_on_the_gpu(name: str) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_feature_stays_on_the_gpu(name: str) -> None:
-    """Whole calls where samples are drawn otherwise, or steps."""
-    pretend(KINDS[name], whole=name.startswith("own") or name in ("dropout", "one order", "in order", "ends"))
+    pretend(KINDS[name], whole=False)
+
+
+@pytest.mark.parametrize(
+    ("own", "features"),
+    [("rows", ("dropout", "ends", "clipping")), ("inputs", ("one order",)), ("weights", ("in order", "penalties"))],
+)
+def test_a_whole_call_stays_on_the_gpu(own: str, features: tuple[str, ...]) -> None:
+    """However samples are drawn, and however many steps the networks take."""
+    pretend(Case(CLASSES, {name: value for each in features for name, value in FEATURES[each].items()}, own))
 
 
 def test_a_custom_rule_whose_slots_are_checked_stays_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = Optimizer(lambda grad, last: (grad + last, grad), ("last",))
     monkeypatch.setitem(gpubp.OPTIMIZERS, "own", rule)
-    pretend(Case(SPEC, {"optimizer": "own"}))
+    pretend(Case(SPEC, {"optimizer": "own"}), whole=False)
 
 
 def test_outs_are_computed_on_the_gpu_in_whole_groups() -> None:

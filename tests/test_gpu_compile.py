@@ -119,6 +119,14 @@ def spread(given: Iterable[Any], machines: Sequence[int]) -> Any:
     ]  # fmt: skip
 
 
+def chosen(given: Iterable[Any], machines: Sequence[int], quick: dict[Any, int]) -> Any:
+    """Each of `given` on every architecture; slow, for a kernel takes seconds, but where `quick` names its one."""
+    return [
+        pytest.param(each, arch, marks=[] if quick.get(each) == arch else [pytest.mark.slow])
+        for each in given for arch in machines
+    ]  # fmt: skip
+
+
 EVALUATED = (
     ((2, 2, 2), "half_squared_error", True), ((2, 8, 1), "binary_cross_entropy", True),
     ((64, 32, 10), "cross_entropy", False), ((8, 16, 1), "mean_squared_error", False),
@@ -139,15 +147,13 @@ def test_kernels_that_evaluate_compile_everywhere_into_registers(
     assert nvrtc.use(compiled(own, arch)).local <= chip.SPILLED
 
 
-STREAMED = [((784, 128, 10), "sgd", 16), ((784, 128, 10), "adam", 0)]  # and the most bytes of local memory
-LARGER = [((256, 512, 512, 10), "sgd", 64), ((1024, 1024, 1024, 1), "adam", 0)]  # some seconds each
-
-
-@pytest.mark.parametrize(
-    ("given", "arch"),
-    [*spread(STREAMED, ARCHITECTURES), *(pytest.param(each, arch, marks=pytest.mark.slow)
-                                         for each in LARGER for arch in ARCHITECTURES)],
+STREAMED = (  # and the most bytes of local memory
+    ((784, 128, 10), "sgd", 16), ((784, 128, 10), "adam", 0),
+    ((256, 512, 512, 10), "sgd", 64), ((1024, 1024, 1024, 1), "adam", 0),
 )  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "arch"), chosen(STREAMED, ARCHITECTURES, {STREAMED[0]: 80}))
 def test_kernels_that_stream_compile_everywhere_into_registers(
     given: tuple[tuple[int, ...], str, int], arch: int
 ) -> None:
@@ -182,14 +188,9 @@ def test_every_rule_compiles(number: int, arch: int) -> None:
 
 
 OTHERS = [arch for arch in DEVICES if arch != H100.arch]
-MAIN = [name for name in gpu_budgets.WORKLOADS if name.endswith(", adam")][-len(OTHERS) :]
 
 
-@pytest.mark.parametrize(
-    ("name", "arch"),
-    [*spread(MAIN, OTHERS), *(pytest.param(name, arch, marks=pytest.mark.slow)
-                              for name in gpu_budgets.WORKLOADS if name not in MAIN for arch in OTHERS)],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "arch"), chosen(gpu_budgets.WORKLOADS, OTHERS, {"4-8-3, batch 1, adam": 120}))
 def test_what_is_chosen_for_a_workload_compiles_in_time_and_has_registers(name: str, arch: int) -> None:
     own = gpu_budgets.program(name)
     found = chip.in_registers(own, limits(arch)) or cuda._block(own, limits(arch))
@@ -212,7 +213,7 @@ def test_a_count_of_bytes_that_is_not_the_kernels_is_refused_by_the_compiler() -
 def test_a_cubin_is_compiled_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUBP_CACHE", str(tmp_path))
     nvrtc._cubin.cache_clear()
-    text = cuda.text(program(1))
+    text = 'extern "C" __global__ void run() {}'
     code = nvrtc.cubin(text, 90)
     (file,) = tmp_path.iterdir()
     assert file.name.split("_")[1] == f"{cache.digest(file.read_bytes())}.cubin"
@@ -275,7 +276,14 @@ def test_the_flags_keep_ieee_arithmetic() -> None:
     assert not any(word.startswith("fma") or "ftz" in word for word in words)
 
 
-@pytest.mark.parametrize("name", gpu_budgets.WORKLOADS)
+IN_SECONDS = {
+    "2-2-2, batch 1, adam", "4-8-3, batch 1, adam", "8-16-1, batch 32, adam", "16-64-64-4, batch 128, sgd, tf32",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in IN_SECONDS)) for name in gpu_budgets.WORKLOADS]
+)
 def test_a_workload_stays_in_its_budget(name: str) -> None:
     table = json.loads(gpu_budgets.TABLE.read_text(encoding="utf-8"))
     if not same_compiler():

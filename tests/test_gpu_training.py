@@ -3,6 +3,7 @@ call to the last, to the CPU engine's bits; and what goes to and fro meanwhile."
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from gpubp.engines.chip import Limits
 from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
 
-from .helpers import compiled, covering, instructions, population, same_bits, samples  # noqa: F401
+from .helpers import compiled, instructions, population, same_bits, samples  # noqa: F401
 from .playing import H100, LOAD, Launch, Player, machine
 from .test_placement import same
 
@@ -69,7 +70,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "count"), covering(SETTINGS, [1, 3], meet=1))
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        pytest.param(*each, marks=[pytest.mark.slow] * (each != ("some diverge", 3)))
+        for each in itertools.product(SETTINGS, (1, 3))
+    ],
+)
 def test_a_run_on_any_number_of_gpus_is_the_cpus(name: str, count: int) -> None:
     expected = train("cpu", **SETTINGS[name])
     with machine(count) as own:
@@ -276,8 +283,15 @@ def test_a_planted_fault_is_found_by_the_bits(fault: str, monkeypatch: pytest.Mo
 
 
 def test_a_design_on_two_gpus_is_the_cpus() -> None:
-    design = [{"widths": widths, "lr": rate} for widths in ("3,6,2", "3,4,2") for rate in (0.01, 0.5, 2.0)]
-    common: dict[str, Any] = {"hidden": "tanh", "batch_size": 8, "steps": STEPS, "evaluate_every": 4, "patience": 1}
+    design = [{"widths": widths, "lr": rate} for widths in ("3,6,2", "3,2") for rate in (0.01, 0.5, 2.0)]
+    common: dict[str, Any] = {
+        "hidden": "tanh",
+        "batch_size": 8,
+        "dropout": 0.1,
+        "steps": STEPS,
+        "evaluate_every": 4,
+        "patience": 1,
+    }
     expected = gpubp.train_many(design, data(), data("shared", 30, 9), engine="cpu", **common)
     with machine(2):
         found = gpubp.train_many(design, data(), data("shared", 30, 9), engine="cuda", device="cuda:all", **common)

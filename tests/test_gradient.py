@@ -12,8 +12,8 @@ from gpubp.verify import reference
 from gpubp.verify.reference import leaves, reference_loss, reference_out, reference_row
 
 from . import helpers
-from .helpers import covering, generator, population, same_bits, samples
-from .tolerances import DIFFERENCE, GRADIENT, SINGLE, STEP
+from .helpers import covering, generator, population, samples
+from .tolerances import GRADIENT, SINGLE
 
 BIASES = ("neuron", "layer", "none", "neuron-frozen", "layer-frozen")
 DEPTHS = ((3, 2), (5, 7, 4), (4, 6, 5, 3))
@@ -46,7 +46,7 @@ def test_every_row_of_the_tables_has_a_reference() -> None:
     assert set(reference.LOSSES) == set(gpubp.LOSSES)
 
 
-@pytest.mark.parametrize(("hidden", "loss", "bias"), covering(gpubp.ACTIVATIONS, gpubp.LOSSES, BIASES))
+@pytest.mark.parametrize(("hidden", "loss", "bias"), covering(gpubp.ACTIVATIONS, gpubp.LOSSES, BIASES, meet=1))
 def test_the_gradient_is_autograds(hidden: str, loss: str, bias: str) -> None:
     for widths in DEPTHS:
         compare(gpubp.NetworkSpec(widths, hidden, loss=loss, bias=bias.split("-")[0], train_bias="frozen" not in bias))
@@ -158,20 +158,6 @@ def test_dropout_masks_multiply_outs_and_deltas(hidden: str, loss: str) -> None:
             torch.testing.assert_close(bias[n], parts[2 * number + 1].grad, **GRADIENT)
 
 
-SMOOTH = [(hidden, "mean_squared_error") for hidden in gpubp.ACTIVATIONS] + [("tanh", loss) for loss in gpubp.LOSSES]
-
-
-@pytest.mark.parametrize(("hidden", "loss"), SMOOTH)
-def test_the_gradient_is_the_slope_along_random_directions(hidden: str, loss: str) -> None:
-    spec = gpubp.NetworkSpec((5, 7, 4), hidden, loss=loss)
-    row, (inputs, target) = population(spec, 1).params, samples(spec, 6)
-    _, grad = gradients(spec, row, inputs, target)
-    direction = torch.randn(9, spec.size, generator=generator(8), dtype=torch.float64)
-    direction /= direction.norm(dim=1, keepdim=True)
-    ahead, behind = (gradients(spec, row + step * direction, inputs, target)[0] for step in (STEP, -STEP))
-    torch.testing.assert_close((ahead - behind) / (2 * STEP), direction @ grad[0], **DIFFERENCE)
-
-
 NETS = (0.0, -0.0, 1e-40, 1e-3, 1.0, 9.5, 20.0, 88.0, 89.0, 104.0, 709.0, 746.0, 1e4, 1e20)
 
 
@@ -211,13 +197,3 @@ def test_no_loss_is_nan_for_logits_of_10000(loss: str, dtype: torch.dtype) -> No
         if loss != "poisson":  # whose rate, exp(10,000), is no number
             assert value.isfinite().all()
             assert delta.isfinite().all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-def test_a_label_smoothing_of_0_changes_no_bit(dtype: torch.dtype) -> None:
-    spec = gpubp.NetworkSpec((5, 7, 4), "tanh", loss="cross_entropy")
-    out = torch.randn(3, 50, 4, generator=generator(9)).to(dtype) * 20
-    target = helpers.targets(spec, 3, 50)
-    plain = loss_and_delta(spec, out, out, target)
-    zeros = loss_and_delta(spec, out, out, target, hyper={"label_smoothing": torch.zeros(3, 1, dtype=dtype)})
-    assert all(same_bits(*pair) for pair in zip(plain, zeros))

@@ -18,7 +18,7 @@ from gpubp.optimizers import Optimizer
 from gpubp.state import Status, TrainState
 
 from .helpers import population, same_bits, samples, start, train
-from .recorder import Recorder, recorded
+from .recorder import recorded
 
 SPECS = {
     "2-2-2": gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", bias="layer"),
@@ -50,7 +50,7 @@ def differing(one: TrainState, other: TrainState) -> list[str]:
     return [name for (name, mine), (_, theirs) in zip(one.tensors(), other.tensors()) if not same_bits(mine, theirs)]
 
 
-@pytest.mark.parametrize(("name", "settings"), [*zip(2 * [*SPECS], SETTINGS), *zip([*SPECS][1:] * 2, SETTINGS)])
+@pytest.mark.parametrize(("name", "settings"), [*zip(2 * [*SPECS], SETTINGS)])
 def test_replayed_steps_have_the_bits_of_steps_taken_one_by_one(name: str, settings: str) -> None:
     spec, data = SPECS[name], dataset(SPECS[name])
     chosen = {"batch_size": BATCH, "steps": STEPS, **SETTINGS[settings]}
@@ -133,14 +133,13 @@ def test_steps_are_captured_once_and_again_only_after_a_change(monkeypatch: pyte
         assert gpu.replays[7:] == [1, 1], "a rule that was replaced"
 
 
-@pytest.mark.parametrize("steps", [85, 150])
-def test_any_number_of_steps_is_made_up_of_recordings(steps: int) -> None:
+def test_any_number_of_steps_is_made_up_of_recordings() -> None:
     spec, data = SPECS["2-2-2"], dataset(SPECS["2-2-2"])
-    settings = {"batch_size": 1, "steps": steps}
+    settings = {"batch_size": 1, "steps": 86}
     expected = train(networks(spec), data, **settings)
     with recorded(COUNT) as gpu:
         assert not differing(train(networks(spec), data, **settings), expected)
-    assert gpu.replays == {85: [1, 1, 1, 1], 150: [2, 1, 1, 2]}[steps]
+    assert gpu.replays == [1, 1, 1, 2]
 
 
 def test_no_recording_takes_more_rounds_to_draw_its_samples_than_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,31 +211,20 @@ def test_what_cannot_be_recorded_is_launched_step_by_step_and_the_reason_is_kept
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(gpubp.ACTIVATIONS, "waiting", gpubp.Activation(waiting, lambda net, out: torch.ones_like(net)))
-    spec = gpubp.NetworkSpec((5, 8, 2), "waiting")
-    data, settings = dataset(spec), {"batch_size": BATCH, "steps": STEPS}
-    expected = train(networks(spec), data, **settings)
-    assert graph.reason(data) is None
-    with recorded() as gpu:
-        found = train(networks(spec), data, [2, 5], **settings)
-        reason = graph.reason(data)
-    assert gpu.tapes == []
-    assert reason is not None
-    assert "_local_scalar_dense" in reason
-    assert "not permitted when stream is capturing" in reason
-    assert not differing(found, expected)
-
-
-def test_a_failed_capture_is_not_retried_in_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(gpubp.ACTIVATIONS, "waiting", gpubp.Activation(waiting, lambda net, out: torch.ones_like(net)))
     spec, tried = gpubp.NetworkSpec((5, 8, 2), "waiting"), []
     data, settings = dataset(spec), {"batch_size": BATCH, "steps": STEPS}
     expected = train(networks(spec), data, **settings)
-    with recorded(), monkeypatch.context() as patch:
+    assert graph.reason(data) is None
+    with recorded() as gpu, monkeypatch.context() as patch:
         capture = gpus.capture
         patch.setattr(gpus, "capture", lambda *given: tried.append(1) or capture(*given))
-        found = train(networks(spec), data, [1] * STEPS, **settings)
-        assert graph.reason(data) is not None
+        found = train(networks(spec), data, [2, 2, 3], **settings)
+        reason = graph.reason(data)
+    assert gpu.tapes == []
     assert len(tried) == 1, "torch keeps the memory of each that fails"
+    assert reason is not None
+    assert "_local_scalar_dense" in reason
+    assert "not permitted when stream is capturing" in reason
     assert not differing(found, expected)
 
 
@@ -310,10 +298,3 @@ def test_a_copied_state_trains_independently() -> None:
     eager.run(other, dataset(SPECS["2-2-2"]), 3)
     assert state.step.tolist() == [0] * COUNT
     assert not same_bits(state.population.params, other.population.params)
-
-
-def test_the_recorder_refuses_what_waits() -> None:
-    with pytest.raises(RuntimeError, match="not permitted"):
-        Recorder().capture(lambda: bool(torch.ones(2).sum() > 1))  # type: ignore[arg-type,return-value]
-    with pytest.raises(RuntimeError, match="not permitted"):
-        Recorder().capture(lambda: torch.ones(2)[torch.tensor([True, False])])  # type: ignore[arg-type,return-value]

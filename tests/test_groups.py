@@ -57,7 +57,7 @@ def test_a_group_fits_the_cache_of_an_a100(widths: tuple[int, ...], batch: int, 
         assert (count + 1) * (rows + outs) > 0.9 * 40 * 2**20, "no smaller than that asks for"
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", ["64-32-10", "13-7-7-3"])
 def test_products_and_sums_have_the_same_shapes_for_every_number_of_networks(name: str) -> None:
     spec, data = SPECS[name], dataset(SPECS[name])
     seen = []

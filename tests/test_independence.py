@@ -44,8 +44,8 @@ def networks(spec: gpubp.NetworkSpec, ids: Rows) -> gpubp.Population:
 Case = tuple[gpubp.NetworkSpec, gpubp.Dataset, dict[str, Any]]
 
 
-ALL = pytest.mark.parametrize(
-    ("name", "optimizer", "shuffle"), covering(SPECS, LR, ("network", "shared", "none"), meet=2)
+EVERY_VALUE = pytest.mark.parametrize(
+    ("name", "optimizer", "shuffle"), covering(SPECS, LR, ("network", "shared", "none"), meet=1)
 )
 
 
@@ -55,7 +55,7 @@ def case(name: str, optimizer: str, shuffle: str) -> Case:
     return spec, dataset(spec), settings
 
 
-@ALL
+@EVERY_VALUE
 def test_a_network_is_the_same_alone_and_among_any_others_in_any_order(name: str, optimizer: str, shuffle: str) -> None:
     spec, data, settings = case(name, optimizer, shuffle)
     everyone = train(networks(spec, list(range(COUNT))), data, **settings)
@@ -69,20 +69,19 @@ def test_a_network_is_the_same_alone_and_among_any_others_in_any_order(name: str
 
 
 @pytest.mark.cpu
-@pytest.mark.parametrize(("name", "optimizer", "shuffle"), covering(SPECS, LR, ("network", "shared", "none"), meet=1))
+@EVERY_VALUE
 def test_blocks_threads_and_cuts_change_no_bit(
     name: str, optimizer: str, shuffle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, data, settings = case(name, optimizer, shuffle)
     population, everyone = networks(spec, list(range(COUNT))), list(range(COUNT))
     whole = train(population, data, **settings)
-    for number in (2, 3):
-        with threads(number):
-            assert not differences(train(population, data, **settings), everyone, whole, everyone), f"{number} threads"
-    for cuts in ([1] * 8, [3, 5], [7, 1], [5, 100]):
+    with threads(3):
+        assert not differences(train(population, data, **settings), everyone, whole, everyone)
+    for cuts in ([1] * 8, [3, 100]):
         assert not differences(train(population, data, cuts, **settings), everyone, whole, everyone), cuts
     largest = max(BATCH * max(spec.widths), *(i * o for i, o in zip(spec.widths, spec.widths[1:]))) * 4
-    for size in (2, 3, 8):  # 8 leaves a lone network in the last block
+    for size in (2, 8):  # 8 leaves a lone network in the last block
         monkeypatch.setattr(blocks, "BLOCK", size * largest)
         sizes = [part.stop - part.start for part in blocks.blocks(spec, COUNT, BATCH, 4, torch.device("cpu"))]
         assert sizes[0] == size
@@ -157,12 +156,12 @@ def test_networks_may_end_at_different_steps_within_a_call(name: str) -> None:
     settings = {"optimizer": "adam", "batch_size": BATCH}
     whole = train(networks(spec, everyone), data, steps=ends, **settings)
     assert whole.step.tolist() == ends
-    for cuts in ([1] * 8, [4, 4], [6, 2]):
+    for cuts in ([1] * 8, [6, 2]):
         assert not differences(
             train(networks(spec, everyone), data, cuts, steps=ends, **settings), everyone, whole, everyone
         )
-    for number, end in enumerate(ends):
-        alone = train(networks(spec, [number]), data, steps=end, **settings)
+    for number in (0, 1, 7):
+        alone = train(networks(spec, [number]), data, steps=ends[number], **settings)
         assert not differences(alone, [0], whole, [number]), number
 
 

@@ -123,14 +123,9 @@ def check(seed: int, engine: str, folder: Path) -> None:
         assert differences(longer, everyone, expected, everyone) == []
 
 
-@pytest.mark.parametrize("seed", [2, 3, 16, 18])  # 16, 18: a plateau in a training made longer
-def test_a_network_is_independent_with_drawn_settings(seed: int, tmp_path: Path) -> None:
-    check(seed, "eager", tmp_path / "run")
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_a_compiled_network_is_independent_with_drawn_settings(seed: int, tmp_path: Path) -> None:
-    check(seed, "cpu", tmp_path / "run")
+@pytest.mark.parametrize(("seed", "engine"), [(3, "eager"), (18, "eager"), (1, "cpu")])  # 18: a plateau, made longer
+def test_a_network_is_independent_with_drawn_settings(seed: int, engine: str, tmp_path: Path) -> None:
+    check(seed, engine, tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -14,17 +14,8 @@ from gpubp import design, loop, memory
 from gpubp import making as maker
 from gpubp.errors import OutOfMemoryError
 
-from .helpers import population, samples
-
-SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
-
-
-def data(spec: gpubp.NetworkSpec = SPEC, size: int = 40, seed: int = 1) -> gpubp.Dataset:
-    return gpubp.Dataset(*samples(spec, size, seed=seed))
-
-
-def config(**settings: Any) -> gpubp.TrainConfig:
-    return gpubp.TrainConfig(**{"batch_size": 8, "steps": 20, "lr": 0.01, "evaluate_every": 5, **settings})
+from .helpers import population
+from .test_train import SPEC, config, data
 
 
 @pytest.mark.parametrize(("optimizer", "advice"), [("adam", "sgd"), ("sgd", "")])
@@ -35,9 +26,9 @@ def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
     fixed = memory.needed(SPEC, settings.recipe(SPEC), 0, 8)
     each = memory.needed(SPEC, settings.recipe(SPEC), 1, 8) - fixed
     monkeypatch.setattr("gpubp.free.available", lambda device: fixed + 3 * each)
-    gpubp.train(population(SPEC, 3), data(), settings)
+    gpubp.train(population(SPEC, 3), data(), settings, engine="eager")
     with pytest.raises(OutOfMemoryError) as caught:
-        gpubp.train(population(SPEC, 4), data(), settings)
+        gpubp.train(population(SPEC, 4), data(), settings, engine="eager")
     message = str(caught.value)
     assert f"4 networks of 3-6-2 with {optimizer} need {memory.size(fixed + 4 * each)} on cpu" in message
     assert f"{memory.size(fixed + 3 * each)} are free: train up to 3 networks at once" in message
@@ -101,33 +92,6 @@ def test_memory_is_called_free_that_was_so_before_the_networks_were_made(
     assert free[0] == (800_000_000 if given else 300_000_000)
 
 
-TAKEN = """
-import sys
-import torch, gpubp
-from gpubp import memory
-from gpubp.engines import build
-build.FLAGS = tuple(flag for flag in build.FLAGS if flag != "-O3")  # which takes seconds
-count, engine = int(sys.argv[1]), sys.argv[2]
-spec, config = gpubp.NetworkSpec((8, 16, 1)), gpubp.TrainConfig("adam", steps=2, batch_size=8)
-data = gpubp.Dataset(torch.rand(16, 8), torch.rand(16, 1))
-train = lambda networks: gpubp.train(networks, data, config, engine=engine)
-train(gpubp.Population.create(spec, 10))  # what is loaded and compiled once
-found = lambda name: int(open("/proc/self/status").read().split(name)[1].split()[0]) * 1024
-before = found("VmRSS:")
-train(gpubp.Population.create(spec, count))
-print((found("VmHWM:") - before) / memory.needed(spec, config.recipe(spec), count, 4))
-"""
-
-
-@pytest.mark.cpu("a process of its own trains, on the CPU")
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("count", "engine"), [("10000", "eager"), ("60000", "cpu")])
-def test_training_needs_the_planned_memory(count: str, engine: str) -> None:
-    """30 and 180 MB of rows and slots. At most what is planned; and no plan of twice what it takes."""
-    done = subprocess.run([sys.executable, "-c", TAKEN, count, engine], capture_output=True, text=True, check=True)
-    assert 0.5 < float(done.stdout) < 1
-
-
 ANNOUNCED = """
 import re, sys, tempfile
 import torch, gpubp
@@ -156,10 +120,10 @@ print((found("VmHWM:") - before) / told.bytes)
 @pytest.mark.parametrize(
     "run",
     [
-        "10000 8,16,1 cpu none",
+        pytest.param("10000 8,16,1 cpu none", marks=pytest.mark.slow),
         pytest.param("30000 8,16,1 cpu none", marks=pytest.mark.slow),
         pytest.param("30000 8,16,1 eager files", marks=pytest.mark.slow),
-        "100000 8,16,1 cpu files",
+        pytest.param("100000 8,16,1 cpu files", marks=pytest.mark.slow),
         "1000 64,32,10 cpu files",
         pytest.param("10000 64,32,10 cpu none", marks=pytest.mark.slow),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -62,6 +63,7 @@ def everything() -> Iterator[Any]:
         )
 
 
+@functools.cache
 def numbers(full: int, columns: int, length: int, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
     """Tensors (N, length) around 0 and columns (N, 1) from 0 to 1."""
     source = generator(full)
@@ -91,25 +93,23 @@ def differences(rule: Callable[..., Any], full: int, columns: int, dtype: torch.
         some = [each[rows] for each in (*wide, *slim)]
         compare(f"rows {rows}", some, [each[rows] for each in whole])
         compare(f"rows {rows} as layers", [each[:, None] for each in some], [each[rows][:, None] for each in whole])
-    for first in range(0, 19):
+    for first in (0, 1, 3, 8, 15, 18):
         for last in (first + 1, first + 7, first + 16, first + 33, NUMBERS - first):
             part = [each[:, first:last] for each in wide]
             compare(f"columns {first}:{last}", [*part, *slim], [each[:, first:last] for each in whole])
             one = [each[1:2].contiguous() for each in part] + [each[1:2] for each in slim]
             compare(f"a row of {first}:{last}", one, [each[1:2, first:last] for each in whole])
-    for column in range(NUMBERS):
+    for column in (*range(17), *range(NUMBERS - 17, NUMBERS)):
         one = [each[1:2, column : column + 1].clone() for each in wide] + [each[1:2] for each in slim]
         compare(f"number {column}", one, [each[1:2, column : column + 1] for each in whole])
     compare("every other", [each[:, ::2] for each in wide] + slim, [each[:, ::2] for each in whole])
     compare("turned", [each.T.contiguous().T for each in wide] + slim, whole)
     compare("spread columns", wide + [each.expand_as(wide[0]).contiguous() for each in slim], whole)
-    large = [each for group in numbers(full, columns, MANY, dtype) for each in group]
+    large = [each[:2] for group in numbers(full, columns, MANY, dtype) for each in group]
     expected = results(rule, *large)
     compare("a row of many", [each[1:2] for each in large], [each[1:2] for each in expected])
     with threads(2):
         compare("two threads", large, expected)
-    with threads(3):
-        compare("three threads", large, expected)
     return found
 
 

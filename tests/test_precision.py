@@ -49,7 +49,7 @@ def data() -> gpubp.Dataset:
 
 def by(engine: Any, precision: str, ids: list[int] = FEW, cuts: list[int] | None = None) -> TrainState:
     """Networks by an engine."""
-    settings = {"optimizer": "adam", "lr": 0.02, "batch_size": 12, "steps": 3, "precision": precision}
+    settings = {"optimizer": "adam", "lr": 0.02, "batch_size": 12, "steps": 2, "precision": precision}
     return train(population(SPEC, ids=ids, dtype=torch.float32), data(), cuts, engine=engine, **settings)
 
 
@@ -67,7 +67,7 @@ def test_a_played_gpu_has_the_bits_of_the_cpus_kernel_with_rounded_operands(prec
         expected = by(cpu, precision)
     with playing(Player(), laid_out(precision, name)):
         assert not differences(by(cuda, precision), FEW, expected, FEW)
-        for ids, cuts in (([1], None), (FEW[::-1], [1, 2])):
+        for ids, cuts in (([1], None), (FEW[::-1], [1, 1])):
             assert not differences(by(cuda, precision, ids, cuts), [ids.index(1)], expected, [1]), (ids, cuts)
     exact = by(cpu, "exact").population.params
     far = (expected.population.params - exact).abs().max()
@@ -90,9 +90,10 @@ FAULTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[SLOW] * (number % 4 > 0)) for number, name in enumerate(FAULTS)]
-)
+QUICK = ("k and rows exchanged", "no small part")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[SLOW] * (name not in QUICK)) for name in FAULTS])
 def test_a_planted_fault_is_found(name: str) -> None:
     precision, layout, old, new = FAULTS[name]
     with rounded(precision):

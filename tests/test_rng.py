@@ -113,15 +113,6 @@ def test_uniform_and_normal_have_the_moments_of_their_names() -> None:
         assert normal.pow(power).mean().item() == pytest.approx(moment, abs=5 * math.sqrt(variance / count))
 
 
-def test_every_part_of_a_counter_and_key_matters() -> None:
-    base = {"index": 1, "step": 2, "layer": 3, "stream": 0, "seed": 5, "ids": 6}
-    seen = set()
-    for name in (None, *base):
-        given = {key: torch.tensor([value + (key == name)]) for key, value in base.items()}
-        seen.add(tuple(int(word) for word in rng.philox(**given)))
-    assert len(seen) == len(base) + 1
-
-
 @pytest.mark.parametrize(("size", "number"), [(10, 0), (13, -5), (1, 9), (300, 123456789)])
 def test_permutations_are_those_of_the_format(size: int, number: int) -> None:
     found = rng.permute(everything(size), size, key(number)).tolist()
@@ -158,14 +149,6 @@ def test_every_place_is_equally_likely(size: int) -> None:
     assert chi < free * (1 - 2 / (9 * free) + 3.72 * math.sqrt(2 / (9 * free))) ** 3
 
 
-def test_every_order_of_four_samples_is_equally_likely() -> None:
-    keys = rng.philox(torch.arange(48_000), torch.tensor(0), 0, ORDER, 5, 6)[0].int()[:, None]
-    found = rng.permute(everything(4)[None].expand(48_000, -1), 4, keys).long()
-    counts = (found * torch.tensor([64, 16, 4, 1])).sum(1).unique(return_counts=True)[1].double()
-    assert len(counts) == 24
-    assert ((counts - 2000) ** 2 / 2000).sum().item() < 55  # 23 degrees of freedom: 99.98 %
-
-
 @pytest.mark.parametrize("start", [0, 3, 2**31 - 7, 2**31 + 11, 2**40 + 1, 2**62 - 1000])
 def test_samples_are_those_of_the_format_however_late(start: int) -> None:
     first = torch.tensor([start, start + 5, start + 100])
@@ -173,28 +156,6 @@ def test_samples_are_those_of_the_format_however_late(start: int) -> None:
         found = rng.samples(42, IDS, first, 9, torch.tensor(sizes), True).tolist()
         for row, own, begin, size in zip(found, IDS.tolist(), first.tolist(), sizes):
             assert row == [sample(42, own, begin + j, size) for j in range(9)]
-
-
-def test_passes_beyond_the_largest_word_have_different_orders() -> None:
-    one = rng.samples(1, IDS[:1], torch.tensor([50 * 3]), 50, 50, True)
-    late = rng.samples(1, IDS[:1], torch.tensor([50 * (2**32 + 3)]), 50, 50, True)
-    assert not one.equal(late)
-    assert late[0].sort()[0].tolist() == list(range(50))
-
-
-@pytest.mark.parametrize("size", [1, 2, 9, 100])
-def test_every_sample_comes_once_per_pass(size: int) -> None:
-    found = rng.samples(3, IDS, torch.zeros(3, dtype=torch.int64), 6 * size, size, True)
-    for passed in found.unflatten(1, (6, size)).unbind(1):
-        assert passed.sort(1)[0].equal(everything(size).expand(3, -1))
-    if size > 2:
-        assert len({tuple(row) for row in found.view(-1, size).tolist()}) == 18, "six passes of three networks differ"
-
-
-def test_batches_cross_passes_without_a_gap() -> None:
-    whole = rng.samples(3, IDS, torch.zeros(3, dtype=torch.int64), 70, 10, True)
-    pieces = [rng.samples(3, IDS, torch.full((3,), 7 * step), 7, 10, True) for step in range(10)]
-    assert torch.cat(pieces, 1).equal(whole)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

@@ -169,8 +169,7 @@ SOUND: dict[str, tuple[str, Any, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("engine", ["eager", "auto"])
-@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize(("name", "engine"), covering(SOUND, ["auto", "eager"], meet=1))
 def test_a_rule_with_the_required_results_trains(name: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table, row, settings = SOUND[name]
     monkeypatch.setitem(getattr(gpubp, table), "own", row)

@@ -118,20 +118,6 @@ def test_dropout_uses_the_words_of_the_format_and_scales_the_rest(spec: gpubp.Ne
     torch.testing.assert_close(params - state.population.params, torch.stack(rows), **GRADIENT)
 
 
-def test_dropout_drops_as_many_as_it_says_and_others_at_every_step() -> None:
-    spec = gpubp.NetworkSpec((3, 50, 40, 2), "sigmoid")
-    chance = torch.tensor([0.1, 0.5, 0.9])
-    data = gpubp.Dataset(*samples(spec, 100))
-    state = start(population(spec, 3), data, batch_size=100, steps=2, dropout=chance)
-    block = eager.Block(state, spec.widths)
-    first = block.masks(100)
-    block.now = block.now + 1
-    for mask, later in zip(first, block.masks(100)):
-        torch.testing.assert_close((mask == 0).double().mean((1, 2)), chance.double(), rtol=0, atol=0.02)
-        assert not torch.equal(mask, later)
-        assert not torch.equal(mask[0] > 0, mask[1] > 0)
-
-
 @pytest.mark.parametrize("bias", ["neuron", "layer"])
 def test_layerwise_updates_a_layer_before_the_delta_below_it(bias: str) -> None:
     spec = gpubp.NetworkSpec((4, 6, 3), "tanh", bias=bias)

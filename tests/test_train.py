@@ -25,6 +25,13 @@ def config(**settings: Any) -> gpubp.TrainConfig:
     return gpubp.TrainConfig(**{"batch_size": 8, "steps": 20, "lr": 0.01, "evaluate_every": 5, **settings})
 
 
+def trained(
+    networks: gpubp.Population | None = None, given: gpubp.Dataset | None = None, **settings: Any
+) -> gpubp.Result:
+    """By eager, which compiles nothing."""
+    return gpubp.train(networks or population(SPEC, 3), given or data(), config(**settings), engine="eager")
+
+
 def same_result(one: gpubp.Result, other: gpubp.Result) -> bool:
     tensors = zip(one.state.tensors(), other.state.tensors())
     return all(name == again and same_bits(mine, theirs) for (name, mine), (again, theirs) in tensors)
@@ -53,7 +60,7 @@ def test_the_result_has_the_outcome_of_every_network() -> None:
 
 
 def test_the_loss_of_a_round_is_the_mean_over_its_steps() -> None:
-    still = gpubp.train(population(SPEC, 3), data(), config(optimizer="sgd", lr=0.0, batch_size=40))
+    still = trained(optimizer="sgd", lr=0.0, batch_size=40)
     for record in still.history:
         assert record["loss"]["max"] == pytest.approx(float(still.loss.max()), rel=1e-12)
         assert record["lr"]["max"] == 0
@@ -100,25 +107,27 @@ def test_the_ranking_is_by_validation_loss_or_else_by_loss_without_diverged_netw
 def test_networks_with_different_numbers_of_samples_end_as_if_alone() -> None:
     inputs, targets = samples(SPEC, 40)
     rows = [list(range(40)), [3], list(range(10, 27))]
-    settings = config(steps=None, epochs=6, evaluate_every=1)
-    result = gpubp.train(population(SPEC, 3), gpubp.Dataset(inputs, targets, rows=rows), settings)
+    settings: dict[str, Any] = {"steps": None, "epochs": 6, "evaluate_every": 1}
+    result = trained(given=gpubp.Dataset(inputs, targets, rows=rows), **settings)
     assert result.table["steps"].to_pylist() == [30, 1, 13]  # ceil(6 * size / 8)
     assert result.status_names == ["finished"] * 3
     assert result.network_steps == 44
     for number, part in enumerate(rows):
-        alone = gpubp.Dataset(inputs, targets, rows=[part])
-        single = gpubp.train(population(SPEC, ids=[number]), alone, settings)
+        single = trained(population(SPEC, ids=[number]), gpubp.Dataset(inputs, targets, rows=[part]), **settings)
         assert same_bits(single.population.params[0], result.population.params[number]), number
 
 
 def test_a_sample_of_weight_0_is_ignored_and_weights_act_as_counts() -> None:
     inputs, targets = samples(SPEC, 6)
     weight = torch.tensor([1.0, 2.0, 0.0, 1.0, 0.0, 2.0], dtype=torch.float64)
-    settings = config(batch_size=6, shuffle="none", optimizer="sgd", lr=0.1)
-    weighted = gpubp.train(population(SPEC, 3), gpubp.Dataset(inputs, targets, sample_weight=weight), settings)
+    settings: dict[str, Any] = {"batch_size": 6, "shuffle": "none", "optimizer": "sgd", "lr": 0.1}
     index = [0, 1, 1, 3, 5, 5]
-    repeated = gpubp.train(population(SPEC, 3), gpubp.Dataset(inputs[index], targets[index]), settings)
-    plain = gpubp.train(population(SPEC, 3), gpubp.Dataset(inputs, targets), settings)
+    weighted, repeated, plain = (
+        trained(given=each, **settings) for each in (
+            gpubp.Dataset(inputs, targets, sample_weight=weight), gpubp.Dataset(inputs[index], targets[index]),
+            gpubp.Dataset(inputs, targets),
+        )
+    )  # fmt: skip
     torch.testing.assert_close(weighted.population.params, repeated.population.params)
     torch.testing.assert_close(weighted.loss, repeated.loss)
     assert (weighted.population.params - plain.population.params).abs().max() > 1e-3
@@ -127,7 +136,7 @@ def test_a_sample_of_weight_0_is_ignored_and_weights_act_as_counts() -> None:
 def test_plateau_reduces_only_the_rates_of_networks_that_do_not_improve() -> None:
     rates = [0.01, 1e-14, 0.01]
     settings = config(optimizer="sgd", lr=rates, schedule="plateau", plateau_patience=1, plateau_factor=0.5, steps=40)
-    result = gpubp.train(population(SPEC, 3), data(), settings, validation=data())
+    result = gpubp.train(population(SPEC, 3), data(), settings, validation=data(), engine="eager")
     # nothing gained in evaluations 2 to 8, each second one of which is one too many
     assert result.state.memory["scale"].flatten().tolist() == [1.0, 0.5**3, 1.0]
 
@@ -183,23 +192,17 @@ def test_reporters_hear_the_start_every_evaluation_and_the_end() -> None:
 
 
 ENTRIES = [
-    (torch.autograd, "backward"),
-    (torch.autograd, "grad"),
-    (torch.autograd.Function, "apply"),
-    (torch.autograd.graph, "_engine_run_backward"),
-    (torch.autograd.functional, "vjp"),
-    (torch.autograd.functional, "jacobian"),
-    (torch.Tensor, "backward"),
-    (torch.Tensor, "requires_grad_"),
-    (torch.func, "grad"),
-    (torch.func, "vjp"),
-    (torch.func, "jvp"),
-]
+    (torch.autograd, "backward"), (torch.autograd, "grad"), (torch.autograd.Function, "apply"),
+    (torch.autograd.graph, "_engine_run_backward"), (torch.autograd.functional, "vjp"),
+    (torch.autograd.functional, "jacobian"), (torch.Tensor, "backward"), (torch.Tensor, "requires_grad_"),
+    (torch.func, "grad"), (torch.func, "vjp"), (torch.func, "jvp"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("optimizer", gpubp.OPTIMIZERS)
-def test_training_never_enters_autograd(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = gpubp.train(population(CLASSES, 3), data(CLASSES), config(optimizer=optimizer))
+@pytest.mark.parametrize(("optimizer", "engine"), [("adam", "auto"), *((name, "eager") for name in gpubp.OPTIMIZERS)])
+def test_training_never_enters_autograd(optimizer: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: Any = (population(CLASSES, 3), data(CLASSES), config(optimizer=optimizer))
+    expected = gpubp.train(*given, engine=engine)
 
     def fail(*arguments: Any, **options: Any) -> None:
         raise AssertionError("autograd was entered")
@@ -210,7 +213,7 @@ def test_training_never_enters_autograd(optimizer: str, monkeypatch: pytest.Monk
     with pytest.raises(AssertionError, match="autograd was entered"):
         probe.backward()
     with torch.autograd.set_grad_enabled(False):
-        off = gpubp.train(population(CLASSES, 3), data(CLASSES), config(optimizer=optimizer))
+        off = gpubp.train(*given, engine=engine)
     assert same_result(expected, off)
 
 
@@ -270,8 +273,8 @@ def test_settings_and_data_of_every_kind_are_saved_with_a_run(
     minutes, made = given.pop("checkpoint_minutes", 5), given.pop("inputs", lambda inputs: inputs)
     inputs, targets = samples(spec, 12)
     training, settings = gpubp.Dataset(made(inputs), targets), config(**{"steps": 3, **given})
-    plain = gpubp.train(population(spec, 3), training, settings)
-    saved = gpubp.train(population(spec, 3), training, settings, run_dir=tmp_path, checkpoint_minutes=minutes)
+    kept: Any = {"run_dir": tmp_path, "checkpoint_minutes": minutes}
+    plain, saved = (gpubp.train(population(spec, 3), training, settings, engine="eager", **more) for more in ({}, kept))
     assert (saved.unsaved, saved.table["loss"].to_pylist()) == (None, plain.loss.tolist())
     again = gpubp.resume(tmp_path, training)
     assert same_result(plain, saved)

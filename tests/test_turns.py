@@ -4,6 +4,7 @@ and copies are given before the work that hides them."""
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -65,7 +66,7 @@ def played(
 @pytest.mark.parametrize(("run", "player", "reads"), covering(RUNS, PLAYERS, [False, True], meet=1))
 def test_groups_copied_during_training_have_the_bits_of_one_group(player: str, run: str, reads: bool) -> None:
     expected = train(**RUNS[run]())
-    for fit in (6,) if reads else (2, 6, COUNT):  # the last holds all
+    for fit in (6,) if reads else (2, COUNT):  # the last holds all
         found, own = played(player, run, fit, reads)
         assert same(found, expected), fit
         waits = CALLS + ROUNDS + 1 + (fit == COUNT) * (STAYING + 1)
@@ -119,8 +120,10 @@ def test_memory_that_has_no_room_for_two_seats_halves_the_groups(name: str, monk
 
 
 @pytest.mark.parametrize(
-    ("name", "player"), covering(["adam", "some diverge", "own inputs and weights", "own rows"], PLAYERS, meet=1)
-)
+    ("name", "player"),
+    [("own inputs and weights", "chance"), ("some diverge", "all late"),
+     *(pytest.param(*each, marks=pytest.mark.slow) for each in itertools.product(("adam", "own rows"), PLAYERS))],
+)  # fmt: skip
 def test_the_compiled_engine_which_waits_for_nothing_has_the_same_bits(
     name: str, player: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,13 +252,24 @@ def sound(player: str, expected: gpubp.Result) -> bool:
         return False
 
 
+@pytest.fixture(name="expected", scope="module")
+def in_one_group() -> gpubp.Result:
+    return train(**RUNS["own inputs"]())
+
+
+@pytest.mark.parametrize("player", sorted({player for player, *_ in FAULTS.values()}))
+def test_without_a_fault_nothing_is_found(player: str, expected: gpubp.Result) -> None:
+    assert sound(player, expected)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_found_under_the_worst_allowed_order(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_fault_is_found_under_the_worst_allowed_order(
+    fault: str, expected: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
     player, number, old, new = FAULTS[fault]
     assert SOURCE[number].count(old) == 1
-    planted, expected = dict(vars(turns)), train(**RUNS["own inputs"]())
+    planted = dict(vars(turns))
     exec(SOURCE[number].replace(old, new), planted)
-    assert sound(player, expected)
     monkeypatch.setattr(shard, NAMES[number], planted[NAMES[number]])
     assert not sound(player, expected)
 

@@ -14,11 +14,6 @@ GRADIENT = {"rtol": 1e-10, "atol": 1e-12}
 # An activation in float32 against float64: 1 / (1 + e) and the like round three to five times.
 SINGLE = {"rtol": 2e-6, "atol": 1e-6}
 
-# Central differences with steps of h = 1e-6 along a direction of length 1: rounding gives eps / h = 2e-10 of the loss,
-# curvature h^2; losses here stay below 100.
-STEP = 1e-6
-DIFFERENCE = {"rtol": 1e-6, "atol": 1e-7}
-
 # One optimizer step on given gradients in float64, 50 times: torch orders a few multiplications otherwise, so each step
 # may differ by some eps of the parameter. Measured: 3e-15.
 OPTIMIZER = {"rtol": 1e-12, "atol": 1e-13}
