@@ -83,7 +83,8 @@ def test_an_entitys_network_is_what_it_is_alone(engine: str) -> None:
     config = gpubp.TrainConfig(lr=0.01, batch_size=8, epochs=7)
     result = gpubp.train(population, whole, config, engine=engine)
     assert result.table["who"].to_pylist() == list("abcde")
-    for number, name in enumerate(whole.entities.values[0]):
+    some = range(5) if engine == "eager" else (0, 3)  # whose batches are of 8 and of 5 samples
+    for number, name in [(number, whole.entities.values[0][number]) for number in some]:
         rows = torch.from_numpy((keys == name).nonzero()[0])
         # rows=, since the batch of networks that share their samples is cut to them
         own = gpubp.Dataset(whole.inputs[rows], whole.targets[rows], [range(len(rows))], weight[number, rows])

@@ -59,7 +59,7 @@ def change(folder: Path, **changed: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", SEARCHES)
-@pytest.mark.parametrize("call", [1, 8, 19])
+@pytest.mark.parametrize("call", [1, 19])
 def test_a_stopped_run_resumes_to_the_same_decisions(
     kind: str, call: int, whole: dict[str, gpubp.Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +106,7 @@ class Slow(gpubp.Reporter):
     """Leaves time to be killed in."""
 
     def progress(self, progress: Any) -> None:
-        time.sleep(0.001)
+        time.sleep(0.01)
 
 
 def go_on(kind: str, folder: Path, epochs: int) -> None:
@@ -120,9 +120,9 @@ def go_on(kind: str, folder: Path, epochs: int) -> None:
 
 
 @pytest.mark.parametrize("kind", SEARCHES)
-@pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kind: str, kills: int, tmp_path: Path) -> None:
-    source, folder, epochs = random.Random(kills), tmp_path / "run", 30 * kills
+    source, folder, epochs = random.Random(kills), tmp_path / "run", 15 * kills
     steps, path = [0], manifest(folder)
     for _ in range(kills):
         seen = {path.stat().st_mtime_ns if path.exists() else 0}

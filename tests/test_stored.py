@@ -40,7 +40,14 @@ Manifest = dict[str, Any]
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in one place."""
     folder = tmp_path_factory.mktemp("whole")
-    more = {"widths": "3,5,4", "loss": "cross_entropy", "epochs": 6, "batch_size": 8, "restore_best": True}
+    more = {
+        "widths": "3,5,4",
+        "loss": "cross_entropy",
+        "epochs": 6,
+        "batch_size": 8,
+        "restore_best": True,
+        "engine": "eager",
+    }
     gpubp.train_many(ROWS, training(), held_out(), run_dir=folder / "run", **more)
     return folder / "run"
 
