@@ -129,15 +129,22 @@ def test_searches_decide_over_the_networks_of_all_shards_and_these_meet_nowhere_
         assert len(found.search.lineage) == 2
 
 
+LONG = {"epochs": 3000, "evaluate_every": 50, "checkpoint_minutes": 0, "design": PLAIN}
+
+
+@pytest.fixture(scope="module")
+def long(iris: Any) -> gpubp.Result:
+    return trained(iris, None, **LONG)
+
+
 def test_a_killed_worker_and_a_lost_machine_cost_the_work_since_the_last_checkpoint(
-    machines: Any, iris: Any, tmp_path: Path
+    machines: Any, iris: Any, long: gpubp.Result, tmp_path: Path
 ) -> None:
-    more = {"epochs": 3000, "evaluate_every": 50, "checkpoint_minutes": 0, "design": PLAIN}
-    whole, nodes = trained(iris, None, **more), [machines.add_node(num_cpus=1, object_store_memory=STORE)]
+    nodes = [machines.add_node(num_cpus=1, object_store_memory=STORE)]
     reporters = [At(5, kill), At(12, lambda: machines.remove_node(nodes[0], allow_graceful=False))]
-    found = trained(iris, 3, tmp_path / "run", reporters=reporters, **more)
+    found = trained(iris, 3, tmp_path / "run", reporters=reporters, **LONG)
     assert (found.run_dir, [each.number for each in reporters]) == (tmp_path / "run", [0, 0])
-    check_same(whole, found)
+    check_same(long, found)
     steps = sum(int(state.step.sum()) for state in found.states)
     assert any(": its worker died; tried again from step " in each for each in found.notes)
     assert 0 < found.network_steps < steps  # of the tasks that ended: those of killed ones went on from checkpoints
@@ -248,16 +255,15 @@ def test_more_shards_than_networks_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_board_that_is_killed_is_made_again(machines: Any, iris: Any, tmp_path: Path) -> None:
+def test_a_board_that_is_killed_is_made_again(machines: Any, iris: Any, long: gpubp.Result, tmp_path: Path) -> None:
     def end() -> None:
         time.sleep(0.5)  # in which it hears of evaluations
         kill("Board")
 
-    more = {"epochs": 6000, "evaluate_every": 100, "design": PLAIN}
-    whole, killed = trained(iris, None, **more), At(3, end)
-    found = trained(iris, 2, tmp_path / "run", reporters=[killed], **more)
+    killed = At(3, end)
+    found = trained(iris, 2, tmp_path / "run", reporters=[killed], **LONG)
     assert killed.number == 0
-    check_same(whole, found)
+    check_same(long, found)
 
 
 def test_a_call_does_not_go_on_from_where_another_one_was_when_it_began(

@@ -66,10 +66,6 @@ def test_what_a_sample_of_weight_0_holds_changes_no_bit(machine: str, loss: str,
     check(machine, loss, hidden)
 
 
-def test_every_activation_leaves_them_out() -> None:
-    assert {name for _, hidden in PAIRS for name in hidden} == {*ACTIVATIONS}
-
-
 BESIDE = "three registers", "gpu block"  # which networks of other tests, and of other layouts, come close to
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
@@ -137,20 +135,6 @@ def test_a_stream_that_ends_when_all_slots_are_free_has_a_record_of_its_end(
     expected = train(rows, slots=4).history[-1]
     assert [each["loss"] for each in result.history] == [expected["loss"]]
     assert result.history[-1]["statuses"] == expected["statuses"]
-
-
-@st.composite
-def designs(draw: st.DrawFn) -> list[dict[str, Any]]:
-    row = {"widths": st.sampled_from(["3,4", "3,2,4"]), "steps": st.integers(1, 12), "lr": st.sampled_from([0.1, 1e38])}
-    return draw(st.lists(st.fixed_dictionaries(row), min_size=1, max_size=16))
-
-
-@settings(max_examples=5, deadline=None)
-@given(designs(), st.integers(1, 9), st.integers(1, 9))
-def test_every_network_ends_as_it_does_among_all(design: list[dict[str, Any]], slots: int, ahead: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpubp.queue.AHEAD", (ahead, 1 << 24))
-        same(train(design, slots=slots), train(design))
 
 
 class Watch(gpubp.Reporter):

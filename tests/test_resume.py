@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from gpubp import checkpoint
 from gpubp import run as running
 from gpubp.errors import CheckpointError, ConfigError
 
-from .short_runs import APART, COUNT, CPU, Crash, Stop, finishes_as, held_out, run, same, stopped, training
+from .short_runs import COUNT, Crash, Slow, Stop, finishes_as, held_out, killed, run, same, stopped, training
 
 pytestmark = pytest.mark.usefixtures("short_calls")
 
@@ -170,13 +168,6 @@ def test_results_that_cannot_be_written_lose_no_result(
     assert (tmp_path / "run" / "results.csv").exists()
 
 
-class Slow(gpubp.Reporter):
-    """Leaves time to be killed in."""
-
-    def progress(self, progress: Any) -> None:
-        time.sleep(0.001)
-
-
 def go_on(folder: Path, epochs: int) -> None:
     """In a process of its own: the run, or the rest of it, in calls of a step."""
     torch.set_num_threads(1)
@@ -189,25 +180,6 @@ def go_on(folder: Path, epochs: int) -> None:
 
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kills: int, tmp_path: Path) -> None:
-    source, folder, epochs = random.Random(kills), tmp_path / "run", 100 * kills
-    manifest, steps = folder / "checkpoint" / "manifest.json", [0]
-    for _ in range(kills):
-        seen = {manifest.stat().st_mtime_ns if manifest.exists() else 0}
-        child = APART.Process(target=go_on, args=(folder, epochs))
-        child.start()
-        try:
-            limit = time.monotonic() + 60
-            while len(seen) < 3:  # a new run saves its beginning, then steps
-                seen |= {manifest.stat().st_mtime_ns} if manifest.exists() else set()
-                assert child.is_alive(), "the run ended before it saved anything"
-                assert time.monotonic() < limit
-                time.sleep(0.001)
-            time.sleep(source.uniform(0, 0.2))
-        finally:
-            child.kill()
-            child.join()
-        assert child.exitcode == -signal.SIGKILL, "it was killed while it ran"
-        steps.append(int(checkpoint.load(folder, CPU).populations[0].state.step.max()))
-    assert steps == sorted(set(steps)), "every run got further than the one before"
-    assert steps[-1] < epochs * 5
+    folder, epochs = tmp_path / "run", 50 * kills
+    assert killed(kills, folder, go_on, epochs)[-1] < COUNT * epochs * 5
     finishes_as(run(epochs=epochs), folder)

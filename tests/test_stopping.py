@@ -194,10 +194,7 @@ def late(name: str, does: str, takes: str, every: str, has: int) -> str:
         ({"steps": 300, "patience": 2}, [late("patience", "stops", "3 evaluations", "100 steps", 300)]),
         ({"steps": 301, "patience": torch.tensor([2, 3, 4]), "restore_best": True}, []),
         ({"steps": [50, 100, 120], "restore_best": True}, []),
-        (
-            {"epochs": 5, "patience": 5, "target_loss": 0.1},
-            [late("patience", "stops", "6 evaluations", "1 epochs", 5)],
-        ),
+        ({"epochs": 5, "patience": 5, "target_loss": 0.1}, [late("patience", "stops", "6 evaluations", "1 epochs", 5)]),
         ({"epochs": 1, "target_loss": 0.1}, [late("target_loss", "stops", "1 evaluation", "1 epochs", 1)]),
         ({"epochs": 3, "patience": 1}, []),
     ],
