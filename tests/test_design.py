@@ -120,13 +120,6 @@ def test_a_stopped_run_resumes_to_the_same_networks(
     np.testing.assert_allclose(mean, np.mean(each, 0), rtol=1e-12)
 
 
-def test_more_epochs_end_as_a_run_begun_with_so_many(tmp_path: Path) -> None:
-    design = [row for row in rows() if "schedule" not in row and not {"steps", "epochs"} & row.keys()]
-    train(design, run_dir=tmp_path / "run", evaluate_every=1)
-    longer = gpubp.resume(tmp_path / "run", data(rows=FOLDS), data(9), epochs=10)
-    same(longer, train(design, epochs=10, evaluate_every=1), history=False)
-
-
 def test_networks_may_differ_in_nothing_but_their_seed() -> None:
     ten, three = train([{}] * 10, data(), widths="3,6,4"), train({"seed": [0, 5, 9]}, data(), widths=[3, 6, 4])
     for row, seed in enumerate((0, 5, 9)):
@@ -178,12 +171,6 @@ def test_a_run_says_why_each_of_its_engines_was_chosen(tmp_path: Path, monkeypat
     monkeypatch.setattr(making, "choose_for_all", chosen)
     train([{"widths": f"3,{hidden},4"} for hidden in (7, 5, 7)], data(), run_dir=tmp_path / "run")
     assert "engine_reason: for 7; for 5\n" in (tmp_path / "run" / "config.yaml").read_text()
-
-
-def test_losses_with_different_metrics_are_two_runs() -> None:
-    given = gpubp.Dataset(torch.rand(20, 3), torch.ones(20, 1))
-    with pytest.raises(ConfigError, match="losses with different metrics, accuracy and r2"):
-        gpubp.train_many([{"widths": "3,1", "loss": loss} for loss in ("hinge", "huber")], given, epochs=2)
 
 
 def test_the_command_line_trains_lists_of_topologies_and_optimizers(

@@ -58,10 +58,8 @@ def change(folder: Path, **changed: Any) -> None:
 @pytest.mark.parametrize("kind", SEARCHES)
 @pytest.mark.parametrize("call", [1, 19])
 def test_a_stopped_run_resumes_to_the_same_decisions(
-    kind: str, call: int, whole: dict[str, gpubp.Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, call: int, whole: dict[str, gpubp.Result], tmp_path: Path, short_calls: None
 ) -> None:
-    monkeypatch.setattr("gpubp.run.CALL", 100.0)
-    monkeypatch.setattr("gpubp.run.MOST", 3)
     folder = tmp_path / "run"
     result = stopped(lambda: run(kind, folder, reporters=[Stop(call, signal.SIGINT)]))
     assert result.statuses["running"]
