@@ -4,6 +4,7 @@ Names (from public.py and FILES) and modules load on first use (PEP 562): `gpubp
 takes seconds to import.
 """
 
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -31,11 +32,18 @@ __all__ = [
     "TrainConfig", "backprop", "load", "load_data", "replay", "resume", "train", "train_many",
 ]  # fmt: skip
 
+
+@cache
+def _is_module(name: str) -> bool:
+    """Looked for once: the parser of a command asks for the same few names hundreds of times."""
+    return find_spec(f"{__name__}.{name}") is not None
+
+
 if not TYPE_CHECKING:  # a type checker would accept every name
 
     def __getattr__(name: str) -> object:
         """A module of the package, or a name of public.py or FILES."""
-        if find_spec(f"{__name__}.{name}"):
+        if _is_module(name):
             return import_module(f"{__name__}.{name}")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -47,6 +47,11 @@ def machines() -> Iterator[Any]:
             signal.signal(number, handler)
 
 
+@pytest.fixture(name="iris", scope="module")
+def irises() -> gpubp.sources.Prepared:
+    return gpubp.load_data("iris")
+
+
 def trained(
     iris: Any, shards: int | None, run_dir: Any = None, design: Any = ROWS, validation: bool = True, **more: Any
 ) -> gpubp.Result:
@@ -90,7 +95,7 @@ def slow(board: Callable[[], Any] = board) -> type:
 
     class Slow(board()):
         def tell(self, letter: Any) -> Any:
-            time.sleep(1.1)
+            time.sleep(0.3)
             return super().tell(letter)
 
     return Slow

@@ -100,6 +100,14 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def disk() -> Iterator[None]:
+    """Nothing waits for the disk, which takes milliseconds for a file: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def shapes(request: pytest.FixtureRequest) -> Iterator[None]:
     """Shapes are checked in files of SHAPED alone."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,6 +123,38 @@ class Stop(gpubp.Reporter):
         self.calls -= 1
         if not self.calls:
             os.kill(os.getpid(), self.number)
+
+
+class Slow(gpubp.Reporter):
+    """Leaves time to be killed in."""
+
+    def progress(self, progress: Any) -> None:
+        time.sleep(0.01)
+
+
+def killed(times: int, folder: Path, train: Callable[..., None], *given: Any) -> list[int]:
+    """Kill a process of its own that goes on with the run in `folder` so often, at random moments. -> the steps of all
+    networks, of which every one leaves more"""
+    source, manifest, steps = random.Random(times), folder / "checkpoint" / "manifest.json", [0]
+    for _ in range(times):
+        seen = {manifest.stat().st_mtime_ns if manifest.exists() else 0}
+        child = APART.Process(target=train, args=(folder, *given))
+        child.start()
+        try:
+            limit = time.monotonic() + 90
+            while len(seen) < 3:  # a new run saves its beginning, then steps
+                seen |= {manifest.stat().st_mtime_ns} if manifest.exists() else set()
+                assert child.is_alive(), "the run ended before it saved anything"
+                assert time.monotonic() < limit
+                time.sleep(0.001)
+            time.sleep(source.uniform(0, 0.3))
+        finally:
+            child.kill()
+            child.join()
+        assert child.exitcode == -signal.SIGKILL, "it was killed while it ran"
+        steps.append(sum(int(each.state.step.sum()) for each in checkpoint.load(folder, CPU).populations))
+    assert steps == sorted(set(steps)), "every run got further than the one before"
+    return steps
 
 
 class Crash(gpubp.Reporter):

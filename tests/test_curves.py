@@ -12,7 +12,7 @@ import torch
 import gpubp
 from gpubp import curves
 
-from .short_runs import COUNT, Crash, config, finishes_as, held_out, networks, run, training
+from .short_runs import COUNT, config, finishes_as, held_out, networks, run, training
 
 pytestmark = pytest.mark.usefixtures("short_calls")
 NAMES = ("step", "loss", "validation_loss")
@@ -101,9 +101,3 @@ def test_curves_go_into_no_file_that_a_link_names(kind: str, tmp_path: Path) -> 
         with pytest.raises(OSError, match="another file"):
             curves.add(place.parent, 1, [losses([0], 1, 1.0)])
     assert victim.read_bytes() == b"precious" * 10
-
-
-def test_a_crash_leaves_the_curves_up_to_it(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="crashed"):
-        run(tmp_path / "run", [Crash(3)])
-    assert len(curves.read(tmp_path / "run", [0])[0]) == 3

@@ -117,14 +117,15 @@ class Until(Method):
 @pytest.mark.parametrize(
     ("engine", "search"),
     [("eager", SuccessiveHalving(2)), ("cpu", SuccessiveHalving(2)), ("cuda", SuccessiveHalving(2)),
-     ("eager", Hyperband(2)), ("cpu", Hyperband(2)), ("cuda", Hyperband(2))],
+     ("eager", Hyperband(2))],
     ids=str,
 )  # fmt: skip
 def test_every_network_is_what_it_is_without_the_others(engine: str, search: Any) -> None:
     data, held_out = (gpubp.Dataset(*samples(SHAPE, 48, dtype=torch.float32, seed=seed)) for seed in (1, 9))
     kinds = [("3,6,4", "adam", 16), ("3,6,4", "adam", 24), ("3,4", "momentum", 24)]
-    rows = [{**dict(zip(("widths", "optimizer", "batch_size"), kinds[n % 3])), "lr": 10 ** (-3 + n / 4), "seed": n,
-             "dropout": 0.1 + n / 100} for n in range(9)]  # fmt: skip
+    kinds = kinds if engine == "eager" else kinds[1:]  # a kernel each
+    rows = [{**dict(zip(("widths", "optimizer", "batch_size"), kinds[n % len(kinds)])), "lr": 10 ** (-3 + n / 4),
+             "seed": n, "dropout": 0.1 + n / 100} for n in range(9)]  # fmt: skip
     common = {"loss": "cross_entropy", "epochs": 4, "schedule": "cosine", "dtype": torch.float32, "engine": engine}
     common["device"] = "cuda:0" if engine == "cuda" else "cpu"
     if engine == "cuda":

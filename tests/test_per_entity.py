@@ -19,7 +19,7 @@ from gpubp.errors import ConfigError, DataError
 from gpubp.preparation import Preparation
 
 from .commands import Capture, columns, here, run, trained  # noqa: F401
-from .helpers import same_bits
+from .helpers import covering, same_bits
 
 SHOPS = {"north": (40, 3.0, 100.0), "south": (25, -2.0, 0.0), "east": (61, 0.5, -7.0), "tiny": (2, 0.0, 0.0)}
 HEAD = "shop,day,price,kind,sold\n"
@@ -164,24 +164,23 @@ def test_keys_are_found_whatever_kind_the_other_cells_of_their_column_have(
     assert np.isnan(found).nonzero()[0].tolist() == silent
 
 
-@pytest.mark.parametrize(
-    ("trained_on", "names", "given", "silent"),
-    [
-        ("007 7 12", ["007", "12", "7"], ["007", "7", "07", "12"], [2]),  # two that would be one
-        ("007 7 12", ["007", "12", "7"], [7, 12, 7, 8], [3]),
-        ("007 008 12", ["007", "008", "12"], ["007", "7", "8.0", "9"], [3]),
-        ("007 008 12", ["007", "008", "12"], [7, 8.0, None, 12], [2]),
-        ("1 2 10", [1, 2, 10], ["1", "02", "x", " 10"], [2]),
-        ("1.0 2 10.", [1, 2, 10], [1, 2, 10.0, "2"], []),
-        ("12345678901234567890 12345678901234567891 5", ["12345678901234567890", "12345678901234567891", "5"],
-         ["12345678901234567890", "12345678901234567891", "5", "6"], [3]),
-        ("$7 $8 $9", ["$7", "$8", "$9"], ["$7", "8", "$9", "x"], [3]),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_keys_of_a_file_are_named_as_they_are_written(
-    trained_on: str, names: list[Any], given: list[Any], silent: list[int], kind: str, capsys: Capture
-) -> None:
+# keys in a file, their names, keys that are asked for, and which of these have no network
+KEYS: list[tuple[str, list[Any], list[Any], list[int]]] = [
+    ("007 7 12", ["007", "12", "7"], ["007", "7", "07", "12"], [2]),  # two that would be one
+    ("007 7 12", ["007", "12", "7"], [7, 12, 7, 8], [3]),
+    ("007 008 12", ["007", "008", "12"], ["007", "7", "8.0", "9"], [3]),
+    ("007 008 12", ["007", "008", "12"], [7, 8.0, None, 12], [2]),
+    ("1 2 10", [1, 2, 10], ["1", "02", "x", " 10"], [2]),
+    ("1.0 2 10.", [1, 2, 10], [1, 2, 10.0, "2"], []),
+    ("12345678901234567890 12345678901234567891 5", ["12345678901234567890", "12345678901234567891", "5"],
+     ["12345678901234567890", "12345678901234567891", "5", "6"], [3]),
+    ("$7 $8 $9", ["$7", "$8", "$9"], ["$7", "8", "$9", "x"], [3]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "kind"), covering(KEYS, ["csv", "parquet"], meet=1))
+def test_keys_of_a_file_are_named_as_they_are_written(keys: Any, kind: str, capsys: Capture) -> None:
+    trained_on, names, given, silent = keys
     lines = "k,x,y\n" + "".join(f"{k},{n},{2 * n}\n" for n, k in enumerate(2 * trained_on.split()))
     Path("data.csv").write_text(lines)
     rows = [line.split(",") for line in lines.split()[1:]]

@@ -59,7 +59,7 @@ def same(one: gpubp.Result, other: gpubp.Result) -> bool:
     )
 
 
-@pytest.mark.parametrize(("shares", "optimizer"), [(1, "adam"), (2, "sgd"), (3, "adam"), (9, "sgd")])
+@pytest.mark.parametrize(("shares", "optimizer"), [(1, "adam"), (3, "adam"), (9, "sgd")])
 def test_networks_shared_over_any_number_of_devices_have_the_same_bits(shares: int, optimizer: str) -> None:
     chosen = config(optimizer=optimizer)
     assert same(train(["cpu"] * shares, config=chosen), train(config=chosen))
@@ -162,9 +162,9 @@ def test_a_run_on_many_devices_is_resumed_on_one_and_vice_versa(tmp_path: Path) 
 
 def test_the_given_population_is_overwritten_only_on_request() -> None:
     networks, before = population(SPEC, COUNT), population(SPEC, COUNT).params
-    result = gpubp.train(networks, data(), config(), device=["cpu", "cpu"])
+    result = gpubp.train(networks, data(), config(), engine="eager", device=["cpu", "cpu"])
     assert same_bits(networks.params, before)
-    gpubp.train(networks, data(), config(), device=["cpu", "cpu"], inplace=True)
+    gpubp.train(networks, data(), config(), engine="eager", device=["cpu", "cpu"], inplace=True)
     assert same_bits(networks.params, result.population.params)
 
 

@@ -104,15 +104,11 @@ def test_what_the_caller_gave_stays_as_it_was() -> None:
     assert same_bits(networks.params, params)
 
 
-def test_which_diverged_networks_copy_does_not_depend_on_an_interruption(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_which_diverged_networks_copy_does_not_depend_on_an_interruption(tmp_path: Path, short_calls: None) -> None:
     """Of three that diverge in a round, two become copies, whatever their losses were before they did."""
     rows, search = rated([1e120, 1e200, 1e100, *ascending(5)], epochs=9), PopulationBased(5, space={"lr": "1e-3..0.1"})
     whole = train(rows, search, None)
     assert len(copies(whole)) >= 2
-    monkeypatch.setattr("gpubp.run.CALL", 100.0)
-    monkeypatch.setattr("gpubp.run.MOST", 3)
     more = {"run_dir": tmp_path / "run", "checkpoint_minutes": 0.0, "reporters": [Stop(2, signal.SIGINT)]}
     assert stopped(lambda: train(rows, search, None, **more)).state.step.max() < 5
     same(gpubp.resume(tmp_path / "run", LINE), whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def same(one: gpubp.Result, other: gpubp.Result) -> None:
         assert all(map(same_bits, mine, theirs)), row
 
 
-@pytest.mark.parametrize(("slots", "saved"), [(1, True), (4, False), (len(MANY) - 1, True)])
+@pytest.mark.parametrize(("slots", "saved"), [(1, True), (len(MANY) - 1, False)])
 def test_a_design_that_streams_through_slots_gives_what_it_gives_at_once(
     slots: int, saved: bool, whole: gpubp.Result, tmp_path: Path
 ) -> None:
@@ -60,8 +61,8 @@ def test_a_design_that_streams_through_slots_gives_what_it_gives_at_once(
 def test_on_the_engine_cpu_too(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if place == "shards":
         monkeypatch.setattr("gpubp.run.placed", placement.Shards)
-    some = [row for row in MANY if row["widths"] == "3,6,4"]
-    same(train(some, slots=4, engine="cpu"), train(some, engine="cpu"))
+    some = [row for row in MANY if row.get("optimizer") == "adam"]
+    same(train(some, slots=2, engine="cpu"), train(some, engine="cpu"))
 
 
 @pytest.mark.parametrize("slots", [3, 1000])
@@ -91,7 +92,7 @@ def test_networks_of_one_kind_are_one_population_in_order() -> None:
     assert same_bits(one.state.step, other.state.step)
 
 
-@pytest.mark.parametrize("calls", [1, 14, 31])
+@pytest.mark.parametrize("calls", [1, 30])
 def test_an_interrupted_queue_resumes_to_the_same_networks(
     calls: int, whole: gpubp.Result, tmp_path: Path, short_calls: None
 ) -> None:
@@ -144,12 +145,21 @@ def test_files_do_not_become_more(tmp_path: Path) -> None:
     assert len(names[0]) == len(names[1])
 
 
+@pytest.fixture(name="half", scope="module")
+def a_run_that_was_stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("half") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpubp.run.CALL", 100.0)
+        patch.setattr("gpubp.run.MOST", 3)
+        stopped(lambda: train(MANY, slots=4, run_dir=folder, reporters=[Stop(31, signal.SIGINT)]))
+    return folder
+
+
 @pytest.mark.parametrize("damage", ["flipped", "short", "longer"])
 def test_of_damaged_records_the_previous_checkpoint_knows_nothing_and_later_ones_are_dropped(
-    damage: str, whole: gpubp.Result, tmp_path: Path, short_calls: None
+    damage: str, whole: gpubp.Result, half: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "run"
-    stopped(lambda: train(MANY, slots=4, run_dir=folder, reporters=[Stop(31, signal.SIGINT)]))
+    folder = Path(shutil.copytree(half, tmp_path / "run"))
     log = folder / ended.FOLDER / "0.rows"
     content = log.read_bytes()
     changed = {"flipped": bytes([content[0] ^ 1]) + content[1:], "short": content[:-1], "longer": content + b"half"}
@@ -212,7 +222,7 @@ def killed(folder: Path, after: float) -> bool:
     return process.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.slow("kills two hundred processes"))])
+@pytest.mark.parametrize("count", [3, pytest.param(200, marks=pytest.mark.slow("kills two hundred processes"))])
 def test_a_queue_that_is_killed_at_any_instant_resumes_to_the_same_networks(
     count: int, whole: gpubp.Result, tmp_path: Path
 ) -> None:
@@ -258,14 +268,14 @@ def test_the_table_of_very_many_networks_is_made_in_pieces(
 
 
 def test_the_command_line_has_slots_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    common = ["--data", "iris", "--networks", "30", "--epochs", "3", "--lr", "1e-3..1e-1:log", "--engine", "eager"]
+    common = ["--data", "iris", "--networks", "12", "--epochs", "2", "--lr", "1e-3..1e-1:log", "--engine", "eager"]
     folders = [str(tmp_path / name) for name in ("few", "all")]
-    for folder, more in zip(folders, (["--slots", "8"], [])):
+    for folder, more in zip(folders, (["--slots", "5"], [])):
         assert main(["train", *common, *more, "--run-dir", folder]) == 0
     tables = [read_results(Path(folder) / "results.parquet") for folder in folders]
     assert tables[0].equals(tables[1])
     assert main(["resume", folders[0]]) == 0
-    assert main(["explain", folders[0], "--network", "29"]) == 0
+    assert main(["explain", folders[0], "--network", "11"]) == 0
     capsys.readouterr()
     assert main(["resume", folders[0], "--epochs", "9"]) == 1
     assert "more networks than slots" in capsys.readouterr().err

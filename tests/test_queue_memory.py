@@ -148,7 +148,7 @@ def test_a_stream_without_a_first_row_or_with_a_wrong_one_there_trains_nothing(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("more", [[], ["--lr", "1e-3..1e-1:log", "--folds", "2"], ["--widths", "4,16,3;4,8,3"]])
+@pytest.mark.parametrize("more", [["--lr", "1e-3..1e-1:log", "--folds", "2"], ["--widths", "4,16,3;4,8,3"]])
 def test_the_command_line_trains_more_than_fit_without_a_flag(
     more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
@@ -26,7 +24,7 @@ from .test_design import data
 from .test_queue import same
 
 COMMON = {"loss": "cross_entropy", "batch_size": 8, "engine": "eager", "optimizer": "sgd", "lr": 0.1}
-SPREAD = [{"widths": "3,4" if n % 3 else "3,2,4", "steps": 1 + 7 * n % 20} for n in range(40)]
+SPREAD = [{"widths": "3,4" if n % 3 else "3,2,4", "steps": 1 + 7 * n % 10} for n in range(24)]
 
 
 def train(design: Any, **more: Any) -> gpubp.Result:
@@ -38,7 +36,12 @@ def all_at_once() -> gpubp.Result:
     return train(SPREAD)
 
 
-@pytest.mark.parametrize(("slots", "ahead"), [(3, 2), (5, 7), (16, 1 << 12), (39, 1)])
+@pytest.fixture(name="uncut", scope="module")
+def eight_at_a_time() -> gpubp.Result:
+    return train(SPREAD, slots=8)
+
+
+@pytest.mark.parametrize(("slots", "ahead"), [(3, 2), (5, 7), (16, 1 << 12), (23, 1)])
 def test_how_many_are_made_ahead_changes_no_network(
     slots: int, ahead: int, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,7 +58,7 @@ def test_networks_of_a_design_are_made_many_at_once(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Maker, "runs", counted)
     train(SPREAD, slots=8)
-    assert made == [8, 32]
+    assert made == [8, 16]
     monkeypatch.setattr("gpubp.queue.AHEAD", (1 << 12, 1))
     made.clear()
     train(SPREAD, slots=8)
@@ -78,7 +81,7 @@ def test_few_are_made_ahead_where_they_are_larger_than_those_before(monkeypatch:
 def test_a_round_takes_as_long_as_half_of_the_networks_need(whole: gpubp.Result) -> None:
     steps = whole.network_steps / 16
     rounds = train(SPREAD, slots=16).history[-1]["round"]
-    assert rounds <= 6, f"{steps:.0f} steps of each slot, in rounds of about 10"
+    assert rounds <= 4, f"{steps:.0f} steps of each slot, in rounds of about 5"
 
 
 def test_the_loss_of_a_round_is_the_mean_over_all_its_parts() -> None:
@@ -95,17 +98,16 @@ def test_short_networks_that_come_first_leave_the_others_their_long_rounds() -> 
     assert last["loss"]["median"] == alone["loss"]["median"]
 
 
-@pytest.mark.parametrize("calls", [2, 5, 9])
+@pytest.mark.parametrize("calls", [2, 5])
 def test_a_part_of_a_round_resumes_to_the_same_networks(
-    calls: int, whole: gpubp.Result, tmp_path: Path, short_calls: None
+    calls: int, whole: gpubp.Result, uncut: gpubp.Result, tmp_path: Path, short_calls: None
 ) -> None:
     folder = tmp_path / "run"
     stopped(lambda: train(SPREAD, slots=8, run_dir=folder, reporters=[Stop(calls, signal.SIGINT)]))
     resumed = gpubp.resume(folder, data())
     same(resumed, whole)
-    uncut = train(SPREAD, slots=8).history[-1]
-    assert resumed.history[-1]["round"] == uncut["round"], "rounds stay as short"
-    assert resumed.history[-1]["loss"] == uncut["loss"]
+    assert resumed.history[-1]["round"] == uncut.history[-1]["round"], "rounds stay as short"
+    assert resumed.history[-1]["loss"] == uncut.history[-1]["loss"]
 
 
 def test_a_stream_that_has_ended_stays_so_after_a_resume_and_its_last_round_is_recorded(
@@ -135,20 +137,6 @@ def test_a_stream_that_ends_when_all_slots_are_free_has_a_record_of_its_end(
     assert result.history[-1]["statuses"] == expected["statuses"]
 
 
-@st.composite
-def designs(draw: st.DrawFn) -> list[dict[str, Any]]:
-    row = {"widths": st.sampled_from(["3,4", "3,2,4"]), "steps": st.integers(1, 12), "lr": st.sampled_from([0.1, 1e38])}
-    return draw(st.lists(st.fixed_dictionaries(row), min_size=1, max_size=16))
-
-
-@settings(max_examples=10, deadline=None)
-@given(designs(), st.integers(1, 9), st.integers(1, 9))
-def test_every_network_ends_as_it_does_among_all(design: list[dict[str, Any]], slots: int, ahead: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpubp.queue.AHEAD", (ahead, 1 << 24))
-        same(train(design, slots=slots), train(design))
-
-
 class Watch(gpubp.Reporter):
     """The rounds that it is told of."""
 
@@ -165,7 +153,7 @@ def test_the_history_of_a_long_queue_has_few_of_its_rounds_and_the_last(
 ) -> None:
     monkeypatch.setattr("gpubp.loop.RECORDS", (4, 2))
     watch, folder = Watch(), tmp_path / "run"
-    given = {"slots": 4, "evaluate_every": 4, "run_dir": folder, "checkpoint_minutes": 0.0}
+    given = {"slots": 4, "evaluate_every": 1, "run_dir": folder, "checkpoint_minutes": 0.0}
     if calls:
         stopped(lambda: train(SPREAD, **given, reporters=[watch, Stop(calls, signal.SIGINT)]))
         result = gpubp.resume(folder, data(), reporters=[watch])
@@ -184,7 +172,7 @@ def test_the_last_round_is_in_the_history_of_a_queue_that_is_stopped_after_it(
 ) -> None:
     monkeypatch.setattr("gpubp.loop.RECORDS", (4, 2))
     given = {"slots": 4, "evaluate_every": 4}
-    whole = train(SPREAD[:36], **given, reporters=[Watch()])
+    whole = train(SPREAD, **given, reporters=[Watch()])
     last = whole.history[-1]["round"]
     assert not due(last, 4, 2)
 
@@ -193,7 +181,7 @@ def test_the_last_round_is_in_the_history_of_a_queue_that_is_stopped_after_it(
             if record["round"] == last:
                 signal.raise_signal(signal.SIGINT)
 
-    stopped(lambda: train(SPREAD[:36], **given, run_dir=tmp_path / "run", reporters=[Last()]))
+    stopped(lambda: train(SPREAD, **given, run_dir=tmp_path / "run", reporters=[Last()]))
     resumed = gpubp.resume(tmp_path / "run", data())
     assert [each["round"] for each in resumed.history] == [each["round"] for each in whole.history]
 
@@ -215,7 +203,7 @@ class Short(TorchDispatchMode):
         return found
 
 
-@pytest.mark.parametrize("each", [23, pytest.param(1, marks=pytest.mark.slow("trains and resumes hundreds of times"))])
+@pytest.mark.parametrize("each", [97, pytest.param(1, marks=pytest.mark.slow("trains and resumes hundreds of times"))])
 def test_memory_may_end_while_networks_change_and_none_is_lost(
     each: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

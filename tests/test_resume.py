@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import random
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 import pytest
+import torch
 
 import gpubp
 from gpubp import checkpoint
+from gpubp import run as running
 from gpubp.errors import CheckpointError, ConfigError
 
-from .short_runs import COUNT, CPU, Crash, Stop, finishes_as, held_out, run, same, stopped, training
+from .short_runs import COUNT, Crash, Slow, Stop, finishes_as, held_out, killed, run, same, stopped, training
 
 pytestmark = pytest.mark.usefixtures("short_calls")
 
@@ -88,7 +86,6 @@ def test_more_steps_extend_a_run_that_counts_steps(tmp_path: Path) -> None:
         ({"schedule": "cosine", "plateau_patience": None, "plateau_factor": None}, {"epochs": 14},
          "schedule 'cosine' depends on the length of the training, so the run cannot be extended"),
         ({}, {"epochs": 5}, "epochs 5 would end networks before their present end; give more than before"),
-        ({}, {"steps": 100}, "this run counts epochs: give only epochs"),
         ({}, {"epochs": 14, "steps": 100}, "this run counts epochs: give only epochs"),
     ],
 )  # fmt: skip
@@ -170,43 +167,18 @@ def test_results_that_cannot_be_written_lose_no_result(
     assert (tmp_path / "run" / "results.csv").exists()
 
 
-CHILD = """
-import sys, time
-from pathlib import Path
-from gpubp import run as running
-from tests import short_runs as own
-class Slow(own.gpubp.Reporter):
-    def progress(self, progress):
-        time.sleep(0.001)
-folder = Path(sys.argv[1])
-own.torch.set_num_threads(1)
-running.CALL = 1e-9
-if folder.exists():
-    own.gpubp.resume(folder, own.training(), own.held_out(), reporters=[Slow()], checkpoint_minutes=1e-5)
-else:
-    own.run(folder, [Slow()], epochs=int(sys.argv[2]))
-"""
+def go_on(folder: Path, epochs: int) -> None:
+    """In a process of its own: the run, or the rest of it, in calls of a step."""
+    torch.set_num_threads(1)
+    running.CALL = 1e-9
+    if folder.exists():
+        gpubp.resume(folder, training(), held_out(), reporters=[Slow()], checkpoint_minutes=1e-5)
+    else:
+        run(folder, [Slow()], epochs=epochs)
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kills: int, tmp_path: Path) -> None:
-    source, folder, epochs = random.Random(kills), tmp_path / "run", 100 * kills
-    manifest, steps = folder / "checkpoint" / "manifest.json", [0]
-    for _ in range(kills):
-        seen = {manifest.stat().st_mtime_ns if manifest.exists() else 0}
-        with subprocess.Popen([sys.executable, "-c", CHILD, str(folder), str(epochs)], cwd=ROOT) as child:
-            try:
-                limit = time.monotonic() + 60
-                while len(seen) < 3:  # a new run saves its beginning, then steps
-                    seen |= {manifest.stat().st_mtime_ns} if manifest.exists() else set()
-                    assert child.poll() is None, "the run ended before it saved anything"
-                    assert time.monotonic() < limit
-                    time.sleep(0.001)
-                time.sleep(source.uniform(0, 0.2))
-            finally:
-                child.kill()
-        assert child.returncode == -signal.SIGKILL, "it was killed while it ran"
-        steps.append(int(checkpoint.load(folder, CPU).populations[0].state.step.max()))
-    assert steps == sorted(set(steps)), "every run got further than the one before"
-    assert steps[-1] < epochs * 5
+    folder, epochs = tmp_path / "run", 50 * kills
+    assert killed(kills, folder, go_on, epochs)[-1] < COUNT * epochs * 5
     finishes_as(run(epochs=epochs), folder)

@@ -156,7 +156,7 @@ def _empty(shape: Any) -> int:
 
 
 def test_on_a_gpu_each_population_has_a_stream_and_memory_of_its_own(whole: gpubp.Result) -> None:
-    some = 0, 2, 3  # a population each
+    some = 0, 2  # a population each
     barrier, meeting, lock = threading.Barrier(len(some)), set[int | None](), threading.Lock()
     with machine() as own:
         play = own.player.play
@@ -179,7 +179,7 @@ def test_on_a_gpu_each_population_has_a_stream_and_memory_of_its_own(whole: gpub
     for job, stream in ((launch.job, launch.stream) for launch in launches if "#define TASK 0" in launch.text):
         for address in (job.params, job.step, job.taken, *list(job.slots)[:-1]):  # what a launch writes
             used.setdefault(address, set()).add(stream)
-    assert {launch.stream for launch in launches} == {0, 1, 2}
-    assert len(used) >= 3 * 3
+    assert {launch.stream for launch in launches} == {0, 1}
+    assert len(used) >= 3 * 2
     both = {address: streams for address, streams in used.items() if len(streams) > 1}
     assert not both, "no buffer is used in two streams"

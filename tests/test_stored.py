@@ -33,14 +33,20 @@ from .short_runs import held_out, in_shards, sealed, training
 SHARDS = 3
 ROWS = [{"lr": 10.0 ** -(row % 3), "optimizer": ("adam", "sgd")[row % 2], "seed": 9 - row} for row in range(10)]
 FILES = [f"shards/{shard}/checkpoint/tensors-00000004.safetensors" for shard in range(SHARDS)]
-Manifest = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in one place."""
     folder = tmp_path_factory.mktemp("whole")
-    more = {"widths": "3,5,4", "loss": "cross_entropy", "epochs": 6, "batch_size": 8, "restore_best": True}
+    more = {
+        "widths": "3,5,4",
+        "loss": "cross_entropy",
+        "epochs": 6,
+        "batch_size": 8,
+        "restore_best": True,
+        "engine": "eager",
+    }
     gpubp.train_many(ROWS, training(), held_out(), run_dir=folder / "run", **more)
     return folder / "run"
 
@@ -107,47 +113,28 @@ def test_networks_are_copied_and_pickled_with_their_rows(apart: Path) -> None:
     assert copies[2].predict(held_out().inputs).shape[0] == 40
 
 
-def renamed(manifest: Manifest) -> None:
-    manifest["rows"][1]["file"] = "shards/../../other.safetensors"
-
-
-def twice(manifest: Manifest) -> None:
-    manifest["rows"][1]["networks"][0][1] = manifest["rows"][0]["networks"][0][1]
-
-
-def fewer(manifest: Manifest) -> None:
-    manifest["rows"].pop()
-
-
-def exchanged(manifest: Manifest) -> None:
-    manifest["rows"][0]["networks"].reverse()
-
-
-def negative(manifest: Manifest) -> None:
-    manifest["rows"][0]["networks"][1][0] = -1
-
-
-def typed(manifest: Manifest) -> None:
-    manifest["rows"][0]["networks"] = 7
-
-
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("place", "change", "told"),
     [
-        (renamed, r"rows in 'shards/\.\./\.\./other.safetensors': a file below shards in the run's directory expected"),
-        (twice, "does not have the rows of the networks that are to be in it|do not have every network once"),
-        (fewer, "the files of rows do not have every network once"),
-        (exchanged, "does not have the rows|do not have every network once"),
-        (negative, "does not have the rows of the networks that are to be in it"),
-        (typed, "does not hold a complete state"),
+        ([1, "file"], lambda _: "shards/../../other.safetensors",
+         r"rows in 'shards/\.\./\.\./other.safetensors': a file below shards in the run's directory expected"),
+        ([1, "networks", 0, 1], lambda _: 0,  # as the first file has
+         "does not have the rows of the networks that are to be in it|do not have every network once"),
+        ([], lambda rows: rows[:-1], "the files of rows do not have every network once"),
+        ([0, "networks"], lambda networks: networks[::-1], "does not have the rows|do not have every network once"),
+        ([0, "networks", 1, 0], lambda _: -1, "does not have the rows of the networks that are to be in it"),
+        ([0, "networks"], lambda _: 7, "does not hold a complete state"),
     ],
-)
+)  # fmt: skip
 def test_a_manifest_that_names_other_rows_is_refused(
-    apart: Path, change: Callable[[Manifest], None], told: str
+    apart: Path, place: list[Any], change: Callable[[Any], Any], told: str
 ) -> None:
     path = apart / "checkpoint" / "manifest.json"
     manifest = json.loads(path.read_text())
-    change(manifest)
+    held, *keys = manifest, "rows", *place
+    for key in keys[:-1]:
+        held = held[key]
+    held[keys[-1]] = change(held[keys[-1]])
     path.write_text(sealed(manifest))
     with pytest.raises(CheckpointError, match=told):
         gpubp.load(apart)
