@@ -61,9 +61,9 @@ def test_pbt_stays_within_the_ranges_and_keeps_its_lineage(capsys: Capture) -> N
     ("flags", "every"),
     [
         ("--steps 1000 --patience 30", 100),
-        ("--steps 5000 --patience 30", 200),
-        ("--steps 1000 --evaluate-every 20 --widths 13,3;13,4,3", 40),
-        ("--steps 1000", 50),
+        pytest.param("--steps 5000 --patience 30", 200, marks=pytest.mark.slow),
+        ("--steps 200 --evaluate-every 4 --widths 13,3;13,4,3", 8),
+        ("--steps 200", 10),
         ("--epochs 20 --evaluate-every 4", 4),
     ],
 )

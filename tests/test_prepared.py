@@ -206,7 +206,7 @@ def test_a_weight_of_each_network_is_not_taken_for_one_of_all() -> None:
 def test_settings_and_hyper_parameters_that_change_are_followed() -> None:
     data = dataset()
     state = training(data)
-    for change in ({"batch_size": 3}, {"shuffle": "none"}, {"update_order": "layerwise"}, {"schedule": "constant"}):
+    for change in ({"batch_size": 3}, {"schedule": "constant"}):
         state.recipe = replace(state.recipe, **change)
         check(state, data)
     on = state.recipe.hyper
