@@ -91,7 +91,7 @@ def test_every_count_may_be_written_with_an_exponent() -> None:
     counts = [flag for flag, kind in FLAGS.items() if kind.name in ("COUNT", "COUNTS", "LENGTHS")]
     assert {"--networks", "--batch-size", "--epochs", "--steps", "--evaluate-every"} <= set(counts)
     for flag in counts:
-        settings = parser("train").parse_args(["train", flag, "1e3"]).train
+        settings = parser().parse_args(["train", flag, "1e3"]).train
         assert settings[flag.strip("-").replace("-", "_")] == 1000
 
 
