@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 from . import __version__
@@ -28,17 +29,21 @@ COMMANDS = {
 }  # fmt: skip
 
 
-@cache
 def parser() -> Parser:
-    """The whole command line, which takes as long to describe as a small training."""
+    """The whole command line."""
+    return _described(*COMMANDS.items())
+
+
+@cache  # which takes as long to describe as a small training
+def _described(*commands: tuple[str, ModuleType]) -> Parser:
     ends = "; ".join(f"{status} {what}" for status, what in STATUSES.items())
     top = Parser(
         prog="gpubp", description="Train very many small neural networks at once.", epilog=f"exit status: {ends}"
     )
     top.add_argument("--version", action="version", version=f"gpubp {__version__}", help="show the version and exit")
     subcommands = top.add_subcommands()
-    Parser.commands = tuple(COMMANDS)
-    for name, command in COMMANDS.items():
+    Parser.commands = tuple(name for name, _ in commands)
+    for name, command in commands:
         subcommands.add_subcommand(name, command.parser(), help=command.ABOUT)
     return top
 
