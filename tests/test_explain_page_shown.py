@@ -136,7 +136,12 @@ def test_a_folded_layer_opens_where_a_place_leads_to_it(large, opened):
 
 @pytest.mark.parametrize(
     ("name", "width", "scheme"),
-    [("deep", WIDE, "light"), ("ours", NARROW, "dark"), pytest.param("large", NARROW, "dark", marks=pytest.mark.slow)],
+    [
+        ("ours", WIDE, "light"),
+        ("ours", NARROW, "dark"),
+        pytest.param("deep", WIDE, "light", marks=pytest.mark.slow),
+        pytest.param("large", NARROW, "dark", marks=pytest.mark.slow),
+    ],
 )
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(name, width, scheme, request, opened):
     page = opened(request.getfixturevalue(name), width, scheme)

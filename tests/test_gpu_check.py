@@ -240,27 +240,6 @@ def test_the_outcome_of_tests_says_which_failed_were_skipped_hung_or_were_not_be
     assert (status, said.endswith("; no time for the rest after 5 s")) == (PASSED, True), said
 
 
-def test_the_command_of_all_checks_names_its_plugins(tmp_path: Path) -> None:
-    fake = tmp_path / "python"
-    fake.write_text('#!/bin/sh\necho "$PYTEST_DISABLE_PLUGIN_AUTOLOAD $*"\n')
-    fake.chmod(0o755)
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    told = subprocess.run(["bash", "scripts/check.sh", "-m", "slow"], capture_output=True, text=True, cwd=ROOT,
-                          env={**os.environ, "PATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""})  # fmt: skip
-    assert told.stdout.splitlines()[-1] == "1 -m pytest -p xdist -n auto --dist worksteal -m slow"
-
-
-@pytest.mark.slow
-def test_the_suite_runs_with_its_steps_on_another_device(here: Check) -> None:
-    here.end = time.monotonic() + 1200  # a kernel is compiled, perhaps on a busy machine
-    files = [f"tests/test_{name}.py" for name in ("divergence", "independence", "schedules", "rng")]
-    chosen = "all_may_diverge and cpu or (blocks_threads and 2-2-2) or _has_a_reference"
-    status, said, listed = gpu.tests(here, ["-n", "0", "--device", "played", *files, "-k", chosen])
-    assert (status, said.startswith("2 passed, 1 skipped")) == (PASSED, True), said
-    assert sorted(listed)[0].endswith(": shows what a CPU does")
-    assert sorted(listed)[1:] == ["calls taken elsewhere: 2", "no calls taken elsewhere: tests/test_schedules.py"]
-
-
 def test_what_is_missing_is_not_run_and_says_why(here: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(ENGINES, "cuda", raising=False)
     assert gpu.bits("cpu") == (ABSENT, "this gpubp has no engine cuda", ())
