@@ -1,6 +1,5 @@
 """The benchmarks compare like with like: in float64 every contender trains to the same weights. No figure is judged."""
 
-import argparse
 import importlib
 import itertools
 import json
@@ -12,15 +11,13 @@ import torch
 pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
 
 from benchmarks import __main__ as command
-from benchmarks import compiled_peers, digits, harness, layouts, limits, sweeps, whole
+from benchmarks import digits, harness, layouts, limits, sweeps, whole
 from benchmarks.contenders import OURS, PEERS, excuse, parity, rows
 from benchmarks.peers import AutogradBmm
 from benchmarks.workloads import WORKLOADS
-from gpubp import gpus
 from gpubp.engines import cpu
 
 from .helpers import covering
-from .recorder import Recorder
 
 FIRST = next(iter(OURS))
 KINDS = ["W1-K1", "W2", "W3-N256", "W4-N64", "W5"]  # the others differ from these in N and K alone
@@ -52,36 +49,6 @@ def test_every_contender_trains_to_the_same_weights(name, workload, optimizer):
     if reason:
         pytest.skip(f"{name}: {reason}")
     assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
-
-
-@pytest.mark.parametrize(("workload", "optimizer"), covering(["W2", "W5"], ["sgd", "adam"], meet=1))
-def test_the_recorded_contender_trains_to_the_same_weights(workload, optimizer, monkeypatch):
-    """A CUDA graph of autograd's steps, played by the CPU."""
-    recorder, name = Recorder(), "autograd_graph"
-    monkeypatch.setattr(gpus, "capture", recorder.capture)
-    assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
-    assert recorder.replays == [2]
-
-
-def test_on_a_gpu_a_sample_is_as_many_calls_as_take_a_while(monkeypatch):
-    class Sleeps:
-        given = done = 0
-
-        def call(self):
-            self.given += 1
-
-        def wait(self):
-            self.done = self.given
-
-    contender = Sleeps()
-    monkeypatch.setattr(harness, "wait", lambda device: None)
-    clock = argparse.Namespace(perf_counter=lambda: 0.002 * contender.given, sleep=lambda seconds: None)
-    monkeypatch.setattr(harness, "time", clock)
-    assert harness.length(contender, "cuda:0") == 25
-    assert harness.length(contender, "cpu") == 1
-    before = contender.given
-    harness.burst(contender, 7)()
-    assert contender.done == contender.given == before + 7, "to the end of the last call"
 
 
 def test_products_rounded_to_tf32_are_different_arithmetic_and_not_a_best_peer(monkeypatch):
@@ -124,22 +91,6 @@ def test_jax_is_told_to_multiply_in_float32():
     contender.call()
     contender.wait()
     assert set(seen) == {"highest"}
-
-
-@pytest.mark.parametrize(
-    ("workload", "optimizer", "name"),
-    [("W5", "adam", "compile_bmm"), ("W2", "sgd", "compile_bmm"), ("W1-K1", "sgd", "compile_unrolled")],
-)
-def test_compiled_steps_are_recorded_by_hand(workload, optimizer, name, monkeypatch):
-    """What torch.compile would make of a step runs as it is; the recording is the CPU's."""
-    recorder = Recorder()
-    monkeypatch.setattr(gpus, "capture", recorder.capture)
-    monkeypatch.setattr(compiled_peers, "RECORDED", ("cpu",))
-    monkeypatch.setattr(compiled_peers, "_STEPS", {})
-    monkeypatch.setattr(torch, "compile", lambda step, **settings: step)
-    monkeypatch.setitem(PEERS, name, PEERS[name]._replace(excuse=lambda *given: ""))
-    assert parity(WORKLOADS[workload], optimizer, ["eager", name])[name] < 1e-12
-    assert recorder.replays == [2]
 
 
 def test_a_failing_peer_is_named_and_a_failing_engine_raises(monkeypatch):

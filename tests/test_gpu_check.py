@@ -153,26 +153,6 @@ def test_without_time_or_processes_nothing_passes(tmp_path: Path, monkeypatch: p
         assert [each["status"] for each in check.read(tmp_path)["checks"]] == outcomes
 
 
-def test_an_interruption_kills_the_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[subprocess.Popen[Any]] = []
-
-    class Interrupted(subprocess.Popen[Any]):
-        def __init__(self, command: Any, **more: Any) -> None:
-            super().__init__(["sleep", "3600"], **more)
-            made.append(self)
-
-        def wait(self, timeout: float | None = None) -> int:
-            if timeout:
-                raise KeyboardInterrupt
-            return super().wait(10)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(check.subprocess, "Popen", Interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            check.child(tmp_path, time.monotonic(), "", "")
-    assert made[0].returncode == -9
-
-
 # ---- the steps
 
 
