@@ -56,10 +56,10 @@ def test_inspect_shows_a_killed_run_as_its_last_evaluations_have_it(
             raise ZeroDivisionError("killed")
 
     asked = "--data iris --networks 8 --epochs 4 --evaluate-every 1 --lr 1e-3..1e-1:log --widths 4,6,3;4,3"
-    monkeypatch.setattr(curves, "add", add_and_end)
-    with pytest.raises(ZeroDivisionError, match="killed"):
-        main(f"train {asked} --engine eager --tensorboard false --run-dir made".split())
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(curves, "add", add_and_end)
+        with pytest.raises(ZeroDivisionError, match="killed"):
+            main(f"train {asked} --engine eager --tensorboard false --run-dir made".split())
     capsys.readouterr()
     assert main(["inspect", "made", "--json", "--top", "8"]) == 0
     out, err = capsys.readouterr()
