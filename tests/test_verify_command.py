@@ -21,10 +21,8 @@ from gpubp.verify.subject import Subject
 
 from .commands import Capture, here, run, trained  # noqa: F401
 from .helpers import needs_compiler
-from .verified import fewer, quick  # noqa: F401
 
 
-@fewer
 def test_what_is_promised_holds_and_every_planted_fault_is_found(capsys: Capture) -> None:
     """The command as a person types it, with its process that is killed."""
     needs_compiler()
