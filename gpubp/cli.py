@@ -9,6 +9,8 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 from . import __version__
@@ -27,20 +29,22 @@ COMMANDS = {
 }  # fmt: skip
 
 
-def parser(chosen: str = "") -> Parser:
-    """The whole command line; the flags of the command `chosen` are candidates for `did you mean`."""
+def parser() -> Parser:
+    """The whole command line."""
+    return _described(*COMMANDS.items())
+
+
+@cache  # which takes as long to describe as a small training
+def _described(*commands: tuple[str, ModuleType]) -> Parser:
     ends = "; ".join(f"{status} {what}" for status, what in STATUSES.items())
     top = Parser(
         prog="gpubp", description="Train very many small neural networks at once.", epilog=f"exit status: {ends}"
     )
     top.add_argument("--version", action="version", version=f"gpubp {__version__}", help="show the version and exit")
     subcommands = top.add_subcommands()
-    Parser.commands = tuple(COMMANDS)
-    for name, command in COMMANDS.items():
-        each = command.parser()
-        subcommands.add_subcommand(name, each, help=command.ABOUT)
-        if name == chosen:
-            Parser.flags = tuple(option for action in each._actions for option in action.option_strings)
+    Parser.commands = tuple(name for name, _ in commands)
+    for name, command in commands:
+        subcommands.add_subcommand(name, command.parser(), help=command.ABOUT)
     return top
 
 
@@ -73,9 +77,10 @@ def _run(given: list[str]) -> int:
     if given == ["train"]:
         sys.stderr.write(f"no flags, so: gpubp train {' '.join(DEMO)}\n")
         given += DEMO
-    settings: Any = parser(*given[:1]).parse_args(given)
-    name = settings.subcommand
-    return int(COMMANDS[name].run(values(COMMANDS[name].parser(), settings[name])))
+    chosen = next((COMMANDS[name].parser() for name in given if name in COMMANDS), Parser(add_help=False))
+    Parser.flags = tuple(option for action in chosen._actions for option in action.option_strings)
+    settings: Any = parser().parse_args(given)
+    return int(COMMANDS[settings.subcommand].run(values(chosen, settings[settings.subcommand])))
 
 
 def _dashed(argument: str) -> str:

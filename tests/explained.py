@@ -90,7 +90,7 @@ def same_terms(explanations: list[Explanation], page: str, full: bool = False) -
         assert [each["sample"] for each in shown] == samples
 
 
-def made(spec: gpubp.NetworkSpec = SPEC, steps: int = 3, full: bool = False, **settings: Any) -> str:
+def made(spec: gpubp.NetworkSpec = SPEC, steps: int = 2, full: bool = False, **settings: Any) -> str:
     """A page of some steps, compared with their text."""
     data = gpubp.Dataset(*samples(spec, 11))
     state = start(population(spec, 2), data, **{**SETTINGS, **settings})
@@ -120,7 +120,7 @@ def of_deep() -> str:
 @cache
 def of_large() -> str:
     """The page of a network that is too large to be shown whole."""
-    return made(gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy"), 11, optimizer="adam", batch_size=10)
+    return made(gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy"), 2, optimizer="adam", batch_size=10)
 
 
 @cache

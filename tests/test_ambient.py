@@ -107,7 +107,7 @@ def trained(given: Numbers, engine: str, **more: Any) -> Found:
 
 def in_place(given: Numbers, _: Path) -> Found:
     networks = given.population()
-    gpubp.train(networks, given.ragged(), gpubp.TrainConfig(steps=3), inplace=True)
+    gpubp.train(networks, given.ragged(), gpubp.TrainConfig(steps=3), inplace=True, engine="eager")
     return {"params": networks.params}
 
 
@@ -124,8 +124,8 @@ def of_a_run(folder: Path) -> Found:
     data = gpubp.load_data("iris")
     spec = gpubp.NetworkSpec((data.widths_in, 6, data.widths_out), loss=data.loss)
     networks = gpubp.Population.create(spec, 3, init="orthogonal")
-    config = {"schedule": "plateau", "batch_size": 32}
-    gpubp.train(networks, data.training, gpubp.TrainConfig(epochs=2, **config), data.validation, run_dir=folder)
+    config = gpubp.TrainConfig(epochs=2, schedule="plateau", batch_size=32)
+    gpubp.train(networks, data.training, config, data.validation, run_dir=folder, engine="eager")
     result = gpubp.resume(folder, data.training, data.validation, epochs=4)
     model = gpubp.load(folder)
     return {
@@ -175,8 +175,13 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Found]:
     return {name: call(numbers(), tmp_path_factory.mktemp("plain")) for name, call in CALLS.items()}
 
 
-@pytest.mark.parametrize("name", AMBIENT)
-@pytest.mark.parametrize("call", CALLS)
+QUICK = {"autocast", "default device", "float64 by default", "inference_mode"}  # for every call
+
+
+@pytest.mark.parametrize(("call", "name"), [
+    pytest.param(call, name, marks=[pytest.mark.slow] * (name not in QUICK and call not in ("gradients", "eager")))
+    for call in CALLS for name in AMBIENT
+])  # fmt: skip
 def test_nothing_that_is_set_around_a_call_changes_it(
     call: str, name: str, expected: dict[str, Found], tmp_path: Path
 ) -> None:

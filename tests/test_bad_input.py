@@ -42,7 +42,7 @@ def with_value(value: float) -> torch.Tensor:
 
 
 def train(spec: gpubp.NetworkSpec = SPEC, inputs: Any = INPUTS, targets: Any = TARGETS, **settings: Any) -> None:
-    engine = settings.pop("engine", "auto")
+    engine = settings.pop("engine", "eager")
     config = gpubp.TrainConfig(**{"steps": 3, **settings})
     gpubp.train(population(spec, 4), gpubp.Dataset(inputs, targets), config, engine=engine)
 

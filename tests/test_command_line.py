@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ def test_config_yaml_says_what_a_run_that_was_made_longer_and_killed_trained(cap
 
 
 def test_inspect_shows_the_best_the_worst_and_the_diverged(capsys: Capture) -> None:
-    run("train --data xor --networks 6 --steps 20 --optimizer sgd --lr 0.1,0.01,1e38 --run-dir made", capsys)
+    trained("--data xor --networks 6 --steps 20 --optimizer sgd --lr 0.1,0.01,1e38 --run-dir made", capsys)
     loss = columns("made")["loss"]
     told = json.loads(run("inspect made --top 2 --json", capsys))
     assert told["networks"] == 6
@@ -47,23 +45,22 @@ def test_inspect_shows_the_best_the_worst_and_the_diverged(capsys: Capture) -> N
     assert main(["inspect", "missing"]) == 1
 
 
-KILLED = """
-import os, sys
-from gpubp import curves
-from gpubp.cli import main
-add = curves.add
-def add_and_end(run_dir, number, found):
-    add(run_dir, number, found)
-    number == 3 and os.kill(os.getpid(), 9)
-curves.add = add_and_end
-main(sys.argv[1:])
-"""
+def test_inspect_shows_a_killed_run_as_its_last_evaluations_have_it(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = curves.add
 
+    def add_and_end(run_dir: Path, number: int, found: Any) -> None:
+        add(run_dir, number, found)
+        if number == 3:
+            raise ZeroDivisionError("killed")
 
-def test_inspect_shows_a_killed_run_as_its_last_evaluations_have_it(capsys: Capture) -> None:
     asked = "--data iris --networks 8 --epochs 4 --evaluate-every 1 --lr 1e-3..1e-1:log --widths 4,6,3;4,3"
-    flags = f"train {asked} --engine eager --tensorboard false --run-dir".split()
-    assert subprocess.run([sys.executable, "-c", KILLED, *flags, "made"], check=False).returncode == -signal.SIGKILL
+    with monkeypatch.context() as patch:
+        patch.setattr(curves, "add", add_and_end)
+        with pytest.raises(ZeroDivisionError, match="killed"):
+            main(f"train {asked} --engine eager --tensorboard false --run-dir made".split())
+    capsys.readouterr()
     assert main(["inspect", "made", "--json", "--top", "8"]) == 0
     out, err = capsys.readouterr()
     said = "these are the networks of its last checkpoint, with the steps and losses of their last evaluations"
@@ -102,10 +99,10 @@ def test_a_run_killed_before_its_first_checkpoint_restarts_from_its_settings(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = "--data iris --networks 5 --epochs 2 --lr 1e-3..1e-1:log --dropout 0.1 --seed 3 --tensorboard false"
-    run(f"train {asked} --run-dir whole", capsys)
+    trained(f"{asked} --run-dir whole", capsys)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", interrupted)
-        assert main(f"train {asked} --run-dir made".split()) == 130
+        assert main(f"train --engine eager {asked} --run-dir made".split()) == 130
     assert {path.name for path in Path("made").iterdir()} == {"checkpoint", "config.yaml", "preparation.json"}
     assert json.loads(run("resume made --json", capsys).splitlines()[-1])["statuses"]["finished"] == 5
     assert columns("made") == columns("whole")
@@ -114,7 +111,7 @@ def test_a_run_killed_before_its_first_checkpoint_restarts_from_its_settings(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", interrupted)
-        assert main(f"train {asked} --run-dir short".split()) == 130
+        assert main(f"train --engine eager {asked} --run-dir short".split()) == 130
     assert main(["resume", "short", "--steps", "9"]) == 1
     assert "this run counts epochs: give only epochs to extend it" in capsys.readouterr().err
     run("resume short --epochs 3", capsys)
@@ -123,8 +120,8 @@ def test_a_run_killed_before_its_first_checkpoint_restarts_from_its_settings(
 
 def test_a_config_yaml_that_somebody_edited_decides_nothing_and_is_written_again(capsys: Capture) -> None:
     asked = "--data xor --networks 2 --lr 0.5 --evaluate-every 1 --tensorboard false"
-    run(f"train {asked} --steps 3 --run-dir made", capsys)
-    run(f"train {asked} --steps 6 --run-dir whole", capsys)
+    trained(f"{asked} --steps 3 --run-dir made", capsys)
+    trained(f"{asked} --steps 6 --run-dir whole", capsys)
     path = Path("made/config.yaml")
     assert main(["resume", "made"]) == 0
     said = f"{path} is not what the run wrote: it is written again; the checkpoint has the settings"
@@ -142,7 +139,7 @@ def test_a_config_yaml_that_somebody_edited_decides_nothing_and_is_written_again
 
 def test_a_run_whose_data_moved_resumes_with_their_new_place(capsys: Capture) -> None:
     Path("a.csv").write_text("x,y\n" + "".join(f"{n}.5,{'ab'[n % 2]}\n" for n in range(20)))
-    run("train --data a.csv --target y --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    trained("--data a.csv --target y --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
     Path("a.csv").rename("moved.csv")
     assert main(["resume", "made"]) == 1
     assert "a.csv" in capsys.readouterr().err
@@ -162,13 +159,13 @@ def test_a_run_killed_before_it_wrote_anything_restarts_by_the_same_command(when
         Path("made/checkpoint/lock").touch()
     assert main(["resume", "made"]) == 1
     assert "made ended before anything was written; restart it with the same gpubp train" in capsys.readouterr().err
-    run("train --data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    trained("--data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
 
 
 def test_a_longer_run_that_is_killed_at_once_stays_longer(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = "--data iris --networks 3 --batch-size 16 --evaluate-every 1 --tensorboard false"
-    run(f"train {asked} --epochs 2 --run-dir made", capsys)
-    run(f"train {asked} --epochs 5 --run-dir whole", capsys)
+    trained(f"{asked} --epochs 2 --run-dir made", capsys)
+    trained(f"{asked} --epochs 5 --run-dir whole", capsys)
     with monkeypatch.context() as patch:
         patch.setattr(loop.Loop, "calls", interrupted)
         assert main(["resume", "made", "--epochs", "5"]) == 130
@@ -178,7 +175,7 @@ def test_a_longer_run_that_is_killed_at_once_stays_longer(capsys: Capture, monke
 
 
 def test_a_changed_preparation_predicts_nothing_until_the_run_is_resumed(capsys: Capture) -> None:
-    run("train --data iris --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    trained("--data iris --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
     path = Path("made/preparation.json")
     sound = path.read_text()
     Path("new.csv").write_text("sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n5,3,1,0.2\n")
@@ -193,7 +190,7 @@ def test_a_changed_preparation_predicts_nothing_until_the_run_is_resumed(capsys:
 
 
 def test_inspect_says_what_is_damaged(capsys: Capture) -> None:
-    run("train --data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    trained("--data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
     assert json.loads(run("inspect made --json", capsys))["damage"] == []
     manifest = Path("made/checkpoint/manifest.json")
     manifest.write_bytes(manifest.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
@@ -205,7 +202,7 @@ def test_inspect_says_what_is_damaged(capsys: Capture) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links")
 def test_curves_are_not_drawn_into_a_linked_directory(capsys: Capture) -> None:
-    run("train --data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    trained("--data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
     Path("mine").mkdir()
     Path("made/tensorboard").symlink_to("../mine")
     assert main(["resume", "made", "--epochs", "4", "--tensorboard", "true"]) == 0

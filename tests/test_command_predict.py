@@ -99,7 +99,7 @@ def test_a_file_with_local_formats_goes_from_training_to_prediction_and_the_run_
     rows = "".join(f"{n % 28 + 1:02}.{n % 12 + 1:02}.2021;{n},5;{'abc'[n % 3]};{'uv'[n % 2]};{n}\n" for n in range(60))
     Path("sales.csv").write_text("day;size;shop;kind;id\n" + rows, encoding="utf-16")
     settings = "--networks 2 --steps 3 --data sales.csv --target kind --run-dir made --tensorboard false --device cpu"
-    flags = "--dates day --decimal , --drop id --batch-size 500 --json"
+    flags = "--dates day --decimal , --drop id --batch-size 500 --engine eager --json"
     assert main(f"train {settings} {flags}".split()) == 0
     told = capsys.readouterr()
     assert [line[:1] for line in told.out.splitlines()] == ["{"]
@@ -126,7 +126,7 @@ def test_a_batch_cut_to_the_samples_gives_a_note_and_counts_are_read_alike_every
     tmp_path: Path, capsys: Capture
 ) -> None:
     folder, data = tmp_path / "run", tmp_path / "new.csv"
-    words = "train --data iris --networks 1e1 --batch-size 1000 --epochs 2 --tensorboard false --json"
+    words = "train --data iris --networks 1e1 --batch-size 1000 --epochs 2 --engine eager --tensorboard false --json"
     assert main([*words.split(), "--run-dir", str(folder)]) == 0
     assert json.loads(capsys.readouterr().out)["notes"] == [
         "batch_size 1000 is more than the 120 samples: every batch has all of them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import resource
@@ -45,15 +46,28 @@ def test_a_run_of_the_command_line_knows_how_its_networks_began(kind: str, capsy
         assert found["explanation"]["step"]["number"] == 2
 
 
-@pytest.fixture(name="made")
-def a_run(capsys: Capture) -> Path:
-    """Of a file of data."""
+def train() -> None:
+    """A run of a file of data."""
     rows = "".join(f"{n % 7 / 3},{n % 5 - 1},{n % 3}\n" for n in range(40))
+    flags = "--data some.csv --target class --networks 3 --epochs 4 --batch-size 10 --engine eager --tensorboard false"
     Path("some.csv").write_text(f"a,b,class\n{rows}")
-    trained(
-        "--data some.csv --target class --networks 3 --epochs 4 --batch-size 10 --tensorboard false --run-dir made",
-        capsys,
-    )
+    assert main(f"train {flags} --run-dir made".split()) == 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With that run, and one that was started from Python."""
+    with contextlib.chdir(tmp_path_factory.mktemp("replay")):
+        train()
+        population = gpubp.Population.create(gpubp.NetworkSpec((2, 1)), 1)
+        data = gpubp.Dataset(torch.zeros(2, 2), torch.zeros(2, 1))
+        gpubp.train(population, data, gpubp.TrainConfig(steps=1), run_dir="python", engine="eager")
+        return Path.cwd()
+
+
+@pytest.fixture(name="made")
+def a_run(folder: Path) -> Path:
+    shutil.copytree(folder, ".", dirs_exist_ok=True)
     return Path("made")
 
 
@@ -85,7 +99,8 @@ def test_a_page_shows_the_step_and_those_after_it(made: Path, capsys: Capture) -
         assert capsys.readouterr().err == f"error: {message}\n"
 
 
-def test_data_that_moved_are_named_and_data_that_changed_are_refused(made: Path, capsys: Capture) -> None:
+def test_data_that_moved_are_named_and_data_that_changed_are_refused(capsys: Capture) -> None:
+    train()
     shutil.move("some.csv", "moved.csv")
     assert main(["replay", "made"]) == 1
     assert "some.csv" in capsys.readouterr().err
@@ -129,9 +144,6 @@ def test_a_row_that_is_another_networks_fails(made: Path, capsys: Capture) -> No
 def test_what_cannot_be_replayed_is_one_sentence(
     asked: str, status: int, message: str, made: Path, capsys: Capture
 ) -> None:
-    population = gpubp.Population.create(gpubp.NetworkSpec((2, 1)), 1)
-    data = gpubp.Dataset(torch.zeros(2, 2), torch.zeros(2, 1))
-    gpubp.train(population, data, gpubp.TrainConfig(steps=1), run_dir="python", engine="eager")
     assert ended(asked.split()) == status
     told = capsys.readouterr()
     assert message in told.err

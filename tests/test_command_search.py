@@ -22,7 +22,7 @@ DATA = "--data wine --networks 18 --lr 1e-4..1e-1:log --run-dir made"
         ("--search halving --epochs 12 --budget 3 --factor 2", [9, 4, 4]),
         ("--search halving --steps 40 --budget 10 --factor 2", [9, 4, 4]),
         ("--search halving --epochs 12 --budget 4 --evaluate-every 2", [18, 6, 6, 6, 6]),
-        ("--search halving --steps 1000 --patience 30", [6] * 2 + [2] * 7),  # evaluated every 100
+        pytest.param("--search halving --steps 1000 --patience 30", [6] * 2 + [2] * 7, marks=pytest.mark.slow),
         ("--search halving --epochs 20 --evaluate-every 2", [6] * 2 + [2] * 7),
         ("--search halving --epochs 9 --widths 13,3;13,4,3 --optimizer adam,sgd", [6] * 2 + [2] * 6),
     ],
@@ -61,9 +61,9 @@ def test_pbt_stays_within_the_ranges_and_keeps_its_lineage(capsys: Capture) -> N
     ("flags", "every"),
     [
         ("--steps 1000 --patience 30", 100),
-        ("--steps 5000 --patience 30", 200),
-        ("--steps 1000 --evaluate-every 20 --widths 13,3;13,4,3", 40),
-        ("--steps 1000", 50),
+        pytest.param("--steps 5000 --patience 30", 200, marks=pytest.mark.slow),
+        ("--steps 200 --evaluate-every 4 --widths 13,3;13,4,3", 8),
+        ("--steps 200", 10),
         ("--epochs 20 --evaluate-every 4", 4),
     ],
 )

@@ -126,7 +126,7 @@ def test_a_run_whose_last_checkpoint_failed_ends_with_3_and_says_why(
         proper(*given)
 
     monkeypatch.setattr(checkpoint, "save", save)
-    arguments = "train --data xor --networks 2 --steps 4 --run-dir made"
+    arguments = "train --data xor --networks 2 --steps 4 --engine eager --run-dir made"
     assert json.loads(run(f"{arguments} --json", capsys, status=3))["unsaved"] == "the disk is full"
     assert main([*arguments[:-4].split(), "again"]) == 3
     told = capsys.readouterr()
@@ -180,6 +180,11 @@ def test_each_network_may_have_a_length_of_its_own(length: str, steps: set[int],
     assert {*columns("made")["steps"]} == steps
     run(f"resume made {length.split('=')[0]} 9", capsys, status="search" in length)
     run(f"train --data tutorial {length.split()[0]} --run-dir none", capsys, status=1)
+
+
+def test_lengths_that_there_are_not_are_refused(capsys: Capture) -> None:
+    given = "train --data iris --networks 2 --engine eager --tensorboard false --run-dir"
+    run(f"{given} made --epochs 1", capsys)
     for wrong in ("--epochs=0..3", "--epochs=1.5..3:int", "--epochs=5..2", "--epochs=1,3 --design=made/design.parquet"):
         run(f"{given} none {wrong}", capsys, status=1)
 

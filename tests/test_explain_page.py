@@ -30,7 +30,7 @@ from .explained import (
     same_terms,
     tutorials,
 )
-from .helpers import population, samples, start
+from .helpers import covering, population, samples, start
 
 TAGS = """html head meta title style script body div header main footer section h1 h2 h3 p b i span sub sup
     details summary ol li ul dl dt dd table thead tbody tr th td label input fieldset legend
@@ -58,8 +58,7 @@ def test_the_tutorials_page_has_every_printed_figure_beside_ours():
     assert "printed" not in "".join(each["printed"] for each in Reader(page, 1).items)
 
 
-@pytest.mark.parametrize(
-    ("widths", "settings"),
+@pytest.mark.parametrize(("case", "bias"), covering(
     [
         ((3, 4, 2), {"optimizer": "adam", "batch_size": 1}),
         ((3, 9, 5, 2), {"optimizer": "momentum", "dropout": 0.4, "clip_value": 0.2, "l1": 0.01, "l2": 0.1}),
@@ -68,9 +67,10 @@ def test_the_tutorials_page_has_every_printed_figure_beside_ours():
         ((3, 4, 2), {"clip_norm": 0.4, "lr": 0.5}),
         ((3, 4, 2), {"optimizer": "nadam", "schedule": "one_cycle"}),
     ],
-)
-@pytest.mark.parametrize("bias", ["neuron", "layer", "none"])
-def test_every_setting_shows_its_terms(widths, settings, bias):
+    ["neuron", "layer", "none"], meet=1,
+))  # fmt: skip
+def test_every_setting_shows_its_terms(case, bias):
+    widths, settings = case
     made(gpubp.NetworkSpec(widths, "sigmoid", loss="half_squared_error", bias=bias), **settings)
 
 
@@ -131,12 +131,13 @@ def test_a_large_network_stays_small_and_says_what_it_leaves_out():
     assert "<details><summary><h3>Hidden Layer" in page
 
 
-def test_a_full_page_has_every_term_and_a_page_too_large_is_refused():
+def test_a_full_page_has_every_term_and_a_page_too_large_is_refused(monkeypatch):
     spec = gpubp.NetworkSpec((12, 10, 9), "relu")
     assert "w210" not in made(spec, 1)
     assert "w<sub>210</sub><sup>+</sup>" in made(spec, 1, full=True)
-    large = gpubp.NetworkSpec((200, 200, 10), "relu")
-    with pytest.raises(ConfigError, match=r"a page of one step has \d+ MB, 10 at most: fewer --steps, or no --full"):
+    monkeypatch.setattr("gpubp.pages.explained.LIMIT", 1_000_000)
+    large = gpubp.NetworkSpec((60, 60, 10), "relu")
+    with pytest.raises(ConfigError, match=r"a page of one step has \d+ MB, 1 at most: fewer --steps, or no --full"):
         made(large, 1, full=True, batch_size=10)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,26 +18,19 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tutorial's page."""
-    path = tmp_path_factory.mktemp("page") / "tutorial.html"
-    path.write_text(of_tutorial(), encoding="utf-8")
+def shown(page: Callable[[], str]) -> Any:
+    """A fixture: the file of a page."""
+
+    @pytest.fixture(scope="module")
+    def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        found = tmp_path_factory.mktemp("page") / "page.html"
+        found.write_text(page(), encoding="utf-8")
+        return found
+
     return path
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("page") / "large.html"
-    path.write_text(of_large(), encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("page") / "deep.html"
-    path.write_text(of_deep(), encoding="utf-8")
-    return path
+ours, large, deep = shown(of_tutorial), shown(of_large), shown(of_deep)
 
 
 def term(page: Page, name: str) -> Locator:
@@ -140,14 +134,21 @@ def test_a_folded_layer_opens_where_a_place_leads_to_it(large, opened):
     assert page.locator("#shown").get_attribute("data-slot") == "2"
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
-def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(ours, large, deep, opened, width, scheme):
-    for path in (ours, large) if (width, scheme) == (NARROW, "dark") else (ours, deep):
-        page = opened(path, width, scheme)
-        page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
-        page.locator(".term").first.focus()
-        assert violations(page) == []
-        assert overflow(page) == 0
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [
+        ("ours", WIDE, "light"),
+        ("ours", NARROW, "dark"),
+        pytest.param("deep", WIDE, "light", marks=pytest.mark.slow),
+        pytest.param("large", NARROW, "dark", marks=pytest.mark.slow),
+    ],
+)
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(name, width, scheme, request, opened):
+    page = opened(request.getfixturevalue(name), width, scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    page.locator(".term").first.focus()
+    assert violations(page) == []
+    assert overflow(page) == 0
 
 
 READABLE = 8  # pixels of the numbers' letters

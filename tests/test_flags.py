@@ -87,11 +87,19 @@ def test_every_flag_of_train_refuses_a_value_in_one_sentence(capsys: Capture) ->
         assert refused(["train", f"{flag}={value}"], capsys) == f"{flag} {value or repr('')}: {kind.expected} expected"
 
 
+def test_a_file_of_one_call_says_nothing_to_the_next(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("theirs.yaml").write_text("cluster: ray://somebodys:1\n")
+    Path("mine.yaml").write_text("networks: 2\n")
+    monkeypatch.setattr(train, "run", lambda settings: 0)
+    assert "a file alone does not choose one" in refused(["train", "--config", "theirs.yaml"], capsys)
+    assert main(["train", "--config", "mine.yaml"]) == 0
+
+
 def test_every_count_may_be_written_with_an_exponent() -> None:
     counts = [flag for flag, kind in FLAGS.items() if kind.name in ("COUNT", "COUNTS", "LENGTHS")]
     assert {"--networks", "--batch-size", "--epochs", "--steps", "--evaluate-every"} <= set(counts)
     for flag in counts:
-        settings = parser("train").parse_args(["train", flag, "1e3"]).train
+        settings = parser().parse_args(["train", flag, "1e3"]).train
         assert settings[flag.strip("-").replace("-", "_")] == 1000
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 USES = """
 import hashlib, json, multiprocessing, os, signal, sys, uuid
-import joblib, torch
+import torch
 import gpubp
 from gpubp.engines import build, cpu
 
@@ -35,11 +36,11 @@ ends()
 os.register_at_fork(after_in_child=ends)
 torch.set_num_threads(2)
 ENGINES, FOLDER = ("cpu", "eager"), sys.argv[1]
-many = torch.rand(20_000, 4, generator=torch.Generator().manual_seed(1))
+many = torch.rand(20_000, 2, generator=torch.Generator().manual_seed(1))
 
 def job(engine):
-    data, run_dir = gpubp.load_data("iris"), f"{FOLDER}/{uuid.uuid4()}"
-    spec = gpubp.NetworkSpec((4, 16, 3), hidden="tanh", loss="cross_entropy")
+    data, run_dir = gpubp.load_data("xor"), f"{FOLDER}/{uuid.uuid4()}"
+    spec = gpubp.NetworkSpec((2, 16, 1), hidden="tanh", loss=data.loss)
     config = gpubp.TrainConfig(lr=0.01, steps=6)
     result = gpubp.train(
         gpubp.Population.create(spec, 1000), data.training, config, data.validation, engine=engine, run_dir=run_dir
@@ -52,20 +53,18 @@ def job(engine):
 def jobs():
     return [job(engine) for engine in ENGINES]
 
-class Samples(torch.utils.data.Dataset):
-    def __len__(self):
-        return len(ENGINES)
-
-    def __getitem__(self, number):
-        return job(ENGINES[number])
-
-def server():
+def server(work):
     here, there = os.pipe()  # a worker of a server that has loaded and warmed its model
     if not os.fork():
-        os.write(there, json.dumps(jobs()).encode())
+        os.write(there, json.dumps(work()).encode())
         os._exit(0)
     os.close(there)
     return json.load(os.fdopen(here))
+
+def threads():
+    data, config = gpubp.Dataset(many, many), gpubp.TrainConfig(steps=1)
+    found = gpubp.train(gpubp.Population.create(gpubp.NetworkSpec((2, 2)), 1), data, config, engine="eager")
+    return [torch.get_num_threads(), str(found.notes)]
 
 def kernel_threads():
     cpu.thread_count = lambda *given: 2
@@ -76,51 +75,34 @@ fork = multiprocessing.get_context("fork")
 with fork.Pool(1) as pool:
     print(json.dumps(["pool", pool.map(job, ENGINES)]), flush=True)
     print(json.dumps(["kernel threads", [pool.apply(kernel_threads)]]), flush=True)
-workers = torch.utils.data.DataLoader(
-    Samples(), batch_size=None, num_workers=2, multiprocessing_context=fork, collate_fn=lambda each: each
-)
-print(json.dumps(["DataLoader", list(workers)]), flush=True)
-with joblib.parallel_config("multiprocessing"):
-    print(json.dumps(["joblib", joblib.Parallel(2)(joblib.delayed(job)(each) for each in ENGINES)]), flush=True)
-print(json.dumps(["server", server()]), flush=True)
+print(json.dumps(["server", server(jobs)]), flush=True)
 print(json.dumps(["parent again", jobs()]), flush=True)
+print(json.dumps(["threads", [server(threads), threads()]]), flush=True)
 """
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     command = [sys.executable, "-c", USES, str(tmp_path_factory.mktemp("forks"))]
     calm = {**os.environ, "GOMP_SPINCOUNT": "0"}  # threads that spin take the time of those that work
     done = subprocess.run(command, cwd=ROOT, env=calm, capture_output=True, text=True, timeout=240)
     return dict(json.loads(each) for each in done.stdout.splitlines()) | {"stderr": [done.stderr[-2000:]]}
 
 
-@pytest.mark.parametrize("use", ["pool", "kernel threads", "DataLoader", "joblib", "server", "parent again"])
+@pytest.mark.parametrize("use", ["pool", "kernel threads", "server", "parent again"])
 def test_a_forked_process_trains_predicts_and_resumes_to_the_parents_bits(
-    use: str, found: dict[str, list[object]]
+    use: str, found: dict[str, list[Any]]
 ) -> None:
     assert use in found, found["stderr"]
     assert found[use] == found["parent"][: len(found[use])]
 
 
-def test_a_forked_process_has_one_torch_thread_and_says_how_to_have_more() -> None:
-    code = (
-        "import os, torch, gpubp\n"
-        "torch.set_num_threads(2)\n"
-        "inputs = torch.rand(9, 2)\n"
-        "child = not os.fork()\n"
-        "None if child else os.wait()\n"
-        "data, config = gpubp.Dataset(inputs, inputs), gpubp.TrainConfig(steps=1)\n"
-        "found = gpubp.train(gpubp.Population.create(gpubp.NetworkSpec((2, 2)), 1), data, config, engine='eager')\n"
-        "print(child, torch.get_num_threads(), found.notes)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    child, parent = done.stdout.splitlines()
-    assert child.startswith("True 1 [")
-    assert "training uses one thread, because this process was forked; for more, start processes by " in child
-    assert 'multiprocessing.get_context("spawn")' in child
-    assert parent.startswith("False 2 [")
-    assert "forked" not in parent
+def test_a_forked_process_has_one_torch_thread_and_says_how_to_have_more(found: dict[str, list[Any]]) -> None:
+    (child, told), (parent, notes) = found["threads"]
+    assert (child, parent) == (1, 2)
+    assert "training uses one thread, because this process was forked; for more, start processes by " in told
+    assert 'multiprocessing.get_context("spawn")' in told
+    assert "forked" not in notes
 
 
 def test_a_process_forked_from_one_that_used_cuda_is_refused_a_gpu_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,9 +128,8 @@ def test_a_forked_process_does_not_hold_the_lock_of_its_parents_run(killed: bool
     holder = os.fork()
     if not holder:
         with lock.held(tmp_path):
-            if not (
-                os.fork if killed else ctypes.PyDLL(None).fork
-            )():  # the second is C's, which Python hears nothing of
+            fork = os.fork if killed else ctypes.PyDLL(None).fork  # the second is C's, which Python hears nothing of
+            if not fork():
                 os.close(go)
                 os.write(say, b"!" * killed)
                 os.read(waits, 1)

@@ -18,7 +18,7 @@ from gpubp.verify import promises
 from . import fuzzing, no_ray
 from .fuzzing import HELD, KINDS, fault, good, of_a_file, of_a_run, of_a_run_in_shards, of_flags
 
-FEW, MANY = 6, 2000  # of each kind
+FEW, MANY = 4, 2000  # of each kind
 SOURCES = {name: lambda chance, kind=kind: of_a_file(kind, chance) for name, kind in KINDS.items()} | {
     "run": of_a_run,
     "run in shards": of_a_run_in_shards,

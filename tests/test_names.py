@@ -37,7 +37,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         csv.writer(file).writerows(
             [[*COLUMNS, TARGET], *([n % 7, ["plain", f"{ESCAPE}x"][n % 3 > 0], CLASSES[n % 2]] for n in range(40))]
         )
-    arguments = f"train --data data.csv --networks 2 --steps 20 --evaluate-every 10 --device cpu --target={TARGET}"
+    arguments = f"train --data data.csv --networks 2 --steps 20 --evaluate-every 10 --engine eager --target={TARGET}"
     assert main([*arguments.split(" ", 11), "--run-dir", RUN]) == 0
     told = capsys.readouterr()
     assert shlex.split(told.out.splitlines()[-1].partition("look: ")[2]) == ["gpubp", "inspect", line(RUN)]

@@ -68,12 +68,15 @@ def test_a_page_of_hostile_names_opens_as_any_other(hostile: Path, opened: Opene
     assert HOSTILE in page.locator("main").inner_text()
 
 
-@pytest.mark.parametrize(("name", "scheme"), [("sweep", "light"), ("numbers", "dark"), ("diverged", "light")])
+@pytest.mark.parametrize(("name", "scheme"), [("sweep", "light"), ("numbers", "dark")])
 def test_a_report_is_accessible(name: str, scheme: str, reported: Reported, opened: Opener) -> None:
     assert violations(opened(reported(name)[0] / "report.html", scheme=scheme)) == []
 
 
-@pytest.mark.parametrize("name", [*RUNS])
+QUICK = ("sweep", "numbers", "queue", "diverged")  # which have other figures
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in RUNS])
 def test_a_report_fits_a_narrow_screen_with_all_its_figures(name: str, reported: Reported, opened: Opener) -> None:
     page = opened(reported(name)[0] / "report.html", width=NARROW)
     assert overflow(page) == 0

@@ -132,8 +132,11 @@ def test_an_unknown_service_and_one_that_is_not_installed_are_refused(
     assert not (tmp_path / "runs").exists()
 
 
+SLOW = [pytest.param(store, marks=pytest.mark.slow) for store in ("folder", "sqlite")]
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("store", ["folder", "sqlite", "default"])
+@pytest.mark.parametrize("store", [*SLOW, "default"])
 def test_mlflow_has_settings_curves_and_table_of_a_resumed_run(store: str, tmp_path: Path, monkeypatch: Any) -> None:
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
     from gpubp.reporters.mlflow import MLflowReporter

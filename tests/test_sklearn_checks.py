@@ -20,16 +20,15 @@ ESTIMATORS = [
     MLPRegressor(hidden_layer_sizes=(8,), learning_rate_init=0.2, max_iter=4, **SMALL),
     PopulationClassifier(2, (8,), lr=0.2, epochs=4, **SMALL),
 ]
-# Many fits, of what all estimators share: a classifier and a regressor, one of each family, say as much as all four.
-SHARED = {"check_estimator_sparse_array", "check_estimator_sparse_matrix", "check_estimators_dtypes",
-          "check_estimators_nan_inf", "check_fit_idempotent", "check_methods_subset_invariance"}  # fmt: skip
 
 
 def cases():
+    """A classifier and a regressor, one of each family, say as much as all four; arrays as much as matrices."""
     for number, estimator in enumerate(ESTIMATORS):
         for _, check in estimator_checks_generator(estimator):
             name = check.func.__name__
-            marks = [pytest.mark.slow] if name in EXEMPT or (name in SHARED and number >= 2) else []
+            slow = number >= 2 or name in EXEMPT or name == "check_estimator_sparse_matrix"
+            marks = [pytest.mark.slow] * slow
             marks += [pytest.mark.xfail(reason=EXEMPT[name])] if name in EXEMPT else []
             yield pytest.param(estimator, check, marks=marks, id=f"{type(estimator).__name__}-{name}")
 

@@ -81,11 +81,11 @@ def test_ensembles_are_searched_as_networks_are(runs):
 
 def test_transformers_are_fitted_once_per_fold_and_setting_of_theirs(runs):
     pipe = make_pipeline(Counted(), StandardScaler(), MLPClassifier((4,), **SMALL))
-    grid = {"counted__column": [0.0, 1.0], "mlpclassifier__alpha": [0.1, 1.0, 10.0]}
+    grid = {"counted__column": [0.0, 1.0], "mlpclassifier__alpha": [0.1, 10.0]}
     Counted.fits = 0
     ours = PopulationSearchCV(pipe, grid, cv=3).fit(FLOWERS, SPECIES)
     assert Counted.fits == 2 * 3 + 1
-    assert runs == [18, 1]
+    assert runs == [12, 1]
     same(ours, GridSearchCV(pipe, grid, cv=3).fit(FLOWERS, SPECIES))
     inside = make_pipeline(
         StandardScaler(), PopulationSearchCV(MLPClassifier((4,), **SMALL), {"alpha": [0.1, 1]}, cv=3)
@@ -206,7 +206,7 @@ def test_a_search_that_says_too_little_or_too_much_is_refused(given, told):
 @pytest.mark.parametrize("theirs", ["HalvingGridSearchCV", "HalvingRandomSearchCV"])
 def test_halving_by_samples_is_that_of_scikit_learn(theirs, runs):
     """Of a grid, and of as many settings as samples suffice for."""
-    given = {"alpha": [0.01, 0.1, 1.0, 10.0], "learning_rate_init": [0.01, 0.1]}
+    given = {"alpha": [0.01, 0.1, 10.0], "learning_rate_init": [0.01, 0.1]}
     halving, mlp = {"factor": 2, "min_resources": 30}, MLPClassifier((4,), **SMALL)
     space = "param_grid" if theirs == "HalvingGridSearchCV" else "param_distributions"
     how = {"cv": 2, "random_state": 0, "return_train_score": True}
@@ -224,7 +224,10 @@ SETS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SETS)
+QUICK = ("iris", "diabetes")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in SETS])
 def test_scores_are_those_of_scikit_learn_within_noise(name):
     """Means over folds and seeds, whose spread is the noise, at each of two rates, and the better rate."""
     X, y = SETS[name](return_X_y=True)

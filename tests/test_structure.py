@@ -69,7 +69,7 @@ def test_the_readme_names_every_file_of_the_package():
     assert [path.name for path in files if path.stem != "__init__" and f" {path.name}" not in TREE] == []
 
 
-@pytest.mark.parametrize("folder", ["gpubp", "kernel", "tests", "benchmarks"])
+@pytest.mark.parametrize("folder", ["gpubp", "kernel", "benchmarks"])
 def test_no_files_import_each_other_in_a_circle(folder):
     assert len([*TopologicalSorter(arrows(folder)).static_order()]) >= 10
 
@@ -94,15 +94,12 @@ def test_no_room_is_more_than_a_fifth_of_the_package():
 
 
 @pytest.mark.parametrize("number", range(len(re.findall("```python", README))))
-def test_the_python_of_the_readme_runs(number):
-    import gpubp
-
-    before = dict(gpubp.ACTIVATIONS)
-    try:
-        exec(compile(re.findall(r"```python\n(.*?)```", README, re.S)[number], "README.md", "exec"), {})
-    finally:
-        gpubp.ACTIVATIONS.clear()
-        gpubp.ACTIVATIONS.update(before)
+def test_the_python_of_the_readme_runs(number, monkeypatch):
+    """The first block by kernels, the others by the engine that compiles nothing, and for fewer epochs."""
+    code = re.findall(r"```python\n(.*?)```", README, re.S)[number]
+    if number:
+        monkeypatch.setenv("CXX", "none")
+    exec(compile(re.sub(r"epochs=\d00", "epochs=30", code), "README.md", "exec"), {})
 
 
 def test_the_commands_of_the_readme_are_commands():
@@ -137,9 +134,14 @@ DRIVERS = {"torch.cuda": "gpus.py", "torch.backends.cuda": "gpus.py", "pin_memor
            "cuda.core": "engines/nvrtc.py"}  # fmt: skip
 
 
+LAST = {each.rpartition(".")[2] for each in DRIVERS}
+
+
 def drivers(text):
     """Which of DRIVERS a file's syntax tree has: as an import, or as a chain of names."""
     found = set()
+    if "cuda" not in text and "pin_memory" not in text:
+        return found
     for node in ast.walk(ast.parse(text)):
         names = []
         if isinstance(node, ast.ImportFrom) and not node.level:
@@ -147,7 +149,7 @@ def drivers(text):
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.Attribute):
-            names = [ast.unparse(node), node.attr]
+            names = [ast.unparse(node), node.attr] if node.attr in LAST else []
         found |= {each for each in DRIVERS for name in names if f"{name}.".startswith(f"{each}.")}
     return found
 

@@ -265,7 +265,7 @@ def test_a_parquet_file_of_a_few_bytes_that_unpack_to_gigabytes_is_refused(kind:
             {"a": pyarrow.ListArray.from_arrays(np.arange(10_001, dtype=np.int32), dictionary(10_000)["a"].chunk(0))}
         ),
         "numbers in a list": lambda: pyarrow.table(
-            {"a": pyarrow.ListArray.from_arrays([0, 1 << 25], pyarrow.array(np.zeros(1 << 25, np.int8)))}
+            {"a": pyarrow.ListArray.from_arrays([0, 18_000_000], pyarrow.array(np.zeros(18_000_000, np.int8)))}
         ),
     }[kind]()
     parquet.write_table(made, tmp_path / "a.parquet", compression="zstd")

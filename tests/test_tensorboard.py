@@ -103,7 +103,7 @@ def test_histograms_have_the_buckets_of_the_numbers(tmp_path: Path) -> None:
     seen = Seen()
     design = [{**row, "epochs": 2 + 4 * (number % 2)} for number, row in enumerate(sweep(60))]
     reporters = [seen, gpubp.TensorBoardReporter(tmp_path)]
-    gpubp.train_many(design, IRIS.training, IRIS.validation, reporters=reporters, **COMMON)
+    gpubp.train_many(design, IRIS.training, IRIS.validation, engine="eager", reporters=reporters, **COMMON)
     found = points(tmp_path)
     for snapshot in seen.snapshots:
         step = snapshot["record"][seen.clock]
@@ -135,7 +135,7 @@ def test_gradient_norms_are_those_of_the_step_that_follows() -> None:
     seen = Seen()
     population = gpubp.Population.create(gpubp.NetworkSpec((4, 6, 3), loss=IRIS.loss), 5, dtype=torch.float64)
     config = gpubp.TrainConfig("sgd", lr=0.1, batch_size=40, steps=6, evaluate_every=1)
-    gpubp.train(population, IRIS.training, config, reporters=[seen])
+    gpubp.train(population, IRIS.training, config, engine="eager", reporters=[seen])
     for before, after in itertools.pairwise(seen.snapshots):
         moved = (after["params"] - before["params"]).norm(dim=1) / 0.1
         torch.testing.assert_close(before["norms"], moved)
@@ -187,7 +187,8 @@ def test_steps_rise_whatever_trains_together(kind: str, tmp_path: Path) -> None:
         design, data = [{**row, "fold": n % 5} for n, row in enumerate(sweep(20, epochs=5))], IRIS.training.folds(5)
     common = {**COMMON, "evaluate_every": 1} if kind != "halving" else COMMON
     common = {name: value for name, value in common.items() if name not in design[0]}
-    result = gpubp.train_many(design, *data, reporters=[seen, gpubp.TensorBoardReporter(folder)], **common, **more)
+    reporters = [seen, gpubp.TensorBoardReporter(folder)]
+    result = gpubp.train_many(design, *data, engine="eager", reporters=reporters, **common, **more)
     found = points(folder)
     once(found)
     assert seen.clock == ("network_steps" if kind in ("queue", "mixed") else "step")
@@ -203,9 +204,8 @@ def test_the_best_and_the_worst_are_named_with_reasons(tmp_path: Path) -> None:
     rates = [*torch.logspace(-3, -1, 26).tolist(), 1e30, 1e30]
     population = gpubp.Population.create(gpubp.NetworkSpec((4, 6, 3), loss=IRIS.loss), len(rates))
     config = gpubp.TrainConfig("sgd", lr=rates, batch_size=40, epochs=3)
-    result = gpubp.train(
-        population, IRIS.training, config, IRIS.validation, reporters=[gpubp.TensorBoardReporter(tmp_path)]
-    )
+    reporters = [gpubp.TensorBoardReporter(tmp_path)]
+    result = gpubp.train(population, IRIS.training, config, IRIS.validation, engine="eager", reporters=reporters)
     found, order = points(tmp_path), result.ranking().tolist()
     best, worst = rows(text(found, "best")), rows(text(found, "worst"))
     assert [int(row[0]) for row in best] == order[:BEST]
@@ -221,7 +221,7 @@ def test_the_best_and_the_worst_are_named_with_reasons(tmp_path: Path) -> None:
 def test_the_best_hundred_have_their_hyper_parameters_and_figures_also_after_a_resume(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "tensorboard"
     curves = lambda: [gpubp.TensorBoardReporter(folder)]  # noqa: E731
-    settings = {"reporters": curves(), "run_dir": tmp_path / "run"}
+    settings = {"reporters": curves(), "run_dir": tmp_path / "run", "engine": "eager"}
     gpubp.train_many(sweep(TRIALS + 20), IRIS.training, IRIS.validation, epochs=1, **COMMON, **settings)
     result = gpubp.resume(tmp_path / "run", IRIS.training, IRIS.validation, epochs=3, reporters=curves())
     names = {path.parent.name for path in folder.glob("hparams/*/*tfevents*")}

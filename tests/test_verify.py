@@ -58,7 +58,7 @@ def with_run(patch: pytest.MonkeyPatch, name: str, change: Callable[[TrainState,
 
 
 @fewer
-@pytest.mark.parametrize("optimizer", ["momentum", "lion"])
+@pytest.mark.parametrize("optimizer", ["momentum", pytest.param("lion", marks=pytest.mark.slow)])
 def test_an_engine_that_is_not_eager_is_found(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     needs_compiler()
     subject = small(optimizer=optimizer, lr=0.01)

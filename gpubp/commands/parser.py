@@ -80,6 +80,7 @@ class Parser(jsonargparse.ArgumentParser):
 
     def parse_args(self, *arguments: Any, **settings: Any) -> Any:
         """See ArgumentParser."""
+        self.files.clear()
         found = super().parse_args(*arguments, **settings)
         for name, path, value in self.files:
             try:
