@@ -65,7 +65,7 @@ FN void apply_gradient(const Context &ctx, At at, V grad) {
 
 // Room for sums of columns: where gradients are held and a chunk needs none, that of the outs, which lie idle then.
 FN entry *room_for_sums(const Context &ctx) {
-  return LAYOUT == GPU_WIDE && BIAS_KIND != PER_LAYER ? ctx.mem.outs : ctx.mem.column_sums;
+  return LAYOUT == GPU_WIDE && !TF32 && BIAS_KIND != PER_LAYER ? ctx.mem.outs : ctx.mem.column_sums;
 }
 // The sum of f(at) over the weights, with `biases` also over the biases: down the columns, across, layer by layer.
 template <bool biases, int l = 0, class F>
