@@ -183,7 +183,7 @@ class Plan:
              "(CHUNK, I): of the layer below; the two take turns"),
             ("transposed", transposed if trains and kind in (Kind.CPU_OUTPUTS, Kind.CPU_TEAM) else 0,
              "(O, I): a weight transposed"),
-            ("column_sums", widest if trains and not (held and key.spec.bias != "layer" and not self.layout.tf32) else 0,
+            ("column_sums", widest if trains and (not held or key.spec.bias == "layer" or self.layout.tf32) else 0,
              "(O): of a matrix with O columns; without it, where the outs are"),
             ("delta_sums", layer_sums,
              "(LAYERS, MAX_PITCH): of deltas over the chunks so far, for the one bias of a layer"),
