@@ -190,8 +190,8 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
 
 
 def _best_block(program: Program, limits: chip.Limits) -> Kernel:
-    """The first block better than a plain one, with hardly a number in local memory, unless it was to leave registers, or
-    the one with fewest; else a plain one."""
+    """The first block better than a plain one, with hardly a number in local memory (a few, if it was to leave
+    registers), or the one with fewest; else a plain one."""
     plain, found = _block(program, limits), None
     for block in chip.better(plain, limits):
         kernel = _compiled(block, limits)
