@@ -19,13 +19,14 @@ from typing import NamedTuple
 import torch
 
 from ..recipe import EXACT, PRECISIONS
-from . import stream
+from . import stream, tiled
 from .layout import MMA, REACH, WARP, Kind, Layout, products
 from .plan import WAYS
 from .program import Program
 
 REGISTERS = 200  # of 4 bytes, for a thread's numbers; the others of its 255 hold addresses and intermediate results
 SPILLED = 64  # bytes that a thread may keep in local memory: the compiler spills a few even with registers left
+SLIGHT = 8  # and for which no block of more threads is taken instead
 THREAD = Layout(Kind.GPU_THREAD, threads=128)
 BLOCK = Layout(Kind.GPU_BLOCK, accumulators=32, cols=8)
 WIDE = Layout(Kind.GPU_WIDE, registers=4, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8
@@ -38,6 +39,7 @@ CLUSTER_WAIT = 12_000  # cycles that blocks of a cluster wait for each other in 
 STREAMED_CHUNK = 256  # samples that go through a streamed network together at most, unless a batch must stay whole
 BANDWIDTH = 12  # bytes of global memory in a cycle, for each multiprocessor
 HELD = 100  # gradients that a thread of a wide block holds in registers
+TEAM_HELD = 64  # and one of several networks in a warp
 FEW_HELD = 16  # which leave registers for three times as many threads
 WORTH = 0.92  # of the cycles of a block that is not wide: a wide one must be estimated to need less
 FAR_WORTH = 0.75  # and one that streams its matrices
@@ -135,54 +137,32 @@ def wide(plain: Program, limits: Limits) -> list[Program]:
 
 
 def _wide_blocks(program: Program) -> Iterator[Program]:
-    """Layouts for float32, the only type that cycles() knows, with gradients that fit into registers."""
-    if not program.key.trains or program.dtype != torch.float32:
+    """Layouts for float32, the only type that cycles() knows, with gradients that fit into registers; where a layer has
+    a v of outputs."""
+    if not program.key.trains or program.dtype != torch.float32 or max(program.plan.widths[1:]) < WIDE.registers:
         return
     terms = PRECISIONS[program.recipe.precision]
     wide = replace(TENSOR, tf32=terms) if terms else WIDE
     batch, whole = program.recipe.batch_size, program.recipe.update_order == "layerwise"
-    counts = [1, *(2**power for power in range(1, batch.bit_length()) if batch >= WIDE_CHUNK << power and not whole)]
-    chunks = [math.ceil(batch / count) for count in counts]
     apart = (False, True) if program.recipe.rule.slots else (False,)
     least = WARP if terms else LEAST_THREADS
     threads = [count for count in (LEAST_THREADS << power for power in range(6)) if count >= least]
-    for count, chunk, slots_apart in itertools.product(threads, chunks, apart):
+    for count, power, slots_apart in itertools.product(threads, range(batch.bit_length()), apart):
+        fewest = LEAST_CHUNK if count < WARP else WIDE_CHUNK
+        if power and (whole or batch < fewest << power):
+            continue
+        chunk = math.ceil(batch / 2**power)
         teams = max(1, WARP // count)
         found = program.laid_out(replace(wide, chunk=chunk, threads=count, teams=teams, slots_apart=slots_apart))
-        if _held(found) <= HELD:
-            yield found
-
-
-def _products(program: Program) -> Iterator[tuple[int, int, int, int]]:
-    """The products of a chunk and of the gradients: rows, columns in v, depth; 1 if it is a gradient's, else 0."""
-    plan = program.plan
-    for layer, (i, o) in enumerate(itertools.pairwise(plan.widths)):
-        down, across = (plan.padded(width) // program.layout.entries_per_v for width in (i, o))
-        yield from ((plan.chunk, across, i, 0), (i, across, plan.chunk, 1), (1, across, plan.chunk, 1))
-        if layer:
-            yield plan.chunk, down, o, 0
-
-
-def _rounds(program: Program, m: int, n: int, k: int) -> tuple[int, int]:
-    """The tiles of a product, and how many of them a thread computes, one after the other."""
-    tiles, layout = program.plan.tiles[m, n, k].tiles, program.layout
-    return tiles, math.ceil(tiles * (WARP if layout.tf32 else 1) / layout.threads)
-
-
-def _held(program: Program) -> int:
-    """How many gradients a thread holds."""
-    held = 0
-    for m, n, k, gradient in _products(program):
-        tile = program.plan.tiles[m, n, k]
-        held += gradient * _rounds(program, m, n, k)[1] * tile.rows * tile.cols
-    return held * program.layout.entries_per_v
+        if tiled.held(found) <= (HELD if teams == 1 else TEAM_HELD):
+            yield tiled.dense(found)
 
 
 def _few_held(program: Program) -> bool:
     """Whether a wide block's threads take few registers: those of whole warps that hold few gradients, with the batch
     in one piece and all numbers in shared memory."""
     plain = program.layout.teams == 1 and not program.plan.chunked and not program.layout.slots_apart
-    return plain and _held(program) <= FEW_HELD
+    return plain and tiled.held(program) <= FEW_HELD
 
 
 def resident(program: Program, limits: Limits) -> int:
@@ -204,9 +184,11 @@ def cycles(program: Program, limits: Limits) -> float:
     counts them but where a network is so small that they matter."""
     plan, layout = program.plan, program.layout
     each, chunks, wide = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), layout.kind == Kind.GPU_WIDE
+    if wide and layout.teams > 1:
+        return tiled.team_cycles(program, limits.block + 1024)
     issued, numbers, small = 0.0, 0, wide and _few_held(program)
-    for m, n, k, gradient in _products(program):
-        tile, (tiles, rounds) = plan.tiles[m, n, k], _rounds(program, m, n, k)
+    for m, n, k, gradient in tiled.products(program):
+        tile, (tiles, rounds) = plan.tiles[m, n, k], tiled.rounds(program, m, n, k)
         warps = math.ceil(tiles / WARP) if layout.threads >= WARP else rounds * layout.threads / WARP
         sums = tile.rows * tile.cols * (min(each, *plan.widths[1:]) if small and n == 1 else each)
         if small and (m, gradient) == (1, 1):
@@ -223,10 +205,10 @@ def tensor_cycles(program: Program, limits: Limits) -> float:
     measured it; the weights of what a network waits for are those of cycles()."""
     plan, layout = program.plan, program.layout
     chunks, busy, numbers = math.ceil(plan.batch / plan.chunk), 0.0, 0
-    for m, n, k, gradient in _products(program):
+    for m, n, k, gradient in tiled.products(program):
         if (m, gradient) == (1, 1):
             continue
-        tile, (tiles, rounds) = plan.tiles[m, n, k], _rounds(program, m, n, k)
+        tile, (tiles, rounds) = plan.tiles[m, n, k], tiled.rounds(program, m, n, k)
         loads, multiplied = 2 * (tile.rows + tile.cols), tile.rows // 2 * tile.cols * layout.tf32
         each = max(loads, 1.43 * (loads * (1 + layout.tf32) + multiplied) / 4, MMA / 4 * multiplied)
         busy += chunks * tiles * math.ceil(k / 8) * each

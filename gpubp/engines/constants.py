@@ -74,6 +74,7 @@ def _macros(plan: Plan) -> list[tuple[str, object, str]]:
         ),
         ("TEAMS_PER_BLOCK", layout.teams, "with a network each; 1 in GPU_THREAD"),
         ("BLOCKS_PER_TEAM", layout.blocks, "a cluster, which trains a network together; 1 unless GPU_STREAMED"),
+        ("BLOCKS_AT_ONCE", layout.at_once, "of a multiprocessor, which registers must suffice for; 0: none"),
     ]
     return [
         *((name.upper(), number, "a TASK") for number, name in enumerate(TASKS)),

@@ -194,14 +194,14 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
 
 
 def _best_block(program: Program, limits: chip.Limits) -> Kernel:
-    """The first block better than a plain one, without a number in local memory, or the one with fewest; else a plain
-    one."""
+    """The first block better than a plain one, with hardly a number in local memory (a few, if it was to leave
+    registers), or the one with fewest; else a plain one."""
     plain, found = _block(program, limits), None
     for block in chip.better(plain, limits):
         kernel = _compiled(block, limits)
         if found is None or kernel.use.local < found.use.local:
             found = kernel
-        if not found.use.local:
+        if found.use.local <= (chip.SPILLED if found.program.layout.at_once else chip.SLIGHT):
             break
     return found if found and found.use.local <= chip.SPILLED else _compiled(plain, limits)
 

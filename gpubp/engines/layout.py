@@ -56,7 +56,8 @@ class Layout:
     0: the whole batch. accumulators, rows, cols: the most that a tile of a product may have, counted in v. threads: on
     a GPU, those that train a network, or those of a block if a thread is a network; 0 on a CPU. teams: networks that
     share a block, each with `threads` threads. blocks: that train a network together, a cluster; each has `threads`
-    threads. slots_apart: the slots are in global memory, the parameters in shared memory. tf32: how many products of
+    threads. at_once: blocks that must find registers on a multiprocessor; 0 if the compiler chooses.
+    slots_apart: the slots are in global memory, the parameters in shared memory. tf32: how many products of
     tensor cores make one (recipe.PRECISIONS); a tile is then a warp's, `rows` and `cols` of it eights of rows and of
     columns.
     """
@@ -71,6 +72,7 @@ class Layout:
     threads: int = 0
     teams: int = 1
     blocks: int = 1
+    at_once: int = 0
     slots_apart: bool = False
     tf32: int = 0
 

@@ -78,7 +78,7 @@ struct Memory {
   entry *delta = base + 14;  // (CHUNK, O): of the layer that backward() is at
   entry *delta_below = base + 16;  // (CHUNK, I): of the layer below; the two take turns
   entry *transposed = base + 18;  // (O, I): a weight transposed
-  entry *column_sums = base + 18;  // (O): of a matrix with O columns
+  entry *column_sums = base + 18;  // (O): of a matrix with O columns; without it, where the outs are
   entry *delta_sums = base + 20;  // (LAYERS, MAX_PITCH): of deltas over the chunks so far, for the one bias of a layer
   entry *error = base + 20;  // (BATCH): each sample's loss, times its share
   entry *share = base + 21;  // (BATCH): each sample's weight over the sum of all
@@ -188,6 +188,7 @@ template <class V, class R> FN void optimizer(V &param, V _grad, V *slots, R coe
 #define THREADS 32  // of a team, which trains a network together; of a block, in GPU_THREAD and where a team is blocks
 #define TEAMS_PER_BLOCK 1  // with a network each; 1 in GPU_THREAD
 #define BLOCKS_PER_TEAM 1  // a cluster, which trains a network together; 1 unless GPU_STREAMED
+#define BLOCKS_AT_ONCE 0  // of a multiprocessor, which registers must suffice for; 0: none
 constexpr int SHARED_BYTES = 1696;  // of shared memory that a block needs
 constexpr int ROW_PITCH = 11;  // numbers from one thread's row in shared memory to the next
 constexpr int TEAM_PITCH = 160;  // bytes from one team's Group and Memory in shared memory to the next

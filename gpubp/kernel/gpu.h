@@ -58,6 +58,8 @@ struct Advance {  // no lambda, which NVRTC does not inline where it is large: a
 #endif
 #if STREAMED  // whose blocks have registers for 256 threads on a multiprocessor: a compiler that aims at more spills
 #define BOUNDS THREADS, 256 / THREADS
+#elif BLOCKS_AT_ONCE
+#define BOUNDS THREADS *TEAMS_PER_BLOCK, BLOCKS_AT_ONCE
 #else
 #define BOUNDS THREADS *TEAMS_PER_BLOCK
 #endif

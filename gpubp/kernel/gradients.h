@@ -40,7 +40,7 @@ struct Gradients {
     constexpr int weight_at = WEIGHT_AT[l], bias_at = BIAS_AT[l];
     entry *grad = ctx.mem.grad;
     auto load = [&](int i, int o) { return load_state(ctx, weight_at + i * O_pitch + o); };  // dropped unless `last`
-    auto finish = [&](int i, int o, v sum, const ParamState &x) {
+    auto finish = [&](int i, int o, v sum, const ParamState<v> &x) {
       if constexpr (last) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum, x);
       else write(grad, weight_at + i * O_pitch + o, sum);
     };
@@ -109,12 +109,14 @@ struct Gradients : private SumsToLayer<LAYERS - 1> {
   template <int l>
   INLINE void apply_layer(const Context &ctx) {
     of<l>().weight.for_each([&](int i, int o, v sum) {
-      apply_gradient<true>(ctx, WEIGHT_AT[l] + i * PITCH[l + 1] + o, sum);
+      const int at = WEIGHT_AT[l] + i * PITCH[l + 1] + o;
+      if constexpr (WIDTH[l + 1] == 1) apply_gradient<true>(ctx, Single{at}, sum.part[0]);
+      else apply_gradient<true>(ctx, at, sum);
     });
     if constexpr (TRAIN_BIAS)
       of<l>().bias.for_each([&](int o, real sum) {
         if constexpr (BIAS_KIND == PER_LAYER) ctx.mem.column_sums[o] = sum;
-        else apply_gradient<false>(ctx, Single{BIAS_AT[l] + o}, splat<v>(sum));
+        else apply_gradient<false>(ctx, Single{BIAS_AT[l] + o}, sum);
       });
     BARRIER
     if constexpr (TRAIN_BIAS && BIAS_KIND == PER_LAYER) apply_layer_bias<l>(ctx, ctx.mem.column_sums);

@@ -7,6 +7,7 @@
 struct Cursor {
   uint32_t place[ORDERS], left[ORDERS], right[ORDERS];  // in the pass; its digits: left * radix_b + right
   uint32_t size[ORDERS], radix_a[ORDERS], radix_b[ORDERS];  // of a pass; of permute() (random.h)
+  uint32_t inverse_b[ORDERS];                               // by which divided() divides by radix_b
   uint32_t key[ORDERS];                                     // of the pass's permutation
   int64_t pass[ORDERS];
 };
@@ -19,10 +20,23 @@ FN uint32_t root_up(uint32_t size) {  // the smallest whole number whose square 
   while ((uint64_t)root * root < size) root++;
   return root;
 }
+// x / by, where inverse is 0xFFFFFFFF / by: the upper half of their product is that, or 1 less.
+FN uint32_t divided(uint32_t x, uint32_t by, uint32_t inverse) {
+  const uint32_t least = high_product(x, inverse);
+  return least + (x - least * by >= by);
+}
+// How many passes ahead of c's a place is, which becomes one of that pass: mostly none, then without a division.
+FN uint32_t passes_ahead(const Cursor &c, uint32_t &place) {
+  if (place < c.size[0]) return 0;
+  const uint32_t ahead = place / c.size[0];
+  place -= ahead * c.size[0];
+  return ahead;
+}
 FN void set_cursor(const Context &ctx, Cursor &c, int n, int64_t size, int64_t step) {
   c.size[n] = (uint32_t)size;
   c.radix_a[n] = root_up(c.size[n]);
   c.radix_b[n] = (c.size[n] + c.radix_a[n] - 1) / c.radix_a[n];
+  c.inverse_b[n] = 0xFFFFFFFFu / c.radix_b[n];
   c.pass[n] = step * BATCH / size;
   c.place[n] = (uint32_t)(step * BATCH % size);
   c.left[n] = c.place[n] / c.radix_b[n];
@@ -76,11 +90,11 @@ FN void draw_for_one(const Context &ctx, Cursor &c) {
   GROUP_FOR(item, cdiv(BATCH, VECTOR)) {
     uints left[1], right[1], key[1], found[1];
     for (int j = 0; j < VECTOR; j++) {
-      uint32_t place = c.place[0] + min_of(item * VECTOR + j, BATCH - 1), ahead = place / c.size[0];
-      place -= ahead * c.size[0];
+      uint32_t place = c.place[0] + min_of(item * VECTOR + j, BATCH - 1);
+      const uint32_t ahead = passes_ahead(c, place), digit = divided(place, c.radix_b[0], c.inverse_b[0]);
       ((uint32_t *)found)[j] = place;
-      ((uint32_t *)left)[j] = place / c.radix_b[0];
-      ((uint32_t *)right)[j] = place % c.radix_b[0];
+      ((uint32_t *)left)[j] = digit;
+      ((uint32_t *)right)[j] = place - digit * c.radix_b[0];
       ((uint32_t *)key)[j] = SHUFFLE && ahead ? key_of(ctx, c, 0, ahead) : c.key[0];
     }
     const uints size = splat<uints>(c.size[0]), a = splat<uints>(c.radix_a[0]), b = splat<uints>(c.radix_b[0]);
@@ -89,8 +103,9 @@ FN void draw_for_one(const Context &ctx, Cursor &c) {
       ctx.group->index[item * VECTOR + j][0] = sample_of(ctx, 0, ((uint32_t *)found)[j]);
   }
   BARRIER
-  uint32_t place = c.place[0] + BATCH, ahead = place / c.size[0];
-  c.place[0] = place - ahead * c.size[0];
+  uint32_t place = c.place[0] + BATCH;
+  const uint32_t ahead = passes_ahead(c, place);
+  c.place[0] = place;
   if (ahead && SHUFFLE) c.key[0] = key_of(ctx, c, 0, ahead);
   c.pass[0] += ahead;
 }

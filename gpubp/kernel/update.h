@@ -3,69 +3,83 @@
 #pragma once
 #include "memory.h"
 
-FN v penalised(const Context &ctx, v grad, v weight) {
-  if constexpr (HAS_L2) grad = fma_(as_v(hyper_of(ctx, HYPER_L2)), weight, grad);
-  if constexpr (HAS_L1) grad = fma_(as_v(hyper_of(ctx, HYPER_L1)), sign_(weight), grad);
+// V: v or, of a single parameter of a GPU's wide block, entry.
+template <class V>
+FN V of_network(per_network x) {
+  if constexpr (sizeof(V) == sizeof(v)) return as_v(x);
+  else return x;
+}
+template <class V>
+FN V penalised(const Context &ctx, V grad, V weight) {
+  if constexpr (HAS_L2) grad = fma_(of_network<V>(hyper_of(ctx, HYPER_L2)), weight, grad);
+  if constexpr (HAS_L1) grad = fma_(of_network<V>(hyper_of(ctx, HYPER_L1)), sign_(weight), grad);
   return grad;
 }
-FN v clipped(const Context &ctx, v grad) {
+template <class V>
+FN V clipped(const Context &ctx, V grad) {
   if constexpr (HAS_CLIP_VALUE) {
-    v limit = as_v(hyper_of(ctx, HYPER_CLIP_VALUE));
+    V limit = of_network<V>(hyper_of(ctx, HYPER_CLIP_VALUE));
     grad = at_least_(at_most_(grad, limit), -limit);
   }
   return grad;
 }
-// Where a v of parameters begins; Single: where one is, which is then in all lanes.
+// Where a v of parameters begins; Single: where one is.
 FN v read_at(const entry *p, int at) { return read(p, at); }
 FN void write_at(entry *p, int at, v x) { write(p, at, x); }
 struct Single {
   int at;
 };
-FN v read_at(const entry *p, Single one) { return broadcast(p, one.at); }
-FN void write_at(entry *p, Single one, v x) { p[one.at] = *(const entry *)&x; }
+FN entry read_at(const entry *p, Single one) { return p[one.at]; }
+FN void write_at(entry *p, Single one, entry x) { p[one.at] = x; }
 
+template <class V>
 struct ParamState {  // a parameter and the optimizer's slots of it
-  v param, slots[SLOTS + 1];
+  V param, slots[SLOTS + 1];
 };
 template <class At>
-FN ParamState load_state(const Context &ctx, At at) {
-  ParamState x = {read_at(ctx.mem.params, at)};
+FN auto load_state(const Context &ctx, At at) {
+  ParamState<decltype(read_at(ctx.mem.params, at))> x = {read_at(ctx.mem.params, at)};
   for (int slot = 0; slot < SLOTS; slot++) x.slots[slot] = read_at(slot_at(ctx.mem, slot, 0), at);
   return x;
 }
-template <class At>
-FN void update_param(const Context &ctx, At at, v grad, ParamState x) {
-  optimizer(x.param, grad, x.slots, [&](int c) { return as_v(ctx.group->coefficient[c]); });
+template <class At, class V>
+FN void update_param(const Context &ctx, At at, V grad, ParamState<V> x) {
+  optimizer(x.param, grad, x.slots, [&](int c) { return of_network<V>(load<per_network>(ctx.group->coefficient[c])); });
   write_at(ctx.mem.params, at, x.param);
   for (int slot = 0; slot < SLOTS; slot++) write_at(slot_at(ctx.mem, slot, 0), at, flush_(x.slots[slot]));
 }
 // The gradient of a parameter is complete: update the parameter, or, to clip the norm of all gradients, store it first.
-template <bool is_weight, class At>
-FN void apply_gradient(const Context &ctx, At at, v grad, const ParamState &x) {
+template <bool is_weight, class At, class V>
+FN void apply_gradient(const Context &ctx, At at, V grad, const ParamState<V> &x) {
   if constexpr (is_weight) grad = penalised(ctx, grad, x.param);
   grad = clipped(ctx, grad);
   if constexpr (HAS_CLIP_NORM) write_at(ctx.mem.grad, at, grad);
   else update_param(ctx, at, grad, x);
 }
-template <bool is_weight, class At>
-FN void apply_gradient(const Context &ctx, At at, v grad) {
+template <bool is_weight, class At, class V>
+FN void apply_gradient(const Context &ctx, At at, V grad) {
   apply_gradient<is_weight>(ctx, at, grad, load_state(ctx, at));
 }
 
 // ---- sums over all parameters ----
 
+// Room for sums of columns: where gradients are held and a chunk needs none, that of the outs, which lie idle then.
+FN entry *room_for_sums(const Context &ctx) {
+  return LAYOUT == GPU_WIDE && !TF32 && BIAS_KIND != PER_LAYER ? ctx.mem.outs : ctx.mem.column_sums;
+}
 // The sum of f(at) over the weights, with `biases` also over the biases: down the columns, across, layer by layer.
 template <bool biases, int l = 0, class F>
 FN per_network sum_over_params(const Context &ctx, F f) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], size = BIAS_COUNT[l];
+  entry *sums = room_for_sums(ctx);
   PARALLEL_FOR(item, pad(O) / ENTRIES_PER_V) {
     const int o = item * ENTRIES_PER_V;
     v sum = blocked_sum<I>([&](int i) { return f(WEIGHT_AT[l] + i * PITCH[l + 1] + o); });
     if (biases && size == O) sum = sum + f(BIAS_AT[l] + o);
-    write(ctx.mem.column_sums, o, sum);
+    write(sums, o, sum);
   }
   BARRIER
-  per_network total = blocked_sum<O>([&](int o) { return per_network(ctx.mem.column_sums[o]); });
+  per_network total = blocked_sum<O>([&](int o) { return per_network(sums[o]); });
   BARRIER
   if (biases && size == 1 && O > 1) {
     v bias = f(BIAS_AT[l]);

@@ -8,6 +8,7 @@
 template <int size, int tile, int block>
 struct StridedBlocks {
   static constexpr int blocks = cdiv(size, block), tiles = cdiv(blocks, tile / block);
+  static constexpr int neighbours = block;
   static constexpr bool exact = size % tile == 0;
   int item;
   INLINE StridedBlocks(int item) : item(item) {}
@@ -21,7 +22,8 @@ struct StridedBlocks {
 };
 
 // The tile of an item: squares of two by two tiles one after the other, so that threads n and n ^ 1 read the same of
-// one matrix, and n and n ^ 2 of the other. Shared memory reads 16 bytes for two such threads at once.
+// one matrix, and n and n ^ 2 of the other. Shared memory reads 16 bytes for two such threads at once. Of eight rows of
+// tiles the even ones come first: the four by two tiles of eight threads then lie in different banks.
 struct TileAt {
   int row, column;
 };
@@ -29,7 +31,9 @@ template <int down, int across>
 FN TileAt tile_at(int item) {
   constexpr int height = down % 2 ? 1 : 2, width = across % 2 ? 1 : 2;
   const int square = item / (height * width), squares_down = down / height;
-  return {item / width % height + height * (square % squares_down), item % width + width * (square / squares_down)};
+  const int row = item / width % height + height * (square % squares_down);
+  const int column = item % width + width * (square / squares_down);
+  return {down % 8 ? row : row / 8 * 8 + row % 4 * 2 + row / 4 % 2, column};
 }
 
 // Entries (rows, k), ..., (rows, k + count - 1) of A, where k is 0: rows lie along k or, transposed, across it.
@@ -42,15 +46,11 @@ FN void read_left(real (&left)[rows][deep], const Rows &at, const Matrix<pitch> 
 }
 template <int count, int rows, int deep, class Rows, class View>
 FN void read_left(real (&left)[rows][deep], const Rows &at, const Transposed<View> &a) {
-  constexpr int group = rows % ENTRIES_PER_V ? 1 : ENTRIES_PER_V;
+  typedef Neighbours<Rows::neighbours> some;
   UNROLL for (int k = 0; k < count; k++)
-    UNROLL for (int m = 0; m < rows; m += group) {
-      if constexpr (group == 1) {
-        left[m][k] = a.broadcast(at.beyond_first(m), k).part[0];
-      } else {
-        const v along = a.view.read(k, at.beyond_first(m));
-        UNROLL for (int j = 0; j < group; j++) left[m + j][k] = along.part[j];
-      }
+    UNROLL for (int m = 0; m < rows; m += Rows::neighbours) {
+      const some along = *(const some *)a.view.from(k, at.beyond_first(m)).p;
+      UNROLL for (int j = 0; j < Rows::neighbours; j++) left[m + j][k] = along.part[j];
     }
 }
 template <int count, int rows, int deep, class Rows>
@@ -107,9 +107,16 @@ struct ShapeOf {  // of a thread's part of a product's tile
   static_assert(shape >= 0, "engines/plan.py has no tile for this product");
   static constexpr int rows = TILES[shape].rows, columns = TILES[shape].cols;
 };
+// How many rows of a tile are neighbours: A_transposed, as many as one load can read; else two, if of four tiles below
+// each other the same rows then lie in different banks, as in tile_at() of eight.
+template <int M, int rows, bool A_transposed>
+constexpr int neighbours_in_tile() {
+  if (A_transposed && rows % ENTRIES_PER_V == 0) return ENTRIES_PER_V;
+  return rows % 2 == 0 && (A_transposed || (M % 2 == 0 && cdiv(M, rows) == 4)) ? 2 : 1;
+}
 template <int M, int N, int K, bool A_transposed, class Shape = ShapeOf<M, N, K>>
 using TilesOfThreads = TilesOfSums<
-    StridedBlocks<M, Shape::rows, A_transposed && Shape::rows % ENTRIES_PER_V == 0 ? ENTRIES_PER_V : 1>,
+    StridedBlocks<M, Shape::rows, neighbours_in_tile<M, Shape::rows, A_transposed>()>,
     StridedBlocks<Shape::columns_of_v, Shape::columns, 1>, Shape::rows, Shape::columns, 1>;
 
 // The sums of a product (M, K) @ (K, N), where a tile is a thread's. A_transposed: rows are read as v.

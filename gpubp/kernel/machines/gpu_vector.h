@@ -5,6 +5,10 @@
 struct alignas(sizeof(real) * REGISTERS_PER_V) v {
   real part[REGISTERS_PER_V];
 };
+template <int count>
+struct alignas(sizeof(real) * count) Neighbours {  // which one access moves, too
+  real part[count];
+};
 template <>
 struct lanes<v> {
   typedef real element;

@@ -1,0 +1,69 @@
+"""What a GPU's threads have of the sums of products, and how long a step takes where networks share a warp."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from .layout import WARP
+from .program import Program
+
+FEW = 24  # gradients that a thread of 16 holds, and
+FEW_SAMPLES = 16  # samples of a chunk, for which it finds 96 registers, so that
+AT_ONCE = 20  # warps run on a multiprocessor, five for each scheduler
+SCHEDULER = 512  # registers of a scheduler, for each thread of a warp
+
+
+def products(program: Program) -> Iterator[tuple[int, int, int, int]]:
+    """The products of a chunk and of the gradients: rows, columns in v, depth; 1 if it is a gradient's, else 0."""
+    plan = program.plan
+    for layer, (i, o) in enumerate(itertools.pairwise(plan.widths)):
+        down, across = (plan.padded(width) // program.layout.entries_per_v for width in (i, o))
+        yield from ((plan.chunk, across, i, 0), (i, across, plan.chunk, 1), (1, across, plan.chunk, 1))
+        if layer:
+            yield plan.chunk, down, o, 0
+
+
+def rounds(program: Program, m: int, n: int, k: int) -> tuple[int, int]:
+    """The tiles of a product, and how many of them a thread computes, one after the other."""
+    tiles, layout = program.plan.tiles[m, n, k].tiles, program.layout
+    return tiles, math.ceil(tiles * (WARP if layout.tf32 else 1) / layout.threads)
+
+
+def held(program: Program) -> int:
+    """How many gradients a thread holds."""
+    held = 0
+    for m, n, k, gradient in products(program):
+        tile = program.plan.tiles[m, n, k]
+        held += gradient * rounds(program, m, n, k)[1] * tile.rows * tile.cols
+    return held * program.layout.entries_per_v
+
+
+def dense(program: Program) -> Program:
+    """The program of a wide block, for which the compiler leaves as few registers as it can do with."""
+    layout = program.layout
+    few = layout.teams == 2 and program.plan.chunk <= FEW_SAMPLES and held(program) <= FEW
+    return program.laid_out(replace(layout, at_once=AT_ONCE)) if few and not layout.slots_apart else program
+
+
+def team_cycles(program: Program, room: int) -> float:
+    """Estimated cycles of a multiprocessor for a step of a network, of which several share a warp: the instructions of
+    its products, activations, samples and updates, and how long a scheduler takes for one, by how many warps it has;
+    registers and `room` bytes of shared memory are shared by as many as find place. A fit as that of chip.cycles()."""
+    plan, layout = program.plan, program.layout
+    each, chunks, issued, largest = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), 0.0, 0
+    for m, n, k, gradient in products(program):
+        tile, (_, times) = plan.tiles[m, n, k], rounds(program, m, n, k)
+        numbers = tile.rows * tile.cols * (min(each, *plan.widths[1:]) if n == 1 else each)
+        if (m, gradient) == (1, 1):
+            numbers, times = 1, math.ceil(n * each / layout.threads)
+        issued += chunks * k * times / layout.teams * (numbers + math.ceil(tile.rows / each) + tile.cols + 1)
+        largest = max(largest, (1 - gradient) * min(times, 2) * tile.rows * tile.cols * each)
+    registers = math.ceil((80 + held(program) + largest) / 8) * 8
+    by_registers = layout.at_once or max(4, SCHEDULER // registers * 4)
+    warps = max(1, min(32, by_registers, room // (plan.shared + 1024)))
+    rest = 60 + 20 * plan.slots + plan.batch * (9.4 + 0.7 * sum(plan.widths[1:-1]))
+    rest += plan.rows[-1] * (8 + 22 * plan.slots) / WARP
+    return (issued + rest) * (0.24 + (2.6 if layout.slots_apart else 2) / warps)
