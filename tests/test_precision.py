@@ -77,9 +77,10 @@ def test_a_played_gpu_has_the_bits_of_the_cpus_kernel_with_rounded_operands(prec
 A = "add_products(tile, left, right, &Operand::big, &Operand::big);"
 FAULTS = {
     "a part of a warp multiplies": ("tf32", "in pieces", A, f"if (LANE > 7) {A}"),
-    "operands that are not rounded": ("tf32", "in pieces", "(bits + 0x1000) & 0xffffe000", "bits"),
+    "operands that are not rounded": ("tf32", "in pieces", "bits + 0x1000", "bits"),
     "columns of a neighbour": ("3xtf32", "streamed", "LANE % 4 * 2) + apart", "LANE % 4) + apart"),
     "rows of the eight beside": ("tf32", "in pieces", "place % 4 + place / 4 * 16", "place"),
+    "a big part with more digits": ("3xtf32", "streamed", "big & ~0x1fffu", "big"),
     "no small part": ("3xtf32", "streamed", "TF32 == 3 ? to_tf32", "TF32 == 2 ? to_tf32"),
     "terms in another order": (
         "3xtf32", "streamed", "&Operand::small, &Operand::big", "&Operand::big, &Operand::small",

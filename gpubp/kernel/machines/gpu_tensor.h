@@ -11,12 +11,14 @@ constexpr int WARP = 32, MMA_DEPTH = 8;
 static_assert(sizeof(real) == 4 && ENTRIES_PER_V == 2 && THREADS % WARP == 0, "no such layout");
 #define LANE (RANK % WARP)  // of a warp: the number of its thread
 
-#ifdef __CUDACC__
-FN uint32_t to_tf32(real x) {  // to the nearest, of two equally near the larger one
-  uint32_t y;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x));
-  return y;
+// x rounded to the nearest tf32, of two equally near the larger one, in the digits that an mma reads: it ignores the
+// last 13. One instruction on sm_90, where cvt.rna.tf32 is two. The larger of both is a NaN that x is: bits would pass
+// from the last NaN to -0.
+FN uint32_t to_tf32(real x) {
+  const uint32_t bits = reinterpret<uint32_t>(x);
+  return max_of((int32_t)(bits + 0x1000), (int32_t)bits);
 }
+#ifdef __CUDACC__
 FN void mma(v &above, v &below, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -24,10 +26,6 @@ FN void mma(v &above, v &below, const uint32_t (&a)[4], const uint32_t (&b)[2]) 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #else
-FN uint32_t to_tf32(real x) {
-  const uint32_t bits = reinterpret<uint32_t>(x);
-  return x == x ? (bits + 0x1000) & 0xffffe000 : bits;
-}
 FN void mma(v &above, v &below, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   play_mma(above.part, below.part, a, b);
 }
@@ -38,7 +36,7 @@ struct Operand {
 };
 FN Operand operand(real x) {
   const uint32_t big = to_tf32(x);
-  return {big, TF32 == 3 ? to_tf32(x - reinterpret<real>(big)) : 0};
+  return {big, TF32 == 3 ? to_tf32(x - reinterpret<real>(big & ~0x1fffu)) : 0};
 }
 
 // Which rows (entries 1) or columns (entries: of a v) of a product a thread has of its warp's tile: of each of `tile`
