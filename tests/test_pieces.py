@@ -15,7 +15,7 @@ from .playing import Player, WrongError, flat, playing
 from .test_compiled import COUNT, STEPS
 from .test_gpu import BLOCK, CLUSTER, EVERYONE, LAID_OUT, small
 
-W5, AT_ONCE = 0.47, 396  # 64-32-10 with Adam: the overhead of a piece, and how many run at once on an H200
+W5, AT_ONCE = 0.47, 1056  # 64-32-10 with Adam: the overhead of a piece, and how many run at once on an H200
 
 
 @pytest.mark.parametrize("each", [2, 7])
