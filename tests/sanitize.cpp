@@ -49,7 +49,7 @@ static int run(const Job *job) {
   kernel_job = job, kernel_end = &end;
   const int threads = THREADS * TEAMS_PER_BLOCK, networks = TEAM ? TEAMS_PER_BLOCK : threads;
   int64_t teams = (job->count + networks - 1) / networks;
-  end.pieces = TASK == TRAIN && BLOCKS_PER_TEAM == 1 ? 2 : 1, end.piece_steps = (job->steps + 1) / end.pieces;
+  end.pieces = TASK == TRAIN && !FAR_ENTRIES ? 2 : 1, end.piece_steps = (job->steps + 1) / end.pieces;
   teams = FAR_ENTRIES && teams > FAR_BLOCKS ? FAR_BLOCKS : teams * end.pieces;  // each goes from network to network
   auto run_one = [] { run(*kernel_job, *kernel_end); };
   return play_grid(teams * BLOCKS_PER_TEAM, threads, TEAM_OF(threads), BLOCKS_PER_TEAM, SHARED_BYTES, run_one);

@@ -59,13 +59,13 @@ def test_a_launch_has_the_grid_the_stream_and_the_pointer_of_every_field(driver:
     assert ends == (state.status.data_ptr(), state.diverged_step.data_ptr(), None)
 
 
-def test_a_block_is_two_networks_where_a_thread_has_no_room(driver: Driver) -> None:
+def test_a_block_is_several_small_networks_where_a_thread_has_no_room(driver: Driver) -> None:
     state, data = training(batch_size=64)
     cuda.run(state, data, 5)
     (kernel,) = cuda.KERNELS.values()
     layout = kernel.program.layout
-    assert (layout.kind, layout.threads, layout.teams) == (Kind.GPU_BLOCK, 16, 2)
-    assert driver.calls[0][1:7] == (COUNT // 2, 1, 1, 32, 1, 1)
+    assert (layout.kind.block, layout.threads * layout.teams, layout.teams > 1) == (True, 32, True)
+    assert driver.calls[0][1:7] == (-(-COUNT // layout.teams), 1, 1, 32, 1, 1)
 
 
 def test_slots_outside_have_room_for_the_blocks_that_run_at_once(

@@ -13,13 +13,13 @@ from gpubp.state import Status
 from .helpers import compiled, differences, train  # noqa: F401
 from .playing import Player, WrongError, flat, playing
 from .test_compiled import COUNT, STEPS
-from .test_gpu import BLOCK, CLUSTER, EVERYONE, LAID_OUT, small
+from .test_gpu import BLOCK, EVERYONE, LAID_OUT, small
 
 W5, AT_ONCE = 0.47, 1056  # 64-32-10 with Adam: the overhead of a piece, and how many run at once on an H200
 
 
 @pytest.mark.parametrize("each", [2, 7])
-@pytest.mark.parametrize("layout", [layout for layout in LAID_OUT if layout is not CLUSTER])
+@pytest.mark.parametrize("layout", [layout for layout in LAID_OUT if not layout.streamed])
 def test_calls_in_pieces_give_the_same_bits(layout: Layout, each: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = [3e38 if n % 5 == 2 else 0.02 for n in EVERYONE]
     own = small(optimizer="adam", lr=rates, steps=[1 + (5 * n) % STEPS for n in EVERYONE])

@@ -110,15 +110,16 @@ def launcher(kernel: Kernel, job: Any, end: Any, params: Tensor) -> Callable[...
     launch = device.Launch(function, threads, plan.shared, (job, end), params.device)
     teams, together, more = -(-count // networks), plan.layout.blocks, overhead(kernel.program)
     at_once = max(1, function.blocks // together)
-    # blocks that need memory are no more than run at once, each for many networks: it stays in L2
+    # blocks that need memory are no more than run at once, each for many networks, whole: it stays in L2
     most, far = (min(teams, at_once), min(teams, at_once) * networks * plan.far) if plan.far else (MOST * teams, 0)
-    turns = params.new_zeros(count if teams > at_once else 0, dtype=torch.int64)
+    turns = params.new_zeros(0 if far or teams <= at_once else count, dtype=torch.int64)
 
     def start(params: Tensor, steps: int = 1) -> None:
         if far:
             memory = params.new_empty(far)  # torch reuses it only after the kernel has run
             end.far = memory.data_ptr()
-        end.turn, (end.pieces, end.piece_steps) = turns.data_ptr(), pieces(teams, at_once, steps, more)
+        end.turn = turns.data_ptr()
+        end.pieces, end.piece_steps = (1, steps) if far else pieces(teams, at_once, steps, more)
         if count:
             launch(min(teams * end.pieces, most) * together)
 

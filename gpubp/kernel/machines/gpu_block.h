@@ -141,8 +141,8 @@ FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target) {
 
 #include "machines/gpu_pieces.h"
 
-// Calls train(job, memory, group, n, piece) for the networks n of each team, one after the other. End.far: the arrays
-// of Memory that are in global memory, of all teams of the grid.
+// Calls train(job, memory, group, n, piece) for the network n of each team; where it has arrays in global memory, which
+// End.far are, of all teams of the grid, for all steps of several networks, one after the other.
 template <class Memory, class Group, class Job, class End, class Train>
 FN void launch(const Job &job, const End &end, Train train) {
   const int team = TEAMS_PER_BLOCK == 1 ? 0 : threadIdx.x / THREADS;
@@ -156,9 +156,15 @@ FN void launch(const Job &job, const End &end, Train train) {
 #endif
   Memory mem{entries, far};
   PARALLEL_FOR(at, MEMORY_ENTRIES) { entries[at] = 0; }  // so that padding is finite
-  const int64_t places = (job.count + TEAMS_PER_BLOCK - 1) / TEAMS_PER_BLOCK * TEAMS_PER_BLOCK;  // of networks
-  auto take_piece = [&](int64_t at) {
-    const int64_t n = at % places, piece = at / places;
+  if constexpr (FAR_ENTRIES > 0) {
+    const int64_t teams = (int64_t)(gridDim.x / BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK;
+    for (int64_t n = team_of_grid; n < job.count; n += teams) {
+      BARRIER
+      train(job, mem, group, n, 0);
+    }
+  } else {
+    const int64_t places = (job.count + TEAMS_PER_BLOCK - 1) / TEAMS_PER_BLOCK * TEAMS_PER_BLOCK;  // of networks
+    const int64_t n = team_of_grid % places, piece = team_of_grid / places;
     if (n >= job.count) return;
     if (end.pieces > 1) {
       PARALLEL_FOR(item, 1) { wait_for_turn(end.turn + n, piece); }
@@ -169,8 +175,5 @@ FN void launch(const Job &job, const End &end, Train train) {
       BARRIER
       PARALLEL_FOR(item, 1) { pass_turn(end.turn + n, (piece + 1) % end.pieces); }
     }
-  };
-  if constexpr (FAR_ENTRIES == 0) return take_piece(team_of_grid);  // the only one: a loop would take 36 registers
-  const int64_t teams = (int64_t)(gridDim.x / BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK;
-  for (int64_t at = team_of_grid; at < places * end.pieces; at += teams) take_piece(at);
+  }
 }
