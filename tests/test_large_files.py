@@ -141,7 +141,7 @@ def flipped(sound: bytes) -> None:
 
 
 def test_a_flipped_bit_in_the_footer_of_a_parquet_file_ends_no_process() -> None:
-    """As 11 of 1,280 do where pyarrow's metadata of a column are read; this one has no schema of Arrow's, to be small."""
+    """As 11 of 1,280 did where pyarrow read the metadata of a column."""
     made = io.BytesIO()
     parquet.write_table(pyarrow.table({"a": ["x"]}), made, store_schema=False)
     child = APART.Process(target=flipped, args=(made.getvalue(),))
