@@ -35,8 +35,8 @@ def opened(name: str, source: Any, size: int) -> parquet.ParquetFile:
         numbers += (NUMBER + max(NUMBER, head.length)) * sum(values)
     free.fits(name, numbers, size)
     texts = {at: head.path for at, head in enumerate(heads) if head.physical_type == "BYTE_ARRAY"}
-    letters = sum(group.column(at).total_uncompressed_size for group in groups for at in texts)
-    free.fits(name, numbers + letters, size)  # as the file says; it may say less than it unpacks to
+    if texts:  # as the file says, which may be less; of each column it would end the process where metadata are damaged
+        free.fits(name, sum(each.total_byte_size for each in groups), size)
     file_of_texts, letters = parquet.ParquetFile(source, read_dictionary=[*texts.values()]), 0
     for at, path in ((at, path) for at in range(len(groups)) for path in texts.values()):
         for some in file_of_texts.iter_batches(AT_ONCE, [at], [path]):

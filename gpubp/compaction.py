@@ -43,8 +43,8 @@ class Compaction:
             self._home(ROWS)
             figures = {key: found for key, found in self.figures.items() if key in self.present}
             self.unpack()  # frees the copies before new ones are made
-            self.index = index = running.nonzero().squeeze(1).to(self.state.step.device)
-            self.active, self.figures = self.state.rows(index), figures
+            index = running.nonzero().squeeze(1).to(self.state.step.device)
+            self.active, self.index, self.figures = self.state.rows(index), index, figures  # all, or none without room
         elif self.index is not None:
             for mine, theirs in _pairs(self.active, self.state, CLOCKS + LOOPS):
                 torch.index_select(theirs, 0, self.index, out=mine)  # no memory is needed, so none can run out

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from gpubp import gpus
+from gpubp.compaction import Compaction
 from gpubp.data import Dataset
 from gpubp.engines import ENGINES
+from gpubp.shard import Shard
 from gpubp.state import TrainState
 
 Act = Callable[[], Any]
@@ -42,7 +44,8 @@ class Stream:
         """Do the first `mark` things."""
         while self.done < mark:
             self.done += 1
-            self.given[self.done - 1]()
+            with _disable_current_modes():  # of who waits
+                self.given[self.done - 1]()
 
     def wait_for(self, other: Stream) -> None:
         """What is given from now on is done after what the other was given so far."""
@@ -63,6 +66,24 @@ class Beside(TorchDispatchMode):
             return args[0]
         assert all(each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns), func
         return func(*args, **(kwargs or {}))
+
+
+class Between(TorchDispatchMode):
+    """What is done around an engine's steps goes to the training stream: writes to memory that is there already; what
+    else reads the networks is done at once, after all that was given. Who runs (bool) the host knows."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, returned = kwargs or {}, [each.alias_info for each in func._schema.returns]
+        if any(alias is not None and alias.is_write for alias in returned):
+            self.stream.give(lambda: func(*args, **kwargs))
+            return kwargs.get("out", args[0])
+        if None in returned and args[0].dtype != torch.bool:
+            self.stream.reach(len(self.stream.given))
+        return func(*args, **kwargs)
 
 
 class Copies:
@@ -120,6 +141,15 @@ class Streams:
 
         return give
 
+    def between(self, act: Callable[..., Any]) -> Callable[..., Any]:
+        """A method that works around an engine's steps, in their stream."""
+
+        def give(*given: Any) -> Any:
+            with Between(self.training):
+                return act(*given)
+
+        return give
+
     def to(self, state: TrainState, device: torch.device) -> TrainState:
         """TrainState.to: the training stream writes what is new, so it may do so late."""
         made: TrainState = self.made_by["to"](state, device)
@@ -153,6 +183,8 @@ def streams(player: str, reads: bool = False, engine: str = "eager") -> Iterator
         patch.setattr(gpus, "wait", played.wait)
         patch.setattr(TrainState, "to", lambda state, device: played.to(state, device))
         patch.setattr(Dataset, "room", lambda data, count, device: played.room(data, count, device))
+        for owner, name in ((Compaction, "compact"), (Compaction, "look"), (Shard, "_take_home")):
+            patch.setattr(owner, name, played.between(getattr(owner, name)))
         run = played.engine(ENGINES[engine].run)
         patch.setitem(ENGINES, engine, ENGINES[engine]._replace(run=run, evaluate=played.evaluate))
         yield played

@@ -156,6 +156,7 @@ def test_the_command_writes_a_page_of_a_run(capsys: Capture) -> None:
     ("flags", "said"),
     [
         ("--html there", "there exists already; name a new file"),
+        ("--html a.txt", "--html a.txt: a name that ends in .html expected"),
         ("--html a.html --json", "--html and --json: one of them expected"),
         ("--html a.html --steps 101", "--steps 101: at most 100 expected"),
         ("--steps 2", "--steps 2: for --html FILE"),

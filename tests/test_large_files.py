@@ -16,11 +16,12 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from gpubp import free, tables, text
+from gpubp import arrow, free, tables, text
 from gpubp.cli import main
 from gpubp.curves import FILE as CURVES
 
 from .files import status
+from .short_runs import APART
 from .watch import ROOM, watched
 
 SHORT = ["--networks", "2", "--steps", "2", "--engine", "eager", "--device", "cpu", "--tensorboard", "false"]
@@ -128,6 +129,25 @@ def test_a_parquet_file_of_long_texts_is_refused_before_they_are_unpacked(
     message = "wide.parquet has more than 1,000 columns, the most that are read"
     with pytest.raises(tables.DataError, match=message):
         tables.read("wide.parquet")
+
+
+def flipped(sound: bytes) -> None:
+    """Read a Parquet file with each bit of its footer flipped."""
+    for bit in range(8 * (len(sound) - 8 - int.from_bytes(sound[-8:-4], "little")), 8 * len(sound)):
+        changed = bytearray(sound)
+        changed[bit // 8] ^= 1 << bit % 8
+        with contextlib.suppress(ValueError, OSError, MemoryError, pyarrow.ArrowException):  # ValueError: DataError
+            arrow.opened("a.parquet", pyarrow.BufferReader(bytes(changed)), len(changed)).read()
+
+
+def test_a_flipped_bit_in_the_footer_of_a_parquet_file_ends_no_process() -> None:
+    """As 11 of 1,280 did where pyarrow read the metadata of a column."""
+    made = io.BytesIO()
+    parquet.write_table(pyarrow.table({"a": ["x"]}), made, store_schema=False)
+    child = APART.Process(target=flipped, args=(made.getvalue(),))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
 
 
 def test_short_texts_count_as_the_objects_that_they_become(monkeypatch: pytest.MonkeyPatch) -> None:

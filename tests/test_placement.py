@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,23 @@ def same(one: gpubp.Result, other: gpubp.Result) -> bool:
 def test_networks_shared_over_any_number_of_devices_have_the_same_bits(shares: int, optimizer: str) -> None:
     chosen = config(optimizer=optimizer)
     assert same(train(["cpu"] * shares, config=chosen), train(config=chosen))
+
+
+def test_memory_without_room_to_gather_networks_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = config(optimizer="sgd", schedule="constant", lr=[1e200 if n % 3 == 1 else 0.01 for n in range(COUNT)])
+    expected, rows, full = train(config=chosen), TrainState.rows, [True]
+
+    def gathered(state: TrainState, part: Any) -> TrainState:
+        if full and inspect.stack()[1].function == "compact":
+            full.clear()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return rows(state, part)
+
+    monkeypatch.setattr(TrainState, "rows", gathered)
+    found = train(["cpu"], config=chosen)
+    assert same(found, expected)
+    assert not full
+    assert "train in 2 groups" in found.notes[0]
 
 
 @pytest.mark.parametrize("shares", [1, 2, 3])

@@ -133,6 +133,24 @@ def test_a_space_that_is_no_design_is_refused(given: dict[str, Any], told: str) 
         design(**given)
 
 
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({"lr": [0.1, 0.2, 0.3], "hidden": ["relu", "tanh"]}, "6 combinations of lr and hidden for 3 networks, which "
+         "leave 3 of them out"),
+        ({"lr": "0.1..1", "hidden": ["relu", "tanh", "elu"]}, "3 combinations of hidden for 3 networks; all have one "
+         "point of lr: each point goes through all combinations"),
+    ],
+)  # fmt: skip
+def test_a_design_warns_of_what_its_networks_leave_out(space: dict[str, Any], told: str) -> None:
+    with pytest.warns(UserWarning, match=f"^{told}$") as caught:
+        made = design(space, 3)
+    assert [each.filename for each in caught] == [__file__]
+    assert len(made) == 3
+    assert len(design(space, 6)) == 6, "without a warning, which would be an error"
+    assert len(design(space, 3, method="random")) == 3, "likewise"
+
+
 def test_no_element_of_a_list_has_only_a_part_of_a_range() -> None:
     """The lowest bits of a network's number, which choose from lists, also choose halves of a Sobol sequence."""
     drawn = sample({"lr": "0..1", "momentum": "0.1,0.9"}, 64, 0, {"widths": ["a", "b"]})

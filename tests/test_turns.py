@@ -215,11 +215,12 @@ def test_neighbouring_groups_sit_apart(count: int, size: int, found: list[tuple[
 
 
 SOURCE = inspect.getsource(turns.take_turns), inspect.getsource(turns.groups)
+RUSHED = "rows go home, and others come, while a group works"
 FAULTS = {
     "copies do not wait for the seats to be made": ("early copies", 0, "copies.follow()  # the seats", "pass  # the"),
     "the first group is not waited for": ("late copies", 0, "        copies.lead()\n        for", "        for"),
     "the next is not waited for": ("late copies", 0, "copies.lead()  # the next", "pass  # the next"),
-    "rows go home, and others come, while a group works": ("early copies", 0, "            copies.follow()\n", ""),
+    RUSHED: ("early copies", 0, "            copies.follow()\n", ""),
     "the last way home is not waited for": ("late copies", 0, "finally:\n        copies.lead()\n", "finally:\n"),
     "the host does not wait": ("all late", 0, "        gpus.wait(device)\n", ""),
     "one seat for all, early": ("early copies", 1, "number % SEATS * size", "0 * number"),
@@ -229,12 +230,22 @@ FAULTS = {
 NAMES = "take_turns", "groups"
 
 
+def planted(fault: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Plant it. -> the player who finds it."""
+    player, number, old, new = FAULTS[fault]
+    assert SOURCE[number].count(old) == 1
+    faulty = dict(vars(turns))
+    exec(SOURCE[number].replace(old, new), faulty)
+    monkeypatch.setattr(shard, NAMES[number], faulty[NAMES[number]])
+    return player
+
+
 class StuckError(Exception):
     """A run that takes more calls than it should."""
 
 
-def sound(player: str, expected: gpubp.Result) -> bool:
-    """Whether a run in three groups has these bits, after as many calls as it should take."""
+def sound(player: str, expected: gpubp.Result, run: str = "own inputs", fit: int = 6) -> bool:
+    """Whether a run, in three groups if not told, has these bits, after as many calls as it should take."""
     calls = [0]
 
     def counted(trains: Callable[..., None]) -> Callable[..., None]:
@@ -247,7 +258,7 @@ def sound(player: str, expected: gpubp.Result) -> bool:
         return run
 
     try:
-        return same(played(player, "own inputs", engine=counted)[0], expected)
+        return same(played(player, run, fit, engine=counted)[0], expected)
     except (StuckError, RuntimeError):  # of steps on a room that is still empty
         return False
 
@@ -266,12 +277,17 @@ def test_without_a_fault_nothing_is_found(player: str, expected: gpubp.Result) -
 def test_a_planted_fault_is_found_under_the_worst_allowed_order(
     fault: str, expected: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    player, number, old, new = FAULTS[fault]
-    assert SOURCE[number].count(old) == 1
-    planted = dict(vars(turns))
-    exec(SOURCE[number].replace(old, new), planted)
-    monkeypatch.setattr(shard, NAMES[number], planted[NAMES[number]])
-    assert not sound(player, expected)
+    assert not sound(planted(fault, monkeypatch), expected)
+
+
+@pytest.mark.parametrize("fault", ["the first group is not waited for", RUSHED])
+def test_clocks_of_gathered_networks_that_all_stay_wait_for_the_copies_and_these_for_them(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = FAULTS[fault][0], train(**RUNS["some diverge"]()), "some diverge", COUNT
+    assert sound(*given)
+    planted(fault, monkeypatch)
+    assert not sound(*given)
 
 
 def test_a_call_in_turns_has_steps_enough_to_hide_the_copies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,10 @@ def page_of(settings: dict[str, Any]) -> Path | None:
         raise ConfigError(f"--steps {steps}: at most {MOST} expected")
     if os.path.lexists(page):
         raise ConfigError(f"{page} exists already; name a new file")
-    return files.path("--html", page)
+    found = files.path("--html", page)
+    if found.suffix.lower() not in (".html", ".htm"):  # which a browser would show as text
+        raise ConfigError(f"--html {page}: a name that ends in .html expected")
+    return found
 
 
 def write(

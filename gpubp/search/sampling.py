@@ -11,6 +11,7 @@ lists are drawn independently instead (Bergstra, Bengio, 2012), by Philox (rng.p
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import product
@@ -161,7 +162,8 @@ def design(
     """A design from a space: of each column of a design (design.py) a range as text, "1e-4..1e-1:log", a list of
     values of any kind, such as topologies, or one value. count: of networks; by default all combinations of the
     lists, if there are no ranges. Numbers of settings that are whole are rounded, and a hyper-parameter is left out of
-    rows whose optimizer, schedule or loss has none of its name. common: settings of all networks.
+    rows whose optimizer, schedule or loss has none of its name. common: settings of all networks. Warns of what
+    so few networks leave out of lists and ranges.
 
         gpubp.search.design({"widths": ["64,32,10", "64,64,10"], "lr": "1e-4..1e-1:log"}, 100, loss="cross_entropy")
     """
@@ -183,6 +185,8 @@ def design(
     if number is None or number < 1:
         raise ConfigError(f"count {count!r}: a whole number of networks, 1 or more, expected")
     columns = sample(numbers, number, rng.check_seed(seed), choices, method)
+    if method == "sobol" and (told := shortfall(numbers, number, choices)):
+        warnings.warn(told, stacklevel=2)
     columns |= {name: columns[name].round().long() for name in numbers if name in WHOLE}
     hyper = {name: [common.pop(name)] for name in HYPER if name in common}
     hyper |= {name: columns.pop(name) for name in HYPER if name in columns}
