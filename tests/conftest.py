@@ -7,6 +7,7 @@ marked `cpu`, which say why.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -16,12 +17,14 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
-from jaxtyping import install_import_hook
+from jaxtyping import _decorator, install_import_hook
 
 CHECKED = ("gpubp.backprop", "gpubp.blocks", "gpubp.numerics", "gpubp.rng")
 SHAPED = ("divergence", "gradient", "groups", "independence", "left_out", "numerics", "optimizers",
           "predictions", "products", "rng", "step", "tutorial")  # fmt: skip
+_decorator._tb_flag = False  # or it imports jax, which takes three seconds, to shorten tracebacks
 install_import_hook(CHECKED, "beartype.beartype")
+gc.disable()  # what is imported stays: a quarter of collecting tests would be a search for garbage among it
 pytest_plugins = ["tests.browser", "tests.clusters", "tests.short_runs"]  # their fixtures
 HERE = {
     "trains nothing, or by no engine": ("arithmetic", "build", "cache", "compiler", "evaluation", "examples", "files",
@@ -51,6 +54,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """With --device, the files of HERE."""
     away = config.getoption("--device") is not None
     return True if away and any(collection_path.name == f"test_{name}.py" for name in sum(HERE.values(), ())) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -30,8 +31,10 @@ TINY = ["--threads", "1", "--networks", "8", "--steps", "2", "--rounds", "2"]
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """No weights of a contender that a test put in another's place, and no pauses between calls."""
+    """No weights of a contender that a test put in another's place, no pauses between calls, and no warning of jax at
+    every later fork of this process."""
     monkeypatch.setattr(harness, "PAUSE", 0)
+    monkeypatch.setattr(os, "register_at_fork", lambda **functions: None)
     rows.cache_clear()
     yield
     rows.cache_clear()

@@ -12,8 +12,6 @@ import gpubp
 
 from .clusters import PLAIN, At, check_same, kill, trained
 
-moto = pytest.importorskip("moto.server", reason="moto's server is not installed")
-s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # of their libraries
 
 
@@ -25,6 +23,8 @@ def iris() -> gpubp.sources.Prepared:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """The URL of an empty bucket, which this process and those that it starts find by their environment."""
+    moto = pytest.importorskip("moto.server", reason="moto's server is not installed")
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
     server = moto.ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -46,6 +46,8 @@ def test_a_killed_worker_and_ctrl_c_cost_no_bit(bucket: str, machines: Any, iris
     found = trained(iris, 3, run, **more)
     assert [each.number for each in reporters] == [0, 0]
     check_same(whole, found)
+    import s3fs
+
     system = s3fs.S3FileSystem()
     system.invalidate_cache()
     assert "results.parquet" in {name.rpartition("/")[2] for name in system.find("bucket/run")}

@@ -60,11 +60,11 @@ def test_pbt_stays_within_the_ranges_and_keeps_its_lineage(capsys: Capture) -> N
 @pytest.mark.parametrize(
     ("flags", "every"),
     [
-        ("--steps 1000 --patience 30", 100),
+        ("--steps 300 --patience 30", 100),
         pytest.param("--steps 5000 --patience 30", 200, marks=pytest.mark.slow),
-        ("--steps 200 --evaluate-every 4 --widths 13,3;13,4,3", 8),
-        ("--steps 200", 10),
-        ("--epochs 20 --evaluate-every 4", 4),
+        ("--steps 100 --evaluate-every 2 --widths 13,3;13,4,3", 4),
+        ("--steps 100", 5),
+        ("--epochs 8 --evaluate-every 4", 4),
     ],
 )
 def test_pbt_exchanges_when_networks_are_evaluated_if_no_budget_says_when(
