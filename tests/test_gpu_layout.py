@@ -155,7 +155,7 @@ def test_wide_networks_do_not_fit_and_are_streamed_in_little_shared_memory() -> 
 
 @pytest.mark.parametrize(
     ("widths", "batch", "optimizer", "streamed"),
-    [((128, 128, 10), 64, "adam", True), ((200, 100, 10), 64, "sgd", True), ((64, 128, 10), 64, "adam", True),
+    [((128, 128, 10), 64, "adam", True), ((200, 100, 10), 64, "sgd", True), ((64, 128, 10), 64, "adam", False),
      ((64, 32, 10), 64, "adam", False), ((784, 32, 10), 32, "sgd", True), ((128, 128, 2), 16, "sgd", False)],
 )  # fmt: skip
 def test_a_block_that_finds_place_streams_where_that_is_estimated_to_be_faster(

@@ -122,7 +122,8 @@ def better(plain: Program, limits: Limits) -> list[Program]:
     if plain.layout.streamed:
         return []
     found, far = wide(plain, limits), streamed(plain, limits)
-    if far is None or far.plan.chunked or not plain.key.trains or plain.dtype != torch.float32:
+    shared = bool(found) and resident(found[0], limits) > 1  # a multiprocessor, by wide blocks that hide waits
+    if shared or far is None or far.plan.chunked or not plain.key.trains or plain.dtype != torch.float32:
         return found
     least = FAR_WORTH * cycles((found or [plain])[0], limits)
     return [far, *found] if streamed_cycles(_streamed(plain)) < least else found

@@ -201,7 +201,8 @@ def _best_block(program: Program, limits: chip.Limits) -> Kernel:
         kernel = _filling(_compiled(block, limits), limits)
         if found is None or kernel.use.local < found.use.local:
             found = kernel
-        if found.use.local <= (chip.SPILLED if found.program.layout.at_once else chip.SLIGHT):
+        layout = found.program.layout
+        if found.use.local <= (chip.SPILLED if layout.at_once or layout.streamed else chip.SLIGHT):
             break
     return found if found and found.use.local <= chip.SPILLED else _compiled(plain, limits)
 
