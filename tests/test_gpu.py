@@ -157,6 +157,7 @@ def test_rows_that_do_not_lie_side_by_side_are_put_back() -> None:
 def test_networks_that_fit_no_other_way_have_their_slots_in_global_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device so small that the rules have to give way one after the other, to the same bits each time."""
     monkeypatch.setattr(chip, "WORTH", 0)  # no block is wide
+    monkeypatch.setattr(chip, "FAR_WORTH", 0)  # or streams where another one fits
     few, own = EVERYONE[:5], small(batch_size=64, steps=4)
     own = own._replace(spec=gpubp.NetworkSpec((3, 20, 2), "tanh"))
     expected = train(own.population(few), own.data(), engine=cpu, **own.settings)

@@ -32,7 +32,7 @@ def test_on_a_gpu_auto_is_cuda_and_says_how(driver: Driver) -> None:
         "counted with a weight for each sample"
     )
     reason = choose("auto", SPEC, gpubp.TrainConfig(batch_size=64, steps=1), gpu).reason
-    assert reason.startswith("cuda: a block of 32 threads is 2 networks: 3-5-4 takes ")
+    assert reason.startswith("cuda: a block of 32 threads is 4 networks: 3-5-4 takes ")
     assert "of 232,448 bytes of shared memory" in reason
 
 
@@ -112,6 +112,17 @@ def test_a_wide_block_that_spills_gives_way_to_one_of_more_threads_and_then_to_o
         monkeypatch.setattr(nvrtc, "use", lambda code, spilled=spilled: nvrtc.Use(255, next(spilled)))
         cuda.KERNELS.clear()
         assert cuda.kernel(key, limits).program.layout == layout
+
+
+@pytest.mark.parametrize(("spilled", "at_once"), [(chip.SPILLED, 6), (chip.SPILLED + 1, 0)])
+def test_a_wide_block_fills_a_multiprocessor_if_the_compiler_finds_registers(
+    spilled: int, at_once: int, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, limits = gpubp.NetworkSpec((8, 48, 36), "relu"), chip.Limits(90, 227 << 10)
+    key = Key.to_come(spec, gpubp.TrainConfig(batch_size=8, steps=1).recipe(spec), torch.float32, None)
+    used = iter([(255, 0), (168, spilled)])
+    monkeypatch.setattr(nvrtc, "use", lambda code: nvrtc.Use(*next(used)))
+    assert cuda.kernel(key, limits).program.layout.at_once == at_once
 
 
 @pytest.mark.parametrize("widths", [(784, 128, 10), (1024, 1024, 1024, 1), (3, 20_000, 2)])

@@ -156,7 +156,7 @@ def test_wide_networks_do_not_fit_and_are_streamed_in_little_shared_memory() -> 
 @pytest.mark.parametrize(
     ("widths", "batch", "optimizer", "streamed"),
     [((128, 128, 10), 64, "adam", True), ((200, 100, 10), 64, "sgd", True), ((64, 128, 10), 64, "adam", False),
-     ((64, 32, 10), 64, "adam", False), ((784, 32, 10), 32, "sgd", False), ((128, 128, 2), 16, "sgd", False)],
+     ((64, 32, 10), 64, "adam", False), ((784, 32, 10), 32, "sgd", True), ((128, 128, 2), 16, "sgd", False)],
 )  # fmt: skip
 def test_a_block_that_finds_place_streams_where_that_is_estimated_to_be_faster(
     widths: tuple[int, ...], batch: int, optimizer: str, streamed: bool
@@ -168,6 +168,16 @@ def test_a_block_that_finds_place_streams_where_that_is_estimated_to_be_faster(
     double = chip.in_shared_memory(whole, H100) or chip.streamed(whole, H100)
     assert double is not None
     assert chip.better(double, H100) == [], "only float32 is estimated"
+
+
+def test_a_fuller_block_has_one_more_warp_for_each_scheduler_where_shared_memory_has_room() -> None:
+    own = program((8, 48, 36), 8, "sgd").laid_out(replace(chip.WIDE, threads=32, chunk=8))
+    assert 12 < (H100.block + 1024) // (own.plan.shared + 1024) <= 16
+    for registers, expected in ((255, 12), (161, 16), (128, None)):  # eight, twelve and sixteen blocks by registers
+        fuller = chip.fuller(own, registers, H100)
+        assert (fuller and fuller.layout.at_once) == expected
+    plain = program((8, 48, 36), 8, "sgd").laid_out(replace(chip.BLOCK, threads=32, chunk=8))
+    assert chip.fuller(plain, 255, H100) is None
 
 
 def test_an_estimate_grows_with_the_batch_and_with_what_moves() -> None:

@@ -40,9 +40,10 @@ STREAMED_CHUNK = 256  # samples that go through a streamed network together at m
 BANDWIDTH = 12  # bytes of global memory in a cycle, for each multiprocessor
 HELD = 100  # gradients that a thread of a wide block holds in registers
 TEAM_HELD = 64  # and one of several networks in a warp
+CHUNK_HELD = 48  # and of a chunked batch, beside the sums of a product, with registers for half as many threads more
 FEW_HELD = 16  # which leave registers for three times as many threads
 WORTH = 0.92  # of the cycles of a block that is not wide: a wide one must be estimated to need less
-FAR_WORTH = 0.75  # and one that streams its matrices
+FAR_WORTH = 0.85  # and one that streams its matrices, of those of the best of both
 LEAST_CHUNK, WIDE_CHUNK = 16, 32  # samples that go through the network together at least; in a wide block
 PER_THREAD = 16  # numbers of the largest product per thread, at least: a tile of 4 x 4 loads 8 for 16 products
 LEAST_THREADS, MOST_THREADS = 8, 256
@@ -113,17 +114,19 @@ def _streamed(program: Program) -> Program:
 
 
 def better(plain: Program, limits: Limits) -> list[Program]:
-    """Blocks to take instead of a plain one, the best first: wide ones or, where none is worth it, one that streams its
-    matrices. With products on tensor cores, wide ones instead of one that streams."""
+    """Blocks to take instead of a plain one, the best first: one that streams its matrices if that is worth it, then
+    wide ones. With products on tensor cores, wide ones instead of one that streams."""
     if plain.recipe.precision != EXACT:
         fitting = [each for each in _wide_blocks(plain) if each.plan.shared <= limits.block]
         return sorted(fitting, key=lambda each: tensor_cycles(each, limits))[:2]
     if plain.layout.streamed:
         return []
     found, far = wide(plain, limits), streamed(plain, limits)
-    if found or far is None or far.plan.chunked or not plain.key.trains or plain.dtype != torch.float32:
+    shared = bool(found) and resident(found[0], limits) > 1  # a multiprocessor, by wide blocks that hide waits
+    if shared or far is None or far.plan.chunked or not plain.key.trains or plain.dtype != torch.float32:
         return found
-    return [far] if streamed_cycles(_streamed(plain)) < FAR_WORTH * cycles(plain, limits) else []
+    least = FAR_WORTH * cycles((found or [plain])[0], limits)
+    return [far, *found] if streamed_cycles(_streamed(plain)) < least else found
 
 
 def wide(plain: Program, limits: Limits) -> list[Program]:
@@ -167,37 +170,52 @@ def _few_held(program: Program) -> bool:
 
 def resident(program: Program, limits: Limits) -> int:
     """Networks that a multiprocessor trains at once, estimated: it has 1 KB more memory than a block may have, of which
-    each block takes 1 KB; registers for 256 threads of a wide block, 768 of one of whole warps with few gradients,
-    or 640 of a block that is not wide; and places for 32 blocks."""
-    threads, networks = block(program.layout)
-    wide = program.layout.kind == Kind.GPU_WIDE
-    warps = (640 if not wide else 768 if _few_held(program) else 256) // WARP // -(-threads // WARP)
+    each block takes 1 KB; registers for 384 threads of a wide block, 256 of one on tensor cores, with slots in global
+    memory or with many gradients between chunks, 768 of one of whole warps with few gradients, or 640 of a block that
+    is not wide; and places for 32 blocks."""
+    layout, (threads, networks) = program.layout, block(program.layout)
+    many = (program.plan.chunked and tiled.held(program) > CHUNK_HELD) or layout.slots_apart or layout.tf32
+    wide = 768 if _few_held(program) else 256 if many else 384
+    warps = (wide if layout.kind == Kind.GPU_WIDE else 640) // WARP // -(-threads // WARP)
     return networks * max(1, min(32, (limits.block + 1024) // (program.plan.shared + 1024), warps))
+
+
+def fuller(program: Program, registers: int, limits: Limits) -> Program | None:
+    """The wide program, for which the compiler leaves registers for one more warp of each scheduler; None if shared
+    memory has no room for more blocks than find place with so many registers of a thread."""
+    layout = program.layout
+    warps, of_scheduler = -(-block(layout)[0] // WARP), tiled.SCHEDULER // (-(-registers // 8) * 8)
+    room = (limits.block + 1024) // (program.plan.shared + 1024)
+    if layout.kind != Kind.GPU_WIDE or layout.at_once or room <= tiled.SCHEDULERS * of_scheduler // warps:
+        return None
+    return program.laid_out(replace(layout, at_once=tiled.SCHEDULERS * (of_scheduler + 1) // warps))
 
 
 def cycles(program: Program, limits: Limits) -> float:
     """Estimated cycles of a multiprocessor for a step of a network: the instructions of its products, which four
-    schedulers issue, and what a network waits for whatever else runs: for a step, for a sample, and for each number
-    that a thread has of a product's result, with its slots. The weights are a fit to a model of an H100's
-    multiprocessor that runs the compiled code, over 68 topologies (docs/gpu.md); nine of ten estimates are within a
-    quarter of it. Of the sums of a v, those without an output, and all but one of a bias's, are not computed; the fit
-    counts them but where a network is so small that they matter."""
+    schedulers issue, and what a network waits for whatever else runs (tiled.Waits): a fit to a model of an H100's
+    multiprocessor that runs the compiled code, over 82 kernels of 50 trainings (docs/gpu.md); four of five estimates
+    are within a fifth of it."""
     plan, layout = program.plan, program.layout
     each, chunks, wide = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), layout.kind == Kind.GPU_WIDE
     if wide and layout.teams > 1:
         return tiled.team_cycles(program, limits.block + 1024)
-    issued, numbers, small = 0.0, 0, wide and _few_held(program)
+    waits = tiled.WIDE if wide else tiled.PLAIN if layout.teams == 1 else tiled.SHARED
+    issued, numbers = 0.0, 0.0
     for m, n, k, gradient in tiled.products(program):
         tile, (tiles, rounds) = plan.tiles[m, n, k], tiled.rounds(program, m, n, k)
         warps = math.ceil(tiles / WARP) if layout.threads >= WARP else rounds * layout.threads / WARP
-        sums = tile.rows * tile.cols * (min(each, *plan.widths[1:]) if small and n == 1 else each)
-        if small and (m, gradient) == (1, 1):
+        sums = tile.rows * tile.cols * (min(each, *plan.widths[1:]) if n == 1 else each)
+        if wide and (m, gradient) == (1, 1):
             sums, rounds = 1, math.ceil(n * each / layout.threads)
             warps = rounds * math.ceil(min(n * each, layout.threads) / WARP)
         issued += chunks * k * warps * (sums + -(-tile.rows // each) + tile.cols + (1 if wide else 0.5))
-        times = 1 if gradient and wide else chunks
-        numbers += times * rounds * sums * (1 + 2 * plan.slots if gradient else 1)
-    return 1.43 * issued / 4 + (4600 + 75 * plan.batch + 52 * numbers) / resident(program, limits)
+        slots = 2 * plan.slots * (waits.far if layout.slots_apart else 1)
+        numbers += (1 if gradient and wide else chunks) * rounds * sums * (1 + slots if gradient else 1)
+    waited = waits.step + waits.sample * plan.batch + waits.number * numbers
+    if layout.threads > WARP:
+        waited += waits.barriers * chunks * (len(plan.widths) - 1)
+    return waits.issue * issued / tiled.SCHEDULERS + waited / resident(program, limits)
 
 
 def tensor_cycles(program: Program, limits: Limits) -> float:

@@ -199,12 +199,20 @@ def _best_block(program: Program, limits: chip.Limits) -> Kernel:
     registers), or the one with fewest; else a plain one."""
     plain, found = _block(program, limits), None
     for block in chip.better(plain, limits):
-        kernel = _compiled(block, limits)
+        kernel = _filling(_compiled(block, limits), limits)
         if found is None or kernel.use.local < found.use.local:
             found = kernel
-        if found.use.local <= (chip.SPILLED if found.program.layout.at_once else chip.SLIGHT):
+        layout = found.program.layout
+        if found.use.local <= (chip.SPILLED if layout.at_once or layout.streamed else chip.SLIGHT):
             break
     return found if found and found.use.local <= chip.SPILLED else _compiled(plain, limits)
+
+
+def _filling(kernel: Kernel, limits: chip.Limits) -> Kernel:
+    """The kernel, or the one for more blocks at once, if the compiler finds registers for it."""
+    fuller = chip.fuller(kernel.program, kernel.use.registers, limits)
+    filling = _compiled(fuller, limits) if fuller else kernel
+    return filling if filling.use.local <= chip.SPILLED else kernel
 
 
 def _block(program: Program, limits: chip.Limits) -> Program:

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from .layout import WARP
 from .program import Program
@@ -13,7 +14,23 @@ from .program import Program
 FEW = 24  # gradients that a thread of 16 holds, and
 FEW_SAMPLES = 16  # samples of a chunk, for which it finds 96 registers, so that
 AT_ONCE = 20  # warps run on a multiprocessor, five for each scheduler
+SCHEDULERS = 4  # of a multiprocessor
 SCHEDULER = 512  # registers of a scheduler, for each thread of a warp
+
+
+class Waits(NamedTuple):
+    """What chip.cycles() counts for a kind of block."""
+
+    issue: float  # for an instruction of a product: the ones between are in it
+    step: int  # that a network waits for in a step whatever else runs
+    number: float  # that it waits for each number that a thread has of a product's result, and twice for each slot
+    far: float  # times as long for a slot in global memory
+    barriers: int  # that it waits in a block of several warps, for each layer and chunk
+    sample: int  # and for each sample
+
+
+SHARED = Waits(1.47, 4740, 54, 1, 0, 77)  # of plain networks that share a warp
+PLAIN, WIDE = Waits(1.68, 5810, 62, 2, 1440, 48), Waits(1.3, 6080, 36, 1.3, 270, 74)
 
 
 def products(program: Program) -> Iterator[tuple[int, int, int, int]]:
@@ -66,4 +83,4 @@ def team_cycles(program: Program, room: int) -> float:
     warps = max(1, min(32, by_registers, room // (plan.shared + 1024)))
     rest = 60 + 20 * plan.slots + plan.batch * (9.4 + 0.7 * sum(plan.widths[1:-1]))
     rest += plan.rows[-1] * (8 + 22 * plan.slots) / WARP
-    return (issued + rest) * (0.24 + (2.6 if layout.slots_apart else 2) / warps)
+    return (issued + rest) * (0.247 + (2.7 if layout.slots_apart else 2.06) / warps)
