@@ -182,7 +182,7 @@ def resident(program: Program, limits: Limits) -> int:
 
 def fuller(program: Program, registers: int, limits: Limits) -> Program | None:
     """The wide program, for which the compiler leaves registers for one more warp of each scheduler; None if shared
-    memory has no room for more blocks than find place with so many registers of a thread."""
+    memory has no room for more blocks than fit with so many registers of a thread."""
     layout = program.layout
     warps, of_scheduler = -(-block(layout)[0] // WARP), tiled.SCHEDULER // (-(-registers // 8) * 8)
     room = (limits.block + 1024) // (program.plan.shared + 1024)
@@ -194,7 +194,7 @@ def fuller(program: Program, registers: int, limits: Limits) -> Program | None:
 def cycles(program: Program, limits: Limits) -> float:
     """Estimated cycles of a multiprocessor for a step of a network: the instructions of its products, which four
     schedulers issue, and what a network waits for whatever else runs (tiled.Waits): a fit to a model of an H100's
-    multiprocessor that runs the compiled code, over 82 kernels of 50 trainings (docs/gpu.md); four of five estimates
+    multiprocessor that runs the compiled code, over 102 kernels (docs/gpu.md); four of five estimates
     are within a fifth of it."""
     plan, layout = program.plan, program.layout
     each, chunks, wide = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), layout.kind == Kind.GPU_WIDE

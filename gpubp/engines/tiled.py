@@ -68,7 +68,7 @@ def dense(program: Program) -> Program:
 def team_cycles(program: Program, room: int) -> float:
     """Estimated cycles of a multiprocessor for a step of a network, of which several share a warp: the instructions of
     its products, activations, samples and updates, and how long a scheduler takes for one, by how many warps it has;
-    registers and `room` bytes of shared memory are shared by as many as find place. A fit as that of chip.cycles()."""
+    registers and `room` bytes of shared memory are shared by as many as fit. A fit as that of chip.cycles()."""
     plan, layout = program.plan, program.layout
     each, chunks, issued, largest = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), 0.0, 0
     for m, n, k, gradient in products(program):
