@@ -208,11 +208,17 @@ def field(name: str, value: Callable[[Any], Any]) -> Callable[[Launch], None]:
     return change
 
 
+def longer(launch: Launch) -> None:
+    """A call, and each of its pieces, a step longer."""
+    launch.job.steps += 1
+    launch.end.piece_steps += 1
+
+
 STALE = torch.zeros(COUNT * 64, dtype=torch.float64)
 FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "a grid too small": (THREAD, lambda launch: launch._replace(blocks=launch.blocks - 1)),
     "no grid": (BLOCK, lambda launch: launch._replace(blocks=0)),
-    "a step too many": (BLOCK, field("steps", lambda steps: steps + 1)),
+    "a step too many": (BLOCK, longer),
     "a step too few": (THREAD, field("steps", lambda steps: steps - 1)),
     "a pointer from before": (THREAD, field("params", lambda _: STALE.data_ptr())),
     "another order": (BLOCK, field("seed", lambda seed: seed + 1)),
