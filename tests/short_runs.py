@@ -9,7 +9,8 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,19 @@ APART = multiprocessing.get_context("forkserver")  # processes to kill, for whic
 APART.set_forkserver_preload(["torch", "gpubp", "pytest", "hypothesis"])
 
 
+@contextmanager
+def calls_of_three_steps() -> Iterator[None]:
+    """Runs take their steps in calls of three, however short these are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpubp.run.CALL", 100.0)
+        patch.setattr("gpubp.run.MOST", 3)
+        yield
+
+
 @pytest.fixture
-def short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpubp.run.CALL", 100.0)
-    monkeypatch.setattr("gpubp.run.MOST", 3)
+def short_calls() -> Iterator[None]:
+    with calls_of_three_steps():
+        yield
 
 
 def networks() -> gpubp.Population:
@@ -223,11 +233,8 @@ def fail(patch: pytest.MonkeyPatch, call: str, after: int, error: BaseException)
 def a_crashed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that crashed within its third round, for tests to copy."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpubp.run.CALL", 100.0)
-        patch.setattr("gpubp.run.MOST", 3)
-        with pytest.raises(RuntimeError, match="crashed"):
-            run(folder, [Crash(3)])
+    with calls_of_three_steps(), pytest.raises(RuntimeError, match="crashed"):
+        run(folder, [Crash(3)])
     return folder
 
 

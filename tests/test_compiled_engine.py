@@ -143,11 +143,9 @@ def test_denormal_numbers_are_kept_and_the_callers_setting_is_restored(count: in
 # ---- resuming
 
 
+@pytest.mark.usefixtures("short_calls")
 @pytest.mark.parametrize("calls", [1, 6])
-def test_a_stopped_run_resumes_to_the_same_bits(calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpubp.run.CALL", 100.0)
-    monkeypatch.setattr("gpubp.run.MOST", 3)
-
+def test_a_stopped_run_resumes_to_the_same_bits(calls: int, tmp_path: Path) -> None:
     def run(folder: Path | None = None, *reporters: object) -> gpubp.Result:
         return gpubp.train(
             resuming.networks(), resuming.training(), resuming.config(), resuming.held_out(), "cpu", reporters,

@@ -21,7 +21,7 @@ from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters.results_file import read_results
 
 from .helpers import same_bits
-from .short_runs import APART, Stop, stopped
+from .short_runs import APART, Stop, calls_of_three_steps, stopped
 from .test_design import data, rows, train
 
 USED = (0, 1, 4, 7, 8)  # of two kinds: one has patience, one diverges, one starts otherwise
@@ -148,9 +148,7 @@ def test_files_do_not_become_more(tmp_path: Path) -> None:
 @pytest.fixture(name="half", scope="module")
 def a_run_that_was_stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("half") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpubp.run.CALL", 100.0)
-        patch.setattr("gpubp.run.MOST", 3)
+    with calls_of_three_steps():
         stopped(lambda: train(MANY, slots=4, run_dir=folder, reporters=[Stop(31, signal.SIGINT)]))
     return folder
 

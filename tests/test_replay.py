@@ -24,7 +24,7 @@ from gpubp.initialise import initialise
 
 from .helpers import compiled, same_bits  # noqa: F401
 from .replays import COMMON, KINDS, RATES, Ran, exchanged_in_folds, resealed, same, streamed
-from .short_runs import COUNT, SPEC, Stop, config, held_out, networks, sealed, training
+from .short_runs import COUNT, SPEC, Stop, calls_of_three_steps, config, held_out, networks, sealed, training
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -52,9 +52,7 @@ def test_a_network_of_a_run_on_a_gpu_is_the_same_on_the_cpu(tmp_path: Path) -> N
 def a_plain_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven steps of networks that can go on to fifteen; rounds have four."""
     folder = tmp_path_factory.mktemp("plain") / "run"
-    with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr("gpubp.run.CALL", 100.0)
-        patch.setattr("gpubp.run.MOST", 3)
+    with calls_of_three_steps(), suppress(KeyboardInterrupt):
         gpubp.train(networks(), training(), PLAIN, run_dir=folder, engine="eager", reporters=[Stop(5, signal.SIGINT)])
     return folder
 

@@ -27,11 +27,7 @@ from .test_placement import COUNT, SPEC, STEPS, config, data, same, train
 CALLS, ROUNDS = STEPS // 4 * 2, STEPS // 4  # of 3 steps and of 1; of 4 steps
 STAYING = 2  # more calls where all stay, whose first three are of 1 step
 
-
-@pytest.fixture(autouse=True)
-def _calls_of_three_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpubp.run.CALL", 100.0)
-    monkeypatch.setattr("gpubp.run.MOST", 3)
+pytestmark = pytest.mark.usefixtures("short_calls")
 
 
 def own_inputs() -> gpubp.Dataset:

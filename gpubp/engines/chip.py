@@ -219,20 +219,19 @@ def cycles(program: Program, limits: Limits) -> float:
 
 
 def tensor_cycles(program: Program, limits: Limits) -> float:
-    """cycles() with products on tensor cores: of these, of loads and of instructions what takes longest. Nothing has
-    measured it; the weights of what a network waits for are those of cycles()."""
-    plan, layout = program.plan, program.layout
+    """cycles() with products on tensor cores: of these, of loads and of instructions what takes longest."""
+    plan, layout, waits = program.plan, program.layout, tiled.CORES
     chunks, busy, numbers = math.ceil(plan.batch / plan.chunk), 0.0, 0
     for m, n, k, gradient in tiled.products(program):
         if (m, gradient) == (1, 1):
             continue
         tile, (tiles, rounds) = plan.tiles[m, n, k], tiled.rounds(program, m, n, k)
         loads, multiplied = 2 * (tile.rows + tile.cols), tile.rows // 2 * tile.cols * layout.tf32
-        each = max(loads, 1.43 * (loads * (1 + layout.tf32) + multiplied) / 4, MMA / 4 * multiplied)
+        each = max(loads, waits.issue * (loads * (1 + layout.tf32) + multiplied) / 4, MMA / 4 * multiplied)
         busy += chunks * tiles * math.ceil(k / 8) * each
         sums = tile.rows * tile.cols * layout.entries_per_v
         numbers += (1 if gradient else chunks) * rounds * sums * (1 + 2 * plan.slots if gradient else 1)
-    return busy + (4600 + 75 * plan.batch + 52 * numbers) / resident(program, limits)
+    return busy + (waits.step + waits.sample * plan.batch + waits.number * numbers) / resident(program, limits)
 
 
 def streamed_cycles(program: Program) -> float:

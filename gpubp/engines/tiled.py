@@ -19,7 +19,7 @@ SCHEDULER = 512  # registers of a scheduler, for each thread of a warp
 
 
 class Waits(NamedTuple):
-    """What chip.cycles() counts for a kind of block."""
+    """What the estimates of chip.py count for a kind of block."""
 
     issue: float  # for an instruction of a product: the ones between are in it
     step: int  # that a network waits for in a step whatever else runs
@@ -30,6 +30,7 @@ class Waits(NamedTuple):
 
 
 SHARED = Waits(1.47, 4740, 54, 1, 0, 77)  # of plain networks that share a warp
+CORES = Waits(1.43, 4600, 52, 1, 0, 75)  # of chip.tensor_cycles(), which nothing has measured: those of an earlier fit
 PLAIN, WIDE = Waits(1.68, 5810, 62, 2, 1440, 48), Waits(1.3, 6080, 36, 1.3, 270, 74)
 
 
