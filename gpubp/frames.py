@@ -1,14 +1,14 @@
-"""table_of(): raw samples of any kind as a Table: frames of pandas and polars, pyarrow, mappings, rows, arrays, files;
-inputs_of(): the same as the inputs of networks.
+"""read_frame(): columns with names as a Table to train on: frames of pandas and polars, pyarrow, mappings, rows of
+mappings; table_of(): the same, and arrays and files, as a Table for predictions; inputs_of(): as inputs of networks.
 
 Frames are recognised by their `columns` and Arrow stream, so neither library is imported. Columns that training
-did not use are ignored. Refused: missing columns, and rows of another width.
+did not use are ignored in predictions. Refused: missing columns, and rows of another width.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,11 @@ import pyarrow as pa
 from torch import Tensor
 
 from . import arrays
+from .arrow import different
 from .errors import DataError, ShapeError, nearest, warn
 from .preparation import Preparation
-from .tables import Table, from_arrow, listed, read
+from .tables import Table, from_arrow, listed, named, read
+from .text import Reading
 
 
 def table_of(samples: Any, preparation: Preparation) -> Table:
@@ -31,39 +33,63 @@ def table_of(samples: Any, preparation: Preparation) -> Table:
         return read(samples, reading=preparation.reading)
     names = [column.name for column in preparation.columns]
     names += [] if preparation.entities is None else preparation.entities.names
+    return from_arrow("samples", _arrow("samples", samples, names), reading=replace(preparation.reading, drop=()))
+
+
+def read_frame(samples: Any, target: str | Sequence[str] | None, reading: Reading) -> Table:
+    """The Table of `samples`, columns with names, as read() makes it of a file. Raises DataError."""
+    return from_arrow("data", _arrow("data", samples, None), (), named("target", target), reading)
+
+
+def _arrow(what: str, samples: Any, names: Sequence[str] | None) -> pa.Table:
+    """The columns `names`, or all. Raises DataError."""
     try:
         if isinstance(samples, Sequence) and len(samples) and isinstance(samples[0], Mapping):
-            present = {name for row in samples for name in row}
+            present = dict.fromkeys(name for row in samples for name in row)
             samples = {name: [row.get(name) for row in samples] for name in present}
+        if isinstance(samples, pa.Table):
+            return samples.select(_present(what, samples.column_names, names))
         if isinstance(samples, Mapping):
-            arrow = pa.table({name: _column(name, samples[name]) for name in _present(samples, names)})
-        elif isinstance(samples, pa.Table):
-            arrow = samples.select(_present(samples.column_names, names))
-        elif hasattr(samples, "columns"):
-            known = {str(name): name for name in samples.columns}
-            own = list(_present(known, names))
-            arrow = pa.table(samples[[known[name] for name in own]])
-            arrow = arrow.select(range(len(own))).rename_columns(own)  # pandas' index is last
-        else:
-            arrow = pa.table(_places(samples, names), names)
-        return from_arrow("samples", arrow, reading=replace(preparation.reading, drop=()))
+            known = _known(what, samples)
+            return pa.table({name: _column(what, name, samples[known[name]]) for name in _present(what, known, names)})
+        if hasattr(samples, "columns"):
+            known = _known(what, samples.columns)
+            chosen = list(_present(what, known, names))
+            arrow = pa.table(samples[[known[name] for name in chosen]])
+            return arrow.select(range(len(chosen))).rename_columns(chosen)  # pandas' index is last
+        if names is not None:
+            return pa.table(_places(what, samples, names), names)
     except DataError:
         raise
-    except (pa.ArrowException, TypeError, ValueError):
-        raise DataError(f"samples: a {type(samples).__name__}; columns or rows of equal lengths expected") from None
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise DataError(
+            f"{what}: a {type(samples).__name__}; columns or rows of equal lengths expected, each column with values "
+            f"of one kind ({error})"
+        ) from None
+    raise DataError(
+        f"{what}: a {type(samples).__name__}; a file, or columns with names expected: a data frame, a pyarrow.Table or "
+        "a mapping of names to columns; gpubp.Dataset takes arrays"
+    )
 
 
-def _present(given: Any, wanted: Sequence[str]) -> Sequence[str]:
-    """The names `wanted`; raises DataError if one is not among those given."""
-    for name in wanted:
+def _known(what: str, names: Iterable[Any]) -> dict[str, Any]:
+    """The names of columns by their texts, which differ."""
+    names = list(names)
+    different(what, [str(name) for name in names])
+    return {str(name): name for name in names}
+
+
+def _present(what: str, given: Collection[str], wanted: Sequence[str] | None) -> Collection[str]:
+    """The names `wanted`, or all; raises DataError if one is not among those given."""
+    for name in wanted or ():
         if name not in given:
             raise DataError(
-                f"samples: column {name!r} is missing{nearest(name, given)}; the columns are {listed(given)}"
+                f"{what}: column {name!r} is missing{nearest(name, given)}; the columns are {listed(given)}"
             )
-    return wanted
+    return given if wanted is None else wanted
 
 
-def _places(samples: Any, names: Sequence[str]) -> list[pa.Array]:
+def _places(what: str, samples: Any, names: Sequence[str]) -> list[pa.Array]:
     """The columns of unnamed rows (M, C)."""
     if isinstance(samples, Tensor):
         samples = samples.detach().cpu().numpy()
@@ -73,11 +99,11 @@ def _places(samples: Any, names: Sequence[str]) -> list[pa.Array]:
         columns = list(zip(*samples, strict=True))
     if len(columns) != len(names):
         shape = tuple(samples.shape) if hasattr(samples, "shape") else (len(samples), len(columns))
-        raise DataError(f"samples {shape}: (M, {len(names)}), in the order of preparation.columns, expected")
-    return [_column(name, column) for name, column in zip(names, columns)]
+        raise DataError(f"{what} {shape}: (M, {len(names)}), in the order of preparation.columns, expected")
+    return [_column(what, name, column) for name, column in zip(names, columns)]
 
 
-def _column(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
+def _column(what: str, name: str, values: Any) -> pa.Array | pa.ChunkedArray:
     """Values (M,), with None and NaN missing."""
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
@@ -85,7 +111,7 @@ def _column(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
         return pa.array(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         raise DataError(
-            f"samples: column {name!r}: only numbers of at most 64 bits, only truth values or only text expected"
+            f"{what}: column {name!r}: only numbers of at most 64 bits, only truth values or only text expected"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""SOURCES: data by name, one row each; load() prepares them, or a file that tables.py reads, for training.
+"""SOURCES: data by name, one row each; load() prepares them, a file or a data frame for training.
 
 The default task and loss: a source has them; about.py guesses them from a file's targets.
 """
@@ -25,6 +25,7 @@ from .entities import as_written, label
 from .errors import ConfigError, DataError, lookup, unknown
 from .fitting import ask, check_scale
 from .folds import SPLIT
+from .frames import read_frame
 from .losses import LOSSES
 from .preparation import TASK_OF_LOSS, Preparation
 from .preparing import Division, Fitted, prepare
@@ -138,7 +139,7 @@ class Prepared:
 
 @neutral()
 def load(
-    name_or_path: str | os.PathLike[str],
+    name_or_samples: Any,
     target: str | Sequence[str] | None = None,
     loss: str | None = None,
     scale: str | float | None = None,
@@ -154,12 +155,14 @@ def load(
     group: str | None = None,
     bootstrap: int | None = None,
 ) -> Prepared:
-    """A source of SOURCES or a file, split into training and validation and prepared by fitting the training part.
+    """A source of SOURCES, a file or columns with names, split into training and validation and prepared by fitting the
+    training part.
 
-    target: the columns to predict, of a .csv or .parquet file. task: "classification" or "regression". loss: a row of
-    LOSSES. scale, impute, scale_targets: as in fit(). validation: the share of held-out samples, 0 for
-    none. None means the source's; for files that is task and loss as their targets are (about.py), scale "standard",
-    scale_targets "none", validation 0.2. reading: how a file is read.
+    name_or_samples: a name or path; or a frame of pandas or polars, a pyarrow.Table, or a mapping of names to columns
+    (M,). target: the columns to predict, of all but sources and .npz. task: "classification" or "regression". loss: a
+    row of LOSSES. scale, impute, scale_targets: as in fit(). validation: the share of held-out samples, 0 for none.
+    None means the source's; otherwise that is task and loss as the targets are (about.py), scale "standard",
+    scale_targets "none", validation 0.2. reading: how texts and dates are read.
 
     per: key columns, no inputs: one network per entity, with its own share of held-out samples and its own scaling;
     min_samples: entities with fewer are left out. folds: that many, instead of validation, each with its own scaling;
@@ -170,10 +173,10 @@ def load(
     reading = Reading() if reading is None else reading
     if not isinstance(reading, Reading):
         raise ConfigError(f"reading is a {type(reading).__name__}; a gpubp.text.Reading expected")
-    source = SOURCES.get(name_or_path) if isinstance(name_or_path, str) else None
+    source = SOURCES.get(name_or_samples) if isinstance(name_or_samples, str) else None
     if source is None:
         keys = (*named("per", per), *named("group", group))
-        table = _keyed(_file(name_or_path, target, reading), name_or_path, keys)
+        table = _table(name_or_samples, target, reading, keys)
         usual, source = None, Source(lambda: table, "", "", "standard")
     elif target is not None or reading != Reading():
         given = (
@@ -181,7 +184,7 @@ def load(
             if target is not None
             else "--drop, --text, --dates and other flags of reading"
         )
-        raise ConfigError(f"{given}: only for files; data {name_or_path!r} need none")
+        raise ConfigError(f"{given}: only for files; data {name_or_samples!r} need none")
     else:
         usual, table = source.loss, source.table()
     if loss is not None:
@@ -201,7 +204,7 @@ def load(
     told = sentences(table, found.preparation, found.rows, held_out, written, chosen, why)
     told = ((source.about,) if source.about else ()) + told + found.about
     return Prepared(
-        name=str(name_or_path),
+        name=table.name,
         training=found.training,
         validation=found.validation,
         preparation=found.preparation,
@@ -237,17 +240,24 @@ def _keyed(table: Table, path: str | os.PathLike[str], keys: Sequence[str]) -> T
     return replace(table, columns=columns, reading=replace(table.reading, text=tuple(texts)), about=tuple(about))
 
 
-def _file(path: str | os.PathLike[str], target: str | Sequence[str] | None, reading: Reading) -> Table:
-    """The file at `path` with its targets; anything that does not look like a file is an unknown name."""
-    if isinstance(path, str) and not Path(path).suffix and not os.path.exists(path) and Path(path).name == path:
-        raise DataError(f"{unknown('data', path, SOURCES)}; or a file that ends in {listed(READERS)}")
-    table = read(path, target, reading)
+def _table(samples: Any, target: str | Sequence[str] | None, reading: Reading, keys: Sequence[str]) -> Table:
+    """A file or columns with names, with targets; a text that does not look like a file is an unknown name."""
+    if (
+        isinstance(samples, str)
+        and not Path(samples).suffix
+        and not os.path.exists(samples)
+        and Path(samples).name == samples
+    ):
+        raise DataError(f"{unknown('data', samples, SOURCES)}; or a file that ends in {listed(READERS)}")
+    file = isinstance(samples, str | os.PathLike)
+    table = read(samples, target, reading) if file else read_frame(samples, target, reading)
     for name in (*reading.text, *reading.dates):
         table.column(name)
     if not table.targets:
-        missing = "name the columns to predict with --target" if table.named else "no array is called targets or y"
-        raise DataError(f"{path} has no targets; {missing}; it has {listed(table.columns)}")
+        argument = "--target" if file else "target="
+        missing = f"name the columns to predict with {argument}" if table.named else "no array is called targets or y"
+        raise DataError(f"{table.name} has no targets; {missing}; it has {listed(table.columns)}")
     for name in table.targets:
         if table.columns[name].dtype == object and name not in reading.text:
             ask(table, name)
-    return table
+    return _keyed(table, samples, keys) if file else table

@@ -1,0 +1,98 @@
+"""Frames, tables of Arrow and mappings are prepared for training as a Parquet file of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+
+import gpubp
+from gpubp.errors import DataError
+from gpubp.text import Reading
+
+from .helpers import same_bits
+
+HOW = Reading(dates={"when": ""}, thousands=",")
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    """Columns of every kind, some values missing, and an index that is no column."""
+    rng = np.random.default_rng(0)
+    columns: dict[str, Any] = {
+        "age": rng.integers(18, 80, 60).astype(float),
+        "town": pd.Categorical(rng.choice(["Rome", "Oslo", "Lima"], 60)),
+        "when": pd.date_range("2024-01-01", periods=60),
+        "member": rng.random(60) > 0.3,
+        "shop": pd.array(rng.integers(0, 3, 60), dtype="Int64"),
+        "pays": rng.choice(["1,200.5", "900"], 60),
+        "price": rng.normal(50, 10, 60),
+    }
+    columns["age"][3] = np.nan
+    return pd.DataFrame(columns, index=np.arange(60) * 7)
+
+
+KINDS: dict[str, Callable[[pd.DataFrame], Any]] = {
+    "pandas": lambda frame: frame,
+    "polars": lambda frame: pl.from_pandas(frame.reset_index(drop=True)),
+    "pyarrow": lambda frame: pa.Table.from_pandas(frame, preserve_index=False),
+    "columns": lambda frame: {name: frame[name] for name in frame},
+    "rows": lambda frame: frame.to_dict("records"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("given", [{"target": "town"}, {"target": "price", "per": "shop"}], ids=["classes", "entities"])
+def test_a_frame_is_prepared_as_its_file_is(
+    tmp_path: Path, frame: pd.DataFrame, kind: str, given: dict[str, Any]
+) -> None:
+    path = tmp_path / "frame.parquet"
+    frame.to_parquet(path, index=False)
+    of_file = gpubp.load_data(path, reading=HOW, impute="mean", **given)
+    prepared = gpubp.load_data(KINDS[kind](frame), reading=HOW, impute="mean", **given)
+    assert prepared.fingerprint == of_file.fingerprint
+    assert same_bits(prepared.training.inputs, of_file.training.inputs)
+    assert same_bits(prepared.training.targets, of_file.training.targets)
+    assert prepared.preparation.to_dict() == of_file.preparation.to_dict()
+    assert str(prepared) == str(of_file).replace(str(path), "data")
+
+
+def test_a_model_of_a_frame_predicts_its_rows(tmp_path: Path, frame: pd.DataFrame) -> None:
+    data = gpubp.load_data(frame, "town", reading=HOW, impute="mean")
+    spec = gpubp.NetworkSpec((data.widths_in, 3, data.widths_out), loss=data.loss)
+    config = gpubp.TrainConfig(lr=0.01, epochs=1, batch_size=16)
+    gpubp.train(gpubp.Population.create(spec, count=2), data.training, config, run_dir=tmp_path / "run")
+    answers = gpubp.load(tmp_path / "run").predict(frame.drop(columns="town"))
+    assert set(answers) <= {"Rome", "Oslo", "Lima"}
+    assert len(answers) == 60
+
+
+@pytest.mark.parametrize(
+    ("samples", "sentence"),
+    [
+        (np.zeros((3, 2)), "data: a ndarray; a file, or columns with names expected: .* gpubp.Dataset takes arrays"),
+        (pd.Series([1.0]), "data: a Series; a file, or columns with names expected"),
+        (pd.DataFrame([[1, 2, 3]], columns=["a", "a", "y"]), "data: 2 columns are called 'a'"),
+        (pd.DataFrame([[1, 2, 3]], columns=[1, "1", "y"]), "data: 2 columns are called '1'"),
+        (pd.DataFrame({"a": [1.0], "Y": [1]}), "data: column 'y' is missing; did you mean 'Y'?"),
+        (pd.DataFrame({"a": [1, "x"], "y": [1, 2]}), "data: a DataFrame; .* values of one kind .*column a"),
+        (pd.DataFrame({"a": [], "y": []}), "data holds no samples"),
+        ({"a": [1.0, 2.0], "y": torch.zeros(3)}, "data: a dict; columns or rows of equal lengths expected"),
+        ({"a": pd.to_datetime(["2024-01-01"]), "y": [1]}, "data: column 'a' holds dates"),
+    ],
+)
+def test_what_is_no_table_is_refused(samples: Any, sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        gpubp.load_data(samples, target="y")
+
+
+def test_a_frame_needs_a_target(frame: pd.DataFrame) -> None:
+    with pytest.raises(DataError, match="data has no targets; name the columns to predict with target="):
+        gpubp.load_data(frame, reading=HOW)
