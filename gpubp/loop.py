@@ -276,7 +276,8 @@ class Loop:
             outcomes += self.queue.ended.outcomes()
             outcomes.sort(key=lambda each: int(each.rows.min()))
         more = {} if self.search is None else self.search.columns(self.runs)
-        results = Results(outcomes, self.runs[0].metric_name, self.runs[0].sets.data.entities, more)
+        data = self.runs[0].sets.data
+        results = Results(outcomes, self.runs[0].metric_name, data.entities, more)
         if self.saving is not None:
             self.saving.results(results)
         return Result(
@@ -296,4 +297,5 @@ class Loop:
             silenced=self.listeners.silenced,
             search=self.search,
             waiting=0 if self.queue is None else self.queue.rows.waiting,
+            preparation=data.preparation,
         )

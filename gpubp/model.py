@@ -1,8 +1,8 @@
 """Model: the networks of a run, which predict from raw samples to labels or numbers in the units of the targets.
 
-load() makes one from a run directory: the networks from its checkpoint, the preparation of columns from
-preparation.json, and the ranking from results.parquet. Refused: samples without the columns of training, or
-with numbers that the networks' precision cannot hold, and the ranking of a run that has not ended.
+Model.of() makes one from a Result, load() from a run directory: the networks from its checkpoint, the preparation of
+columns from preparation.json, and the ranking from results.parquet. Refused: samples without the columns of training,
+or with numbers that the networks' precision cannot hold, and the ranking of a run that has not ended.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .population import Population
 from .populations import Populations, are_rows, chosen, members
 from .preparation import FILE, Label, Preparation
 from .reporters.results_file import RESULTS, read_results, results_in, taken
-from .result import diverged_in, order_of
+from .result import Result, diverged_in, order_of
 from .spec import NetworkSpec
 from .state import Status
 from .stored import predicts
@@ -73,6 +73,12 @@ class Model:
         check_widths(self.populations, self.preparation)
         if self.results is not None:
             object.__setattr__(self, "diverged", diverged_in(self.results))
+
+    @classmethod
+    def of(cls, result: Result) -> Model:
+        """The networks of a training, as load() has those of its run directory."""
+        position = result.populations.in_order([state.position for state in result.states])
+        return cls(result.populations, result.preparation, result.table, position=position)
 
     @property
     def population(self) -> Population:

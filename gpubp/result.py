@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .networks import Outcome
     from .population import Population
     from .populations import Populations
+    from .preparation import Preparation
 
 KEYS = b"gpubp_keys"  # of the columns of a table that name entities
 
@@ -91,6 +92,7 @@ class Result:
     reporters that failed to write, and why.
     waiting: rows of the design that have not become networks yet, if the run ended early; None of a stream.
     search: what decided which networks go on, as it ended (search/): of population based training it has the lineage.
+    preparation: of the data's raw columns, for Model.of().
     seconds: of training, evaluation and saving; step_seconds: of steps alone. network_steps: the number taken.
     """
 
@@ -110,6 +112,7 @@ class Result:
     silenced: list[str]
     search: Any = None
     waiting: int | None = 0
+    preparation: Preparation | None = None
 
     @cached_property
     def loss(self) -> Tensor:
@@ -176,7 +179,7 @@ class Result:
     @neutral()
     def ensemble(self, best: int | None = None, rows: Sequence[int] | Tensor | None = None) -> Ensemble:
         """The `best` networks together, or those in `rows`, by numbers or a mask; by default all that did not diverge.
-        It takes inputs (M, I) as the networks see them; gpubp.load(run_dir).ensemble() takes raw samples. Raises
+        It takes inputs (M, I) as the networks see them; Model.of(result).ensemble() takes raw samples. Raises
         ConfigError for rows of diverged networks, and of different entities."""
         from .ensemble import Ensemble  # needs pyarrow, which `import gpubp` need not wait for
 

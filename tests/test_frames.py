@@ -64,14 +64,22 @@ def test_a_frame_is_prepared_as_its_file_is(
     assert str(prepared) == str(of_file).replace(str(path), "data")
 
 
-def test_a_model_of_a_frame_predicts_its_rows(tmp_path: Path, frame: pd.DataFrame) -> None:
-    data = gpubp.load_data(frame, "town", reading=HOW, impute="mean")
-    spec = gpubp.NetworkSpec((data.widths_in, 3, data.widths_out), loss=data.loss)
-    config = gpubp.TrainConfig(lr=0.01, epochs=1, batch_size=16)
-    gpubp.train(gpubp.Population.create(spec, count=2), data.training, config, run_dir=tmp_path / "run")
-    answers = gpubp.load(tmp_path / "run").predict(frame.drop(columns="town"))
-    assert set(answers) <= {"Rome", "Oslo", "Lima"}
-    assert len(answers) == 60
+@pytest.mark.parametrize("given", [{}, {"per": "shop"}, {"folds": 3}], ids=["all", "entities", "folds"])
+def test_a_model_of_a_result_is_that_of_its_run_directory(
+    tmp_path: Path, frame: pd.DataFrame, given: dict[str, Any]
+) -> None:
+    data = gpubp.load_data(frame, "town", reading=HOW, impute="mean", **given)
+    design = [{"widths": f"{data.widths_in},{width},{data.widths_out}"} for width in (3, 2)]
+    if given:
+        places = range(data.training.networks)
+        design = [row | {"fold": place} for row in design for place in places]
+    common = {"loss": data.loss, "lr": 0.01, "epochs": 1, "batch_size": 16}
+    result = gpubp.train_many(design, data.training, data.validation, **common, run_dir=tmp_path / "run")
+    model, loaded, samples = gpubp.Model.of(result), gpubp.load(tmp_path / "run"), frame.drop(columns="town")
+    assert set(model.predict(samples)) <= {"Rome", "Oslo", "Lima"}
+    assert np.array_equal(model.predict_proba(samples), loaded.predict_proba(samples))
+    assert model.ranking().tolist() == loaded.ranking().tolist()
+    assert same_bits(model.inputs(samples, 1), loaded.inputs(samples, 1))  # its fold's or entity's scaling
 
 
 @pytest.mark.parametrize(

@@ -247,4 +247,5 @@ def _result(
         unsaved=saving.unsaved,
         silenced=told.listeners.silenced,
         search=search,
+        preparation=plan.sets.data.preparation,
     )
