@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .errors import ShapeError
+from .errors import ShapeError, SpecError, check_kind
 from .numerics import kernel_widths
 from .spec import NetworkSpec
 
@@ -81,6 +81,7 @@ def widen(layers: Layers, widths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
 
 def spread(count: int, name: str, tensor: Tensor, shared: int) -> Tensor:
     """A shared tensor (of `shared` dimensions) gets a first dimension N; a separate one must have it."""
+    check_kind(name, tensor, Tensor, error=ShapeError)
     if tensor.ndim == shared:
         return tensor.expand(count, *tensor.shape)
     if tensor.ndim != shared + 1 or len(tensor) != count:
@@ -89,7 +90,10 @@ def spread(count: int, name: str, tensor: Tensor, shared: int) -> Tensor:
 
 
 def check(spec: NetworkSpec, params: Tensor, inputs: Tensor) -> None:
-    """Raise ShapeError unless params is (N, P) and inputs (B, I) or (N, B, I) of the same dtype."""
+    """Raise SpecError or ShapeError unless params is (N, P) and inputs (B, I) or (N, B, I) of the same dtype."""
+    check_kind("spec", spec, NetworkSpec, error=SpecError)
+    for name, tensor in (("params", params), ("inputs", inputs)):
+        check_kind(name, tensor, Tensor, error=ShapeError)
     spec.layers(params)
     if inputs.ndim not in (2, 3) or inputs.shape[-1] != spec.widths[0]:
         raise ShapeError(f"inputs {tuple(inputs.shape)}: (B, {spec.widths[0]}) or (N, B, {spec.widths[0]}) expected")

@@ -4,9 +4,15 @@ pointers."""
 from __future__ import annotations
 
 from .data import Dataset
-from .errors import DataError, ShapeError
+from .errors import DataError, ShapeError, check_kind
 from .losses import LOSSES
 from .spec import NetworkSpec
+
+
+def are_datasets(data: object, validation: object, call: str = "") -> None:
+    """Raise ConfigError unless these are a Dataset and one or None. call: how they are given."""
+    check_kind("data", data, Dataset, call=call)
+    check_kind("validation", validation, Dataset, optional=True, call=call)
 
 
 def check(data: Dataset, spec: NetworkSpec, count: int) -> None:
@@ -30,7 +36,11 @@ def check(data: Dataset, spec: NetworkSpec, count: int) -> None:
             )
         return
     if len(shape) != data.inputs.ndim or shape[-1] != classes:
-        raise ShapeError(f"targets {shape}: (M, {classes}) expected for loss {spec.loss!r} and widths {spec.widths}")
+        column = len(shape) == data.inputs.ndim - 1 and classes == 1
+        how = "; targets[..., None] makes a column of class numbers" if column else ""
+        raise ShapeError(
+            f"targets {shape}: (M, {classes}) expected for loss {spec.loss!r} and widths {spec.widths}{how}"
+        )
     low, high = float(data.targets.min()), float(data.targets.max())
     if spec.loss == "binary_cross_entropy" and (low < 0 or high > 1):
         raise DataError(f"targets hold {low:g} to {high:g}; binary_cross_entropy needs numbers from 0 to 1")

@@ -148,7 +148,7 @@ class TrainConfig(Rules):
             raise ConfigError("epochs or steps, exactly one, expected")
         for name in ("batch_size", "evaluate_every"):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None or name == "batch_size":
                 number = arrays.whole(value)
                 if number is None or number < 1:
                     raise ConfigError(f"{name} {value!r}: a whole number of 1 or more expected")

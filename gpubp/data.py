@@ -41,10 +41,10 @@ class Batch(NamedTuple):
 class Dataset(Divisible):
     """Samples to train on: tensors, arrays, data frames or lists, read by position, not by index labels.
 
-    inputs: (M, I), shared by all networks, or (N, M, I), separate for each. targets: (M, O) or class numbers (M,),
-    with N in front if the inputs have it. rows: the samples of each network, as a mask of M truth
-    values or as any number of indices, which may repeat (a bootstrap) but not be negative (pandas' -1 means
-    missing); by default all. sample_weight: (M,) or (N, M), 0 or more; a mask counts as 1 and 0.
+    inputs: (M, I), shared by all networks, or (N, M, I), separate for each. targets: (M, O), class numbers (M,), or
+    floats (M,), the column of one output; with N in front if the inputs have it. rows: the samples of each network, as
+    a mask of M truth values or as any number of indices, which may repeat (a bootstrap) but not be negative (pandas' -1
+    means missing); by default all. sample_weight: (M,) or (N, M), 0 or more; a mask counts as 1 and 0.
     preparation: of the raw columns, saved with a run, for load(). entities: the names of by(). lengths: the fewest and
     the most samples of a network. In the attribute rows each network's follow each other, from starts (N,), sizes (N,)
     of them. spread: evaluate.spread, once computed. Floats keep their precision until training converts them to the
@@ -63,6 +63,8 @@ class Dataset(Divisible):
         preparation: Preparation | None = None,
     ) -> None:
         inputs, targets = arrays.tensor("inputs", inputs), arrays.tensor("targets", targets)
+        if targets.is_floating_point() and targets.ndim == inputs.ndim - 1:
+            targets = targets[..., None]
         given = f"inputs {tuple(inputs.shape)}, targets {tuple(targets.shape)}"
         if inputs.ndim not in (2, 3) or targets.shape[: inputs.ndim - 1] != inputs.shape[:-1]:
             raise ShapeError(f"{given}: (M, I) and (M, O) or class numbers (M,) expected, or each with N in front")

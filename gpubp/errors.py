@@ -79,13 +79,19 @@ def reason(error: BaseException, otherwise: str) -> str:
     return otherwise
 
 
+def check_kind(
+    what: str, given: object, kind: type, optional: bool = False, error: type[GpubpError] = ConfigError, call: str = ""
+) -> None:
+    """Raise `error` unless `given` is a `kind`, or None if it is optional. call: how it is given."""
+    if not isinstance(given, kind) and not (optional and given is None):
+        raise error(f"{what} is a {type(given).__name__}, {kind.__name__} expected{call and f': {call}'}")
+
+
 def nearest(name: object, allowed: Iterable[str]) -> str:
     """`; did you mean 'relu'?`, or nothing if no allowed name is close; ReLU is as close as relu."""
-    names = list(allowed)
-    folded = {each.casefold(): each for each in names}
-    near = difflib.get_close_matches(str(name), names, 1)
-    near = near or [folded[each] for each in difflib.get_close_matches(str(name).casefold(), list(folded), 1)]
-    return f"; did you mean {near[0]!r}?" if near else ""
+    folded = {each.casefold(): each for each in allowed}
+    near = difflib.get_close_matches(str(name).casefold(), folded, 1)
+    return f"; did you mean {folded[near[0]]!r}?" if near else ""
 
 
 def unknown(what: str, name: object, allowed: Iterable[str]) -> str:

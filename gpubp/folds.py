@@ -99,10 +99,7 @@ def k_folds(
 ) -> tuple[Parts, Parts]:
     """For each repeat and each of `count` folds the samples outside of it, and those in it, ascending. classes, groups:
     (M,), of each sample, or None. Raises ConfigError, DataError, ShapeError."""
-    for name, given, least in (("folds", count, 2), ("repeats", repeats, 1)):
-        number = arrays.whole(given)
-        if number is None or number < least:
-            raise ConfigError(f"{name} {given!r}: a whole number of {least} or more expected")
+    count, repeats = _counted("folds", count, 2), _counted("repeats", repeats, 1)
     if classes is not None and groups is not None:
         raise ConfigError("stratify and groups: one of them expected")
     units = torch.arange(samples) if groups is None else _groups(groups, samples)
@@ -165,6 +162,16 @@ def _groups(given: Any, samples: int) -> Tensor:
     return torch.tensor([known[label] for label in labels])
 
 
+def _counted(name: str, given: Any, least: int) -> int:
+    """`given` as an int. Raises ConfigError unless it is a whole number of `least` or more."""
+    number = arrays.whole(given)
+    if number is None or number < least:
+        raise ConfigError(f"{name} {given!r}: a whole number of {least} or more expected")
+    if number >= EVERYBODY:
+        raise ConfigError(f"{name} {number}: fewer than {EVERYBODY:,} expected")
+    return number
+
+
 def _check_room(what: str, indices: int, samples: int) -> None:
     """Raise DataError if so many indices of samples, which are made and then put together, do not fit into memory."""
     need, room = 2 * 8 * indices, free.available(HOME)
@@ -178,10 +185,8 @@ def _check_room(what: str, indices: int, samples: int) -> None:
 def bootstraps(samples: int, count: int, seed: int) -> tuple[Parts, Parts]:
     """For each of `count` bootstraps M samples drawn with replacement, ascending, and those never drawn. Raises
     ConfigError, and DataError if a bootstrap draws every sample."""
-    number = arrays.whole(count)
-    if number is None or number < 1:
-        raise ConfigError(f"bootstrap {count!r}: a whole number of 1 or more expected")
-    _check_room(f"bootstrap {count}", samples * number * 11 // 8, samples)  # a share of 1 / e is not drawn
+    number = _counted("bootstrap", count, 1)
+    _check_room(f"bootstrap {number}", samples * number * 11 // 8, samples)  # a share of 1 / e is not drawn
     train, held_out = [], []
     for each in range(number):
         drawn = words(check_seed(seed), torch.tensor([each]), samples, BOOTSTRAP, SEARCH)[0]

@@ -173,7 +173,7 @@ class Model:
         """The inputs (M, I) of raw samples, with the networks' dtype and device. Warns of columns that differ from
         training. row: of the network whose inputs they are, where scaling differs between folds or entities; by default
         those of each sample's entity."""
-        position: Tensor | int | None = None if row is None else int(self._position[row])
+        position: Tensor | int | None = None if row is None else int(self._position[self.chosen([row])])
         if row is None and self.preparation is not None and self.preparation.entities is not None:
             samples = table_of(samples, self.preparation)
             position = entity_of(samples, self.preparation.entities).clamp(min=0)

@@ -14,7 +14,7 @@ from . import arrays, free, modules
 from .ambient import neutral
 from .backprop import forward
 from .devices import usable
-from .errors import ConfigError, OutOfMemoryError, ShapeError, SpecError, lookup
+from .errors import ConfigError, OutOfMemoryError, ShapeError, SpecError, check_kind, lookup
 from .initialise import INITIALISERS, initialise
 from .rng import EVERYBODY, check_seed
 from .spec import NetworkSpec
@@ -46,9 +46,10 @@ class Population:
                 raise ShapeError(f"{name}: {what}; a dense tensor on one device, params' and ids', expected")
         if self.params.requires_grad:  # an nn.Parameter's numbers are trained by hand
             object.__setattr__(self, "params", self.params.detach())
+        check_kind("spec", self.spec, NetworkSpec, error=SpecError)
         self.spec.layers(self.params)
         object.__setattr__(self, "seed", check_seed(self.seed))
-        _precise(self.params.dtype)
+        precise(self.params.dtype)
         if self.ids.shape != self.params.shape[:1] or self.ids.dtype != torch.int64:
             raise ShapeError(f"ids {tuple(self.ids.shape)} {self.ids.dtype}: ({len(self.params)},) int64 expected")
 
@@ -76,7 +77,8 @@ class Population:
         a number, or (N,); by default the row's own (1, but 0.1 for uniform and normal, 0 for constant).
         """
         rule = lookup(INITIALISERS, init, "init", ConfigError)
-        _precise(dtype)
+        check_kind("spec", spec, NetworkSpec, error=SpecError, call="create(NetworkSpec((4, 16, 2)), count=100)")
+        precise(dtype)
         if (count is None) == (ids is None):
             raise ConfigError("create needs count, or ids, not both and not neither")
         if ids is None:
@@ -192,7 +194,7 @@ class Population:
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Population:
         """The same networks on another device or with another dtype; shared if nothing changes."""
         if dtype is not None:
-            _precise(dtype)
+            precise(dtype)
         where = self.device if device is None else usable(device)
         return replace(self, params=self.params.to(where, dtype), ids=self.ids.to(where))
 
@@ -236,7 +238,7 @@ def room(spec: NetworkSpec, count: int, dtype: torch.dtype) -> None:
         )
 
 
-def _precise(dtype: Any) -> torch.dtype:
+def precise(dtype: Any) -> torch.dtype:
     """`dtype`, one of DTYPES; raises ConfigError for any other."""
     if not isinstance(dtype, torch.dtype) or dtype not in DTYPES.values():
         raise ConfigError(f"dtype {dtype}: one of {', '.join(map(str, DTYPES.values()))} expected")

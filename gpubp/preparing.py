@@ -41,7 +41,8 @@ class Division:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what does not go together."""
-        ways = [name for name in ("per", "folds", "bootstrap") if getattr(self, name) not in (None, ())]
+        given = {"per": self.per or None, "folds": self.folds, "bootstrap": self.bootstrap}
+        ways = [name for name, value in given.items() if value is not None]
         if len(ways) > 1:
             raise ConfigError(f"{' and '.join(ways)}: one of them expected")
         for name, needs in (("min_samples", "per"), ("group", "folds")):
@@ -51,7 +52,8 @@ class Division:
     @property
     def held_out(self) -> str | None:
         """What holds samples out in the place of a share of all."""
-        return next((f"{name} {getattr(self, name)}" for name in ("folds", "bootstrap") if getattr(self, name)), None)
+        given = {"folds": self.folds, "bootstrap": self.bootstrap}
+        return next((f"{name} {value}" for name, value in given.items() if value is not None), None)
 
     @property
     def beside(self) -> tuple[str, ...]:

@@ -196,7 +196,7 @@ def load(
     scale = check_scale(source.scale if scale is None else scale)
     written = scale if isinstance(scale, str) else repr(scale).removesuffix(".0")
     division = Division(named("per", per), min_samples, folds, group, bootstrap)
-    if division.held_out and validation:
+    if division.held_out and validation is not None and real(validation) != 0:
         raise ConfigError(f"validation {validation!r} and {division.held_out}: one of them expected")
     share = 0 if division.held_out else source.validation if validation is None else validation
     found = prepare(table, division, Fitted(chosen, scale, impute, scale_targets), share, seed)

@@ -130,7 +130,7 @@ def _no_formula(texts: Any) -> Any:
 
 def named(what: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
     """The names of columns that are `given`; raises ConfigError for what is no name, or no list of names."""
-    names = (given,) if isinstance(given, str) else given or ()
+    names = (given,) if isinstance(given, str) else () if given is None else given
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{what} {given!r}: the name of a column, or a list of names, expected")
     return tuple(names)

@@ -20,12 +20,12 @@ from .design import FILE as DESIGN
 from .design import Design, Group
 from .devices import Devices, devices
 from .ended import Ended
-from .errors import ConfigError, DataError, ShapeError, reason
+from .errors import ConfigError, DataError, ShapeError, check_kind, reason
 from .history import Records
 from .line import quoted
 from .loop import Loop, Search
 from .making import Maker, Source
-from .population import Population
+from .population import Population, precise
 from .populations import Populations
 from .queue import Rows, Waiting, limit
 from .reporters import Reporter, check, watches
@@ -82,14 +82,11 @@ def train(
     Raises, before anything is trained or written, ShapeError, DataError, ConfigError, DeviceError, EngineError,
     OutOfMemoryError.
     """
-    for name, given, kind in (("population", population, Population), ("data", data, Dataset),
-                              ("config", config, TrainConfig), ("validation", validation, Dataset),
-                              ("optimizer_state", optimizer_state, TrainState)):  # fmt: skip
-        if not isinstance(given, kind) and not (name in ("validation", "optimizer_state") and given is None):
-            raise ConfigError(
-                f"{name} is a {type(given).__name__}, {kind.__name__} expected: train(population, data, config, "
-                "validation=None, ...)"
-            )
+    call = "train(population, data, config, validation=None, ...)"
+    check_kind("population", population, Population, call=call)
+    checks.are_datasets(data, validation, call)
+    check_kind("config", config, TrainConfig, call=call)
+    check_kind("optimizer_state", optimizer_state, TrainState, optional=True, call=call)
     params = population.params
     if inplace and any(step == 0 and size > 1 for step, size in zip(params.stride(), params.shape)):
         raise ConfigError("inplace=True: networks of population.params share memory, as after expand(); clone() them")
@@ -140,13 +137,12 @@ def train_many(
     free, by default 65,536 rows at first. A wrong row among the first is refused like any argument. A later one, and
     an error of the iterator after its first row, end the training when places are free for it: what is trained is
     saved, and the error has it as `result`."""
-    if not isinstance(data, Dataset) or not isinstance(validation, Dataset | None):
-        raise ConfigError("data and validation: a Dataset expected: train_many(design, data, validation=None, ...)")
+    checks.are_datasets(data, validation, "train_many(design, data, validation=None, ...)")
     positions = {each.networks for each in (data, validation) if each is not None and each.networks is not None}
     if len(positions) > 1:
         first, other = sorted(positions)
         raise ShapeError(f"data and validation are for {first} and for {other} networks or folds: as many expected")
-    source = Source(check_seed(seed), dtype, next(iter(positions), None))
+    source = Source(check_seed(seed), precise(dtype), next(iter(positions), None))
     given = design if isinstance(design, Iterator) else Design.of(design, entities=data.entities, **common)
     rows = Rows(given, common, source, entities=data.entities)
     most, room = limit(rows, slots), free.available(HOME)
@@ -260,6 +256,7 @@ def ready(
 ) -> Sets:
     """The data, checked, in host memory, with the networks' dtype. count: of networks, if those with separate data must
     have them in this order."""
+    checks.are_datasets(data, validation)
     given = [each for each in (data, validation) if each is not None]
     if validation is not None and validation.entities != data.entities:
         raise DataError("data and validation are of different entities: both of data.by(keys).split(share) expected")

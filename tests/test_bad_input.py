@@ -120,7 +120,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
             ("checkpoint_minutes", -1, "checkpoint_minutes -1: a number")))
     },
     "a run that is none": (lambda: gpubp.load(3), ConfigError, "run_dir 3: a path in"),  # type: ignore[arg-type]
-    "data that are none": (lambda: sources.load(3), DataError, "3 is no path of a file that ends in"),  # type: ignore
+    "data that are none": (lambda: sources.load(3), DataError, "data: a int; a file, or columns with names expected"),  # type: ignore
     "a target that is none": (
         lambda: sources.load("a.csv", target=3), ConfigError, "target 3: the name of a column, or a list of names"),  # type: ignore
     "a reading that is none": (

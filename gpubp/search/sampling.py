@@ -25,11 +25,12 @@ from .. import arrays, rng
 from ..cells import WHOLE, Column
 from ..config import HYPER, SWITCHES
 from ..design import Design
-from ..errors import ConfigError, one_of
+from ..errors import ConfigError, check_kind, one_of
 from ..flags import number
 from ..line import counted
 from ..losses import LOSSES
 from ..optimizers import OPTIMIZERS
+from ..ranges import bounded
 from ..rows import Table
 from ..schedules import SCHEDULES, WARMUP
 
@@ -167,6 +168,7 @@ def design(
 
         gpubp.search.design({"widths": ["64,32,10", "64,64,10"], "lr": "1e-4..1e-1:log"}, 100, loss="cross_entropy")
     """
+    check_kind("space", space, Mapping)
     numbers, choices = {}, {}
     for name, value in space.items():
         if isinstance(value, str) and ".." in value:
@@ -184,7 +186,7 @@ def design(
     number = arrays.whole(count)
     if number is None or number < 1:
         raise ConfigError(f"count {count!r}: a whole number of networks, 1 or more, expected")
-    columns = sample(numbers, number, rng.check_seed(seed), choices, method)
+    columns = sample(numbers, bounded("count", number), rng.check_seed(seed), choices, method)
     if method == "sobol" and (told := shortfall(numbers, number, choices)):
         warnings.warn(told, stacklevel=2)
     columns |= {name: columns[name].round().long() for name in numbers if name in WHOLE}

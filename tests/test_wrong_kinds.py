@@ -1,0 +1,107 @@
+"""Whatever an argument of a public call is given, the call works or raises an error of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gpubp
+from gpubp import search
+from gpubp.errors import ConfigError, GpubpError, ShapeError, SpecError
+
+WRONG = (
+    None, "x", "", b"x", [], {}, (), set(), [None], [[1, 2], [3, 4]], object(), lambda: 1, float("nan"), -1, True, 1j,
+    10**400, np.array(["a"]), np.float32(3), np.int8(3), torch.tensor(3), torch.zeros(2, 3, 4), range(0),
+)  # fmt: skip
+
+SPEC = gpubp.NetworkSpec((2, 3, 2))
+POPULATION = gpubp.Population.create(SPEC, count=2)
+INPUTS, TARGETS, CLASSES = torch.rand(12, 2), torch.rand(12, 2), torch.tensor([0, 1] * 6)
+DATA = gpubp.Dataset(INPUTS, TARGETS)
+CONFIG = gpubp.TrainConfig(lr=0.1, epochs=1)
+ROWS = [{"widths": "2,3,2", "lr": 0.1}]
+
+CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "NetworkSpec": (gpubp.NetworkSpec, {
+        "widths": (2, 3, 2), "hidden": "tanh", "output": "identity", "loss": "hinge", "bias": "layer",
+        "train_bias": True}),
+    "TrainConfig": (gpubp.TrainConfig, {
+        "optimizer": "adam", "lr": 0.1, "schedule": "step", "dropout": 0.1, "class_weight": [1.0, 2.0],
+        "batch_size": 4, "epochs": 1, "evaluate_every": 1, "restore_best": False, "shuffle": "none", "extra": {}}),
+    "create": (gpubp.Population.create, {
+        "spec": SPEC, "count": 2, "seed": 0, "init": "uniform", "dtype": torch.float32, "init_scale": 1.0}),
+    "create, ids": (gpubp.Population.create, {"spec": SPEC, "ids": [3]}),
+    "Dataset": (gpubp.Dataset, {"inputs": INPUTS, "targets": TARGETS, "rows": [[0]], "sample_weight": [1.0] * 12}),
+    "folds": (gpubp.Dataset(INPUTS, CLASSES).folds, {
+        "count": 3, "stratify": True, "groups": None, "repeats": 2, "seed": 0}),
+    "bootstrap": (DATA.bootstrap, {"count": 3, "seed": 0}),
+    "split": (DATA.by({"shop": [0, 1] * 6}).split, {"share": 0.2, "seed": 0}),
+    "by": (DATA.by, {"keys": {"shop": [0, 1] * 6}}),
+    "load_data": (gpubp.load_data, {
+        "name_or_samples": "iris", "target": None, "loss": None, "scale": "none", "impute": None, "validation": 0.5,
+        "seed": 0, "scale_targets": "none", "task": None, "reading": None, "per": None, "min_samples": None,
+        "group": None}),
+    "load_data, folds": (gpubp.load_data, {"name_or_samples": "iris", "folds": 3, "validation": None}),
+    "load_data, bootstrap": (gpubp.load_data, {"name_or_samples": "iris", "bootstrap": 3}),
+    "forward": (gpubp.backprop.forward, {"spec": SPEC, "params": POPULATION.params, "inputs": INPUTS}),
+    "gradients": (gpubp.backprop.gradients, {
+        "spec": SPEC, "params": POPULATION.params, "inputs": INPUTS, "targets": TARGETS, "sample_weight": None}),
+    "train": (gpubp.train, {
+        "population": POPULATION, "data": DATA, "config": CONFIG, "validation": None, "engine": "eager",
+        "reporters": (), "run_dir": None, "checkpoint_minutes": 1.0, "settings": None, "device": "cpu", "lines": (),
+        "search": None, "optimizer_state": None}),
+    "train_many": (gpubp.train_many, {
+        "design": ROWS, "data": DATA, "validation": None, "seed": 0, "dtype": torch.float32, "engine": "eager",
+        "slots": 1, "epochs": 1}),
+    "design": (search.design, {"space": {"lr": "1e-3..1e-1:log"}, "count": 2, "seed": 0, "method": "sobol"}),
+    "SuccessiveHalving": (search.SuccessiveHalving, {"factor": 3, "min_resources": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CALLS)
+def test_an_argument_of_any_kind_is_taken_or_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a run directory may be called x
+    call, given = CALLS[name]
+    call(**given)
+    for argument in given:
+        for wrong in WRONG:
+            with suppress(GpubpError):
+                call(**given | {argument: wrong})
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda: gpubp.Population.create((2, 3, 2), count=2), SpecError, "spec is a tuple, NetworkSpec expected"),  # type: ignore[arg-type]
+        (lambda: gpubp.TrainConfig(batch_size=None, epochs=1), ConfigError, "batch_size None: a whole number"),  # type: ignore[arg-type]
+        (lambda: gpubp.TrainConfig(optimizer="AdamW", epochs=1), ConfigError, "did you mean 'adamw'?"),
+        (lambda: gpubp.load_data("iris", folds=0), ConfigError, "folds 0: a whole number of 2 or more expected"),
+        (lambda: gpubp.resume(Path("run"), (INPUTS, TARGETS)), ConfigError, "data is a tuple, Dataset expected"),  # type: ignore[arg-type]
+        (lambda: gpubp.train(POPULATION, DATA, CONFIG, (INPUTS, TARGETS)), ConfigError, "validation is a tuple"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_people_try_first_is_refused_with_advice(
+    call: Callable[[], Any], error: type[GpubpError], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    gpubp.train(POPULATION, DATA, CONFIG, run_dir="run", engine="eager")
+    with pytest.raises(error, match=sentence):
+        call()
+
+
+def test_numbers_of_one_output_need_no_column() -> None:
+    flat, column = gpubp.Dataset(INPUTS, TARGETS[:, 0]), gpubp.Dataset(INPUTS, TARGETS[:, :1])
+    assert torch.equal(flat.targets, column.targets)
+    one = gpubp.Population.create(gpubp.NetworkSpec((2, 3, 1), loss="binary_cross_entropy"), count=2)
+    gpubp.train(one, flat, CONFIG, engine="eager")
+    with pytest.raises(ShapeError, match=r"targets \(12,\): \(M, 1\) expected .* makes a column of class numbers"):
+        gpubp.train(one, gpubp.Dataset(INPUTS, CLASSES), CONFIG, engine="eager")
