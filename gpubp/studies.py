@@ -26,8 +26,10 @@ import torch
 
 from .config import HYPER
 from .errors import ConfigError, unknown
+from .line import line
 from .reporters.table import DESIGNED, TEXTS
 from .result import diverged_in, entities, ranked_by, worth
+from .tables import listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,6 +76,10 @@ class Study:
         self.values: Array = results[self.figure].to_numpy().astype(np.float64)
         self.diverged: Array = diverged_in(results).numpy()
         self.counted: Array = ~self.diverged & np.isfinite(self.values)
+
+    def __repr__(self) -> str:
+        varied = f"{listed(self.varied)} varied" if self.varied else "nothing varied"
+        return line(f"Study({len(self.values):,} networks by {self.figure}; {varied})")
 
     @cached_property
     def varied(self) -> list[str]:

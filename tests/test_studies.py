@@ -34,6 +34,11 @@ def results(**columns: Any) -> pa.Table:
     return pa.table({name: pa.array(values) for name, values in {**usual, **columns}.items()})
 
 
+def test_a_study_says_what_it_is_of() -> None:
+    study = studies.Study(results(lr=[0.1, 0.2, 0.1], loss=[3.0, 1.0, 2.0]))
+    assert repr(study) == "Study(3 networks by loss; lr varied)"
+
+
 def test_rank_correlations_are_those_of_scipy_also_with_ties() -> None:
     for one, other in (
         (SOURCE.normal(size=200), SOURCE.normal(size=200)),
