@@ -11,6 +11,8 @@ from .spec import NetworkSpec
 
 def are_datasets(data: object, validation: object, call: str = "") -> None:
     """Raise ConfigError unless these are a Dataset and one or None. call: how they are given."""
+    if isinstance(getattr(data, "training", None), Dataset):  # of load_data()
+        call = "data.training, and data.validation"
     check_kind("data", data, Dataset, call=call)
     check_kind("validation", validation, Dataset, optional=True, call=call)
 

@@ -86,6 +86,7 @@ def test_an_argument_of_any_kind_is_taken_or_refused(
         (lambda: gpubp.TrainConfig(optimizer="AdamW", epochs=1), ConfigError, "did you mean 'adamw'?"),
         (lambda: gpubp.load_data("iris", folds=0), ConfigError, "folds 0: a whole number of 2 or more expected"),
         (lambda: gpubp.resume(Path("run"), (INPUTS, TARGETS)), ConfigError, "data is a tuple, Dataset expected"),  # type: ignore[arg-type]
+        (lambda: gpubp.train(POPULATION, gpubp.load_data("xor"), CONFIG), ConfigError, "expected: data.training, and"),  # type: ignore[arg-type]
         (lambda: gpubp.train(POPULATION, DATA, CONFIG, (INPUTS, TARGETS)), ConfigError, "validation is a tuple"),  # type: ignore[arg-type]
     ],
 )
