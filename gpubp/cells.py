@@ -22,6 +22,7 @@ from torch import Tensor
 
 from . import ranges
 from .activations import ACTIVATIONS
+from .class_weights import BALANCED
 from .config import HYPER
 from .entities import Entities, located
 from .errors import ConfigError, GpubpError
@@ -50,7 +51,10 @@ TABLES: dict[str, Table[Any]] = {
     "hidden": ACTIVATIONS,
 }
 OBJECT = 100  # bytes of a cell that is no number, as an object of Python
-LISTS = {"widths": "whole numbers of 1 or more, separated by commas,", "class_weight": "numbers separated by commas"}
+LISTS = {
+    "widths": "whole numbers of 1 or more, separated by commas,",
+    "class_weight": "numbers separated by commas, or balanced,",
+}
 
 
 class Column(NamedTuple):
@@ -256,6 +260,8 @@ def _value(name: str, cell: Any) -> Any:
         cell = str(cell).strip()
         if not cell:
             return None
+    if name == "class_weight" and cell == BALANCED:
+        return BALANCED
     if name in LISTS:
         parts = cell.strip("()[]").replace("-", ",").split(",") if isinstance(cell, str) else list(cell)
         return tuple(_whole(name, part) if name == "widths" else _number(part) for part in parts)

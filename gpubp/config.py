@@ -78,7 +78,7 @@ class TrainConfig(Rules):
         patience: evaluations in a row without a better loss, of the validation data if any, before a network stops.
         min_delta: how far below its best loss a better loss is; Keras's.
         target_loss: loss of an evaluation at which a network stops.
-        class_weight: of cross_entropy: (O,) or (N, O).
+        class_weight: of cross_entropy: (O,) or (N, O); or "balanced", of each network's samples: class_weights.py.
         batch_size: B, samples per step; at most all, but a network with fewer rows keeps B: fitted().
         epochs: passes through a network's samples, one number or (N,): ceil(epochs M / B) steps.
         steps: training steps, one number or (N,), instead of epochs.
@@ -126,7 +126,7 @@ class TrainConfig(Rules):
     patience: Hyper = None
     min_delta: Hyper = None
     target_loss: Hyper = None
-    class_weight: Sequence[float] | Tensor | None = None
+    class_weight: Sequence[float] | Tensor | str | None = None
     batch_size: int = 32
     epochs: int | Sequence[int] | Tensor | None = None
     steps: int | Sequence[int] | Tensor | None = None
@@ -160,9 +160,7 @@ class TrainConfig(Rules):
                 if length.ndim > 1 or length.dtype != torch.int64 or not length.numel() or int(length.min()) < 1:
                     raise ConfigError(f"{name} {getattr(self, name)!r}: whole numbers of 1 or more expected")
                 bounded(name, int(length.max()))
-        if self.class_weight is not None:
-            class_weights.check(self.class_weight)
-            self._keep("class_weight")
+        object.__setattr__(self, "class_weight", class_weights.plain(self.class_weight))
         if not isinstance(self.extra, Mapping):
             raise ConfigError(f"extra {self.extra!r}: a dict of hyper-parameters by name expected")
         if not isinstance(self.restore_best, bool):
@@ -176,9 +174,8 @@ class TrainConfig(Rules):
         apart = self.min_delta is not None and bool(numbers_of("min_delta", self.min_delta).any())
         if apart and self.patience is None and not self.restore_best:
             raise ConfigError("min_delta says which loss is better, for patience or restore_best, and neither is given")
-        object.__setattr__(
-            self, "extra", {name: arrays.plain(name, value, ConfigError) for name, value in self.extra.items()}
-        )
+        extra = {name: arrays.plain(name, value, ConfigError) for name, value in self.extra.items()}
+        object.__setattr__(self, "extra", extra)
 
     def _keep(self, name: str) -> None:
         object.__setattr__(self, name, arrays.plain(name, getattr(self, name), ConfigError))
@@ -252,10 +249,11 @@ class TrainConfig(Rules):
             raise ShapeError(f"{name} has {len(length)} numbers; one, or {len(sizes)}, one per network, expected")
         return (length.expand(len(sizes)) if self.steps is not None else self.rounds.after(length, sizes)).clone()
 
-    def fitted(self, data: Dataset) -> tuple[TrainConfig, list[str]]:
-        """This configuration with a batch of at most all samples, and notes for the user."""
+    def fitted(self, spec: NetworkSpec, data: Dataset, position: Tensor) -> tuple[TrainConfig, list[str]]:
+        """This configuration for networks at `position` (N,) in the data, and notes for the user."""
         batch_size, notes = fitted(self.batch_size, data)
-        return replace(self, batch_size=batch_size), notes
+        weight = class_weights.fitted(self.class_weight, spec, data, position)
+        return replace(self, batch_size=batch_size, class_weight=weight), notes
 
     @property
     def rounds(self) -> Rounds:
@@ -285,7 +283,9 @@ class TrainConfig(Rules):
 
     def take(self, index: Tensor) -> TrainConfig:
         """The configuration of the networks in these rows."""
-        one = {**dict(self._given()), "class_weight": self.class_weight, "epochs": self.epochs, "steps": self.steps}
+        one = {**dict(self._given()), "epochs": self.epochs, "steps": self.steps}
+        if not isinstance(self.class_weight, str):
+            one["class_weight"] = self.class_weight
         each = {name: arrays.tensor(name, value, ConfigError) for name, value in one.items() if value is not None}
         many: dict[str, Any] = {
             name: value[arrays.indices("take", index, len(value), ShapeError, negative=True)]

@@ -24,6 +24,7 @@ from torch import Tensor
 from . import files
 from .ambient import HOME
 from .cells import EXTRA, LENGTHS, NUMBERS, Array, Column, column, columns
+from .class_weights import BALANCED, check_loss
 from .config import TrainConfig
 from .entities import Entities
 from .errors import ConfigError, DataError, GpubpError, lookup, unknown
@@ -262,6 +263,9 @@ class Design:
         for name, each in self.columns.items():
             many = name in NUMBERS or name.startswith(EXTRA) or name == "class_weight"
             code = each.given * (1 if many else each.values + 1)
+            if name == "class_weight":  # balanced ones are a kind of their own
+                balanced = [at for at, option in enumerate(each.options or ()) if option == BALANCED]
+                code += each.given & np.isin(each.values, balanced)
             if (code != code[0]).any():
                 key = np.unique(key * (int(code.max()) + 1) + code, return_inverse=True)[1]
         order = key.argsort(kind="stable")
@@ -277,7 +281,9 @@ class Design:
         extra = {name.removeprefix(EXTRA): value for name, value in many.items() if name.startswith(EXTRA)}
         config = TrainConfig(**{name: many[name] for name in TRAINING if name in many}, extra=extra)
         config.recipe(spec)  # refuses an unused hyper-parameter before anything is made
-        if "class_weight" in many:
+        if isinstance(config.class_weight, str):
+            check_loss(spec)
+        elif config.class_weight is not None:
             config.columns(spec, len(rows), HOME)  # refuses as many numbers as there are no classes
         lookup(INITIALISERS, many.get("init", INIT), "init", ConfigError)
         return spec, config, many

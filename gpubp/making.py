@@ -105,7 +105,8 @@ class Maker:
         if self.every is not None and not config.decides and config.evaluate_every is None:
             every = self.interval(group) if self.looks else max(self.longest, config.longest)
             every = self.every.setdefault("epochs" if config.steps is None else "steps", every)
-        fitted, told = replace(config, evaluate_every=every).fitted(self.sets.data)
+        config = replace(config, evaluate_every=every)
+        fitted, told = config.fitted(population.spec, self.sets.data, group.position)
         self.notes += [note for note in told if note not in self.notes]
         if self.every is not None:
             fitted = spread(fitted, population.count)

@@ -179,12 +179,16 @@ def _placed(rows: Design, flag: str, count: int) -> Design:
     return rows
 
 
-def class_weight(given: str) -> list[float]:
-    """The numbers of --class-weight."""
+def class_weight(given: str) -> list[float] | str:
+    """The numbers of --class-weight, or "balanced"."""
+    from ..class_weights import BALANCED
+
+    if given == BALANCED:
+        return given
     try:
         return [number(part) for part in given.split(",")]
     except ValueError:
-        raise ConfigError(f"--class-weight {given!r}: numbers separated by commas expected") from None
+        raise ConfigError(f"--class-weight {given!r}: numbers separated by commas, or {BALANCED}, expected") from None
 
 
 def _each(values: Any) -> Any:

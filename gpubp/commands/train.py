@@ -87,7 +87,7 @@ def parser() -> Parser:
     special = {  # help texts that differ from TrainConfig's
         "optimizer": rows["optimizer"],
         "schedule": rows["schedule"],
-        "class_weight": "of cross_entropy: a number per class, separated by commas",
+        "class_weight": "of cross_entropy: a number per class, separated by commas, or balanced",
         "batch_size": "B, samples per step; 64, or all if fewer",
         "epochs": "passes through the samples: ceil(epochs M / B) steps; several: 10,20; 20, or enough for 400 steps",
         "steps": "training steps, instead of epochs; several: 100,1000",
@@ -115,6 +115,8 @@ def kinds() -> dict[str, tuple[Kind, Any]]:
 
 def run(settings: dict[str, Any]) -> int:
     """Train a population on data by name or from a file."""
+    import torch
+
     from .. import checks
     from ..ambient import HOME
     from ..population import Population
@@ -149,9 +151,10 @@ def run(settings: dict[str, Any]) -> int:
     if not designs.fit(settings, spec, dtype):
         return _mixed(settings, prepared)
     config, scale = _config(settings, spec, dtype)
-    settings["batch_size"] = config.fitted(prepared.training)[0].batch_size  # as in train(), which reports it
-    config.columns(spec, settings["networks"], HOME)  # refuse before the population is made
-    checks.check(prepared.training, spec, settings["networks"])
+    checks.check(prepared.training, spec, settings["networks"])  # refuse before the population is made
+    fitted, _ = config.fitted(spec, prepared.training, torch.arange(settings["networks"]))
+    settings["batch_size"] = fitted.batch_size  # as in train(), which reports it
+    fitted.columns(spec, settings["networks"], HOME)
     population = Population.create(
         spec, settings["networks"], settings["seed"], settings["init"], HOME, dtype, init_scale=scale
     )

@@ -77,7 +77,7 @@ class Subject:
         """A population in training, all of whose steps are one round, its data and its engine. Raises EngineError."""
         population = group.population.to(device)
         data = self.data.to(device, population.params.dtype)
-        config = group.config.fitted(data)[0]
+        config = group.config.fitted(population.spec, data, group.position)[0]
         state = TrainState.start(population, config, data, group.position.to(device))
         state.limit.copy_(state.end)
         choice = choose(engine, population.spec, config, device, population.params.dtype, data, population.count)

@@ -1,0 +1,91 @@
+"""Balanced weights of classes are scikit-learn's of each network's samples, and train as those numbers do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+
+import gpubp
+from gpubp.cli import main
+from gpubp.errors import ConfigError
+
+from .helpers import generator, same_bits
+
+INPUTS = torch.rand(60, 3, generator=generator(0))
+CLASSES = (torch.rand(60, generator=generator(1)) ** 3 * 3).long()  # 42, 12 and 6 of them
+SHARED = gpubp.Dataset(INPUTS, CLASSES)
+SPEC = gpubp.NetworkSpec((3, 4, 3), loss="cross_entropy")
+
+DATA: dict[str, gpubp.Dataset] = {
+    "shared": SHARED,
+    "folds": SHARED.folds(4, stratify=False)[0],
+    "entities": SHARED.by({"shop": (torch.arange(60) % 4).tolist()}),
+    "own inputs": gpubp.Dataset(INPUTS.view(4, 15, 3), CLASSES.view(4, 15)),
+    "own inputs, rows": gpubp.Dataset(INPUTS.view(4, 15, 3), CLASSES.view(4, 15), rows=[[0, 1, 1, 14]] * 4),
+}
+
+
+def expected(data: gpubp.Dataset, position: int) -> list[float]:
+    """Of the samples of one network; 1 of classes that it has not."""
+    targets = (data.targets[position] if data.own else data.targets).numpy()
+    targets = targets if data.rows is None else targets[data.parts[position].numpy()]
+    found = np.unique(targets)
+    weights = dict(zip(found.tolist(), compute_class_weight("balanced", classes=found, y=targets)))
+    return [weights.get(each, 1.0) for each in range(3)]
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_weights_are_those_of_each_networks_samples(name: str) -> None:
+    data, population = DATA[name], gpubp.Population.create(SPEC, count=4)
+    common: dict[str, Any] = {"lr": 0.1, "epochs": 2, "batch_size": 8}
+    balanced = gpubp.train(population, data, gpubp.TrainConfig(class_weight="balanced", **common))
+    weights = torch.tensor([expected(data, position) for position in range(4)], dtype=torch.float64)
+    torch.testing.assert_close(balanced.state.hyper["class_weight"], weights, rtol=1e-15, atol=0)
+    numbers = gpubp.train(population, data, gpubp.TrainConfig(class_weight=weights, **common))
+    assert same_bits(balanced.population.params, numbers.population.params)
+
+
+def test_a_design_has_balanced_numbers_and_no_weights_side_by_side(tmp_path: Path) -> None:
+    data, held_out = SHARED.folds(4, stratify=False)
+    each = [{"fold": 2, "class_weight": "balanced"}, {"fold": 0, "class_weight": "balanced"},
+            {"fold": 1, "class_weight": "1,2,3"}, {"fold": 1}]  # fmt: skip
+    given: dict[str, Any] = {"widths": "3,4,3", "loss": "cross_entropy", "lr": 0.1, "epochs": 2, "batch_size": 8}
+    result = gpubp.train_many(each, data, held_out, **given, run_dir=tmp_path / "run")
+    found = [
+        None if cell is None else [*map(float, cell.split(","))] for cell in result.table["class_weight"].to_pylist()
+    ]
+    assert found == [pytest.approx(expected(data, 2)), pytest.approx(expected(data, 0)), [1, 2, 3], None]
+    assert gpubp.replay(tmp_path / "run", 1, data=data, validation=held_out).same
+    numbers = [row | {"class_weight": weight} for row, weight in zip(each, found)]
+    again = gpubp.train_many(numbers, data, held_out, **given)
+    for row in range(4):
+        assert all(map(torch.equal, result.network(row).parameters(), again.network(row).parameters()))
+
+
+def test_the_command_line_takes_it_and_resumes(tmp_path: Path) -> None:
+    flags = ["--data", "iris", "--networks", "2", "--class-weight", "balanced"]
+    for folder, more in (("one", ["--epochs", "3"]), ("folds", ["--epochs", "3", "--folds", "3"])):
+        assert main(["train", *flags, *more, "--run-dir", str(tmp_path / folder)]) == 0
+    assert main(["train", *flags, "--epochs", "4", "--run-dir", str(tmp_path / "long")]) == 0
+    assert main(["resume", str(tmp_path / "one"), "--epochs", "4"]) == 0
+    one, long = (pyarrow.parquet.read_table(tmp_path / name / "results.parquet") for name in ("one", "long"))
+    assert one["loss"].to_pylist() == long["loss"].to_pylist()
+    folds = pyarrow.parquet.read_table(tmp_path / "folds" / "results.parquet")
+    assert len(folds) == 6
+
+
+def test_a_loss_without_classes_and_another_word_are_refused() -> None:
+    with pytest.raises(ConfigError, match="class_weight 'equal': 'balanced', or a number per class, expected"):
+        gpubp.TrainConfig(class_weight="equal", epochs=1)
+    numbers, rows = gpubp.Dataset(INPUTS, INPUTS), [{"widths": "3,4,3"}]
+    with pytest.raises(ConfigError, match="row 0: class_weight is for loss 'cross_entropy', not for 'mean_squared"):
+        gpubp.train_many(rows, numbers, class_weight="balanced", epochs=1)
+    population = gpubp.Population.create(gpubp.NetworkSpec((3, 4, 3)), count=2)
+    with pytest.raises(ConfigError, match="class_weight is for loss 'cross_entropy', not for 'mean_squared"):
+        gpubp.train(population, numbers, gpubp.TrainConfig(class_weight="balanced", epochs=1))
