@@ -104,6 +104,7 @@ def gone(process: Path) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 def test_a_part_that_ends_early_is_reported_step_by_step_and_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -206,6 +207,7 @@ def suite(tmp_path: Path, here: Check, monkeypatch: pytest.MonkeyPatch) -> Calla
     return run
 
 
+@pytest.mark.slow
 def test_the_outcome_of_tests_says_which_failed_were_skipped_hung_or_were_not_begun(
     suite: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
