@@ -136,7 +136,7 @@ class Plan:
     @cached_property
     def outs(self) -> list[int]:
         """Where the outs of each layer begin, and where the last end."""
-        return [*itertools.accumulate((self.chunk * pitch for pitch in self.pitch[1:]), initial=0)]
+        return [*itertools.accumulate((self.padded(self.chunk * pitch) for pitch in self.pitch[1:]), initial=0)]
 
     # ---- arrays
 
