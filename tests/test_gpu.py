@@ -108,6 +108,21 @@ def test_a_network_that_diverges_is_left_as_by_the_cpu(layout: Layout) -> None:
     assert torch.equal(got.status, expected.status)
 
 
+@pytest.mark.parametrize(
+    ("layout", "pitch"),
+    [(QUADS, 12), (replace(QUADS, chunk=4, slots_apart=True, threads=32), 12), (replace(QUADS, registers=2), 6)],
+)
+def test_matrices_of_one_column_have_the_cpus_bits(layout: Layout, pitch: int) -> None:
+    """Whose entries are neighbours; a sum over all parameters, a slope of the net and dropout read them too."""
+    own = small(dropout=0.3, clip_norm=0.5, l1=0.01, l2=0.05)
+    own = own._replace(spec=gpubp.NetworkSpec((1, 5, 1, 6, 1), "gelu"), weight="own weights")
+    expected = train(own.population(), own.data(), engine=cpu, **own.settings)
+    with playing(Player(), layout) as player:
+        found = train(own.population(), own.data(), engine=cuda, **own.settings)
+    assert f"int PITCH[] = {{1, {pitch}, 1, {pitch}, 1}};" in player.launches[-1].text
+    assert not differences(found, EVERYONE, expected, EVERYONE)
+
+
 def test_tiny_networks_are_threads_by_the_rules() -> None:
     many = list(range(300))  # two blocks of 128 and a part of one
     own = small(batch_size=1)._replace(spec=gpubp.NetworkSpec((2, 2, 2), "tanh"))
@@ -240,6 +255,7 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "a bias twice": (QUADS, wrote("k * pitch + column", "k * pitch")),
     "an output too few": (QUADS, wrote("min_of(N, ENTRIES_PER_V)", "min_of(N - 1, ENTRIES_PER_V)")),
     "a tile twice": (QUADS, wrote("square % squares_down", "square % 1")),
+    "a column in one place": (QUADS, wrote("column) p[i * pitch + j]", "column) p[0]")),
     "gradients of the chunk before": (
         replace(QUADS, chunk=4),
         wrote("gradients.begin(ctx);", "if (!ctx.group->dropout_step[0]) gradients.begin(ctx);"),
@@ -265,6 +281,8 @@ def faulty(layout: Layout, change: Callable[[Launch], Launch | None]) -> bool:
     own, cuts = small(), [3, 4]
     if layout.streamed:  # many tiles, and many strips of each
         own = own._replace(spec=gpubp.NetworkSpec((3, 70, 18, 2), "tanh"))
+    elif layout.kind == Kind.GPU_WIDE:  # with matrices of one column
+        own = own._replace(spec=gpubp.NetworkSpec((3, 5, 1, 2), "tanh"))
     expected = train(own.population(), own.data(), cuts, engine=cpu, **own.settings)
     try:
         with playing(Broken(change), layout):

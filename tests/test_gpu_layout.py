@@ -56,6 +56,14 @@ def test_a_network_has_a_thread_for_16_numbers_of_the_largest_product_and_shares
     assert chip.block(own.layout) == (threads * teams, teams)
 
 
+@pytest.mark.parametrize("widths", [(8, 16, 1), (1, 5, 1, 6, 1), (3, 1, 1)])
+def test_a_column_is_packed_and_every_matrix_begins_at_a_v(widths: tuple[int, ...]) -> None:
+    for batch, threads in itertools.product((6, 32), (8, 32)):
+        plan = program(widths, batch).laid_out(replace(chip.WIDE, threads=threads)).plan
+        assert all((pitch == 1) == (width == 1) for width, pitch in zip(widths, plan.pitch))
+        assert not any(at % 4 for at in (*plan.weights, *plan.outs))
+
+
 def test_networks_do_not_share_a_warp_where_memory_is_for_one() -> None:
     own = program((8, 16, 1), 16)
     two = chip.in_shared_memory(own, H100)

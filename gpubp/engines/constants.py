@@ -138,7 +138,7 @@ def _layers(plan: Plan) -> list[tuple[str, Sequence[int], str]]:
     bias_at = [end - plan.padded(size) for end, size in zip(plan.weights[1:], plan.biases)]
     return [
         ("WIDTH", plan.widths, "of the layers, the inputs' first"),
-        ("PITCH", plan.pitch, "entries from a row of that width to the next: whole v, or one v more (Plan.pitch)"),
+        ("PITCH", plan.pitch, "entries from a row of that width to the next, mostly whole v (Plan.pitch)"),
         ("BIAS_COUNT", plan.biases, "how many biases each layer has"),
         ("LAYER_AT", plan.rows, "where each layer begins in a row of Job.params: its weight, then its biases"),
         ("WEIGHT_AT", plan.weights, "where each layer's weight begins in Memory.params, with every row padded"),

@@ -90,6 +90,10 @@ class Layout:
         """Numbers from a row to the next, so that neighbouring rows begin in different banks of shared memory."""
         return (-(-width // self.pitch_unit) | 1) * self.pitch_unit
 
+    def pitch(self, width: int) -> int:
+        """Of a block's matrix: odd_pitch(), or 1 of a single column in a wide block, which reads a v of it at once."""
+        return 1 if width == 1 and self.kind == Kind.GPU_WIDE and not self.tf32 else self.odd_pitch(width)
+
     @property
     def networks(self) -> int:
         """Networks of a group, side by side in a v."""

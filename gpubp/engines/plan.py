@@ -107,7 +107,7 @@ class Plan:
         """For each width, elements from a row of a matrix to the next. On a CPU no multiple of 1 KB: such rows share
         few sets of the cache, and 64 outputs with lanes as networks lost up to a quarter of the rate."""
         if self.layout.threads:
-            return [self.layout.odd_pitch(width) if self.layout.kind.block else width for width in self.widths]
+            return [self.layout.pitch(width) if self.layout.kind.block else width for width in self.widths]
         size = self.itemsize * self.layout.networks
         padded = [self.padded(width) for width in self.widths]
         return [width if width * size % 1024 else width + self.layout.entries_per_v for width in padded]
@@ -130,13 +130,13 @@ class Plan:
     @cached_property
     def weights(self) -> list[int]:
         """Where each layer begins in the kernel, with rows of a weight padded, and where the last ends."""
-        sizes = (i * o + self.padded(bias) for i, o, bias in zip(self.widths, self.pitch[1:], self.biases))
+        sizes = (self.padded(i * o) + self.padded(bias) for i, o, bias in zip(self.widths, self.pitch[1:], self.biases))
         return [*itertools.accumulate(sizes, initial=0)]
 
     @cached_property
     def outs(self) -> list[int]:
         """Where the outs of each layer begin, and where the last end."""
-        return [*itertools.accumulate((self.chunk * pitch for pitch in self.pitch[1:]), initial=0)]
+        return [*itertools.accumulate((self.padded(self.chunk * pitch) for pitch in self.pitch[1:]), initial=0)]
 
     # ---- arrays
 

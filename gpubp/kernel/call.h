@@ -57,8 +57,8 @@ FN void next_step(Context &ctx, Cursor &cursor, Progress &progress, const int32_
 FN per_network nonfinite(const Context &ctx, const Progress &progress) {
   per_network found = splat<per_network>(0);
   for (int slot = 0; slot <= SLOTS; slot++)
-    found = found + sum_over_params<true>(ctx, [&](int at) {
-      return read(param_or_slot(ctx.mem, slot, at), 0) * real(0);
+    found = found + sum_over_params<true>(ctx, [&](auto at) {
+      return read_at(param_or_slot(ctx.mem, slot, 0), at) * real(0);
     });
   return found + progress.fault;
 }

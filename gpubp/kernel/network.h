@@ -47,8 +47,8 @@ FN void forward(const Context &ctx, int start) {
       const v share = broadcast(ctx.mem.share, start + b);
       net = zero_if_uncounted(share, net), out = zero_if_uncounted(share, out);
     }
-    if (KEEP_NETS) write(nets, b * O_pitch + o, net);
-    write(outs, b * O_pitch + o, out);
+    if (KEEP_NETS) write_to<O_pitch>(nets, b, o, net);
+    write_to<O_pitch>(outs, b, o, out);
   };
   product<samples, O, I>(below_of<l>(ctx, start), weight, Zeros(), for_each_sum(bias_of, finish));
   if constexpr (l + 1 < LAYERS) {
@@ -93,15 +93,15 @@ FN void backward(const Context &ctx, Gradients &gradients, int start, entry *del
   if constexpr (l > 0) {  // the weight is still the old one, unless LAYERWISE: then gradient() has updated it above
     const auto weight = transposed_weight<l>(ctx);
     auto unit_below = [&](int b, int i) {
-      const int at = outs_at + b * I_pitch + i;
-      const v out = read(ctx.mem.outs, at);
-      return Unit{out, KEEP_NETS ? read(ctx.mem.nets, at) : out, HAS_DROPOUT ? read(ctx.mem.masks, at) : out};
+      auto below = [&](const entry *array) { return Matrix<I_pitch>{array + outs_at}.read(b, i); };
+      const v out = below(ctx.mem.outs);
+      return Unit{out, KEEP_NETS ? below(ctx.mem.nets) : out, HAS_DROPOUT ? below(ctx.mem.masks) : out};
     };
     auto finish = [&](int b, int i, v sum, const Unit &unit) {
       if (HAS_DROPOUT) sum = sum * unit.mask;
       v x = sum * slope<l - 1>(unit.net, unit.out);
       if constexpr (WEIGHTED) x = zero_if_uncounted(broadcast(ctx.mem.share, start + b), x);
-      write(to, b * I_pitch + i, x);
+      write_to<I_pitch>(to, b, i, x);
     };
     product<samples, I, O>(Matrix<PITCH[l + 1]>{delta}, weight, Zeros(), for_each_sum(unit_below, finish));
   }

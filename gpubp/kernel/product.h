@@ -13,15 +13,20 @@ constexpr int pad(int width) { return cdiv(width, ENTRIES_PER_V) * ENTRIES_PER_V
 // transposed: whether neighbours in memory are neighbours in a column. from(i, j): the view that begins there.
 
 template <int pitch>
-struct Matrix {  // row after row, `pitch` entries from one row to the next
-  static constexpr bool transposed = false;
+struct Matrix {  // row after row, `pitch` entries from one row to the next; column: of single entries, in GPU_WIDE
+  static constexpr bool transposed = false, column = pitch < ENTRIES_PER_V;
   const entry *p;
   INLINE v broadcast(int i, int j) const { return ::broadcast(p, i * pitch + j); }
-  INLINE v read(int i, int j) const { return ::read(p, i * pitch + j); }
+  INLINE v read(int i, int j) const { return column ? broadcast(i, j) : ::read(p, i * pitch + j); }
   INLINE Matrix from(int i, int j) const { return {p + i * pitch + j}; }
   INLINE const entry *row(int i) const { return p + i * pitch; }
   INLINE bool aligned() const { return true; }  // whether rows begin at a v
 };
+template <int pitch>
+FN void write_to(entry *p, int i, int j, v x) {  // to (i, j) of such a matrix
+  if constexpr (Matrix<pitch>::column) p[i * pitch + j] = *(const entry *)&x;
+  else write(p, i * pitch + j, x);
+}
 template <class View>
 struct Transposed {
   static constexpr bool transposed = true;

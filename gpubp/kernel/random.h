@@ -53,8 +53,9 @@ FN void permute(W (&left)[Q], W (&right)[Q], const W (&key)[Q], W size, W a, W b
   constexpr uint32_t ROUNDS[12] = {0x3C6EF372u, 0xDAA66D55u, 0x1B873593u, 0xAD2318D7u, 0x27D4EB2Fu, 0x85EBCA77u,
                                    0x165667B1u, 0xC2B2AE35u, 0x5BD1E995u, 0x2545F491u, 0x01234567u, 0x7FEB352Du};
   typedef vec<int32_t, lanes<W>::count> S;
-  bool first = true;
-  for (;;) {
+  W missing;
+  UNROLL for (int q = 0; q < Q; q++) found[q] = size;
+  do {
     for (int round = 0; round < 12; round++) {
       const W radix = round % 2 ? b : a, constant = splat<W>(ROUNDS[round]);
       UNROLL for (int q = 0; q < Q; q++) {
@@ -65,13 +66,11 @@ FN void permute(W (&left)[Q], W (&right)[Q], const W (&key)[Q], W size, W a, W b
         right[q] = moved < wrapped ? moved : wrapped;  // modulo the radix: below 0 wraps to a large number
       }
     }
-    W missing{};
+    missing = W{};
     UNROLL for (int q = 0; q < Q; q++) {
       W value = left[q] * b + right[q];
-      found[q] = first ? value : found[q] >= size ? value : found[q];
+      found[q] = found[q] >= size ? value : found[q];
       missing = missing | (found[q] >= size ? splat<W>(1) : splat<W>(0));
     }
-    if (!any(missing)) return;
-    first = false;
-  }
+  } while (any(missing));
 }

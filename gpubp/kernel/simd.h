@@ -210,6 +210,11 @@ FN V fma_(V a, V b, V c) {
   }
 }
 
+#ifdef __CUDACC__  // instructions can read a number without its sign; of its bits, arithmetic.h
+FN float abs_(float x) { return fabsf(x); }
+FN double abs_(double x) { return fabs(x); }
+#endif
+
 // x in a register from here on. GCC would rather read it from memory again at every use: twice the loads of a product.
 template <class V>
 FN V hold(V x) {

@@ -72,11 +72,15 @@ template <bool biases, int l = 0, class F>
 FN per_network sum_over_params(const Context &ctx, F f) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], size = BIAS_COUNT[l];
   entry *sums = room_for_sums(ctx);
+  auto place = [](int at) {
+    if constexpr (Matrix<PITCH[l + 1]>::column) return Single{at};
+    else return at;
+  };
   PARALLEL_FOR(item, pad(O) / ENTRIES_PER_V) {
     const int o = item * ENTRIES_PER_V;
-    v sum = blocked_sum<I>([&](int i) { return f(WEIGHT_AT[l] + i * PITCH[l + 1] + o); });
-    if (biases && size == O) sum = sum + f(BIAS_AT[l] + o);
-    write(sums, o, sum);
+    auto sum = blocked_sum<I>([&](int i) { return f(place(WEIGHT_AT[l] + i * PITCH[l + 1] + o)); });
+    if (biases && size == O) sum = sum + f(place(BIAS_AT[l] + o));
+    write_at(sums, place(o), sum);
   }
   BARRIER
   per_network total = blocked_sum<O>([&](int o) { return per_network(sums[o]); });
@@ -96,7 +100,7 @@ constexpr bool holds_weight(int at) {
 }
 FN void clip_norm(const Context &ctx) {
   if constexpr (HAS_CLIP_NORM) {
-    auto squared = [&](int at) { v grad = read(ctx.mem.grad, at); return grad * grad; };
+    auto squared = [&](auto at) { auto grad = read_at(ctx.mem.grad, at); return grad * grad; };
     const per_network square = sum_over_params<TRAIN_BIAS>(ctx, squared);
     v factor = at_most_(as_v(hyper_of(ctx, HYPER_CLIP_NORM)) / (sqrt_(as_v(square)) + real(1e-6)), splat<v>(1));
     PARALLEL_FOR(item, PADDED_P / ENTRIES_PER_V) {
@@ -109,8 +113,8 @@ FN void clip_norm(const Context &ctx) {
 
 FN per_network penalty(const Context &ctx) {  // that l1 and l2 add to the loss
   per_network total = splat<per_network>(0);
-  auto size = [&](int at) { return abs_(read(ctx.mem.params, at)); };
-  auto squared = [&](int at) { v weight = read(ctx.mem.params, at); return weight * weight; };
+  auto size = [&](auto at) { return abs_(read_at(ctx.mem.params, at)); };
+  auto squared = [&](auto at) { auto weight = read_at(ctx.mem.params, at); return weight * weight; };
   if constexpr (HAS_L1) total = total + hyper_of(ctx, HYPER_L1) * sum_over_params<false>(ctx, size);
   if constexpr (HAS_L2) total = total + real(0.5) * hyper_of(ctx, HYPER_L2) * sum_over_params<false>(ctx, squared);
   return total;

@@ -1,6 +1,6 @@
 // Of gpu_block.h, where lanes are outputs: the product, which reads 16 bytes at once, and whose sums a thread keeps for
 // as long as they are needed, those of gradients for a whole step. PITCH is an odd number of v, so that the rows that
-// neighbouring threads read lie in different banks.
+// neighbouring threads read lie in different banks; of a single column 1, so that a v of it is read at once.
 #pragma once
 
 // The rows of a tile: blocks of neighbours, `tile` rows in all, as far apart as there are tiles. Beyond the end it
