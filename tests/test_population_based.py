@@ -143,7 +143,7 @@ def test_threads_change_no_bit(whole: Result) -> None:
         same(searches.run("pbt", epochs=6), whole)
 
 
-@pytest.mark.parametrize("fit", [99, 2], ids=["memory", "little memory"])
+@pytest.mark.parametrize("fit", [pytest.param(99, marks=pytest.mark.slow), 2], ids=["memory", "little memory"])
 def test_shares_and_calls_change_no_bit(fit: int, whole: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpubp.run.MOST", 3)
     monkeypatch.setattr("gpubp.run.placed", placement.Shards)

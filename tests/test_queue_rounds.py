@@ -41,7 +41,10 @@ def eight_at_a_time() -> gpubp.Result:
     return train(SPREAD, slots=8)
 
 
-@pytest.mark.parametrize(("slots", "ahead"), [(3, 2), (5, 7), (16, 1 << 12), (23, 1)])
+@pytest.mark.parametrize(
+    ("slots", "ahead"),
+    [(3, 2), pytest.param(5, 7, marks=pytest.mark.slow), (16, 1 << 12), pytest.param(23, 1, marks=pytest.mark.slow)],
+)
 def test_how_many_are_made_ahead_changes_no_network(
     slots: int, ahead: int, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,7 +77,7 @@ def test_few_are_made_ahead_where_they_are_larger_than_those_before(monkeypatch:
 
     monkeypatch.setattr(Maker, "runs", counted)
     monkeypatch.setattr("gpubp.queue.AHEAD", (1 << 12, 1 << 16))
-    train([*[{"widths": "3,4"}] * 8, *[large] * 40], steps=2, slots=4)
+    train([*[{"widths": "3,4"}] * 8, *[large] * 40], steps=1, slots=4)
     assert max(made) <= 1 << 16 < 40 * 4 * gpubp.NetworkSpec((3, 200, 4), loss="cross_entropy").size
 
 
@@ -98,7 +101,7 @@ def test_short_networks_that_come_first_leave_the_others_their_long_rounds() -> 
     assert last["loss"]["median"] == alone["loss"]["median"]
 
 
-@pytest.mark.parametrize("calls", [2, 5])
+@pytest.mark.parametrize("calls", [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_a_part_of_a_round_resumes_to_the_same_networks(
     calls: int, whole: gpubp.Result, uncut: gpubp.Result, tmp_path: Path, short_calls: None
 ) -> None:
@@ -147,7 +150,7 @@ class Watch(gpubp.Reporter):
         self.rounds.append(record["round"])
 
 
-@pytest.mark.parametrize("calls", [0, 12])
+@pytest.mark.parametrize("calls", [pytest.param(0, marks=pytest.mark.slow), 12])
 def test_the_history_of_a_long_queue_has_few_of_its_rounds_and_the_last(
     calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_calls: None
 ) -> None:
@@ -203,7 +206,7 @@ class Short(TorchDispatchMode):
         return found
 
 
-@pytest.mark.parametrize("each", [97, pytest.param(1, marks=pytest.mark.slow("trains and resumes hundreds of times"))])
+@pytest.mark.parametrize("each", [193, pytest.param(1, marks=pytest.mark.slow("trains and resumes hundreds of times"))])
 def test_memory_may_end_while_networks_change_and_none_is_lost(
     each: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
