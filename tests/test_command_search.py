@@ -18,7 +18,6 @@ DATA = "--data wine --networks 18 --lr 1e-4..1e-1:log --run-dir made"
 @pytest.mark.parametrize(
     ("flags", "left"),
     [
-        pytest.param("--search halving --epochs 27", [6] * 2 + [2] * 6 + [1] * 18, marks=pytest.mark.slow),
         ("--search halving --epochs 12 --budget 3 --factor 2", [9, 4, 4]),
         ("--search halving --steps 40 --budget 10 --factor 2", [9, 4, 4]),
         ("--search halving --epochs 12 --budget 4 --evaluate-every 2", [18, 6, 6, 6, 6]),
@@ -60,7 +59,6 @@ def test_pbt_stays_within_the_ranges_and_keeps_its_lineage(capsys: Capture) -> N
 @pytest.mark.parametrize(
     ("flags", "every"),
     [
-        pytest.param("--steps 300 --patience 30", 100, marks=pytest.mark.slow),
         pytest.param("--steps 5000 --patience 30", 200, marks=pytest.mark.slow),
         ("--steps 100 --evaluate-every 2", 4),
         ("--steps 20 --widths 13,3;13,4,3", 1),

@@ -22,7 +22,7 @@ from gpubp.reporters.results_file import read_results
 
 from .helpers import same_bits
 from .short_runs import APART, Stop, calls_of_three_steps, stopped
-from .test_design import data, rows, train
+from .test_design import FOLDS, data, rows, train
 
 USED = (0, 1, 4, 7, 8)  # of two kinds: one has patience, one diverges, one starts otherwise
 COMMON = {"loss": "cross_entropy", "epochs": 6, "batch_size": 8, "seed": 3}
@@ -136,8 +136,6 @@ def test_an_interrupted_queue_resumes_to_the_same_networks(
 
 
 def both() -> tuple[gpubp.Dataset, gpubp.Dataset]:
-    from .test_design import FOLDS
-
     return data(rows=FOLDS), data(9)
 
 
@@ -148,12 +146,6 @@ def test_a_stream_resumes_with_the_same_rows(whole: gpubp.Result, tmp_path: Path
     with pytest.raises(CheckpointError, match=r"stream of rows: resume\(..., design=\)"):
         gpubp.resume(folder, *both())
     same(gpubp.resume(folder, *both(), design=iter(MANY)), whole)
-
-
-def test_networks_that_have_left_cannot_be_trained_on(tmp_path: Path) -> None:
-    train(MANY[:3], slots=2, run_dir=tmp_path / "run")
-    with pytest.raises(ConfigError, match="more networks than slots"):
-        gpubp.resume(tmp_path / "run", *both(), epochs=50)
 
 
 def test_files_do_not_become_more(tmp_path: Path) -> None:
@@ -174,18 +166,17 @@ def a_run_that_was_stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("damage", ["flipped", pytest.param("short", marks=pytest.mark.slow), "longer"])
+@pytest.mark.parametrize("damage", ["flipped", "longer"])
 def test_of_damaged_records_the_previous_checkpoint_knows_nothing_and_later_ones_are_dropped(
     damage: str, whole: gpubp.Result, half: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(half, tmp_path / "run"))
     log = folder / ended.FOLDER / "0.rows"
     content = log.read_bytes()
-    changed = {"flipped": bytes([content[0] ^ 1]) + content[1:], "short": content[:-1], "longer": content + b"half"}
-    log.write_bytes(changed[damage])
+    log.write_bytes(content + b"half" if damage == "longer" else bytes([content[0] ^ 1]) + content[1:])
     resumed = gpubp.resume(folder, *both())
     told = [note for note in resumed.notes if "0.rows is damaged: its SHA-256" in note]
-    assert bool(told) == (damage != "longer")
+    assert bool(told) == (damage == "flipped")
     same(resumed, whole)
 
 

@@ -208,7 +208,8 @@ def test_a_search_that_says_too_little_or_too_much_is_refused(given, told):
 )
 def test_halving_by_samples_is_that_of_scikit_learn(theirs, runs):
     """Of a grid, and of as many settings as samples suffice for."""
-    given = {"alpha": [0.01, 10.0], "learning_rate_init": [0.01, 0.1]}
+    alphas = [0.01, 10.0] if theirs == "HalvingGridSearchCV" else [0.01, 0.1, 10.0]
+    given = {"alpha": alphas, "learning_rate_init": [0.01, 0.1]}
     halving, mlp = {"factor": 2, "min_resources": 30}, MLPClassifier((4,), **SMALL)
     space = "param_grid" if theirs == "HalvingGridSearchCV" else "param_distributions"
     how = {"cv": 2, "random_state": 0, "return_train_score": True}
