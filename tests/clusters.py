@@ -43,8 +43,8 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("PYTHONPATH", str(ROOT))
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         checks = {"health_check_period_ms": 500}  # of which five tell that a machine is lost
-        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False, "_system_config": checks}
-        found = Cluster(initialize_head=True, head_node_args=head)
+        head = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True, "_system_config": checks}
+        found = Cluster(head_node_args={"num_cpus": 1, "object_store_memory": STORE, **head}, initialize_head=True)
         found.add_node(num_cpus=1, object_store_memory=STORE)
         ray.init(found.address, log_to_driver=False, logging_level="ERROR")
         for number, handler in handlers.items():
