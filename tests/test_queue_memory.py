@@ -148,15 +148,11 @@ def test_a_stream_without_a_first_row_or_with_a_wrong_one_there_trains_nothing(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    "more",
-    [pytest.param(["--lr", "1e-3..1e-1:log", "--folds", "2"], marks=pytest.mark.slow), ["--widths", "4,16,3;4,8,3"]],
-)
 def test_the_command_line_trains_more_than_fit_without_a_flag(
-    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ["train", "--data", "iris", "--networks", "400", "--epochs", "1", "--engine", "eager", *more]
-    common += [] if "--widths" in more else ["--widths", "4,16,3"]
+    common = ["train", "--data", "iris", "--networks", "200", "--widths", "4,16,3;4,8,3", "--lr", "1e-3..1e-1:log"]
+    common += ["--folds", "2", "--epochs", "1", "--engine", "eager"]
     assert main([*common, "--run-dir", str(tmp_path / "all")]) == 0
     monkeypatch.setattr("gpubp.free.available", lambda device: 168_200_000)
     capsys.readouterr()
