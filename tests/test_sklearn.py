@@ -168,7 +168,7 @@ def test_samples_of_weight_0_are_as_absent():
 
 def test_several_yes_or_no_targets_have_a_probability_each():
     X, y = make_multilabel_classification(120, 6, n_classes=3, random_state=0)
-    given = {"hidden_layer_sizes": (16,), "learning_rate_init": 0.1, "max_iter": 10}
+    given = {"hidden_layer_sizes": (16,), "learning_rate_init": 0.03, "max_iter": 30}
     model = MLPClassifier(**given, **SMALL).fit(X, y)
     theirs = neural_network.MLPClassifier(**given, random_state=0).fit(X, y)
     assert model.predict(X).shape == model.predict_proba(X).shape == (120, 3)
