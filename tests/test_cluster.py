@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import json
+import re
 import shutil
-import signal
+import socket
 import time
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 import gpubp
 import gpubp.curves
 from gpubp import checkpoint, cluster, manifests
+from gpubp.cli import main
 from gpubp.cluster import driver
 from gpubp.cluster.driver import Driver
 from gpubp.cluster.plan import Plan
@@ -24,7 +26,7 @@ from gpubp.errors import CheckpointError, ConfigError
 from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
 from gpubp.stored import Source
 
-from .clusters import PLAIN, STORE, At, check_same, interrupted, kill, slow, trained
+from .clusters import LACKS, LONG, PLAIN, STORE, At, check_same, interrupt, interrupted, kill, slow, trained, watch
 from .commands import run
 from .helpers import same_bits
 
@@ -37,7 +39,10 @@ Capture = pytest.CaptureFixture[str]
 def test_any_number_of_shards_gives_the_bits_of_one_run(
     machines: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more: dict[str, Any] = {"patience": 2, "restore_best": True, "engine": "eager"}
+    more: dict[str, Any] = {"patience": 2, "restore_best": True}
+    with pytest.raises(ConfigError, match="shards 16: the run has 15 networks"):
+        trained(iris, 16, tmp_path / "3", **more)
+    assert not (tmp_path / "3").exists()
     whole, read, proper = trained(iris, None, tmp_path / "whole", **more), list[Any](), Source.read
     with monkeypatch.context() as patch:
         patch.setattr(Source, "read", lambda *given: read.append(given) or proper(*given))
@@ -104,7 +109,9 @@ def test_a_population_trains_in_shards_too(
 
 
 @pytest.mark.parametrize(
-    "search", [SuccessiveHalving(2), Hyperband(2), PopulationBased(2)], ids=["halving", "hyperband", "pbt"]
+    "search",
+    [pytest.param(SuccessiveHalving(2), marks=pytest.mark.slow), Hyperband(2), PopulationBased(2)],
+    ids=["halving", "hyperband", "pbt"],
 )
 def test_searches_decide_over_the_networks_of_all_shards_and_these_meet_nowhere_else(
     machines: Any, iris: Any, tmp_path: Path, search: Any, monkeypatch: pytest.MonkeyPatch
@@ -129,68 +136,51 @@ def test_searches_decide_over_the_networks_of_all_shards_and_these_meet_nowhere_
         assert len(found.search.lineage) == 2
 
 
-LONG = {"epochs": 3000, "evaluate_every": 50, "checkpoint_minutes": 0, "design": PLAIN}
-
-
-@pytest.fixture(scope="module")
-def long(iris: Any) -> gpubp.Result:
-    return trained(iris, None, **LONG)
-
-
-def test_a_killed_worker_and_a_lost_machine_cost_the_work_since_the_last_checkpoint(
-    machines: Any, iris: Any, long: gpubp.Result, tmp_path: Path
-) -> None:
-    nodes = [machines.add_node(num_cpus=1, object_store_memory=STORE)]
-    reporters = [At(5, kill), At(12, lambda: machines.remove_node(nodes[0], allow_graceful=False))]
-    found = trained(iris, 3, tmp_path / "run", reporters=reporters, **LONG)
-    assert (found.run_dir, [each.number for each in reporters]) == (tmp_path / "run", [0, 0])
-    check_same(long, found)
-    steps = sum(int(state.step.sum()) for state in found.states)
-    assert any(": its worker died; tried again from step " in each for each in found.notes)
-    assert 0 < found.network_steps < steps  # of the tasks that ended: those of killed ones went on from checkpoints
-    machines.wait_for_nodes(60)  # until Ray knows of the loss, and gives that machine no more work
-
-
 @pytest.mark.parametrize(
-    "search", [pytest.param(None, marks=pytest.mark.slow), PopulationBased(1000)], ids=["plain", "pbt"]
+    "search", [pytest.param(None, marks=pytest.mark.slow), PopulationBased(4)], ids=["plain", "pbt"]
 )
 def test_a_run_that_ended_early_goes_on_by_the_same_call(
     machines: Any, iris: Any, tmp_path: Path, search: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The signal comes while workers wait for what they tell to be heard."""
-    more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN, "search": search}
+    more = {**LONG, "epochs": 20, "checkpoint_minutes": 5, "search": search}
     whole = trained(iris, None, **more)
-    interrupt = At(3, lambda: os.kill(os.getpid(), signal.SIGINT))
     with monkeypatch.context() as patch:
         patch.setattr(driver, "board", slow)
         with pytest.raises(KeyboardInterrupt) as caught:
-            trained(iris, 2, tmp_path / "run", reporters=[interrupt], **more)
+            trained(iris, 2, tmp_path / "run", reporters=[At(3, interrupt)], **more)
     result = caught.value.result  # type: ignore[attr-defined]
     assert (result.stopped_by, result.statuses["running"], len(result.table)) == ("SIGINT", 12, 12)
     data, steps, best = iris.validation, result.state.step, int(result.ranking()[0])
-    assert 3 * 375 <= steps.min() <= steps.max() < 30_000, "every shard has saved what was heard of it"
+    assert 3 * 15 <= steps.min() <= steps.max() < 150, "every shard has saved what was heard of it"
     assert result.ensemble(best=1).evaluate(data)["accuracy"] == pytest.approx(float(result.validation_metric[best]))
     with pytest.raises(ConfigError, match="has shards of a run with other settings or data"):
-        trained(iris, 2, tmp_path / "run", **{**more, "epochs": 4100})
+        trained(iris, 2, tmp_path / "run", **{**more, "epochs": 21})
     with pytest.raises(ConfigError, match=r"shards 3: the run in .* began with 2"):
         trained(iris, 3, tmp_path / "run", **more)
     found = cluster.train_many(
-        PLAIN, iris.training, iris.validation, run_dir=tmp_path / "run", widths="4,6,3", loss=iris.loss, epochs=4000,
-        batch_size=16, evaluate_every=50, search=search,
+        PLAIN, iris.training, iris.validation, run_dir=tmp_path / "run", widths="4,6,3", loss=iris.loss, epochs=20,
+        batch_size=16, evaluate_every=2, search=search, engine="eager",
     )  # fmt: skip
     assert found.network_steps < sum(int(state.step.sum()) for state in whole.states)
     assert found.seconds < found.history[-1]["seconds"], "of this call alone"
     check_same(whole, found)
 
 
-def test_the_error_of_a_shard_is_raised_once_with_its_number_also_if_the_driver_cannot_save_itself(
-    machines: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupt = At(2, lambda: os.kill(os.getpid(), signal.SIGINT))
-    more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN}
+@pytest.fixture(scope="module")
+def begun(machines: Any, iris: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was interrupted in its second round."""
+    folder = tmp_path_factory.mktemp("begun") / "run"
     with pytest.raises(KeyboardInterrupt):
-        trained(iris, 2, tmp_path / "run", reporters=[interrupt], **more)
-    for each in (tmp_path / "run" / "shards" / "1" / "checkpoint").glob("manifest*"):
+        trained(iris, 2, folder, reporters=[At(2, interrupt)], **LONG)
+    return folder
+
+
+def test_the_error_of_a_shard_is_raised_once_with_its_number_also_if_the_driver_cannot_save_itself(
+    begun: Path, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = Path(shutil.copytree(begun, tmp_path / "run"))
+    for each in (run_dir / "shards" / "1" / "checkpoint").glob("manifest*"):
         each.write_text("{}")
     saves = [None]  # the first
 
@@ -201,7 +191,22 @@ def test_the_error_of_a_shard_is_raised_once_with_its_number_also_if_the_driver_
 
     monkeypatch.setattr(Driver, "push", push)
     with pytest.raises(CheckpointError, match=r"^shard 1: .*manifest.json is not the manifest of a gpubp checkpoint"):
-        trained(iris, 2, tmp_path / "run", **more)
+        trained(iris, 2, run_dir, **LONG)
+
+
+def test_a_call_does_not_go_on_from_where_another_one_was_when_it_began(
+    begun: Path, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, proper = Path(shutil.copytree(begun, tmp_path / "run")), Plan.fit
+    record = run_dir / "shards" / "driver" / "record.json"
+
+    def meanwhile(*given: Any) -> list[str]:
+        record.write_text(record.read_text() + "\n")
+        return proper(*given)
+
+    monkeypatch.setattr(Plan, "fit", meanwhile)
+    with pytest.raises(CheckpointError, match=r"run: another process has just gone on with it: call again"):
+        trained(iris, 2, run_dir, **LONG)
 
 
 @pytest.mark.parametrize(
@@ -247,38 +252,67 @@ def test_the_directory_of_a_run_in_shards_is_that_of_any_run(
     assert same_bits(*(gpubp.load(each).population.params for each in ("one", "two")))
 
 
-def test_more_shards_than_networks_are_refused_before_anything_is_written(
-    machines: Any, iris: Any, tmp_path: Path
+@pytest.fixture(scope="module")
+def node(machines: Any) -> Any:
+    """A machine with two GPUs, that Ray believes in, and CPUs for more tasks than that."""
+    return machines.add_node(num_cpus=3, num_gpus=2, object_store_memory=STORE)
+
+
+@pytest.mark.parametrize(
+    "search", [None, pytest.param(PopulationBased(2), marks=pytest.mark.slow)], ids=["plain", "pbt"]
+)
+def test_there_is_a_shard_for_each_gpu_and_each_task_has_one_to_itself(
+    node: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: Any
 ) -> None:
-    with pytest.raises(ConfigError, match="shards 13: the run has 12 networks"):
-        trained(iris, 13, tmp_path / "run", design=PLAIN)
-    assert not (tmp_path / "run").exists()
+    folder = tmp_path / "told"
+    folder.mkdir()
+    watch(monkeypatch, folder)
+    more: dict[str, Any] = {"widths": "4,6,3", "epochs": 4, "batch_size": 16, "search": search, "engine": "eager"}
+    found = cluster.train_many(PLAIN, iris.training, run_dir=tmp_path / "run", loss=iris.loss, **more)
+    check_same(trained(iris, None, design=PLAIN, validation=False, **more), found)
+    assert "shards: 2" in (tmp_path / "run" / "config.yaml").read_text()
+    told = [json.loads(each.read_text()) for each in folder.iterdir()]
+    assert {each["task"] for each in told} == {"fit", "_train"} | ({"give", "take"} if search else set())
+    for each in told:
+        assert (each["device"], each["resources"]) == ("cuda", {"GPU": 1.0, "CPU": 1.0})
+        assert each["gpus"] == [each["visible"]], "torch sees the GPU that Ray gave, and no other"
+    assert {each["visible"] for each in told} == {"0", "1"}
+    for one, other in combinations(sorted(told, key=lambda each: each["begun"]), 2):
+        assert one["visible"] != other["visible"] or one["ended"] <= other["begun"]
+    processes = {each.name.partition("-")[0] for each in folder.iterdir()}
+    assert len(processes) == len(told), "or torch would keep the GPU that the process had before"
 
 
-def test_a_board_that_is_killed_is_made_again(machines: Any, iris: Any, long: gpubp.Result, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [("worker.fit", ""), pytest.param("driver._train", "shard [01]: ", marks=pytest.mark.slow)],
+)
+def test_a_worker_that_finds_no_gpu_is_told_of_in_a_sentence(
+    node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, first: str, told: str
+) -> None:
+    """On the machine where settings are tried, or on another one."""
+    watch(monkeypatch, tmp_path, blinded=first)
+    flags = "train --data iris --networks 4 --steps 3 --tensorboard false --cluster auto --run-dir"
+    assert main([*flags.split(), str(tmp_path / "run")]) == 1
+    (error,) = (each for each in capsys.readouterr().err.splitlines() if "error" in each)
+    machine = re.escape(socket.gethostname())
+    assert re.fullmatch(f"error: {told}machine {machine}: device 'cuda': {LACKS}; use --device cpu", error)
+
+
+def test_a_killed_board_a_lost_machine_and_a_killed_worker_cost_the_work_since_the_last_checkpoint(
+    machines: Any, node: Any, iris: Any, tmp_path: Path
+) -> None:
+    """The machine that is lost has half of the shards, or more."""
+
     def end() -> None:
-        time.sleep(0.5)  # in which it hears of evaluations
+        time.sleep(0.5)  # in which the board hears of evaluations
         kill("Board")
 
-    killed = At(3, end)
-    found = trained(iris, 2, tmp_path / "run", reporters=[killed], **LONG)
-    assert killed.number == 0
-    check_same(long, found)
-
-
-def test_a_call_does_not_go_on_from_where_another_one_was_when_it_began(
-    machines: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    proper, run_dir, record = Plan.fit, tmp_path / "run", tmp_path / "run" / "shards" / "driver" / "record.json"
-
-    def meanwhile(*given: Any) -> list[str]:
-        if record.exists():
-            record.write_text(record.read_text() + "\n")
-        return proper(*given)
-
-    more = {"epochs": 4000, "evaluate_every": 50, "design": PLAIN}
-    with pytest.raises(KeyboardInterrupt):
-        trained(iris, 2, run_dir, reporters=[At(2, lambda: os.kill(os.getpid(), signal.SIGINT))], **more)
-    monkeypatch.setattr(Plan, "fit", meanwhile)
-    with pytest.raises(CheckpointError, match=r"run: another process has just gone on with it: call again"):
-        trained(iris, 2, run_dir, **more)
+    reporters = [At(2, end), At(5, lambda: machines.remove_node(node, allow_graceful=False)), At(12, kill)]
+    found = trained(iris, 4, tmp_path / "run", reporters=reporters, **LONG)
+    assert (found.run_dir, [each.number for each in reporters]) == (tmp_path / "run", [0, 0, 0])
+    whole = trained(iris, None, **LONG)
+    check_same(whole, found)
+    steps = sum(int(state.step.sum()) for state in whole.states)
+    assert sum(": its worker died; tried again from step " in each for each in found.notes) >= 3
+    assert 0 < found.network_steps < steps  # of the tasks that ended: those of killed ones went on from checkpoints

@@ -19,8 +19,9 @@ from gpubp.cluster import health
 from gpubp.cluster.driver import Driver
 from gpubp.cluster.health import Lifeline, Tries, free
 from gpubp.cluster.messages import Begun, Looked
+from gpubp.cluster.plan import Plan
 from gpubp.cluster.progress import Together
-from gpubp.cluster.session import session
+from gpubp.cluster.session import Room, session
 from gpubp.commands import outcome, train
 from gpubp.errors import ClusterError, ConfigError
 from gpubp.history import History
@@ -114,9 +115,20 @@ def test_deaths_count_from_the_last_checkpoint_on() -> None:
         assert tries.died(0, RayError()) is None
 
 
+def lending(*machines: dict[str, float]) -> Any:
+    """A Ray of 4 GPUs and 16 CPUs of which its machines have that free."""
+    free = {name: sum(each.get(name, 0) for each in machines) for name in ("GPU", "CPU")}
+    state = SimpleNamespace(available_resources_per_node=lambda: dict(enumerate(machines)))
+    return SimpleNamespace(
+        available_resources=lambda: free, cluster_resources=lambda: {"GPU": 4.0, "CPU": 16.0},
+        _private=SimpleNamespace(state=state),
+        remote=lambda **_: lambda task: SimpleNamespace(remote=lambda *_: Task(0)),
+    )  # fmt: skip
+
+
 def test_shards_that_find_no_room_are_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    ray, notes = SimpleNamespace(), list[str]()
-    ray.available_resources, ray.cluster_resources = lambda: {"GPU": 1.0}, lambda: {"GPU": 4.0, "CPU": 16.0}
+    notes = list[str]()
+    ray = lending({"GPU": 1.0}, {"CPU": 2.0})
     tries, told = Tries(3, notes.append, heard=True), lambda: free(ray, {"num_gpus": 2, "num_cpus": 1})
     tries.look([0, 1], told)
     assert notes == [], "not yet"
@@ -126,7 +138,26 @@ def test_shards_that_find_no_room_are_told_of_once(monkeypatch: pytest.MonkeyPat
     assert notes == [], "one of the run's is at work, and gives its place to the next"
     for _ in range(2):
         tries.look([0, 1], told)
-    assert notes == ["no shard has a worker after 0 s: 1 of 4 GPUs free, 2 needed, 0 of 16 CPUs free, 1 needed"]
+    assert notes == ["no shard has a worker after 0 s: 1 of 4 GPUs free, 2 needed, 2 of 16 CPUs free, 1 needed"]
+
+
+@pytest.mark.parametrize("has", [{"GPU": 2.0, "CPU": 1.0}, {"GPU": 2.0}])
+def test_a_worker_that_starts_slowly_where_there_is_room_is_not_told_of(
+    has: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by shards nor where settings are looked at."""
+    monkeypatch.setattr(health, "WAIT", 0.0)
+    notes, ray = list[str](), lending({"CPU": 1.0}, has)
+    tries, looks, options = Tries(1, notes.append, heard=True), [[], [1]], {"num_gpus": 2, "num_cpus": 1}
+    tries.look([0], lambda: free(ray, options))
+    ray.wait, ray.get = (lambda *_, **more: (looks.pop(0), [])), lambda task: ([], ["seen"])
+    ray.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+    plan: Any = SimpleNamespace(**dict.fromkeys(("parts", "folds", "rules")), configure=lambda configs: None)
+    plan.sets = SimpleNamespace(validation=None)
+    lacking = "CPU" not in has
+    with pytest.warns(UserWarning, match="no worker has looked at the settings after") if lacking else nullcontext():
+        assert Plan.fit(plan, ray, Room(1, 1, options), None, "auto", "auto", False) == ["seen"]
+    assert len(notes) == lacking
 
 
 @pytest.fixture

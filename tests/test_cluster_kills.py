@@ -34,7 +34,8 @@ KILLS = 12
 def test_a_run_whose_workers_are_killed_all_the_time_has_the_same_bits(
     machines: Any, iris: Any, tmp_path: Path, search: Any
 ) -> None:
-    more = {"epochs": 80_000, "evaluate_every": 500, "checkpoint_minutes": 0.005, "design": PLAIN, "search": search}
+    more = {"epochs": 80_000, "evaluate_every": 500, "checkpoint_minutes": 0.005, "design": PLAIN, "search": search,
+            "engine": "cpu"}  # fmt: skip
     whole, draw, over, killed = trained(iris, None, **more), random.Random(0), Event(), list[int]()
 
     def ending() -> None:

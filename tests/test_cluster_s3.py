@@ -10,7 +10,7 @@ import pytest
 
 import gpubp
 
-from .clusters import PLAIN, At, check_same, kill, trained
+from .clusters import LONG, At, check_same, kill, trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # of their libraries
 
@@ -38,12 +38,11 @@ def bucket() -> Iterator[str]:
 
 
 def test_a_killed_worker_and_ctrl_c_cost_no_bit(bucket: str, machines: Any, iris: Any) -> None:
-    more = {"epochs": 3000, "evaluate_every": 50, "checkpoint_minutes": 0, "design": PLAIN}
-    whole, run = trained(iris, None, **more), f"{bucket}/run"
+    whole, run = trained(iris, None, **LONG), f"{bucket}/run"
     reporters = [At(5, kill), At(20, lambda: signal.raise_signal(signal.SIGINT))]
     with pytest.raises(KeyboardInterrupt):
-        trained(iris, 3, run, reporters=reporters, **more)
-    found = trained(iris, 3, run, **more)
+        trained(iris, 3, run, reporters=reporters, **LONG)
+    found = trained(iris, 3, run, **LONG)
     assert [each.number for each in reporters] == [0, 0]
     check_same(whole, found)
     import s3fs

@@ -18,7 +18,7 @@ from gpubp.verify import promises
 from . import fuzzing, no_ray
 from .fuzzing import HELD, KINDS, fault, good, of_a_file, of_a_run, of_a_run_in_shards, of_flags
 
-FEW, MANY = 4, 2000  # of each kind
+FEW, MANY = 2, 2000  # of each kind
 SOURCES = {name: lambda chance, kind=kind: of_a_file(kind, chance) for name, kind in KINDS.items()} | {
     "run": of_a_run,
     "run in shards": of_a_run_in_shards,
@@ -29,9 +29,8 @@ SOURCES = {name: lambda chance, kind=kind: of_a_file(kind, chance) for name, kin
 
 @pytest.fixture(name="place", scope="module")
 def a_folder_with_good_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """In `good`; as far as gpubp knows, little memory is free, there is no compiler, and nobody trains
-    on a cluster. `gpubp verify` reads what it is
-    to check, and then checks nothing, which takes processes and seconds."""
+    """In `good`; as far as gpubp knows, little memory is free, there is no compiler, and nobody trains on a cluster.
+    `gpubp verify` reads what it is to check, and then checks nothing, which takes processes and seconds."""
     place = tmp_path_factory.mktemp("fuzz")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gpubp.free.available", lambda device: HELD)

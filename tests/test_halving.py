@@ -66,7 +66,7 @@ def test_topologies_without_class_weights_are_comparable_by_their_training_loss(
         (2, 3, 12, None, [10, 5, 5]),  # rounds of three epochs
         (2, 3, 12, 1, [20] * 2 + [10] * 3 + [5] * 6),
         (2, 4, 20, 2, [20, 10, 10, 5, 5, 5, 5, 5, 5]),
-        (10, 1, 100, 1, [2] * 9 + [1] * 90),
+        (5, 1, 25, 1, [4] * 4 + [1] * 20),
     ],
 )
 def test_rungs_are_epochs_whatever_the_rounds(
@@ -116,14 +116,13 @@ class Until(Method):
 
 @pytest.mark.parametrize(
     ("engine", "search"),
-    [("eager", SuccessiveHalving(2)), ("cpu", SuccessiveHalving(2)), ("cuda", SuccessiveHalving(2)),
-     ("eager", Hyperband(2))],
+    [("cpu", SuccessiveHalving(2)), ("cuda", SuccessiveHalving(2)), ("eager", Hyperband(2))],
     ids=str,
 )  # fmt: skip
 def test_every_network_is_what_it_is_without_the_others(engine: str, search: Any) -> None:
     data, held_out = (gpubp.Dataset(*samples(SHAPE, 48, dtype=torch.float32, seed=seed)) for seed in (1, 9))
     kinds = [("3,6,4", "adam", 16), ("3,6,4", "adam", 24), ("3,4", "momentum", 24)]
-    kinds = kinds if engine == "eager" else kinds[1:]  # a kernel each
+    kinds = kinds if engine == "eager" else kinds[2:]  # a kernel each
     rows = [{**dict(zip(("widths", "optimizer", "batch_size"), kinds[n % len(kinds)])), "lr": 10 ** (-3 + n / 4),
              "seed": n, "dropout": 0.1 + n / 100} for n in range(9)]  # fmt: skip
     common = {"loss": "cross_entropy", "epochs": 4, "schedule": "cosine", "dtype": torch.float32, "engine": engine}
@@ -143,14 +142,13 @@ def test_every_network_is_what_it_is_without_the_others(engine: str, search: Any
     assert sorted(seen) == list(range(9))
 
 
-@pytest.mark.parametrize("search", [SuccessiveHalving(2), Hyperband(2)], ids=str)
-def test_each_entity_has_a_search_of_its_own(search: Any) -> None:
+def test_each_entity_has_a_search_of_its_own() -> None:
     """Though the losses of the first are a thousand times those of the last."""
     spec = gpubp.NetworkSpec((3, 2))
     inputs, targets = samples(spec, 60)
     keys = torch.arange(60) % 3
     train_on, held_out = gpubp.Dataset(inputs, targets * 10.0 ** (2 - keys)[:, None]).by(keys.tolist()).split(0.3)
-    rows = [{"lr": 10 ** (-3 + n / 5), "seed": n, "entity": n % 5 % 3} for n in range(14)]
+    rows, search = [{"lr": 10 ** (-3 + n / 5), "seed": n, "entity": n % 5 % 3} for n in range(14)], Hyperband(2)
     common = {"widths": "3,2", "epochs": 8, "batch_size": 5, "optimizer": "adam"}
     result = train(rows, search, train_on, held_out, **common)
     for entity in range(3):
@@ -297,7 +295,7 @@ def test_steps_count_as_well_as_epochs() -> None:
     assert sorted(result.table["steps"].to_pylist()) == [3] * 6 + [9] * 2 + [27]
 
 
-@pytest.mark.parametrize("epochs", [9, 27])
+@pytest.mark.parametrize("epochs", [9, pytest.param(27, marks=pytest.mark.slow)])
 def test_results_in_pieces_have_the_columns_of_all(epochs: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where no network of a piece has stopped, or none of its first ones."""
     rows = rated([*ascending(9)[:0:-1], 0.05], epochs=epochs)

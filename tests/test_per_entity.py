@@ -101,7 +101,7 @@ def test_what_a_fold_holds_out_does_not_change_what_its_network_sees() -> None:
 
 def test_a_run_per_entity_answers_each_row_by_its_entitys_best_network(capsys: Capture) -> None:
     write(*SHOPS)
-    settings = "--data sales.csv --target sold --per shop --min-samples 5 --networks 3 --lr 0.001,0.01,0.03 --epochs 60"
+    settings = "--data sales.csv --target sold --per shop --min-samples 5 --networks 3 --lr 0.003,0.03,0.1 --epochs 40"
     trained(f"{settings} --scale-targets standard --run-dir made", capsys)
     found = columns("made")
     assert found["shop"] == ["east", "north", "south"] * 3
@@ -140,7 +140,7 @@ def test_a_run_per_entity_answers_each_row_by_its_entitys_best_network(capsys: C
     shown = json.loads(run("inspect made --json", capsys))
     assert shown["best"][0]["shop"] == found["shop"][shown["best"][0]["network"]]
     assert sorted(each["networks"] for each in shown["settings"]) == [3, 3, 3], "a setting over its entities"
-    assert main(["resume", "made", "--epochs", "61"]) == 0
+    assert main(["resume", "made", "--epochs", "41"]) == 0
     assert columns("made")["shop"] == found["shop"]
 
 
@@ -217,7 +217,7 @@ def test_labels_without_a_network_are_missing_and_a_clashing_key_is_quoted(capsy
             f"{n % 3},{x:.3f},{y:.3f},{'up' if y * (1 - n % 3) > 0 else 'down'}\n" for n, (x, y) in enumerate(points)
         )
     )
-    trained("--data t.csv --target class --per loss --epochs 60 --lr 0.03 --batch-size 8 --run-dir made", capsys)
+    trained("--data t.csv --target class --per loss --epochs 20 --lr 0.1 --batch-size 8 --run-dir made", capsys)
     assert columns("made")["entity.loss"] == [0, 1, 2]
     model = gpubp.load("made")
     samples = {"loss": [2, 0, None, 7, 0], "x": [0.1] * 5, "y": [-0.5, 0.5, 0.5, 0.5, -0.5]}
@@ -233,7 +233,7 @@ def test_labels_without_a_network_are_missing_and_a_clashing_key_is_quoted(capsy
 
 def test_networks_of_a_fold_predict_with_the_scaling_of_their_fold(capsys: Capture) -> None:
     write("east")
-    common = "--data sales.csv --target sold --drop shop --epochs 30 --lr 0.01"
+    common = "--data sales.csv --target sold --drop shop --epochs 10 --lr 0.03"
     trained(f"{common} --networks 1 --folds 3 --scale-targets standard --run-dir made", capsys)
     model, data = gpubp.load("made"), gpubp.load_data("sales.csv", "sold", folds=3, scale_targets="standard")
     raw = [[float(row.split(",")[1]), float(row.split(",")[2]), "ab".index(row.split(",")[3])] for row in lines("east")]

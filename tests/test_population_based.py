@@ -138,17 +138,12 @@ def with_one_thread() -> Result:
     return searches.run("pbt", epochs=6)
 
 
-def test_threads_change_no_bit(whole: Result) -> None:
-    with threads(3):
-        same(searches.run("pbt", epochs=6), whole)
-
-
-@pytest.mark.parametrize("fit", [99, 2], ids=["memory", "little memory"])
-def test_shares_and_calls_change_no_bit(fit: int, whole: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_calls_and_threads_change_no_bit(whole: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpubp.run.MOST", 3)
     monkeypatch.setattr("gpubp.run.placed", placement.Shards)
-    monkeypatch.setattr("gpubp.placement.fitting", lambda *_: fit)
-    shared = searches.run("pbt", epochs=6, device=["cpu"] * 2)
+    monkeypatch.setattr("gpubp.placement.fitting", lambda *_: 2)  # networks at a time
+    with threads(3):
+        shared = searches.run("pbt", epochs=6, device=["cpu"] * 2)
     same(shared, whole)
     assert told(shared) == told(whole)
 

@@ -23,6 +23,7 @@ from gpubp.errors import ConfigError, OutOfMemoryError
 from gpubp.making import Maker
 from gpubp.reporters.results_file import read_results
 
+from .helpers import covering
 from .test_design import data
 
 COMMON = {"loss": "cross_entropy", "steps": 1, "engine": "eager", "optimizer": "sgd", "lr": 0.1, "batch_size": 8}
@@ -58,8 +59,7 @@ def networks_that_are_made_together(monkeypatch: pytest.MonkeyPatch) -> list[tup
     return made
 
 
-@pytest.mark.parametrize("given", [list, iter])
-@pytest.mark.parametrize("slots", [None, 4200])
+@pytest.mark.parametrize(("given", "slots"), covering([list, iter], [None, 4200], meet=1))
 def test_large_networks_that_come_later_train_fewer_at_a_time(
     given: Callable[[Any], Any], slots: int | None, whole: gpubp.Result, made: list[tuple[int, int]],
     monkeypatch: pytest.MonkeyPatch,
@@ -99,7 +99,7 @@ def test_a_design_that_fits_is_planned_once(slots: int | None, times: int, monke
     assert len(planned) == times
 
 
-@pytest.mark.parametrize("slots", [None, 300])
+@pytest.mark.parametrize("slots", [None, pytest.param(300, marks=pytest.mark.slow)])
 def test_a_run_that_ended_for_lack_of_memory_resumes_with_fewer_networks_at_once(
     slots: int | None, whole: gpubp.Result, made: list[tuple[int, int]], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -148,12 +148,11 @@ def test_a_stream_without_a_first_row_or_with_a_wrong_one_there_trains_nothing(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("more", [["--lr", "1e-3..1e-1:log", "--folds", "2"], ["--widths", "4,16,3;4,8,3"]])
 def test_the_command_line_trains_more_than_fit_without_a_flag(
-    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ["train", "--data", "iris", "--networks", "400", "--epochs", "1", "--engine", "eager", *more]
-    common += [] if "--widths" in more else ["--widths", "4,16,3"]
+    common = ["train", "--data", "iris", "--networks", "200", "--widths", "4,16,3;4,8,3", "--lr", "1e-3..1e-1:log"]
+    common += ["--folds", "2", "--epochs", "1", "--engine", "eager"]
     assert main([*common, "--run-dir", str(tmp_path / "all")]) == 0
     monkeypatch.setattr("gpubp.free.available", lambda device: 168_200_000)
     capsys.readouterr()

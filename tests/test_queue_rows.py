@@ -114,11 +114,11 @@ def test_data_that_a_later_loss_cannot_take_are_refused_before_anything_is_train
 
 
 def test_rounds_are_counted_on_where_all_networks_are_of_another_kind(tmp_path: Path) -> None:
-    rows = [{"widths": "3,5,4", "epochs": 6}] * 3 + [{"widths": "3,2,4", "epochs": 3}] * 3
+    rows = [{"widths": "3,5,4", "epochs": 4}] * 3 + [{"widths": "3,2,4", "epochs": 2}] * 3
     folder = tmp_path / "run"
     common = {"loss": "cross_entropy", "batch_size": 8, "engine": "eager"}
     result = gpubp.train_many(rows, *SETS, slots=3, run_dir=folder, checkpoint_minutes=0.0, **common)
-    assert [each["round"] for each in result.history] == list(range(1, 10))
+    assert [each["round"] for each in result.history] == list(range(1, 7))
     resumed = gpubp.resume(folder, *SETS)
     assert resumed.history == result.history
     assert not [note for note in resumed.notes if "damaged" in note]
@@ -165,18 +165,14 @@ def test_settings_of_a_stream_may_be_tensors_and_tuples(tmp_path: Path) -> None:
         assert result.loss.tolist() == whole.loss.tolist()
 
 
-def test_a_stream_that_is_shorter_than_the_run_is_refused(tmp_path: Path) -> None:
-    train(iter(ALIKE), slots=4, run_dir=tmp_path / "run")
-    with pytest.raises(ConfigError, match="fewer rows than the 12 that the run has had"):
-        gpubp.resume(tmp_path / "run", *SETS, design=iter(ALIKE[4:]))
-
-
-def test_a_stream_of_other_rows_is_refused_and_one_that_has_ended_is_not_needed(tmp_path: Path) -> None:
+def test_a_stream_of_other_rows_or_fewer_is_refused_and_one_that_has_ended_is_not_needed(tmp_path: Path) -> None:
     whole = train(iter(ALIKE), slots=4, run_dir=tmp_path / "run")
     again = gpubp.resume(tmp_path / "run", *SETS)
     assert repr(again.table.to_pydict()) == repr(whole.table.to_pydict())
     with pytest.raises(ConfigError, match=r"design: row 11 is .*'lr': 0\.5.* and was .*'lr': 0\.12"):
         gpubp.resume(tmp_path / "run", *SETS, design=iter(with_one(11, lr=0.5)))
+    with pytest.raises(ConfigError, match="fewer rows than the 12 that the run has had"):
+        gpubp.resume(tmp_path / "run", *SETS, design=iter(ALIKE[4:]))
 
 
 def test_a_run_that_is_moved_keeps_its_networks(whole: gpubp.Result, tmp_path: Path) -> None:
@@ -195,24 +191,24 @@ def test_a_run_that_is_moved_keeps_its_networks(whole: gpubp.Result, tmp_path: P
     assert repr(resumed.table.to_pydict()) == repr(result.table.to_pydict())
 
 
-@pytest.mark.parametrize("off", [0.0, [0.0, 0.2], [0.0, None]])
-def test_what_the_table_has_where_something_is_off_depends_on_no_slots(off: Any) -> None:
-    each = off if isinstance(off, list) else [off] * 2
-    rows = [{"widths": "3,5,4", "dropout": each[n % 2]} for n in range(4)] + [{"widths": "3,2,4", "lr": 0.1}] * 2
+@pytest.mark.parametrize("other", [0.2, None])
+def test_what_the_table_has_where_something_is_off_depends_on_no_slots(other: float | None) -> None:
+    rows = [{"widths": "3,5,4", "dropout": [0.0, other][n % 2]} for n in range(4)]
+    rows += [{"widths": "3,2,4", "lr": 0.1}] * 2
     whole, found = train(rows), train(rows, slots=3)
     assert repr(found.table.to_pydict()) == repr(whole.table.to_pydict())
-    assert ("dropout" in whole.table.column_names) == (each == [0.0, 0.2])
+    assert ("dropout" in whole.table.column_names) == (other == 0.2)
 
 
 def test_inspect_shows_the_networks_that_have_left_a_run_that_was_killed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    rows = [{**row, "epochs": 1 + 3 * (n % 3), "init": "orthogonal" if n % 2 else None} for n, row in enumerate(ALIKE)]
+    rows = [{**row, "epochs": 1 + 2 * (n % 3), "init": "orthogonal" if n % 2 else None} for n, row in enumerate(ALIKE)]
 
     class Crash(gpubp.Reporter):
         def evaluated(self, record: dict[str, Any]) -> None:
-            if record["round"] == 8:
+            if record["round"] == 6:
                 raise RuntimeError("crashed")
 
     with pytest.raises(RuntimeError, match="crashed"):
@@ -253,7 +249,7 @@ def anonymous() -> int:
 
 
 def test_very_many_networks_that_have_left_take_no_memory_before_somebody_asks_for_them(tmp_path: Path) -> None:
-    count, data, rows = 200_000, SETS[0], torch.arange(200_000)
+    count, data, rows = 100_000, SETS[0], torch.arange(100_000)
     population = gpubp.Population.create(gpubp.NetworkSpec((3, 4), loss="cross_entropy"), count)
     config = spread(gpubp.TrainConfig(steps=1), count)
     choice = choose_for_all("eager", population.spec, config, [HOME], torch.float32, data)

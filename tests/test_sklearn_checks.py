@@ -13,6 +13,15 @@ EXEMPT = {
     "check_sample_weight_equivalence_on_dense_data": WEIGHTS,
     "check_sample_weight_equivalence_on_sparse_data": WEIGHTS,
 }
+MATRIX = "check_estimator_sparse_matrix"
+COSTLY = [
+    {MATRIX, "check_estimator_sparse_array", "check_methods_subset_invariance", "check_pipeline_consistency",
+     "check_dtype_object", "check_supervised_y_2d", "check_fit_score_takes_y"},
+    {MATRIX, "check_estimators_dtypes", "check_fit_idempotent", "check_estimators_nan_inf", "check_fit2d_1sample",
+     "check_estimators_overwrite_params", "check_dont_overwrite_parameters", "check_n_features_in_after_fitting",
+     "check_sample_weights_pandas_series", "check_sample_weights_shape"},
+    (), (),
+]  # fmt: skip
 SMALL = {"engine": "eager", "random_state": 0}
 ESTIMATORS = [
     MLPClassifier((8,), learning_rate_init=0.2, max_iter=4, **SMALL),
@@ -23,11 +32,12 @@ ESTIMATORS = [
 
 
 def cases():
-    """A classifier and a regressor, one of each family, say as much as all four; arrays as much as matrices."""
+    """A classifier and a regressor, one of each family, say as much as all four; matrices as much as arrays; and those
+    that cost most, of both, as much of one."""
     for number, estimator in enumerate(ESTIMATORS):
         for _, check in estimator_checks_generator(estimator):
             name = check.func.__name__
-            slow = number >= 2 or name in EXEMPT or name == "check_estimator_sparse_matrix"
+            slow = number >= 2 or name in EXEMPT or name in COSTLY[number]
             marks = [pytest.mark.slow] * slow
             marks += [pytest.mark.xfail(reason=EXEMPT[name])] if name in EXEMPT else []
             yield pytest.param(estimator, check, marks=marks, id=f"{type(estimator).__name__}-{name}")

@@ -71,8 +71,8 @@ def test_few_samples_to_train_on_are_of_any_class() -> None:
 
 def test_an_estimator_of_one_network_has_its_parameters_and_trains_on_with_them() -> None:
     rates, norms = np.array([0.0, 0.1]), {"clip_norm": [1.0, 0.2]}
-    several = PopulationClassifier(4, [(4,), (3,)], ["relu", "tanh"], epochs=2, lr=rates, settings=norms, **SMALL)
-    several.set_params(n_networks=16).fit(FLOWERS, SPECIES)
+    several = PopulationClassifier(4, [(4,), (3,)], "tanh", epochs=1, lr=rates, settings=norms, **SMALL)
+    several.set_params(n_networks=8).fit(FLOWERS, SPECIES)
     found, still = set(), 0
     for one in several.estimators_:
         own, before = one.get_params(), one.predict_proba(FLOWERS)
@@ -83,7 +83,7 @@ def test_an_estimator_of_one_network_has_its_parameters_and_trains_on_with_them(
         after = one.partial_fit(FLOWERS, SPECIES).predict_proba(FLOWERS)
         assert one.model_.spec == spec
         still += np.array_equal(before, after)
-    assert (len(found), still) == (16, 8)
+    assert (len(found), still) == (8, 4)
 
 
 @pytest.mark.parametrize("call", ["fit", "partial_fit"])
@@ -92,7 +92,7 @@ def test_networks_with_several_sizes_of_batches_train_on(call: str) -> None:
     given: dict[str, Any] = {"n_iter_no_change": None, "epochs": 1, "warm_start": True, **SMALL}
     both, *ones = (PopulationClassifier(4, (4,), batch_size=batch, **given) for batch in ([20, 28], 20, 28))
     more = {"classes": [0, 1, 2]} if call == "partial_fit" else {}
-    for part in (slice(0, 150), slice(0, 113), slice(20, 150)):
+    for part in (slice(0, 113), slice(20, 150)):
         for each in (both, *ones):
             getattr(each, call)(FLOWERS[part], SPECIES[part], **more)
         for at, one in enumerate(ones):

@@ -52,7 +52,7 @@ def alone():
 @pytest.mark.parametrize("form", FORMS)
 def test_folds_of_every_form_are_those_rows(form, alone, runs):
     folds = [tuple(FORMS[form](rows) for rows in each) for each in FOLDS]
-    for given, theirs in zip(GIVEN, alone):
+    for given, theirs in [*zip(GIVEN, alone)][2 * (form != "a mask") :]:
         runs.clear()
         ours = PopulationSearchCV(*given, cv=folds, refit=False).fit(FLOWERS, SPECIES)
         assert len(runs) == 1
@@ -67,9 +67,10 @@ def test_a_learning_rate_that_falls_trains_with_the_others(runs):
         {"learning_rate": ["constant"], "alpha": [0.1, 3.0]},
     ]
     given = MLPClassifier((4,), solver="sgd", learning_rate_init=0.1, power_t=0.3, batch_size=20, **SMALL), grid
-    how = {"cv": KFold(4, shuffle=True, random_state=0), "scoring": "neg_log_loss", "refit": False}
+    folds = [*KFold(4, shuffle=True, random_state=0).split(FLOWERS)][1:3]
+    how = {"cv": folds, "scoring": "neg_log_loss", "refit": False}
     ours = PopulationSearchCV(*given, **how).fit(FLOWERS, SPECIES)
-    assert sum(runs) == 24
+    assert sum(runs) == 12
     assert len(runs) == 2  # with and without samples that fill the last minibatch
     theirs = GridSearchCV(*given, **how).fit(FLOWERS, SPECIES)
     for name in ("mean_test_score", "std_test_score"):
@@ -82,11 +83,11 @@ def test_only_the_fits_that_cannot_train_together_train_alone(runs):
     """A rule that there is not, and negative targets of some folds that a loss does not take."""
     rules = {"init": ["glorot_uniform", "nothing", "kaiming_normal"], "lr": [0.01, 0.1]}
     several = PopulationClassifier(2, (4,), engine="eager", epochs=2, random_state=0)
-    told = "6 of 18 fits train one by one: .*init 'nothing' is unknown"
+    told = "4 of 12 fits train one by one: .*init 'nothing' is unknown"
     with pytest.warns(FitFailedWarning), pytest.warns(UserWarning, match=told):
-        ours = PopulationSearchCV(several, rules, cv=3, refit=False).fit(FLOWERS, SPECIES)
+        ours = PopulationSearchCV(several, rules, cv=2, refit=False).fit(FLOWERS, SPECIES)
     assert np.isfinite(ours.cv_results_["mean_test_score"]).tolist() == [True, True, False, False, True, True]
-    assert sum(count for count in runs if count > 2) >= 24
+    assert sum(count for count in runs if count > 2) >= 16
 
     targets = np.append(np.ones(119), -1.0)
     given = MLPRegressor(hidden_layer_sizes=(4,), **SMALL), {"loss": ["squared_error", "poisson"], "alpha": [0.1, 1.0]}

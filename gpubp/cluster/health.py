@@ -89,16 +89,23 @@ class Tries:
         return None
 
     def look(self, left: Collection[int], free: Callable[[], str]) -> None:
-        """Say once if none of the shards that are `left` has had a worker for a while. free: what the cluster has."""
+        """Say once if none of the shards that are `left` has had a worker for a while, for lack of room. free: what the
+        cluster has, or nothing if that is room for one."""
         if self.heard and not self.begun & {*left} and time.monotonic() - self.since > WAIT:
-            self.since = math.inf
-            self.tell(f"no shard has a worker after {WAIT:.0f} s: {free()}")
+            has = free()
+            self.since = math.inf if has else time.monotonic()
+            if has:
+                self.tell(f"no shard has a worker after {WAIT:.0f} s: {has}")
 
 
 def free(ray: Any, options: Mapping[str, Any]) -> str:
-    """What the cluster has free of what a task with these `options` needs."""
+    """What the cluster has free of what a task with these `options` needs; nothing if a machine has room for one."""
+    needed = {"GPU": options.get("num_gpus", 0), "CPU": options["num_cpus"]}
+    with suppress(AttributeError):  # Ray says nowhere else what a machine has free (tried with 2.60)
+        machines = ray._private.state.available_resources_per_node().values()
+        if any(all(each.get(name, 0) >= count for name, count in needed.items()) for each in machines):
+            return ""
     left, whole = ray.available_resources(), ray.cluster_resources()
-    needed = {"GPU": options.get("num_gpus"), "CPU": options["num_cpus"]}
     return ", ".join(
         f"{left.get(name, 0):g} of {whole.get(name, 0):g} {name}s free, {count} needed"
         for name, count in needed.items()

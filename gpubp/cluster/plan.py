@@ -18,7 +18,7 @@ from ..run import Sets
 from ..search import restored
 from ..search.method import Method
 from . import worker
-from .health import Lifeline, free
+from .health import WAIT, Lifeline, free
 from .meeting import LightRun, light_runs
 from .record import Record, digest
 from .session import Room
@@ -62,9 +62,14 @@ class Plan:
         looks = self.sets.validation is not None or watched
         task = ray.remote(**lent.options)(worker.fit)
         asked = task.remote(self.parts, sets, engine, device, self.folds, looks, self.rules)
+
+        def late() -> None:
+            if has := free(ray, lent.options):
+                warn(f"no worker has looked at the settings after {WAIT:.0f} s: {has}")
+
         try:
             with closing(Lifeline(ray)) as lifeline:
-                found, notes = lifeline.wait(ray, asked, lambda: warn(f"no worker begins: {free(ray, lent.options)}"))
+                found, notes = lifeline.wait(ray, asked, late)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayError as error:
