@@ -7,7 +7,6 @@
 constexpr int odd_pitch(int width) { return (cdiv(width, PITCH_UNIT) | 1) * PITCH_UNIT; }
 constexpr int across_pitch(int width) { return TF32 ? odd_pitch(width) : pad(width); }  // of a strip with k across rows
 constexpr int ALONG_PITCH = odd_pitch(DEPTH);                                           // and of one along them
-constexpr int READ_AHEAD_BYTES = 128;  // that an epilogue reads into a thread's registers before it goes on
 
 constexpr int block_tile_of(int m, int n, int k) {
   for (int at = 0; at < (int)(sizeof(BLOCK_TILES) / sizeof(BLOCK_TILES[0])); at++)
@@ -84,34 +83,20 @@ struct BlockTile {
       if (has(m, n)) f(row + m, column + n, sum);
     });
   }
-  // Reads for several sums before it treats the first: a load takes long, and may not overtake the stores before it.
   template <class Read, class F>
   INLINE void operator()(const ForEachSum<Read, F> &epilogue) const {
-    if (exact || whole) read_ahead<true>(epilogue);
-    else read_ahead<false>(epilogue);
+    if (exact || whole) finish<true>(epilogue);
+    else finish<false>(epilogue);
   }
 
  private:
   INLINE bool has(int m, int n) const { return exact || (row + m < M && column + n < N); }
   template <bool all_exist, class Read, class F>
-  INLINE void read_ahead(const ForEachSum<Read, F> &epilogue) const {
-    typedef decltype(epilogue.read(0, 0)) Found;
-    constexpr int count = Sums::tile_rows * Sums::tile_columns;
-    constexpr int ahead = max_of(1, READ_AHEAD_BYTES / (int)sizeof(Found));
+  INLINE void finish(const ForEachSum<Read, F> &epilogue) const {
     sums.for_each_tile([&](const auto &tile) {
-      UNROLL for (int begin = 0; begin < count; begin += ahead) {
-        Found found[ahead];
-        auto each = [&](int i, const auto &f) {
-          const int at = begin + i, down = at / Sums::tile_columns, across = at % Sums::tile_columns;
-          const int m = tile.rows[down], n = tile.columns[across] * ENTRIES_PER_V;
-          if (at < count && tile.rows.owns(down) && tile.columns.owns(across) && (all_exist || has(m, n)))
-            f(row + m, column + n, tile.sum[down][across]);
-        };
-        UNROLL for (int i = 0; i < ahead; i++)
-          each(i, [&](int m, int n, v &) { found[i] = epilogue.read(m, n); });
-        UNROLL for (int i = 0; i < ahead; i++)
-          each(i, [&](int m, int n, v &sum) { epilogue.f(m, n, sum, found[i]); });
-      }
+      read_ahead(tile, [&](int m, int n, const auto &f) {
+        if (all_exist || has(m, n)) f(row + m, column + n);
+      }, epilogue);
     });
   }
 };
