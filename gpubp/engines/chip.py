@@ -30,7 +30,7 @@ SLIGHT = 8  # and for which no block of more threads is taken instead
 THREAD = Layout(Kind.GPU_THREAD, threads=128)
 BLOCK = Layout(Kind.GPU_BLOCK, accumulators=32, cols=8)
 WIDE = Layout(Kind.GPU_WIDE, registers=4, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8
-TENSOR = Layout(Kind.GPU_WIDE, registers=2, accumulators=16, cols=8)  # tiles of a warp: 32 x 32, 16 x 64 or 64 x 16
+TENSOR = Layout(Kind.GPU_WIDE, registers=2, accumulators=32, cols=8)  # tiles of a warp: 32 x 64, 64 x 32 or less
 STREAMED = Layout(Kind.GPU_STREAMED, threads=128, accumulators=16, cols=2)
 CLUSTERS = 90  # architectures with clusters of blocks
 MOST_PLACES = 16  # places for blocks that one network can have: a cluster of 8, with a multiprocessor each
