@@ -26,7 +26,6 @@ from .program import Program
 
 REGISTERS = 200  # of 4 bytes, for a thread's numbers; the others of its 255 hold addresses and intermediate results
 SPILLED = 64  # bytes that a thread may keep in local memory: the compiler spills a few even with registers left
-SLIGHT = 8  # and for which no block of more threads is taken instead
 THREAD = Layout(Kind.GPU_THREAD, threads=128)
 BLOCK = Layout(Kind.GPU_BLOCK, accumulators=32, cols=8)
 WIDE = Layout(Kind.GPU_WIDE, registers=4, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8
@@ -44,6 +43,7 @@ CHUNK_HELD = 48  # and of a chunked batch, beside the sums of a product, with re
 FEW_HELD = 16  # which leave registers for three times as many threads
 WORTH = 0.92  # of the cycles of a block that is not wide: a wide one must be estimated to need less
 FAR_WORTH = 0.85  # and one that streams its matrices, of those of the best of both
+FEW_SAMPLES = 8  # of a chunk, for which a block that is not wide takes fewer registers
 LEAST_CHUNK, WIDE_CHUNK = 16, 32  # samples that go through the network together at least; in a wide block
 PER_THREAD = 16  # numbers of the largest product per thread, at least: a tile of 4 x 4 loads 8 for 16 products
 LEAST_THREADS, MOST_THREADS = 8, 256
@@ -171,12 +171,13 @@ def _few_held(program: Program) -> bool:
 def resident(program: Program, limits: Limits) -> int:
     """Networks that a multiprocessor trains at once, estimated: it has 1 KB more memory than a block may have, of which
     each block takes 1 KB; registers for 384 threads of a wide block, 256 of one on tensor cores, with slots in global
-    memory or with many gradients between chunks, 768 of one of whole warps with few gradients, or 640 of a block that
-    is not wide; and places for 32 blocks."""
+    memory or with many gradients between chunks, 768 of one of whole warps with few gradients, or of a block that is
+    not wide 640, with few samples 768; and places for 32 blocks."""
     layout, (threads, networks) = program.layout, block(program.layout)
     many = (program.plan.chunked and tiled.held(program) > CHUNK_HELD) or layout.slots_apart or layout.tf32
     wide = 768 if _few_held(program) else 256 if many else 384
-    warps = (wide if layout.kind == Kind.GPU_WIDE else 640) // WARP // -(-threads // WARP)
+    plain = 768 if program.plan.chunk <= FEW_SAMPLES else 640
+    warps = (wide if layout.kind == Kind.GPU_WIDE else plain) // WARP // -(-threads // WARP)
     return networks * max(1, min(32, (limits.block + 1024) // (program.plan.shared + 1024), warps))
 
 

@@ -195,17 +195,13 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
 
 
 def _best_block(program: Program, limits: chip.Limits) -> Kernel:
-    """The first block better than a plain one, with hardly a number in local memory (a few, if it was to leave
-    registers), or the one with fewest; else a plain one."""
-    plain, found = _block(program, limits), None
+    """The first block better than a plain one with hardly a number in local memory; else a plain one."""
+    plain = _block(program, limits)
     for block in chip.better(plain, limits):
         kernel = _filling(_compiled(block, limits), limits)
-        if found is None or kernel.use.local < found.use.local:
-            found = kernel
-        layout = found.program.layout
-        if found.use.local <= (chip.SPILLED if layout.at_once or layout.streamed else chip.SLIGHT):
-            break
-    return found if found and found.use.local <= chip.SPILLED else _compiled(plain, limits)
+        if kernel.use.local <= chip.SPILLED:
+            return kernel
+    return _compiled(plain, limits)
 
 
 def _filling(kernel: Kernel, limits: chip.Limits) -> Kernel:
