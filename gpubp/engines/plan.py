@@ -130,7 +130,7 @@ class Plan:
     @cached_property
     def weights(self) -> list[int]:
         """Where each layer begins in the kernel, with rows of a weight padded, and where the last ends."""
-        sizes = (i * o + self.padded(bias) for i, o, bias in zip(self.widths, self.pitch[1:], self.biases))
+        sizes = (i * o + self.layout.aligned(bias) for i, o, bias in zip(self.widths, self.pitch[1:], self.biases))
         return [*itertools.accumulate(sizes, initial=0)]
 
     @cached_property
@@ -198,7 +198,7 @@ class Plan:
     @cached_property
     def numbers(self) -> int:
         """Entries of Memory."""
-        return sum(self.padded(array.numbers) for array in self.arrays if array.place != "global")
+        return sum(self.layout.aligned(array.numbers) for array in self.arrays if array.place != "global")
 
     @cached_property
     def sums(self) -> dict[str, int]:
@@ -277,8 +277,9 @@ class Plan:
     @property
     def far(self) -> int:
         """Entries of a network in global memory."""
-        arrays = sum(self.padded(array.numbers) for array in self.arrays if array.place == "global") * self.itemsize
-        return -(-(arrays + self.group_far * self.group_bytes) // 64) * 64 // self.itemsize
+        entries = sum(self.layout.aligned(each.numbers) for each in self.arrays if each.place == "global")
+        size = entries * self.itemsize + self.group_far * self.group_bytes
+        return -(-size // 64) * 64 // self.itemsize
 
     @property
     def group_far(self) -> bool:

@@ -18,7 +18,7 @@ constexpr int block_tile_of(int m, int n, int k) {
 // beyond the matrix's end its last numbers again, which belong to sums that no thread owns.
 template <int rows, int columns, int pitch, int most_rows, int most_columns, int width, class View>
 FN void copy_strip(entry *to, const View &from, int row, int column) {
-  constexpr int per_row = columns / width, last = (cdiv(most_columns, width) - 1) * width;
+  constexpr int per_row = cdiv(columns, width), last = (cdiv(most_columns, width) - 1) * width;
   constexpr int side_by_side = per_row < THREADS ? per_row : THREADS, apart = THREADS / side_by_side;
   const int first = RANK / side_by_side;  // of the rows that this thread copies, `apart` each
   if (apart * side_by_side < THREADS && first >= apart) return;
@@ -43,7 +43,7 @@ struct Strip {
   static constexpr int entries = rows * row_pitch;
   FN void fetch(entry *to, const View &from, int row, int column) {
     if (from.aligned())
-      copy_strip<rows, columns, row_pitch, most_rows, most_columns, ENTRIES_PER_V>(to, from, row, column);
+      copy_strip<rows, columns, row_pitch, most_rows, most_columns, PITCH_UNIT>(to, from, row, column);
     else copy_strip<rows, columns, row_pitch, most_rows, most_columns, 1>(to, from, row, column);
   }
 };
