@@ -170,12 +170,12 @@ def _few_held(program: Program) -> bool:
 
 def resident(program: Program, limits: Limits) -> int:
     """Networks that a multiprocessor trains at once, estimated: it has 1 KB more memory than a block may have, of which
-    each block takes 1 KB; registers for 384 threads of a wide block, 256 of one on tensor cores, with slots in global
+    each block takes 1 KB; registers for 384 threads of a wide block, 256 of one of exact products with slots in global
     memory or with many gradients between chunks, 768 of one of whole warps with few gradients, or of a block that is
     not wide 640, with few samples 768; and places for 32 blocks."""
     layout, (threads, networks) = program.layout, block(program.layout)
-    many = (program.plan.chunked and tiled.held(program) > CHUNK_HELD) or layout.slots_apart or layout.tf32
-    wide = 768 if _few_held(program) else 256 if many else 384
+    many = (program.plan.chunked and tiled.held(program) > CHUNK_HELD) or layout.slots_apart
+    wide = 384 if layout.tf32 else 768 if _few_held(program) else 256 if many else 384
     plain = 768 if program.plan.chunk <= FEW_SAMPLES else 640
     warps = (wide if layout.kind == Kind.GPU_WIDE else plain) // WARP // -(-threads // WARP)
     return networks * max(1, min(32, (limits.block + 1024) // (program.plan.shared + 1024), warps))
@@ -232,7 +232,10 @@ def tensor_cycles(program: Program, limits: Limits) -> float:
         busy += chunks * tiles * math.ceil(k / 8) * each
         sums = tile.rows * tile.cols * layout.entries_per_v
         numbers += (1 if gradient else chunks) * rounds * sums * (1 + 2 * plan.slots if gradient else 1)
-    return busy + (waits.step + waits.sample * plan.batch + waits.number * numbers) / resident(program, limits)
+    waited = waits.step + waits.sample * plan.batch + waits.number * numbers
+    if layout.threads > WARP:
+        waited += waits.barriers * chunks * (len(plan.widths) - 1)
+    return busy + waited / resident(program, limits)
 
 
 def streamed_cycles(program: Program) -> float:
