@@ -26,6 +26,7 @@ from .program import Program
 
 REGISTERS = 200  # of 4 bytes, for a thread's numbers; the others of its 255 hold addresses and intermediate results
 SPILLED = 64  # bytes that a thread may keep in local memory: the compiler spills a few even with registers left
+FILLED = 128  # and one of a block on tensor cores, so that more run at once
 THREAD = Layout(Kind.GPU_THREAD, threads=128)
 BLOCK = Layout(Kind.GPU_BLOCK, accumulators=32, cols=8)
 WIDE = Layout(Kind.GPU_WIDE, registers=4, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8

@@ -198,17 +198,19 @@ def _best_block(program: Program, limits: chip.Limits) -> Kernel:
     """The first block better than a plain one with hardly a number in local memory; else a plain one."""
     plain = _block(program, limits)
     for block in chip.better(plain, limits):
-        kernel = _filling(_compiled(block, limits), limits)
+        kernel = _compiled(block, limits)
         if kernel.use.local <= chip.SPILLED:
-            return kernel
+            return _filling(kernel, limits)
     return _compiled(plain, limits)
 
 
 def _filling(kernel: Kernel, limits: chip.Limits) -> Kernel:
     """The kernel, or the one for more blocks at once, if the compiler finds registers for it."""
     fuller = chip.fuller(kernel.program, kernel.use.registers, limits)
-    filling = _compiled(fuller, limits) if fuller else kernel
-    return filling if filling.use.local <= chip.SPILLED else kernel
+    if not fuller:
+        return kernel
+    filling, most = _compiled(fuller, limits), chip.FILLED if fuller.layout.tf32 else chip.SPILLED
+    return filling if filling.use.local <= most else kernel
 
 
 def _block(program: Program, limits: chip.Limits) -> Program:

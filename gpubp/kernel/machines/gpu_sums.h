@@ -72,7 +72,7 @@ FN void read_right(v (&right)[deep][columns], const Columns &at, const Transpose
     }
 }
 
-constexpr int READ_AHEAD_BYTES = STREAMED ? 128 : 256;  // that an epilogue reads into registers before it goes on
+constexpr int READ_AHEAD_BYTES = 128;  // that an epilogue reads into a thread's registers before it goes on
 // The epilogue of a tile, which reads for several sums before it treats the first: a load takes long, and may not
 // overtake the stores before it. placed(row, column, f) calls f with a sum's place in the product, if it is in it.
 template <class Rows, class Columns, int tile_rows, int tile_columns, class Placed, class Read, class F>
