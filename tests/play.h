@@ -191,13 +191,13 @@ static Wrong play_cluster(int first, int blocks, int threads, int team, char *st
 #endif
 
 // mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32, whose lanes have of A, B and C what NVIDIA's PTX ISA says. Of
-// operands the digits that tf32 has not are dropped. Products are exact, sums in the order of k: a GPU's may be in
-// another, and rounded otherwise.
+// operands the digits that tf32 has not are dropped. Products are exact, sums in the order of k, of which a lane brings
+// two neighbours, if paired: a GPU's may be in another, and rounded otherwise.
 struct Operands {
   uint32_t a[4], b[2];
 };
 static Operands operands[2][1024];  // of two products in turn, so that all have read one before it is written again
-static void play_mma(float *above, float *below, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+static void play_mma(float *above, float *below, const uint32_t (&a)[4], const uint32_t (&b)[2], bool paired) {
   const int number = own - crowd, lane = number % LANES, first = number - lane;
   Operands *brought = operands[own->products++ % 2];
   memcpy(brought[number].a, a, sizeof a), memcpy(brought[number].b, b, sizeof b);
@@ -211,8 +211,9 @@ static void play_mma(float *above, float *below, const uint32_t (&a)[4], const u
   for (int half = 0; half < 2; half++)
     for (int j = 0; j < 2; j++)
       for (int k = 0; k < 8; k++) {
-        const float left = digits(brought[first + lane / 4 * 4 + k % 4].a[half + k / 4 * 2]);
-        const float right = digits(brought[first + (lane % 4 * 2 + j) * 4 + k % 4].b[k / 4]);
+        const int from = paired ? k / 2 : k % 4, part = paired ? k % 2 : k / 4;
+        const float left = digits(brought[first + lane / 4 * 4 + from].a[half + part * 2]);
+        const float right = digits(brought[first + (lane % 4 * 2 + j) * 4 + from].b[part]);
         float *sum = (half ? below : above) + j;  // of the row lane / 4, and the one 8 rows below
         *sum = __builtin_fmaf(left, right, *sum);
       }

@@ -251,7 +251,7 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
         wrote("BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK + team", "BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK"),
     ),
     "no barrier after gradients": (QUADS, wrote("<samples>(delta);\n    BARRIER", "<samples>(delta);\n")),
-    "no barrier after a product of quads": (QUADS, wrote("tile(epilogue);\n  BARRIER", "tile(epilogue);\n")),
+    "no barrier after a product of quads": (QUADS, wrote("finish(epilogue);\n  BARRIER", "finish(epilogue);\n")),
     "a bias twice": (QUADS, wrote("k * pitch + column", "k * pitch")),
     "an output too few": (QUADS, wrote("min_of(N, ENTRIES_PER_V)", "min_of(N - 1, ENTRIES_PER_V)")),
     "a tile twice": (QUADS, wrote("square % squares_down", "square % 1")),

@@ -78,15 +78,17 @@ A = "add_products(tile, left, right, &Operand::big, &Operand::big);"
 FAULTS = {
     "a part of a warp multiplies": ("tf32", "in pieces", A, f"if (LANE > 7) {A}"),
     "operands that are not rounded": ("tf32", "in pieces", "bits + 0x1000", "bits"),
-    "columns of a neighbour": ("3xtf32", "streamed", "LANE % 4 * 2) + apart", "LANE % 4) + apart"),
-    "rows of the eight beside": ("tf32", "in pieces", "place % 4 + place / 4 * 16", "place"),
+    "columns of a neighbour": ("3xtf32", "streamed", "LANE % 4 * entries", "LANE % 4"),
+    "rows in two orders": ("tf32", "in pieces", "start + (entries == 1 ? row() : LANE / 4)", "start + LANE / 4"),
+    "neighbours of k that are none": ("tf32", "in pieces", "apart = paired ? 1 : 4", "apart = 4"),
+    "one number read for several sums": ("tf32", "in pieces", "found[i] = epilogue", "found[0] = epilogue"),
     "a big part with more digits": ("3xtf32", "streamed", "big & ~0x1fffu", "big"),
     "no small part": ("3xtf32", "streamed", "TF32 == 3 ? to_tf32", "TF32 == 2 ? to_tf32"),
     "terms in another order": (
         "3xtf32", "streamed", "&Operand::small, &Operand::big", "&Operand::big, &Operand::small",
     ),
     "k and rows exchanged": ("tf32", "in pieces", "{above[0].*of_left, below[0]", "{above[1].*of_left, below[0]"),
-    "numbers behind the last k": ("tf32", "in pieces", "some = count", "some = true || count"),
+    "numbers behind the last k": ("tf32", "in pieces", "return first_k() +", "return true || first_k() +"),
     "a strip of another pitch": ("3xtf32", "streamed", "<across_pitch(rows)>> InShared", "<pad(rows)>> InShared"),
 }  # fmt: skip
 

@@ -26,11 +26,11 @@ from .program import Program
 
 REGISTERS = 200  # of 4 bytes, for a thread's numbers; the others of its 255 hold addresses and intermediate results
 SPILLED = 64  # bytes that a thread may keep in local memory: the compiler spills a few even with registers left
-SLIGHT = 8  # and for which no block of more threads is taken instead
+FILLED = 128  # and one of a block on tensor cores, so that more run at once
 THREAD = Layout(Kind.GPU_THREAD, threads=128)
 BLOCK = Layout(Kind.GPU_BLOCK, accumulators=32, cols=8)
 WIDE = Layout(Kind.GPU_WIDE, registers=4, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8
-TENSOR = Layout(Kind.GPU_WIDE, registers=2, accumulators=16, cols=8)  # tiles of a warp: 32 x 32, 16 x 64 or 64 x 16
+TENSOR = Layout(Kind.GPU_WIDE, registers=2, accumulators=32, cols=8)  # tiles of a warp: 32 x 64, 64 x 32 or less
 STREAMED = Layout(Kind.GPU_STREAMED, threads=128, accumulators=16, cols=2)
 CLUSTERS = 90  # architectures with clusters of blocks
 MOST_PLACES = 16  # places for blocks that one network can have: a cluster of 8, with a multiprocessor each
@@ -44,6 +44,7 @@ CHUNK_HELD = 48  # and of a chunked batch, beside the sums of a product, with re
 FEW_HELD = 16  # which leave registers for three times as many threads
 WORTH = 0.92  # of the cycles of a block that is not wide: a wide one must be estimated to need less
 FAR_WORTH = 0.85  # and one that streams its matrices, of those of the best of both
+FEW_SAMPLES = 8  # of a chunk, for which a block that is not wide takes fewer registers
 LEAST_CHUNK, WIDE_CHUNK = 16, 32  # samples that go through the network together at least; in a wide block
 PER_THREAD = 16  # numbers of the largest product per thread, at least: a tile of 4 x 4 loads 8 for 16 products
 LEAST_THREADS, MOST_THREADS = 8, 256
@@ -170,13 +171,14 @@ def _few_held(program: Program) -> bool:
 
 def resident(program: Program, limits: Limits) -> int:
     """Networks that a multiprocessor trains at once, estimated: it has 1 KB more memory than a block may have, of which
-    each block takes 1 KB; registers for 384 threads of a wide block, 256 of one on tensor cores, with slots in global
-    memory or with many gradients between chunks, 768 of one of whole warps with few gradients, or 640 of a block that
-    is not wide; and places for 32 blocks."""
+    each block takes 1 KB; registers for 384 threads of a wide block, 256 of one of exact products with slots in global
+    memory or with many gradients between chunks, 768 of one of whole warps with few gradients, or of a block that is
+    not wide 640, with few samples 768; and places for 32 blocks."""
     layout, (threads, networks) = program.layout, block(program.layout)
-    many = (program.plan.chunked and tiled.held(program) > CHUNK_HELD) or layout.slots_apart or layout.tf32
-    wide = 768 if _few_held(program) else 256 if many else 384
-    warps = (wide if layout.kind == Kind.GPU_WIDE else 640) // WARP // -(-threads // WARP)
+    many = (program.plan.chunked and tiled.held(program) > CHUNK_HELD) or layout.slots_apart
+    wide = 384 if layout.tf32 else 768 if _few_held(program) else 256 if many else 384
+    plain = 768 if program.plan.chunk <= FEW_SAMPLES else 640
+    warps = (wide if layout.kind == Kind.GPU_WIDE else plain) // WARP // -(-threads // WARP)
     return networks * max(1, min(32, (limits.block + 1024) // (program.plan.shared + 1024), warps))
 
 
@@ -231,7 +233,10 @@ def tensor_cycles(program: Program, limits: Limits) -> float:
         busy += chunks * tiles * math.ceil(k / 8) * each
         sums = tile.rows * tile.cols * layout.entries_per_v
         numbers += (1 if gradient else chunks) * rounds * sums * (1 + 2 * plan.slots if gradient else 1)
-    return busy + (waits.step + waits.sample * plan.batch + waits.number * numbers) / resident(program, limits)
+    waited = waits.step + waits.sample * plan.batch + waits.number * numbers
+    if layout.threads > WARP:
+        waited += waits.barriers * chunks * (len(plan.widths) - 1)
+    return busy + waited / resident(program, limits)
 
 
 def streamed_cycles(program: Program) -> float:

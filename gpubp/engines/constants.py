@@ -49,7 +49,7 @@ def structs(plan: Plan) -> list[str]:
     for name, numbers, what, place in plan.arrays:
         where = "far" if place == "global" else "base"
         memory.append(f"  entry *{name} = {where} + {at[where]};  // {what}")
-        at[where] += plan.padded(numbers)
+        at[where] += plan.layout.aligned(numbers)
     for kind, name, dims, what in plan.group:
         group.append(f"  {kind} {name}{''.join(f'[{size}]' for size in dims)};  // {what}")
     return [
@@ -135,7 +135,7 @@ def _settings(plan: Plan) -> list[tuple[str, int, str]]:
 
 def _layers(plan: Plan) -> list[tuple[str, Sequence[int], str]]:
     """A number for every layer or width."""
-    bias_at = [end - plan.padded(size) for end, size in zip(plan.weights[1:], plan.biases)]
+    bias_at = [end - plan.layout.aligned(size) for end, size in zip(plan.weights[1:], plan.biases)]
     return [
         ("WIDTH", plan.widths, "of the layers, the inputs' first"),
         ("PITCH", plan.pitch, "entries from a row of that width to the next, mostly whole v (Plan.pitch)"),
@@ -153,6 +153,7 @@ def _sizes(plan: Plan) -> list[tuple[str, int, str]]:
         ("P", plan.rows[-1], "parameters of a network: numbers of a row of Job.params"),
         ("PADDED_P", plan.weights[-1], "entries of Memory.params"),
         ("MAX_PITCH", plan.widest, "the largest pitch of outs"),
+        ("PITCH_UNIT", plan.layout.pitch_unit, "entries of which a matrix on a GPU has an odd number in a row"),
         ("MEMORY_ENTRIES", plan.numbers, "from Memory.base on"),
         ("FAR_ENTRIES", plan.far, "from Memory.far on, in a GPU's global memory"),
         ("GROUP_BYTES", plan.group_bytes, "of Group"),
@@ -166,7 +167,6 @@ def _sizes(plan: Plan) -> list[tuple[str, int, str]]:
     if plan.layout.streamed:
         sizes += [
             ("GROUP_IN_GLOBAL", int(plan.group_far), "whether Group is in global memory, before the entries"),
-            ("PITCH_UNIT", plan.layout.pitch_unit, "entries of which a row of a strip along k has an odd number"),
             ("DEPTH", DEPTH, "of k in a strip of a matrix"),
             ("STAGES", STAGES, "strips of both matrices that are in shared memory at once"),
             ("STAGE_ENTRIES", plan.stage, "the room of such a pair of strips"),

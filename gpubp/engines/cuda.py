@@ -195,24 +195,22 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
 
 
 def _best_block(program: Program, limits: chip.Limits) -> Kernel:
-    """The first block better than a plain one, with hardly a number in local memory (a few, if it was to leave
-    registers), or the one with fewest; else a plain one."""
-    plain, found = _block(program, limits), None
+    """The first block better than a plain one with hardly a number in local memory; else a plain one."""
+    plain = _block(program, limits)
     for block in chip.better(plain, limits):
-        kernel = _filling(_compiled(block, limits), limits)
-        if found is None or kernel.use.local < found.use.local:
-            found = kernel
-        layout = found.program.layout
-        if found.use.local <= (chip.SPILLED if layout.at_once or layout.streamed else chip.SLIGHT):
-            break
-    return found if found and found.use.local <= chip.SPILLED else _compiled(plain, limits)
+        kernel = _compiled(block, limits)
+        if kernel.use.local <= chip.SPILLED:
+            return _filling(kernel, limits)
+    return _compiled(plain, limits)
 
 
 def _filling(kernel: Kernel, limits: chip.Limits) -> Kernel:
     """The kernel, or the one for more blocks at once, if the compiler finds registers for it."""
     fuller = chip.fuller(kernel.program, kernel.use.registers, limits)
-    filling = _compiled(fuller, limits) if fuller else kernel
-    return filling if filling.use.local <= chip.SPILLED else kernel
+    if not fuller:
+        return kernel
+    filling, most = _compiled(fuller, limits), chip.FILLED if fuller.layout.tf32 else chip.SPILLED
+    return filling if filling.use.local <= most else kernel
 
 
 def _block(program: Program, limits: chip.Limits) -> Program:

@@ -86,6 +86,10 @@ class Layout:
         """Numbers of which a GPU's matrix has an odd number in a row: a v, or 16 bytes for tensor cores."""
         return 4 if self.tf32 else self.entries_per_v
 
+    def aligned(self, numbers: int) -> int:
+        """Up to where a matrix may begin: a whole v or, for tensor cores too, 16 bytes, which one copy moves."""
+        return -(-numbers // self.pitch_unit) * self.pitch_unit
+
     def odd_pitch(self, width: int) -> int:
         """Numbers from a row to the next, so that neighbouring rows begin in different banks of shared memory."""
         return (-(-width // self.pitch_unit) | 1) * self.pitch_unit

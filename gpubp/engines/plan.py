@@ -130,13 +130,14 @@ class Plan:
     @cached_property
     def weights(self) -> list[int]:
         """Where each layer begins in the kernel, with rows of a weight padded, and where the last ends."""
-        sizes = (self.padded(i * o) + self.padded(bias) for i, o, bias in zip(self.widths, self.pitch[1:], self.biases))
+        aligned = self.layout.aligned
+        sizes = (aligned(i * o) + aligned(bias) for i, o, bias in zip(self.widths, self.pitch[1:], self.biases))
         return [*itertools.accumulate(sizes, initial=0)]
 
     @cached_property
     def outs(self) -> list[int]:
         """Where the outs of each layer begin, and where the last end."""
-        return [*itertools.accumulate((self.padded(self.chunk * pitch) for pitch in self.pitch[1:]), initial=0)]
+        return [*itertools.accumulate((self.layout.aligned(self.chunk * pitch) for pitch in self.pitch[1:]), initial=0)]
 
     # ---- arrays
 
@@ -198,7 +199,7 @@ class Plan:
     @cached_property
     def numbers(self) -> int:
         """Entries of Memory."""
-        return sum(self.padded(array.numbers) for array in self.arrays if array.place != "global")
+        return sum(self.layout.aligned(array.numbers) for array in self.arrays if array.place != "global")
 
     @cached_property
     def sums(self) -> dict[str, int]:
@@ -277,8 +278,8 @@ class Plan:
     @property
     def far(self) -> int:
         """Entries of a network in global memory."""
-        arrays = sum(self.padded(array.numbers) for array in self.arrays if array.place == "global") * self.itemsize
-        return -(-(arrays + self.group_far * self.group_bytes) // 64) * 64 // self.itemsize
+        entries = sum(self.layout.aligned(each.numbers) for each in self.arrays if each.place == "global")
+        return -(-(entries * self.itemsize + self.group_far * self.group_bytes) // 64) * 64 // self.itemsize
 
     @property
     def group_far(self) -> bool:

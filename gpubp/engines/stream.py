@@ -42,7 +42,9 @@ def block_tile(shape: Shape, layout: Layout) -> tuple[int, int]:
         return math.ceil(tiles / layout.blocks) * (products + TILE), -math.prod(block)
 
     down, across = ({min(2**power, size) for power in range(8)} for size in (m, n))
-    down = {rows for rows in down if rows == m or rows % layout.entries_per_v == 0}  # copied by whole v
+    unit, each = layout.pitch_unit, layout.entries_per_v  # copied at once
+    down = {rows for rows in down if rows == m or rows % unit == 0}
+    across = {cols for cols in across if cols == n or cols * each % unit == 0}
     return min(itertools.product(down, across), key=spent)
 
 

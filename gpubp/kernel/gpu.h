@@ -56,10 +56,10 @@ struct Advance {  // no lambda, which NVRTC does not inline where it is large: a
 #else
 #define CLUSTER
 #endif
-#if STREAMED  // whose blocks have registers for 256 threads on a multiprocessor: a compiler that aims at more spills
-#define BOUNDS THREADS, 256 / THREADS
-#elif BLOCKS_AT_ONCE
+#if BLOCKS_AT_ONCE
 #define BOUNDS THREADS *TEAMS_PER_BLOCK, BLOCKS_AT_ONCE
+#elif STREAMED || TF32  // registers for 256 threads on a multiprocessor: a compiler that aims at more spills
+#define BOUNDS THREADS, 256 / THREADS
 #else
 #define BOUNDS THREADS *TEAMS_PER_BLOCK
 #endif

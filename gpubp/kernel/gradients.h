@@ -108,11 +108,16 @@ struct Gradients : private SumsToLayer<LAYERS - 1> {
   }
   template <int l>
   INLINE void apply_layer(const Context &ctx) {
-    of<l>().weight.for_each([&](int i, int o, v sum) {
+    auto place = [](int i, int o) {
       const int at = WEIGHT_AT[l] + i * PITCH[l + 1] + o;
-      if constexpr (WIDTH[l + 1] == 1) apply_gradient<true>(ctx, Single{at}, sum.part[0]);
-      else apply_gradient<true>(ctx, at, sum);
-    });
+      if constexpr (WIDTH[l + 1] == 1) return Single{at};
+      else return at;
+    };
+    auto load = [&](int i, int o) { return load_state(ctx, place(i, o)); };
+    of<l>().weight.finish(for_each_sum(load, [&](int i, int o, v sum, const auto &x) {
+      if constexpr (WIDTH[l + 1] == 1) apply_gradient<true>(ctx, place(i, o), sum.part[0], x);
+      else apply_gradient<true>(ctx, place(i, o), sum, x);
+    }));
     if constexpr (TRAIN_BIAS)
       of<l>().bias.for_each([&](int o, real sum) {
         if constexpr (BIAS_KIND == PER_LAYER) ctx.mem.column_sums[o] = sum;

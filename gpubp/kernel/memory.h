@@ -107,7 +107,9 @@ struct Inputs {
   INLINE v broadcast(int b, int i) const { return splat<v>(row(b)[i]); }
   INLINE Inputs from(int b, int i) const { return {ctx, start + b, column + i}; }
   INLINE const real *row(int b) const { return inputs_of(ctx, start + b) + column; }
-  INLINE bool aligned() const { return WIDTH[0] % ENTRIES_PER_V == 0 && (uint64_t)ctx.job->inputs % sizeof(v) == 0; }
+  INLINE bool aligned() const {
+    return WIDTH[0] % PITCH_UNIT == 0 && (uint64_t)ctx.job->inputs % (PITCH_UNIT * sizeof(real)) == 0;
+  }
 };
 
 // ---- what a group loads before its first step, and before each chunk ----

@@ -130,8 +130,8 @@ FN void copy_rows(entry *x, Inputs inputs) {  // `width` numbers at once
 }
 template <int samples, int targets, class Inputs, class Target>
 FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target) {
-  constexpr int width = WIDTH[0] % ENTRIES_PER_V ? 1 : ENTRIES_PER_V;
-  if (width > 1 && (uint64_t)inputs(0, 0) % sizeof(v) == 0) copy_rows<samples, width>(x, inputs);
+  constexpr int width = WIDTH[0] % PITCH_UNIT ? 1 : PITCH_UNIT;
+  if (width > 1 && (uint64_t)inputs(0, 0) % (width * sizeof(real)) == 0) copy_rows<samples, width>(x, inputs);
   else copy_rows<samples, 1>(x, inputs);
   PARALLEL_FOR(at, samples * targets) { y[at] = target(at / targets, 0, at % targets); }
   wait_for_copies();

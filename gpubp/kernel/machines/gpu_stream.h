@@ -7,7 +7,6 @@
 constexpr int odd_pitch(int width) { return (cdiv(width, PITCH_UNIT) | 1) * PITCH_UNIT; }
 constexpr int across_pitch(int width) { return TF32 ? odd_pitch(width) : pad(width); }  // of a strip with k across rows
 constexpr int ALONG_PITCH = odd_pitch(DEPTH);                                           // and of one along them
-constexpr int READ_AHEAD_BYTES = 128;  // that an epilogue reads into a thread's registers before it goes on
 
 constexpr int block_tile_of(int m, int n, int k) {
   for (int at = 0; at < (int)(sizeof(BLOCK_TILES) / sizeof(BLOCK_TILES[0])); at++)
@@ -19,7 +18,7 @@ constexpr int block_tile_of(int m, int n, int k) {
 // beyond the matrix's end its last numbers again, which belong to sums that no thread owns.
 template <int rows, int columns, int pitch, int most_rows, int most_columns, int width, class View>
 FN void copy_strip(entry *to, const View &from, int row, int column) {
-  constexpr int per_row = columns / width, last = (cdiv(most_columns, width) - 1) * width;
+  constexpr int per_row = cdiv(columns, width), last = (cdiv(most_columns, width) - 1) * width;
   constexpr int side_by_side = per_row < THREADS ? per_row : THREADS, apart = THREADS / side_by_side;
   const int first = RANK / side_by_side;  // of the rows that this thread copies, `apart` each
   if (apart * side_by_side < THREADS && first >= apart) return;
@@ -44,7 +43,7 @@ struct Strip {
   static constexpr int entries = rows * row_pitch;
   FN void fetch(entry *to, const View &from, int row, int column) {
     if (from.aligned())
-      copy_strip<rows, columns, row_pitch, most_rows, most_columns, ENTRIES_PER_V>(to, from, row, column);
+      copy_strip<rows, columns, row_pitch, most_rows, most_columns, PITCH_UNIT>(to, from, row, column);
     else copy_strip<rows, columns, row_pitch, most_rows, most_columns, 1>(to, from, row, column);
   }
 };
@@ -84,34 +83,20 @@ struct BlockTile {
       if (has(m, n)) f(row + m, column + n, sum);
     });
   }
-  // Reads for several sums before it treats the first: a load takes long, and may not overtake the stores before it.
   template <class Read, class F>
   INLINE void operator()(const ForEachSum<Read, F> &epilogue) const {
-    if (exact || whole) read_ahead<true>(epilogue);
-    else read_ahead<false>(epilogue);
+    if (exact || whole) finish<true>(epilogue);
+    else finish<false>(epilogue);
   }
 
  private:
   INLINE bool has(int m, int n) const { return exact || (row + m < M && column + n < N); }
   template <bool all_exist, class Read, class F>
-  INLINE void read_ahead(const ForEachSum<Read, F> &epilogue) const {
-    typedef decltype(epilogue.read(0, 0)) Found;
-    constexpr int count = Sums::tile_rows * Sums::tile_columns;
-    constexpr int ahead = max_of(1, READ_AHEAD_BYTES / (int)sizeof(Found));
+  INLINE void finish(const ForEachSum<Read, F> &epilogue) const {
     sums.for_each_tile([&](const auto &tile) {
-      UNROLL for (int begin = 0; begin < count; begin += ahead) {
-        Found found[ahead];
-        auto each = [&](int i, const auto &f) {
-          const int at = begin + i, down = at / Sums::tile_columns, across = at % Sums::tile_columns;
-          const int m = tile.rows[down], n = tile.columns[across] * ENTRIES_PER_V;
-          if (at < count && tile.rows.owns(down) && tile.columns.owns(across) && (all_exist || has(m, n)))
-            f(row + m, column + n, tile.sum[down][across]);
-        };
-        UNROLL for (int i = 0; i < ahead; i++)
-          each(i, [&](int m, int n, v &) { found[i] = epilogue.read(m, n); });
-        UNROLL for (int i = 0; i < ahead; i++)
-          each(i, [&](int m, int n, v &sum) { epilogue.f(m, n, sum, found[i]); });
-      }
+      read_ahead(tile, [&](int m, int n, const auto &f) {
+        if (all_exist || has(m, n)) f(row + m, column + n);
+      }, epilogue);
     });
   }
 };

@@ -71,6 +71,32 @@ FN void read_right(v (&right)[deep][columns], const Columns &at, const Transpose
       UNROLL for (int k = 0; k < count; k++) right[k][n].part[j] = along.part[k];
     }
 }
+
+constexpr int READ_AHEAD_BYTES = 128;  // that an epilogue reads into a thread's registers before it goes on
+// The epilogue of a tile, which reads for several sums before it treats the first: a load takes long, and may not
+// overtake the stores before it. placed(row, column, f) calls f with a sum's place in the product, if it is in it.
+template <class Rows, class Columns, int tile_rows, int tile_columns, class Placed, class Read, class F>
+INLINE void read_ahead(
+    const Fragment<Rows, Columns, tile_rows, tile_columns> &tile, const Placed &placed,
+    const ForEachSum<Read, F> &epilogue) {
+  typedef decltype(epilogue.read(0, 0)) Found;
+  constexpr int count = tile_rows * tile_columns, ahead = max_of(1, READ_AHEAD_BYTES / (int)sizeof(Found));
+  UNROLL for (int begin = 0; begin < count; begin += ahead) {
+    Found found[ahead];
+    auto each = [&](int i, const auto &f) {
+      const int m = (begin + i) / tile_columns, n = (begin + i) % tile_columns;
+      if (begin + i < count && tile.rows.owns(m) && tile.columns.owns(n))
+        placed(tile.rows[m], tile.columns[n] * ENTRIES_PER_V, [&](int row, int column) {
+          f(row, column, tile.sum[m][n]);
+        });
+    };
+    UNROLL for (int i = 0; i < ahead; i++)
+      each(i, [&](int row, int column, v &) { found[i] = epilogue.read(row, column); });
+    UNROLL for (int i = 0; i < ahead; i++)
+      each(i, [&](int row, int column, v &sum) { epilogue.f(row, column, sum, found[i]); });
+  }
+}
+
 // What a thread has of the sums of a product: those of its tiles, `rounds` of them. sharing: how many threads have a
 // tile together, each some of its sums: which ones, Rows and Columns tell.
 template <class Rows, class Columns, int rows, int columns, int sharing>
@@ -92,6 +118,13 @@ struct TilesOfSums {
   template <class F>
   INLINE void for_each(const F &f) {  // as Fragment's
     for_each_tile([&](const auto &tile) { tile.for_each(f); });
+  }
+  template <class Read, class F>
+  INLINE void finish(const ForEachSum<Read, F> &epilogue) {
+    for_each_tile([&](const auto &tile) {
+      if constexpr (TF32) read_ahead(tile, [](int row, int column, const auto &f) { f(row, column); }, epilogue);
+      else epilogue(tile);
+    });
   }
   INLINE void set_to_zero() {
     for_each_tile([](const auto &tile) {
@@ -196,7 +229,7 @@ FN void product(const A &a, const B &b, const Zeros &, const Epilogue &epilogue)
   ProductSums<M, N, K, A::transposed, B::transposed> sums;
   sums.set_to_zero();
   sums.add(a, b);
-  sums.for_each_tile(epilogue);
+  sums.finish(epilogue);
   BARRIER
 }
 #endif

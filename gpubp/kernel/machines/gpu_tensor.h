@@ -18,7 +18,9 @@ FN uint32_t to_tf32(real x) {
   const uint32_t bits = reinterpret<uint32_t>(x);
   return max_of((int32_t)(bits + 0x1000), (int32_t)bits);
 }
+// paired: threads bring neighbours of k, which matters where a CPU plays the GPU: it adds them in order.
 #ifdef __CUDACC__
+template <bool paired>
 FN void mma(v &above, v &below, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -26,8 +28,9 @@ FN void mma(v &above, v &below, const uint32_t (&a)[4], const uint32_t (&b)[2]) 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #else
+template <bool paired>
 FN void mma(v &above, v &below, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  play_mma(above.part, below.part, a, b);
+  play_mma(above.part, below.part, a, b, paired);
 }
 #endif
 
@@ -42,38 +45,36 @@ FN Operand operand(real x) {
 // Which rows (entries 1) or columns (entries: of a v) of a product a thread has of its warp's tile: of each of `tile`
 // eights one row, or one v, as an mma leaves its sums. `size` of them, in v where columns.
 //
-// spread: the eights of 32 are 0-3 with 16-19, 4-7 with 20-23, ..., and not neighbours: so the threads of a warp that
-// read eight entries of each of four rows of a matrix, whose PITCH is an odd number of 16 bytes, read from 32 different
-// banks. Where they read four entries of each of eight rows, these must be neighbours for that.
-template <int size, int tile, int entries, bool across>
+// Rows are in the order 0, 2, 4, 6, 1, 3, 5, 7: half a warp then accesses 32 bytes of each of four even ones at once,
+// which lie in different banks, since PITCH is an odd number of 16 bytes.
+template <int size, int tile, int entries>
 struct Eights {
   static constexpr int tiles = cdiv(size * entries, 8 * tile);
-  static constexpr bool exact = size * entries % (8 * tile) == 0, spread = across && tile % 4 == 0;
+  static constexpr bool exact = size * entries % (8 * tile) == 0;
   int start;
   INLINE Eights(int item) : start(item * 8 * tile) {}
   INLINE int operator[](int i) const {
-    return (start + own(entries == 1 ? LANE / 4 : LANE % 4 * 2) + apart(i)) / entries;
+    return (start + (entries == 1 ? row() : LANE % 4 * entries) + i * 8) / entries;
   }
   INLINE bool owns(int i) const { return exact || (*this)[i] < size; }
   // Of which row or column this thread brings operands, for the first eight and beyond it; at the end, of the last one.
-  INLINE int first() const { return start + own(LANE / 4); }
+  INLINE int first() const { return start + (entries == 1 ? row() : LANE / 4); }
   INLINE int beyond_first(int i) const {
-    return exact ? apart(i) : min_of(first() + apart(i), size * entries - 1) - first();
+    return exact ? i * 8 : min_of(first() + i * 8, size * entries - 1) - first();
   }
 
  private:
-  INLINE static int own(int place) { return spread ? place % 4 + place / 4 * 16 : place; }
-  INLINE static int apart(int i) { return spread ? i / 4 * 32 + i % 4 * 4 : i * 8; }
+  INLINE static int row() { return LANE / 4 % 4 * 2 + LANE / 16; }
 };
 
 // The sums of a product (M, K) @ (K, N), where a tile is a warp's.
-template <int M, int N, int K, bool A_transposed, bool B_transposed, class Shape = ShapeOf<M, N, K>>
+template <int M, int N, int K, class Shape = ShapeOf<M, N, K>>
 using TilesOfWarps = TilesOfSums<
-    Eights<M, Shape::rows, 1, A_transposed>, Eights<Shape::columns_of_v, Shape::columns, ENTRIES_PER_V, !B_transposed>,
-    Shape::rows, Shape::columns, WARP>;
+    Eights<M, Shape::rows, 1>, Eights<Shape::columns_of_v, Shape::columns, ENTRIES_PER_V>, Shape::rows, Shape::columns,
+    WARP>;
 template <int M, int N, int K, bool A_transposed, bool B_transposed>
-struct ProductSums : TilesOfWarps<M, N, K, A_transposed, B_transposed> {
-  using Tiles = TilesOfWarps<M, N, K, A_transposed, B_transposed>;
+struct ProductSums : TilesOfWarps<M, N, K> {
+  using Tiles = TilesOfWarps<M, N, K>;
   using Tiles::tile_columns;
   using Tiles::tile_rows;
   static_assert(tile_rows % 2 == 0, "an mma has 16 rows");
@@ -81,23 +82,35 @@ struct ProductSums : TilesOfWarps<M, N, K, A_transposed, B_transposed> {
   template <int depth = K, class A, class B>  // `depth` of k
   INLINE void add(const A &a, const B &b) {
     this->for_each_tile([&](const auto &tile) {
-      add_to<depth>(tile, a.from(tile.rows.first(), LANE % 4), b.from(LANE % 4, tile.columns.first()));
+      add_to<depth>(tile, a.from(tile.rows.first(), first_k()), b.from(first_k(), tile.columns.first()));
     });
   }
 
  private:
+  // A thread brings two of 8 k. Neighbours, if rows of B lie along them: then threads read eight entries of each of
+  // four even rows of B, in 32 different banks, and a v of A. Else k and k + 4: eight rows of four entries each.
+  static constexpr bool paired = !B_transposed;
+  static constexpr int apart = paired ? 1 : 4;
+  INLINE static int first_k() { return paired ? LANE % 4 * 2 : LANE % 4; }
+
   template <int depth, class Tile, class A, class B>
   INLINE static void add_to(const Tile &tile, A a, B b) {
     auto add_some = [&](auto count) {  // 8 of k; of the last ones `count`, and zeros
       Operand left[tile_rows][2], right[tile_columns][2];
-      UNROLL for (int half = 0; half < 2; half++) {
-        const int k = half * 4;
-        const bool some = count.value >= k + 4 || LANE % 4 + k < count.value;
-        UNROLL for (int m = 0; m < tile_rows; m++)
-          left[m][half] = operand(some ? a.broadcast(tile.rows.beyond_first(m), k).part[0] : 0);
-        UNROLL for (int n = 0; n < tile_columns; n++)
-          right[n][half] = operand(some ? b.broadcast(k, tile.columns.beyond_first(n)).part[0] : 0);
+      auto has = [&](int half) { return first_k() + half * apart < count.value; };
+      UNROLL for (int m = 0; m < tile_rows; m++) {
+        const int row = tile.rows.beyond_first(m);
+        v both = splat<v>(0);
+        if constexpr (paired && !A_transposed) {
+          if (has(0)) both = a.read(row, 0);
+        } else UNROLL for (int half = 0; half < 2; half++)
+          if (has(half)) both.part[half] = a.broadcast(row, half * apart).part[0];
+        UNROLL for (int half = 0; half < 2; half++) left[m][half] = operand(has(half) ? both.part[half] : 0);
       }
+      UNROLL for (int n = 0; n < tile_columns; n++)
+        UNROLL for (int half = 0; half < 2; half++)
+          right[n][half] =
+              operand(has(half) ? b.broadcast(half * apart, tile.columns.beyond_first(n)).part[0] : 0);
       if constexpr (TF32 == 3) {
         add_products(tile, left, right, &Operand::small, &Operand::big);
         add_products(tile, left, right, &Operand::big, &Operand::small);
@@ -118,7 +131,7 @@ struct ProductSums : TilesOfWarps<M, N, K, A_transposed, B_transposed> {
         const Operand(&above)[2] = left[m], (&below)[2] = left[m + 1];
         const uint32_t a[] = {above[0].*of_left, below[0].*of_left, above[1].*of_left, below[1].*of_left};
         const uint32_t b[] = {right[n][0].*of_right, right[n][1].*of_right};
-        mma(tile.sum[m][n], tile.sum[m + 1][n], a, b);
+        mma<paired>(tile.sum[m][n], tile.sum[m + 1][n], a, b);
       }
   }
 };
