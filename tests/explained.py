@@ -106,9 +106,9 @@ def tutorials(steps: int = 1, order: str = "simultaneous") -> list[Explanation]:
 
 
 @cache
-def of_tutorial() -> str:
+def of_tutorial(steps: int = 11) -> str:
     """The page of `gpubp explain --html` for the tutorial's network."""
-    return explained(tutorials(11), "The tutorial's network, step by step", figures=tutorial.compare())
+    return explained(tutorials(steps), "The tutorial's network, step by step", figures=tutorial.compare())
 
 
 @cache
