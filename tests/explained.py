@@ -23,6 +23,7 @@ from .helpers import population, samples, start
 
 SPEC = gpubp.NetworkSpec((3, 4, 2), "tanh")
 SETTINGS = {"optimizer": "sgd", "lr": 0.1, "batch_size": 4, "steps": 6}
+STEPS = 4
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\u202e\n"
 
 
@@ -106,9 +107,9 @@ def tutorials(steps: int = 1, order: str = "simultaneous") -> list[Explanation]:
 
 
 @cache
-def of_tutorial(steps: int = 11) -> str:
-    """The page of `gpubp explain --html` for the tutorial's network."""
-    return explained(tutorials(steps), "The tutorial's network, step by step", figures=tutorial.compare())
+def of_tutorial() -> str:
+    """The page of `gpubp explain --html` for the tutorial's network, of STEPS steps."""
+    return explained(tutorials(STEPS), "The tutorial's network, step by step", figures=tutorial.compare())
 
 
 @cache

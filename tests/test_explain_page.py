@@ -21,6 +21,7 @@ from .commands import Capture, here, run, trained  # noqa: F401
 from .explained import (
     SETTINGS,
     SPEC,
+    STEPS,
     Reader,
     bare,
     hostile,
@@ -38,7 +39,7 @@ TAGS = """html head meta title style script body div header main footer section 
 
 
 def test_the_tutorials_page_shows_every_term_of_its_steps():
-    same_terms(tutorials(11), of_tutorial())
+    same_terms(tutorials(STEPS), of_tutorial())
 
 
 def test_the_tutorials_page_has_every_printed_figure_beside_ours():
@@ -76,7 +77,7 @@ def test_every_setting_shows_its_terms(case, bias):
 
 @pytest.mark.parametrize("loss", gpubp.LOSSES)
 def test_every_loss_shows_its_terms(loss):
-    made(gpubp.NetworkSpec((3, 4, 1 if loss == "hinge" else 2), loss=loss))
+    made(gpubp.NetworkSpec((3, 4, 1 if loss == "hinge" else 2), loss=loss), 1)
 
 
 def test_a_term_that_some_steps_lack_is_shown_at_the_others():

@@ -12,7 +12,7 @@ import pytest
 from gpubp.explain_text import Text
 
 from .browser import NARROW, WIDE, overflow, violations
-from .explained import hostile, of_deep, of_large, of_tutorial, tutorials
+from .explained import STEPS, hostile, of_deep, of_large, of_tutorial, tutorials
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -30,8 +30,7 @@ def shown(page: Callable[[], str]) -> Any:
     return path
 
 
-STEPS = 4
-ours, large, deep = shown(lambda: of_tutorial(STEPS)), shown(of_large), shown(of_deep)
+ours, large, deep = shown(of_tutorial), shown(of_large), shown(of_deep)
 
 
 def term(page: Page, name: str) -> Locator:

@@ -32,8 +32,8 @@ def test_a_population_learns_the_digits_as_well_as_scikit_learn() -> None:
         warnings.simplefilter("ignore", ConvergenceWarning)
         for seed in range(SEEDS):
             classifier = MLPClassifier(
-                (32,), batch_size=BATCH, max_iter=EPOCHS, learning_rate_init=0.001, alpha=0.0, n_iter_no_change=1000, tol=0.0,
-                random_state=seed,
+                (32,), batch_size=BATCH, max_iter=EPOCHS, learning_rate_init=0.001, alpha=0.0, n_iter_no_change=1000,
+                tol=0.0, random_state=seed,
             )  # fmt: skip
             classifier.fit(inputs, targets)
             assert classifier.n_iter_ == EPOCHS
