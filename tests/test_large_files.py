@@ -16,7 +16,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from gpubp import arrow, free, tables, text
+from gpubp import arrow, free, npz, tables, text
 from gpubp.cli import main
 from gpubp.curves import FILE as CURVES
 
@@ -77,10 +77,11 @@ def test_an_array_without_the_suffix_is_the_one_whose_header_is_checked(tmp_path
 
 
 def test_an_archive_of_very_many_files_a_long_header_and_rare_packing_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(npz, "MEMBERS", 1_000)
     with zipfile.ZipFile("many.npz", "w") as archive:
-        for number in range(10_001):
+        for number in range(1_001):
             archive.writestr(f"{number}.npy", b"")
     with zipfile.ZipFile("head.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("X.npy", b"\x93NUMPY\x02\x00" + ROOM.to_bytes(4, "little") + bytes(ROOM))
@@ -89,7 +90,7 @@ def test_an_archive_of_very_many_files_a_long_header_and_rare_packing_are_refuse
     with zipfile.ZipFile("wide.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("X.npy", header((2, 100_001)) + bytes(1_600_016))
     messages = {
-        "many": "many.npz holds more than 10,000 files; an archive of inputs and targets expected",
+        "many": "many.npz holds more than 1,000 files; an archive of inputs and targets expected",
         "head": "head.npz cannot be read as .npz: it is damaged, or another file",
         "rare": "rare.npz: array 'X' is packed in another way than numpy.savez and savez_compressed have",
         "wide": "wide.npz has more than 100,000 columns, the most that are read",

@@ -286,7 +286,7 @@ def test_data_that_changed_are_not_predicted(tmp_path: Path) -> None:
     assert "The validation samples are not at hand: " in page_of(tmp_path / "run")
 
 
-@pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_very_many_networks_take_less_than_five_megabytes(count: int) -> None:
     page = many(count, 1_000)
     assert len(page.encode()) < 5e6

@@ -54,6 +54,7 @@ def test_the_package_waits_for_torch_and_nothing_heavier_and_has_every_name_what
         forked("import gpubp")
         import torch
         forked("import gpubp; gpubp.train, gpubp.NetworkSpec, gpubp.Population")
+        import pyarrow.parquet, rich.console, yaml  # once for both
         for first in ("gpubp.commands.outcome", "gpubp.backprop"):
             forked(f"import {first}, gpubp; print(*(n for n in gpubp.__all__ if not callable(getattr(gpubp, n))))")
     """

@@ -35,7 +35,9 @@ def name(path):
 
 def imported(path, files):
     """Those of `files` that a file imports when it is loaded or called, or for types alone, by its syntax tree."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    statements: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    for node in statements:  # which grow: expressions import nothing
+        statements += [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.stmt | ast.excepthandler)]
         if isinstance(node, ast.ImportFrom):
             above = name(path.parent / "x").split(".")[: -node.level] if node.level else []
             within = ".".join([*above, node.module] if node.module else above)

@@ -258,14 +258,17 @@ def dictionary(rows: int) -> pyarrow.Table:
 
 
 @pytest.mark.parametrize("kind", ["text", "texts in lists", "numbers in a list"])
-def test_a_parquet_file_of_a_few_bytes_that_unpack_to_gigabytes_is_refused(kind: str, tmp_path: Path) -> None:
+def test_a_parquet_file_of_a_few_bytes_that_unpack_to_very_many_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(free, "LARGE", 1 << 24)
     made = {
         "text": lambda: dictionary(10_000),
         "texts in lists": lambda: pyarrow.table(
             {"a": pyarrow.ListArray.from_arrays(np.arange(10_001, dtype=np.int32), dictionary(10_000)["a"].chunk(0))}
         ),
         "numbers in a list": lambda: pyarrow.table(
-            {"a": pyarrow.ListArray.from_arrays([0, 6_000_000], pyarrow.array(np.zeros(6_000_000, np.int8)))}
+            {"a": pyarrow.ListArray.from_arrays([0, 1_200_000], pyarrow.array(np.zeros(1_200_000, np.int8)))}
         ),
     }[kind]()
     parquet.write_table(made, tmp_path / "a.parquet", compression="zstd")

@@ -38,18 +38,18 @@ def same_result(one: gpubp.Result, other: gpubp.Result) -> bool:
 
 
 def test_the_result_has_the_outcome_of_every_network() -> None:
-    networks, training, held_out = population(CLASSES, 7), data(CLASSES), data(CLASSES, 30, 9)
+    networks, training, held_out = population(CLASSES, 3), data(CLASSES), data(CLASSES, 30, 9)
     result = gpubp.train(networks, training, config(), validation=held_out)
     for values in (result.loss, result.metric, result.validation_loss, result.validation_metric):
         assert values is not None
-        assert values.shape == (7,)
+        assert values.shape == (3,)
         assert values.isfinite().all()
-    assert result.status_names == ["finished"] * 7
-    assert result.statuses == {"running": 0, "finished": 7, "diverged": 0}, "no fate that nothing here can bring"
-    assert (result.table.num_rows, result.table["network"].to_pylist()) == (7, list(range(7)))
+    assert result.status_names == ["finished"] * 3
+    assert result.statuses == {"running": 0, "finished": 3, "diverged": 0}, "no fate that nothing here can bring"
+    assert (result.table.num_rows, result.table["network"].to_pylist()) == (3, list(range(3)))
     assert result.table["validation_accuracy"].to_pylist() == result.validation_metric.tolist()
     assert [record["step"] for record in result.history] == [5, 10, 15, 20]
-    assert (result.network_steps, result.interrupted, result.run_dir) == (7 * 20, None, None)
+    assert (result.network_steps, result.interrupted, result.run_dir) == (3 * 20, None, None)
     assert result.engine in ("cpu", "eager")
     assert result.engine_reason.startswith(f"{result.engine}: ")
     assert result.seconds > 0
@@ -69,7 +69,7 @@ def test_the_loss_of_a_round_is_the_mean_over_its_steps() -> None:
 @pytest.mark.parametrize("kind", ["", "made in inference mode", "requiring grad"])
 def test_inplace_writes_to_params_of_every_kind(kind: str) -> None:
     with torch.inference_mode(kind == "made in inference mode"):
-        networks = population(SPEC, 4)
+        networks = population(SPEC, 3)
     networks.params.requires_grad_(kind == "requiring grad")
     before = networks.params.clone()
     expected = gpubp.train(networks, data(), config()).population.params
@@ -184,10 +184,10 @@ class Counter:
 
 def test_reporters_hear_the_start_every_evaluation_and_the_end() -> None:
     counter = Counter([])
-    gpubp.train(population(SPEC, 2), data(), config(), reporters=[counter])
+    gpubp.train(population(SPEC, 3), data(), config(), reporters=[counter])
     assert (counter.told[0], counter.told[-1]) == ("start", "finish")
     assert counter.told.count("evaluated") == 4
-    assert counter.calls[-1] == 40
+    assert counter.calls[-1] == 60
     assert counter.calls == sorted(counter.calls)
 
 
@@ -286,7 +286,14 @@ def test_a_configuration_is_one_line_of_what_is_not_usual() -> None:
 
 @pytest.mark.parametrize("optimizer", gpubp.OPTIMIZERS)
 def test_an_optimizer_goes_on_from_the_state_of_an_earlier_training(optimizer: str) -> None:
-    settings = {"optimizer": optimizer, "shuffle": "none", "steps": None, "evaluate_every": None, "lr": None}
+    settings = {
+        "optimizer": optimizer,
+        "shuffle": "none",
+        "steps": None,
+        "evaluate_every": None,
+        "lr": None,
+        "batch_size": 20,
+    }
     whole = gpubp.train(population(SPEC, 3), data(), config(**settings, epochs=3), engine="eager")
     first = gpubp.train(population(SPEC, 3), data(), config(**settings, epochs=2), engine="eager")
     rest = config(**settings, epochs=1)
