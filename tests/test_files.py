@@ -127,16 +127,6 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
-def test_settings_that_are_not_plain_are_refused_with_their_place(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "c.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        config_file.read(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert WRONG[text] in str(caught.value)
-
-
-@pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
 def test_a_file_of_config_that_is_not_plain_is_one_sentence(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

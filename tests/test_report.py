@@ -256,7 +256,6 @@ def test_a_run_without_anything_is_refused(tmp_path: Path, capsys: Capture) -> N
     assert main(["report", str(tmp_path)]) == 1
     assert "error: " in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
-    assert CheckpointError.__doc__
 
 
 def test_a_page_replaces_a_page_and_nothing_else(reported: Reported, tmp_path: Path, capsys: Capture) -> None:

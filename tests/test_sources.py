@@ -37,20 +37,12 @@ def test_every_source_is_ready_for_its_loss(name: str) -> None:
     assert data.fingerprint == load(name, seed=1).fingerprint
 
 
-def test_the_tutorial_is_its_one_sample() -> None:
-    data = load("tutorial").training
-    assert data.inputs.tolist() == [[0.05, 0.10]]
-    assert data.targets.tolist() == [[0.01, 0.99]]
-
-
-def test_xor_is_its_four_points() -> None:
-    data = load("xor").training
-    assert data.inputs.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
-    assert data.targets.tolist() == [[0], [1], [1], [0]]
-
-
-def test_the_spirals_never_change() -> None:
-    spirals = load("spirals", validation=0)
+def test_the_smallest_sources_never_change() -> None:
+    tutorial, xor, spirals = (load(name, validation=0) for name in ("tutorial", "xor", "spirals"))
+    assert tutorial.training.inputs.tolist() == [[0.05, 0.10]]
+    assert tutorial.training.targets.tolist() == [[0.01, 0.99]]
+    assert xor.training.inputs.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert xor.training.targets.tolist() == [[0], [1], [1], [0]]
     assert spirals.fingerprint == "8dfa4bb6209ac6275f99f58d7f4d48ac383e5a331bb009d93e335ad22a7bd339"
     assert spirals.training.inputs.abs().max() < 1.1
 
