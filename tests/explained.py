@@ -133,7 +133,7 @@ def of_tutorial() -> str:
 @cache
 def of_deep() -> str:
     """The page of a network with two hidden layers, whose drawing is wide."""
-    return made(gpubp.NetworkSpec((13, 5, 4, 3), "tanh", loss="cross_entropy"), 2, optimizer="nadam", batch_size=1)
+    return made(gpubp.NetworkSpec((13, 5, 4, 3), "tanh", loss="cross_entropy"), 2, batch_size=1)
 
 
 @cache

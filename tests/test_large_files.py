@@ -26,7 +26,7 @@ from .watch import ROOM, watched
 
 SHORT = ["--networks", "2", "--steps", "2", "--engine", "eager", "--device", "cpu", "--tensorboard", "false"]
 HUGE = 500 << 30  # bytes of a sparse file
-NAMES = ("config.yaml", "design.parquet", "report.html", "checkpoint/lock")
+NAMES = ("preparation.json", "config.yaml", "design.parquet", "report.html", "checkpoint/lock")
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 
 
@@ -194,7 +194,7 @@ def test_a_sparse_file_larger_than_memory_is_refused_by_its_size(
 
 @pytest.mark.parametrize(
     "name",
-    ["checkpoint/manifest.json", "preparation.json", "history.jsonl", "results.parquet", CURVES, *SLOW],
+    ["checkpoint/manifest.json", "history.jsonl", "results.parquet", CURVES, *SLOW],
 )
 def test_a_run_with_a_sparse_file_larger_than_memory_ends_in_a_sentence_or_as_asked(
     name: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

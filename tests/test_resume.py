@@ -79,8 +79,8 @@ def test_networks_at_rest_are_not_evaluated_again_after_a_stop_while_others_end_
 
 
 def test_more_steps_extend_a_run_that_counts_steps(tmp_path: Path) -> None:
-    run(tmp_path / "run", epochs=None, steps=25)
-    same(gpubp.resume(tmp_path / "run", training(), held_out(), steps=40), run(epochs=None, steps=40))
+    run(tmp_path / "run", epochs=None, steps=15)
+    same(gpubp.resume(tmp_path / "run", training(), held_out(), steps=27), run(epochs=None, steps=27))
 
 
 @pytest.mark.parametrize(
