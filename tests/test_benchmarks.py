@@ -259,17 +259,6 @@ def test_a_whole_training_is_the_same_in_jax(case, monkeypatch):
         whole.beside_jax(case._replace(networks=9), SETTING)
 
 
-def test_patience_ends_only_the_rounds_of_slow_contenders():
-    slow, fast = [], []
-    setting = SETTING._replace(rounds=6, patience=0.02)
-    seconds = harness.interleave(
-        {"a": lambda: fast.append(1), "slow": lambda: (slow.append(1), limits.time.sleep(0.03)), "b": fast.clear},
-        setting,
-    )
-    assert len(seconds["slow"]) == harness.FEWEST
-    assert len(seconds["a"]) == len(seconds["b"]) == 6
-
-
 @pytest.mark.parametrize("compiled", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_the_peak_comes_from_a_compiled_loop_or_from_a_product(compiled, monkeypatch):
     monkeypatch.setattr(limits, "SECONDS", 0.05)

@@ -75,7 +75,12 @@ def test_every_setting_shows_its_terms(case, bias):
     made(gpubp.NetworkSpec(widths, "sigmoid", loss="half_squared_error", bias=bias), **settings)
 
 
-@pytest.mark.parametrize("loss", gpubp.LOSSES)
+OFTEN = ("cross_entropy", "hinge", "huber", "poisson")  # of classes, with cases, with functions
+
+
+@pytest.mark.parametrize(
+    "loss", [pytest.param(each, marks=[pytest.mark.slow] * (each not in OFTEN)) for each in gpubp.LOSSES]
+)
 def test_every_loss_shows_its_terms(loss):
     made(gpubp.NetworkSpec((3, 4, 1 if loss == "hinge" else 2), loss=loss), 1)
 

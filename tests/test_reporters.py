@@ -139,7 +139,11 @@ class Killed(gpubp.Reporter):
             raise RuntimeError("killed")
 
 
-@pytest.mark.parametrize("minutes", [0.0, 5.0], ids=["after a checkpoint", "before the second checkpoint"])
+@pytest.mark.parametrize(
+    "minutes",
+    [pytest.param(0.0, marks=pytest.mark.slow), 5.0],
+    ids=["after a checkpoint", "before the second checkpoint"],
+)
 def test_tensorboard_shows_every_evaluation_once_after_a_run_was_killed(minutes: float, tmp_path: Path) -> None:
     curves = lambda: gpubp.TensorBoardReporter(tmp_path / "run" / "tensorboard")  # noqa: E731
     with pytest.raises(RuntimeError, match="killed"):

@@ -128,7 +128,7 @@ def full(*given: Any) -> None:
     raise CheckpointError("the disk is full")
 
 
-@pytest.mark.parametrize("works", [[2], [1, 2], [5, 6], []], ids=repr)
+@pytest.mark.parametrize("works", [[2], pytest.param([1, 2], marks=pytest.mark.slow), [5, 6], []], ids=repr)
 def test_a_checkpoint_that_cannot_be_written_ends_no_training(
     works: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,7 +229,7 @@ def test_inspect_tells_of_a_study_and_its_json_has_all_numbers(capsys: Capture) 
 
 @pytest.mark.parametrize(
     ("flag", "name"),
-    [("--epochs 1..10:log", "epochs"), ("--steps 5..45", "max_steps"),
+    [("--epochs 1..10:log", "epochs"), pytest.param("--steps 5..45", "max_steps", marks=pytest.mark.slow),
      ("--design rows.csv --steps 20", "evaluate_every"), ("--init constant,normal --epochs 2", "init")],
 )  # fmt: skip
 def test_lengths_and_other_settings_of_a_design_have_effects(flag: str, name: str, capsys: Capture) -> None:
